@@ -1,0 +1,64 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// `make setup` puts libtorch into a per-user cache and links it here, so that plain
+// `swift build` and `swift test` need no environment variables.
+let libtorch = "\(Context.packageDirectory)/.libtorch"
+
+let package = Package(
+    name: "swift-peft",
+    platforms: [.macOS(.v14)],
+    products: [
+        .library(name: "PEFT", targets: ["PEFT", "Training", "Experiments", "LanguageModels", "TorchNN", "Torch"]),
+        .library(name: "Tokenizers", targets: ["Tokenizers"]),
+        .executable(name: "peft", targets: ["peft"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/swiftcsv/SwiftCSV", from: "0.10.0"),
+    ],
+    targets: [
+        .target(
+            name: "CTorch",
+            cxxSettings: [
+                .unsafeFlags([
+                    "-isystem", "\(libtorch)/include",
+                    "-isystem", "\(libtorch)/include/torch/csrc/api/include",
+                    // The kernels here are inner loops: a debug build keeps them optimised.
+                    "-O3", "-fno-math-errno", "-fno-trapping-math",
+                ])
+            ],
+            linkerSettings: [
+                .unsafeFlags(["-L\(libtorch)/lib", "-Xlinker", "-rpath", "-Xlinker", "\(libtorch)/lib"]),
+                .linkedLibrary("torch_cpu"), .linkedLibrary("c10"),
+            ]
+        ),
+        .target(name: "Support"),
+        .target(name: "Torch", dependencies: ["CTorch", "Support"]),
+        .target(name: "TorchNN", dependencies: ["Torch"]),
+        .target(name: "Tokenizers", dependencies: ["Support"]),
+        .target(name: "LanguageModels", dependencies: ["TorchNN", "Tokenizers"]),
+        .target(name: "PEFT", dependencies: ["LanguageModels"]),
+        .target(name: "Training", dependencies: ["PEFT", "SwiftCSV"]),
+        .target(name: "Experiments", dependencies: ["Training"]),
+        .executableTarget(
+            name: "peft",
+            dependencies: [
+                "Experiments", "Yams",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
+        .testTarget(name: "SupportTests", dependencies: ["Support"]),
+        .testTarget(name: "TorchTests", dependencies: ["Torch"]),
+        .testTarget(name: "TorchNNTests", dependencies: ["TorchNN"]),
+        .testTarget(name: "TokenizersTests", dependencies: ["Tokenizers"], resources: [.copy("Fixtures")]),
+        .testTarget(name: "LanguageModelsTests", dependencies: ["LanguageModels"], resources: [.copy("Fixtures")]),
+        .testTarget(name: "PEFTTests", dependencies: ["PEFT"], resources: [.copy("Fixtures")]),
+        .testTarget(name: "TrainingTests", dependencies: ["Training"], resources: [.copy("Fixtures")]),
+        .testTarget(name: "ExperimentsTests", dependencies: ["Experiments"]),
+    ],
+    cxxLanguageStandard: .cxx20
+)

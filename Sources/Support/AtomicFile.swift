@@ -1,0 +1,98 @@
+import Foundation
+
+/// Writes that leave either the old content or the new, never a part.
+public enum AtomicFile {
+    /// Writes `data` to `file` through a temporary neighbour: write, flush to disk, rename.
+    /// - Throws: ``PEFTError`` naming the file and the system's reason (no space left, no permission …).
+    public static func write(_ data: Data, to file: URL) throws {
+        try write(to: file) { descriptor in
+            try data.withUnsafeBytes { try writeAll($0, to: descriptor, name: file.path) }
+        }
+    }
+
+    public static func write(_ text: String, to file: URL) throws {
+        try write(Data(text.utf8), to: file)
+    }
+
+    /// Calls `body` with the descriptor of a temporary neighbour of `file`, then flushes it to disk and
+    /// renames it to `file`. If `body` throws, the temporary file is removed and `file` stays as it was.
+    public static func write(to file: URL, _ body: (Int32) throws -> Void) throws {
+        let temporary = file.path + ".tmp-\(getpid())"
+        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
+        guard descriptor >= 0 else { throw failure("can't write", file.path) }
+        var isOpen = true
+        do {
+            try body(descriptor)
+            guard fsync(descriptor) == 0 else { throw failure("can't write", file.path) }
+            isOpen = false
+            guard close(descriptor) == 0 else { throw failure("can't write", file.path) }
+            guard rename(temporary, file.path) == 0 else { throw failure("can't write", file.path) }
+        } catch {
+            if isOpen { close(descriptor) }
+            unlink(temporary)
+            throw error
+        }
+        flushFolder(file.deletingLastPathComponent())
+    }
+
+    /// Fills a new folder through a temporary neighbour and renames it to `folder` when `body` succeeded.
+    /// An existing `folder` is replaced as a whole.
+    /// - Throws: what `body` throws, or ``PEFTError``; then `folder` is as it was.
+    public static func writeFolder(_ folder: URL, _ body: (URL) throws -> Void) throws {
+        let files = FileManager.default
+        let parent = folder.deletingLastPathComponent()
+        let temporary = parent.appendingPathComponent(".\(folder.lastPathComponent).tmp-\(getpid())")
+        let replaced = parent.appendingPathComponent(".\(folder.lastPathComponent).old-\(getpid())")
+        try? files.removeItem(at: temporary)
+        do { try files.createDirectory(at: temporary, withIntermediateDirectories: true) } catch {
+            throw PEFTError("can't create \(folder.path)", remedy: "check permissions and free space")
+        }
+        do {
+            try body(temporary)
+            flushFolder(temporary)
+            let exists = files.fileExists(atPath: folder.path)
+            if exists { guard rename(folder.path, replaced.path) == 0 else { throw failure("can't replace", folder.path) } }
+            guard rename(temporary.path, folder.path) == 0 else {
+                let error = failure("can't write", folder.path)
+                if exists { rename(replaced.path, folder.path) }
+                throw error
+            }
+            if exists { try? files.removeItem(at: replaced) }
+        } catch {
+            try? files.removeItem(at: temporary)
+            throw error
+        }
+        flushFolder(parent)
+    }
+
+    /// Writes every byte, continuing after partial writes.
+    public static func writeAll(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32, name: String) throws {
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            let count = Foundation.write(descriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { throw failure("can't write", name) }
+            rest = rest.dropFirst(count)
+        }
+    }
+
+    private static func failure(_ action: String, _ path: String) -> PEFTError {
+        let code = errno
+        let remedy =
+            switch code {
+            case ENOSPC, EDQUOT: "free some space or name another folder"
+            case EACCES, EPERM, EROFS: "name a folder you may write to"
+            case ENOENT: "its folder doesn't exist"
+            default: "nothing was changed"
+            }
+        return PEFTError("\(action) \(path): \(String(cString: strerror(code)))", remedy: remedy)
+    }
+
+    /// A rename is durable only once the folder that holds the name is on disk too.
+    private static func flushFolder(_ folder: URL) {
+        let descriptor = open(folder.path, O_RDONLY)
+        guard descriptor >= 0 else { return }
+        fsync(descriptor)
+        close(descriptor)
+    }
+}

@@ -1,0 +1,171 @@
+import Foundation
+
+/// Any JSON value, for files whose shape is not known beforehand.
+public enum JSON: Hashable, Sendable {
+    case null
+    case bool(Bool)
+    case integer(Int)
+    case number(Double)
+    case string(String)
+    case array([JSON])
+    case object([String: JSON])
+}
+
+extension JSON: Codable {
+    public init(from decoder: any Decoder) throws {
+        let value = try decoder.singleValueContainer()
+        // Strings first: they are the most frequent, and each failed attempt costs an error value.
+        if let string = try? value.decode(String.self) {
+            self = .string(string)
+        } else if let integer = try? value.decode(Int.self) {
+            self = .integer(integer)
+        } else if let number = try? value.decode(Double.self) {
+            self = .number(number)
+        } else if value.decodeNil() {
+            self = .null
+        } else if let bool = try? value.decode(Bool.self) {
+            self = .bool(bool)
+        } else if let array = try? value.decode([JSON].self) {
+            self = .array(array)
+        } else {
+            self = .object(try value.decode([String: JSON].self))
+        }
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var value = encoder.singleValueContainer()
+        switch self {
+        case .null: try value.encodeNil()
+        case .bool(let bool): try value.encode(bool)
+        case .integer(let integer): try value.encode(integer)
+        case .number(let number): try value.encode(number)
+        case .string(let string): try value.encode(string)
+        case .array(let array): try value.encode(array)
+        case .object(let object): try value.encode(object)
+        }
+    }
+}
+
+extension JSON {
+    public subscript(key: String) -> JSON? {
+        if case .object(let object) = self { object[key] } else { nil }
+    }
+    public var string: String? { if case .string(let value) = self { value } else { nil } }
+    public var bool: Bool? { if case .bool(let value) = self { value } else { nil } }
+    public var array: [JSON]? { if case .array(let value) = self { value } else { nil } }
+    public var object: [String: JSON]? { if case .object(let value) = self { value } else { nil } }
+    /// The value as a floating-point number; integers convert.
+    public var double: Double? {
+        switch self {
+        case .integer(let value): Double(value)
+        case .number(let value): value
+        default: nil
+        }
+    }
+    /// The value as an integer; a number without a fraction converts.
+    public var int: Int? {
+        switch self {
+        case .integer(let value): value
+        case .number(let value): Int(exactly: value)
+        default: nil
+        }
+    }
+
+    /// Reads a JSON file.
+    /// - Throws: ``PEFTError`` naming the file if it can't be read or is not JSON.
+    public static func read(_ file: URL) throws -> JSON {
+        let data: Data
+        do { data = try Data(contentsOf: file) } catch {
+            throw PEFTError("can't read \(file.path)", remedy: "check that the file exists and is readable")
+        }
+        return try parse(data, name: file.path)
+    }
+
+    /// Parses JSON text; `name` says in the error where the text came from.
+    public static func parse(_ data: Data, name: String) throws -> JSON {
+        do { return try JSONDecoder().decode(JSON.self, from: data) } catch {
+            throw PEFTError("\(name) is not valid JSON", remedy: "the file may be truncated or damaged")
+        }
+    }
+
+    /// The text that Python's `json.dumps(value, indent=2, sort_keys=True)` would write, apart from
+    /// non-ASCII characters, which stay as they are.
+    ///
+    /// Foundation's pretty printer puts a space before each colon, which makes every rewritten Hugging
+    /// Face file differ in every line; hence this writer.
+    public func text(indent: Int? = 2) -> String {
+        var out = ""
+        write(into: &out, indent: indent, level: 0)
+        return out
+    }
+
+    private func write(into out: inout String, indent: Int?, level: Int) {
+        func newline(_ level: Int) {
+            guard let indent else { return }
+            out += "\n" + String(repeating: " ", count: indent * level)
+        }
+        switch self {
+        case .null: out += "null"
+        case .bool(let value): out += value ? "true" : "false"
+        case .integer(let value): out += String(value)
+        // JSON knows no infinities; null is what a strict reader accepts.
+        case .number(let value): out += value.isFinite ? "\(value)" : "null"
+        case .string(let value): JSON.quote(value, into: &out)
+        case .array(let values):
+            guard !values.isEmpty else { out += "[]"; return }
+            out += "["
+            for (index, value) in values.enumerated() {
+                if index > 0 { out += indent == nil ? ", " : "," }
+                newline(level + 1)
+                value.write(into: &out, indent: indent, level: level + 1)
+            }
+            newline(level)
+            out += "]"
+        case .object(let values):
+            guard !values.isEmpty else { out += "{}"; return }
+            out += "{"
+            for (index, key) in values.keys.sorted().enumerated() {
+                if index > 0 { out += indent == nil ? ", " : "," }
+                newline(level + 1)
+                JSON.quote(key, into: &out)
+                out += ": "
+                values[key]?.write(into: &out, indent: indent, level: level + 1)
+            }
+            newline(level)
+            out += "}"
+        }
+    }
+
+    private static func quote(_ text: String, into out: inout String) {
+        out += "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": out += "\\\""
+            case "\\": out += "\\\\"
+            case "\n": out += "\\n"
+            case "\r": out += "\\r"
+            case "\t": out += "\\t"
+            case _ where scalar.value < 0x20:
+                let hex = String(scalar.value, radix: 16)
+                out += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
+            default: out.unicodeScalars.append(scalar)
+            }
+        }
+        out += "\""
+    }
+}
+
+extension JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, ExpressibleByFloatLiteral,
+    ExpressibleByBooleanLiteral, ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral,
+    ExpressibleByNilLiteral
+{
+    public init(stringLiteral value: String) { self = .string(value) }
+    public init(integerLiteral value: Int) { self = .integer(value) }
+    public init(floatLiteral value: Double) { self = .number(value) }
+    public init(booleanLiteral value: Bool) { self = .bool(value) }
+    public init(arrayLiteral elements: JSON...) { self = .array(elements) }
+    public init(dictionaryLiteral elements: (String, JSON)...) {
+        self = .object(Dictionary(elements, uniquingKeysWith: { _, last in last }))
+    }
+    public init(nilLiteral: ()) { self = .null }
+}
