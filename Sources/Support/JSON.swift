@@ -83,8 +83,14 @@ extension JSON {
 
     /// Parses JSON text; `name` says in the error where the text came from.
     public static func parse(_ data: Data, name: String) throws -> JSON {
-        do { return try JSONDecoder().decode(JSON.self, from: data) } catch {
-            throw PEFTError("\(name) is not valid JSON", remedy: "the file may be truncated or damaged")
+        let bytes = [UInt8](data)
+        guard String(validating: bytes, as: UTF8.self) != nil else {
+            throw PEFTError("\(name) is not valid UTF-8", remedy: "the file may be truncated or damaged")
+        }
+        do { return try JSONParser.parse(bytes[...]) } catch {
+            throw PEFTError(
+                "\(name) is not valid JSON: \(error.message) at byte \(error.offset)",
+                remedy: "the file may be truncated or damaged")
         }
     }
 

@@ -1,0 +1,41 @@
+# Everything here is a short name for a command that can be typed as well; `make` lists them.
+# SWIFT_FLAGS are passed on to `swift build` and `swift test`.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup build test demo format lint test-scripts clean need-swift need-python
+
+SOURCES := Package.swift Sources Tests
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: need-swift need-python ## Get libtorch once and link it (or PEFT_LIBTORCH=path, an existing PyTorch)
+	@python3 Scripts/setup-libtorch.py
+
+build: setup ## Build the program .build/release/peft
+	swift build -c release $(SWIFT_FLAGS)
+
+test: setup ## Run all tests of the package
+	swift test $(SWIFT_FLAGS)
+
+demo: build ## Train, evaluate and compare adapters with the built program
+	Scripts/demo.sh
+
+format: need-swift ## Format the sources in place
+	swift format --in-place --parallel --recursive $(SOURCES)
+
+lint: need-swift ## Check the format and style of the sources
+	swift format lint --strict --parallel --recursive $(SOURCES)
+
+test-scripts: need-python ## Run the tests of the set-up script
+	python3 -m unittest discover -s Scripts
+
+clean: ## Remove what was built (the cached libtorch stays)
+	rm -rf .build
+
+need-swift:
+	@command -v swift >/dev/null || { echo "swift is not on the PATH: install Swift 6.1 or newer" >&2; exit 1; }
+
+need-python:
+	@command -v python3 >/dev/null || { echo "python3 (3.9 or newer, with pip) is not on the PATH" >&2; exit 1; }

@@ -1,0 +1,92 @@
+#include "Dropout.hpp"
+
+#include <ATen/Parallel.h>
+
+#include "Bridge.hpp"
+
+// The loop is integer arithmetic that baseline x86-64 can't vectorise; the loader picks the version for
+// the processor at hand.
+#if defined(__x86_64__) && defined(__linux__)
+#define CT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CT_CLONES
+#endif
+
+namespace {
+
+/// A bijective mixer of 32 bits ("lowbias32", Wellons 2018), keyed before and between its rounds.
+inline uint32_t mix(uint32_t x, uint32_t key, uint32_t second_key) {
+    x ^= key;
+    x ^= x >> 16;
+    x *= 0x7feb352dU;
+    x ^= x >> 15;
+    x += second_key;
+    x *= 0x846ca68bU;
+    x ^= x >> 16;
+    return x;
+}
+
+CT_CLONES void drop_float(const float *x, float *y, int64_t begin, int64_t end, uint32_t key, uint32_t second_key,
+                          uint32_t threshold, float factor) {
+    for (int64_t i = begin; i < end; ++i) {
+        uint32_t bits = mix(static_cast<uint32_t>(i), key, second_key);
+        y[i] = bits < threshold ? 0.0f : x[i] * factor;
+    }
+}
+
+CT_CLONES void drop_double(const double *x, double *y, int64_t begin, int64_t end, uint32_t key, uint32_t second_key,
+                           uint32_t threshold, double factor) {
+    for (int64_t i = begin; i < end; ++i) {
+        uint32_t bits = mix(static_cast<uint32_t>(i), key, second_key);
+        y[i] = bits < threshold ? 0.0 : x[i] * factor;
+    }
+}
+
+void drop(const at::Tensor &x, at::Tensor &y, double probability, uint64_t seed) {
+    const double scaled = probability * 4294967296.0;
+    const uint32_t threshold = scaled >= 4294967295.0 ? UINT32_MAX : static_cast<uint32_t>(scaled);
+    const uint32_t key = static_cast<uint32_t>(seed), second_key = static_cast<uint32_t>(seed >> 32);
+    const double factor = probability < 1 ? 1 / (1 - probability) : 0;
+    at::parallel_for(0, x.numel(), 65536, [&](int64_t begin, int64_t end) {
+        if (x.scalar_type() == at::kFloat) {
+            drop_float(x.const_data_ptr<float>(), y.mutable_data_ptr<float>(), begin, end, key, second_key, threshold,
+                       static_cast<float>(factor));
+        } else {
+            drop_double(x.const_data_ptr<double>(), y.mutable_data_ptr<double>(), begin, end, key, second_key,
+                        threshold, factor);
+        }
+    });
+}
+
+bool has_kernel(const at::Tensor &x) {
+    return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble);
+}
+
+/// For the devices and types without a kernel: the factors are made on the CPU and moved.
+at::Tensor factors(const at::Tensor &x, double probability, uint64_t seed) {
+    at::Tensor ones = at::ones(x.sizes(), at::dtype(at::kFloat));
+    drop(ones, ones, probability, seed);
+    return ones.to(x.device(), x.scalar_type());
+}
+
+}  // namespace
+
+namespace ctorch {
+
+at::Tensor dropped(const at::Tensor &x, double probability, uint64_t seed) {
+    if (!has_kernel(x)) return x * factors(x, probability, seed);
+    at::Tensor source = x.contiguous();
+    at::Tensor result = at::empty_like(source);
+    drop(source, result, probability, seed);
+    return result;
+}
+
+void drop_in_place(at::Tensor &x, double probability, uint64_t seed) {
+    if (has_kernel(x)) {
+        drop(x, x, probability, seed);
+    } else {
+        x.mul_(factors(x, probability, seed));
+    }
+}
+
+}  // namespace ctorch

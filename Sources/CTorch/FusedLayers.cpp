@@ -1,0 +1,122 @@
+// Normalisation, gated activation and dropout as single autograd nodes: each keeps its input alone and
+// computes the rest again in the backward pass, where libtorch's compositions keep every intermediate.
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "Bridge.hpp"
+#include "Dropout.hpp"
+
+using namespace ctorch;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+namespace {
+
+/// y = x / sqrt(mean(x²) + ε) · w over the last axis (Zhang & Sennrich 2019, eq. 4). Keeps x and one
+/// number a row.
+struct RMSNorm : public Function<RMSNorm> {
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight,
+                              double epsilon) {
+        // Statistics in fp32 at least, as half-precision models are trained.
+        at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
+        at::Tensor inverse = wide.square().mean(-1, true).add_(epsilon).rsqrt_();
+        context->save_for_backward({x, weight, inverse});
+        return (wide * inverse).to(weight.scalar_type()).mul_(weight);
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list gradients) {
+        auto saved = context->get_saved_variables();
+        at::Tensor wide = saved[0].to(saved[2].scalar_type());
+        const at::Tensor &weight = saved[1], &inverse = saved[2];
+        at::Tensor gradient = gradients[0].to(inverse.scalar_type());
+        at::Tensor normalised = wide * inverse;
+        at::Tensor to_weight;
+        if (context->needs_input_grad(1)) {
+            to_weight = (gradient * normalised).reshape({-1, weight.size(0)}).sum(0).to(weight.scalar_type());
+        }
+        at::Tensor to_x;
+        if (context->needs_input_grad(0)) {
+            at::Tensor weighted = gradient * weight;
+            at::Tensor along = (weighted * normalised).mean(-1, true);
+            to_x = weighted.sub_(normalised.mul_(along)).mul_(inverse).to(saved[0].scalar_type());
+        }
+        return {to_x, to_weight, at::Tensor()};
+    }
+};
+
+at::Tensor activate(CTActivation kind, const at::Tensor &x) {
+    switch (kind) {
+        case CT_RELU: return at::relu(x);
+        case CT_GELU: return at::gelu(x, "none");
+        case CT_GELU_TANH: return at::gelu(x, "tanh");
+        case CT_SILU: return at::silu(x);
+    }
+    TORCH_CHECK(false, "unknown activation");
+}
+
+at::Tensor activation_gradient(CTActivation kind, const at::Tensor &gradient, const at::Tensor &x) {
+    switch (kind) {
+        case CT_RELU: return at::threshold_backward(gradient, x, 0);
+        case CT_GELU: return at::gelu_backward(gradient, x, "none");
+        case CT_GELU_TANH: return at::gelu_backward(gradient, x, "tanh");
+        case CT_SILU: return at::silu_backward(gradient, x);
+    }
+    TORCH_CHECK(false, "unknown activation");
+}
+
+/// y = f(gate) ⊙ up (Shazeer 2020). Keeps gate and up; f(gate) is computed again.
+struct GatedActivation : public Function<GatedActivation> {
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &gate, const at::Tensor &up, int64_t kind) {
+        context->save_for_backward({gate, up});
+        context->saved_data["kind"] = kind;
+        return activate(static_cast<CTActivation>(kind), gate).mul_(up);
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list gradients) {
+        auto saved = context->get_saved_variables();
+        auto kind = static_cast<CTActivation>(context->saved_data["kind"].toInt());
+        at::Tensor to_up = activate(kind, saved[0]).mul_(gradients[0]);
+        at::Tensor to_gate = activation_gradient(kind, gradients[0] * saved[1], saved[0]);
+        return {to_gate, to_up, at::Tensor()};
+    }
+};
+
+/// y = x ⊙ mask / (1 − p). The mask is a function of (seed, position): nothing is kept, and the backward
+/// pass draws it again.
+struct Dropout : public Function<Dropout> {
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, double probability, int64_t seed) {
+        context->saved_data["probability"] = probability;
+        context->saved_data["seed"] = seed;
+        return dropped(x, probability, static_cast<uint64_t>(seed));
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list gradients) {
+        return {dropped(gradients[0], context->saved_data["probability"].toDouble(),
+                        static_cast<uint64_t>(context->saved_data["seed"].toInt())),
+                at::Tensor(), at::Tensor()};
+    }
+};
+
+}  // namespace
+
+extern "C" {
+
+CTTensor *ct_rms_norm(const CTTensor *x, const CTTensor *weight, double epsilon) {
+    return tensor_or_error([&] { return RMSNorm::apply(unbox(x), unbox(weight), epsilon); });
+}
+
+CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTensor *bias, double epsilon) {
+    return tensor_or_error([&] {
+        return at::layer_norm(unbox(x), {unbox(x).size(-1)}, optional(weight), optional(bias), epsilon);
+    });
+}
+
+CTTensor *ct_gated_activation(CTActivation kind, const CTTensor *gate, const CTTensor *up) {
+    return tensor_or_error([&] { return GatedActivation::apply(unbox(gate), unbox(up), static_cast<int64_t>(kind)); });
+}
+
+CTTensor *ct_dropout(const CTTensor *x, double probability, uint64_t seed) {
+    return tensor_or_error([&] { return Dropout::apply(unbox(x), probability, static_cast<int64_t>(seed)); });
+}
+
+}

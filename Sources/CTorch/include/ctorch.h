@@ -1,0 +1,148 @@
+// The C face of libtorch: what swift-peft needs of it and no more.
+//
+// Conventions
+// - A function that returns a pointer returns NULL on failure, one that returns `int` returns 0 on
+//   success; `ct_last_error` then says why, for the calling thread. No exception crosses this header.
+// - Every returned `CTTensor *` is owned by the caller and given back with `ct_release`.
+// - Shapes are int64_t arrays; token ids and offsets are int64_t.
+#ifndef CTORCH_H
+#define CTORCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct CTTensor CTTensor;
+typedef struct CTGradMode CTGradMode;
+
+typedef enum {
+    CT_UINT8 = 0, CT_INT8 = 1, CT_INT16 = 2, CT_INT32 = 3, CT_INT64 = 4,
+    CT_FLOAT16 = 5, CT_FLOAT32 = 6, CT_FLOAT64 = 7, CT_BOOL = 11, CT_BFLOAT16 = 15,
+} CTDType;
+
+typedef enum { CT_CPU = 0, CT_CUDA = 1, CT_MPS = 13, CT_META = 14 } CTDevice;
+
+typedef enum { CT_RELU = 0, CT_GELU = 1, CT_GELU_TANH = 2, CT_SILU = 3 } CTActivation;
+
+typedef enum {
+    CT_NEG, CT_SQRT, CT_RSQRT, CT_EXP, CT_LOG, CT_TANH, CT_SIGMOID, CT_ABS, CT_SQUARE, CT_ISFINITE,
+} CTUnary;
+
+typedef enum { CT_ADD, CT_SUB, CT_MUL, CT_DIV, CT_EQ, CT_NE, CT_LT, CT_GT, CT_MAXIMUM, CT_MINIMUM } CTBinary;
+
+// Runtime
+const char *ct_last_error(void);
+const char *ct_version(void);
+void ct_set_threads(int threads);
+int ct_threads(void);
+bool ct_cuda_available(void);
+/// Keeps freed blocks in the process instead of giving each back to the system (glibc only), so that the
+/// temporaries of the next step don't fault their pages in again.
+void ct_keep_freed_memory(void);
+/// Gives free blocks back to the system, where the allocator can.
+void ct_trim_memory(void);
+
+// Life and properties
+void ct_release(CTTensor *);
+CTTensor *ct_undefined(void);
+CTTensor *ct_empty(const int64_t *shape, int rank, CTDType, CTDevice, int device_index);
+CTTensor *ct_full(const int64_t *shape, int rank, double value, CTDType, CTDevice, int device_index);
+CTTensor *ct_arange(int64_t start, int64_t end, CTDType, CTDevice, int device_index);
+CTTensor *ct_from_bytes(const void *bytes, const int64_t *shape, int rank, CTDType);
+/// A tensor over memory that someone else owns; `release(context)` is called when the last view is gone.
+CTTensor *ct_from_memory(void *memory, const int64_t *shape, int rank, CTDType, void (*release)(void *),
+                         void *context);
+int ct_rank(const CTTensor *);
+int64_t ct_dim(const CTTensor *, int axis);
+int64_t ct_count(const CTTensor *);
+CTDType ct_dtype(const CTTensor *);
+CTDevice ct_device(const CTTensor *);
+int ct_device_index(const CTTensor *);
+bool ct_is_contiguous(const CTTensor *);
+/// Address of the first element; NULL for a tensor without storage.
+void *ct_data(const CTTensor *);
+double ct_item(const CTTensor *, bool *ok);
+CTTensor *ct_contiguous(const CTTensor *);
+CTTensor *ct_clone(const CTTensor *);
+CTTensor *ct_to(const CTTensor *, CTDType, CTDevice, int device_index);
+int ct_copy_into(CTTensor *destination, const CTTensor *source);
+bool ct_same_bits(const CTTensor *, const CTTensor *);
+
+// Autograd
+CTGradMode *ct_grad_mode_enter(bool enabled);
+void ct_grad_mode_leave(CTGradMode *);
+bool ct_requires_grad(const CTTensor *);
+int ct_set_requires_grad(CTTensor *, bool);
+CTTensor *ct_detach(const CTTensor *);
+int ct_backward(const CTTensor *loss);
+/// NULL without an error where there is no gradient.
+CTTensor *ct_grad(const CTTensor *);
+int ct_set_grad(CTTensor *, const CTTensor *grad);
+
+// Arithmetic
+CTTensor *ct_unary(CTUnary, const CTTensor *);
+CTTensor *ct_binary(CTBinary, const CTTensor *, const CTTensor *);
+CTTensor *ct_binary_scalar(CTBinary, const CTTensor *, double);
+CTTensor *ct_pow(const CTTensor *, double);
+CTTensor *ct_activation(CTActivation, const CTTensor *);
+CTTensor *ct_matmul(const CTTensor *, const CTTensor *);
+CTTensor *ct_linear(const CTTensor *x, const CTTensor *weight, const CTTensor *bias);
+CTTensor *ct_embedding(const CTTensor *weight, const CTTensor *ids);
+CTTensor *ct_sum(const CTTensor *, const int64_t *axes, int count, bool keep);
+CTTensor *ct_mean(const CTTensor *, const int64_t *axes, int count, bool keep);
+CTTensor *ct_max(const CTTensor *);
+CTTensor *ct_argmax(const CTTensor *, int axis);
+CTTensor *ct_softmax(const CTTensor *, int axis);
+CTTensor *ct_log_softmax(const CTTensor *, int axis);
+CTTensor *ct_cumsum(const CTTensor *, int axis);
+int ct_topk(const CTTensor *, int64_t k, int axis, CTTensor **values, CTTensor **indices);
+int ct_add_in_place(CTTensor *, const CTTensor *, double alpha);
+int ct_scale_in_place(CTTensor *, double);
+int ct_fill(CTTensor *, double);
+
+// Shape
+CTTensor *ct_reshape(const CTTensor *, const int64_t *shape, int rank);
+CTTensor *ct_permute(const CTTensor *, const int64_t *axes, int rank);
+CTTensor *ct_transpose(const CTTensor *, int a, int b);
+CTTensor *ct_narrow(const CTTensor *, int axis, int64_t start, int64_t length);
+CTTensor *ct_expand(const CTTensor *, const int64_t *shape, int rank);
+CTTensor *ct_cat(CTTensor *const *, int count, int axis);
+CTTensor *ct_index_select(const CTTensor *, int axis, const CTTensor *ids);
+CTTensor *ct_gather(const CTTensor *, int axis, const CTTensor *ids);
+CTTensor *ct_where(const CTTensor *condition, const CTTensor *, const CTTensor *);
+CTTensor *ct_flip(const CTTensor *, int axis);
+
+// Random numbers, each a function of its seed alone
+int ct_uniform(CTTensor *, double low, double high, uint64_t seed);
+int ct_normal(CTTensor *, double mean, double deviation, uint64_t seed);
+CTTensor *ct_multinomial(const CTTensor *probabilities, uint64_t seed);
+
+// Fused operations with gradients of their own (see the .cpp files for the arithmetic)
+CTTensor *ct_rms_norm(const CTTensor *x, const CTTensor *weight, double epsilon);
+CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTensor *bias, double epsilon);
+CTTensor *ct_gated_activation(CTActivation, const CTTensor *gate, const CTTensor *up);
+CTTensor *ct_dropout(const CTTensor *x, double probability, uint64_t seed);
+CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *bias,
+                              const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal,
+                              double scale, double dropout, uint64_t seed);
+CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *mask,
+                       double scale);
+CTTensor *ct_low_rank_update(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b,
+                             double scale, double dropout, uint64_t seed);
+CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *targets,
+                                  double scale, double label_smoothing);
+
+// Optimizers, over lists of equal length
+int ct_clip_gradients(CTTensor *const *parameters, int count, double largest_norm, double *norm);
+int ct_adamw_step(CTTensor *const *parameters, CTTensor *const *first_moments,
+                  CTTensor *const *second_moments, int count, int64_t step, double rate, double beta1,
+                  double beta2, double weight_decay, double epsilon);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

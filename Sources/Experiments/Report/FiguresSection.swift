@@ -1,0 +1,230 @@
+import Foundation
+
+/// The table with every figure, and what each one means.
+extension ReportBuilder {
+    func figures() -> Markup {
+        guard !report.runs.isEmpty else { return "" }
+        let columns = self.columns()
+        let heads: [Markup] = columns.map { column in
+            let lines = column.title.split(separator: "\n").map(String.init)
+            let small: [Markup] = (lines.dropFirst() + [column.unit]).filter { !$0.isEmpty }.map {
+                " <small>\($0)</small>"
+            }
+            let first = column.falling ? "falling" : "rising"
+            return "<th scope=\"col\" data-first=\"\(first)\">\(lines.first ?? "")\(small)</th>"
+        }
+        let rows: [Markup] = entries.enumerated().map { index, entry in
+            let cells: [Markup] = columns.map { $0.cells[index].markup }
+            return """
+                <tr><th scope="row" data-value="\(entry.run.label)">\(entry.style.swatch)\(entry.run.label)</th>\(cells)</tr>
+                """
+        }
+        return """
+            <section aria-labelledby="figures">
+            <h2 id="figures">All figures</h2>
+            <p class="note">\(tableNote)</p>
+            <div class="scroll" tabindex="0" role="region" aria-labelledby="figures">
+            <table class="sortable">
+            <thead><tr><th scope="col" data-first="rising">Method</th>\(heads)</tr></thead>
+            <tbody>
+            \(rows.joined("\n"))
+            </tbody>
+            </table>
+            </div>
+            <details>
+            <summary>What the figures mean</summary>
+            \(glossary(columns))
+            </details>
+            </section>
+            """
+    }
+
+    private var tableNote: String {
+        var sentences: [String] = []
+        if report.runs.count > 1 {
+            sentences.append("Bold marks the best value of a quality column, ≈ those whose interval overlaps it.")
+        }
+        if report.spread == .seeds {
+            sentences.append("± is the standard deviation over seeds.")
+        } else if hasIntervals {
+            sentences.append("Brackets hold the 95\(numbers.space)% bootstrap interval over test rows.")
+        }
+        sentences.append("A dash (\(NumberFormat.missing)) carries its reason: rest the pointer on it.")
+        if report.runs.count > 1 { sentences.append("Click a heading to sort.") }
+        return sentences.joined(separator: " ")
+    }
+
+    private var hasIntervals: Bool {
+        report.runs.contains { run in metrics.contains { run.statistic($0)?.interval(over: report.spread) != nil } }
+    }
+
+    // MARK: - Columns
+
+    private struct Cell {
+        var markup: Markup
+
+        init(_ content: Markup, value: Double?, cssClass: String = "") {
+            // Sorting compares these numbers; a missing one goes last.
+            let data: Markup = value.flatMap { $0.isFinite ? " data-value=\"\(String($0))\"" : nil } ?? ""
+            let named: Markup = cssClass.isEmpty ? "" : " class=\"\(cssClass)\""
+            markup = "<td\(named)\(data)>\(content)</td>"
+        }
+    }
+
+    private struct Column {
+        /// What follows a newline stands smaller beneath.
+        var title: String
+        var unit = ""
+        /// Whether large values are what a reader looks for first.
+        var falling = false
+        var explanation: String
+        var cells: [Cell]
+    }
+
+    /// What decides first; what only documents the run at the end.
+    private func columns() -> [Column] {
+        let leading = report.leadingMetrics
+        var columns = leading.map(quality) + costColumns()
+        columns += metrics.filter { !leading.contains($0) }.map(quality)
+        if report.runs.contains(where: { $0.loss != nil }) { columns.append(quality(.loss)) }
+        return columns + trainingColumns()
+    }
+
+    private func costColumns() -> [Column] {
+        [
+            column(
+                "Trainable", unit: "parameters",
+                explanation: "Parameters that training changes. Optimizer state and gradients grow with them.",
+                value: { Double($0.trainable) }, write: { numbers.decimal($0, places: 0) }, reason: { _ in "" }),
+            column(
+                "Share", explanation: "Trainable parameters divided by all parameters, added ones included.",
+                value: { $0.trainableShare }, write: numbers.percent, reason: { _ in "the total is not known" }),
+            column(
+                "Speed", unit: "tokens/s", falling: true,
+                explanation: "Real tokens (padding does not count) trained per second, median over seeds.",
+                value: { $0.tokensPerSecond }, write: numbers.significant, reason: untrained),
+            column(
+                "Peak\nmemory",
+                explanation: "Largest resident memory of the whole process while training; for the untrained model, "
+                    + "while evaluating. 1 GB is 10⁹ bytes.",
+                value: { $0.peakBytes.map(Double.init) }, write: numbers.bytes, reason: { _ in "not measured" }),
+            column(
+                "File\nto share",
+                explanation:
+                    "Size of what training leaves: the adapter's weights, or the whole model after full fine-tuning.",
+                value: { $0.adapterBytes.map(Double.init) }, write: numbers.bytes, reason: untrained),
+            column(
+                "ms/token", unit: "merged",
+                explanation:
+                    "Milliseconds per generated token (greedy, batch of 1) after the adapter was merged into the weights.",
+                value: { $0.inference?.merged }, write: numbers.significant, reason: { _ in "not measured" }),
+            column(
+                "ms/token", unit: "unmerged",
+                explanation:
+                    "The same with the adapter beside the weights, which is how several adapters share one model.",
+                value: { $0.inference?.unmerged }, write: numbers.significant, reason: { _ in "not measured" }),
+        ]
+    }
+
+    private func trainingColumns() -> [Column] {
+        var columns = [
+            column(
+                "Learning\nrate",
+                explanation:
+                    "Peak rate of the schedule; where several were tried, the one with the lowest validation loss.",
+                value: { $0.learningRate }, write: numbers.rate, reason: untrained),
+            column(
+                "Steps", explanation: "Optimizer steps of each training run.",
+                value: { $0.steps > 0 ? Double($0.steps) : nil }, write: { numbers.decimal($0, places: 0) },
+                reason: untrained),
+            column(
+                "Training\ntime", explanation: "Wall-clock time of one training run on the machine named below.",
+                value: { $0.trainingSeconds }, write: { numbers.duration(seconds: $0) }, reason: untrained),
+        ]
+        if report.runs.contains(where: { $0.inference?.largestDifference != nil }) {
+            columns.append(
+                column(
+                    "Merge drift", unit: "largest logit",
+                    explanation: "Largest difference of any logit between merged and unmerged: what rounding costs.",
+                    value: { $0.inference?.largestDifference }, write: numbers.rate,
+                    reason: { _ in "nothing to merge" }))
+        }
+        return columns
+    }
+
+    private func untrained(_ run: MethodRun) -> String { run.isBase ? "not trained" : "not measured" }
+
+    private func column(
+        _ title: String, unit: String = "", falling: Bool = false, explanation: String,
+        value: (MethodRun) -> Double?, write: (Double) -> String, reason: (MethodRun) -> String
+    ) -> Column {
+        let cells = report.runs.map { run -> Cell in
+            guard let value = value(run) else { return Cell(missing(reason(run)), value: nil) }
+            guard value.isFinite else { return Cell(missing("not a finite number"), value: nil) }
+            return Cell("\(write(value))", value: value)
+        }
+        return Column(title: title, unit: unit, falling: falling, explanation: explanation, cells: cells)
+    }
+
+    private func quality(_ metric: Metric) -> Column {
+        let best = report.best(of: report.runs, by: metric)?.statistic(metric)
+        let cells = report.runs.map { run -> Cell in
+            guard let value = run.statistic(metric) else {
+                let known = metric == .loss ? run.loss : run.quality[metric.key]
+                return Cell(missing(known == nil ? "not measured" : "not a finite number"), value: nil)
+            }
+            var content: Markup = "<span class=\"mean\">\(metric.format(value.mean, with: numbers))</span>"
+            if let spread = spreadText(value, metric) { content += " <span class=\"spread\">\(spread)</span>" }
+            guard let best, report.runs.count > 1 else { return Cell(content, value: value.mean) }
+            if value.mean == best.mean {
+                return Cell(content + "<span class=\"hidden\"> best</span>", value: value.mean, cssClass: "best")
+            }
+            if value.overlaps(best, over: report.spread) == true {
+                content =
+                    "<span class=\"spread\" aria-hidden=\"true\">≈ </span>\(content)<span class=\"hidden\"> within the spread of the best</span>"
+            }
+            return Cell(content, value: value.mean)
+        }
+        return Column(
+            title: metric.name, unit: metric == .loss ? "nats/token" : "", falling: metric.higherIsBetter,
+            explanation: metric.explanation, cells: cells)
+    }
+
+    /// `± 0.4` over seeds, `[41.1, 45.0]` over rows.
+    func spreadText(_ value: Statistic, _ metric: Metric) -> String? {
+        guard let interval = value.interval(over: report.spread) else { return nil }
+        if report.spread == .seeds, let sd = value.sd {
+            return "±\(numbers.space)\(metric.format(sd, with: numbers))"
+        }
+        let low = metric.format(interval.lowerBound, with: numbers)
+        return "[\(low), \(metric.format(interval.upperBound, with: numbers))]"
+    }
+
+    // MARK: - Glossary
+
+    private func glossary(_ columns: [Column]) -> Markup {
+        var terms = columns.map { column in
+            let title = column.title.replacing("\n", with: " ")
+            return (column.unit.isEmpty ? title : "\(title) (\(column.unit))", column.explanation)
+        }
+        if report.spread == .seeds {
+            terms.insert(
+                (
+                    "±",
+                    "Standard deviation over \(report.seedCount) seeds: how much a value moves when only chance in "
+                        + "training changes. From few seeds it is itself a rough figure. Two methods whose intervals "
+                        + "(mean ± this) overlap are not told apart here. The base model is not trained and has none."
+                ), at: 0)
+        }
+        if report.spread == .testRows, hasIntervals {
+            terms.insert(
+                (
+                    "[low, high]",
+                    "95\(numbers.space)% bootstrap interval over test rows: how much the mean would move with other rows of "
+                        + "the same kind. It says nothing about other seeds."
+                ), at: 0)
+        }
+        let items: [Markup] = terms.map { "<dt>\($0.0)</dt><dd>\($0.1)</dd>" }
+        return "<dl class=\"glossary\">\(items)</dl>"
+    }
+}

@@ -1,0 +1,182 @@
+import Foundation
+
+/// A column of quality: a key of ``MethodRun/quality``, or the loss.
+struct Metric: Hashable, Sendable {
+    let key: String
+
+    static let loss = Metric(key: "loss")
+
+    var name: String {
+        switch key {
+        case "rouge1": "ROUGE-1"
+        case "rouge2": "ROUGE-2"
+        case "rougeL": "ROUGE-L"
+        case "rougeLsum": "ROUGE-Lsum"
+        case "bleu": "BLEU"
+        case "exactMatch": "Exact match"
+        case "loss": "Loss"
+        default: key
+        }
+    }
+
+    var higherIsBetter: Bool { key != "loss" }
+
+    /// From the stored value to the shown one.
+    var scale: Double { key == "loss" ? 1 : 100 }
+    var places: Int { key == "loss" ? 3 : 1 }
+    var unit: String { key == "loss" ? "nats" : "points" }
+
+    /// What the figure says, in plain words.
+    var explanation: String {
+        switch key {
+        case "rouge1":
+            "Overlap of single words between the output and the target (F1), in percent points. Higher is better."
+        case "rouge2":
+            "Overlap of pairs of neighbouring words (F1), in percent points: stricter than ROUGE-1."
+        case "rougeL":
+            "Longest common subsequence of words (F1), in percent points: rewards the right order."
+        case "rougeLsum": "ROUGE-L taken line by line, in percent points."
+        case "bleu": "Overlap of one to four neighbouring words with a penalty for short outputs, in percent points."
+        case "exactMatch": "Outputs that equal the target, in percent."
+        case "loss":
+            "Surprise at each target token of the test rows, in nats (natural logarithm). Lower is better."
+        default: "A quality between 0 and 1, shown in percent points. Higher is better."
+        }
+    }
+
+    /// Metrics in the order readers expect; others follow by name.
+    static let order = ["rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "exactMatch"]
+
+    func format(_ value: Double, with numbers: NumberFormat) -> String {
+        numbers.decimal(value * scale, places: places)
+    }
+
+    /// The value as it is shown, so that differences of shown values add up for the reader.
+    func rounded(_ value: Double) -> Double {
+        let unit = (0..<places).reduce(1.0) { power, _ in power * 10 }
+        return (value * scale * unit).rounded() / unit
+    }
+
+    /// How much better `a` is than `b`, in shown units; negative if it is worse.
+    func gain(of a: Statistic, over b: Statistic) -> Double {
+        let difference = rounded(a.mean) - rounded(b.mean)
+        return higherIsBetter ? difference : -difference
+    }
+
+    func isBetter(_ a: Double, than b: Double) -> Bool { higherIsBetter ? a > b : a < b }
+}
+
+/// What intervals of a report are over. One report never mixes the two: they answer different questions.
+enum Spread: Sendable {
+    /// One standard deviation to each side of the mean.
+    case seeds
+    /// The 95 % bootstrap interval.
+    case testRows
+}
+
+extension Statistic {
+    func interval(over spread: Spread) -> ClosedRange<Double>? {
+        guard mean.isFinite else { return nil }
+        switch spread {
+        case .seeds:
+            guard let sd, sd.isFinite, sd >= 0 else { return nil }
+            return (mean - sd)...(mean + sd)
+        case .testRows:
+            guard let low, let high, low.isFinite, high.isFinite, low <= high else { return nil }
+            return low...high
+        }
+    }
+
+    /// Whether the two intervals overlap, so that the data doesn't tell the values apart; `nil` if neither
+    /// has an interval. A value without one, such as the base model's over seeds, counts as a point.
+    func overlaps(_ other: Statistic, over spread: Spread) -> Bool? {
+        let (own, others) = (interval(over: spread), other.interval(over: spread))
+        if own == nil, others == nil { return nil }
+        return (own ?? mean...mean).overlaps(others ?? other.mean...other.mean)
+    }
+}
+
+extension MethodRun {
+    /// The metric's statistic, if it has a finite mean.
+    func statistic(_ metric: Metric) -> Statistic? {
+        guard let value = metric == .loss ? loss : quality[metric.key], value.mean.isFinite else { return nil }
+        return value
+    }
+
+    var isBase: Bool { method == "base" }
+    var isFull: Bool { method == "full" }
+    /// Everything that is neither the untrained model nor full fine-tuning.
+    var isAdapter: Bool { !isBase && !isFull }
+
+    var trainableShare: Double? {
+        if share.isFinite, share > 0 || trainable == 0 { return share }
+        return total > 0 ? Double(trainable) / Double(total) : nil
+    }
+
+    /// Seeds behind this run, as far as its figures show.
+    var seedCount: Int { max(curves.count, quality.values.map(\.values.count).max() ?? 0, loss?.values.count ?? 0) }
+}
+
+extension ComparisonReport {
+    /// All metrics any run has, the usual ones first.
+    var metrics: [Metric] {
+        let keys = Set(runs.flatMap(\.quality.keys))
+        let usual = Metric.order.filter(keys.contains)
+        return (usual + keys.subtracting(usual).sorted()).map(Metric.init)
+    }
+
+    /// The metric that ranks: the primary one, or the next best thing that any run has a value for.
+    var ranking: Metric? {
+        ([Metric(key: primaryMetric)] + metrics + [.loss])
+            .first { metric in runs.contains { $0.statistic(metric) != nil } }
+    }
+
+    var base: MethodRun? { runs.first(where: \.isBase) }
+    var full: MethodRun? { runs.first(where: \.isFull) }
+
+    /// The run the report is about: the best adapter, else full fine-tuning, else what there is.
+    var subject: MethodRun? {
+        guard let metric = ranking else { return runs.first(where: \.isAdapter) ?? full ?? runs.first }
+        let adapters = runs.filter { $0.isAdapter && $0.statistic(metric) != nil }
+        return best(of: adapters, by: metric) ?? full ?? runs.first
+    }
+
+    func best(of runs: [MethodRun], by metric: Metric) -> MethodRun? {
+        var best: (run: MethodRun, mean: Double)?
+        for run in runs {
+            guard let mean = run.statistic(metric)?.mean else { continue }
+            if let known = best, !metric.isBetter(mean, than: known.mean) { continue }
+            best = (run, mean)
+        }
+        return best?.run
+    }
+
+    /// Seeds per trained method.
+    var seedCount: Int { runs.filter { !$0.isBase }.map(\.seedCount).max() ?? 0 }
+
+    var spread: Spread {
+        runs.contains { run in run.quality.values.contains { $0.sd != nil } } ? .seeds : .testRows
+    }
+
+    /// At most three metrics for places with little room, the ranking one among them.
+    var leadingMetrics: [Metric] {
+        let known = metrics.filter { metric in runs.contains { $0.quality[metric.key] != nil } }
+        let shown = Array(known.filter { $0.key != "rougeLsum" }.prefix(3))
+        guard let ranking, ranking != .loss, !shown.contains(ranking) else { return shown }
+        return [ranking] + shown.prefix(2)
+    }
+
+    /// Names for places with little room: labels up to the first bracket or comma where that still tells
+    /// all runs apart.
+    var shortLabels: [String] {
+        let short = runs.map { run -> String in
+            let head = run.label.prefix { $0 != "(" && $0 != "," }.trimmingCharacters(in: .whitespaces)
+            return head.isEmpty ? run.label : head
+        }
+        return Set(short).count == Set(runs.map(\.label)).count ? short : runs.map(\.label)
+    }
+
+    func shortLabel(_ run: MethodRun) -> String {
+        runs.firstIndex { $0.label == run.label }.map { shortLabels[$0] } ?? run.label
+    }
+}

@@ -1,0 +1,215 @@
+/// What a comparison means, in sentences that follow from its figures alone.
+struct Verdict {
+    /// What the subject gained, and how far it is from full fine-tuning.
+    var quality: [String] = []
+    /// At what share of parameters, memory and time.
+    var cost: String?
+    /// Other adapters that this comparison can't tell apart from the subject.
+    var rivals: String?
+    /// A far smaller adapter, and what it gives up.
+    var frugal: String?
+    /// What the spread is over.
+    var spread: String?
+
+    var sentences: [String] { quality + [cost, rivals, frugal, spread].compactMap(\.self) }
+
+    init(_ report: ComparisonReport, numbers: NumberFormat) {
+        guard let subject = report.subject else {
+            quality = ["This report holds no method."]
+            return
+        }
+        let writer = Writer(report: report, subject: subject, numbers: numbers)
+        quality = writer.quality()
+        cost = writer.cost()
+        rivals = writer.rivals()
+        frugal = writer.frugal()
+        spread = writer.spread()
+    }
+}
+
+private struct Writer {
+    private static let oneSeed = "One seed per method, so the spread over seeds is unknown"
+
+    let report: ComparisonReport
+    let subject: MethodRun
+    let numbers: NumberFormat
+
+    private var name: String { name(of: subject) }
+
+    /// A short name stays on one line where the format has a space for that.
+    private func name(of run: MethodRun) -> String {
+        let label = report.shortLabel(run)
+        return numbers.space == " " || label.count > 20 ? label : label.replacing(" ", with: "\u{A0}")
+    }
+
+    func quality() -> [String] {
+        guard let metric = report.ranking, let value = subject.statistic(metric) else {
+            return ["\(name) has no finite quality figure, so there is nothing to compare."]
+        }
+        let shown = metric.format(value.mean, with: numbers)
+        if subject.isBase {
+            return [
+                "Only the untrained model was measured: \(metric.name) \(shown). There is nothing to compare it with."
+            ]
+        }
+        var sentences: [String] = []
+        let adapters = report.runs.filter { $0.isAdapter && $0.statistic(metric) != nil }
+        let name = adapters.count > 1 ? "\(name), the best of \(adapters.count) adapters," : name
+        let base = report.base?.statistic(metric)
+        if let base {
+            sentences.append(against(base: base, value, metric, name: name))
+        } else {
+            sentences.append("\(name) reaches \(metric.name) \(shown); the base model was not measured.")
+        }
+        if subject.isAdapter {
+            if let full = report.full?.statistic(metric) {
+                sentences.append(against(full: full, value, base: base, metric))
+            } else {
+                sentences.append("Full fine-tuning was not measured, so how far it is from that is unknown.")
+            }
+        }
+        return sentences
+    }
+
+    private func against(base: Statistic, _ value: Statistic, _ metric: Metric, name: String) -> String {
+        let (from, to) = (metric.format(base.mean, with: numbers), metric.format(value.mean, with: numbers))
+        let gain = metric.gain(of: value, over: base)
+        let size = numbers.decimal(abs(gain), places: metric.places)
+        if value.overlaps(base, over: report.spread) == true {
+            return
+                "\(name) reaches \(metric.name) \(to) against \(from) for the base model; the difference is within "
+                + "the spread, so this comparison does not show that training helped."
+        }
+        let rises = (value.mean > base.mean)
+        let verb = rises ? "raises" : "lowers"
+        let judgement = gain >= 0 ? "better" : "worse"
+        let hedge =
+            value.overlaps(base, over: report.spread) == nil
+            ? "; without an interval, how certain that is stays open" : ""
+        return "\(name) \(verb) \(metric.name) from \(from) to \(to), \(size) \(metric.unit) \(judgement) than the "
+            + "base model\(hedge)."
+    }
+
+    private func against(full: Statistic, _ value: Statistic, base: Statistic?, _ metric: Metric) -> String {
+        let shown = metric.format(full.mean, with: numbers)
+        let gain = metric.gain(of: full, over: value)
+        let size = numbers.decimal(abs(gain), places: metric.places)
+        let comparison =
+            size.contains { "123456789".contains($0) }
+            ? "\(size) \(metric.unit) \(gain > 0 ? "better" : "worse")" : "the same"
+        var sentence = "Full fine-tuning reaches \(shown), \(comparison)"
+        switch value.overlaps(full, over: report.spread) {
+        case true?: sentence += "; the difference is within the spread"
+        case nil: sentence += "; without an interval, how certain that is stays open"
+        case false?:
+            // A share of the gain means something only where both gains are clear.
+            guard let base, full.overlaps(base, over: report.spread) == false,
+                value.overlaps(base, over: report.spread) == false
+            else { break }
+            let share = metric.gain(of: value, over: base) / metric.gain(of: full, over: base)
+            if gain > 0, share > 0, share < 1 {
+                sentence += ": \(name) keeps \(numbers.decimal(share * 100, places: 0))\(numbers.space)% of its gain"
+            }
+        }
+        return sentence + "."
+    }
+
+    func cost() -> String? {
+        guard !subject.isBase else { return nil }
+        var parts: [String] = []
+        if subject.trainable > 0 {
+            let share = subject.trainableShare.map { " (\(numbers.percent($0)))" } ?? ""
+            parts.append("trains \(numbers.integer(subject.trainable)) parameters\(share)")
+        }
+        if let own = subject.peakBytes, own > 0 {
+            if subject.isAdapter, let full = report.full?.peakBytes, full > 0 {
+                let share = numbers.decimal(Double(own) / Double(full) * 100, places: 0) + numbers.space + "%"
+                parts.append(
+                    "needs \(share) of full fine-tuning's peak memory (\(numbers.bytes(own)) "
+                        + "instead of \(numbers.bytes(full)))")
+            } else {
+                parts.append("needs \(numbers.bytes(own)) of memory")
+            }
+        }
+        if let own = subject.tokensPerSecond, own.isFinite, own > 0 {
+            if subject.isAdapter, let full = report.full?.tokensPerSecond, full.isFinite, full > 0 {
+                parts.append(speed(own / full))
+            } else {
+                parts.append("trains \(numbers.decimal(own, places: 0)) tokens per second")
+            }
+        }
+        if let own = subject.adapterBytes, own > 0 {
+            if subject.isAdapter, let full = report.full?.adapterBytes, full > own {
+                parts.append(
+                    "leaves a file of \(numbers.bytes(own)) instead of \(numbers.bytes(full))")
+            } else {
+                parts.append("leaves a file of \(numbers.bytes(own))")
+            }
+        }
+        guard let last = parts.popLast() else { return nil }
+        return "\(name) " + (parts.isEmpty ? last : parts.joined(separator: ", ") + " and " + last) + "."
+    }
+
+    private func speed(_ ratio: Double) -> String {
+        if abs(ratio - 1) < 0.05 { return "trains about as fast" }
+        if ratio > 1 { return "trains \(numbers.factor(ratio)) times as fast" }
+        return "trains at \(numbers.decimal(ratio * 100, places: 0))\(numbers.space)% of its speed"
+    }
+
+    func rivals() -> String? {
+        guard let metric = report.ranking, subject.isAdapter, let value = subject.statistic(metric) else {
+            return nil
+        }
+        // Two runs may share a label; what tells them apart is their place.
+        var skippedSubject = false
+        let close = report.runs.filter { run in
+            guard run.isAdapter, let other = run.statistic(metric) else { return false }
+            if !skippedSubject, run.label == subject.label, other.mean == value.mean {
+                skippedSubject = true
+                return false
+            }
+            return other.overlaps(value, over: report.spread) == true
+        }
+        guard let smallest = close.min(by: { $0.trainable < $1.trainable }) else { return nil }
+        let names = close.map(name(of:))
+        let list =
+            names.count == 1
+            ? "\(names[0]) is" : names.dropLast().joined(separator: ", ") + " and \(names[names.count - 1]) are"
+        var sentence = "\(list) within the spread of \(name)"
+        if smallest.trainable < subject.trainable, smallest.trainable > 0 {
+            let who = names.count == 1 ? "with only" : "and \(name(of: smallest)) does it with only"
+            sentence += ", \(who) \(numbers.integer(smallest.trainable)) trained parameters"
+        }
+        return sentence + "."
+    }
+
+    /// A much smaller adapter that is clearly behind, and by how much: the other end of the choice.
+    func frugal() -> String? {
+        guard let metric = report.ranking, subject.isAdapter, let value = subject.statistic(metric) else {
+            return nil
+        }
+        let small = report.runs.filter { run in
+            guard run.isAdapter, run.trainable > 0, run.trainable <= subject.trainable / 10 else { return false }
+            return run.statistic(metric)?.overlaps(value, over: report.spread) == false
+        }
+        guard let run = report.best(of: small, by: metric), let other = run.statistic(metric) else { return nil }
+        let loss = numbers.decimal(abs(metric.gain(of: value, over: other)), places: metric.places)
+        let factor = numbers.factor(Double(subject.trainable) / Double(run.trainable))
+        return "\(name(of: run)) trains \(factor) times fewer parameters (\(numbers.integer(run.trainable))) and "
+            + "reaches \(metric.format(other.mean, with: numbers)), \(loss) \(metric.unit) worse."
+    }
+
+    func spread() -> String? {
+        let statistics = report.runs.compactMap { run in report.ranking.flatMap { run.statistic($0) } }
+        let intervals = statistics.contains { $0.interval(over: report.spread) != nil }
+        if report.spread == .seeds { return "± is the standard deviation over \(report.seedCount) seeds." }
+        let ran = report.runs.contains { !$0.isBase } ? Self.oneSeed : nil
+        let rows = "intervals are over test rows (95\(numbers.space)% bootstrap)"
+        switch (ran, intervals) {
+        case (let ran?, true): return "\(ran); \(rows)."
+        case (let ran?, false): return "\(ran), and no intervals were computed."
+        case (nil, true): return rows.prefix(1).uppercased() + rows.dropFirst() + "."
+        case (nil, false): return nil
+        }
+    }
+}

@@ -1,0 +1,166 @@
+import Foundation
+import Support
+import Torch
+import TorchNN
+
+/// A model folder in Hugging Face's layout: `config.json` and one or several safetensors files.
+public struct ModelFolder {
+    public let url: URL
+    public let configuration: JSON
+
+    /// - Throws: ``PEFTError`` if the folder or its `config.json` is missing or damaged.
+    public init(_ url: URL) throws {
+        self.url = url
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder), isFolder.boolValue else {
+            throw PEFTError(
+                "there is no model folder at \(url.path)", remedy: "name a folder with config.json and model.safetensors")
+        }
+        let file = url.appendingPathComponent("config.json")
+        guard FileManager.default.fileExists(atPath: file.path) else {
+            throw PEFTError("\(url.path) has no config.json", remedy: "name a folder in Hugging Face's layout")
+        }
+        configuration = try JSON.read(file)
+    }
+
+    /// The model without weights: paths and shapes alone.
+    public func outline() throws -> any LanguageModel {
+        try ModelRegistry.outline(configuration, file: url.appendingPathComponent("config.json").path)
+    }
+
+    /// The model with its weights.
+    ///
+    /// fp32 weights stay where the file is mapped and are read when they are used; other types are widened
+    /// one by one.
+    /// - Throws: ``PEFTError`` if a tensor is missing, unknown or misshapen, or a file is damaged.
+    public func load(dtype: DType = .float32, device: Device = .cpu) throws -> any LanguageModel {
+        let tensors = try ShardedTensors(folder: url)
+        var configuration = configuration
+        if tensors.holdsOwnOutputLayer, case .object(var object) = configuration {
+            // The file decides: a second matrix that differs is not tied, whatever the configuration says.
+            object["tie_word_embeddings"] = false
+            object["scale_decoder_outputs"] = object["scale_decoder_outputs"] ?? self.configuration["tie_word_embeddings"] ?? true
+            configuration = .object(object)
+        }
+        let model = try ModelRegistry.outline(configuration, file: url.appendingPathComponent("config.json").path)
+        try withTorchErrors { try tensors.fill(model, dtype: dtype, device: device) }
+        return model
+    }
+}
+
+/// The tensors of all safetensors files of a folder under one roof.
+struct ShardedTensors {
+    private let folder: URL
+    private let files: [SafetensorsFile]
+    private let owner: [String: SafetensorsFile]
+
+    init(folder: URL) throws {
+        self.folder = folder
+        let single = folder.appendingPathComponent("model.safetensors")
+        let index = folder.appendingPathComponent("model.safetensors.index.json")
+        if FileManager.default.fileExists(atPath: single.path) {
+            files = [try SafetensorsFile(single)]
+        } else if FileManager.default.fileExists(atPath: index.path) {
+            guard let map = try JSON.read(index)["weight_map"]?.object else {
+                throw PEFTError("\(index.path) has no 'weight_map'", remedy: "fetch the file again")
+            }
+            let names = Set(map.values.compactMap(\.string)).sorted()
+            for name in names where name.contains("/") || !FileManager.default.fileExists(atPath: folder.appendingPathComponent(name).path) {
+                throw PEFTError("\(folder.path) lacks the shard '\(name)'", remedy: "fetch all files of the model")
+            }
+            files = try names.map { try SafetensorsFile(folder.appendingPathComponent($0)) }
+        } else {
+            let others = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+            let hasPickle = others.contains { $0.hasSuffix(".bin") }
+            throw PEFTError(
+                "\(folder.path) has no model.safetensors",
+                remedy: hasPickle ? "save the model as safetensors; .bin files can run code and are not read" : "fetch the weights too")
+        }
+        var owner: [String: SafetensorsFile] = [:]
+        for file in files { for name in file.entries.keys { owner[name] = file } }
+        self.owner = owner
+    }
+
+    /// Whether there is an output layer that differs from the embedding.
+    var holdsOwnOutputLayer: Bool {
+        guard let head = owner["lm_head.weight"], let shared = owner["shared.weight"],
+            let a = try? head.tensor("lm_head.weight"), let b = try? shared.tensor("shared.weight")
+        else { return false }
+        return !a.isIdentical(to: b)
+    }
+
+    func fill(_ model: any LanguageModel, dtype: DType, device: Device) throws {
+        let parameters = model.parameters()
+        let wanted = Dictionary(parameters.map { ($0.path, $0.parameter) }, uniquingKeysWith: { first, _ in first })
+        let aliases = model.aliases
+        var source: [String: String] = [:]
+        var unknown: [String] = []
+        for name in owner.keys.sorted() {
+            if wanted[name] != nil {
+                source[name] = name
+            } else if let canonical = aliases[name] {
+                if source[canonical] == nil { source[canonical] = name }
+            } else if !ShardedTensors.isIgnorable(name) {
+                unknown.append(name)
+            }
+        }
+        let missing = parameters.map(\.path).filter { source[$0] == nil }
+        guard missing.isEmpty else {
+            let hint = nearestName(to: missing[0], in: unknown).map { "the file has '\($0)'" }
+            throw PEFTError(
+                "\(folder.path) lacks \(missing.count) of the model's tensors, the first is '\(missing[0])'", remedy: hint)
+        }
+        guard unknown.isEmpty else {
+            throw PEFTError(
+                "\(folder.path) holds \(unknown.count) tensors that the model doesn't have, the first is '\(unknown[0])'",
+                remedy: "config.json doesn't belong to these weights")
+        }
+        for (path, parameter) in parameters {
+            guard let name = source[path], let file = owner[name], let entry = file.entries[name] else { continue }
+            guard entry.shape == parameter.tensor.shape else {
+                throw PEFTError(
+                    "tensor '\(name)' in \(file.url.path) has the shape \(entry.shape), config.json asks for \(parameter.tensor.shape)",
+                    remedy: "config.json doesn't belong to these weights")
+            }
+        }
+        // Only now, with nothing left to fail, are the weights taken over.
+        for (path, parameter) in parameters {
+            guard let name = source[path], let file = owner[name] else { continue }
+            parameter.tensor = try file.tensor(name).to(dtype).to(device)
+        }
+    }
+
+    /// Buffers that some published files carry and no model needs.
+    private static func isIgnorable(_ name: String) -> Bool {
+        name.hasSuffix("EncDecAttention.relative_attention_bias.weight")
+    }
+}
+
+extension LanguageModel {
+    /// Writes `config.json` and `model.safetensors`, and copies `files` (the tokenizer) beside them.
+    /// - Throws: ``PEFTError``; the folder appears whole or not at all.
+    public func save(to folder: URL, copying files: [URL] = [], dtype: DType? = nil) throws {
+        try AtomicFile.writeFolder(folder) { try write(into: $0, copying: files, dtype: dtype) }
+    }
+
+    /// The same into a folder that exists, for callers that make it appear at once themselves.
+    public func write(into folder: URL, copying files: [URL] = [], dtype: DType? = nil) throws {
+        var fields = configuration.object ?? [:]
+        let stored = dtype ?? parameters().first?.parameter.tensor.dtype ?? .float32
+        fields["dtype"] = .string(stored.rawValue)
+        fields["torch_dtype"] = nil
+        try AtomicFile.write(JSON.object(fields).text() + "\n", to: folder.appendingPathComponent("config.json"))
+        let tensors = parameters().map { ($0.path, $0.parameter.tensor.detached().to(stored)) }
+        try withTorchErrors {
+            try SafetensorsFile.write(
+                Dictionary(tensors, uniquingKeysWith: { first, _ in first }), metadata: ["format": "pt"],
+                to: folder.appendingPathComponent("model.safetensors"))
+        }
+        for file in files {
+            let target = folder.appendingPathComponent(file.lastPathComponent)
+            guard (try? FileManager.default.copyItem(at: file, to: target)) != nil else {
+                throw PEFTError("can't copy \(file.path) to \(folder.path)", remedy: "check permissions and free space")
+            }
+        }
+    }
+}

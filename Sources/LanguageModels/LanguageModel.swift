@@ -1,0 +1,72 @@
+import Support
+import Torch
+import TorchNN
+
+/// Rows ready to train on.
+public struct TrainingBatch {
+    /// What the model reads: the encoder's input, or a decoder-only model's whole rows.
+    public let input: PackedSequences
+    /// A decoder's input in an encoder-decoder, shifted right.
+    public let decoder: PackedSequences?
+    /// The tokens to predict, int64 [targets], for every decoder position.
+    public let targets: Tensor
+
+    public init(input: PackedSequences, decoder: PackedSequences?, targets: Tensor) {
+        (self.input, self.decoder, self.targets) = (input, decoder, targets)
+    }
+
+    /// Tokens that bear loss.
+    public var targetCount: Int { targets.count }
+    /// All tokens the model reads; there is no padding among them.
+    public var tokenCount: Int { input.tokens + (decoder?.tokens ?? 0) }
+}
+
+/// A model of some family, its parameters named as in Hugging Face's checkpoints.
+public protocol LanguageModel: Module {
+    /// `model_type` in `config.json`.
+    var family: String { get }
+    /// `config.json` as it was read, so that saving loses no key.
+    var configuration: JSON { get }
+    /// Path of the projection onto the vocabulary, which methods leave alone unless it is named.
+    var outputLayer: String { get }
+    /// Names that other checkpoints use for tensors that this model holds once.
+    var aliases: [String: String] { get }
+    /// Makes training rows from token ids.
+    func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch
+    /// Sum over target tokens of −log p(target), in nats; a scalar.
+    func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor
+    /// Scores of every target position, [targets, vocabulary]; for checks, as training never makes them.
+    func logits(_ batch: TrainingBatch) -> Tensor
+    /// What generation needs to know of the configuration.
+    var generationDefaults: GenerationDefaults { get }
+    /// Reads prompts and prepares to generate up to `capacity` tokens for each, `beams` continuations a row.
+    func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState
+}
+
+public struct GenerationDefaults: Sendable {
+    /// The token that a decoder starts with; `nil` for a decoder-only model.
+    public var startToken: Int?
+    public var endTokens: Set<Int>
+    public var padToken: Int
+
+    public init(startToken: Int?, endTokens: Set<Int>, padToken: Int) {
+        (self.startToken, self.endTokens, self.padToken) = (startToken, endTokens, padToken)
+    }
+}
+
+/// Generation in progress: caches for `rows` prompts of `beams` continuations each.
+public protocol DecodingState: AnyObject {
+    /// Feeds one token per continuation, [rows · beams].
+    /// - Returns: scores of the next token, [rows · beams, vocabulary].
+    func step(_ tokens: Tensor) -> Tensor
+    /// Continuation i becomes what `sources[i]` was, within its prompt; int64 [rows · beams].
+    func reorder(_ sources: Tensor)
+    /// Keeps these prompts, in this order.
+    func keep(rows: [Int])
+}
+
+extension LanguageModel {
+    /// Where the parameters lie and how they are computed with.
+    public var device: Device { parameters().first?.parameter.tensor.device ?? .cpu }
+    public var byteCount: Int { parameters().reduce(0) { $0 + $1.parameter.tensor.byteCount } }
+}

@@ -1,0 +1,334 @@
+import Foundation
+import Support
+import Torch
+import TorchNN
+
+/// T5 (Raffel et al. 2020), an encoder-decoder with relative position biases and no other positions.
+public final class T5: Module, LanguageModel {
+    public let settings: T5Configuration
+    @ModuleInfo(key: "shared") var embedding: Embedding
+    @ModuleInfo var encoder: T5Stack
+    @ModuleInfo var decoder: T5Stack
+    /// Absent where the embedding is the output layer.
+    @ModuleInfo(key: "lm_head") var head: Linear?
+
+    public init(_ settings: T5Configuration) {
+        self.settings = settings
+        _embedding.wrappedValue = Embedding(settings.vocabularySize, settings.modelSize)
+        _encoder.wrappedValue = T5Stack(settings, isDecoder: false)
+        _decoder.wrappedValue = T5Stack(settings, isDecoder: true)
+        _head.wrappedValue =
+            settings.isTied ? nil : Linear(settings.modelSize, settings.vocabularySize, bias: false)
+    }
+
+    public var family: String { "t5" }
+    public var configuration: JSON { settings.json }
+    public var outputLayer: String { "lm_head" }
+    public var aliases: [String: String] {
+        var aliases = ["encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight"]
+        if settings.isTied { aliases["lm_head.weight"] = "shared.weight" }
+        return aliases
+    }
+    public var generationDefaults: GenerationDefaults {
+        GenerationDefaults(
+            startToken: settings.startToken, endTokens: Set(settings.endTokens), padToken: settings.padToken)
+    }
+
+    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
+        TrainingBatch(
+            input: PackedSequences(rows.map(\.input), device: device),
+            decoder: PackedSequences(rows.map { [settings.startToken] + $0.target.dropLast() }, device: device),
+            targets: Tensor(rows.flatMap(\.target), device: device))
+    }
+
+    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
+        Functions.linearCrossEntropy(
+            hidden: hidden(batch), weight: outputWeight, targets: batch.targets, scale: outputScale,
+            labelSmoothing: labelSmoothing)
+    }
+
+    public func logits(_ batch: TrainingBatch) -> Tensor { scores(hidden(batch)) }
+
+    /// The decoder's last hidden states, packed [decoder tokens, modelSize].
+    private func hidden(_ batch: TrainingBatch) -> Tensor {
+        let memory = encode(batch.input)
+        guard let rows = batch.decoder else { return memory }
+        return decoder(embedding(rows.ids), rows: rows.offsets, memory: (memory, batch.input.offsets))
+    }
+
+    /// The encoder's last hidden states, packed [tokens, modelSize].
+    func encode(_ input: PackedSequences) -> Tensor {
+        encoder(embedding(input.ids), rows: input.offsets, memory: nil)
+    }
+
+    private var outputWeight: Tensor { head?.weight.dense(as: embedding.weight.dtype) ?? embedding.weight }
+    private var outputScale: Double { settings.scalesOutput ? 1 / Double(settings.modelSize).squareRoot() : 1 }
+
+    /// Hidden states [..., modelSize] → scores [..., vocabulary].
+    func scores(_ hidden: Tensor) -> Tensor {
+        let hidden = settings.scalesOutput ? hidden * outputScale : hidden
+        return head?(hidden) ?? Functions.linear(hidden, embedding.weight)
+    }
+
+    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
+        T5DecodingState(self, prompts, capacity: capacity, beams: beams)
+    }
+}
+
+/// The encoder's or the decoder's layers.
+final class T5Stack: Module {
+    @ModuleInfo var block: [T5Block]
+    @ModuleInfo(key: "final_layer_norm") var norm: RMSNorm
+    let settings: T5Configuration
+    let isDecoder: Bool
+
+    init(_ settings: T5Configuration, isDecoder: Bool) {
+        self.settings = settings
+        self.isDecoder = isDecoder
+        let layers = isDecoder ? settings.decoderLayers : settings.encoderLayers
+        _block.wrappedValue = (0..<layers).map { T5Block(settings, isDecoder: isDecoder, hasBias: $0 == 0) }
+        _norm.wrappedValue = RMSNorm(settings.modelSize, epsilon: settings.epsilon)
+    }
+
+    /// Packed [tokens, modelSize] → the same shape. `memory` is the encoder's output with its rows.
+    func callAsFunction(_ x: Tensor, rows: [Int], memory: (states: Tensor, rows: [Int])?) -> Tensor {
+        let longest = zip(rows.dropFirst(), rows).map { $0 - $1 }.max() ?? 0
+        let bias = positionBias(queries: 0..<longest, keys: longest)
+        var x = dropout(x, settings.dropout)
+        for layer in block { x = layer(x, rows: rows, bias: bias, memory: memory) }
+        return dropout(norm(x), settings.dropout)
+    }
+
+    /// The first layer's relative bias, which all share: [heads, queries, keys].
+    func positionBias(queries: Range<Int>, keys: Int) -> Tensor? {
+        guard let table = block.first?.attention.relativeBias else { return nil }
+        let buckets = queries.flatMap { query in
+            (0..<keys).map { relativePositionBucket($0 - query, settings: settings, bidirectional: !isDecoder) }
+        }
+        let ids = Tensor(buckets, shape: [queries.count, keys], device: table.weight.device)
+        return table(ids).permuted(2, 0, 1).contiguous()
+    }
+}
+
+/// The bucket of a key's position relative to the query's (Raffel et al. 2020, section 2.1): exact for short
+/// distances, logarithmically wider for longer ones; half of them for keys that follow, if there may be any.
+func relativePositionBucket(_ relative: Int, settings: T5Configuration, bidirectional: Bool) -> Int {
+    var buckets = settings.relativeBuckets
+    var result = 0
+    var distance = max(0, -relative)
+    if bidirectional {
+        buckets /= 2
+        if relative > 0 { result = buckets }
+        distance = abs(relative)
+    }
+    let exact = buckets / 2
+    if distance < exact { return result + distance }
+    // In single precision and in this order, as PyTorch computes it: the bucket's edges depend on the rounding.
+    let ratio = Foundation.log(Float(distance) / Float(exact))
+    let span = Float(Foundation.log(Double(settings.relativeMaximumDistance) / Double(exact)))
+    let wide = exact + Int(ratio / span * Float(buckets - exact))
+    return result + min(wide, buckets - 1)
+}
+
+final class T5Block: Module {
+    @ModuleInfo(key: "layer.0.SelfAttention") var attention: T5Attention
+    @ModuleInfo(key: "layer.0.layer_norm") var attentionNorm: RMSNorm
+    @ModuleInfo(key: "layer.1.EncDecAttention") var crossAttention: T5Attention?
+    @ModuleInfo(key: "layer.1.layer_norm") var crossNorm: RMSNorm?
+    @ModuleInfo var feedForward: T5FeedForward
+    @ModuleInfo var feedForwardNorm: RMSNorm
+    let rate: Double
+
+    init(_ settings: T5Configuration, isDecoder: Bool, hasBias: Bool) {
+        func norm() -> RMSNorm { RMSNorm(settings.modelSize, epsilon: settings.epsilon) }
+        _attention.wrappedValue = T5Attention(settings, hasBias: hasBias)
+        _attentionNorm.wrappedValue = norm()
+        _crossAttention.wrappedValue = isDecoder ? T5Attention(settings, hasBias: false) : nil
+        _crossNorm.wrappedValue = isDecoder ? norm() : nil
+        let last = isDecoder ? 2 : 1
+        _feedForward = ModuleInfo(wrappedValue: T5FeedForward(settings), key: "layer.\(last).DenseReluDense")
+        _feedForwardNorm = ModuleInfo(wrappedValue: norm(), key: "layer.\(last).layer_norm")
+        rate = settings.dropout
+    }
+
+    func callAsFunction(_ x: Tensor, rows: [Int], bias: Tensor?, memory: (states: Tensor, rows: [Int])?) -> Tensor {
+        var x = x + dropout(attention(attentionNorm(x), rows: rows, bias: bias, causal: memory != nil), rate)
+        if let memory, let crossAttention, let crossNorm {
+            x = x + dropout(crossAttention(crossNorm(x), rows: rows, memory: memory), rate)
+        }
+        return x + dropout(feedForward(feedForwardNorm(x)), rate)
+    }
+
+    /// One token a row, x [rows, 1, modelSize].
+    func step(_ x: Tensor, cache: KeyValueCache, bias: Tensor?, memory: T5CrossMemory) -> Tensor {
+        var x = x + attention.step(attentionNorm(x), cache: cache, bias: bias)
+        if let crossAttention, let crossNorm { x = x + crossAttention.step(crossNorm(x), memory: memory) }
+        return x + feedForward(feedForwardNorm(x))
+    }
+}
+
+final class T5Attention: Module {
+    @ModuleInfo var q: Linear
+    @ModuleInfo var k: Linear
+    @ModuleInfo var v: Linear
+    @ModuleInfo var o: Linear
+    /// [buckets, heads], in the first layer alone.
+    @ModuleInfo(key: "relative_attention_bias") var relativeBias: Embedding?
+    let heads: Int
+    let headSize: Int
+    let rate: Double
+
+    init(_ settings: T5Configuration, hasBias: Bool) {
+        (heads, headSize, rate) = (settings.heads, settings.headSize, settings.dropout)
+        let inner = heads * headSize
+        func input() -> Linear { Linear(settings.modelSize, inner, bias: false) }
+        _q.wrappedValue = input()
+        _k.wrappedValue = input()
+        _v.wrappedValue = input()
+        _o.wrappedValue = Linear(inner, settings.modelSize, bias: false)
+        _relativeBias.wrappedValue = hasBias ? Embedding(settings.relativeBuckets, heads) : nil
+    }
+
+    /// Self-attention over packed rows, [tokens, modelSize] → the same shape. T5 doesn't scale the scores.
+    func callAsFunction(_ x: Tensor, rows: [Int], bias: Tensor?, causal: Bool) -> Tensor {
+        attend(x, keys: x, queryRows: rows, keyRows: rows, bias: bias, causal: causal)
+    }
+
+    /// Cross-attention from packed rows to the encoder's packed rows.
+    func callAsFunction(_ x: Tensor, rows: [Int], memory: (states: Tensor, rows: [Int])) -> Tensor {
+        attend(x, keys: memory.states, queryRows: rows, keyRows: memory.rows, bias: nil, causal: false)
+    }
+
+    private func attend(
+        _ x: Tensor, keys: Tensor, queryRows: [Int], keyRows: [Int], bias: Tensor?, causal: Bool
+    ) -> Tensor {
+        func split(_ x: Tensor) -> Tensor { x.reshaped(-1, heads, headSize) }
+        let (probability, seed) = DropoutScope.draw(rate)
+        let mixed = Functions.packedAttention(
+            split(q(x)), split(k(keys)), split(v(keys)), bias: bias, queryOffsets: queryRows, keyOffsets: keyRows,
+            causal: causal, scale: 1, dropout: probability, seed: seed)
+        return o(mixed.reshaped(-1, heads * headSize))
+    }
+
+    /// [rows, length, inner] → [rows, heads, length, headSize]
+    func splitHeads(_ x: Tensor) -> Tensor { x.reshaped(x.dim(0), -1, heads, headSize).transposed(1, 2) }
+
+    private func joinHeads(_ x: Tensor) -> Tensor {
+        x.transposed(1, 2).reshaped(x.dim(0), x.dim(2), heads * headSize)
+    }
+
+    func step(_ x: Tensor, cache: KeyValueCache, bias: Tensor?) -> Tensor {
+        let (keys, values) = cache.append(splitHeads(k(x)), splitHeads(v(x)))
+        return o(joinHeads(Functions.attention(splitHeads(q(x)), keys, values, mask: bias, scale: 1)))
+    }
+
+    /// Beams of one prompt are the queries of one row, so that the encoder's keys are held once a prompt.
+    func step(_ x: Tensor, memory: T5CrossMemory) -> Tensor {
+        let queries = x.reshaped(memory.keys.dim(0), -1, x.dim(-1))
+        let mixed = Functions.attention(
+            splitHeads(q(queries)), memory.keys, memory.values, mask: memory.mask, scale: 1)
+        return o(joinHeads(mixed)).reshaped(x.dim(0), 1, -1)
+    }
+}
+
+final class T5FeedForward: Module {
+    /// The only input projection, or the two of the gated form.
+    @ModuleInfo(key: "wi") var plain: Linear?
+    @ModuleInfo(key: "wi_0") var gate: Linear?
+    @ModuleInfo(key: "wi_1") var up: Linear?
+    @ModuleInfo(key: "wo") var output: Linear
+    let activation: Activation
+    let rate: Double
+
+    init(_ settings: T5Configuration) {
+        func linear() -> Linear { Linear(settings.modelSize, settings.feedForwardSize, bias: false) }
+        _plain.wrappedValue = settings.isGated ? nil : linear()
+        _gate.wrappedValue = settings.isGated ? linear() : nil
+        _up.wrappedValue = settings.isGated ? linear() : nil
+        _output.wrappedValue = Linear(settings.feedForwardSize, settings.modelSize, bias: false)
+        (activation, rate) = (settings.activation, settings.dropout)
+    }
+
+    func callAsFunction(_ x: Tensor) -> Tensor {
+        let hidden: Tensor
+        if let gate, let up {
+            hidden = activation.gated(gate(x), up(x))
+        } else {
+            hidden = plain.map { activation($0(x)) } ?? x
+        }
+        return output(dropout(hidden, rate))
+    }
+}
+
+/// The encoder's keys and values for one decoder layer, padded: [rows, heads, longest, headSize].
+struct T5CrossMemory {
+    var keys: Tensor
+    var values: Tensor
+    /// 0 at real tokens and −∞ after a row's end, [rows, 1, 1, longest].
+    var mask: Tensor?
+}
+
+final class T5DecodingState: DecodingState {
+    private let model: T5
+    private let beams: Int
+    private var caches: [KeyValueCache]
+    private var memories: [T5CrossMemory]
+    /// The bias of distances capacity − 1 … 0, [1, heads, 1, capacity].
+    private let bias: Tensor?
+    private var position = 0
+    private let capacity: Int
+
+    init(_ model: T5, _ prompts: PackedSequences, capacity: Int, beams: Int) {
+        (self.model, self.beams, self.capacity) = (model, beams, capacity)
+        let settings = model.settings
+        let states = model.encode(prompts)
+        let lengths = prompts.lengths
+        let longest = prompts.longest
+        var mask: Tensor?
+        if lengths.contains(where: { $0 < longest }) {
+            let values = lengths.flatMap { length in (0..<longest).map { $0 < length ? Float(0) : -.infinity } }
+            mask = Tensor(values, shape: [lengths.count, 1, 1, longest], device: states.device).to(states.dtype)
+        }
+        memories = model.decoder.block.compactMap { block in
+            guard let cross = block.crossAttention else { return nil }
+            func heads(_ x: Tensor) -> Tensor {
+                let padded = x.reshaped(-1, settings.heads, settings.headSize).padded(prompts.offsets)
+                return padded.transposed(1, 2).contiguous()
+            }
+            return T5CrossMemory(keys: heads(cross.k(states)), values: heads(cross.v(states)), mask: mask)
+        }
+        caches = model.decoder.block.map { _ in
+            KeyValueCache(
+                batch: prompts.rows * beams, heads: settings.heads, capacity: capacity, size: settings.headSize,
+                dtype: states.dtype, device: states.device)
+        }
+        bias = model.decoder.positionBias(queries: (capacity - 1)..<capacity, keys: capacity)?.unsqueezed(0)
+    }
+
+    func step(_ tokens: Tensor) -> Tensor {
+        var x = model.embedding(tokens).unsqueezed(1)
+        // The last query's biases serve every position: only the distance counts.
+        let bias = bias?.narrowed(axis: 3, (capacity - 1 - position)..<capacity)
+        for (index, block) in model.decoder.block.enumerated() {
+            x = block.step(x, cache: caches[index], bias: bias, memory: memories[index])
+        }
+        position += 1
+        return model.scores(model.decoder.norm(x)).reshaped(tokens.dim(0), -1)
+    }
+
+    func reorder(_ sources: Tensor) {
+        for cache in caches { cache.select(rows: sources) }
+    }
+
+    func keep(rows: [Int]) {
+        let device = memories.first?.keys.device ?? .cpu
+        let continuations = Tensor(rows.flatMap { row in (0..<beams).map { row * beams + $0 } }, device: device)
+        let prompts = Tensor(rows, device: device)
+        for cache in caches { cache.select(rows: continuations) }
+        // All layers share one mask.
+        let mask = memories.first?.mask?.selecting(prompts)
+        memories = memories.map {
+            T5CrossMemory(keys: $0.keys.selecting(prompts), values: $0.values.selecting(prompts), mask: mask)
+        }
+    }
+}

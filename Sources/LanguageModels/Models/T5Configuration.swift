@@ -1,0 +1,64 @@
+import Support
+import Torch
+
+/// `config.json` of a T5: v1.0 (ReLU, tied), v1.1 and FLAN (gated GELU, untied), and the tied gated one.
+public struct T5Configuration: Sendable {
+    public let vocabularySize: Int
+    /// Size of the hidden states.
+    public let modelSize: Int
+    /// Size of one attention head; heads · headSize need not be modelSize.
+    public let headSize: Int
+    public let feedForwardSize: Int
+    public let encoderLayers: Int
+    public let decoderLayers: Int
+    public let heads: Int
+    public let relativeBuckets: Int
+    public let relativeMaximumDistance: Int
+    public let dropout: Double
+    public let epsilon: Double
+    public let activation: Activation
+    public let isGated: Bool
+    /// Whether the output layer is the embedding itself.
+    public var isTied: Bool
+    /// Whether hidden states are scaled by modelSize^−½ before the output layer, as v1.0 does.
+    public let scalesOutput: Bool
+    public let padToken: Int
+    public let endTokens: [Int]
+    public let startToken: Int
+    public let json: JSON
+
+    public init(_ json: JSON) throws {
+        let read = ConfigurationReader(json: json)
+        self.json = json
+        vocabularySize = try read.integer("vocab_size", default: 32128)
+        modelSize = try read.integer("d_model", default: 512)
+        headSize = try read.integer("d_kv", default: 64)
+        feedForwardSize = try read.integer("d_ff", default: 2048)
+        encoderLayers = try read.integer("num_layers", default: 6)
+        decoderLayers = try read.integer("num_decoder_layers", default: encoderLayers)
+        heads = try read.integer("num_heads", default: 8)
+        relativeBuckets = try read.integer("relative_attention_num_buckets", default: 32, in: 4...1_000_000)
+        relativeMaximumDistance = try read.integer("relative_attention_max_distance", default: 128)
+        dropout = try read.number("dropout_rate", default: 0.1)
+        epsilon = try read.number("layer_norm_epsilon", default: 1e-6)
+        let projection = try read.string("feed_forward_proj", default: "relu")
+        isGated = projection.hasPrefix("gated-")
+        // "gated-gelu" has always meant the tanh approximation; other names say what they are.
+        let name = projection == "gated-gelu" ? "gelu_new" : String(projection.dropFirst(isGated ? 6 : 0))
+        guard let activation = Activation(huggingFaceName: name) else {
+            throw PEFTError(
+                "config.json: 'feed_forward_proj' is '\(projection)', which is not supported",
+                remedy: "supported are relu, gelu, silu and their gated- forms")
+        }
+        self.activation = activation
+        isTied = try read.boolean("tie_word_embeddings", default: true)
+        // Newer files say it; in older ones the tied models are the ones that scale.
+        scalesOutput = try read.boolean("scale_decoder_outputs", default: isTied)
+        padToken = try read.integer("pad_token_id", default: 0, in: 0...1_000_000_000)
+        endTokens = try read.tokens("eos_token_id", default: [1])
+        startToken = try read.integer("decoder_start_token_id", default: padToken, in: 0...1_000_000_000)
+        guard dropout >= 0, dropout < 1 else {
+            throw PEFTError("config.json: 'dropout_rate' is \(dropout)", remedy: "it has to be in 0 ..< 1")
+        }
+    }
+}

@@ -1,0 +1,137 @@
+import Support
+
+/// One field of a method's configuration, declared once: the command line, `adapter_config.json`, and the
+/// documentation come from it.
+public struct ConfigurationField<Configuration>: Sendable {
+    /// What the command line accepts for the field.
+    public enum Kind: Sendable {
+        case integer(ClosedRange<Int>)
+        case number(ClosedRange<Double>)
+        case flag
+        /// Comma-separated names.
+        case names
+        /// Comma-separated integers.
+        case integers
+        /// Comma-separated `pattern=number`.
+        case numbersByPattern
+    }
+
+    /// Name on the command line, without dashes.
+    public let name: String
+    /// Name in `adapter_config.json`.
+    public let key: String
+    public let kind: Kind
+    public let help: String
+    public let read: @Sendable (Configuration) -> JSON
+    public let write: @Sendable (inout Configuration, JSON) throws -> Void
+
+    public init(
+        _ name: String, key: String, _ kind: Kind, help: String, read: @escaping @Sendable (Configuration) -> JSON,
+        write: @escaping @Sendable (inout Configuration, JSON) throws -> Void
+    ) {
+        (self.name, self.key, self.kind, self.help) = (name, key, kind, help)
+        (self.read, self.write) = (read, write)
+    }
+
+    /// Turns what a user typed into the field's JSON value.
+    /// - Throws: ``PEFTError`` naming the option and what it accepts.
+    public func parse(_ text: String) throws -> JSON {
+        func wrong(_ expected: String) -> PEFTError { PEFTError("--\(name) is '\(text)'", remedy: "it has to be \(expected)") }
+        let parts = text.split(separator: ",").map { $0.trimmingSpaces }
+        switch kind {
+        case .integer(let range):
+            guard let value = Int(text), range.contains(value) else { throw wrong("an integer \(describe(range))") }
+            return .integer(value)
+        case .number(let range):
+            guard let value = Double(text), range.contains(value) else { throw wrong("a number \(describe(range))") }
+            return .number(value)
+        case .flag:
+            switch text.lowercased() {
+            case "true", "yes", "1", "": return true
+            case "false", "no", "0": return false
+            default: throw wrong("true or false")
+            }
+        case .names:
+            guard !parts.isEmpty else { throw wrong("one or more names, separated by commas") }
+            return .array(parts.map { .string($0) })
+        case .integers:
+            let values = parts.flatMap { part -> [Int?] in
+                // 0-3 stands for 0,1,2,3.
+                let ends = part.split(separator: "-").map { Int($0) }
+                if ends.count == 2, let low = ends[0], let high = ends[1], low <= high, high - low < 100_000 {
+                    return Array(low...high)
+                }
+                return [Int(part)]
+            }
+            guard !values.isEmpty, !values.contains(nil) else { throw wrong("integers or ranges such as 0-3, separated by commas") }
+            return .array(values.compactMap { $0 }.map { .integer($0) })
+        case .numbersByPattern:
+            var result: [String: JSON] = [:]
+            for part in parts {
+                guard let equals = part.lastIndex(of: "="), let value = Double(part[part.index(after: equals)...]) else {
+                    throw wrong("pattern=number pairs, separated by commas")
+                }
+                result[String(part[..<equals])] = value == value.rounded() ? .integer(Int(value)) : .number(value)
+            }
+            return .object(result)
+        }
+    }
+
+    private func describe<Bound>(_ range: ClosedRange<Bound>) -> String {
+        "in \(range.lowerBound) … \(range.upperBound)"
+    }
+}
+
+extension Substring {
+    var trimmingSpaces: String {
+        let start = firstIndex { !$0.isWhitespace } ?? endIndex
+        let end = lastIndex { !$0.isWhitespace }.map { index(after: $0) } ?? start
+        return String(self[start..<end])
+    }
+}
+
+/// What a method can be told.
+public protocol MethodConfiguration: Sendable {
+    /// The defaults.
+    init()
+    static var fields: [ConfigurationField<Self>] { get }
+    /// - Throws: ``PEFTError`` for values that make no sense, together or alone.
+    func validate() throws
+}
+
+extension MethodConfiguration {
+    /// Sets a field by its command-line name.
+    /// - Throws: ``PEFTError`` for an unknown name, with the nearest one, or an impossible value.
+    public mutating func set(_ name: String, to text: String) throws {
+        guard let field = Self.fields.first(where: { $0.name == name }) else {
+            let names = Self.fields.map(\.name)
+            let hint = nearestName(to: name, in: names).map { "did you mean --\($0)?" }
+            throw PEFTError(
+                "unknown option --\(name)",
+                remedy: hint ?? (names.isEmpty ? "the method has no options" : "the method's options are \(names.map { "--" + $0 }.joined(separator: ", "))"))
+        }
+        try field.write(&self, field.parse(text))
+    }
+
+    /// All fields by their name in `adapter_config.json`.
+    public var json: [String: JSON] {
+        Dictionary(Self.fields.map { ($0.key, $0.read(self)) }, uniquingKeysWith: { first, _ in first })
+    }
+
+    /// All fields by their command-line name, for reports.
+    public var named: [String: JSON] {
+        Dictionary(Self.fields.map { ($0.name, $0.read(self)) }, uniquingKeysWith: { first, _ in first })
+    }
+
+    /// Reads the fields of an `adapter_config.json`; keys that are absent or null keep their defaults.
+    public init(json: [String: JSON]) throws {
+        self.init()
+        for field in Self.fields {
+            guard let value = json[field.key], value != .null else { continue }
+            do { try field.write(&self, value) } catch let error as PEFTError {
+                throw PEFTError("adapter_config.json: '\(field.key)': \(error.problem)", remedy: error.remedy)
+            }
+        }
+        try validate()
+    }
+}

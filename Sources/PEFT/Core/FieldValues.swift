@@ -1,0 +1,43 @@
+import Support
+
+// Readers for configuration fields: JSON from a file or the command line to Swift, with one kind of error.
+
+func integer(_ value: JSON) throws -> Int {
+    guard let number = value.int else { throw PEFTError("\(value.text(indent: nil)) is not an integer") }
+    return number
+}
+
+func number(_ value: JSON) throws -> Double {
+    guard let number = value.double else { throw PEFTError("\(value.text(indent: nil)) is not a number") }
+    return number
+}
+
+func flag(_ value: JSON) throws -> Bool {
+    guard let flag = value.bool else { throw PEFTError("\(value.text(indent: nil)) is not true or false") }
+    return flag
+}
+
+func names(_ value: JSON) throws -> [String] {
+    guard let list = value.array, case let names = list.compactMap(\.string), names.count == list.count else {
+        throw PEFTError("\(value.text(indent: nil)) is not a list of names")
+    }
+    return names
+}
+
+func integers(_ value: JSON) throws -> [Int] {
+    guard let list = value.array, case let numbers = list.compactMap(\.int), numbers.count == list.count else {
+        throw PEFTError("\(value.text(indent: nil)) is not a list of integers")
+    }
+    return numbers
+}
+
+func patterns(_ value: JSON) throws -> [String: Double] {
+    guard let object = value.object, case let numbers = object.compactMapValues(\.double), numbers.count == object.count
+    else { throw PEFTError("\(value.text(indent: nil)) doesn't map patterns to numbers") }
+    return numbers
+}
+
+extension JSON {
+    /// An integer where the number is whole, as Python writes `16` and not `16.0`.
+    static func wholeOr(_ value: Double) -> JSON { Int(exactly: value).map(JSON.integer) ?? .number(value) }
+}

@@ -1,0 +1,82 @@
+import Support
+
+/// All methods, in the order in which help lists them. A new method is a file in `Methods/` and a line here.
+public enum PEFTMethods {
+    public static let all: [any PEFTMethod.Type] = [
+        LoRA.self,
+        FullFineTuning.self,
+    ]
+
+    /// The method with this name.
+    /// - Throws: ``PEFTError`` naming the nearest one.
+    public static func named(_ name: String) throws -> any PEFTMethod.Type {
+        if let method = all.first(where: { $0.name == name.lowercased() }) { return method }
+        let names = all.map { $0.name }
+        let hint = nearestName(to: name, in: names).map { "did you mean '\($0)'?" }
+        throw PEFTError("unknown method '\(name)'", remedy: hint ?? "methods are \(names.joined(separator: ", "))")
+    }
+
+    /// The method that wrote a `peft_type`.
+    public static func huggingFace(_ type: String) throws -> any PEFTMethod.Type {
+        if let method = all.first(where: { $0.huggingFaceType == type.uppercased() }) { return method }
+        let names = all.compactMap { $0.huggingFaceType }
+        throw PEFTError("the adapter's peft_type is '\(type)'", remedy: "supported are \(names.joined(separator: ", "))")
+    }
+}
+
+/// A method with its configuration, whatever their types.
+public struct MethodChoice: Sendable {
+    public let method: any PEFTMethod.Type
+    public private(set) var configuration: any MethodConfiguration
+
+    public init(_ method: any PEFTMethod.Type) {
+        self.method = method
+        configuration = Self.defaults(of: method)
+    }
+
+    public init<Method: PEFTMethod>(_ method: Method.Type, _ configuration: Method.Configuration) {
+        self.method = method
+        self.configuration = configuration
+    }
+
+    private static func defaults<Method: PEFTMethod>(of method: Method.Type) -> any MethodConfiguration {
+        Method.Configuration()
+    }
+
+    /// Sets a field by its command-line name.
+    public mutating func set(_ name: String, to text: String) throws {
+        func apply<Configuration: MethodConfiguration>(_ configuration: Configuration) throws -> any MethodConfiguration {
+            var copy = configuration
+            try copy.set(name, to: text)
+            return copy
+        }
+        configuration = try apply(configuration)
+    }
+
+    public var label: String {
+        func label<Method: PEFTMethod>(_ method: Method.Type) -> String {
+            (configuration as? Method.Configuration).map(Method.label) ?? Method.name
+        }
+        return label(method)
+    }
+
+    /// - Throws: ``PEFTError`` if the configuration makes no sense for the model.
+    public func plan(for outline: ModelOutline) throws -> [Attachment] {
+        func plan<Method: PEFTMethod>(_ method: Method.Type) throws -> [Attachment] {
+            guard let configuration = configuration as? Method.Configuration else { return [] }
+            try configuration.validate()
+            return try Method.plan(configuration, for: outline)
+        }
+        return try plan(method)
+    }
+
+    /// Options of a method for help texts: name, help.
+    public static func options(of method: any PEFTMethod.Type) -> [(name: String, help: String, isFlag: Bool)] {
+        func options<Method: PEFTMethod>(_ method: Method.Type) -> [(name: String, help: String, isFlag: Bool)] {
+            Method.Configuration.fields.map {
+                if case .flag = $0.kind { ($0.name, $0.help, true) } else { ($0.name, $0.help, false) }
+            }
+        }
+        return options(method)
+    }
+}

@@ -1,0 +1,100 @@
+import Foundation
+import Support
+
+/// Which projections a method goes to, with the meaning of Hugging Face's fields.
+public struct TargetSelection: Sendable {
+    /// Names or dotted suffixes; a single entry that is a regular expression has to match a whole path;
+    /// `all-linear` stands for every projection but the output layer.
+    public var targets: [String]
+    public var excluded: [String]
+    /// Layer numbers, where only some layers are wanted.
+    public var layers: [Int]?
+    /// Names of the lists that hold the layers, such as `block`; found by themselves if empty.
+    public var layersPattern: [String]
+    /// Whether `targets` came as one string, which Hugging Face reads as a regular expression.
+    public var isPattern: Bool
+
+    public init(
+        targets: [String], excluded: [String] = [], layers: [Int]? = nil, layersPattern: [String] = [],
+        isPattern: Bool = false
+    ) {
+        (self.targets, self.excluded, self.layers) = (targets, excluded, layers)
+        (self.layersPattern, self.isPattern) = (layersPattern, isPattern)
+    }
+
+    /// The sites that are meant, in the model's order.
+    /// - Throws: ``PEFTError`` if a target matches nothing, naming what there is and the nearest match.
+    public func sites(in outline: ModelOutline) throws -> [ModelOutline.LinearSite] {
+        let usable = outline.linears.filter { $0.path != outline.outputLayer }
+        let isEverything = targets == ["all-linear"]
+        let regex = try isPattern && !isEverything ? Self.wholeMatch(targets.first ?? "", option: "targets") : nil
+        var sites: [ModelOutline.LinearSite] = []
+        var used: Set<String> = []
+        for site in outline.linears {
+            if isEverything {
+                guard site.path != outline.outputLayer else { continue }
+            } else if let regex {
+                guard Self.matches(regex, site.path) else { continue }
+            } else {
+                let matching = targets.filter { Self.names($0, site.path) }
+                guard !matching.isEmpty else { continue }
+                used.formUnion(matching)
+            }
+            guard !excluded.contains(where: { Self.names($0, site.path) }) else { continue }
+            guard try isInWantedLayer(site.path) else { continue }
+            sites.append(site)
+        }
+        let leaves = Self.leaves(usable)
+        if regex == nil, !isEverything, let unused = targets.first(where: { !used.contains($0) }) {
+            let hint = nearestName(to: unused.split(separator: ".").last.map(String.init) ?? unused, in: leaves)
+            throw PEFTError(
+                "the target '\(unused)' matches no projection of this \(outline.family) model",
+                remedy: (hint.map { "did you mean '\($0)'? " } ?? "") + "there are \(leaves.joined(separator: ", "))")
+        }
+        guard !sites.isEmpty else {
+            throw PEFTError(
+                "the targets \(targets.joined(separator: ", ")) leave no projection of this \(outline.family) model",
+                remedy: "there are \(leaves.joined(separator: ", ")), in \(outline.linears.count) places; check --exclude and --layers")
+        }
+        return sites
+    }
+
+    /// The last parts of the paths, each once, in the model's order.
+    static func leaves(_ sites: [ModelOutline.LinearSite]) -> [String] {
+        var seen: Set<String> = []
+        return sites.compactMap { $0.path.split(separator: ".").last.map(String.init) }.filter { seen.insert($0).inserted }
+    }
+
+    static func names(_ target: String, _ path: String) -> Bool { path == target || path.hasSuffix("." + target) }
+
+    private func isInWantedLayer(_ path: String) throws -> Bool {
+        guard let layers else { return true }
+        // As Hugging Face does: the number after the named list, or else the first number in the path.
+        let parts = path.split(separator: ".").map(String.init)
+        for (index, part) in parts.enumerated().dropFirst() {
+            guard let number = Int(part) else { continue }
+            if layersPattern.isEmpty || layersPattern.contains(parts[index - 1]) { return layers.contains(number) }
+        }
+        return false
+    }
+
+    /// A regular expression that has to match the whole of a path.
+    static func wholeMatch(_ pattern: String, option: String) throws -> NSRegularExpression {
+        do { return try NSRegularExpression(pattern: "^(?:\(pattern))$") } catch {
+            throw PEFTError("'\(pattern)' is not a regular expression", remedy: "check --\(option)")
+        }
+    }
+
+    static func matches(_ regex: NSRegularExpression, _ path: String) -> Bool {
+        regex.firstMatch(in: path, range: NSRange(path.startIndex..., in: path)) != nil
+    }
+
+    /// The value whose pattern matches `(.*\.)?(pattern)$`; an exact path goes first.
+    static func value(for path: String, in patterns: [String: Double]) throws -> Double? {
+        if let exact = patterns[path] { return exact }
+        for (pattern, value) in patterns.sorted(by: { $0.key < $1.key }) {
+            if matches(try wholeMatch("(.*\\.)?(\(pattern))", option: "rank-pattern"), path) { return value }
+        }
+        return nil
+    }
+}

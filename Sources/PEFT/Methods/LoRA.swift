@@ -1,0 +1,159 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Low-rank adaptation (Hu et al. 2021): y = x Wᵀ + s · drop(x) Aᵀ Bᵀ with A [r, in], B [out, r] and s = α / r,
+/// or α / √r for rank-stabilised LoRA (Kalajdzievski 2023).
+public enum LoRA: PEFTMethod {
+    public static let name = "lora"
+    public static let huggingFaceType: String? = "LORA"
+    public static let summary = "low-rank updates beside chosen projections (Hu et al. 2021)"
+    public static let defaultLearningRate = 1e-3
+
+    public struct Configuration: MethodConfiguration {
+        public var rank = 8
+        public var alpha = 16.0
+        public var dropout = 0.0
+        public var selection = TargetSelection(targets: [])
+        public var isRankStabilised = false
+        /// Ranks and alphas for paths that match a pattern.
+        public var rankPattern: [String: Double] = [:]
+        public var alphaPattern: [String: Double] = [:]
+
+        public init() {}
+
+        public init(rank: Int, alpha: Double, dropout: Double = 0, targets: [String]) {
+            (self.rank, self.alpha, self.dropout) = (rank, alpha, dropout)
+            selection = TargetSelection(targets: targets)
+        }
+
+        public static let fields: [ConfigurationField<Configuration>] = [
+            .init("rank", key: "r", .integer(1...65536), help: "rank r of the update (8)") { .integer($0.rank) } write: {
+                $0.rank = try integer($1)
+            },
+            .init("alpha", key: "lora_alpha", .number(0...1e6), help: "the update is scaled by alpha / rank (16)") {
+                .wholeOr($0.alpha)
+            } write: { $0.alpha = try number($1) },
+            .init("dropout", key: "lora_dropout", .number(0...0.99), help: "dropout on the update's input (0)") {
+                .number($0.dropout)
+            } write: { $0.dropout = try number($1) },
+            .init(
+                "targets", key: "target_modules", .names,
+                help: "names of projections, comma-separated, or all-linear (the attention's query and value)"
+            ) {
+                $0.selection.isPattern || $0.selection.targets == ["all-linear"]
+                    ? .string($0.selection.targets.first ?? "")
+                    : .array($0.selection.targets.sorted().map { .string($0) })
+            } write: { configuration, value in
+                if let pattern = value.string {
+                    configuration.selection.targets = [pattern]
+                    configuration.selection.isPattern = pattern != "all-linear"
+                } else {
+                    configuration.selection.targets = try names(value)
+                    configuration.selection.isPattern = false
+                }
+            },
+            .init("exclude", key: "exclude_modules", .names, help: "names of projections to leave alone") {
+                $0.selection.excluded.isEmpty ? .null : .array($0.selection.excluded.sorted().map { .string($0) })
+            } write: { $0.selection.excluded = try $1.string.map { [$0] } ?? names($1) },
+            .init("rslora", key: "use_rslora", .flag, help: "scale by alpha / √rank instead") {
+                .bool($0.isRankStabilised)
+            } write: { $0.isRankStabilised = try flag($1) },
+            .init("layers", key: "layers_to_transform", .integers, help: "layer numbers such as 0-3,7 (all)") {
+                $0.selection.layers.map { .array($0.map { .integer($0) }) } ?? .null
+            } write: { $0.selection.layers = try $1.int.map { [$0] } ?? integers($1) },
+            .init("layers-pattern", key: "layers_pattern", .names, help: "name of the list that holds the layers") {
+                $0.selection.layersPattern.isEmpty ? .null : .array($0.selection.layersPattern.map { .string($0) })
+            } write: { $0.selection.layersPattern = try $1.string.map { [$0] } ?? names($1) },
+            .init("rank-pattern", key: "rank_pattern", .numbersByPattern, help: "other ranks: pattern=rank,…") {
+                .object($0.rankPattern.mapValues { .wholeOr($0) })
+            } write: { $0.rankPattern = try patterns($1) },
+            .init("alpha-pattern", key: "alpha_pattern", .numbersByPattern, help: "other alphas: pattern=alpha,…") {
+                .object($0.alphaPattern.mapValues { .wholeOr($0) })
+            } write: { $0.alphaPattern = try patterns($1) },
+        ]
+
+        public func validate() throws {
+            guard rank >= 1 else { throw PEFTError("the rank is \(rank)", remedy: "it has to be at least 1") }
+            guard alpha > 0, alpha.isFinite else { throw PEFTError("alpha is \(alpha)", remedy: "it has to be above 0") }
+            guard dropout >= 0, dropout < 1 else {
+                throw PEFTError("the dropout is \(dropout)", remedy: "it has to be in 0 ..< 1")
+            }
+            if let bad = rankPattern.first(where: { $0.value < 1 || $0.value != $0.value.rounded() || $0.value > 65536 }) {
+                throw PEFTError("the rank for '\(bad.key)' is \(bad.value)", remedy: "it has to be an integer of at least 1")
+            }
+            if let bad = alphaPattern.first(where: { $0.value <= 0 }) {
+                throw PEFTError("the alpha for '\(bad.key)' is \(bad.value)", remedy: "it has to be above 0")
+            }
+        }
+    }
+
+    /// The projections that Hugging Face PEFT targets when none are named.
+    static let defaultTargets: [String: [String]] = ["t5": ["q", "v"]]
+
+    public static func label(_ configuration: Configuration) -> String {
+        let targets = configuration.selection.targets
+        let places =
+            switch targets {
+            case []: "default targets"
+            case ["all-linear"]: "all linears"
+            default: targets.joined(separator: ", ")
+            }
+        return "\(configuration.isRankStabilised ? "rsLoRA" : "LoRA") r \(configuration.rank) (\(places))"
+    }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        var selection = configuration.selection
+        if selection.targets.isEmpty { selection.targets = defaultTargets[model.family] ?? ["all-linear"] }
+        return try selection.sites(in: model).map { site in
+            let rank = try TargetSelection.value(for: site.path, in: configuration.rankPattern).map { Int($0) } ?? configuration.rank
+            let alpha = try TargetSelection.value(for: site.path, in: configuration.alphaPattern) ?? configuration.alpha
+            let scale = configuration.isRankStabilised ? alpha / Double(rank).squareRoot() : alpha / Double(rank)
+            return .linear(
+                path: site.path,
+                parameters: [("lora_A.weight", [rank, site.inputs]), ("lora_B.weight", [site.outputs, rank])]
+            ) { linear, random in
+                LoRAAdapter(linear, rank: rank, scale: scale, dropout: configuration.dropout, random: &random)
+            }
+        }
+    }
+}
+
+/// The update of one projection.
+final class LoRAAdapter: Module, LinearAdapter, KeyedParameters {
+    /// [r, in], uniform in ±1/√in (Kaiming with a = √5, as Hugging Face begins).
+    @ParameterInfo var a: Tensor
+    /// [out, r], zero, so that training starts at the base model.
+    @ParameterInfo var b: Tensor
+    let scale: Double
+    let dropoutRate: Double
+
+    init(_ linear: Linear, rank: Int, scale: Double, dropout: Double, random: inout SeededRandom) {
+        let like = linear.weight.parameters.first?.parameter.tensor
+        let device = like?.device ?? .cpu
+        // Adapters of half-precision bases are kept in fp32: their updates are smaller than a bf16 step.
+        let dtype: DType = like?.dtype == .float64 ? .float64 : .float32
+        let a = Tensor.empty([rank, linear.inputs], dtype: dtype, device: device)
+        let bound = 1 / Double(linear.inputs).squareRoot()
+        if device != .meta { a.fillUniform(-bound, bound, from: &random) }
+        _a = ParameterInfo(wrappedValue: a, key: "lora_A.weight")
+        _b = ParameterInfo(
+            wrappedValue: .zeros([linear.outputs, rank], dtype: dtype, device: device), key: "lora_B.weight")
+        (self.scale, dropoutRate) = (scale, dropout)
+    }
+
+    var keyedParameters: [(key: String, parameter: Parameter)] { ownParameters() }
+
+    func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        let (probability, seed) = DropoutScope.draw(dropoutRate)
+        return Functions.lowRankUpdate(
+            base(x), x: x, a: a, b: b, scale: scale, dropout: probability, seed: seed)
+    }
+
+    func merged(into weight: Tensor) throws -> Tensor {
+        // The product in double precision: it is made once, and then rounded once.
+        let update = b.detached().to(.float64).matmul(a.detached().to(.float64)) * scale
+        return (weight.to(.float64) + update).to(weight.dtype)
+    }
+}

@@ -1,0 +1,236 @@
+/// A strict JSON parser (RFC 8259) that says where and what is wrong.
+///
+/// Foundation's decoder reports on Linux only *that* a text is not JSON; somebody with a broken line in a
+/// file of 100,000 rows needs the column. It also reads `1.0` as an integer, which would change the text
+/// that a template renders.
+public struct JSONParser {
+    /// What is wrong, and the offset in bytes where it shows.
+    public struct Failure: Error {
+        public var message: String
+        public var offset: Int
+    }
+
+    private let bytes: ArraySlice<UInt8>
+    private var index: Int
+    private var depth = 0
+    private static let deepest = 256
+
+    /// - Parameter bytes: valid UTF-8.
+    private init(_ bytes: ArraySlice<UInt8>) {
+        self.bytes = bytes
+        index = bytes.startIndex
+    }
+
+    /// Parses one value that fills `bytes` (valid UTF-8).
+    public static func parse(_ bytes: ArraySlice<UInt8>) throws(Failure) -> JSON {
+        var parser = JSONParser(bytes)
+        parser.skipSpace()
+        let value = try parser.value()
+        parser.skipSpace()
+        if parser.peek != nil { throw parser.failure("unexpected \(parser.found) after the end of the value") }
+        return value
+    }
+
+    /// Parses an array, handing over its elements one by one until `body` returns `false`.
+    public static func elements(
+        of bytes: ArraySlice<UInt8>, _ body: (JSON) throws -> Bool
+    ) throws {
+        var parser = JSONParser(bytes)
+        parser.skipSpace()
+        guard parser.take("[") else { throw parser.failure("expected '[', found \(parser.found)") }
+        parser.skipSpace()
+        if !parser.take("]") {
+            while true {
+                parser.skipSpace()
+                guard try body(parser.value()) else { return }
+                parser.skipSpace()
+                if parser.take("]") { break }
+                guard parser.take(",") else {
+                    throw parser.failure("expected ',' or ']' after an element, found \(parser.found)")
+                }
+            }
+        }
+        parser.skipSpace()
+        if parser.peek != nil { throw parser.failure("unexpected \(parser.found) after the array") }
+    }
+
+    private var peek: UInt8? { index < bytes.endIndex ? bytes[index] : nil }
+
+    /// The next character as an error names it.
+    private var found: String {
+        guard index < bytes.endIndex else { return "the end" }
+        let rest = bytes[index...].prefix(8)
+        guard let scalar = String(decoding: rest, as: UTF8.self).unicodeScalars.first else { return "the end" }
+        return scalar.value < 0x20 ? "a control character" : "'\(scalar)'"
+    }
+
+    private func failure(_ message: String, at offset: Int? = nil) -> Failure {
+        Failure(message: message, offset: (offset ?? index) - bytes.startIndex)
+    }
+
+    private mutating func skipSpace() {
+        while let byte = peek, byte == 0x20 || byte == 0x09 || byte == 0x0A || byte == 0x0D { index += 1 }
+    }
+
+    private mutating func take(_ scalar: Unicode.Scalar) -> Bool {
+        guard peek == UInt8(ascii: scalar) else { return false }
+        index += 1
+        return true
+    }
+
+    private mutating func take(word: String) -> Bool {
+        guard bytes[index...].starts(with: word.utf8) else { return false }
+        index += word.utf8.count
+        return true
+    }
+
+    private mutating func value() throws(Failure) -> JSON {
+        guard let byte = peek else { throw failure("expected a value, found the end") }
+        switch byte {
+        case UInt8(ascii: "\""): return .string(try string())
+        case UInt8(ascii: "{"): return .object(try object())
+        case UInt8(ascii: "["): return .array(try array())
+        case UInt8(ascii: "-"), 0x30...0x39: return try number()
+        default: break
+        }
+        if take(word: "true") { return .bool(true) }
+        if take(word: "false") { return .bool(false) }
+        if take(word: "null") { return .null }
+        for word in ["NaN", "Infinity", "None", "True", "False"] where bytes[index...].starts(with: word.utf8) {
+            throw failure("\(word) is not JSON")
+        }
+        if peek == UInt8(ascii: "'") { throw failure("strings stand in double quotes, found '") }
+        throw failure("expected a value, found \(found)")
+    }
+
+    private mutating func deeper() throws(Failure) {
+        depth += 1
+        if depth > JSONParser.deepest { throw failure("nested deeper than \(JSONParser.deepest) levels") }
+    }
+
+    private mutating func object() throws(Failure) -> [String: JSON] {
+        try deeper()
+        defer { depth -= 1 }
+        index += 1
+        var fields: [String: JSON] = [:]
+        skipSpace()
+        if take("}") { return fields }
+        while true {
+            skipSpace()
+            guard peek == UInt8(ascii: "\"") else {
+                throw failure("expected a field name in double quotes, found \(found)")
+            }
+            let key = try string()
+            skipSpace()
+            guard take(":") else { throw failure("expected ':' after a field name, found \(found)") }
+            skipSpace()
+            fields[key] = try value()
+            skipSpace()
+            if take("}") { return fields }
+            guard take(",") else { throw failure("expected ',' or '}' after a value, found \(found)") }
+        }
+    }
+
+    private mutating func array() throws(Failure) -> [JSON] {
+        try deeper()
+        defer { depth -= 1 }
+        index += 1
+        var values: [JSON] = []
+        skipSpace()
+        if take("]") { return values }
+        while true {
+            skipSpace()
+            values.append(try value())
+            skipSpace()
+            if take("]") { return values }
+            guard take(",") else { throw failure("expected ',' or ']' after a value, found \(found)") }
+        }
+    }
+
+    private mutating func string() throws(Failure) -> String {
+        let opening = index
+        index += 1
+        var plain = index
+        var text = ""
+        while let byte = peek {
+            switch byte {
+            case UInt8(ascii: "\""):
+                text += String(decoding: bytes[plain..<index], as: UTF8.self)
+                index += 1
+                return text
+            case UInt8(ascii: "\\"):
+                text += String(decoding: bytes[plain..<index], as: UTF8.self)
+                text.unicodeScalars.append(try escape())
+                plain = index
+            case 0..<0x20: throw failure("a raw control character in a string; write it as an escape such as \\n")
+            default: index += 1
+            }
+        }
+        throw failure("a string without its closing quote", at: opening)
+    }
+
+    private mutating func escape() throws(Failure) -> Unicode.Scalar {
+        let opening = index
+        index += 1
+        guard let kind = peek else { throw failure("a string without its closing quote", at: opening) }
+        index += 1
+        switch kind {
+        case UInt8(ascii: "n"): return "\n"
+        case UInt8(ascii: "t"): return "\t"
+        case UInt8(ascii: "r"): return "\r"
+        case UInt8(ascii: "b"): return "\u{8}"
+        case UInt8(ascii: "f"): return "\u{C}"
+        case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): return Unicode.Scalar(kind)
+        case UInt8(ascii: "u"):
+            let first = try hexadecimal(opening)
+            if let scalar = Unicode.Scalar(first) { return scalar }
+            if first < 0xDC00, take(word: "\\u") {
+                let second = try hexadecimal(opening)
+                if (0xDC00..<0xE000).contains(second),
+                    let scalar = Unicode.Scalar(0x10000 + (first - 0xD800) << 10 + (second - 0xDC00))
+                {
+                    return scalar
+                }
+            }
+            throw failure("half of a surrogate pair", at: opening)
+        default: throw failure("an unknown escape in a string", at: opening)
+        }
+    }
+
+    private mutating func hexadecimal(_ opening: Int) throws(Failure) -> UInt32 {
+        let digits = bytes[index...].prefix(4)
+        let text = String(decoding: digits, as: UTF8.self)
+        guard digits.count == 4, digits.allSatisfy({ $0 != 0x2B && $0 != 0x2D }), let value = UInt32(text, radix: 16)
+        else { throw failure("\\u needs four hexadecimal digits", at: opening) }
+        index += 4
+        return value
+    }
+
+    private mutating func number() throws(Failure) -> JSON {
+        let start = index
+        var isInteger = true
+        _ = take("-")
+        if !take("0") { guard digits() else { throw failure("expected a digit, found \(found)") } }
+        if take(".") {
+            isInteger = false
+            guard digits() else { throw failure("expected a digit after '.', found \(found)") }
+        }
+        if take("e") || take("E") {
+            isInteger = false
+            if !take("+") { _ = take("-") }
+            guard digits() else { throw failure("expected a digit in the exponent, found \(found)") }
+        }
+        let text = String(decoding: bytes[start..<index], as: UTF8.self)
+        if isInteger, let value = Int(text) { return .integer(value) }
+        guard let value = Double(text), value.isFinite else {
+            throw failure("the number \(text) is too large", at: start)
+        }
+        return .number(value)
+    }
+
+    private mutating func digits() -> Bool {
+        let start = index
+        while let byte = peek, (0x30...0x39).contains(byte) { index += 1 }
+        return index > start
+    }
+}

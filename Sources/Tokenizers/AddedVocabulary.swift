@@ -1,0 +1,169 @@
+import Support
+
+/// A token that stands beside the model's vocabulary and is found in text before the model sees it.
+struct AddedToken: Equatable, Sendable {
+    var content: String
+    /// Whether decoding can leave it out.
+    var special = false
+    /// Whether it is looked for in normalized text, in its own normalized form.
+    var normalized = false
+    /// Whether it counts only where no word character touches it.
+    var singleWord = false
+    /// Whether it takes the white space to its left with it.
+    var lstrip = false
+    /// Whether it takes the white space to its right with it.
+    var rstrip = false
+}
+
+extension AddedToken: Decodable {
+    enum CodingKeys: String, CodingKey {
+        case content, special, normalized, lstrip, rstrip
+        case singleWord = "single_word"
+    }
+
+    init(from decoder: any Swift.Decoder) throws {
+        let fields = try decoder.container(keyedBy: CodingKeys.self)
+        content = try fields.decode(String.self, forKey: .content)
+        special = try fields.decodeIfPresent(Bool.self, forKey: .special) ?? false
+        normalized = try fields.decodeIfPresent(Bool.self, forKey: .normalized) ?? !special
+        singleWord = try fields.decodeIfPresent(Bool.self, forKey: .singleWord) ?? false
+        lstrip = try fields.decodeIfPresent(Bool.self, forKey: .lstrip) ?? false
+        rstrip = try fields.decodeIfPresent(Bool.self, forKey: .rstrip) ?? false
+    }
+}
+
+/// The added tokens of a tokenizer, and how they are cut out of text.
+///
+/// Ids are given as the `tokenizers` library gives them: the model's where it has a piece of the same content,
+/// else the next one free, in the order of the file. Its `id` fields are not what counts there.
+struct AddedVocabulary: Sendable {
+    /// What a text consists of.
+    enum Segment: Equatable {
+        case text(Range<Int>)
+        case token(Int)
+    }
+
+    private(set) var tokens: [Int: AddedToken] = [:]
+    /// How many of the tokens are not in the model.
+    private(set) var newTokens = 0
+    /// What an added token reads as when decoding: its normalized form if it has one.
+    private var readings: [Int: String] = [:]
+    private var ids = ByteTrie()
+    private var specials = ByteTrie()
+    private var plain = Matcher()
+    private var normalized = Matcher()
+
+    init(_ added: [AddedToken], model: any TokenizerModel, normalizer: (any Normalizer)?, file: String) throws {
+        var next = model.vocabularySize
+        for token in added where !token.content.utf8.isEmpty {
+            let id: Int
+            if let known = ids.lookUp(token.content.utf8) ?? model.id(for: token.content) {
+                id = known
+            } else {
+                id = next
+                next += 1
+                newTokens += 1
+            }
+            tokens[id] = token
+            ids.insert(token.content.utf8, value: Int32(id))
+            if token.special { specials.insert(token.content.utf8, value: 1) }
+        }
+        for (id, token) in tokens.sorted(by: { $0.key < $1.key }) {
+            var pattern = Array(token.content.utf8)
+            if token.normalized, let normalizer {
+                var text = NormalizedText(pattern)
+                normalizer.normalize(&text)
+                if text.bytes != pattern { readings[id] = String(decoding: text.bytes, as: UTF8.self) }
+                pattern = text.bytes
+            }
+            let before = token.normalized ? normalized.insert(pattern, id: id) : plain.insert(pattern, id: id)
+            guard before == ByteTrie.none, !pattern.isEmpty else {
+                let problem = pattern.isEmpty ? "normalizes to nothing" : "reads like another added token"
+                throw PEFTError("\(file): the added token \(token.content) \(problem)", remedy: "remove one of them")
+            }
+        }
+    }
+
+    func id(for token: String) -> Int? { ids.lookUp(token.utf8) }
+    func reading(of id: Int) -> String? { readings[id] ?? tokens[id]?.content }
+    func isSpecial(_ token: String) -> Bool { specials.lookUp(token.utf8) != nil }
+
+    /// Cuts text as it was given at the tokens that aren't normalized.
+    func segments(of bytes: [UInt8]) -> [Segment] { segments(of: bytes, plain) }
+
+    /// Cuts normalized text at the tokens that are.
+    func segments(ofNormalized bytes: [UInt8]) -> [Segment] { segments(of: bytes, normalized) }
+
+    private func segments(of bytes: [UInt8], _ matcher: Matcher) -> [Segment] {
+        guard !bytes.isEmpty else { return [] }
+        guard !matcher.isEmpty else { return [.text(0..<bytes.count)] }
+        var result: [Segment] = []
+        /// Where the text after the last token begins.
+        var rest = 0
+        var index = 0
+        while let match = matcher.first(in: bytes, from: index) {
+            // A match that is then turned down is passed over all the same.
+            index = match.range.upperBound
+            guard let token = tokens[match.id] else { continue }
+            var (start, end) = (match.range.lowerBound, match.range.upperBound)
+            if token.singleWord {
+                let touchesLeft = start > 0 && bytes.scalar(before: start).scalar.isWord
+                let touchesRight = end < bytes.count && bytes.scalar(at: end).scalar.isWord
+                if touchesLeft || touchesRight { continue }
+            }
+            if token.lstrip {
+                while start > rest {
+                    let (scalar, length) = bytes.scalar(before: start)
+                    guard scalar.isWhitespace else { break }
+                    start -= length
+                }
+            }
+            if token.rstrip {
+                while end < bytes.count {
+                    let (scalar, length) = bytes.scalar(at: end)
+                    guard scalar.isWhitespace else { break }
+                    end += length
+                }
+            }
+            if rest < start { result.append(.text(rest..<start)) }
+            result.append(.token(match.id))
+            rest = end
+        }
+        if rest < bytes.count { result.append(.text(rest..<bytes.count)) }
+        return result
+    }
+
+    /// Finds the leftmost, then longest, of many strings.
+    private struct Matcher: Sendable {
+        private var trie = ByteTrie()
+        private var begins = [Bool](repeating: false, count: 256)
+        private(set) var isEmpty = true
+
+        mutating func insert(_ pattern: [UInt8], id: Int) -> Int32? {
+            guard let first = pattern.first else { return nil }
+            begins[Int(first)] = true
+            isEmpty = false
+            return trie.insert(pattern, value: Int32(id))
+        }
+
+        func first(in bytes: [UInt8], from index: Int) -> (range: Range<Int>, id: Int)? {
+            var start = index
+            while start < bytes.count {
+                defer { start += 1 }
+                guard begins[Int(bytes[start])] else { continue }
+                var node = ByteTrie.root
+                var end = start
+                var found: (range: Range<Int>, id: Int)?
+                while end < bytes.count {
+                    node = trie.child(of: node, bytes[end])
+                    if node == ByteTrie.none { break }
+                    end += 1
+                    let id = trie.value(at: node)
+                    if id != ByteTrie.none { found = (start..<end, Int(id)) }
+                }
+                if let found { return found }
+            }
+            return nil
+        }
+    }
+}

@@ -1,0 +1,59 @@
+import Foundation
+import Support
+
+/// Which tokens have a role, from `tokenizer_config.json` and, where that is silent, `special_tokens_map.json`.
+struct SpecialTokens {
+    var pad: String?
+    var eos: String?
+    var unknown: String?
+    var bos: String?
+    var maximumLength: Int?
+    /// How many `<extra_id_…>` tokens a T5 vocabulary has.
+    var extraIDs: Int?
+    /// The class that Python's transformers would use, as in `T5Tokenizer`.
+    var tokenizerClass: String?
+
+    init(folder: URL) throws {
+        let configuration = try SpecialTokens.read("tokenizer_config.json", in: folder)
+        let map = try SpecialTokens.read("special_tokens_map.json", in: folder)
+        func token(_ role: String) throws -> String? {
+            try configuration.flatMap { try SpecialTokens.token(role, $0) } ?? map.flatMap { try SpecialTokens.token(role, $0) }
+        }
+        pad = try token("pad_token")
+        eos = try token("eos_token")
+        unknown = try token("unk_token")
+        bos = try token("bos_token")
+        guard let configuration else { return }
+        let fields = configuration.values
+        // "No limit" is written as 1e30.
+        if let length = fields["model_max_length"]?.double, length >= 1, length <= 1e9 { maximumLength = Int(length) }
+        tokenizerClass = fields["tokenizer_class"]?.string
+        if let count = fields["extra_ids"], count != .null {
+            guard let count = count.int, 0...100_000 ~= count else {
+                throw configuration.malformed("extra_ids must be a whole number from 0")
+            }
+            extraIDs = count
+        } else if let tokens = fields["additional_special_tokens"]?.array {
+            let count = tokens.count { ($0.string ?? $0["content"]?.string)?.hasPrefix("<extra_id_") == true }
+            if count > 0 { extraIDs = count }
+        }
+    }
+
+    private static func read(_ name: String, in folder: URL) throws -> StageFields? {
+        let file = folder.appendingPathComponent(name)
+        guard FileManager.default.fileExists(atPath: file.path) else { return nil }
+        return try StageFields(JSON.read(file), place: "the file", file: file.path)
+    }
+
+    /// A token is a string, or an object that describes an added token.
+    private static func token(_ role: String, _ fields: StageFields) throws -> String? {
+        switch fields.values[role] {
+        case nil, .null: return nil
+        case .string(let content): return content
+        case .object(let token)?:
+            if let content = token["content"]?.string { return content }
+            fallthrough
+        default: throw fields.malformed("\(role) must be a string or an object with its content")
+        }
+    }
+}

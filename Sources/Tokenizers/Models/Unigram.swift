@@ -1,0 +1,155 @@
+import Support
+
+/// The unigram language model of SentencePiece: of all ways to cut a text into pieces of the vocabulary,
+/// the one with the highest sum of log probabilities (Kudo 2018, https://arxiv.org/abs/1804.10959).
+struct Unigram: TokenizerModel {
+    /// A character that no piece covers costs this much more than the least likely piece.
+    private static let unknownPenalty = 10.0
+
+    let unknownID: Int?
+    private let unknown: Int32
+    private let unknownScore: Double
+    private let pieces: [String]
+    private let scores: [Double]
+    private let trie: ByteTrie
+    /// The id of the piece for each byte, or ``ByteTrie/none``; empty without byte fallback.
+    private let byteIDs: [Int32]
+
+    /// - Parameters:
+    ///   - vocabulary: pieces with their log probabilities; the index is the id. Where a piece occurs twice,
+    ///     the later one counts.
+    ///   - unknownID: the id of what no piece covers.
+    ///   - byteFallback: whether text that no piece covers becomes the pieces `<0x00>` … `<0xFF>` of its bytes.
+    ///   - file: what errors name.
+    init(
+        vocabulary: [(piece: String, score: Double)], unknownID: Int, byteFallback: Bool, file: String
+    ) throws {
+        guard vocabulary.indices.contains(unknownID) else {
+            throw PEFTError(
+                "\(file): unk_id is \(unknownID), but the vocabulary has \(vocabulary.count) pieces",
+                remedy: "the file may be damaged")
+        }
+        self.unknownID = unknownID
+        unknown = Int32(unknownID)
+        pieces = vocabulary.map(\.piece)
+        scores = vocabulary.map(\.score)
+        if let wrong = scores.firstIndex(where: { !$0.isFinite }) {
+            throw PEFTError(
+                "\(file): the score of piece \(wrong) is not a finite number", remedy: "the file may be damaged")
+        }
+        unknownScore = (scores.min() ?? 0) - Unigram.unknownPenalty
+        var trie = ByteTrie(expectedKeys: vocabulary.count)
+        for (id, entry) in vocabulary.enumerated() {
+            // The empty piece would match everywhere without getting on.
+            guard !entry.piece.utf8.isEmpty else { continue }
+            guard trie.insert(entry.piece.utf8, value: Int32(id)) != nil else {
+                throw PEFTError("\(file): the vocabulary is too large: more than 16 million distinct prefixes")
+            }
+        }
+        self.trie = trie
+        byteIDs =
+            byteFallback
+            ? (0..<256).map { byte in
+                let digits = String(byte, radix: 16, uppercase: true)
+                let piece = "<0x\(digits.count == 1 ? "0" : "")\(digits)>"
+                return Int32(trie.lookUp(piece.utf8) ?? Int(ByteTrie.none))
+            } : []
+    }
+
+    var vocabularySize: Int { pieces.count }
+    func piece(for id: Int) -> String? { pieces.indices.contains(id) ? pieces[id] : nil }
+    func id(for piece: String) -> Int? { piece.isEmpty ? nil : trie.lookUp(piece.utf8) }
+
+    func tokenize(_ text: PreTokenizedText, into ids: inout [Int]) {
+        guard let longest = text.pieces.map(\.count).max() else { return }
+        var lattice = Lattice(longest: longest)
+        for piece in text.pieces {
+            fill(&lattice, text.bytes, piece)
+            readBack(&lattice, text.bytes, piece, into: &ids)
+        }
+    }
+
+    /// The best path to each byte position of a piece. Kept for all pieces of a text, so that words cost no
+    /// allocation.
+    private struct Lattice {
+        /// Sum of the log probabilities up to here.
+        var score: [Double]
+        /// Where the last piece begins; -1 where no path leads.
+        var start: [Int]
+        /// The last piece.
+        var id: [Int32]
+        var path: [(range: Range<Int>, id: Int32)] = []
+
+        init(longest: Int) {
+            score = [Double](repeating: 0, count: longest + 1)
+            start = [Int](repeating: -1, count: longest + 1)
+            id = [Int32](repeating: 0, count: longest + 1)
+        }
+
+        /// Keeps the first of equally good paths, as the reference does.
+        @inline(__always)
+        mutating func offer(end: Int, start begin: Int, score candidate: Double, id piece: Int32) {
+            guard start[end] < 0 || candidate > score[end] else { return }
+            score[end] = candidate
+            start[end] = begin
+            id[end] = piece
+        }
+    }
+
+    /// Viterbi's forward pass over `bytes[piece]`; positions in the lattice count from the piece's start.
+    private func fill(_ lattice: inout Lattice, _ bytes: [UInt8], _ piece: Range<Int>) {
+        let size = piece.count
+        for position in 0...size { lattice.start[position] = -1 }
+        lattice.score[0] = 0
+        var begin = 0
+        while begin < size {
+            let soFar = lattice.score[begin]
+            let length = bytes.scalarLength(at: piece.lowerBound + begin)
+            var hasSingle = false
+            var node = ByteTrie.root
+            var end = begin
+            while end < size {
+                node = trie.child(of: node, bytes[piece.lowerBound + end])
+                if node == ByteTrie.none { break }
+                end += 1
+                let id = trie.value(at: node)
+                if id == ByteTrie.none { continue }
+                lattice.offer(end: end, start: begin, score: soFar + scores[Int(id)], id: id)
+                if end - begin == length { hasSingle = true }
+            }
+            if !hasSingle { lattice.offer(end: begin + length, start: begin, score: soFar + unknownScore, id: unknown) }
+            begin += length
+        }
+    }
+
+    /// Follows the best path back and appends its ids. Neighbouring unknown characters are one token.
+    private func readBack(_ lattice: inout Lattice, _ bytes: [UInt8], _ piece: Range<Int>, into ids: inout [Int]) {
+        lattice.path.removeAll(keepingCapacity: true)
+        var end = piece.count
+        while end > 0 {
+            let start = lattice.start[end]
+            let id = lattice.id[end]
+            if id == unknown, let last = lattice.path.last, last.id == unknown {
+                lattice.path[lattice.path.count - 1].range = start..<last.range.upperBound
+            } else {
+                lattice.path.append((start..<end, id))
+            }
+            end = start
+        }
+        for (range, id) in lattice.path.reversed() {
+            guard id == unknown else {
+                ids.append(Int(id))
+                continue
+            }
+            let rest = bytes[piece.lowerBound + range.lowerBound..<piece.lowerBound + range.upperBound]
+            if let known = trie.lookUp(rest) {
+                // Several unknown characters together can be a piece that alone was too unlikely.
+                ids.append(known)
+            } else if !byteIDs.isEmpty, rest.allSatisfy({ byteIDs[Int($0)] != ByteTrie.none }) {
+                ids.append(contentsOf: rest.lazy.map { Int(byteIDs[Int($0)]) })
+            } else {
+                ids.append(Int(unknown))
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+/// Text on its way through the normalizers.
+struct NormalizedText {
+    /// Valid UTF-8.
+    var bytes: [UInt8]
+    /// Whether a normalizer took the first character away. What follows then no longer begins the text,
+    /// which a ``Metaspace`` that prefixes only the beginning has to know.
+    var lostStart = false
+
+    init(_ bytes: [UInt8]) { self.bytes = bytes }
+}
+
+/// Rewrites text before it is cut into pieces. One file or a few lines each, registered in ``normalizers``.
+protocol Normalizer: Sendable {
+    func normalize(_ text: inout NormalizedText)
+}
+
+/// The normalizers a tokenizer file may name, by the `type` it gives them.
+let normalizers: [String: @Sendable (StageFields) throws -> any Normalizer] = [
+    "Sequence": { NormalizerSequence(try $0.objects("normalizers").map(readNormalizer)) },
+    "Precompiled": { try Precompiled($0) },
+    "NFC": { _ in UnicodeForm.nfc },
+    "NFD": { _ in UnicodeForm.nfd },
+    "NFKC": { _ in UnicodeForm.nfkc },
+    "NFKD": { _ in UnicodeForm.nfkd },
+    "Replace": { ReplaceNormalizer(try Replacement($0)) },
+    "Lowercase": { _ in Lowercase() },
+    "Prepend": { Prepend(try $0.string("prepend")) },
+    "Strip": { try Strip(left: $0.bool("strip_left", default: true), right: $0.bool("strip_right", default: true)) },
+    "StripAccents": { _ in StripAccents() },
+]
+
+@Sendable func readNormalizer(_ fields: StageFields) throws -> any Normalizer {
+    try fields.make("normalizer", normalizers)
+}
+
+/// Applies normalizers one after the other.
+struct NormalizerSequence: Normalizer {
+    let members: [any Normalizer]
+
+    init(_ members: [any Normalizer]) { self.members = members }
+
+    func normalize(_ text: inout NormalizedText) {
+        for member in members { member.normalize(&text) }
+    }
+}
+
+/// Lowercases each scalar on its own, so a final sigma stays an ordinary one.
+struct Lowercase: Normalizer {
+    func normalize(_ text: inout NormalizedText) {
+        var result: [UInt8] = []
+        result.reserveCapacity(text.bytes.count)
+        var index = 0
+        while index < text.bytes.count {
+            let byte = text.bytes[index]
+            if byte < 0x80 {
+                result.append(byte >= 0x41 && byte <= 0x5A ? byte | 0x20 : byte)
+                index += 1
+            } else {
+                let (scalar, length) = text.bytes.scalar(at: index)
+                result.append(contentsOf: scalar.properties.lowercaseMapping.utf8)
+                index += length
+            }
+        }
+        text.bytes = result
+    }
+}
+
+/// Puts a string before every text that is not empty.
+struct Prepend: Normalizer {
+    let prefix: [UInt8]
+
+    init(_ prefix: String) { self.prefix = Array(prefix.utf8) }
+
+    func normalize(_ text: inout NormalizedText) {
+        if !text.bytes.isEmpty { text.bytes.insert(contentsOf: prefix, at: 0) }
+    }
+}
+
+/// Removes white space from the ends.
+struct Strip: Normalizer {
+    let left: Bool
+    let right: Bool
+
+    func normalize(_ text: inout NormalizedText) {
+        var start = 0
+        var end = text.bytes.count
+        while left, start < end {
+            let (scalar, length) = text.bytes.scalar(at: start)
+            guard scalar.isWhitespace else { break }
+            start += length
+        }
+        while right, end > start {
+            let (scalar, length) = text.bytes.scalar(before: end)
+            guard scalar.isWhitespace else { break }
+            end -= length
+        }
+        guard end - start < text.bytes.count else { return }
+        if start > 0 { text.lostStart = true }
+        text.bytes = Array(text.bytes[start..<end])
+    }
+}
+
+/// Removes combining marks; it takes an NFD before it to catch the accents of composed letters.
+struct StripAccents: Normalizer {
+    func normalize(_ text: inout NormalizedText) {
+        guard text.bytes.contains(where: { $0 >= 0x80 }) else { return }
+        var result: [UInt8] = []
+        result.reserveCapacity(text.bytes.count)
+        var index = 0
+        while index < text.bytes.count {
+            let (scalar, length) = text.bytes.scalar(at: index)
+            if scalar.value < 0x80 || !scalar.isMark {
+                result.append(contentsOf: text.bytes[index..<index + length])
+            } else if index == 0 {
+                text.lostStart = true
+            }
+            index += length
+        }
+        text.bytes = result
+    }
+}

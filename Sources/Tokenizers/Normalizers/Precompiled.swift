@@ -1,0 +1,152 @@
+import Foundation
+import Support
+
+/// SentencePiece's character map: a double-array trie over UTF-8 and the replacements it points to.
+///
+/// It is applied as the `tokenizers` library does, which is not quite what SentencePiece does: the text is
+/// cut into grapheme clusters; a cluster shorter than 6 bytes of which *some prefix* is in the map is replaced
+/// as a whole by what the *shortest* such prefix maps to; every other cluster is taken scalar by scalar.
+/// So "\r\n" becomes one space, as "\r" does.
+struct Precompiled: Normalizer {
+    /// Darts-clone's units: label in bits 0–7, "has a value" in bit 8, offset in bits 9–31.
+    private let trie: [UInt32]
+    /// Replacements, each ended by NUL or the end.
+    private let replacements: [UInt8]
+    /// Which ASCII characters stay as they are.
+    private let isPlain: [Bool]
+
+    init(_ fields: StageFields) throws {
+        let text = try fields.string("precompiled_charsmap")
+        guard let data = Data(base64Encoded: text) else {
+            throw fields.malformed("precompiled_charsmap is not base64")
+        }
+        do { try self.init(Array(data)) } catch { throw fields.malformed(error.what) }
+    }
+
+    /// What is wrong with a character map; the caller knows the file.
+    struct Damage: Error { let what: String }
+
+    /// Layout of `bytes`: the trie's size in bytes (32 bits, little endian), the trie, the replacements.
+    init(_ bytes: [UInt8]) throws(Damage) {
+        func word(_ index: Int) -> UInt32 {
+            UInt32(bytes[index]) | UInt32(bytes[index + 1]) << 8 | UInt32(bytes[index + 2]) << 16
+                | UInt32(bytes[index + 3]) << 24
+        }
+        guard bytes.count >= 4 else { throw Damage(what: "the character map is too short") }
+        let size = Int(word(0))
+        guard size >= 4, size % 4 == 0, size <= bytes.count - 4 else {
+            throw Damage(what: "the character map's trie has \(size) bytes, but \(bytes.count - 4) follow")
+        }
+        let units = (0..<size / 4).map { word(4 + 4 * $0) }
+        let blob = Array(bytes[(4 + size)...])
+        guard validated(blob) != nil else { throw Damage(what: "the character map's replacements are not UTF-8") }
+        trie = units
+        replacements = blob
+        // A unit with bit 31 set holds a value and points nowhere.
+        for (index, unit) in units.enumerated() where unit >> 31 == 0 {
+            let target = index ^ Precompiled.offset(of: unit)
+            guard target < units.count else { throw Damage(what: "the character map's trie points outside itself") }
+            guard unit >> 8 & 1 == 1 else { continue }
+            let value = Int(units[target] & 0x7FFF_FFFF)
+            guard value <= blob.count, value == blob.count || blob[value] & 0xC0 != 0x80 else {
+                throw Damage(what: "the character map's trie points outside its replacements")
+            }
+        }
+        var plain = [Bool](repeating: true, count: 128)
+        for byte in UInt8(0)..<128 {
+            plain[Int(byte)] = Precompiled.shortestMatch([byte], 0..<1, units, blob) == nil
+        }
+        isPlain = plain
+    }
+
+    func normalize(_ text: inout NormalizedText) {
+        let bytes = text.bytes
+        guard let first = bytes.firstIndex(where: { $0 >= 0x80 || !isPlain[Int($0)] }) else { return }
+        var result: [UInt8] = []
+        result.reserveCapacity(bytes.count + bytes.count / 8)
+        // A plain letter before it may be the base of a mark.
+        var index = max(0, first - 1)
+        result.append(contentsOf: bytes[..<index])
+        while index < bytes.count {
+            let start = index
+            while index < bytes.count, bytes[index] < 0x80, isPlain[Int(bytes[index])],
+                index + 1 == bytes.count || bytes[index + 1] < 0x80
+            {
+                index += 1
+            }
+            result.append(contentsOf: bytes[start..<index])
+            guard index < bytes.count else { break }
+            let end = Precompiled.portionEnd(bytes, from: index)
+            for cluster in String(decoding: bytes[index..<end], as: UTF8.self) {
+                let length = cluster.utf8.count
+                append(bytes, cluster: index..<index + length, to: &result)
+                index += length
+            }
+            index = end
+        }
+        text.bytes = result
+    }
+
+    private func append(_ bytes: [UInt8], cluster: Range<Int>, to result: inout [UInt8]) {
+        if cluster.count < 6, let match = shortestMatch(bytes, cluster) {
+            result.append(contentsOf: replacements[match])
+            return
+        }
+        var index = cluster.lowerBound
+        while index < cluster.upperBound {
+            let scalar = index..<index + bytes.scalarLength(at: index)
+            if let match = shortestMatch(bytes, scalar) {
+                result.append(contentsOf: replacements[match])
+            } else {
+                result.append(contentsOf: bytes[scalar])
+            }
+            index = scalar.upperBound
+        }
+    }
+
+    /// The end of the clusters that begin at `start`: no cluster holds two ASCII characters but "\r\n".
+    private static func portionEnd(_ bytes: [UInt8], from start: Int) -> Int {
+        var end = start + 1
+        while end < bytes.count {
+            let isBoundary = bytes[end - 1] < 0x80 && bytes[end] < 0x80
+            if isBoundary, !(bytes[end - 1] == 0x0D && bytes[end] == 0x0A) { break }
+            end += 1
+        }
+        return end
+    }
+
+    private func shortestMatch(_ bytes: [UInt8], _ range: Range<Int>) -> Range<Int>? {
+        Precompiled.shortestMatch(bytes, range, trie, replacements)
+    }
+
+    /// Where the replacement of the shortest prefix of `bytes[range]` lies that is in the map.
+    private static func shortestMatch(
+        _ bytes: [UInt8], _ range: Range<Int>, _ trie: [UInt32], _ replacements: [UInt8]
+    ) -> Range<Int>? {
+        var position = offset(of: trie[0])
+        for index in range {
+            let byte = bytes[index]
+            // NUL is the trie's own end mark, so no key goes on past it.
+            guard byte != 0 else { return nil }
+            position ^= Int(byte)
+            guard position < trie.count else { return nil }
+            let unit = trie[position]
+            guard unit & 0x8000_00FF == UInt32(byte) else { return nil }
+            position ^= offset(of: unit)
+            guard unit >> 8 & 1 == 1 else { continue }
+            guard position < trie.count else { return nil }
+            let start = Int(trie[position] & 0x7FFF_FFFF)
+            guard start <= replacements.count else { return nil }
+            var end = start
+            while end < replacements.count, replacements[end] != 0 { end += 1 }
+            return start..<end
+        }
+        return nil
+    }
+
+    /// Offsets that need more than 21 bits are stored in steps of 256; bit 9 says so.
+    @inline(__always)
+    private static func offset(of unit: UInt32) -> Int {
+        Int(unit >> 10) << Int((unit & 0x200) >> 6)
+    }
+}

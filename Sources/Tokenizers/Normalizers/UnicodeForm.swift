@@ -1,0 +1,161 @@
+import Foundation
+
+/// Unicode's normalization forms.
+///
+/// Foundation normalizes; this type decides what it gets to see:
+/// - ASCII never changes and never joins what stands before it, so only what is between is handed over;
+/// - characters younger than Unicode 11 pass unchanged. The reference implementation's tables end there,
+///   and ids must not depend on the machine's version of Unicode;
+/// - portions stay short, since Foundation's time grows with the square of some of them.
+enum UnicodeForm: Normalizer {
+    case nfc, nfd, nfkc, nfkd
+
+    func normalize(_ text: inout NormalizedText) {
+        let bytes = text.bytes
+        guard let first = bytes.firstIndex(where: { $0 >= 0x80 }) else { return }
+        var result: [UInt8] = []
+        result.reserveCapacity(bytes.count + 16)
+        var portion = Portion(form: self)
+        // A letter before the first mark may join it.
+        var index = max(0, first - 1)
+        result.append(contentsOf: bytes[..<index])
+        while index < bytes.count {
+            if bytes[index] < 0x80 {
+                portion.flush(into: &result)
+                // ASCII before ASCII is inert.
+                let start = index
+                while index < bytes.count, bytes[index] < 0x80 { index += 1 }
+                let end = index < bytes.count ? index - 1 : index
+                result.append(contentsOf: bytes[start..<end])
+                if end < index { portion.append(Unicode.Scalar(bytes[end])) }
+                continue
+            }
+            let (scalar, length) = bytes.scalar(at: index)
+            index += length
+            if !UnicodeForm.isKnown(scalar) {
+                portion.flush(into: &result)
+                result.append(scalar)
+                continue
+            }
+            if portion.isLong, !UnicodeForm.mayJoin(scalar) { portion.flush(into: &result) }
+            portion.append(scalar)
+        }
+        portion.flush(into: &result)
+        text.bytes = result
+    }
+
+    private var composes: Bool { self == .nfc || self == .nfkc }
+
+    /// Foundation on Linux orders only what canonical mappings of an earlier call brought in, and composes no
+    /// composed syllable with a jamo; so it is asked for one step at a time.
+    private func apply(_ text: String) -> String {
+        let mapped =
+            self == .nfc || self == .nfd
+            ? text.decomposedStringWithCanonicalMapping : text.decomposedStringWithCompatibilityMapping
+        let ordered = mapped.decomposedStringWithCanonicalMapping
+        return composes ? UnicodeForm.compose(ordered) : ordered
+    }
+
+    /// Composes, but hands Foundation on Linux no character beyond 16 bits that never composes: it looks at
+    /// the lower 16 bits and makes "ẃ" of U+10057 and an acute accent.
+    private static func compose(_ text: String) -> String {
+        guard text.unicodeScalars.contains(where: isSolitary) else { return text.precomposedStringWithCanonicalMapping }
+        var result = ""
+        var pending = ""
+        var isSolitaryBase = false
+        for scalar in text.unicodeScalars {
+            if isSolitary(scalar) {
+                result += pending.precomposedStringWithCanonicalMapping
+                pending = ""
+                isSolitaryBase = true
+            } else if isSolitaryBase, scalar.properties.canonicalCombiningClass == .notReordered {
+                isSolitaryBase = false
+            }
+            if isSolitaryBase { result.unicodeScalars.append(scalar) } else { pending.unicodeScalars.append(scalar) }
+        }
+        return result + pending.precomposedStringWithCanonicalMapping
+    }
+
+    /// Whether this is a starter beyond 16 bits that takes part in no composition up to Unicode 11.
+    private static func isSolitary(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.value {
+        case ..<0x10000: false
+        // First and second parts of Kaithi, Chakma, Grantha, Tirhuta and Siddham letters.
+        case 0x11099, 0x1109B, 0x110A5, 0x110BA, 0x11127, 0x11131, 0x11132, 0x1133E, 0x11347, 0x11357, 0x114B0,
+            0x114B9, 0x114BA, 0x114BD, 0x115AF, 0x115B8, 0x115B9:
+            false
+        default: scalar.properties.canonicalCombiningClass == .notReordered
+        }
+    }
+
+    private static func isKnown(_ scalar: Unicode.Scalar) -> Bool {
+        // Latin, Greek and Cyrillic are all older; looking the age up takes time.
+        if scalar.value < 0x0500 { return true }
+        guard let age = scalar.properties.age else { return false }
+        return age.major <= 11
+    }
+
+    /// Whether `scalar`, or what it maps to, may combine with what stands before it.
+    private static func mayJoin(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.value {
+        case ..<0x300: false
+        // Jamo, also in their compatibility and half-width forms, and half-width sound marks.
+        case 0x1100...0x11FF, 0x3130...0x318F, 0xA960...0xA97F, 0xD7B0...0xD7FF, 0xFF9E...0xFFDF: true
+        default: scalar.isMark
+        }
+    }
+
+    /// Scalars waiting to be normalized together.
+    private struct Portion {
+        let form: UnicodeForm
+        private var scalars: [Unicode.Scalar] = []
+        private var marks = 0
+        /// Whether the form leaves all of it as it is.
+        private var isInert: Bool
+
+        init(form: UnicodeForm) {
+            self.form = form
+            isInert = form.composes
+        }
+
+        var isLong: Bool { scalars.count >= 64 }
+
+        mutating func append(_ scalar: Unicode.Scalar) {
+            if scalar.value >= 0x300, scalar.properties.canonicalCombiningClass != .notReordered {
+                marks += 1
+            } else {
+                orderMarks()
+            }
+            scalars.append(scalar)
+            // What NFKC and case folding together leave alone, NFC and NFKC do too.
+            if isInert, scalar.value >= 0x80 {
+                isInert = !scalar.properties.changesWhenNFKCCaseFolded && !UnicodeForm.mayJoin(scalar)
+            }
+        }
+
+        /// Puts a long run of marks into canonical order, which every form would do, but by insertion.
+        private mutating func orderMarks() {
+            if marks > 32 {
+                let classes = scalars.suffix(marks).map { ($0.properties.canonicalCombiningClass.rawValue, $0) }
+                scalars.removeLast(marks)
+                // `sort` is stable.
+                scalars.append(contentsOf: classes.sorted { $0.0 < $1.0 }.map(\.1))
+            }
+            marks = 0
+        }
+
+        mutating func flush(into result: inout [UInt8]) {
+            guard !scalars.isEmpty else { return }
+            if isInert {
+                for scalar in scalars { result.append(scalar) }
+            } else {
+                orderMarks()
+                var text = ""
+                text.unicodeScalars.append(contentsOf: scalars)
+                result.append(contentsOf: form.apply(text).utf8)
+            }
+            scalars.removeAll(keepingCapacity: true)
+            isInert = form.composes
+        }
+    }
+}

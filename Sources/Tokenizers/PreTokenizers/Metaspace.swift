@@ -1,0 +1,94 @@
+import Support
+
+/// The convention of SentencePiece to write a space as a visible character, "▁", and to begin words with it.
+struct Metaspace: Sendable {
+    /// Which pieces get the prefix.
+    enum PrependScheme: String, Sendable {
+        case always, first, never
+    }
+
+    let replacement: Unicode.Scalar
+    let prependScheme: PrependScheme
+    /// Whether a piece is cut before each replacement character.
+    let split: Bool
+
+    init(replacement: Unicode.Scalar = "▁", prependScheme: PrependScheme = .always, split: Bool = true) {
+        self.replacement = replacement
+        self.prependScheme = prependScheme
+        self.split = split
+    }
+
+    /// Reads both the present fields and the older `add_prefix_space`.
+    init(_ fields: StageFields) throws {
+        replacement = try fields.scalar("replacement")
+        split = try fields.bool("split", default: true)
+        let addsPrefix = try fields.bool("add_prefix_space", default: true)
+        guard let name = fields.values["prepend_scheme"], name != .null else {
+            prependScheme = addsPrefix ? .always : .never
+            return
+        }
+        guard let scheme = name.string.flatMap(PrependScheme.init) else {
+            throw fields.malformed("prepend_scheme must be always, first or never")
+        }
+        guard addsPrefix || scheme == .never else {
+            throw fields.malformed("add_prefix_space is false, but prepend_scheme is \(scheme.rawValue)")
+        }
+        prependScheme = scheme
+    }
+}
+
+/// Replaces spaces, adds the prefix, and cuts before each replacement character.
+struct MetaspacePreTokenizer: PreTokenizer {
+    private let metaspace: Metaspace
+    private let replacement: [UInt8]
+
+    init(_ metaspace: Metaspace) {
+        self.metaspace = metaspace
+        replacement = Array(String(metaspace.replacement).utf8)
+    }
+
+    func split(_ text: inout PreTokenizedText) {
+        let source = text.bytes
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(source.count + (text.pieces.count + 1) * replacement.count)
+        var pieces: [Range<Int>] = []
+        pieces.reserveCapacity(text.pieces.count)
+        for (number, piece) in text.pieces.enumerated() {
+            var start = bytes.count
+            let hasPrefix = source[piece.lowerBound] == 0x20 || isReplacement(source, piece.lowerBound, piece.upperBound)
+            let isWanted =
+                switch metaspace.prependScheme {
+                case .always: true
+                case .first: number == 0 && text.startsText
+                case .never: false
+                }
+            if isWanted, !hasPrefix { bytes.append(contentsOf: replacement) }
+            var index = piece.lowerBound
+            while index < piece.upperBound {
+                let isSpace = source[index] == 0x20
+                if isSpace || isReplacement(source, index, piece.upperBound) {
+                    if metaspace.split, start < bytes.count {
+                        pieces.append(start..<bytes.count)
+                        start = bytes.count
+                    }
+                    bytes.append(contentsOf: replacement)
+                    index += isSpace ? 1 : replacement.count
+                } else {
+                    bytes.append(source[index])
+                    index += 1
+                }
+            }
+            pieces.append(start..<bytes.count)
+        }
+        text.bytes = bytes
+        text.pieces = pieces
+    }
+
+    @inline(__always)
+    private func isReplacement(_ bytes: [UInt8], _ index: Int, _ end: Int) -> Bool {
+        guard bytes[index] == replacement[0], index + replacement.count <= end else { return false }
+        var offset = 1
+        while offset < replacement.count, bytes[index + offset] == replacement[offset] { offset += 1 }
+        return offset == replacement.count
+    }
+}

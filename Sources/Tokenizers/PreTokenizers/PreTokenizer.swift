@@ -1,0 +1,83 @@
+/// Normalized text cut into the pieces that the model sees one by one.
+///
+/// All pieces lie in one buffer: a text has hundreds of words, and none of them needs an array of its own.
+struct PreTokenizedText {
+    /// Valid UTF-8.
+    var bytes: [UInt8]
+    /// In order, not empty, cut at scalars; what lies between them is dropped.
+    var pieces: [Range<Int>]
+    /// Whether the first piece begins the whole text.
+    var startsText: Bool
+
+    init(_ bytes: [UInt8], startsText: Bool) {
+        self.bytes = bytes
+        pieces = bytes.isEmpty ? [] : [0..<bytes.count]
+        self.startsText = startsText
+    }
+}
+
+/// Cuts normalized text into pieces. Registered in ``preTokenizers``.
+protocol PreTokenizer: Sendable {
+    func split(_ text: inout PreTokenizedText)
+}
+
+/// The pre-tokenizers a tokenizer file may name, by the `type` it gives them.
+let preTokenizers: [String: @Sendable (StageFields) throws -> any PreTokenizer] = [
+    "Sequence": { PreTokenizerSequence(members: try $0.objects("pretokenizers").map(readPreTokenizer)) },
+    "Whitespace": { _ in Whitespace() },
+    "WhitespaceSplit": { _ in WhitespaceSplit() },
+    "Metaspace": { MetaspacePreTokenizer(try Metaspace($0)) },
+]
+
+@Sendable func readPreTokenizer(_ fields: StageFields) throws -> any PreTokenizer {
+    try fields.make("pre-tokenizer", preTokenizers)
+}
+
+/// Applies pre-tokenizers one after the other, each to the pieces of the one before.
+struct PreTokenizerSequence: PreTokenizer {
+    let members: [any PreTokenizer]
+
+    func split(_ text: inout PreTokenizedText) {
+        for member in members { member.split(&text) }
+    }
+}
+
+/// Splits at white space and drops it.
+struct WhitespaceSplit: PreTokenizer {
+    func split(_ text: inout PreTokenizedText) {
+        text.keepRuns { $0.isWhitespace ? nil : 0 }
+    }
+}
+
+/// Keeps runs of word characters and runs of other characters, and drops white space: `\w+|[^\w\s]+`.
+struct Whitespace: PreTokenizer {
+    func split(_ text: inout PreTokenizedText) {
+        text.keepRuns { $0.isWord ? 0 : $0.isWhitespace ? nil : 1 }
+    }
+}
+
+extension PreTokenizedText {
+    /// Cuts every piece into its longest runs of scalars of one class; scalars of class `nil` are dropped.
+    mutating func keepRuns(_ classOf: (Unicode.Scalar) -> UInt8?) {
+        var result: [Range<Int>] = []
+        result.reserveCapacity(pieces.reduce(0) { $0 + $1.count / 5 + 1 })
+        for piece in pieces {
+            var index = piece.lowerBound
+            var start = index
+            var current: UInt8?
+            while index < piece.upperBound {
+                let (scalar, length) = bytes.scalar(at: index)
+                let next = classOf(scalar)
+                if next != current {
+                    if current != nil { result.append(start..<index) }
+                    start = index
+                    current = next
+                }
+                index += length
+            }
+            if current != nil { result.append(start..<index) }
+        }
+        if result.first?.lowerBound != pieces.first?.lowerBound { startsText = false }
+        pieces = result
+    }
+}

@@ -1,0 +1,79 @@
+/// Reading scalars out of UTF-8 bytes that are known to be valid: they come from a `String`.
+
+extension Array where Element == UInt8 {
+    /// The length in bytes of the scalar that begins at `index`.
+    @inline(__always)
+    func scalarLength(at index: Int) -> Int {
+        let lead = self[index]
+        let length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4
+        return Swift.min(length, count - index)
+    }
+
+    /// The scalar that begins at `index`, and its length in bytes.
+    func scalar(at index: Int) -> (scalar: Unicode.Scalar, length: Int) {
+        let length = scalarLength(at: index)
+        var value = UInt32(self[index])
+        if length > 1 {
+            value &= 0x7F >> UInt32(length)
+            for offset in 1..<length { value = value << 6 | UInt32(self[index + offset] & 0x3F) }
+        }
+        return (Unicode.Scalar(value) ?? "\u{FFFD}", length)
+    }
+
+    /// The scalar that ends just before `index`, and its length in bytes; `index` is above 0.
+    func scalar(before index: Int) -> (scalar: Unicode.Scalar, length: Int) {
+        var start = index - 1
+        while start > 0, self[start] & 0xC0 == 0x80 { start -= 1 }
+        return (scalar(at: start).scalar, index - start)
+    }
+
+    mutating func append(_ scalar: Unicode.Scalar) {
+        if scalar.value < 0x80 {
+            append(UInt8(truncatingIfNeeded: scalar.value))
+        } else {
+            append(contentsOf: UTF8.encode(scalar) ?? Unicode.UTF8.encodedReplacementCharacter)
+        }
+    }
+}
+
+extension Unicode.Scalar {
+    /// Unicode's White_Space, spelled out because looking a property up is much slower.
+    @inline(__always)
+    var isWhitespace: Bool {
+        switch value {
+        case 0x20, 0x09...0x0D: true
+        case 0..<0x85: false
+        case 0x85, 0xA0, 0x1680, 0x2000...0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000: true
+        default: false
+        }
+    }
+
+    /// What `\w` matches in a Unicode regular expression (UTS 18, annex C).
+    var isWord: Bool {
+        if value < 0x80 {
+            switch value {
+            case 0x30...0x39, 0x41...0x5A, 0x5F, 0x61...0x7A: return true
+            default: return false
+            }
+        }
+        switch properties.generalCategory {
+        case .nonspacingMark, .spacingMark, .enclosingMark, .decimalNumber, .connectorPunctuation: return true
+        default: return properties.isAlphabetic || properties.isJoinControl
+        }
+    }
+
+    /// Whether the general category is one of the marks.
+    var isMark: Bool {
+        switch properties.generalCategory {
+        case .nonspacingMark, .spacingMark, .enclosingMark: true
+        default: false
+        }
+    }
+}
+
+/// `bytes` as a string, or `nil` if they are not valid UTF-8.
+func validated(_ bytes: some Collection<UInt8>) -> String? {
+    // A repaired string differs from its bytes. Foundation's initialiser would drop a byte order mark.
+    let text = String(decoding: bytes, as: UTF8.self)
+    return text.utf8.elementsEqual(bytes) ? text : nil
+}

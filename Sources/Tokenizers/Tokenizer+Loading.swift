@@ -1,0 +1,116 @@
+import Foundation
+import Support
+
+extension Tokenizer {
+    /// The files a tokenizer may consist of, in Hugging Face's layout.
+    private static let fileNames = [
+        "tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja",
+    ]
+
+    /// Loads a tokenizer from a folder in Hugging Face's layout: `tokenizer.json` or else `spiece.model`,
+    /// with `tokenizer_config.json` and `special_tokens_map.json` where they are present.
+    /// - Throws: ``PEFTError`` naming the file and what is missing, damaged or not supported.
+    public static func load(folder: URL) throws -> Tokenizer {
+        let roles = try SpecialTokens(folder: folder)
+        let json = folder.appendingPathComponent("tokenizer.json")
+        let sentencePiece = folder.appendingPathComponent("spiece.model")
+        if FileManager.default.fileExists(atPath: json.path) {
+            return Tokenizer(try TokenizerFile(json), roles)
+        }
+        if FileManager.default.fileExists(atPath: sentencePiece.path) {
+            return try Tokenizer(try SentencePieceFile(sentencePiece), roles, name: sentencePiece.path)
+        }
+        throw PEFTError(
+            "there is no tokenizer in \(folder.path)", remedy: "it must hold tokenizer.json or spiece.model")
+    }
+
+    /// The tokenizer's files in `folder`, to copy beside a saved model or adapter.
+    public static func files(in folder: URL) -> [URL] {
+        fileNames.map { folder.appendingPathComponent($0) }.filter {
+            FileManager.default.fileExists(atPath: $0.path)
+        }
+    }
+
+    init(_ file: TokenizerFile, _ roles: SpecialTokens) {
+        normalizer = file.normalizer
+        preTokenizer = file.preTokenizer
+        model = file.model
+        postProcessor = file.postProcessor
+        decoder = file.decoder
+        added = file.added
+        unknownTokenID = model.unknownID
+        assign(roles)
+    }
+
+    /// Builds what Python's transformers makes of a T5 `spiece.model`: the same stages as in its
+    /// `tokenizer.json`, and the extra ids after the pieces, the last one first.
+    init(_ file: SentencePieceFile, _ roles: SpecialTokens, name: String) throws {
+        // The same kind of file serves other families, each with ids and special tokens of its own.
+        if let type = roles.tokenizerClass, !["T5Tokenizer", "T5TokenizerFast"].contains(type) {
+            throw PEFTError(
+                "\(name): reading it for a \(type) is not supported", remedy: "save the tokenizer as tokenizer.json")
+        }
+        try file.requireSupported(name)
+        let extraTokens = (0..<(roles.extraIDs ?? 100)).reversed().map { "<extra_id_\($0)>" }
+        var vocabulary = file.pieces.map { (piece: $0.text, score: Double($0.score)) }
+        vocabulary += extraTokens.map { (piece: $0, score: 0) }
+        model = try Unigram(
+            vocabulary: vocabulary, unknownID: file.unknownID, byteFallback: file.byteFallback, file: name)
+
+        var steps: [any Normalizer] = []
+        if !file.characterMap.isEmpty {
+            do { steps.append(try Precompiled(file.characterMap)) } catch {
+                throw PEFTError("\(name): \(error.what)", remedy: "the file may be damaged")
+            }
+        }
+        let metaspace: Metaspace
+        switch (file.removesExtraWhitespaces, file.addsDummyPrefix) {
+        case (true, true):
+            // T5: every word stands for itself.
+            metaspace = Metaspace(prependScheme: .always)
+            preTokenizer = PreTokenizerSequence(members: [WhitespaceSplit(), MetaspacePreTokenizer(metaspace)])
+        case (let removes, let adds):
+            if removes {
+                steps += [Strip(left: true, right: true), ReplaceNormalizer(Replacement(runsOf: " ", with: " "))]
+            }
+            if adds { steps.append(Prepend(" ")) }
+            metaspace = Metaspace(prependScheme: .never, split: false)
+            preTokenizer = MetaspacePreTokenizer(metaspace)
+        }
+        normalizer = steps.isEmpty ? nil : NormalizerSequence(steps)
+        decoder = MetaspaceDecoder(
+            metaspace: Metaspace(prependScheme: file.addsDummyPrefix ? .always : .never))
+
+        func existing(_ id: Int) -> Int? { file.pieces.indices.contains(id) ? id : nil }
+        var eos = existing(file.eosID)
+        if let name = roles.eos, let named = model.id(for: name) { eos = named }
+        let end = eos.map { [TemplateProcessing.Piece.special([$0])] } ?? []
+        postProcessor = TemplateProcessing(single: [.text(0)] + end, pair: [.text(0)] + end + [.text(1)] + end)
+
+        var tokens = file.pieces.compactMap { piece -> AddedToken? in
+            switch piece.type {
+            case .unknown, .control: AddedToken(content: piece.text, special: true)
+            case .userDefined: AddedToken(content: piece.text)
+            case .normal, .unused, .byte: nil
+            }
+        }
+        tokens += extraTokens.map { AddedToken(content: $0, special: true) }
+        added = try AddedVocabulary(tokens, model: model, normalizer: normalizer, file: name)
+
+        padTokenID = existing(file.padID)
+        eosTokenID = eos
+        bosTokenID = existing(file.bosID)
+        unknownTokenID = model.unknownID
+        assign(roles)
+    }
+
+    /// Takes over the roles that the configuration names.
+    private mutating func assign(_ roles: SpecialTokens) {
+        padTokenID = roles.pad.flatMap { id(for: $0) } ?? padTokenID
+        eosTokenID = roles.eos.flatMap { id(for: $0) } ?? eosTokenID
+        bosTokenID = roles.bos.flatMap { id(for: $0) } ?? bosTokenID
+        unknownTokenID = roles.unknown.flatMap { id(for: $0) } ?? unknownTokenID
+        maximumLength = roles.maximumLength
+    }
+}

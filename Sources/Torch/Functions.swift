@@ -1,0 +1,111 @@
+import CTorch
+
+/// A non-linearity.
+public enum Activation: String, Sendable {
+    case relu, gelu
+    /// GELU's tanh approximation, `gelu_new` in Hugging Face's files.
+    case geluTanh
+    case silu
+
+    var raw: CTActivation {
+        switch self {
+        case .relu: CT_RELU
+        case .gelu: CT_GELU
+        case .geluTanh: CT_GELU_TANH
+        case .silu: CT_SILU
+        }
+    }
+
+    /// The activation that Hugging Face's configurations call `name`.
+    public init?(huggingFaceName name: String) {
+        switch name {
+        case "relu": self = .relu
+        case "gelu": self = .gelu
+        case "gelu_new", "gelu_pytorch_tanh", "gelu_fast": self = .geluTanh
+        case "silu", "swish": self = .silu
+        default: return nil
+        }
+    }
+
+    public func callAsFunction(_ x: Tensor) -> Tensor { wrap(ct_activation(raw, x.pointer)) }
+
+    /// f(gate) ⊙ up (Shazeer 2020); keeps only its inputs for the backward pass.
+    public func gated(_ gate: Tensor, _ up: Tensor) -> Tensor {
+        wrap(ct_gated_activation(raw, gate.pointer, up.pointer))
+    }
+}
+
+/// Operations with gradients of their own; shapes are given at each.
+public enum Functions {
+    /// x [..., in] · weightᵀ [out, in] + bias [out].
+    public static func linear(_ x: Tensor, _ weight: Tensor, bias: Tensor? = nil) -> Tensor {
+        wrap(ct_linear(x.pointer, weight.pointer, bias?.pointer))
+    }
+
+    /// Rows `ids` [...] of `weight` [entries, size].
+    public static func embedding(_ weight: Tensor, _ ids: Tensor) -> Tensor {
+        wrap(ct_embedding(weight.pointer, ids.pointer))
+    }
+
+    /// x / sqrt(mean(x²) + ε) · weight over the last axis (Zhang & Sennrich 2019).
+    public static func rmsNorm(_ x: Tensor, weight: Tensor, epsilon: Double) -> Tensor {
+        wrap(ct_rms_norm(x.pointer, weight.pointer, epsilon))
+    }
+
+    public static func layerNorm(_ x: Tensor, weight: Tensor?, bias: Tensor?, epsilon: Double) -> Tensor {
+        wrap(ct_layer_norm(x.pointer, weight?.pointer, bias?.pointer, epsilon))
+    }
+
+    /// Sets elements to zero with `probability` and scales the others by 1 / (1 − probability). The mask is
+    /// a function of `seed` and the position alone, so nothing is kept for the backward pass.
+    public static func dropout(_ x: Tensor, probability: Double, seed: UInt64) -> Tensor {
+        probability > 0 ? wrap(ct_dropout(x.pointer, probability, seed)) : x
+    }
+
+    /// Attention within each row of a packed batch.
+    ///
+    /// - Parameters:
+    ///   - q: [query tokens, heads, size]; `k`, `v`: [key tokens, heads, size].
+    ///   - bias: added to the scaled scores, [heads, longest query row, longest key row], the same for all rows.
+    ///   - queryOffsets: where each row begins in `q`, with the end as a last entry; `keyOffsets` in `k`.
+    ///   - causal: whether a query sees only keys at its own position and before.
+    ///   - dropout: probability that a weight is dropped, with its seed.
+    /// - Returns: [query tokens, heads, size].
+    public static func packedAttention(
+        _ q: Tensor, _ k: Tensor, _ v: Tensor, bias: Tensor?, queryOffsets: [Int], keyOffsets: [Int],
+        causal: Bool, scale: Double, dropout: Double = 0, seed: UInt64 = 0
+    ) -> Tensor {
+        let queries = queryOffsets.map(Int64.init)
+        let keys = keyOffsets.map(Int64.init)
+        let none = Tensor(owning: ct_undefined())
+        return wrap(
+            ct_packed_attention(
+                q.pointer, k.pointer, v.pointer, (bias ?? none).pointer, queries, keys,
+                Int32(queries.count - 1), causal, scale, dropout, seed))
+    }
+
+    /// softmax(scale · q kᵀ + mask) v with q [batch, heads, queries, size], k, v [batch, heads, keys, size] and
+    /// a mask that broadcasts to [batch, heads, queries, keys].
+    public static func attention(_ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor?, scale: Double) -> Tensor {
+        wrap(ct_attention(q.pointer, k.pointer, v.pointer, mask?.pointer, scale))
+    }
+
+    /// y + scale · dropout(x) aᵀ bᵀ, written over `y` [..., out]; x [..., in], a [r, in], b [out, r].
+    public static func lowRankUpdate(
+        _ y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Double, dropout: Double = 0, seed: UInt64 = 0
+    ) -> Tensor {
+        wrap(ct_low_rank_update(y.pointer, x.pointer, a.pointer, b.pointer, scale, dropout, seed))
+    }
+
+    /// Sum over rows of −log softmax(scale · hidden weightᵀ)[target], without the matrix of logits.
+    ///
+    /// - Parameters:
+    ///   - hidden: [rows, size]; `weight`: [vocabulary, size]; `targets`: [rows], int64.
+    ///   - labelSmoothing: share of the target spread over the vocabulary (Szegedy et al. 2016).
+    /// - Returns: a scalar, in nats.
+    public static func linearCrossEntropy(
+        hidden: Tensor, weight: Tensor, targets: Tensor, scale: Double = 1, labelSmoothing: Double = 0
+    ) -> Tensor {
+        wrap(ct_linear_cross_entropy(hidden.pointer, weight.pointer, targets.pointer, scale, labelSmoothing))
+    }
+}

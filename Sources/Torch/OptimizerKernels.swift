@@ -1,0 +1,35 @@
+import CTorch
+
+/// Optimizer arithmetic over lists of tensors, in libtorch's fused kernels.
+public enum OptimizerKernels {
+    /// Scales all gradients so that their joint norm is at most `largest`; 0 leaves them as they are.
+    /// - Returns: the norm before.
+    public static func clipGradients(_ parameters: [Tensor], to largest: Double) -> Double {
+        var norm = 0.0
+        withPointers(parameters) { check(ct_clip_gradients($0, $1, largest, &norm)) }
+        return norm
+    }
+
+    /// One AdamW step (Loshchilov & Hutter 2019, algorithm 2); `step` counts from 1.
+    public static func adamW(
+        _ parameters: [Tensor], firstMoments: [Tensor], secondMoments: [Tensor], step: Int, learningRate: Double,
+        beta1: Double, beta2: Double, weightDecay: Double, epsilon: Double
+    ) {
+        withPointers(parameters) { values, count in
+            withPointers(firstMoments) { first, _ in
+                withPointers(secondMoments) { second, _ in
+                    check(
+                        ct_adamw_step(
+                            values, first, second, count, Int64(step), learningRate, beta1, beta2, weightDecay,
+                            epsilon))
+                }
+            }
+        }
+    }
+
+    private static func withPointers(_ tensors: [Tensor], _ body: (UnsafePointer<OpaquePointer?>?, Int32) -> Void) {
+        let pointers: [OpaquePointer?] = tensors.map(\.pointer)
+        pointers.withUnsafeBufferPointer { body($0.baseAddress, Int32($0.count)) }
+        withExtendedLifetime(tensors) {}
+    }
+}

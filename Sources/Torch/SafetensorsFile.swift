@@ -1,0 +1,185 @@
+import CTorch
+import Foundation
+import Support
+
+/// A safetensors file, read by mapping it: no element is touched before it is used.
+///
+/// Format: 8 bytes little-endian length n, n bytes of JSON (name → dtype, shape, [begin, end) of its bytes
+/// after the header), then the bytes.
+public final class SafetensorsFile {
+    /// What the header says of one tensor.
+    public struct Entry: Sendable {
+        public let dtype: DType
+        public let shape: [Int]
+        let range: Range<Int>
+        public var byteCount: Int { range.count }
+    }
+
+    public let url: URL
+    public let entries: [String: Entry]
+    /// The header's `__metadata__`.
+    public let metadata: [String: String]
+    private let mapping: Mapping
+    private let base: Int
+
+    /// Maps the file and checks its header.
+    /// - Throws: ``PEFTError`` if the file is missing, truncated or damaged: every tensor has to lie within
+    ///   the file and have the size that its shape asks for.
+    public init(_ url: URL) throws {
+        self.url = url
+        let name = url.path
+        mapping = try Mapping(url)
+        let bytes = mapping.bytes
+        guard bytes.count >= 8 else {
+            throw PEFTError("\(name) is truncated: it has \(bytes.count) bytes", remedy: "fetch the file again")
+        }
+        let length = UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
+        guard length >= 2, length <= 100_000_000 else {
+            throw PEFTError("\(name) is not a safetensors file", remedy: "name a .safetensors file")
+        }
+        guard 8 + Int(length) <= bytes.count else {
+            throw PEFTError(
+                "\(name) is truncated: its header needs \(8 + length) bytes, the file has \(bytes.count)",
+                remedy: "fetch the file again")
+        }
+        base = 8 + Int(length)
+        let header = try JSON.parse(Data(bytes[8..<base]), name: "the header of \(name)")
+        guard let fields = header.object else {
+            throw PEFTError("the header of \(name) is not an object", remedy: "fetch the file again")
+        }
+        var entries: [String: Entry] = [:]
+        var metadata: [String: String] = [:]
+        for (key, value) in fields {
+            if key == "__metadata__" {
+                metadata = (value.object ?? [:]).compactMapValues(\.string)
+                continue
+            }
+            entries[key] = try SafetensorsFile.entry(key, value, file: name, available: bytes.count - base)
+        }
+        self.entries = entries
+        self.metadata = metadata
+    }
+
+    private static func entry(_ key: String, _ value: JSON, file: String, available: Int) throws -> Entry {
+        func damaged(_ what: String) -> PEFTError {
+            PEFTError("tensor '\(key)' in \(file) \(what)", remedy: "the file is damaged; fetch it again")
+        }
+        guard let name = value["dtype"]?.string, let shape = value["shape"]?.array?.map(\.int),
+            let offsets = value["data_offsets"]?.array?.compactMap(\.int), offsets.count == 2
+        else { throw damaged("has no dtype, shape or offsets") }
+        guard let dtype = DType(safetensors: name) else {
+            throw PEFTError(
+                "tensor '\(key)' in \(file) has the type \(name), which is not supported",
+                remedy: "store it as F32, F16 or BF16")
+        }
+        var count = 1
+        for size in shape {
+            guard let size, size >= 0, case let (product, overflow) = count.multipliedReportingOverflow(by: size),
+                !overflow
+            else { throw damaged("has an impossible shape") }
+            count = product
+        }
+        let (needed, overflow) = count.multipliedReportingOverflow(by: dtype.size)
+        guard offsets[0] >= 0, offsets[1] >= offsets[0], !overflow, offsets[1] - offsets[0] == needed else {
+            throw damaged("has offsets that don't fit its shape")
+        }
+        guard offsets[1] <= available else {
+            throw PEFTError(
+                "\(file) is truncated: tensor '\(key)' ends at byte \(offsets[1]) of the data, \(available) are there",
+                remedy: "fetch the file again")
+        }
+        return Entry(dtype: dtype, shape: shape.compactMap { $0 }, range: offsets[0]..<offsets[1])
+    }
+
+    /// The tensor over the mapped bytes, without a copy. Writing to it changes this process's view alone,
+    /// never the file.
+    public func tensor(_ name: String) throws -> Tensor {
+        guard let entry = entries[name] else {
+            let hint = nearestName(to: name, in: entries.keys).map { "did you mean '\($0)'?" }
+            throw PEFTError("\(url.path) has no tensor '\(name)'", remedy: hint)
+        }
+        guard entry.byteCount > 0 else { return Tensor.empty(entry.shape, dtype: entry.dtype) }
+        let start = mapping.start + base + entry.range.lowerBound
+        let keeper = Unmanaged.passRetained(mapping)
+        return withShape(entry.shape) {
+            wrap(
+                ct_from_memory(
+                    start, $0, $1, entry.dtype.raw,
+                    { context in
+                        guard let context else { return }
+                        Unmanaged<Mapping>.fromOpaque(context).release()
+                    }, keeper.toOpaque()))
+        }
+    }
+
+    /// Writes tensors to a file that appears whole or not at all.
+    /// - Throws: ``PEFTError`` if the disk is full or the folder can't be written to; nothing is left behind.
+    public static func write(_ tensors: [String: Tensor], metadata: [String: String] = [:], to url: URL) throws {
+        // Larger types first, then by name, as the reference writer does, so that all data stay aligned.
+        let names = tensors.keys.sorted { a, b in
+            let sizes = (tensors[a]?.dtype.size ?? 0, tensors[b]?.dtype.size ?? 0)
+            return sizes.0 == sizes.1 ? a < b : sizes.0 > sizes.1
+        }
+        var header: [String: JSON] = [:]
+        if !metadata.isEmpty { header["__metadata__"] = .object(metadata.mapValues(JSON.string)) }
+        var offset = 0
+        for name in names {
+            guard let tensor = tensors[name] else { continue }
+            header[name] = [
+                "dtype": .string(tensor.dtype.safetensorsName), "shape": .array(tensor.shape.map(JSON.integer)),
+                "data_offsets": [.integer(offset), .integer(offset + tensor.byteCount)],
+            ]
+            offset += tensor.byteCount
+        }
+        var text = Data(JSON.object(header).text(indent: nil).utf8)
+        text.append(Data(repeating: 0x20, count: (8 - text.count % 8) % 8))
+        try AtomicFile.write(to: url) { descriptor in
+            var prefix = withUnsafeBytes(of: UInt64(text.count).littleEndian) { Data($0) }
+            prefix.append(text)
+            try prefix.withUnsafeBytes { try AtomicFile.writeAll($0, to: descriptor, name: url.path) }
+            for name in names {
+                try tensors[name]?.withBytes { try AtomicFile.writeAll($0, to: descriptor, name: url.path) }
+            }
+        }
+    }
+}
+
+extension DType {
+    private static let names: [(String, DType)] = [
+        ("F64", .float64), ("F32", .float32), ("F16", .float16), ("BF16", .bfloat16), ("I64", .int64),
+        ("I32", .int32), ("I16", .int16), ("I8", .int8), ("U8", .uint8), ("BOOL", .bool),
+    ]
+    public init?(safetensors name: String) {
+        guard let match = DType.names.first(where: { $0.0 == name }) else { return nil }
+        self = match.1
+    }
+    public var safetensorsName: String { DType.names.first { $0.1 == self }?.0 ?? "U8" }
+}
+
+/// A private mapping of a whole file, unmapped when the last tensor over it is gone.
+private final class Mapping: @unchecked Sendable {
+    let start: UnsafeMutableRawPointer
+    let count: Int
+    var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: start, count: count) }
+
+    init(_ url: URL) throws {
+        let descriptor = open(url.path, O_RDONLY)
+        guard descriptor >= 0 else {
+            throw PEFTError("can't read \(url.path)", remedy: "check that the file exists and is readable")
+        }
+        defer { close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0, status.st_size > 0 else {
+            throw PEFTError("\(url.path) is empty", remedy: "fetch the file again")
+        }
+        // Private and writable: training may update weights in place, page by page, and the file stays.
+        let address = mmap(nil, Int(status.st_size), PROT_READ | PROT_WRITE, MAP_PRIVATE, descriptor, 0)
+        guard let address, address != MAP_FAILED else {
+            throw PEFTError("can't map \(url.path): \(String(cString: strerror(errno)))")
+        }
+        start = address
+        count = Int(status.st_size)
+    }
+
+    deinit { munmap(start, count) }
+}

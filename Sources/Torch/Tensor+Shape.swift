@@ -1,0 +1,48 @@
+import CTorch
+
+extension Tensor {
+    /// One size may be −1 and is inferred. Shares elements where the layout allows.
+    public func reshaped(_ shape: [Int]) -> Tensor { withShape(shape) { wrap(ct_reshape(pointer, $0, $1)) } }
+    public func reshaped(_ shape: Int...) -> Tensor { reshaped(shape) }
+    public func permuted(_ axes: Int...) -> Tensor { withShape(axes) { wrap(ct_permute(pointer, $0, $1)) } }
+    public func transposed(_ a: Int = -2, _ b: Int = -1) -> Tensor {
+        wrap(ct_transpose(pointer, Int32(a), Int32(b)))
+    }
+    public var T: Tensor { transposed() }
+    /// The part `range` of `axis`, sharing elements.
+    public func narrowed(axis: Int, _ range: Range<Int>) -> Tensor {
+        wrap(ct_narrow(pointer, Int32(axis), Int64(range.lowerBound), Int64(range.count)))
+    }
+    /// Element `index` of the first axis, sharing elements.
+    public subscript(_ index: Int) -> Tensor {
+        narrowed(axis: 0, index..<(index + 1)).reshaped(Array(shape.dropFirst()))
+    }
+    /// Repeats axes of size 1 without copying.
+    public func expanded(_ shape: [Int]) -> Tensor { withShape(shape) { wrap(ct_expand(pointer, $0, $1)) } }
+    public func unsqueezed(_ axis: Int) -> Tensor {
+        var shape = shape
+        shape.insert(1, at: axis < 0 ? axis + shape.count + 1 : axis)
+        return reshaped(shape)
+    }
+
+    public static func concatenated(_ tensors: [Tensor], axis: Int = 0) -> Tensor {
+        let pointers: [OpaquePointer?] = tensors.map(\.pointer)
+        return pointers.withUnsafeBufferPointer { list in
+            wrap(ct_cat(list.baseAddress, Int32(list.count), Int32(axis)))
+        }
+    }
+
+    /// The rows (or other slices along `axis`) with the given int64 indices.
+    public func selecting(axis: Int = 0, _ indices: Tensor) -> Tensor {
+        wrap(ct_index_select(pointer, Int32(axis), indices.pointer))
+    }
+    /// out[i][j] = self[i][indices[i][j]] for the last axis, and so on for others.
+    public func gathering(axis: Int, _ indices: Tensor) -> Tensor {
+        wrap(ct_gather(pointer, Int32(axis), indices.pointer))
+    }
+    /// self where `condition` holds, else `other`.
+    public func selecting(where condition: Tensor, else other: Tensor) -> Tensor {
+        wrap(ct_where(condition.pointer, pointer, other.pointer))
+    }
+    public func flipped(axis: Int) -> Tensor { wrap(ct_flip(pointer, Int32(axis))) }
+}

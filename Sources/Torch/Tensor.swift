@@ -1,0 +1,169 @@
+import CTorch
+import Support
+
+/// An array of numbers with a shape, a type and a device, and a place in the graph of gradients.
+///
+/// A tensor is a reference: copies of the value share elements, as in PyTorch. It isn't `Sendable`;
+/// training and generation each run on one thread.
+public final class Tensor {
+    let pointer: OpaquePointer
+
+    init(owning pointer: OpaquePointer) { self.pointer = pointer }
+    deinit { ct_release(pointer) }
+
+    // MARK: Making
+
+    /// A tensor of the given elements, row-major.
+    public convenience init<Element: TensorElement>(_ elements: [Element], shape: [Int]? = nil, device: Device = .cpu) {
+        let shape = shape ?? [elements.count]
+        if shape.reduce(1, *) != elements.count {
+            FailureLog.record("\(elements.count) elements don't fill the shape \(shape)")
+            self.init(owning: ct_undefined())
+            return
+        }
+        let made = elements.withUnsafeBytes { bytes in
+            withShape(shape) { ct_from_bytes(bytes.baseAddress, $0, $1, Element.dtype.raw) }
+        }
+        if device == .cpu || made == nil {
+            if made == nil { FailureLog.record(String(cString: ct_last_error())) }
+            self.init(owning: made ?? ct_undefined())
+        } else {
+            let moved = ct_to(made, Element.dtype.raw, device.raw, device.index)
+            ct_release(made)
+            if moved == nil { FailureLog.record(String(cString: ct_last_error())) }
+            self.init(owning: moved ?? ct_undefined())
+        }
+    }
+
+    /// Elements that are not set yet.
+    public static func empty(_ shape: [Int], dtype: DType = .float32, device: Device = .cpu) -> Tensor {
+        withShape(shape) { wrap(ct_empty($0, $1, dtype.raw, device.raw, device.index)) }
+    }
+
+    public static func full(_ shape: [Int], _ value: Double, dtype: DType = .float32, device: Device = .cpu) -> Tensor {
+        withShape(shape) { wrap(ct_full($0, $1, value, dtype.raw, device.raw, device.index)) }
+    }
+
+    public static func zeros(_ shape: [Int], dtype: DType = .float32, device: Device = .cpu) -> Tensor {
+        full(shape, 0, dtype: dtype, device: device)
+    }
+
+    public static func ones(_ shape: [Int], dtype: DType = .float32, device: Device = .cpu) -> Tensor {
+        full(shape, 1, dtype: dtype, device: device)
+    }
+
+    public static func zeros(like other: Tensor) -> Tensor {
+        zeros(other.shape, dtype: other.dtype, device: other.device)
+    }
+
+    /// start, start + 1, …, end − 1 as int64.
+    public static func arange(_ start: Int = 0, _ end: Int, device: Device = .cpu) -> Tensor {
+        wrap(ct_arange(Int64(start), Int64(end), CT_INT64, device.raw, device.index))
+    }
+
+    // MARK: Properties
+
+    public var rank: Int { Int(ct_rank(pointer)) }
+    public var shape: [Int] { (0..<ct_rank(pointer)).map { Int(ct_dim(pointer, $0)) } }
+    /// The size of one axis; negative axes count from the last. 0 for an axis that doesn't exist.
+    public func dim(_ axis: Int) -> Int { Int(ct_dim(pointer, Int32(axis))) }
+    /// Number of elements.
+    public var count: Int { Int(ct_count(pointer)) }
+    public var byteCount: Int { count * dtype.size }
+    public var dtype: DType { DType(raw: ct_dtype(pointer)) ?? .float32 }
+    public var device: Device { Device(raw: ct_device(pointer), index: ct_device_index(pointer)) }
+    public var isContiguous: Bool { ct_is_contiguous(pointer) }
+
+    // MARK: Reading
+
+    /// The only element.
+    public func item() -> Double {
+        var ok = false
+        let value = ct_item(pointer, &ok)
+        check(ok ? 0 : 1)
+        return value
+    }
+
+    /// All elements, row-major, converted to `Element`.
+    public func array<Element: TensorElement>(_: Element.Type = Element.self) -> [Element] {
+        let host = wrap(ct_contiguous(detached().to(Element.dtype).to(.cpu).pointer))
+        guard let data = ct_data(host.pointer) else { return [] }
+        return Array(UnsafeBufferPointer(start: data.assumingMemoryBound(to: Element.self), count: host.count))
+    }
+
+    /// Calls `body` with the bytes of the elements, which lie row-major on the CPU.
+    public func withBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
+        let host = wrap(ct_contiguous(detached().to(.cpu).pointer))
+        return try body(UnsafeRawBufferPointer(start: ct_data(host.pointer), count: host.byteCount))
+    }
+
+    /// Whether both have the same type, shape and bits.
+    public func isIdentical(to other: Tensor) -> Bool { ct_same_bits(pointer, other.pointer) }
+
+    // MARK: Converting and copying
+
+    public func to(_ dtype: DType) -> Tensor {
+        if dtype == self.dtype { return self }
+        return wrap(ct_to(pointer, dtype.raw, device.raw, device.index))
+    }
+
+    public func to(_ device: Device) -> Tensor {
+        if device == self.device { return self }
+        return wrap(ct_to(pointer, dtype.raw, device.raw, device.index))
+    }
+
+    public func contiguous() -> Tensor { wrap(ct_contiguous(pointer)) }
+    public func clone() -> Tensor { wrap(ct_clone(pointer)) }
+
+    /// Overwrites the elements with those of `source`, which has the same shape; not recorded for gradients.
+    public func copy(from source: Tensor) { check(ct_copy_into(pointer, source.pointer)) }
+
+    // MARK: Gradients
+
+    public var requiresGrad: Bool {
+        get { ct_requires_grad(pointer) }
+        set { check(ct_set_requires_grad(pointer, newValue)) }
+    }
+
+    /// The gradient of a leaf after ``backward()``.
+    public var grad: Tensor? {
+        get { ct_grad(pointer).map(Tensor.init(owning:)) }
+        set { check(ct_set_grad(pointer, newValue?.pointer)) }
+    }
+
+    /// The same elements, outside the graph of gradients.
+    public func detached() -> Tensor { wrap(ct_detach(pointer)) }
+
+    /// Adds the gradient of this scalar to every leaf it depends on.
+    public func backward() { check(ct_backward(pointer)) }
+}
+
+/// A Swift number that a tensor can hold.
+public protocol TensorElement { static var dtype: DType { get } }
+extension Float: TensorElement { public static var dtype: DType { .float32 } }
+extension Double: TensorElement { public static var dtype: DType { .float64 } }
+extension Int: TensorElement { public static var dtype: DType { .int64 } }
+extension Int64: TensorElement { public static var dtype: DType { .int64 } }
+extension Int32: TensorElement { public static var dtype: DType { .int32 } }
+extension UInt8: TensorElement { public static var dtype: DType { .uint8 } }
+extension Bool: TensorElement { public static var dtype: DType { .bool } }
+
+func withShape<Result>(_ shape: [Int], _ body: (UnsafePointer<Int64>?, Int32) -> Result) -> Result {
+    shape.map(Int64.init).withUnsafeBufferPointer { body($0.baseAddress, Int32($0.count)) }
+}
+
+/// Runs `body` without recording gradients. Gradient mode belongs to the thread, hence the synchronous closure.
+public func withoutGradients<Result>(_ body: () throws -> Result) rethrows -> Result {
+    try withGradients(false, body)
+}
+
+/// Runs `body` with gradients recorded or not.
+public func withGradients<Result>(_ enabled: Bool, _ body: () throws -> Result) rethrows -> Result {
+    let mode = ct_grad_mode_enter(enabled)
+    defer { ct_grad_mode_leave(mode) }
+    return try body()
+}
+
+extension Tensor: CustomStringConvertible {
+    public var description: String { "Tensor(\(shape), \(dtype.rawValue), \(device))" }
+}

@@ -1,0 +1,33 @@
+import Torch
+
+/// Keys and values of the tokens so far, in buffers of their final size: a step writes one column and copies
+/// nothing else.
+public final class KeyValueCache {
+    private var keys: Tensor
+    private var values: Tensor
+    /// Tokens held.
+    public private(set) var length = 0
+    public var capacity: Int { keys.dim(2) }
+
+    /// Buffers [batch, heads, capacity, size].
+    public init(batch: Int, heads: Int, capacity: Int, size: Int, dtype: DType, device: Device) {
+        keys = .empty([batch, heads, capacity, size], dtype: dtype, device: device)
+        values = .empty([batch, heads, capacity, size], dtype: dtype, device: device)
+    }
+
+    /// Adds keys and values [batch, heads, tokens, size].
+    /// - Returns: all that are held, [batch, heads, length, size], without a copy.
+    public func append(_ newKeys: Tensor, _ newValues: Tensor) -> (keys: Tensor, values: Tensor) {
+        let end = length + newKeys.dim(2)
+        keys.narrowed(axis: 2, length..<end).copy(from: newKeys)
+        values.narrowed(axis: 2, length..<end).copy(from: newValues)
+        length = end
+        return (keys.narrowed(axis: 2, 0..<end), values.narrowed(axis: 2, 0..<end))
+    }
+
+    /// Keeps the given rows of the batch, in that order; a row may be kept more than once.
+    public func select(rows: Tensor) {
+        keys = keys.selecting(axis: 0, rows)
+        values = values.selecting(axis: 0, rows)
+    }
+}

@@ -1,0 +1,43 @@
+import Torch
+
+/// A table of vectors, [entries, size].
+public final class Embedding: Module {
+    @ParameterInfo public var weight: Tensor
+
+    public init(_ entries: Int, _ size: Int, device: Device = .meta) {
+        _weight = ParameterInfo(wrappedValue: .empty([entries, size], device: device))
+    }
+
+    /// ids [...] (int64) → [..., size]
+    public func callAsFunction(_ ids: Tensor) -> Tensor { Functions.embedding(weight, ids) }
+}
+
+/// Root-mean-square normalisation with a learned scale (Zhang & Sennrich 2019); T5's layer norm.
+public final class RMSNorm: Module {
+    @ParameterInfo public var weight: Tensor
+    public let epsilon: Double
+
+    public init(_ size: Int, epsilon: Double, device: Device = .meta) {
+        _weight = ParameterInfo(wrappedValue: .empty([size], device: device))
+        self.epsilon = epsilon
+    }
+
+    public func callAsFunction(_ x: Tensor) -> Tensor { Functions.rmsNorm(x, weight: weight, epsilon: epsilon) }
+}
+
+/// Layer normalisation with learned scale and shift (Ba et al. 2016).
+public final class LayerNorm: Module {
+    @ParameterInfo public var weight: Tensor
+    @ParameterInfo public var bias: Tensor
+    public let epsilon: Double
+
+    public init(_ size: Int, epsilon: Double, device: Device = .meta) {
+        _weight = ParameterInfo(wrappedValue: .empty([size], device: device))
+        _bias = ParameterInfo(wrappedValue: .empty([size], device: device))
+        self.epsilon = epsilon
+    }
+
+    public func callAsFunction(_ x: Tensor) -> Tensor {
+        Functions.layerNorm(x, weight: weight, bias: bias, epsilon: epsilon)
+    }
+}

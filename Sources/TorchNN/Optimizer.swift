@@ -1,0 +1,82 @@
+import Support
+import Torch
+
+/// Changes parameters by their gradients.
+public protocol Optimizer: AnyObject {
+    var parameters: [Parameter] { get }
+    /// Steps taken.
+    var step: Int { get }
+    /// One step with the given learning rate; gradients stay as they are.
+    func update(learningRate: Double)
+    /// What the next step depends on, by name; parameters are named by their index.
+    func state() -> [String: Tensor]
+    /// Takes over what ``state()`` returned, bit for bit.
+    /// - Throws: ``PEFTError`` if a tensor is missing or has another shape.
+    func restore(_ state: [String: Tensor], step: Int) throws
+}
+
+extension Optimizer {
+    /// Drops all gradients.
+    public func clearGradients() {
+        for parameter in parameters { parameter.tensor.grad = nil }
+    }
+
+    func restored(_ name: String, like tensor: Tensor, from state: [String: Tensor]) throws -> Tensor {
+        guard let value = state[name] else {
+            throw PEFTError("the checkpoint has no optimizer state '\(name)'", remedy: "it was made with other settings")
+        }
+        guard value.shape == tensor.shape else {
+            throw PEFTError(
+                "optimizer state '\(name)' has the shape \(value.shape), needed is \(tensor.shape)",
+                remedy: "the checkpoint was made with other settings")
+        }
+        let copy = Tensor.empty(tensor.shape, dtype: tensor.dtype, device: tensor.device)
+        copy.copy(from: value)
+        return copy
+    }
+}
+
+/// Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
+public final class AdamW: Optimizer {
+    public let parameters: [Parameter]
+    public private(set) var step = 0
+    private let beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double
+    private var first: [Tensor]
+    private var second: [Tensor]
+
+    /// - Parameter weightDecay: per step, as a share of the learning rate.
+    public init(
+        _ parameters: [Parameter], beta1: Double = 0.9, beta2: Double = 0.999, epsilon: Double = 1e-8,
+        weightDecay: Double = 0.01
+    ) {
+        self.parameters = parameters
+        (self.beta1, self.beta2, self.epsilon, self.weightDecay) = (beta1, beta2, epsilon, weightDecay)
+        first = parameters.map { .zeros(like: $0.tensor) }
+        second = parameters.map { .zeros(like: $0.tensor) }
+    }
+
+    public func update(learningRate: Double) {
+        step += 1
+        // A parameter that the step didn't reach has no gradient and stays as it is, as in PyTorch.
+        let reached = parameters.indices.filter { parameters[$0].tensor.grad != nil }
+        OptimizerKernels.adamW(
+            reached.map { parameters[$0].tensor }, firstMoments: reached.map { first[$0] },
+            secondMoments: reached.map { second[$0] }, step: step, learningRate: learningRate, beta1: beta1,
+            beta2: beta2, weightDecay: weightDecay, epsilon: epsilon)
+    }
+
+    public func state() -> [String: Tensor] {
+        var state: [String: Tensor] = [:]
+        for index in parameters.indices {
+            state["first.\(index)"] = first[index]
+            state["second.\(index)"] = second[index]
+        }
+        return state
+    }
+
+    public func restore(_ state: [String: Tensor], step: Int) throws {
+        let newFirst = try parameters.indices.map { try restored("first.\($0)", like: first[$0], from: state) }
+        let newSecond = try parameters.indices.map { try restored("second.\($0)", like: second[$0], from: state) }
+        (first, second, self.step) = (newFirst, newSecond, step)
+    }
+}

@@ -1,0 +1,37 @@
+import Torch
+
+/// Rows of tokens laid end to end: no padding is stored and none is computed.
+public struct PackedSequences {
+    /// Token ids of all rows, int64 [tokens].
+    public let ids: Tensor
+    /// Where each row begins, and the end: rows + 1 entries.
+    public let offsets: [Int]
+
+    public init(_ rows: [[Int]], device: Device = .cpu) {
+        var offsets = [0]
+        for row in rows { offsets.append((offsets.last ?? 0) + row.count) }
+        self.offsets = offsets
+        ids = Tensor(rows.flatMap { $0 }, device: device)
+    }
+
+    public var rows: Int { offsets.count - 1 }
+    public var tokens: Int { offsets.last ?? 0 }
+    public var lengths: [Int] { zip(offsets.dropFirst(), offsets).map { $0 - $1 } }
+    public var longest: Int { lengths.max() ?? 0 }
+}
+
+extension Tensor {
+    /// Packed [tokens, ...] as padded [rows, longest, ...], filled with zeros after each row's end.
+    public func padded(_ offsets: [Int]) -> Tensor {
+        let lengths = zip(offsets.dropFirst(), offsets).map { $0 - $1 }
+        let longest = lengths.max() ?? 0
+        let rest = Array(shape.dropFirst())
+        let rows = lengths.indices.map { row -> Tensor in
+            let part = narrowed(axis: 0, offsets[row]..<offsets[row + 1])
+            guard lengths[row] < longest else { return part.unsqueezed(0) }
+            let padding = Tensor.zeros([longest - lengths[row]] + rest, dtype: dtype, device: device)
+            return Tensor.concatenated([part, padding]).unsqueezed(0)
+        }
+        return Tensor.concatenated(rows)
+    }
+}

@@ -1,0 +1,101 @@
+import Foundation
+import Support
+import SwiftCSV
+
+extension DataSet {
+    /// Reads a table with a header; every value is a string.
+    ///
+    /// Fields follow RFC 4180, apart from spaces before an unquoted field, which are dropped. The whole file
+    /// is parsed even under a limit: the parser can't stop, and an unclosed quote shows only at the end.
+    /// - Parameter delimiter: `nil` takes what the header is separated by.
+    static func readTable(_ url: URL, delimiter: CSVDelimiter?, limit: Int?) throws -> [Row] {
+        let file = url.relativePath
+        // An unclosed quote swallows the rest of the file, and the parser takes that for a field. Then this
+        // last row goes missing.
+        let sentinel = "\u{1}end\u{1}"
+        let text = String(decoding: try contents(url), as: UTF8.self) + "\n\(sentinel)\n"
+        let delimiter = delimiter ?? CSVDelimiter.guessed(string: text)
+
+        var header: [String]?
+        var rows: [Row] = []
+        var problem: PEFTError?
+        var line = 1
+        var rowStart = 1
+        var isComplete = false
+
+        func take(_ cells: [String]) {
+            rowStart = line
+            line += 1 + cells.reduce(0) { $0 + newlines(in: $1) }
+            isComplete = cells == [sentinel]
+            let isBlank = cells.count == 1 && cells[0].allSatisfy(\.isWhitespace)
+            guard problem == nil, !isBlank, !isComplete else { return }
+            guard let names = header else {
+                header = cells.map { $0.trimmingCharacters(in: .whitespaces) }
+                problem = headerProblem(header ?? [], file: file)
+                return
+            }
+            guard cells.count == names.count else {
+                problem = PEFTError(
+                    "\(file) line \(rowStart) has \(columns(cells.count)) where the header has \(names.count)",
+                    remedy: "put a field with a delimiter or a line break in double quotes")
+                return
+            }
+            guard rows.count < limit ?? .max else { return }
+            let fields = zip(names, cells).map { ($0, JSON.string($1)) }
+            rows.append(
+                Row(
+                    Dictionary(fields, uniquingKeysWith: { first, _ in first }),
+                    location: Row.Location(file: file, number: rowStart)))
+        }
+
+        do {
+            let table = try CSV<Unparsed>(string: text, delimiter: delimiter, loadColumns: false)
+            try table.enumerateAsArray(startAt: 0, rowLimit: nil, take)
+        } catch {
+            throw problem
+                ?? PEFTError(
+                    "\(file) line \(line) has a stray double quote in a field",
+                    remedy: "put the field in double quotes and write each quote inside twice")
+        }
+        if let problem { throw problem }
+        guard isComplete else {
+            throw PEFTError(
+                "\(file) line \(rowStart) opens a double quote that is never closed",
+                remedy: "close it, or write a quote inside a quoted field twice")
+        }
+        if header != nil, rows.isEmpty {
+            throw PEFTError("\(file) has a header but no rows", remedy: "a data file needs at least one row")
+        }
+        return rows
+    }
+
+    private static func headerProblem(_ names: [String], file: String) -> PEFTError? {
+        var seen: Set<String> = []
+        for name in names where !seen.insert(name).inserted {
+            return PEFTError(
+                "\(file) has more than one column named '\(name)'", remedy: "rename one of them in the header")
+        }
+        return nil
+    }
+
+    private static func columns(_ count: Int) -> String { count == 1 ? "1 column" : "\(count) columns" }
+
+    /// Line ends as an editor counts them: LF, CRLF, CR.
+    private static func newlines(in text: String) -> Int {
+        var count = 0
+        var previous: UInt8 = 0
+        for byte in text.utf8 {
+            if byte == 0x0D || (byte == 0x0A && previous != 0x0D) { count += 1 }
+            previous = byte
+        }
+        return count
+    }
+
+    /// Keeps SwiftCSV from holding all rows itself; they are enumerated instead.
+    private struct Unparsed: CSVView {
+        var rows: [[String]] { [] }
+        var columns: [String]? { nil }
+        init(header: [String], text: String, delimiter: CSVDelimiter, loadColumns: Bool, rowLimit: Int?) {}
+        func serialize(header: [String], delimiter: CSVDelimiter) -> String { "" }
+    }
+}

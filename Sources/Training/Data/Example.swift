@@ -1,0 +1,28 @@
+import Support
+
+/// What a model is trained on: it reads the prompt and learns to continue with the target.
+public struct Example: Sendable, Hashable {
+    public var prompt: String
+    public var target: String
+    /// The row it was rendered from.
+    public var row: Row.Location
+
+    public init(prompt: String, target: String, row: Row.Location) {
+        (self.prompt, self.target, self.row) = (prompt, target, row)
+    }
+}
+
+/// Renders one example per row, in order.
+/// - Throws: ``PEFTError`` as ``Template/render(_:)`` does, and for a target with nothing but whitespace:
+///   no loss could come from it.
+public func examples(from rows: [Row], prompt: Template, target: Template) throws -> [Example] {
+    try rows.map { row in
+        let example = Example(prompt: try prompt.render(row), target: try target.render(row), row: row.location)
+        guard !example.target.allSatisfy(\.isWhitespace) else {
+            throw PEFTError(
+                "the target \(target.text.debugDescription) is empty for \(row.location)",
+                remedy: "fill the row's fields or drop it")
+        }
+        return example
+    }
+}

@@ -1,0 +1,116 @@
+import Foundation
+import Support
+
+/// Reads a file line by line, holding one chunk and the line that it cuts.
+///
+/// Lines end in LF or CRLF; a byte order mark at the start is dropped.
+struct LineReader {
+    let file: String
+    private let handle: FileHandle
+    private let chunkSize: Int
+    private var buffer: [UInt8] = []
+    /// Where the next line starts in `buffer`.
+    private var start = 0
+    private var atEnd = false
+    private var lineNumber = 0
+
+    /// - Parameter chunkSize: bytes per read.
+    /// - Throws: ``PEFTError`` where the file is missing, unreadable or a folder.
+    init(_ url: URL, chunkSize: Int = 1 << 18) throws {
+        file = url.relativePath
+        self.chunkSize = max(1, chunkSize)
+        handle = try LineReader.open(url)
+    }
+
+    static func open(_ url: URL) throws -> FileHandle {
+        var isFolder = ObjCBool(false)
+        guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) else {
+            throw PEFTError("\(url.relativePath) doesn't exist", remedy: "check the path")
+        }
+        guard !isFolder.boolValue else {
+            throw PEFTError("\(url.relativePath) is a folder", remedy: "name a data file inside it")
+        }
+        do { return try FileHandle(forReadingFrom: url) } catch {
+            throw PEFTError("can't read \(url.relativePath)", remedy: "check its permissions")
+        }
+    }
+
+    /// The next line without its end, and its number from 1; `nil` at the end of the file.
+    /// - Throws: ``PEFTError`` where the line is not UTF-8 or the file can't be read on.
+    mutating func next() throws -> (number: Int, text: ArraySlice<UInt8>)? {
+        var scanned = start
+        while true {
+            if let end = LineReader.newline(in: buffer, from: scanned) {
+                defer { start = end + 1 }
+                return try line(buffer[start..<end])
+            }
+            if atEnd {
+                guard start < buffer.count else { return nil }
+                defer { start = buffer.count }
+                return try line(buffer[start...])
+            }
+            buffer.removeFirst(start)
+            start = 0
+            scanned = buffer.count
+            try fill()
+        }
+    }
+
+    private mutating func fill() throws {
+        let isFirst = lineNumber == 0 && buffer.isEmpty
+        do {
+            let chunk = try handle.read(upToCount: chunkSize) ?? Data()
+            atEnd = chunk.isEmpty
+            buffer.append(contentsOf: chunk)
+            // A mark that a tiny chunk would cut is completed before anyone looks at it.
+            while isFirst, !atEnd, buffer.count < byteOrderMark.count {
+                let more = try handle.read(upToCount: chunkSize) ?? Data()
+                atEnd = more.isEmpty
+                buffer.append(contentsOf: more)
+            }
+        } catch {
+            throw PEFTError("can't read \(file) after line \(lineNumber)", remedy: "check the disk it lies on")
+        }
+        if isFirst, buffer.starts(with: byteOrderMark) { buffer.removeFirst(byteOrderMark.count) }
+    }
+
+    private mutating func line(_ bytes: ArraySlice<UInt8>) throws -> (number: Int, text: ArraySlice<UInt8>) {
+        lineNumber += 1
+        let text = bytes.last == UInt8(ascii: "\r") ? bytes.dropLast() : bytes
+        guard text.isValidUTF8 else {
+            throw PEFTError("\(file) line \(lineNumber) is not UTF-8 text", remedy: "save the file as UTF-8")
+        }
+        return (lineNumber, text)
+    }
+
+    private static func newline(in bytes: [UInt8], from start: Int) -> Int? {
+        bytes.withUnsafeBytes { buffer in
+            guard let base = buffer.baseAddress, start < buffer.count,
+                let found = memchr(base + start, 0x0A, buffer.count - start)
+            else { return nil }
+            return UnsafeRawPointer(found) - base
+        }
+    }
+}
+
+let byteOrderMark: [UInt8] = [0xEF, 0xBB, 0xBF]
+
+extension ArraySlice<UInt8> {
+    var isValidUTF8: Bool {
+        // Most lines are ASCII, which needs no decoding.
+        withUnsafeBufferPointer { bytes in
+            if bytes.allSatisfy({ $0 < 0x80 }) { return true }
+            var decoder = UTF8()
+            var iterator = bytes.makeIterator()
+            while true {
+                switch decoder.decode(&iterator) {
+                case .scalarValue: continue
+                case .emptyInput: return true
+                case .error: return false
+                }
+            }
+        }
+    }
+
+    var isBlank: Bool { allSatisfy { $0 == 0x20 || (0x09...0x0D).contains($0) } }
+}

@@ -1,0 +1,142 @@
+import Support
+
+/// Text with placeholders that a row's fields fill, such as `"Summarize.\n\n{dialogue}\n\nSummary: "`.
+///
+/// - `{field}` takes the field's value; `{a.b}` takes `b` of the object in `a`, unless a field is itself
+///   named `a.b`.
+/// - `{{` and `}}` stand for single braces.
+/// - Nothing else is interpreted: a backslash is a backslash.
+///
+/// A string goes in as it is, a number or a truth value as JSON writes it, an array of strings joined by
+/// newlines.
+public struct Template: Sendable, Hashable, CustomStringConvertible {
+    /// The template as it was written.
+    public let text: String
+    /// The placeholders' names in order of their first use.
+    public let fields: [String]
+    private let parts: [Part]
+
+    private enum Part: Sendable, Hashable {
+        case literal(String)
+        case field(String)
+    }
+
+    public var description: String { text }
+
+    /// - Throws: ``PEFTError`` with the position (in characters, from 1) of an unbalanced brace or an empty
+    ///   placeholder.
+    public init(_ text: String) throws {
+        func failure(_ problem: String, at index: String.Index) -> PEFTError {
+            let position = text.distance(from: text.startIndex, to: index) + 1
+            return PEFTError(
+                "\(problem) at position \(position) of the template",
+                remedy: "write {field} for a field's value, {{ and }} for braces")
+        }
+        var parts: [Part] = []
+        var fields: [String] = []
+        var literal = ""
+        var index = text.startIndex
+        while index < text.endIndex {
+            let character = text[index]
+            let next = text.index(after: index)
+            let isDoubled = next < text.endIndex && text[next] == character
+            switch character {
+            case "{" where isDoubled, "}" where isDoubled:
+                literal.append(character)
+                index = text.index(after: next)
+            case "}":
+                throw failure("a '}' without its '{'", at: index)
+            case "{":
+                // A name ends on its line, so that the braces of code or JSON are told from placeholders.
+                guard let end = text[next...].firstIndex(where: { $0 == "}" || $0 == "{" || $0.isNewline }),
+                    text[end] == "}"
+                else { throw failure("a '{' without its '}'", at: index) }
+                let name = String(text[next..<end])
+                guard !name.allSatisfy(\.isWhitespace) else { throw failure("an empty placeholder", at: index) }
+                if !literal.isEmpty { parts.append(.literal(literal)) }
+                literal = ""
+                parts.append(.field(name))
+                if !fields.contains(name) { fields.append(name) }
+                index = text.index(after: end)
+            default:
+                literal.append(character)
+                index = next
+            }
+        }
+        if !literal.isEmpty { parts.append(.literal(literal)) }
+        (self.text, self.fields, self.parts) = (text, fields, parts)
+    }
+
+    /// The template's text with `row`'s values in place.
+    /// - Throws: ``PEFTError`` naming the row's place, for an unknown field (with the row's fields and the
+    ///   nearest name), a null, or a value that is not text.
+    public func render(_ row: Row) throws -> String {
+        var out = ""
+        for part in parts {
+            switch part {
+            case .literal(let text): out += text
+            case .field(let name): out += try Template.text(of: name, in: row)
+            }
+        }
+        return out
+    }
+
+    /// Whether `row` can fill every placeholder, without building the text.
+    /// - Throws: as ``render(_:)``.
+    public func check(against row: Row) throws {
+        for field in fields { _ = try Template.text(of: field, in: row) }
+    }
+
+    private static func text(of field: String, in row: Row) throws -> String {
+        let value = try value(of: field, in: row)
+        switch value {
+        case .string(let text): return text
+        case .integer, .number, .bool: return value.text()
+        case .null:
+            throw PEFTError("'\(field)' is null in \(row.location)", remedy: "fill it in or drop the row")
+        case .array(let elements):
+            let lines = elements.compactMap(\.string)
+            guard lines.count == elements.count else {
+                throw PEFTError(
+                    "'\(field)' in \(row.location) is an array that holds other values than strings",
+                    remedy: "only an array of strings can be joined to text")
+            }
+            return lines.joined(separator: "\n")
+        case .object(let object):
+            let example = object.keys.min().map { "{\(field).\($0)}" } ?? "another field"
+            throw PEFTError("'\(field)' in \(row.location) is an object", remedy: "use one of its fields: \(example)")
+        }
+    }
+
+    private static func value(of field: String, in row: Row) throws -> JSON {
+        if let value = row.fields[field] { return value }
+        var object = row.fields
+        var path: [Substring] = []
+        for (position, key) in field.split(separator: ".", omittingEmptySubsequences: false).enumerated() {
+            guard let value = object[String(key)] else {
+                throw unknown(field, key: String(key), under: path, names: object.keys.sorted(), row)
+            }
+            path.append(key)
+            if position == field.count(where: { $0 == "." }) { return value }
+            guard case .object(let inner) = value else {
+                throw PEFTError(
+                    "'\(path.joined(separator: "."))' in \(row.location) is not an object",
+                    remedy: "it has no field '\(field.dropFirst(path.joined(separator: ".").count + 1))'")
+            }
+            object = inner
+        }
+        throw unknown(field, key: field, under: [], names: row.fields.keys.sorted(), row)
+    }
+
+    private static func unknown(
+        _ field: String, key: String, under path: [Substring], names: [String], _ row: Row
+    ) -> PEFTError {
+        let prefix = path.map { $0 + "." }.joined()
+        let listed = names.map { prefix + $0 }
+        let has = listed.isEmpty ? "it has none" : "it has \(listed.joined(separator: ", "))"
+        // Without a nested match, the whole name may be close to a field with a dot in its name.
+        let nearest = nearestName(to: prefix + key, in: listed) ?? nearestName(to: field, in: listed)
+        let hint = nearest.map { " — did you mean {\($0)}?" } ?? ""
+        return PEFTError("\(row.location) has no field '\(field)'", remedy: has + hint)
+    }
+}

@@ -1,0 +1,62 @@
+import Foundation
+import LanguageModels
+import Support
+import Tokenizers
+import Torch
+
+/// What a model makes of rows, beside what it should have made.
+public struct EvaluationResult: Sendable {
+    public var metrics: [String: MetricValue]
+    /// Loss per target token, in nats.
+    public var loss: Double
+    public var predictions: [String]
+    public var generatedTokens: Int
+    /// Seconds spent generating.
+    public var seconds: Double
+}
+
+/// Generates for every row and scores the texts.
+public struct Evaluator {
+    public let model: any LanguageModel
+    public let tokenizer: Tokenizer
+    public var parameters: GenerateParameters
+    public var batchSize: Int
+    public var maxInputTokens: Int
+
+    public init(
+        model: any LanguageModel, tokenizer: Tokenizer, parameters: GenerateParameters, batchSize: Int = 16,
+        maxInputTokens: Int = 512
+    ) {
+        (self.model, self.tokenizer, self.parameters) = (model, tokenizer, parameters)
+        (self.batchSize, self.maxInputTokens) = (batchSize, maxInputTokens)
+    }
+
+    /// - Parameters:
+    ///   - examples: prompts with their targets.
+    ///   - onProgress: called with the rows that are done.
+    public func evaluate(_ examples: [Example], onProgress: (Int) -> Void = { _ in }) throws -> EvaluationResult {
+        let (encoded, _) = try tokenizer.encode(examples, maxInputTokens: maxInputTokens)
+        let start = ContinuousClock.now
+        let generated = try generate(encoded.map(\.input), onProgress: onProgress)
+        let elapsed = start.duration(to: .now).components
+        let predictions = generated.map { tokenizer.decode(tokens: $0) }
+        return EvaluationResult(
+            metrics: try evaluateGeneration(predictions: predictions, references: examples.map { [$0.target] }),
+            loss: try model.meanLoss(encoded, batchSize: batchSize), predictions: predictions,
+            generatedTokens: generated.reduce(0) { $0 + $1.count },
+            seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18)
+    }
+
+    /// Continues every prompt, in batches of rows of similar length.
+    public func generate(_ prompts: [[Int]], onProgress: (Int) -> Void = { _ in }) throws -> [[Int]] {
+        let generator = try Generator(model, parameters)
+        var results = [[Int]](repeating: [], count: prompts.count)
+        let order = prompts.indices.sorted { (prompts[$0].count, $0) > (prompts[$1].count, $1) }
+        for start in stride(from: 0, to: order.count, by: batchSize) {
+            let part = Array(order[start..<min(start + batchSize, order.count)])
+            for (row, tokens) in zip(part, try generator.generate(part.map { prompts[$0] })) { results[row] = tokens }
+            onProgress(start + part.count)
+        }
+        return results
+    }
+}

@@ -1,0 +1,81 @@
+import Support
+
+/// A value with the interval that a bootstrap gives it.
+public struct MetricValue: Codable, Sendable, Hashable {
+    public var value: Double
+    public var low: Double
+    public var high: Double
+
+    public init(value: Double, low: Double, high: Double) {
+        (self.value, self.low, self.high) = (value, low, high)
+    }
+}
+
+/// Percentile intervals over the rows of a test set: rows are drawn with replacement, again and again, and
+/// the interval holds the central part of what the metric then is.
+///
+/// B. Efron, *Bootstrap Methods: Another Look at the Jackknife*, 1979; percentile method: Efron, Tibshirani,
+/// *An Introduction to the Bootstrap*, 1993, chapter 13. The same seed and number of rows draw the same rows,
+/// so intervals of several metrics, or of several models over the same rows, belong together.
+public struct Bootstrap: Sendable, Hashable {
+    public let resamples: Int
+    /// Share of the resampled values that lies inside the interval, in 0 … 1.
+    public let confidence: Double
+    public let seed: UInt64
+
+    /// 1,000 resamples, 95 %, seed 0.
+    public static let standard = Bootstrap(uncheckedResamples: 1_000, confidence: 0.95, seed: 0)
+
+    /// - Throws: ``PEFTError`` unless there is at least one resample and `confidence` lies between 0 and 1.
+    public init(resamples: Int = 1_000, confidence: Double = 0.95, seed: UInt64 = 0) throws {
+        guard resamples > 0 else {
+            throw PEFTError("a bootstrap with \(resamples) resamples", remedy: "give at least 1, best 1000 or more")
+        }
+        guard confidence > 0, confidence < 1 else {
+            throw PEFTError("a confidence of \(confidence)", remedy: "give a number between 0 and 1, such as 0.95")
+        }
+        self.init(uncheckedResamples: resamples, confidence: confidence, seed: seed)
+    }
+
+    private init(uncheckedResamples resamples: Int, confidence: Double, seed: UInt64) {
+        (self.resamples, self.confidence, self.seed) = (resamples, confidence, seed)
+    }
+
+    /// The mean of one value per row, with its interval.
+    /// - Throws: ``PEFTError`` where there are no values.
+    public func mean(of values: [Double]) throws -> MetricValue {
+        try value(rows: values.count) { rows in
+            rows.reduce(0) { $0 + values[$1] } / Double(rows.count)
+        }
+    }
+
+    /// A statistic of all rows, with its interval.
+    /// - Parameter statistic: takes the indices of the drawn rows, as many as there are rows.
+    /// - Throws: ``PEFTError`` where there are no rows.
+    public func value(rows count: Int, statistic: ([Int]) throws -> Double) throws -> MetricValue {
+        guard count > 0 else { throw PEFTError("a metric over no rows", remedy: "give at least one") }
+        var random = SeededRandom(seed: seed)
+        var rows = Array(0..<count)
+        let value = try statistic(rows)
+        var resampled: [Double] = []
+        resampled.reserveCapacity(resamples)
+        for _ in 0..<resamples {
+            for index in rows.indices { rows[index] = random.below(count) }
+            resampled.append(try statistic(rows))
+        }
+        resampled.sort()
+        let tail = (1 - confidence) / 2
+        return MetricValue(
+            value: value, low: Bootstrap.quantile(tail, ofSorted: resampled),
+            high: Bootstrap.quantile(1 - tail, ofSorted: resampled))
+    }
+
+    /// Linear between the two neighbouring values (type 7 of Hyndman, Fan, 1996; NumPy's default).
+    static func quantile(_ share: Double, ofSorted values: [Double]) -> Double {
+        guard let last = values.indices.last else { return .nan }
+        let position = share * Double(last)
+        let below = min(max(Int(position.rounded(.down)), 0), last)
+        let above = min(below + 1, last)
+        return values[below] + (position - Double(below)) * (values[above] - values[below])
+    }
+}

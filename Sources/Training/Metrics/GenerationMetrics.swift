@@ -1,0 +1,71 @@
+import Support
+
+/// The metrics of generated text that ``evaluateGeneration(predictions:references:stemming:bootstrap:)``
+/// computes; raw values are their keys in reports.
+public enum GenerationMetric: String, CaseIterable, Sendable, Codable {
+    /// Mean F-measure over rows, each against its best reference.
+    case rouge1, rouge2, rougeL, rougeLsum
+    /// Of the whole corpus.
+    case bleu
+    /// Share of rows equal to a reference after trimming whitespace.
+    case exactMatch
+}
+
+/// Scores generated texts against their references.
+/// - Parameters:
+///   - predictions: one generated text per row.
+///   - references: for each row, one or more texts that would be right.
+///   - stemming: whether ROUGE compares stems rather than words.
+///   - bootstrap: how the intervals are drawn; the same rows for every metric.
+/// - Returns: every ``GenerationMetric`` by its raw value, each in 0 … 1.
+/// - Throws: ``PEFTError`` for lists of different length, an empty list or a row without references.
+public func evaluateGeneration(
+    predictions: [String], references: [[String]], stemming: Bool = true, bootstrap: Bootstrap = .standard
+) throws -> [String: MetricValue] {
+    try checkPairs(predictions: predictions, references: references)
+    let rouge = ROUGE(stemming: stemming)
+    var tokenizer = ROUGETokenizer(stemming: stemming)
+    let scores = zip(predictions, references).map {
+        rouge.score(prediction: $0, references: $1, tokenizer: &tokenizer)
+    }
+    func mean(_ variant: ROUGE.Variant) throws -> MetricValue {
+        try bootstrap.mean(of: scores.map { $0[variant]?.fmeasure ?? 0 })
+    }
+    let statistics = BLEU.statistics(predictions: predictions, references: references)
+
+    var values: [String: MetricValue] = [:]
+    for metric in GenerationMetric.allCases {
+        values[metric.rawValue] =
+            switch metric {
+            case .rouge1: try mean(.rouge1)
+            case .rouge2: try mean(.rouge2)
+            case .rougeL: try mean(.rougeL)
+            case .rougeLsum: try mean(.rougeLsum)
+            case .bleu:
+                try bootstrap.value(rows: statistics.count) { rows in
+                    rows.reduce(into: BLEU.Statistics()) { $0.add(statistics[$1]) }.score
+                }
+            case .exactMatch:
+                try bootstrap.mean(
+                    of: zip(predictions, references).map {
+                        ExactMatch.matches(prediction: $0, references: $1) ? 1 : 0
+                    })
+            }
+    }
+    return values
+}
+
+/// Every row needs a prediction and at least one reference.
+func checkPairs(predictions: [String], references: [[String]]) throws {
+    guard predictions.count == references.count else {
+        throw PEFTError(
+            "\(predictions.count) predictions but references for \(references.count) rows",
+            remedy: "give each prediction its references")
+    }
+    guard !predictions.isEmpty else {
+        throw PEFTError("no predictions to evaluate", remedy: "give at least one")
+    }
+    if let row = references.firstIndex(where: \.isEmpty) {
+        throw PEFTError("row \(row + 1) has no reference", remedy: "each prediction needs at least one")
+    }
+}

@@ -1,0 +1,259 @@
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Torch
+import TorchNN
+
+/// What a run has reached, for progress displays.
+public struct TrainingProgress: Sendable {
+    public var step: Int
+    public var totalSteps: Int
+    public var epoch: Double
+    /// Loss per target token of this step, in nats.
+    public var loss: Double
+    public var learningRate: Double
+    /// Joint norm of the gradients before clipping.
+    public var gradientNorm: Double
+    /// Real tokens (input and target) since the start of this process's run, per second of training.
+    public var tokensPerSecond: Double
+    /// Resident memory in bytes.
+    public var memory: Int?
+    public var secondsLeft: Double
+}
+
+public enum TrainingEvent: Sendable {
+    case step(TrainingProgress)
+    case validation(step: Int, loss: Double, isBest: Bool)
+    case checkpoint(step: Int)
+    case stoppedEarly(step: Int)
+}
+
+/// Figures of a finished run.
+public struct TrainingResult: Sendable {
+    public var history: TrainingHistory
+    public var tokensPerSecond: Double
+    /// Seconds spent in training steps, validation excluded.
+    public var seconds: Double
+    public var steps: Int
+    /// Largest resident memory while training, in bytes.
+    public var peakBytes: Int?
+}
+
+/// Losses along a run.
+public struct TrainingHistory: Codable, Sendable, Equatable {
+    public struct Point: Codable, Sendable, Equatable {
+        public var step: Int
+        public var loss: Double
+    }
+    public var training: [Point] = []
+    public var validation: [Point] = []
+    public var bestStep: Int?
+    public var bestLoss: Double?
+    /// Validations since the best.
+    public var sinceBest = 0
+}
+
+/// Trains what an adapter says, on rows of token ids.
+///
+/// Everything random is a function of the seed and the step: the order of rows of (seed, epoch), dropout of
+/// (seed, step). A run that resumes from a checkpoint therefore equals the uninterrupted one bit for bit.
+public final class Trainer {
+    public let adapter: Adapter
+    public let configuration: TrainingConfiguration
+    private let model: any LanguageModel
+    private let training: [EncodedExample]
+    private let validation: [EncodedExample]
+    /// Where checkpoints and the best parameters go; `nil` keeps none.
+    private let checkpoints: CheckpointStore?
+    private let optimizer: any Optimizer
+    private let schedule: LearningRateSchedule
+    public let totalSteps: Int
+    private let stepsPerEpoch: Int
+    private var history = TrainingHistory()
+    private var step = 0
+    private var order: (epoch: Int, rows: [Int]) = (-1, [])
+    private let device: Device
+
+    /// - Parameters:
+    ///   - training: at least one row; `validation` may be empty.
+    ///   - checkpointFolder: for crash-safe checkpoints, and for the best parameters.
+    /// - Throws: ``PEFTError`` for impossible settings.
+    public init(
+        _ adapter: Adapter, training: [EncodedExample], validation: [EncodedExample],
+        configuration: TrainingConfiguration, checkpointFolder: URL? = nil
+    ) throws {
+        try configuration.validate()
+        guard !training.isEmpty else { throw PEFTError("there are no training rows", remedy: "give --data some rows") }
+        guard configuration.patience == nil || !validation.isEmpty else {
+            throw PEFTError("stopping early needs validation rows", remedy: "give --validation, or leave --patience out")
+        }
+        (self.adapter, self.configuration, model) = (adapter, configuration, adapter.model)
+        (self.training, self.validation) = (training, validation)
+        device = adapter.model.device
+        optimizer = configuration.makeOptimizer(adapter.parameters)
+        totalSteps = configuration.totalSteps(rows: training.count)
+        stepsPerEpoch = configuration.stepsPerEpoch(rows: training.count)
+        schedule = configuration.learningRateSchedule(total: totalSteps)
+        checkpoints = try checkpointFolder.map {
+            try CheckpointStore($0, fingerprint: RunFingerprint(configuration, adapter, training, validation))
+        }
+    }
+
+    /// Continues from the newest checkpoint, if there is one.
+    /// - Returns: the step it continues after; `nil` without a checkpoint.
+    /// - Throws: ``PEFTError`` if the checkpoint is damaged or belongs to another run.
+    public func resume() throws -> Int? {
+        guard let state = try checkpoints?.load(into: adapter.parameters, optimizer) else { return nil }
+        (history, step) = (state.history, state.step)
+        return step
+    }
+
+    /// Runs to the end, or until training stops early, and leaves the best parameters in place where there
+    /// were validations and a checkpoint folder.
+    ///
+    /// - Parameter onEvent: called on this thread; returning `false` stops after writing a checkpoint.
+    @discardableResult
+    public func run(onEvent: (TrainingEvent) -> Bool = { _ in true }) throws -> TrainingResult {
+        var seconds = 0.0
+        var tokens = 0
+        let firstStep = step
+        var stopped = false
+        adapter.setTrainable(true)
+        while step < totalSteps && !stopped {
+            let start = ContinuousClock.now
+            let (progress, count) = try withTorchErrors { try trainStep() }
+            tokens += count
+            let elapsed = start.duration(to: .now)
+            seconds += Double(elapsed.components.seconds) + Double(elapsed.components.attoseconds) * 1e-18
+            var report = progress
+            report.tokensPerSecond = seconds > 0 ? Double(tokens) / seconds : 0
+            report.secondsLeft = seconds / Double(step - firstStep) * Double(totalSteps - step)
+            report.memory = Runtime.residentMemory
+            if !onEvent(.step(report)) { stopped = true }
+            let validates = isValidationStep
+            if validates {
+                let loss = try withTorchErrors { try validationLoss() }
+                let isBest = loss < (history.bestLoss ?? .infinity)
+                history.validation.append(.init(step: step, loss: loss))
+                history.sinceBest = isBest ? 0 : history.sinceBest + 1
+                if isBest {
+                    (history.bestStep, history.bestLoss) = (step, loss)
+                    try checkpoints?.saveBest(adapter.parameters)
+                }
+                if !onEvent(.validation(step: step, loss: loss, isBest: isBest)) { stopped = true }
+                if let patience = configuration.patience, history.sinceBest >= patience {
+                    _ = onEvent(.stoppedEarly(step: step))
+                    break
+                }
+            }
+            let isDue = configuration.checkpointEvery.map { step % $0 == 0 } ?? validates
+            if let checkpoints, isDue || stopped, step < totalSteps {
+                try checkpoints.save(step: step, history: history, adapter.parameters, optimizer)
+                if !onEvent(.checkpoint(step: step)) { stopped = true }
+            }
+        }
+        if stopped, step < totalSteps {
+            throw TrainingInterrupted(step: step)
+        }
+        if history.bestStep != nil, history.bestStep != step { try checkpoints?.loadBest(into: adapter.parameters) }
+        return TrainingResult(
+            history: history, tokensPerSecond: seconds > 0 ? Double(tokens) / seconds : 0, seconds: seconds,
+            steps: step, peakBytes: Runtime.peakMemory)
+    }
+
+    /// Removes the checkpoints of a run that is saved elsewhere now.
+    public func removeCheckpoints() { checkpoints?.remove() }
+
+    private var isValidationStep: Bool {
+        guard !validation.isEmpty else { return false }
+        if step == totalSteps { return true }
+        return step % (configuration.validateEvery ?? stepsPerEpoch) == 0
+    }
+
+    // MARK: One step
+
+    private func trainStep() throws -> (TrainingProgress, tokens: Int) {
+        let rows = rowsOfStep(step)
+        let batches = stride(from: 0, to: rows.count, by: configuration.batchSize).map { start in
+            let part = rows[start..<min(start + configuration.batchSize, rows.count)]
+            return model.batch(part.map { (training[$0].input, training[$0].target) }, device: device)
+        }
+        let targets = batches.reduce(0) { $0 + $1.targetCount }
+        var loss = 0.0
+        var tokens = 0
+        for (index, batch) in batches.enumerated() {
+            // A stream for every pass: the step, and the pass within it.
+            let stream = UInt64(step) << 16 | UInt64(index)
+            let sum = DropoutScope.run(seed: configuration.seed, stream: stream) {
+                model.lossSum(batch, labelSmoothing: configuration.labelSmoothing) / Double(targets)
+            }
+            sum.backward()
+            loss += sum.item()
+            tokens += batch.tokenCount
+        }
+        let norm = OptimizerKernels.clipGradients(adapter.parameters.map(\.tensor), to: configuration.clip)
+        guard loss.isFinite, norm.isFinite else {
+            throw PEFTError(
+                "the \(loss.isFinite ? "gradient" : "loss") is not a number any more at step \(step + 1)",
+                remedy: "lower the learning rate, or warm up longer")
+        }
+        let rate = configuration.learningRate * schedule.factor(after: step)
+        optimizer.update(learningRate: rate)
+        optimizer.clearGradients()
+        step += 1
+        history.training.append(.init(step: step, loss: loss))
+        let progress = TrainingProgress(
+            step: step, totalSteps: totalSteps, epoch: Double(step) / Double(stepsPerEpoch), loss: loss,
+            learningRate: rate, gradientNorm: norm, tokensPerSecond: 0, memory: nil, secondsLeft: 0)
+        return (progress, tokens)
+    }
+
+    /// The rows of a step: each epoch is a permutation of all rows, its last step may be shorter.
+    private func rowsOfStep(_ step: Int) -> [Int] {
+        let epoch = step / stepsPerEpoch
+        if order.epoch != epoch {
+            var random = SeededRandom(seed: configuration.seed, stream: UInt64(epoch))
+            var rows = Array(training.indices)
+            random.shuffle(&rows)
+            order = (epoch, rows)
+        }
+        let perStep = configuration.batchSize * configuration.accumulation
+        let start = (step % stepsPerEpoch) * perStep
+        return Array(order.rows[start..<min(start + perStep, order.rows.count)])
+    }
+
+    /// Loss per target token over the validation rows, without dropout.
+    public func validationLoss() throws -> Double {
+        try model.meanLoss(validation, batchSize: configuration.batchSize)
+    }
+}
+
+/// A run was stopped by its caller, with a checkpoint written.
+public struct TrainingInterrupted: Error {
+    public let step: Int
+}
+
+extension LanguageModel {
+    /// Loss per target token, in nats, without dropout and gradients.
+    public func meanLoss(_ examples: [EncodedExample], batchSize: Int) throws -> Double {
+        guard !examples.isEmpty else { throw PEFTError("there are no rows to measure the loss on") }
+        // Longest rows together: the attention's scores are as wide as a row, and memory peaks but once.
+        let order = examples.indices.sorted {
+            (examples[$0].input.count, $0) > (examples[$1].input.count, $1)
+        }
+        return try withTorchErrors {
+            withoutGradients {
+                var sum = 0.0
+                var targets = 0
+                for start in stride(from: 0, to: order.count, by: batchSize) {
+                    let part = order[start..<min(start + batchSize, order.count)]
+                    let batch = batch(part.map { (examples[$0].input, examples[$0].target) }, device: device)
+                    sum += lossSum(batch, labelSmoothing: 0).item()
+                    targets += batch.targetCount
+                }
+                return sum / Double(targets)
+            }
+        }
+    }
+}

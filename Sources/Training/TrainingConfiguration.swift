@@ -1,0 +1,80 @@
+import Support
+import TorchNN
+
+/// How to train, whatever the method.
+public struct TrainingConfiguration: Codable, Sendable, Equatable {
+    public enum OptimizerKind: String, CaseIterable, Codable, Sendable { case adamw, adafactor }
+
+    public var learningRate = 1e-3
+    /// Passes over the training rows; ignored where ``steps`` is set.
+    public var epochs = 3.0
+    /// Optimizer steps.
+    public var steps: Int?
+    /// Rows of one forward and backward pass.
+    public var batchSize = 8
+    /// Passes whose gradients make one step; the loss is the mean over all their target tokens.
+    public var accumulation = 1
+    public var optimizer = OptimizerKind.adamw
+    public var weightDecay = 0.01
+    public var schedule = "linear"
+    /// Steps of warm-up, or a share of all steps if below 1.
+    public var warmup = 0.0
+    /// Largest joint norm of the gradients; 0 leaves them as they are.
+    public var clip = 1.0
+    public var labelSmoothing = 0.0
+    public var seed: UInt64 = 42
+    /// Steps between validations; `nil` validates once an epoch and at the end.
+    public var validateEvery: Int?
+    /// Validations without a new best loss after which training stops.
+    public var patience: Int?
+    /// Steps between checkpoints; `nil` writes one at every validation.
+    public var checkpointEvery: Int?
+
+    public init() {}
+
+    /// - Throws: ``PEFTError`` naming the value that is out of range.
+    public func validate() throws {
+        func check(_ holds: Bool, _ what: String, _ remedy: String) throws {
+            if !holds { throw PEFTError(what, remedy: remedy) }
+        }
+        try check(learningRate > 0 && learningRate.isFinite, "the learning rate is \(learningRate)", "it has to be above 0")
+        try check(steps.map { $0 >= 1 } ?? true, "\(steps ?? 0) steps were asked for", "at least 1 has to be")
+        try check(epochs > 0 && epochs.isFinite, "\(epochs) epochs were asked for", "it has to be above 0")
+        try check(batchSize >= 1, "the batch size is \(batchSize)", "it has to be at least 1")
+        try check(accumulation >= 1, "the accumulation is \(accumulation)", "it has to be at least 1")
+        try check(weightDecay >= 0, "the weight decay is \(weightDecay)", "it has to be 0 or more")
+        try check(warmup >= 0, "the warm-up is \(warmup)", "it has to be 0 or more")
+        try check(clip >= 0, "the gradients' largest norm is \(clip)", "it has to be 0 (off) or more")
+        try check(labelSmoothing >= 0 && labelSmoothing < 1, "label smoothing is \(labelSmoothing)", "it has to be in 0 ..< 1")
+        try check(validateEvery.map { $0 >= 1 } ?? true, "validation every \(validateEvery ?? 0) steps", "it has to be at least 1")
+        try check(patience.map { $0 >= 1 } ?? true, "the patience is \(patience ?? 0)", "it has to be at least 1")
+        try check(checkpointEvery.map { $0 >= 1 } ?? true, "a checkpoint every \(checkpointEvery ?? 0) steps", "it has to be at least 1")
+        let shapes = LearningRateSchedule.Shape.allCases.map(\.rawValue)
+        let hint = nearestName(to: schedule, in: shapes).map { "did you mean '\($0)'?" }
+        try check(shapes.contains(schedule), "unknown schedule '\(schedule)'", hint ?? "there are \(shapes.joined(separator: ", "))")
+    }
+
+    /// Optimizer steps of a run over so many rows.
+    public func totalSteps(rows: Int) -> Int {
+        if let steps { return steps }
+        let perEpoch = stepsPerEpoch(rows: rows)
+        return max(1, Int((epochs * Double(perEpoch)).rounded(.up)))
+    }
+
+    public func stepsPerEpoch(rows: Int) -> Int {
+        let perStep = batchSize * accumulation
+        return max(1, (rows + perStep - 1) / perStep)
+    }
+
+    func learningRateSchedule(total: Int) -> LearningRateSchedule {
+        let steps = warmup < 1 ? (warmup * Double(total)).rounded(.up) : warmup
+        return LearningRateSchedule(.init(rawValue: schedule) ?? .linear, warmup: Int(steps), total: total)
+    }
+
+    func makeOptimizer(_ parameters: [Parameter]) -> any Optimizer {
+        switch optimizer {
+        case .adamw: AdamW(parameters, weightDecay: weightDecay)
+        case .adafactor: Adafactor(parameters, weightDecay: weightDecay)
+        }
+    }
+}

@@ -1,0 +1,112 @@
+import Foundation
+import Support
+
+@testable import Tokenizers
+
+/// The folders that tests read.
+enum Folders {
+    static let package = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().resolvingSymlinksInPath()
+    /// A tokenizer that comes with the package: NFKC, no character map.
+    static let tinyT5 = package.appendingPathComponent("Models/tiny-t5")
+    /// Data that is not part of the package; its tests are skipped where it is absent.
+    static let shared = package.deletingLastPathComponent().appendingPathComponent("shared/data")
+    static let t5 = shared.appendingPathComponent("t5-tokenizer")
+    static let dialogsum = shared.appendingPathComponent("dialogsum")
+
+    static let hasT5 = FileManager.default.fileExists(atPath: t5.path)
+    static let hasDialogsum = FileManager.default.fileExists(atPath: dialogsum.path)
+
+    /// Calls `body` with a new folder that is removed afterwards.
+    static func withTemporary<Result>(_ body: (URL) throws -> Result) throws -> Result {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("tokenizers-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        return try body(folder)
+    }
+}
+
+/// Written by `Fixtures/make_fixtures.py`.
+enum Fixture {
+    static func read<Content: Decodable>(_ name: String, as type: Content.Type = Content.self) throws -> Content {
+        guard let file = Bundle.module.url(forResource: "Fixtures/\(name)", withExtension: "json") else {
+            throw PEFTError("there is no fixture \(name)")
+        }
+        return try JSONDecoder().decode(type, from: Data(contentsOf: file))
+    }
+
+    /// What the reference makes of the nasty lines with one tokenizer.
+    struct Nasty: Decodable {
+        let vocabularySize: Int
+        let ids: [[Int]]
+        let withoutSpecialTokens: String
+        let decoded: [String]
+        /// Of every fifth line.
+        let decodedWithSpecialTokens: [String]
+        /// Two line numbers, then ids.
+        let pairs: [[Int]]
+        let samples: [[Int]]
+        let decodedSamples: [String]
+        /// A digest of each line's scalars behind the normalizer.
+        let normalized: [String]
+        /// The same of every 512 scalars, each in three surroundings: see ``surroundings(of:)``.
+        let normalizedScalars: [String]
+        /// Lines whose ids differ if only `spiece.model` is there.
+        let spieceDiffers: [String: [Int]]?
+    }
+
+    /// Each scalar alone, after a letter and before one; the first 512 are those of `block` 0.
+    static func surroundings(of block: Int) -> String {
+        (UInt32(block * 0x200)..<UInt32(block * 0x200 + 0x200)).compactMap(Unicode.Scalar.init)
+            .map { "\($0)\na\($0)\n\($0)b" }.joined(separator: "\n")
+    }
+
+    /// A small tokenizer and what the reference does with it.
+    struct Stage: Decodable {
+        let name: String
+        let tokenizer: JSON
+        let ids: [[Int]]
+        let decoded: [String]
+        let decodedWithSpecialTokens: [String]
+        let pairs: [[Int]]
+        let samples: [[Int]]
+        let decodedSamples: [String]
+    }
+
+    struct Stages: Decodable {
+        let texts: [String]
+        let cases: [Stage]
+    }
+}
+
+/// 64-bit FNV-1a over ids, four bytes each, lowest first, as in `make_fixtures.py`.
+func digest(_ ids: some Sequence<Int>) -> String {
+    var value: UInt64 = 0xCBF2_9CE4_8422_2325
+    for id in ids {
+        for shift in stride(from: 0, to: 32, by: 8) {
+            value = (value ^ UInt64(truncatingIfNeeded: id >> shift & 0xFF)) &* 0x100_0000_01B3
+        }
+    }
+    let digits = String(value, radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+}
+
+/// A digest of text after a normalizer.
+func digest(_ text: String, normalizedBy normalizer: (any Normalizer)?) -> String {
+    var normalized = NormalizedText(Array(text.utf8))
+    normalizer?.normalize(&normalized)
+    return digest(String(decoding: normalized.bytes, as: UTF8.self).unicodeScalars.lazy.map { Int($0.value) })
+}
+
+/// Whether two texts are the same scalar by scalar; `==` on `String` lets canonically equivalent text pass.
+func same(_ a: String, _ b: String) -> Bool { a.utf8.elementsEqual(b.utf8) }
+
+extension Tokenizer {
+    /// A tokenizer from the text of a `tokenizer.json`.
+    static func load(json: String) throws -> Tokenizer {
+        try Folders.withTemporary { folder in
+            try AtomicFile.write(json, to: folder.appendingPathComponent("tokenizer.json"))
+            return try Tokenizer.load(folder: folder)
+        }
+    }
+}

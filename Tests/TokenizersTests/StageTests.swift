@@ -1,0 +1,153 @@
+import Foundation
+import Support
+import Testing
+
+@testable import Tokenizers
+
+/// Each stage on its own: small tokenizers that the reference ran too, and cases worked out by hand.
+@Suite struct StageTests {
+    static let stageNames = (try? Fixture.read("stages", as: Fixture.Stages.self))?.cases.map(\.name) ?? []
+
+    @Test func fixtureHoldsStages() {
+        #expect(StageTests.stageNames.count > 25)
+    }
+
+    @Test(arguments: stageNames)
+    func smallTokenizerMatchesReference(name: String) throws {
+        let stages = try Fixture.read("stages", as: Fixture.Stages.self)
+        let stage = try #require(stages.cases.first { $0.name == name })
+        let tokenizer = try Tokenizer.load(json: stage.tokenizer.text(indent: nil))
+        for (number, text) in stages.texts.enumerated() {
+            let comment = Comment(rawValue: text.debugDescription)
+            #expect(tokenizer.encode(text: text) == stage.ids[number], comment)
+            #expect(tokenizer.encode(text: text, pair: "hello") == stage.pairs[number], comment)
+            let ids = stage.ids[number]
+            #expect(same(tokenizer.decode(tokens: ids), stage.decoded[number]), comment)
+            let whole = tokenizer.decode(tokens: ids, skipSpecialTokens: false)
+            #expect(same(whole, stage.decodedWithSpecialTokens[number]), comment)
+        }
+        for (ids, text) in zip(stage.samples, stage.decodedSamples) {
+            #expect(same(tokenizer.decode(tokens: ids, skipSpecialTokens: false), text), "\(ids)")
+        }
+    }
+
+    @Test(arguments: [("NFC", UnicodeForm.nfc), ("NFD", .nfd), ("NFKC", .nfkc), ("NFKD", .nfkd)])
+    func unicodeFormMatchesReferenceOnEveryScalar(name: String, form: UnicodeForm) throws {
+        let digests = try #require(try Fixture.read("unicode-forms", as: [String: [String]].self)[name])
+        for (block, expected) in digests.enumerated() {
+            let scalars = (UInt32(block * 0x200)..<UInt32(block * 0x200 + 0x200)).compactMap(Unicode.Scalar.init)
+            let text = scalars.map { String($0) }.joined(separator: "\n")
+            #expect(digest(text, normalizedBy: form) == expected, "U+\(String(block * 0x200, radix: 16)) and the 511 after it")
+        }
+    }
+
+    @Test func unicodeFormOfLongRunsOfMarksIsTheirCanonicalOrder() {
+        // Marks of class 220 come before those of class 230, in the order they had.
+        var text = NormalizedText(Array(("q" + String(repeating: "\u{307}\u{323}", count: 5000)).utf8))
+        UnicodeForm.nfkd.normalize(&text)
+        let expected = "q" + String(repeating: "\u{323}", count: 5000) + String(repeating: "\u{307}", count: 5000)
+        #expect(same(String(decoding: text.bytes, as: UTF8.self), expected))
+    }
+
+    @Test func unicodeFormOfLongPortionsIsWhole() {
+        // Portions are cut only where nothing joins: syllables of jamo stay together.
+        for offset in 0..<3 {
+            var text = NormalizedText(
+                Array((String(repeating: "漢", count: offset) + String(repeating: "\u{1100}\u{1161}\u{11A8}", count: 100)).utf8))
+            UnicodeForm.nfc.normalize(&text)
+            let expected = String(repeating: "漢", count: offset) + String(repeating: "각", count: 100)
+            #expect(String(decoding: text.bytes, as: UTF8.self) == expected)
+            #expect(text.bytes.count == 3 * (100 + offset))
+        }
+    }
+
+    @Test func trieFindsBytesNotEquivalents() throws {
+        var trie = ByteTrie()
+        for (number, key) in ["é", "e\u{301}", "e", "", "a\u{0}b"].enumerated() {
+            #expect(trie.insert(key.utf8, value: Int32(number)) == ByteTrie.none)
+        }
+        #expect(trie.lookUp("é".utf8) == 0)
+        #expect(trie.lookUp("e\u{301}".utf8) == 1)
+        #expect(trie.lookUp("e".utf8) == 2)
+        #expect(trie.lookUp("".utf8) == 3)
+        #expect(trie.lookUp("a\u{0}b".utf8) == 4)
+        #expect(trie.lookUp("a".utf8) == nil)
+        #expect(trie.insert("e".utf8, value: 9) == 2)
+        #expect(trie.lookUp("e".utf8) == 9)
+    }
+
+    @Test func trieGrowsPastItsFirstTable() {
+        var trie = ByteTrie(expectedKeys: 1)
+        for number in 0..<5000 { trie.insert("\(number * 7919)".utf8, value: Int32(number)) }
+        #expect((0..<5000).allSatisfy { trie.lookUp("\($0 * 7919)".utf8) == $0 })
+    }
+
+    @Test func unigramTakesTheBestPathNotTheLongestPiece() throws {
+        let pieces = [("<unk>", 0), ("a", -1), ("b", -1), ("c", -1), ("ab", -5), ("bc", -1.5)].map { (piece: $0.0, score: $0.1) }
+        let model = try Unigram(vocabulary: pieces, unknownID: 0, byteFallback: false, file: "test")
+        var ids: [Int] = []
+        model.tokenize(PreTokenizedText(Array("abcab".utf8), startsText: true), into: &ids)
+        #expect(ids == [1, 5, 1, 2])
+    }
+
+    @Test func unigramFusesUnknownCharacters() throws {
+        let model = try Unigram(
+            vocabulary: [("<unk>", 0), ("a", -1)], unknownID: 0, byteFallback: false, file: "test")
+        var ids: [Int] = []
+        model.tokenize(PreTokenizedText(Array("a漢字😀aé".utf8), startsText: true), into: &ids)
+        #expect(ids == [1, 0, 1, 0])
+    }
+
+    @Test func whiteSpaceIsUnicodes() {
+        for value in UInt32(0)...0x10FFFF {
+            guard let scalar = Unicode.Scalar(value), scalar.isWhitespace != scalar.properties.isWhitespace else { continue }
+            Issue.record("U+\(String(value, radix: 16))")
+        }
+    }
+
+    @Test func byteFallbackDecodesRunsOfBytes() {
+        let decoder = ByteFallback()
+        #expect(decoder.decode(["a", "<0xE2>", "<0x82>", "<0xAC>", "b"]) == ["a", "€", "b"])
+        #expect(decoder.decode(["<0xE2>", "<0x82>", "x"]) == ["\u{FFFD}", "\u{FFFD}", "x"])
+        #expect(decoder.decode(["<0xEF>", "<0xBB>", "<0xBF>"]).map { Array($0.utf8) } == [[0xEF, 0xBB, 0xBF]])
+        #expect(decoder.decode(["<0xZZ>", "<0x1>"]) == ["<0xZZ>", "<0x1>"])
+    }
+
+    @Test func stripDecoderStopsAtWhatIsThere() {
+        let decoder = StripDecoder(content: " ", start: 2, stop: 2)
+        #expect(decoder.decode(["   a   ", " ", "", "   "]) == [" a ", "", "", ""])
+    }
+
+    @Test func ownTokenizerHasItsRoles() throws {
+        let tokenizer = try Tokenizer.load(folder: Folders.tinyT5)
+        #expect(tokenizer.padTokenID == 0)
+        #expect(tokenizer.eosTokenID == 1)
+        #expect(tokenizer.unknownTokenID == 2)
+        #expect(tokenizer.bosTokenID == nil)
+        #expect(tokenizer.maximumLength == 512)
+        #expect(tokenizer.vocabularySize == 8100)
+        #expect(tokenizer.token(for: 8000) == "<extra_id_0>")
+        #expect(tokenizer.token(for: -1) == nil)
+        #expect(tokenizer.token(for: 8100) == nil)
+        #expect(tokenizer.id(for: "") == nil)
+        #expect(tokenizer.id(for: "no such piece") == nil)
+        #expect(tokenizer.decode(tokens: [-5, 1_000_000]) == "")
+        #expect(
+            Tokenizer.files(in: Folders.tinyT5).map(\.lastPathComponent) == ["tokenizer.json", "tokenizer_config.json"])
+    }
+
+    /// A megabyte in one line takes a second at most even in a debug build, whatever it is made of.
+    @Test(arguments: ["a", " ", "word ", "\u{301}", "\u{307}\u{323}", "漢", "é", "</s>", "<extra_id_", "\u{1100}\u{1161}", "👩\u{200D}"])
+    func timeGrowsWithLengthOnly(unit: String) throws {
+        let tokenizer = try Tokenizer.load(folder: Folders.tinyT5)
+        func seconds(_ bytes: Int) -> Double {
+            let text = String(repeating: unit, count: bytes / unit.utf8.count)
+            let start = ContinuousClock.now
+            _ = tokenizer.encode(text: text)
+            return (ContinuousClock.now - start) / .seconds(1)
+        }
+        _ = seconds(1000)
+        // Eight times the text in well under 64 times the time; the constant absorbs other load.
+        #expect(seconds(160_000) < 20 * seconds(20_000) + 0.5)
+    }
+}
