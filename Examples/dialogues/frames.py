@@ -73,7 +73,7 @@ OPENINGS = {
         B: @hi{,a}. [What's up|What's on your mind|What's going on]? // A: @hi{,b}.
         B: [You look busy|You look thoughtful|You are quiet today]{,a}. // A: [A little|Yes, I am]{,b}.
         B: @hi, {a}. [Long time no see|Nice to see you|I didn't expect you here]. // A: [Good to see you, too|Yes, it's been a while]{,b}.
-        B: [Did you call me|You wanted to talk to me|I got your message]{,a}. // A: Yes, [thanks for calling back|I did|good that you are here]{,b}.
+        B: [Did you call me?|You wanted to talk to me?|I got your message.] // A: Yes, [thank you for coming|good that you are here]{,b}.
         B: [Good morning|Good evening|Good afternoon]{,a}. // A: [Good to see you|Oh, hi]{,b}.
     """),
     "service": lines("""
@@ -103,7 +103,7 @@ SMALL_TALK = {
     "friends": lines("""
         A: [It's so hot|It's freezing|What a rainy day|It's very windy] today. // B: [Yes, I [noticed|can't remember such a day]|The forecast says it will change].
         B: Is that a new [jacket|haircut|bag|phone|hat]? // A: Yes, I got it [last week|on {smallday}|from {smallname}].
-        A: Is that [coffee|tea|soup] you have there? // B: Yes, [my second cup today|I needed something warm|from the place downstairs].
+        A: Is that [coffee|tea|soup] you have there? // B: Yes, [my second today|I needed something warm|from the place downstairs].
         B: The [bus|train|tram] was late again. // A: [Mine was, too|It's always like that|You should cycle].
         A: Did you see the [game|match|news] last night? // B: No, I [fell asleep early|was reading|was out with {smallname}].
         B: I just saw {smallname} at the [bakery|corner|station]. // A: [How nice|Really|Oh]. We haven't talked in [weeks|ages|months].
@@ -138,15 +138,14 @@ CLOSINGS = {
     "good": lines("""
         A: @thanks{,b}. // B: [You're welcome|My pleasure|Don't mention it|Any time]{,a}.
         A: @great. [See you then|See you|I appreciate it]{,b}. // B: [See you|Bye|Take care]{,a}.
-        B: [Is there anything else|Anything else]? // A: No, that's all. @thanks.
         A: [That's very kind|You're a great help]{,b}. // B: [No problem at all|Glad to help].
         B: [Have a nice day|Take care]{,a}. // A: [You too|Same to you]{,b}.
     """),
     "bad": lines("""
-        A: @pity. // B: [I'm really sorry|Sorry again|I know]{,a}.
-        A: [Never mind|That's all right|I understand]{,b}. // B: [Thanks for understanding|Sorry again|Maybe next time].
-        A: [I see|Well, too bad]. @thanks anyway. // B: [I'm sorry|You're welcome|Bye]{,a}.
-        B: I'm sorry [that I can't help|about that]{,a}. // A: [It's not your fault|It can't be helped].
+        A: @pity. // B: [I'm really sorry|I know]{,a}.
+        A: [Never mind|That's all right]{,b}. // B: [I'm glad you see it that way|All the best].
+        A: [I see|Well, too bad]. @thanks anyway. // B: [You're welcome|Goodbye]{,a}.
+        B: I'm sorry about that{,a}. // A: [It's not your fault|It can't be helped].
     """),
 }
 
@@ -205,7 +204,7 @@ INVITE.plot("persuade", "good", """
     """)
 INVITE.plot("counter", "good", """
     A: @invitation
-    B: @hmm, {doubt}. [Can't we|Couldn't we|I'd rather] {alt}[ instead|]?
+    B: @hmm, {doubt}. [Can't we|Couldn't we|Why don't we] {alt}[ instead|]?
     ? A: [I haven't thought of that|That's a surprise]. // B: [It would be more fun|It's just an idea].
     A: [@great|Why not|I like that, too]. [Let's do that at {clock}|See you at {clock}, then].
     """, """
@@ -235,13 +234,13 @@ PHRASES["asks_favor"] = ["asks {B} to", "needs {B} to", "wants {B} to", "would l
 FAVOR.plot("accept", "good", """
     A: @favor
     B: [@sure|I'd be happy to|I have time]. [When should I come|What time]?
-    A: [At {clock}, if you can|{clock} would be great|Can you make it at {clock}]?
+    A: [At {clock}, if you can.|{clock} would be great.|Can you make it at {clock}?]
     B: [@ok, I'll be there|That's fine with me|{clock} it is].
     ? A: [I owe you one|I'll cook dinner for you one day]. // B: [Don't be silly|I'll remember that].
     """, """
     {A} @asks_favor {favor} {day.on} because {cause}. {B} will come at {clock}.
     {B} @agrees when {A} asks {B.him} to {favor} {day.on} at {clock}.
-    {cause}, so {B} will {favor} {day.on}.
+    {A} needs help because {cause}. {B} will {favor} {day.on}.
     """)
 FAVOR.plot("condition", "good", """
     A: @favor
@@ -257,7 +256,7 @@ FAVOR.plot("decline", "bad", """
     A: @favor
     B: @alas I can't. {why}.
     ? A: [Not even for an hour|Is there no other way]? // B: [No, I can't|I'm afraid not].
-    A: [What should I do now|Who else could I ask|I don't know anybody else]?
+    A: [What should I do now|Who else could I ask|Who else has time]?
     B: [Ask|Try|Have you asked] {friend}. [{friend} has time|{friend} likes to help|{friend} lives nearby].
     """, """
     {A} @asks_favor {favor} {day.on}. {B} can't because {why} and suggests asking {friend}.
@@ -266,7 +265,7 @@ FAVOR.plot("decline", "bad", """
     """)
 FAVOR.plot("later", "good", """
     A: @favor
-    B: {day}? [That's difficult|That's not possible], {why}. [But {day2} is fine|I could do it {day2.on}|Does {day2} work, too]?
+    B: {day}? [That's difficult|That's not possible], {why}. [But {day2} is fine.|I could do it {day2.on}.|Does {day2} work, too?]
     A: [Yes|Well, yes], [that's early enough|it can wait until then|that's also good].
     ? B: [Are you sure|You don't mind]? // A: [Not at all|It's fine, really].
     """, """
@@ -299,7 +298,7 @@ ADVICE.plot("follow", "good", """
     """)
 ADVICE.plot("second", "good", """
     A: @problem
-    B: [Have you tried to|Why don't you|You could] {tip}?
+    B: [Have you tried to|Why don't you|Did you ever] {tip}?
     A: [I tried that, but it didn't help|I did that for {span}. It was no use|I already do that].
     B: Then [you should|you could|try to] {tip2}.
     A: [I haven't thought of that|That's a good idea|That sounds better]. [I'll try it.|]
@@ -386,7 +385,7 @@ PHRASES["deciding"] = ["{A} and {B} [talk about|discuss] {question}."]
 PHRASES["ask_question"] = ["We [still have to|need to|should] decide {question}.", "[Have you thought about|Do you know] {question}?"]
 DECIDE.plot("second", "good", """
     A: @ask_question
-    B: [What do you suggest|Do you have an idea|You choose]? // A: @want_x.
+    B: [What do you suggest|Do you have an idea|What would you like]? // A: @want_x.
     B: [But|I don't know,|@hmm,] {xcon}. I'd prefer {y}, {ypro}.
     ? A: Isn't {friend} against that? // B: [No, {friend} likes it|I'll talk to {friend}].
     A: [You're right|That's a good point|You have a point]. [Let's take|Let's choose|So it's] {y}.
@@ -444,7 +443,7 @@ PLAN.plot("split", "good", """
 PLAN.plot("move", "good", """
     A: [How are the plans for|Is everything ready for] {event} {day.on}?
     B: [Bad news|No|Not at all], {trouble}.
-    A: [What shall we do|And now]? // B: [We could move it to|Let's move it to|How about] {day2}?
+    A: [What shall we do|And now]? // B: [Could we move it to|Why don't we move it to|How about] {day2}?
     A: [@ok, I'll tell everybody|That's better than nothing|I'll tell {friend}].
     """, """
     {A} and {B} move {event} from {day} to {day2} because {trouble}.
@@ -453,9 +452,9 @@ PLAN.plot("move", "good", """
     """)
 PLAN.plot("cancel", "bad", """
     A: [I'm looking forward to|I can't wait for] {event} {day.on}.
-    B: [Haven't you heard|I have to tell you something]? {trouble}.
-    A: [So what|Does that mean it's off]? // B: [We have to call it off|We can't do it|It's canceled].
-    ? A: [Can't we move it|What about next week]? // B: [No, {friend} is away then|No, it's too late for that].
+    B: [Haven't you heard?|I have to tell you something.] {trouble}.
+    A: [Does that mean it's off|And what does that mean]? // B: [We have to call it off|We can't do it|It's canceled].
+    ? A: [Can't we move it|What about another day]? // B: [No, {friend} is away then|No, it's too late for that].
     """, """
     {B} tells {A} that {event} is canceled because {trouble}.
     {A} looks forward to {event} {day.on}, but it is called off because {trouble}.
@@ -464,7 +463,7 @@ PLAN.plot("cancel", "bad", """
 PLAN.plot("helper", "good", """
     A: [I'm worried about|We have too much to do for] {event}. [Who could|Who will] {task2}?
     B: {trouble}, so [we need help|we can't do it]. [But {friend} can do that|Ask {friend}, maybe].
-    A: [Is {friend} good at that|Does {friend} have time]? // B: [Yes, very|I'm sure].
+    A: [Is {friend} good at that|Does {friend} have time]? // B: [Yes, I think so|I'm sure of it].
     A: Then I'll ask {friend} {day.on}. And I'll {task}[ myself|].
     """, """
     {A} wants {friend} to {task2} for {event}, because {trouble}. {A} will {task}.
@@ -527,18 +526,28 @@ BOOK = Frame("service", {"paper": "A"})
 PHRASES["booking"] = [
     "@want to [book|reserve] {thing} for {day}",
     "[Could I|Can I|Is it possible to] [book|reserve] {thing} for {day}?",
-    "[Do you still have|Is there still] {thing} for {day}?",
+    "[Do you still have|Can I still get] {thing} for {day}?",
 ]
 BOOK.plot("book", "good", """
     A: @booking
     B: [Let me look|One moment|Let me check]. [Yes, that's possible|Yes, we have that|You're lucky]. [It costs|That's|The price is] {price} dollars.
-    ? A: [Is that the cheapest|Do I have to pay now]? // B: [Yes, it is|You can pay later, too].
+    ? A: Do I have to pay now? // B: [Not now|You can pay later, too|No, that can wait].
     A: [I'll take it|@ok, please book it|That's fine]. And [I'd like|if possible,] {extra}.
     B: [No problem|I'll write that down|I'll see to it]. It's [booked|reserved].
     """, """
     {A} books {thing} for {day} with {extra}. It costs {price} dollars.
     {B} helps {A} to book {thing} for {day}. {A} also wants {extra}.
     {A} reserves {thing} for {price} dollars and asks for {extra}.
+    """)
+BOOK.plot("reserve", "good", """
+    A: @booking
+    B: [Let me look|One moment|Let me check]. [Yes, that's possible|Yes, there is one left|You're lucky]. At what time?
+    A: [At {clock}, please.|{clock}, if that's possible.|Is {clock} all right?] And [I'd like|if possible,] {extra}.
+    B: [No problem|I'll write that down|I'll see to it]. [It's reserved|We'll see you {day.on}].
+    """, """
+    {A} books {thing} for {day} at {clock} with {extra}.
+    {B} reserves {thing} for {A} for {day}. {A} also wants {extra}.
+    {A} reserves {thing} for {clock} {day.on} and asks for {extra}.
     """)
 BOOK.plot("other_day", "good", """
     A: @booking
@@ -547,7 +556,7 @@ BOOK.plot("other_day", "good", """
     B: [At what time|What time would you like]? // A: At {clock}, please.
     ? B: And a phone number? // A: I'll write it down for you.
     """, """
-    {A} wants to book {thing} for {day}, but nothing is free. {A} takes {day2} instead.
+    {A} wants to book {thing} for {day}, but nothing is free, so {A.he} [takes|chooses] {day2} instead.
     {A} books {thing} for {day2} at {clock} because {day} is fully booked.
     {B} has nothing free {day.on}, so {A} reserves {thing} for {day2}.
     """)
@@ -564,7 +573,7 @@ BOOK.plot("full", "bad", """
 BOOK.plot("cheaper", "good", """
     A: @booking
     B: [@sure|Yes, we have one]. [That will be|It costs|That's] {price} dollars.
-    A: [That's more than I can pay|That's too expensive|So much]? [Is there anything cheaper|Do you have something cheaper]?
+    A: [That's more than I can pay|That's too expensive|That's a lot]. [Is there anything cheaper|Do you have something cheaper]?
     B: [There is|I could offer you|We also have] {thing2} for {price2} dollars.
     A: [That's better, I'll take it|That will do|Good, then I'll take that].
     """, """
@@ -594,7 +603,7 @@ BUY.plot("buy", "good", """
     B: [How about|What do you think of] this one? [It's our best|Many people buy it|It's new].
     A: [I like it|It looks good|That's nice]. How much is it? // B: {price} dollars.
     A: [I'll take it|That's a good price|That's fair, I'll take it].
-    ? B: [Do you want a bag|Cash or card]? // A: [Yes, please|Card, please|No, thanks].
+    ? B: [Do you want a bag|Should I wrap it]? // A: [Yes, please|No, thanks].
     """, """
     {A} buys {item} for {who}. It is {feature} and costs {price} dollars.
     {B} sells {A} {item} for {price} dollars. It is for {who}.
@@ -602,8 +611,8 @@ BUY.plot("buy", "good", """
     """)
 BUY.plot("bargain", "good", """
     A: How much is [this {item.bare}|the {item.bare} over there]? // B: It's {price} dollars.
-    A: [That's a lot|So expensive]. [Would you take {price2}|I'll give you {price2}|How about {price2} dollars]?
-    ? B: [It's very good quality|It's almost new]. // A: [But look at this scratch|I saw it for less online].
+    A: [That's a lot|So expensive]. [Would you take {price2}?|I'll give you {price2}.|How about {price2} dollars?]
+    ? B: [It's very good quality|I have others who want it]. // A: [It's the last one, isn't it?|I saw it for less online].
     B: [@ok, because it's you|All right, {price2} dollars|@deal].
     A: [Then I'll take it|Good, here is the money]. [It's for {who}.|]
     """, """
@@ -635,7 +644,7 @@ BUY.plot("other", "good", """
     A: @want {item} for {who}. // B: [Here you are|This one is popular]. It costs {price} dollars.
     A: @hmm, [it isn't {feature}|it should be {feature}|I need one that is {feature}].
     B: [Then you should take|In that case, look at|I see. How about] {item2}?
-    A: [Oh, that's better|I like that more|That's even nicer]. [How much|What is it]? // B: {price2} dollars.
+    A: [Oh, that's better|I like that more|That's even nicer]. [How much is it|What does it cost]? // B: {price2} dollars.
     A: [I'll take that one|@great, I'll buy it].
     """, """
     {A} is looking for {item}, but buys {item2} for {price2} dollars because it is {feature}.
@@ -650,28 +659,28 @@ PHRASES["complaint"] = [
     "I'm not happy with {item}. {fault}.",
 ]
 PHRASES["complains"] = ["{A} complains to {B} about {item} because {fault}.", "{A} is unhappy with {item} because {fault}."]
-PHRASES["when"] = ["[Since when|When did you notice]? // A: {since}.", "[I'm sorry to hear that|I apologize|Oh, I'm sorry]."]
+PHRASES["when"] = ["[When did you notice that|When did you find out]? // A: {since}.", "[I'm sorry to hear that|I apologize|Oh, I'm sorry]."]
 COMPLAIN.plot("refund", "good", """
     A: @complaint
     B: @when
     A: I [want my money back|don't want to pay for that|would like a refund].
-    B: [Do you have the receipt|May I see the bill]? // A: [Here it is|Yes, here].
+    B: Do you have {proof}? // A: [Here it is|Yes, here].
     B: [@ok, you get {price} dollars back|I'll give you {price} dollars back|Here are your {price} dollars].
     """, """
     @complains {B} gives {A} {price} dollars back.
-    {A} wants a refund because {fault}. {A} gets {price} dollars back.
-    {fault}, so {B} pays {A} back {price} dollars.
+    {A} wants a refund for {item} because {fault}. {A} gets {price} dollars back.
+    {B} pays {A} back {price} dollars for {item} because {fault}.
     """)
 COMPLAIN.plot("replace", "good", """
     A: @complaint
     B: @when
-    B: I can [give you another one|exchange it|bring you a new one]. // A: [How long will that take|When]?
-    B: [It will be here|We can do that|You'll have it] {soon}.
+    B: I can [give you another one|exchange it|bring you a new one]. // A: [How long will that take|And when]?
+    B: [It will be done|We can do that|You'll have it] {soon}.
     A: [@ok, that's fine|That's fast|Good, I'll wait for that].
     """, """
     @complains {B} will exchange it {soon}.
-    {fault}. {B} promises {A} another one {soon}.
-    {A} will get a new one {soon} because {fault}.
+    {B} promises to exchange {item} {soon} because {fault}.
+    {A} is unhappy with {item} and will get a new one {soon}.
     """)
 COMPLAIN.plot("refuse", "bad", """
     A: @complaint
@@ -681,8 +690,8 @@ COMPLAIN.plot("refuse", "bad", """
     A: [That's ridiculous|I can't believe it|Then I want to speak to the manager]! [I won't come back|You'll hear from me].
     """, """
     @complains {B} can't do anything because {excuse}.
-    {A} wants {B} to do something because {fault}, but {B} refuses. {A} is angry.
-    {B} refuses to pay {A} back because {excuse}. {A} is angry.
+    {A} complains about {item}, but {B} refuses to do anything. {A} is angry.
+    {B} refuses to pay for {item} because {excuse}. {A} is angry.
     """)
 COMPLAIN.plot("discount", "good", """
     A: @complaint
@@ -691,19 +700,19 @@ COMPLAIN.plot("discount", "good", """
     B: [I understand. I can|You're right. I'll] give you a discount of {percent} percent. // A: [Good|Well, that's something|I accept that].
     """, """
     @complains {B} apologizes and gives {A} a discount of {percent} percent.
-    {B} offers {A} a discount of {percent} percent because {fault}.
-    {A} paid {price} dollars, but {fault}. {A} accepts a discount of {percent} percent.
+    {B} offers {A} a discount of {percent} percent for {item} because {fault}.
+    {A} complains about {item} because {fault}. {A} accepts a discount of {percent} percent.
     """)
 COMPLAIN.plot("callback", "bad", """
     A: @complaint
     B: @when
     B: @alas I can't decide that alone. [My boss {friend} is not here|Only {friend}, our manager, can do that].
-    A: [And when will that be|When can I talk to {friend}]? // B: {friend} [will call you|is back|has time for you] {day.on}.
+    A: When can I talk to {friend}? // B: {friend} [will call you|is back|has time for you] {day.on}.
     A: [I hope so|All right, I'll wait|That's too long, but OK].
     """, """
     @complains {B} tells {A} to talk to {friend}, the manager, {day.on}.
-    {fault}. {A} has to wait until {friend} is back {day.on}.
-    {A} will talk to {friend}, the manager, {day.on} because {fault}.
+    {A} is unhappy with {item} because {fault}. {A} has to wait for {friend}, the manager.
+    {A} will talk to {friend}, the manager, about {item} {day.on} because {fault}.
     """)
 
 COUNTER = Frame("service", {"paper": "A"})
@@ -713,7 +722,7 @@ COUNTER.plot("done", "good", """
     B: [Yes, that's possible|You've come to the right place|I can do that for you]. [Did you bring|Do you have] {paper}?
     A: [Yes, here|Here you are]. [How much is it|What does it cost]?
     B: [The fee is|It costs|That makes] {fee} dollars. [Please sign here|It takes {mins} minutes].
-    ? A: [Can I use your pen|Where exactly]? // B: [Of course|Down there, at the bottom].
+    ? A: [Can I use your pen|May I sit down]? // B: [Of course|Yes, please].
     """, """
     {A} wants to {errand}. {A} shows {paper} and pays {fee} dollars.
     {B} helps {A} to {errand}. It costs {fee} dollars.
@@ -753,13 +762,13 @@ COUNTER.plot("closed", "good", """
 
 HEALTH = Frame("service", {"since": "A"})
 PHRASES["symptom"] = ["{symptom}. [It's getting worse|I can't stand it any more|I'm worried].", "I came because {symptom}.", "{symptom}."]
-PHRASES["examine"] = ["[Let me have a look|Let me see]. @hmm.", "[I see|Aha]. [It doesn't look bad|There is some swelling]."]
+PHRASES["examine"] = ["[Let me have a look|Let me see]. [Aha|I see].", "[I see|Aha]. [It doesn't look bad|There is some swelling]."]
 HEALTH.plot("treat", "good", """
     A: @symptom
     B: How long has this been going on? // A: [For {span}|For about {span}].
     B: @examine It's [only|probably] {diagnosis}. [You should|Please|You have to] {treat}.
     ? A: [Is it dangerous|Will it hurt]? // B: [No, don't worry|Not if you are careful].
-    A: [And how long|For how long]? // B: For {span2}.
+    A: [And for how long|For how long]? // B: For {span2}.
     """, """
     {A} sees {B} because {symptom}. {A} has to {treat} for {span2}.
     {A} has to {treat} because {symptom}. {B} thinks it is {diagnosis}.
@@ -780,7 +789,7 @@ HEALTH.plot("refuse", "bad", """
     A: @symptom
     B: @examine You [need to|must|should] {treat} for {span2}.
     A: [That's not possible|I can't do that], {busy}.
-    B: [Your health comes first|It won't get better without it]. [At least|Then at least] {easy}.
+    B: [There is no other way|It won't get better without it|It's important]. [At least|Then at least] {easy}.
     A: [I can do that|That's possible|Well, I'll try].
     """, """
     {B} wants {A} to {treat} because {symptom}, but {busy}. {A} will {easy} instead.
@@ -789,9 +798,9 @@ HEALTH.plot("refuse", "bad", """
     """)
 HEALTH.plot("send", "bad", """
     A: @symptom
-    B: [Have you had this before|Is it the first time]? // A: [Yes, {span} ago|No, never before].
+    B: [Have you had this before|Did this ever happen before]? // A: [Yes, {span} ago|No, never before].
     B: [This is not my field|I can't treat that here]. [I'm sending you|I'll send you] to my colleague {friend}.
-    A: [Is it that bad|When can I go there]? // B: [{friend} has time|You can go there] {day.on}.
+    A: [When can I go there|When will that be]? // B: [{friend} has time|You can go there] {day.on}.
     """, """
     {A} sees {B} because {symptom}. {B} sends {A} to {friend}.
     {symptom}. {B} can't help, so {A} will see {friend} {day.on}.
@@ -868,18 +877,18 @@ DIRECTIONS.plot("bus", "good", """
 DIRECTIONS.plot("closed", "bad", """
     A: @where_is
     B: [I'm sorry, it's closed|It's closed at the moment|You can't go there today]. {trouble}.
-    A: @pity. [I came all the way from the station|I wanted to see it so much]. // B: It opens again {day.on}.
-    A: Is there anything else nearby? // B: [You could visit {landmark} today|Go and see {landmark} meanwhile].
+    A: @pity. [I came all the way for that|Nobody told me that]. // B: It opens again {day.on}.
+    A: Is there anything else nearby? // B: [You could go to {dest2} instead|Well, there is {dest2}].
     """, """
     {A} is looking for {dest}, but it is closed because {trouble}. It opens again {day.on}.
-    {B} tells {A} that {dest} is closed until {day} and recommends {landmark}.
-    {dest} is closed because {trouble}, so {B} tells {A} to visit {landmark}.
+    {B} tells {A} that {dest} is closed until {day} and recommends {dest2}.
+    {dest} is closed because {trouble}, so {B} tells {A} about {dest2}.
     """)
 DIRECTIONS.plot("stranger", "bad", """
     A: @where_is
     B: [I'm new here myself|I'm not from here|I don't know, I only moved here {span} ago]. [Ask at|You could ask at|They will know at] {landmark}.
     A: And how do I get there? // B: [You|Just] {route}.
-    ? A: [Is it open|Are they friendly]? // B: [I think so|Yes, very].
+    ? A: [Is it open|Are they friendly]? // B: [I think so|I hope so].
     """, """
     {A} asks {B} the way to {dest}. {B} does not know and tells {A} to ask at {landmark}.
     {B} can't tell {A} the way to {dest}. {A} should {route} and ask at {landmark}.
@@ -993,7 +1002,7 @@ INTERVIEW.plot("pay", "bad", """
 INTERVIEW.plot("wait", "good", """
     A: @apply
     B: @experience
-    B: [Can you also work on weekends|When could you start]? // A: [Yes, any time|I could start {day.on}].
+    B: When could you start? // A: [Any time|I could start {day.on}].
     B: [Two others have applied, too|I have to ask {friend} first]. We'll [call|write to] you {day2.on}.
     A: [I look forward to that|I'll wait for your call]. [I really want this job.|]
     """, """

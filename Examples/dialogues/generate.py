@@ -18,17 +18,18 @@ from pathlib import Path
 
 from frames import CLOSINGS, FRAMES, OPENINGS, PHRASES, SMALL_TALK
 from grammar import Person, Scene, choose, slots_of
-from topics import COMMON, HELD_OUT_TOPICS, NAMES, TOPICS
+from topics import COMMON, HELD_OUT_TOPICS, NAMES, PRICES, TOPICS
 
 SEED = 2024
 SIZES = {"train": 1800, "validation": 120, "test": 200}
 HELD_OUT_SHARE = 0.3  # of the validation and the test set
 TURNS = range(4, 13)
 SUMMARY_WORDS = range(10, 41)
-MAX_WORDS = 125  # of a dialogue, to keep the training short
-NAME_SLOTS = {"friend", "smallname", "smallday"}
-DERIVED = {"day2", "span2", "price", "price2", "fee", "wage", "wage2", "friend", "smallname"}
+MAX_WORDS = 80  # of a dialogue, to keep the training short
+NAME_SLOTS = {"friend", "friend2", "smallname", "smallday"}
+DERIVED = {"day2", "span2", "dest2", "price", "price2", "fee", "wage", "wage2", "friend", "friend2", "smallname"}
 OPTIONS = "x>xpro>xcon"  # a slot with options, of which a scene has two
+CLOSED = 0.35  # the share of dialogues with a closing
 INTRODUCED = 0.6  # the share of speakers that have a name (which not every dialogue mentions)
 
 
@@ -68,7 +69,7 @@ PLOTS = {
         (name, plot)
         for name, fillers in frames.items()
         for plot in FRAMES[name].plots
-        if plot.slots() <= known_slots(fillers)
+        if plot.slots() <= known_slots(fillers) and plot.name not in values(fillers.get("without", ""))
     ]
     for topic, frames in TOPICS.items()
 }
@@ -92,7 +93,7 @@ class Generator:
         rng = self.rng
         name, plot = rng.choice(PLOTS[topic])
         frame = FRAMES[name]
-        people, slot_values, mentioned = self._cast(TOPICS[topic][name])
+        people, slot_values, mentioned = self._cast(topic, TOPICS[topic][name])
 
         script = self._script(frame, plot, people)
         summary = choose(rng.choice(plot.summaries), rng, PHRASES)
@@ -116,16 +117,18 @@ class Generator:
         signature = (topic, name, plot.name, *((slot, slot_values[slot]) for slot in told))
         return Example(topic, dialogue, text, signature, {n for n in mentioned if re.search(rf"\b{n}\b", dialogue)})
 
-    def _cast(self, fillers):
+    def _cast(self, topic, fillers):
         """The two people, and a value for every slot of the topic."""
         rng = self.rng
-        (first, second, friend, other) = rng.sample(self.names, 4)
+        first, second, friend, friend2, other = rng.sample(self.names, 5)
         people = {}
         for role, (name, gender) in zip("AB", (first, second)):
             people[role] = Person("", name if rng.random() < INTRODUCED else None, gender)
 
         chosen = {slot: rng.choice(values(text)) for slot, text in COMMON.items()}
         for slot, text in fillers.items():
+            if slot == "without":
+                continue
             if slot == OPTIONS:
                 for prefix, option in zip("xy", rng.sample(values(text), 2)):
                     chosen.update(zip((prefix, prefix + "pro", prefix + "con"), option.split(" > ")))
@@ -133,10 +136,12 @@ class Generator:
                 chosen.update(zip(slot.split(">"), rng.choice(values(text)).split(" > ")))
             else:
                 chosen[slot] = rng.choice(values(text))
-        for slot in ("day2", "span2"):
-            base = slot[:-1]
-            chosen[slot] = rng.choice([v for v in values(COMMON[base]) if v != chosen[base]])
-        price = rng.randrange(30, 400, 5)
+        for slot in ("day", "span", "dest"):
+            candidates = values(fillers.get(slot) or COMMON.get(slot, ""))
+            others = [value for value in candidates if slot in chosen and value.split()[-1] != chosen[slot].split()[-1]]
+            if others:  # not the same weekday, either
+                chosen[slot + "2"] = rng.choice(others)
+        price = rng.randrange(*PRICES.get(topic, PRICES[None]), 5)
         chosen |= {
             "price": str(price),
             "price2": str(price - max(5, price // rng.randrange(20, 60) * 5)),
@@ -144,16 +149,17 @@ class Generator:
             "wage": str(wage := rng.randrange(9, 30)),
             "wage2": str(wage + rng.randrange(2, 8)),
             "friend": friend[0],
+            "friend2": friend2[0],
             "smallname": other[0],
         }
-        return people, chosen, {first[0], second[0], friend[0], other[0]}
+        return people, chosen, {name for name, _ in (first, second, friend, friend2, other)}
 
     def _script(self, frame, plot, people):
         """The lines, as (role, template without alternatives)."""
         rng = self.rng
         script = self._exchange(self._greeting(OPENINGS[frame.register], people))
         small_talk = rng.choice(SMALL_TALK[frame.register])
-        place = rng.choice(["start", "end", "nowhere"])
+        place = rng.choice(["start", "end", "nowhere", "nowhere"])
         if place == "start":
             script += self._exchange(small_talk)
         for exchange in plot.exchanges:
@@ -163,7 +169,7 @@ class Generator:
                 script += self._exchange(exchange[1:])
         if place == "end" and frame.register == "friends":
             script += self._exchange(small_talk)
-        if rng.random() < 0.6:
+        if rng.random() < CLOSED:
             script += self._exchange(self._greeting(CLOSINGS[plot.mood], people))
         return script
 

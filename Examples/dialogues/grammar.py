@@ -19,10 +19,13 @@ from dataclasses import dataclass
 THIRD_PERSON = {"have": "has", "am": "is", "do": "does", "go": "goes", "don't": "does not", "haven't": "has not"}
 SECOND_PERSON = {"am": "are"}
 DOUBLED = {"plan", "swim", "run", "get", "put", "sit", "set", "cut", "stop", "shop", "jog", "pet", "drop", "wrap"}
-PRONOUNS = {"f": ("she", "her", "her"), "m": ("he", "him", "his")}
+PRONOUNS = {
+    "f": {"he": "she", "him": "her", "his": "her"},
+    "m": {"he": "he", "him": "him", "his": "his"},
+}
 
 
-@dataclass
+@dataclass(eq=False)
 class Person:
     """A role's appearance in one dialogue."""
 
@@ -34,17 +37,11 @@ class Person:
     def shown(self):
         return self.name or self.label
 
-    @property
-    def he(self):
-        return PRONOUNS[self.gender][0] if self.name else self.label
-
-    @property
-    def him(self):
-        return PRONOUNS[self.gender][1] if self.name else self.label
-
-    @property
-    def his(self):
-        return PRONOUNS[self.gender][2] if self.name else self.label + "'s"
+    def form(self, form, pronoun):
+        """`form` is `shown`, or `he`, `him` or `his`, which name the person unless `pronoun` is true."""
+        if pronoun and form != "shown":
+            return PRONOUNS[self.gender][form]
+        return self.shown + ("'s" if form == "his" else "")
 
 
 INNERMOST = re.compile(r"\[([^\[\]]*)\]")
@@ -117,15 +114,17 @@ def speak_to_owner(value):
     return re.sub(r"\b(I|my|me|we|our|us)\b", lambda m: {"I": "you", "my": "your", "me": "you"}.get(m[1], m[1]), value)
 
 
-def speak_about(value, owner, other):
+def speak_about(value, mention, other):
+    """`mention` gives the owner as `he`, `him` or `his`, in the order of the words."""
     value = VERB.sub(lambda match: third_person(match[1]), value)
     value = value.replace("I'll ", "I will ")
-    words = {
-        "I": owner.he, "my": owner.his, "me": owner.him,
-        "you": other.shown, "your": other.shown + "'s",
-        "we": "they", "our": "their", "us": "them",
-    }
-    return re.sub(r"\b(I|my|me|you|your|we|our|us)\b", lambda match: words[match[1]], value)
+    owner = {"I": "he", "my": "his", "me": "him"}
+    words = {"you": other.shown, "your": other.shown + "'s", "we": "they", "our": "their", "us": "them"}
+    return re.sub(
+        r"\b(I|my|me|you|your|we|our|us)\b",
+        lambda match: mention(owner[match[1]]) if match[1] in owner else words[match[1]],
+        value,
+    )
 
 
 def capitalized(text):
@@ -140,6 +139,7 @@ class Scene:
         self.people = people
         self.values = values
         self.owners = owners
+        self.mentioned = []  # in the summary, in this order
 
     def fill(self, text, speaker=None):
         """The template (without alternatives) as `speaker` says it, or as the summary has it."""
@@ -150,7 +150,7 @@ class Scene:
                 name = self.people[slot.upper()].name
                 return (", " + name if name else "") if comma else name
             if slot in ("A", "B"):
-                return getattr(self.people[slot], form or "shown")
+                return self._mention(slot, form or "shown")
             return self._value(slot, form, speaker)
 
         return re.sub(r"\s+", " ", capitalized(SLOT.sub(replace, text))).strip()
@@ -163,4 +163,12 @@ class Scene:
             return speak_as_owner(value)
         if speaker:
             return speak_to_owner(value)
-        return speak_about(value, self.people[owner], self.people["B" if owner == "A" else "A"])
+        return speak_about(value, lambda form: self._mention(owner, form), self.people["B" if owner == "A" else "A"])
+
+    def _mention(self, role, form):
+        """A person in the summary: a pronoun where it can't mean anybody else."""
+        person, other = self.people[role], self.people["B" if role == "A" else "A"]
+        same = bool(other.name) and other.gender == person.gender and other in self.mentioned
+        pronoun = bool(person.name) and person in self.mentioned and (not same or self.mentioned[-1] is person)
+        self.mentioned.append(person)
+        return person.form(form, pronoun)

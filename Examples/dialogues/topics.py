@@ -1,7 +1,7 @@
 """What the dialogues are about: for every topic, the frames it occurs in and the values of their slots.
 
-Values are separated by semicolons; a slot name with ">" takes several values together. See grammar.py for
-the person in which they are written.
+Values are separated by semicolons; a slot name with ">" takes several values together; `without` lists the
+plots of the frame that do not suit the topic. See grammar.py for the person in which the values are written.
 """
 
 NAMES = {
@@ -23,72 +23,73 @@ NAMES = {
 }
 
 # Slots that every scene has.
+# {friend2} is a person whom a value mentions, {friend} one whom a plot needs.
 COMMON = {
-    "day": """Monday; Tuesday; Wednesday; Thursday; Friday; Saturday; Sunday; tomorrow; tomorrow morning; tomorrow evening;
-        Friday evening; Saturday morning; Sunday afternoon; next Monday; next Wednesday; next Friday; next week; this weekend;
-        Thursday evening; Monday morning; Tuesday afternoon""",
+    "day": """Monday; Tuesday; Wednesday; Thursday; Friday; Saturday; Sunday; tomorrow; next Monday; next Tuesday; next Wednesday;
+        next Thursday; next Friday; next Saturday; next Sunday; this Monday; this Thursday; this Friday; this Saturday; this Sunday""",
     "clock": """six; seven; eight; nine; ten; eleven; noon; one; two; three; four; five; half past six; half past seven;
         half past nine; half past two; a quarter past three; a quarter to eight""",
     "span": "two days; three days; a week; two weeks; three weeks; a month; two months; half a year; a year",
-    "since": "Yesterday; Two days ago; This morning; Right away; Last night; When I came home; An hour ago",
+    "since": "Yesterday; Two days ago; This morning; Right away; Last night; An hour ago; Last week; Just now",
     "mins": "five; ten; fifteen; twenty; thirty; forty",
     "count": "ten; twelve; fifteen; twenty; thirty; forty; fifty",
     "stops": "three; four; five; six; seven",
     "busline": "2; 4; 6; 9; 12; 15; 18; 21; 30; 42",
     "percent": "five; ten; fifteen; twenty; thirty",
-    "soon": "in an hour; tomorrow; by the evening; in two days; next week; within a week; in ten minutes; on Monday; on Friday",
     "smallday": "Monday; Tuesday; Thursday; Friday; Saturday",
     "meet": """at the station; at the bus stop; in front of the town hall; at my house; by the fountain; at the old bridge;
         at the corner cafe; in the park; at the main gate; outside the bakery""",
     "why": """I <have> to finish a report; my parents are coming to visit; my car is at the garage; I <have> an exam soon;
         I <have> to look after my nephew; I <have> a bad cold; my cousin is staying with me; I <am> working late;
         I <have> a doctor's appointment; I hurt my knee; I <am> saving money this month; I <need> some rest;
-        my sister is getting married; I <have> a night shift; I <am> picking up {friend} from the airport;
-        I promised to help {friend}; I <have> to paint the kitchen; my train leaves very early; I <have> band practice;
-        my son has a school play; a plumber is coming; I <have> a meeting with {friend}; my grandmother is ill;
+        my sister is getting married; I <have> a night shift; I <am> picking up {friend2} from the airport;
+        I promised to help {friend2}; I <have> to paint the kitchen; my train leaves very early; I <have> band practice;
+        my son has a school play; a plumber is coming; I <have> a meeting with {friend2}; my grandmother is ill;
         I <am> going to a funeral; I <have> to repair the roof; I <have> guests from Canada""",
     "cause": """I <have> to work then; I <am> only in town for one day; I <am> leaving for Spain; my daughter is ill;
-        my train was canceled; my boss changed my shift; I <have> to meet {friend} then; my flight leaves that morning;
+        my train was canceled; my boss changed my shift; I <have> to meet {friend2} then; my flight leaves that morning;
         I <have> an important exam; I broke my arm; my car broke down; I <have> to visit my mother in the hospital""",
     "busy": """I <have> to work every day; I <have> two small children; I <am> going on a trip; I <have> an exam soon;
         my mother needs my help; I <am> moving this week; I <have> a race on Sunday; there is nobody else in the shop""",
-    "deny": """we have too much work; two others are ill; {friend} is already away; there is no money for that this year;
-        I already said no to {friend}; the rules do not allow that; we have visitors that week; it would not be fair to the others""",
+    "deny": """we have too much work; two others are ill; {friend2} is already away; there is no money for that this year;
+        I already said no to {friend2}; the rules do not allow that; we have visitors that week; it would not be fair to the others""",
     "who": """my sister; my brother; my mother; my father; my wife; my husband; my son; my daughter; my best friend;
-        my grandfather; my aunt; my boss; my neighbor; my nephew; my niece; my teacher; {friend}""",
+        my grandfather; my aunt; my boss; my neighbor; my nephew; my niece; my teacher; {friend2}""",
     "trouble": """the computer is down; the boss is on vacation; there is no power; half of the staff is ill;
         they are painting the rooms; there was a fire; a water pipe burst; there is a strike; it is a holiday""",
 }
 
-PARTY_TROUBLE = """{friend} is ill; the hall is already taken; it will rain all day; the band can't come; most people are away;
-    the oven is broken; there is a strike; we have not enough money; the road is closed; {friend} has to work"""
+PARTY_TROUBLE = """{friend2} is ill; the hall is already taken; it will rain all day; the band can't come; most people are away;
+    the oven is broken; there is a strike; we have not enough money; the road is closed; {friend2} has to work"""
 PARTY_TASK = """buy the drinks; bake a cake; write the invitations; decorate the room; borrow some chairs; choose the music;
     make a salad; bring a camera; order flowers; bring the plates; hang up the lights; prepare some games; buy candles"""
 TRIP_DOUBT = """I <am> not very fit; the weather looks bad; I <have> no money left; it is too far away; I <am> afraid of heights;
     I <don't> have the right shoes; my back hurts a little; I <don't> know anybody there"""
-TRIP_PERK = """we can take my car; {friend} will come, too; the weather will be fine; it does not cost anything;
+TRIP_PERK = """we can take my car; {friend2} will come, too; the weather will be fine; it does not cost anything;
     I <have> everything we need; there is a good restaurant there; it is only a short way; we can go slowly"""
 SHOP_EXCUSE = """the guarantee has run out; it was on sale; the bill is missing; it was used too long; the shop has a new owner;
     the time for returns is over"""
+
+SHOP_SOON = "in an hour; tomorrow; by the evening; in two days; next week; within a week; on Monday; on Friday"
 
 TOPICS = {
     "restaurant": {
         "BOOK": {
             "thing": """a table for two; a table for four; a table by the window; a table on the terrace; the big table;
                 a private room; a table for ten; a table near the stage""",
-            "thing2": "a small table at the bar; a table in the back room; a table for an early dinner",
+            "without": "book; cheaper",
             "extra": "a birthday cake; a high chair; vegetarian food; fresh flowers; some champagne; a quiet corner",
         },
         "COMPLAIN": {
             "item": "the soup; the fish; the steak; the rice; the salad; the pie; the chicken; the pizza",
             "fault": "it is cold; it is too salty; it tastes strange; there is a hair in it; it came far too late; it is burned",
             "excuse": "the cook is new; we are very busy tonight; everybody else likes it; it is always made like that",
-            "soon": "in ten minutes; right away; in a quarter of an hour; in a moment",
+            "soon": "in ten minutes; right away; in a quarter of an hour; in a moment", "proof": "the bill; the receipt",
         },
         "DECIDE": {
-            "question": "where to have dinner; where to take our guests; what to eat tonight; where to go with {friend}",
+            "question": "where to have dinner; where to take our guests; what to eat tonight; where to go with {friend2}",
             "x>xpro>xcon": """the Italian place > the pasta is very good > it is always full;
-                the fish restaurant > it is right by the harbor > {friend} does not eat fish;
+                the fish restaurant > it is right by the harbor > {friend2} does not eat fish;
                 the Indian restaurant > the curry is great > the food is too spicy;
                 the burger bar > it is quick and cheap > it is not healthy;
                 the new steak house > everybody talks about it > it is too expensive;
@@ -108,7 +109,7 @@ TOPICS = {
             "fault": """the shower is broken; the heating does not work; it is very noisy at night; there is no hot water; the bed is too soft;
                 the window does not close; the carpet is dirty; the light goes on and off""",
             "excuse": "the house is full; the technician is away; it is an old building; there is a wedding party",
-            "soon": "in an hour; tonight; in ten minutes; tomorrow morning; this afternoon",
+            "soon": "in an hour; tonight; in ten minutes; tomorrow morning; this afternoon", "proof": "the bill; your booking",
         },
     },
     "clothes shopping": {
@@ -119,10 +120,10 @@ TOPICS = {
             "feature": "warm; easy to wash; light; not too formal; waterproof; in a larger size; soft; in a dark color",
         },
         "COMPLAIN": {
-            "item": "this jacket; this sweater; this dress; this coat; this shirt; this skirt",
+            "item": "the jacket; the sweater; the dress; the coat; the shirt; the skirt",
             "fault": """the zipper is broken; the color came off; there is a hole in it; a button is missing; it became too small in the wash;
                 the seam is coming apart""",
-            "excuse": SHOP_EXCUSE,
+            "excuse": SHOP_EXCUSE, "soon": SHOP_SOON, "proof": "the receipt; the bill; the guarantee card",
         },
     },
     "electronics": {
@@ -132,10 +133,10 @@ TOPICS = {
             "feature": "light; easy to use; fast; very quiet; small enough for a bag; good for travel; simple",
         },
         "COMPLAIN": {
-            "item": "my new phone; my laptop; this camera; this printer; this radio; this television",
+            "item": "my new phone; my laptop; the camera; the printer; the radio; the television",
             "fault": """the battery is always empty; the screen is black; it makes a strange noise; it gets very hot; a cable is missing;
                 it turns off by itself; the buttons do not work""",
-            "excuse": SHOP_EXCUSE,
+            "excuse": SHOP_EXCUSE, "soon": SHOP_SOON, "proof": "the receipt; the bill; the guarantee card",
         },
     },
     "furniture": {
@@ -152,7 +153,7 @@ TOPICS = {
                 a red carpet > it makes the room warm > red does not go with the curtains;
                 a tall mirror > it makes the room look bigger > it breaks easily;
                 an armchair > it is good for reading > it is too expensive;
-                a piano > {friend} can play for us > the neighbors will complain""",
+                a piano > {friend2} can play for us > the neighbors will complain""",
         },
     },
     "cooking": {
@@ -164,10 +165,10 @@ TOPICS = {
                 bake an apple pie > peel the apples > roll out the dough; make dumplings > chop the cabbage > fill the dough""",
         },
         "INVITE": {
-            "act": """cook dinner together; bake cookies together; try out a new curry; make pizza at my place; have a barbecue;
+            "act": """cook dinner; bake cookies; try out a new curry; make pizza at my place; have a barbecue;
                 take a cooking class; make sushi""",
             "doubt": "I <am> a terrible cook; I <am> on a diet; my kitchen is a mess; I <don't> eat meat; I always <burn> everything",
-            "perk": "I already bought everything; {friend} will cook most of it; there is something without meat, too; it is very easy",
+            "perk": "I already bought everything; {friend2} will cook most of it; there is something without meat, too; it is very easy",
             "alt": "order something; go out for noodles; have a picnic; meet for breakfast",
         },
         "ADVICE": {
@@ -183,13 +184,13 @@ TOPICS = {
             "act": """see the new space movie; watch a comedy; go to the cinema; see a film about whales; watch an old western;
                 go to the film festival; see the new spy movie""",
             "doubt": "I <am> too tired for a movie; I <hate> sad endings; the critics say it is boring; I saw it before; it is too long",
-            "perk": "I <have> free tickets; {friend} says it is great; I'll pay for the popcorn; there is a break in the middle",
+            "perk": "I <have> free tickets; {friend2} says it is great; I'll pay for the popcorn; there is a break in the middle",
             "alt": "stay at home and play cards; go bowling; go to a bar; watch something on television",
         },
         "DECIDE": {
-            "question": "which film to watch; what to see at the cinema; what to watch with {friend}",
+            "question": "which film to watch; what to see at the cinema; what to watch with {friend2}",
             "x>xpro>xcon": """the comedy > we need something to laugh about > the jokes are stupid;
-                the horror film > it is really exciting > {friend} gets scared easily;
+                the horror film > it is really exciting > {friend2} gets scared easily;
                 the love story > the actors are very good > it is too sad;
                 the cartoon > the children can watch it, too > it is only for children;
                 the film about the war > it won a prize > it is three hours long;
@@ -199,10 +200,10 @@ TOPICS = {
     },
     "concert": {
         "INVITE": {
-            "act": """go to a jazz concert; hear the city orchestra; go to a rock concert; see the opera; hear {friend} sing;
+            "act": """go to a jazz concert; hear the city orchestra; go to a rock concert; see the opera; hear {friend2} sing;
                 go to the music festival; listen to a choir in the church""",
             "doubt": "the tickets are too expensive; I <don't> like loud music; I <have> a headache; I <don't> know the band; it ends too late",
-            "perk": "I won two tickets; we can sit in the last row; {friend} plays the drums; I'll drive you home",
+            "perk": "I won two tickets; we can sit in the last row; {friend2} plays the drums; I'll drive you home",
             "alt": "go dancing; meet at the pub; listen to records; go for a walk",
         },
         "BOOK": {
@@ -217,12 +218,12 @@ TOPICS = {
             "act": """play tennis; go swimming; play basketball; go running in the park; watch the football final; play golf;
                 go skating; ride our bikes to the lake; try the climbing wall""",
             "doubt": "I <am> out of shape; my leg still hurts; I <am> not good at sports; it is too hot; I <don't> have any equipment",
-            "perk": "I can lend you everything; we will take it easy; {friend} is a beginner, too; we can go for ice cream afterwards",
+            "perk": "I can lend you everything; we will take it easy; {friend2} is a beginner, too; we can go for ice cream afterwards",
             "alt": "play table tennis; watch a game on television; go to the sauna; do some yoga",
         },
         "NEWS": {
             "good": """I won the tennis match; my team won the cup; I ran my first marathon; I got a place on the team;
-                my daughter won a medal; I beat {friend} at chess""",
+                my daughter won a medal; I beat {friend2} at chess""",
             "next": "train even more; take part in the next race; buy new shoes; become a coach; rest for a while",
             "bad": "we lost the final; I fell in the race; I <am> no longer on the team; I came last in the race; I broke my racket",
             "blame": "I did not train enough; the other team was much better; the ground was wet; I started too fast; I was too nervous",
@@ -235,7 +236,7 @@ TOPICS = {
             "act": """go hiking in the hills; drive to the beach; take a boat to the island; visit the old castle; go fishing;
                 have a picnic at the lake; pick apples on a farm; take the train to the coast""",
             "doubt": TRIP_DOUBT, "perk": TRIP_PERK,
-            "alt": "stay in town; go to the zoo; sit in a cafe; visit {friend}; go to the market",
+            "alt": "stay in town; go to the zoo; sit in a cafe; visit {friend2}; go to the market",
         },
         "DECIDE": {
             "question": "where to go on our trip; what to do at the weekend; where to spend the holiday",
@@ -250,13 +251,13 @@ TOPICS = {
     },
     "birthday": {
         "PLAN": {
-            "event": "the birthday party; the surprise party; grandmother's birthday; the birthday dinner; the party for {friend}",
+            "event": "the birthday party; the surprise party; grandmother's birthday; the birthday dinner; the party for {friend2}",
             "task": PARTY_TASK, "task2": PARTY_TASK, "trouble": PARTY_TROUBLE,
         },
         "INVITE": {
-            "act": "come to my birthday party; celebrate my birthday; come to the party for {friend}; have birthday cake at my place",
+            "act": "come to my birthday party; celebrate my birthday; come to the party for {friend2}; have birthday cake at my place",
             "doubt": "I <don't> have a present; I <don't> know anybody there; I <am> shy; I <have> nothing to wear",
-            "perk": "{friend} will be there, too; you don't need a present; it is only a small party; there will be live music",
+            "perk": "{friend2} will be there, too; you don't need a present; it is only a small party; there will be live music",
             "alt": "meet just the two of us; go out for coffee; go to the spa",
         },
         "BUY": {
@@ -284,7 +285,7 @@ TOPICS = {
         "HEALTH": {
             "symptom": """my dog is limping; my cat does not eat; my rabbit sleeps all day; my dog has a swollen ear; my cat is coughing;
                 my horse has a sore leg; my parrot is losing feathers; my dog ate a sock""",
-            "diagnosis": "a small infection; an allergy; a bad tooth; a cold; a thorn; too much fat",
+            "diagnosis": "a small infection; an allergy; a bad tooth; a cold; a thorn; a worm",
             "treat": "give it these drops; keep it warm; give it only water; put on this cream; keep it inside; change its food",
             "test": "a blood test; an X-ray; a small operation; a skin test",
             "cause": "it fought with another animal; it fell from a tree; it ate something outside; nothing special",
@@ -297,7 +298,7 @@ TOPICS = {
                 I <have> a high fever; I can't move my shoulder; I <have> a rash on my arm; I always <feel> tired; my ears ring""",
             "diagnosis": "a virus; a cold; an allergy; stress; a light infection; low blood pressure",
             "treat": """stay in bed; take these tablets; drink a lot of tea; use this cream; stop smoking; put ice on it; do these exercises;
-                avoid milk; keep your leg up""",
+                avoid milk; keep my leg up""",
             "test": "a blood test; an X-ray; a heart test; an allergy test; a scan",
             "cause": "I fell off a ladder; I carried heavy boxes; I ate some old fish; I was out in the rain; nothing special",
             "easy": "sleep eight hours; drink more water; take a walk every day; take one tablet at night; eat more fruit",
@@ -316,7 +317,7 @@ TOPICS = {
             "treat": "rinse it with salt water; take these tablets; use a softer brush; eat only soft food; avoid sugar",
             "test": "an X-ray; a small operation; a second check; a deep cleaning",
             "cause": "I bit on a nut; I fell off my bike; a ball hit me; nothing special",
-            "easy": "brush your teeth three times a day; chew on the other side; use this gel at night; avoid cold drinks",
+            "easy": "brush my teeth three times a day; chew on the other side; use this gel at night; avoid cold drinks",
         },
     },
     "sleep": {
@@ -332,8 +333,8 @@ TOPICS = {
         "INTERVIEW": {
             "job": """a waiter; a cook; a driver; a nurse; an accountant; a gardener; a shop assistant; a guard; a translator;
                 a teacher; a carpenter; a receptionist; an engineer; a baker; a mechanic""",
-            "exp": """I did that for two years; I worked in a hotel before; I learned it from my father; I studied it in college;
-                I did it in the army; I worked for {friend} last year; I had my own shop; I did it every summer""",
+            "exp": """I did the same work for two years; I worked in a hotel before; I learned it from my father; I studied it in college;
+                I did the same in the army; I worked for {friend2} last year; I had my own shop; I did the same work every summer""",
             "need": """speaks French; has a driving license; can work at night; can lift heavy things; has worked abroad; is good with computers;
                 can start today; likes to travel; has a diploma; can work on Sundays""",
         },
@@ -344,13 +345,13 @@ TOPICS = {
                 an assistant; a key to the office""",
             "cause": """my brother is getting married; I <have> to care for my mother; I <am> doing the work of two people; I <am> moving house;
                 my old one is too slow; I <have> a new project; my wife had a baby; I <come> in very early""",
-            "cond": "finish the budget; train {friend}; write a plan; take the late shift; find a replacement; work on Sunday",
-            "less": "half a day; a small bonus; two more days; a used one; some help from {friend}; three days",
+            "cond": "finish the budget; train {friend2}; write a plan; take the late shift; find a replacement; work on Sunday",
+            "less": "half a day; a small bonus; two more days; a used one; some help from {friend2}; three days",
         },
         "ADVICE": {
-            "problem": """my boss shouts at me; I <have> too much work; my colleague {friend} takes all the credit; I <don't> like my job;
+            "problem": """my boss shouts at me; I <have> too much work; my colleague {friend2} takes all the credit; I <don't> like my job;
                 I <am> always late for work; I <am> afraid of giving a talk; I did not get the promotion""",
-            "tip": "talk to your boss; make a plan for the week; take more breaks; practice in front of a mirror; get up earlier; write an email",
+            "tip": "talk to my boss; make a plan for the week; take more breaks; practice in front of a mirror; get up earlier; write an email",
             "tip2": "look for a new job; ask for another team; take a vacation; speak to the union; work at home",
             "no": "my boss never listens; I <need> the money; I <am> too shy; my boss would not like it",
         },
@@ -358,8 +359,8 @@ TOPICS = {
             "good": "I got a pay raise; I got the job; I <am> the new manager; my project won a prize; I signed a contract with a big firm",
             "next": "buy a house; take a long vacation; learn Chinese; hire two people; move to the city; work less",
             "bad": "I lost my job; my boss is moving me to another town; I made a mistake in the report; we lost our best customer",
-            "blame": "the firm has no money; I was careless; {friend} gave me the wrong numbers; I was late too often; nobody warned me",
-            "offer": "ask my boss about you; help you with the letters; lend you some money; talk to {friend}; look at the numbers",
+            "blame": "the firm has no money; I was careless; {friend2} gave me the wrong numbers; I was late too often; nobody warned me",
+            "offer": "ask my boss about you; help you with the letters; lend you some money; talk to {friend2}; look at the numbers",
             "recover": "look for another job; talk to the boss; take a few days off; write down what happened",
         },
     },
@@ -369,8 +370,8 @@ TOPICS = {
                 help with the math problems; a better grade""",
             "cause": """I was ill for two weeks; my computer broke; I <want> to study abroad; I can't see the board; I worked very hard;
                 I did not understand the question; I <have> to help my parents""",
-            "cond": "give a talk; read two more books; write a summary; come to class on time; help {friend} with math",
-            "less": "one more day; a short talk with {friend}; an easier question; an extra lesson",
+            "cond": "give a talk; read two more books; write a summary; come to class on time; help {friend2} with math",
+            "less": "one more day; a short talk with {friend2}; an easier question; an extra lesson",
         },
         "FAVOR": {
             "favor": "lend me your notes; help me with my essay; explain the math homework to me; test me for the exam; return my books",
@@ -380,7 +381,7 @@ TOPICS = {
         "ADVICE": {
             "problem": """I can't concentrate in class; I failed the math test; I <forget> everything I learn; I <have> to choose a subject;
                 I <am> nervous before exams; my son does not do his homework""",
-            "tip": "study a little every day; study with {friend}; make notes; sleep more; sit in the front row; turn off the phone",
+            "tip": "study a little every day; study with {friend2}; make notes; sleep more; sit in the front row; turn off the phone",
             "tip2": "talk to the teacher; take extra lessons; learn in the library; do old exams; make a plan",
             "no": "I <have> a job after school; I <get> bored quickly; I <don't> like that; I <have> too many subjects",
         },
@@ -392,10 +393,10 @@ TOPICS = {
             "paper": "a passport; the old card; a letter from the landlord; an identity card; the account number; a proof of income",
         },
         "ADVICE": {
-            "problem": """I never <have> money at the end of the month; my rent is too high; I lent {friend} a lot of money; I <have> debts;
+            "problem": """I never <have> money at the end of the month; my rent is too high; I lent {friend2} a lot of money; I <have> debts;
                 I want to save for a house; I <spend> too much on clothes""",
-            "tip": "write down what you buy; cook at home; sell your car; save a little every week; make a budget; pay in cash only",
-            "tip2": "talk to the bank; find a second job; move to a smaller flat; cancel the card; ask your family",
+            "tip": "write down what you buy; cook at home; sell my car; save a little every week; make a budget; pay in cash only",
+            "tip2": "talk to the bank; find a second job; move to a smaller flat; cancel the card; ask my family",
             "no": "I <need> it for my work; I <am> bad with numbers; my wife is against it; I <have> no time for that",
         },
     },
@@ -409,6 +410,7 @@ TOPICS = {
             "item": "my parcel; my letter; the package from my aunt; the delivery; my order",
             "fault": "it never arrived; it was wet; it was open; it went to the wrong house; it came two weeks late; half of it is missing",
             "excuse": "the address was wrong; nobody was at home; there was a storm; it was badly packed; there was no insurance",
+            "proof": "the receipt; the slip; a photo",
         },
     },
     "library": {
@@ -421,6 +423,7 @@ TOPICS = {
             "route": "go up the stairs; go through the glass door; turn left at the desk; walk to the end of the hall",
             "route2": "turn right; take the second door; go down two steps; go past the shelves",
             "landmark": "the elevator; the exit; the drinks machine; the globe; the music section; the information desk",
+            "without": "bus",
         },
     },
     "gym": {
@@ -431,7 +434,7 @@ TOPICS = {
         "ADVICE": {
             "problem": """I <want> to lose weight; I <have> no strength in my arms; I <am> out of breath after one floor;
                 I <get> bored at the gym; my back hurts after training; I always <give> up after a week""",
-            "tip": "start slowly; train with {friend}; lift lighter weights; go swimming; warm up first; take the stairs",
+            "tip": "start slowly; train with {friend2}; lift lighter weights; go swimming; warm up first; take the stairs",
             "tip2": "join a class; get a trainer; eat less sugar; change the exercises; set a small goal",
             "no": "I <feel> silly doing that; I <have> no time; I <am> afraid of water; I <don't> like company",
         },
@@ -442,8 +445,8 @@ TOPICS = {
                 a violin; a passport; a child's coat; a watch""",
             "where": "on the train; on bus number nine; at the station; in the waiting room; in the park; in the cafeteria; at the airport; in a taxi",
             "look": "black; brown; dark green; red with white dots; small and gray; yellow; made of leather; very plain; dark blue",
-            "there": "it is in the other bag; it is in the pocket; it is under the coat; {friend} has it; it is in the car",
-            "cause": "my train leaves soon; I <need> it today; I <live> far away; it is a present for {friend}; I <am> flying home tonight",
+            "there": "it is in the other bag; it is in the pocket; it is under the coat; {friend2} has it; it is in the car",
+            "cause": "my train leaves soon; I <need> it today; I <live> far away; it is a present for {friend2}; I <am> flying home tonight",
         },
     },
     "directions": {
@@ -507,7 +510,7 @@ TOPICS = {
         },
         "NEWS": {
             "good": "I passed my driving test; I bought a new car; I sold my old car; I won a car",
-            "next": "drive to the sea; visit {friend}; drive to work; paint it red; take my mother for a ride",
+            "next": "drive to the sea; visit {friend2}; drive to work; paint it red; take my mother for a ride",
             "bad": "I crashed my car; somebody stole my car; I got a parking ticket; I failed my driving test; my car won't start",
             "blame": "I was too fast; I forgot to lock it; I did not see the sign; the road was icy; the battery is dead",
             "offer": "drive you to work; lend you my bike; call a garage; go to the police with you",
@@ -517,6 +520,7 @@ TOPICS = {
             "item": "my car; the repair; the rental car; the van; my motorbike",
             "fault": "the brakes still squeak; it lost oil; the bill is too high; there is a new scratch; the engine stops at every light",
             "excuse": "it is an old model; the part was expensive; the scratch was there before; the mechanic is away",
+            "proof": "the bill; the contract",
         },
     },
     "computers": {
@@ -536,7 +540,7 @@ TOPICS = {
         "PLAN": {
             "event": "the picnic; the garden party; the boat trip; the football game; the school fair; the barbecue",
             "task": "check the forecast; buy the food; borrow a tent; bring the drinks; call everybody; bring blankets",
-            "task2": "rent the boat; bring umbrellas; reserve a table; bring the grill; make sandwiches; ask {friend} for a tent",
+            "task2": "rent the boat; bring umbrellas; reserve a table; bring the grill; make sandwiches; ask {friend2} for a tent",
             "trouble": """it will rain all day; a storm is coming; it is going to snow; it will be too hot; the field is under water;
                 there will be thick fog; the wind is too strong""",
         },
@@ -562,22 +566,22 @@ TOPICS = {
     },
     "wedding": {
         "PLAN": {
-            "event": "the wedding; the wedding party; the engagement party; the wedding of {friend}",
+            "event": "the wedding; the wedding party; the engagement party; the wedding of {friend2}",
             "task": PARTY_TASK, "task2": PARTY_TASK, "trouble": PARTY_TROUBLE,
         },
         "NEWS": {
-            "good": "I <am> getting married; my sister is getting married; {friend} asked me to marry; my daughter had a baby; we found a date for the wedding",
+            "good": "I <am> getting married; my sister is getting married; {friend2} asked me to marry; my daughter had a baby; we found a date for the wedding",
             "next": "look for a dress; invite everybody; write a speech; book a hall; tell my parents; buy the rings",
             "bad": "the wedding is off; I lost my wedding ring; I <am> not invited to the wedding; my dress is ruined",
             "blame": "we had a terrible fight; I took it off at the pool; there was a mistake on the list; somebody spilled wine on it",
-            "offer": "talk to {friend}; help you look for it; lend you a dress; stay with you tonight",
-            "recover": "wait a few days; call {friend}; buy a new one; talk about it calmly",
+            "offer": "talk to {friend2}; help you look for it; lend you a dress; stay with you tonight",
+            "recover": "wait a few days; call {friend2}; buy a new one; talk about it calmly",
         },
     },
     "neighbors": {
         "ADVICE": {
             "problem": """my neighbor plays the drums at night; the neighbors' dog barks all day; somebody always parks in front of my garage;
-                the children next door break my flowers; my neighbor {friend} never says hello; there is a smell in the stairs""",
+                the children next door break my flowers; my neighbor {friend2} never says hello; there is a smell in the stairs""",
             "tip": "talk to them; write them a letter; invite them for coffee; put up a sign; wait a few days; bring them a cake",
             "tip2": "call the police; talk to the landlord; build a fence; look for another flat; make a list",
             "no": "they never open the door; I <am> afraid of them; I <don't> like to quarrel; they moved in before me",
@@ -585,22 +589,22 @@ TOPICS = {
         "FAVOR": {
             "favor": "keep a parcel for me; lend me some sugar; turn down the music for me; lend me your ladder; let my aunt park in your drive; move your car for me",
             "cause": "I <am> out all day; I <have> a headache; the shops are closed; my guests need a place to park; a truck is coming; my aunt can't walk far",
-            "cond": "bring a piece of cake; give it back by noon; help with the fence; ring the bell twice; ask {friend} as well",
+            "cond": "bring a piece of cake; give it back by noon; help with the fence; ring the bell twice; ask {friend2} as well",
         },
     },
     "languages": {
         "ADVICE": {
             "problem": """I can't remember new words; my French is terrible; nobody understands my accent; I <have> to learn German in a year;
                 I <am> too shy to speak English; I <make> the same mistakes again and again""",
-            "tip": "watch films in that language; learn ten words a day; sing songs; talk to yourself; read simple books; write a diary",
-            "tip2": "find a teacher; spend a month abroad; join a language club; meet {friend} every week; listen to the radio",
+            "tip": "watch films in that language; learn ten words a day; sing songs; repeat everything aloud; read simple books; write a diary",
+            "tip2": "find a teacher; spend a month abroad; join a language club; meet {friend2} every week; listen to the radio",
             "no": "I <get> tired quickly; I <have> no time; I <am> not good at that; I <don't> have enough money",
         },
         "INVITE": {
-            "act": "take a Spanish course; join the language club; practice Italian together; go to the book fair; learn Greek together",
+            "act": "take a Spanish course; join the language club; practice Italian with a teacher; go to the book fair; learn Greek",
             "doubt": "I <am> too old to learn; I <have> a bad memory; it costs too much; I <am> not good at languages",
-            "perk": "the first lesson is free; {friend} is the teacher; we can study together; there are only six people",
-            "alt": "learn Japanese; watch a foreign film; write letters to {friend}; take a dance course",
+            "perk": "the first lesson is free; {friend2} is the teacher; we can study together; there are only six people",
+            "alt": "learn Japanese; watch a foreign film; write letters to {friend2}; take a dance course",
         },
     },
     "child care": {
@@ -611,8 +615,8 @@ TOPICS = {
         },
         "INTERVIEW": {
             "job": "a nanny; a babysitter; a helper at the nursery; a summer camp leader; a school bus driver; a swimming teacher for children",
-            "exp": """I <have> three younger brothers; I did that in college; I worked in a nursery; I <have> children of my own;
-                I looked after the son of {friend}; I was a scout leader""",
+            "exp": """I <have> three younger brothers; I did the same in college; I worked in a nursery; I <have> children of my own;
+                I looked after the son of {friend2}; I was a scout leader""",
             "need": "can cook; has a driving license; knows first aid; has time in the morning; speaks English; can swim; plays an instrument",
         },
     },
@@ -626,9 +630,9 @@ TOPICS = {
             "question": "what to cook for the guests; what to bring to the party; what to buy for dinner",
             "x>xpro>xcon": """fish > it was caught this morning > it has too many bones;
                 a goose > there will be ten of us > it takes five hours;
-                mushrooms > they are in season > {friend} is allergic to them;
+                mushrooms > they are in season > {friend2} is allergic to them;
                 a big salad > it is light and quick > nobody will be full after that;
-                lamb > it is good with beans > {friend} does not eat meat;
+                lamb > it is good with beans > {friend2} does not eat meat;
                 a cherry pie > everybody likes it > we have had too much cake lately;
                 cheese and bread > nobody has to cook > it is too simple""",
         },
@@ -663,7 +667,7 @@ TOPICS = {
             "event": "the camping trip; the weekend in the woods; the trip with the tents; the scout camp",
             "task": "pack the tent; buy matches; bring a map; borrow a stove; buy food for three days; check the lamps",
             "task2": "bring warm blankets; find a camp site; load the car; bring a rope; fill the water bottles; make a list",
-            "trouble": "a storm is coming; the tent has a hole; the camp site is closed; {friend} is ill; the car broke down; there are bears",
+            "trouble": "a storm is coming; the tent has a hole; the camp site is closed; {friend2} is ill; the car broke down; there are bears",
         },
         "DECIDE": {
             "question": "where to put up the tent; where to go camping; where to spend the night",
@@ -677,21 +681,22 @@ TOPICS = {
     },
     "hairdresser": {
         "BOOK": {
-            "thing": "a haircut; an appointment for a new color; a cut for my son; a shave; a hair wash and a cut; an hour with your best hairdresser",
+            "thing": "a haircut; an appointment for a new color; a cut for my son; a shave; a hair wash and a cut; an hour with the best hairdresser",
             "thing2": "a cut by our trainee; a dry cut; a simple cut without a wash",
             "extra": "a head massage; a cup of coffee; a bottle of hair oil; some advice about color",
         },
         "COMPLAIN": {
-            "item": "my haircut; my new color; this shampoo; my curls; the cut",
+            "item": "my haircut; my new color; the shampoo; my curls; the cut",
             "fault": "it is much too short; it looks green; it is longer on one side; it burns on the skin; it was gone after a day",
-            "excuse": "the trainee did it; the color takes time; you wanted it like that; it was a special offer",
+            "excuse": "the trainee did it; the color takes time; everybody wears it like that; it was a special offer",
+            "proof": "the bill; the receipt",
         },
     },
     "museum": {
         "INVITE": {
             "act": "go to the art museum; see the dinosaur bones; visit the new gallery; go to the museum at night; see the old coins",
             "doubt": "I <don't> understand art; I <have> been there twice; it is always crowded; my feet hurt; it is too expensive",
-            "perk": "{friend} can explain everything; it is free on that day; there is a nice cafe; they have new pictures",
+            "perk": "{friend2} can explain everything; it is free on that day; there is a nice cafe; they have new pictures",
             "alt": "go to the aquarium; sit in the sun; visit a friend's studio; go to the castle",
         },
         "DIRECTIONS": {
@@ -699,6 +704,7 @@ TOPICS = {
             "route": "go up to the second floor; walk through the main hall; turn left after the statue; follow the blue line",
             "route2": "go through the arch; take the stairs on the right; turn left at the big vase; cross the courtyard",
             "landmark": "the cloakroom; the golden gate; the ticket desk; the dinosaur; the cafe; the Roman room",
+            "without": "bus",
         },
         "BOOK": {
             "thing": "a guided tour; a tour for twenty children; tickets for the new exhibition; a drawing class; an evening in the museum",
@@ -709,7 +715,7 @@ TOPICS = {
     "music lessons": {
         "ADVICE": {
             "problem": "my fingers hurt from the guitar; I can't read notes; my violin sounds terrible; I never <practice> the piano; my daughter wants to stop playing",
-            "tip": "play slowly; practice ten minutes a day; change the strings; play with {friend}; choose easier songs; count aloud",
+            "tip": "play slowly; practice ten minutes a day; change the strings; play with {friend2}; choose easier songs; count aloud",
             "tip2": "find a new teacher; join a band; try another instrument; listen to good records; play in front of people",
             "no": "I <get> bored quickly; my neighbors would complain; I <am> too shy; I <have> no time in the week",
         },
@@ -730,3 +736,16 @@ TOPICS = {
 }
 
 HELD_OUT_TOPICS = {"gardening", "camping", "hairdresser", "museum", "music lessons"}
+
+# Dollars, from and to.
+PRICES = {
+    None: (30, 400),
+    "restaurant": (10, 60),
+    "market": (5, 50),
+    "library": (10, 50),
+    "post office": (10, 90),
+    "hairdresser": (20, 120),
+    "clothes shopping": (20, 250),
+    "birthday": (10, 150),
+    "rent": (400, 1800),
+}

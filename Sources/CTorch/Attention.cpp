@@ -52,7 +52,8 @@ at::Tensor future_mask(const at::Tensor &like, const Settings &settings) {
 
 struct PackedAttention : public Function<PackedAttention> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
-                              const at::Tensor &bias, const Settings &settings) {
+                              const c10::optional<at::Tensor> &optional_bias, const Settings &settings) {
+        at::Tensor bias = optional_bias.value_or(at::Tensor());
         at::Tensor output = at::empty_like(q);
         at::Tensor future = future_mask(q, settings);
         for (size_t row = 0; row < settings.rows(); ++row) {
@@ -83,7 +84,7 @@ struct PackedAttention : public Function<PackedAttention> {
                           static_cast<uint64_t>(context->saved_data["seed"].toInt())};
         at::Tensor gradient = gradients[0].contiguous();
         at::Tensor to_q = at::empty_like(q), to_k = at::empty_like(k), to_v = at::empty_like(v), to_bias;
-        if (bias.defined() && context->needs_input_grad(3)) to_bias = at::zeros_like(bias);
+        if (bias.defined() && bias.requires_grad()) to_bias = at::zeros_like(bias);
         at::Tensor future = future_mask(q, settings);
         for (size_t row = 0; row < settings.rows(); ++row) {
             at::Tensor query = row_of(q, settings.query_offsets, row), key = row_of(k, settings.key_offsets, row);
@@ -120,7 +121,8 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
         Settings settings{{query_offsets, query_offsets + rows + 1},
                           {key_offsets, key_offsets + rows + 1},
                           causal, scale, dropout, seed};
-        return PackedAttention::apply(unbox(q).contiguous(), unbox(k).contiguous(), unbox(v).contiguous(), unbox(bias),
+        return PackedAttention::apply(unbox(q).contiguous(), unbox(k).contiguous(), unbox(v).contiguous(),
+                                      unbox(bias).defined() ? c10::optional<at::Tensor>(unbox(bias)) : c10::nullopt,
                                       settings);
     });
 }

@@ -77,10 +77,10 @@ public enum Functions {
     ) -> Tensor {
         let queries = queryOffsets.map(Int64.init)
         let keys = keyOffsets.map(Int64.init)
-        let none = Tensor(owning: ct_undefined())
+        let bias = bias ?? Tensor(owning: ct_undefined())
         return wrap(
             ct_packed_attention(
-                q.pointer, k.pointer, v.pointer, (bias ?? none).pointer, queries, keys,
+                q.pointer, k.pointer, v.pointer, bias.pointer, queries, keys,
                 Int32(queries.count - 1), causal, scale, dropout, seed))
     }
 

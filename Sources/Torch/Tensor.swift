@@ -6,6 +6,8 @@ import Support
 /// A tensor is a reference: copies of the value share elements, as in PyTorch. It isn't `Sendable`;
 /// training and generation each run on one thread.
 public final class Tensor {
+    /// Valid while this object lives: hand it to C only from a parameter or a named variable, never from a
+    /// temporary, which Swift may release before the call.
     let pointer: OpaquePointer
 
     init(owning pointer: OpaquePointer) { self.pointer = pointer }
@@ -86,15 +88,19 @@ public final class Tensor {
 
     /// All elements, row-major, converted to `Element`.
     public func array<Element: TensorElement>(_: Element.Type = Element.self) -> [Element] {
-        let host = wrap(ct_contiguous(detached().to(Element.dtype).to(.cpu).pointer))
-        guard let data = ct_data(host.pointer) else { return [] }
-        return Array(UnsafeBufferPointer(start: data.assumingMemoryBound(to: Element.self), count: host.count))
+        let host = detached().to(Element.dtype).to(.cpu).contiguous()
+        return withExtendedLifetime(host) {
+            guard let data = ct_data(host.pointer) else { return [] }
+            return Array(UnsafeBufferPointer(start: data.assumingMemoryBound(to: Element.self), count: host.count))
+        }
     }
 
     /// Calls `body` with the bytes of the elements, which lie row-major on the CPU.
     public func withBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
-        let host = wrap(ct_contiguous(detached().to(.cpu).pointer))
-        return try body(UnsafeRawBufferPointer(start: ct_data(host.pointer), count: host.byteCount))
+        let host = detached().to(.cpu).contiguous()
+        return try withExtendedLifetime(host) {
+            try body(UnsafeRawBufferPointer(start: ct_data(host.pointer), count: host.byteCount))
+        }
     }
 
     /// Whether both have the same type, shape and bits.

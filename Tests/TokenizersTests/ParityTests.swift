@@ -43,10 +43,12 @@ import Testing
         let tokenizer = try Tokenizer.load(folder: Folders.t5)
         let file = try SentencePieceFile(Folders.t5.appendingPathComponent("spiece.model"))
         #expect(file.pieces.count == 32000)
-        for (id, piece) in file.pieces.enumerated() where tokenizer.token(for: id).map({ same($0, piece.text) }) != true {
+        for (id, piece) in file.pieces.enumerated()
+        where tokenizer.token(for: id).map({ same($0, piece.text) }) != true {
             Issue.record("piece \(id) is \(piece.text) in one file")
         }
-        for id in 0..<tokenizer.vocabularySize where tokenizer.token(for: id).flatMap({ tokenizer.id(for: $0) }) != id {
+        for id in 0..<tokenizer.vocabularySize where tokenizer.token(for: id).flatMap({ tokenizer.id(for: $0) }) != id
+        {
             Issue.record("piece \(id) is not found under its own name")
         }
     }
@@ -85,7 +87,9 @@ import Testing
         }
         for (block, wanted) in expected.normalizedScalars.enumerated() {
             let text = Fixture.surroundings(of: block)
-            #expect(digest(text, normalizedBy: tokenizer.normalizer) == wanted, "from U+\(String(block * 0x200, radix: 16))")
+            #expect(
+                digest(text, normalizedBy: tokenizer.normalizer) == wanted,
+                "from U+\(String(block * 0x200, radix: 16))")
         }
         for pair in expected.pairs where differing["\(pair[0])"] == nil && differing["\(pair[1])"] == nil {
             let ids = tokenizer.encode(text: lines[pair[0]], pair: lines[pair[1]])
@@ -108,7 +112,9 @@ import Testing
                 try #require(rows.count == digests.count)
                 for (number, row) in rows.enumerated() {
                     let text = try #require(row[field])
-                    #expect(digest(tokenizer.encode(text: text)) == digests[number], "\(name), line \(number + 1), \(field)")
+                    #expect(
+                        digest(tokenizer.encode(text: text)) == digests[number],
+                        "\(name), line \(number + 1), \(field)")
                     texts += 1
                 }
             }

@@ -92,7 +92,7 @@ extension ReportBuilder {
                 "\(machine.processor), \(machine.threads) \(machine.threads == 1 ? "thread" : "threads"), \(numbers.bytes(machine.memoryBytes)), \(machine.system)"
             ),
             ("Seeds", seeds.isEmpty ? missing("no training curve was kept") : "\(seeds.joined(separator: ", "))"),
-            ("Ranked by", "\(Metric(key: report.primaryMetric).name)"),
+            ("Ranked by", "\(rankingName)"),
             ("Date", "\(report.date)"),
             ("Version", "swift-peft \(report.version)"),
         ]
@@ -114,6 +114,12 @@ extension ReportBuilder {
             \(common)\(methods)</section>
             <footer>Written by swift-peft \(report.version) on \(String(report.date.prefix(10))). The page is self-contained and loads nothing.</footer>
             """
+    }
+
+    private var rankingName: String {
+        let wanted = Metric(key: report.primaryMetric)
+        guard let ranking, ranking != wanted else { return wanted.name }
+        return "\(ranking.name), as \(wanted.name) has no finite value"
     }
 
     private func list(_ facts: [(String, Markup)]) -> Markup {

@@ -53,7 +53,8 @@ struct SentencePieceFile {
                 "\(name) is not a SentencePiece model: \(error.what)", remedy: "the file may be truncated or damaged")
         }
         guard !pieces.isEmpty else {
-            throw PEFTError("\(name) is not a SentencePiece model: it holds no pieces", remedy: "the file may be damaged")
+            throw PEFTError(
+                "\(name) is not a SentencePiece model: it holds no pieces", remedy: "the file may be damaged")
         }
     }
 

@@ -17,7 +17,8 @@ struct SpecialTokens {
         let configuration = try SpecialTokens.read("tokenizer_config.json", in: folder)
         let map = try SpecialTokens.read("special_tokens_map.json", in: folder)
         func token(_ role: String) throws -> String? {
-            try configuration.flatMap { try SpecialTokens.token(role, $0) } ?? map.flatMap { try SpecialTokens.token(role, $0) }
+            try configuration.flatMap { try SpecialTokens.token(role, $0) }
+                ?? map.flatMap { try SpecialTokens.token(role, $0) }
         }
         pad = try token("pad_token")
         eos = try token("eos_token")

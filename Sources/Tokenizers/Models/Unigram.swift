@@ -117,7 +117,9 @@ struct Unigram: TokenizerModel {
                 lattice.offer(end: end, start: begin, score: soFar + scores[Int(id)], id: id)
                 if end - begin == length { hasSingle = true }
             }
-            if !hasSingle { lattice.offer(end: begin + length, start: begin, score: soFar + unknownScore, id: unknown) }
+            if !hasSingle {
+                lattice.offer(end: begin + length, start: begin, score: soFar + unknownScore, id: unknown)
+            }
             begin += length
         }
     }

@@ -6,7 +6,8 @@ import Foundation
 /// - ASCII never changes and never joins what stands before it, so only what is between is handed over;
 /// - characters younger than Unicode 11 pass unchanged. The reference implementation's tables end there,
 ///   and ids must not depend on the machine's version of Unicode;
-/// - portions stay short, since Foundation's time grows with the square of some of them.
+/// - portions are neither short, since a call costs as much as many characters, nor long, since Foundation's
+///   time grows with the square of some of them.
 enum UnicodeForm: Normalizer {
     case nfc, nfd, nfkc, nfkd
 
@@ -21,10 +22,14 @@ enum UnicodeForm: Normalizer {
         result.append(contentsOf: bytes[..<index])
         while index < bytes.count {
             if bytes[index] < 0x80 {
-                portion.flush(into: &result)
-                // ASCII before ASCII is inert.
                 let start = index
                 while index < bytes.count, bytes[index] < 0x80 { index += 1 }
+                if portion.takesShortRuns, index - start <= 8 {
+                    for byte in bytes[start..<index] { portion.append(Unicode.Scalar(byte)) }
+                    continue
+                }
+                portion.flush(into: &result)
+                // ASCII before ASCII is inert; the last character may be the base of a mark.
                 let end = index < bytes.count ? index - 1 : index
                 result.append(contentsOf: bytes[start..<end])
                 if end < index { portion.append(Unicode.Scalar(bytes[end])) }
@@ -59,7 +64,9 @@ enum UnicodeForm: Normalizer {
     /// Composes, but hands Foundation on Linux no character beyond 16 bits that never composes: it looks at
     /// the lower 16 bits and makes "ẃ" of U+10057 and an acute accent.
     private static func compose(_ text: String) -> String {
-        guard text.unicodeScalars.contains(where: isSolitary) else { return text.precomposedStringWithCanonicalMapping }
+        guard text.unicodeScalars.contains(where: isSolitary) else {
+            return text.precomposedStringWithCanonicalMapping
+        }
         var result = ""
         var pending = ""
         var isSolitaryBase = false
@@ -95,13 +102,19 @@ enum UnicodeForm: Normalizer {
         return age.major <= 11
     }
 
-    /// Whether `scalar`, or what it maps to, may combine with what stands before it.
+    /// Whether `scalar`, or what it maps to, may combine with what stands before it or change places with it.
     private static func mayJoin(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case ..<0x300: false
         // Jamo, also in their compatibility and half-width forms, and half-width sound marks.
-        case 0x1100...0x11FF, 0x3130...0x318F, 0xA960...0xA97F, 0xD7B0...0xD7FF, 0xFF9E...0xFFDF: true
-        default: scalar.isMark
+        case 0x1160...0x11FF, 0x3130...0x318F, 0xFF9E...0xFFDF: true
+        // Vowel signs that are the second part of a composition though they are starters.
+        case 0x09BE, 0x09D7, 0x0B3E, 0x0B56, 0x0B57, 0x0BBE, 0x0BD7, 0x0CC2, 0x0CD5, 0x0CD6, 0x0D3E, 0x0D57, 0x0DCF,
+            0x0DDF, 0x102E, 0x1B35, 0x11127, 0x1133E, 0x11357, 0x114B0, 0x114BA, 0x114BD, 0x115AF:
+            true
+        // Starters that decompose into marks.
+        case 0x0F73, 0x0F75, 0x0F81: true
+        default: scalar.properties.canonicalCombiningClass != .notReordered
         }
     }
 
@@ -119,6 +132,8 @@ enum UnicodeForm: Normalizer {
         }
 
         var isLong: Bool { scalars.count >= 64 }
+        /// Whether a few ASCII characters had better come along than cost Foundation another call.
+        var takesShortRuns: Bool { !scalars.isEmpty && !isLong }
 
         mutating func append(_ scalar: Unicode.Scalar) {
             if scalar.value >= 0x300, scalar.properties.canonicalCombiningClass != .notReordered {

@@ -55,7 +55,8 @@ struct MetaspacePreTokenizer: PreTokenizer {
         pieces.reserveCapacity(text.pieces.count)
         for (number, piece) in text.pieces.enumerated() {
             var start = bytes.count
-            let hasPrefix = source[piece.lowerBound] == 0x20 || isReplacement(source, piece.lowerBound, piece.upperBound)
+            let hasPrefix =
+                source[piece.lowerBound] == 0x20 || isReplacement(source, piece.lowerBound, piece.upperBound)
             let isWanted =
                 switch metaspace.prependScheme {
                 case .always: true
