@@ -217,7 +217,7 @@ INVITE.plot("guest", "good", """
     B: [@great|I'd like that]. [May I bring|Can I bring|Is it all right if I bring] {friend}[ along|]?
     A: [@sure|The more the merrier|Yes, there is room for three]. [How do you know {friend}?|]
     ? B: We [work together|went to school together|are neighbors]. // A: [I see|Nice].
-    A: [We meet|Come] {meet} at {clock}.
+    A: [We meet|Let's meet|Be] {meet} at {clock}.
     """, """
     {A} @invites {act} {day.on}. {B} will come and bring {friend}.
     {A} and {B} will {act} {day.on} with {friend}. They will meet {meet} at {clock}.
@@ -407,7 +407,7 @@ DECIDE.plot("first", "good", """
     """)
 DECIDE.plot("open", "bad", """
     A: @ask_question @want_x.
-    B: [No|Please not], {xcon}. [What about|I'd rather have] {y}?
+    B: [No|Please not], {xcon}. [What about|Why not|How about] {y}?
     A: {ycon}. [I don't want that|I'm against it].
     B: [Let's ask {friend}|{friend} should decide|We could ask {friend}].
     A: [@ok|Fine]. I'll [call|ask|write to] {friend} {day.on}.
@@ -811,7 +811,7 @@ LOST = Frame("service")
 PHRASES["lost"] = ["I lost {item} [yesterday|this morning|last night] {where}.", "I think I left {item} {where}.", "Has anybody found {item}? I lost it {where}."]
 LOST.plot("found", "good", """
     A: @lost
-    B: What does it look like? // A: It's {look}[ and almost new| and quite old|].
+    B: What does it look like? // A: It's {look}.
     B: [Let me look|One moment]. [Is it this one|Here is one like that]?
     A: [Yes, that's it|That's mine]! [Where was it|Who found it]? // B: [{friend} brought it|{friend} found it|{friend} handed it in].
     ? B: [Please sign here|Please show me some identification]. // A: [Here you are|With pleasure].

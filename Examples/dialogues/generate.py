@@ -12,9 +12,9 @@ import json
 import random
 import re
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 from frames import CLOSINGS, FRAMES, OPENINGS, PHRASES, SMALL_TALK
 from grammar import Person, Scene, choose, slots_of
@@ -25,12 +25,15 @@ SIZES = {"train": 1800, "validation": 120, "test": 200}
 HELD_OUT_SHARE = 0.3  # of the validation and the test set
 TURNS = range(4, 13)
 SUMMARY_WORDS = range(10, 41)
-MAX_WORDS = 80  # of a dialogue, to keep the training short
+MAX_WORDS = 70  # of a dialogue, to keep the training short
 NAME_SLOTS = {"friend", "friend2", "smallname", "smallday"}
 DERIVED = {"day2", "span2", "dest2", "price", "price2", "fee", "wage", "wage2", "friend", "friend2", "smallname"}
 OPTIONS = "x>xpro>xcon"  # a slot with options, of which a scene has two
-CLOSED = 0.35  # the share of dialogues with a closing
-INTRODUCED = 0.6  # the share of speakers that have a name (which not every dialogue mentions)
+OPENED = 0.6  # the share of dialogues with an opening
+OPTIONAL = 0.3  # the share of optional exchanges that are kept
+SUMMARY_WEIGHTS = (3, 1, 1)  # the first summary of a plot is the usual one
+CLOSED = 0.25  # the share of dialogues with a closing
+INTRODUCED = 0.7  # the share of speakers that have a name (which not every dialogue mentions)
 
 
 def values(text):
@@ -96,7 +99,8 @@ class Generator:
         people, slot_values, mentioned = self._cast(topic, TOPICS[topic][name])
 
         script = self._script(frame, plot, people)
-        summary = choose(rng.choice(plot.summaries), rng, PHRASES)
+        (template,) = rng.choices(plot.summaries, weights=SUMMARY_WEIGHTS[: len(plot.summaries)])
+        summary = choose(template, rng, PHRASES)
         spoken = set().union(*(slots_of(text) for _, text in script))
         if not slots_of(summary) - {"A", "B"} <= spoken:
             return None  # the summary may only tell what was said
@@ -157,15 +161,17 @@ class Generator:
     def _script(self, frame, plot, people):
         """The lines, as (role, template without alternatives)."""
         rng = self.rng
-        script = self._exchange(self._greeting(OPENINGS[frame.register], people))
+        script = []
+        if rng.random() < OPENED:
+            script += self._exchange(self._greeting(OPENINGS[frame.register], people))
         small_talk = rng.choice(SMALL_TALK[frame.register])
         place = rng.choice(["start", "end", "nowhere", "nowhere"])
-        if place == "start":
+        if place == "start" and script:
             script += self._exchange(small_talk)
         for exchange in plot.exchanges:
             if not exchange.startswith("?"):
                 script += self._exchange(exchange)
-            elif rng.random() < 0.5:
+            elif rng.random() < OPTIONAL:
                 script += self._exchange(exchange[1:])
         if place == "end" and frame.register == "friends":
             script += self._exchange(small_talk)
@@ -260,19 +266,30 @@ def verify(splits):
 
 def statistics(splits):
     def trigrams(texts):
-        return Counter(tuple(words[i : i + 3]) for words in (text.lower().split() for text in texts) for i in range(len(words) - 2))
+        tokens = [text.lower().split() for text in texts]
+        return {tuple(words[i : i + 3]) for words in tokens for i in range(len(words) - 2)}
 
     for split, examples in splits.items():
         dialogues = [example.dialogue for example in examples]
         summaries = [example.summary for example in examples]
-        mean = lambda counts: sum(counts) / len(examples)
-        print(f"{split}: {len(examples)} dialogues, {len({e.topic for e in examples})} topics, "
-              f"{len({e.signature[1:3] for e in examples})} plots, {len({n for e in examples for n in e.names})} names")
-        print(f"  turns {mean([d.count(chr(10)) + 1 for d in dialogues]):.1f}, "
-              f"words {mean([len(d.split()) for d in dialogues]):.1f} (dialogue), {mean([len(s.split()) for s in summaries]):.1f} (summary)")
-        print(f"  summaries with a name {mean(['#' not in s or bool(e.names & set(re.findall(chr(92) + 'w+', s))) for e, s in zip(examples, summaries)]):.0%}, "
-              f"distinct summaries {len(set(summaries))}, combinations of slots {len({e.signature for e in examples})}")
-        print(f"  distinct trigrams {len(trigrams(dialogues))} (dialogues), {len(trigrams(summaries))} (summaries)")
+        named = [bool(e.names & set(re.findall(r"\w+", e.summary))) for e in examples]
+        figures = {
+            "dialogues": len(examples),
+            "topics": len({e.topic for e in examples}),
+            "plots": len({e.signature[1:3] for e in examples}),
+            "names": len({name for e in examples for name in e.names}),
+            "combinations of slots": len({e.signature for e in examples}),
+            "turns per dialogue": f"{mean(len(dialogue.splitlines()) for dialogue in dialogues):.1f}",
+            "words per dialogue": f"{mean(len(dialogue.split()) for dialogue in dialogues):.1f}",
+            "words per summary": f"{mean(len(summary.split()) for summary in summaries):.1f}",
+            "summaries with a name": f"{mean(named):.0%}",
+            "distinct summaries": len(set(summaries)),
+            "distinct trigrams, dialogues": len(trigrams(dialogues)),
+            "distinct trigrams, summaries": len(trigrams(summaries)),
+        }
+        print(split)
+        for name, figure in figures.items():
+            print(f"  {name:30}{figure:>8}")
     known = {example.summary for example in splits["train"]}
     print(f"test summaries that occur in train: {sum(e.summary in known for e in splits['test'])}")
 

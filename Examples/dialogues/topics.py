@@ -444,7 +444,8 @@ TOPICS = {
             "item": """an umbrella; a wallet; a blue bag; a phone; a pair of glasses; a silver ring; a camera; a hat; a set of keys;
                 a violin; a passport; a child's coat; a watch""",
             "where": "on the train; on bus number nine; at the station; in the waiting room; in the park; in the cafeteria; at the airport; in a taxi",
-            "look": "black; brown; dark green; red with white dots; small and gray; yellow; made of leather; very plain; dark blue",
+            "look": """quite old; almost new; very small; rather big; a bit dirty; marked with my name; very plain; made in Italy;
+                an old model; a little scratched""",
             "there": "it is in the other bag; it is in the pocket; it is under the coat; {friend2} has it; it is in the car",
             "cause": "my train leaves soon; I <need> it today; I <live> far away; it is a present for {friend2}; I <am> flying home tonight",
         },

@@ -164,3 +164,15 @@ extension LanguageModel {
         }
     }
 }
+
+extension ModelFolder {
+    /// Bytes of the weight files.
+    public var weightBytes: Int {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? []
+        return names.filter { $0.hasSuffix(".safetensors") }.reduce(0) { sum, name in
+            let size = try? url.appendingPathComponent(name).resolvingSymlinksInPath()
+                .resourceValues(forKeys: [.fileSizeKey]).fileSize
+            return sum + (size ?? 0)
+        }
+    }
+}

@@ -46,6 +46,7 @@ enum Fixture {
         /// Two line numbers, then ids.
         let pairs: [[Int]]
         let samples: [[Int]]
+        /// Digests of their texts' scalars.
         let decodedSamples: [String]
         /// A digest of each line's scalars behind the normalizer.
         let normalized: [String]

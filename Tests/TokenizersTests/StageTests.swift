@@ -53,6 +53,13 @@ import Testing
         #expect(same(String(decoding: text.bytes, as: UTF8.self), expected))
     }
 
+    @Test func unicodeFormLeavesYoungerCharactersWhereTheyAre() {
+        // U+09FE, of Unicode 11, is a mark of class 230, which later tables put behind U+0328 of class 202.
+        var text = NormalizedText(Array("a\u{9FE}\u{328}".utf8))
+        UnicodeForm.nfc.normalize(&text)
+        #expect(same(String(decoding: text.bytes, as: UTF8.self), "a\u{9FE}\u{328}"))
+    }
+
     @Test func unicodeFormOfLongPortionsIsWhole() {
         // Portions are cut only where nothing joins: syllables of jamo stay together.
         for offset in 0..<3 {

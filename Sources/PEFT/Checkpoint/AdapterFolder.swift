@@ -58,6 +58,11 @@ public struct AdapterFolder {
         }
     }
 
+    /// The stored tensors' names and shapes, sorted by name.
+    public var tensorShapes: [(name: String, shape: [Int])] {
+        tensors.entries.map { ($0.key, $0.value.shape) }.sorted { $0.name < $1.name }
+    }
+
     /// Attaches the adapter to a model.
     /// - Throws: ``PEFTError`` if a tensor is unknown, missing or misshapen; the model is then unchanged.
     public func attach(to model: any LanguageModel, name: String = "default") throws -> Adapter {

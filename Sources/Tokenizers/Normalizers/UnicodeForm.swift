@@ -4,7 +4,7 @@ import Foundation
 ///
 /// Foundation normalizes; this type decides what it gets to see:
 /// - ASCII never changes and never joins what stands before it, so only what is between is handed over;
-/// - characters younger than Unicode 11 pass unchanged. The reference implementation's tables end there,
+/// - characters younger than Unicode 9 pass unchanged. The reference implementation's tables end there,
 ///   and ids must not depend on the machine's version of Unicode;
 /// - portions are neither short, since a call costs as much as many characters, nor long, since Foundation's
 ///   time grows with the square of some of them.
@@ -83,7 +83,7 @@ enum UnicodeForm: Normalizer {
         return result + pending.precomposedStringWithCanonicalMapping
     }
 
-    /// Whether this is a starter beyond 16 bits that takes part in no composition up to Unicode 11.
+    /// Whether this is a starter beyond 16 bits that takes part in no composition up to Unicode 9.
     private static func isSolitary(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case ..<0x10000: false
@@ -99,7 +99,7 @@ enum UnicodeForm: Normalizer {
         // Latin, Greek and Cyrillic are all older; looking the age up takes time.
         if scalar.value < 0x0500 { return true }
         guard let age = scalar.properties.age else { return false }
-        return age.major <= 11
+        return age.major <= 9
     }
 
     /// Whether `scalar`, or what it maps to, may combine with what stands before it or change places with it.

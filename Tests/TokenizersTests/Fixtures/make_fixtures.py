@@ -173,7 +173,8 @@ def nasty(tokenizer, lines):
         "decodedWithSpecialTokens": [tokenizer.decode(ids, skip_special_tokens=False) for ids in encoded[::5]],
         "pairs": [pair + tokenizer.encode(lines[pair[0]], lines[pair[1]]).ids for pair in pairs],
         "samples": samples,
-        "decodedSamples": [tokenizer.decode(ids, skip_special_tokens=False) for ids in samples],
+        # Digests, since the text consists of pieces of a vocabulary that isn't ours.
+        "decodedSamples": [digest(map(ord, tokenizer.decode(ids, skip_special_tokens=False))) for ids in samples],
         "normalized": [digest(map(ord, tokenizer.normalizer.normalize_str(line))) for line in lines],
         "normalizedScalars": [digest(map(ord, tokenizer.normalizer.normalize_str(text))) for text in blocks],
     }

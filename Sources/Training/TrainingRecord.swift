@@ -1,0 +1,59 @@
+import Foundation
+import Support
+
+/// What `training.json` beside a trained adapter or model says: enough to use it as it was trained, and to repeat
+/// the training.
+public struct TrainingRecord: Codable, Sendable {
+    public static let fileName = "training.json"
+
+    public var version: String
+    /// Model as it was named.
+    public var model: String
+    public var method: String
+    public var methodFields: [String: JSON]
+    /// Templates: an evaluation that renders rows in another way measures something else.
+    public var prompt: String
+    public var target: String
+    public var maxInputTokens: Int
+    public var data: String
+    public var trainingRows: Int
+    public var validationRows: Int
+    public var configuration: TrainingConfiguration
+    public var trainable: Int
+    public var total: Int
+    public var history: TrainingHistory
+    public var tokensPerSecond: Double
+    public var seconds: Double
+    public var peakBytes: Int?
+
+    public init(
+        model: String, method: String, methodFields: [String: JSON], prompt: String, target: String,
+        maxInputTokens: Int, data: String, trainingRows: Int, validationRows: Int,
+        configuration: TrainingConfiguration, trainable: Int, total: Int, result: TrainingResult
+    ) {
+        version = Version.current
+        (self.model, self.method, self.methodFields) = (model, method, methodFields)
+        (self.prompt, self.target, self.maxInputTokens) = (prompt, target, maxInputTokens)
+        (self.data, self.trainingRows, self.validationRows) = (data, trainingRows, validationRows)
+        (self.configuration, self.trainable, self.total) = (configuration, trainable, total)
+        (history, tokensPerSecond) = (result.history, result.tokensPerSecond)
+        (seconds, peakBytes) = (result.seconds, result.peakBytes)
+    }
+
+    /// Writes `training.json` into a folder that exists.
+    public func write(into folder: URL) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+        try AtomicFile.write(encoder.encode(self), to: folder.appendingPathComponent(Self.fileName))
+    }
+
+    /// - Returns: `nil` where there is none, as in folders that other tools wrote.
+    /// - Throws: ``PEFTError`` if the file is damaged.
+    public static func read(in folder: URL) throws -> TrainingRecord? {
+        let file = folder.appendingPathComponent(fileName)
+        guard let data = try? Data(contentsOf: file) else { return nil }
+        do { return try JSONDecoder().decode(TrainingRecord.self, from: data) } catch {
+            throw PEFTError("\(file.path) is damaged", remedy: "remove it and give --prompt and --target")
+        }
+    }
+}

@@ -1,0 +1,38 @@
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Tokenizers
+import Torch
+import Training
+
+/// A model as a command names it: with an adapter, which may say itself what base and templates it was trained with.
+struct AdaptedModel {
+    let model: any LanguageModel
+    let tokenizer: Tokenizer
+    let record: TrainingRecord?
+    let adapter: Adapter?
+
+    init(_ options: ModelOptions, adapter path: String?, merge: Bool) throws {
+        let device = try options.prepare()
+        guard let path else {
+            let folder = try options.folder()
+            model = try folder.load(device: device)
+            tokenizer = try Tokenizer.load(folder: folder.url)
+            record = try TrainingRecord.read(in: folder.url)
+            adapter = nil
+            return
+        }
+        let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
+        let stored = try AdapterFolder(url)
+        record = try TrainingRecord.read(in: url)
+        let base = stored.configuration["base_model_name_or_path"]?.string
+        let folder = try options.folder(default: base)
+        model = try folder.load(device: device)
+        tokenizer = try Tokenizer.load(folder: folder.url)
+        let attached = try stored.attach(to: model)
+        attached.setTrainable(false)
+        if merge { try attached.merge() }
+        adapter = attached
+    }
+}

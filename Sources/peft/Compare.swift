@@ -1,0 +1,117 @@
+import ArgumentParser
+import Experiments
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Training
+
+struct Compare: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Train several methods on the same rows and report quality and cost side by side.",
+        discussion: """
+            peft compare --methods base,full,lora --data train.jsonl --validation dev.jsonl --test test.jsonl \\
+              --prompt 'Summarize: {dialogue}' --target '{summary}' --html report.html
+
+            A method may carry options, with + between the parts of a list: lora(rank=32,targets=q+v). Options given
+            beside --methods go to every method that has them. Each method's learning rate comes from a short search on
+            the validation rows, unless --lr gives it.
+
+            Methods (besides base, the untrained model) and their options:
+            \(MethodArguments.help)
+            """)
+
+    @OptionGroup var model: ModelOptions
+    @Option(help: ArgumentHelp("Methods, comma-separated.", valueName: "list")) var methods = "base,full,lora"
+    @Option(help: ArgumentHelp("Training rows, JSONL or CSV.", valueName: "file")) var data: String?
+    @Option(help: ArgumentHelp("Rows that choose learning rates.", valueName: "file")) var validation: String?
+    @Option(help: ArgumentHelp("Rows that the methods are compared on.", valueName: "file")) var test: String
+    @Option(help: ArgumentHelp("Use only the first training rows.", valueName: "rows")) var limit: Int?
+    @Option(help: ArgumentHelp("Use only the first validation rows.", valueName: "rows")) var limitValidation: Int?
+    @Option(help: ArgumentHelp("Use only the first test rows.", valueName: "rows")) var limitTest: Int?
+    @OptionGroup var templates: TemplateOptions
+    @Option(name: [.customLong("learning-rate"), .customLong("lr")], help: ArgumentHelp("Rates: one for all, or method=rate,…; others are searched.", valueName: "rates"))
+    var learningRates: String?
+    @Option(help: ArgumentHelp("Runs of each method, with other seeds.", valueName: "n")) var seeds = 1
+    @OptionGroup var training: TrainingOptions
+    @OptionGroup var generation: GenerationOptions
+    @Option(help: ArgumentHelp("Write the report as one HTML page.", valueName: "file")) var html: String?
+    @Option(help: ArgumentHelp("Write the report as JSON.", valueName: "file")) var output: String?
+    @Flag(help: "Print the report as JSON.") var json = false
+    @Flag(help: "No progress.") var quiet = false
+
+    func run() throws {
+        _ = try model.prepare()
+        let rates = try parseRates()
+        let chosen = try MethodArguments.list(methods)
+        if let unknown = rates.byMethod.keys.first(where: { name in !chosen.contains { $0.name == name } }) {
+            throw PEFTError("--lr names '\(unknown)', which is not compared", remedy: "methods are \(methods)")
+        }
+        for path in [html, output].compactMap({ $0 }) {
+            let parent = URL(fileURLWithPath: path).deletingLastPathComponent().path
+            guard FileManager.default.fileExists(atPath: parent) else {
+                throw PEFTError("can't write \(path): its folder doesn't exist", remedy: "make the folder first")
+            }
+        }
+        let (prompt, target) = (try templates.prompt(), try templates.target())
+        func rows(_ path: String?, _ limit: Int?) throws -> [Example] {
+            try path.map { try Rows.read($0, prompt: prompt, target: target, limit: limit) } ?? []
+        }
+        let comparisonData = ComparisonData(
+            name: data.map { URL(fileURLWithPath: $0).lastPathComponent } ?? "no training rows",
+            training: try rows(data, limit), validation: try rows(validation, limitValidation),
+            test: try rows(test, limitTest), prompt: prompt.text, target: target.text)
+        let plan = ComparisonPlan(
+            methods: chosen.map { .init(choice: $0.choice, learningRate: rates.byMethod[$0.name] ?? rates.shared) },
+            seeds: seeds, training: try training.configuration(), generation: try generation.parameters(seed: training.seed),
+            maxInputTokens: templates.maxInput)
+        let comparison = try Comparison(
+            model: model.folder(), name: model.model ?? ModelLocator.embedded, data: comparisonData, plan: plan)
+        let display = ProgressDisplay(isQuiet: quiet)
+        let report = try comparison.run { show($0, on: display) }
+        display.finish()
+        if let html { try AtomicFile.write(report.html(), to: URL(fileURLWithPath: html)) }
+        if let output { try AtomicFile.write(report.json(), to: URL(fileURLWithPath: output)) }
+        if json {
+            print(String(decoding: try report.json(), as: UTF8.self))
+        } else {
+            print(report.table(colour: Console.usesColour, width: Console.width))
+            if let html { print("\nreport: \(html)") }
+        }
+    }
+
+    private func parseRates() throws -> (shared: Double?, byMethod: [String: Double]) {
+        guard let learningRates else { return (nil, [:]) }
+        var result: (shared: Double?, byMethod: [String: Double]) = (nil, [:])
+        for part in learningRates.split(separator: ",").map(String.init) {
+            let pair = part.split(separator: "=", maxSplits: 1).map { $0.trimmingCharacters(in: .whitespaces) }
+            guard let text = pair.last, let rate = Double(text), rate > 0 else {
+                throw PEFTError("--lr '\(part)' is not a learning rate", remedy: "write --lr 1e-3 or --lr full=3e-4,lora=3e-3")
+            }
+            if pair.count == 2 { result.byMethod[pair[0].lowercased()] = rate } else { result.shared = rate }
+        }
+        return result
+    }
+
+    private func show(_ event: ComparisonEvent, on display: ProgressDisplay) {
+        switch event {
+        case .started(let method, let index, let count): display.finish("[\(index + 1)/\(count)] \(method)")
+        case .trying(let method, let rate): display.finish(String(format: "%@: trying a learning rate of %.1e", method, rate))
+        case .tried(_, let rate, let loss):
+            display.finish(
+                loss.map { String(format: "  %.1e: validation loss %.4f", rate, $0) } ?? String(format: "  %.1e: diverged", rate))
+        case .training(let method, let seed, let progress):
+            display.update(
+                share: Double(progress.step) / Double(progress.totalSteps),
+                String(
+                    format: "%@%@  step %d/%d  loss %.3f  %.0f tokens/s  %@ left", method,
+                    seeds > 1 ? " seed \(seed + 1)" : "", progress.step, progress.totalSteps, progress.loss,
+                    progress.tokensPerSecond, Console.duration(progress.secondsLeft)))
+        case .evaluating(let method, _, let rows, let count):
+            display.update(share: Double(rows) / Double(count), "\(method)  generated for \(rows) of \(count) test rows")
+        case .finished(let run):
+            let quality = run.quality["rouge1"].map { String(format: "ROUGE-1 %.2f", $0.mean * 100) } ?? ""
+            display.finish("  \(quality)\(run.trainingSeconds.map { ", trained in \(Console.duration($0))" } ?? "")")
+        }
+    }
+}

@@ -1,0 +1,102 @@
+import Foundation
+import Support
+
+/// Output to people: results on standard output, everything else on standard error.
+enum Console {
+    static var errorIsTerminal: Bool { isatty(STDERR_FILENO) == 1 }
+    static var outputIsTerminal: Bool { isatty(STDOUT_FILENO) == 1 }
+    /// Colour where a terminal shows it and `NO_COLOR` isn't set.
+    static var usesColour: Bool { outputIsTerminal && ProcessInfo.processInfo.environment["NO_COLOR"] == nil }
+
+    static func error(_ text: String) { note("peft: \(text)") }
+    static func note(_ text: String) { FileHandle.standardError.write(Data((text + "\n").utf8)) }
+
+    /// Columns of the terminal, 120 where that isn't known.
+    static var width: Int {
+        var size = winsize()
+        guard ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 40 else { return 120 }
+        return Int(size.ws_col)
+    }
+
+    static func bytes(_ count: Int) -> String {
+        let units = ["B", "kB", "MB", "GB", "TB"]
+        var value = Double(count)
+        var unit = 0
+        while value >= 1000, unit < units.count - 1 {
+            value /= 1000
+            unit += 1
+        }
+        return unit == 0 ? "\(count) B" : String(format: value < 10 ? "%.2f %@" : "%.0f %@", value, units[unit])
+    }
+
+    static func grouped(_ number: Int) -> String {
+        var digits = String(abs(number))
+        var parts: [String] = []
+        while digits.count > 3 {
+            parts.insert(String(digits.suffix(3)), at: 0)
+            digits.removeLast(3)
+        }
+        return (number < 0 ? "-" : "") + ([digits] + parts).joined(separator: ",")
+    }
+
+    static func duration(_ seconds: Double) -> String {
+        guard seconds.isFinite, seconds < 1e9 else { return "–" }
+        let whole = Int(seconds.rounded())
+        if whole < 60 { return "\(whole) s" }
+        if whole < 3600 { return String(format: "%d:%02d min", whole / 60, whole % 60) }
+        return String(format: "%d:%02d h", whole / 3600, whole % 3600 / 60)
+    }
+}
+
+/// One line that is redrawn on a terminal; plain lines from time to time elsewhere.
+final class ProgressDisplay {
+    private let isTerminal = Console.errorIsTerminal
+    private let isQuiet: Bool
+    private var lastDrawn = ContinuousClock.now - .seconds(3600)
+    private var drawnWidth = 0
+
+    init(isQuiet: Bool) { self.isQuiet = isQuiet }
+
+    /// Shows `text`, with a bar for `share` on a terminal. Elsewhere a line is written every 20 seconds at most.
+    func update(share: Double, _ text: String) {
+        guard !isQuiet else { return }
+        let interval: Duration = isTerminal ? .milliseconds(100) : .seconds(20)
+        guard share >= 1 || ContinuousClock.now - lastDrawn >= interval else { return }
+        lastDrawn = .now
+        guard isTerminal else { return Console.note(text) }
+        let filled = Int((max(0, min(1, share)) * 24).rounded())
+        let bar = String(repeating: "━", count: filled) + String(repeating: "╌", count: 24 - filled)
+        var line = "\(bar) \(text)"
+        var size = winsize()
+        if ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 30 { line = String(line.prefix(Int(size.ws_col) - 1)) }
+        let padding = String(repeating: " ", count: max(0, drawnWidth - line.count))
+        drawnWidth = line.count
+        FileHandle.standardError.write(Data(("\r" + line + padding).utf8))
+    }
+
+    /// Ends the redrawn line, and writes `text` below it.
+    func finish(_ text: String? = nil) {
+        guard !isQuiet else { return }
+        if isTerminal, drawnWidth > 0 {
+            FileHandle.standardError.write(Data(("\r" + String(repeating: " ", count: drawnWidth) + "\r").utf8))
+            drawnWidth = 0
+        }
+        lastDrawn = ContinuousClock.now - .seconds(3600)
+        if let text { Console.note(text) }
+    }
+}
+
+/// Whether the user has asked to stop: the first Ctrl-C asks, the second ends at once.
+enum Interrupt {
+    nonisolated(unsafe) private static var flag: sig_atomic_t = 0
+    static var isRequested: Bool { flag != 0 }
+
+    static func install() {
+        for number in [SIGINT, SIGTERM] {
+            signal(number) { number in
+                if Interrupt.flag != 0 { _exit(128 + number) }
+                Interrupt.flag = 1
+            }
+        }
+    }
+}

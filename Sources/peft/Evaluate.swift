@@ -1,0 +1,84 @@
+import ArgumentParser
+import Foundation
+import LanguageModels
+import Support
+import Training
+
+struct Evaluate: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Measure a model, with or without an adapter, on rows with known targets.",
+        discussion: """
+            peft evaluate --adapter my-adapter --data test.jsonl
+
+            An adapter that peft trained brings its base model and its templates.
+            """)
+
+    @OptionGroup var model: ModelOptions
+    @Option(help: ArgumentHelp("Folder of an adapter.", valueName: "folder")) var adapter: String?
+    @Flag(help: "Merge the adapter into the weights first.") var merge = false
+    @Option(help: ArgumentHelp("Rows, JSONL or CSV.", valueName: "file")) var data: String
+    @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
+    @OptionGroup var templates: TemplateOptions
+    @OptionGroup var generation: GenerationOptions
+    @Option(help: ArgumentHelp("Rows generated for at a time.", valueName: "rows")) var batchSize = 16
+    @Option(help: "Seed, where tokens are drawn.") var seed: UInt64 = 0
+    @Option(help: ArgumentHelp("Write each row's prompt, target and output here, JSONL.", valueName: "file")) var predictions: String?
+    @Flag(help: "Print the result as JSON.") var json = false
+    @Flag(help: "No progress.") var quiet = false
+
+    func run() throws {
+        guard batchSize >= 1 else { throw PEFTError("the batch size is \(batchSize)", remedy: "it has to be at least 1") }
+        let parameters = try generation.parameters(seed: seed)
+        let adapted = try AdaptedModel(model, adapter: adapter, merge: merge)
+        let rows = try Rows.read(
+            data, prompt: templates.prompt(default: adapted.record?.prompt),
+            target: templates.target(default: adapted.record?.target), limit: limit)
+        let evaluator = Evaluator(
+            model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize,
+            maxInputTokens: templates.maxInput)
+        let display = ProgressDisplay(isQuiet: quiet || json)
+        let result = try evaluator.evaluate(rows) {
+            display.update(share: Double($0) / Double(rows.count), "\($0) of \(rows.count) rows")
+        }
+        display.finish()
+        if let predictions {
+            let lines = zip(rows, result.predictions).map { row, output in
+                JSON.object(["prompt": .string(row.prompt), "target": .string(row.target), "output": .string(output)])
+                    .text(indent: nil)
+            }
+            try AtomicFile.write(lines.joined(separator: "\n") + "\n", to: URL(fileURLWithPath: predictions))
+        }
+        json ? try printJSON(result, rows: rows.count) : printTable(result, rows: rows.count)
+    }
+
+    private func printJSON(_ result: EvaluationResult, rows: Int) throws {
+        let quality = result.metrics.mapValues { value -> JSON in
+            ["value": .number(value.value), "low": .number(value.low), "high": .number(value.high)]
+        }
+        let text = JSON.object([
+            "quality": .object(quality), "loss": .number(result.loss), "rows": .integer(rows),
+            "generatedTokens": .integer(result.generatedTokens), "seconds": .number(result.seconds),
+        ]).text()
+        print(text)
+    }
+
+    private func printTable(_ result: EvaluationResult, rows: Int) {
+        let names: [(GenerationMetric, String)] = [
+            (.rouge1, "ROUGE-1"), (.rouge2, "ROUGE-2"), (.rougeL, "ROUGE-L"), (.rougeLsum, "ROUGE-Lsum"),
+            (.bleu, "BLEU"), (.exactMatch, "exact match"),
+        ]
+        for (metric, name) in names {
+            guard let value = result.metrics[metric.rawValue] else { continue }
+            let padded = name.padding(toLength: 12, withPad: " ", startingAt: 0)
+            print(
+                String(
+                    format: "%@ %6.2f   (95 %% interval %.2f … %.2f)", padded, value.value * 100, value.low * 100,
+                    value.high * 100))
+        }
+        print(String(format: "loss         %6.3f   nats a target token", result.loss))
+        let speed = result.seconds > 0 ? Double(result.generatedTokens) / result.seconds : 0
+        print(
+            "\(rows) rows, \(Console.grouped(result.generatedTokens)) tokens in \(Console.duration(result.seconds)) "
+                + String(format: "(%.0f tokens/s)", speed))
+    }
+}

@@ -1,0 +1,98 @@
+import ArgumentParser
+import Foundation
+import LanguageModels
+import Support
+import Torch
+import Training
+
+struct Generate: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Make text.",
+        discussion: """
+            peft generate --adapter my-adapter 'Summarize: …'
+            echo 'Summarize: …' | peft generate --adapter my-adapter
+            peft generate --adapter my-adapter --field dialogue=@talk.txt
+
+            With --field the prompt's template is filled in: the one the adapter was trained with, or --prompt.
+            """)
+
+    @OptionGroup var model: ModelOptions
+    @Option(help: ArgumentHelp("Folder of an adapter.", valueName: "folder")) var adapter: String?
+    @Flag(help: "Merge the adapter into the weights first.") var merge = false
+    @Argument(help: "What the model reads; standard input if absent. \\n is a line break.") var text: String?
+    @Option(help: ArgumentHelp("Template for --field.", valueName: "template")) var prompt: String?
+    @Option(help: ArgumentHelp("A field of the template; @ before the value names a file.", valueName: "name=value"))
+    var field: [String] = []
+    @Option(help: ArgumentHelp("Most tokens of the prompt.", valueName: "tokens")) var maxInput = 512
+    @OptionGroup var generation: GenerationOptions
+    @Option(help: "Seed, where tokens are drawn.") var seed: UInt64 = 0
+    @Flag(help: "Print the result as JSON.") var json = false
+
+    func run() throws {
+        let parameters = try generation.parameters(seed: seed)
+        guard maxInput >= 2 else { throw PEFTError("prompts are limited to \(maxInput) tokens", remedy: "at least 2 have to be allowed") }
+        let adapted = try AdaptedModel(model, adapter: adapter, merge: merge)
+        let prompt = try promptText(adapted.record)
+        let (ids, isTruncated) = adapted.tokenizer.encodePrompt(prompt, maxTokens: maxInput)
+        if isTruncated { Console.note("the prompt is longer than \(maxInput) tokens and loses its end; --max-input changes that") }
+        let generator = try Generator(adapted.model, parameters)
+        let start = ContinuousClock.now
+        let streams = !json && parameters.beams == 1
+        var tokens: [Int] = []
+        var shown = ""
+        let result = try generator.generate([ids]) { _, token in
+            guard streams else { return true }
+            tokens.append(token)
+            let text = adapted.tokenizer.decode(tokens: tokens)
+            // A character may still be incomplete, and a decoder may still change the end: only what is certain is shown.
+            if text.hasPrefix(shown), !text.hasSuffix("\u{FFFD}") {
+                FileHandle.standardOutput.write(Data(text.dropFirst(shown.count).utf8))
+                shown = text
+            }
+            return true
+        }
+        let made = result.first ?? []
+        let output = adapted.tokenizer.decode(tokens: made)
+        let elapsed = start.duration(to: .now).components
+        let seconds = Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
+        if json {
+            print(
+                JSON.object([
+                    "prompt": .string(prompt), "output": .string(output), "promptTokens": .integer(ids.count),
+                    "tokens": .integer(made.count), "seconds": .number(seconds),
+                ]).text())
+        } else {
+            print(streams ? String(output.dropFirst(shown.count)) : output)
+        }
+    }
+
+    private func promptText(_ record: TrainingRecord?) throws -> String {
+        if !field.isEmpty {
+            guard text == nil else { throw PEFTError("both a text and --field were given", remedy: "give one of them") }
+            guard let template = prompt.map(TemplateOptions.unescape) ?? record?.prompt else {
+                throw PEFTError("--field needs a template", remedy: "give --prompt, or an adapter that peft trained")
+            }
+            var fields: [String: JSON] = [:]
+            for pair in field {
+                let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+                guard parts.count == 2 else { throw PEFTError("--field '\(pair)' has no '='", remedy: "write --field name=value") }
+                guard parts[1].hasPrefix("@") else {
+                    fields[parts[0]] = .string(TemplateOptions.unescape(parts[1]))
+                    continue
+                }
+                let file = String(parts[1].dropFirst())
+                guard let content = try? String(contentsOfFile: file, encoding: .utf8) else {
+                    throw PEFTError("can't read \(file)", remedy: "check that the file exists and is UTF-8")
+                }
+                fields[parts[0]] = .string(content)
+            }
+            return try Template(template).render(Row(fields, location: .init(file: "--field", number: 1, unit: .element)))
+        }
+        let given = text.map(TemplateOptions.unescape)
+            ?? String(decoding: FileHandle.standardInput.readDataToEndOfFile(), as: UTF8.self)
+        guard !given.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty else {
+            throw PEFTError("there is no prompt", remedy: "give a text, or pipe one in")
+        }
+        return given
+    }
+}

@@ -1,0 +1,127 @@
+import ArgumentParser
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Torch
+
+struct Inspect: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Show what a model or an adapter holds, and what a method would train.",
+        discussion: """
+            peft inspect google/flan-t5-base --method lora --rank 32 --targets q,v
+            peft inspect config.json --method lora --rank 32
+            peft inspect my-adapter
+
+            A configuration without weights is enough. Methods and their options:
+            \(MethodArguments.help)
+            """)
+
+    @Argument(help: "A model's folder or name, its config.json, or an adapter's folder.") var path: String = ModelLocator.embedded
+    @Option(help: "A method to plan on the model.") var method: String?
+    @Flag(help: "List every tensor.") var tensors = false
+    @Flag(help: "Print the result as JSON.") var json = false
+
+    func run() throws {
+        let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
+        if FileManager.default.fileExists(atPath: url.appendingPathComponent("adapter_config.json").path) {
+            return try inspectAdapter(url)
+        }
+        var isFolder: ObjCBool = false
+        let isFile = FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) && !isFolder.boolValue
+        let folder = isFile ? nil : try ModelFolder(ModelLocator.folder(path))
+        let model = try folder?.outline() ?? ModelRegistry.outline(JSON.read(url), file: url.path)
+        try inspectModel(model, folder)
+    }
+
+    private func inspectModel(_ model: any LanguageModel, _ folder: ModelFolder?) throws {
+        let outline = ModelOutline(model)
+        let components = Self.components(outline)
+        var result: [String: JSON] = [
+            "family": .string(outline.family), "parameters": .integer(outline.parameterCount),
+            "components": .object(components.reduce(into: [:]) { $0[$1.name] = .integer($1.count) }),
+            "linears": .integer(outline.linears.count),
+        ]
+        if let folder { result["weightBytes"] = .integer(folder.weightBytes) }
+        var lines = ["\(outline.family), \(Console.grouped(outline.parameterCount)) parameters"]
+        if let folder, folder.weightBytes > 0 { lines[0] += ", weights \(Console.bytes(folder.weightBytes)) on disk" }
+        for (name, count) in components {
+            let share = Double(count) / Double(max(1, outline.parameterCount)) * 100
+            lines.append("  \(name.padding(toLength: 14, withPad: " ", startingAt: 0)) \(Self.right(Console.grouped(count), 15))  " + String(format: "%5.1f %%", share))
+        }
+        var sites: [String: (count: Int, shape: String)] = [:]
+        for site in outline.linears {
+            let name = site.path.split(separator: ".").last.map(String.init) ?? site.path
+            sites[name, default: (0, "\(site.inputs) → \(site.outputs)")].count += 1
+        }
+        lines.append("projections that methods can target:")
+        for (name, site) in sites.sorted(by: { $0.key < $1.key }) {
+            lines.append("  \(name.padding(toLength: 14, withPad: " ", startingAt: 0)) \(site.count) of \(site.shape)")
+        }
+        if let method {
+            let choice = try MethodArguments.choice(method)
+            let attachments = try choice.plan(for: outline)
+            let plan = PlanSummary(attachments, outline: outline)
+            result["plan"] = [
+                "method": .string(choice.method.name), "label": .string(choice.label),
+                "trainable": .integer(plan.trainable), "total": .integer(plan.total), "share": .number(plan.share),
+                "sites": .integer(attachments.count),
+            ]
+            lines.append(
+                "\(choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trained "
+                    + String(format: "(%.2f %%)", plan.share * 100) + ", in \(attachments.count) places")
+        } else if let extra = MethodArguments.given.first {
+            throw PEFTError("--\(extra.name) was given without a method", remedy: "a method's options need --method")
+        }
+        if tensors {
+            result["tensors"] = .object(outline.parameters.reduce(into: [:]) { $0[$1.path] = .array($1.shape.map { .integer($0) }) })
+            lines += outline.parameters.map { "  \($0.path)  \($0.shape)" }
+        }
+        print(json ? JSON.object(result).text() : lines.joined(separator: "\n"))
+    }
+
+    private func inspectAdapter(_ url: URL) throws {
+        let folder = try AdapterFolder(url)
+        let entries = folder.tensorShapes
+        let count = entries.reduce(0) { $0 + $1.shape.reduce(1, *) }
+        let base = folder.configuration["base_model_name_or_path"]?.string ?? "unknown"
+        var result: [String: JSON] = [
+            "method": .string(folder.choice.method.name), "label": .string(folder.choice.label), "base": .string(base),
+            "parameters": .integer(count), "tensors": .integer(entries.count),
+            "configuration": .object(folder.configuration),
+        ]
+        var lines = [
+            "\(folder.choice.label), an adapter for \(base)",
+            "  \(Console.grouped(count)) parameters in \(entries.count) tensors",
+        ]
+        for (key, value) in folder.choice.configuration.named.sorted(by: { $0.key < $1.key }) where value != .null && value != [:] {
+            lines.append("  \(key.padding(toLength: 16, withPad: " ", startingAt: 0)) \(value.text(indent: nil))")
+        }
+        if tensors {
+            result["shapes"] = .object(entries.reduce(into: [:]) { $0[$1.name] = .array($1.shape.map { .integer($0) }) })
+            lines += entries.map { "  \($0.name)  \($0.shape)" }
+        }
+        print(json ? JSON.object(result).text() : lines.joined(separator: "\n"))
+    }
+
+    private static func right(_ text: String, _ width: Int) -> String {
+        String(repeating: " ", count: max(0, width - text.count)) + text
+    }
+
+    /// Parameters by what they are part of.
+    private static func components(_ outline: ModelOutline) -> [(name: String, count: Int)] {
+        var counts: [String: Int] = [:]
+        for (path, shape) in outline.parameters {
+            let lower = path.lowercased()
+            let name =
+                if path.hasPrefix(outline.outputLayer) { "output layer" }
+                else if lower.contains("norm") { "norms" }
+                else if lower.contains("attention") { "attention" }
+                else if lower.contains("shared") || lower.contains("embed") { "embeddings" }
+                else if lower.contains("dense") || lower.contains("mlp") { "feed-forward" }
+                else { "other" }
+            counts[name, default: 0] += shape.reduce(1, *)
+        }
+        return counts.sorted { $0.value > $1.value }.map { ($0.key, $0.value) }
+    }
+}

@@ -1,0 +1,110 @@
+import PEFT
+import Support
+
+/// Options that methods declare: `--rank 8`, `--rslora`, `--targets=q,v`.
+///
+/// They are taken out of the command line before it is parsed, as the parser wants to know every option when it is
+/// compiled, and methods declare theirs in one place of their own.
+enum MethodArguments {
+    /// What was taken out, as name and value.
+    nonisolated(unsafe) private(set) static var given: [(name: String, value: String)] = []
+
+    /// Takes the methods' options out of a command line.
+    /// - Throws: ``PEFTError`` for an option without its value.
+    static func extract(_ arguments: [String]) throws -> [String] {
+        guard let command = arguments.first, ["train", "compare", "inspect"].contains(command) else { return arguments }
+        let options = PEFTMethods.all.flatMap { MethodChoice.options(of: $0) }
+        let names = Set(options.map(\.name))
+        let flags = Set(options.filter(\.isFlag).map(\.name))
+        var rest: [String] = []
+        var remaining = arguments[...]
+        while let argument = remaining.popFirst() {
+            let parts = argument.dropFirst(2).split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            guard argument.hasPrefix("--"), let name = parts.first.map(String.init), names.contains(name) else {
+                rest.append(argument)
+                continue
+            }
+            if parts.count == 2 {
+                given.append((name, String(parts[1])))
+            } else if flags.contains(name) {
+                given.append((name, "true"))
+            } else if let value = remaining.popFirst() {
+                given.append((name, value))
+            } else {
+                throw PEFTError("--\(name) has no value", remedy: options.first { $0.name == name }?.help)
+            }
+        }
+        return rest
+    }
+
+    /// What an unknown option may have meant, if a method has one like it.
+    static func hint(for option: String) -> String? {
+        nearestName(to: option, in: PEFTMethods.all.flatMap { MethodChoice.options(of: $0) }.map(\.name))
+    }
+
+    /// A method with the given options set.
+    /// - Throws: ``PEFTError`` for an option that the method doesn't have.
+    static func choice(_ name: String) throws -> MethodChoice {
+        var choice = MethodChoice(try PEFTMethods.named(name))
+        for (option, value) in given { try choice.set(option, to: value) }
+        return choice
+    }
+
+    /// Help on the options of all methods.
+    static var help: String {
+        PEFTMethods.all.map { method in
+            let options = MethodChoice.options(of: method)
+            let lines = options.map { "    --\($0.name)  \($0.help)" }
+            return (["  \(method.name): \(method.summary)"] + lines).joined(separator: "\n")
+        }.joined(separator: "\n")
+    }
+
+    /// Methods of a comparison: `base,full,lora(rank=8,targets=q+v)`. Options given beside them go to each method
+    /// that has them and doesn't say otherwise.
+    static func list(_ text: String) throws -> [(name: String, choice: MethodChoice?)] {
+        let specifications = try split(text)
+        var used: Set<String> = []
+        let result = try specifications.map { name, fields -> (String, MethodChoice?) in
+            guard name != "base" else { return ("base", nil) }
+            let method = try PEFTMethods.named(name)
+            var choice = MethodChoice(method)
+            let own = Set(MethodChoice.options(of: method).map(\.name))
+            for (option, value) in given where own.contains(option) {
+                used.insert(option)
+                try choice.set(option, to: value)
+            }
+            for (option, value) in fields {
+                try choice.set(option, to: value.split(separator: "+").joined(separator: ","))
+            }
+            return (name, choice)
+        }
+        if let unused = given.first(where: { !used.contains($0.name) }) {
+            throw PEFTError("no method of --methods \(text) has the option --\(unused.name)", remedy: "leave it out")
+        }
+        return result
+    }
+
+    private static func split(_ text: String) throws -> [(name: String, fields: [(String, String)])] {
+        var parts = [""]
+        var depth = 0
+        for character in text {
+            if character == "(" { depth += 1 }
+            if character == ")" { depth -= 1 }
+            guard depth >= 0 else { break }
+            if character == ",", depth == 0 { parts.append("") } else { parts[parts.count - 1].append(character) }
+        }
+        guard depth == 0 else {
+            throw PEFTError("--methods '\(text)' has unbalanced parentheses", remedy: "write such as lora(rank=8,targets=q+v)")
+        }
+        return try parts.map { $0.filter { $0 != " " } }.filter { !$0.isEmpty }.map { part in
+            guard let open = part.firstIndex(of: "(") else { return (part.lowercased(), []) }
+            let inner = part[part.index(after: open)...].dropLast()
+            let fields = try inner.split(separator: ",").map { field -> (String, String) in
+                let pair = field.split(separator: "=", maxSplits: 1).map(String.init)
+                guard let name = pair.first else { throw PEFTError("--methods '\(part)' has an empty field") }
+                return (name, pair.count == 2 ? pair[1] : "true")
+            }
+            return (part[..<open].lowercased(), fields)
+        }
+    }
+}

@@ -1,0 +1,29 @@
+import ArgumentParser
+import Foundation
+import LanguageModels
+import Support
+import Torch
+
+struct ModelOptions: ParsableArguments {
+    @Option(name: [.customLong("model"), .short], help: ArgumentHelp("Folder in Hugging Face's layout, a hub name in its cache, or tiny-t5, which comes with the program.", valueName: "model"))
+    var model: String?
+
+    @Option(help: "cpu, cuda, cuda:N or mps.")
+    var device = "cpu"
+
+    @Option(help: ArgumentHelp("Threads that one operation may use.", valueName: "n"))
+    var threads: Int?
+
+    /// The device, with the number of threads set.
+    func prepare() throws -> Device {
+        if let threads {
+            guard threads >= 1 else { throw PEFTError("\(threads) threads were asked for", remedy: "at least 1 has to be") }
+            Runtime.threads = threads
+        }
+        return try Device(device)
+    }
+
+    func folder(default fallback: String? = nil) throws -> ModelFolder {
+        try ModelFolder(ModelLocator.folder(model ?? fallback ?? ModelLocator.embedded))
+    }
+}

@@ -1,0 +1,51 @@
+import ArgumentParser
+import Support
+import Training
+
+struct TrainingOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("Passes over the training rows.", valueName: "n"))
+    var epochs = TrainingConfiguration().epochs
+    @Option(help: ArgumentHelp("Optimizer steps, instead of epochs.", valueName: "n"))
+    var steps: Int?
+    @Option(help: ArgumentHelp("Rows of one pass.", valueName: "rows"))
+    var batchSize = TrainingConfiguration().batchSize
+    @Option(help: ArgumentHelp("Passes that make one optimizer step.", valueName: "n"))
+    var accumulate = TrainingConfiguration().accumulation
+    @Option(help: "adamw or adafactor.")
+    var optimizer = TrainingConfiguration().optimizer.rawValue
+    @Option(help: ArgumentHelp("Decoupled weight decay.", valueName: "x"))
+    var weightDecay = TrainingConfiguration().weightDecay
+    @Option(help: "constant, linear, cosine or inverse-square-root.")
+    var schedule = TrainingConfiguration().schedule
+    @Option(help: ArgumentHelp("Steps of warm-up, or a share of all steps if below 1.", valueName: "n"))
+    var warmup = TrainingConfiguration().warmup
+    @Option(help: ArgumentHelp("Largest joint norm of the gradients; 0 turns clipping off.", valueName: "x"))
+    var clip = TrainingConfiguration().clip
+    @Option(help: ArgumentHelp("Share of the target spread over the vocabulary.", valueName: "x"))
+    var labelSmoothing = TrainingConfiguration().labelSmoothing
+    @Option(help: "Seed of everything random.")
+    var seed: UInt64 = TrainingConfiguration().seed
+    @Option(help: ArgumentHelp("Steps between validations (once an epoch).", valueName: "steps"))
+    var validateEvery: Int?
+
+    func configuration() throws -> TrainingConfiguration {
+        var result = TrainingConfiguration()
+        result.epochs = epochs
+        result.steps = steps
+        result.batchSize = batchSize
+        result.accumulation = accumulate
+        let kinds = TrainingConfiguration.OptimizerKind.allCases.map(\.rawValue)
+        guard let kind = TrainingConfiguration.OptimizerKind(rawValue: optimizer.lowercased()) else {
+            throw PEFTError("unknown optimizer '\(optimizer)'", remedy: "there are \(kinds.joined(separator: ", "))")
+        }
+        result.optimizer = kind
+        result.weightDecay = weightDecay
+        result.schedule = schedule
+        result.warmup = warmup
+        result.clip = clip
+        result.labelSmoothing = labelSmoothing
+        result.seed = seed
+        result.validateEvery = validateEvery
+        return result
+    }
+}

@@ -1,0 +1,50 @@
+import ArgumentParser
+import Foundation
+import Support
+import Torch
+import Training
+
+struct Peft: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "peft",
+        abstract: "Fine-tune language models with few parameters, and learn which method suits your data.",
+        discussion: """
+            A first run:  peft compare --methods base,full,lora --data train.jsonl --test test.jsonl \\
+                            --prompt 'Summarize: {dialogue}' --target '{summary}'
+            Any command takes --config FILE with the same options in YAML; options on the command line win.
+            """,
+        version: Version.current,
+        subcommands: [Train.self, Evaluate.self, Generate.self, Compare.self, Inspect.self]
+    )
+}
+
+@main
+struct Main {
+    static func main() {
+        do {
+            let arguments = try ConfigurationFile.expand(Array(CommandLine.arguments.dropFirst()))
+            var command = try parse(MethodArguments.extract(arguments))
+            Runtime.keepFreedMemory()
+            try command.run()
+        } catch let error as PEFTError {
+            Console.error(error.description)
+            Foundation.exit(1)
+        } catch let error as TrainingInterrupted {
+            Console.error("stopped after step \(error.step); the same command with --resume continues")
+            Foundation.exit(130)
+        } catch {
+            Peft.exit(withError: error)
+        }
+    }
+
+    private static func parse(_ arguments: [String]) throws -> any ParsableCommand {
+        do { return try Peft.parseAsRoot(arguments) } catch {
+            let message = Peft.message(for: error)
+            guard let name = message.firstMatch(of: #/Unknown option '--([^']+)'/#)?.1,
+                let hint = MethodArguments.hint(for: String(name)), !message.contains("Did you mean")
+            else { throw error }
+            Console.error("unknown option --\(name); did you mean --\(hint)?")
+            Foundation.exit(64)
+        }
+    }
+}

@@ -1,0 +1,147 @@
+import ArgumentParser
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Tokenizers
+import Torch
+import Training
+
+struct Train: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Fine-tune a model.",
+        discussion: """
+            peft train --data train.jsonl --prompt 'Summarize: {dialogue}' --target '{summary}' \\
+              --method lora --rank 16 --targets q,v --output my-adapter
+
+            Methods and their options:
+            \(MethodArguments.help)
+            """)
+
+    @OptionGroup var model: ModelOptions
+    @Option(help: ArgumentHelp("Training rows, JSONL or CSV.", valueName: "file")) var data: String
+    @Option(help: ArgumentHelp("Validation rows.", valueName: "file")) var validation: String?
+    @Option(help: ArgumentHelp("Use only the first rows of each file.", valueName: "rows")) var limit: Int?
+    @OptionGroup var templates: TemplateOptions
+    @Option(help: "A method; see below.") var method = "lora"
+    @Option(name: [.customLong("learning-rate"), .customLong("lr")], help: ArgumentHelp("Peak learning rate (the method's usual one).", valueName: "x"))
+    var learningRate: Double?
+    @OptionGroup var training: TrainingOptions
+    @Option(help: ArgumentHelp("Stop after so many validations without a better loss.", valueName: "n")) var patience: Int?
+    @Option(help: ArgumentHelp("Steps between checkpoints (at each validation).", valueName: "steps")) var checkpointEvery: Int?
+    @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the adapter, or the model in full fine-tuning.", valueName: "folder"))
+    var output: String
+    @Flag(help: "Continue a run that was cut off.") var resume = false
+    @Flag(help: "Print the result as JSON.") var json = false
+    @Flag(help: "No progress.") var quiet = false
+
+    func run() throws {
+        let device = try model.prepare()
+        let choice = try MethodArguments.choice(method)
+        var configuration = try training.configuration()
+        configuration.learningRate = learningRate ?? choice.method.defaultLearningRate
+        configuration.patience = patience
+        configuration.checkpointEvery = checkpointEvery
+        try configuration.validate()
+
+        let folder = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
+        let checkpoints = folder.deletingLastPathComponent().appendingPathComponent(folder.lastPathComponent + ".checkpoint")
+        guard !FileManager.default.fileExists(atPath: folder.path) else {
+            throw PEFTError("the output folder \(output) exists", remedy: "remove it or name another one")
+        }
+        let hasCheckpoint = FileManager.default.fileExists(atPath: checkpoints.appendingPathComponent("newest").path)
+        guard resume || !hasCheckpoint else {
+            throw PEFTError("there is an unfinished run in \(checkpoints.path)", remedy: "continue it with --resume, or remove it")
+        }
+
+        let modelFolder = try model.folder()
+        // The plan fails on what is wrong with the method before anything large is read.
+        _ = try choice.plan(for: ModelOutline(modelFolder.outline()))
+        let (prompt, target) = (try templates.prompt(), try templates.target())
+        let trainingRows = try Rows.read(data, prompt: prompt, target: target, limit: limit)
+        let validationRows = try validation.map { try Rows.read($0, prompt: prompt, target: target, limit: limit) } ?? []
+        let tokenizer = try Tokenizer.load(folder: modelFolder.url)
+        let (rows, summary) = try tokenizer.encode(trainingRows, maxInputTokens: templates.maxInput)
+        let (heldOut, _) = try tokenizer.encode(validationRows, maxInputTokens: templates.maxInput)
+
+        let adapter = try Adapter(choice, on: modelFolder.load(device: device), seed: configuration.seed)
+        let trainer = try Trainer(
+            adapter, training: rows, validation: heldOut, configuration: configuration, checkpointFolder: checkpoints)
+        let plan = PlanSummary(try choice.plan(for: ModelOutline(adapter.model)), outline: ModelOutline(adapter.model))
+        if !quiet { announce(adapter, trainer, plan, summary) }
+        if resume {
+            let step = try trainer.resume()
+            if !quiet { Console.note(step.map { "continuing after step \($0)" } ?? "there is no checkpoint; starting anew") }
+        }
+        Interrupt.install()
+        let display = ProgressDisplay(isQuiet: quiet)
+        let result = try trainer.run { event in
+            show(event, on: display)
+            return !Interrupt.isRequested
+        }
+        display.finish()
+
+        let record = TrainingRecord(
+            model: model.model ?? ModelLocator.embedded, method: choice.method.name,
+            methodFields: choice.configuration.named, prompt: prompt.text, target: target.text,
+            maxInputTokens: templates.maxInput, data: data, trainingRows: rows.count, validationRows: heldOut.count,
+            configuration: configuration, trainable: plan.trainable, total: plan.total, result: result)
+        let files = Tokenizer.files(in: modelFolder.url)
+        try AtomicFile.writeFolder(folder) { folder in
+            if choice.method.huggingFaceType == nil {
+                try adapter.model.write(into: folder, copying: files)
+            } else {
+                try adapter.write(into: folder, base: model.model ?? ModelLocator.embedded)
+            }
+            try record.write(into: folder)
+        }
+        trainer.removeCheckpoints()
+        try report(record, result, folder)
+    }
+
+    private func announce(_ adapter: Adapter, _ trainer: Trainer, _ plan: PlanSummary, _ summary: EncodingSummary) {
+        let share = String(format: "%.2f %%", plan.share * 100)
+        Console.note("\(adapter.choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trained (\(share))")
+        Console.note("\(summary.rows) rows, \(Console.grouped(summary.inputTokens)) input and \(Console.grouped(summary.targetTokens)) target tokens, \(trainer.totalSteps) steps")
+        if summary.truncated > 0 {
+            Console.note("\(summary.truncated) prompts are longer than \(templates.maxInput) tokens and lose their end; --max-input changes that")
+        }
+    }
+
+    private func show(_ event: TrainingEvent, on display: ProgressDisplay) {
+        switch event {
+        case .step(let progress):
+            let memory = progress.memory.map { ", \(Console.bytes($0))" } ?? ""
+            display.update(
+                share: Double(progress.step) / Double(progress.totalSteps),
+                String(
+                    format: "step %d/%d  epoch %.1f  loss %.3f  %.0f tokens/s%@  %@ left", progress.step,
+                    progress.totalSteps, progress.epoch, progress.loss, progress.tokensPerSecond, memory,
+                    Console.duration(progress.secondsLeft)))
+        case .validation(let step, let loss, let isBest):
+            display.finish(String(format: "step %d: validation loss %.4f%@", step, loss, isBest ? " (best)" : ""))
+        case .stoppedEarly(let step): display.finish("stopped early after step \(step)")
+        case .checkpoint: break
+        }
+    }
+
+    private func report(_ record: TrainingRecord, _ result: TrainingResult, _ folder: URL) throws {
+        if json {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+            print(String(decoding: try encoder.encode(record), as: UTF8.self))
+            return
+        }
+        let last = result.history.training.suffix(10).map(\.loss)
+        var lines = ["saved to \(output)"]
+        lines.append(
+            String(
+                format: "%d steps in %@, %.0f tokens/s, training loss %.3f", result.steps,
+                Console.duration(result.seconds), result.tokensPerSecond, last.reduce(0, +) / Double(max(1, last.count))))
+        if let step = result.history.bestStep, let loss = result.history.bestLoss {
+            lines.append(String(format: "best validation loss %.4f after step %d, which is what was saved", loss, step))
+        }
+        if let peak = result.peakBytes { lines.append("peak memory \(Console.bytes(peak))") }
+        print(lines.joined(separator: "\n"))
+    }
+}
