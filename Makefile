@@ -3,9 +3,9 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build test demo format lint test-scripts clean need-swift need-python
+.PHONY: help setup build test demo bench format lint test-scripts clean need-swift need-python
 
-SOURCES := Package.swift Sources Tests
+SOURCES := Package.swift Sources Tests Benchmarks
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: setup ## Run all tests of the package
 
 demo: build ## Train, evaluate and compare adapters with the built program
 	Scripts/demo.sh
+
+bench: build ## Measure against Hugging Face PEFT (first use fetches about 6 GB of Python packages)
+	Benchmarks/run.sh $(BENCH_ARGUMENTS)
 
 format: need-swift ## Format the sources in place
 	swift format --in-place --parallel --recursive $(SOURCES)

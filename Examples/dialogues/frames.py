@@ -34,6 +34,8 @@ class Plot:
 
 @dataclass
 class Frame:
+    """`owners`: the role whose first person a slot is written in, where that is not A."""
+
     register: str
     owners: dict = field(default_factory=dict)
     plots: list = field(default_factory=list)
@@ -52,12 +54,10 @@ PHRASES = {
     "hmm": ["Hmm", "Well", "Oh", "Let me think", "Honestly", "To be honest"],
     "pity": ["That's a pity", "What a shame", "That's too bad", "Oh no", "I was afraid of that"],
     "oh": ["Oh", "Really", "I see", "Oh dear"],
-    "know": ["I know", "I understand", "I see", "Fair enough", "That makes sense"],
     "deal": ["Deal", "Agreed", "That's fair", "I can live with that", "It's a deal"],
     "want": ["I'd like", "I want", "I would like", "I was hoping", "I need"],
     "maybe": ["Maybe", "Perhaps"],
     "because": ["because", "since", "as"],
-    "so": ["so", "and therefore"],
     "agrees": ["agrees", "accepts", "says yes"],
 }
 
@@ -274,7 +274,7 @@ FAVOR.plot("later", "good", """
     Because {cause}, {A} asks {B} to {favor}. {B} will do it {day2.on}.
     """)
 
-ADVICE = Frame("friends", {"no": "A"})
+ADVICE = Frame("friends")
 PHRASES["tells_problem"] = [
     "{A} [tells {B}|complains to {B}] that {problem}.",
     "{A} asks {B} for advice because {problem}.",
@@ -379,7 +379,7 @@ NEWS.plot("again", "bad", """
     {A} will {recover} because {bad}.
     """)
 
-DECIDE = Frame("friends", {"y": "B", "ypro": "B", "ycon": "A", "xcon": "B"})
+DECIDE = Frame("friends", {"y": "B", "ypro": "B", "xcon": "B"})
 PHRASES["want_x"] = ["I'd go for {x}, {xpro}", "[How about|What about] {x}? {xpro}", "I think {x} would be best. {xpro}"]
 PHRASES["deciding"] = ["{A} and {B} [talk about|discuss] {question}."]
 PHRASES["ask_question"] = ["We [still have to|need to|should] decide {question}.", "[Have you thought about|Do you know] {question}?"]
@@ -471,7 +471,7 @@ PLAN.plot("helper", "good", """
     {A} and {B} need help with {event} because {trouble}. {A} will ask {friend} {day.on}.
     """)
 
-HOWTO = Frame("friends", {"step": "A", "step2": "A"})
+HOWTO = Frame("friends")
 PHRASES["howto"] = [
     "[Can you tell me|Can you show me|Do you know] how to {goal}?",
     "I want to {goal}. [How do I do that|Where do I start|Can you explain it]?",
@@ -522,7 +522,7 @@ HOWTO.plot("unknown", "bad", """
 
 # Customers
 
-BOOK = Frame("service", {"paper": "A"})
+BOOK = Frame("service")
 PHRASES["booking"] = [
     "@want to [book|reserve] {thing} for {day}",
     "[Could I|Can I|Is it possible to] [book|reserve] {thing} for {day}?",
@@ -592,12 +592,7 @@ BOOK.plot("change", "good", """
     {A} can't come {day.on} because {cause}, so {B} changes the booking to {day2}.
     """)
 
-BUY = Frame("service", {"cause": "A"})
-PHRASES["buying"] = [
-    "I'm looking for {item}[, something {feature}|]",
-    "Do you have {item}[? It should be {feature}|]?",
-    "@want to buy {item}[. It should be {feature}|]",
-]
+BUY = Frame("service")
 BUY.plot("buy", "good", """
     A: I'm looking for {item}. // B: [Any special wishes|What should it be like]? // A: It should be {feature}. It's for {who}.
     B: [How about|What do you think of] this one? [It's our best|Many people buy it|It's new].
@@ -715,7 +710,7 @@ COMPLAIN.plot("callback", "bad", """
     {A} will talk to {friend}, the manager, about {item} {day.on} because {fault}.
     """)
 
-COUNTER = Frame("service", {"paper": "A"})
+COUNTER = Frame("service")
 PHRASES["errand"] = ["@want to {errand}.", "[Can I {errand} here|Where can I {errand}|Am I right here if I want to {errand}]?"]
 COUNTER.plot("done", "good", """
     A: @errand
@@ -760,7 +755,7 @@ COUNTER.plot("closed", "good", """
     {B} asks {A} to come back {day.on} because {trouble}.
     """)
 
-HEALTH = Frame("service", {"since": "A"})
+HEALTH = Frame("service")
 PHRASES["symptom"] = ["{symptom}. [It's getting worse|I can't stand it any more|I'm worried].", "I came because {symptom}.", "{symptom}."]
 PHRASES["examine"] = ["[Let me have a look|Let me see]. [Aha|I see].", "[I see|Aha]. [It doesn't look bad|There is some swelling]."]
 HEALTH.plot("treat", "good", """
@@ -852,7 +847,7 @@ LOST.plot("home", "good", """
     {A} tells {B} about {item} lost {where}. Then {A} notices that {there}.
     """)
 
-DIRECTIONS = Frame("service", {"route": "A", "friendly": "B"})
+DIRECTIONS = Frame("service")
 PHRASES["where_is"] = ["How do I get to {dest}?", "[Where is|Can you tell me the way to] {dest}?", "I'm looking for {dest}."]
 DIRECTIONS.plot("walk", "good", """
     A: @where_is
@@ -1011,7 +1006,7 @@ INTERVIEW.plot("wait", "good", """
     {B} interviews {A} for a job as {job} and will call {day2.on}.
     """)
 
-REQUEST = Frame("work", {"deny": "B", "cond": "A"})
+REQUEST = Frame("work", {"deny": "B"})
 PHRASES["request"] = ["[Could I have|May I have|Can I get] {ask}? {cause}.", "{cause}. [Could I have|Is it possible to get] {ask}?", "I'd like to ask for {ask}. {cause}."]
 PHRASES["requests"] = ["{A} asks {B} for {ask} because {cause}."]
 REQUEST.plot("grant", "good", """

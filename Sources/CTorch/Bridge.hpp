@@ -48,6 +48,8 @@ template <typename Body> CTTensor *tensor_or_error(Body body) {
         set_last_error(error.what_without_backtrace());
     } catch (const std::exception &error) {
         set_last_error(error.what());
+    } catch (...) {
+        set_last_error("an unknown exception");
     }
     return nullptr;
 }
@@ -61,6 +63,8 @@ template <typename Body> int status_or_error(Body body) {
         set_last_error(error.what_without_backtrace());
     } catch (const std::exception &error) {
         set_last_error(error.what());
+    } catch (...) {
+        set_last_error("an unknown exception");
     }
     return 1;
 }

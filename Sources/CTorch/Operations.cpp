@@ -162,6 +162,13 @@ int ct_fill(CTTensor *x, double value) {
     return status_or_error([&] { x->value.fill_(value); });
 }
 
+int ct_set_elements(CTTensor *x, const CTTensor *rows, const CTTensor *columns, double value) {
+    return status_or_error([&] {
+        at::Tensor values = at::full({}, value, x->value.options());
+        x->value.index_put_({unbox(rows), unbox(columns)}, values);
+    });
+}
+
 CTTensor *ct_reshape(const CTTensor *x, const int64_t *shape, int rank) {
     return tensor_or_error([&] { return at::reshape(unbox(x), shape_of(shape, rank)); });
 }

@@ -36,6 +36,7 @@ void ct_set_threads(int threads) {
 int ct_threads(void) { return at::get_num_threads(); }
 
 bool ct_cuda_available(void) { return at::globalContext().hasCUDA(); }
+bool ct_mps_available(void) { return at::globalContext().hasMPS(); }
 
 void ct_keep_freed_memory(void) {
 #if defined(__GLIBC__)

@@ -106,10 +106,15 @@ int ct_copy_into(CTTensor *destination, const CTTensor *source) {
 }
 
 bool ct_same_bits(const CTTensor *a, const CTTensor *b) {
-    const at::Tensor &x = unbox(a), &y = unbox(b);
-    if (!x.defined() || !y.defined() || x.scalar_type() != y.scalar_type() || x.sizes() != y.sizes()) return false;
-    at::Tensor left = x.detach().cpu().contiguous(), right = y.detach().cpu().contiguous();
-    return std::memcmp(left.data_ptr(), right.data_ptr(), left.nbytes()) == 0;
+    bool same = false;
+    // A failure (no memory for the copies, a tensor without elements on the meta device) reads as "not the same".
+    status_or_error([&] {
+        const at::Tensor &x = unbox(a), &y = unbox(b);
+        if (!x.defined() || !y.defined() || x.scalar_type() != y.scalar_type() || x.sizes() != y.sizes()) return;
+        at::Tensor left = x.detach().cpu().contiguous(), right = y.detach().cpu().contiguous();
+        same = left.nbytes() == 0 || std::memcmp(left.data_ptr(), right.data_ptr(), left.nbytes()) == 0;
+    });
+    return same;
 }
 
 bool ct_requires_grad(const CTTensor *tensor) {

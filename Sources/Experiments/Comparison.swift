@@ -134,6 +134,7 @@ public struct Comparison {
             "clip": .number(training.clip), "labelSmoothing": .number(training.labelSmoothing),
             "seeds": .integer(plan.seeds), "maxInputTokens": .integer(plan.maxInputTokens),
             "maxNewTokens": .integer(plan.generation.maxNewTokens), "beams": .integer(plan.generation.beams),
+            "noRepeatNgram": .integer(plan.generation.noRepeatNgram),
         ]
     }
 

@@ -42,7 +42,6 @@ public enum AtomicFile {
         let files = FileManager.default
         let parent = folder.deletingLastPathComponent()
         let temporary = parent.appendingPathComponent(".\(folder.lastPathComponent).tmp-\(getpid())")
-        let replaced = parent.appendingPathComponent(".\(folder.lastPathComponent).old-\(getpid())")
         try? files.removeItem(at: temporary)
         do { try files.createDirectory(at: temporary, withIntermediateDirectories: true) } catch {
             throw PEFTError("can't create \(folder.path)", remedy: "check permissions and free space")
@@ -50,19 +49,51 @@ public enum AtomicFile {
         do {
             try body(temporary)
             flushFolder(temporary)
-            let exists = files.fileExists(atPath: folder.path)
-            if exists { guard rename(folder.path, replaced.path) == 0 else { throw failure("can't replace", folder.path) } }
-            guard rename(temporary.path, folder.path) == 0 else {
-                let error = failure("can't write", folder.path)
-                if exists { rename(replaced.path, folder.path) }
-                throw error
-            }
-            if exists { try? files.removeItem(at: replaced) }
+            try replace(folder, with: temporary)
         } catch {
             try? files.removeItem(at: temporary)
             throw error
         }
         flushFolder(parent)
+    }
+
+    /// Gives `temporary` the name `folder` and removes what had it before.
+    private static func replace(_ folder: URL, with temporary: URL) throws {
+        let files = FileManager.default
+        guard files.fileExists(atPath: folder.path) else {
+            guard rename(temporary.path, folder.path) == 0 else { throw failure("can't write", folder.path) }
+            return
+        }
+        // Exchanged in one go where the file system can: there is no moment without a complete folder.
+        if exchange(temporary.path, folder.path) {
+            try? files.removeItem(at: temporary)
+            return
+        }
+        let replaced = folder.deletingLastPathComponent()
+            .appendingPathComponent(".\(folder.lastPathComponent).old-\(getpid())")
+        try? files.removeItem(at: replaced)
+        guard rename(folder.path, replaced.path) == 0 else { throw failure("can't replace", folder.path) }
+        guard rename(temporary.path, folder.path) == 0 else {
+            let error = failure("can't write", folder.path)
+            rename(replaced.path, folder.path)
+            throw error
+        }
+        try? files.removeItem(at: replaced)
+    }
+
+    /// Swaps the names of two files or folders.
+    /// - Returns: whether that was possible; if not, nothing changed.
+    private static func exchange(_ a: String, _ b: String) -> Bool {
+        #if canImport(Darwin)
+            return renamex_np(a, b, UInt32(RENAME_SWAP)) == 0
+        #else
+            // glibc has it, its header shows it to C alone.
+            typealias Rename =
+                @convention(c) (Int32, UnsafePointer<CChar>, Int32, UnsafePointer<CChar>, UInt32) -> Int32
+            guard let symbol = dlsym(nil, "renameat2") else { return false }
+            let exchange: UInt32 = 2
+            return unsafeBitCast(symbol, to: Rename.self)(AT_FDCWD, a, AT_FDCWD, b, exchange) == 0
+        #endif
     }
 
     /// Writes every byte, continuing after partial writes.

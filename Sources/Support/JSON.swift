@@ -81,13 +81,14 @@ extension JSON {
         return try parse(data, name: file.path)
     }
 
-    /// Parses JSON text; `name` says in the error where the text came from.
-    public static func parse(_ data: Data, name: String) throws -> JSON {
+    /// Parses JSON text; `name` says in the error where the text came from. Of fields with one name the last
+    /// counts, as in Python, or they are an error.
+    public static func parse(_ data: Data, name: String, allowsRepeatedFields: Bool = true) throws -> JSON {
         let bytes = [UInt8](data)
         guard String(validating: bytes, as: UTF8.self) != nil else {
             throw PEFTError("\(name) is not valid UTF-8", remedy: "the file may be truncated or damaged")
         }
-        do { return try JSONParser.parse(bytes[...]) } catch {
+        do { return try JSONParser.parse(bytes[...], allowsRepeatedFields: allowsRepeatedFields) } catch {
             throw PEFTError(
                 "\(name) is not valid JSON: \(error.message) at byte \(error.offset)",
                 remedy: "the file may be truncated or damaged")
@@ -151,6 +152,8 @@ extension JSON {
             case "\n": out += "\\n"
             case "\r": out += "\\r"
             case "\t": out += "\\t"
+            case "\u{8}": out += "\\b"
+            case "\u{C}": out += "\\f"
             case _ where scalar.value < 0x20:
                 let hex = String(scalar.value, radix: 16)
                 out += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex

@@ -13,6 +13,7 @@ public struct JSONParser {
     private let bytes: ArraySlice<UInt8>
     private var index: Int
     private var depth = 0
+    private var allowsRepeatedFields = true
     private static let deepest = 256
 
     /// - Parameter bytes: valid UTF-8.
@@ -22,8 +23,11 @@ public struct JSONParser {
     }
 
     /// Parses one value that fills `bytes` (valid UTF-8).
-    public static func parse(_ bytes: ArraySlice<UInt8>) throws(Failure) -> JSON {
+    public static func parse(
+        _ bytes: ArraySlice<UInt8>, allowsRepeatedFields: Bool = true
+    ) throws(Failure) -> JSON {
         var parser = JSONParser(bytes)
+        parser.allowsRepeatedFields = allowsRepeatedFields
         parser.skipSpace()
         let value = try parser.value()
         parser.skipSpace()
@@ -120,7 +124,11 @@ public struct JSONParser {
             guard peek == UInt8(ascii: "\"") else {
                 throw failure("expected a field name in double quotes, found \(found)")
             }
+            let start = index
             let key = try string()
+            if !allowsRepeatedFields, fields[key] != nil {
+                throw failure("the field '\(key)' stands twice", at: start)
+            }
             skipSpace()
             guard take(":") else { throw failure("expected ':' after a field name, found \(found)") }
             skipSpace()

@@ -43,7 +43,7 @@ public final class SafetensorsFile {
                 remedy: "fetch the file again")
         }
         base = 8 + Int(length)
-        let header = try JSON.parse(Data(bytes[8..<base]), name: "the header of \(name)")
+        let header = try JSON.parse(Data(bytes[8..<base]), name: "the header of \(name)", allowsRepeatedFields: false)
         guard let fields = header.object else {
             throw PEFTError("the header of \(name) is not an object", remedy: "fetch the file again")
         }
@@ -56,8 +56,31 @@ public final class SafetensorsFile {
             }
             entries[key] = try SafetensorsFile.entry(key, value, file: name, available: bytes.count - base)
         }
+        try SafetensorsFile.checkCoverage(entries, file: name, available: bytes.count - base)
         self.entries = entries
         self.metadata = metadata
+    }
+
+    /// The format allows neither gaps nor overlaps nor bytes after the last tensor.
+    private static func checkCoverage(_ entries: [String: Entry], file: String, available: Int) throws {
+        var end = 0
+        let ordered = entries.sorted {
+            let (a, b) = ($0.value.range, $1.value.range)
+            return (a.lowerBound, a.upperBound) < (b.lowerBound, b.upperBound)
+        }
+        for (key, entry) in ordered {
+            guard entry.range.lowerBound == end else {
+                throw PEFTError(
+                    "tensor '\(key)' in \(file) begins at byte \(entry.range.lowerBound) of the data, the one before ends at \(end)",
+                    remedy: "the file is damaged; fetch it again")
+            }
+            end = entry.range.upperBound
+        }
+        guard end == available else {
+            throw PEFTError(
+                "\(file) has \(available - end) bytes that belong to no tensor",
+                remedy: "the file is damaged; fetch it again")
+        }
     }
 
     private static func entry(_ key: String, _ value: JSON, file: String, available: Int) throws -> Entry {
@@ -138,7 +161,10 @@ public final class SafetensorsFile {
             prefix.append(text)
             try prefix.withUnsafeBytes { try AtomicFile.writeAll($0, to: descriptor, name: url.path) }
             for name in names {
-                try tensors[name]?.withBytes { try AtomicFile.writeAll($0, to: descriptor, name: url.path) }
+                // Thrown here and not at the caller's end, so that a failed copy to the CPU leaves no file behind.
+                try withTorchErrors {
+                    try tensors[name]?.withBytes { try AtomicFile.writeAll($0, to: descriptor, name: url.path) }
+                }
             }
         }
     }

@@ -61,4 +61,8 @@ extension Tensor {
     /// self *= factor, in place.
     public func scale(by factor: Double) { check(ct_scale_in_place(pointer, factor)) }
     public func fill(_ value: Double) { check(ct_fill(pointer, value)) }
+    /// self[rows[i]][columns[i]] = value, in place; a matrix, with int64 indices.
+    public func set(rows: Tensor, columns: Tensor, to value: Double) {
+        check(ct_set_elements(pointer, rows.pointer, columns.pointer, value))
+    }
 }

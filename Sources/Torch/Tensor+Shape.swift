@@ -27,8 +27,10 @@ extension Tensor {
 
     public static func concatenated(_ tensors: [Tensor], axis: Int = 0) -> Tensor {
         let pointers: [OpaquePointer?] = tensors.map(\.pointer)
-        return pointers.withUnsafeBufferPointer { list in
-            wrap(ct_cat(list.baseAddress, Int32(list.count), Int32(axis)))
+        return withExtendedLifetime(tensors) {
+            pointers.withUnsafeBufferPointer { list in
+                wrap(ct_cat(list.baseAddress, Int32(list.count), Int32(axis)))
+            }
         }
     }
 

@@ -16,7 +16,8 @@ public final class Tensor {
     // MARK: Making
 
     /// A tensor of the given elements, row-major.
-    public convenience init<Element: TensorElement>(_ elements: [Element], shape: [Int]? = nil, device: Device = .cpu) {
+    public convenience init<Element: TensorElement>(_ elements: [Element], shape: [Int]? = nil, device: Device = .cpu)
+    {
         let shape = shape ?? [elements.count]
         if shape.reduce(1, *) != elements.count {
             FailureLog.record("\(elements.count) elements don't fill the shape \(shape)")
@@ -42,7 +43,8 @@ public final class Tensor {
         withShape(shape) { wrap(ct_empty($0, $1, dtype.raw, device.raw, device.index)) }
     }
 
-    public static func full(_ shape: [Int], _ value: Double, dtype: DType = .float32, device: Device = .cpu) -> Tensor {
+    public static func full(_ shape: [Int], _ value: Double, dtype: DType = .float32, device: Device = .cpu) -> Tensor
+    {
         withShape(shape) { wrap(ct_full($0, $1, value, dtype.raw, device.raw, device.index)) }
     }
 

@@ -23,7 +23,8 @@ extension Optimizer {
 
     func restored(_ name: String, like tensor: Tensor, from state: [String: Tensor]) throws -> Tensor {
         guard let value = state[name] else {
-            throw PEFTError("the checkpoint has no optimizer state '\(name)'", remedy: "it was made with other settings")
+            throw PEFTError(
+                "the checkpoint has no optimizer state '\(name)'", remedy: "it was made with other settings")
         }
         guard value.shape == tensor.shape else {
             throw PEFTError(

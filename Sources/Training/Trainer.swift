@@ -120,6 +120,8 @@ public final class Trainer {
         let firstStep = step
         var stopped = false
         adapter.setTrainable(true)
+        // Other adapters on the model may have left gradients in shared tensors, an interrupted run its own.
+        optimizer.clearGradients()
         while step < totalSteps && !stopped {
             let start = ContinuousClock.now
             let (progress, count) = try withTorchErrors { try trainStep() }
@@ -134,6 +136,11 @@ public final class Trainer {
             let validates = isValidationStep
             if validates {
                 let loss = try withTorchErrors { try validationLoss() }
+                guard loss.isFinite else {
+                    throw PEFTError(
+                        "the validation loss is not a number any more at step \(step)",
+                        remedy: "lower the learning rate, or warm up longer")
+                }
                 let isBest = loss < (history.bestLoss ?? .infinity)
                 history.validation.append(.init(step: step, loss: loss))
                 history.sinceBest = isBest ? 0 : history.sinceBest + 1
@@ -148,7 +155,8 @@ public final class Trainer {
                 }
             }
             let isDue = configuration.checkpointEvery.map { step % $0 == 0 } ?? validates
-            if let checkpoints, isDue || stopped, step < totalSteps {
+            // The last one too: if saving the result fails, nothing is lost.
+            if let checkpoints, isDue || stopped || step == totalSteps {
                 try checkpoints.save(step: step, history: history, adapter.parameters, optimizer)
                 if !onEvent(.checkpoint(step: step)) { stopped = true }
             }

@@ -64,19 +64,22 @@ struct Compare: ParsableCommand {
         let plan = ComparisonPlan(
             methods: chosen.map { .init(choice: $0.choice, learningRate: rates.byMethod[$0.name] ?? rates.shared) },
             seeds: seeds, training: try training.configuration(), generation: try generation.parameters(seed: training.seed),
-            maxInputTokens: templates.maxInput)
+            maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput)
         let comparison = try Comparison(
             model: model.folder(), name: model.model ?? ModelLocator.embedded, data: comparisonData, plan: plan)
         let display = ProgressDisplay(isQuiet: quiet)
         let report = try comparison.run { show($0, on: display) }
         display.finish()
-        if let html { try AtomicFile.write(report.html(), to: URL(fileURLWithPath: html)) }
-        if let output { try AtomicFile.write(report.json(), to: URL(fileURLWithPath: output)) }
+        // What was measured is shown before any file can fail to be written.
         if json {
             print(String(decoding: try report.json(), as: UTF8.self))
         } else {
             print(report.table(colour: Console.usesColour, width: Console.width))
-            if let html { print("\nreport: \(html)") }
+        }
+        if let output { try AtomicFile.write(report.json(), to: URL(fileURLWithPath: output)) }
+        if let html {
+            try AtomicFile.write(report.html(), to: URL(fileURLWithPath: html))
+            if !json { print("\nreport: \(html)") }
         }
     }
 

@@ -35,7 +35,7 @@ struct Evaluate: ParsableCommand {
             target: templates.target(default: adapted.record?.target), limit: limit)
         let evaluator = Evaluator(
             model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize,
-            maxInputTokens: templates.maxInput)
+            maxInputTokens: templates.maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput)
         let display = ProgressDisplay(isQuiet: quiet || json)
         let result = try evaluator.evaluate(rows) {
             display.update(share: Double($0) / Double(rows.count), "\($0) of \(rows.count) rows")

@@ -23,15 +23,18 @@ struct Generate: ParsableCommand {
     @Option(help: ArgumentHelp("Template for --field.", valueName: "template")) var prompt: String?
     @Option(help: ArgumentHelp("A field of the template; @ before the value names a file.", valueName: "name=value"))
     var field: [String] = []
-    @Option(help: ArgumentHelp("Most tokens of the prompt.", valueName: "tokens")) var maxInput = 512
+    @Option(help: ArgumentHelp("Most tokens of the prompt (512).", valueName: "tokens")) var maxInput: Int?
     @OptionGroup var generation: GenerationOptions
     @Option(help: "Seed, where tokens are drawn.") var seed: UInt64 = 0
     @Flag(help: "Print the result as JSON.") var json = false
 
     func run() throws {
         let parameters = try generation.parameters(seed: seed)
-        guard maxInput >= 2 else { throw PEFTError("prompts are limited to \(maxInput) tokens", remedy: "at least 2 have to be allowed") }
         let adapted = try AdaptedModel(model, adapter: adapter, merge: merge)
+        let maxInput = maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
+        guard maxInput >= 2 else {
+            throw PEFTError("prompts are limited to \(maxInput) tokens", remedy: "at least 2 have to be allowed")
+        }
         let prompt = try promptText(adapted.record)
         let (ids, isTruncated) = adapted.tokenizer.encodePrompt(prompt, maxTokens: maxInput)
         if isTruncated { Console.note("the prompt is longer than \(maxInput) tokens and loses its end; --max-input changes that") }

@@ -31,6 +31,8 @@ struct Train: ParsableCommand {
     @Option(help: ArgumentHelp("Steps between checkpoints (at each validation).", valueName: "steps")) var checkpointEvery: Int?
     @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the adapter, or the model in full fine-tuning.", valueName: "folder"))
     var output: String
+    private var maxInput: Int { templates.maxInput ?? TemplateOptions.defaultMaxInput }
+
     @Flag(help: "Continue a run that was cut off.") var resume = false
     @Flag(help: "Print the result as JSON.") var json = false
     @Flag(help: "No progress.") var quiet = false
@@ -61,8 +63,8 @@ struct Train: ParsableCommand {
         let trainingRows = try Rows.read(data, prompt: prompt, target: target, limit: limit)
         let validationRows = try validation.map { try Rows.read($0, prompt: prompt, target: target, limit: limit) } ?? []
         let tokenizer = try Tokenizer.load(folder: modelFolder.url)
-        let (rows, summary) = try tokenizer.encode(trainingRows, maxInputTokens: templates.maxInput)
-        let (heldOut, _) = try tokenizer.encode(validationRows, maxInputTokens: templates.maxInput)
+        let (rows, summary) = try tokenizer.encode(trainingRows, maxInputTokens: maxInput)
+        let (heldOut, _) = try tokenizer.encode(validationRows, maxInputTokens: maxInput)
 
         let adapter = try Adapter(choice, on: modelFolder.load(device: device), seed: configuration.seed)
         let trainer = try Trainer(
@@ -84,7 +86,7 @@ struct Train: ParsableCommand {
         let record = TrainingRecord(
             model: model.model ?? ModelLocator.embedded, method: choice.method.name,
             methodFields: choice.configuration.named, prompt: prompt.text, target: target.text,
-            maxInputTokens: templates.maxInput, data: data, trainingRows: rows.count, validationRows: heldOut.count,
+            maxInputTokens: maxInput, data: data, trainingRows: rows.count, validationRows: heldOut.count,
             configuration: configuration, trainable: plan.trainable, total: plan.total, result: result)
         let files = Tokenizer.files(in: modelFolder.url)
         try AtomicFile.writeFolder(folder) { folder in
@@ -104,7 +106,7 @@ struct Train: ParsableCommand {
         Console.note("\(adapter.choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trained (\(share))")
         Console.note("\(summary.rows) rows, \(Console.grouped(summary.inputTokens)) input and \(Console.grouped(summary.targetTokens)) target tokens, \(trainer.totalSteps) steps")
         if summary.truncated > 0 {
-            Console.note("\(summary.truncated) prompts are longer than \(templates.maxInput) tokens and lose their end; --max-input changes that")
+            Console.note("\(summary.truncated) prompts are longer than \(maxInput) tokens and lose their end; --max-input changes that")
         }
     }
 

@@ -75,6 +75,8 @@ func relativeDifference(_ a: [Double], _ b: [Double]) -> Double {
             ("greedy", GenerateParameters(maxNewTokens: 12)),
             ("beam4", GenerateParameters(maxNewTokens: 12, beams: 4)),
             ("beam3Long", GenerateParameters(maxNewTokens: 12, beams: 3, lengthPenalty: 2)),
+            ("greedyNoRepeat2", GenerateParameters(maxNewTokens: 12, noRepeatNgram: 2)),
+            ("beam3NoRepeat1", GenerateParameters(maxNewTokens: 12, beams: 3, noRepeatNgram: 1)),
             ("beam3Early", GenerateParameters(maxNewTokens: 12, beams: 3, lengthPenalty: 0.5, earlyStopping: true)),
         ]
         for (key, parameters) in settings {

@@ -40,6 +40,7 @@ const char *ct_version(void);
 void ct_set_threads(int threads);
 int ct_threads(void);
 bool ct_cuda_available(void);
+bool ct_mps_available(void);
 /// Keeps freed blocks in the process instead of giving each back to the system (glibc only), so that the
 /// temporaries of the next step don't fault their pages in again.
 void ct_keep_freed_memory(void);
@@ -103,6 +104,8 @@ int ct_topk(const CTTensor *, int64_t k, int axis, CTTensor **values, CTTensor *
 int ct_add_in_place(CTTensor *, const CTTensor *, double alpha);
 int ct_scale_in_place(CTTensor *, double);
 int ct_fill(CTTensor *, double);
+/// x[rows[i]][columns[i]] = value, for a matrix.
+int ct_set_elements(CTTensor *x, const CTTensor *rows, const CTTensor *columns, double value);
 
 // Shape
 CTTensor *ct_reshape(const CTTensor *, const int64_t *shape, int rank);

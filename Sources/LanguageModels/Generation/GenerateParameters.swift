@@ -16,14 +16,17 @@ public struct GenerateParameters: Sendable {
     public var lengthPenalty: Double
     /// Stop a prompt's search as soon as `beams` texts are complete.
     public var earlyStopping: Bool
+    /// Length of the token sequences that may not come twice in a text; 0 allows all (Paulus et al. 2018).
+    public var noRepeatNgram: Int
     public var seed: UInt64
 
     public init(
         maxNewTokens: Int = 128, temperature: Double = 0, topK: Int = 0, topP: Double = 1, beams: Int = 1,
-        lengthPenalty: Double = 1, earlyStopping: Bool = false, seed: UInt64 = 0
+        lengthPenalty: Double = 1, earlyStopping: Bool = false, noRepeatNgram: Int = 0, seed: UInt64 = 0
     ) {
         (self.maxNewTokens, self.temperature, self.topK, self.topP) = (maxNewTokens, temperature, topK, topP)
-        (self.beams, self.lengthPenalty, self.earlyStopping, self.seed) = (beams, lengthPenalty, earlyStopping, seed)
+        (self.beams, self.lengthPenalty, self.earlyStopping) = (beams, lengthPenalty, earlyStopping)
+        (self.noRepeatNgram, self.seed) = (noRepeatNgram, seed)
     }
 
     /// - Throws: ``PEFTError`` naming the value that is out of range.
@@ -36,6 +39,9 @@ public struct GenerateParameters: Sendable {
         }
         guard topK >= 0 else { throw PEFTError("top-k is \(topK)", remedy: "it has to be 0 (all) or more") }
         guard topP > 0, topP <= 1 else { throw PEFTError("top-p is \(topP)", remedy: "it has to be in 0 … 1, 0 excluded") }
+        guard noRepeatNgram >= 0 else {
+            throw PEFTError("the n-gram that may not repeat is \(noRepeatNgram) tokens", remedy: "it has to be 0 (off) or more")
+        }
         guard beams >= 1 else { throw PEFTError("\(beams) beams were asked for", remedy: "at least 1 has to be") }
         guard beams == 1 || temperature == 0 else {
             throw PEFTError("beam search doesn't draw tokens", remedy: "use either beams or a temperature")

@@ -52,7 +52,9 @@ public struct Generator {
         var open = Array(prompts.indices)
         var tokens = Tensor([Int](repeating: first, count: open.count), device: device)
         for _ in 0..<parameters.maxNewTokens {
-            let next = choose(state.step(tokens), &random)
+            let scores = state.step(tokens)
+            NgramBlock.apply(to: scores, histories: open.map { results[$0] }, start: first, length: parameters.noRepeatNgram)
+            let next = choose(scores, &random)
             let ids: [Int] = next.array()
             guard ids.count == open.count else { break }
             var kept: [Int] = []
@@ -107,6 +109,9 @@ public struct Generator {
         var tokens = Tensor([Int](repeating: first, count: open.count * beams), device: device)
         for position in 0..<parameters.maxNewTokens {
             let logProbabilities = state.step(tokens).to(.float32).logSoftmax()
+            NgramBlock.apply(
+                to: logProbabilities, histories: open.flatMap { searches[$0].running }, start: first,
+                length: parameters.noRepeatNgram)
             let vocabulary = logProbabilities.dim(-1)
             let scores = Tensor(open.flatMap { searches[$0].runningScores.map(Float.init) }, device: device)
             let totals = (logProbabilities + scores.unsqueezed(1)).reshaped(open.count, -1)
@@ -157,7 +162,7 @@ struct BeamSearch {
     private let lengthPenalty: Double
     private let earlyStopping: Bool
     private let endTokens: Set<Int>
-    private var running: [[Int]]
+    private(set) var running: [[Int]]
     private(set) var runningScores: [Double]
     private var finished: [(tokens: [Int], score: Double)] = []
     private(set) var isDone = false

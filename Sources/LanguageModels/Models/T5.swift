@@ -42,7 +42,13 @@ public final class T5: Module, LanguageModel {
     }
 
     public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
-        Functions.linearCrossEntropy(
+        if let head, !head.adapters.isEmpty {
+            // What lies over the output layer acts on the logits themselves.
+            let logs = scores(hidden(batch)).logSoftmax()
+            let wanted = logs.gathering(axis: 1, batch.targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
+            return labelSmoothing > 0 ? wanted - logs.mean(axes: [-1]).sum() * labelSmoothing : wanted
+        }
+        return Functions.linearCrossEntropy(
             hidden: hidden(batch), weight: outputWeight, targets: batch.targets, scale: outputScale,
             labelSmoothing: labelSmoothing)
     }

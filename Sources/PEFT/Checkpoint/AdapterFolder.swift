@@ -17,7 +17,9 @@ public struct AdapterFolder {
         self.url = url
         let file = url.appendingPathComponent("adapter_config.json")
         guard FileManager.default.fileExists(atPath: file.path) else {
-            throw PEFTError("\(url.path) has no adapter_config.json", remedy: "name a folder that peft train or Hugging Face PEFT wrote")
+            throw PEFTError(
+                "\(url.path) has no adapter_config.json",
+                remedy: "name a folder that peft train or Hugging Face PEFT wrote")
         }
         guard let configuration = try JSON.read(file).object else {
             throw PEFTError("\(file.path) is not a JSON object", remedy: "fetch the file again")
@@ -32,12 +34,15 @@ public struct AdapterFolder {
             let pickle = FileManager.default.fileExists(atPath: url.appendingPathComponent("adapter_model.bin").path)
             throw PEFTError(
                 "\(url.path) has no adapter_model.safetensors",
-                remedy: pickle ? "save it as safetensors; .bin files can run code and are not read" : "fetch the weights too")
+                remedy: pickle
+                    ? "save it as safetensors; .bin files can run code and are not read" : "fetch the weights too")
         }
         tensors = try SafetensorsFile(weights)
     }
 
-    private static func choice<Method: PEFTMethod>(_ method: Method.Type, _ json: [String: JSON]) throws -> MethodChoice {
+    private static func choice<Method: PEFTMethod>(_ method: Method.Type, _ json: [String: JSON]) throws
+        -> MethodChoice
+    {
         try refuseUnsupported(json)
         return MethodChoice(method, try Method.Configuration(json: json))
     }
@@ -48,9 +53,11 @@ public struct AdapterFolder {
             "use_dora": [false], "bias": ["none"], "lora_bias": [false], "fan_in_fan_out": [false],
             "layer_replication": [], "use_qalora": [false], "trainable_token_indices": [], "target_parameters": [[]],
             "modules_to_save": [[]], "alora_invocation_tokens": [], "arrow_config": [], "megatron_config": [],
-            "monteclora_config": [], "velora_config": [], "lora_ga_config": [],
+            "monteclora_config": [], "velora_config": [], "lora_ga_config": [], "use_bdlora": [], "kasa_config": [],
+            // The others (PiSSA, OLoRA, CorDA, LoftQ …) change the base's weights, which the file doesn't hold.
+            "init_lora_weights": [true, false, "gaussian", "eva", "orthogonal"],
         ]
-        for (key, accepted) in neutral {
+        for (key, accepted) in neutral.sorted(by: { $0.key < $1.key }) {
             guard let value = json[key], value != .null, !accepted.contains(value) else { continue }
             throw PEFTError(
                 "adapter_config.json: '\(key)' is \(value.text(indent: nil)), which is not supported",
@@ -63,6 +70,25 @@ public struct AdapterFolder {
         tensors.entries.map { ($0.key, $0.value.shape) }.sorted { $0.name < $1.name }
     }
 
+    /// Whether a tensor is the base's own output layer, which Hugging Face stores beside an adapter over it.
+    /// - Throws: ``PEFTError`` if it is another model's.
+    private func isCopyOfBase(_ key: String, _ modules: [String: Module]) throws -> Bool {
+        let suffix = ".base_layer.weight"
+        guard key.hasPrefix(Self.prefix), key.hasSuffix(suffix),
+            let linear = modules[String(key.dropFirst(Self.prefix.count).dropLast(suffix.count))] as? Linear
+        else { return false }
+        let isSame = try withTorchErrors {
+            let stored = try tensors.tensor(key)
+            return linear.weight.dense(as: stored.dtype).isIdentical(to: stored)
+        }
+        guard isSame else {
+            throw PEFTError(
+                "\(url.path) holds '\(key)', which differs from this model's own weight",
+                remedy: "attach it to the model it was trained on")
+        }
+        return true
+    }
+
     /// Attaches the adapter to a model.
     /// - Throws: ``PEFTError`` if a tensor is unknown, missing or misshapen; the model is then unchanged.
     public func attach(to model: any LanguageModel, name: String = "default") throws -> Adapter {
@@ -72,12 +98,18 @@ public struct AdapterFolder {
         for case .linear(let path, let parameters, _) in plan {
             for (key, shape) in parameters { wanted["\(path).\(key)"] = shape }
         }
+        let modules = Dictionary(model.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { $1 })
         var sources: [String: String] = [:]
         for key in tensors.entries.keys.sorted() {
-            guard key.hasPrefix(Self.prefix), case let path = String(key.dropFirst(Self.prefix.count)), wanted[path] != nil
+            if try isCopyOfBase(key, modules) { continue }
+            guard key.hasPrefix(Self.prefix), case let path = String(key.dropFirst(Self.prefix.count)),
+                wanted[path] != nil
             else {
-                let hint = nearestName(to: key, in: wanted.keys.map { Self.prefix + $0 }).map { "the nearest is '\($0)'" }
-                throw PEFTError("\(url.path) holds the tensor '\(key)', which this model has no place for", remedy: hint)
+                let hint = nearestName(to: key, in: wanted.keys.map { Self.prefix + $0 }).map {
+                    "the nearest is '\($0)'"
+                }
+                throw PEFTError(
+                    "\(url.path) holds the tensor '\(key)', which this model has no place for", remedy: hint)
             }
             sources[path] = key
         }
@@ -86,6 +118,11 @@ public struct AdapterFolder {
                 throw PEFTError(
                     "\(url.path) lacks the tensor '\(Self.prefix)\(path)'",
                     remedy: "its adapter_config.json doesn't belong to its weights, or to this model")
+            }
+            guard entry.dtype.isFloatingPoint else {
+                throw PEFTError(
+                    "tensor '\(source)' has the type \(entry.dtype.rawValue)",
+                    remedy: "an adapter holds floating-point numbers")
             }
             guard entry.shape == shape else {
                 throw PEFTError(
@@ -135,7 +172,8 @@ extension Adapter {
         fields["base_model_name_or_path"] = .string(base)
         fields["revision"] = .null
         fields["inference_mode"] = true
-        try AtomicFile.write(JSON.object(fields).text() + "\n", to: folder.appendingPathComponent("adapter_config.json"))
+        try AtomicFile.write(
+            JSON.object(fields).text() + "\n", to: folder.appendingPathComponent("adapter_config.json"))
         let tensors = added.map { (AdapterFolder.prefix + $0.key, $0.parameter.tensor.detached()) }
         try withTorchErrors {
             try SafetensorsFile.write(

@@ -14,7 +14,7 @@ public final class Adapter {
     public private(set) var trained: [(path: String, parameter: Parameter)] = []
     private var linears: [(linear: Linear, adapter: any LinearAdapter)] = []
     /// The weights as they were before merging, kept so that unmerging restores the bits.
-    private var unmerged: [(linear: Linear, weight: any LinearWeight)] = []
+    private var unmerged: [(linear: Linear, weight: any LinearWeight, merged: any LinearWeight)] = []
     public private(set) var isActive = false
     public var isMerged: Bool { !unmerged.isEmpty }
 
@@ -25,9 +25,12 @@ public final class Adapter {
     ///   - name: the adapter's name, `default` as in Hugging Face PEFT.
     ///   - seed: for the initial values.
     /// - Throws: ``PEFTError`` if the plan doesn't fit the model, which is then unchanged.
-    public init(_ choice: MethodChoice, on model: any LanguageModel, name: String = "default", seed: UInt64 = 0) throws {
-        (self.choice, self.model, self.name) = (choice, model, name)
-        let plan = try choice.plan(for: ModelOutline(model))
+    public init(_ choice: MethodChoice, on model: any LanguageModel, name: String = "default", seed: UInt64 = 0)
+        throws
+    {
+        let outline = ModelOutline(model)
+        (self.choice, self.model, self.name) = (choice.resolved(for: outline), model, name)
+        let plan = try choice.plan(for: outline)
         let modules = Dictionary(model.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { $1 })
         let parameters = Dictionary(model.parameters().map { ($0.path, $0.parameter) }, uniquingKeysWith: { $1 })
         var random = SeededRandom(seed: seed, stream: 0xADA9)
@@ -84,11 +87,12 @@ public final class Adapter {
         try withTorchErrors {
             try withoutGradients {
                 let merged = try linears.map { linear, adapter in
-                    let dense = linear.weight.dense(as: .float32)
+                    // Rounded once, to the weight's own type.
+                    let dense = linear.weight.dense(as: .float64)
                     return try linear.weight.replacing(with: adapter.merged(into: dense))
                 }
                 for ((linear, adapter), weight) in zip(linears, merged) {
-                    unmerged.append((linear, linear.weight))
+                    unmerged.append((linear, linear.weight, weight))
                     linear.weight = weight
                     linear.adapters.removeAll { $0 === adapter }
                 }
@@ -97,9 +101,15 @@ public final class Adapter {
     }
 
     /// Undoes ``merge()``, bit for bit.
+    /// - Throws: ``PEFTError`` if another adapter was merged since, which has to be undone first.
     public func unmerge() throws {
         guard isMerged else { return }
-        for (linear, weight) in unmerged { linear.weight = weight }
+        for (linear, _, merged) in unmerged {
+            guard linear.weight.parameters.first?.parameter === merged.parameters.first?.parameter else {
+                throw PEFTError("another adapter was merged after '\(name)'", remedy: "unmerge the last one first")
+            }
+        }
+        for (linear, weight, _) in unmerged { linear.weight = weight }
         unmerged = []
         for (linear, adapter) in linears { linear.adapters.insert(adapter, at: 0) }
     }

@@ -36,7 +36,9 @@ public struct ConfigurationField<Configuration>: Sendable {
     /// Turns what a user typed into the field's JSON value.
     /// - Throws: ``PEFTError`` naming the option and what it accepts.
     public func parse(_ text: String) throws -> JSON {
-        func wrong(_ expected: String) -> PEFTError { PEFTError("--\(name) is '\(text)'", remedy: "it has to be \(expected)") }
+        func wrong(_ expected: String) -> PEFTError {
+            PEFTError("--\(name) is '\(text)'", remedy: "it has to be \(expected)")
+        }
         let parts = text.split(separator: ",").map { $0.trimmingSpaces }
         switch kind {
         case .integer(let range):
@@ -63,15 +65,18 @@ public struct ConfigurationField<Configuration>: Sendable {
                 }
                 return [Int(part)]
             }
-            guard !values.isEmpty, !values.contains(nil) else { throw wrong("integers or ranges such as 0-3, separated by commas") }
+            guard !values.isEmpty, !values.contains(nil) else {
+                throw wrong("integers or ranges such as 0-3, separated by commas")
+            }
             return .array(values.compactMap { $0 }.map { .integer($0) })
         case .numbersByPattern:
             var result: [String: JSON] = [:]
             for part in parts {
-                guard let equals = part.lastIndex(of: "="), let value = Double(part[part.index(after: equals)...]) else {
+                guard let equals = part.lastIndex(of: "="), let value = Double(part[part.index(after: equals)...])
+                else {
                     throw wrong("pattern=number pairs, separated by commas")
                 }
-                result[String(part[..<equals])] = value == value.rounded() ? .integer(Int(value)) : .number(value)
+                result[String(part[..<equals])] = .wholeOr(value)
             }
             return .object(result)
         }
@@ -94,12 +99,16 @@ extension Substring {
 public protocol MethodConfiguration: Sendable {
     /// The defaults.
     init()
+    /// What holds for the fields that an `adapter_config.json` doesn't mention: Hugging Face's defaults.
+    static var fileDefaults: Self { get }
     static var fields: [ConfigurationField<Self>] { get }
     /// - Throws: ``PEFTError`` for values that make no sense, together or alone.
     func validate() throws
 }
 
 extension MethodConfiguration {
+    public static var fileDefaults: Self { Self() }
+
     /// Sets a field by its command-line name.
     /// - Throws: ``PEFTError`` for an unknown name, with the nearest one, or an impossible value.
     public mutating func set(_ name: String, to text: String) throws {
@@ -108,7 +117,10 @@ extension MethodConfiguration {
             let hint = nearestName(to: name, in: names).map { "did you mean --\($0)?" }
             throw PEFTError(
                 "unknown option --\(name)",
-                remedy: hint ?? (names.isEmpty ? "the method has no options" : "the method's options are \(names.map { "--" + $0 }.joined(separator: ", "))"))
+                remedy: hint
+                    ?? (names.isEmpty
+                        ? "the method has no options"
+                        : "the method's options are \(names.map { "--" + $0 }.joined(separator: ", "))"))
         }
         try field.write(&self, field.parse(text))
     }
@@ -123,9 +135,9 @@ extension MethodConfiguration {
         Dictionary(Self.fields.map { ($0.name, $0.read(self)) }, uniquingKeysWith: { first, _ in first })
     }
 
-    /// Reads the fields of an `adapter_config.json`; keys that are absent or null keep their defaults.
+    /// Reads the fields of an `adapter_config.json`; keys that are absent or null get ``fileDefaults``.
     public init(json: [String: JSON]) throws {
-        self.init()
+        self = Self.fileDefaults
         for field in Self.fields {
             guard let value = json[field.key], value != .null else { continue }
             do { try field.write(&self, value) } catch let error as PEFTError {

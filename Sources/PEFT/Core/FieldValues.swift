@@ -32,7 +32,8 @@ func integers(_ value: JSON) throws -> [Int] {
 }
 
 func patterns(_ value: JSON) throws -> [String: Double] {
-    guard let object = value.object, case let numbers = object.compactMapValues(\.double), numbers.count == object.count
+    guard let object = value.object, case let numbers = object.compactMapValues(\.double),
+        numbers.count == object.count
     else { throw PEFTError("\(value.text(indent: nil)) doesn't map patterns to numbers") }
     return numbers
 }

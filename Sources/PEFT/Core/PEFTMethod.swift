@@ -19,6 +19,14 @@ public protocol PEFTMethod: SendableMetatype {
     /// What is to be attached where. Pure: it reads paths and shapes and changes nothing, so that every error
     /// comes before any change, and a model on the meta device can be planned.
     static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment]
+    /// The configuration with everything spelled out that it leaves to the model, as an adapter's file says it.
+    static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration
+}
+
+extension PEFTMethod {
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        configuration
+    }
 }
 
 /// One change to a model that a method asks for.

@@ -20,7 +20,8 @@ public enum PEFTMethods {
     public static func huggingFace(_ type: String) throws -> any PEFTMethod.Type {
         if let method = all.first(where: { $0.huggingFaceType == type.uppercased() }) { return method }
         let names = all.compactMap { $0.huggingFaceType }
-        throw PEFTError("the adapter's peft_type is '\(type)'", remedy: "supported are \(names.joined(separator: ", "))")
+        throw PEFTError(
+            "the adapter's peft_type is '\(type)'", remedy: "supported are \(names.joined(separator: ", "))")
     }
 }
 
@@ -45,7 +46,9 @@ public struct MethodChoice: Sendable {
 
     /// Sets a field by its command-line name.
     public mutating func set(_ name: String, to text: String) throws {
-        func apply<Configuration: MethodConfiguration>(_ configuration: Configuration) throws -> any MethodConfiguration {
+        func apply<Configuration: MethodConfiguration>(_ configuration: Configuration) throws
+            -> any MethodConfiguration
+        {
             var copy = configuration
             try copy.set(name, to: text)
             return copy
@@ -68,6 +71,15 @@ public struct MethodChoice: Sendable {
             return try Method.plan(configuration, for: outline)
         }
         return try plan(method)
+    }
+
+    /// The same choice with everything spelled out that the configuration leaves to the model.
+    public func resolved(for outline: ModelOutline) -> MethodChoice {
+        func resolved<Method: PEFTMethod>(_ method: Method.Type) -> MethodChoice {
+            guard let configuration = configuration as? Method.Configuration else { return self }
+            return MethodChoice(method, Method.resolved(configuration, for: outline))
+        }
+        return resolved(method)
     }
 
     /// Options of a method for help texts: name, help.

@@ -7,12 +7,16 @@ public struct TargetSelection: Sendable {
     /// `all-linear` stands for every projection but the output layer.
     public var targets: [String]
     public var excluded: [String]
+    /// Whether `excluded` came as one string, a regular expression.
+    public var isExcludedPattern = false
     /// Layer numbers, where only some layers are wanted.
     public var layers: [Int]?
     /// Names of the lists that hold the layers, such as `block`; found by themselves if empty.
     public var layersPattern: [String]
     /// Whether `targets` came as one string, which Hugging Face reads as a regular expression.
     public var isPattern: Bool
+    /// Whether a target may match nothing as long as another one matches, as Hugging Face has it.
+    public var allowsUnusedTargets = false
 
     public init(
         targets: [String], excluded: [String] = [], layers: [Int]? = nil, layersPattern: [String] = [],
@@ -28,6 +32,7 @@ public struct TargetSelection: Sendable {
         let usable = outline.linears.filter { $0.path != outline.outputLayer }
         let isEverything = targets == ["all-linear"]
         let regex = try isPattern && !isEverything ? Self.wholeMatch(targets.first ?? "", option: "targets") : nil
+        let excludedRegex = try isExcludedPattern ? Self.wholeMatch(excluded.first ?? "", option: "exclude") : nil
         var sites: [ModelOutline.LinearSite] = []
         var used: Set<String> = []
         for site in outline.linears {
@@ -40,12 +45,16 @@ public struct TargetSelection: Sendable {
                 guard !matching.isEmpty else { continue }
                 used.formUnion(matching)
             }
-            guard !excluded.contains(where: { Self.names($0, site.path) }) else { continue }
+            let isExcluded =
+                excludedRegex.map { Self.matches($0, site.path) } ?? excluded.contains { Self.names($0, site.path) }
+            guard !isExcluded else { continue }
             guard try isInWantedLayer(site.path) else { continue }
             sites.append(site)
         }
         let leaves = Self.leaves(usable)
-        if regex == nil, !isEverything, let unused = targets.first(where: { !used.contains($0) }) {
+        if regex == nil, !isEverything, !allowsUnusedTargets || used.isEmpty,
+            let unused = targets.first(where: { !used.contains($0) })
+        {
             let hint = nearestName(to: unused.split(separator: ".").last.map(String.init) ?? unused, in: leaves)
             throw PEFTError(
                 "the target '\(unused)' matches no projection of this \(outline.family) model",
@@ -54,7 +63,9 @@ public struct TargetSelection: Sendable {
         guard !sites.isEmpty else {
             throw PEFTError(
                 "the targets \(targets.joined(separator: ", ")) leave no projection of this \(outline.family) model",
-                remedy: "there are \(leaves.joined(separator: ", ")), in \(outline.linears.count) places; check --exclude and --layers")
+                remedy:
+                    "there are \(leaves.joined(separator: ", ")), in \(outline.linears.count) places; check --exclude and --layers"
+            )
         }
         return sites
     }
@@ -62,13 +73,15 @@ public struct TargetSelection: Sendable {
     /// The last parts of the paths, each once, in the model's order.
     static func leaves(_ sites: [ModelOutline.LinearSite]) -> [String] {
         var seen: Set<String> = []
-        return sites.compactMap { $0.path.split(separator: ".").last.map(String.init) }.filter { seen.insert($0).inserted }
+        return sites.compactMap { $0.path.split(separator: ".").last.map(String.init) }.filter {
+            seen.insert($0).inserted
+        }
     }
 
     static func names(_ target: String, _ path: String) -> Bool { path == target || path.hasSuffix("." + target) }
 
     private func isInWantedLayer(_ path: String) throws -> Bool {
-        guard let layers else { return true }
+        guard let layers, !layers.isEmpty else { return true }
         // As Hugging Face does: the number after the named list, or else the first number in the path.
         let parts = path.split(separator: ".").map(String.init)
         for (index, part) in parts.enumerated().dropFirst() {
@@ -89,9 +102,9 @@ public struct TargetSelection: Sendable {
         regex.firstMatch(in: path, range: NSRange(path.startIndex..., in: path)) != nil
     }
 
-    /// The value whose pattern matches `(.*\.)?(pattern)$`; an exact path goes first.
+    /// The value of the first pattern, in alphabetical order, that matches `(.*\.)?(pattern)$`: Hugging Face takes
+    /// the first of the file, and its files are sorted.
     static func value(for path: String, in patterns: [String: Double]) throws -> Double? {
-        if let exact = patterns[path] { return exact }
         for (pattern, value) in patterns.sorted(by: { $0.key < $1.key }) {
             if matches(try wholeMatch("(.*\\.)?(\(pattern))", option: "rank-pattern"), path) { return value }
         }

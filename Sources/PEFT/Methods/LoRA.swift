@@ -23,21 +23,35 @@ public enum LoRA: PEFTMethod {
 
         public init() {}
 
+        /// A file that says nothing means Hugging Face's r 8, alpha 8; and targets may be listed for many families.
+        public static var fileDefaults: Configuration {
+            var configuration = Configuration()
+            configuration.alpha = 8
+            configuration.selection.allowsUnusedTargets = true
+            return configuration
+        }
+
         public init(rank: Int, alpha: Double, dropout: Double = 0, targets: [String]) {
             (self.rank, self.alpha, self.dropout) = (rank, alpha, dropout)
             selection = TargetSelection(targets: targets)
         }
 
         public static let fields: [ConfigurationField<Configuration>] = [
-            .init("rank", key: "r", .integer(1...65536), help: "rank r of the update (8)") { .integer($0.rank) } write: {
+            .init("rank", key: "r", .integer(1...65536), help: "rank r of the update (8)") {
+                .integer($0.rank)
+            } write: {
                 $0.rank = try integer($1)
             },
             .init("alpha", key: "lora_alpha", .number(0...1e6), help: "the update is scaled by alpha / rank (16)") {
                 .wholeOr($0.alpha)
-            } write: { $0.alpha = try number($1) },
+            } write: {
+                $0.alpha = try number($1)
+            },
             .init("dropout", key: "lora_dropout", .number(0...0.99), help: "dropout on the update's input (0)") {
                 .number($0.dropout)
-            } write: { $0.dropout = try number($1) },
+            } write: {
+                $0.dropout = try number($1)
+            },
             .init(
                 "targets", key: "target_modules", .names,
                 help: "names of projections, comma-separated, or all-linear (the attention's query and value)"
@@ -55,36 +69,68 @@ public enum LoRA: PEFTMethod {
                 }
             },
             .init("exclude", key: "exclude_modules", .names, help: "names of projections to leave alone") {
-                $0.selection.excluded.isEmpty ? .null : .array($0.selection.excluded.sorted().map { .string($0) })
-            } write: { $0.selection.excluded = try $1.string.map { [$0] } ?? names($1) },
+                if $0.selection.isExcludedPattern { return .string($0.selection.excluded.first ?? "") }
+                return $0.selection.excluded.isEmpty
+                    ? .null : .array($0.selection.excluded.sorted().map { .string($0) })
+            } write: {
+                $0.selection.excluded = try $1.string.map { [$0] } ?? names($1)
+                $0.selection.isExcludedPattern = $1.string != nil
+            },
             .init("rslora", key: "use_rslora", .flag, help: "scale by alpha / √rank instead") {
                 .bool($0.isRankStabilised)
-            } write: { $0.isRankStabilised = try flag($1) },
+            } write: {
+                $0.isRankStabilised = try flag($1)
+            },
             .init("layers", key: "layers_to_transform", .integers, help: "layer numbers such as 0-3,7 (all)") {
                 $0.selection.layers.map { .array($0.map { .integer($0) }) } ?? .null
-            } write: { $0.selection.layers = try $1.int.map { [$0] } ?? integers($1) },
+            } write: {
+                $0.selection.layers = try $1.int.map { [$0] } ?? integers($1)
+            },
             .init("layers-pattern", key: "layers_pattern", .names, help: "name of the list that holds the layers") {
                 $0.selection.layersPattern.isEmpty ? .null : .array($0.selection.layersPattern.map { .string($0) })
-            } write: { $0.selection.layersPattern = try $1.string.map { [$0] } ?? names($1) },
+            } write: {
+                $0.selection.layersPattern = try $1.string.map { [$0] } ?? names($1)
+            },
             .init("rank-pattern", key: "rank_pattern", .numbersByPattern, help: "other ranks: pattern=rank,…") {
                 .object($0.rankPattern.mapValues { .wholeOr($0) })
-            } write: { $0.rankPattern = try patterns($1) },
+            } write: {
+                $0.rankPattern = try patterns($1)
+            },
             .init("alpha-pattern", key: "alpha_pattern", .numbersByPattern, help: "other alphas: pattern=alpha,…") {
                 .object($0.alphaPattern.mapValues { .wholeOr($0) })
-            } write: { $0.alphaPattern = try patterns($1) },
+            } write: {
+                $0.alphaPattern = try patterns($1)
+            },
         ]
 
         public func validate() throws {
-            guard rank >= 1 else { throw PEFTError("the rank is \(rank)", remedy: "it has to be at least 1") }
-            guard alpha > 0, alpha.isFinite else { throw PEFTError("alpha is \(alpha)", remedy: "it has to be above 0") }
+            guard (1...65536).contains(rank) else {
+                throw PEFTError("the rank is \(rank)", remedy: "it has to be in 1 … 65536")
+            }
+            guard alpha > 0, alpha.isFinite else {
+                throw PEFTError("alpha is \(alpha)", remedy: "it has to be above 0")
+            }
             guard dropout >= 0, dropout < 1 else {
                 throw PEFTError("the dropout is \(dropout)", remedy: "it has to be in 0 ..< 1")
             }
-            if let bad = rankPattern.first(where: { $0.value < 1 || $0.value != $0.value.rounded() || $0.value > 65536 }) {
-                throw PEFTError("the rank for '\(bad.key)' is \(bad.value)", remedy: "it has to be an integer of at least 1")
+            if let bad = rankPattern.first(where: {
+                $0.value < 1 || $0.value != $0.value.rounded() || $0.value > 65536
+            }) {
+                throw PEFTError(
+                    "the rank for '\(bad.key)' is \(bad.value)", remedy: "it has to be an integer of at least 1")
             }
-            if let bad = alphaPattern.first(where: { $0.value <= 0 }) {
+            if let bad = alphaPattern.first(where: { !($0.value > 0 && $0.value.isFinite) }) {
                 throw PEFTError("the alpha for '\(bad.key)' is \(bad.value)", remedy: "it has to be above 0")
+            }
+            // Hugging Face refuses files with these combinations.
+            let hasLayers = !(selection.layers ?? []).isEmpty
+            if selection.isPattern, hasLayers || !selection.layersPattern.isEmpty {
+                throw PEFTError(
+                    "layers are chosen beside a regular expression for the targets",
+                    remedy: "put the layers into the expression, or name the targets")
+            }
+            if !hasLayers, !selection.layersPattern.isEmpty {
+                throw PEFTError("a layers pattern is given without layers", remedy: "give --layers too")
             }
         }
     }
@@ -103,12 +149,27 @@ public enum LoRA: PEFTMethod {
         return "\(configuration.isRankStabilised ? "rsLoRA" : "LoRA") r \(configuration.rank) (\(places))"
     }
 
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        if configuration.selection.targets.isEmpty {
+            configuration.selection.targets = defaultTargets[model.family] ?? ["all-linear"]
+        }
+        if configuration.selection.targets == ["all-linear"], !(configuration.selection.layers ?? []).isEmpty {
+            // Hugging Face accepts chosen layers only beside a list of names.
+            configuration.selection.targets = TargetSelection.leaves(
+                model.linears.filter { $0.path != model.outputLayer })
+        }
+        return configuration
+    }
+
     public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        var selection = configuration.selection
-        if selection.targets.isEmpty { selection.targets = defaultTargets[model.family] ?? ["all-linear"] }
+        let selection = resolved(configuration, for: model).selection
         return try selection.sites(in: model).map { site in
-            let rank = try TargetSelection.value(for: site.path, in: configuration.rankPattern).map { Int($0) } ?? configuration.rank
-            let alpha = try TargetSelection.value(for: site.path, in: configuration.alphaPattern) ?? configuration.alpha
+            let rank =
+                try TargetSelection.value(for: site.path, in: configuration.rankPattern).map { Int($0) }
+                ?? configuration.rank
+            let alpha =
+                try TargetSelection.value(for: site.path, in: configuration.alphaPattern) ?? configuration.alpha
             let scale = configuration.isRankStabilised ? alpha / Double(rank).squareRoot() : alpha / Double(rank)
             return .linear(
                 path: site.path,

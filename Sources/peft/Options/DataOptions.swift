@@ -10,8 +10,10 @@ struct TemplateOptions: ParsableArguments {
     @Option(help: ArgumentHelp("What it is to write, with {fields} of the row.", valueName: "template"))
     var target: String?
 
-    @Option(help: ArgumentHelp("Most tokens of a prompt; longer ones lose their end. Targets are never cut.", valueName: "tokens"))
-    var maxInput = 512
+    @Option(help: ArgumentHelp("Most tokens of a prompt (512); longer ones lose their end. Targets are never cut.", valueName: "tokens"))
+    var maxInput: Int?
+
+    static let defaultMaxInput = 512
 
     func prompt(default fallback: String? = nil) throws -> Template {
         try template(prompt, fallback, option: "prompt", example: "'Summarize: {dialogue}'")

@@ -1,0 +1,32 @@
+import Torch
+
+/// Rules out tokens that would repeat an n-gram of the text so far (Paulus et al. 2018), as transformers does: the
+/// start token counts as part of the text.
+enum NgramBlock {
+    /// Sets the scores [texts, vocabulary] of such tokens to −∞.
+    static func apply(to scores: Tensor, histories: [[Int]], start: Int, length: Int) {
+        guard length > 0 else { return }
+        var rows: [Int] = []
+        var columns: [Int] = []
+        for (row, history) in histories.enumerated() {
+            for token in banned(after: [start] + history, length: length) {
+                rows.append(row)
+                columns.append(token)
+            }
+        }
+        guard !rows.isEmpty else { return }
+        scores.set(
+            rows: Tensor(rows, device: scores.device), columns: Tensor(columns, device: scores.device), to: -.infinity)
+    }
+
+    /// Tokens that complete an n-gram which `text` already holds.
+    static func banned(after text: [Int], length: Int) -> Set<Int> {
+        guard text.count >= length else { return [] }
+        let prefix = text.suffix(length - 1)
+        var result: Set<Int> = []
+        for end in (length - 1)..<text.count where text[(end - length + 1)..<end].elementsEqual(prefix) {
+            result.insert(text[end])
+        }
+        return result
+    }
+}

@@ -1,0 +1,41 @@
+"""Loads the adapters that swift-peft wrote in Hugging Face PEFT, and stores what they compute there.
+
+    PEFT_WRITE_FIXTURES=1 swift test --filter InterchangeTests
+    pip install torch transformers peft safetensors
+    OMP_NUM_THREADS=1 python check_interchange.py
+
+Fails if a tensor of an adapter was missing, left over or not used.
+"""
+import json
+import pathlib
+
+import torch
+from peft import PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from transformers import T5ForConditionalGeneration
+
+from make_lora_fixtures import MODELS, padded
+
+HERE = pathlib.Path(__file__).parent
+
+for folder in sorted(p for p in (HERE / "interchange").iterdir() if p.is_dir()):
+    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    rows = json.loads((MODELS / base / "expected.json").read_text())["rows"]
+    model = T5ForConditionalGeneration.from_pretrained(MODELS / base, dtype=torch.float32)
+    with torch.no_grad():
+        plain = model.eval()(**padded(rows)).logits
+    model = PeftModel.from_pretrained(model, folder).eval()
+    stored = load_file(folder / "adapter_model.safetensors")
+    loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
+    loaded = {k: v for k, v in loaded.items() if "base_layer" not in k}
+    assert stored.keys() == loaded.keys(), (folder.name, stored.keys() ^ loaded.keys())
+    assert all(torch.equal(stored[k], loaded[k]) for k in stored), folder.name
+    with torch.no_grad():
+        logits = model(**padded(rows)).logits
+    assert (logits - plain).abs().max() > 0.01 * plain.abs().max(), folder.name
+    kept = torch.cat([logits[i, : len(y)] for i, (_, y) in enumerate(rows)])
+    # A one-field object, as safetensors' metadata holds strings.
+    save_file({"logits": kept}, HERE / "interchange" / f"{folder.name}.expected.safetensors",
+              metadata={"rows": json.dumps({"rows": rows})})
+    print(folder.name, base, len(stored), "tensors")

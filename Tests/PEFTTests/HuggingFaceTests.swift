@@ -1,0 +1,110 @@
+import Foundation
+import LanguageModels
+import Support
+import Testing
+import Torch
+import TorchNN
+
+@testable import PEFT
+
+/// Adapters that Hugging Face PEFT wrote (`make_lora_fixtures.py`) do here what they do there.
+@Suite struct HuggingFaceTests {
+    static let variants = ["query-value", "all-linear", "patterns", "layers", "expression", "output-layer"]
+
+    struct Fixture {
+        let folder: URL
+        let expected: JSON
+        let tensors: SafetensorsFile
+        let base: String
+        var rows: [(input: [Int], target: [Int])] { Models.rows(expected) }
+
+        init(_ name: String) throws {
+            folder = try #require(Bundle.module.resourceURL).appendingPathComponent("Fixtures/hugging-face/\(name)")
+            expected = try JSON.read(folder.appendingPathComponent("expected.json"))
+            tensors = try SafetensorsFile(folder.appendingPathComponent("expected.safetensors"))
+            base = try #require(expected["base"]?.string)
+        }
+
+        func attach() throws -> Adapter { try AdapterFolder(folder).attach(to: Models.load(base)) }
+    }
+
+    @Test(arguments: variants) func logitsAndLossAreEqual(name: String) throws {
+        let fixture = try Fixture(name)
+        let adapter = try fixture.attach()
+        let logits = try adapter.model.scores(fixture.rows)
+        #expect(relativeDifference(logits, try fixture.tensors.tensor("logits")) < 1e-4)
+        let unadapted = try Models.load(fixture.base).scores(fixture.rows)
+        #expect(relativeDifference(logits, unadapted) > 1e-2, "the adapter changes nothing")
+        let loss = try withTorchErrors { adapter.model.loss(fixture.rows).item() }
+        let expected = try #require(fixture.expected["loss"]?.double)
+        #expect(abs(loss - expected) < 1e-5 * expected)
+    }
+
+    @Test(arguments: variants) func gradientsAreEqual(name: String) throws {
+        let fixture = try Fixture(name)
+        let adapter = try fixture.attach()
+        try withTorchErrors { adapter.model.loss(fixture.rows).backward() }
+        let keys = fixture.tensors.entries.keys.filter { $0.hasPrefix("gradient.") }
+        #expect(Set(keys) == Set(adapter.added.map { "gradient.base_model.model.\($0.key)" }))
+        for (key, parameter) in adapter.added {
+            let gradient = try #require(parameter.tensor.grad, "no gradient for \(key)")
+            let expected = try fixture.tensors.tensor("gradient.base_model.model.\(key)")
+            #expect(relativeDifference(gradient, expected) < 1e-3, "\(key)")
+        }
+    }
+
+    @Test(arguments: variants) func twentyStepsAreEqual(name: String) throws {
+        let fixture = try Fixture(name)
+        let rate = try #require(fixture.expected["rate"]?.double)
+        let losses = try fixture.attach().train(steps: 20, rate: rate, rows: fixture.rows)
+        let expected = (fixture.expected["losses"]?.array ?? []).compactMap(\.double)
+        #expect(relativeDifference(losses, expected) < 1e-3)
+        #expect(try #require(losses.last) < losses[0])
+    }
+
+    @Test(arguments: variants) func mergedWeightsAreEqual(name: String) throws {
+        let fixture = try Fixture(name)
+        let adapter = try fixture.attach()
+        try adapter.merge()
+        let parameters = Dictionary(
+            adapter.model.parameters().map { ($0.path, $0.parameter) }, uniquingKeysWith: { $1 })
+        let keys = fixture.tensors.entries.keys.filter { $0.hasPrefix("merged.") }
+        #expect(!keys.isEmpty)
+        for key in keys {
+            let merged = try #require(parameters[key.dropFirst("merged.".count) + ".weight"]).tensor
+            #expect(relativeDifference(merged, try fixture.tensors.tensor(key)) < 1e-6, "\(key)")
+        }
+        let logits = try adapter.model.scores(fixture.rows)
+        #expect(relativeDifference(logits, try fixture.tensors.tensor("logits")) < 1e-4)
+    }
+
+    /// What was read from Hugging Face's file and written again says the same.
+    @Test(arguments: variants) func configurationsSurvive(name: String) throws {
+        let fixture = try Fixture(name)
+        let adapter = try fixture.attach()
+        try withTemporaryFolder { folder in
+            let copy = folder.appendingPathComponent("copy")
+            try adapter.save(to: copy, base: fixture.base)
+            let original = try AdapterFolder(fixture.folder).configuration
+            let written = try AdapterFolder(copy).configuration
+            for (key, value) in written where key != "peft_version" {
+                if let list = value.array, key.hasSuffix("_modules") {
+                    #expect(Set(list) == Set(original[key]?.array ?? []), "\(key)")
+                } else {
+                    #expect(value == original[key], "\(key)")
+                }
+            }
+            let again = try AdapterFolder(copy).attach(to: Models.load(fixture.base))
+            #expect(try again.model.scores(fixture.rows).isIdentical(to: adapter.model.scores(fixture.rows)))
+        }
+    }
+
+    @Test func anAdapterOverAnotherOutputLayerIsRefused() throws {
+        let fixture = try Fixture("output-layer")
+        let model = try Models.load(fixture.base)
+        for (path, parameter) in model.parameters() where path == "lm_head.weight" { parameter.tensor.scale(by: 2) }
+        let error = try failure { _ = try AdapterFolder(fixture.folder).attach(to: model) }
+        #expect(error.problem.contains("lm_head.base_layer.weight"))
+        #expect(model.adapterCount == 0)
+    }
+}

@@ -1,0 +1,91 @@
+import Foundation
+import LanguageModels
+import Support
+import Testing
+import Torch
+import TorchNN
+
+@testable import PEFT
+
+/// Adapters that are written here do in Hugging Face PEFT what they do here.
+///
+/// The folders `Fixtures/interchange/*` were written by this file, with the environment variable
+/// `PEFT_WRITE_FIXTURES` set, and then loaded in Python by `check_interchange.py`, which stored its logits.
+@Suite struct InterchangeTests {
+    struct Case: Sendable {
+        let base: String
+        let configuration: LoRA.Configuration
+    }
+
+    static let cases: [String: Case] = {
+        var patterns = LoRA.Configuration(
+            rank: 3, alpha: 5.5, targets: ["q", "wi_0", "decoder.block.1.layer.0.SelfAttention.o"])
+        patterns.rankPattern = ["wi_0": 1, "decoder\\.block\\.2\\..*\\.q": 4]
+        patterns.alphaPattern = ["EncDecAttention.q": 7]
+        patterns.dropout = 0.1
+        var defaults = LoRA.Configuration()
+        defaults.rank = 2
+        var layers = LoRA.Configuration(rank: 2, alpha: 3, targets: ["all-linear"])
+        layers.selection.layers = [1]
+        layers.selection.excluded = ["wo"]
+        layers.isRankStabilised = true
+        var expression = LoRA.Configuration(rank: 2, alpha: 4, targets: [])
+        expression.selection = TargetSelection(targets: [".*\\.block\\.0\\..*\\.(k|wo)"], isPattern: true)
+        return [
+            "patterns": Case(base: "t5-v1.1", configuration: patterns),
+            "defaults": Case(base: "t5-v1.0", configuration: defaults),
+            "all-linear": Case(
+                base: "t5-half", configuration: LoRA.Configuration(rank: 1, alpha: 2, targets: ["all-linear"])),
+            "layers": Case(base: "t5-tied-gated", configuration: layers),
+            "expression": Case(base: "t5-v1.0", configuration: expression),
+            "output-layer": Case(
+                base: "t5-v1.1", configuration: LoRA.Configuration(rank: 2, alpha: 4, targets: ["v", "lm_head"])),
+        ]
+    }()
+
+    private static let files = ["adapter_config.json", "adapter_model.safetensors"]
+    private static let committed = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+        .appendingPathComponent("Fixtures/interchange")
+
+    /// An adapter whose numbers are the same on every machine: multiples of 1/8192.
+    private func adapter(_ name: String) throws -> Adapter {
+        let item = try #require(Self.cases[name])
+        let adapter = try Adapter(MethodChoice(LoRA.self, item.configuration), on: Models.load(item.base))
+        var next = 1
+        for (_, parameter) in adapter.added {
+            let values = (0..<parameter.tensor.count).map { _ -> Float in
+                next = (next * 1_103_515_245 + 12_345) % 2_147_483_648
+                return Float(next / 65_536 % 4_096 - 2_048) / 8_192
+            }
+            parameter.tensor.copy(from: Tensor(values, shape: parameter.tensor.shape))
+        }
+        return adapter
+    }
+
+    @Test(arguments: cases.keys.sorted()) func filesAreTheOnesThatPythonRead(name: String) throws {
+        let adapter = try adapter(name)
+        let base = try #require(Self.cases[name]).base
+        if ProcessInfo.processInfo.environment["PEFT_WRITE_FIXTURES"] != nil {
+            try adapter.save(to: Self.committed.appendingPathComponent(name), base: base)
+        }
+        try withTemporaryFolder { folder in
+            let written = folder.appendingPathComponent(name)
+            try adapter.save(to: written, base: base)
+            #expect(try FileManager.default.contentsOfDirectory(atPath: written.path).sorted() == Self.files)
+            for file in Self.files {
+                let expected = try Data(contentsOf: Self.committed.appendingPathComponent("\(name)/\(file)"))
+                #expect(try Data(contentsOf: written.appendingPathComponent(file)) == expected, "\(file)")
+            }
+        }
+    }
+
+    @Test(arguments: cases.keys.sorted()) func logitsAreThoseOfPython(name: String) throws {
+        let adapter = try adapter(name)
+        let expected = try SafetensorsFile(Self.committed.appendingPathComponent("\(name).expected.safetensors"))
+        let logits = try adapter.model.scores(
+            Models.rows(JSON.parse(Data(#require(expected.metadata["rows"]).utf8), name: name)))
+        #expect(relativeDifference(logits, try expected.tensor("logits")) < 1e-4)
+        try adapter.deactivate()
+        #expect(relativeDifference(try adapter.model.scores(), logits) > 1e-2)
+    }
+}

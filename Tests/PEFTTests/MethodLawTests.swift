@@ -1,0 +1,197 @@
+import Foundation
+import LanguageModels
+import Support
+import Testing
+import Torch
+import TorchNN
+
+@testable import PEFT
+
+/// The laws that every method obeys, over the whole registry and some further configurations.
+@Suite struct MethodLawTests {
+    struct Case: Sendable, CustomTestStringConvertible {
+        let choice: MethodChoice
+        let testDescription: String
+    }
+
+    /// A new method gets here by itself.
+    static let cases: [Case] = {
+        var cases = PEFTMethods.all.map { Case(choice: MethodChoice($0), testDescription: $0.name) }
+        var everywhere = LoRA.Configuration(rank: 3, alpha: 5, targets: ["all-linear"])
+        everywhere.isRankStabilised = true
+        everywhere.rankPattern = ["wo": 1]
+        cases.append(Case(choice: MethodChoice(LoRA.self, everywhere), testDescription: "rsLoRA everywhere"))
+        let head = LoRA.Configuration(rank: 2, alpha: 4, targets: ["q", "lm_head"])
+        cases.append(Case(choice: MethodChoice(LoRA.self, head), testDescription: "LoRA over the output layer"))
+        return cases
+    }()
+
+    /// Untied, with a smooth activation, so that finite differences have a limit.
+    private static let base = "t5-v1.1"
+
+    @Test(arguments: cases) func attachingLeavesTheOutputAsItWas(item: Case) throws {
+        let model = try Models.load(Self.base)
+        let (before, loss) = (try model.scores(), try withTorchErrors { model.loss().item() })
+        let adapter = try Adapter(item.choice, on: model, seed: 3)
+        #expect(try model.scores().isIdentical(to: before))
+        #expect(abs(try withTorchErrors { model.loss().item() } - loss) < 1e-6 * loss)
+        try adapter.deactivate()
+        #expect(try model.scores().isIdentical(to: before))
+        #expect(model.adapterCount == 0)
+    }
+
+    @Test(arguments: cases) func thePlanSaysWhatIsAdded(item: Case) throws {
+        let model = try Models.load(Self.base)
+        let outline = ModelOutline(model)
+        let summary = PlanSummary(try item.choice.plan(for: outline), outline: outline)
+        let own = model.parameterCount
+        let adapter = try Adapter(item.choice, on: model)
+        #expect(adapter.trainableCount == summary.trainable)
+        #expect(own + adapter.addedCount == summary.total)
+        #expect(Set(adapter.added.map(\.key)).count == adapter.added.count)
+    }
+
+    @Test(arguments: cases) func trainingChangesWhatThePlanSaid(item: Case) throws {
+        let model = try Models.load(Self.base)
+        let before = model.snapshot()
+        let adapter = try Adapter(item.choice, on: model, seed: 3)
+        let start = adapter.added.map { $0.parameter.tensor.detached().clone() }
+        let losses = try adapter.train(steps: 4, rate: 5e-3)
+        #expect(losses.allSatisfy { $0.isFinite })
+        #expect(model.changed(since: before) == Set(adapter.trained.map(\.path)))
+        for ((key, parameter), old) in zip(adapter.added, start) {
+            #expect(!parameter.tensor.isIdentical(to: old), "\(key) was not trained")
+        }
+    }
+
+    @Test(arguments: cases) func gradientsAgreeWithFiniteDifferences(item: Case) throws {
+        let model = try Models.load(Self.base, dtype: .float64)
+        let adapter = try Adapter(item.choice, on: model, seed: 3)
+        // Small, so that the loss is not too curved for differences.
+        try adapter.randomise(seed: 5, deviation: 0.05)
+        let rows = Array(Models.rows.prefix(2))
+        try withTorchErrors { model.loss(rows).backward() }
+        var random = SeededRandom(seed: 8)
+        let named = adapter.added.map { ($0.key, $0.parameter) } + adapter.trained.map { ($0.path, $0.parameter) }
+        for (key, parameter) in named {
+            let gradient: [Double] = try #require(parameter.tensor.grad, "no gradient for \(key)").array()
+            let largest = gradient.indices.max { abs(gradient[$0]) < abs(gradient[$1]) } ?? 0
+            let scale = abs(gradient[largest])
+            #expect(scale > 0, "\(key)")
+            let flat = parameter.tensor.detached().reshaped(-1)
+            let second = adapter.trained.isEmpty ? [random.below(gradient.count)] : []
+            for index in [largest] + second {
+                let element = flat.narrowed(axis: 0, index..<(index + 1))
+                let value = element.item()
+                func loss(_ x: Double) throws -> Double {
+                    element.fill(x)
+                    return try withTorchErrors { withoutGradients { model.loss(rows).item() } }
+                }
+                let step = 1e-5
+                let slope = (try loss(value + step) - loss(value - step)) / (2 * step)
+                element.fill(value)
+                #expect(abs(slope - gradient[index]) < 1e-6 * scale + 1e-9, "\(key)[\(index)]")
+            }
+        }
+    }
+
+    @Test(arguments: cases) func mergingKeepsTheOutputAndUnmergingTheBits(item: Case) throws {
+        for (dtype, tolerance) in [(DType.float32, 1e-5), (.float64, 1e-13)] {
+            let model = try Models.load(Self.base, dtype: dtype)
+            let before = model.snapshot()
+            let adapter = try Adapter(item.choice, on: model, seed: 3)
+            try adapter.randomise(seed: 5)
+            let output = try model.scores()
+            try adapter.merge()
+            #expect(model.adapterCount == 0)
+            #expect(adapter.isMerged == !adapter.added.isEmpty)
+            #expect(relativeDifference(try model.scores(), output) < tolerance)
+            if adapter.isMerged { #expect(!model.changed(since: before).isEmpty) }
+            #expect(model.trainableParameters().count == adapter.trained.count)
+            try adapter.unmerge()
+            #expect(model.changed(since: before).isEmpty)
+            #expect(try model.scores().isIdentical(to: output))
+        }
+    }
+
+    @Test(arguments: cases) func savingAndLoadingKeepsTheOutput(item: Case) throws {
+        let adapter = try Adapter(item.choice, on: Models.load(Self.base), seed: 3)
+        try adapter.train(steps: 3, rate: 5e-3)
+        let output = try adapter.model.scores()
+        try withTemporaryFolder { folder in
+            let saved = folder.appendingPathComponent("saved")
+            if item.choice.method.huggingFaceType == nil {
+                let error = try failure { try adapter.save(to: saved, base: Self.base) }
+                #expect(error.problem.contains(item.choice.method.name))
+                #expect(!FileManager.default.fileExists(atPath: saved.path))
+                try adapter.model.save(to: saved)
+                #expect(try ModelFolder(saved).load().scores().isIdentical(to: output))
+            } else {
+                try adapter.save(to: saved, base: Self.base)
+                let loaded = try AdapterFolder(saved).attach(to: Models.load(Self.base))
+                #expect(try loaded.model.scores().isIdentical(to: output))
+                #expect(loaded.choice.configuration.json == adapter.choice.configuration.json)
+            }
+        }
+    }
+
+    @Test(arguments: cases) func swappingRestoresTheOutput(item: Case) throws {
+        guard item.choice.method.huggingFaceType != nil else { return }
+        let model = try Models.load(Self.base)
+        let plain = try model.scores()
+        let a = try Adapter(item.choice, on: model, name: "a")
+        try a.randomise(seed: 1)
+        let outputOfA = try model.scores()
+        try a.deactivate()
+        let b = try Adapter(item.choice, on: model, name: "b")
+        try b.randomise(seed: 2)
+        let outputOfB = try model.scores()
+        #expect(!outputOfA.isIdentical(to: outputOfB))
+        for _ in 0..<2 {
+            try b.deactivate()
+            a.activate()
+            #expect(try model.scores().isIdentical(to: outputOfA))
+            try a.deactivate()
+            #expect(try model.scores().isIdentical(to: plain))
+            b.activate()
+            #expect(try model.scores().isIdentical(to: outputOfB))
+        }
+    }
+
+    /// The same seed gives the same adapter, another seed another one.
+    @Test func seedsDecideTheInitialValues() throws {
+        func values(_ seed: UInt64) throws -> [[Float]] {
+            let adapter = try Adapter(MethodChoice(LoRA.self), on: Models.load(Self.base), seed: seed)
+            return adapter.added.map { $0.parameter.tensor.array() }
+        }
+        #expect(try values(1) == values(1))
+        #expect(try values(1) != values(2))
+        let bound = 1 / Float(24).squareRoot()
+        let first = try values(1)[0]
+        #expect(first.allSatisfy { abs($0) <= bound })
+        #expect(try #require(first.max()) > 0.8 * bound)
+        #expect(try values(1)[1].allSatisfy { $0 == 0 })
+    }
+
+    /// The lab's numbers, counted without a weight.
+    @Test func flanT5BaseIsPlannedWithoutWeights() throws {
+        let configuration: JSON = [
+            "model_type": "t5", "vocab_size": 32128, "d_model": 768, "d_kv": 64, "d_ff": 2048, "num_layers": 12,
+            "num_decoder_layers": 12, "num_heads": 12, "feed_forward_proj": "gated-gelu",
+            "tie_word_embeddings": false,
+        ]
+        let outline = ModelOutline(try ModelRegistry.outline(configuration, file: "config.json"))
+        let lora = MethodChoice(
+            LoRA.self, LoRA.Configuration(rank: 32, alpha: 32, dropout: 0.05, targets: ["q", "v"]))
+        let summary = PlanSummary(try lora.plan(for: outline), outline: outline)
+        #expect(summary.trainable == 3_538_944)
+        #expect(summary.total == 251_116_800)
+        #expect((summary.share * 10_000).rounded() == 141)
+        var defaults = MethodChoice(LoRA.self)
+        try defaults.set("rank", to: "32")
+        #expect(PlanSummary(try defaults.plan(for: outline), outline: outline).trainable == 3_538_944)
+        let full = PlanSummary(try MethodChoice(FullFineTuning.self).plan(for: outline), outline: outline)
+        #expect(full.trainable == 247_577_856)
+        #expect(full.total == 247_577_856)
+    }
+}

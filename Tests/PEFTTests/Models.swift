@@ -1,0 +1,110 @@
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Testing
+import Torch
+import TorchNN
+
+/// The small base models, which are the fixtures of another target.
+enum Models {
+    static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .appendingPathComponent("LanguageModelsTests/Fixtures")
+
+    static func load(_ name: String, dtype: DType = .float32) throws -> any LanguageModel {
+        try ModelFolder(folder.appendingPathComponent(name)).load(dtype: dtype)
+    }
+
+    /// Rows of three lengths, the same for all models.
+    static let rows: [(input: [Int], target: [Int])] = [
+        ((0..<23).map { 2 + ($0 * 37) % 90 }, [5, 80, 33, 12, 1]),
+        ((0..<7).map { 2 + ($0 * 53) % 90 }, [90, 2, 41, 7, 66, 23, 1]),
+        ((0..<30).map { 2 + ($0 * 11) % 90 }, [1]),
+    ]
+
+    static func rows(_ expected: JSON) -> [(input: [Int], target: [Int])] {
+        (expected["rows"]?.array ?? []).map { row in
+            let parts = (row.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
+            return (parts.first ?? [], parts.last ?? [])
+        }
+    }
+}
+
+extension LanguageModel {
+    /// Scores of all target positions, without gradients and dropout.
+    func scores(_ rows: [(input: [Int], target: [Int])] = Models.rows) throws -> Tensor {
+        try withTorchErrors { withoutGradients { logits(batch(rows, device: .cpu)) } }
+    }
+
+    /// Loss per target token.
+    func loss(_ rows: [(input: [Int], target: [Int])] = Models.rows) -> Tensor {
+        let batch = batch(rows, device: .cpu)
+        return lossSum(batch, labelSmoothing: 0) / Double(batch.targetCount)
+    }
+
+    /// Copies of all the model's own tensors.
+    func snapshot() -> [String: Tensor] {
+        Dictionary(parameters().map { ($0.path, $0.parameter.tensor.detached().clone()) }, uniquingKeysWith: { $1 })
+    }
+
+    /// Paths of the tensors that differ in any bit from a snapshot.
+    func changed(since snapshot: [String: Tensor]) -> Set<String> {
+        Set(parameters().filter { snapshot[$0.path].map($0.parameter.tensor.isIdentical) != true }.map(\.path))
+    }
+
+    /// Number of adapters that lie over the projections.
+    var adapterCount: Int { namedModules().reduce(0) { $0 + (($1.module as? Linear)?.adapters.count ?? 0) } }
+}
+
+extension Adapter {
+    /// Gives every added tensor random values, as if it had been trained.
+    func randomise(seed: UInt64, deviation: Double = 0.2) throws {
+        var random = SeededRandom(seed: seed)
+        try withTorchErrors {
+            for (_, parameter) in added { parameter.tensor.fillNormal(deviation: deviation, from: &random) }
+        }
+    }
+
+    /// AdamW steps over rows taken in turn.
+    /// - Returns: the losses.
+    @discardableResult
+    func train(
+        steps: Int, rate: Double, rows: [(input: [Int], target: [Int])] = Models.rows
+    ) throws -> [Double] {
+        let optimizer = AdamW(parameters, weightDecay: 0.01)
+        return try withTorchErrors {
+            (0..<steps).map { step in
+                let loss = model.loss([rows[step % 3], rows[(step + 1) % 3]])
+                loss.backward()
+                optimizer.update(learningRate: rate)
+                optimizer.clearGradients()
+                return loss.item()
+            }
+        }
+    }
+}
+
+/// The largest |a − b| relative to the largest number of either.
+func relativeDifference(_ a: [Double], _ b: [Double]) -> Double {
+    guard a.count == b.count, !a.isEmpty else { return .infinity }
+    let scale = max(a.map(abs).max() ?? 0, b.map(abs).max() ?? 0, 1e-12)
+    let largest = zip(a, b).map { abs($0 - $1) }.reduce(0) { $1.isNaN ? .infinity : max($0, $1) }
+    return largest / scale
+}
+
+func relativeDifference(_ a: Tensor, _ b: Tensor) -> Double { relativeDifference(a.array(), b.array()) }
+
+/// Calls `body` with a new folder that is removed afterwards.
+func withTemporaryFolder<Result>(_ body: (URL) throws -> Result) throws -> Result {
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("peft-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    return try body(folder)
+}
+
+/// The ``PEFTError`` that `body` throws.
+func failure(
+    sourceLocation: SourceLocation = #_sourceLocation, _ body: () throws -> Void
+) throws -> PEFTError {
+    try #require(throws: PEFTError.self, sourceLocation: sourceLocation) { try body() }
+}

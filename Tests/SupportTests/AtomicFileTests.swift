@@ -1,0 +1,133 @@
+import Foundation
+import Testing
+
+@testable import Support
+
+@Suite struct AtomicFileTests {
+    private struct Failure: Error {}
+
+    private func withTemporaryFolder(_ body: (URL) throws -> Void) throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("support-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try body(folder)
+    }
+
+    private func text(_ url: URL) throws -> String { try String(contentsOf: url, encoding: .utf8) }
+    private func names(_ url: URL) throws -> [String] {
+        try FileManager.default.contentsOfDirectory(atPath: url.path).sorted()
+    }
+
+    @Test func filesAreReplacedAsAWhole() throws {
+        try withTemporaryFolder { folder in
+            let file = folder.appendingPathComponent("a")
+            try AtomicFile.write("long old content", to: file)
+            try AtomicFile.write("new", to: file)
+            #expect(try text(file) == "new")
+            try AtomicFile.write(Data(), to: file)
+            #expect(try text(file) == "")
+            #expect(try names(folder) == ["a"])
+        }
+    }
+
+    @Test func aFailureLeavesTheOldFile() throws {
+        try withTemporaryFolder { folder in
+            let file = folder.appendingPathComponent("a")
+            try AtomicFile.write("old", to: file)
+            #expect(throws: Failure.self) {
+                try AtomicFile.write(to: file) { descriptor in
+                    try Data("half".utf8).withUnsafeBytes { try AtomicFile.writeAll($0, to: descriptor, name: "a") }
+                    throw Failure()
+                }
+            }
+            #expect(try text(file) == "old")
+            #expect(try names(folder) == ["a"])
+        }
+    }
+
+    @Test func aFullDeviceIsReported() throws {
+        let descriptor = open("/dev/full", O_WRONLY)
+        guard descriptor >= 0 else { return }
+        defer { close(descriptor) }
+        let error = try #require(throws: PEFTError.self) {
+            try Data("x".utf8).withUnsafeBytes { try AtomicFile.writeAll($0, to: descriptor, name: "here") }
+        }
+        #expect(error.problem.contains("here") && error.remedy?.contains("space") == true)
+    }
+
+    @Test func impossiblePlacesAreReported() throws {
+        try withTemporaryFolder { folder in
+            let nowhere = folder.appendingPathComponent("no/such/file")
+            #expect(
+                try #require(throws: PEFTError.self) { try AtomicFile.write("x", to: nowhere) }.problem.contains(
+                    nowhere.path))
+            let file = folder.appendingPathComponent("file")
+            try AtomicFile.write("x", to: file)
+            #expect(throws: PEFTError.self) {
+                try AtomicFile.writeFolder(file.appendingPathComponent("sub")) { _ in }
+            }
+            // A file doesn't replace a folder.
+            try FileManager.default.createDirectory(
+                at: folder.appendingPathComponent("d"), withIntermediateDirectories: true)
+            #expect(throws: PEFTError.self) { try AtomicFile.write("x", to: folder.appendingPathComponent("d")) }
+            #expect(try names(folder) == ["d", "file"])
+        }
+    }
+
+    @Test func foldersAreReplacedAsAWhole() throws {
+        try withTemporaryFolder { parent in
+            let folder = parent.appendingPathComponent("f")
+            for round in 1...3 {
+                try AtomicFile.writeFolder(folder) { new in
+                    #expect(try names(new).isEmpty)
+                    // Until the body has returned, the old content is what everybody sees.
+                    #expect((try? names(folder)) == (round == 1 ? nil : ["round \(round - 1)"]))
+                    try AtomicFile.write("x", to: new.appendingPathComponent("round \(round)"))
+                }
+                #expect(try names(folder) == ["round \(round)"])
+                #expect(try names(parent) == ["f"])
+            }
+        }
+    }
+
+    @Test func aFailureLeavesTheOldFolder() throws {
+        try withTemporaryFolder { parent in
+            let folder = parent.appendingPathComponent("f")
+            for exists in [false, true] {
+                if exists {
+                    try AtomicFile.writeFolder(folder) {
+                        try AtomicFile.write("old", to: $0.appendingPathComponent("a"))
+                    }
+                }
+                #expect(throws: Failure.self) {
+                    try AtomicFile.writeFolder(folder) { new in
+                        try AtomicFile.write("new", to: new.appendingPathComponent("a"))
+                        throw Failure()
+                    }
+                }
+                #expect(try names(parent) == (exists ? ["f"] : []))
+                if exists { #expect(try text(folder.appendingPathComponent("a")) == "old") }
+            }
+        }
+    }
+
+    /// A crash leaves its temporary folders behind, and another process may get the same number.
+    @Test func leftoversDoNotHurt() throws {
+        try withTemporaryFolder { parent in
+            let folder = parent.appendingPathComponent("f")
+            for name in [".f.tmp-\(getpid())", ".f.old-\(getpid())"] {
+                let leftover = parent.appendingPathComponent(name)
+                try FileManager.default.createDirectory(at: leftover, withIntermediateDirectories: true)
+                try Data("rubbish".utf8).write(to: leftover.appendingPathComponent("rubbish"))
+            }
+            try Data("rubbish".utf8).write(to: parent.appendingPathComponent("file.tmp-\(getpid())"))
+            for text in ["one", "two"] {
+                try AtomicFile.writeFolder(folder) { try AtomicFile.write(text, to: $0.appendingPathComponent("a")) }
+                try AtomicFile.write(text, to: parent.appendingPathComponent("file"))
+                #expect(try self.text(folder.appendingPathComponent("a")) == text)
+                #expect(try self.text(parent.appendingPathComponent("file")) == text)
+                #expect(try names(folder) == ["a"])
+            }
+        }
+    }
+}

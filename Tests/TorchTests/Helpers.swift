@@ -1,0 +1,95 @@
+import Foundation
+import Support
+import Testing
+import Torch
+
+/// Normal numbers that depend on the seed alone.
+func random(_ shape: Int..., seed: UInt64, dtype: DType = .float64) -> Tensor {
+    var source = SeededRandom(seed: seed)
+    let tensor = Tensor.empty(shape, dtype: dtype)
+    tensor.fillNormal(from: &source)
+    return tensor
+}
+
+/// The largest |a − b| relative to the largest number of either; ∞ for other shapes and for NaN.
+func relativeDifference(_ a: Tensor, _ b: Tensor) -> Double {
+    guard a.shape == b.shape else { return .infinity }
+    let (x, y): ([Double], [Double]) = (a.array(), b.array())
+    let scale = max(x.map(abs).max() ?? 0, y.map(abs).max() ?? 0, 1e-300)
+    return zip(x, y).map { abs($0 - $1) }.reduce(0) { $1.isNaN ? .infinity : max($0, $1) } / scale
+}
+
+/// The gradients of Σ function(inputs) ⊙ c for a fixed random c.
+func gradients(_ inputs: [Tensor], _ function: ([Tensor]) -> Tensor) throws -> [Tensor] {
+    let leaves = inputs.map { $0.detached().clone() }
+    for leaf in leaves { leaf.requiresGrad = true }
+    return try withTorchErrors {
+        let output = function(leaves)
+        (output * weights(like: output)).sum().backward()
+        return leaves.map { $0.grad ?? .zeros(like: $0) }
+    }
+}
+
+private func weights(like output: Tensor) -> Tensor {
+    var source = SeededRandom(seed: 99)
+    let tensor = Tensor.empty(output.shape, dtype: output.dtype)
+    tensor.fillNormal(from: &source)
+    return tensor
+}
+
+/// Checks the gradients of a function of float64 tensors, element by element, against central differences.
+func expectGradients(
+    _ inputs: [Tensor], tolerance: Double = 1e-7, sourceLocation: SourceLocation = #_sourceLocation,
+    _ function: ([Tensor]) -> Tensor
+) throws {
+    let exact = try gradients(inputs, function)
+    let points = inputs.map { $0.detached().clone() }
+    func value() throws -> Double {
+        try withTorchErrors {
+            withoutGradients {
+                let output = function(points)
+                return (output * weights(like: output)).sum().item()
+            }
+        }
+    }
+    for (number, point) in points.enumerated() {
+        let flat = point.reshaped(-1)
+        let gradient: [Double] = exact[number].array()
+        let scale = max(gradient.map(abs).max() ?? 0, 1)
+        for index in 0..<flat.count {
+            let element = flat.narrowed(axis: 0, index..<(index + 1))
+            let center = element.item()
+            let step = 1e-5
+            element.fill(center + step)
+            let above = try value()
+            element.fill(center - step)
+            let below = try value()
+            element.fill(center)
+            let slope = (above - below) / (2 * step)
+            #expect(
+                abs(slope - gradient[index]) < tolerance * scale, "input \(number), element \(index)",
+                sourceLocation: sourceLocation)
+        }
+    }
+}
+
+/// Checks that two functions have the same values and gradients.
+func expectSame(
+    _ inputs: [Tensor], tolerance: Double = 1e-12, sourceLocation: SourceLocation = #_sourceLocation,
+    _ function: ([Tensor]) -> Tensor, _ reference: ([Tensor]) -> Tensor
+) throws {
+    let (a, b) = try withTorchErrors { withoutGradients { (function(inputs), reference(inputs)) } }
+    #expect(relativeDifference(a, b) < tolerance, "value", sourceLocation: sourceLocation)
+    let pairs = zip(try gradients(inputs, function), try gradients(inputs, reference))
+    for (number, (a, b)) in pairs.enumerated() {
+        #expect(relativeDifference(a, b) < tolerance, "gradient of input \(number)", sourceLocation: sourceLocation)
+    }
+}
+
+/// Calls `body` with a new folder that is removed afterwards.
+func withTemporaryFolder<Result>(_ body: (URL) throws -> Result) throws -> Result {
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("torch-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    return try body(folder)
+}
