@@ -61,6 +61,8 @@ import Testing
         #expect(x.selecting(Tensor([3, 0])).array(Float.self) == [9, 10, 11, 0, 1, 2])
         #expect(x.gathering(axis: 1, Tensor([2, 0, 1, 1], shape: [4, 1])).array(Float.self) == [2, 3, 7, 10])
         #expect(Functions.embedding(x, Tensor([1, 1], shape: [2, 1])).shape == [2, 1, 3])
+        x.set(rows: Tensor([0, 3, 3]), columns: Tensor([1, 0, 2]), to: -1)
+        #expect(x.array(Float.self) == [0, -1, 2, 3, 4, 5, 6, 7, 8, -1, 10, -1])
     }
 
     @Test func viewsShareElementsAndClonesDoNot() {
