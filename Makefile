@@ -5,7 +5,7 @@
 .NOTPARALLEL:
 .PHONY: help setup build test demo bench format lint test-scripts clean need-swift need-python
 
-SOURCES := Package.swift Sources Tests Benchmarks
+SOURCES := Package.swift Sources Tests Benchmarks Examples
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

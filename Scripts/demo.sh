@@ -13,6 +13,6 @@ start=$(date +%s)
     --test Examples/dialogues/test.jsonl --limit-test 100 \
     --prompt 'Summarize the following conversation.\n\n{dialogue}\n\nSummary: ' \
     --target '{summary}' \
-    --lr full=1e-3,lora=5e-3 --steps 300 --batch-size 8 --warmup 20 --max-new-tokens 60 \
+    --lr full=1.5e-3,lora=3e-3 --steps 350 --batch-size 8 --warmup 20 --max-new-tokens 60 --no-repeat-ngram 3 \
     --html demo/report.html --output demo/report.json
 echo "took $(($(date +%s) - start)) s; open demo/report.html in a browser for curves, costs and sample outputs"

@@ -87,8 +87,12 @@ public struct Comparison {
         tokenizer = try Tokenizer.load(folder: folder.url)
         try plan.generation.validate()
         try plan.training.validate()
-        guard plan.seeds >= 1 else { throw PEFTError("\(plan.seeds) seeds were asked for", remedy: "at least 1 has to be") }
-        guard !plan.methods.isEmpty else { throw PEFTError("no methods were named", remedy: "use --methods base,full,lora") }
+        guard plan.seeds >= 1 else {
+            throw PEFTError("\(plan.seeds) seeds were asked for", remedy: "at least 1 has to be")
+        }
+        guard !plan.methods.isEmpty else {
+            throw PEFTError("no methods were named", remedy: "use --methods base,full,lora")
+        }
         guard !data.test.isEmpty else { throw PEFTError("there are no test rows", remedy: "give --test some rows") }
         let trained = plan.methods.filter { $0.choice != nil }
         if !trained.isEmpty, data.training.isEmpty {
@@ -96,7 +100,8 @@ public struct Comparison {
         }
         if trained.contains(where: { $0.learningRate == nil }), data.validation.isEmpty {
             throw PEFTError(
-                "choosing a learning rate needs validation rows", remedy: "give --validation, or rates such as --lr lora=1e-3")
+                "choosing a learning rate needs validation rows",
+                remedy: "give --validation, or rates such as --lr lora=1e-3")
         }
         let outline = ModelOutline(try folder.outline())
         for method in trained { _ = try method.choice?.plan(for: outline) }
@@ -162,7 +167,8 @@ public struct Comparison {
             Runtime.trimMemory()
             Runtime.resetPeakMemory()
             let adapter = try Adapter(choice, on: folder.load(), seed: configuration.seed)
-            let trainer = try Trainer(adapter, training: training, validation: validation, configuration: configuration)
+            let trainer = try Trainer(
+                adapter, training: training, validation: validation, configuration: configuration)
             let result = try trainer.run { event in
                 if case .step(let progress) = event {
                     onEvent(.training(method: method.label, seed: index, progress))
@@ -175,7 +181,8 @@ public struct Comparison {
             durations.append(result.seconds)
             run.curves.append(curve(result.history, seed: Int(configuration.seed)))
             if index == 0 {
-                let summary = PlanSummary(try choice.plan(for: ModelOutline(adapter.model)), outline: ModelOutline(adapter.model))
+                let summary = PlanSummary(
+                    try choice.plan(for: ModelOutline(adapter.model)), outline: ModelOutline(adapter.model))
                 (run.trainable, run.total, run.share) = (summary.trainable, summary.total, summary.share)
                 run.adapterBytes = try savedBytes(adapter)
                 run.inference = try inference(adapter)
@@ -299,13 +306,16 @@ public struct Comparison {
             return adapter.model.byteCount
         }
         try adapter.save(to: folder, base: modelName)
-        let files = try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: [.fileSizeKey])
+        let files = try FileManager.default.contentsOfDirectory(
+            at: folder, includingPropertiesForKeys: [.fileSizeKey])
         return try files.reduce(0) { try $0 + ($1.resourceValues(forKeys: [.fileSizeKey]).fileSize ?? 0) }
     }
 
     private func inference(_ adapter: Adapter) throws -> MethodRun.Inference {
         let unmerged = try millisecondsPerToken(adapter.model)
-        guard adapter.addedCount > 0 else { return .init(unmerged: unmerged, merged: unmerged, largestDifference: nil) }
+        guard adapter.addedCount > 0 else {
+            return .init(unmerged: unmerged, merged: unmerged, largestDifference: nil)
+        }
         let rows = try tokenizer.encode(Array(data.test.prefix(4)), maxInputTokens: plan.maxInputTokens).examples
         let batch = adapter.model.batch(rows.map { ($0.input, $0.target) }, device: adapter.model.device)
         func logits() throws -> Tensor { try withTorchErrors { withoutGradients { adapter.model.logits(batch) } } }
@@ -320,7 +330,9 @@ public struct Comparison {
 
     /// Greedy decoding of single prompts; the median over a few, after one to warm up.
     private func millisecondsPerToken(_ model: any LanguageModel) throws -> Double {
-        let prompts = data.test.prefix(4).map { tokenizer.encodePrompt($0.prompt, maxTokens: plan.maxInputTokens).ids }
+        let prompts = data.test.prefix(4).map {
+            tokenizer.encodePrompt($0.prompt, maxTokens: plan.maxInputTokens).ids
+        }
         let generator = try Generator(model, GenerateParameters(maxNewTokens: min(32, plan.generation.maxNewTokens)))
         var times: [Double] = []
         for prompt in [prompts[0]] + prompts {

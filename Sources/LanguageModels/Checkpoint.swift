@@ -14,7 +14,8 @@ public struct ModelFolder {
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder), isFolder.boolValue else {
             throw PEFTError(
-                "there is no model folder at \(url.path)", remedy: "name a folder with config.json and model.safetensors")
+                "there is no model folder at \(url.path)",
+                remedy: "name a folder with config.json and model.safetensors")
         }
         let file = url.appendingPathComponent("config.json")
         guard FileManager.default.fileExists(atPath: file.path) else {
@@ -39,7 +40,8 @@ public struct ModelFolder {
         if tensors.holdsOwnOutputLayer, case .object(var object) = configuration {
             // The file decides: a second matrix that differs is not tied, whatever the configuration says.
             object["tie_word_embeddings"] = false
-            object["scale_decoder_outputs"] = object["scale_decoder_outputs"] ?? self.configuration["tie_word_embeddings"] ?? true
+            object["scale_decoder_outputs"] =
+                object["scale_decoder_outputs"] ?? self.configuration["tie_word_embeddings"] ?? true
             configuration = .object(object)
         }
         let model = try ModelRegistry.outline(configuration, file: url.appendingPathComponent("config.json").path)
@@ -65,7 +67,10 @@ struct ShardedTensors {
                 throw PEFTError("\(index.path) has no 'weight_map'", remedy: "fetch the file again")
             }
             let names = Set(map.values.compactMap(\.string)).sorted()
-            for name in names where name.contains("/") || !FileManager.default.fileExists(atPath: folder.appendingPathComponent(name).path) {
+            for name in names
+            where name.contains("/")
+                || !FileManager.default.fileExists(atPath: folder.appendingPathComponent(name).path)
+            {
                 throw PEFTError("\(folder.path) lacks the shard '\(name)'", remedy: "fetch all files of the model")
             }
             files = try names.map { try SafetensorsFile(folder.appendingPathComponent($0)) }
@@ -74,7 +79,9 @@ struct ShardedTensors {
             let hasPickle = others.contains { $0.hasSuffix(".bin") }
             throw PEFTError(
                 "\(folder.path) has no model.safetensors",
-                remedy: hasPickle ? "save the model as safetensors; .bin files can run code and are not read" : "fetch the weights too")
+                remedy: hasPickle
+                    ? "save the model as safetensors; .bin files can run code and are not read"
+                    : "fetch the weights too")
         }
         var owner: [String: SafetensorsFile] = [:]
         for file in files { for name in file.entries.keys { owner[name] = file } }
@@ -108,7 +115,8 @@ struct ShardedTensors {
         guard missing.isEmpty else {
             let hint = nearestName(to: missing[0], in: unknown).map { "the file has '\($0)'" }
             throw PEFTError(
-                "\(folder.path) lacks \(missing.count) of the model's tensors, the first is '\(missing[0])'", remedy: hint)
+                "\(folder.path) lacks \(missing.count) of the model's tensors, the first is '\(missing[0])'",
+                remedy: hint)
         }
         guard unknown.isEmpty else {
             throw PEFTError(
@@ -159,7 +167,8 @@ extension LanguageModel {
         for file in files {
             let target = folder.appendingPathComponent(file.lastPathComponent)
             guard (try? FileManager.default.copyItem(at: file, to: target)) != nil else {
-                throw PEFTError("can't copy \(file.path) to \(folder.path)", remedy: "check permissions and free space")
+                throw PEFTError(
+                    "can't copy \(file.path) to \(folder.path)", remedy: "check permissions and free space")
             }
         }
     }

@@ -19,13 +19,16 @@ public enum ModelLocator {
         if let cached = cachedSnapshot(name) { return cached }
         throw PEFTError(
             "there is no model '\(name)'",
-            remedy: "name a folder in Hugging Face's layout, '\(embedded)', or a hub name that is in the cache at \(cache.path)")
+            remedy:
+                "name a folder in Hugging Face's layout, '\(embedded)', or a hub name that is in the cache at \(cache.path)"
+        )
     }
 
     /// `Models/tiny-t5` of the checkout that the program was built in, or beside the working directory.
     private static var embeddedFolder: URL? {
         let program = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        let start = FileManager.default.fileExists(atPath: program.path)
+        let start =
+            FileManager.default.fileExists(atPath: program.path)
             ? program : URL(fileURLWithPath: CommandLine.arguments.first ?? ".").resolvingSymlinksInPath()
         var folders = [URL(fileURLWithPath: FileManager.default.currentDirectoryPath)]
         var parent = start.deletingLastPathComponent()
@@ -43,7 +46,8 @@ public enum ModelLocator {
         let environment = ProcessInfo.processInfo.environment
         if let folder = environment["HF_HUB_CACHE"] { return URL(fileURLWithPath: folder) }
         if let home = environment["HF_HOME"] { return URL(fileURLWithPath: home).appendingPathComponent("hub") }
-        let base = environment["XDG_CACHE_HOME"].map { URL(fileURLWithPath: $0) }
+        let base =
+            environment["XDG_CACHE_HOME"].map { URL(fileURLWithPath: $0) }
             ?? FileManager.default.homeDirectoryForCurrentUser.appendingPathComponent(".cache")
         return base.appendingPathComponent("huggingface/hub")
     }
@@ -53,7 +57,8 @@ public enum ModelLocator {
         let folder = cache.appendingPathComponent("models--" + name.replacingOccurrences(of: "/", with: "--"))
         let reference = folder.appendingPathComponent("refs/main")
         guard let commit = try? String(contentsOf: reference, encoding: .utf8) else { return nil }
-        let snapshot = folder.appendingPathComponent("snapshots/\(commit.trimmingCharacters(in: .whitespacesAndNewlines))")
+        let snapshot = folder.appendingPathComponent(
+            "snapshots/\(commit.trimmingCharacters(in: .whitespacesAndNewlines))")
         return FileManager.default.fileExists(atPath: snapshot.path) ? snapshot : nil
     }
 }

@@ -14,7 +14,8 @@ public enum ModelRegistry {
     public static func outline(_ configuration: JSON, file: String) throws -> any LanguageModel {
         guard let family = configuration["model_type"]?.string else {
             throw PEFTError(
-                "\(file) has no 'model_type'", remedy: "supported are: \(families.keys.sorted().joined(separator: ", "))")
+                "\(file) has no 'model_type'",
+                remedy: "supported are: \(families.keys.sorted().joined(separator: ", "))")
         }
         guard let make = families[family] else {
             throw PEFTError(
@@ -29,13 +30,17 @@ public enum ModelRegistry {
 struct ConfigurationReader {
     let json: JSON
 
-    func integer(_ key: String, default fallback: Int? = nil, in range: ClosedRange<Int> = 1...1_000_000_000) throws -> Int {
+    func integer(_ key: String, default fallback: Int? = nil, in range: ClosedRange<Int> = 1...1_000_000_000) throws
+        -> Int
+    {
         guard let value = json[key], value != .null else {
             if let fallback { return fallback }
             throw PEFTError("config.json has no '\(key)'", remedy: "it has to be an integer")
         }
         guard let number = value.int, range.contains(number) else {
-            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be an integer of at least \(range.lowerBound)")
+            throw PEFTError(
+                "config.json: '\(key)' is \(value.text(indent: nil))",
+                remedy: "it has to be an integer of at least \(range.lowerBound)")
         }
         return number
     }
@@ -51,7 +56,8 @@ struct ConfigurationReader {
     func boolean(_ key: String, default fallback: Bool) throws -> Bool {
         guard let value = json[key], value != .null else { return fallback }
         guard let flag = value.bool else {
-            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be true or false")
+            throw PEFTError(
+                "config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be true or false")
         }
         return flag
     }
@@ -69,7 +75,9 @@ struct ConfigurationReader {
         guard let value = json[key], value != .null else { return fallback }
         if let one = value.int { return [one] }
         guard let list = value.array?.compactMap(\.int), list.count == value.array?.count else {
-            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be a token id or a list of them")
+            throw PEFTError(
+                "config.json: '\(key)' is \(value.text(indent: nil))",
+                remedy: "it has to be a token id or a list of them")
         }
         return list
     }

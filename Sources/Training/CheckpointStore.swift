@@ -28,7 +28,8 @@ final class CheckpointStore {
     func save(step: Int, history: TrainingHistory, _ parameters: [Parameter], _ optimizer: any Optimizer) throws {
         let state = State(step: step, history: history, fingerprint: fingerprint)
         try AtomicFile.writeFolder(newest) { folder in
-            try SafetensorsFile.write(Self.named(parameters), to: folder.appendingPathComponent("parameters.safetensors"))
+            try SafetensorsFile.write(
+                Self.named(parameters), to: folder.appendingPathComponent("parameters.safetensors"))
             try SafetensorsFile.write(optimizer.state(), to: folder.appendingPathComponent("optimizer.safetensors"))
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
@@ -40,7 +41,8 @@ final class CheckpointStore {
     func load(into parameters: [Parameter], _ optimizer: any Optimizer) throws -> State? {
         let file = newest.appendingPathComponent("state.json")
         guard FileManager.default.fileExists(atPath: file.path) else { return nil }
-        guard let data = try? Data(contentsOf: file), let state = try? JSONDecoder().decode(State.self, from: data) else {
+        guard let data = try? Data(contentsOf: file), let state = try? JSONDecoder().decode(State.self, from: data)
+        else {
             throw PEFTError("\(file.path) is damaged", remedy: "remove \(folder.path) to start anew")
         }
         if let difference = fingerprint.difference(from: state.fingerprint) {
@@ -65,7 +67,9 @@ final class CheckpointStore {
 
     private static func named(_ parameters: [Parameter]) -> [String: Tensor] {
         Dictionary(
-            uniqueKeysWithValues: parameters.enumerated().map { ("parameter.\($0.offset)", $0.element.tensor.detached()) })
+            uniqueKeysWithValues: parameters.enumerated().map {
+                ("parameter.\($0.offset)", $0.element.tensor.detached())
+            })
     }
 
     private static func fill(_ parameters: [Parameter], from url: URL) throws {

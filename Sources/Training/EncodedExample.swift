@@ -30,14 +30,16 @@ extension Tokenizer {
         _ examples: [Example], maxInputTokens: Int
     ) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
         guard maxInputTokens >= 2 else {
-            throw PEFTError("prompts are limited to \(maxInputTokens) tokens", remedy: "at least 2 have to be allowed")
+            throw PEFTError(
+                "prompts are limited to \(maxInputTokens) tokens", remedy: "at least 2 have to be allowed")
         }
         var summary = EncodingSummary()
         let encoded = try examples.map { example -> EncodedExample in
             let input = encodePrompt(example.prompt, maxTokens: maxInputTokens)
             let target = encode(text: example.target)
             guard !input.ids.isEmpty, !target.isEmpty else {
-                throw PEFTError("\(example.row): the prompt or the target has no tokens", remedy: "give both some text")
+                throw PEFTError(
+                    "\(example.row): the prompt or the target has no tokens", remedy: "give both some text")
             }
             summary.rows += 1
             summary.truncated += input.isTruncated ? 1 : 0

@@ -84,9 +84,12 @@ public final class Trainer {
         configuration: TrainingConfiguration, checkpointFolder: URL? = nil
     ) throws {
         try configuration.validate()
-        guard !training.isEmpty else { throw PEFTError("there are no training rows", remedy: "give --data some rows") }
+        guard !training.isEmpty else {
+            throw PEFTError("there are no training rows", remedy: "give --data some rows")
+        }
         guard configuration.patience == nil || !validation.isEmpty else {
-            throw PEFTError("stopping early needs validation rows", remedy: "give --validation, or leave --patience out")
+            throw PEFTError(
+                "stopping early needs validation rows", remedy: "give --validation, or leave --patience out")
         }
         (self.adapter, self.configuration, model) = (adapter, configuration, adapter.model)
         (self.training, self.validation) = (training, validation)

@@ -37,7 +37,8 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
         func check(_ holds: Bool, _ what: String, _ remedy: String) throws {
             if !holds { throw PEFTError(what, remedy: remedy) }
         }
-        try check(learningRate > 0 && learningRate.isFinite, "the learning rate is \(learningRate)", "it has to be above 0")
+        try check(
+            learningRate > 0 && learningRate.isFinite, "the learning rate is \(learningRate)", "it has to be above 0")
         try check(steps.map { $0 >= 1 } ?? true, "\(steps ?? 0) steps were asked for", "at least 1 has to be")
         try check(epochs > 0 && epochs.isFinite, "\(epochs) epochs were asked for", "it has to be above 0")
         try check(batchSize >= 1, "the batch size is \(batchSize)", "it has to be at least 1")
@@ -45,13 +46,21 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
         try check(weightDecay >= 0, "the weight decay is \(weightDecay)", "it has to be 0 or more")
         try check(warmup >= 0, "the warm-up is \(warmup)", "it has to be 0 or more")
         try check(clip >= 0, "the gradients' largest norm is \(clip)", "it has to be 0 (off) or more")
-        try check(labelSmoothing >= 0 && labelSmoothing < 1, "label smoothing is \(labelSmoothing)", "it has to be in 0 ..< 1")
-        try check(validateEvery.map { $0 >= 1 } ?? true, "validation every \(validateEvery ?? 0) steps", "it has to be at least 1")
+        try check(
+            labelSmoothing >= 0 && labelSmoothing < 1, "label smoothing is \(labelSmoothing)",
+            "it has to be in 0 ..< 1")
+        try check(
+            validateEvery.map { $0 >= 1 } ?? true, "validation every \(validateEvery ?? 0) steps",
+            "it has to be at least 1")
         try check(patience.map { $0 >= 1 } ?? true, "the patience is \(patience ?? 0)", "it has to be at least 1")
-        try check(checkpointEvery.map { $0 >= 1 } ?? true, "a checkpoint every \(checkpointEvery ?? 0) steps", "it has to be at least 1")
+        try check(
+            checkpointEvery.map { $0 >= 1 } ?? true, "a checkpoint every \(checkpointEvery ?? 0) steps",
+            "it has to be at least 1")
         let shapes = LearningRateSchedule.Shape.allCases.map(\.rawValue)
         let hint = nearestName(to: schedule, in: shapes).map { "did you mean '\($0)'?" }
-        try check(shapes.contains(schedule), "unknown schedule '\(schedule)'", hint ?? "there are \(shapes.joined(separator: ", "))")
+        try check(
+            shapes.contains(schedule), "unknown schedule '\(schedule)'",
+            hint ?? "there are \(shapes.joined(separator: ", "))")
     }
 
     /// Optimizer steps of a run over so many rows.
@@ -71,7 +80,7 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
         return LearningRateSchedule(.init(rawValue: schedule) ?? .linear, warmup: Int(steps), total: total)
     }
 
-    func makeOptimizer(_ parameters: [Parameter]) -> any Optimizer {
+    public func makeOptimizer(_ parameters: [Parameter]) -> any Optimizer {
         switch optimizer {
         case .adamw: AdamW(parameters, weightDecay: weightDecay)
         case .adafactor: Adafactor(parameters, weightDecay: weightDecay)

@@ -30,7 +30,9 @@ struct Compare: ParsableCommand {
     @Option(help: ArgumentHelp("Use only the first validation rows.", valueName: "rows")) var limitValidation: Int?
     @Option(help: ArgumentHelp("Use only the first test rows.", valueName: "rows")) var limitTest: Int?
     @OptionGroup var templates: TemplateOptions
-    @Option(name: [.customLong("learning-rate"), .customLong("lr")], help: ArgumentHelp("Rates: one for all, or method=rate,…; others are searched.", valueName: "rates"))
+    @Option(
+        name: [.customLong("learning-rate"), .customLong("lr")],
+        help: ArgumentHelp("Rates: one for all, or method=rate,…; others are searched.", valueName: "rates"))
     var learningRates: String?
     @Option(help: ArgumentHelp("Runs of each method, with other seeds.", valueName: "n")) var seeds = 1
     @OptionGroup var training: TrainingOptions
@@ -63,7 +65,8 @@ struct Compare: ParsableCommand {
             test: try rows(test, limitTest), prompt: prompt.text, target: target.text)
         let plan = ComparisonPlan(
             methods: chosen.map { .init(choice: $0.choice, learningRate: rates.byMethod[$0.name] ?? rates.shared) },
-            seeds: seeds, training: try training.configuration(), generation: try generation.parameters(seed: training.seed),
+            seeds: seeds, training: try training.configuration(),
+            generation: try generation.parameters(seed: training.seed),
             maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput)
         let comparison = try Comparison(
             model: model.folder(), name: model.model ?? ModelLocator.embedded, data: comparisonData, plan: plan)
@@ -89,7 +92,8 @@ struct Compare: ParsableCommand {
         for part in learningRates.split(separator: ",").map(String.init) {
             let pair = part.split(separator: "=", maxSplits: 1).map { $0.trimmingCharacters(in: .whitespaces) }
             guard let text = pair.last, let rate = Double(text), rate > 0 else {
-                throw PEFTError("--lr '\(part)' is not a learning rate", remedy: "write --lr 1e-3 or --lr full=3e-4,lora=3e-3")
+                throw PEFTError(
+                    "--lr '\(part)' is not a learning rate", remedy: "write --lr 1e-3 or --lr full=3e-4,lora=3e-3")
             }
             if pair.count == 2 { result.byMethod[pair[0].lowercased()] = rate } else { result.shared = rate }
         }
@@ -99,10 +103,12 @@ struct Compare: ParsableCommand {
     private func show(_ event: ComparisonEvent, on display: ProgressDisplay) {
         switch event {
         case .started(let method, let index, let count): display.finish("[\(index + 1)/\(count)] \(method)")
-        case .trying(let method, let rate): display.finish(String(format: "%@: trying a learning rate of %.1e", method, rate))
+        case .trying(let method, let rate):
+            display.finish(String(format: "%@: trying a learning rate of %.1e", method, rate))
         case .tried(_, let rate, let loss):
             display.finish(
-                loss.map { String(format: "  %.1e: validation loss %.4f", rate, $0) } ?? String(format: "  %.1e: diverged", rate))
+                loss.map { String(format: "  %.1e: validation loss %.4f", rate, $0) }
+                    ?? String(format: "  %.1e: diverged", rate))
         case .training(let method, let seed, let progress):
             display.update(
                 share: Double(progress.step) / Double(progress.totalSteps),
@@ -111,7 +117,8 @@ struct Compare: ParsableCommand {
                     seeds > 1 ? " seed \(seed + 1)" : "", progress.step, progress.totalSteps, progress.loss,
                     progress.tokensPerSecond, Console.duration(progress.secondsLeft)))
         case .evaluating(let method, _, let rows, let count):
-            display.update(share: Double(rows) / Double(count), "\(method)  generated for \(rows) of \(count) test rows")
+            display.update(
+                share: Double(rows) / Double(count), "\(method)  generated for \(rows) of \(count) test rows")
         case .finished(let run):
             let quality = run.quality["rouge1"].map { String(format: "ROUGE-1 %.2f", $0.mean * 100) } ?? ""
             display.finish("  \(quality)\(run.trainingSeconds.map { ", trained in \(Console.duration($0))" } ?? "")")

@@ -34,7 +34,8 @@ enum ConfigurationFile {
         }
         let node: Node?
         do { node = try Yams.compose(yaml: text) } catch {
-            throw PEFTError("\(path) is not valid YAML: \(String(describing: error).split(separator: "\n").first ?? "")")
+            throw PEFTError(
+                "\(path) is not valid YAML: \(String(describing: error).split(separator: "\n").first ?? "")")
         }
         guard let mapping = node?.mapping else {
             throw PEFTError("\(path) is not a mapping", remedy: "write lines such as 'learning-rate: 1e-3'")

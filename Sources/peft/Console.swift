@@ -68,7 +68,9 @@ final class ProgressDisplay {
         let bar = String(repeating: "━", count: filled) + String(repeating: "╌", count: 24 - filled)
         var line = "\(bar) \(text)"
         var size = winsize()
-        if ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 30 { line = String(line.prefix(Int(size.ws_col) - 1)) }
+        if ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 30 {
+            line = String(line.prefix(Int(size.ws_col) - 1))
+        }
         let padding = String(repeating: " ", count: max(0, drawnWidth - line.count))
         drawnWidth = line.count
         FileHandle.standardError.write(Data(("\r" + line + padding).utf8))

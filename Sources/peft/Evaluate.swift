@@ -22,12 +22,15 @@ struct Evaluate: ParsableCommand {
     @OptionGroup var generation: GenerationOptions
     @Option(help: ArgumentHelp("Rows generated for at a time.", valueName: "rows")) var batchSize = 16
     @Option(help: "Seed, where tokens are drawn.") var seed: UInt64 = 0
-    @Option(help: ArgumentHelp("Write each row's prompt, target and output here, JSONL.", valueName: "file")) var predictions: String?
+    @Option(help: ArgumentHelp("Write each row's prompt, target and output here, JSONL.", valueName: "file"))
+    var predictions: String?
     @Flag(help: "Print the result as JSON.") var json = false
     @Flag(help: "No progress.") var quiet = false
 
     func run() throws {
-        guard batchSize >= 1 else { throw PEFTError("the batch size is \(batchSize)", remedy: "it has to be at least 1") }
+        guard batchSize >= 1 else {
+            throw PEFTError("the batch size is \(batchSize)", remedy: "it has to be at least 1")
+        }
         let parameters = try generation.parameters(seed: seed)
         let adapted = try AdaptedModel(model, adapter: adapter, merge: merge)
         let rows = try Rows.read(

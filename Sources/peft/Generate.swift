@@ -37,7 +37,9 @@ struct Generate: ParsableCommand {
         }
         let prompt = try promptText(adapted.record)
         let (ids, isTruncated) = adapted.tokenizer.encodePrompt(prompt, maxTokens: maxInput)
-        if isTruncated { Console.note("the prompt is longer than \(maxInput) tokens and loses its end; --max-input changes that") }
+        if isTruncated {
+            Console.note("the prompt is longer than \(maxInput) tokens and loses its end; --max-input changes that")
+        }
         let generator = try Generator(adapted.model, parameters)
         let start = ContinuousClock.now
         let streams = !json && parameters.beams == 1
@@ -71,14 +73,19 @@ struct Generate: ParsableCommand {
 
     private func promptText(_ record: TrainingRecord?) throws -> String {
         if !field.isEmpty {
-            guard text == nil else { throw PEFTError("both a text and --field were given", remedy: "give one of them") }
+            guard text == nil else {
+                throw PEFTError("both a text and --field were given", remedy: "give one of them")
+            }
             guard let template = prompt.map(TemplateOptions.unescape) ?? record?.prompt else {
                 throw PEFTError("--field needs a template", remedy: "give --prompt, or an adapter that peft trained")
             }
             var fields: [String: JSON] = [:]
             for pair in field {
-                let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-                guard parts.count == 2 else { throw PEFTError("--field '\(pair)' has no '='", remedy: "write --field name=value") }
+                let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(
+                    String.init)
+                guard parts.count == 2 else {
+                    throw PEFTError("--field '\(pair)' has no '='", remedy: "write --field name=value")
+                }
                 guard parts[1].hasPrefix("@") else {
                     fields[parts[0]] = .string(TemplateOptions.unescape(parts[1]))
                     continue
@@ -89,9 +96,11 @@ struct Generate: ParsableCommand {
                 }
                 fields[parts[0]] = .string(content)
             }
-            return try Template(template).render(Row(fields, location: .init(file: "--field", number: 1, unit: .element)))
+            return try Template(template).render(
+                Row(fields, location: .init(file: "--field", number: 1, unit: .element)))
         }
-        let given = text.map(TemplateOptions.unescape)
+        let given =
+            text.map(TemplateOptions.unescape)
             ?? String(decoding: FileHandle.standardInput.readDataToEndOfFile(), as: UTF8.self)
         guard !given.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty else {
             throw PEFTError("there is no prompt", remedy: "give a text, or pipe one in")

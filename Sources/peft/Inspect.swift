@@ -17,7 +17,8 @@ struct Inspect: ParsableCommand {
             \(MethodArguments.help)
             """)
 
-    @Argument(help: "A model's folder or name, its config.json, or an adapter's folder.") var path: String = ModelLocator.embedded
+    @Argument(help: "A model's folder or name, its config.json, or an adapter's folder.") var path: String =
+        ModelLocator.embedded
     @Option(help: "A method to plan on the model.") var method: String?
     @Flag(help: "List every tensor.") var tensors = false
     @Flag(help: "Print the result as JSON.") var json = false
@@ -47,7 +48,9 @@ struct Inspect: ParsableCommand {
         if let folder, folder.weightBytes > 0 { lines[0] += ", weights \(Console.bytes(folder.weightBytes)) on disk" }
         for (name, count) in components {
             let share = Double(count) / Double(max(1, outline.parameterCount)) * 100
-            lines.append("  \(name.padding(toLength: 14, withPad: " ", startingAt: 0)) \(Self.right(Console.grouped(count), 15))  " + String(format: "%5.1f %%", share))
+            lines.append(
+                "  \(name.padding(toLength: 14, withPad: " ", startingAt: 0)) \(Self.right(Console.grouped(count), 15))  "
+                    + String(format: "%5.1f %%", share))
         }
         var sites: [String: (count: Int, shape: String)] = [:]
         for site in outline.linears {
@@ -56,7 +59,8 @@ struct Inspect: ParsableCommand {
         }
         lines.append("projections that methods can target:")
         for (name, site) in sites.sorted(by: { $0.key < $1.key }) {
-            lines.append("  \(name.padding(toLength: 14, withPad: " ", startingAt: 0)) \(site.count) of \(site.shape)")
+            lines.append(
+                "  \(name.padding(toLength: 14, withPad: " ", startingAt: 0)) \(site.count) of \(site.shape)")
         }
         if let method {
             let choice = try MethodArguments.choice(method)
@@ -74,7 +78,8 @@ struct Inspect: ParsableCommand {
             throw PEFTError("--\(extra.name) was given without a method", remedy: "a method's options need --method")
         }
         if tensors {
-            result["tensors"] = .object(outline.parameters.reduce(into: [:]) { $0[$1.path] = .array($1.shape.map { .integer($0) }) })
+            result["tensors"] = .object(
+                outline.parameters.reduce(into: [:]) { $0[$1.path] = .array($1.shape.map { .integer($0) }) })
             lines += outline.parameters.map { "  \($0.path)  \($0.shape)" }
         }
         print(json ? JSON.object(result).text() : lines.joined(separator: "\n"))
@@ -86,7 +91,8 @@ struct Inspect: ParsableCommand {
         let count = entries.reduce(0) { $0 + $1.shape.reduce(1, *) }
         let base = folder.configuration["base_model_name_or_path"]?.string ?? "unknown"
         var result: [String: JSON] = [
-            "method": .string(folder.choice.method.name), "label": .string(folder.choice.label), "base": .string(base),
+            "method": .string(folder.choice.method.name), "label": .string(folder.choice.label),
+            "base": .string(base),
             "parameters": .integer(count), "tensors": .integer(entries.count),
             "configuration": .object(folder.configuration),
         ]
@@ -94,11 +100,13 @@ struct Inspect: ParsableCommand {
             "\(folder.choice.label), an adapter for \(base)",
             "  \(Console.grouped(count)) parameters in \(entries.count) tensors",
         ]
-        for (key, value) in folder.choice.configuration.named.sorted(by: { $0.key < $1.key }) where value != .null && value != [:] {
+        for (key, value) in folder.choice.configuration.named.sorted(by: { $0.key < $1.key })
+        where value != .null && value != [:] {
             lines.append("  \(key.padding(toLength: 16, withPad: " ", startingAt: 0)) \(value.text(indent: nil))")
         }
         if tensors {
-            result["shapes"] = .object(entries.reduce(into: [:]) { $0[$1.name] = .array($1.shape.map { .integer($0) }) })
+            result["shapes"] = .object(
+                entries.reduce(into: [:]) { $0[$1.name] = .array($1.shape.map { .integer($0) }) })
             lines += entries.map { "  \($0.name)  \($0.shape)" }
         }
         print(json ? JSON.object(result).text() : lines.joined(separator: "\n"))
@@ -114,12 +122,13 @@ struct Inspect: ParsableCommand {
         for (path, shape) in outline.parameters {
             let lower = path.lowercased()
             let name =
-                if path.hasPrefix(outline.outputLayer) { "output layer" }
-                else if lower.contains("norm") { "norms" }
-                else if lower.contains("attention") { "attention" }
-                else if lower.contains("shared") || lower.contains("embed") { "embeddings" }
-                else if lower.contains("dense") || lower.contains("mlp") { "feed-forward" }
-                else { "other" }
+                if path.hasPrefix(outline.outputLayer) { "output layer" } else if lower.contains("norm") {
+                    "norms"
+                } else if lower.contains("attention") {
+                    "attention"
+                } else if lower.contains("shared") || lower.contains("embed") {
+                    "embeddings"
+                } else if lower.contains("dense") || lower.contains("mlp") { "feed-forward" } else { "other" }
             counts[name, default: 0] += shape.reduce(1, *)
         }
         return counts.sorted { $0.value > $1.value }.map { ($0.key, $0.value) }

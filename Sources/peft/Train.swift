@@ -24,12 +24,18 @@ struct Train: ParsableCommand {
     @Option(help: ArgumentHelp("Use only the first rows of each file.", valueName: "rows")) var limit: Int?
     @OptionGroup var templates: TemplateOptions
     @Option(help: "A method; see below.") var method = "lora"
-    @Option(name: [.customLong("learning-rate"), .customLong("lr")], help: ArgumentHelp("Peak learning rate (the method's usual one).", valueName: "x"))
+    @Option(
+        name: [.customLong("learning-rate"), .customLong("lr")],
+        help: ArgumentHelp("Peak learning rate (the method's usual one).", valueName: "x"))
     var learningRate: Double?
     @OptionGroup var training: TrainingOptions
-    @Option(help: ArgumentHelp("Stop after so many validations without a better loss.", valueName: "n")) var patience: Int?
-    @Option(help: ArgumentHelp("Steps between checkpoints (at each validation).", valueName: "steps")) var checkpointEvery: Int?
-    @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the adapter, or the model in full fine-tuning.", valueName: "folder"))
+    @Option(help: ArgumentHelp("Stop after so many validations without a better loss.", valueName: "n")) var patience:
+        Int?
+    @Option(help: ArgumentHelp("Steps between checkpoints (at each validation).", valueName: "steps"))
+    var checkpointEvery: Int?
+    @Option(
+        name: .shortAndLong,
+        help: ArgumentHelp("Folder for the adapter, or the model in full fine-tuning.", valueName: "folder"))
     var output: String
     private var maxInput: Int { templates.maxInput ?? TemplateOptions.defaultMaxInput }
 
@@ -47,13 +53,16 @@ struct Train: ParsableCommand {
         try configuration.validate()
 
         let folder = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
-        let checkpoints = folder.deletingLastPathComponent().appendingPathComponent(folder.lastPathComponent + ".checkpoint")
+        let checkpoints = folder.deletingLastPathComponent().appendingPathComponent(
+            folder.lastPathComponent + ".checkpoint")
         guard !FileManager.default.fileExists(atPath: folder.path) else {
             throw PEFTError("the output folder \(output) exists", remedy: "remove it or name another one")
         }
         let hasCheckpoint = FileManager.default.fileExists(atPath: checkpoints.appendingPathComponent("newest").path)
         guard resume || !hasCheckpoint else {
-            throw PEFTError("there is an unfinished run in \(checkpoints.path)", remedy: "continue it with --resume, or remove it")
+            throw PEFTError(
+                "there is an unfinished run in \(checkpoints.path)", remedy: "continue it with --resume, or remove it"
+            )
         }
 
         let modelFolder = try model.folder()
@@ -61,7 +70,8 @@ struct Train: ParsableCommand {
         _ = try choice.plan(for: ModelOutline(modelFolder.outline()))
         let (prompt, target) = (try templates.prompt(), try templates.target())
         let trainingRows = try Rows.read(data, prompt: prompt, target: target, limit: limit)
-        let validationRows = try validation.map { try Rows.read($0, prompt: prompt, target: target, limit: limit) } ?? []
+        let validationRows =
+            try validation.map { try Rows.read($0, prompt: prompt, target: target, limit: limit) } ?? []
         let tokenizer = try Tokenizer.load(folder: modelFolder.url)
         let (rows, summary) = try tokenizer.encode(trainingRows, maxInputTokens: maxInput)
         let (heldOut, _) = try tokenizer.encode(validationRows, maxInputTokens: maxInput)
@@ -69,11 +79,14 @@ struct Train: ParsableCommand {
         let adapter = try Adapter(choice, on: modelFolder.load(device: device), seed: configuration.seed)
         let trainer = try Trainer(
             adapter, training: rows, validation: heldOut, configuration: configuration, checkpointFolder: checkpoints)
-        let plan = PlanSummary(try choice.plan(for: ModelOutline(adapter.model)), outline: ModelOutline(adapter.model))
+        let plan = PlanSummary(
+            try choice.plan(for: ModelOutline(adapter.model)), outline: ModelOutline(adapter.model))
         if !quiet { announce(adapter, trainer, plan, summary) }
         if resume {
             let step = try trainer.resume()
-            if !quiet { Console.note(step.map { "continuing after step \($0)" } ?? "there is no checkpoint; starting anew") }
+            if !quiet {
+                Console.note(step.map { "continuing after step \($0)" } ?? "there is no checkpoint; starting anew")
+            }
         }
         Interrupt.install()
         let display = ProgressDisplay(isQuiet: quiet)
@@ -103,10 +116,16 @@ struct Train: ParsableCommand {
 
     private func announce(_ adapter: Adapter, _ trainer: Trainer, _ plan: PlanSummary, _ summary: EncodingSummary) {
         let share = String(format: "%.2f %%", plan.share * 100)
-        Console.note("\(adapter.choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trained (\(share))")
-        Console.note("\(summary.rows) rows, \(Console.grouped(summary.inputTokens)) input and \(Console.grouped(summary.targetTokens)) target tokens, \(trainer.totalSteps) steps")
+        Console.note(
+            "\(adapter.choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trained (\(share))"
+        )
+        Console.note(
+            "\(summary.rows) rows, \(Console.grouped(summary.inputTokens)) input and \(Console.grouped(summary.targetTokens)) target tokens, \(trainer.totalSteps) steps"
+        )
         if summary.truncated > 0 {
-            Console.note("\(summary.truncated) prompts are longer than \(maxInput) tokens and lose their end; --max-input changes that")
+            Console.note(
+                "\(summary.truncated) prompts are longer than \(maxInput) tokens and lose their end; --max-input changes that"
+            )
         }
     }
 
@@ -139,9 +158,11 @@ struct Train: ParsableCommand {
         lines.append(
             String(
                 format: "%d steps in %@, %.0f tokens/s, training loss %.3f", result.steps,
-                Console.duration(result.seconds), result.tokensPerSecond, last.reduce(0, +) / Double(max(1, last.count))))
+                Console.duration(result.seconds), result.tokensPerSecond,
+                last.reduce(0, +) / Double(max(1, last.count))))
         if let step = result.history.bestStep, let loss = result.history.bestLoss {
-            lines.append(String(format: "best validation loss %.4f after step %d, which is what was saved", loss, step))
+            lines.append(
+                String(format: "best validation loss %.4f after step %d, which is what was saved", loss, step))
         }
         if let peak = result.peakBytes { lines.append("peak memory \(Console.bytes(peak))") }
         print(lines.joined(separator: "\n"))

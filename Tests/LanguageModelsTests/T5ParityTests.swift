@@ -121,7 +121,8 @@ func relativeDifference(_ a: [Double], _ b: [Double]) -> Double {
     @Test func flanT5BaseHasItsKnownSize() throws {
         let configuration: JSON = [
             "model_type": "t5", "vocab_size": 32128, "d_model": 768, "d_kv": 64, "d_ff": 2048, "num_layers": 12,
-            "num_decoder_layers": 12, "num_heads": 12, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false,
+            "num_decoder_layers": 12, "num_heads": 12, "feed_forward_proj": "gated-gelu",
+            "tie_word_embeddings": false,
         ]
         let model = try ModelRegistry.outline(configuration, file: "config.json")
         #expect(model.parameterCount == 247_577_856)

@@ -38,9 +38,12 @@ public struct GenerateParameters: Sendable {
             throw PEFTError("the temperature is \(temperature)", remedy: "it has to be 0 (greedy) or more")
         }
         guard topK >= 0 else { throw PEFTError("top-k is \(topK)", remedy: "it has to be 0 (all) or more") }
-        guard topP > 0, topP <= 1 else { throw PEFTError("top-p is \(topP)", remedy: "it has to be in 0 … 1, 0 excluded") }
+        guard topP > 0, topP <= 1 else {
+            throw PEFTError("top-p is \(topP)", remedy: "it has to be in 0 … 1, 0 excluded")
+        }
         guard noRepeatNgram >= 0 else {
-            throw PEFTError("the n-gram that may not repeat is \(noRepeatNgram) tokens", remedy: "it has to be 0 (off) or more")
+            throw PEFTError(
+                "the n-gram that may not repeat is \(noRepeatNgram) tokens", remedy: "it has to be 0 (off) or more")
         }
         guard beams >= 1 else { throw PEFTError("\(beams) beams were asked for", remedy: "at least 1 has to be") }
         guard beams == 1 || temperature == 0 else {

@@ -53,7 +53,8 @@ public struct Generator {
         var tokens = Tensor([Int](repeating: first, count: open.count), device: device)
         for _ in 0..<parameters.maxNewTokens {
             let scores = state.step(tokens)
-            NgramBlock.apply(to: scores, histories: open.map { results[$0] }, start: first, length: parameters.noRepeatNgram)
+            NgramBlock.apply(
+                to: scores, histories: open.map { results[$0] }, start: first, length: parameters.noRepeatNgram)
             let next = choose(scores, &random)
             let ids: [Int] = next.array()
             guard ids.count == open.count else { break }
@@ -126,7 +127,8 @@ public struct Generator {
             for (row, prompt) in open.enumerated() {
                 let found = (row * count..<(row + 1) * count).map { i in
                     BeamSearch.Candidate(
-                        score: Double(topValues[i]), beam: topIndices[i] / vocabulary, token: topIndices[i] % vocabulary)
+                        score: Double(topValues[i]), beam: topIndices[i] / vocabulary,
+                        token: topIndices[i] % vocabulary)
                 }
                 searches[prompt].advance(found, isLast: position + 1 == parameters.maxNewTokens)
                 if searches[prompt].isDone { continue }
@@ -195,7 +197,9 @@ struct BeamSearch {
             finished.append((running[candidate.beam] + [candidate.token], score))
             // A stable sort: of equal scores the earlier stays ahead.
             finished = finished.enumerated()
-                .sorted { $0.element.score == $1.element.score ? $0.offset < $1.offset : $0.element.score > $1.element.score }
+                .sorted {
+                    $0.element.score == $1.element.score ? $0.offset < $1.offset : $0.element.score > $1.element.score
+                }
                 .prefix(beams).map(\.element)
         }
         if isLast || next.isEmpty {

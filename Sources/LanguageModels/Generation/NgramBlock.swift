@@ -16,7 +16,8 @@ enum NgramBlock {
         }
         guard !rows.isEmpty else { return }
         scores.set(
-            rows: Tensor(rows, device: scores.device), columns: Tensor(columns, device: scores.device), to: -.infinity)
+            rows: Tensor(rows, device: scores.device), columns: Tensor(columns, device: scores.device), to: -.infinity
+        )
     }
 
     /// Tokens that complete an n-gram which `text` already holds.

@@ -25,7 +25,9 @@ public final class T5: Module, LanguageModel {
     public var configuration: JSON { settings.json }
     public var outputLayer: String { "lm_head" }
     public var aliases: [String: String] {
-        var aliases = ["encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight"]
+        var aliases = [
+            "encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight",
+        ]
         if settings.isTied { aliases["lm_head.weight"] = "shared.weight" }
         return aliases
     }

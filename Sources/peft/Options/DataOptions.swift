@@ -4,13 +4,17 @@ import Support
 import Training
 
 struct TemplateOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("What the model reads, with {fields} of the row; \\n is a line break.", valueName: "template"))
+    @Option(
+        help: ArgumentHelp(
+            "What the model reads, with {fields} of the row; \\n is a line break.", valueName: "template"))
     var prompt: String?
 
     @Option(help: ArgumentHelp("What it is to write, with {fields} of the row.", valueName: "template"))
     var target: String?
 
-    @Option(help: ArgumentHelp("Most tokens of a prompt (512); longer ones lose their end. Targets are never cut.", valueName: "tokens"))
+    @Option(
+        help: ArgumentHelp(
+            "Most tokens of a prompt (512); longer ones lose their end. Targets are never cut.", valueName: "tokens"))
     var maxInput: Int?
 
     static let defaultMaxInput = 512
@@ -50,7 +54,9 @@ struct TemplateOptions: ParsableArguments {
 enum Rows {
     /// The rows of a file as examples, at most `limit`.
     static func read(_ path: String, prompt: Template, target: Template, limit: Int? = nil) throws -> [Example] {
-        if let limit, limit < 1 { throw PEFTError("a limit of \(limit) rows was asked for", remedy: "at least 1 has to be") }
+        if let limit, limit < 1 {
+            throw PEFTError("a limit of \(limit) rows was asked for", remedy: "at least 1 has to be")
+        }
         let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
         return try examples(from: DataSet.read(url, limit: limit), prompt: prompt, target: target)
     }

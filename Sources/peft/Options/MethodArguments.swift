@@ -12,7 +12,9 @@ enum MethodArguments {
     /// Takes the methods' options out of a command line.
     /// - Throws: ``PEFTError`` for an option without its value.
     static func extract(_ arguments: [String]) throws -> [String] {
-        guard let command = arguments.first, ["train", "compare", "inspect"].contains(command) else { return arguments }
+        guard let command = arguments.first, ["train", "compare", "inspect"].contains(command) else {
+            return arguments
+        }
         let options = PEFTMethods.all.flatMap { MethodChoice.options(of: $0) }
         let names = Set(options.map(\.name))
         let flags = Set(options.filter(\.isFlag).map(\.name))
@@ -94,7 +96,8 @@ enum MethodArguments {
             if character == ",", depth == 0 { parts.append("") } else { parts[parts.count - 1].append(character) }
         }
         guard depth == 0 else {
-            throw PEFTError("--methods '\(text)' has unbalanced parentheses", remedy: "write such as lora(rank=8,targets=q+v)")
+            throw PEFTError(
+                "--methods '\(text)' has unbalanced parentheses", remedy: "write such as lora(rank=8,targets=q+v)")
         }
         return try parts.map { $0.filter { $0 != " " } }.filter { !$0.isEmpty }.map { part in
             guard let open = part.firstIndex(of: "(") else { return (part.lowercased(), []) }

@@ -5,7 +5,11 @@ import Support
 import Torch
 
 struct ModelOptions: ParsableArguments {
-    @Option(name: [.customLong("model"), .short], help: ArgumentHelp("Folder in Hugging Face's layout, a hub name in its cache, or tiny-t5, which comes with the program.", valueName: "model"))
+    @Option(
+        name: [.customLong("model"), .short],
+        help: ArgumentHelp(
+            "Folder in Hugging Face's layout, a hub name in its cache, or tiny-t5, which comes with the program.",
+            valueName: "model"))
     var model: String?
 
     @Option(help: "cpu, cuda, cuda:N or mps.")
@@ -17,7 +21,9 @@ struct ModelOptions: ParsableArguments {
     /// The device, with the number of threads set.
     func prepare() throws -> Device {
         if let threads {
-            guard threads >= 1 else { throw PEFTError("\(threads) threads were asked for", remedy: "at least 1 has to be") }
+            guard threads >= 1 else {
+                throw PEFTError("\(threads) threads were asked for", remedy: "at least 1 has to be")
+            }
             Runtime.threads = threads
         }
         return try Device(device)
