@@ -59,6 +59,7 @@ let package = Package(
         .testTarget(name: "PEFTTests", dependencies: ["PEFT"], resources: [.copy("Fixtures")]),
         .testTarget(name: "TrainingTests", dependencies: ["Training"], resources: [.copy("Fixtures")]),
         .testTarget(name: "ExperimentsTests", dependencies: ["Experiments"]),
+        .testTarget(name: "CommandTests", dependencies: ["peft", "Support"]),
     ],
     cxxLanguageStandard: .cxx20
 )

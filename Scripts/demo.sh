@@ -7,12 +7,12 @@ mkdir -p demo
 start=$(date +%s)
 .build/release/peft compare \
     --model tiny-t5 \
-    --methods 'base,full,lora(rank=32,alpha=64,targets=all-linear)' \
+    --methods 'base,full,lora(rank=32,alpha=256,targets=all-linear)' \
     --data Examples/dialogues/train.jsonl \
     --validation Examples/dialogues/validation.jsonl \
     --test Examples/dialogues/test.jsonl --limit-test 100 \
-    --prompt 'Summarize the following conversation.\n\n{dialogue}\n\nSummary: ' \
+    --prompt 'Summarize: {dialogue}' \
     --target '{summary}' \
-    --lr full=1.5e-3,lora=3e-3 --steps 350 --batch-size 8 --warmup 20 --max-new-tokens 60 --no-repeat-ngram 3 \
+    --lr full=1.5e-3,lora=1e-3 --steps 480 --batch-size 8 --warmup 20 --max-new-tokens 60 \
     --html demo/report.html --output demo/report.json
 echo "took $(($(date +%s) - start)) s; open demo/report.html in a browser for curves, costs and sample outputs"

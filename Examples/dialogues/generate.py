@@ -24,15 +24,15 @@ SEED = 2024
 SIZES = {"train": 1800, "validation": 120, "test": 200}
 HELD_OUT_SHARE = 0.3  # of the validation and the test set
 TURNS = range(4, 13)
-SUMMARY_WORDS = range(10, 41)
-MAX_WORDS = 70  # of a dialogue, to keep the training short
+SUMMARY_WORDS = range(10, 26)
+MAX_WORDS = 52  # of a dialogue, to keep the training short
 NAME_SLOTS = {"friend", "friend2", "smallname", "smallday"}
 DERIVED = {"day2", "span2", "dest2", "price", "price2", "fee", "wage", "wage2", "friend", "friend2", "smallname"}
 OPTIONS = "x>xpro>xcon"  # a slot with options, of which a scene has two
-OPENED = 0.6  # the share of dialogues with an opening
-OPTIONAL = 0.3  # the share of optional exchanges that are kept
+OPENED = 0.7  # the share of dialogues with an opening
+OPTIONAL = 0.1  # the share of optional exchanges that are kept
 SUMMARY_WEIGHTS = (3, 1, 1)  # the first summary of a plot is the usual one
-CLOSED = 0.25  # the share of dialogues with a closing
+CLOSED = 0.1  # the share of dialogues with a closing
 INTRODUCED = 0.7  # the share of speakers that have a name (which not every dialogue mentions)
 
 

@@ -328,23 +328,17 @@ public struct Comparison {
         return .init(unmerged: unmerged, merged: merged, largestDifference: difference)
     }
 
-    /// Greedy decoding of single prompts; the median over a few, after one to warm up.
+    /// Greedy decoding of single prompts, so many tokens for each that its reading counts little and equally; the
+    /// median over a few prompts, after one to warm up.
     private func millisecondsPerToken(_ model: any LanguageModel) throws -> Double {
-        let prompts = data.test.prefix(4).map {
-            tokenizer.encodePrompt($0.prompt, maxTokens: plan.maxInputTokens).ids
-        }
-        let generator = try Generator(model, GenerateParameters(maxNewTokens: min(32, plan.generation.maxNewTokens)))
-        var times: [Double] = []
-        for prompt in [prompts[0]] + prompts {
-            var tokens = 0
+        let prompts = data.test.prefix(5).map { tokenizer.encodePrompt($0.prompt, maxTokens: plan.maxInputTokens).ids }
+        let tokens = 32
+        let generator = try Generator(model, GenerateParameters(maxNewTokens: tokens, minNewTokens: tokens))
+        let times = try ([prompts[0]] + prompts).map { prompt in
             let start = ContinuousClock.now
-            _ = try generator.generate([prompt]) { _, _ in
-                tokens += 1
-                return true
-            }
+            _ = try generator.generate([prompt])
             let elapsed = start.duration(to: .now).components
-            // The end token is computed too.
-            times.append((Double(elapsed.seconds) * 1e3 + Double(elapsed.attoseconds) * 1e-15) / Double(tokens + 1))
+            return (Double(elapsed.seconds) * 1e3 + Double(elapsed.attoseconds) * 1e-15) / Double(tokens)
         }
         return median(Array(times.dropFirst())) ?? .nan
     }

@@ -21,6 +21,8 @@ struct Peft: ParsableCommand {
 @main
 struct Main {
     static func main() {
+        // A write beyond a limit on file sizes then fails like one on a full disk, instead of ending the program.
+        signal(SIGXFSZ, SIG_IGN)
         do {
             let arguments = try ConfigurationFile.expand(Array(CommandLine.arguments.dropFirst()))
             var command = try parse(MethodArguments.extract(arguments))

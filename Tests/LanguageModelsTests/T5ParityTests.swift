@@ -77,6 +77,8 @@ func relativeDifference(_ a: [Double], _ b: [Double]) -> Double {
             ("beam3Long", GenerateParameters(maxNewTokens: 12, beams: 3, lengthPenalty: 2)),
             ("greedyNoRepeat2", GenerateParameters(maxNewTokens: 12, noRepeatNgram: 2)),
             ("beam3NoRepeat1", GenerateParameters(maxNewTokens: 12, beams: 3, noRepeatNgram: 1)),
+            ("greedyAtLeast9", GenerateParameters(maxNewTokens: 12, minNewTokens: 9)),
+            ("beam3AtLeast9", GenerateParameters(maxNewTokens: 12, minNewTokens: 9, beams: 3)),
             ("beam3Early", GenerateParameters(maxNewTokens: 12, beams: 3, lengthPenalty: 0.5, earlyStopping: true)),
         ]
         for (key, parameters) in settings {

@@ -4,6 +4,8 @@ import Support
 public struct GenerateParameters: Sendable {
     /// Most tokens to make for one prompt.
     public var maxNewTokens: Int
+    /// The end token can't come before so many others.
+    public var minNewTokens: Int
     /// 0 picks the likeliest token; above, scores are divided by it and a token is drawn.
     public var temperature: Double
     /// Draw among the `topK` likeliest; 0 means all.
@@ -21,10 +23,11 @@ public struct GenerateParameters: Sendable {
     public var seed: UInt64
 
     public init(
-        maxNewTokens: Int = 128, temperature: Double = 0, topK: Int = 0, topP: Double = 1, beams: Int = 1,
+        maxNewTokens: Int = 128, minNewTokens: Int = 0, temperature: Double = 0, topK: Int = 0, topP: Double = 1, beams: Int = 1,
         lengthPenalty: Double = 1, earlyStopping: Bool = false, noRepeatNgram: Int = 0, seed: UInt64 = 0
     ) {
-        (self.maxNewTokens, self.temperature, self.topK, self.topP) = (maxNewTokens, temperature, topK, topP)
+        (self.maxNewTokens, self.minNewTokens) = (maxNewTokens, minNewTokens)
+        (self.temperature, self.topK, self.topP) = (temperature, topK, topP)
         (self.beams, self.lengthPenalty, self.earlyStopping) = (beams, lengthPenalty, earlyStopping)
         (self.noRepeatNgram, self.seed) = (noRepeatNgram, seed)
     }
@@ -33,6 +36,10 @@ public struct GenerateParameters: Sendable {
     public func validate() throws {
         guard maxNewTokens >= 1 else {
             throw PEFTError("\(maxNewTokens) new tokens were asked for", remedy: "at least 1 has to be")
+        }
+        guard minNewTokens >= 0, minNewTokens <= maxNewTokens else {
+            throw PEFTError(
+                "at least \(minNewTokens) new tokens were asked for", remedy: "it has to be in 0 … \(maxNewTokens)")
         }
         guard temperature >= 0, temperature.isFinite else {
             throw PEFTError("the temperature is \(temperature)", remedy: "it has to be 0 (greedy) or more")

@@ -53,8 +53,8 @@ public struct Generator {
         var tokens = Tensor([Int](repeating: first, count: open.count), device: device)
         for _ in 0..<parameters.maxNewTokens {
             let scores = state.step(tokens)
-            NgramBlock.apply(
-                to: scores, histories: open.map { results[$0] }, start: first, length: parameters.noRepeatNgram)
+            TokenBlock.apply(
+                parameters, to: scores, histories: open.map { results[$0] }, start: first, endTokens: ends)
             let next = choose(scores, &random)
             let ids: [Int] = next.array()
             guard ids.count == open.count else { break }
@@ -110,9 +110,9 @@ public struct Generator {
         var tokens = Tensor([Int](repeating: first, count: open.count * beams), device: device)
         for position in 0..<parameters.maxNewTokens {
             let logProbabilities = state.step(tokens).to(.float32).logSoftmax()
-            NgramBlock.apply(
-                to: logProbabilities, histories: open.flatMap { searches[$0].running }, start: first,
-                length: parameters.noRepeatNgram)
+            TokenBlock.apply(
+                parameters, to: logProbabilities, histories: open.flatMap { searches[$0].running }, start: first,
+                endTokens: defaults.endTokens)
             let vocabulary = logProbabilities.dim(-1)
             let scores = Tensor(open.flatMap { searches[$0].runningScores.map(Float.init) }, device: device)
             let totals = (logProbabilities + scores.unsqueezed(1)).reshaped(open.count, -1)

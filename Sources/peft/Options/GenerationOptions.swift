@@ -17,12 +17,14 @@ struct GenerationOptions: ParsableArguments {
     @Flag(help: "End a beam search as soon as all beams are complete.")
     var earlyStopping = false
 
+    @Option(help: ArgumentHelp("Least tokens to make.", valueName: "tokens"))
+    var minNewTokens = 0
     @Option(help: ArgumentHelp("Length of token sequences that may not come twice; 0 allows all.", valueName: "n"))
     var noRepeatNgram = 0
 
     func parameters(seed: UInt64) throws -> GenerateParameters {
         let parameters = GenerateParameters(
-            maxNewTokens: maxNewTokens, temperature: temperature, topK: topK, topP: topP, beams: beams,
+            maxNewTokens: maxNewTokens, minNewTokens: minNewTokens, temperature: temperature, topK: topK, topP: topP, beams: beams,
             lengthPenalty: lengthPenalty, earlyStopping: earlyStopping,
             noRepeatNgram: noRepeatNgram, seed: seed)
         try parameters.validate()

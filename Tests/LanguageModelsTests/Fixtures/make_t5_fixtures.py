@@ -112,6 +112,8 @@ for name in VARIANTS:
         "beam4": generate(num_beams=4), "beam3Long": generate(num_beams=3, length_penalty=2.0),
         "greedyNoRepeat2": generate(num_beams=1, no_repeat_ngram_size=2),
         "beam3NoRepeat1": generate(num_beams=3, no_repeat_ngram_size=1),
+        "greedyAtLeast9": generate(num_beams=1, min_new_tokens=9),
+        "beam3AtLeast9": generate(num_beams=3, min_new_tokens=9),
         "beam3Early": generate(num_beams=3, early_stopping=True, length_penalty=0.5),
     }
     model.zero_grad()

@@ -1,15 +1,22 @@
 import Torch
 
-/// Rules out tokens that would repeat an n-gram of the text so far (Paulus et al. 2018), as transformers does: the
-/// start token counts as part of the text.
-enum NgramBlock {
+/// Tokens that may not come next: an end before `minNewTokens`, and what would repeat an n-gram of the text so far
+/// (Paulus et al. 2018), as in transformers, where the start token counts as part of the text.
+enum TokenBlock {
     /// Sets the scores [texts, vocabulary] of such tokens to −∞.
-    static func apply(to scores: Tensor, histories: [[Int]], start: Int, length: Int) {
-        guard length > 0 else { return }
+    static func apply(
+        _ parameters: GenerateParameters, to scores: Tensor, histories: [[Int]], start: Int, endTokens: Set<Int>
+    ) {
+        guard parameters.noRepeatNgram > 0 || parameters.minNewTokens > 0 else { return }
         var rows: [Int] = []
         var columns: [Int] = []
         for (row, history) in histories.enumerated() {
-            for token in banned(after: [start] + history, length: length) {
+            var tokens: Set<Int> = []
+            if parameters.noRepeatNgram > 0 {
+                tokens = banned(after: [start] + history, length: parameters.noRepeatNgram)
+            }
+            if history.count < parameters.minNewTokens { tokens.formUnion(endTokens) }
+            for token in tokens {
                 rows.append(row)
                 columns.append(token)
             }

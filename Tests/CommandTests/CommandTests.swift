@@ -1,0 +1,222 @@
+import Foundation
+import Support
+import Testing
+
+/// Runs the program that was built beside the tests.
+struct Program {
+    struct Result {
+        var status: Int32
+        var output: String
+        var error: String
+    }
+
+    /// A folder of its own for each test.
+    let folder: URL
+
+    init() throws {
+        folder = FileManager.default.temporaryDirectory.appendingPathComponent("peft-test-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    }
+
+    func remove() { try? FileManager.default.removeItem(at: folder) }
+
+    static var root: URL {
+        URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    }
+
+    private static var executable: URL {
+        URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+            .appendingPathComponent("peft")
+    }
+
+    static var isBuilt: Bool { FileManager.default.fileExists(atPath: executable.path) }
+
+    func write(_ name: String, _ text: String) throws {
+        try text.write(to: folder.appendingPathComponent(name), atomically: true, encoding: .utf8)
+    }
+
+    var files: [String] { ((try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []).sorted() }
+
+    /// - Parameter fileSizeLimit: largest file that may be written, in blocks of the shell's `ulimit -f`.
+    func run(_ arguments: [String], input: String = "", fileSizeLimit: Int? = nil) throws -> Result {
+        let process = Process()
+        process.executableURL = Self.executable
+        process.arguments = arguments
+        if let fileSizeLimit {
+            process.executableURL = URL(fileURLWithPath: "/bin/sh")
+            process.arguments = ["-c", "ulimit -f \(fileSizeLimit); exec \"$@\"", "sh", Self.executable.path] + arguments
+        }
+        process.currentDirectoryURL = folder
+        let (output, error, stdin) = (Pipe(), Pipe(), Pipe())
+        (process.standardOutput, process.standardError, process.standardInput) = (output, error, stdin)
+        try process.run()
+        stdin.fileHandleForWriting.write(Data(input.utf8))
+        try stdin.fileHandleForWriting.close()
+        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        let message = String(decoding: error.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        return Result(status: process.terminationStatus, output: text, error: message)
+    }
+
+    var model: String { Self.root.appendingPathComponent("Models/tiny-t5").path }
+}
+
+private let rows = (0..<6).map { #"{"talk": "#Person1#: Hello \#($0). #Person2#: Hi.", "short": "They greet \#($0)."}"# }
+
+@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+struct CommandTests {
+    private func train(_ program: Program, _ more: [String]) throws -> Program.Result {
+        try program.run(
+            ["train", "--model", program.model, "--prompt", "Summarize: {talk}", "--target", "{short}", "--quiet"] + more)
+    }
+
+    @Test func trainEvaluateGenerateAndInspect() throws {
+        let program = try Program()
+        defer { program.remove() }
+        try program.write("rows.jsonl", rows.joined(separator: "\n"))
+        let training = try train(
+            program,
+            [
+                "--data", "rows.jsonl", "--validation", "rows.jsonl", "--rank", "4", "--targets", "q,v", "--steps", "3",
+                "--batch-size", "2", "--output", "adapter", "--json",
+            ])
+        #expect(training.status == 0, "\(training.error)")
+        let record = try JSON.parse(Data(training.output.utf8), name: "output")
+        #expect(record["trainable"]?.int == 2 * 24 * 4 * 256)
+        #expect(program.files == ["adapter", "rows.jsonl"])
+        let adapter = try FileManager.default.contentsOfDirectory(
+            atPath: program.folder.appendingPathComponent("adapter").path)
+        #expect(adapter.sorted() == ["adapter_config.json", "adapter_model.safetensors", "training.json"])
+
+        // The adapter brings its base and its templates.
+        let evaluation = try program.run(
+            ["evaluate", "--adapter", "adapter", "--data", "rows.jsonl", "--max-new-tokens", "4", "--json"])
+        #expect(evaluation.status == 0, "\(evaluation.error)")
+        let quality = try JSON.parse(Data(evaluation.output.utf8), name: "output")["quality"]?.object
+        #expect(quality?.keys.sorted() == ["bleu", "exactMatch", "rouge1", "rouge2", "rougeL", "rougeLsum"])
+
+        let merged = try program.run(
+            ["generate", "--adapter", "adapter", "--merge", "--field", "talk=Hello", "--max-new-tokens", "4", "--json"])
+        let unmerged = try program.run(
+            ["generate", "--adapter", "adapter", "--field", "talk=Hello", "--max-new-tokens", "4", "--json"])
+        let texts = try [merged, unmerged].map { try JSON.parse(Data($0.output.utf8), name: "output")["output"]?.string }
+        #expect(texts[0] != nil && texts[0] == texts[1])
+
+        let inspection = try program.run(["inspect", "adapter", "--json"])
+        #expect(try JSON.parse(Data(inspection.output.utf8), name: "output")["parameters"]?.int == 2 * 24 * 4 * 256)
+
+        // The folder exists now, and stays as it is.
+        let again = try train(program, ["--data", "rows.jsonl", "--steps", "1", "--output", "adapter"])
+        #expect(again.status == 1 && again.error.contains("exists"))
+    }
+
+    @Test func compareReportsEveryMethod() throws {
+        let program = try Program()
+        defer { program.remove() }
+        try program.write("rows.jsonl", rows.joined(separator: "\n"))
+        let result = try program.run([
+            "compare", "--model", program.model, "--methods", "base,full,lora(rank=2,targets=q+v)", "--data", "rows.jsonl",
+            "--test", "rows.jsonl", "--prompt", "Summarize: {talk}", "--target", "{short}", "--lr", "full=1e-4,lora=1e-3",
+            "--steps", "2", "--batch-size", "2", "--max-new-tokens", "3", "--html", "report.html", "--json", "--quiet",
+        ])
+        #expect(result.status == 0, "\(result.error)")
+        let runs = try #require(try JSON.parse(Data(result.output.utf8), name: "output")["runs"]?.array)
+        #expect(runs.compactMap { $0["method"]?.string } == ["base", "full", "lora"])
+        #expect(runs.compactMap { $0["trainable"]?.int } == [0, 8_370_944, 2 * 24 * 2 * 256])
+        for run in runs {
+            #expect(run["quality"]?["rouge1"]?["mean"]?.double != nil)
+            #expect((run["inference"]?["merged"]?.double ?? 0) > 0)
+        }
+        #expect(runs.dropFirst().allSatisfy { ($0["tokensPerSecond"]?.double ?? 0) > 0 })
+        let page = try String(contentsOf: program.folder.appendingPathComponent("report.html"), encoding: .utf8)
+        #expect(page.contains("<html"))
+    }
+
+    /// Every mistake ends in one line that names it, exit code 1, and no new file.
+    @Test(arguments: [
+        (["--data", "rows.jsonl", "--targets", "qq"], "did you mean 'q'?"),
+        (["--data", "rows.jsonl", "--rank", "0"], "--rank is '0'"),
+        (["--data", "rows.jsonl", "--method", "laro"], "did you mean 'lora'?"),
+        (["--data", "empty.jsonl"], "empty.jsonl"),
+        (["--data", "broken.jsonl"], "broken.jsonl line 2"),
+        (["--data", "missing.jsonl"], "missing.jsonl"),
+        (["--data", "rows.jsonl", "--learning-rate", "-1"], "learning rate"),
+        (["--data", "rows.jsonl", "--schedule", "cosin"], "did you mean 'cosine'?"),
+        (["--data", "rows.jsonl", "--model", "nowhere"], "there is no model 'nowhere'"),
+        (["--data", "rows.jsonl", "--model", "typeless"], "has no 'model_type'"),
+        (["--data", "rows.jsonl", "--model", "cut"], "is truncated"),
+        (["--data", "rows.jsonl", "--device", "tpu"], "unknown device 'tpu'"),
+        (["--data", "rows.jsonl", "--patience", "2"], "--validation"),
+    ])
+    func mistakesAreOneClearLine(arguments: [String], message: String) throws {
+        let program = try Program()
+        defer { program.remove() }
+        try program.write("rows.jsonl", rows.joined(separator: "\n"))
+        try program.write("empty.jsonl", "")
+        try program.write("broken.jsonl", rows[0] + "\n{\"talk\": \"Hello\", \n")
+        for name in ["typeless", "cut"] {
+            try FileManager.default.createDirectory(
+                at: program.folder.appendingPathComponent(name), withIntermediateDirectories: true)
+        }
+        try program.write("typeless/config.json", "{}")
+        for name in try FileManager.default.contentsOfDirectory(atPath: program.model) {
+            let source = URL(fileURLWithPath: program.model).appendingPathComponent(name)
+            let target = program.folder.appendingPathComponent("cut/\(name)")
+            if name == "model.safetensors" {
+                try Data(contentsOf: source).prefix(1_000_000).write(to: target)
+            } else {
+                try FileManager.default.copyItem(at: source, to: target)
+            }
+        }
+        let before = program.files
+        let result = try train(program, arguments + ["--steps", "1", "--output", "out"])
+        #expect(result.status == 1)
+        #expect(result.error.contains(message), "\(result.error)")
+        #expect(result.error.split(separator: "\n").count == 1, "\(result.error)")
+        // A run that never began leaves at most the empty folder for its checkpoints.
+        let left = program.files.filter { !before.contains($0) }
+        #expect(left.isEmpty, "\(left)")
+    }
+
+    @Test func unknownTemplateFieldsAndOptions() throws {
+        let program = try Program()
+        defer { program.remove() }
+        try program.write("rows.jsonl", rows.joined(separator: "\n"))
+        let field = try program.run([
+            "train", "--model", program.model, "--data", "rows.jsonl", "--prompt", "{tlak}", "--target", "{short}",
+            "--output", "out",
+        ])
+        #expect(field.status == 1 && field.error.contains("talk"), "\(field.error)")
+        let option = try train(program, ["--data", "rows.jsonl", "--rnak", "3", "--output", "out"])
+        #expect(option.status == 64 && option.error.contains("--rank"), "\(option.error)")
+        #expect(program.files == ["rows.jsonl"])
+    }
+
+    @Test func yamlOptionsGiveWayToTheCommandLine() throws {
+        let program = try Program()
+        defer { program.remove() }
+        try program.write("rows.jsonl", rows.joined(separator: "\n"))
+        try program.write("run.yaml", "data: rows.jsonl\nrank: 4\ntargets: [q, v]\nsteps: 9\nbatch-size: 2\n")
+        let result = try train(program, ["--config", "run.yaml", "--steps", "1", "--output", "out", "--json"])
+        #expect(result.status == 0, "\(result.error)")
+        let record = try JSON.parse(Data(result.output.utf8), name: "output")
+        #expect(record["configuration"]?["steps"]?.int == 1)
+        #expect(record["methodFields"]?["rank"]?.int == 4)
+    }
+
+    /// A limit on the size of files stands in for a full disk: both make a write fail in the middle.
+    @Test func aFailedWriteLeavesNothingHalfWritten() throws {
+        let program = try Program()
+        defer { program.remove() }
+        try program.write("rows.jsonl", rows.joined(separator: "\n"))
+        let result = try program.run(
+            [
+                "train", "--model", program.model, "--data", "rows.jsonl", "--prompt", "{talk}", "--target", "{short}",
+                "--rank", "8", "--steps", "1", "--output", "out", "--quiet",
+            ], fileSizeLimit: 64)
+        #expect(result.status == 1)
+        #expect(result.error.split(separator: "\n").count == 1 && result.error.contains("can't write"), "\(result.error)")
+        #expect(!program.files.contains("out"))
+        #expect(!program.files.contains { $0.contains(".tmp") }, "\(program.files)")
+    }
+}
