@@ -331,7 +331,9 @@ public struct Comparison {
     /// Greedy decoding of single prompts, so many tokens for each that its reading counts little and equally; the
     /// median over a few prompts, after one to warm up.
     private func millisecondsPerToken(_ model: any LanguageModel) throws -> Double {
-        let prompts = data.test.prefix(5).map { tokenizer.encodePrompt($0.prompt, maxTokens: plan.maxInputTokens).ids }
+        let prompts = data.test.prefix(5).map {
+            tokenizer.encodePrompt($0.prompt, maxTokens: plan.maxInputTokens).ids
+        }
         let tokens = 32
         let generator = try Generator(model, GenerateParameters(maxNewTokens: tokens, minNewTokens: tokens))
         let times = try ([prompts[0]] + prompts).map { prompt in

@@ -61,7 +61,9 @@ struct Program {
     var model: String { Self.root.appendingPathComponent("Models/tiny-t5").path }
 }
 
-private let rows = (0..<6).map { #"{"talk": "#Person1#: Hello \#($0). #Person2#: Hi.", "short": "They greet \#($0)."}"# }
+private let rows = (0..<6).map { index in
+    ##"{"talk": "#Person1#: Hello \##(index). #Person2#: Hi.", "short": "They greet \##(index)."}"##
+}
 
 @Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
 struct CommandTests {
@@ -140,7 +142,7 @@ struct CommandTests {
         (["--data", "empty.jsonl"], "empty.jsonl"),
         (["--data", "broken.jsonl"], "broken.jsonl line 2"),
         (["--data", "missing.jsonl"], "missing.jsonl"),
-        (["--data", "rows.jsonl", "--learning-rate", "-1"], "learning rate"),
+        (["--data", "rows.jsonl", "--learning-rate", "0"], "learning rate"),
         (["--data", "rows.jsonl", "--schedule", "cosin"], "did you mean 'cosine'?"),
         (["--data", "rows.jsonl", "--model", "nowhere"], "there is no model 'nowhere'"),
         (["--data", "rows.jsonl", "--model", "typeless"], "has no 'model_type'"),

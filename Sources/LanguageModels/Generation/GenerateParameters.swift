@@ -23,7 +23,8 @@ public struct GenerateParameters: Sendable {
     public var seed: UInt64
 
     public init(
-        maxNewTokens: Int = 128, minNewTokens: Int = 0, temperature: Double = 0, topK: Int = 0, topP: Double = 1, beams: Int = 1,
+        maxNewTokens: Int = 128, minNewTokens: Int = 0, temperature: Double = 0, topK: Int = 0, topP: Double = 1,
+        beams: Int = 1,
         lengthPenalty: Double = 1, earlyStopping: Bool = false, noRepeatNgram: Int = 0, seed: UInt64 = 0
     ) {
         (self.maxNewTokens, self.minNewTokens) = (maxNewTokens, minNewTokens)

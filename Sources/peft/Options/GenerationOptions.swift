@@ -24,7 +24,8 @@ struct GenerationOptions: ParsableArguments {
 
     func parameters(seed: UInt64) throws -> GenerateParameters {
         let parameters = GenerateParameters(
-            maxNewTokens: maxNewTokens, minNewTokens: minNewTokens, temperature: temperature, topK: topK, topP: topP, beams: beams,
+            maxNewTokens: maxNewTokens, minNewTokens: minNewTokens, temperature: temperature, topK: topK, topP: topP,
+            beams: beams,
             lengthPenalty: lengthPenalty, earlyStopping: earlyStopping,
             noRepeatNgram: noRepeatNgram, seed: seed)
         try parameters.validate()
