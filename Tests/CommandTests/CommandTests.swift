@@ -21,7 +21,8 @@ struct Program {
     func remove() { try? FileManager.default.removeItem(at: folder) }
 
     static var root: URL {
-        URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
     }
 
     private static var executable: URL {
@@ -44,7 +45,8 @@ struct Program {
         process.arguments = arguments
         if let fileSizeLimit {
             process.executableURL = URL(fileURLWithPath: "/bin/sh")
-            process.arguments = ["-c", "ulimit -f \(fileSizeLimit); exec \"$@\"", "sh", Self.executable.path] + arguments
+            process.arguments =
+                ["-c", "ulimit -f \(fileSizeLimit); exec \"$@\"", "sh", Self.executable.path] + arguments
         }
         process.currentDirectoryURL = folder
         let (output, error, stdin) = (Pipe(), Pipe(), Pipe())
@@ -69,7 +71,8 @@ private let rows = (0..<6).map { index in
 struct CommandTests {
     private func train(_ program: Program, _ more: [String]) throws -> Program.Result {
         try program.run(
-            ["train", "--model", program.model, "--prompt", "Summarize: {talk}", "--target", "{short}", "--quiet"] + more)
+            ["train", "--model", program.model, "--prompt", "Summarize: {talk}", "--target", "{short}", "--quiet"]
+                + more)
     }
 
     @Test func trainEvaluateGenerateAndInspect() throws {
@@ -79,7 +82,8 @@ struct CommandTests {
         let training = try train(
             program,
             [
-                "--data", "rows.jsonl", "--validation", "rows.jsonl", "--rank", "4", "--targets", "q,v", "--steps", "3",
+                "--data", "rows.jsonl", "--validation", "rows.jsonl", "--rank", "4", "--targets", "q,v", "--steps",
+                "3",
                 "--batch-size", "2", "--output", "adapter", "--json",
             ])
         #expect(training.status == 0, "\(training.error)")
@@ -98,10 +102,15 @@ struct CommandTests {
         #expect(quality?.keys.sorted() == ["bleu", "exactMatch", "rouge1", "rouge2", "rougeL", "rougeLsum"])
 
         let merged = try program.run(
-            ["generate", "--adapter", "adapter", "--merge", "--field", "talk=Hello", "--max-new-tokens", "4", "--json"])
+            [
+                "generate", "--adapter", "adapter", "--merge", "--field", "talk=Hello", "--max-new-tokens", "4",
+                "--json",
+            ])
         let unmerged = try program.run(
             ["generate", "--adapter", "adapter", "--field", "talk=Hello", "--max-new-tokens", "4", "--json"])
-        let texts = try [merged, unmerged].map { try JSON.parse(Data($0.output.utf8), name: "output")["output"]?.string }
+        let texts = try [merged, unmerged].map {
+            try JSON.parse(Data($0.output.utf8), name: "output")["output"]?.string
+        }
         #expect(texts[0] != nil && texts[0] == texts[1])
 
         let inspection = try program.run(["inspect", "adapter", "--json"])
@@ -117,9 +126,12 @@ struct CommandTests {
         defer { program.remove() }
         try program.write("rows.jsonl", rows.joined(separator: "\n"))
         let result = try program.run([
-            "compare", "--model", program.model, "--methods", "base,full,lora(rank=2,targets=q+v)", "--data", "rows.jsonl",
-            "--test", "rows.jsonl", "--prompt", "Summarize: {talk}", "--target", "{short}", "--lr", "full=1e-4,lora=1e-3",
-            "--steps", "2", "--batch-size", "2", "--max-new-tokens", "3", "--html", "report.html", "--json", "--quiet",
+            "compare", "--model", program.model, "--methods", "base,full,lora(rank=2,targets=q+v)", "--data",
+            "rows.jsonl",
+            "--test", "rows.jsonl", "--prompt", "Summarize: {talk}", "--target", "{short}", "--lr",
+            "full=1e-4,lora=1e-3",
+            "--steps", "2", "--batch-size", "2", "--max-new-tokens", "3", "--html", "report.html", "--json",
+            "--quiet",
         ])
         #expect(result.status == 0, "\(result.error)")
         let runs = try #require(try JSON.parse(Data(result.output.utf8), name: "output")["runs"]?.array)
@@ -213,11 +225,13 @@ struct CommandTests {
         try program.write("rows.jsonl", rows.joined(separator: "\n"))
         let result = try program.run(
             [
-                "train", "--model", program.model, "--data", "rows.jsonl", "--prompt", "{talk}", "--target", "{short}",
+                "train", "--model", program.model, "--data", "rows.jsonl", "--prompt", "{talk}", "--target",
+                "{short}",
                 "--rank", "8", "--steps", "1", "--output", "out", "--quiet",
             ], fileSizeLimit: 64)
         #expect(result.status == 1)
-        #expect(result.error.split(separator: "\n").count == 1 && result.error.contains("can't write"), "\(result.error)")
+        #expect(
+            result.error.split(separator: "\n").count == 1 && result.error.contains("can't write"), "\(result.error)")
         #expect(!program.files.contains("out"))
         #expect(!program.files.contains { $0.contains(".tmp") }, "\(program.files)")
     }
