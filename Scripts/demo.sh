@@ -13,6 +13,6 @@ start=$(date +%s)
     --test Examples/dialogues/test.jsonl --limit-test 100 \
     --prompt 'Summarize: {dialogue}' \
     --target '{summary}' \
-    --lr full=1.5e-3,lora=1e-3 --steps 480 --batch-size 8 --warmup 20 --max-new-tokens 60 \
+    --lr full=1.5e-3,lora=1e-3 --steps 400 --batch-size 8 --warmup 20 --max-new-tokens 60 \
     --html demo/report.html --output demo/report.json
 echo "took $(($(date +%s) - start)) s; open demo/report.html in a browser for curves, costs and sample outputs"

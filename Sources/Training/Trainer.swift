@@ -94,7 +94,7 @@ public final class Trainer {
         (self.adapter, self.configuration, model) = (adapter, configuration, adapter.model)
         (self.training, self.validation) = (training, validation)
         device = adapter.model.device
-        optimizer = configuration.makeOptimizer(adapter.parameters)
+        optimizer = try withTorchErrors { configuration.makeOptimizer(adapter.parameters) }
         totalSteps = configuration.totalSteps(rows: training.count)
         stepsPerEpoch = configuration.stepsPerEpoch(rows: training.count)
         schedule = configuration.learningRateSchedule(total: totalSteps)
