@@ -83,6 +83,12 @@ public struct Comparison {
 
     /// - Throws: ``PEFTError`` if a method doesn't fit the model or a setting makes no sense, before anything runs.
     public init(model folder: ModelFolder, name: String, data: ComparisonData, plan: ComparisonPlan) throws {
+        let outline = ModelOutline(try folder.outline())
+        var plan = plan
+        // Targets that are left to the model are spelled out, so that the report says what was trained.
+        for index in plan.methods.indices {
+            plan.methods[index].choice = plan.methods[index].choice?.resolved(for: outline)
+        }
         (self.folder, modelName, self.data, self.plan) = (folder, name, data, plan)
         tokenizer = try Tokenizer.load(folder: folder.url)
         try plan.generation.validate()
@@ -103,7 +109,6 @@ public struct Comparison {
                 "choosing a learning rate needs validation rows",
                 remedy: "give --validation, or rates such as --lr lora=1e-3")
         }
-        let outline = ModelOutline(try folder.outline())
         for method in trained { _ = try method.choice?.plan(for: outline) }
         training = try tokenizer.encode(data.training, maxInputTokens: plan.maxInputTokens).examples
         validation = try tokenizer.encode(data.validation, maxInputTokens: plan.maxInputTokens).examples
