@@ -33,7 +33,7 @@ do {
         : AdapterFolder(folder.appendingPathComponent("adapter")).attach(to: model)
     let parameters = adapter.parameters
     for parameter in parameters { parameter.tensor.requiresGrad = true }
-    let optimizer = TrainingConfiguration().makeOptimizer(parameters)
+    let optimizer = TrainingConfiguration().makeOptimizer(adapter)
     var losses: [Double] = []
     var seconds: [Double] = []
     var tokens: [Int] = []

@@ -39,6 +39,10 @@ CTTensor *ct_unary(CTUnary operation, const CTTensor *tensor) {
             case CT_ABS: return at::abs(x);
             case CT_SQUARE: return at::square(x);
             case CT_ISFINITE: return at::isfinite(x);
+            case CT_SIGN: return at::sign(x);
+            case CT_ROUND: return at::round(x);
+            case CT_SIN: return at::sin(x);
+            case CT_COS: return at::cos(x);
         }
         TORCH_CHECK(false, "unknown operation");
     });
@@ -200,6 +204,10 @@ CTTensor *ct_cat(CTTensor *const *tensors, int count, int axis) {
 
 CTTensor *ct_index_select(const CTTensor *x, int axis, const CTTensor *ids) {
     return tensor_or_error([&] { return at::index_select(unbox(x), axis, unbox(ids)); });
+}
+
+CTTensor *ct_index_copy(const CTTensor *x, int axis, const CTTensor *ids, const CTTensor *source) {
+    return tensor_or_error([&] { return at::index_copy(unbox(x), axis, unbox(ids), unbox(source)); });
 }
 
 CTTensor *ct_gather(const CTTensor *x, int axis, const CTTensor *ids) {

@@ -254,7 +254,7 @@ public struct Comparison {
                 try trainer.run()
                 let loss = try adapter.model.meanLoss(validation, batchSize: plan.training.batchSize)
                 losses[exponent] = loss.isFinite ? loss : .infinity
-            } catch let error as PEFTError where error.problem.contains("is not a number") {
+            } catch is TrainingDiverged {
                 // A rate that diverges is an answer too.
                 losses[exponent] = .infinity
             }
@@ -307,7 +307,7 @@ public struct Comparison {
     private func savedBytes(_ adapter: Adapter) throws -> Int {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("peft-\(UUID().uuidString)")
         defer { try? FileManager.default.removeItem(at: folder) }
-        if adapter.choice.method.huggingFaceType == nil {
+        if adapter.choice.method.peftType == nil {
             return adapter.model.byteCount
         }
         try adapter.save(to: folder, base: modelName)

@@ -21,14 +21,24 @@ public struct TrainingBatch {
     public var tokenCount: Int { input.tokens + (decoder?.tokens ?? 0) }
 }
 
+/// How a model reads and writes.
+public enum Architecture: String, Sendable {
+    case encoderDecoder, decoder, encoder
+}
+
 /// A model of some family, its parameters named as in Hugging Face's checkpoints.
 public protocol LanguageModel: Module {
     /// `model_type` in `config.json`.
     var family: String { get }
+    var architecture: Architecture { get }
     /// `config.json` as it was read, so that saving loses no key.
     var configuration: JSON { get }
     /// Path of the projection onto the vocabulary, which methods leave alone unless it is named.
     var outputLayer: String { get }
+    /// Paths of modules that begin untrained, such as a classifier: every method trains them too.
+    var newModules: [String] { get }
+    /// Path of the table of input embeddings.
+    var inputEmbedding: String { get }
     /// Names that other checkpoints use for tensors that this model holds once.
     var aliases: [String: String] { get }
     /// Makes training rows from token ids.
@@ -66,6 +76,7 @@ public protocol DecodingState: AnyObject {
 }
 
 extension LanguageModel {
+    public var newModules: [String] { [] }
     /// Where the parameters lie and how they are computed with.
     public var device: Device { parameters().first?.parameter.tensor.device ?? .cpu }
     public var byteCount: Int { parameters().reduce(0) { $0 + $1.parameter.tensor.byteCount } }

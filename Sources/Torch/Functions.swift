@@ -66,9 +66,11 @@ public enum Functions {
     ///
     /// - Parameters:
     ///   - q: [query tokens, heads, size]; `k`, `v`: [key tokens, heads, size].
-    ///   - bias: added to the scaled scores, [heads, longest query row, longest key row], the same for all rows.
+    ///   - bias: added to the scaled scores, [heads, longest query row, longest prefix + longest query row], the
+    ///     same for all rows. A prefix is what a row's keys have more than its queries, at their front; rows with
+    ///     shorter ones use the bias without its first columns.
     ///   - queryOffsets: where each row begins in `q`, with the end as a last entry; `keyOffsets` in `k`.
-    ///   - causal: whether a query sees only keys at its own position and before.
+    ///   - causal: whether a query sees only the prefix and keys at its own position and before.
     ///   - dropout: probability that a weight is dropped, with its seed.
     /// - Returns: [query tokens, heads, size].
     public static func packedAttention(
@@ -88,6 +90,23 @@ public enum Functions {
     /// a mask that broadcasts to [batch, heads, queries, keys].
     public static func attention(_ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor?, scale: Double) -> Tensor {
         wrap(ct_attention(q.pointer, k.pointer, v.pointer, mask?.pointer, scale))
+    }
+
+    /// A multi-layer LSTM (Hochreiter & Schmidhuber 1997) over x [length, batch, in], from zero states.
+    ///
+    /// - Parameter weights: as PyTorch lists them: for each layer and direction w_ih, w_hh, b_ih, b_hh.
+    /// - Returns: [length, batch, hidden · directions].
+    public static func lstm(
+        _ x: Tensor, weights: [Tensor], hidden: Int, layers: Int, bidirectional: Bool
+    ) -> Tensor {
+        let pointers: [OpaquePointer?] = weights.map(\.pointer)
+        return withExtendedLifetime(weights) {
+            pointers.withUnsafeBufferPointer { list in
+                wrap(
+                    ct_lstm(
+                        x.pointer, list.baseAddress, Int32(list.count), Int64(hidden), Int32(layers), bidirectional))
+            }
+        }
     }
 
     /// y + scale · dropout(x) aᵀ bᵀ, written over `y` [..., out]; x [..., in], a [r, in], b [out, r].

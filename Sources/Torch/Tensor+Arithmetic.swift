@@ -28,6 +28,10 @@ extension Tensor {
     public func abs() -> Tensor { wrap(ct_unary(CT_ABS, pointer)) }
     public func squared() -> Tensor { wrap(ct_unary(CT_SQUARE, pointer)) }
     public func isFinite() -> Tensor { wrap(ct_unary(CT_ISFINITE, pointer)) }
+    public func sign() -> Tensor { wrap(ct_unary(CT_SIGN, pointer)) }
+    public func rounded() -> Tensor { wrap(ct_unary(CT_ROUND, pointer)) }
+    public func sin() -> Tensor { wrap(ct_unary(CT_SIN, pointer)) }
+    public func cos() -> Tensor { wrap(ct_unary(CT_COS, pointer)) }
     public func pow(_ exponent: Double) -> Tensor { wrap(ct_pow(pointer, exponent)) }
 
     /// Matrix product over the last two axes, broadcast over the others.

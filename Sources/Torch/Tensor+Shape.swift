@@ -38,6 +38,10 @@ extension Tensor {
     public func selecting(axis: Int = 0, _ indices: Tensor) -> Tensor {
         wrap(ct_index_select(pointer, Int32(axis), indices.pointer))
     }
+    /// A copy in which the rows (or slices along `axis`) with the given int64 indices are those of `source`.
+    public func replacing(axis: Int = 0, _ indices: Tensor, with source: Tensor) -> Tensor {
+        wrap(ct_index_copy(pointer, Int32(axis), indices.pointer, source.pointer))
+    }
     /// out[i][j] = self[i][indices[i][j]] for the last axis, and so on for others.
     public func gathering(axis: Int, _ indices: Tensor) -> Tensor {
         wrap(ct_gather(pointer, Int32(axis), indices.pointer))

@@ -14,15 +14,19 @@ public final class Adafactor: Optimizer {
     private var rows: [Tensor?]
     private var columns: [Tensor?]
     private var full: [Tensor?]
+    private let rateFactors: [Double]
 
     /// - Parameters:
+    ///   - rateFactors: by what each parameter's learning rate is multiplied; 1 if not given.
     ///   - scaleParameter: multiply the rate by the parameter's root mean square.
     ///   - clipThreshold: largest root mean square of an update.
     public init(
-        _ parameters: [Parameter], weightDecay: Double = 0, scaleParameter: Bool = false, clipThreshold: Double = 1,
+        _ parameters: [Parameter], rateFactors: [Double]? = nil, weightDecay: Double = 0,
+        scaleParameter: Bool = false, clipThreshold: Double = 1,
         decayRate: Double = -0.8
     ) {
         self.parameters = parameters
+        self.rateFactors = rateFactors ?? Array(repeating: 1, count: parameters.count)
         (self.weightDecay, self.scaleParameter) = (weightDecay, scaleParameter)
         (self.clipThreshold, self.decayRate) = (clipThreshold, decayRate)
         func zeros(_ shape: [Int], _ like: Tensor) -> Tensor { .zeros(shape, dtype: like.dtype, device: like.device) }
@@ -40,7 +44,9 @@ public final class Adafactor: Optimizer {
         withoutGradients {
             for (index, parameter) in parameters.enumerated() {
                 guard let gradient = parameter.tensor.grad else { continue }
-                apply(index, parameter.tensor, gradient, beta: beta, learningRate: learningRate)
+                apply(
+                    index, parameter.tensor, gradient, beta: beta,
+                    learningRate: learningRate * rateFactors[index])
             }
         }
     }

@@ -1,17 +1,5 @@
 import Torch
 
-/// A table of vectors, [entries, size].
-public final class Embedding: Module {
-    @ParameterInfo public var weight: Tensor
-
-    public init(_ entries: Int, _ size: Int, device: Device = .meta) {
-        _weight = ParameterInfo(wrappedValue: .empty([entries, size], device: device))
-    }
-
-    /// ids [...] (int64) → [..., size]
-    public func callAsFunction(_ ids: Tensor) -> Tensor { Functions.embedding(weight, ids) }
-}
-
 /// Root-mean-square normalisation with a learned scale (Zhang & Sennrich 2019); T5's layer norm.
 public final class RMSNorm: Module {
     @ParameterInfo public var weight: Tensor

@@ -44,26 +44,36 @@ public final class AdamW: Optimizer {
     private let beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double
     private var first: [Tensor]
     private var second: [Tensor]
+    /// Parameters by what their learning rate is multiplied with.
+    private let groups: [(factor: Double, indices: [Int])]
 
-    /// - Parameter weightDecay: per step, as a share of the learning rate.
+    /// - Parameters:
+    ///   - rateFactors: by what each parameter's learning rate is multiplied; 1 if not given.
+    ///   - weightDecay: per step, as a share of the learning rate.
     public init(
-        _ parameters: [Parameter], beta1: Double = 0.9, beta2: Double = 0.999, epsilon: Double = 1e-8,
+        _ parameters: [Parameter], rateFactors: [Double]? = nil, beta1: Double = 0.9, beta2: Double = 0.999,
+        epsilon: Double = 1e-8,
         weightDecay: Double = 0.01
     ) {
         self.parameters = parameters
         (self.beta1, self.beta2, self.epsilon, self.weightDecay) = (beta1, beta2, epsilon, weightDecay)
         first = parameters.map { .zeros(like: $0.tensor) }
         second = parameters.map { .zeros(like: $0.tensor) }
+        let factors = rateFactors ?? Array(repeating: 1, count: parameters.count)
+        groups = Set(factors).sorted().map { factor in (factor, factors.indices.filter { factors[$0] == factor }) }
     }
 
     public func update(learningRate: Double) {
         step += 1
-        // A parameter that the step didn't reach has no gradient and stays as it is, as in PyTorch.
-        let reached = parameters.indices.filter { parameters[$0].tensor.grad != nil }
-        OptimizerKernels.adamW(
-            reached.map { parameters[$0].tensor }, firstMoments: reached.map { first[$0] },
-            secondMoments: reached.map { second[$0] }, step: step, learningRate: learningRate, beta1: beta1,
-            beta2: beta2, weightDecay: weightDecay, epsilon: epsilon)
+        for group in groups {
+            // A parameter that the step didn't reach has no gradient and stays as it is, as in PyTorch.
+            let reached = group.indices.filter { parameters[$0].tensor.grad != nil }
+            guard !reached.isEmpty else { continue }
+            OptimizerKernels.adamW(
+                reached.map { parameters[$0].tensor }, firstMoments: reached.map { first[$0] },
+                secondMoments: reached.map { second[$0] }, step: step, learningRate: learningRate * group.factor,
+                beta1: beta1, beta2: beta2, weightDecay: weightDecay, epsilon: epsilon)
+        }
     }
 
     public func state() -> [String: Tensor] {

@@ -13,6 +13,8 @@ final class CheckpointStore {
         var fingerprint: RunFingerprint
     }
 
+    /// Before the names of what the method remembers, beside the optimizer's state.
+    private static let hookPrefix = "method."
     private let folder: URL
     private let fingerprint: RunFingerprint
     private var newest: URL { folder.appendingPathComponent("newest") }
@@ -25,12 +27,17 @@ final class CheckpointStore {
         }
     }
 
-    func save(step: Int, history: TrainingHistory, _ parameters: [Parameter], _ optimizer: any Optimizer) throws {
+    func save(
+        step: Int, history: TrainingHistory, _ parameters: [Parameter], _ optimizer: any Optimizer,
+        _ hook: (any TrainingHook)?
+    ) throws {
         let state = State(step: step, history: history, fingerprint: fingerprint)
         try AtomicFile.writeFolder(newest) { folder in
             try SafetensorsFile.write(
                 Self.named(parameters), to: folder.appendingPathComponent("parameters.safetensors"))
-            try SafetensorsFile.write(optimizer.state(), to: folder.appendingPathComponent("optimizer.safetensors"))
+            var values = optimizer.state()
+            for (name, value) in hook?.state() ?? [:] { values[Self.hookPrefix + name] = value }
+            try SafetensorsFile.write(values, to: folder.appendingPathComponent("optimizer.safetensors"))
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
             try AtomicFile.write(encoder.encode(state), to: folder.appendingPathComponent("state.json"))
@@ -38,7 +45,9 @@ final class CheckpointStore {
     }
 
     /// - Returns: `nil` where no checkpoint was written yet.
-    func load(into parameters: [Parameter], _ optimizer: any Optimizer) throws -> State? {
+    func load(
+        into parameters: [Parameter], _ optimizer: any Optimizer, _ hook: (any TrainingHook)?
+    ) throws -> State? {
         let file = newest.appendingPathComponent("state.json")
         guard FileManager.default.fileExists(atPath: file.path) else { return nil }
         guard let data = try? Data(contentsOf: file), let state = try? JSONDecoder().decode(State.self, from: data)
@@ -53,7 +62,11 @@ final class CheckpointStore {
         let stored = try SafetensorsFile(newest.appendingPathComponent("optimizer.safetensors"))
         try withTorchErrors {
             let values = Dictionary(uniqueKeysWithValues: try stored.entries.keys.map { ($0, try stored.tensor($0)) })
-            try optimizer.restore(values, step: state.step)
+            try optimizer.restore(values.filter { !$0.key.hasPrefix(Self.hookPrefix) }, step: state.step)
+            let own = values.filter { $0.key.hasPrefix(Self.hookPrefix) }
+            try hook?.restore(
+                Dictionary(uniqueKeysWithValues: own.map { (String($0.dropFirst(Self.hookPrefix.count)), $1) }),
+                step: state.step)
         }
         try Self.fill(parameters, from: newest.appendingPathComponent("parameters.safetensors"))
         return state

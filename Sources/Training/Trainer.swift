@@ -74,6 +74,7 @@ public final class Trainer {
     private var step = 0
     private var order: (epoch: Int, rows: [Int]) = (-1, [])
     private let device: Device
+    private let hook: (any TrainingHook)?
 
     /// - Parameters:
     ///   - training: at least one row; `validation` may be empty.
@@ -94,7 +95,8 @@ public final class Trainer {
         (self.adapter, self.configuration, model) = (adapter, configuration, adapter.model)
         (self.training, self.validation) = (training, validation)
         device = adapter.model.device
-        optimizer = try withTorchErrors { configuration.makeOptimizer(adapter.parameters) }
+        optimizer = try withTorchErrors { configuration.makeOptimizer(adapter) }
+        hook = adapter.trainingHook()
         totalSteps = configuration.totalSteps(rows: training.count)
         stepsPerEpoch = configuration.stepsPerEpoch(rows: training.count)
         schedule = configuration.learningRateSchedule(total: totalSteps)
@@ -107,7 +109,7 @@ public final class Trainer {
     /// - Returns: the step it continues after; `nil` without a checkpoint.
     /// - Throws: ``PEFTError`` if the checkpoint is damaged or belongs to another run.
     public func resume() throws -> Int? {
-        guard let state = try checkpoints?.load(into: adapter.parameters, optimizer) else { return nil }
+        guard let state = try checkpoints?.load(into: adapter.parameters, optimizer, hook) else { return nil }
         (history, step) = (state.history, state.step)
         return step
     }
@@ -125,6 +127,7 @@ public final class Trainer {
         adapter.setTrainable(true)
         // Other adapters on the model may have left gradients in shared tensors, an interrupted run its own.
         optimizer.clearGradients()
+        if step == 0, let hook { try withTorchErrors { try begin(hook) } }
         while step < totalSteps && !stopped {
             let start = ContinuousClock.now
             let (progress, count) = try withTorchErrors { try trainStep() }
@@ -140,9 +143,7 @@ public final class Trainer {
             if validates {
                 let loss = try withTorchErrors { try validationLoss() }
                 guard loss.isFinite else {
-                    throw PEFTError(
-                        "the validation loss is not a number any more at step \(step)",
-                        remedy: "lower the learning rate, or warm up longer")
+                    throw TrainingDiverged(what: "validation loss", step: step)
                 }
                 let isBest = loss < (history.bestLoss ?? .infinity)
                 history.validation.append(.init(step: step, loss: loss))
@@ -160,7 +161,7 @@ public final class Trainer {
             let isDue = configuration.checkpointEvery.map { step % $0 == 0 } ?? validates
             // The last one too: if saving the result fails, nothing is lost.
             if let checkpoints, isDue || stopped || step == totalSteps {
-                try checkpoints.save(step: step, history: history, adapter.parameters, optimizer)
+                try checkpoints.save(step: step, history: history, adapter.parameters, optimizer, hook)
                 if !onEvent(.checkpoint(step: step)) { stopped = true }
             }
         }
@@ -182,14 +183,23 @@ public final class Trainer {
         return step % (configuration.validateEvery ?? stepsPerEpoch) == 0
     }
 
+    /// Lets the method look at training batches, in the order of the first epoch.
+    private func begin(_ hook: any TrainingHook) throws {
+        var next = 0
+        try withoutGradients {
+            try hook.begin(totalSteps: totalSteps) {
+                guard next < stepsPerEpoch else { return false }
+                for batch in batches(ofStep: next) { _ = model.lossSum(batch, labelSmoothing: 0) }
+                next += 1
+                return true
+            }
+        }
+    }
+
     // MARK: One step
 
     private func trainStep() throws -> (TrainingProgress, tokens: Int) {
-        let rows = rowsOfStep(step)
-        let batches = stride(from: 0, to: rows.count, by: configuration.batchSize).map { start in
-            let part = rows[start..<min(start + configuration.batchSize, rows.count)]
-            return model.batch(part.map { (training[$0].input, training[$0].target) }, device: device)
-        }
+        let batches = batches(ofStep: step)
         let targets = batches.reduce(0) { $0 + $1.targetCount }
         var loss = 0.0
         var tokens = 0
@@ -199,18 +209,20 @@ public final class Trainer {
             let sum = DropoutScope.run(seed: configuration.seed, stream: stream) {
                 model.lossSum(batch, labelSmoothing: configuration.labelSmoothing) / Double(targets)
             }
-            sum.backward()
+            // A penalty counts once a step; the loss that is reported is the model's.
+            let penalty = index == 0 ? hook?.penalty() : nil
+            (penalty.map { sum + $0 } ?? sum).backward()
             loss += sum.item()
             tokens += batch.tokenCount
         }
         let norm = OptimizerKernels.clipGradients(adapter.parameters.map(\.tensor), to: configuration.clip)
         guard loss.isFinite, norm.isFinite else {
-            throw PEFTError(
-                "the \(loss.isFinite ? "gradient" : "loss") is not a number any more at step \(step + 1)",
-                remedy: "lower the learning rate, or warm up longer")
+            throw TrainingDiverged(what: loss.isFinite ? "gradient" : "loss", step: step + 1)
         }
         let rate = configuration.learningRate * schedule.factor(after: step)
+        hook?.beforeUpdate(step: step + 1, totalSteps: totalSteps)
         optimizer.update(learningRate: rate)
+        hook?.afterUpdate(step: step + 1, totalSteps: totalSteps)
         optimizer.clearGradients()
         step += 1
         history.training.append(.init(step: step, loss: loss))
@@ -218,6 +230,14 @@ public final class Trainer {
             step: step, totalSteps: totalSteps, epoch: Double(step) / Double(stepsPerEpoch), loss: loss,
             learningRate: rate, gradientNorm: norm, tokensPerSecond: 0, memory: nil, secondsLeft: 0)
         return (progress, tokens)
+    }
+
+    private func batches(ofStep step: Int) -> [TrainingBatch] {
+        let rows = rowsOfStep(step)
+        return stride(from: 0, to: rows.count, by: configuration.batchSize).map { start in
+            let part = rows[start..<min(start + configuration.batchSize, rows.count)]
+            return model.batch(part.map { (training[$0].input, training[$0].target) }, device: device)
+        }
     }
 
     /// The rows of a step: each epoch is a permutation of all rows, its last step may be shorter.
@@ -238,6 +258,18 @@ public final class Trainer {
     public func validationLoss() throws -> Double {
         try model.meanLoss(validation, batchSize: configuration.batchSize)
     }
+}
+
+/// Numbers left the range of numbers, mostly for too high a learning rate.
+public struct TrainingDiverged: Error, CustomStringConvertible {
+    public let what: String
+    public let step: Int
+    public var error: PEFTError {
+        PEFTError(
+            "the \(what) is not a number any more at step \(step)",
+            remedy: "lower the learning rate, or warm up longer")
+    }
+    public var description: String { error.description }
 }
 
 /// A run was stopped by its caller, with a checkpoint written.

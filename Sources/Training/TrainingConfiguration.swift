@@ -1,3 +1,4 @@
+import PEFT
 import Support
 import TorchNN
 
@@ -80,10 +81,11 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
         return LearningRateSchedule(.init(rawValue: schedule) ?? .linear, warmup: Int(steps), total: total)
     }
 
-    public func makeOptimizer(_ parameters: [Parameter]) -> any Optimizer {
-        switch optimizer {
-        case .adamw: AdamW(parameters, weightDecay: weightDecay)
-        case .adafactor: Adafactor(parameters, weightDecay: weightDecay)
+    public func makeOptimizer(_ adapter: Adapter) -> any Optimizer {
+        let (parameters, factors) = (adapter.parameters, adapter.rateFactors)
+        return switch optimizer {
+        case .adamw: AdamW(parameters, rateFactors: factors, weightDecay: weightDecay)
+        case .adafactor: Adafactor(parameters, rateFactors: factors, weightDecay: weightDecay)
         }
     }
 }

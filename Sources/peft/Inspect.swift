@@ -118,19 +118,8 @@ struct Inspect: ParsableCommand {
 
     /// Parameters by what they are part of.
     private static func components(_ outline: ModelOutline) -> [(name: String, count: Int)] {
-        var counts: [String: Int] = [:]
-        for (path, shape) in outline.parameters {
-            let lower = path.lowercased()
-            let name =
-                if path.hasPrefix(outline.outputLayer) { "output layer" } else if lower.contains("norm") {
-                    "norms"
-                } else if lower.contains("attention") {
-                    "attention"
-                } else if lower.contains("shared") || lower.contains("embed") {
-                    "embeddings"
-                } else if lower.contains("dense") || lower.contains("mlp") { "feed-forward" } else { "other" }
-            counts[name, default: 0] += shape.reduce(1, *)
-        }
-        return counts.sorted { $0.value > $1.value }.map { ($0.key, $0.value) }
+        var counts: [Component: Int] = [:]
+        for parameter in outline.parameters { counts[parameter.component, default: 0] += parameter.count }
+        return counts.sorted { $0.value > $1.value }.map { ($0.key.rawValue, $0.value) }
     }
 }

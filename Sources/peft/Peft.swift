@@ -31,6 +31,9 @@ struct Main {
         } catch let error as PEFTError {
             Console.error(error.description)
             Foundation.exit(1)
+        } catch let diverged as TrainingDiverged {
+            Console.error(diverged.description)
+            Foundation.exit(1)
         } catch let error as TrainingInterrupted {
             Console.error("stopped after step \(error.step); the same command with --resume continues")
             Foundation.exit(130)

@@ -103,7 +103,7 @@ struct Train: ParsableCommand {
             configuration: configuration, trainable: plan.trainable, total: plan.total, result: result)
         let files = Tokenizer.files(in: modelFolder.url)
         try AtomicFile.writeFolder(folder) { folder in
-            if choice.method.huggingFaceType == nil {
+            if choice.method.peftType == nil {
                 try adapter.model.write(into: folder, copying: files)
             } else {
                 try adapter.write(into: folder, base: model.model ?? ModelLocator.embedded)

@@ -14,10 +14,25 @@ import TorchNN
 @Suite struct InterchangeTests {
     struct Case: Sendable {
         let base: String
-        let configuration: LoRA.Configuration
+        let choice: MethodChoice
+
+        init(base: String, configuration: LoRA.Configuration) {
+            (self.base, choice) = (base, MethodChoice(LoRA.self, configuration))
+        }
+
+        init(base: String, choice: MethodChoice) { (self.base, self.choice) = (base, choice) }
     }
 
-    static let cases: [String: Case] = {
+    /// Every method whose files Hugging Face PEFT reads gets here by itself.
+    static let cases = ofLoRA.merging(ofMethods) { first, _ in first }
+
+    private static let ofMethods: [String: Case] = {
+        let methods = PEFTMethods.all.filter { $0.isHuggingFaces && $0.name != "lora" }
+        let named = methods.map { ("method-\($0.name)", Case(base: "t5-v1.1", choice: MethodChoice($0))) }
+        return Dictionary(named, uniquingKeysWith: { first, _ in first })
+    }()
+
+    private static let ofLoRA: [String: Case] = {
         var patterns = LoRA.Configuration(
             rank: 3, alpha: 5.5, targets: ["q", "wi_0", "decoder.block.1.layer.0.SelfAttention.o"])
         patterns.rankPattern = ["wi_0": 1, "decoder\\.block\\.2\\..*\\.q": 4]
@@ -50,9 +65,9 @@ import TorchNN
     /// An adapter whose numbers are the same on every machine: multiples of 1/8192.
     private func adapter(_ name: String) throws -> Adapter {
         let item = try #require(Self.cases[name])
-        let adapter = try Adapter(MethodChoice(LoRA.self, item.configuration), on: Models.load(item.base))
+        let adapter = try Adapter(item.choice, on: Models.load(item.base))
         var next = 1
-        for (_, parameter) in adapter.added {
+        for parameter in adapter.parameters {
             let values = (0..<parameter.tensor.count).map { _ -> Float in
                 next = (next * 1_103_515_245 + 12_345) % 2_147_483_648
                 return Float(next / 65_536 % 4_096 - 2_048) / 8_192

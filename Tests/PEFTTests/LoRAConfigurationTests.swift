@@ -11,9 +11,7 @@ import TorchNN
         var configuration = LoRA.Configuration()
         try change(&configuration)
         let outline = ModelOutline(try Models.load("t5-v1.1"))
-        return try MethodChoice(LoRA.self, configuration).plan(for: outline).compactMap {
-            if case .linear(let path, _, _) = $0 { path } else { nil }
-        }
+        return try MethodChoice(LoRA.self, configuration).plan(for: outline).map(\.path)
     }
 
     @Test func namesAreWholePartsOfPaths() throws {

@@ -1,10 +1,11 @@
 import Foundation
 import LanguageModels
-import PEFT
 import Support
 import Testing
 import Torch
 import TorchNN
+
+@testable import PEFT
 
 /// The small base models, which are the fixtures of another target.
 enum Models {
@@ -52,16 +53,26 @@ extension LanguageModel {
         Set(parameters().filter { snapshot[$0.path].map($0.parameter.tensor.isIdentical) != true }.map(\.path))
     }
 
-    /// Number of adapters that lie over the projections.
-    var adapterCount: Int { namedModules().reduce(0) { $0 + (($1.module as? Linear)?.adapters.count ?? 0) } }
+    /// Number of adapters at all sites.
+    var adapterCount: Int { namedModules().reduce(0) { $0 + (($1.module as? any AdapterSite)?.attached.count ?? 0) } }
 }
 
 extension Adapter {
-    /// Gives every added tensor random values, as if it had been trained.
+    /// Adds random numbers to everything that is trained beside the model's own tensors, as if it had been trained.
     func randomise(seed: UInt64, deviation: Double = 0.2) throws {
         var random = SeededRandom(seed: seed)
         try withTorchErrors {
-            for (_, parameter) in added { parameter.tensor.fillNormal(deviation: deviation, from: &random) }
+            for (_, parameter) in added where parameter.isTrained {
+                let tensor = parameter.parameter.tensor.detached()
+                let noise = Tensor.zeros(like: tensor)
+                noise.fillNormal(deviation: deviation, from: &random)
+                tensor.add(noise)
+            }
+            for trained in trained where trained.base != nil {
+                let noise = Tensor.zeros(like: trained.values)
+                noise.fillNormal(deviation: deviation, from: &random)
+                trained.values.detached().add(noise)
+            }
         }
     }
 
@@ -71,7 +82,7 @@ extension Adapter {
     func train(
         steps: Int, rate: Double, rows: [(input: [Int], target: [Int])] = Models.rows
     ) throws -> [Double] {
-        let optimizer = AdamW(parameters, weightDecay: 0.01)
+        let optimizer = AdamW(parameters, rateFactors: rateFactors, weightDecay: 0.01)
         return try withTorchErrors {
             (0..<steps).map { step in
                 let loss = model.loss([rows[step % 3], rows[(step + 1) % 3]])

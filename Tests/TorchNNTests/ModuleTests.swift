@@ -125,11 +125,17 @@ private final class Affine: Module, LinearAdapter {
         let linear = linear()
         let x = Tensor([1, 1] as [Float], shape: [1, 2])
         #expect(linear(x).item() == 15)
-        linear.adapters = [Affine(add: 1, scale: 2), Affine(add: 100, scale: 3)]
+        let (first, second) = (Affine(add: 1, scale: 2), Affine(add: 100, scale: 3))
+        #expect(linear.attach(first, route: nil) && linear.attach(second, route: nil))
         #expect(linear(x).item() == ((15 + 1) * 2 + 100) * 3)
-        linear.adapters.reverse()
+        linear.detach(first)
+        #expect(linear.attach(first, route: nil))
         #expect(linear(x).item() == ((15 + 100) * 3 + 1) * 2)
-        linear.adapters = []
+        linear.detach(first)
+        linear.attachBeneath(first)
+        #expect(linear(x).item() == ((15 + 1) * 2 + 100) * 3)
+        for adapter in [first, second] { linear.detach(adapter) }
+        #expect(!linear.attach(linear, route: nil))
         #expect(linear(x).item() == 15)
     }
 
@@ -142,7 +148,7 @@ private final class Affine: Module, LinearAdapter {
         #expect(
             half.replacing(with: .ones([1, 2], dtype: .float64)).parameters[0].parameter.tensor.dtype == .bfloat16)
         // Adapters are no parts of the model: freezing and saving it leave them alone.
-        linear.adapters = [Affine(add: 0, scale: 1)]
+        #expect(linear.attach(Affine(add: 0, scale: 1), route: nil))
         #expect(linear.namedModules().count == 1)
         #expect(linear.parameters().map(\.path) == ["weight", "bias"])
     }

@@ -335,7 +335,7 @@ import TorchNN
                 (configuration.learningRate, configuration.schedule, configuration.warmup) = (1e30, "constant", 0)
                 configuration.validateEvery = validateEvery
                 let trainer = try trainer(in: folder, nil, configuration)
-                let error = try #require(throws: PEFTError.self) { try trainer.run() }
+                let error = try #require(throws: TrainingDiverged.self) { try trainer.run() }.error
                 #expect(error.problem.contains("not a number") && error.problem.contains("step"))
                 #expect(error.remedy?.contains("learning rate") == true)
             }

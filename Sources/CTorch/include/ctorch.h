@@ -29,7 +29,8 @@ typedef enum { CT_CPU = 0, CT_CUDA = 1, CT_MPS = 13, CT_META = 14 } CTDevice;
 typedef enum { CT_RELU = 0, CT_GELU = 1, CT_GELU_TANH = 2, CT_SILU = 3 } CTActivation;
 
 typedef enum {
-    CT_NEG, CT_SQRT, CT_RSQRT, CT_EXP, CT_LOG, CT_TANH, CT_SIGMOID, CT_ABS, CT_SQUARE, CT_ISFINITE,
+    CT_NEG, CT_SQRT, CT_RSQRT, CT_EXP, CT_LOG, CT_TANH, CT_SIGMOID, CT_ABS, CT_SQUARE, CT_ISFINITE, CT_SIGN,
+    CT_ROUND, CT_SIN, CT_COS,
 } CTUnary;
 
 typedef enum { CT_ADD, CT_SUB, CT_MUL, CT_DIV, CT_EQ, CT_NE, CT_LT, CT_GT, CT_MAXIMUM, CT_MINIMUM } CTBinary;
@@ -118,6 +119,22 @@ CTTensor *ct_index_select(const CTTensor *, int axis, const CTTensor *ids);
 CTTensor *ct_gather(const CTTensor *, int axis, const CTTensor *ids);
 CTTensor *ct_where(const CTTensor *condition, const CTTensor *, const CTTensor *);
 CTTensor *ct_flip(const CTTensor *, int axis);
+
+CTTensor *ct_index_copy(const CTTensor *, int axis, const CTTensor *ids, const CTTensor *source);
+
+// Linear algebra; leading axes are batches
+/// x = u · diag(s) · vh with min(m, n) singular values, largest first.
+int ct_svd(const CTTensor *, CTTensor **u, CTTensor **s, CTTensor **vh);
+/// x = q · r with orthonormal columns of q.
+int ct_qr(const CTTensor *, CTTensor **q, CTTensor **r);
+/// The y with a · y = b.
+CTTensor *ct_solve(const CTTensor *a, const CTTensor *b);
+CTTensor *ct_eye(int64_t size, CTDType, CTDevice, int device_index);
+CTTensor *ct_kron(const CTTensor *, const CTTensor *);
+/// A multi-layer LSTM over x [length, batch, in]; `weights` as PyTorch lists them: for each layer and direction
+/// w_ih, w_hh, b_ih, b_hh. Starts from zeros; dropout off. Returns [length, batch, hidden · directions].
+CTTensor *ct_lstm(const CTTensor *x, CTTensor *const *weights, int count, int64_t hidden, int layers,
+                  bool bidirectional);
 
 // Random numbers, each a function of its seed alone
 int ct_uniform(CTTensor *, double low, double high, uint64_t seed);

@@ -23,7 +23,9 @@ public final class T5: Module, LanguageModel {
 
     public var family: String { "t5" }
     public var configuration: JSON { settings.json }
+    public var architecture: Architecture { .encoderDecoder }
     public var outputLayer: String { "lm_head" }
+    public var inputEmbedding: String { "shared" }
     public var aliases: [String: String] {
         var aliases = [
             "encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight",
@@ -44,7 +46,7 @@ public final class T5: Module, LanguageModel {
     }
 
     public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
-        if let head, !head.adapters.isEmpty {
+        if let head, head.isAdapted {
             // What lies over the output layer acts on the logits themselves.
             let logs = scores(hidden(batch)).logSoftmax()
             let wanted = logs.gathering(axis: 1, batch.targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
@@ -60,22 +62,30 @@ public final class T5: Module, LanguageModel {
     /// The decoder's last hidden states, packed [decoder tokens, modelSize].
     private func hidden(_ batch: TrainingBatch) -> Tensor {
         let memory = encode(batch.input)
-        guard let rows = batch.decoder else { return memory }
-        return decoder(embedding(rows.ids), rows: rows.offsets, memory: (memory, batch.input.offsets))
+        guard let rows = batch.decoder else { return memory.states }
+        let prompted = decoder.input(embed(rows.ids, offsets: rows.offsets), offsets: rows.offsets)
+        let states = decoder(prompted.states, rows: prompted.offsets, memory: (memory.states, memory.offsets))
+        return prompted.withoutPrompts(states)
     }
 
-    /// The encoder's last hidden states, packed [tokens, modelSize].
-    func encode(_ input: PackedSequences) -> Tensor {
-        encoder(embedding(input.ids), rows: input.offsets, memory: nil)
+    /// The encoder's last hidden states, packed [tokens, modelSize], virtual tokens included.
+    func encode(_ input: PackedSequences) -> PromptedRows {
+        let prompted = encoder.input(embed(input.ids, offsets: input.offsets), offsets: input.offsets)
+        let states = encoder(prompted.states, rows: prompted.offsets, memory: nil)
+        return PromptedRows(states: states, offsets: prompted.offsets, prompts: prompted.prompts)
     }
 
-    private var outputWeight: Tensor { head?.weight.dense(as: embedding.weight.dtype) ?? embedding.weight }
+    private func embed(_ ids: Tensor, offsets: [Int]) -> Tensor {
+        RowRouting.within(offsets) { embedding(ids) }
+    }
+
+    private var outputWeight: Tensor { head?.weight.dense(as: embedding.weight.dtype) ?? embedding.outputWeight }
     private var outputScale: Double { settings.scalesOutput ? 1 / Double(settings.modelSize).squareRoot() : 1 }
 
     /// Hidden states [..., modelSize] → scores [..., vocabulary].
     func scores(_ hidden: Tensor) -> Tensor {
         let hidden = settings.scalesOutput ? hidden * outputScale : hidden
-        return head?(hidden) ?? Functions.linear(hidden, embedding.weight)
+        return head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight)
     }
 
     public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
@@ -87,6 +97,7 @@ public final class T5: Module, LanguageModel {
 final class T5Stack: Module {
     @ModuleInfo var block: [T5Block]
     @ModuleInfo(key: "final_layer_norm") var norm: RMSNorm
+    @ModuleInfo(key: "input_site") var input: InputSite
     let settings: T5Configuration
     let isDecoder: Bool
 
@@ -96,15 +107,25 @@ final class T5Stack: Module {
         let layers = isDecoder ? settings.decoderLayers : settings.encoderLayers
         _block.wrappedValue = (0..<layers).map { T5Block(settings, isDecoder: isDecoder, hasBias: $0 == 0) }
         _norm.wrappedValue = RMSNorm(settings.modelSize, epsilon: settings.epsilon)
+        _input.wrappedValue = InputSite(isDecoder ? .decoder : .encoder, size: settings.modelSize)
     }
 
     /// Packed [tokens, modelSize] → the same shape. `memory` is the encoder's output with its rows.
     func callAsFunction(_ x: Tensor, rows: [Int], memory: (states: Tensor, rows: [Int])?) -> Tensor {
-        let longest = zip(rows.dropFirst(), rows).map { $0 - $1 }.max() ?? 0
-        let bias = positionBias(queries: 0..<longest, keys: longest)
-        var x = dropout(x, settings.dropout)
-        for layer in block { x = layer(x, rows: rows, bias: bias, memory: memory) }
-        return dropout(norm(x), settings.dropout)
+        RowRouting.within(rows) {
+            let longest = zip(rows.dropFirst(), rows).map { $0 - $1 }.max() ?? 0
+            let prefix = longestPrefix(forRows: rows.count - 1)
+            // A prefix holds the positions before the row.
+            let bias = positionBias(queries: prefix..<(prefix + longest), keys: prefix + longest)
+            var x = dropout(x, settings.dropout)
+            for layer in block { x = layer(x, rows: rows, bias: bias, memory: memory) }
+            return dropout(norm(x), settings.dropout)
+        }
+    }
+
+    /// Tokens of the longest prefix before the self-attention's keys.
+    func longestPrefix(forRows rows: Int) -> Int {
+        block.map { $0.attention.prefix.longestPrefix(forRows: rows) }.max() ?? 0
     }
 
     /// The first layer's relative bias, which all share: [heads, queries, keys].
@@ -145,33 +166,52 @@ final class T5Block: Module {
     @ModuleInfo(key: "layer.1.layer_norm") var crossNorm: RMSNorm?
     @ModuleInfo var feedForward: T5FeedForward
     @ModuleInfo var feedForwardNorm: RMSNorm
+    @ModuleInfo(key: "layer.0.output_site") var attentionOutput: OutputSite
+    @ModuleInfo(key: "layer.1.output_site") var crossOutput: OutputSite?
+    @ModuleInfo var feedForwardOutput: OutputSite
     let rate: Double
 
     init(_ settings: T5Configuration, isDecoder: Bool, hasBias: Bool) {
         func norm() -> RMSNorm { RMSNorm(settings.modelSize, epsilon: settings.epsilon) }
-        _attention.wrappedValue = T5Attention(settings, hasBias: hasBias)
+        let role: StackRole = isDecoder ? .decoder : .encoder
+        _attention.wrappedValue = T5Attention(settings, .attention, role, hasBias: hasBias)
         _attentionNorm.wrappedValue = norm()
-        _crossAttention.wrappedValue = isDecoder ? T5Attention(settings, hasBias: false) : nil
+        _crossAttention.wrappedValue = isDecoder ? T5Attention(settings, .crossAttention, role, hasBias: false) : nil
         _crossNorm.wrappedValue = isDecoder ? norm() : nil
         let last = isDecoder ? 2 : 1
         _feedForward = ModuleInfo(wrappedValue: T5FeedForward(settings), key: "layer.\(last).DenseReluDense")
         _feedForwardNorm = ModuleInfo(wrappedValue: norm(), key: "layer.\(last).layer_norm")
+        _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.modelSize)
+        _crossOutput.wrappedValue = isDecoder ? OutputSite(.crossAttention, size: settings.modelSize) : nil
+        _feedForwardOutput = ModuleInfo(
+            wrappedValue: OutputSite(.feedForward, size: settings.modelSize), key: "layer.\(last).output_site")
         rate = settings.dropout
     }
 
     func callAsFunction(_ x: Tensor, rows: [Int], bias: Tensor?, memory: (states: Tensor, rows: [Int])?) -> Tensor {
-        var x = x + dropout(attention(attentionNorm(x), rows: rows, bias: bias, causal: memory != nil), rate)
-        if let memory, let crossAttention, let crossNorm {
-            x = x + dropout(crossAttention(crossNorm(x), rows: rows, memory: memory), rate)
+        var x = x
+        var normed = attentionNorm(x)
+        let attended = attention(normed, rows: rows, bias: bias, causal: memory != nil)
+        x = x + dropout(attentionOutput(attended, input: normed), rate)
+        if let memory, let crossAttention, let crossNorm, let crossOutput {
+            normed = crossNorm(x)
+            x = x + dropout(crossOutput(crossAttention(normed, rows: rows, memory: memory), input: normed), rate)
         }
-        return x + dropout(feedForward(feedForwardNorm(x)), rate)
+        normed = feedForwardNorm(x)
+        return x + dropout(feedForwardOutput(feedForward(normed), input: normed), rate)
     }
 
     /// One token a row, x [rows, 1, modelSize].
     func step(_ x: Tensor, cache: KeyValueCache, bias: Tensor?, memory: T5CrossMemory) -> Tensor {
-        var x = x + attention.step(attentionNorm(x), cache: cache, bias: bias)
-        if let crossAttention, let crossNorm { x = x + crossAttention.step(crossNorm(x), memory: memory) }
-        return x + feedForward(feedForwardNorm(x))
+        var x = x
+        var normed = attentionNorm(x)
+        x = x + attentionOutput(attention.step(normed, cache: cache, bias: bias), input: normed)
+        if let crossAttention, let crossNorm, let crossOutput {
+            normed = crossNorm(x)
+            x = x + crossOutput(crossAttention.step(normed, memory: memory), input: normed)
+        }
+        normed = feedForwardNorm(x)
+        return x + feedForwardOutput(feedForward(normed), input: normed)
     }
 }
 
@@ -182,11 +222,12 @@ final class T5Attention: Module {
     @ModuleInfo var o: Linear
     /// [buckets, heads], in the first layer alone.
     @ModuleInfo(key: "relative_attention_bias") var relativeBias: Embedding?
+    @ModuleInfo(key: "prefix_site") var prefix: KeyValueSite
     let heads: Int
     let headSize: Int
     let rate: Double
 
-    init(_ settings: T5Configuration, hasBias: Bool) {
+    init(_ settings: T5Configuration, _ kind: SublayerKind, _ role: StackRole, hasBias: Bool) {
         (heads, headSize, rate) = (settings.heads, settings.headSize, settings.dropout)
         let inner = heads * headSize
         func input() -> Linear { Linear(settings.modelSize, inner, bias: false) }
@@ -195,6 +236,7 @@ final class T5Attention: Module {
         _v.wrappedValue = input()
         _o.wrappedValue = Linear(inner, settings.modelSize, bias: false)
         _relativeBias.wrappedValue = hasBias ? Embedding(settings.relativeBuckets, heads) : nil
+        _prefix.wrappedValue = KeyValueSite(kind, role: role, heads: heads, headSize: headSize)
     }
 
     /// Self-attention over packed rows, [tokens, modelSize] → the same shape. T5 doesn't scale the scores.
@@ -211,9 +253,11 @@ final class T5Attention: Module {
         _ x: Tensor, keys: Tensor, queryRows: [Int], keyRows: [Int], bias: Tensor?, causal: Bool
     ) -> Tensor {
         func split(_ x: Tensor) -> Tensor { x.reshaped(-1, heads, headSize) }
+        let own = RowRouting.within(keyRows) { (keys: split(k(keys)), values: split(v(keys))) }
+        let all = prefix(own.keys, own.values, offsets: keyRows)
         let (probability, seed) = DropoutScope.draw(rate)
         let mixed = Functions.packedAttention(
-            split(q(x)), split(k(keys)), split(v(keys)), bias: bias, queryOffsets: queryRows, keyOffsets: keyRows,
+            split(q(x)), all.keys, all.values, bias: bias, queryOffsets: queryRows, keyOffsets: all.offsets,
             causal: causal, scale: 1, dropout: probability, seed: seed)
         return o(mixed.reshaped(-1, heads * headSize))
     }
@@ -232,10 +276,10 @@ final class T5Attention: Module {
 
     /// Beams of one prompt are the queries of one row, so that the encoder's keys are held once a prompt.
     func step(_ x: Tensor, memory: T5CrossMemory) -> Tensor {
-        let queries = x.reshaped(memory.keys.dim(0), -1, x.dim(-1))
+        let queries = q(x).reshaped(memory.keys.dim(0), -1, heads * headSize)
         let mixed = Functions.attention(
-            splitHeads(q(queries)), memory.keys, memory.values, mask: memory.mask, scale: 1)
-        return o(joinHeads(mixed)).reshaped(x.dim(0), 1, -1)
+            splitHeads(queries), memory.keys, memory.values, mask: memory.mask, scale: 1)
+        return o(joinHeads(mixed).reshaped(x.dim(0), 1, -1))
     }
 }
 
@@ -274,69 +318,4 @@ struct T5CrossMemory {
     var values: Tensor
     /// 0 at real tokens and −∞ after a row's end, [rows, 1, 1, longest].
     var mask: Tensor?
-}
-
-final class T5DecodingState: DecodingState {
-    private let model: T5
-    private let beams: Int
-    private var caches: [KeyValueCache]
-    private var memories: [T5CrossMemory]
-    /// The bias of distances capacity − 1 … 0, [1, heads, 1, capacity].
-    private let bias: Tensor?
-    private var position = 0
-    private let capacity: Int
-
-    init(_ model: T5, _ prompts: PackedSequences, capacity: Int, beams: Int) {
-        (self.model, self.beams, self.capacity) = (model, beams, capacity)
-        let settings = model.settings
-        let states = model.encode(prompts)
-        let lengths = prompts.lengths
-        let longest = prompts.longest
-        var mask: Tensor?
-        if lengths.contains(where: { $0 < longest }) {
-            let values = lengths.flatMap { length in (0..<longest).map { $0 < length ? Float(0) : -.infinity } }
-            mask = Tensor(values, shape: [lengths.count, 1, 1, longest], device: states.device).to(states.dtype)
-        }
-        memories = model.decoder.block.compactMap { block in
-            guard let cross = block.crossAttention else { return nil }
-            func heads(_ x: Tensor) -> Tensor {
-                let padded = x.reshaped(-1, settings.heads, settings.headSize).padded(prompts.offsets)
-                return padded.transposed(1, 2).contiguous()
-            }
-            return T5CrossMemory(keys: heads(cross.k(states)), values: heads(cross.v(states)), mask: mask)
-        }
-        caches = model.decoder.block.map { _ in
-            KeyValueCache(
-                batch: prompts.rows * beams, heads: settings.heads, capacity: capacity, size: settings.headSize,
-                dtype: states.dtype, device: states.device)
-        }
-        bias = model.decoder.positionBias(queries: (capacity - 1)..<capacity, keys: capacity)?.unsqueezed(0)
-    }
-
-    func step(_ tokens: Tensor) -> Tensor {
-        var x = model.embedding(tokens).unsqueezed(1)
-        // The last query's biases serve every position: only the distance counts.
-        let bias = bias?.narrowed(axis: 3, (capacity - 1 - position)..<capacity)
-        for (index, block) in model.decoder.block.enumerated() {
-            x = block.step(x, cache: caches[index], bias: bias, memory: memories[index])
-        }
-        position += 1
-        return model.scores(model.decoder.norm(x)).reshaped(tokens.dim(0), -1)
-    }
-
-    func reorder(_ sources: Tensor) {
-        for cache in caches { cache.select(rows: sources) }
-    }
-
-    func keep(rows: [Int]) {
-        let device = memories.first?.keys.device ?? .cpu
-        let continuations = Tensor(rows.flatMap { row in (0..<beams).map { row * beams + $0 } }, device: device)
-        let prompts = Tensor(rows, device: device)
-        for cache in caches { cache.select(rows: continuations) }
-        // All layers share one mask.
-        let mask = memories.first?.mask?.selecting(prompts)
-        memories = memories.map {
-            T5CrossMemory(keys: $0.keys.selecting(prompts), values: $0.values.selecting(prompts), mask: mask)
-        }
-    }
 }

@@ -6,7 +6,6 @@ import TorchNN
 
 /// An adapter on disk in Hugging Face PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`.
 public struct AdapterFolder {
-    static let prefix = "base_model.model."
     public let url: URL
     public let configuration: [String: JSON]
     public let choice: MethodChoice
@@ -24,11 +23,9 @@ public struct AdapterFolder {
         guard let configuration = try JSON.read(file).object else {
             throw PEFTError("\(file.path) is not a JSON object", remedy: "fetch the file again")
         }
-        guard let type = configuration["peft_type"]?.string else {
-            throw PEFTError("\(file.path) has no 'peft_type'", remedy: "it is not an adapter's configuration")
-        }
         self.configuration = configuration
-        choice = try AdapterFolder.choice(PEFTMethods.huggingFace(type), configuration)
+        choice = try AdapterFolder.choice(
+            PEFTMethods.method(of: configuration, file: file.path), configuration)
         let weights = url.appendingPathComponent("adapter_model.safetensors")
         guard FileManager.default.fileExists(atPath: weights.path) else {
             let pickle = FileManager.default.fileExists(atPath: url.appendingPathComponent("adapter_model.bin").path)
@@ -43,26 +40,7 @@ public struct AdapterFolder {
     private static func choice<Method: PEFTMethod>(_ method: Method.Type, _ json: [String: JSON]) throws
         -> MethodChoice
     {
-        try refuseUnsupported(json)
-        return MethodChoice(method, try Method.Configuration(json: json))
-    }
-
-    /// Settings that change what an adapter computes and that aren't implemented are refused, never ignored.
-    private static func refuseUnsupported(_ json: [String: JSON]) throws {
-        let neutral: [String: [JSON]] = [
-            "use_dora": [false], "bias": ["none"], "lora_bias": [false], "fan_in_fan_out": [false],
-            "layer_replication": [], "use_qalora": [false], "trainable_token_indices": [], "target_parameters": [[]],
-            "modules_to_save": [[]], "alora_invocation_tokens": [], "arrow_config": [], "megatron_config": [],
-            "monteclora_config": [], "velora_config": [], "lora_ga_config": [], "use_bdlora": [], "kasa_config": [],
-            // The others (PiSSA, OLoRA, CorDA, LoftQ …) change the base's weights, which the file doesn't hold.
-            "init_lora_weights": [true, false, "gaussian", "eva", "orthogonal"],
-        ]
-        for (key, accepted) in neutral.sorted(by: { $0.key < $1.key }) {
-            guard let value = json[key], value != .null, !accepted.contains(value) else { continue }
-            throw PEFTError(
-                "adapter_config.json: '\(key)' is \(value.text(indent: nil)), which is not supported",
-                remedy: "an adapter without it can be read")
-        }
+        MethodChoice(method, try Method.Configuration(json: json))
     }
 
     /// The stored tensors' names and shapes, sorted by name.
@@ -74,8 +52,8 @@ public struct AdapterFolder {
     /// - Throws: ``PEFTError`` if it is another model's.
     private func isCopyOfBase(_ key: String, _ modules: [String: Module]) throws -> Bool {
         let suffix = ".base_layer.weight"
-        guard key.hasPrefix(Self.prefix), key.hasSuffix(suffix),
-            let linear = modules[String(key.dropFirst(Self.prefix.count).dropLast(suffix.count))] as? Linear
+        guard key.hasPrefix(AdapterKeys.prefix), key.hasSuffix(suffix),
+            let linear = modules[String(key.dropFirst(AdapterKeys.prefix.count).dropLast(suffix.count))] as? Linear
         else { return false }
         let isSame = try withTorchErrors {
             let stored = try tensors.tensor(key)
@@ -89,55 +67,75 @@ public struct AdapterFolder {
         return true
     }
 
+    /// What is wrong with the adapter for a model; nothing is changed.
+    /// - Returns: for each tensor of the plan its name in this file; problems in the order in which they were found.
+    func match(_ plan: [Attachment], model: any LanguageModel) throws -> (
+        sources: [String: String], problems: [Problem]
+    ) {
+        var wanted: [String: [Int]] = [:]
+        for attachment in plan {
+            for tensor in attachment.tensors where tensor.isStored {
+                wanted[attachment.fileKey(tensor.key)] = tensor.shape
+            }
+        }
+        let modules = Dictionary(model.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { $1 })
+        var sources: [String: String] = [:]
+        var problems: [Problem] = []
+        for key in tensors.entries.keys.sorted() {
+            if wanted[key] != nil {
+                sources[key] = key
+            } else if try !isCopyOfBase(key, modules) {
+                problems.append(.unknown(key, nearest: nearestName(to: key, in: Array(wanted.keys))))
+            }
+        }
+        for (key, shape) in wanted.sorted(by: { $0.key < $1.key }) {
+            guard let source = sources[key], let entry = tensors.entries[source] else {
+                problems.append(.missing(key))
+                continue
+            }
+            if !entry.dtype.isFloatingPoint { problems.append(.notNumbers(key, type: entry.dtype.rawValue)) }
+            if entry.shape != shape { problems.append(.misshapen(key, stored: entry.shape, needed: shape)) }
+        }
+        return (sources, problems)
+    }
+
+    /// What keeps an adapter's file from fitting a model.
+    public enum Problem: Sendable, Equatable {
+        case unknown(String, nearest: String?)
+        case missing(String)
+        case misshapen(String, stored: [Int], needed: [Int])
+        case notNumbers(String, type: String)
+
+        func error(_ folder: String) -> PEFTError {
+            switch self {
+            case .unknown(let key, let nearest):
+                PEFTError(
+                    "\(folder) holds the tensor '\(key)', which this model has no place for",
+                    remedy: nearest.map { "the nearest is '\($0)'" })
+            case .missing(let key):
+                PEFTError(
+                    "\(folder) lacks the tensor '\(key)'",
+                    remedy: "its adapter_config.json doesn't belong to its weights, or to this model")
+            case .misshapen(let key, let stored, let needed):
+                PEFTError(
+                    "tensor '\(key)' has the shape \(stored), this model needs \(needed)",
+                    remedy: "the adapter was trained on another model or with another rank")
+            case .notNumbers(let key, let type):
+                PEFTError("tensor '\(key)' has the type \(type)", remedy: "an adapter holds floating-point numbers")
+            }
+        }
+    }
+
     /// Attaches the adapter to a model.
     /// - Throws: ``PEFTError`` if a tensor is unknown, missing or misshapen; the model is then unchanged.
     public func attach(to model: any LanguageModel, name: String = "default") throws -> Adapter {
         // Everything is checked against the plan, which changes nothing.
-        let plan = try choice.plan(for: ModelOutline(model))
-        var wanted: [String: [Int]] = [:]
-        for case .linear(let path, let parameters, _) in plan {
-            for (key, shape) in parameters { wanted["\(path).\(key)"] = shape }
-        }
-        let modules = Dictionary(model.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { $1 })
-        var sources: [String: String] = [:]
-        for key in tensors.entries.keys.sorted() {
-            if try isCopyOfBase(key, modules) { continue }
-            guard key.hasPrefix(Self.prefix), case let path = String(key.dropFirst(Self.prefix.count)),
-                wanted[path] != nil
-            else {
-                let hint = nearestName(to: key, in: wanted.keys.map { Self.prefix + $0 }).map {
-                    "the nearest is '\($0)'"
-                }
-                throw PEFTError(
-                    "\(url.path) holds the tensor '\(key)', which this model has no place for", remedy: hint)
-            }
-            sources[path] = key
-        }
-        for (path, shape) in wanted.sorted(by: { $0.key < $1.key }) {
-            guard let source = sources[path], let entry = tensors.entries[source] else {
-                throw PEFTError(
-                    "\(url.path) lacks the tensor '\(Self.prefix)\(path)'",
-                    remedy: "its adapter_config.json doesn't belong to its weights, or to this model")
-            }
-            guard entry.dtype.isFloatingPoint else {
-                throw PEFTError(
-                    "tensor '\(source)' has the type \(entry.dtype.rawValue)",
-                    remedy: "an adapter holds floating-point numbers")
-            }
-            guard entry.shape == shape else {
-                throw PEFTError(
-                    "tensor '\(source)' has the shape \(entry.shape), this model needs \(shape)",
-                    remedy: "the adapter was trained on another model or with another rank")
-            }
-        }
-        let adapter = try Adapter(choice, on: model, name: name)
+        let outline = ModelOutline(model)
+        let (sources, problems) = try match(choice.resolved(for: outline).plan(for: outline), model: model)
+        if let problem = problems.first { throw problem.error(url.path) }
+        let adapter = try Adapter(choice, on: model, name: name, isLoading: true)
         do {
-            try withTorchErrors {
-                for (key, parameter) in adapter.added {
-                    guard let source = sources[key] else { continue }
-                    parameter.tensor.copy(from: try tensors.tensor(source))
-                }
-            }
+            try withTorchErrors { try adapter.load(sources.mapValues { try tensors.tensor($0) }) }
         } catch {
             try adapter.deactivate()
             throw error
@@ -161,7 +159,7 @@ extension Adapter {
 
     /// The same into a folder that exists, for callers that make it appear at once themselves.
     public func write(into folder: URL, base: String, taskType: String = "SEQ_2_SEQ_LM") throws {
-        guard let type = choice.method.huggingFaceType else {
+        guard let type = choice.method.peftType else {
             throw PEFTError("the method \(choice.method.name) has no adapter file", remedy: "save the whole model")
         }
         var fields: [String: JSON] = choice.configuration.json
@@ -174,10 +172,9 @@ extension Adapter {
         fields["inference_mode"] = true
         try AtomicFile.write(
             JSON.object(fields).text() + "\n", to: folder.appendingPathComponent("adapter_config.json"))
-        let tensors = added.map { (AdapterFolder.prefix + $0.key, $0.parameter.tensor.detached()) }
         try withTorchErrors {
             try SafetensorsFile.write(
-                Dictionary(tensors, uniquingKeysWith: { first, _ in first }), metadata: ["format": "pt"],
+                storedTensors(), metadata: ["format": "pt"],
                 to: folder.appendingPathComponent("adapter_model.safetensors"))
         }
     }

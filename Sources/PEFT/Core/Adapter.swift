@@ -1,5 +1,6 @@
 import LanguageModels
 import Support
+import Tokenizers
 import Torch
 import TorchNN
 
@@ -8,15 +9,52 @@ public final class Adapter {
     public let name: String
     public let choice: MethodChoice
     public let model: any LanguageModel
-    /// Added tensors, named as in Hugging Face's files below `base_model.model.`, and the model's own that are
-    /// trained, by their path.
-    public private(set) var added: [(key: String, parameter: Parameter)] = []
-    public private(set) var trained: [(path: String, parameter: Parameter)] = []
-    private var linears: [(linear: Linear, adapter: any LinearAdapter)] = []
-    /// The weights as they were before merging, kept so that unmerging restores the bits.
-    private var unmerged: [(linear: Linear, weight: any LinearWeight, merged: any LinearWeight)] = []
+    /// The sites with what was attached to each, in the model's order.
+    public private(set) var attached: [(path: String, site: any AdapterSite, adapter: any AdapterModule)] = []
+    /// The method's tensors by their name in the adapter's file, each once.
+    public private(set) var added: [(key: String, parameter: AdapterParameter)] = []
+    /// The model's own tensors that are trained.
+    public private(set) var trained: [TrainedTensor] = []
+    private var siteKinds: [Attachment.Site] = []
     public private(set) var isActive = false
-    public var isMerged: Bool { !unmerged.isEmpty }
+    private var merged: [MergedTensor] = []
+    public private(set) var isMerged = false
+
+    /// One of the model's own tensors: while the adapter is active the parameter holds the adapter's values, else
+    /// the model's.
+    public struct TrainedTensor {
+        public let path: String
+        /// Its name in the adapter's file.
+        public let key: String
+        /// The model's parameter.
+        public let parameter: Parameter
+        /// The adapter's values, which is what training changes.
+        public internal(set) var values: Tensor
+        /// The model's values; `nil` if they weren't kept.
+        let base: Tensor?
+    }
+
+    /// What merging changes at one site.
+    private enum MergedTensor {
+        case linear(Linear, adapter: Module, MergedLinear)
+        case embedding(Embedding, adapter: Module, before: Tensor, after: Tensor)
+
+        /// Whether nothing else was merged since.
+        var isOnTop: Bool {
+            switch self {
+            case .linear(let linear, _, let change):
+                linear.weight.parameters.first?.parameter === change.after.parameters.first?.parameter
+            case .embedding(let table, _, _, let after): table.weight === after
+            }
+        }
+    }
+
+    private struct MergedLinear {
+        let before: any LinearWeight
+        let after: any LinearWeight
+        /// The bias, where merging changes it.
+        let bias: (before: Tensor, after: Tensor)?
+    }
 
     /// Attaches a method to a model; the base is frozen but for what the method trains.
     ///
@@ -24,26 +62,39 @@ public final class Adapter {
     ///   - choice: the method with its configuration.
     ///   - name: the adapter's name, `default` as in Hugging Face PEFT.
     ///   - seed: for the initial values.
+    ///   - tokenizer: for prompts that begin as text.
+    ///   - isLoading: whether values come from a file next.
     /// - Throws: ``PEFTError`` if the plan doesn't fit the model, which is then unchanged.
-    public init(_ choice: MethodChoice, on model: any LanguageModel, name: String = "default", seed: UInt64 = 0)
-        throws
-    {
+    public init(
+        _ choice: MethodChoice, on model: any LanguageModel, name: String = "default", seed: UInt64 = 0,
+        tokenizer: Tokenizer? = nil, isLoading: Bool = false
+    ) throws {
         let outline = ModelOutline(model)
         (self.choice, self.model, self.name) = (choice.resolved(for: outline), model, name)
-        let plan = try choice.plan(for: outline)
+        let plan = try self.choice.plan(for: outline)
         let modules = Dictionary(model.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { $1 })
         let parameters = Dictionary(model.parameters().map { ($0.path, $0.parameter) }, uniquingKeysWith: { $1 })
-        var random = SeededRandom(seed: seed, stream: 0xADA9)
+        let context = AttachmentContext(model: model, tokenizer: tokenizer, seed: seed, isLoading: isLoading)
+        var seen: Set<String> = []
         try withTorchErrors {
             for attachment in plan {
-                switch attachment {
-                case .linear(let path, _, let make):
-                    guard let linear = modules[path] as? Linear else { continue }
-                    let adapter = try make(linear, &random)
-                    linears.append((linear, adapter))
-                    added += adapter.keyedParameters.map { ("\(path).\($0.key)", $0.parameter) }
-                case .train(let path):
-                    if let parameter = parameters[path] { trained.append((path, parameter)) }
+                if attachment.site == .parameter {
+                    guard let parameter = parameters[attachment.path] else { continue }
+                    let base = attachment.keepsBase ? parameter.tensor : nil
+                    trained.append(
+                        TrainedTensor(
+                            path: attachment.path, key: attachment.tensors[0].key, parameter: parameter,
+                            values: base == nil ? parameter.tensor : parameter.tensor.detached().clone(), base: base))
+                    continue
+                }
+                guard let site = modules[attachment.path] as? any AdapterSite,
+                    let adapter = try attachment.make(site, context)
+                else { continue }
+                attached.append((attachment.path, site, adapter))
+                siteKinds.append(attachment.site)
+                for parameter in adapter.adapterParameters {
+                    let key = attachment.fileKey(parameter.key)
+                    if seen.insert(key).inserted { added.append((key, parameter)) }
                 }
             }
         }
@@ -52,65 +103,181 @@ public final class Adapter {
         setTrainable(true)
     }
 
+    // MARK: Parameters
+
     /// All that training changes.
-    public var parameters: [Parameter] { added.map(\.parameter) + trained.map(\.parameter) }
+    public var parameters: [Parameter] {
+        added.filter(\.parameter.isTrained).map(\.parameter.parameter) + trained.map(\.parameter)
+    }
+    /// By what the learning rate is multiplied for each of ``parameters``.
+    public var rateFactors: [Double] {
+        added.filter(\.parameter.isTrained).map(\.parameter.rateFactor) + trained.map { _ in 1 }
+    }
     public var trainableCount: Int { parameters.reduce(0) { $0 + $1.tensor.count } }
-    public var addedCount: Int { added.reduce(0) { $0 + $1.parameter.tensor.count } }
+    /// Numbers beside the model's own.
+    public var addedCount: Int { added.reduce(0) { $0 + $1.parameter.parameter.tensor.count } }
+    /// Numbers that the adapter's file holds.
+    public var storedCount: Int { storedTensors().values.reduce(0) { $0 + $1.count } }
+    /// Whether some tensors are the model's own.
+    public var trainsModel: Bool { !trained.isEmpty }
+    /// Whether the model's own values can come back.
+    public var isRemovable: Bool { trained.allSatisfy { $0.base != nil } }
 
     /// Whether gradients are computed for the adapter's tensors.
     public func setTrainable(_ value: Bool) {
-        for parameter in parameters { parameter.tensor.requiresGrad = value }
+        for (_, parameter) in added { parameter.parameter.tensor.requiresGrad = value && parameter.isTrained }
+        for tensor in trained { tensor.values.requiresGrad = value }
     }
 
-    /// Puts the adapter over its projections; the last to be activated goes on top.
+    /// What the adapter's file holds, by name.
+    public func storedTensors() -> [String: Tensor] {
+        var result: [String: Tensor] = [:]
+        for (index, entry) in attached.enumerated() {
+            for (key, tensor) in entry.adapter.storedTensors() {
+                result[AdapterKeys.full(key, site: siteKinds[index], path: entry.path)] = tensor.detached()
+            }
+        }
+        for tensor in trained { result[tensor.key] = tensor.values.detached() }
+        return result
+    }
+
+    /// Takes over what a file holds; names and shapes were checked against the plan.
+    func load(_ tensors: [String: Tensor]) throws {
+        for (index, entry) in attached.enumerated() {
+            let keys = entry.adapter.storedTensors().keys
+            let own = keys.reduce(into: [String: Tensor]()) {
+                $0[$1] = tensors[AdapterKeys.full($1, site: siteKinds[index], path: entry.path)]
+            }
+            try entry.adapter.load(own)
+        }
+        for tensor in trained {
+            if let value = tensors[tensor.key] { tensor.values.copy(from: value) }
+        }
+    }
+
+    // MARK: Switching
+
+    /// Puts the adapter over its sites; the last to be activated goes on top.
     public func activate() {
         guard !isActive else { return }
-        for (linear, adapter) in linears { linear.adapters.append(adapter) }
+        for (_, site, adapter) in attached {
+            // What works with another weight than the model's has to be next to it.
+            if (adapter as? any LinearAdapter)?.replacementWeight != nil {
+                site.attachBeneath(adapter)
+            } else {
+                site.attach(adapter, route: nil)
+            }
+        }
+        for tensor in trained { tensor.parameter.tensor = tensor.values }
         isActive = true
     }
 
     /// Takes it off; the model is as it was.
+    /// - Throws: ``PEFTError`` if the model's own values weren't kept (full fine-tuning).
     public func deactivate() throws {
         if isMerged { try unmerge() }
         guard isActive else { return }
-        for (linear, adapter) in linears { linear.adapters.removeAll { $0 === adapter } }
+        guard isRemovable else {
+            throw PEFTError(
+                "\(choice.label) changed the model itself and can't be taken off", remedy: "load the base model again"
+            )
+        }
+        for (_, site, adapter) in attached { site.detach(adapter) }
+        for tensor in trained {
+            guard let base = tensor.base else { continue }
+            tensor.parameter.tensor = base
+        }
         isActive = false
     }
 
+    // MARK: Merging
+
     /// Works the update into the weights, so that nothing is computed beside them.
-    /// - Throws: ``PEFTError`` if another adapter lies beneath: merge order is forward order.
+    /// - Throws: ``PEFTError`` if the method can't be merged, or if another adapter lies beneath: merge order is
+    ///   forward order.
     public func merge() throws {
-        guard !isMerged, isActive else { return }
-        for (linear, adapter) in linears where linear.adapters.first !== adapter {
-            throw PEFTError("adapter '\(name)' lies over another one", remedy: "merge the lower one first")
+        guard !isMerged, isActive, !attached.isEmpty else { return }
+        for (path, site, adapter) in attached {
+            guard site.attached.first === adapter else {
+                throw PEFTError("adapter '\(name)' lies over another one", remedy: "merge the lower one first")
+            }
+            guard adapter is any LinearAdapter || adapter is any EmbeddingAdapter, choice.isMergeable else {
+                throw PEFTError(
+                    "\(choice.label) can't be merged: at \(path) it computes what no weight can hold",
+                    remedy: "keep it as an adapter")
+            }
         }
         try withTorchErrors {
             try withoutGradients {
-                let merged = try linears.map { linear, adapter in
-                    // Rounded once, to the weight's own type.
-                    let dense = linear.weight.dense(as: .float64)
-                    return try linear.weight.replacing(with: adapter.merged(into: dense))
+                // All of them are made before the first is put in place.
+                let tensors = try attached.map { try mergedTensor($0.site, $0.adapter) }
+                for tensor in tensors {
+                    switch tensor {
+                    case .linear(let linear, let adapter, let change):
+                        linear.weight = change.after
+                        if let bias = change.bias { linear.bias?.tensor = bias.after }
+                        linear.detach(adapter)
+                    case .embedding(let table, let adapter, _, let after):
+                        table.weight = after
+                        table.detach(adapter)
+                    }
                 }
-                for ((linear, adapter), weight) in zip(linears, merged) {
-                    unmerged.append((linear, linear.weight, weight))
-                    linear.weight = weight
-                    linear.adapters.removeAll { $0 === adapter }
-                }
+                merged = tensors
             }
         }
+        isMerged = true
+    }
+
+    private func mergedTensor(_ site: any AdapterSite, _ adapter: any AdapterModule) throws -> MergedTensor {
+        if let linear = site as? Linear, let adapter = adapter as? any LinearAdapter {
+            // Rounded once, to the weight's own type.
+            let weight = try linear.weight.replacing(
+                with: adapter.merged(into: linear.weight.dense(as: .float64)))
+            var bias: (before: Tensor, after: Tensor)?
+            if let own = linear.bias?.tensor {
+                let after = try adapter.merged(intoBias: own.to(.float64)).to(own.dtype)
+                if !after.isIdentical(to: own) { bias = (own, after) }
+            }
+            return .linear(
+                linear, adapter: adapter, MergedLinear(before: linear.weight, after: weight, bias: bias))
+        }
+        guard let table = site as? Embedding, let adapter = adapter as? any EmbeddingAdapter else {
+            throw PEFTError("\(choice.label) can't be merged", remedy: "keep it as an adapter")
+        }
+        let isTied = !model.parameters().contains { $0.path.hasPrefix(model.outputLayer + ".") }
+        guard adapter.reachesTiedOutput || !isTied else {
+            throw PEFTError(
+                "an adapter over the embedding can't be merged, as the output layer is the same matrix",
+                remedy: "keep it as an adapter")
+        }
+        let weight = try adapter.merged(into: table.weight.to(.float64)).to(table.weight.dtype)
+        return .embedding(table, adapter: adapter, before: table.weight, after: weight)
     }
 
     /// Undoes ``merge()``, bit for bit.
     /// - Throws: ``PEFTError`` if another adapter was merged since, which has to be undone first.
     public func unmerge() throws {
         guard isMerged else { return }
-        for (linear, _, merged) in unmerged {
-            guard linear.weight.parameters.first?.parameter === merged.parameters.first?.parameter else {
-                throw PEFTError("another adapter was merged after '\(name)'", remedy: "unmerge the last one first")
+        for tensor in merged where !tensor.isOnTop {
+            throw PEFTError("another adapter was merged after '\(name)'", remedy: "unmerge the last one first")
+        }
+        for tensor in merged {
+            switch tensor {
+            case .linear(let linear, let adapter, let change):
+                linear.weight = change.before
+                if let bias = change.bias { linear.bias?.tensor = bias.before }
+                linear.attachBeneath(adapter)
+            case .embedding(let table, let adapter, let before, _):
+                table.weight = before
+                table.attachBeneath(adapter)
             }
         }
-        for (linear, weight, _) in unmerged { linear.weight = weight }
-        unmerged = []
-        for (linear, adapter) in linears { linear.adapters.insert(adapter, at: 0) }
+        merged = []
+        isMerged = false
     }
+}
+
+extension Adapter {
+    /// What the method does while training, beyond gradients.
+    public func trainingHook() -> (any TrainingHook)? { choice.trainingHook(for: self) }
 }

@@ -8,6 +8,10 @@ public struct ConfigurationField<Configuration>: Sendable {
         case integer(ClosedRange<Int>)
         case number(ClosedRange<Double>)
         case flag
+        /// Any text.
+        case text
+        /// One of these words.
+        case choice([String])
         /// Comma-separated names.
         case names
         /// Comma-separated integers.
@@ -53,6 +57,13 @@ public struct ConfigurationField<Configuration>: Sendable {
             case "false", "no", "0": return false
             default: throw wrong("true or false")
             }
+        case .text:
+            return .string(text)
+        case .choice(let words):
+            guard let word = words.first(where: { $0.lowercased() == text.lowercased() }) else {
+                throw wrong("one of \(words.joined(separator: ", "))")
+            }
+            return .string(word)
         case .names:
             guard !parts.isEmpty else { throw wrong("one or more names, separated by commas") }
             return .array(parts.map { .string($0) })
@@ -102,12 +113,16 @@ public protocol MethodConfiguration: Sendable {
     /// What holds for the fields that an `adapter_config.json` doesn't mention: Hugging Face's defaults.
     static var fileDefaults: Self { get }
     static var fields: [ConfigurationField<Self>] { get }
+    /// Settings of Hugging Face's files that change what an adapter computes and that aren't implemented, with the
+    /// values at which they change nothing; a file with another value is refused, never misread.
+    static var neutral: [String: [JSON]] { get }
     /// - Throws: ``PEFTError`` for values that make no sense, together or alone.
     func validate() throws
 }
 
 extension MethodConfiguration {
     public static var fileDefaults: Self { Self() }
+    public static var neutral: [String: [JSON]] { [:] }
 
     /// Sets a field by its command-line name.
     /// - Throws: ``PEFTError`` for an unknown name, with the nearest one, or an impossible value.
@@ -138,6 +153,12 @@ extension MethodConfiguration {
     /// Reads the fields of an `adapter_config.json`; keys that are absent or null get ``fileDefaults``.
     public init(json: [String: JSON]) throws {
         self = Self.fileDefaults
+        for (key, accepted) in Self.neutral.sorted(by: { $0.key < $1.key }) {
+            guard let value = json[key], value != .null, !accepted.contains(value) else { continue }
+            throw PEFTError(
+                "adapter_config.json: '\(key)' is \(value.text(indent: nil)), which is not supported",
+                remedy: "an adapter without it can be read")
+        }
         for field in Self.fields {
             guard let value = json[field.key], value != .null else { continue }
             do { try field.write(&self, value) } catch let error as PEFTError {

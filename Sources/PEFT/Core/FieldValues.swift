@@ -17,6 +17,11 @@ func flag(_ value: JSON) throws -> Bool {
     return flag
 }
 
+func text(_ value: JSON) throws -> String {
+    guard let text = value.string else { throw PEFTError("\(value.text(indent: nil)) is not a string") }
+    return text
+}
+
 func names(_ value: JSON) throws -> [String] {
     guard let list = value.array, case let names = list.compactMap(\.string), names.count == list.count else {
         throw PEFTError("\(value.text(indent: nil)) is not a list of names")

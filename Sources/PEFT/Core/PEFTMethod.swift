@@ -8,12 +8,21 @@ public protocol PEFTMethod: SendableMetatype {
     associatedtype Configuration: MethodConfiguration
     /// Name on the command line, lower case.
     static var name: String { get }
-    /// `peft_type` in Hugging Face's `adapter_config.json`; `nil` for a method that has no such file.
-    static var huggingFaceType: String? { get }
+    /// `peft_type` in `adapter_config.json`; `nil` for a method that is saved as a whole model. Several methods may
+    /// share one: variants that are a setting in Hugging Face's files.
+    static var peftType: String? { get }
+    /// Whether Hugging Face PEFT knows the type; its readers refuse files of others.
+    static var isHuggingFaces: Bool { get }
     /// One line for help and documentation.
     static var summary: String { get }
     /// A learning rate that usually works, the middle of a search.
     static var defaultLearningRate: Double { get }
+    /// What the model computes right after attaching.
+    static var start: AdapterStart { get }
+    /// Whether the update can be worked into the weights.
+    static var isMergeable: Bool { get }
+    /// The configuration that the name stands for.
+    static var defaults: Configuration { get }
     /// What a reader of a report sees, such as `LoRA r 8 (q, v)`.
     static func label(_ configuration: Configuration) -> String
     /// What is to be attached where. Pure: it reads paths and shapes and changes nothing, so that every error
@@ -21,53 +30,58 @@ public protocol PEFTMethod: SendableMetatype {
     static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment]
     /// The configuration with everything spelled out that it leaves to the model, as an adapter's file says it.
     static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration
+    /// What the method does while training, beyond gradients; `nil` for most.
+    static func trainingHook(_ configuration: Configuration, for adapter: Adapter) -> (any TrainingHook)?
+    /// Whether an adapter with this `adapter_config.json` is this method's; asked among those that share a type.
+    static func recognises(_ json: [String: JSON]) -> Bool
+}
+
+/// What a model computes right after a method is attached.
+public enum AdapterStart: Sendable {
+    /// The same as before, bit for bit or within rounding.
+    case unchanged
+    /// Something else: new virtual tokens, say.
+    case changed
 }
 
 extension PEFTMethod {
+    public static var isHuggingFaces: Bool { peftType != nil }
+    public static var defaults: Configuration { Configuration() }
+    public static var start: AdapterStart { .unchanged }
+    public static var isMergeable: Bool { true }
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         configuration
     }
-}
-
-/// One change to a model that a method asks for.
-public enum Attachment {
-    /// An adapter over the projection at `path`. `parameters` names the tensors it adds, with their shapes;
-    /// `make` builds it for the projection.
-    case linear(
-        path: String, parameters: [(key: String, shape: [Int])],
-        make: (Linear, inout SeededRandom) throws -> any LinearAdapter & KeyedParameters)
-    /// A tensor of the model itself is trained.
-    case train(path: String)
-}
-
-/// An adapter whose tensors have names in Hugging Face's files.
-public protocol KeyedParameters: Module {
-    /// Name below the projection's path, with the tensor.
-    var keyedParameters: [(key: String, parameter: Parameter)] { get }
-}
-
-/// What a method may know of a model when it plans: paths and shapes.
-public struct ModelOutline {
-    public struct LinearSite: Sendable {
-        public let path: String
-        public let inputs: Int
-        public let outputs: Int
+    public static func trainingHook(_ configuration: Configuration, for adapter: Adapter) -> (any TrainingHook)? {
+        nil
     }
-    public let family: String
-    public let linears: [LinearSite]
-    public let parameters: [(path: String, shape: [Int])]
-    public let outputLayer: String
+    public static func recognises(_ json: [String: JSON]) -> Bool { true }
+}
 
-    public init(_ model: any LanguageModel) {
-        family = model.family
-        outputLayer = model.outputLayer
-        linears = model.namedModules().compactMap { path, module in
-            (module as? Linear).map { LinearSite(path: path, inputs: $0.inputs, outputs: $0.outputs) }
-        }
-        parameters = model.parameters().map { ($0.path, $0.parameter.tensor.shape) }
-    }
+/// A method's part in training, beyond gradients: an initialisation that looks at data (EVA), a penalty, a schedule
+/// of ranks (AdaLoRA).
+public protocol TrainingHook: AnyObject {
+    /// Before the first step. `forward` runs the next training batch through the model without gradients, and
+    /// returns `false` when there is none left. Not called for a run that is resumed.
+    func begin(totalSteps: Int, forward: () throws -> Bool) throws
+    /// A term added to each step's loss.
+    func penalty() -> Tensor?
+    /// After the gradients of `step` (from 1) are there, before the optimizer uses them.
+    func beforeUpdate(step: Int, totalSteps: Int)
+    /// After the optimizer's step.
+    func afterUpdate(step: Int, totalSteps: Int)
+    /// What the next step depends on, by name.
+    func state() -> [String: Tensor]
+    func restore(_ state: [String: Tensor], step: Int) throws
+}
 
-    public var parameterCount: Int { parameters.reduce(0) { $0 + $1.shape.reduce(1, *) } }
+extension TrainingHook {
+    public func begin(totalSteps: Int, forward: () throws -> Bool) throws {}
+    public func penalty() -> Tensor? { nil }
+    public func beforeUpdate(step: Int, totalSteps: Int) {}
+    public func afterUpdate(step: Int, totalSteps: Int) {}
+    public func state() -> [String: Tensor] { [:] }
+    public func restore(_ state: [String: Tensor], step: Int) throws {}
 }
 
 /// What a plan would add and train, counted without building it.
@@ -76,19 +90,40 @@ public struct PlanSummary: Sendable {
     public let trainable: Int
     /// The model's own and the added ones.
     public let total: Int
+    /// Trained parameters by what they are part of.
+    public let byComponent: [Component: Int]
     public var share: Double { total > 0 ? Double(trainable) / Double(total) : 0 }
 
     public init(_ attachments: [Attachment], outline: ModelOutline) {
-        let sizes = Dictionary(outline.parameters.map { ($0.path, $0.shape.reduce(1, *)) }, uniquingKeysWith: { $1 })
+        let components = Dictionary(
+            outline.parameters.map { ($0.path, $0.component) }, uniquingKeysWith: { first, _ in first })
         var added = 0
-        var own = 0
+        var trained = 0
+        var byComponent: [Component: Int] = [:]
+        var seen: Set<String> = []
         for attachment in attachments {
-            switch attachment {
-            case .linear(_, let parameters, _): added += parameters.reduce(0) { $0 + $1.shape.reduce(1, *) }
-            case .train(let path): own += sizes[path] ?? 0
+            for tensor in attachment.tensors where seen.insert(attachment.fileKey(tensor.key)).inserted {
+                if attachment.site != .parameter, tensor.isTrained || tensor.isStored { added += tensor.count }
+                guard tensor.isTrained else { continue }
+                trained += tensor.count
+                let component =
+                    components[attachment.path] ?? components[attachment.path + ".weight"]
+                    ?? Self.component(of: attachment, outline)
+                byComponent[component, default: 0] += tensor.count
             }
         }
-        trainable = added + own
+        trainable = trained
         total = outline.parameterCount + added
+        self.byComponent = byComponent
+    }
+
+    private static func component(of attachment: Attachment, _ outline: ModelOutline) -> Component {
+        switch attachment.site {
+        case .input, .embedding: .embedding
+        case .keyValues: .attention
+        case .output:
+            outline.outputs.first { $0.path == attachment.path }?.kind == .feedForward ? .feedForward : .attention
+        case .linear, .parameter: .other
+        }
     }
 }

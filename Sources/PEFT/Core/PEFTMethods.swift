@@ -16,10 +16,15 @@ public enum PEFTMethods {
         throw PEFTError("unknown method '\(name)'", remedy: hint ?? "methods are \(names.joined(separator: ", "))")
     }
 
-    /// The method that wrote a `peft_type`.
-    public static func huggingFace(_ type: String) throws -> any PEFTMethod.Type {
-        if let method = all.first(where: { $0.huggingFaceType == type.uppercased() }) { return method }
-        let names = all.compactMap { $0.huggingFaceType }
+    /// The method that an `adapter_config.json` belongs to.
+    public static func method(of json: [String: JSON], file: String) throws -> any PEFTMethod.Type {
+        guard let type = json["peft_type"]?.string else {
+            throw PEFTError("\(file) has no 'peft_type'", remedy: "it is not an adapter's configuration")
+        }
+        let candidates = all.filter { $0.peftType == type.uppercased() }
+        if let method = candidates.first(where: { $0.recognises(json) }) ?? candidates.first { return method }
+        var names: [String] = []
+        for name in all.compactMap({ $0.peftType }) where !names.contains(name) { names.append(name) }
         throw PEFTError(
             "the adapter's peft_type is '\(type)'", remedy: "supported are \(names.joined(separator: ", "))")
     }
@@ -41,7 +46,7 @@ public struct MethodChoice: Sendable {
     }
 
     private static func defaults<Method: PEFTMethod>(of method: Method.Type) -> any MethodConfiguration {
-        Method.Configuration()
+        Method.defaults
     }
 
     /// Sets a field by its command-line name.
@@ -70,7 +75,24 @@ public struct MethodChoice: Sendable {
             try configuration.validate()
             return try Method.plan(configuration, for: outline)
         }
-        return try plan(method)
+        var attachments = try plan(method)
+        // What begins untrained is trained by every method.
+        let trained = Set(attachments.filter { $0.site == .parameter }.map(\.path))
+        for parameter in outline.parameters where !trained.contains(parameter.path) {
+            guard outline.newModules.contains(where: { parameter.path.hasPrefix($0 + ".") }) else { continue }
+            attachments.append(.train(parameter.path, shape: parameter.shape))
+        }
+        return attachments
+    }
+
+    public var isMergeable: Bool { method.isMergeable }
+
+    /// What the method does while training, beyond gradients.
+    func trainingHook(for adapter: Adapter) -> (any TrainingHook)? {
+        func hook<Method: PEFTMethod>(_ method: Method.Type) -> (any TrainingHook)? {
+            (configuration as? Method.Configuration).flatMap { Method.trainingHook($0, for: adapter) }
+        }
+        return hook(method)
     }
 
     /// The same choice with everything spelled out that the configuration leaves to the model.

@@ -26,32 +26,52 @@ public struct TargetSelection: Sendable {
         (self.layersPattern, self.isPattern) = (layersPattern, isPattern)
     }
 
-    /// The sites that are meant, in the model's order.
+    /// The projections that are meant, in the model's order.
     /// - Throws: ``PEFTError`` if a target matches nothing, naming what there is and the nearest match.
     public func sites(in outline: ModelOutline) throws -> [ModelOutline.LinearSite] {
-        let usable = outline.linears.filter { $0.path != outline.outputLayer }
+        let paths = Set(try self.paths(in: outline, among: outline.linears.map(\.path)))
+        return outline.linears.filter { paths.contains($0.path) }
+    }
+
+    /// Projections and tables of vectors that are meant, in the model's order; tables only where they are named.
+    public func sitesAndEmbeddings(in outline: ModelOutline) throws -> (
+        linears: [ModelOutline.LinearSite], embeddings: [ModelOutline.EmbeddingSite]
+    ) {
+        let all = outline.linears.map(\.path) + outline.embeddings.map(\.path)
+        let paths = Set(try self.paths(in: outline, among: all))
+        let tables = outline.embeddings.filter { targets != ["all-linear"] && paths.contains($0.path) }
+        return (outline.linears.filter { paths.contains($0.path) }, tables)
+    }
+
+    /// The paths that are meant among those of some kind of module.
+    /// - Throws: ``PEFTError`` if a target matches nothing, naming what there is and the nearest match.
+    public func paths(in outline: ModelOutline, among candidates: [String]) throws -> [String] {
+        let linears = Set(outline.linears.map(\.path))
         let isEverything = targets == ["all-linear"]
         let regex = try isPattern && !isEverything ? Self.wholeMatch(targets.first ?? "", option: "targets") : nil
         let excludedRegex = try isExcludedPattern ? Self.wholeMatch(excluded.first ?? "", option: "exclude") : nil
-        var sites: [ModelOutline.LinearSite] = []
+        // What every method trains in full needs no adapter beside it.
+        let left = outline.newModules + [outline.outputLayer]
+        var paths: [String] = []
         var used: Set<String> = []
-        for site in outline.linears {
+        for path in candidates {
             if isEverything {
-                guard site.path != outline.outputLayer else { continue }
+                guard linears.contains(path), !left.contains(where: { path == $0 || path.hasPrefix($0 + ".") })
+                else { continue }
             } else if let regex {
-                guard Self.matches(regex, site.path) else { continue }
+                guard Self.matches(regex, path) else { continue }
             } else {
-                let matching = targets.filter { Self.names($0, site.path) }
+                let matching = targets.filter { Self.names($0, path) }
                 guard !matching.isEmpty else { continue }
                 used.formUnion(matching)
             }
             let isExcluded =
-                excludedRegex.map { Self.matches($0, site.path) } ?? excluded.contains { Self.names($0, site.path) }
+                excludedRegex.map { Self.matches($0, path) } ?? excluded.contains { Self.names($0, path) }
             guard !isExcluded else { continue }
-            guard try isInWantedLayer(site.path) else { continue }
-            sites.append(site)
+            guard isInWantedLayer(path) else { continue }
+            paths.append(path)
         }
-        let leaves = Self.leaves(usable)
+        let leaves = Self.leaves(candidates.filter { $0 != outline.outputLayer })
         if regex == nil, !isEverything, !allowsUnusedTargets || used.isEmpty,
             let unused = targets.first(where: { !used.contains($0) })
         {
@@ -60,27 +80,25 @@ public struct TargetSelection: Sendable {
                 "the target '\(unused)' matches no projection of this \(outline.family) model",
                 remedy: (hint.map { "did you mean '\($0)'? " } ?? "") + "there are \(leaves.joined(separator: ", "))")
         }
-        guard !sites.isEmpty else {
+        guard !paths.isEmpty else {
             throw PEFTError(
                 "the targets \(targets.joined(separator: ", ")) leave no projection of this \(outline.family) model",
                 remedy:
-                    "there are \(leaves.joined(separator: ", ")), in \(outline.linears.count) places; check --exclude and --layers"
+                    "there are \(leaves.joined(separator: ", ")), in \(candidates.count) places; check --exclude and --layers"
             )
         }
-        return sites
+        return paths
     }
 
     /// The last parts of the paths, each once, in the model's order.
-    static func leaves(_ sites: [ModelOutline.LinearSite]) -> [String] {
+    static func leaves(_ paths: [String]) -> [String] {
         var seen: Set<String> = []
-        return sites.compactMap { $0.path.split(separator: ".").last.map(String.init) }.filter {
-            seen.insert($0).inserted
-        }
+        return paths.compactMap { $0.split(separator: ".").last.map(String.init) }.filter { seen.insert($0).inserted }
     }
 
     static func names(_ target: String, _ path: String) -> Bool { path == target || path.hasSuffix("." + target) }
 
-    private func isInWantedLayer(_ path: String) throws -> Bool {
+    private func isInWantedLayer(_ path: String) -> Bool {
         guard let layers, !layers.isEmpty else { return true }
         // As Hugging Face does: the number after the named list, or else the first number in the path.
         let parts = path.split(separator: ".").map(String.init)

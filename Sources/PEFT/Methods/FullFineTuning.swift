@@ -5,7 +5,7 @@ import TorchNN
 /// Every parameter is trained: the reference that other methods are measured against.
 public enum FullFineTuning: PEFTMethod {
     public static let name = "full"
-    public static let huggingFaceType: String? = nil
+    public static let peftType: String? = nil
     public static let summary = "every parameter of the model"
     public static let defaultLearningRate = 3e-4
 
@@ -18,6 +18,6 @@ public enum FullFineTuning: PEFTMethod {
     public static func label(_ configuration: Configuration) -> String { "full fine-tuning" }
 
     public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        model.parameters.map { .train(path: $0.path) }
+        model.parameters.map { .train($0.path, shape: $0.shape, keepsBase: false) }
     }
 }

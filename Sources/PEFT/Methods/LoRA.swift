@@ -7,7 +7,7 @@ import TorchNN
 /// or α / √r for rank-stabilised LoRA (Kalajdzievski 2023).
 public enum LoRA: PEFTMethod {
     public static let name = "lora"
-    public static let huggingFaceType: String? = "LORA"
+    public static let peftType: String? = "LORA"
     public static let summary = "low-rank updates beside chosen projections (Hu et al. 2021)"
     public static let defaultLearningRate = 1e-3
 
@@ -36,71 +36,49 @@ public enum LoRA: PEFTMethod {
             selection = TargetSelection(targets: targets)
         }
 
-        public static let fields: [ConfigurationField<Configuration>] = [
-            .init("rank", key: "r", .integer(1...65536), help: "rank r of the update (8)") {
-                .integer($0.rank)
-            } write: {
-                $0.rank = try integer($1)
-            },
-            .init("alpha", key: "lora_alpha", .number(0...1e6), help: "the update is scaled by alpha / rank (16)") {
-                .wholeOr($0.alpha)
-            } write: {
-                $0.alpha = try number($1)
-            },
-            .init("dropout", key: "lora_dropout", .number(0...0.99), help: "dropout on the update's input (0)") {
-                .number($0.dropout)
-            } write: {
-                $0.dropout = try number($1)
-            },
-            .init(
-                "targets", key: "target_modules", .names,
-                help: "names of projections, comma-separated, or all-linear (the attention's query and value)"
-            ) {
-                $0.selection.isPattern || $0.selection.targets == ["all-linear"]
-                    ? .string($0.selection.targets.first ?? "")
-                    : .array($0.selection.targets.sorted().map { .string($0) })
-            } write: { configuration, value in
-                if let pattern = value.string {
-                    configuration.selection.targets = [pattern]
-                    configuration.selection.isPattern = pattern != "all-linear"
-                } else {
-                    configuration.selection.targets = try names(value)
-                    configuration.selection.isPattern = false
-                }
-            },
-            .init("exclude", key: "exclude_modules", .names, help: "names of projections to leave alone") {
-                if $0.selection.isExcludedPattern { return .string($0.selection.excluded.first ?? "") }
-                return $0.selection.excluded.isEmpty
-                    ? .null : .array($0.selection.excluded.sorted().map { .string($0) })
-            } write: {
-                $0.selection.excluded = try $1.string.map { [$0] } ?? names($1)
-                $0.selection.isExcludedPattern = $1.string != nil
-            },
-            .init("rslora", key: "use_rslora", .flag, help: "scale by alpha / √rank instead") {
-                .bool($0.isRankStabilised)
-            } write: {
-                $0.isRankStabilised = try flag($1)
-            },
-            .init("layers", key: "layers_to_transform", .integers, help: "layer numbers such as 0-3,7 (all)") {
-                $0.selection.layers.map { .array($0.map { .integer($0) }) } ?? .null
-            } write: {
-                $0.selection.layers = try $1.int.map { [$0] } ?? integers($1)
-            },
-            .init("layers-pattern", key: "layers_pattern", .names, help: "name of the list that holds the layers") {
-                $0.selection.layersPattern.isEmpty ? .null : .array($0.selection.layersPattern.map { .string($0) })
-            } write: {
-                $0.selection.layersPattern = try $1.string.map { [$0] } ?? names($1)
-            },
-            .init("rank-pattern", key: "rank_pattern", .numbersByPattern, help: "other ranks: pattern=rank,…") {
-                .object($0.rankPattern.mapValues { .wholeOr($0) })
-            } write: {
-                $0.rankPattern = try patterns($1)
-            },
-            .init("alpha-pattern", key: "alpha_pattern", .numbersByPattern, help: "other alphas: pattern=alpha,…") {
-                .object($0.alphaPattern.mapValues { .wholeOr($0) })
-            } write: {
-                $0.alphaPattern = try patterns($1)
-            },
+        public static let fields: [ConfigurationField<Configuration>] =
+            [
+                .init("rank", key: "r", .integer(1...65536), help: "rank r of the update (8)") {
+                    .integer($0.rank)
+                } write: {
+                    $0.rank = try integer($1)
+                },
+                .init("alpha", key: "lora_alpha", .number(0...1e6), help: "the update is scaled by alpha / rank (16)")
+                {
+                    .wholeOr($0.alpha)
+                } write: {
+                    $0.alpha = try number($1)
+                },
+                .init("dropout", key: "lora_dropout", .number(0...0.99), help: "dropout on the update's input (0)") {
+                    .number($0.dropout)
+                } write: {
+                    $0.dropout = try number($1)
+                },
+                .init("rslora", key: "use_rslora", .flag, help: "scale by alpha / √rank instead") {
+                    .bool($0.isRankStabilised)
+                } write: {
+                    $0.isRankStabilised = try flag($1)
+                },
+                .init("rank-pattern", key: "rank_pattern", .numbersByPattern, help: "other ranks: pattern=rank,…") {
+                    .object($0.rankPattern.mapValues { .wholeOr($0) })
+                } write: {
+                    $0.rankPattern = try patterns($1)
+                },
+                .init("alpha-pattern", key: "alpha_pattern", .numbersByPattern, help: "other alphas: pattern=alpha,…")
+                {
+                    .object($0.alphaPattern.mapValues { .wholeOr($0) })
+                } write: {
+                    $0.alphaPattern = try patterns($1)
+                },
+            ] + targetFields(\.selection) + layerFields(\.selection)
+
+        public static let neutral: [String: [JSON]] = [
+            "use_dora": [false], "bias": ["none"], "lora_bias": [false], "fan_in_fan_out": [false],
+            "layer_replication": [], "use_qalora": [false], "trainable_token_indices": [], "target_parameters": [[]],
+            "modules_to_save": [[]], "alora_invocation_tokens": [], "arrow_config": [], "megatron_config": [],
+            "monteclora_config": [], "velora_config": [], "lora_ga_config": [], "use_bdlora": [], "kasa_config": [],
+            // The others (PiSSA, OLoRA, CorDA, LoftQ …) change the base's weights, which the file doesn't hold.
+            "init_lora_weights": [true, false, "gaussian", "eva", "orthogonal"],
         ]
 
         public func validate() throws {
@@ -122,43 +100,17 @@ public enum LoRA: PEFTMethod {
             if let bad = alphaPattern.first(where: { !($0.value > 0 && $0.value.isFinite) }) {
                 throw PEFTError("the alpha for '\(bad.key)' is \(bad.value)", remedy: "it has to be above 0")
             }
-            // Hugging Face refuses files with these combinations.
-            let hasLayers = !(selection.layers ?? []).isEmpty
-            if selection.isPattern, hasLayers || !selection.layersPattern.isEmpty {
-                throw PEFTError(
-                    "layers are chosen beside a regular expression for the targets",
-                    remedy: "put the layers into the expression, or name the targets")
-            }
-            if !hasLayers, !selection.layersPattern.isEmpty {
-                throw PEFTError("a layers pattern is given without layers", remedy: "give --layers too")
-            }
+            try selection.validate()
         }
     }
 
-    /// The projections that Hugging Face PEFT targets when none are named.
-    static let defaultTargets: [String: [String]] = ["t5": ["q", "v"]]
-
     public static func label(_ configuration: Configuration) -> String {
-        let targets = configuration.selection.targets
-        let places =
-            switch targets {
-            case []: "default targets"
-            case ["all-linear"]: "all linears"
-            default: targets.joined(separator: ", ")
-            }
-        return "\(configuration.isRankStabilised ? "rsLoRA" : "LoRA") r \(configuration.rank) (\(places))"
+        "\(configuration.isRankStabilised ? "rsLoRA" : "LoRA") r \(configuration.rank) (\(configuration.selection.label))"
     }
 
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         var configuration = configuration
-        if configuration.selection.targets.isEmpty {
-            configuration.selection.targets = defaultTargets[model.family] ?? ["all-linear"]
-        }
-        if configuration.selection.targets == ["all-linear"], !(configuration.selection.layers ?? []).isEmpty {
-            // Hugging Face accepts chosen layers only beside a list of names.
-            configuration.selection.targets = TargetSelection.leaves(
-                model.linears.filter { $0.path != model.outputLayer })
-        }
+        configuration.selection = configuration.selection.resolved(for: model)
         return configuration
     }
 
@@ -172,17 +124,17 @@ public enum LoRA: PEFTMethod {
                 try TargetSelection.value(for: site.path, in: configuration.alphaPattern) ?? configuration.alpha
             let scale = configuration.isRankStabilised ? alpha / Double(rank).squareRoot() : alpha / Double(rank)
             return .linear(
-                path: site.path,
-                parameters: [("lora_A.weight", [rank, site.inputs]), ("lora_B.weight", [site.outputs, rank])]
-            ) { linear, random in
-                LoRAAdapter(linear, rank: rank, scale: scale, dropout: configuration.dropout, random: &random)
+                site.path,
+                [.init("lora_A.weight", [rank, site.inputs]), .init("lora_B.weight", [site.outputs, rank])]
+            ) { linear, context in
+                LoRAAdapter(linear, rank: rank, scale: scale, dropout: configuration.dropout, context: context)
             }
         }
     }
 }
 
 /// The update of one projection.
-final class LoRAAdapter: Module, LinearAdapter, KeyedParameters {
+final class LoRAAdapter: Module, LinearAdapter, AdapterModule {
     /// [r, in], uniform in ±1/√in (Kaiming with a = √5, as Hugging Face begins).
     @ParameterInfo var a: Tensor
     /// [out, r], zero, so that training starts at the base model.
@@ -190,21 +142,16 @@ final class LoRAAdapter: Module, LinearAdapter, KeyedParameters {
     let scale: Double
     let dropoutRate: Double
 
-    init(_ linear: Linear, rank: Int, scale: Double, dropout: Double, random: inout SeededRandom) {
-        let like = linear.weight.parameters.first?.parameter.tensor
-        let device = like?.device ?? .cpu
-        // Adapters of half-precision bases are kept in fp32: their updates are smaller than a bf16 step.
-        let dtype: DType = like?.dtype == .float64 ? .float64 : .float32
+    init(_ linear: Linear, rank: Int, scale: Double, dropout: Double, context: AttachmentContext) {
+        let (dtype, device) = (context.dtype, context.device)
         let a = Tensor.empty([rank, linear.inputs], dtype: dtype, device: device)
         let bound = 1 / Double(linear.inputs).squareRoot()
-        if device != .meta { a.fillUniform(-bound, bound, from: &random) }
+        if device != .meta { a.fillUniform(-bound, bound, from: &context.random) }
         _a = ParameterInfo(wrappedValue: a, key: "lora_A.weight")
         _b = ParameterInfo(
             wrappedValue: .zeros([linear.outputs, rank], dtype: dtype, device: device), key: "lora_B.weight")
         (self.scale, dropoutRate) = (scale, dropout)
     }
-
-    var keyedParameters: [(key: String, parameter: Parameter)] { ownParameters() }
 
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         let (probability, seed) = DropoutScope.draw(dropoutRate)

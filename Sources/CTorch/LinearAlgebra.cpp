@@ -1,0 +1,51 @@
+// Decompositions and solvers that initialisations and orthogonal methods need, and the LSTM of P-tuning.
+#include "Bridge.hpp"
+
+using namespace ctorch;
+
+extern "C" {
+
+int ct_svd(const CTTensor *x, CTTensor **u, CTTensor **s, CTTensor **vh) {
+    return status_or_error([&] {
+        auto result = at::linalg_svd(unbox(x), false);
+        *u = box(std::get<0>(result));
+        *s = box(std::get<1>(result));
+        *vh = box(std::get<2>(result));
+    });
+}
+
+int ct_qr(const CTTensor *x, CTTensor **q, CTTensor **r) {
+    return status_or_error([&] {
+        auto result = at::linalg_qr(unbox(x), "reduced");
+        *q = box(std::get<0>(result));
+        *r = box(std::get<1>(result));
+    });
+}
+
+CTTensor *ct_solve(const CTTensor *a, const CTTensor *b) {
+    return tensor_or_error([&] { return at::linalg_solve(unbox(a), unbox(b)); });
+}
+
+CTTensor *ct_eye(int64_t size, CTDType type, CTDevice kind, int device_index) {
+    return tensor_or_error([&] {
+        return at::eye(size, at::TensorOptions().dtype(scalar_type(type)).device(device(kind, device_index)));
+    });
+}
+
+CTTensor *ct_kron(const CTTensor *a, const CTTensor *b) {
+    return tensor_or_error([&] { return at::kron(unbox(a), unbox(b)); });
+}
+
+CTTensor *ct_lstm(const CTTensor *x, CTTensor *const *weights, int count, int64_t hidden, int layers,
+                  bool bidirectional) {
+    return tensor_or_error([&]() -> at::Tensor {
+        std::vector<at::Tensor> list;
+        list.reserve(static_cast<size_t>(count));
+        for (int i = 0; i < count; ++i) list.push_back(unbox(weights[i]));
+        const at::Tensor &input = unbox(x);
+        at::Tensor start = at::zeros({layers * (bidirectional ? 2 : 1), input.size(1), hidden}, input.options());
+        return std::get<0>(at::lstm(input, {start, start}, list, true, layers, 0, false, bidirectional, false));
+    });
+}
+
+}

@@ -1,0 +1,158 @@
+import Support
+import Torch
+import TorchNN
+
+/// Generation with a T5: the encoder's keys and values are made once, the decoder's grow by a token a step.
+final class T5DecodingState: DecodingState {
+    private let model: T5
+    private let beams: Int
+    private var caches: [KeyValueCache]
+    private var memories: [T5CrossMemory]
+    /// The bias of distances capacity − 1 … 0, [1, heads, 1, capacity].
+    private let bias: Tensor?
+    /// 0 where a row's cache holds something and −∞ where a shorter prefix left a gap, [rows, 1, 1, capacity].
+    private var gaps: Tensor?
+    private var position = 0
+    private let capacity: Int
+
+    /// - Parameter capacity: tokens to make room for, besides virtual ones.
+    init(_ model: T5, _ prompts: PackedSequences, capacity tokens: Int, beams: Int) {
+        (self.model, self.beams) = (model, beams)
+        let settings = model.settings
+        let encoded = model.encode(prompts)
+        let states = encoded.states
+        let rows = prompts.rows
+        memories = model.decoder.block.compactMap { block in
+            guard let cross = block.crossAttention else { return nil }
+            func heads(_ x: Tensor) -> Tensor { x.reshaped(-1, settings.heads, settings.headSize) }
+            let own = RowRouting.within(encoded.offsets) { (heads(cross.k(states)), heads(cross.v(states))) }
+            let all = cross.prefix(own.0, own.1, offsets: encoded.offsets)
+            func padded(_ x: Tensor) -> Tensor { x.padded(all.offsets).transposed(1, 2).contiguous() }
+            return T5CrossMemory(
+                keys: padded(all.keys), values: padded(all.values), mask: Self.mask(all.offsets, like: states))
+        }
+        let virtual = model.decoder.input.prompts(forRows: rows)
+        let prefix = model.decoder.longestPrefix(forRows: rows)
+        let promptLength = virtual.map { $0?.dim(0) ?? 0 }.max() ?? 0
+        capacity = tokens + prefix + promptLength
+        let capacity = capacity
+        caches = model.decoder.block.map { _ in
+            KeyValueCache(
+                batch: rows * beams, heads: settings.heads, capacity: capacity, size: settings.headSize,
+                dtype: states.dtype, device: states.device)
+        }
+        bias = model.decoder.positionBias(queries: (capacity - 1)..<capacity, keys: capacity)?.unsqueezed(0)
+        start(rows, prefix: prefix, virtual: virtual, promptLength: promptLength, like: states)
+    }
+
+    /// Fills the caches with prefixes and virtual tokens. Rows that have fewer of them than others keep a gap in
+    /// front, so that all rows write to the same column.
+    private func start(_ rows: Int, prefix: Int, virtual: [Tensor?], promptLength: Int, like: Tensor) {
+        var missing = [Int](repeating: 0, count: rows)
+        if prefix > 0 {
+            for (index, block) in model.decoder.block.enumerated() {
+                let own = block.attention.prefix.prefixes(forRows: rows)
+                func column(
+                    _ part: (keys: Tensor, values: Tensor)?, _ pick: KeyPath<(keys: Tensor, values: Tensor), Tensor>
+                )
+                    -> Tensor
+                {
+                    let size = [model.settings.heads, model.settings.headSize]
+                    guard let part else { return .zeros([1, prefix] + size, dtype: like.dtype, device: like.device) }
+                    let x = part[keyPath: pick]
+                    guard x.dim(0) < prefix else { return x.unsqueezed(0) }
+                    let gap = Tensor.zeros([prefix - x.dim(0)] + size, dtype: like.dtype, device: like.device)
+                    return Tensor.concatenated([gap, x]).unsqueezed(0)
+                }
+                func all(_ pick: KeyPath<(keys: Tensor, values: Tensor), Tensor>) -> Tensor {
+                    let parts = own.flatMap { part in (0..<beams).map { _ in column(part, pick) } }
+                    return Tensor.concatenated(parts).transposed(1, 2)
+                }
+                _ = caches[index].append(all(\.keys), all(\.values))
+                if index == 0 { missing = own.map { prefix - ($0?.keys.dim(0) ?? 0) } }
+            }
+            position = prefix
+        }
+        setGaps(missing, like: like)
+        guard promptLength > 0 else { return }
+        // A step makes one column for all rows, so the prompts are read token by token; rows without a token there
+        // read zeros, into a column that they never look at.
+        let size = model.settings.modelSize
+        for index in 0..<promptLength {
+            let tokens = virtual.enumerated().flatMap { row, prompt -> [Tensor] in
+                let own = index - (promptLength - (prompt?.dim(0) ?? 0))
+                let x =
+                    own >= 0 ? prompt?.narrowed(axis: 0, own..<(own + 1)) : nil
+                let token = x ?? .zeros([1, size], dtype: like.dtype, device: like.device)
+                return Array(repeating: token, count: beams)
+            }
+            _ = advance(Tensor.concatenated(tokens).unsqueezed(1))
+        }
+        if virtual.contains(where: { ($0?.dim(0) ?? 0) < promptLength }) {
+            setGaps(
+                virtual.enumerated().map { missing[$0.offset] + promptLength - ($0.element?.dim(0) ?? 0) }, like: like
+            )
+        }
+    }
+
+    private func setGaps(_ missing: [Int], like: Tensor) {
+        guard missing.contains(where: { $0 > 0 }) else { return }
+        let values = missing.flatMap { gap in
+            (0..<beams).flatMap { _ in (0..<capacity).map { $0 < gap ? -Float.infinity : 0 } }
+        }
+        gaps = Tensor(values, shape: [missing.count * beams, 1, 1, capacity], device: like.device).to(like.dtype)
+    }
+
+    /// 0 at real tokens and −∞ after a row's end, [rows, 1, 1, longest]; `nil` if all are equally long.
+    private static func mask(_ offsets: [Int], like: Tensor) -> Tensor? {
+        let lengths = zip(offsets.dropFirst(), offsets).map { $0 - $1 }
+        let longest = lengths.max() ?? 0
+        guard lengths.contains(where: { $0 < longest }) else { return nil }
+        let values = lengths.flatMap { length in (0..<longest).map { $0 < length ? Float(0) : -.infinity } }
+        return Tensor(values, shape: [lengths.count, 1, 1, longest], device: like.device).to(like.dtype)
+    }
+
+    func step(_ tokens: Tensor) -> Tensor {
+        let count = tokens.dim(0)
+        return RowRouting.within(single: count) {
+            let x = advance(model.embedding(tokens).unsqueezed(1))
+            return model.scores(model.decoder.norm(x)).reshaped(count, -1)
+        }
+    }
+
+    /// Feeds embedded tokens [rows, 1, modelSize] through the layers.
+    private func advance(_ embedded: Tensor) -> Tensor {
+        RowRouting.within(single: embedded.dim(0)) {
+            var x = embedded
+            // The last query's biases serve every position: only the distance counts.
+            var bias = bias?.narrowed(axis: 3, (capacity - 1 - position)..<capacity)
+            if let gaps {
+                let mask = gaps.narrowed(axis: 3, 0..<(position + 1))
+                bias = bias.map { $0 + mask } ?? mask
+            }
+            for (index, block) in model.decoder.block.enumerated() {
+                x = block.step(x, cache: caches[index], bias: bias, memory: memories[index])
+            }
+            position += 1
+            return x
+        }
+    }
+
+    func reorder(_ sources: Tensor) {
+        for cache in caches { cache.select(rows: sources) }
+    }
+
+    func keep(rows: [Int]) {
+        let device = memories.first?.keys.device ?? .cpu
+        let continuations = Tensor(rows.flatMap { row in (0..<beams).map { row * beams + $0 } }, device: device)
+        let prompts = Tensor(rows, device: device)
+        for cache in caches { cache.select(rows: continuations) }
+        gaps = gaps?.selecting(continuations)
+        memories = memories.map {
+            T5CrossMemory(
+                keys: $0.keys.selecting(prompts), values: $0.values.selecting(prompts),
+                mask: $0.mask?.selecting(prompts))
+        }
+        RowRouting.current?.keep(rows: rows)
+    }
+}

@@ -1,0 +1,131 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// What a parameter is part of.
+public enum Component: String, Sendable, CaseIterable {
+    case attention
+    case feedForward = "feed-forward"
+    case norm = "norms"
+    case embedding = "embeddings"
+    case head
+    case other
+}
+
+/// What a method may know of a model when it plans: paths and shapes.
+public struct ModelOutline {
+    public struct LinearSite: Sendable {
+        public let path: String
+        public let inputs: Int
+        public let outputs: Int
+        public let hasBias: Bool
+    }
+    public struct EmbeddingSite: Sendable {
+        public let path: String
+        public let entries: Int
+        public let size: Int
+    }
+    public struct SublayerSite: Sendable {
+        public let path: String
+        public let kind: SublayerKind
+        public let size: Int
+    }
+    public struct InputSiteOutline: Sendable {
+        public let path: String
+        public let role: StackRole
+        public let size: Int
+    }
+    public struct KeyValueSiteOutline: Sendable {
+        public let path: String
+        public let kind: SublayerKind
+        public let role: StackRole
+        public let heads: Int
+        public let headSize: Int
+    }
+    public struct ParameterSite: Sendable {
+        public let path: String
+        public let shape: [Int]
+        public let component: Component
+        public var count: Int { shape.reduce(1, *) }
+        /// Last part of the path: `weight`, `bias`, ….
+        public var leaf: String { path.split(separator: ".").last.map(String.init) ?? path }
+        /// Path of the module that holds it.
+        public var owner: String { path.split(separator: ".").dropLast().joined(separator: ".") }
+        /// The first number in the path: the layer within its stack.
+        public var layer: Int? { ModelOutline.layer(of: path) }
+    }
+
+    public let family: String
+    public let architecture: Architecture
+    /// `config.json`.
+    public let configuration: JSON
+    public let linears: [LinearSite]
+    public let embeddings: [EmbeddingSite]
+    public let outputs: [SublayerSite]
+    public let inputs: [InputSiteOutline]
+    public let keyValues: [KeyValueSiteOutline]
+    public let parameters: [ParameterSite]
+    public let outputLayer: String
+    public let inputEmbedding: String
+    /// Modules that begin untrained and that every method trains too, such as a classifier.
+    public let newModules: [String]
+    /// Paths of all modules with their Swift types' names, for errors.
+    public let modules: [String]
+
+    public init(_ model: any LanguageModel) {
+        family = model.family
+        architecture = model.architecture
+        configuration = model.configuration
+        outputLayer = model.outputLayer
+        inputEmbedding = model.inputEmbedding
+        newModules = model.newModules
+        let named = model.namedModules()
+        modules = named.map(\.path)
+        linears = named.compactMap { path, module in
+            (module as? Linear).map {
+                LinearSite(path: path, inputs: $0.inputs, outputs: $0.outputs, hasBias: $0.bias != nil)
+            }
+        }
+        embeddings = named.compactMap { path, module in
+            (module as? Embedding).map { EmbeddingSite(path: path, entries: $0.entries, size: $0.size) }
+        }
+        outputs = named.compactMap { path, module in
+            (module as? OutputSite).map { SublayerSite(path: path, kind: $0.kind, size: $0.size) }
+        }
+        inputs = named.compactMap { path, module in
+            (module as? InputSite).map { InputSiteOutline(path: path, role: $0.role, size: $0.size) }
+        }
+        keyValues = named.compactMap { path, module in
+            (module as? KeyValueSite).map {
+                KeyValueSiteOutline(path: path, kind: $0.kind, role: $0.role, heads: $0.heads, headSize: $0.headSize)
+            }
+        }
+        let types = Dictionary(named.map { ($0.path, $0.module) }, uniquingKeysWith: { first, _ in first })
+        let head = [model.outputLayer] + model.newModules
+        parameters = model.parameters().map { path, parameter in
+            let owner = path.split(separator: ".").dropLast().joined(separator: ".")
+            return ParameterSite(
+                path: path, shape: parameter.tensor.shape,
+                component: Self.component(path, types[owner], head: head))
+        }
+    }
+
+    public var parameterCount: Int { parameters.reduce(0) { $0 + $1.count } }
+
+    private static func component(_ path: String, _ owner: Module?, head: [String]) -> Component {
+        if head.contains(where: { path == $0 || path.hasPrefix($0 + ".") }) { return .head }
+        if owner is RMSNorm || owner is LayerNorm { return .norm }
+        let lower = path.lowercased()
+        let has = { (words: [String]) in words.contains { lower.contains($0) } }
+        // An attention's relative bias is a table, and part of the attention.
+        if has(["attention", "attn"]) { return .attention }
+        if owner is Embedding || has(["embed", "wte", "wpe"]) { return .embedding }
+        if owner is Linear, has(["mlp", "dense", "intermediate", "output", "ffn", "feed"]) { return .feedForward }
+        return .other
+    }
+
+    static func layer(of path: String) -> Int? {
+        path.split(separator: ".").lazy.compactMap { Int($0) }.first
+    }
+}

@@ -1,0 +1,98 @@
+import Support
+
+extension MethodConfiguration {
+    /// The fields that say which modules a method goes to, with Hugging Face's names and meanings; shared by all
+    /// methods that target modules by name.
+    static func targetFields(
+        _ selection: WritableKeyPath<Self, TargetSelection> & Sendable,
+        help: String = "names of projections, comma-separated, or all-linear (the attention's query and value)"
+    ) -> [ConfigurationField<Self>] {
+        [
+            .init("targets", key: "target_modules", .names, help: help) {
+                let selection = $0[keyPath: selection]
+                return selection.isPattern || selection.targets == ["all-linear"]
+                    ? .string(selection.targets.first ?? "")
+                    : .array(selection.targets.sorted().map { .string($0) })
+            } write: { configuration, value in
+                if let pattern = value.string {
+                    configuration[keyPath: selection].targets = [pattern]
+                    configuration[keyPath: selection].isPattern = pattern != "all-linear"
+                } else {
+                    configuration[keyPath: selection].targets = try names(value)
+                    configuration[keyPath: selection].isPattern = false
+                }
+            },
+            .init("exclude", key: "exclude_modules", .names, help: "names of projections to leave alone") {
+                let selection = $0[keyPath: selection]
+                if selection.isExcludedPattern { return .string(selection.excluded.first ?? "") }
+                return selection.excluded.isEmpty ? .null : .array(selection.excluded.sorted().map { .string($0) })
+            } write: {
+                $0[keyPath: selection].excluded = try $1.string.map { [$0] } ?? names($1)
+                $0[keyPath: selection].isExcludedPattern = $1.string != nil
+            },
+        ]
+    }
+
+    /// The fields that restrict targets to some layers.
+    static func layerFields(_ selection: WritableKeyPath<Self, TargetSelection> & Sendable)
+        -> [ConfigurationField<Self>]
+    {
+        [
+            .init("layers", key: "layers_to_transform", .integers, help: "layer numbers such as 0-3,7 (all)") {
+                $0[keyPath: selection].layers.map { .array($0.map { .integer($0) }) } ?? .null
+            } write: {
+                $0[keyPath: selection].layers = try $1.int.map { [$0] } ?? integers($1)
+            },
+            .init("layers-pattern", key: "layers_pattern", .names, help: "name of the list that holds the layers") {
+                let names = $0[keyPath: selection].layersPattern
+                return names.isEmpty ? .null : .array(names.map { .string($0) })
+            } write: {
+                $0[keyPath: selection].layersPattern = try $1.string.map { [$0] } ?? names($1)
+            },
+        ]
+    }
+}
+
+extension TargetSelection {
+    /// The projections that Hugging Face PEFT targets when none are named: mostly the attention's query and value.
+    static let queryAndValue: [String: [String]] = [
+        "t5": ["q", "v"], "mt5": ["q", "v"], "gpt2": ["c_attn"], "bert": ["query", "value"],
+        "roberta": ["query", "value"], "distilbert": ["q_lin", "v_lin"], "llama": ["q_proj", "v_proj"],
+        "mistral": ["q_proj", "v_proj"], "qwen2": ["q_proj", "v_proj"], "qwen3": ["q_proj", "v_proj"],
+        "gemma": ["q_proj", "v_proj"], "gemma2": ["q_proj", "v_proj"], "gemma3_text": ["q_proj", "v_proj"],
+        "phi3": ["qkv_proj"],
+    ]
+
+    /// The selection with targets spelled out where none were given.
+    func resolved(for model: ModelOutline, defaults: [String: [String]] = queryAndValue) -> TargetSelection {
+        var selection = self
+        if selection.targets.isEmpty { selection.targets = defaults[model.family] ?? ["all-linear"] }
+        if selection.targets == ["all-linear"], !(selection.layers ?? []).isEmpty {
+            // Hugging Face accepts chosen layers only beside a list of names.
+            selection.targets = Self.leaves(model.linears.map(\.path).filter { $0 != model.outputLayer })
+        }
+        return selection
+    }
+
+    /// The targets for a reader of a report.
+    var label: String {
+        switch targets {
+        case []: "default targets"
+        case ["all-linear"]: "all linears"
+        default: targets.joined(separator: ", ")
+        }
+    }
+
+    /// Combinations that Hugging Face refuses in files.
+    func validate() throws {
+        let hasLayers = !(layers ?? []).isEmpty
+        if isPattern, hasLayers || !layersPattern.isEmpty {
+            throw PEFTError(
+                "layers are chosen beside a regular expression for the targets",
+                remedy: "put the layers into the expression, or name the targets")
+        }
+        if !hasLayers, !layersPattern.isEmpty {
+            throw PEFTError("a layers pattern is given without layers", remedy: "give --layers too")
+        }
+    }
+}

@@ -1,0 +1,52 @@
+import Torch
+
+/// A table of vectors, [entries, size], with an ordered list of adapters over it.
+public final class Embedding: Module, AdapterSite {
+    @ParameterInfo public var weight: Tensor
+    private var slot = AdapterSlot<any EmbeddingAdapter>()
+
+    public var entries: Int { weight.dim(0) }
+    public var size: Int { weight.dim(1) }
+    public var adapters: [any EmbeddingAdapter] { slot.active }
+
+    public init(_ entries: Int, _ size: Int, device: Device = .meta) {
+        _weight = ParameterInfo(wrappedValue: .empty([entries, size], device: device))
+    }
+
+    /// ids [...] (int64) → [..., size]
+    public func callAsFunction(_ ids: Tensor) -> Tensor {
+        guard let spans = RowRouting.currentSpans, !slot.routed.isEmpty else { return look(up: ids, slot.active) }
+        let parts = spans.map { look(up: ids.narrowed(axis: 0, $0.tokens), slot.routed[$0.route] ?? []) }
+        return parts.count == 1 ? parts[0] : Tensor.concatenated(parts)
+    }
+
+    private func look(up ids: Tensor, _ adapters: [any EmbeddingAdapter]) -> Tensor {
+        adapters.reduce(Functions.embedding(weight, ids)) { $1($0, ids: ids, weight: weight) }
+    }
+
+    /// The table [entries, size] as an output layer that is tied to it sees it.
+    public var outputWeight: Tensor { slot.active.reduce(weight) { $1.outputWeight($0) } }
+
+    public func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
+    public func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
+    public func detach(_ adapter: Module) { slot.detach(adapter) }
+    public func clear(route: Int) { slot.clear(route: route) }
+    public var attached: [Module] { slot.modules }
+}
+
+/// Something that changes what a table of vectors gives.
+public protocol EmbeddingAdapter: Module {
+    /// The new vectors [..., size]; `vectors` is what lies beneath made of the same ids [...].
+    func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: Tensor) -> Tensor
+    /// The table [entries, size] that alone does what `weight` and this adapter do together.
+    func merged(into weight: Tensor) throws -> Tensor
+    /// The table as a tied output layer is to see it.
+    func outputWeight(_ weight: Tensor) -> Tensor
+    /// Whether ``merged(into:)`` may be used where an output layer is tied to the table.
+    var reachesTiedOutput: Bool { get }
+}
+
+extension EmbeddingAdapter {
+    public func outputWeight(_ weight: Tensor) -> Tensor { weight }
+    public var reachesTiedOutput: Bool { false }
+}

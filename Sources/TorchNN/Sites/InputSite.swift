@@ -1,0 +1,98 @@
+import Torch
+
+/// What a stack of layers does with what it reads.
+public enum StackRole: String, Sendable { case encoder, decoder }
+
+/// Packed hidden states with virtual tokens before each row's own.
+public struct PromptedRows {
+    /// [tokens, size]
+    public let states: Tensor
+    /// Where each row begins, virtual tokens included: rows + 1 entries.
+    public let offsets: [Int]
+    /// Virtual tokens at the front of each row.
+    public let prompts: [Int]
+
+    public init(states: Tensor, offsets: [Int], prompts: [Int]) {
+        (self.states, self.offsets, self.prompts) = (states, offsets, prompts)
+    }
+
+    /// What a stack made of all positions, without those of the virtual tokens: packed [tokens, …].
+    public func withoutPrompts(_ x: Tensor) -> Tensor {
+        guard prompts.contains(where: { $0 > 0 }) else { return x }
+        return Tensor.concatenated(
+            prompts.indices.map { x.narrowed(axis: 0, (offsets[$0] + prompts[$0])..<offsets[$0 + 1]) })
+    }
+}
+
+/// Where embedded tokens enter a stack of layers: soft prompts go before them (Lester et al. 2021).
+public final class InputSite: Module, AdapterSite {
+    public let role: StackRole
+    /// Size of the hidden states.
+    public let size: Int
+    private var slot = AdapterSlot<any InputAdapter>()
+
+    public init(_ role: StackRole, size: Int) { (self.role, self.size) = (role, size) }
+
+    /// Adds the virtual tokens of all adapters before each row of packed x [tokens, size].
+    public func callAsFunction(_ x: Tensor, offsets: [Int]) -> PromptedRows {
+        let rows = offsets.count - 1
+        guard !slot.isEmpty else {
+            return PromptedRows(states: x, offsets: offsets, prompts: Array(repeating: 0, count: rows))
+        }
+        let prompts = prompts(forRows: rows)
+        var parts: [Tensor] = []
+        var newOffsets = [0]
+        for row in 0..<rows {
+            if let prompt = prompts[row] { parts.append(prompt) }
+            parts.append(x.narrowed(axis: 0, offsets[row]..<offsets[row + 1]))
+            newOffsets.append(newOffsets[row] + (prompts[row]?.dim(0) ?? 0) + offsets[row + 1] - offsets[row])
+        }
+        return PromptedRows(
+            states: Tensor.concatenated(parts), offsets: newOffsets, prompts: prompts.map { $0?.dim(0) ?? 0 })
+    }
+
+    /// The virtual tokens [tokens, size] of each row, in the order they are read.
+    public func prompts(forRows rows: Int) -> [Tensor?] {
+        let routes = RowRouting.current?.routes(forRows: rows)
+        let tasks = RowTasks.tasks(forRows: rows)
+        var made: [[Int]: Tensor?] = [:]
+        return (0..<rows).map { row in
+            let adapters = routes.map { slot.routed[$0[row]] ?? [] } ?? slot.active
+            let key = [routes?[row] ?? -1, tasks[row]]
+            if let known = made[key] { return known }
+            let prompts = adapters.map { $0.prompt(task: tasks[row]) }
+            let prompt = prompts.count > 1 ? Tensor.concatenated(prompts) : prompts.first
+            made[key] = .some(prompt)
+            return prompt
+        }
+    }
+
+    public func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
+    public func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
+    public func detach(_ adapter: Module) { slot.detach(adapter) }
+    public func clear(route: Int) { slot.clear(route: route) }
+    public var attached: [Module] { slot.modules }
+}
+
+/// Virtual tokens before the embedded input.
+public protocol InputAdapter: Module {
+    /// The virtual tokens, [tokens, size]; `task` is the number of the row's task, 0 where there is only one.
+    func prompt(task: Int) -> Tensor
+}
+
+/// The number of each row's task, for methods that share a prompt among tasks.
+public enum RowTasks {
+    @TaskLocal private static var current: [Int] = []
+
+    /// Runs a forward pass over rows of these tasks.
+    public static func run<Result>(_ tasks: [Int], _ body: () throws -> Result) rethrows -> Result {
+        try $current.withValue(tasks, operation: body)
+    }
+
+    static func tasks(forRows count: Int) -> [Int] {
+        guard !current.isEmpty else { return Array(repeating: 0, count: count) }
+        let beams = max(1, count / current.count)
+        let tasks = current.flatMap { Array(repeating: $0, count: beams) }
+        return tasks.count == count ? tasks : Array(repeating: tasks.first ?? 0, count: count)
+    }
+}

@@ -1,0 +1,103 @@
+import Torch
+
+/// A projection y = x Wᵀ + b with an ordered list of adapters folded over it.
+public final class Linear: Module, AdapterSite {
+    public var weight: any LinearWeight
+    public let bias: Parameter?
+    private var slot = AdapterSlot<any LinearAdapter>()
+
+    /// The first sees the bare projection, each further one sees those before it: forward order is merge order.
+    public var adapters: [any LinearAdapter] { slot.active }
+    /// Whether anything acts on the projection's output, in any route.
+    public var isAdapted: Bool { !slot.isEmpty }
+    public var inputs: Int { weight.inputs }
+    public var outputs: Int { weight.outputs }
+
+    public init(_ inputs: Int, _ outputs: Int, bias: Bool = true, device: Device = .meta) {
+        weight = DenseWeight(.empty([outputs, inputs], device: device))
+        self.bias = bias ? Parameter(.empty([outputs], device: device)) : nil
+    }
+
+    /// A projection over a weight that is stored in some other way.
+    public init(_ weight: any LinearWeight, bias: Parameter?) {
+        self.weight = weight
+        self.bias = bias
+    }
+
+    public override func ownParameters() -> [(key: String, parameter: Parameter)] {
+        weight.parameters + (bias.map { [("bias", $0)] } ?? [])
+    }
+
+    /// [..., inputs] → [..., outputs]
+    public func callAsFunction(_ x: Tensor) -> Tensor {
+        if let spans = RowRouting.currentSpans, !slot.routed.isEmpty { return routed(x, spans) }
+        return BaseProjection(self, adapters: slot.active[...])(x)
+    }
+
+    /// The base once for all rows, then each span's adapters over its part.
+    private func routed(_ x: Tensor, _ spans: [RowRouting.Span]) -> Tensor {
+        let whole = weight.project(x, bias: bias?.tensor)
+        let parts = spans.map { span -> Tensor in
+            let known = whole.narrowed(axis: 0, span.tokens)
+            guard let adapters = slot.routed[span.route], !adapters.isEmpty else { return known }
+            let part = x.narrowed(axis: 0, span.tokens)
+            return BaseProjection(self, adapters: adapters[...], known: (part, known))(part)
+        }
+        return parts.count == 1 ? parts[0] : Tensor.concatenated(parts)
+    }
+
+    public func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
+    public func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
+    public func detach(_ adapter: Module) { slot.detach(adapter) }
+    public func clear(route: Int) { slot.clear(route: route) }
+    public var attached: [Module] { slot.modules }
+}
+
+/// A projection together with the adapters beneath a certain one.
+public struct BaseProjection {
+    private let linear: Linear
+    private let adapters: ArraySlice<any LinearAdapter>
+    /// What the bare projection makes of one input, where that is known already.
+    private let known: (input: Tensor, output: Tensor)?
+
+    init(_ linear: Linear, adapters: ArraySlice<any LinearAdapter>, known: (input: Tensor, output: Tensor)? = nil) {
+        (self.linear, self.adapters, self.known) = (linear, adapters, known)
+    }
+
+    /// The weight beneath, which an initialisation may have replaced (PiSSA); adapters beneath are not in it.
+    public var weight: any LinearWeight {
+        adapters.lazy.compactMap(\.replacementWeight).first ?? linear.weight
+    }
+    public var bias: Tensor? { linear.bias?.tensor }
+    /// Whether nothing lies between the adapter and the bare projection.
+    public var isBare: Bool { adapters.isEmpty }
+
+    public func callAsFunction(_ x: Tensor) -> Tensor {
+        guard let top = adapters.last else {
+            if let known, known.input === x { return known.output }
+            return linear.weight.project(x, bias: bias)
+        }
+        let beneath = BaseProjection(linear, adapters: adapters.dropLast(), known: known)
+        return top(x, base: beneath)
+    }
+
+    /// What another weight of the same shape makes of x, with this projection's bias.
+    public func project(_ x: Tensor, with weight: any LinearWeight) -> Tensor { weight.project(x, bias: bias) }
+}
+
+/// Something that changes what a projection computes.
+public protocol LinearAdapter: Module {
+    /// The projection's new output for x [..., inputs]; `base` computes what lies beneath.
+    func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor
+    /// The weight [outputs, inputs] that alone does what `weight` and this adapter do together.
+    func merged(into weight: Tensor) throws -> Tensor
+    /// The same for the bias [outputs].
+    func merged(intoBias bias: Tensor) throws -> Tensor
+    /// The weight that this adapter computes with instead of the model's own, which some initialisations change.
+    var replacementWeight: (any LinearWeight)? { get }
+}
+
+extension LinearAdapter {
+    public func merged(intoBias bias: Tensor) throws -> Tensor { bias }
+    public var replacementWeight: (any LinearWeight)? { nil }
+}

@@ -1,0 +1,41 @@
+import Torch
+
+/// What a sublayer does.
+public enum SublayerKind: String, Sendable, CaseIterable { case attention, crossAttention, feedForward }
+
+/// Where a sublayer's output is about to join the residual stream (Houlsby et al. 2019, figure 2).
+public final class OutputSite: Module, AdapterSite {
+    public let kind: SublayerKind
+    /// Size of the hidden states.
+    public let size: Int
+    private var slot = AdapterSlot<any OutputAdapter>()
+
+    public init(_ kind: SublayerKind, size: Int) { (self.kind, self.size) = (kind, size) }
+
+    /// - Parameters:
+    ///   - y: the sublayer's output, [..., size].
+    ///   - x: the sublayer's input, [..., size]; beside it works a parallel adapter.
+    public func callAsFunction(_ y: Tensor, input x: Tensor) -> Tensor {
+        guard let spans = RowRouting.currentSpans, !slot.routed.isEmpty else {
+            return slot.active.reduce(y) { $1($0, input: x) }
+        }
+        let parts = spans.map { span -> Tensor in
+            let part = y.narrowed(axis: 0, span.tokens)
+            let input = x.narrowed(axis: 0, span.tokens)
+            return (slot.routed[span.route] ?? []).reduce(part) { $1($0, input: input) }
+        }
+        return parts.count == 1 ? parts[0] : Tensor.concatenated(parts)
+    }
+
+    public func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
+    public func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
+    public func detach(_ adapter: Module) { slot.detach(adapter) }
+    public func clear(route: Int) { slot.clear(route: route) }
+    public var attached: [Module] { slot.modules }
+}
+
+/// A small network at a sublayer's output.
+public protocol OutputAdapter: Module {
+    /// The new output [..., size] for the sublayer's output `y` and its input.
+    func callAsFunction(_ y: Tensor, input: Tensor) -> Tensor
+}
