@@ -13,9 +13,11 @@ public struct ComparisonPlan: Sendable {
         public var choice: MethodChoice?
         /// `nil` lets validation rows decide.
         public var learningRate: Double?
+        /// Whether the comparison goes on without it where it doesn't fit the model, and says why.
+        public var isOptional: Bool
 
-        public init(choice: MethodChoice?, learningRate: Double? = nil) {
-            (self.choice, self.learningRate) = (choice, learningRate)
+        public init(choice: MethodChoice?, learningRate: Double? = nil, isOptional: Bool = false) {
+            (self.choice, self.learningRate, self.isOptional) = (choice, learningRate, isOptional)
         }
 
         public var name: String { choice?.method.name ?? "base" }
@@ -33,12 +35,16 @@ public struct ComparisonPlan: Sendable {
     public var trialShare: Double
     /// Rows whose outputs the report shows.
     public var sampleRows: Int
+    /// General text on which forgetting is measured.
+    public var retain: URL?
+    public var device: Device
 
     public init(
         methods: [Method], seeds: Int = 1, training: TrainingConfiguration = .init(),
         generation: GenerateParameters = .init(), maxInputTokens: Int = 512, evaluationBatchSize: Int = 16,
-        trialShare: Double = 0.25, sampleRows: Int = 3
+        trialShare: Double = 0.25, sampleRows: Int = 3, retain: URL? = nil, device: Device = .cpu
     ) {
+        (self.retain, self.device) = (retain, device)
         (self.methods, self.seeds, self.training, self.generation) = (methods, seeds, training, generation)
         (self.maxInputTokens, self.evaluationBatchSize) = (maxInputTokens, evaluationBatchSize)
         (self.trialShare, self.sampleRows) = (trialShare, sampleRows)
@@ -68,7 +74,10 @@ public enum ComparisonEvent: Sendable {
     case tried(method: String, learningRate: Double, validationLoss: Double?)
     case training(method: String, seed: Int, TrainingProgress)
     case evaluating(method: String, seed: Int, rows: Int, of: Int)
-    case finished(MethodRun)
+    /// A method is measured; the report holds all that were so far.
+    case finished(MethodRun, soFar: ComparisonReport)
+    /// A method can't be compared.
+    case skipped(SkippedMethod)
 }
 
 /// Trains and measures several methods on the same rows, each from the same base and with its own learning rate.
@@ -77,13 +86,18 @@ public struct Comparison {
     private let modelName: String
     private let tokenizer: Tokenizer
     private let data: ComparisonData
-    private let plan: ComparisonPlan
+    private var plan: ComparisonPlan
     private let training: [EncodedExample]
     private let validation: [EncodedExample]
+    private let retention: Retention?
+    private let outline: any LanguageModel
+    private var skipped: [SkippedMethod] = []
 
     /// - Throws: ``PEFTError`` if a method doesn't fit the model or a setting makes no sense, before anything runs.
     public init(model folder: ModelFolder, name: String, data: ComparisonData, plan: ComparisonPlan) throws {
-        let outline = ModelOutline(try folder.outline())
+        let model = try folder.outline()
+        self.outline = model
+        let outline = ModelOutline(model)
         var plan = plan
         // Targets that are left to the model are spelled out, so that the report says what was trained.
         for index in plan.methods.indices {
@@ -109,21 +123,43 @@ public struct Comparison {
                 "choosing a learning rate needs validation rows",
                 remedy: "give --validation, or rates such as --lr lora=1e-3")
         }
-        for method in trained { _ = try method.choice?.plan(for: outline) }
+        for method in trained {
+            do { _ = try method.choice?.plan(for: outline) } catch let error as PEFTError where method.isOptional {
+                skipped.append(SkippedMethod(label: method.label, reason: error.description))
+                self.plan.methods.removeAll { $0.label == method.label }
+            }
+        }
+        let general = tokenizer
+        retention = try plan.retain.map {
+            try Retention($0, tokenizer: general, architecture: model.architecture)
+        }
         training = try tokenizer.encode(data.training, maxInputTokens: plan.maxInputTokens).examples
         validation = try tokenizer.encode(data.validation, maxInputTokens: plan.maxInputTokens).examples
     }
 
     public func run(onEvent: (ComparisonEvent) -> Void = { _ in }) throws -> ComparisonReport {
-        let outline = try folder.outline()
         var runs: [MethodRun] = []
+        var skipped = skipped
+        for method in skipped { onEvent(.skipped(method)) }
         for (index, method) in plan.methods.enumerated() {
             onEvent(.started(method: method.label, index: index, of: plan.methods.count))
-            let run = try measure(method, onEvent)
-            runs.append(run)
-            onEvent(.finished(run))
+            do {
+                let run = try measure(method, onEvent)
+                runs.append(run)
+                onEvent(.finished(run, soFar: report(runs, skipped)))
+            } catch let error as PEFTError where method.isOptional {
+                skipped.append(SkippedMethod(label: method.label, reason: error.description))
+                onEvent(.skipped(skipped[skipped.count - 1]))
+            } catch let error as TrainingDiverged where method.isOptional {
+                skipped.append(SkippedMethod(label: method.label, reason: error.description))
+                onEvent(.skipped(skipped[skipped.count - 1]))
+            }
         }
-        return ComparisonReport(
+        return report(runs, skipped)
+    }
+
+    private func report(_ runs: [MethodRun], _ skipped: [SkippedMethod]) -> ComparisonReport {
+        var report = ComparisonReport(
             version: Version.current, date: ISO8601DateFormatter().string(from: Date()),
             model: .init(
                 name: modelName, family: outline.family, parameters: outline.parameterCount,
@@ -132,6 +168,8 @@ public struct Comparison {
                 name: data.name, trainingRows: data.training.count, validationRows: data.validation.count,
                 testRows: data.test.count, prompt: data.prompt, target: data.target),
             machine: .current, settings: settings, primaryMetric: GenerationMetric.rouge1.rawValue, runs: runs)
+        report.skipped = skipped
+        return report
     }
 
     private var settings: [String: JSON] {
@@ -165,13 +203,17 @@ public struct Comparison {
         var losses: [Double] = []
         var speeds: [Double] = []
         var durations: [Double] = []
+        var peaks: [Double] = []
+        var forgetting: [RetentionResult] = []
         for index in 0..<plan.seeds {
             var configuration = plan.training
             configuration.learningRate = rate
             configuration.seed = plan.training.seed &+ UInt64(index)
             Runtime.trimMemory()
             Runtime.resetPeakMemory()
-            let adapter = try Adapter(choice, on: folder.load(), seed: configuration.seed)
+            let base = try folder.load(device: plan.device)
+            let lossBefore = try retention?.loss(of: base)
+            let adapter = try Adapter(choice, on: base, seed: configuration.seed, tokenizer: tokenizer)
             let trainer = try Trainer(
                 adapter, training: training, validation: validation, configuration: configuration)
             let result = try trainer.run { event in
@@ -184,6 +226,12 @@ public struct Comparison {
             run.steps = result.steps
             speeds.append(result.tokensPerSecond)
             durations.append(result.seconds)
+            if let peak = result.peakBytes { peaks.append(Double(peak)) }
+            if let retention, let lossBefore {
+                forgetting.append(
+                    RetentionResult(
+                        text: retention.name, before: lossBefore, after: try retention.loss(of: adapter.model)))
+            }
             run.curves.append(curve(result.history, seed: Int(configuration.seed)))
             if index == 0 {
                 let summary = PlanSummary(
@@ -198,6 +246,12 @@ public struct Comparison {
             if index == 0 { run.samples = samples(evaluation) }
         }
         if run.peakBytes == 0 { run.peakBytes = nil }
+        run.speed = Statistic(speeds)
+        run.memory = peaks.isEmpty ? nil : Statistic(peaks)
+        if let first = forgetting.first {
+            run.retention = .init(
+                text: first.text, before: first.before, after: Statistic(forgetting.map(\.after)))
+        }
         run.tokensPerSecond = median(speeds)
         run.trainingSeconds = median(durations)
         run.quality = statistics(qualities)
@@ -209,13 +263,17 @@ public struct Comparison {
         var run = empty
         Runtime.trimMemory()
         Runtime.resetPeakMemory()
-        let model = try folder.load()
+        let model = try folder.load(device: plan.device)
         run.total = model.parameterCount
         let evaluation = try evaluate(model, label: run.label, seed: 0, onEvent)
         run.peakBytes = Runtime.peakMemory
         run.quality = statistics([evaluation.metrics])
         run.loss = Statistic([evaluation.loss])
         run.samples = samples(evaluation)
+        if let retention {
+            let loss = try retention.loss(of: model)
+            run.retention = .init(text: retention.name, before: loss, after: Statistic([loss]))
+        }
         let time = try millisecondsPerToken(model)
         run.inference = .init(unmerged: time, merged: time, largestDifference: nil)
         return run
@@ -248,7 +306,8 @@ public struct Comparison {
             let total = plan.training.totalSteps(rows: training.count)
             configuration.steps = max(1, Int(Double(total) * plan.trialShare))
             configuration.validateEvery = configuration.steps
-            let adapter = try Adapter(choice, on: folder.load(), seed: configuration.seed)
+            let adapter = try Adapter(
+                choice, on: folder.load(device: plan.device), seed: configuration.seed, tokenizer: tokenizer)
             let trainer = try Trainer(adapter, training: training, validation: [], configuration: configuration)
             do {
                 try trainer.run()
@@ -318,14 +377,21 @@ public struct Comparison {
 
     private func inference(_ adapter: Adapter) throws -> MethodRun.Inference {
         let unmerged = try millisecondsPerToken(adapter.model)
-        guard adapter.addedCount > 0 else {
-            return .init(unmerged: unmerged, merged: unmerged, largestDifference: nil)
+        guard adapter.addedCount > 0, adapter.choice.isMergeable else {
+            var inference = MethodRun.Inference(unmerged: unmerged, merged: unmerged, largestDifference: nil)
+            if adapter.addedCount > 0 { inference.isMergeable = false }
+            return inference
         }
         let rows = try tokenizer.encode(Array(data.test.prefix(4)), maxInputTokens: plan.maxInputTokens).examples
         let batch = adapter.model.batch(rows.map { ($0.input, $0.target) }, device: adapter.model.device)
         func logits() throws -> Tensor { try withTorchErrors { withoutGradients { adapter.model.logits(batch) } } }
         let before = try logits()
-        try adapter.merge()
+        do { try adapter.merge() } catch is PEFTError {
+            // A part of it that no weight can hold, such as an adapter over a tied embedding.
+            var inference = MethodRun.Inference(unmerged: unmerged, merged: unmerged, largestDifference: nil)
+            inference.isMergeable = false
+            return inference
+        }
         let after = try logits()
         let merged = try millisecondsPerToken(adapter.model)
         try adapter.unmerge()

@@ -18,6 +18,8 @@ public struct ComparisonReport: Codable, Sendable {
     public var primaryMetric: String
     /// In the order asked for; `base`, if asked for, is the untrained model.
     public var runs: [MethodRun]
+    /// Methods that were asked for and could not be compared, with the reason.
+    public var skipped: [SkippedMethod]?
 
     public struct Model: Codable, Sendable {
         public var name: String
@@ -68,6 +70,14 @@ public struct ComparisonReport: Codable, Sendable {
     }
 }
 
+/// A method that doesn't fit the model, or failed.
+public struct SkippedMethod: Codable, Sendable, Equatable {
+    public var label: String
+    public var reason: String
+
+    public init(label: String, reason: String) { (self.label, self.reason) = (label, reason) }
+}
+
 /// One method's row: quality with its spread, and what it cost.
 public struct MethodRun: Codable, Sendable {
     /// `base`, `full`, `lora` …
@@ -97,6 +107,11 @@ public struct MethodRun: Codable, Sendable {
     /// Bytes of the file a user would share; for full fine-tuning, the whole model.
     public var adapterBytes: Int?
     public var inference: Inference?
+    /// ``tokensPerSecond`` and ``peakBytes`` of each seed.
+    public var speed: Statistic?
+    public var memory: Statistic?
+    /// The loss on general text, where forgetting was measured.
+    public var retention: Retention?
     /// One curve per seed.
     public var curves: [Curve]
     /// A few test rows with this method's output, from the first seed.
@@ -119,9 +134,24 @@ public struct MethodRun: Codable, Sendable {
         public var merged: Double
         /// Largest difference of a logit between the two.
         public var largestDifference: Double?
+        /// `false` where no weight can hold what the method does, so that it always costs what it costs unmerged.
+        public var isMergeable: Bool?
 
         public init(unmerged: Double, merged: Double, largestDifference: Double?) {
             (self.unmerged, self.merged, self.largestDifference) = (unmerged, merged, largestDifference)
+        }
+    }
+
+    public struct Retention: Codable, Sendable {
+        /// Name of the text's file.
+        public var text: String
+        /// Loss per token of the base model, in nats.
+        public var before: Double
+        /// After training, over seeds.
+        public var after: Statistic
+
+        public init(text: String, before: Double, after: Statistic) {
+            (self.text, self.before, self.after) = (text, before, after)
         }
     }
 

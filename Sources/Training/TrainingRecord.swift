@@ -25,11 +25,13 @@ public struct TrainingRecord: Codable, Sendable {
     public var tokensPerSecond: Double
     public var seconds: Double
     public var peakBytes: Int?
+    /// The loss on general text, where forgetting was measured.
+    public var retention: RetentionResult?
 
     public init(
         model: String, method: String, methodFields: [String: JSON], prompt: String, target: String,
         maxInputTokens: Int, data: String, trainingRows: Int, validationRows: Int,
-        configuration: TrainingConfiguration, trainable: Int, total: Int, result: TrainingResult
+        configuration: TrainingConfiguration, trainable: Int, total: Int, result: TrainingResult, retention: RetentionResult? = nil
     ) {
         version = Version.current
         (self.model, self.method, self.methodFields) = (model, method, methodFields)
@@ -38,6 +40,7 @@ public struct TrainingRecord: Codable, Sendable {
         (self.configuration, self.trainable, self.total) = (configuration, trainable, total)
         (history, tokensPerSecond) = (result.history, result.tokensPerSecond)
         (seconds, peakBytes) = (result.seconds, result.peakBytes)
+        self.retention = retention
     }
 
     /// Writes `training.json` into a folder that exists.

@@ -14,7 +14,7 @@ struct Compare: ParsableCommand {
               --prompt 'Summarize: {dialogue}' --target '{summary}' --html report.html
 
             A method may carry options, with + between the parts of a list: lora(rank=32,targets=q+v). Options given
-            beside --methods go to every method that has them. Each method's learning rate comes from a short search on
+            beside --methods go to every method that has them. all stands for every method that fits the model. Each method's learning rate comes from a short search on
             the validation rows, unless --lr gives it.
 
             Methods (besides base, the untrained model) and their options:
@@ -37,15 +37,20 @@ struct Compare: ParsableCommand {
     @Option(help: ArgumentHelp("Runs of each method, with other seeds.", valueName: "n")) var seeds = 1
     @OptionGroup var training: TrainingOptions
     @OptionGroup var generation: GenerationOptions
+    @Option(
+        help: ArgumentHelp(
+            "General text; the loss on it before and after training shows what was forgotten.", valueName: "file"))
+    var retain: String?
     @Option(help: ArgumentHelp("Write the report as one HTML page.", valueName: "file")) var html: String?
     @Option(help: ArgumentHelp("Write the report as JSON.", valueName: "file")) var output: String?
     @Flag(help: "Print the report as JSON.") var json = false
     @Flag(help: "No progress.") var quiet = false
 
     func run() throws {
-        _ = try model.prepare()
+        let device = try model.prepare()
         let rates = try parseRates()
         let chosen = try MethodArguments.list(methods)
+        let isAll = methods.split(separator: ",").contains { $0.lowercased() == "all" }
         if let unknown = rates.byMethod.keys.first(where: { name in !chosen.contains { $0.name == name } }) {
             throw PEFTError("--lr names '\(unknown)', which is not compared", remedy: "methods are \(methods)")
         }
@@ -64,10 +69,14 @@ struct Compare: ParsableCommand {
             training: try rows(data, limit), validation: try rows(validation, limitValidation),
             test: try rows(test, limitTest), prompt: prompt.text, target: target.text)
         let plan = ComparisonPlan(
-            methods: chosen.map { .init(choice: $0.choice, learningRate: rates.byMethod[$0.name] ?? rates.shared) },
+            methods: chosen.map {
+                .init(
+                    choice: $0.choice, learningRate: rates.byMethod[$0.name] ?? rates.shared, isOptional: isAll)
+            },
             seeds: seeds, training: try training.configuration(),
             generation: try generation.parameters(seed: training.seed),
-            maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput)
+            maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput,
+            retain: retain.map { URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath) }, device: device)
         let comparison = try Comparison(
             model: model.folder(), name: model.model ?? ModelLocator.embedded, data: comparisonData, plan: plan)
         let display = ProgressDisplay(isQuiet: quiet)
@@ -119,7 +128,10 @@ struct Compare: ParsableCommand {
         case .evaluating(let method, _, let rows, let count):
             display.update(
                 share: Double(rows) / Double(count), "\(method)  generated for \(rows) of \(count) test rows")
-        case .finished(let run):
+        case .skipped(let method): display.finish("  \(method.label) is left out: \(method.reason)")
+        case .finished(let run, let report):
+            // A long comparison that is cut off leaves what it measured.
+            if let output { try? AtomicFile.write(report.json(), to: URL(fileURLWithPath: output)) }
             let quality = run.quality["rouge1"].map { String(format: "ROUGE-1 %.2f", $0.mean * 100) } ?? ""
             display.finish("  \(quality)\(run.trainingSeconds.map { ", trained in \(Console.duration($0))" } ?? "")")
         }

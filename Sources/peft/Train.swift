@@ -22,6 +22,10 @@ struct Train: ParsableCommand {
     @Option(help: ArgumentHelp("Training rows, JSONL or CSV.", valueName: "file")) var data: String
     @Option(help: ArgumentHelp("Validation rows.", valueName: "file")) var validation: String?
     @Option(help: ArgumentHelp("Use only the first rows of each file.", valueName: "rows")) var limit: Int?
+    @Option(
+        help: ArgumentHelp(
+            "General text; the loss on it before and after training shows what was forgotten.", valueName: "file"))
+    var retain: String?
     @OptionGroup var templates: TemplateOptions
     @Option(help: "A method; see below.") var method = "lora"
     @Option(
@@ -76,7 +80,15 @@ struct Train: ParsableCommand {
         let (rows, summary) = try tokenizer.encode(trainingRows, maxInputTokens: maxInput)
         let (heldOut, _) = try tokenizer.encode(validationRows, maxInputTokens: maxInput)
 
-        let adapter = try Adapter(choice, on: modelFolder.load(device: device), seed: configuration.seed)
+        let retention = try retain.map {
+            try Retention(
+                URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath), tokenizer: tokenizer,
+                architecture: modelFolder.outline().architecture)
+        }
+
+        let base = try modelFolder.load(device: device)
+        let lossBefore = try retention?.loss(of: base)
+        let adapter = try Adapter(choice, on: base, seed: configuration.seed, tokenizer: tokenizer)
         let trainer = try Trainer(
             adapter, training: rows, validation: heldOut, configuration: configuration, checkpointFolder: checkpoints)
         let plan = PlanSummary(
@@ -95,12 +107,16 @@ struct Train: ParsableCommand {
             return !Interrupt.isRequested
         }
         display.finish()
+        let forgetting = try retention.flatMap { text in
+            try lossBefore.map { try RetentionResult(text: text.name, before: $0, after: text.loss(of: adapter.model)) }
+        }
 
         let record = TrainingRecord(
             model: model.model ?? ModelLocator.embedded, method: choice.method.name,
             methodFields: choice.configuration.named, prompt: prompt.text, target: target.text,
             maxInputTokens: maxInput, data: data, trainingRows: rows.count, validationRows: heldOut.count,
-            configuration: configuration, trainable: plan.trainable, total: plan.total, result: result)
+            configuration: configuration, trainable: plan.trainable, total: plan.total, result: result,
+            retention: forgetting)
         let files = Tokenizer.files(in: modelFolder.url)
         try AtomicFile.writeFolder(folder) { folder in
             if choice.method.peftType == nil {
@@ -163,6 +179,12 @@ struct Train: ParsableCommand {
         if let step = result.history.bestStep, let loss = result.history.bestLoss {
             lines.append(
                 String(format: "best validation loss %.4f after step %d, which is what was saved", loss, step))
+        }
+        if let retention = record.retention {
+            lines.append(
+                String(
+                    format: "loss on %@ %.3f before, %.3f after (%+.3f nats a token)", retention.text,
+                    retention.before, retention.after, retention.after - retention.before))
         }
         if let peak = result.peakBytes { lines.append("peak memory \(Console.bytes(peak))") }
         print(lines.joined(separator: "\n"))

@@ -66,7 +66,13 @@ enum MethodArguments {
     static func list(_ text: String) throws -> [(name: String, choice: MethodChoice?)] {
         let specifications = try split(text)
         var used: Set<String> = []
-        let result = try specifications.map { name, fields -> (String, MethodChoice?) in
+        let expanded = specifications.flatMap { item -> [(name: String, fields: [(String, String)])] in
+            guard item.name == "all" else { return [item] }
+            // What is written out beside `all` stands for itself.
+            let named = Set(specifications.map(\.name))
+            return (["base"] + PEFTMethods.all.map { $0.name }).filter { !named.contains($0) }.map { ($0, []) }
+        }
+        let result = try expanded.map { name, fields -> (String, MethodChoice?) in
             guard name != "base" else { return ("base", nil) }
             let method = try PEFTMethods.named(name)
             var choice = MethodChoice(method)

@@ -1,0 +1,87 @@
+import Foundation
+import LanguageModels
+import Support
+import Tokenizers
+import Torch
+
+/// General text on which forgetting is measured: the loss on it before and after training for another task.
+///
+/// The text is cut into pieces. An encoder-decoder reads the first half of each and is asked for the second (prefix
+/// language modelling, Raffel et al. 2020, section 3.2.3); a decoder-only model predicts all but a piece's first token.
+public struct Retention: Sendable {
+    public let name: String
+    public let pieces: [EncodedExample]
+
+    /// - Parameters:
+    ///   - file: plain text, or JSONL with a field `text`.
+    ///   - pieceTokens: tokens of one piece.
+    ///   - limit: pieces that are used, spread evenly over the file.
+    /// - Throws: ``PEFTError`` if the file can't be read or is too short, or if the model doesn't model text.
+    public init(
+        _ file: URL, tokenizer: Tokenizer, architecture: Architecture, pieceTokens: Int = 128, limit: Int = 64
+    ) throws {
+        guard architecture != .encoder else {
+            throw PEFTError(
+                "--retain measures the loss on text, which a model that only encodes doesn't have",
+                remedy: "leave --retain out")
+        }
+        name = file.lastPathComponent
+        guard let data = try? Data(contentsOf: file) else {
+            throw PEFTError("can't read \(file.path)", remedy: "give --retain a text file")
+        }
+        guard let content = String(data: data, encoding: .utf8) else {
+            throw PEFTError("\(file.path) is not UTF-8 text", remedy: "convert it to UTF-8")
+        }
+        let text = try file.pathExtension == "jsonl" ? Self.texts(content, file) : content
+        var ids: [Int] = []
+        for line in text.split(whereSeparator: \.isNewline) {
+            var tokens = tokenizer.encode(text: String(line))
+            // An end belongs after a row, not inside a piece.
+            if let end = tokenizer.eosTokenID, tokens.last == end { tokens.removeLast() }
+            ids += tokens
+            // More than this is never used, and encoding all of a large file takes long.
+            if ids.count > pieceTokens * limit * 8 { break }
+        }
+        let count = ids.count / pieceTokens
+        guard count >= 1 else {
+            throw PEFTError(
+                "\(file.path) holds \(ids.count) tokens", remedy: "--retain needs at least \(pieceTokens)")
+        }
+        let used = min(count, limit)
+        pieces = (0..<used).map { index in
+            let start = index * count / used * pieceTokens
+            let piece = Array(ids[start..<(start + pieceTokens)])
+            let read = architecture == .decoder ? 1 : pieceTokens / 2
+            let end = tokenizer.eosTokenID.map { architecture == .encoderDecoder ? [$0] : [] } ?? []
+            return EncodedExample(input: Array(piece[..<read]) + end, target: Array(piece[read...]))
+        }
+    }
+
+    private static func texts(_ content: String, _ file: URL) throws -> String {
+        try content.split(whereSeparator: \.isNewline).enumerated().map { index, line in
+            let row = try JSON.parse(Data(line.utf8), name: "\(file.path), line \(index + 1)")
+            guard let text = row["text"]?.string else {
+                throw PEFTError("\(file.path), line \(index + 1) has no field 'text'", remedy: "give --retain plain text")
+            }
+            return text
+        }.joined(separator: "\n")
+    }
+
+    /// Loss per token, in nats.
+    public func loss(of model: any LanguageModel, batchSize: Int = 8) throws -> Double {
+        try model.meanLoss(pieces, batchSize: batchSize)
+    }
+}
+
+/// The loss on general text before and after training.
+public struct RetentionResult: Codable, Sendable {
+    /// Name of the text's file.
+    public var text: String
+    /// Nats per token.
+    public var before: Double
+    public var after: Double
+
+    public init(text: String, before: Double, after: Double) {
+        (self.text, self.before, self.after) = (text, before, after)
+    }
+}
