@@ -79,6 +79,10 @@ struct HTMLPage {
         .scroll tr th:first-child{padding-left:1.5rem}tbody th .swatch{position:absolute;left:0;top:.72rem}
         tbody tr:hover td,tbody tr:hover th{background:var(--panel)}
         td.best{font-weight:700}
+        .meter{display:block;width:100%;min-width:6.5rem;height:6px;margin-top:.25rem;border-radius:3px}
+        .meter .track{fill:var(--faint)}
+        .trade td{vertical-align:top}
+        .frontier-mark{color:var(--soft);font-size:.75rem}
         td.best .mean{background:var(--best);border-radius:.25rem;padding:.1rem .3rem;margin:-.1rem -.3rem}
         td .spread{color:var(--soft);font-weight:400;font-size:.8125rem}
         .none{color:var(--soft)}

@@ -1,5 +1,7 @@
 /// What a comparison means, in sentences that follow from its figures alone.
 struct Verdict {
+    /// Which method to choose, and why.
+    var choice: String?
     /// What the subject gained, and how far it is from full fine-tuning.
     var quality: [String] = []
     /// At what share of parameters, memory and time.
@@ -11,7 +13,7 @@ struct Verdict {
     /// What the spread is over.
     var spread: String?
 
-    var sentences: [String] { quality + [cost, rivals, frugal, spread].compactMap(\.self) }
+    var sentences: [String] { [choice].compactMap(\.self) + quality + [cost, rivals, frugal, spread].compactMap(\.self) }
 
     init(_ report: ComparisonReport, numbers: NumberFormat) {
         guard let subject = report.subject else {
@@ -19,6 +21,7 @@ struct Verdict {
             return
         }
         let writer = Writer(report: report, subject: subject, numbers: numbers)
+        choice = writer.choice()
         quality = writer.quality()
         cost = writer.cost()
         rivals = writer.rivals()
@@ -40,6 +43,38 @@ private struct Writer {
     private func name(of run: MethodRun) -> String {
         let label = report.shortLabel(run)
         return numbers.space == " " || label.count > 20 ? label : label.replacing(" ", with: "\u{A0}")
+    }
+
+    /// Where several trained methods were compared: the cheapest of those that the best doesn't clearly beat.
+    func choice() -> String? {
+        guard let tradeOffs = TradeOffs(report), let (entry, best, among) = tradeOffs.choice(report) else {
+            return nil
+        }
+        let run = entry.run
+        var reasons: [String] = []
+        if let share = run.trainableShare, run.trainable > 0 {
+            reasons.append("\(numbers.percent(share)) of the parameters")
+        }
+        if let bytes = run.peakBytes { reasons.append("\(numbers.bytes(bytes)) of memory") }
+        if let speed = run.tokensPerSecond, speed.isFinite {
+            reasons.append("\(numbers.significant(speed)) tokens/s in training")
+        }
+        if let inference = entry.values[.inference], report.base?.inference != nil {
+            let merged = run.inference?.isMergeable == false ? "" : " once merged"
+            reasons.append(
+                abs(inference - 1) < 0.05
+                    ? "the base model's speed\(merged)" : "\(numbers.factor(inference)) times the base model's time a token\(merged)")
+        }
+        let value = tradeOffs.metric.format(entry.values[.quality] ?? .nan, with: numbers)
+        let quality = "\(tradeOffs.metric.name) \(value)"
+        let why =
+            entry.index == best.index
+            ? (among == 1 ? "its \(quality) is clearly the best" : "its \(quality) is the best, and of the \(among) methods within its spread it costs least")
+            : "its \(quality) is within the spread of the best (\(name(of: best.run)), "
+                + "\(tradeOffs.metric.format(best.values[.quality] ?? .nan, with: numbers))), and of the \(among) methods there it costs least"
+        guard let last = reasons.popLast() else { return "Choose \(name(of: run)): \(why)." }
+        let list = reasons.isEmpty ? last : reasons.joined(separator: ", ") + " and " + last
+        return "Choose \(name(of: run)): \(why), with \(list)."
     }
 
     func quality() -> [String] {
