@@ -15,9 +15,14 @@ public struct ComparisonPlan: Sendable {
         public var learningRate: Double?
         /// Whether the comparison goes on without it where it doesn't fit the model, and says why.
         public var isOptional: Bool
+        /// Added to the seed of the initial values, so that methods don't begin with the same numbers.
+        public var seedOffset: UInt64
 
-        public init(choice: MethodChoice?, learningRate: Double? = nil, isOptional: Bool = false) {
+        public init(
+            choice: MethodChoice?, learningRate: Double? = nil, isOptional: Bool = false, seedOffset: UInt64 = 0
+        ) {
             (self.choice, self.learningRate, self.isOptional) = (choice, learningRate, isOptional)
+            self.seedOffset = seedOffset
         }
 
         public var name: String { choice?.method.name ?? "base" }
@@ -137,14 +142,17 @@ public struct Comparison {
         validation = try tokenizer.encode(data.validation, maxInputTokens: plan.maxInputTokens).examples
     }
 
-    public func run(onEvent: (ComparisonEvent) -> Void = { _ in }) throws -> ComparisonReport {
+    /// - Parameter onAdapter: called with each trained adapter, its method's index and the number of its seed.
+    public func run(
+        onAdapter: (Int, Int, Adapter) throws -> Void = { _, _, _ in }, onEvent: (ComparisonEvent) -> Void = { _ in }
+    ) throws -> ComparisonReport {
         var runs: [MethodRun] = []
         var skipped = skipped
         for method in skipped { onEvent(.skipped(method)) }
         for (index, method) in plan.methods.enumerated() {
             onEvent(.started(method: method.label, index: index, of: plan.methods.count))
             do {
-                let run = try measure(method, onEvent)
+                let run = try measure(method, { try onAdapter(index, $0, $1) }, onEvent)
                 runs.append(run)
                 onEvent(.finished(run, soFar: report(runs, skipped)))
             } catch let error as PEFTError where method.isOptional {
@@ -186,9 +194,19 @@ public struct Comparison {
         ]
     }
 
+    /// Searches one method's learning rate and gives it to all.
+    mutating func tuneOnce(at index: Int, _ onEvent: (ComparisonEvent) -> Void) throws {
+        guard plan.methods.indices.contains(index), let choice = plan.methods[index].choice else { return }
+        let (rate, _) = try tune(choice, label: plan.methods[index].label, onEvent)
+        for index in plan.methods.indices { plan.methods[index].learningRate = rate }
+    }
+
     // MARK: One method
 
-    private func measure(_ method: ComparisonPlan.Method, _ onEvent: (ComparisonEvent) -> Void) throws -> MethodRun {
+    private func measure(
+        _ method: ComparisonPlan.Method, _ onAdapter: (Int, Adapter) throws -> Void,
+        _ onEvent: (ComparisonEvent) -> Void
+    ) throws -> MethodRun {
         var run = MethodRun(method: method.name, label: method.label)
         guard let choice = method.choice else { return try measureBase(run, onEvent) }
         run.configuration = choice.configuration.named
@@ -213,7 +231,8 @@ public struct Comparison {
             Runtime.resetPeakMemory()
             let base = try folder.load(device: plan.device)
             let lossBefore = try retention?.loss(of: base)
-            let adapter = try Adapter(choice, on: base, seed: configuration.seed, tokenizer: tokenizer)
+            let adapter = try Adapter(
+                choice, on: base, seed: configuration.seed &+ method.seedOffset, tokenizer: tokenizer)
             let trainer = try Trainer(
                 adapter, training: training, validation: validation, configuration: configuration)
             let result = try trainer.run { event in
@@ -222,6 +241,7 @@ public struct Comparison {
                 }
                 return true
             }
+            try onAdapter(index, adapter)
             run.peakBytes = max(run.peakBytes ?? 0, result.peakBytes ?? 0)
             run.steps = result.steps
             speeds.append(result.tokensPerSecond)

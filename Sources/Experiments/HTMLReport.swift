@@ -10,7 +10,8 @@ extension ComparisonReport {
     public func html() -> String {
         let builder = ReportBuilder(self)
         let sections: [Markup] = [
-            builder.opening(), builder.tradeOffTable(), builder.charts(), builder.figures(), builder.samples(), builder.recipe(),
+            builder.opening(), builder.tradeOffTable(), builder.charts(), builder.figures(), builder.samples(),
+            builder.recipe(),
         ]
         return HTMLPage(title: builder.title, body: sections.joined("\n")).markup.text
     }
@@ -55,8 +56,8 @@ struct ReportBuilder {
         ]
         var lead: Markup = ""
         let others = [verdict.rivals, verdict.frugal].compactMap(\.self).joined(separator: " ")
-        for paragraph in [verdict.choice ?? "", verdict.quality.joined(separator: " "), verdict.cost ?? "", others] where !paragraph.isEmpty
-        {
+        for paragraph in [verdict.choice ?? "", verdict.quality.joined(separator: " "), verdict.cost ?? "", others]
+        where !paragraph.isEmpty {
             lead += "<p>\(paragraph)</p>\n"
         }
         if let spread = verdict.spread { lead += "<p class=\"note\">\(spread)</p>\n" }

@@ -61,7 +61,8 @@ public struct Retention: Sendable {
         try content.split(whereSeparator: \.isNewline).enumerated().map { index, line in
             let row = try JSON.parse(Data(line.utf8), name: "\(file.path), line \(index + 1)")
             guard let text = row["text"]?.string else {
-                throw PEFTError("\(file.path), line \(index + 1) has no field 'text'", remedy: "give --retain plain text")
+                throw PEFTError(
+                    "\(file.path), line \(index + 1) has no field 'text'", remedy: "give --retain plain text")
             }
             return text
         }.joined(separator: "\n")

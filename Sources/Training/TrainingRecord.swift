@@ -31,7 +31,8 @@ public struct TrainingRecord: Codable, Sendable {
     public init(
         model: String, method: String, methodFields: [String: JSON], prompt: String, target: String,
         maxInputTokens: Int, data: String, trainingRows: Int, validationRows: Int,
-        configuration: TrainingConfiguration, trainable: Int, total: Int, result: TrainingResult, retention: RetentionResult? = nil
+        configuration: TrainingConfiguration, trainable: Int, total: Int, result: TrainingResult,
+        retention: RetentionResult? = nil
     ) {
         version = Version.current
         (self.model, self.method, self.methodFields) = (model, method, methodFields)

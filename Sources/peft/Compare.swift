@@ -54,12 +54,7 @@ struct Compare: ParsableCommand {
         if let unknown = rates.byMethod.keys.first(where: { name in !chosen.contains { $0.name == name } }) {
             throw PEFTError("--lr names '\(unknown)', which is not compared", remedy: "methods are \(methods)")
         }
-        for path in [html, output].compactMap({ $0 }) {
-            let parent = URL(fileURLWithPath: path).deletingLastPathComponent().path
-            guard FileManager.default.fileExists(atPath: parent) else {
-                throw PEFTError("can't write \(path): its folder doesn't exist", remedy: "make the folder first")
-            }
-        }
+        try Output.check([html, output])
         let (prompt, target) = (try templates.prompt(), try templates.target())
         func rows(_ path: String?, _ limit: Int?) throws -> [Example] {
             try path.map { try Rows.read($0, prompt: prompt, target: target, limit: limit) } ?? []
@@ -79,9 +74,15 @@ struct Compare: ParsableCommand {
             retain: retain.map { URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath) }, device: device)
         let comparison = try Comparison(
             model: model.folder(), name: model.model ?? ModelLocator.embedded, data: comparisonData, plan: plan)
-        let display = ProgressDisplay(isQuiet: quiet)
-        let report = try comparison.run { show($0, on: display) }
-        display.finish()
+        let progress = ComparisonProgress(isQuiet: quiet, seeds: seeds)
+        let report = try comparison.run(onEvent: { event in
+            progress.show(event)
+            // A long comparison that is cut off leaves what it measured.
+            if case .finished(_, let soFar) = event, let output {
+                try? AtomicFile.write(soFar.json(), to: URL(fileURLWithPath: output))
+            }
+        })
+        progress.finish()
         // What was measured is shown before any file can fail to be written.
         if json {
             print(String(decoding: try report.json(), as: UTF8.self))
@@ -107,33 +108,5 @@ struct Compare: ParsableCommand {
             if pair.count == 2 { result.byMethod[pair[0].lowercased()] = rate } else { result.shared = rate }
         }
         return result
-    }
-
-    private func show(_ event: ComparisonEvent, on display: ProgressDisplay) {
-        switch event {
-        case .started(let method, let index, let count): display.finish("[\(index + 1)/\(count)] \(method)")
-        case .trying(let method, let rate):
-            display.finish(String(format: "%@: trying a learning rate of %.1e", method, rate))
-        case .tried(_, let rate, let loss):
-            display.finish(
-                loss.map { String(format: "  %.1e: validation loss %.4f", rate, $0) }
-                    ?? String(format: "  %.1e: diverged", rate))
-        case .training(let method, let seed, let progress):
-            display.update(
-                share: Double(progress.step) / Double(progress.totalSteps),
-                String(
-                    format: "%@%@  step %d/%d  loss %.3f  %.0f tokens/s  %@ left", method,
-                    seeds > 1 ? " seed \(seed + 1)" : "", progress.step, progress.totalSteps, progress.loss,
-                    progress.tokensPerSecond, Console.duration(progress.secondsLeft)))
-        case .evaluating(let method, _, let rows, let count):
-            display.update(
-                share: Double(rows) / Double(count), "\(method)  generated for \(rows) of \(count) test rows")
-        case .skipped(let method): display.finish("  \(method.label) is left out: \(method.reason)")
-        case .finished(let run, let report):
-            // A long comparison that is cut off leaves what it measured.
-            if let output { try? AtomicFile.write(report.json(), to: URL(fileURLWithPath: output)) }
-            let quality = run.quality["rouge1"].map { String(format: "ROUGE-1 %.2f", $0.mean * 100) } ?? ""
-            display.finish("  \(quality)\(run.trainingSeconds.map { ", trained in \(Console.duration($0))" } ?? "")")
-        }
     }
 }

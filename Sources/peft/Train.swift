@@ -108,7 +108,9 @@ struct Train: ParsableCommand {
         }
         display.finish()
         let forgetting = try retention.flatMap { text in
-            try lossBefore.map { try RetentionResult(text: text.name, before: $0, after: text.loss(of: adapter.model)) }
+            try lossBefore.map {
+                try RetentionResult(text: text.name, before: $0, after: text.loss(of: adapter.model))
+            }
         }
 
         let record = TrainingRecord(

@@ -122,6 +122,7 @@ struct HTMLPage {
         .grid{stroke:var(--faint);stroke-width:1}
         .axis{stroke:var(--rule);stroke-width:1}
         .track{fill:var(--panel)}
+        .cell{fill:var(--m)}
         .fill,.dot{fill:var(--m)}
         .dot{stroke:var(--page);stroke-width:1}
         .interval{stroke:var(--m);stroke-width:2;opacity:.55}

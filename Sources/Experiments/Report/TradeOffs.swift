@@ -111,7 +111,8 @@ extension ReportBuilder {
             return "<th scope=\"col\" data-first=\"\(first)\">\(name) <small>\(unit)</small></th>"
         }
         if hasRetention {
-            heads.append("<th scope=\"col\" data-first=\"rising\">Forgetting <small>nats/token on general text</small></th>")
+            heads.append(
+                "<th scope=\"col\" data-first=\"rising\">Forgetting <small>nats/token on general text</small></th>")
         }
         let largest = axes.reduce(into: [TradeOffs.Axis: (low: Double, high: Double)]()) { result, axis in
             let values = tradeOffs.entries.compactMap { $0.values[axis] }
@@ -176,10 +177,13 @@ extension ReportBuilder {
         switch axis {
         case .quality:
             let value = run.statistic(metric)
-            let text = value.flatMap { spreadText($0, metric) }.map { " <span class=\"spread\">\($0)</span>" as Markup }
+            let text = value.flatMap { spreadText($0, metric) }.map {
+                " <span class=\"spread\">\($0)</span>" as Markup
+            }
             return "\(value.map { metric.format($0.mean, with: numbers) } ?? "")\(text ?? "")"
         case .parameters:
-            return "\(numbers.short(value)) <span class=\"spread\">\(run.trainableShare.map(numbers.percent) ?? "")</span>"
+            return
+                "\(numbers.short(value)) <span class=\"spread\">\(run.trainableShare.map(numbers.percent) ?? "")</span>"
         case .speed: return "\(numbers.significant(value))\(spread(run.speed, numbers.significant))"
         case .inference:
             let note: Markup =
@@ -196,7 +200,9 @@ extension ReportBuilder {
         }
         let change = retention.after.mean - retention.before
         let spread: Markup =
-            retention.after.sd.map { " <span class=\"spread\">±\(numbers.space)\(numbers.decimal($0, places: 2))</span>" }
+            retention.after.sd.map {
+                " <span class=\"spread\">±\(numbers.space)\(numbers.decimal($0, places: 2))</span>"
+            }
             ?? ""
         return "<td data-value=\"\(String(change))\">\(numbers.signed(change, places: 2))\(spread)</td>"
     }
@@ -211,7 +217,9 @@ extension ReportBuilder {
     }
 
     /// Share of the full length that a value's bar has.
-    private static func length(_ value: Double, _ axis: TradeOffs.Axis, _ range: (low: Double, high: Double)) -> Double {
+    private static func length(_ value: Double, _ axis: TradeOffs.Axis, _ range: (low: Double, high: Double))
+        -> Double
+    {
         guard range.high > 0, value > 0 else { return 0 }
         guard axis == .parameters, range.high > range.low, range.low > 0 else { return value / range.high }
         // The smallest keeps a tenth of the length.

@@ -13,7 +13,9 @@ struct Verdict {
     /// What the spread is over.
     var spread: String?
 
-    var sentences: [String] { [choice].compactMap(\.self) + quality + [cost, rivals, frugal, spread].compactMap(\.self) }
+    var sentences: [String] {
+        [choice].compactMap(\.self) + quality + [cost, rivals, frugal, spread].compactMap(\.self)
+    }
 
     init(_ report: ComparisonReport, numbers: NumberFormat) {
         guard let subject = report.subject else {
@@ -63,13 +65,16 @@ private struct Writer {
             let merged = run.inference?.isMergeable == false ? "" : " once merged"
             reasons.append(
                 abs(inference - 1) < 0.05
-                    ? "the base model's speed\(merged)" : "\(numbers.factor(inference)) times the base model's time a token\(merged)")
+                    ? "the base model's speed\(merged)"
+                    : "\(numbers.factor(inference)) times the base model's time a token\(merged)")
         }
         let value = tradeOffs.metric.format(entry.values[.quality] ?? .nan, with: numbers)
         let quality = "\(tradeOffs.metric.name) \(value)"
         let why =
             entry.index == best.index
-            ? (among == 1 ? "its \(quality) is clearly the best" : "its \(quality) is the best, and of the \(among) methods within its spread it costs least")
+            ? (among == 1
+                ? "its \(quality) is clearly the best"
+                : "its \(quality) is the best, and of the \(among) methods within its spread it costs least")
             : "its \(quality) is within the spread of the best (\(name(of: best.run)), "
                 + "\(tradeOffs.metric.format(best.values[.quality] ?? .nan, with: numbers))), and of the \(among) methods there it costs least"
         guard let last = reasons.popLast() else { return "Choose \(name(of: run)): \(why)." }

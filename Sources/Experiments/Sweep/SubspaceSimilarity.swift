@@ -1,0 +1,86 @@
+import PEFT
+import Support
+import Torch
+
+/// Right-singular directions of one adapter's A matrices, by site.
+struct SubspaceBasis {
+    let value: String
+    let seed: Int
+    /// Path of the projection to its directions [r, in], the strongest first.
+    let directions: [String: Tensor]
+
+    /// - Returns: one basis, or none for a method without matrices A.
+    static func of(_ adapter: Adapter, value: String, seed: Int) throws -> [SubspaceBasis] {
+        let stored = adapter.storedTensors().filter {
+            ($0.key.hasSuffix(".lora_A.weight") || $0.key.hasSuffix(".lora_A")) && $0.value.rank == 2
+        }
+        guard !stored.isEmpty else { return [] }
+        let directions = try withTorchErrors {
+            try withoutGradients {
+                try stored.mapValues { matrix -> Tensor in
+                    guard matrix.isFinite().to(.float32).sum().item() == Double(matrix.count) else {
+                        throw PEFTError(
+                            "an adapter holds values that are not numbers", remedy: "lower the learning rate")
+                    }
+                    return matrix.to(.cpu).to(.float64).svd().vh
+                }
+            }
+        }
+        return [SubspaceBasis(value: value, seed: seed, directions: directions)]
+    }
+}
+
+/// How much of the subspace of one adapter lies in another's (Hu et al. 2021, section 7.2, eq. 4):
+/// φ(A, A', i, j) = ‖V_iᵀ V'_j‖²_F / min(i, j), with the first i and j right-singular directions; 0 is nothing, 1 all.
+public struct SubspaceSimilarity: Codable, Sendable {
+    public var from: String
+    public var to: String
+    /// Whether the two come from different seeds of the same value.
+    public var isBetweenSeeds: Bool
+    /// φ with all directions of both, the mean over the projections.
+    public var whole: Double
+    /// φ of the strongest direction of each.
+    public var first: Double
+    /// What two random subspaces of these sizes would have: max(i, j) / inputs, the mean over the projections.
+    public var random: Double
+    /// φ(i, j) for i = 1 … ranks of `from` (rows) and j = 1 … ranks of `to`, at most 64 each.
+    public var grid: [[Double]]
+
+    static func pairs(_ bases: [SubspaceBasis], values: [String]) throws -> [SubspaceSimilarity] {
+        var result: [SubspaceSimilarity] = []
+        let first = bases.filter { $0.seed == 0 }
+        for (index, a) in first.enumerated() {
+            for b in first.dropFirst(index + 1) { if let pair = try similarity(a, b) { result.append(pair) } }
+        }
+        for a in first {
+            guard let b = bases.first(where: { $0.value == a.value && $0.seed == 1 }) else { continue }
+            if let pair = try similarity(a, b) { result.append(pair) }
+        }
+        return result
+    }
+
+    private static func similarity(_ a: SubspaceBasis, _ b: SubspaceBasis) throws -> SubspaceSimilarity? {
+        let paths = a.directions.keys.filter { b.directions[$0] != nil }.sorted()
+        let rows = paths.compactMap { a.directions[$0]?.dim(0) }.min() ?? 0
+        let columns = paths.compactMap { b.directions[$0]?.dim(0) }.min() ?? 0
+        guard rows > 0, columns > 0 else { return nil }
+        var sum = [Double](repeating: 0, count: rows * columns)
+        var random = 0.0
+        try withTorchErrors {
+            for path in paths {
+                guard let x = a.directions[path], let y = b.directions[path], x.dim(1) == y.dim(1) else { continue }
+                let squares = x.narrowed(axis: 0, 0..<rows).matmul(y.narrowed(axis: 0, 0..<columns).T).squared()
+                let cumulated: [Double] = squares.cumulativeSum(axis: 0).cumulativeSum(axis: 1).array()
+                for index in sum.indices { sum[index] += cumulated[index] }
+                random += Double(max(rows, columns)) / Double(x.dim(1))
+            }
+        }
+        func phi(_ i: Int, _ j: Int) -> Double {
+            sum[i * columns + j] / Double(paths.count) / Double(min(i, j) + 1)
+        }
+        return SubspaceSimilarity(
+            from: a.value, to: b.value, isBetweenSeeds: a.seed != b.seed, whole: phi(rows - 1, columns - 1),
+            first: phi(0, 0), random: min(1, random / Double(paths.count)),
+            grid: (0..<min(rows, 64)).map { i in (0..<min(columns, 64)).map { j in phi(i, j) } })
+    }
+}

@@ -1,0 +1,107 @@
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Torch
+import Training
+
+/// One field of a method over several values, everything else equal.
+public struct Sweep {
+    /// What is varied.
+    public struct Question: Sendable {
+        /// The method with all its other fields.
+        public var choice: MethodChoice
+        /// Name of the field, as on the command line.
+        public var field: String
+        /// Its values, as on the command line.
+        public var values: [String]
+        /// Trained parameters that each value is brought near to by ``budgetField``; `nil` leaves it alone.
+        public var budget: Int?
+        /// The field that is changed to meet the budget.
+        public var budgetField: String
+        /// One learning rate for all values: given, or searched at the middle value. Otherwise each value's own.
+        public var learningRate: Double?
+        public var tunesEach: Bool
+
+        public init(
+            choice: MethodChoice, field: String, values: [String], budget: Int? = nil, budgetField: String = "rank",
+            learningRate: Double? = nil, tunesEach: Bool = false
+        ) {
+            (self.choice, self.field, self.values) = (choice, field, values)
+            (self.budget, self.budgetField) = (budget, budgetField)
+            (self.learningRate, self.tunesEach) = (learningRate, tunesEach)
+        }
+    }
+
+    private let question: Question
+    private let choices: [MethodChoice]
+    private let comparison: Comparison
+
+    /// - Throws: ``PEFTError`` for an unknown field, an impossible value or a value that doesn't fit the model, before
+    ///   anything runs.
+    public init(
+        model folder: ModelFolder, name: String, data: ComparisonData, plan: ComparisonPlan, question: Question
+    ) throws {
+        guard question.values.count > 1 else {
+            throw PEFTError(
+                "\(question.values.count) value of --\(question.field) was given", remedy: "a sweep needs at least 2")
+        }
+        guard Set(question.values).count == question.values.count else {
+            throw PEFTError("a value of --\(question.field) was given twice", remedy: "give each value once")
+        }
+        let outline = ModelOutline(try folder.outline())
+        self.question = question
+        choices = try question.values.map { value in
+            var choice = question.choice
+            try choice.set(question.field, to: value.split(separator: "+").joined(separator: ","))
+            if let budget = question.budget {
+                choice = try Self.fitted(choice, field: question.budgetField, to: budget, outline)
+            }
+            return choice.resolved(for: outline)
+        }
+        var plan = plan
+        // Each value begins with numbers of its own: adapters that began alike would have subspaces in common that
+        // training didn't find.
+        plan.methods = choices.enumerated().map {
+            .init(choice: $1, learningRate: question.learningRate, seedOffset: 1_000_003 * UInt64($0 + 1))
+        }
+        comparison = try Comparison(model: folder, name: name, data: data, plan: plan)
+    }
+
+    /// The choice with the value of `field` that trains nearest to `budget` parameters.
+    static func fitted(_ choice: MethodChoice, field: String, to budget: Int, _ outline: ModelOutline) throws
+        -> MethodChoice
+    {
+        func count(_ value: Int) throws -> (choice: MethodChoice, count: Int) {
+            var candidate = choice
+            try candidate.set(field, to: String(value))
+            return (candidate, PlanSummary(try candidate.plan(for: outline), outline: outline).trainable)
+        }
+        var (low, high) = (1, 1)
+        while try count(high).count < budget, high < 65536 { high *= 2 }
+        // Counts grow with the value: the first that reaches the budget, or the one before.
+        while low < high {
+            let middle = (low + high) / 2
+            if try count(middle).count < budget { low = middle + 1 } else { high = middle }
+        }
+        let reached = try count(low)
+        guard low > 1 else { return reached.choice }
+        let before = try count(low - 1)
+        return budget - before.count < reached.count - budget ? before.choice : reached.choice
+    }
+
+    public func run(onEvent: (ComparisonEvent) -> Void = { _ in }) throws -> SweepReport {
+        var comparison = comparison
+        if question.learningRate == nil, !question.tunesEach {
+            try comparison.tuneOnce(at: choices.count / 2, onEvent)
+        }
+        var bases: [SubspaceBasis] = []
+        let report = try comparison.run(
+            onAdapter: { index, seed, adapter in
+                if seed < 2 { bases += try SubspaceBasis.of(adapter, value: question.values[index], seed: seed) }
+            }, onEvent: onEvent)
+        return SweepReport(
+            report, field: question.field, method: question.choice.method.name, values: question.values,
+            budget: question.budget, similarity: try SubspaceSimilarity.pairs(bases, values: question.values))
+    }
+}

@@ -1,0 +1,123 @@
+import Foundation
+import Support
+
+/// What `peft sweep` found: quality and cost at each value of one field.
+public struct SweepReport: Codable, Sendable {
+    public var version: String
+    public var date: String
+    public var model: ComparisonReport.Model
+    public var data: ComparisonReport.DataSet
+    public var machine: ComparisonReport.Machine
+    public var settings: [String: JSON]
+    public var primaryMetric: String
+    public var method: String
+    /// The field that was varied.
+    public var field: String
+    /// Trained parameters that every value was brought near to, if there was a budget.
+    public var budget: Int?
+    /// In the order asked for.
+    public var points: [Point]
+    /// The value with the best mean.
+    public var best: String?
+    /// The smallest value (first in the order of trained parameters) within one standard deviation of the best.
+    public var plateau: String?
+    /// Subspaces of the trained matrices A, for methods that have them.
+    public var similarity: [SubspaceSimilarity]
+
+    public struct Point: Codable, Sendable {
+        public var value: String
+        public var run: MethodRun
+
+        public init(value: String, run: MethodRun) { (self.value, self.run) = (value, run) }
+    }
+
+    init(
+        _ report: ComparisonReport, field: String, method: String, values: [String], budget: Int?,
+        similarity: [SubspaceSimilarity]
+    ) {
+        (version, date, model, data) = (report.version, report.date, report.model, report.data)
+        (machine, settings, primaryMetric) = (report.machine, report.settings, report.primaryMetric)
+        (self.field, self.method, self.budget, self.similarity) = (field, method, budget, similarity)
+        points = zip(values, report.runs).map { Point(value: $0, run: $1) }
+        (best, plateau) = Self.plateau(points, metric: report.ranking ?? .loss)
+    }
+
+    /// The best value, and the smallest one within one standard deviation of it.
+    static func plateau(_ points: [Point], metric: Metric) -> (best: String?, plateau: String?) {
+        let measured = points.compactMap { point in point.run.statistic(metric).map { (point, $0) } }
+        guard
+            let best = measured.min(by: { metric.isBetter($0.1.mean, than: $1.1.mean) }),
+            let sd = best.1.sd
+        else {
+            // One seed has no spread, so nothing can be called equal to the best.
+            return (measured.min(by: { metric.isBetter($0.1.mean, than: $1.1.mean) })?.0.value, nil)
+        }
+        let close = measured.filter { abs($0.1.mean - best.1.mean) <= sd }
+        let smallest = close.enumerated().min {
+            ($0.element.0.run.trainable, $0.offset) < ($1.element.0.run.trainable, $1.offset)
+        }
+        return (best.0.value, smallest?.element.0.value)
+    }
+
+    /// The report as JSON, keys sorted.
+    public func json() throws -> Data {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+        encoder.nonConformingFloatEncodingStrategy = .convertToString(
+            positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+        return try encoder.encode(self)
+    }
+
+    /// The same figures as a comparison, whose methods are the values.
+    var comparison: ComparisonReport {
+        ComparisonReport(
+            version: version, date: date, model: model, data: data, machine: machine, settings: settings,
+            primaryMetric: primaryMetric,
+            runs: points.map { point in
+                var run = point.run
+                run.label = "\(field) \(point.value)"
+                return run
+            })
+    }
+
+    var ranking: Metric { comparison.ranking ?? .loss }
+
+    /// What was found, in sentences.
+    func sentences(_ numbers: NumberFormat) -> [String] {
+        guard let best, let top = points.first(where: { $0.value == best })?.run.statistic(ranking) else {
+            return ["No value has a finite quality."]
+        }
+        let metric = ranking
+        let shown = metric.format(top.mean, with: numbers)
+        var sentences: [String] = []
+        if let plateau, let sd = top.sd, let point = points.first(where: { $0.value == plateau }) {
+            let spread = metric.format(sd, with: numbers)
+            if plateau == best {
+                sentences.append(
+                    "\(field) \(best) is the best (\(metric.name) \(shown)), and no smaller one comes within its standard deviation of \(spread)."
+                )
+            } else {
+                let value = metric.format(point.run.statistic(metric)?.mean ?? .nan, with: numbers)
+                sentences.append(
+                    "The plateau begins at \(field) \(plateau): \(metric.name) \(value), within one standard deviation (\(spread)) of the best (\(shown) at \(best)), with \(numbers.integer(point.run.trainable)) trained parameters."
+                )
+            }
+            if let last = points.last?.value, best == last, plateau == last {
+                sentences.append("The best value is the largest one tried; larger ones may be better still.")
+            }
+        } else {
+            sentences.append(
+                "\(field) \(best) has the best mean (\(metric.name) \(shown)). One seed has no spread, so no plateau can be marked; --seeds 3 gives one."
+            )
+        }
+        let between = similarity.filter { !$0.isBetweenSeeds }
+        if let pair = between.max(by: {
+            $0.grid.count * ($0.grid.first?.count ?? 0) < $1.grid.count * ($1.grid.first?.count ?? 0)
+        }) {
+            sentences.append(
+                "Of the subspace of \(field) \(pair.from), \(numbers.decimal(pair.whole * 100, places: 0))\(numbers.space)% lies in that of \(pair.to) (random subspaces: \(numbers.decimal(pair.random * 100, places: 0))\(numbers.space)%); their strongest directions share \(numbers.decimal(pair.first * 100, places: 0))\(numbers.space)%."
+            )
+        }
+        return sentences
+    }
+}

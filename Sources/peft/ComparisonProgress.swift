@@ -1,0 +1,55 @@
+import Experiments
+import Foundation
+import Support
+
+/// Shows how a comparison or a sweep goes on.
+struct ComparisonProgress {
+    private let display: ProgressDisplay
+    private let seeds: Int
+
+    init(isQuiet: Bool, seeds: Int) {
+        display = ProgressDisplay(isQuiet: isQuiet)
+        self.seeds = seeds
+    }
+
+    func finish() { display.finish() }
+
+    func show(_ event: ComparisonEvent) {
+        switch event {
+        case .started(let method, let index, let count): display.finish("[\(index + 1)/\(count)] \(method)")
+        case .trying(let method, let rate):
+            display.finish(String(format: "%@: trying a learning rate of %.1e", method, rate))
+        case .tried(_, let rate, let loss):
+            display.finish(
+                loss.map { String(format: "  %.1e: validation loss %.4f", rate, $0) }
+                    ?? String(format: "  %.1e: diverged", rate))
+        case .training(let method, let seed, let progress):
+            display.update(
+                share: Double(progress.step) / Double(progress.totalSteps),
+                String(
+                    format: "%@%@  step %d/%d  loss %.3f  %.0f tokens/s  %@ left", method,
+                    seeds > 1 ? " seed \(seed + 1)" : "", progress.step, progress.totalSteps, progress.loss,
+                    progress.tokensPerSecond, Console.duration(progress.secondsLeft)))
+        case .evaluating(let method, _, let rows, let count):
+            display.update(
+                share: Double(rows) / Double(count), "\(method)  generated for \(rows) of \(count) test rows")
+        case .skipped(let method): display.finish("  \(method.label) is left out: \(method.reason)")
+        case .finished(let run, _):
+            let quality = run.quality["rouge1"].map { String(format: "ROUGE-1 %.2f", $0.mean * 100) } ?? ""
+            display.finish("  \(quality)\(run.trainingSeconds.map { ", trained in \(Console.duration($0))" } ?? "")")
+        }
+    }
+}
+
+/// Files that a command is to write.
+enum Output {
+    /// - Throws: ``PEFTError`` if a file's folder doesn't exist, before anything long begins.
+    static func check(_ paths: [String?]) throws {
+        for path in paths.compactMap({ $0 }) {
+            let parent = URL(fileURLWithPath: path).deletingLastPathComponent().path
+            guard FileManager.default.fileExists(atPath: parent) else {
+                throw PEFTError("can't write \(path): its folder doesn't exist", remedy: "make the folder first")
+            }
+        }
+    }
+}
