@@ -57,7 +57,7 @@ struct CharacterSplit: PreTokenizer {
     /// Digits and other numbers.
     static func digits(_ fields: StageFields) throws -> CharacterSplit {
         let areAlone = try fields.bool("individual_digits", default: false)
-        return CharacterSplit(behavior: areAlone ? .isolated : .contiguous) { $0.isNumber }
+        return CharacterSplit(behavior: areAlone ? .isolated : .contiguous) { $0.isNumber(unicode: 17) }
     }
 
     static func punctuation(_ fields: StageFields) throws -> CharacterSplit {

@@ -72,7 +72,7 @@ extension Unicode.Scalar {
 }
 
 extension Unicode.Scalar {
-    /// `\p{L}` of Unicode 16, which is what the reference knows.
+    /// `\p{L}` of Unicode 16, which is what the reference's expressions know.
     var isLetter: Bool {
         switch properties.generalCategory {
         case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter: isOf(unicode: 16)
@@ -80,10 +80,10 @@ extension Unicode.Scalar {
         }
     }
 
-    /// `\p{N}` of Unicode 16.
-    var isNumber: Bool {
+    /// `\p{N}` as of a version of Unicode: 16 in the reference's expressions, 17 elsewhere.
+    func isNumber(unicode version: Int = 16) -> Bool {
         switch properties.generalCategory {
-        case .decimalNumber, .letterNumber, .otherNumber: isOf(unicode: 16)
+        case .decimalNumber, .letterNumber, .otherNumber: isOf(unicode: version)
         default: false
         }
     }
@@ -93,7 +93,8 @@ extension Unicode.Scalar {
         switch value {
         case 0x21...0x2F, 0x3A...0x40, 0x5B...0x60, 0x7B...0x7E: return true
         case 0..<0x80: return false
-        case 0x166D: return true
+        // Had another category since.
+        case 0x166D, 0x111C9: return true
         default: break
         }
         switch properties.generalCategory {

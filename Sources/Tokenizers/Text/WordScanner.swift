@@ -52,7 +52,7 @@ struct WordScanner: Sendable, Equatable {
     private static func kind(of scalar: Unicode.Scalar) -> Kind {
         if scalar.isWhitespace { return .space }
         if scalar.isLetter { return .letter }
-        return scalar.isNumber ? .number : .other
+        return scalar.isNumber() ? .number : .other
     }
 
     /// The words of `bytes[range]`, end to end.
