@@ -168,7 +168,55 @@ import Testing
         }
     }
 
+    // MARK: - Damage
+
+    @Test(arguments: ["byte-level BPE", "BERT"])
+    func everyTruncationOfAFileIsRefused(name: String) throws {
+        let data = try #require(try rawTokenizers()[name])
+        for count in stride(from: 0, to: data.count, by: 211) {
+            #expect(throws: PEFTError.self) { try TokenizerFile(Data(data.prefix(count)), name: "tokenizer.json") }
+        }
+    }
+
+    @Test(arguments: ["byte-level BPE", "BERT"])
+    func changedBytesNeverCrash(name: String) throws {
+        var bytes = Array(try #require(try rawTokenizers()[name]))
+        var random = SeededRandom(seed: 11)
+        for _ in 0..<150 {
+            let index = Int(random.next() % UInt64(bytes.count))
+            let before = bytes[index]
+            bytes[index] = UInt8(truncatingIfNeeded: random.next())
+            _ = (try? Tokenizer.load(json: String(decoding: bytes, as: UTF8.self)))?.encode(text: "the other é")
+            bytes[index] = before
+        }
+    }
+
     // MARK: - Time
+
+    @Test func manyThreadsShareOneTokenizer() async throws {
+        let data = try #require(try rawTokenizers()["byte-level BPE"])
+        let tokenizer = try Tokenizer.load(json: String(decoding: data, as: UTF8.self))
+        let models = try #require(SubwordTests.models)
+        let expected = try #require(models.cases.first { $0.name == "byte-level BPE" }).ids
+        await withTaskGroup(of: Bool.self) { group in
+            for _ in 0..<8 {
+                group.addTask {
+                    (0..<5).allSatisfy { _ in models.texts.map { tokenizer.encode(text: $0) } == expected }
+                }
+            }
+            for await isSame in group { #expect(isSame) }
+        }
+    }
+
+    @Test func cacheForgetsWhenItIsFull() throws {
+        let data = try #require(try rawTokenizers()["byte-level BPE"])
+        let tokenizer = try Tokenizer.load(json: String(decoding: data, as: UTF8.self))
+        let before = tokenizer.encode(text: "the theory 17")
+        let numbers = (0..<40_000).map { String($0 * 7) }
+        let ids = tokenizer.encode(text: numbers.joined(separator: " "))
+        #expect(tokenizer.decode(tokens: ids) == numbers.joined(separator: " "))
+        #expect(tokenizer.encode(text: "the theory 17") == before)
+    }
 
     /// No text makes time grow with the square of its length: one long word has no cache to help it.
     @Test(arguments: [

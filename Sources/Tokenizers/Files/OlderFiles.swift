@@ -130,6 +130,11 @@ enum OlderFiles {
         try requireFamily(sentencePieceFamilies, roles, file)
         let content = try SentencePieceFile(file)
         try content.requireSupported(file.path, type: .bpe)
+        guard content.characterMap.isEmpty, !content.removesExtraWhitespaces else {
+            throw PEFTError(
+                "\(file.path): a BPE model that normalizes text is not supported",
+                remedy: "save the tokenizer as tokenizer.json")
+        }
         func piece(_ id: Int) -> String? { content.pieces.indices.contains(id) ? content.pieces[id].text : nil }
         roles.setDefaults(
             bos: piece(content.bosID), eos: piece(content.eosID), unknown: piece(content.unknownID),
