@@ -47,6 +47,30 @@ import Testing
         #expect(cased.encode(text: "AB À", addSpecialTokens: false) == [1, 7])
     }
 
+    /// A tokenizer from a made-up `tokenizer.model` of type BPE.
+    func loadModel(normalizer: [UInt8]) throws -> Tokenizer {
+        let trainer = MalformedFileTests.field(3, 2)
+        let bytes =
+            MalformedFileTests.pieces + MalformedFileTests.field(2, trainer) + MalformedFileTests.field(3, normalizer)
+        return try Folders.withTemporary { folder in
+            try AtomicFile.write(Data(bytes), to: folder.appendingPathComponent("tokenizer.model"))
+            return try Tokenizer.load(folder: folder)
+        }
+    }
+
+    @Test func sentencePieceMergesFollowFromScores() throws {
+        let tokenizer = try loadModel(normalizer: MalformedFileTests.field(4, 0))
+        #expect(tokenizer.encode(text: "a  aa[sep]é") == [1, 5, 3, 5, 4, 6, 3, 0])
+        #expect(tokenizer.encode(text: "a", pair: "a") == [1, 5, 1, 5])
+        #expect(tokenizer.decode(tokens: [1, 5, 3, 5, 4]) == "a  aa")
+        #expect([tokenizer.bosTokenID, tokenizer.eosTokenID, tokenizer.padTokenID] == [1, 2, nil])
+    }
+
+    @Test func sentencePieceModelThatNormalizesIsRefused() {
+        let error = #expect(throws: PEFTError.self) { try loadModel(normalizer: []) }
+        #expect(error?.problem.contains("tokenizer.model: a BPE model that normalizes") == true)
+    }
+
     static let damaged: [(files: [String: String], problem: String)] = [
         (["vocab.json": "{", "merges.txt": ""], "vocab.json"),
         (["vocab.json": "[]", "merges.txt": ""], "expected '{'"),
