@@ -35,7 +35,7 @@ extension AddedToken: Decodable {
 /// The added tokens of a tokenizer, and how they are cut out of text.
 ///
 /// Ids are given as the `tokenizers` library gives them: the model's where it has a piece of the same content,
-/// else the next one free, in the order of the file. Its `id` fields are not what counts there.
+/// else one above those of the model's size and of the tokens before, in the order of the file. Its `id` fields are not what counts there.
 struct AddedVocabulary: Sendable {
     /// What a text consists of.
     enum Segment: Equatable {
@@ -61,9 +61,10 @@ struct AddedVocabulary: Sendable {
                 id = known
             } else {
                 id = next
-                next += 1
                 newTokens += 1
             }
+            // Ids of a model may leave gaps and so end above its size.
+            next = max(next, id + 1)
             tokens[id] = token
             ids.insert(token.content.utf8, value: Int32(id))
             if token.special { specials.insert(token.content.utf8, value: 1) }

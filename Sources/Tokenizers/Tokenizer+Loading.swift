@@ -5,14 +5,16 @@ extension Tokenizer {
     /// The files a tokenizer may consist of, in Hugging Face's layout.
     private static let fileNames = [
         "tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-        "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja",
+        "tokenizer.model", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt",
+        "chat_template.jinja",
     ]
 
-    /// Loads a tokenizer from a folder in Hugging Face's layout: `tokenizer.json` or else `spiece.model`,
+    /// Loads a tokenizer from a folder in Hugging Face's layout: `tokenizer.json` or else T5's `spiece.model`,
+    /// GPT-2's or RoBERTa's `vocab.json` with `merges.txt`, Llama's `tokenizer.model`, or BERT's `vocab.txt`,
     /// with `tokenizer_config.json` and `special_tokens_map.json` where they are present.
     /// - Throws: ``PEFTError`` naming the file and what is missing, damaged or not supported.
     public static func load(folder: URL) throws -> Tokenizer {
-        let roles = try SpecialTokens(folder: folder)
+        var roles = try SpecialTokens(folder: folder)
         let json = folder.appendingPathComponent("tokenizer.json")
         let sentencePiece = folder.appendingPathComponent("spiece.model")
         if FileManager.default.fileExists(atPath: json.path) {
@@ -21,8 +23,15 @@ extension Tokenizer {
         if FileManager.default.fileExists(atPath: sentencePiece.path) {
             return try Tokenizer(try SentencePieceFile(sentencePiece), roles, name: sentencePiece.path)
         }
+        if var tokenizer = try OlderFiles.load(folder, &roles) {
+            tokenizer.assign(roles)
+            return tokenizer
+        }
         throw PEFTError(
-            "there is no tokenizer in \(folder.path)", remedy: "it must hold tokenizer.json or spiece.model")
+            "there is no tokenizer in \(folder.path)",
+            remedy:
+                "it must hold tokenizer.json or spiece.model, tokenizer.model, vocab.json and merges.txt, or vocab.txt"
+        )
     }
 
     /// The tokenizer's files in `folder`, to copy beside a saved model or adapter.
@@ -30,6 +39,19 @@ extension Tokenizer {
         fileNames.map { folder.appendingPathComponent($0) }.filter {
             FileManager.default.fileExists(atPath: $0.path)
         }
+    }
+
+    init(
+        normalizer: (any Normalizer)?, preTokenizer: (any PreTokenizer)?, model: any TokenizerModel,
+        postProcessor: (any PostProcessor)?, decoder: (any Decoder)?, added: AddedVocabulary
+    ) {
+        self.normalizer = normalizer
+        self.preTokenizer = preTokenizer
+        self.model = model
+        self.postProcessor = postProcessor
+        self.decoder = decoder
+        self.added = added
+        unknownTokenID = model.unknownID
     }
 
     init(_ file: TokenizerFile, _ roles: SpecialTokens) {

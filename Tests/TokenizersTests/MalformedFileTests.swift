@@ -37,8 +37,26 @@ import Testing
         ("version", "2.0", "version 2.0"),
         ("model", nil, "model is missing"),
         ("model", "Unigram", "model"),
-        ("model", ["type": "BPE", "vocab": [:], "merges": []], "model type BPE is not supported"),
-        ("model", ["vocab": ["a": 0]], "no unigram vocabulary"),
+        ("model", ["type": "WordLevel", "vocab": [:]], "model type WordLevel is not supported"),
+        ("model", ["vocab": ["a": 0]], "names no type"),
+        ("model", ["type": "BPE", "merges": []], "model.vocab is missing"),
+        (
+            "model", ["type": "BPE", "vocab": [["a", 0]], "merges": []], "model.vocab is missing or of the wrong type"
+        ),
+        ("model", ["type": "BPE", "vocab": [:]], "model.merges is missing"),
+        ("model", ["type": "BPE", "vocab": ["a": -1], "merges": []], "expected a whole number from 0 at byte"),
+        ("model", ["type": "BPE", "vocab": ["a": 0.5], "merges": []], "expected a whole number from 0 at byte"),
+        ("model", ["type": "BPE", "vocab": ["a": "0"], "merges": []], "expected a whole number from 0 at byte"),
+        ("model", ["type": "BPE", "vocab": ["a": 4_000_000_000], "merges": []], "the id 4000000000 is too large"),
+        ("model", ["type": "BPE", "vocab": ["a": 0], "merges": ["a"]], "two pieces"),
+        ("model", ["type": "BPE", "vocab": ["a": 0], "merges": ["a  a"]], "merge 0 is not two pieces"),
+        ("model", ["type": "BPE", "vocab": ["a": 0], "merges": [["a"]]], "a merge needs two pieces"),
+        ("model", ["type": "BPE", "vocab": ["a": 0], "merges": [["a", "a"]]], "merge 0 needs aa"),
+        ("model", ["type": "BPE", "vocab": ["a": 0], "merges": ["a b"]], "merge 0 needs b"),
+        ("model", ["type": "BPE", "vocab": ["a": 0], "merges": [3]], "expected a string"),
+        ("model", ["type": "BPE", "vocab": ["a": 0], "merges": [], "dropout": 0.1], "dropout 0.1 is not supported"),
+        ("model", ["type": "BPE", "vocab": ["a": 0], "merges": [], "fuse_unk": "yes"], "model.fuse_unk"),
+        ("model", ["type": "WordPiece", "vocab": ["a": 0]], "[UNK] is not in the vocabulary"),
         ("model", ["type": "Unigram", "unk_id": 0], "vocab is missing"),
         ("model", ["type": "Unigram", "vocab": [["a", 0]]], "unk_id is missing"),
         ("model", ["type": "Unigram", "unk_id": 1, "vocab": [["a", 0]]], "unk_id is 1"),
@@ -55,7 +73,8 @@ import Testing
         ("added_tokens", [["id": "3", "content": "x"]], "added_tokens[0].id"),
         ("added_tokens", [["content": "x"]], "id is missing"),
         ("added_tokens", [["id": 3]], "content is missing"),
-        ("normalizer", ["type": "BertNormalizer"], "normalizer BertNormalizer at normalizer is not supported"),
+        ("normalizer", ["type": "Nmt"], "normalizer Nmt at normalizer is not supported"),
+        ("normalizer", ["type": "BertNormalizer", "lowercase": 1], "lowercase must be true or false"),
         (
             "normalizer", ["type": "Sequence", "normalizers": [["type": "NFC"], ["type": "Nmt"]]],
             "normalizer.normalizers[1]"
@@ -70,7 +89,13 @@ import Testing
         ("normalizer", ["NFC"], "normalizer is not an object"),
         ("normalizer", [:], "type must be a string"),
         ("normalizer", ["type": "Precompiled", "precompiled_charsmap": "?"], "base64"),
-        ("pre_tokenizer", ["type": "ByteLevel"], "pre-tokenizer ByteLevel"),
+        ("pre_tokenizer", ["type": "UnicodeScripts"], "pre-tokenizer UnicodeScripts"),
+        ("pre_tokenizer", ["type": "Split", "pattern": ["String": "a"]], "behavior is missing"),
+        ("pre_tokenizer", ["type": "Split", "pattern": ["String": "a"], "behavior": "Gone"], "behavior must be"),
+        (
+            "pre_tokenizer", ["type": "Split", "pattern": ["Regex": "("], "behavior": "Removed"],
+            "regular expression ("
+        ),
         ("pre_tokenizer", ["type": "Metaspace", "replacement": "▁▁"], "one character"),
         ("pre_tokenizer", ["type": "Metaspace", "replacement": ""], "one character"),
         ("pre_tokenizer", ["type": "Metaspace", "replacement": "▁", "prepend_scheme": "last"], "prepend_scheme"),
@@ -79,7 +104,9 @@ import Testing
             ["type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "add_prefix_space": false],
             "add_prefix_space is false"
         ),
-        ("post_processor", ["type": "BertProcessing"], "post-processor BertProcessing"),
+        ("post_processor", ["type": "Roberta"], "post-processor Roberta"),
+        ("post_processor", ["type": "BertProcessing"], "cls must be a token and its id"),
+        ("post_processor", ["type": "BertProcessing", "cls": ["a", 2], "sep": ["b", -1]], "sep must be"),
         ("post_processor", ["type": "TemplateProcessing"], "special_tokens is missing"),
         (
             "post_processor",
@@ -103,6 +130,8 @@ import Testing
             "x must list its ids"
         ),
         ("decoder", ["type": "CTC"], "decoder CTC"),
+        ("decoder", ["type": "BPEDecoder", "suffix": ""], "suffix is empty"),
+        ("decoder", ["type": "WordPiece"], "prefix must be a string"),
         ("decoder", ["type": "Strip", "content": " ", "start": -1, "stop": 0], "start must be"),
     ]
 

@@ -13,6 +13,11 @@ let decoders: [String: @Sendable (StageFields) throws -> any Decoder] = [
     "Replace": { ReplaceDecoder(replacement: try Replacement($0)) },
     "Fuse": { _ in Fuse() },
     "ByteFallback": { _ in ByteFallback() },
+    "ByteLevel": { _ in ByteLevelDecoder() },
+    "WordPiece": {
+        try WordPieceDecoder(prefix: $0.string("prefix"), cleansUp: $0.bool("cleanup", default: true))
+    },
+    "BPEDecoder": { try BPEDecoder($0) },
     "Strip": { try StripDecoder(content: $0.scalar("content"), start: $0.count("start"), stop: $0.count("stop")) },
 ]
 

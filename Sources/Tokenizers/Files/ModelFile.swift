@@ -2,29 +2,44 @@ import Support
 
 /// The `model` of a `tokenizer.json`, decoded by its type.
 ///
-/// A vocabulary is tens of thousands of entries, so it is decoded straight into its own types.
+/// A vocabulary is tens of thousands of entries: a unigram one is decoded straight into its own types, others
+/// are in ``ModelTables``.
 enum ModelFile: Decodable {
     case unigram(UnigramFields)
+    case bpe(BPEFields)
+    case wordPiece(WordPieceFields)
 
-    private enum CodingKeys: String, CodingKey { case type, vocab }
+    private enum CodingKeys: String, CodingKey { case type, vocab, merges }
+    private static let supported = "supported are BPE, Unigram, WordPiece"
 
     init(from decoder: any Swift.Decoder) throws {
         let fields = try decoder.container(keyedBy: CodingKeys.self)
         switch try fields.decodeIfPresent(String.self, forKey: .type) {
         case "Unigram": self = .unigram(try UnigramFields(from: decoder))
+        case "BPE": self = .bpe(try BPEFields(from: decoder))
+        case "WordPiece": self = .wordPiece(try WordPieceFields(from: decoder))
         case let type?:
-            throw PEFTError("the model type \(type) is not supported", remedy: "supported is Unigram")
+            throw PEFTError("the model type \(type) is not supported", remedy: ModelFile.supported)
         case nil:
-            // Older files name no type. Only a unigram model's vocabulary is a list.
-            guard (try? fields.nestedUnkeyedContainer(forKey: .vocab)) != nil else {
-                throw PEFTError(
-                    "the model names no type and has no unigram vocabulary", remedy: "supported is Unigram")
+            // Older files name no type.
+            if fields.contains(.merges) {
+                self = .bpe(try BPEFields(from: decoder))
+            } else if (try? fields.nestedUnkeyedContainer(forKey: .vocab)) != nil {
+                self = .unigram(try UnigramFields(from: decoder))
+            } else if let wordPiece = try? WordPieceFields(from: decoder), wordPiece.longestWord != nil {
+                self = .wordPiece(wordPiece)
+            } else {
+                throw PEFTError("the model names no type, and it is none that is known", remedy: ModelFile.supported)
             }
-            self = .unigram(try UnigramFields(from: decoder))
         }
     }
 
-    func make(file: String) throws -> any TokenizerModel {
+    func make(_ tables: ModelTables, file: String) throws -> any TokenizerModel {
+        func table<Table>(_ table: Table?, _ name: String) throws -> Table {
+            if let table { return table }
+            throw PEFTError(
+                "\(file): model.\(name) is missing or of the wrong type", remedy: "the file may be damaged")
+        }
         switch self {
         case .unigram(let fields):
             guard let unknown = fields.unknownID else {
@@ -33,6 +48,58 @@ enum ModelFile: Decodable {
             return try Unigram(
                 vocabulary: fields.vocabulary.map { ($0.piece, $0.score) }, unknownID: unknown,
                 byteFallback: fields.byteFallback ?? false, file: file)
+        case .bpe(let fields):
+            guard (fields.dropout ?? 0) == 0 else {
+                throw PEFTError(
+                    "\(file): model: dropout \(fields.dropout ?? 0) is not supported",
+                    remedy: "set it to null: ids must not depend on chance")
+            }
+            return try BPE(
+                vocabulary: table(tables.vocabulary, "vocab"), merges: table(tables.merges, "merges"),
+                configuration: fields.configuration, file: file)
+        case .wordPiece(let fields):
+            return try WordPiece(
+                vocabulary: table(tables.vocabulary, "vocab"), unknownToken: fields.unknownToken ?? "[UNK]",
+                continuingPrefix: fields.continuingPrefix ?? "##", longestWord: fields.longestWord ?? 100, file: file)
+        }
+    }
+
+    struct BPEFields: Decodable {
+        let dropout: Double?
+        let unknownToken: String?
+        let continuingPrefix: String?
+        let wordSuffix: String?
+        let fusesUnknown: Bool?
+        let byteFallback: Bool?
+        let ignoresMerges: Bool?
+
+        enum CodingKeys: String, CodingKey {
+            case dropout
+            case unknownToken = "unk_token"
+            case continuingPrefix = "continuing_subword_prefix"
+            case wordSuffix = "end_of_word_suffix"
+            case fusesUnknown = "fuse_unk"
+            case byteFallback = "byte_fallback"
+            case ignoresMerges = "ignore_merges"
+        }
+
+        var configuration: BPE.Configuration {
+            BPE.Configuration(
+                unknownToken: unknownToken, fusesUnknown: fusesUnknown ?? false, byteFallback: byteFallback ?? false,
+                ignoresMerges: ignoresMerges ?? false, continuingPrefix: continuingPrefix ?? "",
+                wordSuffix: wordSuffix ?? "")
+        }
+    }
+
+    struct WordPieceFields: Decodable {
+        let unknownToken: String?
+        let continuingPrefix: String?
+        let longestWord: Int?
+
+        enum CodingKeys: String, CodingKey {
+            case unknownToken = "unk_token"
+            case continuingPrefix = "continuing_subword_prefix"
+            case longestWord = "max_input_chars_per_word"
         }
     }
 

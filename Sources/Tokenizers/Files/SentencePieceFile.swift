@@ -59,11 +59,13 @@ struct SentencePieceFile {
     }
 
     /// Checks that the file can be run as it is meant.
-    func requireSupported(_ name: String) throws {
+    func requireSupported(_ name: String, type: ModelType = .unigram) throws {
         func unsupported(_ what: String) -> PEFTError {
-            PEFTError("\(name): \(what) is not supported", remedy: "supported are unigram models as T5 has them")
+            PEFTError(
+                "\(name): \(what) is not supported",
+                remedy: "supported are unigram models as T5 has them, and BPE models as Llama has them")
         }
-        guard modelType == .unigram else { throw unsupported("a SentencePiece model of type \(modelType)") }
+        guard modelType == type else { throw unsupported("a SentencePiece model of type \(modelType)") }
         guard !treatsWhitespaceAsSuffix else { throw unsupported("treat_whitespace_as_suffix") }
         guard escapesWhitespaces else { throw unsupported("a vocabulary without escaped white space") }
     }

@@ -7,15 +7,21 @@ struct SpecialTokens {
     var eos: String?
     var unknown: String?
     var bos: String?
+    var cls: String?
+    var sep: String?
+    var mask: String?
     var maximumLength: Int?
     /// How many `<extra_id_…>` tokens a T5 vocabulary has.
     var extraIDs: Int?
     /// The class that Python's transformers would use, as in `T5Tokenizer`.
     var tokenizerClass: String?
+    /// `tokenizer_config.json`, for what only some families have.
+    var configuration: StageFields?
 
     init(folder: URL) throws {
-        let configuration = try SpecialTokens.read("tokenizer_config.json", in: folder)
+        configuration = try SpecialTokens.read("tokenizer_config.json", in: folder)
         let map = try SpecialTokens.read("special_tokens_map.json", in: folder)
+        let configuration = configuration
         func token(_ role: String) throws -> String? {
             try configuration.flatMap { try SpecialTokens.token(role, $0) }
                 ?? map.flatMap { try SpecialTokens.token(role, $0) }
@@ -24,6 +30,9 @@ struct SpecialTokens {
         eos = try token("eos_token")
         unknown = try token("unk_token")
         bos = try token("bos_token")
+        cls = try token("cls_token")
+        sep = try token("sep_token")
+        mask = try token("mask_token")
         guard let configuration else { return }
         let fields = configuration.values
         // "No limit" is written as 1e30.
@@ -38,6 +47,20 @@ struct SpecialTokens {
             let count = tokens.count { ($0.string ?? $0["content"]?.string)?.hasPrefix("<extra_id_") == true }
             if count > 0 { extraIDs = count }
         }
+    }
+
+    /// Gives roles to the tokens that a family has for them, where the files name none.
+    mutating func setDefaults(bos: String?, eos: String?, unknown: String?, pad: String?) {
+        self.bos = self.bos ?? bos
+        self.eos = self.eos ?? eos
+        self.unknown = self.unknown ?? unknown
+        self.pad = self.pad ?? pad
+    }
+
+    mutating func setDefaults(cls: String, sep: String, mask: String) {
+        self.cls = self.cls ?? cls
+        self.sep = self.sep ?? sep
+        self.mask = self.mask ?? mask
     }
 
     private static func read(_ name: String, in folder: URL) throws -> StageFields? {

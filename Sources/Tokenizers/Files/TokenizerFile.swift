@@ -16,8 +16,9 @@ struct TokenizerFile {
     }
 
     init(_ data: Data, name: String) throws {
+        let tables = try ModelTables(cuttingFrom: data, name: name)
         let content: Content
-        do { content = try JSONDecoder().decode(Content.self, from: data) } catch {
+        do { content = try JSONDecoder().decode(Content.self, from: tables.rest) } catch {
             throw TokenizerFile.explain(error, name)
         }
         if let version = content.version, version != "1.0" {
@@ -32,7 +33,7 @@ struct TokenizerFile {
         preTokenizer = try stage(content.preTokenizer, "pre_tokenizer", readPreTokenizer)
         postProcessor = try stage(content.postProcessor, "post_processor", readPostProcessor)
         decoder = try stage(content.decoder, "decoder", readDecoder)
-        model = try content.model.make(file: name)
+        model = try content.model.make(tables, file: name)
         let entries = content.addedTokens ?? []
         try TokenizerFile.check(entries, name)
         added = try AddedVocabulary(entries.map(\.token), model: model, normalizer: normalizer, file: name)

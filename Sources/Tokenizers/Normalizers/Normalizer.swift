@@ -27,6 +27,8 @@ let normalizers: [String: @Sendable (StageFields) throws -> any Normalizer] = [
     "Prepend": { Prepend(try $0.string("prepend")) },
     "Strip": { try Strip(left: $0.bool("strip_left", default: true), right: $0.bool("strip_right", default: true)) },
     "StripAccents": { _ in StripAccents() },
+    "BertNormalizer": { try BertNormalizer($0) },
+    "ByteLevel": { _ in ByteLevelNormalizer() },
 ]
 
 @Sendable func readNormalizer(_ fields: StageFields) throws -> any Normalizer {
@@ -102,20 +104,32 @@ struct Strip: Normalizer {
 
 /// Removes combining marks; it takes an NFD before it to catch the accents of composed letters.
 struct StripAccents: Normalizer {
-    func normalize(_ text: inout NormalizedText) {
-        guard text.bytes.contains(where: { $0 >= 0x80 }) else { return }
+    func normalize(_ text: inout NormalizedText) { text.keepScalars { !$0.isMark } }
+}
+
+extension NormalizedText {
+    /// Removes the characters beyond ASCII that `isKept` turns down.
+    mutating func keepScalars(_ isKept: (Unicode.Scalar) -> Bool) {
+        guard bytes.contains(where: { $0 >= 0x80 }) else { return }
         var result: [UInt8] = []
-        result.reserveCapacity(text.bytes.count)
+        result.reserveCapacity(bytes.count)
         var index = 0
-        while index < text.bytes.count {
-            let (scalar, length) = text.bytes.scalar(at: index)
-            if scalar.value < 0x80 || !scalar.isMark {
-                result.append(contentsOf: text.bytes[index..<index + length])
+        while index < bytes.count {
+            let (scalar, length) = bytes.scalar(at: index)
+            if scalar.value < 0x80 || isKept(scalar) {
+                result.append(contentsOf: bytes[index..<index + length])
             } else if index == 0 {
-                text.lostStart = true
+                lostStart = true
             }
             index += length
         }
-        text.bytes = result
+        bytes = result
+    }
+}
+
+/// Writes text as ``ByteCharacters``.
+struct ByteLevelNormalizer: Normalizer {
+    func normalize(_ text: inout NormalizedText) {
+        text.bytes = text.bytes.flatMap { ByteCharacters.encoded[Int($0)] }
     }
 }

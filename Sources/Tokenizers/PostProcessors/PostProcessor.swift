@@ -10,6 +10,9 @@ protocol PostProcessor: Sendable {
 /// The post-processors a tokenizer file may name, by the `type` it gives them.
 let postProcessors: [String: @Sendable (StageFields) throws -> any PostProcessor] = [
     "TemplateProcessing": { try TemplateProcessing($0) },
+    "BertProcessing": { try PairProcessing.read($0, PairProcessing.bert) },
+    "RobertaProcessing": { try PairProcessing.read($0, PairProcessing.roberta) },
+    "ByteLevel": { _ in Unprocessed() },
     "Sequence": { try PostProcessorSequence($0) },
 ]
 

@@ -27,6 +27,12 @@ let preTokenizers: [String: @Sendable (StageFields) throws -> any PreTokenizer] 
     "Whitespace": { _ in Whitespace() },
     "WhitespaceSplit": { _ in WhitespaceSplit() },
     "Metaspace": { MetaspacePreTokenizer(try Metaspace($0)) },
+    "ByteLevel": { try ByteLevelPreTokenizer($0) },
+    "Split": { try Split($0) },
+    "Digits": { try CharacterSplit.digits($0) },
+    "Punctuation": { try CharacterSplit.punctuation($0) },
+    "CharDelimiterSplit": { try CharacterSplit.delimiter($0) },
+    "BertPreTokenizer": { _ in BertPreTokenizer() },
 ]
 
 @Sendable func readPreTokenizer(_ fields: StageFields) throws -> any PreTokenizer {

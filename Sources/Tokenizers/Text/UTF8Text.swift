@@ -71,6 +71,51 @@ extension Unicode.Scalar {
     }
 }
 
+extension Unicode.Scalar {
+    /// `\p{L}` of Unicode 16, which is what the reference's expressions know.
+    var isLetter: Bool {
+        switch properties.generalCategory {
+        case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter: isOf(unicode: 16)
+        default: false
+        }
+    }
+
+    /// `\p{N}` as of a version of Unicode: 16 in the reference's expressions, 17 elsewhere.
+    func isNumber(unicode version: Int = 16) -> Bool {
+        switch properties.generalCategory {
+        case .decimalNumber, .letterNumber, .otherNumber: isOf(unicode: version)
+        default: false
+        }
+    }
+
+    /// Punctuation in BERT's sense: all ASCII symbols, and Unicode's punctuation as of version 8.
+    var isPunctuation: Bool {
+        switch value {
+        case 0x21...0x2F, 0x3A...0x40, 0x5B...0x60, 0x7B...0x7E: return true
+        case 0..<0x80: return false
+        // Had another category since.
+        case 0x166D, 0x111C9: return true
+        default: break
+        }
+        switch properties.generalCategory {
+        case .connectorPunctuation, .dashPunctuation, .openPunctuation, .closePunctuation, .initialPunctuation,
+            .finalPunctuation, .otherPunctuation:
+            return isOf(unicode: 8)
+        default: return false
+        }
+    }
+
+    /// Whether the character was there in this version of Unicode. Tables of the reference end at one, and ids
+    /// must not depend on the machine's.
+    func isOf(unicode version: Int) -> Bool {
+        // Looking the age up takes time, and these are all old.
+        switch value {
+        case 0..<0x500, 0x3041...0x3096, 0x30A1...0x30FA, 0x4E00...0x9FCC, 0xAC00...0xD7A3: return true
+        default: return properties.age.map { $0.major <= version } ?? false
+        }
+    }
+}
+
 /// `bytes` as a string, or `nil` if they are not valid UTF-8.
 func validated(_ bytes: some Collection<UInt8>) -> String? {
     // A repaired string differs from its bytes. Foundation's initialiser would drop a byte order mark.

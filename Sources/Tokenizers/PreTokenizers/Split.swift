@@ -1,0 +1,160 @@
+/// What becomes of the places where a pre-tokenizer cuts.
+enum SplitBehavior: String, Sendable {
+    /// They are dropped.
+    case removed = "Removed"
+    /// Each is a piece.
+    case isolated = "Isolated"
+    /// Each goes to the piece before it.
+    case mergedWithPrevious = "MergedWithPrevious"
+    /// Each goes to the piece after it.
+    case mergedWithNext = "MergedWithNext"
+    /// Those that touch are one piece.
+    case contiguous = "Contiguous"
+
+    init(_ fields: StageFields, default fallback: SplitBehavior? = nil) throws {
+        guard let name = fields.values["behavior"], name != .null else {
+            guard let fallback else { throw fields.malformed("behavior is missing") }
+            self = fallback
+            return
+        }
+        guard let behavior = name.string.flatMap(SplitBehavior.init) else {
+            throw fields.malformed(
+                "behavior must be Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous")
+        }
+        self = behavior
+    }
+}
+
+/// Cuts at the matches of a pattern.
+struct Split: PreTokenizer {
+    let pattern: TextPattern
+    let behavior: SplitBehavior
+    /// Whether to cut at what does not match instead.
+    let isInverted: Bool
+
+    init(_ fields: StageFields) throws {
+        pattern = try TextPattern(fields.object("pattern"))
+        behavior = try SplitBehavior(fields)
+        isInverted = try fields.bool("invert", default: false)
+    }
+
+    func split(_ text: inout PreTokenizedText) {
+        text.split(behavior, isInverted: isInverted) { bytes, piece in
+            // An expression may look around itself, but not beyond its piece.
+            if piece.count == bytes.count { return pattern.matches(in: bytes) }
+            return pattern.matches(in: Array(bytes[piece])).map {
+                $0.lowerBound + piece.lowerBound..<$0.upperBound + piece.lowerBound
+            }
+        }
+    }
+}
+
+/// Cuts at characters of a class, each a match of its own.
+struct CharacterSplit: PreTokenizer {
+    let behavior: SplitBehavior
+    let isMatch: @Sendable (Unicode.Scalar) -> Bool
+
+    /// Digits and other numbers.
+    static func digits(_ fields: StageFields) throws -> CharacterSplit {
+        let areAlone = try fields.bool("individual_digits", default: false)
+        return CharacterSplit(behavior: areAlone ? .isolated : .contiguous) { $0.isNumber(unicode: 17) }
+    }
+
+    static func punctuation(_ fields: StageFields) throws -> CharacterSplit {
+        CharacterSplit(behavior: try SplitBehavior(fields, default: .isolated)) { $0.isPunctuation }
+    }
+
+    static func delimiter(_ fields: StageFields) throws -> CharacterSplit {
+        let delimiter = try fields.scalar("delimiter")
+        return CharacterSplit(behavior: .removed) { $0 == delimiter }
+    }
+
+    func split(_ text: inout PreTokenizedText) {
+        text.split(behavior, isInverted: false) { bytes, piece in
+            var matches: [Range<Int>] = []
+            var index = piece.lowerBound
+            while index < piece.upperBound {
+                let (scalar, length) = bytes.scalar(at: index)
+                if isMatch(scalar) { matches.append(index..<index + length) }
+                index += length
+            }
+            return matches
+        }
+    }
+}
+
+/// Drops white space and makes every punctuation mark a piece.
+struct BertPreTokenizer: PreTokenizer {
+    private let marks = CharacterSplit(behavior: .isolated) { $0.isPunctuation }
+
+    func split(_ text: inout PreTokenizedText) {
+        WhitespaceSplit().split(&text)
+        marks.split(&text)
+    }
+}
+
+extension PreTokenizedText {
+    /// Cuts every piece at its matches.
+    /// - Parameter matches: the matches in a piece of `bytes`, in order.
+    mutating func split(
+        _ behavior: SplitBehavior, isInverted: Bool, at matches: (_ bytes: [UInt8], Range<Int>) -> [Range<Int>]
+    ) {
+        var result: [Range<Int>] = []
+        var parts: [(range: Range<Int>, isMatch: Bool)] = []
+        for piece in pieces {
+            parts.removeAll(keepingCapacity: true)
+            var index = piece.lowerBound
+            for match in matches(bytes, piece) {
+                if index < match.lowerBound { parts.append((index..<match.lowerBound, isInverted)) }
+                parts.append((match, !isInverted))
+                index = match.upperBound
+            }
+            if index < piece.upperBound { parts.append((index..<piece.upperBound, isInverted)) }
+            PreTokenizedText.append(parts, behavior, to: &result)
+        }
+        if result.first?.lowerBound != pieces.first?.lowerBound { startsText = false }
+        pieces = result
+    }
+
+    private static func append(
+        _ parts: [(range: Range<Int>, isMatch: Bool)], _ behavior: SplitBehavior, to result: inout [Range<Int>]
+    ) {
+        var merged: [Range<Int>] = []
+        switch behavior {
+        case .isolated: merged = parts.map(\.range)
+        case .removed: merged = parts.filter { !$0.isMatch }.map(\.range)
+        case .contiguous:
+            var wasMatch = false
+            for part in parts {
+                if part.isMatch == wasMatch, let last = merged.popLast() {
+                    merged.append(last.lowerBound..<part.range.upperBound)
+                } else {
+                    merged.append(part.range)
+                }
+                wasMatch = part.isMatch
+            }
+        case .mergedWithPrevious:
+            var wasMatch = false
+            for part in parts {
+                if part.isMatch, !wasMatch, let last = merged.popLast() {
+                    merged.append(last.lowerBound..<part.range.upperBound)
+                } else {
+                    merged.append(part.range)
+                }
+                wasMatch = part.isMatch
+            }
+        case .mergedWithNext:
+            var wasMatch = false
+            for part in parts.reversed() {
+                if part.isMatch, !wasMatch, let last = merged.popLast() {
+                    merged.append(part.range.lowerBound..<last.upperBound)
+                } else {
+                    merged.append(part.range)
+                }
+                wasMatch = part.isMatch
+            }
+            merged.reverse()
+        }
+        result.append(contentsOf: merged.lazy.filter { !$0.isEmpty })
+    }
+}

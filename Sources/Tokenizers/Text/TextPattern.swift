@@ -1,0 +1,99 @@
+import Foundation
+import Support
+
+/// What is looked for in text: the `pattern` of the stages that have one.
+enum TextPattern: Sendable {
+    case literal([UInt8])
+    /// At least `minimum` times the same scalar, as in ` {2,}`: by far the most frequent expression.
+    case run(of: [UInt8], minimum: Int)
+    /// One of the expressions that cut text into words.
+    case words(WordScanner)
+    case expression(NSRegularExpression)
+
+    init(_ fields: StageFields) throws {
+        if let literal = fields.values["String"]?.string {
+            guard !literal.isEmpty else { throw fields.malformed("an empty String matches everywhere") }
+            self = .literal(Array(literal.utf8))
+        } else if let expression = fields.values["Regex"]?.string {
+            if let run = TextPattern.run(expression) {
+                self = run
+            } else if let scanner = WordScanner(expression: expression) {
+                self = .words(scanner)
+            } else if let compiled = try? NSRegularExpression(pattern: expression) {
+                self = .expression(compiled)
+            } else {
+                throw PEFTError(
+                    "\(fields.file): \(fields.place): the regular expression \(expression) is not supported",
+                    remedy: "it must be valid in ICU's syntax")
+            }
+        } else {
+            throw fields.malformed("must hold String or Regex")
+        }
+    }
+
+    /// Reads `x{n,}` and `x+` where `x` is one scalar without a meaning of its own.
+    private static func run(_ expression: String) -> TextPattern? {
+        let scalars = Array(expression.unicodeScalars)
+        guard let scalar = scalars.first, !"\\.[](){}*+?^$|".unicodeScalars.contains(scalar) else { return nil }
+        let rest = String(String.UnicodeScalarView(scalars.dropFirst()))
+        let bytes = Array(String(scalar).utf8)
+        if rest == "+" { return .run(of: bytes, minimum: 1) }
+        guard rest.hasPrefix("{"), rest.hasSuffix(",}"), let minimum = Int(rest.dropFirst().dropLast(2)), minimum > 0
+        else { return nil }
+        return .run(of: bytes, minimum: minimum)
+    }
+
+    /// Where the pattern matches, in order and without overlap.
+    func matches(in bytes: [UInt8]) -> [Range<Int>] {
+        switch self {
+        case .literal(let literal): runs(of: literal, minimum: 1, maximum: 1, in: bytes)
+        case .run(let scalar, let minimum): runs(of: scalar, minimum: minimum, maximum: .max, in: bytes)
+        case .words(let scanner): scanner.words(in: bytes, 0..<bytes.count)
+        case .expression(let expression): TextPattern.matches(of: expression, in: bytes)
+        }
+    }
+
+    private func runs(of unit: [UInt8], minimum: Int, maximum: Int, in bytes: [UInt8]) -> [Range<Int>] {
+        var found: [Range<Int>] = []
+        let last = bytes.count - unit.count
+        var index = 0
+        while index <= last {
+            guard bytes[index] == unit[0] else {
+                index += 1
+                continue
+            }
+            var end = index
+            var repetitions = 0
+            while repetitions < maximum, end <= last, unit.indices.allSatisfy({ bytes[end + $0] == unit[$0] }) {
+                end += unit.count
+                repetitions += 1
+            }
+            if repetitions >= minimum { found.append(index..<end) }
+            index = max(end, index + 1)
+        }
+        return found
+    }
+
+    private static func matches(of expression: NSRegularExpression, in bytes: [UInt8]) -> [Range<Int>] {
+        let text = String(decoding: bytes, as: UTF8.self)
+        var found: [Range<Int>] = []
+        var utf16 = text.utf16.startIndex
+        var utf16Offset = 0
+        var offset = 0
+        /// Matches come in order, so both positions only ever move forward.
+        func advance(to position: Int) -> Int {
+            let next = text.utf16.index(utf16, offsetBy: position - utf16Offset)
+            offset += text.utf8.distance(from: utf16, to: next)
+            (utf16, utf16Offset) = (next, position)
+            return offset
+        }
+        for match in expression.matches(in: text, range: NSRange(location: 0, length: text.utf16.count)) {
+            let start = advance(to: match.range.location)
+            let end = advance(to: match.range.location + match.range.length)
+            // No empty match directly after a match, as in the reference's engine.
+            if start == end, found.last?.upperBound == start { continue }
+            found.append(start..<end)
+        }
+        return found
+    }
+}
