@@ -9,6 +9,9 @@
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
+#if defined(__linux__)
+#include <dlfcn.h>
+#endif
 
 namespace {
 thread_local std::string last_error;
@@ -35,7 +38,15 @@ void ct_set_threads(int threads) {
 
 int ct_threads(void) { return at::get_num_threads(); }
 
-bool ct_cuda_available(void) { return at::globalContext().hasCUDA(); }
+bool ct_cuda_available(void) {
+    // The program links the CPU part alone, so that it starts fast and runs where there is nothing else. The CUDA
+    // part registers itself when it is loaded; it lies beside the libraries that were linked, where there is one.
+#if defined(__linux__)
+    static bool is_loaded = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr;
+    if (!is_loaded) return false;
+#endif
+    return at::globalContext().hasCUDA();
+}
 bool ct_mps_available(void) { return at::globalContext().hasMPS(); }
 
 void ct_keep_freed_memory(void) {

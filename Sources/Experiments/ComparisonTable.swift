@@ -65,11 +65,14 @@ extension ComparisonReport {
             },
             column("peak", "memory", importance: 75) { $0.peakBytes.map(numbers.bytes) },
             column("file", "size", importance: 60) { $0.adapterBytes.map(numbers.bytes) },
+            column("forget", "nats", importance: 45) { run in
+                run.retention.map { numbers.signed($0.after.mean - $0.before, places: 2) }
+            },
             column("ms/token", "merged/un", importance: 40) { run in
                 run.inference.map { numbers.significant($0.merged) + "/" + numbers.significant($0.unmerged) }
             },
         ]
-        return columns
+        return runs.contains { $0.retention != nil } ? columns : columns.filter { $0.title.first != "forget" }
     }
 
     private var tableMetrics: [Metric] { leadingMetrics.isEmpty ? [.loss] : leadingMetrics }

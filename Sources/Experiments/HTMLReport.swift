@@ -10,7 +10,7 @@ extension ComparisonReport {
     public func html() -> String {
         let builder = ReportBuilder(self)
         let sections: [Markup] = [
-            builder.opening(), builder.tradeOffTable(), builder.charts(), builder.figures(), builder.samples(),
+            builder.opening(), builder.tradeOffTable(), builder.figures(), builder.charts(), builder.samples(),
             builder.recipe(),
         ]
         return HTMLPage(title: builder.title, body: sections.joined("\n")).markup.text

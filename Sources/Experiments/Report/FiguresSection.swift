@@ -141,6 +141,15 @@ extension ReportBuilder {
                 "Training\ntime", explanation: "Wall-clock time of one training run on the machine named below.",
                 value: { $0.trainingSeconds }, write: { numbers.duration(seconds: $0) }, reason: untrained),
         ]
+        if let text = report.runs.compactMap(\.retention).first?.text {
+            columns.append(
+                column(
+                    "Forgetting", unit: "nats/token",
+                    explanation:
+                        "How much the loss on general text (\(text)) rose by training, mean over seeds; negative if it fell.",
+                    value: { $0.retention.map { $0.after.mean - $0.before } },
+                    write: { numbers.signed($0, places: 3) }, reason: { _ in "not measured" }))
+        }
         if report.runs.contains(where: { $0.inference?.largestDifference != nil }) {
             columns.append(
                 column(

@@ -3,7 +3,7 @@ extension SweepReport {
     public func html() -> String {
         let builder = ReportBuilder(comparison)
         let numbers = NumberFormat.page
-        let title = "\(method): \(field) on \(data.name)"
+        let title = "\(field.capitalized) of \(method) on \(data.name)"
         let lead: [Markup] = sentences(numbers).map { "<p>\($0)</p>" }
         let seeds = comparison.seedCount
         let scope = [
@@ -61,7 +61,7 @@ extension SweepReport {
                     if isLogarithmic { return numbers.short(position) }
                     let index = Int(position.rounded())
                     return abs(position - Double(index)) < 1e-6 && names.indices.contains(index) ? names[index] : ""
-                }, namesAtEnds: false)
+                }, namesAtEnds: false, xTicks: isLogarithmic ? positions.values : nil)
             let spread: Markup =
                 seeds > 1 ? "The thick line is the mean, thin ones are seeds. " : "One seed; the spread is unknown. "
             let ring: Markup =

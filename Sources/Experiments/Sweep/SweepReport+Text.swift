@@ -3,8 +3,10 @@ extension SweepReport {
     public func table(width: Int = 120) -> String {
         let numbers = NumberFormat.terminal
         let metric = ranking
+        let forgets = points.contains { $0.run.retention != nil }
         var rows: [[String]] = [
-            [field, metric.name, "loss", "parameters", "share", "learn. rate", "tokens/s", "peak memory", ""]
+            [field, metric.name, "loss", "parameters", "share", "learn. rate", "tokens/s", "peak memory"]
+                + (forgets ? ["forgetting"] : []) + [""]
         ]
         for point in points {
             let run = point.run
@@ -13,15 +15,22 @@ extension SweepReport {
                     + (value.sd.map { " ±" + metric.format($0, with: numbers) } ?? "")
             }
             let marks = [point.value == best ? "best" : nil, point.value == plateau ? "plateau" : nil]
-            rows.append([
-                point.value, quality ?? NumberFormat.missing,
-                run.loss.map { numbers.decimal($0.mean, places: 3) } ?? NumberFormat.missing,
-                numbers.integer(run.trainable), run.trainableShare.map(numbers.percent) ?? NumberFormat.missing,
-                run.learningRate.map(numbers.rate) ?? NumberFormat.missing,
-                run.tokensPerSecond.map { numbers.decimal($0, places: 0) } ?? NumberFormat.missing,
-                run.peakBytes.map(numbers.bytes) ?? NumberFormat.missing,
-                marks.compactMap(\.self).joined(separator: ", "),
-            ])
+            rows.append(
+                [
+                    point.value, quality ?? NumberFormat.missing,
+                    run.loss.map { numbers.decimal($0.mean, places: 3) } ?? NumberFormat.missing,
+                    numbers.integer(run.trainable), run.trainableShare.map(numbers.percent) ?? NumberFormat.missing,
+                    run.learningRate.map(numbers.rate) ?? NumberFormat.missing,
+                    run.tokensPerSecond.map { numbers.decimal($0, places: 0) } ?? NumberFormat.missing,
+                    run.peakBytes.map(numbers.bytes) ?? NumberFormat.missing,
+                ]
+                    + (forgets
+                        ? [
+                            run.retention.map { numbers.signed($0.after.mean - $0.before, places: 2) }
+                                ?? NumberFormat.missing
+                        ] : []) + [
+                        marks.compactMap(\.self).joined(separator: ", ")
+                    ])
         }
         var lines = Self.aligned(rows)
         lines.append("")

@@ -10,7 +10,7 @@ struct HeatMap {
     func draw() -> Markup {
         let columns = values.first?.count ?? 0
         guard columns > 0 else { return "" }
-        let size = max(2.5, min(22, 300 / Double(max(columns, values.count))))
+        let size = max(3, min(30, 400 / Double(max(columns, values.count))))
         let (left, top) = (46.0, 26.0)
         let (width, height) = (Double(columns) * size, Double(values.count) * size)
         var cells: Markup = ""
@@ -30,7 +30,7 @@ struct HeatMap {
             "<text class=\"tick\" x=\"\(left + (Double(index) + 0.5) * size)\" y=\"\(top + height + 16)\" text-anchor=\"middle\">\(index + 1)</text>"
         }
         return """
-            <svg class="chart heat \(style.cssClass)" viewBox="0 0 350 \(top + height + 40)" role="img" aria-label="\(description)">\
+            <svg class="chart heat \(style.cssClass)" viewBox="0 0 540 \(top + height + 40)" role="img" aria-label="\(description)">\
             <text class="axis-title" x="0" y="12">\(rowTitle)</text>\(cells)\(ticks)\(columnTicks)\
             <text class="axis-title" x="\(left + max(width, 120))" y="\(top + height + 34)" text-anchor="end">\(columnTitle)</text></svg>
             """

@@ -20,6 +20,8 @@ struct LineChart {
     let description: String
     let xTick: @Sendable (Double) -> String
     var namesAtEnds = true
+    /// Places of the ticks on a logarithmic axis; by themselves if not given.
+    var xTicks: [Double]?
 
     private let font = 12.5
 
@@ -53,7 +55,7 @@ struct LineChart {
         let x =
             xKind == .linear
             ? Scale.tight(all.map(\.x), ticks: isWide ? 7 : 5, start: frame.xRange.0, end: frame.xRange.1)
-            : Scale.logarithmic(all.map(\.x), start: frame.xRange.0, end: frame.xRange.1)
+            : Scale.logarithmic(all.map(\.x), ticks: xTicks, start: frame.xRange.0, end: frame.xRange.1)
         let y = Scale.tight(
             all.map { min($0.y, ceiling) }, room: 0.06, ticks: 8, start: frame.yRange.0, end: frame.yRange.1)
         let numbers = NumberFormat.page

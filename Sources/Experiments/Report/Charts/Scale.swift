@@ -41,7 +41,9 @@ struct Scale: Sendable {
 
     /// A logarithmic scale over positive values; ticks at powers of ten, or also at 2 and 5 times these where
     /// few powers are in sight.
-    static func logarithmic(_ values: [Double], room: Double = 0.08, start: Double, end: Double) -> Scale {
+    static func logarithmic(
+        _ values: [Double], ticks wanted: [Double]? = nil, room: Double = 0.08, start: Double, end: Double
+    ) -> Scale {
         let positive = values.filter { $0.isFinite && $0 > 0 }
         var low = log10(positive.min() ?? 1)
         var high = log10(positive.max() ?? 10)
@@ -55,7 +57,8 @@ struct Scale: Sendable {
             ticks = ticks.flatMap { [$0, 2 * $0, 5 * $0] }
             inside = ticks.filter { (low...high).contains(log10($0)) }
         }
-        return Scale(kind: .logarithmic, domain: pow(10, low)...pow(10, high), ticks: inside, start: start, end: end)
+        return Scale(
+            kind: .logarithmic, domain: pow(10, low)...pow(10, high), ticks: wanted ?? inside, start: start, end: end)
     }
 
     /// A linear scale that ends with the data; ticks lie inside. `room` is a share of the data's width.
