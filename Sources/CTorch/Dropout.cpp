@@ -48,11 +48,14 @@ void drop(const at::Tensor &x, at::Tensor &y, double probability, uint64_t seed)
     const uint32_t key = static_cast<uint32_t>(seed), second_key = static_cast<uint32_t>(seed >> 32);
     const double factor = probability < 1 ? 1 / (1 - probability) : 0;
     at::parallel_for(0, x.numel(), 65536, [&](int64_t begin, int64_t end) {
+        // Untyped: the names of the typed ones differ between compilers in some versions of libtorch.
+        const void *from = x.const_data_ptr();
+        void *to = y.mutable_data_ptr();
         if (x.scalar_type() == at::kFloat) {
-            drop_float(x.const_data_ptr<float>(), y.mutable_data_ptr<float>(), begin, end, key, second_key, threshold,
-                       static_cast<float>(factor));
+            drop_float(static_cast<const float *>(from), static_cast<float *>(to), begin, end, key, second_key,
+                       threshold, static_cast<float>(factor));
         } else {
-            drop_double(x.const_data_ptr<double>(), y.mutable_data_ptr<double>(), begin, end, key, second_key,
+            drop_double(static_cast<const double *>(from), static_cast<double *>(to), begin, end, key, second_key,
                         threshold, factor);
         }
     });

@@ -1,11 +1,24 @@
 import Support
+import Synchronization
 
-/// All methods, in the order in which help lists them. A new method is a file in `Methods/` and a line here.
+/// All methods, in the order in which help lists them. A new method is a file in `Methods/` and a line here; one of a
+/// program's own is a file there and a call of ``PEFTMethods/register(_:)``.
 public enum PEFTMethods {
-    public static let all: [any PEFTMethod.Type] = [
+    static let builtIn: [any PEFTMethod.Type] = [
         LoRA.self,
         FullFineTuning.self,
     ]
+
+    private static let registered = Mutex<[any PEFTMethod.Type]>([])
+
+    public static var all: [any PEFTMethod.Type] { builtIn + registered.withLock { $0 } }
+
+    /// Adds a method to those that names, files and the command line can mean; once is enough.
+    public static func register(_ method: any PEFTMethod.Type) {
+        registered.withLock { methods in
+            if !methods.contains(where: { $0 == method }) { methods.append(method) }
+        }
+    }
 
     /// The method with this name.
     /// - Throws: ``PEFTError`` naming the nearest one.
