@@ -146,7 +146,19 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
 
 CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *mask, double scale) {
     return tensor_or_error([&] {
-        return at::scaled_dot_product_attention(unbox(q), unbox(k), unbox(v), optional(mask), 0, false, scale);
+        at::Tensor bias = unbox(mask);
+        if (bias.defined() && bias.is_cuda()) {
+            // The GPU's kernel reads 16 bytes at a time, also from rows of a part of a mask: a copy whose rows are
+            // padded to that.
+            int64_t width = bias.size(-1), step = 16 / bias.element_size();
+            int64_t padded = (width + step - 1) / step * step;
+            at::Tensor copy = at::empty({bias.size(0), bias.size(1), bias.size(2), padded}, bias.options());
+            copy.narrow(3, 0, width).copy_(bias);
+            bias = copy.narrow(3, 0, width);
+        }
+        return at::scaled_dot_product_attention(unbox(q), unbox(k), unbox(v), bias.defined()
+                                                    ? c10::optional<at::Tensor>(bias) : c10::nullopt,
+                                                0, false, scale);
     });
 }
 

@@ -50,6 +50,12 @@ public func withTorchErrors<Result>(_ body: () throws -> Result) throws -> Resul
     return result
 }
 
+/// Throws the first failure so far in the enclosing ``withTorchErrors(_:)``: for loops that read numbers back, whose
+/// arrays would otherwise be shorter than they expect.
+public func checkTorchErrors() throws {
+    if let error = FailureLog.current.first { throw error }
+}
+
 /// Boxes what a C function returned, or records why it returned nothing.
 func wrap(_ pointer: OpaquePointer?) -> Tensor {
     if let pointer { return Tensor(owning: pointer) }

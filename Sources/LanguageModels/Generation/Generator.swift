@@ -53,6 +53,7 @@ public struct Generator {
         var tokens = Tensor([Int](repeating: first, count: open.count), device: device)
         for _ in 0..<parameters.maxNewTokens {
             let scores = state.step(tokens)
+            try checkTorchErrors()
             TokenBlock.apply(
                 parameters, to: scores, histories: open.map { results[$0] }, start: first, endTokens: ends)
             let next = choose(scores, &random)
@@ -110,6 +111,7 @@ public struct Generator {
         var tokens = Tensor([Int](repeating: first, count: open.count * beams), device: device)
         for position in 0..<parameters.maxNewTokens {
             let logProbabilities = state.step(tokens).to(.float32).logSoftmax()
+            try checkTorchErrors()
             TokenBlock.apply(
                 parameters, to: logProbabilities, histories: open.flatMap { searches[$0].running }, start: first,
                 endTokens: defaults.endTokens)
