@@ -82,6 +82,9 @@ struct HTMLPage {
         .meter{display:block;width:100%;min-width:6.5rem;height:6px;margin-top:.25rem;border-radius:3px}
         .meter .track{fill:var(--faint)}
         .trade td{vertical-align:top}
+        th.words,td.words{text-align:left;white-space:normal;min-width:14rem}
+        .word{display:inline-block;margin-right:.7rem}
+        mark{background:var(--best);color:inherit;border-radius:.2rem;padding:0 .2rem;font-weight:600}
         .frontier-mark{color:var(--soft);font-size:.75rem}
         td.best .mean{background:var(--best);border-radius:.25rem;padding:.1rem .3rem;margin:-.1rem -.3rem}
         td .spread{color:var(--soft);font-weight:400;font-size:.8125rem}

@@ -1,0 +1,48 @@
+import ArgumentParser
+import Experiments
+import Foundation
+import PEFT
+import Support
+
+struct NeighborsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "neighbors",
+        abstract: "Show which words the vectors of a soft prompt lie near.",
+        discussion: """
+            peft neighbors my-prompt --html neighbors.html
+
+            For each virtual token the nearest entries of the vocabulary by cosine and by distance; how close those are
+            to each other, against random words and the prompt before training. Words that name the task are marked:
+            those of the templates the adapter was trained with, or of --task.
+            """)
+
+    @Argument(help: "An adapter's folder.") var adapter: String
+    @OptionGroup var model: ModelOptions
+    @Option(help: ArgumentHelp("Neighbours per virtual token.", valueName: "n")) var count = 5
+    @Option(help: ArgumentHelp("Words that name the task, comma-separated.", valueName: "words")) var task: String?
+    @Option(help: ArgumentHelp("Write lists and a picture as one HTML page.", valueName: "file")) var html: String?
+    @Option(help: ArgumentHelp("Write the result as JSON.", valueName: "file")) var output: String?
+    @Flag(help: "Print the result as JSON.") var json = false
+
+    func run() throws {
+        guard count >= 1 else { throw PEFTError("--count is \(count)", remedy: "it has to be at least 1") }
+        try Output.check([html, output])
+        let adapted = try AdaptedModel(model, adapter: adapter, merge: false)
+        guard let attached = adapted.adapter else { return }
+        var options = Neighbors.Options()
+        options.count = count
+        options.seed = adapted.record?.configuration.seed ?? 0
+        options.taskWords =
+            task?.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
+            ?? adapted.record.map { Neighbors.words(inTemplates: [$0.prompt, $0.target]) } ?? []
+        let name = URL(fileURLWithPath: adapter).lastPathComponent
+        let report = try Neighbors(attached, tokenizer: adapted.tokenizer, options: options).report(
+            name: name, model: adapted.record?.model ?? model.model ?? "the base model")
+        print(json ? String(decoding: try report.json(), as: UTF8.self) : report.table())
+        if let output { try AtomicFile.write(report.json(), to: URL(fileURLWithPath: output)) }
+        if let html {
+            try AtomicFile.write(report.html(), to: URL(fileURLWithPath: html))
+            if !json { print("report: \(html)") }
+        }
+    }
+}
