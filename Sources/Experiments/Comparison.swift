@@ -96,12 +96,16 @@ public struct Comparison {
     private let validation: [EncodedExample]
     private let retention: Retention?
     private let outline: any LanguageModel
+    private let labels: [String]
+    private let encoder: RowEncoder
     private var skipped: [SkippedMethod] = []
 
     /// - Throws: ``PEFTError`` if a method doesn't fit the model or a setting makes no sense, before anything runs.
     public init(model folder: ModelFolder, name: String, data: ComparisonData, plan: ComparisonPlan) throws {
+        let labels = RowEncoder.labels(for: try folder.outline(), training: data.training)
+        let folder = folder.classifying(labels)
         let model = try folder.outline()
-        self.outline = model
+        (self.outline, self.labels) = (model, labels)
         let outline = ModelOutline(model)
         var plan = plan
         // Targets that are left to the model are spelled out, so that the report says what was trained.
@@ -138,8 +142,9 @@ public struct Comparison {
         retention = try plan.retain.map {
             try Retention($0, tokenizer: general, architecture: model.architecture)
         }
-        training = try tokenizer.encode(data.training, maxInputTokens: plan.maxInputTokens).examples
-        validation = try tokenizer.encode(data.validation, maxInputTokens: plan.maxInputTokens).examples
+        encoder = try RowEncoder(tokenizer, for: model, labels: labels, maxInputTokens: plan.maxInputTokens)
+        training = try encoder.encode(data.training).examples
+        validation = try encoder.encode(data.validation).examples
     }
 
     /// - Parameter onAdapter: called with each trained adapter, its method's index and the number of its seed.
@@ -175,7 +180,11 @@ public struct Comparison {
             data: .init(
                 name: data.name, trainingRows: data.training.count, validationRows: data.validation.count,
                 testRows: data.test.count, prompt: data.prompt, target: data.target),
-            machine: .current, settings: settings, primaryMetric: GenerationMetric.rouge1.rawValue, runs: runs)
+            machine: .current, settings: settings,
+            primaryMetric: labels.isEmpty
+                ? GenerationMetric.rouge1.rawValue : ClassificationMetric.accuracy.rawValue,
+            runs: runs)
+        if !labels.isEmpty { report.task = .classification }
         report.skipped = skipped
         return report
     }
@@ -304,7 +313,7 @@ public struct Comparison {
     ) throws -> EvaluationResult {
         let evaluator = Evaluator(
             model: model, tokenizer: tokenizer, parameters: plan.generation, batchSize: plan.evaluationBatchSize,
-            maxInputTokens: plan.maxInputTokens)
+            maxInputTokens: plan.maxInputTokens, labels: labels)
         return try evaluator.evaluate(data.test) {
             onEvent(.evaluating(method: label, seed: seed, rows: $0, of: data.test.count))
         }
@@ -402,7 +411,7 @@ public struct Comparison {
             if adapter.addedCount > 0 { inference.isMergeable = false }
             return inference
         }
-        let rows = try tokenizer.encode(Array(data.test.prefix(4)), maxInputTokens: plan.maxInputTokens).examples
+        let rows = try encoder.encode(Array(data.test.prefix(4))).examples
         let batch = adapter.model.batch(rows.map { ($0.input, $0.target) }, device: adapter.model.device)
         func logits() throws -> Tensor { try withTorchErrors { withoutGradients { adapter.model.logits(batch) } } }
         let before = try logits()
@@ -422,9 +431,8 @@ public struct Comparison {
     /// Greedy decoding of single prompts, so many tokens for each that its reading counts little and equally; the
     /// median over a few prompts, after one to warm up.
     private func millisecondsPerToken(_ model: any LanguageModel) throws -> Double {
-        let prompts = data.test.prefix(5).map {
-            tokenizer.encodePrompt($0.prompt, maxTokens: plan.maxInputTokens).ids
-        }
+        let prompts = data.test.prefix(5).map { encoder.prompt($0.prompt).ids }
+        guard model.architecture != .encoder else { return try millisecondsPerRow(model, prompts) }
         let tokens = 32
         let generator = try Generator(model, GenerateParameters(maxNewTokens: tokens, minNewTokens: tokens))
         let times = try ([prompts[0]] + prompts).map { prompt in
@@ -434,6 +442,23 @@ public struct Comparison {
             return (Double(elapsed.seconds) * 1e3 + Double(elapsed.attoseconds) * 1e-15) / Double(tokens)
         }
         return median(Array(times.dropFirst())) ?? .nan
+    }
+
+    /// Classification of single rows.
+    private func millisecondsPerRow(_ model: any LanguageModel, _ prompts: [[Int]]) throws -> Double {
+        let times = try ([prompts[0]] + prompts).flatMap { prompt in
+            try (0..<3).map { _ in
+                let start = ContinuousClock.now
+                try withTorchErrors {
+                    withoutGradients {
+                        _ = model.logits(model.batch([(prompt, [0])], device: model.device)).sum().item()
+                    }
+                }
+                let elapsed = start.duration(to: .now).components
+                return Double(elapsed.seconds) * 1e3 + Double(elapsed.attoseconds) * 1e-15
+            }
+        }
+        return median(Array(times.dropFirst(3))) ?? .nan
     }
 
     private func median(_ values: [Double]) -> Double? {

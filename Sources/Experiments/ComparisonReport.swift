@@ -20,6 +20,13 @@ public struct ComparisonReport: Codable, Sendable {
     public var runs: [MethodRun]
     /// Methods that were asked for and could not be compared, with the reason.
     public var skipped: [SkippedMethod]?
+    /// What the model does with a row; it writes if this is absent.
+    public var task: Task?
+
+    public enum Task: String, Codable, Sendable { case generation, classification }
+
+    /// What one unit of ``MethodRun/Inference`` is: a generated token, or a row that is classified.
+    var inferenceUnit: String { task == .classification ? "row" : "token" }
 
     public struct Model: Codable, Sendable {
         public var name: String

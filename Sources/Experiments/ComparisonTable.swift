@@ -68,7 +68,7 @@ extension ComparisonReport {
             column("forget", "nats", importance: 45) { run in
                 run.retention.map { numbers.signed($0.after.mean - $0.before, places: 2) }
             },
-            column("ms/token", "merged/un", importance: 40) { run in
+            column("ms/\(inferenceUnit)", "merged/un", importance: 40) { run in
                 run.inference.map { numbers.significant($0.merged) + "/" + numbers.significant($0.unmerged) }
             },
         ]

@@ -113,7 +113,7 @@ struct ReportBuilder {
         if let inference = run.inference, inference.merged.isFinite {
             let beside = inference.unmerged.isFinite ? "unmerged \(numbers.significant(inference.unmerged))" : ""
             tile(
-                "Inference", numbers.significant(inference.merged), unit: "ms/token",
+                "Inference", numbers.significant(inference.merged), unit: "ms/\(report.inferenceUnit)",
                 aside: run.isAdapter ? "merged; \(beside)" : "")
         }
         guard !tiles.isEmpty else { return "" }

@@ -6,7 +6,7 @@ import TorchNN
 /// A model folder in Hugging Face's layout: `config.json` and one or several safetensors files.
 public struct ModelFolder {
     public let url: URL
-    public let configuration: JSON
+    public private(set) var configuration: JSON
 
     /// - Throws: ``PEFTError`` if the folder or its `config.json` is missing or damaged.
     public init(_ url: URL) throws {
@@ -22,6 +22,23 @@ public struct ModelFolder {
             throw PEFTError("\(url.path) has no config.json", remedy: "name a folder in Hugging Face's layout")
         }
         configuration = try JSON.read(file)
+    }
+
+    /// The same folder read as a classifier of these classes; without labels, as it is.
+    public func classifying(_ labels: [String]) -> ModelFolder {
+        guard !labels.isEmpty, case .object(var fields) = configuration else { return self }
+        var names: [String: JSON] = [:]
+        var numbers: [String: JSON] = [:]
+        for (index, label) in labels.enumerated() {
+            names[String(index)] = .string(label)
+            numbers[label] = .integer(index)
+        }
+        fields["id2label"] = .object(names)
+        fields["label2id"] = .object(numbers)
+        fields["num_labels"] = .integer(labels.count)
+        var copy = self
+        copy.configuration = .object(fields)
+        return copy
     }
 
     /// The model without weights: paths and shapes alone.

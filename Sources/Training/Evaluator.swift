@@ -22,20 +22,24 @@ public struct Evaluator {
     public var parameters: GenerateParameters
     public var batchSize: Int
     public var maxInputTokens: Int
+    /// The classes of an encoder.
+    public var labels: [String]
 
     public init(
         model: any LanguageModel, tokenizer: Tokenizer, parameters: GenerateParameters, batchSize: Int = 16,
-        maxInputTokens: Int = 512
+        maxInputTokens: Int = 512, labels: [String] = []
     ) {
         (self.model, self.tokenizer, self.parameters) = (model, tokenizer, parameters)
-        (self.batchSize, self.maxInputTokens) = (batchSize, maxInputTokens)
+        (self.batchSize, self.maxInputTokens, self.labels) = (batchSize, maxInputTokens, labels)
     }
 
     /// - Parameters:
     ///   - examples: prompts with their targets.
     ///   - onProgress: called with the rows that are done.
     public func evaluate(_ examples: [Example], onProgress: (Int) -> Void = { _ in }) throws -> EvaluationResult {
-        let (encoded, _) = try tokenizer.encode(examples, maxInputTokens: maxInputTokens)
+        let rows = try RowEncoder(tokenizer, for: model, labels: labels, maxInputTokens: maxInputTokens)
+        let (encoded, _) = try rows.encode(examples)
+        if model.architecture == .encoder { return try classify(encoded, examples, onProgress: onProgress) }
         let start = ContinuousClock.now
         let generated = try generate(encoded.map(\.input), onProgress: onProgress)
         let elapsed = start.duration(to: .now).components
@@ -44,6 +48,35 @@ public struct Evaluator {
             metrics: try evaluateGeneration(predictions: predictions, references: examples.map { [$0.target] }),
             loss: try model.meanLoss(encoded, batchSize: batchSize), predictions: predictions,
             generatedTokens: generated.reduce(0) { $0 + $1.count },
+            seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18)
+    }
+
+    /// Names the likeliest class of every row.
+    private func classify(
+        _ encoded: [EncodedExample], _ examples: [Example], onProgress: (Int) -> Void
+    ) throws -> EvaluationResult {
+        let start = ContinuousClock.now
+        var predictions = [String](repeating: "", count: encoded.count)
+        let order = encoded.indices.sorted { (encoded[$0].input.count, $0) > (encoded[$1].input.count, $1) }
+        try withTorchErrors {
+            try withoutGradients {
+                for start in stride(from: 0, to: order.count, by: batchSize) {
+                    let part = Array(order[start..<min(start + batchSize, order.count)])
+                    let batch = model.batch(
+                        part.map { (encoded[$0].input, encoded[$0].target) }, device: model.device)
+                    let classes: [Int] = model.logits(batch).argmax(axis: 1).array()
+                    try checkTorchErrors()
+                    for (row, number) in zip(part, classes) where labels.indices.contains(number) {
+                        predictions[row] = labels[number]
+                    }
+                    onProgress(start + part.count)
+                }
+            }
+        }
+        let elapsed = start.duration(to: .now).components
+        return EvaluationResult(
+            metrics: try evaluateClassification(predictions: predictions, references: examples.map(\.target)),
+            loss: try model.meanLoss(encoded, batchSize: batchSize), predictions: predictions, generatedTokens: 0,
             seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18)
     }
 

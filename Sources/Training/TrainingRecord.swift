@@ -27,6 +27,8 @@ public struct TrainingRecord: Codable, Sendable {
     public var peakBytes: Int?
     /// The loss on general text, where forgetting was measured.
     public var retention: RetentionResult?
+    /// The classes of an encoder, in the order of its outputs.
+    public var labels: [String]?
 
     public init(
         model: String, method: String, methodFields: [String: JSON], prompt: String, target: String,

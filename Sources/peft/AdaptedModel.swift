@@ -16,10 +16,11 @@ struct AdaptedModel {
     init(_ options: ModelOptions, adapter path: String?, merge: Bool) throws {
         let device = try options.prepare()
         guard let path else {
-            let folder = try options.folder()
+            var folder = try options.folder()
+            record = try TrainingRecord.read(in: folder.url)
+            folder = folder.classifying(record?.labels ?? [])
             model = try folder.load(device: device)
             tokenizer = try Tokenizer.load(folder: folder.url)
-            record = try TrainingRecord.read(in: folder.url)
             adapter = nil
             return
         }
@@ -27,7 +28,7 @@ struct AdaptedModel {
         let stored = try AdapterFolder(url)
         record = try TrainingRecord.read(in: url)
         let base = stored.configuration["base_model_name_or_path"]?.string
-        let folder = try options.folder(default: base)
+        let folder = try options.folder(default: base).classifying(record?.labels ?? [])
         model = try folder.load(device: device)
         tokenizer = try Tokenizer.load(folder: folder.url)
         let attached = try stored.attach(to: model)

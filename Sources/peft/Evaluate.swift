@@ -38,7 +38,8 @@ struct Evaluate: ParsableCommand {
             target: templates.target(default: adapted.record?.target), limit: limit)
         let evaluator = Evaluator(
             model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize,
-            maxInputTokens: templates.maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput)
+            maxInputTokens: templates.maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput,
+            labels: adapted.record?.labels ?? RowEncoder.labels(for: adapted.model, training: rows))
         let display = ProgressDisplay(isQuiet: quiet || json)
         let result = try evaluator.evaluate(rows) {
             display.update(share: Double($0) / Double(rows.count), "\($0) of \(rows.count) rows")
@@ -70,8 +71,9 @@ struct Evaluate: ParsableCommand {
             (.rouge1, "ROUGE-1"), (.rouge2, "ROUGE-2"), (.rougeL, "ROUGE-L"), (.rougeLsum, "ROUGE-Lsum"),
             (.bleu, "BLEU"), (.exactMatch, "exact match"),
         ]
-        for (metric, name) in names {
-            guard let value = result.metrics[metric.rawValue] else { continue }
+        let all = names.map { ($0.rawValue, $1) } + [("accuracy", "accuracy"), ("macroF1", "macro F1")]
+        for (metric, name) in all {
+            guard let value = result.metrics[metric] else { continue }
             let padded = name.padding(toLength: 12, withPad: " ", startingAt: 0)
             print(
                 String(
@@ -79,6 +81,11 @@ struct Evaluate: ParsableCommand {
                     value.high * 100))
         }
         print(String(format: "loss         %6.3f   nats a target token", result.loss))
+        if result.generatedTokens == 0 {
+            let speed = result.seconds > 0 ? Double(rows) / result.seconds : 0
+            return print(
+                "\(rows) rows in \(Console.duration(result.seconds)) " + String(format: "(%.0f rows/s)", speed))
+        }
         let speed = result.seconds > 0 ? Double(result.generatedTokens) / result.seconds : 0
         print(
             "\(rows) rows, \(Console.grouped(result.generatedTokens)) tokens in \(Console.duration(result.seconds)) "

@@ -36,7 +36,9 @@ struct Generate: ParsableCommand {
             throw PEFTError("prompts are limited to \(maxInput) tokens", remedy: "at least 2 have to be allowed")
         }
         let prompt = try promptText(adapted.record)
-        let (ids, isTruncated) = adapted.tokenizer.encodePrompt(prompt, maxTokens: maxInput)
+        let (ids, isTruncated) = try RowEncoder(
+            adapted.tokenizer, for: adapted.model, maxInputTokens: maxInput
+        ).prompt(prompt)
         if isTruncated {
             Console.note("the prompt is longer than \(maxInput) tokens and loses its end; --max-input changes that")
         }

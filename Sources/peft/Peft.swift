@@ -14,8 +14,10 @@ struct Peft: ParsableCommand {
             Any command takes --config FILE with the same options in YAML; options on the command line win.
             """,
         version: Version.current,
-        subcommands: [Train.self, Evaluate.self, Generate.self, Compare.self, SweepCommand.self, Inspect.self,
-            NeighborsCommand.self]
+        subcommands: [
+            Train.self, Evaluate.self, Generate.self, Compare.self, SweepCommand.self, Inspect.self,
+            NeighborsCommand.self,
+        ]
     )
 }
 

@@ -69,7 +69,7 @@ struct Train: ParsableCommand {
             )
         }
 
-        let modelFolder = try model.folder()
+        var modelFolder = try model.folder()
         // The plan fails on what is wrong with the method before anything large is read.
         _ = try choice.plan(for: ModelOutline(modelFolder.outline()))
         let (prompt, target) = (try templates.prompt(), try templates.target())
@@ -77,8 +77,12 @@ struct Train: ParsableCommand {
         let validationRows =
             try validation.map { try Rows.read($0, prompt: prompt, target: target, limit: limit) } ?? []
         let tokenizer = try Tokenizer.load(folder: modelFolder.url)
-        let (rows, summary) = try tokenizer.encode(trainingRows, maxInputTokens: maxInput)
-        let (heldOut, _) = try tokenizer.encode(validationRows, maxInputTokens: maxInput)
+        let labels = RowEncoder.labels(for: try modelFolder.outline(), training: trainingRows)
+        modelFolder = modelFolder.classifying(labels)
+        let encoder = try RowEncoder(
+            tokenizer, for: modelFolder.outline(), labels: labels, maxInputTokens: maxInput)
+        let (rows, summary) = try encoder.encode(trainingRows)
+        let (heldOut, _) = try encoder.encode(validationRows)
 
         let retention = try retain.map {
             try Retention(
@@ -113,12 +117,13 @@ struct Train: ParsableCommand {
             }
         }
 
-        let record = TrainingRecord(
+        var record = TrainingRecord(
             model: model.model ?? ModelLocator.embedded, method: choice.method.name,
             methodFields: choice.configuration.named, prompt: prompt.text, target: target.text,
             maxInputTokens: maxInput, data: data, trainingRows: rows.count, validationRows: heldOut.count,
             configuration: configuration, trainable: plan.trainable, total: plan.total, result: result,
             retention: forgetting)
+        record.labels = labels.isEmpty ? nil : labels
         let files = Tokenizer.files(in: modelFolder.url)
         try AtomicFile.writeFolder(folder) { folder in
             if choice.method.peftType == nil {

@@ -160,7 +160,8 @@ public struct Neighbors {
         return options.taskWords.contains { word in
             let word = word.lowercased()
             // "summar" of "▁summarize" names the task as much as the whole word does.
-            return word == text || (text.count >= 4 && (word.hasPrefix(text) || text.hasPrefix(word) && word.count >= 4))
+            return word == text
+                || (text.count >= 4 && (word.hasPrefix(text) || text.hasPrefix(word) && word.count >= 4))
         }
     }
 

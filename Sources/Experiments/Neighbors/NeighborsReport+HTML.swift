@@ -7,7 +7,8 @@ extension NeighborsReport {
             func list(_ words: [Neighbor]) -> Markup {
                 let items: [Markup] = words.map { word in
                     let text: Markup = word.namesTask ? "<mark>\(word.text)</mark>" : "\(word.text)"
-                    return "<span class=\"word\">\(text) <span class=\"spread\">\(numbers.decimal(word.value, places: 2))</span></span>"
+                    return
+                        "<span class=\"word\">\(text) <span class=\"spread\">\(numbers.decimal(word.value, places: 2))</span></span>"
                 }
                 return items.joined(" ")
             }
@@ -48,30 +49,36 @@ extension NeighborsReport {
         for token in tokens {
             let (px, py) = (x(token.place[0]), y(token.place[1]))
             for place in token.neighborPlaces {
-                content += "<line class=\"leader m1\" x1=\"\(px)\" y1=\"\(py)\" x2=\"\(x(place[0]))\" y2=\"\(y(place[1]))\"/>"
+                content +=
+                    "<line class=\"leader m1\" x1=\"\(px)\" y1=\"\(py)\" x2=\"\(x(place[0]))\" y2=\"\(y(place[1]))\"/>"
             }
         }
-        var placement = LabelPlacement(frame: frame.plot, obstacles: all.map {
-            Box(x: x($0[0]) - 4, y: y($0[1]) - 4, width: 8, height: 8)
-        })
+        var placement = LabelPlacement(
+            frame: frame.plot,
+            obstacles: all.map {
+                Box(x: x($0[0]) - 4, y: y($0[1]) - 4, width: 8, height: 8)
+            })
         var drawn: Set<Int> = []
         let diamond = RunStyle(colour: 2, shape: .diamond)
         for token in tokens {
             for (word, place) in zip(token.cosine, token.neighborPlaces) where drawn.insert(word.id).inserted {
                 let (px, py) = (x(place[0]), y(place[1]))
                 let style = RunStyle(colour: word.namesTask ? 3 : 1, shape: .circle)
-                content += "<g class=\"\(style.cssClass)\"><title>\(word.text)</title>\(style.marker(x: px, y: py, radius: 3))</g>"
+                content +=
+                    "<g class=\"\(style.cssClass)\"><title>\(word.text)</title>\(style.marker(x: px, y: py, radius: 3))</g>"
                 // Names where there is room; the table has all.
                 guard drawn.count <= (width < 450 ? 12 : 60) || word.namesTask else { continue }
                 let text = fitted(word.text, width: 110, size: 12.5)
                 let place = placement.place(x: px, y: py, width: textWidth(text, size: 12.5), height: 14)
                 guard place.distance < 24 else { continue }
-                content += "<text class=\"name \(style.cssClass)\" x=\"\(place.box.x)\" y=\"\(place.box.y + 11)\">\(text)</text>"
+                content +=
+                    "<text class=\"name \(style.cssClass)\" x=\"\(place.box.x)\" y=\"\(place.box.y + 11)\">\(text)</text>"
             }
         }
         for token in tokens {
             let (px, py) = (x(token.place[0]), y(token.place[1]))
-            content += "<g class=\"\(diamond.cssClass)\"><title>virtual token \(token.name)</title>\(diamond.marker(x: px, y: py, radius: 4.5))</g>"
+            content +=
+                "<g class=\"\(diamond.cssClass)\"><title>virtual token \(token.name)</title>\(diamond.marker(x: px, y: py, radius: 4.5))</g>"
         }
         return frame.svg(description: "Virtual tokens and their nearest words in the plane.", content)
     }

@@ -46,22 +46,27 @@ public struct NeighborsReport: Codable, Sendable {
         var against = "\(figure(randomClustering)) for words at random"
         if let untrained = untrainedClustering { against += ", \(figure(untrained)) before training" }
         sentences.append(
-            "The five words nearest to a virtual token have a mean cosine of \(figure(clustering)) among each other (\(against)).")
+            "The five words nearest to a virtual token have a mean cosine of \(figure(clustering)) among each other (\(against))."
+        )
         let margin = clustering.mean - randomClustering.mean
         let isTight = margin > 2 * (randomClustering.sd ?? 0)
         let beginning = untrainedClustering.map { clustering.mean - $0.mean }
         let error = clustering.sd.map { $0 / Double(max(1, clustering.values.count)).squareRoot() } ?? 0
         if !isTight {
-            sentences.append("That is no closer than chance: the prompt has not settled near groups of related words.")
+            sentences.append(
+                "That is no closer than chance: the prompt has not settled near groups of related words.")
         } else if let beginning, beginning <= 2 * error {
             sentences.append("Neighbours of any point cluster, and training did not tighten that.")
         } else {
-            sentences.append("The words belong together more than chance\(beginning == nil ? "" : " and more than before training") explains.")
+            sentences.append(
+                "The words belong together more than chance\(beginning == nil ? "" : " and more than before training") explains."
+            )
         }
         let marked = tokens.filter { $0.cosine.contains(where: \.namesTask) }.count
         if !taskWords.isEmpty {
             sentences.append(
-                "\(marked) of \(tokens.count) virtual tokens have a word that names the task (\(taskWords.prefix(8).joined(separator: ", "))) among their nearest.")
+                "\(marked) of \(tokens.count) virtual tokens have a word that names the task (\(taskWords.prefix(8).joined(separator: ", "))) among their nearest."
+            )
         }
         return sentences
     }
@@ -97,11 +102,13 @@ public struct NeighborsReport: Codable, Sendable {
 
     /// A piece of vocabulary that can't steer a terminal.
     static func printable(_ text: String) -> String {
-        String(String.UnicodeScalarView(text.unicodeScalars.map { scalar in
-            switch scalar.properties.generalCategory {
-            case .control, .format, .surrogate, .lineSeparator, .paragraphSeparator: "·"
-            default: scalar
-            }
-        }))
+        String(
+            String.UnicodeScalarView(
+                text.unicodeScalars.map { scalar in
+                    switch scalar.properties.generalCategory {
+                    case .control, .format, .surrogate, .lineSeparator, .paragraphSeparator: "·"
+                    default: scalar
+                    }
+                }))
     }
 }

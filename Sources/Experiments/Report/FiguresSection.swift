@@ -114,12 +114,12 @@ extension ReportBuilder {
                     "Size of what training leaves: the adapter's weights, or the whole model after full fine-tuning.",
                 value: { $0.adapterBytes.map(Double.init) }, write: numbers.bytes, reason: untrained),
             column(
-                "ms/token", unit: "merged",
+                "ms/\(report.inferenceUnit)", unit: "merged",
                 explanation:
                     "Milliseconds per generated token (greedy, batch of 1) after the adapter was merged into the weights.",
                 value: { $0.inference?.merged }, write: numbers.significant, reason: { _ in "not measured" }),
             column(
-                "ms/token", unit: "unmerged",
+                "ms/\(report.inferenceUnit)", unit: "unmerged",
                 explanation:
                     "The same with the adapter beside the weights, which is how several adapters share one model.",
                 value: { $0.inference?.unmerged }, write: numbers.significant, reason: { _ in "not measured" }),

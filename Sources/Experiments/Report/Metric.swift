@@ -14,6 +14,8 @@ struct Metric: Hashable, Sendable {
         case "rougeLsum": "ROUGE-Lsum"
         case "bleu": "BLEU"
         case "exactMatch": "Exact match"
+        case "accuracy": "Accuracy"
+        case "macroF1": "Macro F1"
         case "loss": "Loss"
         default: key
         }
@@ -37,6 +39,9 @@ struct Metric: Hashable, Sendable {
             "Longest common subsequence of words (F1), in percent points: rewards the right order."
         case "rougeLsum": "ROUGE-L taken line by line, in percent points."
         case "bleu": "Overlap of one to four neighbouring words with a penalty for short outputs, in percent points."
+        case "accuracy": "Rows whose class is right, in percent. Higher is better."
+        case "macroF1":
+            "F1 of each class, averaged with equal weight, in percent points: rare classes count like frequent ones."
         case "exactMatch": "Outputs that equal the target, in percent."
         case "loss":
             "Surprise at each target token of the test rows, in nats (natural logarithm). Lower is better."
@@ -45,7 +50,7 @@ struct Metric: Hashable, Sendable {
     }
 
     /// Metrics in the order readers expect; others follow by name.
-    static let order = ["rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "exactMatch"]
+    static let order = ["accuracy", "macroF1", "rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "exactMatch"]
 
     func format(_ value: Double, with numbers: NumberFormat) -> String {
         numbers.decimal(value * scale, places: places)

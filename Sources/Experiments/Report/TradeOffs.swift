@@ -164,7 +164,8 @@ extension ReportBuilder {
         case .quality: (metric.name, metric.higherIsBetter ? "quality, higher is better" : "quality, lower is better")
         case .parameters: ("Parameters", "trained, share of all")
         case .speed: ("Training", "tokens/s")
-        case .inference: ("Inference", report.base?.inference == nil ? "ms/token" : "time, base = 1")
+        case .inference:
+            ("Inference", report.base?.inference == nil ? "ms/\(report.inferenceUnit)" : "time, base = 1")
         case .memory: ("Memory", "peak while training")
         }
     }
