@@ -46,7 +46,7 @@ final class CheckpointStore {
 
     /// - Returns: `nil` where no checkpoint was written yet.
     func load(
-        into parameters: [Parameter], _ optimizer: any Optimizer, _ hook: (any TrainingHook)?
+        into parameters: () -> [Parameter], _ optimizer: () -> any Optimizer, _ hook: (any TrainingHook)?
     ) throws -> State? {
         let file = newest.appendingPathComponent("state.json")
         guard FileManager.default.fileExists(atPath: file.path) else { return nil }
@@ -62,13 +62,14 @@ final class CheckpointStore {
         let stored = try SafetensorsFile(newest.appendingPathComponent("optimizer.safetensors"))
         try withTorchErrors {
             let values = Dictionary(uniqueKeysWithValues: try stored.entries.keys.map { ($0, try stored.tensor($0)) })
-            try optimizer.restore(values.filter { !$0.key.hasPrefix(Self.hookPrefix) }, step: state.step)
+            // The method first: it may change the parameters' shapes, which the optimizer's state follows.
             let own = values.filter { $0.key.hasPrefix(Self.hookPrefix) }
             try hook?.restore(
                 Dictionary(uniqueKeysWithValues: own.map { (String($0.dropFirst(Self.hookPrefix.count)), $1) }),
                 step: state.step)
+            try optimizer().restore(values.filter { !$0.key.hasPrefix(Self.hookPrefix) }, step: state.step)
         }
-        try Self.fill(parameters, from: newest.appendingPathComponent("parameters.safetensors"))
+        try Self.fill(parameters(), from: newest.appendingPathComponent("parameters.safetensors"))
         return state
     }
 

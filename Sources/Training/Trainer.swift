@@ -66,7 +66,8 @@ public final class Trainer {
     private let validation: [EncodedExample]
     /// Where checkpoints and the best parameters go; `nil` keeps none.
     private let checkpoints: CheckpointStore?
-    private let optimizer: any Optimizer
+    /// Made when training begins: a method may first change the shapes of what it trains.
+    private lazy var optimizer = configuration.makeOptimizer(adapter)
     private let schedule: LearningRateSchedule
     public let totalSteps: Int
     private let stepsPerEpoch: Int
@@ -95,7 +96,6 @@ public final class Trainer {
         (self.adapter, self.configuration, model) = (adapter, configuration, adapter.model)
         (self.training, self.validation) = (training, validation)
         device = adapter.model.device
-        optimizer = try withTorchErrors { configuration.makeOptimizer(adapter) }
         hook = adapter.trainingHook()
         totalSteps = configuration.totalSteps(rows: training.count)
         stepsPerEpoch = configuration.stepsPerEpoch(rows: training.count)
@@ -109,7 +109,11 @@ public final class Trainer {
     /// - Returns: the step it continues after; `nil` without a checkpoint.
     /// - Throws: ``PEFTError`` if the checkpoint is damaged or belongs to another run.
     public func resume() throws -> Int? {
-        guard let state = try checkpoints?.load(into: adapter.parameters, optimizer, hook) else { return nil }
+        guard
+            let state = try withTorchErrors({
+                try checkpoints?.load(into: { adapter.parameters }, { optimizer }, hook)
+            })
+        else { return nil }
         (history, step) = (state.history, state.step)
         return step
     }
@@ -125,9 +129,9 @@ public final class Trainer {
         let firstStep = step
         var stopped = false
         adapter.setTrainable(true)
-        // Other adapters on the model may have left gradients in shared tensors, an interrupted run its own.
-        optimizer.clearGradients()
         if step == 0, let hook { try withTorchErrors { try begin(hook) } }
+        // Other adapters on the model may have left gradients in shared tensors, an interrupted run its own.
+        try withTorchErrors { optimizer.clearGradients() }
         while step < totalSteps && !stopped {
             let start = ContinuousClock.now
             let (progress, count) = try withTorchErrors { try trainStep() }

@@ -27,7 +27,8 @@ import TorchNN
     static let cases = ofLoRA.merging(ofMethods) { first, _ in first }
 
     private static let ofMethods: [String: Case] = {
-        let methods = PEFTMethods.all.filter { $0.isHuggingFaces && $0.name != "lora" }
+        // Hugging Face PEFT reads LoftQ's files with bitsandbytes on a GPU alone.
+        let methods = PEFTMethods.all.filter { $0.isHuggingFaces && !["lora", "loftq"].contains($0.name) }
         let named = methods.map { ("method-\($0.name)", Case(base: "t5-v1.1", choice: MethodChoice($0))) }
         return Dictionary(named, uniquingKeysWith: { first, _ in first })
     }()

@@ -103,7 +103,7 @@ import TorchNN
                     element.fill(x)
                     return try withTorchErrors { withoutGradients { model.loss(rows).item() } }
                 }
-                let step = 1e-5
+                let step = 2e-6
                 let slope = (try loss(value + step) - loss(value - step)) / (2 * step)
                 element.fill(value)
                 #expect(abs(slope - gradient[index]) < 1e-6 * scale + 1e-9, "\(key)[\(index)]")
@@ -118,7 +118,7 @@ import TorchNN
             let model = try Models.load(Self.base, dtype: dtype)
             let before = model.snapshot()
             let adapter = try Adapter(item.choice, on: model, seed: 3)
-            try adapter.randomise(seed: 5)
+            try adapter.randomise(seed: 5, deviation: 0.1)
             let output = try model.scores()
             try adapter.merge()
             #expect(model.adapterCount == 0)
@@ -157,8 +157,14 @@ import TorchNN
             } else {
                 try adapter.save(to: saved, base: Self.base)
                 let loaded = try AdapterFolder(saved).attach(to: Models.load(Self.base))
-                #expect(try loaded.model.scores().isIdentical(to: output))
-                #expect(loaded.choice.configuration.json == adapter.choice.configuration.json)
+                let file = adapter.choice.forFile(of: adapter)
+                if file.configuration.json == adapter.choice.configuration.json {
+                    #expect(try loaded.model.scores().isIdentical(to: output))
+                } else {
+                    // Stored in another form that computes the same.
+                    #expect(relativeDifference(try loaded.model.scores(), output) < 1e-5)
+                }
+                #expect(loaded.choice.configuration.json == file.configuration.json)
             }
         }
     }

@@ -162,7 +162,7 @@ extension Adapter {
         guard let type = choice.method.peftType else {
             throw PEFTError("the method \(choice.method.name) has no adapter file", remedy: "save the whole model")
         }
-        var fields: [String: JSON] = choice.configuration.json
+        var fields: [String: JSON] = choice.forFile(of: self).configuration.json
         fields["peft_type"] = .string(type)
         fields["task_type"] = .string(taskType)
         fields["auto_mapping"] = .null

@@ -32,6 +32,8 @@ public protocol PEFTMethod: SendableMetatype {
     static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration
     /// What the method does while training, beyond gradients; `nil` for most.
     static func trainingHook(_ configuration: Configuration, for adapter: Adapter) -> (any TrainingHook)?
+    /// The configuration that an adapter's file is to have, where training changed what it says (ranks, say).
+    static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration
     /// Whether an adapter with this `adapter_config.json` is this method's; asked among those that share a type.
     static func recognises(_ json: [String: JSON]) -> Bool
 }
@@ -54,6 +56,9 @@ extension PEFTMethod {
     }
     public static func trainingHook(_ configuration: Configuration, for adapter: Adapter) -> (any TrainingHook)? {
         nil
+    }
+    public static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration {
+        configuration
     }
     public static func recognises(_ json: [String: JSON]) -> Bool { true }
 }

@@ -5,7 +5,7 @@ import Synchronization
 /// program's own is a file there and a call of ``PEFTMethods/register(_:)``.
 public enum PEFTMethods {
     static let builtIn: [any PEFTMethod.Type] = [
-        LoRA.self,
+        LoRA.self, RsLoRA.self, LoRAPlus.self, DoRA.self, PiSSA.self, OLoRA.self, EVA.self, LoftQ.self,
         FullFineTuning.self,
     ]
 
@@ -35,7 +35,8 @@ public enum PEFTMethods {
             throw PEFTError("\(file) has no 'peft_type'", remedy: "it is not an adapter's configuration")
         }
         let candidates = all.filter { $0.peftType == type.uppercased() }
-        if let method = candidates.first(where: { $0.recognises(json) }) ?? candidates.first { return method }
+        // Variants come after what they are variants of, and know their own files better.
+        if let method = candidates.last(where: { $0.recognises(json) }) ?? candidates.first { return method }
         var names: [String] = []
         for name in all.compactMap({ $0.peftType }) where !names.contains(name) { names.append(name) }
         throw PEFTError(
@@ -99,6 +100,15 @@ public struct MethodChoice: Sendable {
     }
 
     public var isMergeable: Bool { method.isMergeable }
+
+    /// What the file of a trained adapter says.
+    func forFile(of adapter: Adapter) -> MethodChoice {
+        func choice<Method: PEFTMethod>(_ method: Method.Type) -> MethodChoice {
+            guard let configuration = configuration as? Method.Configuration else { return self }
+            return MethodChoice(method, Method.fileConfiguration(configuration, of: adapter))
+        }
+        return choice(method)
+    }
 
     /// What the method does while training, beyond gradients.
     func trainingHook(for adapter: Adapter) -> (any TrainingHook)? {

@@ -1,3 +1,4 @@
+import Foundation
 import LanguageModels
 import Support
 import Torch
@@ -20,6 +21,7 @@ public enum LoRA: PEFTMethod {
         /// Ranks and alphas for paths that match a pattern.
         public var rankPattern: [String: Double] = [:]
         public var alphaPattern: [String: Double] = [:]
+        public var variant = LoRAVariant()
 
         public init() {}
 
@@ -70,15 +72,13 @@ public enum LoRA: PEFTMethod {
                 } write: {
                     $0.alphaPattern = try patterns($1)
                 },
-            ] + targetFields(\.selection) + layerFields(\.selection)
+            ] + targetFields(\.selection) + layerFields(\.selection) + variantFields(\.variant)
 
         public static let neutral: [String: [JSON]] = [
-            "use_dora": [false], "bias": ["none"], "lora_bias": [false], "fan_in_fan_out": [false],
+            "bias": ["none"], "lora_bias": [false], "fan_in_fan_out": [false],
             "layer_replication": [], "use_qalora": [false], "trainable_token_indices": [], "target_parameters": [[]],
             "modules_to_save": [[]], "alora_invocation_tokens": [], "arrow_config": [], "megatron_config": [],
             "monteclora_config": [], "velora_config": [], "lora_ga_config": [], "use_bdlora": [], "kasa_config": [],
-            // The others (PiSSA, OLoRA, CorDA, LoftQ …) change the base's weights, which the file doesn't hold.
-            "init_lora_weights": [true, false, "gaussian", "eva", "orthogonal"],
         ]
 
         public func validate() throws {
@@ -90,6 +90,14 @@ public enum LoRA: PEFTMethod {
             }
             guard dropout >= 0, dropout < 1 else {
                 throw PEFTError("the dropout is \(dropout)", remedy: "it has to be in 0 ..< 1")
+            }
+            if case .orthogonal = variant.initialisation, !rank.isMultiple(of: 2) {
+                throw PEFTError("the rank is \(rank)", remedy: "an orthogonal initialisation needs an even one")
+            }
+            if variant.isDoRA, variant.initialisation.replacesWeight {
+                throw PEFTError(
+                    "DoRA is combined with an initialisation that changes the weight",
+                    remedy: "leave --dora or --init out")
             }
             if let bad = rankPattern.first(where: {
                 $0.value < 1 || $0.value != $0.value.rounded() || $0.value > 65536
@@ -105,7 +113,18 @@ public enum LoRA: PEFTMethod {
     }
 
     public static func label(_ configuration: Configuration) -> String {
-        "\(configuration.isRankStabilised ? "rsLoRA" : "LoRA") r \(configuration.rank) (\(configuration.selection.label))"
+        let variant = configuration.variant
+        var name = configuration.isRankStabilised ? "rsLoRA" : "LoRA"
+        if variant.isDoRA { name = configuration.isRankStabilised ? "rsDoRA" : "DoRA" }
+        switch variant.initialisation {
+        case .pissa: name = name.replacing("LoRA", with: "PiSSA")
+        case .olora: name = name.replacing("LoRA", with: "OLoRA")
+        case .eva: name = name.replacing("LoRA", with: "EVA")
+        case .loftq: name = name.replacing("LoRA", with: "LoftQ")
+        default: break
+        }
+        if variant.rateRatio != 1 { name += "+" }
+        return "\(name) r \(configuration.rank) (\(configuration.selection.label))"
     }
 
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
@@ -114,46 +133,163 @@ public enum LoRA: PEFTMethod {
         return configuration
     }
 
+    public static func trainingHook(_ configuration: Configuration, for adapter: Adapter) -> (any TrainingHook)? {
+        guard configuration.variant.initialisation == .eva else { return nil }
+        return EVAInitialisation(adapter, rho: configuration.variant.evaRho)
+    }
+
+    /// What the file says where training changed it: a residual's update as a plain one of twice the rank, EVA's ranks.
+    public static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration {
+        var configuration = configuration
+        switch configuration.variant.initialisation {
+        case .pissa, .olora:
+            configuration.variant.initialisation = .standard
+            let factor = configuration.isRankStabilised ? 2.0.squareRoot() : 2
+            configuration.rank *= 2
+            configuration.alpha *= factor
+            configuration.rankPattern = configuration.rankPattern.mapValues { $0 * 2 }
+            configuration.alphaPattern = configuration.alphaPattern.mapValues { $0 * factor }
+        case .eva:
+            for entry in adapter.attached {
+                guard let update = entry.adapter as? LoRAAdapter, update.rank != update.plannedRank else { continue }
+                let path = NSRegularExpression.escapedPattern(for: entry.path)
+                configuration.rankPattern[path] = Double(update.rank)
+                // The scale stays what it was, whatever the rank became.
+                configuration.alphaPattern[path] =
+                    configuration.isRankStabilised
+                    ? update.scale * Double(update.rank).squareRoot() : update.scale * Double(update.rank)
+            }
+        default: break
+        }
+        return configuration
+    }
+
     public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
         let selection = resolved(configuration, for: model).selection
         return try selection.sites(in: model).map { site in
-            let rank =
-                try TargetSelection.value(for: site.path, in: configuration.rankPattern).map { Int($0) }
-                ?? configuration.rank
-            let alpha =
-                try TargetSelection.value(for: site.path, in: configuration.alphaPattern) ?? configuration.alpha
-            let scale = configuration.isRankStabilised ? alpha / Double(rank).squareRoot() : alpha / Double(rank)
+            let (rank, scale) = try rankAndScale(configuration, at: site.path)
+            let magnitude =
+                configuration.variant.isDoRA ? [TensorSpec("lora_magnitude_vector", [site.outputs])] : []
             return .linear(
                 site.path,
                 [.init("lora_A.weight", [rank, site.inputs]), .init("lora_B.weight", [site.outputs, rank])]
+                    + magnitude
             ) { linear, context in
-                LoRAAdapter(linear, rank: rank, scale: scale, dropout: configuration.dropout, context: context)
+                try LoRAAdapter.make(configuration, linear, rank: rank, scale: scale, context: context)
             }
         }
+    }
+
+    private static func rankAndScale(_ configuration: Configuration, at path: String) throws -> (Int, Double) {
+        let rank = try TargetSelection.value(for: path, in: configuration.rankPattern).map { Int($0) }
+        let alpha = try TargetSelection.value(for: path, in: configuration.alphaPattern)
+        let (r, a) = (rank ?? configuration.rank, alpha ?? configuration.alpha)
+        return (r, configuration.isRankStabilised ? a / Double(r).squareRoot() : a / Double(r))
     }
 }
 
 /// The update of one projection.
-final class LoRAAdapter: Module, LinearAdapter, AdapterModule {
-    /// [r, in], uniform in ±1/√in (Kaiming with a = √5, as Hugging Face begins).
-    @ParameterInfo var a: Tensor
-    /// [out, r], zero, so that training starts at the base model.
-    @ParameterInfo var b: Tensor
+class LoRAAdapter: Module, LinearAdapter, AdapterModule {
+    /// [r, in]; by default uniform in ±1/√in (Kaiming with a = √5, as Hugging Face begins).
+    @ParameterInfo(key: "lora_A.weight") var a: Tensor = .zeros([0])
+    /// [out, r]; by default zero, so that training starts at the base model.
+    @ParameterInfo(key: "lora_B.weight") var b: Tensor = .zeros([0])
     let scale: Double
     let dropoutRate: Double
+    /// By what B's learning rate is multiplied (LoRA+).
+    var rateRatio = 1.0
+    /// The rank of the plan, which an initialisation from data may change.
+    let plannedRank: Int
+    /// Looks at the inputs before training, if something is to begin with them.
+    var observer: InputCovariance?
+    var rank: Int { a.dim(0) }
 
-    init(_ linear: Linear, rank: Int, scale: Double, dropout: Double, context: AttachmentContext) {
+    /// The adapter that a configuration asks for.
+    static func make(
+        _ configuration: LoRA.Configuration, _ linear: Linear, rank: Int, scale: Double, context: AttachmentContext
+    ) throws -> LoRAAdapter {
+        let variant = configuration.variant
+        let adapter: LoRAAdapter
+        if variant.initialisation.replacesWeight, context.device != .meta {
+            adapter = try ResidualLoRAAdapter(
+                linear, rank: rank, scale: scale, dropout: configuration.dropout, variant: variant, context: context)
+        } else if variant.isDoRA {
+            adapter = DoRAAdapter(
+                linear, rank: rank, scale: scale, dropout: configuration.dropout,
+                initialisation: variant.initialisation, context: context)
+        } else {
+            adapter = LoRAAdapter(
+                linear, rank: rank, scale: scale, dropout: configuration.dropout,
+                initialisation: variant.initialisation, context: context)
+        }
+        adapter.rateRatio = variant.rateRatio
+        return adapter
+    }
+
+    init(
+        _ linear: Linear, rank: Int, scale: Double, dropout: Double, initialisation: LoRAVariant.Initialisation,
+        context: AttachmentContext
+    ) {
+        (self.scale, dropoutRate, plannedRank) = (scale, dropout, rank)
+        super.init()
         let (dtype, device) = (context.dtype, context.device)
-        let a = Tensor.empty([rank, linear.inputs], dtype: dtype, device: device)
+        a = .empty([rank, linear.inputs], dtype: dtype, device: device)
+        b = .zeros([linear.outputs, rank], dtype: dtype, device: device)
+        guard device != .meta else { return }
         let bound = 1 / Double(linear.inputs).squareRoot()
-        if device != .meta { a.fillUniform(-bound, bound, from: &context.random) }
-        _a = ParameterInfo(wrappedValue: a, key: "lora_A.weight")
-        _b = ParameterInfo(
-            wrappedValue: .zeros([linear.outputs, rank], dtype: dtype, device: device), key: "lora_B.weight")
-        (self.scale, dropoutRate) = (scale, dropout)
+        switch initialisation {
+        case .gaussian: a.fillNormal(deviation: 1 / Double(rank), from: &context.random)
+        case .orthogonal:
+            // Rows of A and columns of B come from the two halves of one orthonormal basis.
+            let square = Tensor.empty([rank, rank], dtype: dtype, device: device)
+            square.fillNormal(from: &context.random)
+            let basis = square.qr().q
+            let odd = basis.selecting(Tensor(Array(stride(from: 0, to: rank, by: 2)), device: device))
+            let even = basis.selecting(Tensor(Array(stride(from: 1, to: rank, by: 2)), device: device))
+            let left = Tensor.empty([linear.inputs, odd.dim(0)], dtype: dtype, device: device)
+            let right = Tensor.empty([linear.outputs, even.dim(0)], dtype: dtype, device: device)
+            left.fillNormal(deviation: 0.1, from: &context.random)
+            right.fillNormal(deviation: 0.1, from: &context.random)
+            a.copy(from: left.matmul(odd).T)
+            b.copy(from: right.matmul(even))
+        case .random:
+            a.fillUniform(-bound, bound, from: &context.random)
+            let limit = 1 / Double(rank).squareRoot()
+            b.fillUniform(-limit, limit, from: &context.random)
+        default: a.fillUniform(-bound, bound, from: &context.random)
+        }
+    }
+
+    var adapterParameters: [AdapterParameter] {
+        parameters().map { path, parameter in
+            // A magnitude has one axis and learns like B, as in LoRA+'s reference program.
+            let isA = path == "lora_A.weight"
+            return AdapterParameter(path, parameter, rateFactor: isA ? 1 : rateRatio)
+        }
+    }
+
+    func storedTensors() -> [String: Tensor] {
+        adapterParameters.reduce(into: [:]) { if $1.isStored { $0[$1.key] = $1.parameter.tensor } }
+    }
+
+    func load(_ tensors: [String: Tensor]) throws {
+        for parameter in adapterParameters {
+            if let value = tensors[parameter.key] { parameter.parameter.tensor.copy(from: value) }
+        }
+    }
+
+    var replacementWeight: (any LinearWeight)? { nil }
+
+    /// Takes other directions [r, in], with B zero again.
+    func begin(with directions: Tensor) {
+        let requiresGrad = a.requiresGrad
+        a = directions.detached().to(a.dtype).contiguous()
+        b = .zeros([b.dim(0), directions.dim(0)], dtype: b.dtype, device: b.device)
+        (a.requiresGrad, b.requiresGrad) = (requiresGrad, requiresGrad)
     }
 
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        observer?.add(x)
         let (probability, seed) = DropoutScope.draw(dropoutRate)
         return Functions.lowRankUpdate(
             base(x), x: x, a: a, b: b, scale: scale, dropout: probability, seed: seed)

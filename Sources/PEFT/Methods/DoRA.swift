@@ -1,0 +1,72 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Weight-decomposed low-rank adaptation (Liu et al. 2024, eq. 5): W' = m ⊙ (W + s B A) / ‖W + s B A‖ with one
+/// magnitude m and one norm per output; the norm takes no part in the gradient (section 4.3).
+public enum DoRA: LoRAFamily {
+    public static let name = "dora"
+    public static let summary = "LoRA with a trained magnitude per output (Liu et al. 2024)"
+
+    public static func configure(_ configuration: inout LoRA.Configuration) { configuration.variant.isDoRA = true }
+
+    public static func recognises(_ json: [String: JSON]) -> Bool { json["use_dora"] == true }
+}
+
+/// A low-rank update with a magnitude per output.
+final class DoRAAdapter: LoRAAdapter {
+    /// m [out], the norm of each row of the weight to begin with.
+    @ParameterInfo(key: "lora_magnitude_vector") var magnitude: Tensor = .zeros([0])
+    /// ‖W‖² of each row, which doesn't change while W is frozen.
+    private var squaredNorms: (weight: Parameter?, norms: Tensor)?
+
+    override init(
+        _ linear: Linear, rank: Int, scale: Double, dropout: Double, initialisation: LoRAVariant.Initialisation,
+        context: AttachmentContext
+    ) {
+        super.init(
+            linear, rank: rank, scale: scale, dropout: dropout, initialisation: initialisation, context: context)
+        magnitude = withoutGradients {
+            context.device == .meta
+                ? .empty([linear.outputs], dtype: context.dtype, device: .meta)
+                : norms(of: linear.weight).detached().clone()
+        }
+    }
+
+    /// ‖W + s B A‖ of each row, [out]. The product B A isn't made: ‖w + s b A‖² = ‖w‖² + 2 s (w Aᵀ)·b + s² (b A Aᵀ)·b.
+    private func norms(of weight: any LinearWeight) -> Tensor {
+        let dense = weight.dense(as: a.dtype)
+        let parameter = weight.parameters.first?.parameter
+        if squaredNorms == nil || squaredNorms?.weight !== parameter {
+            squaredNorms = (parameter, dense.squared().sum(axes: [1]))
+        }
+        guard let own = squaredNorms?.norms else { return dense.squared().sum(axes: [1]).sqrt() }
+        let cross = (dense.matmul(a.T) * b).sum(axes: [1])
+        let update = (b.matmul(a.matmul(a.T)) * b).sum(axes: [1])
+        return (own + cross * (2 * scale) + update * (scale * scale)).atLeast(0).sqrt()
+    }
+
+    override func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        let weight = base.weight
+        let norm = withoutGradients { norms(of: weight).detached() }
+        let gain = magnitude / norm
+        let (probability, seed) = DropoutScope.draw(dropoutRate)
+        if probability > 0 {
+            // Dropout reaches the directions too: y + (g − 1) W drop(x) + g s B A drop(x).
+            let dropped = Functions.dropout(x, probability: probability, seed: seed)
+            let direction = weight.project(dropped, bias: nil) * (gain - 1)
+            return base(x) + direction + dropped.matmul(a.T).matmul(b.T) * (gain * scale)
+        }
+        let bias = base.bias
+        let straight = base.isBare ? weight.project(x, bias: nil) : bias.map { base(x) - $0 } ?? base(x)
+        let scaled = Functions.lowRankUpdate(straight, x: x, a: a, b: b, scale: scale) * gain
+        return bias.map { scaled + $0 } ?? scaled
+    }
+
+    override func merged(into weight: Tensor) throws -> Tensor {
+        let whole = try super.merged(into: weight.to(.float64))
+        let norm = whole.squared().sum(axes: [1]).sqrt()
+        return (whole * (magnitude.detached().to(.float64) / norm).unsqueezed(1)).to(weight.dtype)
+    }
+}

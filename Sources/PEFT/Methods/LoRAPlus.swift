@@ -1,0 +1,13 @@
+import Support
+
+/// LoRA+ (Hayou et al. 2024): the learning rate of B is λ times that of A, with which wide models learn features in
+/// both. The file is LoRA's; the ratio is noted in it for training on.
+public enum LoRAPlus: LoRAFamily {
+    public static let name = "lora+"
+    public static let summary = "LoRA whose B learns faster than its A (Hayou et al. 2024)"
+    public static let defaultLearningRate = 3e-4
+
+    public static func configure(_ configuration: inout LoRA.Configuration) { configuration.variant.rateRatio = 16 }
+
+    public static func recognises(_ json: [String: JSON]) -> Bool { json["swift_peft_lr_ratio"]?.double != nil }
+}

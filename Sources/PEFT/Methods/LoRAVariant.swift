@@ -1,0 +1,174 @@
+import Support
+import Torch
+import TorchNN
+
+/// How LoRA's matrices begin, what is trained beside them and how fast: the settings that make DoRA, LoRA+, PiSSA,
+/// OLoRA, EVA and LoftQ of LoRA.
+public struct LoRAVariant: Sendable {
+    /// `init_lora_weights` in Hugging Face's files.
+    public enum Initialisation: Sendable, Equatable {
+        /// A Kaiming-uniform, B zero.
+        case standard
+        /// A normal with deviation 1/r, B zero.
+        case gaussian
+        /// Both Kaiming-uniform and normal: the update begins as noise, for tests.
+        case random
+        /// Semi-orthogonal A and B with A Bᵀ = 0 (even ranks).
+        case orthogonal
+        /// The weight's strongest singular directions, which leave it (Meng et al. 2024). `nil` is the exact
+        /// decomposition; a number stands for so many iterations of a randomised one in Hugging Face's files.
+        case pissa(iterations: Int?)
+        /// The weight's first columns of a QR decomposition, which leave it (Büyükakyüz 2024).
+        case olora
+        /// The directions in which the projection's inputs vary most (Paischer et al. 2024).
+        case eva
+        /// What quantising the weight to NF4 loses (Li et al. 2023).
+        case loftq
+
+        var json: JSON {
+            switch self {
+            case .standard: true
+            case .gaussian: "gaussian"
+            case .random: false
+            case .orthogonal: "orthogonal"
+            case .pissa(nil): "pissa"
+            case .pissa(let iterations?): .string("pissa_niter_\(iterations)")
+            case .olora: "olora"
+            case .eva: "eva"
+            case .loftq: "loftq"
+            }
+        }
+
+        init(_ json: JSON) throws {
+            switch json {
+            case true, "true", "default", "kaiming": self = .standard
+            case false, "false", "random": self = .random
+            case "gaussian": self = .gaussian
+            case "orthogonal": self = .orthogonal
+            case "pissa": self = .pissa(iterations: nil)
+            case "olora": self = .olora
+            case "eva": self = .eva
+            case "loftq": self = .loftq
+            case .string(let text) where text.hasPrefix("pissa_niter_"):
+                guard let iterations = Int(text.dropFirst("pissa_niter_".count)), iterations >= 0 else {
+                    throw PEFTError("'\(text)' has no number of iterations", remedy: "write such as pissa_niter_4")
+                }
+                self = .pissa(iterations: iterations)
+            default:
+                throw PEFTError(
+                    "\(json.text(indent: nil)) is not an initialisation",
+                    remedy: "there are true, false, gaussian, orthogonal, pissa, olora, eva and loftq")
+            }
+        }
+
+        /// Whether the weight beneath is another one than the model's, which a file must not rely on.
+        var replacesWeight: Bool {
+            switch self {
+            case .pissa, .olora, .loftq: true
+            default: false
+            }
+        }
+    }
+
+    public var initialisation = Initialisation.standard
+    public var isDoRA = false
+    /// LoRA+: the learning rate of B is so many times that of A (Hayou et al. 2024).
+    public var rateRatio = 1.0
+    /// EVA: ranks may grow to this many times the mean rank where inputs vary more.
+    public var evaRho = 2.0
+    /// LoftQ: alternations between quantising and decomposing.
+    public var loftqIterations = 1
+
+    public init() {}
+}
+
+extension MethodConfiguration {
+    /// The fields of LoRA's variants.
+    static func variantFields(_ variant: WritableKeyPath<Self, LoRAVariant> & Sendable)
+        -> [ConfigurationField<Self>]
+    {
+        [
+            .init("dora", key: "use_dora", .flag, help: "train a magnitude per output too (DoRA)") {
+                .bool($0[keyPath: variant].isDoRA)
+            } write: {
+                $0[keyPath: variant].isDoRA = try flag($1)
+            },
+            .init(
+                "init", key: "init_lora_weights", .text,
+                help: "how A and B begin: true, gaussian, orthogonal, pissa, olora, eva or loftq (true)"
+            ) {
+                $0[keyPath: variant].initialisation.json
+            } write: {
+                $0[keyPath: variant].initialisation = try .init($1)
+            },
+            .init(
+                "lr-ratio", key: "swift_peft_lr_ratio", .number(0.001...1e6),
+                help: "B's learning rate over A's (LoRA+)", isExtension: true
+            ) {
+                $0[keyPath: variant].rateRatio == 1 ? .null : .wholeOr($0[keyPath: variant].rateRatio)
+            } write: {
+                $0[keyPath: variant].rateRatio = try number($1)
+            },
+            .init(
+                "eva-rho", key: "eva_config", .number(1...1000),
+                help: "EVA: a projection's rank is at most so many times the rank (2)"
+            ) {
+                $0[keyPath: variant].initialisation == .eva
+                    ? [
+                        "rho": .number($0[keyPath: variant].evaRho), "tau": 0.99, "whiten": false,
+                        "use_label_mask": true, "label_mask_value": -100, "adjust_scaling_factors": true,
+                    ] : .null
+            } write: {
+                $0[keyPath: variant].evaRho = try number($1["rho"] ?? $1)
+            },
+            .init(
+                "loftq-iterations", key: "loftq_config", .integer(1...100),
+                help: "LoftQ: alternations of quantising and decomposing (1)"
+            ) {
+                $0[keyPath: variant].initialisation == .loftq
+                    ? ["loftq_bits": 4, "loftq_iter": .integer($0[keyPath: variant].loftqIterations)] : [:]
+            } write: {
+                if case .object(let settings) = $1 {
+                    guard let bits = settings["loftq_bits"]?.int else { return }
+                    guard bits == 4 else { throw PEFTError("'loftq_bits' is \(bits)", remedy: "4 is supported") }
+                    $0[keyPath: variant].loftqIterations = try integer(settings["loftq_iter"] ?? 1)
+                } else {
+                    $0[keyPath: variant].loftqIterations = try integer($1)
+                }
+            },
+        ]
+    }
+}
+
+/// A method that is LoRA with other settings: it has its own name and defaults, and LoRA's plan, fields and files.
+public protocol LoRAFamily: PEFTMethod where Configuration == LoRA.Configuration {
+    /// Makes LoRA's defaults this method's.
+    static func configure(_ configuration: inout LoRA.Configuration)
+}
+
+extension LoRAFamily {
+    public static var peftType: String? { LoRA.peftType }
+    public static var defaultLearningRate: Double { LoRA.defaultLearningRate }
+    public static var defaults: LoRA.Configuration {
+        var configuration = LoRA.Configuration()
+        configure(&configuration)
+        return configuration
+    }
+    public static func label(_ configuration: LoRA.Configuration) -> String { LoRA.label(configuration) }
+    public static func resolved(_ configuration: LoRA.Configuration, for model: ModelOutline) -> LoRA.Configuration {
+        LoRA.resolved(configuration, for: model)
+    }
+    public static func plan(_ configuration: LoRA.Configuration, for model: ModelOutline) throws -> [Attachment] {
+        try LoRA.plan(configuration, for: model)
+    }
+    public static func trainingHook(_ configuration: LoRA.Configuration, for adapter: Adapter)
+        -> (any TrainingHook)?
+    {
+        LoRA.trainingHook(configuration, for: adapter)
+    }
+    public static func fileConfiguration(_ configuration: LoRA.Configuration, of adapter: Adapter)
+        -> LoRA.Configuration
+    {
+        LoRA.fileConfiguration(configuration, of: adapter)
+    }
+}

@@ -1,0 +1,17 @@
+import Support
+
+/// PiSSA (Meng et al. 2024, eq. 2–4): A and B begin as the principal singular values and vectors of W, which keeps the
+/// residual.
+public enum PiSSA: LoRAFamily {
+    public static let name = "pissa"
+    public static let summary = "LoRA that begins with the weight's strongest singular directions (Meng et al. 2024)"
+    public static let defaultLearningRate = 3e-4
+
+    public static func configure(_ configuration: inout LoRA.Configuration) {
+        configuration.variant.initialisation = .pissa(iterations: nil)
+    }
+
+    public static func recognises(_ json: [String: JSON]) -> Bool {
+        (json["init_lora_weights"]?.string ?? "").hasPrefix("pissa")
+    }
+}

@@ -1,0 +1,141 @@
+import Support
+import Torch
+import TorchNN
+
+/// A low-rank update that begins with a part of the weight, which is taken out of it: PiSSA, OLoRA, LoftQ.
+///
+/// The model's own weight stays as it is; while the adapter is active its projection computes with the residual.
+/// As the file of such an adapter would only be right where a reader decomposes the same weight in the same way, it is
+/// stored as a plain LoRA of twice the rank whose product is what training changed: [B, −B₀] · [A; A₀].
+final class ResidualLoRAAdapter: LoRAAdapter {
+    private let residual: any LinearWeight
+    private let start: (a: Tensor, b: Tensor)
+    /// Whether the residual and B₀ A₀ together are the weight; LoftQ's lose what quantising loses.
+    private let isExact: Bool
+
+    init(
+        _ linear: Linear, rank: Int, scale: Double, dropout: Double, variant: LoRAVariant, context: AttachmentContext
+    ) throws {
+        let weight = linear.weight.dense(as: .float32)
+        let (a, b, residual) = try withoutGradients {
+            try Self.decompose(weight, rank: rank, scale: scale, variant: variant)
+        }
+        self.residual = try linear.weight.replacing(with: residual)
+        start = (a.to(context.dtype), b.to(context.dtype))
+        isExact = variant.initialisation != .loftq
+        super.init(
+            linear, rank: rank, scale: scale, dropout: dropout, initialisation: .standard, context: context)
+        self.a.copy(from: start.a)
+        self.b.copy(from: start.b)
+    }
+
+    override var replacementWeight: (any LinearWeight)? { residual }
+
+    override func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        let (probability, seed) = DropoutScope.draw(dropoutRate)
+        return Functions.lowRankUpdate(
+            base.project(x, with: residual), x: x, a: a, b: b, scale: scale, dropout: probability, seed: seed)
+    }
+
+    override func merged(into weight: Tensor) throws -> Tensor {
+        try super.merged(into: residual.dense(as: weight.dtype))
+    }
+
+    /// A and B of rank r and the weight without s B A, all in single precision as Hugging Face computes them.
+    private static func decompose(_ weight: Tensor, rank: Int, scale: Double, variant: LoRAVariant) throws
+        -> (a: Tensor, b: Tensor, residual: Tensor)
+    {
+        let most = min(weight.dim(0), weight.dim(1))
+        guard rank <= most else {
+            throw PEFTError(
+                "the rank is \(rank), and a weight of \(weight.dim(0)) × \(weight.dim(1)) has \(most) directions",
+                remedy: "give a rank of at most \(most)")
+        }
+        switch variant.initialisation {
+        case .olora:
+            let (q, r) = weight.qr()
+            let b = q.narrowed(axis: 1, 0..<rank).contiguous()
+            let a = r.narrowed(axis: 0, 0..<rank).contiguous()
+            return (a, b, weight - b.matmul(a) * scale)
+        case .loftq:
+            return loftq(weight, rank: rank, iterations: variant.loftqIterations)
+        default:
+            let (u, s, vh) = weight.svd()
+            let root = (s.narrowed(axis: 0, 0..<rank) / scale).sqrt()
+            let a = vh.narrowed(axis: 0, 0..<rank) * root.unsqueezed(1)
+            let b = u.narrowed(axis: 1, 0..<rank) * root
+            return (a.contiguous(), b.contiguous(), weight - b.matmul(a) * scale)
+        }
+    }
+
+    /// Alternates Q = quantise(W − B A) and B A = the best rank-r approximation of W − Q (Li et al. 2023,
+    /// algorithm 1). As in Hugging Face PEFT the update's scale takes no part.
+    private static func loftq(_ weight: Tensor, rank: Int, iterations: Int) -> (
+        a: Tensor, b: Tensor, residual: Tensor
+    ) {
+        var rest = weight
+        var (a, b, quantised) = (weight, weight, weight)
+        for _ in 0..<iterations {
+            quantised = NormalFloat4.rounded(rest)
+            let (u, s, vh) = (weight - quantised).svd()
+            let root = s.narrowed(axis: 0, 0..<rank).sqrt()
+            a = (vh.narrowed(axis: 0, 0..<rank) * root.unsqueezed(1)).contiguous()
+            b = (u.narrowed(axis: 1, 0..<rank) * root).contiguous()
+            rest = weight - b.matmul(a)
+        }
+        return (a, b, quantised)
+    }
+
+    // MARK: Files
+
+    override var adapterParameters: [AdapterParameter] {
+        isExact
+            ? super.adapterParameters.map {
+                AdapterParameter($0.key, $0.parameter, isStored: false, rateFactor: $0.rateFactor)
+            } : super.adapterParameters
+    }
+
+    override func storedTensors() -> [String: Tensor] {
+        guard isExact else { return super.storedTensors() }
+        return withoutGradients {
+            [
+                "lora_A.weight": Tensor.concatenated([a.detached(), start.a]),
+                "lora_B.weight": Tensor.concatenated([b.detached(), -start.b], axis: 1),
+            ]
+        }
+    }
+
+    override func load(_ tensors: [String: Tensor]) throws {
+        // A file that another program wrote holds A and B themselves.
+        if let a = tensors["lora_A.weight"] { self.a.copy(from: a) }
+        if let b = tensors["lora_B.weight"] { self.b.copy(from: b) }
+    }
+}
+
+/// NormalFloat4 (Dettmers et al. 2023, appendix E): 16 values at the quantiles of a normal distribution, scaled by the
+/// largest magnitude of each block of 64.
+enum NormalFloat4 {
+    static let codes: [Double] = [
+        -1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+        -0.18477343022823334, -0.09105003625154495, 0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634,
+        0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1,
+    ]
+
+    /// What remains of a matrix [out, in] after quantising it, row-major in blocks, and back.
+    static func rounded(_ weight: Tensor, block: Int = 64) -> Tensor {
+        let count = weight.count
+        let padding = (block - count % block) % block
+        var flat = weight.to(.float32).reshaped(-1)
+        if padding > 0 { flat = Tensor.concatenated([flat, .zeros([padding], device: weight.device)]) }
+        let blocks = flat.reshaped(-1, block)
+        let largest = blocks.abs().topK(1, axis: 1).values.atLeast(1e-30)
+        let unit = blocks / largest
+        // Each midpoint that a number lies above raises it by the step there; a tie stays lower.
+        var result = Tensor.full(unit.shape, codes[0], device: weight.device)
+        for (low, high) in zip(codes, codes.dropFirst()) {
+            result = result + unit.greater(than: (low + high) / 2).to(.float32) * (high - low)
+        }
+        let whole = (result * largest).reshaped(-1).narrowed(axis: 0, 0..<count)
+        return whole.reshaped(weight.shape).to(weight.dtype)
+    }
+}

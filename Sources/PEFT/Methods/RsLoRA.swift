@@ -1,0 +1,14 @@
+import Support
+
+/// Rank-stabilised LoRA (Kalajdzievski 2023): s = α / √r instead of α / r, so that large ranks learn as fast as small
+/// ones.
+public enum RsLoRA: LoRAFamily {
+    public static let name = "rslora"
+    public static let summary = "rank-stabilised LoRA: the update is scaled by α / √r (Kalajdzievski 2023)"
+
+    public static func configure(_ configuration: inout LoRA.Configuration) { configuration.isRankStabilised = true }
+
+    public static func recognises(_ json: [String: JSON]) -> Bool {
+        json["use_rslora"] == true && json["use_dora"] != true
+    }
+}
