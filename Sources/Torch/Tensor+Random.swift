@@ -9,6 +9,11 @@ extension Tensor {
         check(ct_uniform(pointer, low, high, random.next()))
     }
 
+    /// The same from a seed of libtorch's generator, whose numbers other programs draw from the same seed too.
+    public func fillUniform(_ low: Double, _ high: Double, seed: UInt64) {
+        check(ct_uniform(pointer, low, high, seed))
+    }
+
     /// Fills with normal numbers.
     public func fillNormal(mean: Double = 0, deviation: Double = 1, from random: inout SeededRandom) {
         check(ct_normal(pointer, mean, deviation, random.next()))

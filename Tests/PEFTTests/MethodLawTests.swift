@@ -16,7 +16,10 @@ import TorchNN
 
     /// A new method gets here by itself.
     static let cases: [Case] = {
-        var cases = PEFTMethods.all.map { Case(choice: MethodChoice($0), testDescription: $0.name) }
+        // T5 has no biases, which is all that BitFit trains; its laws run on another model.
+        var cases = PEFTMethods.all.filter { $0.name != "bitfit" }.map {
+            Case(choice: MethodChoice($0), testDescription: $0.name)
+        }
         var everywhere = LoRA.Configuration(rank: 3, alpha: 5, targets: ["all-linear"])
         everywhere.isRankStabilised = true
         everywhere.rankPattern = ["wo": 1]
@@ -116,9 +119,9 @@ import TorchNN
     {
         for (dtype, tolerance) in [(DType.float32, 1e-5), (.float64, 1e-13)] {
             let model = try Models.load(Self.base, dtype: dtype)
-            let before = model.snapshot()
             let adapter = try Adapter(item.choice, on: model, seed: 3)
             try adapter.randomise(seed: 5, deviation: 0.1)
+            let before = model.snapshot()
             let output = try model.scores()
             try adapter.merge()
             #expect(model.adapterCount == 0)

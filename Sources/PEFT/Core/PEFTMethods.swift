@@ -6,7 +6,8 @@ import Synchronization
 public enum PEFTMethods {
     static let builtIn: [any PEFTMethod.Type] = [
         LoRA.self, RsLoRA.self, LoRAPlus.self, DoRA.self, PiSSA.self, OLoRA.self, EVA.self, LoftQ.self,
-        FullFineTuning.self,
+        VeRA.self, LoHa.self, LoKr.self, IA3.self,
+        LayerNormTuning.self, BitFit.self, Selective.self, FullFineTuning.self,
     ]
 
     private static let registered = Mutex<[any PEFTMethod.Type]>([])

@@ -1,0 +1,29 @@
+import LanguageModels
+import Support
+
+/// BitFit (Ben Zaken et al. 2022): the biases are trained, and nothing else but a new head.
+public enum BitFit: PEFTMethod {
+    public static let name = "bitfit"
+    public static let peftType: String? = "BITFIT"
+    public static let isHuggingFaces = false
+    public static let summary = "the biases of the model (Ben Zaken et al. 2022)"
+    public static let defaultLearningRate = 1e-3
+
+    public struct Configuration: MethodConfiguration {
+        public init() {}
+        public static let fields: [ConfigurationField<Configuration>] = []
+        public func validate() throws {}
+    }
+
+    public static func label(_ configuration: Configuration) -> String { "BitFit" }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        let biases = model.parameters.filter { $0.leaf == "bias" }
+        guard !biases.isEmpty else {
+            throw PEFTError(
+                "this \(model.family) model has no biases, so BitFit has nothing to train",
+                remedy: "train its norms instead: --method layernorm")
+        }
+        return biases.map { .train($0.path, shape: $0.shape) }
+    }
+}

@@ -1,0 +1,113 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// (IA)³ (Liu et al. 2022, eq. 1–3): learned vectors that rescale keys, values and the input of the feed-forward
+/// network's second projection.
+public enum IA3: PEFTMethod {
+    public static let name = "ia3"
+    public static let peftType: String? = "IA3"
+    public static let summary = "vectors that rescale keys, values and feed-forward activations (Liu et al. 2022)"
+    public static let defaultLearningRate = 1e-2
+
+    public struct Configuration: MethodConfiguration {
+        public var selection = TargetSelection(targets: [])
+        /// Targets whose input is rescaled instead of their output.
+        public var feedForward: [String] = []
+        public var isFeedForwardPattern = false
+
+        public init() {}
+
+        public static var fileDefaults: Configuration {
+            var configuration = Configuration()
+            configuration.selection.allowsUnusedTargets = true
+            return configuration
+        }
+
+        public static let fields: [ConfigurationField<Configuration>] =
+            targetFields(\.selection, help: "names of projections (keys, values, the feed-forward's output)") + [
+                .init(
+                    "feedforward", key: "feedforward_modules", .names,
+                    help: "targets whose input is rescaled (the feed-forward's output)"
+                ) {
+                    $0.isFeedForwardPattern
+                        ? .string($0.feedForward.first ?? "")
+                        : .array($0.feedForward.sorted().map { .string($0) })
+                } write: {
+                    $0.feedForward = try $1.string.map { [$0] } ?? names($1)
+                    $0.isFeedForwardPattern = $1.string != nil
+                }
+            ]
+
+        public static let neutral: [String: [JSON]] = [
+            "modules_to_save": [[]], "init_ia3_weights": [true], "fan_in_fan_out": [false, true],
+        ]
+
+        public func validate() throws { try selection.validate() }
+    }
+
+    /// Keys, values and the feed-forward network's second projection, as Hugging Face PEFT targets them.
+    static let targets: [String: (all: [String], feedForward: [String])] = [
+        "t5": (["k", "v", "wo"], ["wo"]), "mt5": (["k", "v", "wi_1"], ["wi_1"]),
+        "gpt2": (["c_attn", "mlp.c_proj"], ["mlp.c_proj"]),
+        "bert": (["key", "value", "output.dense"], ["output.dense"]),
+        "roberta": (["key", "value", "output.dense"], ["output.dense"]),
+        "distilbert": (["k_lin", "v_lin", "lin2"], ["lin2"]),
+        "llama": (["k_proj", "v_proj", "down_proj"], ["down_proj"]),
+        "mistral": (["k_proj", "v_proj", "down_proj"], ["down_proj"]),
+        "qwen2": (["k_proj", "v_proj", "down_proj"], ["down_proj"]),
+        "qwen3": (["k_proj", "v_proj", "down_proj"], ["down_proj"]),
+    ]
+
+    public static func label(_ configuration: Configuration) -> String { "IA³ (\(configuration.selection.label))" }
+
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        if configuration.selection.targets.isEmpty, let known = targets[model.family] {
+            configuration.selection.targets = known.all
+            if configuration.feedForward.isEmpty { configuration.feedForward = known.feedForward }
+        }
+        configuration.selection = configuration.selection.resolved(for: model)
+        return configuration
+    }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        let configuration = resolved(configuration, for: model)
+        let pattern =
+            try configuration.isFeedForwardPattern
+            ? TargetSelection.wholeMatch(configuration.feedForward.first ?? "", option: "feedforward") : nil
+        return try configuration.selection.sites(in: model).map { site in
+            let isFeedForward =
+                pattern.map { TargetSelection.matches($0, site.path) }
+                ?? configuration.feedForward.contains { TargetSelection.names($0, site.path) }
+            let shape = isFeedForward ? [1, site.inputs] : [site.outputs, 1]
+            return .linear(site.path, [.init("ia3_l", shape)]) { _, context in
+                IA3Adapter(shape: shape, scalesInput: isFeedForward, context)
+            }
+        }
+    }
+}
+
+final class IA3Adapter: Module, LinearAdapter, AdapterModule {
+    /// Ones, [outputs, 1] or, where the input is rescaled, [1, inputs].
+    @ParameterInfo(key: "ia3_l") var scales: Tensor = .zeros([0])
+    private let scalesInput: Bool
+
+    init(shape: [Int], scalesInput: Bool, _ context: AttachmentContext) {
+        self.scalesInput = scalesInput
+        super.init()
+        scales = .ones(shape, dtype: context.dtype, device: context.device)
+    }
+
+    func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        let vector = scales.reshaped(-1)
+        return scalesInput ? base(x * vector) : base(x) * vector
+    }
+
+    func merged(into weight: Tensor) throws -> Tensor { weight * scales.detached().to(weight.dtype) }
+
+    func merged(intoBias bias: Tensor) throws -> Tensor {
+        scalesInput ? bias : bias * scales.detached().to(bias.dtype).reshaped(-1)
+    }
+}

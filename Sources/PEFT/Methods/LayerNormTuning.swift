@@ -1,0 +1,51 @@
+import LanguageModels
+import Support
+
+/// Tuning of the normalisation layers (Zhao et al. 2024, Tuning LayerNorm in Attention).
+public enum LayerNormTuning: PEFTMethod {
+    public static let name = "layernorm"
+    public static let peftType: String? = "LN_TUNING"
+    public static let summary = "the normalisation layers of the model (Zhao et al. 2024)"
+    public static let defaultLearningRate = 1e-2
+
+    public struct Configuration: MethodConfiguration {
+        public var selection = TargetSelection(targets: [])
+
+        public init() {}
+
+        public static var fileDefaults: Configuration {
+            var configuration = Configuration()
+            configuration.selection.allowsUnusedTargets = true
+            return configuration
+        }
+
+        public static let fields: [ConfigurationField<Configuration>] = targetFields(
+            \.selection, help: "names of norms (all of them)")
+        public static let neutral: [String: [JSON]] = ["modules_to_save": [[]]]
+        public func validate() throws { try selection.validate() }
+    }
+
+    public static func label(_ configuration: Configuration) -> String { "layer norms" }
+
+    private static func norms(of model: ModelOutline) -> [ModelOutline.ParameterSite] {
+        model.parameters.filter { $0.component == .norm }
+    }
+
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        if configuration.selection.targets.isEmpty {
+            configuration.selection.targets = TargetSelection.leaves(norms(of: model).map(\.owner))
+        }
+        return configuration
+    }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        let norms = norms(of: model)
+        var owners: [String] = []
+        for norm in norms where owners.last != norm.owner { owners.append(norm.owner) }
+        let chosen = Set(try resolved(configuration, for: model).selection.paths(in: model, among: owners))
+        return norms.filter { chosen.contains($0.owner) }.map {
+            .train($0.path, shape: $0.shape, key: "\(AdapterKeys.prefix)\($0.owner).ln_tuning_layers.\($0.leaf)")
+        }
+    }
+}

@@ -1,0 +1,98 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Low-rank Hadamard product (Hyeon-Woo et al. 2022, FedPara, proposition 1): ΔW = s (w1_a w1_b) ∘ (w2_a w2_b), whose
+/// rank reaches r² with the parameters of two rank-r updates.
+public enum LoHa: PEFTMethod {
+    public static let name = "loha"
+    public static let peftType: String? = "LOHA"
+    public static let summary = "elementwise products of two low-rank updates (Hyeon-Woo et al. 2022)"
+    public static let defaultLearningRate = 3e-3
+
+    public struct Configuration: LyCORISConfiguration {
+        public var settings = LyCORISSettings()
+        public init() {}
+        public static var fileDefaults: Configuration {
+            var configuration = Configuration()
+            configuration.settings.selection.allowsUnusedTargets = true
+            return configuration
+        }
+        public static let fields: [ConfigurationField<Configuration>] = lycorisFields
+        public static let neutral: [String: [JSON]] = [
+            "modules_to_save": [[]], "use_effective_conv2d": [false, true],
+        ]
+        public func validate() throws { try settings.validate() }
+    }
+
+    public static func label(_ configuration: Configuration) -> String {
+        "LoHa r \(configuration.settings.rank) (\(configuration.settings.selection.label))"
+    }
+
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        configuration.settings.selection = configuration.settings.selection.resolved(for: model)
+        return configuration
+    }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        let settings = resolved(configuration, for: model).settings
+        return try settings.selection.sites(in: model).map { site in
+            let (rank, scale) = (try settings.rank(at: site.path), try settings.scale(at: site.path))
+            return .linear(
+                site.path,
+                [
+                    .init("hada_w1_a", [site.outputs, rank]), .init("hada_w1_b", [rank, site.inputs]),
+                    .init("hada_w2_a", [site.outputs, rank]), .init("hada_w2_b", [rank, site.inputs]),
+                ]
+            ) { linear, context in
+                LoHaAdapter(
+                    linear, rank: rank, scale: scale,
+                    dropout: LyCORISDropout(rows: settings.rankDropout, module: settings.moduleDropout), context)
+            }
+        }
+    }
+}
+
+final class LoHaAdapter: Module, LinearAdapter, AdapterModule {
+    @ParameterInfo(key: "hada_w1_a") var firstA: Tensor = .zeros([0])
+    @ParameterInfo(key: "hada_w1_b") var firstB: Tensor = .zeros([0])
+    @ParameterInfo(key: "hada_w2_a") var secondA: Tensor = .zeros([0])
+    /// Zero, so that training starts at the base model.
+    @ParameterInfo(key: "hada_w2_b") var secondB: Tensor = .zeros([0])
+    private let scale: Double
+    private let dropout: LyCORISDropout
+
+    init(_ linear: Linear, rank: Int, scale: Double, dropout: LyCORISDropout, _ context: AttachmentContext) {
+        (self.scale, self.dropout) = (scale, dropout)
+        super.init()
+        let (dtype, device) = (context.dtype, context.device)
+        func matrix(_ rows: Int, _ columns: Int) -> Tensor {
+            let matrix = Tensor.empty([rows, columns], dtype: dtype, device: device)
+            // Kaiming with a = √5 over the last axis.
+            let bound = 1 / Double(columns).squareRoot()
+            if device != .meta { matrix.fillUniform(-bound, bound, from: &context.random) }
+            return matrix
+        }
+        firstA = matrix(linear.outputs, rank)
+        firstB = matrix(rank, linear.inputs)
+        secondA = matrix(linear.outputs, rank)
+        secondB = .zeros([rank, linear.inputs], dtype: dtype, device: device)
+    }
+
+    /// ΔW [out, in]. A Hadamard product can't be folded into products with x, so it is formed once a pass.
+    private func update(_ type: DType? = nil) -> Tensor {
+        func cast(_ x: Tensor) -> Tensor { type.map { x.detached().to($0) } ?? x }
+        return cast(firstA).matmul(cast(firstB)) * cast(secondA).matmul(cast(secondB)) * scale
+    }
+
+    func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        if dropout.leavesOut() { return base(x) }
+        var update = update()
+        if let mask = dropout.rowMask(update.dim(0), like: update) { update = update * mask }
+        return base(x) + Functions.linear(x, update)
+    }
+
+    func merged(into weight: Tensor) throws -> Tensor { (weight.to(.float64) + update(.float64)).to(weight.dtype) }
+}

@@ -1,0 +1,187 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Low-rank Kronecker product (Yeh et al. 2024, LyCORIS, section 3.2): ΔW = s w1 ⊗ w2 with w1 [l, m] and w2 [k, n],
+/// out = l k, in = m n, where a factor may itself be a product of rank r.
+public enum LoKr: PEFTMethod {
+    public static let name = "lokr"
+    public static let peftType: String? = "LOKR"
+    public static let summary = "Kronecker products of small matrices (Yeh et al. 2024)"
+    public static let defaultLearningRate = 3e-3
+
+    public struct Configuration: LyCORISConfiguration {
+        public var settings = LyCORISSettings()
+        /// Whether w1 is a product of rank r too where that is smaller.
+        public var decomposesBoth = false
+        /// What one of two factors is to be near; −1 takes them as equal as possible.
+        public var factor = -1
+        public var startsLikeLyCORIS = false
+
+        public init() {}
+        public static var fileDefaults: Configuration {
+            var configuration = Configuration()
+            configuration.settings.selection.allowsUnusedTargets = true
+            return configuration
+        }
+        public static let fields: [ConfigurationField<Configuration>] =
+            lycorisFields + [
+                flagField(
+                    "decompose-both", key: "decompose_both", \.decomposesBoth, help: "make both factors low-rank"),
+                integerField(
+                    "decompose-factor", key: "decompose_factor", \.factor, -1...65536,
+                    help: "size that one factor is to have; -1 for equal ones (-1)"),
+                .init(
+                    "init", key: "init_weights", .choice(["true", "lycoris"]),
+                    help: "which factor begins as zero: the first (true) or the second (lycoris)"
+                ) {
+                    $0.startsLikeLyCORIS ? "lycoris" : true
+                } write: {
+                    $0.startsLikeLyCORIS = $1 == "lycoris"
+                },
+            ]
+        public static let neutral: [String: [JSON]] = [
+            "modules_to_save": [[]], "use_effective_conv2d": [false, true], "init_weights": [true, "lycoris"],
+        ]
+        public func validate() throws {
+            try settings.validate()
+            guard factor == -1 || factor >= 1 else {
+                throw PEFTError("the decompose factor is \(factor)", remedy: "it has to be at least 1, or -1")
+            }
+        }
+    }
+
+    public static func label(_ configuration: Configuration) -> String {
+        "LoKr r \(configuration.settings.rank) (\(configuration.settings.selection.label))"
+    }
+
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        configuration.settings.selection = configuration.settings.selection.resolved(for: model)
+        return configuration
+    }
+
+    /// Two factors of a size, the smaller first: the pair with the smallest sum whose smaller member is at most
+    /// `limit`, or exactly `limit` where that divides the size.
+    static func factors(of size: Int, limit: Int) -> (Int, Int) {
+        if limit > 0, size.isMultiple(of: limit) { return (limit, size / limit) }
+        let most = limit == -1 ? size : limit
+        var best = (1, size)
+        var candidate = 2
+        while candidate * candidate <= size, candidate <= most {
+            if size.isMultiple(of: candidate) { best = (candidate, size / candidate) }
+            candidate += 1
+        }
+        return best
+    }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        let settings = resolved(configuration, for: model).settings
+        return try settings.selection.sites(in: model).map { site in
+            let rank = try settings.rank(at: site.path)
+            let scale = try settings.scale(at: site.path)
+            let inputs = factors(of: site.inputs, limit: configuration.factor)
+            let outputs = factors(of: site.outputs, limit: configuration.factor)
+            let first = (outputs.0, inputs.0)
+            let second = (outputs.1, inputs.1)
+            let isFirstLow = configuration.decomposesBoth && Double(rank) < Double(max(first.0, first.1)) / 2
+            let isSecondLow = Double(rank) < Double(max(second.0, second.1)) / 2
+            func specs(_ name: String, _ shape: (Int, Int), isLow: Bool) -> [TensorSpec] {
+                isLow
+                    ? [.init(name + "_a", [shape.0, rank]), .init(name + "_b", [rank, shape.1])]
+                    : [.init(name, [shape.0, shape.1])]
+            }
+            return .linear(
+                site.path,
+                specs("lokr_w1", first, isLow: isFirstLow) + specs("lokr_w2", second, isLow: isSecondLow)
+            ) { _, context in
+                LoKrAdapter(
+                    first: first, second: second, firstRank: isFirstLow ? rank : nil,
+                    secondRank: isSecondLow ? rank : nil, scale: scale,
+                    startsLikeLyCORIS: configuration.startsLikeLyCORIS,
+                    dropout: LyCORISDropout(rows: settings.rankDropout, module: settings.moduleDropout), context)
+            }
+        }
+    }
+}
+
+/// A matrix, whole or as a product of rank r.
+final class KroneckerFactor: Module {
+    let key: String
+    private let whole: Parameter?
+    private let left: Parameter?
+    private let right: Parameter?
+
+    init(
+        _ key: String, _ shape: (Int, Int), rank: Int?, isZero: Bool, zeroesRight: Bool, _ context: AttachmentContext
+    ) {
+        self.key = key
+        let (dtype, device) = (context.dtype, context.device)
+        func matrix(_ rows: Int, _ columns: Int, isZero: Bool) -> Parameter {
+            if isZero { return Parameter(.zeros([rows, columns], dtype: dtype, device: device)) }
+            let matrix = Tensor.empty([rows, columns], dtype: dtype, device: device)
+            let bound = 1 / Double(columns).squareRoot()
+            if device != .meta { matrix.fillUniform(-bound, bound, from: &context.random) }
+            return Parameter(matrix)
+        }
+        if let rank {
+            whole = nil
+            left = matrix(shape.0, rank, isZero: isZero && !zeroesRight)
+            right = matrix(rank, shape.1, isZero: isZero && zeroesRight)
+        } else {
+            whole = matrix(shape.0, shape.1, isZero: isZero)
+            (left, right) = (nil, nil)
+        }
+    }
+
+    override func ownParameters() -> [(key: String, parameter: Parameter)] {
+        [(key, whole), (key + "_a", left), (key + "_b", right)].compactMap { name, value in value.map { (name, $0) } }
+    }
+
+    var matrix: Tensor {
+        if let whole { return whole.tensor }
+        guard let left, let right else { return .zeros([0]) }
+        return left.tensor.matmul(right.tensor)
+    }
+}
+
+final class LoKrAdapter: Module, LinearAdapter, AdapterModule {
+    private let first: KroneckerFactor
+    private let second: KroneckerFactor
+    private let scale: Double
+    private let dropout: LyCORISDropout
+
+    init(
+        first: (Int, Int), second: (Int, Int), firstRank: Int?, secondRank: Int?, scale: Double,
+        startsLikeLyCORIS: Bool, dropout: LyCORISDropout, _ context: AttachmentContext
+    ) {
+        self.first = KroneckerFactor(
+            "lokr_w1", first, rank: firstRank, isZero: !startsLikeLyCORIS, zeroesRight: false, context)
+        self.second = KroneckerFactor(
+            "lokr_w2", second, rank: secondRank, isZero: startsLikeLyCORIS, zeroesRight: true, context)
+        (self.scale, self.dropout) = (scale, dropout)
+    }
+
+    override func ownParameters() -> [(key: String, parameter: Parameter)] {
+        first.ownParameters() + second.ownParameters()
+    }
+
+    func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        if dropout.leavesOut() { return base(x) }
+        // (w1 ⊗ w2) x = w1 X w2ᵀ with x as the matrix X [m, n]: the product of Kronecker's size is never made.
+        let (w1, w2) = (first.matrix * scale, second.matrix)
+        let matrices = x.reshaped(-1, w1.dim(1), w2.dim(1))
+        let y = w1.matmul(matrices.matmul(w2.T))
+        var shape = x.shape
+        shape[shape.count - 1] = w1.dim(0) * w2.dim(0)
+        var update = y.reshaped(shape)
+        if let mask = dropout.rowMask(shape[shape.count - 1], like: update) { update = update * mask.reshaped(-1) }
+        return base(x) + update
+    }
+
+    func merged(into weight: Tensor) throws -> Tensor {
+        let product = first.matrix.detached().to(.float64).kronecker(second.matrix.detached().to(.float64))
+        return (weight.to(.float64) + product * scale).to(weight.dtype)
+    }
+}

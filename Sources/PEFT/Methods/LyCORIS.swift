@@ -1,0 +1,93 @@
+import Support
+import Torch
+import TorchNN
+
+/// What LoHa and LoKr have in common in Hugging Face's files (as in the program LyCORIS): a rank, an alpha, dropout of
+/// whole outputs and whole adapters, and patterns.
+public struct LyCORISSettings: Sendable {
+    public var rank = 8
+    public var alpha = 8.0
+    /// Probability that a row of the update is left out of a training pass.
+    public var rankDropout = 0.0
+    /// Probability that a whole adapter is left out of a training pass.
+    public var moduleDropout = 0.0
+    public var rankPattern: [String: Double] = [:]
+    public var alphaPattern: [String: Double] = [:]
+    public var selection = TargetSelection(targets: [])
+
+    public init() {}
+
+    func rank(at path: String) throws -> Int {
+        try TargetSelection.value(for: path, in: rankPattern).map { Int($0) } ?? rank
+    }
+
+    func scale(at path: String) throws -> Double {
+        try (TargetSelection.value(for: path, in: alphaPattern) ?? alpha) / Double(rank(at: path))
+    }
+
+    func validate() throws {
+        guard alpha > 0, alpha.isFinite else {
+            throw PEFTError("alpha is \(alpha)", remedy: "it has to be above 0")
+        }
+        if let bad = rankPattern.first(where: { $0.value < 1 || $0.value != $0.value.rounded() }) {
+            throw PEFTError(
+                "the rank for '\(bad.key)' is \(bad.value)", remedy: "it has to be an integer of at least 1")
+        }
+        try selection.validate()
+    }
+}
+
+/// A configuration that holds ``LyCORISSettings``.
+protocol LyCORISConfiguration: MethodConfiguration {
+    var settings: LyCORISSettings { get set }
+}
+
+extension LyCORISConfiguration {
+    static var lycorisFields: [ConfigurationField<Self>] {
+        [
+            rankField(\.settings.rank, default: 8, help: "rank of the update"),
+            numberField(
+                "alpha", key: "alpha", \.settings.alpha, 0...1e6,
+                help: "the update is scaled by alpha / rank (8)"),
+            numberField(
+                "rank-dropout", key: "rank_dropout", \.settings.rankDropout, 0...0.99,
+                help: "share of the update's rows left out of a pass (0)"),
+            numberField(
+                "module-dropout", key: "module_dropout", \.settings.moduleDropout, 0...0.99,
+                help: "share of adapters left out of a pass (0)"),
+            .init("rank-pattern", key: "rank_pattern", .numbersByPattern, help: "other ranks: pattern=rank,…") {
+                .object($0.settings.rankPattern.mapValues { .wholeOr($0) })
+            } write: {
+                $0.settings.rankPattern = try patterns($1)
+            },
+            .init("alpha-pattern", key: "alpha_pattern", .numbersByPattern, help: "other alphas: pattern=alpha,…") {
+                .object($0.settings.alphaPattern.mapValues { .wholeOr($0) })
+            } write: {
+                $0.settings.alphaPattern = try patterns($1)
+            },
+        ] + targetFields(\.settings.selection) + layerFields(\.settings.selection)
+    }
+}
+
+/// Which adapters and rows take part in a training pass.
+struct LyCORISDropout {
+    let rows: Double
+    let module: Double
+
+    /// Whether the adapter is left out of this pass.
+    func leavesOut() -> Bool {
+        let (probability, seed) = DropoutScope.draw(module)
+        guard probability > 0 else { return false }
+        var random = SeededRandom(seed: seed)
+        return Double(random.next() >> 11) * 0x1p-53 < probability
+    }
+
+    /// 1 for rows that take part, scaled so that their mean stays 1, [outputs, 1]; `nil` for all.
+    func rowMask(_ outputs: Int, like: Tensor) -> Tensor? {
+        let (probability, seed) = DropoutScope.draw(rows)
+        guard probability > 0 else { return nil }
+        let ones = Tensor.ones([outputs, 1], dtype: like.dtype, device: like.device)
+        let kept = Functions.dropout(ones, probability: probability, seed: seed).greater(than: 0).to(like.dtype)
+        return kept / kept.mean().atLeast(1e-12)
+    }
+}

@@ -1,0 +1,161 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Vector-based random matrix adaptation (Kopiczko et al. 2024, eq. 2): y = x Wᵀ + Λ_b B Λ_d A x with random A and B
+/// that all projections share and never change; trained are the vectors d [r] and b [out] of each projection.
+public enum VeRA: PEFTMethod {
+    public static let name = "vera"
+    public static let peftType: String? = "VERA"
+    public static let summary =
+        "two trained vectors per projection around shared random matrices (Kopiczko et al. 2024)"
+    public static let defaultLearningRate = 1e-2
+
+    public struct Configuration: MethodConfiguration {
+        public var rank = 256
+        public var dropout = 0.0
+        /// What d begins as.
+        public var initial = 0.1
+        /// The seed of the shared matrices.
+        public var key = 0
+        /// Whether the file holds the shared matrices; without them they are made from the seed again.
+        public var savesProjection = true
+        public var selection = TargetSelection(targets: [])
+
+        public init() {}
+
+        public static var fileDefaults: Configuration {
+            var configuration = Configuration()
+            configuration.selection.allowsUnusedTargets = true
+            return configuration
+        }
+
+        public static let fields: [ConfigurationField<Configuration>] =
+            [
+                rankField(\.rank, default: 256, help: "rank of the shared matrices"),
+                numberField("dropout", key: "vera_dropout", \.dropout, 0...0.99, help: "dropout on the input (0)"),
+                numberField("d-initial", key: "d_initial", \.initial, -1e3...1e3, help: "what d begins as (0.1)"),
+                integerField(
+                    "projection-key", key: "projection_prng_key", \.key, 0...Int.max,
+                    help: "seed of the shared matrices (0)"),
+                flagField(
+                    "save-projection", key: "save_projection", \.savesProjection,
+                    help: "store the shared matrices too (true)"),
+            ] + targetFields(\.selection) + layerFields(\.selection)
+
+        public static let neutral: [String: [JSON]] = [
+            "bias": ["none"], "modules_to_save": [[]], "init_weights": [true],
+        ]
+
+        public func validate() throws { try selection.validate() }
+    }
+
+    public static func label(_ configuration: Configuration) -> String {
+        "VeRA r \(configuration.rank) (\(configuration.selection.label))"
+    }
+
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        configuration.selection = configuration.selection.resolved(for: model)
+        return configuration
+    }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        let sites = try resolved(configuration, for: model).selection.sites(in: model)
+        let (inputs, outputs) = (sites.map(\.inputs).max() ?? 0, sites.map(\.outputs).max() ?? 0)
+        let rank = configuration.rank
+        let stores = configuration.savesProjection
+        return sites.map { site in
+            .linear(
+                site.path,
+                [
+                    .init("vera_lambda_d", [rank]), .init("vera_lambda_b", [site.outputs]),
+                    .init("base_model.vera_A", [rank, inputs], isTrained: false, isStored: stores),
+                    .init("base_model.vera_B", [outputs, rank], isTrained: false, isStored: stores),
+                ]
+            ) { linear, context in
+                let shared = context.shared("vera") {
+                    SharedProjection(configuration, inputs: inputs, outputs: outputs, context)
+                }
+                return VeRAAdapter(linear, configuration, shared: shared, context)
+            }
+        }
+    }
+}
+
+/// A [r, largest in] and B [largest out, r]; a projection uses the part that fits it.
+final class SharedProjection {
+    let a: Parameter
+    let b: Parameter
+
+    /// Kaiming-uniform, ±√(6 / fan in), from one stream of numbers: those that Hugging Face PEFT draws for the same key.
+    init(_ configuration: VeRA.Configuration, inputs: Int, outputs: Int, _ context: AttachmentContext) {
+        let rank = configuration.rank
+        guard context.device != .meta else {
+            a = Parameter(.empty([rank, inputs], device: .meta))
+            b = Parameter(.empty([outputs, rank], device: .meta))
+            return
+        }
+        /// The numbers from `start` on of a stream that is uniform in ±bound.
+        func drawn(_ shape: [Int], after start: Int, bound: Double) -> Tensor {
+            let count = shape.reduce(1, *)
+            let all = Tensor.empty([start + count])
+            all.fillUniform(-bound, bound, seed: UInt64(configuration.key))
+            return all.narrowed(axis: 0, start..<(start + count)).reshaped(shape).contiguous()
+                .to(context.dtype).to(context.device)
+        }
+        a = Parameter(drawn([rank, inputs], after: 0, bound: (6 / Double(inputs)).squareRoot()))
+        b = Parameter(drawn([outputs, rank], after: rank * inputs, bound: (6 / Double(rank)).squareRoot()))
+    }
+}
+
+final class VeRAAdapter: Module, LinearAdapter, AdapterModule {
+    /// d [r]
+    @ParameterInfo(key: "vera_lambda_d") var d: Tensor = .zeros([0])
+    /// b [out], zero, so that training starts at the base model.
+    @ParameterInfo(key: "vera_lambda_b") var b: Tensor = .zeros([0])
+    private let shared: SharedProjection
+    private let dropoutRate: Double
+    private let isShareStored: Bool
+    private let inputs: Int
+    private let outputs: Int
+
+    init(
+        _ linear: Linear, _ configuration: VeRA.Configuration, shared: SharedProjection, _ context: AttachmentContext
+    ) {
+        (self.shared, dropoutRate) = (shared, configuration.dropout)
+        isShareStored = configuration.savesProjection
+        (inputs, outputs) = (linear.inputs, linear.outputs)
+        super.init()
+        d = .full([configuration.rank], configuration.initial, dtype: context.dtype, device: context.device)
+        b = .zeros([linear.outputs], dtype: context.dtype, device: context.device)
+    }
+
+    var adapterParameters: [AdapterParameter] {
+        ownParameters().map { AdapterParameter($0.key, $0.parameter) } + [
+            AdapterParameter("base_model.vera_A", shared.a, isTrained: false, isStored: isShareStored),
+            AdapterParameter("base_model.vera_B", shared.b, isTrained: false, isStored: isShareStored),
+        ]
+    }
+
+    /// Λ_d A [r, in] and Λ_b B [out, r].
+    private var scaled: (a: Tensor, b: Tensor) {
+        (
+            shared.a.tensor.narrowed(axis: 1, 0..<inputs) * d.unsqueezed(1),
+            shared.b.tensor.narrowed(axis: 0, 0..<outputs) * b.unsqueezed(1)
+        )
+    }
+
+    func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        // Scaling the matrices costs r (in + out) products; scaling what they make would cost r + out for every token.
+        let (a, b) = scaled
+        let (probability, seed) = DropoutScope.draw(dropoutRate)
+        return Functions.lowRankUpdate(base(x), x: x, a: a, b: b, scale: 1, dropout: probability, seed: seed)
+    }
+
+    func merged(into weight: Tensor) throws -> Tensor {
+        let (a, b) = scaled
+        return (weight.to(.float64) + b.detached().to(.float64).matmul(a.detached().to(.float64))).to(weight.dtype)
+    }
+}
