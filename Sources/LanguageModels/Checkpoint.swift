@@ -107,8 +107,9 @@ struct ShardedTensors {
 
     /// Whether there is an output layer that differs from the embedding.
     var holdsOwnOutputLayer: Bool {
-        guard let head = owner["lm_head.weight"], let shared = owner["shared.weight"],
-            let a = try? head.tensor("lm_head.weight"), let b = try? shared.tensor("shared.weight")
+        let tables = ["shared.weight", "model.embed_tokens.weight", "transformer.wte.weight"]
+        guard let head = owner["lm_head.weight"], let name = tables.first(where: { owner[$0] != nil }),
+            let a = try? head.tensor("lm_head.weight"), let b = try? owner[name]?.tensor(name)
         else { return false }
         return !a.isIdentical(to: b)
     }
@@ -116,19 +117,18 @@ struct ShardedTensors {
     func fill(_ model: any LanguageModel, dtype: DType, device: Device) throws {
         let parameters = model.parameters()
         let wanted = Dictionary(parameters.map { ($0.path, $0.parameter) }, uniquingKeysWith: { first, _ in first })
-        let aliases = model.aliases
         var source: [String: String] = [:]
         var unknown: [String] = []
         for name in owner.keys.sorted() {
             if wanted[name] != nil {
                 source[name] = name
-            } else if let canonical = aliases[name] {
+            } else if case let canonical = model.canonicalName(name), wanted[canonical] != nil {
                 if source[canonical] == nil { source[canonical] = name }
-            } else if !ShardedTensors.isIgnorable(name) {
+            } else if !ShardedTensors.isIgnorable(name), !model.isIgnorable(name) {
                 unknown.append(name)
             }
         }
-        let missing = parameters.map(\.path).filter { source[$0] == nil }
+        let missing = parameters.map(\.path).filter { source[$0] == nil && model.initialDeviation(of: $0) == nil }
         guard missing.isEmpty else {
             let hint = nearestName(to: missing[0], in: unknown).map { "the file has '\($0)'" }
             throw PEFTError(
@@ -149,8 +149,15 @@ struct ShardedTensors {
             }
         }
         // Only now, with nothing left to fail, are the weights taken over.
+        var random = SeededRandom(seed: 0, stream: 0x1217)
         for (path, parameter) in parameters {
-            guard let name = source[path], let file = owner[name] else { continue }
+            guard let name = source[path], let file = owner[name] else {
+                let value = Tensor.zeros(parameter.tensor.shape, dtype: dtype, device: device)
+                let deviation = model.initialDeviation(of: path) ?? 0
+                if deviation > 0 { value.fillNormal(deviation: deviation, from: &random) }
+                parameter.tensor = value
+                continue
+            }
             parameter.tensor = try file.tensor(name).to(dtype).to(device)
         }
     }

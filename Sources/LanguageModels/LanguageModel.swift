@@ -8,11 +8,13 @@ public struct TrainingBatch {
     public let input: PackedSequences
     /// A decoder's input in an encoder-decoder, shifted right.
     public let decoder: PackedSequences?
-    /// The tokens to predict, int64 [targets], for every decoder position.
+    /// The tokens to predict, int64 [targets], for every decoder position; the classes of the rows in an encoder.
     public let targets: Tensor
+    /// In a decoder-only model the positions of ``input`` whose output predicts a target, int64 [targets].
+    public let positions: Tensor?
 
-    public init(input: PackedSequences, decoder: PackedSequences?, targets: Tensor) {
-        (self.input, self.decoder, self.targets) = (input, decoder, targets)
+    public init(input: PackedSequences, decoder: PackedSequences?, targets: Tensor, positions: Tensor? = nil) {
+        (self.input, self.decoder, self.targets, self.positions) = (input, decoder, targets, positions)
     }
 
     /// Tokens that bear loss.
@@ -41,6 +43,13 @@ public protocol LanguageModel: Module {
     var inputEmbedding: String { get }
     /// Names that other checkpoints use for tensors that this model holds once.
     var aliases: [String: String] { get }
+    /// The path that a checkpoint's name means.
+    func canonicalName(_ name: String) -> String
+    /// Whether a checkpoint may hold such a tensor though the model has none.
+    func isIgnorable(_ name: String) -> Bool
+    /// The deviation of a parameter's normal initial values where a checkpoint may lack it (0 for zeros); `nil` where
+    /// it has to be there.
+    func initialDeviation(of path: String) -> Double?
     /// Makes training rows from token ids.
     func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch
     /// Sum over target tokens of −log p(target), in nats; a scalar.
@@ -77,6 +86,9 @@ public protocol DecodingState: AnyObject {
 
 extension LanguageModel {
     public var newModules: [String] { [] }
+    public func canonicalName(_ name: String) -> String { aliases[name] ?? name }
+    public func isIgnorable(_ name: String) -> Bool { false }
+    public func initialDeviation(of path: String) -> Double? { nil }
     /// Where the parameters lie and how they are computed with.
     public var device: Device { parameters().first?.parameter.tensor.device ?? .cpu }
     public var byteCount: Int { parameters().reduce(0) { $0 + $1.parameter.tensor.byteCount } }

@@ -6,7 +6,11 @@ import TorchNN
 /// The families of models, by `model_type`. A new one is a file in `Models/` and a line here.
 public enum ModelRegistry {
     static let families: [String: @Sendable (JSON) throws -> any LanguageModel] = [
-        "t5": { try T5(T5Configuration($0)) }
+        "t5": { try T5(T5Configuration($0)) },
+        "llama": { try Llama(LlamaConfiguration($0)) }, "mistral": { try Llama(LlamaConfiguration($0)) },
+        "qwen2": { try Llama(LlamaConfiguration($0)) }, "qwen3": { try Llama(LlamaConfiguration($0)) },
+        "gpt2": { try GPT2(GPT2Configuration($0)) },
+        "bert": { try BERT(BERTConfiguration($0)) },
     ]
 
     /// A model without weights, on the meta device: it can be counted and planned.

@@ -32,30 +32,43 @@ public struct Generator {
         }
     }
 
-    private func start(_ prompts: [[Int]]) throws -> (state: any DecodingState, first: Int) {
-        let defaults = model.generationDefaults
-        guard let start = defaults.startToken else {
-            throw PEFTError("this model has no start token", remedy: "it can't generate")
+    /// - Returns: the state, the token that each row's first step feeds, and what each text begins with.
+    private func start(_ prompts: [[Int]]) throws -> (state: any DecodingState, first: [Int], before: [[Int]]) {
+        guard model.architecture != .encoder else {
+            throw PEFTError(
+                "this \(model.family) model only encodes and can't generate",
+                remedy: "use peft evaluate for its classes")
         }
-        let packed = PackedSequences(prompts, device: model.device)
-        return (model.startDecoding(packed, capacity: parameters.maxNewTokens, beams: parameters.beams), start)
+        let read: [[Int]]
+        let first: [Int]
+        if let start = model.generationDefaults.startToken {
+            (read, first) = (prompts, prompts.map { _ in start })
+        } else {
+            // What is read first lacks its last token, which the first step feeds.
+            (read, first) = (prompts.map { Array($0.dropLast()) }, prompts.compactMap(\.last))
+        }
+        let packed = PackedSequences(read, device: model.device)
+        let state = model.startDecoding(packed, capacity: parameters.maxNewTokens, beams: parameters.beams)
+        try checkTorchErrors()
+        return (state, first, model.architecture == .decoder ? prompts : first.map { [$0] })
     }
 
     // MARK: Greedy and sampling
 
     private func continueEach(_ prompts: [[Int]], _ onToken: ((Int, Int) -> Bool)?) throws -> [[Int]] {
-        let (state, first) = try start(prompts)
+        let (state, first, before) = try start(prompts)
         let ends = model.generationDefaults.endTokens
         let device = model.device
         var random = SeededRandom(seed: parameters.seed)
         var results = [[Int]](repeating: [], count: prompts.count)
         var open = Array(prompts.indices)
-        var tokens = Tensor([Int](repeating: first, count: open.count), device: device)
+        var tokens = Tensor(first, device: device)
         for _ in 0..<parameters.maxNewTokens {
             let scores = state.step(tokens)
             try checkTorchErrors()
             TokenBlock.apply(
-                parameters, to: scores, histories: open.map { results[$0] }, start: first, endTokens: ends)
+                parameters, to: scores, histories: open.map { results[$0] }, before: open.map { before[$0] },
+                endTokens: ends)
             let next = choose(scores, &random)
             let ids: [Int] = next.array()
             guard ids.count == open.count else { break }
@@ -100,7 +113,7 @@ public struct Generator {
     // MARK: Beam search
 
     private func beamSearch(_ prompts: [[Int]]) throws -> [[Int]] {
-        let (state, first) = try start(prompts)
+        let (state, first, before) = try start(prompts)
         let defaults = model.generationDefaults
         let device = model.device
         let beams = parameters.beams
@@ -108,12 +121,13 @@ public struct Generator {
         let candidates = max(2, 1 + defaults.endTokens.count) * beams
         var searches = prompts.map { _ in BeamSearch(parameters, endTokens: defaults.endTokens) }
         var open = Array(prompts.indices)
-        var tokens = Tensor([Int](repeating: first, count: open.count * beams), device: device)
+        var tokens = Tensor(first.flatMap { Array(repeating: $0, count: beams) }, device: device)
         for position in 0..<parameters.maxNewTokens {
             let logProbabilities = state.step(tokens).to(.float32).logSoftmax()
             try checkTorchErrors()
             TokenBlock.apply(
-                parameters, to: logProbabilities, histories: open.flatMap { searches[$0].running }, start: first,
+                parameters, to: logProbabilities, histories: open.flatMap { searches[$0].running },
+                before: open.flatMap { Array(repeating: before[$0], count: beams) },
                 endTokens: defaults.endTokens)
             let vocabulary = logProbabilities.dim(-1)
             let scores = Tensor(open.flatMap { searches[$0].runningScores.map(Float.init) }, device: device)

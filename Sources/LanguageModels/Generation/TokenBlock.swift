@@ -1,11 +1,12 @@
 import Torch
 
 /// Tokens that may not come next: an end before `minNewTokens`, and what would repeat an n-gram of the text so far
-/// (Paulus et al. 2018), as in transformers, where the start token counts as part of the text.
+/// (Paulus et al. 2018), as in transformers, where the start token, or a decoder-only model's prompt, counts as part of the text.
 enum TokenBlock {
-    /// Sets the scores [texts, vocabulary] of such tokens to −∞.
+    /// Sets the scores [texts, vocabulary] of such tokens to −∞; `before` is what each text began with.
     static func apply(
-        _ parameters: GenerateParameters, to scores: Tensor, histories: [[Int]], start: Int, endTokens: Set<Int>
+        _ parameters: GenerateParameters, to scores: Tensor, histories: [[Int]], before: [[Int]],
+        endTokens: Set<Int>
     ) {
         guard parameters.noRepeatNgram > 0 || parameters.minNewTokens > 0 else { return }
         var rows: [Int] = []
@@ -13,7 +14,7 @@ enum TokenBlock {
         for (row, history) in histories.enumerated() {
             var tokens: Set<Int> = []
             if parameters.noRepeatNgram > 0 {
-                tokens = banned(after: [start] + history, length: parameters.noRepeatNgram)
+                tokens = banned(after: before[row] + history, length: parameters.noRepeatNgram)
             }
             if history.count < parameters.minNewTokens { tokens.formUnion(endTokens) }
             for token in tokens {

@@ -1,0 +1,162 @@
+import Support
+import Torch
+import TorchNN
+
+/// GPT-2 (Radford et al. 2019): decoder-only, with learned positions and one fused projection for q, k and v.
+public final class GPT2: Module, CausalModel {
+    let settings: GPT2Configuration
+    @ModuleInfo(key: "transformer.wte") var embedding: Embedding
+    @ModuleInfo(key: "transformer.wpe") var positions: Embedding
+    @ModuleInfo(key: "transformer.input_site") var inputSite: InputSite
+    @ModuleInfo(key: "transformer.h") var layers: [GPT2Block]
+    @ModuleInfo(key: "transformer.ln_f") var norm: LayerNorm
+
+    init(_ settings: GPT2Configuration) {
+        self.settings = settings
+        _embedding.wrappedValue = Embedding(settings.vocabularySize, settings.size)
+        _positions.wrappedValue = Embedding(settings.positions, settings.size)
+        _inputSite.wrappedValue = InputSite(.decoder, size: settings.size)
+        _layers.wrappedValue = (0..<settings.layers).map { GPT2Block(settings, layer: $0) }
+        _norm.wrappedValue = LayerNorm(settings.size, epsilon: settings.epsilon)
+    }
+
+    public var family: String { "gpt2" }
+    public var architecture: Architecture { .decoder }
+    public var configuration: JSON { settings.json }
+    public var outputLayer: String { "lm_head" }
+    public var inputEmbedding: String { "transformer.wte" }
+    public var aliases: [String: String] { ["lm_head.weight": "transformer.wte.weight"] }
+    public var generationDefaults: GenerationDefaults {
+        GenerationDefaults(
+            startToken: nil, endTokens: Set(settings.endTokens), padToken: settings.endTokens.first ?? 0)
+    }
+    public func canonicalName(_ name: String) -> String {
+        if let alias = aliases[name] { return alias }
+        return name.hasPrefix("transformer.") ? name : "transformer." + name
+    }
+    /// Published files carry the causal mask as buffers.
+    public func isIgnorable(_ name: String) -> Bool {
+        name.hasSuffix(".attn.bias") || name.hasSuffix(".attn.masked_bias")
+    }
+
+    var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
+    func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
+    func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
+        let x = dropout(x + positions(context.positions), settings.embeddingDropout)
+        return norm(layers.reduce(x) { $1($0, context) })
+    }
+    func scores(_ hidden: Tensor) -> Tensor { Functions.linear(hidden, embedding.outputWeight) }
+    var outputWeight: Tensor? { embedding.outputWeight }
+
+    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
+        causalBatch(rows, device: device)
+    }
+    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
+        causalLoss(batch, labelSmoothing: labelSmoothing)
+    }
+    public func logits(_ batch: TrainingBatch) -> Tensor { causalLogits(batch) }
+    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
+        CausalDecodingState(self, prompts, capacity: capacity, beams: beams)
+    }
+}
+
+final class GPT2Block: Module {
+    @ModuleInfo(key: "ln_1") var attentionNorm: LayerNorm
+    @ModuleInfo(key: "attn") var attention: GPT2Attention
+    @ModuleInfo(key: "attn_output_site") var attentionOutput: OutputSite
+    @ModuleInfo(key: "ln_2") var feedForwardNorm: LayerNorm
+    @ModuleInfo(key: "mlp.c_fc") var up: Linear
+    @ModuleInfo(key: "mlp.c_proj") var down: Linear
+    @ModuleInfo(key: "mlp_output_site") var feedForwardOutput: OutputSite
+    private let rate: Double
+    private let activation: Activation
+
+    init(_ settings: GPT2Configuration, layer: Int) {
+        _attentionNorm.wrappedValue = LayerNorm(settings.size, epsilon: settings.epsilon)
+        _attention.wrappedValue = GPT2Attention(settings, layer: layer)
+        _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.size)
+        _feedForwardNorm.wrappedValue = LayerNorm(settings.size, epsilon: settings.epsilon)
+        _up.wrappedValue = TransposedWeight.linear(settings.size, settings.feedForwardSize)
+        _down.wrappedValue = TransposedWeight.linear(settings.feedForwardSize, settings.size)
+        _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.size)
+        (rate, activation) = (settings.residualDropout, settings.activation)
+    }
+
+    func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
+        var normed = attentionNorm(x)
+        let x = x + dropout(attentionOutput(attention(normed, context), input: normed), rate)
+        normed = feedForwardNorm(x)
+        return x + dropout(feedForwardOutput(down(activation(up(normed))), input: normed), rate)
+    }
+}
+
+final class GPT2Attention: Module {
+    /// q, k and v side by side.
+    @ModuleInfo(key: "c_attn") var fused: Linear
+    @ModuleInfo(key: "c_proj") var output: Linear
+    @ModuleInfo(key: "prefix_site") var prefix: KeyValueSite
+    private let settings: GPT2Configuration
+    private let layer: Int
+
+    init(_ settings: GPT2Configuration, layer: Int) {
+        (self.settings, self.layer) = (settings, layer)
+        _fused.wrappedValue = TransposedWeight.linear(settings.size, 3 * settings.size)
+        _output.wrappedValue = TransposedWeight.linear(settings.size, settings.size)
+        _prefix.wrappedValue = KeyValueSite(
+            .attention, role: .decoder, heads: settings.heads, headSize: settings.size / settings.heads)
+    }
+
+    func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
+        let all = fused(x)
+        let (size, heads) = (settings.size, settings.heads)
+        func part(_ index: Int) -> Tensor {
+            all.narrowed(axis: -1, (index * size)..<((index + 1) * size)).reshaped(-1, heads, size / heads)
+        }
+        let mixed = context.attend(
+            part(0), part(1), part(2), site: prefix, layer: layer,
+            scale: 1 / Double(size / heads).squareRoot(), dropout: settings.attentionDropout)
+        return output(mixed.reshaped(-1, size))
+    }
+}
+
+struct GPT2Configuration: Sendable {
+    let vocabularySize: Int
+    let size: Int
+    let feedForwardSize: Int
+    let layers: Int
+    let heads: Int
+    let positions: Int
+    let epsilon: Double
+    let embeddingDropout: Double
+    let attentionDropout: Double
+    let residualDropout: Double
+    let activation: Activation
+    let endTokens: [Int]
+    let json: JSON
+
+    init(_ json: JSON) throws {
+        let read = ConfigurationReader(json: json)
+        self.json = json
+        vocabularySize = try read.integer("vocab_size", default: 50257)
+        size = try read.integer("n_embd", default: 768)
+        layers = try read.integer("n_layer", default: 12)
+        heads = try read.integer("n_head", default: 12)
+        positions = try read.integer("n_positions", default: 1024)
+        feedForwardSize = try read.integer("n_inner", default: 4 * size)
+        epsilon = try read.number("layer_norm_epsilon", default: 1e-5)
+        embeddingDropout = try read.number("embd_pdrop", default: 0.1)
+        attentionDropout = try read.number("attn_pdrop", default: 0.1)
+        residualDropout = try read.number("resid_pdrop", default: 0.1)
+        endTokens = try read.tokens("eos_token_id", default: [50256])
+        let name = try read.string("activation_function", default: "gelu_new")
+        guard let activation = Activation(huggingFaceName: name) else {
+            throw PEFTError(
+                "config.json: 'activation_function' is '\(name)', which is not supported",
+                remedy: "supported are gelu_new, gelu, relu and silu")
+        }
+        self.activation = activation
+        guard size.isMultiple(of: heads) else {
+            throw PEFTError("config.json: \(size) can't be divided among \(heads) heads", remedy: "check 'n_head'")
+        }
+    }
+}
