@@ -26,14 +26,18 @@ public struct ConfigurationField<Configuration>: Sendable {
     public let key: String
     public let kind: Kind
     public let help: String
+    /// Whether Hugging Face doesn't know the key; where it says nothing, a file does without it.
+    public let isExtension: Bool
     public let read: @Sendable (Configuration) -> JSON
     public let write: @Sendable (inout Configuration, JSON) throws -> Void
 
     public init(
-        _ name: String, key: String, _ kind: Kind, help: String, read: @escaping @Sendable (Configuration) -> JSON,
+        _ name: String, key: String, _ kind: Kind, help: String, isExtension: Bool = false,
+        read: @escaping @Sendable (Configuration) -> JSON,
         write: @escaping @Sendable (inout Configuration, JSON) throws -> Void
     ) {
         (self.name, self.key, self.kind, self.help) = (name, key, kind, help)
+        self.isExtension = isExtension
         (self.read, self.write) = (read, write)
     }
 
@@ -142,7 +146,9 @@ extension MethodConfiguration {
 
     /// All fields by their name in `adapter_config.json`.
     public var json: [String: JSON] {
-        Dictionary(Self.fields.map { ($0.key, $0.read(self)) }, uniquingKeysWith: { first, _ in first })
+        let values = Self.fields.map { (field: $0, value: $0.read(self)) }
+        let written = values.filter { !($0.field.isExtension && $0.value == .null) }
+        return Dictionary(written.map { ($0.field.key, $0.value) }, uniquingKeysWith: { first, _ in first })
     }
 
     /// All fields by their command-line name, for reports.

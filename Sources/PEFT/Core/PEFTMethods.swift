@@ -4,6 +4,7 @@ import Support
 public enum PEFTMethods {
     public static let all: [any PEFTMethod.Type] = [
         LoRA.self,
+        TrainableTokens.self,
         FullFineTuning.self,
     ]
 
@@ -76,6 +77,7 @@ public struct MethodChoice: Sendable {
             return try Method.plan(configuration, for: outline)
         }
         var attachments = try plan(method)
+        attachments += try configuration.modulesToSave.attachments(for: outline, beside: attachments)
         // What begins untrained is trained by every method.
         let trained = Set(attachments.filter { $0.site == .parameter }.map(\.path))
         for parameter in outline.parameters where !trained.contains(parameter.path) {

@@ -20,6 +20,7 @@ public enum LoRA: PEFTMethod {
         /// Ranks and alphas for paths that match a pattern.
         public var rankPattern: [String: Double] = [:]
         public var alphaPattern: [String: Double] = [:]
+        public var extras = LoRAExtras()
 
         public init() {}
 
@@ -70,12 +71,14 @@ public enum LoRA: PEFTMethod {
                 } write: {
                     $0.alphaPattern = try patterns($1)
                 },
-            ] + targetFields(\.selection) + layerFields(\.selection)
+            ] + targetFields(\.selection) + layerFields(\.selection) + extraFields(\.extras)
+            + [biasField(\.extras.bias, only: "lora_only")]
 
         public static let neutral: [String: [JSON]] = [
-            "use_dora": [false], "bias": ["none"], "lora_bias": [false], "fan_in_fan_out": [false],
-            "layer_replication": [], "use_qalora": [false], "trainable_token_indices": [], "target_parameters": [[]],
-            "modules_to_save": [[]], "alora_invocation_tokens": [], "arrow_config": [], "megatron_config": [],
+            "use_dora": [false], "layer_replication": [], "use_qalora": [false], "target_parameters": [[]],
+            // How the base's file lays out its weights (GPT-2's [in, out]), which is this model's own business.
+            "fan_in_fan_out": [false, true], "enable_lora": [], "alora_invocation_tokens": [], "arrow_config": [],
+            "megatron_config": [],
             "monteclora_config": [], "velora_config": [], "lora_ga_config": [], "use_bdlora": [], "kasa_config": [],
             // The others (PiSSA, OLoRA, CorDA, LoftQ …) change the base's weights, which the file doesn't hold.
             "init_lora_weights": [true, false, "gaussian", "eva", "orthogonal"],
@@ -101,6 +104,7 @@ public enum LoRA: PEFTMethod {
                 throw PEFTError("the alpha for '\(bad.key)' is \(bad.value)", remedy: "it has to be above 0")
             }
             try selection.validate()
+            try extras.validate()
         }
     }
 
@@ -111,25 +115,47 @@ public enum LoRA: PEFTMethod {
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         var configuration = configuration
         configuration.selection = configuration.selection.resolved(for: model)
+        if let slices = configuration.extras.slices, !slices.isTotal {
+            // A file says the rank of all slices together, as a reader that doesn't know of slices needs it.
+            configuration.rank *= slices.count
+            configuration.alpha *= slices.factor(isRankStabilised: configuration.isRankStabilised)
+            configuration.extras.slices?.isTotal = true
+        }
         return configuration
     }
 
     public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let selection = resolved(configuration, for: model).selection
-        return try selection.sites(in: model).map { site in
-            let rank =
-                try TargetSelection.value(for: site.path, in: configuration.rankPattern).map { Int($0) }
-                ?? configuration.rank
-            let alpha =
-                try TargetSelection.value(for: site.path, in: configuration.alphaPattern) ?? configuration.alpha
-            let scale = configuration.isRankStabilised ? alpha / Double(rank).squareRoot() : alpha / Double(rank)
+        let configuration = resolved(configuration, for: model)
+        let (linears, tables) = try configuration.selection.sitesAndEmbeddings(in: model)
+        let updates = try linears.map { site in
+            let (rank, scale) = try rankAndScale(configuration, at: site.path)
+            if let slices = configuration.extras.slices {
+                return try slices.attachment(
+                    at: site, in: model, rank: rank, scale: scale, dropout: configuration.dropout)
+            }
+            let bias = configuration.extras.hasBias ? [TensorSpec("lora_B.bias", [site.outputs])] : []
             return .linear(
                 site.path,
-                [.init("lora_A.weight", [rank, site.inputs]), .init("lora_B.weight", [site.outputs, rank])]
+                [.init("lora_A.weight", [rank, site.inputs]), .init("lora_B.weight", [site.outputs, rank])] + bias
             ) { linear, context in
-                LoRAAdapter(linear, rank: rank, scale: scale, dropout: configuration.dropout, context: context)
+                let update = LoRAAdapter(
+                    linear, rank: rank, scale: scale, dropout: configuration.dropout, context: context)
+                return bias.isEmpty ? update : BiasedLoRAAdapter(update, linear, scale: scale, context: context)
             }
         }
+        let embedded = try tables.map { table in
+            let (rank, scale) = try rankAndScale(configuration, at: table.path)
+            return try LoRAEmbeddingAdapter.attachment(at: table, in: model, rank: rank, scale: scale)
+        }
+        let extras = try configuration.extras.attachments(for: model, linears: linears, embeddings: tables)
+        return updates + embedded + extras
+    }
+
+    private static func rankAndScale(_ configuration: Configuration, at path: String) throws -> (Int, Double) {
+        let rank = try TargetSelection.value(for: path, in: configuration.rankPattern).map { Int($0) }
+        let alpha = try TargetSelection.value(for: path, in: configuration.alphaPattern)
+        let (r, a) = (rank ?? configuration.rank, alpha ?? configuration.alpha)
+        return (r, configuration.isRankStabilised ? a / Double(r).squareRoot() : a / Double(r))
     }
 }
 
