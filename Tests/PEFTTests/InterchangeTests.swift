@@ -29,7 +29,7 @@ import TorchNN
     private static let ofMethods: [String: Case] = {
         // Hugging Face PEFT reads LoftQ's files with bitsandbytes on a GPU alone.
         let methods = PEFTMethods.all.filter { $0.isHuggingFaces && !["lora", "loftq"].contains($0.name) }
-        let named = methods.map { ("method-\($0.name)", Case(base: "t5-v1.1", choice: MethodChoice($0))) }
+        let named = methods.map { ("method-\($0.name)", Case(base: "t5-v1.1", choice: .forTests($0))) }
         return Dictionary(named, uniquingKeysWith: { first, _ in first })
     }()
 
@@ -47,7 +47,20 @@ import TorchNN
         layers.isRankStabilised = true
         var expression = LoRA.Configuration(rank: 2, alpha: 4, targets: [])
         expression.selection = TargetSelection(targets: [".*\\.block\\.0\\..*\\.(k|wo)"], isPattern: true)
+        var tables = LoRA.Configuration(rank: 2, alpha: 4, targets: ["v", "embed_tokens"])
+        tables.selection.modulesToSave = ModulesToSave(["lm_head"])
+        var tokens = LoRA.Configuration(rank: 2, alpha: 4, targets: ["q"])
+        tokens.extras.tokens.ids = [2, 5, 39, 80]
+        tokens.extras.hasBias = true
+        var slices = LoRA.Configuration(rank: 2, alpha: 4, targets: ["q", "k"])
+        slices.extras.slices = ProjectionSlices([true, false, true])
+        slices.isRankStabilised = true
         return [
+            "tables": Case(base: "t5-v1.1", configuration: tables),
+            "tokens": Case(base: "t5-tied-gated", configuration: tokens),
+            "slices": Case(base: "t5-v1.1", configuration: slices),
+            // Hugging Face's T5 has no output layer of its own that tokens wouldn't reach.
+            "method-trainable_tokens": Case(base: "t5-tied-gated", choice: .forTests(TrainableTokens.self)),
             "patterns": Case(base: "t5-v1.1", configuration: patterns),
             "defaults": Case(base: "t5-v1.0", configuration: defaults),
             "all-linear": Case(

@@ -31,6 +31,18 @@ enum Models {
     }
 }
 
+extension MethodChoice {
+    /// Settings without which a method does nothing.
+    private static let needed = ["trainable_tokens": ["trainable-tokens": "2,5,39,80"]]
+
+    /// A method as the tests use it.
+    static func forTests(_ method: any PEFTMethod.Type) -> MethodChoice {
+        var choice = MethodChoice(method)
+        for (option, value) in needed[method.name] ?? [:] { try? choice.set(option, to: value) }
+        return choice
+    }
+}
+
 extension LanguageModel {
     /// Scores of all target positions, without gradients and dropout.
     func scores(_ rows: [(input: [Int], target: [Int])] = Models.rows) throws -> Tensor {

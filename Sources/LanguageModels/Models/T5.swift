@@ -14,9 +14,10 @@ public final class T5: Module, LanguageModel {
 
     public init(_ settings: T5Configuration) {
         self.settings = settings
-        _embedding.wrappedValue = Embedding(settings.vocabularySize, settings.modelSize)
-        _encoder.wrappedValue = T5Stack(settings, isDecoder: false)
-        _decoder.wrappedValue = T5Stack(settings, isDecoder: true)
+        let embedding = Embedding(settings.vocabularySize, settings.modelSize)
+        _embedding.wrappedValue = embedding
+        _encoder.wrappedValue = T5Stack(settings, isDecoder: false, embedding: embedding)
+        _decoder.wrappedValue = T5Stack(settings, isDecoder: true, embedding: embedding)
         _head.wrappedValue =
             settings.isTied ? nil : Linear(settings.modelSize, settings.vocabularySize, bias: false)
     }
@@ -63,20 +64,16 @@ public final class T5: Module, LanguageModel {
     private func hidden(_ batch: TrainingBatch) -> Tensor {
         let memory = encode(batch.input)
         guard let rows = batch.decoder else { return memory.states }
-        let prompted = decoder.input(embed(rows.ids, offsets: rows.offsets), offsets: rows.offsets)
+        let prompted = decoder.input(decoder.embed(rows.ids, offsets: rows.offsets), offsets: rows.offsets)
         let states = decoder(prompted.states, rows: prompted.offsets, memory: (memory.states, memory.offsets))
         return prompted.withoutPrompts(states)
     }
 
     /// The encoder's last hidden states, packed [tokens, modelSize], virtual tokens included.
     func encode(_ input: PackedSequences) -> PromptedRows {
-        let prompted = encoder.input(embed(input.ids, offsets: input.offsets), offsets: input.offsets)
+        let prompted = encoder.input(encoder.embed(input.ids, offsets: input.offsets), offsets: input.offsets)
         let states = encoder(prompted.states, rows: prompted.offsets, memory: nil)
         return PromptedRows(states: states, offsets: prompted.offsets, prompts: prompted.prompts)
-    }
-
-    private func embed(_ ids: Tensor, offsets: [Int]) -> Tensor {
-        RowRouting.within(offsets) { embedding(ids) }
     }
 
     private var outputWeight: Tensor { head?.weight.dense(as: embedding.weight.dtype) ?? embedding.outputWeight }
@@ -95,20 +92,25 @@ public final class T5: Module, LanguageModel {
 
 /// The encoder's or the decoder's layers.
 final class T5Stack: Module {
+    /// The shared table, as this stack looks up in it.
+    @ModuleInfo(key: "embed_tokens") var embedding: Embedding
     @ModuleInfo var block: [T5Block]
     @ModuleInfo(key: "final_layer_norm") var norm: RMSNorm
     @ModuleInfo(key: "input_site") var input: InputSite
     let settings: T5Configuration
     let isDecoder: Bool
 
-    init(_ settings: T5Configuration, isDecoder: Bool) {
+    init(_ settings: T5Configuration, isDecoder: Bool, embedding: Embedding) {
         self.settings = settings
         self.isDecoder = isDecoder
+        _embedding.wrappedValue = Embedding(over: embedding)
         let layers = isDecoder ? settings.decoderLayers : settings.encoderLayers
         _block.wrappedValue = (0..<layers).map { T5Block(settings, isDecoder: isDecoder, hasBias: $0 == 0) }
         _norm.wrappedValue = RMSNorm(settings.modelSize, epsilon: settings.epsilon)
         _input.wrappedValue = InputSite(isDecoder ? .decoder : .encoder, size: settings.modelSize)
     }
+
+    func embed(_ ids: Tensor, offsets: [Int]) -> Tensor { RowRouting.within(offsets) { embedding(ids) } }
 
     /// Packed [tokens, modelSize] → the same shape. `memory` is the encoder's output with its rows.
     func callAsFunction(_ x: Tensor, rows: [Int], memory: (states: Tensor, rows: [Int])?) -> Tensor {

@@ -115,7 +115,7 @@ final class T5DecodingState: DecodingState {
     func step(_ tokens: Tensor) -> Tensor {
         let count = tokens.dim(0)
         return RowRouting.within(single: count) {
-            let x = advance(model.embedding(tokens).unsqueezed(1))
+            let x = advance(model.decoder.embedding(tokens).unsqueezed(1))
             return model.scores(model.decoder.norm(x)).reshaped(count, -1)
         }
     }

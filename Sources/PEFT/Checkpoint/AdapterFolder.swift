@@ -53,11 +53,13 @@ public struct AdapterFolder {
     private func isCopyOfBase(_ key: String, _ modules: [String: Module]) throws -> Bool {
         let suffix = ".base_layer.weight"
         guard key.hasPrefix(AdapterKeys.prefix), key.hasSuffix(suffix),
-            let linear = modules[String(key.dropFirst(AdapterKeys.prefix.count).dropLast(suffix.count))] as? Linear
+            let module = modules[String(key.dropFirst(AdapterKeys.prefix.count).dropLast(suffix.count))],
+            module is Linear || module is Embedding
         else { return false }
         let isSame = try withTorchErrors {
             let stored = try tensors.tensor(key)
-            return linear.weight.dense(as: stored.dtype).isIdentical(to: stored)
+            let own = (module as? Linear)?.weight.dense(as: stored.dtype) ?? (module as? Embedding)?.weight
+            return own?.to(stored.dtype).isIdentical(to: stored) ?? false
         }
         guard isSame else {
             throw PEFTError(
@@ -67,15 +69,23 @@ public struct AdapterFolder {
         return true
     }
 
+    /// Whether a file holds the same tensor twice, for modules that share it.
+    private func isCopy(_ key: String, of original: String) throws -> Bool {
+        guard tensors.entries[original] != nil else { return false }
+        return try withTorchErrors { try tensors.tensor(key).isIdentical(to: tensors.tensor(original)) }
+    }
+
     /// What is wrong with the adapter for a model; nothing is changed.
     /// - Returns: for each tensor of the plan its name in this file; problems in the order in which they were found.
     func match(_ plan: [Attachment], model: any LanguageModel) throws -> (
         sources: [String: String], problems: [Problem]
     ) {
         var wanted: [String: [Int]] = [:]
+        var copies: [String: String] = [:]
         for attachment in plan {
             for tensor in attachment.tensors where tensor.isStored {
-                wanted[attachment.fileKey(tensor.key)] = tensor.shape
+                wanted[attachment.fileKey(tensor.key)] = tensor.fileShape
+                for copy in tensor.copies { copies[copy] = attachment.fileKey(tensor.key) }
             }
         }
         let modules = Dictionary(model.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { $1 })
@@ -84,6 +94,8 @@ public struct AdapterFolder {
         for key in tensors.entries.keys.sorted() {
             if wanted[key] != nil {
                 sources[key] = key
+            } else if let original = copies[key], try isCopy(key, of: original) {
+                continue
             } else if try !isCopyOfBase(key, modules) {
                 problems.append(.unknown(key, nearest: nearestName(to: key, in: Array(wanted.keys))))
             }

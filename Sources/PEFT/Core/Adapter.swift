@@ -250,6 +250,11 @@ public final class Adapter {
                 "an adapter over the embedding can't be merged, as the output layer is the same matrix",
                 remedy: "keep it as an adapter")
         }
+        guard table.table == nil else {
+            throw PEFTError(
+                "an adapter over one of several users of the same embedding can't be merged",
+                remedy: "keep it as an adapter")
+        }
         let weight = try adapter.merged(into: table.weight.to(.float64)).to(table.weight.dtype)
         return .embedding(table, adapter: adapter, before: table.weight, after: weight)
     }

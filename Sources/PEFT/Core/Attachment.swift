@@ -14,9 +14,17 @@ public struct TensorSpec: Sendable, Equatable {
     public let isTrained: Bool
     /// Whether the adapter's file holds it.
     public let isStored: Bool
+    /// The shape in the file, where it isn't that of what is trained.
+    public let fileShape: [Int]
+    /// Full names under which a file may hold copies, for modules that share the tensor.
+    public let copies: [String]
 
-    public init(_ key: String, _ shape: [Int], isTrained: Bool = true, isStored: Bool = true) {
+    public init(
+        _ key: String, _ shape: [Int], isTrained: Bool = true, isStored: Bool = true, fileShape: [Int]? = nil,
+        copies: [String] = []
+    ) {
         (self.key, self.shape, self.isTrained, self.isStored) = (key, shape, isTrained, isStored)
+        (self.fileShape, self.copies) = (fileShape ?? shape, copies)
     }
 
     public var count: Int { shape.reduce(1, *) }

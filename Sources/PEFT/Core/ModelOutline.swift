@@ -25,6 +25,8 @@ public struct ModelOutline {
         public let path: String
         public let entries: Int
         public let size: Int
+        /// Path of the table that is looked up in: another one where a module has none of its own (T5's stacks).
+        public let table: String
     }
     public struct SublayerSite: Sendable {
         public let path: String
@@ -87,8 +89,12 @@ public struct ModelOutline {
                 LinearSite(path: path, inputs: $0.inputs, outputs: $0.outputs, hasBias: $0.bias != nil)
             }
         }
+        let tables = Dictionary(named.map { (ObjectIdentifier($0.module), $0.path) }, uniquingKeysWith: { a, _ in a })
         embeddings = named.compactMap { path, module in
-            (module as? Embedding).map { EmbeddingSite(path: path, entries: $0.entries, size: $0.size) }
+            (module as? Embedding).map {
+                let table = $0.table.flatMap { tables[ObjectIdentifier($0)] } ?? path
+                return EmbeddingSite(path: path, entries: $0.entries, size: $0.size, table: table)
+            }
         }
         outputs = named.compactMap { path, module in
             (module as? OutputSite).map { SublayerSite(path: path, kind: $0.kind, size: $0.size) }
@@ -109,6 +115,14 @@ public struct ModelOutline {
                 path: path, shape: parameter.tensor.shape,
                 component: Self.component(path, types[owner], head: head))
         }
+    }
+
+    /// Whether the table of input embeddings is the output layer's matrix too.
+    public var isTied: Bool { !parameters.contains { $0.path.hasPrefix(outputLayer + ".") } }
+
+    /// The modules that look up in a table of another module.
+    public func views(of table: EmbeddingSite) -> [EmbeddingSite] {
+        embeddings.filter { $0.table == table.path && $0.path != table.path }
     }
 
     public var parameterCount: Int { parameters.reduce(0) { $0 + $1.count } }

@@ -6,7 +6,7 @@ import Synchronization
 public enum PEFTMethods {
     static let builtIn: [any PEFTMethod.Type] = [
         LoRA.self, RsLoRA.self, LoRAPlus.self, DoRA.self, PiSSA.self, OLoRA.self, EVA.self, LoftQ.self,
-        VeRA.self, LoHa.self, LoKr.self, IA3.self,
+        VeRA.self, LoHa.self, LoKr.self, IA3.self, TrainableTokens.self,
         LayerNormTuning.self, BitFit.self, Selective.self, FullFineTuning.self,
     ]
 
@@ -91,6 +91,7 @@ public struct MethodChoice: Sendable {
             return try Method.plan(configuration, for: outline)
         }
         var attachments = try plan(method)
+        attachments += try configuration.modulesToSave.attachments(for: outline, beside: attachments)
         // What begins untrained is trained by every method.
         let trained = Set(attachments.filter { $0.site == .parameter }.map(\.path))
         for parameter in outline.parameters where !trained.contains(parameter.path) {

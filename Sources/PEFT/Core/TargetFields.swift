@@ -30,6 +30,7 @@ extension MethodConfiguration {
                 $0[keyPath: selection].excluded = try $1.string.map { [$0] } ?? names($1)
                 $0[keyPath: selection].isExcludedPattern = $1.string != nil
             },
+            modulesToSaveField(selection),
         ]
     }
 

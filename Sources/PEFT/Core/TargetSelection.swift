@@ -15,6 +15,8 @@ public struct TargetSelection: Sendable {
     public var layersPattern: [String]
     /// Whether `targets` came as one string, which Hugging Face reads as a regular expression.
     public var isPattern: Bool
+    /// Modules that are trained in full instead.
+    public var modulesToSave = ModulesToSave()
     /// Whether a target may match nothing as long as another one matches, as Hugging Face has it.
     public var allowsUnusedTargets = false
 
@@ -52,6 +54,7 @@ public struct TargetSelection: Sendable {
         let excludedRegex = try isExcludedPattern ? Self.wholeMatch(excluded.first ?? "", option: "exclude") : nil
         // What every method trains in full needs no adapter beside it.
         let left = outline.newModules + [outline.outputLayer]
+        let candidates = candidates.filter { !modulesToSave.covers($0) }
         var paths: [String] = []
         var used: Set<String> = []
         for path in candidates {

@@ -41,7 +41,7 @@ public enum IA3: PEFTMethod {
             ]
 
         public static let neutral: [String: [JSON]] = [
-            "modules_to_save": [[]], "init_ia3_weights": [true], "fan_in_fan_out": [false, true],
+            "init_ia3_weights": [true], "fan_in_fan_out": [false, true],
         ]
 
         public func validate() throws { try selection.validate() }

@@ -21,7 +21,7 @@ public enum LayerNormTuning: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] = targetFields(
             \.selection, help: "names of norms (all of them)")
-        public static let neutral: [String: [JSON]] = ["modules_to_save": [[]]]
+        public static let neutral: [String: [JSON]] = [:]
         public func validate() throws { try selection.validate() }
     }
 

@@ -21,7 +21,7 @@ public enum LoHa: PEFTMethod {
         }
         public static let fields: [ConfigurationField<Configuration>] = lycorisFields
         public static let neutral: [String: [JSON]] = [
-            "modules_to_save": [[]], "use_effective_conv2d": [false, true],
+            "use_effective_conv2d": [false, true]
         ]
         public func validate() throws { try settings.validate() }
     }

@@ -42,7 +42,7 @@ public enum LoKr: PEFTMethod {
                 },
             ]
         public static let neutral: [String: [JSON]] = [
-            "modules_to_save": [[]], "use_effective_conv2d": [false, true], "init_weights": [true, "lycoris"],
+            "use_effective_conv2d": [false, true], "init_weights": [true, "lycoris"],
         ]
         public func validate() throws {
             try settings.validate()

@@ -22,6 +22,7 @@ public enum LoRA: PEFTMethod {
         public var rankPattern: [String: Double] = [:]
         public var alphaPattern: [String: Double] = [:]
         public var variant = LoRAVariant()
+        public var extras = LoRAExtras()
 
         public init() {}
 
@@ -73,11 +74,13 @@ public enum LoRA: PEFTMethod {
                     $0.alphaPattern = try patterns($1)
                 },
             ] + targetFields(\.selection) + layerFields(\.selection) + variantFields(\.variant)
+            + extraFields(\.extras) + [biasField(\.extras.bias, only: "lora_only")]
 
         public static let neutral: [String: [JSON]] = [
-            "bias": ["none"], "lora_bias": [false], "fan_in_fan_out": [false],
-            "layer_replication": [], "use_qalora": [false], "trainable_token_indices": [], "target_parameters": [[]],
-            "modules_to_save": [[]], "alora_invocation_tokens": [], "arrow_config": [], "megatron_config": [],
+            "layer_replication": [], "use_qalora": [false], "target_parameters": [[]],
+            // How the base's file lays out its weights (GPT-2's [in, out]), which is this model's own business.
+            "fan_in_fan_out": [false, true], "enable_lora": [], "alora_invocation_tokens": [], "arrow_config": [],
+            "megatron_config": [],
             "monteclora_config": [], "velora_config": [], "lora_ga_config": [], "use_bdlora": [], "kasa_config": [],
         ]
 
@@ -94,6 +97,11 @@ public enum LoRA: PEFTMethod {
             if case .orthogonal = variant.initialisation, !rank.isMultiple(of: 2) {
                 throw PEFTError("the rank is \(rank)", remedy: "an orthogonal initialisation needs an even one")
             }
+            if variant.isDoRA || variant.initialisation.replacesWeight, extras.slices != nil || extras.hasBias {
+                throw PEFTError(
+                    "slices or a bias of the update are combined with DoRA or a changed weight",
+                    remedy: "leave --slices and --lora-bias out")
+            }
             if variant.isDoRA, variant.initialisation.replacesWeight {
                 throw PEFTError(
                     "DoRA is combined with an initialisation that changes the weight",
@@ -109,6 +117,7 @@ public enum LoRA: PEFTMethod {
                 throw PEFTError("the alpha for '\(bad.key)' is \(bad.value)", remedy: "it has to be above 0")
             }
             try selection.validate()
+            try extras.validate()
         }
     }
 
@@ -130,6 +139,12 @@ public enum LoRA: PEFTMethod {
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         var configuration = configuration
         configuration.selection = configuration.selection.resolved(for: model)
+        if let slices = configuration.extras.slices, !slices.isTotal {
+            // A file says the rank of all slices together, as a reader that doesn't know of slices needs it.
+            configuration.rank *= slices.count
+            configuration.alpha *= slices.factor(isRankStabilised: configuration.isRankStabilised)
+            configuration.extras.slices?.isTotal = true
+        }
         return configuration
     }
 
@@ -165,19 +180,32 @@ public enum LoRA: PEFTMethod {
     }
 
     public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let selection = resolved(configuration, for: model).selection
-        return try selection.sites(in: model).map { site in
+        let configuration = resolved(configuration, for: model)
+        let (linears, tables) = try configuration.selection.sitesAndEmbeddings(in: model)
+        let updates = try linears.map { site in
             let (rank, scale) = try rankAndScale(configuration, at: site.path)
+            if let slices = configuration.extras.slices {
+                return try slices.attachment(
+                    at: site, in: model, rank: rank, scale: scale, dropout: configuration.dropout)
+            }
+            let bias = configuration.extras.hasBias ? [TensorSpec("lora_B.bias", [site.outputs])] : []
             let magnitude =
                 configuration.variant.isDoRA ? [TensorSpec("lora_magnitude_vector", [site.outputs])] : []
             return .linear(
                 site.path,
                 [.init("lora_A.weight", [rank, site.inputs]), .init("lora_B.weight", [site.outputs, rank])]
-                    + magnitude
+                    + magnitude + bias
             ) { linear, context in
-                try LoRAAdapter.make(configuration, linear, rank: rank, scale: scale, context: context)
+                let update = try LoRAAdapter.make(configuration, linear, rank: rank, scale: scale, context: context)
+                return bias.isEmpty ? update : BiasedLoRAAdapter(update, linear, scale: scale, context: context)
             }
         }
+        let embedded = try tables.map { table in
+            let (rank, scale) = try rankAndScale(configuration, at: table.path)
+            return try LoRAEmbeddingAdapter.attachment(at: table, in: model, rank: rank, scale: scale)
+        }
+        let extras = try configuration.extras.attachments(for: model, linears: linears, embeddings: tables)
+        return updates + embedded + extras
     }
 
     private static func rankAndScale(_ configuration: Configuration, at path: String) throws -> (Int, Double) {

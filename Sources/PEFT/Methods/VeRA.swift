@@ -45,7 +45,7 @@ public enum VeRA: PEFTMethod {
             ] + targetFields(\.selection) + layerFields(\.selection)
 
         public static let neutral: [String: [JSON]] = [
-            "bias": ["none"], "modules_to_save": [[]], "init_weights": [true],
+            "bias": ["none"], "init_weights": [true],
         ]
 
         public func validate() throws { try selection.validate() }

@@ -3,6 +3,8 @@ import Torch
 /// A table of vectors, [entries, size], with an ordered list of adapters over it.
 public final class Embedding: Module, AdapterSite {
     @ParameterInfo public var weight: Tensor
+    /// The table that this one looks up in, where it has none of its own.
+    public let table: Embedding?
     private var slot = AdapterSlot<any EmbeddingAdapter>()
 
     public var entries: Int { weight.dim(0) }
@@ -11,17 +13,31 @@ public final class Embedding: Module, AdapterSite {
 
     public init(_ entries: Int, _ size: Int, device: Device = .meta) {
         _weight = ParameterInfo(wrappedValue: .empty([entries, size], device: device))
+        table = nil
+    }
+
+    /// A place of its own for adapters where another module looks up in `table`: those over the table act first.
+    public init(over table: Embedding) {
+        _weight = table._weight
+        self.table = table
     }
 
     /// ids [...] (int64) → [..., size]
     public func callAsFunction(_ ids: Tensor) -> Tensor {
-        guard let spans = RowRouting.currentSpans, !slot.routed.isEmpty else { return look(up: ids, slot.active) }
-        let parts = spans.map { look(up: ids.narrowed(axis: 0, $0.tokens), slot.routed[$0.route] ?? []) }
+        let vectors = table?(ids) ?? Functions.embedding(weight, ids)
+        guard let spans = RowRouting.currentSpans, !slot.routed.isEmpty else {
+            return adapted(vectors, ids, slot.active)
+        }
+        let parts = spans.map { span in
+            adapted(
+                vectors.narrowed(axis: 0, span.tokens), ids.narrowed(axis: 0, span.tokens),
+                slot.routed[span.route] ?? [])
+        }
         return parts.count == 1 ? parts[0] : Tensor.concatenated(parts)
     }
 
-    private func look(up ids: Tensor, _ adapters: [any EmbeddingAdapter]) -> Tensor {
-        adapters.reduce(Functions.embedding(weight, ids)) { $1($0, ids: ids, weight: weight) }
+    private func adapted(_ vectors: Tensor, _ ids: Tensor, _ adapters: [any EmbeddingAdapter]) -> Tensor {
+        adapters.reduce(vectors) { $1($0, ids: ids, weight: weight) }
     }
 
     /// The table [entries, size] as an output layer that is tied to it sees it.

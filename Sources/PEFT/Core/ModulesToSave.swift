@@ -1,0 +1,78 @@
+import Support
+
+/// Modules of the model that are trained in full beside an adapter, such as an output layer: Hugging Face's
+/// `modules_to_save`. They come with `targetFields`; ``MethodChoice`` adds what is to be trained to a method's plan.
+public struct ModulesToSave: Sendable, Equatable {
+    /// Ends of the modules' paths.
+    public var names: [String]
+
+    public init(_ names: [String] = []) { self.names = names }
+
+    /// Hugging Face lists both beside every adapter of a classifier, whichever of them there is.
+    private static let classifiers: Set = ["classifier", "score"]
+
+    /// Whether a module, or one that it is a part of, is meant.
+    public func covers(_ path: String) -> Bool { names.contains { Self.covers($0, path) } }
+
+    private static func covers(_ name: String, _ path: String) -> Bool {
+        guard !name.isEmpty else { return false }
+        var end = path.endIndex
+        while true {
+            // The end of a path and no more, as Hugging Face compares: `classifier` is `pre_classifier` too.
+            if path[..<end].hasSuffix(name) { return true }
+            guard let dot = path[..<end].lastIndex(of: ".") else { return false }
+            end = dot
+        }
+    }
+
+    /// What is trained, without what a plan trains already.
+    /// - Throws: ``PEFTError`` if a name matches nothing, or an embedding that other modules use too.
+    func attachments(for model: ModelOutline, beside plan: [Attachment]) throws -> [Attachment] {
+        for name in names where !Self.classifiers.contains(name) {
+            guard !model.parameters.contains(where: { Self.covers(name, $0.owner) }) else { continue }
+            let owners = TargetSelection.leaves(model.parameters.map(\.owner))
+            let hint = nearestName(to: name, in: owners).map { "did you mean '\($0)'? " } ?? ""
+            if name == model.outputLayer, model.isTied {
+                throw PEFTError(
+                    "'\(name)' can't be trained: it is the same matrix as \(model.inputEmbedding)",
+                    remedy: "train some tokens' vectors, or the whole model")
+            }
+            throw PEFTError(
+                "the module to save '\(name)' matches nothing in this \(model.family) model",
+                remedy: hint + "there are \(owners.joined(separator: ", "))")
+        }
+        let trained = Set(plan.filter { $0.site == .parameter }.map(\.path))
+        return try model.parameters.filter { covers($0.owner) && !trained.contains($0.path) }.map { parameter in
+            if let table = model.embeddings.first(where: { $0.path == parameter.owner }),
+                !model.views(of: table).isEmpty || model.isTied && table.path == model.inputEmbedding
+            {
+                // Hugging Face would train a copy that one of the users alone sees.
+                throw PEFTError(
+                    "'\(table.path)' can't be trained in full: several parts of the model use the same matrix",
+                    remedy: "train some tokens' vectors, or the whole model")
+            }
+            return .train(parameter.path, shape: parameter.shape)
+        }
+    }
+}
+
+extension MethodConfiguration {
+    /// The field that names modules to train in full, with Hugging Face's name and meaning.
+    static func modulesToSaveField(_ selection: WritableKeyPath<Self, TargetSelection> & Sendable)
+        -> ConfigurationField<Self>
+    {
+        .init(
+            "modules-to-save", key: "modules_to_save", .names, help: "modules that are trained in full beside it"
+        ) {
+            let names = $0[keyPath: selection].modulesToSave.names
+            return names.isEmpty ? .null : .array(names.map { .string($0) })
+        } write: {
+            $0[keyPath: selection].modulesToSave.names = try names($1)
+        }
+    }
+
+    /// What the configuration's field says, if it has one.
+    var modulesToSave: ModulesToSave {
+        ModulesToSave((json["modules_to_save"]?.array ?? []).compactMap(\.string))
+    }
+}

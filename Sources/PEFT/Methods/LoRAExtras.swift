@@ -1,0 +1,98 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// What else Hugging Face's LoRA files may ask for beside the updates of projections.
+public struct LoRAExtras: Sendable {
+    /// The model's own biases that are trained.
+    public var bias = BiasTraining.none
+    /// Whether the update has a bias of its own: s · (B A x + b).
+    public var hasBias = false
+    public var tokens = TrainedTokens()
+    /// Which parts of fused projections are adapted; the whole if `nil`.
+    public var slices: ProjectionSlices?
+
+    public init() {}
+
+    func validate() throws {
+        if hasBias, slices != nil {
+            throw PEFTError("slices have no bias of their own", remedy: "leave --lora-bias or --slices out")
+        }
+        try slices?.validate()
+    }
+
+    func attachments(
+        for model: ModelOutline, linears: [ModelOutline.LinearSite], embeddings: [ModelOutline.EmbeddingSite]
+    ) throws -> [Attachment] {
+        if hasBias, let table = embeddings.first {
+            throw PEFTError(
+                "the update of the embedding '\(table.path)' has no bias", remedy: "leave --lora-bias out")
+        }
+        return try bias.attachments(for: model, adapted: linears.map(\.path))
+            + tokens.attachments(for: model, adapted: embeddings.map(\.path))
+    }
+}
+
+extension MethodConfiguration {
+    static func extraFields(_ extras: WritableKeyPath<Self, LoRAExtras> & Sendable) -> [ConfigurationField<Self>] {
+        [
+            .init("lora-bias", key: "lora_bias", .flag, help: "give the update a bias of its own") {
+                .bool($0[keyPath: extras].hasBias)
+            } write: {
+                $0[keyPath: extras].hasBias = try flag($1)
+            },
+            .init(
+                "trainable-tokens", key: "trainable_token_indices", .integers,
+                help: "ids of tokens whose vectors are trained too"
+            ) {
+                $0[keyPath: extras].tokens.json
+            } write: {
+                try $0[keyPath: extras].tokens.read($1)
+            },
+            .init(
+                "slices", key: "lora_slices", .names,
+                help: "adapt only these parts of fused projections: q,v, or true,false,true", isExtension: true
+            ) {
+                $0[keyPath: extras].slices?.json ?? .null
+            } write: {
+                $0[keyPath: extras].slices = try ProjectionSlices($1)
+            },
+        ]
+    }
+}
+
+/// An update with a bias of its own, which is scaled like it: y + s · (x Aᵀ Bᵀ + b).
+final class BiasedLoRAAdapter: Module, LinearAdapter, AdapterModule {
+    private let update: LoRAAdapter
+    /// [out], zero.
+    private let bias: Parameter
+    private let scale: Double
+    private let isOverBias: Bool
+
+    init(_ update: LoRAAdapter, _ linear: Linear, scale: Double, context: AttachmentContext) {
+        (self.update, self.scale) = (update, scale)
+        bias = Parameter(.zeros([linear.outputs], dtype: context.dtype, device: context.device))
+        isOverBias = linear.bias != nil
+    }
+
+    var adapterParameters: [AdapterParameter] {
+        update.adapterParameters + [AdapterParameter("lora_B.bias", bias)]
+    }
+
+    func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        let y = update(x, base: base)
+        return y + (bias.tensor * scale).to(y.dtype)
+    }
+
+    func merged(into weight: Tensor) throws -> Tensor {
+        guard isOverBias else {
+            throw PEFTError(
+                "an update with a bias can't be merged into a projection without one", remedy: "keep it as an adapter"
+            )
+        }
+        return try update.merged(into: weight)
+    }
+
+    func merged(intoBias own: Tensor) throws -> Tensor { own + bias.tensor.detached().to(own.dtype) * scale }
+}

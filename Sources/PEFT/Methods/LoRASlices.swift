@@ -1,0 +1,163 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Which of the equal parts of a fused projection are adapted, as in the LoRA paper's GPT-2 (its `c_attn` makes
+/// queries, keys and values, and the keys stay). Each part has an update of its own: with A [r·n, in] of n enabled
+/// parts and B_j [out/k, r], the whole is one low-rank update whose B [out, r·n] is zero outside of n blocks.
+public struct ProjectionSlices: Sendable, Equatable {
+    /// For each part of the output, from the first.
+    public var enabled: [Bool]
+    /// Whether a configuration's rank is that of all parts together, as files have it, or that of one.
+    public var isTotal: Bool
+
+    public init(_ enabled: [Bool]) { (self.enabled, isTotal) = (enabled, false) }
+
+    /// Names of the parts: queries, keys and values, or a gated feed-forward's two.
+    private static let names = [["q", "k", "v"], ["gate", "up"]]
+
+    /// `true,false,true` or `q,v` from the command line; a file has true and false themselves.
+    init(_ json: JSON) throws {
+        let list = json.array ?? []
+        let flags = list.compactMap(\.bool)
+        if !list.isEmpty, flags.count == list.count {
+            (enabled, isTotal) = (flags, true)
+            return
+        }
+        let words = list.compactMap { $0.string?.lowercased() }
+        isTotal = false
+        if words.allSatisfy({ $0 == "true" || $0 == "false" }), !words.isEmpty {
+            enabled = words.map { $0 == "true" }
+        } else if let names = Self.names.first(where: { Set($0).isSuperset(of: words) }), !words.isEmpty {
+            enabled = names.map { words.contains($0) }
+        } else {
+            throw PEFTError(
+                "\(json.text(indent: nil)) doesn't name slices",
+                remedy: "name q, k and v, or gate and up, or say true or false for each")
+        }
+    }
+
+    var json: JSON { .array(enabled.map { .bool($0) }) }
+    /// Enabled parts.
+    var count: Int { enabled.count { $0 } }
+
+    func validate() throws {
+        guard count > 0 else {
+            throw PEFTError("no slice is enabled", remedy: "enable one, or leave --slices out")
+        }
+    }
+
+    /// By what alpha grows with the rank, so that the scale α / r or α / √r stays.
+    func factor(isRankStabilised: Bool) -> Double { isRankStabilised ? Double(count).squareRoot() : Double(count) }
+
+    /// - Parameter rank: that of all parts together.
+    func attachment(
+        at site: ModelOutline.LinearSite, in model: ModelOutline, rank: Int, scale: Double, dropout: Double
+    ) throws -> Attachment {
+        guard site.outputs % enabled.count == 0 else {
+            throw PEFTError(
+                "the \(site.outputs) outputs of '\(site.path)' don't divide into \(enabled.count) slices",
+                remedy: "target fused projections alone, such as c_attn")
+        }
+        let heads = model.configuration["num_attention_heads"]?.int
+        if enabled.count == 3, site.path.hasSuffix("qkv_proj"),
+            let keyHeads = model.configuration["num_key_value_heads"]?.int, keyHeads != heads
+        {
+            throw PEFTError(
+                "the queries, keys and values of '\(site.path)' are not of one size",
+                remedy: "leave --slices out for this model")
+        }
+        guard rank % count == 0 else {
+            throw PEFTError(
+                "the rank \(rank) at '\(site.path)' doesn't divide among \(count) slices",
+                remedy: "choose a multiple of \(count)")
+        }
+        let (r, rows) = (rank / count, site.outputs / enabled.count)
+        return .linear(
+            site.path,
+            [
+                .init("lora_A.weight", [rank, site.inputs]),
+                .init("lora_B.weight", [rows * count, r], fileShape: [site.outputs, rank]),
+            ]
+        ) { linear, context in
+            SlicedLoRAAdapter(linear, slices: self, rank: r, scale: scale, dropout: dropout, context: context)
+        }
+    }
+
+    /// B [out, r·n] with the blocks b [n·out/k, r] of the enabled parts, one below the other, in their places.
+    func spread(_ b: Tensor) -> Tensor {
+        let (rows, r) = (b.dim(0) / count, b.dim(1))
+        func zeros(_ columns: Int) -> Tensor { .zeros([rows, columns], dtype: b.dtype, device: b.device) }
+        var next = 0
+        let parts = enabled.map { isEnabled -> Tensor in
+            guard isEnabled else { return zeros(r * count) }
+            defer { next += 1 }
+            let block = b.narrowed(axis: 0, (next * rows)..<((next + 1) * rows))
+            return Tensor.concatenated([zeros(r * next), block, zeros(r * (count - 1 - next))], axis: 1)
+        }
+        return Tensor.concatenated(parts)
+    }
+
+    /// The blocks of B [out, r·n], one below the other.
+    func gathered(_ b: Tensor) -> Tensor {
+        let (rows, r) = (b.dim(0) / enabled.count, b.dim(1) / count)
+        let parts = enabled.indices.filter { enabled[$0] }.enumerated().map { place, slice in
+            b.narrowed(axis: 0, (slice * rows)..<((slice + 1) * rows))
+                .narrowed(axis: 1, (place * r)..<((place + 1) * r))
+        }
+        return Tensor.concatenated(parts)
+    }
+}
+
+/// The update of some parts of a projection.
+final class SlicedLoRAAdapter: Module, LinearAdapter, AdapterModule {
+    /// [r·n, in], of the enabled parts one below the other.
+    @ParameterInfo var a: Tensor
+    /// [n·out/k, r], zero.
+    @ParameterInfo var b: Tensor
+    private let slices: ProjectionSlices
+    private let scale: Double
+    private let dropoutRate: Double
+
+    init(
+        _ linear: Linear, slices: ProjectionSlices, rank: Int, scale: Double, dropout: Double,
+        context: AttachmentContext
+    ) {
+        (self.slices, self.scale, dropoutRate) = (slices, scale, dropout)
+        let (dtype, device) = (context.dtype, context.device)
+        let a = Tensor.empty([rank * slices.count, linear.inputs], dtype: dtype, device: device)
+        let bound = 1 / Double(linear.inputs).squareRoot()
+        if device != .meta { a.fillUniform(-bound, bound, from: &context.random) }
+        _a = ParameterInfo(wrappedValue: a, key: "lora_A.weight")
+        let rows = linear.outputs / slices.enabled.count * slices.count
+        _b = ParameterInfo(wrappedValue: .zeros([rows, rank], dtype: dtype, device: device), key: "lora_B.weight")
+    }
+
+    func storedTensors() -> [String: Tensor] {
+        ["lora_A.weight": a.detached(), "lora_B.weight": slices.spread(b.detached())]
+    }
+
+    func load(_ tensors: [String: Tensor]) throws {
+        if let value = tensors["lora_A.weight"] { a.copy(from: value) }
+        guard let value = tensors["lora_B.weight"] else { return }
+        let blocks = slices.gathered(value)
+        guard slices.spread(blocks).isIdentical(to: value) else {
+            throw PEFTError(
+                "the adapter's update reaches beyond its slices",
+                remedy: "take 'lora_slices' out of its configuration")
+        }
+        b.copy(from: blocks)
+    }
+
+    func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        let (probability, seed) = DropoutScope.draw(dropoutRate)
+        return Functions.lowRankUpdate(
+            base(x), x: x, a: a, b: slices.spread(b), scale: scale, dropout: probability, seed: seed)
+    }
+
+    func merged(into weight: Tensor) throws -> Tensor {
+        let update = slices.spread(b.detached().to(.float64)).matmul(a.detached().to(.float64)) * scale
+        return (weight.to(.float64) + update).to(weight.dtype)
+    }
+}

@@ -1,0 +1,180 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Some tokens' vectors are trained and nothing else: for new tokens, or for a method beside it. An output layer that
+/// is the same matrix follows.
+public enum TrainableTokens: PEFTMethod {
+    public static let name = "trainable_tokens"
+    public static let peftType: String? = "TRAINABLE_TOKENS"
+    public static let summary = "the vectors of chosen tokens"
+    public static let defaultLearningRate = 1e-3
+
+    public struct Configuration: MethodConfiguration {
+        public var tokens: [Int] = []
+        /// The table, the input embedding if none is named.
+        public var selection = TargetSelection(targets: [])
+
+        public init() {}
+
+        public static let fields: [ConfigurationField<Configuration>] = [
+            .init("trainable-tokens", key: "token_indices", .integers, help: "ids of the tokens, such as 5,17,20-29")
+            {
+                .array($0.tokens.map { .integer($0) })
+            } write: {
+                $0.tokens = try integers($1)
+            },
+            .init("targets", key: "target_modules", .names, help: "name of the table (the input embedding)") {
+                let selection = $0.selection
+                if selection.targets.isEmpty { return .null }
+                return selection.isPattern
+                    ? .string(selection.targets[0]) : .array(selection.targets.map { .string($0) })
+            } write: {
+                $0.selection.isPattern = $1.string != nil
+                $0.selection.targets = try $1.string.map { [$0] } ?? names($1)
+            },
+        ]
+
+        // How the rows begin changes nothing in a file, which holds them.
+        public static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
+
+        public func validate() throws {}
+    }
+
+    public static func label(_ configuration: Configuration) -> String {
+        "trainable tokens (\(configuration.tokens.count))"
+    }
+
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        if configuration.selection.targets.isEmpty {
+            configuration.selection.targets = [model.inputEmbedding]
+            configuration.selection.isPattern = true
+        }
+        return configuration
+    }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        let selection = resolved(configuration, for: model).selection
+        let paths = try selection.paths(in: model, among: model.embeddings.map(\.path))
+        return try model.embeddings.filter { paths.contains($0.path) }.map { table in
+            // Hugging Face's files hold the rows once for each module that shares the table.
+            var sharing = model.views(of: table).map(\.path)
+            if model.isTied, table.path == model.inputEmbedding { sharing.append(model.outputLayer) }
+            return try TokenRows.attachment(
+                configuration.tokens, of: table, key: "trainable_tokens_delta",
+                copies: sharing.map { "\(AdapterKeys.prefix)\($0).trainable_tokens_delta" })
+        }
+    }
+}
+
+/// Tokens whose vectors are trained beside another method: Hugging Face's `trainable_token_indices`.
+public struct TrainedTokens: Sendable, Equatable {
+    /// Of the input embedding.
+    public var ids: [Int] = []
+    /// Of tables that are named.
+    public var byTable: [String: [Int]] = [:]
+
+    public init() {}
+
+    var json: JSON {
+        if !byTable.isEmpty { return .object(byTable.mapValues { .array($0.map { .integer($0) }) }) }
+        return ids.isEmpty ? .null : .array(ids.map { .integer($0) })
+    }
+
+    mutating func read(_ json: JSON) throws {
+        if let object = json.object {
+            (ids, byTable) = ([], try object.mapValues(integers))
+        } else {
+            (ids, byTable) = (try integers(json), [:])
+        }
+    }
+
+    /// - Throws: ``PEFTError`` if a table isn't there, or one of `adapted` tables is meant.
+    func attachments(for model: ModelOutline, adapted: [String]) throws -> [Attachment] {
+        let wanted = byTable.isEmpty ? (ids.isEmpty ? [:] : [model.inputEmbedding: ids]) : byTable
+        return try wanted.sorted { $0.key < $1.key }.flatMap { name, ids in
+            let tables = model.embeddings.filter { TargetSelection.names(name, $0.path) }
+            guard !tables.isEmpty else {
+                let leaves = TargetSelection.leaves(model.embeddings.map(\.path))
+                let hint = nearestName(to: name, in: leaves).map { "did you mean '\($0)'? " } ?? ""
+                throw PEFTError(
+                    "there is no table of vectors '\(name)' in this \(model.family) model",
+                    remedy: hint + "there are \(leaves.joined(separator: ", "))")
+            }
+            if let both = tables.first(where: { adapted.contains($0.path) }) {
+                throw PEFTError(
+                    "the table '\(both.path)' has an adapter and trained tokens", remedy: "leave one of them out")
+            }
+            return try tables.map {
+                try TokenRows.attachment(ids, of: $0, key: "token_adapter.trainable_tokens_delta")
+            }
+        }
+    }
+}
+
+/// Rows of a table, [tokens, size], that take the place of its own.
+final class TokenRows: Module, EmbeddingAdapter, AdapterModule {
+    @ParameterInfo(wrappedValue: Tensor.empty([0]), key: "rows") private var rows: Tensor
+    /// The rows' places in the table, int64 [tokens].
+    private let indices: Tensor
+    /// For every entry of the table, 0 or 1 + its place among the rows; int64 [entries].
+    private let places: Tensor
+    private let key: String
+    private let copies: [String]
+
+    static func attachment(
+        _ ids: [Int], of table: ModelOutline.EmbeddingSite, key: String, copies: [String] = []
+    ) throws -> Attachment {
+        guard !ids.isEmpty else {
+            throw PEFTError("no tokens are named", remedy: "give --trainable-tokens 5,17, say")
+        }
+        if let bad = ids.first(where: { !(0..<table.entries).contains($0) }) {
+            throw PEFTError(
+                "there is no token \(bad) to train", remedy: "'\(table.path)' has the tokens 0 … \(table.entries - 1)"
+            )
+        }
+        guard Set(ids).count == ids.count else {
+            throw PEFTError("a token to train is named twice", remedy: "name each once")
+        }
+        return .embedding(table.path, [.init(key, [ids.count, table.size], copies: copies)]) { table, context in
+            TokenRows(table, ids, key: key, copies: copies, context: context)
+        }
+    }
+
+    private init(_ table: Embedding, _ ids: [Int], key: String, copies: [String], context: AttachmentContext) {
+        (self.key, self.copies) = (key, copies)
+        indices = Tensor(ids.map(Int64.init), device: context.device)
+        var places = [Int64](repeating: 0, count: table.entries)
+        for (place, id) in ids.enumerated() { places[id] = Int64(place) + 1 }
+        self.places = Tensor(places, device: context.device)
+        super.init()
+        rows = table.weight.detached().selecting(indices).to(context.dtype)
+    }
+
+    var adapterParameters: [AdapterParameter] { [AdapterParameter(key, _rows.parameter)] }
+
+    func storedTensors() -> [String: Tensor] {
+        copies.reduce(into: [key: rows]) { $0[$1] = rows.detached().clone() }
+    }
+
+    func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: Tensor) -> Tensor {
+        let flat = ids.reshaped(-1)
+        let places = places.selecting(flat)
+        // Row 0 stands for "none of them".
+        let table = Tensor.concatenated([
+            Tensor.zeros([1, rows.dim(1)], dtype: rows.dtype, device: rows.device), rows,
+        ])
+        let trained = table.selecting(places).to(vectors.dtype).reshaped(vectors.shape)
+        let isTrained = places.greater(than: 0).reshaped(ids.shape).unsqueezed(-1)
+        return trained.selecting(where: isTrained, else: vectors)
+    }
+
+    func merged(into weight: Tensor) throws -> Tensor {
+        weight.replacing(indices, with: rows.detached().to(weight.dtype))
+    }
+
+    func outputWeight(_ weight: Tensor) -> Tensor { weight.replacing(indices, with: rows.to(weight.dtype)) }
+    var reachesTiedOutput: Bool { true }
+}
