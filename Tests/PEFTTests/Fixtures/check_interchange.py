@@ -25,7 +25,8 @@ for folder in sorted(p for p in (HERE / "interchange").iterdir() if p.is_dir()):
     model = T5ForConditionalGeneration.from_pretrained(MODELS / base, dtype=torch.float32)
     with torch.no_grad():
         plain = model.eval()(**padded(rows)).logits
-    model = PeftModel.from_pretrained(model, folder).eval()
+    # AdaLoRA's forward pass with labels asks for an adapter in training.
+    model = PeftModel.from_pretrained(model, folder, is_trainable="adalora" in folder.name).eval()
     stored = load_file(folder / "adapter_model.safetensors")
     loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
     loaded = {k: v for k, v in loaded.items() if "base_layer" not in k}

@@ -1,0 +1,180 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Orthogonal fine-tuning with butterfly factors (Liu et al. 2024): the input is rotated by a product of sparse
+/// rotations, y = s ⊙ (x B_m … B_1) Wᵀ + b, each B_i a rotation in blocks of permuted inputs.
+public enum BOFT: PEFTMethod {
+    public static let name = "boft"
+    public static let peftType: String? = "BOFT"
+    public static let summary = "rotations by butterfly factors, with a scale per output (Liu et al. 2024)"
+    public static let defaultLearningRate = 1e-3
+
+    public struct Configuration: MethodConfiguration {
+        public var blockSize = 4
+        public var blocks = 0
+        public var factors = 1
+        public var dropout = 0.0
+        public var selection = TargetSelection(targets: [])
+
+        public init() {}
+
+        public static var fileDefaults: Configuration {
+            var configuration = Configuration()
+            configuration.selection.allowsUnusedTargets = true
+            return configuration
+        }
+
+        public static let fields: [ConfigurationField<Configuration>] =
+            [
+                integerField(
+                    "block-size", key: "boft_block_size", \.blockSize, 0...65536, help: "size of a block (4)"),
+                integerField(
+                    "blocks", key: "boft_block_num", \.blocks, 0...65536,
+                    help: "number of blocks, instead of their size (0)"),
+                integerField(
+                    "butterfly-factors", key: "boft_n_butterfly_factor", \.factors, 1...30,
+                    help: "number of factors (1)"),
+                numberField(
+                    "dropout", key: "boft_dropout", \.dropout, 0...0.99,
+                    help: "share of blocks left out of a pass (0)"),
+            ] + targetFields(\.selection) + layerFields(\.selection)
+
+        public static let neutral: [String: [JSON]] = [
+            "bias": ["none"], "init_weights": [true], "fan_in_fan_out": [false, true],
+        ]
+
+        public func validate() throws {
+            guard (blocks == 0) != (blockSize == 0) else {
+                throw PEFTError(
+                    "\(blocks) blocks of size \(blockSize) were asked for",
+                    remedy: "give either --blocks or --block-size, and 0 for the other")
+            }
+            try selection.validate()
+        }
+
+        func blockSize(for site: ModelOutline.LinearSite) throws -> Int {
+            let wanted = blocks == 0 ? blockSize : blocks
+            guard site.inputs.isMultiple(of: wanted) else {
+                throw PEFTError(
+                    "the \(site.inputs) inputs of \(site.path) can't be divided into blocks by \(wanted)",
+                    remedy: "give --\(blocks == 0 ? "block-size" : "blocks") a divisor of \(site.inputs)")
+            }
+            let size = blocks == 0 ? blockSize : site.inputs / blocks
+            let span = 1 << (factors - 1)
+            guard factors == 1 || (size.isMultiple(of: 2) && (site.inputs / size).isMultiple(of: span)) else {
+                throw PEFTError(
+                    "\(factors) butterfly factors don't fit \(site.inputs / size) blocks of size \(size) at \(site.path)",
+                    remedy: "blocks have to be even and their number a multiple of \(span)")
+            }
+            return size
+        }
+    }
+
+    public static func label(_ configuration: Configuration) -> String {
+        let size = configuration.blocks == 0 ? "b \(configuration.blockSize)" : "\(configuration.blocks) blocks"
+        return "BOFT \(size), m \(configuration.factors) (\(configuration.selection.label))"
+    }
+
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        configuration.selection = configuration.selection.resolved(for: model)
+        return configuration
+    }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        try resolved(configuration, for: model).selection.sites(in: model).map { site in
+            let size = try configuration.blockSize(for: site)
+            let blocks = site.inputs / size
+            return .linear(
+                site.path,
+                [
+                    .init("boft_R", [configuration.factors, blocks, size, size]), .init("boft_s", [site.outputs, 1]),
+                ]
+            ) { linear, context in
+                BOFTAdapter(linear, configuration, blocks: blocks, size: size, context)
+            }
+        }
+    }
+}
+
+final class BOFTAdapter: Module, LinearAdapter, AdapterModule {
+    /// Zero, [factors, blocks, b, b]; its skew-symmetric part decides the rotations.
+    @ParameterInfo(key: "boft_R") var rotations: Tensor = .zeros([0])
+    /// Ones, [outputs, 1].
+    @ParameterInfo(key: "boft_s") var scales: Tensor = .zeros([0])
+    private let blocks: Int
+    private let size: Int
+    private let dropoutRate: Double
+    /// For each factor but those that permute nothing: the order in which inputs enter the blocks, and back.
+    private let orders: [(forward: Tensor, back: Tensor)?]
+
+    init(
+        _ linear: Linear, _ configuration: BOFT.Configuration, blocks: Int, size: Int, _ context: AttachmentContext
+    ) {
+        (self.blocks, self.size, dropoutRate) = (blocks, size, configuration.dropout)
+        let inputs = blocks * size
+        let device = context.device == .meta ? Device.cpu : context.device
+        orders = (0..<configuration.factors).map { factor in
+            guard configuration.factors > 1 else { return nil }
+            let order = Self.order(inputs, groups: blocks >> factor, half: size / 2)
+            var inverse = order
+            for (place, source) in order.enumerated() { inverse[source] = place }
+            return (Tensor(inverse, device: device), Tensor(order, device: device))
+        }
+        super.init()
+        rotations = .zeros([configuration.factors, blocks, size, size], dtype: context.dtype, device: context.device)
+        scales = .ones([linear.outputs, 1], dtype: context.dtype, device: context.device)
+    }
+
+    /// Within each group of inputs, chunks of half a block: first those at even places, then those at odd ones.
+    private static func order(_ inputs: Int, groups: Int, half: Int) -> [Int] {
+        let length = inputs / max(1, groups)
+        let chunks = length / max(1, half)
+        let sequence = Array(stride(from: 0, to: chunks, by: 2)) + Array(stride(from: 1, to: chunks, by: 2))
+        return (0..<max(1, groups)).flatMap { group in
+            sequence.flatMap { chunk in (0..<half).map { group * length + chunk * half + $0 } }
+        }
+    }
+
+    /// The Cayley transforms (I + S)⁻¹ (I − S) of the skew-symmetric parts S, [factors, blocks, b, b].
+    private func orthogonal(_ rotations: Tensor) -> Tensor {
+        let skew = (rotations - rotations.transposed()) * 0.5
+        let identity = Tensor.identity(size, dtype: skew.dtype, device: skew.device)
+        return (identity + skew).solving(identity - skew)
+    }
+
+    /// x [rows, inputs] through one factor.
+    private func turned(_ x: Tensor, _ rotation: Tensor, _ order: (forward: Tensor, back: Tensor)?) -> Tensor {
+        let permuted = order.map { x.selecting(axis: 1, $0.forward) } ?? x
+        let parts = permuted.reshaped(-1, blocks, size).transposed(0, 1)
+        let result = parts.matmul(rotation).transposed(0, 1).reshaped(-1, blocks * size)
+        return order.map { result.selecting(axis: 1, $0.back) } ?? result
+    }
+
+    func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        var factors = orthogonal(rotations)
+        let (probability, seed) = DropoutScope.draw(dropoutRate)
+        if probability > 0 {
+            let ones = Tensor.ones([factors.dim(0), blocks, 1, 1], dtype: factors.dtype, device: factors.device)
+            let kept = Functions.dropout(ones, probability: probability, seed: seed).greater(than: 0).to(
+                factors.dtype)
+            let identity = Tensor.identity(size, dtype: factors.dtype, device: factors.device)
+            factors = factors * kept + identity * (ones - kept)
+        }
+        var rows = x.reshaped(-1, blocks * size)
+        for index in orders.indices.reversed() { rows = turned(rows, factors[index], orders[index]) }
+        let y = base(rows.reshaped(x.shape))
+        let vector = scales.reshaped(-1)
+        return base.bias.map { (y - $0) * vector + $0 } ?? y * vector
+    }
+
+    func merged(into weight: Tensor) throws -> Tensor {
+        // x B Wᵀ = x (W Bᵀ)ᵀ, with the factors transposed and in the opposite order.
+        let factors = orthogonal(rotations.detached().to(.float64))
+        var rows = weight.to(.float64)
+        for index in orders.indices { rows = turned(rows, factors[index].transposed(), orders[index]) }
+        return (rows * scales.detached().to(.float64)).to(weight.dtype)
+    }
+}

@@ -1,0 +1,190 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Orthogonal fine-tuning (Qiu et al. 2023): the projection's input is rotated in blocks, y = (x R) Wᵀ with
+/// R = diag(R_1, …, R_n) and each R_i the Cayley transform of a skew-symmetric matrix.
+public enum OFT: PEFTMethod {
+    public static let name = "oft"
+    public static let peftType: String? = "OFT"
+    public static let summary = "rotations of a projection's input in blocks (Qiu et al. 2023)"
+    public static let defaultLearningRate = 1e-3
+
+    public struct Configuration: MethodConfiguration {
+        /// Number of blocks, or 0 where their size decides.
+        public var blocks = 0
+        public var blockSize = 32
+        public var moduleDropout = 0.0
+        /// Whether rotations stay within `epsilon` of none (constrained OFT).
+        public var isConstrained = false
+        public var epsilon = 6e-5
+        /// Whether all blocks are one.
+        public var isShared = false
+        /// Whether the Cayley transform is a sum of so many powers instead of an exact solution.
+        public var usesSeries = true
+        public var terms = 5
+        public var selection = TargetSelection(targets: [])
+
+        public init() {}
+
+        public static var fileDefaults: Configuration {
+            var configuration = Configuration()
+            configuration.selection.allowsUnusedTargets = true
+            return configuration
+        }
+
+        public static let fields: [ConfigurationField<Configuration>] =
+            [
+                integerField(
+                    "blocks", key: "r", \.blocks, 0...65536, help: "number of blocks, instead of their size (0)"),
+                integerField(
+                    "block-size", key: "oft_block_size", \.blockSize, 0...65536, help: "size of a block (32)"),
+                numberField(
+                    "module-dropout", key: "module_dropout", \.moduleDropout, 0...0.99,
+                    help: "share of blocks left out of a pass (0)"),
+                flagField("coft", key: "coft", \.isConstrained, help: "keep rotations small"),
+                numberField("coft-eps", key: "eps", \.epsilon, 0...1, help: "how small (6e-5)"),
+                flagField("block-share", key: "block_share", \.isShared, help: "one rotation for all blocks"),
+                flagField(
+                    "cayley-series", key: "use_cayley_neumann", \.usesSeries,
+                    help: "approximate the Cayley transform by a series (true)"),
+                integerField(
+                    "cayley-terms", key: "num_cayley_neumann_terms", \.terms, 1...100, help: "terms of the series (5)"
+                ),
+            ] + targetFields(\.selection) + layerFields(\.selection)
+
+        public static let neutral: [String: [JSON]] = [
+            "bias": ["none"], "init_weights": [true], "fan_in_fan_out": [false, true],
+        ]
+
+        public func validate() throws {
+            guard (blocks == 0) != (blockSize == 0) else {
+                throw PEFTError(
+                    "\(blocks) blocks of size \(blockSize) were asked for",
+                    remedy: "give either --blocks or --block-size, and 0 for the other")
+            }
+            try selection.validate()
+        }
+
+        /// The size of a block for so many inputs: the nearest divisor of what was asked for, the smaller of two.
+        func blockSize(for inputs: Int) -> Int {
+            let wanted = blocks == 0 ? blockSize : blocks
+            let divisors = (1...inputs).filter { inputs.isMultiple(of: $0) }
+            let nearest = divisors.min { (abs($0 - wanted), $0) < (abs($1 - wanted), $1) } ?? 1
+            return blocks == 0 ? nearest : inputs / nearest
+        }
+    }
+
+    public static func label(_ configuration: Configuration) -> String {
+        let size = configuration.blocks == 0 ? "b \(configuration.blockSize)" : "\(configuration.blocks) blocks"
+        return "\(configuration.isConstrained ? "COFT" : "OFT") \(size) (\(configuration.selection.label))"
+    }
+
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        configuration.selection = configuration.selection.resolved(for: model)
+        return configuration
+    }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        try resolved(configuration, for: model).selection.sites(in: model).map { site in
+            let size = configuration.blockSize(for: site.inputs)
+            let stored = configuration.isShared ? 1 : site.inputs / size
+            return .linear(site.path, [.init("oft_R.weight", [stored, size * (size - 1) / 2])]) { _, context in
+                OFTAdapter(configuration, blocks: site.inputs / size, stored: stored, size: size, context)
+            }
+        }
+    }
+}
+
+final class OFTAdapter: Module, LinearAdapter, AdapterModule {
+    /// Zero, [blocks, b (b − 1) / 2]: the numbers above the diagonal of each skew-symmetric matrix.
+    @ParameterInfo(key: "oft_R.weight") var angles: Tensor = .zeros([0])
+    private let configuration: OFT.Configuration
+    private let blocks: Int
+    private let size: Int
+    /// Where the numbers above the diagonal lie in a flat matrix.
+    private let upper: Tensor
+
+    init(_ configuration: OFT.Configuration, blocks: Int, stored: Int, size: Int, _ context: AttachmentContext) {
+        (self.configuration, self.blocks, self.size) = (configuration, blocks, size)
+        upper = Tensor(
+            (0..<size).flatMap { row in ((row + 1)..<max(size, row + 1)).map { row * size + $0 } },
+            device: context.device == .meta ? .cpu : context.device)
+        super.init()
+        angles = .zeros([stored, size * (size - 1) / 2], dtype: context.dtype, device: context.device)
+    }
+
+    /// Q = −Qᵀ, [blocks, b, b].
+    private func skew(_ angles: Tensor) -> Tensor {
+        let zeros = Tensor.zeros([angles.dim(0), size * size], dtype: angles.dtype, device: angles.device)
+        let matrix = zeros.replacing(axis: 1, upper, with: angles).reshaped(-1, size, size)
+        return matrix - matrix.transposed()
+    }
+
+    /// R, [blocks, b, b].
+    private func rotations(_ angles: Tensor) -> Tensor {
+        let q = skew(angles)
+        let identity = Tensor.identity(size, dtype: q.dtype, device: q.device)
+        let rotation: Tensor
+        if configuration.usesSeries {
+            // I + 2 Q + 2 Q² + … + Qᵏ, the Neumann series of (I + Q)(I − Q)⁻¹ with half of its last term.
+            var sum = identity + q * 0
+            if configuration.terms > 1 {
+                sum = sum + q * 2
+                if configuration.terms > 2 {
+                    var power = q.matmul(q)
+                    sum = sum + power * 2
+                    for _ in 3..<max(3, configuration.terms - 1) {
+                        power = power.matmul(q)
+                        sum = sum + power * 2
+                    }
+                    sum = sum + power.matmul(q)
+                }
+            }
+            rotation = sum
+        } else {
+            rotation = (identity + q).solving(identity - q)
+        }
+        guard configuration.isShared, blocks > 1 else { return rotation }
+        return rotation.expanded([blocks, size, size])
+    }
+
+    /// Projects the skew matrices back to where they are small (constrained OFT).
+    private func constrain() {
+        withoutGradients {
+            let limit = configuration.epsilon / Double(angles.dim(0)).squareRoot()
+            // ‖Q‖ counts both triangles.
+            let norms = (angles.detached().squared().sum(axes: [1], keep: true) * 2).sqrt()
+            let factor =
+                (Tensor.full(norms.shape, limit, dtype: norms.dtype, device: norms.device) / norms.atLeast(1e-30))
+                .atMost(1)
+            angles.detached().copy(from: angles.detached() * factor)
+        }
+    }
+
+    func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        if configuration.isConstrained { constrain() }
+        var rotation = rotations(angles)
+        let (probability, seed) = DropoutScope.draw(configuration.moduleDropout)
+        if probability > 0 {
+            // A block that is left out doesn't rotate.
+            let ones = Tensor.ones([blocks, 1, 1], dtype: rotation.dtype, device: rotation.device)
+            let kept = Functions.dropout(ones, probability: probability, seed: seed).greater(than: 0).to(
+                rotation.dtype)
+            let identity = Tensor.identity(size, dtype: rotation.dtype, device: rotation.device)
+            rotation = rotation * kept + identity * (ones - kept)
+        }
+        // [tokens, blocks, b] → blocks first, so that one batched product rotates all.
+        let parts = x.reshaped(-1, blocks, size).transposed(0, 1)
+        return base(parts.matmul(rotation).transposed(0, 1).reshaped(x.shape))
+    }
+
+    func merged(into weight: Tensor) throws -> Tensor {
+        if configuration.isConstrained { constrain() }
+        let rotation = rotations(angles.detached().to(.float64))
+        let parts = weight.to(.float64).reshaped(-1, blocks, size).transposed(0, 1)
+        return parts.matmul(rotation.transposed()).transposed(0, 1).reshaped(weight.shape).to(weight.dtype)
+    }
+}
