@@ -1,4 +1,4 @@
-// Normalisation, gated activation and dropout as single autograd nodes: each keeps its input alone and
+// Normalisation, gated activation, bottlenecks and dropout as single autograd nodes: each keeps its input alone and
 // computes the rest again in the backward pass, where libtorch's compositions keep every intermediate.
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -81,6 +81,51 @@ struct GatedActivation : public Function<GatedActivation> {
     }
 };
 
+/// y + s · (f(x Dᵀ + d) Uᵀ + u) with x, y [tokens, size], D [r, size], U [size, r] (Houlsby et al. 2019); x is y
+/// itself where none is given. Keeps x and r numbers a token, and makes no matrix of the output's size but the output.
+struct Bottleneck : public Function<Bottleneck> {
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &y, const c10::optional<at::Tensor> &x,
+                              const at::Tensor &down, const at::Tensor &down_bias, const at::Tensor &up,
+                              const at::Tensor &up_bias, const c10::optional<at::Tensor> &learned, double scale, int64_t kind) {
+        const at::Tensor &input = x.has_value() ? *x : y;
+        double factor = learned.has_value() ? learned->item<double>() : scale;
+        at::Tensor low = at::addmm(down_bias, input, down.t());
+        at::Tensor active = activate(static_cast<CTActivation>(kind), low);
+        context->save_for_backward({input, down, up, up_bias, low});
+        context->saved_data["kind"] = kind;
+        context->saved_data["is_parallel"] = x.has_value();
+        context->saved_data["is_learned"] = learned.has_value();
+        context->saved_data["factor"] = factor;
+        return at::addmm(y, active, up.t(), 1, factor).add_(up_bias, factor);
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list gradients) {
+        auto saved = context->get_saved_variables();
+        const at::Tensor &input = saved[0], &down = saved[1], &up = saved[2], &low = saved[4], &gradient = gradients[0];
+        auto kind = static_cast<CTActivation>(context->saved_data["kind"].toInt());
+        bool is_parallel = context->saved_data["is_parallel"].toBool();
+        // Counted among the tensors that were given.
+        size_t first = is_parallel ? 2 : 1;
+        double factor = context->saved_data["factor"].toDouble();
+        at::Tensor to_y = gradient, to_x, to_down, to_down_bias, to_up, to_up_bias, to_scale;
+        at::Tensor active = activate(kind, low), to_active = at::mm(gradient, up), summed = gradient.sum(0);
+        if (context->needs_input_grad(first + 2)) to_up = at::mm(gradient.t(), active).mul_(factor);
+        if (context->needs_input_grad(first + 3)) to_up_bias = summed * factor;
+        if (context->saved_data["is_learned"].toBool() && context->needs_input_grad(first + 4)) {
+            to_scale = ((to_active * active).sum() + (summed * saved[3]).sum()).reshape({1});
+        }
+        at::Tensor to_low = activation_gradient(kind, to_active.mul_(factor), low);
+        if (context->needs_input_grad(first + 0)) to_down = at::mm(to_low.t(), input);
+        if (context->needs_input_grad(first + 1)) to_down_bias = to_low.sum(0);
+        if (is_parallel) {
+            if (context->needs_input_grad(1)) to_x = at::mm(to_low, down);
+        } else if (context->needs_input_grad(0)) {
+            to_y = at::addmm(gradient, to_low, down);
+        }
+        return {to_y, to_x, to_down, to_down_bias, to_up, to_up_bias, to_scale, at::Tensor(), at::Tensor()};
+    }
+};
+
 /// y = x ⊙ mask / (1 − p). The mask is a function of (seed, position): nothing is kept, and the backward
 /// pass draws it again.
 struct Dropout : public Function<Dropout> {
@@ -113,6 +158,21 @@ CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTenso
 
 CTTensor *ct_gated_activation(CTActivation kind, const CTTensor *gate, const CTTensor *up) {
     return tensor_or_error([&] { return GatedActivation::apply(unbox(gate), unbox(up), static_cast<int64_t>(kind)); });
+}
+
+CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *down, const CTTensor *down_bias,
+                        const CTTensor *up, const CTTensor *up_bias, const CTTensor *learned, double scale,
+                        CTActivation kind) {
+    return tensor_or_error([&]() -> at::Tensor {
+        auto flat = [](const at::Tensor &t) { return t.reshape({-1, t.size(-1)}); };
+        at::Tensor output = unbox(y);
+        c10::optional<at::Tensor> input, factor;
+        if (x != nullptr) input = flat(unbox(x));
+        if (learned != nullptr) factor = unbox(learned);
+        return Bottleneck::apply(flat(output), input, unbox(down), unbox(down_bias), unbox(up), unbox(up_bias),
+                                 factor, scale, static_cast<int64_t>(kind))
+            .reshape(output.sizes());
+    });
 }
 
 CTTensor *ct_dropout(const CTTensor *x, double probability, uint64_t seed) {

@@ -116,6 +116,22 @@ public enum Functions {
         wrap(ct_low_rank_update(y.pointer, x.pointer, a.pointer, b.pointer, scale, dropout, seed))
     }
 
+    /// y + scale · (f(x downᵀ + downBias) upᵀ + upBias) (Houlsby et al. 2019), one autograd node.
+    ///
+    /// - Parameters:
+    ///   - x: what the network reads, [..., size]; `nil` for y itself.
+    ///   - down: [r, size]; `up`: [size, r].
+    ///   - learnedScale: one element, in place of `scale`.
+    public static func bottleneck(
+        _ y: Tensor, x: Tensor?, down: Tensor, downBias: Tensor, up: Tensor, upBias: Tensor, scale: Double,
+        learnedScale: Tensor? = nil, activation: Activation
+    ) -> Tensor {
+        wrap(
+            ct_bottleneck(
+                y.pointer, x?.pointer, down.pointer, downBias.pointer, up.pointer, upBias.pointer,
+                learnedScale?.pointer, scale, activation.raw))
+    }
+
     /// Sum over rows of −log softmax(scale · hidden weightᵀ)[target], without the matrix of logits.
     ///
     /// - Parameters:

@@ -145,6 +145,11 @@ CTTensor *ct_multinomial(const CTTensor *probabilities, uint64_t seed);
 CTTensor *ct_rms_norm(const CTTensor *x, const CTTensor *weight, double epsilon);
 CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTensor *bias, double epsilon);
 CTTensor *ct_gated_activation(CTActivation, const CTTensor *gate, const CTTensor *up);
+/// y + scale · (f(x downᵀ + down_bias) upᵀ + up_bias); x is y where it is NULL; a scale that is trained has one
+/// element and stands in for the number.
+CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *down, const CTTensor *down_bias,
+                        const CTTensor *up, const CTTensor *up_bias, const CTTensor *learned_scale, double scale,
+                        CTActivation);
 CTTensor *ct_dropout(const CTTensor *x, double probability, uint64_t seed);
 CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *bias,
                               const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal,

@@ -182,6 +182,10 @@ extension Adapter {
         fields["base_model_name_or_path"] = .string(base)
         fields["revision"] = .null
         fields["inference_mode"] = true
+        if fields["prompt_tuning_init"] == "TEXT", fields["tokenizer_name_or_path"] == .null {
+            // Hugging Face reads no prompt that began as a text without it.
+            fields["tokenizer_name_or_path"] = .string(base)
+        }
         try AtomicFile.write(
             JSON.object(fields).text() + "\n", to: folder.appendingPathComponent("adapter_config.json"))
         try withTorchErrors {

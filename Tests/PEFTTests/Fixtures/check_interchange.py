@@ -15,7 +15,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import T5ForConditionalGeneration
 
-from hugging_face import MODELS, padded
+from hugging_face import MODELS, inputs, padded
 
 HERE = pathlib.Path(__file__).parent
 
@@ -33,7 +33,7 @@ for folder in sorted(p for p in (HERE / "interchange").iterdir() if p.is_dir()):
     assert stored.keys() == loaded.keys(), (folder.name, stored.keys() ^ loaded.keys())
     assert all(torch.equal(stored[k], loaded[k]) for k in stored), folder.name
     with torch.no_grad():
-        logits = model(**padded(rows)).logits
+        logits = model(**inputs(model, rows)).logits
     assert (logits[:, -plain.shape[1]:] - plain).abs().max() > 0.01 * plain.abs().max(), folder.name
     first = logits.shape[1] - max(len(y) for _, y in rows)  # virtual tokens of a decoder come before
     kept = torch.cat([logits[i, first:][: len(y)] for i, (_, y) in enumerate(rows)])

@@ -26,6 +26,14 @@ def padded(data):
     return dict(input_ids=ids, attention_mask=mask, labels=labels)
 
 
+def inputs(model, data):
+    """What a PEFT model is called with. Rows belong to task 0 where a method asks for tasks."""
+    batch = padded(data)
+    if model.active_peft_config.peft_type == "MULTITASK_PROMPT_TUNING":
+        batch["task_ids"] = torch.zeros(len(data), dtype=torch.long)
+    return batch
+
+
 def losses(model, data, rate, perturbation=0.0):
     """20 steps; `perturbation` moves the adapter first, to see how well the curve is conditioned."""
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -39,7 +47,7 @@ def losses(model, data, rate, perturbation=0.0):
     result = []
     for step in range(20):
         optimizer.zero_grad()
-        loss = model(**padded([data[step % 3], data[(step + 1) % 3]])).loss
+        loss = model(**inputs(model, [data[step % 3], data[(step + 1) % 3]])).loss
         loss.backward()
         optimizer.step()
         result.append(loss.item())
@@ -60,7 +68,7 @@ def jitter(model, deviation=0.1):
 
 
 def write(name, base, rate, config, merged=(), move=jitter, gradients=True, load=AutoModelForSeq2SeqLM,
-          prepare=None, drift_limit=2e-5):
+          prepare=None, drift_limit=2e-5, then=None):
     """Makes an adapter of `config` over the small model `base`, and stores what it computes.
 
     move: changes the fresh adapter, so that it does something. prepare(model) changes the base before.
@@ -80,7 +88,9 @@ def write(name, base, rate, config, merged=(), move=jitter, gradients=True, load
     shutil.rmtree(folder, ignore_errors=True)
     peft.save_pretrained(folder)
     (folder / "README.md").unlink()
-    out = peft(**padded(data))
+    if then:
+        peft = then(peft, data, folder)
+    out = peft(**inputs(peft, data))
     out.loss.backward()
     depth = max(len(y) for _, y in data)
     first = out.logits.shape[1] - depth  # virtual tokens of a decoder come before
@@ -91,6 +101,8 @@ def write(name, base, rate, config, merged=(), move=jitter, gradients=True, load
         for key, value in stored.items():
             if value.data_ptr() in values:
                 tensors["gradient." + key] = values[value.data_ptr()].grad.reshape(value.shape).clone()
+            elif key == "prompt_embeddings":  # stored as a copy
+                tensors["gradient." + key] = peft.prompt_encoder["default"].embedding.weight.grad.clone()
     peft.zero_grad()
     curve, moved = losses(peft, data, rate), losses(peft, data, rate, 1e-7)
     drift = max(abs(a - b) for a, b in zip(curve, moved)) / max(curve)

@@ -1,0 +1,226 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Bottleneck adapters: y + s · (f(x Dᵀ + d) Uᵀ + u) where a sublayer's output y joins the residual stream, with
+/// D [r, size], U [size, r]; 2 · r · size + r + size numbers each.
+///
+/// Placed after the sublayer, x is its output y (Houlsby et al. 2019, figure 2); beside it, x is its input (He et al.
+/// 2022, section 4). D starts uniform in ±1/√size and U at zero, as He et al. start theirs: training begins exactly at
+/// the base model, where Houlsby et al. begin near it with both small.
+public struct BottleneckConfiguration: MethodConfiguration {
+    public var rank = 64
+    /// Where it is given, r is the size of the hidden states divided by it.
+    public var reductionFactor: Int?
+    public var activation = "relu"
+    /// The sublayers that get an adapter.
+    public var sublayers: [SublayerKind] = SublayerKind.allCases
+    /// Whether adapters work beside their sublayers.
+    public var isParallel = false
+    public var scale = 1.0
+    /// Whether the scale is trained, from `scale` on.
+    public var learnsScale = false
+
+    public init() {}
+
+    static let sublayerNames: [(kind: SublayerKind, name: String)] = [
+        (.attention, "attention"), (.crossAttention, "cross-attention"), (.feedForward, "feed-forward"),
+    ]
+    static let activations = ["relu", "gelu", "gelu_new", "silu"]
+
+    public static let fields: [ConfigurationField<BottleneckConfiguration>] = [
+        .init("rank", key: "r", .integer(1...65536), help: "size r of the bottleneck (64)") {
+            .integer($0.rank)
+        } write: {
+            $0.rank = try integer($1)
+        },
+        .init(
+            "reduction", key: "reduction_factor", .integer(1...65536),
+            help: "r as a part of the hidden size: size / n"
+        ) {
+            $0.reductionFactor.map { .integer($0) } ?? .null
+        } write: {
+            $0.reductionFactor = try integer($1)
+        },
+        .init("activation", key: "activation", .choice(activations), help: "between the two projections (relu)") {
+            .string($0.activation)
+        } write: {
+            $0.activation = try text($1)
+        },
+        .init("sublayers", key: "sublayers", .names, help: "attention, cross-attention, feed-forward: which get one")
+        {
+            configuration in
+            .array(sublayerNames.filter { configuration.sublayers.contains($0.kind) }.map { .string($0.name) })
+        } write: { configuration, value in
+            configuration.sublayers = try names(value).map { word in
+                guard let known = sublayerNames.first(where: { $0.name == word.lowercased() }) else {
+                    throw PEFTError(
+                        "'\(word)' is no sublayer",
+                        remedy: "there are \(sublayerNames.map(\.name).joined(separator: ", "))")
+                }
+                return known.kind
+            }
+        },
+        .init("parallel", key: "is_parallel", .flag, help: "beside the sublayer instead of after it") {
+            .bool($0.isParallel)
+        } write: {
+            $0.isParallel = try flag($1)
+        },
+        .init("scale", key: "scale", .number(-1e6...1e6), help: "the adapter's output is multiplied by it") {
+            .wholeOr($0.scale)
+        } write: {
+            $0.scale = try number($1)
+        },
+        .init("learned-scale", key: "learned_scale", .flag, help: "train the scale too") {
+            .bool($0.learnsScale)
+        } write: {
+            $0.learnsScale = try flag($1)
+        },
+    ]
+
+    public func validate() throws {
+        guard (1...65536).contains(rank) else {
+            throw PEFTError("the rank is \(rank)", remedy: "it has to be in 1 … 65536")
+        }
+        guard reductionFactor.map({ $0 >= 1 }) ?? true else {
+            throw PEFTError("the reduction factor is \(reductionFactor ?? 0)", remedy: "it has to be at least 1")
+        }
+        guard scale.isFinite, scale != 0 else {
+            throw PEFTError("the scale is \(scale)", remedy: "it has to be a number other than 0")
+        }
+        guard !sublayers.isEmpty else {
+            throw PEFTError(
+                "no sublayers are named",
+                remedy: "there are \(Self.sublayerNames.map(\.name).joined(separator: ", "))")
+        }
+        guard Self.activations.contains(activation) else {
+            throw PEFTError(
+                "the activation is '\(activation)'", remedy: "known are \(Self.activations.joined(separator: ", "))")
+        }
+    }
+
+    func plan(for model: ModelOutline) throws -> [Attachment] {
+        let sites = model.outputs.filter { sublayers.contains($0.kind) }
+        guard !sites.isEmpty, let activation = Activation(huggingFaceName: activation) else {
+            let kinds = Self.sublayerNames.filter { name in model.outputs.contains { $0.kind == name.kind } }.map(
+                \.name)
+            throw PEFTError(
+                "this \(model.family) model has none of the sublayers that are to get an adapter",
+                remedy: kinds.isEmpty ? "use another method" : "it has \(kinds.joined(separator: ", "))")
+        }
+        return sites.map { site in
+            let rank = reductionFactor.map { max(1, site.size / $0) } ?? rank
+            var tensors: [TensorSpec] = [
+                .init("down.weight", [rank, site.size]), .init("down.bias", [rank]),
+                .init("up.weight", [site.size, rank]), .init("up.bias", [site.size]),
+            ]
+            if learnsScale { tensors.append(.init("scale", [1])) }
+            return .output(site.path, tensors) { output, context in
+                BottleneckAdapter(output.size, rank: rank, activation: activation, self, context)
+            }
+        }
+    }
+
+    func label(_ name: String) -> String {
+        name + " " + (reductionFactor.map { "size/\($0)" } ?? "r \(rank)")
+    }
+}
+
+/// One bottleneck at a sublayer's output.
+final class BottleneckAdapter: Module, OutputAdapter, AdapterModule {
+    /// [r, size], [r], [size, r], [size].
+    @ParameterInfo var down: Tensor
+    @ParameterInfo var downBias: Tensor
+    @ParameterInfo var up: Tensor
+    @ParameterInfo var upBias: Tensor
+    /// One number, where it is trained.
+    private let learnedScale: Parameter?
+    private let scale: Double
+    private let isParallel: Bool
+    private let activation: Activation
+
+    init(
+        _ size: Int, rank: Int, activation: Activation, _ configuration: BottleneckConfiguration,
+        _ context: AttachmentContext
+    ) {
+        let (dtype, device) = (context.dtype, context.device)
+        func zeros(_ shape: [Int]) -> Tensor { .zeros(shape, dtype: dtype, device: device) }
+        let down = zeros([rank, size])
+        let bound = 1 / Double(size).squareRoot()
+        if device != .meta { down.fillUniform(-bound, bound, from: &context.random) }
+        _down = ParameterInfo(wrappedValue: down, key: "down.weight")
+        _downBias = ParameterInfo(wrappedValue: zeros([rank]), key: "down.bias")
+        _up = ParameterInfo(wrappedValue: zeros([size, rank]), key: "up.weight")
+        _upBias = ParameterInfo(wrappedValue: zeros([size]), key: "up.bias")
+        (scale, isParallel) = (configuration.scale, configuration.isParallel)
+        learnedScale =
+            configuration.learnsScale
+            ? Parameter(.full([1], configuration.scale, dtype: dtype, device: device)) : nil
+        self.activation = activation
+    }
+
+    override func ownParameters() -> [(key: String, parameter: Parameter)] {
+        super.ownParameters() + (learnedScale.map { [("scale", $0)] } ?? [])
+    }
+
+    func callAsFunction(_ y: Tensor, input: Tensor) -> Tensor {
+        Functions.bottleneck(
+            y, x: isParallel ? input : nil, down: down, downBias: downBias, up: up, upBias: upBias,
+            scale: scale, learnedScale: learnedScale?.tensor, activation: activation)
+    }
+}
+
+/// Methods that are a `BOTTLENECK` with other settings.
+public protocol BottleneckMethod: PEFTMethod where Configuration == BottleneckConfiguration {
+    static var title: String { get }
+}
+
+extension BottleneckMethod {
+    public static var peftType: String? { "BOTTLENECK" }
+    public static var isHuggingFaces: Bool { false }
+    public static var defaultLearningRate: Double { 1e-3 }
+    public static var isMergeable: Bool { false }
+    public static func label(_ configuration: BottleneckConfiguration) -> String { configuration.label(title) }
+    public static func plan(_ configuration: BottleneckConfiguration, for model: ModelOutline) throws -> [Attachment]
+    {
+        try configuration.plan(for: model)
+    }
+}
+
+/// After every sublayer (Houlsby et al. 2019).
+public enum Houlsby: BottleneckMethod {
+    public static let name = "houlsby"
+    public static let title = "Houlsby adapters"
+    public static let summary = "bottlenecks after every sublayer (Houlsby et al. 2019)"
+}
+
+/// After the feed-forward sublayers alone (Pfeiffer et al. 2021).
+public enum Pfeiffer: BottleneckMethod {
+    public static let name = "pfeiffer"
+    public static let title = "Pfeiffer adapters"
+    public static let summary = "bottlenecks after the feed-forward sublayers (Pfeiffer et al. 2021)"
+    public static var defaults: BottleneckConfiguration {
+        var configuration = BottleneckConfiguration()
+        configuration.sublayers = [.feedForward]
+        return configuration
+    }
+    public static func recognises(_ json: [String: JSON]) -> Bool {
+        json["is_parallel"]?.bool != true && json["sublayers"] == ["feed-forward"]
+    }
+}
+
+/// Beside the feed-forward sublayers, scaled by 4 (He et al. 2022).
+public enum ParallelAdapters: BottleneckMethod {
+    public static let name = "parallel"
+    public static let title = "parallel adapters"
+    public static let summary = "bottlenecks beside the feed-forward sublayers (He et al. 2022)"
+    public static var defaults: BottleneckConfiguration {
+        var configuration = BottleneckConfiguration()
+        configuration.sublayers = [.feedForward]
+        configuration.isParallel = true
+        configuration.scale = 4
+        return configuration
+    }
+    public static func recognises(_ json: [String: JSON]) -> Bool { json["is_parallel"]?.bool == true }
+}

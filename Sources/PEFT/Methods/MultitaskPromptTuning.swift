@@ -1,0 +1,222 @@
+import Foundation
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Multitask prompt tuning (Wang et al. 2023): task k's prompt is P ∘ (C_k R_k) with P [rows, size] shared by all
+/// tasks, C_k [rows, ranks] and R_k [ranks, size].
+///
+/// A row's task is the number in ``RowTasks``, 0 where none is said. With `num_transformer_submodules` 2, Hugging
+/// Face's usual, the second half of the rows goes before the decoder's input; Hugging Face leaves it out when it
+/// generates, so that 1 is the default here.
+public enum MultitaskPromptTuning: PEFTMethod {
+    public static let name = "mpt"
+    public static let peftType: String? = "MULTITASK_PROMPT_TUNING"
+    public static let summary = "a prompt that tasks share, times low-rank ones of each task (Wang et al. 2023)"
+    public static let defaultLearningRate = 0.3
+    public static let start = AdapterStart.changed
+    public static let isMergeable = false
+
+    /// What is taken over from the file of an adapter that was trained on other tasks.
+    public enum Source: String, Sendable, CaseIterable {
+        case average = "AVERAGE_SOURCE_TASKS"
+        case exact = "EXACT_SOURCE_TASK"
+        case shared = "ONLY_SOURCE_SHARED"
+    }
+
+    public struct Configuration: MethodConfiguration {
+        public var tokens = VirtualTokens()
+        public var start = PromptStart()
+        public var source: Source?
+        public var sourceFile: String?
+        public var sourceTask = 0
+        public var tasks = 1
+        public var ranks = 1
+
+        public init() {}
+
+        public static var fileDefaults: Configuration {
+            var configuration = Configuration()
+            (configuration.tokens, configuration.start) = (VirtualTokens(stacks: nil), PromptStart(.normal))
+            return configuration
+        }
+
+        public static let fields: [ConfigurationField<Configuration>] =
+            tokenFields(\.tokens) + [
+                .init("tasks", key: "num_tasks", .integer(1...100_000), help: "number of tasks (1)") {
+                    .integer($0.tasks)
+                } write: {
+                    $0.tasks = try integer($1)
+                },
+                .init("ranks", key: "num_ranks", .integer(1...65536), help: "rank of a task's own factors (1)") {
+                    .integer($0.ranks)
+                } write: {
+                    $0.ranks = try integer($1)
+                },
+                .init(
+                    "init", key: "prompt_tuning_init",
+                    .choice(PromptStart.Kind.allCases.map(\.rawValue) + Source.allCases.map(\.rawValue)),
+                    help: "what the prompt begins as: as in prompt tuning, or taken from --init-file"
+                ) {
+                    .string($0.source?.rawValue ?? $0.start.kind.huggingFaceName)
+                } write: {
+                    let word = try text($1)
+                    $0.source = Source(rawValue: word.uppercased())
+                    if $0.source == nil {
+                        guard let kind = PromptStart.Kind(word) else {
+                            throw PEFTError("'\(word)' is no way to begin a prompt", remedy: "use vocabulary")
+                        }
+                        $0.start.kind = kind
+                    }
+                },
+                .init(
+                    "init-file", key: "prompt_tuning_init_state_dict_path", .text,
+                    help: "an adapter's safetensors file to begin with"
+                ) {
+                    $0.sourceFile.map { .string($0) } ?? .null
+                } write: {
+                    $0.sourceFile = try text($1)
+                },
+                .init(
+                    "init-task", key: "prompt_tuning_init_task", .integer(0...100_000),
+                    help: "the task in it to begin with (0)"
+                ) {
+                    .integer($0.sourceTask)
+                } write: {
+                    $0.sourceTask = try integer($1)
+                },
+            ] + textFields(\.start)
+        public static let neutral: [String: [JSON]] = ["modules_to_save": [[]]]
+
+        public func validate() throws {
+            try tokens.validate()
+            try start.validate()
+            guard tasks >= 1, ranks >= 1, sourceTask >= 0 else {
+                throw PEFTError("there are \(tasks) tasks and \(ranks) ranks", remedy: "both have to be at least 1")
+            }
+            if source != nil, (sourceFile ?? "").isEmpty {
+                throw PEFTError("the prompt is to begin as another adapter's", remedy: "name its file: --init-file")
+            }
+        }
+    }
+
+    public static func label(_ configuration: Configuration) -> String {
+        "multitask prompt tuning, \(configuration.tokens.count) tokens, \(configuration.tasks) tasks"
+    }
+
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        configuration.tokens = configuration.tokens.resolved(for: model, size: model.inputs.first?.size)
+        return configuration
+    }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        let resolved = resolved(configuration, for: model)
+        let tokens = resolved.tokens
+        let sites = try tokens.inputs(of: model, method: name).prefix(tokens.stacks ?? 1)
+        return sites.enumerated().map { index, site in
+            .input(site.path, TaskPrompts.shapes(resolved, site.size).map { .init($0.key, $0.shape) }) {
+                input, context in
+                let prompts = try context.shared("prompts") { try TaskPrompts(resolved, size: input.size, context) }
+                return TaskPrompt(prompts, rows: (index * tokens.count)..<((index + 1) * tokens.count))
+            }
+        }
+    }
+}
+
+/// The tensors of multitask prompt tuning, which the stacks share.
+final class TaskPrompts {
+    /// P [rows, size], C [tasks, rows, ranks], R [tasks, ranks, size].
+    let shared: Parameter
+    let columns: Parameter
+    let rows: Parameter
+
+    static func shapes(_ configuration: MultitaskPromptTuning.Configuration, _ size: Int) -> [(
+        key: String, shape: [Int]
+    )] {
+        let (tokens, tasks, ranks) = (configuration.tokens.rows, configuration.tasks, configuration.ranks)
+        return [
+            ("prompt_embeddings", [tokens, size]), ("prefix_task_cols", [tasks, tokens, ranks]),
+            ("prefix_task_rows", [tasks, ranks, size]),
+        ]
+    }
+
+    init(_ configuration: MultitaskPromptTuning.Configuration, size: Int, _ context: AttachmentContext) throws {
+        let shapes = Self.shapes(configuration, size)
+        func factor(_ shape: [Int]) -> Tensor {
+            let tensor = Tensor.zeros(shape, dtype: context.dtype, device: context.device)
+            if context.device != .meta, !context.isLoading {
+                tensor.fillNormal(deviation: 0.02, from: &context.random)
+            }
+            return tensor
+        }
+        var start = configuration.start
+        // What is to come from another adapter's file needs no start of its own.
+        if configuration.source != nil { start.kind = .normal }
+        shared = Parameter(try start.vectors(shapes[0].shape[0], size: size, context))
+        columns = Parameter(factor(shapes[1].shape))
+        rows = Parameter(factor(shapes[2].shape))
+        if let source = configuration.source, !context.isLoading, context.device != .meta {
+            try take(source, configuration)
+        }
+    }
+
+    /// Takes over another adapter's shared prompt and, for every task, the factors of one of its tasks or the mean.
+    private func take(_ source: MultitaskPromptTuning.Source, _ configuration: MultitaskPromptTuning.Configuration)
+        throws
+    {
+        let path = NSString(string: configuration.sourceFile ?? "").expandingTildeInPath
+        guard path.hasSuffix(".safetensors"), FileManager.default.fileExists(atPath: path) else {
+            throw PEFTError("there is no safetensors file \(path)", remedy: "name an adapter_model.safetensors")
+        }
+        let file = try SafetensorsFile(URL(fileURLWithPath: path))
+        func read(_ key: String, like target: Tensor, isOfTasks: Bool) throws -> Tensor {
+            guard let shape = file.entries[key]?.shape,
+                shape.dropFirst(isOfTasks ? 1 : 0) == target.shape.dropFirst(isOfTasks ? 1 : 0),
+                !isOfTasks || shape.count == target.shape.count && shape[0] > 0
+            else {
+                throw PEFTError(
+                    "\(path) holds no '\(key)' that fits \(target.shape)",
+                    remedy: "its tokens, ranks and model have to be the same")
+            }
+            return try file.tensor(key)
+        }
+        shared.tensor.copy(from: try read("prompt_embeddings", like: shared.tensor, isOfTasks: false))
+        guard source != .shared else { return }
+        for (key, parameter) in [("prefix_task_cols", columns), ("prefix_task_rows", rows)] {
+            let all = try read(key, like: parameter.tensor, isOfTasks: true)
+            guard source == .average || configuration.sourceTask < all.dim(0) else {
+                throw PEFTError(
+                    "\(path) has no task \(configuration.sourceTask)", remedy: "it has tasks 0 … \(all.dim(0) - 1)")
+            }
+            let one = source == .average ? all.mean(axes: [0]) : all[configuration.sourceTask]
+            for task in 0..<parameter.tensor.dim(0) { parameter.tensor[task].copy(from: one) }
+        }
+    }
+
+    /// Task k's prompt, `range` of [rows, size].
+    func prompt(task: Int, _ range: Range<Int>) -> Tensor {
+        func part(_ x: Tensor, _ axis: Int) -> Tensor {
+            range.count == x.dim(axis) ? x : x.narrowed(axis: axis, range)
+        }
+        return part(shared.tensor, 0) * part(columns.tensor[task], 0).matmul(rows.tensor[task])
+    }
+}
+
+/// One stack's part of the prompts.
+final class TaskPrompt: Module, InputAdapter, AdapterModule {
+    private let prompts: TaskPrompts
+    private let range: Range<Int>
+
+    init(_ prompts: TaskPrompts, rows: Range<Int>) { (self.prompts, range) = (prompts, rows) }
+
+    override func ownParameters() -> [(key: String, parameter: Parameter)] {
+        [
+            ("prompt_embeddings", prompts.shared), ("prefix_task_cols", prompts.columns),
+            ("prefix_task_rows", prompts.rows),
+        ]
+    }
+
+    func prompt(task: Int) -> Tensor { prompts.prompt(task: task, range) }
+}

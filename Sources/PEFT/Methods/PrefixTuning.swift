@@ -1,0 +1,228 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Prefix tuning (Li & Liang 2021): learned keys and values before those of each self-attention, P [tokens, layers ·
+/// 2 · size], size = heads · headSize of the keys. With a projection, P = tanh(E Wᵀ + b) Vᵀ + c is made of vectors
+/// E [tokens, size] by a network that is dropped after training.
+///
+/// As in Hugging Face PEFT, an encoder-decoder has prefixes in the decoder's self-attention alone. Its file holds 2 ·
+/// layers vectors a token, of which layer i has numbers 4i and 4i + 1 as key and value, counted around: that is how
+/// Hugging Face deals them out, and with an even number of layers two layers share theirs.
+public enum PrefixTuning: PEFTMethod {
+    public static let name = "prefix"
+    public static let peftType: String? = "PREFIX_TUNING"
+    public static let summary = "learned keys and values before those of each attention (Li & Liang 2021)"
+    public static let defaultLearningRate = 1e-2
+    public static let start = AdapterStart.changed
+    public static let isMergeable = false
+
+    public struct Configuration: MethodConfiguration {
+        public var tokens = VirtualTokens(stacks: nil)
+        public var hasProjection = false
+        /// The network's; the size of a key if `nil`.
+        public var hiddenSize: Int?
+
+        public init() {}
+
+        public static let fields: [ConfigurationField<Configuration>] =
+            tokenFields(\.tokens) + [
+                .init("projection", key: "prefix_projection", .flag, help: "make the prefix by a network") {
+                    .bool($0.hasProjection)
+                } write: {
+                    $0.hasProjection = try flag($1)
+                },
+                .init(
+                    "hidden-size", key: "encoder_hidden_size", .integer(1...1_000_000),
+                    help: "the network's hidden size (that of the keys)"
+                ) {
+                    $0.hiddenSize.map { .integer($0) } ?? .null
+                } write: {
+                    $0.hiddenSize = try integer($1)
+                },
+            ]
+        public static let neutral: [String: [JSON]] = ["modules_to_save": [[]]]
+
+        public func validate() throws {
+            try tokens.validate()
+            guard hiddenSize.map({ $0 >= 1 }) ?? true else {
+                throw PEFTError("the hidden size is \(hiddenSize ?? 0)", remedy: "it has to be at least 1")
+            }
+        }
+    }
+
+    public static func label(_ configuration: Configuration) -> String {
+        "prefix tuning, \(configuration.tokens.count) tokens" + (configuration.hasProjection ? " (projected)" : "")
+    }
+
+    /// The attentions that get a prefix, one a layer.
+    private static func sites(_ model: ModelOutline) -> [ModelOutline.KeyValueSiteOutline] {
+        let sites = model.keyValues.filter { $0.kind == .attention }
+        return model.architecture == .encoderDecoder ? sites.filter { $0.role == .decoder } : sites
+    }
+
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        let sites = sites(model)
+        configuration.tokens = configuration.tokens.resolved(
+            for: model, size: sites.first.map { $0.heads * $0.headSize }, heads: sites.first?.heads,
+            layers: sites.count)
+        configuration.hiddenSize = configuration.hiddenSize ?? configuration.tokens.size
+        return configuration
+    }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        let resolved = resolved(configuration, for: model)
+        let tokens = resolved.tokens
+        let sites = sites(model)
+        guard let first = sites.first else {
+            throw PEFTError(
+                "this \(model.family) model has no attention that takes a prefix",
+                remedy: "use another method than \(name), such as prompt")
+        }
+        let size = first.heads * first.headSize
+        let layers = tokens.layers ?? sites.count
+        guard tokens.size == size, tokens.heads == first.heads,
+            sites.allSatisfy({ $0.heads == first.heads && $0.headSize == first.headSize })
+        else {
+            throw PEFTError(
+                "a key of the prefix has \(tokens.size ?? 0) numbers in \(tokens.heads ?? 0) heads, one of this "
+                    + "\(model.family) model \(size) in \(first.heads)",
+                remedy: "leave token_dim and num_attention_heads out, or use the model that the adapter belongs to")
+        }
+        guard layers >= sites.count else {
+            throw PEFTError(
+                "the prefix is for \(layers) layers, this \(model.family) model has \(sites.count)",
+                remedy: "set num_layers to \(sites.count)")
+        }
+        guard model.architecture != .encoderDecoder || tokens.stacks == 2 else {
+            throw PEFTError(
+                "num_transformer_submodules is 1, with which Hugging Face PEFT can't run an encoder-decoder's prefix",
+                remedy: "leave it out")
+        }
+        let stride = 2 * (tokens.stacks ?? 1)
+        let stored = TensorSpec(Prefix.output, [tokens.count, 2 * layers * size], isTrained: !resolved.hasProjection)
+        return sites.enumerated().map { layer, site in
+            let entry = stride * layer % (2 * layers)
+            var specs = layer == 0 || !resolved.hasProjection ? [stored] : []
+            if resolved.hasProjection {
+                specs += (Prefix.shapes(resolved, size: size) + Prefix.shapes(resolved, size: size, of: entry)).map {
+                    TensorSpec($0.key, $0.shape, isStored: false)
+                }
+            }
+            return .keyValues(site.path, specs) { place, context in
+                let prefix = context.shared("prefix") {
+                    Prefix(resolved, size: size, layers: layers, context)
+                }
+                prefix.prepare(entry, context)
+                return PrefixAdapter(prefix, entry: entry, heads: place.heads, isFirst: layer == 0)
+            }
+        }
+    }
+}
+
+/// All keys and values of a prefix, which the attentions' adapters share.
+final class Prefix {
+    static let output = "prompt_embeddings"
+    /// [tokens, layers · 2 · size]: what is learned, or without values where a network makes it.
+    let vectors: Parameter
+    /// The network; the second layer in parts, one for each entry that is used, so that no gradient is made of
+    /// zeros for the others.
+    private(set) var network: [(key: String, parameter: Parameter)] = []
+    let hasProjection: Bool
+    private let configuration: PrefixTuning.Configuration
+    private let size: Int
+
+    /// The network's first layer with what it reads, or the part of the second that makes the keys and values `entry`
+    /// and `entry` + 1.
+    static func shapes(_ configuration: PrefixTuning.Configuration, size: Int, of entry: Int? = nil)
+        -> [(key: String, shape: [Int], fan: Int?)]
+    {
+        let hidden = configuration.hiddenSize ?? size
+        if let entry {
+            return [
+                ("transform.2.\(entry).weight", [2 * size, hidden], hidden),
+                ("transform.2.\(entry).bias", [2 * size], hidden),
+            ]
+        }
+        return [
+            ("embedding.weight", [configuration.tokens.count, size], nil),
+            ("transform.0.weight", [hidden, size], size), ("transform.0.bias", [hidden], size),
+        ]
+    }
+
+    init(_ configuration: PrefixTuning.Configuration, size: Int, layers: Int, _ context: AttachmentContext) {
+        (self.configuration, self.size) = (configuration, size)
+        hasProjection = configuration.hasProjection && !context.isLoading
+        let shape = [configuration.tokens.count, 2 * layers * size]
+        vectors = Parameter(
+            hasProjection || context.isLoading
+                ? .zeros(shape, dtype: context.dtype, device: context.device) : context.random(shape, fan: nil))
+        if hasProjection { add(Self.shapes(configuration, size: size), context) }
+    }
+
+    /// Makes the part of the network for an entry, unless it is there.
+    func prepare(_ entry: Int, _ context: AttachmentContext) {
+        if hasProjection { add(Self.shapes(configuration, size: size, of: entry), context) }
+    }
+
+    private func add(_ shapes: [(key: String, shape: [Int], fan: Int?)], _ context: AttachmentContext) {
+        for (key, shape, fan) in shapes where parameter(key) == nil {
+            network.append((key, Parameter(context.random(shape, fan: fan))))
+        }
+    }
+
+    private func parameter(_ key: String) -> Parameter? { network.first { $0.key == key }?.parameter }
+
+    /// Key and value `entry` and `entry` + 1 side by side, [tokens, 2 · size].
+    func pair(_ entry: Int) -> Tensor {
+        guard hasProjection, let x = parameter("embedding.weight")?.tensor,
+            let down = parameter("transform.0.weight")?.tensor,
+            let up = parameter("transform.2.\(entry).weight")?.tensor
+        else { return vectors.tensor.narrowed(axis: 1, (entry * size)..<((entry + 2) * size)) }
+        let hidden = Functions.linear(x, down, bias: parameter("transform.0.bias")?.tensor).tanh()
+        return Functions.linear(hidden, up, bias: parameter("transform.2.\(entry).bias")?.tensor)
+    }
+
+    /// What the file holds.
+    func stored() -> Tensor {
+        guard hasProjection else { return vectors.tensor }
+        return withoutGradients {
+            let all = vectors.tensor.detached().clone()
+            for entry in stride(from: 0, to: all.dim(1) / size, by: 2)
+            where parameter("transform.2.\(entry).bias") != nil {
+                all.narrowed(axis: 1, (entry * size)..<((entry + 2) * size)).copy(from: pair(entry))
+            }
+            return all
+        }
+    }
+}
+
+/// One attention's part of a prefix.
+final class PrefixAdapter: Module, KeyValueAdapter, AdapterModule {
+    private let prefix: Prefix
+    private let entry: Int
+    private let heads: Int
+    private let isFirst: Bool
+
+    init(_ prefix: Prefix, entry: Int, heads: Int, isFirst: Bool) {
+        (self.prefix, self.entry, self.heads, self.isFirst) = (prefix, entry, heads, isFirst)
+    }
+
+    var adapterParameters: [AdapterParameter] {
+        let whole = isFirst ? [AdapterParameter(Prefix.output, prefix.vectors, isTrained: !prefix.hasProjection)] : []
+        return whole + prefix.network.map { AdapterParameter($0.key, $0.parameter, isStored: false) }
+    }
+
+    func storedTensors() -> [String: Tensor] { isFirst ? [Prefix.output: prefix.stored()] : [:] }
+
+    func keysAndValues() -> (keys: Tensor, values: Tensor) {
+        let pair = prefix.pair(entry)
+        let all = pair.reshaped(pair.dim(0), 2, heads, -1)
+        func part(_ index: Int) -> Tensor {
+            all.narrowed(axis: 1, index..<(index + 1)).reshaped(pair.dim(0), heads, -1)
+        }
+        return (part(0), part(1))
+    }
+}

@@ -1,0 +1,189 @@
+import LanguageModels
+import Support
+import Tokenizers
+import Torch
+import TorchNN
+
+/// What a soft prompt begins as (Lester et al. 2021, section 2.2).
+public struct PromptStart: Sendable {
+    public enum Kind: String, Sendable, CaseIterable {
+        /// Uniform in [−.5, .5].
+        case uniform
+        /// N(0, 1), Hugging Face's `RANDOM`.
+        case normal
+        /// Vectors of common tokens.
+        case vocabulary
+        /// The names of classes, each the mean of its tokens' vectors, the rest as in `vocabulary`.
+        case labels
+        /// The tokens of a text, repeated or cut to the prompt's length.
+        case text
+
+        /// In Hugging Face's files, which know three.
+        var huggingFaceName: String {
+            switch self {
+            case .uniform, .normal: "RANDOM"
+            case .vocabulary, .labels: "SAMPLE_VOCAB"
+            case .text: "TEXT"
+            }
+        }
+
+        init?(_ word: String) {
+            switch word.lowercased() {
+            case "random": self = .normal
+            case "sample_vocab": self = .vocabulary
+            case let word: self.init(rawValue: word)
+            }
+        }
+    }
+
+    public var kind = Kind.vocabulary
+    public var text: String?
+    /// Hugging Face's files name the tokenizer of a text.
+    public var tokenizer: String?
+
+    public init(_ kind: Kind = .vocabulary) { self.kind = kind }
+
+    var labels: [String] {
+        (text ?? "").split(separator: ",").map { String($0.trimmingSpaces) }.filter { !$0.isEmpty }
+    }
+
+    func validate() throws {
+        if kind == .text, (text ?? "").isEmpty {
+            throw PEFTError("the prompt is to begin as a text, but there is none", remedy: "give --init-text")
+        }
+        if kind == .labels, labels.isEmpty {
+            throw PEFTError(
+                "the prompt is to begin as class labels, but there are none",
+                remedy: "give them as --init-text positive,negative")
+        }
+    }
+
+    /// "The 5,000 most common tokens": vocabularies are sorted by frequency.
+    static let commonTokens = 5_000
+
+    /// Initial vectors [rows, size].
+    /// - Throws: ``PEFTError`` if it takes a tokenizer and there is none.
+    func vectors(_ rows: Int, size: Int, _ context: AttachmentContext) throws -> Tensor {
+        let vectors = Tensor.zeros([rows, size], dtype: context.dtype, device: context.device)
+        // A file's values come next.
+        guard context.device != .meta, !context.isLoading else { return vectors }
+        switch kind {
+        case .uniform: vectors.fillUniform(-0.5, 0.5, from: &context.random)
+        case .normal: vectors.fillNormal(from: &context.random)
+        case .vocabulary, .labels, .text:
+            let table = try table(size, context)
+            for (row, ids) in try tokens(rows, entries: table.entries, context).enumerated() {
+                let mean = withoutGradients {
+                    Functions.embedding(table.weight, Tensor(ids, device: context.device)).to(context.dtype)
+                        .mean(axes: [0])
+                }
+                vectors[row].copy(from: mean)
+            }
+        }
+        return vectors
+    }
+
+    private func table(_ size: Int, _ context: AttachmentContext) throws -> Embedding {
+        let path = context.model.inputEmbedding
+        guard let table = context.model.namedModules().first(where: { $0.path == path })?.module as? Embedding,
+            table.size == size
+        else {
+            throw PEFTError(
+                "the model's token embeddings don't have the size \(size) of its input",
+                remedy: "begin with --init uniform")
+        }
+        return table
+    }
+
+    /// For each row the tokens whose mean it begins as.
+    private func tokens(_ rows: Int, entries: Int, _ context: AttachmentContext) throws -> [[Int]] {
+        switch kind {
+        case .uniform, .normal: return []
+        case .vocabulary: return sampled(rows, entries: entries, context)
+        case .labels:
+            let tokenizer = try tokenizer(context)
+            let labels = try labels.map { label in
+                let ids = tokenizer.encode(text: label, addSpecialTokens: false)
+                guard !ids.isEmpty else {
+                    throw PEFTError("the label '\(label)' has no tokens", remedy: "name it otherwise")
+                }
+                return ids
+            }
+            guard labels.count <= rows else {
+                throw PEFTError(
+                    "there are \(labels.count) labels for \(rows) virtual tokens", remedy: "raise --tokens")
+            }
+            return labels + sampled(rows - labels.count, entries: entries, context)
+        case .text:
+            let ids = try tokenizer(context).encode(text: text ?? "")
+            guard !ids.isEmpty else {
+                throw PEFTError("the prompt's text has no tokens", remedy: "give --init-text some words")
+            }
+            return (0..<rows).map { [ids[$0 % ids.count]] }
+        }
+    }
+
+    private func tokenizer(_ context: AttachmentContext) throws -> Tokenizer {
+        guard let tokenizer = context.tokenizer else {
+            throw PEFTError(
+                "the prompt is to begin as words, which takes the model's tokenizer, and none is at hand",
+                remedy: "begin with --init vocabulary, or use a model folder with a tokenizer")
+        }
+        return tokenizer
+    }
+
+    /// Common tokens, different ones as far as they last.
+    private func sampled(_ rows: Int, entries: Int, _ context: AttachmentContext) -> [[Int]] {
+        let defaults = context.model.generationDefaults
+        var special = defaults.endTokens.union([defaults.padToken])
+        special.formUnion([defaults.startToken, context.tokenizer?.unknownTokenID].compactMap { $0 })
+        special.formUnion([context.tokenizer?.bosTokenID, context.tokenizer?.eosTokenID].compactMap { $0 })
+        var common = Array((0..<entries).lazy.filter { !special.contains($0) }.prefix(Self.commonTokens))
+        guard !common.isEmpty else { return Array(repeating: [0], count: rows) }
+        context.random.shuffle(&common)
+        return (0..<rows).map { [common[$0 % common.count]] }
+    }
+}
+
+extension MethodConfiguration {
+    static func startFields(_ start: WritableKeyPath<Self, PromptStart> & Sendable) -> [ConfigurationField<Self>] {
+        [
+            .init(
+                "init", key: "prompt_tuning_init", .choice(PromptStart.Kind.allCases.map(\.rawValue)),
+                help: "what prompts begin as: uniform, normal, vocabulary, labels or text (vocabulary)"
+            ) {
+                .string($0[keyPath: start].kind.huggingFaceName)
+            } write: {
+                $0[keyPath: start].kind = try kind(text($1))
+            }
+        ] + textFields(start)
+    }
+
+    private static func kind(_ word: String) throws -> PromptStart.Kind {
+        guard let kind = PromptStart.Kind(word) else {
+            throw PEFTError("'\(word)' is no way to begin a prompt", remedy: "use vocabulary")
+        }
+        return kind
+    }
+
+    static func textFields(_ start: WritableKeyPath<Self, PromptStart> & Sendable) -> [ConfigurationField<Self>] {
+        [
+            .init(
+                "init-text", key: "prompt_tuning_init_text", .text,
+                help: "the text that prompts begin as, or the labels, comma-separated"
+            ) {
+                $0[keyPath: start].text.map { .string($0) } ?? .null
+            } write: {
+                $0[keyPath: start].text = try text($1)
+            },
+            .init(
+                "init-tokenizer", key: "tokenizer_name_or_path", .text,
+                help: "what the file is to name as the text's tokenizer (the model's)"
+            ) {
+                $0[keyPath: start].tokenizer.map { .string($0) } ?? .null
+            } write: {
+                $0[keyPath: start].tokenizer = try text($1)
+            },
+        ]
+    }
+}

@@ -1,0 +1,111 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// What all methods with virtual tokens say in Hugging Face's files.
+public struct VirtualTokens: Sendable {
+    public var count = 20
+    /// In how many stacks of layers there are prompts: 1, or 2 in an encoder-decoder. The rows of a prompt are
+    /// `count` for each. `nil` is Hugging Face's choice, 2 in an encoder-decoder.
+    public var stacks: Int?
+    // The model's sizes, which Hugging Face's files repeat.
+    public var size: Int?
+    public var heads: Int?
+    public var layers: Int?
+
+    public init(stacks: Int? = 1) { self.stacks = stacks }
+
+    var rows: Int { count * (stacks ?? 1) }
+
+    func validate() throws {
+        guard (1...100_000).contains(count) else {
+            throw PEFTError("there are \(count) virtual tokens", remedy: "it has to be 1 … 100000")
+        }
+        guard stacks.map({ (1...2).contains($0) }) ?? true else {
+            throw PEFTError("num_transformer_submodules is \(stacks ?? 0)", remedy: "it has to be 1 or 2")
+        }
+        if let bad = [size, heads, layers].compactMap({ $0 }).first(where: { $0 < 1 }) {
+            throw PEFTError("a size of the model is \(bad)", remedy: "leave it out; the model's own is taken")
+        }
+    }
+
+    /// The same with the model's sizes; `heads` and `size` are those of the vectors that are learned.
+    func resolved(for model: ModelOutline, size: Int?, heads: Int? = nil, layers: Int? = nil) -> VirtualTokens {
+        func number(_ keys: [String]) -> Int? { keys.lazy.compactMap { model.configuration[$0]?.int }.first }
+        var tokens = self
+        tokens.stacks = stacks ?? (model.architecture == .encoderDecoder ? 2 : 1)
+        tokens.size = self.size ?? size
+        tokens.heads =
+            self.heads ?? heads
+            ?? number(["num_attention_heads", "n_head", "num_heads", "encoder_attention_heads"])
+        tokens.layers = self.layers ?? layers ?? number(["num_hidden_layers", "num_layers", "n_layer"])
+        return tokens
+    }
+
+    /// Where prompts go before the embedded input: the encoder and then the decoder, or the only stack.
+    /// - Throws: ``PEFTError`` if the model has no such place, or another size.
+    func inputs(of model: ModelOutline, method: String) throws -> [ModelOutline.InputSiteOutline] {
+        let sites =
+            model.architecture == .encoderDecoder
+            ? [StackRole.encoder, .decoder].compactMap { role in model.inputs.first { $0.role == role } }
+            : Array(model.inputs.prefix(1))
+        guard let first = sites.first else {
+            throw PEFTError(
+                "this \(model.family) model takes no virtual tokens before its input",
+                remedy: "use another method than \(method)")
+        }
+        guard (stacks ?? 1) <= sites.count else {
+            throw PEFTError(
+                "num_transformer_submodules is 2, but a \(model.family) model is a single stack of layers",
+                remedy: "set it to 1")
+        }
+        guard size == nil || size == first.size else {
+            throw PEFTError(
+                "the virtual tokens have \(size ?? 0) numbers, those of this \(model.family) model \(first.size)",
+                remedy: "the adapter belongs to another model")
+        }
+        return sites
+    }
+}
+
+extension MethodConfiguration {
+    /// The fields that all methods with virtual tokens share.
+    static func tokenFields(_ tokens: WritableKeyPath<Self, VirtualTokens> & Sendable) -> [ConfigurationField<Self>] {
+        func size(
+            _ name: String, key: String, _ help: String, _ path: WritableKeyPath<VirtualTokens, Int?> & Sendable
+        ) -> ConfigurationField<Self> {
+            .init(name, key: key, .integer(1...1_000_000), help: help) {
+                $0[keyPath: tokens][keyPath: path].map { .integer($0) } ?? .null
+            } write: {
+                $0[keyPath: tokens][keyPath: path] = try integer($1)
+            }
+        }
+        return [
+            .init("tokens", key: "num_virtual_tokens", .integer(1...100_000), help: "virtual tokens (20)") {
+                .integer($0[keyPath: tokens].count)
+            } write: {
+                $0[keyPath: tokens].count = try integer($1)
+            },
+            size("submodules", key: "num_transformer_submodules", "stacks with prompts, 1 or 2", \.stacks),
+            size("token-dim", key: "token_dim", "size of a virtual token (the model's)", \.size),
+            size("attention-heads", key: "num_attention_heads", "heads (the model's)", \.heads),
+            size("num-layers", key: "num_layers", "layers (the model's)", \.layers),
+        ]
+    }
+}
+
+/// A prompt whose vectors are what is learned: `rows` of [tokens · stacks, size].
+final class SoftPrompt: Module, InputAdapter, AdapterModule {
+    @ParameterInfo var embeddings: Tensor
+    private let rows: Range<Int>
+
+    init(_ embeddings: Tensor, rows: Range<Int>) {
+        _embeddings = ParameterInfo(wrappedValue: embeddings, key: "prompt_embeddings")
+        self.rows = rows
+    }
+
+    func prompt(task: Int) -> Tensor {
+        rows.count == embeddings.dim(0) ? embeddings : embeddings.narrowed(axis: 0, rows)
+    }
+}
