@@ -12,15 +12,34 @@ import TorchNN
     struct Case: Sendable, CustomTestStringConvertible {
         let choice: MethodChoice
         let testDescription: String
+        /// The base model: an encoder-decoder, untied and with a smooth activation, so that finite differences have a
+        /// limit, if not given.
+        var base = "t5-v1.1"
         /// Whether this model's weights can hold what the configuration does.
         var isMergeable: Bool { choice.isMergeable && !testDescription.hasSuffix("unmergeable") }
     }
 
+    /// A seq2seq, two decoder-only and an encoder model.
+    static let bases = ["t5-v1.1", "llama", "gpt2", "bert"]
+
+    /// What makes no sense, with words of the reason that is given.
+    static let refusals = [
+        "bitfit on t5-v1.1": "has no biases", "bitfit on llama": "has no biases",
+    ]
+
+    @Test(arguments: refusals.keys.sorted()) func whatMakesNoSenseSaysWhy(name: String) throws {
+        let parts = name.components(separatedBy: " on ")
+        let choice = MethodChoice.forTests(try PEFTMethods.named(parts[0]))
+        let error = try failure { _ = try Adapter(choice, on: Models.load(parts[1])) }
+        #expect(error.problem.contains(try #require(Self.refusals[name])))
+    }
+
     /// A new method gets here by itself.
     static let cases: [Case] = {
-        // T5 has no biases, which is all that BitFit trains; its laws run on another model.
-        var cases = PEFTMethods.all.filter { $0.name != "bitfit" }.map {
-            Case(choice: .forTests($0), testDescription: $0.name)
+        var cases = bases.flatMap { base in
+            PEFTMethods.all.filter { refusals["\($0.name) on \(base)"] == nil }.map {
+                Case(choice: .forTests($0), testDescription: "\($0.name) on \(base)", base: base)
+            }
         }
         var everywhere = LoRA.Configuration(rank: 3, alpha: 5, targets: ["all-linear"])
         everywhere.isRankStabilised = true
@@ -46,11 +65,8 @@ import TorchNN
         return cases
     }()
 
-    /// Untied, with a smooth activation, so that finite differences have a limit.
-    private static let base = "t5-v1.1"
-
     @Test(arguments: cases) func attachingLeavesTheOutputAsItWas(item: Case) throws {
-        let model = try Models.load(Self.base)
+        let model = try Models.load(item.base)
         let (before, loss) = (try model.scores(), try withTorchErrors { model.loss().item() })
         let adapter = try Adapter(item.choice, on: model, seed: 3)
         if item.choice.method.start == .unchanged {
@@ -67,7 +83,7 @@ import TorchNN
     }
 
     @Test(arguments: cases) func thePlanSaysWhatIsAdded(item: Case) throws {
-        let model = try Models.load(Self.base)
+        let model = try Models.load(item.base)
         let outline = ModelOutline(model)
         let summary = PlanSummary(try item.choice.plan(for: outline), outline: outline)
         let own = model.parameterCount
@@ -78,7 +94,7 @@ import TorchNN
     }
 
     @Test(arguments: cases) func trainingChangesWhatThePlanSaid(item: Case) throws {
-        let model = try Models.load(Self.base)
+        let model = try Models.load(item.base)
         let before = model.snapshot()
         let adapter = try Adapter(item.choice, on: model, seed: 3)
         let start = adapter.added.map { $0.parameter.parameter.tensor.detached().clone() }
@@ -99,11 +115,11 @@ import TorchNN
 
     @Test(arguments: cases.filter { !cutGradients.contains($0.choice.method.name) })
     func gradientsAgreeWithFiniteDifferences(item: Case) throws {
-        let model = try Models.load(Self.base, dtype: .float64)
+        let model = try Models.load(item.base, dtype: .float64)
         let adapter = try Adapter(item.choice, on: model, seed: 3)
         // Small, so that the loss is not too curved for differences.
         try adapter.randomise(seed: 5, deviation: 0.05)
-        let rows = Array(Models.rows.prefix(2))
+        let rows = Array(Models.rows(for: model).prefix(2))
         try withTorchErrors { model.loss(rows).backward() }
         var random = SeededRandom(seed: 8)
         let named =
@@ -135,7 +151,7 @@ import TorchNN
         throws
     {
         for (dtype, tolerance) in [(DType.float32, 1e-5), (.float64, 1e-13)] {
-            let model = try Models.load(Self.base, dtype: dtype)
+            let model = try Models.load(item.base, dtype: dtype)
             let adapter = try Adapter(item.choice, on: model, seed: 3)
             try adapter.randomise(seed: 5, deviation: 0.1)
             let before = model.snapshot()
@@ -153,7 +169,7 @@ import TorchNN
     }
 
     @Test(arguments: cases.filter { !$0.isMergeable }) func whatNoWeightCanHoldIsNotMerged(item: Case) throws {
-        let model = try Models.load(Self.base)
+        let model = try Models.load(item.base)
         let adapter = try Adapter(item.choice, on: model, seed: 3)
         try adapter.randomise(seed: 5)
         let output = try model.scores()
@@ -163,20 +179,20 @@ import TorchNN
     }
 
     @Test(arguments: cases) func savingAndLoadingKeepsTheOutput(item: Case) throws {
-        let adapter = try Adapter(item.choice, on: Models.load(Self.base), seed: 3)
+        let adapter = try Adapter(item.choice, on: Models.load(item.base), seed: 3)
         try adapter.train(steps: 3, rate: 5e-3)
         let output = try adapter.model.scores()
         try withTemporaryFolder { folder in
             let saved = folder.appendingPathComponent("saved")
             if item.choice.method.peftType == nil {
-                let error = try failure { try adapter.save(to: saved, base: Self.base) }
+                let error = try failure { try adapter.save(to: saved, base: item.base) }
                 #expect(error.problem.contains(item.choice.method.name))
                 #expect(!FileManager.default.fileExists(atPath: saved.path))
                 try adapter.model.save(to: saved)
                 #expect(try ModelFolder(saved).load().scores().isIdentical(to: output))
             } else {
-                try adapter.save(to: saved, base: Self.base)
-                let loaded = try AdapterFolder(saved).attach(to: Models.load(Self.base))
+                try adapter.save(to: saved, base: item.base)
+                let loaded = try AdapterFolder(saved).attach(to: Models.load(item.base))
                 let file = adapter.choice.forFile(of: adapter)
                 if file.configuration.json == adapter.choice.configuration.json {
                     #expect(try loaded.model.scores().isIdentical(to: output))
@@ -191,7 +207,7 @@ import TorchNN
 
     @Test(arguments: cases) func swappingRestoresTheOutput(item: Case) throws {
         guard item.choice.method.peftType != nil else { return }
-        let model = try Models.load(Self.base)
+        let model = try Models.load(item.base)
         let plain = try model.scores()
         let a = try Adapter(item.choice, on: model, name: "a")
         try a.randomise(seed: 1)
@@ -215,7 +231,7 @@ import TorchNN
     /// The same seed gives the same adapter, another seed another one.
     @Test func seedsDecideTheInitialValues() throws {
         func values(_ seed: UInt64) throws -> [[Float]] {
-            let adapter = try Adapter(MethodChoice(LoRA.self), on: Models.load(Self.base), seed: seed)
+            let adapter = try Adapter(MethodChoice(LoRA.self), on: Models.load("t5-v1.1"), seed: seed)
             return adapter.added.map { $0.parameter.parameter.tensor.array() }
         }
         #expect(try values(1) == values(1))

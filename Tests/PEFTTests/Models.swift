@@ -23,6 +23,11 @@ enum Models {
         ((0..<30).map { 2 + ($0 * 11) % 90 }, [1]),
     ]
 
+    /// The same rows as a model's architecture reads them: an encoder names one of five classes.
+    static func rows(for model: any LanguageModel) -> [(input: [Int], target: [Int])] {
+        model.architecture == .encoder ? rows.enumerated().map { ($1.input, [$0 * 2]) } : rows
+    }
+
     static func rows(_ expected: JSON) -> [(input: [Int], target: [Int])] {
         (expected["rows"]?.array ?? []).map { row in
             let parts = (row.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
@@ -45,13 +50,14 @@ extension MethodChoice {
 
 extension LanguageModel {
     /// Scores of all target positions, without gradients and dropout.
-    func scores(_ rows: [(input: [Int], target: [Int])] = Models.rows) throws -> Tensor {
-        try withTorchErrors { withoutGradients { logits(batch(rows, device: .cpu)) } }
+    func scores(_ rows: [(input: [Int], target: [Int])]? = nil) throws -> Tensor {
+        let rows = rows ?? Models.rows(for: self)
+        return try withTorchErrors { withoutGradients { logits(batch(rows, device: .cpu)) } }
     }
 
     /// Loss per target token.
-    func loss(_ rows: [(input: [Int], target: [Int])] = Models.rows) -> Tensor {
-        let batch = batch(rows, device: .cpu)
+    func loss(_ rows: [(input: [Int], target: [Int])]? = nil) -> Tensor {
+        let batch = batch(rows ?? Models.rows(for: self), device: .cpu)
         return lossSum(batch, labelSmoothing: 0) / Double(batch.targetCount)
     }
 
@@ -92,8 +98,9 @@ extension Adapter {
     /// - Returns: the losses.
     @discardableResult
     func train(
-        steps: Int, rate: Double, rows: [(input: [Int], target: [Int])] = Models.rows
+        steps: Int, rate: Double, rows given: [(input: [Int], target: [Int])]? = nil
     ) throws -> [Double] {
+        let rows = given ?? Models.rows(for: model)
         let optimizer = AdamW(parameters, rateFactors: rateFactors, weightDecay: 0.01)
         return try withTorchErrors {
             (0..<steps).map { step in
