@@ -470,6 +470,22 @@ public struct Comparison {
 }
 
 extension ComparisonReport {
+    /// A report that ``json()`` wrote.
+    /// - Throws: ``PEFTError`` if the file can't be read or holds something else.
+    public static func read(_ file: URL) throws -> ComparisonReport {
+        guard let data = try? Data(contentsOf: file) else {
+            throw PEFTError("can't read \(file.path)", remedy: "name a file that peft compare --output wrote")
+        }
+        let decoder = JSONDecoder()
+        decoder.nonConformingFloatDecodingStrategy = .convertFromString(
+            positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+        do { return try decoder.decode(ComparisonReport.self, from: data) } catch {
+            throw PEFTError(
+                "\(file.path) is not a report of a comparison", remedy: "name a file that peft compare --output wrote"
+            )
+        }
+    }
+
     /// The report as JSON, keys sorted.
     public func json() throws -> Data {
         let encoder = JSONEncoder()

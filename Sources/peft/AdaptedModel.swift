@@ -12,6 +12,7 @@ struct AdaptedModel {
     let tokenizer: Tokenizer
     let record: TrainingRecord?
     let adapter: Adapter?
+    let folder: ModelFolder
 
     init(_ options: ModelOptions, adapter path: String?, merge: Bool) throws {
         let device = try options.prepare()
@@ -21,7 +22,7 @@ struct AdaptedModel {
             folder = folder.classifying(record?.labels ?? [])
             model = try folder.load(device: device)
             tokenizer = try Tokenizer.load(folder: folder.url)
-            adapter = nil
+            (adapter, self.folder) = (nil, folder)
             return
         }
         let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
@@ -29,11 +30,24 @@ struct AdaptedModel {
         record = try TrainingRecord.read(in: url)
         let base = stored.configuration["base_model_name_or_path"]?.string
         let folder = try options.folder(default: base).classifying(record?.labels ?? [])
+        self.folder = folder
         model = try folder.load(device: device)
         tokenizer = try Tokenizer.load(folder: folder.url)
         let attached = try stored.attach(to: model)
         attached.setTrainable(false)
         if merge { try attached.merge() }
         adapter = attached
+    }
+
+    /// The base model of an adapter's folder, without the adapter.
+    init(_ options: ModelOptions, baseOf url: URL) throws {
+        let device = try options.prepare()
+        record = try TrainingRecord.read(in: url)
+        let json = try JSON.read(url.appendingPathComponent("adapter_config.json"))
+        let base = json["base_model_name_or_path"]?.string
+        folder = try options.folder(default: base).classifying(record?.labels ?? [])
+        model = try folder.load(device: device)
+        tokenizer = try Tokenizer.load(folder: folder.url)
+        adapter = nil
     }
 }

@@ -25,7 +25,9 @@ struct Compare: ParsableCommand {
     @Option(help: ArgumentHelp("Methods, comma-separated.", valueName: "list")) var methods = "base,full,lora"
     @Option(help: ArgumentHelp("Training rows, JSONL or CSV.", valueName: "file")) var data: String?
     @Option(help: ArgumentHelp("Rows that choose learning rates.", valueName: "file")) var validation: String?
-    @Option(help: ArgumentHelp("Rows that the methods are compared on.", valueName: "file")) var test: String
+    @Option(help: ArgumentHelp("Rows that the methods are compared on.", valueName: "file")) var test: String?
+    @Option(help: ArgumentHelp("Show a report that --output wrote, and run nothing.", valueName: "file"))
+    var from: String?
     @Option(help: ArgumentHelp("Use only the first training rows.", valueName: "rows")) var limit: Int?
     @Option(help: ArgumentHelp("Use only the first validation rows.", valueName: "rows")) var limitValidation: Int?
     @Option(help: ArgumentHelp("Use only the first test rows.", valueName: "rows")) var limitTest: Int?
@@ -47,6 +49,12 @@ struct Compare: ParsableCommand {
     @Flag(help: "No progress.") var quiet = false
 
     func run() throws {
+        if let from {
+            try Output.check([html, output])
+            return try present(
+                ComparisonReport.read(URL(fileURLWithPath: NSString(string: from).expandingTildeInPath)))
+        }
+        guard let test else { throw PEFTError("--test is missing", remedy: "name the rows to compare on") }
         let device = try model.prepare()
         let rates = try parseRates()
         let chosen = try MethodArguments.list(methods)
@@ -83,6 +91,10 @@ struct Compare: ParsableCommand {
             }
         })
         progress.finish()
+        try present(report)
+    }
+
+    private func present(_ report: ComparisonReport) throws {
         // What was measured is shown before any file can fail to be written.
         if json {
             print(String(decoding: try report.json(), as: UTF8.self))

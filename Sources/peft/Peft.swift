@@ -16,7 +16,8 @@ struct Peft: ParsableCommand {
         version: Version.current,
         subcommands: [
             Train.self, Evaluate.self, Generate.self, Compare.self, SweepCommand.self, Inspect.self,
-            NeighborsCommand.self,
+            VerifyCommand.self,
+            MergeCommand.self, NeighborsCommand.self,
         ]
     )
 }

@@ -9,7 +9,7 @@ public struct AdapterFolder {
     public let url: URL
     public let configuration: [String: JSON]
     public let choice: MethodChoice
-    private let tensors: SafetensorsFile
+    let tensors: SafetensorsFile
 
     /// - Throws: ``PEFTError`` if a file is missing or damaged, or the method isn't supported.
     public init(_ url: URL) throws {

@@ -1,0 +1,224 @@
+import Foundation
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Whether an adapter fits a model, and what it does there.
+public struct AdapterCheck: Codable, Sendable {
+    /// What keeps it from fitting; empty if it fits.
+    public var problems: [String] = []
+    /// What fits and is suspicious all the same.
+    public var warnings: [String] = []
+    public var method: String
+    public var parameters: Int
+    /// The effect on the model's scores; `nil` where the adapter doesn't fit.
+    public var effect: Effect?
+    /// How strong the adapter is at each place.
+    public var sites: [Site] = []
+    /// Scales of low-rank updates with the number of places that use them.
+    public var scales: [Scale] = []
+
+    public struct Effect: Codable, Sendable {
+        /// Largest and mean absolute difference of a score with and without the adapter.
+        public var largest: Double
+        public var mean: Double
+        /// Mean Kullback–Leibler divergence of the distributions, in nats.
+        public var divergence: Double
+        /// Share of positions whose likeliest token, or class, changes.
+        public var changed: Double
+    }
+
+    public struct Site: Codable, Sendable {
+        public var path: String
+        public var layer: Int?
+        /// ‖ΔW‖ / ‖W‖ of a projection or table; elsewhere the mean change of a score that the place alone brings.
+        public var strength: Double
+        public var isRelativeNorm: Bool
+    }
+
+    public struct Scale: Codable, Sendable {
+        /// By what the update is multiplied.
+        public var value: Double
+        public var places: Int
+        /// What adapter_config.json asks for at these places.
+        public var asked: Double
+    }
+
+    public var fits: Bool { problems.isEmpty }
+    /// Whether the adapter does anything.
+    public var isEffective: Bool { (effect?.largest ?? 0) > 0 }
+
+    /// Checks an adapter's folder against a model; the model is as before afterwards.
+    ///
+    /// - Parameter batches: sample rows on which the effect is measured.
+    /// - Throws: ``PEFTError`` if a file can't be read.
+    public init(_ folder: AdapterFolder, on model: any LanguageModel, batches: [TrainingBatch]) throws {
+        method = folder.choice.label
+        parameters = folder.tensorShapes.reduce(0) { $0 + $1.shape.reduce(1, *) }
+        let outline = ModelOutline(model)
+        let plan: [Attachment]
+        do {
+            plan = try folder.choice.resolved(for: outline).plan(for: outline)
+            problems = try folder.match(plan, model: model).problems.map {
+                $0.error(folder.url.lastPathComponent).description
+            }
+        } catch let error as PEFTError {
+            problems = [error.description]
+            return
+        }
+        try inspectValues(folder)
+        inspectPatterns(folder, plan)
+        guard problems.isEmpty else { return }
+        let without = try Self.scores(model, batches)
+        let adapter = try folder.attach(to: model)
+        defer { try? adapter.deactivate() }
+        adapter.setTrainable(false)
+        let with = try Self.scores(model, batches)
+        effect = try Self.effect(without, with)
+        if !isEffective { warnings.append("the adapter changes no score of the sample rows at all") }
+        try measureSites(adapter, with, batches)
+        measureScales(adapter, folder)
+    }
+
+    private static func scores(_ model: any LanguageModel, _ batches: [TrainingBatch]) throws -> [Tensor] {
+        try withTorchErrors { withoutGradients { batches.map { model.logits($0).to(.float32) } } }
+    }
+
+    private static func effect(_ without: [Tensor], _ with: [Tensor]) throws -> Effect {
+        try withTorchErrors {
+            var (largest, sum, count, divergence, changed, positions) = (0.0, 0.0, 0, 0.0, 0.0, 0)
+            for (a, b) in zip(without, with) {
+                let difference = (a - b).abs()
+                largest = max(largest, difference.max().item())
+                sum += difference.sum().item()
+                count += difference.count
+                let (p, q) = (a.logSoftmax(), b.logSoftmax())
+                divergence += (p.exp() * (p - q)).sum().item()
+                let rows = a.count / max(1, a.dim(-1))
+                changed += Double(rows) - a.argmax(axis: -1).equal(to: b.argmax(axis: -1)).to(.float32).sum().item()
+                positions += rows
+            }
+            let rows = Double(max(1, positions))
+            return Effect(
+                largest: largest, mean: sum / Double(max(1, count)), divergence: max(0, divergence / rows),
+                changed: changed / rows)
+        }
+    }
+
+    // MARK: Files
+
+    private mutating func inspectValues(_ folder: AdapterFolder) throws {
+        var zeros: [String] = []
+        for (name, _) in folder.tensorShapes {
+            let tensor = try withTorchErrors { try folder.tensor(name).to(.float32) }
+            let (finite, largest) = try withTorchErrors {
+                (tensor.isFinite().to(.float32).sum().item(), tensor.count > 0 ? tensor.abs().max().item() : 0)
+            }
+            if Int(finite) != tensor.count {
+                problems.append(
+                    "the tensor '\(name)' holds \(tensor.count - Int(finite)) values that are not numbers")
+            } else if largest == 0, tensor.count > 0 {
+                zeros.append(name)
+            }
+        }
+        if let first = zeros.first {
+            warnings.append(
+                "\(zeros.count) of \(folder.tensorShapes.count) tensors are all zero, the first is '\(first)'"
+                    + (zeros.contains { $0.contains("lora_B") } ? ": an update whose B is zero does nothing" : ""))
+        }
+    }
+
+    /// Patterns that match no place are settings without effect.
+    private mutating func inspectPatterns(_ folder: AdapterFolder, _ plan: [Attachment]) {
+        let paths = plan.filter { $0.site == .linear || $0.site == .embedding }.map(\.path)
+        for key in ["rank_pattern", "alpha_pattern"] {
+            for (pattern, value) in (folder.configuration[key]?.object ?? [:]).sorted(by: { $0.key < $1.key })
+            where value.double != nil {
+                let matcher = try? TargetSelection.wholeMatch("(.*\\.)?(\(pattern))", option: key)
+                if let matcher, paths.contains(where: { TargetSelection.matches(matcher, $0) }) { continue }
+                warnings.append(
+                    "the pattern '\(pattern)' of '\(key)' matches no place of this model and has no effect")
+            }
+        }
+    }
+
+    // MARK: Strength
+
+    private mutating func measureSites(_ adapter: Adapter, _ with: [Tensor], _ batches: [TrainingBatch]) throws {
+        for (path, site, module) in adapter.attached {
+            let strength: Double
+            var isRelative = true
+            if let linear = site as? Linear, let update = module as? any LinearAdapter,
+                let merged = try? withTorchErrors({
+                    try withoutGradients { try update.merged(into: linear.weight.dense(as: .float64)) }
+                })
+            {
+                strength = try Self.relativeChange(linear.weight.dense(as: .float64), merged)
+            } else if let table = site as? Embedding, let update = module as? any EmbeddingAdapter,
+                let merged = try? withTorchErrors({
+                    try withoutGradients { try update.merged(into: table.weight.to(.float64)) }
+                })
+            {
+                strength = try Self.relativeChange(table.weight.to(.float64), merged)
+            } else {
+                // What this place alone brings: the scores without it.
+                isRelative = false
+                site.detach(module)
+                defer { site.attach(module, route: nil) }
+                strength = try Self.effect(Self.scores(adapter.model, batches), with).mean
+            }
+            sites.append(
+                Site(path: path, layer: ModelOutline.layer(of: path), strength: strength, isRelativeNorm: isRelative))
+        }
+        for tensor in adapter.trained {
+            guard let base = tensor.base else { continue }
+            sites.append(
+                Site(
+                    path: tensor.path, layer: ModelOutline.layer(of: tensor.path),
+                    strength: try Self.relativeChange(base.to(.float64), tensor.values.detached().to(.float64)),
+                    isRelativeNorm: true))
+        }
+        let silent = sites.filter { $0.strength == 0 }
+        if !silent.isEmpty, silent.count < sites.count {
+            warnings.append("\(silent.count) of \(sites.count) places do nothing, the first is \(silent[0].path)")
+        }
+    }
+
+    private static func relativeChange(_ before: Tensor, _ after: Tensor) throws -> Double {
+        try withTorchErrors {
+            withoutGradients {
+                let norm = before.squared().sum().item().squareRoot()
+                return (after - before).squared().sum().item().squareRoot() / max(norm, 1e-300)
+            }
+        }
+    }
+
+    /// The scale that each update uses against the one that the file asks for, worked out anew from its settings.
+    private mutating func measureScales(_ adapter: Adapter, _ folder: AdapterFolder) {
+        guard folder.configuration["peft_type"]?.string?.uppercased() == "LORA" else { return }
+        let json = folder.configuration
+        func pattern(_ key: String, _ path: String) -> Double? {
+            let patterns = (json[key]?.object ?? [:]).compactMapValues(\.double)
+            return (try? TargetSelection.value(for: path, in: patterns)) ?? nil
+        }
+        var counts: [[Double]: Int] = [:]
+        for (path, _, module) in adapter.attached {
+            guard let update = module as? LoRAAdapter else { continue }
+            let rank = pattern("rank_pattern", path) ?? json["r"]?.double ?? 8
+            let alpha = pattern("alpha_pattern", path) ?? json["lora_alpha"]?.double ?? 8
+            let asked = json["use_rslora"] == true ? alpha / rank.squareRoot() : alpha / rank
+            counts[[update.scale, asked], default: 0] += 1
+        }
+        scales = counts.map { Scale(value: $0.key[0], places: $0.value, asked: $0.key[1]) }
+            .sorted { $0.places > $1.places }
+        for scale in scales where abs(scale.value - scale.asked) > 1e-9 * abs(scale.asked) {
+            problems.append("\(scale.places) places scale by \(scale.value), where the file asks for \(scale.asked)")
+        }
+    }
+}
+
+extension AdapterFolder {
+    /// One stored tensor.
+    func tensor(_ name: String) throws -> Tensor { try tensors.tensor(name) }
+}

@@ -1,0 +1,56 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// How far a merged model's scores are from those of the model with the adapter beside its weights.
+public struct MergeDrift: Codable, Sendable, Equatable {
+    /// The type that the merged weights are stored in.
+    public var dtype: String
+    /// Largest and mean absolute difference of a score.
+    public var largest: Double
+    public var mean: Double
+    /// Share of positions whose likeliest token, or class, stays the same.
+    public var agreement: Double
+
+    /// Merges an adapter, which stays merged, and measures what that changed for each type of stored weights.
+    ///
+    /// - Parameters:
+    ///   - batches: sample rows.
+    ///   - types: types that the merged weights would be rounded to.
+    /// - Throws: ``PEFTError`` if the adapter can't be merged.
+    public static func merging(_ adapter: Adapter, on batches: [TrainingBatch], types: [DType]) throws -> [MergeDrift]
+    {
+        let model = adapter.model
+        func scores() throws -> [Tensor] {
+            try withTorchErrors { withoutGradients { batches.map { model.logits($0).to(.float32) } } }
+        }
+        let before = try scores()
+        try adapter.merge()
+        let parameters = model.parameters().map(\.parameter)
+        return try types.map { type in
+            let own = parameters.map(\.tensor)
+            defer { for (parameter, tensor) in zip(parameters, own) { parameter.tensor = tensor } }
+            try withTorchErrors {
+                for parameter in parameters where parameter.tensor.dtype.isFloatingPoint {
+                    parameter.tensor = parameter.tensor.detached().to(type).to(parameter.tensor.dtype)
+                }
+            }
+            let after = try scores()
+            return try withTorchErrors {
+                var (largest, sum, count, same, positions) = (0.0, 0.0, 0, 0.0, 0)
+                for (a, b) in zip(before, after) {
+                    let difference = (a - b).abs()
+                    largest = max(largest, difference.max().item())
+                    sum += difference.sum().item()
+                    count += difference.count
+                    same += a.argmax(axis: -1).equal(to: b.argmax(axis: -1)).to(.float32).sum().item()
+                    positions += a.count / max(1, a.dim(-1))
+                }
+                return MergeDrift(
+                    dtype: type.rawValue, largest: largest, mean: sum / Double(max(1, count)),
+                    agreement: same / Double(max(1, positions)))
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+import ArgumentParser
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Tokenizers
+import Torch
+import Training
+
+struct MergeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "merge",
+        abstract: "Work an adapter into its model's weights: a stand-alone model that other tools load.",
+        discussion: """
+            peft merge my-adapter --output my-model
+
+            Printed is the drift: how far the merged model's scores are from those of the adapter beside the weights,
+            for each type that the weights may be stored in.
+            """)
+
+    @Argument(help: "An adapter's folder.") var adapter: String
+    @OptionGroup var model: ModelOptions
+    @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the model.", valueName: "folder")) var output: String
+    @Option(help: "Type of the stored weights: float32, bfloat16 or float16 (the model's own).") var dtype: String?
+    @Option(help: ArgumentHelp("Rows that the drift is measured on (a few sentences).", valueName: "file"))
+    var data: String?
+    @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit = 16
+    @OptionGroup var templates: TemplateOptions
+    @Flag(help: "Print the result as JSON.") var json = false
+
+    private static let types: [DType] = [.float32, .bfloat16, .float16]
+
+    func run() throws {
+        let device = try model.prepare()
+        let stored = try dtype.map { name -> DType in
+            guard let type = DType(rawValue: name.lowercased()), Self.types.contains(type) else {
+                throw PEFTError("--dtype is '\(name)'", remedy: "there are float32, bfloat16 and float16")
+            }
+            return type
+        }
+        let folder = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
+        guard !FileManager.default.fileExists(atPath: folder.path) else {
+            throw PEFTError("the output folder \(output) exists", remedy: "remove it or name another one")
+        }
+        let adapted = try AdaptedModel(model, adapter: adapter, merge: false)
+        guard let attached = adapted.adapter else { return }
+        let batches = try SampleRows.batches(
+            data, templates, limit: limit, model: adapted.model, tokenizer: adapted.tokenizer, record: adapted.record,
+            device: device)
+        let drifts = try MergeDrift.merging(attached, on: batches, types: Self.types)
+        let type = stored ?? adapted.model.parameters().first?.parameter.tensor.dtype ?? .float32
+        try AtomicFile.writeFolder(folder) { folder in
+            try adapted.model.write(into: folder, copying: Tokenizer.files(in: adapted.folder.url), dtype: type)
+            try adapted.record?.write(into: folder)
+        }
+        if json {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+            print(String(decoding: try encoder.encode(drifts), as: UTF8.self))
+            return
+        }
+        print("\(attached.choice.label) merged into \(output), stored as \(type.rawValue)")
+        print("drift of the scores    largest       mean    same choice")
+        for drift in drifts {
+            let name = drift.dtype.padding(toLength: 20, withPad: " ", startingAt: 0)
+            let mark = drift.dtype == type.rawValue ? "  (this file)" : ""
+            print(
+                String(
+                    format: "  %@ %9.2e  %9.2e  %9.1f %%%@", name, drift.largest, drift.mean, drift.agreement * 100,
+                    mark))
+        }
+    }
+}

@@ -1,0 +1,52 @@
+import Foundation
+import LanguageModels
+import Support
+import Tokenizers
+import Torch
+import Training
+
+/// Rows on which a command shows what changed: those of a file, or a few sentences.
+enum SampleRows {
+    static let sentences = [
+        "The train was late, so we missed the beginning of the film.",
+        "She asked whether the shop would be open on Sunday morning.",
+        "In winter the lake freezes and children skate across it.",
+        "Please send me the report before the meeting starts at nine.",
+        "He repaired the old bicycle and gave it to his neighbour.",
+        "A good teacher listens before she answers a question.",
+        "The price of bread has doubled since the harvest failed.",
+        "They painted the kitchen yellow because it gets little light.",
+    ]
+
+    /// - Parameters:
+    ///   - data: a file of rows, with its templates; the sentences above if not given.
+    ///   - record: templates that the adapter was trained with.
+    static func batches(
+        _ data: String?, _ templates: TemplateOptions, limit: Int, model: any LanguageModel, tokenizer: Tokenizer,
+        record: TrainingRecord?, device: Device
+    ) throws -> [TrainingBatch] {
+        let maxInput = templates.maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
+        var encoded: [EncodedExample]
+        if let data {
+            let rows = try Rows.read(
+                data, prompt: templates.prompt(default: record?.prompt),
+                target: templates.target(default: record?.target),
+                limit: limit)
+            let labels = record?.labels ?? RowEncoder.labels(for: model, training: rows)
+            encoded = try RowEncoder(tokenizer, for: model, labels: labels, maxInputTokens: maxInput).encode(rows)
+                .examples
+        } else {
+            encoded = sentences.map { sentence in
+                let ids = tokenizer.encode(text: sentence)
+                if model.architecture == .encoder { return EncodedExample(input: ids, target: [0]) }
+                // The second half of a sentence is what the first is continued with.
+                let half = max(1, ids.count / 2)
+                return EncodedExample(input: Array(ids[..<half]), target: Array(ids[half...]))
+            }.filter { !$0.target.isEmpty }
+        }
+        encoded = Array(encoded.prefix(max(1, limit)))
+        return stride(from: 0, to: encoded.count, by: 4).map { start in
+            model.batch(encoded[start..<min(start + 4, encoded.count)].map { ($0.input, $0.target) }, device: device)
+        }
+    }
+}
