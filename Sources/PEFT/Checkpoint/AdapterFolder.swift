@@ -20,8 +20,13 @@ public struct AdapterFolder {
                 "\(url.path) has no adapter_config.json",
                 remedy: "name a folder that peft train or Hugging Face PEFT wrote")
         }
-        guard let configuration = try JSON.read(file).object else {
+        guard var configuration = try JSON.read(file).object else {
             throw PEFTError("\(file.path) is not a JSON object", remedy: "fetch the file again")
+        }
+        // Every method trains a classifier too, so that Hugging Face's naming it says nothing more.
+        let saved = configuration["modules_to_save"]?.array?.compactMap(\.string) ?? []
+        if configuration["task_type"] == "SEQ_CLS", saved.allSatisfy({ ["classifier", "score"].contains($0) }) {
+            configuration["modules_to_save"] = .null
         }
         self.configuration = configuration
         choice = try AdapterFolder.choice(
@@ -164,19 +169,19 @@ extension Adapter {
     ///
     /// - Parameters:
     ///   - base: what `base_model_name_or_path` is to say.
-    ///   - taskType: Hugging Face's name of the task, such as `SEQ_2_SEQ_LM`.
-    public func save(to folder: URL, base: String, taskType: String = "SEQ_2_SEQ_LM") throws {
+    ///   - taskType: Hugging Face's name of the task, such as `SEQ_2_SEQ_LM`; by default what the model is for.
+    public func save(to folder: URL, base: String, taskType: String? = nil) throws {
         try AtomicFile.writeFolder(folder) { try write(into: $0, base: base, taskType: taskType) }
     }
 
     /// The same into a folder that exists, for callers that make it appear at once themselves.
-    public func write(into folder: URL, base: String, taskType: String = "SEQ_2_SEQ_LM") throws {
+    public func write(into folder: URL, base: String, taskType: String? = nil) throws {
         guard let type = choice.method.peftType else {
             throw PEFTError("the method \(choice.method.name) has no adapter file", remedy: "save the whole model")
         }
         var fields: [String: JSON] = choice.forFile(of: self).configuration.json
         fields["peft_type"] = .string(type)
-        fields["task_type"] = .string(taskType)
+        fields["task_type"] = .string(taskType ?? model.architecture.taskType)
         fields["auto_mapping"] = .null
         fields["peft_version"] = .string(Self.formatVersion)
         fields["base_model_name_or_path"] = .string(base)
@@ -192,6 +197,17 @@ extension Adapter {
             try SafetensorsFile.write(
                 storedTensors(), metadata: ["format": "pt"],
                 to: folder.appendingPathComponent("adapter_model.safetensors"))
+        }
+    }
+}
+
+extension Architecture {
+    /// Hugging Face PEFT's name of the task that a model of this kind is for.
+    var taskType: String {
+        switch self {
+        case .encoderDecoder: "SEQ_2_SEQ_LM"
+        case .decoder: "CAUSAL_LM"
+        case .encoder: "SEQ_CLS"
         }
     }
 }

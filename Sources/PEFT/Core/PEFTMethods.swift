@@ -94,11 +94,14 @@ public struct MethodChoice: Sendable {
         }
         var attachments = try plan(method)
         attachments += try configuration.modulesToSave.attachments(for: outline, beside: attachments)
-        // What begins untrained is trained by every method.
+        // What begins untrained is trained by every method. Hugging Face's names of it have a level less beside methods
+        // that wrap no module.
+        let wrapsNothing = !attachments.isEmpty && attachments.allSatisfy { [.input, .keyValues].contains($0.site) }
         let trained = Set(attachments.filter { $0.site == .parameter }.map(\.path))
         for parameter in outline.parameters where !trained.contains(parameter.path) {
             guard outline.newModules.contains(where: { parameter.path.hasPrefix($0 + ".") }) else { continue }
-            attachments.append(.train(parameter.path, shape: parameter.shape))
+            let key = wrapsNothing ? "base_model." + parameter.path : nil
+            attachments.append(.train(parameter.path, shape: parameter.shape, key: key))
         }
         return attachments
     }
