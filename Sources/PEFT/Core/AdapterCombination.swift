@@ -1,0 +1,179 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// One LoRA adapter out of several, by the arithmetic of Hugging Face PEFT's `add_weighted_adapter`.
+public struct AdapterCombination: Sendable {
+    public enum Method: String, CaseIterable, Sendable {
+        /// Weighted sums of the matrices A and of the matrices B.
+        case linear
+        /// The matrices side by side: the weighted sum of the updates, exactly, at the sum of the ranks.
+        case cat
+        /// The best approximation of the weighted sum of the updates at one rank.
+        case svd
+        /// Small values are dropped, signs elected, and what agrees averaged (Yadav et al. 2023, TIES).
+        case ties
+        case tiesSVD = "ties_svd"
+        /// Values are dropped at random and the rest rescaled (Yu et al. 2024, DARE), before a linear sum or TIES.
+        case dareLinear = "dare_linear"
+        case dareTIES = "dare_ties"
+        case dareLinearSVD = "dare_linear_svd"
+        case dareTIESSVD = "dare_ties_svd"
+        /// Small values are dropped before a linear sum.
+        case magnitudePrune = "magnitude_prune"
+        case magnitudePruneSVD = "magnitude_prune_svd"
+
+        var usesUpdates: Bool { rawValue.hasSuffix("svd") }
+        var prunes: Bool { ![.linear, .cat, .svd].contains(self) }
+        fileprivate var isRandom: Bool { rawValue.hasPrefix("dare") }
+        fileprivate var elects: Bool { rawValue.contains("ties") }
+    }
+
+    public var method: Method
+    /// Share of values that pruning keeps.
+    public var density: Double
+    /// Whether signs are elected by the number of tensors instead of their sum.
+    public var electsByFrequency: Bool
+    /// Rank of the result of a decomposition; the largest of the adapters' if `nil`.
+    public var rank: Int?
+    public var seed: UInt64
+
+    public init(
+        method: Method = .linear, density: Double = 0.5, electsByFrequency: Bool = false, rank: Int? = nil,
+        seed: UInt64 = 0
+    ) {
+        (self.method, self.density, self.electsByFrequency) = (method, density, electsByFrequency)
+        (self.rank, self.seed) = (rank, seed)
+    }
+
+    /// - Parameter adapters: adapters over one model, with their weights; none of them has to be active.
+    /// - Returns: a new adapter, active, with scale 1.
+    /// - Throws: ``PEFTError`` for adapters that can't be combined in this way.
+    public func callAsFunction(_ adapters: [(adapter: Adapter, weight: Double)]) throws -> Adapter {
+        guard adapters.count > 1, let first = adapters.first?.adapter else {
+            throw PEFTError("\(adapters.count) adapter was given", remedy: "a combination needs at least 2")
+        }
+        guard density > 0, density <= 1 else {
+            throw PEFTError("the density is \(density)", remedy: "it has to be above 0 and at most 1")
+        }
+        var updates: [String: [(update: LoRAAdapter, weight: Double)]] = [:]
+        var order: [String] = []
+        for (adapter, weight) in adapters {
+            guard adapter.model === first.model else { throw PEFTError("the adapters belong to different models") }
+            guard adapter.trained.isEmpty else {
+                throw PEFTError(
+                    "adapter '\(adapter.name)' trains tensors of the model itself",
+                    remedy: "combine plain LoRA adapters")
+            }
+            for (path, _, module) in adapter.attached {
+                guard let update = module as? LoRAAdapter, !(update is DoRAAdapter) else {
+                    throw PEFTError(
+                        "adapter '\(adapter.name)' is \(adapter.choice.label)",
+                        remedy: "plain LoRA adapters over projections can be combined")
+                }
+                if updates[path] == nil { order.append(path) }
+                updates[path, default: []].append((update, weight))
+            }
+        }
+        let ranks = updates.values.flatMap { $0.map(\.update.rank) }
+        let needsEqual = !method.usesUpdates && method != .cat
+        if needsEqual, Set(ranks).count > 1 {
+            throw PEFTError(
+                "\(method.rawValue) adds matrices of the ranks \(Set(ranks).sorted().map(String.init).joined(separator: ", "))",
+                remedy: "use cat or svd for adapters of different ranks")
+        }
+        var random = SeededRandom(seed: seed, stream: 0xDA2E)
+        var result: [String: (a: Tensor, b: Tensor)] = [:]
+        try withTorchErrors {
+            withoutGradients {
+                for path in order {
+                    result[path] = combined(updates[path] ?? [], largest: ranks.max() ?? 1, &random)
+                }
+            }
+        }
+        return try assembled(result, order: order, on: first.model)
+    }
+
+    private func combined(
+        _ parts: [(update: LoRAAdapter, weight: Double)], largest: Int, _ random: inout SeededRandom
+    ) -> (a: Tensor, b: Tensor) {
+        func matrices(_ part: LoRAAdapter) -> (a: Tensor, b: Tensor) {
+            let stored = part.storedTensors()
+            return (
+                (stored["lora_A.weight"] ?? part.a).detached().to(.float32),
+                (stored["lora_B.weight"] ?? part.b).detached().to(.float32)
+            )
+        }
+        let all = parts.map { matrices($0.update) }
+        let weights = zip(parts, all).map { $0.0.weight * $0.0.update.scale }
+        if method == .cat {
+            return (
+                .concatenated(zip(all, weights).map { $0.a * $1 }), .concatenated(all.map(\.b), axis: 1).contiguous()
+            )
+        }
+        if method.usesUpdates {
+            let deltas = zip(all, parts).map { $0.b.matmul($0.a) * $1.update.scale }
+            let (u, s, vh) = sum(deltas, weights: parts.map(\.weight), &random).svd()
+            let kept = min(rank ?? largest, s.dim(0))
+            let left = u.narrowed(axis: 1, 0..<kept) * s.narrowed(axis: 0, 0..<kept)
+            return (vh.narrowed(axis: 0, 0..<kept).contiguous(), left.contiguous())
+        }
+        // The weight is shared between A and B; a negative one shows in A alone.
+        let roots = weights.map { abs($0).squareRoot() }
+        let signed = zip(weights, roots).map { $0 < 0 ? -$1 : $1 }
+        return (sum(all.map(\.a), weights: signed, &random), sum(all.map(\.b), weights: roots, &random))
+    }
+
+    /// The weighted sum of tensors after pruning and, for TIES, the election of signs.
+    private func sum(_ tensors: [Tensor], weights: [Double], _ random: inout SeededRandom) -> Tensor {
+        var tensors = tensors
+        if method.prunes, density < 1 {
+            tensors = tensors.map { tensor in
+                if method.isRandom {
+                    let draw = Tensor.zeros(like: tensor)
+                    draw.fillUniform(0, 1, from: &random)
+                    return tensor * draw.less(than: density).to(tensor.dtype) / density
+                }
+                let flat = tensor.reshaped(-1)
+                let count = Int(density * Double(tensor.count))
+                guard count > 0 else { return Tensor.zeros(like: tensor) }
+                let kept = flat.abs().topK(count).indices
+                let mask = Tensor.zeros(like: flat).replacing(
+                    kept, with: .ones([count], dtype: flat.dtype, device: flat.device))
+                return (flat * mask).reshaped(tensor.shape)
+            }
+        }
+        let weighted = zip(tensors, weights).map { $0 * $1 }
+        func total(_ list: [Tensor]) -> Tensor { list.dropFirst().reduce(list[0]) { $0 + $1 } }
+        guard method.elects else { return total(weighted) }
+        let votes = total(electsByFrequency ? tensors.map { $0.sign() } : tensors)
+        // Where nothing outweighs, the sign is positive.
+        let majority = votes.less(than: 0).to(votes.dtype) * -2 + 1
+        let agreeing = tensors.map { $0.sign().equal(to: majority).to(votes.dtype) }
+        return total(zip(weighted, agreeing).map { $0 * $1 }) / total(agreeing).atLeast(1)
+    }
+
+    /// A LoRA adapter of these matrices, with alpha equal to the rank at each place.
+    private func assembled(_ matrices: [String: (a: Tensor, b: Tensor)], order: [String], on model: any LanguageModel)
+        throws -> Adapter
+    {
+        let ranks = matrices.mapValues { $0.a.dim(0) }
+        let common = ranks.values.max() ?? 1
+        var configuration = LoRA.Configuration(rank: common, alpha: Double(common), targets: order)
+        for (path, rank) in ranks where rank != common {
+            configuration.rankPattern[path] = Double(rank)
+            configuration.alphaPattern[path] = Double(rank)
+        }
+        let adapter = try Adapter(MethodChoice(LoRA.self, configuration), on: model, name: "combined")
+        try withTorchErrors {
+            for (path, _, module) in adapter.attached {
+                guard let update = module as? LoRAAdapter, let own = matrices[path] else { continue }
+                update.a.copy(from: own.a)
+                update.b.copy(from: own.b)
+            }
+        }
+        adapter.setTrainable(false)
+        return adapter
+    }
+}

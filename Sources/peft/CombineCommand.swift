@@ -1,0 +1,71 @@
+import ArgumentParser
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+
+struct CombineCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "combine",
+        abstract: "Make one LoRA adapter out of several.",
+        discussion: """
+            peft combine news-adapter=0.7 mail-adapter=0.3 --method svd --output both
+
+            Methods: linear, cat, svd, ties, ties_svd, dare_linear, dare_ties, dare_linear_svd, dare_ties_svd,
+            magnitude_prune, magnitude_prune_svd, as Hugging Face PEFT has them. cat is the exact weighted sum of the
+            updates, at the sum of the ranks.
+            """)
+
+    @Argument(help: "Folders of adapters, each with its weight: folder=0.7 (1).") var adapters: [String]
+    @OptionGroup var model: ModelOptions
+    @Option(help: "How to combine; see above.") var method = "linear"
+    @Option(help: ArgumentHelp("Share of values that pruning keeps.", valueName: "share")) var density = 0.5
+    @Option(help: "How TIES elects signs: total or frequency.") var majoritySign = "total"
+    @Option(help: ArgumentHelp("Rank of a decomposition (the largest of the adapters').", valueName: "r")) var rank:
+        Int?
+    @Option(help: "Seed of what DARE drops.") var seed: UInt64 = 0
+    @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the adapter.", valueName: "folder")) var output:
+        String
+
+    func run() throws {
+        let device = try model.prepare()
+        let known = AdapterCombination.Method.allCases.map(\.rawValue)
+        guard let kind = AdapterCombination.Method(rawValue: method.lowercased()) else {
+            let hint = nearestName(to: method, in: known).map { "did you mean '\($0)'? " } ?? ""
+            throw PEFTError(
+                "there is no way '\(method)' to combine", remedy: hint + "there are \(known.joined(separator: ", "))")
+        }
+        guard ["total", "frequency"].contains(majoritySign) else {
+            throw PEFTError("--majority-sign is '\(majoritySign)'", remedy: "there are total and frequency")
+        }
+        let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
+        guard !FileManager.default.fileExists(atPath: target.path) else {
+            throw PEFTError("the output folder \(output) exists", remedy: "remove it or name another one")
+        }
+        let parts = try adapters.map { text -> (folder: AdapterFolder, weight: Double) in
+            let equals = text.lastIndex(of: "=")
+            let path = equals.map { String(text[..<$0]) } ?? text
+            guard let weight = equals.map({ Double(text[text.index(after: $0)...]) }) ?? 1, weight.isFinite else {
+                throw PEFTError("'\(text)' has no weight after the =", remedy: "write such as my-adapter=0.7")
+            }
+            return (try AdapterFolder(URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)), weight)
+        }
+        let bases = parts.map { $0.folder.configuration["base_model_name_or_path"]?.string ?? "" }
+        if let first = bases.first, let other = bases.first(where: { $0 != first }), model.model == nil {
+            throw PEFTError(
+                "the adapters name different base models, '\(first)' and '\(other)'",
+                remedy: "name the base with --model")
+        }
+        let base = model.model ?? bases.first ?? ModelLocator.embedded
+        let loaded = try model.folder(default: base).load(device: device)
+        let set = AdapterSet(on: loaded)
+        let attached = try parts.enumerated().map { index, part in
+            (adapter: try set.add(part.folder, name: "\(index)"), weight: part.weight)
+        }
+        let combination = AdapterCombination(
+            method: kind, density: density, electsByFrequency: majoritySign == "frequency", rank: rank, seed: seed)
+        let result = try combination(attached)
+        try result.save(to: target, base: base)
+        print("\(result.choice.label.prefix { $0 != "(" })out of \(parts.count) adapters, saved to \(output)")
+    }
+}

@@ -1,0 +1,119 @@
+import Foundation
+import LanguageModels
+import Support
+import Testing
+import Torch
+import TorchNN
+
+@testable import PEFT
+
+@Suite struct AdapterCheckTests {
+    private func check(
+        _ method: any PEFTMethod.Type = LoRA.self, on base: String = "t5-v1.1", randomised: Bool = true,
+        _ change: (URL) throws -> Void = { _ in }
+    ) throws -> AdapterCheck {
+        try withTemporaryFolder { folder in
+            let saved = folder.appendingPathComponent("saved")
+            let adapter = try Adapter(MethodChoice(method), on: Models.load("t5-v1.1"))
+            if randomised { try adapter.randomise(seed: 4) }
+            try adapter.save(to: saved, base: "t5-v1.1")
+            try change(saved)
+            let model = try Models.load(base)
+            let before = try model.scores()
+            let check = try AdapterCheck(
+                AdapterFolder(saved), on: model, batches: [model.batch(Models.rows, device: .cpu)])
+            #expect(try model.scores().isIdentical(to: before))
+            return check
+        }
+    }
+
+    private func edit(_ folder: URL, _ change: (inout [String: JSON]) -> Void) throws {
+        let file = folder.appendingPathComponent("adapter_config.json")
+        var fields = try JSON.read(file).object ?? [:]
+        change(&fields)
+        try JSON.object(fields).text().write(to: file, atomically: true, encoding: .utf8)
+    }
+
+    @Test(
+        arguments: [LoRA.self, DoRA.self, IA3.self, PromptTuning.self, Houlsby.self, LayerNormTuning.self]
+            as [any PEFTMethod.Type])
+    func aTrainedAdapterIsEffective(method: any PEFTMethod.Type) throws {
+        let check = try check(method)
+        #expect(check.fits && check.isEffective)
+        #expect(check.problems.isEmpty)
+        #expect(check.sites.count > 0 && check.sites.allSatisfy { $0.strength > 0 })
+        #expect((check.effect?.divergence ?? 0) > 0)
+    }
+
+    @Test func anUntrainedAdapterDoesNothing() throws {
+        let check = try check(randomised: false)
+        #expect(check.fits && !check.isEffective)
+        #expect(check.warnings.contains { $0.contains("lora_B") && $0.contains("does nothing") })
+        #expect(check.warnings.contains { $0.contains("changes no score") })
+    }
+
+    @Test func everyMismatchIsListed() throws {
+        let check = try check(on: "t5-v1.0")
+        #expect(!check.fits || check.isEffective)
+        let other = try self.check { folder in try self.edit(folder) { $0["r"] = 3 } }
+        #expect(!other.fits)
+        #expect(other.problems.count == 32)
+        #expect(other.effect == nil)
+    }
+
+    @Test func aTargetThatMatchesNothingIsAProblem() throws {
+        let check = try check { folder in try self.edit(folder) { $0["target_modules"] = ["query"] } }
+        #expect(check.problems.count == 1)
+        #expect(check.problems[0].contains("'query' matches no projection"))
+    }
+
+    @Test func patternsWithoutEffectAreNoted() throws {
+        let check = try check { folder in try self.edit(folder) { $0["alpha_pattern"] = ["vv": 3] } }
+        #expect(check.fits)
+        #expect(check.warnings.contains { $0.contains("'vv'") && $0.contains("no effect") })
+    }
+
+    @Test func scalesAreWorkedOutAnew() throws {
+        let check = try check { folder in
+            try self.edit(folder) {
+                $0["alpha_pattern"] = ["SelfAttention.q": 3]
+                $0["use_rslora"] = true
+            }
+        }
+        #expect(
+            Set(check.scales.map { ($0.value * 1e6).rounded() }) == [
+                (3 / 8.0.squareRoot() * 1e6).rounded(), (16 / 8.0.squareRoot() * 1e6).rounded(),
+            ])
+        #expect(check.scales.allSatisfy { abs($0.value - $0.asked) < 1e-12 })
+        #expect(check.scales.reduce(0) { $0 + $1.places } == 16)
+    }
+
+    @Test func valuesThatAreNoNumbersAreAProblem() throws {
+        let check = try check { folder in
+            let file = folder.appendingPathComponent("adapter_model.safetensors")
+            let stored = try SafetensorsFile(file)
+            let tensors = try Dictionary(
+                uniqueKeysWithValues: stored.entries.keys.map { ($0, try stored.tensor($0).clone()) })
+            let name = try #require(tensors.keys.sorted().first)
+            tensors[name]?.fill(.nan)
+            try SafetensorsFile.write(tensors, metadata: ["format": "pt"], to: file)
+        }
+        #expect(!check.fits)
+        #expect(check.problems.contains { $0.contains("not numbers") })
+    }
+
+    @Test func mergingDriftsByRounding() throws {
+        let adapter = try Adapter(MethodChoice(LoRA.self), on: Models.load("t5-v1.1"))
+        try adapter.randomise(seed: 4)
+        let batches = [adapter.model.batch(Models.rows, device: .cpu)]
+        let drifts = try MergeDrift.merging(adapter, on: batches, types: [.float32, .float16, .bfloat16])
+        #expect(adapter.isMerged)
+        #expect(drifts.map(\.dtype) == ["float32", "float16", "bfloat16"])
+        #expect(drifts[0].largest < 1e-3 && drifts[0].agreement == 1)
+        #expect(drifts[0].mean < drifts[1].mean && drifts[1].mean < drifts[2].mean)
+        let prompt = try Adapter(MethodChoice(PromptTuning.self), on: Models.load("t5-v1.1"))
+        #expect(
+            try failure { _ = try MergeDrift.merging(prompt, on: batches, types: [.float32]) }.problem.contains(
+                "can't be merged"))
+    }
+}
