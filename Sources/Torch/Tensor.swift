@@ -1,4 +1,5 @@
 import CTorch
+import Foundation
 import Support
 
 /// An array of numbers with a shape, a type and a device, and a place in the graph of gradients.
@@ -36,6 +37,20 @@ public final class Tensor {
             if moved == nil { FailureLog.record(String(cString: ct_last_error())) }
             self.init(owning: moved ?? ct_undefined())
         }
+    }
+
+    /// A tensor of elements that lie row-major in `bytes`; failing where their number doesn't fit the shape.
+    public convenience init(bytes: Data, shape: [Int], dtype: DType) {
+        guard bytes.count == shape.reduce(1, *) * dtype.size else {
+            FailureLog.record("\(bytes.count) bytes don't fill the shape \(shape)")
+            self.init(owning: ct_undefined())
+            return
+        }
+        let made = bytes.withUnsafeBytes { buffer in
+            withShape(shape) { ct_from_bytes(buffer.baseAddress, $0, $1, dtype.raw) }
+        }
+        if made == nil { FailureLog.record(String(cString: ct_last_error())) }
+        self.init(owning: made ?? ct_undefined())
     }
 
     /// Elements that are not set yet.

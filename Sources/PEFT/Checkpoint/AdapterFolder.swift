@@ -37,7 +37,8 @@ public struct AdapterFolder {
             throw PEFTError(
                 "\(url.path) has no adapter_model.safetensors",
                 remedy: pickle
-                    ? "save it as safetensors; .bin files can run code and are not read" : "fetch the weights too")
+                    ? "peft convert makes safetensors of adapter_model.bin without running what it holds"
+                    : "fetch the weights too")
         }
         tensors = try SafetensorsFile(weights)
     }

@@ -1,0 +1,77 @@
+import ArgumentParser
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Torch
+
+struct ConvertCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "convert",
+        abstract: "Turn adapters of other programs and older versions into Hugging Face's present format.",
+        discussion: """
+            peft convert old-adapter --output new-adapter
+            peft convert gpt2_md_lora_e2e.pt --model gpt2-medium --alpha 32 --enable-lora true,false,true --output e2e
+
+            Reads folders with adapter_model.bin or older names and settings, and loralib's state dictionaries (.pt,
+            .bin, .safetensors). Pickles are read without running anything: what could run code is refused.
+            """)
+
+    @Argument(help: "An adapter's folder, or a file that loralib wrote.") var source: String
+    @OptionGroup var model: ModelOptions
+    @Option(help: ArgumentHelp("loralib's alpha, which its files don't hold.", valueName: "x")) var alpha: Double?
+    @Option(help: ArgumentHelp("Adapted parts of fused projections, such as true,false,true.", valueName: "list"))
+    var enableLora: String?
+    @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the adapter.", valueName: "folder")) var output:
+        String
+
+    func run() throws {
+        let url = URL(fileURLWithPath: NSString(string: source).expandingTildeInPath)
+        let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
+        guard !FileManager.default.fileExists(atPath: target.path) else {
+            throw PEFTError("the output folder \(output) exists", remedy: "remove it or name another one")
+        }
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) else {
+            throw PEFTError("there is no \(source)", remedy: "name an adapter's folder or a file of loralib")
+        }
+        isFolder.boolValue ? try convertFolder(url, target) : try convertLoralib(url, target)
+        let folder = try AdapterFolder(target)
+        print("\(folder.choice.label), \(folder.tensorShapes.count) tensors, saved to \(output)")
+    }
+
+    private func convertFolder(_ url: URL, _ target: URL) throws {
+        let (configuration, tensors) = try AdapterConversion.olderFolder(url)
+        try AtomicFile.writeFolder(target) { folder in
+            try AtomicFile.write(
+                JSON.object(configuration).text() + "\n", to: folder.appendingPathComponent("adapter_config.json"))
+            try SafetensorsFile.write(
+                tensors, metadata: ["format": "pt"], to: folder.appendingPathComponent("adapter_model.safetensors"))
+            // What doesn't read back is not written.
+            let written = try AdapterFolder(folder)
+            if model.model != nil { _ = try written.attach(to: model.folder().load()) }
+        }
+    }
+
+    private func convertLoralib(_ url: URL, _ target: URL) throws {
+        guard let alpha else {
+            throw PEFTError(
+                "--alpha is missing", remedy: "give the lora_alpha that loralib was told; its files don't hold it")
+        }
+        guard alpha > 0 else { throw PEFTError("--alpha is \(alpha)", remedy: "it has to be above 0") }
+        let enabled = try enableLora.map { text in
+            try text.split(separator: ",").map { part -> Bool in
+                switch part.trimmingCharacters(in: .whitespaces).lowercased() {
+                case "true", "1": return true
+                case "false", "0": return false
+                default: throw PEFTError("--enable-lora '\(text)'", remedy: "write such as true,false,true")
+                }
+            }
+        }
+        guard let name = model.model else {
+            throw PEFTError("--model is missing", remedy: "name the base model that the adapter was trained on")
+        }
+        let adapter = try AdapterConversion.loralib(url, on: model.folder().load(), alpha: alpha, enabled: enabled)
+        try adapter.save(to: target, base: name)
+    }
+}
