@@ -16,7 +16,7 @@ struct Peft: ParsableCommand {
         version: Version.current,
         subcommands: [
             Train.self, Evaluate.self, Generate.self, Compare.self, SweepCommand.self, Inspect.self,
-            NeighborsCommand.self,
+            PlanCommand.self, NeighborsCommand.self,
         ]
     )
 }
