@@ -2,6 +2,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "Bridge.hpp"
+#include "MemoryLog.hpp"
 
 using namespace ctorch;
 using torch::autograd::AutogradContext;
@@ -28,6 +29,7 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
         if (to_weight_needed) to_weight = at::zeros_like(weight);
         at::Tensor total = at::zeros({}, hidden.options().dtype(at::kDouble));
         for (int64_t start = 0; start < rows; start += step) {
+            LogitsScope scope;
             int64_t count = std::min(step, rows - start);
             at::Tensor part = hidden.narrow(0, start, count);
             at::Tensor wanted = targets.narrow(0, start, count).unsqueeze(1);

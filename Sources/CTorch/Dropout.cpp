@@ -77,6 +77,7 @@ at::Tensor factors(const at::Tensor &x, double probability, uint64_t seed) {
 namespace ctorch {
 
 at::Tensor dropped(const at::Tensor &x, double probability, uint64_t seed) {
+    if (x.is_meta()) return at::empty_like(x);
     if (!has_kernel(x)) return x * factors(x, probability, seed);
     at::Tensor source = x.contiguous();
     at::Tensor result = at::empty_like(source);
@@ -87,7 +88,7 @@ at::Tensor dropped(const at::Tensor &x, double probability, uint64_t seed) {
 void drop_in_place(at::Tensor &x, double probability, uint64_t seed) {
     if (has_kernel(x)) {
         drop(x, x, probability, seed);
-    } else {
+    } else if (!x.is_meta()) {
         x.mul_(factors(x, probability, seed));
     }
 }

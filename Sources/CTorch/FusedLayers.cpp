@@ -88,7 +88,7 @@ struct Bottleneck : public Function<Bottleneck> {
                               const at::Tensor &down, const at::Tensor &down_bias, const at::Tensor &up,
                               const at::Tensor &up_bias, const c10::optional<at::Tensor> &learned, double scale, int64_t kind) {
         const at::Tensor &input = x.has_value() ? *x : y;
-        double factor = learned.has_value() ? learned->item<double>() : scale;
+        double factor = learned.has_value() && !learned->is_meta() ? learned->item<double>() : scale;
         at::Tensor low = at::addmm(down_bias, input, down.t());
         at::Tensor active = activate(static_cast<CTActivation>(kind), low);
         context->save_for_backward({input, down, up, up_bias, low});

@@ -15,9 +15,8 @@ struct Peft: ParsableCommand {
             """,
         version: Version.current,
         subcommands: [
-            Train.self, Evaluate.self, Generate.self, Compare.self, SweepCommand.self, Inspect.self,
-            VerifyCommand.self,
-            MergeCommand.self, CombineCommand.self, ConvertCommand.self, NeighborsCommand.self,
+            Train.self, Evaluate.self, Generate.self, Compare.self, SweepCommand.self, PlanCommand.self, Inspect.self,
+            VerifyCommand.self, MergeCommand.self, CombineCommand.self, ConvertCommand.self, NeighborsCommand.self,
         ]
     )
 }

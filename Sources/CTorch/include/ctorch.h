@@ -48,6 +48,14 @@ void ct_keep_freed_memory(void);
 /// Gives free blocks back to the system, where the allocator can.
 void ct_trim_memory(void);
 
+/// Notes every block that tensors on the meta device would take, from now on.
+int ct_memory_log_begin(void);
+/// Events so far: a place in the log.
+int64_t ct_memory_log_count(void);
+/// Ends the log and copies up to `capacity` events as pairs: (block, bytes) where block `block` > 0 is made,
+/// (-block, 0) where it is freed; (0, 1) and (0, 0) enclose what belongs to logits. Returns how many.
+int64_t ct_memory_log_end(int64_t *pairs, int64_t capacity);
+
 // Life and properties
 void ct_release(CTTensor *);
 CTTensor *ct_undefined(void);

@@ -62,7 +62,7 @@ public struct LoRAVariant: Sendable {
         }
 
         /// Whether the weight beneath is another one than the model's, which a file must not rely on.
-        var replacesWeight: Bool {
+        public var replacesWeight: Bool {
             switch self {
             case .pissa, .olora, .loftq: true
             default: false

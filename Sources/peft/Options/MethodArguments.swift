@@ -12,7 +12,7 @@ enum MethodArguments {
     /// Takes the methods' options out of a command line.
     /// - Throws: ``PEFTError`` for an option without its value.
     static func extract(_ arguments: [String]) throws -> [String] {
-        guard let command = arguments.first, ["train", "compare", "sweep", "inspect"].contains(command) else {
+        guard let command = arguments.first, ["train", "compare", "sweep", "inspect", "plan"].contains(command) else {
             return arguments
         }
         let options = PEFTMethods.all.flatMap { MethodChoice.options(of: $0) }

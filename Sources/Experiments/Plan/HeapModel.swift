@@ -1,0 +1,73 @@
+/// How far a heap grows under a sequence of blocks made and freed.
+///
+/// The program tells glibc to give nothing back (`Runtime.keepFreedMemory`), so that resident memory follows the
+/// heap's highest address and not what is alive: the smallest free block that fits is taken, its rest stays free,
+/// neighbours join, and what fits nowhere goes on top (Wilson et al. 1995, Dynamic storage allocation, best fit).
+struct HeapModel {
+    /// The highest address so far: what stays resident.
+    private(set) var top = 0
+    /// Free blocks, the smallest first and among equal ones the lowest.
+    private var free: [(size: Int, start: Int)] = []
+    private var freeStarts: [Int: Int] = [:]
+    private var freeEnds: [Int: Int] = [:]
+    private var blocks: [Int: (start: Int, size: Int)] = [:]
+
+    /// libtorch aligns to 64 bytes, and glibc puts a header of 16 before each block.
+    private static func padded(_ bytes: Int) -> Int { (bytes + 16 + 63) / 64 * 64 }
+
+    mutating func make(_ block: Int, bytes: Int) {
+        let size = Self.padded(bytes)
+        let place = position(of: (size, 0))
+        if place < free.count {
+            let (available, start) = free[place]
+            removeFree(start: start, size: available)
+            if available > size { addFree(start: start + size, size: available - size) }
+            blocks[block] = (start, size)
+            return
+        }
+        // The topmost block grows if it is free.
+        var start = top
+        if let below = freeEnds[top] {
+            start = below
+            removeFree(start: below, size: top - below)
+        }
+        blocks[block] = (start, size)
+        top = start + size
+    }
+
+    mutating func free(_ block: Int) {
+        guard let known = blocks.removeValue(forKey: block) else { return }
+        var (start, size) = known
+        if let below = freeEnds[start] {
+            removeFree(start: below, size: start - below)
+            (start, size) = (below, size + start - below)
+        }
+        if let above = freeStarts[start + size] {
+            removeFree(start: start + size, size: above)
+            size += above
+        }
+        addFree(start: start, size: size)
+    }
+
+    /// The first free block that isn't before `key`.
+    private func position(of key: (size: Int, start: Int)) -> Int {
+        var (low, high) = (0, free.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if free[middle] < key { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    private mutating func addFree(start: Int, size: Int) {
+        free.insert((size, start), at: position(of: (size, start)))
+        freeStarts[start] = size
+        freeEnds[start + size] = start
+    }
+
+    private mutating func removeFree(start: Int, size: Int) {
+        free.remove(at: position(of: (size, start)))
+        freeStarts[start] = nil
+        freeEnds[start + size] = nil
+    }
+}

@@ -1,0 +1,96 @@
+import Torch
+
+/// Bytes of resident memory at the highest point of a training run, by what they hold.
+public struct MemoryLedger: Sendable, Equatable {
+    /// The model's, as far as training touches them, and what the method adds.
+    public var weights = 0
+    /// Those that are there at the peak: the backward pass makes them one by one.
+    public var gradients = 0
+    public var optimizerStates = 0
+    /// What the forward pass keeps for the backward pass.
+    public var activations = 0
+    /// A chunk of the scores of the vocabulary, with its gradient.
+    public var logits = 0
+    /// What an operation makes and frees again, at the peak.
+    public var temporaries = 0
+    /// Freed blocks that fitted nothing any more and that the allocator keeps.
+    public var allocator = 0
+    /// The process without a model: program, libraries, tokenizer.
+    public var baseline = 0
+
+    public init() {}
+
+    public var total: Int { entries.reduce(0) { $0 + $1.bytes } }
+
+    /// Names as in JSON.
+    public var entries: [(name: String, title: String, bytes: Int)] {
+        [
+            ("weights", "weights", weights), ("gradients", "gradients", gradients),
+            ("optimizerStates", "optimizer states", optimizerStates), ("activations", "activations", activations),
+            ("logits", "logits", logits), ("temporaries", "temporaries", temporaries),
+            ("allocator", "kept by the allocator", allocator), ("baseline", "process", baseline),
+        ]
+    }
+
+    /// The term that costs most.
+    public var largest: (name: String, title: String, bytes: Int) {
+        entries.max { $0.bytes < $1.bytes } ?? ("weights", "weights", weights)
+    }
+
+    /// Names of the places in a log where the next part of a step begins.
+    enum Mark {
+        static let optimizer = "optimizer", forward = "forward", backward = "backward", update = "update"
+    }
+
+    /// Reads a log of steps: who lives at its highest point, and how far the heap grew for it.
+    init(_ log: MemoryLog) {
+        enum Kind { case weights, optimizerStates, logits, forward, backward, update }
+        var marks = log.marks[...]
+        var (phase, isLogits) = (Kind.weights, false)
+        var made: [Int: (kind: Kind, bytes: Int, index: Int)] = [:]
+        var freed: [Int: Int] = [:]
+        var heap = HeapModel()
+        var (sum, peak) = (0, (bytes: 0, index: -1))
+        for (index, event) in log.events.enumerated() {
+            while let mark = marks.first, mark.place <= index {
+                phase =
+                    switch mark.name {
+                    case Mark.optimizer: .optimizerStates
+                    case Mark.forward: .forward
+                    case Mark.backward: .backward
+                    default: .update
+                    }
+                marks.removeFirst()
+            }
+            switch event {
+            case .logits(let begins): isLogits = begins
+            case .made(let block, let bytes):
+                made[block] = (isLogits ? .logits : phase, bytes, index)
+                heap.make(block, bytes: bytes)
+                sum += bytes
+                if sum > peak.bytes { peak = (sum, index) }
+            case .freed(let block):
+                heap.free(block)
+                freed[block] = index
+                sum -= made[block]?.bytes ?? 0
+            }
+        }
+        let backwards = log.marks.filter { $0.name == Mark.backward }.map(\.place)
+        let updates = log.marks.filter { $0.name == Mark.update }.map(\.place)
+        for (block, entry) in made where entry.index <= peak.index {
+            let end = freed[block] ?? log.events.count
+            guard end > peak.index else { continue }
+            /// Whether it outlives the part of the step that it was made in.
+            func survives(_ places: [Int]) -> Bool { places.first { $0 > entry.index }.map { end >= $0 } ?? false }
+            switch entry.kind {
+            case .weights: weights += entry.bytes
+            case .optimizerStates: optimizerStates += entry.bytes
+            case .logits: logits += entry.bytes
+            case .forward where survives(backwards): activations += entry.bytes
+            case .backward where survives(updates): gradients += entry.bytes
+            default: temporaries += entry.bytes
+            }
+        }
+        allocator = max(0, heap.top - peak.bytes)
+    }
+}

@@ -1,0 +1,104 @@
+import Foundation
+import PEFT
+import Support
+import Training
+
+/// Plans of several methods on one model, for people and for programs.
+public struct PlanReport {
+    public let outline: ModelOutline
+    public let batch: PlannedBatch
+    public let configuration: TrainingConfiguration
+    public let plans: [TrainingPlan]
+
+    public init(
+        outline: ModelOutline, batch: PlannedBatch, configuration: TrainingConfiguration, plans: [TrainingPlan]
+    ) {
+        (self.outline, self.batch, self.configuration, self.plans) = (outline, batch, configuration, plans)
+    }
+
+    public var json: JSON {
+        [
+            "family": .string(outline.family), "parameters": .integer(outline.parameterCount),
+            "weightBytes": .integer(outline.parameterCount * 4),
+            "batch": [
+                "rows": .integer(batch.rows.count), "longestPrompt": .integer(batch.longestPrompt),
+                "longestTarget": .integer(batch.longestTarget), "tokens": .integer(batch.tokens),
+                "accumulation": .integer(configuration.accumulation),
+            ],
+            "optimizer": .string(configuration.optimizer.rawValue),
+            "exact": ["trainable", "total", "share", "components"],
+            "estimated": ["memory", "loadingBytes", "totalBytes", "timesWeights"],
+            "plans": .array(plans.map(Self.json)),
+        ]
+    }
+
+    private static func json(_ plan: TrainingPlan) -> JSON {
+        let components = plan.summary.byComponent.reduce(into: [:]) { $0[$1.key.rawValue] = JSON.integer($1.value) }
+        let memory = plan.memory.entries.reduce(into: [:]) { $0[$1.name] = JSON.integer($1.bytes) }
+        return [
+            "method": .string(plan.choice.method.name), "label": .string(plan.choice.label),
+            "trainable": .integer(plan.summary.trainable), "total": .integer(plan.summary.total),
+            "share": .number(plan.summary.share), "components": .object(components), "memory": .object(memory),
+            "loadingBytes": .integer(plan.loadingBytes), "totalBytes": .integer(plan.totalBytes),
+            "timesWeights": .number(plan.timesWeights),
+            "cause": plan.isNoteworthy ? .string(plan.memory.largest.name) : .null,
+        ]
+    }
+
+    /// - Parameters:
+    ///   - bytes: a size for people, such as `1.2 GB`.
+    ///   - grouped: a number with commas.
+    public func text(bytes: (Int) -> String, grouped: (Int) -> String) -> String {
+        func left(_ text: String, _ width: Int) -> String {
+            text + String(repeating: " ", count: max(0, width - text.count))
+        }
+        func right(_ text: String, _ width: Int) -> String {
+            String(repeating: " ", count: max(0, width - text.count)) + text
+        }
+        var lines = [
+            "\(outline.family), \(grouped(outline.parameterCount)) parameters, weights "
+                + "\(bytes(outline.parameterCount * 4)) in fp32",
+            "batch of \(batch.rows.count) rows, \(grouped(batch.tokens)) tokens, prompts up to \(batch.longestPrompt) "
+                + "and targets up to \(batch.longestTarget); \(configuration.optimizer.rawValue)",
+        ]
+        for plan in plans {
+            lines += ["", plan.choice.label]
+            lines.append(
+                "  trained: \(grouped(plan.summary.trainable)) of \(grouped(plan.summary.total)) parameters "
+                    + String(format: "(%.2f %%), exact", plan.summary.share * 100))
+            for (component, count) in plan.summary.byComponent.sorted(by: {
+                ($1.value, $0.key.rawValue) < ($0.value, $1.key.rawValue)
+            }) {
+                lines.append("    " + left(component.rawValue, 22) + right(grouped(count), 14))
+            }
+            lines.append("  memory at the peak, estimated")
+            for entry in plan.memory.entries {
+                lines.append("    " + left(entry.title, 22) + right(bytes(entry.bytes), 14))
+            }
+            lines.append("    " + left("total", 22) + right(bytes(plan.memory.total), 14))
+            if plan.loadingBytes > plan.memory.total {
+                lines.append(
+                    "    reading the weights takes more, \(bytes(plan.loadingBytes)): they are stored in a shorter type"
+                        + " and widened")
+            }
+            if plan.isNoteworthy {
+                lines.append(
+                    "  " + String(format: "That is %.0f times the weights", plan.timesWeights)
+                        + "; most of it is \(plan.memory.largest.title) (\(bytes(plan.memory.largest.bytes))). "
+                        + Self.advice(plan.memory.largest.name))
+            }
+        }
+        return lines.joined(separator: "\n")
+    }
+
+    /// What makes a term smaller.
+    private static func advice(_ term: String) -> String {
+        switch term {
+        case "activations", "temporaries", "allocator":
+            "Smaller batches with --accumulate, or shorter texts, make it less."
+        case "gradients", "optimizerStates": "A method that trains less, or --optimizer adafactor, makes it less."
+        case "baseline": "It is the program itself, and doesn't grow with the model."
+        default: "A smaller model makes it less."
+        }
+    }
+}

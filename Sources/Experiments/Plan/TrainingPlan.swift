@@ -1,0 +1,176 @@
+import LanguageModels
+import PEFT
+import Support
+import Torch
+import TorchNN
+import Training
+
+/// The rows of one pass, as lengths in tokens.
+public struct PlannedBatch: Sendable {
+    public struct Row: Sendable, Equatable {
+        /// Of the prompt and of the target, end tokens included.
+        public let prompt: Int, target: Int
+
+        public init(prompt: Int, target: Int) { (self.prompt, self.target) = (prompt, target) }
+    }
+
+    public let rows: [Row]
+    public var tokens: Int { rows.reduce(0) { $0 + $1.prompt + $1.target } }
+    public var longestPrompt: Int { rows.map(\.prompt).max() ?? 0 }
+    public var longestTarget: Int { rows.map(\.target).max() ?? 0 }
+
+    /// Rows that are all equally long.
+    /// - Throws: ``PEFTError`` for a batch or a length below 1.
+    public init(rows count: Int, prompt: Int, target: Int) throws {
+        for (name, value) in [("rows in a batch", count), ("prompt tokens", prompt), ("target tokens", target)] {
+            guard (1...1_000_000).contains(value) else {
+                throw PEFTError("there are \(value) \(name)", remedy: "it has to be 1 … 1000000")
+            }
+        }
+        rows = Array(repeating: Row(prompt: prompt, target: target), count: count)
+    }
+
+    /// The largest batch that training on these rows meets in its first epoch.
+    /// - Throws: ``PEFTError`` if there are none.
+    public init(_ examples: [EncodedExample], configuration: TrainingConfiguration) throws {
+        guard !examples.isEmpty, configuration.batchSize >= 1 else {
+            throw PEFTError("there are no rows to plan for", remedy: "give --data some rows")
+        }
+        var random = SeededRandom(seed: configuration.seed, stream: 0)
+        var order = Array(examples.indices)
+        random.shuffle(&order)
+        let batches = stride(from: 0, to: order.count, by: configuration.batchSize).map { start in
+            order[start..<min(start + configuration.batchSize, order.count)].map {
+                Row(prompt: examples[$0].input.count, target: examples[$0].target.count)
+            }
+        }
+        rows =
+            batches.max { $0.reduce(0) { $0 + $1.prompt + $1.target } < $1.reduce(0) { $0 + $1.prompt + $1.target } }
+            ?? []
+    }
+}
+
+/// What the base model is, beyond its outline.
+public struct PlannedBase {
+    /// Makes the model without weights; each method is planned on a fresh one.
+    public let outline: () throws -> any LanguageModel
+    /// Bytes of the weights' files; 0 where there are none, and fp32 is assumed.
+    public let fileBytes: Int
+    /// Token ids are below it, if it is known: rows of a table beyond it are never read.
+    public let usedVocabulary: Int?
+
+    public init(fileBytes: Int, usedVocabulary: Int?, outline: @escaping () throws -> any LanguageModel) {
+        (self.fileBytes, self.usedVocabulary, self.outline) = (fileBytes, usedVocabulary, outline)
+    }
+}
+
+/// What training with a method would train and hold in memory, on the CPU, without weights.
+///
+/// The parameters are counted. The memory of activations, gradients and temporaries comes from two steps of the real
+/// program on the meta device, whose log ``MemoryLedger`` reads; so the formulas are the program's own. What libtorch's
+/// kernels take inside themselves is not in it.
+public struct TrainingPlan: Sendable {
+    public let choice: MethodChoice
+    public let summary: PlanSummary
+    public let memory: MemoryLedger
+    /// Bytes of the model's weights in fp32.
+    public let weightBytes: Int
+    /// The highest point while the weights are read, where they aren't stored in fp32 and are widened.
+    public let loadingBytes: Int
+
+    /// The estimate of the peak of resident memory.
+    public var totalBytes: Int { max(memory.total, loadingBytes) }
+    public var timesWeights: Double { weightBytes > 0 ? Double(totalBytes) / Double(weightBytes) : 0 }
+    /// Above this share of the weights a plan says what costs so much.
+    public static let noteworthyTimes = 12.0
+    public var isNoteworthy: Bool { timesWeights > Self.noteworthyTimes }
+
+    /// - Parameter baseline: bytes of the process without a model.
+    /// - Throws: ``PEFTError`` if the method doesn't fit the model.
+    public init(
+        _ choice: MethodChoice, on base: PlannedBase, batch: PlannedBatch, configuration: TrainingConfiguration,
+        baseline: Int
+    ) throws {
+        try configuration.validate()
+        let model = try base.outline()
+        let outline = ModelOutline(model)
+        let attachments = try choice.plan(for: outline)
+        (self.choice, summary) = (choice, PlanSummary(attachments, outline: outline))
+        weightBytes = outline.parameterCount * 4
+        let log = try Self.steps(choice, on: model, batch: batch, configuration: configuration)
+        var memory = MemoryLedger(log)
+        memory.weights += Self.residentWeights(outline, attachments, base, batch: batch)
+        memory.weights += Self.replacedWeights(choice, outline, attachments)
+        memory.baseline = baseline
+        self.memory = memory
+        let isWidened = base.fileBytes > 0 && base.fileBytes < weightBytes
+        loadingBytes = isWidened ? base.fileBytes + weightBytes + baseline : 0
+    }
+
+    /// Two steps: in the second the heap has the holes that the first left.
+    private static func steps(
+        _ choice: MethodChoice, on model: any LanguageModel, batch: PlannedBatch, configuration: TrainingConfiguration
+    ) throws -> MemoryLog {
+        let isClassifier = model.architecture == .encoder
+        let rows = batch.rows.map { row in
+            (
+                input: Array(repeating: 0, count: row.prompt),
+                target: Array(repeating: 0, count: isClassifier ? 1 : row.target)
+            )
+        }
+        return try MemoryLog.record { mark in
+            let adapter = try Adapter(choice, on: model)
+            let hook = adapter.trainingHook()
+            mark(MemoryLedger.Mark.optimizer)
+            let optimizer = configuration.makeOptimizer(adapter)
+            for step in 0..<2 {
+                mark(MemoryLedger.Mark.forward)
+                for pass in 0..<min(2, configuration.accumulation) {
+                    let tokens = model.batch(rows, device: .meta)
+                    let sum = DropoutScope.run(seed: 0, stream: UInt64(step)) {
+                        model.lossSum(tokens, labelSmoothing: configuration.labelSmoothing)
+                            / Double(max(1, tokens.targetCount))
+                    }
+                    let penalty = pass == 0 ? hook?.penalty() : nil
+                    if pass == 0 { mark(MemoryLedger.Mark.backward) }
+                    (penalty.map { sum + $0 } ?? sum).backward()
+                }
+                mark(MemoryLedger.Mark.update)
+                // AdamW's fused kernel makes nothing; Adafactor is written in tensor operations.
+                if configuration.optimizer == .adafactor { optimizer.update(learningRate: 1e-3) }
+                optimizer.clearGradients()
+            }
+        }
+    }
+
+    /// Mapped fp32 weights are resident once touched: all of them, but for tables that are only looked up in, of which
+    /// the batch's tokens bring in pieces. Full fine-tuning writes to every page, which then is the process's own
+    /// instead of the file's, and no second one.
+    private static func residentWeights(
+        _ outline: ModelOutline, _ attachments: [Attachment], _ base: PlannedBase, batch: PlannedBatch
+    ) -> Int {
+        let whole = outline.parameterCount * 4
+        let isMapped = base.fileBytes == 0 || base.fileBytes >= whole
+        let isTrained = attachments.contains {
+            $0.site == .parameter && $0.path == outline.inputEmbedding + ".weight"
+        }
+        guard isMapped, !isTrained, !outline.isTied,
+            let table = outline.embeddings.first(where: { $0.path == outline.inputEmbedding })
+        else { return whole }
+        // Long training meets about all that the tokenizer can make.
+        let used = min(table.entries, base.usedVocabulary ?? table.entries)
+        return whole - (table.entries - used) * table.size * 4
+    }
+
+    /// Initialisations that change the weight beneath the update (PiSSA) work with a copy of it.
+    private static func replacedWeights(
+        _ choice: MethodChoice, _ outline: ModelOutline, _ attachments: [Attachment]
+    ) -> Int {
+        guard let lora = choice.configuration as? LoRA.Configuration, lora.variant.initialisation.replacesWeight
+        else {
+            return 0
+        }
+        let targets = Set(attachments.filter { $0.site == .linear }.map(\.path))
+        return outline.linears.filter { targets.contains($0.path) }.reduce(0) { $0 + $1.inputs * $1.outputs * 4 }
+    }
+}

@@ -1,0 +1,45 @@
+import CTorch
+
+/// What tensors on the meta device would allocate, in order: a step that is taken there costs no memory, and tells
+/// what it would cost elsewhere.
+public struct MemoryLog: Sendable {
+    public enum Event: Sendable {
+        case made(block: Int, bytes: Int)
+        case freed(block: Int)
+        /// What follows belongs to a chunk of logits, or no longer does.
+        case logits(begin: Bool)
+    }
+
+    public private(set) var events: [Event] = []
+    /// Places in ``events`` that were named, in order.
+    public private(set) var marks: [(name: String, place: Int)] = []
+
+    /// Logs what `body` does; one log at a time. `mark` names a place in it.
+    public static func record(_ body: (_ mark: (String) -> Void) throws -> Void) throws -> MemoryLog {
+        try record(ct_memory_log_begin, body)
+    }
+
+    private static func record(_ begin: () -> Int32, _ body: (_ mark: (String) -> Void) throws -> Void) throws
+        -> MemoryLog
+    {
+        var log = MemoryLog()
+        try withTorchErrors {
+            if begin() != 0 { FailureLog.record(String(cString: ct_last_error())) }
+        }
+        do {
+            try withTorchErrors { try body { log.marks.append(($0, Int(ct_memory_log_count()))) } }
+        } catch {
+            _ = ct_memory_log_end(nil, 0)
+            throw error
+        }
+        let count = Int(ct_memory_log_count())
+        var pairs = [Int64](repeating: 0, count: 2 * count)
+        let copied = Int(ct_memory_log_end(&pairs, Int64(count)))
+        log.events = (0..<copied).map {
+            let block = Int(pairs[2 * $0])
+            if block == 0 { return .logits(begin: pairs[2 * $0 + 1] == 1) }
+            return block > 0 ? .made(block: block, bytes: Int(pairs[2 * $0 + 1])) : .freed(block: -block)
+        }
+        return log
+    }
+}

@@ -1,0 +1,140 @@
+import ArgumentParser
+import Experiments
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Tokenizers
+import Torch
+import Training
+
+struct PlanCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "plan",
+        abstract: "Tell how many parameters methods would train and how much memory that takes, without weights.",
+        discussion: """
+            peft plan --model google/flan-t5-base --methods lora,ia3,full --batch-size 8 --prompt-tokens 512
+            peft plan --model config.json --method lora --rank 32 --targets q,v
+            peft plan --data train.jsonl --prompt 'Summarize: {dialogue}' --target '{summary}'
+
+            A configuration without weights is enough. The counts of parameters are exact. The memory is an estimate
+            of the peak of resident memory of peft train on the CPU.
+            """)
+
+    @Option(
+        name: [.customLong("model"), .short],
+        help: ArgumentHelp("A model's folder or name (tiny-t5), or its config.json.", valueName: "model"))
+    var model = ModelLocator.embedded
+    @Option(help: "A method.") var method: String?
+    @Option(help: ArgumentHelp("Methods, comma-separated, such as lora(rank=8),full.", valueName: "list"))
+    var methods: String?
+    @Option(help: ArgumentHelp("Rows of one pass.", valueName: "rows"))
+    var batchSize = TrainingConfiguration().batchSize
+    @Option(help: ArgumentHelp("Passes that make one optimizer step.", valueName: "n"))
+    var accumulate = TrainingConfiguration().accumulation
+    @Option(help: "adamw or adafactor.") var optimizer = TrainingConfiguration().optimizer.rawValue
+    @Option(help: ArgumentHelp("Tokens of each prompt (512).", valueName: "tokens")) var promptTokens: Int?
+    @Option(help: ArgumentHelp("Tokens of each target (128).", valueName: "tokens")) var targetTokens: Int?
+    @Option(help: ArgumentHelp("Rows whose lengths count, instead of --prompt-tokens.", valueName: "file"))
+    var data: String?
+    @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
+    @OptionGroup var templates: TemplateOptions
+    @Flag(help: "Print the result as JSON.") var json = false
+
+    func run() throws {
+        var settings = TrainingConfiguration()
+        (settings.batchSize, settings.accumulation) = (batchSize, accumulate)
+        guard let kind = TrainingConfiguration.OptimizerKind(rawValue: optimizer.lowercased()) else {
+            let kinds = TrainingConfiguration.OptimizerKind.allCases.map(\.rawValue)
+            throw PEFTError("unknown optimizer '\(optimizer)'", remedy: "there are \(kinds.joined(separator: ", "))")
+        }
+        settings.optimizer = kind
+        try settings.validate()
+        let choices = try choices()
+        var source = try PlanSource(model)
+        // Plans fail on what is wrong with a method before anything is measured.
+        let outline = ModelOutline(try source.outline())
+        for choice in choices { _ = try choice.plan(for: outline) }
+        guard let process = try ProcessBaseline.measure() else {
+            throw PEFTError("the system doesn't tell how much memory a process takes", remedy: "use Linux")
+        }
+        let before = Runtime.residentMemory ?? process
+        let tokenizer = try source.tokenizer()
+        let batch = try batch(&source, tokenizer, settings)
+        let baseline = process + max(0, (Runtime.residentMemory ?? before) - before)
+        let base = PlannedBase(
+            fileBytes: source.folder?.weightBytes ?? 0, usedVocabulary: tokenizer?.vocabularySize,
+            outline: source.outline)
+        let plans = try choices.map {
+            try TrainingPlan($0, on: base, batch: batch, configuration: settings, baseline: baseline)
+        }
+        let report = PlanReport(outline: outline, batch: batch, configuration: settings, plans: plans)
+        print(json ? report.json.text() : report.text(bytes: Console.bytes, grouped: Console.grouped))
+    }
+
+    private func choices() throws -> [MethodChoice] {
+        guard method == nil || methods == nil else {
+            throw PEFTError("--method and --methods were both given", remedy: "leave one out")
+        }
+        guard let methods else { return [try MethodArguments.choice(method ?? "lora")] }
+        let chosen = try MethodArguments.list(methods).compactMap(\.choice)
+        guard !chosen.isEmpty else {
+            throw PEFTError("--methods \(methods) has nothing that trains", remedy: "name a method such as lora")
+        }
+        return chosen
+    }
+
+    private func batch(_ source: inout PlanSource, _ tokenizer: Tokenizer?, _ settings: TrainingConfiguration) throws
+        -> PlannedBatch
+    {
+        guard let data else {
+            guard templates.prompt == nil, templates.target == nil else {
+                throw PEFTError("templates were given without rows", remedy: "name a file with --data")
+            }
+            return try PlannedBatch(rows: batchSize, prompt: promptTokens ?? 512, target: targetTokens ?? 128)
+        }
+        guard promptTokens == nil, targetTokens == nil else {
+            throw PEFTError(
+                "--data and lengths were both given", remedy: "leave --prompt-tokens and --target-tokens out")
+        }
+        guard let tokenizer else {
+            throw PEFTError(
+                "\(model) has no tokenizer for --data", remedy: "give --prompt-tokens and --target-tokens")
+        }
+        let rows = try Rows.read(data, prompt: templates.prompt(), target: templates.target(), limit: limit)
+        let labels = RowEncoder.labels(for: try source.outline(), training: rows)
+        source.classify(labels)
+        let encoder = try RowEncoder(
+            tokenizer, for: source.outline(), labels: labels,
+            maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput)
+        return try PlannedBatch(encoder.encode(rows).examples, configuration: settings)
+    }
+}
+
+/// A model's folder, or its configuration alone.
+private struct PlanSource {
+    private(set) var folder: ModelFolder?
+    private let file: URL?
+
+    init(_ name: String) throws {
+        let url = URL(fileURLWithPath: NSString(string: name).expandingTildeInPath)
+        var isFolder: ObjCBool = false
+        let isFile = FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) && !isFolder.boolValue
+        folder = isFile ? nil : try ModelFolder(ModelLocator.folder(name))
+        file = isFile ? url : nil
+    }
+
+    func outline() throws -> any LanguageModel {
+        if let folder { return try folder.outline() }
+        guard let file else { throw PEFTError("no model was named", remedy: "name one with --model") }
+        return try ModelRegistry.outline(JSON.read(file), file: file.path)
+    }
+
+    mutating func classify(_ labels: [String]) { folder = folder?.classifying(labels) }
+
+    /// `nil` for a configuration without a folder, or a folder without a tokenizer.
+    func tokenizer() throws -> Tokenizer? {
+        guard let folder, !Tokenizer.files(in: folder.url).isEmpty else { return nil }
+        return try Tokenizer.load(folder: folder.url)
+    }
+}
