@@ -35,6 +35,21 @@ struct ReportBuilder {
     /// Runs with their styles.
     var entries: [(run: MethodRun, style: RunStyle)] { Array(zip(report.runs, styles)).map { ($0.0, $0.1) } }
 
+    /// Places of the runs that crowded drawings show: all, or of many the untrained model, full fine-tuning and the
+    /// best others.
+    var notable: [Int] {
+        guard report.runs.count > 10, let metric = ranking else { return Array(report.runs.indices) }
+        let ranked = report.runs.indices.filter {
+            report.runs[$0].isAdapter && report.runs[$0].statistic(metric) != nil
+        }
+        .sorted {
+            metric.isBetter(
+                report.runs[$0].statistic(metric)?.mean ?? .nan, than: report.runs[$1].statistic(metric)?.mean ?? .nan
+            )
+        }
+        return report.runs.indices.filter { !report.runs[$0].isAdapter || ranked.prefix(6).contains($0) }
+    }
+
     var title: String { "\(report.model.name) on \(report.data.name)" }
 
     /// A dash that says why.

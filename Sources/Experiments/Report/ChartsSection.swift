@@ -123,7 +123,9 @@ extension ReportBuilder {
     }
 
     private func learningRates() -> Markup? {
-        let lines = entries.compactMap { run, style -> LineChart.Line? in
+        let shown = Set(notable)
+        let lines = entries.enumerated().filter { shown.contains($0.offset) }.map(\.element).compactMap {
+            run, style -> LineChart.Line? in
             let trials = run.learningRateSearch
                 .filter { $0.learningRate.isFinite && $0.learningRate > 0 && $0.validationLoss.isFinite }
                 .sorted { $0.learningRate < $1.learningRate }
@@ -209,7 +211,11 @@ extension ReportBuilder {
                 \.validation),
         ].compactMap(\.self)
         guard !figures.isEmpty else { return nil }
-        let seeds = report.seedCount > 1 ? " Thin lines are seeds, thick lines their mean." : ""
+        let count = report.runs.filter { !$0.isBase }.count
+        let some =
+            notable.count < count
+            ? " Drawn are \(notable.count) of \(count) methods: full fine-tuning and the best." : ""
+        let seeds = (report.seedCount > 1 ? " Thin lines are seeds, thick lines their mean." : "") + some
         return section(
             "curves", "Learning curves", "Loss per target token in nats; lower is better.\(seeds)", grid: "halves",
             figures)
@@ -220,7 +226,9 @@ extension ReportBuilder {
         let limit = 120
         var lost: [String] = []
         var isThinned = false
-        let lines = entries.compactMap { run, style -> LineChart.Line? in
+        let shown = Set(notable)
+        let lines = entries.enumerated().filter { shown.contains($0.offset) }.map(\.element).compactMap {
+            run, style -> LineChart.Line? in
             let seeds = run.curves.map(part)
             if seeds.contains(where: { $0.contains { !$0.loss.isFinite } }) { lost.append(run.label) }
             let mean = Curves.mean(seeds)

@@ -15,7 +15,9 @@ extension ReportBuilder {
     private func sampleRows() -> [Row] {
         var rows: [Row] = []
         var places: [[String]: Int] = [:]
-        for (run, style) in entries {
+        let shown = Set(notable)
+        for (index, entry) in entries.enumerated() where shown.contains(index) {
+            let (run, style) = entry
             for sample in run.samples {
                 let key = [sample.prompt, sample.target]
                 let place = places[key] ?? rows.count
