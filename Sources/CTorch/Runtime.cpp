@@ -1,6 +1,7 @@
 // Errors, threads, memory, gradient mode.
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <c10/core/CPUAllocator.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/api/include/torch/version.h>
 
@@ -15,7 +16,30 @@
 
 namespace {
 thread_local std::string last_error;
-}
+
+#if defined(__GLIBC__)
+/// 64-byte aligned blocks out of plain ones.
+///
+/// glibc's posix_memalign asks its heap for more than it hands out, so that a freed block never serves the next
+/// request of its size: training, which frees and makes the same tensors at every layer, then holds up to half as
+/// much again as lives. Plain blocks are reused exactly.
+struct AlignedAllocator final : c10::Allocator {
+    static constexpr size_t alignment = 64;
+
+    c10::DataPtr allocate(size_t size) override {
+        if (size == 0) return {nullptr, nullptr, &std::free, c10::Device(c10::DeviceType::CPU)};
+        void *block = size <= SIZE_MAX - alignment ? std::malloc(size + alignment) : nullptr;
+        TORCH_CHECK(block != nullptr, "not enough memory: a tensor needs ", size, " bytes");
+        auto start = (reinterpret_cast<uintptr_t>(block) + alignment - 1) & ~(uintptr_t{alignment} - 1);
+        return {reinterpret_cast<void *>(start), block, &std::free, c10::Device(c10::DeviceType::CPU)};
+    }
+
+    void copy_data(void *target, const void *source, size_t size) const override {
+        default_copy_data(target, source, size);
+    }
+};
+#endif
+}  // namespace
 
 namespace ctorch {
 void set_last_error(const char *message) { last_error = message; }
@@ -51,6 +75,8 @@ bool ct_mps_available(void) { return at::globalContext().hasMPS(); }
 
 void ct_keep_freed_memory(void) {
 #if defined(__GLIBC__)
+    static AlignedAllocator allocator;
+    c10::SetCPUAllocator(&allocator, 1);
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
     // One arena: the autograd thread frees what the training thread allocated, and a second arena would
