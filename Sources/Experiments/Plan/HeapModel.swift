@@ -12,46 +12,32 @@ struct HeapModel {
     private var freeEnds: [Int: Int] = [:]
     private var blocks: [Int: (start: Int, size: Int)] = [:]
 
-    /// libtorch asks for blocks at multiples of 64. glibc (before 2.38) takes a chunk that is larger by the alignment and
-    /// the smallest chunk, and frees what lies before and behind: a freed block is therefore too small for another of
-    /// its own size, unless a neighbour is free too.
-    private static let alignment = 64, smallest = 32, header = 16
+    /// A plain block holds the tensor and room to align it to 64 bytes (`Runtime.cpp`), behind glibc's header of 16.
+    private static func padded(_ bytes: Int) -> Int { (bytes + 64 + 16 + 15) / 16 * 16 }
 
     mutating func make(_ block: Int, bytes: Int) {
-        let size = max(Self.smallest, (bytes + 8 + 15) / 16 * 16)
-        let request = size + Self.alignment + Self.smallest
-        var (start, available) = (top, request)
-        let place = position(of: (request, 0))
+        let size = Self.padded(bytes)
+        let place = position(of: (size, 0))
         if place < free.count {
-            (available, start) = free[place]
+            let (available, start) = free[place]
             removeFree(start: start, size: available)
-        } else {
-            // The topmost block grows if it is free.
-            if let below = freeEnds[top] {
-                start = below
-                removeFree(start: below, size: top - below)
-            }
-            top = start + request
+            if available > size { addFree(start: start + size, size: available - size) }
+            blocks[block] = (start, size)
+            return
         }
-        let user = start + Self.header
-        var aligned = (user + Self.alignment - 1) / Self.alignment * Self.alignment
-        if aligned > user, aligned - user < Self.smallest { aligned += Self.alignment }
-        let lead = aligned - user
-        let rest = available - lead - size
-        let kept = rest >= Self.smallest ? size : size + rest
-        blocks[block] = (start + lead, kept)
-        if lead > 0 { release(start: start, size: lead) }
-        if kept == size, rest > 0 { release(start: start + lead + size, size: rest) }
+        // The topmost block grows if it is free.
+        var start = top
+        if let below = freeEnds[top] {
+            start = below
+            removeFree(start: below, size: top - below)
+        }
+        blocks[block] = (start, size)
+        top = start + size
     }
 
     mutating func free(_ block: Int) {
         guard let known = blocks.removeValue(forKey: block) else { return }
-        release(start: known.start, size: known.size)
-    }
-
-    /// Makes a range free, joined with its free neighbours.
-    private mutating func release(start: Int, size: Int) {
-        var (start, size) = (start, size)
+        var (start, size) = known
         if let below = freeEnds[start] {
             removeFree(start: below, size: start - below)
             (start, size) = (below, size + start - below)

@@ -66,7 +66,7 @@ public struct PlannedBase {
 
 /// What training with a method would train and hold in memory, on the CPU, without weights.
 ///
-/// The parameters are counted. The memory of activations, gradients and temporaries comes from three steps of the real
+/// The parameters are counted. The memory of activations, gradients and temporaries comes from two steps of the real
 /// program on the meta device, whose log ``MemoryLedger`` reads; so the formulas are the program's own. What libtorch's
 /// kernels take inside themselves is not in it.
 public struct TrainingPlan: Sendable {
@@ -107,7 +107,7 @@ public struct TrainingPlan: Sendable {
         loadingBytes = isWidened ? base.fileBytes + weightBytes + baseline : 0
     }
 
-    /// Three steps: the later ones begin with the holes that those before left in the heap.
+    /// Two steps: in the second the heap has the holes that the first left.
     private static func steps(
         _ choice: MethodChoice, on model: any LanguageModel, batch: PlannedBatch, configuration: TrainingConfiguration
     ) throws -> MemoryLog {
@@ -123,7 +123,7 @@ public struct TrainingPlan: Sendable {
             let hook = adapter.trainingHook()
             mark(MemoryLedger.Mark.optimizer)
             let optimizer = configuration.makeOptimizer(adapter)
-            for step in 0..<3 {
+            for step in 0..<2 {
                 mark(MemoryLedger.Mark.forward)
                 for pass in 0..<min(2, configuration.accumulation) {
                     let tokens = model.batch(rows, device: .meta)
