@@ -30,7 +30,7 @@ do {
     let adapter =
         try full
         ? Adapter(MethodChoice(FullFineTuning.self), on: model)
-        : AdapterFolder(folder.appendingPathComponent("adapter")).attach(to: model)
+        : AdapterFolder(folder.appendingPathComponent("adapter")).attach(to: model, isTrainable: true)
     let parameters = adapter.parameters
     for parameter in parameters { parameter.tensor.requiresGrad = true }
     let optimizer = TrainingConfiguration().makeOptimizer(adapter)

@@ -3,7 +3,28 @@ import Torch
 /// One tensor of a module, by reference: a loader, an optimizer and the module see the same value.
 public final class Parameter {
     public var tensor: Tensor
+    /// What lies under ``tensor`` while adapters have put values of their own in its place, the model's own first.
+    private var covered: [Tensor] = []
+
     public init(_ tensor: Tensor) { self.tensor = tensor }
+
+    /// Whether the values in use are an adapter's and not the model's own.
+    public var isCovered: Bool { !covered.isEmpty }
+
+    /// Puts other values in place of those in use; the last to be put there count.
+    public func cover(with values: Tensor) {
+        covered.append(tensor)
+        tensor = values
+    }
+
+    /// Takes values away, wherever they lie; the others keep their order.
+    public func uncover(_ values: Tensor) {
+        if tensor !== values, let index = covered.firstIndex(where: { $0 === values }) {
+            covered.remove(at: index)
+        } else if let beneath = covered.popLast() {
+            tensor = beneath
+        }
+    }
 }
 
 /// Declares a tensor of a module, with its name in Hugging Face's checkpoints where it differs from the

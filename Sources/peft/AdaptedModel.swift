@@ -34,7 +34,6 @@ struct AdaptedModel {
         model = try folder.load(device: device)
         tokenizer = try Tokenizer.load(folder: folder.url)
         let attached = try stored.attach(to: model)
-        attached.setTrainable(false)
         if merge { try attached.merge() }
         adapter = attached
     }

@@ -32,7 +32,9 @@ import TorchNN
             base = try #require(expected["base"]?.string)
         }
 
-        func attach() throws -> Adapter { try AdapterFolder(folder).attach(to: Models.load(base)) }
+        func attach() throws -> Adapter {
+            try AdapterFolder(folder).attach(to: Models.load(base), isTrainable: true)
+        }
     }
 
     @Test(arguments: variants) func logitsAndLossAreEqual(name: String) throws {

@@ -115,4 +115,71 @@ import TorchNN
         #expect(full.addedCount == 0)
         #expect(a.parameters.allSatisfy { $0.tensor.requiresGrad })
     }
+
+    /// Adapters that put values in place of the model's own, taken off in any order.
+    @Test(arguments: [[0, 1], [1, 0]]) func valuesInPlaceOfTheModelsOwnComeOffInAnyOrder(order: [Int]) throws {
+        let model = try Models.load("t5-v1.1")
+        let before = model.snapshot()
+        let plain = try model.scores()
+        let both = try ["a", "b"].enumerated().map { index, name in
+            let adapter = try Adapter(MethodChoice(LayerNormTuning.self), on: model, name: name)
+            try adapter.randomise(seed: UInt64(index))
+            return adapter
+        }
+        let output = try model.scores()
+        try both[order[0]].deactivate()
+        if order[0] == 0 {
+            #expect(try model.scores().isIdentical(to: output), "the last one's values count")
+        } else {
+            #expect(!(try model.scores().isIdentical(to: output)))
+        }
+        try both[order[1]].deactivate()
+        #expect(try model.scores().isIdentical(to: plain))
+        #expect(model.changed(since: before).isEmpty)
+    }
+
+    /// A second adapter's beginning doesn't end what an earlier one trains.
+    @Test func aSecondAdapterLeavesTrainedTensorsTrainable() throws {
+        let model = try Models.load("t5-v1.1")
+        let a = try Adapter(MethodChoice(LayerNormTuning.self), on: model, name: "a")
+        let b = try Adapter(MethodChoice(LoRA.self), on: model, name: "b")
+        #expect(a.parameters.allSatisfy { $0.tensor.requiresGrad })
+        #expect(model.trainableParameters().count == a.trained.count)
+        let values = a.trained.map { $0.values.detached().clone() }
+        try b.train(steps: 1, rate: 1e-2)
+        #expect(zip(a.trained, values).allSatisfy { $0.values.isIdentical(to: $1) })
+        try a.train(steps: 1, rate: 1e-2)
+        #expect(!zip(a.trained, values).contains { $0.values.isIdentical(to: $1) })
+        let error = try failure { _ = try Adapter(MethodChoice(FullFineTuning.self), on: model) }
+        #expect(error.problem.contains("another adapter's values"))
+    }
+
+    /// A weight in whose place another adapter's values are can't be merged into, nor given back from under them.
+    @Test func mergingAndReplacingTheSameWeight() throws {
+        let model = try Models.load("t5-v1.1")
+        let plain = try model.scores()
+        func selective(_ name: String) throws -> Adapter {
+            var choice = MethodChoice(Selective.self)
+            try choice.set("components", to: "attention")
+            let adapter = try Adapter(choice, on: model, name: name)
+            try adapter.randomise(seed: 3)
+            return adapter
+        }
+        let lora = try Adapter(MethodChoice(LoRA.self), on: model, name: "lora")
+        try lora.randomise(seed: 1)
+        let own = try selective("own")
+        let both = try model.scores()
+        let refused = try failure { try lora.merge() }
+        #expect(refused.problem.contains("in place of the weight"))
+        #expect(try model.scores().isIdentical(to: both))
+        try own.deactivate()
+        try lora.merge()
+        let above = try selective("above")
+        let output = try model.scores()
+        #expect(try failure { try lora.unmerge() }.problem.contains("in place of the weights"))
+        #expect(try model.scores().isIdentical(to: output))
+        try above.deactivate()
+        try lora.deactivate()
+        #expect(try model.scores().isIdentical(to: plain))
+    }
 }

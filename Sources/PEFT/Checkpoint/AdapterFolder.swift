@@ -124,6 +124,26 @@ public struct AdapterFolder {
         case misshapen(String, stored: [Int], needed: [Int])
         case notNumbers(String, type: String)
 
+        /// What problems of this kind have in common.
+        var kind: String {
+            switch self {
+            case .unknown: "tensors that the model has no place for"
+            case .missing: "tensors that the file lacks"
+            case .misshapen: "tensors of another shape than the model needs"
+            case .notNumbers: "tensors of a type that holds no floating-point numbers"
+            }
+        }
+
+        /// The tensor, with what is wrong about it.
+        var detail: String {
+            switch self {
+            case .unknown(let key, let nearest): nearest.map { "\(key) (the nearest is \($0))" } ?? key
+            case .missing(let key): key
+            case .misshapen(let key, let stored, let needed): "\(key): \(stored) instead of \(needed)"
+            case .notNumbers(let key, let type): "\(key): \(type)"
+            }
+        }
+
         func error(_ folder: String) -> PEFTError {
             switch self {
             case .unknown(let key, let nearest):
@@ -145,8 +165,12 @@ public struct AdapterFolder {
     }
 
     /// Attaches the adapter to a model.
+    ///
+    /// - Parameter isTrainable: whether training goes on; what is loaded is otherwise for inference alone.
     /// - Throws: ``PEFTError`` if a tensor is unknown, missing or misshapen; the model is then unchanged.
-    public func attach(to model: any LanguageModel, name: String = "default") throws -> Adapter {
+    public func attach(to model: any LanguageModel, name: String = "default", isTrainable: Bool = false) throws
+        -> Adapter
+    {
         // Everything is checked against the plan, which changes nothing.
         let outline = ModelOutline(model)
         let (sources, problems) = try match(choice.resolved(for: outline).plan(for: outline), model: model)
@@ -158,6 +182,7 @@ public struct AdapterFolder {
             try adapter.deactivate()
             throw error
         }
+        adapter.setTrainable(isTrainable)
         return adapter
     }
 }

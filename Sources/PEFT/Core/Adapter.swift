@@ -30,7 +30,7 @@ public final class Adapter {
         public let parameter: Parameter
         /// The adapter's values, which is what training changes.
         public internal(set) var values: Tensor
-        /// The model's values; `nil` if they weren't kept.
+        /// The values that were in use before; `nil` if they weren't kept.
         let base: Tensor?
     }
 
@@ -39,11 +39,13 @@ public final class Adapter {
         case linear(Linear, adapter: Module, MergedLinear)
         case embedding(Embedding, adapter: Module, before: Tensor, after: Tensor)
 
-        /// Whether nothing else was merged since.
+        /// Whether nothing else was merged, or put in place of the weight, since.
         var isOnTop: Bool {
             switch self {
             case .linear(let linear, _, let change):
                 linear.weight.parameters.first?.parameter === change.after.parameters.first?.parameter
+                    && !linear.weight.parameters.contains { $0.parameter.isCovered }
+                    && change.bias.map { linear.bias?.tensor === $0.after } ?? true
             case .embedding(let table, _, _, let after): table.weight === after
             }
         }
@@ -56,7 +58,8 @@ public final class Adapter {
         let bias: (before: Tensor, after: Tensor)?
     }
 
-    /// Attaches a method to a model; the base is frozen but for what the method trains.
+    /// Attaches a method to a model, on top of what is active there. The base is frozen but for what the method
+    /// trains; other adapters stay trainable or not as they are (``setTrainable(_:)``).
     ///
     /// - Parameters:
     ///   - choice: the method with its configuration.
@@ -80,6 +83,11 @@ public final class Adapter {
             for attachment in plan {
                 if attachment.site == .parameter {
                     guard let parameter = parameters[attachment.path] else { continue }
+                    guard attachment.keepsBase || !parameter.isCovered else {
+                        throw PEFTError(
+                            "another adapter's values are in place of the model's '\(attachment.path)'",
+                            remedy: "take that adapter off before the model itself is trained")
+                    }
                     let base = attachment.keepsBase ? parameter.tensor : nil
                     trained.append(
                         TrainedTensor(
@@ -98,7 +106,7 @@ public final class Adapter {
                 }
             }
         }
-        model.freeze()
+        for parameter in parameters.values where !parameter.isCovered { parameter.tensor.requiresGrad = false }
         activate()
         setTrainable(true)
     }
@@ -168,7 +176,7 @@ public final class Adapter {
                 site.attach(adapter, route: nil)
             }
         }
-        for tensor in trained { tensor.parameter.tensor = tensor.values }
+        for tensor in trained where tensor.base != nil { tensor.parameter.cover(with: tensor.values) }
         isActive = true
     }
 
@@ -183,10 +191,7 @@ public final class Adapter {
             )
         }
         for (_, site, adapter) in attached { site.detach(adapter) }
-        for tensor in trained {
-            guard let base = tensor.base else { continue }
-            tensor.parameter.tensor = base
-        }
+        for tensor in trained { tensor.parameter.uncover(tensor.values) }
         isActive = false
     }
 
@@ -205,6 +210,12 @@ public final class Adapter {
                 throw PEFTError(
                     "\(choice.label) can't be merged: at \(path) it computes what no weight can hold",
                     remedy: "keep it as an adapter")
+            }
+            let own = (site as? Linear)?.weight.parameters ?? site.ownParameters()
+            guard !own.contains(where: \.parameter.isCovered) else {
+                throw PEFTError(
+                    "adapter '\(name)' can't be merged: another one's values are in place of the weight at \(path)",
+                    remedy: "take the other one off first")
             }
         }
         try withTorchErrors {
@@ -264,7 +275,9 @@ public final class Adapter {
     public func unmerge() throws {
         guard isMerged else { return }
         for tensor in merged where !tensor.isOnTop {
-            throw PEFTError("another adapter was merged after '\(name)'", remedy: "unmerge the last one first")
+            throw PEFTError(
+                "another adapter was merged after '\(name)', or put its values in place of the weights",
+                remedy: "unmerge the last one first, or take it off")
         }
         for tensor in merged {
             switch tensor {
