@@ -37,7 +37,7 @@ import TorchNN
             try set.activate(name)
             return try set.model.scores([row])
         }
-        let batch = try MixedBatch(set)
+        let batch = MixedBatch(set)
         let together = try batch.run(names) { try set.model.scores(rows) }
         let expected = try withTorchErrors { Tensor.concatenated(alone) }
         #expect(relativeDifference(together, expected) < 1e-5)
@@ -74,7 +74,7 @@ import TorchNN
         let set = try set("t5-v1.1", [LoRA.self, IA3.self])
         let plain = try set.model.scores()
         do {
-            let batch = try MixedBatch(set)
+            let batch = MixedBatch(set)
             _ = try batch.run(["lora", "ia3", nil]) { try set.model.scores() }
         }
         #expect(try set.model.scores().isIdentical(to: plain))
@@ -86,7 +86,9 @@ import TorchNN
     }
 
     @Test func whatCannotShareABatchSaysWhy() throws {
-        let own = try failure { _ = try MixedBatch(set("t5-v1.1", [LoRA.self, LayerNormTuning.self])) }
+        let own = try failure {
+            try MixedBatch(set("t5-v1.1", [LoRA.self, LayerNormTuning.self])).run(["layernorm"]) {}
+        }
         #expect(own.problem.contains("'layernorm'") && own.problem.contains("all rows share"))
         let unknown = try failure { try MixedBatch(set("t5-v1.1", [LoRA.self])).run(["lroa"]) {} }
         #expect(unknown.description.contains("did you mean 'lora'?"))
@@ -99,6 +101,139 @@ import TorchNN
             }
         }
         #expect(taken.problem.contains("already"))
+    }
+
+    /// Adapters that some rows can't share don't keep the others from a batch.
+    @Test func whatCannotShareABatchIsSwitchedTo() throws {
+        let set = try set("t5-v1.1", [LoRA.self, LayerNormTuning.self, IA3.self])
+        let names: [String?] = ["ia3", "layernorm", nil, "lora", "layernorm", "ia3"]
+        let prompts = names.indices.map { Models.rows[$0 % 3].input }
+        let parameters = GenerateParameters(maxNewTokens: 6)
+        let alone = try zip(prompts, names).map { prompt, name -> [Int] in
+            try set.activate(name)
+            return try Generator(set.model, parameters).generate([prompt])[0]
+        }
+        let all = try MixedBatch(set).generateAll(prompts, adapters: names, parameters: parameters, batchSize: 4)
+        #expect(all == alone)
+        #expect(try MixedBatch(set).run(["lora", "ia3"]) { true })
+    }
+
+    /// Prefixes, and virtual tokens of a decoder, of different lengths.
+    @Test(arguments: ["t5-v1.1", "llama", "gpt2"]) func virtualTokensOfDifferentLengths(base: String) throws {
+        let set = AdapterSet(on: try Models.load(base))
+        func add(_ method: any PEFTMethod.Type, _ tokens: Int) throws {
+            var choice = MethodChoice(method)
+            try choice.set("tokens", to: "\(tokens)")
+            if set.model.architecture == .encoderDecoder, method == PromptTuning.self {
+                // The method that gives an encoder-decoder's decoder virtual tokens too.
+                var configuration = MultitaskPromptTuning.Configuration()
+                (configuration.tokens.count, configuration.tokens.stacks) = (tokens, 2)
+                choice = MethodChoice(MultitaskPromptTuning.self, configuration)
+            }
+            let adapter = try Adapter(choice, on: set.model, name: "\(method.name)\(tokens)")
+            try adapter.randomise(seed: UInt64(tokens), deviation: 0.3)
+            try set.add(adapter)
+        }
+        for tokens in [2, 5] {
+            try add(PrefixTuning.self, tokens)
+            try add(PromptTuning.self, tokens)
+        }
+        let parameters = [1, 2].map { GenerateParameters(maxNewTokens: 6, beams: $0) }
+        func check(_ names: [String?]) throws {
+            let rows = names.indices.map { Models.rows[$0 % 3] }
+            let scores = try zip(rows, names).map { row, name -> Tensor in
+                try set.activate(name)
+                return try set.model.scores([row])
+            }
+            let together = try MixedBatch(set).run(names) { try set.model.scores(rows) }
+            #expect(relativeDifference(together, try withTorchErrors { Tensor.concatenated(scores) }) < 1e-5)
+            for parameters in parameters {
+                let alone = try zip(rows, names).map { row, name -> [Int] in
+                    try set.activate(name)
+                    return try Generator(set.model, parameters).generate([row.input])[0]
+                }
+                let all = try MixedBatch(set).generateAll(rows.map(\.input), adapters: names, parameters: parameters)
+                #expect(all == alone, "\(names)")
+            }
+        }
+        try check(["prefix2", nil, "prefix5", "prefix2"])
+        try check(["prompt5", "prompt2", nil, "prompt5"])
+        try check(["prefix2", "prompt5", nil, "prompt2", "prefix5"])
+        let prompts = [Models.rows[0].input, Models.rows[1].input]
+        let isEncoderDecoder = set.model.architecture == .encoderDecoder
+        do {
+            _ = try MixedBatch(set).generate(prompts, adapters: ["prefix2", "prompt5"], parameters: parameters[0])
+            #expect(!isEncoderDecoder)
+        } catch let error as PEFTError {
+            #expect(isEncoderDecoder && error.problem.contains("'prefix2'") && error.problem.contains("'prompt5'"))
+        }
+    }
+
+    /// The set may change between runs, and batches of one set don't disturb each other.
+    @Test func routesAreThoseOfEachRun() throws {
+        let set = try set("t5-v1.1", [LoRA.self, IA3.self])
+        let rows = Array(Models.rows.prefix(2))
+        try set.activate("ia3")
+        let output = try set.model.scores()
+        let (first, second) = (MixedBatch(set), MixedBatch(set))
+        let scores = try first.run(["lora", "ia3"]) { try set.model.scores(rows) }
+        #expect(try second.run(["lora", "ia3"]) { try set.model.scores(rows) }.isIdentical(to: scores))
+        #expect(set.active == "ia3", "what was active is so again")
+        #expect(try set.model.scores().isIdentical(to: output))
+        try set.remove("lora")
+        #expect(try failure { try first.run(["lora"]) {} }.problem.contains("'lora'"))
+        let nested = try failure { try first.run(["ia3"]) { try second.run(["ia3"]) {} } }
+        #expect(nested.problem.contains("inside"))
+        let stranger = try Adapter(MethodChoice(LoRA.self), on: set.model)
+        try set.activate(nil)
+        let base = try set.model.scores()
+        let other = try failure {
+            try set.add(Adapter(MethodChoice(IA3.self), on: set.model, name: "second"))
+            let q = try Adapter(MethodChoice(LoRA.self), on: set.model, name: "q")
+            try set.add(q)
+            try first.run(["q"]) {}
+        }
+        #expect(other.problem.contains("doesn't belong"))
+        #expect(try set.model.scores().isIdentical(to: base))
+        try stranger.deactivate()
+        #expect(set.model.adapterCount == 0)
+    }
+
+    @Test func aFailedAdditionLeavesTheSetAsItWas() throws {
+        let set = try set("t5-v1.1", [LoRA.self, IA3.self])
+        try set.activate("lora")
+        let output = try set.model.scores()
+        try withTemporaryFolder { folder in
+            let saved = folder.appendingPathComponent("x")
+            let choice = MethodChoice(LoRA.self, LoRA.Configuration(rank: 2, alpha: 2, targets: ["wi"]))
+            try Adapter(choice, on: Models.load("t5-v1.0")).save(to: saved, base: "t5-v1.0")
+            #expect(throws: PEFTError.self) { try set.add(AdapterFolder(saved), name: "x") }
+        }
+        #expect(set.names == ["lora", "ia3"] && set.active == "lora")
+        #expect(try set.model.scores().isIdentical(to: output))
+        // What is merged isn't the base that all share.
+        try set.adapters["lora"]?.merge()
+        #expect(try failure { try MixedBatch(set).run(["ia3"]) {} }.problem.contains("is merged"))
+        try set.activate("ia3")
+        try set.activate("lora")
+        #expect(try set.model.scores().isIdentical(to: output))
+    }
+
+    @Test func allButTheChosenOneAreForInference() throws {
+        let set = try set("t5-v1.1", [LoRA.self, IA3.self, LayerNormTuning.self])
+        func trainable() -> [String] {
+            set.names.filter { name in
+                (set.adapters[name]?.added.contains { $0.parameter.parameter.tensor.requiresGrad } ?? false)
+                    || (set.adapters[name]?.trained.contains { $0.values.requiresGrad } ?? false)
+            }
+        }
+        #expect(trainable().isEmpty)
+        try set.setTrainable("layernorm")
+        #expect(trainable() == ["layernorm"])
+        try set.activate("layernorm")
+        #expect(set.model.trainableParameters().count == set.adapters["layernorm"]?.trained.count)
+        try set.setTrainable(nil)
+        #expect(trainable().isEmpty && set.model.trainableParameters().isEmpty)
     }
 
     @Test func anEnsembleTakesTheMostFrequentAnswer() throws {

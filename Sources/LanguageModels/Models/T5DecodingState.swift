@@ -78,7 +78,10 @@ final class T5DecodingState: DecodingState {
         // A step makes one column for all rows, so the prompts are read token by token; rows without a token there
         // read zeros, into a column that they never look at.
         let size = model.settings.modelSize
+        let whole = virtual.enumerated().map { missing[$0.offset] + promptLength - ($0.element?.dim(0) ?? 0) }
         for index in 0..<promptLength {
+            // A row's own tokens look past its gap; what fills the gap has to see something, to stay a number.
+            if whole != missing { setGaps(whole.map { $0 <= position ? $0 : 0 }, like: like) }
             let tokens = virtual.enumerated().flatMap { row, prompt -> [Tensor] in
                 let own = index - (promptLength - (prompt?.dim(0) ?? 0))
                 let x =
@@ -88,14 +91,11 @@ final class T5DecodingState: DecodingState {
             }
             _ = advance(Tensor.concatenated(tokens).unsqueezed(1))
         }
-        if virtual.contains(where: { ($0?.dim(0) ?? 0) < promptLength }) {
-            setGaps(
-                virtual.enumerated().map { missing[$0.offset] + promptLength - ($0.element?.dim(0) ?? 0) }, like: like
-            )
-        }
+        if whole != missing { setGaps(whole, like: like) }
     }
 
     private func setGaps(_ missing: [Int], like: Tensor) {
+        gaps = nil
         guard missing.contains(where: { $0 > 0 }) else { return }
         let values = missing.flatMap { gap in
             (0..<beams).flatMap { _ in (0..<capacity).map { $0 < gap ? -Float.infinity : 0 } }

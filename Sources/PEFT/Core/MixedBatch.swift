@@ -1,0 +1,200 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Batches whose rows use different adapters, of different methods too: what all rows share, the base projections, is
+/// computed once (Chen et al. 2023, Punica; Sheng et al. 2023, S-LoRA).
+public struct MixedBatch {
+    public let set: AdapterSet
+
+    public init(_ set: AdapterSet) { self.set = set }
+
+    /// Runs a forward pass or a generation over rows that use these adapters; `nil` is the base model.
+    ///
+    /// Adapters are put on their routes for this run alone, so that the set may change between runs.
+    /// - Throws: ``PEFTError`` for an unknown name or adapters that can't share a batch, and what `body` throws.
+    public func run<Result>(_ rows: [String?], _ body: () throws -> Result) throws -> Result {
+        guard RowRouting.current == nil else {
+            throw PEFTError("a mixed batch was begun inside of another one", remedy: "run one after the other")
+        }
+        var routes: [String: Int] = [:]
+        for case let name? in rows where routes[name] == nil {
+            if let obstacle = try obstacle(name) { throw obstacle }
+            routes[name] = routes.count
+        }
+        return try set.onBase {
+            let used = try routes.map { (adapter: try set.named($0), route: $1) }
+            for (adapter, _) in used {
+                for (path, site, _) in adapter.attached where !site.attached.isEmpty {
+                    throw PEFTError(
+                        "an adapter that doesn't belong to the set is active at \(path)", remedy: "take it off first")
+                }
+            }
+            defer {
+                for (adapter, route) in used { for (_, site, _) in adapter.attached { site.clear(route: route) } }
+            }
+            for (adapter, route) in used {
+                for (_, site, module) in adapter.attached { site.attach(module, route: route) }
+            }
+            return try RowRouting(routes: rows.map { $0.flatMap { routes[$0] } ?? -1 }).run(body)
+        }
+    }
+
+    /// Continues each prompt with its own adapter, all in one batch.
+    /// - Throws: ``PEFTError`` as ``run(_:_:)``, and for virtual tokens that can't lie in one cache.
+    public func generate(_ prompts: [[Int]], adapters: [String?], parameters: GenerateParameters) throws -> [[Int]] {
+        guard prompts.count == adapters.count else {
+            throw PEFTError("\(prompts.count) prompts have \(adapters.count) adapters", remedy: "name one for each")
+        }
+        if let obstacle = try cacheObstacle(adapters) { throw obstacle }
+        let generator = try Generator(set.model, parameters)
+        return try run(adapters) { try generator.generate(prompts) }
+    }
+
+    /// Continues each prompt with its own adapter: in mixed batches where that goes, else adapter by adapter.
+    ///
+    /// - Parameters:
+    ///   - batchSize: most rows of a batch.
+    ///   - onProgress: called with the rows that are done.
+    public func generateAll(
+        _ prompts: [[Int]], adapters: [String?], parameters: GenerateParameters, batchSize: Int = 16,
+        onProgress: (Int) -> Void = { _ in }
+    ) throws -> [[Int]] {
+        guard prompts.count == adapters.count, batchSize > 0 else {
+            throw PEFTError("\(prompts.count) prompts have \(adapters.count) adapters", remedy: "name one for each")
+        }
+        let generator = try Generator(set.model, parameters)
+        var results = [[Int]](repeating: [], count: prompts.count)
+        // Rows of similar length finish together.
+        let order = prompts.indices.sorted { (prompts[$0].count, $0) > (prompts[$1].count, $1) }
+        for start in stride(from: 0, to: order.count, by: batchSize) {
+            let part = Array(order[start..<min(start + batchSize, order.count)])
+            let names = part.map { adapters[$0] }
+            let isShared = try Set(names).allSatisfy { try $0.flatMap { try obstacle($0) } == nil }
+            if try isShared && cacheObstacle(names) == nil {
+                let made = try generate(part.map { prompts[$0] }, adapters: names, parameters: parameters)
+                for (row, tokens) in zip(part, made) { results[row] = tokens }
+            } else {
+                for name in Set(names) {
+                    let rows = part.filter { adapters[$0] == name }
+                    try set.activate(name)
+                    let made = try generator.generate(rows.map { prompts[$0] })
+                    for (row, tokens) in zip(rows, made) { results[row] = tokens }
+                }
+            }
+            onProgress(start + part.count)
+        }
+        return results
+    }
+
+    // MARK: What can't share a batch
+
+    /// Why an adapter can't share a batch with others; `nil` if it can.
+    /// - Throws: ``PEFTError`` for an unknown name.
+    public func obstacle(_ name: String) throws -> PEFTError? {
+        let adapter = try set.named(name)
+        if let own = adapter.trained.first {
+            return PEFTError(
+                "adapter '\(name)' (\(adapter.choice.label)) changes the model's own '\(own.path)', which all rows share",
+                remedy: "switch to it for batches of its own")
+        }
+        for (path, site, module) in adapter.attached {
+            if path == set.model.outputLayer || (module as? any EmbeddingAdapter)?.reachesTiedOutput == true {
+                return PEFTError(
+                    "adapter '\(name)' acts on the output layer, which all rows share",
+                    remedy: "switch to it for batches of its own")
+            }
+            // Other tables, such as positions', are looked up once for all rows.
+            if let table = site as? Embedding, path != set.model.inputEmbedding, table.table == nil {
+                return PEFTError(
+                    "adapter '\(name)' acts on the table '\(path)', which all rows share",
+                    remedy: "switch to it for batches of its own")
+            }
+        }
+        return nil
+    }
+
+    /// A step of an encoder-decoder's generation writes one column of the cache for all rows. A row's prefix lies
+    /// before its virtual tokens, so that a row with a prefix can't leave a gap between them and longer ones of others.
+    private func cacheObstacle(_ rows: [String?]) throws -> PEFTError? {
+        guard set.model.architecture == .encoderDecoder else { return nil }
+        let lengths = try withTorchErrors {
+            try withoutGradients {
+                try Set(rows.compactMap { $0 }).map { name -> (name: String, prefix: Int, prompt: Int) in
+                    var (prefix, prompt) = (0, 0)
+                    for (_, site, module) in try set.named(name).attached {
+                        if let site = site as? KeyValueSite, site.role == .decoder, site.kind == .attention {
+                            let own = (module as? any KeyValueAdapter)?.keysAndValues().keys.dim(0) ?? 0
+                            prefix = max(prefix, own)
+                        } else if let site = site as? InputSite, site.role == .decoder {
+                            prompt += (module as? any InputAdapter)?.prompt(task: 0).dim(0) ?? 0
+                        }
+                    }
+                    return (name, prefix, prompt)
+                }
+            }
+        }
+        let longest = lengths.map(\.prompt).max() ?? 0
+        guard let short = lengths.first(where: { $0.prefix > 0 && $0.prompt < longest }),
+            let long = lengths.first(where: { $0.prompt == longest })
+        else { return nil }
+        return PEFTError(
+            "the prefix of adapter '\(short.name)' and the \(longest) virtual tokens that '\(long.name)' gives the decoder can't share a batch",
+            remedy: "generate with them in batches of their own")
+    }
+}
+
+/// Several prompts, or other adapters, for one task: each answers, and the most frequent answer counts
+/// (Lester et al. 2021, section 6). All answer in one batch.
+public struct AdapterEnsemble {
+    private let batch: MixedBatch
+    private let members: [String]
+
+    /// - Parameter members: names of the set's adapters; all if `nil`.
+    /// - Throws: ``PEFTError`` for unknown names and adapters that can't share a batch.
+    public init(_ set: AdapterSet, members: [String]? = nil) throws {
+        batch = MixedBatch(set)
+        self.members = members ?? set.names
+        guard !self.members.isEmpty else { throw PEFTError("the ensemble has no members", remedy: "add adapters") }
+        for name in self.members {
+            if let obstacle = try batch.obstacle(name) { throw obstacle }
+        }
+    }
+
+    /// The answer that most members give to each prompt, with its votes.
+    public func generate(_ prompts: [[Int]], parameters: GenerateParameters) throws -> [(tokens: [Int], votes: Int)] {
+        let rows = prompts.flatMap { prompt in members.map { _ in prompt } }
+        let answers = try batch.generate(
+            rows, adapters: prompts.flatMap { _ in members }, parameters: parameters)
+        return voted(answers, prompts: prompts.count).map { ($0.answer, $0.votes) }
+    }
+
+    /// The class that most members of an encoder's ensemble name for each row, with its votes.
+    public func classify(_ inputs: [[Int]]) throws -> [(label: Int, votes: Int)] {
+        let model = batch.set.model
+        guard model.architecture == .encoder else {
+            throw PEFTError("a \(model.family) model has no classes", remedy: "let it generate")
+        }
+        let rows = inputs.flatMap { input in members.map { _ in (input: input, target: [0]) } }
+        let answers: [Int] = try batch.run(inputs.flatMap { _ in members }) {
+            try withTorchErrors {
+                withoutGradients { model.logits(model.batch(rows, device: model.device)).argmax(axis: -1).array() }
+            }
+        }
+        return voted(answers, prompts: inputs.count).map { ($0.answer, $0.votes) }
+    }
+
+    private func voted<Answer: Hashable>(_ answers: [Answer], prompts: Int) -> [(answer: Answer, votes: Int)] {
+        (0..<prompts).compactMap { Self.majority(Array(answers[($0 * members.count)..<(($0 + 1) * members.count)])) }
+    }
+
+    /// The most frequent answer, the first of equally frequent ones; `nil` if there are none.
+    public static func majority<Answer: Hashable>(_ answers: [Answer]) -> (answer: Answer, votes: Int)? {
+        let votes = answers.reduce(into: [:]) { $0[$1, default: 0] += 1 }
+        guard let most = votes.values.max(), let answer = answers.first(where: { votes[$0] == most }) else {
+            return nil
+        }
+        return (answer, most)
+    }
+}
