@@ -23,7 +23,10 @@ struct CombineCommand: ParsableCommand {
     @Option(help: "How TIES elects signs: total or frequency.") var majoritySign = "total"
     @Option(help: ArgumentHelp("Rank of a decomposition (the largest of the adapters').", valueName: "r")) var rank:
         Int?
+    @Option(help: ArgumentHelp("Quantile at which a decomposition's values are cut off (none).", valueName: "share"))
+    var clamp: Double?
     @Option(help: "Seed of what DARE drops.") var seed: UInt64 = 0
+    @Flag(help: "Print the result as JSON.") var json = false
     @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the adapter.", valueName: "folder")) var output:
         String
 
@@ -59,13 +62,36 @@ struct CombineCommand: ParsableCommand {
         let base = model.model ?? bases.first ?? ModelLocator.embedded
         let loaded = try model.folder(default: base).load(device: device)
         let set = AdapterSet(on: loaded)
-        let attached = try parts.enumerated().map { index, part in
-            (adapter: try set.add(part.folder, name: "\(index)"), weight: part.weight)
+        let attached = try parts.enumerated().map { index, part -> (adapter: Adapter, weight: Double) in
+            // Errors name the folder; the same one may come twice.
+            let name = part.folder.url.lastPathComponent
+            let isTaken = set.adapters[name] != nil
+            return (
+                adapter: try set.add(part.folder, name: isTaken ? "\(name) (\(index + 1))" : name),
+                weight: part.weight
+            )
         }
         let combination = AdapterCombination(
-            method: kind, density: density, electsByFrequency: majoritySign == "frequency", rank: rank, seed: seed)
+            method: kind, density: density, electsByFrequency: majoritySign == "frequency", rank: rank, clamp: clamp,
+            seed: seed)
         let result = try combination(attached)
         try result.save(to: target, base: base)
-        print("\(result.choice.label.prefix { $0 != "(" })out of \(parts.count) adapters, saved to \(output)")
+        let ranks = result.attached.compactMap { $0.adapter.storedTensors()["lora_A.weight"]?.dim(0) }
+        if json {
+            print(
+                JSON.object([
+                    "output": .string(output), "method": .string(kind.rawValue), "base": .string(base),
+                    "adapters": .array(
+                        parts.map { part in
+                            ["folder": .string(part.folder.url.path), "weight": .number(part.weight)]
+                        }),
+                    "places": .integer(ranks.count), "rank": .integer(ranks.max() ?? 0),
+                    "parameters": .integer(result.storedCount),
+                ]).text())
+            return
+        }
+        print(
+            "LoRA of rank \(ranks.max() ?? 0) at \(ranks.count) places, \(kind.rawValue) of \(parts.count) adapters, saved to \(output)"
+        )
     }
 }

@@ -4,7 +4,7 @@ import Torch
 import TorchNN
 
 /// One LoRA adapter out of several, by the arithmetic of Hugging Face PEFT's `add_weighted_adapter`.
-public struct AdapterCombination: Sendable {
+public struct AdapterCombination {
     public enum Method: String, CaseIterable, Sendable {
         /// Weighted sums of the matrices A and of the matrices B.
         case linear
@@ -37,14 +37,20 @@ public struct AdapterCombination: Sendable {
     public var electsByFrequency: Bool
     /// Rank of the result of a decomposition; the largest of the adapters' if `nil`.
     public var rank: Int?
+    /// Quantile of a decomposition's values at which they are cut off, on both sides; none if `nil`.
+    public var clamp: Double?
+    /// Of what DARE drops: the tensors draw from one source, place by place in the model's order, at each place
+    /// adapter by adapter (A's before B's).
     public var seed: UInt64
+    /// What DARE keeps of a tensor, 1 or 0 at each element, where something else than chance decides.
+    var keeping: ((Tensor) -> Tensor)?
 
     public init(
         method: Method = .linear, density: Double = 0.5, electsByFrequency: Bool = false, rank: Int? = nil,
-        seed: UInt64 = 0
+        clamp: Double? = nil, seed: UInt64 = 0
     ) {
         (self.method, self.density, self.electsByFrequency) = (method, density, electsByFrequency)
-        (self.rank, self.seed) = (rank, seed)
+        (self.rank, self.clamp, self.seed) = (rank, clamp, seed)
     }
 
     /// - Parameter adapters: adapters over one model, with their weights; none of them has to be active.
@@ -56,6 +62,15 @@ public struct AdapterCombination: Sendable {
         }
         guard density > 0, density <= 1 else {
             throw PEFTError("the density is \(density)", remedy: "it has to be above 0 and at most 1")
+        }
+        guard rank.map({ $0 > 0 }) ?? true else {
+            throw PEFTError("the rank is \(rank ?? 0)", remedy: "it has to be at least 1")
+        }
+        guard clamp.map({ $0 > 0 && $0 <= 1 }) ?? true else {
+            throw PEFTError("the clamp is \(clamp ?? 0)", remedy: "it is a quantile, above 0 and at most 1")
+        }
+        if let (adapter, weight) = adapters.first(where: { !$0.weight.isFinite }) {
+            throw PEFTError("the weight of adapter '\(adapter.name)' is \(weight)", remedy: "give a number")
         }
         var updates: [String: [(update: LoRAAdapter, weight: Double)]] = [:]
         var order: [String] = []
@@ -113,16 +128,52 @@ public struct AdapterCombination: Sendable {
             )
         }
         if method.usesUpdates {
-            let deltas = zip(all, parts).map { $0.b.matmul($0.a) * $1.update.scale }
-            let (u, s, vh) = sum(deltas, weights: parts.map(\.weight), &random).svd()
+            // Where values are cut off, the result depends on the signs that the decomposition of the whole happens
+            // to give: then it is made as Hugging Face does.
+            let (u, s, vh) =
+                method == .svd && clamp == nil
+                ? decomposed(all, weights: weights)
+                : sum(
+                    zip(all, parts).map { $0.b.matmul($0.a) * $1.update.scale }, weights: parts.map(\.weight), &random
+                ).svd()
             let kept = min(rank ?? largest, s.dim(0))
-            let left = u.narrowed(axis: 1, 0..<kept) * s.narrowed(axis: 0, 0..<kept)
-            return (vh.narrowed(axis: 0, 0..<kept).contiguous(), left.contiguous())
+            let left = (u.narrowed(axis: 1, 0..<kept) * s.narrowed(axis: 0, 0..<kept)).contiguous()
+            let right = vh.narrowed(axis: 0, 0..<kept).contiguous()
+            guard let clamp else { return (right, left) }
+            let limit = Self.quantile(clamp, of: left.array() + right.array())
+            return (right.atLeast(-limit).atMost(limit), left.atLeast(-limit).atMost(limit))
         }
         // The weight is shared between A and B; a negative one shows in A alone.
         let roots = weights.map { abs($0).squareRoot() }
         let signed = zip(weights, roots).map { $0 < 0 ? -$1 : $1 }
         return (sum(all.map(\.a), weights: signed, &random), sum(all.map(\.b), weights: roots, &random))
+    }
+
+    /// The singular values of a sum of products B A without the sum itself: with B = Q R and Aᵀ = P S for the
+    /// matrices side by side, those of R Sᵀ, which has no more rows than all ranks together.
+    private func decomposed(_ parts: [(a: Tensor, b: Tensor)], weights: [Double]) -> (
+        u: Tensor, s: Tensor, vh: Tensor
+    ) {
+        let left = Tensor.concatenated(zip(parts, weights).map { $0.b * $1 }, axis: 1).to(.float64)
+        let right = Tensor.concatenated(parts.map(\.a)).to(.float64)
+        guard left.dim(1) < min(left.dim(0), right.dim(1)) else {
+            let (u, s, vh) = left.matmul(right).svd()
+            return (u.to(.float32), s.to(.float32), vh.to(.float32))
+        }
+        let (q, r) = left.qr()
+        let (p, t) = right.T.contiguous().qr()
+        let (u, s, vh) = r.matmul(t.T).svd()
+        return (q.matmul(u).to(.float32), s.to(.float32), vh.matmul(p.T).to(.float32))
+    }
+
+    /// The value below which a share of all lies, between two of them in proportion, as PyTorch's `quantile`.
+    private static func quantile(_ share: Double, of values: [Float]) -> Double {
+        let sorted = values.sorted()
+        guard let last = sorted.last else { return 0 }
+        let position = share * Double(sorted.count - 1)
+        let low = Int(position)
+        guard low + 1 < sorted.count else { return Double(last) }
+        return Double(sorted[low]) + (position - Double(low)) * Double(sorted[low + 1] - sorted[low])
     }
 
     /// The weighted sum of tensors after pruning and, for TIES, the election of signs.
@@ -131,6 +182,7 @@ public struct AdapterCombination: Sendable {
         if method.prunes, density < 1 {
             tensors = tensors.map { tensor in
                 if method.isRandom {
+                    if let keeping { return tensor * keeping(tensor) / density }
                     let draw = Tensor.zeros(like: tensor)
                     draw.fillUniform(0, 1, from: &random)
                     return tensor * draw.less(than: density).to(tensor.dtype) / density
@@ -162,8 +214,10 @@ public struct AdapterCombination: Sendable {
         let common = ranks.values.max() ?? 1
         var configuration = LoRA.Configuration(rank: common, alpha: Double(common), targets: order)
         for (path, rank) in ranks where rank != common {
-            configuration.rankPattern[path] = Double(rank)
-            configuration.alphaPattern[path] = Double(rank)
+            // A pattern is a regular expression, in which a dot stands for anything.
+            let pattern = path.split(separator: ".").joined(separator: "\\.")
+            configuration.rankPattern[pattern] = Double(rank)
+            configuration.alphaPattern[pattern] = Double(rank)
         }
         let adapter = try Adapter(MethodChoice(LoRA.self, configuration), on: model, name: "combined")
         try withTorchErrors {

@@ -8,6 +8,7 @@ import shutil
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.utils import merge_utils
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import AutoModelForSeq2SeqLM
@@ -22,7 +23,23 @@ METHODS = {
     "ties-frequency": dict(combination_type="ties", density=0.6, majority_sign_method="frequency"),
     "ties_svd": dict(combination_type="ties_svd", density=0.5, svd_rank=4),
     "magnitude_prune": dict(combination_type="magnitude_prune", density=0.3),
+    "magnitude_prune_svd": dict(combination_type="magnitude_prune_svd", density=0.3),
+    "svd-clamp": dict(combination_type="svd", svd_rank=4, svd_clamp=0.9),
+    "dare_linear": dict(combination_type="dare_linear", density=0.5),
+    "dare_ties": dict(combination_type="dare_ties", density=0.7),
+    "dare_linear_svd": dict(combination_type="dare_linear_svd", density=0.6),
+    "dare_ties_svd": dict(combination_type="dare_ties_svd", density=0.4),
 }
+
+
+def fixed(tensor, density, rescale):
+    """Stands in for chance in DARE: what is kept is a function of the position."""
+    index = torch.arange(tensor.numel())
+    mask = ((index * 7919 + 13) % 101 < density * 101).reshape(tensor.shape).to(tensor.dtype)
+    return tensor * mask / density
+
+
+merge_utils.random_pruning = fixed
 torch.manual_seed(1)
 model = AutoModelForSeq2SeqLM.from_pretrained(MODELS / BASE, dtype=torch.float32)
 model.config._name_or_path = model.name_or_path = BASE
