@@ -105,6 +105,16 @@ struct ShardedTensors {
         self.owner = owner
     }
 
+    /// The floating-point type that most bytes are stored in.
+    var mainType: DType? {
+        let bytes = owner.reduce(into: [DType: Int]()) {
+            if let entry = $1.value.entries[$1.key], entry.dtype.isFloatingPoint {
+                $0[entry.dtype, default: 0] += entry.byteCount
+            }
+        }
+        return bytes.max { $0.value < $1.value }?.key
+    }
+
     /// Whether there is an output layer that differs from the embedding.
     var holdsOwnOutputLayer: Bool {
         let tables = ["shared.weight", "model.embed_tokens.weight", "transformer.wte.weight"]
@@ -199,6 +209,9 @@ extension LanguageModel {
 }
 
 extension ModelFolder {
+    /// The floating-point type that most of the weights are stored in; `nil` where there are none.
+    public func storedType() throws -> DType? { try ShardedTensors(folder: url).mainType }
+
     /// Bytes of the weight files.
     public var weightBytes: Int {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? []

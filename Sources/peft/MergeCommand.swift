@@ -15,7 +15,7 @@ struct MergeCommand: ParsableCommand {
             peft merge my-adapter --output my-model
 
             Printed is the drift: how far the merged model's scores are from those of the adapter beside the weights,
-            for each type that the weights may be stored in.
+            for each type that the weights of both may be stored in; and what storing in that type does by itself.
             """)
 
     @Argument(help: "An adapter's folder.") var adapter: String
@@ -48,26 +48,39 @@ struct MergeCommand: ParsableCommand {
             data, templates, limit: limit, model: adapted.model, tokenizer: adapted.tokenizer, record: adapted.record,
             device: device)
         let drifts = try MergeDrift.merging(attached, on: batches, types: Self.types)
-        let type = stored ?? adapted.model.parameters().first?.parameter.tensor.dtype ?? .float32
+        let own = try adapted.folder.storedType() ?? .float32
+        let type = stored ?? (Self.types.contains(own) ? own : .float32)
+        // How a model generates belongs to it.
+        let settings = adapted.folder.url.appendingPathComponent("generation_config.json")
+        let more = FileManager.default.fileExists(atPath: settings.path) ? [settings] : []
         try AtomicFile.writeFolder(folder) { folder in
-            try adapted.model.write(into: folder, copying: Tokenizer.files(in: adapted.folder.url), dtype: type)
+            try adapted.model.write(
+                into: folder, copying: Tokenizer.files(in: adapted.folder.url) + more, dtype: type)
             try adapted.record?.write(into: folder)
         }
         if json {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-            print(String(decoding: try encoder.encode(drifts), as: UTF8.self))
+            let rows = drifts.map { drift -> JSON in
+                [
+                    "dtype": .string(drift.dtype), "largest": .number(drift.largest), "mean": .number(drift.mean),
+                    "agreement": .number(drift.agreement), "storing": .number(drift.storing),
+                ]
+            }
+            print(
+                JSON.object([
+                    "output": .string(output), "adapter": .string(attached.choice.label),
+                    "dtype": .string(type.rawValue), "drift": .array(rows),
+                ]).text())
             return
         }
         print("\(attached.choice.label) merged into \(output), stored as \(type.rawValue)")
-        print("drift of the scores    largest       mean    same choice")
+        print("drift of the scores    largest       mean    same choice   storing alone")
         for drift in drifts {
             let name = drift.dtype.padding(toLength: 20, withPad: " ", startingAt: 0)
             let mark = drift.dtype == type.rawValue ? "  (this file)" : ""
             print(
                 String(
-                    format: "  %@ %9.2e  %9.2e  %9.1f %%%@", name, drift.largest, drift.mean, drift.agreement * 100,
-                    mark))
+                    format: "  %@ %9.2e  %9.2e  %9.1f %%       %9.2e%@", name, drift.largest, drift.mean,
+                    drift.agreement * 100, drift.storing, mark))
         }
     }
 }

@@ -29,20 +29,30 @@ struct VerifyCommand: ParsableCommand {
     func run() throws {
         let device = try model.prepare()
         let url = URL(fileURLWithPath: NSString(string: adapter).expandingTildeInPath)
+        let folder: AdapterFolder
+        do { folder = try AdapterFolder(url) } catch let error as PEFTError {
+            let check = AdapterCheck(unreadable: error)
+            try json ? printJSON(check) : printText(check)
+            throw ExitCode(1)
+        }
         let base = try AdaptedModel(model, baseOf: url)
-        let folder = try AdapterFolder(url)
         let batches = try SampleRows.batches(
             data, templates, limit: limit, model: base.model, tokenizer: base.tokenizer, record: base.record,
             device: device)
         var check = try AdapterCheck(folder, on: base.model, batches: batches)
         if let given = model.model, let named = folder.configuration["base_model_name_or_path"]?.string,
-            given != named
+            Self.name(given) != Self.name(named)
         {
-            check.warnings.append("the adapter names the base model '\(named)', and '\(given)' was given")
+            check.warnings.append(
+                "the adapter was made for the base model '\(named)', and '\(given)' was given"
+                    + (check.fits ? "" : ": that may be why it doesn't fit"))
         }
         json ? try printJSON(check) : printText(check)
         if !check.fits || !check.isEffective { throw ExitCode(1) }
     }
+
+    /// A model's name without its folder or owner.
+    private static func name(_ model: String) -> String { URL(fileURLWithPath: model).lastPathComponent.lowercased() }
 
     private func printJSON(_ check: AdapterCheck) throws {
         let encoder = JSONEncoder()
@@ -53,7 +63,14 @@ struct VerifyCommand: ParsableCommand {
     private func printText(_ check: AdapterCheck) {
         print("\(check.method), \(Console.grouped(check.parameters)) parameters")
         print(check.fits ? "fits this model" : "does not fit this model:")
-        for problem in check.problems { print("  - \(problem)") }
+        for group in check.groups {
+            print("  \(group.tensors.count) \(group.kind):")
+            for tensor in group.tensors { print("    - \(tensor)") }
+        }
+        // Single tensors are what the first problems are about.
+        for problem in check.problems.dropFirst(check.groups.reduce(0) { $0 + $1.tensors.count }) {
+            print("  - \(problem)")
+        }
         if let effect = check.effect {
             print(check.isEffective ? "changes the model's scores:" : "changes nothing:")
             print(
@@ -67,6 +84,10 @@ struct VerifyCommand: ParsableCommand {
                 abs(scale.value - scale.asked) <= 1e-9 * abs(scale.asked)
                 ? "as the file asks" : "the file asks for \(scale.asked)"
             print(String(format: "scale %.6g at %d places, %@", scale.value, scale.places, honoured))
+        }
+        if !check.types.isEmpty {
+            let list = check.types.sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }
+            print("stored tensors: \(list.joined(separator: ", "))")
         }
         for warning in check.warnings { print("note: \(warning)") }
     }

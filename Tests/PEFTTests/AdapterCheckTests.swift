@@ -59,6 +59,67 @@ import TorchNN
         #expect(!other.fits)
         #expect(other.problems.count == 32)
         #expect(other.effect == nil)
+        #expect(other.groups.map(\.tensors.count) == [32])
+        #expect(other.groups[0].kind.contains("shape"))
+        let mixed = try self.check { folder in
+            try self.edit(folder) { $0["r"] = 3 }
+            try self.rewrite(folder) {
+                let names = $0.keys.sorted()
+                $0["base_model.model.nowhere.lora_A.weight"] = $0.removeValue(forKey: names[0])
+            }
+        }
+        #expect(mixed.groups.map(\.tensors.count).sorted() == [1, 1, 31])
+        #expect(mixed.problems.count == 33)
+    }
+
+    private func rewrite(_ folder: URL, _ change: (inout [String: Tensor]) -> Void) throws {
+        let file = folder.appendingPathComponent("adapter_model.safetensors")
+        let stored = try SafetensorsFile(file)
+        var tensors = try Dictionary(
+            uniqueKeysWithValues: stored.entries.keys.map { ($0, try stored.tensor($0).clone()) })
+        change(&tensors)
+        try SafetensorsFile.write(tensors, metadata: ["format": "pt"], to: file)
+    }
+
+    @Test func settingsThatNameNothingAreNoted() throws {
+        let check = try check { folder in
+            try self.edit(folder) {
+                $0["target_modules"] = ["q", "v", "query_key_value"]
+                $0["exclude_modules"] = ["dense"]
+                $0["rank_pattern"] = ["SelfAttention.q": 8, "q": 8]
+                $0["alpha_pattern"] = ["SelfAttention.q": 3, "q": 4]
+            }
+        }
+        #expect(check.fits)
+        #expect(check.warnings.contains { $0.contains("'query_key_value'") && $0.contains("target_modules") })
+        #expect(check.warnings.contains { $0.contains("'dense'") && $0.contains("exclude_modules") })
+        #expect(check.warnings.contains { $0.contains("several patterns of 'alpha_pattern'") })
+        #expect(!check.warnings.contains { $0.contains("several patterns of 'rank_pattern'") })
+        #expect(check.types == ["float32": 32])
+        #expect(check.sites.allSatisfy { $0.rank == 8 && $0.scale != nil })
+        let scales = Dictionary(check.sites.map { ($0.path, $0.scale ?? 0) }, uniquingKeysWith: { $1 })
+        #expect(scales["encoder.block.0.layer.0.SelfAttention.q"] == 3.0 / 8)
+        #expect(scales["encoder.block.0.layer.0.SelfAttention.v"] == 2)
+    }
+
+    /// Numbers, but none that a model can compute with.
+    @Test func valuesThatOverflowAreAProblem() throws {
+        let check = try check { folder in
+            try self.rewrite(folder) { for tensor in $0.values { tensor.fill(3e38) } }
+        }
+        #expect(!check.fits && check.effect == nil)
+        #expect(check.problems.contains { $0.contains("scores are not numbers") })
+    }
+
+    @Test func severalTypesAreNoted() throws {
+        let check = try check { folder in
+            try self.rewrite(folder) {
+                let name = $0.keys.sorted()[0]
+                $0[name] = $0[name]?.to(.bfloat16)
+            }
+        }
+        #expect(check.fits && check.types == ["float32": 31, "bfloat16": 1])
+        #expect(check.warnings.contains { $0.contains("several types") })
     }
 
     @Test func aTargetThatMatchesNothingIsAProblem() throws {
@@ -111,6 +172,7 @@ import TorchNN
         #expect(drifts.map(\.dtype) == ["float32", "float16", "bfloat16"])
         #expect(drifts[0].largest < 1e-3 && drifts[0].agreement == 1)
         #expect(drifts[0].mean < drifts[1].mean && drifts[1].mean < drifts[2].mean)
+        #expect(drifts[0].storing == 0 && drifts[1].storing > 0 && drifts[1].storing < drifts[2].storing)
         let prompt = try Adapter(MethodChoice(PromptTuning.self), on: Models.load("t5-v1.1"))
         #expect(
             try failure { _ = try MergeDrift.merging(prompt, on: batches, types: [.float32]) }.problem.contains(

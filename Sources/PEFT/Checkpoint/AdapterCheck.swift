@@ -8,16 +8,27 @@ import TorchNN
 public struct AdapterCheck: Codable, Sendable {
     /// What keeps it from fitting; empty if it fits.
     public var problems: [String] = []
+    /// Those of the problems that concern single tensors, by kind.
+    public var groups: [Group] = []
     /// What fits and is suspicious all the same.
     public var warnings: [String] = []
     public var method: String
     public var parameters: Int
+    /// Stored tensors by their type.
+    public var types: [String: Int] = [:]
     /// The effect on the model's scores; `nil` where the adapter doesn't fit.
     public var effect: Effect?
     /// How strong the adapter is at each place.
     public var sites: [Site] = []
     /// Scales of low-rank updates with the number of places that use them.
     public var scales: [Scale] = []
+
+    /// Problems of one kind.
+    public struct Group: Codable, Sendable {
+        public var kind: String
+        /// All tensors concerned, with what is wrong about each.
+        public var tensors: [String]
+    }
 
     public struct Effect: Codable, Sendable {
         /// Largest and mean absolute difference of a score with and without the adapter.
@@ -35,6 +46,9 @@ public struct AdapterCheck: Codable, Sendable {
         /// ‖ΔW‖ / ‖W‖ of a projection or table; elsewhere the mean change of a score that the place alone brings.
         public var strength: Double
         public var isRelativeNorm: Bool
+        /// Rank of a low-rank update, and by what it is multiplied.
+        public var rank: Int?
+        public var scale: Double?
     }
 
     public struct Scale: Codable, Sendable {
@@ -49,6 +63,11 @@ public struct AdapterCheck: Codable, Sendable {
     /// Whether the adapter does anything.
     public var isEffective: Bool { (effect?.largest ?? 0) > 0 }
 
+    /// What is known of a folder that can't be read as an adapter.
+    public init(unreadable error: PEFTError) {
+        (method, parameters, problems) = ("unknown", 0, [error.description])
+    }
+
     /// Checks an adapter's folder against a model; the model is as before afterwards.
     ///
     /// - Parameter batches: sample rows on which the effect is measured.
@@ -60,8 +79,14 @@ public struct AdapterCheck: Codable, Sendable {
         let plan: [Attachment]
         do {
             plan = try folder.choice.resolved(for: outline).plan(for: outline)
-            problems = try folder.match(plan, model: model).problems.map {
-                $0.error(folder.url.lastPathComponent).description
+            let found = try folder.match(plan, model: model).problems
+            problems = found.map { $0.error(folder.url.lastPathComponent).description }
+            for problem in found {
+                if let index = groups.firstIndex(where: { $0.kind == problem.kind }) {
+                    groups[index].tensors.append(problem.detail)
+                } else {
+                    groups.append(Group(kind: problem.kind, tensors: [problem.detail]))
+                }
             }
         } catch let error as PEFTError {
             problems = [error.description]
@@ -69,13 +94,18 @@ public struct AdapterCheck: Codable, Sendable {
         }
         try inspectValues(folder)
         inspectPatterns(folder, plan)
+        inspectTargets(folder, outline)
         guard problems.isEmpty else { return }
         let without = try Self.scores(model, batches)
         let adapter = try folder.attach(to: model)
         defer { try? adapter.deactivate() }
-        adapter.setTrainable(false)
         let with = try Self.scores(model, batches)
         effect = try Self.effect(without, with)
+        guard let effect, [effect.largest, effect.mean, effect.divergence].allSatisfy(\.isFinite) else {
+            effect = nil
+            problems.append("with the adapter the model's scores are not numbers")
+            return
+        }
         if !isEffective { warnings.append("the adapter changes no score of the sample rows at all") }
         try measureSites(adapter, with, batches)
         measureScales(adapter, folder)
@@ -110,6 +140,11 @@ public struct AdapterCheck: Codable, Sendable {
 
     private mutating func inspectValues(_ folder: AdapterFolder) throws {
         var zeros: [String] = []
+        for entry in folder.tensors.entries.values { types[entry.dtype.rawValue, default: 0] += 1 }
+        if types.count > 1 {
+            let list = types.sorted { $0.key < $1.key }.map { "\($0.value) of \($0.key)" }
+            warnings.append("the tensors have several types: \(list.joined(separator: ", "))")
+        }
         for (name, _) in folder.tensorShapes {
             let tensor = try withTorchErrors { try folder.tensor(name).to(.float32) }
             let (finite, largest) = try withTorchErrors {
@@ -133,13 +168,46 @@ public struct AdapterCheck: Codable, Sendable {
     private mutating func inspectPatterns(_ folder: AdapterFolder, _ plan: [Attachment]) {
         let paths = plan.filter { $0.site == .linear || $0.site == .embedding }.map(\.path)
         for key in ["rank_pattern", "alpha_pattern"] {
+            var values: [String: [(pattern: String, value: Double)]] = [:]
             for (pattern, value) in (folder.configuration[key]?.object ?? [:]).sorted(by: { $0.key < $1.key })
             where value.double != nil {
                 let matcher = try? TargetSelection.wholeMatch("(.*\\.)?(\(pattern))", option: key)
-                if let matcher, paths.contains(where: { TargetSelection.matches(matcher, $0) }) { continue }
-                warnings.append(
-                    "the pattern '\(pattern)' of '\(key)' matches no place of this model and has no effect")
+                let matched = paths.filter { path in matcher.map { TargetSelection.matches($0, path) } ?? false }
+                if matched.isEmpty {
+                    warnings.append(
+                        "the pattern '\(pattern)' of '\(key)' matches no place of this model and has no effect")
+                }
+                for path in matched { values[path, default: []].append((pattern, value.double ?? 0)) }
             }
+            let doubtful = paths.filter { Set((values[$0] ?? []).map(\.value)).count > 1 }
+            if let first = doubtful.first, let used = values[first]?.first {
+                let others = (values[first] ?? []).dropFirst().map { "'\($0.pattern)'" }.joined(separator: ", ")
+                warnings.append(
+                    "\(doubtful.count) places match several patterns of '\(key)': at \(first) '\(used.pattern)' counts, and \(others) has no effect"
+                )
+            }
+        }
+    }
+
+    /// Names that match nothing, which Hugging Face lets pass as long as another one matches.
+    private mutating func inspectTargets(_ folder: AdapterFolder, _ outline: ModelOutline) {
+        let paths = outline.modules
+        for key in ["target_modules", "exclude_modules", "feedforward_modules"] {
+            let unused = (folder.configuration[key]?.array ?? []).compactMap(\.string).filter { name in
+                !paths.contains { TargetSelection.names(name, $0) }
+            }
+            guard !unused.isEmpty else { continue }
+            warnings.append(
+                "\(unused.map { "'\($0)'" }.joined(separator: ", ")) of '\(key)' \(unused.count == 1 ? "names" : "name") nothing in this model"
+            )
+        }
+        let layers = Set(outline.linears.compactMap { ModelOutline.layer(of: $0.path) })
+        let chosen = (folder.configuration["layers_to_transform"]?.array ?? []).compactMap(\.int)
+        let absent = chosen.filter { !layers.contains($0) }
+        if !absent.isEmpty {
+            warnings.append(
+                "the model has no layers \(absent.map(String.init).joined(separator: ", ")), which 'layers_to_transform' names"
+            )
         }
     }
 
@@ -168,8 +236,11 @@ public struct AdapterCheck: Codable, Sendable {
                 defer { site.attach(module, route: nil) }
                 strength = try Self.effect(Self.scores(adapter.model, batches), with).mean
             }
+            let update = module as? any ScaledUpdate
             sites.append(
-                Site(path: path, layer: ModelOutline.layer(of: path), strength: strength, isRelativeNorm: isRelative))
+                Site(
+                    path: path, layer: ModelOutline.layer(of: path), strength: strength, isRelativeNorm: isRelative,
+                    rank: update?.updateRank, scale: update?.updateScale))
         }
         for tensor in adapter.trained {
             guard let base = tensor.base else { continue }
@@ -204,11 +275,11 @@ public struct AdapterCheck: Codable, Sendable {
         }
         var counts: [[Double]: Int] = [:]
         for (path, _, module) in adapter.attached {
-            guard let update = module as? LoRAAdapter else { continue }
+            guard let update = module as? any ScaledUpdate else { continue }
             let rank = pattern("rank_pattern", path) ?? json["r"]?.double ?? 8
             let alpha = pattern("alpha_pattern", path) ?? json["lora_alpha"]?.double ?? 8
             let asked = json["use_rslora"] == true ? alpha / rank.squareRoot() : alpha / rank
-            counts[[update.scale, asked], default: 0] += 1
+            counts[[update.updateScale, asked], default: 0] += 1
         }
         scales = counts.map { Scale(value: $0.key[0], places: $0.value, asked: $0.key[1]) }
             .sorted { $0.places > $1.places }
@@ -216,6 +287,27 @@ public struct AdapterCheck: Codable, Sendable {
             problems.append("\(scale.places) places scale by \(scale.value), where the file asks for \(scale.asked)")
         }
     }
+}
+
+/// A low-rank update that is multiplied by a scale.
+protocol ScaledUpdate: AdapterModule {
+    var updateRank: Int { get }
+    var updateScale: Double { get }
+}
+
+extension LoRAAdapter: ScaledUpdate {
+    var updateRank: Int { rank }
+    var updateScale: Double { scale }
+}
+
+extension BiasedLoRAAdapter: ScaledUpdate {
+    var updateRank: Int { update.rank }
+    var updateScale: Double { update.scale }
+}
+
+extension LoRAEmbeddingAdapter: ScaledUpdate {
+    var updateRank: Int { a.dim(0) }
+    var updateScale: Double { scale }
 }
 
 extension AdapterFolder {

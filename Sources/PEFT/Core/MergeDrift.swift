@@ -3,15 +3,18 @@ import Support
 import Torch
 import TorchNN
 
-/// How far a merged model's scores are from those of the model with the adapter beside its weights.
+/// How far a merged model's scores are from those of the model with the adapter beside its weights, where both store
+/// the weights in one type and compute in single precision.
 public struct MergeDrift: Codable, Sendable, Equatable {
-    /// The type that the merged weights are stored in.
+    /// The type that the weights are stored in.
     public var dtype: String
     /// Largest and mean absolute difference of a score.
     public var largest: Double
     public var mean: Double
     /// Share of positions whose likeliest token, or class, stays the same.
     public var agreement: Double
+    /// Mean absolute difference that storing the model in this type makes by itself, without merging.
+    public var storing: Double
 
     /// Merges an adapter, which stays merged, and measures what that changed for each type of stored weights.
     ///
@@ -25,10 +28,9 @@ public struct MergeDrift: Codable, Sendable, Equatable {
         func scores() throws -> [Tensor] {
             try withTorchErrors { withoutGradients { batches.map { model.logits($0).to(.float32) } } }
         }
-        let before = try scores()
-        try adapter.merge()
-        let parameters = model.parameters().map(\.parameter)
-        return try types.map { type in
+        /// The scores with the model's weights rounded to a type.
+        func scores(_ type: DType) throws -> [Tensor] {
+            let parameters = model.parameters().map(\.parameter)
             let own = parameters.map(\.tensor)
             defer { for (parameter, tensor) in zip(parameters, own) { parameter.tensor = tensor } }
             try withTorchErrors {
@@ -36,21 +38,33 @@ public struct MergeDrift: Codable, Sendable, Equatable {
                     parameter.tensor = parameter.tensor.detached().to(type).to(parameter.tensor.dtype)
                 }
             }
-            let after = try scores()
-            return try withTorchErrors {
-                var (largest, sum, count, same, positions) = (0.0, 0.0, 0, 0.0, 0)
-                for (a, b) in zip(before, after) {
-                    let difference = (a - b).abs()
-                    largest = max(largest, difference.max().item())
-                    sum += difference.sum().item()
-                    count += difference.count
-                    same += a.argmax(axis: -1).equal(to: b.argmax(axis: -1)).to(.float32).sum().item()
-                    positions += a.count / max(1, a.dim(-1))
-                }
-                return MergeDrift(
-                    dtype: type.rawValue, largest: largest, mean: sum / Double(max(1, count)),
-                    agreement: same / Double(max(1, positions)))
+            return try scores()
+        }
+        let exact = try scores()
+        let before = try types.map { try scores($0) }
+        try adapter.merge()
+        return try zip(types, before).map { type, before in
+            let drift = try difference(before, scores(type))
+            return MergeDrift(
+                dtype: type.rawValue, largest: drift.largest, mean: drift.mean, agreement: drift.agreement,
+                storing: try difference(exact, before).mean)
+        }
+    }
+
+    private static func difference(_ before: [Tensor], _ after: [Tensor]) throws -> (
+        largest: Double, mean: Double, agreement: Double
+    ) {
+        try withTorchErrors {
+            var (largest, sum, count, same, positions) = (0.0, 0.0, 0, 0.0, 0)
+            for (a, b) in zip(before, after) {
+                let difference = (a - b).abs()
+                largest = max(largest, difference.max().item())
+                sum += difference.sum().item()
+                count += difference.count
+                same += a.argmax(axis: -1).equal(to: b.argmax(axis: -1)).to(.float32).sum().item()
+                positions += a.count / max(1, a.dim(-1))
             }
+            return (largest, sum / Double(max(1, count)), same / Double(max(1, positions)))
         }
     }
 }

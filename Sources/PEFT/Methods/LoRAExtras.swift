@@ -64,7 +64,7 @@ extension MethodConfiguration {
 
 /// An update with a bias of its own, which is scaled like it: y + s · (x Aᵀ Bᵀ + b).
 final class BiasedLoRAAdapter: Module, LinearAdapter, AdapterModule {
-    private let update: LoRAAdapter
+    let update: LoRAAdapter
     /// [out], zero.
     private let bias: Parameter
     private let scale: Double
