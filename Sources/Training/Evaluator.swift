@@ -13,6 +13,13 @@ public struct EvaluationResult: Sendable {
     public var generatedTokens: Int
     /// Seconds spent generating.
     public var seconds: Double
+
+    public init(
+        metrics: [String: MetricValue], loss: Double, predictions: [String], generatedTokens: Int, seconds: Double
+    ) {
+        (self.metrics, self.loss, self.predictions) = (metrics, loss, predictions)
+        (self.generatedTokens, self.seconds) = (generatedTokens, seconds)
+    }
 }
 
 /// Generates for every row and scores the texts.

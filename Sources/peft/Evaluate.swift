@@ -9,12 +9,17 @@ struct Evaluate: ParsableCommand {
         abstract: "Measure a model, with or without an adapter, on rows with known targets.",
         discussion: """
             peft evaluate --adapter my-adapter --data test.jsonl
+            peft evaluate --adapter news=folder --adapter mail=other --data test.jsonl --adapter-field kind
 
-            An adapter that peft trained brings its base model and its templates.
+            An adapter that peft trained brings its base model and its templates. Several of them share one base: each
+            is measured on all rows or, with --adapter-field, on the rows whose field names it (base for none).
             """)
 
     @OptionGroup var model: ModelOptions
-    @Option(help: ArgumentHelp("Folder of an adapter.", valueName: "folder")) var adapter: String?
+    @Option(help: ArgumentHelp("Folder of an adapter; repeated, with names.", valueName: "[name=]folder"))
+    var adapter: [String] = []
+    @Option(help: ArgumentHelp("Field of the rows that names their adapter.", valueName: "field"))
+    var adapterField: String?
     @Flag(help: "Merge the adapter into the weights first.") var merge = false
     @Option(help: ArgumentHelp("Rows, JSONL or CSV.", valueName: "file")) var data: String
     @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
@@ -32,7 +37,11 @@ struct Evaluate: ParsableCommand {
             throw PEFTError("the batch size is \(batchSize)", remedy: "it has to be at least 1")
         }
         let parameters = try generation.parameters(seed: seed)
-        let adapted = try AdaptedModel(model, adapter: adapter, merge: merge)
+        if NamedAdapters.areMeant(by: adapter) { return try evaluateMany(parameters) }
+        guard adapterField == nil else {
+            throw PEFTError("--adapter-field needs adapters with names", remedy: "write --adapter name=folder")
+        }
+        let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge)
         let rows = try Rows.read(
             data, prompt: templates.prompt(default: adapted.record?.prompt),
             target: templates.target(default: adapted.record?.target), limit: limit)
@@ -52,21 +61,24 @@ struct Evaluate: ParsableCommand {
             }
             try AtomicFile.write(lines.joined(separator: "\n") + "\n", to: URL(fileURLWithPath: predictions))
         }
-        json ? try printJSON(result, rows: rows.count) : printTable(result, rows: rows.count)
+        if json {
+            print(JSON.object(jsonFields(result, rows: rows.count)).text())
+        } else {
+            printTable(result, rows: rows.count)
+        }
     }
 
-    private func printJSON(_ result: EvaluationResult, rows: Int) throws {
+    func jsonFields(_ result: EvaluationResult, rows: Int) -> [String: JSON] {
         let quality = result.metrics.mapValues { value -> JSON in
             ["value": .number(value.value), "low": .number(value.low), "high": .number(value.high)]
         }
-        let text = JSON.object([
+        return [
             "quality": .object(quality), "loss": .number(result.loss), "rows": .integer(rows),
             "generatedTokens": .integer(result.generatedTokens), "seconds": .number(result.seconds),
-        ]).text()
-        print(text)
+        ]
     }
 
-    private func printTable(_ result: EvaluationResult, rows: Int) {
+    func printTable(_ result: EvaluationResult, rows: Int) {
         let names: [(GenerationMetric, String)] = [
             (.rouge1, "ROUGE-1"), (.rouge2, "ROUGE-2"), (.rougeL, "ROUGE-L"), (.rougeLsum, "ROUGE-Lsum"),
             (.bleu, "BLEU"), (.exactMatch, "exact match"),

@@ -14,12 +14,22 @@ struct Generate: ParsableCommand {
             peft generate --adapter my-adapter --field dialogue=@talk.txt
 
             With --field the prompt's template is filled in: the one the adapter was trained with, or --prompt.
+
+            peft generate --adapter news=folder --adapter mail=other 'news:Summarize: …' 'mail:Summarize: …'
+            peft generate --adapter news=folder --adapter mail=other --data rows.jsonl --adapter-field kind
+
+            Several adapters share one base model, and one batch where they can; base is the model without any.
             """)
 
     @OptionGroup var model: ModelOptions
-    @Option(help: ArgumentHelp("Folder of an adapter.", valueName: "folder")) var adapter: String?
+    @Option(help: ArgumentHelp("Folder of an adapter; repeated, with names.", valueName: "[name=]folder"))
+    var adapter: [String] = []
     @Flag(help: "Merge the adapter into the weights first.") var merge = false
-    @Argument(help: "What the model reads; standard input if absent. \\n is a line break.") var text: String?
+    @Argument(help: "What the model reads; standard input if absent. \\n is a line break.") var text: [String] = []
+    @Option(help: ArgumentHelp("Rows for adapters with names, JSONL or CSV.", valueName: "file")) var data: String?
+    @Option(help: ArgumentHelp("Field of the rows that names their adapter.", valueName: "field"))
+    var adapterField = "adapter"
+    @Option(help: ArgumentHelp("Rows generated for at a time.", valueName: "rows")) var batchSize = 16
     @Option(help: ArgumentHelp("Template for --field.", valueName: "template")) var prompt: String?
     @Option(help: ArgumentHelp("A field of the template; @ before the value names a file.", valueName: "name=value"))
     var field: [String] = []
@@ -30,7 +40,14 @@ struct Generate: ParsableCommand {
 
     func run() throws {
         let parameters = try generation.parameters(seed: seed)
-        let adapted = try AdaptedModel(model, adapter: adapter, merge: merge)
+        if NamedAdapters.areMeant(by: adapter) { return try generateMany() }
+        guard data == nil else {
+            throw PEFTError("--data needs adapters with names", remedy: "write --adapter name=folder")
+        }
+        guard text.count < 2 else {
+            throw PEFTError("\(text.count) texts were given", remedy: "put quotes around a text with spaces")
+        }
+        let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge)
         let maxInput = maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
         guard maxInput >= 2 else {
             throw PEFTError("prompts are limited to \(maxInput) tokens", remedy: "at least 2 have to be allowed")
@@ -75,7 +92,7 @@ struct Generate: ParsableCommand {
 
     private func promptText(_ record: TrainingRecord?) throws -> String {
         if !field.isEmpty {
-            guard text == nil else {
+            guard text.isEmpty else {
                 throw PEFTError("both a text and --field were given", remedy: "give one of them")
             }
             guard let template = prompt.map(TemplateOptions.unescape) ?? record?.prompt else {
@@ -102,7 +119,7 @@ struct Generate: ParsableCommand {
                 Row(fields, location: .init(file: "--field", number: 1, unit: .element)))
         }
         let given =
-            text.map(TemplateOptions.unescape)
+            text.first.map(TemplateOptions.unescape)
             ?? String(decoding: FileHandle.standardInput.readDataToEndOfFile(), as: UTF8.self)
         guard !given.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty else {
             throw PEFTError("there is no prompt", remedy: "give a text, or pipe one in")

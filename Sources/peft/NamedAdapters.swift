@@ -1,0 +1,93 @@
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Tokenizers
+import Training
+
+/// Several adapters that a command names, `--adapter news=folder --adapter mail=folder`, over one base model.
+struct NamedAdapters {
+    let model: any LanguageModel
+    let tokenizer: Tokenizer
+    let set: AdapterSet
+    /// What each was trained with, by its name.
+    let records: [String: TrainingRecord]
+    /// The name under which rows ask for the base model itself.
+    static let base = "base"
+
+    /// Whether the options name adapters of their own, or more than one.
+    static func areMeant(by options: [String]) -> Bool { options.count > 1 || options.contains { split($0) != nil } }
+
+    /// Pairs that a YAML file lists come as one option, separated by commas.
+    private static func pairs(_ option: String) -> [String] {
+        let parts = option.split(separator: ",").map(String.init)
+        return parts.count > 1 && parts.allSatisfy { split($0) != nil } ? parts : [option]
+    }
+
+    /// `name=folder`, where that isn't a folder's name itself.
+    private static func split(_ option: String) -> (name: String, path: String)? {
+        guard let equals = option.firstIndex(of: "="), equals != option.startIndex,
+            !option[..<equals].contains("/"), !FileManager.default.fileExists(atPath: option)
+        else { return nil }
+        return (String(option[..<equals]), String(option[option.index(after: equals)...]))
+    }
+
+    /// - Throws: ``PEFTError`` if two share a name, one doesn't fit, or they belong to different base models.
+    init(_ options: ModelOptions, _ adapters: [String]) throws {
+        let device = try options.prepare()
+        let named = try adapters.flatMap(Self.pairs).map {
+            option -> (name: String, url: URL, folder: AdapterFolder) in
+            let (name, path) = Self.split(option) ?? (URL(fileURLWithPath: option).lastPathComponent, option)
+            guard name != Self.base else {
+                throw PEFTError("an adapter is named '\(name)'", remedy: "that stands for the model without adapters")
+            }
+            let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
+            return (name, url, try AdapterFolder(url))
+        }
+        let bases = named.map { $0.folder.configuration["base_model_name_or_path"]?.string }
+        if options.model == nil, let first = bases.first, let other = bases.firstIndex(where: { $0 != first }) {
+            throw PEFTError(
+                "the adapters name different base models, '\(first ?? "none")' and '\(bases[other] ?? "none")'",
+                remedy: "name the base of both with --model")
+        }
+        var records: [String: TrainingRecord] = [:]
+        for (name, url, _) in named { records[name] = try TrainingRecord.read(in: url) }
+        let labels = records.values.compactMap(\.labels)
+        if let first = labels.first, labels.contains(where: { $0 != first }) {
+            throw PEFTError(
+                "the adapters tell different classes apart", remedy: "use one of them at a time")
+        }
+        let folder = try options.folder(default: bases.first ?? nil).classifying(labels.first ?? [])
+        model = try folder.load(device: device)
+        tokenizer = try Tokenizer.load(folder: folder.url)
+        set = AdapterSet(on: model)
+        for (name, _, folder) in named { try set.add(folder, name: name) }
+        self.records = records
+    }
+
+    /// The adapter that a row names; `nil` is the base model.
+    /// - Throws: ``PEFTError`` for an unknown name.
+    func adapter(named name: String) throws -> String? {
+        if name == Self.base { return nil }
+        guard set.adapters[name] == nil else { return name }
+        let known = set.names + [Self.base]
+        let hint = nearestName(to: name, in: known).map { "did you mean '\($0)'? " } ?? ""
+        throw PEFTError("there is no adapter '\(name)'", remedy: hint + "there are \(known.joined(separator: ", "))")
+    }
+
+    /// The adapter that a row of data names in a field.
+    func adapter(of row: Row, field: String) throws -> String? {
+        guard let value = row[field] else {
+            let hint = nearestName(to: field, in: row.fields.keys.sorted()).map { "did you mean '\($0)'?" }
+            throw PEFTError(
+                "\(row.location) has no field '\(field)' that names its adapter",
+                remedy: hint ?? "name the field with --adapter-field")
+        }
+        guard let name = value.string else {
+            throw PEFTError("\(row.location): '\(field)' is not a name", remedy: "write an adapter's name there")
+        }
+        do { return try adapter(named: name) } catch let error as PEFTError {
+            throw PEFTError("\(row.location): \(error.problem)", remedy: error.remedy)
+        }
+    }
+}
