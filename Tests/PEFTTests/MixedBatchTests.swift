@@ -103,6 +103,37 @@ import TorchNN
         #expect(taken.problem.contains("already"))
     }
 
+    /// A classifier of its own for each adapter.
+    @Test func rowsOfAnEncoderHaveClassifiersOfTheirOwn() throws {
+        let methods: [any PEFTMethod.Type] = [LoRA.self, IA3.self, PromptTuning.self, Houlsby.self]
+        let set = try set("bert", methods)
+        let names: [String?] = methods.map { $0.name } + [nil, "lora"]
+        let rows = names.indices.map { (input: Models.rows[$0 % 3].input, target: [0]) }
+        let alone = try zip(rows, names).map { row, name -> Tensor in
+            try set.activate(name)
+            return try set.model.scores([row])
+        }
+        try set.activate(nil)
+        let base = try set.model.scores(rows)
+        let together = try MixedBatch(set).run(names) { try set.model.scores(rows) }
+        #expect(relativeDifference(together, try withTorchErrors { Tensor.concatenated(alone) }) < 1e-5)
+        #expect(try set.model.scores(rows).isIdentical(to: base))
+        let classes: [Int] = try withTorchErrors { together.argmax(axis: -1).array() }
+        let votes = try AdapterEnsemble(set).classify([rows[0].input])
+        #expect(votes.count == 1 && (1...methods.count).contains(votes[0].votes))
+        #expect(classes.count == names.count)
+        let one = try AdapterEnsemble(set, members: ["lora"]).classify(rows.map(\.input))
+        try set.activate("lora")
+        let expected: [Int] = try withTorchErrors { try set.model.scores(rows).argmax(axis: -1).array() }
+        #expect(one.map(\.label) == expected)
+    }
+
+    @Test func theMostFrequentAnswerCounts() {
+        #expect(AdapterEnsemble.majority(["b", "a", "b"])?.answer == "b")
+        #expect(AdapterEnsemble.majority(["b", "a"])?.answer == "b", "the first of equally frequent ones")
+        #expect(AdapterEnsemble.majority([Int]()) == nil)
+    }
+
     /// Adapters that some rows can't share don't keep the others from a batch.
     @Test func whatCannotShareABatchIsSwitchedTo() throws {
         let set = try set("t5-v1.1", [LoRA.self, LayerNormTuning.self, IA3.self])

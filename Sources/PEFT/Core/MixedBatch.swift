@@ -7,8 +7,14 @@ import TorchNN
 /// computed once (Chen et al. 2023, Punica; Sheng et al. 2023, S-LoRA).
 public struct MixedBatch {
     public let set: AdapterSet
+    /// The model's projections by their path.
+    private let linears: [String: Linear]
 
-    public init(_ set: AdapterSet) { self.set = set }
+    public init(_ set: AdapterSet) {
+        self.set = set
+        let named = set.model.namedModules().compactMap { path, module in (module as? Linear).map { (path, $0) } }
+        linears = Dictionary(named, uniquingKeysWith: { $1 })
+    }
 
     /// Runs a forward pass or a generation over rows that use these adapters; `nil` is the base model.
     ///
@@ -31,12 +37,17 @@ public struct MixedBatch {
                         "an adapter that doesn't belong to the set is active at \(path)", remedy: "take it off first")
                 }
             }
+            let replaced = used.flatMap { adapter, route in
+                replacements(adapter).map { (site: $0.site, module: $0.module, route: route) }
+            }
             defer {
                 for (adapter, route) in used { for (_, site, _) in adapter.attached { site.clear(route: route) } }
+                for (site, _, route) in replaced { site.clear(route: route) }
             }
             for (adapter, route) in used {
                 for (_, site, module) in adapter.attached { site.attach(module, route: route) }
             }
+            for (site, module, route) in replaced { _ = site.attach(module, route: route) }
             return try RowRouting(routes: rows.map { $0.flatMap { routes[$0] } ?? -1 }).run(body)
         }
     }
@@ -94,13 +105,22 @@ public struct MixedBatch {
     /// - Throws: ``PEFTError`` for an unknown name.
     public func obstacle(_ name: String) throws -> PEFTError? {
         let adapter = try set.named(name)
-        if let own = adapter.trained.first {
-            return PEFTError(
-                "adapter '\(name)' (\(adapter.choice.label)) changes the model's own '\(own.path)', which all rows share",
-                remedy: "switch to it for batches of its own")
+        // Other output layers than an encoder's work on the positions that are asked for, of all rows together.
+        let sharesOutput = set.model.architecture != .encoder
+        for own in adapter.trained {
+            let site = linears[own.owner]
+            guard let site, !adapter.attached.contains(where: { $0.site === site }),
+                own.owner != set.model.outputLayer || !sharesOutput
+            else {
+                return PEFTError(
+                    "adapter '\(name)' (\(adapter.choice.label)) changes the model's own '\(own.path)', which all rows share",
+                    remedy: "switch to it for batches of its own")
+            }
         }
         for (path, site, module) in adapter.attached {
-            if path == set.model.outputLayer || (module as? any EmbeddingAdapter)?.reachesTiedOutput == true {
+            if path == set.model.outputLayer && sharesOutput
+                || (module as? any EmbeddingAdapter)?.reachesTiedOutput == true
+            {
                 return PEFTError(
                     "adapter '\(name)' acts on the output layer, which all rows share",
                     remedy: "switch to it for batches of its own")
@@ -113,6 +133,15 @@ public struct MixedBatch {
             }
         }
         return nil
+    }
+
+    /// What acts like the projections whose own tensors an adapter trains, such as a classifier, on its rows alone.
+    private func replacements(_ adapter: Adapter) -> [(site: Linear, module: ReplacedProjection)] {
+        Dictionary(grouping: adapter.trained, by: \.owner).compactMap { owner, tensors in
+            guard let site = linears[owner] else { return nil }
+            func values(_ name: String) -> Tensor? { tensors.first { $0.path == "\(owner).\(name)" }?.values }
+            return (site, ReplacedProjection(weight: values("weight"), bias: values("bias")))
+        }
     }
 
     /// A step of an encoder-decoder's generation writes one column of the cache for all rows. A row's prefix lies
@@ -143,6 +172,26 @@ public struct MixedBatch {
             "the prefix of adapter '\(short.name)' and the \(longest) virtual tokens that '\(long.name)' gives the decoder can't share a batch",
             remedy: "generate with them in batches of their own")
     }
+}
+
+/// A projection with another weight or bias than the model's.
+private final class ReplacedProjection: Module, LinearAdapter {
+    private let weight: Tensor?
+    private let bias: Tensor?
+
+    init(weight: Tensor?, bias: Tensor?) { (self.weight, self.bias) = (weight, bias) }
+
+    func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        (weight.map { DenseWeight($0) } ?? base.weight).project(x, bias: bias ?? base.bias)
+    }
+
+    func merged(into weight: Tensor) throws -> Tensor { self.weight ?? weight }
+    func merged(intoBias bias: Tensor) throws -> Tensor { self.bias ?? bias }
+}
+
+extension Adapter.TrainedTensor {
+    /// Path of the module that holds it.
+    fileprivate var owner: String { path.split(separator: ".").dropLast().joined(separator: ".") }
 }
 
 /// Several prompts, or other adapters, for one task: each answers, and the most frequent answer counts
