@@ -182,4 +182,80 @@ import TorchNN
         try lora.deactivate()
         #expect(try model.scores().isIdentical(to: plain))
     }
+
+    static let mergeable = PEFTMethods.all.filter { $0.isMergeable && $0.peftType != nil }.map { $0.name }.filter {
+        $0 != BitFit.name
+    }
+
+    /// Two adapters, whatever their methods: merged from the lowest up they do what they did beside the weights, and
+    /// all of it can be undone.
+    @Test(arguments: mergeable, [true, false]) func anyTwoAreMergedInForwardOrder(name: String, isLower: Bool) throws
+    {
+        // Residuals and bases of random projections are kept in single precision.
+        let tolerance = 1e-6
+        let method = try PEFTMethods.named(name)
+        let model = try Models.load("t5-v1.1", dtype: .float64)
+        let before = model.snapshot()
+        let plain = try model.scores()
+        let lora = MethodChoice(LoRA.self, LoRA.Configuration(rank: 2, alpha: 4, targets: ["q", "k", "wo"]))
+        let choice = MethodChoice.forTests(method)
+        let choices = isLower ? [choice, lora] : [lora, choice]
+        let both = try choices.enumerated().map { index, choice in
+            let adapter = try Adapter(choice, on: model, name: "\(index)", seed: UInt64(index))
+            try adapter.randomise(seed: UInt64(index), deviation: 0.1)
+            return adapter
+        }
+        let output = try model.scores()
+        // What computes with another weight lies next to it, whenever it came.
+        let isResidual = both[1].attached.contains { ($0.adapter as? any LinearAdapter)?.replacementWeight != nil }
+        let order = isResidual ? [both[1], both[0]] : both
+        if !order.contains(where: { !$0.trained.isEmpty }) {
+            try order[0].merge()
+            #expect(relativeDifference(try model.scores(), output) < tolerance)
+            try order[1].merge()
+            #expect(relativeDifference(try model.scores(), output) < tolerance)
+            try order[1].unmerge()
+            try order[0].unmerge()
+            #expect(try model.scores().isIdentical(to: output))
+        }
+        try order[0].deactivate()
+        try order[1].deactivate()
+        #expect(try model.scores().isIdentical(to: plain))
+        #expect(model.changed(since: before).isEmpty)
+        #expect(model.adapterCount == 0)
+    }
+
+    /// Adapters that begin with a part of the weight add up like others.
+    @Test func severalThatTakeAPartOfTheWeight() throws {
+        let model = try Models.load("t5-v1.1", dtype: .float64)
+        let plain = try model.scores()
+        let path = "encoder.block.0.layer.0.SelfAttention.q"
+        let linear = try #require(model.namedModules().first { $0.path == path }?.module as? Linear)
+        let weight = linear.weight.dense(as: .float64)
+        func update(_ adapter: Adapter) throws -> Tensor {
+            let module = try #require(adapter.attached.first { $0.path == path }?.adapter as? any LinearAdapter)
+            return try withTorchErrors { try withoutGradients { try module.merged(into: weight) - weight } }
+        }
+        let all = try [MethodChoice(PiSSA.self), MethodChoice(LoRA.self), MethodChoice(OLoRA.self)].enumerated().map {
+            let adapter = try Adapter($1, on: model, name: "\($0)", seed: UInt64($0))
+            try adapter.randomise(seed: UInt64($0), deviation: 0.1)
+            return adapter
+        }
+        let sum = try all.reduce(weight) { $0 + (try update($1)) }
+        let x = Tensor.identity(weight.dim(1), dtype: .float64)
+        let together = try withTorchErrors { withoutGradients { linear(x).T } }
+        #expect(relativeDifference(together, sum) < 1e-6)
+        // One of them comes back over a weight that another one was merged into.
+        try all[0].deactivate()
+        try all[2].deactivate()
+        try all[1].merge()
+        all[0].activate()
+        let pair = try weight + update(all[0]) + update(all[1])
+        #expect(relativeDifference(try withTorchErrors { withoutGradients { linear(x).T } }, pair) < 1e-6)
+        try all[0].merge()
+        #expect(relativeDifference(linear.weight.dense(as: .float64), pair) < 1e-6)
+        try all[0].deactivate()
+        try all[1].deactivate()
+        #expect(try model.scores().isIdentical(to: plain))
+    }
 }

@@ -18,38 +18,36 @@ public enum DoRA: LoRAFamily {
 final class DoRAAdapter: LoRAAdapter {
     /// m [out], the norm of each row of the weight to begin with.
     @ParameterInfo(key: "lora_magnitude_vector") var magnitude: Tensor = .zeros([0])
-    /// ‖W‖² of each row, which doesn't change while W is frozen.
-    private var squaredNorms: (weight: Parameter?, norms: Tensor)?
+    /// W as it was when the adapter was attached, in the norms: what is beneath may come and go, merged or not.
+    private let original: any LinearWeight
+    /// ‖W‖² of each row.
+    private lazy var squaredNorms = withoutGradients { original.dense(as: a.dtype).squared().sum(axes: [1]) }
 
     override init(
         _ linear: Linear, rank: Int, scale: Double, dropout: Double, initialisation: LoRAVariant.Initialisation,
         context: AttachmentContext
     ) {
+        original = (linear.weight as? DenseWeight).map { DenseWeight($0.parameter.tensor) } ?? linear.weight
         super.init(
             linear, rank: rank, scale: scale, dropout: dropout, initialisation: initialisation, context: context)
         magnitude = withoutGradients {
             context.device == .meta
                 ? .empty([linear.outputs], dtype: context.dtype, device: .meta)
-                : norms(of: linear.weight).detached().clone()
+                : norms().detached().clone()
         }
     }
 
     /// ‖W + s B A‖ of each row, [out]. The product B A isn't made: ‖w + s b A‖² = ‖w‖² + 2 s (w Aᵀ)·b + s² (b A Aᵀ)·b.
-    private func norms(of weight: any LinearWeight) -> Tensor {
-        let dense = weight.dense(as: a.dtype)
-        let parameter = weight.parameters.first?.parameter
-        if squaredNorms == nil || squaredNorms?.weight !== parameter {
-            squaredNorms = (parameter, dense.squared().sum(axes: [1]))
-        }
-        guard let own = squaredNorms?.norms else { return dense.squared().sum(axes: [1]).sqrt() }
+    private func norms() -> Tensor {
+        let dense = original.dense(as: a.dtype)
         let cross = (dense.matmul(a.T) * b).sum(axes: [1])
         let update = (b.matmul(a.matmul(a.T)) * b).sum(axes: [1])
-        return (own + cross * (2 * scale) + update * (scale * scale)).atLeast(0).sqrt()
+        return (squaredNorms + cross * (2 * scale) + update * (scale * scale)).atLeast(0).sqrt()
     }
 
     override func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         let weight = base.weight
-        let norm = withoutGradients { norms(of: weight).detached() }
+        let norm = withoutGradients { norms().detached() }
         let gain = magnitude / norm
         let (probability, seed) = DropoutScope.draw(dropoutRate)
         if probability > 0 {
@@ -66,7 +64,7 @@ final class DoRAAdapter: LoRAAdapter {
 
     override func merged(into weight: Tensor) throws -> Tensor {
         let whole = try super.merged(into: weight.to(.float64))
-        let norm = whole.squared().sum(axes: [1]).sqrt()
+        let norm = try super.merged(into: original.dense(as: .float64)).squared().sum(axes: [1]).sqrt()
         return (whole * (magnitude.detached().to(.float64) / norm).unsqueezed(1)).to(weight.dtype)
     }
 }

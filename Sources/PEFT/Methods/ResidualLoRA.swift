@@ -9,6 +9,8 @@ import TorchNN
 /// stored as a plain LoRA of twice the rank whose product is what training changed: [B, −B₀] · [A; A₀].
 final class ResidualLoRAAdapter: LoRAAdapter {
     private let residual: any LinearWeight
+    /// The weight that the residual was taken from.
+    private let original: any LinearWeight
     private let start: (a: Tensor, b: Tensor)
     /// Whether the residual and B₀ A₀ together are the weight; LoftQ's lose what quantising loses.
     private let isExact: Bool
@@ -21,6 +23,8 @@ final class ResidualLoRAAdapter: LoRAAdapter {
             try Self.decompose(weight, rank: rank, scale: scale, variant: variant)
         }
         self.residual = try linear.weight.replacing(with: residual)
+        // The tensor as it is now: another adapter may put its values in the same parameter.
+        original = (linear.weight as? DenseWeight).map { DenseWeight($0.parameter.tensor) } ?? linear.weight
         start = (a.to(context.dtype), b.to(context.dtype))
         isExact = variant.initialisation != .loftq
         super.init(
@@ -33,12 +37,22 @@ final class ResidualLoRAAdapter: LoRAAdapter {
 
     override func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         let (probability, seed) = DropoutScope.draw(dropoutRate)
+        let isOnOriginal =
+            base.isBare
+            && base.weight.parameters.first?.parameter.tensor === original.parameters.first?.parameter.tensor
+        // Over another adapter, or a weight that one was merged into, only the difference is this one's.
+        let beneath =
+            isOnOriginal
+            ? base.project(x, with: residual)
+            : base(x) + (residual.project(x, bias: nil) - original.project(x, bias: nil))
         return Functions.lowRankUpdate(
-            base.project(x, with: residual), x: x, a: a, b: b, scale: scale, dropout: probability, seed: seed)
+            beneath, x: x, a: a, b: b, scale: scale, dropout: probability, seed: seed)
     }
 
     override func merged(into weight: Tensor) throws -> Tensor {
-        try super.merged(into: residual.dense(as: weight.dtype))
+        let own = original.dense(as: weight.dtype)
+        let rest = residual.dense(as: weight.dtype)
+        return try super.merged(into: weight.isIdentical(to: own) ? rest : weight + (rest - own))
     }
 
     /// A and B of rank r and the weight without s B A, all in single precision as Hugging Face computes them.
