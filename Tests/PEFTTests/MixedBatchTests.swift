@@ -43,6 +43,40 @@ import TorchNN
         #expect(relativeDifference(together, expected) < 1e-5)
     }
 
+    /// Every method that there is, all in one batch, but for those that act on what all rows share.
+    @Test(arguments: MethodLawTests.bases) func everyMethodSharesABatch(base: String) throws {
+        let set = AdapterSet(on: try Models.load(base))
+        for (index, method) in PEFTMethods.all.enumerated() where method.peftType != nil {
+            guard MethodLawTests.refusals["\(method.name) on \(base)"] == nil else { continue }
+            let adapter = try Adapter(
+                .forTests(method), on: set.model, name: method.name, seed: UInt64(index))
+            try adapter.randomise(seed: UInt64(index), deviation: 0.1)
+            try set.add(adapter)
+        }
+        let batch = MixedBatch(set)
+        let shared = try set.names.filter { try batch.obstacle($0) == nil }
+        #expect(
+            Set(set.names).subtracting(shared).isSubset(of: ["layernorm", "selective", "bitfit", "trainable_tokens"]))
+        let names = shared.map(Optional.some) + [nil]
+        let isEncoder = set.model.architecture == .encoder
+        let rows = names.indices.map {
+            (input: Models.rows[$0 % 3].input, target: isEncoder ? [0] : Models.rows[$0 % 3].target)
+        }
+        let alone = try zip(rows, names).map { row, name -> Tensor in
+            try set.activate(name)
+            return try set.model.scores([row])
+        }
+        try set.activate(nil)
+        let together = try batch.run(names) { try set.model.scores(rows) }
+        var start = 0
+        for (scores, name) in zip(alone, names) {
+            let own = try withTorchErrors { together.narrowed(axis: 0, start..<(start + scores.dim(0))) }
+            #expect(relativeDifference(own, scores) < 1e-5, "\(name ?? "base")")
+            start += scores.dim(0)
+        }
+        #expect(start == together.dim(0))
+    }
+
     @Test(arguments: ["t5-v1.1", "llama", "gpt2"], [1, 3]) func textsAreThoseOfEachRowAlone(base: String, beams: Int)
         throws
     {
