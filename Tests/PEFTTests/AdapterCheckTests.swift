@@ -61,6 +61,13 @@ import TorchNN
         #expect(other.effect == nil)
         #expect(other.groups.map(\.tensors.count) == [32])
         #expect(other.groups[0].kind.contains("shape"))
+        #expect(other.warnings.contains { $0.contains("have the rank 8, adapter_config.json says 3") })
+        let wider = try self.check { folder in
+            try self.rewrite(folder) {
+                for name in $0.keys where name.contains("lora_A") { $0[name] = .ones([8, 77]) }
+            }
+        }
+        #expect(wider.warnings.contains { $0.contains("inputs of the size 77") && $0.contains("another model") })
         let mixed = try self.check { folder in
             try self.edit(folder) { $0["r"] = 3 }
             try self.rewrite(folder) {

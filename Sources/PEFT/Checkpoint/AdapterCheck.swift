@@ -88,6 +88,7 @@ public struct AdapterCheck: Codable, Sendable {
                     groups.append(Group(kind: problem.kind, tensors: [problem.detail]))
                 }
             }
+            explainShapes(found)
         } catch let error as PEFTError {
             problems = [error.description]
             return
@@ -134,6 +135,24 @@ public struct AdapterCheck: Codable, Sendable {
                 largest: largest, mean: sum / Double(max(1, count)), divergence: max(0, divergence / rows),
                 changed: changed / rows)
         }
+    }
+
+    /// What tensors of other shapes have in common: another rank than the configuration's, or another model.
+    private mutating func explainShapes(_ problems: [AdapterFolder.Problem]) {
+        let shapes = problems.compactMap { problem -> (stored: [Int], needed: [Int])? in
+            guard case .misshapen(let key, let stored, let needed) = problem, key.hasSuffix(".lora_A.weight"),
+                stored.count == 2, needed.count == 2
+            else { return nil }
+            return (stored, needed)
+        }
+        guard !shapes.isEmpty else { return }
+        func list(_ sizes: [Int]) -> String { Set(sizes).sorted().map(String.init).joined(separator: ", ") }
+        let others = shapes.filter { $0.stored[1] != $0.needed[1] }
+        warnings.append(
+            others.isEmpty
+                ? "the updates have the rank \(list(shapes.map { $0.stored[0] })), adapter_config.json says \(list(shapes.map { $0.needed[0] }))"
+                : "the updates read inputs of the size \(list(others.map { $0.stored[1] })), this model's have \(list(others.map { $0.needed[1] })): the adapter was made for another model"
+        )
     }
 
     // MARK: Files
