@@ -14,11 +14,11 @@ struct Compare: ParsableCommand {
               --prompt 'Summarize: {dialogue}' --target '{summary}' --html report.html
 
             A method may carry options, with + between the parts of a list: lora(rank=32,targets=q+v). Options given
-            beside --methods go to every method that has them. all stands for every method that fits the model. Each method's learning rate comes from a short search on
-            the validation rows, unless --lr gives it.
+            beside --methods go to every method that has them. all stands for every method that fits the model. Each
+            method's learning rate comes from a short search on the validation rows, unless --lr gives it.
 
-            Methods (besides base, the untrained model) and their options:
-            \(MethodArguments.help)
+            Methods besides base, the untrained model (peft methods NAME shows the options of one):
+            \(MethodArguments.summary)
             """)
 
     @OptionGroup var model: ModelOptions
@@ -58,7 +58,7 @@ struct Compare: ParsableCommand {
         let device = try model.prepare()
         let rates = try parseRates()
         let chosen = try MethodArguments.list(methods)
-        let isAll = methods.split(separator: ",").contains { $0.lowercased() == "all" }
+        let isAll = MethodArguments.namesAll(methods)
         if let unknown = rates.byMethod.keys.first(where: { name in !chosen.contains { $0.name == name } }) {
             throw PEFTError("--lr names '\(unknown)', which is not compared", remedy: "methods are \(methods)")
         }

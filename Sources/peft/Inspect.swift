@@ -13,8 +13,8 @@ struct Inspect: ParsableCommand {
             peft inspect config.json --method lora --rank 32
             peft inspect my-adapter
 
-            A configuration without weights is enough. Methods and their options:
-            \(MethodArguments.help)
+            A configuration without weights is enough. Methods (peft methods NAME shows the options of one):
+            \(MethodArguments.summary)
             """)
 
     @Argument(help: "A model's folder or name, its config.json, or an adapter's folder.") var path: String =

@@ -13,18 +13,19 @@ struct PlanCommand: ParsableCommand {
         commandName: "plan",
         abstract: "Tell how many parameters methods would train and how much memory that takes, without weights.",
         discussion: """
-            peft plan --model google/flan-t5-base --methods lora,ia3,full --batch-size 8 --prompt-tokens 512
-            peft plan --model config.json --method lora --rank 32 --targets q,v
+            peft plan google/flan-t5-base --methods lora,ia3,full --batch-size 8 --prompt-tokens 512
+            peft plan config.json --method lora --rank 32 --targets q,v
+            peft plan google/flan-t5-base --methods all
             peft plan --data train.jsonl --prompt 'Summarize: {dialogue}' --target '{summary}'
 
             A configuration without weights is enough. The counts of parameters are exact. The memory is an estimate
             of the peak of resident memory of peft train on the CPU.
             """)
 
-    @Option(
-        name: [.customLong("model"), .short],
-        help: ArgumentHelp("A model's folder or name (tiny-t5), or its config.json.", valueName: "model"))
-    var model = ModelLocator.embedded
+    @Argument(help: ArgumentHelp("A model's folder or name (tiny-t5), or its config.json.", valueName: "model"))
+    var path: String?
+    @Option(name: [.customLong("model"), .short], help: ArgumentHelp("The same, as an option.", valueName: "model"))
+    var modelOption: String?
     @Option(help: "A method.") var method: String?
     @Option(help: ArgumentHelp("Methods, comma-separated, such as lora(rank=8),full.", valueName: "list"))
     var methods: String?
@@ -41,7 +42,12 @@ struct PlanCommand: ParsableCommand {
     @OptionGroup var templates: TemplateOptions
     @Flag(help: "Print the result as JSON.") var json = false
 
+    private var model: String { path ?? modelOption ?? ModelLocator.embedded }
+
     func run() throws {
+        guard path == nil || modelOption == nil else {
+            throw PEFTError("the model was named twice: '\(path ?? "")' and --model", remedy: "leave one out")
+        }
         var settings = TrainingConfiguration()
         (settings.batchSize, settings.accumulation) = (batchSize, accumulate)
         guard let kind = TrainingConfiguration.OptimizerKind(rawValue: optimizer.lowercased()) else {
@@ -50,11 +56,10 @@ struct PlanCommand: ParsableCommand {
         }
         settings.optimizer = kind
         try settings.validate()
-        let choices = try choices()
         var source = try PlanSource(model)
         // Plans fail on what is wrong with a method before anything is measured.
         let outline = ModelOutline(try source.outline())
-        for choice in choices { _ = try choice.plan(for: outline) }
+        let choices = try choices(for: outline)
         guard let process = try ProcessBaseline.measure() else {
             throw PEFTError("the system doesn't tell how much memory a process takes", remedy: "use Linux")
         }
@@ -72,12 +77,26 @@ struct PlanCommand: ParsableCommand {
         print(json ? report.json.text() : report.text(bytes: Console.bytes, grouped: Console.grouped))
     }
 
-    private func choices() throws -> [MethodChoice] {
+    /// The methods to plan, each known to fit the model; with `all` those that don't are named and left out.
+    private func choices(for outline: ModelOutline) throws -> [MethodChoice] {
         guard method == nil || methods == nil else {
             throw PEFTError("--method and --methods were both given", remedy: "leave one out")
         }
-        guard let methods else { return [try MethodArguments.choice(method ?? "lora")] }
-        let chosen = try MethodArguments.list(methods).compactMap(\.choice)
+        guard let methods else {
+            let choice = try MethodArguments.choice(method ?? "lora")
+            _ = try choice.plan(for: outline)
+            return [choice]
+        }
+        let isAll = MethodArguments.namesAll(methods)
+        let chosen = try MethodArguments.list(methods).compactMap(\.choice).filter { choice in
+            do {
+                _ = try choice.plan(for: outline)
+                return true
+            } catch let error as PEFTError where isAll {
+                Console.note("\(choice.method.name) is left out: \(error.description)")
+                return false
+            }
+        }
         guard !chosen.isEmpty else {
             throw PEFTError("--methods \(methods) has nothing that trains", remedy: "name a method such as lora")
         }

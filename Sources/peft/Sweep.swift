@@ -20,8 +20,8 @@ struct SweepCommand: ParsableCommand {
             at the middle value, unless --lr gives it or --tune-each searches it at every value. With --budget each
             value trains about so many parameters; --budget-field (rank) is changed for that.
 
-            Methods and their fields:
-            \(MethodArguments.help)
+            Methods (peft methods NAME shows the fields of one):
+            \(MethodArguments.summary)
             """)
 
     @OptionGroup var model: ModelOptions

@@ -14,8 +14,8 @@ struct Train: ParsableCommand {
             peft train --data train.jsonl --prompt 'Summarize: {dialogue}' --target '{summary}' \\
               --method lora --rank 16 --targets q,v --output my-adapter
 
-            Methods and their options:
-            \(MethodArguments.help)
+            Methods (peft methods NAME shows the options of one):
+            \(MethodArguments.summary)
             """)
 
     @OptionGroup var model: ModelOptions

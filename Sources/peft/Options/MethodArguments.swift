@@ -52,13 +52,15 @@ enum MethodArguments {
         return choice
     }
 
-    /// Help on the options of all methods.
-    static var help: String {
-        PEFTMethods.all.map { method in
-            let options = MethodChoice.options(of: method)
-            let lines = options.map { "    --\($0.name)  \($0.help)" }
-            return (["  \(method.name): \(method.summary)"] + lines).joined(separator: "\n")
-        }.joined(separator: "\n")
+    /// A line for each method.
+    static var summary: String {
+        let width = PEFTMethods.all.map { $0.name.count }.max() ?? 0
+        return PEFTMethods.all.map { "  " + $0.name.padded(to: width + 2) + $0.summary }.joined(separator: "\n")
+    }
+
+    /// Whether a list of methods asks for all that fit, so that one that doesn't is no error.
+    static func namesAll(_ list: String) -> Bool {
+        (try? split(list).contains { $0.name == "all" }) ?? false
     }
 
     /// Methods of a comparison: `base,full,lora(rank=8,targets=q+v)`. Options given beside them go to each method
