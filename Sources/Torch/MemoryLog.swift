@@ -1,4 +1,5 @@
 import CTorch
+import Foundation
 
 /// What tensors on the meta device would allocate, in order: a step that is taken there costs no memory, and tells
 /// what it would cost elsewhere.
@@ -14,17 +15,17 @@ public struct MemoryLog: Sendable {
     /// Places in ``events`` that were named, in order.
     public private(set) var marks: [(name: String, place: Int)] = []
 
-    /// Logs what `body` does; one log at a time. `mark` names a place in it.
+    private static let turn = NSLock()
+
+    /// Logs what `body` does; `mark` names a place in it. There is one log at a time: another thread waits for its turn.
     public static func record(_ body: (_ mark: (String) -> Void) throws -> Void) throws -> MemoryLog {
-        try record(ct_memory_log_begin, body)
+        try turn.withLock { try recordAlone(body) }
     }
 
-    private static func record(_ begin: () -> Int32, _ body: (_ mark: (String) -> Void) throws -> Void) throws
-        -> MemoryLog
-    {
+    private static func recordAlone(_ body: (_ mark: (String) -> Void) throws -> Void) throws -> MemoryLog {
         var log = MemoryLog()
         try withTorchErrors {
-            if begin() != 0 { FailureLog.record(String(cString: ct_last_error())) }
+            if ct_memory_log_begin() != 0 { FailureLog.record(String(cString: ct_last_error())) }
         }
         do {
             try withTorchErrors { try body { log.marks.append(($0, Int(ct_memory_log_count()))) } }

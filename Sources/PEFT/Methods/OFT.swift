@@ -111,7 +111,7 @@ final class OFTAdapter: Module, LinearAdapter, AdapterModule {
         (self.configuration, self.blocks, self.size) = (configuration, blocks, size)
         upper = Tensor(
             (0..<size).flatMap { row in ((row + 1)..<max(size, row + 1)).map { row * size + $0 } },
-            device: context.device == .meta ? .cpu : context.device)
+            device: context.device)
         super.init()
         angles = .zeros([stored, size * (size - 1) / 2], dtype: context.dtype, device: context.device)
     }

@@ -1,0 +1,59 @@
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Testing
+import Training
+
+@testable import Experiments
+
+@Suite struct PlanTests {
+    private static let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+        .deletingLastPathComponent().appendingPathComponent("LanguageModelsTests/Fixtures")
+
+    /// Every method on every architecture is planned without weights, or says what is in the way.
+    @Test(arguments: ["t5-v1.1", "llama", "gpt2", "bert"])
+    func everyMethodIsPlanned(model: String) throws {
+        let configuration = try JSON.read(Self.fixtures.appendingPathComponent(model + "/config.json"))
+        let base = PlannedBase(fileBytes: 0, usedVocabulary: nil) {
+            try ModelRegistry.outline(configuration, file: "config.json")
+        }
+        let batch = try PlannedBatch(rows: 2, prompt: 12, target: 5)
+        let outline = ModelOutline(try base.outline())
+        var planned = 0
+        for method in PEFTMethods.all {
+            var choice = MethodChoice(method)
+            if method.name == TrainableTokens.name { try choice.set("trainable-tokens", to: "2,5") }
+            let counted: Int
+            do { counted = PlanSummary(try choice.plan(for: outline), outline: outline).trainable } catch let error
+                as PEFTError
+            {
+                #expect(error.remedy != nil, "\(method.name) on \(model): \(error)")
+                continue
+            }
+            let plan = try TrainingPlan(
+                choice, on: base, batch: batch, configuration: TrainingConfiguration(), baseline: 1 << 20)
+            #expect(plan.summary.trainable == counted, "\(method.name) on \(model)")
+            #expect(plan.totalBytes > plan.weightBytes, "\(method.name) on \(model)")
+            #expect(plan.memory.optimizerStates >= 8 * counted, "\(method.name) on \(model)")
+            planned += 1
+        }
+        #expect(planned > PEFTMethods.all.count - 4)
+    }
+
+    @Test func moreRowsTakeMoreMemory() throws {
+        let configuration = try JSON.read(Self.fixtures.appendingPathComponent("llama/config.json"))
+        let base = PlannedBase(fileBytes: 0, usedVocabulary: nil) {
+            try ModelRegistry.outline(configuration, file: "config.json")
+        }
+        let totals = try [1, 8, 64].map { rows in
+            try TrainingPlan(
+                MethodChoice(LoRA.self), on: base, batch: PlannedBatch(rows: rows, prompt: 200, target: 50),
+                configuration: TrainingConfiguration(), baseline: 0
+            ).totalBytes
+        }
+        // What a row adds is the same in a large batch and in a small one: attention works row by row.
+        let (small, large) = (Double(totals[1] - totals[0]) / 7, Double(totals[2] - totals[1]) / 56)
+        #expect(small > 0 && abs(large / small - 1) < 0.2)
+    }
+}
