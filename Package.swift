@@ -35,10 +35,15 @@ let package = Package(
             ]
         ),
         .target(name: "Support"),
+        // A checksum is an inner loop too.
+        .target(
+            name: "CHub", cSettings: [.unsafeFlags(["-O3"])],
+            linkerSettings: [.linkedLibrary("dl", .when(platforms: [.linux]))]),
+        .target(name: "Hub", dependencies: ["CHub", "Support"]),
         .target(name: "Torch", dependencies: ["CTorch", "Support"]),
         .target(name: "TorchNN", dependencies: ["Torch"]),
         .target(name: "Tokenizers", dependencies: ["Support"]),
-        .target(name: "LanguageModels", dependencies: ["TorchNN", "Tokenizers"]),
+        .target(name: "LanguageModels", dependencies: ["TorchNN", "Tokenizers", "Hub"]),
         .target(name: "PEFT", dependencies: ["LanguageModels"]),
         .target(name: "Training", dependencies: ["PEFT", "SwiftCSV"]),
         .target(name: "Experiments", dependencies: ["Training"]),
@@ -53,6 +58,7 @@ let package = Package(
         .executableTarget(name: "training-benchmark", dependencies: ["Training"], path: "Benchmarks/Training"),
         .executableTarget(name: "switching-benchmark", dependencies: ["PEFT"], path: "Benchmarks/Switching"),
         .testTarget(name: "SupportTests", dependencies: ["Support"]),
+        .testTarget(name: "HubTests", dependencies: ["Hub"], exclude: ["Server/hub_server.py"]),
         .testTarget(name: "TorchTests", dependencies: ["Torch"], resources: [.copy("Fixtures")]),
         .testTarget(name: "TorchNNTests", dependencies: ["TorchNN"]),
         .testTarget(name: "TokenizersTests", dependencies: ["Tokenizers"], resources: [.copy("Fixtures")]),

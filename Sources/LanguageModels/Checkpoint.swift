@@ -3,7 +3,7 @@ import Support
 import Torch
 import TorchNN
 
-/// A model folder in Hugging Face's layout: `config.json` and one or several safetensors files.
+/// A model folder in Hugging Face's layout: `config.json` and one or several files of weights.
 public struct ModelFolder {
     public let url: URL
     public private(set) var configuration: JSON
@@ -67,42 +67,50 @@ public struct ModelFolder {
     }
 }
 
-/// The tensors of all safetensors files of a folder under one roof.
+/// The tensors of all weight files of a folder under one roof: safetensors, or where there are none PyTorch's files.
 struct ShardedTensors {
     private let folder: URL
-    private let files: [SafetensorsFile]
-    private let owner: [String: SafetensorsFile]
+    private let owner: [String: any TensorFile]
 
     init(folder: URL) throws {
         self.folder = folder
-        let single = folder.appendingPathComponent("model.safetensors")
-        let index = folder.appendingPathComponent("model.safetensors.index.json")
-        if FileManager.default.fileExists(atPath: single.path) {
-            files = [try SafetensorsFile(single)]
-        } else if FileManager.default.fileExists(atPath: index.path) {
-            guard let map = try JSON.read(index)["weight_map"]?.object else {
-                throw PEFTError("\(index.path) has no 'weight_map'", remedy: "fetch the file again")
-            }
-            let names = Set(map.values.compactMap(\.string)).sorted()
-            for name in names
-            where name.contains("/")
-                || !FileManager.default.fileExists(atPath: folder.appendingPathComponent(name).path)
-            {
-                throw PEFTError("\(folder.path) lacks the shard '\(name)'", remedy: "fetch all files of the model")
-            }
-            files = try names.map { try SafetensorsFile(folder.appendingPathComponent($0)) }
-        } else {
-            let others = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
-            let hasPickle = others.contains { $0.hasSuffix(".bin") }
+        var files = try Self.files(in: folder, "model.safetensors") { try SafetensorsFile($0) }
+        if files.isEmpty { files = try Self.files(in: folder, "pytorch_model.bin") { try TorchFile($0) } }
+        guard !files.isEmpty else {
             throw PEFTError(
-                "\(folder.path) has no model.safetensors",
-                remedy: hasPickle
-                    ? "save the model as safetensors; .bin files can run code and are not read"
-                    : "fetch the weights too")
+                "\(folder.path) has no model.safetensors, and no pytorch_model.bin", remedy: "fetch the weights too")
         }
-        var owner: [String: SafetensorsFile] = [:]
+        var owner: [String: any TensorFile] = [:]
         for file in files { for name in file.entries.keys { owner[name] = file } }
         self.owner = owner
+    }
+
+    /// The file of that name, or the shards that its index names; none where neither is there.
+    private static func files<File: TensorFile>(in folder: URL, _ name: String, _ read: (URL) throws -> File) throws
+        -> [any TensorFile]
+    {
+        let single = folder.appendingPathComponent(name)
+        if FileManager.default.fileExists(atPath: single.path) { return [try read(single)] }
+        let index = folder.appendingPathComponent("\(name).index.json")
+        guard FileManager.default.fileExists(atPath: index.path) else { return [] }
+        guard let map = try JSON.read(index)["weight_map"]?.object, !map.isEmpty else {
+            throw PEFTError("\(index.path) has no 'weight_map'", remedy: "fetch the file again")
+        }
+        var shards: [String: any TensorFile] = [:]
+        for (tensor, value) in map.sorted(by: { $0.key < $1.key }) {
+            guard let shard = value.string, !shard.contains("/"), shard != "..", !shard.isEmpty else {
+                throw PEFTError("\(index.path) gives no file for '\(tensor)'", remedy: "fetch the file again")
+            }
+            if shards[shard] == nil {
+                let file = folder.appendingPathComponent(shard)
+                guard FileManager.default.fileExists(atPath: file.path) else {
+                    throw PEFTError(
+                        "\(folder.path) lacks the shard '\(shard)'", remedy: "fetch all files of the model")
+                }
+                shards[shard] = try read(file)
+            }
+        }
+        return shards.sorted { $0.key < $1.key }.map(\.value)
     }
 
     /// The floating-point type that most bytes are stored in.
@@ -215,7 +223,9 @@ extension ModelFolder {
     /// Bytes of the weight files.
     public var weightBytes: Int {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? []
-        return names.filter { $0.hasSuffix(".safetensors") }.reduce(0) { sum, name in
+        let safe = names.filter { $0.hasSuffix(".safetensors") }
+        let weights = safe.isEmpty ? names.filter { $0.hasPrefix("pytorch_model") && $0.hasSuffix(".bin") } : safe
+        return weights.reduce(0) { sum, name in
             let size = try? url.appendingPathComponent(name).resolvingSymlinksInPath()
                 .resourceValues(forKeys: [.fileSizeKey]).fileSize
             return sum + (size ?? 0)

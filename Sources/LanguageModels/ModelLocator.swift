@@ -1,27 +1,108 @@
 import Foundation
+import Hub
 import Support
 
-/// Finds the folder that `--model` means.
+/// Finds the folder that `--model` or `--adapter` means.
 public enum ModelLocator {
     /// Name of the base model that comes with the project.
     public static let embedded = "tiny-t5"
 
-    /// - Parameter name: a folder; `tiny-t5`; or a hub name such as `google/flan-t5-base` that is in the cache
-    ///   that Python tools share.
+    /// What of a model has to be there.
+    public enum Part: Sendable {
+        /// `config.json` (or an adapter's), and the tokenizer where there is one.
+        case description
+        /// The weights too.
+        case weights
+    }
+
+    /// Fetches what the cache lacks of a repository, and says where it lies.
+    public typealias Fetch = (HubName, FileSelection) throws -> URL
+
+    /// - Parameters:
+    ///   - name: a folder; `tiny-t5`; or a name on a hub such as `google/flan-t5-base`, `google/flan-t5-base@main`.
+    ///   - fetch: fetches what isn't in the cache that Python tools share. By default nothing is.
     /// - Throws: ``PEFTError`` saying where was looked.
-    public static func folder(_ name: String) throws -> URL {
+    public static func folder(
+        _ name: String, needing part: Part = .weights, settings: HubSettings = HubSettings(), fetch: Fetch? = nil
+    ) throws -> URL {
+        if let folder = localFolder(name) { return folder }
+        if name == embedded, let folder = embeddedFolder { return folder }
+        return try repository(name, kind: "model", settings, fetch, part == .weights ? .needed : .description) {
+            part == .weights ? hasWeights($0) : has("config.json", $0) || has("adapter_config.json", $0)
+        }
+    }
+
+    /// An adapter's folder, by its path or its name on a hub.
+    public static func adapter(_ name: String, settings: HubSettings = HubSettings(), fetch: Fetch? = nil) throws
+        -> URL
+    {
+        let path = URL(fileURLWithPath: NSString(string: name).expandingTildeInPath)
+        // What is neither a folder nor a hub's name is told by whoever reads the folder.
+        if localFolder(name) != nil || (try? HubName(name)) == nil { return path }
+        let cache = HubCache(settings)
+        guard name.contains("/") || (try? cache.snapshot(HubName(name))) != nil else { return path }
+        return try repository(name, kind: "adapter", settings, fetch, .needed) {
+            has("adapter_config.json", $0) && (has("adapter_model.safetensors", $0) || has("adapter_model.bin", $0))
+        }
+    }
+
+    private static func localFolder(_ name: String) -> URL? {
         var isFolder: ObjCBool = false
         let path = NSString(string: name).expandingTildeInPath
-        if FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue {
-            return URL(fileURLWithPath: path)
+        guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue else {
+            return nil
         }
-        if name == embedded, let folder = embeddedFolder { return folder }
-        if let cached = cachedSnapshot(name) { return cached }
-        throw PEFTError(
-            "there is no model '\(name)'",
-            remedy:
-                "name a folder in Hugging Face's layout, '\(embedded)', or a hub name that is in the cache at \(cache.path)"
-        )
+        return URL(fileURLWithPath: path)
+    }
+
+    private static func repository(
+        _ text: String, kind: String, _ settings: HubSettings, _ fetch: Fetch?, _ extent: FileSelection.Extent,
+        isComplete: (URL) -> Bool
+    ) throws -> URL {
+        let cache = HubCache(settings)
+        let known = cache.names
+        func missing() -> PEFTError {
+            let nearest = nearestName(to: text, in: known + [embedded]).map { "did you mean '\($0)'? " } ?? ""
+            return PEFTError(
+                "there is no \(kind) '\(text)'",
+                remedy: nearest + "name a folder in Hugging Face's layout, '\(embedded)', or a hub name; the cache is"
+                    + " \(cache.folder.path)")
+        }
+        guard let name = try? HubName(text) else { throw missing() }
+        if let snapshot = cache.snapshot(name), isComplete(snapshot) { return snapshot }
+        // A name without an owner is more often a folder that was mistyped than one of the hub's oldest models.
+        guard let fetch, !settings.isOffline,
+            text.contains("/") || cache.snapshot(name) != nil || oldest.contains(text)
+        else {
+            guard let snapshot = cache.snapshot(name) else { throw missing() }
+            throw PEFTError(
+                "\(snapshot.path) lacks files of the \(kind) '\(text)'",
+                remedy: settings.isOffline ? "unset HF_HUB_OFFLINE to fetch them" : "peft pull \(text) fetches them")
+        }
+        return try fetch(name, FileSelection(extent))
+    }
+
+    /// Models from before names had owners.
+    private static let oldest: Set = [
+        "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "t5-small", "t5-base", "t5-large", "t5-3b",
+        "bert-base-uncased", "bert-base-cased", "bert-large-uncased", "bert-large-cased",
+    ]
+
+    private static func has(_ file: String, _ folder: URL) -> Bool {
+        // A link to a blob that isn't there counts as absent.
+        FileManager.default.fileExists(atPath: folder.appendingPathComponent(file).path)
+    }
+
+    private static func hasWeights(_ folder: URL) -> Bool {
+        guard has("config.json", folder) else { return false }
+        for index in ["model.safetensors", "pytorch_model.bin"] {
+            if has(index, folder) { return true }
+            let file = folder.appendingPathComponent(index + ".index.json")
+            if let map = try? JSON.read(file)["weight_map"]?.object {
+                return Set(map.values.compactMap(\.string)).allSatisfy { has($0, folder) }
+            }
+        }
+        return false
     }
 
     /// `Models/tiny-t5` of the checkout that the program was built in, or beside the working directory.
@@ -39,26 +120,5 @@ public enum ModelLocator {
         return folders.map { $0.appendingPathComponent("Models/\(embedded)") }.first {
             FileManager.default.fileExists(atPath: $0.appendingPathComponent("config.json").path)
         }
-    }
-
-    /// Where `huggingface_hub` keeps what it fetched.
-    private static var cache: URL {
-        let environment = ProcessInfo.processInfo.environment
-        if let folder = environment["HF_HUB_CACHE"] { return URL(fileURLWithPath: folder) }
-        if let home = environment["HF_HOME"] { return URL(fileURLWithPath: home).appendingPathComponent("hub") }
-        let base =
-            environment["XDG_CACHE_HOME"].map { URL(fileURLWithPath: $0) }
-            ?? FileManager.default.homeDirectoryForCurrentUser.appendingPathComponent(".cache")
-        return base.appendingPathComponent("huggingface/hub")
-    }
-
-    private static func cachedSnapshot(_ name: String) -> URL? {
-        guard !name.hasPrefix("/"), !name.contains(".."), name.split(separator: "/").count <= 2 else { return nil }
-        let folder = cache.appendingPathComponent("models--" + name.replacingOccurrences(of: "/", with: "--"))
-        let reference = folder.appendingPathComponent("refs/main")
-        guard let commit = try? String(contentsOf: reference, encoding: .utf8) else { return nil }
-        let snapshot = folder.appendingPathComponent(
-            "snapshots/\(commit.trimmingCharacters(in: .whitespacesAndNewlines))")
-        return FileManager.default.fileExists(atPath: snapshot.path) ? snapshot : nil
     }
 }

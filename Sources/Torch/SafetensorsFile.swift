@@ -1,4 +1,3 @@
-import CTorch
 import Foundation
 import Support
 
@@ -6,21 +5,14 @@ import Support
 ///
 /// Format: 8 bytes little-endian length n, n bytes of JSON (name → dtype, shape, [begin, end) of its bytes
 /// after the header), then the bytes.
-public final class SafetensorsFile {
-    /// What the header says of one tensor.
-    public struct Entry: Sendable {
-        public let dtype: DType
-        public let shape: [Int]
-        let range: Range<Int>
-        public var byteCount: Int { range.count }
-    }
-
+public final class SafetensorsFile: TensorFile {
     public let url: URL
-    public let entries: [String: Entry]
+    public let entries: [String: TensorEntry]
     /// The header's `__metadata__`.
     public let metadata: [String: String]
-    private let mapping: Mapping
-    private let base: Int
+    private let mapping: MappedFile
+    /// Where each tensor's bytes begin in the file.
+    private let starts: [String: Int]
 
     /// Maps the file and checks its header.
     /// - Throws: ``PEFTError`` if the file is missing, truncated or damaged: every tensor has to lie within
@@ -28,7 +20,7 @@ public final class SafetensorsFile {
     public init(_ url: URL) throws {
         self.url = url
         let name = url.path
-        mapping = try Mapping(url)
+        mapping = try MappedFile(url)
         let bytes = mapping.bytes
         guard bytes.count >= 8 else {
             throw PEFTError("\(name) is truncated: it has \(bytes.count) bytes", remedy: "fetch the file again")
@@ -42,27 +34,31 @@ public final class SafetensorsFile {
                 "\(name) is truncated: its header needs \(8 + length) bytes, the file has \(bytes.count)",
                 remedy: "fetch the file again")
         }
-        base = 8 + Int(length)
+        let base = 8 + Int(length)
         let header = try JSON.parse(Data(bytes[8..<base]), name: "the header of \(name)", allowsRepeatedFields: false)
         guard let fields = header.object else {
             throw PEFTError("the header of \(name) is not an object", remedy: "fetch the file again")
         }
-        var entries: [String: Entry] = [:]
+        var places: [String: Place] = [:]
         var metadata: [String: String] = [:]
         for (key, value) in fields {
             if key == "__metadata__" {
                 metadata = (value.object ?? [:]).compactMapValues(\.string)
                 continue
             }
-            entries[key] = try SafetensorsFile.entry(key, value, file: name, available: bytes.count - base)
+            places[key] = try SafetensorsFile.place(key, value, file: name, available: bytes.count - base)
         }
-        try SafetensorsFile.checkCoverage(entries, file: name, available: bytes.count - base)
-        self.entries = entries
+        try SafetensorsFile.checkCoverage(places, file: name, available: bytes.count - base)
+        entries = places.mapValues { TensorEntry(dtype: $0.dtype, shape: $0.shape, byteCount: $0.range.count) }
+        starts = places.mapValues { base + $0.range.lowerBound }
         self.metadata = metadata
     }
 
+    /// A tensor's type and shape, and where its bytes are after the header.
+    private typealias Place = (dtype: DType, shape: [Int], range: Range<Int>)
+
     /// The format allows neither gaps nor overlaps nor bytes after the last tensor.
-    private static func checkCoverage(_ entries: [String: Entry], file: String, available: Int) throws {
+    private static func checkCoverage(_ entries: [String: Place], file: String, available: Int) throws {
         var end = 0
         let ordered = entries.sorted {
             let (a, b) = ($0.value.range, $1.value.range)
@@ -83,7 +79,7 @@ public final class SafetensorsFile {
         }
     }
 
-    private static func entry(_ key: String, _ value: JSON, file: String, available: Int) throws -> Entry {
+    private static func place(_ key: String, _ value: JSON, file: String, available: Int) throws -> Place {
         func damaged(_ what: String) -> PEFTError {
             PEFTError("tensor '\(key)' in \(file) \(what)", remedy: "the file is damaged; fetch it again")
         }
@@ -111,28 +107,18 @@ public final class SafetensorsFile {
                 "\(file) is truncated: tensor '\(key)' ends at byte \(offsets[1]) of the data, \(available) are there",
                 remedy: "fetch the file again")
         }
-        return Entry(dtype: dtype, shape: shape.compactMap { $0 }, range: offsets[0]..<offsets[1])
+        return (dtype, shape.compactMap { $0 }, offsets[0]..<offsets[1])
     }
 
     /// The tensor over the mapped bytes, without a copy. Writing to it changes this process's view alone,
     /// never the file.
     public func tensor(_ name: String) throws -> Tensor {
-        guard let entry = entries[name] else {
+        guard let entry = entries[name], let start = starts[name] else {
             let hint = nearestName(to: name, in: entries.keys).map { "did you mean '\($0)'?" }
             throw PEFTError("\(url.path) has no tensor '\(name)'", remedy: hint)
         }
         guard entry.byteCount > 0 else { return Tensor.empty(entry.shape, dtype: entry.dtype) }
-        let start = mapping.start + base + entry.range.lowerBound
-        let keeper = Unmanaged.passRetained(mapping)
-        return withShape(entry.shape) {
-            wrap(
-                ct_from_memory(
-                    start, $0, $1, entry.dtype.raw,
-                    { context in
-                        guard let context else { return }
-                        Unmanaged<Mapping>.fromOpaque(context).release()
-                    }, keeper.toOpaque()))
-        }
+        return mapping.tensor(at: start, shape: entry.shape, dtype: entry.dtype)
     }
 
     /// Writes tensors to a file that appears whole or not at all.
@@ -180,32 +166,4 @@ extension DType {
         self = match.1
     }
     public var safetensorsName: String { DType.names.first { $0.1 == self }?.0 ?? "U8" }
-}
-
-/// A private mapping of a whole file, unmapped when the last tensor over it is gone.
-private final class Mapping: @unchecked Sendable {
-    let start: UnsafeMutableRawPointer
-    let count: Int
-    var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: start, count: count) }
-
-    init(_ url: URL) throws {
-        let descriptor = open(url.path, O_RDONLY)
-        guard descriptor >= 0 else {
-            throw PEFTError("can't read \(url.path)", remedy: "check that the file exists and is readable")
-        }
-        defer { close(descriptor) }
-        var status = stat()
-        guard fstat(descriptor, &status) == 0, status.st_size > 0 else {
-            throw PEFTError("\(url.path) is empty", remedy: "fetch the file again")
-        }
-        // Private and writable: training may update weights in place, page by page, and the file stays.
-        let address = mmap(nil, Int(status.st_size), PROT_READ | PROT_WRITE, MAP_PRIVATE, descriptor, 0)
-        guard let address, address != MAP_FAILED else {
-            throw PEFTError("can't map \(url.path): \(String(cString: strerror(errno)))")
-        }
-        start = address
-        count = Int(status.st_size)
-    }
-
-    deinit { munmap(start, count) }
 }

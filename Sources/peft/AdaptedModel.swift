@@ -25,7 +25,7 @@ struct AdaptedModel {
             (adapter, self.folder) = (nil, folder)
             return
         }
-        let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
+        let url = try HubFetch.adapter(path)
         let stored = try AdapterFolder(url)
         record = try TrainingRecord.read(in: url)
         let base = stored.configuration["base_model_name_or_path"]?.string

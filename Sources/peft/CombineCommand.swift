@@ -51,7 +51,7 @@ struct CombineCommand: ParsableCommand {
             guard let weight = equals.map({ Double(text[text.index(after: $0)...]) }) ?? 1, weight.isFinite else {
                 throw PEFTError("'\(text)' has no weight after the =", remedy: "write such as my-adapter=0.7")
             }
-            return (try AdapterFolder(URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)), weight)
+            return (try AdapterFolder(HubFetch.adapter(path)), weight)
         }
         let bases = parts.map { $0.folder.configuration["base_model_name_or_path"]?.string ?? "" }
         if let first = bases.first, let other = bases.first(where: { $0 != first }), model.model == nil {

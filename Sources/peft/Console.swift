@@ -94,11 +94,16 @@ enum Interrupt {
     static var isRequested: Bool { flag != 0 }
 
     static func install() {
+        // Whoever started the program may have left them blocked.
+        var wanted = sigset_t()
+        sigemptyset(&wanted)
         for number in [SIGINT, SIGTERM] {
+            sigaddset(&wanted, number)
             signal(number) { number in
                 if Interrupt.flag != 0 { _exit(128 + number) }
                 Interrupt.flag = 1
             }
         }
+        pthread_sigmask(SIG_UNBLOCK, &wanted, nil)
     }
 }

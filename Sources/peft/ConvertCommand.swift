@@ -26,7 +26,8 @@ struct ConvertCommand: ParsableCommand {
         String
 
     func run() throws {
-        let url = URL(fileURLWithPath: NSString(string: source).expandingTildeInPath)
+        let local = URL(fileURLWithPath: NSString(string: source).expandingTildeInPath)
+        let url = FileManager.default.fileExists(atPath: local.path) ? local : try HubFetch.adapter(source)
         let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
         guard !FileManager.default.fileExists(atPath: target.path) else {
             throw PEFTError("the output folder \(output) exists", remedy: "remove it or name another one")

@@ -24,15 +24,18 @@ struct Inspect: ParsableCommand {
     @Flag(help: "Print the result as JSON.") var json = false
 
     func run() throws {
-        let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
-        if FileManager.default.fileExists(atPath: url.appendingPathComponent("adapter_config.json").path) {
-            return try inspectAdapter(url)
-        }
+        let local = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
         var isFolder: ObjCBool = false
-        let isFile = FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) && !isFolder.boolValue
-        let folder = isFile ? nil : try ModelFolder(ModelLocator.folder(path))
-        let model = try folder?.outline() ?? ModelRegistry.outline(JSON.read(url), file: url.path)
-        try inspectModel(model, folder)
+        let exists = FileManager.default.fileExists(atPath: local.path, isDirectory: &isFolder)
+        if exists, !isFolder.boolValue {
+            return try inspectModel(ModelRegistry.outline(JSON.read(local), file: local.path), nil)
+        }
+        let url = exists ? local : try HubFetch.folder(path, needing: .description)
+        if FileManager.default.fileExists(atPath: url.appendingPathComponent("adapter_config.json").path) {
+            return try inspectAdapter(exists ? local : HubFetch.adapter(path))
+        }
+        let folder = try ModelFolder(url)
+        try inspectModel(folder.outline(), folder)
     }
 
     private func inspectModel(_ model: any LanguageModel, _ folder: ModelFolder?) throws {

@@ -41,7 +41,7 @@ struct NamedAdapters {
             guard name != Self.base else {
                 throw PEFTError("an adapter is named '\(name)'", remedy: "that stands for the model without adapters")
             }
-            let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
+            let url = try HubFetch.adapter(path)
             return (name, url, try AdapterFolder(url))
         }
         let bases = named.map { $0.folder.configuration["base_model_name_or_path"]?.string }

@@ -139,7 +139,7 @@ private struct PlanSource {
         let url = URL(fileURLWithPath: NSString(string: name).expandingTildeInPath)
         var isFolder: ObjCBool = false
         let isFile = FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) && !isFolder.boolValue
-        folder = isFile ? nil : try ModelFolder(ModelLocator.folder(name))
+        folder = isFile ? nil : try HubFetch.model(name, needing: .description)
         file = isFile ? url : nil
     }
 

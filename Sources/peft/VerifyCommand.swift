@@ -28,7 +28,7 @@ struct VerifyCommand: ParsableCommand {
 
     func run() throws {
         let device = try model.prepare()
-        let url = URL(fileURLWithPath: NSString(string: adapter).expandingTildeInPath)
+        let url = try HubFetch.adapter(adapter)
         let folder: AdapterFolder
         do { folder = try AdapterFolder(url) } catch let error as PEFTError {
             let check = AdapterCheck(unreadable: error)

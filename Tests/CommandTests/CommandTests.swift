@@ -25,7 +25,7 @@ struct Program {
             .deletingLastPathComponent()
     }
 
-    private static var executable: URL {
+    static var executable: URL {
         URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
             .appendingPathComponent("peft")
     }

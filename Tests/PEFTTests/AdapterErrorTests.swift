@@ -122,7 +122,7 @@ import TorchNN
         #expect(error.problem.contains(name))
     }
 
-    @Test func pickledWeightsAreNotRead() throws {
+    @Test func aFileThatIsNoPickleIsRefused() throws {
         let error = try damaged {
             try FileManager.default.moveItem(
                 at: $0.appendingPathComponent("adapter_model.safetensors"),

@@ -54,10 +54,23 @@ import TorchNN
         for (name, tensor) in tensors { #expect(try tensor.isIdentical(to: expected.tensor(name)), "\(name)") }
     }
 
+    @Test func pickledAdaptersAreReadAsTheyAre() throws {
+        let fixture = try HuggingFaceTests.Fixture("query-value")
+        try withTemporaryFolder { copy in
+            for (from, name) in [
+                (fixture.folder.appendingPathComponent("adapter_config.json"), "adapter_config.json"),
+                (try folder().appendingPathComponent("pickled.bin"), "adapter_model.bin"),
+            ] { try FileManager.default.copyItem(at: from, to: copy.appendingPathComponent(name)) }
+            let adapter = try AdapterFolder(copy).attach(to: Models.load(fixture.base))
+            let scores = try adapter.model.scores(fixture.rows)
+            #expect(relativeDifference(scores, try fixture.tensors.tensor("logits")) < 1e-4)
+        }
+    }
+
     @Test(arguments: ["evil.bin", "global.bin", "number.bin", "cut.bin"]) func whatIsNoStateDictionaryIsRefused(
         name: String
     ) throws {
-        let error = try failure { _ = try TorchArchive(folder().appendingPathComponent(name)) }
+        let error = try failure { _ = try TorchFile(folder().appendingPathComponent(name)) }
         #expect(error.problem.contains(name))
         if name == "evil.bin" { #expect(error.problem.contains("system") && error.problem.contains("refused")) }
         if name == "global.bin" { #expect(error.problem.contains("zipfile.ZipFile")) }
@@ -79,7 +92,7 @@ import TorchNN
                     }
                 }
                 try copy.write(to: file)
-                _ = try? TorchArchive(file)
+                _ = try? TorchFile(file)
             }
         }
     }

@@ -30,12 +30,9 @@ public enum AdapterConversion {
         let safe = folder.appendingPathComponent("adapter_model.safetensors")
         var tensors: [String: Tensor]
         if FileManager.default.fileExists(atPath: safe.path) {
-            let stored = try SafetensorsFile(safe)
-            tensors = try withTorchErrors {
-                try Dictionary(uniqueKeysWithValues: stored.entries.keys.map { ($0, try stored.tensor($0)) })
-            }
+            tensors = try SafetensorsFile(safe).tensors()
         } else {
-            tensors = try TorchArchive(binary).tensors
+            tensors = try TorchFile(binary).tensors()
         }
         tensors = Dictionary(
             tensors.map { (presentName($0.key), $0.value) }, uniquingKeysWith: { first, _ in first })
@@ -63,15 +60,8 @@ public enum AdapterConversion {
     public static func loralib(_ file: URL, on model: any LanguageModel, alpha: Double, enabled: [Bool]?) throws
         -> Adapter
     {
-        let tensors: [String: Tensor]
-        if file.pathExtension == "safetensors" {
-            let stored = try SafetensorsFile(file)
-            tensors = try withTorchErrors {
-                try Dictionary(uniqueKeysWithValues: stored.entries.keys.map { ($0, try stored.tensor($0)) })
-            }
-        } else {
-            tensors = try TorchArchive(file).tensors
-        }
+        let isSafe = file.pathExtension == "safetensors"
+        let tensors = try isSafe ? SafetensorsFile(file).tensors() : TorchFile(file).tensors()
         let outline = ModelOutline(model)
         var pairs: [String: (a: Tensor, b: Tensor, scale: Double)] = [:]
         for (name, a) in tensors where name.hasSuffix(".lora_A") {

@@ -4,12 +4,13 @@ import Support
 import Torch
 import TorchNN
 
-/// An adapter on disk in Hugging Face PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`.
+/// An adapter on disk in Hugging Face PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`, or where
+/// there is none `adapter_model.bin`, of which nothing is run.
 public struct AdapterFolder {
     public let url: URL
     public let configuration: [String: JSON]
     public let choice: MethodChoice
-    let tensors: SafetensorsFile
+    let tensors: any TensorFile
 
     /// - Throws: ``PEFTError`` if a file is missing or damaged, or the method isn't supported.
     public init(_ url: URL) throws {
@@ -31,16 +32,16 @@ public struct AdapterFolder {
         self.configuration = configuration
         choice = try AdapterFolder.choice(
             PEFTMethods.method(of: configuration, file: file.path), configuration)
-        let weights = url.appendingPathComponent("adapter_model.safetensors")
-        guard FileManager.default.fileExists(atPath: weights.path) else {
-            let pickle = FileManager.default.fileExists(atPath: url.appendingPathComponent("adapter_model.bin").path)
-            throw PEFTError(
-                "\(url.path) has no adapter_model.safetensors",
-                remedy: pickle
-                    ? "peft convert makes safetensors of adapter_model.bin without running what it holds"
-                    : "fetch the weights too")
+        let (safe, pickled) = (
+            url.appendingPathComponent("adapter_model.safetensors"), url.appendingPathComponent("adapter_model.bin")
+        )
+        if FileManager.default.fileExists(atPath: safe.path) {
+            tensors = try SafetensorsFile(safe)
+        } else if FileManager.default.fileExists(atPath: pickled.path) {
+            tensors = try TorchFile(pickled)
+        } else {
+            throw PEFTError("\(url.path) has no adapter_model.safetensors", remedy: "fetch the weights too")
         }
-        tensors = try SafetensorsFile(weights)
     }
 
     private static func choice<Method: PEFTMethod>(_ method: Method.Type, _ json: [String: JSON]) throws

@@ -8,7 +8,7 @@ struct ModelOptions: ParsableArguments {
     @Option(
         name: [.customLong("model"), .short],
         help: ArgumentHelp(
-            "Folder in Hugging Face's layout, a hub name in its cache, or tiny-t5, which comes with the program.",
+            "Folder in Hugging Face's layout, a name on a hub, or tiny-t5, which comes with the program.",
             valueName: "model"))
     var model: String?
 
@@ -30,6 +30,6 @@ struct ModelOptions: ParsableArguments {
     }
 
     func folder(default fallback: String? = nil) throws -> ModelFolder {
-        try ModelFolder(ModelLocator.folder(model ?? fallback ?? ModelLocator.embedded))
+        try HubFetch.model(model ?? fallback ?? ModelLocator.embedded)
     }
 }

@@ -6,7 +6,8 @@
 `conversions/loralib.pt` is a state dictionary of loralib over the small GPT-2 (queries and values of the fused
 projection, and their biases), `conversions/loralib.safetensors` the scores. `conversions/older` is an adapter as early
 versions of Hugging Face PEFT wrote it: a pickle, and settings that no longer exist; `conversions/older.safetensors` its
-tensors. `conversions/*.bin` are pickles that must be refused.
+tensors. `conversions/pickled.bin` holds the tensors of `hugging-face/query-value`. The other `conversions/*.bin` are
+pickles that must be refused.
 """
 import json
 import os
@@ -66,6 +67,10 @@ def older_adapter():
     save_file({k: v.contiguous() for k, v in tensors.items()}, FOLDER / "older.safetensors")
 
 
+def pickled_adapter():
+    torch.save(load_file(HERE / "hugging-face" / "query-value" / "adapter_model.safetensors"), FOLDER / "pickled.bin")
+
+
 class Evil:
     def __reduce__(self):
         return os.system, ("true",)
@@ -78,6 +83,7 @@ def archive(name, pickled):
 
 loralib_adapter()
 older_adapter()
+pickled_adapter()
 archive("evil.bin", pickle.dumps({"x": Evil()}, protocol=2))
 archive("global.bin", pickle.dumps({"x": zipfile.ZipFile}, protocol=2))
 archive("number.bin", pickle.dumps(7, protocol=2))

@@ -1,0 +1,82 @@
+#ifndef CHUB_H
+#define CHUB_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Transfers, by the system's libcurl. It is loaded at the first request, so that programs that make none start
+// without it.
+
+/// Loads libcurl. Returns NULL, or why that failed.
+const char *chub_load(void);
+
+/// A connection that is kept open between requests. Use it from one thread at a time.
+typedef struct chub_session chub_session;
+/// NULL where libcurl can't be loaded or memory is short.
+chub_session *chub_session_open(void);
+void chub_session_close(chub_session *);
+
+typedef struct {
+    const char *url;
+    /// Lines such as "Accept: */*".
+    const char *const *headers;
+    int header_count;
+    /// Whether only the headers are asked for (HEAD).
+    int is_head;
+    /// Seconds to wait for a connection, and for the next byte of one that stalls.
+    long connect_timeout, stall_timeout;
+    /// File with certificates of authorities, or NULL for the system's.
+    const char *authorities;
+    /// Each is given a part of the response and returns 0 to go on.
+    int (*on_header)(const char *line, size_t count, void *context);
+    int (*on_body)(const void *bytes, size_t count, void *context);
+    /// Called several times a second.
+    int (*on_tick)(void *context);
+    void *context;
+} chub_request;
+
+typedef enum {
+    CHUB_OK = 0,
+    /// The host was not found or didn't answer.
+    CHUB_UNREACHABLE,
+    /// The connection was cut, stalled or garbled.
+    CHUB_CUT,
+    /// No secure connection, for a reason that trying again doesn't change.
+    CHUB_INSECURE,
+    /// A callback asked to stop.
+    CHUB_STOPPED,
+    CHUB_FAILED,
+} chub_outcome;
+
+typedef struct {
+    chub_outcome outcome;
+    long status;
+    char message[256];
+} chub_result;
+
+/// Makes one request; redirects are not followed.
+chub_result chub_perform(chub_session *, const chub_request *);
+
+// Checksums.
+
+typedef struct {
+    uint32_t state[8];
+    uint64_t count;
+    uint8_t rest[64];
+} chub_digest;
+
+void chub_sha256_begin(chub_digest *);
+void chub_sha256_add(chub_digest *, const void *bytes, size_t count);
+void chub_sha256_end(chub_digest *, uint8_t sum[32]);
+void chub_sha1_begin(chub_digest *);
+void chub_sha1_add(chub_digest *, const void *bytes, size_t count);
+void chub_sha1_end(chub_digest *, uint8_t sum[20]);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,87 @@
+import Foundation
+import Support
+
+/// Which files of a repository are fetched.
+public struct FileSelection: Sendable {
+    public enum Extent: Sendable {
+        /// Configuration and tokenizer, without weights.
+        case description
+        /// All that running the model or adapter takes.
+        case needed
+        case all
+    }
+
+    public var extent: Extent
+    /// Patterns; where there are some, they choose from all files instead.
+    public var includes: [String]
+    public var excludes: [String]
+
+    public init(_ extent: Extent = .needed, includes: [String] = [], excludes: [String] = []) {
+        (self.extent, self.includes, self.excludes) = (extent, includes, excludes)
+    }
+
+    /// Files that models, adapters and tokenizers are described by.
+    static let descriptions = [
+        "config.json", "generation_config.json", "adapter_config.json", "training.json", "tokenizer.json",
+        "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
+        "merges.txt",
+        "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model", "chat_template.jinja",
+        "chat_template.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
+    ]
+    private static let describingPatterns = ["additional_chat_templates/*.jinja", "[0-9]*_*/config.json"]
+        .map(Glob.init)
+    /// Weights, first the file that is preferred: whole or by index, and never pickles where there are safetensors.
+    private static let weights = [
+        ["adapter_model.safetensors", "adapter_model.bin"],
+        [
+            "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+        ],
+    ]
+
+    /// The files to begin with, sorted, of all that there are.
+    func first(of files: [String]) -> [String] {
+        var chosen: Set<String>
+        if !includes.isEmpty {
+            let globs = includes.map(Glob.init)
+            chosen = Set(files.filter { file in globs.contains { $0.matches(file) } })
+        } else if extent == .all {
+            chosen = Set(files)
+        } else {
+            chosen = Set(files).intersection(Self.descriptions)
+            chosen.formUnion(files.filter { file in Self.describingPatterns.contains { $0.matches(file) } })
+            if extent == .needed {
+                for kinds in Self.weights { chosen.formUnion(kinds.first { files.contains($0) }.map { [$0] } ?? []) }
+            }
+        }
+        let excluded = excludes.map(Glob.init)
+        return chosen.filter { file in !excluded.contains { $0.matches(file) } }.sorted()
+    }
+
+    /// The shards that a fetched index names.
+    ///
+    /// - Throws: ``PEFTError`` if the index is damaged or names a file that there isn't.
+    func shards(of chosen: [String], in snapshot: URL, available: Set<String>, name: HubName) throws -> [String] {
+        guard includes.isEmpty, extent == .needed else { return [] }
+        let excluded = excludes.map(Glob.init)
+        var shards: Set<String> = []
+        for index in chosen where index.hasSuffix(".index.json") {
+            guard let map = try JSON.read(snapshot.appendingPathComponent(index))["weight_map"]?.object else {
+                throw PEFTError("\(index) of \(name) has no 'weight_map'", remedy: "fetch another revision")
+            }
+            for shard in Set(map.values.compactMap(\.string)).sorted() {
+                guard available.contains(shard) else {
+                    throw PEFTError(
+                        "\(index) of \(name) names the shard '\(shard)', which the repository lacks",
+                        remedy: "fetch another revision")
+                }
+                if !excluded.contains(where: { $0.matches(shard) }) { shards.insert(shard) }
+            }
+        }
+        return shards.sorted()
+    }
+
+    /// What of the usual files a repository lacks.
+    static func absent(from files: Set<String>) -> [String] {
+        (descriptions + weights.flatMap { $0 }).filter { !files.contains($0) }
+    }
+}

@@ -1,0 +1,95 @@
+import Support
+
+/// What the hub's refusals mean to a user.
+struct HubErrors {
+    let name: HubName
+    let settings: HubSettings
+
+    private var tokenRemedy: String {
+        settings.token == nil
+            ? "if it is private, set HF_TOKEN to a token that may read it"
+            : "the token in use may not read it, if it is private"
+    }
+
+    private var nearestCached: String {
+        nearestName(to: name.id, in: HubCache(settings).names).map { "; the nearest in the cache is '\($0)'" } ?? ""
+    }
+
+    /// The error for a response that isn't a success.
+    func error(_ response: HTTPResponse, file: String? = nil) -> PEFTError {
+        let code = response["x-error-code"]
+        let message = response["x-error-message"].map { ": \($0)" } ?? ""
+        switch (response.status, code) {
+        case _ where code == "GatedRepo" || (response.status == 403 && code == nil && file != nil):
+            return PEFTError(
+                "the hub doesn't let you read \(name.id)\(message)",
+                remedy:
+                    "accept its conditions at \(settings.endpoint)/\(name.id) with your account, and set HF_TOKEN to"
+                    + " a token of that account")
+        case (_, "RevisionNotFound"):
+            return PEFTError(
+                "\(name.id) has no revision '\(name.revision)'",
+                remedy: "name a branch, a tag or a commit after the @\(cachedRevisions)")
+        case _ where response.status == 404 && (code == "EntryNotFound" || (code == nil && file != nil)):
+            return PEFTError(
+                "\(name) has no file '\(file ?? "?")'", remedy: "the repository may have changed; try again")
+        case (401, nil) where settings.token != nil:
+            return PEFTError(
+                "the hub doesn't accept the token in use\(message)", remedy: "set HF_TOKEN to a valid one")
+        case (_, "RepoNotFound"), (401, _), (404, _):
+            return PEFTError(
+                "the hub has no model '\(name.id)' that you may read",
+                remedy: "check its name, which is owner/name\(nearestCached); \(tokenRemedy)")
+        case (403, _):
+            return PEFTError("the hub refuses to give \(name.id)\(message)", remedy: tokenRemedy)
+        case (429, _):
+            return PEFTError(
+                "the hub has had too many requests from here",
+                remedy: "try again later" + (settings.token == nil ? ", or set HF_TOKEN, which allows more" : ""))
+        case (500..., _):
+            return PEFTError(
+                "the hub has a problem of its own (status \(response.status))\(message)", remedy: "try again later")
+        default:
+            return PEFTError(
+                "the hub answers with status \(response.status)\(message)",
+                remedy: "check that HF_ENDPOINT is a hub's address")
+        }
+    }
+
+    /// The error for a transfer that failed.
+    func error(_ failure: HTTPFailure, file: String? = nil) -> any Error {
+        let what = file.map { "\($0) of \(name)" } ?? "\(name)"
+        return switch failure {
+        case .unreachable(let reason):
+            PEFTError(
+                "can't reach the hub for \(what): \(reason)",
+                remedy: "check the network and HF_ENDPOINT\(nearestCached)")
+        case .cut(let reason):
+            PEFTError(
+                "the connection broke again and again while fetching \(what): \(reason)",
+                remedy: "the same command continues where it stopped")
+        case .impossible(let reason):
+            PEFTError("can't fetch \(what): \(reason)", remedy: "check the network, its proxy and HF_ENDPOINT")
+        case .cancelled: CancellationError()
+        }
+    }
+
+    private var cachedRevisions: String {
+        let cache = HubCache(settings)
+        return cache.snapshot(.main(of: name)) == nil ? "" : "; its 'main' is in the cache"
+    }
+
+    /// The error for something that isn't in the cache while the network is off limits.
+    func offline() -> PEFTError {
+        PEFTError(
+            "\(name) is not in the cache at \(settings.cache.path), and HF_HUB_OFFLINE is set",
+            remedy: "unset it to fetch the model\(nearestCached)")
+    }
+}
+
+extension HubName {
+    /// The same repository at its main revision.
+    static func main(of name: HubName) -> HubName { HubName(id: name.id, revision: mainRevision) }
+
+    private init(id: String, revision: String) { (self.id, self.revision) = (id, revision) }
+}

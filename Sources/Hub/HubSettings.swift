@@ -1,0 +1,77 @@
+import Foundation
+
+/// Where the hub and its cache are, by the environment variables that Python's tools read too.
+public struct HubSettings: Sendable {
+    /// `HF_ENDPOINT`: the hub's address, without a slash at its end.
+    public var endpoint: String
+    /// `HF_HUB_CACHE`, or `hub` in `HF_HOME`.
+    public var cache: URL
+    /// `HF_TOKEN`, or what the token's file holds.
+    public var token: String?
+    /// `HF_HUB_OFFLINE`: whether the cache is all there is.
+    public var isOffline: Bool
+    /// `HF_HUB_DISABLE_SYMLINKS`: whether snapshots hold copies.
+    public var usesSymlinks: Bool
+    /// `HF_HUB_DISABLE_PROGRESS_BARS`.
+    public var showsProgress: Bool
+    /// `HF_HUB_DOWNLOAD_TIMEOUT`: seconds without a byte after which a connection counts as cut.
+    public var stallTimeout: Int
+    /// `HF_HUB_ETAG_TIMEOUT`: seconds to wait for a connection.
+    public var connectTimeout: Int
+    /// A file with certificates of authorities (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, `SSL_CERT_FILE`).
+    public var authorities: String?
+    /// Seconds before the first further attempt; each later one waits twice as long.
+    public var retryDelay = 0.5
+    /// Attempts that may follow each other without progress.
+    public var attempts = 5
+    /// Files that are fetched at once.
+    public var connections = 4
+
+    /// The public hub.
+    public static let publicEndpoint = "https://" + ["huggingface", "co"].joined(separator: ".")
+
+    public init(environment: [String: String] = ProcessInfo.processInfo.environment) {
+        func value(_ names: String...) -> String? { names.lazy.compactMap { environment[$0] }.first { !$0.isEmpty } }
+        func isTrue(_ names: String...) -> Bool {
+            names.contains { ["1", "ON", "YES", "TRUE"].contains(environment[$0]?.uppercased() ?? "") }
+        }
+        func file(_ path: String) -> URL { URL(fileURLWithPath: Self.expanded(path, environment)) }
+        let home =
+            value("HF_HOME").map(file)
+            ?? (value("XDG_CACHE_HOME").map(file) ?? file("~/.cache")).appendingPathComponent("huggingface")
+        var endpoint = value("HF_ENDPOINT") ?? Self.publicEndpoint
+        while endpoint.hasSuffix("/") { endpoint.removeLast() }
+        self.endpoint = endpoint
+        cache = value("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE").map(file) ?? home.appendingPathComponent("hub")
+        isOffline = isTrue("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+        usesSymlinks = !isTrue("HF_HUB_DISABLE_SYMLINKS")
+        showsProgress = !isTrue("HF_HUB_DISABLE_PROGRESS_BARS")
+        stallTimeout = value("HF_HUB_DOWNLOAD_TIMEOUT").flatMap(Int.init).map { max(1, $0) } ?? 10
+        connectTimeout = value("HF_HUB_ETAG_TIMEOUT").flatMap(Int.init).map { max(1, $0) } ?? 10
+        authorities = value("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+        let stored = value("HF_TOKEN_PATH").map(file) ?? home.appendingPathComponent("token")
+        token = isTrue("HF_HUB_DISABLE_IMPLICIT_TOKEN") ? nil : Self.clean(environment["HF_TOKEN"])
+        if token == nil, !isTrue("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
+            token = Self.clean(try? String(contentsOf: stored, encoding: .utf8))
+        }
+    }
+
+    /// A token without line breaks, which would begin a header of their own; `nil` where nothing is left.
+    private static func clean(_ token: String?) -> String? {
+        let text = token?.filter { !$0.isNewline }.trimmingCharacters(in: .whitespaces)
+        return text?.isEmpty == false ? text : nil
+    }
+
+    /// The path with `~`, `$NAME` and `${NAME}` replaced.
+    private static func expanded(_ path: String, _ environment: [String: String]) -> String {
+        var text = path
+        if text == "~" || text.hasPrefix("~/") {
+            let home = environment["HOME"] ?? FileManager.default.homeDirectoryForCurrentUser.path
+            text = home + text.dropFirst()
+        }
+        return text.replacing(#/\$(?:\{(\w+)\}|(\w+))/#) { match in
+            let name = match.1 ?? match.2 ?? ""
+            return environment[String(name)] ?? String(match.0)
+        }
+    }
+}

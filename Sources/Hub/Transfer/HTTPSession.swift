@@ -1,0 +1,165 @@
+import CHub
+import Foundation
+import Support
+
+/// The head of a response, and its body where nobody else took it.
+struct HTTPResponse {
+    var status = 0
+    /// By lower-case name; of several with one name the last.
+    var headers: [String: String] = [:]
+    var body = Data()
+
+    subscript(_ name: String) -> String? { headers[name.lowercased()] }
+    var isRedirect: Bool { [301, 302, 303, 307, 308].contains(status) && self["location"] != nil }
+}
+
+/// What keeps a response from coming.
+enum HTTPFailure: Error {
+    /// No host, or none that answers.
+    case unreachable(String)
+    /// Cut off on the way; another attempt may go further.
+    case cut(String)
+    /// Another attempt would end the same way.
+    case impossible(String)
+    case cancelled
+}
+
+/// A connection that stays open between requests; for one thread at a time.
+///
+/// It is libcurl's, which Foundation's `URLSession` stands on as well (on Linux). That one costs every start of the
+/// program some 20 ms for its libraries, and hands parts of a body to a queue without a bound: a disk slower than the
+/// network fills the memory. Here a part is written before the next is received.
+final class HTTPSession {
+    typealias Sink = (UnsafeRawBufferPointer) throws -> Void
+    /// Largest body that is kept in memory.
+    static let bodyLimit = 64 << 20
+
+    private let session: OpaquePointer
+    private let settings: HubSettings
+    private let isCancelled: @Sendable () -> Bool
+
+    /// - Throws: ``PEFTError`` if libcurl isn't installed.
+    init(_ settings: HubSettings, isCancelled: @escaping @Sendable () -> Bool) throws {
+        guard let session = chub_session_open() else {
+            throw PEFTError(
+                "nothing can be fetched: \(chub_load().map { String(cString: $0) } ?? "out of memory")",
+                remedy: "install the package libcurl4, or fetch the model by other means and name its folder")
+        }
+        (self.session, self.settings, self.isCancelled) = (session, settings, isCancelled)
+    }
+
+    deinit { chub_session_close(session) }
+
+    /// What goes through C's callbacks.
+    private final class Exchange {
+        var response = HTTPResponse()
+        var sink: Sink?
+        var error: (any Error)?
+        var isDecided = false
+        let decide: (HTTPResponse) throws -> Sink?
+        let isCancelled: () -> Bool
+
+        init(decide: @escaping (HTTPResponse) throws -> Sink?, isCancelled: @escaping () -> Bool) {
+            (self.decide, self.isCancelled) = (decide, isCancelled)
+        }
+
+        func header(_ line: String) {
+            if line.hasPrefix("HTTP/") {
+                // Interim responses and proxies send heads of their own; the last counts.
+                response = HTTPResponse()
+                response.status = line.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0
+            } else if let colon = line.firstIndex(of: ":") {
+                let name = line[..<colon].lowercased()
+                response.headers[name] = line[line.index(after: colon)...].trimmingCharacters(
+                    in: .whitespacesAndNewlines)
+            }
+        }
+
+        func body(_ bytes: UnsafeRawBufferPointer) throws {
+            if !isDecided {
+                isDecided = true
+                sink = try decide(response)
+            }
+            if let sink { return try sink(bytes) }
+            guard response.body.count + bytes.count <= HTTPSession.bodyLimit else {
+                throw HTTPFailure.impossible("the answer is larger than \(HTTPSession.bodyLimit) bytes")
+            }
+            response.body.append(contentsOf: bytes)
+        }
+    }
+
+    /// Makes one request; a redirect is a response like any other.
+    ///
+    /// - Parameter sink: given the head of the response, says what takes its body; `nil` keeps it in memory.
+    /// - Throws: ``HTTPFailure``, or what the sink throws.
+    func request(
+        _ url: String, headers: [String: String] = [:], isHead: Bool = false,
+        sink: @escaping (HTTPResponse) throws -> Sink? = { _ in nil }
+    ) throws -> HTTPResponse {
+        if isCancelled() { throw HTTPFailure.cancelled }
+        let exchange = Exchange(decide: sink, isCancelled: isCancelled)
+        let lines = headers.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }
+        let result = withCStrings(lines) { lines in
+            url.withCString { url in
+                withOptionalCString(settings.authorities) { authorities in
+                    var request = chub_request()
+                    request.url = url
+                    request.headers = lines.baseAddress
+                    request.header_count = Int32(lines.count)
+                    request.is_head = isHead ? 1 : 0
+                    request.connect_timeout = settings.connectTimeout
+                    request.stall_timeout = settings.stallTimeout
+                    request.authorities = authorities
+                    request.context = Unmanaged.passUnretained(exchange).toOpaque()
+                    request.on_header = { bytes, count, context in
+                        guard let bytes, let context else { return 1 }
+                        let line = String(decoding: UnsafeRawBufferPointer(start: bytes, count: count), as: UTF8.self)
+                        Unmanaged<Exchange>.fromOpaque(context).takeUnretainedValue().header(line)
+                        return 0
+                    }
+                    request.on_body = { bytes, count, context in
+                        guard let context else { return 1 }
+                        let exchange = Unmanaged<Exchange>.fromOpaque(context).takeUnretainedValue()
+                        do { try exchange.body(UnsafeRawBufferPointer(start: bytes, count: count)) } catch {
+                            exchange.error = error
+                            return 1
+                        }
+                        return 0
+                    }
+                    request.on_tick = { context in
+                        guard let context else { return 1 }
+                        return Unmanaged<Exchange>.fromOpaque(context).takeUnretainedValue().isCancelled() ? 1 : 0
+                    }
+                    return chub_perform(session, &request)
+                }
+            }
+        }
+        if let error = exchange.error { throw error }
+        let message = withUnsafeBytes(of: result.message) { bytes in
+            String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+        }
+        switch result.outcome {
+        case CHUB_OK: break
+        case CHUB_UNREACHABLE: throw HTTPFailure.unreachable(message)
+        case CHUB_CUT: throw HTTPFailure.cut(message)
+        case CHUB_STOPPED: throw HTTPFailure.cancelled
+        default: throw HTTPFailure.impossible(message)
+        }
+        // A body without a byte has to be decided on too: the file may be empty.
+        if !exchange.isDecided, !isHead { _ = try sink(exchange.response) }
+        return exchange.response
+    }
+}
+
+private func withOptionalCString<Result>(_ text: String?, _ body: (UnsafePointer<CChar>?) -> Result) -> Result {
+    guard let text else { return body(nil) }
+    return text.withCString { body($0) }
+}
+
+private func withCStrings<Result>(
+    _ texts: [String], _ body: (UnsafeBufferPointer<UnsafePointer<CChar>?>) -> Result
+) -> Result {
+    let copies = texts.map { strdup($0) }
+    defer { copies.forEach { free($0) } }
+    return copies.map { UnsafePointer($0) }.withUnsafeBufferPointer(body)
+}

@@ -1,0 +1,132 @@
+import Foundation
+import Support
+
+/// Requests to a hub: the token goes to the hub alone, redirects are followed, and what may pass is tried again.
+final class HubConnection {
+    private let session: HTTPSession
+    private let settings: HubSettings
+    private let isCancelled: @Sendable () -> Bool
+    private let origin: Origin
+
+    /// Scheme, host and port: what a token may be shown to.
+    struct Origin: Equatable {
+        let scheme: String
+        let host: String
+        let port: Int
+
+        init?(_ url: String) {
+            guard let parts = URLComponents(string: url), let scheme = parts.scheme?.lowercased(),
+                ["http", "https"].contains(scheme), let host = parts.host?.lowercased(), !host.isEmpty
+            else { return nil }
+            (self.scheme, self.host, port) = (scheme, host, parts.port ?? (scheme == "https" ? 443 : 80))
+        }
+    }
+
+    init(_ settings: HubSettings, isCancelled: @escaping @Sendable () -> Bool) throws {
+        guard let origin = Origin(settings.endpoint) else {
+            throw PEFTError(
+                "the hub's address '\(settings.endpoint)' is none",
+                remedy: "set HF_ENDPOINT to an address with https://")
+        }
+        self.origin = origin
+        (self.settings, self.isCancelled) = (settings, isCancelled)
+        session = try HTTPSession(settings, isCancelled: isCancelled)
+    }
+
+    /// One request with its redirects.
+    ///
+    /// - Parameter stopsAtOtherHosts: whether a redirect away from the hub is the answer, as the checksum and size that
+    ///   come with it are.
+    /// - Returns: the last response, with the hub's own headers (`X-…`) of those before it.
+    func send(
+        _ address: String, headers: [String: String] = [:], isHead: Bool = false, stopsAtOtherHosts: Bool = false,
+        sink: @escaping (HTTPResponse) throws -> HTTPSession.Sink? = { _ in nil }
+    ) throws -> HTTPResponse {
+        var address = address
+        var carried: [String: String] = [:]
+        for _ in 0..<10 {
+            guard let here = Origin(address) else {
+                throw HTTPFailure.impossible("the hub redirects to '\(address)'")
+            }
+            var headers = headers
+            // A compressed body would have another length than the file.
+            headers["Accept-Encoding"] = "identity"
+            headers["User-Agent"] = "swift-peft/\(Version.current)"
+            if here == origin, let token = settings.token { headers["Authorization"] = "Bearer \(token)" }
+            var response = try session.request(address, headers: headers, isHead: isHead) { head in
+                guard (200..<300).contains(head.status) else { return nil }
+                return try sink(head)
+            }
+            for (name, value) in response.headers where name.hasPrefix("x-") && carried[name] == nil {
+                carried[name] = value
+            }
+            guard response.isRedirect, let location = response["location"],
+                let next = URL(string: location, relativeTo: URL(string: address))?.absoluteString
+            else {
+                response.headers.merge(carried) { _, first in first }
+                return response
+            }
+            let there = Origin(next)
+            if here.scheme == "https", there?.scheme != "https" {
+                throw HTTPFailure.impossible("the hub redirects from https to '\(there?.scheme ?? next)'")
+            }
+            if stopsAtOtherHosts, there != origin {
+                response.headers.merge(carried) { _, first in first }
+                return response
+            }
+            address = next
+        }
+        throw HTTPFailure.impossible("the hub redirects without end")
+    }
+
+    /// Tries until there is an answer that another attempt wouldn't change, or the attempts are used up.
+    ///
+    /// - Parameter progress: bytes so far. While they grow, attempts are counted anew.
+    func retrying(progress: () -> Int = { 0 }, _ attempt: () throws -> HTTPResponse) throws -> HTTPResponse {
+        var failures = 0
+        var reached = progress()
+        while true {
+            let wait: Double?
+            do {
+                let response = try attempt()
+                guard Self.isTemporary(response.status) else { return response }
+                failures += 1
+                if failures >= settings.attempts { return response }
+                wait = response["retry-after"].flatMap(Self.seconds)
+            } catch HTTPFailure.cut(let reason) {
+                if progress() > reached { failures = 0 }
+                failures += 1
+                if failures >= settings.attempts { throw HTTPFailure.cut(reason) }
+                wait = nil
+            } catch HTTPFailure.unreachable(let reason) {
+                failures += 1
+                // A host that isn't found is rarely found a second later.
+                if failures >= min(2, settings.attempts) { throw HTTPFailure.unreachable(reason) }
+                wait = nil
+            }
+            reached = progress()
+            // Spread out, so that clients that failed together don't come back together.
+            let own = settings.retryDelay * Double(1 << min(failures - 1, 6)) * Double.random(in: 0.75...1.25)
+            try pause(max(wait ?? 0, own))
+        }
+    }
+
+    private static func isTemporary(_ status: Int) -> Bool { [408, 429, 500, 502, 503, 504].contains(status) }
+
+    /// A `Retry-After`, in seconds or as a date; 2 minutes at most.
+    static func seconds(_ text: String) -> Double? {
+        if let seconds = Double(text), seconds.isFinite { return min(max(0, seconds), 120) }
+        let reader = DateFormatter()
+        reader.locale = Locale(identifier: "en_US_POSIX")
+        reader.dateFormat = "EEE, dd MMM yyyy HH:mm:ss zzz"
+        return reader.date(from: text).map { min(max(0, $0.timeIntervalSinceNow), 120) }
+    }
+
+    private func pause(_ seconds: Double) throws {
+        let end = ContinuousClock.now + .seconds(seconds)
+        while ContinuousClock.now < end {
+            if isCancelled() { throw HTTPFailure.cancelled }
+            Thread.sleep(forTimeInterval: min(0.05, seconds))
+        }
+    }
+}

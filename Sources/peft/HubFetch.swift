@@ -1,0 +1,67 @@
+import Foundation
+import Hub
+import LanguageModels
+import PEFT
+import Support
+
+/// Models and adapters as commands name them: by a folder, or on a hub, from which they are fetched where the cache
+/// lacks them.
+enum HubFetch {
+    /// The folder of a model.
+    static func model(_ name: String, needing part: ModelLocator.Part = .weights) throws -> ModelFolder {
+        try ModelFolder(folder(name, needing: part))
+    }
+
+    /// The same, not yet read.
+    static func folder(_ name: String, needing part: ModelLocator.Part) throws -> URL {
+        try ModelLocator.folder(name, needing: part) { try fetch($0, $1, for: name) }
+    }
+
+    /// The folder of an adapter; not yet read.
+    static func adapter(_ name: String) throws -> URL {
+        try ModelLocator.adapter(name) { try fetch($0, $1, for: name) }
+    }
+
+    private static func fetch(_ name: HubName, _ selection: FileSelection, for text: String) throws -> URL {
+        do { return try pull(name, selection, isQuiet: false).folder } catch let error as PEFTError {
+            // The name may have been meant as a folder's.
+            throw PEFTError("there is no folder '\(text)', and \(error.problem)", remedy: error.remedy)
+        }
+    }
+
+    /// Fetches with a bar on a terminal.
+    static func pull(
+        _ name: HubName, _ selection: FileSelection, isQuiet: Bool,
+        isCancelled: @escaping @Sendable () -> Bool = { false }
+    ) throws -> HubSnapshot {
+        let settings = HubSettings()
+        let line = ProgressLine(isQuiet: isQuiet || !settings.showsProgress || !Console.errorIsTerminal)
+        defer { line.finish() }
+        return try HubClient(settings).pull(
+            name, selection, progress: { line.update($0, name: name) }, isCancelled: isCancelled)
+    }
+
+    /// The bar, for the threads of a pull, which call one at a time.
+    private final class ProgressLine: @unchecked Sendable {
+        private let display: ProgressDisplay
+        private let start = ContinuousClock.now
+        private var first: Int?
+
+        init(isQuiet: Bool) { display = ProgressDisplay(isQuiet: isQuiet) }
+
+        func update(_ progress: HubProgress, name: HubName) {
+            // What was there already says nothing about speed.
+            let before = first ?? progress.bytes
+            first = before
+            let seconds = (ContinuousClock.now - start) / .seconds(1)
+            let speed = seconds > 0.5 ? ", \(Console.bytes(Int(Double(progress.bytes - before) / seconds)))/s" : ""
+            let total = max(progress.totalBytes, progress.bytes)
+            display.update(
+                share: total > 0 ? Double(progress.bytes) / Double(total) : 0,
+                "\(name): \(Console.bytes(progress.bytes)) of \(Console.bytes(total))\(speed), \(progress.files) of"
+                    + " \(progress.totalFiles) files, \(progress.file)")
+        }
+
+        func finish() { display.finish() }
+    }
+}
