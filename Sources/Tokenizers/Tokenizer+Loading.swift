@@ -43,7 +43,7 @@ extension Tokenizer {
 
     init(
         normalizer: (any Normalizer)?, preTokenizer: (any PreTokenizer)?, model: any TokenizerModel,
-        postProcessor: (any PostProcessor)?, decoder: (any Decoder)?, added: AddedVocabulary
+        postProcessor: PostProcessor?, decoder: (any Decoder)?, added: AddedVocabulary
     ) {
         self.normalizer = normalizer
         self.preTokenizer = preTokenizer
@@ -107,8 +107,9 @@ extension Tokenizer {
         func existing(_ id: Int) -> Int? { file.pieces.indices.contains(id) ? id : nil }
         var eos = existing(file.eosID)
         if let name = roles.eos, let named = model.id(for: name) { eos = named }
-        let end = eos.map { [TemplateProcessing.Piece.special([$0])] } ?? []
-        postProcessor = TemplateProcessing(single: [.text(0)] + end, pair: [.text(0)] + end + [.text(1)] + end)
+        let end = eos.map { [PostProcessor.Piece.special([$0], type: 0)] } ?? []
+        postProcessor = PostProcessor(
+            single: [.text(0, type: 0)] + end, pair: [.text(0, type: 0)] + end + [.text(1, type: 0)] + end)
 
         var tokens = file.pieces.compactMap { piece -> AddedToken? in
             switch piece.type {

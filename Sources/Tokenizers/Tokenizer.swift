@@ -11,7 +11,7 @@ public struct Tokenizer: Sendable {
     let normalizer: (any Normalizer)?
     let preTokenizer: (any PreTokenizer)?
     let model: any TokenizerModel
-    let postProcessor: (any PostProcessor)?
+    let postProcessor: PostProcessor?
     let decoder: (any Decoder)?
     let added: AddedVocabulary
 
@@ -29,12 +29,17 @@ public struct Tokenizer: Sendable {
     /// The ids of `text`.
     /// - Parameter addSpecialTokens: whether to add what the model expects around a text, such as T5's `</s>`.
     public func encode(text: String, addSpecialTokens: Bool = true) -> [Int] {
-        finish([ids(of: text)], addSpecialTokens)
-    }
-
-    /// The ids of two texts that belong together, such as a premise and a hypothesis.
-    public func encode(text: String, pair: String, addSpecialTokens: Bool = true) -> [Int] {
-        finish([ids(of: text), ids(of: pair)], addSpecialTokens)
+        let ids = ids(of: text)
+        guard addSpecialTokens, let postProcessor, postProcessor != .plain else { return ids }
+        var result: [Int] = []
+        result.reserveCapacity(ids.count + 8)
+        for piece in postProcessor.single {
+            switch piece {
+            case .text: result.append(contentsOf: ids)
+            case .special(let added, _): result.append(contentsOf: added)
+            }
+        }
+        return result
     }
 
     /// The text that `tokens` stand for. Ids that are not in the vocabulary are left out.
@@ -61,12 +66,8 @@ public struct Tokenizer: Sendable {
     /// The number of tokens, added ones included.
     public var vocabularySize: Int { model.vocabularySize + added.newTokens }
 
-    private func finish(_ parts: [[Int]], _ addSpecialTokens: Bool) -> [Int] {
-        let processed = postProcessor?.process(parts, addSpecialTokens: addSpecialTokens) ?? parts
-        return processed.count == 1 ? processed[0] : Array(processed.joined())
-    }
-
-    private func ids(of text: String) -> [Int] {
+    /// The ids of a text without anything around it.
+    func ids(of text: String) -> [Int] {
         let bytes = Array(text.utf8)
         var ids: [Int] = []
         ids.reserveCapacity(bytes.count / 3)

@@ -275,7 +275,7 @@ import Testing
         #expect(tokenizer.token(for: 7) == "<extra_id_1>")
         #expect(tokenizer.id(for: "<extra_id_0>") == 8)
         #expect(tokenizer.encode(text: "a  aa<extra_id_0>a[sep]") == [5, 5, 4, 8, 5, 6, 2])
-        #expect(tokenizer.encode(text: "a", pair: "a") == [5, 2, 5, 2])
+        #expect(tokenizer.encode(text: "a", pair: "a").ids == [5, 2, 5, 2])
         #expect(tokenizer.decode(tokens: [5, 5, 4, 8, 2]) == "a aa")
         #expect(tokenizer.eosTokenID == 2)
         #expect(tokenizer.bosTokenID == 1)

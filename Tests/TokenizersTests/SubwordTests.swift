@@ -159,7 +159,7 @@ import Testing
         #expect(decoded(skipping: true) == expected.decoded)
         #expect(decoded(skipping: false) == expected.decodedWithSpecialTokens)
         for pair in expected.pairs {
-            let ids = tokenizer.encode(text: lines[pair[0]], pair: lines[pair[1]])
+            let ids = tokenizer.encode(text: lines[pair[0]], pair: lines[pair[1]]).ids
             #expect(ids == Array(pair.dropFirst(2)), "lines \(pair[0]) and \(pair[1])")
         }
         for (ids, wanted) in zip(expected.samples, expected.decodedSamples) {
