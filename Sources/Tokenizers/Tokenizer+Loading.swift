@@ -51,6 +51,7 @@ extension Tokenizer {
         self.postProcessor = postProcessor
         self.decoder = decoder
         self.added = added
+        byteLevel = ByteLevelEncoder(preTokenizer, model)
         unknownTokenID = model.unknownID
     }
 
@@ -61,6 +62,7 @@ extension Tokenizer {
         postProcessor = file.postProcessor
         decoder = file.decoder
         added = file.added
+        byteLevel = ByteLevelEncoder(preTokenizer, model)
         unknownTokenID = model.unknownID
         assign(roles)
     }
@@ -77,6 +79,7 @@ extension Tokenizer {
         let extraTokens = (0..<(roles.extraIDs ?? 100)).reversed().map { "<extra_id_\($0)>" }
         var vocabulary = file.pieces.map { (piece: $0.text, score: Double($0.score)) }
         vocabulary += extraTokens.map { (piece: $0, score: 0) }
+        byteLevel = nil
         model = try Unigram(
             vocabulary: vocabulary, unknownID: file.unknownID, byteFallback: file.byteFallback, file: name)
 

@@ -14,6 +14,8 @@ public struct Tokenizer: Sendable {
     let postProcessor: PostProcessor?
     let decoder: (any Decoder)?
     let added: AddedVocabulary
+    /// The pre-tokenizer and the model in one, where they are those of byte-level tokenizers.
+    let byteLevel: ByteLevelEncoder?
 
     /// The id that fills sequences up to the length of a batch.
     public internal(set) var padTokenID: Int?
@@ -45,12 +47,15 @@ public struct Tokenizer: Sendable {
     /// The text that `tokens` stand for. Ids that are not in the vocabulary are left out.
     /// - Parameter skipSpecialTokens: whether to leave out tokens such as `</s>`.
     public func decode(tokens: [Int], skipSpecialTokens: Bool = true) -> String {
-        let pieces = tokens.compactMap { id -> String? in
-            guard let piece = token(for: id) else { return nil }
-            return skipSpecialTokens && added.isSpecial(piece) ? nil : piece
-        }
+        let pieces = tokens.compactMap { piece(for: $0, skipSpecialTokens: skipSpecialTokens) }
         // Without a decoder the reference puts spaces between the pieces.
         return decoder?.decode(pieces).joined() ?? pieces.joined(separator: " ")
+    }
+
+    /// What stands for this id in decoded text, if anything does.
+    func piece(for id: Int, skipSpecialTokens: Bool) -> String? {
+        guard let piece = token(for: id) else { return nil }
+        return skipSpecialTokens && added.isSpecial(piece) ? nil : piece
     }
 
     /// The piece with this id, as in `▁the`.
@@ -89,6 +94,12 @@ public struct Tokenizer: Sendable {
             switch segment {
             case .token(let id): ids.append(id)
             case .text(let range):
+                if let byteLevel {
+                    byteLevel.encode(
+                        range.count == bytes.count ? bytes : Array(bytes[range]),
+                        startsText: startsText && range.lowerBound == 0, into: &ids)
+                    continue
+                }
                 var pieces = PreTokenizedText(
                     range.count == bytes.count ? bytes : Array(bytes[range]),
                     startsText: startsText && range.lowerBound == 0)
