@@ -138,20 +138,39 @@ struct AddedVocabulary: Sendable {
     private struct Matcher: Sendable {
         private var trie = ByteTrie()
         private var begins = [Bool](repeating: false, count: 256)
+        /// What all patterns begin with, such as "<".
+        private var onlyBeginning: UInt8?
         private(set) var isEmpty = true
 
         mutating func insert(_ pattern: [UInt8], id: Int) -> Int32? {
             guard let first = pattern.first else { return nil }
+            onlyBeginning = isEmpty || onlyBeginning == first ? first : nil
             begins[Int(first)] = true
             isEmpty = false
             return trie.insert(pattern, value: Int32(id))
         }
 
+        /// The next place where a pattern may begin, or the end.
+        private func nextBeginning(in bytes: [UInt8], from start: Int) -> Int {
+            bytes.withUnsafeBufferPointer { bytes in
+                begins.withUnsafeBufferPointer { begins in
+                    var index = start
+                    if let onlyBeginning {
+                        while index < bytes.count, bytes[index] != onlyBeginning { index += 1 }
+                    } else {
+                        while index < bytes.count, !begins[Int(bytes[index])] { index += 1 }
+                    }
+                    return index
+                }
+            }
+        }
+
         func first(in bytes: [UInt8], from index: Int) -> (range: Range<Int>, id: Int)? {
             var start = index
             while start < bytes.count {
+                start = nextBeginning(in: bytes, from: start)
+                guard start < bytes.count else { break }
                 defer { start += 1 }
-                guard begins[Int(bytes[start])] else { continue }
                 var node = ByteTrie.root
                 var end = start
                 var found: (range: Range<Int>, id: Int)?

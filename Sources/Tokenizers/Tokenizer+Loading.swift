@@ -43,7 +43,7 @@ extension Tokenizer {
 
     init(
         normalizer: (any Normalizer)?, preTokenizer: (any PreTokenizer)?, model: any TokenizerModel,
-        postProcessor: (any PostProcessor)?, decoder: (any Decoder)?, added: AddedVocabulary
+        postProcessor: PostProcessor?, decoder: (any Decoder)?, added: AddedVocabulary
     ) {
         self.normalizer = normalizer
         self.preTokenizer = preTokenizer
@@ -51,6 +51,7 @@ extension Tokenizer {
         self.postProcessor = postProcessor
         self.decoder = decoder
         self.added = added
+        byteLevel = ByteLevelEncoder(preTokenizer, model)
         unknownTokenID = model.unknownID
     }
 
@@ -61,6 +62,7 @@ extension Tokenizer {
         postProcessor = file.postProcessor
         decoder = file.decoder
         added = file.added
+        byteLevel = ByteLevelEncoder(preTokenizer, model)
         unknownTokenID = model.unknownID
         assign(roles)
     }
@@ -77,6 +79,7 @@ extension Tokenizer {
         let extraTokens = (0..<(roles.extraIDs ?? 100)).reversed().map { "<extra_id_\($0)>" }
         var vocabulary = file.pieces.map { (piece: $0.text, score: Double($0.score)) }
         vocabulary += extraTokens.map { (piece: $0, score: 0) }
+        byteLevel = nil
         model = try Unigram(
             vocabulary: vocabulary, unknownID: file.unknownID, byteFallback: file.byteFallback, file: name)
 
@@ -107,8 +110,9 @@ extension Tokenizer {
         func existing(_ id: Int) -> Int? { file.pieces.indices.contains(id) ? id : nil }
         var eos = existing(file.eosID)
         if let name = roles.eos, let named = model.id(for: name) { eos = named }
-        let end = eos.map { [TemplateProcessing.Piece.special([$0])] } ?? []
-        postProcessor = TemplateProcessing(single: [.text(0)] + end, pair: [.text(0)] + end + [.text(1)] + end)
+        let end = eos.map { [PostProcessor.Piece.special([$0], type: 0)] } ?? []
+        postProcessor = PostProcessor(
+            single: [.text(0, type: 0)] + end, pair: [.text(0, type: 0)] + end + [.text(1, type: 0)] + end)
 
         var tokens = file.pieces.compactMap { piece -> AddedToken? in
             switch piece.type {

@@ -11,9 +11,11 @@ public struct Tokenizer: Sendable {
     let normalizer: (any Normalizer)?
     let preTokenizer: (any PreTokenizer)?
     let model: any TokenizerModel
-    let postProcessor: (any PostProcessor)?
+    let postProcessor: PostProcessor?
     let decoder: (any Decoder)?
     let added: AddedVocabulary
+    /// The pre-tokenizer and the model in one, where they are those of byte-level tokenizers.
+    let byteLevel: ByteLevelEncoder?
 
     /// The id that fills sequences up to the length of a batch.
     public internal(set) var padTokenID: Int?
@@ -29,23 +31,31 @@ public struct Tokenizer: Sendable {
     /// The ids of `text`.
     /// - Parameter addSpecialTokens: whether to add what the model expects around a text, such as T5's `</s>`.
     public func encode(text: String, addSpecialTokens: Bool = true) -> [Int] {
-        finish([ids(of: text)], addSpecialTokens)
-    }
-
-    /// The ids of two texts that belong together, such as a premise and a hypothesis.
-    public func encode(text: String, pair: String, addSpecialTokens: Bool = true) -> [Int] {
-        finish([ids(of: text), ids(of: pair)], addSpecialTokens)
+        let ids = ids(of: text)
+        guard addSpecialTokens, let postProcessor, postProcessor != .plain else { return ids }
+        var result: [Int] = []
+        result.reserveCapacity(ids.count + 8)
+        for piece in postProcessor.single {
+            switch piece {
+            case .text: result.append(contentsOf: ids)
+            case .special(let added, _): result.append(contentsOf: added)
+            }
+        }
+        return result
     }
 
     /// The text that `tokens` stand for. Ids that are not in the vocabulary are left out.
     /// - Parameter skipSpecialTokens: whether to leave out tokens such as `</s>`.
     public func decode(tokens: [Int], skipSpecialTokens: Bool = true) -> String {
-        let pieces = tokens.compactMap { id -> String? in
-            guard let piece = token(for: id) else { return nil }
-            return skipSpecialTokens && added.isSpecial(piece) ? nil : piece
-        }
+        let pieces = tokens.compactMap { piece(for: $0, skipSpecialTokens: skipSpecialTokens) }
         // Without a decoder the reference puts spaces between the pieces.
         return decoder?.decode(pieces).joined() ?? pieces.joined(separator: " ")
+    }
+
+    /// What stands for this id in decoded text, if anything does.
+    func piece(for id: Int, skipSpecialTokens: Bool) -> String? {
+        guard let piece = token(for: id) else { return nil }
+        return skipSpecialTokens && added.isSpecial(piece) ? nil : piece
     }
 
     /// The piece with this id, as in `▁the`.
@@ -61,12 +71,8 @@ public struct Tokenizer: Sendable {
     /// The number of tokens, added ones included.
     public var vocabularySize: Int { model.vocabularySize + added.newTokens }
 
-    private func finish(_ parts: [[Int]], _ addSpecialTokens: Bool) -> [Int] {
-        let processed = postProcessor?.process(parts, addSpecialTokens: addSpecialTokens) ?? parts
-        return processed.count == 1 ? processed[0] : Array(processed.joined())
-    }
-
-    private func ids(of text: String) -> [Int] {
+    /// The ids of a text without anything around it.
+    func ids(of text: String) -> [Int] {
         let bytes = Array(text.utf8)
         var ids: [Int] = []
         ids.reserveCapacity(bytes.count / 3)
@@ -88,6 +94,12 @@ public struct Tokenizer: Sendable {
             switch segment {
             case .token(let id): ids.append(id)
             case .text(let range):
+                if let byteLevel {
+                    byteLevel.encode(
+                        range.count == bytes.count ? bytes : Array(bytes[range]),
+                        startsText: startsText && range.lowerBound == 0, into: &ids)
+                    continue
+                }
                 var pieces = PreTokenizedText(
                     range.count == bytes.count ? bytes : Array(bytes[range]),
                     startsText: startsText && range.lowerBound == 0)

@@ -62,17 +62,9 @@ struct Generate: ParsableCommand {
         let generator = try Generator(adapted.model, parameters)
         let start = ContinuousClock.now
         let streams = !json && parameters.beams == 1
-        var tokens: [Int] = []
-        var shown = ""
+        var decoder = adapted.tokenizer.streamingDecoder()
         let result = try generator.generate([ids]) { _, token in
-            guard streams else { return true }
-            tokens.append(token)
-            let text = adapted.tokenizer.decode(tokens: tokens)
-            // A character may still be incomplete, and a decoder may still change the end: only what is certain is shown.
-            if text.hasPrefix(shown), !text.hasSuffix("\u{FFFD}") {
-                FileHandle.standardOutput.write(Data(text.dropFirst(shown.count).utf8))
-                shown = text
-            }
+            if streams { FileHandle.standardOutput.write(Data(decoder.append(token).utf8)) }
             return true
         }
         let made = result.first ?? []
@@ -86,7 +78,7 @@ struct Generate: ParsableCommand {
                     "tokens": .integer(made.count), "seconds": .number(seconds),
                 ]).text())
         } else {
-            print(streams ? String(output.dropFirst(shown.count)) : output)
+            print(streams ? decoder.finish() : output)
         }
     }
 

@@ -92,7 +92,7 @@ import Testing
                 "from U+\(String(block * 0x200, radix: 16))")
         }
         for pair in expected.pairs where differing["\(pair[0])"] == nil && differing["\(pair[1])"] == nil {
-            let ids = tokenizer.encode(text: lines[pair[0]], pair: lines[pair[1]])
+            let ids = tokenizer.encode(text: lines[pair[0]], pair: lines[pair[1]]).ids
             #expect(ids == Array(pair.dropFirst(2)), "lines \(pair[0]) and \(pair[1])")
         }
         for (ids, wanted) in zip(expected.samples, expected.decodedSamples) {

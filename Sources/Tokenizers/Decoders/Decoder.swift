@@ -4,6 +4,8 @@ import Support
 protocol Decoder: Sendable {
     /// - Returns: strings whose concatenation is the text, or the input of the next decoder.
     func decode(_ tokens: [String]) -> [String]
+    /// The same, token by token: one stream, or one for each member.
+    func streams() -> [any DecoderStream]
 }
 
 /// The decoders a tokenizer file may name, by the `type` it gives them.
@@ -18,6 +20,7 @@ let decoders: [String: @Sendable (StageFields) throws -> any Decoder] = [
         try WordPieceDecoder(prefix: $0.string("prefix"), cleansUp: $0.bool("cleanup", default: true))
     },
     "BPEDecoder": { try BPEDecoder($0) },
+    "CTC": { try CTCDecoder($0) },
     "Strip": { try StripDecoder(content: $0.scalar("content"), start: $0.count("start"), stop: $0.count("stop")) },
 ]
 
@@ -32,6 +35,8 @@ struct DecoderSequence: Decoder {
     func decode(_ tokens: [String]) -> [String] {
         members.reduce(tokens) { $1.decode($0) }
     }
+
+    func streams() -> [any DecoderStream] { members.flatMap { $0.streams() } }
 }
 
 /// "▁" becomes a space, and nothing in the first token if a prefix was added.
@@ -39,18 +44,22 @@ struct MetaspaceDecoder: Decoder {
     let metaspace: Metaspace
 
     func decode(_ tokens: [String]) -> [String] {
-        tokens.enumerated().map { index, token in
-            let dropsReplacement = index == 0 && metaspace.prependScheme != .never
-            var text = ""
-            for scalar in token.unicodeScalars {
-                if scalar != metaspace.replacement {
-                    text.unicodeScalars.append(scalar)
-                } else if !dropsReplacement {
-                    text.unicodeScalars.append(" ")
-                }
+        tokens.enumerated().map { decode($1, isFirst: $0 == 0) }
+    }
+
+    func streams() -> [any DecoderStream] { tokenwise { decode($0, isFirst: $1) } }
+
+    private func decode(_ token: String, isFirst: Bool) -> String {
+        let dropsReplacement = isFirst && metaspace.prependScheme != .never
+        var text = ""
+        for scalar in token.unicodeScalars {
+            if scalar != metaspace.replacement {
+                text.unicodeScalars.append(scalar)
+            } else if !dropsReplacement {
+                text.unicodeScalars.append(" ")
             }
-            return text
         }
+        return text
     }
 }
 
@@ -59,13 +68,20 @@ struct ReplaceDecoder: Decoder {
     let replacement: Replacement
 
     func decode(_ tokens: [String]) -> [String] {
-        tokens.map { String(decoding: replacement.apply(to: Array($0.utf8)).bytes, as: UTF8.self) }
+        tokens.map(decode)
+    }
+
+    func streams() -> [any DecoderStream] { tokenwise { token, _ in decode(token) } }
+
+    private func decode(_ token: String) -> String {
+        String(decoding: replacement.apply(to: Array(token.utf8)).bytes, as: UTF8.self)
     }
 }
 
 /// Makes one token of all, for decoders after it that look at the whole text.
 struct Fuse: Decoder {
     func decode(_ tokens: [String]) -> [String] { [tokens.joined()] }
+    func streams() -> [any DecoderStream] { [FuseStream()] }
 }
 
 /// Makes text of runs of tokens such as `<0xE2>`: if their bytes are no UTF-8, one "\u{FFFD}" for each.
@@ -93,7 +109,9 @@ struct ByteFallback: Decoder {
         return result
     }
 
-    private static func byte(_ token: String) -> UInt8? {
+    func streams() -> [any DecoderStream] { [ByteFallbackStream()] }
+
+    static func byte(_ token: String) -> UInt8? {
         let text = token.utf8
         guard text.count == 6, token.hasPrefix("<0x"), token.hasSuffix(">") else { return nil }
         return UInt8(token.dropFirst(3).dropLast(), radix: 16)
@@ -105,6 +123,8 @@ struct StripDecoder: Decoder {
     let content: Unicode.Scalar
     let start: Int
     let stop: Int
+
+    func streams() -> [any DecoderStream] { [StripStream(decoder: self)] }
 
     func decode(_ tokens: [String]) -> [String] {
         tokens.map { token in

@@ -8,9 +8,10 @@ enum ModelFile: Decodable {
     case unigram(UnigramFields)
     case bpe(BPEFields)
     case wordPiece(WordPieceFields)
+    case wordLevel(WordPieceFields)
 
     private enum CodingKeys: String, CodingKey { case type, vocab, merges }
-    private static let supported = "supported are BPE, Unigram, WordPiece"
+    private static let supported = "supported are BPE, Unigram, WordLevel, WordPiece"
 
     init(from decoder: any Swift.Decoder) throws {
         let fields = try decoder.container(keyedBy: CodingKeys.self)
@@ -18,6 +19,7 @@ enum ModelFile: Decodable {
         case "Unigram": self = .unigram(try UnigramFields(from: decoder))
         case "BPE": self = .bpe(try BPEFields(from: decoder))
         case "WordPiece": self = .wordPiece(try WordPieceFields(from: decoder))
+        case "WordLevel": self = .wordLevel(try WordPieceFields(from: decoder))
         case let type?:
             throw PEFTError("the model type \(type) is not supported", remedy: ModelFile.supported)
         case nil:
@@ -61,6 +63,10 @@ enum ModelFile: Decodable {
             return try WordPiece(
                 vocabulary: table(tables.vocabulary, "vocab"), unknownToken: fields.unknownToken ?? "[UNK]",
                 continuingPrefix: fields.continuingPrefix ?? "##", longestWord: fields.longestWord ?? 100, file: file)
+        case .wordLevel(let fields):
+            return try WordLevel(
+                vocabulary: table(tables.vocabulary, "vocab"), unknownToken: fields.unknownToken ?? "<unk>",
+                file: file)
         }
     }
 

@@ -57,7 +57,7 @@ enum OlderFiles {
         return Tokenizer(
             normalizer: nil, preTokenizer: ByteLevelPreTokenizer(addsPrefixSpace: space), model: model,
             postProcessor: isRoberta
-                ? PairProcessing.roberta(
+                ? PostProcessor.roberta(
                     cls: try id(roles.cls, "cls_token", model, file), sep: try id(roles.sep, "sep_token", model, file)
                 )
                 : nil,
@@ -117,7 +117,7 @@ enum OlderFiles {
             lowercases: lowercases)
         return Tokenizer(
             normalizer: normalizer, preTokenizer: BertPreTokenizer(), model: model,
-            postProcessor: PairProcessing.bert(
+            postProcessor: PostProcessor.bert(
                 cls: try id(roles.cls, "cls_token", model, file), sep: try id(roles.sep, "sep_token", model, file)),
             decoder: WordPieceDecoder(),
             added: try specialTokens(roles, maskTakesSpace: false, model, normalizer: normalizer, file))
@@ -153,12 +153,15 @@ enum OlderFiles {
             ReplaceDecoder(replacement: Replacement(of: "▁", with: " ")), ByteFallback(), Fuse(),
         ]
         if content.addsDummyPrefix { decoders.append(StripDecoder(content: " ", start: 1, stop: 0)) }
-        func special(_ key: String, default isUsed: Bool, _ name: String?) throws -> [TemplateProcessing.Piece] {
+        func special(_ key: String, default isUsed: Bool, _ name: String?) throws -> [Int] {
             guard try roles.configuration?.bool(key, default: isUsed) ?? isUsed else { return [] }
-            return [.special([try id(name, key, model, file)])]
+            return [try id(name, key, model, file)]
         }
         let begin = try special("add_bos_token", default: true, roles.bos)
         let end = try special("add_eos_token", default: false, roles.eos)
+        func enclosed(_ text: Int) -> [PostProcessor.Piece] {
+            [.special(begin, type: text), .text(text, type: text), .special(end, type: text)]
+        }
         let tokens = content.pieces.compactMap { piece -> AddedToken? in
             switch piece.type {
             case .unknown, .control: AddedToken(content: piece.text, special: true)
@@ -168,8 +171,7 @@ enum OlderFiles {
         }
         return Tokenizer(
             normalizer: normalizer, preTokenizer: nil, model: model,
-            postProcessor: TemplateProcessing(
-                single: begin + [.text(0)] + end, pair: begin + [.text(0)] + end + begin + [.text(1)] + end),
+            postProcessor: PostProcessor(single: enclosed(0), pair: enclosed(0) + enclosed(1)),
             decoder: DecoderSequence(members: decoders),
             added: try AddedVocabulary(tokens, model: model, normalizer: normalizer, file: file.path))
     }

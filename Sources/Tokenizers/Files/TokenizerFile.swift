@@ -7,7 +7,7 @@ struct TokenizerFile {
     let normalizer: (any Normalizer)?
     let preTokenizer: (any PreTokenizer)?
     let model: any TokenizerModel
-    let postProcessor: (any PostProcessor)?
+    let postProcessor: PostProcessor?
     let decoder: (any Decoder)?
     let added: AddedVocabulary
 

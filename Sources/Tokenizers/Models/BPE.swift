@@ -27,7 +27,16 @@ struct BPE: TokenizerModel {
     private let suffix: [UInt8]
     /// The id of the piece for each byte, or -1; empty without byte fallback.
     private let byteIDs: [Int32]
-    private let cache = WordCache()
+    /// Whether no merge reaches over the beginning of a word, which "▁" marks: then a text that no pre-tokenizer
+    /// cuts can be cut there all the same.
+    private let wordsAreSeparate: Bool
+    private let states = Pool { State() }
+
+    /// What a thread works with.
+    private final class State {
+        let cache = WordCache()
+        let word = MergedWord()
+    }
 
     init(vocabulary: Vocabulary, merges list: MergeList, configuration: Configuration, file: String) throws {
         self.vocabulary = vocabulary
@@ -40,7 +49,12 @@ struct BPE: TokenizerModel {
         byteIDs =
             configuration.byteFallback
             ? (0..<256).map { vocabulary.id(for: BPE.bytePiece(UInt8($0)).utf8) ?? -1 } : []
+        wordsAreSeparate =
+            !ignoresMerges && prefix.isEmpty && suffix.isEmpty && vocabulary.id(for: BPE.mark) != nil
+            && !list.containsMark(within: BPE.mark)
     }
+
+    private static let mark = Array("▁".utf8)
 
     /// `<0xE2>`
     private static func bytePiece(_ byte: UInt8) -> String {
@@ -53,30 +67,61 @@ struct BPE: TokenizerModel {
     func id(for piece: String) -> Int? { vocabulary.id(for: piece.utf8).map { Int($0) } }
 
     func tokenize(_ text: PreTokenizedText, into ids: inout [Int]) {
-        var word = Word()
-        let hasCache = cache.begin()
-        defer { if hasCache { cache.end() } }
-        text.bytes.withUnsafeBufferPointer { bytes in
-            for piece in text.pieces {
-                let characters = UnsafeBufferPointer(rebasing: bytes[piece])
-                if ignoresMerges, let id = vocabulary.id(for: characters) {
-                    ids.append(Int(id))
-                    continue
+        states.with { state in
+            text.bytes.withUnsafeBufferPointer { bytes in
+                guard let base = bytes.baseAddress else { return }
+                for piece in text.pieces {
+                    var start = piece.lowerBound
+                    while start < piece.upperBound {
+                        let end = wordsAreSeparate ? BPE.wordEnd(base, start, piece.upperBound) : piece.upperBound
+                        append(base + start, count: end - start, readable: bytes.count - start, state, &ids)
+                        start = end
+                    }
                 }
-                let isCached = hasCache && characters.count <= WordCache.longestWord
-                if isCached, cache.find(characters, into: &ids) { continue }
-                let start = ids.count
-                fill(&word, characters)
-                word.merge(by: merges)
-                word.read(into: &ids)
-                if isCached { cache.store(characters, ids[start...]) }
             }
         }
     }
 
+    /// Where the next "▁" stands that follows something else.
+    @inline(__always)
+    private static func wordEnd(_ bytes: UnsafePointer<UInt8>, _ start: Int, _ end: Int) -> Int {
+        func isMark(_ index: Int) -> Bool {
+            bytes[index] == 0xE2 && end - index > 2 && bytes[index + 1] == 0x96 && bytes[index + 2] == 0x81
+        }
+        var index = start
+        while index < end, isMark(index) { index += 3 }
+        while index < end, !isMark(index) { index += 1 }
+        return index
+    }
+
+    @inline(__always)
+    private func append(
+        _ bytes: UnsafePointer<UInt8>, count: Int, readable: Int, _ state: State, _ ids: inout [Int]
+    ) {
+        if state.cache.find(bytes, count: count, readable: readable, into: &ids) { return }
+        appendNew(bytes, count: count, readable: readable, state, &ids)
+    }
+
+    @inline(never)
+    private func appendNew(
+        _ bytes: UnsafePointer<UInt8>, count: Int, readable: Int, _ state: State, _ ids: inout [Int]
+    ) {
+        let start = ids.count
+        let characters = UnsafeBufferPointer(start: bytes, count: count)
+        if ignoresMerges, let id = vocabulary.id(for: characters) {
+            ids.append(Int(id))
+        } else {
+            fill(state.word, characters)
+            state.word.merge(by: merges)
+            for index in 0..<state.word.count { ids.append(Int(state.word.symbols[index])) }
+        }
+        state.cache.store(bytes, count: count, readable: readable, ids[start...])
+    }
+
     /// Makes `word` the characters of a piece of text.
-    private func fill(_ word: inout Word, _ bytes: UnsafeBufferPointer<UInt8>) {
-        word.symbols.removeAll(keepingCapacity: true)
+    private func fill(_ word: MergedWord, _ bytes: UnsafeBufferPointer<UInt8>) {
+        // Prefixes and suffixes are no symbols, but fall back to bytes like the character at which they stand.
+        word.clear(room: bytes.count * (1 + prefix.count) + suffix.count)
         var decorated: [UInt8] = []
         var hasUnknown = false
         var index = 0
@@ -99,177 +144,32 @@ struct BPE: TokenizerModel {
                 decorated.isEmpty
                 ? vocabulary.id(for: character) : decorated.withUnsafeBufferPointer { vocabulary.id(for: $0) }
             if let known {
-                if hasUnknown, let unknownID { word.symbols.append(Int32(unknownID)) }
+                if hasUnknown, let unknownID { word.append(Int32(unknownID)) }
                 hasUnknown = false
-                word.symbols.append(known)
+                word.append(known)
                 continue
             }
             let fallback = decorated.isEmpty ? Array(character) : decorated
             if !byteIDs.isEmpty, fallback.allSatisfy({ byteIDs[Int($0)] >= 0 }) {
                 // As in the reference, an unknown character that waits to be fused stays behind these bytes.
-                for byte in fallback { word.symbols.append(byteIDs[Int(byte)]) }
+                for byte in fallback { word.append(byteIDs[Int(byte)]) }
                 continue
             }
             guard let unknownID else { continue }
-            if hasUnknown, !fusesUnknown { word.symbols.append(Int32(unknownID)) }
+            if hasUnknown, !fusesUnknown { word.append(Int32(unknownID)) }
             hasUnknown = true
         }
-        if hasUnknown, let unknownID { word.symbols.append(Int32(unknownID)) }
+        if hasUnknown, let unknownID { word.append(Int32(unknownID)) }
     }
 }
 
-/// Which neighbours merge, how early, and into what: an open-addressing table from two ids to a rank.
-struct MergeTable: Sendable {
-    private var keys: [UInt64]
-    private var ranks: [Int32]
-    /// The id that a merge leads to, by its rank.
-    private var results: [Int32] = []
-    /// No pair of ids looks like this, since ids end far below.
-    private static let empty = UInt64.max
-
-    init(_ list: MergeList, _ vocabulary: Vocabulary, prefixLength: Int, file: String) throws {
-        var size = 32
-        while size < list.bounds.count * 2 { size *= 2 }
-        keys = [UInt64](repeating: MergeTable.empty, count: size)
-        ranks = [Int32](repeating: 0, count: size)
-        results.reserveCapacity(list.bounds.count)
-        /// The id of a piece of merge `rank`.
-        func id(_ piece: UnsafeBufferPointer<UInt8>, _ rank: Int) throws -> Int32 {
-            if let id = vocabulary.id(for: piece) { return id }
-            throw PEFTError(
-                "\(file): merge \(rank) needs \(String(decoding: piece, as: UTF8.self)), which is not in the vocabulary",
-                remedy: "the vocabulary and the merges must belong together")
-        }
-        func id(_ piece: [UInt8], _ rank: Int) throws -> Int32 {
-            try piece.withUnsafeBufferPointer { try id($0, rank) }
-        }
-        try list.bytes.withUnsafeBufferPointer { bytes in
-            var start = 0
-            for (rank, (middle, end)) in list.bounds.enumerated() {
-                defer { start = end }
-                if prefixLength == 0, let middle {
-                    let left = try id(UnsafeBufferPointer(rebasing: bytes[start..<middle]), rank)
-                    let right = try id(UnsafeBufferPointer(rebasing: bytes[middle..<end]), rank)
-                    insert(left, right, try id(UnsafeBufferPointer(rebasing: bytes[start..<end]), rank))
-                    continue
-                }
-                let pair =
-                    middle.map { (left: Array(bytes[start..<$0]), right: Array(bytes[$0..<end])) }
-                    ?? list.pieces(in: start..<end, vocabulary)
-                guard let (left, right) = pair else {
-                    throw PEFTError(
-                        "\(file): merge \(rank) is not two pieces with a space between them",
-                        remedy: "the file may be damaged")
-                }
-                insert(try id(left, rank), try id(right, rank), try id(left + right.dropFirst(prefixLength), rank))
-            }
-        }
-    }
-
-    /// Adds the next merge. Of equal ones the last one counts.
-    private mutating func insert(_ left: Int32, _ right: Int32, _ result: Int32) {
-        let key = MergeTable.key(left, right)
-        let slot = slot(of: key)
-        keys[slot] = key
-        ranks[slot] = Int32(results.count)
-        results.append(result)
-    }
-
-    @inline(__always)
-    private static func key(_ left: Int32, _ right: Int32) -> UInt64 {
-        UInt64(UInt32(bitPattern: left)) << 32 | UInt64(UInt32(bitPattern: right))
-    }
-
-    /// Where `key` is or would be.
-    @inline(__always)
-    private func slot(of key: UInt64) -> Int {
-        var hash = (key ^ key >> 29) &* 0x9E37_79B9_7F4A_7C15
-        hash ^= hash >> 32
-        var index = Int(truncatingIfNeeded: hash) & (keys.count - 1)
-        while keys[index] != MergeTable.empty, keys[index] != key { index = (index + 1) & (keys.count - 1) }
-        return index
-    }
-
-    @inline(__always)
-    func rank(_ left: Int32, _ right: Int32) -> Int32? {
-        let slot = slot(of: MergeTable.key(left, right))
-        return keys[slot] == MergeTable.empty ? nil : ranks[slot]
-    }
-
-    func result(_ rank: Int32) -> Int32 { results[Int(rank)] }
-}
-
-/// The symbols of a word while they are merged. Kept for all words of a text, so that they cost no allocation.
-private struct Word {
-    /// Ids; -1 for what its left neighbour has taken in.
-    var symbols: [Int32] = []
-    private var previous: [Int32] = []
-    private var next: [Int32] = []
-    /// A binary heap of merges that may be possible: the rank, then the position of the left symbol, so that of
-    /// equal merges the leftmost goes first.
-    private var queue: [UInt64] = []
-
-    /// Takes n log n steps for n symbols: texts without a pre-tokenizer are one word.
-    mutating func merge(by merges: MergeTable) {
-        let count = symbols.count
-        guard count > 1 else { return }
-        previous.removeAll(keepingCapacity: true)
-        next.removeAll(keepingCapacity: true)
-        queue.removeAll(keepingCapacity: true)
-        for position in 0..<count {
-            previous.append(Int32(position - 1))
-            next.append(position + 1 < count ? Int32(position + 1) : -1)
-        }
-        for position in 0..<count - 1 { offer(position, merges) }
-        while let top = pop() {
-            let position = Int(top & 0xFFFF_FFFF)
-            let rank = Int32(top >> 32)
-            guard symbols[position] >= 0, next[position] >= 0 else { continue }
-            let right = Int(next[position])
-            // Whatever has changed since has another rank or none.
-            guard merges.rank(symbols[position], symbols[right]) == rank else { continue }
-            symbols[position] = merges.result(rank)
-            symbols[right] = -1
-            next[position] = next[right]
-            if next[right] >= 0 { previous[Int(next[right])] = Int32(position) }
-            if previous[position] >= 0 { offer(Int(previous[position]), merges) }
-            if next[position] >= 0 { offer(position, merges) }
-        }
-    }
-
-    func read(into ids: inout [Int]) {
-        for symbol in symbols where symbol >= 0 { ids.append(Int(symbol)) }
-    }
-
-    /// Queues the merge of a symbol with the one behind it, if there is one.
-    @inline(__always)
-    private mutating func offer(_ position: Int, _ merges: MergeTable) {
-        guard let rank = merges.rank(symbols[position], symbols[Int(next[position])]) else { return }
-        let entry = UInt64(rank) << 32 | UInt64(position)
-        queue.append(entry)
-        var child = queue.count - 1
-        while child > 0 {
-            let parent = (child - 1) / 2
-            guard queue[parent] > entry else { break }
-            queue[child] = queue[parent]
-            child = parent
-        }
-        queue[child] = entry
-    }
-
-    private mutating func pop() -> UInt64? {
-        guard let top = queue.first, let last = queue.popLast() else { return nil }
-        guard !queue.isEmpty else { return top }
-        var parent = 0
-        while true {
-            var child = 2 * parent + 1
-            guard child < queue.count else { break }
-            if child + 1 < queue.count, queue[child + 1] < queue[child] { child += 1 }
-            guard queue[child] < last else { break }
-            queue[parent] = queue[child]
-            parent = child
-        }
-        queue[parent] = last
-        return top
+extension BPE {
+    /// The model over bytes, written as ``ByteCharacters``: text becomes ids without being written so first.
+    /// `nil` where a byte has no piece, or words are decorated.
+    func byteLevel() -> ByteLevelBPE? {
+        guard prefix.isEmpty, suffix.isEmpty else { return nil }
+        let symbols = ByteCharacters.encoded.compactMap { vocabulary.id(for: $0) }
+        guard symbols.count == 256 else { return nil }
+        return ByteLevelBPE(symbols: symbols, merges: merges, wholeWords: ignoresMerges ? vocabulary : nil)
     }
 }

@@ -14,6 +14,7 @@ struct Unigram: TokenizerModel {
     private let trie: ByteTrie
     /// The id of the piece for each byte, or ``ByteTrie/none``; empty without byte fallback.
     private let byteIDs: [Int32]
+    private let states = Pool { State() }
 
     /// - Parameters:
     ///   - vocabulary: pieces with their log probabilities; the index is the id. Where a piece occurs twice,
@@ -62,25 +63,42 @@ struct Unigram: TokenizerModel {
 
     func tokenize(_ text: PreTokenizedText, into ids: inout [Int]) {
         guard let longest = text.pieces.map(\.count).max() else { return }
-        var lattice = Lattice(longest: longest)
-        for piece in text.pieces {
-            fill(&lattice, text.bytes, piece)
-            readBack(&lattice, text.bytes, piece, into: &ids)
+        states.with { state in
+            state.lattice.reserve(longest)
+            text.bytes.withUnsafeBufferPointer { bytes in
+                guard let base = bytes.baseAddress else { return }
+                for piece in text.pieces {
+                    let word = base + piece.lowerBound
+                    let readable = bytes.count - piece.lowerBound
+                    if state.cache.find(word, count: piece.count, readable: readable, into: &ids) { continue }
+                    let start = ids.count
+                    fill(&state.lattice, text.bytes, piece)
+                    readBack(&state.lattice, text.bytes, piece, into: &ids)
+                    state.cache.store(word, count: piece.count, readable: readable, ids[start...])
+                }
+            }
         }
     }
 
-    /// The best path to each byte position of a piece. Kept for all pieces of a text, so that words cost no
-    /// allocation.
+    /// What a thread works with.
+    private final class State {
+        let cache = WordCache()
+        var lattice = Lattice()
+    }
+
+    /// The best path to each byte position of a piece. Kept for all pieces, so that words cost no allocation.
     private struct Lattice {
         /// Sum of the log probabilities up to here.
-        var score: [Double]
+        var score: [Double] = []
         /// Where the last piece begins; -1 where no path leads.
-        var start: [Int]
+        var start: [Int] = []
         /// The last piece.
-        var id: [Int32]
+        var id: [Int32] = []
         var path: [(range: Range<Int>, id: Int32)] = []
 
-        init(longest: Int) {
+        /// Makes room for pieces of as many bytes.
+        mutating func reserve(_ longest: Int) {
+            guard longest >= score.count else { return }
             score = [Double](repeating: 0, count: longest + 1)
             start = [Int](repeating: -1, count: longest + 1)
             id = [Int32](repeating: 0, count: longest + 1)

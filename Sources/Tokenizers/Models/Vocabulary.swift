@@ -79,4 +79,19 @@ struct MergeList: Sendable {
         }
         return possible.count == 1 ? possible.first : nil
     }
+
+    /// Whether what some merge makes holds `mark` behind something else.
+    func containsMark(within mark: [UInt8]) -> Bool {
+        var start = 0
+        for (_, end) in bounds {
+            var index = start
+            while index < end, bytes[index..<end].starts(with: mark) { index += mark.count }
+            while index < end {
+                if bytes[index] == mark[0], bytes[index..<end].starts(with: mark) { return true }
+                index += 1
+            }
+            start = end
+        }
+        return false
+    }
 }

@@ -1,39 +1,138 @@
-import Foundation
-
 /// The ids of words that were met before: text repeats itself.
 ///
-/// One caller at a time has it; whoever finds it taken goes without, which is faster than to wait.
-final class WordCache: @unchecked Sendable {
-    // Everything below is touched only between `begin` and `end`, that is, under the lock.
-    private let lock = NSLock()
-    private var words = ByteTable()
-    private var ids: [Int] = []
-    private var ends: [Int] = []
+/// Most words have at most 15 bytes and four ids. They lie in a table of pairs of entries, a pair to a cache line:
+/// a new word takes the first place of its pair and pushes the word there to the second. Other words are in a
+/// table that is emptied when it is full.
+///
+/// It belongs to one thread at a time; see ``Pool``.
+final class WordCache {
+    /// A word of at most 15 bytes: the bytes, zeros, and the number of bytes as the last.
+    struct Key {
+        var low: UInt64
+        var high: UInt64
+
+        /// - Parameters:
+        ///   - count: from 0 to 15.
+        ///   - readable: how many bytes may be read from `word`.
+        @inline(__always)
+        init(_ word: UnsafePointer<UInt8>, count: Int, readable: Int) {
+            let raw = UnsafeRawPointer(word)
+            if readable >= 16 {
+                low = UInt64(littleEndian: raw.loadUnaligned(as: UInt64.self))
+                high = UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+                if count < 8 {
+                    low &= (1 << UInt64(8 * count)) &- 1
+                    high = 0
+                } else {
+                    high &= (1 << UInt64(8 * (count - 8))) &- 1
+                }
+            } else {
+                (low, high) = (0, 0)
+                for index in 0..<count {
+                    if index < 8 {
+                        low |= UInt64(word[index]) << UInt64(8 * index)
+                    } else {
+                        high |= UInt64(word[index]) << UInt64(8 * (index - 8))
+                    }
+                }
+            }
+            high |= UInt64(count) << 56
+        }
+
+        /// Multiplying spreads every bit upwards, so the uppermost ones depend on all.
+        @inline(__always)
+        var bucket: Int {
+            let mixed = (low ^ high &* 0x9E37_79B9_7F4A_7C15) &* 0xD6E8_FEB8_6659_FD93
+            let spread = (mixed ^ mixed >> 32) &* 0x9E37_79B9_7F4A_7C15
+            return Int(truncatingIfNeeded: spread >> (64 - bucketBits))
+        }
+    }
+
+    private struct Entry {
+        // No word has 255 bytes.
+        var low: UInt64 = .max
+        var high: UInt64 = .max
+        /// -1 behind the last.
+        var ids: (Int32, Int32, Int32, Int32) = (-1, -1, -1, -1)
+    }
 
     /// Longer words hardly come twice.
     static let longestWord = 64
-    private static let capacity = 1 << 15
+    private static let longestKey = 15
+    private static let bucketBits: UInt64 = 14
+    private static let largestTable = 1 << 13
+    private let entries: UnsafeMutablePointer<Entry>
 
-    /// - Returns: whether the caller may use the cache until it calls ``end()``.
-    func begin() -> Bool { lock.try() }
-    func end() { lock.unlock() }
+    private var longWords = ByteTable()
+    private var longIDs: [Int32] = []
+    private var longEnds: [Int] = []
+
+    init() {
+        let count = 2 << Int(WordCache.bucketBits)
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: count * MemoryLayout<Entry>.stride, alignment: 64)
+        entries = memory.bindMemory(to: Entry.self, capacity: count)
+        entries.initialize(repeating: Entry(), count: count)
+    }
+
+    deinit { UnsafeMutableRawPointer(entries).deallocate() }
 
     /// Appends the ids of `word` if they are known.
-    func find(_ word: UnsafeBufferPointer<UInt8>, into result: inout [Int]) -> Bool {
-        guard let number = words.number(of: word) else { return false }
-        result.append(contentsOf: ids[(number == 0 ? 0 : ends[number - 1])..<ends[number]])
+    @inline(__always)
+    func find(_ word: UnsafePointer<UInt8>, count: Int, readable: Int, into result: inout [Int]) -> Bool {
+        guard count <= WordCache.longestKey else { return findLong(word, count, into: &result) }
+        let key = Key(word, count: count, readable: readable)
+        var entry = entries + 2 * key.bucket
+        if entry.pointee.low != key.low || entry.pointee.high != key.high {
+            entry += 1
+            guard entry.pointee.low == key.low, entry.pointee.high == key.high else { return false }
+        }
+        let ids = entry.pointee.ids
+        if ids.0 < 0 { return true }
+        result.append(Int(ids.0))
+        if ids.1 < 0 { return true }
+        result.append(Int(ids.1))
+        if ids.2 < 0 { return true }
+        result.append(Int(ids.2))
+        if ids.3 >= 0 { result.append(Int(ids.3)) }
         return true
     }
 
     /// Remembers the ids of a word that is not known yet.
-    func store(_ word: UnsafeBufferPointer<UInt8>, _ newIDs: ArraySlice<Int>) {
-        if words.count >= WordCache.capacity {
-            words = ByteTable()
-            ids.removeAll()
-            ends.removeAll()
+    func store(_ word: UnsafePointer<UInt8>, count: Int, readable: Int, _ ids: ArraySlice<Int>) {
+        guard count <= WordCache.longestKey, ids.count <= 4 else { return storeLong(word, count, ids) }
+        let key = Key(word, count: count, readable: readable)
+        var entry = Entry(low: key.low, high: key.high)
+        var id = ids.startIndex
+        func next() -> Int32 {
+            guard id < ids.endIndex else { return -1 }
+            defer { id += 1 }
+            return Int32(truncatingIfNeeded: ids[id])
         }
-        words.insert(word)
-        ids.append(contentsOf: newIDs)
-        ends.append(ids.count)
+        entry.ids = (next(), next(), next(), next())
+        let bucket = entries + 2 * key.bucket
+        bucket[1] = bucket[0]
+        bucket[0] = entry
+    }
+
+    @inline(never)
+    private func findLong(_ word: UnsafePointer<UInt8>, _ count: Int, into result: inout [Int]) -> Bool {
+        guard count <= WordCache.longestWord,
+            let number = longWords.number(of: UnsafeBufferPointer(start: word, count: count))
+        else { return false }
+        for id in longIDs[(number == 0 ? 0 : longEnds[number - 1])..<longEnds[number]] { result.append(Int(id)) }
+        return true
+    }
+
+    private func storeLong(_ word: UnsafePointer<UInt8>, _ count: Int, _ ids: ArraySlice<Int>) {
+        // A short word with many ids would not be looked for here.
+        guard count > WordCache.longestKey, count <= WordCache.longestWord else { return }
+        if longWords.count >= WordCache.largestTable {
+            longWords = ByteTable()
+            longIDs.removeAll()
+            longEnds.removeAll()
+        }
+        longWords.insert(UnsafeBufferPointer(start: word, count: count))
+        for id in ids { longIDs.append(Int32(truncatingIfNeeded: id)) }
+        longEnds.append(longIDs.count)
     }
 }

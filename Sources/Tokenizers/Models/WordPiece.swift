@@ -10,6 +10,7 @@ struct WordPiece: TokenizerModel {
     private let trie: ByteTrie
     /// Where in the trie the pieces begin that continue a word, or ``ByteTrie/none``.
     private let continuation: ByteTrie.Node
+    private let caches = Pool { WordCache() }
 
     /// - Parameters:
     ///   - continuingPrefix: what pieces begin with that continue a word.
@@ -43,7 +44,19 @@ struct WordPiece: TokenizerModel {
     func id(for piece: String) -> Int? { vocabulary.id(for: piece.utf8).map { Int($0) } }
 
     func tokenize(_ text: PreTokenizedText, into ids: inout [Int]) {
-        for piece in text.pieces where !cut(text.bytes, piece, into: &ids) { ids.append(unknown) }
+        caches.with { cache in
+            text.bytes.withUnsafeBufferPointer { bytes in
+                guard let base = bytes.baseAddress else { return }
+                for piece in text.pieces {
+                    let word = base + piece.lowerBound
+                    let readable = bytes.count - piece.lowerBound
+                    if cache.find(word, count: piece.count, readable: readable, into: &ids) { continue }
+                    let start = ids.count
+                    if !cut(text.bytes, piece, into: &ids) { ids.append(unknown) }
+                    cache.store(word, count: piece.count, readable: readable, ids[start...])
+                }
+            }
+        }
     }
 
     /// Appends the ids of a word.

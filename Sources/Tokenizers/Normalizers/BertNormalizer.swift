@@ -23,12 +23,35 @@ struct BertNormalizer: Normalizer {
     }
 
     func normalize(_ text: inout NormalizedText) {
+        if !text.bytes.contains(where: { $0 >= 0x80 }) { return normalizeASCII(&text) }
         if cleansText || separatesChinese { clean(&text) }
         if stripsAccents {
             UnicodeForm.nfd.normalize(&text)
             text.keepScalars { !BertNormalizer.isAccent($0) }
         }
         if lowercases { Lowercase().normalize(&text) }
+    }
+
+    /// All steps at once: ASCII has no Chinese characters and no accents.
+    private func normalizeASCII(_ text: inout NormalizedText) {
+        let bytes = text.bytes
+        guard let first = bytes.first else { return }
+        text.bytes = [UInt8](unsafeUninitializedCapacity: bytes.count) { buffer, initialized in
+            var next = 0
+            for byte in bytes {
+                switch byte {
+                case 0x41...0x5A: buffer[next] = lowercases ? byte | 0x20 : byte
+                case 0x20...0x7E: buffer[next] = byte
+                case _ where !cleansText: buffer[next] = byte
+                case 0x09, 0x0A, 0x0D: buffer[next] = 0x20
+                // Other control characters go.
+                default: continue
+                }
+                next += 1
+            }
+            initialized = next
+        }
+        if cleansText, BertNormalizer.isControl(Unicode.Scalar(first)) { text.lostStart = true }
     }
 
     /// The first two steps; a Chinese character is none that the first step touches.

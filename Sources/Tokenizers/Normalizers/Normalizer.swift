@@ -29,6 +29,7 @@ let normalizers: [String: @Sendable (StageFields) throws -> any Normalizer] = [
     "StripAccents": { _ in StripAccents() },
     "BertNormalizer": { try BertNormalizer($0) },
     "ByteLevel": { _ in ByteLevelNormalizer() },
+    "Nmt": { _ in Nmt() },
 ]
 
 @Sendable func readNormalizer(_ fields: StageFields) throws -> any Normalizer {
@@ -74,7 +75,7 @@ struct Prepend: Normalizer {
     init(_ prefix: String) { self.prefix = Array(prefix.utf8) }
 
     func normalize(_ text: inout NormalizedText) {
-        if !text.bytes.isEmpty { text.bytes.insert(contentsOf: prefix, at: 0) }
+        if !text.bytes.isEmpty { text.bytes = prefix + text.bytes }
     }
 }
 
@@ -111,12 +112,17 @@ extension NormalizedText {
     /// Removes the characters beyond ASCII that `isKept` turns down.
     mutating func keepScalars(_ isKept: (Unicode.Scalar) -> Bool) {
         guard bytes.contains(where: { $0 >= 0x80 }) else { return }
+        keep { $0.value < 0x80 || isKept($0) }
+    }
+
+    /// Removes the characters that `isKept` turns down.
+    mutating func keep(_ isKept: (Unicode.Scalar) -> Bool) {
         var result: [UInt8] = []
         result.reserveCapacity(bytes.count)
         var index = 0
         while index < bytes.count {
             let (scalar, length) = bytes.scalar(at: index)
-            if scalar.value < 0x80 || isKept(scalar) {
+            if isKept(scalar) {
                 result.append(contentsOf: bytes[index..<index + length])
             } else if index == 0 {
                 lostStart = true
@@ -131,5 +137,36 @@ extension NormalizedText {
 struct ByteLevelNormalizer: Normalizer {
     func normalize(_ text: inout NormalizedText) {
         text.bytes = text.bytes.flatMap { ByteCharacters.encoded[Int($0)] }
+    }
+}
+
+/// What machine translation did before SentencePiece: no control characters, and one kind of space.
+struct Nmt: Normalizer {
+    func normalize(_ text: inout NormalizedText) {
+        text.keep { !Nmt.isControl($0) }
+        guard text.bytes.contains(where: { $0 < 0x20 || $0 >= 0x80 }) else { return }
+        var result: [UInt8] = []
+        result.reserveCapacity(text.bytes.count)
+        var index = 0
+        while index < text.bytes.count {
+            let (scalar, length) = text.bytes.scalar(at: index)
+            result.append(Nmt.isSpace(scalar) ? " " : scalar)
+            index += length
+        }
+        text.bytes = result
+    }
+
+    private static func isControl(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.value {
+        case 0x01...0x08, 0x0B, 0x0E...0x1F, 0x7F, 0x8F, 0x9F: true
+        default: false
+        }
+    }
+
+    private static func isSpace(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.value {
+        case 0x09, 0x0A, 0x0C, 0x0D, 0x1680, 0x200B...0x200F, 0x2028, 0x2029, 0x2581, 0xFEFF, 0xFFFD: true
+        default: false
+        }
     }
 }

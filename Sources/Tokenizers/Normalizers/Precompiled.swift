@@ -76,6 +76,11 @@ struct Precompiled: Normalizer {
             }
             result.append(contentsOf: bytes[start..<index])
             guard index < bytes.count else { break }
+            if let length = Precompiled.loneScalar(bytes, index) {
+                append(bytes, cluster: index..<index + length, to: &result)
+                index += length
+                continue
+            }
             let end = Precompiled.portionEnd(bytes, from: index)
             for cluster in String(decoding: bytes[index..<end], as: UTF8.self) {
                 let length = cluster.utf8.count
@@ -101,6 +106,27 @@ struct Precompiled: Normalizer {
                 result.append(contentsOf: bytes[scalar])
             }
             index = scalar.upperBound
+        }
+    }
+
+    /// The length of the scalar at `index`, if it is plain to see that it is a cluster of its own.
+    private static func loneScalar(_ bytes: [UInt8], _ index: Int) -> Int? {
+        let (scalar, length) = bytes.scalar(at: index)
+        guard isSeparate(scalar) else { return nil }
+        guard index + length < bytes.count else { return length }
+        if scalar == "\r", bytes[index + length] == 0x0A { return nil }
+        return isSeparate(bytes.scalar(at: index + length).scalar) ? length : nil
+    }
+
+    /// Whether a scalar never joins another that is one of these, "\r\n" apart: some frequent ones, all of Unicode's
+    /// property Grapheme_Cluster_Break=Other or line breaks.
+    @inline(__always)
+    private static func isSeparate(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.value {
+        case 0..<0x7F, 0xA0...0xA8, 0xAA...0xAC, 0xAF...0x2FF, 0x391...0x3C9, 0x400...0x481, 0x2010...0x2027,
+            0x2030...0x203B, 0x20A0...0x20BF, 0x3041...0x3096, 0x30A1...0x30FA, 0x3400...0x4DB5, 0x4E00...0x9FCC:
+            true
+        default: false
         }
     }
 

@@ -22,6 +22,7 @@ struct Replacement: Sendable {
 
     /// - Returns: the new bytes, and whether what begins them is no longer what began `bytes`.
     func apply(to bytes: [UInt8]) -> (bytes: [UInt8], lostStart: Bool) {
+        if case .literal(let literal) = pattern, literal.count == 1 { return replace(literal[0], in: bytes) }
         let matches = pattern.matches(in: bytes)
         guard let first = matches.first else { return (bytes, false) }
         var result: [UInt8] = []
@@ -37,6 +38,29 @@ struct Replacement: Sendable {
         let lostStart =
             first.lowerBound == 0 && !first.isEmpty && (content.isEmpty || first.count > bytes.scalarLength(at: 0))
         return (result, lostStart)
+    }
+
+    /// The same for a byte, such as a space: the most frequent replacement of all.
+    private func replace(_ byte: UInt8, in bytes: [UInt8]) -> (bytes: [UInt8], lostStart: Bool) {
+        let count = bytes.count { $0 == byte }
+        guard count > 0 else { return (bytes, false) }
+        let size = bytes.count + count * (content.count - 1)
+        let result = [UInt8](unsafeUninitializedCapacity: size) { buffer, initialized in
+            var next = 0
+            for other in bytes {
+                if other != byte {
+                    buffer[next] = other
+                    next += 1
+                    continue
+                }
+                for new in content {
+                    buffer[next] = new
+                    next += 1
+                }
+            }
+            initialized = next
+        }
+        return (result, content.isEmpty && bytes[0] == byte)
     }
 }
 

@@ -1,90 +1,95 @@
 import Support
 
-/// Puts special tokens around one encoded text or a pair of them. Registered in ``postProcessors``.
-protocol PostProcessor: Sendable {
-    /// - Parameter parts: the ids of one or two texts.
-    /// - Returns: the parts, in order, with what was added as parts of their own.
-    func process(_ parts: [[Int]], addSpecialTokens: Bool) -> [[Int]]
-}
-
-/// The post-processors a tokenizer file may name, by the `type` it gives them.
-let postProcessors: [String: @Sendable (StageFields) throws -> any PostProcessor] = [
-    "TemplateProcessing": { try TemplateProcessing($0) },
-    "BertProcessing": { try PairProcessing.read($0, PairProcessing.bert) },
-    "RobertaProcessing": { try PairProcessing.read($0, PairProcessing.roberta) },
-    "ByteLevel": { _ in Unprocessed() },
-    "Sequence": { try PostProcessorSequence($0) },
-]
-
-@Sendable func readPostProcessor(_ fields: StageFields) throws -> any PostProcessor {
-    try fields.make("post-processor", postProcessors)
-}
-
-/// Applies post-processors one after the other.
-struct PostProcessorSequence: PostProcessor {
-    let members: [any PostProcessor]
-
-    init(_ fields: StageFields) throws {
-        members = try fields.objects("processors").map(readPostProcessor)
-        // A second template would take the special tokens of the first for a text.
-        guard members.count(where: { $0 is TemplateProcessing || $0 is PostProcessorSequence }) <= 1 else {
-            throw fields.malformed("more than one template in a sequence is not supported")
-        }
-    }
-
-    func process(_ parts: [[Int]], addSpecialTokens: Bool) -> [[Int]] {
-        members.reduce(parts) { $1.process($0, addSpecialTokens: addSpecialTokens) }
-    }
-}
-
-/// A template for one text and one for a pair, as in `A </s>` and `A </s> B </s>`.
-struct TemplateProcessing: PostProcessor {
+/// What stands around one text or a pair of texts, as in `[CLS] A [SEP] B [SEP]`.
+///
+/// A file may name several kinds of it, all of which come down to two lists: one for a text, one for a pair.
+/// Their readers are registered in ``postProcessors``.
+struct PostProcessor: Equatable, Sendable {
     enum Piece: Equatable, Sendable {
-        /// One of the texts, by its index.
-        case text(Int)
-        case special([Int])
+        /// One of the texts, by its index, and the type of its tokens.
+        case text(Int, type: Int)
+        /// Tokens of the model's own, and their type.
+        case special([Int], type: Int)
     }
 
     let single: [Piece]
     let pair: [Piece]
 
-    init(single: [Piece], pair: [Piece]) {
-        self.single = single
-        self.pair = pair
+    /// Adds nothing.
+    static let plain = PostProcessor(
+        single: [.text(0, type: 0)], pair: [.text(0, type: 0), .text(1, type: 1)])
+
+    func pieces(texts: Int) -> [Piece] { texts > 1 ? pair : single }
+
+    /// How many tokens are added to `texts` texts.
+    func addedTokens(texts: Int) -> Int {
+        pieces(texts: texts).reduce(0) { count, piece in
+            if case .special(let ids, _) = piece { count + ids.count } else { count }
+        }
+    }
+}
+
+/// The post-processors a tokenizer file may name, by the `type` it gives them.
+let postProcessors: [String: @Sendable (StageFields) throws -> PostProcessor] = [
+    "TemplateProcessing": { try .template($0) },
+    "BertProcessing": {
+        let tokens = try PostProcessor.tokens($0)
+        return .bert(cls: tokens.cls, sep: tokens.sep)
+    },
+    "RobertaProcessing": {
+        let tokens = try PostProcessor.tokens($0)
+        return .roberta(cls: tokens.cls, sep: tokens.sep)
+    },
+    // Moves offsets only.
+    "ByteLevel": { _ in .plain },
+    "Sequence": { try .sequence($0) },
+]
+
+@Sendable func readPostProcessor(_ fields: StageFields) throws -> PostProcessor {
+    try fields.make("post-processor", postProcessors)
+}
+
+extension PostProcessor {
+    /// Post-processors one after the other.
+    fileprivate static func sequence(_ fields: StageFields) throws -> PostProcessor {
+        let members = try fields.objects("processors").map(readPostProcessor).filter { $0 != .plain }
+        // A second template would take the special tokens of the first for a text.
+        guard members.count <= 1 else {
+            throw fields.malformed("more than one template in a sequence is not supported")
+        }
+        return members.first ?? .plain
     }
 
-    init(_ fields: StageFields) throws {
+    /// Lists written out in the file.
+    fileprivate static func template(_ fields: StageFields) throws -> PostProcessor {
         let specials = try fields.object("special_tokens")
-        single = try TemplateProcessing.read("single", fields, specials, texts: ["A"])
-        pair = try TemplateProcessing.read("pair", fields, specials, texts: ["A", "B"])
+        return PostProcessor(
+            single: try pieces("single", fields, specials, texts: ["A"]),
+            pair: try pieces("pair", fields, specials, texts: ["A", "B"]))
     }
 
-    private static func read(
+    private static func pieces(
         _ key: String, _ fields: StageFields, _ specials: StageFields, texts: [String]
     ) throws -> [Piece] {
-        try fields.objects(key).map { item in
+        func type(_ item: StageFields) throws -> Int {
+            item.values["type_id"] == nil ? 0 : try item.count("type_id")
+        }
+        return try fields.objects(key).map { item in
             if item.values["Sequence"] != nil {
-                let name = try item.object("Sequence").string("id")
+                let text = try item.object("Sequence")
+                let name = try text.string("id")
                 guard let index = texts.firstIndex(of: name) else {
                     throw item.malformed("there is no text \(name) here, only \(texts.joined(separator: " and "))")
                 }
-                return .text(index)
+                return .text(index, type: try type(text))
             }
-            let name = try item.object("SpecialToken").string("id")
+            let special = try item.object("SpecialToken")
+            let name = try special.string("id")
             let ids = try specials.object(name).values["ids"]?.array?.map { $0.int ?? -1 }
             guard let ids, ids.allSatisfy({ 0...Int(Int32.max) ~= $0 }) else {
                 throw specials.malformed("\(name) must list its ids, whole numbers from 0")
             }
-            return .special(ids)
-        }
-    }
-
-    func process(_ parts: [[Int]], addSpecialTokens: Bool) -> [[Int]] {
-        (parts.count > 1 ? pair : single).compactMap { piece in
-            switch piece {
-            case .text(let index): parts.indices.contains(index) ? parts[index] : nil
-            case .special(let ids): addSpecialTokens ? ids : nil
-            }
+            return .special(ids, type: try type(special))
         }
     }
 }

@@ -49,40 +49,50 @@ struct MetaspacePreTokenizer: PreTokenizer {
 
     func split(_ text: inout PreTokenizedText) {
         let source = text.bytes
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(source.count + (text.pieces.count + 1) * replacement.count)
-        var pieces: [Range<Int>] = []
-        pieces.reserveCapacity(text.pieces.count)
-        for (number, piece) in text.pieces.enumerated() {
-            var start = bytes.count
-            let hasPrefix =
-                source[piece.lowerBound] == 0x20 || isReplacement(source, piece.lowerBound, piece.upperBound)
-            let isWanted =
-                switch metaspace.prependScheme {
-                case .always: true
-                case .first: number == 0 && text.startsText
-                case .never: false
-                }
-            if isWanted, !hasPrefix { bytes.append(contentsOf: replacement) }
-            var index = piece.lowerBound
-            while index < piece.upperBound {
-                let isSpace = source[index] == 0x20
-                if isSpace || isReplacement(source, index, piece.upperBound) {
-                    if metaspace.split, start < bytes.count {
-                        pieces.append(start..<bytes.count)
-                        start = bytes.count
-                    }
-                    bytes.append(contentsOf: replacement)
-                    index += isSpace ? 1 : replacement.count
-                } else {
-                    bytes.append(source[index])
-                    index += 1
+        let pieces = text.pieces
+        guard !pieces.isEmpty else { return }
+        var result: [Range<Int>] = []
+        result.reserveCapacity(pieces.count)
+        let spaces = source.count { $0 == 0x20 }
+        let size = source.count + spaces * (replacement.count - 1) + pieces.count * replacement.count
+        text.bytes = [UInt8](unsafeUninitializedCapacity: size) { bytes, count in
+            func appendReplacement() {
+                for byte in replacement {
+                    bytes[count] = byte
+                    count += 1
                 }
             }
-            pieces.append(start..<bytes.count)
+            for (number, piece) in pieces.enumerated() {
+                var start = count
+                let hasPrefix =
+                    source[piece.lowerBound] == 0x20 || isReplacement(source, piece.lowerBound, piece.upperBound)
+                let isWanted =
+                    switch metaspace.prependScheme {
+                    case .always: true
+                    case .first: number == 0 && text.startsText
+                    case .never: false
+                    }
+                if isWanted, !hasPrefix { appendReplacement() }
+                var index = piece.lowerBound
+                while index < piece.upperBound {
+                    let byte = source[index]
+                    if byte != 0x20, byte != replacement[0] || !isReplacement(source, index, piece.upperBound) {
+                        bytes[count] = byte
+                        count += 1
+                        index += 1
+                        continue
+                    }
+                    if metaspace.split, start < count {
+                        result.append(start..<count)
+                        start = count
+                    }
+                    appendReplacement()
+                    index += byte == 0x20 ? 1 : replacement.count
+                }
+                result.append(start..<count)
+            }
         }
-        text.bytes = bytes
-        text.pieces = pieces
+        text.pieces = result
     }
 
     @inline(__always)

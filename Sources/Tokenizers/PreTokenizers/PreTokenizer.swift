@@ -33,6 +33,7 @@ let preTokenizers: [String: @Sendable (StageFields) throws -> any PreTokenizer] 
     "Punctuation": { try CharacterSplit.punctuation($0) },
     "CharDelimiterSplit": { try CharacterSplit.delimiter($0) },
     "BertPreTokenizer": { _ in BertPreTokenizer() },
+    "FixedLength": { try FixedLength($0) },
 ]
 
 @Sendable func readPreTokenizer(_ fields: StageFields) throws -> any PreTokenizer {
@@ -42,6 +43,11 @@ let preTokenizers: [String: @Sendable (StageFields) throws -> any PreTokenizer] 
 /// Applies pre-tokenizers one after the other, each to the pieces of the one before.
 struct PreTokenizerSequence: PreTokenizer {
     let members: [any PreTokenizer]
+
+    /// The members, with those of inner sequences in their place.
+    var flattened: [any PreTokenizer] {
+        members.flatMap { ($0 as? PreTokenizerSequence)?.flattened ?? [$0] }
+    }
 
     func split(_ text: inout PreTokenizedText) {
         for member in members { member.split(&text) }
@@ -62,8 +68,37 @@ struct Whitespace: PreTokenizer {
     }
 }
 
+/// Cuts after every so many scalars.
+struct FixedLength: PreTokenizer {
+    let length: Int
+
+    init(_ fields: StageFields) throws {
+        length = try fields.count("length")
+        guard length > 0 else { throw fields.malformed("length is 0") }
+    }
+
+    func split(_ text: inout PreTokenizedText) {
+        var result: [Range<Int>] = []
+        for piece in text.pieces {
+            var start = piece.lowerBound
+            var index = start
+            var count = 0
+            while index < piece.upperBound {
+                index += text.bytes.scalarLength(at: index)
+                count += 1
+                if count == length || index == piece.upperBound {
+                    result.append(start..<index)
+                    (start, count) = (index, 0)
+                }
+            }
+        }
+        text.pieces = result
+    }
+}
+
 extension PreTokenizedText {
     /// Cuts every piece into its longest runs of scalars of one class; scalars of class `nil` are dropped.
+    @inline(__always)
     mutating func keepRuns(_ classOf: (Unicode.Scalar) -> UInt8?) {
         var result: [Range<Int>] = []
         result.reserveCapacity(pieces.reduce(0) { $0 + $1.count / 5 + 1 })

@@ -38,6 +38,11 @@ struct Split: PreTokenizer {
         isInverted = try fields.bool("invert", default: false)
     }
 
+    /// The scanner whose words the pieces are, where that is all to it.
+    var words: WordScanner? {
+        if case .words(let scanner) = pattern, behavior == .isolated, !isInverted { scanner } else { nil }
+    }
+
     func split(_ text: inout PreTokenizedText) {
         text.split(behavior, isInverted: isInverted) { bytes, piece in
             // An expression may look around itself, but not beyond its piece.
@@ -85,11 +90,43 @@ struct CharacterSplit: PreTokenizer {
 
 /// Drops white space and makes every punctuation mark a piece.
 struct BertPreTokenizer: PreTokenizer {
-    private let marks = CharacterSplit(behavior: .isolated) { $0.isPunctuation }
+    private enum Kind: UInt8 { case word, space, mark }
+
+    private static let ascii: [Kind] = (UInt8(0)..<128).map { kind(of: Unicode.Scalar($0)) }
+
+    private static func kind(of scalar: Unicode.Scalar) -> Kind {
+        scalar.isWhitespace ? .space : scalar.isPunctuation ? .mark : .word
+    }
 
     func split(_ text: inout PreTokenizedText) {
-        WhitespaceSplit().split(&text)
-        marks.split(&text)
+        var result: [Range<Int>] = []
+        result.reserveCapacity(text.bytes.count / 4 + 1)
+        let ascii = BertPreTokenizer.ascii
+        for piece in text.pieces {
+            /// Where the word under way begins.
+            var start = piece.lowerBound
+            var index = start
+            while index < piece.upperBound {
+                var kind: Kind
+                var length = 1
+                if text.bytes[index] < 0x80 {
+                    kind = ascii[Int(text.bytes[index])]
+                } else {
+                    let (scalar, count) = text.bytes.scalar(at: index)
+                    (kind, length) = (BertPreTokenizer.kind(of: scalar), count)
+                }
+                let end = index + length
+                if kind != .word {
+                    if start < index { result.append(start..<index) }
+                    if kind == .mark { result.append(index..<end) }
+                    start = end
+                }
+                index = end
+            }
+            if start < index { result.append(start..<index) }
+        }
+        if result.first?.lowerBound != text.pieces.first?.lowerBound { text.startsText = false }
+        text.pieces = result
     }
 }
 

@@ -4,166 +4,273 @@
 /// - GPT-2: `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
 /// - Llama 3 and Qwen 2 match contractions in either case, let a word begin with any one character that is no
 ///   letter, digit or line break, cut digits into threes or ones, and keep line breaks together.
+/// - GPT-4o cuts words where small letters are followed by capitals, and leaves contractions at their words.
 ///
 /// Each of them matches everywhere, so a text falls into its matches.
 struct WordScanner: Sendable, Equatable {
-    /// Whether it is one of the newer expressions.
-    private let isModern: Bool
+    private enum Style { case gpt2, llama3, gpt4o }
+
+    private let style: Style
     /// How many digits a match holds.
     private let longestNumber: Int
 
-    static let gpt2 = WordScanner(isModern: false, longestNumber: .max)
+    static let gpt2 = WordScanner(style: .gpt2, longestNumber: .max)
 
-    private init(isModern: Bool, longestNumber: Int) {
-        self.isModern = isModern
+    private init(style: Style, longestNumber: Int) {
+        self.style = style
         self.longestNumber = longestNumber
-    }
-
-    private static let gpt2Expression = #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#
-    private static func modernExpression(_ number: String) -> String {
-        #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"# + number
-            + #"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
     }
 
     /// The scanner for an expression, if it is one of these.
     init?(expression: String) {
-        switch expression {
-        case WordScanner.gpt2Expression: self = .gpt2
-        case WordScanner.modernExpression(#"\p{N}{1,3}"#): self.init(isModern: true, longestNumber: 3)
-        case WordScanner.modernExpression(#"\p{N}"#): self.init(isModern: true, longestNumber: 1)
-        default: return nil
+        guard let scanner = WordScanner.expressions[expression] else { return nil }
+        self = scanner
+    }
+
+    private static let expressions: [String: WordScanner] = {
+        func llama3(_ number: String) -> String {
+            #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"# + number
+                + #"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
+        }
+        let suffix = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+        let gpt4o =
+            #"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"# + suffix
+            + #"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"# + suffix
+            + #"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
+        return [
+            #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#: .gpt2,
+            llama3(#"\p{N}{1,3}"#): WordScanner(style: .llama3, longestNumber: 3),
+            llama3(#"\p{N}"#): WordScanner(style: .llama3, longestNumber: 1),
+            // The same with possessive quantifiers, as tiktoken has it.
+            #"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"#:
+                WordScanner(style: .llama3, longestNumber: 3),
+            gpt4o: WordScanner(style: .gpt4o, longestNumber: 3),
+        ]
+    }()
+
+    /// Classes of characters, a bit each.
+    private enum Kind {
+        /// `\p{Lu}`, `\p{Lt}`
+        static let upper: UInt8 = 1
+        /// `\p{Ll}`
+        static let lower: UInt8 = 2
+        /// `\p{Lm}`, `\p{Lo}`
+        static let caseless: UInt8 = 4
+        static let mark: UInt8 = 8
+        static let number: UInt8 = 16
+        static let space: UInt8 = 32
+        static let lineBreak: UInt8 = 64
+        static let other: UInt8 = 128
+
+        static let letter = upper | lower | caseless
+        static let whiteSpace = space | lineBreak
+        /// `[^\s\p{L}\p{N}]`
+        static let symbol = mark | other
+    }
+
+    private static func kind(of scalar: Unicode.Scalar) -> UInt8 {
+        if scalar == "\n" || scalar == "\r" { return Kind.lineBreak }
+        if scalar.isWhitespace { return Kind.space }
+        switch scalar.properties.generalCategory {
+        case .uppercaseLetter, .titlecaseLetter: return scalar.isOf(unicode: 16) ? Kind.upper : Kind.other
+        case .lowercaseLetter: return scalar.isOf(unicode: 16) ? Kind.lower : Kind.other
+        case .modifierLetter, .otherLetter: return scalar.isOf(unicode: 16) ? Kind.caseless : Kind.other
+        case .nonspacingMark, .spacingMark, .enclosingMark: return scalar.isOf(unicode: 16) ? Kind.mark : Kind.other
+        default: return scalar.isNumber() ? Kind.number : Kind.other
         }
     }
 
-    private enum Kind: UInt8 {
-        case letter, number, space, lineBreak, other
-    }
-
-    private static let asciiKinds: [Kind] = (UInt8(0)..<128).map { byte in
-        switch byte {
-        case 0x41...0x5A, 0x61...0x7A: .letter
-        case 0x30...0x39: .number
-        case 0x0A, 0x0D: .lineBreak
-        case 0x09...0x0D, 0x20: .space
-        default: .other
-        }
-    }
-
-    private static func kind(of scalar: Unicode.Scalar) -> Kind {
-        if scalar.isWhitespace { return .space }
-        if scalar.isLetter { return .letter }
-        return scalar.isNumber() ? .number : .other
-    }
+    static func makeKinds() -> ScalarTable { ScalarTable(kind(of:)) }
+    private static let kinds = Pool { makeKinds() }
 
     /// The words of `bytes[range]`, end to end.
     func words(in bytes: [UInt8], _ range: Range<Int>) -> [Range<Int>] {
         var words: [Range<Int>] = []
         words.reserveCapacity(range.count / 4 + 1)
-        var cursor = Cursor(bytes: bytes, end: range.upperBound, kinds: WordScanner.asciiKinds)
-        var start = range.lowerBound
-        while start < range.upperBound {
-            let end = isModern ? modernWord(&cursor, start) : gpt2Word(&cursor, start)
-            words.append(start..<end)
-            start = end
+        bytes.withUnsafeBufferPointer { buffer in
+            guard let base = buffer.baseAddress else { return }
+            WordScanner.kinds.with { kinds in
+                let text = Text(bytes: base, end: range.upperBound, kinds: kinds)
+                var start = range.lowerBound
+                while start < range.upperBound {
+                    let end = self.end(of: start, in: text)
+                    words.append(start..<end)
+                    start = end
+                }
+            }
         }
         return words
     }
 
-    /// Reads classes of characters from one text.
-    private struct Cursor {
-        let bytes: [UInt8]
+    /// Text to scan, and the classes of its characters.
+    struct Text {
+        let bytes: UnsafePointer<UInt8>
         let end: Int
-        let kinds: [Kind]
+        private let kinds: ScalarTable
+        private let ascii: UnsafePointer<UInt8>
+
+        init(bytes: UnsafePointer<UInt8>, end: Int, kinds: ScalarTable) {
+            self.bytes = bytes
+            self.end = end
+            self.kinds = kinds
+            ascii = kinds.ascii
+        }
 
         /// The class of the character at `index` and its length.
         @inline(__always)
-        func kind(at index: Int) -> (kind: Kind, length: Int) {
-            if bytes[index] < 0x80 { return (kinds[Int(bytes[index])], 1) }
-            let (scalar, length) = bytes.scalar(at: index)
-            return (WordScanner.kind(of: scalar), length)
+        fileprivate func kind(at index: Int) -> (kind: UInt8, length: Int) {
+            let byte = bytes[index]
+            if byte < 0x80 { return (ascii[Int(byte)], 1) }
+            let (value, length) = readScalar(bytes, index)
+            return (kinds.property(of: value), length)
         }
 
-        /// The end of the run of one class that begins at `index`.
-        func run(of kind: Kind, from index: Int, atMost limit: Int = .max) -> Int {
-            var index = index
+        /// The end of the run of characters of some classes that begins at `index`.
+        @inline(__always)
+        fileprivate func run(of wanted: UInt8, from start: Int, atMost limit: Int = .max) -> Int {
+            var index = start
             var count = 0
             while index < end, count < limit {
-                let next = self.kind(at: index)
-                guard next.kind == kind else { break }
+                let next = kind(at: index)
+                if next.kind & wanted == 0 { break }
                 index += next.length
                 count += 1
             }
             return index
         }
 
-        func byte(at index: Int) -> UInt8? { index < end ? bytes[index] : nil }
+        fileprivate func byte(at index: Int) -> UInt8? { index < end ? bytes[index] : nil }
 
         /// The end of the white space that begins at `start`, where its last character begins, and where its
         /// last line break ends, if it has one.
-        func whiteSpace(from start: Int) -> (end: Int, last: Int, lineBreak: Int?) {
+        fileprivate func whiteSpace(from start: Int) -> (end: Int, last: Int, lineBreak: Int?) {
             var (index, last) = (start, start)
             var lineBreak: Int?
             while index < end {
                 let next = kind(at: index)
-                guard next.kind == .space || next.kind == .lineBreak else { break }
+                guard next.kind & Kind.whiteSpace != 0 else { break }
                 last = index
                 index += next.length
-                if next.kind == .lineBreak { lineBreak = index }
+                if next.kind == Kind.lineBreak { lineBreak = index }
             }
             return (index, last, lineBreak)
         }
     }
 
-    private func gpt2Word(_ cursor: inout Cursor, _ start: Int) -> Int {
-        if let end = contraction(cursor, start) { return end }
-        let first = cursor.kind(at: start)
-        if first.kind != .space, first.kind != .lineBreak { return cursor.run(of: first.kind, from: start) }
-        if cursor.bytes[start] == 0x20, start + 1 < cursor.end {
-            let second = cursor.kind(at: start + 1)
-            if second.kind != .space, second.kind != .lineBreak {
-                return cursor.run(of: second.kind, from: start + 1)
-            }
+    /// The end of the word that begins at `start`, which is before the text's end.
+    @inline(__always)
+    func end(of start: Int, in text: Text) -> Int {
+        switch style {
+        case .gpt2: gpt2Word(text, start)
+        case .llama3: llama3Word(text, start)
+        case .gpt4o: gpt4oWord(text, start)
         }
-        return whiteSpaceBeforeWord(cursor, start)
     }
 
-    private func modernWord(_ cursor: inout Cursor, _ start: Int) -> Int {
-        if let end = contraction(cursor, start) { return end }
-        let first = cursor.kind(at: start)
-        switch first.kind {
-        case .letter: return cursor.run(of: .letter, from: start)
-        case .number: return cursor.run(of: .number, from: start, atMost: longestNumber)
-        case .space, .other:
-            let behind = start + first.length
-            guard behind < cursor.end else { break }
-            let second = cursor.kind(at: behind).kind
-            if second == .letter { return cursor.run(of: .letter, from: behind) }
-            if first.kind == .space, cursor.bytes[start] == 0x20, second == .other { return symbols(cursor, behind) }
-        case .lineBreak: break
+    @inline(__always)
+    private func gpt2Word(_ text: Text, _ start: Int) -> Int {
+        var first = text.kind(at: start)
+        var index = start
+        if text.bytes[start] == 0x20, start + 1 < text.end {
+            first = text.kind(at: start + 1)
+            index = start + 1
+            if first.kind & Kind.whiteSpace != 0 { return whiteSpaceBeforeWord(text, start) }
+        } else if first.kind & Kind.whiteSpace != 0 {
+            return whiteSpaceBeforeWord(text, start)
+        } else if text.bytes[start] == UInt8(ascii: "'"), let end = contraction(text, start) {
+            return end
         }
-        if first.kind == .other { return symbols(cursor, start) }
-        if let lineBreak = cursor.whiteSpace(from: start).lineBreak { return lineBreak }
-        return whiteSpaceBeforeWord(cursor, start)
+        index += first.length
+        if first.kind & Kind.letter != 0 { return text.run(of: Kind.letter, from: index) }
+        return text.run(of: first.kind == Kind.number ? Kind.number : Kind.symbol, from: index)
     }
 
-    /// `[^\s\p{L}\p{N}]+[\r\n]*`
-    private func symbols(_ cursor: Cursor, _ start: Int) -> Int {
-        cursor.run(of: .lineBreak, from: cursor.run(of: .other, from: start))
+    @inline(__always)
+    private func llama3Word(_ text: Text, _ start: Int) -> Int {
+        if text.bytes[start] == UInt8(ascii: "'"), let end = contraction(text, start) { return end }
+        let first = text.kind(at: start)
+        if first.kind & Kind.letter != 0 { return text.run(of: Kind.letter, from: start + first.length) }
+        if first.kind == Kind.number {
+            return text.run(of: Kind.number, from: start + first.length, atMost: longestNumber - 1)
+        }
+        let behind = start + first.length
+        if first.kind != Kind.lineBreak, behind < text.end {
+            let second = text.kind(at: behind)
+            if second.kind & Kind.letter != 0 { return text.run(of: Kind.letter, from: behind + second.length) }
+            if text.bytes[start] == 0x20, second.kind & Kind.symbol != 0 { return symbols(text, behind) }
+        }
+        if first.kind & Kind.symbol != 0 { return symbols(text, start) }
+        if let lineBreak = text.whiteSpace(from: start).lineBreak { return lineBreak }
+        return whiteSpaceBeforeWord(text, start)
+    }
+
+    @inline(__always)
+    private func gpt4oWord(_ text: Text, _ start: Int) -> Int {
+        let first = text.kind(at: start)
+        if first.kind == Kind.number {
+            return text.run(of: Kind.number, from: start + first.length, atMost: longestNumber - 1)
+        }
+        let behind = start + first.length
+        let isPrefix = first.kind & (Kind.letter | Kind.lineBreak) == 0
+        // Either alternative first tries with the prefix, then without, which only a mark can be.
+        if isPrefix, let end = endingSmall(text, behind) { return end }
+        if !isPrefix || first.kind == Kind.mark, let end = endingSmall(text, start) { return end }
+        if isPrefix, let end = capitals(text, behind) { return end }
+        if first.kind & Kind.letter != 0, let end = capitals(text, start) { return end }
+        if text.bytes[start] == 0x20, behind < text.end, text.kind(at: behind).kind & Kind.symbol != 0 {
+            return symbols(text, behind)
+        }
+        if first.kind & Kind.symbol != 0 { return symbols(text, start) }
+        if let lineBreak = text.whiteSpace(from: start).lineBreak { return lineBreak }
+        return whiteSpaceBeforeWord(text, start)
+    }
+
+    /// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+` and a contraction.
+    @inline(__always)
+    private func endingSmall(_ text: Text, _ start: Int) -> Int? {
+        var index = start
+        /// Behind the last character that both classes hold: what the first one gives back.
+        var shared: Int?
+        while index < text.end {
+            let next = text.kind(at: index)
+            guard next.kind & (Kind.upper | Kind.caseless | Kind.mark) != 0 else { break }
+            index += next.length
+            if next.kind != Kind.upper { shared = index }
+        }
+        let end = text.run(of: Kind.lower | Kind.caseless | Kind.mark, from: index)
+        if end > index { return contraction(text, end) ?? end }
+        return shared.map { contraction(text, $0) ?? $0 }
+    }
+
+    /// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+` and a contraction, where no small letter follows.
+    private func capitals(_ text: Text, _ start: Int) -> Int? {
+        let end = text.run(of: Kind.upper | Kind.caseless | Kind.mark, from: start)
+        return end > start ? contraction(text, end) ?? end : nil
+    }
+
+    /// `[^\s\p{L}\p{N}]+[\r\n]*`, GPT-4o's with slashes among the line breaks.
+    private func symbols(_ text: Text, _ start: Int) -> Int {
+        var index = text.run(of: Kind.symbol, from: start)
+        while let byte = text.byte(at: index) {
+            guard byte == 0x0A || byte == 0x0D || byte == 0x2F && style == .gpt4o else { break }
+            index += 1
+        }
+        return index
     }
 
     /// `\s+(?!\S)|\s+`: the last space before a word is left to it.
-    private func whiteSpaceBeforeWord(_ cursor: Cursor, _ start: Int) -> Int {
-        let space = cursor.whiteSpace(from: start)
-        return space.end == cursor.end || space.last == start ? space.end : space.last
+    private func whiteSpaceBeforeWord(_ text: Text, _ start: Int) -> Int {
+        let space = text.whiteSpace(from: start)
+        return space.end == text.end || space.last == start ? space.end : space.last
     }
 
     /// The end of `'s` and its like at `start`.
-    private func contraction(_ cursor: Cursor, _ start: Int) -> Int? {
-        guard cursor.bytes[start] == UInt8(ascii: "'") else { return nil }
+    private func contraction(_ text: Text, _ start: Int) -> Int? {
+        guard text.byte(at: start) == UInt8(ascii: "'") else { return nil }
         /// In lower case if that doesn't matter.
         func letter(_ index: Int) -> UInt8? {
-            guard let byte = cursor.byte(at: index) else { return nil }
-            return isModern && 0x41...0x5A ~= byte ? byte | 0x20 : byte
+            guard let byte = text.byte(at: index) else { return nil }
+            return style != .gpt2 && 0x41...0x5A ~= byte ? byte | 0x20 : byte
         }
         guard let first = letter(start + 1) else { return nil }
         switch first {
@@ -171,7 +278,7 @@ struct WordScanner: Sendable, Equatable {
         case UInt8(ascii: "r"), UInt8(ascii: "v"): return letter(start + 2) == UInt8(ascii: "e") ? start + 3 : nil
         case UInt8(ascii: "l"): return letter(start + 2) == first ? start + 3 : nil
         // U+017F, a long s, is an s without regard to case.
-        case 0xC5 where isModern && cursor.byte(at: start + 2) == 0xBF: return start + 3
+        case 0xC5 where style != .gpt2 && text.byte(at: start + 2) == 0xBF: return start + 3
         default: return nil
         }
     }

@@ -20,7 +20,6 @@ GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|
 MODERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBER| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = MODERN.replace("NUMBER", r"\p{N}{1,3}")
 QWEN2 = MODERN.replace("NUMBER", r"\p{N}")
-# Not among those that are run by hand.
 O200K = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
@@ -178,16 +177,16 @@ def boundary_tokenizers():
         yield f"BERT's normalizer {flags}", make(None, normalizers.BertNormalizer(*flags))
 
 
-def case(name, tokenizer, content=None, decodes=True):
-    encoded = [tokenizer.encode(line).ids for line in LINES]
-    samples = random_ids(tokenizer.get_vocab_size())[: 40 if decodes else 0]
+def case(name, tokenizer, content=None, decodes=True, lines=LINES, sample_count=40):
+    encoded = [tokenizer.encode(line).ids for line in lines]
+    samples = random_ids(tokenizer.get_vocab_size())[: sample_count if decodes else 0]
     return {
         "name": name,
         "tokenizer": content or json.loads(tokenizer.to_str()),
         "ids": encoded,
         "decoded": [tokenizer.decode(ids) for ids in encoded] if decodes else [],
         "decodedWithSpecialTokens": [tokenizer.decode(ids, skip_special_tokens=False) for ids in encoded] if decodes else [],
-        "pairs": [tokenizer.encode(line, "hello").ids for line in LINES] if decodes else [],
+        "pairs": [tokenizer.encode(line, "hello").ids for line in lines] if decodes else [],
         "samples": samples,
         "decodedSamples": [tokenizer.decode(ids, skip_special_tokens=False) for ids in samples],
     }
@@ -205,17 +204,17 @@ def scalar_digests():
         "Digits": pre_tokenizers.Digits(individual_digits=True),
         "BertPreTokenizer": pre_tokenizers.BertPreTokenizer(),
     }
-    texts = []
-    for start in range(0, 0x20000, 0x400):
-        scalars = [chr(code) for code in range(start, start + 0x400) if not 0xD800 <= code < 0xE000]
-        texts.append("".join(f"a{c}1" for c in scalars))
+    blocks = [[chr(code) for code in range(start, start + 0x400) if not 0xD800 <= code < 0xE000] for start in range(0, 0x20000, 0x400)]
+    texts = ["".join(f"a{c}1" for c in block) for block in blocks]
 
     def pieces(stage, text):
         return digest(code for piece, _ in stage.pre_tokenize_str(text) for code in [*map(ord, piece), 0x110000])
 
     result = {name: [pieces(stage, text) for text in texts] for name, stage in stages.items()}
-    bert = normalizers.BertNormalizer()
-    result["BertNormalizer"] = [digest(map(ord, bert.normalize_str(text))) for text in texts]
+    for name, normalizer in {"BertNormalizer": normalizers.BertNormalizer(), "Nmt": normalizers.Nmt()}.items():
+        result[name] = [digest(map(ord, normalizer.normalize_str(text))) for text in texts]
+    o200k = split(Regex(O200K), "isolated")
+    result["GPT-4o"] = [pieces(o200k, "".join(f"aB{c}b{c}C{c}1" for c in block)) for block in blocks]
     return result
 
 

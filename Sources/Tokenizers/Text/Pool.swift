@@ -1,0 +1,25 @@
+import Foundation
+
+/// Working memory that is lent to one caller at a time: each thread that encodes gets its own, and what it has
+/// learnt of the text stays for the next.
+final class Pool<Item: AnyObject>: @unchecked Sendable {
+    // Touched only under the lock.
+    private var free: [Item] = []
+    private let lock = NSLock()
+    private let make: @Sendable () -> Item
+
+    init(_ make: @escaping @Sendable () -> Item) { self.make = make }
+
+    func with<Result>(_ body: (Item) throws -> Result) rethrows -> Result {
+        lock.lock()
+        let last = free.popLast()
+        lock.unlock()
+        let item = last ?? make()
+        defer {
+            lock.lock()
+            free.append(item)
+            lock.unlock()
+        }
+        return try body(item)
+    }
+}
