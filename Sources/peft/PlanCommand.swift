@@ -52,15 +52,18 @@ struct PlanCommand: ParsableCommand {
         try settings.validate()
         let choices = try choices()
         var source = try PlanSource(model)
-        // Plans fail on what is wrong with a method before anything is measured.
-        let outline = ModelOutline(try source.outline())
-        for choice in choices { _ = try choice.plan(for: outline) }
+        // Plans fail on what is wrong with a method before anything is measured; what a model that only reads has to
+        // train depends on the rows.
+        let bare = try source.outline()
+        if bare.writes || data == nil { for choice in choices { _ = try choice.plan(for: ModelOutline(bare)) } }
         guard let process = try ProcessBaseline.measure() else {
             throw PEFTError("the system doesn't tell how much memory a process takes", remedy: "use Linux")
         }
         let before = Runtime.residentMemory ?? process
         let tokenizer = try source.tokenizer()
         let batch = try batch(&source, tokenizer, settings)
+        let outline = ModelOutline(try source.outline())
+        for choice in choices { _ = try choice.plan(for: outline) }
         let baseline = process + max(0, (Runtime.residentMemory ?? before) - before)
         let base = PlannedBase(
             fileBytes: source.folder?.weightBytes ?? 0, usedVocabulary: tokenizer?.vocabularySize,
@@ -101,11 +104,10 @@ struct PlanCommand: ParsableCommand {
             throw PEFTError(
                 "\(model) has no tokenizer for --data", remedy: "give --prompt-tokens and --target-tokens")
         }
-        let rows = try Rows.read(data, prompt: templates.prompt(), target: templates.target(), limit: limit)
-        let labels = RowEncoder.labels(for: try source.outline(), training: rows)
-        source.classify(labels)
+        let rows = try Rows.read(data, templates.rows(), limit: limit)
+        try source.choose(templates.choice(), rows)
         let encoder = try RowEncoder(
-            tokenizer, for: source.outline(), labels: labels,
+            tokenizer, for: source.outline(),
             maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput)
         return try PlannedBatch(encoder.encode(rows).examples, configuration: settings)
     }
@@ -130,7 +132,9 @@ private struct PlanSource {
         return try ModelRegistry.outline(JSON.read(file), file: file.path)
     }
 
-    mutating func classify(_ labels: [String]) { folder = folder?.classifying(labels) }
+    mutating func choose(_ task: TaskChoice, _ rows: [Example]) throws {
+        folder = try folder.map { $0.with(try task.head(for: $0, rows: rows)) }
+    }
 
     /// `nil` for a configuration without a folder, or a folder without a tokenizer.
     func tokenizer() throws -> Tokenizer? {
