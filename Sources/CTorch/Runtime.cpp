@@ -27,11 +27,21 @@ struct AlignedAllocator final : c10::Allocator {
     static constexpr size_t alignment = 64;
 
     c10::DataPtr allocate(size_t size) override {
-        if (size == 0) return {nullptr, nullptr, &std::free, c10::Device(c10::DeviceType::CPU)};
+        if (size == 0) return {nullptr, nullptr, &release, c10::Device(c10::DeviceType::CPU)};
         void *block = size <= SIZE_MAX - alignment ? std::malloc(size + alignment) : nullptr;
         TORCH_CHECK(block != nullptr, "not enough memory: a tensor needs ", size, " bytes");
-        auto start = (reinterpret_cast<uintptr_t>(block) + alignment - 1) & ~(uintptr_t{alignment} - 1);
-        return {reinterpret_cast<void *>(start), block, &std::free, c10::Device(c10::DeviceType::CPU)};
+        // malloc aligns to 16 bytes, so that in front of the start there is always room for the block's address.
+        auto start = (reinterpret_cast<uintptr_t>(block) + alignment) & ~(uintptr_t{alignment} - 1);
+        auto data = reinterpret_cast<void *>(start);
+        static_cast<void **>(data)[-1] = block;
+        return {data, data, &release, c10::Device(c10::DeviceType::CPU)};
+    }
+
+    /// oneDNN's kernels (GELU's among them) ask for blocks without a tensor around them.
+    c10::DeleterFnPtr raw_deleter() const override { return &release; }
+
+    static void release(void *data) {
+        if (data != nullptr) std::free(static_cast<void **>(data)[-1]);
     }
 
     void copy_data(void *target, const void *source, size_t size) const override {

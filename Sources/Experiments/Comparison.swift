@@ -62,14 +62,22 @@ public struct ComparisonData: Sendable {
     public var training: [Example]
     public var validation: [Example]
     public var test: [Example]
-    public var prompt: String
-    public var target: String
+    public var templates: RowTemplates
+    /// What the rows are for, as far as it was said.
+    public var task: TaskChoice
 
     public init(
-        name: String, training: [Example], validation: [Example], test: [Example], prompt: String, target: String
+        name: String, training: [Example], validation: [Example], test: [Example], templates: RowTemplates,
+        task: TaskChoice = TaskChoice()
     ) {
         (self.name, self.training, self.validation, self.test) = (name, training, validation, test)
-        (self.prompt, self.target) = (prompt, target)
+        (self.templates, self.task) = (templates, task)
+    }
+
+    /// The base model with the head that the rows ask for.
+    /// - Throws: ``PEFTError`` for rows that don't fit the task.
+    public func folder(_ base: ModelFolder) throws -> ModelFolder {
+        base.with(try task.head(for: base, rows: training.isEmpty ? test : training))
     }
 }
 
@@ -96,18 +104,22 @@ public struct Comparison {
     private let validation: [EncodedExample]
     private let retention: Retention?
     private let outline: any LanguageModel
-    private let labels: [String]
     private let encoder: RowEncoder
     private var skipped: [SkippedMethod] = []
 
     /// - Throws: ``PEFTError`` if a method doesn't fit the model or a setting makes no sense, before anything runs.
     public init(model folder: ModelFolder, name: String, data: ComparisonData, plan: ComparisonPlan) throws {
-        let labels = RowEncoder.labels(for: try folder.outline(), training: data.training)
-        let folder = folder.classifying(labels)
+        let folder = try data.folder(folder)
         let model = try folder.outline()
-        (self.outline, self.labels) = (model, labels)
+        self.outline = model
         let outline = ModelOutline(model)
         var plan = plan
+        if try folder.lacksHead() {
+            // A head with random numbers says nothing of the base: it is measured with a head that was trained.
+            plan.methods = plan.methods.map { $0.choice == nil ? .init(choice: MethodChoice(HeadTraining.self)) : $0 }
+            var seen: Set<String> = []
+            plan.methods.removeAll { $0.name == HeadTraining.name && !seen.insert($0.label).inserted }
+        }
         // Targets that are left to the model are spelled out, so that the report says what was trained.
         for index in plan.methods.indices {
             plan.methods[index].choice = plan.methods[index].choice?.resolved(for: outline)
@@ -140,9 +152,9 @@ public struct Comparison {
         }
         let general = tokenizer
         retention = try plan.retain.map {
-            try Retention($0, tokenizer: general, architecture: model.architecture)
+            try Retention($0, tokenizer: general, head: model.head, architecture: model.architecture)
         }
-        encoder = try RowEncoder(tokenizer, for: model, labels: labels, maxInputTokens: plan.maxInputTokens)
+        encoder = try RowEncoder(tokenizer, for: model, maxInputTokens: plan.maxInputTokens)
         training = try encoder.encode(data.training).examples
         validation = try encoder.encode(data.validation).examples
     }
@@ -179,12 +191,12 @@ public struct Comparison {
                 bytes: folder.weightBytes),
             data: .init(
                 name: data.name, trainingRows: data.training.count, validationRows: data.validation.count,
-                testRows: data.test.count, prompt: data.prompt, target: data.target),
+                testRows: data.test.count, prompt: data.templates.prompt.text,
+                target: (data.templates.target ?? data.templates.pair)?.text ?? ""),
             machine: .current, settings: settings,
-            primaryMetric: labels.isEmpty
-                ? GenerationMetric.rouge1.rawValue : ClassificationMetric.accuracy.rawValue,
+            primaryMetric: outline.head.primaryMetric(hasTargets: data.test.contains { !$0.target.isEmpty }),
             runs: runs)
-        if !labels.isEmpty { report.task = .classification }
+        if !outline.writes { report.task = .init(rawValue: outline.head.task.rawValue) }
         report.skipped = skipped
         return report
     }
@@ -313,7 +325,7 @@ public struct Comparison {
     ) throws -> EvaluationResult {
         let evaluator = Evaluator(
             model: model, tokenizer: tokenizer, parameters: plan.generation, batchSize: plan.evaluationBatchSize,
-            maxInputTokens: plan.maxInputTokens, labels: labels)
+            maxInputTokens: plan.maxInputTokens)
         return try evaluator.evaluate(data.test) {
             onEvent(.evaluating(method: label, seed: seed, rows: $0, of: data.test.count))
         }
@@ -412,7 +424,7 @@ public struct Comparison {
             return inference
         }
         let rows = try encoder.encode(Array(data.test.prefix(4))).examples
-        let batch = adapter.model.batch(rows.map { ($0.input, $0.target) }, device: adapter.model.device)
+        let batch = adapter.model.batch(rows.map(\.row), device: adapter.model.device)
         func logits() throws -> Tensor { try withTorchErrors { withoutGradients { adapter.model.logits(batch) } } }
         let before = try logits()
         do { try adapter.merge() } catch is PEFTError {
@@ -432,7 +444,7 @@ public struct Comparison {
     /// median over a few prompts, after one to warm up.
     private func millisecondsPerToken(_ model: any LanguageModel) throws -> Double {
         let prompts = data.test.prefix(5).map { encoder.prompt($0.prompt).ids }
-        guard model.architecture != .encoder else { return try millisecondsPerRow(model, prompts) }
+        guard model.writes else { return try millisecondsPerRow(model, prompts) }
         let tokens = 32
         let generator = try Generator(model, GenerateParameters(maxNewTokens: tokens, minNewTokens: tokens))
         let times = try ([prompts[0]] + prompts).map { prompt in
@@ -444,7 +456,7 @@ public struct Comparison {
         return median(Array(times.dropFirst())) ?? .nan
     }
 
-    /// Classification of single rows.
+    /// Reading single rows.
     private func millisecondsPerRow(_ model: any LanguageModel, _ prompts: [[Int]]) throws -> Double {
         let times = try ([prompts[0]] + prompts).flatMap { prompt in
             try (0..<3).map { _ in

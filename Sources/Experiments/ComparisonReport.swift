@@ -23,10 +23,16 @@ public struct ComparisonReport: Codable, Sendable {
     /// What the model does with a row; it writes if this is absent.
     public var task: Task?
 
-    public enum Task: String, Codable, Sendable { case generation, classification }
+    public enum Task: String, Codable, Sendable {
+        case generation, classification
+        case multiLabel = "multi-label"
+        case regression
+        case tokenClassification = "token-classification"
+        case embeddings
+    }
 
-    /// What one unit of ``MethodRun/Inference`` is: a generated token, or a row that is classified.
-    var inferenceUnit: String { task == .classification ? "row" : "token" }
+    /// What one unit of ``MethodRun/Inference`` is: a generated token, or a row that is read.
+    var inferenceUnit: String { task ?? .generation == .generation ? "token" : "row" }
 
     public struct Model: Codable, Sendable {
         public var name: String

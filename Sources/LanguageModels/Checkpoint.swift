@@ -7,6 +7,10 @@ import TorchNN
 public struct ModelFolder {
     public let url: URL
     public private(set) var configuration: JSON
+    /// What the model is to be for, where it isn't what `config.json` says.
+    public private(set) var head: ModelHead?
+    /// How embeddings are pooled, as the folder says.
+    public let pooling: Pooling?
 
     /// - Throws: ``PEFTError`` if the folder or its `config.json` is missing or damaged.
     public init(_ url: URL) throws {
@@ -22,28 +26,49 @@ public struct ModelFolder {
             throw PEFTError("\(url.path) has no config.json", remedy: "name a folder in Hugging Face's layout")
         }
         configuration = try JSON.read(file)
+        pooling = try Pooling.read(in: url)
     }
 
     /// The same folder read as a classifier of these classes; without labels, as it is.
     public func classifying(_ labels: [String]) -> ModelFolder {
-        guard !labels.isEmpty, case .object(var fields) = configuration else { return self }
-        var names: [String: JSON] = [:]
-        var numbers: [String: JSON] = [:]
-        for (index, label) in labels.enumerated() {
-            names[String(index)] = .string(label)
-            numbers[label] = .integer(index)
-        }
-        fields["id2label"] = .object(names)
-        fields["label2id"] = .object(numbers)
-        fields["num_labels"] = .integer(labels.count)
+        labels.isEmpty ? self : with(ModelHead(task: .classification, labels: labels))
+    }
+
+    /// The same folder read as a model for this task; `nil` leaves it as it is.
+    public func with(_ head: ModelHead?) -> ModelFolder {
         var copy = self
-        copy.configuration = .object(fields)
+        copy.head = head ?? self.head
         return copy
+    }
+
+    /// Whether the folder's own head is one for other labels, and a new one begins in its place.
+    private var renewsHead: Bool {
+        guard let head, let stored = ModelHead(configuration: configuration), stored.task.hasLabels else {
+            return false
+        }
+        return head.labels.count != stored.labels.count || head.labels != stored.labels && !stored.hasGenericLabels
+    }
+
+    /// Whether the head has to be trained before its outputs mean anything, as the folder has none for these labels.
+    public func lacksHead() throws -> Bool {
+        let model = try outline()
+        let new = model.parameters().map(\.path).filter { path in
+            model.newModules.contains { path.hasPrefix($0 + ".") }
+        }
+        guard !new.isEmpty else { return false }
+        return try renewsHead || !ShardedTensors(folder: url).holds(new)
     }
 
     /// The model without weights: paths and shapes alone.
     public func outline() throws -> any LanguageModel {
-        try ModelRegistry.outline(configuration, file: url.appendingPathComponent("config.json").path)
+        try ModelRegistry.outline(
+            configuration, file: url.appendingPathComponent("config.json").path, head: completeHead)
+    }
+
+    /// The head, pooling as the folder does it where nothing else was asked for.
+    private var completeHead: ModelHead? {
+        guard head == nil, let pooling, ModelHead(configuration: configuration) == nil else { return head }
+        return ModelHead(task: .embeddings, pooling: pooling)
     }
 
     /// The model with its weights.
@@ -61,8 +86,10 @@ public struct ModelFolder {
                 object["scale_decoder_outputs"] ?? self.configuration["tie_word_embeddings"] ?? true
             configuration = .object(object)
         }
-        let model = try ModelRegistry.outline(configuration, file: url.appendingPathComponent("config.json").path)
-        try withTorchErrors { try tensors.fill(model, dtype: dtype, device: device) }
+        let model = try ModelRegistry.outline(
+            configuration, file: url.appendingPathComponent("config.json").path, head: completeHead)
+        let renewed = renewsHead ? model.newModules : []
+        try withTorchErrors { try tensors.fill(model, dtype: dtype, device: device, renewing: renewed) }
         return model
     }
 }
@@ -132,12 +159,15 @@ struct ShardedTensors {
         return !a.isIdentical(to: b)
     }
 
-    func fill(_ model: any LanguageModel, dtype: DType, device: Device) throws {
+    func holds(_ names: [String]) -> Bool { names.allSatisfy { owner[$0] != nil } }
+
+    /// - Parameter renewing: modules that begin anew though the files hold them.
+    func fill(_ model: any LanguageModel, dtype: DType, device: Device, renewing: [String] = []) throws {
         let parameters = model.parameters()
         let wanted = Dictionary(parameters.map { ($0.path, $0.parameter) }, uniquingKeysWith: { first, _ in first })
         var source: [String: String] = [:]
         var unknown: [String] = []
-        for name in owner.keys.sorted() {
+        for name in owner.keys.sorted() where !renewing.contains(where: { name.hasPrefix($0 + ".") }) {
             if wanted[name] != nil {
                 source[name] = name
             } else if case let canonical = model.canonicalName(name), wanted[canonical] != nil {
@@ -205,6 +235,10 @@ extension LanguageModel {
             try SafetensorsFile.write(
                 Dictionary(tensors, uniquingKeysWith: { first, _ in first }), metadata: ["format": "pt"],
                 to: folder.appendingPathComponent("model.safetensors"))
+        }
+        if head.task == .embeddings, let size = fields["hidden_size"]?.int ?? fields["dim"]?.int {
+            try head.pooling.write(
+                into: folder, size: size, maximumLength: fields["max_position_embeddings"]?.int ?? 512)
         }
         for file in files {
             let target = folder.appendingPathComponent(file.lastPathComponent)

@@ -2,19 +2,48 @@ import Support
 import Torch
 import TorchNN
 
+/// A row of token ids with what it is to become.
+public struct TrainingRow: Sendable, Equatable {
+    /// What the model reads, special tokens included.
+    public var input: [Int]
+    /// What it is to write; the numbers of the row's classes; or the class of each token, −100 for none.
+    public var target: [Int]
+    /// Which text of a pair each token belongs to; empty if all belong to the first.
+    public var segments: [Int]
+    /// The number that the row is to get (regression), or that its similarity to its first candidate is to have.
+    public var score: Double?
+    /// Texts that the row is compared with (embeddings): the one that belongs to it, then hard negatives.
+    public var candidates: [[Int]]
+
+    public init(
+        input: [Int], target: [Int] = [], segments: [Int] = [], score: Double? = nil, candidates: [[Int]] = []
+    ) {
+        (self.input, self.target, self.segments) = (input, target, segments)
+        (self.score, self.candidates) = (score, candidates)
+    }
+}
+
 /// Rows ready to train on.
 public struct TrainingBatch {
     /// What the model reads: the encoder's input, or a decoder-only model's whole rows.
     public let input: PackedSequences
     /// A decoder's input in an encoder-decoder, shifted right.
     public let decoder: PackedSequences?
-    /// The tokens to predict, int64 [targets], for every decoder position; the classes of the rows in an encoder.
+    /// The tokens to predict, int64 [targets], for every decoder position; the classes or numbers of the rows, or the
+    /// classes of the labelled tokens, in a model with a head.
     public let targets: Tensor
-    /// In a decoder-only model the positions of ``input`` whose output predicts a target, int64 [targets].
+    /// In a decoder-only model the positions of ``input`` whose output predicts a target, and in one that classifies
+    /// tokens those with a label, int64 [targets].
     public let positions: Tensor?
+    /// Which text of a pair each token of ``input`` belongs to (BERT's token types); `nil` if all belong to the first.
+    public let segments: [Int]?
 
-    public init(input: PackedSequences, decoder: PackedSequences?, targets: Tensor, positions: Tensor? = nil) {
+    public init(
+        input: PackedSequences, decoder: PackedSequences?, targets: Tensor, positions: Tensor? = nil,
+        segments: [Int]? = nil
+    ) {
         (self.input, self.decoder, self.targets, self.positions) = (input, decoder, targets, positions)
+        self.segments = segments
     }
 
     /// Tokens that bear loss.
@@ -33,9 +62,11 @@ public protocol LanguageModel: Module {
     /// `model_type` in `config.json`.
     var family: String { get }
     var architecture: Architecture { get }
+    /// What its outputs are.
+    var head: ModelHead { get }
     /// `config.json` as it was read, so that saving loses no key.
     var configuration: JSON { get }
-    /// Path of the projection onto the vocabulary, which methods leave alone unless it is named.
+    /// Path of the projection onto the vocabulary or the classes, empty where there is none, which methods leave alone unless it is named.
     var outputLayer: String { get }
     /// Paths of modules that begin untrained, such as a classifier: every method trains them too.
     var newModules: [String] { get }
@@ -52,6 +83,8 @@ public protocol LanguageModel: Module {
     func initialDeviation(of path: String) -> Double?
     /// Makes training rows from token ids.
     func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch
+    /// The same for rows with more than ids.
+    func batch(_ rows: [TrainingRow], device: Device) -> TrainingBatch
     /// Sum over target tokens of −log p(target), in nats; a scalar.
     func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor
     /// Scores of every target position, [targets, vocabulary]; for checks, as training never makes them.
@@ -85,6 +118,12 @@ public protocol DecodingState: AnyObject {
 }
 
 extension LanguageModel {
+    public var head: ModelHead { ModelHead(task: architecture == .encoderDecoder ? .sequenceToSequence : .causalLM) }
+    /// Whether its output is text.
+    public var writes: Bool { head.task.writes }
+    public func batch(_ rows: [TrainingRow], device: Device) -> TrainingBatch {
+        batch(rows.map { ($0.input, $0.target) }, device: device)
+    }
     public var newModules: [String] { [] }
     public func canonicalName(_ name: String) -> String { aliases[name] ?? name }
     public func isIgnorable(_ name: String) -> Bool { false }

@@ -10,23 +10,77 @@ public enum ModelRegistry {
         "llama": { try Llama(LlamaConfiguration($0)) }, "mistral": { try Llama(LlamaConfiguration($0)) },
         "qwen2": { try Llama(LlamaConfiguration($0)) }, "qwen3": { try Llama(LlamaConfiguration($0)) },
         "gpt2": { try GPT2(GPT2Configuration($0)) },
-        "bert": { try BERT(BERTConfiguration($0)) },
     ]
 
+    /// The families that read and don't write, with a head for their task.
+    static let encoders: [String: @Sendable (JSON, ModelHead) throws -> any LanguageModel] = [
+        "bert": { try BERT(BERTConfiguration($0), head: $1) },
+        "roberta": { try RoBERTa(BERTConfiguration($0), head: $1) },
+        "xlm-roberta": { try RoBERTa(BERTConfiguration($0), head: $1) },
+        "distilbert": { try DistilBERT(DistilBERTConfiguration($0), head: $1) },
+    ]
+
+    /// Whether models of this `model_type` read and don't write.
+    public static func isEncoder(_ family: String) -> Bool { encoders[family] != nil }
+
     /// A model without weights, on the meta device: it can be counted and planned.
-    /// - Throws: ``PEFTError`` for a configuration without `model_type` or of a family that isn't supported.
-    public static func outline(_ configuration: JSON, file: String) throws -> any LanguageModel {
+    ///
+    /// - Parameter head: what it is for, where that isn't what the configuration says.
+    /// - Throws: ``PEFTError`` for a configuration without `model_type` or of a family that isn't supported, and for a
+    ///   task that the family can't do.
+    public static func outline(_ configuration: JSON, file: String, head: ModelHead? = nil) throws
+        -> any LanguageModel
+    {
+        let known = Set(families.keys).union(encoders.keys).sorted().joined(separator: ", ")
         guard let family = configuration["model_type"]?.string else {
             throw PEFTError(
                 "\(file) has no 'model_type'",
-                remedy: "supported are: \(families.keys.sorted().joined(separator: ", "))")
+                remedy: "supported are: \(known)")
+        }
+        let head = head ?? ModelHead(configuration: configuration)
+        if let make = encoders[family] {
+            let head = head ?? ModelHead(sequence: configuration)
+            guard !head.task.writes else {
+                throw PEFTError(
+                    "a \(family) model can't do the task \(head.task.rawValue): it reads and doesn't write",
+                    remedy: "it can classify, score or embed rows, and classify their words")
+            }
+            return try make(configuration.with(head), head)
         }
         guard let make = families[family] else {
             throw PEFTError(
                 "\(file) asks for the model type '\(family)', which is not supported",
-                remedy: "supported are: \(families.keys.sorted().joined(separator: ", "))")
+                remedy: "supported are: \(known)")
         }
-        return try make(configuration)
+        guard let head, !head.task.writes else {
+            let model = try make(configuration)
+            guard let head, head.task != model.head.task else { return model }
+            throw PEFTError(
+                "a \(family) model can't do the task \(head.task.rawValue)",
+                remedy: "its task is \(model.head.task.rawValue)")
+        }
+        return try classifier(configuration, head: head, make)
+    }
+
+    /// A decoder-only model with a head over its last token.
+    private static func classifier(
+        _ configuration: JSON, head: ModelHead, _ make: (JSON) throws -> any LanguageModel
+    ) throws -> any LanguageModel {
+        var fields = configuration.object ?? [:]
+        // A tied output layer is no layer of its own.
+        fields["tie_word_embeddings"] = true
+        let base = try make(.object(fields))
+        guard head.task.scoresRows, let base = base as? any CausalModel,
+            let size = base.parameters().first(where: { $0.path == base.inputEmbedding + ".weight" })?.parameter
+                .tensor
+                .dim(1)
+        else {
+            throw PEFTError(
+                "a \(base.family) model can't do the task \(head.task.rawValue)",
+                remedy: base is any CausalModel
+                    ? "it can go on with texts, and classify or score them" : "it writes a target for each prompt")
+        }
+        return CausalClassifier(base, size: size, head: head, configuration: configuration.with(head))
     }
 }
 

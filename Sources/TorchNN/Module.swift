@@ -46,7 +46,8 @@ public struct ParameterInfo {
 }
 
 /// Declares a module inside a module (or an optional one, or an array), with its name in Hugging Face's
-/// checkpoints. A name may contain dots where the checkpoint has a level that the Swift code does without.
+/// checkpoints. A name may contain dots where the checkpoint has a level that the Swift code does without, and is empty
+/// where the Swift code has a level that the checkpoint does without.
 @propertyWrapper
 public struct ModuleInfo<Value> {
     public let key: String?
@@ -116,7 +117,9 @@ open class Module {
         var result: [(String, Module)] = []
         func visit(_ path: String, _ module: Module) {
             result.append((path, module))
-            for (key, child) in module.children() { visit(path.isEmpty ? key : "\(path).\(key)", child) }
+            for (key, child) in module.children() {
+                visit(path.isEmpty ? key : key.isEmpty ? path : "\(path).\(key)", child)
+            }
         }
         visit("", self)
         return result

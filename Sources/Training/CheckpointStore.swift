@@ -114,6 +114,9 @@ struct RunFingerprint: Codable, Equatable {
         for example in training + validation {
             digest.add(example.input)
             digest.add(example.target)
+            digest.add(example.row.segments)
+            for text in example.row.candidates { digest.add(text) }
+            digest.add(example.row.score.map { [Int(bitPattern: UInt(truncatingIfNeeded: $0.bitPattern))] } ?? [])
         }
         data = digest.text
     }

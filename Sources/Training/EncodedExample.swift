@@ -1,14 +1,18 @@
+import LanguageModels
 import Support
 import Tokenizers
 
 /// A row as token ids.
 public struct EncodedExample: Sendable {
+    /// The row as models take it.
+    public let row: TrainingRow
     /// What the model reads, end token included.
-    public let input: [Int]
+    public var input: [Int] { row.input }
     /// What it is to write, end token included; every one of these tokens bears loss.
-    public let target: [Int]
+    public var target: [Int] { row.target }
 
-    public init(input: [Int], target: [Int]) { (self.input, self.target) = (input, target) }
+    public init(input: [Int], target: [Int]) { row = TrainingRow(input: input, target: target) }
+    public init(_ row: TrainingRow) { self.row = row }
 }
 
 /// What encoding did to a data set.
@@ -19,6 +23,14 @@ public struct EncodingSummary: Sendable {
     public var inputTokens = 0
     public var targetTokens = 0
     public var longestTarget = 0
+
+    mutating func add(_ row: TrainingRow, isTruncated: Bool) {
+        rows += 1
+        truncated += isTruncated ? 1 : 0
+        inputTokens += row.input.count + row.candidates.reduce(0) { $0 + $1.count }
+        targetTokens += row.target.count { $0 >= 0 }
+        longestTarget = max(longestTarget, row.target.count)
+    }
 }
 
 extension Tokenizer {

@@ -29,62 +29,58 @@ public struct Evaluator {
     public var parameters: GenerateParameters
     public var batchSize: Int
     public var maxInputTokens: Int
-    /// The classes of an encoder.
-    public var labels: [String]
-
     public init(
         model: any LanguageModel, tokenizer: Tokenizer, parameters: GenerateParameters, batchSize: Int = 16,
-        maxInputTokens: Int = 512, labels: [String] = []
+        maxInputTokens: Int = 512
     ) {
         (self.model, self.tokenizer, self.parameters) = (model, tokenizer, parameters)
-        (self.batchSize, self.maxInputTokens, self.labels) = (batchSize, maxInputTokens, labels)
+        (self.batchSize, self.maxInputTokens) = (batchSize, maxInputTokens)
     }
 
     /// - Parameters:
     ///   - examples: prompts with their targets.
     ///   - onProgress: called with the rows that are done.
     public func evaluate(_ examples: [Example], onProgress: (Int) -> Void = { _ in }) throws -> EvaluationResult {
-        let rows = try RowEncoder(tokenizer, for: model, labels: labels, maxInputTokens: maxInputTokens)
+        let rows = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInputTokens)
         let (encoded, _) = try rows.encode(examples)
-        if model.architecture == .encoder { return try classify(encoded, examples, onProgress: onProgress) }
+        if let task = model.head.headTask { return try evaluate(task, encoded, examples, onProgress: onProgress) }
         let start = ContinuousClock.now
         let generated = try generate(encoded.map(\.input), onProgress: onProgress)
         let elapsed = start.duration(to: .now).components
         let predictions = generated.map { tokenizer.decode(tokens: $0) }
+        var metrics = try evaluateGeneration(predictions: predictions, references: examples.map { [$0.target] })
+        let losses = try model.rowLosses(encoded)
+        metrics[Perplexity.key] = try Perplexity.value(losses)
         return EvaluationResult(
-            metrics: try evaluateGeneration(predictions: predictions, references: examples.map { [$0.target] }),
-            loss: try model.meanLoss(encoded, batchSize: batchSize), predictions: predictions,
+            metrics: metrics, loss: Perplexity.meanLoss(losses), predictions: predictions,
             generatedTokens: generated.reduce(0) { $0 + $1.count },
             seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18)
     }
 
-    /// Names the likeliest class of every row.
-    private func classify(
-        _ encoded: [EncodedExample], _ examples: [Example], onProgress: (Int) -> Void
+    /// Scores what a model with a head says of every row.
+    private func evaluate(
+        _ task: any HeadTask, _ encoded: [EncodedExample], _ examples: [Example], onProgress: (Int) -> Void
     ) throws -> EvaluationResult {
         let start = ContinuousClock.now
-        var predictions = [String](repeating: "", count: encoded.count)
-        let order = encoded.indices.sorted { (encoded[$0].input.count, $0) > (encoded[$1].input.count, $1) }
-        try withTorchErrors {
-            try withoutGradients {
-                for start in stride(from: 0, to: order.count, by: batchSize) {
-                    let part = Array(order[start..<min(start + batchSize, order.count)])
-                    let batch = model.batch(
-                        part.map { (encoded[$0].input, encoded[$0].target) }, device: model.device)
-                    let classes: [Int] = model.logits(batch).argmax(axis: 1).array()
-                    try checkTorchErrors()
-                    for (row, number) in zip(part, classes) where labels.indices.contains(number) {
-                        predictions[row] = labels[number]
-                    }
-                    onProgress(start + part.count)
-                }
-            }
-        }
+        let predictions = try task.predict(
+            encoded.map(\.row), with: model, batchSize: batchSize, onProgress: onProgress)
         let elapsed = start.duration(to: .now).components
         return EvaluationResult(
-            metrics: try evaluateClassification(predictions: predictions, references: examples.map(\.target)),
-            loss: try model.meanLoss(encoded, batchSize: batchSize), predictions: predictions, generatedTokens: 0,
-            seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18)
+            metrics: try task.metrics(predictions, of: examples),
+            loss: try model.meanLoss(encoded, batchSize: batchSize), predictions: predictions.map(\.text),
+            generatedTokens: 0, seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18)
+    }
+
+    /// What a model with a head says of rows; their targets don't matter.
+    /// - Throws: ``PEFTError`` for a model that writes.
+    public func predict(_ examples: [Example], onProgress: (Int) -> Void = { _ in }) throws -> [Prediction] {
+        guard let task = model.head.headTask else {
+            throw PEFTError(
+                "a \(model.family) model writes text and has no labels to predict", remedy: "use peft generate")
+        }
+        let rows = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInputTokens)
+        let encoded = try examples.map { try task.encode($0, rows, needsTarget: false).row }
+        return try task.predict(encoded, with: model, batchSize: batchSize, onProgress: onProgress)
     }
 
     /// Continues every prompt, in batches of rows of similar length.

@@ -18,11 +18,12 @@ public struct Retention: Sendable {
     ///   - limit: pieces that are used, spread evenly over the file.
     /// - Throws: ``PEFTError`` if the file can't be read or is too short, or if the model doesn't model text.
     public init(
-        _ file: URL, tokenizer: Tokenizer, architecture: Architecture, pieceTokens: Int = 128, limit: Int = 64
+        _ file: URL, tokenizer: Tokenizer, head: ModelHead, architecture: Architecture, pieceTokens: Int = 128,
+        limit: Int = 64
     ) throws {
-        guard architecture != .encoder else {
+        guard head.task.writes else {
             throw PEFTError(
-                "--retain measures the loss on text, which a model that only encodes doesn't have",
+                "--retain measures the loss on text, and a model for \(head.task.rawValue) writes none",
                 remedy: "leave --retain out")
         }
         name = file.lastPathComponent

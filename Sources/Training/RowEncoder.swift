@@ -2,98 +2,109 @@ import LanguageModels
 import Support
 import Tokenizers
 
-/// Turns rows into token ids as a model's architecture reads them.
+/// Turns rows into token ids as a model's task reads them.
 ///
 /// An encoder-decoder reads the prompt and writes the target, each with the tokenizer's end token. A decoder-only model
 /// reads the prompt (with the tokenizer's begin token) and goes on with the target and an end token, and only the target
-/// bears loss. An encoder reads the prompt and names one of ``labels``.
+/// bears loss. What a model with a head is trained on says its ``HeadTask``.
 public struct RowEncoder: Sendable {
     public let tokenizer: Tokenizer
     public let architecture: Architecture
-    /// The classes that an encoder tells apart, in the order of its outputs; empty for models that write.
-    public let labels: [String]
+    public let head: ModelHead
     public let maxInputTokens: Int
     private let endToken: Int?
+    /// Whether the model tells the texts of a pair apart by token types.
+    private let hasSegments: Bool
 
-    /// - Throws: ``PEFTError`` for an encoder without labels, or a limit that leaves no room.
-    public init(
-        _ tokenizer: Tokenizer, for model: any LanguageModel, labels: [String] = [], maxInputTokens: Int
-    ) throws {
+    /// - Throws: ``PEFTError`` for a head whose labels don't suffice, or a limit that leaves no room.
+    public init(_ tokenizer: Tokenizer, for model: any LanguageModel, maxInputTokens: Int) throws {
         guard maxInputTokens >= 2 else {
             throw PEFTError(
                 "prompts are limited to \(maxInputTokens) tokens", remedy: "at least 2 have to be allowed")
         }
-        (self.tokenizer, architecture, self.labels) = (tokenizer, model.architecture, labels)
-        self.maxInputTokens = maxInputTokens
+        (self.tokenizer, architecture, head) = (tokenizer, model.architecture, model.head)
+        self.maxInputTokens = min(maxInputTokens, model.head.task.writes ? .max : tokenizer.maximumLength ?? .max)
         endToken = model.generationDefaults.endTokens.min() ?? tokenizer.eosTokenID
-        guard architecture != .encoder || labels.count > 1 else {
+        hasSegments = model.family == "bert" && model.configuration["type_vocab_size"]?.int ?? 2 > 1
+        guard head.task != .classification || head.labels.count > 1 else {
             throw PEFTError(
-                "a \(model.family) model needs at least two classes, and the rows have \(labels.count)",
+                "a classifier needs at least two classes, and the rows have \(head.labels.count)",
                 remedy: "name a field with classes in --target, such as --target '{label}'")
         }
     }
 
     public func encode(_ examples: [Example]) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
         var summary = EncodingSummary()
-        let numbers = Dictionary(labels.enumerated().map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
+        if let task = head.headTask {
+            let encoded = try examples.map { example -> EncodedExample in
+                let (row, isTruncated) = try task.encode(example, self, needsTarget: true)
+                summary.add(row, isTruncated: isTruncated)
+                return EncodedExample(row)
+            }
+            return (encoded, summary)
+        }
         let encoded = try examples.map { example -> EncodedExample in
             let input = prompt(example.prompt)
-            let target: [Int]
-            switch architecture {
-            case .encoderDecoder: target = tokenizer.encode(text: example.target)
-            case .decoder:
-                target =
-                    tokenizer.encode(text: example.target, addSpecialTokens: false) + (endToken.map { [$0] } ?? [])
-            case .encoder:
-                guard let label = numbers[example.target] else {
-                    let hint = nearestName(to: example.target, in: labels).map { "the nearest is '\($0)'" }
-                    throw PEFTError(
-                        "\(example.row): '\(example.target)' is none of the \(labels.count) classes", remedy: hint)
-                }
-                target = [label]
-            }
+            let target =
+                architecture == .encoderDecoder
+                ? tokenizer.encode(text: example.target)
+                : tokenizer.encode(text: example.target, addSpecialTokens: false) + (endToken.map { [$0] } ?? [])
             guard !input.ids.isEmpty, !target.isEmpty else {
                 throw PEFTError(
                     "\(example.row): the prompt or the target has no tokens", remedy: "give both some text")
             }
-            summary.rows += 1
-            summary.truncated += input.isTruncated ? 1 : 0
-            summary.inputTokens += input.ids.count
-            summary.targetTokens += target.count
-            summary.longestTarget = max(summary.longestTarget, target.count)
-            return EncodedExample(input: input.ids, target: target)
+            let row = TrainingRow(input: input.ids, target: target)
+            summary.add(row, isTruncated: input.isTruncated)
+            return EncodedExample(row)
         }
         return (encoded, summary)
     }
 
     /// A prompt as the model reads it; a longer one than the limit loses its end, but never a closing special token.
     public func prompt(_ text: String) -> (ids: [Int], isTruncated: Bool) {
+        if !head.task.writes { return closed(text) }
         switch architecture {
         case .encoderDecoder: return tokenizer.encodePrompt(text, maxTokens: maxInputTokens)
-        case .decoder:
+        case .decoder, .encoder:
             var ids = tokenizer.encode(text: text)
             // What follows is the target: an end token here would tell the model to stop.
             if let endToken, ids.count > 1, ids.last == endToken { ids.removeLast() }
             return ids.count > maxInputTokens ? (Array(ids.prefix(maxInputTokens)), true) : (ids, false)
-        case .encoder:
-            let ids = tokenizer.encode(text: text)
-            guard ids.count > maxInputTokens else { return (ids, false) }
-            // BERT's rows end with [SEP].
-            let bare = tokenizer.encode(text: text, addSpecialTokens: false)
-            let isClosed = ids.last != bare.last
-            return (ids.prefix(maxInputTokens - (isClosed ? 1 : 0)) + (isClosed ? [ids[ids.count - 1]] : []), true)
         }
     }
 
-    /// The classes of an encoder: those of its configuration where they have names, else those of the training rows.
-    public static func labels(for model: any LanguageModel, training: [Example]) -> [String] {
-        guard model.architecture == .encoder else { return [] }
-        let targets = Set(training.map(\.target)).sorted()
-        if let names = model.configuration["id2label"]?.object {
-            let ordered = (0..<names.count).compactMap { names[String($0)]?.string }
-            let known = Set(ordered)
-            if ordered.count == names.count, targets.allSatisfy(known.contains) { return ordered }
+    /// A text as a model with a head reads it.
+    private func closed(_ text: String) -> (ids: [Int], isTruncated: Bool) {
+        let ids = tokenizer.encode(text: text)
+        guard ids.count > maxInputTokens else { return (ids, false) }
+        // BERT's rows end with [SEP].
+        let bare = tokenizer.encode(text: text, addSpecialTokens: false)
+        let isClosed = ids.last != bare.last
+        return (ids.prefix(maxInputTokens - (isClosed ? 1 : 0)) + (isClosed ? [ids[ids.count - 1]] : []), true)
+    }
+
+    /// Two texts as a model with a head reads them, with the number of the text that each token belongs to. Where they
+    /// are too long, the longer one loses its end.
+    func pair(_ first: String, _ second: String) -> (ids: [Int], segments: [Int], isTruncated: Bool) {
+        var a = tokenizer.encode(text: first, addSpecialTokens: false)
+        var b = tokenizer.encode(text: second, addSpecialTokens: false)
+        let whole = tokenizer.encode(text: first, pair: second)
+        let alone = tokenizer.encode(text: second)
+        // What lies before, between and behind the texts.
+        let lead = alone.first == b.first ? 0 : 1
+        let tail = max(0, alone.count - b.count - lead)
+        let before = Array(whole.prefix(lead))
+        let middle = Array(
+            whole.dropFirst(lead + a.count).prefix(max(0, whole.count - lead - a.count - b.count - tail)))
+        let behind = Array(whole.suffix(tail))
+        let isTruncated = whole.count > maxInputTokens
+        while before.count + a.count + middle.count + b.count + behind.count > maxInputTokens, a.count + b.count > 0 {
+            if a.count > b.count { a.removeLast() } else { b.removeLast() }
         }
-        return targets
+        let segments =
+            hasSegments
+            ? Array(repeating: 0, count: before.count + a.count + middle.count)
+                + Array(repeating: 1, count: b.count + behind.count) : []
+        return (before + a + middle + b + behind, segments, isTruncated)
     }
 }

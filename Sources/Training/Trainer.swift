@@ -240,7 +240,7 @@ public final class Trainer {
         let rows = rowsOfStep(step)
         return stride(from: 0, to: rows.count, by: configuration.batchSize).map { start in
             let part = rows[start..<min(start + configuration.batchSize, rows.count)]
-            return model.batch(part.map { (training[$0].input, training[$0].target) }, device: device)
+            return model.batch(part.map { training[$0].row }, device: device)
         }
     }
 
@@ -295,7 +295,7 @@ extension LanguageModel {
                 var targets = 0
                 for start in stride(from: 0, to: order.count, by: batchSize) {
                     let part = order[start..<min(start + batchSize, order.count)]
-                    let batch = batch(part.map { (examples[$0].input, examples[$0].target) }, device: device)
+                    let batch = batch(part.map { examples[$0].row }, device: device)
                     sum += lossSum(batch, labelSmoothing: 0).item()
                     targets += batch.targetCount
                 }

@@ -7,6 +7,8 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
     public enum OptimizerKind: String, CaseIterable, Codable, Sendable { case adamw, adafactor }
 
     public var learningRate = 1e-3
+    /// Peak learning rate of a new head, such as a classifier; `nil` for that of everything else.
+    public var headLearningRate: Double?
     /// Passes over the training rows; ignored where ``steps`` is set.
     public var epochs = 3.0
     /// Optimizer steps.
@@ -40,6 +42,9 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
         }
         try check(
             learningRate > 0 && learningRate.isFinite, "the learning rate is \(learningRate)", "it has to be above 0")
+        try check(
+            headLearningRate.map { $0 > 0 && $0.isFinite } ?? true,
+            "the head's learning rate is \(headLearningRate ?? 0)", "it has to be above 0")
         try check(steps.map { $0 >= 1 } ?? true, "\(steps ?? 0) steps were asked for", "at least 1 has to be")
         try check(epochs > 0 && epochs.isFinite, "\(epochs) epochs were asked for", "it has to be above 0")
         try check(batchSize >= 1, "the batch size is \(batchSize)", "it has to be at least 1")
@@ -82,7 +87,8 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
     }
 
     public func makeOptimizer(_ adapter: Adapter) -> any Optimizer {
-        let (parameters, factors) = (adapter.parameters, adapter.rateFactors)
+        let parameters = adapter.parameters
+        let factors = adapter.rateFactors(head: headLearningRate.map { $0 / learningRate } ?? 1)
         return switch optimizer {
         case .adamw: AdamW(parameters, rateFactors: factors, weightDecay: weightDecay)
         case .adafactor: Adafactor(parameters, rateFactors: factors, weightDecay: weightDecay)

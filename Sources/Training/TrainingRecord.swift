@@ -1,4 +1,5 @@
 import Foundation
+import LanguageModels
 import Support
 
 /// What `training.json` beside a trained adapter or model says: enough to use it as it was trained, and to repeat
@@ -27,8 +28,13 @@ public struct TrainingRecord: Codable, Sendable {
     public var peakBytes: Int?
     /// The loss on general text, where forgetting was measured.
     public var retention: RetentionResult?
-    /// The classes of an encoder, in the order of its outputs.
+    /// The classes of a model with a head, in the order of its outputs.
     public var labels: [String]?
+    /// The task, with what belongs to it, of a model with a head.
+    public var head: ModelHead?
+    /// Templates of the further texts of a row.
+    public var pair: String?
+    public var negative: String?
 
     public init(
         model: String, method: String, methodFields: [String: JSON], prompt: String, target: String,
@@ -45,6 +51,9 @@ public struct TrainingRecord: Codable, Sendable {
         (seconds, peakBytes) = (result.seconds, result.peakBytes)
         self.retention = retention
     }
+
+    /// The head that the model was trained with; `nil` if it writes.
+    public var trainedHead: ModelHead? { head ?? labels.map { ModelHead(task: .classification, labels: $0) } }
 
     /// Writes `training.json` into a folder that exists.
     public func write(into folder: URL) throws {

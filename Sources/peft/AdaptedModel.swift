@@ -14,12 +14,17 @@ struct AdaptedModel {
     let adapter: Adapter?
     let folder: ModelFolder
 
-    init(_ options: ModelOptions, adapter path: String?, merge: Bool) throws {
+    /// - Parameter task: what the model is for, where neither it nor the adapter says.
+    init(_ options: ModelOptions, adapter path: String?, merge: Bool, task: TaskChoice = TaskChoice()) throws {
         let device = try options.prepare()
         guard let path else {
             var folder = try options.folder()
             record = try TrainingRecord.read(in: folder.url)
-            folder = folder.classifying(record?.labels ?? [])
+            folder = try folder.with(
+                record?.trainedHead
+                    ?? task.task.flatMap { _ in
+                        try task.head(for: folder, rows: [])
+                    })
             model = try folder.load(device: device)
             tokenizer = try Tokenizer.load(folder: folder.url)
             (adapter, self.folder) = (nil, folder)
@@ -29,7 +34,8 @@ struct AdaptedModel {
         let stored = try AdapterFolder(url)
         record = try TrainingRecord.read(in: url)
         let base = stored.configuration["base_model_name_or_path"]?.string
-        let folder = try options.folder(default: base).classifying(record?.labels ?? [])
+        let plain = try options.folder(default: base)
+        let folder = plain.with(record?.trainedHead ?? stored.head(on: plain))
         self.folder = folder
         model = try folder.load(device: device)
         tokenizer = try Tokenizer.load(folder: folder.url)
@@ -44,7 +50,8 @@ struct AdaptedModel {
         record = try TrainingRecord.read(in: url)
         let json = try JSON.read(url.appendingPathComponent("adapter_config.json"))
         let base = json["base_model_name_or_path"]?.string
-        folder = try options.folder(default: base).classifying(record?.labels ?? [])
+        let plain = try options.folder(default: base)
+        folder = plain.with(record?.trainedHead ?? (try? AdapterFolder(url))?.head(on: plain))
         model = try folder.load(device: device)
         tokenizer = try Tokenizer.load(folder: folder.url)
         adapter = nil

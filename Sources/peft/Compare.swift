@@ -63,14 +63,14 @@ struct Compare: ParsableCommand {
             throw PEFTError("--lr names '\(unknown)', which is not compared", remedy: "methods are \(methods)")
         }
         try Output.check([html, output])
-        let (prompt, target) = (try templates.prompt(), try templates.target())
+        let rowTemplates = try templates.rows()
         func rows(_ path: String?, _ limit: Int?) throws -> [Example] {
-            try path.map { try Rows.read($0, prompt: prompt, target: target, limit: limit) } ?? []
+            try path.map { try Rows.read($0, rowTemplates, limit: limit) } ?? []
         }
         let comparisonData = ComparisonData(
             name: data.map { URL(fileURLWithPath: $0).lastPathComponent } ?? "no training rows",
             training: try rows(data, limit), validation: try rows(validation, limitValidation),
-            test: try rows(test, limitTest), prompt: prompt.text, target: target.text)
+            test: try rows(test, limitTest), templates: rowTemplates, task: try templates.choice())
         let plan = ComparisonPlan(
             methods: chosen.map {
                 .init(

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LanguageModels
+import Experiments
 import Support
 import Training
 
@@ -42,13 +43,10 @@ struct Evaluate: ParsableCommand {
             throw PEFTError("--adapter-field needs adapters with names", remedy: "write --adapter name=folder")
         }
         let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge)
-        let rows = try Rows.read(
-            data, prompt: templates.prompt(default: adapted.record?.prompt),
-            target: templates.target(default: adapted.record?.target), limit: limit)
+        let rows = try Rows.read(data, templates.rows(record: adapted.record), limit: limit)
         let evaluator = Evaluator(
             model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize,
-            maxInputTokens: templates.maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput,
-            labels: adapted.record?.labels ?? RowEncoder.labels(for: adapted.model, training: rows))
+            maxInputTokens: templates.maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput)
         let display = ProgressDisplay(isQuiet: quiet || json)
         let result = try evaluator.evaluate(rows) {
             display.update(share: Double($0) / Double(rows.count), "\($0) of \(rows.count) rows")
@@ -79,20 +77,20 @@ struct Evaluate: ParsableCommand {
     }
 
     func printTable(_ result: EvaluationResult, rows: Int) {
-        let names: [(GenerationMetric, String)] = [
-            (.rouge1, "ROUGE-1"), (.rouge2, "ROUGE-2"), (.rougeL, "ROUGE-L"), (.rougeLsum, "ROUGE-Lsum"),
-            (.bleu, "BLEU"), (.exactMatch, "exact match"),
-        ]
-        let all = names.map { ($0.rawValue, $1) } + [("accuracy", "accuracy"), ("macroF1", "macro F1")]
-        for (metric, name) in all {
+        for metric in MetricNames.ordered(Set(result.metrics.keys)) {
             guard let value = result.metrics[metric] else { continue }
-            let padded = name.padding(toLength: 12, withPad: " ", startingAt: 0)
+            let padded = MetricNames.name(metric).padding(toLength: 16, withPad: " ", startingAt: 0)
+            let scale = MetricNames.scale(metric)
             print(
                 String(
-                    format: "%@ %6.2f   (95 %% interval %.2f … %.2f)", padded, value.value * 100, value.low * 100,
-                    value.high * 100))
+                    format:
+                        "%@ %8.\(scale == 1 ? 4 : 2)f   (95 %% interval %.\(scale == 1 ? 4 : 2)f … %.\(scale == 1 ? 4 : 2)f)",
+                    padded, value.value * scale, value.low * scale, value.high * scale))
         }
-        print(String(format: "loss         %6.3f   nats a target token", result.loss))
+        print(
+            String(
+                format: "loss             %8.\(result.generatedTokens == 0 ? 4 : 3)f   %@", result.loss,
+                result.generatedTokens == 0 ? "a target" : "nats a target token"))
         if result.generatedTokens == 0 {
             let speed = result.seconds > 0 ? Double(rows) / result.seconds : 0
             return print(

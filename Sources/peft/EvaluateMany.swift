@@ -34,19 +34,16 @@ extension Evaluate {
         for (name, own) in parts {
             let record = name.flatMap { named.records[$0] }
             let title = name ?? NamedAdapters.base
-            let examples = try examples(
-                from: own.map { rows[$0] }, prompt: templates.prompt(default: record?.prompt),
-                target: templates.target(default: record?.target))
+            let examples = try templates.rows(record: record).examples(from: own.map { rows[$0] })
             try named.set.activate(name)
-            let labels = record?.labels ?? RowEncoder.labels(for: named.model, training: examples)
             let most = templates.maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
             let evaluator = Evaluator(
                 model: named.model, tokenizer: named.tokenizer, parameters: parameters, batchSize: batchSize,
-                maxInputTokens: most, labels: labels)
+                maxInputTokens: most)
             let result = try evaluator.evaluate(examples) {
                 display.update(share: Double($0) / Double(own.count), "\(title): \($0) of \(own.count) rows")
             }
-            let tokens = try RowEncoder(named.tokenizer, for: named.model, labels: labels, maxInputTokens: most)
+            let tokens = try RowEncoder(named.tokenizer, for: named.model, maxInputTokens: most)
                 .encode(examples).summary.targetTokens
             total.add(examples, result, tokens: tokens)
             results.append((title, own.count, result))
@@ -59,9 +56,8 @@ extension Evaluate {
             }
         }
         display.finish()
-        if adapterField != nil, results.count > 1 {
-            results.append(
-                ("all rows", rows.count, try total.result(isEncoder: named.model.architecture == .encoder)))
+        if adapterField != nil, results.count > 1, named.model.writes || named.model.head.task == .classification {
+            results.append(("all rows", rows.count, try total.result(isClassifier: !named.model.writes)))
         }
         if let predictions {
             let text = rows.indices.flatMap { lines[$0] ?? [] }.joined(separator: "\n") + "\n"
@@ -102,9 +98,9 @@ extension Evaluate {
             seconds += result.seconds
         }
 
-        func result(isEncoder: Bool) throws -> EvaluationResult {
+        func result(isClassifier: Bool) throws -> EvaluationResult {
             EvaluationResult(
-                metrics: isEncoder
+                metrics: isClassifier
                     ? try evaluateClassification(predictions: predictions, references: targets)
                     : try evaluateGeneration(predictions: predictions, references: targets.map { [$0] }),
                 loss: loss / Double(max(1, tokens)), predictions: predictions, generatedTokens: generated,

@@ -48,6 +48,11 @@ struct Generate: ParsableCommand {
             throw PEFTError("\(text.count) texts were given", remedy: "put quotes around a text with spaces")
         }
         let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge)
+        guard adapted.model.writes else {
+            throw PEFTError(
+                "this \(adapted.model.family) model is for \(adapted.model.head.task.rawValue) and writes no text",
+                remedy: "use peft predict")
+        }
         let maxInput = maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
         guard maxInput >= 2 else {
             throw PEFTError("prompts are limited to \(maxInput) tokens", remedy: "at least 2 have to be allowed")

@@ -52,12 +52,14 @@ struct NamedAdapters {
         }
         var records: [String: TrainingRecord] = [:]
         for (name, url, _) in named { records[name] = try TrainingRecord.read(in: url) }
-        let labels = records.values.compactMap(\.labels)
-        if let first = labels.first, labels.contains(where: { $0 != first }) {
+        let plain = try options.folder(default: bases.first ?? nil)
+        let heads = named.compactMap { records[$0.name]?.trainedHead ?? $0.folder.head(on: plain) }
+        if let first = heads.first, heads.contains(where: { $0 != first }) {
             throw PEFTError(
-                "the adapters tell different classes apart", remedy: "use one of them at a time")
+                "the adapters are for different tasks or tell different classes apart",
+                remedy: "use one of them at a time")
         }
-        let folder = try options.folder(default: bases.first ?? nil).classifying(labels.first ?? [])
+        let folder = plain.with(heads.first)
         model = try folder.load(device: device)
         tokenizer = try Tokenizer.load(folder: folder.url)
         set = AdapterSet(on: model)

@@ -15,7 +15,8 @@ struct Peft: ParsableCommand {
             """,
         version: Version.current,
         subcommands: [
-            Train.self, Evaluate.self, Generate.self, Compare.self, SweepCommand.self, PlanCommand.self, Inspect.self,
+            Train.self, Evaluate.self, Generate.self, Predict.self, Compare.self, SweepCommand.self, PlanCommand.self,
+            Inspect.self,
             VerifyCommand.self, MergeCommand.self, CombineCommand.self, ConvertCommand.self, NeighborsCommand.self,
             MethodsCommand.self, PullCommand.self,
         ]

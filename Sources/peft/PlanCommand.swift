@@ -57,15 +57,15 @@ struct PlanCommand: ParsableCommand {
         settings.optimizer = kind
         try settings.validate()
         var source = try PlanSource(model)
-        // Plans fail on what is wrong with a method before anything is measured.
-        let outline = ModelOutline(try source.outline())
-        let choices = try choices(for: outline)
         guard let process = try ProcessBaseline.measure() else {
             throw PEFTError("the system doesn't tell how much memory a process takes", remedy: "use Linux")
         }
         let before = Runtime.residentMemory ?? process
         let tokenizer = try source.tokenizer()
         let batch = try batch(&source, tokenizer, settings)
+        // What a model that only reads has to train depends on the rows.
+        let outline = ModelOutline(try source.outline())
+        let choices = try choices(for: outline)
         let baseline = process + max(0, (Runtime.residentMemory ?? before) - before)
         let base = PlannedBase(
             fileBytes: source.folder?.weightBytes ?? 0, usedVocabulary: tokenizer?.vocabularySize,
@@ -120,11 +120,10 @@ struct PlanCommand: ParsableCommand {
             throw PEFTError(
                 "\(model) has no tokenizer for --data", remedy: "give --prompt-tokens and --target-tokens")
         }
-        let rows = try Rows.read(data, prompt: templates.prompt(), target: templates.target(), limit: limit)
-        let labels = RowEncoder.labels(for: try source.outline(), training: rows)
-        source.classify(labels)
+        let rows = try Rows.read(data, templates.rows(), limit: limit)
+        try source.choose(templates.choice(), rows)
         let encoder = try RowEncoder(
-            tokenizer, for: source.outline(), labels: labels,
+            tokenizer, for: source.outline(),
             maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput)
         return try PlannedBatch(encoder.encode(rows).examples, configuration: settings)
     }
@@ -149,7 +148,9 @@ private struct PlanSource {
         return try ModelRegistry.outline(JSON.read(file), file: file.path)
     }
 
-    mutating func classify(_ labels: [String]) { folder = folder?.classifying(labels) }
+    mutating func choose(_ task: TaskChoice, _ rows: [Example]) throws {
+        folder = try folder.map { $0.with(try task.head(for: $0, rows: rows)) }
+    }
 
     /// `nil` for a configuration without a folder, or a folder without a tokenizer.
     func tokenizer() throws -> Tokenizer? {

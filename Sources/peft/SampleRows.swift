@@ -28,17 +28,12 @@ enum SampleRows {
         let maxInput = templates.maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
         var encoded: [EncodedExample]
         if let data {
-            let rows = try Rows.read(
-                data, prompt: templates.prompt(default: record?.prompt),
-                target: templates.target(default: record?.target),
-                limit: limit)
-            let labels = record?.labels ?? RowEncoder.labels(for: model, training: rows)
-            encoded = try RowEncoder(tokenizer, for: model, labels: labels, maxInputTokens: maxInput).encode(rows)
-                .examples
+            let rows = try Rows.read(data, templates.rows(record: record), limit: limit)
+            encoded = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInput).encode(rows).examples
         } else {
             encoded = sentences.map { sentence in
                 let ids = tokenizer.encode(text: sentence)
-                if model.architecture == .encoder { return EncodedExample(input: ids, target: [0]) }
+                if !model.writes { return EncodedExample(input: ids, target: [0]) }
                 // The second half of a sentence is what the first is continued with.
                 let half = max(1, ids.count / 2)
                 return EncodedExample(input: Array(ids[..<half]), target: Array(ids[half...]))
@@ -46,7 +41,7 @@ enum SampleRows {
         }
         encoded = Array(encoded.prefix(max(1, limit)))
         return stride(from: 0, to: encoded.count, by: 4).map { start in
-            model.batch(encoded[start..<min(start + 4, encoded.count)].map { ($0.input, $0.target) }, device: device)
+            model.batch(encoded[start..<min(start + 4, encoded.count)].map(\.row), device: device)
         }
     }
 }

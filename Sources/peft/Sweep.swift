@@ -57,21 +57,22 @@ struct SweepCommand: ParsableCommand {
         let device = try model.prepare()
         try Output.check([html, output])
         let choice = try MethodArguments.choice(method)
-        let (prompt, target) = (try templates.prompt(), try templates.target())
+        let rowTemplates = try templates.rows()
         func rows(_ path: String?, _ limit: Int?) throws -> [Example] {
-            try path.map { try Rows.read($0, prompt: prompt, target: target, limit: limit) } ?? []
+            try path.map { try Rows.read($0, rowTemplates, limit: limit) } ?? []
         }
         let sweepData = ComparisonData(
             name: URL(fileURLWithPath: data).lastPathComponent, training: try rows(data, limit),
-            validation: try rows(validation, limitValidation), test: try rows(test, limitTest), prompt: prompt.text,
-            target: target.text)
+            validation: try rows(validation, limitValidation), test: try rows(test, limitTest),
+            templates: rowTemplates, task: try templates.choice())
         let plan = ComparisonPlan(
             methods: [], seeds: seeds, training: try training.configuration(),
             generation: try generation.parameters(seed: training.seed),
             maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput,
             retain: retain.map { URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath) }, device: device)
         let sweep = try Sweep(
-            model: model.folder(), name: model.model ?? ModelLocator.embedded, data: sweepData, plan: plan,
+            model: sweepData.folder(model.folder()), name: model.model ?? ModelLocator.embedded, data: sweepData,
+            plan: plan,
             question: .init(
                 choice: choice, field: field,
                 values: values.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) },

@@ -71,23 +71,24 @@ struct Train: ParsableCommand {
 
         var modelFolder = try model.folder()
         // The plan fails on what is wrong with the method before anything large is read.
-        _ = try choice.plan(for: ModelOutline(modelFolder.outline()))
-        let (prompt, target) = (try templates.prompt(), try templates.target())
-        let trainingRows = try Rows.read(data, prompt: prompt, target: target, limit: limit)
-        let validationRows =
-            try validation.map { try Rows.read($0, prompt: prompt, target: target, limit: limit) } ?? []
+        let bare = try modelFolder.outline()
+        if bare.writes { _ = try choice.plan(for: ModelOutline(bare)) }
+        let rowTemplates = try templates.rows()
+        let trainingRows = try Rows.read(data, rowTemplates, limit: limit)
+        let validationRows = try validation.map { try Rows.read($0, rowTemplates, limit: limit) } ?? []
         let tokenizer = try Tokenizer.load(folder: modelFolder.url)
-        let labels = RowEncoder.labels(for: try modelFolder.outline(), training: trainingRows)
-        modelFolder = modelFolder.classifying(labels)
-        let encoder = try RowEncoder(
-            tokenizer, for: modelFolder.outline(), labels: labels, maxInputTokens: maxInput)
+        let head = try templates.choice().head(for: modelFolder, rows: trainingRows)
+        modelFolder = modelFolder.with(head)
+        let outline = try modelFolder.outline()
+        _ = try choice.plan(for: ModelOutline(outline))
+        let encoder = try RowEncoder(tokenizer, for: outline, maxInputTokens: maxInput)
         let (rows, summary) = try encoder.encode(trainingRows)
         let (heldOut, _) = try encoder.encode(validationRows)
 
         let retention = try retain.map {
             try Retention(
                 URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath), tokenizer: tokenizer,
-                architecture: modelFolder.outline().architecture)
+                head: outline.head, architecture: outline.architecture)
         }
 
         let base = try modelFolder.load(device: device)
@@ -119,11 +120,14 @@ struct Train: ParsableCommand {
 
         var record = TrainingRecord(
             model: model.model ?? ModelLocator.embedded, method: choice.method.name,
-            methodFields: choice.configuration.named, prompt: prompt.text, target: target.text,
-            maxInputTokens: maxInput, data: data, trainingRows: rows.count, validationRows: heldOut.count,
+            methodFields: choice.configuration.named, prompt: rowTemplates.prompt.text,
+            target: rowTemplates.target?.text ?? "", maxInputTokens: maxInput, data: data, trainingRows: rows.count,
+            validationRows: heldOut.count,
             configuration: configuration, trainable: plan.trainable, total: plan.total, result: result,
             retention: forgetting)
-        record.labels = labels.isEmpty ? nil : labels
+        record.head = head
+        record.labels = head.flatMap { $0.labels.isEmpty ? nil : $0.labels }
+        (record.pair, record.negative) = (rowTemplates.pair?.text, rowTemplates.negative?.text)
         let files = Tokenizer.files(in: modelFolder.url)
         try AtomicFile.writeFolder(folder) { folder in
             if choice.method.peftType == nil {
@@ -142,6 +146,7 @@ struct Train: ParsableCommand {
         Console.note(
             "\(adapter.choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trained (\(share))"
         )
+        if !adapter.model.writes { Console.note("task: \(Self.text(adapter.model.head))") }
         Console.note(
             "\(summary.rows) rows, \(Console.grouped(summary.inputTokens)) input and \(Console.grouped(summary.targetTokens)) target tokens, \(trainer.totalSteps) steps"
         )
@@ -149,6 +154,18 @@ struct Train: ParsableCommand {
             Console.note(
                 "\(summary.truncated) prompts are longer than \(maxInput) tokens and lose their end; --max-input changes that"
             )
+        }
+    }
+
+    /// The task with its labels, for a reader.
+    private static func text(_ head: ModelHead) -> String {
+        switch head.task {
+        case .embeddings: return "embeddings, \(head.pooling.mode.rawValue) pooling"
+        case _ where head.task.hasLabels:
+            let shown = head.labels.prefix(5).joined(separator: ", ")
+            return
+                "\(head.task.rawValue), \(head.labels.count) labels (\(shown)\(head.labels.count > 5 ? ", …" : ""))"
+        default: return head.task.rawValue
         }
     }
 

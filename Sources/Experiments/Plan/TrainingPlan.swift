@@ -41,7 +41,9 @@ public struct PlannedBatch: Sendable {
         random.shuffle(&order)
         let batches = stride(from: 0, to: order.count, by: configuration.batchSize).map { start in
             order[start..<min(start + configuration.batchSize, order.count)].map {
-                Row(prompt: examples[$0].input.count, target: examples[$0].target.count)
+                Row(
+                    prompt: examples[$0].input.count,
+                    target: examples[$0].row.candidates.first?.count ?? examples[$0].target.count)
             }
         }
         rows =
@@ -111,12 +113,15 @@ public struct TrainingPlan: Sendable {
     private static func steps(
         _ choice: MethodChoice, on model: any LanguageModel, batch: PlannedBatch, configuration: TrainingConfiguration
     ) throws -> MemoryLog {
-        let isClassifier = model.architecture == .encoder
         let rows = batch.rows.map { row in
-            (
-                input: Array(repeating: 0, count: row.prompt),
-                target: Array(repeating: 0, count: isClassifier ? 1 : row.target)
-            )
+            let text = Array(repeating: 0, count: row.prompt)
+            return switch model.head.task {
+            case .classification, .multiLabel, .regression: TrainingRow(input: text, target: [0])
+            case .tokenClassification: TrainingRow(input: text, target: text)
+            case .embeddings: TrainingRow(input: text, candidates: [Array(repeating: 0, count: row.target)])
+            case .sequenceToSequence, .causalLM:
+                TrainingRow(input: text, target: Array(repeating: 0, count: row.target))
+            }
         }
         return try MemoryLog.record { mark in
             let adapter = try Adapter(choice, on: model)

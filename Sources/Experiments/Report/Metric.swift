@@ -16,17 +16,34 @@ struct Metric: Hashable, Sendable {
         case "exactMatch": "Exact match"
         case "accuracy": "Accuracy"
         case "macroF1": "Macro F1"
+        case "microF1": "Micro F1"
+        case "mcc": "MCC"
+        case "pearson": "Pearson"
+        case "spearman": "Spearman"
+        case "mse": "MSE"
+        case "mae": "MAE"
+        case "entityF1": "Entity F1"
+        case "entityPrecision": "Precision"
+        case "entityRecall": "Recall"
+        case "cosineSpearman": "Spearman of cosines"
+        case "cosinePearson": "Pearson of cosines"
+        case "recall1": "Recall@1"
+        case "mrr": "MRR"
+        case "perplexity": "Perplexity"
         case "loss": "Loss"
         default: key
         }
     }
 
-    var higherIsBetter: Bool { key != "loss" }
+    /// Quantities that aren't shares: shown as they are, and the smaller the better.
+    private var isError: Bool { ["loss", "mse", "mae", "perplexity"].contains(key) }
+
+    var higherIsBetter: Bool { !isError }
 
     /// From the stored value to the shown one.
-    var scale: Double { key == "loss" ? 1 : 100 }
-    var places: Int { key == "loss" ? 3 : 1 }
-    var unit: String { key == "loss" ? "nats" : "points" }
+    var scale: Double { isError ? 1 : 100 }
+    var places: Int { isError ? 3 : 1 }
+    var unit: String { key == "loss" ? "nats" : isError ? "" : "points" }
 
     /// What the figure says, in plain words.
     var explanation: String {
@@ -42,6 +59,21 @@ struct Metric: Hashable, Sendable {
         case "accuracy": "Rows whose class is right, in percent. Higher is better."
         case "macroF1":
             "F1 of each class, averaged with equal weight, in percent points: rare classes count like frequent ones."
+        case "microF1": "F1 of all decisions together, in percent points: frequent classes count more."
+        case "mcc":
+            "Matthews' correlation of predicted and right classes, times 100: 0 is guessing, 100 is always right."
+        case "pearson", "cosinePearson": "Correlation of predicted and right numbers, times 100."
+        case "spearman", "cosineSpearman":
+            "Correlation of the ranks of predicted and right numbers, times 100: only the order counts."
+        case "mse": "Mean squared error. Lower is better."
+        case "mae": "Mean absolute error. Lower is better."
+        case "entityF1": "F1 of whole entities, type and extent, in percent points."
+        case "entityPrecision": "Predicted entities that are right, in percent."
+        case "entityRecall": "Entities that were found, in percent."
+        case "recall1": "Texts whose own pair is the nearest of all, in percent."
+        case "mrr": "Mean of 1 / rank of a text's own pair among all, times 100."
+        case "perplexity":
+            "exp of the loss a token: among how many tokens the model seems to choose. Lower is better."
         case "exactMatch": "Outputs that equal the target, in percent."
         case "loss":
             "Surprise at each target token of the test rows, in nats (natural logarithm). Lower is better."
@@ -50,7 +82,12 @@ struct Metric: Hashable, Sendable {
     }
 
     /// Metrics in the order readers expect; others follow by name.
-    static let order = ["accuracy", "macroF1", "rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "exactMatch"]
+    static let order = [
+        "accuracy", "macroF1", "microF1", "mcc", "entityF1", "entityPrecision", "entityRecall", "spearman", "pearson",
+        "mse", "mae", "cosineSpearman", "cosinePearson", "recall1", "mrr", "rouge1", "rouge2", "rougeL", "rougeLsum",
+        "bleu", "exactMatch",
+        "perplexity",
+    ]
 
     func format(_ value: Double, with numbers: NumberFormat) -> String {
         numbers.decimal(value * scale, places: places)
@@ -109,9 +146,11 @@ extension MethodRun {
     }
 
     var isBase: Bool { method == "base" }
+    /// The base model under a new head that alone was trained: what stands for the base where it has no head.
+    var isHead: Bool { method == "head" }
     var isFull: Bool { method == "full" }
-    /// Everything that is neither the untrained model nor full fine-tuning.
-    var isAdapter: Bool { !isBase && !isFull }
+    /// Everything that is neither the base model nor full fine-tuning.
+    var isAdapter: Bool { !isBase && !isHead && !isFull }
 
     var trainableShare: Double? {
         if share.isFinite, share > 0 || trainable == 0 { return share }
@@ -136,7 +175,7 @@ extension ComparisonReport {
             .first { metric in runs.contains { $0.statistic(metric) != nil } }
     }
 
-    var base: MethodRun? { runs.first(where: \.isBase) }
+    var base: MethodRun? { runs.first(where: \.isBase) ?? runs.first(where: \.isHead) }
     var full: MethodRun? { runs.first(where: \.isFull) }
 
     /// The run the report is about: the best adapter, else full fine-tuning, else what there is.
@@ -184,4 +223,16 @@ extension ComparisonReport {
     func shortLabel(_ run: MethodRun) -> String {
         runs.firstIndex { $0.label == run.label }.map { shortLabels[$0] } ?? run.label
     }
+}
+
+/// Names of metrics for tables that no report is behind.
+public enum MetricNames {
+    /// Keys in the order that readers expect.
+    public static func ordered(_ keys: Set<String>) -> [String] {
+        let usual = Metric.order.filter(keys.contains)
+        return usual + keys.subtracting(usual).sorted()
+    }
+    public static func name(_ key: String) -> String { Metric(key: key).name }
+    /// From the value to what is shown.
+    public static func scale(_ key: String) -> Double { Metric(key: key).scale }
 }

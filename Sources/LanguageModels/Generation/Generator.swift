@@ -34,7 +34,7 @@ public struct Generator {
 
     /// - Returns: the state, the token that each row's first step feeds, and what each text begins with.
     private func start(_ prompts: [[Int]]) throws -> (state: any DecodingState, first: [Int], before: [[Int]]) {
-        guard model.architecture != .encoder else {
+        guard model.writes else {
             throw PEFTError(
                 "this \(model.family) model only encodes and can't generate",
                 remedy: "use peft evaluate for its classes")

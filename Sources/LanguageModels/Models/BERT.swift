@@ -2,20 +2,71 @@ import Support
 import Torch
 import TorchNN
 
-/// BERT (Devlin et al. 2019) as a classifier: an encoder, a pooler over its first position, and a projection onto the
-/// classes.
-public final class BERT: Module, LanguageModel {
-    let settings: BERTConfiguration
-    @ModuleInfo(key: "bert.embeddings.word_embeddings") var words: Embedding
-    @ModuleInfo(key: "bert.embeddings.position_embeddings") var positions: Embedding
-    @ModuleInfo(key: "bert.embeddings.token_type_embeddings") var types: Embedding
-    @ModuleInfo(key: "bert.embeddings.LayerNorm") var embeddingNorm: LayerNorm
-    @ModuleInfo(key: "bert.input_site") var inputSite: InputSite
-    @ModuleInfo(key: "bert.encoder.layer") var layers: [BERTBlock]
-    @ModuleInfo(key: "bert.pooler.dense") var pooler: Linear
-    @ModuleInfo var classifier: Linear
+/// BERT (Devlin et al. 2019): an encoder with a pooler over its first position and a projection onto the classes, a
+/// projection of each token, or neither.
+public final class BERT: Module, EncoderModel {
+    public let head: ModelHead
+    private let settings: BERTConfiguration
+    private let names: EncoderNames
+    @ModuleInfo var encoder: BERTEncoder
+    @ModuleInfo var classifier: Linear?
 
-    init(_ settings: BERTConfiguration) {
+    init(_ settings: BERTConfiguration, head: ModelHead) {
+        (self.settings, self.head) = (settings, head)
+        names = EncoderNames("bert", heads: ["classifier", "cls", "qa_outputs"], for: head.task)
+        // As in transformers, tokens are classified without a pooler.
+        _encoder = ModuleInfo(
+            wrappedValue: BERTEncoder(settings, hasPooler: head.task != .tokenClassification), key: names.key)
+        _classifier.wrappedValue = head.task == .embeddings ? nil : Linear(settings.size, head.outputs)
+    }
+
+    public var family: String { "bert" }
+    public var configuration: JSON { settings.json }
+    public var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
+    public var inputEmbedding: String { names.path("embeddings.word_embeddings") }
+    public var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
+
+    /// Very old files name the norms' tensors differently.
+    public func canonicalName(_ name: String) -> String {
+        names.canonical(
+            name.replacing(".LayerNorm.gamma", with: ".LayerNorm.weight")
+                .replacing(".LayerNorm.beta", with: ".LayerNorm.bias"))
+    }
+    public func isIgnorable(_ name: String) -> Bool {
+        names.isHead(name) || name.hasSuffix("position_ids") || name.contains("pooler.")
+    }
+    public func initialDeviation(of path: String) -> Double? {
+        guard path.hasPrefix("classifier.") || path.contains("pooler.") else { return nil }
+        return path.hasSuffix(".bias") ? 0 : 0.02
+    }
+
+    var inputSite: InputSite { encoder.inputSite }
+    var prefixSites: [KeyValueSite] { encoder.layers.map(\.attention.prefix) }
+    func embed(_ ids: Tensor) -> Tensor { encoder.words(ids) }
+    func encode(_ x: Tensor, types: Tensor?, _ context: AttentionContext) -> Tensor {
+        encoder(x, types: types, context)
+    }
+    func rowScores(_ states: Tensor) -> Tensor {
+        let pooled = encoder.pooler?(states).tanh() ?? states
+        return tokenScores(pooled)
+    }
+    func tokenScores(_ states: Tensor) -> Tensor {
+        classifier?(dropout(states, settings.classifierDropout)) ?? states
+    }
+}
+
+/// BERT without a head; RoBERTa differs in its positions alone.
+final class BERTEncoder: Module {
+    @ModuleInfo(key: "embeddings.word_embeddings") var words: Embedding
+    @ModuleInfo(key: "embeddings.position_embeddings") var positions: Embedding
+    @ModuleInfo(key: "embeddings.token_type_embeddings") var types: Embedding
+    @ModuleInfo(key: "embeddings.LayerNorm") var embeddingNorm: LayerNorm
+    @ModuleInfo(key: "input_site") var inputSite: InputSite
+    @ModuleInfo(key: "encoder.layer") var layers: [BERTBlock]
+    @ModuleInfo(key: "pooler.dense") var pooler: Linear?
+    private let settings: BERTConfiguration
+
+    init(_ settings: BERTConfiguration, hasPooler: Bool) {
         self.settings = settings
         let size = settings.size
         _words.wrappedValue = Embedding(settings.vocabularySize, size)
@@ -24,81 +75,20 @@ public final class BERT: Module, LanguageModel {
         _embeddingNorm.wrappedValue = LayerNorm(size, epsilon: settings.epsilon)
         _inputSite.wrappedValue = InputSite(.encoder, size: size)
         _layers.wrappedValue = (0..<settings.layers).map { BERTBlock(settings, layer: $0) }
-        _pooler.wrappedValue = Linear(size, size)
-        _classifier.wrappedValue = Linear(size, settings.classes)
+        _pooler.wrappedValue = hasPooler ? Linear(size, size) : nil
     }
 
-    public var family: String { "bert" }
-    public var architecture: Architecture { .encoder }
-    public var configuration: JSON { settings.json }
-    public var outputLayer: String { "classifier" }
-    public var inputEmbedding: String { "bert.embeddings.word_embeddings" }
-    public var newModules: [String] { ["classifier"] }
-    public var aliases: [String: String] { [:] }
-    public var generationDefaults: GenerationDefaults {
-        GenerationDefaults(startToken: nil, endTokens: [], padToken: 0)
+    /// Embedded tokens [tokens, size] → hidden states of the same shape.
+    func callAsFunction(_ x: Tensor, types: Tensor?, _ context: AttentionContext) -> Tensor {
+        let type = types.map { self.types($0) } ?? self.types.weight.narrowed(axis: 0, 0..<1)
+        let places =
+            settings.firstPosition > 0
+            ? (context.positions + Double(settings.firstPosition)).to(.int64) : context.positions
+        var x = x + positions(places) + type
+        x = dropout(embeddingNorm(x), settings.dropout)
+        for layer in layers { x = layer(x, context) }
+        return x
     }
-
-    /// Files of the encoder alone have no prefix; very old ones name the norms' tensors differently.
-    public func canonicalName(_ name: String) -> String {
-        let name = name.replacing(".LayerNorm.gamma", with: ".LayerNorm.weight")
-            .replacing(".LayerNorm.beta", with: ".LayerNorm.bias")
-        return name.hasPrefix("bert.") || name.hasPrefix("classifier.") || name.hasPrefix("cls.")
-            ? name : "bert." + name
-    }
-    public func isIgnorable(_ name: String) -> Bool { name.hasPrefix("cls.") || name.hasSuffix("position_ids") }
-    public func initialDeviation(of path: String) -> Double? {
-        guard path.hasPrefix("classifier.") || path.hasPrefix("bert.pooler.") else { return nil }
-        return path.hasSuffix(".bias") ? 0 : 0.02
-    }
-
-    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
-        TrainingBatch(
-            input: PackedSequences(rows.map(\.input), device: device), decoder: nil,
-            targets: Tensor(rows.compactMap(\.target.first), device: device))
-    }
-
-    /// Sum over rows of −log p(class).
-    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
-        let logs = logits(batch).logSoftmax()
-        let wanted = logs.gathering(axis: 1, batch.targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
-        return labelSmoothing > 0 ? wanted - logs.mean(axes: [-1]).sum() * labelSmoothing : wanted
-    }
-
-    /// Scores of the classes, [rows, classes].
-    public func logits(_ batch: TrainingBatch) -> Tensor {
-        let input = batch.input
-        let embedded = RowRouting.within(input.offsets) { words(input.ids) }
-        let rows = inputSite(embedded, offsets: input.offsets)
-        let prefixes = (layers.first?.attention.prefix.prefixes(forRows: input.rows) ?? []).map {
-            $0?.keys.dim(0) ?? 0
-        }
-        let context = PackedContext(
-            rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: false)
-        let pooled = RowRouting.within(rows.offsets) {
-            let type = types.weight.narrowed(axis: 0, 0..<1)
-            var x = rows.states + positions(context.positions) + type
-            x = dropout(embeddingNorm(x), settings.dropout)
-            for layer in layers { x = layer(x, context) }
-            return x
-        }
-        // The first position of each row, be it [CLS] or, with a soft prompt, the first virtual token.
-        let first = pooled.selecting(Tensor(Array(rows.offsets.dropLast()), device: pooled.device))
-        return RowRouting.within(single: input.rows) {
-            classifier(dropout(pooler(first).tanh(), settings.classifierDropout))
-        }
-    }
-
-    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
-        NoDecoding()
-    }
-}
-
-/// Stands in where there is nothing to generate with; the generator refuses encoders before it is used.
-final class NoDecoding: DecodingState {
-    func step(_ tokens: Tensor) -> Tensor { tokens }
-    func reorder(_ sources: Tensor) {}
-    func keep(rows: [Int]) {}
 }
 
 final class BERTBlock: Module {
@@ -166,8 +156,9 @@ struct BERTConfiguration: Sendable {
     let layers: Int
     let heads: Int
     let positions: Int
+    /// The position of a row's first token: RoBERTa counts from behind the padding's id.
+    let firstPosition: Int
     let types: Int
-    let classes: Int
     let epsilon: Double
     let dropout: Double
     let attentionDropout: Double
@@ -178,24 +169,20 @@ struct BERTConfiguration: Sendable {
     init(_ json: JSON) throws {
         let read = ConfigurationReader(json: json)
         self.json = json
-        vocabularySize = try read.integer("vocab_size", default: 30522)
+        let isRoBERTa = json["model_type"]?.string != "bert"
+        vocabularySize = try read.integer("vocab_size", default: isRoBERTa ? 50265 : 30522)
         size = try read.integer("hidden_size", default: 768)
         layers = try read.integer("num_hidden_layers", default: 12)
         heads = try read.integer("num_attention_heads", default: 12)
         feedForwardSize = try read.integer("intermediate_size", default: 3072)
         positions = try read.integer("max_position_embeddings", default: 512)
+        firstPosition = isRoBERTa ? try read.integer("pad_token_id", default: 1, in: 0...1_000_000_000) + 1 : 0
         types = try read.integer("type_vocab_size", default: 2)
-        classes = try json["id2label"]?.object?.count ?? read.integer("num_labels", default: 2)
         epsilon = try read.number("layer_norm_eps", default: 1e-12)
         dropout = try read.number("hidden_dropout_prob", default: 0.1)
         attentionDropout = try read.number("attention_probs_dropout_prob", default: 0.1)
         classifierDropout = try read.number("classifier_dropout", default: dropout)
-        let name = try read.string("hidden_act", default: "gelu")
-        guard let activation = Activation(huggingFaceName: name) else {
-            throw PEFTError(
-                "config.json: 'hidden_act' is '\(name)', which is not supported", remedy: "gelu, relu and silu are")
-        }
-        self.activation = activation
+        activation = try read.activation("hidden_act")
         guard size.isMultiple(of: heads) else {
             throw PEFTError("config.json: \(size) can't be divided among \(heads) heads", remedy: "check the heads")
         }
@@ -203,5 +190,17 @@ struct BERTConfiguration: Sendable {
         guard kind == "absolute" else {
             throw PEFTError("config.json: 'position_embedding_type' is '\(kind)'", remedy: "absolute is supported")
         }
+    }
+}
+
+extension ConfigurationReader {
+    /// An activation by Hugging Face's name; GELU where there is none.
+    func activation(_ key: String) throws -> Activation {
+        let name = try string(key, default: "gelu")
+        guard let activation = Activation(huggingFaceName: name) else {
+            throw PEFTError(
+                "config.json: '\(key)' is '\(name)', which is not supported", remedy: "gelu, relu and silu are")
+        }
+        return activation
     }
 }

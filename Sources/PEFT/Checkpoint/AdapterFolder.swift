@@ -26,7 +26,9 @@ public struct AdapterFolder {
         }
         // Every method trains a classifier too, so that Hugging Face's naming it says nothing more.
         let saved = configuration["modules_to_save"]?.array?.compactMap(\.string) ?? []
-        if configuration["task_type"] == "SEQ_CLS", saved.allSatisfy({ ["classifier", "score"].contains($0) }) {
+        if ["SEQ_CLS", "TOKEN_CLS"].contains(configuration["task_type"]),
+            saved.allSatisfy({ ["classifier", "score"].contains($0) })
+        {
             configuration["modules_to_save"] = .null
         }
         self.configuration = configuration
@@ -208,7 +210,7 @@ extension Adapter {
         }
         var fields: [String: JSON] = choice.forFile(of: self).configuration.json
         fields["peft_type"] = .string(type)
-        fields["task_type"] = .string(taskType ?? model.architecture.taskType)
+        fields["task_type"] = .string(taskType ?? model.head.task.taskType)
         fields["auto_mapping"] = .null
         fields["peft_version"] = .string(Self.formatVersion)
         fields["base_model_name_or_path"] = .string(base)
@@ -224,17 +226,6 @@ extension Adapter {
             try SafetensorsFile.write(
                 storedTensors(), metadata: ["format": "pt"],
                 to: folder.appendingPathComponent("adapter_model.safetensors"))
-        }
-    }
-}
-
-extension Architecture {
-    /// Hugging Face PEFT's name of the task that a model of this kind is for.
-    var taskType: String {
-        switch self {
-        case .encoderDecoder: "SEQ_2_SEQ_LM"
-        case .decoder: "CAUSAL_LM"
-        case .encoder: "SEQ_CLS"
         }
     }
 }

@@ -118,8 +118,13 @@ public final class Adapter {
         added.filter(\.parameter.isTrained).map(\.parameter.parameter) + trained.map(\.parameter)
     }
     /// By what the learning rate is multiplied for each of ``parameters``.
-    public var rateFactors: [Double] {
-        added.filter(\.parameter.isTrained).map(\.parameter.rateFactor) + trained.map { _ in 1 }
+    public var rateFactors: [Double] { rateFactors(head: 1) }
+    /// The same with another factor for the model's new modules, such as a classifier.
+    public func rateFactors(head: Double) -> [Double] {
+        added.filter(\.parameter.isTrained).map(\.parameter.rateFactor)
+            + trained.map { tensor in
+                model.newModules.contains { tensor.path.hasPrefix($0 + ".") } ? head : 1
+            }
     }
     public var trainableCount: Int { parameters.reduce(0) { $0 + $1.tensor.count } }
     /// Numbers beside the model's own.
@@ -255,7 +260,7 @@ public final class Adapter {
         guard let table = site as? Embedding, let adapter = adapter as? any EmbeddingAdapter else {
             throw PEFTError("\(choice.label) can't be merged", remedy: "keep it as an adapter")
         }
-        let isTied = !model.parameters().contains { $0.path.hasPrefix(model.outputLayer + ".") }
+        let isTied = ModelOutline(model).isTied
         guard adapter.reachesTiedOutput || !isTied else {
             throw PEFTError(
                 "an adapter over the embedding can't be merged, as the output layer is the same matrix",

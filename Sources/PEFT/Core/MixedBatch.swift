@@ -106,7 +106,7 @@ public struct MixedBatch {
     public func obstacle(_ name: String) throws -> PEFTError? {
         let adapter = try set.named(name)
         // Other output layers than an encoder's work on the positions that are asked for, of all rows together.
-        let sharesOutput = set.model.architecture != .encoder
+        let sharesOutput = set.model.writes
         for own in adapter.trained {
             let site = linears[own.owner]
             guard let site, !adapter.attached.contains(where: { $0.site === site }),
@@ -222,8 +222,10 @@ public struct AdapterEnsemble {
     /// The class that most members of an encoder's ensemble name for each row, with its votes.
     public func classify(_ inputs: [[Int]]) throws -> [(label: Int, votes: Int)] {
         let model = batch.set.model
-        guard model.architecture == .encoder else {
-            throw PEFTError("a \(model.family) model has no classes", remedy: "let it generate")
+        guard model.head.task == .classification else {
+            throw PEFTError(
+                "a \(model.family) model for \(model.head.task.rawValue) names no classes",
+                remedy: model.writes ? "let it generate" : nil)
         }
         let rows = inputs.flatMap { input in members.map { _ in (input: input, target: [0]) } }
         let answers: [Int] = try batch.run(inputs.flatMap { _ in members }) {

@@ -60,6 +60,8 @@ public struct ModelOutline {
 
     public let family: String
     public let architecture: Architecture
+    /// What its outputs are.
+    public let head: ModelHead
     /// `config.json`.
     public let configuration: JSON
     public let linears: [LinearSite]
@@ -77,7 +79,7 @@ public struct ModelOutline {
 
     public init(_ model: any LanguageModel) {
         family = model.family
-        architecture = model.architecture
+        (architecture, head) = (model.architecture, model.head)
         configuration = model.configuration
         outputLayer = model.outputLayer
         inputEmbedding = model.inputEmbedding
@@ -108,7 +110,7 @@ public struct ModelOutline {
             }
         }
         let types = Dictionary(named.map { ($0.path, $0.module) }, uniquingKeysWith: { first, _ in first })
-        let head = [model.outputLayer] + model.newModules
+        let head = [model.outputLayer].filter { !$0.isEmpty } + model.newModules
         parameters = model.parameters().map { path, parameter in
             let owner = path.split(separator: ".").dropLast().joined(separator: ".")
             return ParameterSite(
@@ -118,7 +120,9 @@ public struct ModelOutline {
     }
 
     /// Whether the table of input embeddings is the output layer's matrix too.
-    public var isTied: Bool { !parameters.contains { $0.path.hasPrefix(outputLayer + ".") } }
+    public var isTied: Bool {
+        !outputLayer.isEmpty && !parameters.contains { $0.path.hasPrefix(outputLayer + ".") }
+    }
 
     /// The modules that look up in a table of another module.
     public func views(of table: EmbeddingSite) -> [EmbeddingSite] {

@@ -9,7 +9,7 @@ public enum PEFTMethods {
         AdaLoRA.self, VeRA.self, LoHa.self, LoKr.self, OFT.self, BOFT.self, IA3.self, TrainableTokens.self,
         PromptTuning.self, PTuning.self, PrefixTuning.self, MultitaskPromptTuning.self,
         Houlsby.self, Pfeiffer.self, ParallelAdapters.self,
-        LayerNormTuning.self, BitFit.self, Selective.self, FullFineTuning.self,
+        LayerNormTuning.self, BitFit.self, Selective.self, HeadTraining.self, FullFineTuning.self,
     ]
 
     private static let registered = Mutex<[any PEFTMethod.Type]>([])

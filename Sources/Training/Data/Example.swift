@@ -4,6 +4,10 @@ import Support
 public struct Example: Sendable, Hashable {
     public var prompt: String
     public var target: String
+    /// The second text of a pair, or the one that the prompt's vector is to be near to.
+    public var pair: String?
+    /// A text that the prompt's vector is to be far from.
+    public var negative: String?
     /// The row it was rendered from.
     public var row: Row.Location
 

@@ -7,6 +7,10 @@ public enum ClassificationMetric: String, CaseIterable, Sendable, Codable {
     case accuracy
     /// F1 of each class that occurs, averaged with equal weight.
     case macroF1
+    /// F1 of all decisions together; equal to the accuracy where each row has one class.
+    case microF1
+    /// Matthews' correlation coefficient of predicted and right classes (Gorodkin 2004 for more than two), in −1 … 1.
+    case mcc
 }
 
 /// Scores predicted classes against the right ones.
@@ -21,20 +25,103 @@ public func evaluateClassification(
     let predicted = predictions.map { numbers[$0] ?? 0 }
     let right = references.map { numbers[$0] ?? 0 }
     let accuracy = try bootstrap.mean(of: zip(predicted, right).map { $0 == $1 ? 1 : 0 })
-    let macro = try bootstrap.value(rows: right.count) { rows in
-        var hits = [Int](repeating: 0, count: names.count)
-        var claimed = hits
-        var actual = hits
-        for row in rows {
-            claimed[predicted[row]] += 1
-            actual[right[row]] += 1
-            if predicted[row] == right[row] { hits[right[row]] += 1 }
+    func counted(_ of: (ClassCounts) -> Double) throws -> MetricValue {
+        try bootstrap.value(rows: right.count) { rows in
+            var counts = ClassCounts(classes: names.count)
+            for row in rows { counts.add(predicted: predicted[row], right: right[row]) }
+            return of(counts)
         }
-        // As scikit-learn averages: over the classes that occur among predictions or references.
-        let scores = names.indices.filter { claimed[$0] + actual[$0] > 0 }.map {
+    }
+    return [
+        ClassificationMetric.accuracy.rawValue: accuracy,
+        ClassificationMetric.macroF1.rawValue: try counted(\.macroF1),
+        ClassificationMetric.microF1.rawValue: try counted(\.microF1),
+        ClassificationMetric.mcc.rawValue: try counted(\.mcc),
+    ]
+}
+
+/// Scores predicted sets of labels against the right ones: the share of rows whose whole set is right, and F1 over
+/// labels.
+///
+/// - Parameter labels: all labels there are. The macro average is over all of them, as scikit-learn's is over the
+///   columns of its matrix; a label that neither occurs nor is predicted counts 0.
+/// - Throws: ``PEFTError`` for lists of different length or an empty list.
+public func evaluateMultiLabel(
+    predictions: [Set<String>], references: [Set<String>], labels: [String], bootstrap: Bootstrap = .standard
+) throws -> [String: MetricValue] {
+    try checkPairs(predictions: predictions.map { "\($0.count)" }, references: references.map { _ in [""] })
+    let numbers = Dictionary(labels.enumerated().map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
+    let predicted = predictions.map { $0.compactMap { numbers[$0] } }
+    let right = references.map { $0.compactMap { numbers[$0] } }
+    func counted(_ of: (ClassCounts) -> Double) throws -> MetricValue {
+        try bootstrap.value(rows: right.count) { rows in
+            var counts = ClassCounts(classes: labels.count)
+            for row in rows { counts.add(predicted: predicted[row], right: right[row]) }
+            return of(counts)
+        }
+    }
+    return [
+        ClassificationMetric.accuracy.rawValue: try bootstrap.mean(
+            of: zip(predictions, references).map { $0 == $1 ? 1 : 0 }),
+        ClassificationMetric.microF1.rawValue: try counted(\.microF1),
+        ClassificationMetric.macroF1.rawValue: try counted { counts in
+            counts.scores().reduce(0, +) / Double(max(1, labels.count))
+        },
+    ]
+}
+
+/// How often classes were predicted, were right, and both.
+private struct ClassCounts {
+    private var hits: [Int]
+    private var claimed: [Int]
+    private var actual: [Int]
+    private var rows = 0
+
+    init(classes: Int) {
+        hits = Array(repeating: 0, count: classes)
+        (claimed, actual) = (hits, hits)
+    }
+
+    mutating func add(predicted: Int, right: Int) {
+        rows += 1
+        claimed[predicted] += 1
+        actual[right] += 1
+        if predicted == right { hits[right] += 1 }
+    }
+
+    mutating func add(predicted: [Int], right: [Int]) {
+        rows += 1
+        for label in predicted { claimed[label] += 1 }
+        for label in right {
+            actual[label] += 1
+            if predicted.contains(label) { hits[label] += 1 }
+        }
+    }
+
+    /// F1 of each class that occurs among predictions or references.
+    func scores() -> [Double] {
+        hits.indices.filter { claimed[$0] + actual[$0] > 0 }.map {
             2 * Double(hits[$0]) / Double(claimed[$0] + actual[$0])
         }
+    }
+
+    /// As scikit-learn averages: over the classes that occur.
+    var macroF1: Double {
+        let scores = scores()
         return scores.reduce(0, +) / Double(max(1, scores.count))
     }
-    return [ClassificationMetric.accuracy.rawValue: accuracy, ClassificationMetric.macroF1.rawValue: macro]
+
+    var microF1: Double {
+        let all = claimed.reduce(0, +) + actual.reduce(0, +)
+        return all > 0 ? 2 * Double(hits.reduce(0, +)) / Double(all) : 0
+    }
+
+    /// 0 where all predictions, or all right classes, are the same.
+    var mcc: Double {
+        let (s, c) = (Double(rows), Double(hits.reduce(0, +)))
+        let product = zip(claimed, actual).reduce(0.0) { $0 + Double($1.0) * Double($1.1) }
+        let first = s * s - claimed.reduce(0.0) { $0 + Double($1) * Double($1) }
+        let second = s * s - actual.reduce(0.0) { $0 + Double($1) * Double($1) }
+        return first > 0 && second > 0 ? (c * s - product) / (first * second).squareRoot() : 0
+    }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import LanguageModels
 import Support
 import Training
 
@@ -14,10 +15,58 @@ struct TemplateOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
+            "A second text: of a pair to classify, or the one that belongs to the prompt (embeddings).",
+            valueName: "template"))
+    var pair: String?
+
+    @Option(
+        help: ArgumentHelp("A text that doesn't belong to the prompt, as a hard negative.", valueName: "template"))
+    var negative: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "What rows are for, if the model and the rows don't tell: \(ModelTask.allCases.map(\.rawValue).joined(separator: ", ")).",
+            valueName: "task"))
+    var task: String?
+
+    @Option(
+        help: ArgumentHelp("How embeddings are made of tokens: mean or cls (as the model says).", valueName: "way"))
+    var pooling: String?
+
+    @Option(
+        help: ArgumentHelp(
             "Most tokens of a prompt (512); longer ones lose their end. Targets are never cut.", valueName: "tokens"))
     var maxInput: Int?
 
     static let defaultMaxInput = 512
+
+    /// What was asked for, with names checked.
+    func choice() throws -> TaskChoice {
+        func named<Value: RawRepresentable & CaseIterable>(_ name: String?, option: String) throws -> Value?
+        where Value.RawValue == String {
+            guard let name else { return nil }
+            if let value = Value(rawValue: name.lowercased()) { return value }
+            let all = Value.allCases.map(\.rawValue)
+            let hint = nearestName(to: name, in: all).map { "did you mean '\($0)'? " } ?? ""
+            throw PEFTError(
+                "unknown --\(option) '\(name)'", remedy: hint + "there are \(all.joined(separator: ", "))")
+        }
+        return TaskChoice(task: try named(task, option: "task"), pooling: try named(pooling, option: "pooling"))
+    }
+
+    /// All templates; those that weren't given are what an adapter was trained with.
+    /// - Parameter needsTarget: whether rows need one though no second text takes its place.
+    func rows(record: TrainingRecord? = nil, needsTarget: Bool = true) throws -> RowTemplates {
+        let task = try choice().task
+        let pair = try (pair.map(Self.unescape) ?? record?.pair).map { try Template($0) }
+        let negative = try (negative.map(Self.unescape) ?? record?.negative).map { try Template($0) }
+        let known = record.flatMap { $0.target.isEmpty ? nil : $0.target }
+        let isOptional = !needsTarget || task == .embeddings || pair != nil && task == nil
+        return RowTemplates(
+            prompt: try prompt(default: record?.prompt),
+            target: target == nil && known == nil && isOptional ? nil : try target(default: known), pair: pair,
+            negative: negative)
+    }
 
     func prompt(default fallback: String? = nil) throws -> Template {
         try template(prompt, fallback, option: "prompt", example: "'Summarize: {dialogue}'")
@@ -53,11 +102,11 @@ struct TemplateOptions: ParsableArguments {
 
 enum Rows {
     /// The rows of a file as examples, at most `limit`.
-    static func read(_ path: String, prompt: Template, target: Template, limit: Int? = nil) throws -> [Example] {
+    static func read(_ path: String, _ templates: RowTemplates, limit: Int? = nil) throws -> [Example] {
         if let limit, limit < 1 {
             throw PEFTError("a limit of \(limit) rows was asked for", remedy: "at least 1 has to be")
         }
         let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
-        return try examples(from: DataSet.read(url, limit: limit), prompt: prompt, target: target)
+        return try templates.examples(from: DataSet.read(url, limit: limit))
     }
 }

@@ -28,6 +28,11 @@ struct TrainingOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Steps between validations (once an epoch).", valueName: "steps"))
     var validateEvery: Int?
 
+    @Option(
+        name: [.customLong("head-lr"), .customLong("head-learning-rate")],
+        help: ArgumentHelp("Peak learning rate of a new head, such as a classifier (the method's).", valueName: "x"))
+    var headLearningRate: Double?
+
     func configuration() throws -> TrainingConfiguration {
         var result = TrainingConfiguration()
         result.epochs = epochs
@@ -45,6 +50,7 @@ struct TrainingOptions: ParsableArguments {
         result.clip = clip
         result.labelSmoothing = labelSmoothing
         result.seed = seed
+        result.headLearningRate = headLearningRate
         result.validateEvery = validateEvery
         return result
     }

@@ -1,0 +1,41 @@
+import Support
+import Torch
+import TorchNN
+
+/// A decoder-only model with a projection of each row's last token onto the classes, in place of the one onto the
+/// vocabulary: transformers' `LlamaForSequenceClassification` and its like.
+final class CausalClassifier: Module, EncoderModel {
+    let head: ModelHead
+    let configuration: JSON
+    private let base: any CausalModel
+    @ModuleInfo(key: "") var module: Module
+    @ModuleInfo var score: Linear
+
+    /// - Parameters:
+    ///   - base: the decoder, made without an output layer of its own.
+    ///   - size: the hidden states' size.
+    init(_ base: any CausalModel, size: Int, head: ModelHead, configuration: JSON) {
+        (self.base, self.head, self.configuration) = (base, head, configuration)
+        _module.wrappedValue = base
+        _score.wrappedValue = Linear(size, head.outputs, bias: false)
+    }
+
+    var family: String { base.family }
+    var architecture: Architecture { .decoder }
+    var outputLayer: String { "score" }
+    var inputEmbedding: String { base.inputEmbedding }
+    var newModules: [String] { ["score"] }
+    func canonicalName(_ name: String) -> String { base.canonicalName(name) }
+    func isIgnorable(_ name: String) -> Bool { base.isIgnorable(name) || name.hasPrefix("lm_head.") }
+    func initialDeviation(of path: String) -> Double? {
+        path == "score.weight" ? 0.02 : base.initialDeviation(of: path)
+    }
+
+    var inputSite: InputSite { base.inputSite }
+    var prefixSites: [KeyValueSite] { base.prefixSites }
+    var isCausal: Bool { true }
+    func embed(_ ids: Tensor) -> Tensor { base.embed(ids) }
+    func encode(_ x: Tensor, types: Tensor?, _ context: AttentionContext) -> Tensor { base.decode(x, context) }
+    func rowScores(_ states: Tensor) -> Tensor { score(states) }
+    func tokenScores(_ states: Tensor) -> Tensor { score(states) }
+}

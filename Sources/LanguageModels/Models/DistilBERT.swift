@@ -1,0 +1,166 @@
+import Support
+import Torch
+import TorchNN
+
+/// DistilBERT (Sanh et al. 2019): BERT's blocks under other names, without token types and pooler; whole rows are
+/// classified through a further layer.
+public final class DistilBERT: Module, EncoderModel {
+    public let head: ModelHead
+    private let settings: DistilBERTConfiguration
+    private let names: EncoderNames
+    @ModuleInfo var encoder: DistilBERTEncoder
+    @ModuleInfo(key: "pre_classifier") var preClassifier: Linear?
+    @ModuleInfo var classifier: Linear?
+
+    init(_ settings: DistilBERTConfiguration, head: ModelHead) {
+        (self.settings, self.head) = (settings, head)
+        names = EncoderNames(
+            "distilbert",
+            heads: [
+                "pre_classifier", "classifier", "vocab_transform", "vocab_layer_norm", "vocab_projector",
+                "qa_outputs",
+            ], for: head.task)
+        _encoder = ModuleInfo(wrappedValue: DistilBERTEncoder(settings), key: names.key)
+        _preClassifier.wrappedValue = head.task.scoresRows ? Linear(settings.size, settings.size) : nil
+        _classifier.wrappedValue = head.task == .embeddings ? nil : Linear(settings.size, head.outputs)
+    }
+
+    public var family: String { "distilbert" }
+    public var configuration: JSON { settings.json }
+    public var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
+    public var inputEmbedding: String { names.path("embeddings.word_embeddings") }
+    /// Hugging Face PEFT compares the ends of names, and so trains `pre_classifier` with `classifier`.
+    public var newModules: [String] {
+        head.task == .embeddings ? [] : head.task.scoresRows ? ["pre_classifier", "classifier"] : ["classifier"]
+    }
+    public func canonicalName(_ name: String) -> String { names.canonical(name) }
+    public func isIgnorable(_ name: String) -> Bool { names.isHead(name) || name.hasSuffix("position_ids") }
+    public func initialDeviation(of path: String) -> Double? {
+        guard names.isHead(path) else { return nil }
+        return path.hasSuffix(".bias") ? 0 : 0.02
+    }
+
+    var inputSite: InputSite { encoder.inputSite }
+    var prefixSites: [KeyValueSite] { encoder.layers.map(\.attention.prefix) }
+    func embed(_ ids: Tensor) -> Tensor { encoder.words(ids) }
+    func encode(_ x: Tensor, types: Tensor?, _ context: AttentionContext) -> Tensor { encoder(x, context) }
+    func rowScores(_ states: Tensor) -> Tensor {
+        let pooled = Activation.relu(preClassifier?(states) ?? states)
+        return classifier?(dropout(pooled, settings.classifierDropout)) ?? pooled
+    }
+    func tokenScores(_ states: Tensor) -> Tensor { classifier?(dropout(states, settings.dropout)) ?? states }
+}
+
+final class DistilBERTEncoder: Module {
+    @ModuleInfo(key: "embeddings.word_embeddings") var words: Embedding
+    @ModuleInfo(key: "embeddings.position_embeddings") var positions: Embedding
+    @ModuleInfo(key: "embeddings.LayerNorm") var embeddingNorm: LayerNorm
+    @ModuleInfo(key: "input_site") var inputSite: InputSite
+    @ModuleInfo(key: "transformer.layer") var layers: [DistilBERTBlock]
+    private let rate: Double
+
+    init(_ settings: DistilBERTConfiguration) {
+        rate = settings.dropout
+        _words.wrappedValue = Embedding(settings.vocabularySize, settings.size)
+        _positions.wrappedValue = Embedding(settings.positions, settings.size)
+        _embeddingNorm.wrappedValue = LayerNorm(settings.size, epsilon: DistilBERTConfiguration.epsilon)
+        _inputSite.wrappedValue = InputSite(.encoder, size: settings.size)
+        _layers.wrappedValue = (0..<settings.layers).map { DistilBERTBlock(settings, layer: $0) }
+    }
+
+    /// Embedded tokens [tokens, size] → hidden states of the same shape.
+    func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
+        layers.reduce(dropout(embeddingNorm(x + positions(context.positions)), rate)) { $1($0, context) }
+    }
+}
+
+final class DistilBERTBlock: Module {
+    @ModuleInfo(key: "attention") var attention: DistilBERTAttention
+    @ModuleInfo(key: "attention_output_site") var attentionOutput: OutputSite
+    @ModuleInfo(key: "sa_layer_norm") var attentionNorm: LayerNorm
+    @ModuleInfo(key: "ffn.lin1") var up: Linear
+    @ModuleInfo(key: "ffn.lin2") var down: Linear
+    @ModuleInfo(key: "ffn_output_site") var feedForwardOutput: OutputSite
+    @ModuleInfo(key: "output_layer_norm") var feedForwardNorm: LayerNorm
+    private let rate: Double
+    private let activation: Activation
+
+    init(_ settings: DistilBERTConfiguration, layer: Int) {
+        _attention.wrappedValue = DistilBERTAttention(settings, layer: layer)
+        _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.size)
+        _attentionNorm.wrappedValue = LayerNorm(settings.size, epsilon: DistilBERTConfiguration.epsilon)
+        _up.wrappedValue = Linear(settings.size, settings.feedForwardSize)
+        _down.wrappedValue = Linear(settings.feedForwardSize, settings.size)
+        _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.size)
+        _feedForwardNorm.wrappedValue = LayerNorm(settings.size, epsilon: DistilBERTConfiguration.epsilon)
+        (rate, activation) = (settings.dropout, settings.activation)
+    }
+
+    func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
+        // Unlike BERT's, the attention's output is not dropped out.
+        let middle = attentionNorm(x + attentionOutput(attention(x, context), input: x))
+        return feedForwardNorm(middle + feedForwardOutput(dropout(down(activation(up(middle))), rate), input: middle))
+    }
+}
+
+final class DistilBERTAttention: Module {
+    @ModuleInfo(key: "q_lin") var q: Linear
+    @ModuleInfo(key: "k_lin") var k: Linear
+    @ModuleInfo(key: "v_lin") var v: Linear
+    @ModuleInfo(key: "out_lin") var o: Linear
+    @ModuleInfo(key: "prefix_site") var prefix: KeyValueSite
+    private let settings: DistilBERTConfiguration
+    private let layer: Int
+
+    init(_ settings: DistilBERTConfiguration, layer: Int) {
+        (self.settings, self.layer) = (settings, layer)
+        _q.wrappedValue = Linear(settings.size, settings.size)
+        _k.wrappedValue = Linear(settings.size, settings.size)
+        _v.wrappedValue = Linear(settings.size, settings.size)
+        _o.wrappedValue = Linear(settings.size, settings.size)
+        _prefix.wrappedValue = KeyValueSite(
+            .attention, role: .encoder, heads: settings.heads, headSize: settings.size / settings.heads)
+    }
+
+    func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
+        let size = settings.size / settings.heads
+        func split(_ x: Tensor) -> Tensor { x.reshaped(-1, settings.heads, size) }
+        let mixed = context.attend(
+            split(q(x)), split(k(x)), split(v(x)), site: prefix, layer: layer, scale: 1 / Double(size).squareRoot(),
+            dropout: settings.attentionDropout)
+        return o(mixed.reshaped(-1, settings.size))
+    }
+}
+
+struct DistilBERTConfiguration: Sendable {
+    static let epsilon = 1e-12
+    let vocabularySize: Int
+    let size: Int
+    let feedForwardSize: Int
+    let layers: Int
+    let heads: Int
+    let positions: Int
+    let dropout: Double
+    let attentionDropout: Double
+    let classifierDropout: Double
+    let activation: Activation
+    let json: JSON
+
+    init(_ json: JSON) throws {
+        let read = ConfigurationReader(json: json)
+        self.json = json
+        vocabularySize = try read.integer("vocab_size", default: 30522)
+        size = try read.integer("dim", default: 768)
+        layers = try read.integer("n_layers", default: 6)
+        heads = try read.integer("n_heads", default: 12)
+        feedForwardSize = try read.integer("hidden_dim", default: 3072)
+        positions = try read.integer("max_position_embeddings", default: 512)
+        dropout = try read.number("dropout", default: 0.1)
+        attentionDropout = try read.number("attention_dropout", default: 0.1)
+        classifierDropout = try read.number("seq_classif_dropout", default: 0.2)
+        activation = try read.activation("activation")
+        guard size.isMultiple(of: heads) else {
+            throw PEFTError("config.json: \(size) can't be divided among \(heads) heads", remedy: "check the heads")
+        }
+    }
+}

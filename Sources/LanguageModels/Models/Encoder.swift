@@ -1,0 +1,207 @@
+import Support
+import Torch
+import TorchNN
+
+/// A model that reads whole rows and says something of each row or each token instead of writing.
+protocol EncoderModel: LanguageModel {
+    var inputSite: InputSite { get }
+    /// The prefix site of each layer.
+    var prefixSites: [KeyValueSite] { get }
+    /// Whether a token sees only those before it, and the last token therefore speaks for the row.
+    var isCausal: Bool { get }
+    /// Vectors of token ids, before positions and types: [tokens, size].
+    func embed(_ ids: Tensor) -> Tensor
+    /// The layers over embedded tokens [tokens, size].
+    /// - Parameter types: token type ids, int64 [tokens]; `nil` if all are 0.
+    func encode(_ x: Tensor, types: Tensor?, _ context: AttentionContext) -> Tensor
+    /// The head over the states that speak for each row: [rows, size] → [rows, labels].
+    func rowScores(_ states: Tensor) -> Tensor
+    /// The head over tokens: [tokens, size] → [tokens, labels].
+    func tokenScores(_ states: Tensor) -> Tensor
+}
+
+extension EncoderModel {
+    var isCausal: Bool { false }
+    public var architecture: Architecture { .encoder }
+    public var aliases: [String: String] { [:] }
+    public var generationDefaults: GenerationDefaults {
+        GenerationDefaults(startToken: nil, endTokens: [], padToken: 0)
+    }
+
+    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
+        NoDecoding()
+    }
+
+    // MARK: Rows
+
+    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
+        batch(rows.map { TrainingRow(input: $0.input, target: $0.target) }, device: device)
+    }
+
+    public func batch(_ rows: [TrainingRow], device: Device) -> TrainingBatch {
+        // Of embeddings the candidates follow all inputs: every row's first one, then the second ones.
+        let depth = rows.map(\.candidates.count).max() ?? 0
+        let candidates = (0..<depth).flatMap { place in
+            rows.compactMap { $0.candidates.indices.contains(place) ? $0.candidates[place] : nil }
+        }
+        var positions: Tensor?
+        if head.task == .tokenClassification { positions = Tensor(labelled(rows), device: device) }
+        let segments = rows.flatMap { row in
+            row.segments.isEmpty ? Array(repeating: 0, count: row.input.count) : row.segments
+        }
+        return TrainingBatch(
+            input: PackedSequences(rows.map(\.input) + candidates, device: device), decoder: nil,
+            targets: targets(rows, device: device), positions: positions,
+            segments: segments.contains { $0 != 0 } ? segments : nil)
+    }
+
+    /// Where packed rows have a token with a label.
+    private func labelled(_ rows: [TrainingRow]) -> [Int] {
+        var start = 0
+        return rows.flatMap { row -> [Int] in
+            defer { start += row.input.count }
+            return zip(row.input.indices, row.target).filter { $1 >= 0 }.map { start + $0.0 }
+        }
+    }
+
+    private func targets(_ rows: [TrainingRow], device: Device) -> Tensor {
+        switch head.task {
+        case .regression:
+            let numbers = rows.map { Float($0.score ?? Double($0.target.first ?? 0)) }
+            return Tensor(numbers, device: device)
+        case .multiLabel:
+            let flags = rows.flatMap { row in head.labels.indices.map { Float(row.target.contains($0) ? 1 : 0) } }
+            return Tensor(flags, shape: [rows.count, head.outputs], device: device)
+        case .tokenClassification:
+            return Tensor(rows.flatMap { zip($0.input, $0.target).map(\.1).filter { $0 >= 0 } }, device: device)
+        case .embeddings:
+            let scores = rows.compactMap(\.score)
+            guard scores.count < rows.count else { return Tensor(scores.map(Float.init), device: device) }
+            return Tensor(Array(rows.indices), device: device)
+        default: return Tensor(rows.compactMap(\.target.first), device: device)
+        }
+    }
+
+    // MARK: Outputs
+
+    /// Scores of the rows or of the labelled tokens, [targets, labels]; for embeddings the vectors of all rows.
+    public func logits(_ batch: TrainingBatch) -> Tensor {
+        let (states, rows) = read(batch)
+        switch head.task {
+        case .tokenClassification:
+            let own = rows.withoutPrompts(states)
+            let wanted = batch.positions.map { own.selecting($0) } ?? own
+            guard RowRouting.current != nil, let positions = batch.positions else { return tokenScores(wanted) }
+            // Rows that choose their adapters choose their classifiers too.
+            let all = RowRouting.within(batch.input.offsets) { tokenScores(own) }
+            return all.selecting(positions)
+        case .embeddings: return head.pooling(rows.withoutPrompts(states), offsets: batch.input.offsets)
+        default:
+            // The first position of each row, be it [CLS] or, with a soft prompt, the first virtual token.
+            let places = isCausal ? rows.offsets.dropFirst().map { $0 - 1 } : Array(rows.offsets.dropLast())
+            let chosen = states.selecting(Tensor(places, device: states.device))
+            return RowRouting.within(single: batch.input.rows) { rowScores(chosen) }
+        }
+    }
+
+    /// Runs packed rows through the layers: states [tokens, size], virtual tokens included.
+    private func read(_ batch: TrainingBatch) -> (states: Tensor, rows: PromptedRows) {
+        let input = batch.input
+        let embedded = RowRouting.within(input.offsets) { embed(input.ids) }
+        let rows = inputSite(embedded, offsets: input.offsets)
+        let prefixes = (prefixSites.first?.prefixes(forRows: input.rows) ?? []).map { $0?.keys.dim(0) ?? 0 }
+        let context = PackedContext(
+            rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: isCausal)
+        let types = batch.segments.map { segments -> Tensor in
+            // Virtual tokens have type 0.
+            let all = rows.prompts.indices.flatMap { row in
+                Array(repeating: 0, count: rows.prompts[row]) + segments[input.offsets[row]..<input.offsets[row + 1]]
+            }
+            return Tensor(all, device: rows.states.device)
+        }
+        return (RowRouting.within(rows.offsets) { encode(rows.states, types: types, context) }, rows)
+    }
+
+    // MARK: Losses
+
+    /// Sum over the targets of what the task's loss is the mean of, as in transformers: −log p(label) of a row or a
+    /// token, a label's binary cross-entropy, the squared error of a number; for embeddings see ``EmbeddingLoss``.
+    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
+        let outputs = logits(batch)
+        switch head.task {
+        case .multiLabel:
+            // −y log σ(x) − (1 − y) log(1 − σ(x)) without overflow.
+            let softplus = ((-outputs.abs()).exp() + 1).log()
+            return (outputs.atLeast(0) - outputs * batch.targets.to(outputs.dtype) + softplus).sum()
+        case .regression: return (outputs.reshaped(-1) - batch.targets.to(outputs.dtype)).squared().sum()
+        case .embeddings: return EmbeddingLoss.sum(outputs, batch.targets)
+        default: return crossEntropySum(outputs, batch.targets, labelSmoothing: labelSmoothing)
+        }
+    }
+}
+
+/// Sum over rows of −log softmax(scores)[target]; scores [rows, classes], targets int64 [rows].
+func crossEntropySum(_ scores: Tensor, _ targets: Tensor, labelSmoothing: Double) -> Tensor {
+    let logs = scores.logSoftmax()
+    let wanted = logs.gathering(axis: 1, targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
+    return labelSmoothing > 0 ? wanted - logs.mean(axes: [-1]).sum() * labelSmoothing : wanted
+}
+
+/// What draws vectors of texts together and apart.
+enum EmbeddingLoss {
+    /// Inverse temperature, sentence-transformers' `scale`.
+    static let scale = 20.0
+
+    /// Of the first n vectors, n being the number of targets, the others are the candidates: every row's own one, then
+    /// hard negatives. Rows without candidates are their own (Gao et al. 2021, SimCSE: two dropout masks would differ).
+    ///
+    /// With whole-number targets it is the sum over rows of −log softmax(20 · cos(text, candidates))[own]: the other
+    /// rows' candidates are the negatives (van den Oord et al. 2018, InfoNCE; `MultipleNegativesRankingLoss`). With
+    /// real ones it is the sum of (cos(text, own candidate) − target)² (`CosineSimilarityLoss`).
+    static func sum(_ vectors: Tensor, _ targets: Tensor) -> Tensor {
+        let rows = targets.count
+        let unit = vectors.normalized()
+        let texts = unit.narrowed(axis: 0, 0..<rows)
+        let candidates = unit.dim(0) > rows ? unit.narrowed(axis: 0, rows..<unit.dim(0)) : texts
+        guard targets.dtype.isFloatingPoint else {
+            return crossEntropySum(texts.matmul(candidates.T) * scale, targets, labelSmoothing: 0)
+        }
+        let own = candidates.narrowed(axis: 0, 0..<rows)
+        return ((texts * own).sum(axes: [-1]) - targets.to(unit.dtype)).squared().sum()
+    }
+}
+
+/// Stands in where there is nothing to generate with; the generator refuses encoders before it is used.
+final class NoDecoding: DecodingState {
+    func step(_ tokens: Tensor) -> Tensor { tokens }
+    func reorder(_ sources: Tensor) {}
+    func keep(rows: [Int]) {}
+}
+
+/// Names of an encoder's tensors: with a level of their own (`bert.`) beside a head, without one where the encoder is
+/// the whole model.
+struct EncoderNames {
+    let prefix: String
+    let heads: [String]
+    let isBare: Bool
+
+    /// - Parameters:
+    ///   - prefix: the level's name.
+    ///   - heads: first parts of the names that belong to heads.
+    init(_ prefix: String, heads: [String], for task: ModelTask) {
+        (self.prefix, self.heads, isBare) = (prefix, heads, task == .embeddings)
+    }
+
+    /// Key of the encoder in the model.
+    var key: String { isBare ? "" : prefix }
+
+    func path(_ name: String) -> String { isBare ? name : "\(prefix).\(name)" }
+
+    /// The path that a file's name means, whichever kind of file it is.
+    func canonical(_ name: String) -> String {
+        guard !isHead(name) else { return name }
+        return path(name.hasPrefix(prefix + ".") ? String(name.dropFirst(prefix.count + 1)) : name)
+    }
+
+    func isHead(_ name: String) -> Bool { heads.contains { name.hasPrefix($0 + ".") } }
+}

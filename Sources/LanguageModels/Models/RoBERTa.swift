@@ -1,0 +1,70 @@
+import Support
+import Torch
+import TorchNN
+
+/// RoBERTa (Liu et al. 2019) and XLM-RoBERTa (Conneau et al. 2020): BERT's encoder with positions that begin behind the
+/// padding's id, and a classification head of its own in place of the pooler.
+public final class RoBERTa: Module, EncoderModel {
+    public let head: ModelHead
+    private let settings: BERTConfiguration
+    private let names: EncoderNames
+    @ModuleInfo var encoder: BERTEncoder
+    @ModuleInfo(key: "classifier") var rowHead: RoBERTaHead?
+    @ModuleInfo(key: "classifier") var tokenHead: Linear?
+
+    init(_ settings: BERTConfiguration, head: ModelHead) {
+        (self.settings, self.head) = (settings, head)
+        names = EncoderNames("roberta", heads: ["classifier", "lm_head", "qa_outputs"], for: head.task)
+        _encoder = ModuleInfo(
+            wrappedValue: BERTEncoder(settings, hasPooler: head.task == .embeddings), key: names.key)
+        _rowHead.wrappedValue =
+            head.task.scoresRows
+            ? RoBERTaHead(settings.size, head.outputs, dropout: settings.classifierDropout) : nil
+        _tokenHead.wrappedValue = head.task == .tokenClassification ? Linear(settings.size, head.outputs) : nil
+    }
+
+    public var family: String { settings.json["model_type"]?.string ?? "roberta" }
+    public var configuration: JSON { settings.json }
+    public var outputLayer: String {
+        head.task == .embeddings ? "" : head.task == .tokenClassification ? "classifier" : "classifier.out_proj"
+    }
+    public var inputEmbedding: String { names.path("embeddings.word_embeddings") }
+    public var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
+    public func canonicalName(_ name: String) -> String { names.canonical(name) }
+    public func isIgnorable(_ name: String) -> Bool {
+        names.isHead(name) || name.hasSuffix("position_ids") || name.contains("pooler.")
+    }
+    public func initialDeviation(of path: String) -> Double? {
+        guard path.hasPrefix("classifier.") || path.contains("pooler.") else { return nil }
+        return path.hasSuffix(".bias") ? 0 : 0.02
+    }
+
+    var inputSite: InputSite { encoder.inputSite }
+    var prefixSites: [KeyValueSite] { encoder.layers.map(\.attention.prefix) }
+    func embed(_ ids: Tensor) -> Tensor { encoder.words(ids) }
+    func encode(_ x: Tensor, types: Tensor?, _ context: AttentionContext) -> Tensor {
+        encoder(x, types: types, context)
+    }
+    func rowScores(_ states: Tensor) -> Tensor { rowHead?(states) ?? states }
+    func tokenScores(_ states: Tensor) -> Tensor {
+        tokenHead?(dropout(states, settings.classifierDropout)) ?? states
+    }
+}
+
+/// Two layers with a tanh between them.
+final class RoBERTaHead: Module {
+    @ModuleInfo var dense: Linear
+    @ModuleInfo(key: "out_proj") var output: Linear
+    private let rate: Double
+
+    init(_ size: Int, _ classes: Int, dropout rate: Double) {
+        self.rate = rate
+        _dense.wrappedValue = Linear(size, size)
+        _output.wrappedValue = Linear(size, classes)
+    }
+
+    /// [rows, size] → [rows, classes].
+    func callAsFunction(_ x: Tensor) -> Tensor {
+        output(dropout(dense(dropout(x, rate)).tanh(), rate))
+    }
+}

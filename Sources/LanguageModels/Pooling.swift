@@ -1,0 +1,117 @@
+import Foundation
+import Support
+import Torch
+import TorchNN
+
+/// How one vector is made of a row's hidden states; in files as sentence-transformers writes it (`modules.json`,
+/// `1_Pooling/config.json`).
+public struct Pooling: Codable, Sendable, Equatable {
+    public enum Mode: String, Codable, Sendable, CaseIterable {
+        /// The mean over the row's tokens.
+        case mean
+        /// The first token's state.
+        case cls
+    }
+
+    public var mode: Mode
+    /// Whether vectors are brought to length 1.
+    public var normalizes: Bool
+
+    public init(_ mode: Mode = .mean, normalizes: Bool = true) { (self.mode, self.normalizes) = (mode, normalizes) }
+
+    /// What a sentence-transformers folder says; `nil` for a folder of another kind.
+    /// - Throws: ``PEFTError`` for a way of pooling that isn't supported.
+    public static func read(in folder: URL) throws -> Pooling? {
+        let file = folder.appendingPathComponent("modules.json")
+        guard FileManager.default.fileExists(atPath: file.path) else { return nil }
+        var result = Pooling(normalizes: false)
+        for module in try JSON.read(file).array ?? [] {
+            let type = module["type"]?.string ?? ""
+            let name = type.split(separator: ".").last.map(String.init) ?? type
+            switch name {
+            case "Transformer": continue
+            case "Normalize": result.normalizes = true
+            case "Pooling":
+                let path = module["path"]?.string ?? "1_Pooling"
+                guard !path.hasPrefix("/"), !path.contains("..") else {
+                    throw PEFTError("\(file.path) names the path '\(path)'", remedy: "it has to lie in the folder")
+                }
+                let settings = folder.appendingPathComponent(path).appendingPathComponent("config.json")
+                result.mode = try mode(JSON.read(settings), file: settings.path)
+            default:
+                throw PEFTError(
+                    "\(file.path) has a module of the type '\(type)', which is not supported",
+                    remedy: "Transformer, Pooling and Normalize are")
+            }
+        }
+        return result
+    }
+
+    /// The mode of a `1_Pooling/config.json`: one flag for each, or the newer `pooling_mode`.
+    private static func mode(_ json: JSON, file: String) throws -> Mode {
+        let flags = (json.object ?? [:]).filter { $0.key.hasPrefix("pooling_mode_") && $0.value.bool == true }
+        switch json["pooling_mode"]?.string.map({ [$0] }) ?? flags.keys.sorted() {
+        case ["pooling_mode_mean_tokens"], ["mean"]: return .mean
+        case ["pooling_mode_cls_token"], ["cls"]: return .cls
+        case let others:
+            throw PEFTError(
+                "\(file) asks for the pooling \(others.joined(separator: ", "))", remedy: "mean and cls are supported"
+            )
+        }
+    }
+
+    /// Writes what ``read(in:)`` reads into a folder that exists.
+    func write(into folder: URL, size: Int, maximumLength: Int) throws {
+        let modules: [(name: String, path: String)] =
+            [("Transformer", ""), ("Pooling", "1_Pooling")] + (normalizes ? [("Normalize", "2_Normalize")] : [])
+        let list = modules.enumerated().map { index, module -> JSON in
+            [
+                "idx": .integer(index), "name": .string(String(index)), "path": .string(module.path),
+                "type": .string("sentence_transformers.models.\(module.name)"),
+            ]
+        }
+        let settings: JSON = [
+            "word_embedding_dimension": .integer(size), "pooling_mode_cls_token": .bool(mode == .cls),
+            "pooling_mode_mean_tokens": .bool(mode == .mean), "pooling_mode_max_tokens": false,
+            "pooling_mode_mean_sqrt_len_tokens": false,
+        ]
+        let limits: JSON = ["max_seq_length": .integer(maximumLength), "do_lower_case": false]
+        for (name, json) in [
+            ("modules.json", JSON.array(list)), ("1_Pooling/config.json", settings),
+            ("sentence_bert_config.json", limits),
+        ] {
+            let file = folder.appendingPathComponent(name)
+            do {
+                try FileManager.default.createDirectory(
+                    at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
+            } catch { throw PEFTError("can't create \(folder.path)", remedy: "check permissions and free space") }
+            try AtomicFile.write(json.text() + "\n", to: file)
+        }
+    }
+
+    /// - Parameters:
+    ///   - states: hidden states of packed rows, [tokens, size].
+    ///   - offsets: where each row begins, with the end as a last entry.
+    /// - Returns: [rows, size].
+    func callAsFunction(_ states: Tensor, offsets: [Int]) -> Tensor {
+        let rows = offsets.count - 1
+        let pooled: Tensor
+        switch mode {
+        case .cls: pooled = states.selecting(Tensor(Array(offsets.dropLast()), device: states.device))
+        case .mean:
+            var shares = [Float](repeating: 0, count: rows * states.dim(0))
+            for row in 0..<rows {
+                let tokens = offsets[row]..<offsets[row + 1]
+                for token in tokens { shares[row * states.dim(0) + token] = 1 / Float(tokens.count) }
+            }
+            let matrix = Tensor(shares, shape: [rows, states.dim(0)], device: states.device)
+            pooled = matrix.to(states.dtype).matmul(states)
+        }
+        return normalizes ? pooled.normalized() : pooled
+    }
+}
+
+extension Tensor {
+    /// Rows x / max(‖x‖, 10⁻¹²), as PyTorch's `normalize`.
+    func normalized() -> Tensor { self / squared().sum(axes: [-1], keep: true).sqrt().atLeast(1e-12) }
+}

@@ -1,0 +1,32 @@
+import LanguageModels
+import Support
+
+/// The new head alone is trained, over the base model as it is: the baseline of every method on a model that has no head
+/// for the task yet (a linear probe, Alain & Bengio 2017).
+public enum HeadTraining: PEFTMethod {
+    public static let name = "head"
+    public static let peftType: String? = "HEAD"
+    public static let isHuggingFaces = false
+    public static let summary = "the new head alone, over the base model as it is"
+    public static let defaultLearningRate = 1e-2
+
+    public struct Configuration: MethodConfiguration {
+        public init() {}
+        public static let fields: [ConfigurationField<Configuration>] = []
+        public func validate() throws {}
+    }
+
+    public static func label(_ configuration: Configuration) -> String { "head alone" }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        let own = model.parameters.filter { parameter in
+            model.newModules.contains { parameter.path.hasPrefix($0 + ".") }
+        }
+        guard !own.isEmpty else {
+            throw PEFTError(
+                "this \(model.family) model has no new head for \(model.head.task.rawValue), so there is nothing to train",
+                remedy: "choose another method")
+        }
+        return own.map { .train($0.path, shape: $0.shape) }
+    }
+}

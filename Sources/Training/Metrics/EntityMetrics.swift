@@ -1,0 +1,86 @@
+import Support
+
+/// The metrics of labelled words that ``evaluateEntities(predictions:references:bootstrap:)`` computes; raw values are
+/// their keys in reports.
+public enum EntityMetric: String, CaseIterable, Sendable, Codable {
+    /// F1, precision and recall of whole entities, counted over all rows.
+    case entityF1, entityPrecision, entityRecall
+    /// Share of words whose label is right.
+    case accuracy
+}
+
+/// A run of words with one type.
+struct Entity: Hashable, Sendable {
+    var type: String
+    var words: ClosedRange<Int>
+
+    /// The entities of one row's labels in any of the schemes BIO, IOB and BIOES, read leniently as the script of the
+    /// CoNLL-2000 shared task (and seqeval) does: an I without a B before it begins an entity too.
+    static func all(in labels: [String]) -> [Entity] {
+        var entities: [Entity] = []
+        var (previousTag, previousType): (Character, String) = ("O", "")
+        var start = 0
+        for (index, label) in (labels + ["O"]).enumerated() {
+            let tag = label.first ?? "O"
+            let type = label.dropFirst().drop { $0 == "-" }.description
+            if ends(previousTag, tag, isSameType: previousType == type) {
+                entities.append(Entity(type: previousType, words: start...(index - 1)))
+            }
+            if starts(previousTag, tag, isSameType: previousType == type) { start = index }
+            (previousTag, previousType) = (tag, type)
+        }
+        return entities
+    }
+
+    private static func ends(_ previous: Character, _ tag: Character, isSameType: Bool) -> Bool {
+        switch previous {
+        case "O", ".": false
+        case "E", "S": true
+        default: ["B", "S", "O"].contains(tag) || !isSameType
+        }
+    }
+
+    private static func starts(_ previous: Character, _ tag: Character, isSameType: Bool) -> Bool {
+        switch tag {
+        case "O", ".": false
+        case "B", "S": true
+        default: ["E", "S", "O"].contains(previous) || !isSameType
+        }
+    }
+}
+
+/// Scores the labels of words, row by row, against the right ones.
+/// - Throws: ``PEFTError`` for lists or rows of different length, or an empty list.
+public func evaluateEntities(
+    predictions: [[String]], references: [[String]], bootstrap: Bootstrap = .standard
+) throws -> [String: MetricValue] {
+    try checkPairs(predictions: predictions.map { "\($0)" }, references: references.map { ["\($0)"] })
+    if let row = predictions.indices.first(where: { predictions[$0].count != references[$0].count }) {
+        throw PEFTError(
+            "row \(row + 1) has \(predictions[row].count) predicted labels and \(references[row].count) right ones",
+            remedy: "give each word one of both")
+    }
+    let counts = zip(predictions, references).map { predicted, right in
+        let (own, known) = (Set(Entity.all(in: predicted)), Set(Entity.all(in: right)))
+        return (
+            hits: own.intersection(known).count, claimed: own.count, actual: known.count,
+            words: zip(predicted, right).count { $0 == $1 }, all: right.count
+        )
+    }
+    func share(_ above: ([Int]) -> Int, _ below: ([Int]) -> Int, _ rows: [Int]) -> Double {
+        let whole = below(rows)
+        return whole > 0 ? Double(above(rows)) / Double(whole) : 0
+    }
+    func value(_ above: @escaping (Int) -> Int, _ below: @escaping (Int) -> Int) throws -> MetricValue {
+        try bootstrap.value(rows: counts.count) { rows in
+            share({ $0.reduce(0) { $0 + above($1) } }, { $0.reduce(0) { $0 + below($1) } }, rows)
+        }
+    }
+    return [
+        EntityMetric.entityPrecision.rawValue: try value({ counts[$0].hits }, { counts[$0].claimed }),
+        EntityMetric.entityRecall.rawValue: try value({ counts[$0].hits }, { counts[$0].actual }),
+        EntityMetric.entityF1.rawValue: try value(
+            { 2 * counts[$0].hits }, { counts[$0].claimed + counts[$0].actual }),
+        EntityMetric.accuracy.rawValue: try value({ counts[$0].words }, { counts[$0].all }),
+    ]
+}

@@ -1,0 +1,30 @@
+import Support
+
+/// The metrics of numbers that ``evaluateRegression(predictions:references:bootstrap:)`` computes; raw values are their
+/// keys in reports.
+public enum RegressionMetric: String, CaseIterable, Sendable, Codable {
+    /// Correlation of the values, and of their ranks; in −1 … 1, and 0 where all predictions are equal.
+    case pearson, spearman
+    /// Mean squared and mean absolute error.
+    case mse, mae
+}
+
+/// Scores predicted numbers against the right ones.
+/// - Throws: ``PEFTError`` for lists of different length or an empty list.
+public func evaluateRegression(
+    predictions: [Double], references: [Double], bootstrap: Bootstrap = .standard
+) throws -> [String: MetricValue] {
+    try checkPairs(predictions: predictions.map { "\($0)" }, references: references.map { ["\($0)"] })
+    func correlation(_ of: ([Double], [Double]) -> Double) throws -> MetricValue {
+        try bootstrap.value(rows: predictions.count) { rows in
+            of(rows.map { predictions[$0] }, rows.map { references[$0] })
+        }
+    }
+    let errors = zip(predictions, references).map { $0 - $1 }
+    return [
+        RegressionMetric.pearson.rawValue: try correlation(Correlation.pearson),
+        RegressionMetric.spearman.rawValue: try correlation(Correlation.spearman),
+        RegressionMetric.mse.rawValue: try bootstrap.mean(of: errors.map { $0 * $0 }),
+        RegressionMetric.mae.rawValue: try bootstrap.mean(of: errors.map(abs)),
+    ]
+}

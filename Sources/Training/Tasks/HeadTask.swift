@@ -1,0 +1,158 @@
+import LanguageModels
+import Support
+import Torch
+
+/// A task of models with a head: how a row's target becomes what the model is trained on, what its outputs mean, and
+/// how right they are. One file each.
+protocol HeadTask: Sendable {
+    /// A row as the model reads it.
+    /// - Parameter needsTarget: whether the row has to say what is right.
+    /// - Throws: ``PEFTError`` naming the row for a target that the task can't take.
+    func encode(_ example: Example, _ rows: RowEncoder, needsTarget: Bool) throws -> (
+        row: TrainingRow, isTruncated: Bool
+    )
+
+    /// What the outputs for one batch say of its rows.
+    func read(_ outputs: Tensor, rows: [TrainingRow]) throws -> [Prediction]
+
+    /// What the model says of each row, without gradients and dropout.
+    func predict(_ rows: [TrainingRow], with model: any LanguageModel, batchSize: Int, onProgress: (Int) -> Void)
+        throws
+        -> [Prediction]
+
+    /// - Parameter examples: the rows that the predictions are of.
+    func metrics(_ predictions: [Prediction], of examples: [Example]) throws -> [String: MetricValue]
+}
+
+/// What a model with a head says of a row.
+public enum Prediction: Sendable, Equatable {
+    /// A class with its probability.
+    case label(String, probability: Double)
+    /// The labels that are more likely than not, with their probabilities.
+    case labels([String], probabilities: [Double])
+    case number(Double)
+    /// A class for each word; fewer than there are words if the row was too long.
+    case words([String])
+    /// The text's vector, and those of the texts that it is compared with.
+    case vector([Float], candidates: [[Float]])
+
+    /// The prediction as a target would be written; empty for vectors.
+    public var text: String {
+        switch self {
+        case .label(let label, _): label
+        case .labels(let labels, _), .words(let labels): labels.joined(separator: "\n")
+        case .number(let number): String(number)
+        case .vector: ""
+        }
+    }
+
+    /// The fields of a line of JSON.
+    public var fields: [String: JSON] {
+        switch self {
+        case .label(let label, let probability): ["label": .string(label), "score": .number(probability)]
+        case .labels(let labels, let probabilities):
+            ["labels": .array(labels.map { .string($0) }), "scores": .array(probabilities.map { .number($0) })]
+        case .number(let number): ["score": .number(number)]
+        case .words(let labels): ["labels": .array(labels.map { .string($0) })]
+        case .vector(let vector, let candidates):
+            candidates.isEmpty
+                ? ["embedding": .array(vector.map { .number(Double($0)) })]
+                : [
+                    "embedding": .array(vector.map { .number(Double($0)) }),
+                    "similarity": .number(cosine(vector, candidates[0])),
+                ]
+        }
+    }
+}
+
+extension ModelHead {
+    /// `nil` for models that write.
+    var headTask: (any HeadTask)? {
+        switch task {
+        case .sequenceToSequence, .causalLM: nil
+        case .classification: ClassificationTask(labels: labels)
+        case .multiLabel: MultiLabelTask(labels: labels)
+        case .regression: RegressionTask()
+        case .tokenClassification: TokenClassificationTask(labels: labels)
+        case .embeddings: EmbeddingTask()
+        }
+    }
+
+    /// Key of the metric that ranks models for the task.
+    /// - Parameter hasTargets: whether the rows say what is right, beside the texts that belong together.
+    public func primaryMetric(hasTargets: Bool) -> String {
+        switch task {
+        case .sequenceToSequence, .causalLM: GenerationMetric.rouge1.rawValue
+        case .classification: ClassificationMetric.accuracy.rawValue
+        case .multiLabel: ClassificationMetric.microF1.rawValue
+        case .regression: RegressionMetric.spearman.rawValue
+        case .tokenClassification: EntityMetric.entityF1.rawValue
+        case .embeddings:
+            hasTargets ? EmbeddingMetric.cosineSpearman.rawValue : EmbeddingMetric.recall1.rawValue
+        }
+    }
+}
+
+extension HeadTask {
+    func predict(
+        _ rows: [TrainingRow], with model: any LanguageModel, batchSize: Int, onProgress: (Int) -> Void
+    ) throws -> [Prediction] {
+        try Self.inBatches(rows.map(\.input.count), batchSize: batchSize, onProgress: onProgress) { part in
+            let own = part.map { rows[$0] }
+            let outputs = withoutGradients { model.logits(model.batch(own, device: model.device)) }
+            return try read(outputs, rows: own)
+        }
+    }
+
+    /// Longest rows together.
+    static func inBatches<Result>(
+        _ lengths: [Int], batchSize: Int, onProgress: (Int) -> Void, _ run: ([Int]) throws -> [Result]
+    ) throws -> [Result] {
+        let order = lengths.indices.sorted { (lengths[$0], $0) > (lengths[$1], $1) }
+        var results = [Result?](repeating: nil, count: lengths.count)
+        for start in stride(from: 0, to: order.count, by: batchSize) {
+            let part = Array(order[start..<min(start + batchSize, order.count)])
+            for (row, result) in zip(part, try withTorchErrors { try run(part) }) { results[row] = result }
+            onProgress(start + part.count)
+        }
+        return results.compactMap { $0 }
+    }
+
+    /// The text, or the pair of texts, of an example.
+    func text(_ example: Example, _ rows: RowEncoder) throws -> (row: TrainingRow, isTruncated: Bool) {
+        if let pair = example.pair {
+            let both = rows.pair(example.prompt, pair)
+            return (TrainingRow(input: both.ids, segments: both.segments), both.isTruncated)
+        }
+        let one = rows.prompt(example.prompt)
+        guard !one.ids.isEmpty else {
+            throw PEFTError("\(example.row): the text has no tokens", remedy: "give it some text")
+        }
+        return (TrainingRow(input: one.ids), one.isTruncated)
+    }
+}
+
+/// Numbers of labels by name.
+struct LabelNumbers: Sendable {
+    let labels: [String]
+    private let numbers: [String: Int]
+
+    init(_ labels: [String]) {
+        self.labels = labels
+        var numbers = Dictionary(labels.enumerated().map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
+        // Files without names number their labels, and so do the rows they were trained on.
+        for (index, label) in labels.enumerated() where label == "LABEL_\(index)" && numbers[String(index)] == nil {
+            numbers[String(index)] = index
+        }
+        self.numbers = numbers
+    }
+
+    func number(of label: String, in row: Row.Location) throws -> Int {
+        if let number = numbers[label] { return number }
+        let hint = nearestName(to: label, in: labels).map { "the nearest is '\($0)'" }
+        throw PEFTError("\(row): '\(label)' is none of the \(labels.count) classes", remedy: hint)
+    }
+
+    /// The label as the classes name it.
+    func canonical(_ label: String) -> String { numbers[label].map { labels[$0] } ?? label }
+}

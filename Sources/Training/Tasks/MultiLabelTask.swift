@@ -1,0 +1,43 @@
+import LanguageModels
+import Support
+import Torch
+
+/// Any number of labels of a row, written one a line: a field with a list of them in a template does that.
+struct MultiLabelTask: HeadTask {
+    private let numbers: LabelNumbers
+
+    init(labels: [String]) { numbers = LabelNumbers(labels) }
+
+    /// The labels of a target.
+    static func labels(_ target: String) -> [String] {
+        target.split(separator: "\n").map { $0.trimmingPrefix { $0 == " " } }.map(String.init)
+    }
+
+    func encode(_ example: Example, _ rows: RowEncoder, needsTarget: Bool) throws -> (
+        row: TrainingRow, isTruncated: Bool
+    ) {
+        var (row, isTruncated) = try text(example, rows)
+        if needsTarget {
+            row.target = try Self.labels(example.target).map { try numbers.number(of: $0, in: example.row) }
+        }
+        return (row, isTruncated)
+    }
+
+    func read(_ outputs: Tensor, rows: [TrainingRow]) throws -> [Prediction] {
+        let all = outputs.sigmoid().to(.float64).array(Double.self)
+        try checkTorchErrors()
+        let count = numbers.labels.count
+        return rows.indices.map { row in
+            let own = all[(row * count)..<((row + 1) * count)]
+            let likely = own.indices.filter { own[$0] > 0.5 }
+            return .labels(
+                likely.map { numbers.labels[$0 - own.startIndex] }, probabilities: likely.map { own[$0] })
+        }
+    }
+
+    func metrics(_ predictions: [Prediction], of examples: [Example]) throws -> [String: MetricValue] {
+        try evaluateMultiLabel(
+            predictions: predictions.map { Set(Self.labels($0.text)) },
+            references: examples.map { Set(Self.labels($0.target).map(numbers.canonical)) }, labels: numbers.labels)
+    }
+}

@@ -1,0 +1,35 @@
+import Foundation
+import LanguageModels
+import Support
+import Torch
+
+/// A number for a row.
+struct RegressionTask: HeadTask {
+    func encode(_ example: Example, _ rows: RowEncoder, needsTarget: Bool) throws -> (
+        row: TrainingRow, isTruncated: Bool
+    ) {
+        var (row, isTruncated) = try text(example, rows)
+        if needsTarget { row.score = try Self.number(example) }
+        return (row, isTruncated)
+    }
+
+    static func number(_ example: Example) throws -> Double {
+        guard let number = Double(example.target.trimmingCharacters(in: .whitespaces)), number.isFinite else {
+            throw PEFTError(
+                "\(example.row): the target '\(example.target)' is not a number",
+                remedy: "name a field with numbers in --target, or choose --task classification")
+        }
+        return number
+    }
+
+    func read(_ outputs: Tensor, rows: [TrainingRow]) throws -> [Prediction] {
+        let numbers = outputs.to(.float64).array(Double.self)
+        try checkTorchErrors()
+        return numbers.map { .number($0) }
+    }
+
+    func metrics(_ predictions: [Prediction], of examples: [Example]) throws -> [String: MetricValue] {
+        let numbers = predictions.map { if case .number(let number) = $0 { number } else { Double.nan } }
+        return try evaluateRegression(predictions: numbers, references: examples.map(Self.number))
+    }
+}

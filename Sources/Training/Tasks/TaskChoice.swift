@@ -1,0 +1,66 @@
+import Foundation
+import LanguageModels
+import Support
+
+/// What rows are for, where the user doesn't say everything.
+public struct TaskChoice: Sendable {
+    public var task: ModelTask?
+    public var pooling: Pooling.Mode?
+
+    public init(task: ModelTask? = nil, pooling: Pooling.Mode? = nil) { (self.task, self.pooling) = (task, pooling) }
+
+    /// The head for a model and its training rows.
+    ///
+    /// The task is the one asked for, else what the configuration's `architectures` say, else, for a model that only
+    /// reads, what the rows look like: without targets embeddings; words and labels, one a line, token classification;
+    /// numbers with fractions regression; else classification. Labels are those of the configuration where they have
+    /// names and cover the rows', else the rows' own, sorted.
+    /// - Returns: `nil` for a model that writes.
+    /// - Throws: ``PEFTError`` for a task that the model can't do, or rows that don't fit it.
+    public func head(for folder: ModelFolder, rows: [Example]) throws -> ModelHead? {
+        let family = folder.configuration["model_type"]?.string ?? ""
+        let stored = ModelHead(configuration: folder.configuration)
+        let isEncoder = ModelRegistry.isEncoder(family)
+        guard let task = task ?? stored?.task ?? (isEncoder ? Self.guess(rows) : nil) else { return nil }
+        var head = ModelHead(task: task, pooling: folder.pooling ?? Pooling())
+        if let pooling {
+            guard task == .embeddings else {
+                throw PEFTError(
+                    "--pooling is for embeddings, and the task is \(task.rawValue)", remedy: "leave it out")
+            }
+            head.pooling.mode = pooling
+        }
+        if task.hasLabels { head.labels = Self.labels(task, stored: stored?.labels ?? [], rows) }
+        // Fails where the family can't do it.
+        _ = try folder.with(head).outline()
+        guard task.writes || task == .embeddings || !rows.contains(where: \.target.isEmpty) else {
+            throw PEFTError(
+                "the task \(task.rawValue) needs targets, and --target is missing",
+                remedy: "name the field that holds them, such as --target '{label}'")
+        }
+        return task.writes ? nil : head
+    }
+
+    private static func guess(_ rows: [Example]) -> ModelTask {
+        if rows.allSatisfy(\.target.isEmpty) { return .embeddings }
+        let lines = rows.map {
+            (TokenClassificationTask.lines($0.prompt).count, TokenClassificationTask.lines($0.target).count)
+        }
+        if lines.allSatisfy({ $0.0 == $0.1 }), lines.contains(where: { $0.0 > 1 }) { return .tokenClassification }
+        let numbers = rows.map { Double($0.target.trimmingCharacters(in: .whitespaces)) }
+        let hasFractions = rows.contains { $0.target.contains(".") }
+        return hasFractions && numbers.allSatisfy { $0 != nil } ? .regression : .classification
+    }
+
+    private static func labels(_ task: ModelTask, stored: [String], _ rows: [Example]) -> [String] {
+        let own = Set(
+            rows.flatMap { row in
+                switch task {
+                case .tokenClassification: TokenClassificationTask.lines(row.target)
+                case .multiLabel: MultiLabelTask.labels(row.target)
+                default: [row.target]
+                }
+            })
+        return own.isSubset(of: stored) && !stored.isEmpty ? stored : own.sorted()
+    }
+}
