@@ -13,6 +13,9 @@ struct Metric: Hashable, Sendable {
         case "rougeL": "ROUGE-L"
         case "rougeLsum": "ROUGE-Lsum"
         case "bleu": "BLEU"
+        case "nist": "NIST"
+        case "meteor": "METEOR"
+        case "cider": "CIDEr"
         case "exactMatch": "Exact match"
         case "accuracy": "Accuracy"
         case "macroF1": "Macro F1"
@@ -38,12 +41,15 @@ struct Metric: Hashable, Sendable {
     /// Quantities that aren't shares: shown as they are, and the smaller the better.
     private var isError: Bool { ["loss", "mse", "mae", "perplexity"].contains(key) }
 
+    /// Scores that are no shares, either: shown as they are, and the larger the better.
+    private var isOpenScore: Bool { ["nist", "cider"].contains(key) }
+
     var higherIsBetter: Bool { !isError }
 
     /// From the stored value to the shown one.
-    var scale: Double { isError ? 1 : 100 }
-    var places: Int { isError ? 3 : 1 }
-    var unit: String { key == "loss" ? "nats" : isError ? "" : "points" }
+    var scale: Double { isError || isOpenScore ? 1 : 100 }
+    var places: Int { isError ? 3 : isOpenScore ? 2 : 1 }
+    var unit: String { key == "loss" ? "nats" : key == "nist" ? "bits" : isError || isOpenScore ? "" : "points" }
 
     /// What the figure says, in plain words.
     var explanation: String {
@@ -56,6 +62,10 @@ struct Metric: Hashable, Sendable {
             "Longest common subsequence of words (F1), in percent points: rewards the right order."
         case "rougeLsum": "ROUGE-L taken line by line, in percent points."
         case "bleu": "Overlap of one to four neighbouring words with a penalty for short outputs, in percent points."
+        case "nist": "Like BLEU, but rare words and phrases that are right count more, in bits; there is no largest value."
+        case "meteor":
+            "Words that match, by stem too, with recall counting most and a penalty for scattered matches, in points."
+        case "cider": "Likeness to the targets in the phrases that tell rows apart, 0 … 10."
         case "accuracy": "Rows whose class is right, in percent. Higher is better."
         case "macroF1":
             "F1 of each class, averaged with equal weight, in percent points: rare classes count like frequent ones."
@@ -85,8 +95,7 @@ struct Metric: Hashable, Sendable {
     static let order = [
         "accuracy", "macroF1", "microF1", "mcc", "entityF1", "entityPrecision", "entityRecall", "spearman", "pearson",
         "mse", "mae", "cosineSpearman", "cosinePearson", "recall1", "mrr", "rouge1", "rouge2", "rougeL", "rougeLsum",
-        "bleu", "exactMatch",
-        "perplexity",
+        "bleu", "nist", "meteor", "cider", "exactMatch", "perplexity",
     ]
 
     func format(_ value: Double, with numbers: NumberFormat) -> String {

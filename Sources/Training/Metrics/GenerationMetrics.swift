@@ -6,7 +6,9 @@ public enum GenerationMetric: String, CaseIterable, Sendable, Codable {
     /// Mean F-measure over rows, each against its best reference.
     case rouge1, rouge2, rougeL, rougeLsum
     /// Of the whole corpus.
-    case bleu
+    case bleu, nist
+    /// Mean over rows.
+    case meteor, cider
     /// Share of rows equal to a reference after trimming whitespace.
     case exactMatch
 }
@@ -17,7 +19,7 @@ public enum GenerationMetric: String, CaseIterable, Sendable, Codable {
 ///   - references: for each row, one or more texts that would be right.
 ///   - stemming: whether ROUGE compares stems rather than words.
 ///   - bootstrap: how the intervals are drawn; the same rows for every metric.
-/// - Returns: every ``GenerationMetric`` by its raw value, each in 0 … 1.
+/// - Returns: every ``GenerationMetric`` by its raw value, each in 0 … 1 but NIST (bits) and CIDEr (0 … 10).
 /// - Throws: ``PEFTError`` for lists of different length, an empty list or a row without references.
 public func evaluateGeneration(
     predictions: [String], references: [[String]], stemming: Bool = true, bootstrap: Bootstrap = .standard
@@ -32,6 +34,7 @@ public func evaluateGeneration(
         try bootstrap.mean(of: scores.map { $0[variant]?.fmeasure ?? 0 })
     }
     let statistics = BLEU.statistics(predictions: predictions, references: references)
+    let information = NIST.statistics(predictions: predictions, references: references)
 
     var values: [String: MetricValue] = [:]
     for metric in GenerationMetric.allCases {
@@ -45,6 +48,12 @@ public func evaluateGeneration(
                 try bootstrap.value(rows: statistics.count) { rows in
                     rows.reduce(into: BLEU.Statistics()) { $0.add(statistics[$1]) }.score
                 }
+            case .nist:
+                try bootstrap.value(rows: information.count) { rows in
+                    rows.reduce(into: NIST.Statistics()) { $0.add(information[$1]) }.score
+                }
+            case .meteor: try bootstrap.mean(of: METEOR.scores(predictions: predictions, references: references))
+            case .cider: try bootstrap.mean(of: CIDEr.scores(predictions: predictions, references: references))
             case .exactMatch:
                 try bootstrap.mean(
                     of: zip(predictions, references).map {

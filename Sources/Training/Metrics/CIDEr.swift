@@ -1,0 +1,73 @@
+import Foundation
+import Support
+
+/// CIDEr-D: how alike a text is to its references in the n-grams that tell rows apart.
+///
+/// R. Vedantam et al., *CIDEr: Consensus-based Image Description Evaluation*, 2015, §§ 3 and 7: cosines of n-gram vectors
+/// (n = 1 … 4) weighted by how few rows have the n-gram, with counts clipped and a Gaussian penalty on lengths, as the
+/// authors' program computes it (lengths in pairs of words), times 10. Words are the lower-case tokens of `13a` that
+/// hold a letter or a digit; the authors' program cuts words with another tokenizer, so its scores differ a little.
+public enum CIDEr {
+    static let longest = 4
+    /// Of the penalty on lengths, in words.
+    static let deviation = 6.0
+
+    /// The score of each row, in 0 … 10.
+    /// - Parameter references: one or more for each prediction; all of them together say how rare an n-gram is.
+    /// - Throws: ``PEFTError`` for lists of different length, an empty list or a row without references.
+    public static func scores(predictions: [String], references: [[String]]) throws -> [Double] {
+        try checkPairs(predictions: predictions, references: references)
+        var tokenizer = WordTokenizer()
+        func counts(_ text: String) -> [WordNGram: Int] {
+            let tokens = tokenizer.tokens(of: text)
+            return WordNGram.counts(tokens.filter { isWord(tokenizer.words[Int($0)]) }, longest: longest)
+        }
+        let referenced = references.map { $0.map { counts($0) } }
+        var rowsWith: [WordNGram: Int] = [:]
+        for row in referenced { for ngram in Set(row.flatMap(\.keys)) { rowsWith[ngram, default: 0] += 1 } }
+        let logRows = log(Double(references.count))
+
+        func vector(_ counts: [WordNGram: Int]) -> Vector {
+            var vector = Vector()
+            for (ngram, count) in counts {
+                let weight = Double(count) * (logRows - log(Double(max(1, rowsWith[ngram] ?? 0))))
+                vector.weights[ngram] = weight
+                vector.squares[ngram.order - 1] += weight * weight
+                if ngram.order == 2 { vector.pairs += count }
+            }
+            return vector
+        }
+        return predictions.indices.map { row in
+            let predicted = vector(counts(predictions[row]))
+            let similarities = referenced[row].map { predicted.similarity(to: vector($0)) }
+            return 10 * similarities.reduce(0, +) / Double(max(1, similarities.count))
+        }
+    }
+
+    private static func isWord(_ token: String) -> Bool {
+        token.unicodeScalars.contains { $0.properties.isAlphabetic || $0.properties.numericType != nil }
+    }
+
+    private struct Vector {
+        var weights: [WordNGram: Double] = [:]
+        /// ‖g‖² for n = 1 … 4.
+        var squares = [Double](repeating: 0, count: longest)
+        var pairs = 0
+
+        /// Mean over n of min(g, h) · h / (‖g‖ ‖h‖), times the penalty.
+        func similarity(to reference: Vector) -> Double {
+            var products = [Double](repeating: 0, count: longest)
+            for (ngram, weight) in weights {
+                guard let other = reference.weights[ngram] else { continue }
+                products[ngram.order - 1] += min(weight, other) * other
+            }
+            let cosines = products.indices.map { n -> Double in
+                let norms = (squares[n] * reference.squares[n]).squareRoot()
+                return norms > 0 ? products[n] / norms : products[n]
+            }
+            let difference = Double(pairs - reference.pairs)
+            let penalty = exp(-difference * difference / (2 * deviation * deviation))
+            return cosines.reduce(0, +) / Double(longest) * penalty
+        }
+    }
+}
