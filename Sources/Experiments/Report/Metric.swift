@@ -62,7 +62,7 @@ struct Metric: Hashable, Sendable {
             "Longest common subsequence of words (F1), in percent points: rewards the right order."
         case "rougeLsum": "ROUGE-L taken line by line, in percent points."
         case "bleu": "Overlap of one to four neighbouring words with a penalty for short outputs, in percent points."
-        case "nist": "Like BLEU, but rare words and phrases that are right count more, in bits; there is no largest value."
+        case "nist": "Like BLEU, but rare phrases that are right count more, in bits; there is no largest value."
         case "meteor":
             "Words that match, by stem too, with recall counting most and a penalty for scattered matches, in points."
         case "cider": "Likeness to the targets in the phrases that tell rows apart, 0 … 10."

@@ -8,11 +8,34 @@ public struct Example: Sendable, Hashable {
     public var pair: String?
     /// A text that the prompt's vector is to be far from.
     public var negative: String?
+    /// Further texts that would be as right as the target, which metrics compare with too.
+    public var otherTargets: [String] = []
     /// The row it was rendered from.
     public var row: Row.Location
 
     public init(prompt: String, target: String, row: Row.Location) {
         (self.prompt, self.target, self.row) = (prompt, target, row)
+    }
+}
+
+extension Example {
+    /// Every text that would be right.
+    public var references: [String] { [target] + otherTargets }
+
+    /// One row for each prompt, in order of its first use: rows that share a prompt become one with several right
+    /// targets, as data sets with several references a prompt are meant to be scored.
+    public static func groupedByPrompt(_ examples: [Example]) -> [Example] {
+        var places: [[String?]: Int] = [:]
+        var grouped: [Example] = []
+        for example in examples {
+            if let place = places[[example.prompt, example.pair]] {
+                grouped[place].otherTargets.append(example.target)
+            } else {
+                places[[example.prompt, example.pair]] = grouped.count
+                grouped.append(example)
+            }
+        }
+        return grouped
     }
 }
 

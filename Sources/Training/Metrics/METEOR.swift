@@ -59,7 +59,9 @@ public enum METEOR {
         return matches.sorted { $0.predicted < $1.predicted }
     }
 
-    private static func score(_ matches: [(predicted: Int, referenced: Int)], predicted: Int, referenced: Int) -> Double {
+    private static func score(_ matches: [(predicted: Int, referenced: Int)], predicted: Int, referenced: Int)
+        -> Double
+    {
         guard !matches.isEmpty else { return 0 }
         let count = Double(matches.count)
         let (precision, recall) = (count / Double(predicted), count / Double(referenced))
