@@ -44,12 +44,17 @@ struct PullTests {
             try? FileManager.default.removeItem(at: folder)
         }
 
-        func start(_ arguments: [String], _ more: [String: String] = [:]) throws -> (
+        func start(_ arguments: [String], _ more: [String: String] = [:], fileSizeLimit: Int? = nil) throws -> (
             Process, output: Pipe, error: Pipe
         ) {
             let process = Process()
             process.executableURL = Program.executable
             process.arguments = arguments
+            if let fileSizeLimit {
+                process.executableURL = URL(fileURLWithPath: "/bin/sh")
+                process.arguments =
+                    ["-c", "ulimit -f \(fileSizeLimit); exec \"$@\"", "sh", Program.executable.path] + arguments
+            }
             process.environment = environment.merging(more) { $1 }
             process.currentDirectoryURL = folder
             let (output, error) = (Pipe(), Pipe())
@@ -58,8 +63,11 @@ struct PullTests {
             return (process, output, error)
         }
 
-        func run(_ arguments: [String], _ more: [String: String] = [:]) throws -> Program.Result {
-            let (process, output, error) = try start(arguments, more)
+        /// - Parameter fileSizeLimit: largest file that may be written, in blocks of the shell's `ulimit -f`.
+        func run(_ arguments: [String], _ more: [String: String] = [:], fileSizeLimit: Int? = nil) throws
+            -> Program.Result
+        {
+            let (process, output, error) = try start(arguments, more, fileSizeLimit: fileSizeLimit)
             let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
             let message = String(decoding: error.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
             process.waitUntilExit()
@@ -135,6 +143,16 @@ struct PullTests {
             }
             let offline = try hub.run(["generate", "--model", "owner/other", "x"], ["HF_HUB_OFFLINE": "1"])
             #expect(offline.status == 1 && offline.error.contains("there is no model 'owner/other'"))
+        }
+    }
+
+    @Test func aFullDiskIsAnErrorAndNoLoss() throws {
+        try withHub { (hub) throws in
+            // A limit on sizes is as good as a disk that is full.
+            let full = try hub.run(["pull", "owner/tiny"], fileSizeLimit: 8000)
+            #expect(full.status == 1 && full.error.contains("free some space"), "\(full)")
+            let again = try hub.run(["pull", "owner/tiny"])
+            #expect(again.status == 0 && hub.log.contains(#""range": "bytes="#), "\(again)")
         }
     }
 

@@ -93,8 +93,9 @@ struct DownloadTests {
             try expectWeights(snapshot)
             #expect(try hub.blobs("o/m") == ["v-1.2"])
         }
-        for etag in ["../x", "a/b", "..", ".hidden"] {
-            try TestHub.run(Self.model, faults: ["etag": .string(etag), "direct": true]) { (hub) throws in
+        try TestHub.run(Self.model) { (hub) throws in
+            for etag in ["../x", "a/b", "..", ".hidden"] {
+                try hub.set(["etag": .string(etag), "direct": true])
                 let error = try failure { try hub.pull("o/m") }
                 #expect(error.problem.contains("version"), "\(etag)")
             }
