@@ -85,7 +85,8 @@ public enum ModelLocator {
     /// Models from before names had owners.
     private static let oldest: Set = [
         "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "t5-small", "t5-base", "t5-large", "t5-3b",
-        "bert-base-uncased", "bert-base-cased", "bert-large-uncased", "bert-large-cased",
+        "t5-11b", "bert-base-uncased", "bert-base-cased", "bert-large-uncased", "bert-large-cased", "roberta-base",
+        "roberta-large", "distilroberta-base", "distilbert-base-uncased", "distilbert-base-cased",
     ]
 
     private static func has(_ file: String, _ folder: URL) -> Bool {
