@@ -86,25 +86,7 @@ public struct RowEncoder: Sendable {
     /// Two texts as a model with a head reads them, with the number of the text that each token belongs to. Where they
     /// are too long, the longer one loses its end.
     func pair(_ first: String, _ second: String) -> (ids: [Int], segments: [Int], isTruncated: Bool) {
-        var a = tokenizer.encode(text: first, addSpecialTokens: false)
-        var b = tokenizer.encode(text: second, addSpecialTokens: false)
-        let whole = tokenizer.encode(text: first, pair: second)
-        let alone = tokenizer.encode(text: second)
-        // What lies before, between and behind the texts.
-        let lead = alone.first == b.first ? 0 : 1
-        let tail = max(0, alone.count - b.count - lead)
-        let before = Array(whole.prefix(lead))
-        let middle = Array(
-            whole.dropFirst(lead + a.count).prefix(max(0, whole.count - lead - a.count - b.count - tail)))
-        let behind = Array(whole.suffix(tail))
-        let isTruncated = whole.count > maxInputTokens
-        while before.count + a.count + middle.count + b.count + behind.count > maxInputTokens, a.count + b.count > 0 {
-            if a.count > b.count { a.removeLast() } else { b.removeLast() }
-        }
-        let segments =
-            hasSegments
-            ? Array(repeating: 0, count: before.count + a.count + middle.count)
-                + Array(repeating: 1, count: b.count + behind.count) : []
-        return (before + a + middle + b + behind, segments, isTruncated)
+        let encoding = tokenizer.encode(text: first, pair: second, maxTokens: maxInputTokens)
+        return (encoding.ids, hasSegments ? encoding.typeIDs : [], encoding.isTruncated)
     }
 }
