@@ -1,0 +1,40 @@
+import Foundation
+
+/// How Python reads and rounds numbers.
+enum PythonNumber {
+    /// The text without white space around it and underscores between digits; `nil` where these stand elsewhere.
+    static func digits(_ text: String) -> String? {
+        let text = text.stripped()
+        guard text.contains("_") else { return text }
+        let bytes = Array(text.utf8)
+        for (index, byte) in bytes.enumerated() where byte == UInt8(ascii: "_") {
+            guard index > 0, index + 1 < bytes.count, 0x30...0x39 ~= bytes[index - 1], 0x30...0x39 ~= bytes[index + 1]
+            else { return nil }
+        }
+        return text.filter { $0 != "_" }
+    }
+
+    /// What `float()` reads.
+    static func float(_ text: String) -> Double? {
+        // Swift also reads hexadecimal numbers and spells of NaN that Python doesn't.
+        let lower = text.lowercased()
+        let bare = lower.hasPrefix("+") || lower.hasPrefix("-") ? String(lower.dropFirst()) : lower
+        if ["inf", "infinity"].contains(bare) { return lower.hasPrefix("-") ? -.infinity : .infinity }
+        if bare == "nan" { return .nan }
+        guard bare.utf8.allSatisfy({ 0x30...0x39 ~= $0 || ".e+-".utf8.contains($0) }) else { return nil }
+        return Double(bare.hasPrefix(".") ? "0" + bare : bare.hasSuffix(".") ? bare + "0" : bare)
+            .map { lower.hasPrefix("-") ? -$0 : $0 }
+    }
+
+    /// `round()`: exact decimals of the binary number, halves to even.
+    static func rounded(_ number: Double, places: Int) -> Double {
+        guard number.isFinite else { return number }
+        guard places >= 0 else {
+            let scale = power(of: -places)
+            return (number / scale).rounded(.toNearestOrEven) * scale
+        }
+        return Double(String(format: "%.*f", places, number)) ?? number
+    }
+
+    static func power(of exponent: Int) -> Double { pow(10, Double(exponent)) }
+}
