@@ -46,12 +46,12 @@ let package = Package(
         .target(name: "Tokenizers", dependencies: ["Jinja", "Support"]),
         .target(name: "LanguageModels", dependencies: ["TorchNN", "Tokenizers", "Hub"]),
         .target(name: "PEFT", dependencies: ["LanguageModels"]),
-        .target(name: "Training", dependencies: ["PEFT", "SwiftCSV"]),
+        .target(name: "Training", dependencies: ["Jinja", "PEFT", "SwiftCSV"]),
         .target(name: "Experiments", dependencies: ["Training"]),
         .executableTarget(
             name: "peft",
             dependencies: [
-                "Experiments", "Yams",
+                "Experiments", "Jinja", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]
         ),

@@ -424,7 +424,7 @@ public struct Comparison {
             return inference
         }
         let rows = try encoder.encode(Array(data.test.prefix(4))).examples
-        let batch = adapter.model.batch(rows.map(\.row), device: adapter.model.device)
+        let batch = adapter.model.batch(rows)
         func logits() throws -> Tensor { try withTorchErrors { withoutGradients { adapter.model.logits(batch) } } }
         let before = try logits()
         do { try adapter.merge() } catch is PEFTError {

@@ -35,9 +35,9 @@ public struct JSONParser {
         return value
     }
 
-    /// Parses an array, handing over its elements one by one until `body` returns `false`.
+    /// Parses an array, handing over its elements one by one, with their text, until `body` returns `false`.
     public static func elements(
-        of bytes: ArraySlice<UInt8>, _ body: (JSON) throws -> Bool
+        of bytes: ArraySlice<UInt8>, _ body: (JSON, ArraySlice<UInt8>) throws -> Bool
     ) throws {
         var parser = JSONParser(bytes)
         parser.skipSpace()
@@ -46,7 +46,9 @@ public struct JSONParser {
         if !parser.take("]") {
             while true {
                 parser.skipSpace()
-                guard try body(parser.value()) else { return }
+                let start = parser.index
+                let value = try parser.value()
+                guard try body(value, bytes[start..<parser.index]) else { return }
                 parser.skipSpace()
                 if parser.take("]") { break }
                 guard parser.take(",") else {

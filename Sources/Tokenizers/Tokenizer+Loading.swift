@@ -6,7 +6,7 @@ extension Tokenizer {
     private static let fileNames = [
         "tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
         "tokenizer.model", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt",
-        "chat_template.jinja",
+        "chat_template.jinja", "chat_template.json",
     ]
 
     /// Loads a tokenizer from a folder in Hugging Face's layout: `tokenizer.json` or else T5's `spiece.model`,

@@ -68,6 +68,9 @@ public struct Tokenizer: Sendable {
         added.id(for: token) ?? model.id(for: token)
     }
 
+    /// Whether decoding may leave the token out, as it stands for no text.
+    public func isSpecial(_ id: Int) -> Bool { token(for: id).map { added.isSpecial($0) } ?? false }
+
     /// The number of tokens, added ones included.
     public var vocabularySize: Int { model.vocabularySize + added.newTokens }
 

@@ -117,6 +117,7 @@ struct RunFingerprint: Codable, Equatable {
             digest.add(example.row.segments)
             for text in example.row.candidates { digest.add(text) }
             digest.add(example.row.score.map { [Int(bitPattern: UInt(truncatingIfNeeded: $0.bitPattern))] } ?? [])
+            if let loss = example.loss { digest.add(loss.map { $0 ? 1 : 0 }) }
         }
         data = digest.text
     }

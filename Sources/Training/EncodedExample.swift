@@ -8,11 +8,25 @@ public struct EncodedExample: Sendable {
     public let row: TrainingRow
     /// What the model reads, end token included.
     public var input: [Int] { row.input }
-    /// What it is to write, end token included; every one of these tokens bears loss.
+    /// What follows, end token included, or what a head is to say. Every token of a text bears loss, unless ``loss`` says
+    /// otherwise.
     public var target: [Int] { row.target }
+    /// Which tokens of ``target`` bear loss, in a decoder-only model's row of several turns; `nil` for all.
+    public let loss: [Bool]?
 
-    public init(input: [Int], target: [Int]) { row = TrainingRow(input: input, target: target) }
-    public init(_ row: TrainingRow) { self.row = row }
+    public init(input: [Int], target: [Int], loss: [Bool]? = nil) {
+        row = TrainingRow(input: input, target: target)
+        self.loss = loss?.allSatisfy { $0 } ?? true ? nil : loss
+    }
+
+    public init(_ row: TrainingRow) { (self.row, loss) = (row, nil) }
+
+    /// Tokens of both.
+    public var length: Int { input.count + target.count }
+    /// Tokens that bear loss.
+    public var lossCount: Int { loss?.count { $0 } ?? target.count { $0 >= 0 } }
+    /// The target's tokens up to the last that bears loss.
+    var learnedLength: Int { loss.map { ($0.lastIndex(of: true) ?? -1) + 1 } ?? target.count }
 }
 
 /// What encoding did to a data set.
@@ -20,7 +34,12 @@ public struct EncodingSummary: Sendable {
     public var rows = 0
     /// Rows whose prompt was cut to the limit. Targets are never cut.
     public var truncated = 0
+    /// Rows of which no token bears loss, so that they were left out.
+    public var dropped = 0
+    /// Rows with a turn that no special token ends, so that a model won't learn to stop.
+    public var openTurns = 0
     public var inputTokens = 0
+    /// Tokens that bear loss.
     public var targetTokens = 0
     public var longestTarget = 0
 
@@ -30,6 +49,14 @@ public struct EncodingSummary: Sendable {
         inputTokens += row.input.count + row.candidates.reduce(0) { $0 + $1.count }
         targetTokens += row.target.count { $0 >= 0 }
         longestTarget = max(longestTarget, row.target.count)
+    }
+
+    /// Adds a row of a chat, in which not all that follows the first token with loss bears it.
+    mutating func add(_ example: EncodedExample) {
+        rows += 1
+        targetTokens += example.lossCount
+        inputTokens += example.length - example.lossCount
+        longestTarget = max(longestTarget, example.target.count)
     }
 }
 

@@ -43,16 +43,45 @@ public struct Evaluator {
     public func evaluate(_ examples: [Example], onProgress: (Int) -> Void = { _ in }) throws -> EvaluationResult {
         let rows = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInputTokens)
         let (encoded, _) = try rows.encode(examples)
+<<<<<<< HEAD
         if let task = model.head.headTask { return try evaluate(task, encoded, examples, onProgress: onProgress) }
+=======
+        if model.architecture == .encoder { return try classify(encoded, examples, onProgress: onProgress) }
+        return try evaluate(
+            encoded, prompts: encoded.map(\.input), references: examples.map(\.target), onProgress: onProgress)
+    }
+
+    /// Evaluates conversations: the model writes the last assistant turn, and the loss is that of the turns that
+    /// `chats` trains.
+    public func evaluate(
+        _ conversations: [Conversation], _ chats: ChatEncoder, onProgress: (Int) -> Void = { _ in }
+    ) throws -> EvaluationResult {
+        let questions = try conversations.map { try chats.question($0) }
+        return try evaluate(
+            chats.encode(conversations).examples, prompts: questions.map(\.prompt),
+            references: questions.map(\.answer),
+            onProgress: onProgress)
+    }
+
+    private func evaluate(
+        _ encoded: [EncodedExample], prompts: [[Int]], references: [String], endToken: Int? = nil,
+        onProgress: (Int) -> Void
+    ) throws -> EvaluationResult {
+>>>>>>> 34641b3 (Chats: rows of messages, templates, loss on the assistant's turns, token budgets, --show-batch, generate --chat)
         let start = ContinuousClock.now
-        let generated = try generate(encoded.map(\.input), onProgress: onProgress)
+        let generated = try generate(prompts, endToken: endToken, onProgress: onProgress)
         let elapsed = start.duration(to: .now).components
         let predictions = generated.map { tokenizer.decode(tokens: $0) }
         var metrics = try evaluateGeneration(predictions: predictions, references: examples.map { [$0.target] })
         let losses = try model.rowLosses(encoded)
         metrics[Perplexity.key] = try Perplexity.value(losses)
         return EvaluationResult(
+<<<<<<< HEAD
             metrics: metrics, loss: Perplexity.meanLoss(losses), predictions: predictions,
+=======
+            metrics: try evaluateGeneration(predictions: predictions, references: references.map { [$0] }),
+            loss: try model.meanLoss(encoded, batchSize: batchSize), predictions: predictions,
+>>>>>>> 34641b3 (Chats: rows of messages, templates, loss on the assistant's turns, token budgets, --show-batch, generate --chat)
             generatedTokens: generated.reduce(0) { $0 + $1.count },
             seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18)
     }
@@ -62,8 +91,27 @@ public struct Evaluator {
         _ task: any HeadTask, _ encoded: [EncodedExample], _ examples: [Example], onProgress: (Int) -> Void
     ) throws -> EvaluationResult {
         let start = ContinuousClock.now
+<<<<<<< HEAD
         let predictions = try task.predict(
             encoded.map(\.row), with: model, batchSize: batchSize, onProgress: onProgress)
+=======
+        var predictions = [String](repeating: "", count: encoded.count)
+        let order = encoded.indices.sorted { (encoded[$0].input.count, $0) > (encoded[$1].input.count, $1) }
+        try withTorchErrors {
+            try withoutGradients {
+                for start in stride(from: 0, to: order.count, by: batchSize) {
+                    let part = Array(order[start..<min(start + batchSize, order.count)])
+                    let batch = model.batch(part.map { encoded[$0] })
+                    let classes: [Int] = model.logits(batch).argmax(axis: 1).array()
+                    try checkTorchErrors()
+                    for (row, number) in zip(part, classes) where labels.indices.contains(number) {
+                        predictions[row] = labels[number]
+                    }
+                    onProgress(start + part.count)
+                }
+            }
+        }
+>>>>>>> 34641b3 (Chats: rows of messages, templates, loss on the assistant's turns, token budgets, --show-batch, generate --chat)
         let elapsed = start.duration(to: .now).components
         return EvaluationResult(
             metrics: try task.metrics(predictions, of: examples),
@@ -84,13 +132,18 @@ public struct Evaluator {
     }
 
     /// Continues every prompt, in batches of rows of similar length.
-    public func generate(_ prompts: [[Int]], onProgress: (Int) -> Void = { _ in }) throws -> [[Int]] {
+    /// - Parameter endToken: ends a text beside the model's own end tokens.
+    public func generate(
+        _ prompts: [[Int]], endToken: Int? = nil, onProgress: (Int) -> Void = { _ in }
+    ) throws -> [[Int]] {
         let generator = try Generator(model, parameters)
         var results = [[Int]](repeating: [], count: prompts.count)
         let order = prompts.indices.sorted { (prompts[$0].count, $0) > (prompts[$1].count, $1) }
         for start in stride(from: 0, to: order.count, by: batchSize) {
             let part = Array(order[start..<min(start + batchSize, order.count)])
-            for (row, tokens) in zip(part, try generator.generate(part.map { prompts[$0] })) { results[row] = tokens }
+            for (row, tokens) in zip(part, try generator.generate(part.map { prompts[$0] }) { $1 != endToken }) {
+                results[row] = Array(tokens.prefix { $0 != endToken })
+            }
             onProgress(start + part.count)
         }
         return results

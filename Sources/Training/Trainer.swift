@@ -69,11 +69,10 @@ public final class Trainer {
     /// Made when training begins: a method may first change the shapes of what it trains.
     private lazy var optimizer = configuration.makeOptimizer(adapter)
     private let schedule: LearningRateSchedule
-    public let totalSteps: Int
-    private let stepsPerEpoch: Int
+    public var totalSteps: Int { plan.totalSteps }
+    private var plan: BatchPlan
     private var history = TrainingHistory()
     private var step = 0
-    private var order: (epoch: Int, rows: [Int]) = (-1, [])
     private let device: Device
     private let hook: (any TrainingHook)?
 
@@ -97,9 +96,8 @@ public final class Trainer {
         (self.training, self.validation) = (training, validation)
         device = adapter.model.device
         hook = adapter.trainingHook()
-        totalSteps = configuration.totalSteps(rows: training.count)
-        stepsPerEpoch = configuration.stepsPerEpoch(rows: training.count)
-        schedule = configuration.learningRateSchedule(total: totalSteps)
+        plan = BatchPlan(configuration, training)
+        schedule = configuration.learningRateSchedule(total: plan.totalSteps)
         checkpoints = try checkpointFolder.map {
             try CheckpointStore($0, fingerprint: RunFingerprint(configuration, adapter, training, validation))
         }
@@ -184,7 +182,7 @@ public final class Trainer {
     private var isValidationStep: Bool {
         guard !validation.isEmpty else { return false }
         if step == totalSteps { return true }
-        return step % (configuration.validateEvery ?? stepsPerEpoch) == 0
+        return configuration.validateEvery.map { step % $0 == 0 } ?? plan.isEpochsEnd(after: step)
     }
 
     /// Lets the method look at training batches, in the order of the first epoch.
@@ -192,7 +190,7 @@ public final class Trainer {
         var next = 0
         try withoutGradients {
             try hook.begin(totalSteps: totalSteps) {
-                guard next < stepsPerEpoch else { return false }
+                guard next < plan.firstEpoch else { return false }
                 for batch in batches(ofStep: next) { _ = model.lossSum(batch, labelSmoothing: 0) }
                 next += 1
                 return true
@@ -231,31 +229,19 @@ public final class Trainer {
         step += 1
         history.training.append(.init(step: step, loss: loss))
         let progress = TrainingProgress(
-            step: step, totalSteps: totalSteps, epoch: Double(step) / Double(stepsPerEpoch), loss: loss,
+            step: step, totalSteps: totalSteps, epoch: plan.epochs(after: step), loss: loss,
             learningRate: rate, gradientNorm: norm, tokensPerSecond: 0, memory: nil, secondsLeft: 0)
         return (progress, tokens)
     }
 
+    /// The batches of a step's passes.
     private func batches(ofStep step: Int) -> [TrainingBatch] {
-        let rows = rowsOfStep(step)
-        return stride(from: 0, to: rows.count, by: configuration.batchSize).map { start in
-            let part = rows[start..<min(start + configuration.batchSize, rows.count)]
-            return model.batch(part.map { training[$0].row }, device: device)
-        }
+        plan.passes(ofStep: step).map { rows in model.batch(rows.map { training[$0] }) }
     }
 
-    /// The rows of a step: each epoch is a permutation of all rows, its last step may be shorter.
-    private func rowsOfStep(_ step: Int) -> [Int] {
-        let epoch = step / stepsPerEpoch
-        if order.epoch != epoch {
-            var random = SeededRandom(seed: configuration.seed, stream: UInt64(epoch))
-            var rows = Array(training.indices)
-            random.shuffle(&rows)
-            order = (epoch, rows)
-        }
-        let perStep = configuration.batchSize * configuration.accumulation
-        let start = (step % stepsPerEpoch) * perStep
-        return Array(order.rows[start..<min(start + perStep, order.rows.count)])
+    /// The rows that a step's passes train on.
+    public func rows(ofStep step: Int) -> [[EncodedExample]] {
+        plan.passes(ofStep: step).map { rows in rows.map { training[$0] } }
     }
 
     /// Loss per target token over the validation rows, without dropout.
@@ -287,7 +273,7 @@ extension LanguageModel {
         guard !examples.isEmpty else { throw PEFTError("there are no rows to measure the loss on") }
         // Longest rows together: the attention's scores are as wide as a row, and memory peaks but once.
         let order = examples.indices.sorted {
-            (examples[$0].input.count, $0) > (examples[$1].input.count, $1)
+            (examples[$0].length, $0) > (examples[$1].length, $1)
         }
         return try withTorchErrors {
             withoutGradients {
@@ -295,7 +281,7 @@ extension LanguageModel {
                 var targets = 0
                 for start in stride(from: 0, to: order.count, by: batchSize) {
                     let part = order[start..<min(start + batchSize, order.count)]
-                    let batch = batch(part.map { examples[$0].row }, device: device)
+                    let batch = batch(part.map { examples[$0] })
                     sum += lossSum(batch, labelSmoothing: 0).item()
                     targets += batch.targetCount
                 }

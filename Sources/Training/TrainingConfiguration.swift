@@ -15,6 +15,8 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
     public var steps: Int?
     /// Rows of one forward and backward pass.
     public var batchSize = 8
+    /// Tokens of one forward and backward pass, in place of ``batchSize``; a longer row makes a pass of its own.
+    public var tokensPerBatch: Int?
     /// Passes whose gradients make one step; the loss is the mean over all their target tokens.
     public var accumulation = 1
     public var optimizer = OptimizerKind.adamw
@@ -48,6 +50,9 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
         try check(steps.map { $0 >= 1 } ?? true, "\(steps ?? 0) steps were asked for", "at least 1 has to be")
         try check(epochs > 0 && epochs.isFinite, "\(epochs) epochs were asked for", "it has to be above 0")
         try check(batchSize >= 1, "the batch size is \(batchSize)", "it has to be at least 1")
+        try check(
+            tokensPerBatch.map { $0 >= 1 } ?? true, "\(tokensPerBatch ?? 0) tokens a batch were asked for",
+            "at least 1 has to be")
         try check(accumulation >= 1, "the accumulation is \(accumulation)", "it has to be at least 1")
         try check(weightDecay >= 0, "the weight decay is \(weightDecay)", "it has to be 0 or more")
         try check(warmup >= 0, "the warm-up is \(warmup)", "it has to be 0 or more")
@@ -69,7 +74,7 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
             hint ?? "there are \(shapes.joined(separator: ", "))")
     }
 
-    /// Optimizer steps of a run over so many rows.
+    /// Optimizer steps of a run over so many rows, where a batch is a number of rows.
     public func totalSteps(rows: Int) -> Int {
         if let steps { return steps }
         let perEpoch = stepsPerEpoch(rows: rows)

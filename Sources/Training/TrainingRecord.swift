@@ -35,6 +35,8 @@ public struct TrainingRecord: Codable, Sendable {
     /// Templates of the further texts of a row.
     public var pair: String?
     public var negative: String?
+    /// How rows became conversations, where the model was trained on chats.
+    public var chat: ChatSettings?
 
     public init(
         model: String, method: String, methodFields: [String: JSON], prompt: String, target: String,

@@ -3,6 +3,7 @@ import Support
 
 /// Output to people: results on standard output, everything else on standard error.
 enum Console {
+    static var inputIsTerminal: Bool { isatty(STDIN_FILENO) == 1 }
     static var errorIsTerminal: Bool { isatty(STDERR_FILENO) == 1 }
     static var outputIsTerminal: Bool { isatty(STDOUT_FILENO) == 1 }
     /// Colour where a terminal shows it and `NO_COLOR` isn't set.

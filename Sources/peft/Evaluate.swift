@@ -25,6 +25,7 @@ struct Evaluate: ParsableCommand {
     @Option(help: ArgumentHelp("Rows, JSONL or CSV.", valueName: "file")) var data: String
     @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
     @OptionGroup var templates: TemplateOptions
+    @OptionGroup var chat: ChatOptions
     @OptionGroup var generation: GenerationOptions
     @Option(help: ArgumentHelp("Rows generated for at a time.", valueName: "rows")) var batchSize = 16
     @Option(help: "Seed, where tokens are drawn.") var seed: UInt64 = 0
@@ -43,6 +44,11 @@ struct Evaluate: ParsableCommand {
             throw PEFTError("--adapter-field needs adapters with names", remedy: "write --adapter name=folder")
         }
         let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge)
+        if let settings = try chat.settings(
+            templates, data: data, folder: adapted.folder.url, record: adapted.record)
+        {
+            return try evaluate(settings, adapted, parameters)
+        }
         let rows = try Rows.read(data, templates.rows(record: adapted.record), limit: limit)
         let evaluator = Evaluator(
             model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize,
@@ -52,6 +58,30 @@ struct Evaluate: ParsableCommand {
             display.update(share: Double($0) / Double(rows.count), "\($0) of \(rows.count) rows")
         }
         display.finish()
+        try report(result, rows.map { ($0.prompt, $0.target) })
+    }
+
+    /// The last assistant turn of each chat is what the model is to write.
+    private func evaluate(
+        _ settings: ChatSettings, _ adapted: AdaptedModel, _ parameters: GenerateParameters
+    ) throws {
+        let wrapped = try chat.wrapped(templates, record: adapted.record)
+        let rows = try Rows.read(data, settings, wrapped?.prompt, wrapped?.target, limit: limit)
+        let chats = try settings.encoder(adapted.tokenizer, folder: adapted.folder.url, for: adapted.model)
+        let evaluator = Evaluator(
+            model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize)
+        let display = ProgressDisplay(isQuiet: quiet || json)
+        let result = try evaluator.evaluate(rows, chats) {
+            display.update(share: Double($0) / Double(rows.count), "\($0) of \(rows.count) rows")
+        }
+        display.finish()
+        let questions = try rows.map { try chats.question($0) }
+        try report(
+            result,
+            questions.map { (adapted.tokenizer.decode(tokens: $0.prompt, skipSpecialTokens: false), $0.answer) })
+    }
+
+    private func report(_ result: EvaluationResult, _ rows: [(prompt: String, target: String)]) throws {
         if let predictions {
             let lines = zip(rows, result.predictions).map { row, output in
                 JSON.object(["prompt": .string(row.prompt), "target": .string(row.target), "output": .string(output)])

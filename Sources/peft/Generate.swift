@@ -19,6 +19,13 @@ struct Generate: ParsableCommand {
             peft generate --adapter news=folder --adapter mail=other --data rows.jsonl --adapter-field kind
 
             Several adapters share one base model, and one batch where they can; base is the model without any.
+
+            peft generate --model my-chat-model --chat --system 'Be brief.' 'What is a monad?'
+            peft generate --adapter my-adapter --messages chat.json
+
+            With --chat, or an adapter trained on chats, the text is a user's turn and the chat template writes it; at a
+            terminal without a text, a conversation begins. --messages takes a whole conversation: a list of messages,
+            or an object with messages and tools.
             """)
 
     @OptionGroup var model: ModelOptions
@@ -34,6 +41,11 @@ struct Generate: ParsableCommand {
     @Option(help: ArgumentHelp("A field of the template; @ before the value names a file.", valueName: "name=value"))
     var field: [String] = []
     @Option(help: ArgumentHelp("Most tokens of the prompt (512).", valueName: "tokens")) var maxInput: Int?
+    @Flag(inversion: .prefixedNo, help: "Whether the text is a user's turn in a chat (as the adapter was trained).")
+    var chat: Bool?
+    @Option(help: ArgumentHelp("A conversation in JSON, for the model to go on with.", valueName: "file"))
+    var messages: String?
+    @OptionGroup var template: ChatTemplateOptions
     @OptionGroup var generation: GenerationOptions
     @Option(help: "Seed, where tokens are drawn.") var seed: UInt64 = 0
     @Flag(help: "Print the result as JSON.") var json = false
@@ -53,6 +65,9 @@ struct Generate: ParsableCommand {
                 "this \(adapted.model.family) model is for \(adapted.model.head.task.rawValue) and writes no text",
                 remedy: "use peft predict")
         }
+        if chat ?? (messages != nil || !template.isEmpty || adapted.record?.chat != nil) {
+            return try generateChat(adapted, parameters)
+        }
         let maxInput = maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
         guard maxInput >= 2 else {
             throw PEFTError("prompts are limited to \(maxInput) tokens", remedy: "at least 2 have to be allowed")
@@ -64,15 +79,26 @@ struct Generate: ParsableCommand {
         if isTruncated {
             Console.note("the prompt is longer than \(maxInput) tokens and loses its end; --max-input changes that")
         }
+        try write(prompt, ids, adapted, parameters)
+    }
+
+    /// Continues a prompt and prints the text, token by token where they are known as they come.
+    /// - Parameter endToken: ends the text beside the model's own end tokens.
+    @discardableResult
+    func write(
+        _ prompt: String, _ ids: [Int], _ adapted: AdaptedModel, _ parameters: GenerateParameters,
+        endToken: Int? = nil
+    ) throws -> String {
         let generator = try Generator(adapted.model, parameters)
         let start = ContinuousClock.now
         let streams = !json && parameters.beams == 1
         var decoder = adapted.tokenizer.streamingDecoder()
         let result = try generator.generate([ids]) { _, token in
+            guard token != endToken else { return false }
             if streams { FileHandle.standardOutput.write(Data(decoder.append(token).utf8)) }
             return true
         }
-        let made = result.first ?? []
+        let made = Array((result.first ?? []).prefix { $0 != endToken })
         let output = adapted.tokenizer.decode(tokens: made)
         let elapsed = start.duration(to: .now).components
         let seconds = Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
@@ -85,9 +111,10 @@ struct Generate: ParsableCommand {
         } else {
             print(streams ? decoder.finish() : output)
         }
+        return output
     }
 
-    private func promptText(_ record: TrainingRecord?) throws -> String {
+    func promptText(_ record: TrainingRecord?) throws -> String {
         if !field.isEmpty {
             guard text.isEmpty else {
                 throw PEFTError("both a text and --field were given", remedy: "give one of them")

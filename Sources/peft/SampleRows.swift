@@ -41,7 +41,7 @@ enum SampleRows {
         }
         encoded = Array(encoded.prefix(max(1, limit)))
         return stride(from: 0, to: encoded.count, by: 4).map { start in
-            model.batch(encoded[start..<min(start + 4, encoded.count)].map(\.row), device: device)
+            model.batch(Array(encoded[start..<min(start + 4, encoded.count)]))
         }
     }
 }

@@ -27,6 +27,7 @@ struct Train: ParsableCommand {
             "General text; the loss on it before and after training shows what was forgotten.", valueName: "file"))
     var retain: String?
     @OptionGroup var templates: TemplateOptions
+    @OptionGroup var chat: ChatOptions
     @Option(help: "A method; see below.") var method = "lora"
     @Option(
         name: [.customLong("learning-rate"), .customLong("lr")],
@@ -40,12 +41,21 @@ struct Train: ParsableCommand {
     @Option(
         name: .shortAndLong,
         help: ArgumentHelp("Folder for the adapter, or the model in full fine-tuning.", valueName: "folder"))
-    var output: String
+    var output: String?
     private var maxInput: Int { templates.maxInput ?? TemplateOptions.defaultMaxInput }
 
+    @Flag(help: "Show what the model reads in the first step and which tokens bear loss, and end.")
+    var showBatch = false
+    @Flag(help: "Show the tokens' ids too, with --show-batch.") var showIds = false
     @Flag(help: "Continue a run that was cut off.") var resume = false
     @Flag(help: "Print the result as JSON.") var json = false
     @Flag(help: "No progress.") var quiet = false
+
+    func validate() throws {
+        guard output != nil || showBatch else {
+            throw ValidationError("Missing expected argument '--output <folder>'")
+        }
+    }
 
     func run() throws {
         let device = try model.prepare()
@@ -56,6 +66,8 @@ struct Train: ParsableCommand {
         configuration.checkpointEvery = checkpointEvery
         try configuration.validate()
 
+        if showBatch { return try rows().show(configuration, showsIDs: showIds) }
+        guard let output else { return }
         let folder = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
         let checkpoints = folder.deletingLastPathComponent().appendingPathComponent(
             folder.lastPathComponent + ".checkpoint")
@@ -69,8 +81,8 @@ struct Train: ParsableCommand {
             )
         }
 
-        var modelFolder = try model.folder()
         // The plan fails on what is wrong with the method before anything large is read.
+<<<<<<< HEAD
         let bare = try modelFolder.outline()
         if bare.writes { _ = try choice.plan(for: ModelOutline(bare)) }
         let rowTemplates = try templates.rows()
@@ -84,6 +96,11 @@ struct Train: ParsableCommand {
         let encoder = try RowEncoder(tokenizer, for: outline, maxInputTokens: maxInput)
         let (rows, summary) = try encoder.encode(trainingRows)
         let (heldOut, _) = try encoder.encode(validationRows)
+=======
+        _ = try choice.plan(for: ModelOutline(model.folder().outline()))
+        let data = try rows()
+        let (modelFolder, tokenizer) = (data.folder, data.tokenizer)
+>>>>>>> 34641b3 (Chats: rows of messages, templates, loss on the assistant's turns, token budgets, --show-batch, generate --chat)
 
         let retention = try retain.map {
             try Retention(
@@ -95,10 +112,11 @@ struct Train: ParsableCommand {
         let lossBefore = try retention?.loss(of: base)
         let adapter = try Adapter(choice, on: base, seed: configuration.seed, tokenizer: tokenizer)
         let trainer = try Trainer(
-            adapter, training: rows, validation: heldOut, configuration: configuration, checkpointFolder: checkpoints)
+            adapter, training: data.training, validation: data.validation, configuration: configuration,
+            checkpointFolder: checkpoints)
         let plan = PlanSummary(
             try choice.plan(for: ModelOutline(adapter.model)), outline: ModelOutline(adapter.model))
-        if !quiet { announce(adapter, trainer, plan, summary) }
+        if !quiet { announce(adapter, trainer, plan, data) }
         if resume {
             let step = try trainer.resume()
             if !quiet {
@@ -120,6 +138,7 @@ struct Train: ParsableCommand {
 
         var record = TrainingRecord(
             model: model.model ?? ModelLocator.embedded, method: choice.method.name,
+<<<<<<< HEAD
             methodFields: choice.configuration.named, prompt: rowTemplates.prompt.text,
             target: rowTemplates.target?.text ?? "", maxInputTokens: maxInput, data: data, trainingRows: rows.count,
             validationRows: heldOut.count,
@@ -128,33 +147,50 @@ struct Train: ParsableCommand {
         record.head = head
         record.labels = head.flatMap { $0.labels.isEmpty ? nil : $0.labels }
         (record.pair, record.negative) = (rowTemplates.pair?.text, rowTemplates.negative?.text)
+=======
+            methodFields: choice.configuration.named, prompt: data.prompt?.text ?? "",
+            target: data.target?.text ?? "", maxInputTokens: maxInput, data: self.data,
+            trainingRows: data.training.count, validationRows: data.validation.count,
+            configuration: configuration, trainable: plan.trainable, total: plan.total, result: result,
+            retention: forgetting)
+        record.labels = data.labels.isEmpty ? nil : data.labels
+        record.chat = data.chat
+>>>>>>> 34641b3 (Chats: rows of messages, templates, loss on the assistant's turns, token budgets, --show-batch, generate --chat)
         let files = Tokenizer.files(in: modelFolder.url)
         try AtomicFile.writeFolder(folder) { folder in
             if choice.method.peftType == nil {
                 try adapter.model.write(into: folder, copying: files)
+                if let template = data.chat?.template {
+                    try AtomicFile.write(template, to: folder.appendingPathComponent(ChatTemplate.fileName))
+                }
             } else {
                 try adapter.write(into: folder, base: model.model ?? ModelLocator.embedded)
             }
             try record.write(into: folder)
         }
         trainer.removeCheckpoints()
-        try report(record, result, folder)
+        try report(record, result, output)
     }
 
-    private func announce(_ adapter: Adapter, _ trainer: Trainer, _ plan: PlanSummary, _ summary: EncodingSummary) {
+    private func rows() throws -> TrainingRows {
+        try TrainingRows(
+            model.folder(), templates, chat, data: data, validation: validation, limit: limit)
+    }
+
+    private func announce(_ adapter: Adapter, _ trainer: Trainer, _ plan: PlanSummary, _ data: TrainingRows) {
         let share = String(format: "%.2f %%", plan.share * 100)
         Console.note(
             "\(adapter.choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trained (\(share))"
         )
+<<<<<<< HEAD
         if !adapter.model.writes { Console.note("task: \(Self.text(adapter.model.head))") }
+=======
+        let summary = data.summary
+>>>>>>> 34641b3 (Chats: rows of messages, templates, loss on the assistant's turns, token budgets, --show-batch, generate --chat)
         Console.note(
             "\(summary.rows) rows, \(Console.grouped(summary.inputTokens)) input and \(Console.grouped(summary.targetTokens)) target tokens, \(trainer.totalSteps) steps"
         )
-        if summary.truncated > 0 {
-            Console.note(
-                "\(summary.truncated) prompts are longer than \(maxInput) tokens and lose their end; --max-input changes that"
-            )
-        }
+        data.noteLosses()
     }
 
     /// The task with its labels, for a reader.
@@ -186,7 +222,7 @@ struct Train: ParsableCommand {
         }
     }
 
-    private func report(_ record: TrainingRecord, _ result: TrainingResult, _ folder: URL) throws {
+    private func report(_ record: TrainingRecord, _ result: TrainingResult, _ output: String) throws {
         if json {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]

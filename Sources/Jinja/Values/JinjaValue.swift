@@ -43,7 +43,7 @@ extension JinjaValue {
         }
     }
 
-    public init(_ pairs: KeyValuePairs<String, JinjaValue>) {
+    public init(fields pairs: KeyValuePairs<String, JinjaValue>) {
         var dictionary = JinjaDictionary()
         for (key, value) in pairs { dictionary[key] = value }
         self = .dictionary(dictionary)

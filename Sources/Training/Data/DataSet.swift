@@ -13,16 +13,18 @@ public enum DataSet {
     /// | `tsv` | the same with tabs |
     ///
     /// Text is UTF-8, with or without byte order mark; lines end in LF or CRLF and blank lines are skipped.
-    /// - Parameter limit: read at most so many rows; in line formats the rest isn't looked at.
+    /// - Parameters:
+    ///   - limit: read at most so many rows; in line formats the rest isn't looked at.
+    ///   - keepsText: whether rows keep their JSON as it stands in the file.
     /// - Throws: ``PEFTError`` naming the file, the line and what is wrong there.
-    public static func read(_ url: URL, limit: Int? = nil) throws -> [Row] {
+    public static func read(_ url: URL, limit: Int? = nil, keepsText: Bool = false) throws -> [Row] {
         if let limit, limit < 1 {
             throw PEFTError("a limit of \(limit) rows leaves nothing to read", remedy: "give at least 1")
         }
         let rows: [Row]
         switch url.pathExtension.lowercased() {
-        case "jsonl", "ndjson": rows = try readLines(url, limit: limit)
-        case "json": rows = try readJSON(url, limit: limit)
+        case "jsonl", "ndjson": rows = try readLines(url, limit: limit, keepsText)
+        case "json": rows = try readJSON(url, limit: limit, keepsText)
         case "csv": rows = try readTable(url, delimiter: nil, limit: limit)
         case "tsv": rows = try readTable(url, delimiter: .tab, limit: limit)
         case let other:
@@ -37,7 +39,7 @@ public enum DataSet {
         return rows
     }
 
-    private static func readLines(_ url: URL, limit: Int?) throws -> [Row] {
+    private static func readLines(_ url: URL, limit: Int?, _ keepsText: Bool) throws -> [Row] {
         var reader = try LineReader(url)
         var rows: [Row] = []
         while rows.count < limit ?? .max, let line = try reader.next() {
@@ -49,24 +51,24 @@ public enum DataSet {
                     "\(location) is not valid JSON: \(error.message) (column \(column(of: error, in: line.text)))",
                     remedy: "each line must be one JSON object")
             }
-            rows.append(try row(value, location))
+            rows.append(try row(value, location, keepsText ? line.text : nil))
         }
         return rows
     }
 
-    private static func readJSON(_ url: URL, limit: Int?) throws -> [Row] {
+    private static func readJSON(_ url: URL, limit: Int?, _ keepsText: Bool) throws -> [Row] {
         var reader = try LineReader(url)
         var first = try reader.next()
         while let line = first, line.text.isBlank { first = try reader.next() }
         guard let first else { return [] }
         let isArray = first.text.first { $0 != 0x20 && $0 != 0x09 } == UInt8(ascii: "[")
-        guard isArray else { return try readLines(url, limit: limit) }
+        guard isArray else { return try readLines(url, limit: limit, keepsText) }
         let text = try contents(url)
         var rows: [Row] = []
         do {
-            try JSONParser.elements(of: text[...]) { value in
+            try JSONParser.elements(of: text[...]) { value, source in
                 let location = Row.Location(file: url.relativePath, number: rows.count + 1, unit: .element)
-                rows.append(try row(value, location))
+                rows.append(try row(value, location, keepsText ? source : nil))
                 return rows.count < limit ?? .max
             }
         } catch let error as JSONParser.Failure {
@@ -81,7 +83,7 @@ public enum DataSet {
         return rows
     }
 
-    private static func row(_ value: JSON, _ location: Row.Location) throws -> Row {
+    private static func row(_ value: JSON, _ location: Row.Location, _ text: ArraySlice<UInt8>?) throws -> Row {
         guard case .object(let fields) = value else {
             let kind =
                 switch value {
@@ -94,7 +96,7 @@ public enum DataSet {
                 }
             throw PEFTError("\(location) is \(kind)", remedy: "each row must be an object such as {\"text\": \"…\"}")
         }
-        return Row(fields, location: location)
+        return Row(fields, location: location, text: text.map { String(decoding: $0, as: UTF8.self) })
     }
 
     private static func column(of failure: JSONParser.Failure, in line: ArraySlice<UInt8>) -> Int {

@@ -6,10 +6,13 @@ public struct Row: Sendable, Hashable {
     public var fields: [String: JSON]
     /// Where the row stands, for errors that a user can act on.
     public var location: Location
+    /// The row's JSON as the file has it, where the order of its keys counts; `nil` where that wasn't asked for.
+    public var text: String?
 
-    public init(_ fields: [String: JSON], location: Location) {
+    public init(_ fields: [String: JSON], location: Location, text: String? = nil) {
         self.fields = fields
         self.location = location
+        self.text = text
     }
 
     public subscript(field: String) -> JSON? { fields[field] }

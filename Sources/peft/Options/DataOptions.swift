@@ -101,6 +101,17 @@ struct TemplateOptions: ParsableArguments {
 }
 
 enum Rows {
+    /// The rows of a file as chats, at most `limit`.
+    static func read(
+        _ path: String, _ settings: ChatSettings, _ prompt: Template?, _ target: Template?, limit: Int?
+    ) throws -> [Conversation] {
+        if let limit, limit < 1 {
+            throw PEFTError("a limit of \(limit) rows was asked for", remedy: "at least 1 has to be")
+        }
+        let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
+        return try settings.conversations(url, prompt: prompt, target: target, limit: limit)
+    }
+
     /// The rows of a file as examples, at most `limit`.
     static func read(_ path: String, _ templates: RowTemplates, limit: Int? = nil) throws -> [Example] {
         if let limit, limit < 1 {

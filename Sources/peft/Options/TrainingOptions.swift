@@ -9,6 +9,10 @@ struct TrainingOptions: ParsableArguments {
     var steps: Int?
     @Option(help: ArgumentHelp("Rows of one pass.", valueName: "rows"))
     var batchSize = TrainingConfiguration().batchSize
+    @Option(
+        help: ArgumentHelp(
+            "Tokens of one pass, instead of rows; a longer row makes a pass of its own.", valueName: "tokens"))
+    var tokensPerBatch: Int?
     @Option(help: ArgumentHelp("Passes that make one optimizer step.", valueName: "n"))
     var accumulate = TrainingConfiguration().accumulation
     @Option(help: "adamw or adafactor.")
@@ -38,6 +42,7 @@ struct TrainingOptions: ParsableArguments {
         result.epochs = epochs
         result.steps = steps
         result.batchSize = batchSize
+        result.tokensPerBatch = tokensPerBatch
         result.accumulation = accumulate
         let kinds = TrainingConfiguration.OptimizerKind.allCases.map(\.rawValue)
         guard let kind = TrainingConfiguration.OptimizerKind(rawValue: optimizer.lowercased()) else {

@@ -1,0 +1,166 @@
+import Foundation
+import Jinja
+import Support
+
+/// How a conversation is written for a model: the tokenizer's Jinja template with the tokenizer's special tokens.
+///
+/// Messages, tools and further variables reach the template as in transformers' `apply_chat_template`.
+public struct ChatTemplate: Sendable {
+    public let template: JinjaTemplate
+    /// `bos_token` and the like, by name.
+    public let specialTokens: [String: String]
+    /// The template for conversations with tools, where the tokenizer has one of its own.
+    private let toolTemplate: JinjaTemplate?
+
+    /// The file beside the tokenizer that holds its template.
+    public static let fileName = "chat_template.jinja"
+
+    public init(_ template: JinjaTemplate, specialTokens: [String: String] = [:]) {
+        (self.template, self.specialTokens, toolTemplate) = (template, specialTokens, nil)
+    }
+
+    /// The template of the tokenizer in a folder: `chat_template.jinja`, else that of `tokenizer_config.json`, else
+    /// `chat_template.json`.
+    ///
+    /// - Parameters:
+    ///   - choice: a file with a template, or the name of one of the tokenizer's, in place of its usual one.
+    ///   - source: the text of a template in place of all these.
+    /// - Throws: ``PEFTError`` where there is none, or what is wrong with it and where.
+    public static func load(folder: URL, choice: String? = nil, source: String? = nil) throws -> ChatTemplate {
+        let specialTokens = try SpecialTokens(folder: folder)
+        let tokens = [
+            "bos_token": specialTokens.bos, "eos_token": specialTokens.eos, "unk_token": specialTokens.unknown,
+            "pad_token": specialTokens.pad, "cls_token": specialTokens.cls, "sep_token": specialTokens.sep,
+            "mask_token": specialTokens.mask,
+        ].compactMapValues { $0 }
+        if let source { return ChatTemplate(try JinjaTemplate(source, name: "the chat template"), nil, tokens) }
+        let named = try templates(in: folder, specialTokens.configuration)
+        if let choice {
+            if let template = named[choice] { return ChatTemplate(try template.parsed(), nil, tokens) }
+            let file = URL(fileURLWithPath: NSString(string: choice).expandingTildeInPath)
+            guard let text = try? String(contentsOf: file, encoding: .utf8) else {
+                let names = named.keys.sorted().joined(separator: ", ")
+                throw PEFTError(
+                    "can't read the chat template \(choice)",
+                    remedy: "name a file\(names.isEmpty ? "" : ", or one of the tokenizer's: \(names)")")
+            }
+            return ChatTemplate(try JinjaTemplate(text, name: file.lastPathComponent), nil, tokens)
+        }
+        guard let usual = named["default"] else {
+            guard named.isEmpty else {
+                throw PEFTError(
+                    "the tokenizer in \(folder.path) has several chat templates and no default",
+                    remedy: "choose one with --chat-template: \(named.keys.sorted().joined(separator: ", "))")
+            }
+            throw PEFTError(
+                "the tokenizer in \(folder.path) has no chat template",
+                remedy: "give one with --chat-template, or use --prompt and --target without --chat")
+        }
+        return ChatTemplate(try usual.parsed(), try named["tool_use"]?.parsed(), tokens)
+    }
+
+    private init(_ template: JinjaTemplate, _ toolTemplate: JinjaTemplate?, _ specialTokens: [String: String]) {
+        (self.template, self.toolTemplate, self.specialTokens) = (template, toolTemplate, specialTokens)
+    }
+
+    // MARK: Rendering
+
+    /// Writes a conversation down.
+    ///
+    /// - Parameters:
+    ///   - messages: dictionaries with `role` and `content`; keys whose value is none are left out.
+    ///   - tools: what the model may call, as JSON schemas.
+    ///   - addGenerationPrompt: whether the text ends where the model's next turn begins.
+    ///   - variables: what else the template asks for, such as `enable_thinking`.
+    /// - Throws: ``PEFTError`` naming the template's line, as ``JinjaTemplate/render(_:now:)`` does.
+    public func render(
+        _ messages: [JinjaValue], tools: JinjaValue? = nil, addGenerationPrompt: Bool = false,
+        variables: [String: JinjaValue] = [:]
+    ) throws -> JinjaTemplate.Rendering {
+        var values = specialTokens.mapValues { JinjaValue.string($0) }
+        values["documents"] = JinjaValue.none
+        values.merge(variables) { _, given in given }
+        values["messages"] = .list(messages.map(Self.normalized))
+        values["tools"] = tools ?? .none
+        values["add_generation_prompt"] = .boolean(addGenerationPrompt)
+        return try chosen(tools).render(values)
+    }
+
+    /// Whether the template for these tools says itself what the model writes.
+    public func hasGenerationBlocks(tools: JinjaValue? = nil) -> Bool { chosen(tools).hasGenerationBlocks }
+
+    private func chosen(_ tools: JinjaValue?) -> JinjaTemplate {
+        guard let toolTemplate, let tools, !tools.isNone else { return template }
+        return toolTemplate
+    }
+
+    /// The keys under which a message's reasoning goes; templates ask for one or the other.
+    private static let reasoningKeys = ["reasoning_content", "thinking", "reasoning"]
+
+    /// A message as transformers passes it on: without keys that are none, and with its reasoning under both names that
+    /// templates read.
+    private static func normalized(_ message: JinjaValue) -> JinjaValue {
+        guard let fields = message.dictionary else { return message }
+        let reasoning = reasoningKeys.lazy.compactMap { fields[$0] }.first { !$0.isNone }
+        var result = JinjaDictionary()
+        if let reasoning { result["thinking"] = reasoning }
+        for (key, value) in fields.entries where !value.isNone { result[key.text ?? ""] = value }
+        if let reasoning { result["reasoning_content"] = reasoning }
+        return .dictionary(result)
+    }
+
+    // MARK: Files
+
+    private struct Source {
+        var text: String
+        var name: String
+        func parsed() throws -> JinjaTemplate { try JinjaTemplate(text, name: name) }
+    }
+
+    /// The tokenizer's templates by name; the usual one is called `default`.
+    private static func templates(in folder: URL, _ configuration: StageFields?) throws -> [String: Source] {
+        var result: [String: Source] = [:]
+        let legacy = folder.appendingPathComponent("chat_template.json")
+        if FileManager.default.fileExists(atPath: legacy.path) {
+            result = try read(JSON.read(legacy)["chat_template"], name: "chat_template.json")
+        }
+        let own = try read(configuration?.values["chat_template"], name: "chat_template in tokenizer_config.json")
+        result.merge(own) { _, own in own }
+        let more = folder.appendingPathComponent("additional_chat_templates")
+        for file in (try? FileManager.default.contentsOfDirectory(at: more, includingPropertiesForKeys: nil)) ?? []
+        where file.pathExtension == "jinja" {
+            result[file.deletingPathExtension().lastPathComponent] = try source(file)
+        }
+        let file = folder.appendingPathComponent(fileName)
+        if FileManager.default.fileExists(atPath: file.path) { result["default"] = try source(file) }
+        return result
+    }
+
+    private static func source(_ file: URL) throws -> Source {
+        guard let text = try? String(contentsOf: file, encoding: .utf8) else {
+            throw PEFTError("can't read \(file.path)", remedy: "check that it is readable and UTF-8")
+        }
+        return Source(text: text, name: file.lastPathComponent)
+    }
+
+    /// One template, or a list of templates with names.
+    private static func read(_ value: JSON?, name: String) throws -> [String: Source] {
+        switch value {
+        case nil, .null: return [:]
+        case .string(let text): return ["default": Source(text: text, name: name)]
+        case .array(let entries)?:
+            return try entries.reduce(into: [:]) { result, entry in
+                guard let own = entry["name"]?.string, let text = entry["template"]?.string else {
+                    throw PEFTError("\(name) is a list with an entry without name or template")
+                }
+                result[own] = Source(text: text, name: "\(name) (\(own))")
+            }
+        case .object(let entries)?:
+            return try entries.reduce(into: [:]) { result, entry in
+                guard let text = entry.value.string else { throw PEFTError("\(name): '\(entry.key)' is not a text") }
+                result[entry.key] = Source(text: text, name: "\(name) (\(entry.key))")
+            }
+        default: throw PEFTError("\(name) is neither a text nor a list of templates")
+        }
+    }
+}

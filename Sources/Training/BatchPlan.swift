@@ -1,0 +1,95 @@
+import Support
+
+/// Which rows each step trains on: every epoch is a permutation of all rows by (seed, epoch), cut into passes of so many
+/// rows or so many tokens.
+public struct BatchPlan {
+    private let configuration: TrainingConfiguration
+    /// Tokens of each row.
+    private let lengths: [Int]
+    public let totalSteps: Int
+    /// The first step of each epoch, and the one after the last.
+    private let starts: [Int]
+    /// The passes of the epoch that was asked for last.
+    private var cached: (epoch: Int, passes: [[Int]]) = (-1, [])
+
+    public init(_ configuration: TrainingConfiguration, _ rows: [EncodedExample]) {
+        self.configuration = configuration
+        let lengths = rows.map(\.length)
+        self.lengths = lengths
+        guard configuration.tokensPerBatch != nil else {
+            totalSteps = configuration.totalSteps(rows: rows.count)
+            starts = [0, configuration.stepsPerEpoch(rows: rows.count)]
+            return
+        }
+        // Passes of so many tokens differ from epoch to epoch.
+        var starts = [0]
+        var total = configuration.steps
+        while (starts.last ?? 0) < total ?? .max {
+            let epoch = starts.count - 1
+            guard total != nil || Double(epoch) < configuration.epochs else { break }
+            let passes = Self.passes(ofEpoch: epoch, configuration, lengths).count
+            let steps = (passes + configuration.accumulation - 1) / configuration.accumulation
+            starts.append((starts.last ?? 0) + steps)
+            let part = configuration.epochs - Double(epoch)
+            if configuration.steps == nil, part <= 1 {
+                total = starts[epoch] + max(1, Int((part * Double(steps)).rounded(.up)))
+            }
+        }
+        self.starts = starts
+        totalSteps = total ?? starts.last ?? 0
+    }
+
+    /// Steps of the first epoch.
+    var firstEpoch: Int { starts[1] }
+
+    /// The rows of each pass of a step.
+    public mutating func passes(ofStep step: Int) -> [[Int]] {
+        let (epoch, index) = place(of: step)
+        if cached.epoch != epoch { cached = (epoch, Self.passes(ofEpoch: epoch, configuration, lengths)) }
+        let first = index * configuration.accumulation
+        return Array(cached.passes[first..<min(first + configuration.accumulation, cached.passes.count)])
+    }
+
+    /// Epochs that are done after so many steps.
+    func epochs(after steps: Int) -> Double {
+        let (epoch, index) = place(of: steps)
+        let length =
+            configuration.tokensPerBatch == nil || epoch + 1 >= starts.count
+            ? starts[1] : starts[epoch + 1] - starts[epoch]
+        return Double(epoch) + Double(index) / Double(length)
+    }
+
+    func isEpochsEnd(after steps: Int) -> Bool { place(of: steps).index == 0 }
+
+    private func place(of step: Int) -> (epoch: Int, index: Int) {
+        guard configuration.tokensPerBatch != nil else {
+            return (step / starts[1], step % starts[1])
+        }
+        let epoch = max(0, (starts.lastIndex { $0 <= step } ?? 0))
+        return (epoch, step - starts[epoch])
+    }
+
+    private static func passes(
+        ofEpoch epoch: Int, _ configuration: TrainingConfiguration, _ lengths: [Int]
+    ) -> [[Int]] {
+        var random = SeededRandom(seed: configuration.seed, stream: UInt64(epoch))
+        var rows = Array(lengths.indices)
+        random.shuffle(&rows)
+        var passes: [[Int]] = []
+        var tokens = 0
+        for row in rows {
+            // A row that is longer than the budget makes a pass of its own.
+            let isFull =
+                if let budget = configuration.tokensPerBatch { tokens + lengths[row] > budget } else {
+                    passes.last?.count == configuration.batchSize
+                }
+            if passes.isEmpty || isFull {
+                passes.append([])
+                tokens = 0
+            }
+            passes[passes.count - 1].append(row)
+            tokens += lengths[row]
+        }
+        return passes
+    }
+}

@@ -1,0 +1,171 @@
+import Jinja
+import LanguageModels
+import Support
+import Tokenizers
+
+/// Turns conversations into token ids, with the tokens that bear loss.
+///
+/// The template writes the whole conversation, special tokens included, and none is added. A decoder-only model learns
+/// the turns that ``ChatLoss`` names, each with the token that ends it; an encoder-decoder reads the conversation up to
+/// the last assistant turn and learns that one.
+public struct ChatEncoder: Sendable {
+    public let tokenizer: Tokenizer
+    public let template: ChatTemplate
+    public let loss: ChatLoss
+    /// Most tokens of a row; a longer one loses its end (in an encoder-decoder, the prompt does).
+    public let maxTokens: Int
+    public let architecture: Architecture
+    /// What templates are given beside the messages, as JSON.
+    private let variables: [String: JSON]
+
+    /// - Throws: ``PEFTError`` for a model that doesn't write, or a limit that leaves no room.
+    public init(
+        _ tokenizer: Tokenizer, _ template: ChatTemplate, for model: any LanguageModel, loss: ChatLoss = .assistant,
+        maxTokens: Int, variables: [String: JSON] = [:]
+    ) throws {
+        guard model.architecture != .encoder else {
+            throw PEFTError("a \(model.family) model writes nothing", remedy: "chats need a model that generates")
+        }
+        guard maxTokens >= 2 else {
+            throw PEFTError("rows are limited to \(maxTokens) tokens", remedy: "at least 2 have to be allowed")
+        }
+        (self.tokenizer, self.template, self.loss) = (tokenizer, template, loss)
+        (self.maxTokens, self.variables, architecture) = (maxTokens, variables, model.architecture)
+    }
+
+    private var values: [String: JinjaValue] { variables.mapValues { JinjaValue($0) } }
+
+    /// - Returns: the rows in which some token bears loss; the summary counts the others.
+    /// - Throws: ``PEFTError`` naming the row whose turns can't be told, and for a data set without any loss.
+    public func encode(
+        _ conversations: [Conversation]
+    ) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
+        var summary = EncodingSummary()
+        let examples = try conversations.compactMap { conversation -> EncodedExample? in
+            let encoded = try encode(conversation)
+            summary.truncated += encoded.isTruncated ? 1 : 0
+            guard let example = encoded.example else {
+                summary.dropped += 1
+                return nil
+            }
+            summary.openTurns += encoded.isOpen ? 1 : 0
+            summary.add(example)
+            return example
+        }
+        guard !examples.isEmpty || conversations.isEmpty else {
+            throw PEFTError(
+                "no token of the \(conversations.count) rows bears loss",
+                remedy: summary.truncated > 0
+                    ? "allow longer rows with --max-length" : "the rows need assistant turns, or use --loss all")
+        }
+        return (examples, summary)
+    }
+
+    /// A prompt for the model's next turn.
+    public func prompt(_ messages: [JinjaValue], tools: JinjaValue? = nil, variables own: [String: JinjaValue] = [:])
+        throws -> [Int]
+    {
+        let text = try template.render(
+            messages, tools: tools, addGenerationPrompt: true, variables: values.merging(own) { _, own in own }
+        ).text
+        return architecture == .encoderDecoder ? closed(text) : tokenizer.encode(text: text, addSpecialTokens: false)
+    }
+
+    /// What the model reads before its last turn, and that turn's text.
+    /// - Throws: ``PEFTError`` naming a row without an assistant turn.
+    public func question(_ conversation: Conversation) throws -> (prompt: [Int], answer: String) {
+        guard let turn = conversation.assistantTurns.last, let answer = conversation.lastAnswer else {
+            throw PEFTError("\(conversation.row) has no assistant turn to compare with")
+        }
+        let ids = try prompt(
+            Array(conversation.messages[..<turn]), tools: conversation.tools, variables: conversation.variables)
+        return (ids, answer)
+    }
+
+    /// The token that ends an assistant turn, `nil` where the template has none.
+    public var turnEnd: Int? {
+        let turns = [Conversation.message("user", "a"), Conversation.message("assistant", "b")]
+        let probe = Conversation(messages: turns, row: .init(file: "", number: 0))
+        guard let example = try? encode(probe).example, example.learnedLength > 0 else { return nil }
+        let last = example.target[example.learnedLength - 1]
+        return tokenizer.isSpecial(last) ? last : nil
+    }
+
+    // MARK: One row
+
+    private func encode(_ conversation: Conversation) throws -> (
+        example: EncodedExample?, isTruncated: Bool, isOpen: Bool
+    ) {
+        let isPair = architecture == .encoderDecoder
+        let written = try AssistantSpans(conversation, template, isPair ? .last : loss, values)
+        if isPair { return pair(written) }
+        let ids = tokenizer.encode(text: written.text, addSpecialTokens: false)
+        guard var mask = tokenizer.overlaps(with: written.spans, in: written.text, ids: ids) else {
+            throw PEFTError(
+                "\(conversation.row): a token reaches over the edge of an assistant turn",
+                remedy: "use a template that separates turns with special tokens, or --loss all")
+        }
+        var isOpen = false
+        if loss != .all { isOpen = closeTurns(&mask, ids, cuts: !written.isByTemplate) }
+        let kept = min(ids.count, maxTokens)
+        let isTruncated = kept < ids.count
+        // Nothing predicts the first token.
+        guard let first = mask.indices.dropFirst().prefix(max(0, kept - 1)).first(where: { mask[$0] }) else {
+            return (nil, isTruncated, isOpen)
+        }
+        let example = EncodedExample(
+            input: Array(ids[..<first]), target: Array(ids[first..<kept]), loss: Array(mask[first..<kept]))
+        return (example, isTruncated, isOpen)
+    }
+
+    private func pair(_ written: AssistantSpans) -> (example: EncodedExample?, isTruncated: Bool, isOpen: Bool) {
+        guard let span = written.spans.last else { return (nil, false, false) }
+        let bytes = Array(written.text.utf8)
+        var input = closed(String(decoding: bytes[..<span.lowerBound], as: UTF8.self))
+        let answer = String(decoding: bytes[span], as: UTF8.self).trimmingEnd()
+        let target = closed(answer)
+        guard !input.isEmpty, !target.isEmpty else { return (nil, false, false) }
+        let isTruncated = input.count > maxTokens
+        if isTruncated, let last = input.last {
+            input =
+                last == tokenizer.eosTokenID ? input.prefix(maxTokens - 1) + [last] : Array(input.prefix(maxTokens))
+        }
+        return (EncodedExample(input: input, target: target), isTruncated, false)
+    }
+
+    /// The ids of a text with the special tokens that an encoder-decoder expects, unless the template wrote its end.
+    private func closed(_ text: String) -> [Int] {
+        let bare = tokenizer.encode(text: text, addSpecialTokens: false)
+        if let last = bare.last, last == tokenizer.eosTokenID { return bare }
+        return tokenizer.encode(text: text)
+    }
+
+    /// Lets each run of tokens with loss end at the special token that closes the turn: what a template writes behind it,
+    /// such as a line break, is never generated.
+    /// - Returns: whether a turn has no such token, so that the model won't learn to stop.
+    private func closeTurns(_ mask: inout [Bool], _ ids: [Int], cuts: Bool) -> Bool {
+        var isOpen = false
+        var index = 0
+        while index < mask.count {
+            guard mask[index] else { index += 1; continue }
+            let end = mask[index...].firstIndex(of: false) ?? mask.count
+            let close = (index..<end).last { tokenizer.isSpecial(ids[$0]) }
+            let rest = close.map { tokenizer.decode(tokens: Array(ids[($0 + 1)..<end])) }
+            if let close, let rest, rest.allSatisfy(\.isWhitespace) {
+                if cuts { for place in (close + 1)..<end { mask[place] = false } }
+            } else {
+                isOpen = true
+            }
+            index = end
+        }
+        return isOpen
+    }
+}
+
+extension String {
+    fileprivate func trimmingEnd() -> String {
+        var rest = Substring(self)
+        while let last = rest.last, last.isWhitespace { rest.removeLast() }
+        return String(rest)
+    }
+}

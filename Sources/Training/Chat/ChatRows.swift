@@ -1,0 +1,141 @@
+import Foundation
+import Jinja
+import Support
+
+/// Where a data set's rows keep their messages.
+public struct ChatRows: Sendable {
+    /// The field with the messages; `nil` finds it.
+    public var field: String?
+    /// A system message for rows that have none.
+    public var system: String?
+
+    public init(field: String? = nil, system: String? = nil) { (self.field, self.system) = (field, system) }
+
+    /// Fields that hold messages by common agreement.
+    private static let usual = ["messages", "conversations", "conversation"]
+
+    /// Whether a row holds messages.
+    public static func areIn(_ row: Row) -> Bool {
+        usual.contains { list(row[$0]) != nil } || (list(row["prompt"]) != nil && row["completion"] != nil)
+    }
+
+    /// Reads a file's rows as conversations.
+    /// - Parameter limit: at most so many rows.
+    /// - Throws: ``PEFTError`` naming the row and what is wrong there.
+    public func read(_ url: URL, limit: Int? = nil) throws -> [Conversation] {
+        try DataSet.read(url, limit: limit, keepsText: true).map(conversation)
+    }
+
+    /// - Throws: ``PEFTError`` naming the row and the message that is none.
+    public func conversation(_ row: Row) throws -> Conversation {
+        let fields = try Self.ordered(row)
+        var firstToLearn = 0
+        let name: String
+        var messages: [JinjaValue]
+        if let field = field ?? Self.usual.first(where: { Self.list(row[$0]) != nil }) {
+            name = field
+            guard let value = fields[field] else {
+                let hint = nearestName(to: field, in: row.fields.keys).map { " — did you mean '\($0)'?" } ?? ""
+                throw PEFTError(
+                    "\(row.location) has no field '\(field)'",
+                    remedy: "it has \(row.fields.keys.sorted().joined(separator: ", "))\(hint)")
+            }
+            messages = try list(value, field, row)
+        } else if let prompt = fields["prompt"], let completion = fields["completion"] {
+            name = "prompt"
+            messages = try list(prompt, "prompt", row)
+            firstToLearn = messages.count
+            if let text = completion.text {
+                messages.append(Conversation.message("assistant", text))
+            } else {
+                messages += try list(completion, "completion", row)
+            }
+        } else {
+            throw PEFTError(
+                "\(row.location) has no messages",
+                remedy: "name their field with --messages; it has \(row.fields.keys.sorted().joined(separator: ", "))"
+            )
+        }
+        guard !messages.isEmpty else {
+            throw PEFTError("'\(name)' is empty in \(row.location)", remedy: "give it messages or drop the row")
+        }
+        var result = Conversation(
+            messages: try messages.enumerated().map { try Self.message($1, number: $0 + 1, row) }, row: row.location)
+        result.firstToLearn = firstToLearn
+        if let tools = fields["tools"], !tools.isNone { result.tools = try Self.parsed(tools, "tools", row) }
+        if let more = fields["chat_template_kwargs"], !more.isNone {
+            guard let values = try Self.parsed(more, "chat_template_kwargs", row).dictionary else {
+                throw PEFTError("'chat_template_kwargs' in \(row.location) is not an object")
+            }
+            for (key, value) in values.entries { result.variables[key.text ?? ""] = value }
+        }
+        if let system { result.insert(system: system) }
+        return result
+    }
+
+    // MARK: Fields
+
+    /// The row's fields with the order of their keys, where the file has one.
+    private static func ordered(_ row: Row) throws -> JinjaDictionary {
+        if let text = row.text, let fields = try JinjaValue(json: text, name: "\(row.location)").dictionary {
+            return fields
+        }
+        return JinjaValue(JSON.object(row.fields)).dictionary ?? JinjaDictionary()
+    }
+
+    /// An array, or the text of one, as tables have it.
+    private static func list(_ value: JSON?) -> [JSON]? {
+        if let list = value?.array { return list }
+        guard let text = value?.string, text.first(where: { !$0.isWhitespace }) == "[" else { return nil }
+        return (try? JSONParser.parse(Array(text.utf8)[...]))?.array
+    }
+
+    private func list(_ value: JinjaValue, _ field: String, _ row: Row) throws -> [JinjaValue] {
+        guard let list = try Self.parsed(value, field, row).elements else {
+            throw PEFTError(
+                "'\(field)' in \(row.location) is no list of messages",
+                remedy: "it has to be such as [{\"role\": \"user\", \"content\": \"…\"}, …]")
+        }
+        return list
+    }
+
+    private static func parsed(_ value: JinjaValue, _ field: String, _ row: Row) throws -> JinjaValue {
+        guard let text = value.text else { return value }
+        return try JinjaValue(json: text, name: "'\(field)' in \(row.location)")
+    }
+
+    // MARK: Messages
+
+    /// ShareGPT's names of roles.
+    private static let roles = [
+        "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
+        "chatgpt": "assistant", "bot": "assistant", "system": "system", "tool": "tool", "observation": "tool",
+        "function_response": "tool",
+    ]
+
+    /// A message with `role` and `content`, also from ShareGPT's `from` and `value`.
+    private static func message(_ value: JinjaValue, number: Int, _ row: Row) throws -> JinjaValue {
+        let place = "message \(number) in \(row.location)"
+        guard let fields = value.dictionary else {
+            throw PEFTError("\(place) is not an object", remedy: "it has to have a role and a content")
+        }
+        if fields["role"]?.text != nil { return value }
+        guard let from = fields["from"]?.text, let content = fields["value"] else {
+            throw PEFTError(
+                "\(place) has no role", remedy: "it has to have 'role' and 'content', or 'from' and 'value'")
+        }
+        guard let role = roles[from.lowercased()] else {
+            throw PEFTError(
+                "\(place) is from '\(from)'",
+                remedy: "known are \(roles.keys.sorted().joined(separator: ", ")); or give it a role")
+        }
+        var result = JinjaDictionary()
+        result["role"] = .string(role)
+        result["content"] = content
+        for (key, value) in fields.entries {
+            guard let name = key.text, !["from", "value"].contains(name) else { continue }
+            result[name] = value
+        }
+        return .dictionary(result)
+    }
+}

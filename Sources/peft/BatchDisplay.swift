@@ -1,0 +1,100 @@
+import Foundation
+import LanguageModels
+import Support
+import Tokenizers
+import Training
+
+/// `--show-batch`: what the model reads in the first step, and which tokens bear loss.
+struct BatchDisplay {
+    let tokenizer: Tokenizer
+    let architecture: Architecture
+    let labels: [String]
+    let showsIDs: Bool
+    var usesColour = Console.usesColour
+
+    func show(_ plan: BatchPlan, _ rows: [EncodedExample]) {
+        var plan = plan
+        let passes = plan.passes(ofStep: 0)
+        for (index, pass) in passes.enumerated() {
+            let rows = pass.map { rows[$0] }
+            let title =
+                passes.count > 1 ? "Pass \(index + 1) of \(passes.count) of the first step" : "The first batch"
+            let tokens = rows.reduce(0) { $0 + (architecture == .encoder ? $1.input.count : $1.length) }
+            let loss = rows.reduce(0) { $0 + $1.lossCount }
+            print(
+                bold("\(title): \(count(rows.count, "row")), \(count(tokens, "token")), ")
+                    + bold(architecture == .encoder ? "no padding" : "\(Console.grouped(loss)) with loss, no padding")
+            )
+            for (number, row) in zip(pass, rows) { show(row, number: number + 1) }
+            print("")
+        }
+        guard architecture != .encoder else { return }
+        print(
+            usesColour
+                ? "\(coloured("Green")) tokens bear loss; ↵ is a line break among them."
+                : "Tokens in ⟦ ⟧ bear loss; ↵ is a line break among them.")
+    }
+
+    private func show(_ row: EncodedExample, number: Int) {
+        let share = row.lossCount * 100 / max(1, row.length)
+        switch architecture {
+        case .decoder:
+            print(bold("row \(number)") + ": \(count(row.length, "token")), \(row.lossCount) with loss (\(share) %)")
+            let mask = row.input.map { _ in false } + (row.loss ?? row.target.map { _ in true })
+            write(row.input + row.target, mask)
+        case .encoderDecoder:
+            print(bold("row \(number)") + ": input of \(count(row.input.count, "token"))")
+            write(row.input, row.input.map { _ in false })
+            print("  target of \(count(row.target.count, "token")), all with loss")
+            write(row.target, row.target.map { _ in true })
+        case .encoder:
+            let names = row.target.map { labels.indices.contains($0) ? labels[$0] : String($0) }
+            print(
+                bold("row \(number)") + ": \(count(row.input.count, "token")), class \(names.joined(separator: ", "))"
+            )
+            write(row.input, row.input.map { _ in false })
+        }
+    }
+
+    /// The text of tokens, with those marked that bear loss, and the ids below where they are asked for.
+    private func write(_ ids: [Int], _ mask: [Bool]) {
+        var text = ""
+        var numbers = ""
+        var start = 0
+        // The text of a part depends on what is before it: a first piece loses its space.
+        var before = ""
+        while start < ids.count {
+            let end = mask[start...].firstIndex { $0 != mask[start] } ?? ids.count
+            let whole = tokenizer.decode(tokens: Array(ids[..<end]), skipSpecialTokens: false)
+            let part =
+                whole.utf8.starts(with: before.utf8)
+                ? String(decoding: whole.utf8.dropFirst(before.utf8.count), as: UTF8.self)
+                : tokenizer.decode(tokens: Array(ids[start..<end]), skipSpecialTokens: false)
+            text += mask[start] ? marked(part.replacingOccurrences(of: "\n", with: "↵\n")) : part
+            let list = ids[start..<end].map(String.init).joined(separator: " ")
+            numbers += (numbers.isEmpty ? "" : " ") + (mask[start] ? marked(list) : list)
+            (before, start) = (whole, end)
+        }
+        print(indented(text))
+        if showsIDs { print(indented("ids: " + numbers)) }
+    }
+
+    private func indented(_ text: String) -> String {
+        text.split(separator: "\n", omittingEmptySubsequences: false).map { "    " + $0 }.joined(separator: "\n")
+    }
+
+    /// Colour is set anew in every line, so that pagers keep it.
+    private func marked(_ text: String) -> String {
+        guard usesColour else { return "⟦\(text)⟧" }
+        return text.split(separator: "\n", omittingEmptySubsequences: false).map {
+            $0.isEmpty ? "" : coloured(String($0))
+        }
+        .joined(separator: "\n")
+    }
+
+    private func coloured(_ text: String) -> String { "\u{1B}[1;32m\(text)\u{1B}[0m" }
+    private func bold(_ text: String) -> String { usesColour ? "\u{1B}[1m\(text)\u{1B}[0m" : text }
+    private func count(_ number: Int, _ thing: String) -> String {
+        "\(Console.grouped(number)) \(thing)\(number == 1 ? "" : "s")"
+    }
+}

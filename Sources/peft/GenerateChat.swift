@@ -1,0 +1,67 @@
+import Foundation
+import Jinja
+import LanguageModels
+import Support
+import Training
+
+/// `peft generate --chat`: the model's next turn in a conversation.
+extension Generate {
+    func generateChat(_ adapted: AdaptedModel, _ parameters: GenerateParameters) throws {
+        var settings = adapted.record?.chat ?? ChatSettings()
+        try template.apply(to: &settings, folder: adapted.folder.url)
+        let chats = try settings.encoder(adapted.tokenizer, folder: adapted.folder.url, for: adapted.model)
+        var conversation = Conversation(messages: [], row: .init(file: "--messages", number: 1, unit: .element))
+        if let messages {
+            guard text.isEmpty, field.isEmpty else {
+                throw PEFTError("both a text and --messages were given", remedy: "give one of them")
+            }
+            conversation = try read(messages, settings)
+        } else if text.isEmpty, field.isEmpty, !json, Console.inputIsTerminal {
+            return try converse(adapted, parameters, chats, settings)
+        } else {
+            conversation.messages = [Conversation.message("user", try promptText(adapted.record))]
+            if let system = settings.system { conversation.insert(system: system) }
+        }
+        try answer(conversation, adapted, parameters, chats)
+    }
+
+    @discardableResult
+    private func answer(
+        _ conversation: Conversation, _ adapted: AdaptedModel, _ parameters: GenerateParameters, _ chats: ChatEncoder
+    ) throws -> String {
+        let ids = try chats.prompt(
+            conversation.messages, tools: conversation.tools, variables: conversation.variables)
+        let prompt = adapted.tokenizer.decode(tokens: ids, skipSpecialTokens: false)
+        return try write(prompt, ids, adapted, parameters, endToken: chats.turnEnd)
+    }
+
+    /// A file with a list of messages, or a row with messages and tools.
+    private func read(_ path: String, _ settings: ChatSettings) throws -> Conversation {
+        let file = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
+        guard let text = try? String(contentsOf: file, encoding: .utf8) else {
+            throw PEFTError("can't read \(path)", remedy: "check that the file exists and is UTF-8")
+        }
+        let json = try JSON.parse(Data(text.utf8), name: path)
+        let isList = json.array != nil
+        let row = Row(
+            isList ? ["messages": json] : json.object ?? [:], location: .init(file: path, number: 1, unit: .element),
+            text: isList ? "{\"messages\": \(text)}" : text)
+        return try ChatRows(field: settings.field, system: settings.system).conversation(row)
+    }
+
+    /// A conversation at the terminal, up to the end of the input.
+    private func converse(
+        _ adapted: AdaptedModel, _ parameters: GenerateParameters, _ chats: ChatEncoder, _ settings: ChatSettings
+    ) throws {
+        Console.note("Write to the model; an empty line or Ctrl-D ends.")
+        var conversation = Conversation(messages: [], row: .init(file: "terminal", number: 1))
+        if let system = settings.system { conversation.insert(system: system) }
+        while true {
+            FileHandle.standardError.write(Data("> ".utf8))
+            guard let line = readLine(), !line.isEmpty else { return }
+            conversation.messages.append(Conversation.message("user", line))
+            let answer = try answer(conversation, adapted, parameters, chats)
+            conversation.messages.append(Conversation.message("assistant", answer))
+        }
+    }
+}

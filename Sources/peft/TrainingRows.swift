@@ -1,0 +1,86 @@
+import Foundation
+import LanguageModels
+import Support
+import Tokenizers
+import Training
+
+/// The rows of a training as token ids, and what they were made with.
+struct TrainingRows {
+    let folder: ModelFolder
+    let tokenizer: Tokenizer
+    let architecture: Architecture
+    /// The classes of an encoder.
+    let labels: [String]
+    let prompt: Template?
+    let target: Template?
+    let chat: ChatSettings?
+    let training: [EncodedExample]
+    let validation: [EncodedExample]
+    let summary: EncodingSummary
+    private let maxTokens: Int
+
+    init(
+        _ folder: ModelFolder, _ templates: TemplateOptions, _ chat: ChatOptions, data: String, validation: String?,
+        limit: Int?
+    ) throws {
+        tokenizer = try Tokenizer.load(folder: folder.url)
+        let settings = try chat.settings(templates, data: data, folder: folder.url)
+        self.chat = settings
+        if let settings {
+            let outline = try folder.outline()
+            (self.folder, labels, architecture) = (folder, [], outline.architecture)
+            let wrapped = try chat.wrapped(templates)
+            (prompt, target) = (wrapped?.prompt, wrapped?.target)
+            let encoder = try settings.encoder(tokenizer, folder: folder.url, for: outline)
+            func encoded(_ path: String) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
+                try encoder.encode(Rows.read(path, settings, wrapped?.prompt, wrapped?.target, limit: limit))
+            }
+            (training, summary) = try encoded(data)
+            self.validation = try validation.map { try encoded($0).examples } ?? []
+            maxTokens = settings.maxLength
+            return
+        }
+        let (prompt, target) = (try templates.prompt(), try templates.target())
+        (self.prompt, self.target) = (prompt, target)
+        let trainingRows = try Rows.read(data, prompt: prompt, target: target, limit: limit)
+        let validationRows =
+            try validation.map { try Rows.read($0, prompt: prompt, target: target, limit: limit) } ?? []
+        labels = RowEncoder.labels(for: try folder.outline(), training: trainingRows)
+        self.folder = folder.classifying(labels)
+        let outline = try self.folder.outline()
+        architecture = outline.architecture
+        maxTokens = templates.maxInput ?? TemplateOptions.defaultMaxInput
+        let encoder = try RowEncoder(tokenizer, for: outline, labels: labels, maxInputTokens: maxTokens)
+        (training, summary) = try encoder.encode(trainingRows)
+        self.validation = try encoder.encode(validationRows).examples
+    }
+
+    /// Says on standard error what didn't reach the model whole.
+    func noteLosses() {
+        if summary.truncated > 0 {
+            Console.note(
+                chat == nil
+                    ? "\(summary.truncated) prompts are longer than \(maxTokens) tokens and lose their end; --max-input changes that"
+                    : "\(summary.truncated) rows are longer than \(maxTokens) tokens and lose their end; --max-length changes that"
+            )
+        }
+        if summary.dropped > 0 {
+            Console.note("\(summary.dropped) rows have no token that bears loss and are left out")
+        }
+        if summary.openTurns > 0 {
+            Console.note(
+                "in \(summary.openTurns) rows no special token with loss ends an assistant turn, so that the model won't learn to stop"
+            )
+        }
+    }
+
+    func show(_ configuration: TrainingConfiguration, showsIDs: Bool) {
+        BatchDisplay(tokenizer: tokenizer, architecture: architecture, labels: labels, showsIDs: showsIDs).show(
+            BatchPlan(configuration, training), training)
+        print(
+            "\(Console.grouped(summary.rows)) rows in all: \(Console.grouped(summary.inputTokens)) tokens without loss, "
+                + "\(Console.grouped(summary.targetTokens)) with loss; \(summary.truncated) truncated, \(summary.dropped) left out"
+        )
+        noteLosses()
+    }
+}

@@ -1,0 +1,99 @@
+import Foundation
+import Support
+import Testing
+
+@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+struct ChatCommandTests {
+    private static let fixture = Program.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat")
+    private let model = fixture.appendingPathComponent("model").path
+    private let rows = fixture.appendingPathComponent("rows.jsonl").path
+
+    private func json(_ text: String) throws -> JSON { try JSON.parse(Data(text.utf8), name: "output") }
+
+    @Test func trainEvaluateAndGenerate() throws {
+        let program = try Program()
+        defer { program.remove() }
+        let training = try program.run([
+            "train", "--model", model, "--data", rows, "--validation", rows, "--steps", "2", "--tokens-per-batch",
+            "150",
+            "--system", "Be brief.", "--chat-option", "mood=good", "--output", "adapter", "--json", "--quiet",
+        ])
+        #expect(training.status == 0, "\(training.error)")
+        let record = try json(training.output)
+        #expect(record["chat"]?["system"]?.string == "Be brief.")
+        #expect(record["chat"]?["variables"]?["mood"]?.string == "good")
+        #expect(record["configuration"]?["tokensPerBatch"]?.int == 150)
+
+        // The adapter brings its base, and how it was talked to.
+        let evaluation = try program.run([
+            "evaluate", "--adapter", "adapter", "--model", model, "--data", rows, "--max-new-tokens", "3",
+            "--predictions", "out.jsonl", "--json", "--quiet",
+        ])
+        #expect(evaluation.status == 0, "\(evaluation.error)")
+        #expect(try json(evaluation.output)["rows"]?.int == 6)
+        let lines = try String(contentsOf: program.folder.appendingPathComponent("out.jsonl"), encoding: .utf8)
+            .split(separator: "\n").map { try json(String($0)) }
+        #expect(lines.map { $0["target"]?.string }.prefix(2) == ["At nine.\nDon't be late.", "Hello!"])
+
+        let arguments = ["generate", "--adapter", "adapter", "--model", model, "--max-new-tokens", "3", "--json"]
+        let text = try program.run(arguments + ["Where to?"])
+        let prompt = try json(text.output)["prompt"]?.string
+        #expect(
+            prompt
+                == "<|im_start|>system\nBe brief.<|im_end|>\n\n<|im_start|>user\nWhere to?<|im_end|>\n\n<|im_start|>assistant\n"
+        )
+        try program.write("chat.json", #"[{"role": "user", "content": "Where to?"}]"#)
+        let messages = try program.run(arguments + ["--messages", "chat.json"])
+        #expect(try json(messages.output)["prompt"]?.string == prompt)
+        let bare = try program.run(arguments + ["--no-chat", "Where to?"])
+        #expect(try json(bare.output)["prompt"]?.string == "Where to?")
+    }
+
+    @Test func showBatchEndsWithoutTraining() throws {
+        let program = try Program()
+        defer { program.remove() }
+        let shown = try program.run([
+            "train", "--model", model, "--data", rows, "--show-batch", "--show-ids", "--batch-size", "6",
+        ])
+        #expect(shown.status == 0 && program.files.isEmpty, "\(shown.error)")
+        #expect(shown.output.contains("The first batch: 6 rows, 685 tokens, 170 with loss"))
+        #expect(shown.output.contains("⟦At nine.↵\n    Don't be late.<|im_end|>⟧"))
+        #expect(!shown.output.contains("⟦Where"))
+        #expect(shown.output.contains("ids: ") && shown.output.contains("0 truncated, 0 left out"))
+
+        // Any task: here prompts and targets of an encoder-decoder.
+        try program.write("rows.jsonl", #"{"q": "Two and two?", "a": "Four."}"#)
+        let arguments = ["--data", "rows.jsonl", "--prompt", "{q}", "--target", "{a}", "--show-batch"]
+        let pair = try program.run(["train", "--model", program.model] + arguments)
+        #expect(pair.output.contains("row 1: input of") && pair.output.contains("⟦Four.</s>⟧"), "\(pair.output)")
+        // Questions and answers as turns.
+        let turns = try program.run(["train", "--model", model, "--chat"] + arguments)
+        #expect(turns.output.contains("<|im_start|>user\n    Two and two?<|im_end|>"), "\(turns.output)")
+        #expect(turns.output.contains("⟦Four.<|im_end|>⟧"))
+    }
+
+    @Test(arguments: [
+        (["--loss", "lst"], "unknown --loss", 1), (["--max-length", "4"], "no token", 1),
+        (["--messages", "msgs"], "messages", 1),
+        (["--chat-template", "none.jinja"], "none.jinja", 1),
+        (["--prompt", "a", "--target", "b", "--loss", "last"], "--chat", 1),
+        (["--chat-option", "x"], "name=value", 1), (["--max-input", "9"], "--max-length", 1),
+        (["--tokens-per-batch", "0"], "tokens", 1),
+    ])
+    func mistakesAreOneLine(arguments: [String], word: String, status: Int) throws {
+        let program = try Program()
+        defer { program.remove() }
+        let result = try program.run(["train", "--model", model, "--data", rows, "--output", "out"] + arguments)
+        #expect(result.status == status && result.error.contains(word), "\(result.error)")
+        #expect(result.error.split(separator: "\n").count == 1 && program.files.isEmpty, "\(result.error)")
+    }
+
+    @Test func modelsWithoutATemplateSayWhatToGive() throws {
+        let program = try Program()
+        defer { program.remove() }
+        let result = try program.run(["train", "--model", program.model, "--data", rows, "--output", "out"])
+        #expect(result.status == 1 && result.error.contains("--chat-template"), "\(result.error)")
+        let missing = try program.run(["train", "--model", model, "--data", rows])
+        #expect(missing.status == 64 && missing.error.contains("--output"), "\(missing.error)")
+    }
+}
