@@ -169,4 +169,18 @@ import Testing
         let short = seconds(10_000)
         #expect(seconds(80_000) < 20 * short + 1)
     }
+
+    @Test(
+        arguments: [
+            (
+                #"\w+|[^\w\s]"#,
+                #"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u00B2\u00B3\u00B9\u00BC-\u00BE]+|[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u00B2\u00B3\u00B9\u00BC-\u00BE\s]"#
+            ),
+            (#"\.[.$^]a.\\."#, #"\.[.$^]a[^\n]\\[^\n]"#),
+            ("(?i:'s)|(?=x)", "(?i:'s)|(?=x)"), (#"[\h-]\h"#, "[0-9a-fA-F-][0-9a-fA-F]"),
+            ("(?m:.)", nil), ("(?ix)a", nil), (#"a\"#, nil),
+        ] as [(String, String?)])
+    func expressionsAreTranslated(expression: String, wanted: String?) {
+        #expect(OnigurumaSyntax.translated(expression) == wanted)
+    }
 }
