@@ -9,10 +9,20 @@ func fail(_ message: String) -> Never {
     exit(1)
 }
 
-func seconds(_ body: () throws -> Void) rethrows -> Double {
-    let start = ContinuousClock.now
+/// How long `body` takes, in seconds, and how long processors worked on it.
+func seconds(_ body: () throws -> Void) rethrows -> (wall: Double, processor: Double) {
+    func processor() -> Double {
+        var time = timespec()
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
+    }
+    let (start, before) = (ContinuousClock.now, processor())
     try body()
-    return (ContinuousClock.now - start) / .seconds(1)
+    return ((ContinuousClock.now - start) / .seconds(1), processor() - before)
+}
+
+func answer(_ time: (wall: Double, processor: Double)) -> JSON {
+    ["seconds": .number(time.wall), "processor": .number(time.processor)]
 }
 
 /// Records with their length in four bytes before them.
@@ -92,19 +102,14 @@ func check(_ tokenizer: Tokenizer, _ folder: String) throws -> JSON {
 }
 
 /// Encodes all lines, on as many threads.
-func encode(_ lines: [String], _ tokenizer: Tokenizer, threads: Int) -> Int {
-    guard threads > 1 else { return lines.reduce(0) { $0 + tokenizer.encode(text: $1).count } }
-    let group = DispatchGroup()
-    for thread in 0..<threads {
-        DispatchQueue.global().async(group: group) {
-            var tokens = 0
-            for index in stride(from: thread, to: lines.count, by: threads) {
-                tokens += tokenizer.encode(text: lines[index]).count
-            }
+func encode(_ lines: [String], _ tokenizer: Tokenizer, threads: Int) {
+    DispatchQueue.concurrentPerform(iterations: threads) { thread in
+        var tokens = 0
+        for index in stride(from: thread, to: lines.count, by: threads) {
+            tokens += tokenizer.encode(text: lines[index]).count
         }
+        if tokens == 0 { fail("no tokens") }
     }
-    group.wait()
-    return 0
 }
 
 guard CommandLine.arguments.count == 2 else { fail("usage: tokenizer-benchmark FOLDER") }
@@ -113,18 +118,16 @@ do {
     let tokenizer = try Tokenizer.load(folder: folder)
     while let line = readLine() {
         let words = line.split(separator: "\t").map(String.init)
-        let answer: JSON
+        let reply: JSON
         switch (words.first, words.count) {
-        case ("check", 2): answer = try check(tokenizer, words[1])
-        case ("load", 1): answer = ["seconds": .number(try seconds { _ = try Tokenizer.load(folder: folder) })]
+        case ("check", 2): reply = try check(tokenizer, words[1])
+        case ("load", 1): reply = answer(try seconds { _ = try Tokenizer.load(folder: folder) })
         case ("time", 3):
             let lines = try texts(words[1])
-            var tokens = 0
-            let duration = seconds { tokens = encode(lines, tokenizer, threads: Int(words[2]) ?? 1) }
-            answer = ["seconds": .number(duration), "tokens": .integer(tokens)]
+            reply = answer(seconds { encode(lines, tokenizer, threads: Int(words[2]) ?? 1) })
         default: fail("'\(line)' is none of check, load and time")
         }
-        FileHandle.standardOutput.write(Data((answer.text(indent: nil) + "\n").utf8))
+        FileHandle.standardOutput.write(Data((reply.text(indent: nil) + "\n").utf8))
     }
 } catch {
     fail("\(error)")

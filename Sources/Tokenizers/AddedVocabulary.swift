@@ -53,9 +53,18 @@ struct AddedVocabulary: Sendable {
     private var plain = Matcher()
     private var normalized = Matcher()
 
-    init(_ added: [AddedToken], model: any TokenizerModel, normalizer: (any Normalizer)?, file: String) throws {
+    /// - Parameter declared: tokens of other files than the vocabulary's, which are added where they are missing. Of
+    ///   those that are there it counts only that they are special.
+    init(
+        _ added: [AddedToken], declared: [AddedToken] = [], model: any TokenizerModel,
+        normalizer: (any Normalizer)?, file: String
+    ) throws {
         var next = model.vocabularySize
-        for token in added where !token.content.utf8.isEmpty {
+        for (index, token) in (added + declared).enumerated() where !token.content.utf8.isEmpty {
+            if index >= added.count, ids.lookUp(token.content.utf8) != nil {
+                if token.special { specials.insert(token.content.utf8, value: 1) }
+                continue
+            }
             let id: Int
             if let known = ids.lookUp(token.content.utf8) ?? model.id(for: token.content) {
                 id = known

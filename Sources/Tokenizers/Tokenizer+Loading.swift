@@ -18,7 +18,7 @@ extension Tokenizer {
         let json = folder.appendingPathComponent("tokenizer.json")
         let sentencePiece = folder.appendingPathComponent("spiece.model")
         if FileManager.default.fileExists(atPath: json.path) {
-            return Tokenizer(try TokenizerFile(json), roles)
+            return Tokenizer(try TokenizerFile(json, declared: roles.declared), roles)
         }
         if FileManager.default.fileExists(atPath: sentencePiece.path) {
             return try Tokenizer(try SentencePieceFile(sentencePiece), roles, name: sentencePiece.path)
@@ -122,7 +122,8 @@ extension Tokenizer {
             }
         }
         tokens += extraTokens.map { AddedToken(content: $0, special: true) }
-        added = try AddedVocabulary(tokens, model: model, normalizer: normalizer, file: name)
+        added = try AddedVocabulary(
+            tokens, declared: roles.declared, model: model, normalizer: normalizer, file: name)
 
         padTokenID = existing(file.padID)
         eosTokenID = eos

@@ -5,8 +5,7 @@ import Support
 ///
 /// Ids and text are those of Python's `tokenizers` library. A tokenizer is a pipeline: added tokens are cut
 /// out, a normalizer rewrites what is left, a pre-tokenizer cuts it into pieces, the model turns pieces into
-/// ids, a post-processor adds special tokens; a decoder leads back. Each stage is a protocol in its own
-/// folder.
+/// ids, a post-processor adds special tokens; a decoder leads back. Each stage has a folder of its own.
 public struct Tokenizer: Sendable {
     let normalizer: (any Normalizer)?
     let preTokenizer: (any PreTokenizer)?

@@ -172,3 +172,10 @@ extension Tokenizer {
         }
     }
 }
+
+/// How long a processor has worked for this thread: what else runs on the machine doesn't count.
+func processorSeconds() -> Double {
+    var time = timespec()
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
+}

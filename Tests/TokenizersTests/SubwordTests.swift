@@ -235,9 +235,9 @@ import Testing
         let tokenizer = try Tokenizer.load(json: String(decoding: data, as: UTF8.self))
         func seconds(_ bytes: Int) -> Double {
             let text = String(repeating: unit, count: bytes / unit.utf8.count)
-            let start = ContinuousClock.now
+            let start = processorSeconds()
             _ = tokenizer.encode(text: text)
-            return (ContinuousClock.now - start) / .seconds(1)
+            return processorSeconds() - start
         }
         _ = seconds(1000)
         let short = seconds(10_000)

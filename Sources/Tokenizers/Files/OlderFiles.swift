@@ -173,7 +173,8 @@ enum OlderFiles {
             normalizer: normalizer, preTokenizer: nil, model: model,
             postProcessor: PostProcessor(single: enclosed(0), pair: enclosed(0) + enclosed(1)),
             decoder: DecoderSequence(members: decoders),
-            added: try AddedVocabulary(tokens, model: model, normalizer: normalizer, file: file.path))
+            added: try AddedVocabulary(
+                tokens, declared: roles.declared, model: model, normalizer: normalizer, file: file.path))
     }
 
     /// Every way to make a piece of two others is a merge; pieces with higher scores are made first.
@@ -227,6 +228,7 @@ enum OlderFiles {
             guard let token, !tokens.contains(where: { $0.content.utf8.elementsEqual(token.utf8) }) else { continue }
             tokens.append(AddedToken(content: token, special: true, lstrip: maskTakesSpace && token == roles.mask))
         }
-        return try AddedVocabulary(tokens, model: model, normalizer: normalizer, file: file.path)
+        return try AddedVocabulary(
+            tokens, declared: roles.declared, model: model, normalizer: normalizer, file: file.path)
     }
 }

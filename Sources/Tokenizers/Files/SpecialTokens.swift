@@ -15,6 +15,8 @@ struct SpecialTokens {
     var extraIDs: Int?
     /// The class that Python's transformers would use, as in `T5Tokenizer`.
     var tokenizerClass: String?
+    /// The tokens that the files name, those with ids in order of these, then those with roles, then others.
+    private(set) var declared: [AddedToken] = []
     /// `tokenizer_config.json`, for what only some families have.
     var configuration: StageFields?
 
@@ -33,6 +35,18 @@ struct SpecialTokens {
         cls = try token("cls_token")
         sep = try token("sep_token")
         mask = try token("mask_token")
+        declared = try configuration.map(SpecialTokens.tokensWithIDs) ?? []
+        for role in ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"] {
+            let source = try configuration.flatMap { try SpecialTokens.token(role, $0) != nil ? $0 : nil } ?? map
+            if let value = source?.values[role] { declared += try SpecialTokens.special(value, source) }
+        }
+        for list in ["additional_special_tokens", "extra_special_tokens"] {
+            for source in [configuration, map] {
+                for value in source?.values[list]?.array ?? [] {
+                    declared += try SpecialTokens.special(value, source)
+                }
+            }
+        }
         guard let configuration else { return }
         let fields = configuration.values
         // "No limit" is written as 1e30.
@@ -61,6 +75,32 @@ struct SpecialTokens {
         self.cls = self.cls ?? cls
         self.sep = self.sep ?? sep
         self.mask = self.mask ?? mask
+    }
+
+    /// `"added_tokens_decoder": {"32000": {"content": "<pad>", …}}`, in order of ids.
+    private static func tokensWithIDs(_ configuration: StageFields) throws -> [AddedToken] {
+        guard configuration.values["added_tokens_decoder"]?.object != nil else { return [] }
+        let tokens = try configuration.object("added_tokens_decoder")
+        return try tokens.values.keys.compactMap(Int.init).sorted().map { id in
+            try added(tokens.object("\(id)"))
+        }
+    }
+
+    private static func special(_ value: JSON, _ source: StageFields?) throws -> [AddedToken] {
+        if let content = value.string { return [AddedToken(content: content, special: true)] }
+        guard let source, value.object != nil else { return [] }
+        var token = try added(StageFields(value, place: source.place, file: source.file))
+        token.special = true
+        return [token]
+    }
+
+    private static func added(_ fields: StageFields) throws -> AddedToken {
+        let isSpecial = try fields.bool("special", default: false)
+        return AddedToken(
+            content: try fields.string("content"), special: isSpecial,
+            normalized: try fields.bool("normalized", default: !isSpecial),
+            singleWord: try fields.bool("single_word", default: false),
+            lstrip: try fields.bool("lstrip", default: false), rstrip: try fields.bool("rstrip", default: false))
     }
 
     private static func read(_ name: String, in folder: URL) throws -> StageFields? {

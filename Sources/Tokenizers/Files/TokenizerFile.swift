@@ -11,11 +11,12 @@ struct TokenizerFile {
     let decoder: (any Decoder)?
     let added: AddedVocabulary
 
-    init(_ file: URL) throws {
-        try self.init(readFile(file), name: file.path)
+    /// - Parameter declared: the added tokens of the files beside it.
+    init(_ file: URL, declared: [AddedToken] = []) throws {
+        try self.init(readFile(file), declared: declared, name: file.path)
     }
 
-    init(_ data: Data, name: String) throws {
+    init(_ data: Data, declared: [AddedToken] = [], name: String) throws {
         let tables = try ModelTables(cuttingFrom: data, name: name)
         let content: Content
         do { content = try JSONDecoder().decode(Content.self, from: tables.rest) } catch {
@@ -36,7 +37,8 @@ struct TokenizerFile {
         model = try content.model.make(tables, file: name)
         let entries = content.addedTokens ?? []
         try TokenizerFile.check(entries, name)
-        added = try AddedVocabulary(entries.map(\.token), model: model, normalizer: normalizer, file: name)
+        added = try AddedVocabulary(
+            entries.map(\.token), declared: declared, model: model, normalizer: normalizer, file: name)
     }
 
     private struct Content: Decodable {

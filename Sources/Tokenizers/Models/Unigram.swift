@@ -62,7 +62,7 @@ struct Unigram: TokenizerModel {
     func id(for piece: String) -> Int? { piece.isEmpty ? nil : trie.lookUp(piece.utf8) }
 
     func tokenize(_ text: PreTokenizedText, into ids: inout [Int]) {
-        guard let longest = text.pieces.map(\.count).max() else { return }
+        guard let longest = text.pieces.lazy.map({ $0.count }).max() else { return }
         states.with { state in
             state.lattice.reserve(longest)
             text.bytes.withUnsafeBufferPointer { bytes in
@@ -72,8 +72,8 @@ struct Unigram: TokenizerModel {
                     let readable = bytes.count - piece.lowerBound
                     if state.cache.find(word, count: piece.count, readable: readable, into: &ids) { continue }
                     let start = ids.count
-                    fill(&state.lattice, text.bytes, piece)
-                    readBack(&state.lattice, text.bytes, piece, into: &ids)
+                    fill(state.lattice, word, piece.count)
+                    readBack(state.lattice, text.bytes, piece, into: &ids)
                     state.cache.store(word, count: piece.count, readable: readable, ids[start...])
                 }
             }
@@ -83,51 +83,56 @@ struct Unigram: TokenizerModel {
     /// What a thread works with.
     private final class State {
         let cache = WordCache()
-        var lattice = Lattice()
+        let lattice = Lattice()
     }
 
     /// The best path to each byte position of a piece. Kept for all pieces, so that words cost no allocation.
-    private struct Lattice {
-        /// Sum of the log probabilities up to here.
-        var score: [Double] = []
-        /// Where the last piece begins; -1 where no path leads.
-        var start: [Int] = []
-        /// The last piece.
-        var id: [Int32] = []
+    private final class Lattice {
+        /// Of each position.
+        private(set) var nodes: UnsafeMutablePointer<Node>
+        private var capacity = 64
         var path: [(range: Range<Int>, id: Int32)] = []
 
+        struct Node {
+            /// Sum of the log probabilities up to here.
+            var score = 0.0
+            /// Where the last piece begins; -1 where no path leads.
+            var start: Int32 = -1
+            /// The last piece.
+            var id: Int32 = 0
+        }
+
+        init() { nodes = .allocate(capacity: capacity) }
+        deinit { nodes.deallocate() }
+
         /// Makes room for pieces of as many bytes.
-        mutating func reserve(_ longest: Int) {
-            guard longest >= score.count else { return }
-            score = [Double](repeating: 0, count: longest + 1)
-            start = [Int](repeating: -1, count: longest + 1)
-            id = [Int32](repeating: 0, count: longest + 1)
+        func reserve(_ longest: Int) {
+            guard longest >= capacity else { return }
+            nodes.deallocate()
+            capacity = longest + longest / 2 + 1
+            nodes = .allocate(capacity: capacity)
         }
 
         /// Keeps the first of equally good paths, as the reference does.
         @inline(__always)
-        mutating func offer(end: Int, start begin: Int, score candidate: Double, id piece: Int32) {
-            guard start[end] < 0 || candidate > score[end] else { return }
-            score[end] = candidate
-            start[end] = begin
-            id[end] = piece
+        func offer(end: Int, start: Int, score: Double, id: Int32) {
+            guard nodes[end].start < 0 || score > nodes[end].score else { return }
+            nodes[end] = Node(score: score, start: Int32(truncatingIfNeeded: start), id: id)
         }
     }
 
-    /// Viterbi's forward pass over `bytes[piece]`; positions in the lattice count from the piece's start.
-    private func fill(_ lattice: inout Lattice, _ bytes: [UInt8], _ piece: Range<Int>) {
-        let size = piece.count
-        for position in 0...size { lattice.start[position] = -1 }
-        lattice.score[0] = 0
+    /// Viterbi's forward pass over a piece of text.
+    private func fill(_ lattice: Lattice, _ bytes: UnsafePointer<UInt8>, _ size: Int) {
+        lattice.nodes.initialize(repeating: Lattice.Node(), count: size + 1)
         var begin = 0
         while begin < size {
-            let soFar = lattice.score[begin]
-            let length = bytes.scalarLength(at: piece.lowerBound + begin)
+            let soFar = lattice.nodes[begin].score
+            let length = min(readScalarLength(bytes[begin]), size - begin)
             var hasSingle = false
             var node = ByteTrie.root
             var end = begin
             while end < size {
-                node = trie.child(of: node, bytes[piece.lowerBound + end])
+                node = trie.child(of: node, bytes[end])
                 if node == ByteTrie.none { break }
                 end += 1
                 let id = trie.value(at: node)
@@ -143,12 +148,12 @@ struct Unigram: TokenizerModel {
     }
 
     /// Follows the best path back and appends its ids. Neighbouring unknown characters are one token.
-    private func readBack(_ lattice: inout Lattice, _ bytes: [UInt8], _ piece: Range<Int>, into ids: inout [Int]) {
+    private func readBack(_ lattice: Lattice, _ bytes: [UInt8], _ piece: Range<Int>, into ids: inout [Int]) {
         lattice.path.removeAll(keepingCapacity: true)
         var end = piece.count
         while end > 0 {
-            let start = lattice.start[end]
-            let id = lattice.id[end]
+            let start = Int(lattice.nodes[end].start)
+            let id = lattice.nodes[end].id
             if id == unknown, let last = lattice.path.last, last.id == unknown {
                 lattice.path[lattice.path.count - 1].range = start..<last.range.upperBound
             } else {

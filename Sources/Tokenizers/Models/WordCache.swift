@@ -60,7 +60,7 @@ final class WordCache {
     static let longestWord = 64
     private static let longestKey = 15
     private static let bucketBits: UInt64 = 14
-    private static let largestTable = 1 << 13
+    private static let largestTable = 1 << 15
     private let entries: UnsafeMutablePointer<Entry>
 
     private var longWords = ByteTable()

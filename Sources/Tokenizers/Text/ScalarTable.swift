@@ -59,3 +59,7 @@ func readScalar(_ bytes: UnsafePointer<UInt8>, _ index: Int) -> (value: UInt32, 
     if lead < 0xF0 { return ((lead & 0x0F) << 12 | second << 6 | third, 3) }
     return ((lead & 0x07) << 18 | second << 12 | third << 6 | UInt32(bytes[index + 3] & 0x3F), 4)
 }
+
+/// The length of a scalar by the first of its bytes.
+@inline(__always)
+func readScalarLength(_ lead: UInt8) -> Int { lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4 }

@@ -19,12 +19,14 @@ enum TextPattern: Sendable {
                 self = run
             } else if let scanner = WordScanner(expression: expression) {
                 self = .words(scanner)
-            } else if let compiled = try? NSRegularExpression(pattern: expression) {
+            } else if let translated = OnigurumaSyntax.translated(expression),
+                let compiled = try? NSRegularExpression(pattern: translated)
+            {
                 self = .expression(compiled)
             } else {
                 throw PEFTError(
                     "\(fields.file): \(fields.place): the regular expression \(expression) is not supported",
-                    remedy: "it must be valid in ICU's syntax")
+                    remedy: "it must be valid in Oniguruma's and in ICU's syntax, without the options m, s and x")
             }
         } else {
             throw fields.malformed("must hold String or Regex")

@@ -4,11 +4,12 @@
 /// - GPT-2: `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
 /// - Llama 3 and Qwen 2 match contractions in either case, let a word begin with any one character that is no
 ///   letter, digit or line break, cut digits into threes or ones, and keep line breaks together.
-/// - GPT-4o cuts words where small letters are followed by capitals, and leaves contractions at their words.
+/// - GPT-4o cuts words where small letters are followed by capitals, and leaves contractions at their words; later
+///   models of Mistral do so without contractions, and cut digits into ones.
 ///
 /// Each of them matches everywhere, so a text falls into its matches.
 struct WordScanner: Sendable, Equatable {
-    private enum Style { case gpt2, llama3, gpt4o }
+    private enum Style { case gpt2, llama3, gpt4o, tekken }
 
     private let style: Style
     /// How many digits a match holds.
@@ -32,11 +33,11 @@ struct WordScanner: Sendable, Equatable {
             #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"# + number
                 + #"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
         }
-        let suffix = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-        let gpt4o =
+        func gpt4o(_ suffix: String, _ number: String) -> String {
             #"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"# + suffix
-            + #"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"# + suffix
-            + #"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
+                + #"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"# + suffix
+                + "|" + number + #"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
+        }
         return [
             #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#: .gpt2,
             llama3(#"\p{N}{1,3}"#): WordScanner(style: .llama3, longestNumber: 3),
@@ -44,7 +45,8 @@ struct WordScanner: Sendable, Equatable {
             // The same with possessive quantifiers, as tiktoken has it.
             #"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"#:
                 WordScanner(style: .llama3, longestNumber: 3),
-            gpt4o: WordScanner(style: .gpt4o, longestNumber: 3),
+            gpt4o("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", #"\p{N}{1,3}"#): WordScanner(style: .gpt4o, longestNumber: 3),
+            gpt4o("", #"\p{N}"#): WordScanner(style: .tekken, longestNumber: 1),
         ]
     }()
 
@@ -163,7 +165,7 @@ struct WordScanner: Sendable, Equatable {
         switch style {
         case .gpt2: gpt2Word(text, start)
         case .llama3: llama3Word(text, start)
-        case .gpt4o: gpt4oWord(text, start)
+        case .gpt4o, .tekken: gpt4oWord(text, start)
         }
     }
 
@@ -238,21 +240,25 @@ struct WordScanner: Sendable, Equatable {
             if next.kind != Kind.upper { shared = index }
         }
         let end = text.run(of: Kind.lower | Kind.caseless | Kind.mark, from: index)
-        if end > index { return contraction(text, end) ?? end }
-        return shared.map { contraction(text, $0) ?? $0 }
+        return end > index ? withContraction(text, end) : shared.map { withContraction(text, $0) }
     }
 
     /// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+` and a contraction, where no small letter follows.
     private func capitals(_ text: Text, _ start: Int) -> Int? {
         let end = text.run(of: Kind.upper | Kind.caseless | Kind.mark, from: start)
-        return end > start ? contraction(text, end) ?? end : nil
+        return end > start ? withContraction(text, end) : nil
+    }
+
+    /// The end of the contraction behind a word that ends at `end`, or `end`.
+    private func withContraction(_ text: Text, _ end: Int) -> Int {
+        style == .gpt4o ? contraction(text, end) ?? end : end
     }
 
     /// `[^\s\p{L}\p{N}]+[\r\n]*`, GPT-4o's with slashes among the line breaks.
     private func symbols(_ text: Text, _ start: Int) -> Int {
         var index = text.run(of: Kind.symbol, from: start)
         while let byte = text.byte(at: index) {
-            guard byte == 0x0A || byte == 0x0D || byte == 0x2F && style == .gpt4o else { break }
+            guard byte == 0x0A || byte == 0x0D || byte == 0x2F && style != .llama3 else { break }
             index += 1
         }
         return index

@@ -26,6 +26,19 @@ O200K = (
     r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
+# Of Mistral's later models, DeepSeek's and BLOOM's.
+TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|"
+    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+DEEPSEEK = [
+    r"\p{N}{1,3}",
+    "[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+]
+BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
+
 LINES = TEXTS + [
     "I'm, you're; we'll DON'T 'S 'ſ it'ſ 'VE 'lL 'l 're' 'r '", "12345 6789 0 1a2 ½ Ⅷ ١٢٣", "a  \n\n b\r\n\r\n  c \t\n x", "wait!!!\n\n  what?...",
     "\u00a0\u00a0x \u00a0y", " \n", "x \n ", "\n\nx", "  two  spaces ", "\u2028x\u0085y", "Person1: How's it going? - Not bad!", "#Person2#: I've 3 do not's , right ?",
@@ -162,6 +175,11 @@ def boundary_tokenizers():
     yield "Qwen 2 expression", make(split(Regex(QWEN2), "isolated"))
     yield "Qwen 2 expression, inverted", make(split(Regex(QWEN2), "removed", invert=True))
     yield "another expression", make(split(Regex(O200K), "isolated"))
+    yield "Tekken's expression", make(split(Regex(TEKKEN), "isolated"))
+    yield "DeepSeek's expressions", make(pre_tokenizers.Sequence([split(Regex(pattern), "isolated") for pattern in DEEPSEEK]))
+    yield "BLOOM's expression", make(split(Regex(BLOOM), "isolated"))
+    for name, pattern in {"words": r"\w+|[^\w\s]+", "digits and lines": r"\d+|.+", "ends": r"\s+$", "no words": r"\W+", "spaces": r"\s|\S+?(?=\s)"}.items():
+        yield f"expression of {name}", make(split(Regex(pattern), "isolated"))
     behaviors = ["removed", "isolated", "merged_with_previous", "merged_with_next", "contiguous"]
     for behavior in behaviors:
         yield f"string {behavior}", make(split("l", behavior))
