@@ -85,10 +85,11 @@ struct ConfigurationReader {
 
     /// Heads of queries, of keys, and the size of each.
     ///
-    /// - Parameters: what holds where the file doesn't say; the queries' heads count as the keys' too if not given.
+    /// - Parameters: what holds where the file doesn't say; the queries' heads are the keys' too if not given or null.
     func heads(count: Int, keyHeads: Int? = nil, headSize: Int) throws -> (Int, Int, Int) {
         let heads = try integer("num_attention_heads", default: count)
-        let keyHeads = try integer("num_key_value_heads", default: keyHeads ?? heads)
+        let isNull = json["num_key_value_heads"] == .null
+        let keyHeads = try isNull ? heads : integer("num_key_value_heads", default: keyHeads ?? heads)
         let size = try integer("head_dim", default: headSize)
         guard heads.isMultiple(of: keyHeads) else {
             throw PEFTError(

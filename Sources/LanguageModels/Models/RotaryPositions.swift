@@ -96,6 +96,8 @@ extension RotaryPositions {
         if isFull, let old = read.json["rope_scaling"]?.object {
             parameters = (parameters ?? [:]).merging(old) { $1 }
         }
+        // transformers looks for YaRN's 'truncate' beside the types of layers, where no file has it.
+        parameters?["truncate"] = nil
         let all = parameters.map { JSON.object($0) }
         let theta = try read.number(isFull ? "rope_theta" : "rope_local_base_freq", default: base)
         guard try Self.partialFactor(all, read) == 1 else {
