@@ -1,5 +1,8 @@
 // Attention over rows that lie packed end to end, without a padded copy and without keeping any matrix of
-// scores: the backward pass computes them again, row by row (as in Dao et al. 2022, with a row as the tile).
+// scores: the backward pass computes them again, tile by tile (as in Dao et al. 2022). A tile is a row, or where a query
+// doesn't see all keys some queries of one with the keys in their sight: what a causal mask or a window takes away is
+// hardly computed. Fewer heads of keys than of queries are not repeated: the queries that share one lie below each
+// other in the products.
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "Bridge.hpp"
@@ -17,11 +20,16 @@ struct Settings {
     bool causal;
     double scale, dropout;
     uint64_t seed;
+    /// Keys that a causal query sees, its own among them; 0 for all.
+    int64_t window = 0;
+    /// Scores s become c · tanh(s / c); 0 leaves them.
+    double softcap = 0;
 
     size_t rows() const { return query_offsets.size() - 1; }
     int64_t queries(size_t row) const { return query_offsets[row + 1] - query_offsets[row]; }
+    int64_t keys(size_t row) const { return key_offsets[row + 1] - key_offsets[row]; }
     /// Keys of a row that come before its first query: a prefix.
-    int64_t prefix(size_t row) const { return key_offsets[row + 1] - key_offsets[row] - queries(row); }
+    int64_t prefix(size_t row) const { return keys(row) - queries(row); }
     int64_t longest_prefix() const {
         int64_t longest = 0;
         for (size_t row = 0; row < rows(); ++row) longest = std::max(longest, prefix(row));
@@ -29,38 +37,120 @@ struct Settings {
     }
 };
 
-/// One row of packed x [tokens, heads, size] as [heads, length, size].
-at::Tensor row_of(const at::Tensor &x, const std::vector<int64_t> &offsets, size_t row) {
-    return x.narrow(0, offsets[row], offsets[row + 1] - offsets[row]).transpose(0, 1);
+/// Some queries of one row with the keys that at least one of them sees; both counted within the row.
+struct Tile {
+    int64_t query, queries, key, keys;
+    /// How many of the first queries see the tile's first key.
+    int64_t reach;
+};
+
+/// Queries that are worked on at a time where not all see all keys: few, so that little is computed that the mask
+/// takes away again, and enough that the products stay wide.
+int64_t tile_queries(const Settings &settings) {
+    return settings.window > 0 ? std::min<int64_t>(128, std::max<int64_t>(32, settings.window)) : 128;
 }
 
-/// Each row has its own mask, drawn from its own seed.
-uint64_t row_seed(uint64_t seed, size_t row) { return seed + 0x9E3779B97F4A7C15ULL * (row + 1); }
+std::vector<Tile> tiles_of(const Settings &settings, size_t row) {
+    int64_t queries = settings.queries(row), keys = settings.keys(row), before = settings.prefix(row);
+    // A row without queries is a tile too, with nothing in it.
+    if (!settings.causal || queries == 0) return {{0, queries, 0, keys, queries}};
+    std::vector<Tile> tiles;
+    int64_t step = tile_queries(settings);
+    for (int64_t query = 0; query < queries; query += step) {
+        int64_t count = std::min(step, queries - query), end = before + query + count, first = 0, reach = count;
+        if (settings.window > 0) {
+            int64_t oldest = before + query - settings.window + 1;
+            first = std::max<int64_t>(0, oldest);
+            reach = std::min(count, first - oldest + 1);
+        }
+        tiles.push_back({query, count, first, end - first, reach});
+    }
+    return tiles;
+}
 
-/// softmax(scale · q kᵀ + bias) of one row, [heads, queries, keys], before dropout. `skipped` columns of the bias
-/// and of the mask belong to longer prefixes than this row has.
-at::Tensor probabilities(const at::Tensor &q, const at::Tensor &k, const at::Tensor &bias, const at::Tensor &future,
-                         int64_t skipped, const Settings &settings) {
-    at::Tensor scores = at::bmm(q, k.transpose(1, 2));
-    if (settings.scale != 1) scores.mul_(settings.scale);
-    int64_t queries = scores.size(1), keys = scores.size(2);
-    if (bias.defined()) scores.add_(bias.narrow(1, 0, queries).narrow(2, skipped, keys));
-    if (settings.causal) scores.add_(future.narrow(0, 0, queries).narrow(1, skipped, keys));
+/// Packed x [tokens, heads, size], its tokens from `first` on, as [groups, heads / groups · count, size].
+at::Tensor grouped(const at::Tensor &x, int64_t first, int64_t count, int64_t groups) {
+    at::Tensor part = x.narrow(0, first, count);
+    int64_t each = x.size(1) / groups, size = x.size(2);
+    if (each == 1) return part.transpose(0, 1);
+    return part.view({count, groups, each, size}).permute({1, 2, 0, 3}).reshape({groups, each * count, size});
+}
+
+/// [heads, queries, keys] as [groups, heads / groups · queries, keys].
+at::Tensor by_group(const at::Tensor &x, int64_t groups) {
+    return x.view({groups, x.size(0) / groups * x.size(1), x.size(2)});
+}
+
+/// Writes what `grouped` gives back to its place.
+void scatter(at::Tensor x, int64_t first, int64_t count, int64_t groups, const at::Tensor &values) {
+    at::Tensor part = x.narrow(0, first, count);
+    int64_t each = x.size(1) / groups, size = x.size(2);
+    if (each == 1) {
+        part.transpose(0, 1).copy_(values);
+    } else {
+        part.view({count, groups, each, size}).copy_(values.view({groups, each, count, size}).permute({2, 0, 1, 3}));
+    }
+}
+
+/// Each tile has its own mask, drawn from its own seed.
+uint64_t tile_seed(uint64_t seed, size_t row, size_t tile) {
+    return seed + 0x9E3779B97F4A7C15ULL * (row + 1) + 0xD1B54A32D192ED03ULL * tile;
+}
+
+/// −∞ above the diagonal and below it, [queries of a tile, the same]: all that masks consist of.
+struct Masks {
+    at::Tensor future, past;
+
+    Masks(const at::Tensor &like, const Settings &settings) {
+        if (!settings.causal) return;
+        int64_t longest = 0;
+        for (size_t row = 0; row < settings.rows(); ++row) longest = std::max(longest, settings.queries(row));
+        int64_t size = std::min(longest, tile_queries(settings));
+        at::Tensor all = at::full({size, size}, -std::numeric_limits<double>::infinity(), like.options());
+        future = all.triu(1);
+        if (settings.window > 0) past = all.tril(-1);
+    }
+
+    /// Scores [heads, queries, keys] of a causal tile.
+    void apply(at::Tensor &scores, const Tile &tile) const {
+        // The tile's last keys are its own queries' tokens.
+        int64_t count = tile.queries;
+        scores.narrow(2, tile.keys - count, count).add_(future.narrow(0, 0, count).narrow(1, 0, count));
+        int64_t beyond = count - tile.reach;
+        if (beyond == 0) return;
+        // The query after the last that reaches the first key misses one key, the next two, and so on.
+        scores.narrow(1, tile.reach - 1, beyond + 1).narrow(2, 0, beyond + 1)
+            .add_(past.narrow(0, 0, beyond + 1).narrow(1, 0, beyond + 1));
+    }
+};
+
+/// softmax(cap(scale · q kᵀ) + bias) of a tile, [heads, queries, keys], before dropout. `skipped` columns of the bias
+/// belong to longer prefixes than this row has. `capped`, if asked for, is tanh of the scores over the cap.
+at::Tensor probabilities(const at::Tensor &q, const at::Tensor &k, int64_t heads, const Tile &tile,
+                         const at::Tensor &bias, int64_t skipped, const Masks &masks, const Settings &settings,
+                         at::Tensor *capped = nullptr) {
+    at::Tensor scores = at::bmm(q, k.transpose(1, 2)).view({heads, tile.queries, tile.keys});
+    if (settings.softcap > 0) {
+        scores.mul_(settings.scale / settings.softcap).tanh_();
+        if (capped != nullptr) {
+            *capped = scores;
+            scores = scores * settings.softcap;
+        } else {
+            scores.mul_(settings.softcap);
+        }
+    } else if (settings.scale != 1) {
+        scores.mul_(settings.scale);
+    }
+    if (bias.defined()) {
+        scores.add_(bias.narrow(1, tile.query, tile.queries).narrow(2, skipped + tile.key, tile.keys));
+    }
+    if (settings.causal && tile.queries > 0) masks.apply(scores, tile);
     return at::softmax_out(scores, scores, -1);
 }
 
-/// −∞ where a query would look ahead, 0 elsewhere; [longest, longest prefix + longest], shared by all rows.
-at::Tensor future_mask(const at::Tensor &like, const Settings &settings) {
-    if (!settings.causal) return at::Tensor();
-    int64_t longest = 0, prefix = settings.longest_prefix();
-    for (size_t row = 0; row < settings.rows(); ++row) longest = std::max(longest, settings.queries(row));
-    return at::full({longest, prefix + longest}, -std::numeric_limits<double>::infinity(), like.options())
-        .triu_(1 + prefix);
-}
-
-/// Where a row's columns begin in the bias and in the mask, which are made for the longest prefix.
-int64_t skipped_columns(const Settings &settings, bool is_aligned, size_t row) {
-    return is_aligned ? settings.longest_prefix() - settings.prefix(row) : 0;
+/// Where a row's columns begin in the bias, which is made for the longest prefix.
+int64_t skipped_columns(const Settings &settings, bool has_bias, size_t row) {
+    return has_bias ? settings.longest_prefix() - settings.prefix(row) : 0;
 }
 
 struct PackedAttention : public Function<PackedAttention> {
@@ -68,15 +158,23 @@ struct PackedAttention : public Function<PackedAttention> {
                               const c10::optional<at::Tensor> &optional_bias, const Settings &settings) {
         at::Tensor bias = optional_bias.value_or(at::Tensor());
         at::Tensor output = at::empty_like(q);
-        at::Tensor future = future_mask(q, settings);
-        bool is_aligned = bias.defined() || settings.causal;
+        Masks masks(q, settings);
+        int64_t heads = q.size(1), groups = k.size(1);
         for (size_t row = 0; row < settings.rows(); ++row) {
-            at::Tensor weights =
-                probabilities(row_of(q, settings.query_offsets, row), row_of(k, settings.key_offsets, row), bias,
-                              future, skipped_columns(settings, is_aligned, row), settings);
-            if (settings.dropout > 0) drop_in_place(weights, settings.dropout, row_seed(settings.seed, row));
-            at::Tensor target = row_of(output, settings.query_offsets, row);
-            target.copy_(at::bmm(weights, row_of(v, settings.key_offsets, row)));
+            int64_t skipped = skipped_columns(settings, bias.defined(), row);
+            size_t number = 0;
+            for (const Tile &tile : tiles_of(settings, row)) {
+                int64_t first = settings.query_offsets[row] + tile.query, from = settings.key_offsets[row] + tile.key;
+                at::Tensor weights = probabilities(grouped(q, first, tile.queries, groups),
+                                                   grouped(k, from, tile.keys, groups), heads, tile, bias, skipped,
+                                                   masks, settings);
+                if (settings.dropout > 0) {
+                    drop_in_place(weights, settings.dropout, tile_seed(settings.seed, row, number));
+                }
+                at::Tensor mixed = at::bmm(by_group(weights, groups), grouped(v, from, tile.keys, groups));
+                scatter(output, first, tile.queries, groups, mixed);
+                ++number;
+            }
         }
         context->save_for_backward({q, k, v, bias});
         context->saved_data["query_offsets"] = settings.query_offsets;
@@ -85,6 +183,8 @@ struct PackedAttention : public Function<PackedAttention> {
         context->saved_data["scale"] = settings.scale;
         context->saved_data["dropout"] = settings.dropout;
         context->saved_data["seed"] = static_cast<int64_t>(settings.seed);
+        context->saved_data["window"] = settings.window;
+        context->saved_data["softcap"] = settings.softcap;
         return output;
     }
 
@@ -96,34 +196,59 @@ struct PackedAttention : public Function<PackedAttention> {
                           context->saved_data["causal"].toBool(),
                           context->saved_data["scale"].toDouble(),
                           context->saved_data["dropout"].toDouble(),
-                          static_cast<uint64_t>(context->saved_data["seed"].toInt())};
+                          static_cast<uint64_t>(context->saved_data["seed"].toInt()),
+                          context->saved_data["window"].toInt(),
+                          context->saved_data["softcap"].toDouble()};
         at::Tensor gradient = gradients[0].contiguous();
         at::Tensor to_q = at::empty_like(q), to_k = at::empty_like(k), to_v = at::empty_like(v), to_bias;
         if (bias.defined() && bias.requires_grad()) to_bias = at::zeros_like(bias);
-        at::Tensor future = future_mask(q, settings);
-        bool is_aligned = bias.defined() || settings.causal;
+        Masks masks(q, settings);
+        int64_t heads = q.size(1), groups = k.size(1);
         for (size_t row = 0; row < settings.rows(); ++row) {
-            int64_t skipped = skipped_columns(settings, is_aligned, row);
-            at::Tensor query = row_of(q, settings.query_offsets, row), key = row_of(k, settings.key_offsets, row);
-            at::Tensor value = row_of(v, settings.key_offsets, row);
-            at::Tensor upstream = row_of(gradient, settings.query_offsets, row);
-            at::Tensor weights = probabilities(query, key, bias, future, skipped, settings);
-            at::Tensor dropped_weights = weights;
-            at::Tensor to_weights = at::bmm(upstream, value.transpose(1, 2));
-            if (settings.dropout > 0) {
-                dropped_weights = dropped(weights, settings.dropout, row_seed(settings.seed, row));
-                drop_in_place(to_weights, settings.dropout, row_seed(settings.seed, row));
+            int64_t skipped = skipped_columns(settings, bias.defined(), row);
+            std::vector<Tile> tiles = tiles_of(settings, row);
+            bool is_whole = tiles.size() == 1 && tiles[0].keys == settings.keys(row);
+            if (!is_whole) {
+                to_k.narrow(0, settings.key_offsets[row], settings.keys(row)).zero_();
+                to_v.narrow(0, settings.key_offsets[row], settings.keys(row)).zero_();
             }
-            row_of(to_v, settings.key_offsets, row).copy_(at::bmm(dropped_weights.transpose(1, 2), upstream));
-            at::Tensor to_scores = at::_softmax_backward_data(to_weights, weights, -1, weights.scalar_type());
-            if (to_bias.defined()) {
-                to_bias.narrow(1, 0, to_scores.size(1)).narrow(2, skipped, to_scores.size(2)).add_(to_scores);
+            size_t number = 0;
+            for (const Tile &tile : tiles) {
+                int64_t first = settings.query_offsets[row] + tile.query, from = settings.key_offsets[row] + tile.key;
+                at::Tensor query = grouped(q, first, tile.queries, groups), key = grouped(k, from, tile.keys, groups);
+                at::Tensor value = grouped(v, from, tile.keys, groups);
+                at::Tensor upstream = grouped(gradient, first, tile.queries, groups), capped;
+                at::Tensor weights = probabilities(query, key, heads, tile, bias, skipped, masks, settings,
+                                                   settings.softcap > 0 ? &capped : nullptr);
+                at::Tensor dropped_weights = weights;
+                at::Tensor to_weights = at::bmm(upstream, value.transpose(1, 2)).view(weights.sizes());
+                if (settings.dropout > 0) {
+                    uint64_t seed = tile_seed(settings.seed, row, number);
+                    dropped_weights = dropped(weights, settings.dropout, seed);
+                    drop_in_place(to_weights, settings.dropout, seed);
+                }
+                add_gradient(to_v, from, tile.keys, is_whole,
+                             at::bmm(by_group(dropped_weights, groups).transpose(1, 2), upstream));
+                at::Tensor to_scores = at::_softmax_backward_data(to_weights, weights, -1, weights.scalar_type());
+                if (to_bias.defined()) {
+                    to_bias.narrow(1, tile.query, tile.queries).narrow(2, skipped + tile.key, tile.keys)
+                        .add_(to_scores);
+                }
+                if (capped.defined()) at::tanh_backward_out(to_scores, to_scores, capped);
+                if (settings.scale != 1) to_scores.mul_(settings.scale);
+                to_scores = by_group(to_scores, groups);
+                scatter(to_q, first, tile.queries, groups, at::bmm(to_scores, key));
+                add_gradient(to_k, from, tile.keys, is_whole, at::bmm(to_scores.transpose(1, 2), query));
+                ++number;
             }
-            if (settings.scale != 1) to_scores.mul_(settings.scale);
-            row_of(to_q, settings.query_offsets, row).copy_(at::bmm(to_scores, key));
-            row_of(to_k, settings.key_offsets, row).copy_(at::bmm(to_scores.transpose(1, 2), query));
         }
         return {to_q, to_k, to_v, to_bias, at::Tensor()};
+    }
+
+    /// `part` [groups, keys, size] into packed x, over what is there if it is all that the row gets.
+    static void add_gradient(at::Tensor &x, int64_t first, int64_t count, bool is_whole, const at::Tensor &part) {
+        at::Tensor target = x.narrow(0, first, count).transpose(0, 1);
+        if (is_whole) target.copy_(part); else target.add_(part);
     }
 };
 
@@ -133,20 +258,30 @@ extern "C" {
 
 CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *bias,
                               const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal,
-                              double scale, double dropout, uint64_t seed) {
+                              double scale, double dropout, uint64_t seed, int64_t window, double softcap) {
     return tensor_or_error([&] {
+        TORCH_CHECK(window == 0 || causal, "a window needs a causal attention");
+        TORCH_CHECK(unbox(q).size(1) % unbox(k).size(1) == 0, unbox(q).size(1), " heads can't share ",
+                    unbox(k).size(1), " heads of keys");
         Settings settings{{query_offsets, query_offsets + rows + 1},
                           {key_offsets, key_offsets + rows + 1},
-                          causal, scale, dropout, seed};
+                          causal, scale, dropout, seed, window, softcap};
         return PackedAttention::apply(unbox(q).contiguous(), unbox(k).contiguous(), unbox(v).contiguous(),
                                       unbox(bias).defined() ? c10::optional<at::Tensor>(unbox(bias)) : c10::nullopt,
                                       settings);
     });
 }
 
-CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *mask, double scale) {
-    return tensor_or_error([&] {
+CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *mask, double scale,
+                       double softcap) {
+    return tensor_or_error([&]() -> at::Tensor {
         at::Tensor bias = unbox(mask);
+        if (softcap > 0) {
+            at::Tensor capped = at::matmul(unbox(q), unbox(k).transpose(-2, -1)).mul_(scale / softcap).tanh_();
+            at::Tensor scores = capped * softcap;
+            if (bias.defined()) scores.add_(bias);
+            return at::matmul(scores.softmax(-1), unbox(v));
+        }
         if (bias.defined() && bias.is_cuda()) {
             // The GPU's kernel reads 16 bytes at a time, also from rows of a part of a mask: a copy whose rows are
             // padded to that.

@@ -12,20 +12,29 @@ using torch::autograd::variable_list;
 
 namespace {
 
-/// y = x / sqrt(mean(x²) + ε) · w over the last axis (Zhang & Sennrich 2019, eq. 4). Keeps x and one
-/// number a row.
+/// y = x / sqrt(mean(x²) + ε) · (o + w) over the last axis (Zhang & Sennrich 2019, eq. 4); the offset o is 0, or 1 in
+/// Gemma. Keeps x and one number a row.
 struct RMSNorm : public Function<RMSNorm> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight,
-                              double epsilon) {
+                              double epsilon, double offset) {
         // Statistics in fp32 at least, as half-precision models are trained.
         at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
         at::Tensor inverse = wide.square().mean(-1, true).add_(epsilon).rsqrt_();
         context->save_for_backward({x, weight, inverse});
+        context->saved_data["offset"] = offset;
+        // Where there is an offset, rounding to the stored type comes last.
+        if (offset != 0) return (wide * inverse).mul_(scale_of(weight, offset, wide)).to(x.scalar_type());
         return (wide * inverse).to(weight.scalar_type()).mul_(weight);
+    }
+
+    /// o + w, [size].
+    static at::Tensor scale_of(const at::Tensor &weight, double offset, const at::Tensor &like) {
+        return weight.to(like.scalar_type()) + offset;
     }
 
     static variable_list backward(AutogradContext *context, variable_list gradients) {
         auto saved = context->get_saved_variables();
+        double offset = context->saved_data["offset"].toDouble();
         at::Tensor wide = saved[0].to(saved[2].scalar_type());
         const at::Tensor &weight = saved[1], &inverse = saved[2];
         at::Tensor gradient = gradients[0].to(inverse.scalar_type());
@@ -36,11 +45,11 @@ struct RMSNorm : public Function<RMSNorm> {
         }
         at::Tensor to_x;
         if (context->needs_input_grad(0)) {
-            at::Tensor weighted = gradient * weight;
+            at::Tensor weighted = gradient * (offset != 0 ? scale_of(weight, offset, inverse) : weight);
             at::Tensor along = (weighted * normalised).mean(-1, true);
             to_x = weighted.sub_(normalised.mul_(along)).mul_(inverse).to(saved[0].scalar_type());
         }
-        return {to_x, to_weight, at::Tensor()};
+        return {to_x, to_weight, at::Tensor(), at::Tensor()};
     }
 };
 
@@ -146,8 +155,8 @@ struct Dropout : public Function<Dropout> {
 
 extern "C" {
 
-CTTensor *ct_rms_norm(const CTTensor *x, const CTTensor *weight, double epsilon) {
-    return tensor_or_error([&] { return RMSNorm::apply(unbox(x), unbox(weight), epsilon); });
+CTTensor *ct_rms_norm(const CTTensor *x, const CTTensor *weight, double epsilon, double offset) {
+    return tensor_or_error([&] { return RMSNorm::apply(unbox(x), unbox(weight), epsilon, offset); });
 }
 
 CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTensor *bias, double epsilon) {

@@ -189,6 +189,13 @@ CTTensor *ct_narrow(const CTTensor *x, int axis, int64_t start, int64_t length) 
     return tensor_or_error([&] { return at::narrow(unbox(x), axis, start, length); });
 }
 
+int ct_split(const CTTensor *x, int axis, const int64_t *lengths, int count, CTTensor **parts) {
+    return status_or_error([&] {
+        auto made = at::split_with_sizes(unbox(x), shape_of(lengths, count), axis);
+        for (int i = 0; i < count; ++i) parts[i] = box(made[static_cast<size_t>(i)]);
+    });
+}
+
 CTTensor *ct_expand(const CTTensor *x, const int64_t *shape, int rank) {
     return tensor_or_error([&] { return unbox(x).expand(shape_of(shape, rank)); });
 }

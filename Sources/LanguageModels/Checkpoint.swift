@@ -85,6 +85,14 @@ public struct ModelFolder {
             object["scale_decoder_outputs"] =
                 object["scale_decoder_outputs"] ?? self.configuration["tie_word_embeddings"] ?? true
             configuration = .object(object)
+        } else if !tensors.has("lm_head.weight"), tensors.has("shared.weight"),
+            case .object(var object) = configuration
+        {
+            // A T5 without a matrix of its own is tied, though those that don't scale say that they aren't.
+            object["scale_decoder_outputs"] =
+                object["scale_decoder_outputs"] ?? self.configuration["tie_word_embeddings"] ?? true
+            object["tie_word_embeddings"] = true
+            configuration = .object(object)
         }
         let model = try ModelRegistry.outline(
             configuration, file: url.appendingPathComponent("config.json").path, head: completeHead)
@@ -150,9 +158,14 @@ struct ShardedTensors {
         return bytes.max { $0.value < $1.value }?.key
     }
 
+    func has(_ name: String) -> Bool { owner[name] != nil }
+
     /// Whether there is an output layer that differs from the embedding.
     var holdsOwnOutputLayer: Bool {
-        let tables = ["shared.weight", "model.embed_tokens.weight", "transformer.wte.weight"]
+        let tables = [
+            "shared.weight", "model.embed_tokens.weight", "transformer.wte.weight", "embed_tokens.weight",
+            "wte.weight",
+        ]
         guard let head = owner["lm_head.weight"], let name = tables.first(where: { owner[$0] != nil }),
             let a = try? head.tensor("lm_head.weight"), let b = try? owner[name]?.tensor(name)
         else { return false }

@@ -81,6 +81,10 @@ public protocol LanguageModel: Module {
     /// The deviation of a parameter's normal initial values where a checkpoint may lack it (0 for zeros); `nil` where
     /// it has to be there.
     func initialDeviation(of path: String) -> Double?
+    /// What lies side by side in a projection's output, in order; `nil` where it is one thing.
+    func fusedParts(of path: String) -> [FusedPart]?
+    /// What vectors of the table of input embeddings are multiplied by.
+    var embeddingScale: Double { get }
     /// Makes training rows from token ids.
     func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch
     /// The same for rows with more than ids.
@@ -93,6 +97,16 @@ public protocol LanguageModel: Module {
     var generationDefaults: GenerationDefaults { get }
     /// Reads prompts and prepares to generate up to `capacity` tokens for each, `beams` continuations a row.
     func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState
+}
+
+/// One of several projections that are computed as one.
+public struct FusedPart: Sendable, Equatable {
+    /// What users call it: q, k, v, gate, up.
+    public let name: String
+    /// Outputs.
+    public let size: Int
+
+    public init(name: String, size: Int) { (self.name, self.size) = (name, size) }
 }
 
 public struct GenerationDefaults: Sendable {
@@ -128,6 +142,8 @@ extension LanguageModel {
     public func canonicalName(_ name: String) -> String { aliases[name] ?? name }
     public func isIgnorable(_ name: String) -> Bool { false }
     public func initialDeviation(of path: String) -> Double? { nil }
+    public func fusedParts(of path: String) -> [FusedPart]? { nil }
+    public var embeddingScale: Double { 1 }
     /// Where the parameters lie and how they are computed with.
     public var device: Device { parameters().first?.parameter.tensor.device ?? .cpu }
     public var byteCount: Int { parameters().reduce(0) { $0 + $1.parameter.tensor.byteCount } }

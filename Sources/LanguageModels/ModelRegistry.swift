@@ -6,9 +6,11 @@ import TorchNN
 /// The families of models, by `model_type`. A new one is a file in `Models/` and a line here.
 public enum ModelRegistry {
     static let families: [String: @Sendable (JSON) throws -> any LanguageModel] = [
-        "t5": { try T5(T5Configuration($0)) },
+        "t5": { try T5(T5Configuration($0)) }, "mt5": { try T5(T5Configuration($0)) },
         "llama": { try Llama(LlamaConfiguration($0)) }, "mistral": { try Llama(LlamaConfiguration($0)) },
         "qwen2": { try Llama(LlamaConfiguration($0)) }, "qwen3": { try Llama(LlamaConfiguration($0)) },
+        "gemma": { try Gemma(GemmaConfiguration($0)) }, "gemma2": { try Gemma(GemmaConfiguration($0)) },
+        "gemma3_text": { try Gemma(GemmaConfiguration($0)) }, "phi3": { try Phi3(Phi3Configuration($0)) },
         "gpt2": { try GPT2(GPT2Configuration($0)) },
     ]
 
@@ -22,6 +24,23 @@ public enum ModelRegistry {
 
     /// Whether models of this `model_type` read and don't write.
     public static func isEncoder(_ family: String) -> Bool { encoders[family] != nil }
+
+    /// Why families that look like supported ones are not.
+    private static let refusals: [String: String] = [
+        "umt5": "each of its layers has position biases of its own, where an mT5 has them once",
+        "gemma3": "it reads images too; its text model alone has the model type gemma3_text",
+        "gemma3n": "its layers share keys and embeddings in ways of their own",
+        "mixtral": "it is a mixture of experts", "qwen2_moe": "it is a mixture of experts",
+        "qwen3_moe": "it is a mixture of experts", "phimoe": "it is a mixture of experts",
+        "gpt_oss": "it is a mixture of experts", "phi": "its layers are not those of Phi-3",
+    ]
+
+    /// Keys that change what a model computes and that no family reads.
+    private static let foreignKeys: [(key: String, meaning: String)] = [
+        ("quantization_config", "weights that are stored quantised"), ("vision_config", "a model that reads images"),
+        ("audio_config", "a model that hears"), ("num_local_experts", "a mixture of experts"),
+        ("num_experts", "a mixture of experts"), ("n_routed_experts", "a mixture of experts"),
+    ]
 
     /// A model without weights, on the meta device: it can be counted and planned.
     ///
@@ -37,6 +56,12 @@ public enum ModelRegistry {
                 "\(file) has no 'model_type'",
                 remedy: "supported are: \(known)")
         }
+        let isKnown = families[family] != nil || encoders[family] != nil
+        for (key, meaning) in foreignKeys where isKnown && configuration[key] ?? .null != .null {
+            throw PEFTError(
+                "\(file) has '\(key)', which means \(meaning): not supported",
+                remedy: "use a model of the family '\(family)' without it")
+        }
         let head = head ?? ModelHead(configuration: configuration)
         if let make = encoders[family] {
             let head = head ?? ModelHead(sequence: configuration)
@@ -48,8 +73,9 @@ public enum ModelRegistry {
             return try make(configuration.with(head), head)
         }
         guard let make = families[family] else {
+            let reason = refusals[family].map { ": \($0)" } ?? ""
             throw PEFTError(
-                "\(file) asks for the model type '\(family)', which is not supported",
+                "\(file) asks for the model type '\(family)', which is not supported\(reason)",
                 remedy: "supported are: \(known)")
         }
         guard let head, !head.task.writes else {
@@ -81,62 +107,5 @@ public enum ModelRegistry {
                     ? "it can go on with texts, and classify or score them" : "it writes a target for each prompt")
         }
         return CausalClassifier(base, size: size, head: head, configuration: configuration.with(head))
-    }
-}
-
-/// Reads one kind of configuration, with errors that name the key.
-struct ConfigurationReader {
-    let json: JSON
-
-    func integer(_ key: String, default fallback: Int? = nil, in range: ClosedRange<Int> = 1...1_000_000_000) throws
-        -> Int
-    {
-        guard let value = json[key], value != .null else {
-            if let fallback { return fallback }
-            throw PEFTError("config.json has no '\(key)'", remedy: "it has to be an integer")
-        }
-        guard let number = value.int, range.contains(number) else {
-            throw PEFTError(
-                "config.json: '\(key)' is \(value.text(indent: nil))",
-                remedy: "it has to be an integer of at least \(range.lowerBound)")
-        }
-        return number
-    }
-
-    func number(_ key: String, default fallback: Double) throws -> Double {
-        guard let value = json[key], value != .null else { return fallback }
-        guard let number = value.double else {
-            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be a number")
-        }
-        return number
-    }
-
-    func boolean(_ key: String, default fallback: Bool) throws -> Bool {
-        guard let value = json[key], value != .null else { return fallback }
-        guard let flag = value.bool else {
-            throw PEFTError(
-                "config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be true or false")
-        }
-        return flag
-    }
-
-    func string(_ key: String, default fallback: String) throws -> String {
-        guard let value = json[key], value != .null else { return fallback }
-        guard let text = value.string else {
-            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be a string")
-        }
-        return text
-    }
-
-    /// One id or a list of them.
-    func tokens(_ key: String, default fallback: [Int]) throws -> [Int] {
-        guard let value = json[key], value != .null else { return fallback }
-        if let one = value.int { return [one] }
-        guard let list = value.array?.compactMap(\.int), list.count == value.array?.count else {
-            throw PEFTError(
-                "config.json: '\(key)' is \(value.text(indent: nil))",
-                remedy: "it has to be a token id or a list of them")
-        }
-        return list
     }
 }

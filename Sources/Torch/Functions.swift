@@ -47,9 +47,15 @@ public enum Functions {
         wrap(ct_embedding(weight.pointer, ids.pointer))
     }
 
-    /// x / sqrt(mean(x²) + ε) · weight over the last axis (Zhang & Sennrich 2019).
-    public static func rmsNorm(_ x: Tensor, weight: Tensor, epsilon: Double) -> Tensor {
-        wrap(ct_rms_norm(x.pointer, weight.pointer, epsilon))
+    /// x / sqrt(mean(x²) + ε) · (offset + weight) over the last axis (Zhang & Sennrich 2019).
+    public static func rmsNorm(_ x: Tensor, weight: Tensor, epsilon: Double, offset: Double = 0) -> Tensor {
+        wrap(ct_rms_norm(x.pointer, weight.pointer, epsilon, offset))
+    }
+
+    /// The first 2p components of each head of x [tokens, heads, size] turned as pairs (i, i + p) by the angles whose
+    /// cosines and sines are given, [tokens, p] (Su et al. 2021, RoFormer, eq. 34); the others pass through.
+    public static func rotary(_ x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor {
+        wrap(ct_rotary(x.pointer, cosines.pointer, sines.pointer))
     }
 
     public static func layerNorm(_ x: Tensor, weight: Tensor?, bias: Tensor?, epsilon: Double) -> Tensor {
@@ -65,17 +71,21 @@ public enum Functions {
     /// Attention within each row of a packed batch.
     ///
     /// - Parameters:
-    ///   - q: [query tokens, heads, size]; `k`, `v`: [key tokens, heads, size].
+    ///   - q: [query tokens, heads, size]; `k`, `v`: [key tokens, key heads, size], each key head serving
+    ///     heads / key heads of the queries'.
     ///   - bias: added to the scaled scores, [heads, longest query row, longest prefix + longest query row], the
     ///     same for all rows. A prefix is what a row's keys have more than its queries, at their front; rows with
     ///     shorter ones use the bias without its first columns.
     ///   - queryOffsets: where each row begins in `q`, with the end as a last entry; `keyOffsets` in `k`.
     ///   - causal: whether a query sees only the prefix and keys at its own position and before.
+    ///   - window: how many keys a causal query sees, its own among them; `nil` for all before it.
+    ///   - softcap: c for scores c · tanh(scale · q kᵀ / c) (Gemma 2).
     ///   - dropout: probability that a weight is dropped, with its seed.
     /// - Returns: [query tokens, heads, size].
     public static func packedAttention(
         _ q: Tensor, _ k: Tensor, _ v: Tensor, bias: Tensor?, queryOffsets: [Int], keyOffsets: [Int],
-        causal: Bool, scale: Double, dropout: Double = 0, seed: UInt64 = 0
+        causal: Bool, window: Int? = nil, scale: Double, softcap: Double? = nil, dropout: Double = 0,
+        seed: UInt64 = 0
     ) -> Tensor {
         let queries = queryOffsets.map(Int64.init)
         let keys = keyOffsets.map(Int64.init)
@@ -83,13 +93,18 @@ public enum Functions {
         return wrap(
             ct_packed_attention(
                 q.pointer, k.pointer, v.pointer, bias.pointer, queries, keys,
-                Int32(queries.count - 1), causal, scale, dropout, seed))
+                Int32(queries.count - 1), causal, scale, dropout, seed, Int64(window ?? 0),
+                softcap ?? 0))
     }
 
-    /// softmax(scale · q kᵀ + mask) v with q [batch, heads, queries, size], k, v [batch, heads, keys, size] and
-    /// a mask that broadcasts to [batch, heads, queries, keys].
-    public static func attention(_ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor?, scale: Double) -> Tensor {
-        wrap(ct_attention(q.pointer, k.pointer, v.pointer, mask?.pointer, scale))
+    /// softmax(cap(scale · q kᵀ) + mask) v with q [batch, heads, queries, size], k, v [batch, heads, keys, size] and
+    /// a mask that broadcasts to [batch, heads, queries, keys]; cap(s) = softcap · tanh(s / softcap) where one is given.
+    public static func attention(
+        _ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor?, scale: Double, softcap: Double? = nil
+    )
+        -> Tensor
+    {
+        wrap(ct_attention(q.pointer, k.pointer, v.pointer, mask?.pointer, scale, softcap ?? 0))
     }
 
     /// A multi-layer LSTM (Hochreiter & Schmidhuber 1997) over x [length, batch, in], from zero states.
@@ -132,15 +147,19 @@ public enum Functions {
                 learnedScale?.pointer, scale, activation.raw))
     }
 
-    /// Sum over rows of −log softmax(scale · hidden weightᵀ)[target], without the matrix of logits.
+    /// Sum over rows of −log softmax(cap(scale · hidden weightᵀ))[target], without the matrix of logits.
     ///
     /// - Parameters:
     ///   - hidden: [rows, size]; `weight`: [vocabulary, size]; `targets`: [rows], int64.
+    ///   - softcap: k for cap(s) = k · tanh(s / k) (Gemma 2).
     ///   - labelSmoothing: share of the target spread over the vocabulary (Szegedy et al. 2016).
     /// - Returns: a scalar, in nats.
     public static func linearCrossEntropy(
-        hidden: Tensor, weight: Tensor, targets: Tensor, scale: Double = 1, labelSmoothing: Double = 0
+        hidden: Tensor, weight: Tensor, targets: Tensor, scale: Double = 1, softcap: Double? = nil,
+        labelSmoothing: Double = 0
     ) -> Tensor {
-        wrap(ct_linear_cross_entropy(hidden.pointer, weight.pointer, targets.pointer, scale, labelSmoothing))
+        wrap(
+            ct_linear_cross_entropy(
+                hidden.pointer, weight.pointer, targets.pointer, scale, labelSmoothing, softcap ?? 0))
     }
 }

@@ -13,6 +13,13 @@ extension Tensor {
     public func narrowed(axis: Int, _ range: Range<Int>) -> Tensor {
         wrap(ct_narrow(pointer, Int32(axis), Int64(range.lowerBound), Int64(range.count)))
     }
+    /// Consecutive parts of `axis`, sharing elements. Their gradients make one of the whole, where each ``narrowed``
+    /// part would make a whole of its own.
+    public func split(axis: Int, _ lengths: [Int]) -> [Tensor] {
+        var parts = [OpaquePointer?](repeating: nil, count: lengths.count)
+        check(ct_split(pointer, Int32(axis), lengths.map(Int64.init), Int32(lengths.count), &parts))
+        return parts.map { Tensor(owning: $0 ?? ct_undefined()) }
+    }
     /// Element `index` of the first axis, sharing elements.
     public subscript(_ index: Int) -> Tensor {
         narrowed(axis: 0, index..<(index + 1)).reshaped(Array(shape.dropFirst()))

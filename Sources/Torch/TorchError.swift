@@ -56,6 +56,12 @@ public func checkTorchErrors() throws {
     if let error = FailureLog.current.first { throw error }
 }
 
+/// Makes the enclosing ``withTorchErrors(_:)`` fail, where a model finds out in its forward pass that it can't go on.
+public func reportFailure(_ error: PEFTError) {
+    let entry = FailureLog.current
+    if entry.first == nil { entry.first = error }
+}
+
 /// Boxes what a C function returned, or records why it returned nothing.
 func wrap(_ pointer: OpaquePointer?) -> Tensor {
     if let pointer { return Tensor(owning: pointer) }

@@ -1,16 +1,21 @@
 import Torch
 
-/// Root-mean-square normalisation with a learned scale (Zhang & Sennrich 2019); T5's layer norm.
+/// Root-mean-square normalisation with a learned scale (Zhang & Sennrich 2019); T5's layer norm. Gemma stores the
+/// scale's distance from 1.
 public final class RMSNorm: Module {
     @ParameterInfo public var weight: Tensor
     public let epsilon: Double
+    /// What is added to the stored scale.
+    public let offset: Double
 
-    public init(_ size: Int, epsilon: Double, device: Device = .meta) {
+    public init(_ size: Int, epsilon: Double, offset: Double = 0, device: Device = .meta) {
         _weight = ParameterInfo(wrappedValue: .empty([size], device: device))
-        self.epsilon = epsilon
+        (self.epsilon, self.offset) = (epsilon, offset)
     }
 
-    public func callAsFunction(_ x: Tensor) -> Tensor { Functions.rmsNorm(x, weight: weight, epsilon: epsilon) }
+    public func callAsFunction(_ x: Tensor) -> Tensor {
+        Functions.rmsNorm(x, weight: weight, epsilon: epsilon, offset: offset)
+    }
 }
 
 /// Layer normalisation with learned scale and shift (Ba et al. 2016).

@@ -55,7 +55,13 @@ import TorchNN
         var slices = LoRA.Configuration(rank: 2, alpha: 4, targets: ["q", "k"])
         slices.extras.slices = ProjectionSlices([true, false, true])
         slices.isRankStabilised = true
+        var fused = LoRA.Configuration(rank: 2, alpha: 4, targets: ["qkv_proj"])
+        fused.extras.slices = ProjectionSlices([true, false, true])
         return [
+            "slices-phi3": Case(base: "decoders/phi3", configuration: fused),
+            "defaults-gemma2": Case(base: "decoders/gemma2", configuration: defaults),
+            "prefix-gemma3": Case(base: "decoders/gemma3", choice: .forTests(PrefixTuning.self)),
+            "prefix-phi3": Case(base: "decoders/phi3", choice: .forTests(PrefixTuning.self)),
             "tables": Case(base: "t5-v1.1", configuration: tables),
             "tokens": Case(base: "t5-tied-gated", configuration: tokens),
             "slices": Case(base: "t5-v1.1", configuration: slices),

@@ -19,12 +19,16 @@ import TorchNN
         var isMergeable: Bool { choice.isMergeable && !testDescription.hasSuffix("unmergeable") }
     }
 
-    /// A seq2seq, two decoder-only and an encoder model.
-    static let bases = ["t5-v1.1", "llama", "gpt2", "bert"]
+    /// Two seq2seq models, decoder-only ones of every build, and an encoder. (Gemma 2 caps scores and has windows, Gemma
+    /// 3 normalises heads and turns layers by different angles, Phi-3 fuses projections, a Qwen2 has biases.)
+    static let bases =
+        ["t5-v1.1", "llama", "gpt2", "bert"] + ["gemma2", "gemma3", "phi3", "qwen2", "mt5"].map { "decoders/\($0)" }
 
     /// What makes no sense, with words of the reason that is given.
     static let refusals = [
         "bitfit on t5-v1.1": "has no biases", "bitfit on llama": "has no biases",
+        "bitfit on decoders/gemma2": "has no biases", "bitfit on decoders/gemma3": "has no biases",
+        "bitfit on decoders/phi3": "has no biases", "bitfit on decoders/mt5": "has no biases",
     ]
 
     @Test(arguments: refusals.keys.sorted()) func whatMakesNoSenseSaysWhy(name: String) throws {
@@ -59,6 +63,13 @@ import TorchNN
         slices.extras.slices = ProjectionSlices([true, false, true])
         slices.dropout = 0.1
         cases.append(Case(choice: MethodChoice(LoRA.self, slices), testDescription: "LoRA on slices"))
+        // Queries, keys and values of different sizes.
+        var fused = LoRA.Configuration(rank: 2, alpha: 4, targets: ["qkv_proj"])
+        fused.extras.slices = ProjectionSlices([true, false, true])
+        cases.append(
+            Case(
+                choice: MethodChoice(LoRA.self, fused), testDescription: "LoRA on slices of Phi-3",
+                base: "decoders/phi3"))
         var biased = LoRA.Configuration(rank: 2, alpha: 4, targets: ["q"])
         biased.extras.hasBias = true
         cases.append(Case(choice: MethodChoice(LoRA.self, biased), testDescription: "LoRA with a bias, unmergeable"))

@@ -12,6 +12,9 @@ import Testing
         var hasBias = false
         var dropout = 0.0
         var scale = 1.0
+        var window: Int?
+        var softcap: Double?
+        var keyHeads = 2
         let testDescription: String
     }
 
@@ -28,7 +31,56 @@ import Testing
             testDescription: "everything"),
         Case(queries: [0, 1], keys: [0, 1], causal: true, testDescription: "one token"),
         Case(queries: [0, 2, 2, 3], keys: [0, 2, 2, 3], testDescription: "a row without tokens"),
+        Case(queries: [0, 2, 2, 3], keys: [0, 2, 2, 3], causal: true, testDescription: "causal without tokens"),
+        Case(queries: [0, 3, 5], keys: [0, 5, 7], causal: true, testDescription: "causal after prefixes"),
+        Case(queries: [0, 5, 7], keys: [0, 5, 7], causal: true, window: 2, testDescription: "a window"),
+        Case(
+            queries: [0, 5, 7], keys: [0, 8, 10], causal: true, window: 4, testDescription: "a window over prefixes"),
+        Case(queries: [0, 3, 5], keys: [0, 3, 5], scale: 0.7, softcap: 0.8, testDescription: "a soft cap"),
+        Case(
+            queries: [0, 4, 6], keys: [0, 4, 6], causal: true, keyHeads: 1, testDescription: "shared heads of keys"),
+        Case(
+            queries: [0, 5, 6], keys: [0, 6, 8], causal: true, hasBias: true, scale: 0.7, window: 3, softcap: 0.8,
+            keyHeads: 1, testDescription: "everything but dropout"),
     ]
+
+    /// Rows of several tiles, too long for finite differences.
+    static let long = [
+        Case(queries: [0, 300, 430], keys: [0, 300, 430], causal: true, scale: 0.3, testDescription: "causal"),
+        Case(queries: [0, 290, 300], keys: [0, 297, 310], causal: true, scale: 0.3, testDescription: "prefixes"),
+        Case(
+            queries: [0, 150, 190], keys: [0, 150, 190], causal: true, scale: 0.3, window: 40,
+            testDescription: "window"),
+        Case(
+            queries: [0, 300, 310], keys: [0, 310, 330], causal: true, hasBias: true, scale: 0.3, window: 17,
+            softcap: 0.9, keyHeads: 1, testDescription: "everything"),
+        Case(
+            queries: [0, 200], keys: [0, 200], causal: true, scale: 0.3, window: 500, testDescription: "a wide window"
+        ),
+    ]
+
+    @Test(arguments: long) func tilesEqualAttentionRowByRow(item: Case) throws {
+        try expectSame(inputs(item), { packed(item, $0) }, { reference(item, $0) })
+    }
+
+    /// What drops out in a tile drops out of its gradient: along any direction the function changes as they say.
+    @Test func tilesDropTheSameOnTheWayBack() throws {
+        let item = Case(
+            queries: [0, 300], keys: [0, 300], causal: true, dropout: 0.4, scale: 0.3, window: 33,
+            testDescription: "dropout")
+        let x = inputs(item)
+        let directions = x.enumerated().map { random(300, 2, 3, seed: 20 + UInt64($0.offset)) }
+        let exact = try gradients(x) { packed(item, $0) }
+        let slope = zip(exact, directions).map { ($0 * $1).sum().item() }.reduce(0, +)
+        func value(_ step: Double) -> Double {
+            let output = packed(item, zip(x, directions).map { $0 + $1 * step })
+            var source = SeededRandom(seed: 99)
+            let weights = Tensor.empty(output.shape, dtype: output.dtype)
+            weights.fillNormal(from: &source)
+            return (output * weights).sum().item()
+        }
+        #expect(abs((value(1e-6) - value(-1e-6)) / 2e-6 - slope) < 1e-6 * max(abs(slope), 1))
+    }
 
     private static let heads = 2
     private static let seed: UInt64 = 1_234
@@ -37,34 +89,49 @@ import Testing
         let (queries, keys) = (item.queries.last ?? 0, item.keys.last ?? 0)
         func longest(_ offsets: [Int]) -> Int { zip(offsets.dropFirst(), offsets).map { $0 - $1 }.max() ?? 0 }
         let tensors = [
-            random(queries, Self.heads, 3, seed: 1), random(keys, Self.heads, 3, seed: 2),
-            random(keys, Self.heads, 3, seed: 3),
+            random(queries, Self.heads, 3, seed: 1), random(keys, item.keyHeads, 3, seed: 2),
+            random(keys, item.keyHeads, 3, seed: 3),
         ]
-        let bias = random(Self.heads, longest(item.queries), longest(item.keys), seed: 4)
+        let prefix =
+            zip(zip(item.keys.dropFirst(), item.keys), zip(item.queries.dropFirst(), item.queries))
+            .map { $0.0 - $0.1 - ($1.0 - $1.1) }.max() ?? 0
+        let bias = random(Self.heads, longest(item.queries), prefix + longest(item.queries), seed: 4)
         return item.hasBias ? tensors + [bias] : tensors
     }
 
     private func packed(_ item: Case, _ x: [Tensor]) -> Tensor {
         Functions.packedAttention(
             x[0], x[1], x[2], bias: item.hasBias ? x[3] : nil, queryOffsets: item.queries, keyOffsets: item.keys,
-            causal: item.causal, scale: item.scale, dropout: item.dropout, seed: Self.seed)
+            causal: item.causal, window: item.window, scale: item.scale, softcap: item.softcap, dropout: item.dropout,
+            seed: Self.seed)
     }
 
     private func reference(_ item: Case, _ x: [Tensor]) -> Tensor {
         let rows = (0..<(item.queries.count - 1)).map { row -> Tensor in
             let (queries, keys) = (item.queries[row]..<item.queries[row + 1], item.keys[row]..<item.keys[row + 1])
-            let q = x[0].narrowed(axis: 0, queries).permuted(1, 0, 2)
-            let k = x[1].narrowed(axis: 0, keys).permuted(1, 0, 2)
-            let v = x[2].narrowed(axis: 0, keys).permuted(1, 0, 2)
+            func head(_ x: Tensor, _ range: Range<Int>) -> Tensor {
+                let part = x.narrowed(axis: 0, range).permuted(1, 0, 2)
+                guard part.dim(0) < Self.heads else { return part }
+                return part.expanded([Self.heads, range.count, 3])
+            }
+            let (q, k, v) = (head(x[0], queries), head(x[1], keys), head(x[2], keys))
+            let prefix = keys.count - queries.count
             var scores = q.matmul(k.T) * item.scale
+            if let cap = item.softcap { scores = (scores / cap).tanh() * cap }
             if item.hasBias {
-                scores = scores + x[3].narrowed(axis: 1, 0..<queries.count).narrowed(axis: 2, 0..<keys.count)
+                let skipped = x[3].dim(2) - x[3].dim(1) - prefix
+                scores =
+                    scores
+                    + x[3].narrowed(axis: 1, 0..<queries.count).narrowed(axis: 2, skipped..<(skipped + keys.count))
             }
             if item.causal {
-                let future = (0..<queries.count).flatMap { i in
-                    (0..<keys.count).map { $0 > i ? -Double.infinity : 0 }
+                let hidden = (0..<queries.count).flatMap { i in
+                    (0..<keys.count).map { j in
+                        let distance = prefix + i - j
+                        return distance < 0 || distance >= item.window ?? .max ? -Double.infinity : 0
+                    }
                 }
-                scores = scores + Tensor(future, shape: [queries.count, keys.count])
+                scores = scores + Tensor(hidden, shape: [queries.count, keys.count])
             }
             let weights = Functions.dropout(
                 scores.softmax(), probability: item.dropout,
@@ -99,5 +166,8 @@ import Testing
         try expectSame(
             inputs, { Functions.attention($0[0], $0[1], $0[2], mask: mask, scale: 0.3) },
             { ($0[0].matmul($0[1].T) * 0.3 + mask).softmax().matmul($0[2]) })
+        try expectSame(
+            inputs, { Functions.attention($0[0], $0[1], $0[2], mask: mask, scale: 0.3, softcap: 0.2) },
+            { (($0[0].matmul($0[1].T) * 1.5).tanh() * 0.2 + mask).softmax().matmul($0[2]) })
     }
 }

@@ -21,6 +21,55 @@ import Testing
         #expect(relativeDifference(half, exact) < 1e-3)
     }
 
+    /// Gemma's norm scales by 1 + w, and rounds last.
+    @Test func rmsNormAroundOne() throws {
+        let inputs = [random(2, 3, 5, seed: 1), random(5, seed: 2)]
+        func fused(_ x: [Tensor]) -> Tensor { Functions.rmsNorm(x[0], weight: x[1], epsilon: 0.01, offset: 1) }
+        try expectSame(inputs, fused) { x in
+            x[0] * (x[0].squared().mean(axes: [-1], keep: true) + 0.01).rsqrt() * (x[1] + 1)
+        }
+        try expectGradients(inputs, fused)
+        let (x, w) = (inputs[0].to(.bfloat16), inputs[1].to(.bfloat16))
+        let half = Functions.rmsNorm(x, weight: w, epsilon: 0.01, offset: 1)
+        let exact = Functions.rmsNorm(x.to(.float32), weight: w.to(.float32), epsilon: 0.01, offset: 1)
+        #expect(half.isIdentical(to: exact.to(.bfloat16)))
+    }
+
+    /// The first 2p components turn, the others stay; parts of a wider tensor are taken as they lie.
+    @Test(arguments: [1, 2, 3]) func rotary(pairs: Int) throws {
+        let angles = random(4, pairs, seed: 3)
+        let (cosines, sines) = (angles.cos(), angles.sin())
+        func fused(_ x: [Tensor]) -> Tensor {
+            Functions.rotary(x[0].narrowed(axis: 1, 1..<3), cosines: cosines, sines: sines)
+        }
+        let inputs = [random(4, 5, 7, seed: 1)]
+        try expectSame(inputs, fused) { x in
+            let part = x[0].narrowed(axis: 1, 1..<3)
+            let a = part.narrowed(axis: 2, 0..<pairs), b = part.narrowed(axis: 2, pairs..<(2 * pairs))
+            let (c, s) = (cosines.unsqueezed(1), sines.unsqueezed(1))
+            return Tensor.concatenated(
+                [a * c - b * s, b * c + a * s, part.narrowed(axis: 2, (2 * pairs)..<7)], axis: 2)
+        }
+        try expectGradients(inputs, fused)
+    }
+
+    @Test func partsHaveOneGradient() throws {
+        let inputs = [random(3, 6, seed: 1)]
+        try expectSame(
+            inputs,
+            { x in
+                let parts = x[0].split(axis: -1, [1, 3, 2])
+                return Tensor.concatenated([parts[2] * 2, parts[1].squared(), parts[0]], axis: 1)
+            },
+            { x in
+                Tensor.concatenated(
+                    [
+                        x[0].narrowed(axis: 1, 4..<6) * 2, x[0].narrowed(axis: 1, 1..<4).squared(),
+                        x[0].narrowed(axis: 1, 0..<1),
+                    ], axis: 1)
+            })
+    }
+
     @Test func layerNorm() throws {
         let inputs = [random(3, 6, seed: 1), random(6, seed: 2), random(6, seed: 3)]
         try expectSame(
@@ -176,6 +225,21 @@ import Testing
         // PyTorch: (1 − ε) of the target's and ε of the mean over the classes of −log p.
         try expectSame(inputs, fused) { x in
             let logs = (x[0].matmul(x[1].T) * 0.6).logSoftmax()
+            let wanted = logs.gathering(axis: 1, targets.unsqueezed(1)).sum()
+            return -(wanted * (1 - smoothing) + logs.mean(axes: [-1]).sum() * smoothing)
+        }
+        try expectGradients(inputs, fused)
+    }
+
+    @Test(arguments: [0.0, 0.1]) func linearCrossEntropyOfCappedLogits(smoothing: Double) throws {
+        let targets = Tensor([2, 0, 6, 6])
+        let inputs = [random(4, 3, seed: 1), random(7, 3, seed: 2)]
+        func fused(_ x: [Tensor]) -> Tensor {
+            Functions.linearCrossEntropy(
+                hidden: x[0], weight: x[1], targets: targets, scale: 1.4, softcap: 0.9, labelSmoothing: smoothing)
+        }
+        try expectSame(inputs, fused) { x in
+            let logs = ((x[0].matmul(x[1].T) * (1.4 / 0.9)).tanh() * 0.9).logSoftmax()
             let wanted = logs.gathering(axis: 1, targets.unsqueezed(1)).sum()
             return -(wanted * (1 - smoothing) + logs.mean(axes: [-1]).sum() * smoothing)
         }

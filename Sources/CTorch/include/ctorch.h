@@ -121,6 +121,8 @@ CTTensor *ct_reshape(const CTTensor *, const int64_t *shape, int rank);
 CTTensor *ct_permute(const CTTensor *, const int64_t *axes, int rank);
 CTTensor *ct_transpose(const CTTensor *, int a, int b);
 CTTensor *ct_narrow(const CTTensor *, int axis, int64_t start, int64_t length);
+/// Consecutive parts of the given lengths, as views; one gradient of the whole is made of those of the parts.
+int ct_split(const CTTensor *, int axis, const int64_t *lengths, int count, CTTensor **parts);
 CTTensor *ct_expand(const CTTensor *, const int64_t *shape, int rank);
 CTTensor *ct_cat(CTTensor *const *, int count, int axis);
 CTTensor *ct_index_select(const CTTensor *, int axis, const CTTensor *ids);
@@ -150,7 +152,8 @@ int ct_normal(CTTensor *, double mean, double deviation, uint64_t seed);
 CTTensor *ct_multinomial(const CTTensor *probabilities, uint64_t seed);
 
 // Fused operations with gradients of their own (see the .cpp files for the arithmetic)
-CTTensor *ct_rms_norm(const CTTensor *x, const CTTensor *weight, double epsilon);
+/// x / sqrt(mean(x²) + epsilon) · (offset + weight) over the last axis.
+CTTensor *ct_rms_norm(const CTTensor *x, const CTTensor *weight, double epsilon, double offset);
 CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTensor *bias, double epsilon);
 CTTensor *ct_gated_activation(CTActivation, const CTTensor *gate, const CTTensor *up);
 /// y + scale · (f(x downᵀ + down_bias) upᵀ + up_bias); x is y where it is NULL; a scale that is trained has one
@@ -159,15 +162,24 @@ CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *do
                         const CTTensor *up, const CTTensor *up_bias, const CTTensor *learned_scale, double scale,
                         CTActivation);
 CTTensor *ct_dropout(const CTTensor *x, double probability, uint64_t seed);
+/// The first 2p components of each head of x [tokens, heads, size] turned as pairs (i, i + p) by angles whose cosines
+/// and sines are [tokens, p]; the others pass through.
+CTTensor *ct_rotary(const CTTensor *x, const CTTensor *cosines, const CTTensor *sines);
+/// Attention within each row of packed q [tokens, heads, size] and k, v [tokens, key heads, size], where each head of
+/// keys serves heads / key heads of the queries'. With causal a query sees keys up to its own, with a window > 0 only
+/// the last `window` of those; what is out of sight is hardly computed. softcap > 0 turns scaled scores s into
+/// softcap · tanh(s / softcap) before the bias.
 CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *bias,
                               const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal,
-                              double scale, double dropout, uint64_t seed);
+                              double scale, double dropout, uint64_t seed, int64_t window, double softcap);
+/// softmax(cap(scale · q kᵀ) + mask) v over padded rows, for steps of generation.
 CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *mask,
-                       double scale);
+                       double scale, double softcap);
 CTTensor *ct_low_rank_update(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b,
                              double scale, double dropout, uint64_t seed);
+/// Cross-entropy of the logits scale · hidden weightᵀ, soft-capped where softcap > 0, in chunks of rows.
 CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *targets,
-                                  double scale, double label_smoothing);
+                                  double scale, double label_smoothing, double softcap);
 
 // Optimizers, over lists of equal length
 int ct_clip_gradients(CTTensor *const *parameters, int count, double largest_norm, double *norm);

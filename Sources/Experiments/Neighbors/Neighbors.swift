@@ -44,7 +44,8 @@ public struct Neighbors {
         else { throw PEFTError("this \(model.family) model has no table of input embeddings") }
         return try withTorchErrors {
             try withoutGradients {
-                let vocabulary = table.weight.to(.cpu).to(.float32)
+                // As the layers see it.
+                let vocabulary = table.weight.to(.cpu).to(.float32) * model.embeddingScale
                 guard vocabulary.dim(1) == prompt.dim(1) else {
                     throw PEFTError(
                         "the prompt's vectors have \(prompt.dim(1)) numbers, the vocabulary's \(vocabulary.dim(1))",

@@ -27,6 +27,8 @@ final class CausalClassifier: Module, EncoderModel {
     var newModules: [String] { ["score"] }
     func canonicalName(_ name: String) -> String { base.canonicalName(name) }
     func isIgnorable(_ name: String) -> Bool { base.isIgnorable(name) || name.hasPrefix("lm_head.") }
+    func fusedParts(of path: String) -> [FusedPart]? { base.fusedParts(of: path) }
+    var embeddingScale: Double { base.embeddingScale }
     func initialDeviation(of path: String) -> Double? {
         path == "score.weight" ? 0.02 : base.initialDeviation(of: path)
     }

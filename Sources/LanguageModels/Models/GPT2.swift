@@ -10,6 +10,8 @@ public final class GPT2: Module, CausalModel {
     @ModuleInfo(key: "transformer.input_site") var inputSite: InputSite
     @ModuleInfo(key: "transformer.h") var layers: [GPT2Block]
     @ModuleInfo(key: "transformer.ln_f") var norm: LayerNorm
+    /// Absent where the embedding is the output layer, as in all published ones.
+    @ModuleInfo(key: "lm_head") var head: Linear?
 
     init(_ settings: GPT2Configuration) {
         self.settings = settings
@@ -18,6 +20,7 @@ public final class GPT2: Module, CausalModel {
         _inputSite.wrappedValue = InputSite(.decoder, size: settings.size)
         _layers.wrappedValue = (0..<settings.layers).map { GPT2Block(settings, layer: $0) }
         _norm.wrappedValue = LayerNorm(settings.size, epsilon: settings.epsilon)
+        _head.wrappedValue = settings.isTied ? nil : Linear(settings.size, settings.vocabularySize, bias: false)
     }
 
     public var family: String { "gpt2" }
@@ -25,14 +28,17 @@ public final class GPT2: Module, CausalModel {
     public var configuration: JSON { settings.json }
     public var outputLayer: String { "lm_head" }
     public var inputEmbedding: String { "transformer.wte" }
-    public var aliases: [String: String] { ["lm_head.weight": "transformer.wte.weight"] }
+    public var aliases: [String: String] { settings.isTied ? ["lm_head.weight": "transformer.wte.weight"] : [:] }
     public var generationDefaults: GenerationDefaults {
         GenerationDefaults(
             startToken: nil, endTokens: Set(settings.endTokens), padToken: settings.endTokens.first ?? 0)
     }
     public func canonicalName(_ name: String) -> String {
         if let alias = aliases[name] { return alias }
-        return name.hasPrefix("transformer.") ? name : "transformer." + name
+        return name.hasPrefix("transformer.") || name.hasPrefix("lm_head.") ? name : "transformer." + name
+    }
+    public func fusedParts(of path: String) -> [FusedPart]? {
+        path.hasSuffix(".c_attn") ? ["q", "k", "v"].map { FusedPart(name: $0, size: settings.size) } : nil
     }
     /// Published files carry the causal mask as buffers.
     public func isIgnorable(_ name: String) -> Bool {
@@ -45,8 +51,11 @@ public final class GPT2: Module, CausalModel {
         let x = dropout(x + positions(context.positions), settings.embeddingDropout)
         return norm(layers.reduce(x) { $1($0, context) })
     }
-    func scores(_ hidden: Tensor) -> Tensor { Functions.linear(hidden, embedding.outputWeight) }
-    var outputWeight: Tensor? { embedding.outputWeight }
+    func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight) }
+    var outputWeight: Tensor? {
+        guard let head else { return embedding.outputWeight }
+        return head.isAdapted ? nil : head.weight.dense(as: embedding.weight.dtype)
+    }
 
     public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
         causalBatch(rows, device: device)
@@ -107,14 +116,12 @@ final class GPT2Attention: Module {
     }
 
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
-        let all = fused(x)
         let (size, heads) = (settings.size, settings.heads)
-        func part(_ index: Int) -> Tensor {
-            all.narrowed(axis: -1, (index * size)..<((index + 1) * size)).reshaped(-1, heads, size / heads)
-        }
+        // [tokens, heads, headSize], the queries' before the keys' before the values'.
+        let parts = fused(x).reshaped(-1, 3 * heads, size / heads).split(axis: 1, [heads, heads, heads])
         let mixed = context.attend(
-            part(0), part(1), part(2), site: prefix, layer: layer,
-            scale: 1 / Double(size / heads).squareRoot(), dropout: settings.attentionDropout)
+            parts[0], parts[1], parts[2], site: prefix, layer: layer, scale: settings.scale(ofLayer: layer),
+            dropout: settings.attentionDropout)
         return output(mixed.reshaped(-1, size))
     }
 }
@@ -131,8 +138,18 @@ struct GPT2Configuration: Sendable {
     let attentionDropout: Double
     let residualDropout: Double
     let activation: Activation
+    let isTied: Bool
+    /// Whether scores are divided by √headSize, and by the layer's number from 1 on too.
+    let scalesScores: Bool
+    let scalesByLayer: Bool
     let endTokens: [Int]
     let json: JSON
+
+    /// What a layer's scores are multiplied by. (`reorder_and_upcast_attn` multiplies by it in another order, in single
+    /// precision, which is the same there.)
+    func scale(ofLayer layer: Int) -> Double {
+        (scalesScores ? 1 / Double(size / heads).squareRoot() : 1) / (scalesByLayer ? Double(layer + 1) : 1)
+    }
 
     init(_ json: JSON) throws {
         let read = ConfigurationReader(json: json)
@@ -147,14 +164,16 @@ struct GPT2Configuration: Sendable {
         embeddingDropout = try read.number("embd_pdrop", default: 0.1)
         attentionDropout = try read.number("attn_pdrop", default: 0.1)
         residualDropout = try read.number("resid_pdrop", default: 0.1)
+        isTied = try read.boolean("tie_word_embeddings", default: true)
+        scalesScores = try read.boolean("scale_attn_weights", default: true)
+        scalesByLayer = try read.boolean("scale_attn_by_inverse_layer_idx", default: false)
         endTokens = try read.tokens("eos_token_id", default: [50256])
-        let name = try read.string("activation_function", default: "gelu_new")
-        guard let activation = Activation(huggingFaceName: name) else {
+        guard try !read.boolean("add_cross_attention", default: false) else {
             throw PEFTError(
-                "config.json: 'activation_function' is '\(name)', which is not supported",
-                remedy: "supported are gelu_new, gelu, relu and silu")
+                "config.json: 'add_cross_attention' is true, which is not supported",
+                remedy: "use a GPT-2 that is not part of an encoder-decoder")
         }
-        self.activation = activation
+        activation = try read.activation("activation_function", default: "gelu_new")
         guard size.isMultiple(of: heads) else {
             throw PEFTError("config.json: \(size) can't be divided among \(heads) heads", remedy: "check 'n_head'")
         }

@@ -3,7 +3,7 @@ import Support
 import Torch
 import TorchNN
 
-/// T5 (Raffel et al. 2020), an encoder-decoder with relative position biases and no other positions.
+/// T5 (Raffel et al. 2020) and mT5 (Xue et al. 2021), an encoder-decoder with relative position biases and no other positions.
 public final class T5: Module, LanguageModel {
     public let settings: T5Configuration
     @ModuleInfo(key: "shared") var embedding: Embedding
@@ -22,7 +22,7 @@ public final class T5: Module, LanguageModel {
             settings.isTied ? nil : Linear(settings.modelSize, settings.vocabularySize, bias: false)
     }
 
-    public var family: String { "t5" }
+    public var family: String { settings.family }
     public var configuration: JSON { settings.json }
     public var architecture: Architecture { .encoderDecoder }
     public var outputLayer: String { "lm_head" }

@@ -1,8 +1,10 @@
 import Support
 import Torch
 
-/// `config.json` of a T5: v1.0 (ReLU, tied), v1.1 and FLAN (gated GELU, untied), and the tied gated one.
+/// `config.json` of a T5: v1.0 (ReLU, tied), v1.1 and FLAN (gated GELU, untied), the tied gated one, and mT5.
 public struct T5Configuration: Sendable {
+    /// `t5` or `mt5`.
+    public let family: String
     public let vocabularySize: Int
     /// Size of the hidden states.
     public let modelSize: Int
@@ -30,18 +32,20 @@ public struct T5Configuration: Sendable {
     public init(_ json: JSON) throws {
         let read = ConfigurationReader(json: json)
         self.json = json
-        vocabularySize = try read.integer("vocab_size", default: 32128)
+        family = try read.string("model_type", default: "t5")
+        let isMultilingual = family == "mt5"
+        vocabularySize = try read.integer("vocab_size", default: isMultilingual ? 250_112 : 32128)
         modelSize = try read.integer("d_model", default: 512)
         headSize = try read.integer("d_kv", default: 64)
-        feedForwardSize = try read.integer("d_ff", default: 2048)
-        encoderLayers = try read.integer("num_layers", default: 6)
+        feedForwardSize = try read.integer("d_ff", default: isMultilingual ? 1024 : 2048)
+        encoderLayers = try read.integer("num_layers", default: isMultilingual ? 8 : 6)
         decoderLayers = try read.integer("num_decoder_layers", default: encoderLayers)
-        heads = try read.integer("num_heads", default: 8)
+        heads = try read.integer("num_heads", default: isMultilingual ? 6 : 8)
         relativeBuckets = try read.integer("relative_attention_num_buckets", default: 32, in: 4...1_000_000)
         relativeMaximumDistance = try read.integer("relative_attention_max_distance", default: 128)
         dropout = try read.number("dropout_rate", default: 0.1)
         epsilon = try read.number("layer_norm_epsilon", default: 1e-6)
-        let projection = try read.string("feed_forward_proj", default: "relu")
+        let projection = try read.string("feed_forward_proj", default: isMultilingual ? "gated-gelu" : "relu")
         isGated = projection.hasPrefix("gated-")
         // "gated-gelu" has always meant the tanh approximation; other names say what they are.
         let name = projection == "gated-gelu" ? "gelu_new" : String(projection.dropFirst(isGated ? 6 : 0))
@@ -52,8 +56,8 @@ public struct T5Configuration: Sendable {
         }
         self.activation = activation
         isTied = try read.boolean("tie_word_embeddings", default: true)
-        // Newer files say it; in older ones the tied models are the ones that scale.
-        scalesOutput = try read.boolean("scale_decoder_outputs", default: isTied)
+        // Newer files say it; in older ones the tied models are the ones that scale. An mT5 never does.
+        scalesOutput = try !isMultilingual && read.boolean("scale_decoder_outputs", default: isTied)
         padToken = try read.integer("pad_token_id", default: 0, in: 0...1_000_000_000)
         endTokens = try read.tokens("eos_token_id", default: [1])
         startToken = try read.integer("decoder_start_token_id", default: padToken, in: 0...1_000_000_000)

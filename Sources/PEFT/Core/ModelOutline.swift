@@ -20,6 +20,8 @@ public struct ModelOutline {
         public let inputs: Int
         public let outputs: Int
         public let hasBias: Bool
+        /// What lies side by side in the output, where it is several things.
+        public var parts: [FusedPart]?
     }
     public struct EmbeddingSite: Sendable {
         public let path: String
@@ -72,6 +74,8 @@ public struct ModelOutline {
     public let parameters: [ParameterSite]
     public let outputLayer: String
     public let inputEmbedding: String
+    /// What vectors of that table are multiplied by.
+    public let embeddingScale: Double
     /// Modules that begin untrained and that every method trains too, such as a classifier.
     public let newModules: [String]
     /// Paths of all modules with their Swift types' names, for errors.
@@ -83,12 +87,15 @@ public struct ModelOutline {
         configuration = model.configuration
         outputLayer = model.outputLayer
         inputEmbedding = model.inputEmbedding
+        embeddingScale = model.embeddingScale
         newModules = model.newModules
         let named = model.namedModules()
         modules = named.map(\.path)
         linears = named.compactMap { path, module in
             (module as? Linear).map {
-                LinearSite(path: path, inputs: $0.inputs, outputs: $0.outputs, hasBias: $0.bias != nil)
+                LinearSite(
+                    path: path, inputs: $0.inputs, outputs: $0.outputs, hasBias: $0.bias != nil,
+                    parts: model.fusedParts(of: path))
             }
         }
         let tables = Dictionary(named.map { (ObjectIdentifier($0.module), $0.path) }, uniquingKeysWith: { a, _ in a })

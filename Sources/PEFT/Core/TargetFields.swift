@@ -67,7 +67,12 @@ extension TargetSelection {
     /// The selection with targets spelled out where none were given.
     func resolved(for model: ModelOutline, defaults: [String: [String]] = queryAndValue) -> TargetSelection {
         var selection = self
-        if selection.targets.isEmpty { selection.targets = defaults[model.family] ?? ["all-linear"] }
+        if selection.targets.isEmpty {
+            // Not every model of a family has all of them: a T5's feed-forward network has one input projection or two.
+            let leaves = Set(model.linears.map { $0.path.split(separator: ".").last.map(String.init) ?? $0.path })
+            let known = defaults[model.family]?.filter(leaves.contains) ?? []
+            selection.targets = known.isEmpty ? ["all-linear"] : known
+        }
         if selection.targets == ["all-linear"], !(selection.layers ?? []).isEmpty {
             // Hugging Face accepts chosen layers only beside a list of names.
             selection.targets = Self.leaves(model.linears.map(\.path).filter { $0 != model.outputLayer })

@@ -114,9 +114,15 @@ public enum AdaLoRA: PEFTMethod {
         "AdaLoRA r \(configuration.initialRank)→\(configuration.targetRank) (\(configuration.selection.label))"
     }
 
+    /// Where Hugging Face PEFT's defaults for this method are others than for most.
+    private static let everyProjection = [
+        "t5": ["q", "k", "v", "o", "wi", "wo"], "mt5": ["q", "k", "v", "o", "wi_0", "wi_1", "wo"],
+    ]
+
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         var configuration = configuration
-        configuration.selection = configuration.selection.resolved(for: model)
+        configuration.selection = configuration.selection.resolved(
+            for: model, defaults: TargetSelection.queryAndValue.merging(everyProjection) { $1 })
         return configuration
     }
 

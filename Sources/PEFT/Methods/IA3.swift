@@ -49,15 +49,20 @@ public enum IA3: PEFTMethod {
 
     /// Keys, values and the feed-forward network's second projection, as Hugging Face PEFT targets them.
     static let targets: [String: (all: [String], feedForward: [String])] = [
-        "t5": (["k", "v", "wo"], ["wo"]), "mt5": (["k", "v", "wi_1"], ["wi_1"]),
+        "t5": (["k", "v", "wo"], ["wo"]), "mt5": (["k", "v", "wi_1"], []),
         "gpt2": (["c_attn", "mlp.c_proj"], ["mlp.c_proj"]),
         "bert": (["key", "value", "output.dense"], ["output.dense"]),
         "roberta": (["key", "value", "output.dense"], ["output.dense"]),
         "distilbert": (["k_lin", "v_lin", "lin2"], ["lin2"]),
         "llama": (["k_proj", "v_proj", "down_proj"], ["down_proj"]),
         "mistral": (["k_proj", "v_proj", "down_proj"], ["down_proj"]),
-        "qwen2": (["k_proj", "v_proj", "down_proj"], ["down_proj"]),
-        "qwen3": (["k_proj", "v_proj", "down_proj"], ["down_proj"]),
+        "qwen2": (["q_proj", "v_proj", "down_proj"], ["down_proj"]),
+        "qwen3": (["q_proj", "v_proj", "down_proj"], ["down_proj"]),
+        "gemma": (["q_proj", "v_proj", "down_proj"], ["down_proj"]),
+        "gemma2": (["q_proj", "v_proj", "down_proj"], ["down_proj"]),
+        "gemma3_text": (["q_proj", "v_proj", "down_proj"], ["down_proj"]),
+        // Hugging Face has no defaults for it: queries, keys and values lie in one.
+        "phi3": (["qkv_proj", "down_proj"], ["down_proj"]),
     ]
 
     public static func label(_ configuration: Configuration) -> String { "IA³ (\(configuration.selection.label))" }

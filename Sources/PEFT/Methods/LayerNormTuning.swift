@@ -20,7 +20,7 @@ public enum LayerNormTuning: PEFTMethod {
         }
 
         public static let fields: [ConfigurationField<Configuration>] = targetFields(
-            \.selection, help: "names of norms (all of them)")
+            \.selection, help: "names of norms (those of the layers and the last)")
         public static let neutral: [String: [JSON]] = [:]
         public func validate() throws { try selection.validate() }
     }
@@ -31,10 +31,20 @@ public enum LayerNormTuning: PEFTMethod {
         model.parameters.filter { $0.component == .norm }
     }
 
+    /// Families of which Hugging Face PEFT doesn't train all norms.
+    private static let fewer: [String: Set<String>] = [
+        "qwen2": ["post_attention_layernorm"], "qwen3": ["post_attention_layernorm"],
+        "gemma3_text": [
+            "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
+            "norm",
+        ],
+    ]
+
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         var configuration = configuration
         if configuration.selection.targets.isEmpty {
-            configuration.selection.targets = TargetSelection.leaves(norms(of: model).map(\.owner))
+            let all = TargetSelection.leaves(norms(of: model).map(\.owner))
+            configuration.selection.targets = fewer[model.family].map { few in all.filter(few.contains) } ?? all
         }
         return configuration
     }

@@ -3,9 +3,10 @@ import Support
 import Torch
 import TorchNN
 
-/// Which of the equal parts of a fused projection are adapted, as in the LoRA paper's GPT-2 (its `c_attn` makes
+/// Which of the parts of a fused projection are adapted, as in the LoRA paper's GPT-2 (its `c_attn` makes
 /// queries, keys and values, and the keys stay). Each part has an update of its own: with A [r·n, in] of n enabled
-/// parts and B_j [out/k, r], the whole is one low-rank update whose B [out, r·n] is zero outside of n blocks.
+/// parts and B_j [out_j, r], the whole is one low-rank update whose B [out, r·n] is zero outside of n blocks. The model
+/// says how large its parts are; a projection of which it says nothing has equal ones.
 public struct ProjectionSlices: Sendable, Equatable {
     /// For each part of the output, from the first.
     public var enabled: [Bool]
@@ -55,56 +56,73 @@ public struct ProjectionSlices: Sendable, Equatable {
     func attachment(
         at site: ModelOutline.LinearSite, in model: ModelOutline, rank: Int, scale: Double, dropout: Double
     ) throws -> Attachment {
-        guard site.outputs % enabled.count == 0 else {
-            throw PEFTError(
-                "the \(site.outputs) outputs of '\(site.path)' don't divide into \(enabled.count) slices",
-                remedy: "target fused projections alone, such as c_attn")
-        }
-        let heads = model.configuration["num_attention_heads"]?.int
-        if enabled.count == 3, site.path.hasSuffix("qkv_proj"),
-            let keyHeads = model.configuration["num_key_value_heads"]?.int, keyHeads != heads
-        {
-            throw PEFTError(
-                "the queries, keys and values of '\(site.path)' are not of one size",
-                remedy: "leave --slices out for this model")
-        }
+        let sizes = try sizes(of: site)
         guard rank % count == 0 else {
             throw PEFTError(
                 "the rank \(rank) at '\(site.path)' doesn't divide among \(count) slices",
                 remedy: "choose a multiple of \(count)")
         }
-        let (r, rows) = (rank / count, site.outputs / enabled.count)
+        let r = rank / count
+        let rows = zip(sizes, enabled).reduce(0) { $0 + ($1.1 ? $1.0 : 0) }
         return .linear(
             site.path,
             [
                 .init("lora_A.weight", [rank, site.inputs]),
-                .init("lora_B.weight", [rows * count, r], fileShape: [site.outputs, rank]),
+                .init("lora_B.weight", [rows, r], fileShape: [site.outputs, rank]),
             ]
         ) { linear, context in
-            SlicedLoRAAdapter(linear, slices: self, rank: r, scale: scale, dropout: dropout, context: context)
+            SlicedLoRAAdapter(
+                linear, slices: self, sizes: sizes, rank: r, scale: scale, dropout: dropout, context: context)
         }
     }
 
-    /// B [out, r·n] with the blocks b [n·out/k, r] of the enabled parts, one below the other, in their places.
-    func spread(_ b: Tensor) -> Tensor {
-        let (rows, r) = (b.dim(0) / count, b.dim(1))
-        func zeros(_ columns: Int) -> Tensor { .zeros([rows, columns], dtype: b.dtype, device: b.device) }
-        var next = 0
-        let parts = enabled.map { isEnabled -> Tensor in
-            guard isEnabled else { return zeros(r * count) }
-            defer { next += 1 }
-            let block = b.narrowed(axis: 0, (next * rows)..<((next + 1) * rows))
-            return Tensor.concatenated([zeros(r * next), block, zeros(r * (count - 1 - next))], axis: 1)
+    /// Outputs of each part.
+    private func sizes(of site: ModelOutline.LinearSite) throws -> [Int] {
+        if let parts = site.parts {
+            guard parts.count == enabled.count else {
+                throw PEFTError(
+                    "'\(site.path)' is made of \(parts.map(\.name).joined(separator: ", ")), and \(enabled.count) slices"
+                        + " are given",
+                    remedy: "say for each of the \(parts.count) whether it is adapted")
+            }
+            return parts.map(\.size)
+        }
+        guard site.outputs % enabled.count == 0 else {
+            throw PEFTError(
+                "the \(site.outputs) outputs of '\(site.path)' don't divide into \(enabled.count) slices",
+                remedy: "target fused projections alone, such as c_attn")
+        }
+        return Array(repeating: site.outputs / enabled.count, count: enabled.count)
+    }
+
+    /// B [out, r·n] with the blocks b [Σ out_j, r] of the enabled parts, one below the other, in their places.
+    func spread(_ b: Tensor, sizes: [Int]) -> Tensor {
+        let r = b.dim(1)
+        func zeros(_ rows: Int, _ columns: Int) -> Tensor {
+            .zeros([rows, columns], dtype: b.dtype, device: b.device)
+        }
+        var (next, row) = (0, 0)
+        let parts = zip(sizes, enabled).map { size, isEnabled -> Tensor in
+            guard isEnabled else { return zeros(size, r * count) }
+            defer { (next, row) = (next + 1, row + size) }
+            let block = b.narrowed(axis: 0, row..<(row + size))
+            return Tensor.concatenated([zeros(size, r * next), block, zeros(size, r * (count - 1 - next))], axis: 1)
         }
         return Tensor.concatenated(parts)
     }
 
     /// The blocks of B [out, r·n], one below the other.
-    func gathered(_ b: Tensor) -> Tensor {
-        let (rows, r) = (b.dim(0) / enabled.count, b.dim(1) / count)
-        let parts = enabled.indices.filter { enabled[$0] }.enumerated().map { place, slice in
-            b.narrowed(axis: 0, (slice * rows)..<((slice + 1) * rows))
-                .narrowed(axis: 1, (place * r)..<((place + 1) * r))
+    func gathered(_ b: Tensor, sizes: [Int]) -> Tensor {
+        let r = b.dim(1) / count
+        var (next, row) = (0, 0)
+        var parts: [Tensor] = []
+        for (size, isEnabled) in zip(sizes, enabled) {
+            if isEnabled {
+                let block = b.narrowed(axis: 0, row..<(row + size))
+                parts.append(block.narrowed(axis: 1, (next * r)..<((next + 1) * r)))
+                next += 1
+            }
+            row += size
         }
         return Tensor.concatenated(parts)
     }
@@ -114,35 +132,37 @@ public struct ProjectionSlices: Sendable, Equatable {
 final class SlicedLoRAAdapter: Module, LinearAdapter, AdapterModule {
     /// [r·n, in], of the enabled parts one below the other.
     @ParameterInfo var a: Tensor
-    /// [n·out/k, r], zero.
+    /// [Σ out_j, r], zero.
     @ParameterInfo var b: Tensor
     private let slices: ProjectionSlices
+    /// Outputs of each part, adapted or not.
+    private let sizes: [Int]
     private let scale: Double
     private let dropoutRate: Double
 
     init(
-        _ linear: Linear, slices: ProjectionSlices, rank: Int, scale: Double, dropout: Double,
+        _ linear: Linear, slices: ProjectionSlices, sizes: [Int], rank: Int, scale: Double, dropout: Double,
         context: AttachmentContext
     ) {
-        (self.slices, self.scale, dropoutRate) = (slices, scale, dropout)
+        (self.slices, self.sizes, self.scale, dropoutRate) = (slices, sizes, scale, dropout)
         let (dtype, device) = (context.dtype, context.device)
         let a = Tensor.empty([rank * slices.count, linear.inputs], dtype: dtype, device: device)
         let bound = 1 / Double(linear.inputs).squareRoot()
         if device != .meta { a.fillUniform(-bound, bound, from: &context.random) }
         _a = ParameterInfo(wrappedValue: a, key: "lora_A.weight")
-        let rows = linear.outputs / slices.enabled.count * slices.count
+        let rows = zip(sizes, slices.enabled).reduce(0) { $0 + ($1.1 ? $1.0 : 0) }
         _b = ParameterInfo(wrappedValue: .zeros([rows, rank], dtype: dtype, device: device), key: "lora_B.weight")
     }
 
     func storedTensors() -> [String: Tensor] {
-        ["lora_A.weight": a.detached(), "lora_B.weight": slices.spread(b.detached())]
+        ["lora_A.weight": a.detached(), "lora_B.weight": slices.spread(b.detached(), sizes: sizes)]
     }
 
     func load(_ tensors: [String: Tensor]) throws {
         if let value = tensors["lora_A.weight"] { a.copy(from: value) }
         guard let value = tensors["lora_B.weight"] else { return }
-        let blocks = slices.gathered(value)
-        guard slices.spread(blocks).isIdentical(to: value) else {
+        let blocks = slices.gathered(value, sizes: sizes)
+        guard slices.spread(blocks, sizes: sizes).isIdentical(to: value) else {
             throw PEFTError(
                 "the adapter's update reaches beyond its slices",
                 remedy: "take 'lora_slices' out of its configuration")
@@ -153,11 +173,11 @@ final class SlicedLoRAAdapter: Module, LinearAdapter, AdapterModule {
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         let (probability, seed) = DropoutScope.draw(dropoutRate)
         return Functions.lowRankUpdate(
-            base(x), x: x, a: a, b: slices.spread(b), scale: scale, dropout: probability, seed: seed)
+            base(x), x: x, a: a, b: slices.spread(b, sizes: sizes), scale: scale, dropout: probability, seed: seed)
     }
 
     func merged(into weight: Tensor) throws -> Tensor {
-        let update = slices.spread(b.detached().to(.float64)).matmul(a.detached().to(.float64)) * scale
+        let update = slices.spread(b.detached().to(.float64), sizes: sizes).matmul(a.detached().to(.float64)) * scale
         return (weight.to(.float64) + update).to(weight.dtype)
     }
 }

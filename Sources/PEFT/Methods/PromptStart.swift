@@ -72,12 +72,13 @@ public struct PromptStart: Sendable {
         case .normal: vectors.fillNormal(from: &context.random)
         case .vocabulary, .labels, .text:
             let table = try table(size, context)
+            let scale = context.model.embeddingScale
             for (row, ids) in try tokens(rows, entries: table.entries, context).enumerated() {
                 let mean = withoutGradients {
                     Functions.embedding(table.weight, Tensor(ids, device: context.device)).to(context.dtype)
                         .mean(axes: [0])
                 }
-                vectors[row].copy(from: mean)
+                vectors[row].copy(from: scale == 1 ? mean : mean * scale)
             }
         }
         return vectors

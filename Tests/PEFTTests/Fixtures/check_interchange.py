@@ -13,18 +13,28 @@ import torch
 from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from transformers import T5ForConditionalGeneration
+from transformers import AutoModelForCausalLM, T5ForConditionalGeneration
 
 from hugging_face import MODELS, inputs, padded
 
 HERE = pathlib.Path(__file__).parent
 
+
+def packed(data):
+    """Rows of a decoder, padded on the right."""
+    width = max(len(x + y) for x, y in data)
+    return dict(input_ids=torch.tensor([x + y + [0] * (width - len(x + y)) for x, y in data]),
+                attention_mask=torch.tensor([[1] * len(x + y) + [0] * (width - len(x + y)) for x, y in data]))
+
+
 for folder in sorted(p for p in (HERE / "interchange").iterdir() if p.is_dir()):
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     rows = json.loads((MODELS / base / "expected.json").read_text())["rows"]
-    model = T5ForConditionalGeneration.from_pretrained(MODELS / base, dtype=torch.float32)
+    is_decoder = base.startswith("decoders/")
+    maker = AutoModelForCausalLM if is_decoder else T5ForConditionalGeneration
+    model = maker.from_pretrained(MODELS / base, dtype=torch.float32)
     with torch.no_grad():
-        plain = model.eval()(**padded(rows)).logits
+        plain = model.eval()(**(packed if is_decoder else padded)(rows)).logits
     # AdaLoRA's forward pass with labels asks for an adapter in training.
     model = PeftModel.from_pretrained(model, folder, is_trainable="adalora" in folder.name).eval()
     stored = load_file(folder / "adapter_model.safetensors")
@@ -33,10 +43,12 @@ for folder in sorted(p for p in (HERE / "interchange").iterdir() if p.is_dir()):
     assert stored.keys() == loaded.keys(), (folder.name, stored.keys() ^ loaded.keys())
     assert all(torch.equal(stored[k], loaded[k]) for k in stored), folder.name
     with torch.no_grad():
-        logits = model(**inputs(model, rows)).logits
+        logits = model(**(packed(rows) if is_decoder else inputs(model, rows))).logits
     assert (logits[:, -plain.shape[1]:] - plain).abs().max() > 0.01 * plain.abs().max(), folder.name
     first = logits.shape[1] - max(len(y) for _, y in rows)  # virtual tokens of a decoder come before
     kept = torch.cat([logits[i, first:][: len(y)] for i, (_, y) in enumerate(rows)])
+    if is_decoder:
+        kept = torch.cat([logits[i, len(x) - 1: len(x + y) - 1] for i, (x, y) in enumerate(rows)])
     # A one-field object, as safetensors' metadata holds strings.
     save_file({"logits": kept}, HERE / "interchange" / f"{folder.name}.expected.safetensors",
               metadata={"rows": json.dumps({"rows": rows})})

@@ -1,0 +1,50 @@
+// Rotary positions as one autograd node: it keeps the angles' cosines and sines, which all layers share, and makes no
+// matrix but its result. Rotating back is rotating by the opposite angle.
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "Bridge.hpp"
+
+using namespace ctorch;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+namespace {
+
+/// The first 2p components of each head of x [tokens, heads, size] as p pairs (i, i + p), turned by the angles whose
+/// cosines and sines are given, [tokens, p] (Su et al. 2021, eq. 34, with halves as pairs); the others pass through.
+at::Tensor rotated(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, double direction) {
+    int64_t pairs = cosines.size(1), rest = x.size(2) - 2 * pairs;
+    at::Tensor result = at::empty(x.sizes(), x.options());
+    at::Tensor cos = cosines.unsqueeze(1), sin = sines.unsqueeze(1);
+    at::Tensor a = x.narrow(2, 0, pairs), b = x.narrow(2, pairs, pairs);
+    at::Tensor to_a = result.narrow(2, 0, pairs), to_b = result.narrow(2, pairs, pairs);
+    at::mul_out(to_a, a, cos).addcmul_(b, sin, -direction);
+    at::mul_out(to_b, b, cos).addcmul_(a, sin, direction);
+    if (rest > 0) result.narrow(2, 2 * pairs, rest).copy_(x.narrow(2, 2 * pairs, rest));
+    return result;
+}
+
+struct Rotary : public Function<Rotary> {
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &cosines,
+                              const at::Tensor &sines) {
+        context->save_for_backward({cosines, sines});
+        return rotated(x, cosines, sines, 1);
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list gradients) {
+        auto saved = context->get_saved_variables();
+        return {rotated(gradients[0], saved[0], saved[1], -1), at::Tensor(), at::Tensor()};
+    }
+};
+
+}  // namespace
+
+extern "C" CTTensor *ct_rotary(const CTTensor *x, const CTTensor *cosines, const CTTensor *sines) {
+    return tensor_or_error([&] {
+        const at::Tensor &t = unbox(x), &c = unbox(cosines);
+        TORCH_CHECK(t.dim() == 3 && c.dim() == 2 && c.size(0) == t.size(0) && 2 * c.size(1) <= t.size(2),
+                    "rotation of ", t.sizes(), " by angles ", c.sizes());
+        return Rotary::apply(t, c, unbox(sines));
+    });
+}

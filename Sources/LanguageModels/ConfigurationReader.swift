@@ -1,0 +1,101 @@
+import Support
+import Torch
+
+/// Reads one kind of configuration, with errors that name the key.
+struct ConfigurationReader {
+    let json: JSON
+
+    func integer(_ key: String, default fallback: Int? = nil, in range: ClosedRange<Int> = 1...1_000_000_000) throws
+        -> Int
+    {
+        guard let value = json[key], value != .null else {
+            if let fallback { return fallback }
+            throw PEFTError("config.json has no '\(key)'", remedy: "it has to be an integer")
+        }
+        guard let number = value.int, range.contains(number) else {
+            throw PEFTError(
+                "config.json: '\(key)' is \(value.text(indent: nil))",
+                remedy: "it has to be an integer of at least \(range.lowerBound)")
+        }
+        return number
+    }
+
+    func number(_ key: String, default fallback: Double) throws -> Double {
+        guard let value = json[key], value != .null else { return fallback }
+        guard let number = value.double else {
+            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be a number")
+        }
+        return number
+    }
+
+    func boolean(_ key: String, default fallback: Bool) throws -> Bool {
+        guard let value = json[key], value != .null else { return fallback }
+        guard let flag = value.bool else {
+            throw PEFTError(
+                "config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be true or false")
+        }
+        return flag
+    }
+
+    func string(_ key: String, default fallback: String) throws -> String {
+        guard let value = json[key], value != .null else { return fallback }
+        guard let text = value.string else {
+            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be a string")
+        }
+        return text
+    }
+
+    /// One id or a list of them.
+    func tokens(_ key: String, default fallback: [Int]) throws -> [Int] {
+        guard let value = json[key], value != .null else { return fallback }
+        if let one = value.int { return [one] }
+        guard let list = value.array?.compactMap(\.int), list.count == value.array?.count else {
+            throw PEFTError(
+                "config.json: '\(key)' is \(value.text(indent: nil))",
+                remedy: "it has to be a token id or a list of them")
+        }
+        return list
+    }
+
+    /// As ``integer(_:default:in:)``, but null says that there is none.
+    func optionalInteger(_ key: String, default fallback: Int?) throws -> Int? {
+        guard let value = json[key] else { return fallback }
+        return value == .null ? nil : try integer(key)
+    }
+
+    /// A number above 0; null says that there is none.
+    func optionalNumber(_ key: String, default fallback: Double?) throws -> Double? {
+        guard let value = json[key] else { return fallback }
+        guard value != .null else { return nil }
+        guard let number = value.double, number > 0 else {
+            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be above 0")
+        }
+        return number
+    }
+
+    func activation(_ key: String, default fallback: String) throws -> Activation {
+        let name = try string(key, default: fallback)
+        guard let activation = Activation(huggingFaceName: name) else {
+            throw PEFTError(
+                "config.json: '\(key)' is '\(name)', which is not supported",
+                remedy: "supported are silu, gelu, gelu_new, gelu_pytorch_tanh and relu")
+        }
+        return activation
+    }
+
+    /// Heads of queries, of keys, and the size of each.
+    ///
+    /// - Parameters: what holds where the file doesn't say; the queries' heads are the keys' too if not given or null.
+    func heads(count: Int, keyHeads: Int? = nil, headSize: Int) throws -> (Int, Int, Int) {
+        let heads = try integer("num_attention_heads", default: count)
+        let isNull = json["num_key_value_heads"] == .null
+        let keyHeads = try isNull ? heads : integer("num_key_value_heads", default: keyHeads ?? heads)
+        let size = try integer("head_dim", default: headSize)
+        guard heads.isMultiple(of: keyHeads) else {
+            throw PEFTError(
+                "config.json: \(heads) heads can't share \(keyHeads) heads of keys",
+                remedy: "'num_attention_heads' has to be a multiple of 'num_key_value_heads'")
+        }
+        return (heads, keyHeads, size)
+    }
+}

@@ -1,0 +1,44 @@
+import Support
+
+/// How far the layers of a decoder look back: a number of tokens, or all of them.
+enum AttentionWindows {
+    /// The window of each layer, from `layer_types` where the file has them.
+    ///
+    /// - Parameters:
+    ///   - window: of the layers that slide.
+    ///   - slides: whether a layer slides where the file doesn't say.
+    /// - Throws: ``PEFTError`` for an unknown type of layer or a sliding one without a window.
+    static func read(_ read: ConfigurationReader, layers: Int, window: Int?, slides: (Int) -> Bool) throws -> [Int?] {
+        let types = try types(read, layers: layers) ?? (0..<layers).map { window != nil && slides($0) }
+        return try types.map { isSliding in
+            guard isSliding else { return nil }
+            guard let window else {
+                throw PEFTError(
+                    "config.json: 'layer_types' has sliding layers, but there is no 'sliding_window'",
+                    remedy: "give the window, and 'use_sliding_window' where the family has it")
+            }
+            return window
+        }
+    }
+
+    /// Whether each layer slides, as the file lists it.
+    private static func types(_ read: ConfigurationReader, layers: Int) throws -> [Bool]? {
+        guard let value = read.json["layer_types"], value != .null else { return nil }
+        let names = (value.array ?? []).compactMap(\.string)
+        guard names.count == layers, names.count == value.array?.count else {
+            throw PEFTError(
+                "config.json: 'layer_types' doesn't name the type of each of the \(layers) layers",
+                remedy: "it has to be a list of full_attention and sliding_attention")
+        }
+        return try names.map { name in
+            switch name {
+            case "full_attention": return false
+            case "sliding_attention": return true
+            default:
+                throw PEFTError(
+                    "config.json: 'layer_types' has '\(name)', which is not supported",
+                    remedy: "supported are full_attention and sliding_attention")
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+import Support
+import Torch
+import TorchNN
+
+/// Generation with a decoder-only model. Rows are right-aligned in the caches, so that all write to the same column;
+/// what a shorter row leaves free in front is masked.
+final class CausalDecodingState: DecodingState {
+    private let model: any CausalModel
+    private let beams: Int
+    private var caches: [KeyValueCache] = []
+    /// 0 where a row's cache holds something, −∞ in front of it, [rows · beams, 1, 1, columns]; `nil` without gaps.
+    private var gaps: Tensor?
+    /// Tokens in front of the next one, per continuation.
+    private var lengths: [Int] = []
+    private var columns = 0
+    /// Tokens of what was the longest row in the beginning, which goes on counting when it is done.
+    private var width = 0
+    /// All columns that there will be, without virtual tokens.
+    private let capacity: Int
+    /// The tokens of each continuation, where they may have to be read again.
+    private var texts: [[Int]]?
+
+    /// - Parameters:
+    ///   - prompts: tokens before the one that the first step feeds; rows may be empty.
+    ///   - capacity: tokens that follow at most.
+    init(_ model: any CausalModel, _ prompts: PackedSequences, capacity: Int, beams: Int) {
+        (self.model, self.beams) = (model, beams)
+        self.capacity = prompts.longest + capacity
+        if model.rereadLength != nil {
+            let ids: [Int] = prompts.ids.array()
+            texts = (0..<prompts.rows).flatMap { row in
+                let text = Array(ids[prompts.offsets[row]..<prompts.offsets[row + 1]])
+                return Array(repeating: text, count: beams)
+            }
+        }
+        fill(prompts, copies: beams)
+        width = columns
+    }
+
+    /// Reads packed rows into new caches, each as many times as it has continuations.
+    private func fill(_ prompts: PackedSequences, copies: Int) {
+        // The next token follows at once, as if it had been read with the others.
+        let context = model.read(prompts, keeps: true, longest: max(width, prompts.longest) + 1).context
+        let rowLengths =
+            context.kept[0].map { kept in zip(kept.offsets.dropFirst(), kept.offsets).map { $0 - $1 } } ?? []
+        columns = rowLengths.max() ?? 0
+        lengths = rowLengths.flatMap { Array(repeating: $0, count: copies) }
+        let columns = columns
+        let virtual = zip(rowLengths, prompts.lengths).map { $0 - $1 }
+        let total = capacity + (virtual.max() ?? 0)
+        caches = []
+        for layer in context.kept.keys.sorted() {
+            guard let kept = context.kept[layer] else { continue }
+            let cache = KeyValueCache(
+                batch: rowLengths.count * copies, heads: kept.keys.dim(1), capacity: total, size: kept.keys.dim(2),
+                dtype: kept.keys.dtype, device: kept.keys.device)
+            func aligned(_ x: Tensor) -> Tensor {
+                let rest = Array(x.shape.dropFirst())
+                let rows = rowLengths.indices.flatMap { row -> [Tensor] in
+                    let own = x.narrowed(axis: 0, kept.offsets[row]..<kept.offsets[row + 1])
+                    let gap = columns - rowLengths[row]
+                    let whole =
+                        gap > 0
+                        ? Tensor.concatenated([.zeros([gap] + rest, dtype: x.dtype, device: x.device), own]) : own
+                    return Array(repeating: whole.unsqueezed(0), count: copies)
+                }
+                return Tensor.concatenated(rows).transposed(1, 2)
+            }
+            if columns > 0 { _ = cache.append(aligned(kept.keys), aligned(kept.values)) }
+            caches.append(cache)
+        }
+        gaps = nil
+        if rowLengths.contains(where: { $0 < columns }), let like = context.kept[0]?.keys {
+            let values = lengths.flatMap { length in
+                (0..<total).map { $0 < columns - length ? -Float.infinity : 0 }
+            }
+            gaps = Tensor(values, shape: [lengths.count, 1, 1, total], device: like.device).to(like.dtype)
+        }
+    }
+
+    func step(_ tokens: Tensor) -> Tensor {
+        let count = tokens.dim(0)
+        if let limit = model.rereadLength, width == limit, let texts {
+            // What is in the caches was rotated for shorter texts.
+            fill(PackedSequences(texts, device: tokens.device), copies: 1)
+        }
+        if texts != nil {
+            let ids: [Int] = tokens.array()
+            for (row, id) in ids.enumerated() { texts?[row].append(id) }
+        }
+        return RowRouting.within(single: count) {
+            let mask = gaps?.narrowed(axis: 3, 0..<(columns + 1))
+            let context = StepContext(
+                positions: Tensor(lengths, device: tokens.device), longest: width + 1, caches: caches, mask: mask)
+            let states = model.decode(model.embed(tokens), context)
+            columns += 1
+            width += 1
+            lengths = lengths.map { $0 + 1 }
+            return model.scores(states)
+        }
+    }
+
+    func reorder(_ sources: Tensor) {
+        // Continuations of one prompt are equally long, so lengths and gaps stay.
+        for cache in caches { cache.select(rows: sources) }
+        guard let before = texts else { return }
+        let sources: [Int] = sources.array()
+        texts = sources.map { before[$0] }
+    }
+
+    func keep(rows: [Int]) {
+        let continuations = rows.flatMap { row in (0..<beams).map { row * beams + $0 } }
+        let indices = Tensor(continuations, device: gaps?.device ?? model.device)
+        for cache in caches { cache.select(rows: indices) }
+        gaps = gaps?.selecting(indices)
+        lengths = continuations.map { lengths[$0] }
+        if let before = texts { texts = continuations.map { before[$0] } }
+        RowRouting.current?.keep(rows: rows)
+    }
+}

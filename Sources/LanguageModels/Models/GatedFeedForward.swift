@@ -1,0 +1,20 @@
+import Torch
+import TorchNN
+
+/// down(f(gate(x)) ⊙ up(x)) (Shazeer 2020), as decoders since Llama have it.
+final class GatedFeedForward: Module {
+    @ModuleInfo(key: "gate_proj") var gate: Linear
+    @ModuleInfo(key: "up_proj") var up: Linear
+    @ModuleInfo(key: "down_proj") var down: Linear
+    private let activation: Activation
+
+    init(_ size: Int, hidden: Int, bias: Bool = false, activation: Activation) {
+        _gate.wrappedValue = Linear(size, hidden, bias: bias)
+        _up.wrappedValue = Linear(size, hidden, bias: bias)
+        _down.wrappedValue = Linear(hidden, size, bias: bias)
+        self.activation = activation
+    }
+
+    /// [tokens, size] → the same shape.
+    func callAsFunction(_ x: Tensor) -> Tensor { down(activation.gated(gate(x), up(x))) }
+}

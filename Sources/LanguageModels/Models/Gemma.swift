@@ -1,0 +1,208 @@
+import Support
+import Torch
+import TorchNN
+
+/// Gemma (Gemma Team 2024) in its three text versions. All scale embeddings by √size and norms by 1 + w. Gemma 2 puts
+/// norms before and after each sublayer, lets every other layer see a window alone, and caps scores softly; Gemma 3
+/// normalises queries and keys instead of capping and gives layers with a window rotary positions of their own.
+public final class Gemma: Module, CausalModel {
+    let settings: GemmaConfiguration
+    @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
+    @ModuleInfo(key: "model.input_site") var inputSite: InputSite
+    @ModuleInfo(key: "model.layers") var layers: [GemmaBlock]
+    @ModuleInfo(key: "model.norm") var norm: RMSNorm
+    /// Absent where the embedding is the output layer.
+    @ModuleInfo(key: "lm_head") var head: Linear?
+
+    init(_ settings: GemmaConfiguration) {
+        self.settings = settings
+        _embedding.wrappedValue = Embedding(settings.vocabularySize, settings.hiddenSize)
+        _inputSite.wrappedValue = InputSite(.decoder, size: settings.hiddenSize)
+        _layers.wrappedValue = (0..<settings.layers).map { GemmaBlock(settings, layer: $0) }
+        _norm.wrappedValue = settings.norm()
+        _head.wrappedValue =
+            settings.isTied ? nil : Linear(settings.hiddenSize, settings.vocabularySize, bias: false)
+    }
+
+    public var family: String { settings.family }
+    public var architecture: Architecture { .decoder }
+    public var configuration: JSON { settings.json }
+    public var outputLayer: String { "lm_head" }
+    public var inputEmbedding: String { "model.embed_tokens" }
+    public var aliases: [String: String] { settings.isTied ? ["lm_head.weight": "model.embed_tokens.weight"] : [:] }
+    public var generationDefaults: GenerationDefaults {
+        GenerationDefaults(
+            startToken: nil, endTokens: Set(settings.endTokens), padToken: settings.endTokens.first ?? 0)
+    }
+    public func canonicalName(_ name: String) -> String { decoderName(name, aliases: aliases) }
+    public func isIgnorable(_ name: String) -> Bool { name.hasSuffix("rotary_emb.inv_freq") }
+
+    var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
+    public var embeddingScale: Double { Double(settings.hiddenSize).squareRoot() }
+    func embed(_ ids: Tensor) -> Tensor { embedding(ids) * embeddingScale }
+    func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
+        norm(layers.reduce(x) { $1($0, context) })
+    }
+    func scores(_ hidden: Tensor) -> Tensor {
+        let scores = head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight)
+        return settings.outputSoftcap.map { (scores / $0).tanh() * $0 } ?? scores
+    }
+    var outputWeight: Tensor? {
+        guard let head else { return embedding.outputWeight }
+        return head.isAdapted ? nil : head.weight.dense(as: embedding.weight.dtype)
+    }
+    var outputSoftcap: Double? { settings.outputSoftcap }
+
+    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
+        causalBatch(rows, device: device)
+    }
+    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
+        causalLoss(batch, labelSmoothing: labelSmoothing)
+    }
+    public func logits(_ batch: TrainingBatch) -> Tensor { causalLogits(batch) }
+    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
+        CausalDecodingState(self, prompts, capacity: capacity, beams: beams)
+    }
+}
+
+final class GemmaBlock: Module {
+    @ModuleInfo(key: "input_layernorm") var attentionNorm: RMSNorm
+    @ModuleInfo(key: "self_attn") var attention: GroupedQueryAttention
+    /// Norms of what the sublayers put out, since Gemma 2.
+    @ModuleInfo var attentionOutputNorm: RMSNorm?
+    @ModuleInfo(key: "attention_output_site") var attentionOutput: OutputSite
+    @ModuleInfo var feedForwardNorm: RMSNorm
+    @ModuleInfo(key: "mlp") var feedForward: GatedFeedForward
+    @ModuleInfo(key: "post_feedforward_layernorm") var feedForwardOutputNorm: RMSNorm?
+    @ModuleInfo(key: "mlp_output_site") var feedForwardOutput: OutputSite
+
+    init(_ settings: GemmaConfiguration, layer: Int) {
+        let window = settings.windows[layer]
+        _attentionNorm.wrappedValue = settings.norm()
+        _attention.wrappedValue = GroupedQueryAttention(
+            settings.attention, layer: layer, rotary: window == nil ? settings.rotary : settings.localRotary,
+            window: window)
+        // The first Gemma calls the norm before its feed-forward network as the others call the one after attention.
+        _attentionOutputNorm = ModuleInfo(
+            wrappedValue: settings.hasOutputNorms ? settings.norm() : nil, key: "post_attention_layernorm")
+        _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.hiddenSize)
+        _feedForwardNorm = ModuleInfo(
+            wrappedValue: settings.norm(),
+            key: settings.hasOutputNorms ? "pre_feedforward_layernorm" : "post_attention_layernorm")
+        _feedForward.wrappedValue = GatedFeedForward(
+            settings.hiddenSize, hidden: settings.feedForwardSize, activation: settings.activation)
+        _feedForwardOutputNorm.wrappedValue = settings.hasOutputNorms ? settings.norm() : nil
+        _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.hiddenSize)
+    }
+
+    /// [tokens, hiddenSize] → the same shape.
+    func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
+        var normed = attentionNorm(x)
+        let attended = attentionOutput(attention(normed, context), input: normed)
+        let x = x + (attentionOutputNorm?(attended) ?? attended)
+        normed = feedForwardNorm(x)
+        let fed = feedForwardOutput(feedForward(normed), input: normed)
+        return x + (feedForwardOutputNorm?(fed) ?? fed)
+    }
+}
+
+/// `config.json` of Gemma, Gemma 2 and the text model of Gemma 3.
+struct GemmaConfiguration: Sendable {
+    let family: String
+    let vocabularySize: Int
+    let hiddenSize: Int
+    let feedForwardSize: Int
+    let layers: Int
+    let heads: Int
+    let keyHeads: Int
+    let headSize: Int
+    let epsilon: Double
+    let isTied: Bool
+    let activation: Activation
+    let hasBiases: Bool
+    /// What scores are multiplied by.
+    let scale: Double
+    let attentionSoftcap: Double?
+    let outputSoftcap: Double?
+    let attentionDropout: Double
+    let endTokens: [Int]
+    /// How many tokens each layer looks back on; `nil` for all.
+    let windows: [Int?]
+    /// Positions of the layers that see everything, and of those with a window.
+    let rotary: RotaryPositions
+    let localRotary: RotaryPositions
+    let json: JSON
+
+    private var version: Int { ["gemma": 1, "gemma2": 2][family] ?? 3 }
+    var hasOutputNorms: Bool { version > 1 }
+
+    init(_ json: JSON) throws {
+        let read = ConfigurationReader(json: json)
+        self.json = json
+        family = try read.string("model_type", default: "gemma")
+        let version = ["gemma": 1, "gemma2": 2][family] ?? 3
+        vocabularySize = try read.integer("vocab_size", default: version == 3 ? 262_208 : 256_000)
+        hiddenSize = try read.integer("hidden_size", default: version == 1 ? 3072 : 2304)
+        feedForwardSize = try read.integer("intermediate_size", default: version == 1 ? 24_576 : 9216)
+        layers = try read.integer("num_hidden_layers", default: version == 1 ? 28 : 26)
+        let count = try read.integer("num_attention_heads", default: version == 1 ? 16 : 8)
+        (heads, keyHeads, headSize) = try read.heads(
+            count: count, keyHeads: version == 1 ? 16 : 4, headSize: 256)
+        epsilon = try read.number("rms_norm_eps", default: 1e-6)
+        isTied = try read.boolean("tie_word_embeddings", default: true)
+        if version == 1, json["hidden_act"]?.string == "gelu" {
+            // The first files said gelu and meant its tanh approximation.
+            activation = .geluTanh
+        } else {
+            activation = try read.activation(
+                version == 1 ? "hidden_act" : "hidden_activation", default: "gelu_pytorch_tanh")
+        }
+        hasBiases = try read.boolean("attention_bias", default: false)
+        let width = try version == 1 ? Double(headSize) : read.number("query_pre_attn_scalar", default: 256)
+        scale = 1 / width.squareRoot()
+        attentionSoftcap =
+            version == 1 ? nil : try read.optionalNumber("attn_logit_softcapping", default: version == 2 ? 50 : nil)
+        outputSoftcap =
+            version == 1 ? nil : try read.optionalNumber("final_logit_softcapping", default: version == 2 ? 30 : nil)
+        attentionDropout = try read.number("attention_dropout", default: 0)
+        endTokens = try read.tokens("eos_token_id", default: [1])
+        guard version < 3 || attentionSoftcap == nil else {
+            throw PEFTError(
+                "config.json: 'attn_logit_softcapping' is set, which Gemma 3 doesn't have",
+                remedy: "check 'model_type'")
+        }
+        guard try !read.boolean("use_bidirectional_attention", default: false) else {
+            throw PEFTError(
+                "config.json: 'use_bidirectional_attention' is true, which is not supported",
+                remedy: "use a model that writes from left to right")
+        }
+        windows =
+            version == 1
+            ? Array(repeating: nil, count: layers) : try Self.windows(read, version: version, layers: layers)
+        if version == 3 {
+            (rotary, localRotary) = try (
+                RotaryPositions(read, headSize: headSize, layers: "full_attention", base: 1_000_000),
+                RotaryPositions(read, headSize: headSize, layers: "sliding_attention", base: 10_000)
+            )
+        } else {
+            rotary = try RotaryPositions(read, headSize: headSize)
+            localRotary = rotary
+        }
+    }
+
+    private static func windows(_ read: ConfigurationReader, version: Int, layers: Int) throws -> [Int?] {
+        let pattern = try version == 2 ? 2 : read.integer("sliding_window_pattern", default: 6)
+        let window = try read.optionalInteger("sliding_window", default: 4096)
+        return try AttentionWindows.read(read, layers: layers, window: window) { !($0 + 1).isMultiple(of: pattern) }
+    }
+
+    func norm(_ size: Int? = nil) -> RMSNorm { RMSNorm(size ?? hiddenSize, epsilon: epsilon, offset: 1) }
+
+    var attention: GroupedQueryAttention.Settings {
+        var settings = GroupedQueryAttention.Settings(
+            hiddenSize: hiddenSize, heads: heads, keyHeads: keyHeads, headSize: headSize, hasQKVBias: hasBiases,
+            hasOutputBias: hasBiases, scale: scale, softcap: attentionSoftcap, dropout: attentionDropout)
+        if version == 3 { settings.headNorm = { norm(headSize) } }
+        return settings
+    }
+}

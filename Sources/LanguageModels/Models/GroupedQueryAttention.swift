@@ -1,0 +1,60 @@
+import Torch
+import TorchNN
+
+/// Attention with rotary positions in which several heads of queries share one of keys and values (Ainslie et al.
+/// 2023), as decoders since Llama have it.
+final class GroupedQueryAttention: Module {
+    struct Settings {
+        var hiddenSize: Int
+        var heads: Int
+        /// Heads of keys and values.
+        var keyHeads: Int
+        var headSize: Int
+        var hasQKVBias = false
+        var hasOutputBias = false
+        /// Makes the norm of each head of queries and keys, where there is one.
+        var headNorm: (() -> RMSNorm)?
+        /// What scores are multiplied by; headSize^−½ if not given.
+        var scale: Double?
+        var softcap: Double?
+        var dropout = 0.0
+    }
+
+    @ModuleInfo(key: "q_proj") var q: Linear
+    @ModuleInfo(key: "k_proj") var k: Linear
+    @ModuleInfo(key: "v_proj") var v: Linear
+    @ModuleInfo(key: "o_proj") var o: Linear
+    @ModuleInfo(key: "q_norm") var qNorm: RMSNorm?
+    @ModuleInfo(key: "k_norm") var kNorm: RMSNorm?
+    @ModuleInfo(key: "prefix_site") var prefix: KeyValueSite
+    private let settings: Settings
+    private let layer: Int
+    private let rotary: RotaryPositions
+    private let window: Int?
+
+    /// - Parameter window: how many tokens a token sees, itself among them; `nil` for all before it.
+    init(_ settings: Settings, layer: Int, rotary: RotaryPositions, window: Int?) {
+        (self.settings, self.layer, self.rotary, self.window) = (settings, layer, rotary, window)
+        let (size, head) = (settings.hiddenSize, settings.headSize)
+        _q.wrappedValue = Linear(size, settings.heads * head, bias: settings.hasQKVBias)
+        _k.wrappedValue = Linear(size, settings.keyHeads * head, bias: settings.hasQKVBias)
+        _v.wrappedValue = Linear(size, settings.keyHeads * head, bias: settings.hasQKVBias)
+        _o.wrappedValue = Linear(settings.heads * head, size, bias: settings.hasOutputBias)
+        _qNorm.wrappedValue = settings.headNorm?()
+        _kNorm.wrappedValue = settings.headNorm?()
+        _prefix.wrappedValue = KeyValueSite(.attention, role: .decoder, heads: settings.keyHeads, headSize: head)
+    }
+
+    /// [tokens, hiddenSize] → the same shape.
+    func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
+        let size = settings.headSize
+        func split(_ x: Tensor) -> Tensor { x.reshaped(-1, x.dim(-1) / size, size) }
+        let queries = split(q(x)), keys = split(k(x))
+        let mixed = context.attend(
+            context.rotated(qNorm?(queries) ?? queries, rotary), context.rotated(kNorm?(keys) ?? keys, rotary),
+            split(v(x)), site: prefix, layer: layer, window: window,
+            scale: settings.scale ?? 1 / Double(size).squareRoot(), softcap: settings.softcap,
+            dropout: settings.dropout)
+        return o(mixed.reshaped(-1, settings.heads * size))
+    }
+}

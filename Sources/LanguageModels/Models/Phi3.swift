@@ -1,0 +1,204 @@
+import Support
+import Torch
+import TorchNN
+
+/// Phi-3 (Abdin et al. 2024): a Llama whose projections for q, k and v, and for the two inputs of the feed-forward
+/// network, lie side by side in one, and which may rotate a part of each head alone.
+public final class Phi3: Module, CausalModel {
+    let settings: Phi3Configuration
+    @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
+    @ModuleInfo(key: "model.input_site") var inputSite: InputSite
+    @ModuleInfo(key: "model.layers") var layers: [Phi3Block]
+    @ModuleInfo(key: "model.norm") var norm: RMSNorm
+    /// Absent where the embedding is the output layer.
+    @ModuleInfo(key: "lm_head") var head: Linear?
+
+    init(_ settings: Phi3Configuration) {
+        self.settings = settings
+        _embedding.wrappedValue = Embedding(settings.vocabularySize, settings.hiddenSize)
+        _inputSite.wrappedValue = InputSite(.decoder, size: settings.hiddenSize)
+        _layers.wrappedValue = (0..<settings.layers).map { Phi3Block(settings, layer: $0) }
+        _norm.wrappedValue = RMSNorm(settings.hiddenSize, epsilon: settings.epsilon)
+        _head.wrappedValue =
+            settings.isTied ? nil : Linear(settings.hiddenSize, settings.vocabularySize, bias: false)
+    }
+
+    public var family: String { "phi3" }
+    public var architecture: Architecture { .decoder }
+    public var configuration: JSON { settings.json }
+    public var outputLayer: String { "lm_head" }
+    public var inputEmbedding: String { "model.embed_tokens" }
+    public var aliases: [String: String] { settings.isTied ? ["lm_head.weight": "model.embed_tokens.weight"] : [:] }
+    public var generationDefaults: GenerationDefaults {
+        GenerationDefaults(
+            startToken: nil, endTokens: Set(settings.endTokens), padToken: settings.endTokens.first ?? 0)
+    }
+    public func canonicalName(_ name: String) -> String { decoderName(name, aliases: aliases) }
+    public func isIgnorable(_ name: String) -> Bool { name.hasSuffix("rotary_emb.inv_freq") }
+    public func fusedParts(of path: String) -> [FusedPart]? {
+        if path.hasSuffix(".qkv_proj") {
+            let keys = settings.keyHeads * settings.headSize
+            return [
+                FusedPart(name: "q", size: settings.heads * settings.headSize), FusedPart(name: "k", size: keys),
+                FusedPart(name: "v", size: keys),
+            ]
+        }
+        guard path.hasSuffix(".gate_up_proj") else { return nil }
+        return ["gate", "up"].map { FusedPart(name: $0, size: settings.feedForwardSize) }
+    }
+
+    var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
+    func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
+    func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
+        norm(layers.reduce(x) { $1($0, context) })
+    }
+    func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight) }
+    var outputWeight: Tensor? {
+        guard let head else { return embedding.outputWeight }
+        return head.isAdapted ? nil : head.weight.dense(as: embedding.weight.dtype)
+    }
+    /// Keys that were rotated for short texts don't go with queries of long ones.
+    var rereadLength: Int? { settings.rotary.longFrequencies == nil ? nil : settings.rotary.switchLength }
+
+    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
+        causalBatch(rows, device: device)
+    }
+    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
+        causalLoss(batch, labelSmoothing: labelSmoothing)
+    }
+    public func logits(_ batch: TrainingBatch) -> Tensor { causalLogits(batch) }
+    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
+        CausalDecodingState(self, prompts, capacity: capacity, beams: beams)
+    }
+}
+
+final class Phi3Block: Module {
+    @ModuleInfo(key: "input_layernorm") var attentionNorm: RMSNorm
+    @ModuleInfo(key: "self_attn") var attention: Phi3Attention
+    @ModuleInfo(key: "attention_output_site") var attentionOutput: OutputSite
+    @ModuleInfo(key: "post_attention_layernorm") var feedForwardNorm: RMSNorm
+    @ModuleInfo(key: "mlp") var feedForward: Phi3FeedForward
+    @ModuleInfo(key: "mlp_output_site") var feedForwardOutput: OutputSite
+    private let rate: Double
+
+    init(_ settings: Phi3Configuration, layer: Int) {
+        _attentionNorm.wrappedValue = RMSNorm(settings.hiddenSize, epsilon: settings.epsilon)
+        _attention.wrappedValue = Phi3Attention(settings, layer: layer)
+        _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.hiddenSize)
+        _feedForwardNorm.wrappedValue = RMSNorm(settings.hiddenSize, epsilon: settings.epsilon)
+        _feedForward.wrappedValue = Phi3FeedForward(settings)
+        _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.hiddenSize)
+        rate = settings.residualDropout
+    }
+
+    /// [tokens, hiddenSize] → the same shape.
+    func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
+        var normed = attentionNorm(x)
+        let x = x + dropout(attentionOutput(attention(normed, context), input: normed), rate)
+        normed = feedForwardNorm(x)
+        return x + dropout(feedForwardOutput(feedForward(normed), input: normed), rate)
+    }
+}
+
+final class Phi3Attention: Module {
+    /// q, k and v side by side.
+    @ModuleInfo(key: "qkv_proj") var fused: Linear
+    @ModuleInfo(key: "o_proj") var output: Linear
+    @ModuleInfo(key: "prefix_site") var prefix: KeyValueSite
+    private let settings: Phi3Configuration
+    private let layer: Int
+
+    init(_ settings: Phi3Configuration, layer: Int) {
+        (self.settings, self.layer) = (settings, layer)
+        let (size, head) = (settings.hiddenSize, settings.headSize)
+        _fused.wrappedValue = Linear(size, (settings.heads + 2 * settings.keyHeads) * head, bias: false)
+        _output.wrappedValue = Linear(settings.heads * head, size, bias: false)
+        _prefix.wrappedValue = KeyValueSite(.attention, role: .decoder, heads: settings.keyHeads, headSize: head)
+    }
+
+    func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
+        let (heads, keyHeads, size) = (settings.heads, settings.keyHeads, settings.headSize)
+        // [tokens, heads, headSize], the queries' before the keys' before the values'.
+        let parts = fused(x).reshaped(-1, heads + 2 * keyHeads, size).split(axis: 1, [heads, keyHeads, keyHeads])
+        let mixed = context.attend(
+            context.rotated(parts[0], settings.rotary), context.rotated(parts[1], settings.rotary), parts[2],
+            site: prefix, layer: layer, window: settings.window, scale: 1 / Double(size).squareRoot(),
+            dropout: settings.attentionDropout)
+        return output(mixed.reshaped(-1, heads * size))
+    }
+}
+
+final class Phi3FeedForward: Module {
+    /// The gate's projection and the one it multiplies, side by side.
+    @ModuleInfo(key: "gate_up_proj") var fused: Linear
+    @ModuleInfo(key: "down_proj") var down: Linear
+    private let size: Int
+    private let activation: Activation
+
+    init(_ settings: Phi3Configuration) {
+        (size, activation) = (settings.feedForwardSize, settings.activation)
+        _fused.wrappedValue = Linear(settings.hiddenSize, 2 * size, bias: false)
+        _down.wrappedValue = Linear(size, settings.hiddenSize, bias: false)
+    }
+
+    func callAsFunction(_ x: Tensor) -> Tensor {
+        let parts = fused(x).split(axis: -1, [size, size])
+        return down(activation.gated(parts[0], parts[1]))
+    }
+}
+
+/// `config.json` of Phi-3.
+struct Phi3Configuration: Sendable {
+    let vocabularySize: Int
+    let hiddenSize: Int
+    let feedForwardSize: Int
+    let layers: Int
+    let heads: Int
+    let keyHeads: Int
+    let headSize: Int
+    let epsilon: Double
+    let isTied: Bool
+    let activation: Activation
+    let attentionDropout: Double
+    let residualDropout: Double
+    let endTokens: [Int]
+    /// How many tokens a token sees, itself among them; `nil` for all before it.
+    let window: Int?
+    let rotary: RotaryPositions
+    let json: JSON
+
+    init(_ json: JSON) throws {
+        let read = ConfigurationReader(json: json)
+        self.json = json
+        vocabularySize = try read.integer("vocab_size", default: 32064)
+        hiddenSize = try read.integer("hidden_size", default: 3072)
+        feedForwardSize = try read.integer("intermediate_size", default: 8192)
+        layers = try read.integer("num_hidden_layers", default: 32)
+        let count = try read.integer("num_attention_heads", default: 32)
+        (heads, keyHeads, headSize) = try read.heads(count: count, headSize: hiddenSize / count)
+        epsilon = try read.number("rms_norm_eps", default: 1e-5)
+        isTied = try read.boolean("tie_word_embeddings", default: false)
+        activation = try read.activation("hidden_act", default: "silu")
+        attentionDropout = try read.number("attention_dropout", default: 0)
+        residualDropout = try read.number("resid_pdrop", default: 0)
+        endTokens = try read.tokens("eos_token_id", default: [32000])
+        window = try read.optionalInteger("sliding_window", default: nil)
+        guard json["layer_types"] ?? .null == .null else {
+            throw PEFTError(
+                "config.json: 'layer_types' is set, and the layers of a Phi-3 are all alike",
+                remedy: "leave 'layer_types' out")
+        }
+        let original = try read.integer("original_max_position_embeddings", default: 4096)
+        rotary = try RotaryPositions(read, headSize: headSize, allowsPartial: true, originalPositions: original) {
+            switch $0 {
+            case "default", "longrope": return $0
+            // What its first files called longrope.
+            case "su", "yarn": return "longrope"
+            default:
+                throw PEFTError(
+                    "config.json: a Phi-3 has no rotary positions '\($0)'",
+                    remedy: "supported are default and longrope")
+            }
+        }
+    }
+}

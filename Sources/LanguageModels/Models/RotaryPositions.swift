@@ -1,0 +1,248 @@
+import Foundation
+import Support
+import Torch
+
+/// Rotary positions (Su et al. 2021, RoFormer) in the variants of published models: the angles per position of each
+/// pair of a head's components, and how they stretch for texts longer than those of pretraining.
+///
+/// A class, so that layers that share one also share its cosines and sines.
+final class RotaryPositions: Sendable {
+    /// Angles per position of each pair.
+    let frequencies: [Double]
+    /// Other angles for batches whose longest row has more than `switchLength` tokens (longrope).
+    let longFrequencies: [Double]?
+    let switchLength: Int
+    /// What cosines and sines are multiplied by.
+    let attentionFactor: Double
+    /// The longest row that can be rotated; `nil` where there is no limit.
+    let limit: Int?
+
+    private init(
+        frequencies: [Double], longFrequencies: [Double]? = nil, switchLength: Int = 0, attentionFactor: Double = 1,
+        limit: Int? = nil
+    ) {
+        (self.frequencies, self.longFrequencies, self.switchLength) = (frequencies, longFrequencies, switchLength)
+        (self.attentionFactor, self.limit) = (attentionFactor, limit)
+    }
+
+    /// Cosines and sines [tokens, pairs] for positions [tokens] of rows of which the longest has `longest` tokens.
+    func rotation(at positions: Tensor, longest: Int, dtype: DType) -> (cosines: Tensor, sines: Tensor) {
+        if let limit, longest > limit {
+            reportFailure(
+                PEFTError(
+                    "a text of \(longest) tokens is longer than the \(limit) positions of a model with 'dynamic' rotary"
+                        + " positions, whose angles would depend on the longest text that was ever read",
+                    remedy: "use shorter texts, or a model with yarn, llama3 or linear"))
+        }
+        // As transformers does, the longest row decides for all rows of a batch.
+        let frequencies = longest > switchLength ? longFrequencies ?? frequencies : frequencies
+        let angles =
+            positions.to(.float32).unsqueezed(1)
+            * Tensor(frequencies.map(Float.init), shape: [1, frequencies.count], device: positions.device)
+        func scaled(_ x: Tensor) -> Tensor { (attentionFactor == 1 ? x : x * attentionFactor).to(dtype) }
+        return (scaled(angles.cos()), scaled(angles.sin()))
+    }
+}
+
+extension RotaryPositions {
+    /// What a configuration says of one kind of layer's rotary positions.
+    struct Settings {
+        /// `rope_parameters`, or what older files call `rope_scaling`.
+        var parameters: JSON?
+        /// `default`, `linear`, …
+        var kind: String
+        var base: Double
+        /// Components of a head that are rotated.
+        var size: Int
+        var positions: Int
+        /// The length that the model was pretrained on, where the file says it outside of the parameters.
+        var originalPositions: Int?
+    }
+
+    /// Reads `rope_parameters` or, in older files, `rope_scaling` and `rope_theta`.
+    ///
+    /// - Parameters:
+    ///   - base: θ where the file has none.
+    ///   - allowsPartial: whether the family can rotate a part of each head.
+    ///   - originalPositions: the length of pretraining where the family has a default for it.
+    ///   - rename: what older names of kinds mean; throws for kinds that the family doesn't have.
+    /// - Throws: ``PEFTError`` for a kind of positions that isn't supported or lacks a number.
+    convenience init(
+        _ read: ConfigurationReader, headSize: Int, base: Double = 10_000, allowsPartial: Bool = false,
+        originalPositions: Int? = nil, rename: (String) throws -> String = { $0 }
+    ) throws {
+        let old = read.json["rope_scaling"].flatMap { $0.object?.isEmpty ?? true ? nil : $0 }
+        let parameters = old ?? read.json["rope_parameters"]
+        let share = try Self.partialFactor(parameters, read)
+        guard allowsPartial || share == 1 else {
+            throw PEFTError(
+                "config.json: 'partial_rotary_factor' is \(share), but this family rotates whole heads",
+                remedy: "check 'model_type'")
+        }
+        let theta = try read.number("rope_theta", default: base)
+        try self.init(
+            Settings(
+                parameters: parameters, kind: rename(Self.kind(parameters)),
+                base: parameters?["rope_theta"]?.double ?? theta, size: Int(Double(headSize) * share),
+                positions: read.integer("max_position_embeddings", default: 2048),
+                originalPositions: originalPositions ?? read.json["original_max_position_embeddings"]?.int))
+    }
+
+    /// Reads the positions of one type of layers, where there are several (Gemma 3). Older files have `rope_scaling`
+    /// and `rope_theta` for layers that see everything and `rope_local_base_freq` for the others.
+    convenience init(_ read: ConfigurationReader, headSize: Int, layers type: String, base: Double) throws {
+        let isFull = type == "full_attention"
+        var parameters = read.json["rope_parameters"]?[type].flatMap { $0.object }
+        if isFull, let old = read.json["rope_scaling"]?.object {
+            parameters = (parameters ?? [:]).merging(old) { $1 }
+        }
+        // transformers looks for YaRN's 'truncate' beside the types of layers, where no file has it.
+        parameters?["truncate"] = nil
+        let all = parameters.map { JSON.object($0) }
+        let theta = try read.number(isFull ? "rope_theta" : "rope_local_base_freq", default: base)
+        guard try Self.partialFactor(all, read) == 1 else {
+            throw PEFTError(
+                "config.json: 'partial_rotary_factor' is not 1, but this family rotates whole heads",
+                remedy: "check 'model_type'")
+        }
+        try self.init(
+            Settings(
+                parameters: all, kind: Self.kind(all), base: all?["rope_theta"]?.double ?? theta, size: headSize,
+                positions: read.integer("max_position_embeddings", default: 131_072), originalPositions: nil))
+    }
+
+    private static func kind(_ parameters: JSON?) -> String {
+        (parameters?["rope_type"] ?? parameters?["type"])?.string ?? "default"
+    }
+
+    private static func partialFactor(_ parameters: JSON?, _ read: ConfigurationReader) throws -> Double {
+        let share =
+            try parameters?["partial_rotary_factor"]?.double ?? read.number("partial_rotary_factor", default: 1)
+        guard share > 0, share <= 1 else {
+            throw PEFTError(
+                "config.json: 'partial_rotary_factor' is \(share)", remedy: "it has to be above 0 and at most 1")
+        }
+        return share
+    }
+
+    /// θ^(−2i/d), stretched in one of the ways that transformers knows.
+    convenience init(_ settings: Settings) throws {
+        guard settings.size >= 2, settings.size.isMultiple(of: 2) else {
+            throw PEFTError(
+                "config.json: \(settings.size) components of a head can't be rotated", remedy: "they have to be even")
+        }
+        let pairs = settings.size / 2
+        let plain = (0..<pairs).map { Foundation.pow(settings.base, -2 * Double($0) / Double(settings.size)) }
+        switch settings.kind {
+        case "default":
+            self.init(frequencies: plain)
+        case "linear":
+            let factor = try settings.number("factor")
+            self.init(frequencies: plain.map { $0 / factor })
+        case "dynamic":
+            // Up to the positions of pretraining the angles are the plain ones.
+            self.init(frequencies: plain, limit: settings.positions)
+        case "llama3":
+            self.init(frequencies: try settings.llama3(plain))
+        case "yarn":
+            self.init(frequencies: try settings.yarn(plain), attentionFactor: try settings.yarnAttentionFactor())
+        case "longrope":
+            func stretched(_ key: String) throws -> [Double] {
+                zip(plain, try settings.numbers(key, count: pairs)).map { $0 / $1 }
+            }
+            self.init(
+                frequencies: try stretched("short_factor"), longFrequencies: try stretched("long_factor"),
+                switchLength: settings.original, attentionFactor: try settings.longropeAttentionFactor())
+        case let kind:
+            throw PEFTError(
+                "config.json: the rotary positions '\(kind)' are not supported",
+                remedy: "supported are default, linear, dynamic, yarn, llama3 and longrope")
+        }
+    }
+}
+
+extension RotaryPositions.Settings {
+    /// The length of pretraining.
+    var original: Int {
+        originalPositions ?? parameters?["original_max_position_embeddings"]?.int ?? positions
+    }
+
+    /// How much longer texts may be than in pretraining.
+    private var ratio: Double {
+        parameters?["factor"]?.double ?? Double(positions) / Double(original)
+    }
+
+    func number(_ key: String) throws -> Double {
+        guard let number = parameters?[key]?.double, number > 0 else {
+            throw PEFTError(
+                "config.json: the rotary positions '\(kind)' have no '\(key)'",
+                remedy: "it has to be a number above 0")
+        }
+        return number
+    }
+
+    func numbers(_ key: String, count: Int) throws -> [Double] {
+        let numbers = (parameters?[key]?.array ?? []).compactMap(\.double)
+        guard numbers.count == count, numbers.allSatisfy({ $0 > 0 }) else {
+            throw PEFTError(
+                "config.json: the rotary positions '\(kind)' have \(numbers.count) numbers of '\(key)'",
+                remedy: "there have to be \(count), all above 0")
+        }
+        return numbers
+    }
+
+    /// Llama 3.1: long waves are divided by the factor, short ones stay, those between are interpolated.
+    func llama3(_ plain: [Double]) throws -> [Double] {
+        let (factor, low, high) = try (number("factor"), number("low_freq_factor"), number("high_freq_factor"))
+        let original = Double(original)
+        return plain.map { frequency in
+            let length = 2 * Double.pi / frequency
+            if length < original / high { return frequency }
+            if length > original / low { return frequency / factor }
+            let smooth = (original / length - low) / (high - low)
+            return (1 - smooth) * frequency / factor + smooth * frequency
+        }
+    }
+
+    /// Peng et al. 2023, YaRN, section 3.2: pairs that turn often in a text of pretraining stay, those that turn
+    /// rarely are divided by the factor, with a ramp between.
+    func yarn(_ plain: [Double]) throws -> [Double] {
+        let factor = ratio
+        // The pair that makes so many turns within the length of pretraining.
+        func pair(turns: Double) -> Double {
+            Double(size) * Foundation.log(Double(original) / (turns * 2 * .pi)) / (2 * Foundation.log(base))
+        }
+        func positive(_ key: String, default fallback: Double) -> Double {
+            parameters?[key]?.double.flatMap { $0 == 0 ? nil : $0 } ?? fallback
+        }
+        var low = pair(turns: positive("beta_fast", default: 32))
+        var high = pair(turns: positive("beta_slow", default: 1))
+        if parameters?["truncate"]?.bool ?? true { (low, high) = (low.rounded(.down), high.rounded(.up)) }
+        low = max(low, 0)
+        high = min(high, Double(size - 1))
+        if low == high { high += 0.001 }
+        return plain.enumerated().map { index, frequency in
+            let ramp = min(max((Double(index) - low) / (high - low), 0), 1)
+            return frequency / factor * ramp + frequency * (1 - ramp)
+        }
+    }
+
+    /// YaRN, eq. 22: √(1/t) = 0.1 ln s + 1, unless the file says otherwise.
+    func yarnAttentionFactor() throws -> Double {
+        if let given = parameters?["attention_factor"]?.double { return given }
+        let ratio = ratio
+        func factor(_ weight: Double) -> Double { ratio <= 1 ? 1 : 0.1 * weight * Foundation.log(ratio) + 1 }
+        guard let scale = parameters?["mscale"]?.double, let all = parameters?["mscale_all_dim"]?.double,
+            scale != 0, all != 0
+        else { return factor(1) }
+        return factor(scale) / factor(all)
+    }
+
+    /// Ding et al. 2024, LongRoPE: √(1 + ln s / ln L) with s times the L positions of pretraining.
+    func longropeAttentionFactor() throws -> Double {
+        if let given = parameters?["attention_factor"]?.double { return given }
+        let ratio = ratio
+        guard ratio > 1 else { return 1 }
+        return (1 + Foundation.log(ratio) / Foundation.log(Double(original))).squareRoot()
+    }
+}

@@ -1,0 +1,168 @@
+import Foundation
+import Support
+import Testing
+import Torch
+import TorchNN
+
+@testable import LanguageModels
+
+/// What a configuration asks for and no family does is refused by name; files that don't fit it get one line that says
+/// which tensor and why.
+@Suite struct ModelRefusalTests {
+    struct Case: Sendable, CustomTestStringConvertible {
+        /// The fixture whose configuration is changed.
+        let fixture: String
+        let key: String
+        let value: JSON
+        /// Words of the error.
+        let words: String
+        var testDescription: String { "\(fixture) with \(key) \(value.text(indent: nil))" }
+
+        init(_ fixture: String, _ key: String, _ value: JSON, _ words: String) {
+            (self.fixture, self.key, self.value, self.words) = (fixture, key, value, words)
+        }
+    }
+
+    static let cases = [
+        Case("llama", "model_type", "mixtral", "mixture of experts"),
+        Case("llama", "model_type", "qwen2_moe", "mixture of experts"),
+        Case("llama", "model_type", "phi", "'phi', which is not supported"),
+        Case("llama", "model_type", "rwkv", "'rwkv', which is not supported"),
+        Case("gemma3", "model_type", "gemma3", "gemma3_text"),
+        Case("mt5", "model_type", "umt5", "position biases of its own"),
+        Case("llama", "num_local_experts", 8, "'num_local_experts'"),
+        Case("qwen3", "num_experts", 8, "'num_experts'"),
+        Case("llama", "quantization_config", ["quant_method": "gptq"], "'quantization_config'"),
+        Case("gemma3", "vision_config", ["hidden_size": 8], "'vision_config'"),
+        Case("llama", "hidden_act", "mish", "'hidden_act' is 'mish'"),
+        Case("gemma2", "hidden_activation", "quick_gelu", "'hidden_activation' is 'quick_gelu'"),
+        Case("phi3", "hidden_act", "laplace", "'hidden_act' is 'laplace'"),
+        Case("gpt2-upcast", "activation_function", "xielu", "'activation_function' is 'xielu'"),
+        Case("gpt2-upcast", "add_cross_attention", true, "'add_cross_attention'"),
+        Case("mt5", "feed_forward_proj", "gated-mish", "'feed_forward_proj' is 'gated-mish'"),
+        Case("llama", "rope_scaling", ["rope_type": "proportional"], "rotary positions 'proportional'"),
+        Case("llama", "rope_scaling", ["type": "mrope"], "rotary positions 'mrope'"),
+        Case("llama", "rope_scaling", ["type": "linear"], "'linear' have no 'factor'"),
+        Case("llama", "rope_scaling", ["rope_type": "llama3", "factor": 2], "have no 'low_freq_factor'"),
+        Case(
+            "phi3", "rope_scaling", ["type": "longrope", "short_factor": [1], "long_factor": [1, 2]],
+            "1 numbers of 'short_factor'"),
+        Case("phi3", "rope_scaling", ["type": "linear", "factor": 2], "no rotary positions 'linear'"),
+        Case("llama", "partial_rotary_factor", 0.5, "'partial_rotary_factor' is 0.5"),
+        Case("phi3", "partial_rotary_factor", 0.4, "3 components"),
+        Case("phi3", "partial_rotary_factor", 1.5, "'partial_rotary_factor' is 1.5"),
+        Case("llama", "sliding_window", 4, "'sliding_window' is 4"),
+        Case("mistral", "layer_types", ["full_attention", "sliding_attention", "sliding_attention"], "all alike"),
+        Case("phi3", "layer_types", ["full_attention", "full_attention", "full_attention"], "all alike"),
+        Case("qwen2", "layer_types", ["full_attention"], "each of the 3 layers"),
+        Case(
+            "qwen2", "layer_types", ["full_attention", "full_attention", "chunked_attention"], "'chunked_attention'"),
+        Case(
+            "qwen2-unused", "layer_types", ["full_attention", "full_attention", "sliding_attention"],
+            "there is no 'sliding_window'"),
+        Case(
+            "gemma2", "layer_types", ["linear_attention", "full_attention", "full_attention"], "'linear_attention'"),
+        Case("gemma3", "attn_logit_softcapping", 50, "'attn_logit_softcapping'"),
+        Case("gemma2", "attn_logit_softcapping", -1, "'attn_logit_softcapping' is -1"),
+        Case("gemma3", "use_bidirectional_attention", true, "'use_bidirectional_attention'"),
+        Case("gemma", "num_key_value_heads", 3, "4 heads can't share 3"),
+        Case("qwen3", "head_dim", 7, "7 components"),
+    ]
+
+    @Test(arguments: cases) func isRefusedByName(item: Case) throws {
+        var fields = try #require(try JSON.read(DecoderFixture(name: item.fixture).file("config.json")).object)
+        fields[item.key] = item.value
+        let error = try #require(throws: PEFTError.self) {
+            try ModelRegistry.outline(.object(fields), file: "config.json")
+        }
+        #expect(error.problem.contains(item.words), "\(error.problem)")
+        #expect(!error.problem.contains("\n"))
+    }
+
+    /// One of each family's folders.
+    static let families = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "mt5"]
+
+    /// Writes a fixture's weights with a change, and gives the error of loading them.
+    private func failure(_ name: String, _ change: (inout [String: Tensor]) throws -> Void) throws -> PEFTError {
+        let fixture = DecoderFixture(name: name)
+        let owner = try fixture.expected()["weights"]?.string ?? name
+        let file = try SafetensorsFile(DecoderFixture(name: owner).file("model.safetensors"))
+        var tensors: [String: Tensor] = [:]
+        for key in file.entries.keys { tensors[key] = try file.tensor(key) }
+        try change(&tensors)
+        return try withModelFolder(JSON.read(fixture.file("config.json")), weights: nil) { folder in
+            try SafetensorsFile.write(tensors, metadata: [:], to: folder.appendingPathComponent("model.safetensors"))
+            return try #require(throws: PEFTError.self) { try ModelFolder(folder).load() }
+        }
+    }
+
+    private func someProjection(_ tensors: [String: Tensor]) throws -> String {
+        try #require(
+            tensors.keys.sorted().first { $0.contains("o_proj.weight") || $0.hasSuffix("SelfAttention.o.weight") })
+    }
+
+    @Test(arguments: families) func aMissingTensorIsNamed(name: String) throws {
+        var key = ""
+        let error = try failure(name) {
+            key = try someProjection($0)
+            $0[key] = nil
+        }
+        #expect(error.problem.contains("lacks 1 of the model's tensors, the first is '\(key)'"))
+    }
+
+    @Test(arguments: families) func anUnknownTensorIsNamed(name: String) throws {
+        let error = try failure(name) { $0["model.layers.0.self_attn.sinks"] = .zeros([4]) }
+        #expect(
+            error.problem.contains(
+                "1 tensors that the model doesn't have, the first is 'model.layers.0.self_attn.sinks'"))
+    }
+
+    @Test(arguments: families) func aMisshapenTensorIsNamed(name: String) throws {
+        var key = ""
+        let error = try failure(name) {
+            key = try someProjection($0)
+            $0[key] = .zeros([3, 5])
+        }
+        #expect(error.problem.contains("tensor '\(key)'") && error.problem.contains("the shape [3, 5]"))
+    }
+
+    /// Files of the stack alone have no prefix, and published ones some buffers.
+    @Test(arguments: [("llama-biases", "model."), ("gemma2", "model."), ("gpt2-unscaled", "transformer.")])
+    func namesWithoutThePrefixAreUnderstood(name: String, prefix: String) throws {
+        let fixture = DecoderFixture(name: name)
+        let expected = try fixture.expected()
+        let owner = expected["weights"]?.string ?? name
+        let file = try SafetensorsFile(DecoderFixture(name: owner).file("model.safetensors"))
+        var tensors: [String: Tensor] = [:]
+        for key in file.entries.keys { tensors[String(key.trimmingPrefix(prefix))] = try file.tensor(key) }
+        tensors[prefix == "model." ? "layers.0.self_attn.rotary_emb.inv_freq" : "h.0.attn.bias"] = .ones([2])
+        try withModelFolder(JSON.read(fixture.file("config.json")), weights: nil) { folder in
+            try SafetensorsFile.write(tensors, metadata: [:], to: folder.appendingPathComponent("model.safetensors"))
+            let (model, original) = (try ModelFolder(folder).load(), try fixture.load())
+            let batch = model.batch(fixture.rows(expected), device: .cpu)
+            #expect(
+                try withTorchErrors {
+                    withoutGradients { model.logits(batch).isIdentical(to: original.logits(batch)) }
+                })
+        }
+    }
+
+    /// A GPT-2 whose file has an output layer of its own uses it.
+    @Test func anUntiedGPT2UsesItsOwnOutputLayer() throws {
+        let fixture = DecoderFixture(name: "gpt2-inverse-layer")
+        let file = try SafetensorsFile(fixture.file("model.safetensors"))
+        var tensors: [String: Tensor] = [:]
+        for key in file.entries.keys { tensors[key] = try file.tensor(key) }
+        let table = try #require(tensors["transformer.wte.weight"])
+        tensors["lm_head.weight"] = table * 2
+        try withModelFolder(JSON.read(fixture.file("config.json")), weights: nil) { folder in
+            try SafetensorsFile.write(tensors, metadata: [:], to: folder.appendingPathComponent("model.safetensors"))
+            let (model, original) = (try ModelFolder(folder).load(), try fixture.load())
+            let batch = model.batch(fixture.rows(try fixture.expected()), device: .cpu)
+            let (twice, once) = try withTorchErrors {
+                withoutGradients { (model.logits(batch), original.logits(batch)) }
+            }
+            #expect(relativeDifference(twice.array(), (once * 2).array()) < 1e-6)
+        }
+    }
+}
