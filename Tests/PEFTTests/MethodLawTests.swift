@@ -19,12 +19,16 @@ import TorchNN
         var isMergeable: Bool { choice.isMergeable && !testDescription.hasSuffix("unmergeable") }
     }
 
-    /// A seq2seq, two decoder-only and an encoder model.
-    static let bases = ["t5-v1.1", "llama", "gpt2", "bert"]
+    /// A seq2seq, two decoder-only and an encoder model, and further heads.
+    static let bases = [
+        "t5-v1.1", "llama", "gpt2", "bert", "distilbert:token-classification", "roberta:embeddings",
+    ]
 
     /// What makes no sense, with words of the reason that is given.
     static let refusals = [
         "bitfit on t5-v1.1": "has no biases", "bitfit on llama": "has no biases",
+        "head on t5-v1.1": "has no new head", "head on llama": "has no new head", "head on gpt2": "has no new head",
+        "head on roberta:embeddings": "has no new head",
     ]
 
     @Test(arguments: refusals.keys.sorted()) func whatMakesNoSenseSaysWhy(name: String) throws {
