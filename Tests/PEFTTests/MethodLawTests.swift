@@ -21,14 +21,14 @@ import TorchNN
 
     /// A seq2seq, two decoder-only and an encoder model, and further heads.
     static let bases = [
-        "t5-v1.1", "llama", "gpt2", "bert", "distilbert:token-classification", "roberta:embeddings",
+        "t5-v1.1", "llama", "gpt2", "bert", "distilbert:token-classification", "distilbert:embeddings",
     ]
 
     /// What makes no sense, with words of the reason that is given.
     static let refusals = [
         "bitfit on t5-v1.1": "has no biases", "bitfit on llama": "has no biases",
         "head on t5-v1.1": "has no new head", "head on llama": "has no new head", "head on gpt2": "has no new head",
-        "head on roberta:embeddings": "has no new head",
+        "head on distilbert:embeddings": "has no new head",
     ]
 
     @Test(arguments: refusals.keys.sorted()) func whatMakesNoSenseSaysWhy(name: String) throws {
@@ -42,7 +42,7 @@ import TorchNN
     static let cases: [Case] = {
         var cases = bases.flatMap { base in
             PEFTMethods.all.filter { refusals["\($0.name) on \(base)"] == nil }.map {
-                Case(choice: .forTests($0), testDescription: "\($0.name) on \(base)", base: base)
+                Case(choice: .forTests($0, on: base), testDescription: "\($0.name) on \(base)", base: base)
             }
         }
         var everywhere = LoRA.Configuration(rank: 3, alpha: 5, targets: ["all-linear"])
@@ -193,7 +193,8 @@ import TorchNN
                 #expect(error.problem.contains(item.choice.method.name))
                 #expect(!FileManager.default.fileExists(atPath: saved.path))
                 try adapter.model.save(to: saved)
-                #expect(try ModelFolder(saved).load().scores().isIdentical(to: output))
+                let head = item.base.contains(":") ? adapter.model.head : nil
+                #expect(try ModelFolder(saved).with(head).load().scores().isIdentical(to: output))
             } else {
                 try adapter.save(to: saved, base: item.base)
                 let loaded = try AdapterFolder(saved).attach(to: Models.load(item.base))

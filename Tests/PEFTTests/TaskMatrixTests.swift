@@ -50,8 +50,9 @@ import Torch
             return
         }
         for method in PEFTMethods.all {
-            let choice = MethodChoice.forTests(method)
-            let model = try Models.load("\(cell.family):\(cell.task.rawValue)")
+            let base = "\(cell.family):\(cell.task.rawValue)"
+            let choice = MethodChoice.forTests(method, on: base)
+            let model = try Models.load(base)
             if let reason = Self.refusal(method.name, cell) {
                 let error = try failure { _ = try Adapter(choice, on: model) }
                 #expect(error.problem.contains(reason), "\(method.name)")
@@ -79,11 +80,11 @@ import Torch
                 let stored = try AdapterFolder(saved)
                 #expect(stored.configuration["task_type"] == .string(cell.task.taskType))
                 // The file tells what it is for, without the record that peft train writes beside it.
-                let base = try ModelFolder(Models.folder.appendingPathComponent("heads/\(cell.family)"))
-                let head = try #require(stored.head(on: base))
+                let bare = try ModelFolder(Models.folder.appendingPathComponent("heads/\(cell.family)"))
+                let head = try #require(stored.head(on: bare))
                 #expect(head.task == (cell.task == .multiLabel ? .classification : cell.task))
                 #expect(head.labels.count == model.head.labels.count)
-                let loaded = try stored.attach(to: Models.load("\(cell.family):\(cell.task.rawValue)"))
+                let loaded = try stored.attach(to: Models.load(base))
                 let scores = try loaded.model.scores()
                 #expect(relativeDifference(scores, output) < 1e-4, "\(method.name)")
             }
