@@ -77,7 +77,9 @@ struct Compare: ParsableCommand {
         let plan = ComparisonPlan(
             methods: chosen.map {
                 .init(
-                    choice: $0.choice, learningRate: rates.byMethod[$0.choice?.method.name ?? HeadTraining.name] ?? rates.shared, isOptional: isAll)
+                    choice: $0.choice,
+                    learningRate: rates.byMethod[$0.choice?.method.name ?? HeadTraining.name] ?? rates.shared,
+                    isOptional: isAll)
             },
             seeds: seeds, training: try training.configuration(),
             generation: try generation.parameters(seed: training.seed),
