@@ -116,9 +116,17 @@ public struct Comparison {
         var plan = plan
         if try folder.lacksHead() {
             // A head with random numbers says nothing of the base: it is measured with a head that was trained.
-            plan.methods = plan.methods.map { $0.choice == nil ? .init(choice: MethodChoice(HeadTraining.self)) : $0 }
+            for index in plan.methods.indices where plan.methods[index].choice == nil {
+                plan.methods[index].choice = MethodChoice(HeadTraining.self)
+            }
             var seen: Set<String> = []
             plan.methods.removeAll { $0.name == HeadTraining.name && !seen.insert($0.label).inserted }
+        }
+        // The head's own rate is all that counts where nothing else is trained.
+        if let rate = plan.training.headLearningRate {
+            for index in plan.methods.indices where plan.methods[index].name == HeadTraining.name {
+                plan.methods[index].learningRate = rate
+            }
         }
         // Targets that are left to the model are spelled out, so that the report says what was trained.
         for index in plan.methods.indices {

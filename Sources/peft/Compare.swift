@@ -59,7 +59,10 @@ struct Compare: ParsableCommand {
         let rates = try parseRates()
         let chosen = try MethodArguments.list(methods)
         let isAll = MethodArguments.namesAll(methods)
-        if let unknown = rates.byMethod.keys.first(where: { name in !chosen.contains { $0.name == name } }) {
+        if let unknown = rates.byMethod.keys.first(where: { name in
+            // A base model without a head is measured as "head".
+            !chosen.contains { $0.name == name || $0.choice == nil && name == HeadTraining.name }
+        }) {
             throw PEFTError("--lr names '\(unknown)', which is not compared", remedy: "methods are \(methods)")
         }
         try Output.check([html, output])
@@ -74,7 +77,9 @@ struct Compare: ParsableCommand {
         let plan = ComparisonPlan(
             methods: chosen.map {
                 .init(
-                    choice: $0.choice, learningRate: rates.byMethod[$0.name] ?? rates.shared, isOptional: isAll)
+                    choice: $0.choice,
+                    learningRate: rates.byMethod[$0.choice?.method.name ?? HeadTraining.name] ?? rates.shared,
+                    isOptional: isAll)
             },
             seeds: seeds, training: try training.configuration(),
             generation: try generation.parameters(seed: training.seed),

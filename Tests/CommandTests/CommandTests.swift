@@ -99,7 +99,8 @@ struct CommandTests {
             ["evaluate", "--adapter", "adapter", "--data", "rows.jsonl", "--max-new-tokens", "4", "--json"])
         #expect(evaluation.status == 0, "\(evaluation.error)")
         let quality = try JSON.parse(Data(evaluation.output.utf8), name: "output")["quality"]?.object
-        #expect(quality?.keys.sorted() == ["bleu", "exactMatch", "rouge1", "rouge2", "rougeL", "rougeLsum"])
+        #expect(
+            quality?.keys.sorted() == ["bleu", "exactMatch", "perplexity", "rouge1", "rouge2", "rougeL", "rougeLsum"])
 
         let merged = try program.run(
             [

@@ -24,7 +24,24 @@ import TorchNN
     }
 
     /// Every method whose files Hugging Face PEFT reads gets here by itself.
-    static let cases = ofLoRA.merging(ofMethods) { first, _ in first }
+    static let cases = ofLoRA.merging(ofMethods) { first, _ in first }.merging(ofTasks) { first, _ in first }
+
+    /// Heads that are trained too, under Hugging Face's names of task and modules.
+    private static let ofTasks: [String: Case] = {
+        let adapters: [(String, String, MethodChoice)] = [
+            ("roberta", "classification", MethodChoice(LoRA.self, .init(rank: 2, alpha: 4, targets: ["query"]))),
+            ("distilbert", "regression", MethodChoice(IA3.self)),
+            (
+                "bert", "token-classification",
+                MethodChoice(LoRA.self, .init(rank: 2, alpha: 4, targets: ["all-linear"]))
+            ),
+            ("bert", "embeddings", MethodChoice(LoRA.self, .init(rank: 2, alpha: 4, targets: ["value"]))),
+            ("llama", "classification", MethodChoice(LoRA.self, .init(rank: 2, alpha: 4, targets: ["q_proj"]))),
+        ]
+        return Dictionary(
+            adapters.map { ("task-\($0.0)-\($0.1)", Case(base: "\($0.0):\($0.1)", choice: $0.2)) },
+            uniquingKeysWith: { first, _ in first })
+    }()
 
     private static let ofMethods: [String: Case] = {
         // Hugging Face PEFT reads LoftQ's files with bitsandbytes on a GPU alone.

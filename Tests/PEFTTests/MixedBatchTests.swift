@@ -49,7 +49,7 @@ import TorchNN
         for (index, method) in PEFTMethods.all.enumerated() where method.peftType != nil {
             guard MethodLawTests.refusals["\(method.name) on \(base)"] == nil else { continue }
             let adapter = try Adapter(
-                .forTests(method), on: set.model, name: method.name, seed: UInt64(index))
+                .forTests(method, on: base), on: set.model, name: method.name, seed: UInt64(index))
             try adapter.randomise(seed: UInt64(index), deviation: 0.1)
             try set.add(adapter)
         }
@@ -58,10 +58,8 @@ import TorchNN
         #expect(
             Set(set.names).subtracting(shared).isSubset(of: ["layernorm", "selective", "bitfit", "trainable_tokens"]))
         let names = shared.map(Optional.some) + [nil]
-        let isEncoder = set.model.architecture == .encoder
-        let rows = names.indices.map {
-            (input: Models.rows[$0 % 3].input, target: isEncoder ? [0] : Models.rows[$0 % 3].target)
-        }
+        let three = Models.rows(for: set.model)
+        let rows = names.indices.map { three[$0 % 3] }
         let alone = try zip(rows, names).map { row, name -> Tensor in
             try set.activate(name)
             return try set.model.scores([row])

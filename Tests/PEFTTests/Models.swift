@@ -12,8 +12,28 @@ enum Models {
     static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .appendingPathComponent("LanguageModelsTests/Fixtures")
 
+    /// - Parameter name: a fixture's folder; `family:task` for an encoder or decoder with a new head.
     static func load(_ name: String, dtype: DType = .float32) throws -> any LanguageModel {
-        try ModelFolder(folder.appendingPathComponent(name)).load(dtype: dtype)
+        let parts = name.split(separator: ":").map(String.init)
+        guard parts.count == 2, let task = ModelTask(rawValue: parts[1]) else {
+            return try ModelFolder(folder.appendingPathComponent(name)).load(dtype: dtype)
+        }
+        return try headFolder(parts[0], task).load(dtype: dtype)
+    }
+
+    static func headFolder(_ family: String, _ task: ModelTask) throws -> ModelFolder {
+        let labels = task.hasLabels ? ["a", "b", "c", "d", "e"] : []
+        return try ModelFolder(folder.appendingPathComponent("heads/\(family)")).with(
+            ModelHead(task: task, labels: labels))
+    }
+
+    /// Rows for a model of `heads`, whose vocabulary and positions are few.
+    static func headRows(_ task: ModelTask) -> [(input: [Int], target: [Int])] {
+        (0..<3).map { row in
+            let input = (0..<(5 + 2 * row)).map { 2 + ($0 * 7 + row) % 44 }
+            let target = task == .tokenClassification ? input.indices.map { $0 % 2 == 0 ? $0 % 5 : -100 } : [row]
+            return (input, target)
+        }
     }
 
     /// Rows of three lengths, the same for all models.
@@ -25,7 +45,8 @@ enum Models {
 
     /// The same rows as a model's architecture reads them: an encoder names one of five classes.
     static func rows(for model: any LanguageModel) -> [(input: [Int], target: [Int])] {
-        model.architecture == .encoder ? rows.enumerated().map { ($1.input, [$0 * 2]) } : rows
+        if model.configuration["vocab_size"]?.int == 48 { return headRows(model.head.task) }
+        return model.writes ? rows : rows.enumerated().map { ($1.input, [$0 * 2]) }
     }
 
     static func rows(_ expected: JSON) -> [(input: [Int], target: [Int])] {
@@ -41,8 +62,13 @@ extension MethodChoice {
     private static let needed = ["trainable_tokens": ["trainable-tokens": "2,5,39,80"]]
 
     /// A method as the tests use it.
-    static func forTests(_ method: any PEFTMethod.Type) -> MethodChoice {
+    static func forTests(_ method: any PEFTMethod.Type, on base: String = "") -> MethodChoice {
         var choice = MethodChoice(method)
+        // The models of `heads` have few words.
+        if base.contains(":"), method.name == "trainable_tokens" {
+            try? choice.set("trainable-tokens", to: "2,9,16,30")
+            return choice
+        }
         for (option, value) in needed[method.name] ?? [:] { try? choice.set(option, to: value) }
         return choice
     }

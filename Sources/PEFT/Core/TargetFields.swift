@@ -73,8 +73,10 @@ extension TargetSelection {
             let known = defaults[model.family]?.filter(leaves.contains) ?? []
             selection.targets = known.isEmpty ? ["all-linear"] : known
         }
-        if selection.targets == ["all-linear"], !(selection.layers ?? []).isEmpty {
-            // Hugging Face accepts chosen layers only beside a list of names.
+        // Hugging Face accepts chosen layers only beside a list of names, and takes a classifier of tokens for one of all
+        // linears, which it then can't save.
+        let isSpelledOut = !(selection.layers ?? []).isEmpty || model.head.task == .tokenClassification
+        if selection.targets == ["all-linear"], isSpelledOut {
             selection.targets = Self.leaves(model.linears.map(\.path).filter { $0 != model.outputLayer })
         }
         return selection
