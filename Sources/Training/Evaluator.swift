@@ -43,10 +43,7 @@ public struct Evaluator {
     public func evaluate(_ examples: [Example], onProgress: (Int) -> Void = { _ in }) throws -> EvaluationResult {
         let rows = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInputTokens)
         let (encoded, _) = try rows.encode(examples)
-<<<<<<< HEAD
         if let task = model.head.headTask { return try evaluate(task, encoded, examples, onProgress: onProgress) }
-=======
-        if model.architecture == .encoder { return try classify(encoded, examples, onProgress: onProgress) }
         return try evaluate(
             encoded, prompts: encoded.map(\.input), references: examples.map(\.target), onProgress: onProgress)
     }
@@ -59,29 +56,22 @@ public struct Evaluator {
         let questions = try conversations.map { try chats.question($0) }
         return try evaluate(
             chats.encode(conversations).examples, prompts: questions.map(\.prompt),
-            references: questions.map(\.answer),
-            onProgress: onProgress)
+            references: questions.map(\.answer), endToken: chats.turnEnd, onProgress: onProgress)
     }
 
     private func evaluate(
         _ encoded: [EncodedExample], prompts: [[Int]], references: [String], endToken: Int? = nil,
         onProgress: (Int) -> Void
     ) throws -> EvaluationResult {
->>>>>>> 34641b3 (Chats: rows of messages, templates, loss on the assistant's turns, token budgets, --show-batch, generate --chat)
         let start = ContinuousClock.now
         let generated = try generate(prompts, endToken: endToken, onProgress: onProgress)
         let elapsed = start.duration(to: .now).components
         let predictions = generated.map { tokenizer.decode(tokens: $0) }
-        var metrics = try evaluateGeneration(predictions: predictions, references: examples.map { [$0.target] })
+        var metrics = try evaluateGeneration(predictions: predictions, references: references.map { [$0] })
         let losses = try model.rowLosses(encoded)
         metrics[Perplexity.key] = try Perplexity.value(losses)
         return EvaluationResult(
-<<<<<<< HEAD
             metrics: metrics, loss: Perplexity.meanLoss(losses), predictions: predictions,
-=======
-            metrics: try evaluateGeneration(predictions: predictions, references: references.map { [$0] }),
-            loss: try model.meanLoss(encoded, batchSize: batchSize), predictions: predictions,
->>>>>>> 34641b3 (Chats: rows of messages, templates, loss on the assistant's turns, token budgets, --show-batch, generate --chat)
             generatedTokens: generated.reduce(0) { $0 + $1.count },
             seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18)
     }
@@ -91,27 +81,8 @@ public struct Evaluator {
         _ task: any HeadTask, _ encoded: [EncodedExample], _ examples: [Example], onProgress: (Int) -> Void
     ) throws -> EvaluationResult {
         let start = ContinuousClock.now
-<<<<<<< HEAD
         let predictions = try task.predict(
             encoded.map(\.row), with: model, batchSize: batchSize, onProgress: onProgress)
-=======
-        var predictions = [String](repeating: "", count: encoded.count)
-        let order = encoded.indices.sorted { (encoded[$0].input.count, $0) > (encoded[$1].input.count, $1) }
-        try withTorchErrors {
-            try withoutGradients {
-                for start in stride(from: 0, to: order.count, by: batchSize) {
-                    let part = Array(order[start..<min(start + batchSize, order.count)])
-                    let batch = model.batch(part.map { encoded[$0] })
-                    let classes: [Int] = model.logits(batch).argmax(axis: 1).array()
-                    try checkTorchErrors()
-                    for (row, number) in zip(part, classes) where labels.indices.contains(number) {
-                        predictions[row] = labels[number]
-                    }
-                    onProgress(start + part.count)
-                }
-            }
-        }
->>>>>>> 34641b3 (Chats: rows of messages, templates, loss on the assistant's turns, token budgets, --show-batch, generate --chat)
         let elapsed = start.duration(to: .now).components
         return EvaluationResult(
             metrics: try task.metrics(predictions, of: examples),

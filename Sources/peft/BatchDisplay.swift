@@ -8,7 +8,7 @@ import Training
 struct BatchDisplay {
     let tokenizer: Tokenizer
     let architecture: Architecture
-    let labels: [String]
+    let head: ModelHead?
     let showsIDs: Bool
     var usesColour = Console.usesColour
 
@@ -19,16 +19,16 @@ struct BatchDisplay {
             let rows = pass.map { rows[$0] }
             let title =
                 passes.count > 1 ? "Pass \(index + 1) of \(passes.count) of the first step" : "The first batch"
-            let tokens = rows.reduce(0) { $0 + (architecture == .encoder ? $1.input.count : $1.length) }
+            let tokens = rows.reduce(0) { $0 + (head != nil ? $1.input.count : $1.length) }
             let loss = rows.reduce(0) { $0 + $1.lossCount }
             print(
                 bold("\(title): \(count(rows.count, "row")), \(count(tokens, "token")), ")
-                    + bold(architecture == .encoder ? "no padding" : "\(Console.grouped(loss)) with loss, no padding")
+                    + bold(head != nil ? "no padding" : "\(Console.grouped(loss)) with loss, no padding")
             )
             for (number, row) in zip(pass, rows) { show(row, number: number + 1) }
             print("")
         }
-        guard architecture != .encoder else { return }
+        guard head == nil else { return }
         print(
             usesColour
                 ? "\(coloured("Green")) tokens bear loss; ↵ is a line break among them."
@@ -37,6 +37,19 @@ struct BatchDisplay {
 
     private func show(_ row: EncodedExample, number: Int) {
         let share = row.lossCount * 100 / max(1, row.length)
+        if let head {
+            let names = row.target.filter { $0 >= 0 }.map {
+                head.labels.indices.contains($0) ? head.labels[$0] : "\($0)"
+            }
+            let what = row.row.score.map { "number \($0)" } ?? "labels \(names.joined(separator: ", "))"
+            print(bold("row \(number)") + ": \(count(row.input.count, "token")), \(what)")
+            write(row.input, row.input.map { _ in false })
+            for text in row.row.candidates {
+                print("  compared with")
+                write(text, text.map { _ in false })
+            }
+            return
+        }
         switch architecture {
         case .decoder:
             print(bold("row \(number)") + ": \(count(row.length, "token")), \(row.lossCount) with loss (\(share) %)")
@@ -47,12 +60,7 @@ struct BatchDisplay {
             write(row.input, row.input.map { _ in false })
             print("  target of \(count(row.target.count, "token")), all with loss")
             write(row.target, row.target.map { _ in true })
-        case .encoder:
-            let names = row.target.map { labels.indices.contains($0) ? labels[$0] : String($0) }
-            print(
-                bold("row \(number)") + ": \(count(row.input.count, "token")), class \(names.joined(separator: ", "))"
-            )
-            write(row.input, row.input.map { _ in false })
+        case .encoder: break
         }
     }
 

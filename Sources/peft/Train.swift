@@ -82,25 +82,12 @@ struct Train: ParsableCommand {
         }
 
         // The plan fails on what is wrong with the method before anything large is read.
-<<<<<<< HEAD
-        let bare = try modelFolder.outline()
+        let bare = try model.folder().outline()
         if bare.writes { _ = try choice.plan(for: ModelOutline(bare)) }
-        let rowTemplates = try templates.rows()
-        let trainingRows = try Rows.read(data, rowTemplates, limit: limit)
-        let validationRows = try validation.map { try Rows.read($0, rowTemplates, limit: limit) } ?? []
-        let tokenizer = try Tokenizer.load(folder: modelFolder.url)
-        let head = try templates.choice().head(for: modelFolder, rows: trainingRows)
-        modelFolder = modelFolder.with(head)
-        let outline = try modelFolder.outline()
-        _ = try choice.plan(for: ModelOutline(outline))
-        let encoder = try RowEncoder(tokenizer, for: outline, maxInputTokens: maxInput)
-        let (rows, summary) = try encoder.encode(trainingRows)
-        let (heldOut, _) = try encoder.encode(validationRows)
-=======
-        _ = try choice.plan(for: ModelOutline(model.folder().outline()))
         let data = try rows()
         let (modelFolder, tokenizer) = (data.folder, data.tokenizer)
->>>>>>> 34641b3 (Chats: rows of messages, templates, loss on the assistant's turns, token budgets, --show-batch, generate --chat)
+        let outline = try modelFolder.outline()
+        _ = try choice.plan(for: ModelOutline(outline))
 
         let retention = try retain.map {
             try Retention(
@@ -138,24 +125,15 @@ struct Train: ParsableCommand {
 
         var record = TrainingRecord(
             model: model.model ?? ModelLocator.embedded, method: choice.method.name,
-<<<<<<< HEAD
-            methodFields: choice.configuration.named, prompt: rowTemplates.prompt.text,
-            target: rowTemplates.target?.text ?? "", maxInputTokens: maxInput, data: data, trainingRows: rows.count,
-            validationRows: heldOut.count,
-            configuration: configuration, trainable: plan.trainable, total: plan.total, result: result,
-            retention: forgetting)
-        record.head = head
-        record.labels = head.flatMap { $0.labels.isEmpty ? nil : $0.labels }
-        (record.pair, record.negative) = (rowTemplates.pair?.text, rowTemplates.negative?.text)
-=======
-            methodFields: choice.configuration.named, prompt: data.prompt?.text ?? "",
-            target: data.target?.text ?? "", maxInputTokens: maxInput, data: self.data,
+            methodFields: choice.configuration.named, prompt: data.templates?.prompt.text ?? "",
+            target: data.templates?.target?.text ?? "", maxInputTokens: maxInput, data: self.data,
             trainingRows: data.training.count, validationRows: data.validation.count,
             configuration: configuration, trainable: plan.trainable, total: plan.total, result: result,
             retention: forgetting)
-        record.labels = data.labels.isEmpty ? nil : data.labels
+        record.head = data.head
+        record.labels = data.head.flatMap { $0.labels.isEmpty ? nil : $0.labels }
+        (record.pair, record.negative) = (data.templates?.pair?.text, data.templates?.negative?.text)
         record.chat = data.chat
->>>>>>> 34641b3 (Chats: rows of messages, templates, loss on the assistant's turns, token budgets, --show-batch, generate --chat)
         let files = Tokenizer.files(in: modelFolder.url)
         try AtomicFile.writeFolder(folder) { folder in
             if choice.method.peftType == nil {
@@ -182,11 +160,8 @@ struct Train: ParsableCommand {
         Console.note(
             "\(adapter.choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trained (\(share))"
         )
-<<<<<<< HEAD
         if !adapter.model.writes { Console.note("task: \(Self.text(adapter.model.head))") }
-=======
         let summary = data.summary
->>>>>>> 34641b3 (Chats: rows of messages, templates, loss on the assistant's turns, token budgets, --show-batch, generate --chat)
         Console.note(
             "\(summary.rows) rows, \(Console.grouped(summary.inputTokens)) input and \(Console.grouped(summary.targetTokens)) target tokens, \(trainer.totalSteps) steps"
         )

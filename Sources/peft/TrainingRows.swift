@@ -9,10 +9,9 @@ struct TrainingRows {
     let folder: ModelFolder
     let tokenizer: Tokenizer
     let architecture: Architecture
-    /// The classes of an encoder.
-    let labels: [String]
-    let prompt: Template?
-    let target: Template?
+    /// What the model is to have a head for; `nil` if it writes.
+    let head: ModelHead?
+    let templates: RowTemplates?
     let chat: ChatSettings?
     let training: [EncodedExample]
     let validation: [EncodedExample]
@@ -28,9 +27,9 @@ struct TrainingRows {
         self.chat = settings
         if let settings {
             let outline = try folder.outline()
-            (self.folder, labels, architecture) = (folder, [], outline.architecture)
+            (self.folder, head, architecture) = (folder, nil, outline.architecture)
             let wrapped = try chat.wrapped(templates)
-            (prompt, target) = (wrapped?.prompt, wrapped?.target)
+            self.templates = wrapped.map { RowTemplates(prompt: $0.prompt, target: $0.target) }
             let encoder = try settings.encoder(tokenizer, folder: folder.url, for: outline)
             func encoded(_ path: String) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
                 try encoder.encode(Rows.read(path, settings, wrapped?.prompt, wrapped?.target, limit: limit))
@@ -40,17 +39,16 @@ struct TrainingRows {
             maxTokens = settings.maxLength
             return
         }
-        let (prompt, target) = (try templates.prompt(), try templates.target())
-        (self.prompt, self.target) = (prompt, target)
-        let trainingRows = try Rows.read(data, prompt: prompt, target: target, limit: limit)
-        let validationRows =
-            try validation.map { try Rows.read($0, prompt: prompt, target: target, limit: limit) } ?? []
-        labels = RowEncoder.labels(for: try folder.outline(), training: trainingRows)
-        self.folder = folder.classifying(labels)
+        let rowTemplates = try templates.rows()
+        self.templates = rowTemplates
+        let trainingRows = try Rows.read(data, rowTemplates, limit: limit)
+        let validationRows = try validation.map { try Rows.read($0, rowTemplates, limit: limit) } ?? []
+        head = try templates.choice().head(for: folder, rows: trainingRows)
+        self.folder = folder.with(head)
         let outline = try self.folder.outline()
         architecture = outline.architecture
         maxTokens = templates.maxInput ?? TemplateOptions.defaultMaxInput
-        let encoder = try RowEncoder(tokenizer, for: outline, labels: labels, maxInputTokens: maxTokens)
+        let encoder = try RowEncoder(tokenizer, for: outline, maxInputTokens: maxTokens)
         (training, summary) = try encoder.encode(trainingRows)
         self.validation = try encoder.encode(validationRows).examples
     }
@@ -75,7 +73,7 @@ struct TrainingRows {
     }
 
     func show(_ configuration: TrainingConfiguration, showsIDs: Bool) {
-        BatchDisplay(tokenizer: tokenizer, architecture: architecture, labels: labels, showsIDs: showsIDs).show(
+        BatchDisplay(tokenizer: tokenizer, architecture: architecture, head: head, showsIDs: showsIDs).show(
             BatchPlan(configuration, training), training)
         print(
             "\(Console.grouped(summary.rows)) rows in all: \(Console.grouped(summary.inputTokens)) tokens without loss, "

@@ -28,7 +28,7 @@ extension LanguageModel {
         try withTorchErrors {
             withoutGradients {
                 examples.map { example in
-                    let batch = batch([example.row], device: device)
+                    let batch = batch([example])
                     return (lossSum(batch, labelSmoothing: 0).item(), batch.targetCount)
                 }
             }
