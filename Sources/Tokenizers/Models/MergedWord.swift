@@ -11,19 +11,21 @@ final class MergedWord {
     /// Up to here the next merge is looked for among all of them, which beats a queue.
     private static let shortest = 48
 
-    private var previous: [Int32] = []
-    private var next: [Int32] = []
-    /// A binary heap of merges that may be possible: the rank, then the position of the left symbol, so that of
-    /// equal merges the leftmost goes first.
-    private var queue: [UInt64] = []
+    /// Of each symbol of a long word, the ones before and behind it, or -1.
+    private var links: UnsafeMutablePointer<(previous: Int32, next: Int32)>
+    private var queue: UnsafeMutablePointer<UInt64>
 
     init() {
         symbols = .allocate(capacity: capacity)
+        links = .allocate(capacity: capacity)
+        queue = .allocate(capacity: 3 * capacity)
         merges = .allocate(capacity: MergedWord.shortest)
     }
 
     deinit {
         symbols.deallocate()
+        links.deallocate()
+        queue.deallocate()
         merges.deallocate()
     }
 
@@ -37,8 +39,12 @@ final class MergedWord {
     @inline(never)
     private func grow(_ room: Int) {
         symbols.deallocate()
+        links.deallocate()
+        queue.deallocate()
         capacity = room + room / 2
         symbols = .allocate(capacity: capacity)
+        links = .allocate(capacity: capacity)
+        queue = .allocate(capacity: 3 * capacity)
     }
 
     /// Appends a symbol, for which there is room.
@@ -73,66 +79,77 @@ final class MergedWord {
 
     /// Takes n log n steps for n symbols: texts without a pre-tokenizer are one word.
     private func mergeLong(by table: MergeTable) {
-        previous.removeAll(keepingCapacity: true)
-        next.removeAll(keepingCapacity: true)
-        queue.removeAll(keepingCapacity: true)
+        let (symbols, links, count) = (symbols, links, count)
+        var queue = Queue(entries: queue)
         for position in 0..<count {
-            previous.append(Int32(position - 1))
-            next.append(position + 1 < count ? Int32(position + 1) : -1)
+            (links + position).initialize(
+                to: (Int32(position - 1), position + 1 < count ? Int32(position + 1) : -1))
         }
-        for position in 0..<count - 1 { offer(position, table) }
-        while let top = pop() {
+        /// Queues the merge of a symbol with the one behind it, if there is one.
+        func offer(_ position: Int) {
+            let merge = table.merge(symbols[position], symbols[Int(links[position].next)])
+            if merge.rank != .max { queue.push(UInt64(merge.rank) << 32 | UInt64(position)) }
+        }
+        for position in 0..<count - 1 { offer(position) }
+        while let top = queue.pop() {
             let position = Int(top & 0xFFFF_FFFF)
-            guard symbols[position] >= 0, next[position] >= 0 else { continue }
-            let right = Int(next[position])
+            guard symbols[position] >= 0, links[position].next >= 0 else { continue }
+            let right = Int(links[position].next)
             // Whatever has changed since has another rank or none.
             let merge = table.merge(symbols[position], symbols[right])
             guard merge.rank == Int32(top >> 32) else { continue }
             symbols[position] = merge.result
             symbols[right] = -1
-            next[position] = next[right]
-            if next[right] >= 0 { previous[Int(next[right])] = Int32(position) }
-            if previous[position] >= 0 { offer(Int(previous[position]), table) }
-            if next[position] >= 0 { offer(position, table) }
+            let (previous, next) = (links[position].previous, links[right].next)
+            links[position].next = next
+            if next >= 0 { links[Int(next)].previous = Int32(position) }
+            if previous >= 0 { offer(Int(previous)) }
+            if next >= 0 { offer(position) }
         }
         var kept = 0
         for position in 0..<count where symbols[position] >= 0 {
             symbols[kept] = symbols[position]
             kept += 1
         }
-        count = kept
+        self.count = kept
     }
 
-    /// Queues the merge of a symbol with the one behind it, if there is one.
-    @inline(__always)
-    private func offer(_ position: Int, _ table: MergeTable) {
-        let merge = table.merge(symbols[position], symbols[Int(next[position])])
-        guard merge.rank != .max else { return }
-        let entry = UInt64(merge.rank) << 32 | UInt64(position)
-        queue.append(entry)
-        var child = queue.count - 1
-        while child > 0 {
-            let parent = (child - 1) / 2
-            guard queue[parent] > entry else { break }
-            queue[child] = queue[parent]
-            child = parent
-        }
-        queue[child] = entry
-    }
+    /// A binary heap of merges that may be possible: the rank, then the position of the left symbol, so that of
+    /// equal merges the leftmost goes first. A word of n symbols offers less than 3 n of them in all.
+    private struct Queue {
+        let entries: UnsafeMutablePointer<UInt64>
+        var count = 0
 
-    private func pop() -> UInt64? {
-        guard let top = queue.first, let last = queue.popLast() else { return nil }
-        guard !queue.isEmpty else { return top }
-        var parent = 0
-        while true {
-            var child = 2 * parent + 1
-            guard child < queue.count else { break }
-            if child + 1 < queue.count, queue[child + 1] < queue[child] { child += 1 }
-            guard queue[child] < last else { break }
-            queue[parent] = queue[child]
-            parent = child
+        init(entries: UnsafeMutablePointer<UInt64>) { self.entries = entries }
+
+        mutating func push(_ entry: UInt64) {
+            var child = count
+            count += 1
+            while child > 0 {
+                let parent = (child - 1) / 2
+                guard entries[parent] > entry else { break }
+                (entries + child).initialize(to: entries[parent])
+                child = parent
+            }
+            (entries + child).initialize(to: entry)
         }
-        queue[parent] = last
-        return top
+
+        mutating func pop() -> UInt64? {
+            guard count > 0 else { return nil }
+            let top = entries[0]
+            count -= 1
+            let last = entries[count]
+            var parent = 0
+            while true {
+                var child = 2 * parent + 1
+                guard child < count else { break }
+                if child + 1 < count, entries[child + 1] < entries[child] { child += 1 }
+                guard entries[child] < last else { break }
+                entries[parent] = entries[child]
+                parent = child
+            }
+            entries[parent] = last
+            return top
+        }
     }
 }
