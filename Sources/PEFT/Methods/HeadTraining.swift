@@ -8,7 +8,7 @@ public enum HeadTraining: PEFTMethod {
     public static let peftType: String? = "HEAD"
     public static let isHuggingFaces = false
     public static let summary = "the new head alone, over the base model as it is"
-    public static let defaultLearningRate = 1e-2
+    public static let defaultLearningRate = 3e-2
 
     public struct Configuration: MethodConfiguration {
         public init() {}
