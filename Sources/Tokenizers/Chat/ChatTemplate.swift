@@ -81,7 +81,7 @@ public struct ChatTemplate: Sendable {
         values["documents"] = JinjaValue.none
         values.merge(variables) { _, given in given }
         values["messages"] = .list(messages.map(Self.normalized))
-        values["tools"] = tools ?? .none
+        values["tools"] = tools ?? JinjaValue.none
         values["add_generation_prompt"] = .boolean(addGenerationPrompt)
         return try chosen(tools).render(values)
     }
