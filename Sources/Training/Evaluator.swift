@@ -45,7 +45,7 @@ public struct Evaluator {
         let (encoded, _) = try rows.encode(examples)
         if let task = model.head.headTask { return try evaluate(task, encoded, examples, onProgress: onProgress) }
         return try evaluate(
-            encoded, prompts: encoded.map(\.input), references: examples.map(\.target), onProgress: onProgress)
+            encoded, prompts: encoded.map(\.input), references: examples.map(\.references), onProgress: onProgress)
     }
 
     /// Evaluates conversations: the model writes the last assistant turn, and the loss is that of the turns that
@@ -56,18 +56,18 @@ public struct Evaluator {
         let questions = try conversations.map { try chats.question($0) }
         return try evaluate(
             chats.encode(conversations).examples, prompts: questions.map(\.prompt),
-            references: questions.map(\.answer), endToken: chats.turnEnd, onProgress: onProgress)
+            references: questions.map { [$0.answer] }, endToken: chats.turnEnd, onProgress: onProgress)
     }
 
     private func evaluate(
-        _ encoded: [EncodedExample], prompts: [[Int]], references: [String], endToken: Int? = nil,
+        _ encoded: [EncodedExample], prompts: [[Int]], references: [[String]], endToken: Int? = nil,
         onProgress: (Int) -> Void
     ) throws -> EvaluationResult {
         let start = ContinuousClock.now
         let generated = try generate(prompts, endToken: endToken, onProgress: onProgress)
         let elapsed = start.duration(to: .now).components
         let predictions = generated.map { tokenizer.decode(tokens: $0) }
-        var metrics = try evaluateGeneration(predictions: predictions, references: references.map { [$0] })
+        var metrics = try evaluateGeneration(predictions: predictions, references: references)
         let losses = try model.rowLosses(encoded)
         metrics[Perplexity.key] = try Perplexity.value(losses)
         return EvaluationResult(

@@ -69,6 +69,8 @@ public struct RowEncoder: Sendable {
             var ids = tokenizer.encode(text: text)
             // What follows is the target: an end token here would tell the model to stop.
             if let endToken, ids.count > 1, ids.last == endToken { ids.removeLast() }
+            // Text that follows nothing still needs a token to be predicted from.
+            if ids.isEmpty, let first = tokenizer.bosTokenID ?? endToken { ids = [first] }
             return ids.count > maxInputTokens ? (Array(ids.prefix(maxInputTokens)), true) : (ids, false)
         }
     }

@@ -31,6 +31,7 @@ struct Compare: ParsableCommand {
     @Option(help: ArgumentHelp("Use only the first training rows.", valueName: "rows")) var limit: Int?
     @Option(help: ArgumentHelp("Use only the first validation rows.", valueName: "rows")) var limitValidation: Int?
     @Option(help: ArgumentHelp("Use only the first test rows.", valueName: "rows")) var limitTest: Int?
+    @Flag(help: "Test rows with the same prompt are one row with several right targets.") var multiReference = false
     @OptionGroup var templates: TemplateOptions
     @Option(
         name: [.customLong("learning-rate"), .customLong("lr")],
@@ -73,7 +74,7 @@ struct Compare: ParsableCommand {
         let comparisonData = ComparisonData(
             name: data.map { URL(fileURLWithPath: $0).lastPathComponent } ?? "no training rows",
             training: try rows(data, limit), validation: try rows(validation, limitValidation),
-            test: try rows(test, limitTest), templates: rowTemplates, task: try templates.choice())
+            test: multiReference ? Example.groupedByPrompt(try rows(test, limitTest)) : try rows(test, limitTest), templates: rowTemplates, task: try templates.choice())
         let plan = ComparisonPlan(
             methods: chosen.map {
                 .init(

@@ -27,6 +27,7 @@ struct Evaluate: ParsableCommand {
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
     @OptionGroup var generation: GenerationOptions
+    @Flag(help: "Rows with the same prompt are one row with several right targets.") var multiReference = false
     @Option(help: ArgumentHelp("Rows generated for at a time.", valueName: "rows")) var batchSize = 16
     @Option(help: "Seed, where tokens are drawn.") var seed: UInt64 = 0
     @Option(help: ArgumentHelp("Write each row's prompt, target and output here, JSONL.", valueName: "file"))
@@ -49,7 +50,8 @@ struct Evaluate: ParsableCommand {
         {
             return try evaluate(settings, adapted, parameters)
         }
-        let rows = try Rows.read(data, templates.rows(record: adapted.record), limit: limit)
+        var rows = try Rows.read(data, templates.rows(record: adapted.record), limit: limit)
+        if multiReference { rows = Example.groupedByPrompt(rows) }
         let evaluator = Evaluator(
             model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize,
             maxInputTokens: templates.maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput)

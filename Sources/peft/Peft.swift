@@ -51,7 +51,11 @@ struct Main {
         do { return try Peft.parseAsRoot(arguments) } catch {
             let message = Peft.message(for: error)
             guard let name = message.firstMatch(of: #/Unknown option '--([^']+)'/#)?.1,
-                let hint = MethodArguments.hint(for: String(name)), !message.contains("Did you mean")
+                let hint = MethodArguments.hint(for: String(name))
+            else { throw error }
+            // The parser knows the command's own options, and not those that methods declare.
+            let own = message.firstMatch(of: #/Did you mean '--([^']+)'/#).map { String($0.1) }
+            guard own == nil || nearestName(to: String(name), in: [own ?? "", hint]) == hint
             else { throw error }
             Console.error("unknown option --\(name); did you mean --\(hint)?")
             Foundation.exit(64)

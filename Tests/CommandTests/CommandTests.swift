@@ -100,7 +100,10 @@ struct CommandTests {
         #expect(evaluation.status == 0, "\(evaluation.error)")
         let quality = try JSON.parse(Data(evaluation.output.utf8), name: "output")["quality"]?.object
         #expect(
-            quality?.keys.sorted() == ["bleu", "exactMatch", "perplexity", "rouge1", "rouge2", "rougeL", "rougeLsum"])
+            quality?.keys.sorted() == [
+                "bleu", "cider", "exactMatch", "meteor", "nist", "perplexity", "rouge1", "rouge2", "rougeL",
+                "rougeLsum",
+            ])
 
         let merged = try program.run(
             [

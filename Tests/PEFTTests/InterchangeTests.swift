@@ -45,7 +45,7 @@ import TorchNN
 
     private static let ofMethods: [String: Case] = {
         // Hugging Face PEFT reads LoftQ's files with bitsandbytes on a GPU alone.
-        let methods = PEFTMethods.all.filter { $0.isHuggingFaces && !["lora", "loftq"].contains($0.name) }
+        let methods = PEFTMethods.builtIn.filter { $0.isHuggingFaces && !["lora", "loftq"].contains($0.name) }
         let named = methods.map { ("method-\($0.name)", Case(base: "t5-v1.1", choice: .forTests($0))) }
         return Dictionary(named, uniquingKeysWith: { first, _ in first })
     }()

@@ -46,7 +46,7 @@ import TorchNN
     /// A new method gets here by itself.
     static let cases: [Case] = {
         var cases = bases.flatMap { base in
-            PEFTMethods.all.filter { refusals["\($0.name) on \(base)"] == nil }.map {
+            PEFTMethods.builtIn.filter { refusals["\($0.name) on \(base)"] == nil }.map {
                 Case(choice: .forTests($0, on: base), testDescription: "\($0.name) on \(base)", base: base)
             }
         }

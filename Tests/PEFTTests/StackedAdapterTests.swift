@@ -183,8 +183,10 @@ import TorchNN
         #expect(try model.scores().isIdentical(to: plain))
     }
 
-    static let mergeable = PEFTMethods.all.filter { $0.isMergeable && $0.peftType != nil }.map { $0.name }.filter {
-        $0 != BitFit.name
+    static let mergeable = PEFTMethods.builtIn.filter { $0.isMergeable && $0.peftType != nil }.map { $0.name }.filter
+    {
+        // A T5 has neither biases nor a new head.
+        ![BitFit.name, HeadTraining.name].contains($0)
     }
 
     /// Two adapters, whatever their methods: merged from the lowest up they do what they did beside the weights, and

@@ -11,6 +11,7 @@ public enum DataSet {
     /// | `json` | an array of objects, or one object per line |
     /// | `csv` | a header, then rows separated by commas (or semicolons or tabs, if the header has those) |
     /// | `tsv` | the same with tabs |
+    /// | `txt` | one row per line, with the field `text` |
     ///
     /// Text is UTF-8, with or without byte order mark; lines end in LF or CRLF and blank lines are skipped.
     /// - Parameters:
@@ -27,11 +28,12 @@ public enum DataSet {
         case "json": rows = try readJSON(url, limit: limit, keepsText)
         case "csv": rows = try readTable(url, delimiter: nil, limit: limit)
         case "tsv": rows = try readTable(url, delimiter: .tab, limit: limit)
+        case "txt": rows = try readText(url, limit: limit)
         case let other:
             _ = try LineReader.open(url)
             throw PEFTError(
                 "\(url.relativePath) has the unknown data format '\(other)'",
-                remedy: "use .jsonl, .ndjson, .json, .csv or .tsv")
+                remedy: "use .jsonl, .ndjson, .json, .csv, .tsv or .txt")
         }
         guard !rows.isEmpty else {
             throw PEFTError("\(url.relativePath) holds no rows", remedy: "a data file needs at least one")
@@ -52,6 +54,17 @@ public enum DataSet {
                     remedy: "each line must be one JSON object")
             }
             rows.append(try row(value, location, keepsText ? line.text : nil))
+        }
+        return rows
+    }
+
+    private static func readText(_ url: URL, limit: Int?) throws -> [Row] {
+        var reader = try LineReader(url)
+        var rows: [Row] = []
+        while rows.count < limit ?? .max, let line = try reader.next() {
+            if line.text.isBlank { continue }
+            let text = String(decoding: line.text, as: UTF8.self)
+            rows.append(Row(["text": .string(text)], location: .init(file: reader.file, number: line.number)))
         }
         return rows
     }
