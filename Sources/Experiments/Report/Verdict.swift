@@ -24,12 +24,15 @@ struct Verdict {
         }
         let writer = Writer(report: report, subject: subject, numbers: numbers)
         choice = writer.choice()
-        quality = writer.quality()
-        cost = writer.cost()
-        rivals = writer.rivals()
-        frugal = writer.frugal()
+        quality = writer.quality().map(Self.sentence)
+        cost = writer.cost().map(Self.sentence)
+        rivals = writer.rivals().map(Self.sentence)
+        frugal = writer.frugal().map(Self.sentence)
         spread = writer.spread()
     }
+
+    /// Some methods' names begin with a small letter, and a sentence doesn't.
+    private static func sentence(_ text: String) -> String { text.prefix(1).uppercased() + text.dropFirst() }
 }
 
 private struct Writer {
