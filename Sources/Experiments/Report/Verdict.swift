@@ -31,8 +31,11 @@ struct Verdict {
         spread = writer.spread()
     }
 
-    /// Some methods' names begin with a small letter, and a sentence doesn't.
-    private static func sentence(_ text: String) -> String { text.prefix(1).uppercased() + text.dropFirst() }
+    /// Some methods' names begin with a small letter, and a sentence doesn't, unless it is part of a name such as rsLoRA.
+    private static func sentence(_ text: String) -> String {
+        let word = text.prefix { !$0.isWhitespace && $0 != "\u{A0}" }
+        return word.allSatisfy { !$0.isUppercase } ? text.prefix(1).uppercased() + text.dropFirst() : text
+    }
 }
 
 private struct Writer {
