@@ -353,7 +353,8 @@ public struct Comparison {
             var configuration = plan.training
             configuration.learningRate = rate
             let total = plan.training.totalSteps(rows: training.count)
-            configuration.steps = max(1, Int(Double(total) * plan.trialShare))
+            // The best rate of a few steps is too high for many.
+            configuration.steps = max(Int(Double(total) * plan.trialShare), min(total, 40))
             configuration.validateEvery = configuration.steps
             let adapter = try Adapter(
                 choice, on: folder.load(device: plan.device), seed: configuration.seed, tokenizer: tokenizer)
