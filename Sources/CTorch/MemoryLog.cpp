@@ -14,6 +14,9 @@ namespace {
 
 std::mutex mutex;
 bool is_logging = false;
+/// Whether this thread's steps are the ones in the log. Others may train meanwhile. (The meta device's backward pass runs
+/// on the thread that asks for it.)
+thread_local bool is_recorded = false;
 int64_t next_block = 1;
 /// Pairs: (block, bytes) where a block is made, (−block, 0) where it is freed, (0, 1) and (0, 0) around logits.
 std::vector<int64_t> events;
@@ -38,7 +41,7 @@ struct LoggingAllocator final : public at::Allocator {
         Block *block = nullptr;
         {
             std::lock_guard<std::mutex> guard(mutex);
-            if (is_logging && bytes > 0) {
+            if (is_logging && is_recorded && bytes > 0) {
                 block = new Block{next_block++};
                 events.insert(events.end(), {block->number, static_cast<int64_t>(bytes)});
             }
@@ -96,7 +99,7 @@ at::Tensor dot(const at::Tensor &x, const at::Tensor &) { return at::empty({}, x
 
 void note_logits(bool begins) {
     std::lock_guard<std::mutex> guard(mutex);
-    if (is_logging) events.insert(events.end(), {0, begins ? 1 : 0});
+    if (is_logging && is_recorded) events.insert(events.end(), {0, begins ? 1 : 0});
 }
 
 /// Takes over the meta device, once.
@@ -131,7 +134,7 @@ LogitsScope::~LogitsScope() { note_logits(false); }
 
 bool memory_is_logged() {
     std::lock_guard<std::mutex> guard(mutex);
-    return is_logging;
+    return is_logging && is_recorded;
 }
 
 }  // namespace ctorch
@@ -144,7 +147,7 @@ int ct_memory_log_begin(void) {
         std::lock_guard<std::mutex> guard(mutex);
         TORCH_CHECK(!is_logging, "memory is being logged already");
         events.clear();
-        is_logging = true;
+        is_logging = is_recorded = true;
     });
 }
 
@@ -155,7 +158,7 @@ int64_t ct_memory_log_count(void) {
 
 int64_t ct_memory_log_end(int64_t *pairs, int64_t capacity) {
     std::lock_guard<std::mutex> guard(mutex);
-    is_logging = false;
+    is_logging = is_recorded = false;
     int64_t count = std::min<int64_t>(capacity, static_cast<int64_t>(events.size() / 2));
     std::copy(events.begin(), events.begin() + 2 * count, pairs);
     events.clear();

@@ -140,12 +140,13 @@ extension ReportBuilder {
                 """
         }
         let count = tradeOffs.entries.filter(\.isOnFrontier).count
+        let spread = report.spread == .seeds ? " ± is the standard deviation over seeds." : ""
         return """
             <section aria-labelledby="five">
             <h2 id="five">Five trade-offs</h2>
             <p class="note">Sorted by quality. ◆ marks the \(count) \(count == 1 ? "method" : "methods") that no other equals in all five \
             and beats in one (timings within 5\(numbers.space)% and peaks within 2\(numbers.space)% count as equal). Longer bars are larger \
-            numbers; parameters are drawn on a logarithmic scale. ± is the standard deviation over seeds.</p>
+            numbers; parameters are drawn on a logarithmic scale.\(spread)</p>
             <div class="scroll" tabindex="0" role="region" aria-labelledby="five">
             <table class="sortable trade">
             <thead><tr><th scope="col" data-first="rising">Method</th>\(heads)</tr></thead>
