@@ -74,7 +74,8 @@ struct Compare: ParsableCommand {
         let comparisonData = ComparisonData(
             name: data.map { URL(fileURLWithPath: $0).lastPathComponent } ?? "no training rows",
             training: try rows(data, limit), validation: try rows(validation, limitValidation),
-            test: multiReference ? Example.groupedByPrompt(try rows(test, limitTest)) : try rows(test, limitTest), templates: rowTemplates, task: try templates.choice())
+            test: multiReference ? Example.groupedByPrompt(try rows(test, limitTest)) : try rows(test, limitTest),
+            templates: rowTemplates, task: try templates.choice())
         let plan = ComparisonPlan(
             methods: chosen.map {
                 .init(
