@@ -1,13 +1,18 @@
 """Training speed and memory against Hugging Face PEFT: the same weights, rows, adapter and hyperparameters.
 
-    make bench            # makes the environment outside the checkout and runs this
+    make bench                                # makes the environment outside the checkout and runs this
 
-    python training.py [--rounds 3] [--steps 8] [--batch 8] [--dialogues FILE.jsonl] [--padding dynamic|lab]
+    python training.py [CASE …] [--rounds 3] [--steps 8] [--batch 8] [--dialogues FILE.jsonl] [--write RESULTS.json]
 
-The model has FLAN-T5-small's shape and random weights, LoRA r 32 on q and v, dropout 0.1 in the model and 0.05 in LoRA.
-Row lengths are those of the dialogues' words, times 1.35 as subwords. Each round runs one side and then the other, each
-in a process of its own; the first two steps of a process warm up and don't count. A tokens/s counts real tokens only.
-Before timing, both sides train a few steps without dropout, and their losses have to agree to 1e-3.
+Cases are named MODEL-METHOD[-lab]: `llama` is a Llama of 110 million parameters, `t5` has FLAN-T5-small's shape; methods
+are lora, full, prompt, prefix, ia3, norms and houlsby. The peer pads rows to the longest of a batch; with `-lab`, inputs
+and targets to 512. Weights are random, and rows are random ids of the lengths of the dialogues' words, times 1.35 as
+subwords. Each round runs one side and then the other, each in a process of its own; the first two steps of a process
+warm up and don't count. A tokens/s counts real tokens only. Before timing, both sides train four steps from the same
+adapter without dropout, and their losses have to agree to 1e-3 (where the method begins with random numbers that the
+other side can't read, only the first loss, of a method that changes nothing at first, is compared).
+
+On a GPU: --device cuda --precision bfloat16, with the cases llama1b-lora and llama8b-lora.
 """
 import argparse
 import json
@@ -22,133 +27,306 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
-SHAPE = dict(vocab_size=32128, d_model=512, d_kv=64, d_ff=1024, num_layers=8, num_decoder_layers=8, num_heads=6,
-             feed_forward_proj="gated-gelu", decoder_start_token_id=0, eos_token_id=1, pad_token_id=0)
+PROGRAM = os.environ.get("TRAINING_BENCHMARK", str(ROOT / ".build/release/training-benchmark"))
 
 
-def make_inputs(folder, dialogues, count, dropout):
+def llama(hidden, inner, layers, heads, key_heads, vocabulary):
+    return dict(model_type="llama", vocab_size=vocabulary, hidden_size=hidden, intermediate_size=inner,
+                num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=key_heads,
+                max_position_embeddings=2048, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+
+
+MODELS = {
+    "llama": llama(768, 2048, 12, 12, 12, 32000),
+    "llama1b": llama(2048, 5632, 22, 32, 4, 32000),
+    "llama8b": llama(4096, 14336, 32, 32, 8, 128256),
+    "t5": dict(model_type="t5", vocab_size=32128, d_model=512, d_kv=64, d_ff=1024, num_layers=8, num_decoder_layers=8,
+               num_heads=6, feed_forward_proj="gated-gelu", decoder_start_token_id=0, eos_token_id=1, pad_token_id=0,
+               tie_word_embeddings=False, dropout_rate=0.0),
+}
+LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+DEFAULT = ["llama-lora", "t5-lora", "t5-lora-lab", "llama-full", "llama-prompt", "llama-prefix", "llama-ia3",
+           "llama-norms", "llama-houlsby"]
+
+
+class Case:
+    def __init__(self, name):
+        self.name = name
+        self.model, self.method, *rest = name.split("-")
+        if self.model not in MODELS or rest not in ([], ["lab"]):
+            sys.exit(f"unknown case '{name}': models are {', '.join(MODELS)}; methods follow after a hyphen")
+        self.is_lab = bool(rest)
+        self.is_t5 = self.model == "t5"
+
+    def peft_config(self):
+        """Hugging Face's configuration, or None where it has no such method."""
+        import peft
+
+        task = "SEQ_2_SEQ_LM" if self.is_t5 else "CAUSAL_LM"
+        if self.method == "lora":
+            rank = 32 if self.is_t5 else 16
+            return peft.LoraConfig(r=rank, lora_alpha=32, target_modules=["q", "v"] if self.is_t5 else LINEARS,
+                                   lora_dropout=0.0, task_type=task)
+        if self.method == "prompt":
+            return peft.PromptTuningConfig(num_virtual_tokens=20, task_type=task)
+        if self.method == "prefix":
+            return peft.PrefixTuningConfig(num_virtual_tokens=20, task_type=task)
+        if self.method == "ia3":
+            return peft.IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"],
+                                  task_type=task)
+        return None
+
+    def own_method(self):
+        """What our side begins anew; nothing where it reads the adapter that Hugging Face wrote."""
+        names = {"full": "full", "norms": "ln-tuning", "houlsby": "houlsby"}
+        if self.method not in names and self.peft_config() is None:
+            sys.exit(f"unknown method '{self.method}'")
+        options = {"reduction": "12"} if self.method == "houlsby" else {}
+        return {"method": names[self.method], "options": options} if self.method in names else {}
+
+    def changes_nothing_at_first(self):
+        return self.method in ("houlsby",)
+
+
+def peer_model(case, folder, device, precision):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+
+    settings = {k: v for k, v in MODELS[case.model].items() if k != "model_type"}
+    kind, config = (T5ForConditionalGeneration, T5Config) if case.is_t5 else (LlamaForCausalLM, LlamaConfig)
+    torch.manual_seed(0)
+    with torch.device(device):
+        torch.set_default_dtype(getattr(torch, precision))
+        model = kind(config(**settings))
+        torch.set_default_dtype(torch.float32)
+    file = folder / "model" / "model.safetensors"
+    if case.is_t5:
+        model.config.scale_decoder_outputs = False
+    if file.exists():
+        from safetensors.torch import load_file
+
+        state = load_file(file)
+        if case.is_t5:
+            model.lm_head.weight = torch.nn.Parameter(torch.empty_like(state["lm_head.weight"]))
+        model.load_state_dict(state, strict=False)
+    return model
+
+
+def make_inputs(case, folder, dialogues, count, options):
     """A random model, a fresh adapter and rows of random ids, as both sides read them."""
     import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    torch.manual_seed(0)
-    random.seed(0)
-    config = T5Config(**SHAPE, dropout_rate=dropout, tie_word_embeddings=False)
-    model = T5ForConditionalGeneration(config)
-    model.lm_head.weight = torch.nn.Parameter(torch.randn(SHAPE["vocab_size"], SHAPE["d_model"]) * 0.05)
-    (folder / "model").mkdir(parents=True)
+    from peft import get_peft_model
     from safetensors.torch import save_file
-    state = {k: v.detach().clone() for k, v in model.state_dict().items() if "embed_tokens" not in k}
-    save_file(state, folder / "model" / "model.safetensors", metadata={"format": "pt"})
-    settings = dict(SHAPE, model_type="t5", tie_word_embeddings=False, dropout_rate=dropout)
-    (folder / "model" / "config.json").write_text(json.dumps(settings))
-    lora = LoraConfig(r=32, lora_alpha=32, target_modules=["q", "v"], lora_dropout=0.05 if dropout else 0.0,
-                      task_type="SEQ_2_SEQ_LM")
-    get_peft_model(model, lora).save_pretrained(folder / "adapter")
+
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "config.json").write_text(json.dumps(MODELS[case.model]))
+    model = peer_model(case, folder, options.device, options.precision)
+    if case.is_t5:
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight) * 0.05)
+    if not options.random:
+        state = {k: v.detach().clone().cpu().contiguous() for k, v in model.state_dict().items()
+                 if not (case.is_t5 and "embed_tokens" in k)}
+        save_file(state, folder / "model" / "model.safetensors", metadata={"format": "pt"})
+    if case.peft_config() is not None:
+        get_peft_model(model, case.peft_config()).save_pretrained(folder / "adapter")
+    random.seed(0)
     lengths = []
-    for line in open(dialogues):
+    for line in open(dialogues, encoding="utf-8"):
         row = json.loads(line)
         lengths.append((min(512, int(len(row["dialogue"].split()) * 1.35) + 12),
                         int(len(row["summary"].split()) * 1.35) + 2))
     random.shuffle(lengths)
-    ids = lambda n: [random.randrange(2, 32000) for _ in range(n - 1)] + [1]
+    ids = lambda n: [random.randrange(3, 32000) for _ in range(n - 1)] + [1]
     rows = [dict(input=ids(n), target=ids(m)) for n, m in (lengths * (count // len(lengths) + 1))[:count]]
     (folder / "rows.json").write_text(json.dumps(rows))
 
 
-def peer(folder, steps, batch, padding):
+class Houlsby:
+    """Bottlenecks after both sublayers of each layer, as Houlsby et al. 2019 have them; PEFT has none."""
+
+    def __init__(self, model, size, reduction):
+        import torch
+
+        self.parameters = []
+        for layer in model.model.layers:
+            for sublayer in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                down, up = torch.nn.Linear(size, size // reduction), torch.nn.Linear(size // reduction, size)
+                torch.nn.init.zeros_(up.weight)
+                torch.nn.init.zeros_(up.bias)
+                self.parameters += [*down.parameters(), *up.parameters()]
+                sublayer.register_forward_hook(
+                    lambda module, inputs, y, down=down, up=up: y + up(torch.nn.functional.gelu(down(y))))
+
+
+def peer_trained(case, folder, model):
+    """The model with what is trained."""
+    from peft import PeftModel
+
+    if case.method == "full":
+        return model, list(model.parameters())
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    if case.method == "norms":
+        chosen = [p for name, p in model.named_parameters() if "norm" in name]
+        for parameter in chosen:
+            parameter.requires_grad = True
+        return model, chosen
+    if case.method == "houlsby":
+        return model, Houlsby(model, MODELS[case.model]["hidden_size"], 12).parameters
+    model = PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
+    return model, [p for p in model.parameters() if p.requires_grad]
+
+
+def peer_batch(case, part, device):
+    import torch
+
+    if case.is_t5:
+        width = 512 if case.is_lab else max(len(r["input"]) for r in part)
+        depth = 512 if case.is_lab else max(len(r["target"]) for r in part)
+        pad = lambda ids, size, value: ids + [value] * (size - len(ids))
+        return dict(
+            input_ids=torch.tensor([pad(r["input"], width, 0) for r in part], device=device),
+            attention_mask=torch.tensor([pad([1] * len(r["input"]), width, 0) for r in part], device=device),
+            labels=torch.tensor([pad(r["target"], depth, -100) for r in part], device=device))
+    width = 1024 if case.is_lab else max(len(r["input"]) + len(r["target"]) for r in part)
+    ids, mask, labels = [], [], []
+    for row in part:
+        rest = width - len(row["input"]) - len(row["target"])
+        ids.append(row["input"] + row["target"] + [0] * rest)
+        mask.append([1] * (width - rest) + [0] * rest)
+        labels.append([-100] * len(row["input"]) + row["target"] + [-100] * rest)
+    return {key: torch.tensor(value, device=device)
+            for key, value in (("input_ids", ids), ("attention_mask", mask), ("labels", labels))}
+
+
+def peer(case, folder, options):
     """Hugging Face PEFT's side; prints one line of JSON."""
     import resource
     import time
 
     import torch
-    from peft import PeftModel
-    from safetensors.torch import load_file
-    from transformers import T5Config, T5ForConditionalGeneration
 
-    torch.set_num_threads(os.cpu_count())
-    config = T5Config(**json.loads((folder / "model" / "config.json").read_text()))
-    model = T5ForConditionalGeneration(config)
-    state = load_file(folder / "model" / "model.safetensors")
-    model.lm_head.weight = torch.nn.Parameter(torch.empty_like(state["lm_head.weight"]))
-    model.load_state_dict(state, strict=False)
-    model.config.scale_decoder_outputs = False
-    model = PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
+    torch.set_num_threads(options.threads)
+    is_gpu = options.device != "cpu"
+    model, parameters = peer_trained(case, folder, peer_model(case, folder, options.device, options.precision))
     model.train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
     rows = json.loads((folder / "rows.json").read_text())
+    weights = torch.cuda.memory_allocated() if is_gpu else 0
     losses, seconds, tokens = [], [], []
-    for step in range(steps):
-        part = rows[step * batch:(step + 1) * batch]
-        width = 512 if padding == "lab" else max(len(r["input"]) for r in part)
-        depth = 512 if padding == "lab" else max(len(r["target"]) for r in part)
+    for step in range(options.steps):
+        part = rows[step * options.batch:(step + 1) * options.batch]
         start = time.perf_counter()
-        data = dict(
-            input_ids=torch.tensor([r["input"] + [0] * (width - len(r["input"])) for r in part]),
-            attention_mask=torch.tensor([[1] * len(r["input"]) + [0] * (width - len(r["input"])) for r in part]),
-            labels=torch.tensor([r["target"] + [-100] * (depth - len(r["target"])) for r in part]))
-        loss = model(**data).loss
+        loss = model(**peer_batch(case, part, options.device)).loss
         loss.backward()
         losses.append(loss.item())
         optimizer.step()
         optimizer.zero_grad()
+        if is_gpu:
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
         tokens.append(sum(len(r["input"]) + len(r["target"]) for r in part))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps(dict(losses=losses, seconds=seconds, tokens=tokens, peakBytes=peak)))
+    print(json.dumps(dict(losses=losses, seconds=seconds, tokens=tokens, weightBytes=weights,
+                          peakBytes=torch.cuda.max_memory_allocated() if is_gpu else peak)))
 
 
-def ours(folder, steps, batch):
-    program = ROOT / ".build/release/training-benchmark"
-    return json.loads(subprocess.run([program, folder, str(steps), str(batch)], check=True, capture_output=True,
-                                     text=True).stdout)
+def run_ours(case, folder, options, steps):
+    settings = dict(steps=steps, batch=options.batch, threads=options.threads, device=options.device,
+                    precision=options.precision, random=options.random, **case.own_method())
+    (folder / "run.json").write_text(json.dumps(settings))
+    return run([PROGRAM, str(folder)])
 
 
-def theirs(folder, steps, batch, padding):
-    command = [sys.executable, __file__, "--peer", folder, "--steps", str(steps), "--batch", str(batch), "--padding",
-               padding]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+def run_peer(case, folder, options, steps):
+    return run([sys.executable, __file__, case.name, "--peer", str(folder), "--steps", str(steps), "--batch",
+                str(options.batch), "--threads", str(options.threads), "--device", options.device, "--precision",
+                options.precision] + (["--random"] if options.random else []))
 
 
-def speed(result):
-    return sum(result["tokens"][2:]) / sum(result["seconds"][2:])
+def run(command):
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{result.stderr[-2000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def speed(result, warm=2):
+    return sum(result["tokens"][warm:]) / sum(result["seconds"][warm:])
+
+
+def compare(case, folder, options):
+    """Rounds of both sides in turn: medians and ranges."""
+    make_inputs(case, folder, options.dialogues, options.batch * max(options.steps, 4), options)
+    difference = None
+    if not options.random:
+        mine, other = run_ours(case, folder, options, 4)["losses"], run_peer(case, folder, options, 4)["losses"]
+        count = 1 if case.changes_nothing_at_first() else 4
+        difference = max(abs(x - y) / y for x, y in zip(mine[:count], other[:count]))
+        tolerance = 1e-3 if options.precision == "float32" else 1e-2
+        if not difference <= tolerance:
+            sys.exit(f"{case.name}: the losses differ by {difference:.1e}, ours {mine}, theirs {other}: "
+                     "nothing is measured")
+    rounds = []
+    for number in range(options.rounds):
+        mine, other = run_ours(case, folder, options, options.steps), run_peer(case, folder, options, options.steps)
+        rounds.append(dict(ours=speed(mine), theirs=speed(other), oursPeak=mine["peakBytes"],
+                           theirsPeak=other["peakBytes"], blas=mine["blas"], trained=mine["trained"]))
+        print(f"  round {number + 1}: ours {rounds[-1]['ours']:.0f} tokens/s, {mine['peakBytes'] / 1e9:.2f} GB; "
+              f"Hugging Face PEFT {rounds[-1]['theirs']:.0f} tokens/s, {other['peakBytes'] / 1e9:.2f} GB", flush=True)
+    ratios = sorted(r["ours"] / r["theirs"] for r in rounds)
+    shares = sorted(r["oursPeak"] / r["theirsPeak"] for r in rounds)
+    print(f"{case.name}: {statistics.median(ratios):.2f}x tokens/s ({ratios[0]:.2f} … {ratios[-1]:.2f}), "
+          f"{statistics.median(shares):.2f}x peak memory, losses differ by "
+          f"{'(not compared)' if difference is None else f'{difference:.0e}'}", flush=True)
+    return dict(case=case.name, difference=difference, ratio=statistics.median(ratios), ratios=ratios,
+                memory=statistics.median(shares), rounds=rounds)
+
+
+def product_rate(threads):
+    """GFLOP/s of PyTorch's matrix products of the 110 M shape, the best of several."""
+    import time
+
+    import torch
+
+    torch.set_num_threads(threads)
+    x, best = torch.randn(1700, 768), 0.0
+    w = torch.randn(2048, 768)
+    for _ in range(10):
+        start = time.perf_counter()
+        torch.nn.functional.linear(x, w)
+        best = max(best, 2 * 1700 * 768 * 2048 / (time.perf_counter() - start) / 1e9)
+    return best
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"by default {' '.join(DEFAULT)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--padding", choices=["dynamic", "lab"], default="dynamic")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--random", action="store_true", help="each side with random weights of its own, no file")
     parser.add_argument("--dialogues", default=str(ROOT / "Examples/dialogues/train.jsonl"))
+    parser.add_argument("--write", metavar="FILE", help="add the results to this JSON file")
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    cases = [Case(name) for name in options.cases or DEFAULT]
     if options.peer:
-        return peer(pathlib.Path(options.peer), options.steps, options.batch, options.padding)
-    with tempfile.TemporaryDirectory() as temporary:
-        plain, timed = pathlib.Path(temporary) / "plain", pathlib.Path(temporary) / "timed"
-        rows = options.batch * max(options.steps, 4)
-        make_inputs(plain, options.dialogues, rows, dropout=0.0)
-        make_inputs(timed, options.dialogues, rows, dropout=0.1)
-        a, b = ours(plain, 4, options.batch)["losses"], theirs(plain, 4, options.batch, "dynamic")["losses"]
-        difference = max(abs(x - y) / y for x, y in zip(a, b))
-        print(f"losses of 4 steps without dropout: ours {a}, theirs {b}; largest relative difference {difference:.1e}")
-        if difference > 1e-3:
-            sys.exit("the losses differ: nothing is measured")
-        speeds, memories = [], []
-        for number in range(options.rounds):
-            mine = ours(timed, options.steps, options.batch)
-            other = theirs(timed, options.steps, options.batch, options.padding)
-            speeds.append((speed(mine), speed(other)))
-            memories.append((mine["peakBytes"], other["peakBytes"]))
-            print(f"round {number + 1}: ours {speeds[-1][0]:.0f} tokens/s, {memories[-1][0] / 1e9:.2f} GB; "
-                  f"Hugging Face PEFT {speeds[-1][1]:.0f} tokens/s, {memories[-1][1] / 1e9:.2f} GB", flush=True)
-        ratios = sorted(x / y for x, y in speeds)
-        shares = sorted(x / y for x, y in memories)
-        print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} threads, padding: {options.padding}")
-        print(f"tokens/s: {statistics.median(ratios):.2f}x (from {ratios[0]:.2f} to {ratios[-1]:.2f})")
-        print(f"peak memory: {statistics.median(shares):.2f}x (from {shares[0]:.2f} to {shares[-1]:.2f})")
+        return peer(cases[0], pathlib.Path(options.peer), options)
+    if options.device == "cpu":
+        print(f"{platform.processor() or platform.machine()}, {options.threads} threads; PyTorch's fp32 products: "
+              f"{product_rate(options.threads):.0f} GFLOP/s", flush=True)
+    results = []
+    for case in cases:
+        print(case.name, flush=True)
+        with tempfile.TemporaryDirectory() as temporary:
+            results.append(compare(case, pathlib.Path(temporary) / case.name, options))
+        if options.write:
+            pathlib.Path(options.write).write_text(json.dumps(results, indent=1) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

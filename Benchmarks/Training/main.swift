@@ -1,5 +1,5 @@
-// Our side of the training benchmark: `training-benchmark FOLDER STEPS BATCH` trains the model in FOLDER/model with the
-// adapter in FOLDER/adapter on FOLDER/rows.json, and prints one line of JSON. FOLDER is made by `training.py`.
+// Our side of the training benchmark: `training-benchmark FOLDER` does what FOLDER/run.json says and prints one line of
+// JSON. FOLDER is made by `training.py`; see `Run` for what the file holds.
 import Foundation
 import LanguageModels
 import PEFT
@@ -8,57 +8,100 @@ import Torch
 import TorchNN
 import Training
 
-func fail(_ message: String) -> Never {
-    FileHandle.standardError.write(Data("training-benchmark: \(message)\n".utf8))
-    exit(1)
+struct Run {
+    var steps: Int
+    var batch: Int
+    var threads: Int?
+    var device: Device
+    var precision: DType
+    /// Whether the model has no file and begins with random weights.
+    var isRandom: Bool
+    /// A method to begin anew; without one the adapter in FOLDER/adapter.
+    var method: MethodChoice?
+
+    init(_ json: JSON) throws {
+        steps = json["steps"]?.int ?? 8
+        batch = json["batch"]?.int ?? 8
+        threads = json["threads"]?.int
+        device = try Device(json["device"]?.string ?? "cpu")
+        precision = DType(rawValue: json["precision"]?.string ?? "") ?? .float32
+        isRandom = json["random"]?.bool ?? false
+        guard let name = json["method"]?.string else { return }
+        var choice = MethodChoice(try PEFTMethods.named(name))
+        for (field, value) in json["options"]?.object ?? [:] { try choice.set(field, to: value.string ?? value.text()) }
+        method = choice
+    }
+
+    func model(_ folder: URL) throws -> any LanguageModel {
+        let folder = try ModelFolder(folder)
+        guard isRandom else { return try folder.load(dtype: precision, device: device) }
+        let model = try folder.outline()
+        var random = SeededRandom(seed: 0)
+        for (path, parameter) in model.parameters() {
+            let isNorm = parameter.tensor.shape.count == 1
+            let tensor = Tensor.empty(parameter.tensor.shape, dtype: precision, device: device)
+            if isNorm && !path.hasSuffix("bias") { tensor.fill(1) } else { tensor.fillNormal(deviation: 0.02, from: &random) }
+            parameter.tensor = tensor
+        }
+        if precision != .float32 { model.precision = (precision, device) }
+        return model
+    }
 }
 
-let arguments = CommandLine.arguments
-guard arguments.count == 4, let steps = Int(arguments[2]), let batch = Int(arguments[3]) else {
-    fail("usage: training-benchmark FOLDER STEPS BATCH")
-}
-do {
-    let folder = URL(fileURLWithPath: arguments[1])
-    Runtime.keepFreedMemory()
-    Runtime.threads = ProcessInfo.processInfo.activeProcessorCount
-    let rows = (try JSON.read(folder.appendingPathComponent("rows.json")).array ?? []).map { row -> EncodedExample in
+func rows(_ file: URL) throws -> [EncodedExample] {
+    (try JSON.read(file).array ?? []).map { row in
         func ids(_ key: String) -> [Int] { (row[key]?.array ?? []).compactMap(\.int) }
         return EncodedExample(input: ids("input"), target: ids("target"))
     }
-    let model = try ModelFolder(folder.appendingPathComponent("model")).load()
-    let full = !FileManager.default.fileExists(atPath: folder.appendingPathComponent("adapter").path)
+}
+
+func measure(_ folder: URL) throws -> JSON {
+    let run = try Run(JSON.read(folder.appendingPathComponent("run.json")))
+    Runtime.keepFreedMemory()
+    if let threads = run.threads { Runtime.threads = threads }
+    let rows = try rows(folder.appendingPathComponent("rows.json"))
+    let model = try run.model(folder.appendingPathComponent("model"))
     let adapter =
-        try full
-        ? Adapter(MethodChoice(FullFineTuning.self), on: model)
-        : AdapterFolder(folder.appendingPathComponent("adapter")).attach(to: model, isTrainable: true)
-    let parameters = adapter.parameters
-    for parameter in parameters { parameter.tensor.requiresGrad = true }
+        try run.method.map { try Adapter($0, on: model) }
+        ?? AdapterFolder(folder.appendingPathComponent("adapter")).attach(to: model, isTrainable: true)
+    for parameter in adapter.parameters { parameter.tensor.requiresGrad = true }
     let optimizer = TrainingConfiguration().makeOptimizer(adapter)
-    var losses: [Double] = []
-    var seconds: [Double] = []
-    var tokens: [Int] = []
-    for step in 0..<steps {
-        let part = rows[(step * batch)..<((step + 1) * batch)]
+    let weights = Runtime.deviceMemory(run.device)?.now
+    var (losses, seconds, tokens): ([Double], [Double], [Int]) = ([], [], [])
+    for step in 0..<run.steps {
+        let part = rows[(step * run.batch)..<((step + 1) * run.batch)]
         let start = ContinuousClock.now
         try withTorchErrors {
-            let data = model.batch(part.map { ($0.input, $0.target) }, device: .cpu)
+            let data = model.batch(part.map { ($0.input, $0.target) }, device: run.device)
             let loss = DropoutScope.run(seed: 0, stream: UInt64(step)) {
-                model.lossSum(data, labelSmoothing: 0) / Double(data.targetCount)
+                model.computing { model.lossSum(data, labelSmoothing: 0) / Double(data.targetCount) }
             }
             loss.backward()
             losses.append(loss.item())
+            optimizer.update(learningRate: 1e-3)
+            optimizer.clearGradients()
+            // Waits for the device.
+            _ = adapter.parameters.first?.tensor.sum().item()
         }
-        optimizer.update(learningRate: 1e-3)
-        optimizer.clearGradients()
         let elapsed = start.duration(to: .now).components
         seconds.append(Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18)
         tokens.append(part.reduce(0) { $0 + $1.input.count + $1.target.count })
     }
-    let result: JSON = [
+    return [
         "losses": .array(losses.map(JSON.number)), "seconds": .array(seconds.map(JSON.number)),
-        "tokens": .array(tokens.map(JSON.integer)), "peakBytes": .integer(Runtime.peakMemory ?? 0),
+        "tokens": .array(tokens.map(JSON.integer)), "blas": .string(Runtime.blas),
+        "weightBytes": .integer(weights ?? 0), "trained": .integer(adapter.trainableCount),
+        "peakBytes": .integer(Runtime.deviceMemory(run.device)?.peak ?? Runtime.peakMemory ?? 0),
     ]
-    print(result.text(indent: nil))
+}
+
+guard CommandLine.arguments.count == 2 else {
+    FileHandle.standardError.write(Data("usage: training-benchmark FOLDER\n".utf8))
+    exit(64)
+}
+do {
+    print(try measure(URL(fileURLWithPath: CommandLine.arguments[1])).text(indent: nil))
 } catch {
-    fail("\(error)")
+    FileHandle.standardError.write(Data("training-benchmark: \(error)\n".utf8))
+    exit(1)
 }

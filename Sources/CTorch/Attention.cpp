@@ -7,6 +7,7 @@
 
 #include "Bridge.hpp"
 #include "Dropout.hpp"
+#include "Precision.hpp"
 
 using namespace ctorch;
 using torch::autograd::AutogradContext;
@@ -252,6 +253,62 @@ struct PackedAttention : public Function<PackedAttention> {
     }
 };
 
+/// The same on a GPU by libtorch's flash attention over rows of different lengths (Dao 2023), which has no bias and no
+/// cap on scores. Its causal mask is aligned to the last key, as ours: prefixes are seen by all.
+struct FlashAttention : public Function<FlashAttention> {
+    static bool takes(const at::Tensor &q, const at::Tensor &bias, const Settings &settings) {
+        return q.is_cuda() && is_half(q.scalar_type()) && !bias.defined() && settings.softcap == 0 &&
+               settings.dropout == 0 && q.size(2) <= 256 && q.size(2) % 8 == 0;
+    }
+
+    static at::Tensor offsets(const std::vector<int64_t> &values, const at::Tensor &like) {
+        return at::tensor(values, at::dtype(at::kInt)).to(like.device(), true);
+    }
+
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
+                              const Settings &settings) {
+        int64_t longest = 1, longest_keys = 1;
+        for (size_t row = 0; row < settings.rows(); ++row) {
+            longest = std::max(longest, settings.queries(row));
+            longest_keys = std::max(longest_keys, settings.keys(row));
+        }
+        at::Tensor of_queries = offsets(settings.query_offsets, q);
+        at::Tensor of_keys =
+            settings.key_offsets == settings.query_offsets ? of_queries : offsets(settings.key_offsets, q);
+        c10::optional<int64_t> left, right;
+        if (settings.window > 0) {
+            left = settings.window - 1;
+            right = 0;
+        }
+        auto [output, normaliser, state, unused, mask] =
+            at::_flash_attention_forward(q, k, v, of_queries, of_keys, longest, longest_keys, 0.0, settings.causal,
+                                         false, settings.scale, left, right);
+        context->save_for_backward({q, k, v, output, normaliser, of_queries, of_keys, state, unused});
+        context->saved_data["longest"] = longest;
+        context->saved_data["longest_keys"] = longest_keys;
+        context->saved_data["causal"] = settings.causal;
+        context->saved_data["scale"] = settings.scale;
+        context->saved_data["window"] = settings.window;
+        return output;
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list gradients) {
+        auto saved = context->get_saved_variables();
+        int64_t window = context->saved_data["window"].toInt();
+        c10::optional<int64_t> left, right;
+        if (window > 0) {
+            left = window - 1;
+            right = 0;
+        }
+        auto [to_q, to_k, to_v] = at::_flash_attention_backward(
+            gradients[0].contiguous(), saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], saved[6],
+            context->saved_data["longest"].toInt(), context->saved_data["longest_keys"].toInt(), 0.0,
+            context->saved_data["causal"].toBool(), saved[7], saved[8], context->saved_data["scale"].toDouble(), left,
+            right);
+        return {to_q, to_k, to_v, at::Tensor()};
+    }
+};
+
 }  // namespace
 
 extern "C" {
@@ -266,7 +323,14 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
         Settings settings{{query_offsets, query_offsets + rows + 1},
                           {key_offsets, key_offsets + rows + 1},
                           causal, scale, dropout, seed, window, softcap};
-        return PackedAttention::apply(unbox(q).contiguous(), unbox(k).contiguous(), unbox(v).contiguous(),
+        at::ScalarType type = compute_type(unbox(q));
+        auto typed = [type](const CTTensor *t) { return in_type(unbox(t), type).contiguous(); };
+        at::Tensor queries = typed(q), keys = typed(k), values = typed(v);
+        WithoutAutocast guard;
+        if (FlashAttention::takes(queries, unbox(bias), settings)) {
+            return FlashAttention::apply(queries, keys, values, settings);
+        }
+        return PackedAttention::apply(queries, keys, values,
                                       unbox(bias).defined() ? c10::optional<at::Tensor>(unbox(bias)) : c10::nullopt,
                                       settings);
     });
@@ -275,9 +339,11 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
 CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *mask, double scale,
                        double softcap) {
     return tensor_or_error([&]() -> at::Tensor {
-        at::Tensor bias = unbox(mask);
+        at::ScalarType type = unbox(k).scalar_type();
+        at::Tensor bias = in_type(unbox(mask), type), query = in_type(unbox(q), type);
+        WithoutAutocast guard;
         if (softcap > 0) {
-            at::Tensor capped = at::matmul(unbox(q), unbox(k).transpose(-2, -1)).mul_(scale / softcap).tanh_();
+            at::Tensor capped = at::matmul(query, unbox(k).transpose(-2, -1)).mul_(scale / softcap).tanh_();
             at::Tensor scores = capped * softcap;
             if (bias.defined()) scores.add_(bias);
             return at::matmul(scores.softmax(-1), unbox(v));
@@ -291,7 +357,7 @@ CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, 
             copy.narrow(3, 0, width).copy_(bias);
             bias = copy.narrow(3, 0, width);
         }
-        return at::scaled_dot_product_attention(unbox(q), unbox(k), unbox(v), bias.defined()
+        return at::scaled_dot_product_attention(query, unbox(k), unbox(v), bias.defined()
                                                     ? c10::optional<at::Tensor>(bias) : c10::nullopt,
                                                 0, false, scale);
     });

@@ -34,6 +34,18 @@ CT_CLONES void drop_float(const float *x, float *y, int64_t begin, int64_t end, 
     }
 }
 
+CT_CLONES void drop_bfloat16(const uint16_t *x, uint16_t *y, int64_t begin, int64_t end, uint32_t key,
+                             uint32_t second_key, uint32_t threshold, float factor) {
+    for (int64_t i = begin; i < end; ++i) {
+        uint32_t bits = mix(static_cast<uint32_t>(i), key, second_key);
+        float value = __builtin_bit_cast(float, static_cast<uint32_t>(x[i]) << 16) * factor;
+        // To the nearest, ties to even.
+        uint32_t wide = __builtin_bit_cast(uint32_t, value);
+        wide += 0x7fff + (wide >> 16 & 1);
+        y[i] = bits < threshold ? 0 : static_cast<uint16_t>(wide >> 16);
+    }
+}
+
 CT_CLONES void drop_double(const double *x, double *y, int64_t begin, int64_t end, uint32_t key, uint32_t second_key,
                            uint32_t threshold, double factor) {
     for (int64_t i = begin; i < end; ++i) {
@@ -54,6 +66,9 @@ void drop(const at::Tensor &x, at::Tensor &y, double probability, uint64_t seed)
         if (x.scalar_type() == at::kFloat) {
             drop_float(static_cast<const float *>(from), static_cast<float *>(to), begin, end, key, second_key,
                        threshold, static_cast<float>(factor));
+        } else if (x.scalar_type() == at::kBFloat16) {
+            drop_bfloat16(static_cast<const uint16_t *>(from), static_cast<uint16_t *>(to), begin, end, key,
+                          second_key, threshold, static_cast<float>(factor));
         } else {
             drop_double(static_cast<const double *>(from), static_cast<double *>(to), begin, end, key, second_key,
                         threshold, factor);
@@ -62,11 +77,19 @@ void drop(const at::Tensor &x, at::Tensor &y, double probability, uint64_t seed)
 }
 
 bool has_kernel(const at::Tensor &x) {
-    return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble);
+    return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble ||
+                          x.scalar_type() == at::kBFloat16);
 }
 
-/// For the devices and types without a kernel: the factors are made on the CPU and moved.
+/// For the devices and types without a kernel: a GPU's own generator, begun anew for each mask; else the factors are made
+/// on the CPU and moved.
 at::Tensor factors(const at::Tensor &x, double probability, uint64_t seed) {
+    if (x.is_cuda()) {
+        at::Generator generator = at::globalContext().defaultGenerator(x.device()).clone();
+        generator.set_current_seed(seed);
+        double factor = probability < 1 ? 1 / (1 - probability) : 0;
+        return at::empty_like(x).bernoulli_(1 - probability, generator).mul_(factor);
+    }
     at::Tensor ones = at::ones(x.sizes(), at::dtype(at::kFloat));
     drop(ones, ones, probability, seed);
     return ones.to(x.device(), x.scalar_type());

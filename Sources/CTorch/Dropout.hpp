@@ -5,7 +5,7 @@
 namespace ctorch {
 
 /// x ⊙ mask / (1 − p), where the mask's element i is a function of (seed, i) alone, i counting x's
-/// elements in row-major order: the same on every device, for every thread count, each time it is asked.
+/// elements in row-major order: the same for every thread count, each time it is asked. (A GPU has masks of its own.)
 at::Tensor dropped(const at::Tensor &x, double probability, uint64_t seed);
 
 /// The same, written over x, which has to be contiguous.

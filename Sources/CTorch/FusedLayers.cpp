@@ -4,6 +4,8 @@
 
 #include "Bridge.hpp"
 #include "Dropout.hpp"
+#include "Precision.hpp"
+#include "RowKernels.hpp"
 
 using namespace ctorch;
 using torch::autograd::AutogradContext;
@@ -17,11 +19,22 @@ namespace {
 struct RMSNorm : public Function<RMSNorm> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight,
                               double epsilon, double offset) {
+        context->saved_data["offset"] = offset;
+        if (is_for_rows(x, weight)) {
+            at::Tensor y = at::empty_like(x), inverse = at::empty({x.numel() / x.size(-1)}, x.options());
+            rms_norm_rows(x, scale_of(weight, offset, x), static_cast<float>(epsilon), y, inverse);
+            context->save_for_backward({x, weight, inverse});
+            return y;
+        }
+        if (is_for_gpu(x, weight, offset)) {
+            auto [y, inverse] = at::_fused_rms_norm(x, weight.sizes(), weight, epsilon);
+            context->save_for_backward({x, weight, inverse});
+            return y;
+        }
         // Statistics in fp32 at least, as half-precision models are trained.
         at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
         at::Tensor inverse = wide.square().mean(-1, true).add_(epsilon).rsqrt_();
         context->save_for_backward({x, weight, inverse});
-        context->saved_data["offset"] = offset;
         // Where there is an offset, rounding to the stored type comes last.
         if (offset != 0) return (wide * inverse).mul_(scale_of(weight, offset, wide)).to(x.scalar_type());
         return (wide * inverse).to(weight.scalar_type()).mul_(weight);
@@ -29,14 +42,42 @@ struct RMSNorm : public Function<RMSNorm> {
 
     /// o + w, [size].
     static at::Tensor scale_of(const at::Tensor &weight, double offset, const at::Tensor &like) {
-        return weight.to(like.scalar_type()) + offset;
+        return offset != 0 ? weight.to(like.scalar_type()) + offset : weight;
+    }
+
+    static std::vector<int64_t> rows_shape(const at::Tensor &x) {
+        std::vector<int64_t> shape = x.sizes().vec();
+        shape.back() = 1;
+        return shape;
+    }
+
+    static bool is_for_rows(const at::Tensor &x, const at::Tensor &weight) {
+        return has_row_kernel(x) && has_row_kernel(weight) && x.size(-1) == weight.numel() && x.size(-1) > 0;
+    }
+
+    /// libtorch has a kernel of its own there.
+    static bool is_for_gpu(const at::Tensor &x, const at::Tensor &weight, double offset) {
+        return x.is_cuda() && offset == 0 && x.scalar_type() == weight.scalar_type();
     }
 
     static variable_list backward(AutogradContext *context, variable_list gradients) {
         auto saved = context->get_saved_variables();
         double offset = context->saved_data["offset"].toDouble();
+        if (is_for_gpu(saved[0], saved[1], offset)) {
+            auto [to_x, to_weight] = at::_fused_rms_norm_backward(
+                gradients[0].contiguous(), saved[0], saved[1].sizes(), saved[2], saved[1],
+                {context->needs_input_grad(0), context->needs_input_grad(1)});
+            return {to_x, to_weight, at::Tensor(), at::Tensor()};
+        }
+        if (is_for_rows(saved[0], saved[1]) && !context->needs_input_grad(1)) {
+            at::Tensor gradient = gradients[0].contiguous(), to_x = at::empty_like(gradient);
+            rms_norm_rows_backward(gradient, saved[0], scale_of(saved[1], offset, saved[0]), saved[2], to_x);
+            return {to_x, at::Tensor(), at::Tensor(), at::Tensor()};
+        }
         at::Tensor wide = saved[0].to(saved[2].scalar_type());
-        const at::Tensor &weight = saved[1], &inverse = saved[2];
+        const at::Tensor &weight = saved[1];
+        // The kernels for rows keep one number a row without the last axis.
+        at::Tensor inverse = saved[2].dim() == wide.dim() ? saved[2] : saved[2].view(rows_shape(wide));
         at::Tensor gradient = gradients[0].to(inverse.scalar_type());
         at::Tensor normalised = wide * inverse;
         at::Tensor to_weight;
@@ -78,15 +119,31 @@ struct GatedActivation : public Function<GatedActivation> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &gate, const at::Tensor &up, int64_t kind) {
         context->save_for_backward({gate, up});
         context->saved_data["kind"] = kind;
+        if (is_for_rows(kind, gate, up)) {
+            at::Tensor y = at::empty_like(gate);
+            gate_rows(static_cast<CTActivation>(kind), gate, up, y);
+            return y;
+        }
         return activate(static_cast<CTActivation>(kind), gate).mul_(up);
     }
 
     static variable_list backward(AutogradContext *context, variable_list gradients) {
         auto saved = context->get_saved_variables();
         auto kind = static_cast<CTActivation>(context->saved_data["kind"].toInt());
+        if (is_for_rows(kind, saved[0], saved[1])) {
+            at::Tensor gradient = gradients[0].contiguous();
+            at::Tensor to_gate = at::empty_like(gradient), to_up = at::empty_like(gradient);
+            gate_rows_backward(kind, gradient, saved[0], saved[1], to_gate, to_up);
+            return {to_gate, to_up, at::Tensor()};
+        }
         at::Tensor to_up = activate(kind, saved[0]).mul_(gradients[0]);
         at::Tensor to_gate = activation_gradient(kind, gradients[0] * saved[1], saved[0]);
         return {to_gate, to_up, at::Tensor()};
+    }
+
+    static bool is_for_rows(int64_t kind, const at::Tensor &gate, const at::Tensor &up) {
+        return has_gate_kernel(static_cast<CTActivation>(kind)) && has_row_kernel(gate) && has_row_kernel(up) &&
+               gate.sizes() == up.sizes();
     }
 };
 
@@ -174,12 +231,16 @@ CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *do
                         CTActivation kind) {
     return tensor_or_error([&]() -> at::Tensor {
         auto flat = [](const at::Tensor &t) { return t.reshape({-1, t.size(-1)}); };
-        at::Tensor output = unbox(y);
+        at::ScalarType type = compute_type(unbox(y));
+        auto typed = [type](const CTTensor *t) { return in_type(unbox(t), type); };
+        at::Tensor output = typed(y);
         c10::optional<at::Tensor> input, factor;
-        if (x != nullptr) input = flat(unbox(x));
-        if (learned != nullptr) factor = unbox(learned);
-        return Bottleneck::apply(flat(output), input, unbox(down), unbox(down_bias), unbox(up), unbox(up_bias),
-                                 factor, scale, static_cast<int64_t>(kind))
+        if (x != nullptr) input = flat(typed(x));
+        if (learned != nullptr) factor = typed(learned);
+        at::Tensor first = typed(down), first_bias = typed(down_bias), second = typed(up), second_bias = typed(up_bias);
+        WithoutAutocast guard;
+        return Bottleneck::apply(flat(output), input, first, first_bias, second, second_bias, factor, scale,
+                                 static_cast<int64_t>(kind))
             .reshape(output.sizes());
     });
 }

@@ -3,6 +3,7 @@
 
 #include "Bridge.hpp"
 #include "Dropout.hpp"
+#include "Precision.hpp"
 
 using namespace ctorch;
 using torch::autograd::AutogradContext;
@@ -53,10 +54,14 @@ struct LowRankUpdate : public Function<LowRankUpdate> {
 extern "C" CTTensor *ct_low_rank_update(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b,
                                         double scale, double dropout, uint64_t seed) {
     return tensor_or_error([&]() -> at::Tensor {
-        at::Tensor output = unbox(y), input = unbox(x);
+        // A narrower base decides, while what is trained stays wide.
+        at::ScalarType type = compute_type(unbox(y));
+        at::Tensor output = in_type(unbox(y), type), input = in_type(unbox(x), type);
+        at::Tensor first = in_type(unbox(a), type), second = in_type(unbox(b), type);
+        WithoutAutocast guard;
         auto shape = output.sizes().vec();
         at::Tensor flat = output.reshape({-1, output.size(-1)});
-        at::Tensor result = LowRankUpdate::apply(flat, input.reshape({-1, input.size(-1)}), unbox(a), unbox(b), scale,
+        at::Tensor result = LowRankUpdate::apply(flat, input.reshape({-1, input.size(-1)}), first, second, scale,
                                                  dropout, static_cast<int64_t>(seed));
         return result.reshape(shape);
     });

@@ -106,10 +106,6 @@ CTTensor *ct_matmul(const CTTensor *a, const CTTensor *b) {
     return tensor_or_error([&] { return at::matmul(unbox(a), unbox(b)); });
 }
 
-CTTensor *ct_linear(const CTTensor *x, const CTTensor *weight, const CTTensor *bias) {
-    return tensor_or_error([&] { return at::linear(unbox(x), unbox(weight), optional(bias)); });
-}
-
 CTTensor *ct_embedding(const CTTensor *weight, const CTTensor *ids) {
     return tensor_or_error([&] { return at::embedding(unbox(weight), unbox(ids)); });
 }

@@ -3,6 +3,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "Bridge.hpp"
+#include "RowKernels.hpp"
 
 using namespace ctorch;
 using torch::autograd::AutogradContext;
@@ -16,6 +17,10 @@ namespace {
 at::Tensor rotated(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, double direction) {
     int64_t pairs = cosines.size(1), rest = x.size(2) - 2 * pairs;
     at::Tensor result = at::empty(x.sizes(), x.options());
+    if (has_row_kernel(x) && has_row_kernel(cosines) && has_row_kernel(sines)) {
+        rotate_rows(x, cosines, sines, static_cast<float>(direction), result);
+        return result;
+    }
     at::Tensor cos = cosines.unsqueeze(1), sin = sines.unsqueeze(1);
     at::Tensor a = x.narrow(2, 0, pairs), b = x.narrow(2, pairs, pairs);
     at::Tensor to_a = result.narrow(2, 0, pairs), to_b = result.narrow(2, pairs, pairs);

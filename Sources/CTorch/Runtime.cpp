@@ -1,7 +1,9 @@
 // Errors, threads, memory, gradient mode.
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/api/include/torch/version.h>
 
@@ -60,6 +62,12 @@ struct CTGradMode {
     c10::AutoGradMode guard;
 };
 
+struct CTAutocast {
+    at::DeviceType device;
+    bool was_on;
+    at::ScalarType type;
+};
+
 extern "C" {
 
 const char *ct_last_error(void) { return last_error.c_str(); }
@@ -83,6 +91,16 @@ bool ct_cuda_available(void) {
 }
 bool ct_mps_available(void) { return at::globalContext().hasMPS(); }
 
+int ct_device_memory(CTDevice kind, int index, int64_t *now, int64_t *peak) {
+    return ctorch::status_or_error([&] {
+        auto stats = at::getDeviceAllocator(static_cast<at::DeviceType>(kind))
+                         ->getDeviceStats(static_cast<c10::DeviceIndex>(index));
+        const auto &all = stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
+        *now = all.current;
+        *peak = all.peak;
+    });
+}
+
 void ct_keep_freed_memory(void) {
 #if defined(__GLIBC__)
     static AlignedAllocator allocator;
@@ -103,5 +121,24 @@ void ct_trim_memory(void) {
 
 CTGradMode *ct_grad_mode_enter(bool enabled) { return new CTGradMode(enabled); }
 void ct_grad_mode_leave(CTGradMode *mode) { delete mode; }
+
+CTAutocast *ct_autocast_enter(CTDevice device, CTDType type) {
+    auto kind = static_cast<at::DeviceType>(device);
+    if (kind != at::kCPU && kind != at::kCUDA) return nullptr;
+    auto *before = new CTAutocast{kind, at::autocast::is_autocast_enabled(kind), at::autocast::get_autocast_dtype(kind)};
+    at::autocast::set_autocast_enabled(kind, true);
+    at::autocast::set_autocast_dtype(kind, ctorch::scalar_type(type));
+    at::autocast::increment_nesting();
+    return before;
+}
+
+void ct_autocast_leave(CTAutocast *before) {
+    if (before == nullptr) return;
+    // Weights that were narrowed once for all their uses are given back at the end of the outermost scope.
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(before->device, before->was_on);
+    at::autocast::set_autocast_dtype(before->device, before->type);
+    delete before;
+}
 
 }

@@ -9,6 +9,8 @@ public struct ModelFolder {
     public private(set) var configuration: JSON
     /// What the model is to be for, where it isn't what `config.json` says.
     public private(set) var head: ModelHead?
+    /// The type that the model is loaded in where the loader isn't told another.
+    public var precision = DType.float32
     /// How embeddings are pooled, as the folder says.
     public let pooling: Pooling?
 
@@ -73,10 +75,11 @@ public struct ModelFolder {
 
     /// The model with its weights.
     ///
-    /// fp32 weights stay where the file is mapped and are read when they are used; other types are widened
-    /// one by one.
+    /// fp32 weights stay where the file is mapped and are read when they are used; other types are converted one by one.
+    /// With a half-precision `dtype` the forward pass computes in it, and what a method trains is kept in fp32.
     /// - Throws: ``PEFTError`` if a tensor is missing, unknown or misshapen, or a file is damaged.
-    public func load(dtype: DType = .float32, device: Device = .cpu) throws -> any LanguageModel {
+    public func load(dtype: DType? = nil, device: Device = .cpu) throws -> any LanguageModel {
+        let dtype = dtype ?? precision
         let tensors = try ShardedTensors(folder: url)
         var configuration = configuration
         if tensors.holdsOwnOutputLayer, case .object(var object) = configuration {
@@ -98,6 +101,7 @@ public struct ModelFolder {
             configuration, file: url.appendingPathComponent("config.json").path, head: completeHead)
         let renewed = renewsHead ? model.newModules : []
         try withTorchErrors { try tensors.fill(model, dtype: dtype, device: device, renewing: renewed) }
+        if [.bfloat16, .float16].contains(dtype) { model.precision = (dtype, device) }
         return model
     }
 }

@@ -144,6 +144,11 @@ extension LanguageModel {
     public func initialDeviation(of path: String) -> Double? { nil }
     public func fusedParts(of path: String) -> [FusedPart]? { nil }
     public var embeddingScale: Double { 1 }
+    /// Runs a forward pass in the model's precision.
+    public func computing<Result>(_ body: () throws -> Result) rethrows -> Result {
+        guard let precision else { return try body() }
+        return try MixedPrecision.run(precision.type, on: precision.device, body)
+    }
     /// Where the parameters lie and how they are computed with.
     public var device: Device { parameters().first?.parameter.tensor.device ?? .cpu }
     public var byteCount: Int { parameters().reduce(0) { $0 + $1.parameter.tensor.byteCount } }

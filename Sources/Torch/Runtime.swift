@@ -18,6 +18,24 @@ public enum Runtime {
     /// Gives free blocks back to the system.
     public static func trimMemory() { ct_trim_memory() }
 
+    /// The library that large fp32 products on the CPU go through.
+    public static var blas: String {
+        let other = String(cString: ct_blas_name())
+        return other.isEmpty ? "libtorch's" : other
+    }
+
+    /// Whether such products may go through another library than libtorch's, for comparisons.
+    public static func allowOtherBLAS(_ allowed: Bool) { ct_allow_other_blas(allowed) }
+
+    /// Bytes that tensors take on a GPU now, and the most they took; `nil` for the CPU, where the process's memory
+    /// says it.
+    public static func deviceMemory(_ device: Device) -> (now: Int, peak: Int)? {
+        guard device != .cpu, device != .meta else { return nil }
+        var (now, peak): (Int64, Int64) = (0, 0)
+        guard ct_device_memory(device.raw, device.index, &now, &peak) == 0 else { return nil }
+        return (Int(now), Int(peak))
+    }
+
     /// Largest resident memory since the start or the last ``resetPeakMemory()``, in bytes; `nil` where the
     /// system doesn't tell.
     public static var peakMemory: Int? { processStatus("VmHWM:") }

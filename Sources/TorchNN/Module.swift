@@ -74,6 +74,9 @@ public struct ModuleInfo<Value> {
 /// Subclasses declare tensors with ``ParameterInfo`` and parts with ``ModuleInfo``; the paths that follow
 /// are the names in Hugging Face's checkpoints, so that no conversion is needed.
 open class Module {
+    /// The narrower type that matrix products of a whole model are computed in, and where; `nil` for that of its weights.
+    public var precision: (type: DType, device: Device)?
+
     public init() {}
 
     /// The tensors declared in this module itself.

@@ -191,7 +191,9 @@ public final class Trainer {
         try withoutGradients {
             try hook.begin(totalSteps: totalSteps) {
                 guard next < plan.firstEpoch else { return false }
-                for batch in batches(ofStep: next) { _ = model.lossSum(batch, labelSmoothing: 0) }
+                for batch in batches(ofStep: next) {
+                    _ = model.computing { model.lossSum(batch, labelSmoothing: 0) }
+                }
                 next += 1
                 return true
             }
@@ -209,7 +211,9 @@ public final class Trainer {
             // A stream for every pass: the step, and the pass within it.
             let stream = UInt64(step) << 16 | UInt64(index)
             let sum = DropoutScope.run(seed: configuration.seed, stream: stream) {
-                model.lossSum(batch, labelSmoothing: configuration.labelSmoothing) / Double(targets)
+                model.computing {
+                    model.lossSum(batch, labelSmoothing: configuration.labelSmoothing) / Double(targets)
+                }
             }
             // A penalty counts once a step; the loss that is reported is the model's.
             let penalty = index == 0 ? hook?.penalty() : nil
@@ -282,7 +286,7 @@ extension LanguageModel {
                 for start in stride(from: 0, to: order.count, by: batchSize) {
                     let part = order[start..<min(start + batchSize, order.count)]
                     let batch = batch(part.map { examples[$0] })
-                    sum += lossSum(batch, labelSmoothing: 0).item()
+                    sum += computing { lossSum(batch, labelSmoothing: 0) }.item()
                     targets += batch.targetCount
                 }
                 return sum / Double(targets)

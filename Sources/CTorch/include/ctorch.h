@@ -18,6 +18,7 @@ extern "C" {
 
 typedef struct CTTensor CTTensor;
 typedef struct CTGradMode CTGradMode;
+typedef struct CTAutocast CTAutocast;
 
 typedef enum {
     CT_UINT8 = 0, CT_INT8 = 1, CT_INT16 = 2, CT_INT32 = 3, CT_INT64 = 4,
@@ -45,6 +46,12 @@ bool ct_mps_available(void);
 /// Keeps freed blocks in the process instead of giving each back to the system (glibc only), so that the
 /// temporaries of the next step don't fault their pages in again.
 void ct_keep_freed_memory(void);
+/// The library that large fp32 products on the CPU go through, where it isn't libtorch's own; else "".
+const char *ct_blas_name(void);
+/// Whether that library may be used, for comparisons.
+void ct_allow_other_blas(bool allowed);
+/// Bytes that tensors take on a device that isn't the CPU, and the most they took.
+int ct_device_memory(CTDevice, int device_index, int64_t *now, int64_t *peak);
 /// Gives free blocks back to the system, where the allocator can.
 void ct_trim_memory(void);
 
@@ -85,6 +92,10 @@ bool ct_same_bits(const CTTensor *, const CTTensor *);
 // Autograd
 CTGradMode *ct_grad_mode_enter(bool enabled);
 void ct_grad_mode_leave(CTGradMode *);
+/// From now on this thread's matrix products on the device are computed in the narrower type; NULL where the device
+/// knows no such thing.
+CTAutocast *ct_autocast_enter(CTDevice, CTDType);
+void ct_autocast_leave(CTAutocast *);
 bool ct_requires_grad(const CTTensor *);
 int ct_set_requires_grad(CTTensor *, bool);
 CTTensor *ct_detach(const CTTensor *);

@@ -27,7 +27,9 @@ public struct Generator {
         }
         return try withTorchErrors {
             try withoutGradients {
-                parameters.beams > 1 ? try beamSearch(prompts) : try continueEach(prompts, onToken)
+                try model.computing {
+                    parameters.beams > 1 ? try beamSearch(prompts) : try continueEach(prompts, onToken)
+                }
             }
         }
     }

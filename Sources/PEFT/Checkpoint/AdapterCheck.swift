@@ -113,7 +113,9 @@ public struct AdapterCheck: Codable, Sendable {
     }
 
     private static func scores(_ model: any LanguageModel, _ batches: [TrainingBatch]) throws -> [Tensor] {
-        try withTorchErrors { withoutGradients { batches.map { model.logits($0).to(.float32) } } }
+        try withTorchErrors {
+            withoutGradients { batches.map { batch in model.computing { model.logits(batch) }.to(.float32) } }
+        }
     }
 
     private static func effect(_ without: [Tensor], _ with: [Tensor]) throws -> Effect {

@@ -89,10 +89,15 @@ public final class Adapter {
                             remedy: "take that adapter off before the model itself is trained")
                     }
                     let base = attachment.keepsBase ? parameter.tensor : nil
+                    let own = parameter.tensor.detached()
+                    // Steps of training are smaller than those of a half-precision number.
+                    let isWide = own.dtype == .float32 || own.dtype == .float64
+                    let values = isWide ? base == nil ? parameter.tensor : own.clone() : own.to(.float32)
+                    if base == nil { parameter.tensor = values }
                     trained.append(
                         TrainedTensor(
                             path: attachment.path, key: attachment.tensors[0].key, parameter: parameter,
-                            values: base == nil ? parameter.tensor : parameter.tensor.detached().clone(), base: base))
+                            values: values, base: base))
                     continue
                 }
                 guard let site = modules[attachment.path] as? any AdapterSite,

@@ -26,7 +26,9 @@ public struct MergeDrift: Codable, Sendable, Equatable {
     {
         let model = adapter.model
         func scores() throws -> [Tensor] {
-            try withTorchErrors { withoutGradients { batches.map { model.logits($0).to(.float32) } } }
+            try withTorchErrors {
+                withoutGradients { batches.map { batch in model.computing { model.logits(batch) }.to(.float32) } }
+            }
         }
         /// The scores with the model's weights rounded to a type.
         func scores(_ type: DType) throws -> [Tensor] {

@@ -230,7 +230,9 @@ public struct AdapterEnsemble {
         let rows = inputs.flatMap { input in members.map { _ in (input: input, target: [0]) } }
         let answers: [Int] = try batch.run(inputs.flatMap { _ in members }) {
             try withTorchErrors {
-                withoutGradients { model.logits(model.batch(rows, device: model.device)).argmax(axis: -1).array() }
+                withoutGradients {
+                    model.computing { model.logits(model.batch(rows, device: model.device)) }.argmax(axis: -1).array()
+                }
             }
         }
         return voted(answers, prompts: inputs.count).map { ($0.answer, $0.votes) }

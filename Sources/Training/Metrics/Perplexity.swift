@@ -29,7 +29,7 @@ extension LanguageModel {
             withoutGradients {
                 examples.map { example in
                     let batch = batch([example])
-                    return (lossSum(batch, labelSmoothing: 0).item(), batch.targetCount)
+                    return (computing { lossSum(batch, labelSmoothing: 0) }.item(), batch.targetCount)
                 }
             }
         }

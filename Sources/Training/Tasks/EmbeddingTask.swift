@@ -46,7 +46,10 @@ struct EmbeddingTask: HeadTask {
             texts.map(\.count), batchSize: batchSize, onProgress: { onProgress($0 * rows.count / texts.count) }
         ) { part in
             let own = part.map { TrainingRow(input: texts[$0]) }
-            return try read(withoutGradients { model.logits(model.batch(own, device: model.device)) }, rows: own)
+            let outputs = withoutGradients {
+                model.computing { model.logits(model.batch(own, device: model.device)) }.to(.float32)
+            }
+            return try read(outputs, rows: own)
         }
         func vector(_ text: [Int]) -> [Float] {
             if let place = places[text], case .vector(let vector, _) = vectors[place] { return vector }

@@ -99,7 +99,9 @@ extension HeadTask {
     ) throws -> [Prediction] {
         try Self.inBatches(rows.map(\.input.count), batchSize: batchSize, onProgress: onProgress) { part in
             let own = part.map { rows[$0] }
-            let outputs = withoutGradients { model.logits(model.batch(own, device: model.device)) }
+            let outputs = withoutGradients {
+                model.computing { model.logits(model.batch(own, device: model.device)) }.to(.float32)
+            }
             return try read(outputs, rows: own)
         }
     }

@@ -15,6 +15,12 @@ struct ModelOptions: ParsableArguments {
     @Option(help: "cpu, cuda, cuda:N or mps.")
     var device = "cpu"
 
+    @Option(
+        help: ArgumentHelp(
+            "Type of the frozen weights and of what is computed: float32, bfloat16 or float16 (what is trained stays in float32).",
+            valueName: "type"))
+    var precision = Precision.float32
+
     @Option(help: ArgumentHelp("Threads that one operation may use.", valueName: "n"))
     var threads: Int?
 
@@ -30,6 +36,20 @@ struct ModelOptions: ParsableArguments {
     }
 
     func folder(default fallback: String? = nil) throws -> ModelFolder {
-        try HubFetch.model(model ?? fallback ?? ModelLocator.embedded)
+        var folder = try HubFetch.model(model ?? fallback ?? ModelLocator.embedded)
+        folder.precision = precision.type
+        return folder
+    }
+}
+
+enum Precision: String, ExpressibleByArgument, CaseIterable {
+    case float32, bfloat16, float16
+
+    var type: DType {
+        switch self {
+        case .float32: .float32
+        case .bfloat16: .bfloat16
+        case .float16: .float16
+        }
     }
 }

@@ -1,0 +1,122 @@
+// OpenBLAS, loaded when the first large product is due. libtorch's own BLAS on x86-64 is MKL, whose kernels for AMD's
+// processors stop at AVX2 and, on some, far below what the processor does; OpenBLAS has a kernel for each. It computes on
+// one thread a call and libtorch's threads share the rows or columns, so that there is one pool of threads and not two.
+#include "Blas.hpp"
+
+#include <ATen/Parallel.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "Bridge.hpp"
+
+#if defined(__linux__)
+#include <dlfcn.h>
+#endif
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace {
+
+/// Fortran's sgemm: column-major, everything by address.
+using Sgemm = void (*)(const char *, const char *, const int *, const int *, const int *, const float *, const float *,
+                       const int *, const float *, const int *, const float *, float *, const int *);
+
+struct Library {
+    Sgemm sgemm = nullptr;
+    std::string name;
+};
+
+/// Whether libtorch's products come from MKL on a processor that MKL isn't made for.
+bool is_worth_it() {
+#if defined(__x86_64__)
+    unsigned level = 0, words[3] = {0, 0, 0};
+    if (!__get_cpuid(0, &level, &words[0], &words[2], &words[1])) return false;
+    return std::memcmp(words, "AuthenticAMD", 12) == 0 || std::memcmp(words, "HygonGenuine", 12) == 0;
+#else
+    return false;
+#endif
+}
+
+#if defined(__linux__)
+/// `name` beside the library that holds `address`, or by the loader's own search.
+void *open_beside(const void *address, const char *name) {
+    Dl_info info;
+    if (dladdr(address, &info) != 0 && info.dli_fname != nullptr) {
+        std::string path = info.dli_fname;
+        path.replace(path.find_last_of('/') + 1, std::string::npos, name);
+        if (void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+    }
+    return dlopen(name, RTLD_NOW | RTLD_LOCAL);
+}
+#endif
+
+Library load() {
+#if defined(__linux__)
+    const char *choice = std::getenv("PEFT_BLAS");
+    if (choice != nullptr ? std::strcmp(choice, "openblas") != 0 : !is_worth_it()) return {};
+    const void *torch = reinterpret_cast<const void *>(&at::get_num_threads);
+    // With the prefix of the Python package's build, and without as systems have it.
+    for (auto [file, prefix] : {std::pair{"libscipy_openblas.so", "scipy_"}, {"libopenblas.so.0", ""}}) {
+        void *library = open_beside(torch, file);
+        if (library == nullptr) continue;
+        auto symbol = [&](const char *name) { return dlsym(library, (std::string(prefix) + name).c_str()); };
+        auto sgemm = reinterpret_cast<Sgemm>(symbol("sgemm_"));
+        auto set_threads = reinterpret_cast<void (*)(int)>(symbol("openblas_set_num_threads"));
+        auto core = reinterpret_cast<char *(*)()>(symbol("openblas_get_corename"));
+        if (sgemm == nullptr || set_threads == nullptr) continue;
+        set_threads(1);
+        return {sgemm, std::string("OpenBLAS") + (core != nullptr ? std::string(" (") + core() + ")" : "")};
+    }
+#endif
+    return {};
+}
+
+const Library &library() {
+    static const Library loaded = load();
+    return loaded;
+}
+
+std::atomic<bool> is_allowed{true};
+
+}  // namespace
+
+namespace ctorch {
+
+bool has_fast_blas() { return is_allowed.load(std::memory_order_relaxed) && library().sgemm != nullptr; }
+
+void matrix_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, const float *a,
+                    int64_t a_stride, const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride) {
+    if (m == 0 || n == 0) return;
+    // Row-major C = A B is column-major Cᵀ = Bᵀ Aᵀ, and a row-major matrix is its transpose in column-major order.
+    char first = b_is_transposed ? 'T' : 'N', second = a_is_transposed ? 'T' : 'N';
+    auto part = [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
+        int width = static_cast<int>(columns), height = static_cast<int>(rows), depth = static_cast<int>(k);
+        int b_step = static_cast<int>(b_stride), a_step = static_cast<int>(a_stride), c_step = static_cast<int>(c_stride);
+        float one = 1;
+        library().sgemm(&first, &second, &width, &height, &depth, &one, b + column * (b_is_transposed ? b_stride : 1),
+                        &b_step, a + row * (a_is_transposed ? 1 : a_stride), &a_step, &beta, c + row * c_stride + column,
+                        &c_step);
+    };
+    // Parts are multiples of the kernels' tiles; the longer side is cut, so that little is packed twice.
+    bool by_rows = m >= n;
+    int64_t length = by_rows ? m : n, threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+    int64_t step = std::max<int64_t>(64, ((length + threads - 1) / threads + 15) / 16 * 16);
+    at::parallel_for(0, (length + step - 1) / step, 1, [&](int64_t begin, int64_t end) {
+        int64_t from = begin * step, count = std::min(length, end * step) - from;
+        if (by_rows) part(from, count, 0, n); else part(0, m, from, count);
+    });
+}
+
+}  // namespace ctorch
+
+extern "C" {
+
+const char *ct_blas_name(void) { return ctorch::has_fast_blas() ? library().name.c_str() : ""; }
+
+void ct_allow_other_blas(bool allowed) { is_allowed = allowed; }
+
+}

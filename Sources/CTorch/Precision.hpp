@@ -1,0 +1,31 @@
+// Which type an operation of ours computes in where libtorch's autocast is on.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+namespace ctorch {
+
+/// The type that products with tensors like `x` are computed in: autocast's where it is on for their device.
+inline at::ScalarType compute_type(const at::Tensor &x) {
+    at::ScalarType own = x.scalar_type();
+    bool is_narrowable = own == at::kFloat || own == at::kHalf || own == at::kBFloat16;
+    at::DeviceType device = x.device().type();
+    if (!is_narrowable || (device != at::kCPU && device != at::kCUDA)) return own;
+    return at::autocast::is_autocast_enabled(device) ? at::autocast::get_autocast_dtype(device) : own;
+}
+
+inline bool is_half(at::ScalarType type) { return type == at::kHalf || type == at::kBFloat16; }
+
+/// `x` in that type, by a step that gradients pass; what is undefined stays so.
+inline at::Tensor in_type(const at::Tensor &x, at::ScalarType type) {
+    return !x.defined() || x.scalar_type() == type || !x.is_floating_point() ? x : x.to(type);
+}
+
+/// The operations inside see the types that they are given. An operation of ours casts what it takes, once.
+struct WithoutAutocast {
+    c10::impl::ExcludeDispatchKeyGuard guard{c10::autocast_dispatch_keyset};
+};
+
+}  // namespace ctorch

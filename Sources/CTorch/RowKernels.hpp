@@ -1,0 +1,33 @@
+// Passes over rows of fp32 numbers on the CPU that libtorch makes in several: each reads and writes memory once.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "ctorch.h"
+
+namespace ctorch {
+
+/// Whether these kernels take the tensor: fp32 on the CPU, end to end. (Or on the meta device, where nothing is computed
+/// and memory is counted as it would be there.)
+inline bool has_row_kernel(const at::Tensor &x) {
+    return (x.is_cpu() || x.is_meta()) && x.scalar_type() == at::kFloat && x.is_contiguous();
+}
+
+/// y = x · r · w with r = (mean(x²) + ε)^−½ of each row; `inverse` [rows] takes r. x [rows, size], w [size].
+void rms_norm_rows(const at::Tensor &x, const at::Tensor &weight, float epsilon, at::Tensor &y, at::Tensor &inverse);
+/// The gradient to x: r · (g w − x̂ · mean(g w x̂)) with x̂ = x r.
+void rms_norm_rows_backward(const at::Tensor &gradient, const at::Tensor &x, const at::Tensor &weight,
+                            const at::Tensor &inverse, at::Tensor &to_x);
+
+/// Whether f has a kernel for f(gate) ⊙ up.
+bool has_gate_kernel(CTActivation kind);
+void gate_rows(CTActivation kind, const at::Tensor &gate, const at::Tensor &up, at::Tensor &y);
+void gate_rows_backward(CTActivation kind, const at::Tensor &gradient, const at::Tensor &gate, const at::Tensor &up,
+                        at::Tensor &to_gate, at::Tensor &to_up);
+
+/// x [tokens, heads, size] with its first 2p components turned as pairs (i, i + p), angles [tokens, p]; `direction` is
+/// 1, or −1 for turning back.
+void rotate_rows(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, float direction,
+                 at::Tensor &y);
+
+}  // namespace ctorch
