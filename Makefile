@@ -12,6 +12,7 @@ help: ## List these targets
 
 setup: need-swift need-python ## Get libtorch once and link it (or PEFT_LIBTORCH=path, an existing PyTorch)
 	@python3 Scripts/setup-libtorch.py
+	@python3 Scripts/setup-openblas.py
 
 build: setup ## Build the program .build/release/peft
 	swift build -c release $(SWIFT_FLAGS)

@@ -1,7 +1,7 @@
 """Tokenizers against Hugging Face's `tokenizers`: the same ids and text, and how fast.
 
     swift build -c release --product tokenizer-benchmark
-    python Benchmarks/tokenizers.py --shared FOLDER [--minilm FOLDER] [--only NAME ...] [--rounds 5] [--check-only]
+    python Benchmarks/tokenizer_speed.py --shared FOLDER [--minilm FOLDER] [--only NAME ...] [--rounds 5] [--check-only]
 
 needs tokenizers, transformers and sentencepiece. FOLDER holds DialogSum, E2E, WikiText-2, GSM8K, Banking77 and the
 tokenizers of T5, GPT-2, RoBERTa, Llama 2 and TinyStories. Tokenizers with the expressions of Llama 3, Qwen 2 and GPT-4o

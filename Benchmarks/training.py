@@ -12,7 +12,8 @@ warm up and don't count. A tokens/s counts real tokens only. Before timing, both
 adapter without dropout, and their losses have to agree to 1e-3 (where the method begins with random numbers that the
 other side can't read, only the first loss, of a method that changes nothing at first, is compared).
 
-On a GPU: --device cuda --precision bfloat16, with the cases llama1b-lora and llama8b-lora.
+On a GPU: --device cuda --precision bfloat16, with the cases llama1b-lora and llama8b-lora; --weights nf4 for QLoRA, where
+the peer's weights are bitsandbytes'.
 """
 import argparse
 import json
@@ -112,6 +113,21 @@ def peer_model(case, folder, device, precision):
     return model
 
 
+def in_four_bits(model):
+    """Every projection but the output layer as bitsandbytes stores NF4 with double quantisation."""
+    import bitsandbytes as bnb
+    import torch
+
+    for name, linear in [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]:
+        small = bnb.nn.Linear4bit(linear.in_features, linear.out_features, bias=False, quant_type="nf4",
+                                  compute_dtype=linear.weight.dtype, compress_statistics=True)
+        small.weight = bnb.nn.Params4bit(linear.weight.data.cpu(), requires_grad=False, quant_type="nf4",
+                                         compress_statistics=True).to(linear.weight.device)
+        model.set_submodule(name, small)
+    model.is_loaded_in_4bit = True
+    return model
+
+
 def make_inputs(case, folder, dialogues, count, options):
     """A random model, a fresh adapter and rows of random ids, as both sides read them."""
     import torch
@@ -208,7 +224,13 @@ def peer(case, folder, options):
 
     torch.set_num_threads(options.threads)
     is_gpu = options.device != "cpu"
-    model, parameters = peer_trained(case, folder, peer_model(case, folder, options.device, options.precision))
+    model = peer_model(case, folder, options.device, options.precision)
+    if options.weights == "nf4":
+        model = in_four_bits(model)
+    model, parameters = peer_trained(case, folder, model)
+    if is_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     model.train()
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
     rows = json.loads((folder / "rows.json").read_text())
@@ -233,7 +255,7 @@ def peer(case, folder, options):
 
 def run_ours(case, folder, options, steps):
     settings = dict(steps=steps, batch=options.batch, threads=options.threads, device=options.device,
-                    precision=options.precision, random=options.random, **case.own_method())
+                    precision=options.precision, random=options.random, weights=options.weights, **case.own_method())
     (folder / "run.json").write_text(json.dumps(settings))
     return run([PROGRAM, str(folder)])
 
@@ -241,7 +263,7 @@ def run_ours(case, folder, options, steps):
 def run_peer(case, folder, options, steps):
     return run([sys.executable, __file__, case.name, "--peer", str(folder), "--steps", str(steps), "--batch",
                 str(options.batch), "--threads", str(options.threads), "--device", options.device, "--precision",
-                options.precision] + (["--random"] if options.random else []))
+                options.precision] + (["--weights", options.weights] if options.weights else []) + (["--random"] if options.random else []))
 
 
 def run(command):
@@ -308,6 +330,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--weights", choices=["nf4"], help="how the frozen base is stored")
     parser.add_argument("--random", action="store_true", help="each side with random weights of its own, no file")
     parser.add_argument("--dialogues", default=str(ROOT / "Examples/dialogues/train.jsonl"))
     parser.add_argument("--write", metavar="FILE", help="add the results to this JSON file")

@@ -1,5 +1,5 @@
 // Our side of the tokenizer benchmark: `tokenizer-benchmark FOLDER` loads the tokenizer in FOLDER and answers each line
-// of standard input, written by `tokenizers.py`, with one line of JSON.
+// of standard input, written by `tokenizer_speed.py`, with one line of JSON.
 import Foundation
 import Support
 import Tokenizers

@@ -28,7 +28,9 @@ struct Run {
         isRandom = json["random"]?.bool ?? false
         guard let name = json["method"]?.string else { return }
         var choice = MethodChoice(try PEFTMethods.named(name))
-        for (field, value) in json["options"]?.object ?? [:] { try choice.set(field, to: value.string ?? value.text()) }
+        for (field, value) in json["options"]?.object ?? [:] {
+            try choice.set(field, to: value.string ?? value.text())
+        }
         method = choice
     }
 
@@ -40,7 +42,11 @@ struct Run {
         for (path, parameter) in model.parameters() {
             let isNorm = parameter.tensor.shape.count == 1
             let tensor = Tensor.empty(parameter.tensor.shape, dtype: precision, device: device)
-            if isNorm && !path.hasSuffix("bias") { tensor.fill(1) } else { tensor.fillNormal(deviation: 0.02, from: &random) }
+            if isNorm && !path.hasSuffix("bias") {
+                tensor.fill(1)
+            } else {
+                tensor.fillNormal(deviation: 0.02, from: &random)
+            }
             parameter.tensor = tensor
         }
         if precision != .float32 { model.precision = (precision, device) }

@@ -19,7 +19,7 @@ struct Matrix {
     bool is_transposed;
 
     explicit Matrix(const at::Tensor &x)
-        : data(x.const_data_ptr<float>()), is_transposed(x.stride(1) != 1 && x.stride(0) == 1) {
+        : data(static_cast<const float *>(x.const_data_ptr())), is_transposed(x.stride(1) != 1 && x.stride(0) == 1) {
         stride = std::max<int64_t>(is_transposed ? x.stride(1) : x.stride(0), is_transposed ? x.size(0) : x.size(1));
     }
 
@@ -35,7 +35,7 @@ at::Tensor product(const at::Tensor &x, const at::Tensor &y, at::Tensor result =
     at::Tensor a = readable(x), b = readable(y);
     Matrix first(a), second(b);
     matrix_product(first.is_transposed, second.is_transposed, x.size(0), y.size(1), x.size(1), first.data, first.stride,
-                   second.data, second.stride, beta, result.mutable_data_ptr<float>(), result.size(1));
+                   second.data, second.stride, beta, static_cast<float *>(result.mutable_data_ptr()), result.size(1));
     return result;
 }
 

@@ -143,8 +143,9 @@ CT_CLONES void rotate(const float *x, const float *cosines, const float *sines, 
     }
 }
 
-const float *in(const at::Tensor &x) { return x.const_data_ptr<float>(); }
-float *out(at::Tensor &x) { return x.mutable_data_ptr<float>(); }
+// Untyped: the names of the typed ones differ between compilers in some versions of libtorch.
+const float *in(const at::Tensor &x) { return static_cast<const float *>(x.const_data_ptr()); }
+float *out(at::Tensor &x) { return static_cast<float *>(x.mutable_data_ptr()); }
 
 }  // namespace
 

@@ -1,0 +1,65 @@
+import LanguageModels
+import Support
+import Testing
+import Torch
+import TorchNN
+
+@testable import PEFT
+
+/// Bases in bf16: what is trained stays in fp32, and learns in the same direction as over an fp32 base.
+@Suite struct HalfPrecisionTests {
+    /// Loss and the gradients of all that is trained, by name.
+    private func step(_ method: any PEFTMethod.Type, _ base: String, _ dtype: DType) throws -> (
+        Double, [Tensor], Adapter
+    ) {
+        let model = try Models.load(base, dtype: dtype)
+        let adapter = try Adapter(.forTests(method, on: base), on: model, seed: 3)
+        // Away from the beginning, where many gradients are zero.
+        var random = SeededRandom(seed: 5)
+        for parameter in adapter.parameters {
+            let noise = Tensor.empty(parameter.tensor.shape, dtype: parameter.tensor.dtype)
+            noise.fillNormal(deviation: 0.02, from: &random)
+            parameter.tensor.detached().add(noise)
+        }
+        let batch = model.batch(Models.rows(for: model), device: .cpu)
+        let loss = try withTorchErrors {
+            let loss = model.computing { model.lossSum(batch, labelSmoothing: 0) }
+            loss.backward()
+            return loss.item()
+        }
+        return (loss, adapter.parameters.map { $0.tensor.grad ?? .zeros(like: $0.tensor) }, adapter)
+    }
+
+    @Test(arguments: PEFTMethods.builtIn.map { $0.name }, ["t5-gated", "llama", "bert:classification"])
+    func everyMethodTrains(name: String, base: String) throws {
+        let method = try PEFTMethods.named(name)
+        guard (try? MethodChoice.forTests(method, on: base).plan(for: ModelOutline(Models.load(base)))) != nil else {
+            return
+        }
+        let (loss, wide, _) = try step(method, base, .float32)
+        let (found, narrow, adapter) = try step(method, base, .bfloat16)
+        #expect(abs(found - loss) < 0.03 * abs(loss), "\(found) against \(loss)")
+        #expect(adapter.parameters.allSatisfy { $0.tensor.dtype == .float32 })
+        var (product, a, b) = (0.0, 0.0, 0.0)
+        for (x, y) in zip(wide, narrow) {
+            let (x, y) = (x.to(.float64), y.to(.float64))
+            product += (x * y).sum().item()
+            a += x.squared().sum().item()
+            b += y.squared().sum().item()
+        }
+        #expect(product > 0.97 * (a * b).squareRoot(), "cosine \(product / (a * b).squareRoot())")
+    }
+
+    @Test func theBaseKeepsItsBits() throws {
+        let model = try Models.load("llama", dtype: .bfloat16)
+        let before = model.parameters().map { ($0.path, $0.parameter.tensor.clone()) }
+        let adapter = try Adapter(.forTests(LoRA.self), on: model)
+        let batch = model.batch(Models.rows, device: .cpu)
+        try withTorchErrors {
+            model.computing { model.lossSum(batch, labelSmoothing: 0) }.backward()
+        }
+        #expect(adapter.parameters.allSatisfy { $0.tensor.grad != nil })
+        let after = Dictionary(uniqueKeysWithValues: model.parameters().map { ($0.path, $0.parameter.tensor) })
+        for (path, tensor) in before { #expect(after[path]?.isIdentical(to: tensor) == true, "\(path)") }
+    }
+}

@@ -1,0 +1,74 @@
+import Testing
+
+@testable import Torch
+
+/// The kernels for rows of fp32 numbers against the compositions that float64 tensors take.
+@Suite struct RowKernelTests {
+    /// Value and gradients in fp32 against those of the same numbers in float64.
+    private func expectWideAgreement(
+        _ inputs: [Tensor], tolerance: Double = 2e-6, sourceLocation: SourceLocation = #_sourceLocation,
+        _ function: ([Tensor]) -> Tensor
+    ) throws {
+        let narrow = inputs.map { $0.to(.float32) }, wide = narrow.map { $0.to(.float64) }
+        let (a, b) = try withTorchErrors { withoutGradients { (function(narrow), function(wide)) } }
+        #expect(a.dtype == .float32)
+        #expect(relativeDifference(a, b) < tolerance, "value", sourceLocation: sourceLocation)
+        for (number, (a, b)) in try zip(gradients(narrow, function), gradients(wide, function)).enumerated() {
+            #expect(relativeDifference(a, b) < tolerance, "gradient \(number)", sourceLocation: sourceLocation)
+        }
+    }
+
+    @Test(arguments: [1, 31, 32, 33, 768]) func rmsNorm(size: Int) throws {
+        let weight = random(size, seed: 2)
+        try expectWideAgreement([random(3, 5, size, seed: 1)]) { x in
+            Functions.rmsNorm(x[0], weight: weight.to(x[0].dtype), epsilon: 1e-5)
+        }
+        try expectWideAgreement([random(3, 5, size, seed: 1)]) { x in
+            Functions.rmsNorm(x[0], weight: weight.to(x[0].dtype), epsilon: 1e-5, offset: 1)
+        }
+        // A trained weight takes the other way in the backward pass.
+        try expectWideAgreement([random(7, size, seed: 1), weight]) { x in
+            Functions.rmsNorm(x[0], weight: x[1], epsilon: 1e-5)
+        }
+    }
+
+    @Test(arguments: [Activation.silu, .geluTanh, .relu]) func gatedActivation(activation: Activation) throws {
+        try expectWideAgreement([random(9, 37, seed: 1) * 4, random(9, 37, seed: 2)]) {
+            activation.gated($0[0], $0[1])
+        }
+        // Far from 0, where e^x leaves the range of numbers.
+        let far = Tensor([-1e4, -200, -90, -1e-30, 0, 1e-30, 90, 200, 1e4] as [Float])
+        try expectWideAgreement([far, Tensor.ones([9])]) { activation.gated($0[0], $0[1]) }
+    }
+
+    @Test(arguments: [3, 4]) func rotary(pairs: Int) throws {
+        let angles = random(6, pairs, seed: 3)
+        try expectWideAgreement([random(6, 5, 8, seed: 1)]) { x in
+            Functions.rotary(x[0], cosines: angles.cos().to(x[0].dtype), sines: angles.sin().to(x[0].dtype))
+        }
+    }
+
+    /// Large products give the same whichever library makes them; shapes that aren't multiples of a tile, a weight
+    /// that is stored transposed, with and without a bias.
+    @Test(arguments: [(17, 5, 3), (64, 130, 65), (300, 64, 700)])
+    func products(rows: Int, inputs: Int, outputs: Int) throws {
+        defer { Runtime.allowOtherBLAS(true) }
+        let x = random(rows, inputs, seed: 1, dtype: .float32), bias = random(outputs, seed: 3, dtype: .float32)
+        for weight in [
+            random(outputs, inputs, seed: 2, dtype: .float32), random(inputs, outputs, seed: 2, dtype: .float32).T,
+        ] {
+            func results() throws -> [Tensor] {
+                let plain = try withTorchErrors { Functions.linear(x, weight) }
+                let all = try gradients([x, weight, bias]) { Functions.linear($0[0], $0[1], bias: $0[2]) }
+                let one = try gradients([x]) { Functions.linear($0[0], weight) }
+                return [plain] + all + one
+            }
+            Runtime.allowOtherBLAS(true)
+            let found = try results()
+            Runtime.allowOtherBLAS(false)
+            for (number, (a, b)) in try zip(found, results()).enumerated() {
+                #expect(relativeDifference(a, b) < 2e-6, "result \(number)")
+            }
+        }
+    }
+}
