@@ -218,7 +218,13 @@ CTTensor *ct_rms_norm(const CTTensor *x, const CTTensor *weight, double epsilon,
 
 CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTensor *bias, double epsilon) {
     return tensor_or_error([&] {
-        return at::layer_norm(unbox(x), {unbox(x).size(-1)}, optional(weight), optional(bias), epsilon);
+        // The kernels want one type; what is trained may be wider than the base.
+        at::ScalarType type = unbox(x).scalar_type();
+        c10::optional<at::Tensor> scale, shift;
+        if (weight != nullptr) scale = in_type(unbox(weight), type);
+        if (bias != nullptr) shift = in_type(unbox(bias), type);
+        WithoutAutocast guard;
+        return at::layer_norm(unbox(x), {unbox(x).size(-1)}, scale, shift, epsilon);
     });
 }
 

@@ -32,9 +32,10 @@ func gradients(_ inputs: [Tensor], _ function: ([Tensor]) -> Tensor) throws -> [
 
 private func weights(like output: Tensor) -> Tensor {
     var source = SeededRandom(seed: 99)
-    let tensor = Tensor.empty(output.shape, dtype: output.dtype)
+    // The same numbers whatever the type.
+    let tensor = Tensor.empty(output.shape, dtype: .float64)
     tensor.fillNormal(from: &source)
-    return tensor
+    return tensor.to(output.dtype)
 }
 
 /// Checks the gradients of a function of float64 tensors, element by element, against central differences.

@@ -18,7 +18,7 @@ import Testing
         }
     }
 
-    @Test(arguments: [1, 31, 32, 33, 768]) func rmsNorm(size: Int) throws {
+    @Test(arguments: [3, 31, 32, 33, 768]) func rmsNorm(size: Int) throws {
         let weight = random(size, seed: 2)
         try expectWideAgreement([random(3, 5, size, seed: 1)]) { x in
             Functions.rmsNorm(x[0], weight: weight.to(x[0].dtype), epsilon: 1e-5)
