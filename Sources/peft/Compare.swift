@@ -108,7 +108,7 @@ struct Compare: ParsableCommand {
         if let output { try AtomicFile.write(report.json(), to: URL(fileURLWithPath: output)) }
         if let html {
             try AtomicFile.write(report.html(), to: URL(fileURLWithPath: html))
-            if !json { print("\nreport: \(html)") }
+            if !json { print("report: \(html)") }
         }
     }
 
