@@ -54,7 +54,8 @@ struct InferenceTiming {
             try withTorchErrors {
                 withoutGradients {
                     for _ in 0..<units {
-                        _ = model.logits(model.batch([(prompt, [0])], device: model.device)).sum().item()
+                        let batch = model.batch([(prompt, [0])], device: model.device)
+                        _ = model.computing { model.logits(batch) }.sum().item()
                     }
                 }
             }
@@ -81,7 +82,11 @@ extension Comparison {
         inference.isMergeable = false
         guard adapter.choice.isMergeable else { return inference }
         let batch = adapter.model.batch(rows.firstOfTest)
-        func logits() throws -> Tensor { try withTorchErrors { withoutGradients { adapter.model.logits(batch) } } }
+        func logits() throws -> Tensor {
+            try withTorchErrors {
+                withoutGradients { adapter.model.computing { adapter.model.logits(batch) }.to(.float32) }
+            }
+        }
         let before = try logits()
         // A part of it may be what no weight can hold, such as an adapter over a tied embedding.
         do { try adapter.merge() } catch is PEFTError { return inference }
