@@ -15,7 +15,8 @@ struct OffsetTrimming: Equatable, Sendable {
         let scalars = Array(token.unicodeScalars)
         let leading = scalars.prefix(while: isSpace).count
         let trailing = scalars.reversed().prefix(while: isSpace).count
-        return (max(0, leading - (isFirst && addsPrefixSpace ? 1 : 0)), trailing)
+        // Of several spaces none was added.
+        return (isFirst && addsPrefixSpace && leading == 1 ? 0 : leading, trailing)
     }
 }
 
