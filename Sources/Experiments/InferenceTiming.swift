@@ -11,7 +11,7 @@ struct InferenceTiming {
     let prompts: [[Int]]
     /// Tokens written for each, so many that its reading counts little and equally.
     var tokens = 32
-    var rounds = 5
+    var rounds = 7
 
     /// The median over rounds, in milliseconds, after one to warm up.
     func milliseconds(_ model: any LanguageModel) throws -> Double {
@@ -73,12 +73,18 @@ extension Comparison {
     /// What a trained adapter costs beside the weights and in them.
     func inference(_ adapter: Adapter) throws -> MethodRun.Inference {
         let timing = inferenceTiming()
+        guard adapter.addedCount > 0 else {
+            // Other numbers in the same tensors: the computation is the base's.
+            let time = try timing.milliseconds(adapter.model)
+            var inference = MethodRun.Inference(unmerged: time, merged: time, largestDifference: nil)
+            inference.base = time
+            return inference
+        }
         let base = try folder.load(device: plan.device)
         let (unmerged, time) = try timing.ratio(of: adapter.model, to: base)
         var inference = MethodRun.Inference(
             unmerged: unmerged * time, merged: unmerged * time, largestDifference: nil)
         inference.base = time
-        guard adapter.addedCount > 0 else { return inference }
         inference.isMergeable = false
         guard adapter.choice.isMergeable else { return inference }
         let batch = adapter.model.batch(rows.firstOfTest)

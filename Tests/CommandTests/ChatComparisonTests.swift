@@ -68,8 +68,8 @@ struct ChatComparisonTests {
         let plan = try json(program.run(["plan", model, "--data", rows, "--batch-size", "2", "--json"]))
         let short = try json(
             program.run(["plan", model, "--data", rows, "--batch-size", "2", "--max-length", "40", "--json"]))
-        func peak(_ plan: JSON) -> Int { plan["methods"]?.array?.first?["peakBytes"]?.int ?? 0 }
-        #expect(peak(plan) > 0 && peak(short) > 0 && peak(short) <= peak(plan))
+        func tokens(_ plan: JSON) -> Int { plan["batch"]?["tokens"]?.int ?? 0 }
+        #expect(tokens(plan) == 387 && 0 < tokens(short) && tokens(short) <= 80)
     }
 
     @Test func namedAdaptersAnswerAsAlone() throws {

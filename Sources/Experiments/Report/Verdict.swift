@@ -68,7 +68,7 @@ private struct Writer {
             reasons.append("\(numbers.significant(speed)) tokens/s in training")
         }
         if let inference = entry.values[.inference], report.base?.inference != nil {
-            let merged = run.inference?.isMergeable == false ? "" : " once merged"
+            let merged = run.isAdapter && run.inference?.isMergeable != false ? " once merged" : ""
             reasons.append(
                 abs(inference - 1) < 0.05
                     ? "the base model's speed\(merged)"
