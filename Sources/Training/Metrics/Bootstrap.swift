@@ -5,7 +5,7 @@ public struct MetricValue: Codable, Sendable, Hashable {
     public var value: Double
     public var low: Double
     public var high: Double
-    /// The value over each drawing of rows, in the order drawn; not part of the coded form. As the same rows are drawn for
+    /// The value over each drawing of rows, in the order drawn; part of neither the coded form nor of equality. As the same rows are drawn for
     /// every metric and model, two values' differences, drawing by drawing, are a paired bootstrap.
     public var resampled: [Double] = []
 
@@ -14,6 +14,14 @@ public struct MetricValue: Codable, Sendable, Hashable {
     }
 
     private enum CodingKeys: String, CodingKey { case value, low, high }
+
+    public static func == (a: MetricValue, b: MetricValue) -> Bool {
+        (a.value, a.low, a.high) == (b.value, b.low, b.high)
+    }
+
+    public func hash(into hasher: inout Hasher) {
+        for part in [value, low, high] { hasher.combine(part) }
+    }
 }
 
 /// Percentile intervals over the rows of a test set: rows are drawn with replacement, again and again, and
