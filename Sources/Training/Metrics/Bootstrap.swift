@@ -5,8 +5,8 @@ public struct MetricValue: Codable, Sendable, Hashable {
     public var value: Double
     public var low: Double
     public var high: Double
-    /// The value over each drawing of rows, in the order drawn; part of neither the coded form nor of equality. As the same rows are drawn for
-    /// every metric and model, two values' differences, drawing by drawing, are a paired bootstrap.
+    /// The value over each drawing of rows, in the order drawn; part of neither the coded form nor of equality. As the same
+    /// rows are drawn for every metric and model, two values' differences, drawing by drawing, are a paired bootstrap.
     public var resampled: [Double] = []
 
     public init(value: Double, low: Double, high: Double, resampled: [Double] = []) {
