@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import Training
 
 /// What `peft compare` found: one entry per method over the same data, seeds and budget.
 ///
@@ -129,6 +130,8 @@ public struct MethodRun: Codable, Sendable {
     public var curves: [Curve]
     /// A few test rows with this method's output, from the first seed.
     public var samples: [Sample]
+    /// To the best run by each metric and, by the ranking one, to all runs that verdicts compare it with.
+    public var differences: [Difference]?
 
     public struct LearningRateTrial: Codable, Sendable {
         public var learningRate: Double
@@ -139,12 +142,14 @@ public struct MethodRun: Codable, Sendable {
         }
     }
 
-    /// Milliseconds per generated token, greedy decoding, batch 1.
+    /// Milliseconds per generated token, greedy decoding, batch 1: the base model's time, times the median of paired ratios.
     public struct Inference: Codable, Sendable {
         /// As trained, the adapter beside the weights.
         public var unmerged: Double
         /// After merging; equal to `unmerged` where nothing is beside the weights.
         public var merged: Double
+        /// The base model's, timed in turns with the others; all runs of a report are brought to one.
+        public var base: Double?
         /// Largest difference of a logit between the two.
         public var largestDifference: Double?
         /// `false` where no weight can hold what the method does, so that it always costs what it costs unmerged.
@@ -213,6 +218,10 @@ public struct Statistic: Codable, Sendable {
     public var low: Double?
     public var high: Double?
     public var values: [Double]
+    /// The mean over seeds for each drawing of test rows, the same rows for every run; not part of the coded form.
+    var resampled: [Double] = []
+
+    private enum CodingKeys: String, CodingKey { case mean, sd, low, high, values }
 
     public init(_ values: [Double], low: Double? = nil, high: Double? = nil) {
         let mean = values.isEmpty ? .nan : values.reduce(0, +) / Double(values.count)
@@ -223,6 +232,18 @@ public struct Statistic: Codable, Sendable {
         if values.count > 1 {
             let squares = values.map { ($0 - mean) * ($0 - mean) }.reduce(0, +)
             sd = (squares / Double(values.count - 1)).squareRoot()
+        }
+    }
+
+    /// A metric over several seeds, each measured on the same rows.
+    init(_ seeds: [MetricValue]) {
+        func finite(_ value: Double?) -> Double? { value.flatMap { $0.isFinite ? $0 : nil } }
+        self.init(seeds.map(\.value), low: finite(seeds.first?.low), high: finite(seeds.first?.high))
+        guard let count = seeds.first?.resampled.count, seeds.allSatisfy({ $0.resampled.count == count }) else {
+            return
+        }
+        resampled = (0..<count).map { draw in
+            seeds.reduce(0) { $0 + $1.resampled[draw] } / Double(seeds.count)
         }
     }
 }

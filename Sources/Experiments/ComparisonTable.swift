@@ -55,7 +55,7 @@ extension ComparisonReport {
             Column(
                 title: ["method"], importance: .max, isText: true, cells: runs.map { [Cell(printable($0.label))] })
         ]
-        columns += tableMetrics.map(metricColumn)
+        columns += tableMetrics.map(metricColumn) + distanceColumn()
         columns += [
             column("trainable", "parameters", importance: 90) { numbers.integer($0.trainable) },
             column("share", importance: 80) { $0.trainableShare.map(numbers.percent) },
@@ -95,6 +95,23 @@ extension ComparisonReport {
             return [Cell(part.value + spread, isBest: part.isBest)]
         }
         return Column(title: [metric.name], importance: metric == ranking ? 100 : 50, cells: cells)
+    }
+
+    /// How far each run is from the best, with the interval of the difference.
+    private func distanceColumn() -> [Column] {
+        guard runs.count > 1, let metric = ranking, let best = best(of: runs, by: metric) else { return [] }
+        let top = best.statistic(metric)?.mean
+        let texts = runs.map { run -> String? in
+            if run.statistic(metric)?.mean == top { return "best" }
+            let parts = difference(of: run, to: best, by: metric).map { metric.format($0, with: .terminal) }
+            return parts.map { "\($0.value) \($0.interval)" }
+        }
+        guard texts.contains(where: { $0 != nil && $0 != "best" }) else { return [] }
+        return [
+            Column(
+                title: ["to the best", metric.name], importance: 55,
+                cells: texts.map { [Cell($0 ?? NumberFormat.missing)] })
+        ]
     }
 
     private func notes(_ columns: [Column]) -> [String] {

@@ -148,7 +148,7 @@ struct ReportBuilder {
             guard let other, other.method != run.method, let level = other.statistic(metric) else { continue }
             let difference = numbers.signed(
                 metric.rounded(value.mean) - metric.rounded(level.mean), places: metric.places)
-            let hedge = value.overlaps(level, over: report.spread) == true ? " (within spread)" : ""
+            let hedge = report.isWithinSpread(run, of: other, by: metric) == true ? " (within spread)" : ""
             parts.append("\(difference) against \(name)\(hedge)")
         }
         return parts.joined(separator: ", ")

@@ -143,7 +143,13 @@ extension JSON {
         }
     }
 
-    private static func quote(_ text: String, into out: inout String) {
+    /// Appends a string with its quotes, as `json.dumps` writes it.
+    /// - Parameter asciiOnly: whether what is beyond ASCII is escaped, as `ensure_ascii` does.
+    public static func quote(_ text: String, asciiOnly: Bool = false, into out: inout String) {
+        func escape(_ unit: UInt16) {
+            let hex = String(unit, radix: 16)
+            out += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
+        }
         out += "\""
         for scalar in text.unicodeScalars {
             switch scalar {
@@ -154,9 +160,9 @@ extension JSON {
             case "\t": out += "\\t"
             case "\u{8}": out += "\\b"
             case "\u{C}": out += "\\f"
-            case _ where scalar.value < 0x20:
-                let hex = String(scalar.value, radix: 16)
-                out += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
+            case _ where scalar.value < 0x20: escape(UInt16(scalar.value))
+            case _ where asciiOnly && scalar.value > 0x7E:
+                for unit in UTF16.encode(scalar) ?? .init() { escape(unit) }
             default: out.unicodeScalars.append(scalar)
             }
         }

@@ -40,7 +40,7 @@ struct AddedVocabulary: Sendable {
     /// What a text consists of.
     enum Segment: Equatable {
         case text(Range<Int>)
-        case token(Int)
+        case token(Int, Range<Int>)
     }
 
     private(set) var tokens: [Int: AddedToken] = [:]
@@ -136,7 +136,7 @@ struct AddedVocabulary: Sendable {
                 }
             }
             if rest < start { result.append(.text(rest..<start)) }
-            result.append(.token(match.id))
+            result.append(.token(match.id, start..<end))
             rest = end
         }
         if rest < bytes.count { result.append(.text(rest..<bytes.count)) }

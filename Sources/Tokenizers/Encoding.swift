@@ -8,6 +8,11 @@ public struct Encoding: Equatable, Sendable {
     /// The index of the word that each token is a part of, and `nil` at special tokens. Empty where no words were
     /// given.
     public var wordIndices: [Int?] = []
+    /// The Unicode scalars of its text (or its word) that each token stands for, as `offsets` of Python's `tokenizers` says;
+    /// 0..<0 at special tokens. Empty unless asked for.
+    public var offsets: [Range<Int>] = []
+    /// The same in bytes of UTF-8, to cut a `String` with.
+    public var byteOffsets: [Range<Int>] = []
     /// Whether the limit took tokens away.
     public var isTruncated = false
 }
@@ -46,37 +51,52 @@ extension Tokenizer {
     ///     doesn't lose more tokens than it has, so a limit below that is passed over.
     ///   - truncation: which of two texts gets shorter.
     ///   - addSpecialTokens: whether to add what the model expects around a text, such as `[CLS]` and `[SEP]`.
+    ///   - withOffsets: whether to tell where each token lies in its text, which takes several times as long.
     public func encode(
         text: String, pair: String?, maxTokens: Int? = nil, truncation: Truncation = .longestFirst,
-        addSpecialTokens: Bool = true
+        addSpecialTokens: Bool = true, withOffsets: Bool = false
     ) -> Encoding {
-        let parts = [ids(of: text)] + (pair.map { [ids(of: $0)] } ?? [])
-        return assemble(parts, words: nil, maxTokens, truncation, addSpecialTokens)
+        let parts = ([text] + (pair.map { [$0] } ?? [])).map { withOffsets ? placed($0) : Part(ids: ids(of: $0)) }
+        return assemble(parts, maxTokens, truncation, addSpecialTokens)
     }
 
     /// The tokens of a text that is cut into words already, and which word each token is a part of.
     ///
     /// Every word is encoded on its own, as Python's transformers does with `is_split_into_words=True`.
     /// ``Encoding/wordIndices`` are what it calls `word_ids()`.
-    /// - Parameter maxTokens: the largest number of tokens, special ones included.
-    public func encode(words: [String], maxTokens: Int? = nil, addSpecialTokens: Bool = true) -> Encoding {
-        var part: [Int] = []
-        var indices: [Int] = []
+    /// - Parameters:
+    ///   - maxTokens: the largest number of tokens, special ones included.
+    ///   - withOffsets: whether to tell where each token lies in its word.
+    public func encode(
+        words: [String], maxTokens: Int? = nil, addSpecialTokens: Bool = true, withOffsets: Bool = false
+    ) -> Encoding {
+        var part = Part(ids: [], places: withOffsets ? [] : nil, words: [])
         for (index, word) in words.enumerated() {
-            part += ids(of: word)
-            while indices.count < part.count { indices.append(index) }
+            let own = withOffsets ? placed(word, isFirst: part.ids.isEmpty) : Part(ids: ids(of: word))
+            part.ids += own.ids
+            part.places?.append(contentsOf: own.places ?? [])
+            part.words? += repeatElement(index, count: own.ids.count)
         }
-        return assemble([part], words: indices, maxTokens, .longestFirst, addSpecialTokens)
+        return assemble([part], maxTokens, .longestFirst, addSpecialTokens)
+    }
+
+    /// The tokens of a text before special ones are put around them.
+    struct Part {
+        var ids: [Int]
+        /// Where each lies, in scalars and in bytes; `nil` unless asked for.
+        var places: [(scalars: Range<Int>, bytes: Range<Int>)]?
+        /// The word of each, where there are words.
+        var words: [Int]?
     }
 
     /// Cuts the parts to the limit and puts them together with special tokens.
-    /// - Parameter words: the word of each token of the only part, where there are words.
     private func assemble(
-        _ parts: [[Int]], words: [Int]?, _ maxTokens: Int?, _ truncation: Truncation, _ addSpecialTokens: Bool
+        _ parts: [Part], _ maxTokens: Int?, _ truncation: Truncation, _ addSpecialTokens: Bool
     ) -> Encoding {
         let processor = postProcessor ?? .plain
+        let hasPlaces = parts.contains { $0.places != nil }
         var encoding = Encoding()
-        var kept = parts.map(\.count)
+        var kept = parts.map(\.ids.count)
         if let maxTokens {
             let room = maxTokens - (addSpecialTokens ? processor.addedTokens(texts: parts.count) : 0)
             let counts = truncation.kept(of: kept, in: room)
@@ -90,12 +110,23 @@ extension Tokenizer {
         for piece in processor.pieces(texts: parts.count) {
             switch piece {
             case .text(let index, let type):
-                append(parts[index].prefix(kept[index]), type: type)
-                for word in (words ?? []).prefix(kept[index]) { encoding.wordIndices.append(word) }
+                let part = parts[index]
+                append(part.ids.prefix(kept[index]), type: type)
+                for word in (part.words ?? []).prefix(kept[index]) { encoding.wordIndices.append(word) }
+                for place in (part.places ?? []).prefix(kept[index]) {
+                    encoding.offsets.append(place.scalars)
+                    encoding.byteOffsets.append(place.bytes)
+                }
             case .special(let ids, let type):
                 guard addSpecialTokens else { continue }
                 append(ids, type: type)
-                if words != nil { encoding.wordIndices.append(contentsOf: repeatElement(nil, count: ids.count)) }
+                if parts[0].words != nil {
+                    encoding.wordIndices.append(contentsOf: repeatElement(nil, count: ids.count))
+                }
+                if hasPlaces {
+                    encoding.offsets += repeatElement(0..<0, count: ids.count)
+                    encoding.byteOffsets += repeatElement(0..<0, count: ids.count)
+                }
             }
         }
         return encoding

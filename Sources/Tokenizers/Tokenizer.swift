@@ -31,7 +31,7 @@ public struct Tokenizer: Sendable {
     /// - Parameter addSpecialTokens: whether to add what the model expects around a text, such as T5's `</s>`.
     public func encode(text: String, addSpecialTokens: Bool = true) -> [Int] {
         let ids = ids(of: text)
-        guard addSpecialTokens, let postProcessor, postProcessor != .plain else { return ids }
+        guard addSpecialTokens, let postProcessor, !postProcessor.isPlain else { return ids }
         var result: [Int] = []
         result.reserveCapacity(ids.count + 8)
         for piece in postProcessor.single {
@@ -80,7 +80,7 @@ public struct Tokenizer: Sendable {
         ids.reserveCapacity(bytes.count / 3)
         for segment in added.segments(of: bytes) {
             switch segment {
-            case .token(let id): ids.append(id)
+            case .token(let id, _): ids.append(id)
             case .text(let range):
                 var normalized = NormalizedText(range.count == bytes.count ? bytes : Array(bytes[range]))
                 normalizer?.normalize(&normalized)
@@ -94,7 +94,7 @@ public struct Tokenizer: Sendable {
     private func encode(_ bytes: [UInt8], startsText: Bool, into ids: inout [Int]) {
         for segment in added.segments(ofNormalized: bytes) {
             switch segment {
-            case .token(let id): ids.append(id)
+            case .token(let id, _): ids.append(id)
             case .text(let range):
                 if let byteLevel {
                     byteLevel.encode(

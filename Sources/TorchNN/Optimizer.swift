@@ -44,6 +44,8 @@ public final class AdamW: Optimizer {
     private let beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double
     private var first: [Tensor]
     private var second: [Tensor]
+    /// The steps that reached each parameter, by which its moments are corrected.
+    private var reachedSteps: [Int]
     /// Parameters by what their learning rate is multiplied with.
     private let groups: [(factor: Double, indices: [Int])]
 
@@ -59,6 +61,7 @@ public final class AdamW: Optimizer {
         (self.beta1, self.beta2, self.epsilon, self.weightDecay) = (beta1, beta2, epsilon, weightDecay)
         first = parameters.map { .zeros(like: $0.tensor) }
         second = parameters.map { .zeros(like: $0.tensor) }
+        reachedSteps = Array(repeating: 0, count: parameters.count)
         let factors = rateFactors ?? Array(repeating: 1, count: parameters.count)
         groups = Set(factors).sorted().map { factor in (factor, factors.indices.filter { factors[$0] == factor }) }
     }
@@ -68,11 +71,14 @@ public final class AdamW: Optimizer {
         for group in groups {
             // A parameter that the step didn't reach has no gradient and stays as it is, as in PyTorch.
             let reached = group.indices.filter { parameters[$0].tensor.grad != nil }
-            guard !reached.isEmpty else { continue }
-            OptimizerKernels.adamW(
-                reached.map { parameters[$0].tensor }, firstMoments: reached.map { first[$0] },
-                secondMoments: reached.map { second[$0] }, step: step, learningRate: learningRate * group.factor,
-                beta1: beta1, beta2: beta2, weightDecay: weightDecay, epsilon: epsilon)
+            for index in reached { reachedSteps[index] += 1 }
+            for count in Set(reached.map { reachedSteps[$0] }).sorted() {
+                let own = reached.filter { reachedSteps[$0] == count }
+                OptimizerKernels.adamW(
+                    own.map { parameters[$0].tensor }, firstMoments: own.map { first[$0] },
+                    secondMoments: own.map { second[$0] }, step: count, learningRate: learningRate * group.factor,
+                    beta1: beta1, beta2: beta2, weightDecay: weightDecay, epsilon: epsilon)
+            }
         }
     }
 
@@ -82,12 +88,21 @@ public final class AdamW: Optimizer {
             state["first.\(index)"] = first[index]
             state["second.\(index)"] = second[index]
         }
+        state["counts"] = Tensor(reachedSteps.map(Double.init), shape: [reachedSteps.count])
         return state
     }
 
     public func restore(_ state: [String: Tensor], step: Int) throws {
         let newFirst = try parameters.indices.map { try restored("first.\($0)", like: first[$0], from: state) }
         let newSecond = try parameters.indices.map { try restored("second.\($0)", like: second[$0], from: state) }
+        // Older checkpoints have one count for all.
+        let counts = state["counts"].map { $0.to(.float64).array(Double.self).map { Int($0) } }
+        guard counts?.count ?? parameters.count == parameters.count else {
+            throw PEFTError(
+                "the optimizer's state counts the steps of \(counts?.count ?? 0) tensors, and \(parameters.count) are trained",
+                remedy: "the checkpoint was made with other settings")
+        }
         (first, second, self.step) = (newFirst, newSecond, step)
+        reachedSteps = counts ?? Array(repeating: step, count: parameters.count)
     }
 }

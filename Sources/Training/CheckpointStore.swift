@@ -1,4 +1,5 @@
 import Foundation
+import LanguageModels
 import PEFT
 import Support
 import Torch
@@ -102,6 +103,10 @@ struct RunFingerprint: Codable, Equatable {
     private var method: String
     private var methodFields: [String: JSON]
     private var data: String
+    /// A digest of the model's configuration and of some of its weights. Older checkpoints have none, nor a seed.
+    private var base: String?
+    /// Of the adapter's initial values, some of which may never be trained.
+    private var seed: UInt64?
 
     init(
         _ configuration: TrainingConfiguration, _ adapter: Adapter, _ training: [EncodedExample],
@@ -120,6 +125,25 @@ struct RunFingerprint: Codable, Equatable {
             if let loss = example.loss { digest.add(loss.map { $0 ? 1 : 0 }) }
         }
         data = digest.text
+        base = Self.digest(adapter.model)
+        seed = adapter.seed
+    }
+
+    /// The first numbers of every tensor suffice to tell models apart.
+    private static func digest(_ model: any LanguageModel) -> String {
+        var digest = FNV1a()
+        digest.add(model.configuration.text(indent: nil).utf8.map { Int($0) })
+        for (path, parameter) in model.parameters() {
+            digest.add(path.utf8.map { Int($0) })
+            digest.add(parameter.tensor.shape)
+            guard parameter.tensor.count > 0 else { continue }
+            let first = withoutGradients {
+                parameter.tensor.detached().reshaped(-1).narrowed(axis: 0, 0..<min(8, parameter.tensor.count))
+                    .to(.float32).array(Float.self)
+            }
+            digest.add(first.map { Int($0.bitPattern) })
+        }
+        return digest.text
     }
 
     /// What differs, in words; `nil` if nothing does.
@@ -128,6 +152,8 @@ struct RunFingerprint: Codable, Equatable {
         if methodFields != other.methodFields { return "configuration of \(method)" }
         if configuration != other.configuration { return "training setting" }
         if data != other.data { return "data set" }
+        if let base, let known = other.base, base != known { return "base model" }
+        if let seed, let known = other.seed, seed != known { return "seed of the adapter (\(known))" }
         return nil
     }
 }

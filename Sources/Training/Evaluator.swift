@@ -9,15 +9,19 @@ public struct EvaluationResult: Sendable {
     public var metrics: [String: MetricValue]
     /// Loss per target token, in nats.
     public var loss: Double
+    /// The same with its interval over rows, where a row has a loss of its own.
+    public var lossOverRows: MetricValue?
     public var predictions: [String]
     public var generatedTokens: Int
     /// Seconds spent generating.
     public var seconds: Double
 
     public init(
-        metrics: [String: MetricValue], loss: Double, predictions: [String], generatedTokens: Int, seconds: Double
+        metrics: [String: MetricValue], loss: Double, predictions: [String], generatedTokens: Int, seconds: Double,
+        lossOverRows: MetricValue? = nil
     ) {
         (self.metrics, self.loss, self.predictions) = (metrics, loss, predictions)
+        self.lossOverRows = lossOverRows
         (self.generatedTokens, self.seconds) = (generatedTokens, seconds)
     }
 }
@@ -73,7 +77,8 @@ public struct Evaluator {
         return EvaluationResult(
             metrics: metrics, loss: Perplexity.meanLoss(losses), predictions: predictions,
             generatedTokens: generated.reduce(0) { $0 + $1.count },
-            seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18)
+            seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18,
+            lossOverRows: try Perplexity.loss(losses))
     }
 
     /// Scores what a model with a head says of every row.
@@ -84,10 +89,14 @@ public struct Evaluator {
         let predictions = try task.predict(
             encoded.map(\.row), with: model, batchSize: batchSize, onProgress: onProgress)
         let elapsed = start.duration(to: .now).components
+        // The loss of texts that belong together is over a batch: a row has none of its own.
+        let losses = model.head.task == .embeddings ? nil : try model.rowLosses(encoded)
         return EvaluationResult(
             metrics: try task.metrics(predictions, of: examples),
-            loss: try model.meanLoss(encoded, batchSize: batchSize), predictions: predictions.map(\.text),
-            generatedTokens: 0, seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18)
+            loss: try losses.map(Perplexity.meanLoss) ?? model.meanLoss(encoded, batchSize: batchSize),
+            predictions: predictions.map(\.text), generatedTokens: 0,
+            seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18,
+            lossOverRows: try losses.map { try Perplexity.loss($0) })
     }
 
     /// What a model with a head says of rows; their targets don't matter.

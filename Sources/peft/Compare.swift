@@ -33,6 +33,7 @@ struct Compare: ParsableCommand {
     @Option(help: ArgumentHelp("Use only the first test rows.", valueName: "rows")) var limitTest: Int?
     @Flag(help: "Test rows with the same prompt are one row with several right targets.") var multiReference = false
     @OptionGroup var templates: TemplateOptions
+    @OptionGroup var chat: ChatOptions
     @Option(
         name: [.customLong("learning-rate"), .customLong("lr")],
         help: ArgumentHelp("Rates: one for all, or method=rate,…; others are searched.", valueName: "rates"))
@@ -67,15 +68,11 @@ struct Compare: ParsableCommand {
             throw PEFTError("--lr names '\(unknown)', which is not compared", remedy: "methods are \(methods)")
         }
         try Output.check([html, output])
-        let rowTemplates = try templates.rows()
-        func rows(_ path: String?, _ limit: Int?) throws -> [Example] {
-            try path.map { try Rows.read($0, rowTemplates, limit: limit) } ?? []
-        }
-        let comparisonData = ComparisonData(
-            name: data.map { URL(fileURLWithPath: $0).lastPathComponent } ?? "no training rows",
-            training: try rows(data, limit), validation: try rows(validation, limitValidation),
-            test: multiReference ? Example.groupedByPrompt(try rows(test, limitTest)) : try rows(test, limitTest),
-            templates: rowTemplates, task: try templates.choice())
+        let folder = try model.folder()
+        let rows = try ComparisonData(
+            templates, chat, for: folder, training: data.map { ($0, limit) },
+            validation: validation.map { ($0, limitValidation) }, test: (test, limitTest),
+            multiReference: multiReference)
         let plan = ComparisonPlan(
             methods: chosen.map {
                 .init(
@@ -88,7 +85,7 @@ struct Compare: ParsableCommand {
             maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput,
             retain: retain.map { URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath) }, device: device)
         let comparison = try Comparison(
-            model: model.folder(), name: model.model ?? ModelLocator.embedded, data: comparisonData, plan: plan)
+            model: folder, name: model.model ?? ModelLocator.embedded, data: rows, plan: plan)
         let progress = ComparisonProgress(isQuiet: quiet, seeds: seeds)
         let report = try comparison.run(onEvent: { event in
             progress.show(event)
@@ -111,7 +108,7 @@ struct Compare: ParsableCommand {
         if let output { try AtomicFile.write(report.json(), to: URL(fileURLWithPath: output)) }
         if let html {
             try AtomicFile.write(report.html(), to: URL(fileURLWithPath: html))
-            if !json { print("\nreport: \(html)") }
+            if !json { print("report: \(html)") }
         }
     }
 

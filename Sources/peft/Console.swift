@@ -107,4 +107,10 @@ enum Interrupt {
         }
         pthread_sigmask(SIG_UNBLOCK, &wanted, nil)
     }
+
+    /// Lets Ctrl-C end the program again, and forgets one that asked to stop.
+    static func remove() {
+        for number in [SIGINT, SIGTERM] { signal(number, SIG_DFL) }
+        flag = 0
+    }
 }

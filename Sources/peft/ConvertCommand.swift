@@ -24,6 +24,7 @@ struct ConvertCommand: ParsableCommand {
     var enableLora: String?
     @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the adapter.", valueName: "folder")) var output:
         String
+    @Flag(help: "Print the result as JSON.") var json = false
 
     func run() throws {
         let local = URL(fileURLWithPath: NSString(string: source).expandingTildeInPath)
@@ -38,7 +39,14 @@ struct ConvertCommand: ParsableCommand {
         }
         isFolder.boolValue ? try convertFolder(url, target) : try convertLoralib(url, target)
         let folder = try AdapterFolder(target)
-        print("\(folder.choice.label), \(folder.tensorShapes.count) tensors, saved to \(output)")
+        guard json else {
+            return print("\(folder.choice.label), \(folder.tensorShapes.count) tensors, saved to \(output)")
+        }
+        print(
+            JSON.object([
+                "adapter": .string(folder.choice.label), "tensors": .integer(folder.tensorShapes.count),
+                "output": .string(output),
+            ]).text())
     }
 
     private func convertFolder(_ url: URL, _ target: URL) throws {

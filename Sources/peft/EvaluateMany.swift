@@ -15,7 +15,7 @@ extension Evaluate {
         if let limit, limit < 1 {
             throw PEFTError("a limit of \(limit) rows was asked for", remedy: "at least 1 has to be")
         }
-        let rows = try DataSet.read(url, limit: limit)
+        let rows = try DataSet.read(url, limit: limit, keepsText: true)
         var parts: [(name: String?, rows: [Int])] = []
         if let adapterField {
             let names = try rows.map { try named.adapter(of: $0, field: adapterField) }
@@ -34,22 +34,15 @@ extension Evaluate {
         for (name, own) in parts {
             let record = name.flatMap { named.records[$0] }
             let title = name ?? NamedAdapters.base
-            let examples = try templates.rows(record: record).examples(from: own.map { rows[$0] })
             try named.set.activate(name)
-            let most = templates.maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
-            let evaluator = Evaluator(
-                model: named.model, tokenizer: named.tokenizer, parameters: parameters, batchSize: batchSize,
-                maxInputTokens: most)
-            let result = try evaluator.evaluate(examples) {
+            let part = try measure(own.map { rows[$0] }, named, record, parameters) {
                 display.update(share: Double($0) / Double(own.count), "\(title): \($0) of \(own.count) rows")
             }
-            let tokens = try RowEncoder(named.tokenizer, for: named.model, maxInputTokens: most)
-                .encode(examples).summary.targetTokens
-            total.add(examples, result, tokens: tokens)
-            results.append((title, own.count, result))
-            for ((row, example), output) in zip(zip(own, examples), result.predictions) {
+            total.add(part)
+            results.append((title, own.count, part.result))
+            for ((row, asked), output) in zip(zip(own, part.asked), part.result.predictions) {
                 let line = JSON.object([
-                    "adapter": .string(title), "prompt": .string(example.prompt), "target": .string(example.target),
+                    "adapter": .string(title), "prompt": .string(asked.prompt), "target": .string(asked.target),
                     "output": .string(output),
                 ])
                 lines[row, default: []].append(line.text(indent: nil))
@@ -80,6 +73,40 @@ extension Evaluate {
         }
     }
 
+    /// What one adapter makes of its rows, what it was asked, and the tokens with loss.
+    private struct Part {
+        let result: EvaluationResult
+        let asked: [(prompt: String, target: String)]
+        let tokens: Int
+    }
+
+    /// Measures the active adapter, on chats if it was trained on them or the rows hold some.
+    private func measure(
+        _ rows: [Row], _ named: NamedAdapters, _ record: TrainingRecord?, _ parameters: GenerateParameters,
+        onProgress: (Int) -> Void
+    ) throws -> Part {
+        var evaluator = Evaluator(
+            model: named.model, tokenizer: named.tokenizer, parameters: parameters, batchSize: batchSize)
+        if let settings = try chat.settings(templates, data: data, folder: named.folder.url, record: record) {
+            let wrapped = try chat.wrapped(templates, record: record)
+            let conversations = try settings.conversations(rows, prompt: wrapped?.prompt, target: wrapped?.target)
+            let chats = try settings.encoder(named.tokenizer, folder: named.folder.url, for: named.model)
+            let questions = try conversations.map { try chats.question($0) }
+            return Part(
+                result: try evaluator.evaluate(conversations, chats, onProgress: onProgress),
+                asked: questions.map {
+                    (named.tokenizer.decode(tokens: $0.prompt, skipSpecialTokens: false), $0.answer)
+                }, tokens: try chats.encode(conversations).summary.targetTokens)
+        }
+        let examples = try templates.rows(record: record).examples(from: rows)
+        evaluator.maxInputTokens = templates.maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
+        let encoder = try RowEncoder(
+            named.tokenizer, for: named.model, maxInputTokens: evaluator.maxInputTokens)
+        return Part(
+            result: try evaluator.evaluate(examples, onProgress: onProgress),
+            asked: examples.map { ($0.prompt, $0.target) }, tokens: try encoder.encode(examples).summary.targetTokens)
+    }
+
     /// What all rows together come to.
     private struct Total {
         private var predictions: [String] = []
@@ -89,13 +116,13 @@ extension Evaluate {
         private var generated = 0
         private var seconds = 0.0
 
-        mutating func add(_ examples: [Example], _ result: EvaluationResult, tokens: Int) {
-            predictions += result.predictions
-            targets += examples.map(\.target)
-            loss += result.loss * Double(tokens)
-            self.tokens += tokens
-            generated += result.generatedTokens
-            seconds += result.seconds
+        mutating func add(_ part: Part) {
+            predictions += part.result.predictions
+            targets += part.asked.map(\.target)
+            loss += part.result.loss * Double(part.tokens)
+            tokens += part.tokens
+            generated += part.result.generatedTokens
+            seconds += part.result.seconds
         }
 
         func result(isClassifier: Bool) throws -> EvaluationResult {

@@ -94,7 +94,7 @@ struct Generate: ParsableCommand {
         let streams = !json && parameters.beams == 1
         var decoder = adapted.tokenizer.streamingDecoder()
         let result = try generator.generate([ids]) { _, token in
-            guard token != endToken else { return false }
+            guard token != endToken, !Interrupt.isRequested else { return false }
             if streams { FileHandle.standardOutput.write(Data(decoder.append(token).utf8)) }
             return true
         }
@@ -139,8 +139,13 @@ struct Generate: ParsableCommand {
                 }
                 fields[parts[0]] = .string(content)
             }
-            return try Template(template).render(
-                Row(fields, location: .init(file: "--field", number: 1, unit: .element)))
+            let parsed = try Template(template)
+            if let missing = parsed.fields.first(where: { fields[$0] == nil }) {
+                throw PEFTError(
+                    "the template needs the field '\(missing)', and --field gives \(fields.keys.sorted().joined(separator: ", "))",
+                    remedy: "write --field \(missing)=…")
+            }
+            return try parsed.render(Row(fields, location: .init(file: "--field", number: 1, unit: .element)))
         }
         let given =
             text.first.map(TemplateOptions.unescape)

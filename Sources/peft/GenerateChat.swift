@@ -53,13 +53,20 @@ extension Generate {
     private func converse(
         _ adapted: AdaptedModel, _ parameters: GenerateParameters, _ chats: ChatEncoder, _ settings: ChatSettings
     ) throws {
-        Console.note("Write to the model; an empty line or Ctrl-D ends.")
+        Console.note(
+            "Write to the model; \\n is a line break, Ctrl-C stops an answer, an empty line or Ctrl-D ends.")
         var conversation = Conversation(messages: [], row: .init(file: "terminal", number: 1))
         if let system = settings.system { conversation.insert(system: system) }
         while true {
             FileHandle.standardError.write(Data("> ".utf8))
-            guard let line = readLine(), !line.isEmpty else { return }
-            conversation.messages.append(Conversation.message("user", line))
+            guard let line = readLine() else {
+                // The shell's prompt goes on a line of its own.
+                return FileHandle.standardError.write(Data("\n".utf8))
+            }
+            guard !line.isEmpty else { return }
+            conversation.messages.append(Conversation.message("user", TemplateOptions.unescape(line)))
+            Interrupt.install()
+            defer { Interrupt.remove() }
             let answer = try answer(conversation, adapted, parameters, chats)
             conversation.messages.append(Conversation.message("assistant", answer))
         }

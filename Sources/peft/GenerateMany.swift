@@ -9,6 +9,10 @@ extension Generate {
     private struct Item {
         let adapter: String?
         let prompt: String
+        /// What the model reads, where a chat template wrote it.
+        var chat: [Int]?
+        /// Ends the text beside the model's own end tokens.
+        var endToken: Int?
     }
 
     func generateMany() throws {
@@ -20,9 +24,11 @@ extension Generate {
         }
         let parameters = try generation.parameters(seed: seed)
         let named = try NamedAdapters(model, adapter)
-        let items = try data.map { try rows($0, named) } ?? prompts(named)
+        var chats = NamedChats(named)
+        let items = try data.map { try rows($0, named, &chats) } ?? prompts(named, &chats)
         let records = named.records
         let encoded = try items.map { item -> [Int] in
+            if let ids = item.chat { return ids }
             let record = item.adapter.flatMap { records[$0] }
             let most = maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
             let (ids, isTruncated) = try RowEncoder(named.tokenizer, for: named.model, maxInputTokens: most)
@@ -34,10 +40,11 @@ extension Generate {
         }
         let start = ContinuousClock.now
         let display = ProgressDisplay(isQuiet: json)
-        let made = try MixedBatch(named.set).generateAll(
+        let all = try MixedBatch(named.set).generateAll(
             encoded, adapters: items.map(\.adapter), parameters: parameters, batchSize: batchSize
         ) { display.update(share: Double($0) / Double(items.count), "\($0) of \(items.count) rows") }
         display.finish()
+        let made = zip(items, all).map { item, tokens in Array(tokens.prefix { $0 != item.endToken }) }
         let elapsed = start.duration(to: .now).components
         let seconds = Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
         let results = items.indices.map { index -> JSON in
@@ -58,7 +65,7 @@ extension Generate {
     }
 
     /// `name:prompt` from the command line.
-    private func prompts(_ named: NamedAdapters) throws -> [Item] {
+    private func prompts(_ named: NamedAdapters, _ chats: inout NamedChats) throws -> [Item] {
         guard field.isEmpty else {
             throw PEFTError("--field was given with several adapters", remedy: "put rows into a file, with --data")
         }
@@ -75,25 +82,77 @@ extension Generate {
             guard !prompt.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty else {
                 throw PEFTError("the prompt '\(text)' is empty", remedy: "write a text after the colon")
             }
-            return Item(adapter: try named.adapter(named: String(text[..<colon])), prompt: prompt)
+            return try item(prompt, adapter: try named.adapter(named: String(text[..<colon])), named, &chats)
         }
     }
 
-    /// The rows of a file: each fills --prompt, or the template that its adapter was trained with.
-    private func rows(_ path: String, _ named: NamedAdapters) throws -> [Item] {
+    /// A prompt as it is, or as a user's turn where the adapter was trained on chats.
+    private func item(_ prompt: String, adapter: String?, _ named: NamedAdapters, _ chats: inout NamedChats) throws
+        -> Item
+    {
+        guard chat ?? (!template.isEmpty || chats.areTrained(adapter)) else {
+            return Item(adapter: adapter, prompt: prompt)
+        }
+        let (encoder, settings) = try chats.encoder(adapter, template)
+        var conversation = Conversation(
+            messages: [Conversation.message("user", prompt)], row: .init(file: "prompt", number: 1, unit: .element))
+        if let system = settings.system { conversation.insert(system: system) }
+        return try item(conversation, adapter: adapter, named, encoder)
+    }
+
+    /// The turn of the assistant that a conversation ends with, or that comes next.
+    private func item(_ conversation: Conversation, adapter: String?, _ named: NamedAdapters, _ encoder: ChatEncoder)
+        throws -> Item
+    {
+        let ids =
+            conversation.endsWithAssistant
+            ? try encoder.question(conversation).prompt
+            : try encoder.prompt(
+                conversation.messages, tools: conversation.tools, variables: conversation.variables)
+        return Item(
+            adapter: adapter, prompt: named.tokenizer.decode(tokens: ids, skipSpecialTokens: false), chat: ids,
+            endToken: encoder.turnEnd)
+    }
+
+    /// The rows of a file: each fills --prompt, or the template that its adapter was trained with, or holds messages.
+    private func rows(_ path: String, _ named: NamedAdapters, _ chats: inout NamedChats) throws -> [Item] {
         guard text.isEmpty, field.isEmpty else {
             throw PEFTError("--data was given with a text or --field", remedy: "give one of them")
         }
-        let rows = try DataSet.read(URL(fileURLWithPath: NSString(string: path).expandingTildeInPath))
+        let rows = try DataSet.read(
+            URL(fileURLWithPath: NSString(string: path).expandingTildeInPath), keepsText: true)
         return try rows.map { row in
             let adapter = try named.adapter(of: row, field: adapterField)
             let record = adapter.flatMap { named.records[$0] }
+            if prompt == nil, chat != false, record?.chat?.field != nil || ChatRows.areIn(row) {
+                let (encoder, settings) = try chats.encoder(adapter, self.template)
+                return try item(settings.conversations([row])[0], adapter: adapter, named, encoder)
+            }
             guard let template = prompt.map(TemplateOptions.unescape) ?? record?.prompt else {
                 throw PEFTError(
                     "\(row.location): there is no template for the adapter '\(adapter ?? NamedAdapters.base)'",
                     remedy: "give --prompt, such as --prompt '{text}'")
             }
-            return Item(adapter: adapter, prompt: try Template(template).render(row))
+            return try item(Template(template).render(row), adapter: adapter, named, &chats)
         }
+    }
+}
+
+/// Chat templates by adapter, each read once.
+private struct NamedChats {
+    private let named: NamedAdapters
+    private var known: [String?: (ChatEncoder, ChatSettings)] = [:]
+
+    init(_ named: NamedAdapters) { self.named = named }
+
+    func areTrained(_ adapter: String?) -> Bool { adapter.flatMap { named.records[$0]?.chat } != nil }
+
+    mutating func encoder(_ adapter: String?, _ options: ChatTemplateOptions) throws -> (ChatEncoder, ChatSettings) {
+        if let chats = known[adapter] { return chats }
+        var settings = adapter.flatMap { named.records[$0]?.chat } ?? ChatSettings()
+        try options.apply(to: &settings, folder: named.folder.url)
+        let encoder = try settings.encoder(named.tokenizer, folder: named.folder.url, for: named.model)
+        known[adapter] = (encoder, settings)
+        return (encoder, settings)
     }
 }

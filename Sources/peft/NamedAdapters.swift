@@ -8,6 +8,7 @@ import Training
 /// Several adapters that a command names, `--adapter news=folder --adapter mail=folder`, over one base model.
 struct NamedAdapters {
     let model: any LanguageModel
+    let folder: ModelFolder
     let tokenizer: Tokenizer
     let set: AdapterSet
     /// What each was trained with, by its name.
@@ -59,7 +60,7 @@ struct NamedAdapters {
                 "the adapters are for different tasks or tell different classes apart",
                 remedy: "use one of them at a time")
         }
-        let folder = plain.with(heads.first)
+        folder = plain.with(heads.first)
         model = try folder.load(device: device)
         tokenizer = try Tokenizer.load(folder: folder.url)
         set = AdapterSet(on: model)

@@ -40,6 +40,7 @@ struct PlanCommand: ParsableCommand {
     var data: String?
     @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
     @OptionGroup var templates: TemplateOptions
+    @OptionGroup var chat: ChatOptions
     @Flag(help: "Print the result as JSON.") var json = false
 
     private var model: String { path ?? modelOption ?? ModelLocator.embedded }
@@ -119,6 +120,12 @@ struct PlanCommand: ParsableCommand {
         guard let tokenizer else {
             throw PEFTError(
                 "\(model) has no tokenizer for --data", remedy: "give --prompt-tokens and --target-tokens")
+        }
+        if let folder = source.folder, let chats = try chat.settings(templates, data: data, folder: folder.url) {
+            let wrapped = try chat.wrapped(templates)
+            let rows = try Rows.read(data, chats, wrapped?.prompt, wrapped?.target, limit: limit)
+            let encoder = try chats.encoder(tokenizer, folder: folder.url, for: source.outline())
+            return try PlannedBatch(encoder.encode(rows).examples, configuration: settings)
         }
         let rows = try Rows.read(data, templates.rows(), limit: limit)
         try source.choose(templates.choice(), rows)

@@ -39,6 +39,7 @@ struct SweepCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Use only the first validation rows.", valueName: "rows")) var limitValidation: Int?
     @Option(help: ArgumentHelp("Use only the first test rows.", valueName: "rows")) var limitTest: Int?
     @OptionGroup var templates: TemplateOptions
+    @OptionGroup var chat: ChatOptions
     @Option(
         name: [.customLong("learning-rate"), .customLong("lr")],
         help: ArgumentHelp("Learning rate for all values.", valueName: "x"))
@@ -57,22 +58,18 @@ struct SweepCommand: ParsableCommand {
         let device = try model.prepare()
         try Output.check([html, output])
         let choice = try MethodArguments.choice(method)
-        let rowTemplates = try templates.rows()
-        func rows(_ path: String?, _ limit: Int?) throws -> [Example] {
-            try path.map { try Rows.read($0, rowTemplates, limit: limit) } ?? []
-        }
-        let sweepData = ComparisonData(
-            name: URL(fileURLWithPath: data).lastPathComponent, training: try rows(data, limit),
-            validation: try rows(validation, limitValidation), test: try rows(test, limitTest),
-            templates: rowTemplates, task: try templates.choice())
+        let folder = try model.folder()
+        let rows = try ComparisonData(
+            templates, chat, for: folder, training: (data, limit),
+            validation: validation.map { ($0, limitValidation) },
+            test: (test, limitTest))
         let plan = ComparisonPlan(
             methods: [], seeds: seeds, training: try training.configuration(),
             generation: try generation.parameters(seed: training.seed),
             maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput,
             retain: retain.map { URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath) }, device: device)
         let sweep = try Sweep(
-            model: sweepData.folder(model.folder()), name: model.model ?? ModelLocator.embedded, data: sweepData,
-            plan: plan,
+            model: rows.folder(folder), name: model.model ?? ModelLocator.embedded, data: rows, plan: plan,
             question: .init(
                 choice: choice, field: field,
                 values: values.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) },

@@ -55,19 +55,29 @@ struct TrainingRows {
 
     /// Says on standard error what didn't reach the model whole.
     func noteLosses() {
+        func rows(_ count: Int) -> String { count == 1 ? "1 row" : "\(Console.grouped(count)) rows" }
         if summary.truncated > 0 {
-            Console.note(
+            let (what, option) =
                 chat == nil
-                    ? "\(summary.truncated) prompts are longer than \(maxTokens) tokens and lose their end; --max-input changes that"
-                    : "\(summary.truncated) rows are longer than \(maxTokens) tokens and lose their end; --max-length changes that"
+                ? (
+                    summary.truncated == 1 ? "1 prompt" : "\(Console.grouped(summary.truncated)) prompts",
+                    "--max-input"
+                )
+                : (rows(summary.truncated), "--max-length")
+            let isOne = summary.truncated == 1
+            Console.note(
+                "\(what) \(isOne ? "is" : "are") longer than \(maxTokens) tokens and \(isOne ? "loses its" : "lose their") end; \(option) changes that"
             )
         }
         if summary.dropped > 0 {
-            Console.note("\(summary.dropped) rows have no token that bears loss and are left out")
+            let isOne = summary.dropped == 1
+            Console.note(
+                "\(rows(summary.dropped)) \(isOne ? "has" : "have") no token that bears loss and \(isOne ? "is" : "are") left out"
+            )
         }
         if summary.openTurns > 0 {
             Console.note(
-                "in \(summary.openTurns) rows no special token with loss ends an assistant turn, so that the model won't learn to stop"
+                "in \(rows(summary.openTurns)) no special token with loss ends an assistant turn, so that the model won't learn to stop"
             )
         }
     }

@@ -91,7 +91,7 @@ import Testing
         ("normalizer", [:], "type must be a string"),
         ("normalizer", ["type": "Precompiled", "precompiled_charsmap": "?"], "base64"),
         ("pre_tokenizer", ["type": "FixedLength", "length": 0], "length is 0"),
-        ("pre_tokenizer", ["type": "UnicodeScripts"], "pre-tokenizer UnicodeScripts"),
+        ("pre_tokenizer", ["type": "UnicodeScript"], "pre-tokenizer UnicodeScript"),
         ("pre_tokenizer", ["type": "Split", "pattern": ["String": "a"]], "behavior is missing"),
         ("pre_tokenizer", ["type": "Split", "pattern": ["String": "a"], "behavior": "Gone"], "behavior must be"),
         (

@@ -19,12 +19,12 @@ import Testing
         let models = try #require(SubwordTests.models)
         let stage = try #require(models.cases.first { $0.name == name })
         // A fixture's vocabulary must not pass through the keys of a dictionary.
-        let data = try #require(try rawTokenizers()[name])
+        let data = try #require(try SubwordTests.rawTokenizers()[name])
         stage.check(try Tokenizer.load(json: String(decoding: data, as: UTF8.self)), models.texts)
     }
 
     /// The text of each case's tokenizer, by its name.
-    private func rawTokenizers() throws -> [String: ArraySlice<UInt8>] {
+    static func rawTokenizers() throws -> [String: ArraySlice<UInt8>] {
         let url = try #require(Bundle.module.url(forResource: "Fixtures/subword-models", withExtension: "json"))
         let bytes = try [UInt8](Data(contentsOf: url))
         var result: [String: ArraySlice<UInt8>] = [:]
@@ -180,7 +180,7 @@ import Testing
 
     @Test(arguments: ["byte-level BPE", "BERT"])
     func everyTruncationOfAFileIsRefused(name: String) throws {
-        let data = try #require(try rawTokenizers()[name])
+        let data = try #require(try SubwordTests.rawTokenizers()[name])
         for count in stride(from: 0, to: data.count, by: 211) {
             #expect(throws: PEFTError.self) { try TokenizerFile(Data(data.prefix(count)), name: "tokenizer.json") }
         }
@@ -188,7 +188,7 @@ import Testing
 
     @Test(arguments: ["byte-level BPE", "BERT"])
     func changedBytesNeverCrash(name: String) throws {
-        var bytes = Array(try #require(try rawTokenizers()[name]))
+        var bytes = Array(try #require(try SubwordTests.rawTokenizers()[name]))
         var random = SeededRandom(seed: 11)
         for _ in 0..<150 {
             let index = Int(random.next() % UInt64(bytes.count))
@@ -202,7 +202,7 @@ import Testing
     // MARK: - Time
 
     @Test func manyThreadsShareOneTokenizer() async throws {
-        let data = try #require(try rawTokenizers()["byte-level BPE"])
+        let data = try #require(try SubwordTests.rawTokenizers()["byte-level BPE"])
         let tokenizer = try Tokenizer.load(json: String(decoding: data, as: UTF8.self))
         let models = try #require(SubwordTests.models)
         let expected = try #require(models.cases.first { $0.name == "byte-level BPE" }).ids
@@ -217,7 +217,7 @@ import Testing
     }
 
     @Test func cacheForgetsWhenItIsFull() throws {
-        let data = try #require(try rawTokenizers()["byte-level BPE"])
+        let data = try #require(try SubwordTests.rawTokenizers()["byte-level BPE"])
         let tokenizer = try Tokenizer.load(json: String(decoding: data, as: UTF8.self))
         let before = tokenizer.encode(text: "the theory 17")
         let numbers = (0..<40_000).map { String($0 * 7) }
@@ -231,7 +231,7 @@ import Testing
         ("Llama 2", "a"), ("Llama 2", "the "), ("byte-level BPE", "a"), ("byte-level BPE", " "), ("BERT", "a"),
     ])
     func timeGrowsWithLengthOnly(name: String, unit: String) throws {
-        let data = try #require(try rawTokenizers()[name])
+        let data = try #require(try SubwordTests.rawTokenizers()[name])
         let tokenizer = try Tokenizer.load(json: String(decoding: data, as: UTF8.self))
         func seconds(_ bytes: Int) -> Double {
             let text = String(repeating: unit, count: bytes / unit.utf8.count)

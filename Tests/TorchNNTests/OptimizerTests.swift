@@ -136,6 +136,40 @@ import Torch
         #expect(list.allSatisfy { $0.tensor.grad == nil })
     }
 
+    /// PyTorch counts steps for each parameter: the first gradient of a parameter that missed some is corrected as a first
+    /// one, so that the update is the rate times the gradient's sign.
+    @Test func stepsAreCountedForEachParameter() throws {
+        let (early, late) = (Parameter(Tensor([1.0, -2.0], shape: [2])), Parameter(Tensor([1.0, -2.0], shape: [2])))
+        let optimizer = AdamW([early, late], rateFactors: [1, 1], weightDecay: 0)
+        let gradient = [0.5, -0.25]
+        for parameters in [[early], [early], [early, late]] {
+            try withTorchErrors {
+                for parameter in parameters { parameter.tensor.grad = Tensor(gradient, shape: [2]) }
+                optimizer.update(learningRate: 0.1)
+                optimizer.clearGradients()
+            }
+        }
+        #expect(optimizer.step == 3)
+        let once = late.tensor.array(Double.self)
+        #expect(zip(once, [0.9, -1.9]).allSatisfy { abs($0 - $1) < 1e-6 }, "\(once)")
+        // A constant gradient is corrected to itself in every step.
+        let thrice = early.tensor.array(Double.self)
+        #expect(zip(thrice, [0.7, -1.7]).allSatisfy { abs($0 - $1) < 1e-6 }, "\(thrice)")
+
+        // The counts are part of the state; a state without them, as older checkpoints have it, counts all steps.
+        let state = optimizer.state()
+        #expect(state["counts"]?.array(Double.self) == [3, 1])
+        for (isOld, expected) in [(false, [4.0, 2]), (true, [4, 4])] {
+            let again = AdamW([early, late], rateFactors: [1, 1], weightDecay: 0)
+            try again.restore(isOld ? state.filter { $0.key != "counts" } : state, step: 3)
+            try withTorchErrors {
+                for parameter in [early, late] { parameter.tensor.grad = Tensor(gradient, shape: [2]) }
+                again.update(learningRate: 0.1)
+            }
+            #expect(again.state()["counts"]?.array(Double.self) == expected)
+        }
+    }
+
     /// Adafactor's first step: β is 0, so the second moment is the squared gradient itself.
     @Test func adafactorsFirstStep() throws {
         let vector = Parameter(Tensor([1, 2, 3] as [Float]))

@@ -55,9 +55,14 @@ import TorchNN
 
     private func trainer(
         in folder: URL, _ choice: MethodChoice? = nil, _ configuration: TrainingConfiguration? = nil,
-        checkpoints: String? = "run", dropout: Double = 0.1, training: [EncodedExample]? = nil
+        checkpoints: String? = "run", dropout: Double = 0.1, training: [EncodedExample]? = nil,
+        hasOtherWeights: Bool = false, adapterSeed: UInt64 = 5
     ) throws -> Trainer {
-        let adapter = try Adapter(choice ?? lora, on: model(in: folder, dropout: dropout), seed: 5)
+        let model = try model(in: folder, dropout: dropout)
+        if hasOtherWeights, let weight = model.parameters().last?.parameter.tensor {
+            weight.copy(from: weight.detached() * 2)
+        }
+        let adapter = try Adapter(choice ?? lora, on: model, seed: adapterSeed)
         return try Trainer(
             adapter, training: training ?? rows(10, seed: 1), validation: rows(3, seed: 2),
             configuration: configuration ?? self.configuration,
@@ -161,6 +166,8 @@ import TorchNN
                 ("configuration of lora", { try trainer(in: folder, otherMethod) }),
                 ("method (lora)", { try trainer(in: folder, MethodChoice(FullFineTuning.self)) }),
                 ("data set", { try trainer(in: folder, training: rows(10, seed: 9)) }),
+                ("base model", { try trainer(in: folder, hasOtherWeights: true) }),
+                ("seed of the adapter", { try trainer(in: folder, adapterSeed: 4) }),
             ]
             for (what, make) in attempts {
                 let trainer = try make()
@@ -170,6 +177,14 @@ import TorchNN
                 #expect(values(trainer) == before)
             }
             #expect(try trainer(in: folder).resume() == 3)
+            // A checkpoint from before models and seeds were noted goes on.
+            let file = folder.appendingPathComponent("run/newest/state.json")
+            var state = try #require(JSON.read(file).object)
+            var known = try #require(state["fingerprint"]?.object)
+            #expect(known.removeValue(forKey: "base") != nil && known.removeValue(forKey: "seed") != nil)
+            state["fingerprint"] = .object(known)
+            try AtomicFile.write(JSON.object(state).text(), to: file)
+            #expect(try trainer(in: folder, hasOtherWeights: true, adapterSeed: 4).resume() == 3)
         }
     }
 

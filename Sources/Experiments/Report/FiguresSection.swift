@@ -42,7 +42,8 @@ extension ReportBuilder {
     private var tableNote: String {
         var sentences: [String] = []
         if report.runs.count > 1 {
-            sentences.append("Bold marks the best value of a quality column, ≈ those whose interval overlaps it.")
+            sentences.append(
+                "Bold marks the best value of a quality column, ≈ those that this comparison can't tell from it.")
         }
         if report.spread == .seeds {
             sentences.append("± is the standard deviation over seeds.")
@@ -84,7 +85,7 @@ extension ReportBuilder {
     /// What decides first; what only documents the run at the end.
     private func columns() -> [Column] {
         let leading = report.leadingMetrics
-        var columns = leading.map(quality) + costColumns()
+        var columns = leading.map(quality) + distanceToTheBest() + costColumns()
         columns += metrics.filter { !leading.contains($0) }.map(quality)
         if report.runs.contains(where: { $0.loss != nil }) { columns.append(quality(.loss)) }
         return columns + trainingColumns()
@@ -176,7 +177,7 @@ extension ReportBuilder {
     }
 
     private func quality(_ metric: Metric) -> Column {
-        let best = report.best(of: report.runs, by: metric)?.statistic(metric)
+        let leader = report.best(of: report.runs, by: metric), best = leader?.statistic(metric)
         let cells = report.runs.map { run -> Cell in
             guard let value = run.statistic(metric) else {
                 let known = metric == .loss ? run.loss : run.quality[metric.key]
@@ -184,11 +185,11 @@ extension ReportBuilder {
             }
             var content: Markup = "<span class=\"mean\">\(metric.format(value.mean, with: numbers))</span>"
             if let spread = spreadText(value, metric) { content += " <span class=\"spread\">\(spread)</span>" }
-            guard let best, report.runs.count > 1 else { return Cell(content, value: value.mean) }
+            guard let leader, let best, report.runs.count > 1 else { return Cell(content, value: value.mean) }
             if value.mean == best.mean {
                 return Cell(content + "<span class=\"hidden\"> best</span>", value: value.mean, cssClass: "best")
             }
-            if value.overlaps(best, over: report.spread) == true {
+            if report.isWithinSpread(run, of: leader, by: metric) == true {
                 content =
                     "<span class=\"spread\" aria-hidden=\"true\">≈ </span>\(content)<span class=\"hidden\"> within the spread of the best</span>"
             }
@@ -197,6 +198,32 @@ extension ReportBuilder {
         return Column(
             title: metric.name, unit: metric == .loss ? "nats/token" : "", falling: metric.higherIsBetter,
             explanation: metric.explanation, cells: cells)
+    }
+
+    /// How far each run is from the best by the ranking metric, with the interval of that difference.
+    private func distanceToTheBest() -> [Column] {
+        guard report.runs.count > 1, let metric = ranking, let best = report.best(of: report.runs, by: metric) else {
+            return []
+        }
+        let top = best.statistic(metric)?.mean
+        let differences = report.runs.map { report.difference(of: $0, to: best, by: metric) }
+        guard differences.contains(where: { $0 != nil }) else { return [] }
+        let cells = zip(report.runs, differences).map { run, difference -> Cell in
+            if run.statistic(metric)?.mean == top { return Cell(missing("the best"), value: 0) }
+            guard let difference else { return Cell(missing("nothing tells how sure it is"), value: nil) }
+            let parts = metric.format(difference, with: numbers)
+            return Cell("\(parts.value) <span class=\"spread\">\(parts.interval)</span>", value: difference.value)
+        }
+        return [
+            Column(
+                title: "To the best", unit: metric.name, falling: metric.higherIsBetter,
+                explanation: "Difference to the best method with its 95\(numbers.space)% interval, "
+                    + (report.hasDifferences
+                        ? "a paired bootstrap over the test rows, which all methods share, and, with several seeds, chance in training"
+                        : "chance in training over seeds")
+                    + ". Where the interval holds 0, the two are not told apart.",
+                cells: cells)
+        ]
     }
 
     /// `± 0.4` over seeds, `[41.1, 45.0]` over rows.
@@ -221,8 +248,8 @@ extension ReportBuilder {
                 (
                     "±",
                     "Standard deviation over \(report.seedCount) seeds: how much a value moves when only chance in "
-                        + "training changes. From few seeds it is itself a rough figure. Two methods whose intervals "
-                        + "(mean ± this) overlap are not told apart here. The base model is not trained and has none."
+                        + "training changes. From few seeds it is itself a rough figure. The base model is not trained and "
+                        + "has none."
                 ), at: 0)
         }
         if report.spread == .testRows, hasIntervals {

@@ -102,6 +102,12 @@ struct Metric: Hashable, Sendable {
         numbers.decimal(value * scale, places: places)
     }
 
+    /// A difference with its sign, and its interval in brackets.
+    func format(_ difference: Difference, with numbers: NumberFormat) -> (value: String, interval: String) {
+        func text(_ value: Double) -> String { numbers.signed(value * scale, places: places) }
+        return (text(difference.value), "[\(text(difference.low)), \(text(difference.high))]")
+    }
+
     /// The value as it is shown, so that differences of shown values add up for the reader.
     func rounded(_ value: Double) -> Double {
         let unit = (0..<places).reduce(1.0) { power, _ in power * 10 }

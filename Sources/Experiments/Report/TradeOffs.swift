@@ -39,7 +39,9 @@ struct TradeOffs {
             if run.trainable > 0 { values[.parameters] = Double(run.trainable) }
             values[.speed] = run.tokensPerSecond
             values[.memory] = run.peakBytes.map(Double.init)
-            values[.inference] = run.inferenceCost.map { cost in base.map { cost / $0 } ?? cost }
+            values[.inference] = run.inferenceCost.map { cost in
+                base == nil ? cost : (run.inference?.base ?? base).map { cost / $0 } ?? cost
+            }
             return Entry(run: run, index: index, values: values.filter { $0.value.isFinite })
         }
         guard entries.count > 1 else { return nil }
@@ -71,13 +73,15 @@ struct TradeOffs {
         let ranked = entries.sorted {
             metric.isBetter($0.values[.quality] ?? .nan, than: $1.values[.quality] ?? .nan)
         }
-        guard let best = ranked.first, let top = best.run.statistic(metric) else { return nil }
-        let base = report.base?.statistic(metric)
+        guard let best = ranked.first else { return nil }
         let candidates = ranked.filter { entry in
-            guard let value = entry.run.statistic(metric) else { return false }
             // What training didn't clearly help is no choice.
-            if let base, value.overlaps(base, over: report.spread) == true { return false }
-            return entry.index == best.index || value.overlaps(top, over: report.spread) == true
+            if let base = report.base,
+                report.isWithinSpread(entry.run, of: base, by: metric) == true
+            {
+                return false
+            }
+            return entry.index == best.index || report.isWithinSpread(entry.run, of: best.run, by: metric) == true
         }
         func cost(_ entry: Entry) -> Double {
             let logarithms: [Double?] = [

@@ -68,7 +68,7 @@ private struct Writer {
             reasons.append("\(numbers.significant(speed)) tokens/s in training")
         }
         if let inference = entry.values[.inference], report.base?.inference != nil {
-            let merged = run.inference?.isMergeable == false ? "" : " once merged"
+            let merged = run.isAdapter && run.inference?.isMergeable != false ? " once merged" : ""
             reasons.append(
                 abs(inference - 1) < 0.05
                     ? "the base model's speed\(merged)"
@@ -101,15 +101,14 @@ private struct Writer {
         var sentences: [String] = []
         let adapters = report.runs.filter { $0.isAdapter && $0.statistic(metric) != nil }
         let name = adapters.count > 1 ? "\(name), the best of \(adapters.count) adapters," : name
-        let base = report.base?.statistic(metric)
-        if let base {
-            sentences.append(against(base: base, value, metric, name: name))
+        if let base = report.base, let level = base.statistic(metric) {
+            sentences.append(against(base: level, value, metric, isClear(subject, base, metric), name: name))
         } else {
             sentences.append("\(name) reaches \(metric.name) \(shown); the base model was not measured.")
         }
         if subject.isAdapter {
-            if let full = report.full?.statistic(metric) {
-                sentences.append(against(full: full, value, base: base, metric))
+            if let full = report.full, full.statistic(metric) != nil {
+                sentences.append(against(full: full, metric))
             } else {
                 sentences.append("Full fine-tuning was not measured, so how far it is from that is unknown.")
             }
@@ -117,11 +116,18 @@ private struct Writer {
         return sentences
     }
 
-    private func against(base: Statistic, _ value: Statistic, _ metric: Metric, name: String) -> String {
+    /// Whether two runs differ by more than chance; `nil` where nothing tells.
+    private func isClear(_ run: MethodRun, _ other: MethodRun, _ metric: Metric) -> Bool? {
+        report.isWithinSpread(run, of: other, by: metric).map { !$0 }
+    }
+
+    private func against(base: Statistic, _ value: Statistic, _ metric: Metric, _ isClear: Bool?, name: String)
+        -> String
+    {
         let (from, to) = (metric.format(base.mean, with: numbers), metric.format(value.mean, with: numbers))
         let gain = metric.gain(of: value, over: base)
         let size = numbers.decimal(abs(gain), places: metric.places)
-        if value.overlaps(base, over: report.spread) == true {
+        if isClear == false {
             return
                 "\(name) reaches \(metric.name) \(to) against \(from) for \(baseName); the difference is within "
                 + "the spread, so this comparison does not show that training helped."
@@ -130,7 +136,7 @@ private struct Writer {
         let verb = rises ? "raises" : "lowers"
         let judgement = gain >= 0 ? "better" : "worse"
         let hedge =
-            value.overlaps(base, over: report.spread) == nil
+            isClear == nil
             ? "; without an interval, how certain that is stays open" : ""
         return "\(name) \(verb) \(metric.name) from \(from) to \(to), \(size) \(metric.unit) \(judgement) than "
             + "\(baseName)\(hedge)."
@@ -141,7 +147,8 @@ private struct Writer {
         report.base?.isHead == true ? "the base model under a head that alone was trained" : "the base model"
     }
 
-    private func against(full: Statistic, _ value: Statistic, base: Statistic?, _ metric: Metric) -> String {
+    private func against(full run: MethodRun, _ metric: Metric) -> String {
+        guard let full = run.statistic(metric), let value = subject.statistic(metric) else { return "" }
         let shown = metric.format(full.mean, with: numbers)
         let gain = metric.gain(of: full, over: value)
         let size = numbers.decimal(abs(gain), places: metric.places)
@@ -149,13 +156,13 @@ private struct Writer {
             size.contains { "123456789".contains($0) }
             ? "\(size) \(metric.unit) \(gain > 0 ? "better" : "worse")" : "the same"
         var sentence = "Full fine-tuning reaches \(shown), \(comparison)"
-        switch value.overlaps(full, over: report.spread) {
-        case true?: sentence += "; the difference is within the spread"
+        switch isClear(subject, run, metric) {
+        case false?: sentence += "; the difference is within the spread"
         case nil: sentence += "; without an interval, how certain that is stays open"
-        case false?:
+        case true?:
             // A share of the gain means something only where both gains are clear.
-            guard let base, full.overlaps(base, over: report.spread) == false,
-                value.overlaps(base, over: report.spread) == false
+            guard let untrained = report.base, let base = untrained.statistic(metric),
+                isClear(run, untrained, metric) == true, isClear(subject, untrained, metric) == true
             else { break }
             let share = metric.gain(of: value, over: base) / metric.gain(of: full, over: base)
             if gain > 0, share > 0, share < 1 {
@@ -219,7 +226,7 @@ private struct Writer {
                 skippedSubject = true
                 return false
             }
-            return other.overlaps(value, over: report.spread) == true
+            return isClear(run, subject, metric) == false
         }
         guard let smallest = close.min(by: { $0.trainable < $1.trainable }) else { return nil }
         let names = close.map(name(of:))
@@ -241,7 +248,7 @@ private struct Writer {
         }
         let small = report.runs.filter { run in
             guard run.isAdapter, run.trainable > 0, run.trainable <= subject.trainable / 10 else { return false }
-            return run.statistic(metric)?.overlaps(value, over: report.spread) == false
+            return run.statistic(metric) != nil && isClear(run, subject, metric) == true
         }
         guard let run = report.best(of: small, by: metric), let other = run.statistic(metric) else { return nil }
         let loss = numbers.decimal(abs(metric.gain(of: value, over: other)), places: metric.places)
@@ -253,13 +260,22 @@ private struct Writer {
     func spread() -> String? {
         let statistics = report.runs.compactMap { run in report.ranking.flatMap { run.statistic($0) } }
         let intervals = statistics.contains { $0.interval(over: report.spread) != nil }
-        if report.spread == .seeds { return "± is the standard deviation over \(report.seedCount) seeds." }
+        let isPaired = report.ranking.map { metric in
+            report.runs.contains { $0.differences?.contains { $0.metric == metric.key } == true }
+        }
+        let judged =
+            isPaired == true
+            ? " Methods are told apart by their differences on the same rows (paired bootstrap)"
+                + (report.spread == .seeds ? " and over seeds." : ".") : ""
+        if report.spread == .seeds {
+            return "± is the standard deviation over \(report.seedCount) seeds.\(judged)"
+        }
         let ran = report.runs.contains { !$0.isBase } ? Self.oneSeed : nil
         let rows = "intervals are over test rows (95\(numbers.space)% bootstrap)"
         switch (ran, intervals) {
-        case (let ran?, true): return "\(ran); \(rows)."
+        case (let ran?, true): return "\(ran); \(rows).\(judged)"
         case (let ran?, false): return "\(ran), and no intervals were computed."
-        case (nil, true): return rows.prefix(1).uppercased() + rows.dropFirst() + "."
+        case (nil, true): return rows.prefix(1).uppercased() + rows.dropFirst() + ".\(judged)"
         case (nil, false): return nil
         }
     }

@@ -49,6 +49,14 @@ public struct Sweep {
         guard Set(question.values).count == question.values.count else {
             throw PEFTError("a value of --\(question.field) was given twice", remedy: "give each value once")
         }
+        let fields = MethodChoice.options(of: question.choice.method).map(\.name)
+        for field in [question.field] + (question.budget == nil ? [] : [question.budgetField])
+        where !fields.contains(field) {
+            let hint = nearestName(to: field, in: fields).map { "did you mean '\($0)'?" }
+            throw PEFTError(
+                "\(question.choice.method.name) has no field '\(field)'",
+                remedy: hint ?? "it has \(fields.sorted().joined(separator: ", "))")
+        }
         let outline = ModelOutline(try folder.outline())
         self.question = question
         choices = try question.values.map { value in

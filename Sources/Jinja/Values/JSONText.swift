@@ -1,3 +1,5 @@
+import Support
+
 /// What Python's `json.dumps` writes.
 struct JSONText {
     var asciiOnly = false
@@ -20,7 +22,7 @@ struct JSONText {
         case .boolean(let value): out += value ? "true" : "false"
         case .integer(let value): out += String(value)
         case .number(let value): out += Self.text(of: value)
-        case .string(let text), .markup(let text): quote(text, into: &out)
+        case .string(let text), .markup(let text): JSON.quote(text, asciiOnly: asciiOnly, into: &out)
         case .list(let values), .tuple(let values):
             try write(values, "[", "]", into: &out, level) { value, out in
                 try write(value, into: &out, level: level + 1)
@@ -29,7 +31,7 @@ struct JSONText {
             var pairs = try dictionary.entries.map { (name: try Self.name(of: $0.key), value: $0.value) }
             if sortsKeys { pairs.sort { $0.name.precedes($1.name) } }
             try write(pairs, "{", "}", into: &out, level) { pair, out in
-                quote(pair.name, into: &out)
+                JSON.quote(pair.name, asciiOnly: asciiOnly, into: &out)
                 out += keySeparator
                 try write(pair.value, into: &out, level: level + 1)
             }
@@ -65,29 +67,5 @@ struct JSONText {
         case .number(let value): text(of: value)
         default: throw JinjaFailure("keys must be str, int, float, bool or None, not \(key.typeName)")
         }
-    }
-
-    private func quote(_ text: String, into out: inout String) {
-        func escape(_ unit: UInt16) {
-            let hex = String(unit, radix: 16)
-            out += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
-        }
-        out += "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": out += "\\\""
-            case "\\": out += "\\\\"
-            case "\n": out += "\\n"
-            case "\r": out += "\\r"
-            case "\t": out += "\\t"
-            case "\u{8}": out += "\\b"
-            case "\u{C}": out += "\\f"
-            case _ where scalar.value < 0x20: escape(UInt16(scalar.value))
-            case _ where asciiOnly && scalar.value > 0x7E:
-                for unit in UTF16.encode(scalar) ?? .init() { escape(unit) }
-            default: out.unicodeScalars.append(scalar)
-            }
-        }
-        out += "\""
     }
 }

@@ -17,8 +17,9 @@ public struct AdapterFolder {
         self.url = url
         let file = url.appendingPathComponent("adapter_config.json")
         guard FileManager.default.fileExists(atPath: file.path) else {
+            let isThere = FileManager.default.fileExists(atPath: url.path)
             throw PEFTError(
-                "\(url.path) has no adapter_config.json",
+                isThere ? "\(url.path) has no adapter_config.json" : "there is no folder \(url.path)",
                 remedy: "name a folder that peft train or Hugging Face PEFT wrote")
         }
         guard var configuration = try JSON.read(file).object else {

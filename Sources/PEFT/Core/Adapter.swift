@@ -9,6 +9,8 @@ public final class Adapter {
     public let name: String
     public let choice: MethodChoice
     public let model: any LanguageModel
+    /// Of the initial values.
+    public let seed: UInt64
     /// The sites with what was attached to each, in the model's order.
     public private(set) var attached: [(path: String, site: any AdapterSite, adapter: any AdapterModule)] = []
     /// The method's tensors by their name in the adapter's file, each once.
@@ -74,6 +76,7 @@ public final class Adapter {
     ) throws {
         let outline = ModelOutline(model)
         (self.choice, self.model, self.name) = (choice.resolved(for: outline), model, name)
+        self.seed = seed
         let plan = try self.choice.plan(for: outline)
         let modules = Dictionary(model.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { $1 })
         let parameters = Dictionary(model.parameters().map { ($0.path, $0.parameter) }, uniquingKeysWith: { $1 })

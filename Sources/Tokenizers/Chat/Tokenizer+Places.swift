@@ -6,14 +6,18 @@ extension Tokenizer {
     ///   - ids: the text's tokens, without added special ones.
     /// - Returns: `nil` where the tokens can't be found in the text exactly.
     public func overlaps(with parts: [Range<Int>], in text: String, ids: [Int]) -> [Bool]? {
-        if let places = places(of: ids, in: text) {
-            var part = 0
-            return places.map { place in
-                while part < parts.count, place.lowerBound >= parts[part].upperBound { part += 1 }
-                return part < parts.count && place.upperBound > parts[part].lowerBound
-            }
+        guard let places = places(of: ids, in: text) ?? exactPlaces(of: ids, in: text) else { return nil }
+        var part = 0
+        return places.map { place in
+            while part < parts.count, place.lowerBound >= parts[part].upperBound { part += 1 }
+            return part < parts.count && place.upperBound > parts[part].lowerBound
         }
-        return overlapsByPrefixes(with: parts, in: text, ids: ids)
+    }
+
+    /// The same of every tokenizer, at the price of encoding once more.
+    private func exactPlaces(of ids: [Int], in text: String) -> [Range<Int>]? {
+        let part = placed(text)
+        return part.ids == ids ? part.places?.map(\.bytes) : nil
     }
 
     /// Where each token lies in the text, in bytes: found by reading the pieces off the text. `nil` where the tokenizer
@@ -111,23 +115,6 @@ extension Tokenizer {
             place += own.count
         }
         return place
-    }
-
-    /// Asks where a part begins by the tokens of the text before it, which have to be the whole text's first.
-    private func overlapsByPrefixes(with parts: [Range<Int>], in text: String, ids: [Int]) -> [Bool]? {
-        let bytes = Array(text.utf8)
-        var result = [Bool](repeating: false, count: ids.count)
-        func tokens(before place: Int) -> Int? {
-            guard place < bytes.count else { return ids.count }
-            let before = encode(text: String(decoding: bytes[..<place], as: UTF8.self), addSpecialTokens: false)
-            return ids.starts(with: before) ? before.count : nil
-        }
-        for part in parts {
-            guard let start = tokens(before: part.lowerBound), let end = tokens(before: part.upperBound), start <= end
-            else { return nil }
-            for index in start..<end { result[index] = true }
-        }
-        return result
     }
 }
 

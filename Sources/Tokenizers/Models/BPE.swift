@@ -118,20 +118,50 @@ struct BPE: TokenizerModel {
         state.cache.store(bytes, count: count, readable: readable, ids[start...])
     }
 
+    func place(_ piece: [UInt8]) -> [(id: Int, bytes: Range<Int>)] {
+        states.with { state in
+            piece.withUnsafeBufferPointer { bytes in
+                if ignoresMerges, let id = vocabulary.id(for: bytes) { return [(Int(id), 0..<bytes.count)] }
+                var lengths: [Int] = []
+                fill(state.word, bytes) { lengths.append($0) }
+                let starts = state.word.mergePlaced(by: merges)
+                var place = 0
+                return starts.indices.map { index in
+                    let end = index + 1 < starts.count ? starts[index + 1] : lengths.count
+                    let start = place
+                    place += lengths[starts[index]..<end].reduce(0, +)
+                    return (Int(state.word.symbols[index]), start..<min(place, piece.count))
+                }
+            }
+        }
+    }
+
     /// Makes `word` the characters of a piece of text.
-    private func fill(_ word: MergedWord, _ bytes: UnsafeBufferPointer<UInt8>) {
+    /// - Parameter length: called with the bytes of each symbol, as the reference counts them: characters that are dropped
+    ///   have none.
+    @inline(__always)
+    private func fill(
+        _ word: MergedWord, _ bytes: UnsafeBufferPointer<UInt8>, length: (Int) -> Void = { _ in }
+    ) {
         // Prefixes and suffixes are no symbols, but fall back to bytes like the character at which they stand.
         word.clear(room: bytes.count * (1 + prefix.count) + suffix.count)
         var decorated: [UInt8] = []
         var hasUnknown = false
+        var unknownLength = 0
+        func appendUnknown() {
+            guard hasUnknown, let unknownID else { return }
+            word.append(Int32(unknownID))
+            length(unknownLength)
+            unknownLength = 0
+        }
         var index = 0
         while index < bytes.count {
             let lead = bytes[index]
-            let length = min(lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4, bytes.count - index)
+            let size = min(lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4, bytes.count - index)
             let isFirst = index == 0
-            let isLast = index + length == bytes.count
-            let character = UnsafeBufferPointer(rebasing: bytes[index..<index + length])
-            index += length
+            let isLast = index + size == bytes.count
+            let character = UnsafeBufferPointer(rebasing: bytes[index..<index + size])
+            index += size
             if !prefix.isEmpty && !isFirst || !suffix.isEmpty && isLast {
                 decorated.removeAll(keepingCapacity: true)
                 if !isFirst { decorated += prefix }
@@ -144,22 +174,27 @@ struct BPE: TokenizerModel {
                 decorated.isEmpty
                 ? vocabulary.id(for: character) : decorated.withUnsafeBufferPointer { vocabulary.id(for: $0) }
             if let known {
-                if hasUnknown, let unknownID { word.append(Int32(unknownID)) }
+                appendUnknown()
                 hasUnknown = false
                 word.append(known)
+                length(size)
                 continue
             }
             let fallback = decorated.isEmpty ? Array(character) : decorated
             if !byteIDs.isEmpty, fallback.allSatisfy({ byteIDs[Int($0)] >= 0 }) {
                 // As in the reference, an unknown character that waits to be fused stays behind these bytes.
-                for byte in fallback { word.append(byteIDs[Int(byte)]) }
+                for byte in fallback {
+                    word.append(byteIDs[Int(byte)])
+                    length(1)
+                }
                 continue
             }
-            guard let unknownID else { continue }
-            if hasUnknown, !fusesUnknown { word.append(Int32(unknownID)) }
+            guard unknownID != nil else { continue }
+            if !fusesUnknown { appendUnknown() }
             hasUnknown = true
+            unknownLength += size
         }
-        if hasUnknown, let unknownID { word.append(Int32(unknownID)) }
+        appendUnknown()
     }
 }
 

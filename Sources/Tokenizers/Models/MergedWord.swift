@@ -77,8 +77,16 @@ final class MergedWord {
         count = pairs + 1
     }
 
+    /// Merges, and tells which symbol each piece began with.
+    func mergePlaced(by table: MergeTable) -> [Int] {
+        guard count > 1 else { return Array(0..<count) }
+        var starts: [Int] = []
+        mergeLong(by: table) { starts.append($0) }
+        return starts
+    }
+
     /// Takes n log n steps for n symbols: texts without a pre-tokenizer are one word.
-    private func mergeLong(by table: MergeTable) {
+    private func mergeLong(by table: MergeTable, keeps: (Int) -> Void = { _ in }) {
         let (symbols, links, count) = (symbols, links, count)
         var queue = Queue(entries: queue)
         for position in 0..<count {
@@ -110,6 +118,7 @@ final class MergedWord {
         for position in 0..<count where symbols[position] >= 0 {
             symbols[kept] = symbols[position]
             kept += 1
+            keeps(position)
         }
         self.count = kept
     }

@@ -8,6 +8,8 @@ protocol TokenizerModel: Sendable {
     var unknownID: Int? { get }
     /// Appends the ids of all pieces of `text`.
     func tokenize(_ text: PreTokenizedText, into ids: inout [Int])
+    /// The ids of one piece, each with the bytes of it that it stands for.
+    func place(_ piece: [UInt8]) -> [(id: Int, bytes: Range<Int>)]
     func piece(for id: Int) -> String?
     func id(for piece: String) -> Int?
 }

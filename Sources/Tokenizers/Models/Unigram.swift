@@ -147,8 +147,28 @@ struct Unigram: TokenizerModel {
         }
     }
 
-    /// Follows the best path back and appends its ids. Neighbouring unknown characters are one token.
+    func place(_ piece: [UInt8]) -> [(id: Int, bytes: Range<Int>)] {
+        var result: [(id: Int, bytes: Range<Int>)] = []
+        states.with { state in
+            state.lattice.reserve(piece.count)
+            piece.withUnsafeBufferPointer { bytes in
+                if let base = bytes.baseAddress { fill(state.lattice, base, piece.count) }
+            }
+            readBack(state.lattice, piece, 0..<piece.count) { result.append(($0, $1)) }
+        }
+        return result
+    }
+
+    /// Follows the best path back and appends its ids.
     private func readBack(_ lattice: Lattice, _ bytes: [UInt8], _ piece: Range<Int>, into ids: inout [Int]) {
+        readBack(lattice, bytes, piece) { id, _ in ids.append(id) }
+    }
+
+    /// Follows the best path back. Neighbouring unknown characters are one token, or the pieces of all their bytes.
+    @inline(__always)
+    private func readBack(
+        _ lattice: Lattice, _ bytes: [UInt8], _ piece: Range<Int>, append: (_ id: Int, _ bytes: Range<Int>) -> Void
+    ) {
         lattice.path.removeAll(keepingCapacity: true)
         var end = piece.count
         while end > 0 {
@@ -163,17 +183,17 @@ struct Unigram: TokenizerModel {
         }
         for (range, id) in lattice.path.reversed() {
             guard id == unknown else {
-                ids.append(Int(id))
+                append(Int(id), range)
                 continue
             }
             let rest = bytes[piece.lowerBound + range.lowerBound..<piece.lowerBound + range.upperBound]
             if let known = trie.lookUp(rest) {
                 // Several unknown characters together can be a piece that alone was too unlikely.
-                ids.append(known)
+                append(known, range)
             } else if !byteIDs.isEmpty, rest.allSatisfy({ byteIDs[Int($0)] != ByteTrie.none }) {
-                ids.append(contentsOf: rest.lazy.map { Int(byteIDs[Int($0)]) })
+                for byte in rest { append(Int(byteIDs[Int(byte)]), range) }
             } else {
-                ids.append(Int(unknown))
+                append(Int(unknown), range)
             }
         }
     }

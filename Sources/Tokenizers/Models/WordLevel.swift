@@ -21,6 +21,10 @@ struct WordLevel: TokenizerModel {
     func piece(for id: Int) -> String? { vocabulary.piece(for: id) }
     func id(for piece: String) -> Int? { vocabulary.id(for: piece.utf8).map { Int($0) } }
 
+    func place(_ piece: [UInt8]) -> [(id: Int, bytes: Range<Int>)] {
+        [(vocabulary.id(for: piece).map { Int($0) } ?? unknown, 0..<piece.count)]
+    }
+
     func tokenize(_ text: PreTokenizedText, into ids: inout [Int]) {
         text.bytes.withUnsafeBufferPointer { bytes in
             for piece in text.pieces {

@@ -59,9 +59,22 @@ struct WordPiece: TokenizerModel {
         }
     }
 
+    func place(_ piece: [UInt8]) -> [(id: Int, bytes: Range<Int>)] {
+        var ids: [Int] = []
+        var ends: [Int] = []
+        guard cut(piece, 0..<piece.count, into: &ids, ends: { ends.append($0) }) else {
+            return [(unknown, 0..<piece.count)]
+        }
+        return ids.indices.map { (ids[$0], ($0 == 0 ? 0 : ends[$0 - 1])..<ends[$0]) }
+    }
+
     /// Appends the ids of a word.
+    /// - Parameter ends: called with the end of each piece, also of those that are then taken back.
     /// - Returns: whether pieces cover it; if not, nothing is appended.
-    private func cut(_ bytes: [UInt8], _ word: Range<Int>, into ids: inout [Int]) -> Bool {
+    @inline(__always)
+    private func cut(
+        _ bytes: [UInt8], _ word: Range<Int>, into ids: inout [Int], ends: (Int) -> Void = { _ in }
+    ) -> Bool {
         if word.count > longestWord {
             // Counting the bytes that begin a character.
             guard bytes[word].count(where: { $0 & 0xC0 != 0x80 }) <= longestWord else { return false }
@@ -84,6 +97,7 @@ struct WordPiece: TokenizerModel {
                 return false
             }
             ids.append(Int(found.id))
+            ends(found.end)
             start = found.end
         }
         return true

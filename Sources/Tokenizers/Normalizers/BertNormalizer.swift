@@ -103,7 +103,7 @@ struct BertNormalizer: Normalizer {
     }
 
     /// Nonspacing marks as of Unicode 8, of which a few have another category today.
-    private static func isAccent(_ scalar: Unicode.Scalar) -> Bool {
+    static func isAccent(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case ..<0x300, 0x1885, 0x1886, 0xA9BD, 0x111C9: false
         case 0x1734, 0x1171E: true

@@ -12,6 +12,8 @@ struct NormalizedText {
 /// Rewrites text before it is cut into pieces. One file or a few lines each, registered in ``normalizers``.
 protocol Normalizer: Sendable {
     func normalize(_ text: inout NormalizedText)
+    /// The same, keeping track of where everything comes from.
+    func align(_ text: inout AlignedText)
 }
 
 /// The normalizers a tokenizer file may name, by the `type` it gives them.

@@ -92,6 +92,43 @@ struct Precompiled: Normalizer {
         text.bytes = result
     }
 
+    func align(_ text: inout AlignedText) {
+        var changes: [(scalar: Unicode.Scalar, change: Int)] = []
+        /// A longer replacement ends with new scalars; what a shorter one leaves out goes to its last.
+        func replace(_ count: Int, with new: [Unicode.Scalar]) {
+            let first = changes.count
+            changes += new.map { ($0, 0) }
+            if new.count > count {
+                for index in changes.indices.suffix(new.count - count) { changes[index].change = 1 }
+            } else if new.count < count, !changes.isEmpty {
+                changes[changes.count - 1].change += new.count - count
+            }
+            assert(changes.count == first + new.count)
+        }
+        func replacement(_ bytes: [UInt8]) -> [Unicode.Scalar]? {
+            shortestMatch(bytes, 0..<bytes.count).map {
+                Array(String(decoding: replacements[$0], as: UTF8.self).unicodeScalars)
+            }
+        }
+        var whole = ""
+        whole.unicodeScalars.append(contentsOf: text.scalars)
+        for cluster in whole {
+            let bytes = Array(cluster.utf8)
+            if bytes.count < 6, let new = replacement(bytes) {
+                replace(cluster.unicodeScalars.count, with: new)
+                continue
+            }
+            for scalar in cluster.unicodeScalars {
+                if let new = replacement(Array(String(scalar).utf8)) {
+                    replace(1, with: new)
+                } else {
+                    changes.append((scalar, 0))
+                }
+            }
+        }
+        text.transform(changes)
+    }
+
     private func append(_ bytes: [UInt8], cluster: Range<Int>, to result: inout [UInt8]) {
         if cluster.count < 6, let match = shortestMatch(bytes, cluster) {
             result.append(contentsOf: replacements[match])

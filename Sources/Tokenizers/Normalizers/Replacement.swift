@@ -20,6 +20,9 @@ struct Replacement: Sendable {
         self.content = Array(content.utf8)
     }
 
+    func matches(in bytes: [UInt8]) -> [Range<Int>] { pattern.matches(in: bytes) }
+    var scalars: [Unicode.Scalar] { Array(String(decoding: content, as: UTF8.self).unicodeScalars) }
+
     /// - Returns: the new bytes, and whether what begins them is no longer what began `bytes`.
     func apply(to bytes: [UInt8]) -> (bytes: [UInt8], lostStart: Bool) {
         if case .literal(let literal) = pattern, literal.count == 1 { return replace(literal[0], in: bytes) }

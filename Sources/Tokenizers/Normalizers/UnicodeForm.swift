@@ -95,6 +95,11 @@ enum UnicodeForm: Normalizer {
         }
     }
 
+    /// The combining class as of Unicode 9.
+    static func order(of scalar: Unicode.Scalar) -> UInt8 {
+        scalar.value >= 0x300 && isKnown(scalar) ? scalar.properties.canonicalCombiningClass.rawValue : 0
+    }
+
     private static func isKnown(_ scalar: Unicode.Scalar) -> Bool {
         // Latin, Greek and Cyrillic are all older; looking the age up takes time.
         if scalar.value < 0x0500 { return true }

@@ -14,6 +14,15 @@ struct PostProcessor: Equatable, Sendable {
 
     let single: [Piece]
     let pair: [Piece]
+    /// Whether offsets leave out the spaces of byte-level tokens.
+    var trimming: OffsetTrimming?
+
+    init(single: [Piece], pair: [Piece], trimming: OffsetTrimming? = nil) {
+        (self.single, self.pair, self.trimming) = (single, pair, trimming)
+    }
+
+    /// Whether it adds no token.
+    var isPlain: Bool { single == PostProcessor.plain.single && pair == PostProcessor.plain.pair }
 
     /// Adds nothing.
     static let plain = PostProcessor(
@@ -38,10 +47,15 @@ let postProcessors: [String: @Sendable (StageFields) throws -> PostProcessor] = 
     },
     "RobertaProcessing": {
         let tokens = try PostProcessor.tokens($0)
-        return .roberta(cls: tokens.cls, sep: tokens.sep)
+        var result = PostProcessor.roberta(cls: tokens.cls, sep: tokens.sep)
+        result.trimming = try OffsetTrimming($0)
+        return result
     },
     // Moves offsets only.
-    "ByteLevel": { _ in .plain },
+    "ByteLevel": {
+        PostProcessor(
+            single: PostProcessor.plain.single, pair: PostProcessor.plain.pair, trimming: try OffsetTrimming($0))
+    },
     "Sequence": { try .sequence($0) },
 ]
 
@@ -52,12 +66,15 @@ let postProcessors: [String: @Sendable (StageFields) throws -> PostProcessor] = 
 extension PostProcessor {
     /// Post-processors one after the other.
     fileprivate static func sequence(_ fields: StageFields) throws -> PostProcessor {
-        let members = try fields.objects("processors").map(readPostProcessor).filter { $0 != .plain }
+        let all = try fields.objects("processors").map(readPostProcessor)
+        let members = all.filter { !$0.isPlain }
         // A second template would take the special tokens of the first for a text.
         guard members.count <= 1 else {
             throw fields.malformed("more than one template in a sequence is not supported")
         }
-        return members.first ?? .plain
+        var result = members.first ?? .plain
+        result.trimming = all.compactMap(\.trimming).first
+        return result
     }
 
     /// Lists written out in the file.

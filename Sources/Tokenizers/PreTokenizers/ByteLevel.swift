@@ -22,23 +22,33 @@ struct ByteLevelPreTokenizer: PreTokenizer {
         bytes.reserveCapacity(source.count + source.count / 4)
         var pieces: [Range<Int>] = []
         pieces.reserveCapacity(source.count / 4 + 1)
-        func append(_ words: [Range<Int>], of source: [UInt8]) {
+        var origins: [Range<Int>] = []
+        func append(_ words: [Range<Int>], of source: [UInt8], from sourceOrigins: ArraySlice<Range<Int>>?) {
             for word in words {
                 let start = bytes.count
                 for index in word { bytes.append(contentsOf: encoded[Int(source[index])]) }
                 pieces.append(start..<bytes.count)
+                guard let sourceOrigins else { continue }
+                for index in word {
+                    let origin = sourceOrigins[sourceOrigins.startIndex + index]
+                    origins += repeatElement(origin, count: encoded[Int(source[index])].count)
+                }
             }
         }
         for piece in text.pieces {
             if addsPrefixSpace, source[piece.lowerBound] != 0x20 {
                 let prefixed = [0x20] + source[piece]
                 let whole = 0..<prefixed.count
-                append(splits ? WordScanner.gpt2.words(in: prefixed, whole) : [whole], of: prefixed)
+                let own = text.origins.map { [$0[piece.lowerBound]] + $0[piece] }
+                append(splits ? WordScanner.gpt2.words(in: prefixed, whole) : [whole], of: prefixed, from: own?[...])
             } else {
-                append(splits ? WordScanner.gpt2.words(in: source, piece) : [piece], of: source)
+                append(
+                    splits ? WordScanner.gpt2.words(in: source, piece) : [piece], of: source, from: text.origins?[...]
+                )
             }
         }
         text.bytes = bytes
         text.pieces = pieces
+        if text.origins != nil { text.origins = origins }
     }
 }

@@ -48,6 +48,7 @@ struct MetaspacePreTokenizer: PreTokenizer {
     }
 
     func split(_ text: inout PreTokenizedText) {
+        if text.origins != nil { return splitAligned(&text) }
         let source = text.bytes
         let pieces = text.pieces
         guard !pieces.isEmpty else { return }
@@ -93,6 +94,45 @@ struct MetaspacePreTokenizer: PreTokenizer {
             }
         }
         text.pieces = result
+    }
+
+    /// The same with origins: the prefix has that of the first character.
+    private func splitAligned(_ text: inout PreTokenizedText) {
+        guard let origins = text.origins else { return }
+        let source = text.bytes
+        var bytes: [UInt8] = []
+        var places: [Range<Int>] = []
+        var result: [Range<Int>] = []
+        func append(_ new: some Collection<UInt8>, _ origin: Range<Int>) {
+            bytes += new
+            places += repeatElement(origin, count: new.count)
+        }
+        for (number, piece) in text.pieces.enumerated() {
+            var start = bytes.count
+            let hasPrefix =
+                source[piece.lowerBound] == 0x20 || isReplacement(source, piece.lowerBound, piece.upperBound)
+            let isWanted =
+                metaspace.prependScheme == .always
+                || metaspace.prependScheme == .first && number == 0 && text.startsText
+            if isWanted, !hasPrefix { append(replacement, origins[piece.lowerBound]) }
+            var index = piece.lowerBound
+            while index < piece.upperBound {
+                let isSpace = source[index] == 0x20
+                guard isSpace || isReplacement(source, index, piece.upperBound) else {
+                    append(CollectionOfOne(source[index]), origins[index])
+                    index += 1
+                    continue
+                }
+                if metaspace.split, start < bytes.count {
+                    result.append(start..<bytes.count)
+                    start = bytes.count
+                }
+                append(replacement, origins[index])
+                index += isSpace ? 1 : replacement.count
+            }
+            result.append(start..<bytes.count)
+        }
+        (text.bytes, text.origins, text.pieces) = (bytes, places, result)
     }
 
     @inline(__always)

@@ -8,9 +8,12 @@ struct PreTokenizedText {
     var pieces: [Range<Int>]
     /// Whether the first piece begins the whole text.
     var startsText: Bool
+    /// The part of the original text that each byte stands for, where offsets are asked for.
+    var origins: [Range<Int>]?
 
-    init(_ bytes: [UInt8], startsText: Bool) {
+    init(_ bytes: [UInt8], startsText: Bool, origins: [Range<Int>]? = nil) {
         self.bytes = bytes
+        self.origins = origins
         pieces = bytes.isEmpty ? [] : [0..<bytes.count]
         self.startsText = startsText
     }
@@ -34,6 +37,7 @@ let preTokenizers: [String: @Sendable (StageFields) throws -> any PreTokenizer] 
     "CharDelimiterSplit": { try CharacterSplit.delimiter($0) },
     "BertPreTokenizer": { _ in BertPreTokenizer() },
     "FixedLength": { try FixedLength($0) },
+    "UnicodeScripts": { _ in UnicodeScripts() },
 ]
 
 @Sendable func readPreTokenizer(_ fields: StageFields) throws -> any PreTokenizer {

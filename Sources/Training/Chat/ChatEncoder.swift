@@ -102,8 +102,7 @@ public struct ChatEncoder: Sendable {
         let ids = tokenizer.encode(text: written.text, addSpecialTokens: false)
         guard var mask = tokenizer.overlaps(with: written.spans, in: written.text, ids: ids) else {
             throw PEFTError(
-                "\(conversation.row): a token reaches over the edge of an assistant turn",
-                remedy: "use a template that separates turns with special tokens, or --loss all")
+                "\(conversation.row): its tokens can't be found in its text", remedy: "use --loss all")
         }
         var isOpen = false
         if loss != .all { isOpen = closeTurns(&mask, ids, cuts: !written.isByTemplate) }

@@ -32,11 +32,17 @@ public struct ChatSettings: Codable, Sendable, Equatable {
     public func conversations(
         _ url: URL, prompt: Template? = nil, target: Template? = nil, limit: Int? = nil
     ) throws -> [Conversation] {
+        try conversations(
+            DataSet.read(url, limit: limit, keepsText: prompt == nil), prompt: prompt, target: target)
+    }
+
+    /// The same of rows that were read already, best with their text.
+    public func conversations(_ rows: [Row], prompt: Template? = nil, target: Template? = nil) throws
+        -> [Conversation]
+    {
         guard let prompt, let target else {
-            return try ChatRows(field: field, system: system).read(url, limit: limit)
+            return try rows.map(ChatRows(field: field, system: system).conversation)
         }
-        return try examples(from: DataSet.read(url, limit: limit), prompt: prompt, target: target).map {
-            Conversation($0, system: system)
-        }
+        return try examples(from: rows, prompt: prompt, target: target).map { Conversation($0, system: system) }
     }
 }

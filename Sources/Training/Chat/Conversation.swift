@@ -45,6 +45,9 @@ public struct Conversation {
         messages.indices.filter { $0 >= firstToLearn && Self.role(messages[$0]) == "assistant" }
     }
 
+    /// Whether the model's turn is the last message.
+    public var endsWithAssistant: Bool { messages.last.flatMap(Self.role) == "assistant" }
+
     /// The text of the model's last turn, which an evaluation compares with; empty where it only calls tools.
     public var lastAnswer: String? {
         guard let turn = assistantTurns.last else { return nil }

@@ -5,9 +5,22 @@ public struct MetricValue: Codable, Sendable, Hashable {
     public var value: Double
     public var low: Double
     public var high: Double
+    /// The value over each drawing of rows, in the order drawn; part of neither the coded form nor of equality. As the same
+    /// rows are drawn for every metric and model, two values' differences, drawing by drawing, are a paired bootstrap.
+    public var resampled: [Double] = []
 
-    public init(value: Double, low: Double, high: Double) {
-        (self.value, self.low, self.high) = (value, low, high)
+    public init(value: Double, low: Double, high: Double, resampled: [Double] = []) {
+        (self.value, self.low, self.high, self.resampled) = (value, low, high, resampled)
+    }
+
+    private enum CodingKeys: String, CodingKey { case value, low, high }
+
+    public static func == (a: MetricValue, b: MetricValue) -> Bool {
+        (a.value, a.low, a.high) == (b.value, b.low, b.high)
+    }
+
+    public func hash(into hasher: inout Hasher) {
+        for part in [value, low, high] { hasher.combine(part) }
     }
 }
 
@@ -63,11 +76,15 @@ public struct Bootstrap: Sendable, Hashable {
             for index in rows.indices { rows[index] = random.below(count) }
             resampled.append(try statistic(rows))
         }
-        resampled.sort()
+        let interval = interval(of: resampled)
+        return MetricValue(value: value, low: interval.low, high: interval.high, resampled: resampled)
+    }
+
+    /// What holds the central share of values.
+    public func interval(of values: [Double]) -> (low: Double, high: Double) {
+        let sorted = values.sorted()
         let tail = (1 - confidence) / 2
-        return MetricValue(
-            value: value, low: Bootstrap.quantile(tail, ofSorted: resampled),
-            high: Bootstrap.quantile(1 - tail, ofSorted: resampled))
+        return (Bootstrap.quantile(tail, ofSorted: sorted), Bootstrap.quantile(1 - tail, ofSorted: sorted))
     }
 
     /// Linear between the two neighbouring values (type 7 of Hyndman, Fan, 1996; NumPy's default).

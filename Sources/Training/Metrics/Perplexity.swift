@@ -16,6 +16,14 @@ public enum Perplexity {
         try bootstrap.value(rows: losses.count) { rows in exp(meanLoss(rows.map { losses[$0] })) }
     }
 
+    /// Loss per token, with its interval over rows.
+    /// - Throws: ``PEFTError`` where there are no rows.
+    public static func loss(
+        _ losses: [(sum: Double, tokens: Int)], bootstrap: Bootstrap = .standard
+    ) throws -> MetricValue {
+        try bootstrap.value(rows: losses.count) { rows in meanLoss(rows.map { losses[$0] }) }
+    }
+
     /// Loss per token.
     public static func meanLoss(_ losses: [(sum: Double, tokens: Int)]) -> Double {
         losses.reduce(0) { $0 + $1.sum } / Double(max(1, losses.reduce(0) { $0 + $1.tokens }))

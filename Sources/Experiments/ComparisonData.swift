@@ -1,0 +1,115 @@
+import Foundation
+import LanguageModels
+import Support
+import Tokenizers
+import Training
+
+/// The rows of a comparison.
+public struct ComparisonData {
+    public var name: String
+    public var content: Content
+
+    public enum Content {
+        /// Prompts and targets.
+        case texts(Texts)
+        /// Conversations, whose last assistant turn is what the model is to write.
+        case chats(Chats)
+    }
+
+    public struct Texts {
+        public var training: [Example]
+        public var validation: [Example]
+        public var test: [Example]
+        public var templates: RowTemplates
+        /// What the rows are for, as far as it was said.
+        public var task: TaskChoice
+
+        public init(
+            training: [Example], validation: [Example], test: [Example], templates: RowTemplates,
+            task: TaskChoice = TaskChoice()
+        ) {
+            (self.training, self.validation, self.test) = (training, validation, test)
+            (self.templates, self.task) = (templates, task)
+        }
+    }
+
+    public struct Chats {
+        public var training: [Conversation]
+        public var validation: [Conversation]
+        public var test: [Conversation]
+        public var settings: ChatSettings
+
+        public init(
+            training: [Conversation], validation: [Conversation], test: [Conversation], settings: ChatSettings
+        ) {
+            (self.training, self.validation, self.test, self.settings) = (training, validation, test, settings)
+        }
+    }
+
+    public init(name: String, content: Content) { (self.name, self.content) = (name, content) }
+
+    var counts: (training: Int, validation: Int, test: Int) {
+        switch content {
+        case .texts(let texts): (texts.training.count, texts.validation.count, texts.test.count)
+        case .chats(let chats): (chats.training.count, chats.validation.count, chats.test.count)
+        }
+    }
+
+    /// What a row's prompt and target are, for the reader who wants to repeat the run.
+    var description: (prompt: String, target: String) {
+        switch content {
+        case .texts(let texts):
+            (texts.templates.prompt.text, (texts.templates.target ?? texts.templates.pair)?.text ?? "")
+        case .chats(let chats):
+            (
+                "messages, as the chat template writes them",
+                "turns of the assistant (loss: \(chats.settings.loss.rawValue))"
+            )
+        }
+    }
+
+    /// The base model with the head that the rows ask for.
+    /// - Throws: ``PEFTError`` for rows that don't fit the task.
+    public func folder(_ base: ModelFolder) throws -> ModelFolder {
+        guard case .texts(let texts) = content else { return base }
+        return base.with(try texts.task.head(for: base, rows: texts.training.isEmpty ? texts.test : texts.training))
+    }
+}
+
+/// The same as token ids, with what is asked in the test.
+struct EncodedComparison {
+    let training: [EncodedExample]
+    let validation: [EncodedExample]
+    /// What the model reads in each test row and what it is to write.
+    let questions: [(prompt: String, target: String)]
+    /// Token ids of the first few of these prompts.
+    let prompts: [[Int]]
+    /// The first few test rows.
+    let firstOfTest: [EncodedExample]
+    /// Measures a model on the test rows.
+    let evaluate: (Evaluator, _ onProgress: (Int) -> Void) throws -> EvaluationResult
+
+    init(
+        _ data: ComparisonData, _ tokenizer: Tokenizer, folder: URL, for model: any LanguageModel, maxInputTokens: Int
+    ) throws {
+        switch data.content {
+        case .texts(let texts):
+            let encoder = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInputTokens)
+            training = try encoder.encode(texts.training).examples
+            validation = try encoder.encode(texts.validation).examples
+            questions = texts.test.map { ($0.prompt, $0.target) }
+            prompts = texts.test.prefix(5).map { encoder.prompt($0.prompt).ids }
+            firstOfTest = try encoder.encode(Array(texts.test.prefix(4))).examples
+            evaluate = { try $0.evaluate(texts.test, onProgress: $1) }
+        case .chats(let chats):
+            let encoder = try chats.settings.encoder(tokenizer, folder: folder, for: model)
+            training = try encoder.encode(chats.training).examples
+            validation = try encoder.encode(chats.validation).examples
+            let asked = try chats.test.map { try encoder.question($0) }
+            questions = asked.map { (tokenizer.decode(tokens: $0.prompt, skipSpecialTokens: false), $0.answer) }
+            prompts = asked.prefix(5).map(\.prompt)
+            firstOfTest = Array(try encoder.encode(chats.test).examples.prefix(4))
+            evaluate = { try $0.evaluate(chats.test, encoder, onProgress: $1) }
+        }
+    }
+}

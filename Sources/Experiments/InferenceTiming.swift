@@ -1,0 +1,128 @@
+import LanguageModels
+import PEFT
+import Support
+import Torch
+import TorchNN
+import Training
+
+/// How long a model takes for a token that it writes, or a row that it reads, alone in its batch.
+struct InferenceTiming {
+    /// Token ids of a few rows.
+    let prompts: [[Int]]
+    /// Tokens written for each, so many that its reading counts little and equally.
+    var tokens = 32
+    var rounds = 7
+
+    /// The median over rounds, in milliseconds, after one to warm up.
+    func milliseconds(_ model: any LanguageModel) throws -> Double {
+        try median((0...rounds).map { try time(model, round: $0) }.dropFirst()) ?? .nan
+    }
+
+    /// How many times the base's time a model takes.
+    ///
+    /// The two take turns on the same prompts, each first in every other round, and the result is the median of the rounds'
+    /// ratios: what slows the machine for a while slows both and cancels.
+    func ratio(of model: any LanguageModel, to base: any LanguageModel) throws -> (ratio: Double, base: Double) {
+        try compare(rounds: rounds) { isBase, round in try time(isBase ? base : model, round: round) }
+    }
+
+    /// - Parameter time: of the base or the other, in a round; round 0 warms up.
+    func compare(rounds: Int, time: (_ isBase: Bool, _ round: Int) throws -> Double) rethrows -> (
+        ratio: Double, base: Double
+    ) {
+        let pairs = try (0...rounds).map { round -> (base: Double, other: Double) in
+            if round.isMultiple(of: 2) {
+                let base = try time(true, round)
+                return (base, try time(false, round))
+            }
+            let other = try time(false, round)
+            return (try time(true, round), other)
+        }.dropFirst()
+        return (median(pairs.map { $0.other / $0.base }) ?? .nan, median(pairs.map(\.base)) ?? .nan)
+    }
+
+    /// Greedy decoding of one prompt, or reading it three times.
+    private func time(_ model: any LanguageModel, round: Int) throws -> Double {
+        guard !prompts.isEmpty else { return .nan }
+        let prompt = prompts[round % prompts.count]
+        let units = model.writes ? tokens : 3
+        let start = ContinuousClock.now
+        if model.writes {
+            _ = try Generator(model, GenerateParameters(maxNewTokens: tokens, minNewTokens: tokens)).generate([prompt]
+            )
+        } else {
+            try withTorchErrors {
+                withoutGradients {
+                    for _ in 0..<units {
+                        let batch = model.batch([(prompt, [0])], device: model.device)
+                        _ = model.computing { model.logits(batch) }.sum().item()
+                    }
+                }
+            }
+        }
+        let elapsed = start.duration(to: .now).components
+        return (Double(elapsed.seconds) * 1e3 + Double(elapsed.attoseconds) * 1e-15) / Double(units)
+    }
+}
+
+extension Comparison {
+    func inferenceTiming() -> InferenceTiming {
+        InferenceTiming(prompts: rows.prompts)
+    }
+
+    /// What a trained adapter costs beside the weights and in them.
+    func inference(_ adapter: Adapter) throws -> MethodRun.Inference {
+        let timing = inferenceTiming()
+        guard adapter.addedCount > 0 else {
+            // Other numbers in the same tensors: the computation is the base's.
+            let time = try timing.milliseconds(adapter.model)
+            var inference = MethodRun.Inference(unmerged: time, merged: time, largestDifference: nil)
+            inference.base = time
+            return inference
+        }
+        let base = try folder.load(device: plan.device)
+        let (unmerged, time) = try timing.ratio(of: adapter.model, to: base)
+        var inference = MethodRun.Inference(
+            unmerged: unmerged * time, merged: unmerged * time, largestDifference: nil)
+        inference.base = time
+        inference.isMergeable = false
+        guard adapter.choice.isMergeable else { return inference }
+        let batch = adapter.model.batch(rows.firstOfTest)
+        func logits() throws -> Tensor {
+            try withTorchErrors {
+                withoutGradients { adapter.model.computing { adapter.model.logits(batch) }.to(.float32) }
+            }
+        }
+        let before = try logits()
+        // A part of it may be what no weight can hold, such as an adapter over a tied embedding.
+        do { try adapter.merge() } catch is PEFTError { return inference }
+        let after = try logits()
+        inference.merged = try timing.ratio(of: adapter.model, to: base).ratio * time
+        try adapter.unmerge()
+        inference.largestDifference = try withTorchErrors { (before - after).abs().max().item() }
+        inference.isMergeable = nil
+        return inference
+    }
+}
+
+extension ComparisonReport {
+    /// Gives all runs the same time of the base model, so that their milliseconds differ as their ratios do and not by what
+    /// else the machine did meanwhile.
+    mutating func bringInferenceToOneBase() {
+        let alone = runs.first(where: \.isBase)?.inference?.merged
+        guard let common = alone ?? median(runs.compactMap { $0.inference?.base }), common > 0 else { return }
+        for index in runs.indices {
+            guard let own = runs[index].inference?.base, own > 0 else { continue }
+            runs[index].inference?.unmerged *= common / own
+            runs[index].inference?.merged *= common / own
+            runs[index].inference?.base = common
+        }
+    }
+}
+
+func median(_ values: some Collection<Double>) -> Double? {
+    guard !values.isEmpty else { return nil }
+    let sorted = values.sorted()
+    let middle = sorted.count / 2
+    return sorted.count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
+}

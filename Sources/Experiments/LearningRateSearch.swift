@@ -1,0 +1,71 @@
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Torch
+import Training
+
+extension ComparisonPlan {
+    /// Steps of one trial: a share of the run's, but at least 40, or all of a shorter run. The best rate of a few steps is too
+    /// high for many.
+    func trialSteps(of total: Int) -> Int { max(Int(Double(total) * trialShare), min(total, 40)) }
+}
+
+extension Comparison {
+    /// Searches one method's learning rate and gives it to all.
+    mutating func tuneOnce(at index: Int, _ onEvent: (ComparisonEvent) -> Void) throws {
+        guard plan.methods.indices.contains(index), let choice = plan.methods[index].choice else { return }
+        let (rate, _) = try tune(choice, label: plan.methods[index].label, onEvent)
+        for index in plan.methods.indices { plan.methods[index].learningRate = rate }
+    }
+
+    /// Tries rates around the method's usual one for a part of a run, and more beyond an edge that is best.
+    func tune(
+        _ choice: MethodChoice, label: String, _ onEvent: (ComparisonEvent) -> Void
+    ) throws -> (Double, [MethodRun.LearningRateTrial]) {
+        let step = 10.0.squareRoot()
+        let middle = choice.method.defaultLearningRate
+        var losses: [Int: Double] = [:]
+        func attempt(_ exponent: Int) throws {
+            guard losses[exponent] == nil else { return }
+            let rate = roundedRate(middle * pow(step, Double(exponent)))
+            onEvent(.trying(method: label, learningRate: rate))
+            var configuration = plan.training
+            configuration.learningRate = rate
+            let total = plan.training.totalSteps(rows: rows.training.count)
+            configuration.steps = plan.trialSteps(of: total)
+            configuration.validateEvery = configuration.steps
+            let adapter = try Adapter(
+                choice, on: folder.load(device: plan.device), seed: configuration.seed, tokenizer: tokenizer)
+            let trainer = try Trainer(adapter, training: rows.training, validation: [], configuration: configuration)
+            do {
+                try trainer.run()
+                let loss = try adapter.model.meanLoss(rows.validation, batchSize: plan.training.batchSize)
+                losses[exponent] = loss.isFinite ? loss : .infinity
+            } catch is TrainingDiverged {
+                // A rate that diverges is an answer too.
+                losses[exponent] = .infinity
+            }
+            let loss = losses[exponent].flatMap { $0.isFinite ? $0 : nil }
+            onEvent(.tried(method: label, learningRate: rate, validationLoss: loss))
+        }
+        for exponent in -1...1 { try attempt(exponent) }
+        while let best = losses.min(by: { $0.value < $1.value })?.key, abs(best) < 3 {
+            let lowest = losses.keys.min() ?? 0
+            let highest = losses.keys.max() ?? 0
+            guard best == lowest || best == highest else { break }
+            try attempt(best == lowest ? best - 1 : best + 1)
+        }
+        guard let best = losses.min(by: { $0.value < $1.value }), best.value.isFinite else {
+            throw PEFTError("no learning rate that was tried for \(label) converged", remedy: "give one with --lr")
+        }
+        let trials = losses.sorted { $0.key < $1.key }.filter(\.value.isFinite).map {
+            MethodRun.LearningRateTrial(
+                learningRate: roundedRate(middle * pow(step, Double($0.key))), validationLoss: $0.value)
+        }
+        return (roundedRate(middle * pow(step, Double(best.key))), trials)
+    }
+
+    /// Two digits are enough for a learning rate.
+    private func roundedRate(_ rate: Double) -> Double { Double(String(format: "%.1e", rate)) ?? rate }
+}

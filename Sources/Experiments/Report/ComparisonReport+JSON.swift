@@ -1,0 +1,43 @@
+import Foundation
+import Support
+import Torch
+
+extension ComparisonReport {
+    /// A report that ``json()`` wrote.
+    /// - Throws: ``PEFTError`` if the file can't be read or holds something else.
+    public static func read(_ file: URL) throws -> ComparisonReport {
+        guard let data = try? Data(contentsOf: file) else {
+            throw PEFTError("can't read \(file.path)", remedy: "name a file that peft compare --output wrote")
+        }
+        let decoder = JSONDecoder()
+        decoder.nonConformingFloatDecodingStrategy = .convertFromString(
+            positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+        do { return try decoder.decode(ComparisonReport.self, from: data) } catch {
+            throw PEFTError(
+                "\(file.path) is not a report of a comparison", remedy: "name a file that peft compare --output wrote"
+            )
+        }
+    }
+
+    /// The report as JSON, keys sorted.
+    public func json() throws -> Data {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+        encoder.nonConformingFloatEncodingStrategy = .convertToString(
+            positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+        return try encoder.encode(self)
+    }
+}
+
+extension ComparisonReport.Machine {
+    /// This machine.
+    public static var current: Self {
+        let info = ProcessInfo.processInfo
+        let cpu = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8))?
+            .split(separator: "\n").first { $0.hasPrefix("model name") }?
+            .split(separator: ":", maxSplits: 1).last.map { $0.trimmingCharacters(in: .whitespaces) }
+        return .init(
+            processor: cpu ?? "unknown processor", threads: Runtime.threads,
+            memoryBytes: Int(clamping: info.physicalMemory), system: info.operatingSystemVersionString)
+    }
+}

@@ -1,0 +1,131 @@
+import Foundation
+import Training
+
+/// How far a run is from another by one metric, and how sure that is.
+///
+/// Both runs were measured on the same test rows, so what a row does to both cancels: the interval is that of a *paired*
+/// bootstrap (Efron, Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 8; P. Koehn, *Statistical Significance
+/// Tests for Machine Translation Evaluation*, 2004), whose drawings of rows the two runs share. Corpus-level metrics such as
+/// F1 or BLEU are computed anew from each drawing. Intervals of the runs themselves may overlap widely where this one is
+/// far from 0, as rows differ from each other more than methods do.
+public struct Difference: Codable, Sendable, Equatable {
+    /// A key of ``MethodRun/quality``, or `loss`.
+    public var metric: String
+    /// Place of the other run in ``ComparisonReport/runs``.
+    public var to: Int
+    /// This run's mean less the other's.
+    public var value: Double
+    /// 95 % interval; where there are several seeds, chance in training counts as well.
+    public var low: Double
+    public var high: Double
+
+    /// Whether the interval holds 0: the comparison doesn't tell the two apart.
+    public var isWithinSpread: Bool { low <= 0 && high >= 0 }
+
+    var reversed: Difference { Difference(metric: metric, to: to, value: -value, low: -high, high: -low) }
+}
+
+extension Difference {
+    /// The difference of two runs over the same rows.
+    ///
+    /// With d the difference and rows' interval [l, h], seeds widen each side to √((d − l)² + s²), √((h − d)² + s²), where s
+    /// is half of Student's two-sample interval with pooled variance: seeds of different methods aren't pairs.
+    /// - Returns: `nil` where there are neither rows nor several seeds to tell by.
+    init?(_ a: Statistic, to b: Statistic, metric: String, place: Int) {
+        let value = a.mean - b.mean
+        var (below, above) = (0.0, 0.0)
+        let hasRows = !a.resampled.isEmpty && a.resampled.count == b.resampled.count
+        if hasRows {
+            let (low, high) = Bootstrap.standard.interval(of: zip(a.resampled, b.resampled).map { $0 - $1 })
+            (below, above) = (max(0, value - low), max(0, high - value))
+        }
+        let seeds = Self.halfWidthOverSeeds(a.values, b.values)
+        guard hasRows || seeds != nil else { return nil }
+        let half = seeds ?? 0
+        self.init(
+            metric: metric, to: place, value: value, low: value - (below * below + half * half).squareRoot(),
+            high: value + (above * above + half * half).squareRoot())
+        guard low.isFinite, high.isFinite else { return nil }
+    }
+
+    /// t · σ √(1/n + 1/m) with n + m − 2 degrees of freedom. A run with one value, such as the untrained model's, counts as a
+    /// constant; `nil` where both have one.
+    private static func halfWidthOverSeeds(_ a: [Double], _ b: [Double]) -> Double? {
+        let several = [a, b].filter { $0.count > 1 }
+        let freedom = several.reduce(0) { $0 + $1.count - 1 }
+        guard freedom > 0 else { return nil }
+        let squares = several.reduce(0.0) { sum, values in
+            let mean = values.reduce(0, +) / Double(values.count)
+            return sum + values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
+        }
+        let shares = several.reduce(0) { $0 + 1 / Double($1.count) }
+        return studentQuantile(freedom) * (squares / Double(freedom) * shares).squareRoot()
+    }
+
+    /// The 97.5 % quantile of Student's t. From 11 degrees of freedom on the expansion of Fisher and Cornish, which is right to
+    /// 0.0005 there.
+    static func studentQuantile(_ freedom: Int) -> Double {
+        let first = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228]
+        guard freedom > first.count else { return first[max(0, freedom - 1)] }
+        let (z, n) = (1.959964, Double(freedom))
+        let (z3, z5, z7) = (pow(z, 3), pow(z, 5), pow(z, 7))
+        return z + (z3 + z) / (4 * n) + (5 * z5 + 16 * z3 + 3 * z) / (96 * n * n)
+            + (3 * z7 + 19 * z5 + 17 * z3 - 15 * z) / (384 * n * n * n)
+    }
+}
+
+extension ComparisonReport {
+    /// Writes down how far each run is from the others that it is compared with, so that a report read again says the same.
+    mutating func findDifferences() {
+        let ranking = ranking
+        let reading = [base, full, subject].compactMap { $0.flatMap(place(of:)) }
+        for index in runs.indices {
+            var found: [Difference] = []
+            for metric in metrics + [.loss] {
+                let leader = best(of: runs, by: metric).flatMap(place(of:))
+                let trained = best(of: runs.filter { !$0.isBase }, by: metric).flatMap(place(of:))
+                let others = metric == ranking ? [leader, trained] + reading : [leader]
+                for place in Set(others.compactMap(\.self)).sorted() where place != index {
+                    guard let a = runs[index].statistic(metric), let b = runs[place].statistic(metric),
+                        let difference = Difference(a, to: b, metric: metric.key, place: place)
+                    else { continue }
+                    found.append(difference)
+                }
+            }
+            runs[index].differences = found.isEmpty ? nil : found
+        }
+    }
+
+    /// Whether differences were found while the rows' results were there.
+    var hasDifferences: Bool { runs.contains { $0.differences != nil } }
+
+    /// How far a run is from another; `nil` where nothing tells how sure that is.
+    func difference(of run: MethodRun, to other: MethodRun, by metric: Metric) -> Difference? {
+        guard let a = run.statistic(metric), let b = other.statistic(metric) else { return nil }
+        let (own, others) = (place(of: run), place(of: other))
+        func stored(_ run: MethodRun, _ place: Int?) -> Difference? {
+            run.differences?.first { $0.metric == metric.key && $0.to == place }
+        }
+        return stored(run, others) ?? stored(other, own)?.reversed
+            ?? Difference(a, to: b, metric: metric.key, place: others ?? 0)
+    }
+
+    /// Whether the comparison can't tell two runs apart. Reports of earlier versions with one seed have no differences; there
+    /// the runs' own intervals decide, which hides smaller gaps.
+    /// - Returns: `nil` where there are no intervals at all.
+    func isWithinSpread(_ run: MethodRun, of other: MethodRun, by metric: Metric) -> Bool? {
+        if let difference = difference(of: run, to: other, by: metric) { return difference.isWithinSpread }
+        guard let a = run.statistic(metric), let b = other.statistic(metric) else { return nil }
+        return a.overlaps(b, over: spread)
+    }
+
+    /// Two runs may share a label; figures tell them apart.
+    private func place(of run: MethodRun) -> Int? {
+        // Not a number is equal to itself here.
+        func figures(_ run: MethodRun) -> [String: [UInt64]] { run.quality.mapValues { $0.values.map(\.bitPattern) } }
+        return runs.firstIndex {
+            $0.label == run.label && $0.trainable == run.trainable && $0.steps == run.steps
+                && figures($0) == figures(run)
+        }
+    }
+}
