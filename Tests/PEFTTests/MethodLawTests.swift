@@ -175,7 +175,8 @@ import TorchNN
             try adapter.merge()
             #expect(model.adapterCount == 0)
             #expect(adapter.isMerged == !adapter.attached.isEmpty)
-            #expect(relativeDifference(try model.scores(), output) < tolerance)
+            let distance = relativeDifference(try model.scores(), output)
+            #expect(distance < tolerance)
             if adapter.isMerged { #expect(!model.changed(since: before).isEmpty) }
             #expect(model.trainableParameters().count == adapter.trained.count)
             try adapter.unmerge()
