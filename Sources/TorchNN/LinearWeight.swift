@@ -10,8 +10,14 @@ public protocol LinearWeight {
     func dense(as type: DType) -> Tensor
     /// A weight of the same kind with these numbers, [outputs, inputs].
     func replacing(with dense: Tensor) throws -> any LinearWeight
+    /// What it is to be once its values are there, where files store it otherwise than it is used.
+    func loaded() -> any LinearWeight
     /// The stored tensors, named below the projection's own name.
     var parameters: [(key: String, parameter: Parameter)] { get }
+}
+
+extension LinearWeight {
+    public func loaded() -> any LinearWeight { self }
 }
 
 /// A weight stored as it is used, [outputs, inputs].

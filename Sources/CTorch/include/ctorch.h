@@ -198,6 +198,24 @@ int ct_adamw_step(CTTensor *const *parameters, CTTensor *const *first_moments,
                   CTTensor *const *second_moments, int count, int64_t step, double rate, double beta1,
                   double beta2, double weight_decay, double epsilon);
 
+// Group-wise quantised matrices (GroupQuantized.cpp)
+/// x [..., in] Wᵀ + bias with W[o, i] = scales[g, o] · (q[i, o] − zeros[g, o]); q are integers of 2, 3, 4 or 8 bits,
+/// int32 [in · bits / 32, out], lowest bits first along the inputs. `zeros` are packed likewise along the outputs, with
+/// `zero_offset` to be added, or real numbers [groups, out]. `order` says each input's group; NULL for i / group_size.
+CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros,
+                          const CTTensor *order, const CTTensor *bias, int bits, int64_t group_size, int zero_offset);
+/// The same W as numbers, [out, in].
+CTTensor *ct_group_dense(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order,
+                         int bits, int64_t group_size, int zero_offset, CTDType);
+/// Unsigned integers along one axis of a matrix as int32 words, lowest bits first, and back.
+CTTensor *ct_pack_bits(const CTTensor *values, int bits, int axis);
+CTTensor *ct_unpack_bits(const CTTensor *packed, int bits, int axis);
+/// Rounds weight [out, in] to groups along the inputs: values int32 [in, out], scales and zeros [groups, out]. With the
+/// Hessian [in, in] of the layer's squared error, errors are made up for in later columns (GPTQ); NULL rounds to
+/// nearest.
+int ct_gptq(const CTTensor *weight, const CTTensor *hessian, int bits, int64_t group_size, bool symmetric,
+            double damping, CTTensor **values, CTTensor **scales, CTTensor **zeros);
+
 #ifdef __cplusplus
 }
 #endif

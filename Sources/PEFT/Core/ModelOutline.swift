@@ -20,6 +20,8 @@ public struct ModelOutline {
         public let inputs: Int
         public let outputs: Int
         public let hasBias: Bool
+        /// Inputs that share a grid, where the weight is quantised in groups.
+        public var groupSize: Int?
         /// What lies side by side in the output, where it is several things.
         public var parts: [FusedPart]?
     }
@@ -95,6 +97,7 @@ public struct ModelOutline {
             (module as? Linear).map {
                 LinearSite(
                     path: path, inputs: $0.inputs, outputs: $0.outputs, hasBias: $0.bias != nil,
+                    groupSize: ($0.weight as? GroupQuantizedWeight).map { $0.settings.groupSize ?? $0.inputs },
                     parts: model.fusedParts(of: path))
             }
         }

@@ -6,6 +6,7 @@ import Synchronization
 public enum PEFTMethods {
     static let builtIn: [any PEFTMethod.Type] = [
         LoRA.self, RsLoRA.self, LoRAPlus.self, DoRA.self, PiSSA.self, OLoRA.self, EVA.self, LoftQ.self,
+        QALoRA.self,
         AdaLoRA.self, VeRA.self, LoHa.self, LoKr.self, OFT.self, BOFT.self, IA3.self, TrainableTokens.self,
         PromptTuning.self, PTuning.self, PrefixTuning.self, MultitaskPromptTuning.self,
         Houlsby.self, Pfeiffer.self, ParallelAdapters.self,
