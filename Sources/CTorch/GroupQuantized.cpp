@@ -173,26 +173,29 @@ at::Tensor multiply_transposed(const GroupMatrix &w, const at::Tensor &gradient)
 /// y = x Wᵀ, x [tokens, in]. Keeps the packed integers, which the model holds anyway, and nothing of x.
 struct GroupLinear : public Function<GroupLinear> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &packed,
-                              const at::Tensor &scales, const at::Tensor &zeros, const at::Tensor &order, int64_t bits,
-                              int64_t group_size, int64_t zero_offset) {
-        context->save_for_backward({packed, scales, zeros, order});
+                              const at::Tensor &scales, const at::Tensor &zeros,
+                              const c10::optional<at::Tensor> &order, int64_t bits, int64_t group_size,
+                              int64_t zero_offset) {
+        context->save_for_backward({packed, scales, zeros});
+        if (order) context->saved_data["order"] = *order;
         context->saved_data["bits"] = bits;
         context->saved_data["group_size"] = group_size;
         context->saved_data["zero_offset"] = zero_offset;
-        return multiply({packed, scales, zeros, order, static_cast<int>(bits), group_size,
+        return multiply({packed, scales, zeros, order.value_or(at::Tensor()), static_cast<int>(bits), group_size,
                          static_cast<int>(zero_offset)},
                         x);
     }
 
     static variable_list backward(AutogradContext *context, variable_list gradients) {
         auto saved = context->get_saved_variables();
+        auto &data = context->saved_data;
         GroupMatrix w{saved[0],
                       saved[1],
                       saved[2],
-                      saved[3],
-                      static_cast<int>(context->saved_data["bits"].toInt()),
-                      context->saved_data["group_size"].toInt(),
-                      static_cast<int>(context->saved_data["zero_offset"].toInt())};
+                      data.count("order") ? data["order"].toTensor() : at::Tensor(),
+                      static_cast<int>(data["bits"].toInt()),
+                      data["group_size"].toInt(),
+                      static_cast<int>(data["zero_offset"].toInt())};
         at::Tensor to_x;
         if (context->needs_input_grad(0)) to_x = multiply_transposed(w, gradients[0]);
         return {to_x,         at::Tensor(), at::Tensor(), at::Tensor(),
@@ -218,7 +221,9 @@ CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTen
         // Processors without bfloat16 multiply it a thousand times slower than floats.
         const bool is_narrow = flat.is_cpu() && !has_kernel(w, flat.scalar_type());
         if (is_narrow) flat = flat.to(at::kFloat);
-        at::Tensor y = GroupLinear::apply(flat, w.packed, w.scales, w.zeros, w.order, static_cast<int64_t>(bits),
+        c10::optional<at::Tensor> groups;
+        if (w.order.defined()) groups = w.order;
+        at::Tensor y = GroupLinear::apply(flat, w.packed, w.scales, w.zeros, groups, static_cast<int64_t>(bits),
                                           group_size, static_cast<int64_t>(zero_offset));
         if (is_narrow) y = y.to(input.scalar_type());
         y = y.reshape(shape);

@@ -63,8 +63,22 @@ public struct ModelFolder {
 
     /// The model without weights: paths and shapes alone.
     public func outline() throws -> any LanguageModel {
-        try ModelRegistry.outline(
-            configuration, file: url.appendingPathComponent("config.json").path, head: completeHead)
+        try outline(configuration, tensors: try? ShardedTensors(folder: url))
+    }
+
+    /// - Parameter tensors: what says which projections are quantised, in a folder that has such; without them all but
+    ///   the output layer are taken to be.
+    private func outline(_ configuration: JSON, tensors: ShardedTensors?) throws -> any LanguageModel {
+        let file = url.appendingPathComponent("config.json").path
+        let (plain, shapes) = try QuantizedFolder.split(configuration, file: file)
+        let model = try ModelRegistry.outline(plain, file: file, head: completeHead)
+        guard let shapes else { return model }
+        let held = tensors.map { $0.canonicalNames(for: model) }
+        let new = model.newModules + [model.outputLayer]
+        try QuantizedFolder.prepare(model, shapes) { path in
+            held?.contains(path + ".qweight") ?? !new.contains { path == $0 || path.hasPrefix($0 + ".") }
+        }
+        return model
     }
 
     /// The head, pooling as the folder does it where nothing else was asked for.
@@ -97,10 +111,14 @@ public struct ModelFolder {
             object["tie_word_embeddings"] = true
             configuration = .object(object)
         }
-        let model = try ModelRegistry.outline(
-            configuration, file: url.appendingPathComponent("config.json").path, head: completeHead)
+        let model = try outline(configuration, tensors: tensors)
         let renewed = renewsHead ? model.newModules : []
-        try withTorchErrors { try tensors.fill(model, dtype: dtype, device: device, renewing: renewed) }
+        try withTorchErrors {
+            try tensors.fill(model, dtype: dtype, device: device, renewing: renewed)
+            for (_, module) in model.namedModules() {
+                if let linear = module as? Linear { linear.weight = linear.weight.loaded() }
+            }
+        }
         if [.bfloat16, .float16].contains(dtype) { model.precision = (dtype, device) }
         return model
     }
@@ -164,6 +182,11 @@ struct ShardedTensors {
 
     func has(_ name: String) -> Bool { owner[name] != nil }
 
+    /// All names, and what the model calls them.
+    func canonicalNames(for model: any LanguageModel) -> Set<String> {
+        Set(owner.keys).union(owner.keys.map(model.canonicalName))
+    }
+
     /// Whether there is an output layer that differs from the embedding.
     var holdsOwnOutputLayer: Bool {
         let tables = [
@@ -205,8 +228,17 @@ struct ShardedTensors {
                 "\(folder.path) holds \(unknown.count) tensors that the model doesn't have, the first is '\(unknown[0])'",
                 remedy: "config.json doesn't belong to these weights")
         }
+        let keptAsStored = model.storedAsTheyAre
         for (path, parameter) in parameters {
             guard let name = source[path], let file = owner[name], let entry = file.entries[name] else { continue }
+            if keptAsStored.contains(ObjectIdentifier(parameter)),
+                entry.dtype.isFloatingPoint != parameter.tensor.dtype.isFloatingPoint
+                    || !entry.dtype.isFloatingPoint && entry.dtype != parameter.tensor.dtype
+            {
+                throw PEFTError(
+                    "tensor '\(name)' in \(file.url.path) is of the type \(entry.dtype.rawValue), config.json asks for \(parameter.tensor.dtype.rawValue)",
+                    remedy: "config.json doesn't belong to these weights")
+            }
             guard entry.shape == parameter.tensor.shape else {
                 throw PEFTError(
                     "tensor '\(name)' in \(file.url.path) has the shape \(entry.shape), config.json asks for \(parameter.tensor.shape)",
@@ -223,7 +255,8 @@ struct ShardedTensors {
                 parameter.tensor = value
                 continue
             }
-            parameter.tensor = try file.tensor(name).to(dtype).to(device)
+            let isKept = keptAsStored.contains(ObjectIdentifier(parameter))
+            parameter.tensor = try isKept ? file.tensor(name).to(device) : file.tensor(name).to(dtype).to(device)
         }
     }
 
@@ -244,10 +277,15 @@ extension LanguageModel {
     public func write(into folder: URL, copying files: [URL] = [], dtype: DType? = nil) throws {
         var fields = configuration.object ?? [:]
         let stored = dtype ?? parameters().first?.parameter.tensor.dtype ?? .float32
+        let keptAsStored = storedAsTheyAre
+        fields["quantization_config"] = try QuantizedFolder.configuration(of: self)
         fields["dtype"] = .string(stored.rawValue)
         fields["torch_dtype"] = nil
         try AtomicFile.write(JSON.object(fields).text() + "\n", to: folder.appendingPathComponent("config.json"))
-        let tensors = parameters().map { ($0.path, $0.parameter.tensor.detached().to(stored)) }
+        let tensors = parameters().map { path, parameter in
+            let tensor = parameter.tensor.detached()
+            return (path, keptAsStored.contains(ObjectIdentifier(parameter)) ? tensor : tensor.to(stored))
+        }
         try withTorchErrors {
             try SafetensorsFile.write(
                 Dictionary(tensors, uniquingKeysWith: { first, _ in first }), metadata: ["format": "pt"],

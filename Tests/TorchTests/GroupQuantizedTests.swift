@@ -5,8 +5,9 @@ import Testing
 
 /// Matrices of packed integers against what a program of its own made of the same bits (`make_group_fixtures.py`).
 @Suite struct GroupQuantizedTests {
-    private static let file: SafetensorsFile? = try? Bundle.module.resourceURL.map {
-        try SafetensorsFile($0.appendingPathComponent("Fixtures/group-quantised.safetensors"))
+    private static func file() throws -> SafetensorsFile {
+        try SafetensorsFile(
+            #require(Bundle.module.resourceURL).appendingPathComponent("Fixtures/group-quantised.safetensors"))
     }
 
     private struct Case {
@@ -18,7 +19,7 @@ import Testing
         let gradient: Tensor
 
         init(_ name: String) throws {
-            let file = try #require(file)
+            let file = try file()
             func tensor(_ part: String) throws -> Tensor { try file.tensor("\(name).\(part)") }
             let packed = try tensor("packed")
             let weight = try tensor("weight")
@@ -101,7 +102,7 @@ import Testing
     }
 
     @Test func packingIsTheFormats() throws {
-        let file = try #require(Self.file)
+        let file = try Self.file()
         for bits in [2, 3, 4, 8] {
             let packed = try file.tensor("bits-\(bits).packed")
             #expect(packed.unpacked(bits: bits, axis: 0).packed(bits: bits, axis: 0).isIdentical(to: packed))
@@ -115,7 +116,7 @@ import Testing
         arguments: [("round-4", 4, 32), ("round-4-symmetric", 4, 32), ("round-2", 2, 32), ("round-column", 3, 160)],
         ["nearest", "gptq"])
     func roundingIsTheReferences(item: (name: String, bits: Int, group: Int), kind: String) throws {
-        let file = try #require(Self.file)
+        let file = try Self.file()
         let x = try file.tensor("round.x").to(.float64)
         let weight = try file.tensor("round.weight")
         let hessian = x.T.matmul(x) * 2
@@ -124,7 +125,7 @@ import Testing
                 bits: item.bits, groupSize: item.group, isSymmetric: item.name.hasSuffix("symmetric"),
                 hessian: kind == "gptq" ? hessian : nil)
         }
-        let expected = { try file.tensor("\(item.name).\(kind).\($0)") }
+        let expected: (String) throws -> Tensor = { try file.tensor("\(item.name).\(kind).\($0)") }
         #expect(rounded.integers.isIdentical(to: try expected("integers").to(.int32)))
         #expect(relativeDifference(rounded.zeros, try expected("zeros")) == 0)
         #expect(relativeDifference(rounded.scales, try expected("scales")) < 1e-12)

@@ -106,7 +106,8 @@ struct AWQFormat {
             throw wrong("version", "the GEMM version is supported")
         }
         guard json["zero_point"]?.bool ?? true else { throw wrong("zero_point", "it has to be true") }
-        guard let group = json["group_size"]?.int ?? json["q_group_size"]?.int ?? 128, group == -1 || group > 0 else {
+        let group = json["group_size"]?.int ?? json["q_group_size"]?.int ?? 128
+        guard group == -1 || group > 0 else {
             throw wrong("group_size", "it has to be above 0, or −1 for whole columns")
         }
         groupSize = group == -1 ? nil : group
