@@ -27,9 +27,9 @@ evaluate() {
         >"$output/result.json"
     python3 - "$name" "$output/result.json" <<'PYTHON' | tee -a "$output/table.txt"
 import json, sys
-metric = json.load(open(sys.argv[2]))["metrics"]["perplexity"]
-value = metric["value"] if isinstance(metric, dict) else metric
-print(f"| {sys.argv[1]} | {value:.1f} |")
+result = json.load(open(sys.argv[2]))
+value = result["quality"]["perplexity"]
+print(f"| {sys.argv[1]} | {value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}] | {result['loss']:.4f} |")
 PYTHON
 }
 
@@ -61,7 +61,7 @@ for bits in "$@"; do
         base=$output/int$bits-$method
         rm -rf "$base"
         "$peft" quantize --model "$stories" --to "int$bits" --group 32 --method "$method" \
-            --calibration "$output/train.txt" --limit 128 --output "$base" >"$base.txt"
+            --calibration "$output/train.txt" --prompt '' --target '{text}' --limit 128 --output "$base" >"$base.txt"
         evaluate "int$bits base, $method" --model "$base"
     done
     train "$base" "$output/qalora-$bits" --method qalora --pooling sum --alpha 32 --lr 3e-3
@@ -74,6 +74,6 @@ for bits in "$@"; do
     merged "the same merged, rounded to the nearest" "$output/lora-$bits" "$output/lora-$bits-merged"
     rm -rf "$output/lora-gptq-$bits"
     "$peft" quantize --model "$output/lora-merged" --to "int$bits" --group 32 --calibration "$output/train.txt" \
-        --limit 128 --output "$output/lora-gptq-$bits" >"$output/lora-gptq-$bits.txt"
+        --prompt '' --target '{text}' --limit 128 --output "$output/lora-gptq-$bits" >"$output/lora-gptq-$bits.txt"
     evaluate "LoRA in fp32, then GPTQ int$bits" --model "$output/lora-gptq-$bits"
 done

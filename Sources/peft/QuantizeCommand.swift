@@ -92,8 +92,11 @@ struct QuantizeCommand: ParsableCommand {
         -> [TrainingBatch]
     {
         var templates = templates
-        if templates.prompt == nil { templates.prompt = "{text}" }
-        if templates.target == nil { templates.target = "" }
+        if templates.prompt == nil, templates.target == nil {
+            // Lines of text: what a model writes may not be empty, what it reads may.
+            if model.writes { templates.target = "{text}" } else { templates.prompt = "{text}" }
+        }
+        if templates.prompt == nil { templates.prompt = "" }
         let rows = try Rows.read(file, templates.rows(needsTarget: false), limit: limit)
         let longest = templates.maxInput ?? TemplateOptions.defaultMaxInput
         let encoded = rows.compactMap { row -> EncodedExample? in

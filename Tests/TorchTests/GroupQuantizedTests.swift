@@ -77,7 +77,7 @@ import Testing
     @Test(arguments: [1, 2, 3, 4, 7, 8, 9]) func everyNumberOfRowsGivesTheSame(rows: Int) throws {
         let weight = random(1032, 544, seed: 1, dtype: .float32)
         for bits in [2, 3, 4, 8] {
-            let weight = bits == 3 ? weight.narrowed(axis: 0, 0..<1024).contiguous() : weight
+            let weight = bits < 4 ? weight.narrowed(axis: 0, 0..<1024).contiguous() : weight
             let (integers, scales, zeros) = weight.roundedInGroups(bits: bits, groupSize: 32, isSymmetric: false)
             let matrix = GroupQuantizedMatrix(
                 packed: integers.packed(bits: bits, axis: 0), scales: scales.to(.float16),
