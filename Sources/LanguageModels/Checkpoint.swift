@@ -66,17 +66,17 @@ public struct ModelFolder {
         try outline(configuration, tensors: try? ShardedTensors(folder: url))
     }
 
-    /// - Parameter tensors: what says which projections are quantised, in a folder that has such; without them all but
-    ///   the output layer are taken to be.
+    /// - Parameter tensors: what says which projections are quantised, in a folder that has such.
     private func outline(_ configuration: JSON, tensors: ShardedTensors?) throws -> any LanguageModel {
         let file = url.appendingPathComponent("config.json").path
         let (plain, shapes) = try QuantizedFolder.split(configuration, file: file)
         let model = try ModelRegistry.outline(plain, file: file, head: completeHead)
         guard let shapes else { return model }
-        let held = tensors.map { $0.canonicalNames(for: model) }
-        let new = model.newModules + [model.outputLayer]
-        try QuantizedFolder.prepare(model, shapes) { path in
-            held?.contains(path + ".qweight") ?? !new.contains { path == $0 || path.hasPrefix($0 + ".") }
+        try QuantizedFolder.prepare(model, shapes, names: tensors?.canonicalNames(for: model))
+        if configuration["quantization_config"]?[GPTQFormat.zerosKey] ?? .null != .null, !model.hasRealZeros {
+            throw PEFTError(
+                "\(file) tells of zeros of its own ('\(GPTQFormat.zerosKey)'), and \(url.path) holds none",
+                remedy: "fetch the weights again, or merge the adapter again")
         }
         return model
     }

@@ -100,7 +100,7 @@ import TorchNN
             ("group_size", 64, "group size 64"), ("bits", 8, "has the shape"),
             ("checkpoint_format", "marlin", "'quantization_config.checkpoint_format'"),
             ("dynamic", ["-:.*": [:]], "'quantization_config.dynamic'"),
-            ("swift_peft_zeros", "float16", "lacks 14 of the model's tensors"),
+            ("swift_peft_zeros", "float16", "zeros of its own"),
         ]
         for (key, value, words) in changes {
             guard case .object(var fields) = configuration, case .object(var settings)? = fields["quantization_config"]

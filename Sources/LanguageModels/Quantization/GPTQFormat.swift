@@ -55,14 +55,17 @@ public struct GPTQFormat: Sendable, Equatable {
     }
 
     /// Shapes for one matrix.
+    ///
+    /// - Parameter hasZeros: whether the folder holds zeros that are no whole numbers for it, as only projections that an
+    ///   adapter was merged into have them.
     /// - Throws: ``PEFTError`` where it doesn't fill whole words and groups.
-    func weight(outputs: Int, inputs: Int, at path: String) throws -> any LinearWeight {
+    func weight(outputs: Int, inputs: Int, at path: String, hasZeros: Bool) throws -> any LinearWeight {
         if let refusal = settings.refusal(outputs: outputs, inputs: inputs) {
             throw PEFTError(
                 "'\(path)' can't be stored in \(settings.bits) bits: \(refusal)",
                 remedy: "config.json doesn't belong to these weights")
         }
-        return GroupQuantizedWeight(outputs: outputs, inputs: inputs, settings: settings, zeroType: zeroType)
+        return GroupQuantizedWeight(outputs: outputs, inputs: inputs, settings: settings, zeroType: hasZeros ? zeroType : nil)
     }
 
     public var json: JSON {

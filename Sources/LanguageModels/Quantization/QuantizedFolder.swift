@@ -5,11 +5,20 @@ import TorchNN
 /// Ways in which folders store quantised weights, by `quant_method` of their `quantization_config`. A new one is a file
 /// here and a line in ``schemes``.
 enum QuantizedFolder {
-    /// Makes shapes for one matrix, to be filled from the folder's tensors.
-    typealias Shapes = (_ outputs: Int, _ inputs: Int, _ path: String) throws -> any LinearWeight
+    /// Makes shapes for one matrix, to be filled from the folder's tensors; `isStored` says which of them are there, by
+    /// their names below the projection's.
+    typealias Shapes =
+        (_ outputs: Int, _ inputs: Int, _ path: String, _ isStored: (String) -> Bool) throws -> any LinearWeight
 
     static let schemes: [String: @Sendable (JSON) throws -> Shapes] = [
-        GPTQFormat.method: { try GPTQFormat($0).weight }, AWQFormat.method: { try AWQFormat($0).weight },
+        GPTQFormat.method: { json in
+            let format = try GPTQFormat(json)
+            return { try format.weight(outputs: $0, inputs: $1, at: $2, hasZeros: $3("zeros")) }
+        },
+        AWQFormat.method: { json in
+            let format = try AWQFormat(json)
+            return { outputs, inputs, path, _ in try format.weight(outputs: outputs, inputs: inputs, at: path) }
+        },
     ]
 
     /// A configuration without `quantization_config`, and what that says; `nil` where there is none.
@@ -30,11 +39,18 @@ enum QuantizedFolder {
 
     /// Puts quantised shapes in place of the projections' own.
     ///
-    /// - Parameter isQuantised: whether the folder holds the projection at a path in quantised form.
-    static func prepare(_ model: any LanguageModel, _ shapes: Shapes, where isQuantised: (String) -> Bool) throws {
+    /// - Parameter names: the folder's tensors, by the model's names; `nil` where no file says which projections are
+    ///   quantised, and all but the output layer and new modules are taken to be.
+    static func prepare(_ model: any LanguageModel, _ shapes: Shapes, names: Set<String>?) throws {
+        let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
         for (path, module) in model.namedModules() {
-            guard let linear = module as? Linear, isQuantised(path) else { continue }
-            linear.weight = try shapes(linear.outputs, linear.inputs, path)
+            guard let linear = module as? Linear else { continue }
+            let isQuantised =
+                names?.contains(path + ".qweight") ?? !left.contains { path == $0 || path.hasPrefix($0 + ".") }
+            guard isQuantised else { continue }
+            linear.weight = try shapes(linear.outputs, linear.inputs, path) {
+                names?.contains("\(path).\($0)") ?? true
+            }
         }
     }
 
