@@ -4,7 +4,9 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "Blas.hpp"
 #include "Bridge.hpp"
+#include "Precision.hpp"
 
 using namespace ctorch;
 using torch::autograd::AutogradContext;
@@ -131,41 +133,50 @@ template <typename Body> void for_tiles(const GroupMatrix &w, const at::Tensor &
     }
 }
 
-at::Tensor multiply(const GroupMatrix &w, const at::Tensor &x) {
+/// result = a · b, or result += a · b; all with rows whose numbers lie side by side, b a tile or a tile transposed.
+void product(at::Tensor &result, const at::Tensor &a, const at::Tensor &tile, bool is_transposed, bool adds) {
+    if (result.scalar_type() == at::kFloat && has_fast_blas()) {
+        matrix_product(false, is_transposed, a.size(0), result.size(1), a.size(1), a.const_data_ptr<float>(), a.stride(0),
+                       tile.const_data_ptr<float>(), tile.stride(0), adds ? 1 : 0, result.mutable_data_ptr<float>(),
+                       result.stride(0));
+        return;
+    }
+    at::Tensor b = is_transposed ? tile.t() : tile;
+    if (adds) {
+        result.addmm_(a, b);
+    } else {
+        at::mm_out(result, a, b);
+    }
+}
+
+at::Tensor multiply(const GroupMatrix &w, const at::Tensor &given) {
+    at::Tensor x = given.is_cpu() ? given.contiguous() : given;
     if (!x.is_meta() && !has_kernel(w, x.scalar_type())) return at::mm(x, transposed(w, x.scalar_type()));
     at::Tensor y = at::empty({x.size(0), w.outputs()}, x.options());
     if (x.is_meta()) {
         for_tiles(w, x, [](int64_t, int64_t, int64_t, int64_t, const at::Tensor &) {});
     } else if (x.size(0) <= few_rows && x.scalar_type() == at::kFloat && !w.order.defined() &&
                w.group_size % 32 == 0) {
-        at::Tensor rows = x.contiguous();
-        multiply_few_rows(w, rows, y);
+        multiply_few_rows(w, x, y);
     } else {
         for_tiles(w, x, [&](int64_t first, int64_t count, int64_t start, int64_t width, const at::Tensor &tile) {
-            at::Tensor part = y.narrow(1, start, width), input = x.narrow(1, first, count);
-            if (first == 0) {
-                at::mm_out(part, input, tile);
-            } else {
-                part.addmm_(input, tile);
-            }
+            at::Tensor part = y.narrow(1, start, width);
+            product(part, x.narrow(1, first, count), tile, false, first > 0);
         });
     }
     return y;
 }
 
-at::Tensor multiply_transposed(const GroupMatrix &w, const at::Tensor &gradient) {
+at::Tensor multiply_transposed(const GroupMatrix &w, const at::Tensor &given) {
+    at::Tensor gradient = given.is_cpu() ? given.contiguous() : given;
     if (!gradient.is_meta() && !has_kernel(w, gradient.scalar_type())) {
         return at::mm(gradient, transposed(w, gradient.scalar_type()).t());
     }
     at::Tensor result = at::empty({gradient.size(0), w.inputs()}, gradient.options());
     for_tiles(w, gradient, [&](int64_t first, int64_t count, int64_t start, int64_t width, const at::Tensor &tile) {
         if (gradient.is_meta()) return;
-        at::Tensor part = result.narrow(1, first, count), output = gradient.narrow(1, start, width);
-        if (start == 0) {
-            at::mm_out(part, output, tile.t());
-        } else {
-            part.addmm_(output, tile.t());
-        }
+        at::Tensor part = result.narrow(1, first, count);
+        product(part, gradient.narrow(1, start, width), tile, true, start > 0);
     });
     return result;
 }
@@ -217,17 +228,17 @@ CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTen
                     " for a matrix of ", w.inputs(), " inputs");
         auto shape = input.sizes().vec();
         shape.back() = w.outputs();
-        at::Tensor flat = input.reshape({-1, input.size(-1)});
-        // Processors without bfloat16 multiply it a thousand times slower than floats.
-        const bool is_narrow = flat.is_cpu() && !has_kernel(w, flat.scalar_type());
-        if (is_narrow) flat = flat.to(at::kFloat);
+        const at::ScalarType type = compute_type(input);
+        WithoutAutocast guard;
+        // The kernels here make floats of the integers, whatever they are multiplied by.
+        const bool is_wide = input.is_cpu() && !has_kernel(w, type);
+        at::Tensor flat = in_type(input.reshape({-1, input.size(-1)}), is_wide ? at::kFloat : type);
         c10::optional<at::Tensor> groups;
         if (w.order.defined()) groups = w.order;
         at::Tensor y = GroupLinear::apply(flat, w.packed, w.scales, w.zeros, groups, static_cast<int64_t>(bits),
                                           group_size, static_cast<int64_t>(zero_offset));
-        if (is_narrow) y = y.to(input.scalar_type());
-        y = y.reshape(shape);
-        return bias && unbox(bias).defined() ? y + unbox(bias) : y;
+        y = in_type(y, type).reshape(shape);
+        return bias && unbox(bias).defined() ? y + in_type(unbox(bias), type) : y;
     });
 }
 
