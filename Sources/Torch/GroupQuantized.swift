@@ -17,7 +17,8 @@ public struct GroupQuantizedMatrix {
     public let zeroOffset: Int
 
     public init(
-        packed: Tensor, scales: Tensor, zeros: Tensor, order: Tensor? = nil, bits: Int, groupSize: Int, zeroOffset: Int
+        packed: Tensor, scales: Tensor, zeros: Tensor, order: Tensor? = nil, bits: Int, groupSize: Int,
+        zeroOffset: Int
     ) {
         (self.packed, self.scales, self.zeros, self.order) = (packed, scales, zeros, order)
         (self.bits, self.groupSize, self.zeroOffset) = (bits, groupSize, zeroOffset)

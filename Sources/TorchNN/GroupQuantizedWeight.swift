@@ -93,7 +93,8 @@ public struct GroupQuantizedWeight: LinearWeight {
     ) throws {
         let (outputs, inputs) = (weight.dim(0), weight.dim(1))
         if let refusal = settings.refusal(outputs: outputs, inputs: inputs) {
-            throw PEFTError("a weight can't be stored in \(settings.bits) bits: \(refusal)", remedy: "leave it as it is")
+            throw PEFTError(
+                "a weight can't be stored in \(settings.bits) bits: \(refusal)", remedy: "leave it as it is")
         }
         let device = weight.device
         let groupSize = settings.groupSize ?? inputs

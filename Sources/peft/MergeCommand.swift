@@ -86,16 +86,21 @@ struct MergeCommand: ParsableCommand {
             print(
                 JSON.object([
                     "output": .string(output), "adapter": .string(attached.choice.label),
-                    "dtype": .string(type.rawValue), "zeros": hasZeros ? .string(zeroName) : .null, "drift": .array(rows),
+                    "dtype": .string(type.rawValue), "zeros": hasZeros ? .string(zeroName) : .null,
+                    "drift": .array(rows),
                 ]).text())
             return
         }
         let kind = hasZeros ? "zeros \(zeroName)" : type.rawValue
-        print("\(attached.choice.label) merged into \(output), stored as \(type.rawValue)\(hasZeros ? ", \(kind)" : "")")
+        print(
+            "\(attached.choice.label) merged into \(output), stored as \(type.rawValue)\(hasZeros ? ", \(kind)" : "")"
+        )
         print("drift of the scores    largest       mean    same choice   storing alone")
         for drift in drifts {
             let name = drift.dtype.padding(toLength: 20, withPad: " ", startingAt: 0)
-            let mark = drift.dtype == kind || hasZeros && zeroName == "float32" && drift.dtype == type.rawValue ? "  (this file)" : ""
+            let mark =
+                drift.dtype == kind || hasZeros && zeroName == "float32" && drift.dtype == type.rawValue
+                ? "  (this file)" : ""
             print(
                 String(
                     format: "  %@ %9.2e  %9.2e  %9.1f %%       %9.2e%@", name, drift.largest, drift.mean,

@@ -23,7 +23,8 @@ struct QuantizeCommand: ParsableCommand {
     @OptionGroup var model: ModelOptions
     @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the model.", valueName: "folder")) var output: String
     @Option(help: "int2, int3, int4 or int8.") var to = "int4"
-    @Option(help: ArgumentHelp("Inputs that share a scale and a zero; −1 for all of an output's.", valueName: "inputs"))
+    @Option(
+        help: ArgumentHelp("Inputs that share a scale and a zero; −1 for all of an output's.", valueName: "inputs"))
     var group = 128
     @Flag(help: "Grids around 0, which some readers need.") var symmetric = false
     @Option(help: "gptq or rtn, to the nearest (gptq with sample text).") var method: String?
@@ -39,7 +40,8 @@ struct QuantizeCommand: ParsableCommand {
 
     func run() throws {
         guard let bits = Self.formats[to.lowercased()] else {
-            throw PEFTError("--to is '\(to)'", remedy: "there are \(Self.formats.keys.sorted().joined(separator: ", "))")
+            throw PEFTError(
+                "--to is '\(to)'", remedy: "there are \(Self.formats.keys.sorted().joined(separator: ", "))")
         }
         guard group == -1 || group > 0 && group.isMultiple(of: 32) else {
             throw PEFTError("--group is \(group)", remedy: "it has to be a multiple of 32, or −1 for whole columns")
@@ -84,7 +86,9 @@ struct QuantizeCommand: ParsableCommand {
         let settings = folder.url.appendingPathComponent("generation_config.json")
         let more = FileManager.default.fileExists(atPath: settings.path) ? [settings] : []
         try loaded.save(to: target, copying: Tokenizer.files(in: folder.url) + more, dtype: stored)
-        report(outcomes, left: left, method: method, before: folder.weightBytes, after: try ModelFolder(target).weightBytes)
+        report(
+            outcomes, left: left, method: method, before: folder.weightBytes,
+            after: try ModelFolder(target).weightBytes)
     }
 
     /// Whole rows of tokens, as the model reads them.

@@ -13,7 +13,9 @@ struct QuantizeCommandTests {
     @Test func quantizeTrainMergeEvaluate() throws {
         let program = try Program()
         defer { program.remove() }
-        let lines = (0..<12).map { "Person \($0) asks the way to the station, and the answer is street number \($0 * 7)." }
+        let lines = (0..<12).map {
+            "Person \($0) asks the way to the station, and the answer is street number \($0 * 7)."
+        }
         try program.write("text.txt", lines.joined(separator: "\n"))
         let rows = (0..<6).map { ##"{"talk": "#Person1#: Hello \##($0).", "short": "They greet \##($0)."}"## }
         try program.write("rows.jsonl", rows.joined(separator: "\n"))
@@ -35,7 +37,8 @@ struct QuantizeCommandTests {
         #expect(shares.reduce(0, +) / Double(shares.count) < 0.9)
         #expect((made["bytes"]?.int ?? 0) * 10 < (made["bytes_before"]?.int ?? 0) * 7)
         let trained = try program.run([
-            "train", "--model", "base", "--data", "rows.jsonl", "--prompt", "Summarize: {talk}", "--target", "{short}",
+            "train", "--model", "base", "--data", "rows.jsonl", "--prompt", "Summarize: {talk}", "--target",
+            "{short}",
             "--method", "qalora", "--rank", "4", "--steps", "6", "--lr", "1e-2", "--quiet", "--output", "adapter",
         ])
         #expect(trained.status == 0, "\(trained.error)")

@@ -95,7 +95,8 @@ import TorchNN
         let weights = folder.appendingPathComponent("model.safetensors")
         let configuration = try JSON.read(folder.appendingPathComponent("config.json"))
         let changes: [(String, JSON, String)] = [
-            ("bits", 5, "'quantization_config.bits' is 5"), ("group_size", 0, "'quantization_config.group_size' is 0"),
+            ("bits", 5, "'quantization_config.bits' is 5"),
+            ("group_size", 0, "'quantization_config.group_size' is 0"),
             ("quant_method", "aqlm", "'aqlm', which is not supported"), ("group_size", 24, "group size 24"),
             ("group_size", 64, "group size 64"), ("bits", 8, "has the shape"),
             ("checkpoint_format", "marlin", "'quantization_config.checkpoint_format'"),
@@ -103,7 +104,8 @@ import TorchNN
             ("swift_peft_zeros", "float16", "zeros of its own"),
         ]
         for (key, value, words) in changes {
-            guard case .object(var fields) = configuration, case .object(var settings)? = fields["quantization_config"]
+            guard case .object(var fields) = configuration,
+                case .object(var settings)? = fields["quantization_config"]
             else { continue }
             settings[key] = value
             fields["quantization_config"] = .object(settings)

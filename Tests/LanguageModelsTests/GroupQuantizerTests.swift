@@ -10,7 +10,8 @@ import TorchNN
 @Suite struct GroupQuantizerTests {
     private static let settings = GroupQuantization(bits: 3, groupSize: 32)
     private static let order = [
-        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
+        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
+        "mlp.up_proj",
         "mlp.down_proj",
     ]
     private static let paths = (0..<2).flatMap { layer in order.map { "model.layers.\(layer).\($0)" } }

@@ -140,7 +140,8 @@ import TorchNN
             #expect(try model.scores().isIdentical(to: output))
             return error
         }
-        #expect(try merging("plain", groupSize: 16).problem.contains("can't be merged into a weight with groups of 32"))
+        #expect(
+            try merging("plain", groupSize: 16).problem.contains("can't be merged into a weight with groups of 32"))
         #expect(try merging("act-order", groupSize: 32).problem.contains("order of their own"))
     }
 

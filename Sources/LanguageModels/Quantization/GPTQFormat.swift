@@ -65,7 +65,8 @@ public struct GPTQFormat: Sendable, Equatable {
                 "'\(path)' can't be stored in \(settings.bits) bits: \(refusal)",
                 remedy: "config.json doesn't belong to these weights")
         }
-        return GroupQuantizedWeight(outputs: outputs, inputs: inputs, settings: settings, zeroType: hasZeros ? zeroType : nil)
+        return GroupQuantizedWeight(
+            outputs: outputs, inputs: inputs, settings: settings, zeroType: hasZeros ? zeroType : nil)
     }
 
     public var json: JSON {

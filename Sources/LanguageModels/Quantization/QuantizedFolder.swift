@@ -56,7 +56,8 @@ enum QuantizedFolder {
 
     /// The `quantization_config` of a model's weights; `nil` where all are plain numbers.
     static func configuration(of model: any LanguageModel) throws -> JSON? {
-        try GPTQFormat(of: model.namedModules().compactMap { ($0.module as? Linear)?.weight as? GroupQuantizedWeight })?
+        try GPTQFormat(
+            of: model.namedModules().compactMap { ($0.module as? Linear)?.weight as? GroupQuantizedWeight })?
             .json
     }
 }

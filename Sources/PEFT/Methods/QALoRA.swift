@@ -125,7 +125,9 @@ public enum QALoRA: PEFTMethod {
             if let groupSize, groupSize < 1 {
                 throw PEFTError("the group size is \(groupSize)", remedy: "it has to be at least 1")
             }
-            if let bad = rankPattern.first(where: { !($0.value >= 1 && $0.value <= 65536 && $0.value == $0.value.rounded()) }
+            if let bad = rankPattern.first(where: {
+                !($0.value >= 1 && $0.value <= 65536 && $0.value == $0.value.rounded())
+            }
             ) {
                 throw PEFTError(
                     "the rank for '\(bad.key)' is \(bad.value)", remedy: "it has to be an integer of at least 1")
