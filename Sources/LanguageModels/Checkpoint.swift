@@ -13,6 +13,8 @@ public struct ModelFolder {
     public var precision = DType.float32
     /// How embeddings are pooled, as the folder says.
     public let pooling: Pooling?
+    /// How projections are kept in memory, where that isn't as they are stored.
+    public private(set) var storage: WeightStorage?
 
     /// - Throws: ``PEFTError`` if the folder or its `config.json` is missing or damaged.
     public init(_ url: URL) throws {
@@ -43,6 +45,13 @@ public struct ModelFolder {
         return copy
     }
 
+    /// The same folder with its projections kept in some other way than they are stored; `nil` leaves it as it is.
+    public func keeping(_ storage: WeightStorage?) -> ModelFolder {
+        var copy = self
+        copy.storage = storage ?? self.storage
+        return copy
+    }
+
     /// Whether the folder's own head is one for other labels, and a new one begins in its place.
     private var renewsHead: Bool {
         guard let head, let stored = ModelHead(configuration: configuration), stored.task.hasLabels else {
@@ -63,16 +72,23 @@ public struct ModelFolder {
 
     /// The model without weights: paths and shapes alone.
     public func outline() throws -> any LanguageModel {
-        try outline(configuration, tensors: try? ShardedTensors(folder: url))
+        let model = try outline(configuration, tensors: try? ShardedTensors(folder: url))
+        storage?.apply(to: model)
+        return model
     }
 
     /// - Parameter tensors: what says which projections are quantised, in a folder that has such.
     private func outline(_ configuration: JSON, tensors: ShardedTensors?) throws -> any LanguageModel {
         let file = url.appendingPathComponent("config.json").path
-        let (plain, shapes) = try QuantizedFolder.split(configuration, file: file)
+        let (plain, scheme) = try QuantizedFolder.split(configuration, file: file)
         let model = try ModelRegistry.outline(plain, file: file, head: completeHead)
-        guard let shapes else { return model }
-        try QuantizedFolder.prepare(model, shapes, names: tensors?.canonicalNames(for: model))
+        guard let scheme else { return model }
+        guard storage == nil else {
+            throw PEFTError(
+                "\(file) says that the weights are quantised already, \(storage?.name ?? "") was asked for",
+                remedy: "leave --weights out, or name the model that it was made from")
+        }
+        try QuantizedFolder.prepare(model, scheme, stored: tensors?.shapes(for: model))
         if configuration["quantization_config"]?[GPTQFormat.zerosKey] ?? .null != .null, !model.hasRealZeros {
             throw PEFTError(
                 "\(file) tells of zeros of its own ('\(GPTQFormat.zerosKey)'), and \(url.path) holds none",
@@ -114,7 +130,7 @@ public struct ModelFolder {
         let model = try outline(configuration, tensors: tensors)
         let renewed = renewsHead ? model.newModules : []
         try withTorchErrors {
-            try tensors.fill(model, dtype: dtype, device: device, renewing: renewed)
+            try tensors.fill(model, dtype: dtype, device: device, renewing: renewed, storage: storage)
             for (_, module) in model.namedModules() {
                 if let linear = module as? Linear { linear.weight = linear.weight.loaded() }
             }
@@ -182,9 +198,13 @@ struct ShardedTensors {
 
     func has(_ name: String) -> Bool { owner[name] != nil }
 
-    /// All names, and what the model calls them.
-    func canonicalNames(for model: any LanguageModel) -> Set<String> {
-        Set(owner.keys).union(owner.keys.map(model.canonicalName))
+    /// Shapes by name, and by what the model calls them.
+    func shapes(for model: any LanguageModel) -> [String: [Int]] {
+        owner.reduce(into: [:]) { shapes, item in
+            guard let shape = item.value.entries[item.key]?.shape else { return }
+            shapes[item.key] = shape
+            shapes[model.canonicalName(item.key)] = shape
+        }
     }
 
     /// Whether there is an output layer that differs from the embedding.
@@ -201,8 +221,13 @@ struct ShardedTensors {
 
     func holds(_ names: [String]) -> Bool { names.allSatisfy { owner[$0] != nil } }
 
-    /// - Parameter renewing: modules that begin anew though the files hold them.
-    func fill(_ model: any LanguageModel, dtype: DType, device: Device, renewing: [String] = []) throws {
+    /// - Parameters:
+    ///   - renewing: modules that begin anew though the files hold them.
+    ///   - storage: how projections are kept, each from the moment it is read, so that two are never there as numbers.
+    func fill(
+        _ model: any LanguageModel, dtype: DType, device: Device, renewing: [String] = [],
+        storage: WeightStorage? = nil
+    ) throws {
         let parameters = model.parameters()
         let wanted = Dictionary(parameters.map { ($0.path, $0.parameter) }, uniquingKeysWith: { first, _ in first })
         var source: [String: String] = [:]
@@ -247,12 +272,26 @@ struct ShardedTensors {
         }
         // Only now, with nothing left to fail, are the weights taken over.
         var random = SeededRandom(seed: 0, stream: 0x1217)
+        let kept = Dictionary(
+            (storage?.projections(of: model) ?? []).compactMap { _, linear in
+                linear.weight.parameters.first.map { (ObjectIdentifier($0.parameter), linear) }
+            }, uniquingKeysWith: { first, _ in first })
         for (path, parameter) in parameters {
             guard let name = source[path], let file = owner[name] else {
                 let value = Tensor.zeros(parameter.tensor.shape, dtype: dtype, device: device)
                 let deviation = model.initialDeviation(of: path) ?? 0
                 if deviation > 0 { value.fillNormal(deviation: deviation, from: &random) }
                 parameter.tensor = value
+                continue
+            }
+            if let storage, let linear = kept[ObjectIdentifier(parameter)] {
+                parameter.tensor = try file.tensor(name).to(device)
+                linear.weight = storage.kept(linear.weight)
+                // The list of parameters still knows the numbers, and the system the file's pages.
+                if linear.weight.parameters.first?.parameter.tensor !== parameter.tensor {
+                    parameter.tensor = .empty([0])
+                    file.forget(name)
+                }
                 continue
             }
             let isKept = keptAsStored.contains(ObjectIdentifier(parameter))

@@ -5,25 +5,39 @@ import TorchNN
 /// Ways in which folders store quantised weights, by `quant_method` of their `quantization_config`. A new one is a file
 /// here and a line in ``schemes``.
 enum QuantizedFolder {
-    /// Makes shapes for one matrix, to be filled from the folder's tensors; `isStored` says which of them are there, by
-    /// their names below the projection's.
-    typealias Shapes =
-        (_ outputs: Int, _ inputs: Int, _ path: String, _ isStored: (String) -> Bool) throws -> any LinearWeight
+    struct Scheme {
+        /// The tensor below a projection whose presence says that it is quantised.
+        var marker = "qweight"
+        /// Makes shapes for one matrix, to be filled from the folder's tensors.
+        let shapes: (_ outputs: Int, _ inputs: Int, _ path: String, Stored?) throws -> any LinearWeight
+    }
 
-    static let schemes: [String: @Sendable (JSON) throws -> Shapes] = [
+    /// Tells the shape of a tensor in the folder by its name below the projection's; there is none without files.
+    typealias Stored = (String) -> [Int]?
+
+    static let schemes: [String: @Sendable (JSON) throws -> Scheme] = [
         GPTQFormat.method: { json in
             let format = try GPTQFormat(json)
-            return { try format.weight(outputs: $0, inputs: $1, at: $2, hasZeros: $3("zeros")) }
+            return Scheme { outputs, inputs, path, stored in
+                let hasZeros = stored.map { $0("zeros") != nil } ?? true
+                return try format.weight(outputs: outputs, inputs: inputs, at: path, hasZeros: hasZeros)
+            }
         },
         AWQFormat.method: { json in
             let format = try AWQFormat(json)
-            return { outputs, inputs, path, _ in try format.weight(outputs: outputs, inputs: inputs, at: path) }
+            return Scheme { outputs, inputs, path, _ in
+                try format.weight(outputs: outputs, inputs: inputs, at: path)
+            }
+        },
+        BitsAndBytesFormat.method: { json in
+            let format = try BitsAndBytesFormat(json)
+            return Scheme(marker: format.marker, shapes: format.weight)
         },
     ]
 
     /// A configuration without `quantization_config`, and what that says; `nil` where there is none.
     /// - Throws: ``PEFTError`` for a method that isn't supported.
-    static func split(_ configuration: JSON, file: String) throws -> (configuration: JSON, shapes: Shapes?) {
+    static func split(_ configuration: JSON, file: String) throws -> (configuration: JSON, scheme: Scheme?) {
         guard let settings = configuration["quantization_config"], settings != .null,
             case .object(var fields) = configuration
         else { return (configuration, nil) }
@@ -39,26 +53,25 @@ enum QuantizedFolder {
 
     /// Puts quantised shapes in place of the projections' own.
     ///
-    /// - Parameter names: the folder's tensors, by the model's names; `nil` where no file says which projections are
-    ///   quantised, and all but the output layer and new modules are taken to be.
-    static func prepare(_ model: any LanguageModel, _ shapes: Shapes, names: Set<String>?) throws {
+    /// - Parameter stored: shapes of the folder's tensors by the model's names; `nil` where no file says which
+    ///   projections are quantised, and all but the output layer and new modules are taken to be.
+    static func prepare(_ model: any LanguageModel, _ scheme: Scheme, stored: [String: [Int]]?) throws {
         let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
         for (path, module) in model.namedModules() {
             guard let linear = module as? Linear else { continue }
             let isQuantised =
-                names?.contains(path + ".qweight") ?? !left.contains { path == $0 || path.hasPrefix($0 + ".") }
+                stored.map { $0["\(path).\(scheme.marker)"] != nil }
+                ?? !left.contains { path == $0 || path.hasPrefix($0 + ".") }
             guard isQuantised else { continue }
-            linear.weight = try shapes(linear.outputs, linear.inputs, path) {
-                names?.contains("\(path).\($0)") ?? true
-            }
+            linear.weight = try scheme.shapes(
+                linear.outputs, linear.inputs, path, stored.map { all in { all["\(path).\($0)"] } })
         }
     }
 
     /// The `quantization_config` of a model's weights; `nil` where all are plain numbers.
     static func configuration(of model: any LanguageModel) throws -> JSON? {
-        try GPTQFormat(
-            of: model.namedModules().compactMap { ($0.module as? Linear)?.weight as? GroupQuantizedWeight })?
-            .json
+        let groups = model.namedModules().compactMap { ($0.module as? Linear)?.weight as? GroupQuantizedWeight }
+        return try GPTQFormat(of: groups)?.json ?? BitsAndBytesFormat.json(of: model)
     }
 }
 
@@ -83,7 +96,7 @@ extension LanguageModel {
     public var storedAsTheyAre: Set<ObjectIdentifier> {
         let weights = namedModules().compactMap { ($0.module as? Linear)?.weight }
         return Set(
-            weights.filter { !($0 is DenseWeight || $0 is TransposedWeight) }
+            weights.filter(\.isQuantized)
                 .flatMap { $0.parameters.map { ObjectIdentifier($0.parameter) } })
     }
 }
