@@ -125,18 +125,22 @@ at::Tensor multiply_transposed(const StoredMatrix &w, const at::Tensor &gradient
 
 /// y = x Wᵀ + b, x [tokens, inputs]. Keeps what the model holds anyway, and nothing of x.
 struct StoredLinear : public Function<StoredLinear> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &bias,
-                              const at::Tensor &codes, const at::Tensor &scales, const at::Tensor &table,
-                              const at::Tensor &nested_scales, const at::Tensor &nested_table, double offset,
+    using Optional = std::optional<at::Tensor>;
+
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const Optional &bias,
+                              const at::Tensor &codes, const Optional &scales, const Optional &table,
+                              const Optional &nested_scales, const Optional &nested_table, double offset,
                               int64_t block, int64_t outputs, int64_t inputs) {
-        StoredMatrix w{codes, scales, table, nested_scales, nested_table, offset, block, outputs, inputs};
-        context->save_for_backward({codes, scales, table, nested_scales, nested_table});
+        auto value = [](const Optional &tensor) { return tensor.value_or(at::Tensor()); };
+        StoredMatrix w{codes,  value(scales), value(table), value(nested_scales), value(nested_table),
+                       offset, block,         outputs,      inputs};
+        context->save_for_backward({w.codes, w.scales, w.table, w.nested_scales, w.nested_table});
         context->saved_data["offset"] = offset;
         context->saved_data["block"] = block;
         context->saved_data["outputs"] = outputs;
         context->saved_data["inputs"] = inputs;
         at::Tensor y = multiply(w, x);
-        return bias.defined() ? y.add_(bias) : y;
+        return bias ? y.add_(*bias) : y;
     }
 
     static variable_list backward(AutogradContext *context, variable_list gradients) {
@@ -174,8 +178,13 @@ CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, cons
                     " for a matrix of ", w.inputs, " inputs");
         auto shape = input.sizes().vec();
         shape.back() = w.outputs;
-        at::Tensor y = StoredLinear::apply(input.reshape({-1, w.inputs}), unbox(bias), w.codes, w.scales, w.table,
-                                           w.nested_scales, w.nested_table, w.offset, w.block, w.outputs, w.inputs);
+        // A custom function takes undefined tensors as options alone.
+        auto option = [](const at::Tensor &tensor) {
+            return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
+        };
+        at::Tensor y = StoredLinear::apply(input.reshape({-1, w.inputs}), option(unbox(bias)), w.codes,
+                                           option(w.scales), option(w.table), option(w.nested_scales),
+                                           option(w.nested_table), w.offset, w.block, w.outputs, w.inputs);
         return y.reshape(shape);
     });
 }

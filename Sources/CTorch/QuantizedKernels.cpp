@@ -30,12 +30,31 @@ bool has_avx2() {
 const float *floats(const at::Tensor &tensor) { return static_cast<const float *>(tensor.const_data_ptr()); }
 const uint8_t *bytes(const at::Tensor &tensor) { return static_cast<const uint8_t *>(tensor.const_data_ptr()); }
 
-float block_scale(const StoredMatrix &w, int64_t block) {
-    if (!w.nested_scales.defined()) return floats(w.scales)[block];
-    // Two roundings, as the reference makes them.
-    volatile float product = floats(w.nested_table)[bytes(w.scales)[block]] * floats(w.nested_scales)[block / 256];
-    return product + static_cast<float>(w.offset);
-}
+/// The scales of blocks, by address: asking a tensor for it costs more than a block.
+struct Scales {
+    const float *plain = nullptr;
+    const uint8_t *codes = nullptr;
+    const float *nested = nullptr, *table = nullptr;
+    float offset = 0;
+
+    explicit Scales(const StoredMatrix &w) {
+        if (!w.has_blocks()) return;
+        if (!w.nested_scales.defined()) {
+            plain = floats(w.scales);
+            return;
+        }
+        codes = bytes(w.scales);
+        nested = floats(w.nested_scales);
+        table = floats(w.nested_table);
+        offset = static_cast<float>(w.offset);
+    }
+
+    float operator[](int64_t block) const {
+// Two roundings, as the reference has them.
+#pragma STDC FP_CONTRACT OFF
+        return plain ? plain[block] : table[codes[block]] * nested[block / 256] + offset;
+    }
+};
 
 /// What both halves of each byte mean.
 struct PairTable {
@@ -52,10 +71,11 @@ struct PairTable {
 /// Numbers start..<end of the flat matrix.
 void dequantize_blocks(const StoredMatrix &w, const PairTable &table, int64_t start, int64_t end, float *out) {
     const uint8_t *codes = bytes(w.codes);
+    const Scales scales(w);
     int64_t i = start;
     while (i < end) {
         const int64_t block = i / w.block, stop = std::min(end, (block + 1) * w.block);
-        const float scale = block_scale(w, block);
+        const float scale = scales[block];
         if (i % 2 == 1) *out++ = table.pairs[2 * codes[i++ / 2] + 1] * scale;
         for (; i + 1 < stop; i += 2, out += 2) {
             const float *pair = &table.pairs[2 * codes[i / 2]];
@@ -157,15 +177,18 @@ CT_AVX2 void multiply_blocks(const StoredMatrix &w, const ByteTables &tables, co
     }
     const __m256i low = _mm256_set1_epi8(15);
     const uint8_t *codes = bytes(w.codes);
+    const Scales scales(w);
+    const int64_t per_row = w.inputs / w.block;
     for (int64_t row = first; row < end; ++row) {
         __m256 total[Rows][sums];
         for (auto &list : total) {
             for (auto &one : list) one = _mm256_setzero_ps();
         }
-        for (int64_t i = 0; i < w.inputs; i += 64) {
-            const int64_t place = row * w.inputs + i;
-            const __m256 scale = _mm256_set1_ps(block_scale(w, place / w.block));
-            const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(codes + place / 2));
+        int64_t i = 0;
+        const uint8_t *next = codes + row * w.inputs / 2;
+        for (int64_t step = 0; step < w.inputs / 64; ++step, i += 64, next += 32) {
+            const __m256 scale = _mm256_set1_ps(scales[row * per_row + (w.block == 64 ? step : i / w.block)]);
+            const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(next));
             for (int half = 0; half < 2; ++half) {
                 const __m256i index =
                     _mm256_and_si256(half == 0 ? _mm256_srli_epi16(packed, 4) : packed, low);

@@ -34,7 +34,7 @@ constexpr std::array<float, 16> normal_floats = {
 /// A sign, two bits of exponent and one of fraction, over the largest: twelfths of 0, 1/16, 8, 12, 4, 6, 2 and 3.
 constexpr std::array<float, 16> small_floats = {
     0.0f,  0.0625f / 12.0f,  8.0f / 12.0f,  1.0f,  4.0f / 12.0f,  0.5f,  2.0f / 12.0f,  0.25f,
-    -0.0f, -0.0625f / 12.0f, -8.0f / 12.0f, -1.0f, -4.0f / 12.0f, -0.5f, -2.0f / 12.0f, -0.25f,
+    0.0f, -0.0625f / 12.0f, -8.0f / 12.0f, -1.0f, -4.0f / 12.0f, -0.5f, -2.0f / 12.0f, -0.25f,
 };
 
 /// Which codes mean the table's numbers from the smallest up. (Of FP4's two zeros the positive comes first.)

@@ -232,6 +232,11 @@ public struct Comparison {
 
     // MARK: One method
 
+    /// The base as a method wants it kept.
+    private func folder(for choice: MethodChoice) -> ModelFolder {
+        folder.isQuantized || folder.storage != nil ? folder : folder.keeping(choice.baseStorage)
+    }
+
     private func measure(
         _ method: ComparisonPlan.Method, _ onAdapter: (Int, Adapter) throws -> Void,
         _ onEvent: (ComparisonEvent) -> Void
@@ -258,7 +263,7 @@ public struct Comparison {
             configuration.seed = plan.training.seed &+ UInt64(index)
             Runtime.trimMemory()
             Runtime.resetPeakMemory()
-            let base = try folder.load(device: plan.device)
+            let base = try folder(for: choice).load(device: plan.device)
             let lossBefore = try retention?.loss(of: base)
             let adapter = try Adapter(
                 choice, on: base, seed: configuration.seed &+ method.seedOffset, tokenizer: tokenizer)
@@ -357,7 +362,7 @@ public struct Comparison {
             configuration.steps = max(Int(Double(total) * plan.trialShare), min(total, 40))
             configuration.validateEvery = configuration.steps
             let adapter = try Adapter(
-                choice, on: folder.load(device: plan.device), seed: configuration.seed, tokenizer: tokenizer)
+                choice, on: folder(for: choice).load(device: plan.device), seed: configuration.seed, tokenizer: tokenizer)
             let trainer = try Trainer(adapter, training: training, validation: [], configuration: configuration)
             do {
                 try trainer.run()

@@ -52,6 +52,9 @@ public struct ModelFolder {
         return copy
     }
 
+    /// Whether its files hold quantised weights.
+    public var isQuantized: Bool { configuration["quantization_config"] ?? .null != .null }
+
     /// Whether the folder's own head is one for other labels, and a new one begins in its place.
     private var renewsHead: Bool {
         guard let head, let stored = ModelHead(configuration: configuration), stored.task.hasLabels else {
@@ -205,6 +208,27 @@ struct ShardedTensors {
             shapes[item.key] = shape
             shapes[model.canonicalName(item.key)] = shape
         }
+    }
+
+    /// What the files call a tensor of the model.
+    private func name(of path: String, in model: any LanguageModel) -> String? {
+        owner[path] != nil ? path : owner.keys.first { model.canonicalName($0) == path }
+    }
+
+    /// A tensor by the model's name.
+    func tensor(_ path: String, of model: any LanguageModel) throws -> Tensor {
+        guard let name = name(of: path, in: model), let file = owner[name] else {
+            throw PEFTError("\(folder.path) lacks '\(path)'", remedy: "config.json doesn't belong to these weights")
+        }
+        return try file.tensor(name)
+    }
+
+    func byteCount(_ path: String, of model: any LanguageModel) -> Int {
+        name(of: path, in: model).flatMap { owner[$0]?.entries[$0]?.byteCount } ?? 0
+    }
+
+    func forget(_ path: String, of model: any LanguageModel) {
+        if let name = name(of: path, in: model) { owner[name]?.forget(name) }
     }
 
     /// Whether there is an output layer that differs from the embedding.

@@ -16,6 +16,8 @@ struct MergeCommand: ParsableCommand {
 
             Printed is the drift: how far the merged model's scores are from those of the adapter beside the weights,
             for each type that the weights of both may be stored in; and what storing in that type does by itself.
+            An adapter over a base that is kept as nf4, fp4 or int8 is merged into the numbers that those mean, and the model
+            is written as numbers; --requantize rounds them again, which loses part of what was learned (the drift says).
             A QA-LoRA moves the zeros of a quantised base and leaves it as small as it is.
             """)
 
@@ -28,6 +30,8 @@ struct MergeCommand: ParsableCommand {
             How a QA-LoRA's zeros are stored in a base that is quantised in groups: float32, float16 or rounded, which \
             other readers need (float16, with rounded ones beside them).
             """) var zeros: String?
+    @Flag(help: "Store the merged projections as the base keeps them (nf4, fp4, int8), not as numbers.")
+    var requantize = false
     @Option(help: ArgumentHelp("Rows that the drift is measured on (a few sentences).", valueName: "file"))
     var data: String?
     @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit = 16
@@ -58,7 +62,16 @@ struct MergeCommand: ParsableCommand {
         let batches = try SampleRows.batches(
             data, templates, limit: limit, model: adapted.model, tokenizer: adapted.tokenizer, record: adapted.record,
             device: device)
-        let drifts = try MergeDrift.merging(attached, on: batches, types: Self.types)
+        let isRounded = adapted.model.hasRoundedWeights
+        guard isRounded || !requantize else {
+            throw PEFTError(
+                "--requantize is given, and the base is not kept as nf4, fp4 or int8",
+                remedy: "leave it out, or name how the base is kept with --weights")
+        }
+        if !requantize { try withTorchErrors { try adapted.model.widenWeights() } }
+        let drifts = try MergeDrift.merging(
+            attached, on: batches, types: requantize ? [.float32] : Self.types,
+            storages: requantize ? [] : try ["nf4", "fp4", "int8"].map { try WeightStorage($0) })
         let hasZeros = adapted.model.hasRealZeros
         guard hasZeros || zeros == nil else {
             throw PEFTError(

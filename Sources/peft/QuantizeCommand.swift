@@ -10,10 +10,13 @@ import Training
 struct QuantizeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "quantize",
-        abstract: "Store a model's projections in a few bits: a folder that GPTQ's readers load.",
+        abstract: "Store a model's projections in a few bits: a folder that GPTQ's or bitsandbytes' readers load.",
         discussion: """
+            peft quantize --model my-model --to nf4 --double --output my-model-nf4
             peft quantize --model my-model --to int4 --group 32 --calibration text.txt --output my-model-int4
 
+            nf4, fp4 and int8 are bitsandbytes' 4-bit blocks and its int8 with a scale for each output. The others are
+            integers in groups of inputs, GPTQ's format.
             With sample text, GPTQ makes up for what rounding a column loses in the columns after it; without, each number
             is rounded to the nearest. Printed is the error of each kind of projection: of the weights, and with sample
             text of what they make of it, beside that of rounding to the nearest. Embeddings, norms and the output layer
@@ -22,9 +25,10 @@ struct QuantizeCommand: ParsableCommand {
 
     @OptionGroup var model: ModelOptions
     @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the model.", valueName: "folder")) var output: String
-    @Option(help: "int2, int3, int4 or int8.") var to = "int4"
-    @Option(
-        help: ArgumentHelp("Inputs that share a scale and a zero; −1 for all of an output's.", valueName: "inputs"))
+    @Option(help: "nf4, fp4 or int8 (bitsandbytes); int2, int3, int4 or int8-groups (GPTQ).") var to = "int4"
+    @Flag(help: "Round the scales of nf4's or fp4's blocks too.") var double = false
+    @Option(help: ArgumentHelp("Numbers of nf4 or fp4 that share a scale.", valueName: "numbers")) var block = 64
+    @Option(help: ArgumentHelp("Inputs that share a scale and a zero; −1 for all of an output's.", valueName: "inputs"))
     var group = 128
     @Flag(help: "Grids around 0, which some readers need.") var symmetric = false
     @Option(help: "gptq or rtn, to the nearest (gptq with sample text).") var method: String?
@@ -36,12 +40,12 @@ struct QuantizeCommand: ParsableCommand {
     @OptionGroup var templates: TemplateOptions
     @Flag(help: "Print the result as JSON.") var json = false
 
-    private static let formats = ["int2": 2, "int3": 3, "int4": 4, "int8": 8]
+    private static let formats = ["int2": 2, "int3": 3, "int4": 4, "int8-groups": 8]
 
     func run() throws {
+        if let storage = try storage() { return try keep(storage) }
         guard let bits = Self.formats[to.lowercased()] else {
-            throw PEFTError(
-                "--to is '\(to)'", remedy: "there are \(Self.formats.keys.sorted().joined(separator: ", "))")
+            throw PEFTError("--to is '\(to)'", remedy: "there are nf4, fp4, int8, \(Self.formats.keys.sorted().joined(separator: ", "))")
         }
         guard group == -1 || group > 0 && group.isMultiple(of: 32) else {
             throw PEFTError("--group is \(group)", remedy: "it has to be a multiple of 32, or −1 for whole columns")
@@ -166,7 +170,7 @@ struct QuantizeCommand: ParsableCommand {
     }
 
     /// What a path is named without its layer.
-    private static func leaf(_ path: String) -> String {
+    static func leaf(_ path: String) -> String {
         let parts = path.split(separator: ".").map(String.init)
         return parts.filter { Int($0) == nil }.suffix(2).joined(separator: ".")
     }

@@ -113,8 +113,8 @@ import TorchNN
         try FileManager.default.copyItem(at: Self.folder("nf4"), to: copy)
         let file = copy.appendingPathComponent("model.safetensors")
         var data = try Data(contentsOf: file)
-        let place = try #require(data.range(of: Data("\"shape\": [64, 96]".utf8)))
-        data.replaceSubrange(place, with: Data("\"shape\": [96, 64]".utf8))
+        let place = try #require(data.range(of: Data("\"shape\": [64, 128]".utf8)))
+        data.replaceSubrange(place, with: Data("\"shape\": [128, 64]".utf8))
         try data.write(to: file)
         #expect(throws: PEFTError.self) { try ModelFolder(copy).load() }
     }

@@ -59,7 +59,9 @@ public enum WeightStorage: Sendable, Equatable {
         let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
         return model.namedModules().compactMap { path, module in
             guard let linear = module as? Linear, !linear.weight.isQuantized,
-                !left.contains(where: { path == $0 || path.hasPrefix($0 + ".") })
+                !left.contains(where: { path == $0 || path.hasPrefix($0 + ".") }),
+                // bf16 is written as it is kept, and these files have it the other way round.
+                self != .bfloat16 || !(linear.weight is TransposedWeight)
             else { return nil }
             return (path, linear)
         }
@@ -68,5 +70,31 @@ public enum WeightStorage: Sendable, Equatable {
     /// Keeps a model's projections so, one at a time.
     public func apply(to model: any LanguageModel) {
         for (_, linear) in projections(of: model) { linear.weight = kept(linear.weight) }
+    }
+}
+
+extension LanguageModel {
+    /// Makes fp32 numbers of weights that are kept in blocks, as int8 or as bf16, so that what is worked into them isn't
+    /// rounded again. (Weights in groups stay, whose zeros take updates.)
+    public func widenWeights() throws {
+        let plain = try ModelRegistry.outline(configuration, file: "the model's configuration", head: head)
+        let modules = Dictionary(plain.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { a, _ in a })
+        for (path, module) in namedModules() {
+            guard let linear = module as? Linear,
+                linear.weight is BlockQuantizedWeight || linear.weight is RowQuantizedWeight
+                    || linear.weight is NarrowWeight
+            else { continue }
+            let dense = linear.weight.dense(as: .float32)
+            let isTransposed = (modules[path] as? Linear)?.weight is TransposedWeight
+            linear.weight = isTransposed ? TransposedWeight(dense.T.contiguous()) : DenseWeight(dense)
+        }
+    }
+
+    /// Whether some projections are kept in blocks or as int8.
+    public var hasRoundedWeights: Bool {
+        namedModules().contains {
+            let weight = ($0.module as? Linear)?.weight
+            return weight is BlockQuantizedWeight || weight is RowQuantizedWeight
+        }
     }
 }

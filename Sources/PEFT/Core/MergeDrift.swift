@@ -22,9 +22,11 @@ public struct MergeDrift: Codable, Sendable, Equatable {
     /// - Parameters:
     ///   - batches: sample rows.
     ///   - types: types that the merged weights would be rounded to.
+    ///   - storages: ways to keep the merged projections in fewer bits.
     /// - Throws: ``PEFTError`` if the adapter can't be merged.
-    public static func merging(_ adapter: Adapter, on batches: [TrainingBatch], types: [DType]) throws -> [MergeDrift]
-    {
+    public static func merging(
+        _ adapter: Adapter, on batches: [TrainingBatch], types: [DType], storages: [WeightStorage] = []
+    ) throws -> [MergeDrift] {
         let model = adapter.model
         func scores() throws -> [Tensor] {
             try withTorchErrors {
@@ -44,7 +46,16 @@ public struct MergeDrift: Codable, Sendable, Equatable {
             }
             return try scores()
         }
+        /// The scores with the model's projections kept in fewer bits.
+        func scores(_ storage: WeightStorage) throws -> [Tensor] {
+            let linears = storage.projections(of: model).map(\.linear)
+            let own = linears.map(\.weight)
+            defer { for (linear, weight) in zip(linears, own) { linear.weight = weight } }
+            try withTorchErrors { storage.apply(to: model) }
+            return try scores()
+        }
         let exact = try scores()
+        let roundedBefore = try storages.map { try scores($0) }
         let before = try types.map { try scores($0) }
         try adapter.merge()
         var drifts = try zip(types, before).map { type, before in
@@ -52,6 +63,13 @@ public struct MergeDrift: Codable, Sendable, Equatable {
             return MergeDrift(
                 dtype: type.rawValue, largest: drift.largest, mean: drift.mean, agreement: drift.agreement,
                 storing: try difference(exact, before).mean)
+        }
+        for (storage, before) in zip(storages, roundedBefore) {
+            let drift = try difference(before, scores(storage))
+            drifts.append(
+                MergeDrift(
+                    dtype: storage.name, largest: drift.largest, mean: drift.mean, agreement: drift.agreement,
+                    storing: try difference(exact, before).mean))
         }
         guard model.hasRealZeros else { return drifts }
         let linears = model.namedModules().compactMap { $0.module as? Linear }

@@ -74,6 +74,10 @@ public struct ModelOutline {
     public let inputs: [InputSiteOutline]
     public let keyValues: [KeyValueSiteOutline]
     public let parameters: [ParameterSite]
+    /// Tensors that can't be trained, as they are kept in fewer bits than numbers are computed in.
+    public let frozen: [(path: String, storage: String)]
+    /// Bytes of all tensors, those that are computed with taken as fp32.
+    public let weightBytes: Int
     public let outputLayer: String
     public let inputEmbedding: String
     /// What vectors of that table are multiplied by.
@@ -102,6 +106,16 @@ public struct ModelOutline {
             }
         }
         let tables = Dictionary(named.map { (ObjectIdentifier($0.module), $0.path) }, uniquingKeysWith: { a, _ in a })
+        frozen = named.flatMap { path, module -> [(path: String, storage: String)] in
+            guard let weight = (module as? Linear)?.weight, !(weight is DenseWeight || weight is TransposedWeight)
+            else { return [] }
+            return weight.parameters.map { ("\(path).\($0.key)", $0.parameter.tensor.dtype.rawValue) }
+        }
+        let kept = Set(frozen.map(\.path))
+        weightBytes = model.parameters().reduce(0) { sum, item in
+            let tensor = item.parameter.tensor
+            return sum + (kept.contains(item.path) ? tensor.byteCount : tensor.count * 4)
+        }
         embeddings = named.compactMap { path, module in
             (module as? Embedding).map {
                 let table = $0.table.flatMap { tables[ObjectIdentifier($0)] } ?? path

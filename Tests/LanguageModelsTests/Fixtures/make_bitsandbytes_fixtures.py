@@ -4,7 +4,8 @@
     python make_bitsandbytes_fixtures.py --check F    # loads a folder that peft quantize made of bitsandbytes/dense
 
 The 4-bit models compute in float32. transformers' int8 models round x too, which this program does not: their logits
-are those of a model whose weights are the numbers that the int8 stand for.
+are those of a model whose weights are the numbers that the int8 stand for. All rows are whole blocks: where they aren't,
+bitsandbytes' kernels for a CPU take another block's scale.
 """
 import argparse
 import json
@@ -51,9 +52,9 @@ def widened(folder):
 
 def main():
     shutil.rmtree(here, ignore_errors=True)
-    llama = LlamaConfig(vocab_size=48, hidden_size=64, intermediate_size=96, num_hidden_layers=1,
+    llama = LlamaConfig(vocab_size=48, hidden_size=64, intermediate_size=128, num_hidden_layers=1,
                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64)
-    gpt2 = GPT2Config(vocab_size=48, n_embd=32, n_layer=1, n_head=2, n_positions=32)
+    gpt2 = GPT2Config(vocab_size=48, n_embd=64, n_layer=1, n_head=2, n_positions=32)
     dense(os.path.join(here, "dense"), llama, 1)
     dense(os.path.join(here, "dense-gpt2"), gpt2, 2)
     four = dict(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
