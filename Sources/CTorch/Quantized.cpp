@@ -4,7 +4,9 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "Blas.hpp"
 #include "Bridge.hpp"
+#include "Precision.hpp"
 
 using namespace ctorch;
 using torch::autograd::AutogradContext;
@@ -93,32 +95,45 @@ template <typename Body> void for_tiles(const StoredMatrix &w, const at::Tensor 
     }
 }
 
-at::Tensor multiply(const StoredMatrix &w, const at::Tensor &x) {
+/// result = a · b, or result += a · b, for rows whose numbers lie side by side; b is a tile or a tile transposed.
+void product(at::Tensor &result, const at::Tensor &a, const at::Tensor &tile, bool is_transposed, bool adds) {
+    if (result.is_cpu() && result.scalar_type() == at::kFloat && has_fast_blas()) {
+        matrix_product(false, is_transposed, a.size(0), result.size(1), a.size(1),
+                       static_cast<const float *>(a.const_data_ptr()), a.stride(0),
+                       static_cast<const float *>(tile.const_data_ptr()), tile.stride(0), adds ? 1 : 0,
+                       static_cast<float *>(result.mutable_data_ptr()), result.stride(0));
+        return;
+    }
+    at::Tensor b = is_transposed ? tile.t() : tile;
+    if (adds) {
+        result.addmm_(a, b);
+    } else {
+        at::mm_out(result, a, b);
+    }
+}
+
+at::Tensor multiply(const StoredMatrix &w, const at::Tensor &given) {
+    at::Tensor x = given.is_cpu() ? given.contiguous() : given;
     at::Tensor y = at::empty({x.size(0), w.outputs}, x.options());
     if (x.is_cpu() && x.scalar_type() == at::kFloat && x.size(0) <= few_stored_rows) {
-        at::Tensor rows = x.contiguous();
-        multiply_stored(w, static_cast<const float *>(rows.const_data_ptr()), rows.size(0),
+        multiply_stored(w, static_cast<const float *>(x.const_data_ptr()), x.size(0),
                         static_cast<float *>(y.mutable_data_ptr()));
         return y;
     }
     for_tiles(w, x, [&](int64_t first, int64_t count, const at::Tensor &tile) {
         if (x.is_meta()) return;
         at::Tensor part = y.narrow(1, first, count);
-        at::mm_out(part, x, tile.t());
+        product(part, x, tile, true, false);
     });
     return y;
 }
 
-at::Tensor multiply_transposed(const StoredMatrix &w, const at::Tensor &gradient) {
+at::Tensor multiply_transposed(const StoredMatrix &w, const at::Tensor &given) {
+    at::Tensor gradient = given.is_cpu() ? given.contiguous() : given;
     at::Tensor result = at::empty({gradient.size(0), w.inputs}, gradient.options());
     for_tiles(w, gradient, [&](int64_t first, int64_t count, const at::Tensor &tile) {
         if (gradient.is_meta()) return;
-        at::Tensor output = gradient.narrow(1, first, count);
-        if (first == 0) {
-            at::mm_out(result, output, tile);
-        } else {
-            result.addmm_(output, tile);
-        }
+        product(result, gradient.narrow(1, first, count), tile, false, first > 0);
     });
     return result;
 }
@@ -178,11 +193,14 @@ CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, cons
                     " for a matrix of ", w.inputs, " inputs");
         auto shape = input.sizes().vec();
         shape.back() = w.outputs;
+        const at::ScalarType type = compute_type(input);
+        WithoutAutocast guard;
         // A custom function takes undefined tensors as options alone.
         auto option = [](const at::Tensor &tensor) {
             return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
         };
-        at::Tensor y = StoredLinear::apply(input.reshape({-1, w.inputs}), option(unbox(bias)), w.codes,
+        at::Tensor flat = in_type(input.reshape({-1, w.inputs}), type);
+        at::Tensor y = StoredLinear::apply(flat, option(in_type(unbox(bias), type)), w.codes,
                                            option(w.scales), option(w.table), option(w.nested_scales),
                                            option(w.nested_table), w.offset, w.block, w.outputs, w.inputs);
         return y.reshape(shape);
