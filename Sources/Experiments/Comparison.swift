@@ -362,7 +362,8 @@ public struct Comparison {
             configuration.steps = max(Int(Double(total) * plan.trialShare), min(total, 40))
             configuration.validateEvery = configuration.steps
             let adapter = try Adapter(
-                choice, on: folder(for: choice).load(device: plan.device), seed: configuration.seed, tokenizer: tokenizer)
+                choice, on: folder(for: choice).load(device: plan.device), seed: configuration.seed,
+                tokenizer: tokenizer)
             let trainer = try Trainer(adapter, training: training, validation: [], configuration: configuration)
             do {
                 try trainer.run()

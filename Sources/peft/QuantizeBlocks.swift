@@ -27,7 +27,8 @@ extension QuantizeCommand {
     /// Reads the model with each projection rounded as it comes, and writes it.
     func keep(_ storage: WeightStorage) throws {
         guard calibration == nil else {
-            throw PEFTError("--calibration was given with --to \(to)", remedy: "it goes with int2, int3, int4 and int8-groups")
+            throw PEFTError(
+                "--calibration was given with --to \(to)", remedy: "it goes with int2, int3, int4 and int8-groups")
         }
         let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
         guard !FileManager.default.fileExists(atPath: target.path) else {

@@ -28,7 +28,8 @@ struct QuantizeCommand: ParsableCommand {
     @Option(help: "nf4, fp4 or int8 (bitsandbytes); int2, int3, int4 or int8-groups (GPTQ).") var to = "int4"
     @Flag(help: "Round the scales of nf4's or fp4's blocks too.") var double = false
     @Option(help: ArgumentHelp("Numbers of nf4 or fp4 that share a scale.", valueName: "numbers")) var block = 64
-    @Option(help: ArgumentHelp("Inputs that share a scale and a zero; −1 for all of an output's.", valueName: "inputs"))
+    @Option(
+        help: ArgumentHelp("Inputs that share a scale and a zero; −1 for all of an output's.", valueName: "inputs"))
     var group = 128
     @Flag(help: "Grids around 0, which some readers need.") var symmetric = false
     @Option(help: "gptq or rtn, to the nearest (gptq with sample text).") var method: String?
@@ -45,7 +46,9 @@ struct QuantizeCommand: ParsableCommand {
     func run() throws {
         if let storage = try storage() { return try keep(storage) }
         guard let bits = Self.formats[to.lowercased()] else {
-            throw PEFTError("--to is '\(to)'", remedy: "there are nf4, fp4, int8, \(Self.formats.keys.sorted().joined(separator: ", "))")
+            throw PEFTError(
+                "--to is '\(to)'",
+                remedy: "there are nf4, fp4, int8, \(Self.formats.keys.sorted().joined(separator: ", "))")
         }
         guard group == -1 || group > 0 && group.isMultiple(of: 32) else {
             throw PEFTError("--group is \(group)", remedy: "it has to be a multiple of 32, or −1 for whole columns")

@@ -153,7 +153,8 @@ struct Train: ParsableCommand {
 
     private func rows() throws -> TrainingRows {
         try TrainingRows(
-            model.folder(keeping: MethodArguments.choice(method).baseStorage), templates, chat, data: data, validation: validation, limit: limit)
+            model.folder(keeping: MethodArguments.choice(method).baseStorage), templates, chat, data: data,
+            validation: validation, limit: limit)
     }
 
     private func announce(_ adapter: Adapter, _ trainer: Trainer, _ plan: PlanSummary, _ data: TrainingRows) {

@@ -46,7 +46,8 @@ import TorchNN
         #expect(Self.difference(try Self.logits(model), expected) < 1e-4)
         let outline = try ModelFolder(folder).outline()
         #expect(outline.parameters().map(\.path) == model.parameters().map(\.path))
-        #expect(outline.parameters().map(\.parameter.tensor.shape) == model.parameters().map(\.parameter.tensor.shape))
+        #expect(
+            outline.parameters().map(\.parameter.tensor.shape) == model.parameters().map(\.parameter.tensor.shape))
     }
 
     /// Written and read again, every tensor has the same bits and the same name.

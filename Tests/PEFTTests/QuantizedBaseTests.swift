@@ -12,7 +12,8 @@ import TorchNN
     static let storages = ["bf16", "nf4", "nf4-double", "fp4", "int8"]
 
     private static func base(_ storage: String?, _ name: String = "llama") throws -> any LanguageModel {
-        try ModelFolder(Models.folder.appendingPathComponent(name)).keeping(storage.map { try WeightStorage($0) }).load()
+        try ModelFolder(Models.folder.appendingPathComponent(name)).keeping(storage.map { try WeightStorage($0) })
+            .load()
     }
 
     /// A model of the numbers that the kept weights mean.
@@ -59,12 +60,14 @@ import TorchNN
                 b.tensor.copy(from: a.tensor)
             }
         }
-        let losses = try withTorchErrors { try [kept, dense].map { model -> Double in
-            let loss = Self.loss(model)
-            loss.backward()
-            try checkTorchErrors()
-            return loss.item()
-        } }
+        let losses = try withTorchErrors {
+            try [kept, dense].map { model -> Double in
+                let loss = Self.loss(model)
+                loss.backward()
+                try checkTorchErrors()
+                return loss.item()
+            }
+        }
         #expect(abs(losses[0] - losses[1]) <= 1e-4 * abs(losses[1]))
         #expect(try Self.difference(Self.logits(kept), Self.logits(dense)) < 1e-4)
         for (a, b) in zip(adapters[0].parameters, adapters[1].parameters) {

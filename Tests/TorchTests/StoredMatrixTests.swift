@@ -11,8 +11,11 @@ import Testing
     }
 
     static let blockCases: [String] = ["nf4", "fp4"].flatMap { kind in
-        ["plain.32", "plain.64", "plain.128", "rest.64", "even-rest.64", "zero-rest.64", "awkward.64", "midpoints.64"]
-            .map { "\(kind).\($0)" }
+        [
+            "plain.32", "plain.64", "plain.128", "rest.64", "even-rest.64", "zero-rest.64", "awkward.64",
+            "midpoints.64",
+        ]
+        .map { "\(kind).\($0)" }
     }
 
     @Test(arguments: blockCases) func blocksAreThoseOfBitsAndBytes(name: String) throws {

@@ -64,7 +64,8 @@ struct BitsAndBytesFormat {
     /// The `quantization_config` of a model that holds such weights; `nil` where it holds none.
     /// - Throws: ``PEFTError`` where they differ, which one configuration can't say.
     static func json(of model: any LanguageModel) throws -> JSON? {
-        let linears = model.namedModules().compactMap { path, module in (module as? Linear).map { (path, $0.weight) } }
+        let linears = model.namedModules().compactMap { path, module in (module as? Linear).map { (path, $0.weight) }
+        }
         let blocks = linears.compactMap { ($0.1 as? BlockQuantizedWeight)?.settings }
         let rows = linears.filter { $0.1 is RowQuantizedWeight }.count
         guard rows > 0 || !blocks.isEmpty else { return nil }
