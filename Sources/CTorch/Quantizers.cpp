@@ -142,7 +142,9 @@ int ct_quantize_scales(const CTTensor *scales, CTTensor **codes, CTTensor **nest
                     indices[i] = 0;
                     continue;
                 }
-                const float value = values[i] * (1.0f / peak);
+                // bitsandbytes looks a step up by 65,536 bins of the range from −1 to 1 and their middles.
+                const float bin = std::floor((values[i] * (1.0f / peak) + 1.0f) * 32767.5f + 0.5f);
+                const float value = std::clamp(bin, 0.0f, 65535.0f) / 32767.5f - 1.0f;
                 // The last step that isn't above, or the next where that is nearer.
                 const float *above = std::upper_bound(steps, steps + 256, value);
                 const int64_t below = std::max<int64_t>(0, above - steps - 1), next = std::min<int64_t>(255, below + 1);
@@ -164,7 +166,8 @@ int ct_quantize_rows(const CTTensor *weight, CTTensor **codes, CTTensor **scales
         // Through halves, as bitsandbytes' module does it before it rounds.
         at::Tensor numbers = unbox(weight).detach().to(at::kCPU, at::kHalf);
         at::Tensor peaks = std::get<0>(numbers.abs().max(1)).to(at::kFloat);
-        at::Tensor factors = (127.0 / peaks).unsqueeze(1);
+        // As Python divides a number by a tensor, rounding twice.
+        at::Tensor factors = peaks.reciprocal().mul_(127.0).unsqueeze(1);
         // A row of zeros: 0 · ∞.
         at::Tensor rounded = (numbers * factors).nan_to_num(0, 127, -127).round_().to(at::kChar);
         *codes = box(rounded);

@@ -22,7 +22,7 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         let (a, b, residual) = try withoutGradients {
             try Self.decompose(weight, rank: rank, scale: scale, variant: variant)
         }
-        if linear.weight.isQuantized {
+        if linear.weight.isQuantized || linear.weight is NarrowWeight {
             guard variant.initialisation != .loftq else {
                 throw PEFTError(
                     "LoftQ rounds the weight itself, and this base is quantised already",
