@@ -82,7 +82,7 @@ public struct TrainingPlan: Sendable {
     public let choice: MethodChoice
     public let summary: PlanSummary
     public let memory: MemoryLedger
-    /// Bytes of the model's weights in fp32.
+    /// Bytes of the model's weights as they are kept: what isn't kept in fewer bits is taken as fp32.
     public let weightBytes: Int
     /// The highest point while the weights are read, where they aren't stored in fp32 and are widened.
     public let loadingBytes: Int

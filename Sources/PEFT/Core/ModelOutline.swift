@@ -53,7 +53,9 @@ public struct ModelOutline {
         public let path: String
         public let shape: [Int]
         public let component: Component
-        public var count: Int { shape.reduce(1, *) }
+        /// Numbers that it stands for, where it is part of a quantised weight.
+        var meaning: Int?
+        public var count: Int { meaning ?? shape.reduce(1, *) }
         /// Last part of the path: `weight`, `bias`, ….
         public var leaf: String { path.split(separator: ".").last.map(String.init) ?? path }
         /// Path of the module that holds it.
@@ -106,10 +108,25 @@ public struct ModelOutline {
             }
         }
         let tables = Dictionary(named.map { (ObjectIdentifier($0.module), $0.path) }, uniquingKeysWith: { a, _ in a })
+        // Of a quantised weight's tensors the first stands for its numbers.
+        let meanings = Dictionary(
+            named.flatMap { path, module -> [(String, Int)] in
+                guard let weight = (module as? Linear)?.weight, weight.isQuantized else { return [] }
+                return weight.parameters.enumerated().map {
+                    ("\(path).\($0.element.key)", $0.offset == 0 ? weight.outputs * weight.inputs : 0)
+                }
+            }, uniquingKeysWith: { first, _ in first })
         frozen = named.flatMap { path, module -> [(path: String, storage: String)] in
             guard let weight = (module as? Linear)?.weight, !(weight is DenseWeight || weight is TransposedWeight)
             else { return [] }
-            return weight.parameters.map { ("\(path).\($0.key)", $0.parameter.tensor.dtype.rawValue) }
+            let storage =
+                switch weight {
+                case let blocks as BlockQuantizedWeight: blocks.settings.code.rawValue
+                case is RowQuantizedWeight: "int8"
+                case is NarrowWeight: "bf16"
+                default: "integers in groups"
+                }
+            return weight.parameters.map { ("\(path).\($0.key)", storage) }
         }
         let kept = Set(frozen.map(\.path))
         weightBytes = model.parameters().reduce(0) { sum, item in
@@ -139,7 +156,7 @@ public struct ModelOutline {
             let owner = path.split(separator: ".").dropLast().joined(separator: ".")
             return ParameterSite(
                 path: path, shape: parameter.tensor.shape,
-                component: Self.component(path, types[owner], head: head))
+                component: Self.component(path, types[owner], head: head), meaning: meanings[path])
         }
     }
 
