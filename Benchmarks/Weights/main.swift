@@ -32,7 +32,8 @@ do {
     let storage = try WeightStorage(arguments[2])
     let model = try ModelFolder(URL(fileURLWithPath: arguments[1])).keeping(storage).load()
     let loaded = Runtime.peakMemory ?? 0
-    let projections = model.namedModules().compactMap { $0.module as? Linear }.flatMap(\.weight.parameters)
+    let projections = model.namedModules().filter { $0.path != model.outputLayer }
+        .compactMap { $0.module as? Linear }.flatMap(\.weight.parameters)
         .reduce(0) { $0 + $1.parameter.tensor.byteCount }
     let vocabulary = model.configuration["vocab_size"]?.int ?? 2
 
