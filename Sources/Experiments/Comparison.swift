@@ -199,6 +199,11 @@ public struct Comparison {
 
     // MARK: One method
 
+    /// The base as a method wants it kept.
+    func folder(for choice: MethodChoice) -> ModelFolder {
+        folder.isQuantized || folder.storage != nil ? folder : folder.keeping(choice.baseStorage)
+    }
+
     private func measure(
         _ method: ComparisonPlan.Method, _ onAdapter: (Int, Adapter) throws -> Void,
         _ onEvent: (ComparisonEvent) -> Void
@@ -225,7 +230,7 @@ public struct Comparison {
             configuration.seed = plan.training.seed &+ UInt64(index)
             Runtime.trimMemory()
             Runtime.resetPeakMemory()
-            let base = try folder.load(device: plan.device)
+            let base = try folder(for: choice).load(device: plan.device)
             let lossBefore = try retention?.loss(of: base)
             let adapter = try Adapter(
                 choice, on: base, seed: configuration.seed &+ method.seedOffset, tokenizer: tokenizer)

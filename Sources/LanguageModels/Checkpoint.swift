@@ -13,6 +13,8 @@ public struct ModelFolder {
     public var precision = DType.float32
     /// How embeddings are pooled, as the folder says.
     public let pooling: Pooling?
+    /// How projections are kept in memory, where that isn't as they are stored.
+    public private(set) var storage: WeightStorage?
 
     /// - Throws: ``PEFTError`` if the folder or its `config.json` is missing or damaged.
     public init(_ url: URL) throws {
@@ -43,6 +45,16 @@ public struct ModelFolder {
         return copy
     }
 
+    /// The same folder with its projections kept in some other way than they are stored; `nil` leaves it as it is.
+    public func keeping(_ storage: WeightStorage?) -> ModelFolder {
+        var copy = self
+        copy.storage = storage ?? self.storage
+        return copy
+    }
+
+    /// Whether its files hold quantised weights.
+    public var isQuantized: Bool { configuration["quantization_config"] ?? .null != .null }
+
     /// Whether the folder's own head is one for other labels, and a new one begins in its place.
     private var renewsHead: Bool {
         guard let head, let stored = ModelHead(configuration: configuration), stored.task.hasLabels else {
@@ -63,8 +75,29 @@ public struct ModelFolder {
 
     /// The model without weights: paths and shapes alone.
     public func outline() throws -> any LanguageModel {
-        try ModelRegistry.outline(
-            configuration, file: url.appendingPathComponent("config.json").path, head: completeHead)
+        let model = try outline(configuration, tensors: try? ShardedTensors(folder: url))
+        storage?.apply(to: model)
+        return model
+    }
+
+    /// - Parameter tensors: what says which projections are quantised, in a folder that has such.
+    private func outline(_ configuration: JSON, tensors: ShardedTensors?) throws -> any LanguageModel {
+        let file = url.appendingPathComponent("config.json").path
+        let (plain, scheme) = try QuantizedFolder.split(configuration, file: file)
+        let model = try ModelRegistry.outline(plain, file: file, head: completeHead)
+        guard let scheme else { return model }
+        guard storage == nil else {
+            throw PEFTError(
+                "\(file) says that the weights are quantised already, \(storage?.name ?? "") was asked for",
+                remedy: "leave --weights out, or name the model that it was made from")
+        }
+        try QuantizedFolder.prepare(model, scheme, stored: tensors?.shapes(for: model))
+        if configuration["quantization_config"]?[GPTQFormat.zerosKey] ?? .null != .null, !model.hasRealZeros {
+            throw PEFTError(
+                "\(file) tells of zeros of its own ('\(GPTQFormat.zerosKey)'), and \(url.path) holds none",
+                remedy: "fetch the weights again, or merge the adapter again")
+        }
+        return model
     }
 
     /// The head, pooling as the folder does it where nothing else was asked for.
@@ -97,10 +130,14 @@ public struct ModelFolder {
             object["tie_word_embeddings"] = true
             configuration = .object(object)
         }
-        let model = try ModelRegistry.outline(
-            configuration, file: url.appendingPathComponent("config.json").path, head: completeHead)
+        let model = try outline(configuration, tensors: tensors)
         let renewed = renewsHead ? model.newModules : []
-        try withTorchErrors { try tensors.fill(model, dtype: dtype, device: device, renewing: renewed) }
+        try withTorchErrors {
+            try tensors.fill(model, dtype: dtype, device: device, renewing: renewed, storage: storage)
+            for (_, module) in model.namedModules() {
+                if let linear = module as? Linear { linear.weight = linear.weight.loaded() }
+            }
+        }
         if [.bfloat16, .float16].contains(dtype) { model.precision = (dtype, device) }
         return model
     }
@@ -164,6 +201,36 @@ struct ShardedTensors {
 
     func has(_ name: String) -> Bool { owner[name] != nil }
 
+    /// Shapes by name, and by what the model calls them.
+    func shapes(for model: any LanguageModel) -> [String: [Int]] {
+        owner.reduce(into: [:]) { shapes, item in
+            guard let shape = item.value.entries[item.key]?.shape else { return }
+            shapes[item.key] = shape
+            shapes[model.canonicalName(item.key)] = shape
+        }
+    }
+
+    /// What the files call a tensor of the model.
+    private func name(of path: String, in model: any LanguageModel) -> String? {
+        owner[path] != nil ? path : owner.keys.first { model.canonicalName($0) == path }
+    }
+
+    /// A tensor by the model's name.
+    func tensor(_ path: String, of model: any LanguageModel) throws -> Tensor {
+        guard let name = name(of: path, in: model), let file = owner[name] else {
+            throw PEFTError("\(folder.path) lacks '\(path)'", remedy: "config.json doesn't belong to these weights")
+        }
+        return try file.tensor(name)
+    }
+
+    func byteCount(_ path: String, of model: any LanguageModel) -> Int {
+        name(of: path, in: model).flatMap { owner[$0]?.entries[$0]?.byteCount } ?? 0
+    }
+
+    func forget(_ path: String, of model: any LanguageModel) {
+        if let name = name(of: path, in: model) { owner[name]?.forget(name) }
+    }
+
     /// Whether there is an output layer that differs from the embedding.
     var holdsOwnOutputLayer: Bool {
         let tables = [
@@ -178,8 +245,13 @@ struct ShardedTensors {
 
     func holds(_ names: [String]) -> Bool { names.allSatisfy { owner[$0] != nil } }
 
-    /// - Parameter renewing: modules that begin anew though the files hold them.
-    func fill(_ model: any LanguageModel, dtype: DType, device: Device, renewing: [String] = []) throws {
+    /// - Parameters:
+    ///   - renewing: modules that begin anew though the files hold them.
+    ///   - storage: how projections are kept, each from the moment it is read, so that two are never there as numbers.
+    func fill(
+        _ model: any LanguageModel, dtype: DType, device: Device, renewing: [String] = [],
+        storage: WeightStorage? = nil
+    ) throws {
         let parameters = model.parameters()
         let wanted = Dictionary(parameters.map { ($0.path, $0.parameter) }, uniquingKeysWith: { first, _ in first })
         var source: [String: String] = [:]
@@ -205,8 +277,17 @@ struct ShardedTensors {
                 "\(folder.path) holds \(unknown.count) tensors that the model doesn't have, the first is '\(unknown[0])'",
                 remedy: "config.json doesn't belong to these weights")
         }
+        let keptAsStored = model.storedAsTheyAre
         for (path, parameter) in parameters {
             guard let name = source[path], let file = owner[name], let entry = file.entries[name] else { continue }
+            if keptAsStored.contains(ObjectIdentifier(parameter)),
+                entry.dtype.isFloatingPoint != parameter.tensor.dtype.isFloatingPoint
+                    || !entry.dtype.isFloatingPoint && entry.dtype != parameter.tensor.dtype
+            {
+                throw PEFTError(
+                    "tensor '\(name)' in \(file.url.path) is of the type \(entry.dtype.rawValue), config.json asks for \(parameter.tensor.dtype.rawValue)",
+                    remedy: "config.json doesn't belong to these weights")
+            }
             guard entry.shape == parameter.tensor.shape else {
                 throw PEFTError(
                     "tensor '\(name)' in \(file.url.path) has the shape \(entry.shape), config.json asks for \(parameter.tensor.shape)",
@@ -215,6 +296,10 @@ struct ShardedTensors {
         }
         // Only now, with nothing left to fail, are the weights taken over.
         var random = SeededRandom(seed: 0, stream: 0x1217)
+        let kept = Dictionary(
+            (storage?.projections(of: model) ?? []).compactMap { _, linear in
+                linear.weight.parameters.first.map { (ObjectIdentifier($0.parameter), linear) }
+            }, uniquingKeysWith: { first, _ in first })
         for (path, parameter) in parameters {
             guard let name = source[path], let file = owner[name] else {
                 let value = Tensor.zeros(parameter.tensor.shape, dtype: dtype, device: device)
@@ -223,7 +308,18 @@ struct ShardedTensors {
                 parameter.tensor = value
                 continue
             }
-            parameter.tensor = try file.tensor(name).to(dtype).to(device)
+            if let storage, let linear = kept[ObjectIdentifier(parameter)] {
+                parameter.tensor = try file.tensor(name).to(device)
+                linear.weight = storage.kept(linear.weight)
+                // The list of parameters still knows the numbers, and the system the file's pages.
+                if linear.weight.parameters.first?.parameter.tensor !== parameter.tensor {
+                    parameter.tensor = .empty([0])
+                    file.forget(name)
+                }
+                continue
+            }
+            let isKept = keptAsStored.contains(ObjectIdentifier(parameter))
+            parameter.tensor = try isKept ? file.tensor(name).to(device) : file.tensor(name).to(dtype).to(device)
         }
     }
 
@@ -244,10 +340,15 @@ extension LanguageModel {
     public func write(into folder: URL, copying files: [URL] = [], dtype: DType? = nil) throws {
         var fields = configuration.object ?? [:]
         let stored = dtype ?? parameters().first?.parameter.tensor.dtype ?? .float32
+        let keptAsStored = storedAsTheyAre
+        fields["quantization_config"] = try QuantizedFolder.configuration(of: self)
         fields["dtype"] = .string(stored.rawValue)
         fields["torch_dtype"] = nil
         try AtomicFile.write(JSON.object(fields).text() + "\n", to: folder.appendingPathComponent("config.json"))
-        let tensors = parameters().map { ($0.path, $0.parameter.tensor.detached().to(stored)) }
+        let tensors = parameters().map { path, parameter in
+            let tensor = parameter.tensor.detached()
+            return (path, keptAsStored.contains(ObjectIdentifier(parameter)) ? tensor : tensor.to(stored))
+        }
         try withTorchErrors {
             try SafetensorsFile.write(
                 Dictionary(tensors, uniquingKeysWith: { first, _ in first }), metadata: ["format": "pt"],

@@ -29,6 +29,14 @@ final class MappedFile: @unchecked Sendable {
 
     deinit { munmap(start, count) }
 
+    /// Gives whole pages within a range back to the system.
+    func forget(_ range: Range<Int>) {
+        let page = Int(getpagesize())
+        let first = (range.lowerBound + page - 1) / page * page
+        let end = range.upperBound / page * page
+        if end > first { madvise(start + first, end - first, MADV_DONTNEED) }
+    }
+
     /// A row-major tensor over the bytes from `offset`, which the caller has checked to be there. Writing to it changes
     /// this process's view alone, never the file.
     func tensor(at offset: Int, shape: [Int], dtype: DType) -> Tensor {

@@ -121,6 +121,11 @@ public final class SafetensorsFile: TensorFile {
         return mapping.tensor(at: start, shape: entry.shape, dtype: entry.dtype)
     }
 
+    public func forget(_ name: String) {
+        guard let entry = entries[name], let start = starts[name] else { return }
+        mapping.forget(start..<start + entry.byteCount)
+    }
+
     /// Writes tensors to a file that appears whole or not at all.
     /// - Throws: ``PEFTError`` if the disk is full or the folder can't be written to; nothing is left behind.
     public static func write(_ tensors: [String: Tensor], metadata: [String: String] = [:], to url: URL) throws {

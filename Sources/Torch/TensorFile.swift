@@ -15,9 +15,14 @@ public protocol TensorFile: AnyObject {
     /// The tensor, over the file's own bytes where they lie as a tensor's do.
     /// - Throws: ``PEFTError`` naming the nearest tensor if there is none of that name.
     func tensor(_ name: String) throws -> Tensor
+    /// Lets the system take back the memory of a tensor's bytes, which are read from the file again if need be. What was
+    /// written to them in memory is lost.
+    func forget(_ name: String)
 }
 
 extension TensorFile {
+    public func forget(_ name: String) {}
+
     /// All tensors by name.
     public func tensors() throws -> [String: Tensor] {
         try withTorchErrors { try Dictionary(uniqueKeysWithValues: entries.keys.map { ($0, try tensor($0)) }) }

@@ -10,8 +10,17 @@ public protocol LinearWeight {
     func dense(as type: DType) -> Tensor
     /// A weight of the same kind with these numbers, [outputs, inputs].
     func replacing(with dense: Tensor) throws -> any LinearWeight
+    /// What it is to be once its values are there, where files store it otherwise than it is used.
+    func loaded() -> any LinearWeight
+    /// Whether its tensors are kept in the types they are stored in, whatever the model computes in.
+    var isQuantized: Bool { get }
     /// The stored tensors, named below the projection's own name.
     var parameters: [(key: String, parameter: Parameter)] { get }
+}
+
+extension LinearWeight {
+    public func loaded() -> any LinearWeight { self }
+    public var isQuantized: Bool { true }
 }
 
 /// A weight stored as it is used, [outputs, inputs].
@@ -25,5 +34,6 @@ public struct DenseWeight: LinearWeight {
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor { Functions.linear(x, parameter.tensor, bias: bias) }
     public func dense(as type: DType) -> Tensor { parameter.tensor.to(type) }
     public func replacing(with dense: Tensor) -> any LinearWeight { DenseWeight(dense.to(parameter.tensor.dtype)) }
+    public var isQuantized: Bool { false }
     public var parameters: [(key: String, parameter: Parameter)] { [("weight", parameter)] }
 }

@@ -13,6 +13,7 @@ public struct TransposedWeight: LinearWeight {
             bias: Parameter(.empty([outputs], device: device)))
     }
 
+    public var isQuantized: Bool { false }
     public var outputs: Int { parameter.tensor.dim(1) }
     public var inputs: Int { parameter.tensor.dim(0) }
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor { Functions.linear(x, parameter.tensor.T, bias: bias) }

@@ -37,6 +37,8 @@ public struct TrainingRecord: Codable, Sendable {
     public var negative: String?
     /// How rows became conversations, where the model was trained on chats.
     public var chat: ChatSettings?
+    /// How the base's projections were kept, one of ``WeightStorage/names``; `nil` for as they are stored.
+    public var weights: String?
 
     public init(
         model: String, method: String, methodFields: [String: JSON], prompt: String, target: String,
@@ -56,6 +58,8 @@ public struct TrainingRecord: Codable, Sendable {
 
     /// The head that the model was trained with; `nil` if it writes.
     public var trainedHead: ModelHead? { head ?? labels.map { ModelHead(task: .classification, labels: $0) } }
+
+    public var baseStorage: WeightStorage? { weights.flatMap { try? WeightStorage($0) } }
 
     /// Writes `training.json` into a folder that exists.
     public func write(into folder: URL) throws {

@@ -16,12 +16,22 @@ struct MergeCommand: ParsableCommand {
 
             Printed is the drift: how far the merged model's scores are from those of the adapter beside the weights,
             for each type that the weights of both may be stored in; and what storing in that type does by itself.
+            An adapter over a base that is kept as nf4, fp4 or int8 is merged into the numbers that those mean, and the model
+            is written as numbers; --requantize rounds them again, which loses part of what was learned (the drift says).
+            A QA-LoRA moves the zeros of a quantised base and leaves it as small as it is.
             """)
 
     @Argument(help: "An adapter's folder.") var adapter: String
     @OptionGroup var model: ModelOptions
     @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the model.", valueName: "folder")) var output: String
     @Option(help: "Type of the stored weights: float32, bfloat16 or float16 (the model's own).") var dtype: String?
+    @Option(
+        help: """
+            How a QA-LoRA's zeros are stored in a base that is quantised in groups: float32, float16 or rounded, which \
+            other readers need (float16, with rounded ones beside them).
+            """) var zeros: String?
+    @Flag(help: "Store the merged projections as the base keeps them (nf4, fp4, int8), not as numbers.")
+    var requantize = false
     @Option(help: ArgumentHelp("Rows that the drift is measured on (a few sentences).", valueName: "file"))
     var data: String?
     @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit = 16
@@ -38,6 +48,11 @@ struct MergeCommand: ParsableCommand {
             }
             return type
         }
+        let zeroTypes: [String: DType?] = ["float32": .float32, "float16": .float16, "rounded": nil]
+        let zeroName = (zeros ?? "float16").lowercased()
+        guard let zeroType = zeroTypes[zeroName] else {
+            throw PEFTError("--zeros is '\(zeroName)'", remedy: "there are float32, float16 and rounded")
+        }
         let folder = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
         guard !FileManager.default.fileExists(atPath: folder.path) else {
             throw PEFTError("the output folder \(output) exists", remedy: "remove it or name another one")
@@ -47,7 +62,23 @@ struct MergeCommand: ParsableCommand {
         let batches = try SampleRows.batches(
             data, templates, limit: limit, model: adapted.model, tokenizer: adapted.tokenizer, record: adapted.record,
             device: device)
-        let drifts = try MergeDrift.merging(attached, on: batches, types: Self.types)
+        let isRounded = adapted.model.hasRoundedWeights
+        guard isRounded || !requantize else {
+            throw PEFTError(
+                "--requantize is given, and the base is not kept as nf4, fp4 or int8",
+                remedy: "leave it out, or name how the base is kept with --weights")
+        }
+        if !requantize { try withTorchErrors { try adapted.model.widenWeights() } }
+        let drifts = try MergeDrift.merging(
+            attached, on: batches, types: requantize ? [.float32] : Self.types,
+            storages: requantize ? [] : try ["nf4", "fp4", "int8"].map { try WeightStorage($0) })
+        let hasZeros = adapted.model.hasRealZeros
+        guard hasZeros || zeros == nil else {
+            throw PEFTError(
+                "--zeros is given, and merging \(attached.choice.label) moves no zeros",
+                remedy: "leave it out; a QA-LoRA over a base quantised in groups does")
+        }
+        adapted.model.storeZeros(as: zeroType)
         let own = try adapted.folder.storedType() ?? .float32
         let type = stored ?? (Self.types.contains(own) ? own : .float32)
         // How a model generates belongs to it.
@@ -68,15 +99,21 @@ struct MergeCommand: ParsableCommand {
             print(
                 JSON.object([
                     "output": .string(output), "adapter": .string(attached.choice.label),
-                    "dtype": .string(type.rawValue), "drift": .array(rows),
+                    "dtype": .string(type.rawValue), "zeros": hasZeros ? .string(zeroName) : .null,
+                    "drift": .array(rows),
                 ]).text())
             return
         }
-        print("\(attached.choice.label) merged into \(output), stored as \(type.rawValue)")
+        let kind = hasZeros ? "zeros \(zeroName)" : type.rawValue
+        print(
+            "\(attached.choice.label) merged into \(output), stored as \(type.rawValue)\(hasZeros ? ", \(kind)" : "")"
+        )
         print("drift of the scores    largest       mean    same choice   storing alone")
         for drift in drifts {
             let name = drift.dtype.padding(toLength: 20, withPad: " ", startingAt: 0)
-            let mark = drift.dtype == type.rawValue ? "  (this file)" : ""
+            let mark =
+                drift.dtype == kind || hasZeros && zeroName == "float32" && drift.dtype == type.rawValue
+                ? "  (this file)" : ""
             print(
                 String(
                     format: "  %@ %9.2e  %9.2e  %9.1f %%       %9.2e%@", name, drift.largest, drift.mean,

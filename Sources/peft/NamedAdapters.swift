@@ -53,7 +53,8 @@ struct NamedAdapters {
         }
         var records: [String: TrainingRecord] = [:]
         for (name, url, _) in named { records[name] = try TrainingRecord.read(in: url) }
-        let plain = try options.folder(default: bases.first ?? nil)
+        let plain = try options.folder(
+            default: bases.first ?? nil, keeping: records.values.lazy.compactMap(\.baseStorage).first)
         let heads = named.compactMap { records[$0.name]?.trainedHead ?? $0.folder.head(on: plain) }
         if let first = heads.first, heads.contains(where: { $0 != first }) {
             throw PEFTError(

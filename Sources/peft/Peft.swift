@@ -17,7 +17,8 @@ struct Peft: ParsableCommand {
         subcommands: [
             Train.self, Evaluate.self, Generate.self, Predict.self, Compare.self, SweepCommand.self, PlanCommand.self,
             Inspect.self,
-            VerifyCommand.self, MergeCommand.self, CombineCommand.self, ConvertCommand.self, NeighborsCommand.self,
+            VerifyCommand.self, MergeCommand.self, QuantizeCommand.self, CombineCommand.self, ConvertCommand.self,
+            NeighborsCommand.self,
             MethodsCommand.self, PullCommand.self,
         ]
     )

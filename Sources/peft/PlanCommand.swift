@@ -39,6 +39,11 @@ struct PlanCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Rows whose lengths count, instead of --prompt-tokens.", valueName: "file"))
     var data: String?
     @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
+    @Option(
+        help: ArgumentHelp(
+            "How the base's projections are kept: \(WeightStorage.names.joined(separator: ", ")) (as they are stored, in fp32).",
+            valueName: "kind"))
+    var weights: String?
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
     @Flag(help: "Print the result as JSON.") var json = false
@@ -57,7 +62,7 @@ struct PlanCommand: ParsableCommand {
         }
         settings.optimizer = kind
         try settings.validate()
-        var source = try PlanSource(model)
+        var source = try PlanSource(model, keeping: weights.map { try WeightStorage($0) })
         guard let process = try ProcessBaseline.measure() else {
             throw PEFTError("the system doesn't tell how much memory a process takes", remedy: "use Linux")
         }
@@ -68,11 +73,12 @@ struct PlanCommand: ParsableCommand {
         let outline = ModelOutline(try source.outline())
         let choices = try choices(for: outline)
         let baseline = process + max(0, (Runtime.residentMemory ?? before) - before)
-        let base = PlannedBase(
-            fileBytes: source.folder?.weightBytes ?? 0, usedVocabulary: tokenizer?.vocabularySize,
-            outline: source.outline)
-        let plans = try choices.map {
-            try TrainingPlan($0, on: base, batch: batch, configuration: settings, baseline: baseline)
+        let plans = try choices.map { choice in
+            let own = source.keeping(choice.baseStorage)
+            let base = PlannedBase(
+                fileBytes: own.folder?.weightBytes ?? 0, usedVocabulary: tokenizer?.vocabularySize,
+                keepsOtherwise: own.storage ?? .float32 != .float32, outline: own.outline)
+            return try TrainingPlan(choice, on: base, batch: batch, configuration: settings, baseline: baseline)
         }
         let report = PlanReport(outline: outline, batch: batch, configuration: settings, plans: plans)
         print(json ? report.json.text() : report.text(bytes: Console.bytes, grouped: Console.grouped))
@@ -141,18 +147,32 @@ private struct PlanSource {
     private(set) var folder: ModelFolder?
     private let file: URL?
 
-    init(_ name: String) throws {
+    /// How the base is kept, where that isn't as it is stored.
+    private(set) var storage: WeightStorage?
+
+    init(_ name: String, keeping storage: WeightStorage?) throws {
+        self.storage = storage
         let url = URL(fileURLWithPath: NSString(string: name).expandingTildeInPath)
         var isFolder: ObjCBool = false
         let isFile = FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) && !isFolder.boolValue
-        folder = isFile ? nil : try HubFetch.model(name, needing: .description)
+        folder = isFile ? nil : try HubFetch.model(name, needing: .description).keeping(storage)
         file = isFile ? url : nil
     }
 
     func outline() throws -> any LanguageModel {
         if let folder { return try folder.outline() }
         guard let file else { throw PEFTError("no model was named", remedy: "name one with --model") }
-        return try ModelRegistry.outline(JSON.read(file), file: file.path)
+        let model = try ModelRegistry.outline(JSON.read(file), file: file.path)
+        storage?.apply(to: model)
+        return model
+    }
+
+    /// The same base kept otherwise, where nothing was asked for and it isn't quantised already.
+    func keeping(_ storage: WeightStorage?) -> PlanSource {
+        guard let storage, self.storage == nil, folder?.isQuantized != true else { return self }
+        var copy = self
+        (copy.storage, copy.folder) = (storage, folder?.keeping(storage))
+        return copy
     }
 
     mutating func choose(_ task: TaskChoice, _ rows: [Example]) throws {

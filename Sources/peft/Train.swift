@@ -82,7 +82,7 @@ struct Train: ParsableCommand {
         }
 
         // The plan fails on what is wrong with the method before anything large is read.
-        let bare = try model.folder().outline()
+        let bare = try model.folder(keeping: choice.baseStorage).outline()
         if bare.writes { _ = try choice.plan(for: ModelOutline(bare)) }
         let data = try rows()
         let (modelFolder, tokenizer) = (data.folder, data.tokenizer)
@@ -134,6 +134,7 @@ struct Train: ParsableCommand {
         record.labels = data.head.flatMap { $0.labels.isEmpty ? nil : $0.labels }
         (record.pair, record.negative) = (data.templates?.pair?.text, data.templates?.negative?.text)
         record.chat = data.chat
+        record.weights = modelFolder.storage?.name
         let files = Tokenizer.files(in: modelFolder.url)
         try AtomicFile.writeFolder(folder) { folder in
             if choice.method.peftType == nil {
@@ -152,7 +153,8 @@ struct Train: ParsableCommand {
 
     private func rows() throws -> TrainingRows {
         try TrainingRows(
-            model.folder(), templates, chat, data: data, validation: validation, limit: limit)
+            model.folder(keeping: MethodArguments.choice(method).baseStorage), templates, chat, data: data,
+            validation: validation, limit: limit)
     }
 
     private func announce(_ adapter: Adapter, _ trainer: Trainer, _ plan: PlanSummary, _ data: TrainingRows) {

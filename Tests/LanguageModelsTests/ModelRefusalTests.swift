@@ -32,7 +32,7 @@ import TorchNN
         Case("mt5", "model_type", "umt5", "position biases of its own"),
         Case("llama", "num_local_experts", 8, "'num_local_experts'"),
         Case("qwen3", "num_experts", 8, "'num_experts'"),
-        Case("llama", "quantization_config", ["quant_method": "gptq"], "'quantization_config'"),
+        Case("llama", "quantization_config", ["quant_method": "aqlm"], "'quantization_config"),
         Case("gemma3", "vision_config", ["hidden_size": 8], "'vision_config'"),
         Case("llama", "hidden_act", "mish", "'hidden_act' is 'mish'"),
         Case("gemma2", "hidden_activation", "quick_gelu", "'hidden_activation' is 'quick_gelu'"),

@@ -44,10 +44,16 @@ import TorchNN
     }()
 
     private static let ofMethods: [String: Case] = {
-        // Hugging Face PEFT reads LoftQ's files with bitsandbytes on a GPU alone.
-        let methods = PEFTMethods.builtIn.filter { $0.isHuggingFaces && !["lora", "loftq"].contains($0.name) }
+        // Hugging Face PEFT reads LoftQ's files with bitsandbytes on a GPU alone, and QA-LoRA's over GPTQ bases.
+        let methods = PEFTMethods.builtIn.filter {
+            $0.isHuggingFaces && !["lora", "loftq", "qalora"].contains($0.name)
+        }
         let named = methods.map { ("method-\($0.name)", Case(base: "t5-v1.1", choice: .forTests($0))) }
-        return Dictionary(named, uniquingKeysWith: { first, _ in first })
+        var pooled = QALoRA.Configuration()
+        (pooled.rank, pooled.groupSize, pooled.pooling) = (2, 32, .sum)
+        pooled.selection = TargetSelection(targets: ["q_proj", "down_proj"])
+        let qalora = Case(base: "gptq/plain", choice: MethodChoice(QALoRA.self, pooled))
+        return Dictionary(named + [("qalora-sum", qalora)], uniquingKeysWith: { first, _ in first })
     }()
 
     private static let ofLoRA: [String: Case] = {

@@ -75,6 +75,16 @@ import TorchNN
             Case(
                 choice: MethodChoice(LoRA.self, fused), testDescription: "LoRA on slices of Phi-3",
                 base: "decoders/phi3"))
+        // Over packed integers, whose zeros hold the update.
+        var pooled = QALoRA.Configuration()
+        (pooled.rank, pooled.pooling) = (2, .sum)
+        pooled.selection = TargetSelection(targets: ["all-linear"])
+        for base in ["plain", "two-bits", "second-format"] {
+            cases.append(
+                Case(
+                    choice: MethodChoice(QALoRA.self, pooled), testDescription: "QA-LoRA on gptq/\(base)",
+                    base: "gptq/\(base)"))
+        }
         var biased = LoRA.Configuration(rank: 2, alpha: 4, targets: ["q"])
         biased.extras.hasBias = true
         cases.append(Case(choice: MethodChoice(LoRA.self, biased), testDescription: "LoRA with a bias, unmergeable"))

@@ -59,7 +59,9 @@ enum Models {
 
 extension MethodChoice {
     /// Settings without which a method does nothing.
-    private static let needed = ["trainable_tokens": ["trainable-tokens": "2,5,39,80"]]
+    private static let needed = [
+        "trainable_tokens": ["trainable-tokens": "2,5,39,80"], "qalora": ["group-size": "4"],
+    ]
 
     /// A method as the tests use it.
     static func forTests(_ method: any PEFTMethod.Type, on base: String = "") -> MethodChoice {

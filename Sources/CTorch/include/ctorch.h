@@ -198,6 +198,49 @@ int ct_adamw_step(CTTensor *const *parameters, CTTensor *const *first_moments,
                   CTTensor *const *second_moments, int count, int64_t step, double rate, double beta1,
                   double beta2, double weight_decay, double epsilon);
 
+// Group-wise quantised matrices (GroupQuantized.cpp)
+/// x [..., in] Wᵀ + bias with W[o, i] = scales[g, o] · (q[i, o] − zeros[g, o]); q are integers of 2, 3, 4 or 8 bits,
+/// int32 [in · bits / 32, out], lowest bits first along the inputs. `zeros` are packed likewise along the outputs, with
+/// `zero_offset` to be added, or real numbers [groups, out]. `order` says each input's group; NULL for i / group_size.
+CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros,
+                          const CTTensor *order, const CTTensor *bias, int bits, int64_t group_size, int zero_offset);
+/// The same W as numbers, [out, in].
+CTTensor *ct_group_dense(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order,
+                         int bits, int64_t group_size, int zero_offset, CTDType);
+/// Unsigned integers along one axis of a matrix as int32 words, lowest bits first, and back.
+CTTensor *ct_pack_bits(const CTTensor *values, int bits, int axis);
+CTTensor *ct_unpack_bits(const CTTensor *packed, int bits, int axis);
+/// Rounds weight [out, in] to groups along the inputs: values int32 [in, out], scales and zeros [groups, out]. With the
+/// Hessian [in, in] of the layer's squared error, errors are made up for in later columns (GPTQ); NULL rounds to
+/// nearest.
+int ct_gptq(const CTTensor *weight, const CTTensor *hessian, int bits, int64_t group_size, bool symmetric,
+            double damping, CTTensor **values, CTTensor **scales, CTTensor **zeros);
+// Matrices stored in fewer bits (Quantized.cpp, Quantizers.cpp)
+typedef enum { CT_NF4 = 0, CT_FP4 = 1 } CTBlockCode;
+
+/// W [outputs, inputs] by rows: uint8 codes of two 4-bit indices into `table` (16 floats) with a scale for `block`
+/// numbers, which is scales[b] or nested_table[scales[b]] · nested_scales[b / 256] + offset; or int8 codes with
+/// W = codes · scales[row] / 127; or 16-bit floats. What a form doesn't have is NULL.
+typedef struct {
+    const CTTensor *codes, *scales, *table, *nested_scales, *nested_table;
+    double offset;
+    int64_t block, outputs, inputs;
+} CTStoredMatrix;
+
+/// x [..., inputs] Wᵀ + bias in x's type, by tiles; gradients reach x and the bias.
+CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *, const CTTensor *bias);
+/// W as numbers, [outputs, inputs].
+CTTensor *ct_stored_dense(const CTStoredMatrix *, CTDType);
+/// The 16 numbers that the codes mean.
+CTTensor *ct_block_table(CTBlockCode);
+/// codes uint8 [⌈n / 2⌉, 1] and scales float32 [⌈n / block⌉] of a weight's n numbers.
+int ct_quantize_blocks(const CTTensor *weight, CTBlockCode, int64_t block, CTTensor **codes, CTTensor **scales);
+/// Scales as bytes in blocks of 256 on the signed dynamic map, after their mean (`offset`) is taken off.
+int ct_quantize_scales(const CTTensor *scales, CTTensor **codes, CTTensor **nested_scales, CTTensor **table,
+                       double *offset);
+/// codes int8 [out, in] and scales float32 [out], the rows' largest.
+int ct_quantize_rows(const CTTensor *weight, CTTensor **codes, CTTensor **scales);
+
 #ifdef __cplusplus
 }
 #endif

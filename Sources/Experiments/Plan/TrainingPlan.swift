@@ -61,8 +61,15 @@ public struct PlannedBase {
     /// Token ids are below it, if it is known: rows of a table beyond it are never read.
     public let usedVocabulary: Int?
 
-    public init(fileBytes: Int, usedVocabulary: Int?, outline: @escaping () throws -> any LanguageModel) {
+    /// Whether projections are kept otherwise than the files have them.
+    public let keepsOtherwise: Bool
+
+    public init(
+        fileBytes: Int, usedVocabulary: Int?, keepsOtherwise: Bool = false,
+        outline: @escaping () throws -> any LanguageModel
+    ) {
         (self.fileBytes, self.usedVocabulary, self.outline) = (fileBytes, usedVocabulary, outline)
+        self.keepsOtherwise = keepsOtherwise
     }
 }
 
@@ -75,7 +82,7 @@ public struct TrainingPlan: Sendable {
     public let choice: MethodChoice
     public let summary: PlanSummary
     public let memory: MemoryLedger
-    /// Bytes of the model's weights in fp32.
+    /// Bytes of the model's weights as they are kept: what isn't kept in fewer bits is taken as fp32.
     public let weightBytes: Int
     /// The highest point while the weights are read, where they aren't stored in fp32 and are widened.
     public let loadingBytes: Int
@@ -98,7 +105,7 @@ public struct TrainingPlan: Sendable {
         let outline = ModelOutline(model)
         let attachments = try choice.plan(for: outline)
         (self.choice, summary) = (choice, PlanSummary(attachments, outline: outline))
-        weightBytes = outline.parameterCount * 4
+        weightBytes = outline.weightBytes
         let log = try Self.steps(choice, on: model, batch: batch, configuration: configuration)
         var memory = MemoryLedger(log)
         memory.weights += Self.residentWeights(outline, attachments, base, batch: batch)
@@ -106,7 +113,13 @@ public struct TrainingPlan: Sendable {
         memory.baseline = baseline
         self.memory = memory
         let isWidened = base.fileBytes > 0 && base.fileBytes < weightBytes
-        loadingBytes = isWidened ? base.fileBytes + weightBytes + baseline : 0
+        if base.keepsOtherwise {
+            // Each projection's pages are given back before the next one is read.
+            let largest = outline.linears.map { $0.inputs * $0.outputs }.max() ?? 0
+            loadingBytes = weightBytes + largest * 8 + baseline
+        } else {
+            loadingBytes = isWidened ? base.fileBytes + weightBytes + baseline : 0
+        }
     }
 
     /// Two steps: in the second the heap has the holes that the first left.
@@ -154,8 +167,8 @@ public struct TrainingPlan: Sendable {
     private static func residentWeights(
         _ outline: ModelOutline, _ attachments: [Attachment], _ base: PlannedBase, batch: PlannedBatch
     ) -> Int {
-        let whole = outline.parameterCount * 4
-        let isMapped = base.fileBytes == 0 || base.fileBytes >= whole
+        let whole = outline.weightBytes
+        let isMapped = base.fileBytes == 0 || base.fileBytes >= whole || base.keepsOtherwise
         let isTrained = attachments.contains {
             $0.site == .parameter && $0.path == outline.inputEmbedding + ".weight"
         }

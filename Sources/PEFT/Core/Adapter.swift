@@ -45,7 +45,7 @@ public final class Adapter {
         var isOnTop: Bool {
             switch self {
             case .linear(let linear, _, let change):
-                linear.weight.parameters.first?.parameter === change.after.parameters.first?.parameter
+                linear.weight.parameters.elementsEqual(change.after.parameters) { $0.parameter === $1.parameter }
                     && !linear.weight.parameters.contains { $0.parameter.isCovered }
                     && change.bias.map { linear.bias?.tensor === $0.after } ?? true
             case .embedding(let table, _, _, let after): table.weight === after
@@ -255,8 +255,9 @@ public final class Adapter {
     private func mergedTensor(_ site: any AdapterSite, _ adapter: any AdapterModule) throws -> MergedTensor {
         if let linear = site as? Linear, let adapter = adapter as? any LinearAdapter {
             // Rounded once, to the weight's own type.
-            let weight = try linear.weight.replacing(
-                with: adapter.merged(into: linear.weight.dense(as: .float64)))
+            let weight =
+                try adapter.merged(into: linear.weight)
+                ?? linear.weight.replacing(with: adapter.merged(into: linear.weight.dense(as: .float64)))
             var bias: (before: Tensor, after: Tensor)?
             if let own = linear.bias?.tensor {
                 let after = try adapter.merged(intoBias: own.to(.float64)).to(own.dtype)

@@ -20,6 +20,8 @@ public struct ModelOutline {
         public let inputs: Int
         public let outputs: Int
         public let hasBias: Bool
+        /// Inputs that share a grid, where the weight is quantised in groups.
+        public var groupSize: Int?
         /// What lies side by side in the output, where it is several things.
         public var parts: [FusedPart]?
     }
@@ -51,7 +53,9 @@ public struct ModelOutline {
         public let path: String
         public let shape: [Int]
         public let component: Component
-        public var count: Int { shape.reduce(1, *) }
+        /// Numbers that it stands for, where it is part of a quantised weight.
+        var meaning: Int?
+        public var count: Int { meaning ?? shape.reduce(1, *) }
         /// Last part of the path: `weight`, `bias`, ….
         public var leaf: String { path.split(separator: ".").last.map(String.init) ?? path }
         /// Path of the module that holds it.
@@ -72,6 +76,10 @@ public struct ModelOutline {
     public let inputs: [InputSiteOutline]
     public let keyValues: [KeyValueSiteOutline]
     public let parameters: [ParameterSite]
+    /// Tensors that can't be trained, as they are kept in fewer bits than numbers are computed in.
+    public let frozen: [(path: String, storage: String)]
+    /// Bytes of all tensors, those that are computed with taken as fp32.
+    public let weightBytes: Int
     public let outputLayer: String
     public let inputEmbedding: String
     /// What vectors of that table are multiplied by.
@@ -95,10 +103,36 @@ public struct ModelOutline {
             (module as? Linear).map {
                 LinearSite(
                     path: path, inputs: $0.inputs, outputs: $0.outputs, hasBias: $0.bias != nil,
+                    groupSize: ($0.weight as? GroupQuantizedWeight).map { $0.settings.groupSize ?? $0.inputs },
                     parts: model.fusedParts(of: path))
             }
         }
         let tables = Dictionary(named.map { (ObjectIdentifier($0.module), $0.path) }, uniquingKeysWith: { a, _ in a })
+        // Of a quantised weight's tensors the first stands for its numbers.
+        let meanings = Dictionary(
+            named.flatMap { path, module -> [(String, Int)] in
+                guard let weight = (module as? Linear)?.weight, weight.isQuantized else { return [] }
+                return weight.parameters.enumerated().map {
+                    ("\(path).\($0.element.key)", $0.offset == 0 ? weight.outputs * weight.inputs : 0)
+                }
+            }, uniquingKeysWith: { first, _ in first })
+        frozen = named.flatMap { path, module -> [(path: String, storage: String)] in
+            guard let weight = (module as? Linear)?.weight, !(weight is DenseWeight || weight is TransposedWeight)
+            else { return [] }
+            let storage =
+                switch weight {
+                case let blocks as BlockQuantizedWeight: blocks.settings.code.rawValue
+                case is RowQuantizedWeight: "int8"
+                case is NarrowWeight: "bf16"
+                default: "integers in groups"
+                }
+            return weight.parameters.map { ("\(path).\($0.key)", storage) }
+        }
+        let kept = Set(frozen.map(\.path))
+        weightBytes = model.parameters().reduce(0) { sum, item in
+            let tensor = item.parameter.tensor
+            return sum + (kept.contains(item.path) ? tensor.byteCount : tensor.count * 4)
+        }
         embeddings = named.compactMap { path, module in
             (module as? Embedding).map {
                 let table = $0.table.flatMap { tables[ObjectIdentifier($0)] } ?? path
@@ -122,7 +156,7 @@ public struct ModelOutline {
             let owner = path.split(separator: ".").dropLast().joined(separator: ".")
             return ParameterSite(
                 path: path, shape: parameter.tensor.shape,
-                component: Self.component(path, types[owner], head: head))
+                component: Self.component(path, types[owner], head: head), meaning: meanings[path])
         }
     }
 

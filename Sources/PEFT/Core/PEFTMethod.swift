@@ -19,6 +19,8 @@ public protocol PEFTMethod: SendableMetatype {
     static var defaultLearningRate: Double { get }
     /// What the model computes right after attaching.
     static var start: AdapterStart { get }
+    /// How the method's base is kept where nothing else is asked for; `nil` for as it is stored.
+    static var baseStorage: WeightStorage? { get }
     /// Whether the update can be worked into the weights.
     static var isMergeable: Bool { get }
     /// The configuration that the name stands for.
@@ -50,6 +52,7 @@ extension PEFTMethod {
     public static var isHuggingFaces: Bool { peftType != nil }
     public static var defaults: Configuration { Configuration() }
     public static var start: AdapterStart { .unchanged }
+    public static var baseStorage: WeightStorage? { nil }
     public static var isMergeable: Bool { true }
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         configuration

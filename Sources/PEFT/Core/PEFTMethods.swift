@@ -1,3 +1,4 @@
+import LanguageModels
 import Support
 import Synchronization
 
@@ -5,7 +6,8 @@ import Synchronization
 /// program's own is a file there and a call of ``PEFTMethods/register(_:)``.
 public enum PEFTMethods {
     static let builtIn: [any PEFTMethod.Type] = [
-        LoRA.self, RsLoRA.self, LoRAPlus.self, DoRA.self, PiSSA.self, OLoRA.self, EVA.self, LoftQ.self,
+        LoRA.self, QLoRA.self, RsLoRA.self, LoRAPlus.self, DoRA.self, PiSSA.self, OLoRA.self, EVA.self, LoftQ.self,
+        QALoRA.self,
         AdaLoRA.self, VeRA.self, LoHa.self, LoKr.self, OFT.self, BOFT.self, IA3.self, TrainableTokens.self,
         PromptTuning.self, PTuning.self, PrefixTuning.self, MultitaskPromptTuning.self,
         Houlsby.self, Pfeiffer.self, ParallelAdapters.self,
@@ -98,6 +100,11 @@ public struct MethodChoice: Sendable {
         // that wrap no module.
         let wrapsNothing = !attachments.isEmpty && attachments.allSatisfy { [.input, .keyValues].contains($0.site) }
         let trained = Set(attachments.filter { $0.site == .parameter }.map(\.path))
+        if let frozen = outline.frozen.first(where: { trained.contains($0.path) }) {
+            throw PEFTError(
+                "\(label) trains '\(frozen.path)', which is kept as \(frozen.storage) and can't change",
+                remedy: "train an adapter such as lora, or keep the base as fp32 (--weights)")
+        }
         for parameter in outline.parameters where !trained.contains(parameter.path) {
             guard outline.newModules.contains(where: { parameter.path.hasPrefix($0 + ".") }) else { continue }
             let key = wrapsNothing ? "base_model." + parameter.path : nil
@@ -107,6 +114,7 @@ public struct MethodChoice: Sendable {
     }
 
     public var isMergeable: Bool { method.isMergeable }
+    public var baseStorage: WeightStorage? { method.baseStorage }
 
     /// What the file of a trained adapter says.
     func forFile(of adapter: Adapter) -> MethodChoice {

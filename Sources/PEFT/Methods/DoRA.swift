@@ -39,8 +39,10 @@ final class DoRAAdapter: LoRAAdapter {
 
     /// ‖W + s B A‖ of each row, [out]. The product B A isn't made: ‖w + s b A‖² = ‖w‖² + 2 s (w Aᵀ)·b + s² (b A Aᵀ)·b.
     private func norms() -> Tensor {
-        let dense = original.dense(as: a.dtype)
-        let cross = (dense.matmul(a.T) * b).sum(axes: [1])
+        // W Aᵀ, of a quantised weight tile by tile.
+        let product =
+            original.isQuantized ? original.project(a, bias: nil).T : original.dense(as: a.dtype).matmul(a.T)
+        let cross = (product * b).sum(axes: [1])
         let update = (b.matmul(a.matmul(a.T)) * b).sum(axes: [1])
         return (squaredNorms + cross * (2 * scale) + update * (scale * scale)).atLeast(0).sqrt()
     }

@@ -22,7 +22,18 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         let (a, b, residual) = try withoutGradients {
             try Self.decompose(weight, rank: rank, scale: scale, variant: variant)
         }
-        self.residual = try linear.weight.replacing(with: residual)
+        if linear.weight.isQuantized || linear.weight is NarrowWeight {
+            guard variant.initialisation != .loftq else {
+                throw PEFTError(
+                    "LoftQ rounds the weight itself, and this base is quantised already",
+                    remedy: "give the base in fp32 or bf16, or use the method qlora")
+            }
+            // Rounding the rest again would make a base that no file knows.
+            self.residual = UpdatedWeight(
+                linear.weight, a: a.to(context.dtype), b: b.to(context.dtype), scale: -scale)
+        } else {
+            self.residual = try linear.weight.replacing(with: residual)
+        }
         // The tensor as it is now: another adapter may put its values in the same parameter.
         original = (linear.weight as? DenseWeight).map { DenseWeight($0.parameter.tensor) } ?? linear.weight
         start = (a.to(context.dtype), b.to(context.dtype))

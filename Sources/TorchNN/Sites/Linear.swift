@@ -91,6 +91,9 @@ public protocol LinearAdapter: Module {
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor
     /// The weight [outputs, inputs] that alone does what `weight` and this adapter do together.
     func merged(into weight: Tensor) throws -> Tensor
+    /// The same for a weight of a kind that can hold the update as it is stored; `nil` where the numbers have to be made
+    /// and stored anew.
+    func merged(into weight: any LinearWeight) throws -> (any LinearWeight)?
     /// The same for the bias [outputs].
     func merged(intoBias bias: Tensor) throws -> Tensor
     /// The weight that this adapter computes with instead of the model's own, which some initialisations change.
@@ -98,6 +101,7 @@ public protocol LinearAdapter: Module {
 }
 
 extension LinearAdapter {
+    public func merged(into weight: any LinearWeight) throws -> (any LinearWeight)? { nil }
     public func merged(intoBias bias: Tensor) throws -> Tensor { bias }
     public var replacementWeight: (any LinearWeight)? { nil }
 }

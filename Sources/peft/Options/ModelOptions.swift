@@ -24,6 +24,12 @@ struct ModelOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Threads that one operation may use.", valueName: "n"))
     var threads: Int?
 
+    @Option(
+        help: ArgumentHelp(
+            "How the base's projections are kept: \(WeightStorage.names.joined(separator: ", ")) (as they are stored, in fp32).",
+            valueName: "kind"))
+    var weights: String?
+
     /// The device, with the number of threads set.
     func prepare() throws -> Device {
         if let threads {
@@ -35,10 +41,13 @@ struct ModelOptions: ParsableArguments {
         return try Device(device)
     }
 
-    func folder(default fallback: String? = nil) throws -> ModelFolder {
+    /// The model's folder, its projections to be kept as `--weights` says, else as `storage` does where the folder isn't
+    /// quantised already.
+    func folder(default fallback: String? = nil, keeping storage: WeightStorage? = nil) throws -> ModelFolder {
         var folder = try HubFetch.model(model ?? fallback ?? ModelLocator.embedded)
         folder.precision = precision.type
-        return folder
+        if let weights { return folder.keeping(try WeightStorage(weights)) }
+        return folder.isQuantized ? folder : folder.keeping(storage)
     }
 }
 

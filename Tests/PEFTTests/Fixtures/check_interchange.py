@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, T5ForConditionalGeneration
 import make_task_fixtures as tasks
 
 from hugging_face import MODELS, inputs, padded
+from quantised_base import load as load_quantised
 
 HERE = pathlib.Path(__file__).parent
 
@@ -46,9 +47,10 @@ for folder in sorted(p for p in (HERE / "interchange").iterdir() if p.is_dir()):
         print(folder.name, base, len(stored), "tensors")
         continue
     rows = json.loads((MODELS / base / "expected.json").read_text())["rows"]
-    is_decoder = base.startswith("decoders/")
+    is_decoder = base.startswith(("decoders/", "gptq/"))
     maker = AutoModelForCausalLM if is_decoder else T5ForConditionalGeneration
-    model = maker.from_pretrained(MODELS / base, dtype=torch.float32)
+    is_quantised = base.startswith("gptq/")
+    model = load_quantised(base) if is_quantised else maker.from_pretrained(MODELS / base, dtype=torch.float32)
     with torch.no_grad():
         plain = model.eval()(**(packed if is_decoder else padded)(rows)).logits
     # AdaLoRA's forward pass with labels asks for an adapter in training.

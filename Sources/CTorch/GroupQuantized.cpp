@@ -1,0 +1,270 @@
+// Projections by group-wise quantised matrices (GPTQ's layout), of which no dense copy is ever whole: tiles are made,
+// multiplied by and forgotten, in the backward pass too.
+#include "GroupQuantized.hpp"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "Blas.hpp"
+#include "Bridge.hpp"
+#include "Precision.hpp"
+
+using namespace ctorch;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+namespace ctorch {
+
+void GroupMatrix::check() const {
+    TORCH_CHECK(bits == 2 || bits == 3 || bits == 4 || bits == 8, "weights of ", bits, " bits");
+    TORCH_CHECK(packed.dim() == 2 && packed.scalar_type() == at::kInt, "packed weights have to be an int32 matrix");
+    TORCH_CHECK(packed.size(0) > 0 && packed.size(0) * 32 % bits == 0, "packed weights of ", packed.size(0), " words");
+    TORCH_CHECK(group_size > 0, "groups of ", group_size);
+    TORCH_CHECK(scales.dim() == 2 && scales.size(1) == outputs() && at::isFloatingType(scales.scalar_type()),
+                "scales have to be a matrix with a column an output");
+    TORCH_CHECK(order.defined() || groups() >= (inputs() + group_size - 1) / group_size, groups(), " groups of ",
+                group_size, " for ", inputs(), " inputs");
+    TORCH_CHECK(zeros.dim() == 2 && zeros.size(0) == groups(), "zeros have to have a row a group");
+    TORCH_CHECK(has_packed_zeros() ? zeros.size(1) * 32 == outputs() * bits
+                                   : at::isFloatingType(zeros.scalar_type()) && zeros.size(1) == outputs(),
+                "zeros of the shape ", zeros.sizes(), " for ", outputs(), " outputs of ", bits, " bits");
+    if (order.defined()) {
+        TORCH_CHECK(order.dim() == 1 && order.size(0) == inputs() && order.scalar_type() == at::kInt,
+                    "the order of groups has to be an int32 for each input");
+    }
+}
+
+at::Tensor pack_bits(const at::Tensor &values, int bits, int64_t axis) {
+    TORCH_CHECK(values.dim() == 2 && values.size(axis) * bits % 32 == 0, "values of the shape ", values.sizes(),
+                " don't fill words of ", 32 / bits, " along axis ", axis);
+    at::Tensor rows = (axis == 0 ? values : values.t()).to(at::kLong);
+    const int64_t per_block = bits == 3 ? 32 : 32 / bits, words = bits == 3 ? 3 : 1, columns = rows.size(1);
+    rows = rows.reshape({-1, per_block, columns});
+    at::Tensor packed = at::zeros({rows.size(0), words, columns}, rows.options());
+    for (int64_t k = 0; k < per_block; ++k) {
+        const int64_t word = k * bits / 32, shift = k * bits % 32;
+        at::Tensor shifted = at::bitwise_left_shift(rows.select(1, k), shift);
+        packed.select(1, word).bitwise_or_(shifted.bitwise_and(0xffffffffLL));
+        if (shift + bits > 32) packed.select(1, word + 1).bitwise_or_(at::bitwise_right_shift(shifted, 32));
+    }
+    // Words above 2³¹ are negative as int32.
+    at::Tensor whole = packed.reshape({-1, columns});
+    whole = at::where(whole.ge(1LL << 31), whole - (1LL << 32), whole).to(at::kInt);
+    return (axis == 0 ? whole : whole.t()).contiguous();
+}
+
+at::Tensor unpack_bits(const at::Tensor &packed, int bits, int64_t axis) {
+    TORCH_CHECK(packed.dim() == 2 && packed.size(axis) * 32 % bits == 0, "words of the shape ", packed.sizes());
+    at::Tensor rows = (axis == 0 ? packed : packed.t()).to(at::kLong).bitwise_and(0xffffffffLL);
+    const int64_t per_block = bits == 3 ? 32 : 32 / bits, words = bits == 3 ? 3 : 1, columns = rows.size(1);
+    rows = rows.reshape({-1, words, columns});
+    std::vector<at::Tensor> values;
+    for (int64_t k = 0; k < per_block; ++k) {
+        const int64_t word = k * bits / 32, shift = k * bits % 32;
+        at::Tensor value = at::bitwise_right_shift(rows.select(1, word), shift);
+        if (shift + bits > 32) value = value.bitwise_or(at::bitwise_left_shift(rows.select(1, word + 1), 32 - shift));
+        values.push_back(value.bitwise_and((1LL << bits) - 1));
+    }
+    at::Tensor whole = at::stack(values, 1).reshape({-1, columns}).to(at::kInt);
+    return (axis == 0 ? whole : whole.t()).contiguous();
+}
+
+}  // namespace ctorch
+
+namespace {
+
+/// Elements of a tile: 1 MB of floats, what a second cache holds.
+constexpr int64_t tile_elements = 262144;
+
+GroupMatrix matrix(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order,
+                   int bits, int64_t group_size, int zero_offset) {
+    GroupMatrix w{unbox(packed).contiguous(), unbox(scales).contiguous(), unbox(zeros).contiguous(), unbox(order),
+                  bits, group_size, zero_offset};
+    w.check();
+    if (w.order.defined()) {
+        w.order = w.order.contiguous();
+        if (w.order.is_cpu()) {
+            const auto *groups = static_cast<const int32_t *>(w.order.const_data_ptr());
+            for (int64_t i = 0; i < w.inputs(); ++i) {
+                TORCH_CHECK(groups[i] >= 0 && groups[i] < w.groups(), "input ", i, " is in group ", groups[i], " of ",
+                            w.groups());
+            }
+        }
+    }
+    // The kernels read halves, floats and doubles.
+    if (w.scales.scalar_type() == at::kBFloat16) w.scales = w.scales.to(at::kFloat);
+    if (w.zeros.scalar_type() == at::kBFloat16) w.zeros = w.zeros.to(at::kFloat);
+    return w;
+}
+
+/// The whole matrix transposed, [inputs, outputs], of plain operations, for devices without a kernel here.
+at::Tensor transposed(const GroupMatrix &w, at::ScalarType type) {
+    at::Tensor group = w.order.defined()
+                           ? w.order.to(at::kLong)
+                           : at::arange(w.inputs(), w.packed.options().dtype(at::kLong)).floor_divide(w.group_size);
+    at::Tensor zeros =
+        w.has_packed_zeros()
+            ? unpack_bits(w.zeros, w.bits, 1).add(w.zero_offset).bitwise_and((1 << w.bits) - 1).to(type)
+            : w.zeros.to(type);
+    at::Tensor q = unpack_bits(w.packed, w.bits, 0).to(type);
+    return q.sub_(zeros.index_select(0, group)).mul_(w.scales.to(type).index_select(0, group));
+}
+
+bool has_kernel(const GroupMatrix &w, at::ScalarType type) {
+    return w.packed.is_cpu() && (type == at::kFloat || type == at::kDouble);
+}
+
+/// Calls `body(first, count, start, width, tile)` for tiles [count, width] that together are the matrix; one tile
+/// at a time is there.
+template <typename Body> void for_tiles(const GroupMatrix &w, const at::Tensor &like, Body body) {
+    const int64_t inputs = w.inputs(), outputs = w.outputs();
+    // Wide enough for a matrix product, then as long as fits.
+    const int64_t width = std::min(outputs, std::max<int64_t>(128, tile_elements / inputs / 32 * 32));
+    const int64_t length = std::min(inputs, std::max<int64_t>(32, tile_elements / width / 32 * 32));
+    at::Tensor memory = at::empty({length * width}, like.options());
+    for (int64_t start = 0; start < outputs; start += width) {
+        const int64_t columns = std::min(width, outputs - start);
+        for (int64_t first = 0; first < inputs; first += length) {
+            const int64_t rows = std::min(length, inputs - first);
+            at::Tensor tile = memory.narrow(0, 0, rows * columns).view({rows, columns});
+            if (!like.is_meta()) dequantize_tile(w, first, rows, start, columns, tile);
+            body(first, rows, start, columns, tile);
+        }
+    }
+}
+
+/// result = a · b, or result += a · b; all with rows whose numbers lie side by side, b a tile or a tile transposed.
+void product(at::Tensor &result, const at::Tensor &a, const at::Tensor &tile, bool is_transposed, bool adds) {
+    if (result.scalar_type() == at::kFloat && has_fast_blas()) {
+        matrix_product(false, is_transposed, a.size(0), result.size(1), a.size(1), a.const_data_ptr<float>(), a.stride(0),
+                       tile.const_data_ptr<float>(), tile.stride(0), adds ? 1 : 0, result.mutable_data_ptr<float>(),
+                       result.stride(0));
+        return;
+    }
+    at::Tensor b = is_transposed ? tile.t() : tile;
+    if (adds) {
+        result.addmm_(a, b);
+    } else {
+        at::mm_out(result, a, b);
+    }
+}
+
+at::Tensor multiply(const GroupMatrix &w, const at::Tensor &given) {
+    at::Tensor x = given.is_cpu() ? given.contiguous() : given;
+    if (!x.is_meta() && !has_kernel(w, x.scalar_type())) return at::mm(x, transposed(w, x.scalar_type()));
+    at::Tensor y = at::empty({x.size(0), w.outputs()}, x.options());
+    if (x.is_meta()) {
+        for_tiles(w, x, [](int64_t, int64_t, int64_t, int64_t, const at::Tensor &) {});
+    } else if (x.size(0) <= few_rows && x.scalar_type() == at::kFloat && !w.order.defined() &&
+               w.group_size % 32 == 0) {
+        multiply_few_rows(w, x, y);
+    } else {
+        for_tiles(w, x, [&](int64_t first, int64_t count, int64_t start, int64_t width, const at::Tensor &tile) {
+            at::Tensor part = y.narrow(1, start, width);
+            product(part, x.narrow(1, first, count), tile, false, first > 0);
+        });
+    }
+    return y;
+}
+
+at::Tensor multiply_transposed(const GroupMatrix &w, const at::Tensor &given) {
+    at::Tensor gradient = given.is_cpu() ? given.contiguous() : given;
+    if (!gradient.is_meta() && !has_kernel(w, gradient.scalar_type())) {
+        return at::mm(gradient, transposed(w, gradient.scalar_type()).t());
+    }
+    at::Tensor result = at::empty({gradient.size(0), w.inputs()}, gradient.options());
+    for_tiles(w, gradient, [&](int64_t first, int64_t count, int64_t start, int64_t width, const at::Tensor &tile) {
+        if (gradient.is_meta()) return;
+        at::Tensor part = result.narrow(1, first, count);
+        product(part, gradient.narrow(1, start, width), tile, true, start > 0);
+    });
+    return result;
+}
+
+/// y = x Wᵀ, x [tokens, in]. Keeps the packed integers, which the model holds anyway, and nothing of x.
+struct GroupLinear : public Function<GroupLinear> {
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &packed,
+                              const at::Tensor &scales, const at::Tensor &zeros,
+                              const c10::optional<at::Tensor> &order, int64_t bits, int64_t group_size,
+                              int64_t zero_offset) {
+        context->save_for_backward({packed, scales, zeros});
+        if (order) context->saved_data["order"] = *order;
+        context->saved_data["bits"] = bits;
+        context->saved_data["group_size"] = group_size;
+        context->saved_data["zero_offset"] = zero_offset;
+        return multiply({packed, scales, zeros, order.value_or(at::Tensor()), static_cast<int>(bits), group_size,
+                         static_cast<int>(zero_offset)},
+                        x);
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list gradients) {
+        auto saved = context->get_saved_variables();
+        auto &data = context->saved_data;
+        GroupMatrix w{saved[0],
+                      saved[1],
+                      saved[2],
+                      data.count("order") ? data["order"].toTensor() : at::Tensor(),
+                      static_cast<int>(data["bits"].toInt()),
+                      data["group_size"].toInt(),
+                      static_cast<int>(data["zero_offset"].toInt())};
+        at::Tensor to_x;
+        if (context->needs_input_grad(0)) to_x = multiply_transposed(w, gradients[0]);
+        return {to_x,         at::Tensor(), at::Tensor(), at::Tensor(),
+                at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    }
+};
+
+}  // namespace
+
+extern "C" {
+
+CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros,
+                          const CTTensor *order, const CTTensor *bias, int bits, int64_t group_size,
+                          int zero_offset) {
+    return tensor_or_error([&]() -> at::Tensor {
+        GroupMatrix w = matrix(packed, scales, zeros, order, bits, group_size, zero_offset);
+        const at::Tensor &input = unbox(x);
+        TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs(), "an input of the shape ", input.sizes(),
+                    " for a matrix of ", w.inputs(), " inputs");
+        auto shape = input.sizes().vec();
+        shape.back() = w.outputs();
+        const at::ScalarType type = compute_type(input);
+        WithoutAutocast guard;
+        // The kernels here make floats of the integers, whatever they are multiplied by.
+        const bool is_wide = input.is_cpu() && !has_kernel(w, type);
+        at::Tensor flat = in_type(input.reshape({-1, input.size(-1)}), is_wide ? at::kFloat : type);
+        c10::optional<at::Tensor> groups;
+        if (w.order.defined()) groups = w.order;
+        at::Tensor y = GroupLinear::apply(flat, w.packed, w.scales, w.zeros, groups, static_cast<int64_t>(bits),
+                                          group_size, static_cast<int64_t>(zero_offset));
+        y = in_type(y, type).reshape(shape);
+        return bias && unbox(bias).defined() ? y + in_type(unbox(bias), type) : y;
+    });
+}
+
+CTTensor *ct_group_dense(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order,
+                         int bits, int64_t group_size, int zero_offset, CTDType type) {
+    return tensor_or_error([&]() -> at::Tensor {
+        GroupMatrix w = matrix(packed, scales, zeros, order, bits, group_size, zero_offset);
+        const at::ScalarType wanted = scalar_type(type);
+        if (w.packed.is_meta()) return at::empty({w.outputs(), w.inputs()}, w.packed.options().dtype(wanted));
+        const at::ScalarType computed = wanted == at::kDouble ? at::kDouble : at::kFloat;
+        if (!has_kernel(w, computed)) return transposed(w, computed).t().to(wanted).contiguous();
+        at::Tensor whole = at::empty({w.outputs(), w.inputs()}, w.packed.options().dtype(wanted));
+        at::Tensor like = at::empty({0}, w.packed.options().dtype(computed));
+        for_tiles(w, like, [&](int64_t first, int64_t count, int64_t start, int64_t width, const at::Tensor &tile) {
+            whole.narrow(0, start, width).narrow(1, first, count).copy_(tile.t());
+        });
+        return whole;
+    });
+}
+
+CTTensor *ct_pack_bits(const CTTensor *values, int bits, int axis) {
+    return tensor_or_error([&] { return pack_bits(unbox(values), bits, axis); });
+}
+
+CTTensor *ct_unpack_bits(const CTTensor *packed, int bits, int axis) {
+    return tensor_or_error([&] { return unpack_bits(unbox(packed), bits, axis); });
+}
+
+}

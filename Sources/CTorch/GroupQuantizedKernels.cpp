@@ -1,0 +1,268 @@
+// The loops over packed integers. All run along the outputs, which lie side by side, so that the compiler makes vectors
+// of them; the loader picks the version for the processor at hand.
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <bit>
+#include <vector>
+
+#include "GroupQuantized.hpp"
+
+#if defined(__x86_64__) && defined(__linux__)
+#define CT_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
+#else
+#define CT_CLONES
+#endif
+#define CT_INLINE inline __attribute__((always_inline))
+
+namespace {
+
+using ctorch::GroupMatrix;
+
+/// How many values share how many words: those of 3 bits cross the borders of words.
+template <int BITS> struct Block {
+    static constexpr int words = BITS == 3 ? 3 : 1;
+    static constexpr int values = words * 32 / BITS;
+};
+
+/// Value k of a block, of which word j lies at `words[j * stride]`.
+template <int BITS, int K> CT_INLINE int32_t value(const uint32_t *words, int64_t stride) {
+    constexpr int word = K * BITS / 32, shift = K * BITS % 32;
+    uint32_t bits = words[word * stride] >> shift;
+    if constexpr (shift + BITS > 32) bits |= words[(word + 1) * stride] << (32 - shift);
+    return static_cast<int32_t>(bits & ((1u << BITS) - 1));
+}
+
+/// Exact for all finite halves, subnormal ones too.
+CT_INLINE float half_to_float(uint16_t half) {
+    const float magnitude = std::bit_cast<float>(static_cast<uint32_t>(half & 0x7fff) << 13) * 0x1p112f;
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | static_cast<uint32_t>(half & 0x8000) << 16);
+}
+
+CT_CLONES void widen(const uint16_t *from, float *to, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) to[i] = half_to_float(from[i]);
+}
+
+/// Row `row` of a matrix [groups, outputs] of halves, floats or doubles, from column `start`.
+template <typename T> void read_row(const at::Tensor &matrix, int64_t row, int64_t start, int64_t width, T *to) {
+    const int64_t offset = row * matrix.size(1) + start;
+    const void *data = matrix.const_data_ptr();
+    switch (matrix.scalar_type()) {
+        case at::kHalf: {
+            const auto *from = static_cast<const uint16_t *>(data) + offset;
+            if constexpr (std::is_same_v<T, float>) {
+                widen(from, to, width);
+            } else {
+                for (int64_t i = 0; i < width; ++i) to[i] = half_to_float(from[i]);
+            }
+            break;
+        }
+        case at::kFloat: std::copy_n(static_cast<const float *>(data) + offset, width, to); break;
+        default: std::copy_n(static_cast<const double *>(data) + offset, width, to);
+    }
+}
+
+/// Row `group` of the zeros, packed or not.
+template <typename T> void read_zeros(const GroupMatrix &w, int64_t group, int64_t start, int64_t width, T *to) {
+    if (!w.has_packed_zeros()) return read_row(w.zeros, group, start, width, to);
+    const auto *row = static_cast<const uint32_t *>(w.zeros.const_data_ptr()) + group * w.zeros.size(1);
+    const uint32_t mask = (1u << w.bits) - 1;
+    for (int64_t i = 0; i < width; ++i) {
+        const int64_t bit = (start + i) * w.bits, word = bit / 32, shift = bit % 32;
+        uint32_t value = row[word] >> shift;
+        if (shift + w.bits > 32) value |= row[word + 1] << (32 - shift);
+        // The first format stores z − 1, which is all ones for 0.
+        to[i] = static_cast<T>((value + static_cast<uint32_t>(w.zero_offset)) & mask);
+    }
+}
+
+// MARK: A tile of the matrix as numbers
+
+template <int BITS, int K, typename T>
+CT_INLINE void dequantize_value(const uint32_t *words, int64_t stride, const T *scales, const T *zeros, T *to,
+                                int64_t width) {
+    for (int64_t o = 0; o < width; ++o) {
+        to[o] = scales[o] * (static_cast<T>(value<BITS, K>(words + o, stride)) - zeros[o]);
+    }
+}
+
+/// `rows[k]` is the group of value k of the block.
+template <int BITS, typename T, int... K>
+CT_INLINE void dequantize_block(std::integer_sequence<int, K...>, const uint32_t *words, int64_t stride,
+                                const T *scales, const T *zeros, const int32_t *rows, T *to, int64_t width) {
+    (dequantize_value<BITS, K>(words, stride, scales + rows[K] * width, zeros + rows[K] * width, to + K * width, width),
+     ...);
+}
+
+#define DEQUANTIZE(BITS, T, NAME)                                                                                   \
+    CT_CLONES void NAME(const uint32_t *words, int64_t stride, const T *scales, const T *zeros, const int32_t *rows, \
+                        T *to, int64_t width) {                                                                      \
+        dequantize_block<BITS, T>(std::make_integer_sequence<int, Block<BITS>::values>(), words, stride, scales,     \
+                                  zeros, rows, to, width);                                                           \
+    }
+DEQUANTIZE(2, float, dequantize_2)
+DEQUANTIZE(3, float, dequantize_3)
+DEQUANTIZE(4, float, dequantize_4)
+DEQUANTIZE(8, float, dequantize_8)
+DEQUANTIZE(2, double, dequantize_2_double)
+DEQUANTIZE(3, double, dequantize_3_double)
+DEQUANTIZE(4, double, dequantize_4_double)
+DEQUANTIZE(8, double, dequantize_8_double)
+
+template <typename T>
+using Dequantize = void (*)(const uint32_t *, int64_t, const T *, const T *, const int32_t *, T *, int64_t);
+
+template <typename T> Dequantize<T> dequantize_function(int bits) {
+    if constexpr (std::is_same_v<T, float>) {
+        return bits == 2 ? dequantize_2 : bits == 3 ? dequantize_3 : bits == 4 ? dequantize_4 : dequantize_8;
+    } else {
+        return bits == 2   ? dequantize_2_double
+               : bits == 3 ? dequantize_3_double
+               : bits == 4 ? dequantize_4_double
+                           : dequantize_8_double;
+    }
+}
+
+template <typename T>
+void dequantize(const GroupMatrix &w, int64_t first, int64_t count, int64_t start, int64_t width, T *tile) {
+    const int values = w.bits == 3 ? 32 : 32 / w.bits, words = w.bits == 3 ? 3 : 1;
+    const auto *order = w.order.defined() ? static_cast<const int32_t *>(w.order.const_data_ptr()) : nullptr;
+    // The groups that the tile touches: a range, or with an order any of them.
+    const int64_t low = order ? 0 : first / w.group_size;
+    const int64_t high = order ? w.groups() : (first + count - 1) / w.group_size + 1;
+    std::vector<T> scales((high - low) * width), zeros((high - low) * width);
+    for (int64_t g = low; g < high; ++g) {
+        read_row(w.scales, g, start, width, scales.data() + (g - low) * width);
+        read_zeros(w, g, start, width, zeros.data() + (g - low) * width);
+    }
+    const auto *packed = static_cast<const uint32_t *>(w.packed.const_data_ptr());
+    const auto function = dequantize_function<T>(w.bits);
+    const int64_t stride = w.outputs();
+    at::parallel_for(0, count / values, std::max<int64_t>(1, 32768 / (values * width)), [&](int64_t from, int64_t to) {
+        int32_t rows[32];
+        for (int64_t block = from; block < to; ++block) {
+            const int64_t input = first + block * values;
+            for (int k = 0; k < values; ++k) {
+                const int64_t group = order ? order[input + k] : (input + k) / w.group_size;
+                rows[k] = static_cast<int32_t>(group - low);
+            }
+            function(packed + input / values * words * stride + start, stride, scales.data(), zeros.data(), rows,
+                     tile + block * values * width, width);
+        }
+    });
+}
+
+// MARK: Few rows, straight from the packed integers
+
+/// Outputs that are worked on together, so that their sums stay in the first cache.
+constexpr int64_t strip = 512;
+
+/// sums[r][o] += Σ_k x[r][k] · value k of the block, for some outputs.
+template <int BITS, int ROWS, int... K>
+CT_INLINE void accumulate_block(std::integer_sequence<int, K...>, const uint32_t *words, int64_t stride,
+                                const float *x, int64_t x_stride, float *sums, int64_t width) {
+    float factors[ROWS][sizeof...(K)];
+    for (int r = 0; r < ROWS; ++r) ((factors[r][K] = x[r * x_stride + K]), ...);
+    for (int64_t o = 0; o < width; ++o) {
+        float sum[ROWS];
+        for (int r = 0; r < ROWS; ++r) sum[r] = sums[r * strip + o];
+        (
+            [&]() __attribute__((always_inline)) {
+                const float number = static_cast<float>(value<BITS, K>(words + o, stride));
+                for (int r = 0; r < ROWS; ++r) sum[r] += number * factors[r][K];
+            }(),
+            ...);
+        for (int r = 0; r < ROWS; ++r) sums[r * strip + o] = sum[r];
+    }
+}
+
+template <int BITS, int ROWS>
+CT_INLINE void accumulate(const uint32_t *words, int64_t blocks, int64_t stride, const float *x, int64_t x_stride,
+                          float *sums, int64_t width) {
+    for (int64_t block = 0; block < blocks; ++block) {
+        accumulate_block<BITS, ROWS>(std::make_integer_sequence<int, Block<BITS>::values>(),
+                                     words + block * Block<BITS>::words * stride, stride,
+                                     x + block * Block<BITS>::values, x_stride, sums, width);
+    }
+}
+
+#define ACCUMULATE(BITS, ROWS)                                                                                   \
+    CT_CLONES void accumulate_##BITS##_##ROWS(const uint32_t *words, int64_t blocks, int64_t stride,             \
+                                              const float *x, int64_t x_stride, float *sums, int64_t width) {    \
+        accumulate<BITS, ROWS>(words, blocks, stride, x, x_stride, sums, width);                                 \
+    }
+#define ACCUMULATE_ALL(BITS) ACCUMULATE(BITS, 1) ACCUMULATE(BITS, 2) ACCUMULATE(BITS, 4)
+ACCUMULATE_ALL(2)
+ACCUMULATE_ALL(3)
+ACCUMULATE_ALL(4)
+ACCUMULATE_ALL(8)
+
+using Accumulate = void (*)(const uint32_t *, int64_t, int64_t, const float *, int64_t, float *, int64_t);
+
+Accumulate accumulate_function(int bits, int rows) {
+    switch (bits) {
+        case 2: return rows == 1 ? accumulate_2_1 : rows == 2 ? accumulate_2_2 : accumulate_2_4;
+        case 3: return rows == 1 ? accumulate_3_1 : rows == 2 ? accumulate_3_2 : accumulate_3_4;
+        case 4: return rows == 1 ? accumulate_4_1 : rows == 2 ? accumulate_4_2 : accumulate_4_4;
+        default: return rows == 1 ? accumulate_8_1 : rows == 2 ? accumulate_8_2 : accumulate_8_4;
+    }
+}
+
+/// y += scales · (sums − zeros · total)
+CT_CLONES void finish_group(const float *sums, const float *scales, const float *zeros, float total, float *y,
+                            int64_t width) {
+    for (int64_t o = 0; o < width; ++o) y[o] += scales[o] * (sums[o] - zeros[o] * total);
+}
+
+}  // namespace
+
+namespace ctorch {
+
+void dequantize_tile(const GroupMatrix &w, int64_t first, int64_t count, int64_t start, int64_t width,
+                     at::Tensor &tile) {
+    if (tile.scalar_type() == at::kDouble) {
+        dequantize(w, first, count, start, width, static_cast<double *>(tile.mutable_data_ptr()));
+    } else {
+        dequantize(w, first, count, start, width, static_cast<float *>(tile.mutable_data_ptr()));
+    }
+}
+
+void multiply_few_rows(const GroupMatrix &w, const at::Tensor &x, at::Tensor &y) {
+    const int values = w.bits == 3 ? 32 : 32 / w.bits, words = w.bits == 3 ? 3 : 1;
+    const int64_t rows = x.size(0), inputs = w.inputs(), outputs = w.outputs(), groups = w.groups();
+    const auto *numbers = static_cast<const float *>(x.const_data_ptr());
+    const auto *packed = static_cast<const uint32_t *>(w.packed.const_data_ptr());
+    auto *results = static_cast<float *>(y.mutable_data_ptr());
+    // Σ x over each group: what the zeros are multiplied by.
+    std::vector<float> totals(rows * groups, 0.0f);
+    for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t i = 0; i < inputs; ++i) totals[r * groups + i / w.group_size] += numbers[r * inputs + i];
+    }
+    const int64_t strips = (outputs + strip - 1) / strip;
+    at::parallel_for(0, strips, 1, [&](int64_t from, int64_t to) {
+        std::vector<float> sums(4 * strip), scales(strip), zeros(strip);
+        for (int64_t index = from; index < to; ++index) {
+            const int64_t start = index * strip, width = std::min(strip, outputs - start);
+            for (int64_t r = 0; r < rows; ++r) std::fill_n(results + r * outputs + start, width, 0.0f);
+            for (int64_t g = 0; g < groups; ++g) {
+                read_row(w.scales, g, start, width, scales.data());
+                read_zeros(w, g, start, width, zeros.data());
+                const int64_t first = g * w.group_size, count = std::min(w.group_size, inputs - first);
+                for (int64_t r = 0; r < rows;) {
+                    const int together = rows - r >= 4 ? 4 : rows - r >= 2 ? 2 : 1;
+                    std::fill_n(sums.data(), together * strip, 0.0f);
+                    accumulate_function(w.bits, together)(
+                        packed + first / values * words * outputs + start, count / values, outputs,
+                        numbers + r * inputs + first, inputs, sums.data(), width);
+                    for (int k = 0; k < together; ++k) {
+                        finish_group(sums.data() + k * strip, scales.data(), zeros.data(),
+                                     totals[(r + k) * groups + g], results + (r + k) * outputs + start, width);
+                    }
+                    r += together;
+                }
+            }
+        }
+    });
+}
+
+}  // namespace ctorch

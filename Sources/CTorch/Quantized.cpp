@@ -1,0 +1,223 @@
+// Projections by matrices that are stored in fewer bits: no dense copy of one is ever whole. Tiles of some rows are
+// made, multiplied by and forgotten, in the backward pass too (or else the graph would keep every dense copy alive).
+#include "Quantized.hpp"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "Blas.hpp"
+#include "Bridge.hpp"
+#include "Precision.hpp"
+
+using namespace ctorch;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+namespace ctorch {
+
+void StoredMatrix::check() const {
+    TORCH_CHECK(outputs > 0 && inputs > 0, "a matrix of the shape [", outputs, ", ", inputs, "]");
+    if (has_blocks()) {
+        TORCH_CHECK(block > 0, "blocks of ", block, " numbers");
+        TORCH_CHECK(codes.numel() == (count() + 1) / 2, codes.numel(), " bytes for ", count(), " numbers of 4 bits");
+        TORCH_CHECK(table.numel() == 16 && table.scalar_type() == at::kFloat, "a table has to hold 16 floats");
+        TORCH_CHECK(scales.numel() == blocks(), scales.numel(), " scales for ", blocks(), " blocks");
+        if (nested_scales.defined()) {
+            TORCH_CHECK(scales.scalar_type() == at::kByte && nested_scales.scalar_type() == at::kFloat &&
+                            nested_scales.numel() == (blocks() + 255) / 256 &&
+                            nested_table.numel() == 256 && nested_table.scalar_type() == at::kFloat,
+                        "nested scales don't fit ", blocks(), " blocks");
+        } else {
+            TORCH_CHECK(scales.scalar_type() == at::kFloat, "scales have to be float32");
+        }
+    } else if (has_rows()) {
+        TORCH_CHECK(codes.numel() == count(), codes.numel(), " bytes for ", count(), " numbers");
+        TORCH_CHECK(scales.numel() == outputs && scales.scalar_type() == at::kFloat, scales.numel(), " scales for ",
+                    outputs, " rows");
+    } else {
+        TORCH_CHECK(at::isFloatingType(codes.scalar_type()) && codes.numel() == count(), codes.numel(),
+                    " numbers for ", count());
+    }
+}
+
+at::Tensor StoredMatrix::block_scales(int64_t first, int64_t end) const {
+    at::Tensor part = scales.reshape({-1}).slice(0, first, end);
+    if (!nested_scales.defined()) return part;
+    at::Tensor group = at::arange(first, end, nested_scales.options().dtype(at::kLong)).floor_divide_(256);
+    return nested_table.index_select(0, part.to(at::kLong)).mul_(nested_scales.index_select(0, group)).add_(offset);
+}
+
+}  // namespace ctorch
+
+namespace {
+
+/// Elements of a tile on the CPU, 1 MB of floats: what a second cache holds.
+constexpr int64_t tile_elements = 262144;
+/// And elsewhere, where launching many small products costs more than memory.
+constexpr int64_t device_tile_elements = 16777216;
+
+/// Rows of W by plain operations, for devices without a kernel here.
+at::Tensor plain_rows(const StoredMatrix &w, int64_t first, int64_t count, at::ScalarType type) {
+    at::Tensor codes = w.codes.reshape({-1});
+    const int64_t start = first * w.inputs, end = start + count * w.inputs;
+    if (w.has_rows()) {
+        at::Tensor scales = w.scales.reshape({-1, 1}).slice(0, first, first + count) / 127.0;
+        return (codes.slice(0, start, end).view({count, w.inputs}).to(at::kFloat) * scales).to(type);
+    }
+    if (!w.has_blocks()) return codes.slice(0, start, end).view({count, w.inputs}).to(type);
+    // Whole blocks and whole bytes, then what was asked for.
+    const int64_t step = w.block % 2 == 0 ? w.block : 2 * w.block;
+    const int64_t from = start / step * step, to = std::min((end + step - 1) / step * step, w.count());
+    at::Tensor bytes = codes.slice(0, from / 2, (to + 1) / 2);
+    at::Tensor indices = at::stack({bytes.bitwise_right_shift(4), bytes.bitwise_and(15)}, 1).reshape({-1});
+    at::Tensor values = w.table.index_select(0, indices.to(at::kInt)).slice(0, 0, to - from);
+    at::Tensor scales = w.block_scales(from / w.block, (to + w.block - 1) / w.block);
+    scales = scales.unsqueeze(1).expand({-1, w.block}).reshape({-1}).slice(0, 0, to - from);
+    return (values * scales).slice(0, start - from, end - from).view({count, w.inputs}).to(type);
+}
+
+/// Calls `body(first, count, tile)` for tiles [count, inputs] of W in `like`'s type; one at a time is there.
+template <typename Body> void for_tiles(const StoredMatrix &w, const at::Tensor &like, Body body) {
+    const bool on_cpu = like.is_cpu() || like.is_meta();
+    const int64_t elements = on_cpu ? tile_elements : device_tile_elements;
+    const int64_t rows = std::min(w.outputs, std::max<int64_t>(32, elements / w.inputs / 32 * 32));
+    at::Tensor memory;
+    if (on_cpu) memory = at::empty({rows, w.inputs}, like.options().dtype(at::kFloat));
+    for (int64_t first = 0; first < w.outputs; first += rows) {
+        const int64_t count = std::min(rows, w.outputs - first);
+        if (!on_cpu) {
+            body(first, count, plain_rows(w, first, count, like.scalar_type()));
+            continue;
+        }
+        at::Tensor tile = memory.narrow(0, 0, count);
+        if (like.is_cpu()) dequantize_rows(w, first, count, static_cast<float *>(memory.mutable_data_ptr()));
+        body(first, count, tile.to(like.scalar_type()));
+    }
+}
+
+/// result = a · b, or result += a · b, for rows whose numbers lie side by side; b is a tile or a tile transposed.
+void product(at::Tensor &result, const at::Tensor &a, const at::Tensor &tile, bool is_transposed, bool adds) {
+    if (result.is_cpu() && result.scalar_type() == at::kFloat && has_fast_blas()) {
+        matrix_product(false, is_transposed, a.size(0), result.size(1), a.size(1),
+                       static_cast<const float *>(a.const_data_ptr()), a.stride(0),
+                       static_cast<const float *>(tile.const_data_ptr()), tile.stride(0), adds ? 1 : 0,
+                       static_cast<float *>(result.mutable_data_ptr()), result.stride(0));
+        return;
+    }
+    at::Tensor b = is_transposed ? tile.t() : tile;
+    if (adds) {
+        result.addmm_(a, b);
+    } else {
+        at::mm_out(result, a, b);
+    }
+}
+
+at::Tensor multiply(const StoredMatrix &w, const at::Tensor &given) {
+    at::Tensor x = given.is_cpu() ? given.contiguous() : given;
+    at::Tensor y = at::empty({x.size(0), w.outputs}, x.options());
+    if (x.is_cpu() && x.scalar_type() == at::kFloat && x.size(0) <= few_stored_rows) {
+        multiply_stored(w, static_cast<const float *>(x.const_data_ptr()), x.size(0),
+                        static_cast<float *>(y.mutable_data_ptr()));
+        return y;
+    }
+    for_tiles(w, x, [&](int64_t first, int64_t count, const at::Tensor &tile) {
+        if (x.is_meta()) return;
+        at::Tensor part = y.narrow(1, first, count);
+        product(part, x, tile, true, false);
+    });
+    return y;
+}
+
+at::Tensor multiply_transposed(const StoredMatrix &w, const at::Tensor &given) {
+    at::Tensor gradient = given.is_cpu() ? given.contiguous() : given;
+    at::Tensor result = at::empty({gradient.size(0), w.inputs}, gradient.options());
+    for_tiles(w, gradient, [&](int64_t first, int64_t count, const at::Tensor &tile) {
+        if (gradient.is_meta()) return;
+        product(result, gradient.narrow(1, first, count), tile, false, first > 0);
+    });
+    return result;
+}
+
+/// y = x Wᵀ + b, x [tokens, inputs]. Keeps what the model holds anyway, and nothing of x.
+struct StoredLinear : public Function<StoredLinear> {
+    using Optional = std::optional<at::Tensor>;
+
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const Optional &bias,
+                              const at::Tensor &codes, const Optional &scales, const Optional &table,
+                              const Optional &nested_scales, const Optional &nested_table, double offset,
+                              int64_t block, int64_t outputs, int64_t inputs) {
+        auto value = [](const Optional &tensor) { return tensor.value_or(at::Tensor()); };
+        StoredMatrix w{codes,  value(scales), value(table), value(nested_scales), value(nested_table),
+                       offset, block,         outputs,      inputs};
+        context->save_for_backward({w.codes, w.scales, w.table, w.nested_scales, w.nested_table});
+        context->saved_data["offset"] = offset;
+        context->saved_data["block"] = block;
+        context->saved_data["outputs"] = outputs;
+        context->saved_data["inputs"] = inputs;
+        at::Tensor y = multiply(w, x);
+        return bias ? y.add_(*bias) : y;
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list gradients) {
+        auto saved = context->get_saved_variables();
+        auto &data = context->saved_data;
+        StoredMatrix w{saved[0], saved[1], saved[2], saved[3], saved[4], data["offset"].toDouble(),
+                       data["block"].toInt(), data["outputs"].toInt(), data["inputs"].toInt()};
+        variable_list results(11);
+        if (context->needs_input_grad(0)) results[0] = multiply_transposed(w, gradients[0]);
+        if (context->needs_input_grad(1)) results[1] = gradients[0].sum(0);
+        return results;
+    }
+};
+
+StoredMatrix matrix(const CTStoredMatrix *m) {
+    StoredMatrix w{unbox(m->codes), unbox(m->scales), unbox(m->table), unbox(m->nested_scales),
+                   unbox(m->nested_table), m->offset, m->block, m->outputs, m->inputs};
+    w.check();
+    // The kernels go by addresses.
+    for (at::Tensor *part : {&w.codes, &w.scales, &w.table, &w.nested_scales, &w.nested_table}) {
+        if (part->defined()) *part = part->contiguous();
+    }
+    return w;
+}
+
+}  // namespace
+
+extern "C" {
+
+CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, const CTTensor *bias) {
+    return tensor_or_error([&]() -> at::Tensor {
+        StoredMatrix w = matrix(stored);
+        const at::Tensor &input = unbox(x);
+        TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs, "an input of the shape ", input.sizes(),
+                    " for a matrix of ", w.inputs, " inputs");
+        auto shape = input.sizes().vec();
+        shape.back() = w.outputs;
+        const at::ScalarType type = compute_type(input);
+        WithoutAutocast guard;
+        // A custom function takes undefined tensors as options alone.
+        auto option = [](const at::Tensor &tensor) {
+            return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
+        };
+        at::Tensor flat = in_type(input.reshape({-1, w.inputs}), type);
+        at::Tensor y = StoredLinear::apply(flat, option(in_type(unbox(bias), type)), w.codes,
+                                           option(w.scales), option(w.table), option(w.nested_scales),
+                                           option(w.nested_table), w.offset, w.block, w.outputs, w.inputs);
+        return y.reshape(shape);
+    });
+}
+
+CTTensor *ct_stored_dense(const CTStoredMatrix *stored, CTDType type) {
+    return tensor_or_error([&]() -> at::Tensor {
+        StoredMatrix w = matrix(stored);
+        at::Tensor whole =
+            at::empty({w.outputs, w.inputs}, w.codes.options().dtype(scalar_type(type)).requires_grad(false));
+        at::NoGradGuard guard;
+        for_tiles(w, whole, [&](int64_t first, int64_t count, const at::Tensor &tile) {
+            if (!whole.is_meta()) whole.narrow(0, first, count).copy_(tile);
+        });
+        return whole;
+    });
+}
+
+}

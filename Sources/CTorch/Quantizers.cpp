@@ -1,0 +1,178 @@
+// Rounding matrices to fewer bits, to the bit as bitsandbytes does it on a CPU.
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include <ATen/Parallel.h>
+
+#include "Bridge.hpp"
+
+using namespace ctorch;
+
+namespace {
+
+/// NormalFloat's numbers in order (Dettmers et al. 2023, appendix E), by their bits' decimal expansion.
+constexpr std::array<float, 16> normal_floats = {
+    -1.0f,
+    -0.6961928009986877f,
+    -0.5250730514526367f,
+    -0.39491748809814453f,
+    -0.28444138169288635f,
+    -0.18477343022823334f,
+    -0.09105003625154495f,
+    0.0f,
+    0.07958029955625534f,
+    0.16093020141124725f,
+    0.24611230194568634f,
+    0.33791524171829224f,
+    0.44070982933044434f,
+    0.5626170039176941f,
+    0.7229568362236023f,
+    1.0f,
+};
+
+/// A sign, two bits of exponent and one of fraction, over the largest: twelfths of 0, 1/16, 8, 12, 4, 6, 2 and 3.
+constexpr std::array<float, 16> small_floats = {
+    0.0f,  0.0625f / 12.0f,  8.0f / 12.0f,  1.0f,  4.0f / 12.0f,  0.5f,  2.0f / 12.0f,  0.25f,
+    0.0f, -0.0625f / 12.0f, -8.0f / 12.0f, -1.0f, -4.0f / 12.0f, -0.5f, -2.0f / 12.0f, -0.25f,
+};
+
+/// Which codes mean the table's numbers from the smallest up. (Of FP4's two zeros the positive comes first.)
+constexpr std::array<uint8_t, 16> normal_order = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+constexpr std::array<uint8_t, 16> small_order = {11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3};
+
+struct Code {
+    std::array<float, 16> table;
+    std::array<uint8_t, 16> order;
+    std::array<float, 15> midpoints;
+
+    explicit Code(CTBlockCode kind)
+        : table(kind == CT_NF4 ? normal_floats : small_floats), order(kind == CT_NF4 ? normal_order : small_order),
+          midpoints() {
+        for (size_t i = 0; i < 15; ++i) midpoints[i] = (table[order[i]] + table[order[i + 1]]) / 2;
+    }
+
+    /// The nearest number's code; what lies halfway goes to the lower one.
+    uint8_t nearest(float value) const {
+        size_t index = 0;
+        for (float midpoint : midpoints) index += value > midpoint ? 1 : 0;
+        return order[index];
+    }
+};
+
+/// The signed dynamic map (Dettmers 2016): decades, with more steps the larger their numbers.
+at::Tensor dynamic_map() {
+    std::vector<at::Tensor> parts;
+    const std::array<double, 7> decades = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1};
+    for (size_t i = 0; i < decades.size(); ++i) {
+        at::Tensor bounds = at::linspace(0.1, 1, (1 << i) + 1, at::kFloat);
+        at::Tensor means = (bounds.slice(0, 0, -1) + bounds.slice(0, 1)) / 2.0;
+        parts.push_back(means * decades[i]);
+        parts.push_back(means * -decades[i]);
+    }
+    parts.push_back(at::tensor({0.0f, 1.0f}));
+    return std::get<0>(at::cat(parts).sort());
+}
+
+}  // namespace
+
+extern "C" {
+
+CTTensor *ct_block_table(CTBlockCode kind) {
+    return tensor_or_error([&] {
+        const auto &table = kind == CT_NF4 ? normal_floats : small_floats;
+        return at::tensor(at::ArrayRef<float>(table.data(), table.size()));
+    });
+}
+
+int ct_quantize_blocks(const CTTensor *weight, CTBlockCode kind, int64_t block, CTTensor **codes, CTTensor **scales) {
+    return status_or_error([&] {
+        at::NoGradGuard guard;
+        TORCH_CHECK(block > 0 && block % 2 == 0, "blocks of ", block, " numbers");
+        at::Tensor numbers = unbox(weight).detach().to(at::kCPU, at::kFloat).contiguous();
+        const int64_t count = numbers.numel(), blocks = (count + block - 1) / block;
+        at::Tensor packed = at::empty({(count + 1) / 2, 1}, at::kByte), largest = at::empty({blocks}, at::kFloat);
+        const auto *values = static_cast<const float *>(numbers.const_data_ptr());
+        auto *bytes = static_cast<uint8_t *>(packed.mutable_data_ptr());
+        auto *peaks = static_cast<float *>(largest.mutable_data_ptr());
+        const Code code(kind);
+        at::parallel_for(0, blocks, 1024, [&](int64_t from, int64_t to) {
+            for (int64_t b = from; b < to; ++b) {
+                const int64_t start = b * block, end = std::min(count, start + block);
+                float peak = 0;
+                for (int64_t i = start; i < end; ++i) peak = std::max(peak, std::fabs(values[i]));
+                const bool is_whole = end - start == block;
+                // bitsandbytes stores 1e-38 for a last block of zeros, and divides there instead of multiplying.
+                if (!is_whole) peak = std::max(peak, 1e-38f);
+                peaks[b] = peak;
+                const float inverse = 1.0f / std::max(peak, 1e-38f);
+                auto scaled = [&](int64_t i) {
+                    if (i >= count) return 0.0f;
+                    return std::clamp(is_whole ? values[i] * inverse : values[i] / peak, -1.0f, 1.0f);
+                };
+                for (int64_t i = start; i < end; i += 2) {
+                    bytes[i / 2] = static_cast<uint8_t>(code.nearest(scaled(i)) << 4 | code.nearest(scaled(i + 1)));
+                }
+            }
+        });
+        *codes = box(packed);
+        *scales = box(largest);
+    });
+}
+
+int ct_quantize_scales(const CTTensor *scales, CTTensor **codes, CTTensor **nested_scales, CTTensor **table,
+                       double *offset) {
+    return status_or_error([&] {
+        at::NoGradGuard guard;
+        const at::Tensor &whole = unbox(scales);
+        at::Tensor mean = whole.mean(), numbers = (whole - mean).contiguous(), map = dynamic_map();
+        const int64_t count = numbers.numel(), blocks = (count + 255) / 256;
+        at::Tensor bytes = at::empty({count}, at::kByte), peaks = at::empty({blocks}, at::kFloat);
+        const auto *values = static_cast<const float *>(numbers.const_data_ptr());
+        const auto *steps = static_cast<const float *>(map.const_data_ptr());
+        auto *indices = static_cast<uint8_t *>(bytes.mutable_data_ptr());
+        auto *largest = static_cast<float *>(peaks.mutable_data_ptr());
+        for (int64_t b = 0; b < blocks; ++b) {
+            const int64_t start = b * 256, end = std::min(count, start + 256);
+            float peak = 0;
+            for (int64_t i = start; i < end; ++i) peak = std::max(peak, std::fabs(values[i]));
+            largest[b] = peak;
+            for (int64_t i = start; i < end; ++i) {
+                if (peak == 0) {
+                    indices[i] = 0;
+                    continue;
+                }
+                // bitsandbytes looks a step up by 65,536 bins of the range from −1 to 1 and their middles.
+                const float bin = std::floor((values[i] * (1.0f / peak) + 1.0f) * 32767.5f + 0.5f);
+                const float value = std::clamp(bin, 0.0f, 65535.0f) / 32767.5f - 1.0f;
+                // The last step that isn't above, or the next where that is nearer.
+                const float *above = std::upper_bound(steps, steps + 256, value);
+                const int64_t below = std::max<int64_t>(0, above - steps - 1), next = std::min<int64_t>(255, below + 1);
+                const bool is_nearer = std::fabs(value - steps[next]) < std::fabs(value - steps[below]);
+                indices[i] = static_cast<uint8_t>(is_nearer ? next : below);
+            }
+        }
+        *offset = mean.item().toDouble();
+        *codes = box(bytes);
+        *nested_scales = box(peaks);
+        *table = box(map);
+    });
+}
+
+int ct_quantize_rows(const CTTensor *weight, CTTensor **codes, CTTensor **scales) {
+    return status_or_error([&] {
+        at::NoGradGuard guard;
+        TORCH_CHECK(unbox(weight).dim() == 2, "rows of a matrix are wanted");
+        // Through halves, as bitsandbytes' module does it before it rounds.
+        at::Tensor numbers = unbox(weight).detach().to(at::kCPU, at::kHalf);
+        at::Tensor peaks = std::get<0>(numbers.abs().max(1)).to(at::kFloat);
+        // As Python divides a number by a tensor, rounding twice.
+        at::Tensor factors = peaks.reciprocal().mul_(127.0).unsqueeze(1);
+        // A row of zeros: 0 · ∞.
+        at::Tensor rounded = (numbers * factors).nan_to_num(0, 127, -127).round_().to(at::kChar);
+        *codes = box(rounded);
+        *scales = box(peaks);
+    });
+}
+
+}

@@ -1,0 +1,89 @@
+import Support
+import Torch
+import TorchNN
+
+/// What a `quantization_config` of the method `bitsandbytes` says, as transformers writes it: NF4 or FP4 in blocks, or
+/// int8 by rows.
+struct BitsAndBytesFormat {
+    static let method = "bitsandbytes"
+    /// `nil` for int8.
+    let blocks: BlockQuantization?
+
+    init(_ json: JSON) throws {
+        func wrong(_ key: String, _ remedy: String) -> PEFTError {
+            PEFTError(
+                "config.json: 'quantization_config.\(key)' is \((json[key] ?? .null).text(indent: nil))",
+                remedy: remedy)
+        }
+        func flag(_ key: String) -> Bool { json[key]?.bool ?? json["_" + key]?.bool ?? false }
+        guard flag("load_in_4bit") != flag("load_in_8bit") else {
+            throw wrong("load_in_4bit", "either it or 'load_in_8bit' has to be true")
+        }
+        guard flag("load_in_4bit") else {
+            blocks = nil
+            return
+        }
+        guard let code = BlockCode(rawValue: json["bnb_4bit_quant_type"]?.string ?? "fp4") else {
+            throw wrong("bnb_4bit_quant_type", "it has to be nf4 or fp4")
+        }
+        guard json["bnb_4bit_quant_storage"]?.string ?? "uint8" == "uint8" else {
+            throw wrong("bnb_4bit_quant_storage", "codes have to be stored as uint8")
+        }
+        blocks = BlockQuantization(code, isDouble: json["bnb_4bit_use_double_quant"]?.bool ?? false)
+    }
+
+    /// The tensor whose presence says that a projection is quantised.
+    var marker: String { blocks == nil ? "SCB" : "weight.absmax" }
+
+    /// Shapes for one matrix.
+    ///
+    /// - Parameter stored: the shape of a tensor in the folder, by its name below the projection's.
+    /// - Throws: ``PEFTError`` where scales fit no size of blocks.
+    func weight(outputs: Int, inputs: Int, at path: String, _ stored: QuantizedFolder.Stored?) throws
+        -> any LinearWeight
+    {
+        guard var settings = blocks else { return RowQuantizedWeight(outputs: outputs, inputs: inputs) }
+        guard let scales = stored?("weight.absmax")?.reduce(1, *) else {
+            return BlockQuantizedWeight(outputs: outputs, inputs: inputs, settings: settings)
+        }
+        // The configuration doesn't say how large blocks are; as many as there are scales tell.
+        let fitting = BlockQuantization.blocks.filter {
+            BlockQuantization(block: $0).blocks(of: outputs * inputs) == scales
+        }
+        guard let block = fitting.contains(settings.block) ? settings.block : fitting.last else {
+            throw PEFTError(
+                "'\(path)' has \(scales) scales for \(outputs * inputs) numbers, which fits no size of blocks",
+                remedy: "config.json doesn't belong to these weights")
+        }
+        settings.block = block
+        return BlockQuantizedWeight(
+            outputs: outputs, inputs: inputs, settings: settings,
+            stateSize: stored?("weight.quant_state.bitsandbytes__\(settings.code.rawValue)")?.first)
+    }
+
+    /// The `quantization_config` of a model that holds such weights; `nil` where it holds none.
+    /// - Throws: ``PEFTError`` where they differ, which one configuration can't say.
+    static func json(of model: any LanguageModel) throws -> JSON? {
+        let linears = model.namedModules().compactMap { path, module in (module as? Linear).map { (path, $0.weight) }
+        }
+        let blocks = linears.compactMap { ($0.1 as? BlockQuantizedWeight)?.settings }
+        let rows = linears.filter { $0.1 is RowQuantizedWeight }.count
+        guard rows > 0 || !blocks.isEmpty else { return nil }
+        let kinds = Set(blocks.map { "\($0.code.rawValue) \($0.isDouble)" })
+        guard rows == 0 || blocks.isEmpty, kinds.count <= 1 else {
+            throw PEFTError(
+                "the model's projections are quantised in different ways, which config.json can't say",
+                remedy: "quantise all in the same way")
+        }
+        let left = linears.filter { !($0.1 is BlockQuantizedWeight || $0.1 is RowQuantizedWeight) }.map(\.0)
+        return [
+            "quant_method": .string(method), "load_in_4bit": .bool(rows == 0), "load_in_8bit": .bool(rows > 0),
+            "_load_in_4bit": .bool(rows == 0), "_load_in_8bit": .bool(rows > 0),
+            "bnb_4bit_compute_dtype": "float32", "bnb_4bit_quant_storage": "uint8",
+            "bnb_4bit_quant_type": .string((blocks.first?.code ?? .fp4).rawValue),
+            "bnb_4bit_use_double_quant": .bool(blocks.first?.isDouble ?? false),
+            "llm_int8_enable_fp32_cpu_offload": false, "llm_int8_has_fp16_weight": false,
+            "llm_int8_skip_modules": .array(left.map(JSON.string)), "llm_int8_threshold": 6.0,
+        ]
+    }
+}

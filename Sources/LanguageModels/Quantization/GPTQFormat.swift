@@ -1,0 +1,129 @@
+import Support
+import Torch
+import TorchNN
+
+/// What a `quantization_config` of the method `gptq` says, as GPTQModel, AutoGPTQ and transformers write it.
+public struct GPTQFormat: Sendable, Equatable {
+    public static let method = "gptq"
+    /// The key of this program's own that says that `zeros` beside `qzeros` count in their place, and of what type
+    /// they are. Other readers pass over them and see the rounded ones.
+    static let zerosKey = "swift_peft_zeros"
+
+    public var settings: GroupQuantization
+    /// Whether columns were rounded in the order of their importance (`desc_act`), so that groups follow no plain order.
+    public var hasOrder = false
+    /// The type of zeros that are no whole numbers; `nil` where there are none.
+    public var zeroType: DType?
+
+    public init(_ settings: GroupQuantization, zeroType: DType? = nil) {
+        (self.settings, self.zeroType) = (settings, zeroType)
+    }
+
+    /// - Throws: ``PEFTError`` for bits or groups that there are not, and for settings that would be misread.
+    public init(_ json: JSON) throws {
+        func wrong(_ key: String, _ remedy: String) -> PEFTError {
+            PEFTError(
+                "config.json: 'quantization_config.\(key)' is \((json[key] ?? .null).text(indent: nil))",
+                remedy: remedy)
+        }
+        guard let bits = json["bits"]?.int, [2, 3, 4, 8].contains(bits) else {
+            throw wrong("bits", "it has to be 2, 3, 4 or 8")
+        }
+        guard let group = json["group_size"]?.int ?? (json["group_size"] ?? .null == .null ? 128 : nil),
+            group == -1 || group > 0
+        else { throw wrong("group_size", "it has to be above 0, or −1 for whole columns") }
+        if let overrides = json["dynamic"], ![.null, [:]].contains(overrides) {
+            throw wrong("dynamic", "modules with settings of their own are not supported")
+        }
+        if let type = json["pack_dtype"]?.string, type != "int32" {
+            throw wrong("pack_dtype", "it has to be int32")
+        }
+        let format = json["checkpoint_format"]?.string ?? json["format"]?.string ?? "gptq"
+        guard ["gptq", "gptq_v2"].contains(format) else {
+            throw wrong("checkpoint_format", "it has to be gptq or gptq_v2")
+        }
+        settings = GroupQuantization(
+            bits: bits, groupSize: group == -1 ? nil : group, isSymmetric: json["sym"]?.bool ?? true,
+            zeroOffset: format == "gptq" ? 1 : 0)
+        hasOrder = json["desc_act"]?.bool ?? false
+        if let zeros = json[Self.zerosKey], zeros != .null {
+            guard let type = zeros.string.flatMap(DType.init(rawValue:)), type.isFloatingPoint else {
+                throw wrong(Self.zerosKey, "it has to be float16, bfloat16 or float32")
+            }
+            zeroType = type
+        }
+    }
+
+    /// Shapes for one matrix.
+    ///
+    /// - Parameter hasZeros: whether the folder holds zeros that are no whole numbers for it, as only projections that an
+    ///   adapter was merged into have them.
+    /// - Throws: ``PEFTError`` where it doesn't fill whole words and groups.
+    func weight(outputs: Int, inputs: Int, at path: String, hasZeros: Bool) throws -> any LinearWeight {
+        if let refusal = settings.refusal(outputs: outputs, inputs: inputs) {
+            throw PEFTError(
+                "'\(path)' can't be stored in \(settings.bits) bits: \(refusal)",
+                remedy: "config.json doesn't belong to these weights")
+        }
+        return GroupQuantizedWeight(
+            outputs: outputs, inputs: inputs, settings: settings, zeroType: hasZeros ? zeroType : nil)
+    }
+
+    public var json: JSON {
+        var fields: [String: JSON] = [
+            "quant_method": .string(Self.method), "bits": .integer(settings.bits),
+            "group_size": .integer(settings.groupSize ?? -1), "sym": .bool(settings.isSymmetric),
+            "desc_act": .bool(hasOrder), "checkpoint_format": settings.zeroOffset == 1 ? "gptq" : "gptq_v2",
+            "pack_dtype": "int32", "damp_percent": 0.01,
+        ]
+        fields[Self.zerosKey] = zeroType.map { .string($0.rawValue) }
+        return .object(fields)
+    }
+
+    /// The format of a model that holds such weights; `nil` where it holds none.
+    /// - Throws: ``PEFTError`` where they differ, which one configuration can't say.
+    init?(of weights: [GroupQuantizedWeight]) throws {
+        guard let first = weights.first else { return nil }
+        self.init(first.settings, zeroType: weights.lazy.compactMap { $0.zeros?.tensor.dtype }.first)
+        guard weights.allSatisfy({ $0.settings == first.settings }) else {
+            throw PEFTError(
+                "the model's projections are quantised in different ways, which a GPTQ folder can't say",
+                remedy: "quantise all in the same way")
+        }
+        hasOrder = !weights.allSatisfy(\.hasPlainOrder)
+    }
+}
+
+/// What a `quantization_config` of the method `awq` says. It is read alone; what is written is GPTQ.
+struct AWQFormat {
+    static let method = "awq"
+    let groupSize: Int?
+
+    init(_ json: JSON) throws {
+        func wrong(_ key: String, _ remedy: String) -> PEFTError {
+            PEFTError(
+                "config.json: 'quantization_config.\(key)' is \((json[key] ?? .null).text(indent: nil))",
+                remedy: remedy)
+        }
+        guard json["bits"]?.int ?? json["w_bit"]?.int ?? 4 == 4 else { throw wrong("bits", "it has to be 4") }
+        guard (json["version"]?.string ?? "gemm").lowercased() == "gemm" else {
+            throw wrong("version", "the GEMM version is supported")
+        }
+        guard json["zero_point"]?.bool ?? true else { throw wrong("zero_point", "it has to be true") }
+        let group = json["group_size"]?.int ?? json["q_group_size"]?.int ?? 128
+        guard group == -1 || group > 0 else {
+            throw wrong("group_size", "it has to be above 0, or −1 for whole columns")
+        }
+        groupSize = group == -1 ? nil : group
+    }
+
+    func weight(outputs: Int, inputs: Int, at path: String) throws -> any LinearWeight {
+        let settings = GroupQuantization(bits: 4, groupSize: groupSize, zeroOffset: 0)
+        if let refusal = settings.refusal(outputs: outputs, inputs: inputs) {
+            throw PEFTError(
+                "'\(path)' can't be stored in 4 bits: \(refusal)",
+                remedy: "config.json doesn't belong to these weights")
+        }
+        return AWQWeight(outputs: outputs, inputs: inputs, groupSize: groupSize)
+    }
+}

@@ -1,0 +1,180 @@
+import Support
+import Torch
+import TorchNN
+
+/// Rounds a model's projections to groups of a few bits, each number to the nearest or by GPTQ (Frantar et al. 2022).
+public struct GroupQuantizer: Sendable {
+    public var settings: GroupQuantization
+    /// The share of its mean diagonal that is added to a Hessian.
+    public var damping = 0.01
+
+    public init(_ settings: GroupQuantization) { self.settings = settings }
+
+    /// What rounding did to one projection.
+    public struct Outcome: Sendable {
+        public let path: String
+        /// ‖W − Ŵ‖ / ‖W‖ (Frobenius).
+        public let weightError: Double
+        /// ‖X (W − Ŵ)ᵀ‖ / ‖X Wᵀ‖ over the calibration inputs; `nil` without any.
+        public let outputError: Double?
+        /// The same for rounding to the nearest, for comparison.
+        public let nearestOutputError: Double?
+        public let bytes: Int
+        public let bytesBefore: Int
+    }
+
+    /// The projections that are rounded: all but the output layer and new modules, as far as they fill whole words and
+    /// groups; and why the others aren't.
+    public func selection(in model: any LanguageModel) -> (
+        chosen: [(path: String, linear: Linear)], left: [(path: String, reason: String)]
+    ) {
+        var chosen: [(String, Linear)] = []
+        var left: [(String, String)] = []
+        for (path, module) in model.namedModules() {
+            guard let linear = module as? Linear else { continue }
+            if path == model.outputLayer
+                || model.newModules.contains(where: { path == $0 || path.hasPrefix($0 + ".") })
+            {
+                left.append((path, "it is the output layer"))
+            } else if let refusal = settings.refusal(outputs: linear.outputs, inputs: linear.inputs) {
+                left.append((path, refusal))
+            } else {
+                chosen.append((path, linear))
+            }
+        }
+        return (chosen, left)
+    }
+
+    /// Rounds each number to the nearest.
+    /// - Throws: ``PEFTError`` where nothing can be rounded.
+    public func round(_ model: any LanguageModel) throws -> [Outcome] {
+        try nonempty(selection(in: model)).map { path, linear in
+            let dense = linear.weight.dense(as: .float32)
+            let weight = try withTorchErrors { try GroupQuantizedWeight(rounding: dense, to: settings) }
+            defer { linear.weight = weight }
+            return try outcome(path, linear, dense, weight, hessian: nil)
+        }
+    }
+
+    /// Rounds by GPTQ, projection by projection in the order in which the model computes them: each sees inputs that the
+    /// projections before it made with their rounded weights.
+    ///
+    /// Projections of one input form a stage, and each stage runs the samples through the model once: time grows with the
+    /// square of the depth, and no more than one stage's Hessians are there at a time.
+    ///
+    /// - Parameters:
+    ///   - forward: runs all samples through the model.
+    ///   - progress: is told each outcome.
+    public func calibrate(
+        _ model: any LanguageModel, forward: () throws -> Void, progress: (Outcome) -> Void = { _ in }
+    ) throws -> [Outcome] {
+        let chosen = try nonempty(selection(in: model))
+        let paths = Dictionary(chosen.map { (ObjectIdentifier($0.linear), $0.path) }, uniquingKeysWith: { a, _ in a })
+        let recorder = StageRecorder()
+        try observe(chosen.map { ($0.linear, CallObserver($0.linear, recorder)) }, forward)
+        var outcomes: [Outcome] = []
+        for stage in recorder.stages {
+            let hessian = HessianObserver(inputs: stage[0].inputs, device: model.device)
+            try observe([(stage[0], hessian)], forward)
+            for linear in stage {
+                guard let path = paths[ObjectIdentifier(linear)] else { continue }
+                let dense = linear.weight.dense(as: .float32)
+                let weight = try withTorchErrors {
+                    try GroupQuantizedWeight(rounding: dense, to: settings, hessian: hessian.sum, damping: damping)
+                }
+                let outcome = try outcome(path, linear, dense, weight, hessian: hessian.sum)
+                linear.weight = weight
+                outcomes.append(outcome)
+                progress(outcome)
+            }
+        }
+        // What the samples never reached.
+        for (path, linear) in chosen where !(linear.weight is GroupQuantizedWeight) {
+            let dense = linear.weight.dense(as: .float32)
+            let weight = try withTorchErrors { try GroupQuantizedWeight(rounding: dense, to: settings) }
+            outcomes.append(try outcome(path, linear, dense, weight, hessian: nil))
+            linear.weight = weight
+        }
+        return outcomes
+    }
+
+    private func nonempty(
+        _ selection: (chosen: [(path: String, linear: Linear)], left: [(path: String, reason: String)])
+    ) throws -> [(path: String, linear: Linear)] {
+        guard selection.chosen.isEmpty else { return selection.chosen }
+        throw PEFTError(
+            "none of the model's projections can be rounded to \(settings.bits) bits in these groups",
+            remedy: selection.left.first.map { "\($0.path): \($0.reason)" })
+    }
+
+    private func observe(_ observers: [(Linear, Module)], _ forward: () throws -> Void) throws {
+        for (linear, observer) in observers { _ = linear.attach(observer, route: nil) }
+        defer { for (linear, observer) in observers { linear.detach(observer) } }
+        try withTorchErrors { try withoutGradients { try forward() } }
+    }
+
+    private func outcome(
+        _ path: String, _ linear: Linear, _ dense: Tensor, _ weight: GroupQuantizedWeight, hessian: Tensor?
+    ) throws -> Outcome {
+        try withTorchErrors {
+            let original = dense.to(.float64)
+            func share(_ other: any LinearWeight, _ hessian: Tensor?) -> Double {
+                let lost = original - other.dense(as: .float64)
+                func energy(_ x: Tensor) -> Double {
+                    (hessian.map { x.matmul($0.to(.float64)) * x } ?? x.squared()).sum().item()
+                }
+                return (energy(lost) / max(energy(original), 1e-300)).squareRoot()
+            }
+            var nearest: Double?
+            if hessian != nil { nearest = share(try GroupQuantizedWeight(rounding: dense, to: settings), hessian) }
+            return Outcome(
+                path: path, weightError: share(weight, nil), outputError: hessian.map { share(weight, $0) },
+                nearestOutputError: nearest,
+                bytes: weight.parameters.reduce(0) { $0 + $1.parameter.tensor.byteCount },
+                bytesBefore: linear.weight.parameters.reduce(0) { $0 + $1.parameter.tensor.byteCount })
+        }
+    }
+}
+
+/// The order in which projections are computed, those of one input together.
+private final class StageRecorder {
+    private(set) var stages: [[Linear]] = []
+    private var lastInput: Tensor?
+    private var seen: Set<ObjectIdentifier> = []
+
+    func add(_ linear: Linear, _ x: Tensor) {
+        defer { lastInput = x }
+        guard seen.insert(ObjectIdentifier(linear)).inserted else { return }
+        if lastInput === x, stages.last?.isEmpty == false {
+            stages[stages.count - 1].append(linear)
+        } else {
+            stages.append([linear])
+        }
+    }
+}
+
+private class Observer: Module, LinearAdapter {
+    func see(_ x: Tensor) {}
+    final func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        see(x)
+        return base(x)
+    }
+    final func merged(into weight: Tensor) -> Tensor { weight }
+}
+
+private final class CallObserver: Observer {
+    private let linear: Linear
+    private let recorder: StageRecorder
+    init(_ linear: Linear, _ recorder: StageRecorder) { (self.linear, self.recorder) = (linear, recorder) }
+    override func see(_ x: Tensor) { recorder.add(linear, x) }
+}
+
+/// H = 2 Σ xᵀ x, [inputs, inputs].
+private final class HessianObserver: Observer {
+    let sum: Tensor
+    init(inputs: Int, device: Device) { sum = .zeros([inputs, inputs], dtype: .float64, device: device) }
+    override func see(_ x: Tensor) {
+        let rows = x.detached().to(.float32).reshaped(-1, x.dim(-1))
+        sum.add(rows.T.matmul(rows).to(.float64), alpha: 2)
+    }
+}

@@ -1,0 +1,102 @@
+import Support
+import Torch
+import TorchNN
+
+/// Ways in which folders store quantised weights, by `quant_method` of their `quantization_config`. A new one is a file
+/// here and a line in ``schemes``.
+enum QuantizedFolder {
+    struct Scheme {
+        /// The tensor below a projection whose presence says that it is quantised.
+        var marker = "qweight"
+        /// Makes shapes for one matrix, to be filled from the folder's tensors.
+        let shapes: (_ outputs: Int, _ inputs: Int, _ path: String, Stored?) throws -> any LinearWeight
+    }
+
+    /// Tells the shape of a tensor in the folder by its name below the projection's; there is none without files.
+    typealias Stored = (String) -> [Int]?
+
+    static let schemes: [String: @Sendable (JSON) throws -> Scheme] = [
+        GPTQFormat.method: { json in
+            let format = try GPTQFormat(json)
+            return Scheme { outputs, inputs, path, stored in
+                let hasZeros = stored.map { $0("zeros") != nil } ?? true
+                return try format.weight(outputs: outputs, inputs: inputs, at: path, hasZeros: hasZeros)
+            }
+        },
+        AWQFormat.method: { json in
+            let format = try AWQFormat(json)
+            return Scheme { outputs, inputs, path, _ in
+                try format.weight(outputs: outputs, inputs: inputs, at: path)
+            }
+        },
+        BitsAndBytesFormat.method: { json in
+            let format = try BitsAndBytesFormat(json)
+            return Scheme(marker: format.marker, shapes: format.weight)
+        },
+    ]
+
+    /// A configuration without `quantization_config`, and what that says; `nil` where there is none.
+    /// - Throws: ``PEFTError`` for a method that isn't supported.
+    static func split(_ configuration: JSON, file: String) throws -> (configuration: JSON, scheme: Scheme?) {
+        guard let settings = configuration["quantization_config"], settings != .null,
+            case .object(var fields) = configuration
+        else { return (configuration, nil) }
+        let method = settings["quant_method"]?.string ?? ""
+        guard let scheme = schemes[method] else {
+            throw PEFTError(
+                "\(file): 'quantization_config.quant_method' is '\(method)', which is not supported",
+                remedy: "supported are \(schemes.keys.sorted().joined(separator: ", "))")
+        }
+        fields["quantization_config"] = nil
+        return (.object(fields), try scheme(settings))
+    }
+
+    /// Puts quantised shapes in place of the projections' own.
+    ///
+    /// - Parameter stored: shapes of the folder's tensors by the model's names; `nil` where no file says which
+    ///   projections are quantised, and all but the output layer and new modules are taken to be.
+    static func prepare(_ model: any LanguageModel, _ scheme: Scheme, stored: [String: [Int]]?) throws {
+        let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
+        for (path, module) in model.namedModules() {
+            guard let linear = module as? Linear else { continue }
+            let isQuantised =
+                stored.map { $0["\(path).\(scheme.marker)"] != nil }
+                ?? !left.contains { path == $0 || path.hasPrefix($0 + ".") }
+            guard isQuantised else { continue }
+            linear.weight = try scheme.shapes(
+                linear.outputs, linear.inputs, path, stored.map { all in { all["\(path).\($0)"] } })
+        }
+    }
+
+    /// The `quantization_config` of a model's weights; `nil` where all are plain numbers.
+    static func configuration(of model: any LanguageModel) throws -> JSON? {
+        let groups = model.namedModules().compactMap { ($0.module as? Linear)?.weight as? GroupQuantizedWeight }
+        return try GPTQFormat(of: groups)?.json ?? BitsAndBytesFormat.json(of: model)
+    }
+}
+
+extension LanguageModel {
+    /// Keeps zeros that aren't whole numbers, which merging makes, in some type; with `nil` they are rounded to the grid.
+    public func storeZeros(as type: DType?) {
+        for (_, module) in namedModules() {
+            guard let linear = module as? Linear, let weight = linear.weight as? GroupQuantizedWeight,
+                let zeros = weight.zeros?.tensor
+            else { continue }
+            linear.weight = weight.with(zeros: zeros, as: type)
+        }
+    }
+
+    /// Whether some weights have zeros that are no whole numbers.
+    public var hasRealZeros: Bool {
+        namedModules().contains { (($0.module as? Linear)?.weight as? GroupQuantizedWeight)?.zeros != nil }
+    }
+
+    /// The parameters that are kept as they are stored, whatever type the model computes in: packed integers, and the
+    /// scales and zeros beside them.
+    public var storedAsTheyAre: Set<ObjectIdentifier> {
+        let weights = namedModules().compactMap { ($0.module as? Linear)?.weight }
+        return Set(
+            weights.filter(\.isQuantized)
+                .flatMap { $0.parameters.map { ObjectIdentifier($0.parameter) } })
+    }
+}

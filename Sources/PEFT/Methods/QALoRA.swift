@@ -1,0 +1,270 @@
+import Foundation
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// QA-LoRA (Xu et al. 2023): y = x Wᵀ + s · c · pool(x) Aᵀ Bᵀ, where pool adds up each group of g inputs, A is
+/// [r, in / g] and B [out, r].
+///
+/// All inputs of a group get the same update, and so it works into the zeros of a weight that is quantised in groups
+/// (eq. 5): W = scale · (q − z) with z − s · c · (B A) / scale in place of z. The integers and scales stay, and the merged
+/// model is as small as before.
+public enum QALoRA: PEFTMethod {
+    public static let name = "qalora"
+    public static let peftType: String? = "LORA"
+    public static let summary =
+        "LoRA over inputs pooled in groups, which merges into the zeros of an int4 base (Xu et al. 2023)"
+    public static let defaultLearningRate = 1e-3
+
+    /// What the sum of a group's inputs is multiplied by, the factor c.
+    public enum Pooling: String, Sendable, CaseIterable {
+        /// The mean times the number of groups, as Hugging Face PEFT has it.
+        case scaledMean = "scaled-mean"
+        /// The sum: the paper's form.
+        case sum
+        case mean
+
+        func factor(inputs: Int, groupSize: Int) -> Double {
+            switch self {
+            case .scaledMean: Double(inputs / groupSize) / Double(groupSize)
+            case .sum: 1
+            case .mean: 1 / Double(groupSize)
+            }
+        }
+    }
+
+    public struct Configuration: MethodConfiguration {
+        public var rank = 8
+        public var alpha = 16.0
+        public var dropout = 0.0
+        /// Inputs of a group; `nil` for the base's own, 32 over a base that isn't quantised in groups.
+        public var groupSize: Int?
+        public var pooling = Pooling.scaledMean
+        public var selection = TargetSelection(targets: [])
+        /// Ranks and alphas for paths that match a pattern.
+        public var rankPattern: [String: Double] = [:]
+        public var alphaPattern: [String: Double] = [:]
+
+        public init() {}
+
+        public static var fileDefaults: Configuration {
+            var configuration = Configuration()
+            (configuration.alpha, configuration.groupSize) = (8, 16)
+            configuration.selection.allowsUnusedTargets = true
+            return configuration
+        }
+
+        public static let fields: [ConfigurationField<Configuration>] =
+            [
+                rankField(\.rank, default: 8, help: "rank r of the update"),
+                numberField(
+                    "alpha", key: "lora_alpha", \.alpha, 0...1e6, help: "the update is scaled by alpha / rank (16)"),
+                numberField("dropout", key: "lora_dropout", \.dropout, 0...0.99, help: "dropout on the input (0)"),
+                .init(
+                    "group-size", key: "qalora_group_size", .integer(1...65536),
+                    help: "inputs that are pooled (the base's groups, or 32)"
+                ) {
+                    $0.groupSize.map(JSON.integer) ?? .null
+                } write: {
+                    $0.groupSize = try integer($1)
+                },
+                .init(
+                    "pooling", key: "swift_peft_qalora_pooling", .choice(Pooling.allCases.map(\.rawValue)),
+                    help: "sum (the paper's), mean, or scaled-mean (Hugging Face's: the mean times the groups)",
+                    isExtension: true
+                ) {
+                    $0.pooling == .scaledMean ? .null : .string($0.pooling.rawValue)
+                } write: {
+                    guard let pooling = Pooling(rawValue: try text($1)) else {
+                        throw PEFTError(
+                            "'\($1.string ?? "")' is not a pooling", remedy: "there are scaled-mean, sum and mean")
+                    }
+                    $0.pooling = pooling
+                },
+                .init("rank-pattern", key: "rank_pattern", .numbersByPattern, help: "other ranks: pattern=rank,…") {
+                    .object($0.rankPattern.mapValues { .wholeOr($0) })
+                } write: {
+                    $0.rankPattern = try patterns($1)
+                },
+                .init("alpha-pattern", key: "alpha_pattern", .numbersByPattern, help: "other alphas: pattern=alpha,…")
+                {
+                    .object($0.alphaPattern.mapValues { .wholeOr($0) })
+                } write: {
+                    $0.alphaPattern = try patterns($1)
+                },
+                // What tells Hugging Face's reader, and this one, that the file is no plain LoRA.
+                .init("qalora", key: "use_qalora", .flag, help: "pool inputs in groups; always set") { _ in
+                    true
+                } write: {
+                    guard try flag($1) else { throw PEFTError("it is false", remedy: "use the method lora") }
+                },
+            ] + targetFields(\.selection) + layerFields(\.selection)
+
+        /// LoRA's, and LoRA's own settings that don't go together with groups.
+        public static let neutral: [String: [JSON]] = {
+            var neutral = LoRA.Configuration.neutral
+            neutral["use_qalora"] = nil
+            for key in ["use_dora", "use_rslora", "lora_bias"] { neutral[key] = [false] }
+            neutral["bias"] = ["none"]
+            neutral["init_lora_weights"] = [true, "gaussian", "orthogonal", false]
+            neutral["trainable_token_indices"] = []
+            return neutral
+        }()
+
+        public func validate() throws {
+            guard (1...65536).contains(rank) else {
+                throw PEFTError("the rank is \(rank)", remedy: "it has to be in 1 … 65536")
+            }
+            guard alpha > 0, alpha.isFinite else {
+                throw PEFTError("alpha is \(alpha)", remedy: "it has to be above 0")
+            }
+            guard dropout >= 0, dropout < 1 else {
+                throw PEFTError("the dropout is \(dropout)", remedy: "it has to be in 0 ..< 1")
+            }
+            if let groupSize, groupSize < 1 {
+                throw PEFTError("the group size is \(groupSize)", remedy: "it has to be at least 1")
+            }
+            if let bad = rankPattern.first(where: {
+                !($0.value >= 1 && $0.value <= 65536 && $0.value == $0.value.rounded())
+            }
+            ) {
+                throw PEFTError(
+                    "the rank for '\(bad.key)' is \(bad.value)", remedy: "it has to be an integer of at least 1")
+            }
+            if let bad = alphaPattern.first(where: { !($0.value > 0 && $0.value.isFinite) }) {
+                throw PEFTError("the alpha for '\(bad.key)' is \(bad.value)", remedy: "it has to be above 0")
+            }
+            try selection.validate()
+        }
+    }
+
+    public static func label(_ configuration: Configuration) -> String {
+        let groups = configuration.groupSize.map { " g \($0)" } ?? ""
+        return "QA-LoRA r \(configuration.rank)\(groups) (\(configuration.selection.label))"
+    }
+
+    public static func recognises(_ json: [String: JSON]) -> Bool { json["use_qalora"] == true }
+
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        configuration.selection = configuration.selection.resolved(for: model)
+        if configuration.groupSize == nil {
+            let sites = (try? configuration.selection.sites(in: model)) ?? model.linears
+            configuration.groupSize = sites.lazy.compactMap(\.groupSize).first ?? 32
+        }
+        return configuration
+    }
+
+    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+        let configuration = resolved(configuration, for: model)
+        let groupSize = configuration.groupSize ?? 32
+        return try configuration.selection.sites(in: model).map { site in
+            guard site.inputs.isMultiple(of: groupSize) else {
+                let sizes = [128, 64, 32, 16, 8, 4, 2].filter(site.inputs.isMultiple(of:)).map(String.init)
+                throw PEFTError(
+                    "the \(site.inputs) inputs of \(site.path) aren't whole groups of \(groupSize)",
+                    remedy: sizes.isEmpty ? "leave it out" : "--group-size may be \(sizes.joined(separator: ", "))")
+            }
+            let rank = try TargetSelection.value(for: site.path, in: configuration.rankPattern).map { Int($0) }
+            let alpha = try TargetSelection.value(for: site.path, in: configuration.alphaPattern)
+            let r = rank ?? configuration.rank
+            let scale =
+                (alpha ?? configuration.alpha) / Double(r)
+                * configuration.pooling.factor(inputs: site.inputs, groupSize: groupSize)
+            return .linear(
+                site.path,
+                [
+                    .init("lora_A.weight", [r, site.inputs / groupSize]),
+                    .init("lora_B.weight", [site.outputs, r]),
+                ]
+            ) { linear, context in
+                QALoRAAdapter(
+                    linear, rank: r, groupSize: groupSize, scale: scale, dropout: configuration.dropout,
+                    context: context)
+            }
+        }
+    }
+
+    /// Files are in Hugging Face's form, another pooling being another alpha for each number of inputs.
+    public static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration {
+        guard configuration.pooling != .scaledMean, let groupSize = configuration.groupSize else {
+            return configuration
+        }
+        var file = configuration
+        file.pooling = .scaledMean
+        file.alphaPattern = [:]
+        for entry in adapter.attached {
+            guard let update = entry.adapter as? QALoRAAdapter else { continue }
+            let path = NSRegularExpression.escapedPattern(for: entry.path)
+            let factor = Pooling.scaledMean.factor(inputs: update.inputs, groupSize: groupSize)
+            file.alphaPattern[path] = update.scale * Double(update.rank) / factor
+        }
+        return file
+    }
+}
+
+/// The update of one projection.
+final class QALoRAAdapter: Module, LinearAdapter, AdapterModule {
+    /// [r, in / g]; uniform in ±1/√(in / g), as Hugging Face begins.
+    @ParameterInfo(key: "lora_A.weight") var a: Tensor = .zeros([0])
+    /// [out, r], zero.
+    @ParameterInfo(key: "lora_B.weight") var b: Tensor = .zeros([0])
+    let groupSize: Int
+    /// s · c: what the sums of groups are multiplied by.
+    let scale: Double
+    private let dropoutRate: Double
+    var rank: Int { a.dim(0) }
+    var inputs: Int { a.dim(1) * groupSize }
+
+    init(
+        _ linear: Linear, rank: Int, groupSize: Int, scale: Double, dropout: Double, context: AttachmentContext
+    ) {
+        (self.groupSize, self.scale, dropoutRate) = (groupSize, scale, dropout)
+        super.init()
+        let groups = linear.inputs / groupSize
+        a = .empty([rank, groups], dtype: context.dtype, device: context.device)
+        b = .zeros([linear.outputs, rank], dtype: context.dtype, device: context.device)
+        guard context.device != .meta else { return }
+        let bound = 1 / Double(groups).squareRoot()
+        a.fillUniform(-bound, bound, from: &context.random)
+    }
+
+    func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        let (probability, seed) = DropoutScope.draw(dropoutRate)
+        let input = Functions.dropout(x, probability: probability, seed: seed)
+        let groups = a.dim(1)
+        let pooled = input.reshaped(Array(x.shape.dropLast()) + [groups, groupSize]).sum(axes: [-1])
+        return Functions.lowRankUpdate(base(x), x: pooled, a: a, b: b, scale: scale)
+    }
+
+    /// s · c · (B A), what each output gets of each group, [out, in / g].
+    private var update: Tensor { b.detached().to(.float64).matmul(a.detached().to(.float64)) * scale }
+
+    func merged(into weight: Tensor) throws -> Tensor {
+        let (outputs, groups) = (b.dim(0), a.dim(1))
+        let spread = update.unsqueezed(2).expanded([outputs, groups, groupSize]).reshaped(outputs, groups * groupSize)
+        return (weight.to(.float64) + spread).to(weight.dtype)
+    }
+
+    /// Moves the zeros of a weight that is quantised in the same groups, or in parts of them.
+    func merged(into weight: any LinearWeight) throws -> (any LinearWeight)? {
+        guard let weight = weight as? GroupQuantizedWeight else { return nil }
+        let own = weight.settings.groupSize ?? weight.inputs
+        guard weight.hasPlainOrder else {
+            throw PEFTError(
+                "QA-LoRA can't be merged into a weight whose groups follow an order of their own (desc_act)",
+                remedy: "quantise the base without it, or keep the adapter")
+        }
+        guard groupSize.isMultiple(of: own) else {
+            throw PEFTError(
+                "QA-LoRA over groups of \(groupSize) can't be merged into a weight with groups of \(own)",
+                remedy: "train with --group-size \(own)")
+        }
+        // [in / own, out]
+        let (groups, parts) = (a.dim(1), groupSize / own)
+        let shift = update.T.unsqueezed(1).expanded([groups, parts, b.dim(0)]).reshaped(groups * parts, b.dim(0))
+        let zeros = weight.zeros(as: .float64) - shift / weight.scales.tensor.to(.float64)
+        return weight.with(zeros: zeros, as: a.dtype)
+    }
+}

@@ -1,0 +1,59 @@
+import Support
+import Torch
+
+/// A weight as AWQ's files have it (Lin et al. 2023, the GEMM version), which becomes a ``GroupQuantizedWeight`` as soon
+/// as its values are there.
+///
+/// Eight outputs of one input share a word, in the order 0, 2, 4, 6, 1, 3, 5, 7 from the lowest bits on; zeros likewise.
+public struct AWQWeight: LinearWeight {
+    public let outputs: Int
+    public let inputs: Int
+    let settings: GroupQuantization
+    /// int32 [inputs, outputs / 8]
+    private let integers: Parameter
+    /// int32 [groups, outputs / 8]
+    private let packedZeros: Parameter
+    /// [groups, outputs], float16
+    private let scales: Parameter
+
+    public init(outputs: Int, inputs: Int, groupSize: Int?, device: Device = .meta) {
+        (self.outputs, self.inputs) = (outputs, inputs)
+        settings = GroupQuantization(bits: 4, groupSize: groupSize, zeroOffset: 0)
+        let groups = settings.groups(of: inputs)
+        integers = Parameter(.empty([inputs, outputs / 8], dtype: .int32, device: device))
+        packedZeros = Parameter(.empty([groups, outputs / 8], dtype: .int32, device: device))
+        scales = Parameter(.empty([groups, outputs], dtype: .float16, device: device))
+    }
+
+    public var parameters: [(key: String, parameter: Parameter)] {
+        [("qweight", integers), ("qzeros", packedZeros), ("scales", scales)]
+    }
+    public func project(_ x: Tensor, bias: Tensor?) -> Tensor { repacked.project(x, bias: bias) }
+    public func dense(as type: DType) -> Tensor { repacked.dense(as: type) }
+    public func replacing(with dense: Tensor) throws -> any LinearWeight { try repacked.replacing(with: dense) }
+    public func loaded() -> any LinearWeight { repacked }
+
+    /// The same integers, zeros and scales in GPTQ's layout.
+    private var repacked: GroupQuantizedWeight {
+        guard integers.tensor.device != .meta else {
+            return GroupQuantizedWeight(outputs: outputs, inputs: inputs, settings: settings)
+        }
+        let groupSize = settings.groupSize ?? inputs
+        let device = integers.tensor.device
+        return GroupQuantizedWeight(
+            outputs: outputs, inputs: inputs, settings: settings,
+            integers: Parameter(Self.ordered(integers.tensor).packed(bits: 4, axis: 0)),
+            packedZeros: Parameter(Self.ordered(packedZeros.tensor).packed(bits: 4, axis: 1)),
+            scales: scales,
+            order: Parameter(Tensor((0..<inputs).map { Int32($0 / groupSize) }, device: device)))
+    }
+
+    /// The integers of words that hold eight columns each, columns in their own order.
+    private static func ordered(_ words: Tensor) -> Tensor {
+        let stored = words.unpacked(bits: 4, axis: 1)
+        // Column 8 w + j lies at place places[j] of word w.
+        let places = [0, 4, 1, 5, 2, 6, 3, 7]
+        let columns = (0..<stored.dim(1)).map { $0 / 8 * 8 + places[$0 % 8] }
+        return stored.selecting(axis: 1, Tensor(columns, device: words.device))
+    }
+}

@@ -1,0 +1,151 @@
+import Foundation
+import Support
+import Torch
+
+/// A weight of 4-bit codes, NF4 or FP4, with a scale for each block, stored as bitsandbytes stores it
+/// (Dettmers et al. 2023, QLoRA).
+///
+/// The codes are what is kept; projections make tiles of numbers out of them as they go, and the backward pass makes
+/// them again.
+public struct BlockQuantizedWeight: LinearWeight {
+    public let outputs: Int
+    public let inputs: Int
+    public let settings: BlockQuantization
+    /// uint8 [⌈outputs · inputs / 2⌉, 1]
+    public let codes: Parameter
+    /// float32 [blocks], or uint8 where they are nested.
+    public let scales: Parameter
+    /// float32 [16]
+    public let table: Parameter
+    /// float32 [⌈blocks / 256⌉] and float32 [256].
+    public let nestedScales: Parameter?
+    public let nestedTable: Parameter?
+    /// What else there is to know, as JSON in bytes: uint8.
+    public let state: Parameter
+    /// The mean of the scales, which nested ones lack.
+    private let offset: Double
+
+    private init(
+        _ outputs: Int, _ inputs: Int, _ settings: BlockQuantization, codes: Parameter, scales: Parameter,
+        table: Parameter, nested: (scales: Parameter, table: Parameter)?, state: Parameter, offset: Double
+    ) {
+        (self.outputs, self.inputs, self.settings) = (outputs, inputs, settings)
+        (self.codes, self.scales, self.table, self.state) = (codes, scales, table, state)
+        (nestedScales, nestedTable, self.offset) = (nested?.scales, nested?.table, offset)
+    }
+
+    /// Shapes without values, to be filled from a file.
+    ///
+    /// - Parameter stateSize: bytes of the description that the file holds; `nil` for as many as this program writes.
+    public init(
+        outputs: Int, inputs: Int, settings: BlockQuantization, stateSize: Int? = nil, device: Device = .meta
+    ) {
+        func empty(_ shape: [Int], _ dtype: DType) -> Parameter {
+            Parameter(.empty(shape, dtype: dtype, device: device))
+        }
+        let count = outputs * inputs
+        let blocks = settings.blocks(of: count)
+        let text = settings.description(outputs: outputs, inputs: inputs, offset: 0)
+        self.init(
+            outputs, inputs, settings, codes: empty([(count + 1) / 2, 1], .uint8),
+            scales: empty([blocks], settings.isDouble ? .uint8 : .float32), table: empty([16], .float32),
+            nested: settings.isDouble ? (empty([(blocks + 255) / 256], .float32), empty([256], .float32)) : nil,
+            state: empty([stateSize ?? text.utf8.count], .uint8), offset: 0)
+    }
+
+    /// A weight [outputs, inputs] rounded.
+    public init(rounding weight: Tensor, to settings: BlockQuantization) {
+        let (outputs, inputs) = (weight.dim(0), weight.dim(1))
+        guard weight.device != .meta else {
+            self.init(outputs: outputs, inputs: inputs, settings: settings)
+            return
+        }
+        let made = StoredMatrix.rounding(
+            weight, to: settings.code, block: settings.block, isDouble: settings.isDouble)
+        let offset = made.nested?.offset ?? 0
+        let text = settings.description(outputs: outputs, inputs: inputs, offset: offset)
+        func stored(_ tensor: Tensor) -> Parameter { Parameter(tensor.to(weight.device)) }
+        self.init(
+            outputs, inputs, settings, codes: stored(made.codes), scales: stored(made.scales ?? made.codes),
+            table: stored(made.table ?? settings.code.table),
+            nested: made.nested.map { (stored($0.scales), stored($0.table)) },
+            state: stored(Tensor(Array(text.utf8))), offset: offset)
+    }
+
+    private var matrix: StoredMatrix {
+        var nested: StoredMatrix.NestedScales?
+        if let nestedScales, let nestedTable {
+            nested = .init(scales: nestedScales.tensor, table: nestedTable.tensor, offset: offset)
+        }
+        return StoredMatrix(
+            codes: codes.tensor, scales: scales.tensor, table: table.tensor, nested: nested, block: settings.block,
+            outputs: outputs, inputs: inputs)
+    }
+
+    public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
+    public func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
+    /// These numbers rounded in the same way.
+    public func replacing(with dense: Tensor) -> any LinearWeight {
+        BlockQuantizedWeight(rounding: dense, to: settings)
+    }
+
+    /// With what a file's description says.
+    public func loaded() -> any LinearWeight {
+        guard state.tensor.device != .meta else { return self }
+        do {
+            let json = try JSON.parse(Data(state.tensor.array(UInt8.self)), name: "a quantised weight's description")
+            guard json["quant_type"]?.string == settings.code.rawValue, json["blocksize"]?.int == settings.block,
+                json["shape"]?.array?.compactMap(\.int) == [outputs, inputs],
+                json["nested_blocksize"]?.int ?? 256 == 256
+            else {
+                throw PEFTError(
+                    "a quantised weight is described as \(json.text(indent: nil)), its tensors are \(settings.code.rawValue) of [\(outputs), \(inputs)] in blocks of \(settings.block)",
+                    remedy: "the file is damaged; fetch it again")
+            }
+            return BlockQuantizedWeight(
+                outputs, inputs, settings, codes: codes, scales: scales, table: table,
+                nested: nestedScales.flatMap { scales in nestedTable.map { (scales, $0) } }, state: state,
+                offset: json["nested_offset"]?.double ?? 0)
+        } catch let error as PEFTError {
+            reportFailure(error)
+        } catch {
+            reportFailure(PEFTError("\(error)"))
+        }
+        return self
+    }
+
+    public var parameters: [(key: String, parameter: Parameter)] {
+        var all = [("weight", codes), ("weight.absmax", scales), ("weight.quant_map", table)]
+        if let nestedScales, let nestedTable {
+            all += [("weight.nested_absmax", nestedScales), ("weight.nested_quant_map", nestedTable)]
+        }
+        return all + [("weight.quant_state.bitsandbytes__\(settings.code.rawValue)", state)]
+    }
+}
+
+/// How a weight is rounded to 4-bit codes.
+public struct BlockQuantization: Sendable, Equatable {
+    public var code: BlockCode
+    /// Numbers that share a scale.
+    public var block: Int
+    /// Whether the scales are rounded too.
+    public var isDouble: Bool
+
+    /// Sizes of blocks that bitsandbytes knows.
+    public static let blocks = [32, 64, 128, 256, 512, 1024, 2048, 4096]
+
+    public init(_ code: BlockCode = .nf4, block: Int = 64, isDouble: Bool = false) {
+        (self.code, self.block, self.isDouble) = (code, block, isDouble)
+    }
+
+    public func blocks(of count: Int) -> Int { (count + block - 1) / block }
+
+    /// bitsandbytes' description of a stored weight, as it writes it.
+    func description(outputs: Int, inputs: Int, offset: Double) -> String {
+        let nested =
+            isDouble
+            ? ", \"nested_blocksize\": 256, \"nested_dtype\": \"float32\", \"nested_offset\": \(offset)" : ""
+        return "{\"quant_type\": \"\(code.rawValue)\", \"blocksize\": \(block), \"dtype\": \"float32\", "
+            + "\"shape\": [\(outputs), \(inputs)]\(nested)}"
+    }
+}

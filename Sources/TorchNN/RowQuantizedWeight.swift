@@ -1,0 +1,49 @@
+import Torch
+
+/// A weight of int8 with a scale for each output: W[o, i] = q[o, i] · scale[o] / 127, stored as bitsandbytes stores it
+/// (Dettmers et al. 2022, LLM.int8()). Here x is not rounded.
+public struct RowQuantizedWeight: LinearWeight {
+    /// int8 [outputs, inputs]
+    public let codes: Parameter
+    /// The largest number of each output, float32 [outputs].
+    public let scales: Parameter
+    /// How bitsandbytes lays the matrix out: 0 for by rows, uint8 [].
+    public let format: Parameter
+
+    private init(codes: Tensor, scales: Tensor, format: Tensor) {
+        (self.codes, self.scales, self.format) = (Parameter(codes), Parameter(scales), Parameter(format))
+    }
+
+    /// Shapes without values, to be filled from a file.
+    public init(outputs: Int, inputs: Int, device: Device = .meta) {
+        self.init(
+            codes: .empty([outputs, inputs], dtype: .int8, device: device),
+            scales: .empty([outputs], device: device), format: .empty([], dtype: .uint8, device: device))
+    }
+
+    /// A weight [outputs, inputs] rounded.
+    public init(rounding weight: Tensor) {
+        guard weight.device != .meta else {
+            self.init(outputs: weight.dim(0), inputs: weight.dim(1))
+            return
+        }
+        let made = StoredMatrix.roundingRows(weight)
+        let device = weight.device
+        self.init(
+            codes: made.codes.to(device), scales: (made.scales ?? made.codes).to(device),
+            format: .zeros([], dtype: .uint8, device: device))
+    }
+
+    public var outputs: Int { codes.tensor.dim(0) }
+    public var inputs: Int { codes.tensor.dim(1) }
+    private var matrix: StoredMatrix {
+        StoredMatrix(codes: codes.tensor, scales: scales.tensor, outputs: outputs, inputs: inputs)
+    }
+    public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
+    public func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
+    /// These numbers rounded in the same way.
+    public func replacing(with dense: Tensor) -> any LinearWeight { RowQuantizedWeight(rounding: dense) }
+    public var parameters: [(key: String, parameter: Parameter)] {
+        [("weight", codes), ("SCB", scales), ("weight_format", format)]
+    }
+}

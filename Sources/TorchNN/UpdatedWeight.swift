@@ -1,0 +1,22 @@
+import Torch
+
+/// A weight W + s B A whose sum is never made, with A [r, inputs] and B [outputs, r]: what is left of a quantised weight
+/// after an initialisation has taken a low-rank part out of it, without rounding it again.
+public struct UpdatedWeight: LinearWeight {
+    public let base: any LinearWeight
+    private let a: Tensor, b: Tensor
+    private let scale: Double
+
+    public init(_ base: any LinearWeight, a: Tensor, b: Tensor, scale: Double) {
+        (self.base, self.a, self.b, self.scale) = (base, a, b, scale)
+    }
+
+    public var outputs: Int { base.outputs }
+    public var inputs: Int { base.inputs }
+    public func project(_ x: Tensor, bias: Tensor?) -> Tensor {
+        Functions.lowRankUpdate(base.project(x, bias: bias), x: x, a: a, b: b, scale: scale, dropout: 0, seed: 0)
+    }
+    public func dense(as type: DType) -> Tensor { base.dense(as: type) + b.to(type).matmul(a.to(type)) * scale }
+    public func replacing(with dense: Tensor) throws -> any LinearWeight { try base.replacing(with: dense) }
+    public var parameters: [(key: String, parameter: Parameter)] { base.parameters }
+}

@@ -1,0 +1,78 @@
+import Foundation
+import Support
+import Testing
+
+/// The way from a plain base to a merged quantised model, on the embedded T5.
+@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+struct QuantizeCommandTests {
+    private func json(_ result: Program.Result) throws -> JSON {
+        #expect(result.status == 0, "\(result.error)")
+        return try JSON.parse(Data(result.output.utf8), name: "output")
+    }
+
+    @Test func quantizeTrainMergeEvaluate() throws {
+        let program = try Program()
+        defer { program.remove() }
+        let lines = (0..<12).map {
+            "Person \($0) asks the way to the station, and the answer is street number \($0 * 7)."
+        }
+        try program.write("text.txt", lines.joined(separator: "\n"))
+        let rows = (0..<6).map { ##"{"talk": "#Person1#: Hello \##($0).", "short": "They greet \##($0)."}"## }
+        try program.write("rows.jsonl", rows.joined(separator: "\n"))
+        let made = try json(
+            program.run([
+                "quantize", "--model", program.model, "--to", "int4", "--group", "32", "--calibration", "text.txt",
+                "--output", "base", "--json",
+            ]))
+        #expect(made["method"] == "gptq")
+        let projections = try #require(made["projections"]?.array)
+        #expect(projections.count > 10)
+        let shares = projections.compactMap { row -> Double? in
+            guard let own = row["output_error"]?.double, let nearest = row["nearest_output_error"]?.double else {
+                return nil
+            }
+            return own / nearest
+        }
+        #expect(shares.count == projections.count)
+        #expect(shares.reduce(0, +) / Double(shares.count) < 0.9)
+        #expect((made["bytes"]?.int ?? 0) * 10 < (made["bytes_before"]?.int ?? 0) * 7)
+        let trained = try program.run([
+            "train", "--model", "base", "--data", "rows.jsonl", "--prompt", "Summarize: {talk}", "--target",
+            "{short}",
+            "--method", "qalora", "--rank", "4", "--steps", "6", "--lr", "1e-2", "--quiet", "--output", "adapter",
+        ])
+        #expect(trained.status == 0, "\(trained.error)")
+        func loss(_ options: [String]) throws -> Double {
+            let report = try json(
+                program.run(["evaluate", "--data", "rows.jsonl", "--max-new-tokens", "1", "--json"] + options))
+            return try #require(report["loss"]?.double)
+        }
+        let beside = try loss(["--adapter", "adapter"])
+        for (zeros, tolerance) in [("float32", 1e-4), ("float16", 1e-2), ("rounded", 1.0)] {
+            let merged = try json(
+                program.run(["merge", "adapter", "--output", zeros, "--zeros", zeros, "--json"]))
+            #expect(merged["zeros"] == .string(zeros))
+            #expect(
+                merged["drift"]?.array?.compactMap { $0["dtype"]?.string } == [
+                    "float32", "bfloat16", "float16", "zeros float16", "zeros rounded",
+                ])
+            let templates = ["--prompt", "Summarize: {talk}", "--target", "{short}"]
+            #expect(abs(try loss(["--model", zeros] + templates) - beside) < tolerance * beside)
+        }
+    }
+
+    @Test(
+        arguments: [
+            (["--to", "int5"], "--to is 'int5'"), (["--group", "48"], "--group is 48"),
+            (["--method", "awq"], "--method is 'awq'"), (["--method", "gptq"], "GPTQ needs sample text"),
+            (["--damping", "0"], "--damping is 0"),
+        ])
+    func wrongUsageIsExplained(options: [String], words: String) throws {
+        let program = try Program()
+        defer { program.remove() }
+        let result = try program.run(["quantize", "--model", program.model, "--output", "base"] + options)
+        #expect(result.status == 1)
+        #expect(result.error.contains(words), "\(result.error)")
+        #expect(program.files.isEmpty)
+    }
+}

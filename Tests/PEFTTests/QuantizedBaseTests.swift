@@ -1,0 +1,154 @@
+import Foundation
+import LanguageModels
+import Support
+import Testing
+import Torch
+import TorchNN
+
+@testable import PEFT
+
+/// Adapters over bases whose projections are kept in fewer bits.
+@Suite struct QuantizedBaseTests {
+    static let storages = ["bf16", "nf4", "nf4-double", "fp4", "int8"]
+
+    private static func base(_ storage: String?, _ name: String = "llama") throws -> any LanguageModel {
+        try ModelFolder(Models.folder.appendingPathComponent(name)).keeping(storage.map { try WeightStorage($0) })
+            .load()
+    }
+
+    /// A model of the numbers that the kept weights mean.
+    private static func widened(_ storage: String, _ name: String = "llama") throws -> any LanguageModel {
+        let model = try base(storage, name)
+        try withTorchErrors { try model.widenWeights() }
+        return model
+    }
+
+    private static func difference(_ a: Tensor, _ b: Tensor) -> Double {
+        let (x, y): ([Double], [Double]) = (a.array(), b.array())
+        guard x.count == y.count, !x.isEmpty else { return .infinity }
+        return (zip(x, y).map { abs($0 - $1) }.max() ?? .infinity) / max(y.map(abs).max() ?? 0, 1e-30)
+    }
+
+    private static func loss(_ model: any LanguageModel) -> Tensor {
+        model.lossSum(model.batch(Models.rows(for: model), device: .cpu), labelSmoothing: 0)
+    }
+
+    private static func logits(_ model: any LanguageModel) throws -> Tensor {
+        try withTorchErrors {
+            withoutGradients { model.logits(model.batch(Models.rows(for: model), device: .cpu)) }
+        }
+    }
+
+    private static func choice(_ name: String = "lora") throws -> MethodChoice {
+        var choice = MethodChoice(try PEFTMethods.named(name))
+        if choice.configuration is LoRA.Configuration {
+            try choice.set("rank", to: "2")
+            try choice.set("targets", to: "all-linear")
+        }
+        return choice
+    }
+
+    /// The forward pass, and the gradients of the adapter, are those over the dense numbers.
+    @Test(arguments: storages, ["llama", "gpt2", "t5-v1.1"])
+    func gradientsAreThoseOverTheNumbers(storage: String, name: String) throws {
+        let (kept, dense) = (try Self.base(storage, name), try Self.widened(storage, name))
+        let adapters = try [kept, dense].map { try Adapter(Self.choice(), on: $0, seed: 3) }
+        var random = SeededRandom(seed: 5)
+        for (a, b) in zip(adapters[0].parameters, adapters[1].parameters) {
+            withoutGradients {
+                a.tensor.fillNormal(deviation: 0.05, from: &random)
+                b.tensor.copy(from: a.tensor)
+            }
+        }
+        let losses = try withTorchErrors {
+            try [kept, dense].map { model -> Double in
+                let loss = Self.loss(model)
+                loss.backward()
+                try checkTorchErrors()
+                return loss.item()
+            }
+        }
+        #expect(abs(losses[0] - losses[1]) <= 1e-4 * abs(losses[1]))
+        #expect(try Self.difference(Self.logits(kept), Self.logits(dense)) < 1e-4)
+        for (a, b) in zip(adapters[0].parameters, adapters[1].parameters) {
+            #expect(Self.difference(try #require(a.tensor.grad), try #require(b.tensor.grad)) < 1e-3)
+        }
+    }
+
+    /// Training leaves the base's bits, saving and loading and switching give the same numbers.
+    @Test(arguments: storages, ["lora", "dora", "ia3", "pissa", "vera", "oft", "lokr", "houlsby", "qlora"])
+    func adaptersTrainOverIt(storage: String, method: String) throws {
+        let model = try Self.base(storage)
+        let before = model.parameters().map { ($0.path, $0.parameter.tensor.clone()) }
+        let bare = try Self.logits(model)
+        let adapter = try Adapter(Self.choice(method), on: model, seed: 1)
+        let start = try Self.logits(model)
+        if adapter.choice.method.start == .unchanged { #expect(Self.difference(start, bare) < 1e-4) }
+        let optimizer = AdamW(adapter.parameters, weightDecay: 0)
+        var losses: [Double] = []
+        try withTorchErrors {
+            for _ in 0..<6 {
+                let loss = Self.loss(model)
+                losses.append(loss.item())
+                loss.backward()
+                optimizer.update(learningRate: 5e-3)
+                optimizer.clearGradients()
+            }
+        }
+        #expect(try #require(losses.last) < losses[0])
+        let trained = try Self.logits(model)
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("kept-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try adapter.save(to: folder, base: "llama")
+        try adapter.deactivate()
+        for (path, tensor) in before {
+            let now = try #require(model.parameters().first { $0.path == path }).parameter.tensor
+            #expect(now.isIdentical(to: tensor), "\(path)")
+        }
+        #expect(try Self.logits(model).isIdentical(to: bare))
+        adapter.activate()
+        #expect(try Self.logits(model).isIdentical(to: trained))
+        let other = try Self.base(storage)
+        _ = try AdapterFolder(folder).attach(to: other)
+        #expect(try Self.difference(Self.logits(other), trained) < 1e-5)
+    }
+
+    /// Merged into the numbers nothing is lost; merged into codes, what rounding loses.
+    @Test(arguments: ["nf4", "int8"]) func mergingIsIntoNumbers(storage: String) throws {
+        let model = try Self.base(storage)
+        let adapter = try Adapter(Self.choice(), on: model, seed: 1)
+        var random = SeededRandom(seed: 6)
+        for parameter in adapter.parameters {
+            withoutGradients { parameter.tensor.fillNormal(deviation: 0.1, from: &random) }
+        }
+        let adapted = try Self.logits(model)
+        try adapter.merge()
+        #expect(model.hasRoundedWeights)
+        let rounded = try Self.difference(Self.logits(model), adapted)
+        #expect(rounded > 1e-4)
+        try adapter.unmerge()
+        #expect(try Self.logits(model).isIdentical(to: adapted))
+        try withTorchErrors { try model.widenWeights() }
+        let batches = [model.batch(Models.rows(for: model), device: .cpu)]
+        let drifts = try MergeDrift.merging(
+            adapter, on: batches, types: [.float32], storages: [WeightStorage(storage)])
+        #expect(try Self.difference(Self.logits(model), adapted) < 1e-5)
+        #expect(drifts.map(\.dtype) == ["float32", storage])
+        #expect(drifts[0].mean < drifts[1].mean / 10)
+    }
+
+    @Test(arguments: ["full", "selective"]) func weightsThatCantChangeAreNotTrained(method: String) throws {
+        var choice = MethodChoice(try PEFTMethods.named(method))
+        if method == "selective" { try choice.set("components", to: "attention") }
+        for storage in ["bf16", "nf4", "int8"] {
+            #expect(throws: PEFTError.self) { try Adapter(choice, on: Self.base(storage)) }
+        }
+        guard method == "selective" else { return }
+        try choice.set("components", to: "norms")
+        _ = try Adapter(choice, on: Self.base("nf4"))
+    }
+
+    @Test func loftqNeedsTheNumbers() throws {
+        #expect(throws: PEFTError.self) { try Adapter(Self.choice("loftq"), on: Self.base("nf4")) }
+    }
+}
