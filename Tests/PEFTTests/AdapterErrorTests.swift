@@ -136,7 +136,7 @@ import TorchNN
         ("lora_dropout", -0.1), ("target_modules", 7), ("target_modules", ["qq"]), ("target_modules", "(unclosed"),
         ("bias", "all"), ("bias", "lora_only"),
 
-        ("use_qalora", true), ("layer_replication", [[0, 1]]),
+        ("layer_replication", [[0, 1]]),
         ("target_parameters", ["x"]), ("alora_invocation_tokens", [1]),
         ("use_bdlora", ["target_modules_bd_a": []]), ("kasa_config", ["beta": 1]), ("rank_pattern", ["q": 0]),
         ("rank_pattern", ["q": 2.5]), ("rank_pattern", ["q(": 2]), ("alpha_pattern", ["q": -1]),
