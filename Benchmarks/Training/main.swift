@@ -16,6 +16,8 @@ struct Run {
     var precision: DType
     /// Whether the model has no file and begins with random weights.
     var isRandom: Bool
+    /// How the frozen projections are kept.
+    var storage: WeightStorage?
     /// A method to begin anew; without one the adapter in FOLDER/adapter.
     var method: MethodChoice?
 
@@ -26,6 +28,7 @@ struct Run {
         device = try Device(json["device"]?.string ?? "cpu")
         precision = DType(rawValue: json["precision"]?.string ?? "") ?? .float32
         isRandom = json["random"]?.bool ?? false
+        storage = try json["weights"]?.string.map { try WeightStorage($0 == "nf4" ? "nf4-double" : $0) }
         guard let name = json["method"]?.string else { return }
         var choice = MethodChoice(try PEFTMethods.named(name))
         for (field, value) in json["options"]?.object ?? [:] {
@@ -36,18 +39,38 @@ struct Run {
 
     func model(_ folder: URL) throws -> any LanguageModel {
         let folder = try ModelFolder(folder)
-        guard isRandom else { return try folder.load(dtype: precision, device: device) }
+        guard isRandom else { return try folder.keeping(storage).load(dtype: precision, device: device) }
         let model = try folder.outline()
+        // The same few random numbers over and over: what is measured doesn't depend on them.
         var random = SeededRandom(seed: 0)
-        for (path, parameter) in model.parameters() {
-            let isNorm = parameter.tensor.shape.count == 1
-            let tensor = Tensor.empty(parameter.tensor.shape, dtype: precision, device: device)
-            if isNorm && !path.hasSuffix("bias") {
-                tensor.fill(1)
-            } else {
-                tensor.fillNormal(deviation: 0.02, from: &random)
+        let numbers = Tensor.empty([1 << 22], dtype: .float32)
+        numbers.fillNormal(deviation: 0.02, from: &random)
+        let source = numbers.to(precision).to(device)
+        let bytes = (numbers * 3000).to(.uint8).to(device)
+        func filled(_ tensor: Tensor) -> Tensor {
+            if tensor.shape.count == 1, tensor.dtype.isFloatingPoint, tensor.dim(0) != 16 {
+                return .full(tensor.shape, tensor.dim(0) > 65536 ? 1e-3 : 1, dtype: precision, device: device)
             }
-            parameter.tensor = tensor
+            let chunk = tensor.dtype.isFloatingPoint ? source : bytes
+            let copies = (tensor.count + chunk.count - 1) / chunk.count
+            let whole = copies > 1 ? Tensor.concatenated(Array(repeating: chunk, count: copies)) : chunk
+            return whole.narrowed(axis: 0, 0..<tensor.count).reshaped(tensor.shape)
+        }
+        for (_, parameter) in model.parameters() { parameter.tensor = filled(parameter.tensor) }
+        if case .blocks(let settings)? = storage {
+            for (_, linear) in WeightStorage.blocks(settings).projections(of: model) {
+                let weight = BlockQuantizedWeight(
+                    outputs: linear.outputs, inputs: linear.inputs, settings: settings, device: device)
+                weight.codes.tensor = filled(weight.codes.tensor)
+                weight.table.tensor = settings.code.table.to(device)
+                weight.scales.tensor =
+                    settings.isDouble
+                    ? bytes.narrowed(axis: 0, 0..<1).expanded(weight.scales.tensor.shape).contiguous()
+                    : .full(weight.scales.tensor.shape, 0.05, device: device)
+                weight.nestedScales?.tensor.fill(0.01)
+                weight.nestedTable?.tensor.fill(1)
+                linear.weight = weight
+            }
         }
         if precision != .float32 { model.precision = (precision, device) }
         return model
