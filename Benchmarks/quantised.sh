@@ -64,7 +64,7 @@ for bits in "$@"; do
             --calibration "$output/train.txt" --prompt '' --target '{text}' --limit 128 --output "$base" >"$base.txt"
         evaluate "int$bits base, $method" --model "$base"
     done
-    train "$base" "$output/qalora-$bits" --method qalora --pooling sum --alpha 32 --lr 3e-3
+    train "$base" "$output/qalora-$bits" --method qalora --group-pooling sum --alpha 32 --lr 3e-3
     evaluate "int$bits QA-LoRA, beside the base" --adapter "$output/qalora-$bits"
     for zeros in float32 float16 rounded; do
         merged "int$bits QA-LoRA merged, zeros $zeros" "$output/qalora-$bits" "$output/qalora-$bits-$zeros" --zeros "$zeros"

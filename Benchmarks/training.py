@@ -7,8 +7,8 @@
 Cases are named MODEL-METHOD[-lab]: `llama` is a Llama of 110 million parameters, `t5` has FLAN-T5-small's shape; methods
 are lora, full, prompt, prefix, ia3, norms and houlsby. The peer pads rows to the longest of a batch; with `-lab`, inputs
 and targets to 512. Weights are random, and rows are random ids of the lengths of the dialogues' words, times 1.35 as
-subwords. Each round runs one side and then the other, each in a process of its own; the first two steps of a process
-warm up and don't count. A tokens/s counts real tokens only. Before timing, both sides train four steps from the same
+subwords. Each round runs one side and then the other, each in a process of its own; the first quarter of a process's
+steps, two at least, warms up and doesn't count. A tokens/s counts real tokens only. Before timing, both sides train four steps from the same
 adapter without dropout, and their losses have to agree to 1e-3 (where the method begins with random numbers that the
 other side can't read, only the first loss, of a method that changes nothing at first, is compared).
 
@@ -273,7 +273,8 @@ def run(command):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def speed(result, warm=2):
+def speed(result):
+    warm = max(2, len(result["seconds"]) // 4)
     return sum(result["tokens"][warm:]) / sum(result["seconds"][warm:])
 
 

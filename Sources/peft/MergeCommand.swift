@@ -5,6 +5,7 @@ import PEFT
 import Support
 import Tokenizers
 import Torch
+import TorchNN
 import Training
 
 struct MergeCommand: ParsableCommand {
@@ -69,9 +70,13 @@ struct MergeCommand: ParsableCommand {
                 remedy: "leave it out, or name how the base is kept with --weights")
         }
         if !requantize { try withTorchErrors { try adapted.model.widenWeights() } }
+        // What stays on its own grid has no other forms to compare with.
+        let staysQuantised = adapted.model.namedModules().contains {
+            ($0.module as? Linear)?.weight.isQuantized == true
+        }
         let drifts = try MergeDrift.merging(
             attached, on: batches, types: requantize ? [.float32] : Self.types,
-            storages: requantize ? [] : try ["nf4", "fp4", "int8"].map { try WeightStorage($0) })
+            storages: staysQuantised ? [] : try ["nf4", "fp4", "int8"].map { try WeightStorage($0) })
         let hasZeros = adapted.model.hasRealZeros
         guard hasZeros || zeros == nil else {
             throw PEFTError(

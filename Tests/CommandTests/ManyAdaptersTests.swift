@@ -129,7 +129,9 @@ struct ManyAdaptersTests {
 
         let merged = try json(program.run(["merge", "both", "--output", "whole", "--dtype", "bfloat16", "--json"]))
         #expect(
-            merged["drift"]?.array?.compactMap { $0["dtype"]?.string } == ["float32", "bfloat16", "float16"])
+            merged["drift"]?.array?.compactMap { $0["dtype"]?.string } == [
+                "float32", "bfloat16", "float16", "nf4", "fp4", "int8",
+            ])
         #expect(merged["dtype"]?.string == "bfloat16")
         let files = try FileManager.default.contentsOfDirectory(
             atPath: program.folder.appendingPathComponent("whole").path)

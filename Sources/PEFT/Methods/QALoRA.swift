@@ -70,7 +70,7 @@ public enum QALoRA: PEFTMethod {
                     $0.groupSize = try integer($1)
                 },
                 .init(
-                    "pooling", key: "swift_peft_qalora_pooling", .choice(Pooling.allCases.map(\.rawValue)),
+                    "group-pooling", key: "swift_peft_qalora_pooling", .choice(Pooling.allCases.map(\.rawValue)),
                     help: "sum (the paper's), mean, or scaled-mean (Hugging Face's: the mean times the groups)",
                     isExtension: true
                 ) {
