@@ -8,9 +8,9 @@ Cases are named MODEL-METHOD[-lab]: `llama` is a Llama of 110 million parameters
 are lora, full, prompt, prefix, ia3, norms and houlsby. The peer pads rows to the longest of a batch; with `-lab`, inputs
 and targets to 512. Weights are random, and rows are random ids of the lengths of the dialogues' words, times 1.35 as
 subwords. Each round runs one side and then the other, each in a process of its own; the first quarter of a process's
-steps, two at least, warms up and doesn't count. A tokens/s counts real tokens only. Before timing, both sides train four steps from the same
-adapter without dropout, and their losses have to agree to 1e-3 (where the method begins with random numbers that the
-other side can't read, only the first loss, of a method that changes nothing at first, is compared).
+steps, two at least, warms up and doesn't count. A tokens/s counts real tokens only. Before timing, both sides train four
+steps from the same adapter without dropout, and their losses have to agree to 1e-3 (where the method begins with random
+numbers that the other side can't read, only the first loss, of a method that changes nothing at first, is compared).
 
 On a GPU: --device cuda --precision bfloat16, with the cases llama1b-lora and llama8b-lora; --weights nf4 for QLoRA, where
 the peer's weights are bitsandbytes'.
@@ -260,17 +260,20 @@ def run_ours(case, folder, options, steps):
     return run([PROGRAM, str(folder)])
 
 
-def run_peer(case, folder, options, steps):
-    return run([sys.executable, __file__, case.name, "--peer", str(folder), "--steps", str(steps), "--batch",
-                str(options.batch), "--threads", str(options.threads), "--device", options.device, "--precision",
-                options.precision] + (["--weights", options.weights] if options.weights else []) + (["--random"] if options.random else []))
+def run_peer(case, folder, options, steps, task="--peer"):
+    command = [sys.executable, __file__, case.name, task, str(folder)]
+    for name, value in dict(dialogues=options.dialogues, steps=steps, batch=options.batch, threads=options.threads,
+                            device=options.device, precision=options.precision, weights=options.weights).items():
+        command += [f"--{name}", str(value)] if value is not None else []
+    return run(command + (["--random"] if options.random else []))
 
 
 def run(command):
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
         sys.exit(f"{' '.join(command)} failed:\n{result.stderr[-2000:]}")
-    return json.loads(result.stdout.splitlines()[-1])
+    lines = result.stdout.splitlines()
+    return json.loads(lines[-1]) if lines else None
 
 
 def speed(result):
@@ -280,7 +283,8 @@ def speed(result):
 
 def compare(case, folder, options):
     """Rounds of both sides in turn: medians and ranges."""
-    make_inputs(case, folder, options.dialogues, options.batch * max(options.steps, 4), options)
+    # In a process of its own, which leaves nothing on the device.
+    run_peer(case, folder, options, options.steps, "--make")
     difference = None
     if not options.random:
         mine, other = run_ours(case, folder, options, 4)["losses"], run_peer(case, folder, options, 4)["losses"]
@@ -336,8 +340,12 @@ def main():
     parser.add_argument("--dialogues", default=str(ROOT / "Examples/dialogues/train.jsonl"))
     parser.add_argument("--write", metavar="FILE", help="add the results to this JSON file")
     parser.add_argument("--peer", help=argparse.SUPPRESS)
+    parser.add_argument("--make", help=argparse.SUPPRESS)
     options = parser.parse_args()
     cases = [Case(name) for name in options.cases or DEFAULT]
+    if options.make:
+        rows = options.batch * max(options.steps, 4)
+        return make_inputs(cases[0], pathlib.Path(options.make), options.dialogues, rows, options)
     if options.peer:
         return peer(cases[0], pathlib.Path(options.peer), options)
     if options.device == "cpu":
