@@ -36,7 +36,8 @@ extension Comparison {
             configuration.steps = plan.trialSteps(of: total)
             configuration.validateEvery = configuration.steps
             let adapter = try Adapter(
-                choice, on: folder(for: choice).load(device: plan.device), seed: configuration.seed, tokenizer: tokenizer)
+                choice, on: folder(for: choice).load(device: plan.device), seed: configuration.seed,
+                tokenizer: tokenizer)
             let trainer = try Trainer(adapter, training: rows.training, validation: [], configuration: configuration)
             do {
                 try trainer.run()
