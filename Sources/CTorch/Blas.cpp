@@ -1,6 +1,7 @@
 // OpenBLAS, loaded when the first large product is due. libtorch's own BLAS on x86-64 is MKL, whose kernels for AMD's
 // processors stop at AVX2 and, on some, far below what the processor does; OpenBLAS has a kernel for each. It computes on
 // one thread a call and libtorch's threads share the rows or columns, so that there is one pool of threads and not two.
+#include "Parallel.hpp"
 #include "Blas.hpp"
 
 #include <ATen/Parallel.h>
@@ -105,7 +106,7 @@ void matrix_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64
     bool by_rows = m >= n;
     int64_t length = by_rows ? m : n, threads = at::in_parallel_region() ? 1 : at::get_num_threads();
     int64_t step = std::max<int64_t>(64, ((length + threads - 1) / threads + 15) / 16 * 16);
-    at::parallel_for(0, (length + step - 1) / step, 1, [&](int64_t begin, int64_t end) {
+    ctorch::parallel_for(0, (length + step - 1) / step, 1, [&](int64_t begin, int64_t end) {
         int64_t from = begin * step, count = std::min(length, end * step) - from;
         if (by_rows) part(from, count, 0, n); else part(0, m, from, count);
     });

@@ -1,3 +1,4 @@
+#include "Parallel.hpp"
 #include "Dropout.hpp"
 
 #include <ATen/Parallel.h>
@@ -59,7 +60,7 @@ void drop(const at::Tensor &x, at::Tensor &y, double probability, uint64_t seed)
     const uint32_t threshold = scaled >= 4294967295.0 ? UINT32_MAX : static_cast<uint32_t>(scaled);
     const uint32_t key = static_cast<uint32_t>(seed), second_key = static_cast<uint32_t>(seed >> 32);
     const double factor = probability < 1 ? 1 / (1 - probability) : 0;
-    at::parallel_for(0, x.numel(), 65536, [&](int64_t begin, int64_t end) {
+    ctorch::parallel_for(0, x.numel(), 65536, [&](int64_t begin, int64_t end) {
         // Untyped: the names of the typed ones differ between compilers in some versions of libtorch.
         const void *from = x.const_data_ptr();
         void *to = y.mutable_data_ptr();

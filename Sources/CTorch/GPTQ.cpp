@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "Parallel.hpp"
 #include "Bridge.hpp"
 
 using namespace ctorch;
@@ -88,7 +89,7 @@ extern "C" int ct_gptq(const CTTensor *weight_box, const CTTensor *hessian, int 
             at::Tensor lost = errors.narrow(1, 0, width);
             auto *e = static_cast<double *>(errors.mutable_data_ptr());
             // Outputs don't know of each other.
-            at::parallel_for(0, outputs, 8, [&](int64_t from, int64_t to) {
+            ctorch::parallel_for(0, outputs, 8, [&](int64_t from, int64_t to) {
                 for (int64_t o = from; o < to; ++o) {
                     double *row = w + o * inputs;
                     for (int64_t i = first; i < end; ++i) {

@@ -6,6 +6,7 @@
 #include <bit>
 #include <vector>
 
+#include "Parallel.hpp"
 #include "GroupQuantized.hpp"
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -138,7 +139,7 @@ void dequantize(const GroupMatrix &w, int64_t first, int64_t count, int64_t star
     const auto *packed = static_cast<const uint32_t *>(w.packed.const_data_ptr());
     const auto function = dequantize_function<T>(w.bits);
     const int64_t stride = w.outputs();
-    at::parallel_for(0, count / values, std::max<int64_t>(1, 32768 / (values * width)), [&](int64_t from, int64_t to) {
+    ctorch::parallel_for(0, count / values, std::max<int64_t>(1, 32768 / (values * width)), [&](int64_t from, int64_t to) {
         int32_t rows[32];
         for (int64_t block = from; block < to; ++block) {
             const int64_t input = first + block * values;
@@ -239,7 +240,7 @@ void multiply_few_rows(const GroupMatrix &w, const at::Tensor &x, at::Tensor &y)
         for (int64_t i = 0; i < inputs; ++i) totals[r * groups + i / w.group_size] += numbers[r * inputs + i];
     }
     const int64_t strips = (outputs + strip - 1) / strip;
-    at::parallel_for(0, strips, 1, [&](int64_t from, int64_t to) {
+    ctorch::parallel_for(0, strips, 1, [&](int64_t from, int64_t to) {
         std::vector<float> sums(4 * strip), scales(strip), zeros(strip);
         for (int64_t index = from; index < to; ++index) {
             const int64_t start = index * strip, width = std::min(strip, outputs - start);

@@ -1,5 +1,6 @@
 // Reading stored matrices on the CPU. The library is compiled for any x86-64 or arm64; what AVX2 does faster is chosen
 // when it runs.
+#include "Parallel.hpp"
 #include "Quantized.hpp"
 
 #include <ATen/Parallel.h>
@@ -279,7 +280,7 @@ int64_t grain(const StoredMatrix &w) { return std::max<int64_t>(1, 65536 / w.inp
 void dequantize_rows(const StoredMatrix &w, int64_t first, int64_t count, float *tile) {
     std::optional<PairTable> table;
     if (w.has_blocks()) table.emplace(floats(w.table));
-    at::parallel_for(0, count, grain(w), [&](int64_t from, int64_t to) {
+    ctorch::parallel_for(0, count, grain(w), [&](int64_t from, int64_t to) {
         dequantize_some_rows(w, table ? &*table : nullptr, first + from, first + to, tile + from * w.inputs);
     });
 }
@@ -291,7 +292,7 @@ void multiply_stored(const StoredMatrix &w, const float *x, int64_t rows, float 
         const ByteTables tables(floats(w.table));
         std::vector<float> ordered(static_cast<size_t>(rows * w.inputs));
         order_inputs(x, rows * w.inputs, ordered.data());
-        at::parallel_for(0, w.outputs, grain(w), [&](int64_t from, int64_t to) {
+        ctorch::parallel_for(0, w.outputs, grain(w), [&](int64_t from, int64_t to) {
             with_rows(rows, [&](auto count) {
                 multiply_blocks<count>(w, tables, ordered.data(), y, from, to);
             });
@@ -299,7 +300,7 @@ void multiply_stored(const StoredMatrix &w, const float *x, int64_t rows, float 
         return;
     }
     if (has_avx2() && w.inputs % 16 == 0 && (w.has_rows() || w.codes.scalar_type() == at::kBFloat16)) {
-        at::parallel_for(0, w.outputs, grain(w), [&](int64_t from, int64_t to) {
+        ctorch::parallel_for(0, w.outputs, grain(w), [&](int64_t from, int64_t to) {
             with_rows(rows, [&](auto count) {
                 if (w.has_rows()) {
                     multiply_lanes<count>(w, Int8Lane{static_cast<const int8_t *>(w.codes.const_data_ptr())},
@@ -315,7 +316,7 @@ void multiply_stored(const StoredMatrix &w, const float *x, int64_t rows, float 
 #endif
     std::optional<PairTable> table;
     if (w.has_blocks()) table.emplace(floats(w.table));
-    at::parallel_for(0, w.outputs, grain(w), [&](int64_t from, int64_t to) {
+    ctorch::parallel_for(0, w.outputs, grain(w), [&](int64_t from, int64_t to) {
         multiply_any(w, table ? &*table : nullptr, x, rows, y, from, to);
     });
 }

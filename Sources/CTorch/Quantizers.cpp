@@ -5,6 +5,7 @@
 
 #include <ATen/Parallel.h>
 
+#include "Parallel.hpp"
 #include "Bridge.hpp"
 
 using namespace ctorch;
@@ -96,7 +97,7 @@ int ct_quantize_blocks(const CTTensor *weight, CTBlockCode kind, int64_t block, 
         auto *bytes = static_cast<uint8_t *>(packed.mutable_data_ptr());
         auto *peaks = static_cast<float *>(largest.mutable_data_ptr());
         const Code code(kind);
-        at::parallel_for(0, blocks, 1024, [&](int64_t from, int64_t to) {
+        ctorch::parallel_for(0, blocks, 1024, [&](int64_t from, int64_t to) {
             for (int64_t b = from; b < to; ++b) {
                 const int64_t start = b * block, end = std::min(count, start + block);
                 float peak = 0;

@@ -1,3 +1,4 @@
+#include "Parallel.hpp"
 #include "RowKernels.hpp"
 
 #include <ATen/Parallel.h>
@@ -154,7 +155,7 @@ namespace ctorch {
 void rms_norm_rows(const at::Tensor &x, const at::Tensor &weight, float epsilon, at::Tensor &y, at::Tensor &inverse) {
     if (x.is_meta()) return;
     int64_t size = weight.numel();
-    at::parallel_for(0, inverse.numel(), row_grain(size), [&](int64_t begin, int64_t end) {
+    ctorch::parallel_for(0, inverse.numel(), row_grain(size), [&](int64_t begin, int64_t end) {
         norm_forward(in(x) + begin * size, in(weight), epsilon, out(y) + begin * size, out(inverse) + begin,
                      end - begin, size);
     });
@@ -164,7 +165,7 @@ void rms_norm_rows_backward(const at::Tensor &gradient, const at::Tensor &x, con
                             const at::Tensor &inverse, at::Tensor &to_x) {
     if (x.is_meta()) return;
     int64_t size = weight.numel();
-    at::parallel_for(0, inverse.numel(), row_grain(size), [&](int64_t begin, int64_t end) {
+    ctorch::parallel_for(0, inverse.numel(), row_grain(size), [&](int64_t begin, int64_t end) {
         norm_backward(in(gradient) + begin * size, in(x) + begin * size, in(weight), in(inverse) + begin,
                       out(to_x) + begin * size, end - begin, size);
     });
@@ -175,7 +176,7 @@ bool has_gate_kernel(CTActivation kind) { return kind == CT_SILU || kind == CT_G
 void gate_rows(CTActivation kind, const at::Tensor &gate, const at::Tensor &up, at::Tensor &y) {
     if (gate.is_meta()) return;
     auto kernel = kind == CT_SILU ? silu_forward : kind == CT_RELU ? relu_forward : gelu_forward;
-    at::parallel_for(0, gate.numel(), grain,
+    ctorch::parallel_for(0, gate.numel(), grain,
                      [&](int64_t begin, int64_t end) { kernel(in(gate), in(up), out(y), begin, end); });
 }
 
@@ -183,7 +184,7 @@ void gate_rows_backward(CTActivation kind, const at::Tensor &gradient, const at:
                         at::Tensor &to_gate, at::Tensor &to_up) {
     if (gate.is_meta()) return;
     auto kernel = kind == CT_SILU ? silu_backward : kind == CT_RELU ? relu_backward : gelu_backward;
-    at::parallel_for(0, gate.numel(), grain, [&](int64_t begin, int64_t end) {
+    ctorch::parallel_for(0, gate.numel(), grain, [&](int64_t begin, int64_t end) {
         kernel(in(gradient), in(gate), in(up), out(to_gate), out(to_up), begin, end);
     });
 }
@@ -192,7 +193,7 @@ void rotate_rows(const at::Tensor &x, const at::Tensor &cosines, const at::Tenso
                  at::Tensor &y) {
     if (x.is_meta()) return;
     int64_t heads = x.size(1), size = x.size(2), pairs = cosines.size(1), width = heads * size;
-    at::parallel_for(0, x.size(0), row_grain(width), [&](int64_t begin, int64_t end) {
+    ctorch::parallel_for(0, x.size(0), row_grain(width), [&](int64_t begin, int64_t end) {
         rotate(in(x) + begin * width, in(cosines) + begin * pairs, in(sines) + begin * pairs, direction,
                out(y) + begin * width, end - begin, heads, size, pairs);
     });
