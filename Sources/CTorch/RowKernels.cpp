@@ -1,17 +1,10 @@
-#include "Parallel.hpp"
 #include "RowKernels.hpp"
-
-#include <ATen/Parallel.h>
 
 #include <cmath>
 #include <cstring>
 
-// The build is for any x86-64; the loader picks the version for the processor at hand.
-#if defined(__x86_64__) && defined(__linux__)
-#define CT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CT_CLONES
-#endif
+#include "Clones.hpp"
+#include "Parallel.hpp"
 
 namespace {
 
