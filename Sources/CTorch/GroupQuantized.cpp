@@ -4,9 +4,9 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "Blas.hpp"
 #include "Bridge.hpp"
 #include "Precision.hpp"
+#include "TileProduct.hpp"
 
 using namespace ctorch;
 using torch::autograd::AutogradContext;
@@ -130,24 +130,6 @@ template <typename Body> void for_tiles(const GroupMatrix &w, const at::Tensor &
             if (!like.is_meta()) dequantize_tile(w, first, rows, start, columns, tile);
             body(first, rows, start, columns, tile);
         }
-    }
-}
-
-/// result = a · b, or result += a · b; all with rows whose numbers lie side by side, b a tile or a tile transposed.
-void product(at::Tensor &result, const at::Tensor &a, const at::Tensor &tile, bool is_transposed, bool adds) {
-    if (result.is_cpu() && result.scalar_type() == at::kFloat && has_fast_blas()) {
-        // Untyped: the names of the typed ones differ between compilers in some versions of libtorch.
-        const void *from = a.const_data_ptr(), *by = tile.const_data_ptr();
-        matrix_product(false, is_transposed, a.size(0), result.size(1), a.size(1), static_cast<const float *>(from),
-                       a.stride(0), static_cast<const float *>(by), tile.stride(0), adds ? 1 : 0,
-                       static_cast<float *>(result.mutable_data_ptr()), result.stride(0));
-        return;
-    }
-    at::Tensor b = is_transposed ? tile.t() : tile;
-    if (adds) {
-        result.addmm_(a, b);
-    } else {
-        at::mm_out(result, a, b);
     }
 }
 

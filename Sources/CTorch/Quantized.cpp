@@ -4,9 +4,9 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "Blas.hpp"
 #include "Bridge.hpp"
 #include "Precision.hpp"
+#include "TileProduct.hpp"
 
 using namespace ctorch;
 using torch::autograd::AutogradContext;
@@ -102,23 +102,6 @@ template <typename Body> void for_tiles(const StoredMatrix &w, const at::Tensor 
         at::Tensor tile = memory.narrow(0, 0, count);
         if (like.is_cpu()) dequantize_rows(w, first, count, static_cast<float *>(memory.mutable_data_ptr()));
         body(first, count, tile.to(like.scalar_type()));
-    }
-}
-
-/// result = a · b, or result += a · b, for rows whose numbers lie side by side; b is a tile or a tile transposed.
-void product(at::Tensor &result, const at::Tensor &a, const at::Tensor &tile, bool is_transposed, bool adds) {
-    if (result.is_cpu() && result.scalar_type() == at::kFloat && has_fast_blas()) {
-        matrix_product(false, is_transposed, a.size(0), result.size(1), a.size(1),
-                       static_cast<const float *>(a.const_data_ptr()), a.stride(0),
-                       static_cast<const float *>(tile.const_data_ptr()), tile.stride(0), adds ? 1 : 0,
-                       static_cast<float *>(result.mutable_data_ptr()), result.stride(0));
-        return;
-    }
-    at::Tensor b = is_transposed ? tile.t() : tile;
-    if (adds) {
-        result.addmm_(a, b);
-    } else {
-        at::mm_out(result, a, b);
     }
 }
 
