@@ -58,6 +58,7 @@ let package = Package(
         .executableTarget(name: "summarize-example", dependencies: ["Training"], path: "Examples/Summarize"),
         .executableTarget(name: "training-benchmark", dependencies: ["Training"], path: "Benchmarks/Training"),
         .executableTarget(name: "weights-benchmark", dependencies: ["Training"], path: "Benchmarks/Weights"),
+        .executableTarget(name: "generation-benchmark", dependencies: ["PEFT"], path: "Benchmarks/Generation"),
         .executableTarget(name: "switching-benchmark", dependencies: ["PEFT"], path: "Benchmarks/Switching"),
         .executableTarget(name: "tokenizer-benchmark", dependencies: ["Tokenizers"], path: "Benchmarks/Tokenizers"),
         .testTarget(name: "SupportTests", dependencies: ["Support"]),

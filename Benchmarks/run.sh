@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures against Hugging Face PEFT, in a Python environment of its own outside the checkout. Called by `make bench`.
-# Arguments go to training.py.
+# Arguments go to training.py; after the word `generation`, to generation.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 environment="${XDG_CACHE_HOME:-$HOME/.cache}/swift-peft/bench-python"
@@ -10,4 +10,9 @@ if [[ ! -e $environment/ready ]]; then
     "$environment/bin/pip" install --quiet torch transformers peft safetensors numpy
     touch "$environment/ready"
 fi
-"$environment/bin/python" Benchmarks/training.py "$@"
+script=training
+if [[ ${1:-} == generation ]]; then
+    script=generation
+    shift
+fi
+"$environment/bin/python" "Benchmarks/$script.py" "$@"

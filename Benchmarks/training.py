@@ -79,7 +79,7 @@ class Case:
 
     def own_method(self):
         """What our side begins anew; nothing where it reads the adapter that Hugging Face wrote."""
-        names = {"full": "full", "norms": "ln-tuning", "houlsby": "houlsby"}
+        names = {"full": "full", "norms": "layernorm", "houlsby": "houlsby"}
         if self.method not in names and self.peft_config() is None:
             sys.exit(f"unknown method '{self.method}'")
         options = {"reduction": "12"} if self.method == "houlsby" else {}
@@ -176,7 +176,7 @@ class Houlsby:
 
 def peer_trained(case, folder, model):
     """The model with what is trained."""
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 
     if case.method == "full":
         return model, list(model.parameters())
@@ -189,7 +189,12 @@ def peer_trained(case, folder, model):
         return model, chosen
     if case.method == "houlsby":
         return model, Houlsby(model, MODELS[case.model]["hidden_size"], 12).parameters
-    model = PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
+    if case.method in ("prompt", "prefix"):
+        # from_pretrained refuses to train these.
+        model = get_peft_model(model, case.peft_config())
+        set_peft_model_state_dict(model, load_peft_weights(folder / "adapter"))
+    else:
+        model = PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
     return model, [p for p in model.parameters() if p.requires_grad]
 
 

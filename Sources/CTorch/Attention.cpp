@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "Bridge.hpp"
+#include "DecodeAttention.hpp"
 #include "Dropout.hpp"
 #include "Precision.hpp"
 
@@ -356,6 +357,9 @@ CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, 
             at::Tensor copy = at::empty({bias.size(0), bias.size(1), bias.size(2), padded}, bias.options());
             copy.narrow(3, 0, width).copy_(bias);
             bias = copy.narrow(3, 0, width);
+        }
+        if (is_for_decode_attention(query, unbox(k), unbox(v), bias)) {
+            return decode_attention(query, unbox(k), unbox(v), bias, scale);
         }
         return at::scaled_dot_product_attention(query, unbox(k), unbox(v), bias.defined()
                                                     ? c10::optional<at::Tensor>(bias) : c10::nullopt,

@@ -1,9 +1,22 @@
 // The build is for any x86-64; a function that is marked CT_CLONES is compiled for several processors, and the loader picks
-// the version for the one at hand.
+// the version for the one at hand. One that is marked CT_AVX2 may only be called where `has_avx2` says so.
 #pragma once
 
 #if defined(__x86_64__) && defined(__linux__)
 #define CT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CT_CLONES
+#endif
+
+#if defined(__x86_64__)
+#define CT_AVX2 __attribute__((target("avx2,fma")))
+
+namespace ctorch {
+
+inline bool has_avx2() {
+    static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return has;
+}
+
+}  // namespace ctorch
 #endif

@@ -3,6 +3,7 @@
 
 #include "Blas.hpp"
 #include "Bridge.hpp"
+#include "FewRows.hpp"
 #include "Precision.hpp"
 
 using namespace ctorch;
@@ -77,6 +78,9 @@ bool is_for_blas(const at::Tensor &x, const at::Tensor &weight, const at::Tensor
 extern "C" CTTensor *ct_linear(const CTTensor *x, const CTTensor *weight, const CTTensor *bias) {
     return tensor_or_error([&]() -> at::Tensor {
         const at::Tensor &input = unbox(x), &w = unbox(weight);
+        if (is_for_few_rows(input, w, unbox(bias)) && !is_half(compute_type(input))) {
+            return multiply_few(input, w, unbox(bias));
+        }
         if (!is_for_blas(input, w, unbox(bias))) return at::linear(input, w, optional(bias));
         auto shape = input.sizes().vec();
         shape.back() = w.size(0);

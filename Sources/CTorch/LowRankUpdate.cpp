@@ -3,6 +3,8 @@
 
 #include "Bridge.hpp"
 #include "Dropout.hpp"
+#include "FewRows.hpp"
+#include "Parallel.hpp"
 #include "Precision.hpp"
 
 using namespace ctorch;
@@ -49,11 +51,50 @@ struct LowRankUpdate : public Function<LowRankUpdate> {
     }
 };
 
+bool is_plain(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous(); }
+
+/// Whether the kernel for few rows adds the update: nothing needs a gradient.
+bool is_for_few(const at::Tensor &y, const at::Tensor &x, const at::Tensor &a, const at::Tensor &b) {
+    return is_plain(y) && is_plain(x) && is_plain(a) && is_plain(b) && !is_half(compute_type(y)) &&
+           !(at::GradMode::is_enabled() && (y.requires_grad() || x.requires_grad() || a.requires_grad() || b.requires_grad()));
+}
+
+float *floats(const at::Tensor &x) { return static_cast<float *>(x.mutable_data_ptr()); }
+
+void check_factors(const at::Tensor &y, const at::Tensor &x, const at::Tensor &a, const at::Tensor &b) {
+    TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(0) == b.size(1) && a.size(1) == x.size(-1) && b.size(0) == y.size(-1) &&
+                    x.numel() * y.size(-1) == y.numel() * x.size(-1),
+                "an update by [", a.sizes(), "] and [", b.sizes(), "] between [", x.sizes(), "] and [", y.sizes(), "]");
+}
+
+/// Fewer rows are not worth another thread.
+constexpr int64_t rows_of_a_thread = 4;
+
+/// Rows in a row that use the same update, or none.
+struct Group {
+    int64_t first, end;
+    const CTTensor *a, *b;
+    double scale;
+};
+
 }  // namespace
 
 extern "C" CTTensor *ct_low_rank_update(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b,
                                         double scale, double dropout, uint64_t seed) {
     return tensor_or_error([&]() -> at::Tensor {
+        const at::Tensor &y_given = unbox(y), &x_given = unbox(x);
+        if (dropout == 0 && is_for_few(y_given, x_given, unbox(a), unbox(b)) && y_given.size(-1) > 0 &&
+            y_given.numel() <= few_rows * y_given.size(-1)) {
+            check_factors(y_given, x_given, unbox(a), unbox(b));
+            const int64_t inputs = x_given.size(-1), outputs = y_given.size(-1);
+            float *to = floats(y_given);
+            const float *from = floats(x_given);
+            ctorch::parallel_for(0, y_given.numel() / outputs, rows_of_a_thread, [&](int64_t begin, int64_t end) {
+                add_low_rank(to + begin * outputs, from + begin * inputs, end - begin, inputs, outputs, unbox(a).size(0),
+                             floats(unbox(a)), floats(unbox(b)), static_cast<float>(scale));
+            });
+            return y_given;
+        }
         // A narrower base decides, while what is trained stays wide.
         at::ScalarType type = compute_type(unbox(y));
         at::Tensor output = in_type(unbox(y), type), input = in_type(unbox(x), type);
@@ -64,5 +105,42 @@ extern "C" CTTensor *ct_low_rank_update(const CTTensor *y, const CTTensor *x, co
         at::Tensor result = LowRankUpdate::apply(flat, input.reshape({-1, input.size(-1)}), first, second, scale,
                                                  dropout, static_cast<int64_t>(seed));
         return result.reshape(shape);
+    });
+}
+
+extern "C" int ct_grouped_low_rank_update(const CTTensor *y, const CTTensor *x, int groups, const int64_t *offsets,
+                                          const CTTensor *const *a, const CTTensor *const *b, const double *scales) {
+    return status_or_error([&] {
+        const at::Tensor &output = unbox(y), &input = unbox(x);
+        TORCH_CHECK(output.dim() == 2 && input.dim() == 2 && output.size(0) == input.size(0), "rows in two dimensions");
+        bool is_for_kernel = true;
+        std::vector<Group> list;
+        for (int g = 0; g < groups; ++g) {
+            TORCH_CHECK(0 <= offsets[g] && offsets[g] <= offsets[g + 1] && offsets[g + 1] <= output.size(0), "groups of rows");
+            if (!a[g] || offsets[g] == offsets[g + 1]) continue;
+            check_factors(output, input, unbox(a[g]), unbox(b[g]));
+            is_for_kernel = is_for_kernel && is_for_few(output, input, unbox(a[g]), unbox(b[g]));
+            list.push_back({offsets[g], offsets[g + 1], a[g], b[g], scales[g]});
+        }
+        if (is_for_kernel) {
+            float *to = floats(output), *from = floats(input);
+            const int64_t inputs = input.size(1), outputs = output.size(1);
+            ctorch::parallel_for(0, static_cast<int64_t>(list.size()), 1, [&](int64_t begin, int64_t end) {
+                for (int64_t g = begin; g < end; ++g) {
+                    const Group &group = list[static_cast<size_t>(g)];
+                    add_low_rank(to + group.first * outputs, from + group.first * inputs, group.end - group.first, inputs,
+                                 outputs, unbox(group.a).size(0), floats(unbox(group.a)), floats(unbox(group.b)),
+                                 static_cast<float>(group.scale));
+                }
+            });
+            return;
+        }
+        at::ScalarType type = compute_type(output);
+        WithoutAutocast guard;
+        for (const Group &group : list) {
+            at::Tensor low = at::mm(in_type(input.slice(0, group.first, group.end), type), in_type(unbox(group.a), type).t());
+            at::Tensor part = output.slice(0, group.first, group.end);
+            part.add_(at::mm(low, in_type(unbox(group.b), type).t()), group.scale);
+        }
     });
 }

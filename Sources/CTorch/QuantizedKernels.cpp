@@ -1,5 +1,6 @@
 // Reading stored matrices on the CPU. The library is compiled for any x86-64 or arm64; what AVX2 does faster is chosen
 // when it runs.
+#include "Clones.hpp"
 #include "Parallel.hpp"
 #include "Quantized.hpp"
 
@@ -13,20 +14,10 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#define CT_AVX2 __attribute__((target("avx2,fma")))
 #endif
 
 namespace ctorch {
 namespace {
-
-bool has_avx2() {
-#if defined(__x86_64__)
-    static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    return has;
-#else
-    return false;
-#endif
-}
 
 const float *floats(const at::Tensor &tensor) { return static_cast<const float *>(tensor.const_data_ptr()); }
 const uint8_t *bytes(const at::Tensor &tensor) { return static_cast<const uint8_t *>(tensor.const_data_ptr()); }

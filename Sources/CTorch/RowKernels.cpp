@@ -1,10 +1,12 @@
 #include "RowKernels.hpp"
 
 #include <cmath>
-#include <cstring>
 
 #include "Clones.hpp"
+#include "Exponential.hpp"
 #include "Parallel.hpp"
+
+using ctorch::exponential;
 
 namespace {
 
@@ -54,24 +56,6 @@ CT_CLONES void norm_backward(const float *gradient, const float *x, const float 
         float factor = inverse[row], back = along * factor * factor * factor / static_cast<float>(size);
         for (int64_t j = 0; j < size; ++j) to_x[j] = gradient[j] * weight[j] * factor - x[j] * back;
     }
-}
-
-/// e^x to about one unit in the last place: 2^n · e^r with |r| ≤ ln 2 / 2, the latter by its Taylor polynomial.
-inline float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    // Adding and taking away 1.5 · 2^23 rounds to an integer.
-    float n = x * 1.44269504f + 12582912.0f - 12582912.0f;
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float tail = 1.0f / 720 + r * (1.0f / 5040);
-    tail = 1.0f / 120 + r * tail;
-    tail = 1.0f / 24 + r * tail;
-    tail = 1.0f / 6 + r * tail;
-    tail = 0.5f + r * tail;
-    float power = 1 + r + r * r * tail;
-    int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-    float scale;
-    std::memcpy(&scale, &bits, sizeof scale);
-    return power * scale;
 }
 
 struct Silu {

@@ -121,6 +121,7 @@ void ct_trim_memory(void) {
 
 CTGradMode *ct_grad_mode_enter(bool enabled) { return new CTGradMode(enabled); }
 void ct_grad_mode_leave(CTGradMode *mode) { delete mode; }
+bool ct_grad_mode_is_enabled(void) { return at::GradMode::is_enabled(); }
 
 CTAutocast *ct_autocast_enter(CTDevice device, CTDType type) {
     auto kind = static_cast<at::DeviceType>(device);

@@ -131,6 +131,19 @@ public enum Functions {
         wrap(ct_low_rank_update(y.pointer, x.pointer, a.pointer, b.pointer, scale, dropout, seed))
     }
 
+    /// y [tokens, out] += scale · x aᵀ bᵀ with factors of its own, or none, for each part of the tokens, offsets[i] ..<
+    /// offsets[i + 1]: one call for a batch whose rows use different adapters (Chen et al. 2023, Punica). Without gradients.
+    public static func lowRankUpdates(
+        _ y: Tensor, x: Tensor, offsets: [Int], factors: [(a: Tensor, b: Tensor, scale: Double)?]
+    ) {
+        let (starts, scales) = (offsets.map(Int64.init), factors.map { $0?.scale ?? 0 })
+        let a: [OpaquePointer?] = factors.map { $0?.a.pointer }
+        let b: [OpaquePointer?] = factors.map { $0?.b.pointer }
+        withExtendedLifetime(factors) {
+            check(ct_grouped_low_rank_update(y.pointer, x.pointer, Int32(factors.count), starts, a, b, scales))
+        }
+    }
+
     /// y + scale · (f(x downᵀ + downBias) upᵀ + upBias) (Houlsby et al. 2019), one autograd node.
     ///
     /// - Parameters:

@@ -180,6 +180,9 @@ public func withoutGradients<Result>(_ body: () throws -> Result) rethrows -> Re
     try withGradients(false, body)
 }
 
+/// Whether gradients are being recorded on this thread.
+public var areGradientsEnabled: Bool { ct_grad_mode_is_enabled() }
+
 /// Runs `body` with gradients recorded or not.
 public func withGradients<Result>(_ enabled: Bool, _ body: () throws -> Result) rethrows -> Result {
     let mode = ct_grad_mode_enter(enabled)

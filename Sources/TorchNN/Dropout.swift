@@ -18,6 +18,9 @@ public final class DropoutScope: @unchecked Sendable {
         try $current.withValue(DropoutScope(seed: seed, stream: stream), operation: body)
     }
 
+    /// Whether dropout is live here.
+    public static var isLive: Bool { current != nil }
+
     /// The probability to use now, with a seed of its own; 0 outside a scope.
     public static func draw(_ probability: Double) -> (probability: Double, seed: UInt64) {
         guard probability > 0, let scope = current else { return (0, 0) }

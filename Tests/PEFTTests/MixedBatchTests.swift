@@ -91,6 +91,29 @@ import TorchNN
         #expect(Set(alone).count > 1)
     }
 
+    /// Updates that one call adds, row by row, where nothing but LoRA is in the batch.
+    @Test(arguments: ["t5-v1.1", "llama", "gpt2"]) func manyLoRAsShareAStep(base: String) throws {
+        let set = AdapterSet(on: try Models.load(base))
+        for rank in 1...6 {
+            let lora = LoRA.Configuration(rank: rank, alpha: 8, targets: ["all-linear"])
+            let adapter = try Adapter(
+                MethodChoice(LoRA.self, lora), on: set.model, name: "\(rank)", seed: UInt64(rank))
+            try adapter.randomise(seed: UInt64(rank), deviation: 0.2)
+            try set.add(adapter)
+        }
+        let names: [String?] = ["1", "2", nil, "3", "4", "4", "5", nil, "6", "1"]
+        let prompts = names.indices.map { Models.rows[$0 % 3].input }
+        let parameters = GenerateParameters(maxNewTokens: 8)
+        let alone = try zip(prompts, names).map { prompt, name -> [Int] in
+            try set.activate(name)
+            return try Generator(set.model, parameters).generate([prompt])[0]
+        }
+        try set.activate(nil)
+        let together = try MixedBatch(set).generate(prompts, adapters: names, parameters: parameters)
+        #expect(together == alone)
+        #expect(Set(alone).count > 3)
+    }
+
     @Test func prefixesOfDifferentMethodsShareABatch() throws {
         let set = try set("t5-v1.1", [PrefixTuning.self, LoRA.self])
         let names: [String?] = ["prefix", "lora", nil]

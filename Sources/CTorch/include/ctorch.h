@@ -92,6 +92,7 @@ bool ct_same_bits(const CTTensor *, const CTTensor *);
 // Autograd
 CTGradMode *ct_grad_mode_enter(bool enabled);
 void ct_grad_mode_leave(CTGradMode *);
+bool ct_grad_mode_is_enabled(void);
 /// From now on this thread's matrix products on the device are computed in the narrower type; NULL where the device
 /// knows no such thing.
 CTAutocast *ct_autocast_enter(CTDevice, CTDType);
@@ -188,6 +189,10 @@ CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, 
                        double scale, double softcap);
 CTTensor *ct_low_rank_update(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b,
                              double scale, double dropout, uint64_t seed);
+/// The same for groups of rows, offsets[g] ..< offsets[g + 1] of y and x, each with an update of its own, or none where
+/// a[g] is NULL; y is written over. No gradients. 0 when it worked.
+int ct_grouped_low_rank_update(const CTTensor *y, const CTTensor *x, int groups, const int64_t *offsets,
+                               const CTTensor *const *a, const CTTensor *const *b, const double *scales);
 /// Cross-entropy of the logits scale · hidden weightᵀ, soft-capped where softcap > 0, in chunks of rows.
 CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *targets,
                                   double scale, double label_smoothing, double softcap);

@@ -47,6 +47,8 @@ final class DoRAAdapter: LoRAAdapter {
         return (squaredNorms + cross * (2 * scale) + update * (scale * scale)).atLeast(0).sqrt()
     }
 
+    override var lowRankFactors: LowRankFactors? { nil }
+
     override func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         let weight = base.weight
         let norm = withoutGradients { norms().detached() }

@@ -307,6 +307,9 @@ class LoRAAdapter: Module, LinearAdapter, AdapterModule {
     }
 
     var replacementWeight: (any LinearWeight)? { nil }
+    var lowRankFactors: LowRankFactors? {
+        observer == nil && !(dropoutRate > 0 && DropoutScope.isLive) ? LowRankFactors(a: a, b: b, scale: scale) : nil
+    }
 
     /// Takes other directions [r, in], with B zero again.
     func begin(with directions: Tensor) {

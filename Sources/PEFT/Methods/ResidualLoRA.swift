@@ -45,6 +45,7 @@ final class ResidualLoRAAdapter: LoRAAdapter {
     }
 
     override var replacementWeight: (any LinearWeight)? { residual }
+    override var lowRankFactors: LowRankFactors? { nil }
 
     override func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         let (probability, seed) = DropoutScope.draw(dropoutRate)

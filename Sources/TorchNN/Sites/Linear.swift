@@ -37,6 +37,12 @@ public final class Linear: Module, AdapterSite {
     /// The base once for all rows, then each span's adapters over its part.
     private func routed(_ x: Tensor, _ spans: [RowRouting.Span]) -> Tensor {
         let whole = weight.project(x, bias: bias?.tensor)
+        if let updates = lowRankUpdates(x, spans) {
+            Functions.lowRankUpdates(
+                whole, x: x, offsets: spans.map(\.tokens.lowerBound) + [whole.dim(0)],
+                factors: updates.map { $0.map { ($0.a, $0.b, $0.scale) } })
+            return whole
+        }
         let parts = spans.map { span -> Tensor in
             let known = whole.narrowed(axis: 0, span.tokens)
             guard let adapters = slot.routed[span.route], !adapters.isEmpty else { return known }
@@ -45,6 +51,26 @@ public final class Linear: Module, AdapterSite {
         }
         return parts.count == 1 ? parts[0] : Tensor.concatenated(parts)
     }
+
+    /// The update of each span, where all of them are low-rank ones that no gradient passes: one call adds them all.
+    private func lowRankUpdates(_ x: Tensor, _ spans: [RowRouting.Span]) -> [LowRankFactors?]? {
+        guard !areGradientsEnabled, x.shape.count == 2 else { return nil }
+        var updates: [LowRankFactors?] = []
+        for span in spans {
+            let adapters = slot.routed[span.route] ?? []
+            // Long spans are for blocked products.
+            guard adapters.count <= 1, span.tokens.count <= Self.mostGroupedTokens else { return nil }
+            guard let adapter = adapters.first else {
+                updates.append(nil)
+                continue
+            }
+            guard let factors = adapter.lowRankFactors else { return nil }
+            updates.append(factors)
+        }
+        return updates
+    }
+
+    private static let mostGroupedTokens = 8
 
     public func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
     public func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
@@ -98,10 +124,22 @@ public protocol LinearAdapter: Module {
     func merged(intoBias bias: Tensor) throws -> Tensor
     /// The weight that this adapter computes with instead of the model's own, which some initialisations change.
     var replacementWeight: (any LinearWeight)? { get }
+    /// What the adapter adds, where it is no more than a low-rank update of the bare projection.
+    var lowRankFactors: LowRankFactors? { get }
+}
+
+/// s · x Aᵀ Bᵀ with A [rank, inputs] and B [outputs, rank].
+public struct LowRankFactors {
+    public let a: Tensor
+    public let b: Tensor
+    public let scale: Double
+
+    public init(a: Tensor, b: Tensor, scale: Double) { (self.a, self.b, self.scale) = (a, b, scale) }
 }
 
 extension LinearAdapter {
     public func merged(into weight: any LinearWeight) throws -> (any LinearWeight)? { nil }
     public func merged(intoBias bias: Tensor) throws -> Tensor { bias }
     public var replacementWeight: (any LinearWeight)? { nil }
+    public var lowRankFactors: LowRankFactors? { nil }
 }

@@ -1,0 +1,127 @@
+// Our side of the generation benchmark: `generation-benchmark FOLDER` does what FOLDER/run.json says and prints one line of
+// JSON. FOLDER is made by `generation.py`; see `Run` for what the file holds.
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Torch
+import TorchNN
+
+/// A batch that is continued greedily, always by the same number of tokens.
+struct Case {
+    var name: String
+    var rows: Int
+    /// Names of adapters: none for the base, one for all rows, or one for each row.
+    var adapters: [String]
+}
+
+struct Run {
+    var cases: [Case]
+    var rounds: Int
+    var newTokens: Int
+    var threads: Int?
+    /// How the projections are kept.
+    var storage: WeightStorage?
+    var prompts: [[Int]]
+
+    init(_ json: JSON) throws {
+        rounds = json["rounds"]?.int ?? 3
+        newTokens = json["new_tokens"]?.int ?? 48
+        threads = json["threads"]?.int
+        storage = try json["weights"]?.string.map { try WeightStorage($0) }
+        prompts = (json["prompts"]?.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
+        cases = (json["cases"]?.array ?? []).map { entry in
+            Case(
+                name: entry["name"]?.string ?? "", rows: entry["rows"]?.int ?? 1,
+                adapters: (entry["adapters"]?.array ?? []).compactMap(\.string))
+        }
+    }
+}
+
+func seconds(_ body: () throws -> Void) rethrows -> Double {
+    let start = ContinuousClock.now
+    try body()
+    let elapsed = start.duration(to: .now).components
+    return Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
+}
+
+/// Bytes that all threads read together in a second, the best of several passes over 1 GB.
+func readingRate() throws -> Double {
+    try withTorchErrors {
+        let numbers = Tensor.full([1 << 28], 1)
+        let best = try (0..<5).map { _ in
+            try seconds {
+                _ = numbers.sum().item()
+                try checkTorchErrors()
+            }
+        }.min()
+        return Double(numbers.byteCount) / (best ?? .infinity)
+    }
+}
+
+func measure(_ folder: URL) throws -> JSON {
+    let run = try Run(JSON.read(folder.appendingPathComponent("run.json")))
+    Runtime.keepFreedMemory()
+    if let threads = run.threads { Runtime.threads = threads }
+    let rate = try readingRate()
+    let model = try ModelFolder(folder.appendingPathComponent("model")).keeping(run.storage).load()
+    let set = AdapterSet(on: model)
+    for name in Set(run.cases.flatMap(\.adapters)).sorted() {
+        try set.add(AdapterFolder(folder.appendingPathComponent(name)), name: name)
+    }
+    let batch = MixedBatch(set)
+    var parameters = GenerateParameters(maxNewTokens: run.newTokens)
+    parameters.minNewTokens = run.newTokens
+    var short = parameters
+    (short.maxNewTokens, short.minNewTokens) = (1, 1)
+
+    func texts(_ item: Case, _ parameters: GenerateParameters) throws -> [[Int]] {
+        let prompts = Array(run.prompts.prefix(item.rows))
+        if item.adapters.count > 1 {
+            let names = prompts.indices.map { Optional(item.adapters[$0 % item.adapters.count]) }
+            return try batch.generate(prompts, adapters: names, parameters: parameters)
+        }
+        try set.activate(item.adapters.first)
+        defer { try? set.activate(nil) }
+        return try Generator(model, parameters).generate(prompts)
+    }
+
+    var results: [String: JSON] = [:]
+    var times: [String: [(whole: Double, first: Double)]] = [:]
+    for item in run.cases {
+        results[item.name] = .array(try texts(item, parameters).map { .array($0.map(JSON.integer)) })
+    }
+    for _ in 0..<run.rounds {
+        for item in run.cases {
+            let first = try seconds { _ = try texts(item, short) }
+            let whole = try seconds { _ = try texts(item, parameters) }
+            times[item.name, default: []].append((whole, first))
+        }
+    }
+    // A step reads every projection, the output layer among them, and no more than some rows of the embedding.
+    let projections = model.namedModules().compactMap { $0.module as? Linear }.flatMap(\.weight.parameters)
+        .reduce(0) { $0 + $1.parameter.tensor.byteCount }
+    let cases = run.cases.map { item -> JSON in
+        let list = times[item.name] ?? []
+        return [
+            "name": .string(item.name), "texts": results[item.name] ?? .null,
+            "seconds": .array(list.map { JSON.number($0.whole) }),
+            "stepSeconds": .array(list.map { .number(($0.whole - $0.first) / Double(max(1, run.newTokens - 1))) }),
+        ]
+    }
+    return [
+        "cases": .array(cases), "readingRate": .number(rate), "projectionBytes": .integer(projections),
+        "peakBytes": .integer(Runtime.peakMemory ?? 0),
+    ]
+}
+
+guard CommandLine.arguments.count == 2 else {
+    FileHandle.standardError.write(Data("usage: generation-benchmark FOLDER\n".utf8))
+    exit(64)
+}
+do {
+    print(try measure(URL(fileURLWithPath: CommandLine.arguments[1])).text(indent: nil))
+} catch {
+    FileHandle.standardError.write(Data("generation-benchmark: \(error)\n".utf8))
+    exit(1)
+}

@@ -1,0 +1,118 @@
+#include "DecodeAttention.hpp"
+
+#include <ATen/core/grad_mode.h>
+
+#include <limits>
+#include <vector>
+
+#include "Clones.hpp"
+#include "Exponential.hpp"
+#include "FewRows.hpp"
+#include "Parallel.hpp"
+
+namespace {
+
+constexpr int64_t most_queries = 16;
+/// Products that are worth a thread.
+constexpr int64_t grain = 32768;
+constexpr int lanes = 16;
+
+/// softmax(scale · s + mask) in place.
+CT_CLONES void softmax(float *scores, const float *mask, int64_t mask_stride, float scale, int64_t keys) {
+    float most[lanes];
+    for (float &one : most) one = -std::numeric_limits<float>::infinity();
+    int64_t i = 0;
+    if (mask) {
+        for (int64_t j = 0; j < keys; ++j) scores[j] = scores[j] * scale + mask[j * mask_stride];
+    } else {
+        for (int64_t j = 0; j < keys; ++j) scores[j] *= scale;
+    }
+    for (; i + lanes <= keys; i += lanes) {
+        for (int k = 0; k < lanes; ++k) most[k] = scores[i + k] > most[k] ? scores[i + k] : most[k];
+    }
+    for (; i < keys; ++i) most[0] = scores[i] > most[0] ? scores[i] : most[0];
+    float largest = most[0];
+    for (float one : most) largest = one > largest ? one : largest;
+    float sums[lanes] = {};
+    for (i = 0; i + lanes <= keys; i += lanes) {
+        for (int k = 0; k < lanes; ++k) {
+            // What is masked is far below −87, where the exponential here ends.
+            const float x = scores[i + k] - largest;
+            const float power = x < -87.0f ? 0.0f : ctorch::exponential(x);
+            scores[i + k] = power;
+            sums[k] += power;
+        }
+    }
+    for (; i < keys; ++i) {
+        const float x = scores[i] - largest;
+        scores[i] = x < -87.0f ? 0.0f : ctorch::exponential(x);
+        sums[0] += scores[i];
+    }
+    float sum = 0;
+    for (float one : sums) sum += one;
+    const float factor = 1 / sum;
+    for (int64_t j = 0; j < keys; ++j) scores[j] *= factor;
+}
+
+/// y [size] = p [keys] V [keys, size].
+CT_CLONES void weighted_sum(const float *p, const float *v, int64_t stride, int64_t keys, int64_t size, float *y) {
+    constexpr int width = 32;
+    int64_t start = 0;
+    for (; start + width <= size; start += width) {
+        float sums[width] = {};
+        for (int64_t j = 0; j < keys; ++j) {
+            const float *row = v + j * stride + start;
+            for (int k = 0; k < width; ++k) sums[k] += p[j] * row[k];
+        }
+        for (int k = 0; k < width; ++k) y[start + k] = sums[k];
+    }
+    for (; start < size; ++start) {
+        float sum = 0;
+        for (int64_t j = 0; j < keys; ++j) sum += p[j] * v[j * stride + start];
+        y[start] = sum;
+    }
+}
+
+bool is_float(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat && x.dim() == 4; }
+const float *floats(const at::Tensor &x) { return static_cast<const float *>(x.const_data_ptr()); }
+
+}  // namespace
+
+namespace ctorch {
+
+bool is_for_decode_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &mask) {
+    return is_float(q) && is_float(k) && is_float(v) && (!mask.defined() || is_float(mask)) && q.size(2) <= most_queries &&
+           k.stride(3) == 1 && v.stride(3) == 1 && k.size(2) > 0 && q.size(0) == k.size(0) && q.size(1) == k.size(1) &&
+           q.size(3) == k.size(3) && k.sizes() == v.sizes() &&
+           !(at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad()));
+}
+
+at::Tensor decode_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &mask,
+                            double scale) {
+    const int64_t heads = q.size(1), queries = q.size(2), size = q.size(3), keys = k.size(2);
+    const at::Tensor input = q.contiguous();
+    at::Tensor y = at::empty(input.sizes(), input.options());
+    const at::Tensor bias = mask.defined() ? mask.expand({q.size(0), heads, queries, keys}) : mask;
+    auto *out = static_cast<float *>(y.mutable_data_ptr());
+    ctorch::parallel_for(0, q.size(0) * heads, std::max<int64_t>(1, grain / (queries * keys * size)), [&](int64_t begin, int64_t end) {
+        std::vector<float> scores(static_cast<size_t>(queries * keys));
+        for (int64_t item = begin; item < end; ++item) {
+            const int64_t row = item / heads, head = item % heads;
+            multiply_few_part(floats(k) + row * k.stride(0) + head * k.stride(1), k.stride(2),
+                              floats(input) + item * queries * size, queries, size, scores.data(), keys, nullptr,
+                              Start::zero, 0, keys);
+            for (int64_t query = 0; query < queries; ++query) {
+                float *own = scores.data() + query * keys;
+                const float *added = bias.defined() ? floats(bias) + row * bias.stride(0) + head * bias.stride(1) +
+                                                          query * bias.stride(2)
+                                                    : nullptr;
+                softmax(own, added, bias.defined() ? bias.stride(3) : 0, static_cast<float>(scale), keys);
+                weighted_sum(own, floats(v) + row * v.stride(0) + head * v.stride(1), v.stride(2), keys, size,
+                             out + (item * queries + query) * size);
+            }
+        }
+    });
+    return y;
+}
+
+}  // namespace ctorch

@@ -1,0 +1,219 @@
+#include "FewRows.hpp"
+
+#include <ATen/core/grad_mode.h>
+
+#include <vector>
+
+#include "Clones.hpp"
+#include "Parallel.hpp"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+using ctorch::Start;
+
+/// One product, as all kernels here take it.
+struct Product {
+    const float *weight;
+    int64_t stride;
+    const float *x;
+    int64_t inputs;
+    float *y;
+    int64_t outputs;
+    const float *bias;
+    Start start;
+
+    float start_at(int64_t row, int64_t output) const {
+        return start == Start::bias ? bias[output] : start == Start::output ? y[row * outputs + output] : 0;
+    }
+};
+
+/// Any processor.
+void multiply_plain(const Product &p, int64_t rows, int64_t first, int64_t end) {
+    for (int64_t output = first; output < end; ++output) {
+        const float *w = p.weight + output * p.stride;
+        for (int64_t row = 0; row < rows; ++row) {
+            const float *x = p.x + row * p.inputs;
+            float sums[8] = {};
+            int64_t i = 0;
+            for (; i + 8 <= p.inputs; i += 8) {
+                for (int k = 0; k < 8; ++k) sums[k] += w[i + k] * x[i + k];
+            }
+            float sum = 0;
+            for (; i < p.inputs; ++i) sum += w[i] * x[i];
+            for (float part : sums) sum += part;
+            p.y[row * p.outputs + output] = p.start_at(row, output) + sum;
+        }
+    }
+}
+
+#if defined(__x86_64__)
+
+CT_AVX2 inline float sum_of(__m256 v) {
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+}
+
+/// Numbers of x that the first cache holds beside a row of W.
+constexpr int64_t first_cache = 7168;
+
+/// One row of W by `Rows` rows of x: W is read from end to end, which memory does fastest. `fetches`: this row of W is in a
+/// cache, and the one that follows is brought there meanwhile.
+template <int Rows, bool fetches> CT_AVX2 void multiply_one(const Product &p, int64_t row, int64_t output) {
+    constexpr int parts = Rows <= 2 ? 4 : 2;
+    const float *w = p.weight + output * p.stride, *x = p.x + row * p.inputs;
+    __m256 sums[Rows][parts];
+    for (auto &list : sums) {
+        for (auto &one : list) one = _mm256_setzero_ps();
+    }
+    int64_t i = 0;
+    for (; i + 8 * parts <= p.inputs; i += 8 * parts) {
+        if (fetches) _mm_prefetch(reinterpret_cast<const char *>(w + p.stride + i), _MM_HINT_T0);
+        for (int k = 0; k < parts; ++k) {
+            const __m256 value = _mm256_loadu_ps(w + i + 8 * k);
+            for (int r = 0; r < Rows; ++r) {
+                sums[r][k] = _mm256_fmadd_ps(value, _mm256_loadu_ps(x + r * p.inputs + i + 8 * k), sums[r][k]);
+            }
+        }
+    }
+    for (int r = 0; r < Rows; ++r) {
+        __m256 all = sums[r][0];
+        for (int k = 1; k < parts; ++k) all = _mm256_add_ps(all, sums[r][k]);
+        float sum = sum_of(all);
+        for (int64_t k = i; k < p.inputs; ++k) sum += w[k] * x[r * p.inputs + k];
+        p.y[(row + r) * p.outputs + output] = p.start_at(row + r, output) + sum;
+    }
+}
+
+template <int Rows> CT_AVX2 void multiply_one(const Product &p, int64_t row, int64_t output, bool fetches) {
+    fetches ? multiply_one<Rows, true>(p, row, output) : multiply_one<Rows, false>(p, row, output);
+}
+
+/// Four rows of W by `Rows` rows of x, whose sums stay in registers. `fetches`: the four rows of W that follow come out of
+/// memory meanwhile.
+template <int Rows, bool fetches> CT_AVX2 void multiply_four(const Product &p, int64_t row, int64_t output) {
+    const float *w[4], *x[Rows];
+    for (int k = 0; k < 4; ++k) w[k] = p.weight + (output + k) * p.stride;
+    for (int r = 0; r < Rows; ++r) x[r] = p.x + (row + r) * p.inputs;
+    __m256 sums[Rows][4];
+    for (auto &list : sums) {
+        for (auto &one : list) one = _mm256_setzero_ps();
+    }
+    int64_t i = 0;
+    for (; i + 8 <= p.inputs; i += 8) {
+        __m256 input[Rows];
+        for (int r = 0; r < Rows; ++r) input[r] = _mm256_loadu_ps(x[r] + i);
+        for (int k = 0; k < 4; ++k) {
+            const __m256 value = _mm256_loadu_ps(w[k] + i);
+            if (fetches && i % 16 == 0) _mm_prefetch(reinterpret_cast<const char *>(w[k] + 4 * p.stride + i), _MM_HINT_T0);
+            for (int r = 0; r < Rows; ++r) sums[r][k] = _mm256_fmadd_ps(value, input[r], sums[r][k]);
+        }
+    }
+    for (int r = 0; r < Rows; ++r) {
+        const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(sums[r][0], sums[r][1]), _mm256_hadd_ps(sums[r][2], sums[r][3]));
+        __m128 total = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+        for (int64_t j = i; j < p.inputs; ++j) {
+            total = _mm_add_ps(total, _mm_mul_ps(_mm_setr_ps(w[0][j], w[1][j], w[2][j], w[3][j]), _mm_set1_ps(x[r][j])));
+        }
+        float *y = p.y + (row + r) * p.outputs + output;
+        if (p.start == Start::bias) total = _mm_add_ps(total, _mm_loadu_ps(p.bias + output));
+        if (p.start == Start::output) total = _mm_add_ps(total, _mm_loadu_ps(y));
+        _mm_storeu_ps(y, total);
+    }
+}
+
+template <int Rows> CT_AVX2 void multiply_four(const Product &p, int64_t row, int64_t output, bool fetches) {
+    fetches ? multiply_four<Rows, true>(p, row, output) : multiply_four<Rows, false>(p, row, output);
+}
+
+/// Three rows of x at a time, as twelve sums fit into sixteen registers with what they are made of; four rows of W, which
+/// the first cache keeps for the next three.
+CT_AVX2 void multiply_avx2(const Product &p, int64_t rows, int64_t first, int64_t end) {
+    int64_t output = first;
+    if (p.inputs >= 64 && (rows <= 4 || rows * p.inputs <= first_cache)) {
+        for (; output < end; ++output) {
+            for (int64_t row = 0; row < rows;) {
+                const int64_t left = rows - row, count = left <= 4 ? left : left <= 6 ? 3 : 4;
+                const bool fetches = rows > 4;
+                switch (count) {
+                    case 1: multiply_one<1>(p, row, output, fetches); break;
+                    case 2: multiply_one<2>(p, row, output, fetches); break;
+                    case 3: multiply_one<3>(p, row, output, fetches); break;
+                    default: multiply_one<4>(p, row, output, fetches);
+                }
+                row += count;
+            }
+        }
+        return;
+    }
+    for (; output + 4 <= end; output += 4) {
+        for (int64_t row = 0; row < rows;) {
+            const int64_t left = rows - row, count = left == 1 ? 1 : left == 2 || left == 4 ? 2 : 3;
+            const bool fetches = count == left;
+            if (count == 1) multiply_four<1>(p, row, output, fetches);
+            if (count == 2) multiply_four<2>(p, row, output, fetches);
+            if (count == 3) multiply_four<3>(p, row, output, fetches);
+            row += count;
+        }
+    }
+    multiply_plain(p, rows, output, end);
+}
+
+#endif
+
+/// Elements of W that are worth a thread.
+constexpr int64_t grain = 65536;
+
+const float *floats(const at::Tensor &x) { return static_cast<const float *>(x.const_data_ptr()); }
+
+bool is_float(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+
+}  // namespace
+
+namespace ctorch {
+
+void multiply_few_part(const float *weight, int64_t stride, const float *x, int64_t rows, int64_t inputs, float *y,
+                       int64_t outputs, const float *bias, Start start, int64_t first, int64_t end) {
+    const Product product{weight, stride, x, inputs, y, outputs, bias, start};
+#if defined(__x86_64__)
+    if (has_avx2()) return multiply_avx2(product, rows, first, end);
+#endif
+    multiply_plain(product, rows, first, end);
+}
+
+bool is_for_few_rows(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias) {
+    return is_float(x) && is_float(weight) && weight.dim() == 2 && x.dim() >= 1 && weight.size(1) > 0 &&
+           x.size(-1) == weight.size(1) && x.numel() <= few_rows * weight.size(1) && weight.stride(1) == 1 &&
+           x.is_contiguous() &&
+           (!bias.defined() || (is_float(bias) && bias.is_contiguous() && bias.numel() == weight.size(0))) &&
+           !(at::GradMode::is_enabled() &&
+             (x.requires_grad() || weight.requires_grad() || (bias.defined() && bias.requires_grad())));
+}
+
+at::Tensor multiply_few(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias) {
+    auto shape = x.sizes().vec();
+    shape.back() = weight.size(0);
+    at::Tensor y = at::empty(shape, x.options());
+    const int64_t inputs = weight.size(1), outputs = weight.size(0), rows = x.numel() / inputs;
+    const float *added = bias.defined() ? floats(bias) : nullptr;
+    auto *out = static_cast<float *>(y.mutable_data_ptr());
+    ctorch::parallel_for(0, (outputs + 3) / 4, std::max<int64_t>(1, grain / (4 * inputs)), [&](int64_t from, int64_t to) {
+        multiply_few_part(floats(weight), weight.stride(0), floats(x), rows, inputs, out, outputs, added,
+                          added ? Start::bias : Start::zero, 4 * from, std::min(4 * to, outputs));
+    });
+    return y;
+}
+
+void add_low_rank(float *y, const float *x, int64_t rows, int64_t inputs, int64_t outputs, int64_t rank, const float *a,
+                  const float *b, float scale) {
+    std::vector<float> low(static_cast<size_t>(rows * rank));
+    multiply_few_part(a, inputs, x, rows, inputs, low.data(), rank, nullptr, Start::zero, 0, rank);
+    for (float &number : low) number *= scale;
+    multiply_few_part(b, rank, low.data(), rows, rank, y, outputs, nullptr, Start::output, 0, outputs);
+}
+
+}  // namespace ctorch

@@ -1,0 +1,115 @@
+import Testing
+
+@testable import Torch
+
+/// The kernels of a step of generation, which run where no gradient is recorded, against float64 compositions.
+@Suite struct DecodingKernelTests {
+    /// Rows on both sides of every way that the kernel divides them, and inputs that don't fill vectors.
+    @Test(arguments: [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 31, 32, 33], [5, 16, 64, 75, 1100])
+    func linearOfFewRows(rows: Int, inputs: Int) throws {
+        try withTorchErrors {
+            withoutGradients {
+                let x = random(rows, inputs, seed: 1), weight = random(23, inputs, seed: 2),
+                    bias = random(23, seed: 3)
+                for bias in [nil, bias] {
+                    let expected = bias.map { x.matmul(weight.T) + $0 } ?? x.matmul(weight.T)
+                    let result = Functions.linear(
+                        x.to(.float32), weight.to(.float32), bias: bias?.to(.float32))
+                    #expect(result.dtype == .float32)
+                    #expect(relativeDifference(result, expected) < 2e-6)
+                }
+                // Rows of a wider matrix, and one that is stored by columns.
+                let wide = random(23, inputs + 3, seed: 4).to(.float32)
+                let part = wide.narrowed(axis: 1, 2..<(2 + inputs))
+                let expected = x.matmul(part.to(.float64).T)
+                #expect(relativeDifference(Functions.linear(x.to(.float32), part), expected) < 2e-6)
+                let columns = part.T.contiguous().T
+                #expect(relativeDifference(Functions.linear(x.to(.float32), columns), expected) < 2e-6)
+            }
+        }
+    }
+
+    @Test(arguments: [1, 4, 7, 33], [1, 3, 8, 16]) func lowRankUpdate(rows: Int, rank: Int) throws {
+        try withTorchErrors {
+            withoutGradients {
+                let x = random(rows, 70, seed: 1), y = random(rows, 29, seed: 2)
+                let a = random(rank, 70, seed: 3), b = random(29, rank, seed: 4)
+                let expected = y + x.matmul(a.T).matmul(b.T) * 0.5
+                let result = Functions.lowRankUpdate(
+                    y.to(.float32), x: x.to(.float32), a: a.to(.float32), b: b.to(.float32), scale: 0.5)
+                #expect(relativeDifference(result, expected) < 2e-6)
+            }
+        }
+    }
+
+    /// Groups of different sizes and ranks, one without an update; in float64 too, which has no kernel.
+    @Test(arguments: [DType.float32, .float64]) func groupedLowRankUpdates(dtype: DType) throws {
+        try withTorchErrors {
+            withoutGradients {
+                let x = random(9, 40, seed: 1), y = random(9, 21, seed: 2), offsets = [0, 1, 4, 6, 9]
+                let factors = [8, 3, 0, 16].enumerated().map { index, rank in
+                    rank == 0
+                        ? nil
+                        : (
+                            a: random(rank, 40, seed: 10 + UInt64(index)),
+                            b: random(21, rank, seed: 20 + UInt64(index)),
+                            scale: Double(index) + 0.5
+                        )
+                }
+                let parts = factors.enumerated().map { index, own -> Tensor in
+                    let rows = offsets[index]..<offsets[index + 1]
+                    let part = y.narrowed(axis: 0, rows)
+                    guard let own else { return part }
+                    return part + x.narrowed(axis: 0, rows).matmul(own.a.T).matmul(own.b.T) * own.scale
+                }
+                let result = y.to(dtype).clone()
+                Functions.lowRankUpdates(
+                    result, x: x.to(dtype), offsets: offsets,
+                    factors: factors.map { $0.map { ($0.a.to(dtype), $0.b.to(dtype), $0.scale) } })
+                #expect(relativeDifference(result, Tensor.concatenated(parts)) < (dtype == .float32 ? 2e-6 : 1e-14))
+            }
+        }
+    }
+
+    @Test func groupedUpdatesThatDoNotFitAreRefused() throws {
+        let x = Tensor.zeros([2, 4]), y = Tensor.zeros([2, 3])
+        func update(_ offsets: [Int], _ a: Tensor, _ b: Tensor) throws {
+            try withTorchErrors { Functions.lowRankUpdates(y, x: x, offsets: offsets, factors: [(a, b, 1)]) }
+        }
+        #expect(throws: (any Error).self) { try update([0, 2], .zeros([2, 5]), .zeros([3, 2])) }
+        #expect(throws: (any Error).self) { try update([0, 2], .zeros([2, 4]), .zeros([2, 2])) }
+        #expect(throws: (any Error).self) { try update([0, 3], .zeros([2, 4]), .zeros([3, 2])) }
+    }
+
+    /// Caches that are longer than what they hold, masks of every kind that generation makes, queries that share a head.
+    @Test(arguments: [1, 2, 5], [1, 17, 40]) func attention(queries: Int, keys: Int) throws {
+        try withTorchErrors {
+            withoutGradients {
+                let q = random(3, 2, queries, 24, seed: 1)
+                let held = 0..<keys
+                let k = random(3, 2, 50, 24, seed: 2).narrowed(axis: 2, held)
+                let v = random(3, 2, 50, 24, seed: 3).narrowed(axis: 2, held)
+                let gaps = Tensor(
+                    (0..<3).flatMap { row in held.map { $0 < min(row, keys - 1) ? -Float.infinity : 0 } },
+                    shape: [3, 1, 1, keys])
+                let bias = random(1, 2, 1, 50, seed: 4).narrowed(axis: 3, (50 - keys)..<50)
+                for mask in [nil, gaps.to(.float64), bias, gaps.to(.float64) + bias] {
+                    var scores = q.matmul(k.transposed(2, 3)) * 0.3
+                    if let mask { scores = scores + mask }
+                    let expected = scores.softmax().matmul(v)
+                    let result = Functions.attention(
+                        q.to(.float32), narrow(k), narrow(v), mask: mask?.to(.float32), scale: 0.3)
+                    #expect(relativeDifference(result, expected) < 3e-6)
+                }
+            }
+        }
+    }
+
+    /// The same view of fp32 numbers.
+    private func narrow(_ x: Tensor) -> Tensor {
+        let whole = Tensor.zeros([x.dim(0), x.dim(1), 50, x.dim(3)], dtype: .float32)
+        let part = whole.narrowed(axis: 2, 0..<x.dim(2))
+        part.copy(from: x.to(.float32))
+        return part
+    }
+}
