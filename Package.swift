@@ -65,7 +65,7 @@ let package = Package(
         .testTarget(name: "HubTests", dependencies: ["Hub"], exclude: ["Server/hub_server.py"]),
         .testTarget(name: "JinjaTests", dependencies: ["Jinja"], resources: [.copy("Fixtures")]),
         .testTarget(name: "TorchTests", dependencies: ["Torch"], resources: [.copy("Fixtures")]),
-        .testTarget(name: "TorchNNTests", dependencies: ["TorchNN"]),
+        .testTarget(name: "TorchNNTests", dependencies: ["TorchNN"], resources: [.copy("Fixtures")]),
         .testTarget(name: "TokenizersTests", dependencies: ["Tokenizers"], resources: [.copy("Fixtures")]),
         .testTarget(name: "LanguageModelsTests", dependencies: ["LanguageModels"], resources: [.copy("Fixtures")]),
         .testTarget(name: "PEFTTests", dependencies: ["PEFT"], resources: [.copy("Fixtures")]),

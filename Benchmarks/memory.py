@@ -38,7 +38,7 @@ MODELS = {
         resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1),
 }
 SMALL, NARROW, LLAMA, GPT2 = MODELS
-# model, method with its options, batch, prompt and target lengths, optimizer
+# model, method with its options, batch, prompt and target lengths, optimizer, further options of train and plan
 CASES = [
     ("tiny-t5", "lora --rank 8", 8, 128, 32, "adamw"),
     ("tiny-t5", "full", 4, 256, 64, "adamw"),
@@ -60,6 +60,16 @@ CASES = [
     (LLAMA, "full", 4, 448, 64, "adamw"),
     (GPT2, "lora --rank 16", 8, 192, 64, "adamw"),
     (GPT2, "full", 4, 192, 64, "adamw"),
+    (LLAMA, "lora --rank 16", 8, 192, 64, "adamw", "--checkpoint-activations"),
+    (LLAMA, "full", 4, 448, 64, "adamw", "--checkpoint-activations"),
+    (SMALL, "lora --rank 32 --targets q,v", 8, 256, 64, "adamw", "--checkpoint-activations"),
+    (LLAMA, "lora --rank 16", 8, 192, 64, "adamw", "--offload-activations"),
+    (LLAMA, "full", 4, 448, 64, "adamw", "--page-optimizer"),
+    (LLAMA, "full", 4, 448, 64, "adamw8bit"),
+    (SMALL, "full", 4, 128, 64, "adamw8bit"),
+    (LLAMA, "lora --rank 16", 8, 192, 64, "adamw", "--weights nf4"),
+    (LLAMA, "lora --rank 16", 8, 192, 64, "adamw", "--weights int8"),
+    (LLAMA, "lora --rank 16", 8, 192, 64, "adamw", "--weights bf16"),
 ]
 
 
@@ -116,9 +126,9 @@ def main():
     worst, errors = 0, []
     with tempfile.TemporaryDirectory() as temporary:
         work = pathlib.Path(temporary)
-        for number, (name, method, batch, prompt, target, optimizer) in enumerate(CASES):
+        for number, (name, method, batch, prompt, target, optimizer, *extra) in enumerate(CASES):
             label = f"{name} | {method.replace(' --targets', '').replace(' --rank', ' r')} | {optimizer}"
-            label += f" | {batch} × {prompt} + {target}"
+            label += "".join(f", {option.removeprefix('--')}" for option in extra) + f" | {batch} × {prompt} + {target}"
             if options.only not in label:
                 continue
             model = "tiny-t5"
@@ -130,7 +140,7 @@ def main():
             make_rows(rows, batch * STEPS, prompt, target, (1, 1))
             fields = ["--prompt", "{prompt}", "--target", "{target}"]
             shared = ["--model", model, "--method", *method.split(), "--batch-size", str(batch), "--optimizer",
-                      optimizer, "--json"]
+                      optimizer, *" ".join(extra).split(), "--json"]
             peak = known.get(label)
             if peak is None:
                 trained = subprocess.run(

@@ -18,6 +18,7 @@ struct CTTensor {
 namespace ctorch {
 
 void set_last_error(const char *message);
+const char *last_error();
 
 inline CTTensor *box(at::Tensor tensor) { return new CTTensor{std::move(tensor)}; }
 

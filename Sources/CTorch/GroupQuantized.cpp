@@ -6,6 +6,7 @@
 
 #include "Bridge.hpp"
 #include "Precision.hpp"
+#include "Recomputation.hpp"
 #include "TileProduct.hpp"
 
 using namespace ctorch;
@@ -210,6 +211,8 @@ CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTen
         const at::Tensor &input = unbox(x);
         TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs(), "an input of the shape ", input.sizes(),
                     " for a matrix of ", w.inputs(), " inputs");
+        if (recomputation_is_complete()) return unasked_product(input, w.outputs());
+        KeepsSaved keeps(true);
         auto shape = input.sizes().vec();
         shape.back() = w.outputs();
         const at::ScalarType type = compute_type(input);

@@ -5,6 +5,7 @@
 #include "Bridge.hpp"
 #include "FewRows.hpp"
 #include "Precision.hpp"
+#include "Recomputation.hpp"
 
 using namespace ctorch;
 using torch::autograd::AutogradContext;
@@ -78,9 +79,12 @@ bool is_for_blas(const at::Tensor &x, const at::Tensor &weight, const at::Tensor
 extern "C" CTTensor *ct_linear(const CTTensor *x, const CTTensor *weight, const CTTensor *bias) {
     return tensor_or_error([&]() -> at::Tensor {
         const at::Tensor &input = unbox(x), &w = unbox(weight);
+        if (recomputation_is_complete()) return unasked_product(input, w.size(0));
         if (is_for_few_rows(input, w, unbox(bias)) && !is_half(compute_type(input))) {
             return multiply_few(input, w, unbox(bias));
         }
+        // A frozen weight that isn't converted is all that the node saves.
+        KeepsSaved guard(!w.requires_grad() && compute_type(input) == w.scalar_type());
         if (!is_for_blas(input, w, unbox(bias))) return at::linear(input, w, optional(bias));
         auto shape = input.sizes().vec();
         shape.back() = w.size(0);

@@ -7,6 +7,7 @@
 
 #include "Parallel.hpp"
 #include "Bridge.hpp"
+#include "DynamicMap.hpp"
 
 using namespace ctorch;
 
@@ -61,20 +62,6 @@ struct Code {
     }
 };
 
-/// The signed dynamic map (Dettmers 2016): decades, with more steps the larger their numbers.
-at::Tensor dynamic_map() {
-    std::vector<at::Tensor> parts;
-    const std::array<double, 7> decades = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1};
-    for (size_t i = 0; i < decades.size(); ++i) {
-        at::Tensor bounds = at::linspace(0.1, 1, (1 << i) + 1, at::kFloat);
-        at::Tensor means = (bounds.slice(0, 0, -1) + bounds.slice(0, 1)) / 2.0;
-        parts.push_back(means * decades[i]);
-        parts.push_back(means * -decades[i]);
-    }
-    parts.push_back(at::tensor({0.0f, 1.0f}));
-    return std::get<0>(at::cat(parts).sort());
-}
-
 }  // namespace
 
 extern "C" {
@@ -126,32 +113,15 @@ int ct_quantize_scales(const CTTensor *scales, CTTensor **codes, CTTensor **nest
     return status_or_error([&] {
         at::NoGradGuard guard;
         const at::Tensor &whole = unbox(scales);
-        at::Tensor mean = whole.mean(), numbers = (whole - mean).contiguous(), map = dynamic_map();
+        at::Tensor mean = whole.mean(), numbers = (whole - mean).contiguous(), map = dynamic_map(true);
         const int64_t count = numbers.numel(), blocks = (count + 255) / 256;
         at::Tensor bytes = at::empty({count}, at::kByte), peaks = at::empty({blocks}, at::kFloat);
         const auto *values = static_cast<const float *>(numbers.const_data_ptr());
-        const auto *steps = static_cast<const float *>(map.const_data_ptr());
         auto *indices = static_cast<uint8_t *>(bytes.mutable_data_ptr());
         auto *largest = static_cast<float *>(peaks.mutable_data_ptr());
         for (int64_t b = 0; b < blocks; ++b) {
-            const int64_t start = b * 256, end = std::min(count, start + 256);
-            float peak = 0;
-            for (int64_t i = start; i < end; ++i) peak = std::max(peak, std::fabs(values[i]));
-            largest[b] = peak;
-            for (int64_t i = start; i < end; ++i) {
-                if (peak == 0) {
-                    indices[i] = 0;
-                    continue;
-                }
-                // bitsandbytes looks a step up by 65,536 bins of the range from −1 to 1 and their middles.
-                const float bin = std::floor((values[i] * (1.0f / peak) + 1.0f) * 32767.5f + 0.5f);
-                const float value = std::clamp(bin, 0.0f, 65535.0f) / 32767.5f - 1.0f;
-                // The last step that isn't above, or the next where that is nearer.
-                const float *above = std::upper_bound(steps, steps + 256, value);
-                const int64_t below = std::max<int64_t>(0, above - steps - 1), next = std::min<int64_t>(255, below + 1);
-                const bool is_nearer = std::fabs(value - steps[next]) < std::fabs(value - steps[below]);
-                indices[i] = static_cast<uint8_t>(is_nearer ? next : below);
-            }
+            const int64_t start = b * 256, length = std::min<int64_t>(256, count - start);
+            largest[b] = DynamicCode::shared(true).quantize(values + start, length, indices + start);
         }
         *offset = mean.item().toDouble();
         *codes = box(bytes);

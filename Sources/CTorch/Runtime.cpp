@@ -17,7 +17,7 @@
 #endif
 
 namespace {
-thread_local std::string last_error;
+thread_local std::string last_message;
 
 #if defined(__GLIBC__)
 /// 64-byte aligned blocks out of plain ones.
@@ -54,7 +54,8 @@ struct AlignedAllocator final : c10::Allocator {
 }  // namespace
 
 namespace ctorch {
-void set_last_error(const char *message) { last_error = message; }
+void set_last_error(const char *message) { last_message = message; }
+const char *last_error() { return last_message.c_str(); }
 }  // namespace ctorch
 
 struct CTGradMode {
@@ -70,7 +71,9 @@ struct CTAutocast {
 
 extern "C" {
 
-const char *ct_last_error(void) { return last_error.c_str(); }
+const char *ct_last_error(void) { return ctorch::last_error(); }
+
+void ct_set_last_error(const char *message) { ctorch::set_last_error(message); }
 
 const char *ct_version(void) { return TORCH_VERSION; }
 

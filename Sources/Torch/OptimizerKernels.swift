@@ -27,6 +27,21 @@ public enum OptimizerKernels {
         }
     }
 
+    /// The 256 numbers that the codes of 8-bit moments mean, of both signs or of none (Dettmers et al. 2022, section 1.2).
+    public static func dynamicMap(isSigned: Bool) -> Tensor { wrap(ct_dynamic_map(isSigned)) }
+
+    /// One AdamW step over 8-bit moments (Dettmers et al. 2022): codes, uint8 of the parameter's shape, with the largest
+    /// of each block of 256, float32 [blocks]; on the CPU, wherever the parameter is. `step` counts from 1.
+    public static func adamW8bit(
+        _ parameter: Tensor, first: (codes: Tensor, largest: Tensor), second: (codes: Tensor, largest: Tensor),
+        step: Int, learningRate: Double, beta1: Double, beta2: Double, weightDecay: Double, epsilon: Double
+    ) {
+        check(
+            ct_adamw_8bit_step(
+                parameter.pointer, first.codes.pointer, second.codes.pointer, first.largest.pointer,
+                second.largest.pointer, Int64(step), learningRate, beta1, beta2, weightDecay, epsilon))
+    }
+
     private static func withPointers(_ tensors: [Tensor], _ body: (UnsafePointer<OpaquePointer?>?, Int32) -> Void) {
         let pointers: [OpaquePointer?] = tensors.map(\.pointer)
         pointers.withUnsafeBufferPointer { body($0.baseAddress, Int32($0.count)) }

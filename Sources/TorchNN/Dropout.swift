@@ -11,11 +11,18 @@ public final class DropoutScope: @unchecked Sendable {
 
     @TaskLocal private static var current: DropoutScope?
 
-    private init(seed: UInt64, stream: UInt64) { random = SeededRandom(seed: seed, stream: stream) }
+    private init(_ random: SeededRandom) { self.random = random }
 
     /// Runs a forward pass with dropout; `stream` is the step's number.
     public static func run<Result>(seed: UInt64, stream: UInt64, _ body: () throws -> Result) rethrows -> Result {
-        try $current.withValue(DropoutScope(seed: seed, stream: stream), operation: body)
+        try $current.withValue(DropoutScope(SeededRandom(seed: seed, stream: stream)), operation: body)
+    }
+
+    /// What draws from here on, for a part of a forward pass that is run again: the same masks.
+    static func captured() -> (_ body: () -> Void) -> Void {
+        guard let scope = current else { return { body in $current.withValue(nil, operation: body) } }
+        let random = scope.random
+        return { body in $current.withValue(DropoutScope(random), operation: body) }
     }
 
     /// Whether dropout is live here.

@@ -21,7 +21,9 @@ extension Optimizer {
         for parameter in parameters { parameter.tensor.grad = nil }
     }
 
-    func restored(_ name: String, like tensor: Tensor, from state: [String: Tensor]) throws -> Tensor {
+    func restored(
+        _ name: String, like tensor: Tensor, from state: [String: Tensor], in storage: StateStorage = .memory
+    ) throws -> Tensor {
         guard let value = state[name] else {
             throw PEFTError(
                 "the checkpoint has no optimizer state '\(name)'", remedy: "it was made with other settings")
@@ -31,8 +33,9 @@ extension Optimizer {
                 "optimizer state '\(name)' has the shape \(value.shape), needed is \(tensor.shape)",
                 remedy: "the checkpoint was made with other settings")
         }
-        let copy = Tensor.empty(tensor.shape, dtype: tensor.dtype, device: tensor.device)
+        let copy = storage.zeros(like: tensor)
         copy.copy(from: value)
+        storage.release(copy)
         return copy
     }
 }
@@ -48,6 +51,7 @@ public final class AdamW: Optimizer {
     private var reachedSteps: [Int]
     /// Parameters by what their learning rate is multiplied with.
     private let groups: [(factor: Double, indices: [Int])]
+    private let storage: StateStorage
 
     /// - Parameters:
     ///   - rateFactors: by what each parameter's learning rate is multiplied; 1 if not given.
@@ -55,12 +59,12 @@ public final class AdamW: Optimizer {
     public init(
         _ parameters: [Parameter], rateFactors: [Double]? = nil, beta1: Double = 0.9, beta2: Double = 0.999,
         epsilon: Double = 1e-8,
-        weightDecay: Double = 0.01
+        weightDecay: Double = 0.01, storage: StateStorage = .memory
     ) {
-        self.parameters = parameters
+        (self.parameters, self.storage) = (parameters, storage)
         (self.beta1, self.beta2, self.epsilon, self.weightDecay) = (beta1, beta2, epsilon, weightDecay)
-        first = parameters.map { .zeros(like: $0.tensor) }
-        second = parameters.map { .zeros(like: $0.tensor) }
+        first = parameters.map { storage.zeros(like: $0.tensor) }
+        second = parameters.map { storage.zeros(like: $0.tensor) }
         reachedSteps = Array(repeating: 0, count: parameters.count)
         let factors = rateFactors ?? Array(repeating: 1, count: parameters.count)
         groups = Set(factors).sorted().map { factor in (factor, factors.indices.filter { factors[$0] == factor }) }
@@ -72,14 +76,21 @@ public final class AdamW: Optimizer {
             // A parameter that the step didn't reach has no gradient and stays as it is, as in PyTorch.
             let reached = group.indices.filter { parameters[$0].tensor.grad != nil }
             for index in reached { reachedSteps[index] += 1 }
-            for count in Set(reached.map { reachedSteps[$0] }).sorted() {
-                let own = reached.filter { reachedSteps[$0] == count }
+            for own in batches(reached) {
+                let count = reachedSteps[own[0]]
                 OptimizerKernels.adamW(
                     own.map { parameters[$0].tensor }, firstMoments: own.map { first[$0] },
                     secondMoments: own.map { second[$0] }, step: count, learningRate: learningRate * group.factor,
                     beta1: beta1, beta2: beta2, weightDecay: weightDecay, epsilon: epsilon)
+                for index in own { storage.release(first[index], second[index]) }
             }
         }
+    }
+
+    /// Parameters to update together: those that as many steps reached, and each by itself where its state is paged.
+    private func batches(_ reached: [Int]) -> [[Int]] {
+        guard storage == .memory else { return reached.map { [$0] } }
+        return Dictionary(grouping: reached) { reachedSteps[$0] }.sorted { $0.key < $1.key }.map(\.value)
     }
 
     public func state() -> [String: Tensor] {
@@ -93,8 +104,12 @@ public final class AdamW: Optimizer {
     }
 
     public func restore(_ state: [String: Tensor], step: Int) throws {
-        let newFirst = try parameters.indices.map { try restored("first.\($0)", like: first[$0], from: state) }
-        let newSecond = try parameters.indices.map { try restored("second.\($0)", like: second[$0], from: state) }
+        let newFirst = try parameters.indices.map {
+            try restored("first.\($0)", like: first[$0], from: state, in: storage)
+        }
+        let newSecond = try parameters.indices.map {
+            try restored("second.\($0)", like: second[$0], from: state, in: storage)
+        }
         // Older checkpoints have one count for all.
         let counts = state["counts"].map { $0.to(.float64).array(Double.self).map { Int($0) } }
         guard counts?.count ?? parameters.count == parameters.count else {

@@ -113,6 +113,7 @@ struct RunFingerprint: Codable, Equatable {
         _ validation: [EncodedExample]
     ) {
         self.configuration = configuration
+        self.configuration.memory = MemorySavings()
         method = adapter.choice.method.name
         methodFields = adapter.choice.configuration.json
         var digest = FNV1a()

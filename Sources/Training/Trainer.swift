@@ -92,6 +92,10 @@ public final class Trainer {
             throw PEFTError(
                 "stopping early needs validation rows", remedy: "give --validation, or leave --patience out")
         }
+        guard !configuration.memory.pagesOptimizer || adapter.model.device == .cpu else {
+            throw PEFTError(
+                "the optimizer's state can be paged on the CPU alone", remedy: "leave --page-optimizer out")
+        }
         (self.adapter, self.configuration, model) = (adapter, configuration, adapter.model)
         (self.training, self.validation) = (training, validation)
         device = adapter.model.device
@@ -211,8 +215,10 @@ public final class Trainer {
             // A stream for every pass: the step, and the pass within it.
             let stream = UInt64(step) << 16 | UInt64(index)
             let sum = DropoutScope.run(seed: configuration.seed, stream: stream) {
-                model.computing {
-                    model.lossSum(batch, labelSmoothing: configuration.labelSmoothing) / Double(targets)
+                ActivationCheckpointing.run(configuration.memory.activations) {
+                    model.computing {
+                        model.lossSum(batch, labelSmoothing: configuration.labelSmoothing) / Double(targets)
+                    }
                 }
             }
             // A penalty counts once a step; the loss that is reported is the model's.

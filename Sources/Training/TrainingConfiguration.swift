@@ -2,9 +2,25 @@ import PEFT
 import Support
 import TorchNN
 
+/// Ways to train in less memory that change no number.
+public struct MemorySavings: Sendable, Equatable {
+    /// Whether each layer keeps its input alone and is computed again in the backward pass (``ActivationCheckpointing``).
+    public var checkpointsActivations = false
+    /// Whether those inputs wait outside of memory: in files, or for a GPU in the computer's memory.
+    public var offloadsActivations = false
+    /// Whether the optimizer's state lies in files (``StateStorage/file``).
+    public var pagesOptimizer = false
+
+    public var activations: ActivationCheckpointing.Mode {
+        offloadsActivations ? .offloading : checkpointsActivations ? .keepingInputs : .off
+    }
+
+    public init() {}
+}
+
 /// How to train, whatever the method.
 public struct TrainingConfiguration: Codable, Sendable, Equatable {
-    public enum OptimizerKind: String, CaseIterable, Codable, Sendable { case adamw, adafactor }
+    public enum OptimizerKind: String, CaseIterable, Codable, Sendable { case adamw, adamw8bit, adafactor }
 
     public var learningRate = 1e-3
     /// Peak learning rate of a new head, such as a classifier; `nil` for that of everything else.
@@ -34,6 +50,14 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
     public var patience: Int?
     /// Steps between checkpoints; `nil` writes one at every validation.
     public var checkpointEvery: Int?
+    /// What trades time for memory. A run's numbers are the same bits with and without, so that it isn't part of what
+    /// is stored: a run may go on with other choices.
+    public var memory = MemorySavings()
+
+    private enum CodingKeys: String, CodingKey {
+        case learningRate, headLearningRate, epochs, steps, batchSize, tokensPerBatch, accumulation, optimizer
+        case weightDecay, schedule, warmup, clip, labelSmoothing, seed, validateEvery, patience, checkpointEvery
+    }
 
     public init() {}
 
@@ -67,6 +91,9 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
         try check(
             checkpointEvery.map { $0 >= 1 } ?? true, "a checkpoint every \(checkpointEvery ?? 0) steps",
             "it has to be at least 1")
+        try check(
+            !memory.pagesOptimizer || optimizer != .adafactor, "Adafactor's state is too small for pages",
+            "leave --page-optimizer out, or take --optimizer adamw")
         let shapes = LearningRateSchedule.Shape.allCases.map(\.rawValue)
         let hint = nearestName(to: schedule, in: shapes).map { "did you mean '\($0)'?" }
         try check(
@@ -94,8 +121,10 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
     public func makeOptimizer(_ adapter: Adapter) -> any Optimizer {
         let parameters = adapter.parameters
         let factors = adapter.rateFactors(head: headLearningRate.map { $0 / learningRate } ?? 1)
+        let storage = memory.pagesOptimizer ? StateStorage.file : .memory
         return switch optimizer {
-        case .adamw: AdamW(parameters, rateFactors: factors, weightDecay: weightDecay)
+        case .adamw: AdamW(parameters, rateFactors: factors, weightDecay: weightDecay, storage: storage)
+        case .adamw8bit: AdamW8bit(parameters, rateFactors: factors, weightDecay: weightDecay, storage: storage)
         case .adafactor: Adafactor(parameters, rateFactors: factors, weightDecay: weightDecay)
         }
     }

@@ -33,7 +33,10 @@ struct PlanCommand: ParsableCommand {
     var batchSize = TrainingConfiguration().batchSize
     @Option(help: ArgumentHelp("Passes that make one optimizer step.", valueName: "n"))
     var accumulate = TrainingConfiguration().accumulation
-    @Option(help: "adamw or adafactor.") var optimizer = TrainingConfiguration().optimizer.rawValue
+    @Option(help: "adamw, adamw8bit or adafactor.") var optimizer = TrainingConfiguration().optimizer.rawValue
+    @Flag(help: "Plan for training with --checkpoint-activations.") var checkpointActivations = false
+    @Flag(help: "Plan for training with --offload-activations.") var offloadActivations = false
+    @Flag(help: "Plan for training with --page-optimizer.") var pageOptimizer = false
     @Option(help: ArgumentHelp("Tokens of each prompt (512).", valueName: "tokens")) var promptTokens: Int?
     @Option(help: ArgumentHelp("Tokens of each target (128).", valueName: "tokens")) var targetTokens: Int?
     @Option(help: ArgumentHelp("Rows whose lengths count, instead of --prompt-tokens.", valueName: "file"))
@@ -61,6 +64,9 @@ struct PlanCommand: ParsableCommand {
             throw PEFTError("unknown optimizer '\(optimizer)'", remedy: "there are \(kinds.joined(separator: ", "))")
         }
         settings.optimizer = kind
+        settings.memory.checkpointsActivations = checkpointActivations
+        settings.memory.offloadsActivations = offloadActivations
+        settings.memory.pagesOptimizer = pageOptimizer
         try settings.validate()
         var source = try PlanSource(model, keeping: weights.map { try WeightStorage($0) })
         guard let process = try ProcessBaseline.measure() else {

@@ -88,6 +88,31 @@ import TorchNN
         try body(folder)
     }
 
+    // MARK: Memory
+
+    /// What saves memory changes no number, and a run may go on without it.
+    @Test(arguments: ["lora", "full"], [false, true])
+    func aRunInLessMemoryIsTheSameRun(method: String, isOnDisk: Bool) throws {
+        try withTemporaryFolder { folder in
+            let choice = method == "lora" ? lora : MethodChoice(try PEFTMethods.named(method))
+            let whole = try trainer(in: folder, choice, checkpoints: "whole")
+            let result = try whole.run()
+            var saving = configuration
+            saving.memory.checkpointsActivations = true
+            saving.memory.offloadsActivations = isOnDisk
+            saving.memory.pagesOptimizer = isOnDisk
+            try interrupt(trainer(in: folder, choice, saving), after: 4)
+            let other = try trainer(in: folder, choice)
+            #expect(try other.resume() == 4)
+            try interrupt(other, after: 6)
+            let last = try trainer(in: folder, choice, saving)
+            #expect(try last.resume() == 6)
+            let resumed = try last.run()
+            #expect(values(last) == values(whole))
+            #expect(resumed.history == result.history)
+        }
+    }
+
     // MARK: Resuming
 
     @Test(arguments: ["lora", "full"], TrainingConfiguration.OptimizerKind.allCases)

@@ -104,6 +104,13 @@ int ct_backward(const CTTensor *loss);
 /// NULL without an error where there is no gradient.
 CTTensor *ct_grad(const CTTensor *);
 int ct_set_grad(CTTensor *, const CTTensor *grad);
+/// What nodes save between the two calls is dropped, and made again by `again`, which returns 0 when the same operations
+/// succeeded, once the backward pass gets there. `release` gets `context` when nothing can ask for it any more.
+void ct_recomputed_begin(int (*again)(void *), void (*release)(void *), void *context);
+void ct_recomputed_end(void);
+/// Whether such a part is running on this thread, for the first or the second time.
+bool ct_is_recomputed(void);
+void ct_set_last_error(const char *message);
 
 // Arithmetic
 CTTensor *ct_unary(CTUnary, const CTTensor *);
@@ -202,6 +209,13 @@ int ct_clip_gradients(CTTensor *const *parameters, int count, double largest_nor
 int ct_adamw_step(CTTensor *const *parameters, CTTensor *const *first_moments,
                   CTTensor *const *second_moments, int count, int64_t step, double rate, double beta1,
                   double beta2, double weight_decay, double epsilon);
+/// One AdamW step of a parameter whose moments are bytes in blocks of 256 with their largest as scales: uint8 of the
+/// parameter's shape and float32 [⌈n / 256⌉], all on the CPU. The first moments' codes are of the signed map.
+int ct_adamw_8bit_step(CTTensor *parameter, CTTensor *first, CTTensor *second, CTTensor *first_scales,
+                       CTTensor *second_scales, int64_t step, double rate, double beta1, double beta2,
+                       double weight_decay, double epsilon);
+/// The 256 numbers that the codes mean, in order.
+CTTensor *ct_dynamic_map(bool is_signed);
 
 // Group-wise quantised matrices (GroupQuantized.cpp)
 /// x [..., in] Wᵀ + bias with W[o, i] = scales[g, o] · (q[i, o] − zeros[g, o]); q are integers of 2, 3, 4 or 8 bits,

@@ -95,8 +95,9 @@ public struct PlanReport {
     private static func advice(_ term: String) -> String {
         switch term {
         case "activations", "temporaries", "allocator":
-            "Smaller batches with --accumulate, or shorter texts, make it less."
-        case "gradients", "optimizerStates": "A method that trains less, or --optimizer adafactor, makes it less."
+            "--checkpoint-activations, smaller batches with --accumulate, or shorter texts make it less."
+        case "gradients", "optimizerStates":
+            "A method that trains less, or --optimizer adamw8bit or adafactor, makes it less."
         case "baseline": "It is the program itself, and doesn't grow with the model."
         default: "A smaller model makes it less."
         }

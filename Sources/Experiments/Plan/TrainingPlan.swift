@@ -146,15 +146,17 @@ public struct TrainingPlan: Sendable {
                 for pass in 0..<min(2, configuration.accumulation) {
                     let tokens = model.batch(rows, device: .meta)
                     let sum = DropoutScope.run(seed: 0, stream: UInt64(step)) {
-                        model.lossSum(tokens, labelSmoothing: configuration.labelSmoothing)
-                            / Double(max(1, tokens.targetCount))
+                        ActivationCheckpointing.run(configuration.memory.activations) {
+                            model.lossSum(tokens, labelSmoothing: configuration.labelSmoothing)
+                                / Double(max(1, tokens.targetCount))
+                        }
                     }
                     let penalty = pass == 0 ? hook?.penalty() : nil
                     if pass == 0 { mark(MemoryLedger.Mark.backward) }
                     (penalty.map { sum + $0 } ?? sum).backward()
                 }
                 mark(MemoryLedger.Mark.update)
-                // AdamW's fused kernel makes nothing; Adafactor is written in tensor operations.
+                // AdamW's fused kernels make nothing; Adafactor is written in tensor operations.
                 if configuration.optimizer == .adafactor { optimizer.update(learningRate: 1e-3) }
                 optimizer.clearGradients()
             }

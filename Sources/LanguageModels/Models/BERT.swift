@@ -86,7 +86,7 @@ final class BERTEncoder: Module {
             ? (context.positions + Double(settings.firstPosition)).to(.int64) : context.positions
         var x = x + positions(places) + type
         x = dropout(embeddingNorm(x), settings.dropout)
-        for layer in layers { x = layer(x, context) }
+        for layer in layers { x = checkpointed(x) { layer($0, context) } }
         return x
     }
 }

@@ -70,7 +70,8 @@ final class DistilBERTEncoder: Module {
 
     /// Embedded tokens [tokens, size] → hidden states of the same shape.
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
-        layers.reduce(dropout(embeddingNorm(x + positions(context.positions)), rate)) { $1($0, context) }
+        let x = dropout(embeddingNorm(x + positions(context.positions)), rate)
+        return layers.reduce(x) { x, layer in checkpointed(x) { layer($0, context) } }
     }
 }
 

@@ -49,7 +49,7 @@ public final class GPT2: Module, CausalModel {
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let x = dropout(x + positions(context.positions), settings.embeddingDropout)
-        return norm(layers.reduce(x) { $1($0, context) })
+        return norm(layers.reduce(x) { x, layer in checkpointed(x) { layer($0, context) } })
     }
     func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight) }
     var outputWeight: Tensor? {

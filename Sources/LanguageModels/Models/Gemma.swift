@@ -41,7 +41,7 @@ public final class Gemma: Module, CausalModel {
     public var embeddingScale: Double { Double(settings.hiddenSize).squareRoot() }
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) * embeddingScale }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
-        norm(layers.reduce(x) { $1($0, context) })
+        norm(layers.reduce(x) { x, layer in checkpointed(x) { layer($0, context) } })
     }
     func scores(_ hidden: Tensor) -> Tensor {
         let scores = head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight)

@@ -41,7 +41,7 @@ public final class Llama: Module, CausalModel {
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
-        norm(layers.reduce(x) { $1($0, context) })
+        norm(layers.reduce(x) { x, layer in checkpointed(x) { layer($0, context) } })
     }
     func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight) }
     var outputWeight: Tensor? {

@@ -120,7 +120,7 @@ final class T5Stack: Module {
             // A prefix holds the positions before the row.
             let bias = positionBias(queries: prefix..<(prefix + longest), keys: prefix + longest)
             var x = dropout(x, settings.dropout)
-            for layer in block { x = layer(x, rows: rows, bias: bias, memory: memory) }
+            for layer in block { x = checkpointed(x) { layer($0, rows: rows, bias: bias, memory: memory) } }
             return dropout(norm(x), settings.dropout)
         }
     }

@@ -46,6 +46,17 @@ public final class RowRouting {
         return try within(Array(0...count), body)
     }
 
+    /// The routes and the division into rows as they are now, for a part of a forward pass that is run again.
+    static func captured() -> (_ body: () -> Void) -> Void {
+        guard let current else { return { $0() } }
+        let (routes, spans) = (current.routes, current.spans)
+        return { body in
+            let copy = RowRouting(routes: routes)
+            copy.spans = spans
+            copy.run(body)
+        }
+    }
+
     /// Keeps the routes of these rows, in this order: the rows that generation goes on with.
     public func keep(rows: [Int]) { routes = rows.map { routes[$0] } }
 

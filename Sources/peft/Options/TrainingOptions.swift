@@ -15,7 +15,7 @@ struct TrainingOptions: ParsableArguments {
     var tokensPerBatch: Int?
     @Option(help: ArgumentHelp("Passes that make one optimizer step.", valueName: "n"))
     var accumulate = TrainingConfiguration().accumulation
-    @Option(help: "adamw or adafactor.")
+    @Option(help: "adamw, adamw8bit or adafactor.")
     var optimizer = TrainingConfiguration().optimizer.rawValue
     @Option(help: ArgumentHelp("Decoupled weight decay.", valueName: "x"))
     var weightDecay = TrainingConfiguration().weightDecay
@@ -37,6 +37,20 @@ struct TrainingOptions: ParsableArguments {
         help: ArgumentHelp("Peak learning rate of a new head, such as a classifier (the method's).", valueName: "x"))
     var headLearningRate: Double?
 
+    @Flag(
+        help: """
+            Keep each layer's input alone and compute the layer again in the backward pass: less memory, more time, the \
+            same numbers.
+            """)
+    var checkpointActivations = false
+    @Flag(
+        help: """
+            The same, with those inputs in files (TMPDIR), or with a GPU in the computer's memory.
+            """)
+    var offloadActivations = false
+    @Flag(help: "Keep the optimizer's state in files (TMPDIR), read and written a tensor at a time.")
+    var pageOptimizer = false
+
     func configuration() throws -> TrainingConfiguration {
         var result = TrainingConfiguration()
         result.epochs = epochs
@@ -57,6 +71,9 @@ struct TrainingOptions: ParsableArguments {
         result.seed = seed
         result.headLearningRate = headLearningRate
         result.validateEvery = validateEvery
+        result.memory.checkpointsActivations = checkpointActivations
+        result.memory.offloadsActivations = offloadActivations
+        result.memory.pagesOptimizer = pageOptimizer
         return result
     }
 }

@@ -1,0 +1,173 @@
+// Gradient checkpointing (Chen et al. 2016): what a part of the forward pass keeps for the backward pass is dropped, and
+// made again by running that part once more when the first of its gradients is computed.
+//
+// The graph of gradients stays as it is; only the tensors that its nodes save go through hooks, which remember a number
+// instead of the tensor. So gradients flow and add up in the same order as without, and are the same bits.
+#include "Recomputation.hpp"
+
+#include <ATen/autocast_mode.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/saved_variable_hooks.h>
+
+#include <array>
+#include <memory>
+#include <mutex>
+
+#include "Bridge.hpp"
+#include "Precision.hpp"
+
+using namespace ctorch;
+
+namespace {
+
+struct Part;
+/// The part whose saved tensors are dropped, and the one that is being computed again.
+thread_local std::shared_ptr<Part> dropping;
+thread_local Part *collecting = nullptr;
+thread_local bool keeps_saved = false;
+
+/// Autocast as it was in the first pass. The backward pass runs outside of it.
+struct AutocastState {
+    struct Device {
+        at::DeviceType type;
+        bool is_on;
+        at::ScalarType dtype;
+    };
+    std::array<Device, 2> devices{read(at::kCPU), read(at::kCUDA)};
+
+    static Device read(at::DeviceType type) {
+        return {type, at::autocast::is_autocast_enabled(type), at::autocast::get_autocast_dtype(type)};
+    }
+
+    void apply() const {
+        for (const Device &device : devices) {
+            at::autocast::set_autocast_enabled(device.type, device.is_on);
+            at::autocast::set_autocast_dtype(device.type, device.dtype);
+        }
+    }
+};
+
+struct AutocastScope {
+    AutocastState before;
+    explicit AutocastScope(const AutocastState &state) {
+        state.apply();
+        at::autocast::increment_nesting();
+    }
+    ~AutocastScope() {
+        if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+        before.apply();
+    }
+};
+
+template <typename Value> struct Exchanged {
+    Value &place, before;
+    Exchanged(Value &place, Value value) : place(place), before(std::exchange(place, std::move(value))) {}
+    ~Exchanged() { place = std::move(before); }
+};
+
+/// A part of one forward pass. It lives as long as a node has something saved in it.
+struct Part {
+    int (*again)(void *);
+    void (*release)(void *);
+    void *context;
+    AutocastState autocast;
+    /// Tensors that its nodes saved.
+    size_t count = 0;
+    std::vector<at::Tensor> saved;
+    size_t collected = 0;
+
+    Part(int (*again)(void *), void (*release)(void *), void *context)
+        : again(again), release(release), context(context) {}
+    Part(const Part &) = delete;
+    Part &operator=(const Part &) = delete;
+    ~Part() { release(context); }
+
+    void collect(const at::Tensor &tensor) {
+        // Without its history: the graph of the second pass is not kept.
+        if (collected < count) saved[collected] = tensor.detach();
+        ++collected;
+    }
+
+    /// Each is given out once, so that it goes when its node has used it; a second backward pass computes again.
+    at::Tensor take(size_t index) {
+        if (index >= saved.size() || !saved[index].defined()) compute();
+        return std::exchange(saved[index], at::Tensor());
+    }
+
+    void compute() {
+        saved.assign(count, at::Tensor());
+        collected = 0;
+        c10::AutoGradMode gradients(true);
+        AutocastScope types(autocast);
+        Exchanged<std::shared_ptr<Part>> none(dropping, nullptr);
+        Exchanged<Part *> self(collecting, this);
+        TORCH_CHECK(again(context) == 0, last_error());
+        TORCH_CHECK(collected == count, "a layer that was computed again saved ", collected, " tensors, and ", count,
+                    " the first time");
+    }
+};
+
+struct DroppedTensor final : torch::autograd::SavedVariableHooks {
+    std::shared_ptr<Part> part;
+    size_t index = 0;
+    explicit DroppedTensor(std::shared_ptr<Part> part) : part(std::move(part)) {}
+    void call_pack_hook(const at::Tensor &) override { index = part->count++; }
+    at::Tensor call_unpack_hook() override { return part->take(index); }
+};
+
+struct CollectedTensor final : torch::autograd::SavedVariableHooks {
+    Part *part;
+    explicit CollectedTensor(Part *part) : part(part) {}
+    void call_pack_hook(const at::Tensor &tensor) override { part->collect(tensor); }
+    at::Tensor call_unpack_hook() override {
+        TORCH_CHECK(false, "a layer was differentiated while it was computed again");
+    }
+};
+
+/// libtorch asks its engine which hooks a saved tensor gets; the plain engine has none.
+struct HookedEngine final : torch::autograd::Engine {
+    std::unique_ptr<torch::autograd::SavedVariableHooks> get_default_saved_variable_hooks() override {
+        if (keeps_saved) return nullptr;
+        if (dropping) return std::make_unique<DroppedTensor>(dropping);
+        if (collecting != nullptr) return std::make_unique<CollectedTensor>(collecting);
+        return nullptr;
+    }
+};
+
+torch::autograd::Engine &hooked_engine() {
+    // Never destroyed: its threads outlive what runs at the program's end.
+    static auto *engine = new HookedEngine;
+    return *engine;
+}
+
+}  // namespace
+
+namespace ctorch {
+
+bool recomputation_is_complete() { return collecting != nullptr && collecting->collected >= collecting->count; }
+
+KeepsSaved::KeepsSaved(bool keeps) : before(std::exchange(keeps_saved, keeps_saved || keeps)) {}
+KeepsSaved::~KeepsSaved() { keeps_saved = before; }
+
+at::Tensor unasked_product(const at::Tensor &x, int64_t outputs) {
+    auto shape = x.sizes().vec();
+    shape.back() = outputs;
+    return at::empty(shape, x.options().dtype(compute_type(x)));
+}
+
+}  // namespace ctorch
+
+extern "C" {
+
+void ct_recomputed_begin(int (*again)(void *), void (*release)(void *), void *context) {
+    static std::once_flag once;
+    std::call_once(once, [] { torch::autograd::set_default_engine_stub(hooked_engine); });
+    dropping = std::make_shared<Part>(again, release, context);
+}
+
+void ct_recomputed_end(void) { dropping = nullptr; }
+
+bool ct_is_recomputed(void) { return dropping != nullptr || collecting != nullptr; }
+
+}
