@@ -69,7 +69,7 @@ struct MergeCommand: ParsableCommand {
                 "--requantize is given, and the base is not kept as nf4, fp4 or int8",
                 remedy: "leave it out, or name how the base is kept with --weights")
         }
-        if !requantize { try withTorchErrors { try adapted.model.widenWeights() } }
+        if !requantize { try withTorchErrors { try adapted.model.widenWeights(groups: adapted.folder.isGGUF) } }
         // What stays on its own grid has no other forms to compare with.
         let staysQuantised = adapted.model.namedModules().contains {
             ($0.module as? Linear)?.weight.isQuantized == true
@@ -88,7 +88,7 @@ struct MergeCommand: ParsableCommand {
         let type = stored ?? (Self.types.contains(own) ? own : .float32)
         // How a model generates belongs to it.
         let settings = adapted.folder.url.appendingPathComponent("generation_config.json")
-        let more = FileManager.default.fileExists(atPath: settings.path) ? [settings] : []
+        let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []
         try AtomicFile.writeFolder(folder) { folder in
             try adapted.model.write(
                 into: folder, copying: Tokenizer.files(in: adapted.folder.url) + more, dtype: type)

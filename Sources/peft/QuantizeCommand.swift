@@ -91,7 +91,7 @@ struct QuantizeCommand: ParsableCommand {
         }
         let stored = try folder.storedType() ?? .float32
         let settings = folder.url.appendingPathComponent("generation_config.json")
-        let more = FileManager.default.fileExists(atPath: settings.path) ? [settings] : []
+        let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []
         try loaded.save(to: target, copying: Tokenizer.files(in: folder.url) + more, dtype: stored)
         report(
             outcomes, left: left, method: method, before: folder.weightBytes,
