@@ -1,5 +1,5 @@
 /// What llama.cpp calls the families of models, and their tensors.
-struct GGUFArchitecture {
+struct GGUFArchitecture: Sendable {
     /// `general.architecture`.
     let name: String
     /// `model_type`.
@@ -30,6 +30,9 @@ struct GGUFArchitecture {
     static func of(family: String) -> GGUFArchitecture? {
         all.first { $0.family == (family == "mistral" ? "llama" : family) }
     }
+
+    /// How many layers those models have whose scores of attention are scaled by what heads of the plain size would be.
+    static let unusualScales = ["gemma2": 46, "gemma3": 62]
 
     var isGemma: Bool { addsOneToNorms }
 
@@ -91,12 +94,5 @@ struct GGUFArchitecture {
             let (head, own) = (row / size, row % size)
             return head * size + (own < size / 2 ? 2 * own : 2 * (own - size / 2) + 1)
         }
-    }
-
-    /// The model's row of each stored row.
-    static func modelRows(_ rows: Int, heads: Int) -> [Int] {
-        var result = Array(repeating: 0, count: rows)
-        for (model, stored) in storedRows(rows, heads: heads).enumerated() { result[stored] = model }
-        return result
     }
 }

@@ -4,16 +4,14 @@ import Torch
 
 /// `config.json` as the settings of a GGUF file say it.
 struct GGUFConfiguration {
-    let architecture: GGUFArchitecture
-    let heads: Int
-    let keyHeads: Int
+    let names: GGUFNames
     let json: JSON
 
     /// - Throws: ``PEFTError`` for another kind of file, an architecture that isn't supported, and settings that are
     ///   missing or can't be.
     init(_ file: GGUFFile) throws {
         let read = GGUFSettings(file)
-        architecture = try read.architecture()
+        let architecture = try read.architecture()
         let layers = try read.count("block_count")
         guard layers <= file.entries.count else {
             throw PEFTError(
@@ -26,8 +24,8 @@ struct GGUFConfiguration {
                 remedy: "use a model without experts")
         }
         let size = try read.count("embedding_length")
-        heads = try read.count("attention.head_count")
-        keyHeads = try read.count("attention.head_count_kv", default: heads)
+        let heads = try read.count("attention.head_count")
+        let keyHeads = try read.count("attention.head_count_kv", default: heads)
         let rotated = try read.count("rope.dimension_count", default: 0, from: 0)
         let headSize = try read.count(
             "attention.key_length", default: rotated > 0 ? rotated : max(1, size / heads))
@@ -72,6 +70,7 @@ struct GGUFConfiguration {
         fields.merge(try read.rotary(architecture, headSize: headSize)) { $1 }
         fields.merge(read.tokens()) { $1 }
         json = .object(fields)
+        names = GGUFNames(architecture, heads: heads, keyHeads: keyHeads)
     }
 }
 
@@ -144,14 +143,11 @@ private struct GGUFSettings {
 
     // MARK: Gemma
 
-    /// The sizes of the models whose scores are scaled by what an attention head of the plain size would be.
-    private static let unusualScales = ["gemma2": 46, "gemma3": 62]
-
     func gemma(_ architecture: GGUFArchitecture, layers: Int, size: Int, heads: Int, headSize: Int) throws
         -> [String: JSON]
     {
         guard architecture.hasOutputNorms else { return [:] }
-        let isUnusual = Self.unusualScales[architecture.name] == layers
+        let isUnusual = GGUFArchitecture.unusualScales[architecture.name] == layers
         var fields: [String: JSON] = [
             "query_pre_attn_scalar": .integer(isUnusual ? size / heads : headSize),
             "sliding_window": .integer(try count("attention.sliding_window", default: 4096)),

@@ -43,7 +43,7 @@ final class GGUFModelFile: TensorFile {
         var isQuantized = false
         for (name, entry) in file.entries where name != "rope_freqs.weight" {
             // What no model has keeps its name, by which it is then refused.
-            let path = described.architecture.path(of: name) ?? name
+            let path = described.names.architecture.path(of: name) ?? name
             if packed, path.hasPrefix("model.layers."), path.hasSuffix(".weight"), entry.shape.count == 2,
                 let type = file.type(of: name), type.plain == nil,
                 case let settings = GroupQuantization(bits: type.packedBits, groupSize: type.group),
@@ -84,23 +84,10 @@ final class GGUFModelFile: TensorFile {
         }
         if let part = source.part { return try packed(source.name, part, entry, path: name) }
         let tensor = try file.tensor(source.name)
-        if described.architecture.addsOneToNorms, name.hasSuffix("norm.weight") { return tensor.to(.float32) - 1 }
-        guard let rows = try storedRows(name, rows: entry.shape.first ?? 0) else { return tensor }
-        return tensor.selecting(Tensor(rows))
-    }
-
-    /// The stored order of a tensor's rows; `nil` where it is the model's.
-    private func storedRows(_ path: String, rows: Int) throws -> [Int]? {
-        guard
-            let heads = described.architecture.reorderedHeads(
-                path, heads: described.heads, keyHeads: described.keyHeads)
-        else { return nil }
-        guard rows > 0, rows.isMultiple(of: 2 * heads) else {
-            throw PEFTError(
-                "\(url.path): '\(path)' has \(rows) rows for \(heads) heads",
-                remedy: "the file is damaged; fetch it again")
+        if described.names.architecture.addsOneToNorms, name.hasSuffix("norm.weight") {
+            return tensor.to(.float32) - 1
         }
-        return GGUFArchitecture.storedRows(rows, heads: heads)
+        return try described.names.own(tensor, at: name)
     }
 
     private func packed(_ name: String, _ part: Part, _ entry: TensorEntry, path: String) throws -> Tensor {
@@ -115,7 +102,7 @@ final class GGUFModelFile: TensorFile {
         case .integers, .scales, .zeros:
             if last?.name != name {
                 let rows = file.entries[name]?.shape.first ?? 0
-                last = (name, try file.packed(name, rowOrder: storedRows(path, rows: rows)))
+                last = (name, try file.packed(name, rowOrder: described.names.storedRows(path, rows: rows)))
                 file.forget(name)
             }
             guard let weight = last?.weight else { throw PEFTError("\(url.path) has no tensor '\(name)'") }

@@ -282,6 +282,12 @@ struct GGUFTokenizer {
         ["type": "Sequence", "pretokenizers": .array(members)]
     }
 
+    /// The name of words that are cut by an expression; `nil` for another one.
+    static func name(ofWordsMatching expression: String) -> String? {
+        ["llama-bpe": #"\p{N}{1,3}"#, "qwen2": #"\p{N}"#].first { modernExpression(digits: $0.value) == expression }?
+            .key
+    }
+
     private static func words(matching expression: String) -> JSON {
         sequence(
             ["type": "Split", "pattern": ["Regex": .string(expression)], "behavior": "Isolated", "invert": false],
@@ -289,12 +295,14 @@ struct GGUFTokenizer {
     }
 
     /// Words as Llama 3 and Qwen 2 cut them, with numbers of some digits.
-    private static func modern(digits: String) -> JSON {
+    private static func modern(digits: String) -> JSON { words(matching: modernExpression(digits: digits)) }
+
+    private static func modernExpression(digits: String) -> String {
         let parts = [
             #"(?i:'s|'t|'re|'ve|'m|'ll|'d)"#, #"[^\r\n\p{L}\p{N}]?\p{L}+"#, digits, #" ?[^\s\p{L}\p{N}]+[\r\n]*"#,
             #"\s*[\r\n]+"#, #"\s+(?!\S)"#, #"\s+"#,
         ]
-        return words(matching: parts.joined(separator: "|"))
+        return parts.joined(separator: "|")
     }
 
     /// By `tokenizer.ggml.pre`.

@@ -5,6 +5,19 @@ extension GGUFType {
     /// The types that are written.
     public static let written: [GGUFType] = [.f32, .f16, .bf16, .q8_0, .q4_0]
 
+    /// llama.cpp's number for a file mostly of this type (`general.file_type`).
+    public var fileType: Int {
+        switch self {
+        case .f32: 0
+        case .f16: 1
+        case .q4_0: 2
+        case .q8_0: 7
+        case .bf16: 32
+        // "Guessed", for what isn't written.
+        default: 1024
+        }
+    }
+
     /// The bytes of a tensor in this type, as llama.cpp rounds it.
     ///
     /// - Throws: ``PEFTError`` for a type that isn't written, and for rows that aren't whole blocks.
