@@ -3,8 +3,10 @@ import Support
 import Torch
 import TorchNN
 
-/// A model folder in Hugging Face's layout: `config.json` and one or several files of weights.
+/// A model folder in Hugging Face's layout: `config.json` and one or several files of weights. Or a GGUF file, which holds
+/// the same things and the tokenizer.
 public struct ModelFolder {
+    /// The folder, or the GGUF file.
     public let url: URL
     public private(set) var configuration: JSON
     /// What the model is to be for, where it isn't what `config.json` says.
@@ -18,12 +20,18 @@ public struct ModelFolder {
 
     /// - Throws: ``PEFTError`` if the folder or its `config.json` is missing or damaged.
     public init(_ url: URL) throws {
+        if let file = try Self.ggufFile(at: url) {
+            self.url = file
+            configuration = try GGUFModelFile(file, packed: true).configuration
+            pooling = nil
+            return
+        }
         self.url = url
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder), isFolder.boolValue else {
             throw PEFTError(
                 "there is no model folder at \(url.path)",
-                remedy: "name a folder with config.json and model.safetensors")
+                remedy: "name a folder with config.json and model.safetensors, or a .gguf file")
         }
         let file = url.appendingPathComponent("config.json")
         guard FileManager.default.fileExists(atPath: file.path) else {
@@ -49,8 +57,18 @@ public struct ModelFolder {
     public func keeping(_ storage: WeightStorage?) -> ModelFolder {
         var copy = self
         copy.storage = storage ?? self.storage
+        // A GGUF file's integers are made numbers first.
+        if isGGUF, copy.storage != nil, case .object(var fields) = configuration {
+            fields["quantization_config"] = nil
+            copy.configuration = .object(fields)
+        }
         return copy
     }
+
+    /// Whether it is a GGUF file.
+    public var isGGUF: Bool { GGUFHeader.isName(url) }
+
+    func tensors() throws -> ShardedTensors { try ShardedTensors(folder: url, packed: storage == nil) }
 
     /// Whether its files hold quantised weights.
     public var isQuantized: Bool { configuration["quantization_config"] ?? .null != .null }
@@ -70,12 +88,12 @@ public struct ModelFolder {
             model.newModules.contains { path.hasPrefix($0 + ".") }
         }
         guard !new.isEmpty else { return false }
-        return try renewsHead || !ShardedTensors(folder: url).holds(new)
+        return try renewsHead || !tensors().holds(new)
     }
 
     /// The model without weights: paths and shapes alone.
     public func outline() throws -> any LanguageModel {
-        let model = try outline(configuration, tensors: try? ShardedTensors(folder: url))
+        let model = try outline(configuration, tensors: try? tensors())
         storage?.apply(to: model)
         return model
     }
@@ -113,9 +131,9 @@ public struct ModelFolder {
     /// - Throws: ``PEFTError`` if a tensor is missing, unknown or misshapen, or a file is damaged.
     public func load(dtype: DType? = nil, device: Device = .cpu) throws -> any LanguageModel {
         let dtype = dtype ?? precision
-        let tensors = try ShardedTensors(folder: url)
+        let tensors = try tensors()
         var configuration = configuration
-        if tensors.holdsOwnOutputLayer, case .object(var object) = configuration {
+        if !isGGUF, tensors.holdsOwnOutputLayer, case .object(var object) = configuration {
             // The file decides: a second matrix that differs is not tied, whatever the configuration says.
             object["tie_word_embeddings"] = false
             object["scale_decoder_outputs"] =
@@ -148,8 +166,14 @@ struct ShardedTensors {
     private let folder: URL
     private let owner: [String: any TensorFile]
 
-    init(folder: URL) throws {
+    /// - Parameter packed: whether the quantised projections of a GGUF file stay integers.
+    init(folder: URL, packed: Bool = true) throws {
         self.folder = folder
+        if GGUFHeader.isName(folder) {
+            let file = try GGUFModelFile(folder, packed: packed)
+            owner = file.entries.mapValues { _ in file }
+            return
+        }
         var files = try Self.files(in: folder, "model.safetensors") { try SafetensorsFile($0) }
         if files.isEmpty { files = try Self.files(in: folder, "pytorch_model.bin") { try TorchFile($0) } }
         guard !files.isEmpty else {
@@ -330,14 +354,14 @@ struct ShardedTensors {
 }
 
 extension LanguageModel {
-    /// Writes `config.json` and `model.safetensors`, and copies `files` (the tokenizer) beside them.
+    /// Writes `config.json` and `model.safetensors`, and `files` (the tokenizer) beside them.
     /// - Throws: ``PEFTError``; the folder appears whole or not at all.
-    public func save(to folder: URL, copying files: [URL] = [], dtype: DType? = nil) throws {
+    public func save(to folder: URL, copying files: [FolderFile] = [], dtype: DType? = nil) throws {
         try AtomicFile.writeFolder(folder) { try write(into: $0, copying: files, dtype: dtype) }
     }
 
     /// The same into a folder that exists, for callers that make it appear at once themselves.
-    public func write(into folder: URL, copying files: [URL] = [], dtype: DType? = nil) throws {
+    public func write(into folder: URL, copying files: [FolderFile] = [], dtype: DType? = nil) throws {
         var fields = configuration.object ?? [:]
         let stored = dtype ?? parameters().first?.parameter.tensor.dtype ?? .float32
         let keptAsStored = storedAsTheyAre
@@ -358,22 +382,19 @@ extension LanguageModel {
             try head.pooling.write(
                 into: folder, size: size, maximumLength: fields["max_position_embeddings"]?.int ?? 512)
         }
-        for file in files {
-            let target = folder.appendingPathComponent(file.lastPathComponent)
-            guard (try? FileManager.default.copyItem(at: file, to: target)) != nil else {
-                throw PEFTError(
-                    "can't copy \(file.path) to \(folder.path)", remedy: "check permissions and free space")
-            }
-        }
+        for file in files { try file.write(into: folder) }
     }
 }
 
 extension ModelFolder {
     /// The floating-point type that most of the weights are stored in; `nil` where there are none.
-    public func storedType() throws -> DType? { try ShardedTensors(folder: url).mainType }
+    public func storedType() throws -> DType? { try tensors().mainType }
 
     /// Bytes of the weight files.
     public var weightBytes: Int {
+        if isGGUF {
+            return (try? url.resolvingSymlinksInPath().resourceValues(forKeys: [.fileSizeKey]).fileSize) ?? 0
+        }
         let names = (try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? []
         let safe = names.filter { $0.hasSuffix(".safetensors") }
         let weights = safe.isEmpty ? names.filter { $0.hasPrefix("pytorch_model") && $0.hasSuffix(".bin") } : safe

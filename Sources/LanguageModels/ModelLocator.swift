@@ -19,7 +19,7 @@ public enum ModelLocator {
     public typealias Fetch = (HubName, FileSelection) throws -> URL
 
     /// - Parameters:
-    ///   - name: a folder; `tiny-t5`; or a name on a hub such as `google/flan-t5-base`, `google/flan-t5-base@main`.
+    ///   - name: a folder; a GGUF file; `tiny-t5`; or a name on a hub such as `google/flan-t5-base`, `google/flan-t5-base@main`.
     ///   - fetch: fetches what isn't in the cache that Python tools share. By default nothing is.
     /// - Throws: ``PEFTError`` saying where was looked.
     public static func folder(
@@ -49,9 +49,9 @@ public enum ModelLocator {
     private static func localFolder(_ name: String) -> URL? {
         var isFolder: ObjCBool = false
         let path = NSString(string: name).expandingTildeInPath
-        guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue else {
-            return nil
-        }
+        guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder),
+            isFolder.boolValue || GGUFHeader.isName(URL(fileURLWithPath: path))
+        else { return nil }
         return URL(fileURLWithPath: path)
     }
 

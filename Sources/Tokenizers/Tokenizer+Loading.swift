@@ -11,9 +11,10 @@ extension Tokenizer {
 
     /// Loads a tokenizer from a folder in Hugging Face's layout: `tokenizer.json` or else T5's `spiece.model`,
     /// GPT-2's or RoBERTa's `vocab.json` with `merges.txt`, Llama's `tokenizer.model`, or BERT's `vocab.txt`,
-    /// with `tokenizer_config.json` and `special_tokens_map.json` where they are present.
+    /// with `tokenizer_config.json` and `special_tokens_map.json` where they are present. Or from a GGUF file.
     /// - Throws: ``PEFTError`` naming the file and what is missing, damaged or not supported.
     public static func load(folder: URL) throws -> Tokenizer {
+        if GGUFHeader.isName(folder) { return try GGUFTokenizer(GGUFHeader(folder), name: folder.path).tokenizer() }
         var roles = try SpecialTokens(folder: folder)
         let json = folder.appendingPathComponent("tokenizer.json")
         let sentencePiece = folder.appendingPathComponent("spiece.model")
@@ -34,11 +35,11 @@ extension Tokenizer {
         )
     }
 
-    /// The tokenizer's files in `folder`, to copy beside a saved model or adapter.
-    public static func files(in folder: URL) -> [URL] {
-        fileNames.map { folder.appendingPathComponent($0) }.filter {
-            FileManager.default.fileExists(atPath: $0.path)
-        }
+    /// The tokenizer's files in `folder`, to lie beside a saved model or adapter; of a GGUF file those that say the same.
+    public static func files(in folder: URL) throws -> [FolderFile] {
+        if GGUFHeader.isName(folder) { return try GGUFTokenizer(GGUFHeader(folder), name: folder.path).files() }
+        return fileNames.map { folder.appendingPathComponent($0) }
+            .filter { FileManager.default.fileExists(atPath: $0.path) }.map { FolderFile(copyOf: $0) }
     }
 
     init(

@@ -58,6 +58,18 @@ public final class Tensor {
         withShape(shape) { wrap(ct_empty($0, $1, dtype.raw, device.raw, device.index)) }
     }
 
+    /// A tensor on the CPU whose elements `body` sets, row-major, seen as numbers of a type as large as `dtype`.
+    static func filled<Number>(
+        _ shape: [Int], dtype: DType, as _: Number.Type, _ body: (UnsafeMutablePointer<Number>) -> Void
+    ) -> Tensor {
+        let tensor = Tensor.empty(shape, dtype: dtype)
+        guard MemoryLayout<Number>.size == dtype.size, tensor.count > 0, let data = ct_data(tensor.pointer) else {
+            return tensor
+        }
+        body(data.assumingMemoryBound(to: Number.self))
+        return tensor
+    }
+
     public static func full(_ shape: [Int], _ value: Double, dtype: DType = .float32, device: Device = .cpu) -> Tensor
     {
         withShape(shape) { wrap(ct_full($0, $1, value, dtype.raw, device.raw, device.index)) }

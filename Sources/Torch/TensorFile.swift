@@ -5,6 +5,10 @@ public struct TensorEntry: Sendable {
     public let dtype: DType
     public let shape: [Int]
     public let byteCount: Int
+
+    public init(dtype: DType, shape: [Int], byteCount: Int) {
+        (self.dtype, self.shape, self.byteCount) = (dtype, shape, byteCount)
+    }
 }
 
 /// A file of named tensors, which are read when they are asked for.

@@ -17,8 +17,9 @@ struct Inspect: ParsableCommand {
             \(MethodArguments.summary)
             """)
 
-    @Argument(help: "A model's folder or name, its config.json, or an adapter's folder.") var path: String =
-        ModelLocator.embedded
+    @Argument(help: "A model's folder, GGUF file or name, its config.json, or an adapter's folder.") var path:
+        String =
+            ModelLocator.embedded
     @Option(help: "A method to plan on the model.") var method: String?
     @Flag(help: "List every tensor.") var tensors = false
     @Flag(help: "Print the result as JSON.") var json = false
@@ -27,7 +28,7 @@ struct Inspect: ParsableCommand {
         let local = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
         var isFolder: ObjCBool = false
         let exists = FileManager.default.fileExists(atPath: local.path, isDirectory: &isFolder)
-        if exists, !isFolder.boolValue {
+        if exists, !isFolder.boolValue, !GGUFHeader.isName(local) {
             return try inspectModel(ModelRegistry.outline(JSON.read(local), file: local.path), nil)
         }
         let url = exists ? local : try HubFetch.folder(path, needing: .description)

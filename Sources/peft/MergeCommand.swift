@@ -14,6 +14,7 @@ struct MergeCommand: ParsableCommand {
         abstract: "Work an adapter into its model's weights: a stand-alone model that other tools load.",
         discussion: """
             peft merge my-adapter --output my-model
+            peft merge my-adapter --to gguf-q8_0 --output my-model.gguf
 
             Printed is the drift: how far the merged model's scores are from those of the adapter beside the weights,
             for each type that the weights of both may be stored in; and what storing in that type does by itself.
@@ -25,6 +26,10 @@ struct MergeCommand: ParsableCommand {
     @Argument(help: "An adapter's folder.") var adapter: String
     @OptionGroup var model: ModelOptions
     @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the model.", valueName: "folder")) var output: String
+    @Option(
+        help: "folder (Hugging Face's layout), or \(GGUFTarget.names.joined(separator: ", ")) for llama.cpp (folder)."
+    )
+    var to = "folder"
     @Option(help: "Type of the stored weights: float32, bfloat16 or float16 (the model's own).") var dtype: String?
     @Option(
         help: """
@@ -49,6 +54,15 @@ struct MergeCommand: ParsableCommand {
             }
             return type
         }
+        let file = try GGUFTarget.type(to, usual: .f16)
+        guard file != nil || to.lowercased() == "folder" else {
+            throw PEFTError(
+                "--to is '\(to)'", remedy: "there are folder, \(GGUFTarget.names.joined(separator: ", "))")
+        }
+        guard file == nil || dtype == nil && !requantize else {
+            throw PEFTError(
+                "--to \(to) says how weights are stored, and --dtype or --requantize does", remedy: "leave one out")
+        }
         let zeroTypes: [String: DType?] = ["float32": .float32, "float16": .float16, "rounded": nil]
         let zeroName = (zeros ?? "float16").lowercased()
         guard let zeroType = zeroTypes[zeroName] else {
@@ -56,7 +70,7 @@ struct MergeCommand: ParsableCommand {
         }
         let folder = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
         guard !FileManager.default.fileExists(atPath: folder.path) else {
-            throw PEFTError("the output folder \(output) exists", remedy: "remove it or name another one")
+            throw PEFTError("the output \(output) exists", remedy: "remove it or name another one")
         }
         let adapted = try AdaptedModel(model, adapter: adapter, merge: false)
         guard let attached = adapted.adapter else { return }
@@ -69,7 +83,7 @@ struct MergeCommand: ParsableCommand {
                 "--requantize is given, and the base is not kept as nf4, fp4 or int8",
                 remedy: "leave it out, or name how the base is kept with --weights")
         }
-        if !requantize { try withTorchErrors { try adapted.model.widenWeights() } }
+        if !requantize { try withTorchErrors { try adapted.model.widenWeights(groups: adapted.folder.isGGUF) } }
         // What stays on its own grid has no other forms to compare with.
         let staysQuantised = adapted.model.namedModules().contains {
             ($0.module as? Linear)?.weight.isQuantized == true
@@ -88,12 +102,17 @@ struct MergeCommand: ParsableCommand {
         let type = stored ?? (Self.types.contains(own) ? own : .float32)
         // How a model generates belongs to it.
         let settings = adapted.folder.url.appendingPathComponent("generation_config.json")
-        let more = FileManager.default.fileExists(atPath: settings.path) ? [settings] : []
-        try AtomicFile.writeFolder(folder) { folder in
-            try adapted.model.write(
-                into: folder, copying: Tokenizer.files(in: adapted.folder.url) + more, dtype: type)
-            try adapted.record?.write(into: folder)
+        let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []
+        if let file {
+            try GGUFTarget.write(adapted.model, of: adapted.folder, as: file, to: folder)
+        } else {
+            try AtomicFile.writeFolder(folder) { folder in
+                try adapted.model.write(
+                    into: folder, copying: Tokenizer.files(in: adapted.folder.url) + more, dtype: type)
+                try adapted.record?.write(into: folder)
+            }
         }
+        let storedName = file.map { "GGUF \($0.name)" } ?? type.rawValue
         if json {
             let rows = drifts.map { drift -> JSON in
                 [
@@ -104,20 +123,20 @@ struct MergeCommand: ParsableCommand {
             print(
                 JSON.object([
                     "output": .string(output), "adapter": .string(attached.choice.label),
-                    "dtype": .string(type.rawValue), "zeros": hasZeros ? .string(zeroName) : .null,
+                    "dtype": .string(storedName), "zeros": hasZeros ? .string(zeroName) : .null,
                     "drift": .array(rows),
                 ]).text())
             return
         }
-        let kind = hasZeros ? "zeros \(zeroName)" : type.rawValue
+        let kind = hasZeros ? "zeros \(zeroName)" : storedName
         print(
-            "\(attached.choice.label) merged into \(output), stored as \(type.rawValue)\(hasZeros ? ", \(kind)" : "")"
+            "\(attached.choice.label) merged into \(output), stored as \(storedName)\(hasZeros ? ", \(kind)" : "")"
         )
         print("drift of the scores    largest       mean    same choice   storing alone")
         for drift in drifts {
             let name = drift.dtype.padding(toLength: 20, withPad: " ", startingAt: 0)
             let mark =
-                drift.dtype == kind || hasZeros && zeroName == "float32" && drift.dtype == type.rawValue
+                drift.dtype == kind || hasZeros && zeroName == "float32" && drift.dtype == storedName
                 ? "  (this file)" : ""
             print(
                 String(

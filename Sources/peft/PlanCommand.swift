@@ -160,7 +160,9 @@ private struct PlanSource {
         self.storage = storage
         let url = URL(fileURLWithPath: NSString(string: name).expandingTildeInPath)
         var isFolder: ObjCBool = false
-        let isFile = FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) && !isFolder.boolValue
+        let isFile =
+            FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) && !isFolder.boolValue
+            && !GGUFHeader.isName(url)
         folder = isFile ? nil : try HubFetch.model(name, needing: .description).keeping(storage)
         file = isFile ? url : nil
     }
@@ -187,7 +189,7 @@ private struct PlanSource {
 
     /// `nil` for a configuration without a folder, or a folder without a tokenizer.
     func tokenizer() throws -> Tokenizer? {
-        guard let folder, !Tokenizer.files(in: folder.url).isEmpty else { return nil }
+        guard let folder, try !Tokenizer.files(in: folder.url).isEmpty else { return nil }
         return try Tokenizer.load(folder: folder.url)
     }
 }

@@ -47,7 +47,7 @@ extension QuantizeCommand {
             throw PEFTError("\(folder.url.path) has no projections to quantise", remedy: "name a language model")
         }
         let settings = folder.url.appendingPathComponent("generation_config.json")
-        let more = FileManager.default.fileExists(atPath: settings.path) ? [settings] : []
+        let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []
         try loaded.save(
             to: target, copying: Tokenizer.files(in: folder.url) + more, dtype: folder.storedType() ?? .float32)
         report(outcomes, storage, before: folder.weightBytes, after: try ModelFolder(target).weightBytes)

@@ -10,22 +10,27 @@ import Training
 struct QuantizeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "quantize",
-        abstract: "Store a model's projections in a few bits: a folder that GPTQ's or bitsandbytes' readers load.",
+        abstract: "Store a model's projections in a few bits, for readers of GPTQ, bitsandbytes or llama.cpp.",
         discussion: """
             peft quantize --model my-model --to nf4 --double --output my-model-nf4
             peft quantize --model my-model --to int4 --group 32 --calibration text.txt --output my-model-int4
+            peft quantize --model my-model --to gguf-q4_0 --output my-model.gguf
 
             nf4, fp4 and int8 are bitsandbytes' 4-bit blocks and its int8 with a scale for each output. The others are
             integers in groups of inputs, GPTQ's format.
             With sample text, GPTQ makes up for what rounding a column loses in the columns after it; without, each number
             is rounded to the nearest. Printed is the error of each kind of projection: of the weights, and with sample
             text of what they make of it, beside that of rounding to the nearest. Embeddings, norms and the output layer
-            stay as they are.
+            stay as they are. gguf-q8_0, gguf-q4_0, gguf-f16 and others are llama.cpp's files, with the tokenizer.
             """)
 
     @OptionGroup var model: ModelOptions
     @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the model.", valueName: "folder")) var output: String
-    @Option(help: "nf4, fp4 or int8 (bitsandbytes); int2, int3, int4 or int8-groups (GPTQ).") var to = "int4"
+    @Option(
+        help: """
+            nf4, fp4 or int8 (bitsandbytes); int2, int3, int4 or int8-groups (GPTQ); \
+            \(GGUFTarget.names.joined(separator: ", ")) (llama.cpp).
+            """) var to = "int4"
     @Flag(help: "Round the scales of nf4's or fp4's blocks too.") var double = false
     @Option(help: ArgumentHelp("Numbers of nf4 or fp4 that share a scale.", valueName: "numbers")) var block = 64
     @Option(
@@ -44,11 +49,14 @@ struct QuantizeCommand: ParsableCommand {
     private static let formats = ["int2": 2, "int3": 3, "int4": 4, "int8-groups": 8]
 
     func run() throws {
+        if let type = try GGUFTarget.type(to, usual: .q8_0) { return try writeGGUF(type) }
         if let storage = try storage() { return try keep(storage) }
         guard let bits = Self.formats[to.lowercased()] else {
             throw PEFTError(
                 "--to is '\(to)'",
-                remedy: "there are nf4, fp4, int8, \(Self.formats.keys.sorted().joined(separator: ", "))")
+                remedy:
+                    "there are nf4, fp4, int8, \((Self.formats.keys.sorted() + GGUFTarget.names).joined(separator: ", "))"
+            )
         }
         guard group == -1 || group > 0 && group.isMultiple(of: 32) else {
             throw PEFTError("--group is \(group)", remedy: "it has to be a multiple of 32, or −1 for whole columns")
@@ -91,7 +99,7 @@ struct QuantizeCommand: ParsableCommand {
         }
         let stored = try folder.storedType() ?? .float32
         let settings = folder.url.appendingPathComponent("generation_config.json")
-        let more = FileManager.default.fileExists(atPath: settings.path) ? [settings] : []
+        let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []
         try loaded.save(to: target, copying: Tokenizer.files(in: folder.url) + more, dtype: stored)
         report(
             outcomes, left: left, method: method, before: folder.weightBytes,

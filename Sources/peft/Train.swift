@@ -135,7 +135,7 @@ struct Train: ParsableCommand {
         (record.pair, record.negative) = (data.templates?.pair?.text, data.templates?.negative?.text)
         record.chat = data.chat
         record.weights = modelFolder.storage?.name
-        let files = Tokenizer.files(in: modelFolder.url)
+        let files = try Tokenizer.files(in: modelFolder.url)
         try AtomicFile.writeFolder(folder) { folder in
             if choice.method.peftType == nil {
                 try adapter.model.write(into: folder, copying: files)

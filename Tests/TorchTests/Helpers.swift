@@ -94,3 +94,26 @@ func withTemporaryFolder<Result>(_ body: (URL) throws -> Result) throws -> Resul
     defer { try? FileManager.default.removeItem(at: folder) }
     return try body(folder)
 }
+
+/// One to eight changes: bits, bytes, numbers at their limits, pieces lost, doubled or moved.
+func mutated(_ original: [UInt8], _ random: inout SeededRandom) -> [UInt8] {
+    var bytes = original
+    for _ in 0...random.below(8) where !bytes.isEmpty {
+        let place = random.below(bytes.count)
+        let count = min(1 + random.below(16), bytes.count - place)
+        switch random.below(8) {
+        case 0: bytes[place] ^= 1 << UInt8(random.below(8))
+        case 1: bytes[place] = UInt8(truncatingIfNeeded: random.next())
+        case 2: for index in place..<(place + count) { bytes[index] = [0, 0x7F, 0x80, 0xFF][random.below(4)] }
+        case 3: bytes.removeSubrange(place..<(place + count))
+        case 4: bytes.insert(contentsOf: bytes[place..<(place + count)], at: random.below(bytes.count))
+        case 5:
+            let other = random.below(bytes.count - count + 1)
+            let piece = Array(bytes[other..<(other + count)])
+            bytes.replaceSubrange(place..<(place + count), with: piece)
+        case 6: bytes[place] = bytes[place] &+ 1
+        default: if random.below(8) == 0 { bytes.removeLast(random.below(bytes.count)) }
+        }
+    }
+    return bytes
+}

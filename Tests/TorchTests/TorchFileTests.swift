@@ -262,7 +262,7 @@ import Testing
         var random = SeededRandom(seed: environment["PEFT_FUZZ_SEED"].flatMap(UInt64.init) ?? 1)
         var (intact, refused) = (0, 0)
         for _ in 0..<(environment["PEFT_FUZZ_ROUNDS"].flatMap(Int.init) ?? 1500) {
-            try Data(Self.mutated(original, &random)).write(to: file)
+            try Data(mutated(original, &random)).write(to: file)
             do {
                 let read: any TensorFile = try name.hasSuffix(".pt") ? TorchFile(file) : SafetensorsFile(file)
                 for (key, tensor) in try read.tensors() {
@@ -274,29 +274,6 @@ import Testing
             } catch is PEFTError { refused += 1 }
         }
         #expect(intact > 0 && refused > 0, "some damage lies in the elements, some doesn't")
-    }
-
-    /// One to eight changes: bits, bytes, numbers at their limits, pieces lost, doubled or moved.
-    private static func mutated(_ original: [UInt8], _ random: inout SeededRandom) -> [UInt8] {
-        var bytes = original
-        for _ in 0...random.below(8) where !bytes.isEmpty {
-            let place = random.below(bytes.count)
-            let count = min(1 + random.below(16), bytes.count - place)
-            switch random.below(8) {
-            case 0: bytes[place] ^= 1 << UInt8(random.below(8))
-            case 1: bytes[place] = UInt8(truncatingIfNeeded: random.next())
-            case 2: for index in place..<(place + count) { bytes[index] = [0, 0x7F, 0x80, 0xFF][random.below(4)] }
-            case 3: bytes.removeSubrange(place..<(place + count))
-            case 4: bytes.insert(contentsOf: bytes[place..<(place + count)], at: random.below(bytes.count))
-            case 5:
-                let other = random.below(bytes.count - count + 1)
-                let piece = Array(bytes[other..<(other + count)])
-                bytes.replaceSubrange(place..<(place + count), with: piece)
-            case 6: bytes[place] = bytes[place] &+ 1
-            default: if random.below(8) == 0 { bytes.removeLast(random.below(bytes.count)) }
-            }
-        }
-        return bytes
     }
 }
 

@@ -7,6 +7,8 @@ import Torch
 ///
 /// A class, so that layers that share one also share its cosines and sines.
 final class RotaryPositions: Sendable {
+    /// What it was made of.
+    let settings: Settings
     /// Angles per position of each pair.
     let frequencies: [Double]
     /// Other angles for batches whose longest row has more than `switchLength` tokens (longrope).
@@ -18,9 +20,11 @@ final class RotaryPositions: Sendable {
     let limit: Int?
 
     private init(
-        frequencies: [Double], longFrequencies: [Double]? = nil, switchLength: Int = 0, attentionFactor: Double = 1,
+        _ settings: Settings, frequencies: [Double], longFrequencies: [Double]? = nil, switchLength: Int = 0,
+        attentionFactor: Double = 1,
         limit: Int? = nil
     ) {
+        self.settings = settings
         (self.frequencies, self.longFrequencies, self.switchLength) = (frequencies, longFrequencies, switchLength)
         (self.attentionFactor, self.limit) = (attentionFactor, limit)
     }
@@ -46,7 +50,7 @@ final class RotaryPositions: Sendable {
 
 extension RotaryPositions {
     /// What a configuration says of one kind of layer's rotary positions.
-    struct Settings {
+    struct Settings: Sendable {
         /// `rope_parameters`, or what older files call `rope_scaling`.
         var parameters: JSON?
         /// `default`, `linear`, …
@@ -135,23 +139,24 @@ extension RotaryPositions {
         let plain = (0..<pairs).map { Foundation.pow(settings.base, -2 * Double($0) / Double(settings.size)) }
         switch settings.kind {
         case "default":
-            self.init(frequencies: plain)
+            self.init(settings, frequencies: plain)
         case "linear":
             let factor = try settings.number("factor")
-            self.init(frequencies: plain.map { $0 / factor })
+            self.init(settings, frequencies: plain.map { $0 / factor })
         case "dynamic":
             // Up to the positions of pretraining the angles are the plain ones.
-            self.init(frequencies: plain, limit: settings.positions)
+            self.init(settings, frequencies: plain, limit: settings.positions)
         case "llama3":
-            self.init(frequencies: try settings.llama3(plain))
+            self.init(settings, frequencies: try settings.llama3(plain))
         case "yarn":
-            self.init(frequencies: try settings.yarn(plain), attentionFactor: try settings.yarnAttentionFactor())
+            self.init(
+                settings, frequencies: try settings.yarn(plain), attentionFactor: try settings.yarnAttentionFactor())
         case "longrope":
             func stretched(_ key: String) throws -> [Double] {
                 zip(plain, try settings.numbers(key, count: pairs)).map { $0 / $1 }
             }
             self.init(
-                frequencies: try stretched("short_factor"), longFrequencies: try stretched("long_factor"),
+                settings, frequencies: try stretched("short_factor"), longFrequencies: try stretched("long_factor"),
                 switchLength: settings.original, attentionFactor: try settings.longropeAttentionFactor())
         case let kind:
             throw PEFTError(

@@ -29,6 +29,7 @@ enum QuantizedFolder {
                 try format.weight(outputs: outputs, inputs: inputs, at: path)
             }
         },
+        GGUFModelFile.method: { _ in GGUFModelFile.scheme },
         BitsAndBytesFormat.method: { json in
             let format = try BitsAndBytesFormat(json)
             return Scheme(marker: format.marker, shapes: format.weight)

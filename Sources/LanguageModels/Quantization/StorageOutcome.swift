@@ -17,7 +17,7 @@ extension ModelFolder {
     /// How far a model's quantised projections are from this folder's numbers, one matrix at a time.
     /// - Throws: ``PEFTError`` where the folder lacks one.
     public func outcomes(of model: any LanguageModel) throws -> [StorageOutcome] {
-        let tensors = try ShardedTensors(folder: url)
+        let tensors = try tensors()
         return try model.namedModules().compactMap { path, module in
             guard let weight = (module as? Linear)?.weight, weight.isQuantized else { return nil }
             return try withTorchErrors {

@@ -75,14 +75,14 @@ public enum WeightStorage: Sendable, Equatable {
 
 extension LanguageModel {
     /// Makes fp32 numbers of weights that are kept in blocks, as int8 or as bf16, so that what is worked into them isn't
-    /// rounded again. (Weights in groups stay, whose zeros take updates.)
-    public func widenWeights() throws {
+    /// rounded again. (Weights in groups stay, whose zeros take updates, if they aren't to be widened too.)
+    public func widenWeights(groups: Bool = false) throws {
         let plain = try ModelRegistry.outline(configuration, file: "the model's configuration", head: head)
         let modules = Dictionary(plain.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { a, _ in a })
         for (path, module) in namedModules() {
             guard let linear = module as? Linear,
                 linear.weight is BlockQuantizedWeight || linear.weight is RowQuantizedWeight
-                    || linear.weight is NarrowWeight
+                    || linear.weight is NarrowWeight || groups && linear.weight is GroupQuantizedWeight
             else { continue }
             let dense = linear.weight.dense(as: .float32)
             let isTransposed = (modules[path] as? Linear)?.weight is TransposedWeight

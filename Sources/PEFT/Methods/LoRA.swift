@@ -208,7 +208,8 @@ public enum LoRA: PEFTMethod {
         return updates + embedded + extras
     }
 
-    private static func rankAndScale(_ configuration: Configuration, at path: String) throws -> (Int, Double) {
+    /// The rank of a projection's update, and what the update is multiplied by.
+    static func rankAndScale(_ configuration: Configuration, at path: String) throws -> (Int, Double) {
         let rank = try TargetSelection.value(for: path, in: configuration.rankPattern).map { Int($0) }
         let alpha = try TargetSelection.value(for: path, in: configuration.alphaPattern)
         let (r, a) = (rank ?? configuration.rank, alpha ?? configuration.alpha)

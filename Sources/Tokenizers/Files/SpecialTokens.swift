@@ -21,9 +21,19 @@ struct SpecialTokens {
     var configuration: StageFields?
 
     init(folder: URL) throws {
-        configuration = try SpecialTokens.read("tokenizer_config.json", in: folder)
-        let map = try SpecialTokens.read("special_tokens_map.json", in: folder)
-        let configuration = configuration
+        if GGUFHeader.isName(folder) {
+            let file = try GGUFTokenizer(GGUFHeader(folder), name: folder.path)
+            try self.init(StageFields(file.configuration, place: "the tokenizer", file: folder.path), map: nil)
+            return
+        }
+        try self.init(
+            SpecialTokens.read("tokenizer_config.json", in: folder),
+            map: SpecialTokens.read("special_tokens_map.json", in: folder))
+    }
+
+    /// - Parameters: `tokenizer_config.json` and `special_tokens_map.json`, where they are there.
+    init(_ configuration: StageFields?, map: StageFields?) throws {
+        self.configuration = configuration
         func token(_ role: String) throws -> String? {
             try configuration.flatMap { try SpecialTokens.token(role, $0) }
                 ?? map.flatMap { try SpecialTokens.token(role, $0) }

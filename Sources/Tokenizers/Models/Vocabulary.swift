@@ -80,6 +80,22 @@ struct MergeList: Sendable {
         return possible.count == 1 ? possible.first : nil
     }
 
+    /// All merges in order.
+    /// - Throws: ``PEFTError`` where a text can be cut in two pieces in no way or several.
+    func pairs(_ vocabulary: Vocabulary, file: String) throws -> [(left: [UInt8], right: [UInt8])] {
+        var start = 0
+        return try bounds.enumerated().map { rank, bound in
+            defer { start = bound.end }
+            if let middle = bound.middle { return (Array(bytes[start..<middle]), Array(bytes[middle..<bound.end])) }
+            guard let pair = pieces(in: start..<bound.end, vocabulary) else {
+                throw PEFTError(
+                    "\(file): merge \(rank) is not two pieces with a space between them",
+                    remedy: "the file may be damaged")
+            }
+            return pair
+        }
+    }
+
     /// Whether what some merge makes holds `mark` behind something else.
     func containsMark(within mark: [UInt8]) -> Bool {
         var start = 0

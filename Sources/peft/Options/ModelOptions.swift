@@ -8,7 +8,7 @@ struct ModelOptions: ParsableArguments {
     @Option(
         name: [.customLong("model"), .short],
         help: ArgumentHelp(
-            "Folder in Hugging Face's layout, a name on a hub, or tiny-t5, which comes with the program.",
+            "Folder in Hugging Face's layout, a GGUF file, a name on a hub, or tiny-t5, which comes with the program.",
             valueName: "model"))
     var model: String?
 

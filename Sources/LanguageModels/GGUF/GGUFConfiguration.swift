@@ -1,0 +1,233 @@
+import Foundation
+import Support
+import Torch
+
+/// `config.json` as the settings of a GGUF file say it.
+struct GGUFConfiguration {
+    let names: GGUFNames
+    let json: JSON
+
+    /// - Throws: ``PEFTError`` for another kind of file, an architecture that isn't supported, and settings that are
+    ///   missing or can't be.
+    init(_ file: GGUFFile) throws {
+        let read = GGUFSettings(file)
+        let architecture = try read.architecture()
+        let layers = try read.count("block_count")
+        guard layers <= file.entries.count else {
+            throw PEFTError(
+                "\(file.url.path) tells of \(layers) layers and holds \(file.entries.count) tensors",
+                remedy: "the file is damaged; fetch it again")
+        }
+        for key in ["expert_count", "expert_used_count"] where read[key]?.integer ?? 0 > 0 {
+            throw PEFTError(
+                "\(file.url.path) is a mixture of experts ('\(architecture.name).\(key)'): not supported",
+                remedy: "use a model without experts")
+        }
+        let size = try read.count("embedding_length")
+        let heads = try read.count("attention.head_count")
+        let keyHeads = try read.count("attention.head_count_kv", default: heads)
+        let rotated = try read.count("rope.dimension_count", default: 0, from: 0)
+        let headSize = try read.count(
+            "attention.key_length", default: rotated > 0 ? rotated : max(1, size / heads))
+        guard rotated == 0 || rotated == headSize else {
+            throw PEFTError(
+                "\(file.url.path) rotates \(rotated) of a head's \(headSize) components: not supported",
+                remedy: "check the file")
+        }
+        guard try read.count("attention.value_length", default: headSize) == headSize else {
+            throw PEFTError(
+                "\(file.url.path) has values and keys of different sizes: not supported", remedy: "check the file")
+        }
+        guard let table = file.entries["token_embd.weight"], table.shape.count == 2 else {
+            throw PEFTError("\(file.url.path) has no 'token_embd.weight'", remedy: "name a file with a whole model")
+        }
+        var fields: [String: JSON] = [
+            "model_type": .string(architecture.family), "architectures": [.string(architecture.modelClass)],
+            "vocab_size": .integer(table.shape[0]), "hidden_size": .integer(size),
+            "intermediate_size": .integer(try read.count("feed_forward_length")),
+            "num_hidden_layers": .integer(layers), "num_attention_heads": .integer(heads),
+            "num_key_value_heads": .integer(keyHeads), "head_dim": .integer(headSize),
+            "max_position_embeddings": .integer(try read.count("context_length", default: 2048)),
+            "rms_norm_eps": .number(try read.number("attention.layer_norm_rms_epsilon")),
+            "tie_word_embeddings": .bool(file.entries["output.weight"] == nil),
+            "attention_dropout": 0.0, "use_cache": true,
+        ]
+        if architecture.isGemma {
+            fields["hidden_act"] = "gelu_pytorch_tanh"
+            fields["hidden_activation"] = "gelu_pytorch_tanh"
+        } else {
+            fields["hidden_act"] = "silu"
+        }
+        if architecture.family == "llama" {
+            fields["attention_bias"] = .bool(file.entries["blk.0.attn_q.bias"] != nil)
+            fields["mlp_bias"] = .bool(file.entries["blk.0.ffn_up.bias"] != nil)
+        } else if architecture.family == "qwen3" {
+            fields["attention_bias"] = .bool(file.entries["blk.0.attn_q.bias"] != nil)
+        }
+        fields.merge(try read.gemma(architecture, layers: layers, size: size, heads: heads, headSize: headSize)) {
+            $1
+        }
+        fields.merge(try read.rotary(architecture, headSize: headSize)) { $1 }
+        fields.merge(read.tokens()) { $1 }
+        json = .object(fields)
+        names = GGUFNames(architecture, heads: heads, keyHeads: keyHeads)
+    }
+}
+
+/// Settings with errors that name them.
+private struct GGUFSettings {
+    let file: GGUFFile
+    private let prefix: String
+
+    init(_ file: GGUFFile) {
+        self.file = file
+        prefix = (file.settings["general.architecture"]?.string ?? "") + "."
+    }
+
+    subscript(key: String) -> GGUFValue? { file.settings[prefix + key] }
+
+    func architecture() throws -> GGUFArchitecture {
+        let kind = file.settings["general.type"]?.string ?? "model"
+        guard kind == "model" else {
+            throw PEFTError(
+                "\(file.url.path) holds no model but '\(kind)'",
+                remedy: kind == "adapter" ? "peft convert makes a folder of it, for --adapter" : "name a model's file"
+            )
+        }
+        guard let name = file.settings["general.architecture"]?.string else {
+            throw PEFTError(
+                "\(file.url.path) has no 'general.architecture'", remedy: "the file is damaged; fetch it again")
+        }
+        guard let match = GGUFArchitecture.all.first(where: { $0.name == name }) else {
+            throw PEFTError(
+                "\(file.url.path) is of the architecture '\(name)', which is not supported in GGUF files",
+                remedy: "supported are \(GGUFArchitecture.all.map(\.name).joined(separator: ", "))")
+        }
+        return match
+    }
+
+    private func wrong(_ key: String, _ remedy: String) -> PEFTError {
+        PEFTError(
+            "\(file.url.path): '\(prefix + key)' \(self[key] == nil ? "is missing" : "is not right")", remedy: remedy)
+    }
+
+    func count(_ key: String, default fallback: Int? = nil, from least: Int = 1) throws -> Int {
+        if self[key] == nil, let fallback { return fallback }
+        guard let value = self[key]?.integer, value >= least, value <= 1_000_000_000 else {
+            throw wrong(key, "it has to be a whole number from \(least), the same for all layers")
+        }
+        return value
+    }
+
+    func number(_ key: String, default fallback: Double? = nil) throws -> Double {
+        if self[key] == nil, let fallback { return fallback }
+        guard let value = self[key]?.number, value > 0, value.isFinite else {
+            throw wrong(key, "it has to be a number above 0")
+        }
+        // A float32's shortest digits, 1e-06 and not 9.999999974752427e-07.
+        return Double("\(Float(value))") ?? value
+    }
+
+    func tokens() -> [String: JSON] {
+        func id(_ role: String) -> Int? { file.settings["tokenizer.ggml.\(role)_token_id"]?.integer }
+        var fields: [String: JSON] = [:]
+        fields["bos_token_id"] = id("bos").map(JSON.integer)
+        fields["pad_token_id"] = id("padding").map(JSON.integer)
+        var ends: [Int] = []
+        for end in ["eos", "eot", "eom"].compactMap(id) where !ends.contains(end) { ends.append(end) }
+        if let first = ends.first {
+            fields["eos_token_id"] = ends.count == 1 ? .integer(first) : .array(ends.map(JSON.integer))
+        }
+        return fields
+    }
+
+    // MARK: Gemma
+
+    func gemma(_ architecture: GGUFArchitecture, layers: Int, size: Int, heads: Int, headSize: Int) throws
+        -> [String: JSON]
+    {
+        guard architecture.hasOutputNorms else { return [:] }
+        let isUnusual = GGUFArchitecture.unusualScales[architecture.name] == layers
+        var fields: [String: JSON] = [
+            "query_pre_attn_scalar": .integer(isUnusual ? size / heads : headSize),
+            "sliding_window": .integer(try count("attention.sliding_window", default: 4096)),
+        ]
+        if architecture.name == "gemma2" {
+            fields["attn_logit_softcapping"] = .number(try number("attn_logit_softcapping", default: 50))
+            fields["final_logit_softcapping"] = .number(try number("final_logit_softcapping", default: 30))
+        } else {
+            fields["attn_logit_softcapping"] = .null
+            fields["final_logit_softcapping"] =
+                self["final_logit_softcapping"] == nil ? .null : .number(try number("final_logit_softcapping"))
+            fields["rope_local_base_freq"] = .number(try number("rope.freq_base_swa", default: 10_000))
+            fields["sliding_window_pattern"] = 6
+        }
+        return fields
+    }
+
+    // MARK: Rotary positions
+
+    func rotary(_ architecture: GGUFArchitecture, headSize: Int) throws -> [String: JSON] {
+        let base = try number("rope.freq_base", default: 10_000)
+        var fields: [String: JSON] = ["rope_theta": .number(base)]
+        let original = self["rope.scaling.original_context_length"]?.integer
+        var scaling: [String: JSON]?
+        // Files of before 2023's end have one number alone.
+        let kind = self["rope.scaling.type"]?.string ?? (self["rope.scale_linear"] == nil ? "none" : "linear")
+        switch kind {
+        case "none": break
+        case "linear":
+            let old = try number("rope.scale_linear", default: 1)
+            let factor = try number("rope.scaling.factor", default: old)
+            if factor != 1 { scaling = ["rope_type": "linear", "factor": .number(factor)] }
+        case "yarn":
+            scaling = ["rope_type": "yarn", "factor": .number(try number("rope.scaling.factor"))]
+            scaling?["original_max_position_embeddings"] = original.map(JSON.integer)
+            for (key, name) in [("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")]
+            where self["rope.scaling.\(key)"] != nil {
+                scaling?[name] = .number(try number("rope.scaling.\(key)"))
+            }
+        default:
+            throw PEFTError(
+                "\(file.url.path): the rotary positions '\(kind)' are not supported in GGUF files",
+                remedy: "supported are none, linear and yarn, and factors in 'rope_freqs.weight'")
+        }
+        if file.entries["rope_freqs.weight"] != nil {
+            guard scaling == nil else {
+                throw PEFTError(
+                    "\(file.url.path) has both '\(prefix)rope.scaling.type' and 'rope_freqs.weight'",
+                    remedy: "the file is damaged; fetch it again")
+            }
+            scaling = try factors(base: base, headSize: headSize, original: original)
+        }
+        fields["rope_scaling"] = scaling.map(JSON.object)
+        return fields
+    }
+
+    /// What each pair's angle is divided by: those of Llama 3.1 by their formula, others one by one.
+    private func factors(base: Double, headSize: Int, original: Int?) throws -> [String: JSON] {
+        let numbers = try withTorchErrors { try file.tensor("rope_freqs.weight").array(Double.self) }
+        guard numbers.count == headSize / 2, numbers.allSatisfy({ $0 > 0 && $0.isFinite }) else {
+            throw PEFTError(
+                "\(file.url.path): 'rope_freqs.weight' has \(numbers.count) numbers",
+                remedy: "there have to be \(headSize / 2), all above 0")
+        }
+        let llama: [String: JSON] = [
+            "rope_type": "llama3", "factor": .number((numbers.max() ?? 1).rounded()), "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": .integer(original ?? 8192),
+        ]
+        let plain = (0..<numbers.count).map { Foundation.pow(base, -2 * Double($0) / Double(headSize)) }
+        let settings = RotaryPositions.Settings(
+            parameters: .object(llama), kind: "llama3", base: base, size: headSize, positions: original ?? 8192)
+        let known = try settings.llama3(plain)
+        let fits = numbers.indices.allSatisfy { index in
+            abs(plain[index] / known[index] - numbers[index]) <= 1e-5 * numbers[index]
+        }
+        if fits { return llama }
+        let length = try original ?? count("context_length", default: 2048)
+        return [
+            "rope_type": "longrope", "attention_factor": 1.0, "short_factor": .array(numbers.map(JSON.number)),
+            "long_factor": .array(numbers.map(JSON.number)), "original_max_position_embeddings": .integer(length),
+        ]
+    }
+}

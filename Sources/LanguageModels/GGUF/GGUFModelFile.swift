@@ -1,0 +1,151 @@
+import Foundation
+import Support
+import Torch
+import TorchNN
+
+/// A model's GGUF file seen as a file of Hugging Face's tensors: names, the order of rows in q and k, and norms are as
+/// models here have them. Quantised projections stay integers in groups, under the names of ``GroupQuantizedWeight``.
+final class GGUFModelFile: TensorFile {
+    /// The `quant_method` that says so.
+    static let method = "gguf"
+
+    let url: URL
+    let entries: [String: TensorEntry]
+    /// `config.json`; with a `quantization_config` where projections stay quantised.
+    let configuration: JSON
+    private let file: GGUFFile
+    private let described: GGUFConfiguration
+    private let sources: [String: Source]
+    /// The projection that was packed last, as its tensors are asked for one after another.
+    private var last: (name: String, weight: GGUFFile.Packed)?
+
+    private struct Source {
+        /// The file's name of the tensor.
+        let name: String
+        /// Which tensor of a packed projection it is; `nil` for numbers.
+        var part: Part?
+    }
+
+    private enum Part: String, CaseIterable {
+        case integers = "qweight"
+        case packedZeros = "qzeros"
+        case zeros, scales
+        case order = "g_idx"
+    }
+
+    /// - Parameter packed: whether quantised projections stay so; otherwise all tensors are numbers.
+    init(_ url: URL, packed: Bool) throws {
+        self.url = url
+        file = try GGUFFile(url)
+        described = try GGUFConfiguration(file)
+        var entries: [String: TensorEntry] = [:]
+        var sources: [String: Source] = [:]
+        var isQuantized = false
+        for (name, entry) in file.entries where name != "rope_freqs.weight" {
+            // What no model has keeps its name, by which it is then refused.
+            let path = described.names.architecture.path(of: name) ?? name
+            if packed, path.hasPrefix("model.layers."), path.hasSuffix(".weight"), entry.shape.count == 2,
+                let type = file.type(of: name), type.plain == nil,
+                case let settings = GroupQuantization(bits: type.packedBits, groupSize: type.group),
+                settings.refusal(outputs: entry.shape[0], inputs: entry.shape[1]) == nil
+            {
+                isQuantized = true
+                let stem = path.dropLast("weight".count)
+                let shapes = Self.shapes(type, outputs: entry.shape[0], inputs: entry.shape[1])
+                for (part, shape, dtype) in shapes {
+                    entries[stem + part.rawValue] = TensorEntry(
+                        dtype: dtype, shape: shape, byteCount: shape.reduce(1, *) * dtype.size)
+                    sources[stem + part.rawValue] = Source(name: name, part: part)
+                }
+                continue
+            }
+            entries[path] = entry
+            sources[path] = Source(name: name)
+        }
+        (self.entries, self.sources) = (entries, sources)
+        var fields = described.json.object ?? [:]
+        if isQuantized { fields["quantization_config"] = ["quant_method": .string(Self.method)] }
+        configuration = .object(fields)
+    }
+
+    private static func shapes(_ type: GGUFType, outputs: Int, inputs: Int) -> [(Part, [Int], DType)] {
+        let (groups, bits) = (inputs / type.group, type.packedBits)
+        return [
+            (.integers, [inputs * bits / 32, outputs], .int32),
+            (.packedZeros, [groups, outputs * bits / 32], .int32),
+            (.scales, [groups, outputs], .float32), (.order, [inputs], .int32),
+        ] + (type.hasMinimum ? [(.zeros, [groups, outputs], .float32)] : [])
+    }
+
+    func tensor(_ name: String) throws -> Tensor {
+        guard let source = sources[name], let entry = entries[name] else {
+            let hint = nearestName(to: name, in: entries.keys).map { "did you mean '\($0)'?" }
+            throw PEFTError("\(url.path) has no tensor '\(name)'", remedy: hint)
+        }
+        if let part = source.part { return try packed(source.name, part, entry, path: name) }
+        let tensor = try file.tensor(source.name)
+        if described.names.architecture.addsOneToNorms, name.hasSuffix("norm.weight") {
+            return tensor.to(.float32) - 1
+        }
+        return try described.names.own(tensor, at: name)
+    }
+
+    private func packed(_ name: String, _ part: Part, _ entry: TensorEntry, path: String) throws -> Tensor {
+        let type = file.type(of: name) ?? .f32
+        switch part {
+        case .order: return Tensor((0..<entry.shape[0]).map { Int32($0 / type.group) })
+        case .packedZeros:
+            // The zero less 1 in all places, as GPTQ's first format has it.
+            let one = UInt32(max(1, type.zero) - 1)
+            let word = (0..<(32 / type.packedBits)).reduce(UInt32(0)) { $0 | one << UInt32($1 * type.packedBits) }
+            return .full(entry.shape, Double(Int32(bitPattern: word)), dtype: .int32)
+        case .integers, .scales, .zeros:
+            if last?.name != name {
+                let rows = file.entries[name]?.shape.first ?? 0
+                last = (name, try file.packed(name, rowOrder: described.names.storedRows(path, rows: rows)))
+                file.forget(name)
+            }
+            guard let weight = last?.weight else { throw PEFTError("\(url.path) has no tensor '\(name)'") }
+            return part == .integers
+                ? weight.integers : part == .scales ? weight.scales : weight.zeros ?? weight.scales
+        }
+    }
+
+    func forget(_ name: String) {
+        if let source = sources[name] { file.forget(source.name) }
+    }
+
+    /// Shapes for a projection whose integers the file holds, to be filled from it.
+    static var scheme: QuantizedFolder.Scheme {
+        QuantizedFolder.Scheme { outputs, inputs, path, stored in
+            guard let words = stored?("qweight")?.first, let groups = stored?("scales")?.first, words > 0, groups > 0,
+                words * 32 % inputs == 0, inputs % groups == 0
+            else { throw PEFTError("'\(path)' is not stored as its shape asks for", remedy: "fetch the file again") }
+            return GroupQuantizedWeight(
+                outputs: outputs, inputs: inputs,
+                settings: GroupQuantization(bits: words * 32 / inputs, groupSize: inputs / groups),
+                zeroType: stored?("zeros") == nil ? nil : .float32)
+        }
+    }
+}
+
+extension ModelFolder {
+    /// The GGUF file that a path means: the path itself, or the only one in a folder without `config.json`.
+    /// - Throws: ``PEFTError`` where there are several.
+    static func ggufFile(at url: URL) throws -> URL? {
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) else { return nil }
+        guard isFolder.boolValue else { return GGUFHeader.isName(url) ? url : nil }
+        guard !FileManager.default.fileExists(atPath: url.appendingPathComponent("config.json").path) else {
+            return nil
+        }
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? []
+        let files = names.sorted().map { url.appendingPathComponent($0) }.filter(GGUFHeader.isName)
+        guard files.count <= 1 else {
+            throw PEFTError(
+                "\(url.path) holds \(files.count) GGUF files",
+                remedy: "name one, such as \(files[0].path)")
+        }
+        return files.first
+    }
+}

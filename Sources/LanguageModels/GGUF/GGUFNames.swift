@@ -1,0 +1,65 @@
+import Support
+import Torch
+
+/// What a model's tensors are called in GGUF files, and the order of their rows there.
+public struct GGUFNames: Sendable {
+    let architecture: GGUFArchitecture
+    let heads: Int
+    let keyHeads: Int
+
+    /// - Throws: ``PEFTError`` for a model that can't be in a GGUF file.
+    public init(of model: any LanguageModel) throws {
+        func refusal(_ reason: String) -> PEFTError {
+            PEFTError(
+                "a \(model.family) model can't be written as GGUF: \(reason)",
+                remedy: "models that write texts of \(GGUFArchitecture.all.map(\.family).joined(separator: ", ")) can"
+            )
+        }
+        guard let architecture = GGUFArchitecture.of(family: model.family) else {
+            throw refusal("the family is not supported there")
+        }
+        self.architecture = architecture
+        switch model {
+        case let model as Llama: (heads, keyHeads) = (model.settings.heads, model.settings.keyHeads)
+        case let model as Gemma: (heads, keyHeads) = (model.settings.heads, model.settings.keyHeads)
+        default: throw refusal("it has a head of another kind")
+        }
+    }
+
+    init(_ architecture: GGUFArchitecture, heads: Int, keyHeads: Int) {
+        (self.architecture, self.heads, self.keyHeads) = (architecture, heads, keyHeads)
+    }
+
+    /// llama.cpp's name of the family.
+    public var name: String { architecture.name }
+
+    /// The file's name for a tensor of the model; `nil` where it has none.
+    public func tensor(of path: String) -> String? { architecture.tensor(of: path) }
+
+    /// The model's name for a tensor of the file; `nil` where it has none.
+    public func path(of tensor: String) -> String? { architecture.path(of: tensor) }
+
+    /// The stored row of each row of a tensor of the model; `nil` where their orders are the same.
+    /// - Throws: ``PEFTError`` where rows don't fill heads.
+    func storedRows(_ path: String, rows: Int) throws -> [Int]? {
+        guard let heads = architecture.reorderedHeads(path, heads: heads, keyHeads: keyHeads) else { return nil }
+        guard rows > 0, rows.isMultiple(of: 2 * heads) else {
+            throw PEFTError("'\(path)' has \(rows) rows for \(heads) heads", remedy: "fetch the file again")
+        }
+        return GGUFArchitecture.storedRows(rows, heads: heads)
+    }
+
+    /// A tensor whose rows are those of a weight or bias of the model, in the file's order.
+    public func stored(_ tensor: Tensor, at path: String) throws -> Tensor {
+        guard let rows = try storedRows(path, rows: tensor.dim(0)) else { return tensor }
+        var order = Array(repeating: 0, count: rows.count)
+        for (model, stored) in rows.enumerated() { order[stored] = model }
+        return tensor.selecting(Tensor(order))
+    }
+
+    /// The same in the model's order.
+    public func own(_ tensor: Tensor, at path: String) throws -> Tensor {
+        guard let rows = try storedRows(path, rows: tensor.dim(0)) else { return tensor }
+        return tensor.selecting(Tensor(rows))
+    }
+}

@@ -1,0 +1,156 @@
+import Foundation
+import LanguageModels
+import Support
+import Torch
+
+/// LoRA adapters as llama.cpp's GGUF files: for each weight `NAME.lora_a` [r, in] and `NAME.lora_b` [out, r], and one α for
+/// all, so that an update is α / r · B A.
+public enum GGUFAdapter {
+    /// Writes a LoRA of Hugging Face's layout.
+    ///
+    /// - Parameters:
+    ///   - model: the base, of which only the configuration counts.
+    ///   - type: of the stored numbers: F32, F16 or BF16.
+    /// - Throws: ``PEFTError`` naming what such files can't say.
+    public static func write(_ folder: AdapterFolder, on model: any LanguageModel, type: GGUFType = .f32, to url: URL)
+        throws
+    {
+        let names = try GGUFNames(of: model)
+        guard let configuration = folder.choice.configuration as? LoRA.Configuration,
+            !configuration.variant.isDoRA, !configuration.variant.initialisation.replacesWeight
+        else {
+            throw PEFTError(
+                "\(folder.url.path) is \(folder.choice.label), and GGUF adapters hold plain LoRA alone",
+                remedy: "peft merge works it into its model")
+        }
+        let outline = ModelOutline(model)
+        if let problem = try folder.match(folder.choice.resolved(for: outline).plan(for: outline), model: model)
+            .problems.first
+        {
+            throw problem.error(folder.url.path)
+        }
+        let alpha = configuration.alpha
+        var contents: [GGUFFile.Content] = []
+        // Copies of the base's own tables, which were found to be so, say nothing.
+        for (key, shape) in folder.tensorShapes where !key.hasSuffix(".base_layer.weight") {
+            guard let (path, part) = part(of: key), let target = names.tensor(of: path + ".weight") else {
+                throw PEFTError(
+                    "\(folder.url.path) holds '\(key)', which a GGUF adapter can't",
+                    remedy: "peft merge works it into its model")
+            }
+            func read() throws -> Tensor { try folder.tensors.tensor(key).to(.float32) }
+            switch part {
+            case .a: contents.append(.init(target + ".lora_a", shape, type, make: read))
+            case .embeddingA:
+                // Looked up by row.
+                contents.append(
+                    .init(target + ".lora_a", shape.reversed(), type) { try read().T.contiguous() })
+            case .b, .embeddingB:
+                // llama.cpp scales by α / r; what is scaled otherwise has it worked in.
+                let (rank, scale) = try LoRA.rankAndScale(configuration, at: path)
+                let factor = scale * Double(rank) / alpha
+                contents.append(
+                    .init(target + ".lora_b", shape, type) {
+                        let b = try part == .b ? names.stored(read(), at: path + ".weight") : read()
+                        return abs(factor - 1) < 1e-12 ? b : b * factor
+                    })
+            }
+        }
+        guard !contents.isEmpty else {
+            throw PEFTError("\(folder.url.path) holds no tensors", remedy: "fetch the folder again")
+        }
+        try GGUFFile.write(
+            [
+                ("general.architecture", .string(names.name)), ("general.type", .string("adapter")),
+                ("general.name", .string(folder.url.lastPathComponent)),
+                ("general.file_type", .integer(type.fileType)), ("adapter.type", .string("lora")),
+                ("adapter.lora.alpha", .number(Float(alpha))),
+            ], contents.sorted { $0.name < $1.name }, to: url)
+    }
+
+    private enum Part: String, CaseIterable {
+        case a = "lora_A.weight"
+        case b = "lora_B.weight"
+        case embeddingA = "lora_embedding_A"
+        case embeddingB = "lora_embedding_B"
+    }
+
+    /// The module that a tensor of a LoRA belongs to, and which it is.
+    private static func part(of key: String) -> (path: String, part: Part)? {
+        guard key.hasPrefix(AdapterKeys.prefix) else { return nil }
+        let rest = key.dropFirst(AdapterKeys.prefix.count)
+        guard let part = Part.allCases.first(where: { rest.hasSuffix("." + $0.rawValue) }) else { return nil }
+        return (String(rest.dropLast(part.rawValue.count + 1)), part)
+    }
+
+    /// Reads such a file as Hugging Face's layout has it.
+    ///
+    /// - Parameter model: the base, of which only the configuration counts.
+    /// - Returns: `adapter_config.json`, but for the base's name, and the tensors.
+    /// - Throws: ``PEFTError`` for another kind of file, for another model's adapter and for what isn't LoRA.
+    public static func read(_ url: URL, on model: any LanguageModel) throws -> (
+        configuration: [String: JSON], tensors: [String: Tensor]
+    ) {
+        let file = try GGUFFile(url)
+        guard file.settings["general.type"]?.string == "adapter", file.settings["adapter.type"]?.string == "lora"
+        else {
+            throw PEFTError(
+                "\(url.path) is no LoRA adapter ('general.type', 'adapter.type')",
+                remedy: "a model's file goes to --model as it is")
+        }
+        let names = try GGUFNames(of: model)
+        let architecture = file.settings["general.architecture"]?.string ?? ""
+        guard architecture == names.name else {
+            throw PEFTError(
+                "\(url.path) is for the architecture '\(architecture)', the model's is '\(names.name)'",
+                remedy: "name the model that the adapter was trained on")
+        }
+        guard let alpha = file.settings["adapter.lora.alpha"]?.number, alpha >= 0, alpha.isFinite else {
+            throw PEFTError("\(url.path) has no 'adapter.lora.alpha'", remedy: "the file is damaged; fetch it again")
+        }
+        var ranks: [String: Int] = [:]
+        var tensors: [String: Tensor] = [:]
+        for name in file.entries.keys.sorted() {
+            guard let stem = [".lora_a", ".lora_b"].first(where: { name.hasSuffix($0) }),
+                let weight = names.path(of: String(name.dropLast(stem.count))), weight.hasSuffix(".weight"),
+                let shape = file.entries[name]?.shape, shape.count == 2
+            else {
+                throw PEFTError(
+                    "\(url.path) holds '\(name)', which is no part of a LoRA of this model",
+                    remedy: "name the model that the adapter was trained on")
+            }
+            let path = String(weight.dropLast(".weight".count))
+            let isTable = path == model.inputEmbedding
+            let tensor = try withTorchErrors { () -> Tensor in
+                let stored = try file.tensor(name).to(.float32)
+                if stem == ".lora_a" { return isTable ? stored.T.contiguous() : stored }
+                return try isTable ? stored : names.own(stored, at: weight)
+            }
+            let isA = stem == ".lora_a"
+            let part: Part = isTable ? (isA ? .embeddingA : .embeddingB) : isA ? .a : .b
+            tensors["\(AdapterKeys.prefix)\(path).\(part.rawValue)"] = tensor
+            if !isA { ranks[path] = tensor.dim(1) }
+        }
+        guard let rank = mostFrequent(ranks.values) else {
+            throw PEFTError("\(url.path) holds no tensors named lora_b", remedy: "fetch the file again")
+        }
+        // Without an α llama.cpp doesn't scale.
+        var configuration = LoRA.Configuration(
+            rank: rank, alpha: alpha > 0 ? alpha : Double(rank), targets: ranks.keys.sorted())
+        for (path, own) in ranks where own != rank {
+            let pattern = NSRegularExpression.escapedPattern(for: path)
+            configuration.rankPattern[pattern] = Double(own)
+            if alpha == 0 { configuration.alphaPattern[pattern] = Double(own) }
+        }
+        var json = configuration.json
+        json["peft_type"] = .string(LoRA.peftType ?? "LORA")
+        json["task_type"] = .string(model.head.task.taskType)
+        json["inference_mode"] = true
+        return (json, tensors)
+    }
+
+    private static func mostFrequent(_ ranks: some Collection<Int>) -> Int? {
+        let counts = ranks.reduce(into: [Int: Int]()) { $0[$1, default: 0] += 1 }
+        return counts.max { ($0.value, $0.key) < ($1.value, $1.key) }?.key
+    }
+}

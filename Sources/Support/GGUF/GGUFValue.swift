@@ -1,0 +1,90 @@
+import Foundation
+
+/// A setting in the header of a GGUF file.
+public enum GGUFValue: Sendable, Equatable {
+    case integer(Int)
+    /// float32, which has to stay one to be written again bit for bit.
+    case number(Float)
+    case double(Double)
+    case flag(Bool)
+    case string(String)
+    case list(GGUFList)
+
+    public var integer: Int? { if case .integer(let value) = self { value } else { nil } }
+    public var flag: Bool? { if case .flag(let value) = self { value } else { nil } }
+    public var string: String? { if case .string(let value) = self { value } else { nil } }
+    public var list: GGUFList? { if case .list(let value) = self { value } else { nil } }
+    public var number: Double? {
+        switch self {
+        case .number(let value): Double(value)
+        case .double(let value): value
+        case .integer(let value): Double(value)
+        default: nil
+        }
+    }
+}
+
+/// The types of settings, by their numbers in the file.
+enum GGUFValueType: UInt32 {
+    case uint8 = 0
+    case int8, uint16, int16, uint32, int32, float32, bool, string, array, uint64, int64, float64
+
+    /// Bytes of one value; `nil` where they vary.
+    var size: Int? {
+        switch self {
+        case .uint8, .int8, .bool: 1
+        case .uint16, .int16: 2
+        case .uint32, .int32, .float32: 4
+        case .uint64, .int64, .float64: 8
+        case .string, .array: nil
+        }
+    }
+}
+
+/// A list in the header, whose values are made when they are asked for: vocabularies are lists of 100,000 texts and more.
+public struct GGUFList: Sendable, Equatable {
+    let type: GGUFValueType
+    public let count: Int
+    /// The values one after another, walked through once and found whole.
+    let bytes: Data
+
+    /// The texts of a list of texts; what isn't UTF-8 is repaired. `nil` for another list.
+    public var strings: [String]? {
+        guard type == .string else { return nil }
+        var reader = GGUFReader(bytes, name: "")
+        return try? (0..<count).map { _ in try reader.string() }
+    }
+
+    /// The values of a list of numbers or flags; `nil` for another list.
+    public var numbers: [Double]? {
+        guard type != .string, type != .array else { return nil }
+        var reader = GGUFReader(bytes, name: "")
+        return try? (0..<count).map { _ in
+            let value = try reader.value(type)
+            return value.number ?? (value.flag == true ? 1 : 0)
+        }
+    }
+
+    /// A list of texts.
+    public init(_ strings: [String]) {
+        var writer = GGUFBytes()
+        for text in strings { writer.string(text) }
+        (type, count, bytes) = (.string, strings.count, writer.data)
+    }
+
+    /// A list of float32.
+    public init(_ numbers: [Float]) {
+        var writer = GGUFBytes()
+        for number in numbers { writer.integer(number.bitPattern) }
+        (type, count, bytes) = (.float32, numbers.count, writer.data)
+    }
+
+    /// A list of int32.
+    public init(_ numbers: [Int32]) {
+        var writer = GGUFBytes()
+        for number in numbers { writer.integer(UInt32(bitPattern: number)) }
+        (type, count, bytes) = (.int32, numbers.count, writer.data)
+    }
+
+    init(type: GGUFValueType, count: Int, bytes: Data) { (self.type, self.count, self.bytes) = (type, count, bytes) }
+}

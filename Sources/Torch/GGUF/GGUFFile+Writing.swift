@@ -1,0 +1,113 @@
+import Foundation
+import Support
+
+extension GGUFType {
+    /// The types that are written.
+    public static let written: [GGUFType] = [.f32, .f16, .bf16, .q8_0, .q4_0]
+
+    /// llama.cpp's number for a file mostly of this type (`general.file_type`).
+    public var fileType: Int {
+        switch self {
+        case .f32: 0
+        case .f16: 1
+        case .q4_0: 2
+        case .q8_0: 7
+        case .bf16: 32
+        // "Guessed", for what isn't written.
+        default: 1024
+        }
+    }
+
+    /// The bytes of a tensor in this type, as llama.cpp rounds it.
+    ///
+    /// - Throws: ``PEFTError`` for a type that isn't written, and for rows that aren't whole blocks.
+    func encoded(_ tensor: Tensor) throws -> Data {
+        if let plain { return try withTorchErrors { tensor.to(plain).withBytes { Data($0) } } }
+        guard GGUFType.written.contains(self), tensor.dim(-1).isMultiple(of: block) else {
+            throw PEFTError("a tensor of the shape \(tensor.shape) can't be written as \(name)")
+        }
+        let numbers = try withTorchErrors { tensor.array(Float.self) }
+        var out = Data(count: numbers.count / block * bytes)
+        out.withUnsafeMutableBytes { out in
+            numbers.withUnsafeBufferPointer { numbers in
+                for index in 0..<(numbers.count / block) {
+                    let from = UnsafeBufferPointer(rebasing: numbers[(index * block)..<((index + 1) * block)])
+                    let to = UnsafeMutableRawBufferPointer(rebasing: out[(index * bytes)..<((index + 1) * bytes)])
+                    self == .q8_0 ? Self.q8(from, to) : Self.q4(from, to)
+                }
+            }
+        }
+        return out
+    }
+
+    private static func write(_ scale: Float, _ to: UnsafeMutableRawBufferPointer) {
+        let bits = Half(scale).bits
+        (to[0], to[1]) = (UInt8(truncatingIfNeeded: bits), UInt8(bits >> 8))
+    }
+
+    /// Scale: the largest number over 127.
+    private static func q8(_ from: UnsafeBufferPointer<Float>, _ to: UnsafeMutableRawBufferPointer) {
+        let scale = from.reduce(0) { max($0, abs($1)) } / 127
+        let factor = scale == 0 ? 0 : 1 / scale
+        write(scale, to)
+        for i in 0..<32 { to[2 + i] = UInt8(bitPattern: Int8(clamping: whole((from[i] * factor).rounded()))) }
+    }
+
+    /// Scale: the number that is largest over −8, which so is exact.
+    private static func q4(_ from: UnsafeBufferPointer<Float>, _ to: UnsafeMutableRawBufferPointer) {
+        var largest: Float = 0
+        for number in from where abs(number) > abs(largest) { largest = number }
+        let scale = largest / -8
+        let factor = scale == 0 ? 0 : 1 / scale
+        write(scale, to)
+        func code(_ i: Int) -> UInt8 { UInt8(min(15, max(0, whole(Float(Double(from[i]) * Double(factor) + 8.5))))) }
+        for i in 0..<16 { to[2 + i] = code(i) | code(i + 16) << 4 }
+    }
+
+    /// Without its fraction; 0 for what is no number.
+    private static func whole(_ number: Float) -> Int {
+        number.isFinite ? Int(max(-1000, min(1000, number))) : 0
+    }
+}
+
+extension GGUFFile {
+    /// A tensor to be written, made when its turn comes.
+    public struct Content {
+        public let name: String
+        public let shape: [Int]
+        public let type: GGUFType
+        public let make: () throws -> Tensor
+
+        public init(_ name: String, _ shape: [Int], _ type: GGUFType, make: @escaping () throws -> Tensor) {
+            (self.name, self.shape, self.type, self.make) = (name, shape, type, make)
+        }
+
+        var byteCount: Int { shape.reduce(1, *) / type.block * type.bytes }
+    }
+
+    /// Writes a file of version 3 that appears whole or not at all.
+    /// - Throws: ``PEFTError`` if the disk is full, the folder can't be written to, or a tensor can't be made.
+    public static func write(_ settings: [(String, GGUFValue)], _ tensors: [Content], to url: URL) throws {
+        var offset = 0
+        let entries = tensors.map { tensor in
+            defer { offset += (tensor.byteCount + 31) / 32 * 32 }
+            return GGUFHeader.Entry(
+                name: tensor.name, shape: tensor.shape, type: tensor.type.rawValue, offset: offset)
+        }
+        try AtomicFile.write(to: url) { descriptor in
+            func write(_ data: Data) throws {
+                try data.withUnsafeBytes { try AtomicFile.writeAll($0, to: descriptor, name: url.path) }
+            }
+            try write(GGUFHeader.bytes(settings, entries))
+            for tensor in tensors {
+                let made = try withTorchErrors { try tensor.make() }
+                guard made.shape == tensor.shape else {
+                    throw PEFTError("'\(tensor.name)' has the shape \(made.shape), not \(tensor.shape)")
+                }
+                let data = try tensor.type.encoded(made)
+                try write(data)
+                try write(Data(repeating: 0, count: (32 - data.count % 32) % 32))
+            }
+        }
+    }
+}

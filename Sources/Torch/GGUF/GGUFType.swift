@@ -1,0 +1,99 @@
+/// How a GGUF file stores a tensor's numbers: as they are, or in blocks of 32 or 256 along a row, each block parts that
+/// have a scale: w = scale · (q − zero) − minimum.
+public enum GGUFType: UInt32, CaseIterable, Sendable {
+    case f32 = 0
+    case f16 = 1
+    case q4_0 = 2
+    case q4_1 = 3
+    case q5_0 = 6
+    case q5_1 = 7
+    case q8_0 = 8
+    case q2_K = 10
+    case q3_K = 11
+    case q4_K = 12
+    case q5_K = 13
+    case q6_K = 14
+    case bf16 = 30
+
+    /// Names of other types, for what is refused.
+    private static let others: [UInt32: String] = [
+        9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S",
+        22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0",
+        35: "TQ2_0", 39: "MXFP4",
+    ]
+
+    /// llama.cpp's name of a type by its number.
+    static func name(of raw: UInt32) -> String { GGUFType(rawValue: raw)?.name ?? others[raw] ?? "number \(raw)" }
+
+    /// llama.cpp's name: `F16`, `Q4_0`, `Q4_K`.
+    public var name: String { "\(self)".uppercased() }
+
+    /// The type of numbers that lie as a tensor's do; `nil` for blocks.
+    public var plain: DType? {
+        switch self {
+        case .f32: .float32
+        case .f16: .float16
+        case .bf16: .bfloat16
+        default: nil
+        }
+    }
+
+    /// Numbers that are stored together.
+    public var block: Int {
+        switch self {
+        case .f32, .f16, .bf16: 1
+        case .q4_0, .q4_1, .q5_0, .q5_1, .q8_0: 32
+        case .q2_K, .q3_K, .q4_K, .q5_K, .q6_K: 256
+        }
+    }
+
+    /// Bytes of a block.
+    public var bytes: Int {
+        switch self {
+        case .f32: 4
+        case .f16, .bf16: 2
+        case .q4_0: 18
+        case .q4_1: 20
+        case .q5_0: 22
+        case .q5_1: 24
+        case .q8_0: 34
+        case .q2_K: 84
+        case .q3_K: 110
+        case .q4_K: 144
+        case .q5_K: 176
+        case .q6_K: 210
+        }
+    }
+
+    /// Numbers of a block that share a scale.
+    public var group: Int {
+        switch self {
+        case .q2_K, .q3_K, .q6_K: 16
+        default: 32
+        }
+    }
+
+    /// What is taken off each integer, which are stored from 0 on here.
+    public var zero: Int {
+        switch self {
+        case .q4_0: 8
+        case .q5_0: 16
+        case .q8_0: 128
+        case .q3_K: 4
+        case .q6_K: 32
+        default: 0
+        }
+    }
+
+    /// Whether parts have a minimum.
+    public var hasMinimum: Bool { [.q4_1, .q5_1, .q2_K, .q4_K, .q5_K].contains(self) }
+
+    /// The bits, of those that integers can be packed in, that one takes.
+    public var packedBits: Int {
+        switch self {
+        case .q2_K: 2
+        case .q3_K, .q4_0, .q4_1, .q4_K: 4
+        default: 8
+        }
+    }
+}

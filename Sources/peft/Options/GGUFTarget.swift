@@ -1,0 +1,42 @@
+import Foundation
+import LanguageModels
+import Support
+import Tokenizers
+import Torch
+import TorchNN
+
+/// What `--to gguf-…` asks for.
+enum GGUFTarget {
+    static let names = GGUFType.written.map { "gguf-" + $0.name.lowercased() }
+
+    /// The type of a GGUF file's numbers; `nil` where another format is asked for.
+    ///
+    /// - Parameters:
+    ///   - usual: what `gguf` alone means.
+    ///   - types: those that can be.
+    /// - Throws: ``PEFTError`` for a type that isn't written.
+    static func type(_ name: String, usual: GGUFType, among types: [GGUFType] = GGUFType.written) throws -> GGUFType?
+    {
+        let name = name.lowercased()
+        guard name != "gguf" else { return usual }
+        guard name.hasPrefix("gguf-") else { return nil }
+        guard let type = types.first(where: { "gguf-" + $0.name.lowercased() == name }) else {
+            throw PEFTError(
+                "--to is '\(name)'",
+                remedy: "there are \(types.map { "gguf-" + $0.name.lowercased() }.joined(separator: ", "))")
+        }
+        return type
+    }
+
+    /// Writes a model with its tokenizer.
+    static func write(_ model: any LanguageModel, of folder: ModelFolder, as type: GGUFType, to url: URL) throws {
+        guard GGUFHeader.isName(url) else {
+            throw PEFTError("the output \(url.path) is to be a GGUF file", remedy: "end its name in .gguf")
+        }
+        let table = model.parameters().first { $0.path == model.inputEmbedding + ".weight" }
+        let tokenizer = try GGUFVocabulary.settings(
+            folder: folder.url, size: table?.parameter.tensor.dim(0) ?? 0)
+        try model.writeGGUF(
+            to: url, type: type, tokenizer: tokenizer, name: url.deletingPathExtension().lastPathComponent)
+    }
+}

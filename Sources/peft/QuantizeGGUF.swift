@@ -1,0 +1,31 @@
+import Foundation
+import LanguageModels
+import Support
+import Torch
+
+/// llama.cpp's files.
+extension QuantizeCommand {
+    /// Writes the model, each matrix rounded as its turn comes.
+    func writeGGUF(_ type: GGUFType) throws {
+        guard calibration == nil, !double else {
+            throw PEFTError(
+                "--calibration or --double was given with --to \(to)", remedy: "they go with other formats")
+        }
+        let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
+        guard !FileManager.default.fileExists(atPath: target.path) else {
+            throw PEFTError("the output \(output) exists", remedy: "remove it or name another one")
+        }
+        _ = try model.prepare()
+        let folder = try model.folder()
+        try GGUFTarget.write(folder.load(), of: folder, as: type, to: target)
+        let (before, after) = (folder.weightBytes, try ModelFolder(target).weightBytes)
+        guard json else {
+            return print("\(output): GGUF \(type.name)\nweights: \(Console.bytes(before)) → \(Console.bytes(after))")
+        }
+        print(
+            JSON.object([
+                "output": .string(output), "method": .string("gguf-" + type.name.lowercased()),
+                "bytes": .integer(after), "bytes_before": .integer(before),
+            ]).text())
+    }
+}

@@ -1,0 +1,118 @@
+import Foundation
+import Support
+import Testing
+import Tokenizers
+import Torch
+import TorchNN
+
+@testable import LanguageModels
+
+/// Written GGUF files read back as the same model and tokenizer. (`check_gguf.py` reads them with gguf-py and
+/// transformers.)
+@Suite struct GGUFWritingTests {
+    private static func fixture(_ name: String) throws -> URL {
+        try #require(Bundle.module.resourceURL).appendingPathComponent("Fixtures/\(name)")
+    }
+
+    private static func logits(_ model: any LanguageModel) throws -> Tensor {
+        let batch = model.batch([((0..<9).map { 2 + ($0 * 37) % 80 }, [5, 33, 12, 1])], device: .cpu)
+        return try withTorchErrors { withoutGradients { model.logits(batch) } }
+    }
+
+    private static func difference(_ a: any LanguageModel, _ b: any LanguageModel) throws -> Double {
+        try relativeDifference(logits(a).array(), logits(b).array())
+    }
+
+    private static func load(_ name: String) throws -> any LanguageModel {
+        guard name.hasPrefix("decoders/") else { return try ModelFolder(fixture(name)).load() }
+        return try DecoderFixture(name: String(name.dropFirst("decoders/".count))).load()
+    }
+
+    /// Families and kinds of positions of the fixtures, written as numbers.
+    @Test(arguments: [
+        "llama", "decoders/llama", "decoders/mistral-all", "decoders/llama-linear", "decoders/llama-llama3",
+        "decoders/llama-yarn", "qwen2", "qwen3", "decoders/gemma",
+    ]) func modelsSurvive(name: String) throws {
+        let model = try Self.load(name)
+        try withTemporaryFolder { temporary in
+            let file = temporary.appendingPathComponent("a.gguf")
+            try model.writeGGUF(to: file, type: .f32, tokenizer: [], name: "a")
+            #expect(try Self.difference(ModelFolder(file).load(), model) < 1e-5)
+            try model.writeGGUF(to: file, type: .f16, tokenizer: [], name: "a")
+            #expect(try Self.difference(ModelFolder(file).load(), model) < 1e-2)
+        }
+    }
+
+    /// Files of all families, read, written and read again: the same scores, bit for bit the same numbers in Q8_0.
+    @Test(arguments: GGUFModelTests.names) func filesSurvive(name: String) throws {
+        let source = try Self.fixture("gguf/\(name).gguf")
+        let model = try ModelFolder(source).load()
+        try withTemporaryFolder { temporary in
+            let file = temporary.appendingPathComponent("a.gguf")
+            let size = model.configuration["vocab_size"]?.int ?? 0
+            let tokenizer = try GGUFVocabulary.settings(folder: source, size: size)
+            try model.writeGGUF(to: file, type: .f32, tokenizer: tokenizer, name: "a")
+            #expect(try Self.difference(ModelFolder(file).load(), model) < 1e-5)
+            try model.writeGGUF(to: file, type: .q8_0, tokenizer: tokenizer, name: "a")
+            let bytes = try ModelFolder(file).load()
+            #expect(bytes.namedModules().contains { ($0.module as? Linear)?.weight.isQuantized == true })
+            #expect(try Self.difference(bytes, model) < 0.1)
+            try bytes.writeGGUF(to: file, type: .q8_0, tokenizer: tokenizer, name: "a")
+            #expect(try Self.difference(ModelFolder(file).load(), bytes) < 1e-5)
+            try model.writeGGUF(to: file, type: .q4_0, tokenizer: tokenizer, name: "a")
+            #expect(try Self.difference(ModelFolder(file).load(), model) < 0.9)
+            #expect(try Self.sameTokens(source, file) > 5)
+        }
+    }
+
+    /// Tokenizers of folders, which the files above were made into, are the same in a file again.
+    @Test(arguments: GGUFModelTests.names) func tokenizersSurvive(name: String) throws {
+        let source = try Self.fixture("gguf/\(name).gguf")
+        let model = try ModelFolder(source).load()
+        try withTemporaryFolder { temporary in
+            let folder = temporary.appendingPathComponent("folder")
+            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+            for file in try Tokenizer.files(in: source) { try file.write(into: folder) }
+            let size = (model.configuration["vocab_size"]?.int ?? 0) + 3
+            let settings = try GGUFVocabulary.settings(folder: folder, size: size)
+            let tokens = settings.first { $0.0 == "tokenizer.ggml.tokens" }?.1.list?.strings
+            #expect(tokens?.count == size)
+            #expect(tokens?.last == "[PAD\(size - 1)]")
+            let file = temporary.appendingPathComponent("a.gguf")
+            try model.writeGGUF(to: file, type: .f16, tokenizer: settings, name: "a")
+            #expect(try Self.sameTokens(source, file) > 5)
+            #expect(
+                try ChatTemplate.load(folder: file).template.source
+                    == ChatTemplate.load(folder: source).template.source)
+            #expect(throws: PEFTError.self) { try GGUFVocabulary.settings(folder: folder, size: 10) }
+        }
+    }
+
+    private static func sameTokens(_ a: URL, _ b: URL) throws -> Int {
+        let (x, y) = (try Tokenizer.load(folder: a), try Tokenizer.load(folder: b))
+        let texts = [
+            "", "Hello, wörld! 123456", "  two  spaces ", "x<|end|>y", "I'LL don't", "中文 🙂\n\n",
+            "A small model reads",
+        ]
+        for text in texts { #expect(x.encode(text: text) == y.encode(text: text), "\(text)") }
+        return texts.count
+    }
+
+    @Test func otherModelsAreRefusedByName() throws {
+        try withTemporaryFolder { folder in
+            let file = folder.appendingPathComponent("a.gguf")
+            for (name, word) in [
+                ("t5-v1.1", "t5"), ("gpt2", "gpt2"), ("decoders/mistral", "window"),
+                ("decoders/llama-biases", "silu"),
+                ("decoders/llama-dynamic", "'dynamic'"),
+            ] {
+                let model = try Self.load(name)
+                let error = try #require(throws: PEFTError.self) {
+                    try model.writeGGUF(to: file, type: .f32, tokenizer: [], name: "a")
+                }
+                #expect(error.problem.contains(word), "\(error.problem)")
+            }
+            #expect(!FileManager.default.fileExists(atPath: file.path))
+        }
+    }
+}
