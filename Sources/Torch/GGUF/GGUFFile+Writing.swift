@@ -60,7 +60,7 @@ extension GGUFType {
         let scale = largest / -8
         let factor = scale == 0 ? 0 : 1 / scale
         write(scale, to)
-        func code(_ i: Int) -> UInt8 { UInt8(min(15, max(0, whole(Float(Double(from[i]) * Double(factor) + 8.5))))) }
+        func code(_ i: Int) -> UInt8 { UInt8(min(15, max(0, whole(from[i] * factor + 8.5)))) }
         for i in 0..<16 { to[2 + i] = code(i) | code(i + 16) << 4 }
     }
 
