@@ -103,7 +103,14 @@ public struct ModelFolder {
         let file = url.appendingPathComponent("config.json").path
         let (plain, scheme) = try QuantizedFolder.split(configuration, file: file)
         let model = try ModelRegistry.outline(plain, file: file, head: completeHead)
-        guard let scheme else { return model }
+        guard let scheme else {
+            if let storage, storage != .float32, storage.projections(of: model).isEmpty {
+                throw PEFTError(
+                    "none of the projections of a \(model.family) can be kept as \(storage.name)",
+                    remedy: storage == .bfloat16 ? "use --weights int8 or nf4" : "leave --weights out")
+            }
+            return model
+        }
         guard storage == nil else {
             throw PEFTError(
                 "\(file) says that the weights are quantised already, \(storage?.name ?? "") was asked for",

@@ -70,6 +70,8 @@ public protocol LanguageModel: Module {
     var outputLayer: String { get }
     /// Paths of modules that begin untrained, such as a classifier: every method trains them too.
     var newModules: [String] { get }
+    /// Last parts of the paths of projections that stay as they are when others are kept in fewer bits.
+    var unquantisedProjections: Set<String> { get }
     /// Path of the table of input embeddings.
     var inputEmbedding: String { get }
     /// Names that other checkpoints use for tensors that this model holds once.
@@ -139,6 +141,7 @@ extension LanguageModel {
         batch(rows.map { ($0.input, $0.target) }, device: device)
     }
     public var newModules: [String] { [] }
+    public var unquantisedProjections: Set<String> { [] }
     public func canonicalName(_ name: String) -> String { aliases[name] ?? name }
     public func isIgnorable(_ name: String) -> Bool { false }
     public func initialDeviation(of path: String) -> Double? { nil }

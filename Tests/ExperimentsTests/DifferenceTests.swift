@@ -97,6 +97,28 @@ import Training
         #expect(abs(difference.high - (0.03 + 4.303 * 0.0141421)) < 1e-4)
     }
 
+    /// Two seeds of two methods say little of how seeds vary; those of ten methods together say more.
+    @Test func allMethodsTellHowSeedsVary() throws {
+        let pair = [
+            ReportSamples.run("lora", "LoRA", rouge1: [0.41, 0.43]),
+            ReportSamples.run("dora", "DoRA", rouge1: [0.36, 0.38]),
+        ]
+        let others = (0..<8).map { ReportSamples.run("ia3", "other \($0)", rouge1: [0.2, 0.22]) }
+        let rouge = Metric(key: "rouge1")
+        func difference(_ runs: [MethodRun]) throws -> Difference {
+            try #require(ReportSamples.report(runs).difference(of: runs[0], to: runs[1], by: rouge))
+        }
+        #expect(try difference(pair).isWithinSpread)
+        let sure = try difference(pair + others)
+        #expect(!sure.isWithinSpread)
+        // Each pair of seeds has the variance 2 · 0.01², and ten have ten degrees of freedom.
+        #expect(abs(sure.high - (0.05 + 2.228 * 0.0141421)) < 1e-4)
+        // Where the two vary more than the rest, that counts.
+        let wide = [pair[0], ReportSamples.run("dora", "DoRA", rouge1: [0.27, 0.47])]
+        let unsure = try difference(wide + others)
+        #expect(abs(unsure.high - (0.05 + 2.228 * 0.1 * (2.0 / 2 * 1.01).squareRoot())) < 2e-3)
+    }
+
     @Test func studentsQuantiles() {
         for (freedom, expected) in [
             (1, 12.7062), (2, 4.3027), (12, 2.1788), (10, 2.2281), (11, 2.2010), (30, 2.0423), (1000, 1.9623),

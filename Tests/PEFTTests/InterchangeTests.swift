@@ -131,9 +131,26 @@ import TorchNN
             try adapter.save(to: written, base: base)
             #expect(try FileManager.default.contentsOfDirectory(atPath: written.path).sorted() == Self.files)
             for file in Self.files {
-                let expected = try Data(contentsOf: Self.committed.appendingPathComponent("\(name)/\(file)"))
-                #expect(try Data(contentsOf: written.appendingPathComponent(file)) == expected, "\(file)")
+                let (own, expected) = (
+                    written.appendingPathComponent(file), Self.committed.appendingPathComponent("\(name)/\(file)")
+                )
+                if name == "method-p-tuning", file.hasSuffix(".safetensors") {
+                    // What is stored comes out of a network, whose sums differ in the last bits between processors.
+                    try expectSameLayout(SafetensorsFile(own), SafetensorsFile(expected))
+                } else {
+                    #expect(try Data(contentsOf: own) == Data(contentsOf: expected), "\(file)")
+                }
             }
+        }
+    }
+
+    /// The same names, shapes and types in the same order, and numbers that differ by rounding alone.
+    private func expectSameLayout(_ own: SafetensorsFile, _ expected: SafetensorsFile) throws {
+        #expect(own.entries.keys.sorted() == expected.entries.keys.sorted() && own.metadata == expected.metadata)
+        for name in expected.entries.keys {
+            let (a, b) = (try own.tensor(name), try expected.tensor(name))
+            #expect(a.shape == b.shape && a.dtype == b.dtype)
+            #expect(relativeDifference(a, b) < 1e-6, "\(name)")
         }
     }
 

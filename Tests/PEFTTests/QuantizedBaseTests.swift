@@ -51,6 +51,12 @@ import TorchNN
     /// The forward pass, and the gradients of the adapter, are those over the dense numbers.
     @Test(arguments: storages, ["llama", "gpt2", "t5-v1.1"])
     func gradientsAreThoseOverTheNumbers(storage: String, name: String) throws {
+        guard storage != "bf16" || name != "gpt2" else {
+            // Its files have projections the other way round.
+            let refusal = try failure { _ = try Self.base(storage, name) }
+            #expect(refusal.problem == "none of the projections of a gpt2 can be kept as bf16")
+            return
+        }
         let (kept, dense) = (try Self.base(storage, name), try Self.widened(storage, name))
         let adapters = try [kept, dense].map { try Adapter(Self.choice(), on: $0, seed: 3) }
         var random = SeededRandom(seed: 5)

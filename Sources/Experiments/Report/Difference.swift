@@ -29,9 +29,10 @@ extension Difference {
     /// The difference of two runs over the same rows.
     ///
     /// With d the difference and rows' interval [l, h], seeds widen each side to √((d − l)² + s²), √((h − d)² + s²), where s
-    /// is half of Student's two-sample interval with pooled variance: seeds of different methods aren't pairs.
+    /// is half of Student's two-sample interval: seeds of different methods aren't pairs.
+    /// - Parameter all: the spread over seeds in the whole comparison, which two or three seeds of two runs say little of.
     /// - Returns: `nil` where there are neither rows nor several seeds to tell by.
-    init?(_ a: Statistic, to b: Statistic, metric: String, place: Int) {
+    init?(_ a: Statistic, to b: Statistic, metric: String, place: Int, all: SeedSpread? = nil) {
         let value = a.mean - b.mean
         var (below, above) = (0.0, 0.0)
         let hasRows = !a.resampled.isEmpty && a.resampled.count == b.resampled.count
@@ -39,7 +40,7 @@ extension Difference {
             let (low, high) = Bootstrap.standard.interval(of: zip(a.resampled, b.resampled).map { $0 - $1 })
             (below, above) = (max(0, value - low), max(0, high - value))
         }
-        let seeds = Self.halfWidthOverSeeds(a.values, b.values)
+        let seeds = Self.halfWidthOverSeeds(a.values, b.values, all)
         guard hasRows || seeds != nil else { return nil }
         let half = seeds ?? 0
         self.init(
@@ -48,18 +49,15 @@ extension Difference {
         guard low.isFinite, high.isFinite else { return nil }
     }
 
-    /// t · σ √(1/n + 1/m) with n + m − 2 degrees of freedom. A run with one value, such as the untrained model's, counts as a
-    /// constant; `nil` where both have one.
-    private static func halfWidthOverSeeds(_ a: [Double], _ b: [Double]) -> Double? {
-        let several = [a, b].filter { $0.count > 1 }
-        let freedom = several.reduce(0) { $0 + $1.count - 1 }
-        guard freedom > 0 else { return nil }
-        let squares = several.reduce(0.0) { sum, values in
-            let mean = values.reduce(0, +) / Double(values.count)
-            return sum + values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
-        }
-        let shares = several.reduce(0) { $0 + 1 / Double($1.count) }
-        return studentQuantile(freedom) * (squares / Double(freedom) * shares).squareRoot()
+    /// t · σ √(1/n + 1/m). A run with one value, such as the untrained model's, counts as a constant; `nil` where both have
+    /// one. σ is that of the whole comparison, or of the two runs alone where they vary more.
+    private static func halfWidthOverSeeds(_ a: [Double], _ b: [Double], _ all: SeedSpread?) -> Double? {
+        guard let own = SeedSpread([a, b]) else { return nil }
+        let shares = [a, b].reduce(0) { $0 + ($1.count > 1 ? 1 / Double($1.count) : 0) }
+        let (variance, freedom) = (
+            max(own.variance, all?.variance ?? 0), max(own.freedom, all?.freedom ?? 0)
+        )
+        return studentQuantile(freedom) * (variance * shares).squareRoot()
     }
 
     /// The 97.5 % quantile of Student's t. From 11 degrees of freedom on the expansion of Fisher and Cornish, which is right to
@@ -74,20 +72,47 @@ extension Difference {
     }
 }
 
+/// The variance of runs that differ in their seed alone, pooled over methods as in an analysis of variance (R. A. Fisher,
+/// *Statistical Methods for Research Workers*, 1925, chapter 7).
+struct SeedSpread {
+    let variance: Double
+    /// Values less runs.
+    let freedom: Int
+
+    /// - Returns: `nil` where no run has several values.
+    init?(_ runs: [[Double]]) {
+        let several = runs.filter { $0.count > 1 }
+        freedom = several.reduce(0) { $0 + $1.count - 1 }
+        guard freedom > 0 else { return nil }
+        let squares = several.reduce(0.0) { sum, values in
+            let mean = values.reduce(0, +) / Double(values.count)
+            return sum + values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
+        }
+        variance = squares / Double(freedom)
+    }
+}
+
 extension ComparisonReport {
+    /// Of all runs by this metric.
+    private func seedSpread(_ metric: Metric) -> SeedSpread? {
+        SeedSpread(runs.compactMap { $0.statistic(metric)?.values.filter(\.isFinite) })
+    }
+
     /// Writes down how far each run is from the others that it is compared with, so that a report read again says the same.
     mutating func findDifferences() {
         let ranking = ranking
         let reading = [base, full, subject].compactMap { $0.flatMap(place(of:)) }
+        let spreads = (metrics + [.loss]).reduce(into: [String: SeedSpread?]()) { $0[$1.key] = seedSpread($1) }
         for index in runs.indices {
             var found: [Difference] = []
             for metric in metrics + [.loss] {
+                let all = spreads[metric.key] ?? nil
                 let leader = best(of: runs, by: metric).flatMap(place(of:))
                 let trained = best(of: runs.filter { !$0.isBase }, by: metric).flatMap(place(of:))
                 let others = metric == ranking ? [leader, trained] + reading : [leader]
                 for place in Set(others.compactMap(\.self)).sorted() where place != index {
                     guard let a = runs[index].statistic(metric), let b = runs[place].statistic(metric),
-                        let difference = Difference(a, to: b, metric: metric.key, place: place)
+                        let difference = Difference(a, to: b, metric: metric.key, place: place, all: all)
                     else { continue }
                     found.append(difference)
                 }
@@ -107,7 +132,7 @@ extension ComparisonReport {
             run.differences?.first { $0.metric == metric.key && $0.to == place }
         }
         return stored(run, others) ?? stored(other, own)?.reversed
-            ?? Difference(a, to: b, metric: metric.key, place: others ?? 0)
+            ?? Difference(a, to: b, metric: metric.key, place: others ?? 0, all: seedSpread(metric))
     }
 
     /// Whether the comparison can't tell two runs apart. Reports of earlier versions with one seed have no differences; there

@@ -26,6 +26,8 @@ public final class T5: Module, LanguageModel {
     public var configuration: JSON { settings.json }
     public var architecture: Architecture { .encoderDecoder }
     public var outputLayer: String { "lm_head" }
+    /// transformers never quantises these, whose outputs are large.
+    public var unquantisedProjections: Set<String> { ["wo"] }
     public var inputEmbedding: String { "shared" }
     public var aliases: [String: String] {
         var aliases = [

@@ -57,9 +57,11 @@ public enum WeightStorage: Sendable, Equatable {
     public func projections(of model: any LanguageModel) -> [(path: String, linear: Linear)] {
         guard self != .float32 else { return [] }
         let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
+        let kept = self == .bfloat16 ? [] : model.unquantisedProjections
         return model.namedModules().compactMap { path, module in
             guard let linear = module as? Linear, !linear.weight.isQuantized,
                 !left.contains(where: { path == $0 || path.hasPrefix($0 + ".") }),
+                !kept.contains(String(path.split(separator: ".").last ?? "")),
                 // bf16 is written as it is kept, and these files have it the other way round.
                 self != .bfloat16 || !(linear.weight is TransposedWeight)
             else { return nil }
