@@ -75,7 +75,9 @@ struct BitsAndBytesFormat {
                 "the model's projections are quantised in different ways, which config.json can't say",
                 remedy: "quantise all in the same way")
         }
-        let left = linears.filter { !($0.1 is BlockQuantizedWeight || $0.1 is RowQuantizedWeight) }.map(\.0)
+        var left = linears.filter { !($0.1 is BlockQuantizedWeight || $0.1 is RowQuantizedWeight) }.map(\.0)
+        // Where the embedding is the output layer, it is a projection there all the same.
+        if !model.outputLayer.isEmpty, !left.contains(model.outputLayer) { left.append(model.outputLayer) }
         return [
             "quant_method": .string(method), "load_in_4bit": .bool(rows == 0), "load_in_8bit": .bool(rows > 0),
             "_load_in_4bit": .bool(rows == 0), "_load_in_8bit": .bool(rows > 0),
