@@ -1,6 +1,7 @@
 import CTorch
 import Foundation
 import Support
+import Synchronization
 
 #if canImport(Glibc)
     import Glibc
@@ -29,12 +30,16 @@ public enum PagedTensor {
         }
     }
 
-    /// Takes a paged tensor's elements out of this process's memory; the next use reads them from the file.
+    /// Where paged tensors begin: elsewhere the advice below would lose what is there.
+    private static let starts = Mutex<Set<Int>>([])
+
+    /// Takes a paged tensor's elements out of this process's memory; the next use reads them from the file. Of other tensors
+    /// nothing happens.
     public static func release(_ tensor: Tensor) {
         guard tensor.device == .cpu, tensor.count > 0, let data = ct_data(tensor.pointer) else { return }
-        // A whole mapping: such a tensor begins at a page. Pages of a shared mapping keep what was written.
+        guard starts.withLock({ $0.contains(Int(bitPattern: data)) }) else { return }
+        // Pages of a shared mapping keep what was written.
         let page = Int(getpagesize())
-        guard Int(bitPattern: data).isMultiple(of: page) else { return }
         madvise(data, (tensor.byteCount + page - 1) / page * page, MADV_DONTNEED)
     }
 
@@ -66,9 +71,13 @@ public enum PagedTensor {
                 throw PEFTError("can't map \(count) bytes: \(String(cString: strerror(errno)))")
             }
             (start, self.count) = (address, count)
+            _ = PagedTensor.starts.withLock { $0.insert(Int(bitPattern: address)) }
         }
 
-        deinit { munmap(start, count) }
+        deinit {
+            _ = PagedTensor.starts.withLock { $0.remove(Int(bitPattern: start)) }
+            munmap(start, count)
+        }
 
         private static func reserve(_ descriptor: Int32, _ count: Int) -> Int32 {
             #if os(Linux)

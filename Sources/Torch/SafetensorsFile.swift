@@ -156,6 +156,8 @@ public final class SafetensorsFile: TensorFile {
                 try withTorchErrors {
                     try tensors[name]?.withBytes { try AtomicFile.writeAll($0, to: descriptor, name: url.path) }
                 }
+                // What lies in a file anyway was only passing through memory.
+                if let tensor = tensors[name] { PagedTensor.release(tensor) }
             }
         }
     }
