@@ -33,11 +33,19 @@ MODELS = {
         model_type="llama", vocab_size=8192, hidden_size=384, intermediate_size=1024, num_hidden_layers=8,
         num_attention_heads=6, num_key_value_heads=2, tie_word_embeddings=False, eos_token_id=1,
         max_position_embeddings=2048),
+    "Llama 134M (768 × 12)": dict(
+        model_type="llama", vocab_size=32000, hidden_size=768, intermediate_size=2048, num_hidden_layers=12,
+        num_attention_heads=12, num_key_value_heads=12, tie_word_embeddings=False, eos_token_id=1,
+        max_position_embeddings=2048),
+    "Llama 1.1B": dict(
+        model_type="llama", vocab_size=32000, hidden_size=2048, intermediate_size=5632, num_hidden_layers=22,
+        num_attention_heads=32, num_key_value_heads=4, tie_word_embeddings=False, eos_token_id=1,
+        max_position_embeddings=2048),
     "GPT-2 19M": dict(
         model_type="gpt2", vocab_size=8192, n_embd=384, n_layer=8, n_head=6, n_positions=1024, eos_token_id=1,
         resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1),
 }
-SMALL, NARROW, LLAMA, GPT2 = MODELS
+SMALL, NARROW, LLAMA, WIDE, BILLION, GPT2 = MODELS
 # model, method with its options, batch, prompt and target lengths, optimizer, further options of train and plan
 CASES = [
     ("tiny-t5", "lora --rank 8", 8, 128, 32, "adamw"),
@@ -70,6 +78,13 @@ CASES = [
     (LLAMA, "lora --rank 16", 8, 192, 64, "adamw", "--weights nf4"),
     (LLAMA, "lora --rank 16", 8, 192, 64, "adamw", "--weights int8"),
     (LLAMA, "lora --rank 16", 8, 192, 64, "adamw", "--weights bf16"),
+    (WIDE, "lora --rank 16 --targets all-linear", 4, 448, 64, "adamw"),
+    (WIDE, "lora --rank 16 --targets all-linear", 4, 448, 64, "adamw", "--weights bf16"),
+    (WIDE, "lora --rank 16 --targets all-linear", 4, 448, 64, "adamw", "--weights int8"),
+    (WIDE, "lora --rank 16 --targets all-linear", 4, 448, 64, "adamw", "--weights nf4"),
+    (WIDE, "lora --rank 16 --targets all-linear", 4, 448, 64, "adamw", "--weights nf4", "--checkpoint-activations"),
+    (BILLION, "lora --rank 16 --targets all-linear", 1, 448, 64, "adamw", "--weights nf4-double",
+     "--checkpoint-activations"),
 ]
 
 
@@ -91,6 +106,8 @@ def make_model(folder, settings):
     for name, shape in parameters(folder / "config.json").items():
         is_norm = len(shape) == 1 and not name.endswith("bias")
         weights[name] = torch.ones(shape) if is_norm else torch.randn(shape) * 0.02
+    if sum(tensor.numel() for tensor in weights.values()) > 5e8:
+        weights = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(ROOT / "Models/tiny-t5" / name, folder / name)
@@ -148,7 +165,9 @@ def main():
                     capture_output=True, text=True, cwd=ROOT)
                 if trained.returncode:
                     sys.exit(trained.stderr)
-                peak = json.loads(trained.stdout)["peakBytes"]
+                result = json.loads(trained.stdout)
+                peak = result["peakBytes"]
+                print(f"{label}: {result['tokensPerSecond']:.0f} tokens/s", file=sys.stderr)
                 known[label] = peak
                 shutil.rmtree(out)
                 if options.measured:

@@ -27,11 +27,11 @@ for name, part in (("validation", rows[:1000]), ("train", rows[1000:])):
         csv.writer(file).writerows([header] + part)
 PYTHON
     "$peft" compare --threads 1 --model "$minilm" \
-        --methods 'base,lora(rank=16,alpha=32,targets=all-linear),full,houlsby,ia3,bitfit,prompt' \
+        --methods 'base,lora(rank=32,alpha=64,dropout=0.05,targets=all-linear),full,houlsby,ia3,bitfit,prompt' \
         --data "$output/banking-train.csv" --validation "$output/banking-validation.csv" \
         --test "$data/banking77/test.csv" --prompt '{text}' --target '{category}' \
-        --batch-size 32 --epochs 2 --warmup 40 --head-lr 1e-2 \
-        --lr base=3e-2,full=3e-4,lora=3e-3,bitfit=3e-3,houlsby=2e-3,prompt=3e-2,ia3=1e-2 \
+        --batch-size 32 --epochs 8 --warmup 100 --head-lr 3e-3 \
+        --lr base=3e-2,full=3e-4,lora=1.5e-3,bitfit=3e-3,houlsby=2e-3,prompt=3e-2,ia3=1e-2 \
         --html "$output/banking.html" --output "$output/banking.json"
 }
 
