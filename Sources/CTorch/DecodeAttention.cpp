@@ -81,7 +81,7 @@ const float *floats(const at::Tensor &x) { return static_cast<const float *>(x.c
 namespace ctorch {
 
 bool is_for_decode_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &mask) {
-    return is_float(q) && is_float(k) && is_float(v) && (!mask.defined() || is_float(mask)) && q.size(2) <= most_queries &&
+    return is_float(q) && is_float(k) && is_float(v) && (!mask.defined() || is_float(mask)) && q.numel() > 0 && q.size(2) <= most_queries &&
            k.stride(3) == 1 && v.stride(3) == 1 && k.size(2) > 0 && q.size(0) == k.size(0) && q.size(1) == k.size(1) &&
            q.size(3) == k.size(3) && k.sizes() == v.sizes() &&
            !(at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad()));

@@ -105,6 +105,14 @@ import Testing
         }
     }
 
+    @Test func attentionWithoutQueries() throws {
+        let (none, keys) = (Tensor.zeros([2, 3, 0, 8]), Tensor.zeros([2, 3, 5, 8]))
+        let result = try withTorchErrors {
+            withoutGradients { Functions.attention(none, keys, keys, mask: nil, scale: 1) }
+        }
+        #expect(result.shape == [2, 3, 0, 8])
+    }
+
     /// The same view of fp32 numbers.
     private func narrow(_ x: Tensor) -> Tensor {
         let whole = Tensor.zeros([x.dim(0), x.dim(1), 50, x.dim(3)], dtype: .float32)
