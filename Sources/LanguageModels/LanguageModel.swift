@@ -37,19 +37,31 @@ public struct TrainingBatch {
     public let positions: Tensor?
     /// Which text of a pair each token of ``input`` belongs to (BERT's token types); `nil` if all belong to the first.
     public let segments: [Int]?
+    /// The same as ``positions``, in a decoder-only model, as the last tokens of each row.
+    public let outputs: OutputSpans?
 
     public init(
         input: PackedSequences, decoder: PackedSequences?, targets: Tensor, positions: Tensor? = nil,
-        segments: [Int]? = nil
+        segments: [Int]? = nil, outputs: OutputSpans? = nil
     ) {
         (self.input, self.decoder, self.targets, self.positions) = (input, decoder, targets, positions)
-        self.segments = segments
+        (self.segments, self.outputs) = (segments, outputs)
     }
 
     /// Tokens that bear loss.
     public var targetCount: Int { targets.count }
     /// All tokens the model reads; there is no padding among them.
     public var tokenCount: Int { input.tokens + (decoder?.tokens ?? 0) }
+}
+
+/// The last tokens of each row, from the first one on whose output is read.
+public struct OutputSpans {
+    /// Of each row, counted over all rows' tokens.
+    public let spans: [Range<Int>]
+    /// Which of these tokens' outputs are read, int64; `nil` for all.
+    public let kept: Tensor?
+
+    public init(_ spans: [Range<Int>], kept: Tensor? = nil) { (self.spans, self.kept) = (spans, kept) }
 }
 
 /// How a model reads and writes.

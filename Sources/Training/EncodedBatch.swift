@@ -16,6 +16,6 @@ extension LanguageModel {
         let kept = Tensor(mask.indices.filter { mask[$0] }, device: device)
         return TrainingBatch(
             input: batch.input, decoder: batch.decoder, targets: batch.targets.selecting(kept),
-            positions: positions.selecting(kept))
+            positions: positions.selecting(kept), outputs: batch.outputs.map { OutputSpans($0.spans, kept: kept) })
     }
 }

@@ -196,7 +196,7 @@ public final class Trainer {
             try hook.begin(totalSteps: totalSteps) {
                 guard next < plan.firstEpoch else { return false }
                 for batch in batches(ofStep: next) {
-                    _ = model.computing { model.lossSum(batch, labelSmoothing: 0) }
+                    _ = UnreadOutputs.computed { model.computing { model.lossSum(batch, labelSmoothing: 0) } }
                 }
                 next += 1
                 return true

@@ -59,7 +59,7 @@ import TorchNN
             let linear = try #require(reference[path])
             let recorder = Recorder()
             _ = linear.attach(recorder, route: nil)
-            try withTorchErrors { withoutGradients { Self.run(other) } }
+            try withTorchErrors { withoutGradients { UnreadOutputs.computed { Self.run(other) } } }
             linear.detach(recorder)
             let weight = try GroupQuantizedWeight(
                 rounding: linear.weight.dense(as: .float32), to: Self.settings, hessian: recorder.hessian)

@@ -14,6 +14,12 @@ class AttentionContext {
 
     init(positions: Tensor, longest: Int) { (self.positions, self.longest) = (positions, longest) }
 
+    /// What the last layer of a stack runs with, whose outputs may be wanted of some tokens only.
+    var last: AttentionContext { self }
+
+    /// Of x [tokens, …] the tokens whose outputs are wanted: only they have queries and a feed-forward network.
+    func wanted(_ x: Tensor) -> Tensor { x }
+
     /// softmax(cap(scale · q kᵀ)) v.
     ///
     /// - Parameters:
@@ -28,6 +34,9 @@ class AttentionContext {
         softcap: Double? = nil, dropout: Double
     ) -> Tensor { q }
 
+    /// Queries [wanted tokens, heads, size] rotated by their tokens' positions.
+    func rotatedQueries(_ q: Tensor, _ rotary: RotaryPositions) -> Tensor { rotated(q, rotary) }
+
     /// x [tokens, heads, size] rotated by its tokens' positions.
     func rotated(_ x: Tensor, _ rotary: RotaryPositions) -> Tensor {
         let key = ObjectIdentifier(rotary)
@@ -41,6 +50,7 @@ class AttentionContext {
 final class PackedContext: AttentionContext {
     private let offsets: [Int]
     private let isCausal: Bool
+    private let wanted: WantedTokens?
     /// Keys and values of each layer with their rows, where generation goes on from them.
     private(set) var kept: [Int: (keys: Tensor, values: Tensor, offsets: [Int])] = [:]
     private let keeps: Bool
@@ -49,8 +59,12 @@ final class PackedContext: AttentionContext {
     ///   - rows: the rows' tokens, virtual ones included.
     ///   - prefixes: tokens that prefixes put before each row.
     ///   - longest: at least how long the longest row counts as, where more follows.
-    init(_ rows: PromptedRows, prefixes: [Int], isCausal: Bool, keeps: Bool = false, longest: Int = 0) {
-        (offsets, self.isCausal, self.keeps) = (rows.offsets, isCausal, keeps)
+    ///   - wanted: the tokens whose outputs of the last layer are read, in a causal stack the last ones of each row.
+    init(
+        _ rows: PromptedRows, prefixes: [Int], isCausal: Bool, keeps: Bool = false, longest: Int = 0,
+        wanted: WantedTokens? = nil
+    ) {
+        (offsets, self.isCausal, self.keeps, self.wanted) = (rows.offsets, isCausal, keeps, wanted)
         let positions = rows.prompts.indices.flatMap { row in
             (0..<(rows.offsets[row + 1] - rows.offsets[row])).map { prefixes[row] + $0 }
         }
@@ -59,16 +73,54 @@ final class PackedContext: AttentionContext {
             longest: max(longest, (positions.max() ?? -1) + 1))
     }
 
+    /// Whether the last layer's outputs are those of some tokens alone.
+    var leavesOut: Bool { wanted != nil }
+    override var last: AttentionContext { wanted.map { LastLayerContext(self, $0) } ?? self }
+
     override func attend(
         _ q: Tensor, _ k: Tensor, _ v: Tensor, site: KeyValueSite, layer: Int, window: Int?, scale: Double,
         softcap: Double?, dropout: Double
+    ) -> Tensor {
+        attend(
+            q, offsets: offsets, k, v, site: site, layer: layer, window: window, scale: scale, softcap: softcap,
+            dropout: dropout)
+    }
+
+    /// - Parameter queryOffsets: where each row begins in `q`.
+    fileprivate func attend(
+        _ q: Tensor, offsets queryOffsets: [Int], _ k: Tensor, _ v: Tensor, site: KeyValueSite, layer: Int,
+        window: Int?, scale: Double, softcap: Double?, dropout: Double
     ) -> Tensor {
         let all = site(k, v, offsets: offsets)
         if keeps { kept[layer] = (all.keys, all.values, all.offsets) }
         let (probability, seed) = DropoutScope.draw(dropout)
         return Functions.packedAttention(
-            q, all.keys, all.values, bias: nil, queryOffsets: offsets, keyOffsets: all.offsets, causal: isCausal,
+            q, all.keys, all.values, bias: nil, queryOffsets: queryOffsets, keyOffsets: all.offsets, causal: isCausal,
             window: window, scale: scale, softcap: softcap, dropout: probability, seed: seed)
+    }
+}
+
+/// The last layer over packed rows: keys and values of all tokens, the rest of those alone whose outputs are read.
+private final class LastLayerContext: AttentionContext {
+    private let all: PackedContext
+    private let tokens: WantedTokens
+
+    init(_ all: PackedContext, _ tokens: WantedTokens) {
+        (self.all, self.tokens) = (all, tokens)
+        super.init(positions: all.positions.selecting(tokens.indices), longest: all.longest)
+    }
+
+    override func wanted(_ x: Tensor) -> Tensor { x.selecting(tokens.indices) }
+    override func rotated(_ x: Tensor, _ rotary: RotaryPositions) -> Tensor { all.rotated(x, rotary) }
+    override func rotatedQueries(_ q: Tensor, _ rotary: RotaryPositions) -> Tensor { super.rotated(q, rotary) }
+
+    override func attend(
+        _ q: Tensor, _ k: Tensor, _ v: Tensor, site: KeyValueSite, layer: Int, window: Int?, scale: Double,
+        softcap: Double?, dropout: Double
+    ) -> Tensor {
+        all.attend(
+            q, offsets: tokens.offsets, k, v, site: site, layer: layer, window: window, scale: scale,
+            softcap: softcap, dropout: dropout)
     }
 }
 
@@ -132,16 +184,12 @@ extension CausalModel {
     }
 
     func causalBatch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
-        var positions: [Int] = []
-        var start = 0
-        for row in rows {
-            // The last token of the prompt predicts the first of the target, and so on.
-            positions += (0..<row.target.count).map { start + row.input.count - 1 + $0 }
-            start += row.input.count + row.target.count - 1
-        }
+        let input = PackedSequences(rows.map { $0.input + $0.target.dropLast() }, device: device)
+        // The last token of the prompt predicts the first of the target, and so on.
+        let spans = zip(rows, input.offsets.dropFirst()).map { row, end in (end - row.target.count)..<end }
         return TrainingBatch(
-            input: PackedSequences(rows.map { $0.input + $0.target.dropLast() }, device: device), decoder: nil,
-            targets: Tensor(rows.flatMap(\.target), device: device), positions: Tensor(positions, device: device))
+            input: input, decoder: nil, targets: Tensor(rows.flatMap(\.target), device: device),
+            positions: Tensor(spans.flatMap { Array($0) }, device: device), outputs: OutputSpans(spans))
     }
 
     func causalLoss(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
@@ -160,13 +208,17 @@ extension CausalModel {
 
     /// Hidden states of the positions that bear loss, [targets, size].
     private func hidden(_ batch: TrainingBatch) -> Tensor {
-        let (states, rows, _) = read(batch.input, keeps: false)
+        let (states, rows, context) = read(batch.input, keeps: false, outputs: batch.outputs?.spans)
+        if let outputs = batch.outputs, context.leavesOut {
+            return outputs.kept.map { states.selecting($0) } ?? states
+        }
         let own = rows.withoutPrompts(states)
         return batch.positions.map { own.selecting($0) } ?? own
     }
 
-    /// Runs packed rows through the layers: [tokens, size], virtual tokens included.
-    func read(_ input: PackedSequences, keeps: Bool, longest: Int = 0) -> (
+    /// Runs packed rows through the layers: [tokens, size], virtual tokens included, or those of the tokens of
+    /// `outputs`, which are the last ones of each row, where ``UnreadOutputs`` may be left out.
+    func read(_ input: PackedSequences, keeps: Bool, longest: Int = 0, outputs: [Range<Int>]? = nil) -> (
         states: Tensor, rows: PromptedRows, context: PackedContext
     ) {
         let embedded = RowRouting.within(input.offsets) { embed(input.ids) }
@@ -174,7 +226,7 @@ extension CausalModel {
         let prefixes = (prefixSites.first?.prefixes(forRows: input.rows) ?? []).map { $0?.keys.dim(0) ?? 0 }
         let context = PackedContext(
             rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: true, keeps: keeps,
-            longest: longest)
+            longest: longest, wanted: outputs.flatMap { WantedTokens(rows, of: input.offsets, spans: $0) })
         let states = RowRouting.within(rows.offsets) { decode(rows.states, context) }
         return (states, rows, context)
     }

@@ -84,14 +84,12 @@ final class BERTEncoder: Module {
         let places =
             settings.firstPosition > 0
             ? (context.positions + Double(settings.firstPosition)).to(.int64) : context.positions
-        var x = x + positions(places) + type
-        x = dropout(embeddingNorm(x), settings.dropout)
-        for layer in layers { x = checkpointed(x) { layer($0, context) } }
-        return x
+        let x = dropout(embeddingNorm(x + positions(places) + type), settings.dropout)
+        return through(layers, x, context)
     }
 }
 
-final class BERTBlock: Module {
+final class BERTBlock: Module, StackLayer {
     @ModuleInfo(key: "attention") var attention: BERTAttention
     @ModuleInfo(key: "attention.output_site") var attentionOutput: OutputSite
     @ModuleInfo(key: "attention.output.LayerNorm") var attentionNorm: LayerNorm
@@ -114,7 +112,9 @@ final class BERTBlock: Module {
     }
 
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
-        let attended = dropout(attentionOutput(attention(x, context), input: x), rate)
+        let mixed = attention(x, context)
+        let x = context.wanted(x)
+        let attended = dropout(attentionOutput(mixed, input: x), rate)
         let middle = attentionNorm(x + attended)
         return feedForwardNorm(middle + dropout(feedForwardOutput(down(activation(up(middle))), input: middle), rate))
     }
@@ -143,7 +143,8 @@ final class BERTAttention: Module {
         let size = settings.size / settings.heads
         func split(_ x: Tensor) -> Tensor { x.reshaped(-1, settings.heads, size) }
         let mixed = context.attend(
-            split(q(x)), split(k(x)), split(v(x)), site: prefix, layer: layer, scale: 1 / Double(size).squareRoot(),
+            split(q(context.wanted(x))), split(k(x)), split(v(x)), site: prefix, layer: layer,
+            scale: 1 / Double(size).squareRoot(),
             dropout: settings.attentionDropout)
         return o(mixed.reshaped(-1, settings.size))
     }

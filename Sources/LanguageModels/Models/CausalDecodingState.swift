@@ -40,7 +40,11 @@ final class CausalDecodingState: DecodingState {
     /// Reads packed rows into new caches, each as many times as it has continuations.
     private func fill(_ prompts: PackedSequences, copies: Int) {
         // The next token follows at once, as if it had been read with the others.
-        let context = model.read(prompts, keeps: true, longest: max(width, prompts.longest) + 1).context
+        // Nothing is predicted yet: the last layer makes keys and values alone.
+        let context = model.read(
+            prompts, keeps: true, longest: max(width, prompts.longest) + 1,
+            outputs: prompts.offsets.dropFirst().map { $0..<$0 }
+        ).context
         let rowLengths =
             context.kept[0].map { kept in zip(kept.offsets.dropFirst(), kept.offsets).map { $0 - $1 } } ?? []
         columns = rowLengths.max() ?? 0

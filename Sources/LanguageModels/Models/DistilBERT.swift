@@ -71,11 +71,11 @@ final class DistilBERTEncoder: Module {
     /// Embedded tokens [tokens, size] → hidden states of the same shape.
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let x = dropout(embeddingNorm(x + positions(context.positions)), rate)
-        return layers.reduce(x) { x, layer in checkpointed(x) { layer($0, context) } }
+        return through(layers, x, context)
     }
 }
 
-final class DistilBERTBlock: Module {
+final class DistilBERTBlock: Module, StackLayer {
     @ModuleInfo(key: "attention") var attention: DistilBERTAttention
     @ModuleInfo(key: "attention_output_site") var attentionOutput: OutputSite
     @ModuleInfo(key: "sa_layer_norm") var attentionNorm: LayerNorm
@@ -99,7 +99,9 @@ final class DistilBERTBlock: Module {
 
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         // Unlike BERT's, the attention's output is not dropped out.
-        let middle = attentionNorm(x + attentionOutput(attention(x, context), input: x))
+        let mixed = attention(x, context)
+        let x = context.wanted(x)
+        let middle = attentionNorm(x + attentionOutput(mixed, input: x))
         return feedForwardNorm(middle + feedForwardOutput(dropout(down(activation(up(middle))), rate), input: middle))
     }
 }
@@ -127,7 +129,8 @@ final class DistilBERTAttention: Module {
         let size = settings.size / settings.heads
         func split(_ x: Tensor) -> Tensor { x.reshaped(-1, settings.heads, size) }
         let mixed = context.attend(
-            split(q(x)), split(k(x)), split(v(x)), site: prefix, layer: layer, scale: 1 / Double(size).squareRoot(),
+            split(q(context.wanted(x))), split(k(x)), split(v(x)), site: prefix, layer: layer,
+            scale: 1 / Double(size).squareRoot(),
             dropout: settings.attentionDropout)
         return o(mixed.reshaped(-1, settings.size))
     }

@@ -86,7 +86,7 @@ extension EncoderModel {
 
     /// Scores of the rows or of the labelled tokens, [targets, labels]; for embeddings the vectors of all rows.
     public func logits(_ batch: TrainingBatch) -> Tensor {
-        let (states, rows) = read(batch)
+        let (states, rows, areRows) = read(batch)
         switch head.task {
         case .tokenClassification:
             let own = rows.withoutPrompts(states)
@@ -97,21 +97,31 @@ extension EncoderModel {
             return all.selecting(positions)
         case .embeddings: return head.pooling(rows.withoutPrompts(states), offsets: batch.input.offsets)
         default:
-            // The first position of each row, be it [CLS] or, with a soft prompt, the first virtual token.
-            let places = isCausal ? rows.offsets.dropFirst().map { $0 - 1 } : Array(rows.offsets.dropLast())
-            let chosen = states.selecting(Tensor(places, device: states.device))
+            let chosen = areRows ? states : states.selecting(Tensor(speakers(rows), device: states.device))
             return RowRouting.within(single: batch.input.rows) { rowScores(chosen) }
         }
     }
 
-    /// Runs packed rows through the layers: states [tokens, size], virtual tokens included.
-    private func read(_ batch: TrainingBatch) -> (states: Tensor, rows: PromptedRows) {
+    /// The tokens that speak for their rows: the first position of each, be it [CLS] or, with a soft prompt, the first
+    /// virtual token; the last one in a causal model.
+    private func speakers(_ rows: PromptedRows) -> [Int] {
+        isCausal ? rows.offsets.dropFirst().map { $0 - 1 } : Array(rows.offsets.dropLast())
+    }
+
+    /// Runs packed rows through the layers: states [tokens, size], virtual tokens included, or [rows, size] of the
+    /// tokens that speak for their rows (`areRows`) where no others are read.
+    private func read(_ batch: TrainingBatch) -> (states: Tensor, rows: PromptedRows, areRows: Bool) {
         let input = batch.input
         let embedded = RowRouting.within(input.offsets) { embed(input.ids) }
         let rows = inputSite(embedded, offsets: input.offsets)
         let prefixes = (prefixSites.first?.prefixes(forRows: input.rows) ?? []).map { $0?.keys.dim(0) ?? 0 }
+        let isOfTokens = head.task == .tokenClassification || head.task == .embeddings
+        let wanted =
+            isOfTokens || !UnreadOutputs.areLeftOut
+            ? nil : WantedTokens(ranges: speakers(rows).map { $0..<($0 + 1) }, device: rows.states.device)
         let context = PackedContext(
-            rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: isCausal)
+            rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: isCausal,
+            wanted: wanted)
         let types = batch.segments.map { segments -> Tensor in
             // Virtual tokens have type 0.
             let all = rows.prompts.indices.flatMap { row in
@@ -119,7 +129,7 @@ extension EncoderModel {
             }
             return Tensor(all, device: rows.states.device)
         }
-        return (RowRouting.within(rows.offsets) { encode(rows.states, types: types, context) }, rows)
+        return (RowRouting.within(rows.offsets) { encode(rows.states, types: types, context) }, rows, wanted != nil)
     }
 
     // MARK: Losses

@@ -49,7 +49,7 @@ public final class GPT2: Module, CausalModel {
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let x = dropout(x + positions(context.positions), settings.embeddingDropout)
-        return norm(layers.reduce(x) { x, layer in checkpointed(x) { layer($0, context) } })
+        return norm(through(layers, x, context))
     }
     func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight) }
     var outputWeight: Tensor? {
@@ -69,7 +69,7 @@ public final class GPT2: Module, CausalModel {
     }
 }
 
-final class GPT2Block: Module {
+final class GPT2Block: Module, StackLayer {
     @ModuleInfo(key: "ln_1") var attentionNorm: LayerNorm
     @ModuleInfo(key: "attn") var attention: GPT2Attention
     @ModuleInfo(key: "attn_output_site") var attentionOutput: OutputSite
@@ -93,7 +93,9 @@ final class GPT2Block: Module {
 
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         var normed = attentionNorm(x)
-        let x = x + dropout(attentionOutput(attention(normed, context), input: normed), rate)
+        let attended = attention(normed, context)
+        normed = context.wanted(normed)
+        let x = context.wanted(x) + dropout(attentionOutput(attended, input: normed), rate)
         normed = feedForwardNorm(x)
         return x + dropout(feedForwardOutput(down(activation(up(normed))), input: normed), rate)
     }
@@ -120,7 +122,8 @@ final class GPT2Attention: Module {
         // [tokens, heads, headSize], the queries' before the keys' before the values'.
         let parts = fused(x).reshaped(-1, 3 * heads, size / heads).split(axis: 1, [heads, heads, heads])
         let mixed = context.attend(
-            parts[0], parts[1], parts[2], site: prefix, layer: layer, scale: settings.scale(ofLayer: layer),
+            context.wanted(parts[0]), parts[1], parts[2], site: prefix, layer: layer,
+            scale: settings.scale(ofLayer: layer),
             dropout: settings.attentionDropout)
         return output(mixed.reshaped(-1, size))
     }

@@ -41,7 +41,7 @@ public final class Gemma: Module, CausalModel {
     public var embeddingScale: Double { Double(settings.hiddenSize).squareRoot() }
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) * embeddingScale }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
-        norm(layers.reduce(x) { x, layer in checkpointed(x) { layer($0, context) } })
+        norm(through(layers, x, context))
     }
     func scores(_ hidden: Tensor) -> Tensor {
         let scores = head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight)
@@ -65,7 +65,7 @@ public final class Gemma: Module, CausalModel {
     }
 }
 
-final class GemmaBlock: Module {
+final class GemmaBlock: Module, StackLayer {
     @ModuleInfo(key: "input_layernorm") var attentionNorm: RMSNorm
     @ModuleInfo(key: "self_attn") var attention: GroupedQueryAttention
     /// Norms of what the sublayers put out, since Gemma 2.
@@ -98,8 +98,10 @@ final class GemmaBlock: Module {
     /// [tokens, hiddenSize] → the same shape.
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         var normed = attentionNorm(x)
-        let attended = attentionOutput(attention(normed, context), input: normed)
-        let x = x + (attentionOutputNorm?(attended) ?? attended)
+        let mixed = attention(normed, context)
+        normed = context.wanted(normed)
+        let attended = attentionOutput(mixed, input: normed)
+        let x = context.wanted(x) + (attentionOutputNorm?(attended) ?? attended)
         normed = feedForwardNorm(x)
         let fed = feedForwardOutput(feedForward(normed), input: normed)
         return x + (feedForwardOutputNorm?(fed) ?? fed)

@@ -45,13 +45,13 @@ final class GroupedQueryAttention: Module {
         _prefix.wrappedValue = KeyValueSite(.attention, role: .decoder, heads: settings.keyHeads, headSize: head)
     }
 
-    /// [tokens, hiddenSize] → the same shape.
+    /// [tokens, hiddenSize] → [wanted tokens, hiddenSize].
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let size = settings.headSize
         func split(_ x: Tensor) -> Tensor { x.reshaped(-1, x.dim(-1) / size, size) }
-        let queries = split(q(x)), keys = split(k(x))
+        let queries = split(q(context.wanted(x))), keys = split(k(x))
         let mixed = context.attend(
-            context.rotated(qNorm?(queries) ?? queries, rotary), context.rotated(kNorm?(keys) ?? keys, rotary),
+            context.rotatedQueries(qNorm?(queries) ?? queries, rotary), context.rotated(kNorm?(keys) ?? keys, rotary),
             split(v(x)), site: prefix, layer: layer, window: window,
             scale: settings.scale ?? 1 / Double(size).squareRoot(), softcap: settings.softcap,
             dropout: settings.dropout)

@@ -41,7 +41,7 @@ public final class Llama: Module, CausalModel {
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
-        norm(layers.reduce(x) { x, layer in checkpointed(x) { layer($0, context) } })
+        norm(through(layers, x, context))
     }
     func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight) }
     var outputWeight: Tensor? {
@@ -61,7 +61,7 @@ public final class Llama: Module, CausalModel {
     }
 }
 
-final class LlamaBlock: Module {
+final class LlamaBlock: Module, StackLayer {
     @ModuleInfo(key: "input_layernorm") var attentionNorm: RMSNorm
     @ModuleInfo(key: "self_attn") var attention: GroupedQueryAttention
     @ModuleInfo(key: "attention_output_site") var attentionOutput: OutputSite
@@ -84,7 +84,9 @@ final class LlamaBlock: Module {
     /// [tokens, hiddenSize] → the same shape.
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         var normed = attentionNorm(x)
-        let x = x + attentionOutput(attention(normed, context), input: normed)
+        let attended = attention(normed, context)
+        normed = context.wanted(normed)
+        let x = context.wanted(x) + attentionOutput(attended, input: normed)
         normed = feedForwardNorm(x)
         return x + feedForwardOutput(feedForward(normed), input: normed)
     }

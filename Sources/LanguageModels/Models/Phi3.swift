@@ -50,7 +50,7 @@ public final class Phi3: Module, CausalModel {
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
-        norm(layers.reduce(x) { x, layer in checkpointed(x) { layer($0, context) } })
+        norm(through(layers, x, context))
     }
     func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight) }
     var outputWeight: Tensor? {
@@ -72,7 +72,7 @@ public final class Phi3: Module, CausalModel {
     }
 }
 
-final class Phi3Block: Module {
+final class Phi3Block: Module, StackLayer {
     @ModuleInfo(key: "input_layernorm") var attentionNorm: RMSNorm
     @ModuleInfo(key: "self_attn") var attention: Phi3Attention
     @ModuleInfo(key: "attention_output_site") var attentionOutput: OutputSite
@@ -94,7 +94,9 @@ final class Phi3Block: Module {
     /// [tokens, hiddenSize] → the same shape.
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         var normed = attentionNorm(x)
-        let x = x + dropout(attentionOutput(attention(normed, context), input: normed), rate)
+        let attended = attention(normed, context)
+        normed = context.wanted(normed)
+        let x = context.wanted(x) + dropout(attentionOutput(attended, input: normed), rate)
         normed = feedForwardNorm(x)
         return x + dropout(feedForwardOutput(feedForward(normed), input: normed), rate)
     }
@@ -121,7 +123,8 @@ final class Phi3Attention: Module {
         // [tokens, heads, headSize], the queries' before the keys' before the values'.
         let parts = fused(x).reshaped(-1, heads + 2 * keyHeads, size).split(axis: 1, [heads, keyHeads, keyHeads])
         let mixed = context.attend(
-            context.rotated(parts[0], settings.rotary), context.rotated(parts[1], settings.rotary), parts[2],
+            context.rotatedQueries(context.wanted(parts[0]), settings.rotary),
+            context.rotated(parts[1], settings.rotary), parts[2],
             site: prefix, layer: layer, window: settings.window, scale: 1 / Double(size).squareRoot(),
             dropout: settings.attentionDropout)
         return output(mixed.reshaped(-1, heads * size))

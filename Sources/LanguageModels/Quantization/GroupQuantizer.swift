@@ -110,7 +110,7 @@ public struct GroupQuantizer: Sendable {
     private func observe(_ observers: [(Linear, Module)], _ forward: () throws -> Void) throws {
         for (linear, observer) in observers { _ = linear.attach(observer, route: nil) }
         defer { for (linear, observer) in observers { linear.detach(observer) } }
-        try withTorchErrors { try withoutGradients { try forward() } }
+        try withTorchErrors { try withoutGradients { try UnreadOutputs.computed(forward) } }
     }
 
     private func outcome(
