@@ -58,12 +58,8 @@ CT_AVX2 inline float sum_of(__m256 v) {
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
-/// Numbers of x that the first cache holds beside a row of W.
-constexpr int64_t first_cache = 7168;
-
-/// One row of W by `Rows` rows of x: W is read from end to end, which memory does fastest. `fetches`: this row of W is in a
-/// cache, and the one that follows is brought there meanwhile.
-template <int Rows, bool fetches> CT_AVX2 void multiply_one(const Product &p, int64_t row, int64_t output) {
+/// One row of W by `Rows` rows of x: W is read from end to end, which memory does fastest.
+template <int Rows> CT_AVX2 void multiply_one(const Product &p, int64_t row, int64_t output) {
     constexpr int parts = Rows <= 2 ? 4 : 2;
     const float *w = p.weight + output * p.stride, *x = p.x + row * p.inputs;
     __m256 sums[Rows][parts];
@@ -72,7 +68,6 @@ template <int Rows, bool fetches> CT_AVX2 void multiply_one(const Product &p, in
     }
     int64_t i = 0;
     for (; i + 8 * parts <= p.inputs; i += 8 * parts) {
-        if (fetches) _mm_prefetch(reinterpret_cast<const char *>(w + p.stride + i), _MM_HINT_T0);
         for (int k = 0; k < parts; ++k) {
             const __m256 value = _mm256_loadu_ps(w + i + 8 * k);
             for (int r = 0; r < Rows; ++r) {
@@ -89,13 +84,58 @@ template <int Rows, bool fetches> CT_AVX2 void multiply_one(const Product &p, in
     }
 }
 
-template <int Rows> CT_AVX2 void multiply_one(const Product &p, int64_t row, int64_t output, bool fetches) {
-    fetches ? multiply_one<Rows, true>(p, row, output) : multiply_one<Rows, false>(p, row, output);
+/// `Outputs` rows of W by `Rows` rows of x, whose sums stay in registers. Each of `passes` over the same rows of W brings its
+/// share of those that follow into the second cache: all at once would hold up the first pass, and the first cache is full.
+template <int Rows, int Outputs>
+CT_AVX2 void multiply_block(const Product &p, int64_t row, int64_t output, int64_t pass, int64_t passes) {
+    const float *w = p.weight + output * p.stride, *x = p.x + row * p.inputs;
+    const float *next = w + Outputs * p.stride + pass * p.inputs / passes;
+    __m256 sums[Rows][Outputs];
+    for (auto &list : sums) {
+        for (auto &one : list) one = _mm256_setzero_ps();
+    }
+    const auto add = [&](int64_t i) CT_AVX2 {
+        __m256 values[Outputs];
+        for (int k = 0; k < Outputs; ++k) values[k] = _mm256_loadu_ps(w + k * p.stride + i);
+        for (int r = 0; r < Rows; ++r) {
+            const __m256 input = _mm256_loadu_ps(x + r * p.inputs + i);
+            for (int k = 0; k < Outputs; ++k) sums[r][k] = _mm256_fmadd_ps(values[k], input, sums[r][k]);
+        }
+    };
+    int64_t i = 0;
+    for (; i + 32 <= p.inputs; i += 32) {
+        for (int k = 0; k < Outputs; ++k) {
+            _mm_prefetch(reinterpret_cast<const char *>(next + k * p.stride + i / passes), _MM_HINT_T1);
+        }
+        for (int j = 0; j < 32; j += 8) add(i + j);
+    }
+    for (; i + 8 <= p.inputs; i += 8) add(i);
+    for (int r = 0; r < Rows; ++r) {
+        for (int k = 0; k < Outputs; ++k) {
+            float sum = sum_of(sums[r][k]);
+            for (int64_t j = i; j < p.inputs; ++j) sum += w[k * p.stride + j] * x[r * p.inputs + j];
+            p.y[(row + r) * p.outputs + output + k] = p.start_at(row + r, output + k) + sum;
+        }
+    }
 }
 
-/// Four rows of W by `Rows` rows of x, whose sums stay in registers. `fetches`: the four rows of W that follow come out of
-/// memory meanwhile.
-template <int Rows, bool fetches> CT_AVX2 void multiply_four(const Product &p, int64_t row, int64_t output) {
+/// All rows of x, three or four at a time.
+template <int Outputs> CT_AVX2 void multiply_block(const Product &p, int64_t rows, int64_t output) {
+    const int64_t passes = (rows + 3) / 4;
+    for (int64_t pass = 0, row = 0; pass < passes; ++pass) {
+        const int64_t count = (rows - row + passes - pass - 1) / (passes - pass);
+        switch (count) {
+            case 1: multiply_block<1, Outputs>(p, row, output, pass, passes); break;
+            case 2: multiply_block<2, Outputs>(p, row, output, pass, passes); break;
+            case 3: multiply_block<3, Outputs>(p, row, output, pass, passes); break;
+            default: multiply_block<4, Outputs>(p, row, output, pass, passes);
+        }
+        row += count;
+    }
+}
+
+/// Four rows of W by `Rows` rows of x, where they are so short that adding up within registers is most of it.
+template <int Rows> CT_AVX2 void multiply_four(const Product &p, int64_t row, int64_t output) {
     const float *w[4], *x[Rows];
     for (int k = 0; k < 4; ++k) w[k] = p.weight + (output + k) * p.stride;
     for (int r = 0; r < Rows; ++r) x[r] = p.x + (row + r) * p.inputs;
@@ -109,7 +149,6 @@ template <int Rows, bool fetches> CT_AVX2 void multiply_four(const Product &p, i
         for (int r = 0; r < Rows; ++r) input[r] = _mm256_loadu_ps(x[r] + i);
         for (int k = 0; k < 4; ++k) {
             const __m256 value = _mm256_loadu_ps(w[k] + i);
-            if (fetches && i % 16 == 0) _mm_prefetch(reinterpret_cast<const char *>(w[k] + 4 * p.stride + i), _MM_HINT_T0);
             for (int r = 0; r < Rows; ++r) sums[r][k] = _mm256_fmadd_ps(value, input[r], sums[r][k]);
         }
     }
@@ -126,41 +165,31 @@ template <int Rows, bool fetches> CT_AVX2 void multiply_four(const Product &p, i
     }
 }
 
-template <int Rows> CT_AVX2 void multiply_four(const Product &p, int64_t row, int64_t output, bool fetches) {
-    fetches ? multiply_four<Rows, true>(p, row, output) : multiply_four<Rows, false>(p, row, output);
-}
-
-/// Three rows of x at a time, as twelve sums fit into sixteen registers with what they are made of; four rows of W, which
-/// the first cache keeps for the next three.
 CT_AVX2 void multiply_avx2(const Product &p, int64_t rows, int64_t first, int64_t end) {
     int64_t output = first;
-    if (p.inputs >= 64 && (rows <= 4 || rows * p.inputs <= first_cache)) {
-        for (; output < end; ++output) {
+    if (p.inputs < 64) {
+        for (; output + 4 <= end; output += 4) {
             for (int64_t row = 0; row < rows;) {
-                const int64_t left = rows - row, count = left <= 4 ? left : left <= 6 ? 3 : 4;
-                const bool fetches = rows > 4;
-                switch (count) {
-                    case 1: multiply_one<1>(p, row, output, fetches); break;
-                    case 2: multiply_one<2>(p, row, output, fetches); break;
-                    case 3: multiply_one<3>(p, row, output, fetches); break;
-                    default: multiply_one<4>(p, row, output, fetches);
-                }
+                const int64_t left = rows - row, count = left == 1 ? 1 : left == 2 || left == 4 ? 2 : 3;
+                if (count == 1) multiply_four<1>(p, row, output);
+                if (count == 2) multiply_four<2>(p, row, output);
+                if (count == 3) multiply_four<3>(p, row, output);
                 row += count;
             }
         }
-        return;
+        return multiply_plain(p, rows, output, end);
     }
-    for (; output + 4 <= end; output += 4) {
-        for (int64_t row = 0; row < rows;) {
-            const int64_t left = rows - row, count = left == 1 ? 1 : left == 2 || left == 4 ? 2 : 3;
-            const bool fetches = count == left;
-            if (count == 1) multiply_four<1>(p, row, output, fetches);
-            if (count == 2) multiply_four<2>(p, row, output, fetches);
-            if (count == 3) multiply_four<3>(p, row, output, fetches);
-            row += count;
+    for (; rows <= 4 && output < end; ++output) {
+        switch (rows) {
+            case 1: multiply_one<1>(p, 0, output); break;
+            case 2: multiply_one<2>(p, 0, output); break;
+            case 3: multiply_one<3>(p, 0, output); break;
+            default: multiply_one<4>(p, 0, output);
         }
     }
-    multiply_plain(p, rows, output, end);
+    // Twelve sums and what they are made of fit into sixteen registers.
+    for (; output + 3 <= end; output += 3) multiply_block<3>(p, rows, output);
+    for (; output < end; ++output) multiply_block<1>(p, rows, output);
 }
 
 #endif
@@ -201,9 +230,10 @@ at::Tensor multiply_few(const at::Tensor &x, const at::Tensor &weight, const at:
     const int64_t inputs = weight.size(1), outputs = weight.size(0), rows = x.numel() / inputs;
     const float *added = bias.defined() ? floats(bias) : nullptr;
     auto *out = static_cast<float *>(y.mutable_data_ptr());
-    ctorch::parallel_for(0, (outputs + 3) / 4, std::max<int64_t>(1, grain / (4 * inputs)), [&](int64_t from, int64_t to) {
+    // Whole blocks of three or four rows of W.
+    ctorch::parallel_for(0, (outputs + 11) / 12, std::max<int64_t>(1, grain / (12 * inputs)), [&](int64_t from, int64_t to) {
         multiply_few_part(floats(weight), weight.stride(0), floats(x), rows, inputs, out, outputs, added,
-                          added ? Start::bias : Start::zero, 4 * from, std::min(4 * to, outputs));
+                          added ? Start::bias : Start::zero, 12 * from, std::min(12 * to, outputs));
     });
     return y;
 }
