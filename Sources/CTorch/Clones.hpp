@@ -1,5 +1,6 @@
 // The build is for any x86-64; a function that is marked CT_CLONES is compiled for several processors, and the loader picks
-// the version for the one at hand. One that is marked CT_AVX2 may only be called where `has_avx2` says so.
+// the version for the one at hand. One that is marked CT_AVX2 or CT_AVX512 may only be called where `has_avx2` or
+// `has_avx512` says so.
 #pragma once
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -10,12 +11,21 @@
 
 #if defined(__x86_64__)
 #define CT_AVX2 __attribute__((target("avx2,fma")))
+#define CT_AVX512 __attribute__((target("avx512f,avx2,fma")))
 
 namespace ctorch {
 
 inline bool has_avx2() {
     static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     return has;
+}
+
+/// Whether this thread does without 512-bit vectors (`ct_use_wide_vectors`).
+inline thread_local bool avoids_avx512 = false;
+
+inline bool has_avx512() {
+    static const bool has = has_avx2() && __builtin_cpu_supports("avx512f");
+    return has && !avoids_avx512;
 }
 
 }  // namespace ctorch

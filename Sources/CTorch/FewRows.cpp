@@ -239,11 +239,11 @@ at::Tensor multiply_few(const at::Tensor &x, const at::Tensor &weight, const at:
 }
 
 void add_low_rank(float *y, const float *x, int64_t rows, int64_t inputs, int64_t outputs, int64_t rank, const float *a,
-                  const float *b, float scale) {
+                  const float *b, float scale, int64_t first, int64_t end) {
     std::vector<float> low(static_cast<size_t>(rows * rank));
     multiply_few_part(a, inputs, x, rows, inputs, low.data(), rank, nullptr, Start::zero, 0, rank);
     for (float &number : low) number *= scale;
-    multiply_few_part(b, rank, low.data(), rows, rank, y, outputs, nullptr, Start::output, 0, outputs);
+    multiply_few_part(b, rank, low.data(), rows, rank, y, outputs, nullptr, Start::output, first, end);
 }
 
 }  // namespace ctorch

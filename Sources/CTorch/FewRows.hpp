@@ -23,8 +23,8 @@ at::Tensor multiply_few(const at::Tensor &x, const at::Tensor &weight, const at:
 bool is_for_few_rows(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias);
 
 /// y += s · x Aᵀ Bᵀ on the thread that calls, with y [rows, outputs], x [rows, inputs], A [rank, inputs] and B [outputs,
-/// rank], all end to end.
+/// rank], all end to end; for outputs first ..< end alone.
 void add_low_rank(float *y, const float *x, int64_t rows, int64_t inputs, int64_t outputs, int64_t rank, const float *a,
-                  const float *b, float scale);
+                  const float *b, float scale, int64_t first, int64_t end);
 
 }  // namespace ctorch

@@ -69,6 +69,8 @@ void check_factors(const at::Tensor &y, const at::Tensor &x, const at::Tensor &a
 
 /// Fewer rows are not worth another thread.
 constexpr int64_t rows_of_a_thread = 4;
+/// Nor are fewer elements of B.
+constexpr int64_t elements_of_a_thread = 4096;
 
 /// Rows in a row that use the same update, or none.
 struct Group {
@@ -89,10 +91,18 @@ extern "C" CTTensor *ct_low_rank_update(const CTTensor *y, const CTTensor *x, co
             const int64_t inputs = x_given.size(-1), outputs = y_given.size(-1);
             float *to = floats(y_given);
             const float *from = floats(x_given);
-            ctorch::parallel_for(0, y_given.numel() / outputs, rows_of_a_thread, [&](int64_t begin, int64_t end) {
-                add_low_rank(to + begin * outputs, from + begin * inputs, end - begin, inputs, outputs, unbox(a).size(0),
-                             floats(unbox(a)), floats(unbox(b)), static_cast<float>(scale));
-            });
+            const int64_t rows = y_given.numel() / outputs, rank = unbox(a).size(0);
+            const auto add = [&](int64_t begin, int64_t end, int64_t first, int64_t last) {
+                add_low_rank(to + begin * outputs, from + begin * inputs, end - begin, inputs, outputs, rank,
+                             floats(unbox(a)), floats(unbox(b)), static_cast<float>(scale), first, last);
+            };
+            if (rows > rows_of_a_thread) {
+                ctorch::parallel_for(0, rows, rows_of_a_thread, [&](int64_t begin, int64_t end) { add(begin, end, 0, outputs); });
+            } else {
+                // B is divided among the threads; each makes x Aᵀ for itself, which is sooner done than shared.
+                const int64_t grain = std::max<int64_t>(1, elements_of_a_thread / std::max<int64_t>(1, rank));
+                ctorch::parallel_for(0, outputs, grain, [&](int64_t first, int64_t last) { add(0, rows, first, last); });
+            }
             return y_given;
         }
         // A narrower base decides, while what is trained stays wide.
@@ -130,7 +140,7 @@ extern "C" int ct_grouped_low_rank_update(const CTTensor *y, const CTTensor *x, 
                     const Group &group = list[static_cast<size_t>(g)];
                     add_low_rank(to + group.first * outputs, from + group.first * inputs, group.end - group.first, inputs,
                                  outputs, unbox(group.a).size(0), floats(unbox(group.a)), floats(unbox(group.b)),
-                                 static_cast<float>(group.scale));
+                                 static_cast<float>(group.scale), 0, outputs);
                 }
             });
             return;

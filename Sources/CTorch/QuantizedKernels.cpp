@@ -3,6 +3,7 @@
 #include "Clones.hpp"
 #include "Parallel.hpp"
 #include "Quantized.hpp"
+#include "include/ctorch.h"
 
 #include <ATen/Parallel.h>
 #include <c10/util/BFloat16.h>
@@ -208,6 +209,57 @@ CT_AVX2 void multiply_blocks(const StoredMatrix &w, const ByteTables &tables, co
     }
 }
 
+/// Where `ordered` has the inputs of 32 numbers: those of the bytes' upper halves, then those of the lower ones.
+void order_halves(const float *x, int64_t count, float *ordered) {
+    for (int64_t start = 0; start < count; start += 32) {
+        for (int64_t j = 0; j < 16; ++j) {
+            ordered[start + j] = x[start + 2 * j];
+            ordered[start + 16 + j] = x[start + 2 * j + 1];
+        }
+    }
+}
+
+/// The same where a register holds the whole table, times a block's scale; x lies as `order_halves` has it.
+template <int Rows>
+CT_AVX512 void multiply_blocks_wide(const StoredMatrix &w, const float *table, const float *x, float *y, int64_t first,
+                                    int64_t end) {
+    constexpr int sums = Rows == 1 ? 4 : 2;
+    const __m512 numbers = _mm512_loadu_ps(table);
+    const uint8_t *codes = bytes(w.codes);
+    const Scales scales(w);
+    const int64_t per_row = w.inputs / w.block;
+    for (int64_t row = first; row < end; ++row) {
+        __m512 total[Rows][sums];
+        for (auto &list : total) {
+            for (auto &one : list) one = _mm512_setzero_ps();
+        }
+        const uint8_t *next = codes + row * w.inputs / 2;
+        for (int64_t block = 0, i = 0; block < per_row; ++block) {
+            const __m512 scaled = _mm512_mul_ps(numbers, _mm512_set1_ps(scales[row * per_row + block]));
+            for (const int64_t stop = i + w.block; i < stop; i += 64) {
+                for (int part = 0; part < 2; ++part, next += 16) {
+                    // The lookup reads the lowest four bits of each index.
+                    const __m512i pairs =
+                        _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(next)));
+                    const __m512 upper = _mm512_permutexvar_ps(_mm512_srli_epi32(pairs, 4), scaled);
+                    const __m512 lower = _mm512_permutexvar_ps(pairs, scaled);
+                    for (int r = 0; r < Rows; ++r) {
+                        const float *input = x + r * w.inputs + i + 32 * part;
+                        __m512 &one = total[r][2 * part % sums], &other = total[r][(2 * part + 1) % sums];
+                        one = _mm512_fmadd_ps(upper, _mm512_loadu_ps(input), one);
+                        other = _mm512_fmadd_ps(lower, _mm512_loadu_ps(input + 16), other);
+                    }
+                }
+            }
+        }
+        for (int r = 0; r < Rows; ++r) {
+            __m512 all = total[r][0];
+            for (int k = 1; k < sums; ++k) all = _mm512_add_ps(all, total[r][k]);
+            y[r * w.outputs + row] = _mm512_reduce_add_ps(all);
+        }
+    }
+}
+
 /// Eight numbers as they are stored, without a row's scale.
 struct Int8Lane {
     const int8_t *codes;
@@ -280,8 +332,17 @@ void multiply_stored(const StoredMatrix &w, const float *x, int64_t rows, float 
     if (rows == 0) return;
 #if defined(__x86_64__)
     if (has_avx2() && w.has_blocks() && w.inputs % 64 == 0 && w.block % 64 == 0 && w.inputs % w.block == 0) {
-        const ByteTables tables(floats(w.table));
         std::vector<float> ordered(static_cast<size_t>(rows * w.inputs));
+        if (has_avx512()) {
+            order_halves(x, rows * w.inputs, ordered.data());
+            ctorch::parallel_for(0, w.outputs, grain(w), [&](int64_t from, int64_t to) {
+                with_rows(rows, [&](auto count) {
+                    multiply_blocks_wide<count>(w, floats(w.table), ordered.data(), y, from, to);
+                });
+            });
+            return;
+        }
+        const ByteTables tables(floats(w.table));
         order_inputs(x, rows * w.inputs, ordered.data());
         ctorch::parallel_for(0, w.outputs, grain(w), [&](int64_t from, int64_t to) {
             with_rows(rows, [&](auto count) {
@@ -313,3 +374,11 @@ void multiply_stored(const StoredMatrix &w, const float *x, int64_t rows, float 
 }
 
 }  // namespace ctorch
+
+extern "C" void ct_use_wide_vectors(bool allowed) {
+#if defined(__x86_64__)
+    ctorch::avoids_avx512 = !allowed;
+#else
+    (void)allowed;
+#endif
+}

@@ -27,6 +27,13 @@ public enum Runtime {
     /// Whether such products may go through another library than libtorch's, for comparisons.
     public static func allowOtherBLAS(_ allowed: Bool) { ct_allow_other_blas(allowed) }
 
+    /// Runs `body` without 512-bit vectors where this thread asks for products, for tests and measurements of the others.
+    static func withoutWideVectors<Result>(_ body: () throws -> Result) rethrows -> Result {
+        ct_use_wide_vectors(false)
+        defer { ct_use_wide_vectors(true) }
+        return try body()
+    }
+
     /// Bytes that tensors take on a GPU now, and the most they took; `nil` for the CPU, where the process's memory
     /// says it.
     public static func deviceMemory(_ device: Device) -> (now: Int, peak: Int)? {

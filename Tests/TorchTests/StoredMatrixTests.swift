@@ -104,6 +104,25 @@ import Testing
         }
     }
 
+    /// The kernels for 512-bit vectors, where the processor has them, and those without.
+    @Test(arguments: ["nf4", "fp4", "nf4-double"], [64, 320]) func widerVectorsMakeTheSame(form: String, inputs: Int)
+        throws
+    {
+        try withTorchErrors {
+            try withoutGradients {
+                let matrix = try Self.matrix(form, 37, inputs)
+                for rows in 1...8 {
+                    let x = random(rows, inputs, seed: 5, dtype: .float32)
+                    let expected = Functions.linear(x.to(.float64), matrix.dense(as: .float64))
+                    let wide = matrix.project(x, bias: nil)
+                    let narrow = Runtime.withoutWideVectors { matrix.project(x, bias: nil) }
+                    #expect(relativeDifference(wide.to(.float64), expected) < 2e-6)
+                    #expect(relativeDifference(narrow.to(.float64), expected) < 2e-6)
+                }
+            }
+        }
+    }
+
     @Test func shapesAreKnownWithoutNumbers() throws {
         let matrix = StoredMatrix(
             codes: .empty([64, 1], dtype: .uint8, device: .meta), scales: .empty([2], device: .meta),

@@ -259,6 +259,8 @@ int ct_quantize_scales(const CTTensor *scales, CTTensor **codes, CTTensor **nest
                        double *offset);
 /// codes int8 [out, in] and scales float32 [out], the rows' largest.
 int ct_quantize_rows(const CTTensor *weight, CTTensor **codes, CTTensor **scales);
+/// Whether products that this thread asks for may use 512-bit vectors where the processor has them, for tests of the others.
+void ct_use_wide_vectors(bool allowed);
 
 #ifdef __cplusplus
 }
