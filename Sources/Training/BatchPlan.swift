@@ -12,9 +12,9 @@ public struct BatchPlan {
     /// The passes of the epoch that was asked for last.
     private var cached: (epoch: Int, passes: [[Int]]) = (-1, [])
 
-    public init(_ configuration: TrainingConfiguration, _ rows: [EncodedExample]) {
+    public init(_ configuration: TrainingConfiguration, _ rows: EncodedRows) {
         self.configuration = configuration
-        let lengths = rows.map(\.length)
+        let lengths = rows.lengths
         self.lengths = lengths
         guard configuration.tokensPerBatch != nil else {
             totalSteps = configuration.totalSteps(rows: rows.count)

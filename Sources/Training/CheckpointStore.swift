@@ -109,7 +109,7 @@ struct RunFingerprint: Codable, Equatable {
     private var seed: UInt64?
 
     init(
-        _ configuration: TrainingConfiguration, _ adapter: Adapter, _ training: [EncodedExample],
+        _ configuration: TrainingConfiguration, _ adapter: Adapter, _ training: EncodedRows,
         _ validation: [EncodedExample]
     ) {
         self.configuration = configuration
@@ -117,7 +117,7 @@ struct RunFingerprint: Codable, Equatable {
         method = adapter.choice.method.name
         methodFields = adapter.choice.configuration.json
         var digest = FNV1a()
-        for example in training + validation {
+        for example in [training, EncodedRows(validation)].joined() {
             digest.add(example.input)
             digest.add(example.target)
             digest.add(example.row.segments)

@@ -51,6 +51,17 @@ public struct EncodingSummary: Sendable {
         longestTarget = max(longestTarget, row.target.count)
     }
 
+    /// Adds what encoding other rows did.
+    mutating func add(_ other: EncodingSummary) {
+        rows += other.rows
+        truncated += other.truncated
+        dropped += other.dropped
+        openTurns += other.openTurns
+        inputTokens += other.inputTokens
+        targetTokens += other.targetTokens
+        longestTarget = max(longestTarget, other.longestTarget)
+    }
+
     /// Adds a row of a chat, in which not all that follows the first token with loss bears it.
     mutating func add(_ example: EncodedExample) {
         rows += 1

@@ -62,7 +62,7 @@ public final class Trainer {
     public let adapter: Adapter
     public let configuration: TrainingConfiguration
     private let model: any LanguageModel
-    private let training: [EncodedExample]
+    private let training: EncodedRows
     private let validation: [EncodedExample]
     /// Where checkpoints and the best parameters go; `nil` keeps none.
     private let checkpoints: CheckpointStore?
@@ -80,8 +80,18 @@ public final class Trainer {
     ///   - training: at least one row; `validation` may be empty.
     ///   - checkpointFolder: for crash-safe checkpoints, and for the best parameters.
     /// - Throws: ``PEFTError`` for impossible settings.
-    public init(
+    public convenience init(
         _ adapter: Adapter, training: [EncodedExample], validation: [EncodedExample],
+        configuration: TrainingConfiguration, checkpointFolder: URL? = nil
+    ) throws {
+        try self.init(
+            adapter, training: EncodedRows(training), validation: validation, configuration: configuration,
+            checkpointFolder: checkpointFolder)
+    }
+
+    /// The same for rows that may lie in a file.
+    public init(
+        _ adapter: Adapter, training: EncodedRows, validation: [EncodedExample],
         configuration: TrainingConfiguration, checkpointFolder: URL? = nil
     ) throws {
         try configuration.validate()

@@ -12,7 +12,7 @@ struct BatchDisplay {
     let showsIDs: Bool
     var usesColour = Console.usesColour
 
-    func show(_ plan: BatchPlan, _ rows: [EncodedExample]) {
+    func show(_ plan: BatchPlan, _ rows: EncodedRows) {
         var plan = plan
         let passes = plan.passes(ofStep: 0)
         for (index, pass) in passes.enumerated() {

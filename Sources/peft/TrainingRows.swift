@@ -13,7 +13,7 @@ struct TrainingRows {
     let head: ModelHead?
     let templates: RowTemplates?
     let chat: ChatSettings?
-    let training: [EncodedExample]
+    let training: EncodedRows
     let validation: [EncodedExample]
     let summary: EncodingSummary
     private let maxTokens: Int
@@ -34,23 +34,46 @@ struct TrainingRows {
             func encoded(_ path: String) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
                 try encoder.encode(Rows.read(path, settings, wrapped?.prompt, wrapped?.target, limit: limit))
             }
-            (training, summary) = try encoded(data)
+            let rows = try encoded(data)
+            (training, summary) = (EncodedRows(rows.examples), rows.summary)
             self.validation = try validation.map { try encoded($0).examples } ?? []
             maxTokens = settings.maxLength
             return
         }
         let rowTemplates = try templates.rows()
         self.templates = rowTemplates
-        let trainingRows = try Rows.read(data, rowTemplates, limit: limit)
+        maxTokens = templates.maxInput ?? TemplateOptions.defaultMaxInput
         let validationRows = try validation.map { try Rows.read($0, rowTemplates, limit: limit) } ?? []
+        if let streamed = try Self.streamed(folder, templates, rowTemplates, tokenizer, data: data, limit: limit) {
+            (head, self.folder, architecture) = (nil, folder, streamed.encoder.architecture)
+            (training, summary) = (streamed.rows, streamed.summary)
+            self.validation = try streamed.encoder.encode(validationRows).examples
+            return
+        }
+        let trainingRows = try Rows.read(data, rowTemplates, limit: limit)
         head = try templates.choice().head(for: folder, rows: trainingRows)
         self.folder = folder.with(head)
         let outline = try self.folder.outline()
         architecture = outline.architecture
-        maxTokens = templates.maxInput ?? TemplateOptions.defaultMaxInput
         let encoder = try RowEncoder(tokenizer, for: outline, maxInputTokens: maxTokens)
-        (training, summary) = try encoder.encode(trainingRows)
+        let encoded = try encoder.encode(trainingRows)
+        (training, summary) = (EncodedRows(encoded.examples), encoded.summary)
         self.validation = try encoder.encode(validationRows).examples
+    }
+
+    /// The rows as they are read, where the model writes and each line is a row: nothing has to be known of all of them.
+    private static func streamed(
+        _ folder: ModelFolder, _ templates: TemplateOptions, _ rows: RowTemplates, _ tokenizer: Tokenizer,
+        data: String,
+        limit: Int?
+    ) throws -> (encoder: RowEncoder, rows: EncodedRows, summary: EncodingSummary)? {
+        guard try templates.choice().writes(folder) else { return nil }
+        let url = URL(fileURLWithPath: NSString(string: data).expandingTildeInPath)
+        let encoder = try RowEncoder(
+            tokenizer, for: folder.outline(), maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput)
+        guard encoder.streams(url) else { return nil }
+        let encoded = try encoder.encode(url, rows, limit: limit)
+        return (encoder, encoded.rows, encoded.summary)
     }
 
     /// Says on standard error what didn't reach the model whole.

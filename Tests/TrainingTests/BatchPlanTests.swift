@@ -14,7 +14,7 @@ import Testing
     @Test func tokensFillABatch() {
         var settings = TrainingConfiguration()
         (settings.tokensPerBatch, settings.epochs) = (16, 3)
-        var plan = BatchPlan(settings, rows(lengths))
+        var plan = BatchPlan(settings, EncodedRows(rows(lengths)))
         var orders: [[Int]] = []
         var step = 0
         for epoch in 0..<3 {
@@ -37,12 +37,12 @@ import Testing
     @Test func stepsAndPartsOfEpochs() {
         var settings = TrainingConfiguration()
         (settings.tokensPerBatch, settings.epochs, settings.accumulation) = (16, 0.5, 2)
-        let half = BatchPlan(settings, rows(lengths)).totalSteps
+        let half = BatchPlan(settings, EncodedRows(rows(lengths))).totalSteps
         settings.epochs = 1
-        let whole = BatchPlan(settings, rows(lengths)).totalSteps
+        let whole = BatchPlan(settings, EncodedRows(rows(lengths))).totalSteps
         #expect(half == (whole + 1) / 2)
         settings.steps = 41
-        var plan = BatchPlan(settings, rows(lengths))
+        var plan = BatchPlan(settings, EncodedRows(rows(lengths)))
         #expect(plan.totalSteps == 41)
         for step in 0..<41 { #expect((1...2).contains(plan.passes(ofStep: step).count)) }
     }
@@ -50,7 +50,7 @@ import Testing
     @Test func rowsFillABatch() {
         var settings = TrainingConfiguration()
         (settings.batchSize, settings.accumulation, settings.epochs) = (3, 2, 2)
-        var plan = BatchPlan(settings, rows(lengths))
+        var plan = BatchPlan(settings, EncodedRows(rows(lengths)))
         #expect(plan.totalSteps == 4 && plan.firstEpoch == 2)
         #expect(plan.passes(ofStep: 0).map(\.count) == [3, 3] && plan.passes(ofStep: 1).map(\.count) == [3, 2])
         let second = plan.passes(ofStep: 2) + plan.passes(ofStep: 3)

@@ -35,10 +35,12 @@ public enum DataSet {
                 "\(url.relativePath) has the unknown data format '\(other)'",
                 remedy: "use .jsonl, .ndjson, .json, .csv, .tsv or .txt")
         }
-        guard !rows.isEmpty else {
-            throw PEFTError("\(url.relativePath) holds no rows", remedy: "a data file needs at least one")
-        }
+        guard !rows.isEmpty else { throw empty(url) }
         return rows
+    }
+
+    static func empty(_ url: URL) -> PEFTError {
+        PEFTError("\(url.relativePath) holds no rows", remedy: "a data file needs at least one")
     }
 
     private static func readLines(_ url: URL, limit: Int?, _ keepsText: Bool) throws -> [Row] {
@@ -47,15 +49,25 @@ public enum DataSet {
         while rows.count < limit ?? .max, let line = try reader.next() {
             if line.text.isBlank { continue }
             let location = Row.Location(file: reader.file, number: line.number)
-            let value: JSON
-            do { value = try JSONParser.parse(line.text) } catch {
-                throw PEFTError(
-                    "\(location) is not valid JSON: \(error.message) (column \(column(of: error, in: line.text)))",
-                    remedy: "each line must be one JSON object")
-            }
-            rows.append(try row(value, location, keepsText ? line.text : nil))
+            rows.append(try jsonRow(line.text, location, keepsText: keepsText))
         }
         return rows
+    }
+
+    /// A line of JSON as a row.
+    static func jsonRow(_ line: ArraySlice<UInt8>, _ location: Row.Location, keepsText: Bool) throws -> Row {
+        let value: JSON
+        do { value = try JSONParser.parse(line) } catch {
+            throw PEFTError(
+                "\(location) is not valid JSON: \(error.message) (column \(column(of: error, in: line)))",
+                remedy: "each line must be one JSON object")
+        }
+        return try row(value, location, keepsText ? line : nil)
+    }
+
+    /// A line of text as a row.
+    static func textRow(_ line: ArraySlice<UInt8>, _ location: Row.Location) -> Row {
+        Row(["text": .string(String(decoding: line, as: UTF8.self))], location: location)
     }
 
     private static func readText(_ url: URL, limit: Int?) throws -> [Row] {
@@ -63,8 +75,7 @@ public enum DataSet {
         var rows: [Row] = []
         while rows.count < limit ?? .max, let line = try reader.next() {
             if line.text.isBlank { continue }
-            let text = String(decoding: line.text, as: UTF8.self)
-            rows.append(Row(["text": .string(text)], location: .init(file: reader.file, number: line.number)))
+            rows.append(textRow(line.text, .init(file: reader.file, number: line.number)))
         }
         return rows
     }

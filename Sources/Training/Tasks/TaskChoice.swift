@@ -41,6 +41,12 @@ public struct TaskChoice: Sendable {
         return task.writes ? nil : head
     }
 
+    /// Whether the model is to write, whatever its rows are.
+    public func writes(_ folder: ModelFolder) -> Bool {
+        let task = task ?? ModelHead(configuration: folder.configuration)?.task
+        return task?.writes ?? !ModelRegistry.isEncoder(folder.configuration["model_type"]?.string ?? "")
+    }
+
     private static func guess(_ rows: [Example]) -> ModelTask {
         if rows.allSatisfy(\.target.isEmpty) { return .embeddings }
         let lines = rows.map {

@@ -1,0 +1,124 @@
+import Foundation
+import LanguageModels
+import Support
+
+/// Rows as token ids, in memory or in a file of which memory holds only where each row lies (20 bytes a row).
+public struct EncodedRows: RandomAccessCollection, Sendable {
+    private enum Storage {
+        case memory([EncodedExample])
+        case file(EncodedFile)
+    }
+    private let storage: Storage
+
+    public init(_ examples: [EncodedExample]) { storage = .memory(examples) }
+    init(_ file: EncodedFile) { storage = .file(file) }
+
+    public var startIndex: Int { 0 }
+    public var endIndex: Int {
+        switch storage {
+        case .memory(let examples): examples.count
+        case .file(let file): file.count
+        }
+    }
+
+    public subscript(row: Int) -> EncodedExample {
+        switch storage {
+        case .memory(let examples): examples[row]
+        case .file(let file): file[row]
+        }
+    }
+
+    /// Tokens of each row, without reading it.
+    var lengths: [Int] {
+        switch storage {
+        case .memory(let examples): examples.map(\.length)
+        case .file(let file): file.lengths
+        }
+    }
+}
+
+/// Rows of a model that writes, in an unnamed file that is mapped: the system brings and drops pages as they are read.
+final class EncodedFile: @unchecked Sendable {
+    private let map: UnsafeRawPointer?
+    private let bytes: Int
+    /// Where each row begins, in tokens, with the end as a last entry, and how many of its tokens are input.
+    private let starts: [Int]
+    private let inputs: [Int32]
+
+    fileprivate init(map: UnsafeRawPointer?, bytes: Int, starts: [Int], inputs: [Int32]) {
+        (self.map, self.bytes, self.starts, self.inputs) = (map, bytes, starts, inputs)
+    }
+
+    deinit { if let map { munmap(UnsafeMutableRawPointer(mutating: map), bytes) } }
+
+    var count: Int { inputs.count }
+    var lengths: [Int] { zip(starts.dropFirst(), starts).map { $0 - $1 } }
+
+    subscript(row: Int) -> EncodedExample {
+        let tokens = (starts[row]..<starts[row + 1]).map { place in
+            Int(map?.load(fromByteOffset: 4 * place, as: Int32.self) ?? 0)
+        }
+        let input = Int(inputs[row])
+        return EncodedExample(input: Array(tokens[..<input]), target: Array(tokens[input...]))
+    }
+
+    /// Writes rows one after another.
+    struct Writer {
+        private let descriptor: Int32
+        private let folder: String
+        private var buffer: [Int32] = []
+        private var starts = [0]
+        private var inputs: [Int32] = []
+
+        /// - Throws: ``PEFTError`` where there is no room for a file.
+        init() throws {
+            folder = FileManager.default.temporaryDirectory.path
+            var name = Array((folder + "/peft-rows-XXXXXX").utf8CString)
+            descriptor = mkstemp(&name)
+            guard descriptor >= 0 else {
+                throw PEFTError("can't make a file in \(folder)", remedy: "name another folder by TMPDIR")
+            }
+            // It lives as long as it is open or mapped.
+            unlink(name)
+        }
+
+        mutating func append(_ example: EncodedExample) throws {
+            for id in example.input { buffer.append(Int32(truncatingIfNeeded: id)) }
+            for id in example.target { buffer.append(Int32(truncatingIfNeeded: id)) }
+            starts.append((starts.last ?? 0) + example.length)
+            inputs.append(Int32(truncatingIfNeeded: example.input.count))
+            if buffer.count >= 1 << 18 { try flush() }
+        }
+
+        private mutating func flush() throws {
+            try buffer.withUnsafeBytes { bytes in
+                var left = bytes[...]
+                while !left.isEmpty {
+                    let written = write(descriptor, UnsafeRawBufferPointer(rebasing: left).baseAddress, left.count)
+                    if written < 0, errno == EINTR { continue }
+                    guard written > 0 else {
+                        throw PEFTError(
+                            "can't write encoded rows into \(folder)",
+                            remedy: "make room there, or name another folder by TMPDIR")
+                    }
+                    left = left.dropFirst(written)
+                }
+            }
+            buffer.removeAll(keepingCapacity: true)
+        }
+
+        mutating func finished() throws -> EncodedFile {
+            try flush()
+            let bytes = 4 * (starts.last ?? 0)
+            guard bytes > 0 else { return EncodedFile(map: nil, bytes: 0, starts: starts, inputs: inputs) }
+            let map = mmap(nil, bytes, PROT_READ, MAP_SHARED, descriptor, 0)
+            guard let map, map != MAP_FAILED else {
+                throw PEFTError("can't map the encoded rows", remedy: "name a folder on another disk by TMPDIR")
+            }
+            return EncodedFile(map: map, bytes: bytes, starts: starts, inputs: inputs)
+        }
+
+        /// Closes the file; a map of it stays.
+        func close() { _ = Foundation.close(descriptor) }
+    }
+}

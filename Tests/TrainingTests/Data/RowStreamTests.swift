@@ -1,0 +1,96 @@
+import Foundation
+import LanguageModels
+import Support
+import Testing
+import Tokenizers
+
+@testable import Training
+
+/// Rows that are encoded as they are read are those that are read first.
+@Suite struct RowStreamTests {
+    private func encoder(limit: Int = 30) throws -> RowEncoder {
+        let folder = try ModelFolder(ModelLocator.folder(ModelLocator.embedded))
+        return try RowEncoder(Tokenizer.load(folder: folder.url), for: folder.outline(), maxInputTokens: limit)
+    }
+
+    private func withFile(_ name: String, _ text: String, _ body: (URL) throws -> Void) throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("rows-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let file = folder.appendingPathComponent(name)
+        try Data(text.utf8).write(to: file)
+        try body(file)
+    }
+
+    private func templates(_ prompt: String, _ target: String) throws -> RowTemplates {
+        RowTemplates(prompt: try Template(prompt), target: try Template(target))
+    }
+
+    /// More lines than one part holds, some of them blank, some too long for the limit.
+    private let lines = (0..<6000).map { row in
+        row % 700 == 3
+            ? "  "
+            : #"{"q": "row \#(row) \#(String(repeating: "asks this ", count: row % 13))", "a": "answer \#(row * 7)"}"#
+    }
+
+    @Test(arguments: ["\n", "\r\n"], [nil, 1, 2500, 100_000]) func sameAsReadFirst(end: String, limit: Int?) throws {
+        let (encoder, templates) = (try encoder(), try templates("{q}", "{a}"))
+        try withFile("rows.jsonl", lines.joined(separator: end)) { file in
+            #expect(encoder.streams(file))
+            let expected = try encoder.encode(templates.examples(from: DataSet.read(file, limit: limit)))
+            let streamed = try encoder.encode(file, templates, limit: limit)
+            #expect(streamed.rows.count == expected.examples.count)
+            #expect(
+                zip(streamed.rows, expected.examples).allSatisfy { $0.input == $1.input && $0.target == $1.target })
+            #expect(streamed.rows.lengths == expected.examples.map(\.length))
+            #expect(streamed.rows.allSatisfy { $0.loss == nil })
+            #expect(streamed.summary.truncated == expected.summary.truncated)
+            #expect(limit == 1 || streamed.summary.truncated > 0)
+            #expect(streamed.summary.inputTokens == expected.summary.inputTokens)
+            #expect(streamed.summary.targetTokens == expected.summary.targetTokens)
+            #expect(streamed.summary.longestTarget == expected.summary.longestTarget)
+        }
+    }
+
+    @Test func linesOfText() throws {
+        let (encoder, templates) = (try encoder(), try templates("", "{text}"))
+        try withFile("rows.txt", "one line\n\nand \"another\" {one}\n") { file in
+            let expected = try encoder.encode(templates.examples(from: DataSet.read(file)))
+            let streamed = try encoder.encode(file, templates)
+            #expect(streamed.rows.map(\.target) == expected.examples.map(\.target))
+            #expect(streamed.rows.count == 2)
+        }
+    }
+
+    /// The first of several errors is the one that is reported, as if the file had been read line by line.
+    @Test(arguments: [
+        [4000: "{", 5000: "[]"], [2: #"{"q": "x"}"#, 5999: "{"], [5998: #"{"q": "x", "a": " "}"#], [17: "\u{1}"],
+    ]) func errorsNameTheFirstLine(bad: [Int: String]) throws {
+        let (encoder, templates) = (try encoder(), try templates("{q}", "{a}"))
+        var lines = lines
+        for (line, text) in bad { lines[line] = text }
+        try withFile("rows.jsonl", lines.joined(separator: "\n")) { file in
+            let expected = #expect(throws: PEFTError.self) {
+                try encoder.encode(templates.examples(from: DataSet.read(file)))
+            }
+            let error = #expect(throws: PEFTError.self) { try encoder.encode(file, templates) }
+            let first = try #require(bad.keys.min())
+            #expect(error?.description.contains("line \(first + 1)") == true)
+            // Reading everything first finds what isn't JSON before what a template misses.
+            if bad.count == 1 { #expect(error?.description == expected?.description) }
+        }
+    }
+
+    @Test func whatIsNotTextIsRefusedAfterTheRowsBefore() throws {
+        let (encoder, templates) = (try encoder(), try templates("{q}", "{a}"))
+        try withFile("rows.jsonl", "") { file in
+            #expect(throws: PEFTError.self) { try encoder.encode(file, templates) }
+            try (Data(lines[0].utf8) + Data([0x0A, 0xFF, 0x0A])).write(to: file)
+            let error = #expect(throws: PEFTError.self) { try encoder.encode(file, templates) }
+            #expect(error?.description.contains("line 2 is not UTF-8") == true)
+            #expect(throws: PEFTError.self) { try encoder.encode(file, templates, limit: 0) }
+            let missing = file.deletingLastPathComponent().appendingPathComponent("none.jsonl")
+            #expect(throws: PEFTError.self) { try encoder.encode(missing, templates) }
+        }
+    }
+}
