@@ -90,8 +90,7 @@ struct PlanCommand: ParsableCommand {
             let own = source.keeping(choice.baseStorage)
             let base = PlannedBase(
                 fileBytes: own.folder?.weightBytes ?? 0, usedVocabulary: tokenizer?.vocabularySize,
-                keepsOtherwise: [own.storage, own.embeddings].contains { $0 ?? .float32 != .float32 },
-                outline: own.outline)
+                keepsOtherwise: own.storage ?? .float32 != .float32, outline: own.outline)
             return try TrainingPlan(choice, on: base, batch: batch, configuration: settings, baseline: baseline)
         }
         let report = PlanReport(outline: outline, batch: batch, configuration: settings, plans: plans)

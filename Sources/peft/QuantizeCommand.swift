@@ -21,7 +21,7 @@ struct QuantizeCommand: ParsableCommand {
             With sample text, GPTQ makes up for what rounding a column loses in the columns after it; without, each number
             is rounded to the nearest. Printed is the error of each kind of projection: of the weights, and with sample
             text of what they make of it, beside that of rounding to the nearest. Embeddings, norms and the output layer
-            stay as they are. gguf-q8_0, gguf-q4_0, gguf-f16 and others are llama.cpp's files, with the tokenizer.
+            stay as they are, or become bf16 with --embedding-weights bf16. gguf-q8_0, gguf-q4_0, gguf-f16 and others are llama.cpp's files, with the tokenizer.
             """)
 
     @OptionGroup var model: ModelOptions
