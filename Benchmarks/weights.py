@@ -3,6 +3,7 @@
     swift build -c release --product weights-benchmark
     python Benchmarks/weights.py [--rounds 3] [--kinds fp32,nf4,…] [--shape 1b]      # needs torch and safetensors
 
+A kind may say after a + how the embedding table and the output layer are kept: nf4+int8.
 Kinds take turns, a process each, and the best of the rounds counts, as other programs share the machine.
 """
 import argparse
@@ -58,7 +59,7 @@ def make(folder, shape):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--kinds", default="fp32,bf16,int8,nf4,nf4-double")
+    parser.add_argument("--kinds", default="fp32,bf16,int8,nf4,nf4-double,nf4+bf16,nf4+int8")
     parser.add_argument("--shape", choices=SHAPES, default="110m")
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--length", type=int, default=512)
@@ -78,11 +79,12 @@ def main():
                 for key in ["stepSeconds", "tokenSeconds", "peakBytes"]:
                     known[key] = min(known[key], out[key])
     first = best[kinds[0]]
+    name = lambda kind: kind.replace("+", ", embeddings and head ")
     print("| weights | projections | model | peak, loading | peak, training | step | tokens/s | first loss |")
     print("|---|---|---|---|---|---|---|---|")
     for kind, row in best.items():
         ratio = lambda key: f"({row[key] / first[key]:.3f})"
-        print(f"| {kind} | {row['projectionBytes'] / 1e6:.0f} MB {ratio('projectionBytes')} "
+        print(f"| {name(kind)} | {row['projectionBytes'] / 1e6:.0f} MB {ratio('projectionBytes')} "
               f"| {row['modelBytes'] / 1e6:.0f} MB {ratio('modelBytes')} | {row['loadedBytes'] / 1e6:.0f} MB "
               f"| {row['peakBytes'] / 1e6:.0f} MB | {row['stepSeconds']:.2f} s {ratio('stepSeconds')} "
               f"| {1 / row['tokenSeconds']:.1f} (×{first['tokenSeconds'] / row['tokenSeconds']:.2f}) "

@@ -1,6 +1,6 @@
 // What a base in fewer bits costs: `weights-benchmark FOLDER WEIGHTS [ROWS LENGTH STEPS]` trains a LoRA over the model in
-// FOLDER with its projections kept as WEIGHTS says, then decodes, and prints one line of JSON. `weights.py` makes the
-// folder and runs the kinds in turn.
+// FOLDER with its projections kept as WEIGHTS says, then decodes, and prints one line of JSON. WEIGHTS names a kind, and
+// after a + that of the embedding table and the output layer. `weights.py` makes the folder and runs the kinds in turn.
 import Foundation
 import LanguageModels
 import PEFT
@@ -29,8 +29,10 @@ let (rows, length, steps) = (
 )
 do {
     Runtime.keepFreedMemory()
-    let storage = try WeightStorage(arguments[2])
-    let model = try ModelFolder(URL(fileURLWithPath: arguments[1])).keeping(storage).load()
+    let kinds = try arguments[2].split(separator: "+").map { try WeightStorage(String($0)) }
+    guard let storage = kinds.first, kinds.count <= 2 else { fail("WEIGHTS is a kind, or two with a + between") }
+    let model = try ModelFolder(URL(fileURLWithPath: arguments[1])).keeping(storage)
+        .keepingEmbeddings(kinds.dropFirst().first).load()
     let loaded = Runtime.peakMemory ?? 0
     let projections = model.namedModules().filter { $0.path != model.outputLayer }
         .compactMap { $0.module as? Linear }.flatMap(\.weight.parameters)
@@ -76,7 +78,7 @@ do {
             })
     }
     let result: JSON = [
-        "weights": .string(storage.name), "projectionBytes": .integer(projections),
+        "weights": .string(arguments[2]), "projectionBytes": .integer(projections),
         "modelBytes": .integer(model.byteCount), "loadedBytes": .integer(loaded),
         "peakBytes": .integer(Runtime.peakMemory ?? 0), "losses": .array(losses.map(JSON.number)),
         "stepSeconds": .number(durations.min() ?? 0),

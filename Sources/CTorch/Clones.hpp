@@ -10,13 +10,14 @@
 #endif
 
 #if defined(__x86_64__)
-#define CT_AVX2 __attribute__((target("avx2,fma")))
-#define CT_AVX512 __attribute__((target("avx512f,avx2,fma")))
+#define CT_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define CT_AVX512 __attribute__((target("avx512f,avx2,fma,f16c")))
 
 namespace ctorch {
 
 inline bool has_avx2() {
-    static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    static const bool has =
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     return has;
 }
 

@@ -106,30 +106,79 @@ template <typename Body> void for_tiles(const StoredMatrix &w, const at::Tensor 
     }
 }
 
-at::Tensor multiply(const StoredMatrix &w, const at::Tensor &given) {
+}  // namespace
+
+namespace ctorch {
+
+at::Tensor StoredMatrix::product(const at::Tensor &given) const {
     at::Tensor x = given.is_cpu() ? given.contiguous() : given;
-    at::Tensor y = at::empty({x.size(0), w.outputs}, x.options());
+    at::Tensor y = at::empty({x.size(0), outputs}, x.options());
     if (x.is_cpu() && x.scalar_type() == at::kFloat && x.size(0) <= few_stored_rows) {
-        multiply_stored(w, static_cast<const float *>(x.const_data_ptr()), x.size(0),
+        multiply_stored(*this, static_cast<const float *>(x.const_data_ptr()), x.size(0),
                         static_cast<float *>(y.mutable_data_ptr()));
         return y;
     }
-    for_tiles(w, x, [&](int64_t first, int64_t count, const at::Tensor &tile) {
+    for_tiles(*this, x, [&](int64_t first, int64_t count, const at::Tensor &tile) {
         if (x.is_meta()) return;
         at::Tensor part = y.narrow(1, first, count);
-        product(part, x, tile, true, false);
+        ctorch::product(part, x, tile, true, false);
     });
     return y;
 }
 
-at::Tensor multiply_transposed(const StoredMatrix &w, const at::Tensor &given) {
+at::Tensor StoredMatrix::transposed_product(const at::Tensor &given) const {
     at::Tensor gradient = given.is_cpu() ? given.contiguous() : given;
-    at::Tensor result = at::empty({gradient.size(0), w.inputs}, gradient.options());
-    for_tiles(w, gradient, [&](int64_t first, int64_t count, const at::Tensor &tile) {
+    at::Tensor result = at::empty({gradient.size(0), inputs}, gradient.options());
+    for_tiles(*this, gradient, [&](int64_t first, int64_t count, const at::Tensor &tile) {
         if (gradient.is_meta()) return;
-        product(result, gradient.narrow(1, first, count), tile, false, first > 0);
+        ctorch::product(result, gradient.narrow(1, first, count), tile, false, first > 0);
     });
     return result;
+}
+
+StoredMatrix stored_matrix(const CTStoredMatrix *m) {
+    StoredMatrix w{unbox(m->codes), unbox(m->scales), unbox(m->table), unbox(m->nested_scales),
+                   unbox(m->nested_table), m->offset, m->block, m->outputs, m->inputs};
+    w.check();
+    // The kernels go by addresses.
+    for (at::Tensor *part : {&w.codes, &w.scales, &w.table, &w.nested_scales, &w.nested_table}) {
+        if (part->defined()) *part = part->contiguous();
+    }
+    return w;
+}
+
+}  // namespace ctorch
+
+namespace {
+
+/// Rows `ids` [n] of W as numbers, [n, inputs].
+at::Tensor some_rows(const StoredMatrix &w, const at::Tensor &ids, at::ScalarType type) {
+    TORCH_CHECK(ids.scalar_type() == at::kLong, "ids have to be int64");
+    if (w.codes.is_cpu() && (w.has_blocks() || w.has_rows())) {
+        at::Tensor known = ids.contiguous(), rows = at::empty({ids.size(0), w.inputs}, w.codes.options().dtype(at::kFloat));
+        const auto *places = static_cast<const int64_t *>(known.const_data_ptr());
+        auto *out = static_cast<float *>(rows.mutable_data_ptr());
+        for (int64_t i = 0; i < known.size(0); ++i) {
+            TORCH_CHECK(places[i] >= 0 && places[i] < w.outputs, "there is no row ", places[i], " among ", w.outputs);
+            dequantize_rows(w, places[i], 1, out + i * w.inputs);
+        }
+        return rows.to(type);
+    }
+    if (!w.has_blocks()) {
+        at::Tensor rows = w.codes.view({w.outputs, w.inputs}).index_select(0, ids);
+        if (!w.has_rows()) return rows.to(type);
+        return (rows.to(at::kFloat) * (w.scales.reshape({-1, 1}).index_select(0, ids) / 127.0)).to(type);
+    }
+    if (ids.is_meta()) return at::empty({ids.size(0), w.inputs}, ids.options().dtype(type));
+    // The blocks that the rows lie in, then the rows.
+    if (w.inputs % w.block != 0 || w.inputs % 2 != 0 || w.nested_scales.defined()) {
+        return plain_rows(w, 0, w.outputs, at::kFloat).index_select(0, ids).to(type);
+    }
+    StoredMatrix part = w;
+    part.codes = w.codes.reshape({w.outputs, -1}).index_select(0, ids).reshape({-1, 1});
+    part.scales = w.scales.reshape({w.outputs, -1}).index_select(0, ids).reshape({-1});
+    part.outputs = ids.size(0);
+    return plain_rows(part, 0, part.outputs, type);
 }
 
 /// y = x Wᵀ + b, x [tokens, inputs]. Keeps what the model holds anyway, and nothing of x.
@@ -148,7 +197,7 @@ struct StoredLinear : public Function<StoredLinear> {
         context->saved_data["block"] = block;
         context->saved_data["outputs"] = outputs;
         context->saved_data["inputs"] = inputs;
-        at::Tensor y = multiply(w, x);
+        at::Tensor y = w.product(x);
         return bias ? y.add_(*bias) : y;
     }
 
@@ -158,22 +207,11 @@ struct StoredLinear : public Function<StoredLinear> {
         StoredMatrix w{saved[0], saved[1], saved[2], saved[3], saved[4], data["offset"].toDouble(),
                        data["block"].toInt(), data["outputs"].toInt(), data["inputs"].toInt()};
         variable_list results(11);
-        if (context->needs_input_grad(0)) results[0] = multiply_transposed(w, gradients[0]);
+        if (context->needs_input_grad(0)) results[0] = w.transposed_product(gradients[0]);
         if (context->needs_input_grad(1)) results[1] = gradients[0].sum(0);
         return results;
     }
 };
-
-StoredMatrix matrix(const CTStoredMatrix *m) {
-    StoredMatrix w{unbox(m->codes), unbox(m->scales), unbox(m->table), unbox(m->nested_scales),
-                   unbox(m->nested_table), m->offset, m->block, m->outputs, m->inputs};
-    w.check();
-    // The kernels go by addresses.
-    for (at::Tensor *part : {&w.codes, &w.scales, &w.table, &w.nested_scales, &w.nested_table}) {
-        if (part->defined()) *part = part->contiguous();
-    }
-    return w;
-}
 
 }  // namespace
 
@@ -181,7 +219,7 @@ extern "C" {
 
 CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, const CTTensor *bias) {
     return tensor_or_error([&]() -> at::Tensor {
-        StoredMatrix w = matrix(stored);
+        StoredMatrix w = stored_matrix(stored);
         const at::Tensor &input = unbox(x);
         TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs, "an input of the shape ", input.sizes(),
                     " for a matrix of ", w.inputs, " inputs");
@@ -205,7 +243,7 @@ CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, cons
 
 CTTensor *ct_stored_dense(const CTStoredMatrix *stored, CTDType type) {
     return tensor_or_error([&]() -> at::Tensor {
-        StoredMatrix w = matrix(stored);
+        StoredMatrix w = stored_matrix(stored);
         at::Tensor whole =
             at::empty({w.outputs, w.inputs}, w.codes.options().dtype(scalar_type(type)).requires_grad(false));
         at::NoGradGuard guard;
@@ -213,6 +251,17 @@ CTTensor *ct_stored_dense(const CTStoredMatrix *stored, CTDType type) {
             if (!whole.is_meta()) whole.narrow(0, first, count).copy_(tile);
         });
         return whole;
+    });
+}
+
+CTTensor *ct_stored_rows(const CTStoredMatrix *stored, const CTTensor *indices, CTDType type) {
+    return tensor_or_error([&]() -> at::Tensor {
+        StoredMatrix w = stored_matrix(stored);
+        at::NoGradGuard guard;
+        const at::Tensor &ids = unbox(indices);
+        auto shape = ids.sizes().vec();
+        shape.push_back(w.inputs);
+        return some_rows(w, ids.reshape({-1}), scalar_type(type)).reshape(shape);
     });
 }
 

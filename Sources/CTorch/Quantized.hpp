@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include "Bridge.hpp"
+
 namespace ctorch {
 
 /// W [outputs, inputs] by rows, in one of three forms:
@@ -29,7 +31,13 @@ struct StoredMatrix {
     void check() const;
     /// Scales of blocks first..<end as float32.
     at::Tensor block_scales(int64_t first, int64_t end) const;
+    /// x [rows, inputs] Wᵀ → [rows, outputs] and g [rows, outputs] W → [rows, inputs], by tiles, in the type of what is given.
+    at::Tensor product(const at::Tensor &x) const;
+    at::Tensor transposed_product(const at::Tensor &gradient) const;
 };
+
+/// The matrix, its parts checked and end to end.
+StoredMatrix stored_matrix(const CTStoredMatrix *);
 
 /// Rows that the kernels for decoding take at most.
 constexpr int64_t few_stored_rows = 8;

@@ -79,6 +79,27 @@ void dequantize_blocks(const StoredMatrix &w, const PairTable &table, int64_t st
     }
 }
 
+#if defined(__x86_64__)
+
+CT_AVX2 int64_t widen_by_eight(const uint16_t *halves, int64_t count, float *out) {
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i *>(halves + i));
+        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(eight));
+    }
+    return i;
+}
+
+#endif
+
+void widen(const uint16_t *halves, int64_t count, float *out) {
+    int64_t i = 0;
+#if defined(__x86_64__)
+    if (has_avx2()) i = widen_by_eight(halves, count, out);
+#endif
+    for (; i < count; ++i) out[i] = static_cast<float>(c10::Half(halves[i], c10::Half::from_bits()));
+}
+
 void dequantize_some_rows(const StoredMatrix &w, const PairTable *table, int64_t first, int64_t end, float *out) {
     if (w.has_blocks()) return dequantize_blocks(w, *table, first * w.inputs, end * w.inputs, out);
     if (w.has_rows()) {
@@ -90,7 +111,9 @@ void dequantize_some_rows(const StoredMatrix &w, const PairTable *table, int64_t
         return;
     }
     const int64_t start = first * w.inputs, count = (end - first) * w.inputs;
-    if (w.codes.scalar_type() == at::kBFloat16) {
+    if (w.codes.scalar_type() == at::kHalf) {
+        widen(static_cast<const uint16_t *>(w.codes.const_data_ptr()) + start, count, out);
+    } else if (w.codes.scalar_type() == at::kBFloat16) {
         const auto *codes = static_cast<const uint16_t *>(w.codes.const_data_ptr()) + start;
         for (int64_t i = 0; i < count; ++i) {
             const uint32_t bits = static_cast<uint32_t>(codes[i]) << 16;
@@ -277,6 +300,13 @@ struct BFloatLane {
     }
 };
 
+struct HalfLane {
+    const uint16_t *codes;
+    CT_AVX2 __m256 operator()(int64_t place) const {
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(codes + place)));
+    }
+};
+
 /// Rows whose numbers stand one after another, in multiples of 16.
 template <int Rows, typename Lane>
 CT_AVX2 void multiply_lanes(const StoredMatrix &w, Lane lane, const float *scales, const float *x, float *y,
@@ -351,12 +381,16 @@ void multiply_stored(const StoredMatrix &w, const float *x, int64_t rows, float 
         });
         return;
     }
-    if (has_avx2() && w.inputs % 16 == 0 && (w.has_rows() || w.codes.scalar_type() == at::kBFloat16)) {
+    const at::ScalarType type = w.codes.scalar_type();
+    if (has_avx2() && w.inputs % 16 == 0 && (w.has_rows() || type == at::kBFloat16 || type == at::kHalf)) {
         ctorch::parallel_for(0, w.outputs, grain(w), [&](int64_t from, int64_t to) {
             with_rows(rows, [&](auto count) {
                 if (w.has_rows()) {
                     multiply_lanes<count>(w, Int8Lane{static_cast<const int8_t *>(w.codes.const_data_ptr())},
                                           floats(w.scales), x, y, from, to);
+                } else if (type == at::kHalf) {
+                    multiply_lanes<count>(w, HalfLane{static_cast<const uint16_t *>(w.codes.const_data_ptr())},
+                                          nullptr, x, y, from, to);
                 } else {
                     multiply_lanes<count>(w, BFloatLane{static_cast<const uint16_t *>(w.codes.const_data_ptr())},
                                           nullptr, x, y, from, to);

@@ -134,15 +134,24 @@ int ct_quantize_rows(const CTTensor *weight, CTTensor **codes, CTTensor **scales
     return status_or_error([&] {
         at::NoGradGuard guard;
         TORCH_CHECK(unbox(weight).dim() == 2, "rows of a matrix are wanted");
-        // Through halves, as bitsandbytes' module does it before it rounds.
-        at::Tensor numbers = unbox(weight).detach().to(at::kCPU, at::kHalf);
-        at::Tensor peaks = std::get<0>(numbers.abs().max(1)).to(at::kFloat);
-        // As Python divides a number by a tensor, rounding twice.
-        at::Tensor factors = peaks.reciprocal().mul_(127.0).unsqueeze(1);
-        // A row of zeros: 0 · ∞.
-        at::Tensor rounded = (numbers * factors).nan_to_num(0, 127, -127).round_().to(at::kChar);
+        at::Tensor whole = unbox(weight).detach();
+        const int64_t rows = whole.size(0), size = whole.size(1);
+        at::Tensor rounded = at::empty({rows, size}, at::kChar), scale = at::empty({rows}, at::kFloat);
+        // Some rows at a time, as a table of words is large beside what it becomes.
+        const int64_t step = std::max<int64_t>(1, (4 << 20) / std::max<int64_t>(1, size));
+        for (int64_t first = 0; first < rows; first += step) {
+            const int64_t count = std::min(step, rows - first);
+            // Through halves, as bitsandbytes' module does it before it rounds.
+            at::Tensor numbers = whole.narrow(0, first, count).to(at::kCPU, at::kHalf);
+            at::Tensor peaks = std::get<0>(numbers.abs().max(1)).to(at::kFloat);
+            // As Python divides a number by a tensor, rounding twice.
+            at::Tensor factors = peaks.reciprocal().mul_(127.0).unsqueeze(1);
+            // A row of zeros: 0 · ∞.
+            rounded.narrow(0, first, count).copy_((numbers * factors).nan_to_num(0, 127, -127).round_());
+            scale.narrow(0, first, count).copy_(peaks);
+        }
         *codes = box(rounded);
-        *scales = box(peaks);
+        *scales = box(scale);
     });
 }
 

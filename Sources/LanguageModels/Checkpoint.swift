@@ -17,6 +17,9 @@ public struct ModelFolder {
     public let pooling: Pooling?
     /// How projections are kept in memory, where that isn't as they are stored.
     public private(set) var storage: WeightStorage?
+    /// How the table of input embeddings and the output layer are kept; `nil` for the model's precision, but for numbers of
+    /// 16 bits beside projections in fewer bits, which stay as they are.
+    public private(set) var embeddingStorage: WeightStorage?
 
     /// - Throws: ``PEFTError`` if the folder or its `config.json` is missing or damaged.
     public init(_ url: URL) throws {
@@ -65,6 +68,18 @@ public struct ModelFolder {
         return copy
     }
 
+    /// The same folder with its table of input embeddings and its output layer kept in some other way than they are stored;
+    /// `nil` leaves it as it is.
+    public func keepingEmbeddings(_ storage: WeightStorage?) -> ModelFolder {
+        var copy = self
+        copy.embeddingStorage = storage ?? embeddingStorage
+        return copy
+    }
+
+    private var vocabularyStorage: VocabularyStorage {
+        VocabularyStorage(embeddingStorage, keepsStored: storage.map { $0 != .float32 } ?? isQuantized)
+    }
+
     /// Whether it is a GGUF file.
     public var isGGUF: Bool { GGUFHeader.isName(url) }
 
@@ -93,8 +108,12 @@ public struct ModelFolder {
 
     /// The model without weights: paths and shapes alone.
     public func outline() throws -> any LanguageModel {
-        let model = try outline(configuration, tensors: try? tensors())
+        let tensors = try? tensors()
+        let model = try outline(configuration, tensors: tensors)
         storage?.apply(to: model)
+        vocabularyStorage.apply(to: model) {
+            tensors?.type(of: $0, in: model) ?? DType(configuration: configuration)
+        }
         return model
     }
 
@@ -158,7 +177,9 @@ public struct ModelFolder {
         let model = try outline(configuration, tensors: tensors)
         let renewed = renewsHead ? model.newModules : []
         try withTorchErrors {
-            try tensors.fill(model, dtype: dtype, device: device, renewing: renewed, storage: storage)
+            try tensors.fill(
+                model, dtype: dtype, device: device, renewing: renewed, storage: storage,
+                vocabulary: vocabularyStorage)
             for (_, module) in model.namedModules() {
                 if let linear = module as? Linear { linear.weight = linear.weight.loaded() }
             }
@@ -258,6 +279,11 @@ struct ShardedTensors {
         name(of: path, in: model).flatMap { owner[$0]?.entries[$0]?.byteCount } ?? 0
     }
 
+    /// The type that a tensor is stored in, by the model's name.
+    func type(of path: String, in model: any LanguageModel) -> DType? {
+        name(of: path, in: model).flatMap { owner[$0]?.entries[$0]?.dtype }
+    }
+
     func forget(_ path: String, of model: any LanguageModel) {
         if let name = name(of: path, in: model) { owner[name]?.forget(name) }
     }
@@ -279,9 +305,10 @@ struct ShardedTensors {
     /// - Parameters:
     ///   - renewing: modules that begin anew though the files hold them.
     ///   - storage: how projections are kept, each from the moment it is read, so that two are never there as numbers.
+    ///   - vocabulary: how the table of input embeddings and the output layer are.
     func fill(
         _ model: any LanguageModel, dtype: DType, device: Device, renewing: [String] = [],
-        storage: WeightStorage? = nil
+        storage: WeightStorage? = nil, vocabulary: VocabularyStorage
     ) throws {
         let parameters = model.parameters()
         let wanted = Dictionary(parameters.map { ($0.path, $0.parameter) }, uniquingKeysWith: { first, _ in first })
@@ -331,6 +358,12 @@ struct ShardedTensors {
             (storage?.projections(of: model) ?? []).compactMap { _, linear in
                 linear.weight.parameters.first.map { (ObjectIdentifier($0.parameter), linear) }
             }, uniquingKeysWith: { first, _ in first })
+        let places = model.vocabularyPlaces.filter { $0.weight is DenseWeight }
+        let words = Dictionary(
+            places.compactMap { place in
+                place.weight.parameters.first.map { (ObjectIdentifier($0.parameter), place) }
+            }, uniquingKeysWith: { first, _ in first })
+        for place in places { place.computes(in: dtype) }
         for (path, parameter) in parameters {
             guard let name = source[path], let file = owner[name] else {
                 let value = Tensor.zeros(parameter.tensor.shape, dtype: dtype, device: device)
@@ -347,6 +380,13 @@ struct ShardedTensors {
                     parameter.tensor = .empty([0])
                     file.forget(name)
                 }
+                continue
+            }
+            if let place = words[ObjectIdentifier(parameter)],
+                case let stored = try file.tensor(name), let weight = vocabulary.kept(stored.to(device), dtype: dtype)
+            {
+                place.weight = weight
+                if weight.parameters.first?.parameter.tensor.dtype != stored.dtype { file.forget(name) }
                 continue
             }
             let isKept = keptAsStored.contains(ObjectIdentifier(parameter))
@@ -370,8 +410,15 @@ extension LanguageModel {
     /// The same into a folder that exists, for callers that make it appear at once themselves.
     public func write(into folder: URL, copying files: [FolderFile] = [], dtype: DType? = nil) throws {
         var fields = configuration.object ?? [:]
-        let stored = dtype ?? parameters().first?.parameter.tensor.dtype ?? .float32
+        try checkVocabularyIsWritable()
         let keptAsStored = storedAsTheyAre
+        // What is narrower than the model computes in is no measure.
+        let narrow = Set(
+            vocabularyPlaces.filter { $0.weight is NarrowWeight }.flatMap(\.weight.parameters).map {
+                ObjectIdentifier($0.parameter)
+            })
+        let first = parameters().first { !narrow.contains(ObjectIdentifier($0.parameter)) }
+        let stored = dtype ?? first?.parameter.tensor.dtype ?? .float32
         fields["quantization_config"] = try QuantizedFolder.configuration(of: self)
         fields["dtype"] = .string(stored.rawValue)
         fields["torch_dtype"] = nil

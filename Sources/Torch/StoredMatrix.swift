@@ -64,6 +64,23 @@ public struct StoredMatrix {
         withRaw { wrap(ct_stored_linear(x.pointer, $0, bias?.pointer)) }
     }
 
+    /// Rows `ids` [...] (int64) as numbers, [..., inputs].
+    public func rows(_ ids: Tensor, as type: DType) -> Tensor {
+        withRaw { wrap(ct_stored_rows($0, ids.pointer, type.raw)) }
+    }
+
+    /// ``Functions/linearCrossEntropy(hidden:weight:targets:scale:softcap:labelSmoothing:)`` by W [vocabulary, size], of
+    /// which no dense copy is ever whole. Gradients reach `hidden`.
+    public func crossEntropy(
+        hidden: Tensor, targets: Tensor, scale: Double = 1, softcap: Double? = nil, labelSmoothing: Double = 0
+    ) -> Tensor {
+        withRaw {
+            wrap(
+                ct_stored_cross_entropy(
+                    hidden.pointer, $0, targets.pointer, scale, labelSmoothing, softcap ?? 0))
+        }
+    }
+
     /// W as numbers, [outputs, inputs].
     public func dense(as type: DType) -> Tensor { withRaw { wrap(ct_stored_dense($0, type.raw)) } }
 }

@@ -2,6 +2,8 @@ import Torch
 
 /// A weight that stays in the 16 bits it is stored in and is widened tile by tile where it is multiplied by: half the
 /// memory, with the numbers of the widened matrix.
+///
+/// Where an adapter trains a copy of it (modules to save), wide numbers lie in its place for as long, and it is dense.
 public struct NarrowWeight: LinearWeight {
     /// [outputs, inputs]
     public let parameter: Parameter
@@ -15,7 +17,23 @@ public struct NarrowWeight: LinearWeight {
     private var matrix: StoredMatrix {
         StoredMatrix(codes: parameter.tensor, outputs: outputs, inputs: inputs)
     }
-    public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
+    private var isWide: Bool { parameter.tensor.dtype.size > 2 }
+    private var wide: DenseWeight { DenseWeight(parameter) }
+    public func project(_ x: Tensor, bias: Tensor?) -> Tensor {
+        isWide ? wide.project(x, bias: bias) : matrix.project(x, bias: bias)
+    }
+    public func rows(_ ids: Tensor, as type: DType) -> Tensor {
+        isWide ? wide.rows(ids, as: type) : matrix.rows(ids, as: type)
+    }
+    public func crossEntropy(
+        hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
+    ) -> Tensor {
+        isWide
+            ? wide.crossEntropy(
+                hidden: hidden, targets: targets, scale: scale, softcap: softcap, labelSmoothing: labelSmoothing)
+            : matrix.crossEntropy(
+                hidden: hidden, targets: targets, scale: scale, softcap: softcap, labelSmoothing: labelSmoothing)
+    }
     public func dense(as type: DType) -> Tensor { parameter.tensor.to(type) }
     public func replacing(with dense: Tensor) -> any LinearWeight {
         NarrowWeight(dense.to(parameter.tensor.dtype).contiguous())

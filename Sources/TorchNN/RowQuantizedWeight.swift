@@ -40,6 +40,13 @@ public struct RowQuantizedWeight: LinearWeight {
         StoredMatrix(codes: codes.tensor, scales: scales.tensor, outputs: outputs, inputs: inputs)
     }
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
+    public func rows(_ ids: Tensor, as type: DType) -> Tensor { matrix.rows(ids, as: type) }
+    public func crossEntropy(
+        hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
+    ) -> Tensor {
+        matrix.crossEntropy(
+            hidden: hidden, targets: targets, scale: scale, softcap: softcap, labelSmoothing: labelSmoothing)
+    }
     public func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
     /// These numbers rounded in the same way.
     public func replacing(with dense: Tensor) -> any LinearWeight { RowQuantizedWeight(rounding: dense) }

@@ -39,6 +39,8 @@ public struct TrainingRecord: Codable, Sendable {
     public var chat: ChatSettings?
     /// How the base's projections were kept, one of ``WeightStorage/names``; `nil` for as they are stored.
     public var weights: String?
+    /// The same of the embedding table and the output layer, where it was asked for.
+    public var embeddingWeights: String?
 
     public init(
         model: String, method: String, methodFields: [String: JSON], prompt: String, target: String,
@@ -60,6 +62,7 @@ public struct TrainingRecord: Codable, Sendable {
     public var trainedHead: ModelHead? { head ?? labels.map { ModelHead(task: .classification, labels: $0) } }
 
     public var baseStorage: WeightStorage? { weights.flatMap { try? WeightStorage($0) } }
+    public var embeddingStorage: WeightStorage? { embeddingWeights.flatMap { try? WeightStorage($0) } }
 
     /// Writes `training.json` into a folder that exists.
     public func write(into folder: URL) throws {

@@ -34,7 +34,8 @@ struct AdaptedModel {
         let stored = try AdapterFolder(url)
         record = try TrainingRecord.read(in: url)
         let base = stored.configuration["base_model_name_or_path"]?.string
-        let plain = try options.folder(default: base, keeping: record?.baseStorage)
+        let plain = try options.folder(
+            default: base, keeping: record?.baseStorage, embeddings: record?.embeddingStorage)
         let folder = plain.with(record?.trainedHead ?? stored.head(on: plain))
         self.folder = folder
         model = try folder.load(device: device)
@@ -50,7 +51,8 @@ struct AdaptedModel {
         record = try TrainingRecord.read(in: url)
         let json = try JSON.read(url.appendingPathComponent("adapter_config.json"))
         let base = json["base_model_name_or_path"]?.string
-        let plain = try options.folder(default: base, keeping: record?.baseStorage)
+        let plain = try options.folder(
+            default: base, keeping: record?.baseStorage, embeddings: record?.embeddingStorage)
         folder = plain.with(record?.trainedHead ?? (try? AdapterFolder(url))?.head(on: plain))
         model = try folder.load(device: device)
         tokenizer = try Tokenizer.load(folder: folder.url)

@@ -83,6 +83,7 @@ struct MergeCommand: ParsableCommand {
                 "--requantize is given, and the base is not kept as nf4, fp4 or int8",
                 remedy: "leave it out, or name how the base is kept with --weights")
         }
+        try withTorchErrors { adapted.model.widenVocabulary() }
         if !requantize { try withTorchErrors { try adapted.model.widenWeights(groups: adapted.folder.isGGUF) } }
         // What stays on its own grid has no other forms to compare with.
         let staysQuantised = adapted.model.namedModules().contains {

@@ -54,7 +54,8 @@ struct NamedAdapters {
         var records: [String: TrainingRecord] = [:]
         for (name, url, _) in named { records[name] = try TrainingRecord.read(in: url) }
         let plain = try options.folder(
-            default: bases.first ?? nil, keeping: records.values.lazy.compactMap(\.baseStorage).first)
+            default: bases.first ?? nil, keeping: records.values.lazy.compactMap(\.baseStorage).first,
+            embeddings: records.values.lazy.compactMap(\.embeddingStorage).first)
         let heads = named.compactMap { records[$0.name]?.trainedHead ?? $0.folder.head(on: plain) }
         if let first = heads.first, heads.contains(where: { $0 != first }) {
             throw PEFTError(

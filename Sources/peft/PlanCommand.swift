@@ -47,6 +47,11 @@ struct PlanCommand: ParsableCommand {
             "How the base's projections are kept: \(WeightStorage.names.joined(separator: ", ")) (as they are stored, in fp32).",
             valueName: "kind"))
     var weights: String?
+    @Option(
+        help: ArgumentHelp(
+            "How the embedding table and the output layer are kept: the same kinds (16-bit ones as they are stored where projections are kept in fewer bits, else in fp32).",
+            valueName: "kind"))
+    var embeddingWeights: String?
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
     @Flag(help: "Print the result as JSON.") var json = false
@@ -68,7 +73,9 @@ struct PlanCommand: ParsableCommand {
         settings.memory.offloadsActivations = offloadActivations
         settings.memory.pagesOptimizer = pageOptimizer
         try settings.validate()
-        var source = try PlanSource(model, keeping: weights.map { try WeightStorage($0) })
+        var source = try PlanSource(
+            model, keeping: weights.map { try WeightStorage($0) },
+            embeddings: embeddingWeights.map { try WeightStorage($0) })
         guard let process = try ProcessBaseline.measure() else {
             throw PEFTError("the system doesn't tell how much memory a process takes", remedy: "use Linux")
         }
@@ -155,23 +162,31 @@ private struct PlanSource {
 
     /// How the base is kept, where that isn't as it is stored.
     private(set) var storage: WeightStorage?
+    let embeddings: WeightStorage?
 
-    init(_ name: String, keeping storage: WeightStorage?) throws {
-        self.storage = storage
+    init(_ name: String, keeping storage: WeightStorage?, embeddings: WeightStorage?) throws {
+        (self.storage, self.embeddings) = (storage, embeddings)
         let url = URL(fileURLWithPath: NSString(string: name).expandingTildeInPath)
         var isFolder: ObjCBool = false
         let isFile =
             FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) && !isFolder.boolValue
             && !GGUFHeader.isName(url)
-        folder = isFile ? nil : try HubFetch.model(name, needing: .description).keeping(storage)
+        folder =
+            isFile
+            ? nil
+            : try HubFetch.model(name, needing: .description).keeping(storage)
+                .keepingEmbeddings(embeddings)
         file = isFile ? url : nil
     }
 
     func outline() throws -> any LanguageModel {
         if let folder { return try folder.outline() }
         guard let file else { throw PEFTError("no model was named", remedy: "name one with --model") }
-        let model = try ModelRegistry.outline(JSON.read(file), file: file.path)
+        let json = try JSON.read(file)
+        let model = try ModelRegistry.outline(json, file: file.path)
         storage?.apply(to: model)
+        VocabularyStorage(embeddings, keepsStored: storage ?? .float32 != .float32)
+            .apply(to: model) { _ in DType(configuration: json) }
         return model
     }
 

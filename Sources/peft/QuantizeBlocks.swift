@@ -49,7 +49,7 @@ extension QuantizeCommand {
         let settings = folder.url.appendingPathComponent("generation_config.json")
         let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []
         try loaded.save(
-            to: target, copying: Tokenizer.files(in: folder.url) + more, dtype: folder.storedType() ?? .float32)
+            to: target, copying: Tokenizer.files(in: folder.url) + more, dtype: storedType(folder))
         report(outcomes, storage, before: folder.weightBytes, after: try ModelFolder(target).weightBytes)
     }
 

@@ -21,7 +21,7 @@ struct QuantizeCommand: ParsableCommand {
             With sample text, GPTQ makes up for what rounding a column loses in the columns after it; without, each number
             is rounded to the nearest. Printed is the error of each kind of projection: of the weights, and with sample
             text of what they make of it, beside that of rounding to the nearest. Embeddings, norms and the output layer
-            stay as they are. gguf-q8_0, gguf-q4_0, gguf-f16 and others are llama.cpp's files, with the tokenizer.
+            stay as they are, or become bf16 with --embedding-weights bf16. gguf-q8_0, gguf-q4_0, gguf-f16 and others are llama.cpp's files, with the tokenizer.
             """)
 
     @OptionGroup var model: ModelOptions
@@ -49,6 +49,7 @@ struct QuantizeCommand: ParsableCommand {
     private static let formats = ["int2": 2, "int3": 3, "int4": 4, "int8-groups": 8]
 
     func run() throws {
+        try checkEmbeddings()
         if let type = try GGUFTarget.type(to, usual: .q8_0) { return try writeGGUF(type) }
         if let storage = try storage() { return try keep(storage) }
         guard let bits = Self.formats[to.lowercased()] else {
@@ -97,13 +98,37 @@ struct QuantizeCommand: ParsableCommand {
         } else {
             outcomes = try quantizer.round(loaded)
         }
-        let stored = try folder.storedType() ?? .float32
+        let stored = try storedType(folder)
         let settings = folder.url.appendingPathComponent("generation_config.json")
         let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []
         try loaded.save(to: target, copying: Tokenizer.files(in: folder.url) + more, dtype: stored)
         report(
             outcomes, left: left, method: method, before: folder.weightBytes,
             after: try ModelFolder(target).weightBytes)
+    }
+
+    /// Embeddings are rounded by a format that holds such, or stored as bf16 with all else that isn't rounded.
+    private func checkEmbeddings() throws {
+        guard let name = model.embeddingWeights else { return }
+        let storage = try WeightStorage(name)
+        guard try GGUFTarget.type(to, usual: .q8_0) == nil else {
+            throw PEFTError(
+                "--to \(to) says how embeddings are stored, and --embedding-weights does", remedy: "leave one out")
+        }
+        guard storage == .float32 || storage == .bfloat16 else {
+            throw PEFTError(
+                "a folder that others read can't hold embeddings as \(storage.name)",
+                remedy: "use --embedding-weights bf16 here, and \(storage.name) where the folder is used")
+        }
+    }
+
+    /// The type of what isn't rounded.
+    func storedType(_ folder: ModelFolder) throws -> DType {
+        switch folder.embeddingStorage {
+        case .bfloat16: .bfloat16
+        case .float32: .float32
+        default: try folder.storedType() ?? .float32
+        }
     }
 
     /// Whole rows of tokens, as the model reads them.

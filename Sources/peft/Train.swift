@@ -135,6 +135,7 @@ struct Train: ParsableCommand {
         (record.pair, record.negative) = (data.templates?.pair?.text, data.templates?.negative?.text)
         record.chat = data.chat
         record.weights = modelFolder.storage?.name
+        record.embeddingWeights = modelFolder.embeddingStorage?.name
         let files = try Tokenizer.files(in: modelFolder.url)
         try AtomicFile.writeFolder(folder) { folder in
             if choice.method.peftType == nil {

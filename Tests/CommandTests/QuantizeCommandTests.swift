@@ -61,6 +61,65 @@ struct QuantizeCommandTests {
         }
     }
 
+    /// An adapter remembers how its base's embeddings were kept; folders that others read say it or are refused.
+    @Test func embeddingsInFewerBits() throws {
+        let program = try Program()
+        defer { program.remove() }
+        let rows = (0..<6).map { ##"{"talk": "#Person1#: Hello \##($0).", "short": "They greet \##($0)."}"## }
+        try program.write("rows.jsonl", rows.joined(separator: "\n"))
+        let templates = ["--prompt", "Summarize: {talk}", "--target", "{short}"]
+        let trained = try program.run(
+            [
+                "train", "--model", program.model, "--data", "rows.jsonl", "--method", "lora", "--rank", "4",
+                "--weights", "nf4", "--embedding-weights", "int8", "--steps", "4", "--lr", "1e-2", "--quiet",
+                "--output", "adapter",
+            ] + templates)
+        #expect(trained.status == 0, "\(trained.error)")
+        let record = try JSON.read(program.folder.appendingPathComponent("adapter/training.json"))
+        #expect(record["weights"] == "nf4" && record["embeddingWeights"] == "int8")
+        func loss(_ options: [String]) throws -> Double {
+            let report = try json(
+                program.run(["evaluate", "--data", "rows.jsonl", "--max-new-tokens", "1", "--json"] + options))
+            return try #require(report["loss"]?.double)
+        }
+        let own = try loss(["--adapter", "adapter"])
+        #expect(try loss(["--adapter", "adapter", "--embedding-weights", "int8"]) == own)
+        let wide = try loss(["--adapter", "adapter", "--embedding-weights", "fp32"])
+        #expect(wide != own && abs(wide - own) < 0.05 * own)
+        _ = try json(program.run(["merge", "adapter", "--output", "merged", "--dtype", "float32", "--json"]))
+        #expect(abs(try loss(["--model", "merged"] + templates) - own) < 1e-4 * own)
+
+        let plans = try ["fp32", "int8"].map { kind in
+            try json(
+                program.run(["plan", program.model, "--weights", "nf4", "--embedding-weights", kind, "--json"]))
+        }
+        let bytes = plans.map { $0["plans"]?.array?.first?["memory"]?["weights"]?.int ?? 0 }
+        #expect(bytes[1] > 0 && bytes[1] < bytes[0])
+
+        _ = try json(
+            program.run([
+                "quantize", "--model", program.model, "--to", "nf4", "--embedding-weights", "bf16", "--output",
+                "narrow", "--json",
+            ]))
+        let settings = try JSON.read(program.folder.appendingPathComponent("narrow/config.json"))
+        #expect(settings["dtype"] == "bfloat16")
+        let before = program.files
+        for (options, words) in [
+            (["quantize", "--to", "nf4", "--embedding-weights", "int8"], "can't hold embeddings as int8"),
+            (["quantize", "--to", "gguf-q8_0", "--embedding-weights", "bf16"], "--to gguf-q8_0 says how"),
+            (["quantize", "--to", "nf4", "--embedding-weights", "int7"], "weights of the kind 'int7'"),
+            (
+                ["train", "--data", "rows.jsonl", "--method", "full", "--embedding-weights", "int8"] + templates,
+                "'shared.weight', which is kept as int8 and can't change"
+            ),
+        ] {
+            let result = try program.run(options + ["--model", program.model, "--output", "other.gguf"])
+            #expect(result.status == 1)
+            #expect(result.error.contains(words), "\(result.error)")
+        }
+        #expect(program.files == before)
+    }
+
     @Test(
         arguments: [
             (["--to", "int5"], "--to is 'int5'"), (["--group", "48"], "--group is 48"),

@@ -41,6 +41,24 @@ import Training
         #expect(planned > PEFTMethods.builtIn.count - 4)
     }
 
+    /// Steps over an embedding table and an output layer in fewer bits, and their bytes.
+    @Test(arguments: ["llama", "t5-v1.0"], ["bf16", "int8", "nf4"])
+    func embeddingsInFewerBitsArePlanned(model: String, kind: String) throws {
+        let folder = try ModelFolder(Self.fixtures.appendingPathComponent(model))
+        let plans = try [nil, WeightStorage(kind)].map { storage in
+            let base = PlannedBase(fileBytes: 0, usedVocabulary: nil) {
+                try folder.keepingEmbeddings(storage).outline()
+            }
+            return try TrainingPlan(
+                MethodChoice(LoRA.self), on: base, batch: PlannedBatch(rows: 2, prompt: 12, target: 5),
+                configuration: TrainingConfiguration(), baseline: 1 << 20)
+        }
+        let loaded = try folder.keepingEmbeddings(WeightStorage(kind)).load()
+        #expect(plans[1].weightBytes == loaded.byteCount)
+        #expect(plans[1].memory.weights < plans[0].memory.weights)
+        #expect(plans[1].summary.total == plans[0].summary.total)
+    }
+
     @Test func moreRowsTakeMoreMemory() throws {
         let configuration = try JSON.read(Self.fixtures.appendingPathComponent("llama/config.json"))
         let base = PlannedBase(fileBytes: 0, usedVocabulary: nil) {

@@ -104,10 +104,52 @@ import Testing
         }
     }
 
+    /// As a table of vectors.
+    @Test(arguments: forms, [(37, 128), (5, 33), (400, 704)])
+    func rowsAreThoseOfTheNumbers(form: String, shape: (Int, Int)) throws {
+        try withTorchErrors {
+            let matrix = try Self.matrix(form, shape.0, shape.1)
+            let ids = Tensor([4, 0, 3, 4, 1, 2] as [Int64], shape: [2, 3])
+            for type in [DType.float32, .bfloat16] {
+                let rows = matrix.rows(ids, as: type)
+                let expected = Functions.embedding(matrix.dense(as: .float32), ids).to(type)
+                #expect(rows.shape == [2, 3, shape.1])
+                #expect(rows.isIdentical(to: expected))
+            }
+        }
+        for id in [-1, shape.0] {
+            #expect(throws: (any Error).self) {
+                try withTorchErrors { try Self.matrix(form, shape.0, shape.1).rows(Tensor([id]), as: .float32) }
+            }
+        }
+    }
+
+    /// As an output layer: the loss and its gradient over one and several chunks of rows.
+    @Test(arguments: forms, [(20, 300, 64, 0.0, nil), (300, 40_000, 32, 0.1, 3.0)])
+    func crossEntropyIsThatOfTheNumbers(
+        form: String, example: (rows: Int, words: Int, size: Int, smoothing: Double, softcap: Double?)
+    ) throws {
+        try withTorchErrors {
+            let matrix = try Self.matrix(form, example.words, example.size)
+            let targets = Tensor((0..<example.rows).map { $0 * 31 % example.words })
+            let x = random(example.rows, example.size, seed: 8, dtype: .float32)
+            let known = x.clone()
+            for tensor in [x, known] { tensor.requiresGrad = true }
+            let loss = matrix.crossEntropy(
+                hidden: x, targets: targets, scale: 0.5, softcap: example.softcap, labelSmoothing: example.smoothing)
+            let expected = Functions.linearCrossEntropy(
+                hidden: known, weight: matrix.dense(as: .float32), targets: targets, scale: 0.5,
+                softcap: example.softcap, labelSmoothing: example.smoothing)
+            #expect(abs(loss.item() - expected.item()) < 1e-6 * expected.item())
+            (loss * 2.0).backward()
+            (expected * 2.0).backward()
+            #expect(try relativeDifference(#require(x.grad), #require(known.grad)) < 1e-5)
+        }
+    }
+
     /// The kernels for 512-bit vectors, where the processor has them, and those without.
-    @Test(arguments: ["nf4", "fp4", "nf4-double"], [64, 320]) func widerVectorsMakeTheSame(form: String, inputs: Int)
-        throws
-    {
+    @Test(arguments: ["nf4", "fp4", "nf4-double"], [64, 320])
+    func widerVectorsMakeTheSame(form: String, inputs: Int) throws {
         try withTorchErrors {
             try withoutGradients {
                 let matrix = try Self.matrix(form, 37, inputs)
@@ -130,6 +172,8 @@ import Testing
         let y = try withTorchErrors { matrix.project(.empty([3, 5, 64], device: .meta), bias: nil) }
         #expect(y.shape == [3, 5, 2])
         #expect(try withTorchErrors { matrix.dense(as: .float32) }.shape == [2, 64])
+        let ids = Tensor.empty([7], dtype: .int64, device: .meta)
+        #expect(try withTorchErrors { matrix.rows(ids, as: .float32) }.shape == [7, 64])
     }
 
     @Test func partsThatDontFitAreRefused() throws {

@@ -250,6 +250,11 @@ typedef struct {
 CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *, const CTTensor *bias);
 /// W as numbers, [outputs, inputs].
 CTTensor *ct_stored_dense(const CTStoredMatrix *, CTDType);
+/// Rows `ids` [...] (int64) of W as numbers, [..., inputs].
+CTTensor *ct_stored_rows(const CTStoredMatrix *, const CTTensor *ids, CTDType);
+/// The same as `ct_linear_cross_entropy` by a matrix [vocabulary, size] that no gradient reaches, by tiles.
+CTTensor *ct_stored_cross_entropy(const CTTensor *hidden, const CTStoredMatrix *, const CTTensor *targets, double scale,
+                                  double label_smoothing, double softcap);
 /// The 16 numbers that the codes mean.
 CTTensor *ct_block_table(CTBlockCode);
 /// codes uint8 [⌈n / 2⌉, 1] and scales float32 [⌈n / block⌉] of a weight's n numbers.

@@ -45,7 +45,7 @@ public struct Neighbors {
         return try withTorchErrors {
             try withoutGradients {
                 // As the layers see it.
-                let vocabulary = table.weight.to(.cpu).to(.float32) * model.embeddingScale
+                let vocabulary = table.weight.dense(as: .float32).to(.cpu) * model.embeddingScale
                 guard vocabulary.dim(1) == prompt.dim(1) else {
                     throw PEFTError(
                         "the prompt's vectors have \(prompt.dim(1)) numbers, the vocabulary's \(vocabulary.dim(1))",

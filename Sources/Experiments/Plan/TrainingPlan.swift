@@ -177,9 +177,12 @@ public struct TrainingPlan: Sendable {
         guard isMapped, !isTrained, !outline.isTied,
             let table = outline.embeddings.first(where: { $0.path == outline.inputEmbedding })
         else { return whole }
+        let kept = outline.frozen.first { $0.path == table.path + ".weight" }
+        // What was rounded while it was read is all there.
+        guard kept?.takesCopies ?? true else { return whole }
         // Long training meets about all that the tokenizer can make.
         let used = min(table.entries, base.usedVocabulary ?? table.entries)
-        return whole - (table.entries - used) * table.size * 4
+        return whole - (table.entries - used) * table.size * (kept == nil ? 4 : 2)
     }
 
     /// Initialisations that change the weight beneath the update (PiSSA) work with a copy of it.

@@ -33,7 +33,11 @@ extension LanguageModel {
             try add(path, parameter.tensor.shape) { parameter.tensor }
         }
         for (path, module) in namedModules() {
-            guard let weight = (module as? Linear)?.weight, weight.isQuantized else { continue }
+            guard
+                let weight = (module as? Linear)?.weight
+                    ?? (module as? Embedding).flatMap({ $0.table == nil ? $0.weight : nil }),
+                weight.isQuantized
+            else { continue }
             try add("\(path).weight", [weight.outputs, weight.inputs]) { weight.dense(as: .float32) }
         }
         if let factors = description.factors {

@@ -166,7 +166,7 @@ protocol CausalModel: LanguageModel {
     /// Hidden states [tokens, size] → scores [tokens, vocabulary].
     func scores(_ hidden: Tensor) -> Tensor
     /// The output layer's matrix where nothing acts on the scores themselves but the soft cap.
-    var outputWeight: Tensor? { get }
+    var outputWeight: (any LinearWeight)? { get }
     /// c where scores s are c · tanh(s / c).
     var outputSoftcap: Double? { get }
     /// The length from which on everything is rotated differently, so that what was read before is read again.
@@ -195,8 +195,8 @@ extension CausalModel {
     func causalLoss(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
         let hidden = hidden(batch)
         if let weight = outputWeight {
-            return Functions.linearCrossEntropy(
-                hidden: hidden, weight: weight, targets: batch.targets, softcap: outputSoftcap,
+            return weight.crossEntropy(
+                hidden: hidden, targets: batch.targets, scale: 1, softcap: outputSoftcap,
                 labelSmoothing: labelSmoothing)
         }
         let logs = scores(hidden).logSoftmax()

@@ -80,7 +80,7 @@ final class BERTEncoder: Module {
 
     /// Embedded tokens [tokens, size] → hidden states of the same shape.
     func callAsFunction(_ x: Tensor, types: Tensor?, _ context: AttentionContext) -> Tensor {
-        let type = types.map { self.types($0) } ?? self.types.weight.narrowed(axis: 0, 0..<1)
+        let type = types.map { self.types($0) } ?? self.types.weight.rows(Tensor([0], device: x.device), as: x.dtype)
         let places =
             settings.firstPosition > 0
             ? (context.positions + Double(settings.firstPosition)).to(.int64) : context.positions

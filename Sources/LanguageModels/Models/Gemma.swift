@@ -44,12 +44,12 @@ public final class Gemma: Module, CausalModel {
         norm(through(layers, x, context))
     }
     func scores(_ hidden: Tensor) -> Tensor {
-        let scores = head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight)
+        let scores = head?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
         return settings.outputSoftcap.map { (scores / $0).tanh() * $0 } ?? scores
     }
-    var outputWeight: Tensor? {
+    var outputWeight: (any LinearWeight)? {
         guard let head else { return embedding.outputWeight }
-        return head.isAdapted ? nil : head.weight.dense(as: embedding.weight.dtype)
+        return head.isAdapted ? nil : head.weight
     }
     var outputSoftcap: Double? { settings.outputSoftcap }
 

@@ -52,10 +52,10 @@ public final class Phi3: Module, CausalModel {
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         norm(through(layers, x, context))
     }
-    func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight) }
-    var outputWeight: Tensor? {
+    func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil) }
+    var outputWeight: (any LinearWeight)? {
         guard let head else { return embedding.outputWeight }
-        return head.isAdapted ? nil : head.weight.dense(as: embedding.weight.dtype)
+        return head.isAdapted ? nil : head.weight
     }
     /// Keys that were rotated for short texts don't go with queries of long ones.
     var rereadLength: Int? { settings.rotary.longFrequencies == nil ? nil : settings.rotary.switchLength }

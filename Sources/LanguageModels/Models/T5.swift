@@ -55,8 +55,8 @@ public final class T5: Module, LanguageModel {
             let wanted = logs.gathering(axis: 1, batch.targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
             return labelSmoothing > 0 ? wanted - logs.mean(axes: [-1]).sum() * labelSmoothing : wanted
         }
-        return Functions.linearCrossEntropy(
-            hidden: hidden(batch), weight: outputWeight, targets: batch.targets, scale: outputScale,
+        return (head?.weight ?? embedding.outputWeight).crossEntropy(
+            hidden: hidden(batch), targets: batch.targets, scale: outputScale, softcap: nil,
             labelSmoothing: labelSmoothing)
     }
 
@@ -78,13 +78,12 @@ public final class T5: Module, LanguageModel {
         return PromptedRows(states: states, offsets: prompted.offsets, prompts: prompted.prompts)
     }
 
-    private var outputWeight: Tensor { head?.weight.dense(as: embedding.weight.dtype) ?? embedding.outputWeight }
     private var outputScale: Double { settings.scalesOutput ? 1 / Double(settings.modelSize).squareRoot() : 1 }
 
     /// Hidden states [..., modelSize] → scores [..., vocabulary].
     func scores(_ hidden: Tensor) -> Tensor {
         let hidden = settings.scalesOutput ? hidden * outputScale : hidden
-        return head?(hidden) ?? Functions.linear(hidden, embedding.outputWeight)
+        return head?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
     }
 
     public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {

@@ -95,7 +95,9 @@ extension LanguageModel {
     /// The parameters that are kept as they are stored, whatever type the model computes in: packed integers, and the
     /// scales and zeros beside them.
     public var storedAsTheyAre: Set<ObjectIdentifier> {
-        let weights = namedModules().compactMap { ($0.module as? Linear)?.weight }
+        let weights = namedModules().compactMap { _, module in
+            (module as? Linear)?.weight ?? (module as? Embedding)?.weight
+        }
         return Set(
             weights.filter(\.isQuantized)
                 .flatMap { $0.parameters.map { ObjectIdentifier($0.parameter) } })

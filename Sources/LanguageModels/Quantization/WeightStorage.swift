@@ -2,8 +2,8 @@ import Support
 import Torch
 import TorchNN
 
-/// How a base model's projections are kept in memory. Embeddings, norms, the output layer and new heads stay numbers of
-/// the type that is computed in.
+/// How a base model's projections are kept in memory. Norms and new heads stay numbers of the type that is computed in;
+/// ``VocabularyStorage`` says how the embedding table and the output layer are kept.
 public enum WeightStorage: Sendable, Equatable {
     case float32
     /// bf16, widened tile by tile where it is multiplied by.
@@ -79,6 +79,7 @@ extension LanguageModel {
     /// Makes fp32 numbers of weights that are kept in blocks, as int8 or as bf16, so that what is worked into them isn't
     /// rounded again. (Weights in groups stay, whose zeros take updates, if they aren't to be widened too.)
     public func widenWeights(groups: Bool = false) throws {
+        widenVocabulary()
         let plain = try ModelRegistry.outline(configuration, file: "the model's configuration", head: head)
         let modules = Dictionary(plain.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { a, _ in a })
         for (path, module) in namedModules() {

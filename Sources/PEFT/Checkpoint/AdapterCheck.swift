@@ -246,10 +246,10 @@ public struct AdapterCheck: Codable, Sendable {
                 strength = try Self.relativeChange(linear.weight.dense(as: .float64), merged)
             } else if let table = site as? Embedding, let update = module as? any EmbeddingAdapter,
                 let merged = try? withTorchErrors({
-                    try withoutGradients { try update.merged(into: table.weight.to(.float64)) }
+                    try withoutGradients { try update.merged(into: table.weight.dense(as: .float64)) }
                 })
             {
-                strength = try Self.relativeChange(table.weight.to(.float64), merged)
+                strength = try Self.relativeChange(table.weight.dense(as: .float64), merged)
             } else {
                 // What this place alone brings: the scores without it.
                 isRelative = false

@@ -39,17 +39,21 @@ public final class Adapter {
     /// What merging changes at one site.
     private enum MergedTensor {
         case linear(Linear, adapter: Module, MergedLinear)
-        case embedding(Embedding, adapter: Module, before: Tensor, after: Tensor)
+        case embedding(Embedding, adapter: Module, before: any LinearWeight, after: any LinearWeight)
 
         /// Whether nothing else was merged, or put in place of the weight, since.
         var isOnTop: Bool {
             switch self {
             case .linear(let linear, _, let change):
-                linear.weight.parameters.elementsEqual(change.after.parameters) { $0.parameter === $1.parameter }
-                    && !linear.weight.parameters.contains { $0.parameter.isCovered }
+                Self.isOnTop(linear.weight, change.after)
                     && change.bias.map { linear.bias?.tensor === $0.after } ?? true
-            case .embedding(let table, _, _, let after): table.weight === after
+            case .embedding(let table, _, _, let after): Self.isOnTop(table.weight, after)
             }
+        }
+
+        private static func isOnTop(_ weight: any LinearWeight, _ merged: any LinearWeight) -> Bool {
+            weight.parameters.elementsEqual(merged.parameters) { $0.parameter === $1.parameter }
+                && !weight.parameters.contains { $0.parameter.isCovered }
         }
     }
 
@@ -280,7 +284,7 @@ public final class Adapter {
                 "an adapter over one of several users of the same embedding can't be merged",
                 remedy: "keep it as an adapter")
         }
-        let weight = try adapter.merged(into: table.weight.to(.float64)).to(table.weight.dtype)
+        let weight = try table.weight.replacing(with: adapter.merged(into: table.weight.dense(as: .float64)))
         return .embedding(table, adapter: adapter, before: table.weight, after: weight)
     }
 

@@ -64,6 +64,14 @@ public struct ModelOutline {
         public var layer: Int? { ModelOutline.layer(of: path) }
     }
 
+    /// A tensor that is kept in fewer bits than numbers are computed in.
+    public struct FrozenTensor: Sendable {
+        public let path: String
+        public let storage: String
+        /// Whether a copy of it may be trained all the same: the embedding table and the output layer in 16 bits.
+        public let takesCopies: Bool
+    }
+
     public let family: String
     public let architecture: Architecture
     /// What its outputs are.
@@ -76,8 +84,8 @@ public struct ModelOutline {
     public let inputs: [InputSiteOutline]
     public let keyValues: [KeyValueSiteOutline]
     public let parameters: [ParameterSite]
-    /// Tensors that can't be trained, as they are kept in fewer bits than numbers are computed in.
-    public let frozen: [(path: String, storage: String)]
+    /// Tensors that can't be trained in place, as they are kept in fewer bits than numbers are computed in.
+    public let frozen: [FrozenTensor]
     /// Bytes of all tensors, those that are computed with taken as fp32.
     public let weightBytes: Int
     public let outputLayer: String
@@ -111,22 +119,26 @@ public struct ModelOutline {
         // Of a quantised weight's tensors the first stands for its numbers.
         let meanings = Dictionary(
             named.flatMap { path, module -> [(String, Int)] in
-                guard let weight = (module as? Linear)?.weight, weight.isQuantized else { return [] }
+                guard let weight = Self.weight(of: module), weight.isQuantized else { return [] }
                 return weight.parameters.enumerated().map {
                     ("\(path).\($0.element.key)", $0.offset == 0 ? weight.outputs * weight.inputs : 0)
                 }
             }, uniquingKeysWith: { first, _ in first })
-        frozen = named.flatMap { path, module -> [(path: String, storage: String)] in
-            guard let weight = (module as? Linear)?.weight, !(weight is DenseWeight || weight is TransposedWeight)
+        let wordPaths = [model.inputEmbedding, model.outputLayer]
+        frozen = named.flatMap { path, module -> [FrozenTensor] in
+            guard let weight = Self.weight(of: module), !(weight is DenseWeight || weight is TransposedWeight)
             else { return [] }
             let storage =
                 switch weight {
                 case let blocks as BlockQuantizedWeight: blocks.settings.code.rawValue
                 case is RowQuantizedWeight: "int8"
-                case is NarrowWeight: "bf16"
+                case let narrow as NarrowWeight: narrow.parameter.tensor.dtype == .float16 ? "fp16" : "bf16"
                 default: "integers in groups"
                 }
-            return weight.parameters.map { ("\(path).\($0.key)", storage) }
+            let takesCopies = weight is NarrowWeight && wordPaths.contains(path)
+            return weight.parameters.map {
+                FrozenTensor(path: "\(path).\($0.key)", storage: storage, takesCopies: takesCopies)
+            }
         }
         let kept = Set(frozen.map(\.path))
         weightBytes = model.parameters().reduce(0) { sum, item in
@@ -182,6 +194,12 @@ public struct ModelOutline {
         if owner is Embedding || has(["embed", "wte", "wpe"]) { return .embedding }
         if owner is Linear, has(["mlp", "dense", "intermediate", "output", "ffn", "feed"]) { return .feedForward }
         return .other
+    }
+
+    private static func weight(of module: Module) -> (any LinearWeight)? {
+        if let linear = module as? Linear { return linear.weight }
+        guard let table = module as? Embedding, table.table == nil else { return nil }
+        return table.weight
     }
 
     static func layer(of path: String) -> Int? {

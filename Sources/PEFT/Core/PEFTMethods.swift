@@ -100,10 +100,13 @@ public struct MethodChoice: Sendable {
         // that wrap no module.
         let wrapsNothing = !attachments.isEmpty && attachments.allSatisfy { [.input, .keyValues].contains($0.site) }
         let trained = Set(attachments.filter { $0.site == .parameter }.map(\.path))
-        if let frozen = outline.frozen.first(where: { trained.contains($0.path) }) {
+        let inPlace = Set(attachments.filter { $0.site == .parameter && !$0.keepsBase }.map(\.path))
+        if let frozen = outline.frozen.first(where: {
+            $0.takesCopies ? inPlace.contains($0.path) : trained.contains($0.path)
+        }) {
             throw PEFTError(
                 "\(label) trains '\(frozen.path)', which is kept as \(frozen.storage) and can't change",
-                remedy: "train an adapter such as lora, or keep the base as fp32 (--weights)")
+                remedy: "train an adapter such as lora, or keep the base as fp32 (--weights, --embedding-weights)")
         }
         for parameter in outline.parameters where !trained.contains(parameter.path) {
             guard outline.newModules.contains(where: { parameter.path.hasPrefix($0 + ".") }) else { continue }

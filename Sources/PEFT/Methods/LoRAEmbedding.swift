@@ -39,7 +39,7 @@ final class LoRAEmbeddingAdapter: Module, EmbeddingAdapter, AdapterModule {
         self.scale = scale
     }
 
-    func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: Tensor) -> Tensor {
+    func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: any LinearWeight) -> Tensor {
         // The columns of these tokens alone: [tokens, r] Bᵀ.
         let columns = a.transposed().selecting(ids.reshaped(-1))
         let update = columns.matmul(b.transposed()) * scale

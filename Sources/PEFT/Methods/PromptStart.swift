@@ -75,7 +75,7 @@ public struct PromptStart: Sendable {
             let scale = context.model.embeddingScale
             for (row, ids) in try tokens(rows, entries: table.entries, context).enumerated() {
                 let mean = withoutGradients {
-                    Functions.embedding(table.weight, Tensor(ids, device: context.device)).to(context.dtype)
+                    table.weight.rows(Tensor(ids, device: context.device), as: context.dtype).to(context.dtype)
                         .mean(axes: [0])
                 }
                 vectors[row].copy(from: scale == 1 ? mean : mean * scale)

@@ -150,7 +150,7 @@ final class TokenRows: Module, EmbeddingAdapter, AdapterModule {
         for (place, id) in ids.enumerated() { places[id] = Int64(place) + 1 }
         self.places = Tensor(places, device: context.device)
         super.init()
-        rows = table.weight.detached().selecting(indices).to(context.dtype)
+        rows = table.weight.rows(indices, as: context.dtype).detached().to(context.dtype)
     }
 
     var adapterParameters: [AdapterParameter] { [AdapterParameter(key, _rows.parameter)] }
@@ -159,7 +159,7 @@ final class TokenRows: Module, EmbeddingAdapter, AdapterModule {
         copies.reduce(into: [key: rows]) { $0[$1] = rows.detached().clone() }
     }
 
-    func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: Tensor) -> Tensor {
+    func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: any LinearWeight) -> Tensor {
         let flat = ids.reshaped(-1)
         let places = places.selecting(flat)
         // Row 0 stands for "none of them".
@@ -175,6 +175,10 @@ final class TokenRows: Module, EmbeddingAdapter, AdapterModule {
         weight.replacing(indices, with: rows.detached().to(weight.dtype))
     }
 
-    func outputWeight(_ weight: Tensor) -> Tensor { weight.replacing(indices, with: rows.to(weight.dtype)) }
+    func outputWeight(_ weight: any LinearWeight) -> any LinearWeight {
+        // The numbers of a table in fewer bits exist for as long as the output layer uses them.
+        let numbers = (weight as? DenseWeight)?.parameter.tensor ?? weight.dense(as: rows.dtype)
+        return DenseWeight(numbers.replacing(indices, with: rows.to(numbers.dtype)))
+    }
     var reachesTiedOutput: Bool { true }
 }

@@ -33,9 +33,8 @@ enum GGUFTarget {
         guard GGUFHeader.isName(url) else {
             throw PEFTError("the output \(url.path) is to be a GGUF file", remedy: "end its name in .gguf")
         }
-        let table = model.parameters().first { $0.path == model.inputEmbedding + ".weight" }
-        let tokenizer = try GGUFVocabulary.settings(
-            folder: folder.url, size: table?.parameter.tensor.dim(0) ?? 0)
+        let table = model.namedModules().first { $0.path == model.inputEmbedding }?.module as? Embedding
+        let tokenizer = try GGUFVocabulary.settings(folder: folder.url, size: table?.entries ?? 0)
         try model.writeGGUF(
             to: url, type: type, tokenizer: tokenizer, name: url.deletingPathExtension().lastPathComponent)
     }

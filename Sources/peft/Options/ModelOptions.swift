@@ -30,6 +30,12 @@ struct ModelOptions: ParsableArguments {
             valueName: "kind"))
     var weights: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "How the embedding table and the output layer are kept: the same kinds (16-bit ones as they are stored where projections are kept in fewer bits, else in fp32).",
+            valueName: "kind"))
+    var embeddingWeights: String?
+
     /// The device, with the number of threads set.
     func prepare() throws -> Device {
         if let threads {
@@ -42,9 +48,12 @@ struct ModelOptions: ParsableArguments {
     }
 
     /// The model's folder, its projections to be kept as `--weights` says, else as `storage` does where the folder isn't
-    /// quantised already.
-    func folder(default fallback: String? = nil, keeping storage: WeightStorage? = nil) throws -> ModelFolder {
+    /// quantised already; and its embeddings as `--embedding-weights` says, else as `embeddings` does.
+    func folder(
+        default fallback: String? = nil, keeping storage: WeightStorage? = nil, embeddings: WeightStorage? = nil
+    ) throws -> ModelFolder {
         var folder = try HubFetch.model(model ?? fallback ?? ModelLocator.embedded)
+            .keepingEmbeddings(embeddingWeights.map { try WeightStorage($0) } ?? embeddings)
         folder.precision = precision.type
         if let weights { return folder.keeping(try WeightStorage(weights)) }
         return folder.isQuantized ? folder : folder.keeping(storage)
