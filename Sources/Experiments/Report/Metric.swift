@@ -160,12 +160,17 @@ extension MethodRun {
         return value
     }
 
-    var isBase: Bool { method == "base" }
+    var isBase: Bool { method == "base" && !isStoredAnew }
     /// The base model under a new head that alone was trained: what stands for the base where it has no head.
-    var isHead: Bool { method == "head" }
-    var isFull: Bool { method == "full" }
-    /// Everything that is neither the base model nor full fine-tuning.
-    var isAdapter: Bool { !isBase && !isHead && !isFull }
+    var isHead: Bool { method == "head" && !isStoredAnew }
+    var isFull: Bool { method == "full" && !isStoredAnew }
+    /// Another run's model, stored in another way: it trained nothing.
+    var isStoredAnew: Bool { source != nil }
+    var isTrained: Bool { !isBase && !isStoredAnew }
+    /// A trained model whose weights, adapter and all, are integers or codes of a few bits.
+    var isQuantised: Bool { isStoredAnew && method != "base" }
+    /// Everything trained that is neither the base model's head alone nor full fine-tuning.
+    var isAdapter: Bool { isTrained && !isHead && !isFull }
 
     var trainableShare: Double? {
         if share.isFinite, share > 0 || trainable == 0 { return share }
@@ -190,7 +195,10 @@ extension ComparisonReport {
             .first { metric in runs.contains { $0.statistic(metric) != nil } }
     }
 
-    var base: MethodRun? { runs.first(where: \.isBase) ?? runs.first(where: \.isHead) }
+    /// The untrained model, as its files are where it was measured in several ways.
+    var base: MethodRun? {
+        runs.first { $0.isBase && $0.label == "base" } ?? runs.first(where: \.isBase) ?? runs.first(where: \.isHead)
+    }
     var full: MethodRun? { runs.first(where: \.isFull) }
 
     /// The run the report is about: the best adapter, else full fine-tuning, else what there is.
@@ -210,8 +218,14 @@ extension ComparisonReport {
         return best?.run
     }
 
+    /// Whether rows differ in how their models are stored.
+    var showsModelSizes: Bool {
+        runs.contains { $0.modelBytes != nil }
+            && (runs.contains(where: \.isStoredAnew) || Set(runs.map(\.weights)).count > 1)
+    }
+
     /// Seeds per trained method.
-    var seedCount: Int { runs.filter { !$0.isBase }.map(\.seedCount).max() ?? 0 }
+    var seedCount: Int { runs.filter(\.isTrained).map(\.seedCount).max() ?? 0 }
 
     var spread: Spread {
         runs.contains { run in run.quality.values.contains { $0.sd != nil } } ? .seeds : .testRows
@@ -229,8 +243,15 @@ extension ComparisonReport {
     /// all runs apart.
     var shortLabels: [String] {
         let short = runs.map { run -> String in
-            let head = run.label.prefix { $0 != "(" && $0 != "," }.trimmingCharacters(in: .whitespaces)
-            return head.isEmpty ? run.label : head
+            // What says how weights are stored follows the brackets.
+            let ends = [run.weights.map { " over \($0)" }, run.storedAs.map { " → \($0)" }].compactMap(\.self)
+            var (label, end) = (run.label, "")
+            for part in ends.reversed() where label.hasSuffix(part) {
+                label.removeLast(part.count)
+                end = part + end
+            }
+            let head = label.prefix { $0 != "(" && $0 != "," }.trimmingCharacters(in: .whitespaces)
+            return (head.isEmpty ? label : head) + end
         }
         return Set(short).count == Set(runs.map(\.label)).count ? short : runs.map(\.label)
     }
