@@ -114,7 +114,7 @@ public struct Comparison {
         }
         // Targets that are left to the model are spelled out, so that the report says what was trained.
         for index in plan.methods.indices {
-            let own = try plan.methods[index].weights.map { try Self.outline(folder, $0) }
+            let own = try plan.methods[index].weights.map { ModelOutline(try Self.outline(folder, $0)) }
             plan.methods[index].choice = plan.methods[index].choice?.resolved(for: own ?? outline)
         }
         for rounding in plan.quantizeAfter { try rounding.check(Self.plainOutline(folder)) }
@@ -144,7 +144,7 @@ public struct Comparison {
             throw PEFTError("GPTQ needs training rows to look at", remedy: "give --data some rows")
         }
         for method in trained {
-            let outline = try method.weights.map { try Self.outline(folder, $0) } ?? outline
+            let outline = try method.weights.map { ModelOutline(try Self.outline(folder, $0)) } ?? outline
             do { _ = try method.choice?.plan(for: outline) } catch let error as PEFTError where method.isOptional {
                 skipped.append(SkippedMethod(label: method.label, reason: error.description))
                 self.plan.methods.removeAll { $0.label == method.label }
@@ -202,13 +202,19 @@ public struct Comparison {
                 name: data.name, trainingRows: data.counts.training, validationRows: data.counts.validation,
                 testRows: data.counts.test, prompt: data.description.prompt, target: data.description.target),
             machine: .current, settings: settings,
-            primaryMetric: outline.head.primaryMetric(hasTargets: rows.questions.contains { !$0.target.isEmpty }),
+            primaryMetric: primaryMetric,
             runs: runs)
         if !outline.writes { report.task = .init(rawValue: outline.head.task.rawValue) }
         report.skipped = skipped
         report.bringInferenceToOneBase()
         report.findDifferences()
         return report
+    }
+
+    /// Of texts without prompts, what a model generates says nothing, and how well it foretells them all.
+    private var primaryMetric: String {
+        if outline.writes, rows.questions.allSatisfy(\.prompt.isEmpty) { return "perplexity" }
+        return outline.head.primaryMetric(hasTargets: rows.questions.contains { !$0.target.isEmpty })
     }
 
     private var settings: [String: JSON] {

@@ -142,7 +142,7 @@ extension Comparison {
         let samples = rows.training.prefix(plan.calibrationRows)
         let size = max(1, plan.training.batchSize)
         for start in stride(from: 0, to: samples.count, by: size) {
-            let batch = model.batch(Array(samples[start..<min(start + size, samples.count)]), device: model.device)
+            let batch = model.batch(Array(samples[start..<min(start + size, samples.count)]))
             model.computing {
                 _ = model.writes ? model.lossSum(batch, labelSmoothing: 0) : model.logits(batch)
             }

@@ -1,4 +1,4 @@
-import Experiments
+@testable import Experiments
 
 /// Reports with known figures.
 enum ReportSamples {

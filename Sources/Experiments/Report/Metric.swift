@@ -48,7 +48,7 @@ struct Metric: Hashable, Sendable {
 
     /// From the stored value to the shown one.
     var scale: Double { isError || isOpenScore ? 1 : 100 }
-    var places: Int { isError ? 3 : isOpenScore ? 2 : 1 }
+    var places: Int { key == "perplexity" || isOpenScore ? 2 : isError ? 3 : 1 }
     var unit: String { key == "loss" ? "nats" : key == "nist" ? "bits" : isError || isOpenScore ? "" : "points" }
 
     /// What the figure says, in plain words.
@@ -234,6 +234,8 @@ extension ComparisonReport {
     /// At most three metrics for places with little room, the ranking one among them.
     var leadingMetrics: [Metric] {
         let known = metrics.filter { metric in runs.contains { $0.quality[metric.key] != nil } }
+        // Texts without prompts: what was generated for them means little.
+        if let ranking, ranking.key == "perplexity" { return [ranking] }
         let shown = Array(known.filter { $0.key != "rougeLsum" }.prefix(3))
         guard let ranking, ranking != .loss, !shown.contains(ranking) else { return shown }
         return [ranking] + shown.prefix(2)

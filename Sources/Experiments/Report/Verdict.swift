@@ -37,6 +37,8 @@ struct Verdict {
 
     /// Some methods' names begin with a small letter, and a sentence doesn't, unless it is part of a name such as rsLoRA.
     private static func sentence(_ text: String) -> String {
+        // Not every metric has a unit.
+        let text = text.replacing("  ", with: " ")
         let word = text.prefix { !$0.isWhitespace && $0 != "\u{A0}" }
         return word.allSatisfy { !$0.isUppercase } ? text.prefix(1).uppercased() + text.dropFirst() : text
     }
