@@ -162,20 +162,22 @@ import TorchNN
     {
         for name in storage == "bf16" ? ["llama"] : ["llama", "gpt2", "t5-v1.1"] {
             var choice = try Self.choice("loftq")
+            try choice.set("alpha", to: "2")
             try choice.set("loftq-iterations", to: String(iterations))
             let (kept, dense) = (try Self.base(storage, name), try Self.base(nil, name))
             let bare = try Self.logits(kept)
             let adapters = try [kept, dense].map { try Adapter(choice, on: $0, seed: 2) }
             let scores = try [kept, dense].map { try Self.logits($0) }
             // Scales that are rounded too, or a base in bf16, are another base.
-            #expect(Self.difference(scores[0], scores[1]) < (storage == "nf4" ? 1e-5 : 0.05), "\(name)")
             if storage == "nf4" {
+                #expect(Self.difference(scores[0], scores[1]) < 1e-5, "\(name)")
                 for (a, b) in zip(adapters[0].attached, adapters[1].attached) {
                     let (packed, numbers) = (
                         try #require(a.adapter as? any LinearAdapter).replacementWeight,
                         try #require(b.adapter as? any LinearAdapter).replacementWeight
                     )
-                    #expect(packed is BlockQuantizedWeight)
+                    // Some projections of a T5 stay numbers.
+                    #expect((a.site as? Linear)?.weight.isQuantized != true || packed is BlockQuantizedWeight)
                     let (x, y) = (
                         try #require(packed).dense(as: .float32), try #require(numbers).dense(as: .float32)
                     )
