@@ -17,19 +17,29 @@ public struct ComparisonPlan: Sendable {
         public var isOptional: Bool
         /// Added to the seed of the initial values, so that methods don't begin with the same numbers.
         public var seedOffset: UInt64
+        /// How this method's base is kept, where that isn't as the model's folder says or as the method wants it.
+        public var weights: WeightRounding?
 
         public init(
-            choice: MethodChoice?, learningRate: Double? = nil, isOptional: Bool = false, seedOffset: UInt64 = 0
+            choice: MethodChoice?, learningRate: Double? = nil, isOptional: Bool = false, seedOffset: UInt64 = 0,
+            weights: WeightRounding? = nil
         ) {
             (self.choice, self.learningRate, self.isOptional) = (choice, learningRate, isOptional)
-            self.seedOffset = seedOffset
+            (self.seedOffset, self.weights) = (seedOffset, weights)
         }
 
         public var name: String { choice?.method.name ?? "base" }
-        public var label: String { choice?.label ?? "base" }
+        public var label: String {
+            guard let weights else { return choice?.label ?? "base" }
+            return choice.map { "\($0.label) over \(weights.name)" } ?? "base in \(weights.name)"
+        }
     }
 
     public var methods: [Method]
+    /// Ways in which each model is stored after training, merged with its adapter: each is measured on the same rows.
+    public var quantizeAfter: [WeightRounding] = []
+    /// Training rows that GPTQ looks at.
+    public var calibrationRows = 128
     public var seeds: Int
     public var training: TrainingConfiguration
     public var generation: GenerateParameters
@@ -75,10 +85,11 @@ public struct Comparison {
     let tokenizer: Tokenizer
     let data: ComparisonData
     var plan: ComparisonPlan
-    private let retention: Retention?
+    let retention: Retention?
     private let outline: any LanguageModel
     let rows: EncodedComparison
     private var skipped: [SkippedMethod] = []
+    let bases = RoundedBases()
 
     /// - Throws: ``PEFTError`` if a method doesn't fit the model or a setting makes no sense, before anything runs.
     public init(model folder: ModelFolder, name: String, data: ComparisonData, plan: ComparisonPlan) throws {
@@ -103,8 +114,10 @@ public struct Comparison {
         }
         // Targets that are left to the model are spelled out, so that the report says what was trained.
         for index in plan.methods.indices {
-            plan.methods[index].choice = plan.methods[index].choice?.resolved(for: outline)
+            let own = try plan.methods[index].weights.map { ModelOutline(try Self.outline(folder, $0)) }
+            plan.methods[index].choice = plan.methods[index].choice?.resolved(for: own ?? outline)
         }
+        for rounding in plan.quantizeAfter { try rounding.check(Self.plainOutline(folder)) }
         (self.folder, modelName, self.data, self.plan) = (folder, name, data, plan)
         tokenizer = try Tokenizer.load(folder: folder.url)
         try plan.generation.validate()
@@ -126,7 +139,12 @@ public struct Comparison {
                 "choosing a learning rate needs validation rows",
                 remedy: "give --validation, or rates such as --lr lora=1e-3")
         }
+        let rounds = plan.methods.compactMap(\.weights) + plan.quantizeAfter
+        guard counts.training > 0 || !rounds.contains(where: \.needsSamples) else {
+            throw PEFTError("GPTQ needs training rows to look at", remedy: "give --data some rows")
+        }
         for method in trained {
+            let outline = try method.weights.map { ModelOutline(try Self.outline(folder, $0)) } ?? outline
             do { _ = try method.choice?.plan(for: outline) } catch let error as PEFTError where method.isOptional {
                 skipped.append(SkippedMethod(label: method.label, reason: error.description))
                 self.plan.methods.removeAll { $0.label == method.label }
@@ -150,9 +168,19 @@ public struct Comparison {
         for (index, method) in plan.methods.enumerated() {
             onEvent(.started(method: method.label, index: index, of: plan.methods.count))
             do {
-                let run = try measure(method, { try onAdapter(index, $0, $1) }, onEvent)
+                var afterwards = StoredAfterwards()
+                let run = try measure(method, &afterwards, { try onAdapter(index, $0, $1) }, onEvent)
+                let place = runs.count
                 runs.append(run)
                 onEvent(.finished(run, soFar: report(runs, skipped)))
+                for stored in afterwards.runs(of: run, at: place) {
+                    runs.append(stored)
+                    onEvent(.finished(stored, soFar: report(runs, skipped)))
+                }
+                for method in afterwards.skipped(of: run) {
+                    skipped.append(method)
+                    onEvent(.skipped(method))
+                }
             } catch let error as PEFTError where method.isOptional {
                 skipped.append(SkippedMethod(label: method.label, reason: error.description))
                 onEvent(.skipped(skipped[skipped.count - 1]))
@@ -174,7 +202,7 @@ public struct Comparison {
                 name: data.name, trainingRows: data.counts.training, validationRows: data.counts.validation,
                 testRows: data.counts.test, prompt: data.description.prompt, target: data.description.target),
             machine: .current, settings: settings,
-            primaryMetric: outline.head.primaryMetric(hasTargets: rows.questions.contains { !$0.target.isEmpty }),
+            primaryMetric: primaryMetric,
             runs: runs)
         if !outline.writes { report.task = .init(rawValue: outline.head.task.rawValue) }
         report.skipped = skipped
@@ -183,9 +211,15 @@ public struct Comparison {
         return report
     }
 
+    /// Of texts without prompts, what a model generates says nothing, and how well it foretells them all.
+    private var primaryMetric: String {
+        if outline.writes, rows.questions.allSatisfy(\.prompt.isEmpty) { return "perplexity" }
+        return outline.head.primaryMetric(hasTargets: rows.questions.contains { !$0.target.isEmpty })
+    }
+
     private var settings: [String: JSON] {
         let training = plan.training
-        return [
+        var settings: [String: JSON] = [
             "steps": .integer(training.totalSteps(rows: max(1, rows.training.count))),
             "batchSize": .integer(training.batchSize), "accumulation": .integer(training.accumulation),
             "optimizer": .string(training.optimizer.rawValue), "schedule": .string(training.schedule),
@@ -195,27 +229,38 @@ public struct Comparison {
             "maxNewTokens": .integer(plan.generation.maxNewTokens), "beams": .integer(plan.generation.beams),
             "noRepeatNgram": .integer(plan.generation.noRepeatNgram),
         ]
+        let rounds = plan.methods.compactMap(\.weights) + plan.quantizeAfter
+        if !plan.quantizeAfter.isEmpty {
+            settings["quantizeAfter"] = .array(plan.quantizeAfter.map { .string($0.name) })
+        }
+        if rounds.contains(where: \.needsSamples) {
+            settings["calibrationRows"] = .integer(min(plan.calibrationRows, rows.training.count))
+        }
+        return settings
     }
 
     // MARK: One method
 
     /// The base as a method wants it kept.
-    func folder(for choice: MethodChoice) -> ModelFolder {
-        folder.isQuantized || folder.storage != nil ? folder : folder.keeping(choice.baseStorage)
+    func folder(for method: ComparisonPlan.Method) throws -> ModelFolder {
+        if let weights = method.weights { return try roundedFolder(weights) }
+        return folder.isQuantized || folder.storage != nil ? folder : folder.keeping(method.choice?.baseStorage)
     }
 
     private func measure(
-        _ method: ComparisonPlan.Method, _ onAdapter: (Int, Adapter) throws -> Void,
-        _ onEvent: (ComparisonEvent) -> Void
+        _ method: ComparisonPlan.Method, _ afterwards: inout StoredAfterwards,
+        _ onAdapter: (Int, Adapter) throws -> Void, _ onEvent: (ComparisonEvent) -> Void
     ) throws -> MethodRun {
         var run = MethodRun(method: method.name, label: method.label)
-        guard let choice = method.choice else { return try measureBase(run, onEvent) }
+        let folder = try folder(for: method)
+        run.weights = method.weights?.name ?? folder.storage?.name
+        guard let choice = method.choice else { return try measureBase(method, run, folder, &afterwards, onEvent) }
         run.configuration = choice.configuration.named
         let rate: Double
         if let given = method.learningRate {
             rate = given
         } else {
-            (rate, run.learningRateSearch) = try tune(choice, label: method.label, onEvent)
+            (rate, run.learningRateSearch) = try tune(method, onEvent)
         }
         run.learningRate = rate
         var qualities: [[String: MetricValue]] = []
@@ -230,7 +275,8 @@ public struct Comparison {
             configuration.seed = plan.training.seed &+ UInt64(index)
             Runtime.trimMemory()
             Runtime.resetPeakMemory()
-            let base = try folder(for: choice).load(device: plan.device)
+            let base = try folder.load(device: plan.device)
+            let baseBytes = index == 0 ? try bytes(of: base, in: folder) : 0
             let lossBefore = try retention?.loss(of: base)
             let adapter = try Adapter(
                 choice, on: base, seed: configuration.seed &+ method.seedOffset, tokenizer: tokenizer)
@@ -258,13 +304,16 @@ public struct Comparison {
                 let summary = PlanSummary(
                     try choice.plan(for: ModelOutline(adapter.model)), outline: ModelOutline(adapter.model))
                 (run.trainable, run.total, run.share) = (summary.trainable, summary.total, summary.share)
-                run.adapterBytes = try savedBytes(adapter)
+                let saved = try savedBytes(adapter)
+                run.adapterBytes = saved
+                run.modelBytes = choice.method.peftType == nil ? try bytes(of: base, in: folder) : baseBytes + saved
                 run.inference = try inference(adapter)
             }
             let evaluation = try evaluate(adapter.model, label: method.label, seed: index, onEvent)
             qualities.append(evaluation.metrics)
             losses.append(loss(evaluation))
             if index == 0 { run.samples = samples(evaluation) }
+            try measureStored(adapter, label: method.label, seed: index, &afterwards, onEvent)
         }
         if run.peakBytes == 0 { run.peakBytes = nil }
         run.speed = Statistic(speeds)
@@ -275,32 +324,44 @@ public struct Comparison {
         }
         run.tokensPerSecond = median(speeds)
         run.trainingSeconds = median(durations)
-        run.quality = statistics(qualities)
+        run.quality = Self.statistics(qualities)
         run.loss = Statistic(losses)
         return run
     }
 
-    private func measureBase(_ empty: MethodRun, _ onEvent: (ComparisonEvent) -> Void) throws -> MethodRun {
+    private func measureBase(
+        _ method: ComparisonPlan.Method, _ empty: MethodRun, _ folder: ModelFolder,
+        _ afterwards: inout StoredAfterwards, _ onEvent: (ComparisonEvent) -> Void
+    ) throws -> MethodRun {
         var run = empty
         Runtime.trimMemory()
         Runtime.resetPeakMemory()
         let model = try folder.load(device: plan.device)
-        run.total = model.parameterCount
+        run.total = ModelOutline(model).parameterCount
+        run.modelBytes = try bytes(of: model, in: folder)
         let evaluation = try evaluate(model, label: run.label, seed: 0, onEvent)
         run.peakBytes = Runtime.peakMemory
-        run.quality = statistics([evaluation.metrics])
+        run.quality = Self.statistics([evaluation.metrics])
         run.loss = Statistic([loss(evaluation)])
         run.samples = samples(evaluation)
         if let retention {
             let loss = try retention.loss(of: model)
             run.retention = .init(text: retention.name, before: loss, after: Statistic([loss]))
         }
+        guard method.weights == nil else {
+            let plain = try self.folder.load(device: plan.device)
+            let (ratio, time) = try inferenceTiming().ratio(of: model, to: plain)
+            run.inference = .init(unmerged: ratio * time, merged: ratio * time, largestDifference: nil)
+            run.inference?.base = time
+            return run
+        }
         let time = try inferenceTiming().milliseconds(model)
         run.inference = .init(unmerged: time, merged: time, largestDifference: nil)
+        try measureStored(model, label: run.label, seed: 0, &afterwards, onEvent)
         return run
     }
 
-    private func evaluate(
+    func evaluate(
         _ model: any LanguageModel, label: String, seed: Int, _ onEvent: (ComparisonEvent) -> Void
     ) throws -> EvaluationResult {
         let evaluator = Evaluator(
@@ -313,18 +374,18 @@ public struct Comparison {
 
     // MARK: Figures
 
-    private func statistics(_ qualities: [[String: MetricValue]]) -> [String: Statistic] {
+    static func statistics(_ qualities: [[String: MetricValue]]) -> [String: Statistic] {
         guard let first = qualities.first else { return [:] }
         return first.reduce(into: [:]) { result, entry in
             result[entry.key] = Statistic(qualities.compactMap { $0[entry.key] })
         }
     }
 
-    private func loss(_ evaluation: EvaluationResult) -> MetricValue {
+    func loss(_ evaluation: EvaluationResult) -> MetricValue {
         evaluation.lossOverRows ?? MetricValue(value: evaluation.loss, low: .nan, high: .nan)
     }
 
-    private func samples(_ evaluation: EvaluationResult) -> [MethodRun.Sample] {
+    func samples(_ evaluation: EvaluationResult) -> [MethodRun.Sample] {
         zip(rows.questions, evaluation.predictions).prefix(plan.sampleRows).map {
             MethodRun.Sample(prompt: $0.prompt, target: $0.target, output: $1)
         }

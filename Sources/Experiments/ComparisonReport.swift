@@ -132,6 +132,14 @@ public struct MethodRun: Codable, Sendable {
     public var samples: [Sample]
     /// To the best run by each metric and, by the ranking one, to all runs that verdicts compare it with.
     public var differences: [Difference]?
+    /// How the base's projections are kept, where that isn't as numbers of the model's files: `nf4`, `int4-g32-gptq` ….
+    public var weights: String?
+    /// Bytes of the weight files that a user of this row needs: the base as it is kept and the adapter, or the whole model.
+    public var modelBytes: Int?
+    /// Place of the run whose model this is, merged and stored anew; such a row trained nothing itself.
+    public var source: Int?
+    /// How it is stored (`nf4`, `int4-g32-gptq` …), or `merged` where the weights took the adapter as they are stored.
+    public var storedAs: String?
 
     public struct LearningRateTrial: Codable, Sendable {
         public var learningRate: Double

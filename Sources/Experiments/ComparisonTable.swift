@@ -55,10 +55,15 @@ extension ComparisonReport {
             Column(
                 title: ["method"], importance: .max, isText: true, cells: runs.map { [Cell(printable($0.label))] })
         ]
-        columns += tableMetrics.map(metricColumn) + distanceColumn()
+        columns += tableMetrics.map(metricColumn) + storingColumn() + distanceColumn()
+        if showsModelSizes {
+            columns.append(column("model", "to ship", importance: 88) { $0.modelBytes.map(numbers.bytes) })
+        }
         columns += [
-            column("trainable", "parameters", importance: 90) { numbers.integer($0.trainable) },
-            column("share", importance: 80) { $0.trainableShare.map(numbers.percent) },
+            column("trainable", "parameters", importance: 90) {
+                $0.isStoredAnew ? nil : numbers.integer($0.trainable)
+            },
+            column("share", importance: 80) { $0.isStoredAnew ? nil : $0.trainableShare.map(numbers.percent) },
             column("learn.", "rate", importance: 20) { $0.learningRate.map(numbers.rate) },
             column("tokens", "/s", importance: 70) {
                 $0.tokensPerSecond.map { numbers.decimal($0, places: $0 < 99.5 ? 1 : 0) }
@@ -95,6 +100,22 @@ extension ComparisonReport {
             return [Cell(part.value + spread, isBest: part.isBest)]
         }
         return Column(title: [metric.name], importance: metric == ranking ? 100 : 50, cells: cells)
+    }
+
+    /// What storing a model anew changed, with the interval of the difference.
+    private func storingColumn() -> [Column] {
+        guard runs.contains(where: \.isStoredAnew), let metric = ranking else { return [] }
+        let texts = runs.map { run -> String? in
+            changeByStoring(run, by: metric).map {
+                let parts = metric.format($0, with: .terminal)
+                return "\(parts.value) \(parts.interval)"
+            }
+        }
+        return [
+            Column(
+                title: ["by storing", metric.name], importance: 86,
+                cells: texts.map { [Cell($0 ?? NumberFormat.missing)] })
+        ]
     }
 
     /// How far each run is from the best, with the interval of the difference.

@@ -47,7 +47,11 @@ struct ReportBuilder {
                 report.runs[$0].statistic(metric)?.mean ?? .nan, than: report.runs[$1].statistic(metric)?.mean ?? .nan
             )
         }
-        return report.runs.indices.filter { !report.runs[$0].isAdapter || ranked.prefix(6).contains($0) }
+        let shown = Set(ranked.prefix(6))
+        return report.runs.indices.filter { index in
+            let run = report.runs[index]
+            return shown.contains(index) || run.source.map(shown.contains) ?? !run.isAdapter
+        }
     }
 
     var title: String { "\(report.model.name) on \(report.data.name)" }
@@ -61,17 +65,23 @@ struct ReportBuilder {
 
     func opening() -> Markup {
         let verdict = Verdict(report, numbers: numbers)
-        let trained = report.runs.filter { !$0.isBase }.count
+        let trained = report.runs.filter(\.isTrained).count
+        let stored = report.runs.filter(\.isStoredAnew).count
+        let count = report.runs.count - stored
         let seeds = report.seedCount
         let scope = [
-            "\(report.runs.count) \(report.runs.count == 1 ? "method" : "methods")",
+            "\(count) \(count == 1 ? "method" : "methods")",
+            stored == 0 ? nil : "\(stored) of their models stored anew",
             trained == 0 || seeds == 0 ? nil : seeds == 1 ? "one seed" : "\(seeds) seeds",
             report.data.testRows > 0 ? "\(numbers.integer(report.data.testRows)) test rows" : nil,
             String(report.date.prefix(10)),
         ]
         var lead: Markup = ""
         let others = [verdict.rivals, verdict.frugal].compactMap(\.self).joined(separator: " ")
-        for paragraph in [verdict.choice ?? "", verdict.quality.joined(separator: " "), verdict.cost ?? "", others]
+        let shipping = verdict.shipping.joined(separator: " ")
+        for paragraph in [
+            verdict.choice ?? "", verdict.quality.joined(separator: " "), verdict.cost ?? "", others, shipping,
+        ]
         where !paragraph.isEmpty {
             lead += "<p>\(paragraph)</p>\n"
         }

@@ -109,7 +109,7 @@ extension ComparisonReport {
     /// Gives all runs the same time of the base model, so that their milliseconds differ as their ratios do and not by what
     /// else the machine did meanwhile.
     mutating func bringInferenceToOneBase() {
-        let alone = runs.first(where: \.isBase)?.inference?.merged
+        let alone = runs.first { $0.isBase && $0.inference?.base == nil }?.inference?.merged
         guard let common = alone ?? median(runs.compactMap { $0.inference?.base }), common > 0 else { return }
         for index in runs.indices {
             guard let own = runs[index].inference?.base, own > 0 else { continue }

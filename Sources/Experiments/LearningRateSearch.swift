@@ -14,15 +14,17 @@ extension ComparisonPlan {
 extension Comparison {
     /// Searches one method's learning rate and gives it to all.
     mutating func tuneOnce(at index: Int, _ onEvent: (ComparisonEvent) -> Void) throws {
-        guard plan.methods.indices.contains(index), let choice = plan.methods[index].choice else { return }
-        let (rate, _) = try tune(choice, label: plan.methods[index].label, onEvent)
+        guard plan.methods.indices.contains(index), plan.methods[index].choice != nil else { return }
+        let (rate, _) = try tune(plan.methods[index], onEvent)
         for index in plan.methods.indices { plan.methods[index].learningRate = rate }
     }
 
     /// Tries rates around the method's usual one for a part of a run, and more beyond an edge that is best.
     func tune(
-        _ choice: MethodChoice, label: String, _ onEvent: (ComparisonEvent) -> Void
+        _ method: ComparisonPlan.Method, _ onEvent: (ComparisonEvent) -> Void
     ) throws -> (Double, [MethodRun.LearningRateTrial]) {
+        guard let choice = method.choice else { throw PEFTError("\(method.label) has no learning rate") }
+        let label = method.label
         let step = 10.0.squareRoot()
         let middle = choice.method.defaultLearningRate
         var losses: [Int: Double] = [:]
@@ -36,7 +38,7 @@ extension Comparison {
             configuration.steps = plan.trialSteps(of: total)
             configuration.validateEvery = configuration.steps
             let adapter = try Adapter(
-                choice, on: folder(for: choice).load(device: plan.device), seed: configuration.seed,
+                choice, on: folder(for: method).load(device: plan.device), seed: configuration.seed,
                 tokenizer: tokenizer)
             let trainer = try Trainer(adapter, training: rows.training, validation: [], configuration: configuration)
             do {

@@ -374,7 +374,17 @@ struct ShardedTensors {
             }
             if let storage, let linear = kept[ObjectIdentifier(parameter)] {
                 parameter.tensor = try file.tensor(name).to(device)
+                let isTransposed = linear.weight is TransposedWeight
                 linear.weight = storage.kept(linear.weight)
+                if var blocks = linear.weight as? BlockQuantizedWeight {
+                    blocks.numbers = StoredNumbers {
+                        let tensor = try file.tensor(name).to(device).to(.float32)
+                        return isTransposed ? tensor.T.contiguous() : tensor
+                    } forget: {
+                        file.forget(name)
+                    }
+                    linear.weight = blocks
+                }
                 // The list of parameters still knows the numbers, and the system the file's pages.
                 if linear.weight.parameters.first?.parameter.tensor !== parameter.tensor {
                     parameter.tensor = .empty([0])

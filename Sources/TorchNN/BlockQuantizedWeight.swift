@@ -24,6 +24,8 @@ public struct BlockQuantizedWeight: LinearWeight {
     public let state: Parameter
     /// The mean of the scales, which nested ones lack.
     private let offset: Double
+    /// What was rounded, where it can still be read; a weight that another one replaces doesn't have it.
+    public var numbers: StoredNumbers?
 
     private init(
         _ outputs: Int, _ inputs: Int, _ settings: BlockQuantization, codes: Parameter, scales: Parameter,
@@ -109,10 +111,12 @@ public struct BlockQuantizedWeight: LinearWeight {
                     "a quantised weight is described as \(json.text(indent: nil)), its tensors are \(settings.code.rawValue) of [\(outputs), \(inputs)] in blocks of \(settings.block)",
                     remedy: "the file is damaged; fetch it again")
             }
-            return BlockQuantizedWeight(
+            var weight = BlockQuantizedWeight(
                 outputs, inputs, settings, codes: codes, scales: scales, table: table,
                 nested: nestedScales.flatMap { scales in nestedTable.map { (scales, $0) } }, state: state,
                 offset: json["nested_offset"]?.double ?? 0)
+            weight.numbers = numbers
+            return weight
         } catch let error as PEFTError {
             reportFailure(error)
         } catch {
@@ -127,6 +131,18 @@ public struct BlockQuantizedWeight: LinearWeight {
             all += [("weight.nested_absmax", nestedScales), ("weight.nested_quant_map", nestedTable)]
         }
         return all + [("weight.quant_state.bitsandbytes__\(settings.code.rawValue)", state)]
+    }
+}
+
+/// The numbers that a rounded weight was made of, in a file that is still there.
+public struct StoredNumbers {
+    /// [outputs, inputs] as fp32.
+    public let read: () throws -> Tensor
+    /// Lets the memory of what was read go.
+    public let forget: () -> Void
+
+    public init(read: @escaping () throws -> Tensor, forget: @escaping () -> Void) {
+        (self.read, self.forget) = (read, forget)
     }
 }
 

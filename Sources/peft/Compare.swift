@@ -16,6 +16,11 @@ struct Compare: ParsableCommand {
             A method may carry options, with + between the parts of a list: lora(rank=32,targets=q+v). Options given
             beside --methods go to every method that has them. all stands for every method that fits the model. Each
             method's learning rate comes from a short search on the validation rows, unless --lr gives it.
+            weights says how a row's base is kept: base(weights=nf4), qalora(weights=int4-g32-gptq).
+
+            Where a quantised model is to be shipped, --quantize-after nf4,int4-g32-gptq merges each row's adapter, stores the
+            model so and measures it on the same test rows, beside the bytes that it takes. An adapter that its quantised base
+            takes as it is stored (QA-LoRA over int4) is merged and not rounded again.
 
             Methods besides base, the untrained model (peft methods NAME shows the options of one):
             \(MethodArguments.summary)
@@ -39,6 +44,11 @@ struct Compare: ParsableCommand {
         help: ArgumentHelp("Rates: one for all, or method=rate,…; others are searched.", valueName: "rates"))
     var learningRates: String?
     @Option(help: ArgumentHelp("Runs of each method, with other seeds.", valueName: "n")) var seeds = 1
+    @Option(
+        help: ArgumentHelp(
+            "Store each row's merged model so too, and measure it: nf4, int8, int4-g32, int4-g32-gptq (GPTQ on training rows), ….",
+            valueName: "kinds"))
+    var quantizeAfter: String?
     @OptionGroup var training: TrainingOptions
     @OptionGroup var generation: GenerationOptions
     @Option(
@@ -67,23 +77,25 @@ struct Compare: ParsableCommand {
         }) {
             throw PEFTError("--lr names '\(unknown)', which is not compared", remedy: "methods are \(methods)")
         }
+        let roundings = try roundings()
         try Output.check([html, output])
         let folder = try model.folder()
         let rows = try ComparisonData(
             templates, chat, for: folder, training: data.map { ($0, limit) },
             validation: validation.map { ($0, limitValidation) }, test: (test, limitTest),
             multiReference: multiReference)
-        let plan = ComparisonPlan(
+        var plan = ComparisonPlan(
             methods: chosen.map {
                 .init(
                     choice: $0.choice,
                     learningRate: rates.byMethod[$0.choice?.method.name ?? HeadTraining.name] ?? rates.shared,
-                    isOptional: isAll)
+                    isOptional: isAll, weights: $0.weights)
             },
             seeds: seeds, training: try training.configuration(),
             generation: try generation.parameters(seed: training.seed),
             maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput,
             retain: retain.map { URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath) }, device: device)
+        plan.quantizeAfter = roundings
         let comparison = try Comparison(
             model: folder, name: model.model ?? ModelLocator.embedded, data: rows, plan: plan)
         let progress = ComparisonProgress(isQuiet: quiet, seeds: seeds)
@@ -110,6 +122,19 @@ struct Compare: ParsableCommand {
             try AtomicFile.write(report.html(), to: URL(fileURLWithPath: html))
             if !json { print("report: \(html)") }
         }
+    }
+
+    private func roundings() throws -> [WeightRounding] {
+        var seen: Set<String> = []
+        return try (quantizeAfter ?? "").split(separator: ",").map { name in
+            let rounding = try WeightRounding(name.trimmingCharacters(in: .whitespaces))
+            guard rounding.isQuantized else {
+                throw PEFTError(
+                    "--quantize-after names \(rounding.name), which rounds nothing to fewer bits",
+                    remedy: "name nf4, nf4-double, fp4, int8, int4-g32, int4-g32-gptq, …")
+            }
+            return rounding
+        }.filter { seen.insert($0.name).inserted }
     }
 
     private func parseRates() throws -> (shared: Double?, byMethod: [String: Double]) {

@@ -40,7 +40,8 @@ struct ComparisonProgress {
                 String(format: "%@ %.2f", MetricNames.name(metric), $0.mean * MetricNames.scale(metric))
             }
             let time = run.trainingSeconds.map { "trained in \(Console.duration($0))" }
-            display.finish("  " + [quality, time].compactMap(\.self).joined(separator: ", "))
+            let label = run.storedAs.map { "→ \($0)" }
+            display.finish("  " + [label, quality, time].compactMap(\.self).joined(separator: ", "))
         }
     }
 }

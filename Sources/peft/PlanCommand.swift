@@ -86,8 +86,8 @@ struct PlanCommand: ParsableCommand {
         let outline = ModelOutline(try source.outline())
         let choices = try choices(for: outline)
         let baseline = process + max(0, (Runtime.residentMemory ?? before) - before)
-        let plans = try choices.map { choice in
-            let own = source.keeping(choice.baseStorage)
+        let plans = try choices.map { choice, weights in
+            let own = weights.map(source.replacing) ?? source.keeping(choice.baseStorage)
             let base = PlannedBase(
                 fileBytes: own.folder?.weightBytes ?? 0, usedVocabulary: tokenizer?.vocabularySize,
                 keepsOtherwise: own.storage ?? .float32 != .float32, outline: own.outline)
@@ -98,17 +98,20 @@ struct PlanCommand: ParsableCommand {
     }
 
     /// The methods to plan, each known to fit the model; with `all` those that don't are named and left out.
-    private func choices(for outline: ModelOutline) throws -> [MethodChoice] {
+    private func choices(for outline: ModelOutline) throws -> [(MethodChoice, WeightStorage?)] {
         guard method == nil || methods == nil else {
             throw PEFTError("--method and --methods were both given", remedy: "leave one out")
         }
         guard let methods else {
             let choice = try MethodArguments.choice(method ?? "lora")
             _ = try choice.plan(for: outline)
-            return [choice]
+            return [(choice, nil)]
         }
         let isAll = MethodArguments.namesAll(methods)
-        let chosen = try MethodArguments.list(methods).compactMap(\.choice).filter { choice in
+        let rows = try MethodArguments.list(methods).compactMap { row in
+            try row.choice.map { ($0, try row.weights.map(storage)) }
+        }
+        let chosen = try rows.filter { choice, _ in
             do {
                 _ = try choice.plan(for: outline)
                 return true
@@ -121,6 +124,15 @@ struct PlanCommand: ParsableCommand {
             throw PEFTError("--methods \(methods) has nothing that trains", remedy: "name a method such as lora")
         }
         return chosen
+    }
+
+    private func storage(_ rounding: WeightRounding) throws -> WeightStorage {
+        guard case .storage(let storage) = rounding else {
+            throw PEFTError(
+                "plans know no bases that are made \(rounding.name) on the way",
+                remedy: "make it with peft quantize and name its folder with --model")
+        }
+        return storage
     }
 
     private func batch(_ source: inout PlanSource, _ tokenizer: Tokenizer?, _ settings: TrainingConfiguration) throws
@@ -193,6 +205,13 @@ private struct PlanSource {
     /// The same base kept otherwise, where nothing was asked for and it isn't quantised already.
     func keeping(_ storage: WeightStorage?) -> PlanSource {
         guard let storage, self.storage == nil, folder?.isQuantized != true else { return self }
+        var copy = self
+        (copy.storage, copy.folder) = (storage, folder?.keeping(storage))
+        return copy
+    }
+
+    /// The same base kept in a way that was asked for.
+    func replacing(_ storage: WeightStorage) -> PlanSource {
         var copy = self
         (copy.storage, copy.folder) = (storage, folder?.keeping(storage))
         return copy

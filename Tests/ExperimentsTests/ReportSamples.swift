@@ -1,4 +1,4 @@
-import Experiments
+@testable import Experiments
 
 /// Reports with known figures.
 enum ReportSamples {
@@ -68,6 +68,38 @@ enum ReportSamples {
         for index in report.runs.indices.dropFirst() {
             report.runs[index].curves = (0..<3).map { curve(seed: $0, steps: 40) }
         }
+        return report
+    }
+
+    /// LoRA in fp32 and over NF4, both stored anew, and a QA-LoRA that its base took in.
+    static func storedAnew() -> ComparisonReport {
+        func stored(_ source: Int, _ parent: MethodRun, _ storage: String, _ values: [Double], bytes: Int)
+            -> MethodRun
+        {
+            var run = run(parent.method, "\(parent.label) → \(storage)", rouge1: values)
+            (run.source, run.storedAs, run.weights) = (source, storage, parent.weights)
+            (run.share, run.modelBytes) = (0, bytes)
+            return run
+        }
+        var base = run("base", "base", rouge1: [0.2])
+        base.modelBytes = 1_004_000_000
+        var lora = run(
+            "lora", "LoRA r 16 (all linears)", rouge1: [0.40, 0.44], trainable: 3_538_944, file: 14_000_000)
+        lora.modelBytes = 1_018_000_000
+        lora.tokensPerSecond = 1000
+        var qlora = run("qlora", "QLoRA r 16 (all linears)", rouge1: [0.39, 0.43], trainable: 3_538_944)
+        (qlora.weights, qlora.modelBytes) = ("nf4-double", 150_000_000)
+        var qalora = run(
+            "qalora", "QA-LoRA r 16 g 32 (all linears) over int4-g32", rouge1: [0.33, 0.37], trainable: 90_000)
+        (qalora.weights, qalora.modelBytes) = ("int4-g32", 160_000_000)
+        var report = report([
+            base, lora, stored(1, lora, "nf4", [0.39, 0.43], bytes: 140_000_000),
+            stored(1, lora, "int4-g32-gptq", [0.37, 0.43], bytes: 150_000_000), qlora,
+            stored(4, qlora, "nf4", [0.36, 0.40], bytes: 140_000_000), qalora,
+            stored(6, qalora, "merged", [0.33, 0.37], bytes: 158_000_000),
+        ])
+        for index in [1, 4, 6] { report.runs[index].curves = (0..<2).map { curve(seed: $0, steps: 20) } }
+        report.findDifferences()
         return report
     }
 

@@ -154,7 +154,72 @@ import TorchNN
         _ = try Adapter(choice, on: Self.base("nf4"))
     }
 
+    /// Kept packed or as numbers, LoftQ finds the same weight, A and B.
+    @Test(arguments: ["nf4", "nf4-double", "bf16"], [1, 3]) func loftqOverAPackedBase(
+        storage: String, iterations: Int
+    )
+        throws
+    {
+        for name in storage == "bf16" ? ["llama"] : ["llama", "gpt2", "t5-v1.1"] {
+            var choice = try Self.choice("loftq")
+            try choice.set("alpha", to: "2")
+            try choice.set("loftq-iterations", to: String(iterations))
+            let (kept, dense) = (try Self.base(storage, name), try Self.base(nil, name))
+            let bare = try Self.logits(kept)
+            let adapters = try [kept, dense].map { try Adapter(choice, on: $0, seed: 2) }
+            let scores = try [kept, dense].map { try Self.logits($0) }
+            // Scales that are rounded too, or a base in bf16, are another base.
+            if storage == "nf4" {
+                #expect(Self.difference(scores[0], scores[1]) < 1e-5, "\(name)")
+                for (a, b) in zip(adapters[0].attached, adapters[1].attached) {
+                    let (packed, numbers) = (
+                        try #require(a.adapter as? any LinearAdapter).replacementWeight,
+                        try #require(b.adapter as? any LinearAdapter).replacementWeight
+                    )
+                    // Some projections of a T5 stay numbers.
+                    #expect((a.site as? Linear)?.weight.isQuantized != true || packed is BlockQuantizedWeight)
+                    let (x, y) = (
+                        try #require(packed).dense(as: .float32), try #require(numbers).dense(as: .float32)
+                    )
+                    #expect(Self.difference(x, y) < 1e-5, "\(a.path)")
+                }
+            }
+            // What rounding lost comes back in part: nearer to the model's own numbers than the bare base.
+            let own = try Self.logits(Self.base(nil, name))
+            if storage != "bf16" { #expect(Self.difference(scores[0], own) < Self.difference(bare, own), "\(name)") }
+
+            var random = SeededRandom(seed: 4)
+            for parameter in adapters[0].parameters {
+                withoutGradients { parameter.tensor.fillNormal(deviation: 0.05, from: &random) }
+            }
+            let trained = try Self.logits(kept)
+            let folder = FileManager.default.temporaryDirectory.appendingPathComponent("loftq-\(UUID().uuidString)")
+            defer { try? FileManager.default.removeItem(at: folder) }
+            try adapters[0].save(to: folder, base: name)
+            let other = try Self.base(storage, name)
+            _ = try AdapterFolder(folder).attach(to: other)
+            #expect(try Self.logits(other).isIdentical(to: trained), "\(name)")
+            try adapters[0].deactivate()
+            #expect(try Self.logits(kept).isIdentical(to: bare), "\(name)")
+        }
+    }
+
+    /// Where rounding threw the numbers away there is nothing to begin with, and the message says so.
     @Test func loftqNeedsTheNumbers() throws {
-        #expect(throws: PEFTError.self) { try Adapter(Self.choice("loftq"), on: Self.base("nf4")) }
+        let model = try Self.base("nf4")
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("loftq-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try model.save(to: folder)
+        let refusal = try failure { _ = try Adapter(Self.choice("loftq"), on: ModelFolder(folder).load()) }
+        #expect(refusal.problem.contains("the numbers from before it aren't in this quantised base"))
+        #expect(refusal.remedy?.contains("--weights nf4") == true)
+        for storage in ["int8", "fp4"] {
+            let refusal = try failure { _ = try Adapter(Self.choice("loftq"), on: Self.base(storage)) }
+            #expect(refusal.problem.contains("LoftQ rounds the base to NF4"))
+        }
+        // Another adapter that was merged into the base is in its codes and not in the file.
+        let lora = try Adapter(Self.choice(), on: model, seed: 1)
+        try lora.merge()
+        #expect(throws: PEFTError.self) { try Adapter(Self.choice("loftq"), on: model) }
     }
 }

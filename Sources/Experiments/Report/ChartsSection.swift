@@ -100,7 +100,8 @@ extension ReportBuilder {
                 }, style: style)
         }
         guard points.count > 1 else { return nil }
-        let level = entries.first { $0.run.isBase }.flatMap { run, style in
+        let base = report.base?.label
+        let level = entries.first { $0.run.isBase && $0.run.label == base }.flatMap { run, style in
             run.statistic(metric).map { value in
                 ScatterChart.Level(
                     label: "\(report.shortLabel(run)), untrained: \(metric.format(value.mean, with: numbers))",
@@ -168,10 +169,10 @@ extension ReportBuilder {
 
     private func costCharts() -> Markup? {
         func chart(
-            _ title: String, _ caption: Markup, value: (MethodRun) -> Double?, write: (Double) -> String,
-            absent: (MethodRun) -> String
+            _ title: String, _ caption: Markup, includesStored: Bool = false, value: (MethodRun) -> Double?,
+            write: (Double) -> String, absent: (MethodRun) -> String
         ) -> Markup? {
-            let rows = entries.map { run, style -> RowChart.Row in
+            let rows = entries.filter { includesStored || !$0.run.isStoredAnew }.map { run, style -> RowChart.Row in
                 let known = value(run).flatMap { $0.isFinite ? $0 : nil }
                 return RowChart.Row(
                     label: run.label, short: report.shortLabel(run),
@@ -194,6 +195,12 @@ extension ReportBuilder {
             chart(
                 "File to share", "What training leaves: adapter weights, or a whole model. Shorter is better.",
                 value: { $0.adapterBytes.map(Double.init) }, write: { numbers.bytes($0) }, absent: untrained),
+            report.showsModelSizes
+                ? chart(
+                    "Model to ship",
+                    "Weight files that a user of the row needs, the base as it is kept included. Shorter is better.",
+                    includesStored: true, value: { $0.modelBytes.map(Double.init) }, write: { numbers.bytes($0) },
+                    absent: { _ in "not measured" }) : nil,
         ].compactMap(\.self)
         guard !figures.isEmpty else { return nil }
         return section(
@@ -211,10 +218,11 @@ extension ReportBuilder {
                 \.validation),
         ].compactMap(\.self)
         guard !figures.isEmpty else { return nil }
-        let count = report.runs.filter { !$0.isBase }.count
+        let count = report.runs.filter(\.isTrained).count
         let some =
-            notable.count < count
-            ? " Drawn are \(notable.count) of \(count) methods: full fine-tuning and the best." : ""
+            notable.count { report.runs[$0].isTrained } < count
+            ? " Drawn are \(notable.count { report.runs[$0].isTrained }) of \(count) methods: full fine-tuning and the best."
+            : ""
         let seeds = (report.seedCount > 1 ? " Thin lines are seeds, thick lines their mean." : "") + some
         return section(
             "curves", "Learning curves", "Loss per target token in nats; lower is better.\(seeds)", grid: "halves",

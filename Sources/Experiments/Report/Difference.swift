@@ -30,9 +30,14 @@ extension Difference {
     ///
     /// With d the difference and rows' interval [l, h], seeds widen each side to √((d − l)² + s²), √((h − d)² + s²), where s
     /// is half of Student's two-sample interval: seeds of different methods aren't pairs.
-    /// - Parameter all: the spread over seeds in the whole comparison, which two or three seeds of two runs say little of.
+    /// - Parameters:
+    ///   - all: the spread over seeds in the whole comparison, which two or three seeds of two runs say little of.
+    ///   - arePairs: whether seeds are pairs, as those of a run and of its model stored anew; `all` is then that of such
+    ///     pairs' differences.
     /// - Returns: `nil` where there are neither rows nor several seeds to tell by.
-    init?(_ a: Statistic, to b: Statistic, metric: String, place: Int, all: SeedSpread? = nil) {
+    init?(
+        _ a: Statistic, to b: Statistic, metric: String, place: Int, all: SeedSpread? = nil, arePairs: Bool = false
+    ) {
         let value = a.mean - b.mean
         var (below, above) = (0.0, 0.0)
         let hasRows = !a.resampled.isEmpty && a.resampled.count == b.resampled.count
@@ -40,7 +45,10 @@ extension Difference {
             let (low, high) = Bootstrap.standard.interval(of: zip(a.resampled, b.resampled).map { $0 - $1 })
             (below, above) = (max(0, value - low), max(0, high - value))
         }
-        let seeds = Self.halfWidthOverSeeds(a.values, b.values, all)
+        let seeds =
+            arePairs && a.values.count == b.values.count
+            ? Self.halfWidthOverPairs(zip(a.values, b.values).map { $0 - $1 }, all)
+            : Self.halfWidthOverSeeds(a.values, b.values, all)
         guard hasRows || seeds != nil else { return nil }
         let half = seeds ?? 0
         self.init(
@@ -58,6 +66,13 @@ extension Difference {
             max(own.variance, all?.variance ?? 0), max(own.freedom, all?.freedom ?? 0)
         )
         return studentQuantile(freedom) * (variance * shares).squareRoot()
+    }
+
+    /// t · σ / √n of differences over the same seeds.
+    private static func halfWidthOverPairs(_ differences: [Double], _ all: SeedSpread?) -> Double? {
+        guard let own = SeedSpread([differences]) else { return nil }
+        let (variance, freedom) = (max(own.variance, all?.variance ?? 0), max(own.freedom, all?.freedom ?? 0))
+        return studentQuantile(freedom) * (variance / Double(differences.count)).squareRoot()
     }
 
     /// The 97.5 % quantile of Student's t. From 11 degrees of freedom on the expansion of Fisher and Cornish, which is right to
@@ -93,9 +108,21 @@ struct SeedSpread {
 }
 
 extension ComparisonReport {
-    /// Of all runs by this metric.
+    /// Of all runs by this metric that were trained.
     private func seedSpread(_ metric: Metric) -> SeedSpread? {
-        SeedSpread(runs.compactMap { $0.statistic(metric)?.values.filter(\.isFinite) })
+        SeedSpread(runs.filter { !$0.isStoredAnew }.compactMap { $0.statistic(metric)?.values.filter(\.isFinite) })
+    }
+
+    /// Of what storing models anew changes.
+    private func pairSpread(_ metric: Metric) -> SeedSpread? {
+        SeedSpread(
+            runs.compactMap { run in
+                guard let source = run.source, runs.indices.contains(source),
+                    let a = run.statistic(metric)?.values, let b = runs[source].statistic(metric)?.values,
+                    a.count == b.count
+                else { return nil }
+                return zip(a, b).map { $0 - $1 }.filter(\.isFinite)
+            })
     }
 
     /// Writes down how far each run is from the others that it is compared with, so that a report read again says the same.
@@ -108,11 +135,17 @@ extension ComparisonReport {
             for metric in metrics + [.loss] {
                 let all = spreads[metric.key] ?? nil
                 let leader = best(of: runs, by: metric).flatMap(place(of:))
-                let trained = best(of: runs.filter { !$0.isBase }, by: metric).flatMap(place(of:))
-                let others = metric == ranking ? [leader, trained] + reading : [leader]
-                for place in Set(others.compactMap(\.self)).sorted() where place != index {
+                let trained = best(of: runs.filter(\.isTrained), by: metric).flatMap(place(of:))
+                let quantised = best(of: runs.filter(\.isQuantised), by: metric).flatMap(place(of:))
+                let others = metric == ranking ? [leader, trained, quantised] + reading : [leader]
+                let source = metric == ranking || metric == .loss ? runs[index].source : nil
+                for place in Set((others + [source]).compactMap(\.self)).sorted()
+                where place != index && runs.indices.contains(place) {
+                    let arePairs = place == runs[index].source
                     guard let a = runs[index].statistic(metric), let b = runs[place].statistic(metric),
-                        let difference = Difference(a, to: b, metric: metric.key, place: place, all: all)
+                        let difference = Difference(
+                            a, to: b, metric: metric.key, place: place, all: arePairs ? pairSpread(metric) : all,
+                            arePairs: arePairs)
                     else { continue }
                     found.append(difference)
                 }
@@ -131,8 +164,17 @@ extension ComparisonReport {
         func stored(_ run: MethodRun, _ place: Int?) -> Difference? {
             run.differences?.first { $0.metric == metric.key && $0.to == place }
         }
-        return stored(run, others) ?? stored(other, own)?.reversed
-            ?? Difference(a, to: b, metric: metric.key, place: others ?? 0, all: seedSpread(metric))
+        if let known = stored(run, others) ?? stored(other, own)?.reversed { return known }
+        let arePairs = run.source != nil && run.source == others
+        return Difference(
+            a, to: b, metric: metric.key, place: others ?? 0, all: arePairs ? pairSpread(metric) : seedSpread(metric),
+            arePairs: arePairs)
+    }
+
+    /// How far a model that was stored anew is from what it was before.
+    func changeByStoring(_ run: MethodRun, by metric: Metric) -> Difference? {
+        guard let source = run.source, runs.indices.contains(source) else { return nil }
+        return difference(of: run, to: runs[source], by: metric)
     }
 
     /// Whether the comparison can't tell two runs apart. Reports of earlier versions with one seed have no differences; there

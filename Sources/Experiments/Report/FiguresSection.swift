@@ -85,7 +85,7 @@ extension ReportBuilder {
     /// What decides first; what only documents the run at the end.
     private func columns() -> [Column] {
         let leading = report.leadingMetrics
-        var columns = leading.map(quality) + distanceToTheBest() + costColumns()
+        var columns = leading.map(quality) + storedAnew() + distanceToTheBest() + costColumns()
         columns += metrics.filter { !leading.contains($0) }.map(quality)
         if report.runs.contains(where: { $0.loss != nil }) { columns.append(quality(.loss)) }
         return columns + trainingColumns()
@@ -96,10 +96,12 @@ extension ReportBuilder {
             column(
                 "Trainable", unit: "parameters",
                 explanation: "Parameters that training changes. Optimizer state and gradients grow with them.",
-                value: { Double($0.trainable) }, write: { numbers.decimal($0, places: 0) }, reason: { _ in "" }),
+                value: { $0.isStoredAnew ? nil : Double($0.trainable) }, write: { numbers.decimal($0, places: 0) },
+                reason: untrained),
             column(
                 "Share", explanation: "Trainable parameters divided by all parameters, added ones included.",
-                value: { $0.trainableShare }, write: numbers.percent, reason: { _ in "the total is not known" }),
+                value: { $0.isStoredAnew ? nil : $0.trainableShare }, write: numbers.percent,
+                reason: { $0.isStoredAnew ? untrained($0) : "the total is not known" }),
             column(
                 "Speed", unit: "tokens/s", falling: true,
                 explanation: "Real tokens (padding does not count) trained per second, median over seeds.",
@@ -162,7 +164,9 @@ extension ReportBuilder {
         return columns
     }
 
-    private func untrained(_ run: MethodRun) -> String { run.isBase ? "not trained" : "not measured" }
+    private func untrained(_ run: MethodRun) -> String {
+        run.isBase ? "not trained" : run.isStoredAnew ? "another row's model, stored anew" : "not measured"
+    }
 
     private func column(
         _ title: String, unit: String = "", falling: Bool = false, explanation: String,
@@ -198,6 +202,36 @@ extension ReportBuilder {
         return Column(
             title: metric.name, unit: metric == .loss ? "nats/token" : "", falling: metric.higherIsBetter,
             explanation: metric.explanation, cells: cells)
+    }
+
+    /// What storing models anew changed, and the bytes of the models.
+    private func storedAnew() -> [Column] {
+        guard report.showsModelSizes else { return [] }
+        var columns = [
+            column(
+                "Model\nto ship",
+                explanation:
+                    "Size of the weight files that a user of the row needs: the base as the row keeps it and the "
+                    + "adapter beside it, or the whole model where the adapter was merged.",
+                value: { $0.modelBytes.map(Double.init) }, write: numbers.bytes, reason: { _ in "not measured" })
+        ]
+        guard report.runs.contains(where: \.isStoredAnew), let metric = ranking else { return columns }
+        let cells = report.runs.map { run -> Cell in
+            guard run.isStoredAnew else { return Cell(missing("the model as it was trained"), value: nil) }
+            guard let difference = report.changeByStoring(run, by: metric) else {
+                return Cell(missing("nothing tells how sure it is"), value: nil)
+            }
+            let parts = metric.format(difference, with: numbers)
+            return Cell("\(parts.value) <span class=\"spread\">\(parts.interval)</span>", value: difference.value)
+        }
+        columns.insert(
+            Column(
+                title: "By storing", unit: metric.name, falling: metric.higherIsBetter,
+                explanation:
+                    "What merging the adapter and storing the model in few bits changed, with the 95\(numbers.space)% "
+                    + "interval of the difference on the same rows (and over seeds, which are pairs).",
+                cells: cells), at: 0)
+        return columns
     }
 
     /// How far each run is from the best by the ranking metric, with the interval of that difference.

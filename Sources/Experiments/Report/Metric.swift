@@ -48,7 +48,7 @@ struct Metric: Hashable, Sendable {
 
     /// From the stored value to the shown one.
     var scale: Double { isError || isOpenScore ? 1 : 100 }
-    var places: Int { isError ? 3 : isOpenScore ? 2 : 1 }
+    var places: Int { key == "perplexity" || isOpenScore ? 2 : isError ? 3 : 1 }
     var unit: String { key == "loss" ? "nats" : key == "nist" ? "bits" : isError || isOpenScore ? "" : "points" }
 
     /// What the figure says, in plain words.
@@ -160,12 +160,17 @@ extension MethodRun {
         return value
     }
 
-    var isBase: Bool { method == "base" }
+    var isBase: Bool { method == "base" && !isStoredAnew }
     /// The base model under a new head that alone was trained: what stands for the base where it has no head.
-    var isHead: Bool { method == "head" }
-    var isFull: Bool { method == "full" }
-    /// Everything that is neither the base model nor full fine-tuning.
-    var isAdapter: Bool { !isBase && !isHead && !isFull }
+    var isHead: Bool { method == "head" && !isStoredAnew }
+    var isFull: Bool { method == "full" && !isStoredAnew }
+    /// Another run's model, stored in another way: it trained nothing.
+    var isStoredAnew: Bool { source != nil }
+    var isTrained: Bool { !isBase && !isStoredAnew }
+    /// A trained model whose weights, adapter and all, are integers or codes of a few bits.
+    var isQuantised: Bool { isStoredAnew && method != "base" }
+    /// Everything trained that is neither the base model's head alone nor full fine-tuning.
+    var isAdapter: Bool { isTrained && !isHead && !isFull }
 
     var trainableShare: Double? {
         if share.isFinite, share > 0 || trainable == 0 { return share }
@@ -190,7 +195,10 @@ extension ComparisonReport {
             .first { metric in runs.contains { $0.statistic(metric) != nil } }
     }
 
-    var base: MethodRun? { runs.first(where: \.isBase) ?? runs.first(where: \.isHead) }
+    /// The untrained model, as its files are where it was measured in several ways.
+    var base: MethodRun? {
+        runs.first { $0.isBase && $0.label == "base" } ?? runs.first(where: \.isBase) ?? runs.first(where: \.isHead)
+    }
     var full: MethodRun? { runs.first(where: \.isFull) }
 
     /// The run the report is about: the best adapter, else full fine-tuning, else what there is.
@@ -210,8 +218,14 @@ extension ComparisonReport {
         return best?.run
     }
 
+    /// Whether rows differ in how their models are stored.
+    var showsModelSizes: Bool {
+        runs.contains { $0.modelBytes != nil }
+            && (runs.contains(where: \.isStoredAnew) || Set(runs.map(\.weights)).count > 1)
+    }
+
     /// Seeds per trained method.
-    var seedCount: Int { runs.filter { !$0.isBase }.map(\.seedCount).max() ?? 0 }
+    var seedCount: Int { runs.filter(\.isTrained).map(\.seedCount).max() ?? 0 }
 
     var spread: Spread {
         runs.contains { run in run.quality.values.contains { $0.sd != nil } } ? .seeds : .testRows
@@ -220,6 +234,8 @@ extension ComparisonReport {
     /// At most three metrics for places with little room, the ranking one among them.
     var leadingMetrics: [Metric] {
         let known = metrics.filter { metric in runs.contains { $0.quality[metric.key] != nil } }
+        // Texts without prompts: what was generated for them means little.
+        if let ranking, ranking.key == "perplexity" { return [ranking] }
         let shown = Array(known.filter { $0.key != "rougeLsum" }.prefix(3))
         guard let ranking, ranking != .loss, !shown.contains(ranking) else { return shown }
         return [ranking] + shown.prefix(2)
@@ -229,8 +245,15 @@ extension ComparisonReport {
     /// all runs apart.
     var shortLabels: [String] {
         let short = runs.map { run -> String in
-            let head = run.label.prefix { $0 != "(" && $0 != "," }.trimmingCharacters(in: .whitespaces)
-            return head.isEmpty ? run.label : head
+            // What says how weights are stored follows the brackets.
+            let ends = [run.weights.map { " over \($0)" }, run.storedAs.map { " → \($0)" }].compactMap(\.self)
+            var (label, end) = (run.label, "")
+            for part in ends.reversed() where label.hasSuffix(part) {
+                label.removeLast(part.count)
+                end = part + end
+            }
+            let head = label.prefix { $0 != "(" && $0 != "," }.trimmingCharacters(in: .whitespaces)
+            return (head.isEmpty ? label : head) + end
         }
         return Set(short).count == Set(runs.map(\.label)).count ? short : runs.map(\.label)
     }

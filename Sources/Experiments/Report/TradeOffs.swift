@@ -34,7 +34,7 @@ struct TradeOffs {
         self.metric = metric
         let base = report.base?.inference?.merged
         entries = report.runs.enumerated().compactMap { index, run in
-            guard !run.isBase, let quality = run.statistic(metric)?.mean else { return nil }
+            guard run.isTrained, let quality = run.statistic(metric)?.mean else { return nil }
             var values: [Axis: Double] = [.quality: quality]
             if run.trainable > 0 { values[.parameters] = Double(run.trainable) }
             values[.speed] = run.tokensPerSecond

@@ -10,11 +10,14 @@ struct Verdict {
     var rivals: String?
     /// A far smaller adapter, and what it gives up.
     var frugal: String?
+    /// Which of the models that were stored anew in few bits is best, and what that cost.
+    var shipping: [String] = []
     /// What the spread is over.
     var spread: String?
 
     var sentences: [String] {
-        [choice].compactMap(\.self) + quality + [cost, rivals, frugal, spread].compactMap(\.self)
+        [choice].compactMap(\.self) + quality + [cost, rivals, frugal].compactMap(\.self) + shipping
+            + [spread].compactMap(\.self)
     }
 
     init(_ report: ComparisonReport, numbers: NumberFormat) {
@@ -28,11 +31,14 @@ struct Verdict {
         cost = writer.cost().map(Self.sentence)
         rivals = writer.rivals().map(Self.sentence)
         frugal = writer.frugal().map(Self.sentence)
+        shipping = writer.shipping().map(Self.sentence)
         spread = writer.spread()
     }
 
     /// Some methods' names begin with a small letter, and a sentence doesn't, unless it is part of a name such as rsLoRA.
     private static func sentence(_ text: String) -> String {
+        // Not every metric has a unit.
+        let text = text.replacing("  ", with: " ")
         let word = text.prefix { !$0.isWhitespace && $0 != "\u{A0}" }
         return word.allSatisfy { !$0.isUppercase } ? text.prefix(1).uppercased() + text.dropFirst() : text
     }
@@ -257,6 +263,49 @@ private struct Writer {
             + "reaches \(metric.format(other.mean, with: numbers)), \(loss) \(metric.unit) worse."
     }
 
+    /// Of the models that are quantised with what was learned in them: the best, and which took it without rounding again.
+    func shipping() -> [String] {
+        guard let metric = report.ranking else { return [] }
+        let stored = report.runs.filter { $0.isQuantised && $0.statistic(metric) != nil }
+        guard let best = report.best(of: stored, by: metric), let value = best.statistic(metric) else { return [] }
+        var sentences: [String] = []
+        let size = best.modelBytes.map { " in \(numbers.bytes($0))" } ?? ""
+        var first =
+            stored.count == 1
+            ? "Stored as \(name(of: best)), the model has \(metric.name) \(metric.format(value.mean, with: numbers))\(size)"
+            : "Of the \(stored.count) models that are quantised with their adapters in them, \(name(of: best)) is best: "
+                + "\(metric.name) \(metric.format(value.mean, with: numbers))\(size)"
+        if let change = report.changeByStoring(best, by: metric), !isMerged(best) {
+            let parts = metric.format(change, with: numbers)
+            first +=
+                change.isWithinSpread
+                ? "; what rounding changed is within the spread (\(parts.value) \(parts.interval))"
+                : "; rounding changed it by \(parts.value) \(parts.interval)"
+        }
+        let close = stored.filter { $0.label != best.label && isClear($0, best, metric) == false }
+        if !close.isEmpty {
+            let names = close.map(name(of:))
+            first += ". Within its spread: \(names.joined(separator: ", "))"
+        }
+        sentences.append(first + ".")
+        for run in stored where isMerged(run) {
+            guard let source = run.source, report.runs.indices.contains(source),
+                let before = report.runs[source].statistic(metric), let after = run.statistic(metric)
+            else { continue }
+            let (beside, within) = (
+                metric.format(before.mean, with: numbers), metric.format(after.mean, with: numbers)
+            )
+            let adapter = name(of: report.runs[source])
+            sentences.append(
+                beside == within
+                    ? "\(adapter) went into the zeros of its base without loss: \(metric.name) \(within) beside it and merged."
+                    : "\(adapter) has \(metric.name) \(beside) beside its base and \(within) in its zeros.")
+        }
+        return sentences
+    }
+
+    private func isMerged(_ run: MethodRun) -> Bool { run.storedAs == StoredAfterwards.merged }
+
     func spread() -> String? {
         let statistics = report.runs.compactMap { run in report.ranking.flatMap { run.statistic($0) } }
         let intervals = statistics.contains { $0.interval(over: report.spread) != nil }
@@ -270,7 +319,7 @@ private struct Writer {
         if report.spread == .seeds {
             return "± is the standard deviation over \(report.seedCount) seeds.\(judged)"
         }
-        let ran = report.runs.contains { !$0.isBase } ? Self.oneSeed : nil
+        let ran = report.runs.contains(where: \.isTrained) ? Self.oneSeed : nil
         let rows = "intervals are over test rows (95\(numbers.space)% bootstrap)"
         switch (ran, intervals) {
         case (let ran?, true): return "\(ran); \(rows).\(judged)"

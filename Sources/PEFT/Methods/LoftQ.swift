@@ -1,7 +1,8 @@
 import Support
 
 /// LoftQ (Li et al. 2023): the weight beneath is rounded to NF4, and A and B begin with the best approximation of what
-/// that lost.
+/// that lost. Over a base that is kept in NF4 (`--weights nf4`) the rounded weight stays packed; a reader makes the same one of
+/// the same model.
 public enum LoftQ: LoRAFamily {
     public static let name = "loftq"
     public static let summary =

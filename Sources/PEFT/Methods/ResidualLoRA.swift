@@ -18,21 +18,22 @@ final class ResidualLoRAAdapter: LoRAAdapter {
     init(
         _ linear: Linear, rank: Int, scale: Double, dropout: Double, variant: LoRAVariant, context: AttachmentContext
     ) throws {
-        let weight = linear.weight.dense(as: .float32)
-        let (a, b, residual) = try withoutGradients {
-            try Self.decompose(weight, rank: rank, scale: scale, variant: variant)
-        }
-        if linear.weight.isQuantized || linear.weight is NarrowWeight {
-            guard variant.initialisation != .loftq else {
-                throw PEFTError(
-                    "LoftQ rounds the weight itself, and this base is quantised already",
-                    remedy: "give the base in fp32 or bf16, or use the method qlora")
+        let a: Tensor, b: Tensor
+        if variant.initialisation == .loftq {
+            (a, b, residual) = try withoutGradients {
+                try Self.loftq(linear.weight, rank: rank, iterations: variant.loftqIterations)
+            }
+        } else {
+            let weight = linear.weight.dense(as: .float32)
+            let rest: Tensor
+            (a, b, rest) = try withoutGradients {
+                try Self.decompose(weight, rank: rank, scale: scale, variant: variant)
             }
             // Rounding the rest again would make a base that no file knows.
-            self.residual = UpdatedWeight(
-                linear.weight, a: a.to(context.dtype), b: b.to(context.dtype), scale: -scale)
-        } else {
-            self.residual = try linear.weight.replacing(with: residual)
+            residual =
+                linear.weight.isQuantized || linear.weight is NarrowWeight
+                ? UpdatedWeight(linear.weight, a: a.to(context.dtype), b: b.to(context.dtype), scale: -scale)
+                : try linear.weight.replacing(with: rest)
         }
         // The tensor as it is now: another adapter may put its values in the same parameter.
         original = (linear.weight as? DenseWeight).map { DenseWeight($0.parameter.tensor) } ?? linear.weight
@@ -67,24 +68,26 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         return try super.merged(into: weight.isIdentical(to: own) ? rest : weight + (rest - own))
     }
 
+    private static func check(rank: Int, outputs: Int, inputs: Int) throws {
+        let most = min(outputs, inputs)
+        guard rank <= most else {
+            throw PEFTError(
+                "the rank is \(rank), and a weight of \(outputs) × \(inputs) has \(most) directions",
+                remedy: "give a rank of at most \(most)")
+        }
+    }
+
     /// A and B of rank r and the weight without s B A, all in single precision as Hugging Face computes them.
     private static func decompose(_ weight: Tensor, rank: Int, scale: Double, variant: LoRAVariant) throws
         -> (a: Tensor, b: Tensor, residual: Tensor)
     {
-        let most = min(weight.dim(0), weight.dim(1))
-        guard rank <= most else {
-            throw PEFTError(
-                "the rank is \(rank), and a weight of \(weight.dim(0)) × \(weight.dim(1)) has \(most) directions",
-                remedy: "give a rank of at most \(most)")
-        }
+        try check(rank: rank, outputs: weight.dim(0), inputs: weight.dim(1))
         switch variant.initialisation {
         case .olora:
             let (q, r) = weight.qr()
             let b = q.narrowed(axis: 1, 0..<rank).contiguous()
             let a = r.narrowed(axis: 0, 0..<rank).contiguous()
             return (a, b, weight - b.matmul(a) * scale)
-        case .loftq:
-            return loftq(weight, rank: rank, iterations: variant.loftqIterations)
         default:
             let (u, s, vh) = weight.svd()
             let root = (s.narrowed(axis: 0, 0..<rank) / scale).sqrt()
@@ -96,14 +99,39 @@ final class ResidualLoRAAdapter: LoRAAdapter {
 
     /// Alternates Q = quantise(W − B A) and B A = the best rank-r approximation of W − Q (Li et al. 2023,
     /// algorithm 1). As in Hugging Face PEFT the update's scale takes no part.
-    private static func loftq(_ weight: Tensor, rank: Int, iterations: Int) -> (
-        a: Tensor, b: Tensor, residual: Tensor
+    ///
+    /// Over a base that is kept in NF4 the numbers W are read once more from the model's file, a projection at a time, and Q
+    /// is packed as the base is. The first Q is the base's own weight, so that one alternation takes no memory beside it.
+    /// - Returns: A, B and Q.
+    private static func loftq(_ base: any LinearWeight, rank: Int, iterations: Int) throws -> (
+        a: Tensor, b: Tensor, quantised: any LinearWeight
     ) {
+        try check(rank: rank, outputs: base.outputs, inputs: base.inputs)
+        let blocks = base as? BlockQuantizedWeight
+        let isMeta = base.parameters.first?.parameter.tensor.device == .meta
+        guard !base.isQuantized || blocks?.settings.code == .nf4 else {
+            throw PEFTError(
+                "LoftQ rounds the base to NF4, and this one is kept otherwise",
+                remedy: "use --weights nf4 or nf4-double, or the method qlora")
+        }
+        guard !base.isQuantized || blocks?.numbers != nil || isMeta else {
+            throw PEFTError(
+                "LoftQ begins with what rounding lost, and the numbers from before it aren't in this quantised base",
+                remedy: "name the model that it was made from, with --weights nf4, or use the method qlora")
+        }
+        defer { blocks?.numbers?.forget() }
+        let weight = try blocks?.numbers?.read() ?? base.dense(as: .float32)
+        func rounded(_ rest: Tensor, isFirst: Bool) throws -> any LinearWeight {
+            if let blocks { return isFirst ? blocks : blocks.replacing(with: rest) }
+            // bf16 would round NF4's values.
+            if base is NarrowWeight { return BlockQuantizedWeight(rounding: rest, to: BlockQuantization(.nf4)) }
+            return try base.replacing(with: NormalFloat4.rounded(rest))
+        }
         var rest = weight
-        var (a, b, quantised) = (weight, weight, weight)
-        for _ in 0..<iterations {
-            quantised = NormalFloat4.rounded(rest)
-            let (u, s, vh) = (weight - quantised).svd()
+        var (a, b, quantised) = (weight, weight, base)
+        for iteration in 0..<iterations {
+            quantised = try rounded(rest, isFirst: iteration == 0)
+            let (u, s, vh) = (weight - quantised.dense(as: .float32)).svd()
             let root = s.narrowed(axis: 0, 0..<rank).sqrt()
             a = (vh.narrowed(axis: 0, 0..<rank) * root.unsqueezed(1)).contiguous()
             b = (u.narrowed(axis: 1, 0..<rank) * root).contiguous()

@@ -1,3 +1,4 @@
+import LanguageModels
 import PEFT
 import Support
 
@@ -63,9 +64,12 @@ enum MethodArguments {
         (try? split(list).contains { $0.name == "all" }) ?? false
     }
 
+    /// A row of a comparison.
+    typealias Row = (name: String, choice: MethodChoice?, weights: WeightRounding?)
+
     /// Methods of a comparison: `base,full,lora(rank=8,targets=q+v)`. Options given beside them go to each method
-    /// that has them and doesn't say otherwise.
-    static func list(_ text: String) throws -> [(name: String, choice: MethodChoice?)] {
+    /// that has them and doesn't say otherwise. `weights` says how a row's base is kept: `qalora(weights=int4-g32)`.
+    static func list(_ text: String) throws -> [Row] {
         let specifications = try split(text)
         var used: Set<String> = []
         let expanded = specifications.flatMap { item -> [(name: String, fields: [(String, String)])] in
@@ -74,8 +78,15 @@ enum MethodArguments {
             let named = Set(specifications.map(\.name))
             return (["base"] + PEFTMethods.all.map { $0.name }).filter { !named.contains($0) }.map { ($0, []) }
         }
-        let result = try expanded.map { name, fields -> (String, MethodChoice?) in
-            guard name != "base" else { return ("base", nil) }
+        let result = try expanded.map { name, fields -> Row in
+            let weights = try fields.last { $0.0 == "weights" }.map { try WeightRounding($0.1) }
+            let fields = fields.filter { $0.0 != "weights" }
+            guard name != "base" else {
+                if let (field, _) = fields.first {
+                    throw PEFTError("base has no field '\(field)'", remedy: "it has weights, as in base(weights=nf4)")
+                }
+                return ("base", nil, weights)
+            }
             let method = try PEFTMethods.named(name)
             var choice = MethodChoice(method)
             let own = Set(MethodChoice.options(of: method).map(\.name))
@@ -86,7 +97,7 @@ enum MethodArguments {
             for (option, value) in fields {
                 try choice.set(option, to: value.split(separator: "+").joined(separator: ","))
             }
-            return (name, choice)
+            return (name, choice, weights)
         }
         if let unused = given.first(where: { !used.contains($0.name) }) {
             throw PEFTError("no method of --methods \(text) has the option --\(unused.name)", remedy: "leave it out")

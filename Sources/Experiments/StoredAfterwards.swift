@@ -1,0 +1,235 @@
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Torch
+import TorchNN
+import Training
+
+/// What storing a trained model anew makes of it, collected over the seeds of one method: a row of the report for each way.
+struct StoredAfterwards {
+    /// What is shown of weights that took an adapter as they are stored.
+    static let merged = "merged"
+
+    private struct Row {
+        let storage: String
+        var qualities: [[String: MetricValue]] = []
+        var losses: [MetricValue] = []
+        var bytes: Int?
+        var samples: [MethodRun.Sample] = []
+        var retention: [Double] = []
+        var refusal: String?
+    }
+
+    private var rows: [Row] = []
+
+    private mutating func change(_ storage: String, _ body: (inout Row) -> Void) {
+        let index = rows.firstIndex { $0.storage == storage } ?? rows.count
+        if index == rows.count { rows.append(Row(storage: storage)) }
+        body(&rows[index])
+    }
+
+    mutating func refuse(_ storage: String, _ reason: String) { change(storage) { $0.refusal = reason } }
+
+    mutating func add(
+        _ storage: String, metrics: [String: MetricValue], loss: MetricValue, bytes: Int,
+        samples: [MethodRun.Sample], retention: Double?
+    ) {
+        change(storage) { row in
+            row.qualities.append(metrics)
+            row.losses.append(loss)
+            row.bytes = row.bytes ?? bytes
+            if row.samples.isEmpty { row.samples = samples }
+            if let retention { row.retention.append(retention) }
+        }
+    }
+
+    private static func label(_ run: MethodRun, _ storage: String) -> String { "\(run.label) → \(storage)" }
+
+    /// - Parameter place: of the trained run in the report.
+    func runs(of trained: MethodRun, at place: Int) -> [MethodRun] {
+        rows.filter { $0.refusal == nil }.map { row in
+            var run = MethodRun(method: trained.method, label: Self.label(trained, row.storage))
+            (run.source, run.storedAs, run.weights) = (place, row.storage, trained.weights)
+            (run.total, run.modelBytes, run.samples) = (trained.total, row.bytes, row.samples)
+            run.quality = Comparison.statistics(row.qualities)
+            run.loss = Statistic(row.losses)
+            if let before = trained.retention, !row.retention.isEmpty {
+                run.retention = .init(text: before.text, before: before.before, after: Statistic(row.retention))
+            }
+            return run
+        }
+    }
+
+    func skipped(of trained: MethodRun) -> [SkippedMethod] {
+        rows.compactMap { row in
+            row.refusal.map { SkippedMethod(label: Self.label(trained, row.storage), reason: $0) }
+        }
+    }
+}
+
+extension Comparison {
+    /// Merges a trained adapter and measures the model as each of the plan's ways stores it. The adapter stays merged.
+    ///
+    /// Where the base is quantised in groups and the adapter moves its zeros (QA-LoRA), nothing is rounded again, and the merged
+    /// model is what is measured.
+    func measureStored(
+        _ adapter: Adapter, label: String, seed: Int, _ found: inout StoredAfterwards,
+        _ onEvent: (ComparisonEvent) -> Void
+    ) throws {
+        guard !plan.quantizeAfter.isEmpty else { return }
+        let model = adapter.model
+        guard adapter.choice.isMergeable else {
+            for rounding in plan.quantizeAfter {
+                found.refuse(rounding.name, "\(adapter.choice.label) can't be merged into weights")
+            }
+            return
+        }
+        do {
+            if try adapter.mergesAsStored() {
+                try adapter.merge()
+                // As `peft merge` stores them.
+                model.storeZeros(as: .float16)
+                return try measure(model, as: StoredAfterwards.merged, label, seed, &found, onEvent)
+            }
+            try withTorchErrors { try model.widenWeights(groups: true) }
+            try adapter.merge()
+        } catch let error as PEFTError {
+            for rounding in plan.quantizeAfter { found.refuse(rounding.name, error.description) }
+            return
+        }
+        try measureRounded(model, label, seed, &found, onEvent)
+    }
+
+    /// The same for the model as it is.
+    func measureStored(
+        _ model: any LanguageModel, label: String, seed: Int, _ found: inout StoredAfterwards,
+        _ onEvent: (ComparisonEvent) -> Void
+    ) throws {
+        guard !plan.quantizeAfter.isEmpty, !folder.isQuantized, folder.storage == nil else { return }
+        try measureRounded(model, label, seed, &found, onEvent)
+    }
+
+    private func measureRounded(
+        _ model: any LanguageModel, _ label: String, _ seed: Int, _ found: inout StoredAfterwards,
+        _ onEvent: (ComparisonEvent) -> Void
+    ) throws {
+        let linears = model.namedModules().compactMap { $0.module as? Linear }
+        let numbers = linears.map(\.weight)
+        for rounding in plan.quantizeAfter {
+            defer { for (linear, weight) in zip(linears, numbers) { linear.weight = weight } }
+            do { try rounding.apply(to: model) { try readSamples(model) } } catch let error as PEFTError {
+                found.refuse(rounding.name, error.description)
+                continue
+            }
+            try measure(model, as: rounding.name, label, seed, &found, onEvent)
+        }
+    }
+
+    private func measure(
+        _ model: any LanguageModel, as storage: String, _ label: String, _ seed: Int,
+        _ found: inout StoredAfterwards, _ onEvent: (ComparisonEvent) -> Void
+    ) throws {
+        let evaluation = try evaluate(model, label: "\(label) → \(storage)", seed: seed, onEvent)
+        found.add(
+            storage, metrics: evaluation.metrics, loss: loss(evaluation),
+            bytes: model.storedBytes(as: try folder.storedType() ?? .float32), samples: samples(evaluation),
+            retention: try retention?.loss(of: model))
+    }
+
+    /// Runs the first training rows through a model, for GPTQ.
+    func readSamples(_ model: any LanguageModel) throws {
+        let samples = rows.training.prefix(plan.calibrationRows)
+        let size = max(1, plan.training.batchSize)
+        for start in stride(from: 0, to: samples.count, by: size) {
+            let batch = model.batch(Array(samples[start..<min(start + size, samples.count)]))
+            model.computing {
+                _ = model.writes ? model.lossSum(batch, labelSmoothing: 0) : model.logits(batch)
+            }
+            try checkTorchErrors()
+        }
+    }
+
+    // MARK: Bases
+
+    /// Bytes of the files that hold a base as a row keeps it.
+    func bytes(of base: any LanguageModel, in folder: ModelFolder) throws -> Int {
+        folder.storage == nil ? folder.weightBytes : base.storedBytes(as: try folder.storedType() ?? .float32)
+    }
+
+    /// The model on libtorch's meta device, its projections as numbers.
+    static func plainOutline(_ folder: ModelFolder) throws -> any LanguageModel {
+        let model = try folder.outline()
+        try model.widenWeights(groups: true)
+        return model
+    }
+
+    /// The shapes of a base that a row wants rounded.
+    /// - Throws: ``PEFTError`` where the model is quantised already, or can't be stored so.
+    static func outline(_ folder: ModelFolder, _ rounding: WeightRounding) throws -> any LanguageModel {
+        guard !folder.isQuantized || folder.isGGUF else {
+            throw PEFTError(
+                "\(folder.url.path) is quantised already, and a row asks for weights=\(rounding.name)",
+                remedy: "name the model that it was made from")
+        }
+        let model = try folder.keeping(.float32).outline()
+        try rounding.outline(model)
+        return model
+    }
+
+    /// The base as a row wants it rounded; in groups it becomes a folder of its own, once for all seeds and rows.
+    func roundedFolder(_ rounding: WeightRounding) throws -> ModelFolder {
+        guard case .groups = rounding else {
+            guard case .storage(let storage) = rounding else { return folder }
+            return folder.keeping(storage)
+        }
+        return try bases.folder(rounding) { target in
+            let model = try folder.keeping(.float32).load(dtype: .float32, device: plan.device)
+            try rounding.apply(to: model) { try readSamples(model) }
+            try model.save(to: target, dtype: try folder.storedType() ?? .float32)
+        }.with(folder.head).computing(in: folder.precision)
+    }
+}
+
+extension Adapter {
+    /// Whether all that it merges into is quantised in groups and takes it as it is stored.
+    fileprivate func mergesAsStored() throws -> Bool {
+        guard !attached.isEmpty else { return false }
+        return try attached.allSatisfy { _, site, adapter in
+            guard let linear = site as? Linear, linear.weight is GroupQuantizedWeight,
+                let adapter = adapter as? any LinearAdapter
+            else { return false }
+            return try withTorchErrors { try withoutGradients { try adapter.merged(into: linear.weight) != nil } }
+        }
+    }
+}
+
+extension ModelFolder {
+    fileprivate func computing(in precision: DType) -> ModelFolder {
+        var copy = self
+        copy.precision = precision
+        return copy
+    }
+}
+
+/// Folders of rounded bases, which last as long as the comparison.
+final class RoundedBases {
+    private let parent = FileManager.default.temporaryDirectory.appendingPathComponent("peft-\(UUID().uuidString)")
+    private var made: [String: ModelFolder] = [:]
+
+    deinit { try? FileManager.default.removeItem(at: parent) }
+
+    func folder(_ rounding: WeightRounding, make: (URL) throws -> Void) throws -> ModelFolder {
+        if let known = made[rounding.name] { return known }
+        do { try FileManager.default.createDirectory(at: parent, withIntermediateDirectories: true) } catch {
+            throw PEFTError(
+                "can't make the folder \(parent.path): \(error.localizedDescription)",
+                remedy: "set TMPDIR to another one")
+        }
+        let target = parent.appendingPathComponent(rounding.name)
+        try make(target)
+        let folder = try ModelFolder(target)
+        made[rounding.name] = folder
+        return folder
+    }
+}

@@ -1,0 +1,119 @@
+import Support
+import Torch
+import TorchNN
+
+/// A way to store a model's projections in few bits, as users name it: a kind that projections are kept in, or integers in
+/// groups of inputs, rounded to the nearest or by GPTQ.
+public enum WeightRounding: Sendable, Equatable {
+    case storage(WeightStorage)
+    case groups(GroupQuantization, usesGPTQ: Bool)
+
+    /// Inputs that share a scale and a zero where a name doesn't say so.
+    public static let usualGroupSize = 128
+
+    /// - Parameter name: one of ``WeightStorage/names``, or `int2`, `int3`, `int4` or `int8` with `-g` and the size of a group,
+    ///   and `-gptq` at its end, as in `int4-g32-gptq`. (`int8` alone has a scale for each output.)
+    /// - Throws: ``PEFTError`` for another name.
+    public init(_ name: String) throws {
+        var parts = name.lowercased().split(separator: "-").map(String.init)
+        let bits = ["int2": 2, "int3": 3, "int4": 4, "int8": 8][parts.first ?? ""]
+        guard let bits, bits != 8 || parts.count > 1 else {
+            do { self = .storage(try WeightStorage(name)) } catch is PEFTError {
+                throw Self.unknown(name)
+            }
+            return
+        }
+        parts.removeFirst()
+        let usesGPTQ = parts.last == "gptq"
+        if usesGPTQ { parts.removeLast() }
+        var groupSize = Self.usualGroupSize
+        if let group = parts.first {
+            guard parts.count == 1, group.hasPrefix("g"), let size = Int(group.dropFirst()), size > 0,
+                size.isMultiple(of: 32)
+            else { throw Self.unknown(name) }
+            groupSize = size
+        }
+        self = .groups(GroupQuantization(bits: bits, groupSize: groupSize), usesGPTQ: usesGPTQ)
+    }
+
+    private static func unknown(_ name: String) -> PEFTError {
+        PEFTError(
+            "'\(name)' is no way to store weights",
+            remedy: (nearestName(to: name, in: WeightStorage.names).map { "did you mean \($0)? " } ?? "")
+                + "there are \(WeightStorage.names.joined(separator: ", ")), and integers in groups of inputs such as int4-g32 "
+                + "and int4-g32-gptq (groups are multiples of 32)")
+    }
+
+    public var name: String {
+        switch self {
+        case .storage(let storage): storage.name
+        case .groups(let settings, let usesGPTQ):
+            "int\(settings.bits)-g\(settings.groupSize ?? 0)\(usesGPTQ ? "-gptq" : "")"
+        }
+    }
+
+    /// Whether fewer bits are stored than numbers are computed with.
+    public var isQuantized: Bool { self != .storage(.float32) && self != .storage(.bfloat16) }
+
+    /// Whether rounding looks at what the model computes of sample rows.
+    public var needsSamples: Bool {
+        if case .groups(_, usesGPTQ: true) = self { true } else { false }
+    }
+
+    /// Makes the shapes of a model without weights those of the rounded one.
+    /// - Throws: ``PEFTError`` where none of its projections can be stored so.
+    public func outline(_ model: any LanguageModel) throws {
+        try check(model)
+        switch self {
+        case .storage(let storage): storage.apply(to: model)
+        case .groups(let settings, _):
+            for (_, linear) in GroupQuantizer(settings).selection(in: model).chosen {
+                linear.weight = GroupQuantizedWeight(
+                    outputs: linear.outputs, inputs: linear.inputs, settings: settings)
+            }
+        }
+    }
+
+    /// - Throws: ``PEFTError`` where none of the model's projections can be stored so.
+    public func check(_ model: any LanguageModel) throws {
+        switch self {
+        case .storage(let storage):
+            guard storage == .float32 || !storage.projections(of: model).isEmpty else {
+                throw PEFTError(
+                    "none of the projections of a \(model.family) can be kept as \(name)", remedy: "leave it out")
+            }
+        case .groups(let settings, _):
+            let selection = GroupQuantizer(settings).selection(in: model)
+            guard selection.chosen.isEmpty else { return }
+            throw PEFTError(
+                "none of the model's projections can be stored as \(name)",
+                remedy: selection.left.first.map { "\($0.path): \($0.reason)" })
+        }
+    }
+
+    /// Rounds the projections of a model of numbers.
+    ///
+    /// - Parameter samples: runs sample rows through the model, for GPTQ.
+    public func apply(to model: any LanguageModel, samples: () throws -> Void) throws {
+        switch self {
+        case .storage(let storage): try withTorchErrors { storage.apply(to: model) }
+        case .groups(let settings, let usesGPTQ):
+            let quantizer = GroupQuantizer(settings)
+            _ = usesGPTQ ? try quantizer.calibrate(model, forward: samples) : try quantizer.round(model)
+        }
+    }
+}
+
+extension LanguageModel {
+    /// Bytes of the model's tensors in a file whose numbers are of one type; quantised weights are stored as they are.
+    public func storedBytes(as type: DType) -> Int {
+        let kept = storedAsTheyAre
+        return parameters().reduce(0) { sum, item in
+            let tensor = item.parameter.tensor
+            // bf16 in memory is bf16 in a file too.
+            return sum
+                + (kept.contains(ObjectIdentifier(item.parameter))
+                    ? tensor.byteCount : min(tensor.byteCount, tensor.count * type.size))
+        }
+    }
+}

@@ -1,0 +1,70 @@
+import Testing
+
+@testable import Experiments
+
+/// Rows that hold another row's model, merged and stored in few bits.
+@Suite struct StoredAnewTests {
+    private let report = ReportSamples.storedAnew()
+    private let rouge = Metric(key: "rouge1")
+
+    /// What was not trained is neither recommended nor counted as an adapter.
+    @Test func verdictsSpeakOfTrainedRows() throws {
+        #expect(report.subject?.label == "LoRA r 16 (all linears)")
+        #expect(report.base?.label == "base" && report.seedCount == 2)
+        let entries = try #require(TradeOffs(report)).entries
+        #expect(entries.map(\.index) == [1, 4, 6])
+        let verdict = Verdict(report, numbers: .terminal)
+        #expect(verdict.choice?.contains("→") == false)
+        #expect(verdict.rivals?.contains("→") != true)
+        #expect(verdict.sentences.contains { $0.contains("the best of 3 adapters") })
+    }
+
+    @Test func shippingNamesTheBestQuantisedModel() throws {
+        let sentences = Verdict(report, numbers: .terminal).shipping
+        #expect(
+            sentences.first?.hasPrefix(
+                "Of the 4 models that are quantised with their adapters in them, LoRA r 16 → nf4 is best: ROUGE-1 41.0 in 140 MB; "
+                    + "what rounding changed is within the spread (-1.0 [") == true, "\(sentences)")
+        #expect(
+            sentences.contains(
+                "QA-LoRA r 16 g 32 over int4-g32 went into the zeros of its base without loss: ROUGE-1 35.0 beside it and merged."
+            ), "\(sentences)")
+    }
+
+    /// A run and its model stored anew share seeds: their differences vary less than the runs do.
+    @Test func seedsArePairs() throws {
+        let stored = try #require(report.changeByStoring(report.runs[3], by: rouge))
+        // −3 and −1 points, pooled with the constant differences of the other rows: the larger variance counts, 4 degrees of
+        // freedom of all.
+        #expect(abs(stored.value + 0.02) < 1e-12)
+        #expect(abs((stored.high - stored.low) / 2 - 2.776 * (0.0002 / 2).squareRoot()) < 1e-6)
+        let steady = try #require(report.changeByStoring(report.runs[2], by: rouge))
+        // Its own differences are equal, so the pooled variance counts: 0.0002 / 4.
+        #expect(abs((steady.high - steady.low) / 2 - 2.776 * (0.00005 / 2).squareRoot()) < 1e-6)
+        #expect(report.changeByStoring(report.runs[1], by: rouge) == nil)
+        // Other rows' seeds stay apart.
+        let other = try #require(report.difference(of: report.runs[4], to: report.runs[1], by: rouge))
+        #expect(other.high - other.low > 0.1)
+    }
+
+    @Test func tablesShowBytesAndTheChange() {
+        let table = report.table(colour: false, width: 200)
+        #expect(table.contains("to ship") && table.contains("by storing"))
+        let row = table.split(separator: "\n").first { $0.contains("→ int4-g32-gptq") } ?? ""
+        #expect(row.contains("-2.0 [") && row.contains("150 MB"), "\(row)")
+        let page = report.html()
+        #expect(
+            page.contains("Model") && page.contains("By storing")
+                && page.contains("another row's model, stored anew".replacing("'", with: "&#39;")))
+        #expect(!ReportSamples.threeSeeds().table(colour: false, width: 200).contains("to ship"))
+        #expect(!ReportSamples.threeSeeds().html().contains("By storing"))
+    }
+
+    @Test func shortNamesKeepHowWeightsAreStored() {
+        #expect(
+            report.shortLabels == [
+                "base", "LoRA r 16", "LoRA r 16 → nf4", "LoRA r 16 → int4-g32-gptq", "QLoRA r 16", "QLoRA r 16 → nf4",
+                "QA-LoRA r 16 g 32 over int4-g32", "QA-LoRA r 16 g 32 over int4-g32 → merged",
+            ])
+    }
+}

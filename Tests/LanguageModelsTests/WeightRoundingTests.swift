@@ -1,0 +1,45 @@
+import Foundation
+import Support
+import Testing
+import Torch
+import TorchNN
+
+@testable import LanguageModels
+
+@Suite struct WeightRoundingTests {
+    @Test(arguments: [
+        ("nf4", "nf4", true), ("NF4-double", "nf4-double", true), ("int8", "int8", true), ("bf16", "bf16", false),
+        ("int4", "int4-g128", true), ("int8-g64", "int8-g64", true), ("int3-g32-gptq", "int3-g32-gptq", true),
+        ("int2-gptq", "int2-g128-gptq", true), ("fp32", "fp32", false),
+    ])
+    func names(given: String, canonical: String, isQuantized: Bool) throws {
+        let rounding = try WeightRounding(given)
+        #expect(rounding.name == canonical && rounding.isQuantized == isQuantized)
+        #expect(try WeightRounding(rounding.name) == rounding)
+        #expect(rounding.needsSamples == canonical.hasSuffix("gptq"))
+    }
+
+    @Test(arguments: [
+        "int5", "int4-g33", "int4-32", "int4-g0", "int4-gptq-g32", "nf5", "int4-g32-awq", "", "int4-g-32",
+    ])
+    func otherNamesAreRefused(name: String) {
+        #expect(throws: PEFTError.self) { _ = try WeightRounding(name) }
+    }
+
+    /// What a file would take, against the files.
+    @Test(arguments: ["nf4", "int8", "int4-g32"]) func bytesAreThoseOfTheFile(name: String) throws {
+        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let folder = try ModelFolder(root.appendingPathComponent("Models/tiny-t5"))
+        let model = try folder.load()
+        try WeightRounding(name).apply(to: model) {}
+        let type = try folder.storedType() ?? .float32
+        let target = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        defer { try? FileManager.default.removeItem(at: target) }
+        try model.save(to: target, dtype: type)
+        let file = try ModelFolder(target).weightBytes
+        let counted = model.storedBytes(as: type)
+        // The rest is the file's header.
+        #expect(counted <= file && file < counted + 64_000, "\(counted) of \(file)")
+    }
+}
