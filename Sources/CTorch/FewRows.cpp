@@ -207,6 +207,7 @@ namespace ctorch {
 
 void multiply_few_part(const float *weight, int64_t stride, const float *x, int64_t rows, int64_t inputs, float *y,
                        int64_t outputs, const float *bias, Start start, int64_t first, int64_t end) {
+    if (rows == 0) return;
     const Product product{weight, stride, x, inputs, y, outputs, bias, start};
 #if defined(__x86_64__)
     if (has_avx2()) return multiply_avx2(product, rows, first, end);

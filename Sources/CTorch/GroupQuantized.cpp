@@ -138,6 +138,7 @@ at::Tensor multiply(const GroupMatrix &w, const at::Tensor &given) {
     at::Tensor x = given.is_cpu() ? given.contiguous() : given;
     if (!x.is_meta() && !has_kernel(w, x.scalar_type())) return at::mm(x, transposed(w, x.scalar_type()));
     at::Tensor y = at::empty({x.size(0), w.outputs()}, x.options());
+    if (x.size(0) == 0) return y;
     if (x.is_meta()) {
         for_tiles(w, x, [](int64_t, int64_t, int64_t, int64_t, const at::Tensor &) {});
     } else if (x.size(0) <= few_rows && x.scalar_type() == at::kFloat && !w.order.defined() &&

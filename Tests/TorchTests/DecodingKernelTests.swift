@@ -29,6 +29,24 @@ import Testing
         }
     }
 
+    /// The last layer has none where a prompt is read.
+    @Test func noRows() throws {
+        try withTorchErrors {
+            withoutGradients {
+                let x = Tensor.zeros([0, 70]), y = Tensor.zeros([0, 29])
+                #expect(Functions.linear(x, .ones([29, 70]), bias: .ones([29])).shape == [0, 29])
+                let update = Functions.lowRankUpdate(y, x: x, a: .ones([4, 70]), b: .ones([29, 4]), scale: 0.5)
+                #expect(update.shape == [0, 29])
+                for weight in [
+                    StoredMatrix.rounding(.ones([4, 64]), to: .nf4, block: 64, isDouble: false),
+                    StoredMatrix.roundingRows(.ones([4, 64])),
+                ] {
+                    #expect(weight.project(.zeros([0, 64]), bias: nil).shape == [0, 4])
+                }
+            }
+        }
+    }
+
     @Test(arguments: [1, 4, 7, 33], [1, 3, 8, 16]) func lowRankUpdate(rows: Int, rank: Int) throws {
         try withTorchErrors {
             withoutGradients {

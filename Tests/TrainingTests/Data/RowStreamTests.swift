@@ -8,7 +8,7 @@ import Tokenizers
 
 /// Rows that are encoded as they are read are those that are read first.
 @Suite struct RowStreamTests {
-    private func encoder(limit: Int = 30) throws -> RowEncoder {
+    private func encoder(limit: Int = 20) throws -> RowEncoder {
         let folder = try ModelFolder(ModelLocator.folder(ModelLocator.embedded))
         return try RowEncoder(Tokenizer.load(folder: folder.url), for: folder.outline(), maxInputTokens: limit)
     }
