@@ -79,7 +79,8 @@ import TorchNN
                 let saved = folder.appendingPathComponent("merged")
                 try model.save(to: saved)
                 let read = try ModelFolder(saved).load()
-                #expect(try read.scores().isIdentical(to: merged))
+                // Read again, a head in 16 bits stays in them and is multiplied by sums in another order.
+                #expect(try relativeDifference(read.scores(), merged) < 1e-6)
                 let settings = try JSON.read(saved.appendingPathComponent("config.json"))["quantization_config"]
                 #expect(settings?["quant_method"] == "gptq")
                 #expect(settings?["swift_peft_zeros"] == type.map { .string($0.rawValue) })
