@@ -7,7 +7,7 @@ import Torch
 ///
 /// The codes are what is kept; projections make tiles of numbers out of them as they go, and the backward pass makes
 /// them again.
-public struct BlockQuantizedWeight: LinearWeight {
+public struct BlockQuantizedWeight: StoredWeight {
     public let outputs: Int
     public let inputs: Int
     public let settings: BlockQuantization
@@ -74,7 +74,7 @@ public struct BlockQuantizedWeight: LinearWeight {
             state: stored(Tensor(Array(text.utf8))), offset: offset)
     }
 
-    private var matrix: StoredMatrix {
+    public var matrix: StoredMatrix {
         var nested: StoredMatrix.NestedScales?
         if let nestedScales, let nestedTable {
             nested = .init(scales: nestedScales.tensor, table: nestedTable.tensor, offset: offset)
@@ -84,15 +84,6 @@ public struct BlockQuantizedWeight: LinearWeight {
             outputs: outputs, inputs: inputs)
     }
 
-    public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
-    public func rows(_ ids: Tensor, as type: DType) -> Tensor { matrix.rows(ids, as: type) }
-    public func crossEntropy(
-        hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
-    ) -> Tensor {
-        matrix.crossEntropy(
-            hidden: hidden, targets: targets, scale: scale, softcap: softcap, labelSmoothing: labelSmoothing)
-    }
-    public func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
     /// These numbers rounded in the same way.
     public func replacing(with dense: Tensor) -> any LinearWeight {
         BlockQuantizedWeight(rounding: dense, to: settings)

@@ -40,6 +40,23 @@ extension LinearWeight {
     public var isQuantized: Bool { true }
 }
 
+/// A weight that is multiplied by as it is stored, a tile at a time.
+public protocol StoredWeight: LinearWeight {
+    var matrix: StoredMatrix { get }
+}
+
+extension StoredWeight {
+    public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
+    public func rows(_ ids: Tensor, as type: DType) -> Tensor { matrix.rows(ids, as: type) }
+    public func crossEntropy(
+        hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
+    ) -> Tensor {
+        matrix.crossEntropy(
+            hidden: hidden, targets: targets, scale: scale, softcap: softcap, labelSmoothing: labelSmoothing)
+    }
+    public func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
+}
+
 /// A weight stored as it is used, [outputs, inputs].
 public struct DenseWeight: LinearWeight {
     public let parameter: Parameter

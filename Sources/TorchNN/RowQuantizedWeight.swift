@@ -2,7 +2,7 @@ import Torch
 
 /// A weight of int8 with a scale for each output: W[o, i] = q[o, i] · scale[o] / 127, stored as bitsandbytes stores it
 /// (Dettmers et al. 2022, LLM.int8()). Here x is not rounded.
-public struct RowQuantizedWeight: LinearWeight {
+public struct RowQuantizedWeight: StoredWeight {
     /// int8 [outputs, inputs]
     public let codes: Parameter
     /// The largest number of each output, float32 [outputs].
@@ -36,18 +36,9 @@ public struct RowQuantizedWeight: LinearWeight {
 
     public var outputs: Int { codes.tensor.dim(0) }
     public var inputs: Int { codes.tensor.dim(1) }
-    private var matrix: StoredMatrix {
+    public var matrix: StoredMatrix {
         StoredMatrix(codes: codes.tensor, scales: scales.tensor, outputs: outputs, inputs: inputs)
     }
-    public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
-    public func rows(_ ids: Tensor, as type: DType) -> Tensor { matrix.rows(ids, as: type) }
-    public func crossEntropy(
-        hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
-    ) -> Tensor {
-        matrix.crossEntropy(
-            hidden: hidden, targets: targets, scale: scale, softcap: softcap, labelSmoothing: labelSmoothing)
-    }
-    public func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
     /// These numbers rounded in the same way.
     public func replacing(with dense: Tensor) -> any LinearWeight { RowQuantizedWeight(rounding: dense) }
     public var parameters: [(key: String, parameter: Parameter)] {

@@ -42,4 +42,13 @@ import TorchNN
         // The rest is the file's header.
         #expect(counted <= file && file < counted + 64_000, "\(counted) of \(file)")
     }
+
+    /// GPT-2's matrices lie the other way in the file; its square ones don't show that by their shape.
+    @Test(arguments: ["nf4", "int8"]) func errorsOfSquareMatrices(name: String) throws {
+        let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Fixtures")
+        let folder = try ModelFolder(fixtures.appendingPathComponent("gpt2"))
+        let outcomes = try folder.outcomes(of: folder.keeping(WeightStorage(name)).load())
+        #expect(outcomes.contains { $0.path.hasSuffix("attn.c_proj") })
+        for outcome in outcomes { #expect(outcome.error < 0.15, "\(outcome.path)") }
+    }
 }

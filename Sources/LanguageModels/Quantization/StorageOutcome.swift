@@ -18,11 +18,14 @@ extension ModelFolder {
     /// - Throws: ``PEFTError`` where the folder lacks one.
     public func outcomes(of model: any LanguageModel) throws -> [StorageOutcome] {
         let tensors = try tensors()
+        // A square matrix doesn't show which way it lies.
+        let transposed = Set(
+            try outline().namedModules().filter { ($0.module as? Linear)?.weight is TransposedWeight }.map(\.path))
         return try model.namedModules().compactMap { path, module in
             guard let weight = (module as? Linear)?.weight, weight.isQuantized else { return nil }
             return try withTorchErrors {
                 var own = try tensors.tensor("\(path).weight", of: model).to(.float32)
-                if own.shape != [weight.outputs, weight.inputs] { own = own.T }
+                if transposed.contains(path) { own = own.T }
                 let (lost, all) = ((own - weight.dense(as: .float32)).squared().sum(), own.squared().sum())
                 defer { tensors.forget("\(path).weight", of: model) }
                 return StorageOutcome(

@@ -2,7 +2,7 @@ import Foundation
 import LanguageModels
 import Support
 
-/// Rows as token ids, in memory or in a file of which memory holds only where each row lies (20 bytes a row).
+/// Rows as token ids, in memory or in a file of which memory holds only where each row lies (12 bytes a row).
 public struct EncodedRows: RandomAccessCollection, Sendable {
     private enum Storage {
         case memory([EncodedExample])

@@ -1,0 +1,210 @@
+import Foundation
+import Support
+import Torch
+import TorchNN
+
+/// A model folder in Hugging Face's layout: `config.json` and one or several files of weights. Or a GGUF file, which holds
+/// the same things and the tokenizer.
+public struct ModelFolder {
+    /// The folder, or the GGUF file.
+    public let url: URL
+    public private(set) var configuration: JSON
+    /// What the model is to be for, where it isn't what `config.json` says.
+    public private(set) var head: ModelHead?
+    /// The type that the model is loaded in where the loader isn't told another.
+    public var precision = DType.float32
+    /// How embeddings are pooled, as the folder says.
+    public let pooling: Pooling?
+    /// How projections are kept in memory, where that isn't as they are stored.
+    public private(set) var storage: WeightStorage?
+    /// How the table of input embeddings and the output layer are kept; `nil` for the model's precision, but for numbers of
+    /// 16 bits beside projections in fewer bits, which stay as they are.
+    public private(set) var embeddingStorage: WeightStorage?
+
+    /// - Throws: ``PEFTError`` if the folder or its `config.json` is missing or damaged.
+    public init(_ url: URL) throws {
+        if let file = try Self.ggufFile(at: url) {
+            self.url = file
+            configuration = try GGUFModelFile(file, packed: true).configuration
+            pooling = nil
+            return
+        }
+        self.url = url
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder), isFolder.boolValue else {
+            throw PEFTError(
+                "there is no model folder at \(url.path)",
+                remedy: "name a folder with config.json and model.safetensors, or a .gguf file")
+        }
+        let file = url.appendingPathComponent("config.json")
+        guard FileManager.default.fileExists(atPath: file.path) else {
+            throw PEFTError("\(url.path) has no config.json", remedy: "name a folder in Hugging Face's layout")
+        }
+        configuration = try JSON.read(file)
+        pooling = try Pooling.read(in: url)
+    }
+
+    /// The same folder read as a classifier of these classes; without labels, as it is.
+    public func classifying(_ labels: [String]) -> ModelFolder {
+        labels.isEmpty ? self : with(ModelHead(task: .classification, labels: labels))
+    }
+
+    /// The same folder read as a model for this task; `nil` leaves it as it is.
+    public func with(_ head: ModelHead?) -> ModelFolder {
+        var copy = self
+        copy.head = head ?? self.head
+        return copy
+    }
+
+    /// The same folder with its projections kept in some other way than they are stored; `nil` leaves it as it is.
+    public func keeping(_ storage: WeightStorage?) -> ModelFolder {
+        var copy = self
+        copy.storage = storage ?? self.storage
+        // A GGUF file's integers are made numbers first.
+        if isGGUF, copy.storage != nil, case .object(var fields) = configuration {
+            fields["quantization_config"] = nil
+            copy.configuration = .object(fields)
+        }
+        return copy
+    }
+
+    /// The same folder with its table of input embeddings and its output layer kept in some other way than they are stored;
+    /// `nil` leaves it as it is.
+    public func keepingEmbeddings(_ storage: WeightStorage?) -> ModelFolder {
+        var copy = self
+        copy.embeddingStorage = storage ?? embeddingStorage
+        return copy
+    }
+
+    private var vocabularyStorage: VocabularyStorage {
+        VocabularyStorage(embeddingStorage, keepsStored: storage.map { $0 != .float32 } ?? isQuantized)
+    }
+
+    /// Whether it is a GGUF file.
+    public var isGGUF: Bool { GGUFHeader.isName(url) }
+
+    func tensors() throws -> ShardedTensors { try ShardedTensors(folder: url, packed: storage == nil) }
+
+    /// Whether its files hold quantised weights.
+    public var isQuantized: Bool { configuration["quantization_config"] ?? .null != .null }
+
+    /// Whether the folder's own head is one for other labels, and a new one begins in its place.
+    private var renewsHead: Bool {
+        guard let head, let stored = ModelHead(configuration: configuration), stored.task.hasLabels else {
+            return false
+        }
+        return head.labels.count != stored.labels.count || head.labels != stored.labels && !stored.hasGenericLabels
+    }
+
+    /// Whether the head has to be trained before its outputs mean anything, as the folder has none for these labels.
+    public func lacksHead() throws -> Bool {
+        let model = try outline()
+        let new = model.parameters().map(\.path).filter { path in
+            model.newModules.contains { path.hasPrefix($0 + ".") }
+        }
+        guard !new.isEmpty else { return false }
+        return try renewsHead || !tensors().holds(new)
+    }
+
+    /// The model without weights: paths and shapes alone.
+    public func outline() throws -> any LanguageModel {
+        let tensors = try? tensors()
+        let model = try outline(configuration, tensors: tensors)
+        storage?.apply(to: model)
+        vocabularyStorage.apply(to: model) {
+            tensors?.type(of: $0, in: model) ?? DType(configuration: configuration)
+        }
+        return model
+    }
+
+    /// - Parameter tensors: what says which projections are quantised, in a folder that has such.
+    private func outline(_ configuration: JSON, tensors: ShardedTensors?) throws -> any LanguageModel {
+        let file = url.appendingPathComponent("config.json").path
+        let (plain, scheme) = try QuantizedFolder.split(configuration, file: file)
+        let model = try ModelRegistry.outline(plain, file: file, head: completeHead)
+        guard let scheme else {
+            if let storage, storage != .float32, storage.projections(of: model).isEmpty {
+                throw PEFTError(
+                    "none of the projections of a \(model.family) can be kept as \(storage.name)",
+                    remedy: storage == .bfloat16 ? "use --weights int8 or nf4" : "leave --weights out")
+            }
+            return model
+        }
+        guard storage == nil else {
+            throw PEFTError(
+                "\(file) says that the weights are quantised already, \(storage?.name ?? "") was asked for",
+                remedy: "leave --weights out, or name the model that it was made from")
+        }
+        try QuantizedFolder.prepare(model, scheme, stored: tensors?.shapes(for: model))
+        if configuration["quantization_config"]?[GPTQFormat.zerosKey] ?? .null != .null, !model.hasRealZeros {
+            throw PEFTError(
+                "\(file) tells of zeros of its own ('\(GPTQFormat.zerosKey)'), and \(url.path) holds none",
+                remedy: "fetch the weights again, or merge the adapter again")
+        }
+        return model
+    }
+
+    /// The head, pooling as the folder does it where nothing else was asked for.
+    private var completeHead: ModelHead? {
+        guard head == nil, let pooling, ModelHead(configuration: configuration) == nil else { return head }
+        return ModelHead(task: .embeddings, pooling: pooling)
+    }
+
+    /// The model with its weights.
+    ///
+    /// fp32 weights stay where the file is mapped and are read when they are used; other types are converted one by one.
+    /// With a half-precision `dtype` the forward pass computes in it, and what a method trains is kept in fp32.
+    /// - Throws: ``PEFTError`` if a tensor is missing, unknown or misshapen, or a file is damaged.
+    public func load(dtype: DType? = nil, device: Device = .cpu) throws -> any LanguageModel {
+        let dtype = dtype ?? precision
+        let tensors = try tensors()
+        var configuration = configuration
+        if !isGGUF, tensors.holdsOwnOutputLayer, case .object(var object) = configuration {
+            // The file decides: a second matrix that differs is not tied, whatever the configuration says.
+            object["tie_word_embeddings"] = false
+            object["scale_decoder_outputs"] =
+                object["scale_decoder_outputs"] ?? self.configuration["tie_word_embeddings"] ?? true
+            configuration = .object(object)
+        } else if !tensors.has("lm_head.weight"), tensors.has("shared.weight"),
+            case .object(var object) = configuration
+        {
+            // A T5 without a matrix of its own is tied, though those that don't scale say that they aren't.
+            object["scale_decoder_outputs"] =
+                object["scale_decoder_outputs"] ?? self.configuration["tie_word_embeddings"] ?? true
+            object["tie_word_embeddings"] = true
+            configuration = .object(object)
+        }
+        let model = try outline(configuration, tensors: tensors)
+        let renewed = renewsHead ? model.newModules : []
+        try withTorchErrors {
+            try tensors.fill(
+                model, dtype: dtype, device: device, renewing: renewed, storage: storage,
+                vocabulary: vocabularyStorage)
+            for (_, module) in model.namedModules() {
+                if let linear = module as? Linear { linear.weight = linear.weight.loaded() }
+            }
+        }
+        if [.bfloat16, .float16].contains(dtype) { model.precision = (dtype, device) }
+        return model
+    }
+}
+
+extension ModelFolder {
+    /// The floating-point type that most of the weights are stored in; `nil` where there are none.
+    public func storedType() throws -> DType? { try tensors().mainType }
+
+    /// Bytes of the weight files.
+    public var weightBytes: Int {
+        if isGGUF {
+            return (try? url.resolvingSymlinksInPath().resourceValues(forKeys: [.fileSizeKey]).fileSize) ?? 0
+        }
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? []
+        let safe = names.filter { $0.hasSuffix(".safetensors") }
+        let weights = safe.isEmpty ? names.filter { $0.hasPrefix("pytorch_model") && $0.hasSuffix(".bin") } : safe
+        return weights.reduce(0) { sum, name in
+            let size = try? url.appendingPathComponent(name).resolvingSymlinksInPath()
+                .resourceValues(forKeys: [.fileSizeKey]).fileSize
+            return sum + (size ?? 0)
+        }
+    }
+}

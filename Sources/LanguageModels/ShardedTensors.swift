@@ -1,0 +1,225 @@
+import Foundation
+import Support
+import Torch
+import TorchNN
+
+/// The tensors of all weight files of a folder under one roof: safetensors, or where there are none PyTorch's files.
+struct ShardedTensors {
+    private let folder: URL
+    private let owner: [String: any TensorFile]
+
+    /// - Parameter packed: whether the quantised projections of a GGUF file stay integers.
+    init(folder: URL, packed: Bool = true) throws {
+        self.folder = folder
+        if GGUFHeader.isName(folder) {
+            let file = try GGUFModelFile(folder, packed: packed)
+            owner = file.entries.mapValues { _ in file }
+            return
+        }
+        var files = try Self.files(in: folder, "model.safetensors") { try SafetensorsFile($0) }
+        if files.isEmpty { files = try Self.files(in: folder, "pytorch_model.bin") { try TorchFile($0) } }
+        guard !files.isEmpty else {
+            throw PEFTError(
+                "\(folder.path) has no model.safetensors, and no pytorch_model.bin", remedy: "fetch the weights too")
+        }
+        var owner: [String: any TensorFile] = [:]
+        for file in files { for name in file.entries.keys { owner[name] = file } }
+        self.owner = owner
+    }
+
+    /// The file of that name, or the shards that its index names; none where neither is there.
+    private static func files<File: TensorFile>(in folder: URL, _ name: String, _ read: (URL) throws -> File) throws
+        -> [any TensorFile]
+    {
+        let single = folder.appendingPathComponent(name)
+        if FileManager.default.fileExists(atPath: single.path) { return [try read(single)] }
+        let index = folder.appendingPathComponent("\(name).index.json")
+        guard FileManager.default.fileExists(atPath: index.path) else { return [] }
+        guard let map = try JSON.read(index)["weight_map"]?.object, !map.isEmpty else {
+            throw PEFTError("\(index.path) has no 'weight_map'", remedy: "fetch the file again")
+        }
+        var shards: [String: any TensorFile] = [:]
+        for (tensor, value) in map.sorted(by: { $0.key < $1.key }) {
+            guard let shard = value.string, !shard.contains("/"), shard != "..", !shard.isEmpty else {
+                throw PEFTError("\(index.path) gives no file for '\(tensor)'", remedy: "fetch the file again")
+            }
+            if shards[shard] == nil {
+                let file = folder.appendingPathComponent(shard)
+                guard FileManager.default.fileExists(atPath: file.path) else {
+                    throw PEFTError(
+                        "\(folder.path) lacks the shard '\(shard)'", remedy: "fetch all files of the model")
+                }
+                shards[shard] = try read(file)
+            }
+        }
+        return shards.sorted { $0.key < $1.key }.map(\.value)
+    }
+
+    /// The floating-point type that most bytes are stored in.
+    var mainType: DType? {
+        let bytes = owner.reduce(into: [DType: Int]()) {
+            if let entry = $1.value.entries[$1.key], entry.dtype.isFloatingPoint {
+                $0[entry.dtype, default: 0] += entry.byteCount
+            }
+        }
+        return bytes.max { $0.value < $1.value }?.key
+    }
+
+    func has(_ name: String) -> Bool { owner[name] != nil }
+
+    /// Shapes by name, and by what the model calls them.
+    func shapes(for model: any LanguageModel) -> [String: [Int]] {
+        owner.reduce(into: [:]) { shapes, item in
+            guard let shape = item.value.entries[item.key]?.shape else { return }
+            shapes[item.key] = shape
+            shapes[model.canonicalName(item.key)] = shape
+        }
+    }
+
+    /// What the files call a tensor of the model.
+    private func name(of path: String, in model: any LanguageModel) -> String? {
+        owner[path] != nil ? path : owner.keys.first { model.canonicalName($0) == path }
+    }
+
+    /// A tensor by the model's name.
+    func tensor(_ path: String, of model: any LanguageModel) throws -> Tensor {
+        guard let name = name(of: path, in: model), let file = owner[name] else {
+            throw PEFTError("\(folder.path) lacks '\(path)'", remedy: "config.json doesn't belong to these weights")
+        }
+        return try file.tensor(name)
+    }
+
+    func byteCount(_ path: String, of model: any LanguageModel) -> Int {
+        name(of: path, in: model).flatMap { owner[$0]?.entries[$0]?.byteCount } ?? 0
+    }
+
+    /// The type that a tensor is stored in, by the model's name.
+    func type(of path: String, in model: any LanguageModel) -> DType? {
+        name(of: path, in: model).flatMap { owner[$0]?.entries[$0]?.dtype }
+    }
+
+    func forget(_ path: String, of model: any LanguageModel) {
+        if let name = name(of: path, in: model) { owner[name]?.forget(name) }
+    }
+
+    /// Whether there is an output layer that differs from the embedding.
+    var holdsOwnOutputLayer: Bool {
+        let tables = [
+            "shared.weight", "model.embed_tokens.weight", "transformer.wte.weight", "embed_tokens.weight",
+            "wte.weight",
+        ]
+        guard let head = owner["lm_head.weight"], let name = tables.first(where: { owner[$0] != nil }),
+            let a = try? head.tensor("lm_head.weight"), let b = try? owner[name]?.tensor(name)
+        else { return false }
+        return !a.isIdentical(to: b)
+    }
+
+    func holds(_ names: [String]) -> Bool { names.allSatisfy { owner[$0] != nil } }
+
+    /// - Parameters:
+    ///   - renewing: modules that begin anew though the files hold them.
+    ///   - storage: how projections are kept, each from the moment it is read, so that two are never there as numbers.
+    ///   - vocabulary: how the table of input embeddings and the output layer are.
+    func fill(
+        _ model: any LanguageModel, dtype: DType, device: Device, renewing: [String] = [],
+        storage: WeightStorage? = nil, vocabulary: VocabularyStorage
+    ) throws {
+        let parameters = model.parameters()
+        let wanted = Dictionary(parameters.map { ($0.path, $0.parameter) }, uniquingKeysWith: { first, _ in first })
+        var source: [String: String] = [:]
+        var unknown: [String] = []
+        for name in owner.keys.sorted() where !renewing.contains(where: { name.hasPrefix($0 + ".") }) {
+            if wanted[name] != nil {
+                source[name] = name
+            } else if case let canonical = model.canonicalName(name), wanted[canonical] != nil {
+                if source[canonical] == nil { source[canonical] = name }
+            } else if !ShardedTensors.isIgnorable(name), !model.isIgnorable(name) {
+                unknown.append(name)
+            }
+        }
+        let missing = parameters.map(\.path).filter { source[$0] == nil && model.initialDeviation(of: $0) == nil }
+        guard missing.isEmpty else {
+            let hint = nearestName(to: missing[0], in: unknown).map { "the file has '\($0)'" }
+            throw PEFTError(
+                "\(folder.path) lacks \(missing.count) of the model's tensors, the first is '\(missing[0])'",
+                remedy: hint)
+        }
+        guard unknown.isEmpty else {
+            throw PEFTError(
+                "\(folder.path) holds \(unknown.count) tensors that the model doesn't have, the first is '\(unknown[0])'",
+                remedy: "config.json doesn't belong to these weights")
+        }
+        let keptAsStored = model.storedAsTheyAre
+        for (path, parameter) in parameters {
+            guard let name = source[path], let file = owner[name], let entry = file.entries[name] else { continue }
+            if keptAsStored.contains(ObjectIdentifier(parameter)),
+                entry.dtype.isFloatingPoint != parameter.tensor.dtype.isFloatingPoint
+                    || !entry.dtype.isFloatingPoint && entry.dtype != parameter.tensor.dtype
+            {
+                throw PEFTError(
+                    "tensor '\(name)' in \(file.url.path) is of the type \(entry.dtype.rawValue), config.json asks for \(parameter.tensor.dtype.rawValue)",
+                    remedy: "config.json doesn't belong to these weights")
+            }
+            guard entry.shape == parameter.tensor.shape else {
+                throw PEFTError(
+                    "tensor '\(name)' in \(file.url.path) has the shape \(entry.shape), config.json asks for \(parameter.tensor.shape)",
+                    remedy: "config.json doesn't belong to these weights")
+            }
+        }
+        // Only now, with nothing left to fail, are the weights taken over.
+        var random = SeededRandom(seed: 0, stream: 0x1217)
+        let kept = Dictionary(
+            (storage?.projections(of: model) ?? []).compactMap { _, linear in
+                linear.weight.parameters.first.map { (ObjectIdentifier($0.parameter), linear) }
+            }, uniquingKeysWith: { first, _ in first })
+        let places = model.vocabularyPlaces.filter { $0.weight is DenseWeight }
+        let words = Dictionary(
+            places.compactMap { place in
+                place.weight.parameters.first.map { (ObjectIdentifier($0.parameter), place) }
+            }, uniquingKeysWith: { first, _ in first })
+        for place in places { place.computes(in: dtype) }
+        for (path, parameter) in parameters {
+            guard let name = source[path], let file = owner[name] else {
+                let value = Tensor.zeros(parameter.tensor.shape, dtype: dtype, device: device)
+                let deviation = model.initialDeviation(of: path) ?? 0
+                if deviation > 0 { value.fillNormal(deviation: deviation, from: &random) }
+                parameter.tensor = value
+                continue
+            }
+            if let storage, let linear = kept[ObjectIdentifier(parameter)] {
+                parameter.tensor = try file.tensor(name).to(device)
+                let isTransposed = linear.weight is TransposedWeight
+                linear.weight = storage.kept(linear.weight)
+                if var blocks = linear.weight as? BlockQuantizedWeight {
+                    blocks.numbers = StoredNumbers {
+                        let tensor = try file.tensor(name).to(device).to(.float32)
+                        return isTransposed ? tensor.T.contiguous() : tensor
+                    } forget: {
+                        file.forget(name)
+                    }
+                    linear.weight = blocks
+                }
+                // The list of parameters still knows the numbers, and the system the file's pages.
+                if linear.weight.parameters.first?.parameter.tensor !== parameter.tensor {
+                    parameter.tensor = .empty([0])
+                    file.forget(name)
+                }
+                continue
+            }
+            if let place = words[ObjectIdentifier(parameter)],
+                case let stored = try file.tensor(name), let weight = vocabulary.kept(stored.to(device), dtype: dtype)
+            {
+                place.weight = weight
+                if weight.parameters.first?.parameter.tensor.dtype != stored.dtype { file.forget(name) }
+                continue
+            }
+            let isKept = keptAsStored.contains(ObjectIdentifier(parameter))
+            parameter.tensor = try isKept ? file.tensor(name).to(device) : file.tensor(name).to(dtype).to(device)
+        }
+    }
+
+    /// Buffers that some published files carry and no model needs.
+    private static func isIgnorable(_ name: String) -> Bool {
+        name.hasSuffix("EncDecAttention.relative_attention_bias.weight")
+    }
+}
