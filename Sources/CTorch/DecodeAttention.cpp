@@ -2,9 +2,11 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <cstring>
 #include <limits>
 #include <vector>
 
+#include "Bridge.hpp"
 #include "Clones.hpp"
 #include "Exponential.hpp"
 #include "FewRows.hpp"
@@ -116,3 +118,30 @@ at::Tensor decode_attention(const at::Tensor &q, const at::Tensor &k, const at::
 }
 
 }  // namespace ctorch
+
+extern "C" int ct_write_columns(const CTTensor *cache, const CTTensor *given, int64_t column) {
+    using ctorch::unbox;
+    return ctorch::status_or_error([&] {
+        const at::Tensor &to = unbox(cache), &x = unbox(given);
+        TORCH_CHECK(to.dim() == 4 && x.dim() == 4 && x.size(0) == to.size(0) && x.size(1) == to.size(1) && x.size(3) == to.size(3) &&
+                        column >= 0 && column + x.size(2) <= to.size(2),
+                    x.sizes(), " from column ", column, " on into a cache of ", to.sizes());
+        if (!x.is_cpu() || x.scalar_type() != to.scalar_type() || x.stride(3) != 1 || !to.is_contiguous()) {
+            to.narrow(2, column, x.size(2)).copy_(x);
+            return;
+        }
+        const size_t element = x.element_size(), bytes = static_cast<size_t>(x.size(3)) * element;
+        const auto *from = static_cast<const char *>(x.const_data_ptr());
+        auto *out = static_cast<char *>(to.mutable_data_ptr());
+        const auto place = [element](int64_t i) { return static_cast<ptrdiff_t>(i) * static_cast<ptrdiff_t>(element); };
+        for (int64_t row = 0; row < x.size(0); ++row) {
+            for (int64_t head = 0; head < x.size(1); ++head) {
+                char *line = out + place(((row * to.size(1) + head) * to.size(2) + column) * to.size(3));
+                const char *source = from + place(row * x.stride(0) + head * x.stride(1));
+                for (int64_t token = 0; token < x.size(2); ++token) {
+                    std::memcpy(line + place(token * to.size(3)), source + place(token * x.stride(2)), bytes);
+                }
+            }
+        }
+    });
+}

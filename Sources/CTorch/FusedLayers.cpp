@@ -19,22 +19,22 @@ namespace {
 struct RMSNorm : public Function<RMSNorm> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight,
                               double epsilon, double offset) {
-        context->saved_data["offset"] = offset;
+        if (context) context->saved_data["offset"] = offset;
         if (is_for_rows(x, weight)) {
             at::Tensor y = at::empty_like(x), inverse = at::empty({x.numel() / x.size(-1)}, x.options());
             rms_norm_rows(x, scale_of(weight, offset, x), static_cast<float>(epsilon), y, inverse);
-            context->save_for_backward({x, weight, inverse});
+            if (context) context->save_for_backward({x, weight, inverse});
             return y;
         }
         if (is_for_gpu(x, weight, offset)) {
             auto [y, inverse] = at::_fused_rms_norm(x, weight.sizes(), weight, epsilon);
-            context->save_for_backward({x, weight, inverse});
+            if (context) context->save_for_backward({x, weight, inverse});
             return y;
         }
         // Statistics in fp32 at least, as half-precision models are trained.
         at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
         at::Tensor inverse = wide.square().mean(-1, true).add_(epsilon).rsqrt_();
-        context->save_for_backward({x, weight, inverse});
+        if (context) context->save_for_backward({x, weight, inverse});
         // Where there is an offset, rounding to the stored type comes last.
         if (offset != 0) return (wide * inverse).mul_(scale_of(weight, offset, wide)).to(x.scalar_type());
         return (wide * inverse).to(weight.scalar_type()).mul_(weight);
@@ -117,8 +117,10 @@ at::Tensor activation_gradient(CTActivation kind, const at::Tensor &gradient, co
 /// y = f(gate) ⊙ up (Shazeer 2020). Keeps gate and up; f(gate) is computed again.
 struct GatedActivation : public Function<GatedActivation> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &gate, const at::Tensor &up, int64_t kind) {
-        context->save_for_backward({gate, up});
-        context->saved_data["kind"] = kind;
+        if (context) {
+            context->save_for_backward({gate, up});
+            context->saved_data["kind"] = kind;
+        }
         if (is_for_rows(kind, gate, up)) {
             at::Tensor y = at::empty_like(gate);
             gate_rows(static_cast<CTActivation>(kind), gate, up, y);
@@ -213,7 +215,7 @@ struct Dropout : public Function<Dropout> {
 extern "C" {
 
 CTTensor *ct_rms_norm(const CTTensor *x, const CTTensor *weight, double epsilon, double offset) {
-    return tensor_or_error([&] { return RMSNorm::apply(unbox(x), unbox(weight), epsilon, offset); });
+    return tensor_or_error([&] { return applied<RMSNorm>(unbox(x), unbox(weight), epsilon, offset); });
 }
 
 CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTensor *bias, double epsilon) {
@@ -229,7 +231,7 @@ CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTenso
 }
 
 CTTensor *ct_gated_activation(CTActivation kind, const CTTensor *gate, const CTTensor *up) {
-    return tensor_or_error([&] { return GatedActivation::apply(unbox(gate), unbox(up), static_cast<int64_t>(kind)); });
+    return tensor_or_error([&] { return applied<GatedActivation>(unbox(gate), unbox(up), static_cast<int64_t>(kind)); });
 }
 
 CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *down, const CTTensor *down_bias,

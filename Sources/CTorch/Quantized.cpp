@@ -192,11 +192,13 @@ struct StoredLinear : public Function<StoredLinear> {
         auto value = [](const Optional &tensor) { return tensor.value_or(at::Tensor()); };
         StoredMatrix w{codes,  value(scales), value(table), value(nested_scales), value(nested_table),
                        offset, block,         outputs,      inputs};
-        context->save_for_backward({w.codes, w.scales, w.table, w.nested_scales, w.nested_table});
-        context->saved_data["offset"] = offset;
-        context->saved_data["block"] = block;
-        context->saved_data["outputs"] = outputs;
-        context->saved_data["inputs"] = inputs;
+        if (context) {
+            context->save_for_backward({w.codes, w.scales, w.table, w.nested_scales, w.nested_table});
+            context->saved_data["offset"] = offset;
+            context->saved_data["block"] = block;
+            context->saved_data["outputs"] = outputs;
+            context->saved_data["inputs"] = inputs;
+        }
         at::Tensor y = w.product(x);
         return bias ? y.add_(*bias) : y;
     }
@@ -234,7 +236,7 @@ CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, cons
             return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
         };
         at::Tensor flat = in_type(input.reshape({-1, w.inputs}), type);
-        at::Tensor y = StoredLinear::apply(flat, option(in_type(unbox(bias), type)), w.codes,
+        at::Tensor y = applied<StoredLinear>(flat, option(in_type(unbox(bias), type)), w.codes,
                                            option(w.scales), option(w.table), option(w.nested_scales),
                                            option(w.nested_table), w.offset, w.block, w.outputs, w.inputs);
         return y.reshape(shape);

@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <memory>
+
 #include "Bridge.hpp"
 
 namespace ctorch {
@@ -46,5 +48,23 @@ constexpr int64_t few_stored_rows = 8;
 void dequantize_rows(const StoredMatrix &, int64_t first, int64_t count, float *tile);
 /// y [rows, outputs] = x [rows, inputs] Wᵀ for up to `few_stored_rows` contiguous float32 rows on the CPU.
 void multiply_stored(const StoredMatrix &, const float *x, int64_t rows, float *y);
+
+/// The same in parts: x is put into the order that the kernel for W reads it in once.
+class StoredProduct {
+public:
+    StoredProduct(const StoredMatrix &, const float *x, int64_t rows, float *y);
+    StoredProduct(StoredProduct &&) noexcept;
+    ~StoredProduct();
+    /// Outputs first ..< end, on the thread that calls.
+    void make(int64_t first, int64_t end) const;
+
+private:
+    struct Kernel;
+    const StoredMatrix &w;
+    const float *x;
+    int64_t rows;
+    float *y;
+    std::unique_ptr<Kernel> kernel;
+};
 
 }  // namespace ctorch

@@ -33,7 +33,7 @@ at::Tensor rotated(const at::Tensor &x, const at::Tensor &cosines, const at::Ten
 struct Rotary : public Function<Rotary> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &cosines,
                               const at::Tensor &sines) {
-        context->save_for_backward({cosines, sines});
+        if (context) context->save_for_backward({cosines, sines});
         return rotated(x, cosines, sines, 1);
     }
 
@@ -50,6 +50,6 @@ extern "C" CTTensor *ct_rotary(const CTTensor *x, const CTTensor *cosines, const
         const at::Tensor &t = unbox(x), &c = unbox(cosines);
         TORCH_CHECK(t.dim() == 3 && c.dim() == 2 && c.size(0) == t.size(0) && 2 * c.size(1) <= t.size(2),
                     "rotation of ", t.sizes(), " by angles ", c.sizes());
-        return Rotary::apply(t, c, unbox(sines));
+        return applied<Rotary>(t, c, unbox(sines));
     });
 }

@@ -107,6 +107,11 @@ public enum Functions {
         wrap(ct_attention(q.pointer, k.pointer, v.pointer, mask?.pointer, scale, softcap ?? 0))
     }
 
+    /// Writes x [batch, heads, tokens, size] into a cache [batch, heads, capacity, size] from that column on.
+    public static func write(_ x: Tensor, into cache: Tensor, column: Int) {
+        check(ct_write_columns(cache.pointer, x.pointer, Int64(column)))
+    }
+
     /// A multi-layer LSTM (Hochreiter & Schmidhuber 1997) over x [length, batch, in], from zero states.
     ///
     /// - Parameter weights: as PyTorch lists them: for each layer and direction w_ih, w_hh, b_ih, b_hh.

@@ -48,12 +48,17 @@ public struct StoredMatrix {
         (self.block, self.outputs, self.inputs) = (block, outputs, inputs)
     }
 
+    /// Valid while this value lives.
+    var raw: CTStoredMatrix {
+        CTStoredMatrix(
+            codes: codes.pointer, scales: scales?.pointer, table: table?.pointer,
+            nested_scales: nested?.scales.pointer, nested_table: nested?.table.pointer,
+            offset: nested?.offset ?? 0, block: Int64(block), outputs: Int64(outputs), inputs: Int64(inputs))
+    }
+
     private func withRaw<Result>(_ body: (UnsafePointer<CTStoredMatrix>) -> Result) -> Result {
         withExtendedLifetime((codes, scales, table, nested)) {
-            var raw = CTStoredMatrix(
-                codes: codes.pointer, scales: scales?.pointer, table: table?.pointer,
-                nested_scales: nested?.scales.pointer, nested_table: nested?.table.pointer,
-                offset: nested?.offset ?? 0, block: Int64(block), outputs: Int64(outputs), inputs: Int64(inputs))
+            var raw = raw
             return withUnsafePointer(to: &raw, body)
         }
     }

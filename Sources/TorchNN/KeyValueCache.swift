@@ -19,8 +19,8 @@ public final class KeyValueCache {
     /// - Returns: all that are held, [batch, heads, length, size], without a copy.
     public func append(_ newKeys: Tensor, _ newValues: Tensor) -> (keys: Tensor, values: Tensor) {
         let end = length + newKeys.dim(2)
-        keys.narrowed(axis: 2, length..<end).copy(from: newKeys)
-        values.narrowed(axis: 2, length..<end).copy(from: newValues)
+        Functions.write(newKeys, into: keys, column: length)
+        Functions.write(newValues, into: values, column: length)
         length = end
         return (keys.narrowed(axis: 2, 0..<end), values.narrowed(axis: 2, 0..<end))
     }

@@ -7,6 +7,8 @@ public protocol LinearWeight {
     var inputs: Int { get }
     /// x [..., inputs] · Wᵀ → [..., outputs]. Gradients reach `x`, and the weight only if it is trained.
     func project(_ x: Tensor, bias: Tensor?) -> Tensor
+    /// The matrix as products without gradients read it, several at once; `nil` where only ``project(_:bias:)`` can.
+    var projectionMatrix: Projection.Matrix? { get }
     /// Rows `ids` [...] (int64) → [..., inputs], as a table of vectors gives them: in the type of its numbers where it is
     /// stored as it is used, else in `type`.
     func rows(_ ids: Tensor, as type: DType) -> Tensor
@@ -27,6 +29,7 @@ public protocol LinearWeight {
 }
 
 extension LinearWeight {
+    public var projectionMatrix: Projection.Matrix? { nil }
     public func rows(_ ids: Tensor, as type: DType) -> Tensor { Functions.embedding(dense(as: type), ids) }
     public func crossEntropy(
         hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
@@ -46,6 +49,7 @@ public protocol StoredWeight: LinearWeight {
 }
 
 extension StoredWeight {
+    public var projectionMatrix: Projection.Matrix? { .stored(matrix) }
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
     public func rows(_ ids: Tensor, as type: DType) -> Tensor { matrix.rows(ids, as: type) }
     public func crossEntropy(
@@ -67,6 +71,7 @@ public struct DenseWeight: LinearWeight {
     public var outputs: Int { parameter.tensor.dim(0) }
     public var inputs: Int { parameter.tensor.dim(1) }
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor { Functions.linear(x, parameter.tensor, bias: bias) }
+    public var projectionMatrix: Projection.Matrix? { .dense(parameter.tensor) }
     public func rows(_ ids: Tensor, as type: DType) -> Tensor { Functions.embedding(parameter.tensor, ids) }
     public func crossEntropy(
         hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double

@@ -60,6 +60,96 @@ import Testing
         }
     }
 
+    /// Projections of one input at once, of kinds and sizes of all sorts, are those made alone; in float64 too, and with so many
+    /// rows that each goes its own way.
+    @Test(arguments: [1, 2, 3, 8, 9, 33]) func projectionsAtOnce(rows: Int) throws {
+        try withTorchErrors {
+            withoutGradients {
+                let weights = [70, 23, 5].enumerated().map { random($1, 128, seed: UInt64(10 + $0)).to(.float32) }
+                let matrices =
+                    [
+                        [.dense(weights[0]), .dense(weights[1]), .dense(weights[2])],
+                        [
+                            .stored(.rounding(weights[0], to: .nf4, block: 64, isDouble: true)),
+                            .stored(.roundingRows(weights[1])), .dense(weights[2]),
+                        ],
+                    ] as [[Projection.Matrix]]
+                for list in matrices {
+                    for dtype in [DType.float32, .float64] {
+                        let x = random(rows, 128, seed: 1).to(.float32)
+                        let known = list.map { matrix -> Tensor in
+                            switch matrix {
+                            case .dense(let tensor): tensor
+                            case .stored(let stored): stored.dense(as: .float32)
+                            }
+                        }
+                        let parts = zip(list, known).enumerated().map { index, pair -> Projection in
+                            let (matrix, own) = pair
+                            let outputs = own.dim(0)
+                            let bias = index == 1 ? nil : random(outputs, seed: 30 + UInt64(index)).to(dtype)
+                            let rank = 3 * index
+                            let update =
+                                rank == 0
+                                ? nil
+                                : (
+                                    a: random(rank, 128, seed: 40).to(dtype),
+                                    b: random(outputs, rank, seed: 50).to(dtype), scale: 0.7
+                                )
+                            if dtype == .float64, case .dense = matrix {
+                                return Projection(.dense(own.to(.float64)), bias: bias, update: update)
+                            }
+                            return Projection(matrix, bias: bias, update: update)
+                        }
+                        let results = Functions.projections(x.to(dtype), parts)
+                        #expect(results.count == 3)
+                        for (index, part) in parts.enumerated() {
+                            var expected = x.to(.float64).matmul(known[index].to(.float64).T)
+                            if let bias = part.bias { expected = expected + bias.to(.float64) }
+                            if let (a, b, scale) = part.update {
+                                expected =
+                                    expected + x.to(.float64).matmul(a.to(.float64).T).matmul(b.to(.float64).T)
+                                    * scale
+                            }
+                            #expect(results[index].dtype == dtype)
+                            #expect(relativeDifference(results[index].to(.float64), expected) < 3e-6)
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    @Test func projectionsThatDoNotFitAreRefused() {
+        let x = Tensor.zeros([1, 4])
+        func project(_ projection: Projection) throws {
+            _ = try withTorchErrors { withoutGradients { Functions.projections(x, [projection]) } }
+        }
+        #expect(throws: (any Error).self) { try project(Projection(.dense(.zeros([3, 5])), bias: nil)) }
+        #expect(throws: (any Error).self) { try project(Projection(.dense(.zeros([3, 4])), bias: .zeros([2]))) }
+        #expect(throws: (any Error).self) {
+            try project(Projection(.dense(.zeros([3, 4])), bias: nil, update: (.zeros([2, 5]), .zeros([3, 2]), 1)))
+        }
+    }
+
+    /// A column of a cache, from views of every kind; with another type it is converted.
+    @Test func columnsOfCaches() throws {
+        try withTorchErrors {
+            withoutGradients {
+                let tokens = random(2, 3, 8, seed: 1).to(.float32)
+                let turned = random(2, 4, 3, 8, seed: 2).to(.float32).transposed(1, 2)
+                for (x, column) in [(tokens.unsqueezed(2), 4), (turned, 1), (turned.to(.float64), 0)] {
+                    let (cache, expected) = (Tensor.ones([2, 3, 5, 8]), Tensor.ones([2, 3, 5, 8]))
+                    Functions.write(x, into: cache, column: column)
+                    expected.narrowed(axis: 2, column..<(column + x.dim(2))).copy(from: x)
+                    #expect(cache.isIdentical(to: expected))
+                }
+            }
+        }
+        #expect(throws: (any Error).self) {
+            try withTorchErrors { Functions.write(.zeros([2, 3, 1, 8]), into: .zeros([2, 3, 5, 8]), column: 5) }
+        }
+    }
+
     /// Groups of different sizes and ranks, one without an update; in float64 too, which has no kernel.
     @Test(arguments: [DType.float32, .float64]) func groupedLowRankUpdates(dtype: DType) throws {
         try withTorchErrors {

@@ -148,7 +148,7 @@ import Testing
     }
 
     /// The kernels for 512-bit vectors, where the processor has them, and those without.
-    @Test(arguments: ["nf4", "fp4", "nf4-double"], [64, 320])
+    @Test(arguments: ["nf4", "fp4", "nf4-double", "int8"], [64, 320])
     func widerVectorsMakeTheSame(form: String, inputs: Int) throws {
         try withTorchErrors {
             try withoutGradients {
@@ -160,6 +160,32 @@ import Testing
                     let narrow = Runtime.withoutWideVectors { matrix.project(x, bias: nil) }
                     #expect(relativeDifference(wide.to(.float64), expected) < 2e-6)
                     #expect(relativeDifference(narrow.to(.float64), expected) < 2e-6)
+                }
+            }
+        }
+    }
+
+    /// int8 by whole numbers: rows of nothing, of one number among zeros, of numbers of very different sizes, of such as have
+    /// no inverse, and of what is no number.
+    @Test func integersTakeAllNumbers() throws {
+        try withTorchErrors {
+            try withoutGradients {
+                let matrix = try Self.matrix("int8", 21, 192)
+                let dense = matrix.dense(as: .float64)
+                func row(_ value: (Int) -> Float) -> Tensor { Tensor((0..<192).map(value), shape: [1, 192]) }
+                for x in [
+                    row { _ in 0 }, row { $0 == 77 ? -3 : 0 }, row { $0 % 2 == 0 ? 1e4 : 1e-3 * Float($0) },
+                    row { _ in 100 * .leastNonzeroMagnitude }, row { Float($0 - 96) * 3e34 },
+                ] {
+                    let difference =
+                        (matrix.project(x, bias: nil).to(.float64) - Functions.linear(x.to(.float64), dense))
+                    // What is rounded off is a share of what is added up.
+                    let bound = Functions.linear(x.to(.float64).abs(), dense.abs()).max().item() * 1e-6
+                    #expect(difference.abs().max().item() <= max(bound, Double(Float.leastNonzeroMagnitude)))
+                }
+                for bad in [Float.nan, .infinity] {
+                    let sums: [Float] = matrix.project(row { $0 == 5 ? bad : 1 }, bias: nil).array()
+                    #expect(sums.allSatisfy { !$0.isFinite })
                 }
             }
         }

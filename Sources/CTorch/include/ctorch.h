@@ -194,6 +194,8 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
 /// softmax(cap(scale · q kᵀ) + mask) v over padded rows, for steps of generation.
 CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *mask,
                        double scale, double softcap);
+/// Writes x [batch, heads, tokens, size] into a cache [batch, heads, capacity, size] from `column` on. 0 when it worked.
+int ct_write_columns(const CTTensor *cache, const CTTensor *x, int64_t column);
 CTTensor *ct_low_rank_update(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b,
                              double scale, double dropout, uint64_t seed);
 /// The same for groups of rows, offsets[g] ..< offsets[g + 1] of y and x, each with an update of its own, or none where
@@ -248,6 +250,16 @@ typedef struct {
 
 /// x [..., inputs] Wᵀ + bias in x's type, by tiles; gradients reach x and the bias.
 CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *, const CTTensor *bias);
+/// One of several projections of one input: its matrix, dense where `weight` is given, else stored, and what is added. What
+/// it doesn't have is NULL.
+typedef struct {
+    const CTTensor *weight;
+    CTStoredMatrix stored;
+    const CTTensor *bias, *a, *b;
+    double scale;
+} CTProjection;
+/// x [..., inputs] Wᵀ + bias + scale · x aᵀ bᵀ for each (FewRowProjections.cpp), all at once where rows are few. 0 when it worked.
+int ct_projections(const CTTensor *x, int count, const CTProjection *, CTTensor **results);
 /// W as numbers, [outputs, inputs].
 CTTensor *ct_stored_dense(const CTStoredMatrix *, CTDType);
 /// Rows `ids` [...] (int64) of W as numbers, [..., inputs].

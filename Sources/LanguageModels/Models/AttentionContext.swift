@@ -20,6 +20,11 @@ class AttentionContext {
     /// Of x [tokens, …] the tokens whose outputs are wanted: only they have queries and a feed-forward network.
     func wanted(_ x: Tensor) -> Tensor { x }
 
+    /// Queries of the wanted tokens, keys and values of all, of x [tokens, size].
+    func projected(_ x: Tensor, _ q: Linear, _ k: Linear, _ v: Linear) -> (q: Tensor, k: Tensor, v: Tensor) {
+        (q(wanted(x)), k(x), v(x))
+    }
+
     /// softmax(cap(scale · q kᵀ)) v.
     ///
     /// - Parameters:
@@ -132,6 +137,11 @@ final class StepContext: AttentionContext {
     init(positions: Tensor, longest: Int, caches: [KeyValueCache], mask: Tensor?) {
         (self.caches, self.mask) = (caches, mask)
         super.init(positions: positions, longest: longest)
+    }
+
+    override func projected(_ x: Tensor, _ q: Linear, _ k: Linear, _ v: Linear) -> (q: Tensor, k: Tensor, v: Tensor) {
+        let all = Linear.project(x, [q, k, v])
+        return (all[0], all[1], all[2])
     }
 
     override func attend(

@@ -16,5 +16,8 @@ final class GatedFeedForward: Module {
     }
 
     /// [tokens, size] → the same shape.
-    func callAsFunction(_ x: Tensor) -> Tensor { down(activation.gated(gate(x), up(x))) }
+    func callAsFunction(_ x: Tensor) -> Tensor {
+        let parts = Linear.project(x, [gate, up])
+        return down(activation.gated(parts[0], parts[1]))
+    }
 }

@@ -49,10 +49,11 @@ final class GroupedQueryAttention: Module {
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let size = settings.headSize
         func split(_ x: Tensor) -> Tensor { x.reshaped(-1, x.dim(-1) / size, size) }
-        let queries = split(q(context.wanted(x))), keys = split(k(x))
+        let all = context.projected(x, q, k, v)
+        let queries = split(all.q), keys = split(all.k)
         let mixed = context.attend(
             context.rotatedQueries(qNorm?(queries) ?? queries, rotary), context.rotated(kNorm?(keys) ?? keys, rotary),
-            split(v(x)), site: prefix, layer: layer, window: window,
+            split(all.v), site: prefix, layer: layer, window: window,
             scale: settings.scale ?? 1 / Double(size).squareRoot(), softcap: settings.softcap,
             dropout: settings.dropout)
         return o(mixed.reshaped(-1, settings.heads * size))

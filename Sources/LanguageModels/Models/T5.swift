@@ -273,8 +273,9 @@ final class T5Attention: Module {
     }
 
     func step(_ x: Tensor, cache: KeyValueCache, bias: Tensor?) -> Tensor {
-        let (keys, values) = cache.append(splitHeads(k(x)), splitHeads(v(x)))
-        return o(joinHeads(Functions.attention(splitHeads(q(x)), keys, values, mask: bias, scale: 1)))
+        let all = Linear.project(x, [q, k, v]).map(splitHeads)
+        let (keys, values) = cache.append(all[1], all[2])
+        return o(joinHeads(Functions.attention(all[0], keys, values, mask: bias, scale: 1)))
     }
 
     /// Beams of one prompt are the queries of one row, so that the encoder's keys are held once a prompt.
@@ -307,7 +308,8 @@ final class T5FeedForward: Module {
     func callAsFunction(_ x: Tensor) -> Tensor {
         let hidden: Tensor
         if let gate, let up {
-            hidden = activation.gated(gate(x), up(x))
+            let parts = Linear.project(x, [gate, up])
+            hidden = activation.gated(parts[0], parts[1])
         } else {
             hidden = plain.map { activation($0(x)) } ?? x
         }

@@ -30,13 +30,44 @@ public final class Linear: Module, AdapterSite {
 
     /// [..., inputs] → [..., outputs]
     public func callAsFunction(_ x: Tensor) -> Tensor {
-        if let spans = RowRouting.currentSpans, !slot.routed.isEmpty { return routed(x, spans) }
+        if let spans = RowRouting.currentSpans, !slot.routed.isEmpty {
+            return routed(x, spans, whole: weight.project(x, bias: bias?.tensor))
+        }
+        // An update is added while its projection's outputs are made.
+        if !slot.active.isEmpty, !areGradientsEnabled, let own = projection(isRouted: false) {
+            return Functions.projections(x, [own])[0]
+        }
         return BaseProjection(self, adapters: slot.active[...])(x)
     }
 
-    /// The base once for all rows, then each span's adapters over its part.
-    private func routed(_ x: Tensor, _ spans: [RowRouting.Span]) -> Tensor {
-        let whole = weight.project(x, bias: bias?.tensor)
+    /// What several projections make of the same x [..., inputs]; in a step of generation all at once.
+    public static func project(_ x: Tensor, _ list: [Linear]) -> [Tensor] {
+        guard !areGradientsEnabled else { return list.map { $0(x) } }
+        let spans = RowRouting.currentSpans
+        var parts: [Projection] = []
+        for linear in list {
+            guard let part = linear.projection(isRouted: spans != nil && !linear.slot.routed.isEmpty) else {
+                return list.map { $0(x) }
+            }
+            parts.append(part)
+        }
+        return zip(list, Functions.projections(x, parts)).map { linear, whole in
+            guard let spans, !linear.slot.routed.isEmpty else { return whole }
+            return linear.routed(x, spans, whole: whole)
+        }
+    }
+
+    /// The bare projection with what is added to all rows, where that is all there is: no other adapters than one low-rank
+    /// update, or those of single routes, which come later.
+    private func projection(isRouted: Bool) -> Projection? {
+        guard let matrix = weight.projectionMatrix else { return nil }
+        if isRouted || slot.active.isEmpty { return Projection(matrix, bias: bias?.tensor) }
+        guard slot.active.count == 1, let update = slot.active[0].lowRankFactors else { return nil }
+        return Projection(matrix, bias: bias?.tensor, update: (update.a, update.b, update.scale))
+    }
+
+    /// Over `whole`, the base of all rows, each span's adapters over its part.
+    private func routed(_ x: Tensor, _ spans: [RowRouting.Span], whole: Tensor) -> Tensor {
         if let updates = lowRankUpdates(x, spans) {
             Functions.lowRankUpdates(
                 whole, x: x, offsets: spans.map(\.tokens.lowerBound) + [whole.dim(0)],

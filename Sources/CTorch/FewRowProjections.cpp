@@ -1,0 +1,138 @@
+// Several projections of the same few rows in one go, with biases and low-rank updates: what a layer does in a step of
+// generation. Threads meet once for all of them, and each adds an update where it has just written.
+#include <optional>
+#include <vector>
+
+#include "Bridge.hpp"
+#include "FewRows.hpp"
+#include "Parallel.hpp"
+#include "Precision.hpp"
+#include "Quantized.hpp"
+
+using namespace ctorch;
+
+namespace {
+
+const float *floats(const at::Tensor &x) { return static_cast<const float *>(x.const_data_ptr()); }
+
+bool is_plain(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous(); }
+
+/// A projection and where its outputs go.
+struct Part {
+    const CTProjection &given;
+    std::optional<StoredMatrix> stored;
+    std::optional<StoredProduct> product;
+    at::Tensor y;
+    int64_t outputs = 0;
+
+    explicit Part(const CTProjection &given) : given(given) {
+        if (given.weight) {
+            outputs = unbox(given.weight).size(0);
+        } else {
+            stored = stored_matrix(&given.stored);
+            outputs = stored->outputs;
+        }
+    }
+
+    int64_t rank() const { return given.a ? unbox(given.a).size(0) : 0; }
+
+    /// Outputs first ..< end, on the thread that calls.
+    void make(const float *x, int64_t rows, int64_t inputs, int64_t first, int64_t end) const {
+        auto *out = static_cast<float *>(y.mutable_data_ptr());
+        const float *bias = given.bias ? floats(unbox(given.bias)) : nullptr;
+        if (product) {
+            product->make(first, end);
+            for (int64_t row = 0; bias && row < rows; ++row) {
+                for (int64_t i = first; i < end; ++i) out[row * outputs + i] += bias[i];
+            }
+        } else {
+            const at::Tensor &weight = unbox(given.weight);
+            multiply_few_part(floats(weight), weight.stride(0), x, rows, inputs, out, outputs, bias,
+                              bias ? Start::bias : Start::zero, first, end);
+        }
+        if (given.a) {
+            add_low_rank(out, x, rows, inputs, outputs, rank(), floats(unbox(given.a)), floats(unbox(given.b)),
+                         static_cast<float>(given.scale), first, end);
+        }
+    }
+};
+
+/// Whether the kernels for few rows take all of them.
+bool are_for_few_rows(const at::Tensor &x, const std::vector<Part> &parts) {
+    if (at::GradMode::is_enabled() || !is_plain(x) || x.dim() < 1 || x.size(-1) == 0 || compute_type(x) != at::kFloat) return false;
+    const int64_t inputs = x.size(-1), rows = x.numel() / inputs;
+    if (rows == 0) return false;
+    for (const Part &part : parts) {
+        if (part.stored) {
+            if (part.stored->inputs != inputs || !part.stored->codes.is_cpu() || rows > few_stored_rows) return false;
+            if (part.given.bias && !(is_plain(unbox(part.given.bias)) && unbox(part.given.bias).numel() == part.outputs)) return false;
+        } else if (!is_for_few_rows(x, unbox(part.given.weight), unbox(part.given.bias))) {
+            return false;
+        }
+        if (!part.given.a) continue;
+        const at::Tensor &a = unbox(part.given.a), &b = unbox(part.given.b);
+        if (!is_plain(a) || !is_plain(b) || a.dim() != 2 || b.dim() != 2 || a.size(0) != b.size(1) || a.size(1) != inputs ||
+            b.size(0) != part.outputs) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/// Outputs that a thread begins and ends with are multiples of this, which the kernels for dense matrices take at a time.
+constexpr int64_t step = 12;
+/// Numbers of a matrix that are worth a thread.
+constexpr int64_t grain = 65536;
+
+void make_few(const at::Tensor &x, std::vector<Part> &parts) {
+    const int64_t inputs = x.size(-1), rows = x.numel() / inputs;
+    auto shape = x.sizes().vec();
+    std::vector<int64_t> ends;
+    int64_t steps = 0;
+    for (Part &part : parts) {
+        shape.back() = part.outputs;
+        part.y = at::empty(shape, x.options());
+        if (part.stored) {
+            part.product.emplace(*part.stored, floats(x), rows, static_cast<float *>(part.y.mutable_data_ptr()));
+        }
+        steps += (part.outputs + step - 1) / step;
+        ends.push_back(steps);
+    }
+    ctorch::parallel_for(0, steps, std::max<int64_t>(1, grain / (step * inputs)), [&](int64_t from, int64_t to) {
+        int64_t start = 0;
+        for (size_t i = 0; i < parts.size(); start = ends[i++]) {
+            const int64_t first = std::max(from, start), end = std::min(to, ends[i]);
+            if (first >= end) continue;
+            parts[i].make(floats(x), rows, inputs, step * (first - start), std::min(step * (end - start), parts[i].outputs));
+        }
+    });
+}
+
+/// One of them by the way that all inputs go.
+at::Tensor made_alone(const CTTensor *x, const CTProjection &given) {
+    const auto taken = [](CTTensor *result) {
+        TORCH_CHECK(result, last_error());
+        at::Tensor value = unbox(result);
+        delete result;
+        return value;
+    };
+    at::Tensor y = taken(given.weight ? ct_linear(x, given.weight, given.bias) : ct_stored_linear(x, &given.stored, given.bias));
+    if (!given.a) return y;
+    const CTTensor boxed{y};
+    return taken(ct_low_rank_update(&boxed, x, given.a, given.b, given.scale, 0, 0));
+}
+
+}  // namespace
+
+extern "C" int ct_projections(const CTTensor *x, int count, const CTProjection *given, CTTensor **results) {
+    return status_or_error([&] {
+        std::vector<Part> parts;
+        parts.reserve(static_cast<size_t>(count));
+        for (int i = 0; i < count; ++i) parts.emplace_back(given[i]);
+        const bool are_few = are_for_few_rows(unbox(x), parts);
+        if (are_few) make_few(unbox(x), parts);
+        for (int i = 0; i < count; ++i) {
+            results[i] = box(are_few ? parts[static_cast<size_t>(i)].y : made_alone(x, given[i]));
+        }
+    });
+}

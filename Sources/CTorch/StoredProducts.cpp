@@ -1,0 +1,439 @@
+// Products of few rows by stored matrices on the CPU, read as they are stored: a step of generation. The library is compiled
+// for any x86-64 or arm64; what newer processors do faster is chosen when it runs.
+#include "Clones.hpp"
+#include "Parallel.hpp"
+#include "Quantized.hpp"
+#include "StoredScales.hpp"
+#include "include/ctorch.h"
+
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace ctorch {
+namespace {
+
+const float *floats(const at::Tensor &tensor) { return static_cast<const float *>(tensor.const_data_ptr()); }
+const uint8_t *bytes(const at::Tensor &tensor) { return static_cast<const uint8_t *>(tensor.const_data_ptr()); }
+
+float dot(const float *a, const float *b, int64_t count) {
+    // Eight sums, which compilers keep in registers side by side.
+    std::array<float, 8> sums{};
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        for (int64_t k = 0; k < 8; ++k) sums[static_cast<size_t>(k)] += a[i + k] * b[i + k];
+    }
+    float sum = 0;
+    for (; i < count; ++i) sum += a[i] * b[i];
+    for (float part : sums) sum += part;
+    return sum;
+}
+
+/// Any form, any size: some rows of W at a time through a buffer.
+void multiply_any(const StoredMatrix &w, const float *x, int64_t rows, float *y, int64_t first, int64_t end) {
+    constexpr int64_t step = 16;
+    std::vector<float> buffer(static_cast<size_t>(step * w.inputs));
+    for (int64_t row = first; row < end; row += step) {
+        const int64_t count = std::min(step, end - row);
+        dequantize_rows(w, row, count, buffer.data());
+        for (int64_t r = 0; r < rows; ++r) {
+            for (int64_t i = 0; i < count; ++i) {
+                y[r * w.outputs + row + i] = dot(buffer.data() + i * w.inputs, x + r * w.inputs, w.inputs);
+            }
+        }
+    }
+}
+
+#if defined(__x86_64__)
+
+CT_AVX2 inline float sum(__m256 v) {
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+}
+
+/// The four bytes of each of the table's floats apart, for shuffles to look up.
+struct ByteTables {
+    std::array<std::array<uint8_t, 16>, 4> parts;
+
+    explicit ByteTables(const float *table) {
+        for (size_t i = 0; i < 16; ++i) {
+            uint32_t bits;
+            std::memcpy(&bits, table + i, sizeof bits);
+            for (size_t k = 0; k < 4; ++k) parts[k][i] = static_cast<uint8_t>(bits >> (8 * k));
+        }
+    }
+};
+
+/// Where `ordered` has the inputs of 64 numbers: vector v of eight holds those whose codes come out together.
+void order_inputs(const float *x, int64_t count, float *ordered) {
+    for (int64_t start = 0; start < count; start += 64) {
+        for (int64_t v = 0; v < 8; ++v) {
+            for (int64_t j = 0; j < 8; ++j) {
+                const int64_t byte = (j < 4 ? 0 : 16) + 4 * (v % 4) + j % 4;
+                ordered[start + 8 * v + j] = x[start + 2 * byte + v / 4];
+            }
+        }
+    }
+}
+
+/// Rows of 4-bit codes in blocks of multiples of 64, whose x lies as `order_inputs` has it.
+template <int Rows>
+CT_AVX2 void multiply_blocks(const StoredMatrix &w, const ByteTables &tables, const float *x, float *y, int64_t first,
+                             int64_t end) {
+    constexpr int sums = Rows == 1 ? 4 : Rows <= 3 ? 2 : 1;
+    __m256i parts[4];
+    for (int k = 0; k < 4; ++k) {
+        parts[k] = _mm256_broadcastsi128_si256(
+            _mm_loadu_si128(reinterpret_cast<const __m128i *>(tables.parts[static_cast<size_t>(k)].data())));
+    }
+    const __m256i low = _mm256_set1_epi8(15);
+    const uint8_t *codes = bytes(w.codes);
+    const StoredScales scales(w);
+    const int64_t per_row = w.inputs / w.block;
+    for (int64_t row = first; row < end; ++row) {
+        __m256 total[Rows][sums];
+        for (auto &list : total) {
+            for (auto &one : list) one = _mm256_setzero_ps();
+        }
+        int64_t i = 0;
+        const uint8_t *next = codes + row * w.inputs / 2;
+        for (int64_t step = 0; step < w.inputs / 64; ++step, i += 64, next += 32) {
+            const __m256 scale = _mm256_set1_ps(scales[row * per_row + (w.block == 64 ? step : i / w.block)]);
+            const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(next));
+            for (int half = 0; half < 2; ++half) {
+                const __m256i index =
+                    _mm256_and_si256(half == 0 ? _mm256_srli_epi16(packed, 4) : packed, low);
+                const __m256i b0 = _mm256_shuffle_epi8(parts[0], index), b1 = _mm256_shuffle_epi8(parts[1], index);
+                const __m256i b2 = _mm256_shuffle_epi8(parts[2], index), b3 = _mm256_shuffle_epi8(parts[3], index);
+                const __m256i l0 = _mm256_unpacklo_epi8(b0, b1), l1 = _mm256_unpacklo_epi8(b2, b3);
+                const __m256i h0 = _mm256_unpackhi_epi8(b0, b1), h1 = _mm256_unpackhi_epi8(b2, b3);
+                const __m256i values[4] = {_mm256_unpacklo_epi16(l0, l1), _mm256_unpackhi_epi16(l0, l1),
+                                           _mm256_unpacklo_epi16(h0, h1), _mm256_unpackhi_epi16(h0, h1)};
+                for (int v = 0; v < 4; ++v) {
+                    const __m256 value = _mm256_mul_ps(_mm256_castsi256_ps(values[v]), scale);
+                    const float *input = x + i + 32 * half + 8 * v;
+                    for (int r = 0; r < Rows; ++r) {
+                        total[r][v % sums] =
+                            _mm256_fmadd_ps(value, _mm256_loadu_ps(input + r * w.inputs), total[r][v % sums]);
+                    }
+                }
+            }
+        }
+        for (int r = 0; r < Rows; ++r) {
+            __m256 all = total[r][0];
+            for (int k = 1; k < sums; ++k) all = _mm256_add_ps(all, total[r][k]);
+            y[r * w.outputs + row] = sum(all);
+        }
+    }
+}
+
+/// Where `ordered` has the inputs of 32 numbers: those of the bytes' upper halves, then those of the lower ones.
+CT_AVX512 void order_halves(const float *x, int64_t count, float *ordered) {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    for (int64_t start = 0; start < count; start += 32) {
+        const __m512 a = _mm512_loadu_ps(x + start), b = _mm512_loadu_ps(x + start + 16);
+        _mm512_storeu_ps(ordered + start, _mm512_permutex2var_ps(a, even, b));
+        _mm512_storeu_ps(ordered + start + 16, _mm512_permutex2var_ps(a, odd, b));
+    }
+}
+
+/// Bytes of codes that are fetched before they are read, where the arithmetic keeps the processor from looking as far.
+constexpr int64_t fetched_ahead = 1024;
+
+/// The same where a register holds the whole table, times a block's scale; x lies as `order_halves` has it.
+template <int Rows>
+CT_AVX512 void multiply_blocks_wide(const StoredMatrix &w, const float *table, const float *x, float *y, int64_t first,
+                                    int64_t end) {
+    constexpr int sums = Rows == 1 ? 4 : 2;
+    const __m512 numbers = _mm512_loadu_ps(table);
+    const uint8_t *codes = bytes(w.codes);
+    const StoredScales scales(w);
+    const int64_t per_row = w.inputs / w.block;
+    for (int64_t row = first; row < end; ++row) {
+        __m512 total[Rows][sums];
+        for (auto &list : total) {
+            for (auto &one : list) one = _mm512_setzero_ps();
+        }
+        const uint8_t *next = codes + row * w.inputs / 2;
+        for (int64_t block = 0, i = 0; block < per_row; ++block) {
+            const __m512 scaled = _mm512_mul_ps(numbers, _mm512_set1_ps(scales[row * per_row + block]));
+            for (const int64_t stop = i + w.block; i < stop; i += 64) {
+                _mm_prefetch(reinterpret_cast<const char *>(next) + fetched_ahead, _MM_HINT_T0);
+                for (int part = 0; part < 2; ++part, next += 16) {
+                    // The lookup reads the lowest four bits of each index.
+                    const __m512i pairs =
+                        _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(next)));
+                    const __m512 upper = _mm512_permutexvar_ps(_mm512_srli_epi32(pairs, 4), scaled);
+                    const __m512 lower = _mm512_permutexvar_ps(pairs, scaled);
+                    for (int r = 0; r < Rows; ++r) {
+                        const float *input = x + r * w.inputs + i + 32 * part;
+                        __m512 &one = total[r][2 * part % sums], &other = total[r][(2 * part + 1) % sums];
+                        one = _mm512_fmadd_ps(upper, _mm512_loadu_ps(input), one);
+                        other = _mm512_fmadd_ps(lower, _mm512_loadu_ps(input + 16), other);
+                    }
+                }
+            }
+        }
+        for (int r = 0; r < Rows; ++r) {
+            __m512 all = total[r][0];
+            for (int k = 1; k < sums; ++k) all = _mm512_add_ps(all, total[r][k]);
+            y[r * w.outputs + row] = _mm512_reduce_add_ps(all);
+        }
+    }
+}
+
+/// Eight numbers as they are stored, without a row's scale.
+struct Int8Lane {
+    const int8_t *codes;
+    CT_AVX2 __m256 operator()(int64_t place) const {
+        return _mm256_cvtepi32_ps(
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(codes + place))));
+    }
+};
+
+struct BFloatLane {
+    const uint16_t *codes;
+    CT_AVX2 __m256 operator()(int64_t place) const {
+        const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i *>(codes + place));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(eight), 16));
+    }
+};
+
+struct HalfLane {
+    const uint16_t *codes;
+    CT_AVX2 __m256 operator()(int64_t place) const {
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(codes + place)));
+    }
+};
+
+/// Rows whose numbers stand one after another, in multiples of 16.
+template <int Rows, typename Lane>
+CT_AVX2 void multiply_lanes(const StoredMatrix &w, Lane lane, const float *scales, const float *x, float *y,
+                            int64_t first, int64_t end) {
+    for (int64_t row = first; row < end; ++row) {
+        __m256 total[Rows][2];
+        for (auto &list : total) {
+            for (auto &one : list) one = _mm256_setzero_ps();
+        }
+        for (int64_t i = 0; i < w.inputs; i += 16) {
+            for (int k = 0; k < 2; ++k) {
+                const __m256 value = lane(row * w.inputs + i + 8 * k);
+                for (int r = 0; r < Rows; ++r) {
+                    total[r][k] = _mm256_fmadd_ps(value, _mm256_loadu_ps(x + r * w.inputs + i + 8 * k), total[r][k]);
+                }
+            }
+        }
+        const float scale = scales ? scales[row] / 127.0f : 1.0f;
+        for (int r = 0; r < Rows; ++r) y[r * w.outputs + row] = sum(_mm256_add_ps(total[r][0], total[r][1])) * scale;
+    }
+}
+
+/// Rows of x as whole numbers of 23 bits and a sign, x = scale · (d₂ · 2¹⁶ + d₁ · 2⁸ + d₀), the digits from −128 to 127 and
+/// for each 64 inputs end to end, d₀ first. What that rounds off is 2⁻²⁴ of a row's largest number, which is what sums in
+/// fp32 round off too.
+struct Digits {
+    std::vector<int8_t> digits;
+    std::vector<float> scales;
+    /// 128 times the sum of each digit of a row: what a product with codes + 128 has too much.
+    std::vector<std::array<int64_t, 3>> excess;
+
+    /// Below 127 in each digit by more than the factor can be rounded up.
+    static constexpr float largest = 8355700;
+
+    /// False where a number is not finite.
+    CT_AVX512 bool read(const float *x, int64_t rows, int64_t inputs) {
+        digits.resize(static_cast<size_t>(3 * rows * inputs));
+        scales.resize(static_cast<size_t>(rows));
+        excess.resize(static_cast<size_t>(rows));
+        int8_t *next = digits.data();
+        for (int64_t row = 0; row < rows; ++row, x += inputs) {
+            __m512 most = _mm512_setzero_ps();
+            for (int64_t i = 0; i < inputs; i += 16) {
+                // The larger bits are those of the larger number, or of one that is not finite.
+                most = _mm512_castsi512_ps(_mm512_max_epi32(
+                    _mm512_castps_si512(most),
+                    _mm512_castps_si512(_mm512_abs_ps(_mm512_loadu_ps(x + i)))));
+            }
+            const int32_t bits = _mm512_reduce_max_epi32(_mm512_castps_si512(most));
+            float top;
+            std::memcpy(&top, &bits, sizeof top);
+            if (!(top < std::numeric_limits<float>::infinity())) return false;
+            const float inverse = largest / top;
+            // So small that the inverse is none.
+            const bool is_zero = !(inverse < std::numeric_limits<float>::infinity());
+            if (is_zero && top > 0) return false;
+            scales[static_cast<size_t>(row)] = is_zero ? 0 : top / largest;
+            const __m512 factor = _mm512_set1_ps(is_zero ? 0 : inverse);
+            __m512i sums[3] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+            for (int64_t i = 0; i < inputs; i += 64, next += 192) {
+                for (int64_t j = 0; j < 64; j += 16) {
+                    __m512i left = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i + j), factor));
+                    for (int64_t k = 0; k < 3; ++k) {
+                        const __m512i digit = _mm512_srai_epi32(_mm512_slli_epi32(left, 24), 24);
+                        _mm_storeu_si128(reinterpret_cast<__m128i *>(next + 64 * k + j), _mm512_cvtepi32_epi8(digit));
+                        sums[k] = _mm512_add_epi32(sums[k], digit);
+                        left = _mm512_srai_epi32(_mm512_sub_epi32(left, digit), 8);
+                    }
+                }
+            }
+            for (size_t k = 0; k < 3; ++k) {
+                excess[static_cast<size_t>(row)][k] = 128 * static_cast<int64_t>(_mm512_reduce_add_epi32(sums[k]));
+            }
+        }
+        return true;
+    }
+};
+
+/// Inputs with which no sum of 32 bits overflows.
+constexpr int64_t most_integer_inputs = 65536;
+/// Rows of x for which sums of integers are faster than making floats of the codes once.
+constexpr int64_t most_integer_rows = 2;
+
+/// Rows of int8 by digits in whole numbers, exactly.
+template <int Rows>
+CT_VNNI void multiply_integers(const StoredMatrix &w, const Digits &x, float *y, int64_t first, int64_t end) {
+    const auto *codes = static_cast<const int8_t *>(w.codes.const_data_ptr());
+    const float *scales = floats(w.scales);
+    const __m512i bias = _mm512_set1_epi8(-128);
+    for (int64_t row = first; row < end; ++row) {
+        const int8_t *next = codes + row * w.inputs;
+        __m512i sums[Rows][3];
+        for (auto &list : sums) {
+            for (auto &one : list) one = _mm512_setzero_si512();
+        }
+        for (int64_t i = 0; i < w.inputs; i += 64) {
+            // The instruction takes codes without a sign.
+            const __m512i code = _mm512_xor_si512(_mm512_loadu_si512(next + i), bias);
+            for (int64_t r = 0; r < Rows; ++r) {
+                const int8_t *digits = x.digits.data() + 3 * (r * w.inputs + i);
+                for (int64_t k = 0; k < 3; ++k) {
+                    sums[r][k] = _mm512_dpbusd_epi32(sums[r][k], code, _mm512_loadu_si512(digits + 64 * k));
+                }
+            }
+        }
+        for (size_t r = 0; r < Rows; ++r) {
+            int64_t total = 0;
+            for (size_t k = 3; k-- > 0;) {
+                total = total * 256 + (_mm512_reduce_add_epi32(sums[r][k]) - x.excess[r][k]);
+            }
+            y[static_cast<int64_t>(r) * w.outputs + row] =
+                static_cast<float>(static_cast<double>(total) * x.scales[r] * (scales[row] / 127.0f));
+        }
+    }
+}
+
+/// Calls the body with the number of rows as a constant.
+template <typename Body> void with_rows(int64_t rows, Body body) {
+    switch (rows) {
+    case 1: return body(std::integral_constant<int, 1>());
+    case 2: return body(std::integral_constant<int, 2>());
+    case 3: return body(std::integral_constant<int, 3>());
+    case 4: return body(std::integral_constant<int, 4>());
+    case 5: return body(std::integral_constant<int, 5>());
+    case 6: return body(std::integral_constant<int, 6>());
+    case 7: return body(std::integral_constant<int, 7>());
+    default: return body(std::integral_constant<int, 8>());
+    }
+}
+
+#endif
+
+}  // namespace
+
+/// What reads W, and x as it reads it.
+struct StoredProduct::Kernel {
+    enum class Kind { any, blocks, wide_blocks, lanes, integers } kind = Kind::any;
+    std::vector<float> ordered;
+#if defined(__x86_64__)
+    std::optional<ByteTables> tables;
+    Digits digits;
+#endif
+};
+
+StoredProduct::StoredProduct(const StoredMatrix &w, const float *x, int64_t rows, float *y)
+    : w(w), x(x), rows(rows), y(y), kernel(std::make_unique<Kernel>()) {
+#if defined(__x86_64__)
+    using Kind = Kernel::Kind;
+    if (!has_avx2() || rows == 0) return;
+    if (w.has_blocks()) {
+        if (w.inputs % 64 != 0 || w.block % 64 != 0 || w.inputs % w.block != 0) return;
+        kernel->ordered.resize(static_cast<size_t>(rows * w.inputs));
+        if (has_avx512()) {
+            order_halves(x, rows * w.inputs, kernel->ordered.data());
+            kernel->kind = Kind::wide_blocks;
+        } else {
+            order_inputs(x, rows * w.inputs, kernel->ordered.data());
+            kernel->tables.emplace(floats(w.table));
+            kernel->kind = Kind::blocks;
+        }
+        return;
+    }
+    const at::ScalarType type = w.codes.scalar_type();
+    if (w.has_rows() && has_vnni() && rows <= most_integer_rows && w.inputs % 64 == 0 && w.inputs <= most_integer_inputs &&
+        kernel->digits.read(x, rows, w.inputs)) {
+        kernel->kind = Kind::integers;
+    } else if (w.inputs % 16 == 0 && (w.has_rows() || type == at::kBFloat16 || type == at::kHalf)) {
+        kernel->kind = Kind::lanes;
+    }
+#endif
+}
+
+StoredProduct::StoredProduct(StoredProduct &&) noexcept = default;
+StoredProduct::~StoredProduct() = default;
+
+void StoredProduct::make(int64_t first, int64_t end) const {
+    if (rows == 0) return;
+#if defined(__x86_64__)
+    using Kind = Kernel::Kind;
+    const auto *halves = static_cast<const uint16_t *>(w.codes.const_data_ptr());
+    switch (kernel->kind) {
+    case Kind::any: break;
+    case Kind::blocks:
+        return with_rows(rows, [&](auto count) {
+            multiply_blocks<count>(w, *kernel->tables, kernel->ordered.data(), y, first, end);
+        });
+    case Kind::wide_blocks:
+        return with_rows(rows, [&](auto count) {
+            multiply_blocks_wide<count>(w, floats(w.table), kernel->ordered.data(), y, first, end);
+        });
+    case Kind::integers:
+        return rows == 1 ? multiply_integers<1>(w, kernel->digits, y, first, end)
+                         : multiply_integers<2>(w, kernel->digits, y, first, end);
+    case Kind::lanes:
+        return with_rows(rows, [&](auto count) {
+            if (w.has_rows()) {
+                multiply_lanes<count>(w, Int8Lane{static_cast<const int8_t *>(w.codes.const_data_ptr())},
+                                      floats(w.scales), x, y, first, end);
+            } else if (w.codes.scalar_type() == at::kHalf) {
+                multiply_lanes<count>(w, HalfLane{halves}, nullptr, x, y, first, end);
+            } else {
+                multiply_lanes<count>(w, BFloatLane{halves}, nullptr, x, y, first, end);
+            }
+        });
+    }
+#endif
+    multiply_any(w, x, rows, y, first, end);
+}
+
+void multiply_stored(const StoredMatrix &w, const float *x, int64_t rows, float *y) {
+    const StoredProduct product(w, x, rows, y);
+    ctorch::parallel_for(0, w.outputs, std::max<int64_t>(1, 65536 / w.inputs),
+                         [&](int64_t from, int64_t to) { product.make(from, to); });
+}
+
+}  // namespace ctorch
+
+extern "C" void ct_use_wide_vectors(bool allowed) {
+#if defined(__x86_64__)
+    ctorch::avoids_avx512 = !allowed;
+#else
+    (void)allowed;
+#endif
+}
