@@ -5,6 +5,7 @@
 // other in the products.
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "AttentionRows.hpp"
 #include "Bridge.hpp"
 #include "DecodeAttention.hpp"
 #include "Dropout.hpp"
@@ -16,59 +17,6 @@ using torch::autograd::Function;
 using torch::autograd::variable_list;
 
 namespace {
-
-struct Settings {
-    std::vector<int64_t> query_offsets, key_offsets;
-    bool causal;
-    double scale, dropout;
-    uint64_t seed;
-    /// Keys that a causal query sees, its own among them; 0 for all.
-    int64_t window = 0;
-    /// Scores s become c · tanh(s / c); 0 leaves them.
-    double softcap = 0;
-
-    size_t rows() const { return query_offsets.size() - 1; }
-    int64_t queries(size_t row) const { return query_offsets[row + 1] - query_offsets[row]; }
-    int64_t keys(size_t row) const { return key_offsets[row + 1] - key_offsets[row]; }
-    /// Keys of a row that come before its first query: a prefix.
-    int64_t prefix(size_t row) const { return keys(row) - queries(row); }
-    int64_t longest_prefix() const {
-        int64_t longest = 0;
-        for (size_t row = 0; row < rows(); ++row) longest = std::max(longest, prefix(row));
-        return longest;
-    }
-};
-
-/// Some queries of one row with the keys that at least one of them sees; both counted within the row.
-struct Tile {
-    int64_t query, queries, key, keys;
-    /// How many of the first queries see the tile's first key.
-    int64_t reach;
-};
-
-/// Queries that are worked on at a time where not all see all keys: few, so that little is computed that the mask
-/// takes away again, and enough that the products stay wide.
-int64_t tile_queries(const Settings &settings) {
-    return settings.window > 0 ? std::min<int64_t>(128, std::max<int64_t>(32, settings.window)) : 128;
-}
-
-std::vector<Tile> tiles_of(const Settings &settings, size_t row) {
-    int64_t queries = settings.queries(row), keys = settings.keys(row), before = settings.prefix(row);
-    // A row without queries is a tile too, with nothing in it.
-    if (!settings.causal || queries == 0) return {{0, queries, 0, keys, queries}};
-    std::vector<Tile> tiles;
-    int64_t step = tile_queries(settings);
-    for (int64_t query = 0; query < queries; query += step) {
-        int64_t count = std::min(step, queries - query), end = before + query + count, first = 0, reach = count;
-        if (settings.window > 0) {
-            int64_t oldest = before + query - settings.window + 1;
-            first = std::max<int64_t>(0, oldest);
-            reach = std::min(count, first - oldest + 1);
-        }
-        tiles.push_back({query, count, first, end - first, reach});
-    }
-    return tiles;
-}
 
 /// Packed x [tokens, heads, size], its tokens from `first` on, as [groups, heads / groups · count, size].
 at::Tensor grouped(const at::Tensor &x, int64_t first, int64_t count, int64_t groups) {
@@ -94,16 +42,11 @@ void scatter(at::Tensor x, int64_t first, int64_t count, int64_t groups, const a
     }
 }
 
-/// Each tile has its own mask, drawn from its own seed.
-uint64_t tile_seed(uint64_t seed, size_t row, size_t tile) {
-    return seed + 0x9E3779B97F4A7C15ULL * (row + 1) + 0xD1B54A32D192ED03ULL * tile;
-}
-
 /// −∞ above the diagonal and below it, [queries of a tile, the same]: all that masks consist of.
 struct Masks {
     at::Tensor future, past;
 
-    Masks(const at::Tensor &like, const Settings &settings) {
+    Masks(const at::Tensor &like, const AttentionSettings &settings) {
         if (!settings.causal) return;
         int64_t longest = 0;
         for (size_t row = 0; row < settings.rows(); ++row) longest = std::max(longest, settings.queries(row));
@@ -114,7 +57,7 @@ struct Masks {
     }
 
     /// Scores [heads, queries, keys] of a causal tile.
-    void apply(at::Tensor &scores, const Tile &tile) const {
+    void apply(at::Tensor &scores, const AttentionTile &tile) const {
         // The tile's last keys are its own queries' tokens.
         int64_t count = tile.queries;
         scores.narrow(2, tile.keys - count, count).add_(future.narrow(0, 0, count).narrow(1, 0, count));
@@ -128,8 +71,8 @@ struct Masks {
 
 /// softmax(cap(scale · q kᵀ) + bias) of a tile, [heads, queries, keys], before dropout. `skipped` columns of the bias
 /// belong to longer prefixes than this row has. `capped`, if asked for, is tanh of the scores over the cap.
-at::Tensor probabilities(const at::Tensor &q, const at::Tensor &k, int64_t heads, const Tile &tile,
-                         const at::Tensor &bias, int64_t skipped, const Masks &masks, const Settings &settings,
+at::Tensor probabilities(const at::Tensor &q, const at::Tensor &k, int64_t heads, const AttentionTile &tile,
+                         const at::Tensor &bias, int64_t skipped, const Masks &masks, const AttentionSettings &settings,
                          at::Tensor *capped = nullptr) {
     at::Tensor scores = at::bmm(q, k.transpose(1, 2)).view({heads, tile.queries, tile.keys});
     if (settings.softcap > 0) {
@@ -150,22 +93,19 @@ at::Tensor probabilities(const at::Tensor &q, const at::Tensor &k, int64_t heads
     return at::softmax_out(scores, scores, -1);
 }
 
-/// Where a row's columns begin in the bias, which is made for the longest prefix.
-int64_t skipped_columns(const Settings &settings, bool has_bias, size_t row) {
-    return has_bias ? settings.longest_prefix() - settings.prefix(row) : 0;
-}
-
 struct PackedAttention : public Function<PackedAttention> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
-                              const c10::optional<at::Tensor> &optional_bias, const Settings &settings) {
+                              const c10::optional<at::Tensor> &optional_bias, const AttentionSettings &settings) {
         at::Tensor bias = optional_bias.value_or(at::Tensor());
         at::Tensor output = at::empty_like(q);
         Masks masks(q, settings);
         int64_t heads = q.size(1), groups = k.size(1);
-        for (size_t row = 0; row < settings.rows(); ++row) {
+        const bool is_by_rows = is_for_attention_rows(q, k, v, bias, settings);
+        if (is_by_rows) attention_rows(q, k, v, bias, settings, output);
+        for (size_t row = 0; !is_by_rows && row < settings.rows(); ++row) {
             int64_t skipped = skipped_columns(settings, bias.defined(), row);
             size_t number = 0;
-            for (const Tile &tile : tiles_of(settings, row)) {
+            for (const AttentionTile &tile : tiles_of(settings, row)) {
                 int64_t first = settings.query_offsets[row] + tile.query, from = settings.key_offsets[row] + tile.key;
                 at::Tensor weights = probabilities(grouped(q, first, tile.queries, groups),
                                                    grouped(k, from, tile.keys, groups), heads, tile, bias, skipped,
@@ -178,6 +118,7 @@ struct PackedAttention : public Function<PackedAttention> {
                 ++number;
             }
         }
+        if (!context) return output;
         context->save_for_backward({q, k, v, bias});
         context->saved_data["query_offsets"] = settings.query_offsets;
         context->saved_data["key_offsets"] = settings.key_offsets;
@@ -193,7 +134,7 @@ struct PackedAttention : public Function<PackedAttention> {
     static variable_list backward(AutogradContext *context, variable_list gradients) {
         auto saved = context->get_saved_variables();
         const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &bias = saved[3];
-        Settings settings{context->saved_data["query_offsets"].toIntVector(),
+        AttentionSettings settings{context->saved_data["query_offsets"].toIntVector(),
                           context->saved_data["key_offsets"].toIntVector(),
                           context->saved_data["causal"].toBool(),
                           context->saved_data["scale"].toDouble(),
@@ -204,18 +145,22 @@ struct PackedAttention : public Function<PackedAttention> {
         at::Tensor gradient = gradients[0].contiguous();
         at::Tensor to_q = at::empty_like(q), to_k = at::empty_like(k), to_v = at::empty_like(v), to_bias;
         if (bias.defined() && bias.requires_grad()) to_bias = at::zeros_like(bias);
+        if (is_for_attention_rows(q, k, v, bias, settings)) {
+            attention_rows_backward(gradient, q, k, v, bias, settings, to_q, to_k, to_v, to_bias);
+            return {to_q, to_k, to_v, to_bias, at::Tensor()};
+        }
         Masks masks(q, settings);
         int64_t heads = q.size(1), groups = k.size(1);
         for (size_t row = 0; row < settings.rows(); ++row) {
             int64_t skipped = skipped_columns(settings, bias.defined(), row);
-            std::vector<Tile> tiles = tiles_of(settings, row);
+            std::vector<AttentionTile> tiles = tiles_of(settings, row);
             bool is_whole = tiles.size() == 1 && tiles[0].keys == settings.keys(row);
             if (!is_whole) {
                 to_k.narrow(0, settings.key_offsets[row], settings.keys(row)).zero_();
                 to_v.narrow(0, settings.key_offsets[row], settings.keys(row)).zero_();
             }
             size_t number = 0;
-            for (const Tile &tile : tiles) {
+            for (const AttentionTile &tile : tiles) {
                 int64_t first = settings.query_offsets[row] + tile.query, from = settings.key_offsets[row] + tile.key;
                 at::Tensor query = grouped(q, first, tile.queries, groups), key = grouped(k, from, tile.keys, groups);
                 at::Tensor value = grouped(v, from, tile.keys, groups);
@@ -257,7 +202,7 @@ struct PackedAttention : public Function<PackedAttention> {
 /// The same on a GPU by libtorch's flash attention over rows of different lengths (Dao 2023), which has no bias and no
 /// cap on scores. Its causal mask is aligned to the last key, as ours: prefixes are seen by all.
 struct FlashAttention : public Function<FlashAttention> {
-    static bool takes(const at::Tensor &q, const at::Tensor &bias, const Settings &settings) {
+    static bool takes(const at::Tensor &q, const at::Tensor &bias, const AttentionSettings &settings) {
         return q.is_cuda() && is_half(q.scalar_type()) && !bias.defined() && settings.softcap == 0 &&
                settings.dropout == 0 && q.size(2) <= 256 && q.size(2) % 8 == 0;
     }
@@ -267,7 +212,7 @@ struct FlashAttention : public Function<FlashAttention> {
     }
 
     static at::Tensor forward(AutogradContext *context, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
-                              const Settings &settings) {
+                              const AttentionSettings &settings) {
         int64_t longest = 1, longest_keys = 1;
         for (size_t row = 0; row < settings.rows(); ++row) {
             longest = std::max(longest, settings.queries(row));
@@ -310,6 +255,28 @@ struct FlashAttention : public Function<FlashAttention> {
     }
 };
 
+/// Kernels go by addresses: what doesn't fit is refused before.
+void check(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
+           const AttentionSettings &settings) {
+    TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && k.sizes() == v.sizes() && q.size(2) == k.size(2), "attention of queries ",
+                q.sizes(), " over keys ", k.sizes(), " and values ", v.sizes());
+    TORCH_CHECK(k.size(1) > 0 && q.size(1) % k.size(1) == 0, q.size(1), " heads can't share ", k.size(1), " heads of keys");
+    const auto is_within = [](const std::vector<int64_t> &offsets, int64_t tokens) {
+        return offsets.front() == 0 && offsets.back() == tokens && std::is_sorted(offsets.begin(), offsets.end());
+    };
+    TORCH_CHECK(is_within(settings.query_offsets, q.size(0)) && is_within(settings.key_offsets, k.size(0)),
+                "rows don't divide ", q.size(0), " queries and ", k.size(0), " keys");
+    for (size_t row = 0; row < settings.rows(); ++row) {
+        TORCH_CHECK(!settings.causal || settings.prefix(row) >= 0, "row ", row, " has ", settings.queries(row),
+                    " queries and only ", settings.keys(row), " keys");
+        TORCH_CHECK(!bias.defined() ||
+                        (bias.dim() == 3 && bias.size(0) == q.size(1) && bias.size(1) >= settings.queries(row) &&
+                         bias.size(2) >= skipped_columns(settings, true, row) + settings.keys(row)),
+                    "a bias ", bias.sizes(), " for ", settings.queries(row), " queries and ", settings.keys(row), " keys of ",
+                    q.size(1), " heads");
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -319,11 +286,10 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
                               double scale, double dropout, uint64_t seed, int64_t window, double softcap) {
     return tensor_or_error([&]() -> at::Tensor {
         TORCH_CHECK(window == 0 || causal, "a window needs a causal attention");
-        TORCH_CHECK(unbox(q).size(1) % unbox(k).size(1) == 0, unbox(q).size(1), " heads can't share ",
-                    unbox(k).size(1), " heads of keys");
-        Settings settings{{query_offsets, query_offsets + rows + 1},
-                          {key_offsets, key_offsets + rows + 1},
-                          causal, scale, dropout, seed, window, softcap};
+        AttentionSettings settings{{query_offsets, query_offsets + rows + 1},
+                                   {key_offsets, key_offsets + rows + 1},
+                                   causal, scale, dropout, seed, window, softcap};
+        check(unbox(q), unbox(k), unbox(v), unbox(bias), settings);
         at::ScalarType type = compute_type(unbox(q));
         auto typed = [type](const CTTensor *t) { return in_type(unbox(t), type).contiguous(); };
         at::Tensor queries = typed(q), keys = typed(k), values = typed(v);
@@ -333,7 +299,7 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
         if (FlashAttention::takes(queries, unbox(bias), settings)) {
             return FlashAttention::apply(queries, keys, values, settings);
         }
-        return PackedAttention::apply(queries, keys, values,
+        return applied<PackedAttention>(queries, keys, values,
                                       unbox(bias).defined() ? c10::optional<at::Tensor>(unbox(bias)) : c10::nullopt,
                                       settings);
     });

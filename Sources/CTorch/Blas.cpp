@@ -89,18 +89,22 @@ namespace ctorch {
 
 bool has_fast_blas() { return is_allowed.load(std::memory_order_relaxed) && library().sgemm != nullptr; }
 
-void matrix_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, const float *a,
+void serial_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
                     int64_t a_stride, const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride) {
     if (m == 0 || n == 0) return;
     // Row-major C = A B is column-major Cᵀ = Bᵀ Aᵀ, and a row-major matrix is its transpose in column-major order.
     char first = b_is_transposed ? 'T' : 'N', second = a_is_transposed ? 'T' : 'N';
+    int width = static_cast<int>(n), height = static_cast<int>(m), depth = static_cast<int>(k);
+    int b_step = static_cast<int>(b_stride), a_step = static_cast<int>(a_stride), c_step = static_cast<int>(c_stride);
+    library().sgemm(&first, &second, &width, &height, &depth, &alpha, b, &b_step, a, &a_step, &beta, c, &c_step);
+}
+
+void matrix_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, const float *a,
+                    int64_t a_stride, const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride) {
     auto part = [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
-        int width = static_cast<int>(columns), height = static_cast<int>(rows), depth = static_cast<int>(k);
-        int b_step = static_cast<int>(b_stride), a_step = static_cast<int>(a_stride), c_step = static_cast<int>(c_stride);
-        float one = 1;
-        library().sgemm(&first, &second, &width, &height, &depth, &one, b + column * (b_is_transposed ? b_stride : 1),
-                        &b_step, a + row * (a_is_transposed ? 1 : a_stride), &a_step, &beta, c + row * c_stride + column,
-                        &c_step);
+        serial_product(a_is_transposed, b_is_transposed, rows, columns, k, 1, a + row * (a_is_transposed ? 1 : a_stride),
+                       a_stride, b + column * (b_is_transposed ? b_stride : 1), b_stride, beta,
+                       c + row * c_stride + column, c_stride);
     };
     // Parts are multiples of the kernels' tiles; the longer side is cut, so that little is packed twice.
     bool by_rows = m >= n;

@@ -2,6 +2,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "Bridge.hpp"
+#include "LossRows.hpp"
+#include "MatrixProduct.hpp"
 #include "MemoryLog.hpp"
 #include "Precision.hpp"
 #include "Quantized.hpp"
@@ -47,6 +49,11 @@ at::Tensor loss_by_chunks(const at::Tensor &hidden, const at::Tensor &targets, i
         // Products in the type of what is multiplied, everything between them in fp32 at least.
         at::Tensor logits = scores(part);
         if (is_half(logits.scalar_type())) logits = logits.to(at::kFloat);
+        if (is_for_loss_rows(logits, targets) && softcap == 0) {
+            loss_rows(logits, targets.narrow(0, start, count), scale, smoothing, needs_gradient, total);
+            if (needs_gradient) take(start, part, logits.to(hidden.scalar_type()));
+            continue;
+        }
         if (softcap > 0) {
             logits.mul_(scale / softcap).tanh_().mul_(softcap);
         } else if (scale != 1) {
@@ -77,13 +84,13 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
         if (to_weight_needed) to_weight = at::zeros_like(weight);
         at::Tensor total = loss_by_chunks(
             hidden, targets, weight.size(0), chunk_rows(weight.size(0), hidden.is_cuda()), terms,
-            to_hidden_needed || to_weight_needed, [&](const at::Tensor &part) { return at::mm(part, weight.t()); },
+            to_hidden_needed || to_weight_needed, [&](const at::Tensor &part) { return multiplied(part, weight.t()); },
             [&](int64_t start, const at::Tensor &part, const at::Tensor &gradient) {
                 if (to_hidden_needed) {
                     at::Tensor target = to_hidden.narrow(0, start, part.size(0));
-                    at::mm_out(target, gradient, weight);
+                    set_product(target, gradient, weight);
                 }
-                if (to_weight_needed) to_weight.addmm_(gradient.t(), part);
+                if (to_weight_needed) add_product(to_weight, gradient.t(), part);
             });
         context->save_for_backward({to_hidden, to_weight});
         return total;

@@ -18,10 +18,12 @@ inline uint32_t mix(uint32_t x, uint32_t key, uint32_t second_key) {
     return x;
 }
 
-CT_CLONES void drop_float(const float *x, float *y, int64_t begin, int64_t end, uint32_t key, uint32_t second_key,
+/// Elements `first` and following of what the mask is for.
+CT_CLONES void drop_float(const float *x, float *y, int64_t first, int64_t count, uint32_t key, uint32_t second_key,
                           uint32_t threshold, float factor) {
-    for (int64_t i = begin; i < end; ++i) {
-        uint32_t bits = mix(static_cast<uint32_t>(i), key, second_key);
+    const uint32_t start = static_cast<uint32_t>(first);
+    for (int64_t i = 0; i < count; ++i) {
+        uint32_t bits = mix(start + static_cast<uint32_t>(i), key, second_key);
         y[i] = bits < threshold ? 0.0f : x[i] * factor;
     }
 }
@@ -46,18 +48,25 @@ CT_CLONES void drop_double(const double *x, double *y, int64_t begin, int64_t en
     }
 }
 
-void drop(const at::Tensor &x, at::Tensor &y, double probability, uint64_t seed) {
+/// The bits below which an element is dropped.
+uint32_t threshold_of(double probability) {
     const double scaled = probability * 4294967296.0;
-    const uint32_t threshold = scaled >= 4294967295.0 ? UINT32_MAX : static_cast<uint32_t>(scaled);
+    return scaled >= 4294967295.0 ? UINT32_MAX : static_cast<uint32_t>(scaled);
+}
+
+double factor_of(double probability) { return probability < 1 ? 1 / (1 - probability) : 0; }
+
+void drop(const at::Tensor &x, at::Tensor &y, double probability, uint64_t seed) {
+    const uint32_t threshold = threshold_of(probability);
     const uint32_t key = static_cast<uint32_t>(seed), second_key = static_cast<uint32_t>(seed >> 32);
-    const double factor = probability < 1 ? 1 / (1 - probability) : 0;
+    const double factor = factor_of(probability);
     ctorch::parallel_for(0, x.numel(), 65536, [&](int64_t begin, int64_t end) {
         // Untyped: the names of the typed ones differ between compilers in some versions of libtorch.
         const void *from = x.const_data_ptr();
         void *to = y.mutable_data_ptr();
         if (x.scalar_type() == at::kFloat) {
-            drop_float(static_cast<const float *>(from), static_cast<float *>(to), begin, end, key, second_key,
-                       threshold, static_cast<float>(factor));
+            drop_float(static_cast<const float *>(from) + begin, static_cast<float *>(to) + begin, begin, end - begin, key,
+                       second_key, threshold, static_cast<float>(factor));
         } else if (x.scalar_type() == at::kBFloat16) {
             drop_bfloat16(static_cast<const uint16_t *>(from), static_cast<uint16_t *>(to), begin, end, key,
                           second_key, threshold, static_cast<float>(factor));
@@ -79,8 +88,7 @@ at::Tensor factors(const at::Tensor &x, double probability, uint64_t seed) {
     if (x.is_cuda()) {
         at::Generator generator = at::globalContext().defaultGenerator(x.device()).clone();
         generator.set_current_seed(seed);
-        double factor = probability < 1 ? 1 / (1 - probability) : 0;
-        return at::empty_like(x).bernoulli_(1 - probability, generator).mul_(factor);
+        return at::empty_like(x).bernoulli_(1 - probability, generator).mul_(factor_of(probability));
     }
     at::Tensor ones = at::ones(x.sizes(), at::dtype(at::kFloat));
     drop(ones, ones, probability, seed);
@@ -98,6 +106,11 @@ at::Tensor dropped(const at::Tensor &x, double probability, uint64_t seed) {
     at::Tensor result = at::empty_like(source);
     drop(source, result, probability, seed);
     return result;
+}
+
+void drop_part(const float *x, float *y, int64_t first, int64_t count, double probability, uint64_t seed) {
+    drop_float(x, y, first, count, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32), threshold_of(probability),
+               static_cast<float>(factor_of(probability)));
 }
 
 void drop_in_place(at::Tensor &x, double probability, uint64_t seed) {

@@ -11,4 +11,7 @@ at::Tensor dropped(const at::Tensor &x, double probability, uint64_t seed);
 /// The same, written over x, which has to be contiguous.
 void drop_in_place(at::Tensor &x, double probability, uint64_t seed);
 
+/// Elements first ..< first + count of such a tensor from x to y, which may be the same, on the thread that calls.
+void drop_part(const float *x, float *y, int64_t first, int64_t count, double probability, uint64_t seed);
+
 }  // namespace ctorch

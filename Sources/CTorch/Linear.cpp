@@ -1,9 +1,9 @@
 // A projection as one autograd node, over whichever matrix product is the fastest (`Blas.hpp`).
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "Blas.hpp"
 #include "Bridge.hpp"
 #include "FewRows.hpp"
+#include "MatrixProduct.hpp"
 #include "Precision.hpp"
 #include "Recomputation.hpp"
 
@@ -14,33 +14,6 @@ using torch::autograd::variable_list;
 
 namespace {
 
-/// A matrix whose rows or columns lie end to end, as a BLAS reads it.
-struct Matrix {
-    const float *data;
-    int64_t stride;
-    bool is_transposed;
-
-    explicit Matrix(const at::Tensor &x)
-        : data(static_cast<const float *>(x.const_data_ptr())), is_transposed(x.stride(1) != 1 && x.stride(0) == 1) {
-        stride = std::max<int64_t>(is_transposed ? x.stride(1) : x.stride(0), is_transposed ? x.size(0) : x.size(1));
-    }
-
-    static bool fits(const at::Tensor &x) { return x.stride(1) == 1 || x.stride(0) == 1; }
-};
-
-at::Tensor readable(const at::Tensor &x) { return Matrix::fits(x) ? x : x.contiguous(); }
-
-/// x [m, k] · y [k, n], added to `result` where one is given.
-at::Tensor product(const at::Tensor &x, const at::Tensor &y, at::Tensor result = {}) {
-    float beta = result.defined() ? 1 : 0;
-    if (!result.defined()) result = at::empty({x.size(0), y.size(1)}, x.options());
-    at::Tensor a = readable(x), b = readable(y);
-    Matrix first(a), second(b);
-    matrix_product(first.is_transposed, second.is_transposed, x.size(0), y.size(1), x.size(1), first.data, first.stride,
-                   second.data, second.stride, beta, static_cast<float *>(result.mutable_data_ptr()), result.size(1));
-    return result;
-}
-
 /// y = x Wᵀ + b with x [tokens, in], W [out, in]. Keeps x only where the weight is trained.
 struct Projection : public Function<Projection> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight,
@@ -50,14 +23,14 @@ struct Projection : public Function<Projection> {
         context->saved_data["has_bias"] = bias.has_value();
         at::Tensor start;
         if (bias.has_value()) start = bias->expand({x.size(0), weight.size(0)}).contiguous();
-        return product(x, weight.t(), start);
+        return blas_product(x, weight.t(), start);
     }
 
     static variable_list backward(AutogradContext *context, variable_list gradients) {
         auto saved = context->get_saved_variables();
         at::Tensor gradient = readable(gradients[0]), to_x, to_weight, to_bias;
-        if (context->needs_input_grad(0)) to_x = product(gradient, saved[1]);
-        if (context->needs_input_grad(1)) to_weight = product(gradient.t(), saved[0]);
+        if (context->needs_input_grad(0)) to_x = blas_product(gradient, saved[1]);
+        if (context->needs_input_grad(1)) to_weight = blas_product(gradient.t(), saved[0]);
         if (context->saved_data["has_bias"].toBool() && context->needs_input_grad(2)) to_bias = gradient.sum(0);
         return {to_x, to_weight, to_bias};
     }
@@ -71,7 +44,7 @@ bool is_for_blas(const at::Tensor &x, const at::Tensor &weight, const at::Tensor
     return is_float(x) && is_float(weight) && weight.dim() == 2 && x.dim() >= 1 && x.size(-1) == weight.size(1) &&
            x.numel() >= fewest_rows * weight.size(1) && weight.size(1) > 0 &&
            (!bias.defined() || (is_float(bias) && bias.dim() == 1 && bias.size(0) == weight.size(0))) &&
-           Matrix::fits(weight) && has_fast_blas() && !is_half(compute_type(x));
+           BlasMatrix::fits(weight) && has_fast_blas() && !is_half(compute_type(x));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "Bridge.hpp"
 #include "Dropout.hpp"
 #include "FewRows.hpp"
+#include "MatrixProduct.hpp"
 #include "Parallel.hpp"
 #include "Precision.hpp"
 
@@ -16,14 +17,14 @@ namespace {
 
 /// y += s · drop(x) Aᵀ Bᵀ, with x [tokens, in], A [r, in], B [out, r].
 ///
-/// Keeps x, which the projections of one input share, and drop(x) Aᵀ, r numbers a token; no matrix of the
+/// Keeps x, which the projections of one input share, and s · drop(x) Aᵀ, r numbers a token; no matrix of the
 /// output's size is made.
 struct LowRankUpdate : public Function<LowRankUpdate> {
     static at::Tensor forward(AutogradContext *context, at::Tensor y, const at::Tensor &x, const at::Tensor &a,
                               const at::Tensor &b, double scale, double dropout, int64_t seed) {
         at::Tensor input = dropout > 0 ? dropped(x, dropout, static_cast<uint64_t>(seed)) : x;
-        at::Tensor low = at::mm(input, a.t());
-        y.addmm_(low, b.t(), 1, scale);
+        at::Tensor low = multiplied(input, a.t()).mul_(scale);
+        add_product(y, low, b.t());
         context->mark_dirty({y});
         context->save_for_backward({x, a, b, low});
         context->saved_data["scale"] = scale;
@@ -38,13 +39,13 @@ struct LowRankUpdate : public Function<LowRankUpdate> {
         double scale = context->saved_data["scale"].toDouble(), dropout = context->saved_data["dropout"].toDouble();
         auto seed = static_cast<uint64_t>(context->saved_data["seed"].toInt());
         at::Tensor to_x, to_a, to_b;
-        if (context->needs_input_grad(3)) to_b = at::mm(gradient.t(), low).mul_(scale);
-        at::Tensor to_low = at::mm(gradient, b).mul_(scale);
+        if (context->needs_input_grad(3)) to_b = multiplied(gradient.t(), low);
+        at::Tensor to_low = multiplied(gradient, b).mul_(scale);
         if (context->needs_input_grad(2)) {
-            to_a = at::mm(to_low.t(), dropout > 0 ? dropped(x, dropout, seed) : x);
+            to_a = multiplied(to_low.t(), dropout > 0 ? dropped(x, dropout, seed) : x);
         }
         if (context->needs_input_grad(1)) {
-            to_x = at::mm(to_low, a);
+            to_x = multiplied(to_low, a);
             if (dropout > 0) drop_in_place(to_x, dropout, seed);
         }
         return {gradient, to_x, to_a, to_b, at::Tensor(), at::Tensor(), at::Tensor()};

@@ -82,6 +82,56 @@ import Testing
         #expect(abs((value(1e-6) - value(-1e-6)) / 2e-6 - slope) < 1e-6 * max(abs(slope), 1))
     }
 
+    static let single =
+        cases + long + [
+            Case(
+                queries: [0, 140, 150], keys: [0, 140, 150], dropout: 0.3, scale: 0.4, keyHeads: 1,
+                testDescription: "dropout and a shared head"),
+            Case(
+                queries: [0, 200, 230], keys: [0, 210, 240], causal: true, hasBias: true, dropout: 0.3, scale: 0.4,
+                window: 60, testDescription: "dropout, a bias and a window"),
+            Case(
+                queries: [0, 3, 3, 7], keys: [0, 0, 6, 11], scale: 0.4, testDescription: "nothing to see, nobody to"),
+        ]
+
+    /// fp32 has kernels of its own, where a library for small products was found: the same to its precision, dropout included.
+    @Test(arguments: single) func singlePrecisionIsTheSame(item: Case) throws {
+        let narrow = inputs(item).map { $0.to(.float32) }
+        let wide = narrow.map { $0.to(.float64) }
+        let (result, expected) = try withTorchErrors {
+            withoutGradients { (packed(item, narrow), packed(item, wide)) }
+        }
+        #expect(result.dtype == .float32)
+        #expect(relativeDifference(result.to(.float64), expected) < 2e-6)
+        for (number, pair) in zip(
+            try gradients(narrow, { packed(item, $0).to(.float64) }), try gradients(wide) { packed(item, $0) }
+        ).enumerated() {
+            #expect(relativeDifference(pair.0.to(.float64), pair.1) < 5e-6, "gradient of input \(number)")
+        }
+    }
+
+    @Test func whatDoesNotFitIsRefused() {
+        let x = Tensor.zeros([4, 2, 8]), short = Tensor.zeros([3, 2, 8])
+        func attend(
+            _ q: Tensor, _ k: Tensor, _ v: Tensor, bias: Tensor? = nil, rows: [Int] = [0, 4], keys: [Int] = [0, 4],
+            causal: Bool = true
+        ) {
+            #expect(throws: PEFTError.self) {
+                try withTorchErrors {
+                    Functions.packedAttention(
+                        q, k, v, bias: bias, queryOffsets: rows, keyOffsets: keys, causal: causal, scale: 1)
+                }
+            }
+        }
+        attend(x, x, short)
+        attend(x, short, short, keys: [0, 3])
+        attend(x, x, x, rows: [0, 3], keys: [0, 4])
+        attend(x, x, x, rows: [0, 5, 4], keys: [0, 5, 4])
+        attend(x, .zeros([4, 2, 7]), .zeros([4, 2, 7]))
+        attend(x, x, x, bias: .zeros([2, 4, 3]))
+        attend(x, x, x, bias: .zeros([1, 4, 4]))
+    }
+
     private static let heads = 2
     private static let seed: UInt64 = 1_234
 

@@ -261,6 +261,35 @@ import Testing
         }
     }
 
+    /// fp32 has a pass over rows of its own.
+    @Test(arguments: [(37, 5_003), (3, 40)], [0.0, 0.1]) func linearCrossEntropyInSinglePrecision(
+        shape: (rows: Int, vocabulary: Int), smoothing: Double
+    ) throws {
+        let targets = Tensor((0..<shape.rows).map { $0 * 131 % shape.vocabulary })
+        let narrow = [random(shape.rows, 8, seed: 1) * 5, random(shape.vocabulary, 8, seed: 2)].map {
+            $0.to(.float32)
+        }
+        func loss(_ x: [Tensor]) -> Tensor {
+            Functions.linearCrossEntropy(
+                hidden: x[0], weight: x[1], targets: targets, scale: 0.7, labelSmoothing: smoothing
+            ).to(.float64)
+        }
+        let wide = narrow.map { $0.to(.float64) }
+        let (result, expected) = try withTorchErrors { withoutGradients { (loss(narrow), loss(wide)) } }
+        #expect(relativeDifference(result, expected) < 2e-7)
+        for (a, b) in zip(try gradients(narrow, loss), try gradients(wide, loss)) {
+            #expect(relativeDifference(a.to(.float64), b) < 3e-6)
+        }
+        for target in [-1, shape.vocabulary] {
+            #expect(throws: PEFTError.self) {
+                try withTorchErrors {
+                    Functions.linearCrossEntropy(
+                        hidden: narrow[0].narrowed(axis: 0, 0..<1), weight: narrow[1], targets: Tensor([target]))
+                }
+            }
+        }
+    }
+
     @Test func linearCrossEntropyStaysFinite() {
         let hidden = Tensor([1e4, -1e4] as [Float], shape: [2, 1])
         let weight = Tensor([1, -1] as [Float], shape: [2, 1])

@@ -1,0 +1,67 @@
+// Products of tensors by whichever library is the fastest: for fp32 on the CPU it may be the one of `Blas.hpp`.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "Blas.hpp"
+
+namespace ctorch {
+
+/// A matrix whose rows or columns lie end to end, as a BLAS reads it.
+struct BlasMatrix {
+    const float *data;
+    int64_t stride;
+    bool is_transposed;
+
+    explicit BlasMatrix(const at::Tensor &x)
+        : data(static_cast<const float *>(x.const_data_ptr())), is_transposed(x.stride(1) != 1 && x.stride(0) == 1) {
+        stride = std::max<int64_t>(is_transposed ? x.stride(1) : x.stride(0), is_transposed ? x.size(0) : x.size(1));
+    }
+
+    static bool fits(const at::Tensor &x) { return x.stride(1) == 1 || x.stride(0) == 1; }
+};
+
+inline at::Tensor readable(const at::Tensor &x) { return BlasMatrix::fits(x) ? x : x.contiguous(); }
+
+/// x [m, k] · y [k, n] in fp32 on the CPU by `matrix_product`, plus beta times the `result` that it is written to where one is
+/// given.
+inline at::Tensor blas_product(const at::Tensor &x, const at::Tensor &y, at::Tensor result = {}, float beta = 1) {
+    if (!result.defined()) beta = 0;
+    if (!result.defined()) result = at::empty({x.size(0), y.size(1)}, x.options());
+    at::Tensor a = readable(x), b = readable(y);
+    BlasMatrix first(a), second(b);
+    matrix_product(first.is_transposed, second.is_transposed, x.size(0), y.size(1), x.size(1), first.data, first.stride,
+                   second.data, second.stride, beta, static_cast<float *>(result.mutable_data_ptr()),
+                   std::max(result.stride(0), result.size(1)));
+    return result;
+}
+
+/// Whether the library of `Blas.hpp` is to multiply them.
+inline bool are_for_blas(const at::Tensor &x, const at::Tensor &y) {
+    return x.is_cpu() && y.is_cpu() && x.scalar_type() == at::kFloat && y.scalar_type() == at::kFloat && has_fast_blas();
+}
+
+/// x · y by whichever library is the fastest.
+inline at::Tensor multiplied(const at::Tensor &x, const at::Tensor &y) { return are_for_blas(x, y) ? blas_product(x, y) : at::mm(x, y); }
+
+/// result = x · y.
+inline void set_product(at::Tensor &result, const at::Tensor &x, const at::Tensor &y) {
+    if (are_for_blas(x, y) && result.stride(1) == 1) {
+        blas_product(x, y, result, 0);
+    } else {
+        at::mm_out(result, x, y);
+    }
+}
+
+/// sum += x · y.
+inline void add_product(at::Tensor &sum, const at::Tensor &x, const at::Tensor &y) {
+    if (are_for_blas(x, y) && sum.stride(1) == 1) {
+        blas_product(x, y, sum);
+    } else {
+        sum.addmm_(x, y);
+    }
+}
+
+}  // namespace ctorch
