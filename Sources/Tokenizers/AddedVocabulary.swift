@@ -1,3 +1,4 @@
+import Foundation
 import Support
 
 /// A token that stands beside the model's vocabulary and is found in text before the model sees it.
@@ -147,13 +148,13 @@ struct AddedVocabulary: Sendable {
     private struct Matcher: Sendable {
         private var trie = ByteTrie()
         private var begins = [Bool](repeating: false, count: 256)
-        /// What all patterns begin with, such as "<".
-        private var onlyBeginning: UInt8?
+        /// What all patterns begin with, such as "<" or "▁<".
+        private var beginning: [UInt8] = []
         private(set) var isEmpty = true
 
         mutating func insert(_ pattern: [UInt8], id: Int) -> Int32? {
             guard let first = pattern.first else { return nil }
-            onlyBeginning = isEmpty || onlyBeginning == first ? first : nil
+            beginning = isEmpty ? pattern : zip(beginning, pattern).prefix { $0 == $1 }.map { $0.0 }
             begins[Int(first)] = true
             isEmpty = false
             return trie.insert(pattern, value: Int32(id))
@@ -162,16 +163,29 @@ struct AddedVocabulary: Sendable {
         /// The next place where a pattern may begin, or the end.
         private func nextBeginning(in bytes: [UInt8], from start: Int) -> Int {
             bytes.withUnsafeBufferPointer { bytes in
-                begins.withUnsafeBufferPointer { begins in
+                if let last = beginning.last { return next(beginning, last, in: bytes, from: start) }
+                return begins.withUnsafeBufferPointer { begins in
                     var index = start
-                    if let onlyBeginning {
-                        while index < bytes.count, bytes[index] != onlyBeginning { index += 1 }
-                    } else {
-                        while index < bytes.count, !begins[Int(bytes[index])] { index += 1 }
-                    }
+                    while index < bytes.count, !begins[Int(bytes[index])] { index += 1 }
                     return index
                 }
             }
+        }
+
+        /// The same where all begin alike. The last byte is looked for, which tells more: "▁" begins every word.
+        private func next(
+            _ beginning: [UInt8], _ last: UInt8, in bytes: UnsafeBufferPointer<UInt8>, from start: Int
+        ) -> Int {
+            var end = start + beginning.count - 1
+            while end < bytes.count, let base = bytes.baseAddress,
+                let found = memchr(base + end, Int32(last), bytes.count - end)
+            {
+                end = UnsafeRawPointer(found) - UnsafeRawPointer(base)
+                let first = end + 1 - beginning.count
+                if beginning.indices.allSatisfy({ bytes[first + $0] == beginning[$0] }) { return first }
+                end += 1
+            }
+            return bytes.count
         }
 
         func first(in bytes: [UInt8], from index: Int) -> (range: Range<Int>, id: Int)? {

@@ -30,12 +30,15 @@ struct BPE: TokenizerModel {
     /// Whether no merge reaches over the beginning of a word, which "▁" marks: then a text that no pre-tokenizer
     /// cuts can be cut there all the same.
     private let wordsAreSeparate: Bool
+    /// Made when the first text comes that is too long to be merged; `nil` where it could tell another cut than merging.
+    private let search = OnDemand<BPESearch?>()
     private let states = Pool { State() }
 
     /// What a thread works with.
     private final class State {
         let cache = WordCache()
         let word = MergedWord()
+        private(set) lazy var search = BPESearch.State()
     }
 
     init(vocabulary: Vocabulary, merges list: MergeList, configuration: Configuration, file: String) throws {
@@ -110,12 +113,18 @@ struct BPE: TokenizerModel {
         let characters = UnsafeBufferPointer(start: bytes, count: count)
         if ignoresMerges, let id = vocabulary.id(for: characters) {
             ids.append(Int(id))
+        } else if count > BPE.longestMerged, let search = search.value(makeSearch) {
+            appendFound(search, characters, state, &ids)
         } else {
-            fill(state.word, characters)
-            state.word.merge(by: merges)
-            for index in 0..<state.word.count { ids.append(Int(state.word.symbols[index])) }
+            appendMerged(characters, state, &ids)
         }
         state.cache.store(bytes, count: count, readable: readable, ids[start...])
+    }
+
+    private func appendMerged(_ text: UnsafeBufferPointer<UInt8>, _ state: State, _ ids: inout [Int]) {
+        fill(state.word, text)
+        state.word.merge(by: merges)
+        for index in 0..<state.word.count { ids.append(Int(state.word.symbols[index])) }
     }
 
     func place(_ piece: [UInt8]) -> [(id: Int, bytes: Range<Int>)] {
@@ -195,6 +204,41 @@ struct BPE: TokenizerModel {
             unknownLength += size
         }
         appendUnknown()
+    }
+}
+
+// MARK: - Long texts
+
+extension BPE {
+    /// A word of more bytes costs less to search than to merge.
+    private static let longestMerged = 48
+
+    /// `nil` where a character may be dropped, so that its neighbours merge, or may merge although it is no piece.
+    private func makeSearch() -> BPESearch? {
+        guard prefix.isEmpty, suffix.isEmpty, let unknownID else { return nil }
+        let outside = Set(byteIDs + [Int32(unknownID)])
+        guard !merges.contains(where: { outside.contains($0) || outside.contains($1) }) else { return nil }
+        return BPESearch(vocabulary, merges)
+    }
+
+    private func appendFound(
+        _ search: BPESearch, _ text: UnsafeBufferPointer<UInt8>, _ state: State, _ ids: inout [Int]
+    ) {
+        var start = 0
+        while start < text.count {
+            start += search.append(UnsafeBufferPointer(rebasing: text[start...]), state.search, into: &ids)
+            // What is no piece doesn't merge with what is.
+            var end = start
+            while end < text.count {
+                let size = min(readScalarLength(text[end]), text.count - end)
+                if end > start, vocabulary.id(for: UnsafeBufferPointer(rebasing: text[end..<end + size])) != nil {
+                    break
+                }
+                end += size
+            }
+            if end > start { appendMerged(UnsafeBufferPointer(rebasing: text[start..<end]), state, &ids) }
+            start = end
+        }
     }
 }
 

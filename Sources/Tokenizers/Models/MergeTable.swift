@@ -89,4 +89,12 @@ final class MergeTable: @unchecked Sendable {
     /// What becomes of two neighbours; ``Merge/none`` if they stay as they are.
     @inline(__always)
     func merge(_ left: Int32, _ right: Int32) -> Merge { entries[slot(of: MergeTable.key(left, right))].merge }
+
+    func contains(where isWanted: (_ left: Int32, _ right: Int32) -> Bool) -> Bool {
+        (0...mask).contains { index in
+            let key = entries[index].key
+            return key != MergeTable.empty
+                && isWanted(Int32(truncatingIfNeeded: key >> 32), Int32(truncatingIfNeeded: key))
+        }
+    }
 }
