@@ -160,23 +160,36 @@ public struct JSONParser {
     private mutating func string() throws(Failure) -> String {
         let opening = index
         index += 1
-        var plain = index
         var text = ""
-        while let byte = peek {
+        while true {
+            let plain = index
+            skipPlain()
+            guard let byte = peek else { throw failure("a string without its closing quote", at: opening) }
+            let part = String(decoding: bytes[plain..<index], as: UTF8.self)
             switch byte {
             case UInt8(ascii: "\""):
-                text += String(decoding: bytes[plain..<index], as: UTF8.self)
                 index += 1
-                return text
+                // Most strings have no escapes.
+                return text.isEmpty ? part : text + part
             case UInt8(ascii: "\\"):
-                text += String(decoding: bytes[plain..<index], as: UTF8.self)
+                text += part
                 text.unicodeScalars.append(try escape())
-                plain = index
-            case 0..<0x20: throw failure("a raw control character in a string; write it as an escape such as \\n")
-            default: index += 1
+            default: throw failure("a raw control character in a string; write it as an escape such as \\n")
             }
         }
-        throw failure("a string without its closing quote", at: opening)
+    }
+
+    /// Moves on to the next quote, backslash or control character.
+    private mutating func skipPlain() {
+        index = bytes.withUnsafeBufferPointer { buffer in
+            var place = index - bytes.startIndex
+            while place < buffer.count {
+                let byte = buffer[place]
+                if byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") { break }
+                place += 1
+            }
+            return place + bytes.startIndex
+        }
     }
 
     private mutating func escape() throws(Failure) -> Unicode.Scalar {

@@ -52,7 +52,7 @@ extension Tokenizer {
         self.postProcessor = postProcessor
         self.decoder = decoder
         self.added = added
-        byteLevel = ByteLevelEncoder(preTokenizer, model)
+        joint = jointStages(preTokenizer, model)
         unknownTokenID = model.unknownID
     }
 
@@ -63,7 +63,7 @@ extension Tokenizer {
         postProcessor = file.postProcessor
         decoder = file.decoder
         added = file.added
-        byteLevel = ByteLevelEncoder(preTokenizer, model)
+        joint = jointStages(preTokenizer, model)
         unknownTokenID = model.unknownID
         assign(roles)
     }
@@ -80,7 +80,6 @@ extension Tokenizer {
         let extraTokens = (0..<(roles.extraIDs ?? 100)).reversed().map { "<extra_id_\($0)>" }
         var vocabulary = file.pieces.map { (piece: $0.text, score: Double($0.score)) }
         vocabulary += extraTokens.map { (piece: $0, score: 0) }
-        byteLevel = nil
         model = try Unigram(
             vocabulary: vocabulary, unknownID: file.unknownID, byteFallback: file.byteFallback, file: name)
 
@@ -104,6 +103,7 @@ extension Tokenizer {
             metaspace = Metaspace(prependScheme: .never, split: false)
             preTokenizer = MetaspacePreTokenizer(metaspace)
         }
+        joint = jointStages(preTokenizer, model)
         normalizer = steps.isEmpty ? nil : NormalizerSequence(steps)
         decoder = MetaspaceDecoder(
             metaspace: Metaspace(prependScheme: file.addsDummyPrefix ? .always : .never))

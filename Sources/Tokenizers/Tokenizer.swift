@@ -13,8 +13,8 @@ public struct Tokenizer: Sendable {
     let postProcessor: PostProcessor?
     let decoder: (any Decoder)?
     let added: AddedVocabulary
-    /// The pre-tokenizer and the model in one, where they are those of byte-level tokenizers.
-    let byteLevel: ByteLevelEncoder?
+    /// The pre-tokenizer and the model in one, where they are of the frequent kinds.
+    let joint: (any JointStages)?
 
     /// The id that fills sequences up to the length of a batch.
     public internal(set) var padTokenID: Int?
@@ -96,8 +96,8 @@ public struct Tokenizer: Sendable {
             switch segment {
             case .token(let id, _): ids.append(id)
             case .text(let range):
-                if let byteLevel {
-                    byteLevel.encode(
+                if let joint {
+                    joint.encode(
                         range.count == bytes.count ? bytes : Array(bytes[range]),
                         startsText: startsText && range.lowerBound == 0, into: &ids)
                     continue

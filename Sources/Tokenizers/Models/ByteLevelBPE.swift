@@ -52,7 +52,7 @@ struct ByteLevelBPE: Sendable {
 }
 
 /// The pre-tokenizer and the model of a byte-level tokenizer, together.
-struct ByteLevelEncoder: Sendable {
+struct ByteLevelEncoder: JointStages {
     private let model: ByteLevelBPE
     /// What cuts the text before the byte level does.
     private let stages: [any PreTokenizer]
@@ -79,7 +79,6 @@ struct ByteLevelEncoder: Sendable {
         addsPrefixSpace = byteLevel.addsPrefixSpace
     }
 
-    /// Appends the ids of normalized text.
     func encode(_ bytes: [UInt8], startsText: Bool, into ids: inout [Int]) {
         guard !bytes.isEmpty else { return }
         states.with { state in

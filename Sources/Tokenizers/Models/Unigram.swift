@@ -62,9 +62,7 @@ struct Unigram: TokenizerModel {
     func id(for piece: String) -> Int? { piece.isEmpty ? nil : trie.lookUp(piece.utf8) }
 
     func tokenize(_ text: PreTokenizedText, into ids: inout [Int]) {
-        guard let longest = text.pieces.lazy.map({ $0.count }).max() else { return }
         states.with { state in
-            state.lattice.reserve(longest)
             text.bytes.withUnsafeBufferPointer { bytes in
                 guard let base = bytes.baseAddress else { return }
                 for piece in text.pieces {
@@ -72,12 +70,17 @@ struct Unigram: TokenizerModel {
                     let readable = bytes.count - piece.lowerBound
                     if state.cache.find(word, count: piece.count, readable: readable, into: &ids) { continue }
                     let start = ids.count
-                    fill(state.lattice, word, piece.count)
-                    readBack(state.lattice, text.bytes, piece, into: &ids)
+                    append(UnsafeBufferPointer(start: word, count: piece.count), state.lattice, into: &ids)
                     state.cache.store(word, count: piece.count, readable: readable, ids[start...])
                 }
             }
         }
+    }
+
+    /// Appends the ids of a piece.
+    func append(_ piece: UnsafeBufferPointer<UInt8>, _ lattice: Lattice, into ids: inout [Int]) {
+        fill(lattice, piece)
+        readBack(lattice, piece) { id, _ in ids.append(id) }
     }
 
     /// What a thread works with.
@@ -87,13 +90,13 @@ struct Unigram: TokenizerModel {
     }
 
     /// The best path to each byte position of a piece. Kept for all pieces, so that words cost no allocation.
-    private final class Lattice {
+    final class Lattice {
         /// Of each position.
-        private(set) var nodes: UnsafeMutablePointer<Node>
+        fileprivate private(set) var nodes: UnsafeMutablePointer<Node>
         private var capacity = 64
-        var path: [(range: Range<Int>, id: Int32)] = []
+        fileprivate var path: [(range: Range<Int>, id: Int32)] = []
 
-        struct Node {
+        fileprivate struct Node {
             /// Sum of the log probabilities up to here.
             var score = 0.0
             /// Where the last piece begins; -1 where no path leads.
@@ -106,7 +109,7 @@ struct Unigram: TokenizerModel {
         deinit { nodes.deallocate() }
 
         /// Makes room for pieces of as many bytes.
-        func reserve(_ longest: Int) {
+        fileprivate func reserve(_ longest: Int) {
             guard longest >= capacity else { return }
             nodes.deallocate()
             capacity = longest + longest / 2 + 1
@@ -115,14 +118,16 @@ struct Unigram: TokenizerModel {
 
         /// Keeps the first of equally good paths, as the reference does.
         @inline(__always)
-        func offer(end: Int, start: Int, score: Double, id: Int32) {
+        fileprivate func offer(end: Int, start: Int, score: Double, id: Int32) {
             guard nodes[end].start < 0 || score > nodes[end].score else { return }
             nodes[end] = Node(score: score, start: Int32(truncatingIfNeeded: start), id: id)
         }
     }
 
     /// Viterbi's forward pass over a piece of text.
-    private func fill(_ lattice: Lattice, _ bytes: UnsafePointer<UInt8>, _ size: Int) {
+    private func fill(_ lattice: Lattice, _ bytes: UnsafeBufferPointer<UInt8>) {
+        let size = bytes.count
+        lattice.reserve(size)
         lattice.nodes.initialize(repeating: Lattice.Node(), count: size + 1)
         var begin = 0
         while begin < size {
@@ -150,24 +155,18 @@ struct Unigram: TokenizerModel {
     func place(_ piece: [UInt8]) -> [(id: Int, bytes: Range<Int>)] {
         var result: [(id: Int, bytes: Range<Int>)] = []
         states.with { state in
-            state.lattice.reserve(piece.count)
             piece.withUnsafeBufferPointer { bytes in
-                if let base = bytes.baseAddress { fill(state.lattice, base, piece.count) }
+                fill(state.lattice, bytes)
+                readBack(state.lattice, bytes) { result.append(($0, $1)) }
             }
-            readBack(state.lattice, piece, 0..<piece.count) { result.append(($0, $1)) }
         }
         return result
-    }
-
-    /// Follows the best path back and appends its ids.
-    private func readBack(_ lattice: Lattice, _ bytes: [UInt8], _ piece: Range<Int>, into ids: inout [Int]) {
-        readBack(lattice, bytes, piece) { id, _ in ids.append(id) }
     }
 
     /// Follows the best path back. Neighbouring unknown characters are one token, or the pieces of all their bytes.
     @inline(__always)
     private func readBack(
-        _ lattice: Lattice, _ bytes: [UInt8], _ piece: Range<Int>, append: (_ id: Int, _ bytes: Range<Int>) -> Void
+        _ lattice: Lattice, _ piece: UnsafeBufferPointer<UInt8>, append: (_ id: Int, _ bytes: Range<Int>) -> Void
     ) {
         lattice.path.removeAll(keepingCapacity: true)
         var end = piece.count
@@ -186,7 +185,7 @@ struct Unigram: TokenizerModel {
                 append(Int(id), range)
                 continue
             }
-            let rest = bytes[piece.lowerBound + range.lowerBound..<piece.lowerBound + range.upperBound]
+            let rest = piece[range]
             if let known = trie.lookUp(rest) {
                 // Several unknown characters together can be a piece that alone was too unlikely.
                 append(known, range)

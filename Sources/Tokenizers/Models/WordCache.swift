@@ -59,7 +59,7 @@ final class WordCache {
     /// Longer words hardly come twice.
     static let longestWord = 64
     private static let longestKey = 15
-    private static let bucketBits: UInt64 = 14
+    private static let bucketBits: UInt64 = 15
     private static let largestTable = 1 << 15
     private let entries: UnsafeMutablePointer<Entry>
 
@@ -84,7 +84,9 @@ final class WordCache {
         var entry = entries + 2 * key.bucket
         if entry.pointee.low != key.low || entry.pointee.high != key.high {
             entry += 1
-            guard entry.pointee.low == key.low, entry.pointee.high == key.high else { return false }
+            guard entry.pointee.low == key.low, entry.pointee.high == key.high else {
+                return findLong(word, count, into: &result)
+            }
         }
         let ids = entry.pointee.ids
         if ids.0 < 0 { return true }
@@ -124,8 +126,7 @@ final class WordCache {
     }
 
     private func storeLong(_ word: UnsafePointer<UInt8>, _ count: Int, _ ids: ArraySlice<Int>) {
-        // A short word with many ids would not be looked for here.
-        guard count > WordCache.longestKey, count <= WordCache.longestWord else { return }
+        guard count <= WordCache.longestWord else { return }
         if longWords.count >= WordCache.largestTable {
             longWords = ByteTable()
             longIDs.removeAll()

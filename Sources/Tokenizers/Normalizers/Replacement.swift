@@ -49,19 +49,23 @@ struct Replacement: Sendable {
         guard count > 0 else { return (bytes, false) }
         let size = bytes.count + count * (content.count - 1)
         let result = [UInt8](unsafeUninitializedCapacity: size) { buffer, initialized in
-            var next = 0
-            for other in bytes {
-                if other != byte {
-                    buffer[next] = other
-                    next += 1
-                    continue
-                }
-                for new in content {
-                    buffer[next] = new
-                    next += 1
+            content.withUnsafeBufferPointer { content in
+                bytes.withUnsafeBufferPointer { bytes in
+                    var next = 0
+                    for other in bytes {
+                        if other != byte {
+                            buffer[next] = other
+                            next += 1
+                            continue
+                        }
+                        for new in content {
+                            buffer[next] = new
+                            next += 1
+                        }
+                    }
+                    initialized = next
                 }
             }
-            initialized = next
         }
         return (result, content.isEmpty && bytes[0] == byte)
     }

@@ -39,8 +39,8 @@ struct Metaspace: Sendable {
 
 /// Replaces spaces, adds the prefix, and cuts before each replacement character.
 struct MetaspacePreTokenizer: PreTokenizer {
-    private let metaspace: Metaspace
-    private let replacement: [UInt8]
+    let metaspace: Metaspace
+    let replacement: [UInt8]
 
     init(_ metaspace: Metaspace) {
         self.metaspace = metaspace

@@ -49,29 +49,60 @@ enum TextPattern: Sendable {
     func matches(in bytes: [UInt8]) -> [Range<Int>] {
         switch self {
         case .literal(let literal): runs(of: literal, minimum: 1, maximum: 1, in: bytes)
+        case .run(let scalar, let minimum) where scalar.count == 1: runs(of: scalar[0], minimum: minimum, in: bytes)
         case .run(let scalar, let minimum): runs(of: scalar, minimum: minimum, maximum: .max, in: bytes)
         case .words(let scanner): scanner.words(in: bytes, 0..<bytes.count)
         case .expression(let expression): TextPattern.matches(of: expression, in: bytes)
         }
     }
 
+    /// The runs of a byte, such as spaces. Where the last byte of a run from here would be something else, none begins up to
+    /// there.
+    private func runs(of unit: UInt8, minimum: Int, in bytes: [UInt8]) -> [Range<Int>] {
+        var found: [Range<Int>] = []
+        bytes.withUnsafeBufferPointer { bytes in
+            var index = 0
+            while index + minimum <= bytes.count {
+                var start = index + minimum - 1
+                guard bytes[start] == unit else {
+                    index += minimum
+                    continue
+                }
+                var end = start + 1
+                while start > index, bytes[start - 1] == unit { start -= 1 }
+                while end < bytes.count, bytes[end] == unit { end += 1 }
+                if end - start >= minimum { found.append(start..<end) }
+                index = end
+            }
+        }
+        return found
+    }
+
     private func runs(of unit: [UInt8], minimum: Int, maximum: Int, in bytes: [UInt8]) -> [Range<Int>] {
         var found: [Range<Int>] = []
         let last = bytes.count - unit.count
-        var index = 0
-        while index <= last {
-            guard bytes[index] == unit[0] else {
-                index += 1
-                continue
+        bytes.withUnsafeBufferPointer { bytes in
+            unit.withUnsafeBufferPointer { unit in
+                func isUnit(_ place: Int) -> Bool {
+                    for offset in 0..<unit.count where bytes[place + offset] != unit[offset] { return false }
+                    return true
+                }
+                var index = 0
+                while index <= last {
+                    guard bytes[index] == unit[0] else {
+                        index += 1
+                        continue
+                    }
+                    var end = index
+                    var repetitions = 0
+                    while repetitions < maximum, end <= last, isUnit(end) {
+                        end += unit.count
+                        repetitions += 1
+                    }
+                    if repetitions >= minimum { found.append(index..<end) }
+                    index = max(end, index + 1)
+                }
             }
-            var end = index
-            var repetitions = 0
-            while repetitions < maximum, end <= last, unit.indices.allSatisfy({ bytes[end + $0] == unit[$0] }) {
-                end += unit.count
-                repetitions += 1
-            }
-            if repetitions >= minimum { found.append(index..<end) }
-            index = max(end, index + 1)
         }
         return found
     }

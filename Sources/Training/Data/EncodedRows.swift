@@ -62,11 +62,23 @@ final class EncodedFile: @unchecked Sendable {
         return EncodedExample(input: Array(tokens[..<input]), target: Array(tokens[input...]))
     }
 
+    /// Rows one behind the other, as the file holds them.
+    struct Packed: Sendable {
+        fileprivate var tokens: [Int32] = []
+        /// How many tokens each row has as input and in all.
+        fileprivate var lengths: [(input: Int32, all: Int)] = []
+
+        mutating func append(_ example: EncodedExample) {
+            for id in example.input { tokens.append(Int32(truncatingIfNeeded: id)) }
+            for id in example.target { tokens.append(Int32(truncatingIfNeeded: id)) }
+            lengths.append((Int32(truncatingIfNeeded: example.input.count), example.length))
+        }
+    }
+
     /// Writes rows one after another.
     struct Writer {
         private let descriptor: Int32
         private let folder: String
-        private var buffer: [Int32] = []
         private var starts = [0]
         private var inputs: [Int32] = []
 
@@ -82,16 +94,8 @@ final class EncodedFile: @unchecked Sendable {
             unlink(name)
         }
 
-        mutating func append(_ example: EncodedExample) throws {
-            for id in example.input { buffer.append(Int32(truncatingIfNeeded: id)) }
-            for id in example.target { buffer.append(Int32(truncatingIfNeeded: id)) }
-            starts.append((starts.last ?? 0) + example.length)
-            inputs.append(Int32(truncatingIfNeeded: example.input.count))
-            if buffer.count >= 1 << 18 { try flush() }
-        }
-
-        private mutating func flush() throws {
-            try buffer.withUnsafeBytes { bytes in
+        mutating func append(_ rows: Packed) throws {
+            try rows.tokens.withUnsafeBytes { bytes in
                 var left = bytes[...]
                 while !left.isEmpty {
                     let written = write(descriptor, UnsafeRawBufferPointer(rebasing: left).baseAddress, left.count)
@@ -104,11 +108,13 @@ final class EncodedFile: @unchecked Sendable {
                     left = left.dropFirst(written)
                 }
             }
-            buffer.removeAll(keepingCapacity: true)
+            for (input, all) in rows.lengths {
+                starts.append((starts.last ?? 0) + all)
+                inputs.append(input)
+            }
         }
 
-        mutating func finished() throws -> EncodedFile {
-            try flush()
+        func finished() throws -> EncodedFile {
             let bytes = 4 * (starts.last ?? 0)
             guard bytes > 0 else { return EncodedFile(map: nil, bytes: 0, starts: starts, inputs: inputs) }
             let map = mmap(nil, bytes, PROT_READ, MAP_SHARED, descriptor, 0)

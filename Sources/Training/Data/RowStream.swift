@@ -10,7 +10,7 @@ extension RowEncoder {
     }
 
     /// Reads and encodes the rows of a file for which ``streams(_:)`` holds, some lines at a time on all cores. Rows go
-    /// to a file, so that memory holds a few hundred kilobytes of text however long the data are.
+    /// to a file, so that memory holds a few hundred kilobytes of text for each core however long the data are.
     ///
     /// - Parameter limit: at most so many rows.
     /// - Throws: ``PEFTError`` of the first line with something wrong, as ``DataSet/read(_:limit:keepsText:)``,
@@ -18,49 +18,107 @@ extension RowEncoder {
     public func encode(
         _ url: URL, _ templates: RowTemplates, limit: Int? = nil
     ) throws -> (rows: EncodedRows, summary: EncodingSummary) {
-        var writer = try EncodedFile.Writer()
-        defer { writer.close() }
-        var lines = try DataLines(url, limit: limit)
-        var summary = EncodingSummary()
-        let workers = max(1, ProcessInfo.processInfo.activeProcessorCount)
-        while true {
-            // One part for each core; what is wrong with a line that can't be read comes after what is before it.
-            var parts: [[DataLines.Line]] = []
-            var failure: (any Error)?
-            do {
-                while parts.count < workers, let part = try lines.next(bytes: 1 << 18) { parts.append(part) }
-            } catch { failure = error }
-            for result in encoded(parts, templates, of: lines) {
-                let (examples, part) = try result.get()
-                for example in examples { try writer.append(example) }
-                summary.add(part)
-            }
-            if let failure { throw failure }
-            if parts.isEmpty { break }
-        }
-        guard summary.rows > 0 else { throw DataSet.empty(url) }
-        return (EncodedRows(try writer.finished()), summary)
+        try encode(url, templates, limit: limit, partBytes: 1 << 18)
     }
 
-    private typealias Encoded = Result<(examples: [EncodedExample], summary: EncodingSummary), any Error>
-
-    private func encoded(_ parts: [[DataLines.Line]], _ templates: RowTemplates, of lines: DataLines) -> [Encoded] {
-        let results = Results<Encoded>(count: parts.count)
-        DispatchQueue.concurrentPerform(iterations: parts.count) { index in
-            results.set(
-                index, Result { try encode(templates.examples(from: parts[index].map { try lines.row($0) })) })
+    /// - Parameter partBytes: how much text is handed out at a time.
+    func encode(
+        _ url: URL, _ templates: RowTemplates, limit: Int?, partBytes: Int
+    ) throws -> (rows: EncodedRows, summary: EncodingSummary) {
+        let workers = max(1, ProcessInfo.processInfo.activeProcessorCount)
+        let lines = try DataLines(url, limit: limit)
+        let stream = try RowStream(lines, partBytes: partBytes, partsAhead: 2 * workers)
+        DispatchQueue.concurrentPerform(iterations: workers) { _ in
+            while let (number, part) = stream.next() {
+                stream.finish(
+                    number,
+                    Result {
+                        let encoded = try encode(templates.examples(from: part.map { try lines.row($0) }))
+                        var rows = EncodedFile.Packed()
+                        for example in encoded.examples { rows.append(example) }
+                        return (rows, encoded.summary)
+                    })
+            }
         }
-        return results.all
+        let (rows, summary) = try stream.finished()
+        guard summary.rows > 0 else { throw DataSet.empty(url) }
+        return (EncodedRows(rows), summary)
     }
 }
 
-/// What parts that run side by side make, in order.
-private final class Results<Value>: @unchecked Sendable {
-    private let lock = NSLock()
-    private var values: [Value?]
-    init(count: Int) { values = Array(repeating: nil, count: count) }
-    func set(_ index: Int, _ value: Value) { lock.withLock { values[index] = value } }
-    var all: [Value] { values.compactMap { $0 } }
+/// Hands the parts of a file to whoever has time, and puts what comes back in order: cores read, encode and write at the
+/// same time, and none waits for the others at the end of each part.
+private final class RowStream: @unchecked Sendable {
+    typealias Encoded = Result<(rows: EncodedFile.Packed, summary: EncodingSummary), any Error>
+
+    // Everything below is touched only under the lock.
+    private let condition = NSCondition()
+    private var lines: DataLines
+    private var writer: EncodedFile.Writer
+    private var summary = EncodingSummary()
+    /// Parts that were handed out and that were written.
+    private var (read, written) = (0, 0)
+    /// Parts that are ready before those in front of them.
+    private var waiting: [Int: Encoded] = [:]
+    private var isAtEnd = false
+    private var failure: (any Error)?
+    private let partBytes: Int
+    private let partsAhead: Int
+
+    /// - Parameter partsAhead: how far reading may be ahead of writing, which bounds memory.
+    init(_ lines: DataLines, partBytes: Int, partsAhead: Int) throws {
+        (self.lines, self.partBytes, self.partsAhead) = (lines, partBytes, partsAhead)
+        writer = try EncodedFile.Writer()
+    }
+
+    deinit { writer.close() }
+
+    /// The next lines and the number of the part; `nil` where there are none left or something is wrong.
+    func next() -> (number: Int, lines: [DataLines.Line])? {
+        condition.withLock {
+            while read - written >= partsAhead, failure == nil { condition.wait() }
+            guard !isAtEnd, failure == nil else { return nil }
+            do {
+                if let part = try lines.next(bytes: partBytes) {
+                    read += 1
+                    return (read - 1, part)
+                }
+            } catch {
+                // What is wrong with lines before comes first.
+                waiting[read] = .failure(error)
+                writeInOrder()
+            }
+            isAtEnd = true
+            return nil
+        }
+    }
+
+    func finish(_ number: Int, _ part: Encoded) {
+        condition.withLock {
+            waiting[number] = part
+            writeInOrder()
+            condition.broadcast()
+        }
+    }
+
+    private func writeInOrder() {
+        while failure == nil, let part = waiting.removeValue(forKey: written) {
+            do {
+                let (rows, own) = try part.get()
+                try writer.append(rows)
+                summary.add(own)
+                written += 1
+            } catch { failure = error }
+        }
+    }
+
+    /// All rows, after ``next()`` has answered `nil` and all parts are back.
+    func finished() throws -> (rows: EncodedFile, summary: EncodingSummary) {
+        try condition.withLock {
+            if let failure { throw failure }
+            return (try writer.finished(), summary)
+        }
+    }
 }
 
 /// The lines of a data file that hold rows, a part at a time.
@@ -72,6 +130,7 @@ struct DataLines: @unchecked Sendable {
     private var reader: LineReader
     private let isText: Bool
     private var left: Int
+    private var failure: (any Error)?
     private let file: String
 
     init(_ url: URL, limit: Int?) throws {
@@ -84,17 +143,20 @@ struct DataLines: @unchecked Sendable {
         file = reader.file
     }
 
-    /// Lines of at least so many bytes together; `nil` at the end.
+    /// Lines of at least so many bytes together; `nil` at the end. What can't be read is reported after the lines before it.
     mutating func next(bytes: Int) throws -> [Line]? {
         var lines: [Line] = []
         var size = 0
-        while left > 0, size < bytes, let line = try reader.next() {
-            if line.text.isBlank { continue }
-            // A slice would keep the reader's whole buffer.
-            lines.append(Line(number: line.number, text: Array(line.text)[...]))
-            size += line.text.count
-            left -= 1
-        }
+        do {
+            while failure == nil, left > 0, size < bytes, let line = try reader.next() {
+                if line.text.isBlank { continue }
+                // A slice would keep the reader's whole buffer.
+                lines.append(Line(number: line.number, text: Array(line.text)[...]))
+                size += line.text.count
+                left -= 1
+            }
+        } catch { failure = error }
+        if lines.isEmpty, let failure { throw failure }
         return lines.isEmpty ? nil : lines
     }
 

@@ -52,6 +52,33 @@ import Tokenizers
         }
     }
 
+    /// Many parts, which cores finish in any order.
+    @Test(arguments: [1, 400, 3000]) func rowsKeepTheirOrder(partBytes: Int) throws {
+        let (encoder, templates) = (try encoder(), try templates("{q}", "{a}"))
+        let lines = lines.prefix(partBytes == 1 ? 300 : 2000)
+        try withFile("rows.jsonl", lines.joined(separator: "\n")) { file in
+            let expected = try encoder.encode(templates.examples(from: DataSet.read(file))).examples
+            let streamed = try encoder.encode(file, templates, limit: nil, partBytes: partBytes).rows
+            #expect(streamed.count == expected.count)
+            #expect(zip(streamed, expected).allSatisfy { $0.input == $1.input && $0.target == $1.target })
+        }
+    }
+
+    /// However the lines are cut into parts, the first of several errors is reported, also where the last can't be read.
+    @Test(arguments: [1, 300, 1 << 18]) func theFirstErrorCounts(partBytes: Int) throws {
+        let (encoder, templates) = (try encoder(), try templates("{q}", "{a}"))
+        var lines = Array(lines.prefix(200))
+        lines[150] = "{"
+        lines[170] = "[]"
+        try withFile("rows.jsonl", "") { file in
+            try (Data(lines.joined(separator: "\n").utf8) + Data([0x0A, 0xFF, 0x0A])).write(to: file)
+            let error = #expect(throws: PEFTError.self) {
+                try encoder.encode(file, templates, limit: nil, partBytes: partBytes)
+            }
+            #expect(error?.description.contains("line 151 ") == true)
+        }
+    }
+
     @Test func linesOfText() throws {
         let (encoder, templates) = (try encoder(), try templates("", "{text}"))
         try withFile("rows.txt", "one line\n\nand \"another\" {one}\n") { file in
