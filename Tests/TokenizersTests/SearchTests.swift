@@ -61,7 +61,8 @@ import Testing
                 #expect(ids == model.place(text).map(\.id), "\(String(decoding: text, as: UTF8.self))")
             }
         }
-        #expect(isShuffled || searched == 150)
+        // In others a merge goes before those of its own pieces.
+        #expect(searched > (isShuffled ? 0 : 100))
     }
 
     /// Merges that could go over what is no piece, or characters that vanish, leave nothing to search for.
