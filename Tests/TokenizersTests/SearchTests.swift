@@ -115,12 +115,15 @@ import Testing
         let numbers = Dictionary(uniqueKeysWithValues: numbered.map { (Array($0.key), $0.number) })
         for round in 0..<3000 {
             let text = Self.randomText(&random, round % 2 == 0 ? ["a", "b", "\u{0}"] : alphabet, length: 6)
-            let wanted = (1...text.count).reversed().lazy.compactMap { numbers[Array(text[..<$0])] }.first
+            let wanted = (1...text.count).reversed().lazy.compactMap { end in
+                numbers[Array(text[..<end])].map { (number: $0, end: end) }
+            }.first
             let found = text.withUnsafeBufferPointer { array.longest($0, from: 0) }
-            #expect(found == wanted ?? ByteTrie.none)
+            #expect(found.number == wanted?.number ?? ByteTrie.none)
+            #expect(found.end == wanted?.end ?? 0)
         }
         let empty = try #require(DoubleArray([]))
-        #expect([UInt8]([0, 97]).withUnsafeBufferPointer { empty.longest($0, from: 0) } == ByteTrie.none)
+        #expect([UInt8]([0, 97]).withUnsafeBufferPointer { empty.longest($0, from: 0).number } == ByteTrie.none)
     }
 
     // MARK: - Unigram

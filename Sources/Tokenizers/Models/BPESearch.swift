@@ -45,7 +45,7 @@ struct BPESearch: Sendable {
         }
         guard let trie = DoubleArray(reached) else { return nil }
         for (text, id) in reached {
-            pieces[Int(id)].shorter = text.dropLast().withUnsafeBufferPointer { trie.longest($0, from: 0) }
+            pieces[Int(id)].shorter = text.dropLast().withUnsafeBufferPointer { trie.longest($0, from: 0).number }
         }
         (self.merges, self.pieces, self.trie) = (merges, pieces, trie)
     }
@@ -124,11 +124,10 @@ struct BPESearch: Sendable {
         var count = 0
         var place = 0
         var left = ByteTrie.none
-        var right = trie.longest(text, from: 0)
+        var (right, end) = trie.longest(text, from: 0)
         while right != ByteTrie.none {
             // The longest piece that may stand here.
-            repeat {
-                let end = place + Int(pieces[Int(right)].length)
+            while true {
                 if dead[end >> 6] >> UInt64(end & 63) & 1 == 0 {
                     if left == ByteTrie.none { break }
                     let areNeighbors = known.areNeighbors(left, right) {
@@ -137,16 +136,17 @@ struct BPESearch: Sendable {
                     if areNeighbors { break }
                 }
                 right = pieces[Int(right)].shorter
-            } while right != ByteTrie.none
+                if right == ByteTrie.none { break }
+                end = place + Int(pieces[Int(right)].length)
+            }
             if right != ByteTrie.none {
                 path[count] = right
                 count += 1
-                place += Int(pieces[Int(right)].length)
-                left = right
-                right = trie.longest(text, from: place)
+                (place, left) = (end, right)
+                (right, end) = trie.longest(text, from: place)
             } else if count > 0 {
                 dead[place >> 6] |= 1 << UInt64(place & 63)
-                right = left
+                (right, end) = (left, place)
                 count -= 1
                 place -= Int(pieces[Int(right)].length)
                 left = count > 0 ? path[count - 1] : ByteTrie.none

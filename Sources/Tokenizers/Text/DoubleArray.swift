@@ -67,20 +67,21 @@ struct DoubleArray: Sendable {
         return base
     }
 
-    /// The number of the longest key that begins at a place of UTF-8, or ``ByteTrie/none``.
+    /// The number of the longest key that begins at a place of UTF-8, or ``ByteTrie/none``, and where it ends.
     @inline(__always)
-    func longest(_ text: UnsafeBufferPointer<UInt8>, from start: Int) -> Int32 {
+    func longest(_ text: UnsafeBufferPointer<UInt8>, from start: Int) -> (number: Int32, end: Int) {
         units.withUnsafeBufferPointer { units in
             var unit = root
             var found: UInt64 = 0
             var index = start
+            var end = start
             while index < text.count {
                 unit = units[Int(truncatingIfNeeded: unit >> 8 & 0xFF_FFFF) ^ Int(text[index])]
                 guard UInt8(truncatingIfNeeded: unit) == text[index] else { break }
-                if unit >> 32 != 0 { found = unit >> 32 }
                 index += 1
+                if unit >> 32 != 0 { (found, end) = (unit >> 32, index) }
             }
-            return Int32(truncatingIfNeeded: found) - 1
+            return (Int32(truncatingIfNeeded: found) - 1, end)
         }
     }
 }
