@@ -30,7 +30,7 @@ struct BPE: TokenizerModel {
     /// Whether no merge reaches over the beginning of a word, which "▁" marks: then a text that no pre-tokenizer
     /// cuts can be cut there all the same.
     private let wordsAreSeparate: Bool
-    /// Made when the first text comes that is too long to be merged; `nil` where it could tell another cut than merging.
+    /// Made when the first long text comes, where words are not separate; `nil` where it could tell another cut.
     private let search = OnDemand<BPESearch?>()
     private let states = Pool { State() }
 
@@ -113,7 +113,7 @@ struct BPE: TokenizerModel {
         let characters = UnsafeBufferPointer(start: bytes, count: count)
         if ignoresMerges, let id = vocabulary.id(for: characters) {
             ids.append(Int(id))
-        } else if count > BPE.longestMerged, let search = search.value(makeSearch) {
+        } else if !wordsAreSeparate, count > BPE.longestMerged, let search = search.value(makeSearch) {
             appendFound(search, characters, state, &ids)
         } else {
             appendMerged(characters, state, &ids)
