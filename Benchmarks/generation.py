@@ -182,11 +182,15 @@ def alone(folder, options):
               flush=True)
         report[kind] = dict(one=64 / one, many=64 / many)
     for weights in (None, "bf16", "int8", "nf4", "nf4-double"):
-        result = ours(folder, options, BOTH[:1], rounds=options.rounds, **({"weights": weights} if weights else {}))
-        seconds, size, rate = step(result, BOTH[0]["name"]), result["projectionBytes"], result["readingRate"]
+        result = ours(folder, options, BOTH[:1], rounds=2 * options.rounds + 1, **({"weights": weights} if weights else {}))
+        seconds, size = step(result, BOTH[0]["name"]), result["projectionBytes"]
+        # Of each round by the rate that memory had then.
+        pairs = zip(result["cases"][0]["stepSeconds"], result["readingRates"])
+        share = statistics.median(size / one / rate for one, rate in pairs)
+        rate = statistics.median(result["readingRates"])
         print(f"{weights or 'fp32'}, 1 row: {1 / seconds:.1f} tokens/s, {size / 1e6:.0f} MB a token at {size / seconds / 1e9:.1f} of "
-              f"{rate / 1e9:.1f} GB/s: {size / seconds / rate:.0%}", flush=True)
-        report[weights or "fp32"] = dict(tokens=1 / seconds, bytes=size, rate=rate)
+              f"{rate / 1e9:.1f} GB/s: {share:.0%}", flush=True)
+        report[weights or "fp32"] = dict(tokens=1 / seconds, bytes=size, rate=rate, share=share)
     return report
 
 

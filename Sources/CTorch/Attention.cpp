@@ -2,7 +2,7 @@
 // scores: the backward pass computes them again, tile by tile (as in Dao et al. 2022). A tile is a row, or where a query
 // doesn't see all keys some queries of one with the keys in their sight: what a causal mask or a window takes away is
 // hardly computed. Fewer heads of keys than of queries are not repeated: the queries that share one lie below each
-// other in the products.
+// other in the products. In fp32 on the CPU the kernels of `AttentionRows.cpp` do all of this.
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "AttentionRows.hpp"
@@ -98,11 +98,30 @@ struct PackedAttention : public Function<PackedAttention> {
                               const c10::optional<at::Tensor> &optional_bias, const AttentionSettings &settings) {
         at::Tensor bias = optional_bias.value_or(at::Tensor());
         at::Tensor output = at::empty_like(q);
+        if (is_for_attention_rows(q, k, v, bias, settings)) {
+            attention_rows(q, k, v, bias, settings, output);
+        } else {
+            attend(q, k, v, bias, settings, output);
+        }
+        if (!context) return output;
+        context->save_for_backward({q, k, v, bias});
+        context->saved_data["query_offsets"] = settings.query_offsets;
+        context->saved_data["key_offsets"] = settings.key_offsets;
+        context->saved_data["causal"] = settings.causal;
+        context->saved_data["scale"] = settings.scale;
+        context->saved_data["dropout"] = settings.dropout;
+        context->saved_data["seed"] = static_cast<int64_t>(settings.seed);
+        context->saved_data["window"] = settings.window;
+        context->saved_data["softcap"] = settings.softcap;
+        return output;
+    }
+
+    /// By libtorch's operations, for all types and devices.
+    static void attend(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
+                       const AttentionSettings &settings, at::Tensor &output) {
         Masks masks(q, settings);
         int64_t heads = q.size(1), groups = k.size(1);
-        const bool is_by_rows = is_for_attention_rows(q, k, v, bias, settings);
-        if (is_by_rows) attention_rows(q, k, v, bias, settings, output);
-        for (size_t row = 0; !is_by_rows && row < settings.rows(); ++row) {
+        for (size_t row = 0; row < settings.rows(); ++row) {
             int64_t skipped = skipped_columns(settings, bias.defined(), row);
             size_t number = 0;
             for (const AttentionTile &tile : tiles_of(settings, row)) {
@@ -118,17 +137,6 @@ struct PackedAttention : public Function<PackedAttention> {
                 ++number;
             }
         }
-        if (!context) return output;
-        context->save_for_backward({q, k, v, bias});
-        context->saved_data["query_offsets"] = settings.query_offsets;
-        context->saved_data["key_offsets"] = settings.key_offsets;
-        context->saved_data["causal"] = settings.causal;
-        context->saved_data["scale"] = settings.scale;
-        context->saved_data["dropout"] = settings.dropout;
-        context->saved_data["seed"] = static_cast<int64_t>(settings.seed);
-        context->saved_data["window"] = settings.window;
-        context->saved_data["softcap"] = settings.softcap;
-        return output;
     }
 
     static variable_list backward(AutogradContext *context, variable_list gradients) {
@@ -300,8 +308,8 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
             return FlashAttention::apply(queries, keys, values, settings);
         }
         return applied<PackedAttention>(queries, keys, values,
-                                      unbox(bias).defined() ? c10::optional<at::Tensor>(unbox(bias)) : c10::nullopt,
-                                      settings);
+                                        unbox(bias).defined() ? c10::optional<at::Tensor>(unbox(bias)) : c10::nullopt,
+                                        settings);
     });
 }
 

@@ -5,14 +5,13 @@
 #include <ATen/Parallel.h>
 
 #include <atomic>
-#include <limits>
 #include <numeric>
 
 #include "Blas.hpp"
 #include "Clones.hpp"
 #include "Dropout.hpp"
-#include "Exponential.hpp"
 #include "Parallel.hpp"
+#include "SoftmaxRow.hpp"
 
 using namespace ctorch;
 
@@ -23,47 +22,6 @@ constexpr int lanes = 16;
 constexpr int64_t step = 128;
 /// Multiplications that are worth a thread.
 constexpr int64_t grain = 1 << 18;
-
-/// softmax(scale · s + bias) of scores first ..< end in place, and 0 for the others of `keys`.
-CT_CLONES void softmax(float *s, const float *bias, float scale, int64_t first, int64_t end, int64_t keys) {
-    for (int64_t i = 0; i < first; ++i) s[i] = 0;
-    for (int64_t i = end; i < keys; ++i) s[i] = 0;
-    float *own = s + first;
-    const int64_t count = end - first;
-    if (bias) {
-        for (int64_t i = 0; i < count; ++i) own[i] = own[i] * scale + bias[first + i];
-    } else {
-        for (int64_t i = 0; i < count; ++i) own[i] *= scale;
-    }
-    float most[lanes];
-    for (float &one : most) one = -std::numeric_limits<float>::infinity();
-    int64_t i = 0;
-    for (; i + lanes <= count; i += lanes) {
-        for (int k = 0; k < lanes; ++k) most[k] = own[i + k] > most[k] ? own[i + k] : most[k];
-    }
-    for (; i < count; ++i) most[0] = own[i] > most[0] ? own[i] : most[0];
-    float largest = most[0];
-    for (float one : most) largest = one > largest ? one : largest;
-    float sums[lanes] = {};
-    for (i = 0; i + lanes <= count; i += lanes) {
-        for (int k = 0; k < lanes; ++k) {
-            // Below −87 the exponential here ends.
-            const float x = own[i + k] - largest;
-            const float power = x < -87.0f ? 0.0f : exponential(x);
-            own[i + k] = power;
-            sums[k] += power;
-        }
-    }
-    for (; i < count; ++i) {
-        const float x = own[i] - largest;
-        own[i] = x < -87.0f ? 0.0f : exponential(x);
-        sums[0] += own[i];
-    }
-    float sum = 0;
-    for (float one : sums) sum += one;
-    const float factor = 1 / sum;
-    for (int64_t j = 0; j < count; ++j) own[j] *= factor;
-}
 
 /// The gradient of scores from that of their softmax p, g ← p ⊙ (g − Σ p g), added to `to_bias` where it is asked for, and
 /// then times the scale.
@@ -118,9 +76,12 @@ struct Part {
 struct Bias {
     float *data = nullptr;
     int64_t head_stride = 0, query_stride = 0;
+    /// Columns are those of the longest prefix.
+    int64_t longest_prefix = 0;
 
-    explicit Bias(const at::Tensor &x) {
+    Bias(const at::Tensor &x, const AttentionSettings &settings) {
         if (!x.defined()) return;
+        longest_prefix = settings.longest_prefix();
         data = static_cast<float *>(const_cast<void *>(x.const_data_ptr()));
         head_stride = x.stride(0);
         query_stride = x.stride(1);
@@ -130,7 +91,7 @@ struct Bias {
     float *row(const AttentionSettings &settings, const Part &part, int64_t query) const {
         if (!data) return nullptr;
         return data + part.head * head_stride + (part.tile.query + part.begin + query) * query_stride +
-               skipped_columns(settings, true, part.row) + part.tile.key;
+               longest_prefix - settings.prefix(part.row) + part.tile.key;
     }
 };
 
@@ -141,7 +102,7 @@ struct Inputs {
     Bias bias;
 
     Inputs(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias, const AttentionSettings &settings)
-        : settings(settings), q(q), k(k), v(v), bias(bias) {}
+        : settings(settings), q(q), k(k), v(v), bias(bias, settings) {}
 
     int64_t queries_of_a_key() const { return q.heads / k.heads; }
 };
@@ -168,7 +129,11 @@ void make_probabilities(const Inputs &in, const Part &part, float *scores) {
             end = own + 1;
             if (settings.window > 0) seen = std::max<int64_t>(0, end - settings.window);
         }
-        softmax(scores + i * tile.keys, in.bias.row(settings, part, i), static_cast<float>(settings.scale), seen, end, tile.keys);
+        float *own = scores + i * tile.keys;
+        const float *bias = in.bias.row(settings, part, i);
+        std::fill(own, own + seen, 0.0f);
+        softmax_row(own + seen, bias ? bias + seen : nullptr, 1, static_cast<float>(settings.scale), end - seen);
+        std::fill(own + end, own + tile.keys, 0.0f);
     }
 }
 
@@ -282,7 +247,7 @@ void attention_rows_backward(const at::Tensor &gradient, const at::Tensor &q, co
     if (q.is_meta()) return;
     const Inputs in(q, k, v, bias, settings);
     const Packed g(gradient), dq(to_q), dk(to_k), dv(to_v);
-    const Bias db(to_bias);
+    const Bias db(to_bias, settings);
     const auto lists = db.data ? by_head(settings, in.k.heads) : apart(settings, in.k.heads);
     on_all(in, lists, [&](const std::vector<Item> &items, std::vector<float> &scratch) {
         for (const Item &item : items) {

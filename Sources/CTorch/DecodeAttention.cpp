@@ -3,58 +3,19 @@
 #include <ATen/core/grad_mode.h>
 
 #include <cstring>
-#include <limits>
 #include <vector>
 
 #include "Bridge.hpp"
 #include "Clones.hpp"
-#include "Exponential.hpp"
 #include "FewRows.hpp"
 #include "Parallel.hpp"
+#include "SoftmaxRow.hpp"
 
 namespace {
 
 constexpr int64_t most_queries = 16;
 /// Products that are worth a thread.
 constexpr int64_t grain = 32768;
-constexpr int lanes = 16;
-
-/// softmax(scale · s + mask) in place.
-CT_CLONES void softmax(float *scores, const float *mask, int64_t mask_stride, float scale, int64_t keys) {
-    float most[lanes];
-    for (float &one : most) one = -std::numeric_limits<float>::infinity();
-    int64_t i = 0;
-    if (mask) {
-        for (int64_t j = 0; j < keys; ++j) scores[j] = scores[j] * scale + mask[j * mask_stride];
-    } else {
-        for (int64_t j = 0; j < keys; ++j) scores[j] *= scale;
-    }
-    for (; i + lanes <= keys; i += lanes) {
-        for (int k = 0; k < lanes; ++k) most[k] = scores[i + k] > most[k] ? scores[i + k] : most[k];
-    }
-    for (; i < keys; ++i) most[0] = scores[i] > most[0] ? scores[i] : most[0];
-    float largest = most[0];
-    for (float one : most) largest = one > largest ? one : largest;
-    float sums[lanes] = {};
-    for (i = 0; i + lanes <= keys; i += lanes) {
-        for (int k = 0; k < lanes; ++k) {
-            // What is masked is far below −87, where the exponential here ends.
-            const float x = scores[i + k] - largest;
-            const float power = x < -87.0f ? 0.0f : ctorch::exponential(x);
-            scores[i + k] = power;
-            sums[k] += power;
-        }
-    }
-    for (; i < keys; ++i) {
-        const float x = scores[i] - largest;
-        scores[i] = x < -87.0f ? 0.0f : ctorch::exponential(x);
-        sums[0] += scores[i];
-    }
-    float sum = 0;
-    for (float one : sums) sum += one;
-    const float factor = 1 / sum;
-    for (int64_t j = 0; j < keys; ++j) scores[j] *= factor;
-}
 
 /// y [size] = p [keys] V [keys, size].
 CT_CLONES void weighted_sum(const float *p, const float *v, int64_t stride, int64_t keys, int64_t size, float *y) {
@@ -108,7 +69,7 @@ at::Tensor decode_attention(const at::Tensor &q, const at::Tensor &k, const at::
                 const float *added = bias.defined() ? floats(bias) + row * bias.stride(0) + head * bias.stride(1) +
                                                           query * bias.stride(2)
                                                     : nullptr;
-                softmax(own, added, bias.defined() ? bias.stride(3) : 0, static_cast<float>(scale), keys);
+                softmax_row(own, added, bias.defined() ? bias.stride(3) : 0, static_cast<float>(scale), keys);
                 weighted_sum(own, floats(v) + row * v.stride(0) + head * v.stride(1), v.stride(2), keys, size,
                              out + (item * queries + query) * size);
             }
@@ -126,7 +87,8 @@ extern "C" int ct_write_columns(const CTTensor *cache, const CTTensor *given, in
         TORCH_CHECK(to.dim() == 4 && x.dim() == 4 && x.size(0) == to.size(0) && x.size(1) == to.size(1) && x.size(3) == to.size(3) &&
                         column >= 0 && column + x.size(2) <= to.size(2),
                     x.sizes(), " from column ", column, " on into a cache of ", to.sizes());
-        if (!x.is_cpu() || x.scalar_type() != to.scalar_type() || x.stride(3) != 1 || !to.is_contiguous()) {
+        if (!x.is_cpu() || !to.is_cpu() || x.scalar_type() != to.scalar_type() || x.stride(3) != 1 || !to.is_contiguous() ||
+            (at::GradMode::is_enabled() && x.requires_grad())) {
             to.narrow(2, column, x.size(2)).copy_(x);
             return;
         }

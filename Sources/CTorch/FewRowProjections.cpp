@@ -1,5 +1,6 @@
 // Several projections of the same few rows in one go, with biases and low-rank updates: what a layer does in a step of
 // generation. Threads meet once for all of them, and each adds an update where it has just written.
+#include <deque>
 #include <optional>
 #include <vector>
 
@@ -25,6 +26,8 @@ struct Part {
     at::Tensor y;
     int64_t outputs = 0;
 
+    // The product refers to the matrix.
+    Part(const Part &) = delete;
     explicit Part(const CTProjection &given) : given(given) {
         if (given.weight) {
             outputs = unbox(given.weight).size(0);
@@ -58,7 +61,7 @@ struct Part {
 };
 
 /// Whether the kernels for few rows take all of them.
-bool are_for_few_rows(const at::Tensor &x, const std::vector<Part> &parts) {
+bool are_for_few_rows(const at::Tensor &x, const std::deque<Part> &parts) {
     if (at::GradMode::is_enabled() || !is_plain(x) || x.dim() < 1 || x.size(-1) == 0 || compute_type(x) != at::kFloat) return false;
     const int64_t inputs = x.size(-1), rows = x.numel() / inputs;
     if (rows == 0) return false;
@@ -79,12 +82,10 @@ bool are_for_few_rows(const at::Tensor &x, const std::vector<Part> &parts) {
     return true;
 }
 
-/// Outputs that a thread begins and ends with are multiples of this, which the kernels for dense matrices take at a time.
-constexpr int64_t step = 12;
-/// Numbers of a matrix that are worth a thread.
-constexpr int64_t grain = 65536;
+/// Outputs that a thread begins and ends with are multiples of this.
+constexpr int64_t step = outputs_of_blocks;
 
-void make_few(const at::Tensor &x, std::vector<Part> &parts) {
+void make_few(const at::Tensor &x, std::deque<Part> &parts) {
     const int64_t inputs = x.size(-1), rows = x.numel() / inputs;
     auto shape = x.sizes().vec();
     std::vector<int64_t> ends;
@@ -98,7 +99,7 @@ void make_few(const at::Tensor &x, std::vector<Part> &parts) {
         steps += (part.outputs + step - 1) / step;
         ends.push_back(steps);
     }
-    ctorch::parallel_for(0, steps, std::max<int64_t>(1, grain / (step * inputs)), [&](int64_t from, int64_t to) {
+    ctorch::parallel_with_rest(steps, std::max<int64_t>(1, elements_of_a_thread / (step * inputs)), [&](int64_t from, int64_t to) {
         int64_t start = 0;
         for (size_t i = 0; i < parts.size(); start = ends[i++]) {
             const int64_t first = std::max(from, start), end = std::min(to, ends[i]);
@@ -126,8 +127,7 @@ at::Tensor made_alone(const CTTensor *x, const CTProjection &given) {
 
 extern "C" int ct_projections(const CTTensor *x, int count, const CTProjection *given, CTTensor **results) {
     return status_or_error([&] {
-        std::vector<Part> parts;
-        parts.reserve(static_cast<size_t>(count));
+        std::deque<Part> parts;
         for (int i = 0; i < count; ++i) parts.emplace_back(given[i]);
         const bool are_few = are_for_few_rows(unbox(x), parts);
         if (are_few) make_few(unbox(x), parts);

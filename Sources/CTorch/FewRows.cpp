@@ -194,9 +194,6 @@ CT_AVX2 void multiply_avx2(const Product &p, int64_t rows, int64_t first, int64_
 
 #endif
 
-/// Elements of W that are worth a thread.
-constexpr int64_t grain = 65536;
-
 const float *floats(const at::Tensor &x) { return static_cast<const float *>(x.const_data_ptr()); }
 
 bool is_float(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
@@ -231,10 +228,11 @@ at::Tensor multiply_few(const at::Tensor &x, const at::Tensor &weight, const at:
     const int64_t inputs = weight.size(1), outputs = weight.size(0), rows = x.numel() / inputs;
     const float *added = bias.defined() ? floats(bias) : nullptr;
     auto *out = static_cast<float *>(y.mutable_data_ptr());
-    // Whole blocks of three or four rows of W.
-    ctorch::parallel_for(0, (outputs + 11) / 12, std::max<int64_t>(1, grain / (12 * inputs)), [&](int64_t from, int64_t to) {
+    constexpr int64_t step = outputs_of_blocks;
+    const int64_t least = std::max<int64_t>(1, elements_of_a_thread / (step * inputs));
+    ctorch::parallel_with_rest((outputs + step - 1) / step, least, [&](int64_t from, int64_t to) {
         multiply_few_part(floats(weight), weight.stride(0), floats(x), rows, inputs, out, outputs, added,
-                          added ? Start::bias : Start::zero, 12 * from, std::min(12 * to, outputs));
+                          added ? Start::bias : Start::zero, step * from, std::min(step * to, outputs));
     });
     return y;
 }

@@ -8,6 +8,11 @@ namespace ctorch {
 /// Rows that these kernels are for; with more, blocked products win.
 constexpr int64_t few_rows = 32;
 
+/// Outputs that kernels take at a time divide this.
+constexpr int64_t outputs_of_blocks = 12;
+/// Elements of a matrix that are worth a thread.
+constexpr int64_t elements_of_a_thread = 65536;
+
 /// What a product's sums are added to.
 enum class Start { zero, bias, output };
 

@@ -76,7 +76,8 @@ namespace ctorch {
 
 bool is_for_loss_rows(const at::Tensor &scores, const at::Tensor &targets) {
     return (scores.is_cpu() || scores.is_meta()) && scores.scalar_type() == at::kFloat && scores.dim() == 2 &&
-           scores.is_contiguous() && scores.size(1) > 0 && targets.scalar_type() == at::kLong;
+           scores.is_contiguous() && scores.size(1) > 0 && targets.scalar_type() == at::kLong &&
+           targets.device() == scores.device();
 }
 
 void loss_rows(at::Tensor &scores, const at::Tensor &given, double scale, double smoothing, bool makes_gradient,

@@ -1,4 +1,4 @@
-// The loss of rows of scores and its gradient in one pass over each row, in fp32 on the CPU.
+// The loss of rows of scores and its gradient, each row while it is in the cache, in fp32 on the CPU.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -17,17 +17,24 @@ namespace {
 
 /// y += s · drop(x) Aᵀ Bᵀ, with x [tokens, in], A [r, in], B [out, r].
 ///
-/// Keeps x, which the projections of one input share, and s · drop(x) Aᵀ, r numbers a token; no matrix of the
-/// output's size is made.
+/// Keeps x, which the projections of one input share, and drop(x) Aᵀ, r numbers a token, times s where a BLAS multiplies; no
+/// matrix of the output's size is made.
 struct LowRankUpdate : public Function<LowRankUpdate> {
     static at::Tensor forward(AutogradContext *context, at::Tensor y, const at::Tensor &x, const at::Tensor &a,
                               const at::Tensor &b, double scale, double dropout, int64_t seed) {
         at::Tensor input = dropout > 0 ? dropped(x, dropout, static_cast<uint64_t>(seed)) : x;
-        at::Tensor low = multiplied(input, a.t()).mul_(scale);
-        add_product(y, low, b.t());
+        at::Tensor low = multiplied(input, a.t());
+        const bool is_scaled = are_for_blas(low, b);
+        if (is_scaled) {
+            add_product(y, low.mul_(scale), b.t());
+        } else {
+            // Narrower numbers are scaled in the product, without another rounding.
+            y.addmm_(low, b.t(), 1, scale);
+        }
         context->mark_dirty({y});
         context->save_for_backward({x, a, b, low});
         context->saved_data["scale"] = scale;
+        context->saved_data["is_scaled"] = is_scaled;
         context->saved_data["dropout"] = dropout;
         context->saved_data["seed"] = seed;
         return y;
@@ -39,7 +46,10 @@ struct LowRankUpdate : public Function<LowRankUpdate> {
         double scale = context->saved_data["scale"].toDouble(), dropout = context->saved_data["dropout"].toDouble();
         auto seed = static_cast<uint64_t>(context->saved_data["seed"].toInt());
         at::Tensor to_x, to_a, to_b;
-        if (context->needs_input_grad(3)) to_b = multiplied(gradient.t(), low);
+        if (context->needs_input_grad(3)) {
+            to_b = multiplied(gradient.t(), low);
+            if (!context->saved_data["is_scaled"].toBool()) to_b.mul_(scale);
+        }
         at::Tensor to_low = multiplied(gradient, b).mul_(scale);
         if (context->needs_input_grad(2)) {
             to_a = multiplied(to_low.t(), dropout > 0 ? dropped(x, dropout, seed) : x);
@@ -71,7 +81,7 @@ void check_factors(const at::Tensor &y, const at::Tensor &x, const at::Tensor &a
 /// Fewer rows are not worth another thread.
 constexpr int64_t rows_of_a_thread = 4;
 /// Nor are fewer elements of B.
-constexpr int64_t elements_of_a_thread = 4096;
+constexpr int64_t elements_of_b = 4096;
 
 /// Rows in a row that use the same update, or none.
 struct Group {
@@ -101,7 +111,7 @@ extern "C" CTTensor *ct_low_rank_update(const CTTensor *y, const CTTensor *x, co
                 ctorch::parallel_for(0, rows, rows_of_a_thread, [&](int64_t begin, int64_t end) { add(begin, end, 0, outputs); });
             } else {
                 // B is divided among the threads; each makes x Aᵀ for itself, which is sooner done than shared.
-                const int64_t grain = std::max<int64_t>(1, elements_of_a_thread / std::max<int64_t>(1, rank));
+                const int64_t grain = std::max<int64_t>(1, elements_of_b / std::max<int64_t>(1, rank));
                 ctorch::parallel_for(0, outputs, grain, [&](int64_t first, int64_t last) { add(0, rows, first, last); });
             }
             return y_given;

@@ -16,11 +16,17 @@ struct BlasMatrix {
     bool is_transposed;
 
     explicit BlasMatrix(const at::Tensor &x)
-        : data(static_cast<const float *>(x.const_data_ptr())), is_transposed(x.stride(1) != 1 && x.stride(0) == 1) {
-        stride = std::max<int64_t>(is_transposed ? x.stride(1) : x.stride(0), is_transposed ? x.size(0) : x.size(1));
+        : data(static_cast<const float *>(x.const_data_ptr())), is_transposed(!by_rows(x)) {
+        const int64_t lines = is_transposed ? x.size(1) : x.size(0), length = is_transposed ? x.size(0) : x.size(1);
+        // The stride of a single line may be anything.
+        stride = lines > 1 ? (is_transposed ? x.stride(1) : x.stride(0)) : std::max<int64_t>(1, length);
     }
 
-    static bool fits(const at::Tensor &x) { return x.stride(1) == 1 || x.stride(0) == 1; }
+    /// Rows of numbers side by side that don't overlap, as those of a broadcast tensor do.
+    static bool by_rows(const at::Tensor &x) {
+        return (x.stride(1) == 1 || x.size(1) == 1) && (x.size(0) <= 1 || x.stride(0) >= std::max<int64_t>(1, x.size(1)));
+    }
+    static bool fits(const at::Tensor &x) { return by_rows(x) || by_rows(x.t()); }
 };
 
 inline at::Tensor readable(const at::Tensor &x) { return BlasMatrix::fits(x) ? x : x.contiguous(); }
@@ -48,7 +54,7 @@ inline at::Tensor multiplied(const at::Tensor &x, const at::Tensor &y) { return 
 
 /// result = x · y.
 inline void set_product(at::Tensor &result, const at::Tensor &x, const at::Tensor &y) {
-    if (are_for_blas(x, y) && result.stride(1) == 1) {
+    if (are_for_blas(x, y) && BlasMatrix::by_rows(result)) {
         blas_product(x, y, result, 0);
     } else {
         at::mm_out(result, x, y);
@@ -57,7 +63,7 @@ inline void set_product(at::Tensor &result, const at::Tensor &x, const at::Tenso
 
 /// sum += x · y.
 inline void add_product(at::Tensor &sum, const at::Tensor &x, const at::Tensor &y) {
-    if (are_for_blas(x, y) && sum.stride(1) == 1) {
+    if (are_for_blas(x, y) && BlasMatrix::by_rows(sum)) {
         blas_product(x, y, sum);
     } else {
         sum.addmm_(x, y);

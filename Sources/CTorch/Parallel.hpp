@@ -1,6 +1,7 @@
 // Loops over libtorch's own threads.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <exception>
 #include <mutex>
@@ -43,6 +44,27 @@ template <typename Body> void parallel_for(int64_t begin, int64_t end, int64_t g
         }
     }, &loop);
     if (loop.failure) std::rethrow_exception(loop.failure);
+}
+
+/// The same over 0 ..< steps where threads may be held up, as those that read memory are: each has a part of its own, and the
+/// rest, a quarter, goes in small parts to whoever is done.
+template <typename Body> void parallel_with_rest(int64_t steps, int64_t grain, const Body &body) {
+    const int64_t threads = threads_for(steps, grain);
+    if (threads <= 1) {
+        if (steps > 0) body(0, steps);
+        return;
+    }
+    constexpr int64_t parts_of_rest = 8;
+    const int64_t own = steps * 3 / (4 * threads), rest = steps - own * threads;
+    const int64_t part = (rest + parts_of_rest * threads - 1) / (parts_of_rest * threads);
+    std::atomic<int64_t> next{own * threads};
+    parallel_for(0, threads, 1, [&](int64_t from, int64_t to) {
+        // Where there are fewer threads than were asked for, one has several parts.
+        if (own > 0) body(from * own, to * own);
+        for (int64_t start = next.fetch_add(part); start < steps; start = next.fetch_add(part)) {
+            body(start, start + part < steps ? start + part : steps);
+        }
+    });
 }
 
 }  // namespace ctorch

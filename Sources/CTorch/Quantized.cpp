@@ -236,9 +236,9 @@ CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, cons
             return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
         };
         at::Tensor flat = in_type(input.reshape({-1, w.inputs}), type);
-        at::Tensor y = applied<StoredLinear>(flat, option(in_type(unbox(bias), type)), w.codes,
-                                           option(w.scales), option(w.table), option(w.nested_scales),
-                                           option(w.nested_table), w.offset, w.block, w.outputs, w.inputs);
+        at::Tensor y = applied<StoredLinear>(flat, option(in_type(unbox(bias), type)), w.codes, option(w.scales),
+                                             option(w.table), option(w.nested_scales), option(w.nested_table), w.offset,
+                                             w.block, w.outputs, w.inputs);
         return y.reshape(shape);
     });
 }

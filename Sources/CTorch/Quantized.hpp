@@ -53,7 +53,6 @@ void multiply_stored(const StoredMatrix &, const float *x, int64_t rows, float *
 class StoredProduct {
 public:
     StoredProduct(const StoredMatrix &, const float *x, int64_t rows, float *y);
-    StoredProduct(StoredProduct &&) noexcept;
     ~StoredProduct();
     /// Outputs first ..< end, on the thread that calls.
     void make(int64_t first, int64_t end) const;

@@ -10,6 +10,9 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <optional>
+#include <type_traits>
+#include <vector>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -19,7 +22,6 @@ namespace ctorch {
 namespace {
 
 const float *floats(const at::Tensor &tensor) { return static_cast<const float *>(tensor.const_data_ptr()); }
-const uint8_t *bytes(const at::Tensor &tensor) { return static_cast<const uint8_t *>(tensor.const_data_ptr()); }
 
 float dot(const float *a, const float *b, int64_t count) {
     // Eight sums, which compilers keep in registers side by side.
@@ -50,6 +52,8 @@ void multiply_any(const StoredMatrix &w, const float *x, int64_t rows, float *y,
 }
 
 #if defined(__x86_64__)
+
+const uint8_t *bytes(const at::Tensor &tensor) { return static_cast<const uint8_t *>(tensor.const_data_ptr()); }
 
 CT_AVX2 inline float sum(__m256 v) {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -266,8 +270,8 @@ struct Digits {
             std::memcpy(&top, &bits, sizeof top);
             if (!(top < std::numeric_limits<float>::infinity())) return false;
             const float inverse = largest / top;
-            // So small that the inverse is none.
-            const bool is_zero = !(inverse < std::numeric_limits<float>::infinity());
+            // A scale must keep all of its bits.
+            const bool is_zero = top < 1e-30f || !(inverse < std::numeric_limits<float>::infinity());
             if (is_zero && top > 0) return false;
             scales[static_cast<size_t>(row)] = is_zero ? 0 : top / largest;
             const __m512 factor = _mm512_set1_ps(is_zero ? 0 : inverse);
@@ -385,7 +389,6 @@ StoredProduct::StoredProduct(const StoredMatrix &w, const float *x, int64_t rows
 #endif
 }
 
-StoredProduct::StoredProduct(StoredProduct &&) noexcept = default;
 StoredProduct::~StoredProduct() = default;
 
 void StoredProduct::make(int64_t first, int64_t end) const {
@@ -424,8 +427,8 @@ void StoredProduct::make(int64_t first, int64_t end) const {
 
 void multiply_stored(const StoredMatrix &w, const float *x, int64_t rows, float *y) {
     const StoredProduct product(w, x, rows, y);
-    ctorch::parallel_for(0, w.outputs, std::max<int64_t>(1, 65536 / w.inputs),
-                         [&](int64_t from, int64_t to) { product.make(from, to); });
+    ctorch::parallel_with_rest(w.outputs, std::max<int64_t>(1, 65536 / w.inputs),
+                               [&](int64_t from, int64_t to) { product.make(from, to); });
 }
 
 }  // namespace ctorch

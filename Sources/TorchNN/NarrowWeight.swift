@@ -19,6 +19,7 @@ public struct NarrowWeight: LinearWeight {
     }
     private var isWide: Bool { parameter.tensor.dtype.size > 2 }
     private var wide: DenseWeight { DenseWeight(parameter) }
+    public var projectionMatrix: Projection.Matrix? { isWide ? .dense(parameter.tensor) : .stored(matrix) }
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor {
         isWide ? wide.project(x, bias: bias) : matrix.project(x, bias: bias)
     }

@@ -98,15 +98,18 @@ import Testing
     @Test(arguments: single) func singlePrecisionIsTheSame(item: Case) throws {
         let narrow = inputs(item).map { $0.to(.float32) }
         let wide = narrow.map { $0.to(.float64) }
-        let (result, expected) = try withTorchErrors {
-            withoutGradients { (packed(item, narrow), packed(item, wide)) }
-        }
-        #expect(result.dtype == .float32)
-        #expect(relativeDifference(result.to(.float64), expected) < 2e-6)
-        for (number, pair) in zip(
-            try gradients(narrow, { packed(item, $0).to(.float64) }), try gradients(wide) { packed(item, $0) }
-        ).enumerated() {
-            #expect(relativeDifference(pair.0.to(.float64), pair.1) < 5e-6, "gradient of input \(number)")
+        let expected = try withTorchErrors { withoutGradients { packed(item, wide) } }
+        let slopes = try gradients(wide) { packed(item, $0) }
+        defer { Runtime.allowOtherBLAS(true) }
+        for isAllowed in [true, false] {
+            Runtime.allowOtherBLAS(isAllowed)
+            let result = try withTorchErrors { withoutGradients { packed(item, narrow) } }
+            #expect(result.dtype == .float32)
+            #expect(relativeDifference(result.to(.float64), expected) < 2e-6)
+            let own = try gradients(narrow) { packed(item, $0).to(.float64) }
+            for (number, pair) in zip(own, slopes).enumerated() {
+                #expect(relativeDifference(pair.0.to(.float64), pair.1) < 5e-6, "gradient of input \(number)")
+            }
         }
     }
 

@@ -62,10 +62,12 @@ import Testing
 
     /// Projections of one input at once, of kinds and sizes of all sorts, are those made alone; in float64 too, and with so many
     /// rows that each goes its own way.
-    @Test(arguments: [1, 2, 3, 8, 9, 33]) func projectionsAtOnce(rows: Int) throws {
+    @Test(arguments: [1, 2, 3, 8, 9, 33], [128, 512]) func projectionsAtOnce(rows: Int, inputs: Int) throws {
         try withTorchErrors {
             withoutGradients {
-                let weights = [70, 23, 5].enumerated().map { random($1, 128, seed: UInt64(10 + $0)).to(.float32) }
+                // The larger ones are divided among threads.
+                let sizes = inputs == 128 ? [70, 23, 5] : [1000, 300, 5]
+                let weights = sizes.enumerated().map { random($1, inputs, seed: UInt64(10 + $0)).to(.float32) }
                 let matrices =
                     [
                         [.dense(weights[0]), .dense(weights[1]), .dense(weights[2])],
@@ -76,7 +78,7 @@ import Testing
                     ] as [[Projection.Matrix]]
                 for list in matrices {
                     for dtype in [DType.float32, .float64] {
-                        let x = random(rows, 128, seed: 1).to(.float32)
+                        let x = random(rows, inputs, seed: 1).to(.float32)
                         let known = list.map { matrix -> Tensor in
                             switch matrix {
                             case .dense(let tensor): tensor
@@ -92,7 +94,7 @@ import Testing
                                 rank == 0
                                 ? nil
                                 : (
-                                    a: random(rank, 128, seed: 40).to(dtype),
+                                    a: random(rank, inputs, seed: 40).to(dtype),
                                     b: random(outputs, rank, seed: 50).to(dtype), scale: 0.7
                                 )
                             if dtype == .float64, case .dense = matrix {

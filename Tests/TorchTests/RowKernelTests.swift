@@ -71,4 +71,27 @@ import Testing
             }
         }
     }
+
+    /// Tensors whose numbers stand in several places: inputs that are one row over and over, and the gradients of sums.
+    @Test func broadcastTensors() throws {
+        let weight = random(48, 64, seed: 1), x = random(40, 64, seed: 2)
+        let (a, b) = (random(4, 64, seed: 3), random(48, 4, seed: 4))
+        func update(_ x: Tensor, _ w: Tensor, _ a: Tensor, _ b: Tensor) -> Tensor {
+            Functions.lowRankUpdate(Functions.linear(x, w), x: x, a: a, b: b, scale: 0.5)
+        }
+        let functions: [([Tensor]) -> Tensor] = [
+            { update($0[0], $0[1], $0[2], $0[3]).sum(axes: [-1]).squared() },
+            { update($0[0], $0[1], $0[2], $0[3]).sum(axes: [0]).squared() },
+            { update($0[0].narrowed(axis: 0, 0..<1).expanded([40, 64]), $0[1], $0[2], $0[3]) },
+            { Functions.linear($0[0].narrowed(axis: 0, 0..<1).expanded([40, 64]), $0[1]).sum(axes: [0]).squared() },
+        ]
+        for (number, function) in functions.enumerated() {
+            let inputs = [x, weight, a, b]
+            let expected = try gradients(inputs, function)
+            let found = try gradients(inputs.map { $0.to(.float32) }) { function($0).to(.float64) }
+            for (own, known) in zip(found, expected) {
+                #expect(relativeDifference(own.to(.float64), known) < 5e-6, "function \(number)")
+            }
+        }
+    }
 }
