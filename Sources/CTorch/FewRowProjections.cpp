@@ -1,7 +1,9 @@
 // Several projections of the same few rows in one go, with biases and low-rank updates: what a layer does in a step of
 // generation. Threads meet once for all of them, and each adds an update where it has just written.
+#include <atomic>
 #include <deque>
 #include <optional>
+#include <thread>
 #include <vector>
 
 #include "Bridge.hpp"
@@ -25,6 +27,8 @@ struct Part {
     std::optional<StoredProduct> product;
     at::Tensor y;
     int64_t outputs = 0;
+    /// scale · x aᵀ [rows, rank].
+    std::vector<float> low;
 
     // The product refers to the matrix.
     Part(const Part &) = delete;
@@ -39,7 +43,15 @@ struct Part {
 
     int64_t rank() const { return given.a ? unbox(given.a).size(0) : 0; }
 
-    /// Outputs first ..< end, on the thread that calls.
+    /// Rows first ..< end of a, on the thread that calls.
+    void make_low(const float *x, int64_t rows, int64_t inputs, int64_t first, int64_t end) {
+        multiply_few_part(floats(unbox(given.a)), inputs, x, rows, inputs, low.data(), rank(), nullptr, Start::zero, first, end);
+        for (int64_t row = 0; row < rows; ++row) {
+            for (int64_t i = first; i < end; ++i) low[static_cast<size_t>(row * rank() + i)] *= static_cast<float>(given.scale);
+        }
+    }
+
+    /// Outputs first ..< end without the update, on the thread that calls.
     void make(const float *x, int64_t rows, int64_t inputs, int64_t first, int64_t end) const {
         auto *out = static_cast<float *>(y.mutable_data_ptr());
         const float *bias = given.bias ? floats(unbox(given.bias)) : nullptr;
@@ -53,10 +65,11 @@ struct Part {
             multiply_few_part(floats(weight), weight.stride(0), x, rows, inputs, out, outputs, bias,
                               bias ? Start::bias : Start::zero, first, end);
         }
-        if (given.a) {
-            add_low_rank(out, x, rows, inputs, outputs, rank(), floats(unbox(given.a)), floats(unbox(given.b)),
-                         static_cast<float>(given.scale), first, end);
-        }
+    }
+
+    void add_update(int64_t rows, int64_t first, int64_t end) const {
+        multiply_few_part(floats(unbox(given.b)), rank(), low.data(), rows, rank(), static_cast<float *>(y.mutable_data_ptr()),
+                          outputs, nullptr, Start::output, first, end);
     }
 };
 
@@ -85,6 +98,43 @@ bool are_for_few_rows(const at::Tensor &x, const std::deque<Part> &parts) {
 /// Outputs that a thread begins and ends with are multiples of this.
 constexpr int64_t step = outputs_of_blocks;
 
+/// What the updates of all parts have in common with each other: x aᵀ, some rows of an a at a time, by whichever thread comes
+/// first. By the time that a thread has outputs to add to, the others are done as well.
+class LowProducts {
+public:
+    LowProducts(std::deque<Part> &parts, const float *x, int64_t rows, int64_t inputs)
+        : x(x), rows(rows), inputs(inputs) {
+        for (Part &part : parts) {
+            part.low.resize(static_cast<size_t>(rows * part.rank()));
+            for (int64_t first = 0; first < part.rank(); first += step) {
+                pieces.push_back({&part, first, std::min(first + step, part.rank())});
+            }
+        }
+    }
+
+    void make_some() {
+        for (size_t i = next++; i < pieces.size(); i = next++) {
+            pieces[i].part->make_low(x, rows, inputs, pieces[i].first, pieces[i].end);
+            done.fetch_add(1, std::memory_order_release);
+        }
+    }
+
+    void wait() const {
+        while (done.load(std::memory_order_acquire) < pieces.size()) std::this_thread::yield();
+    }
+
+private:
+    static constexpr int64_t step = 4;
+    struct Piece {
+        Part *part;
+        int64_t first, end;
+    };
+    const float *x;
+    int64_t rows, inputs;
+    std::vector<Piece> pieces;
+    std::atomic<size_t> next{0}, done{0};
+};
+
 void make_few(const at::Tensor &x, std::deque<Part> &parts) {
     const int64_t inputs = x.size(-1), rows = x.numel() / inputs;
     auto shape = x.sizes().vec();
@@ -99,12 +149,18 @@ void make_few(const at::Tensor &x, std::deque<Part> &parts) {
         steps += (part.outputs + step - 1) / step;
         ends.push_back(steps);
     }
+    LowProducts low(parts, floats(x), rows, inputs);
     ctorch::parallel_with_rest(steps, std::max<int64_t>(1, elements_of_a_thread / (step * inputs)), [&](int64_t from, int64_t to) {
+        low.make_some();
         int64_t start = 0;
         for (size_t i = 0; i < parts.size(); start = ends[i++]) {
             const int64_t first = std::max(from, start), end = std::min(to, ends[i]);
             if (first >= end) continue;
-            parts[i].make(floats(x), rows, inputs, step * (first - start), std::min(step * (end - start), parts[i].outputs));
+            const int64_t begin = step * (first - start), stop = std::min(step * (end - start), parts[i].outputs);
+            parts[i].make(floats(x), rows, inputs, begin, stop);
+            if (!parts[i].given.a) continue;
+            low.wait();
+            parts[i].add_update(rows, begin, stop);
         }
     });
 }
