@@ -1,4 +1,4 @@
-// OpenBLAS, loaded when the first large product is due. libtorch's own BLAS on x86-64 is MKL, whose kernels for AMD's
+// OpenBLAS, loaded when the first product asks for it. libtorch's own BLAS on x86-64 is MKL, whose kernels for AMD's
 // processors stop at AVX2 and, on some, far below what the processor does; OpenBLAS has a kernel for each. It computes on
 // one thread a call and libtorch's threads share the rows or columns, so that there is one pool of threads and not two.
 #include "Parallel.hpp"

@@ -108,7 +108,6 @@ struct BPESearch: Sendable {
         if state.path.count < text.count { state.path = Array(repeating: 0, count: 2 * text.count) }
         return state.path.withUnsafeMutableBufferPointer { path in
             state.dead.withUnsafeMutableBufferPointer { dead in
-                dead[..<words].update(repeating: 0)
                 let (bytes, count) = pieces.withUnsafeBufferPointer { search(text, $0, state.known, path, dead) }
                 for id in path[..<count] { ids.append(Int(id)) }
                 return bytes
@@ -123,6 +122,9 @@ struct BPESearch: Sendable {
     ) -> (bytes: Int, count: Int) {
         var count = 0
         var place = 0
+        // Bits are 0 between calls: what this one sets lies before the furthest place, not all the text.
+        var furthest = 0
+        defer { dead[...(furthest >> 6)].update(repeating: 0) }
         var left = ByteTrie.none
         var (right, end) = trie.longest(text, from: 0)
         while right != ByteTrie.none {
@@ -143,6 +145,7 @@ struct BPESearch: Sendable {
                 path[count] = right
                 count += 1
                 (place, left) = (end, right)
+                furthest = max(furthest, place)
                 (right, end) = trie.longest(text, from: place)
             } else if count > 0 {
                 dead[place >> 6] |= 1 << UInt64(place & 63)

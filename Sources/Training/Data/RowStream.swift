@@ -33,7 +33,7 @@ extension RowEncoder {
                 stream.finish(
                     number,
                     Result {
-                        let encoded = try encode(templates.examples(from: part.map { try lines.row($0) }))
+                        let encoded = try encode(part, of: lines, templates)
                         var rows = EncodedFile.Packed()
                         for example in encoded.examples { rows.append(example) }
                         return (rows, encoded.summary)
@@ -43,6 +43,18 @@ extension RowEncoder {
         let (rows, summary) = try stream.finished()
         guard summary.rows > 0 else { throw DataSet.empty(url) }
         return (EncodedRows(rows), summary)
+    }
+
+    /// What is wrong with a line is found at different stages: where something is, lines go through all of them one by one.
+    private func encode(_ part: [DataLines.Line], of lines: DataLines, _ templates: RowTemplates) throws -> (
+        examples: [EncodedExample], summary: EncodingSummary
+    ) {
+        do {
+            return try encode(templates.examples(from: part.map { try lines.row($0) }))
+        } catch {
+            for line in part { _ = try encode(templates.examples(from: [lines.row(line)])) }
+            throw error
+        }
     }
 }
 

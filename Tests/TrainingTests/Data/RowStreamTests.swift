@@ -65,10 +65,13 @@ import Tokenizers
     }
 
     /// However the lines are cut into parts, the first of several errors is reported, also where the last can't be read.
-    @Test(arguments: [1, 300, 1 << 18]) func theFirstErrorCounts(partBytes: Int) throws {
+    /// Whether the first is found while a row is read or when it is rendered, which comes later.
+    @Test(arguments: [1, 300, 1 << 18], ["{", #"{"q": "x"}"#]) func theFirstErrorCounts(partBytes: Int, bad: String)
+        throws
+    {
         let (encoder, templates) = (try encoder(), try templates("{q}", "{a}"))
         var lines = Array(lines.prefix(200))
-        lines[150] = "{"
+        lines[150] = bad
         lines[170] = "[]"
         try withFile("rows.jsonl", "") { file in
             try (Data(lines.joined(separator: "\n").utf8) + Data([0x0A, 0xFF, 0x0A])).write(to: file)
