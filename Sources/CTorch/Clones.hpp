@@ -1,6 +1,6 @@
 // The build is for any x86-64; a function that is marked CT_CLONES is compiled for several processors, and the loader picks
-// the version for the one at hand. One that is marked CT_AVX2, CT_AVX512 or CT_VNNI may only be called where `has_avx2`,
-// `has_avx512` or `has_vnni` says so.
+// the version for the one at hand. One that is marked CT_AVX2 or CT_AVX512 may only be called where `has_avx2` or
+// `has_avx512` says so.
 #pragma once
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -12,7 +12,6 @@
 #if defined(__x86_64__)
 #define CT_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define CT_AVX512 __attribute__((target("avx512f,avx2,fma,f16c")))
-#define CT_VNNI __attribute__((target("avx512f,avx512bw,avx512vnni,avx2,fma,f16c")))
 
 namespace ctorch {
 
@@ -27,12 +26,6 @@ inline thread_local bool avoids_avx512 = false;
 
 inline bool has_avx512() {
     static const bool has = has_avx2() && __builtin_cpu_supports("avx512f");
-    return has && !avoids_avx512;
-}
-
-inline bool has_vnni() {
-    static const bool has =
-        has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni");
     return has && !avoids_avx512;
 }
 

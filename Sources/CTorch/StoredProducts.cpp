@@ -7,9 +7,7 @@
 #include "include/ctorch.h"
 
 #include <array>
-#include <cmath>
 #include <cstring>
-#include <limits>
 #include <optional>
 #include <type_traits>
 #include <vector>
@@ -217,118 +215,31 @@ struct HalfLane {
     }
 };
 
-/// Rows whose numbers stand one after another, in multiples of 16.
+/// Rows whose numbers stand one after another, in multiples of 32.
 template <int Rows, typename Lane>
 CT_AVX2 void multiply_lanes(const StoredMatrix &w, Lane lane, const float *scales, const float *x, float *y,
                             int64_t first, int64_t end) {
+    // As many as keep the processor from waiting for one before the next, and as there are registers for.
+    constexpr int sums = Rows == 1 ? 4 : Rows <= 4 ? 2 : 1;
     for (int64_t row = first; row < end; ++row) {
-        __m256 total[Rows][2];
+        __m256 total[Rows][sums];
         for (auto &list : total) {
             for (auto &one : list) one = _mm256_setzero_ps();
         }
-        for (int64_t i = 0; i < w.inputs; i += 16) {
-            for (int k = 0; k < 2; ++k) {
+        for (int64_t i = 0; i < w.inputs; i += 32) {
+            for (int k = 0; k < 4; ++k) {
                 const __m256 value = lane(row * w.inputs + i + 8 * k);
                 for (int r = 0; r < Rows; ++r) {
-                    total[r][k] = _mm256_fmadd_ps(value, _mm256_loadu_ps(x + r * w.inputs + i + 8 * k), total[r][k]);
+                    __m256 &one = total[r][k % sums];
+                    one = _mm256_fmadd_ps(value, _mm256_loadu_ps(x + r * w.inputs + i + 8 * k), one);
                 }
             }
         }
         const float scale = scales ? scales[row] / 127.0f : 1.0f;
-        for (int r = 0; r < Rows; ++r) y[r * w.outputs + row] = sum(_mm256_add_ps(total[r][0], total[r][1])) * scale;
-    }
-}
-
-/// Rows of x as whole numbers of 23 bits and a sign, x = scale · (d₂ · 2¹⁶ + d₁ · 2⁸ + d₀), the digits from −128 to 127 and
-/// for each 64 inputs end to end, d₀ first. What that rounds off is 2⁻²⁴ of a row's largest number, which is what sums in
-/// fp32 round off too.
-struct Digits {
-    std::vector<int8_t> digits;
-    std::vector<float> scales;
-    /// 128 times the sum of each digit of a row: what a product with codes + 128 has too much.
-    std::vector<std::array<int64_t, 3>> excess;
-
-    /// Below 127 in each digit by more than the factor can be rounded up.
-    static constexpr float largest = 8355700;
-
-    /// False where a number is not finite.
-    CT_AVX512 bool read(const float *x, int64_t rows, int64_t inputs) {
-        digits.resize(static_cast<size_t>(3 * rows * inputs));
-        scales.resize(static_cast<size_t>(rows));
-        excess.resize(static_cast<size_t>(rows));
-        int8_t *next = digits.data();
-        for (int64_t row = 0; row < rows; ++row, x += inputs) {
-            __m512 most = _mm512_setzero_ps();
-            for (int64_t i = 0; i < inputs; i += 16) {
-                // The larger bits are those of the larger number, or of one that is not finite.
-                most = _mm512_castsi512_ps(_mm512_max_epi32(
-                    _mm512_castps_si512(most),
-                    _mm512_castps_si512(_mm512_abs_ps(_mm512_loadu_ps(x + i)))));
-            }
-            const int32_t bits = _mm512_reduce_max_epi32(_mm512_castps_si512(most));
-            float top;
-            std::memcpy(&top, &bits, sizeof top);
-            if (!(top < std::numeric_limits<float>::infinity())) return false;
-            const float inverse = largest / top;
-            // A scale must keep all of its bits.
-            const bool is_zero = top < 1e-30f || !(inverse < std::numeric_limits<float>::infinity());
-            if (is_zero && top > 0) return false;
-            scales[static_cast<size_t>(row)] = is_zero ? 0 : top / largest;
-            const __m512 factor = _mm512_set1_ps(is_zero ? 0 : inverse);
-            __m512i sums[3] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
-            for (int64_t i = 0; i < inputs; i += 64, next += 192) {
-                for (int64_t j = 0; j < 64; j += 16) {
-                    __m512i left = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i + j), factor));
-                    for (int64_t k = 0; k < 3; ++k) {
-                        const __m512i digit = _mm512_srai_epi32(_mm512_slli_epi32(left, 24), 24);
-                        _mm_storeu_si128(reinterpret_cast<__m128i *>(next + 64 * k + j), _mm512_cvtepi32_epi8(digit));
-                        sums[k] = _mm512_add_epi32(sums[k], digit);
-                        left = _mm512_srai_epi32(_mm512_sub_epi32(left, digit), 8);
-                    }
-                }
-            }
-            for (size_t k = 0; k < 3; ++k) {
-                excess[static_cast<size_t>(row)][k] = 128 * static_cast<int64_t>(_mm512_reduce_add_epi32(sums[k]));
-            }
-        }
-        return true;
-    }
-};
-
-/// Inputs with which no sum of 32 bits overflows.
-constexpr int64_t most_integer_inputs = 65536;
-/// Rows of x for which sums of integers are faster than making floats of the codes once.
-constexpr int64_t most_integer_rows = 2;
-
-/// Rows of int8 by digits in whole numbers, exactly.
-template <int Rows>
-CT_VNNI void multiply_integers(const StoredMatrix &w, const Digits &x, float *y, int64_t first, int64_t end) {
-    const auto *codes = static_cast<const int8_t *>(w.codes.const_data_ptr());
-    const float *scales = floats(w.scales);
-    const __m512i bias = _mm512_set1_epi8(-128);
-    for (int64_t row = first; row < end; ++row) {
-        const int8_t *next = codes + row * w.inputs;
-        __m512i sums[Rows][3];
-        for (auto &list : sums) {
-            for (auto &one : list) one = _mm512_setzero_si512();
-        }
-        for (int64_t i = 0; i < w.inputs; i += 64) {
-            // The instruction takes codes without a sign.
-            const __m512i code = _mm512_xor_si512(_mm512_loadu_si512(next + i), bias);
-            for (int64_t r = 0; r < Rows; ++r) {
-                const int8_t *digits = x.digits.data() + 3 * (r * w.inputs + i);
-                for (int64_t k = 0; k < 3; ++k) {
-                    sums[r][k] = _mm512_dpbusd_epi32(sums[r][k], code, _mm512_loadu_si512(digits + 64 * k));
-                }
-            }
-        }
-        for (size_t r = 0; r < Rows; ++r) {
-            int64_t total = 0;
-            for (size_t k = 3; k-- > 0;) {
-                total = total * 256 + (_mm512_reduce_add_epi32(sums[r][k]) - x.excess[r][k]);
-            }
-            y[static_cast<int64_t>(r) * w.outputs + row] =
-                static_cast<float>(static_cast<double>(total) * x.scales[r] * (scales[row] / 127.0f));
+        for (int r = 0; r < Rows; ++r) {
+            __m256 all = total[r][0];
+            for (int k = 1; k < sums; ++k) all = _mm256_add_ps(all, total[r][k]);
+            y[r * w.outputs + row] = sum(all) * scale;
         }
     }
 }
@@ -353,11 +264,10 @@ template <typename Body> void with_rows(int64_t rows, Body body) {
 
 /// What reads W, and x as it reads it.
 struct StoredProduct::Kernel {
-    enum class Kind { any, blocks, wide_blocks, lanes, integers } kind = Kind::any;
+    enum class Kind { any, blocks, wide_blocks, lanes } kind = Kind::any;
     std::vector<float> ordered;
 #if defined(__x86_64__)
     std::optional<ByteTables> tables;
-    Digits digits;
 #endif
 };
 
@@ -380,10 +290,7 @@ StoredProduct::StoredProduct(const StoredMatrix &w, const float *x, int64_t rows
         return;
     }
     const at::ScalarType type = w.codes.scalar_type();
-    if (w.has_rows() && has_vnni() && rows <= most_integer_rows && w.inputs % 64 == 0 && w.inputs <= most_integer_inputs &&
-        kernel->digits.read(x, rows, w.inputs)) {
-        kernel->kind = Kind::integers;
-    } else if (w.inputs % 16 == 0 && (w.has_rows() || type == at::kBFloat16 || type == at::kHalf)) {
+    if (w.inputs % 32 == 0 && (w.has_rows() || type == at::kBFloat16 || type == at::kHalf)) {
         kernel->kind = Kind::lanes;
     }
 #endif
@@ -406,9 +313,6 @@ void StoredProduct::make(int64_t first, int64_t end) const {
         return with_rows(rows, [&](auto count) {
             multiply_blocks_wide<count>(w, floats(w.table), kernel->ordered.data(), y, first, end);
         });
-    case Kind::integers:
-        return rows == 1 ? multiply_integers<1>(w, kernel->digits, y, first, end)
-                         : multiply_integers<2>(w, kernel->digits, y, first, end);
     case Kind::lanes:
         return with_rows(rows, [&](auto count) {
             if (w.has_rows()) {
