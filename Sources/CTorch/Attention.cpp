@@ -2,7 +2,7 @@
 // scores: the backward pass computes them again, tile by tile (as in Dao et al. 2022). A tile is a row, or where a query
 // doesn't see all keys some queries of one with the keys in their sight: what a causal mask or a window takes away is
 // hardly computed. Fewer heads of keys than of queries are not repeated: the queries that share one lie below each
-// other in the products. In fp32 on the CPU the kernels of `AttentionRows.cpp` do all of this.
+// other in the products. In fp32 and bf16 on the CPU the kernels of `AttentionRows.cpp` do all of this.
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "AttentionRows.hpp"

@@ -1,5 +1,6 @@
-// Attention over packed rows in fp32 on the CPU: a row and a head of its keys are one thread's work. Scores of some queries
-// are made, used and forgotten while they are in the second cache, and matrices are read and written where they lie.
+// Attention over packed rows on the CPU: a row and a head of its keys are one thread's work. Scores of some queries are made,
+// used and forgotten while they are in the second cache; fp32 matrices are read and written where they lie, bf16 ones are made
+// wider for the item at hand.
 #include "AttentionRows.hpp"
 
 #include <ATen/Parallel.h>
@@ -7,10 +8,12 @@
 #include <atomic>
 #include <numeric>
 
+#include "BFloat.hpp"
 #include "Blas.hpp"
 #include "Clones.hpp"
 #include "Dropout.hpp"
 #include "Parallel.hpp"
+#include "Precision.hpp"
 #include "SoftmaxRow.hpp"
 
 using namespace ctorch;
@@ -45,16 +48,55 @@ CT_CLONES void softmax_backward(const float *p, float *g, float *to_bias, float 
     }
 }
 
-/// A packed tensor [tokens, heads, size] by address; x and what is written both, which is const only in name.
-struct Packed {
-    float *data;
-    int64_t heads, size;
+CT_CLONES void widen(const BFloat *x, float *y, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) y[i] = x[i];
+}
 
-    explicit Packed(const at::Tensor &x)
-        : data(static_cast<float *>(const_cast<void *>(x.const_data_ptr()))), heads(x.size(1)), size(x.size(2)) {}
+CT_CLONES void narrow(const float *x, BFloat *y, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) y[i] = rounded<BFloat>(x[i]);
+}
 
-    int64_t stride() const { return heads * size; }
-    float *at(int64_t token, int64_t head) const { return data + token * stride() + head * size; }
+/// What a row has in some heads of a packed tensor [tokens, heads, size], in fp32: where it lies, or a copy of bf16 numbers.
+class Share {
+public:
+    /// - Parameter reads: whether what is there counts; a copy of what doesn't begins with zeros.
+    Share(const at::Tensor &x, int64_t first, int64_t tokens, int64_t head, int64_t heads, bool reads)
+        : tokens(tokens), size(x.size(2)), width(heads * size), whole(x.size(1) * size) {
+        const int64_t start = first * whole + head * size;
+        // Const only in name where it is written to.
+        void *all = const_cast<void *>(x.const_data_ptr());
+        if (x.scalar_type() == at::kFloat) {
+            floats = static_cast<float *>(all) + start;
+            return;
+        }
+        narrow_numbers = static_cast<BFloat *>(all) + start;
+        copy.resize(static_cast<size_t>(tokens * width));
+        floats = copy.data();
+        if (!reads) return;
+        for (int64_t token = 0; token < tokens; ++token) widen(narrow_numbers + token * whole, floats + token * width, width);
+    }
+    Share(const Share &) = delete;
+
+    /// From one token's numbers to the next one's.
+    int64_t stride() const { return narrow_numbers ? width : whole; }
+    /// Both counted within the share.
+    float *at(int64_t token, int64_t head = 0) const { return floats + token * stride() + head * size; }
+    int64_t head_size() const { return size; }
+
+    void set_zero(int64_t first, int64_t count, int64_t head = 0) const {
+        for (int64_t i = 0; i < count; ++i) std::fill_n(at(first + i, head), size, 0.0f);
+    }
+    /// Writes a copy to where it comes from.
+    void store() const {
+        if (!narrow_numbers) return;
+        for (int64_t token = 0; token < tokens; ++token) narrow(floats + token * width, narrow_numbers + token * whole, width);
+    }
+
+private:
+    int64_t tokens, size, width, whole;
+    float *floats;
+    BFloat *narrow_numbers = nullptr;
+    std::vector<float> copy;
 };
 
 /// Some queries of a tile with one head.
@@ -65,9 +107,12 @@ struct Part {
     const AttentionTile &tile;
     /// Counted within the tile.
     int64_t begin, end;
-    int64_t head;
+    /// Counted in all, and among those that share a head of keys.
+    int64_t head, each;
 
     int64_t queries() const { return end - begin; }
+    /// Counted within the row.
+    int64_t first_query() const { return tile.query + begin; }
     /// Where the part begins in [heads, queries, keys] of the tile.
     int64_t place() const { return (head * tile.queries + begin) * tile.keys; }
 };
@@ -95,31 +140,35 @@ struct Bias {
     }
 };
 
-/// What both passes read.
-struct Inputs {
-    const AttentionSettings &settings;
-    Packed q, k, v;
-    Bias bias;
-
-    Inputs(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias, const AttentionSettings &settings)
-        : settings(settings), q(q), k(k), v(v), bias(bias, settings) {}
-
-    int64_t queries_of_a_key() const { return q.heads / k.heads; }
+/// A row's queries that share a head of keys.
+struct Item {
+    size_t row;
+    int64_t group;
 };
 
-/// For queries that see nothing.
-void set_zero(const Packed &x, int64_t first, const Part &part) {
-    for (int64_t i = 0; i < part.queries(); ++i) std::fill_n(x.at(first + i, part.head), x.size, 0.0f);
+/// Who attends.
+struct Heads {
+    int64_t queries, keys, size;
+
+    Heads(const at::Tensor &q, const at::Tensor &k) : queries(q.size(1)), keys(k.size(1)), size(q.size(2)) {}
+    int64_t queries_of_a_key() const { return queries / keys; }
+};
+
+Share queries_of(const Item &item, const AttentionSettings &settings, const Heads &heads, const at::Tensor &x, bool reads) {
+    return Share(x, settings.query_offsets[item.row], settings.queries(item.row), item.group * heads.queries_of_a_key(),
+                 heads.queries_of_a_key(), reads);
+}
+
+Share keys_of(const Item &item, const AttentionSettings &settings, const at::Tensor &x, bool reads) {
+    return Share(x, settings.key_offsets[item.row], settings.keys(item.row), item.group, 1, reads);
 }
 
 /// softmax of the part's scores, [queries, keys of the tile], before dropout.
-void make_probabilities(const Inputs &in, const Part &part, float *scores) {
-    const AttentionSettings &settings = in.settings;
+void make_probabilities(const AttentionSettings &settings, const Share &q, const Share &k, const Bias &biases, const Part &part,
+                        float *scores) {
     const AttentionTile &tile = part.tile;
-    const int64_t first = settings.query_offsets[part.row] + tile.query + part.begin;
-    const int64_t from = settings.key_offsets[part.row] + tile.key;
-    serial_product(false, true, part.queries(), tile.keys, in.q.size, 1, in.q.at(first, part.head), in.q.stride(),
-                   in.k.at(from, part.head / in.queries_of_a_key()), in.k.stride(), 0, scores, tile.keys);
+    serial_product(false, true, part.queries(), tile.keys, q.head_size(), 1, q.at(part.first_query(), part.each), q.stride(),
+                   k.at(tile.key), k.stride(), 0, scores, tile.keys);
     const int64_t before = settings.prefix(part.row) - tile.key;
     for (int64_t i = 0; i < part.queries(); ++i) {
         int64_t seen = 0, end = tile.keys;
@@ -130,40 +179,36 @@ void make_probabilities(const Inputs &in, const Part &part, float *scores) {
             if (settings.window > 0) seen = std::max<int64_t>(0, end - settings.window);
         }
         float *own = scores + i * tile.keys;
-        const float *bias = in.bias.row(settings, part, i);
+        const float *bias = biases.row(settings, part, i);
         std::fill(own, own + seen, 0.0f);
         softmax_row(own + seen, bias ? bias + seen : nullptr, 1, static_cast<float>(settings.scale), end - seen);
         std::fill(own + end, own + tile.keys, 0.0f);
     }
 }
 
-/// A row's queries that share a head of keys.
-struct Item {
-    size_t row;
-    int64_t group;
-};
-
-template <typename Body> void for_parts(const Inputs &in, const Item &item, Body body) {
-    const std::vector<AttentionTile> tiles = tiles_of(in.settings, item.row);
+template <typename Body>
+void for_parts(const AttentionSettings &settings, const Heads &heads, const Item &item, Body body) {
+    const std::vector<AttentionTile> tiles = tiles_of(settings, item.row);
     for (size_t number = 0; number < tiles.size(); ++number) {
         const AttentionTile &tile = tiles[number];
         for (int64_t begin = 0; begin < tile.queries; begin += step) {
-            for (int64_t each = 0; each < in.queries_of_a_key(); ++each) {
+            for (int64_t each = 0; each < heads.queries_of_a_key(); ++each) {
                 body(Part{item.row, number, tile, begin, std::min(begin + step, tile.queries),
-                          item.group * in.queries_of_a_key() + each});
+                          item.group * heads.queries_of_a_key() + each, each});
             }
         }
     }
 }
 
 /// Calls `body(items, scratch)` on threads that take the next of the lists when they are done with one, the largest first.
-template <typename Body> void on_all(const Inputs &in, const std::vector<std::vector<Item>> &lists, Body body) {
+template <typename Body>
+void on_all(const AttentionSettings &settings, const Heads &heads, const std::vector<std::vector<Item>> &lists, Body body) {
     std::vector<double> costs;
     double total = 0;
     for (const auto &list : lists) {
         double cost = 0;
         for (const Item &item : list) {
-            cost += static_cast<double>(in.settings.queries(item.row)) * static_cast<double>(in.settings.keys(item.row));
+            cost += static_cast<double>(settings.queries(item.row)) * static_cast<double>(settings.keys(item.row));
         }
         total += cost;
         costs.push_back(cost);
@@ -171,7 +216,7 @@ template <typename Body> void on_all(const Inputs &in, const std::vector<std::ve
     std::vector<size_t> order(lists.size());
     std::iota(order.begin(), order.end(), size_t{0});
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return costs[a] > costs[b]; });
-    const auto worth = static_cast<int64_t>(total * static_cast<double>(in.q.size * in.queries_of_a_key()) / grain) + 1;
+    const auto worth = static_cast<int64_t>(total * static_cast<double>(heads.size * heads.queries_of_a_key()) / grain) + 1;
     const int64_t threads = std::min<int64_t>({worth, static_cast<int64_t>(lists.size()), at::get_num_threads()});
     std::atomic<size_t> next{0};
     ctorch::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
@@ -199,7 +244,7 @@ std::vector<std::vector<Item>> by_head(const AttentionSettings &settings, int64_
 }
 
 bool is_plain(const at::Tensor &x) {
-    return (x.is_cpu() || x.is_meta()) && x.scalar_type() == at::kFloat && x.is_contiguous();
+    return (x.is_cpu() || x.is_meta()) && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) && x.is_contiguous();
 }
 
 }  // namespace
@@ -208,76 +253,88 @@ namespace ctorch {
 
 bool is_for_attention_rows(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
                            const AttentionSettings &settings) {
-    return is_plain(q) && is_plain(k) && is_plain(v) && settings.softcap == 0 && has_fast_blas() &&
-           (!bias.defined() || ((bias.is_cpu() || bias.is_meta()) && bias.scalar_type() == at::kFloat && bias.dim() == 3 &&
-                                bias.stride(2) == 1));
+    return is_plain(q) && is_plain(k) && is_plain(v) && k.scalar_type() == q.scalar_type() &&
+           v.scalar_type() == q.scalar_type() && settings.softcap == 0 && has_fast_blas() &&
+           (!bias.defined() || ((bias.is_cpu() || bias.is_meta()) && bias.dim() == 3 && bias.stride(2) == 1 &&
+                                (bias.scalar_type() == at::kFloat || bias.scalar_type() == at::kBFloat16)));
 }
 
-void attention_rows(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
+void attention_rows(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &given_bias,
                     const AttentionSettings &settings, at::Tensor &output) {
     if (q.is_meta()) return;
-    const Inputs in(q, k, v, bias, settings);
-    const Packed y(output);
-    on_all(in, apart(settings, in.k.heads), [&](const std::vector<Item> &items, std::vector<float> &scores) {
+    const Heads heads(q, k);
+    const at::Tensor wide_bias = in_type(given_bias, at::kFloat);
+    const Bias bias(wide_bias, settings);
+    on_all(settings, heads, apart(settings, heads.keys), [&](const std::vector<Item> &items, std::vector<float> &scores) {
         for (const Item &item : items) {
-            for_parts(in, item, [&](const Part &part) {
+            const Share queries = queries_of(item, settings, heads, q, true), y = queries_of(item, settings, heads, output, false);
+            const Share own = keys_of(item, settings, k, true), values = keys_of(item, settings, v, true);
+            for_parts(settings, heads, item, [&](const Part &part) {
                 const int64_t keys = part.tile.keys, count = part.queries() * keys;
-                const int64_t first = settings.query_offsets[part.row] + part.tile.query + part.begin;
-                if (keys == 0) return set_zero(y, first, part);
+                // Queries that see nothing.
+                if (keys == 0) return y.set_zero(part.first_query(), part.queries(), part.each);
                 scores.resize(std::max(scores.size(), static_cast<size_t>(count)));
-                make_probabilities(in, part, scores.data());
+                make_probabilities(settings, queries, own, bias, part, scores.data());
                 if (settings.dropout > 0) {
                     drop_part(scores.data(), scores.data(), part.place(), count, settings.dropout,
                               tile_seed(settings.seed, part.row, part.number));
                 }
-                serial_product(false, false, part.queries(), in.v.size, keys, 1, scores.data(), keys,
-                               in.v.at(settings.key_offsets[part.row] + part.tile.key, item.group), in.v.stride(), 0,
-                               y.at(first, part.head), y.stride());
+                serial_product(false, false, part.queries(), heads.size, keys, 1, scores.data(), keys, values.at(part.tile.key),
+                               values.stride(), 0, y.at(part.first_query(), part.each), y.stride());
             });
+            y.store();
         }
     });
 }
 
 void attention_rows_backward(const at::Tensor &gradient, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
-                             const at::Tensor &bias, const AttentionSettings &settings, at::Tensor &to_q, at::Tensor &to_k,
+                             const at::Tensor &given_bias, const AttentionSettings &settings, at::Tensor &to_q, at::Tensor &to_k,
                              at::Tensor &to_v, at::Tensor &to_bias) {
-    // Tiles add to the gradients of keys that several of them see.
-    to_k.zero_();
-    to_v.zero_();
     if (q.is_meta()) return;
-    const Inputs in(q, k, v, bias, settings);
-    const Packed g(gradient), dq(to_q), dk(to_k), dv(to_v);
-    const Bias db(to_bias, settings);
-    const auto lists = db.data ? by_head(settings, in.k.heads) : apart(settings, in.k.heads);
-    on_all(in, lists, [&](const std::vector<Item> &items, std::vector<float> &scratch) {
+    const Heads heads(q, k);
+    const at::Tensor wide_bias = in_type(given_bias, at::kFloat);
+    at::Tensor sums = in_type(to_bias, at::kFloat);
+    const Bias bias(wide_bias, settings), db(sums, settings);
+    const auto lists = db.data ? by_head(settings, heads.keys) : apart(settings, heads.keys);
+    on_all(settings, heads, lists, [&](const std::vector<Item> &items, std::vector<float> &scratch) {
         for (const Item &item : items) {
-            for_parts(in, item, [&](const Part &part) {
+            const Share own_queries = queries_of(item, settings, heads, q, true);
+            const Share upstream = queries_of(item, settings, heads, gradient, true);
+            const Share dq = queries_of(item, settings, heads, to_q, false);
+            const Share own_keys = keys_of(item, settings, k, true), values = keys_of(item, settings, v, true);
+            const Share dk = keys_of(item, settings, to_k, false), dv = keys_of(item, settings, to_v, false);
+            // Tiles add to the gradients of keys that several of them see.
+            dk.set_zero(0, settings.keys(item.row));
+            dv.set_zero(0, settings.keys(item.row));
+            for_parts(settings, heads, item, [&](const Part &part) {
                 const int64_t keys = part.tile.keys, queries = part.queries(), count = queries * keys;
-                const int64_t first = settings.query_offsets[part.row] + part.tile.query + part.begin;
-                if (keys == 0) return set_zero(dq, first, part);
+                if (keys == 0) return dq.set_zero(part.first_query(), queries, part.each);
                 const bool drops = settings.dropout > 0;
                 scratch.resize(std::max(scratch.size(), static_cast<size_t>((drops ? 3 : 2) * count)));
                 float *p = scratch.data(), *s = p + count, *used = drops ? s + count : p;
                 const uint64_t seed = tile_seed(settings.seed, part.row, part.number);
-                make_probabilities(in, part, p);
+                make_probabilities(settings, own_queries, own_keys, bias, part, p);
                 if (drops) drop_part(p, used, part.place(), count, settings.dropout, seed);
-                const int64_t from = settings.key_offsets[part.row] + part.tile.key;
-                const float *upstream = g.at(first, part.head);
-                serial_product(true, false, keys, in.v.size, queries, 1, used, keys, upstream, g.stride(), 1,
-                               dv.at(from, item.group), dv.stride());
-                serial_product(false, true, queries, keys, in.v.size, 1, upstream, g.stride(), in.v.at(from, item.group),
-                               in.v.stride(), 0, s, keys);
+                const int64_t first = part.first_query(), from = part.tile.key, size = heads.size;
+                serial_product(true, false, keys, size, queries, 1, used, keys, upstream.at(first, part.each), upstream.stride(), 1,
+                               dv.at(from), dv.stride());
+                serial_product(false, true, queries, keys, size, 1, upstream.at(first, part.each), upstream.stride(),
+                               values.at(from), values.stride(), 0, s, keys);
                 if (drops) drop_part(s, s, part.place(), count, settings.dropout, seed);
                 for (int64_t i = 0; i < queries; ++i) {
                     softmax_backward(p + i * keys, s + i * keys, db.row(settings, part, i), static_cast<float>(settings.scale), keys);
                 }
-                serial_product(false, false, queries, in.q.size, keys, 1, s, keys, in.k.at(from, item.group), in.k.stride(), 0,
-                               dq.at(first, part.head), dq.stride());
-                serial_product(true, false, keys, in.q.size, queries, 1, s, keys, in.q.at(first, part.head), in.q.stride(), 1,
-                               dk.at(from, item.group), dk.stride());
+                serial_product(false, false, queries, size, keys, 1, s, keys, own_keys.at(from), own_keys.stride(), 0,
+                               dq.at(first, part.each), dq.stride());
+                serial_product(true, false, keys, size, queries, 1, s, keys, own_queries.at(first, part.each),
+                               own_queries.stride(), 1, dk.at(from), dk.stride());
             });
+            dq.store();
+            dk.store();
+            dv.store();
         }
     });
+    if (to_bias.defined() && !to_bias.is_same(sums)) to_bias.copy_(sums);
 }
 
 }  // namespace ctorch

@@ -72,7 +72,7 @@ inline int64_t skipped_columns(const AttentionSettings &settings, bool has_bias,
     return has_bias ? settings.longest_prefix() - settings.prefix(row) : 0;
 }
 
-/// Whether the kernels below take them: fp32 on the CPU, beside a library for small products on one thread, and no soft cap.
+/// Whether the kernels below take them: fp32 or bf16 on the CPU, beside a library for small products on one thread, and no soft cap.
 bool is_for_attention_rows(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
                            const AttentionSettings &);
 

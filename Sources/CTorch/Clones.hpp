@@ -9,6 +9,9 @@
 #define CT_CLONES
 #endif
 
+/// For what is to be compiled along with such a function.
+#define CT_INLINED inline __attribute__((always_inline))
+
 #if defined(__x86_64__)
 #define CT_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define CT_AVX512 __attribute__((target("avx512f,avx2,fma,f16c")))

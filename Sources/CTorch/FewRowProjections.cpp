@@ -1,5 +1,7 @@
 // Several projections of the same few rows in one go, with biases and low-rank updates: what a layer does in a step of
 // generation. Threads meet once for all of them, and each adds an update where it has just written.
+#include "FewRowProjections.hpp"
+
 #include <atomic>
 #include <deque>
 #include <optional>
@@ -86,6 +88,7 @@ bool are_for_few_rows(const at::Tensor &x, const std::deque<Part> &parts) {
             return false;
         }
         if (!part.given.a) continue;
+        if (part.given.dropout > 0) return false;
         const at::Tensor &a = unbox(part.given.a), &b = unbox(part.given.b);
         if (!is_plain(a) || !is_plain(b) || a.dim() != 2 || b.dim() != 2 || a.size(0) != b.size(1) || a.size(1) != inputs ||
             b.size(0) != part.outputs) {
@@ -165,30 +168,18 @@ void make_few(const at::Tensor &x, std::deque<Part> &parts) {
     });
 }
 
-/// One of them by the way that all inputs go.
-at::Tensor made_alone(const CTTensor *x, const CTProjection &given) {
-    const auto taken = [](CTTensor *result) {
-        TORCH_CHECK(result, last_error());
-        at::Tensor value = unbox(result);
-        delete result;
-        return value;
-    };
-    at::Tensor y = taken(given.weight ? ct_linear(x, given.weight, given.bias) : ct_stored_linear(x, &given.stored, given.bias));
-    if (!given.a) return y;
-    const CTTensor boxed{y};
-    return taken(ct_low_rank_update(&boxed, x, given.a, given.b, given.scale, 0, 0));
-}
-
 }  // namespace
 
-extern "C" int ct_projections(const CTTensor *x, int count, const CTProjection *given, CTTensor **results) {
-    return status_or_error([&] {
-        std::deque<Part> parts;
-        for (int i = 0; i < count; ++i) parts.emplace_back(given[i]);
-        const bool are_few = are_for_few_rows(unbox(x), parts);
-        if (are_few) make_few(unbox(x), parts);
-        for (int i = 0; i < count; ++i) {
-            results[i] = box(are_few ? parts[static_cast<size_t>(i)].y : made_alone(x, given[i]));
-        }
-    });
+namespace ctorch {
+
+std::optional<std::vector<at::Tensor>> few_row_projections(const at::Tensor &x, const std::vector<CTProjection> &given) {
+    std::deque<Part> parts;
+    for (const CTProjection &projection : given) parts.emplace_back(projection);
+    if (!are_for_few_rows(x, parts)) return std::nullopt;
+    make_few(x, parts);
+    std::vector<at::Tensor> results;
+    for (const Part &part : parts) results.push_back(part.y);
+    return results;
 }
+
+}  // namespace ctorch

@@ -21,8 +21,8 @@ struct RMSNorm : public Function<RMSNorm> {
                               double epsilon, double offset) {
         if (context) context->saved_data["offset"] = offset;
         if (is_for_rows(x, weight)) {
-            at::Tensor y = at::empty_like(x), inverse = at::empty({x.numel() / x.size(-1)}, x.options());
-            rms_norm_rows(x, scale_of(weight, offset, x), static_cast<float>(epsilon), y, inverse);
+            at::Tensor y = at::empty_like(x), inverse = at::empty({x.numel() / x.size(-1)}, x.options().dtype(at::kFloat));
+            rms_norm_rows(x, scale_of(weight, offset, inverse), static_cast<float>(epsilon), y, inverse);
             if (context) context->save_for_backward({x, weight, inverse});
             return y;
         }
@@ -40,9 +40,10 @@ struct RMSNorm : public Function<RMSNorm> {
         return (wide * inverse).to(weight.scalar_type()).mul_(weight);
     }
 
-    /// o + w, [size].
+    /// o + w, [size], in the type of `like`.
     static at::Tensor scale_of(const at::Tensor &weight, double offset, const at::Tensor &like) {
-        return offset != 0 ? weight.to(like.scalar_type()) + offset : weight;
+        at::Tensor typed = weight.to(like.scalar_type());
+        return offset != 0 ? typed + offset : typed;
     }
 
     static std::vector<int64_t> rows_shape(const at::Tensor &x) {
@@ -52,7 +53,7 @@ struct RMSNorm : public Function<RMSNorm> {
     }
 
     static bool is_for_rows(const at::Tensor &x, const at::Tensor &weight) {
-        return has_row_kernel(x) && has_row_kernel(weight) && x.size(-1) == weight.numel() && x.size(-1) > 0;
+        return have_row_kernels(x, weight) && x.size(-1) == weight.numel() && x.size(-1) > 0;
     }
 
     /// libtorch has a kernel of its own there.
@@ -71,7 +72,7 @@ struct RMSNorm : public Function<RMSNorm> {
         }
         if (is_for_rows(saved[0], saved[1]) && !context->needs_input_grad(1)) {
             at::Tensor gradient = gradients[0].contiguous(), to_x = at::empty_like(gradient);
-            rms_norm_rows_backward(gradient, saved[0], scale_of(saved[1], offset, saved[0]), saved[2], to_x);
+            rms_norm_rows_backward(gradient, saved[0], scale_of(saved[1], offset, saved[2]), saved[2], to_x);
             return {to_x, at::Tensor(), at::Tensor(), at::Tensor()};
         }
         at::Tensor wide = saved[0].to(saved[2].scalar_type());
@@ -144,7 +145,7 @@ struct GatedActivation : public Function<GatedActivation> {
     }
 
     static bool is_for_rows(int64_t kind, const at::Tensor &gate, const at::Tensor &up) {
-        return has_gate_kernel(static_cast<CTActivation>(kind)) && has_row_kernel(gate) && has_row_kernel(up) &&
+        return has_gate_kernel(static_cast<CTActivation>(kind)) && have_row_kernels(gate, up) &&
                gate.sizes() == up.sizes();
     }
 };

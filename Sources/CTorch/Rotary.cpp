@@ -17,7 +17,7 @@ namespace {
 at::Tensor rotated(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, double direction) {
     int64_t pairs = cosines.size(1), rest = x.size(2) - 2 * pairs;
     at::Tensor result = at::empty(x.sizes(), x.options());
-    if (has_row_kernel(x) && has_row_kernel(cosines) && has_row_kernel(sines)) {
+    if (have_row_kernels(x, cosines, sines)) {
         rotate_rows(x, cosines, sines, static_cast<float>(direction), result);
         return result;
     }

@@ -1,4 +1,5 @@
-// Passes over rows of fp32 numbers on the CPU that libtorch makes in several: each reads and writes memory once.
+// Passes over rows of fp32 or bf16 numbers on the CPU that libtorch makes in several: each reads and writes memory once,
+// and computes in fp32.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -7,10 +8,17 @@
 
 namespace ctorch {
 
-/// Whether these kernels take the tensor: fp32 on the CPU, end to end. (Or on the meta device, where nothing is computed
-/// and memory is counted as it would be there.)
+/// Whether these kernels take the tensor: fp32 or bf16 on the CPU, end to end. (Or on the meta device, where nothing is
+/// computed and memory is counted as it would be there.) All that one of them is given is of one type, but for a norm's
+/// weight and r, which are fp32.
 inline bool has_row_kernel(const at::Tensor &x) {
-    return (x.is_cpu() || x.is_meta()) && x.scalar_type() == at::kFloat && x.is_contiguous();
+    return (x.is_cpu() || x.is_meta()) && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
+           x.is_contiguous();
+}
+
+/// Whether they take all of them.
+template <typename... Others> bool have_row_kernels(const at::Tensor &x, const Others &...others) {
+    return has_row_kernel(x) && ((has_row_kernel(others) && others.scalar_type() == x.scalar_type()) && ...);
 }
 
 /// y = x · r · w with r = (mean(x²) + ε)^−½ of each row; `inverse` [rows] takes r. x [rows, size], w [size].

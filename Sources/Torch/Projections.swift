@@ -1,6 +1,6 @@
 import CTorch
 
-/// x Wᵀ + bias + scale · x aᵀ bᵀ, one of several projections of the same input.
+/// x Wᵀ + bias + scale · drop(x) aᵀ bᵀ, one of several projections of the same input.
 public struct Projection {
     /// W [outputs, inputs].
     public enum Matrix {
@@ -8,12 +8,25 @@ public struct Projection {
         case stored(StoredMatrix)
     }
 
+    /// A low-rank update (Hu et al. 2021).
+    public struct Update {
+        /// [rank, inputs] and [outputs, rank].
+        public let a, b: Tensor
+        public let scale: Double
+        /// The probability with which an input is dropped, and what the mask is drawn from.
+        public let dropout: Double
+        public let seed: UInt64
+
+        public init(a: Tensor, b: Tensor, scale: Double, dropout: Double = 0, seed: UInt64 = 0) {
+            (self.a, self.b, self.scale, self.dropout, self.seed) = (a, b, scale, dropout, seed)
+        }
+    }
+
     public let matrix: Matrix
     public let bias: Tensor?
-    /// a [rank, inputs] and b [outputs, rank].
-    public let update: (a: Tensor, b: Tensor, scale: Double)?
+    public let update: Update?
 
-    public init(_ matrix: Matrix, bias: Tensor?, update: (a: Tensor, b: Tensor, scale: Double)? = nil) {
+    public init(_ matrix: Matrix, bias: Tensor?, update: Update? = nil) {
         (self.matrix, self.bias, self.update) = (matrix, bias, update)
     }
 
@@ -25,13 +38,13 @@ public struct Projection {
         }
         return CTProjection(
             weight: weight, stored: stored, bias: bias?.pointer, a: update?.a.pointer, b: update?.b.pointer,
-            scale: update?.scale ?? 0)
+            scale: update?.scale ?? 0, dropout: update?.dropout ?? 0, seed: update?.seed ?? 0)
     }
 }
 
 extension Functions {
-    /// x [..., inputs] → [..., outputs] by each projection, without gradients: where rows are few, as in a step of
-    /// generation, every matrix is read once and threads meet once.
+    /// x [..., inputs] → [..., outputs] by each projection. Where rows are few, as in a step of generation, every matrix is
+    /// read once and threads meet once; where gradients are wanted, all of them reach x at once.
     public static func projections(_ x: Tensor, _ list: [Projection]) -> [Tensor] {
         withExtendedLifetime(list) {
             var results = [OpaquePointer?](repeating: nil, count: list.count)

@@ -93,7 +93,7 @@ import Testing
                             let update =
                                 rank == 0
                                 ? nil
-                                : (
+                                : Projection.Update(
                                     a: random(rank, inputs, seed: 40).to(dtype),
                                     b: random(outputs, rank, seed: 50).to(dtype), scale: 0.7
                                 )
@@ -107,10 +107,9 @@ import Testing
                         for (index, part) in parts.enumerated() {
                             var expected = x.to(.float64).matmul(known[index].to(.float64).T)
                             if let bias = part.bias { expected = expected + bias.to(.float64) }
-                            if let (a, b, scale) = part.update {
-                                expected =
-                                    expected + x.to(.float64).matmul(a.to(.float64).T).matmul(b.to(.float64).T)
-                                    * scale
+                            if let update = part.update {
+                                let low = x.to(.float64).matmul(update.a.to(.float64).T)
+                                expected = expected + low.matmul(update.b.to(.float64).T) * update.scale
                             }
                             #expect(results[index].dtype == dtype)
                             #expect(relativeDifference(results[index].to(.float64), expected) < 3e-6)
@@ -129,7 +128,9 @@ import Testing
         #expect(throws: (any Error).self) { try project(Projection(.dense(.zeros([3, 5])), bias: nil)) }
         #expect(throws: (any Error).self) { try project(Projection(.dense(.zeros([3, 4])), bias: .zeros([2]))) }
         #expect(throws: (any Error).self) {
-            try project(Projection(.dense(.zeros([3, 4])), bias: nil, update: (.zeros([2, 5]), .zeros([3, 2]), 1)))
+            try project(
+                Projection(
+                    .dense(.zeros([3, 4])), bias: nil, update: .init(a: .zeros([2, 5]), b: .zeros([3, 2]), scale: 1)))
         }
     }
 

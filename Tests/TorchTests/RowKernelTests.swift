@@ -2,19 +2,30 @@ import Testing
 
 @testable import Torch
 
-/// The kernels for rows of fp32 numbers against the compositions that float64 tensors take.
+/// The kernels for rows of fp32 and bf16 numbers against the compositions that float64 tensors take.
 @Suite struct RowKernelTests {
-    /// Value and gradients in fp32 against those of the same numbers in float64.
+    /// Value and gradients in fp32 and in bf16 against those of the same numbers in float64.
     private func expectWideAgreement(
         _ inputs: [Tensor], tolerance: Double = 2e-6, sourceLocation: SourceLocation = #_sourceLocation,
         _ function: ([Tensor]) -> Tensor
     ) throws {
-        let narrow = inputs.map { $0.to(.float32) }, wide = narrow.map { $0.to(.float64) }
+        try expectWideAgreement(inputs, .float32, tolerance, sourceLocation, function)
+        // Products are rounded once, the gradient that is given before.
+        try expectWideAgreement(inputs.map { $0.to(.bfloat16) }, .bfloat16, 1.2e-2, sourceLocation, function)
+    }
+
+    private func expectWideAgreement(
+        _ inputs: [Tensor], _ dtype: DType, _ tolerance: Double, _ sourceLocation: SourceLocation,
+        _ function: ([Tensor]) -> Tensor
+    ) throws {
+        let narrow = inputs.map { $0.to(dtype) }, wide = narrow.map { $0.to(.float64) }
         let (a, b) = try withTorchErrors { withoutGradients { (function(narrow), function(wide)) } }
-        #expect(a.dtype == .float32)
-        #expect(relativeDifference(a, b) < tolerance, "value", sourceLocation: sourceLocation)
+        #expect(a.dtype == dtype)
+        #expect(relativeDifference(a.to(.float64), b) < tolerance, "value", sourceLocation: sourceLocation)
         for (number, (a, b)) in try zip(gradients(narrow, function), gradients(wide, function)).enumerated() {
-            #expect(relativeDifference(a, b) < tolerance, "gradient \(number)", sourceLocation: sourceLocation)
+            #expect(
+                relativeDifference(a.to(.float64), b) < tolerance, "gradient \(number)",
+                sourceLocation: sourceLocation)
         }
     }
 
@@ -45,6 +56,26 @@ import Testing
         let angles = random(6, pairs, seed: 3)
         try expectWideAgreement([random(6, 5, 8, seed: 1)]) { x in
             Functions.rotary(x[0], cosines: angles.cos().to(x[0].dtype), sines: angles.sin().to(x[0].dtype))
+        }
+    }
+
+    /// What bf16 numbers are computed to is what fp32 makes of them, rounded.
+    @Test func narrowNumbersAreRoundedOnce() throws {
+        let (x, other, weight) = (
+            random(5, 96, seed: 1).to(.bfloat16), random(5, 96, seed: 2).to(.bfloat16),
+            random(96, seed: 3).to(.bfloat16)
+        )
+        try withTorchErrors {
+            withoutGradients {
+                for offset in [0.0, 1] {
+                    let wide = Functions.rmsNorm(
+                        x.to(.float32), weight: weight.to(.float32), epsilon: 1e-5, offset: offset)
+                    let narrow = Functions.rmsNorm(x, weight: weight, epsilon: 1e-5, offset: offset)
+                    #expect(narrow.isIdentical(to: wide.to(.bfloat16)))
+                }
+                let gated = Activation.silu.gated(x.to(.float32), other.to(.float32))
+                #expect(Activation.silu.gated(x, other).isIdentical(to: gated.to(.bfloat16)))
+            }
         }
     }
 

@@ -61,7 +61,7 @@ import Testing
     /// A matrix in each form: sizes that the fast kernels take, and sizes that they don't.
     static let forms = ["nf4", "fp4", "nf4-double", "nf4-32", "int8", "bfloat16", "float16"]
 
-    private static func matrix(_ form: String, _ outputs: Int, _ inputs: Int) throws -> StoredMatrix {
+    static func matrix(_ form: String, _ outputs: Int, _ inputs: Int) throws -> StoredMatrix {
         let weight = random(outputs, inputs, seed: 3, dtype: .float32) * 0.3
         return switch form {
         case "nf4", "fp4":

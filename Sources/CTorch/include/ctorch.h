@@ -256,9 +256,10 @@ typedef struct {
     const CTTensor *weight;
     CTStoredMatrix stored;
     const CTTensor *bias, *a, *b;
-    double scale;
+    double scale, dropout;
+    uint64_t seed;
 } CTProjection;
-/// x [..., inputs] Wᵀ + bias + scale · x aᵀ bᵀ for each (FewRowProjections.cpp), all at once where rows are few. 0 when it worked.
+/// x [..., inputs] Wᵀ + bias + scale · drop(x) aᵀ bᵀ for each (Projections.cpp), all at once. 0 when it worked.
 int ct_projections(const CTTensor *x, int count, const CTProjection *, CTTensor **results);
 /// W as numbers, [outputs, inputs].
 CTTensor *ct_stored_dense(const CTStoredMatrix *, CTDType);

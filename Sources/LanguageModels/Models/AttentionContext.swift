@@ -22,7 +22,13 @@ class AttentionContext {
 
     /// Queries of the wanted tokens, keys and values of all, of x [tokens, size].
     func projected(_ x: Tensor, _ q: Linear, _ k: Linear, _ v: Linear) -> (q: Tensor, k: Tensor, v: Tensor) {
-        (q(wanted(x)), k(x), v(x))
+        let own = wanted(x)
+        guard own === x else {
+            let others = Linear.project(x, [k, v])
+            return (q(own), others[0], others[1])
+        }
+        let all = Linear.project(x, [q, k, v])
+        return (all[0], all[1], all[2])
     }
 
     /// softmax(cap(scale · q kᵀ)) v.
@@ -137,11 +143,6 @@ final class StepContext: AttentionContext {
     init(positions: Tensor, longest: Int, caches: [KeyValueCache], mask: Tensor?) {
         (self.caches, self.mask) = (caches, mask)
         super.init(positions: positions, longest: longest)
-    }
-
-    override func projected(_ x: Tensor, _ q: Linear, _ k: Linear, _ v: Linear) -> (q: Tensor, k: Tensor, v: Tensor) {
-        let all = Linear.project(x, [q, k, v])
-        return (all[0], all[1], all[2])
     }
 
     override func attend(

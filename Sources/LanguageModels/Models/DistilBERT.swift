@@ -128,8 +128,9 @@ final class DistilBERTAttention: Module {
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let size = settings.size / settings.heads
         func split(_ x: Tensor) -> Tensor { x.reshaped(-1, settings.heads, size) }
+        let all = context.projected(x, q, k, v)
         let mixed = context.attend(
-            split(q(context.wanted(x))), split(k(x)), split(v(x)), site: prefix, layer: layer,
+            split(all.q), split(all.k), split(all.v), site: prefix, layer: layer,
             scale: 1 / Double(size).squareRoot(),
             dropout: settings.attentionDropout)
         return o(mixed.reshaped(-1, settings.size))

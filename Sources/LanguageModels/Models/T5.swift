@@ -256,11 +256,16 @@ final class T5Attention: Module {
         _ x: Tensor, keys: Tensor, queryRows: [Int], keyRows: [Int], bias: Tensor?, causal: Bool
     ) -> Tensor {
         func split(_ x: Tensor) -> Tensor { x.reshaped(-1, heads, headSize) }
-        let own = RowRouting.within(keyRows) { (keys: split(k(keys)), values: split(v(keys))) }
-        let all = prefix(own.keys, own.values, offsets: keyRows)
+        let own: [Tensor]
+        if keys === x {
+            own = Linear.project(x, [q, k, v]).map(split)
+        } else {
+            own = [split(q(x))] + RowRouting.within(keyRows) { Linear.project(keys, [k, v]).map(split) }
+        }
+        let all = prefix(own[1], own[2], offsets: keyRows)
         let (probability, seed) = DropoutScope.draw(rate)
         let mixed = Functions.packedAttention(
-            split(q(x)), all.keys, all.values, bias: bias, queryOffsets: queryRows, keyOffsets: all.offsets,
+            own[0], all.keys, all.values, bias: bias, queryOffsets: queryRows, keyOffsets: all.offsets,
             causal: causal, scale: 1, dropout: probability, seed: seed)
         return o(mixed.reshaped(-1, heads * headSize))
     }

@@ -309,7 +309,7 @@ class LoRAAdapter: Module, LinearAdapter, AdapterModule {
 
     var replacementWeight: (any LinearWeight)? { nil }
     var lowRankFactors: LowRankFactors? {
-        observer == nil && !(dropoutRate > 0 && DropoutScope.isLive) ? LowRankFactors(a: a, b: b, scale: scale) : nil
+        observer == nil ? LowRankFactors(a: a, b: b, scale: scale, dropout: dropoutRate) : nil
     }
 
     /// Takes other directions [r, in], with B zero again.

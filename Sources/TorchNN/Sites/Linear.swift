@@ -34,23 +34,18 @@ public final class Linear: Module, AdapterSite {
             return routed(x, spans, whole: weight.project(x, bias: bias?.tensor))
         }
         // An update is added while its projection's outputs are made.
-        if !slot.active.isEmpty, !areGradientsEnabled, let own = projection(isRouted: false) {
+        if !slot.active.isEmpty, let own = projection(isRouted: false) {
             return Functions.projections(x, [own])[0]
         }
         return BaseProjection(self, adapters: slot.active[...])(x)
     }
 
-    /// What several projections make of the same x [..., inputs]; in a step of generation all at once.
+    /// What several projections make of the same x [..., inputs], all at once.
     public static func project(_ x: Tensor, _ list: [Linear]) -> [Tensor] {
-        guard !areGradientsEnabled else { return list.map { $0(x) } }
         let spans = RowRouting.currentSpans
-        var parts: [Projection] = []
-        for linear in list {
-            guard let part = linear.projection(isRouted: spans != nil && !linear.slot.routed.isEmpty) else {
-                return list.map { $0(x) }
-            }
-            parts.append(part)
-        }
+        func isRouted(_ linear: Linear) -> Bool { spans != nil && !linear.slot.routed.isEmpty }
+        guard list.allSatisfy({ $0.isProjection(isRouted: isRouted($0)) }) else { return list.map { $0(x) } }
+        let parts = list.compactMap { $0.projection(isRouted: isRouted($0)) }
         return zip(list, Functions.projections(x, parts)).map { linear, whole in
             guard let spans, !linear.slot.routed.isEmpty else { return whole }
             return linear.routed(x, spans, whole: whole)
@@ -58,12 +53,21 @@ public final class Linear: Module, AdapterSite {
     }
 
     /// The bare projection with what is added to all rows, where that is all there is: no other adapters than one low-rank
-    /// update, or those of single routes, which come later.
+    /// update, or those of single routes, which come later. An update that drops inputs draws what it drops.
     private func projection(isRouted: Bool) -> Projection? {
         guard let matrix = weight.projectionMatrix else { return nil }
         if isRouted || slot.active.isEmpty { return Projection(matrix, bias: bias?.tensor) }
         guard slot.active.count == 1, let update = slot.active[0].lowRankFactors else { return nil }
-        return Projection(matrix, bias: bias?.tensor, update: (update.a, update.b, update.scale))
+        let (probability, seed) = DropoutScope.draw(update.dropout)
+        return Projection(
+            matrix, bias: bias?.tensor,
+            update: .init(a: update.a, b: update.b, scale: update.scale, dropout: probability, seed: seed))
+    }
+
+    /// Whether it has such a projection.
+    private func isProjection(isRouted: Bool) -> Bool {
+        weight.projectionMatrix != nil
+            && (isRouted || slot.active.isEmpty || slot.active.count == 1 && slot.active[0].lowRankFactors != nil)
     }
 
     /// Over `whole`, the base of all rows, each span's adapters over its part.
@@ -95,7 +99,9 @@ public final class Linear: Module, AdapterSite {
                 updates.append(nil)
                 continue
             }
-            guard let factors = adapter.lowRankFactors else { return nil }
+            guard let factors = adapter.lowRankFactors, factors.dropout == 0 || !DropoutScope.isLive else {
+                return nil
+            }
             updates.append(factors)
         }
         return updates
@@ -159,13 +165,17 @@ public protocol LinearAdapter: Module {
     var lowRankFactors: LowRankFactors? { get }
 }
 
-/// s · x Aᵀ Bᵀ with A [rank, inputs] and B [outputs, rank].
+/// s · drop(x) Aᵀ Bᵀ with A [rank, inputs] and B [outputs, rank].
 public struct LowRankFactors {
     public let a: Tensor
     public let b: Tensor
     public let scale: Double
+    /// The probability with which training drops an input.
+    public let dropout: Double
 
-    public init(a: Tensor, b: Tensor, scale: Double) { (self.a, self.b, self.scale) = (a, b, scale) }
+    public init(a: Tensor, b: Tensor, scale: Double, dropout: Double) {
+        (self.a, self.b, self.scale, self.dropout) = (a, b, scale, dropout)
+    }
 }
 
 extension LinearAdapter {

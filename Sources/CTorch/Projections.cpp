@@ -1,0 +1,292 @@
+// Several projections of one input with their low-rank updates (Hu et al. 2021, eq. 3) as one autograd node: the factors A
+// make one wide product, and what flows back to the input is added up where it is made.
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <optional>
+#include <vector>
+
+#include "Bridge.hpp"
+#include "Dropout.hpp"
+#include "FewRowProjections.hpp"
+#include "MatrixProduct.hpp"
+#include "Precision.hpp"
+#include "Quantized.hpp"
+#include "Recomputation.hpp"
+
+using namespace ctorch;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+namespace {
+
+/// A tensor's place among those that a node is given; −1 where there is none.
+using Place = int64_t;
+
+/// One projection of a node.
+struct Part {
+    /// W where it is frozen: the node holds it without libtorch's hooks for what it saves.
+    at::Tensor frozen;
+    std::optional<StoredMatrix> stored;
+    Place weight = -1, bias = -1, a = -1, b = -1;
+    double scale = 0, dropout = 0;
+    uint64_t seed = 0;
+    int64_t outputs = 0, rank = 0;
+    /// Where its rank begins among those of all.
+    int64_t start = 0;
+
+    bool has_update() const { return a >= 0; }
+};
+
+struct Parts : torch::CustomClassHolder {
+    std::vector<Part> list;
+    int64_t rank = 0;
+    bool drops = false;
+};
+
+/// yᵢ = x Wᵢᵀ + biasᵢ + sᵢ · dropᵢ(x) Aᵢᵀ Bᵢᵀ with x [tokens, in], Wᵢ [outᵢ, in], Aᵢ [rᵢ, in], Bᵢ [outᵢ, rᵢ].
+///
+/// Keeps x, which all share, where a W or A is trained, and drop(x) Aᵀ, Σ r numbers a token.
+struct SharedProjections : public Function<SharedProjections> {
+    static variable_list forward(AutogradContext *context, const at::Tensor &x, const at::TensorList &tensors,
+                                 const c10::intrusive_ptr<Parts> &parts) {
+        at::Tensor low;
+        if (parts->rank > 0) {
+            low = at::empty({x.size(0), parts->rank}, x.options());
+            if (!parts->drops) set_product(low, x, all_a(*parts, tensors).t());
+        }
+        // Narrower numbers are scaled in the product, without another rounding.
+        const bool is_scaled = low.defined() && low.scalar_type() == at::kFloat;
+        variable_list results;
+        bool trains_inputs = false, trains_b = false;
+        for (const Part &part : parts->list) {
+            at::Tensor y = made(part, x, part.weight >= 0 ? tensors[part.weight] : part.frozen,
+                                part.bias >= 0 ? tensors[part.bias] : at::Tensor());
+            trains_inputs = trains_inputs || (part.weight >= 0 && tensors[part.weight].requires_grad());
+            if (part.has_update()) {
+                const at::Tensor &a = tensors[part.a], &b = tensors[part.b];
+                at::Tensor own = low.narrow(1, part.start, part.rank);
+                if (parts->drops) set_product(own, input_of(part, x), a.t());
+                if (is_scaled) {
+                    if (part.scale != 1) own.mul_(part.scale);
+                    add_product(y, own, b.t());
+                } else {
+                    y.addmm_(own, b.t(), 1, part.scale);
+                }
+                trains_inputs = trains_inputs || a.requires_grad();
+                trains_b = trains_b || b.requires_grad();
+            }
+            results.push_back(y);
+        }
+        variable_list saved{trains_inputs ? x : at::Tensor(), trains_b ? low : at::Tensor()};
+        saved.insert(saved.end(), tensors.begin(), tensors.end());
+        context->save_for_backward(std::move(saved));
+        context->saved_data["parts"] = c10::IValue::make_capsule(parts);
+        context->saved_data["is_scaled"] = is_scaled;
+        return results;
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list gradients) {
+        const auto saved = context->get_saved_variables();
+        const auto parts = c10::static_intrusive_pointer_cast<Parts>(context->saved_data["parts"].toCapsule());
+        const bool is_scaled = context->saved_data["is_scaled"].toBool();
+        const at::Tensor &x = saved[0], &low = saved[1];
+        const at::TensorList tensors(saved.data() + 2, saved.size() - 2);
+        const auto needs = [&](Place place) { return place >= 0 && context->needs_input_grad(static_cast<size_t>(1 + place)); };
+        variable_list results(2 + tensors.size());
+        const auto result = [&](Place place) -> at::Tensor & { return results[static_cast<size_t>(1 + place)]; };
+        at::Tensor to_low, to_x;
+        bool needs_low = false;
+        for (size_t i = 0; i < parts->list.size(); ++i) {
+            const Part &part = parts->list[i];
+            const at::Tensor gradient = readable(gradients[i]);
+            if (context->needs_input_grad(0)) add_to_input(to_x, part, gradient, part.weight >= 0 ? tensors[part.weight] : part.frozen);
+            if (needs(part.weight)) result(part.weight) = multiplied(gradient.t(), x);
+            if (needs(part.bias)) result(part.bias) = gradient.sum(0);
+            if (!part.has_update()) continue;
+            if (needs(part.b)) {
+                result(part.b) = multiplied(gradient.t(), low.narrow(1, part.start, part.rank));
+                if (!is_scaled) result(part.b).mul_(part.scale);
+            }
+            if (!needs(part.a) && !context->needs_input_grad(0)) continue;
+            needs_low = true;
+            if (!to_low.defined()) to_low = at::empty({gradient.size(0), parts->rank}, gradient.options());
+            at::Tensor own = to_low.narrow(1, part.start, part.rank);
+            set_product(own, gradient, tensors[part.b]);
+            if (part.scale != 1) own.mul_(part.scale);
+        }
+        if (needs_low) share_low(context, *parts, to_low, x, tensors, to_x, result, needs);
+        results[0] = to_x;
+        return results;
+    }
+
+private:
+    static at::Tensor all_a(const Parts &parts, const at::TensorList &tensors) {
+        variable_list list;
+        for (const Part &part : parts.list) {
+            if (part.has_update()) list.push_back(tensors[part.a]);
+        }
+        return list.size() == 1 ? list[0] : at::cat(list);
+    }
+
+    static at::Tensor input_of(const Part &part, const at::Tensor &x) {
+        return part.dropout > 0 ? dropped(x, part.dropout, part.seed) : x;
+    }
+
+    static at::Tensor made(const Part &part, const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias) {
+        if (part.stored) {
+            at::Tensor y = part.stored->product(x);
+            return bias.defined() ? y.add_(bias) : y;
+        }
+        if (!are_for_blas(x, weight)) return bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
+        at::Tensor start;
+        if (bias.defined()) start = bias.expand({x.size(0), part.outputs}).contiguous();
+        return blas_product(x, weight.t(), start);
+    }
+
+    /// sum += g W.
+    static void add_to_input(at::Tensor &sum, const Part &part, const at::Tensor &gradient, const at::Tensor &weight) {
+        if (part.stored) {
+            at::Tensor own = part.stored->transposed_product(gradient);
+            sum = sum.defined() ? sum.add_(own) : own;
+        } else if (sum.defined()) {
+            add_product(sum, gradient, weight);
+        } else {
+            sum = multiplied(gradient, weight);
+        }
+    }
+
+    /// What the gradient of drop(x) Aᵀ is to A and to x.
+    template <typename Result, typename Needs>
+    static void share_low(AutogradContext *context, const Parts &parts, const at::Tensor &to_low, const at::Tensor &x,
+                          const at::TensorList &tensors, at::Tensor &to_x, Result result, Needs needs) {
+        if (!parts.drops) {
+            at::Tensor to_all;
+            for (const Part &part : parts.list) {
+                if (!needs(part.a)) continue;
+                if (!to_all.defined()) to_all = multiplied(to_low.t(), x);
+                result(part.a) = to_all.narrow(0, part.start, part.rank);
+            }
+            if (context->needs_input_grad(0)) add_product(to_x, to_low, all_a(parts, tensors));
+            return;
+        }
+        for (const Part &part : parts.list) {
+            if (!part.has_update()) continue;
+            const at::Tensor own = to_low.narrow(1, part.start, part.rank);
+            if (needs(part.a)) result(part.a) = multiplied(own.t(), input_of(part, x));
+            if (!context->needs_input_grad(0)) continue;
+            if (part.dropout > 0) {
+                at::Tensor to_dropped = multiplied(own, tensors[part.a]);
+                drop_in_place(to_dropped, part.dropout, part.seed);
+                to_x.add_(to_dropped);
+            } else {
+                add_product(to_x, own, tensors[part.a]);
+            }
+        }
+    }
+};
+
+/// One of them by the way that all inputs go.
+at::Tensor made_alone(const CTTensor *x, const CTProjection &given) {
+    const auto taken = [](CTTensor *result) {
+        TORCH_CHECK(result, last_error());
+        at::Tensor value = unbox(result);
+        delete result;
+        return value;
+    };
+    at::Tensor y = taken(given.weight ? ct_linear(x, given.weight, given.bias) : ct_stored_linear(x, &given.stored, given.bias));
+    if (!given.a) return y;
+    const CTTensor boxed{y};
+    return taken(ct_low_rank_update(&boxed, x, given.a, given.b, given.scale, given.dropout, given.seed));
+}
+
+/// What one node is to compute, and the tensors that gradients may reach; none where the node doesn't take them.
+struct Shared {
+    c10::intrusive_ptr<Parts> parts = c10::make_intrusive<Parts>();
+    variable_list tensors;
+
+    Place add(const at::Tensor &tensor) {
+        tensors.push_back(tensor);
+        return static_cast<Place>(tensors.size()) - 1;
+    }
+
+    /// - Parameter type: what is computed in.
+    static std::optional<Shared> of(const at::Tensor &x, const std::vector<CTProjection> &given, at::ScalarType type) {
+        Shared shared;
+        bool has_update = false;
+        for (const CTProjection &one : given) has_update = has_update || one.a;
+        // A projection alone has a node of its own, which converts weights of other types.
+        if (given.size() < 2 && !has_update) return std::nullopt;
+        for (const CTProjection &one : given) {
+            Part part;
+            if (one.weight) {
+                const at::Tensor &weight = unbox(one.weight);
+                if (weight.scalar_type() != type || weight.dim() != 2 || x.dim() < 1 || x.size(-1) != weight.size(1) ||
+                    weight.numel() == 0 || !BlasMatrix::fits(weight)) {
+                    return std::nullopt;
+                }
+                part.outputs = weight.size(0);
+                if (weight.requires_grad()) part.weight = shared.add(weight); else part.frozen = weight;
+            } else {
+                part.stored = stored_matrix(&one.stored);
+                TORCH_CHECK(x.dim() > 0 && x.size(-1) == part.stored->inputs, "an input of the shape ", x.sizes(),
+                            " for a matrix of ", part.stored->inputs, " inputs");
+                part.outputs = part.stored->outputs;
+            }
+            if (one.bias) part.bias = shared.add(in_type(unbox(one.bias), type));
+            if (one.a) {
+                const at::Tensor &a = unbox(one.a), &b = unbox(one.b);
+                TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(0) == b.size(1) && a.size(1) == x.size(-1) &&
+                                b.size(0) == part.outputs,
+                            "an update by [", a.sizes(), "] and [", b.sizes(), "] of ", part.outputs, " outputs for [", x.sizes(), "]");
+                part.rank = a.size(0);
+                part.start = shared.parts->rank;
+                shared.parts->rank += part.rank;
+                shared.parts->drops = shared.parts->drops || one.dropout > 0;
+                part.a = shared.add(in_type(a, type));
+                part.b = shared.add(in_type(b, type));
+                part.scale = one.scale;
+                part.dropout = one.dropout;
+                part.seed = one.seed;
+            }
+            shared.parts->list.push_back(std::move(part));
+        }
+        return shared;
+    }
+};
+
+std::vector<at::Tensor> projections(const CTTensor *boxed, const std::vector<CTProjection> &given) {
+    const at::Tensor &x = unbox(boxed);
+    if (auto results = few_row_projections(x, given)) return *results;
+    std::vector<at::Tensor> results;
+    if (at::GradMode::is_enabled()) {
+        const at::ScalarType type = compute_type(x);
+        if (auto shared = Shared::of(x, given, type)) {
+            const auto shaped = [&](const at::Tensor &y, int64_t outputs) {
+                auto shape = x.sizes().vec();
+                shape.back() = outputs;
+                return y.reshape(shape);
+            };
+            if (recomputation_is_complete()) {
+                for (const Part &part : shared->parts->list) results.push_back(unasked_product(x, part.outputs));
+                return results;
+            }
+            const at::Tensor flat = readable(in_type(x.reshape({-1, x.size(-1)}), type));
+            WithoutAutocast guard;
+            const variable_list made = SharedProjections::apply(flat, at::TensorList(shared->tensors), shared->parts);
+            for (size_t i = 0; i < made.size(); ++i) results.push_back(shaped(made[i], shared->parts->list[i].outputs));
+            return results;
+        }
+    }
+    for (const CTProjection &one : given) results.push_back(made_alone(boxed, one));
+    return results;
+}
+
+}  // namespace
+
+extern "C" int ct_projections(const CTTensor *x, int count, const CTProjection *given, CTTensor **results) {
+    return status_or_error([&] {
+        const std::vector<at::Tensor> made = projections(x, {given, given + count});
+        for (size_t i = 0; i < made.size(); ++i) results[i] = box(made[i]);
+    });
+}
