@@ -165,6 +165,6 @@ extension LanguageModel {
         return try MixedPrecision.run(precision.type, on: precision.device, body)
     }
     /// Where the parameters lie and how they are computed with.
-    public var device: Device { parameters().first?.parameter.tensor.device ?? .cpu }
+    public var device: Device { firstParameter()?.tensor.device ?? .cpu }
     public var byteCount: Int { parameters().reduce(0) { $0 + $1.parameter.tensor.byteCount } }
 }

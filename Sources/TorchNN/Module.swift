@@ -139,6 +139,15 @@ open class Module {
         }
     }
 
+    /// The first of ``parameters()`` that fits, without a walk through those behind it.
+    public final func firstParameter(where fits: (Parameter) -> Bool = { _ in true }) -> Parameter? {
+        if let own = ownParameters().first(where: { fits($0.parameter) }) { return own.parameter }
+        for child in children() {
+            if let first = child.module.firstParameter(where: fits) { return first }
+        }
+        return nil
+    }
+
     public final func trainableParameters() -> [(path: String, parameter: Parameter)] {
         parameters().filter { $0.parameter.tensor.requiresGrad }
     }

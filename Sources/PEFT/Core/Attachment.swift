@@ -138,7 +138,7 @@ public final class AttachmentContext {
     public var device: Device { model.device }
     /// Adapters of half-precision bases are kept in fp32: their updates are smaller than a bf16 step.
     public var dtype: DType {
-        model.parameters().first { $0.parameter.tensor.dtype.isFloatingPoint }?.parameter.tensor.dtype == .float64
+        model.firstParameter { $0.tensor.dtype.isFloatingPoint }?.tensor.dtype == .float64
             ? .float64 : .float32
     }
 }
