@@ -257,26 +257,24 @@ struct Shared {
 
 std::vector<at::Tensor> projections(const CTTensor *boxed, const std::vector<CTProjection> &given) {
     const at::Tensor &x = unbox(boxed);
-    if (auto results = few_row_projections(x, given)) return *results;
     std::vector<at::Tensor> results;
-    if (at::GradMode::is_enabled()) {
-        const at::ScalarType type = compute_type(x);
-        if (auto shared = Shared::of(x, given, type)) {
-            const auto shaped = [&](const at::Tensor &y, int64_t outputs) {
-                auto shape = x.sizes().vec();
-                shape.back() = outputs;
-                return y.reshape(shape);
-            };
-            if (recomputation_is_complete()) {
-                for (const Part &part : shared->parts->list) results.push_back(unasked_product(x, part.outputs));
-                return results;
-            }
-            const at::Tensor flat = readable(in_type(x.reshape({-1, x.size(-1)}), type));
-            WithoutAutocast guard;
-            const variable_list made = SharedProjections::apply(flat, at::TensorList(shared->tensors), shared->parts);
-            for (size_t i = 0; i < made.size(); ++i) results.push_back(shaped(made[i], shared->parts->list[i].outputs));
+    if (!at::GradMode::is_enabled()) {
+        if (auto few = few_row_projections(x, given)) return *few;
+    } else if (auto shared = Shared::of(x, given, compute_type(x))) {
+        const std::vector<Part> &parts = shared->parts->list;
+        if (recomputation_is_complete()) {
+            for (const Part &part : parts) results.push_back(unasked_product(x, part.outputs));
             return results;
         }
+        const at::Tensor flat = readable(in_type(x.reshape({-1, x.size(-1)}), compute_type(x)));
+        WithoutAutocast guard;
+        const variable_list made = SharedProjections::apply(flat, at::TensorList(shared->tensors), shared->parts);
+        auto shape = x.sizes().vec();
+        for (size_t i = 0; i < made.size(); ++i) {
+            shape.back() = parts[i].outputs;
+            results.push_back(made[i].reshape(shape));
+        }
+        return results;
     }
     for (const CTProjection &one : given) results.push_back(made_alone(boxed, one));
     return results;

@@ -140,23 +140,31 @@ import Testing
         }
     }
 
-    /// A result that nobody uses, an input that needs no gradient, and factors that are not trained.
+    /// Results that nobody uses, an input that needs no gradient, and factors that are not trained.
     @Test func whatIsNotAskedForIsNotMade() throws {
         let inputs = try Inputs(Self.cases[1], .float64)
-        try withTorchErrors {
+        func leaves() -> [Tensor] {
             let leaves = inputs.leaves.map { $0.detached().clone() }
             leaves[1].requiresGrad = true
-            let (x, list) = inputs.projections(leaves)
-            Functions.projections(x, list)[0].squared().sum().backward()
-            let (same, others) = inputs.projections(inputs.leaves)
-            let known = try gradients([inputs.leaves[1]]) { factor in
-                let update = others[0].update.map { Projection.Update(a: factor[0], b: $0.b, scale: $0.scale) }
-                let plain = Projection(others[0].matrix, bias: nil, update: update)
-                return Functions.projections(same, [plain])[0]
+            return leaves
+        }
+        try withTorchErrors {
+            let (own, known) = (leaves(), leaves())
+            let outputs = 0..<Self.cases[1].parts[0].outputs
+            inputs.together(own).narrowed(axis: 1, outputs).squared().sum().backward()
+            inputs.alone(known).narrowed(axis: 1, outputs).squared().sum().backward()
+            let (found, expected) = (try #require(own[1].grad), try #require(known[1].grad))
+            #expect(relativeDifference(found, expected) < 1e-12)
+            for (number, leaf) in own.enumerated() where number != 1 {
+                #expect(leaf.grad == nil, "input \(number)")
             }
-            #expect(known.count == 1)
-            #expect(leaves[1].grad != nil)
-            #expect(leaves[0].grad == nil && leaves[2].grad == nil)
+            // The other two have no gradient at all.
+            let (alone, same) = (leaves(), leaves())
+            let (x, list) = inputs.projections(alone)
+            Functions.projections(x, list)[0].squared().sum().backward()
+            inputs.together(same).narrowed(axis: 1, outputs).squared().sum().backward()
+            let (least, whole) = (try #require(alone[1].grad), try #require(same[1].grad))
+            #expect(relativeDifference(least, whole) < 1e-12)
         }
     }
 
