@@ -1,4 +1,4 @@
-// Fine-tunes the embedded model with LoRA on a few rows and measures it: the README's example, whole.
+// Fine-tunes the embedded model with LoRA on a few rows, measures it and uses it: the README's example, whole.
 // From the checkout: swift run -c release summarize-example Examples/dialogues/train.jsonl
 import Foundation
 import LanguageModels
@@ -30,3 +30,20 @@ try trainer.run { event in
 let evaluator = Evaluator(model: model, tokenizer: tokenizer, parameters: GenerateParameters(maxNewTokens: 60))
 let result = try evaluator.evaluate(Array(rows.prefix(8)))
 print("ROUGE-1 on eight of the rows:", result.metrics["rouge1"]?.value ?? .nan)
+
+// What was trained writes, is switched, and becomes a model of its own.
+let output = FileManager.default.temporaryDirectory.appendingPathComponent("summarize-example-\(getpid())")
+defer { try? FileManager.default.removeItem(at: output) }
+try adapter.save(to: output.appendingPathComponent("my-adapter"), base: "tiny-t5")
+
+let generator = try Generator(model, GenerateParameters(maxNewTokens: 60, beams: 4))
+let prompts = rows.prefix(2).map { tokenizer.encode(text: $0.prompt) }
+for tokens in try generator.generate(prompts) { print(tokenizer.decode(tokens: tokens)) }
+
+let adapters = AdapterSet(on: try folder.load())
+try adapters.add(AdapterFolder(output.appendingPathComponent("my-adapter")), name: "summaries")
+try adapters.activate("summaries")
+try adapters.activate(nil)
+
+try adapter.merge()
+try model.save(to: output.appendingPathComponent("my-model"))

@@ -73,7 +73,7 @@ struct ReportBuilder {
             "\(count) \(count == 1 ? "method" : "methods")",
             stored == 0 ? nil : "\(stored) of their models stored anew",
             trained == 0 || seeds == 0 ? nil : seeds == 1 ? "one seed" : "\(seeds) seeds",
-            report.data.testRows > 0 ? "\(numbers.integer(report.data.testRows)) test rows" : nil,
+            report.data.testRows > 0 ? counted(report.data.testRows, "test row") : nil,
             String(report.date.prefix(10)),
         ]
         var lead: Markup = ""

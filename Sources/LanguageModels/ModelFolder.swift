@@ -185,6 +185,7 @@ public struct ModelFolder {
             }
         }
         if [.bfloat16, .float16].contains(dtype) { model.precision = (dtype, device) }
+        model.source = url
         return model
     }
 }

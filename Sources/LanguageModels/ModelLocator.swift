@@ -26,7 +26,10 @@ public enum ModelLocator {
         _ name: String, needing part: Part = .weights, settings: HubSettings = HubSettings(), fetch: Fetch? = nil
     ) throws -> URL {
         if let folder = localFolder(name) { return folder }
-        if name == embedded, let folder = embeddedFolder { return folder }
+        if name == embedded {
+            guard let folder = EmbeddedModels.folder(name) else { throw EmbeddedModels.missing(name) }
+            return folder
+        }
         return try repository(name, kind: "model", settings, fetch, part == .weights ? .needed : .description) {
             part == .weights ? hasWeights($0) : has("config.json", $0) || has("adapter_config.json", $0)
         }
@@ -104,22 +107,5 @@ public enum ModelLocator {
             }
         }
         return false
-    }
-
-    /// `Models/tiny-t5` of the checkout that the program was built in, or beside the working directory.
-    private static var embeddedFolder: URL? {
-        let program = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        let start =
-            FileManager.default.fileExists(atPath: program.path)
-            ? program : URL(fileURLWithPath: CommandLine.arguments.first ?? ".").resolvingSymlinksInPath()
-        var folders = [URL(fileURLWithPath: FileManager.default.currentDirectoryPath)]
-        var parent = start.deletingLastPathComponent()
-        while parent.path != "/" {
-            folders.append(parent)
-            parent = parent.deletingLastPathComponent()
-        }
-        return folders.map { $0.appendingPathComponent("Models/\(embedded)") }.first {
-            FileManager.default.fileExists(atPath: $0.appendingPathComponent("config.json").path)
-        }
     }
 }

@@ -1,17 +1,22 @@
 import Foundation
 import Support
+import Tokenizers
 import Torch
 import TorchNN
 
 extension LanguageModel {
-    /// Writes `config.json` and `model.safetensors`, and `files` (the tokenizer) beside them.
+    /// Writes `config.json`, `model.safetensors`, and `files` beside them.
+    /// - Parameters:
+    ///   - files: the tokenizer and the settings of generation of the folder that the model was loaded from
+    ///     (``companionFiles()``) if not given; none where the list is empty.
+    ///   - dtype: how weights are stored; as they are in memory by default.
     /// - Throws: ``PEFTError``; the folder appears whole or not at all.
-    public func save(to folder: URL, copying files: [FolderFile] = [], dtype: DType? = nil) throws {
+    public func save(to folder: URL, copying files: [FolderFile]? = nil, dtype: DType? = nil) throws {
         try AtomicFile.writeFolder(folder) { try write(into: $0, copying: files, dtype: dtype) }
     }
 
     /// The same into a folder that exists, for callers that make it appear at once themselves.
-    public func write(into folder: URL, copying files: [FolderFile] = [], dtype: DType? = nil) throws {
+    public func write(into folder: URL, copying files: [FolderFile]? = nil, dtype: DType? = nil) throws {
         var fields = configuration.object ?? [:]
         try checkVocabularyIsWritable()
         let keptAsStored = storedAsTheyAre
@@ -39,6 +44,15 @@ extension LanguageModel {
             try head.pooling.write(
                 into: folder, size: size, maximumLength: fields["max_position_embeddings"]?.int ?? 512)
         }
-        for file in files { try file.write(into: folder) }
+        for file in try files ?? companionFiles() { try file.write(into: folder) }
+    }
+
+    /// What a folder of this model holds beside configuration and weights: the files of the tokenizer, with its chat
+    /// template, and `generation_config.json`, as they are where the model was loaded from. Nothing for other models.
+    public func companionFiles() throws -> [FolderFile] {
+        guard let source, FileManager.default.fileExists(atPath: source.path) else { return [] }
+        let settings = source.appendingPathComponent("generation_config.json")
+        let isThere = FileManager.default.fileExists(atPath: settings.path)
+        return try Tokenizer.files(in: source) + (isThere ? [FolderFile(copyOf: settings)] : [])
     }
 }

@@ -1,29 +1,50 @@
 /// The candidate closest to `name`, for "did you mean" remedies.
 ///
-/// - Returns: the candidate with the smallest Levenshtein distance, or `nil` where none is closer than
-///   two thirds of the longer name's length, so that a hint is never a wild guess.
+/// - Returns: the candidate with the smallest Damerau-Levenshtein distance (optimal string alignment: a transposition of
+///   neighbors is one edit), or `nil` where none is near: a third of the longer name's length may differ, or one
+///   character of a short name. Names of the same letters in another order count as near, and so does a name that
+///   begins in the same way.
 public func nearestName<Names: Collection>(to name: String, in candidates: Names) -> String?
 where Names.Element == String {
     let wanted = Array(name.lowercased().unicodeScalars)
     var best: (name: String, distance: Int)?
     for candidate in candidates {
         let scalars = Array(candidate.lowercased().unicodeScalars)
-        let distance = editDistance(wanted, scalars)
-        guard distance * 3 <= 2 * max(wanted.count, scalars.count) else { continue }
+        guard let distance = nearDistance(wanted, scalars) else { continue }
         if distance < (best?.distance ?? .max) { best = (candidate, distance) }
     }
     return best?.name
 }
 
+/// The distance of two names that are near each other; `nil` if they aren't.
+private func nearDistance(_ a: [Unicode.Scalar], _ b: [Unicode.Scalar]) -> Int? {
+    if a == b { return 0 }
+    let (shorter, longer) = a.count <= b.count ? (a, b) : (b, a)
+    guard !shorter.isEmpty else { return nil }
+    let distance = editDistance(a, b)
+    // Names of one or two letters are one edit away from too many others.
+    guard longer.count >= 3 else { return a.first == b.first ? distance : nil }
+    if distance <= max(1, longer.count / 3) { return distance }
+    if a.count == b.count, a.count >= 4, a.sorted() == b.sorted() { return distance }
+    // The end of a name may be another word: classify, classification.
+    let common = zip(shorter, longer).prefix { $0 == $1 }.count
+    return common >= 4 && common * 4 >= shorter.count * 3 ? distance : nil
+}
+
+/// Insertions, deletions, substitutions and transpositions of neighbors that make one of the other, where no part is
+/// edited twice.
 private func editDistance(_ a: [Unicode.Scalar], _ b: [Unicode.Scalar]) -> Int {
-    var previous = Array(0...b.count)
+    var beforeLast: [Int] = []
+    var last = Array(0...b.count)
     for (i, x) in a.enumerated() {
         var current = [i + 1]
         current.reserveCapacity(b.count + 1)
         for (j, y) in b.enumerated() {
-            current.append(min(previous[j + 1] + 1, current[j] + 1, previous[j] + (x == y ? 0 : 1)))
+            var least = min(last[j + 1] + 1, current[j] + 1, last[j] + (x == y ? 0 : 1))
+            if i > 0, j > 0, x == b[j - 1], a[i - 1] == y { least = min(least, beforeLast[j - 1] + 1) }
+            current.append(least)
         }
-        previous = current
+        (beforeLast, last) = (last, current)
     }
-    return previous[b.count]
+    return last[b.count]
 }

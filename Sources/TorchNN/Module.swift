@@ -1,3 +1,4 @@
+import Foundation
 import Torch
 
 /// One tensor of a module, by reference: a loader, an optimizer and the module see the same value.
@@ -76,6 +77,9 @@ public struct ModuleInfo<Value> {
 open class Module {
     /// The narrower type that matrix products of a whole model are computed in, and where; `nil` for that of its weights.
     public var precision: (type: DType, device: Device)?
+
+    /// The folder or file that a whole model was read from, whose tokenizer belongs to it.
+    public var source: URL?
 
     public init() {}
 

@@ -46,7 +46,7 @@ public struct Retention: Sendable {
         let count = ids.count / pieceTokens
         guard count >= 1 else {
             throw PEFTError(
-                "\(file.path) holds \(ids.count) tokens", remedy: "--retain needs at least \(pieceTokens)")
+                "\(file.path) holds \(counted(ids.count, "token"))", remedy: "--retain needs at least \(pieceTokens)")
         }
         let used = min(count, limit)
         pieces = (0..<used).map { index in

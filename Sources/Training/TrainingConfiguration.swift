@@ -63,34 +63,34 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
 
     /// - Throws: ``PEFTError`` naming the value that is out of range.
     public func validate() throws {
-        func check(_ holds: Bool, _ what: String, _ remedy: String) throws {
+        func check(_ holds: Bool, _ what: String, _ remedy: String? = nil) throws {
             if !holds { throw PEFTError(what, remedy: remedy) }
         }
         try check(
-            learningRate > 0 && learningRate.isFinite, "the learning rate is \(learningRate)", "it has to be above 0")
+            learningRate > 0 && learningRate.isFinite, "the learning rate must be positive (got \(learningRate))")
         try check(
             headLearningRate.map { $0 > 0 && $0.isFinite } ?? true,
-            "the head's learning rate is \(headLearningRate ?? 0)", "it has to be above 0")
-        try check(steps.map { $0 >= 1 } ?? true, "\(steps ?? 0) steps were asked for", "at least 1 has to be")
-        try check(epochs > 0 && epochs.isFinite, "\(epochs) epochs were asked for", "it has to be above 0")
-        try check(batchSize >= 1, "the batch size is \(batchSize)", "it has to be at least 1")
+            "the head's learning rate must be positive (got \(headLearningRate ?? 0))")
+        try check(steps.map { $0 >= 1 } ?? true, "the number of steps must be at least 1 (got \(steps ?? 0))")
+        try check(epochs > 0 && epochs.isFinite, "the number of epochs must be positive (got \(epochs))")
+        try check(batchSize >= 1, "the batch size must be at least 1 (got \(batchSize))")
         try check(
-            tokensPerBatch.map { $0 >= 1 } ?? true, "\(tokensPerBatch ?? 0) tokens a batch were asked for",
-            "at least 1 has to be")
-        try check(accumulation >= 1, "the accumulation is \(accumulation)", "it has to be at least 1")
-        try check(weightDecay >= 0, "the weight decay is \(weightDecay)", "it has to be 0 or more")
-        try check(warmup >= 0, "the warm-up is \(warmup)", "it has to be 0 or more")
-        try check(clip >= 0, "the gradients' largest norm is \(clip)", "it has to be 0 (off) or more")
+            tokensPerBatch.map { $0 >= 1 } ?? true,
+            "the tokens per batch must be at least 1 (got \(tokensPerBatch ?? 0))")
+        try check(accumulation >= 1, "the gradient-accumulation steps must be at least 1 (got \(accumulation))")
+        try check(weightDecay >= 0, "the weight decay must not be negative (got \(weightDecay))")
+        try check(warmup >= 0, "the warm-up must not be negative (got \(warmup))")
+        try check(clip >= 0, "the maximum gradient norm must not be negative (got \(clip))", "0 disables clipping")
         try check(
-            labelSmoothing >= 0 && labelSmoothing < 1, "label smoothing is \(labelSmoothing)",
-            "it has to be in 0 ..< 1")
+            labelSmoothing >= 0 && labelSmoothing < 1,
+            "label smoothing must be at least 0 and below 1 (got \(labelSmoothing))")
         try check(
-            validateEvery.map { $0 >= 1 } ?? true, "validation every \(validateEvery ?? 0) steps",
-            "it has to be at least 1")
-        try check(patience.map { $0 >= 1 } ?? true, "the patience is \(patience ?? 0)", "it has to be at least 1")
+            validateEvery.map { $0 >= 1 } ?? true,
+            "the steps between validations must be at least 1 (got \(validateEvery ?? 0))")
+        try check(patience.map { $0 >= 1 } ?? true, "the patience must be at least 1 (got \(patience ?? 0))")
         try check(
-            checkpointEvery.map { $0 >= 1 } ?? true, "a checkpoint every \(checkpointEvery ?? 0) steps",
-            "it has to be at least 1")
+            checkpointEvery.map { $0 >= 1 } ?? true,
+            "the steps between checkpoints must be at least 1 (got \(checkpointEvery ?? 0))")
         try check(
             !memory.pagesOptimizer || optimizer != .adafactor, "Adafactor's state is too small for pages",
             "leave --page-optimizer out, or take --optimizer adamw")

@@ -35,11 +35,11 @@ struct CombineCommand: ParsableCommand {
         let known = AdapterCombination.Method.allCases.map(\.rawValue)
         guard let kind = AdapterCombination.Method(rawValue: method.lowercased()) else {
             let hint = nearestName(to: method, in: known).map { "did you mean '\($0)'? " } ?? ""
-            throw PEFTError(
+            throw UsageError(
                 "there is no way '\(method)' to combine", remedy: hint + "there are \(known.joined(separator: ", "))")
         }
         guard ["total", "frequency"].contains(majoritySign) else {
-            throw PEFTError("--majority-sign is '\(majoritySign)'", remedy: "there are total and frequency")
+            throw UsageError("--majority-sign is '\(majoritySign)'", remedy: "there are total and frequency")
         }
         let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
         guard !FileManager.default.fileExists(atPath: target.path) else {
@@ -49,7 +49,7 @@ struct CombineCommand: ParsableCommand {
             let equals = text.lastIndex(of: "=")
             let path = equals.map { String(text[..<$0]) } ?? text
             guard let weight = equals.map({ Double(text[text.index(after: $0)...]) }) ?? 1, weight.isFinite else {
-                throw PEFTError("'\(text)' has no weight after the =", remedy: "write such as my-adapter=0.7")
+                throw UsageError("'\(text)' has no weight after the =", remedy: "write such as my-adapter=0.7")
             }
             return (try AdapterFolder(HubFetch.adapter(path)), weight)
         }
@@ -91,7 +91,7 @@ struct CombineCommand: ParsableCommand {
             return
         }
         print(
-            "LoRA of rank \(ranks.max() ?? 0) at \(ranks.count) places, \(kind.rawValue) of \(parts.count) adapters, saved to \(output)"
+            "LoRA of rank \(ranks.max() ?? 0) at \(counted(ranks.count, "place")), \(kind.rawValue) of \(counted(parts.count, "adapter")), saved to \(output)"
         )
     }
 }

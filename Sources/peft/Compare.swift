@@ -21,14 +21,11 @@ struct Compare: ParsableCommand {
             Where a quantised model is to be shipped, --quantize-after nf4,int4-g32-gptq merges each row's adapter, stores the
             model so and measures it on the same test rows, beside the bytes that it takes. An adapter that its quantised base
             takes as it is stored (QA-LoRA over int4) is merged and not rounded again.
-
-            Methods besides base, the untrained model (peft methods NAME shows the options of one):
-            \(MethodArguments.summary)
             """)
 
     @OptionGroup var model: ModelOptions
     @Option(help: ArgumentHelp("Methods, comma-separated.", valueName: "list")) var methods = "base,full,lora"
-    @Option(help: ArgumentHelp("Training rows, JSONL or CSV.", valueName: "file")) var data: String?
+    @Option(help: ArgumentHelp("Training data, JSONL or CSV.", valueName: "file")) var data: String?
     @Option(help: ArgumentHelp("Rows that choose learning rates.", valueName: "file")) var validation: String?
     @Option(help: ArgumentHelp("Rows that the methods are compared on.", valueName: "file")) var test: String?
     @Option(help: ArgumentHelp("Show a report that --output wrote, and run nothing.", valueName: "file"))
@@ -43,22 +40,22 @@ struct Compare: ParsableCommand {
         name: [.customLong("learning-rate"), .customLong("lr")],
         help: ArgumentHelp("Rates: one for all, or method=rate,…; others are searched.", valueName: "rates"))
     var learningRates: String?
-    @Option(help: ArgumentHelp("Runs of each method, with other seeds.", valueName: "n")) var seeds = 1
+    @Option(help: ArgumentHelp("Runs of each method, each with another seed.", valueName: "n")) var seeds = 1
     @Option(
         help: ArgumentHelp(
-            "Store each row's merged model so too, and measure it: nf4, int8, int4-g32, int4-g32-gptq (GPTQ on training rows), ….",
+            "Also quantize each merged model and evaluate it: nf4, int8, int4-g32, int4-g32-gptq (GPTQ on training rows), ….",
             valueName: "kinds"))
     var quantizeAfter: String?
     @OptionGroup var training: TrainingOptions
     @OptionGroup var generation: GenerationOptions
     @Option(
         help: ArgumentHelp(
-            "General text; the loss on it before and after training shows what was forgotten.", valueName: "file"))
+            "General text; its loss before and after training measures forgetting.", valueName: "file"))
     var retain: String?
     @Option(help: ArgumentHelp("Write the report as one HTML page.", valueName: "file")) var html: String?
     @Option(help: ArgumentHelp("Write the report as JSON.", valueName: "file")) var output: String?
     @Flag(help: "Print the report as JSON.") var json = false
-    @Flag(help: "No progress.") var quiet = false
+    @Flag(help: "Suppress progress output.") var quiet = false
 
     func run() throws {
         if let from {
@@ -66,7 +63,8 @@ struct Compare: ParsableCommand {
             return try present(
                 ComparisonReport.read(URL(fileURLWithPath: NSString(string: from).expandingTildeInPath)))
         }
-        guard let test else { throw PEFTError("--test is missing", remedy: "name the rows to compare on") }
+        guard let test else { throw UsageError("--test is missing", remedy: "name the rows to compare on") }
+        try require("--seeds", seeds)
         let device = try model.prepare()
         let rates = try parseRates()
         let chosen = try MethodArguments.list(methods)
@@ -75,7 +73,7 @@ struct Compare: ParsableCommand {
             // A base model without a head is measured as "head".
             !chosen.contains { $0.name == name || $0.choice == nil && name == HeadTraining.name }
         }) {
-            throw PEFTError("--lr names '\(unknown)', which is not compared", remedy: "methods are \(methods)")
+            throw UsageError("--lr names '\(unknown)', which is not compared", remedy: "methods are \(methods)")
         }
         let roundings = try roundings()
         try Output.check([html, output])
@@ -96,6 +94,9 @@ struct Compare: ParsableCommand {
             maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput,
             retain: retain.map { URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath) }, device: device)
         plan.quantizeAfter = roundings
+        RunWarnings.show(plan.training.steps.flatMap { RunWarnings.warmup(plan.training, totalSteps: $0) })
+        let outline = ModelOutline(try folder.outline())
+        for row in chosen { RunWarnings.show(row.choice.flatMap { RunWarnings.layers($0, outline) }) }
         let comparison = try Comparison(
             model: folder, name: model.model ?? ModelLocator.embedded, data: rows, plan: plan)
         let progress = ComparisonProgress(isQuiet: quiet, seeds: seeds)
@@ -129,7 +130,7 @@ struct Compare: ParsableCommand {
         return try (quantizeAfter ?? "").split(separator: ",").map { name in
             let rounding = try WeightRounding(name.trimmingCharacters(in: .whitespaces))
             guard rounding.isQuantized else {
-                throw PEFTError(
+                throw UsageError(
                     "--quantize-after names \(rounding.name), which rounds nothing to fewer bits",
                     remedy: "name nf4, nf4-double, fp4, int8, int4-g32, int4-g32-gptq, …")
             }
@@ -143,7 +144,7 @@ struct Compare: ParsableCommand {
         for part in learningRates.split(separator: ",").map(String.init) {
             let pair = part.split(separator: "=", maxSplits: 1).map { $0.trimmingCharacters(in: .whitespaces) }
             guard let text = pair.last, let rate = Double(text), rate > 0 else {
-                throw PEFTError(
+                throw UsageError(
                     "--lr '\(part)' is not a learning rate", remedy: "write --lr 1e-3 or --lr full=3e-4,lora=3e-3")
             }
             if pair.count == 2 { result.byMethod[pair[0].lowercased()] = rate } else { result.shared = rate }

@@ -26,13 +26,16 @@ struct ComparisonProgress {
         case .training(let method, let seed, let progress):
             display.update(
                 share: Double(progress.step) / Double(progress.totalSteps),
-                String(
-                    format: "%@%@  step %d/%d  loss %.3f  %.0f tokens/s  %@ left", method,
-                    seeds > 1 ? " seed \(seed + 1)" : "", progress.step, progress.totalSteps, progress.loss,
-                    progress.tokensPerSecond, Console.duration(progress.secondsLeft)))
+                [
+                    .init(method + (seeds > 1 ? " seed \(seed + 1)" : ""), rank: 3),
+                    .init("step \(progress.step)/\(progress.totalSteps)"),
+                    .init(String(format: "loss %.3f", progress.loss), rank: 2),
+                    .init(String(format: "%.0f tokens/s", progress.tokensPerSecond), rank: 4),
+                    .init("\(Console.duration(progress.secondsLeft)) left", rank: 1),
+                ])
         case .evaluating(let method, _, let rows, let count):
             display.update(
-                share: Double(rows) / Double(count), "\(method)  generated for \(rows) of \(count) test rows")
+                share: Double(rows) / Double(count), "\(method)  \(rows) of \(counted(count, "test row")) generated")
         case .skipped(let method): display.finish("  \(method.label) is left out: \(method.reason)")
         case .finished(let run, let report):
             let metric = report.primaryMetric

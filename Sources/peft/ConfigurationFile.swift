@@ -2,35 +2,15 @@ import Foundation
 import Support
 import Yams
 
-/// `--config FILE`: a YAML mapping of option names to values, put before the options of the command line so that
-/// these win.
+/// `--config FILE`: a YAML or JSON mapping of option names to values. They stand before the options of the command line,
+/// which replace them.
 enum ConfigurationFile {
-    static func expand(_ arguments: [String]) throws -> [String] {
-        guard let index = arguments.firstIndex(where: { $0 == "--config" || $0.hasPrefix("--config=") }) else {
-            return arguments
-        }
-        var rest = arguments
-        let path: String
-        if rest[index] == "--config" {
-            guard index + 1 < rest.count else {
-                throw PEFTError("--config has no value", remedy: "name a YAML file")
-            }
-            path = rest[index + 1]
-            rest.removeSubrange(index...index + 1)
-        } else {
-            path = String(rest[index].dropFirst("--config=".count))
-            rest.remove(at: index)
-        }
-        let options = try read(path)
-        guard let command = rest.first, !command.hasPrefix("-") else {
-            throw PEFTError("--config needs a command before it", remedy: "such as: peft train --config \(path)")
-        }
-        return [command] + options + rest.dropFirst()
-    }
-
-    private static func read(_ path: String) throws -> [String] {
-        guard let text = try? String(contentsOfFile: path, encoding: .utf8) else {
-            throw PEFTError("can't read \(path)", remedy: "check that the file exists and is readable")
+    /// The options of a file. Underscores in names count as dashes.
+    /// - Throws: ``PEFTError`` for a file that can't be read; ``UsageError`` for one that names what is no option.
+    static func read(_ path: String, _ table: OptionTable) throws -> [GivenArgument] {
+        guard let text = try? String(contentsOfFile: NSString(string: path).expandingTildeInPath, encoding: .utf8)
+        else {
+            throw PEFTError("can't read \(path)", remedy: "check that the file exists and is UTF-8")
         }
         let node: Node?
         do { node = try Yams.compose(yaml: text) } catch {
@@ -40,24 +20,42 @@ enum ConfigurationFile {
         guard let mapping = node?.mapping else {
             throw PEFTError("\(path) is not a mapping", remedy: "write lines such as 'learning-rate: 1e-3'")
         }
-        return try mapping.flatMap { key, value -> [String] in
-            guard let name = key.string else { throw PEFTError("\(path): a key is not a name") }
-            let option = "--" + name.replacingOccurrences(of: "_", with: "-")
-            switch value {
-            case .scalar:
-                // YAML's bare words: flags are given or not.
-                if let flag = value.bool, ["true", "false"].contains(value.string?.lowercased() ?? "") {
-                    return flag ? [option] : []
-                }
-                return [option, value.string ?? ""]
-            case .sequence(let list):
-                return [option, list.compactMap(\.string).joined(separator: ",")]
-            case .mapping(let pairs):
-                let text = pairs.map { "\($0.key.string ?? "")=\($0.value.string ?? "")" }
-                return [option, text.joined(separator: ",")]
-            case .alias:
-                throw PEFTError("\(path): aliases are not supported", remedy: "write the value out")
+        let options = try mapping.flatMap { key, value -> [GivenArgument] in
+            guard let key = key.string else { throw UsageError("\(path): a key is not a name") }
+            return try arguments(key, value, table, path)
+        }
+        try table.refuseRepeats(options)
+        return options
+    }
+
+    private static func arguments(_ key: String, _ value: Node, _ table: OptionTable, _ path: String) throws
+        -> [GivenArgument]
+    {
+        let name = "--" + key.replacingOccurrences(of: "_", with: "-")
+        // Those ask the program about itself; as settings of a run they would end it without a word.
+        guard !["--help", "--version", "--config"].contains(name) else {
+            throw UsageError("\(path): '\(key)' is not a setting", remedy: "remove the line")
+        }
+        guard let option = table[name] else { throw table.unknown(key, in: path) }
+        func given(_ text: String) -> GivenArgument { .option(option, name: name, value: text) }
+        switch value {
+        case .scalar:
+            let text = value.string ?? ""
+            guard option.kind == .flag else { return [given(text)] }
+            guard let flag = value.bool, ["true", "false"].contains(text.lowercased()) else {
+                throw UsageError("\(path): '\(key)' is '\(text)'", remedy: "a flag is true or false")
             }
+            if flag { return [.option(option, name: name, value: nil)] }
+            let opposite = name.replacingOccurrences(of: "--", with: "--no-")
+            return option.names.contains(opposite) ? [.option(option, name: opposite, value: nil)] : []
+        case .sequence(let list):
+            let texts = list.compactMap(\.string)
+            return option.isRepeating ? texts.map(given) : [given(texts.joined(separator: ","))]
+        case .mapping(let pairs):
+            let texts = pairs.map { "\($0.key.string ?? "")=\($0.value.string ?? "")" }
+            return option.isRepeating ? texts.map(given) : [given(texts.joined(separator: ","))]
+        case .alias:
+            throw UsageError("\(path): aliases are not supported", remedy: "write the value out")
         }
     }
 }

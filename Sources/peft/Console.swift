@@ -3,14 +3,18 @@ import Support
 
 /// Output to people: results on standard output, everything else on standard error.
 enum Console {
+    /// Whether `--quiet` was given.
+    nonisolated(unsafe) static var isQuiet = false
     static var inputIsTerminal: Bool { isatty(STDIN_FILENO) == 1 }
     static var errorIsTerminal: Bool { isatty(STDERR_FILENO) == 1 }
     static var outputIsTerminal: Bool { isatty(STDOUT_FILENO) == 1 }
     /// Colour where a terminal shows it and `NO_COLOR` isn't set.
     static var usesColour: Bool { outputIsTerminal && ProcessInfo.processInfo.environment["NO_COLOR"] == nil }
 
-    static func error(_ text: String) { note("peft: \(text)") }
-    static func note(_ text: String) { FileHandle.standardError.write(Data((text + "\n").utf8)) }
+    /// A line about what has no effect or was surely not meant; the command goes on.
+    static func warn(_ text: String) { note("peft: warning: " + shownInOneLine(text)) }
+    static func error(_ text: String) { note("peft: " + shownInOneLine(text)) }
+    static func note(_ text: String) { FileHandle.standardError.write(Data((shown(text) + "\n").utf8)) }
 
     /// Columns of the terminal, 120 where that isn't known.
     static var width: Int {
@@ -56,22 +60,23 @@ final class ProgressDisplay {
     private var lastDrawn = ContinuousClock.now - .seconds(3600)
     private var drawnWidth = 0
 
-    init(isQuiet: Bool) { self.isQuiet = isQuiet }
+    init(isQuiet: Bool) { self.isQuiet = isQuiet || Console.isQuiet }
 
     /// Shows `text`, with a bar for `share` on a terminal. Elsewhere a line is written every 20 seconds at most.
-    func update(share: Double, _ text: String) {
+    func update(share: Double, _ text: String) { update(share: share, [ProgressPart(text)]) }
+
+    /// The same, of parts that may be left out where the terminal is narrow.
+    func update(share: Double, _ parts: [ProgressPart]) {
         guard !isQuiet else { return }
         let interval: Duration = isTerminal ? .milliseconds(100) : .seconds(20)
         guard share >= 1 || ContinuousClock.now - lastDrawn >= interval else { return }
         lastDrawn = .now
-        guard isTerminal else { return Console.note(text) }
-        let filled = Int((max(0, min(1, share)) * 24).rounded())
-        let bar = String(repeating: "━", count: filled) + String(repeating: "╌", count: 24 - filled)
-        var line = "\(bar) \(text)"
+        guard isTerminal else { return Console.note(ProgressPart.joined(parts)) }
         var size = winsize()
-        if ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 30 {
-            line = String(line.prefix(Int(size.ws_col) - 1))
-        }
+        let isKnown = ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 30
+        let line = ProgressPart.line(
+            parts.map { .init(Console.shownInOneLine($0.text), rank: $0.rank) }, share: share,
+            width: isKnown ? Int(size.ws_col) - 1 : 79)
         let padding = String(repeating: " ", count: max(0, drawnWidth - line.count))
         drawnWidth = line.count
         FileHandle.standardError.write(Data(("\r" + line + padding).utf8))

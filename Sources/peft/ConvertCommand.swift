@@ -41,7 +41,7 @@ struct ConvertCommand: ParsableCommand {
             return try writeGGUF(url, target, type)
         }
         guard to.lowercased() == "peft" else {
-            throw PEFTError("--to is '\(to)'", remedy: "there are peft, gguf, gguf-f16 and gguf-bf16")
+            throw UsageError("--to is '\(to)'", remedy: "there are peft, gguf, gguf-f16 and gguf-bf16")
         }
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) else {
@@ -54,7 +54,8 @@ struct ConvertCommand: ParsableCommand {
         }
         let folder = try AdapterFolder(target)
         guard json else {
-            return print("\(folder.choice.label), \(folder.tensorShapes.count) tensors, saved to \(output)")
+            return print(
+                "\(folder.choice.label), \(counted(folder.tensorShapes.count, "tensor")), saved to \(output)")
         }
         print(
             JSON.object([
@@ -72,14 +73,14 @@ struct ConvertCommand: ParsableCommand {
 
     private func writeGGUF(_ url: URL, _ target: URL, _ type: GGUFType) throws {
         guard GGUFHeader.isName(target) else {
-            throw PEFTError("the output \(output) is to be a GGUF file", remedy: "end its name in .gguf")
+            throw UsageError("the output \(output) is to be a GGUF file", remedy: "end its name in .gguf")
         }
         let folder = try AdapterFolder(url)
         let base = folder.configuration["base_model_name_or_path"]?.string
         let model = try model.folder(default: base).outline()
         try GGUFAdapter.write(folder, on: model, type: type, to: target)
         let count = folder.tensorShapes.count
-        guard json else { return print("\(folder.choice.label), \(count) tensors, saved to \(output)") }
+        guard json else { return print("\(folder.choice.label), \(counted(count, "tensor")), saved to \(output)") }
         print(
             JSON.object([
                 "adapter": .string(folder.choice.label), "tensors": .integer(count), "output": .string(output),
@@ -88,7 +89,7 @@ struct ConvertCommand: ParsableCommand {
 
     private func readGGUF(_ url: URL, _ target: URL) throws {
         guard let name = model.model else {
-            throw PEFTError("--model is missing", remedy: "name the base model that the adapter was trained on")
+            throw UsageError("--model is missing", remedy: "name the base model that the adapter was trained on")
         }
         let outline = try model.folder().outline()
         let (fields, tensors) = try GGUFAdapter.read(url, on: outline)
@@ -113,21 +114,21 @@ struct ConvertCommand: ParsableCommand {
 
     private func convertLoralib(_ url: URL, _ target: URL) throws {
         guard let alpha else {
-            throw PEFTError(
+            throw UsageError(
                 "--alpha is missing", remedy: "give the lora_alpha that loralib was told; its files don't hold it")
         }
-        guard alpha > 0 else { throw PEFTError("--alpha is \(alpha)", remedy: "it has to be above 0") }
+        guard alpha > 0 else { throw UsageError("--alpha is \(alpha)", remedy: "it has to be above 0") }
         let enabled = try enableLora.map { text in
             try text.split(separator: ",").map { part -> Bool in
                 switch part.trimmingCharacters(in: .whitespaces).lowercased() {
                 case "true", "1": return true
                 case "false", "0": return false
-                default: throw PEFTError("--enable-lora '\(text)'", remedy: "write such as true,false,true")
+                default: throw UsageError("--enable-lora '\(text)'", remedy: "write such as true,false,true")
                 }
             }
         }
         guard let name = model.model else {
-            throw PEFTError("--model is missing", remedy: "name the base model that the adapter was trained on")
+            throw UsageError("--model is missing", remedy: "name the base model that the adapter was trained on")
         }
         let adapter = try AdapterConversion.loralib(url, on: model.folder().load(), alpha: alpha, enabled: enabled)
         try adapter.save(to: target, base: name)

@@ -28,21 +28,19 @@ struct Evaluate: ParsableCommand {
     @OptionGroup var chat: ChatOptions
     @OptionGroup var generation: GenerationOptions
     @Flag(help: "Rows with the same prompt are one row with several right targets.") var multiReference = false
-    @Option(help: ArgumentHelp("Rows generated for at a time.", valueName: "rows")) var batchSize = 16
-    @Option(help: "Seed, where tokens are drawn.") var seed: UInt64 = 0
+    @Option(help: ArgumentHelp("Generation batch size.", valueName: "rows")) var batchSize = 16
+    @Option(help: "Random seed of sampling.") var seed: UInt64 = 0
     @Option(help: ArgumentHelp("Write each row's prompt, target and output here, JSONL.", valueName: "file"))
     var predictions: String?
     @Flag(help: "Print the result as JSON.") var json = false
-    @Flag(help: "No progress.") var quiet = false
+    @Flag(help: "Suppress progress output.") var quiet = false
 
     func run() throws {
-        guard batchSize >= 1 else {
-            throw PEFTError("the batch size is \(batchSize)", remedy: "it has to be at least 1")
-        }
+        try require("--batch-size", batchSize)
         let parameters = try generation.parameters(seed: seed)
         if NamedAdapters.areMeant(by: adapter) { return try evaluateMany(parameters) }
         guard adapterField == nil else {
-            throw PEFTError("--adapter-field needs adapters with names", remedy: "write --adapter name=folder")
+            throw UsageError("--adapter-field needs adapters with names", remedy: "write --adapter name=folder")
         }
         let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge)
         if let settings = try chat.settings(
@@ -57,7 +55,7 @@ struct Evaluate: ParsableCommand {
             maxInputTokens: templates.maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput)
         let display = ProgressDisplay(isQuiet: quiet || json)
         let result = try evaluator.evaluate(rows) {
-            display.update(share: Double($0) / Double(rows.count), "\($0) of \(rows.count) rows")
+            display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "row"))")
         }
         display.finish()
         try report(result, rows.map { ($0.prompt, $0.target) })
@@ -74,7 +72,7 @@ struct Evaluate: ParsableCommand {
             model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize)
         let display = ProgressDisplay(isQuiet: quiet || json)
         let result = try evaluator.evaluate(rows, chats) {
-            display.update(share: Double($0) / Double(rows.count), "\($0) of \(rows.count) rows")
+            display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "row"))")
         }
         display.finish()
         let questions = try rows.map { try chats.question($0) }
@@ -126,11 +124,12 @@ struct Evaluate: ParsableCommand {
         if result.generatedTokens == 0 {
             let speed = result.seconds > 0 ? Double(rows) / result.seconds : 0
             return print(
-                "\(rows) rows in \(Console.duration(result.seconds)) " + String(format: "(%.0f rows/s)", speed))
+                "\(counted(rows, "row")) in \(Console.duration(result.seconds)) "
+                    + String(format: "(%.0f rows/s)", speed))
         }
         let speed = result.seconds > 0 ? Double(result.generatedTokens) / result.seconds : 0
         print(
-            "\(rows) rows, \(Console.grouped(result.generatedTokens)) tokens in \(Console.duration(result.seconds)) "
+            "\(counted(rows, "row")), \(counted(result.generatedTokens, "token")) in \(Console.duration(result.seconds)) "
                 + String(format: "(%.0f tokens/s)", speed))
     }
 }

@@ -8,13 +8,11 @@ import Training
 extension Evaluate {
     func evaluateMany(_ parameters: GenerateParameters) throws {
         guard !merge else {
-            throw PEFTError("--merge was given with several adapters", remedy: "evaluate one at a time")
+            throw UsageError("--merge was given with several adapters", remedy: "evaluate one at a time")
         }
         let named = try NamedAdapters(model, adapter)
         let url = URL(fileURLWithPath: NSString(string: data).expandingTildeInPath)
-        if let limit, limit < 1 {
-            throw PEFTError("a limit of \(limit) rows was asked for", remedy: "at least 1 has to be")
-        }
+        try require("--limit", limit)
         let rows = try DataSet.read(url, limit: limit, keepsText: true)
         var parts: [(name: String?, rows: [Int])] = []
         if let adapterField {
@@ -36,7 +34,8 @@ extension Evaluate {
             let title = name ?? NamedAdapters.base
             try named.set.activate(name)
             let part = try measure(own.map { rows[$0] }, named, record, parameters) {
-                display.update(share: Double($0) / Double(own.count), "\(title): \($0) of \(own.count) rows")
+                display.update(
+                    share: Double($0) / Double(own.count), "\(title): \($0) of \(counted(own.count, "row"))")
             }
             total.add(part)
             results.append((title, own.count, part.result))

@@ -7,13 +7,17 @@ import Training
 
 struct Generate: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Make text.",
+        abstract: "Generate text.",
         discussion: """
             peft generate --adapter my-adapter 'Summarize: …'
             echo 'Summarize: …' | peft generate --adapter my-adapter
             peft generate --adapter my-adapter --field dialogue=@talk.txt
 
-            With --field the prompt's template is filled in: the one the adapter was trained with, or --prompt.
+            peft generate --adapter my-adapter --data rows.jsonl --output answers.jsonl
+
+            With --field and --data the prompt's template is filled in: the one the adapter was trained with, or
+            --prompt. --output writes the rows with a column output, as JSON lines, CSV or TSV, or the texts alone
+            (.txt, where a line break is \\n).
 
             peft generate --adapter news=folder --adapter mail=other 'news:Summarize: …' 'mail:Summarize: …'
             peft generate --adapter news=folder --adapter mail=other --data rows.jsonl --adapter-field kind
@@ -33,53 +37,72 @@ struct Generate: ParsableCommand {
     var adapter: [String] = []
     @Flag(help: "Merge the adapter into the weights first.") var merge = false
     @Argument(help: "What the model reads; standard input if absent. \\n is a line break.") var text: [String] = []
-    @Option(help: ArgumentHelp("Rows for adapters with names, JSONL or CSV.", valueName: "file")) var data: String?
+    @Option(help: ArgumentHelp("Rows to generate for, JSONL, CSV or text.", valueName: "file")) var data: String?
+    @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
+    @Option(
+        name: .shortAndLong,
+        help: ArgumentHelp("Write the rows with their texts here: .jsonl, .csv, .tsv or .txt.", valueName: "file"))
+    var output: String?
     @Option(help: ArgumentHelp("Field of the rows that names their adapter.", valueName: "field"))
     var adapterField = "adapter"
-    @Option(help: ArgumentHelp("Rows generated for at a time.", valueName: "rows")) var batchSize = 16
-    @Option(help: ArgumentHelp("Template for --field.", valueName: "template")) var prompt: String?
+    @Option(help: ArgumentHelp("Generation batch size.", valueName: "rows")) var batchSize = 16
+    @Option(help: ArgumentHelp("Template for --field and --data (the adapter's).", valueName: "template")) var prompt:
+        String?
     @Option(help: ArgumentHelp("A field of the template; @ before the value names a file.", valueName: "name=value"))
     var field: [String] = []
-    @Option(help: ArgumentHelp("Most tokens of the prompt (512).", valueName: "tokens")) var maxInput: Int?
+    @Option(help: ArgumentHelp("Maximum number of prompt tokens (512).", valueName: "tokens")) var maxInput: Int?
     @Flag(inversion: .prefixedNo, help: "Whether the text is a user's turn in a chat (as the adapter was trained).")
     var chat: Bool?
     @Option(help: ArgumentHelp("A conversation in JSON, for the model to go on with.", valueName: "file"))
     var messages: String?
     @OptionGroup var template: ChatTemplateOptions
     @OptionGroup var generation: GenerationOptions
-    @Option(help: "Seed, where tokens are drawn.") var seed: UInt64 = 0
+    @Option(help: "Random seed of sampling.") var seed: UInt64 = 0
     @Flag(help: "Print the result as JSON.") var json = false
+    @Flag(help: "Suppress progress output.") var quiet = false
 
     func run() throws {
         let parameters = try generation.parameters(seed: seed)
         if NamedAdapters.areMeant(by: adapter) { return try generateMany() }
-        guard data == nil else {
-            throw PEFTError("--data needs adapters with names", remedy: "write --adapter name=folder")
+        try require("--limit", limit)
+        if let data { return try generateRows(data, parameters) }
+        guard output == nil else {
+            throw UsageError(
+                "--output is for the rows of --data", remedy: "add --data, or redirect the output with >")
         }
         guard text.count < 2 else {
-            throw PEFTError("\(text.count) texts were given", remedy: "put quotes around a text with spaces")
+            throw UsageError("\(text.count) texts were given", remedy: "put quotes around a text with spaces")
         }
+        let adapted = try adaptedModel()
+        if chat ?? (messages != nil || !template.isEmpty || adapted.record?.chat != nil) {
+            return try generateChat(adapted, parameters)
+        }
+        let maxInput = try mostInput(adapted.record)
+        let prompt = try promptText(adapted.record)
+        let (ids, isTruncated) = try RowEncoder(
+            adapted.tokenizer, for: adapted.model, maxInputTokens: maxInput
+        ).prompt(prompt)
+        if isTruncated {
+            Console.note("the prompt is truncated to \(maxInput) tokens; --max-input changes that")
+        }
+        try write(prompt, ids, adapted, parameters)
+    }
+
+    /// The model with its adapter, known to write.
+    func adaptedModel() throws -> AdaptedModel {
         let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge)
         guard adapted.model.writes else {
             throw PEFTError(
                 "this \(adapted.model.family) model is for \(adapted.model.head.task.rawValue) and writes no text",
                 remedy: "use peft predict")
         }
-        if chat ?? (messages != nil || !template.isEmpty || adapted.record?.chat != nil) {
-            return try generateChat(adapted, parameters)
-        }
-        let maxInput = maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
-        guard maxInput >= 2 else {
-            throw PEFTError("prompts are limited to \(maxInput) tokens", remedy: "at least 2 have to be allowed")
-        }
-        let prompt = try promptText(adapted.record)
-        let (ids, isTruncated) = try RowEncoder(
-            adapted.tokenizer, for: adapted.model, maxInputTokens: maxInput
-        ).prompt(prompt)
-        if isTruncated {
-            Console.note("the prompt is longer than \(maxInput) tokens and loses its end; --max-input changes that")
-        }
-        try write(prompt, ids, adapted, parameters)
+        return adapted
+    }
+
+    /// The limit of a prompt's tokens.
+    func mostInput(_ record: TrainingRecord?) throws -> Int {
+        try require("--max-input", maxInput, atLeast: 2)
+        return maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
     }
 
     /// Continues a prompt and prints the text, token by token where they are known as they come.
@@ -117,17 +140,17 @@ struct Generate: ParsableCommand {
     func promptText(_ record: TrainingRecord?) throws -> String {
         if !field.isEmpty {
             guard text.isEmpty else {
-                throw PEFTError("both a text and --field were given", remedy: "give one of them")
+                throw UsageError("both a text and --field were given", remedy: "give one of them")
             }
             guard let template = prompt.map(TemplateOptions.unescape) ?? record?.prompt else {
-                throw PEFTError("--field needs a template", remedy: "give --prompt, or an adapter that peft trained")
+                throw UsageError("--field needs a template", remedy: "give --prompt, or an adapter that peft trained")
             }
             var fields: [String: JSON] = [:]
             for pair in field {
                 let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(
                     String.init)
                 guard parts.count == 2 else {
-                    throw PEFTError("--field '\(pair)' has no '='", remedy: "write --field name=value")
+                    throw UsageError("--field '\(pair)' has no '='", remedy: "write --field name=value")
                 }
                 guard parts[1].hasPrefix("@") else {
                     fields[parts[0]] = .string(TemplateOptions.unescape(parts[1]))
@@ -141,7 +164,7 @@ struct Generate: ParsableCommand {
             }
             let parsed = try Template(template)
             if let missing = parsed.fields.first(where: { fields[$0] == nil }) {
-                throw PEFTError(
+                throw UsageError(
                     "the template needs the field '\(missing)', and --field gives \(fields.keys.sorted().joined(separator: ", "))",
                     remedy: "write --field \(missing)=…")
             }
@@ -151,7 +174,7 @@ struct Generate: ParsableCommand {
             text.first.map(TemplateOptions.unescape)
             ?? String(decoding: FileHandle.standardInput.readDataToEndOfFile(), as: UTF8.self)
         guard !given.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty else {
-            throw PEFTError("there is no prompt", remedy: "give a text, or pipe one in")
+            throw UsageError("there is no prompt", remedy: "give a text, or pipe one in")
         }
         return given
     }

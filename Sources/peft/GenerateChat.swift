@@ -13,7 +13,7 @@ extension Generate {
         var conversation = Conversation(messages: [], row: .init(file: "--messages", number: 1, unit: .element))
         if let messages {
             guard text.isEmpty, field.isEmpty else {
-                throw PEFTError("both a text and --messages were given", remedy: "give one of them")
+                throw UsageError("both a text and --messages were given", remedy: "give one of them")
             }
             conversation = try read(messages, settings)
         } else if text.isEmpty, field.isEmpty, !json, Console.inputIsTerminal {

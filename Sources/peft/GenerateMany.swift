@@ -9,6 +9,8 @@ extension Generate {
     private struct Item {
         let adapter: String?
         let prompt: String
+        /// The row of --data.
+        var row: Row?
         /// What the model reads, where a chat template wrote it.
         var chat: [Int]?
         /// Ends the text beside the model's own end tokens.
@@ -17,12 +19,17 @@ extension Generate {
 
     func generateMany() throws {
         guard !merge else {
-            throw PEFTError("--merge was given with several adapters", remedy: "merge one with peft merge")
+            throw UsageError("--merge was given with several adapters", remedy: "merge one with peft merge")
         }
-        guard batchSize >= 1 else {
-            throw PEFTError("the batch size is \(batchSize)", remedy: "it has to be at least 1")
-        }
+        try require("--batch-size", batchSize)
         let parameters = try generation.parameters(seed: seed)
+        let file = try output.map { path in
+            guard data != nil else {
+                throw UsageError(
+                    "--output is for the rows of --data", remedy: "add --data, or redirect the output with >")
+            }
+            return try RowsOutput(path)
+        }
         let named = try NamedAdapters(model, adapter)
         var chats = NamedChats(named)
         let items = try data.map { try rows($0, named, &chats) } ?? prompts(named, &chats)
@@ -34,15 +41,15 @@ extension Generate {
             let (ids, isTruncated) = try RowEncoder(named.tokenizer, for: named.model, maxInputTokens: most)
                 .prompt(item.prompt)
             if isTruncated {
-                Console.note("a prompt is longer than \(most) tokens and loses its end; --max-input changes that")
+                Console.note("a prompt is truncated to \(most) tokens; --max-input changes that")
             }
             return ids
         }
         let start = ContinuousClock.now
-        let display = ProgressDisplay(isQuiet: json)
+        let display = ProgressDisplay(isQuiet: json || quiet)
         let all = try MixedBatch(named.set).generateAll(
             encoded, adapters: items.map(\.adapter), parameters: parameters, batchSize: batchSize
-        ) { display.update(share: Double($0) / Double(items.count), "\($0) of \(items.count) rows") }
+        ) { display.update(share: Double($0) / Double(items.count), "\($0) of \(counted(items.count, "row"))") }
         display.finish()
         let made = zip(items, all).map { item, tokens in Array(tokens.prefix { $0 != item.endToken }) }
         let elapsed = start.duration(to: .now).components
@@ -55,9 +62,15 @@ extension Generate {
                 "promptTokens": .integer(encoded[index].count), "tokens": .integer(made[index].count),
             ]
         }
+        if let file, let data {
+            let rows = items.compactMap(\.row)
+            try file.write(
+                rows, columns: RowColumns.of(rows, file: data),
+                results.map { [("output", $0["output"] ?? .null)] })
+        }
         if json {
             print(JSON.object(["rows": .array(results), "seconds": .number(seconds)]).text())
-        } else {
+        } else if file == nil {
             for result in results {
                 print("\(result["adapter"]?.string ?? ""): \(result["output"]?.string ?? "")")
             }
@@ -67,20 +80,20 @@ extension Generate {
     /// `name:prompt` from the command line.
     private func prompts(_ named: NamedAdapters, _ chats: inout NamedChats) throws -> [Item] {
         guard field.isEmpty else {
-            throw PEFTError("--field was given with several adapters", remedy: "put rows into a file, with --data")
+            throw UsageError("--field was given with several adapters", remedy: "put rows into a file, with --data")
         }
         guard !text.isEmpty else {
-            throw PEFTError("there is no prompt", remedy: "give such as '\(named.set.names[0]):text', or --data")
+            throw UsageError("there is no prompt", remedy: "give such as '\(named.set.names[0]):text', or --data")
         }
         return try text.map { text in
             guard let colon = text.firstIndex(of: ":") else {
-                throw PEFTError(
+                throw UsageError(
                     "the prompt '\(text.prefix(40))' names no adapter",
                     remedy: "write such as '\(named.set.names[0]):\(text.prefix(12))'")
             }
             let prompt = TemplateOptions.unescape(String(text[text.index(after: colon)...]))
             guard !prompt.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty else {
-                throw PEFTError("the prompt '\(text)' is empty", remedy: "write a text after the colon")
+                throw UsageError("the prompt '\(text)' is empty", remedy: "write a text after the colon")
             }
             return try item(prompt, adapter: try named.adapter(named: String(text[..<colon])), named, &chats)
         }
@@ -117,23 +130,27 @@ extension Generate {
     /// The rows of a file: each fills --prompt, or the template that its adapter was trained with, or holds messages.
     private func rows(_ path: String, _ named: NamedAdapters, _ chats: inout NamedChats) throws -> [Item] {
         guard text.isEmpty, field.isEmpty else {
-            throw PEFTError("--data was given with a text or --field", remedy: "give one of them")
+            throw UsageError("--data was given with a text or --field", remedy: "give one of them")
         }
         let rows = try DataSet.read(
-            URL(fileURLWithPath: NSString(string: path).expandingTildeInPath), keepsText: true)
+            URL(fileURLWithPath: NSString(string: path).expandingTildeInPath), limit: limit, keepsText: true)
         return try rows.map { row in
             let adapter = try named.adapter(of: row, field: adapterField)
             let record = adapter.flatMap { named.records[$0] }
             if prompt == nil, chat != false, record?.chat?.field != nil || ChatRows.areIn(row) {
                 let (encoder, settings) = try chats.encoder(adapter, self.template)
-                return try item(settings.conversations([row])[0], adapter: adapter, named, encoder)
+                var item = try item(settings.conversations([row])[0], adapter: adapter, named, encoder)
+                item.row = row
+                return item
             }
             guard let template = prompt.map(TemplateOptions.unescape) ?? record?.prompt else {
                 throw PEFTError(
                     "\(row.location): there is no template for the adapter '\(adapter ?? NamedAdapters.base)'",
                     remedy: "give --prompt, such as --prompt '{text}'")
             }
-            return try item(Template(template).render(row), adapter: adapter, named, &chats)
+            var item = try item(Template(template).render(row), adapter: adapter, named, &chats)
+            item.row = row
+            return item
         }
     }
 }

@@ -54,12 +54,16 @@ enum HubFetch {
             let before = first ?? progress.bytes
             first = before
             let seconds = (ContinuousClock.now - start) / .seconds(1)
-            let speed = seconds > 0.5 ? ", \(Console.bytes(Int(Double(progress.bytes - before) / seconds)))/s" : ""
+            let speed = seconds > 0.5 ? "\(Console.bytes(Int(Double(progress.bytes - before) / seconds)))/s" : ""
             let total = max(progress.totalBytes, progress.bytes)
             display.update(
                 share: total > 0 ? Double(progress.bytes) / Double(total) : 0,
-                "\(name): \(Console.bytes(progress.bytes)) of \(Console.bytes(total))\(speed), \(progress.files) of"
-                    + " \(progress.totalFiles) files, \(progress.file)")
+                [
+                    .init("\(name)", rank: 3), .init("\(Console.bytes(progress.bytes)) of \(Console.bytes(total))"),
+                    .init(speed, rank: 1),
+                    .init("\(progress.files) of \(counted(progress.totalFiles, "file"))", rank: 2),
+                    .init(progress.file, rank: 4),
+                ])
         }
 
         func finish() { display.finish() }

@@ -13,8 +13,7 @@ struct Inspect: ParsableCommand {
             peft inspect config.json --method lora --rank 32
             peft inspect my-adapter
 
-            A configuration without weights is enough. Methods (peft methods NAME shows the options of one):
-            \(MethodArguments.summary)
+            A configuration without weights is enough.
             """)
 
     @Argument(help: "A model's folder, GGUF file or name, its config.json, or an adapter's folder.") var path:
@@ -70,6 +69,7 @@ struct Inspect: ParsableCommand {
             let choice = try MethodArguments.choice(method)
             let attachments = try choice.plan(for: outline)
             let plan = PlanSummary(attachments, outline: outline)
+            RunWarnings.show(RunWarnings.layers(choice, outline))
             result["plan"] = [
                 "method": .string(choice.method.name), "label": .string(choice.label),
                 "trainable": .integer(plan.trainable), "total": .integer(plan.total), "share": .number(plan.share),
@@ -77,9 +77,9 @@ struct Inspect: ParsableCommand {
             ]
             lines.append(
                 "\(choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trained "
-                    + String(format: "(%.2f %%)", plan.share * 100) + ", in \(attachments.count) places")
+                    + String(format: "(%.2f %%)", plan.share * 100) + ", in \(counted(attachments.count, "place"))")
         } else if let extra = MethodArguments.given.first {
-            throw PEFTError("--\(extra.name) was given without a method", remedy: "a method's options need --method")
+            throw UsageError("--\(extra.name) was given without a method", remedy: "a method's options need --method")
         }
         if tensors {
             result["tensors"] = .object(
@@ -102,7 +102,7 @@ struct Inspect: ParsableCommand {
         ]
         var lines = [
             "\(folder.choice.label), an adapter for \(base)",
-            "  \(Console.grouped(count)) parameters in \(entries.count) tensors",
+            "  \(counted(count, "parameter")) in \(counted(entries.count, "tensor"))",
         ]
         for (key, value) in folder.choice.configuration.named.sorted(by: { $0.key < $1.key })
         where value != .null && value != [:] {

@@ -50,23 +50,23 @@ struct MergeCommand: ParsableCommand {
         let device = try model.prepare()
         let stored = try dtype.map { name -> DType in
             guard let type = DType(rawValue: name.lowercased()), Self.types.contains(type) else {
-                throw PEFTError("--dtype is '\(name)'", remedy: "there are float32, bfloat16 and float16")
+                throw UsageError("--dtype is '\(name)'", remedy: "there are float32, bfloat16 and float16")
             }
             return type
         }
         let file = try GGUFTarget.type(to, usual: .f16)
         guard file != nil || to.lowercased() == "folder" else {
-            throw PEFTError(
+            throw UsageError(
                 "--to is '\(to)'", remedy: "there are folder, \(GGUFTarget.names.joined(separator: ", "))")
         }
         guard file == nil || dtype == nil && !requantize else {
-            throw PEFTError(
+            throw UsageError(
                 "--to \(to) says how weights are stored, and --dtype or --requantize does", remedy: "leave one out")
         }
         let zeroTypes: [String: DType?] = ["float32": .float32, "float16": .float16, "rounded": nil]
         let zeroName = (zeros ?? "float16").lowercased()
         guard let zeroType = zeroTypes[zeroName] else {
-            throw PEFTError("--zeros is '\(zeroName)'", remedy: "there are float32, float16 and rounded")
+            throw UsageError("--zeros is '\(zeroName)'", remedy: "there are float32, float16 and rounded")
         }
         let folder = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
         guard !FileManager.default.fileExists(atPath: folder.path) else {

@@ -40,7 +40,8 @@ struct NamedAdapters {
             option -> (name: String, url: URL, folder: AdapterFolder) in
             let (name, path) = Self.split(option) ?? (URL(fileURLWithPath: option).lastPathComponent, option)
             guard name != Self.base else {
-                throw PEFTError("an adapter is named '\(name)'", remedy: "that stands for the model without adapters")
+                throw UsageError(
+                    "an adapter is named '\(name)'", remedy: "that stands for the model without adapters")
             }
             let url = try HubFetch.adapter(path)
             return (name, url, try AdapterFolder(url))

@@ -25,7 +25,7 @@ struct NeighborsCommand: ParsableCommand {
     @Flag(help: "Print the result as JSON.") var json = false
 
     func run() throws {
-        guard count >= 1 else { throw PEFTError("--count is \(count)", remedy: "it has to be at least 1") }
+        try require("--count", count)
         try Output.check([html, output])
         let adapted = try AdaptedModel(model, adapter: adapter, merge: false)
         guard let attached = adapted.adapter else { return }

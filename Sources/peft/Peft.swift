@@ -30,10 +30,17 @@ struct Main {
         // A write beyond a limit on file sizes then fails like one on a full disk, instead of ending the program.
         signal(SIGXFSZ, SIG_IGN)
         do {
-            let arguments = try ConfigurationFile.expand(Array(CommandLine.arguments.dropFirst()))
-            var command = try parse(MethodArguments.extract(arguments))
+            let arguments: [String]
+            switch try Invocation.prepare(Array(CommandLine.arguments.dropFirst())) {
+            case .help(let text): return print(text)
+            case .parse(let prepared): arguments = prepared
+            }
+            var command = try Invocation.parse(arguments)
             Runtime.keepFreedMemory()
             try command.run()
+        } catch let error as UsageError {
+            Console.error(error.description)
+            Foundation.exit(64)
         } catch let error as PEFTError {
             Console.error(error.description)
             Foundation.exit(1)
@@ -45,21 +52,6 @@ struct Main {
             Foundation.exit(130)
         } catch {
             Peft.exit(withError: error)
-        }
-    }
-
-    private static func parse(_ arguments: [String]) throws -> any ParsableCommand {
-        do { return try Peft.parseAsRoot(arguments) } catch {
-            let message = Peft.message(for: error)
-            guard let name = message.firstMatch(of: #/Unknown option '--([^']+)'/#)?.1,
-                let hint = MethodArguments.hint(for: String(name))
-            else { throw error }
-            // The parser knows the command's own options, and not those that methods declare.
-            let own = message.firstMatch(of: #/Did you mean '--([^']+)'/#).map { String($0.1) }
-            guard own == nil || nearestName(to: String(name), in: [own ?? "", hint]) == hint
-            else { throw error }
-            Console.error("unknown option --\(name); did you mean --\(hint)?")
-            Foundation.exit(64)
         }
     }
 }

@@ -29,9 +29,9 @@ struct PlanCommand: ParsableCommand {
     @Option(help: "A method.") var method: String?
     @Option(help: ArgumentHelp("Methods, comma-separated, such as lora(rank=8),full.", valueName: "list"))
     var methods: String?
-    @Option(help: ArgumentHelp("Rows of one pass.", valueName: "rows"))
+    @Option(help: ArgumentHelp("Examples per micro-batch.", valueName: "rows"))
     var batchSize = TrainingConfiguration().batchSize
-    @Option(help: ArgumentHelp("Passes that make one optimizer step.", valueName: "n"))
+    @Option(help: ArgumentHelp("Gradient-accumulation steps.", valueName: "n"))
     var accumulate = TrainingConfiguration().accumulation
     @Option(help: "adamw, adamw8bit or adafactor.") var optimizer = TrainingConfiguration().optimizer.rawValue
     @Flag(help: "Plan for training with --checkpoint-activations.") var checkpointActivations = false
@@ -44,13 +44,13 @@ struct PlanCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
     @Option(
         help: ArgumentHelp(
-            "How the base's projections are kept: \(WeightStorage.names.joined(separator: ", ")) (as they are stored, in fp32).",
-            valueName: "kind"))
+            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")) (as stored, in fp32).",
+            valueName: "format"))
     var weights: String?
     @Option(
         help: ArgumentHelp(
-            "How the embedding table and the output layer are kept: the same kinds (16-bit ones as they are stored where projections are kept in fewer bits, else in fp32).",
-            valueName: "kind"))
+            "Weight format of the embedding table and the output layer (16-bit ones as stored beside quantized projections, else fp32).",
+            valueName: "format"))
     var embeddingWeights: String?
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
@@ -60,19 +60,19 @@ struct PlanCommand: ParsableCommand {
 
     func run() throws {
         guard path == nil || modelOption == nil else {
-            throw PEFTError("the model was named twice: '\(path ?? "")' and --model", remedy: "leave one out")
+            throw UsageError("the model was named twice: '\(path ?? "")' and --model", remedy: "leave one out")
         }
         var settings = TrainingConfiguration()
         (settings.batchSize, settings.accumulation) = (batchSize, accumulate)
         guard let kind = TrainingConfiguration.OptimizerKind(rawValue: optimizer.lowercased()) else {
             let kinds = TrainingConfiguration.OptimizerKind.allCases.map(\.rawValue)
-            throw PEFTError("unknown optimizer '\(optimizer)'", remedy: "there are \(kinds.joined(separator: ", "))")
+            throw UsageError("unknown optimizer '\(optimizer)'", remedy: "there are \(kinds.joined(separator: ", "))")
         }
         settings.optimizer = kind
         settings.memory.checkpointsActivations = checkpointActivations
         settings.memory.offloadsActivations = offloadActivations
         settings.memory.pagesOptimizer = pageOptimizer
-        try settings.validate()
+        try checkingOptions { try settings.validate() }
         var source = try PlanSource(
             model, keeping: weights.map { try WeightStorage($0) },
             embeddings: embeddingWeights.map { try WeightStorage($0) })
@@ -85,6 +85,7 @@ struct PlanCommand: ParsableCommand {
         // What a model that only reads has to train depends on the rows.
         let outline = ModelOutline(try source.outline())
         let choices = try choices(for: outline)
+        for (choice, _) in choices { RunWarnings.show(RunWarnings.layers(choice, outline)) }
         let baseline = process + max(0, (Runtime.residentMemory ?? before) - before)
         let plans = try choices.map { choice, weights in
             let own = weights.map(source.replacing) ?? source.keeping(choice.baseStorage)
@@ -100,7 +101,7 @@ struct PlanCommand: ParsableCommand {
     /// The methods to plan, each known to fit the model; with `all` those that don't are named and left out.
     private func choices(for outline: ModelOutline) throws -> [(MethodChoice, WeightStorage?)] {
         guard method == nil || methods == nil else {
-            throw PEFTError("--method and --methods were both given", remedy: "leave one out")
+            throw UsageError("--method and --methods were both given", remedy: "leave one out")
         }
         guard let methods else {
             let choice = try MethodArguments.choice(method ?? "lora")
@@ -121,15 +122,15 @@ struct PlanCommand: ParsableCommand {
             }
         }
         guard !chosen.isEmpty else {
-            throw PEFTError("--methods \(methods) has nothing that trains", remedy: "name a method such as lora")
+            throw UsageError("--methods \(methods) has nothing that trains", remedy: "name a method such as lora")
         }
         return chosen
     }
 
     private func storage(_ rounding: WeightRounding) throws -> WeightStorage {
         guard case .storage(let storage) = rounding else {
-            throw PEFTError(
-                "plans know no bases that are made \(rounding.name) on the way",
+            throw UsageError(
+                "peft plan cannot quantize to \(rounding.name) on the fly",
                 remedy: "make it with peft quantize and name its folder with --model")
         }
         return storage
@@ -140,12 +141,12 @@ struct PlanCommand: ParsableCommand {
     {
         guard let data else {
             guard templates.prompt == nil, templates.target == nil else {
-                throw PEFTError("templates were given without rows", remedy: "name a file with --data")
+                throw UsageError("templates were given without rows", remedy: "name a file with --data")
             }
             return try PlannedBatch(rows: batchSize, prompt: promptTokens ?? 512, target: targetTokens ?? 128)
         }
         guard promptTokens == nil, targetTokens == nil else {
-            throw PEFTError(
+            throw UsageError(
                 "--data and lengths were both given", remedy: "leave --prompt-tokens and --target-tokens out")
         }
         guard let tokenizer else {
@@ -193,7 +194,7 @@ private struct PlanSource {
 
     func outline() throws -> any LanguageModel {
         if let folder { return try folder.outline() }
-        guard let file else { throw PEFTError("no model was named", remedy: "name one with --model") }
+        guard let file else { throw UsageError("no model was named", remedy: "name one with --model") }
         let json = try JSON.read(file)
         let model = try ModelRegistry.outline(json, file: file.path)
         storage?.apply(to: model)

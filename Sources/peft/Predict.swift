@@ -12,9 +12,9 @@ struct Predict: ParsableCommand {
             peft predict --adapter my-classifier 'I lost my card'
             peft predict --model all-MiniLM-L6-v2 --task embeddings --prompt '{text}' --data rows.csv
 
-            Each line is JSON: a label with its probability (label, score), labels, a number (score), a label for each
-            word (labels), or a vector (embedding; with --pair also the two texts' similarity). Models that write make
-            text with peft generate.
+            Each line is JSON, or with --output labels.csv a row of the table with its columns: a label with its probability (label, score), labels, a number (score), a label for each
+            word (labels), or a vector (embedding; with --pair also the two texts' similarity). A column that the rows
+            have already is named predicted_label and so on. Models that write generate text with peft generate.
             """)
 
     @OptionGroup var model: ModelOptions
@@ -24,19 +24,19 @@ struct Predict: ParsableCommand {
     @Option(help: ArgumentHelp("Rows, JSONL or CSV; they need no target.", valueName: "file")) var data: String?
     @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
     @OptionGroup var templates: TemplateOptions
-    @Option(help: ArgumentHelp("Rows read at a time.", valueName: "rows")) var batchSize = 32
-    @Option(name: .shortAndLong, help: ArgumentHelp("Write here instead of to the terminal.", valueName: "file"))
+    @Option(help: ArgumentHelp("Batch size.", valueName: "rows")) var batchSize = 32
+    @Option(
+        name: .shortAndLong,
+        help: ArgumentHelp("Write here instead of to the terminal: .jsonl, .csv, .tsv or .txt.", valueName: "file"))
     var output: String?
-    @Flag(help: "No progress.") var quiet = false
+    @Flag(help: "Suppress progress output.") var quiet = false
 
     func run() throws {
-        guard batchSize >= 1 else {
-            throw PEFTError("the batch size is \(batchSize)", remedy: "it has to be at least 1")
-        }
+        try require("--batch-size", batchSize)
         guard data == nil || text.isEmpty else {
-            throw PEFTError("both texts and --data were given", remedy: "give one of them")
+            throw UsageError("both texts and --data were given", remedy: "give one of them")
         }
-        try Output.check([output])
+        let file = try output.map { try RowsOutput($0) }
         let adapted = try AdaptedModel(model, adapter: adapter, merge: merge, task: templates.choice())
         guard adapted.model.writes == false else {
             throw PEFTError(
@@ -49,9 +49,10 @@ struct Predict: ParsableCommand {
             maxInputTokens: templates.maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput)
         let display = ProgressDisplay(isQuiet: quiet || output == nil)
         let predictions = try evaluator.predict(rows) {
-            display.update(share: Double($0) / Double(rows.count), "\($0) of \(rows.count) rows")
+            display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "row"))")
         }
         display.finish()
+        if let file, ![.jsonl, .ndjson].contains(file.format) { return try write(file, rows, predictions) }
         let lines = zip(rows, predictions).map { row, prediction in
             var fields = prediction.fields
             fields["text"] = .string(row.prompt)
@@ -59,8 +60,23 @@ struct Predict: ParsableCommand {
             return JSON.object(fields).text(indent: nil)
         }
         let content = lines.joined(separator: "\n") + "\n"
-        if let output { return try AtomicFile.write(content, to: URL(fileURLWithPath: output)) }
+        if let file { return try AtomicFile.write(content, to: file.url) }
         print(content, terminator: "")
+    }
+
+    /// A table with the columns of the rows, or the texts where there are no rows.
+    private func write(_ file: RowsOutput, _ examples: [Example], _ predictions: [Prediction]) throws {
+        let rows =
+            try data.map {
+                try DataSet.read(
+                    URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath), limit: limit, keepsText: true)
+            } ?? examples.map { Row(["text": .string($0.prompt)], location: $0.row) }
+        let results = predictions.map { prediction -> RowsOutput.Result in
+            // What a row is said to be comes before how sure that is.
+            prediction.fields.sorted { ($0.key == "score" ? "~" : $0.key) < ($1.key == "score" ? "~" : $1.key) }
+                .map { ($0.key, $0.value) }
+        }
+        try file.write(rows, columns: RowColumns.of(rows, file: data ?? ""), results)
     }
 
     /// The rows of a file, or the texts as they are.
@@ -72,7 +88,7 @@ struct Predict: ParsableCommand {
             return try Rows.read(data, templates, limit: limit)
         }
         guard !text.isEmpty else {
-            throw PEFTError("there is nothing to read", remedy: "give --data or a text")
+            throw UsageError("there is nothing to read", remedy: "give --data or a text")
         }
         return text.enumerated().map { index, text in
             Example(

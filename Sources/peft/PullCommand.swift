@@ -25,17 +25,17 @@ struct PullCommand: ParsableCommand {
     var exclude: [String] = []
     @Flag(help: "Fetch every file.") var all = false
     @Flag(help: "Leave out the base model of an adapter.") var noBase = false
-    @Flag(help: "Show no progress.") var quiet = false
+    @Flag(help: "Suppress progress output.") var quiet = false
     @Flag(help: "Print the result as JSON.") var json = false
 
     func run() throws {
         guard !all || include.isEmpty else {
-            throw PEFTError("--all and --include were both given", remedy: "leave one out")
+            throw UsageError("--all and --include were both given", remedy: "leave one out")
         }
         let selection = FileSelection(all ? .all : .needed, includes: include, excludes: exclude)
         Interrupt.install()
         do {
-            let snapshot = try pull(HubName(name), selection)
+            let snapshot = try pull(checkingOptions { try HubName(name) }, selection)
             let base = try baseName(of: snapshot).map { try pull($0, FileSelection()) }
             if json {
                 var fields = Self.json(snapshot)
@@ -58,7 +58,7 @@ struct PullCommand: ParsableCommand {
         if !isQuiet {
             let size = snapshot.files.reduce(0) { $0 + $1.size }
             Console.note(
-                "\(name) at \(snapshot.commit.prefix(7)): \(snapshot.files.count) files, \(Console.bytes(size))"
+                "\(name) at \(snapshot.commit.prefix(7)): \(counted(snapshot.files.count, "file")), \(Console.bytes(size))"
                     + (new.isEmpty
                         ? ", all there already"
                         : ", fetched \(new.count) of them (\(Console.bytes(new.reduce(0) { $0 + $1.size })))"))

@@ -12,12 +12,12 @@ extension QuantizeCommand {
     func storage() throws -> WeightStorage? {
         guard let code = BlockCode(rawValue: to.lowercased()) else {
             guard !double else {
-                throw PEFTError("--double was given with --to \(to)", remedy: "it goes with nf4 and fp4")
+                throw UsageError("--double was given with --to \(to)", remedy: "it goes with nf4 and fp4")
             }
             return to.lowercased() == "int8" ? .int8 : nil
         }
         guard BlockQuantization.blocks.contains(block) else {
-            throw PEFTError(
+            throw UsageError(
                 "--block is \(block)",
                 remedy: "there are \(BlockQuantization.blocks.map(String.init).joined(separator: ", "))")
         }
@@ -27,7 +27,7 @@ extension QuantizeCommand {
     /// Reads the model with each projection rounded as it comes, and writes it.
     func keep(_ storage: WeightStorage) throws {
         guard calibration == nil else {
-            throw PEFTError(
+            throw UsageError(
                 "--calibration was given with --to \(to)", remedy: "it goes with int2, int3, int4 and int8-groups")
         }
         let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)

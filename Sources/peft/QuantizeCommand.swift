@@ -36,7 +36,7 @@ struct QuantizeCommand: ParsableCommand {
     @Option(
         help: ArgumentHelp("Inputs that share a scale and a zero; −1 for all of an output's.", valueName: "inputs"))
     var group = 128
-    @Flag(help: "Grids around 0, which some readers need.") var symmetric = false
+    @Flag(help: "Symmetric quantization, required by some loaders.") var symmetric = false
     @Option(help: "gptq or rtn, to the nearest (gptq with sample text).") var method: String?
     @Option(
         help: ArgumentHelp("Sample text for GPTQ: lines, or rows with --prompt and --target.", valueName: "file"))
@@ -53,24 +53,24 @@ struct QuantizeCommand: ParsableCommand {
         if let type = try GGUFTarget.type(to, usual: .q8_0) { return try writeGGUF(type) }
         if let storage = try storage() { return try keep(storage) }
         guard let bits = Self.formats[to.lowercased()] else {
-            throw PEFTError(
+            throw UsageError(
                 "--to is '\(to)'",
                 remedy:
                     "there are nf4, fp4, int8, \((Self.formats.keys.sorted() + GGUFTarget.names).joined(separator: ", "))"
             )
         }
         guard group == -1 || group > 0 && group.isMultiple(of: 32) else {
-            throw PEFTError("--group is \(group)", remedy: "it has to be a multiple of 32, or −1 for whole columns")
+            throw UsageError("--group is \(group)", remedy: "it has to be a multiple of 32, or −1 for whole columns")
         }
         let method = method?.lowercased() ?? (calibration == nil ? "rtn" : "gptq")
         guard ["gptq", "rtn"].contains(method) else {
-            throw PEFTError("--method is '\(method)'", remedy: "there are gptq and rtn")
+            throw UsageError("--method is '\(method)'", remedy: "there are gptq and rtn")
         }
         guard method == "rtn" || calibration != nil else {
-            throw PEFTError("GPTQ needs sample text", remedy: "give --calibration FILE, or --method rtn")
+            throw UsageError("GPTQ needs sample text", remedy: "give --calibration FILE, or --method rtn")
         }
         guard damping > 0, damping.isFinite else {
-            throw PEFTError("--damping is \(damping)", remedy: "it has to be above 0; 0.01 is usual")
+            throw UsageError("--damping is \(damping)", remedy: "it has to be above 0; 0.01 is usual")
         }
         let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
         guard !FileManager.default.fileExists(atPath: target.path) else {
@@ -93,7 +93,7 @@ struct QuantizeCommand: ParsableCommand {
                     try checkTorchErrors()
                 }
             } progress: { outcome in
-                if !json { Console.note("\(outcome.path) done") }
+                if !json, !Console.isQuiet { Console.note("\(outcome.path) done") }
             }
         } else {
             outcomes = try quantizer.round(loaded)
@@ -112,11 +112,11 @@ struct QuantizeCommand: ParsableCommand {
         guard let name = model.embeddingWeights else { return }
         let storage = try WeightStorage(name)
         guard try GGUFTarget.type(to, usual: .q8_0) == nil else {
-            throw PEFTError(
+            throw UsageError(
                 "--to \(to) says how embeddings are stored, and --embedding-weights does", remedy: "leave one out")
         }
         guard storage == .float32 || storage == .bfloat16 else {
-            throw PEFTError(
+            throw UsageError(
                 "a folder that others read can't hold embeddings as \(storage.name)",
                 remedy: "use --embedding-weights bf16 here, and \(storage.name) where the folder is used")
         }

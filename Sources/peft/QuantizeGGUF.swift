@@ -8,7 +8,7 @@ extension QuantizeCommand {
     /// Writes the model, each matrix rounded as its turn comes.
     func writeGGUF(_ type: GGUFType) throws {
         guard calibration == nil, !double else {
-            throw PEFTError(
+            throw UsageError(
                 "--calibration or --double was given with --to \(to)", remedy: "they go with other formats")
         }
         let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)

@@ -19,20 +19,17 @@ struct SweepCommand: ParsableCommand {
             Marked is the smallest value within one standard deviation of the best. The learning rate is searched once,
             at the middle value, unless --lr gives it or --tune-each searches it at every value. With --budget each
             value trains about so many parameters; --budget-field (rank) is changed for that.
-
-            Methods (peft methods NAME shows the fields of one):
-            \(MethodArguments.summary)
             """)
 
     @OptionGroup var model: ModelOptions
-    @Option(help: "The method; see below.") var method = "lora"
+    @Option(help: "The method (peft methods lists them).") var method = "lora"
     @Option(help: ArgumentHelp("The field to vary.", valueName: "name")) var field = "rank"
     @Option(
         help: ArgumentHelp("Its values, comma-separated; + stands between the parts of a list.", valueName: "list"))
     var values = "1,2,4,8,16,32,64"
     @Option(help: ArgumentHelp("Trained parameters for every value.", valueName: "n")) var budget: Int?
     @Option(help: ArgumentHelp("The field that meets the budget.", valueName: "name")) var budgetField = "rank"
-    @Option(help: ArgumentHelp("Training rows, JSONL or CSV.", valueName: "file")) var data: String
+    @Option(help: ArgumentHelp("Training data, JSONL or CSV.", valueName: "file")) var data: String
     @Option(help: ArgumentHelp("Rows that choose the learning rate.", valueName: "file")) var validation: String?
     @Option(help: ArgumentHelp("Rows that quality is measured on.", valueName: "file")) var test: String
     @Option(help: ArgumentHelp("Use only the first training rows.", valueName: "rows")) var limit: Int?
@@ -45,16 +42,19 @@ struct SweepCommand: ParsableCommand {
         help: ArgumentHelp("Learning rate for all values.", valueName: "x"))
     var learningRate: Double?
     @Flag(help: "Search the learning rate at every value.") var tuneEach = false
-    @Option(help: ArgumentHelp("Runs of each value, with other seeds.", valueName: "n")) var seeds = 3
+    @Option(help: ArgumentHelp("Runs of each value, each with another seed.", valueName: "n")) var seeds = 3
     @OptionGroup var training: TrainingOptions
     @OptionGroup var generation: GenerationOptions
-    @Option(help: ArgumentHelp("General text; shows what was forgotten.", valueName: "file")) var retain: String?
+    @Option(
+        help: ArgumentHelp("General text; its loss before and after training measures forgetting.", valueName: "file")
+    ) var retain: String?
     @Option(help: ArgumentHelp("Write the report as one HTML page.", valueName: "file")) var html: String?
     @Option(help: ArgumentHelp("Write the report as JSON.", valueName: "file")) var output: String?
     @Flag(help: "Print the report as JSON.") var json = false
-    @Flag(help: "No progress.") var quiet = false
+    @Flag(help: "Suppress progress output.") var quiet = false
 
     func run() throws {
+        try require("--seeds", seeds)
         let device = try model.prepare()
         try Output.check([html, output])
         let choice = try MethodArguments.choice(method)
@@ -68,6 +68,7 @@ struct SweepCommand: ParsableCommand {
             generation: try generation.parameters(seed: training.seed),
             maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput,
             retain: retain.map { URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath) }, device: device)
+        RunWarnings.show(plan.training.steps.flatMap { RunWarnings.warmup(plan.training, totalSteps: $0) })
         let sweep = try Sweep(
             model: rows.folder(folder), name: model.model ?? ModelLocator.embedded, data: rows, plan: plan,
             question: .init(

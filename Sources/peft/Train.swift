@@ -13,28 +13,25 @@ struct Train: ParsableCommand {
         discussion: """
             peft train --data train.jsonl --prompt 'Summarize: {dialogue}' --target '{summary}' \\
               --method lora --rank 16 --targets q,v --output my-adapter
-
-            Methods (peft methods NAME shows the options of one):
-            \(MethodArguments.summary)
             """)
 
     @OptionGroup var model: ModelOptions
-    @Option(help: ArgumentHelp("Training rows, JSONL or CSV.", valueName: "file")) var data: String
-    @Option(help: ArgumentHelp("Validation rows.", valueName: "file")) var validation: String?
+    @Option(help: ArgumentHelp("Training data, JSONL or CSV.", valueName: "file")) var data: String
+    @Option(help: ArgumentHelp("Validation data.", valueName: "file")) var validation: String?
     @Option(help: ArgumentHelp("Use only the first rows of each file.", valueName: "rows")) var limit: Int?
     @Option(
         help: ArgumentHelp(
-            "General text; the loss on it before and after training shows what was forgotten.", valueName: "file"))
+            "General text; its loss before and after training measures forgetting.", valueName: "file"))
     var retain: String?
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
-    @Option(help: "A method; see below.") var method = "lora"
+    @Option(help: "A method (peft methods lists them).") var method = "lora"
     @Option(
         name: [.customLong("learning-rate"), .customLong("lr")],
         help: ArgumentHelp("Peak learning rate (the method's usual one).", valueName: "x"))
     var learningRate: Double?
     @OptionGroup var training: TrainingOptions
-    @Option(help: ArgumentHelp("Stop after so many validations without a better loss.", valueName: "n")) var patience:
+    @Option(help: ArgumentHelp("Stop after this many validations without improvement.", valueName: "n")) var patience:
         Int?
     @Option(help: ArgumentHelp("Steps between checkpoints (at each validation).", valueName: "steps"))
     var checkpointEvery: Int?
@@ -44,12 +41,12 @@ struct Train: ParsableCommand {
     var output: String?
     private var maxInput: Int { templates.maxInput ?? TemplateOptions.defaultMaxInput }
 
-    @Flag(help: "Show what the model reads in the first step and which tokens bear loss, and end.")
+    @Flag(help: "Print the first batch with its loss mask, and stop.")
     var showBatch = false
     @Flag(help: "Show the tokens' ids too, with --show-batch.") var showIds = false
-    @Flag(help: "Continue a run that was cut off.") var resume = false
+    @Flag(help: "Continue an interrupted run.") var resume = false
     @Flag(help: "Print the result as JSON.") var json = false
-    @Flag(help: "No progress.") var quiet = false
+    @Flag(help: "Suppress progress output.") var quiet = false
 
     func validate() throws {
         guard output != nil || showBatch else {
@@ -64,7 +61,7 @@ struct Train: ParsableCommand {
         configuration.learningRate = learningRate ?? choice.method.defaultLearningRate
         configuration.patience = patience
         configuration.checkpointEvery = checkpointEvery
-        try configuration.validate()
+        try checkingOptions { try configuration.validate() }
 
         if showBatch { return try rows().show(configuration, showsIDs: showIds) }
         guard let output else { return }
@@ -88,6 +85,7 @@ struct Train: ParsableCommand {
         let (modelFolder, tokenizer) = (data.folder, data.tokenizer)
         let outline = try modelFolder.outline()
         _ = try choice.plan(for: ModelOutline(outline))
+        RunWarnings.show(RunWarnings.layers(choice, ModelOutline(outline)))
 
         let retention = try retain.map {
             try Retention(
@@ -101,13 +99,15 @@ struct Train: ParsableCommand {
         let trainer = try Trainer(
             adapter, training: data.training, validation: data.validation, configuration: configuration,
             checkpointFolder: checkpoints)
+        RunWarnings.show(RunWarnings.warmup(configuration, totalSteps: trainer.totalSteps))
         let plan = PlanSummary(
             try choice.plan(for: ModelOutline(adapter.model)), outline: ModelOutline(adapter.model))
         if !quiet { announce(adapter, trainer, plan, data) }
         if resume {
             let step = try trainer.resume()
             if !quiet {
-                Console.note(step.map { "continuing after step \($0)" } ?? "there is no checkpoint; starting anew")
+                Console.note(
+                    step.map { "continuing after step \($0)" } ?? "there is no checkpoint; starting from scratch")
             }
         }
         Interrupt.install()
@@ -136,10 +136,9 @@ struct Train: ParsableCommand {
         record.chat = data.chat
         record.weights = modelFolder.storage?.name
         record.embeddingWeights = modelFolder.embeddingStorage?.name
-        let files = try Tokenizer.files(in: modelFolder.url)
         try AtomicFile.writeFolder(folder) { folder in
             if choice.method.peftType == nil {
-                try adapter.model.write(into: folder, copying: files)
+                try adapter.model.write(into: folder)
                 if let template = data.chat?.template {
                     try AtomicFile.write(template, to: folder.appendingPathComponent(ChatTemplate.fileName))
                 }
@@ -166,7 +165,7 @@ struct Train: ParsableCommand {
         if !adapter.model.writes { Console.note("task: \(Self.text(adapter.model.head))") }
         let summary = data.summary
         Console.note(
-            "\(summary.rows) rows, \(Console.grouped(summary.inputTokens)) input and \(Console.grouped(summary.targetTokens)) target tokens, \(trainer.totalSteps) steps"
+            "\(counted(summary.rows, "example")), \(Console.grouped(summary.inputTokens)) input and \(counted(summary.targetTokens, "target token")), \(counted(trainer.totalSteps, "step"))"
         )
         data.noteLosses()
     }
@@ -178,7 +177,7 @@ struct Train: ParsableCommand {
         case _ where head.task.hasLabels:
             let shown = head.labels.prefix(5).joined(separator: ", ")
             return
-                "\(head.task.rawValue), \(head.labels.count) labels (\(shown)\(head.labels.count > 5 ? ", …" : ""))"
+                "\(head.task.rawValue), \(counted(head.labels.count, "label")) (\(shown)\(head.labels.count > 5 ? ", …" : ""))"
         default: return head.task.rawValue
         }
     }
@@ -186,13 +185,16 @@ struct Train: ParsableCommand {
     private func show(_ event: TrainingEvent, on display: ProgressDisplay) {
         switch event {
         case .step(let progress):
-            let memory = progress.memory.map { ", \(Console.bytes($0))" } ?? ""
             display.update(
                 share: Double(progress.step) / Double(progress.totalSteps),
-                String(
-                    format: "step %d/%d  epoch %.1f  loss %.3f  %.0f tokens/s%@  %@ left", progress.step,
-                    progress.totalSteps, progress.epoch, progress.loss, progress.tokensPerSecond, memory,
-                    Console.duration(progress.secondsLeft)))
+                [
+                    .init("step \(progress.step)/\(progress.totalSteps)"),
+                    .init(String(format: "epoch %.1f", progress.epoch), rank: 4),
+                    .init(String(format: "loss %.3f", progress.loss), rank: 2),
+                    .init(String(format: "%.0f tokens/s", progress.tokensPerSecond), rank: 3),
+                    .init(progress.memory.map(Console.bytes) ?? "", rank: 5),
+                    .init("\(Console.duration(progress.secondsLeft)) left", rank: 1),
+                ])
         case .validation(let step, let loss, let isBest):
             display.finish(String(format: "step %d: validation loss %.4f%@", step, loss, isBest ? " (best)" : ""))
         case .stoppedEarly(let step): display.finish("stopped early after step \(step)")
@@ -211,7 +213,7 @@ struct Train: ParsableCommand {
         var lines = ["saved to \(output)"]
         lines.append(
             String(
-                format: "%d steps in %@, %.0f tokens/s, training loss %.3f", result.steps,
+                format: "%@ in %@, %.0f tokens/s, training loss %.3f", counted(result.steps, "step"),
                 Console.duration(result.seconds), result.tokensPerSecond,
                 last.reduce(0, +) / Double(max(1, last.count))))
         if let step = result.history.bestStep, let loss = result.history.bestLoss {

@@ -78,18 +78,18 @@ struct TrainingRows {
 
     /// Says on standard error what didn't reach the model whole.
     func noteLosses() {
-        func rows(_ count: Int) -> String { count == 1 ? "1 row" : "\(Console.grouped(count)) rows" }
+        func rows(_ count: Int) -> String { counted(count, "row") }
         if summary.truncated > 0 {
             let (what, option) =
                 chat == nil
                 ? (
-                    summary.truncated == 1 ? "1 prompt" : "\(Console.grouped(summary.truncated)) prompts",
+                    counted(summary.truncated, "prompt"),
                     "--max-input"
                 )
                 : (rows(summary.truncated), "--max-length")
             let isOne = summary.truncated == 1
             Console.note(
-                "\(what) \(isOne ? "is" : "are") longer than \(maxTokens) tokens and \(isOne ? "loses its" : "lose their") end; \(option) changes that"
+                "\(what) \(isOne ? "is" : "are") truncated to \(maxTokens) tokens; \(option) changes that"
             )
         }
         if summary.dropped > 0 {
@@ -109,7 +109,7 @@ struct TrainingRows {
         BatchDisplay(tokenizer: tokenizer, architecture: architecture, head: head, showsIDs: showsIDs).show(
             BatchPlan(configuration, training), training)
         print(
-            "\(Console.grouped(summary.rows)) rows in all: \(Console.grouped(summary.inputTokens)) tokens without loss, "
+            "\(counted(summary.rows, "row")) in all: \(Console.grouped(summary.inputTokens)) tokens without loss, "
                 + "\(Console.grouped(summary.targetTokens)) with loss; \(summary.truncated) truncated, \(summary.dropped) left out"
         )
         noteLosses()

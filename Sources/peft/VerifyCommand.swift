@@ -61,7 +61,7 @@ struct VerifyCommand: ParsableCommand {
     }
 
     private func printText(_ check: AdapterCheck) {
-        print("\(check.method), \(Console.grouped(check.parameters)) parameters")
+        print("\(check.method), \(counted(check.parameters, "parameter"))")
         print(check.fits ? "fits this model" : "does not fit this model:")
         for group in check.groups {
             print("  \(group.tensors.count) \(group.kind):")
@@ -83,7 +83,7 @@ struct VerifyCommand: ParsableCommand {
             let honoured =
                 abs(scale.value - scale.asked) <= 1e-9 * abs(scale.asked)
                 ? "as the file asks" : "the file asks for \(scale.asked)"
-            print(String(format: "scale %.6g at %d places, %@", scale.value, scale.places, honoured))
+            print(String(format: "scale %.6g at %@, %@", scale.value, counted(scale.places, "place"), honoured))
         }
         if !check.types.isEmpty {
             let list = check.types.sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }

@@ -73,12 +73,12 @@ struct ChatCommandTests {
     }
 
     @Test(arguments: [
-        (["--loss", "lst"], "unknown --loss", 1), (["--max-length", "4"], "no token", 1),
+        (["--loss", "lst"], "unknown --loss", 64), (["--max-length", "4"], "no token", 1),
         (["--messages", "msgs"], "messages", 1),
         (["--chat-template", "none.jinja"], "none.jinja", 1),
         (["--prompt", "a", "--target", "b", "--loss", "last"], "--chat", 1),
-        (["--chat-option", "x"], "name=value", 1), (["--max-input", "9"], "--max-length", 1),
-        (["--tokens-per-batch", "0"], "tokens", 1),
+        (["--chat-option", "x"], "name=value", 64), (["--max-input", "9"], "--max-length", 1),
+        (["--tokens-per-batch", "0"], "tokens", 64),
     ])
     func mistakesAreOneLine(arguments: [String], word: String, status: Int) throws {
         let program = try Program()

@@ -138,7 +138,10 @@ struct PullTests {
                 (["generate", "--model", "owner/none", "x"], ["no folder 'owner/none'", "no model"]),
             ] {
                 let result = try hub.run(arguments)
-                #expect(result.status == 1 && words.allSatisfy { result.error.contains($0) }, "\(result)")
+                let isUsage = arguments.contains("not a name") || arguments.contains("--all")
+                #expect(
+                    result.status == (isUsage ? 64 : 1) && words.allSatisfy { result.error.contains($0) }, "\(result)"
+                )
                 #expect(result.error.split(separator: "\n").count == 1, "\(result.error)")
             }
             let offline = try hub.run(["generate", "--model", "owner/other", "x"], ["HF_HUB_OFFLINE": "1"])

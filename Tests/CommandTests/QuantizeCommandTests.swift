@@ -107,14 +107,14 @@ struct QuantizeCommandTests {
         for (options, words) in [
             (["quantize", "--to", "nf4", "--embedding-weights", "int8"], "can't hold embeddings as int8"),
             (["quantize", "--to", "gguf-q8_0", "--embedding-weights", "bf16"], "--to gguf-q8_0 says how"),
-            (["quantize", "--to", "nf4", "--embedding-weights", "int7"], "weights of the kind 'int7'"),
+            (["quantize", "--to", "nf4", "--embedding-weights", "int7"], "unknown weight format 'int7'"),
             (
                 ["train", "--data", "rows.jsonl", "--method", "full", "--embedding-weights", "int8"] + templates,
                 "'shared.weight', which is kept as int8 and can't change"
             ),
         ] {
             let result = try program.run(options + ["--model", program.model, "--output", "other.gguf"])
-            #expect(result.status == 1)
+            #expect([1, 64].contains(result.status))
             #expect(result.error.contains(words), "\(result.error)")
         }
         #expect(program.files == before)
@@ -130,7 +130,7 @@ struct QuantizeCommandTests {
         let program = try Program()
         defer { program.remove() }
         let result = try program.run(["quantize", "--model", program.model, "--output", "base"] + options)
-        #expect(result.status == 1)
+        #expect(result.status == 64)
         #expect(result.error.contains(words), "\(result.error)")
         #expect(program.files.isEmpty)
     }

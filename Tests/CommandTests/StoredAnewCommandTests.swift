@@ -77,10 +77,10 @@ struct StoredAnewCommandTests {
     }
 
     @Test(arguments: [
-        (["--methods", "lora", "--quantize-after", "nf5"], "'nf5' is no way to store weights"),
+        (["--methods", "lora", "--quantize-after", "nf5"], "unknown weight format 'nf5'"),
         (["--methods", "lora", "--quantize-after", "bf16"], "which rounds nothing to fewer bits"),
         (["--methods", "lora", "--quantize-after", "int4-g96"], "can be stored as int4-g96"),
-        (["--methods", "lora(weights=int7)"], "'int7' is no way to store weights"),
+        (["--methods", "lora(weights=int7)"], "unknown weight format 'int7'"),
         (["--methods", "base(rank=3)"], "base has no field 'rank'"),
     ])
     func wrongUsageIsExplained(options: [String], words: String) throws {
@@ -92,7 +92,7 @@ struct StoredAnewCommandTests {
                 "compare", "--model", program.model, "--data", "rows.jsonl", "--test", "rows.jsonl", "--lr", "1e-3",
                 "--steps", "1", "--quiet",
             ] + templates + options)
-        #expect(result.status == 1 && result.error.contains(words), "\(result.error)")
+        #expect([1, 64].contains(result.status) && result.error.contains(words), "\(result.error)")
         #expect(result.error.split(separator: "\n").count == 1)
     }
 }

@@ -68,6 +68,19 @@ import Testing
         #expect(mean.count == 1 && mean[0].y == 3)
     }
 
+    /// Names in a crowd touch neither each other nor a mark, and those without room are left out.
+    @Test func namesThatHaveNoRoomAreLeftOut() {
+        let frame = Box(x: 0, y: 0, width: 200, height: 100)
+        let mark = Box(x: 97, y: 47, width: 6, height: 6)
+        var placement = LabelPlacement(frame: frame, obstacles: [mark])
+        let boxes = (0..<60).compactMap { _ in placement.placeFree(x: 100, y: 50, width: 60, height: 14)?.box }
+        #expect(boxes.count > 3 && boxes.count < 60)
+        for (index, box) in boxes.enumerated() {
+            #expect(box.overlap(mark) == 0 && abs(box.overlap(frame) - 60 * 14) < 1e-6)
+            #expect(boxes.dropFirst(index + 1).allSatisfy { $0.overlap(box) == 0 })
+        }
+    }
+
     @Test func stylesOfTheUsualRunsDiffer() {
         let methods = ["base", "full", "lora", "dora", "ia3", "promptTuning", "prefixTuning", "bitfit", "vera"]
         let styles = Palette.styles(for: methods.map { MethodRun(method: $0, label: $0) })

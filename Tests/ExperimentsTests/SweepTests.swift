@@ -112,6 +112,9 @@ import Torch
         #expect(table.contains("plateau"))
         let page = report.html()
         #expect(page.contains("Quality over rank"))
+        // The chart has the spread that the table has.
+        #expect(
+            page.contains("class=\"interval\"") && page.contains("one standard deviation over seeds to each side"))
         #expect(!page.contains("nan"))
     }
 }

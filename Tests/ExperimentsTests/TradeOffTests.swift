@@ -64,6 +64,21 @@ import Testing
         #expect(try #require(TradeOffs(report)).choice(report) == nil)
     }
 
+    /// A longer bar is more everywhere; headings say whether more is better, and bars of costs are pale.
+    @Test func barsSayWhichDirectionIsBetter() {
+        let page = ReportSamples.report([
+            base(), run("a", [0.40, 0.42], parameters: 1000, speed: 900, memory: 500, inference: 10),
+            run("b", [0.40, 0.42], parameters: 2000, speed: 900, memory: 600, inference: 20),
+        ]).html()
+        for heading in [
+            "quality, ↑ higher is better", "tokens/s, ↑ higher is better", "peak while training, ↓ lower is better",
+        ] {
+            #expect(page.contains(heading), "\(heading)")
+        }
+        #expect(page.contains("Peak memory ↓") && page.contains("Training speed ↑"))
+        #expect(page.contains("class=\"fill pale\" width") && page.contains("class=\"fill\" width"))
+    }
+
     @Test func thePageNamesWhatWasLeftOut() {
         var report = ReportSamples.threeSeeds()
         report.skipped = [SkippedMethod(label: "BitFit", reason: "this t5 model has no biases")]

@@ -19,6 +19,18 @@ import Testing
         #expect(nearestName(to: "cat", in: ["bat", "hat"]) == "bat")
     }
 
+    /// A transposition is one mistake; what shares only its length is none.
+    @Test(
+        arguments: [
+            ("loar", "lora"), ("laro", "lora"), ("rnak", "rank"), ("dpo", nil), ("rank", "rank"), ("lro", nil),
+            ("num-train-epochs", nil), ("batch", "batch-size"), ("lorra-alpha", "lora-alpha"), ("tlak", nil),
+            ("of", "oft"), ("lora_alph", "lora-alpha"),
+        ] as [(String, String?)]) func transpositionsAndLimits(name: String, expected: String?)
+    {
+        let names = ["mpt", "lokr", "lora", "rank", "num-layers", "batch-size", "lora-alpha", "oft"]
+        #expect(nearestName(to: name, in: names) == expected)
+    }
+
     @Test func errorsReadAsOneLine() {
         #expect(PEFTError("a is wrong", remedy: "use b").description == "a is wrong; use b")
         #expect(PEFTError("a is wrong").description == "a is wrong")

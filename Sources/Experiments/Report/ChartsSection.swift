@@ -169,7 +169,8 @@ extension ReportBuilder {
 
     private func costCharts() -> Markup? {
         func chart(
-            _ title: String, _ caption: Markup, includesStored: Bool = false, value: (MethodRun) -> Double?,
+            _ title: String, _ caption: Markup, isCost: Bool = true, includesStored: Bool = false,
+            value: (MethodRun) -> Double?,
             write: (Double) -> String, absent: (MethodRun) -> String
         ) -> Markup? {
             let rows = entries.filter { includesStored || !$0.run.isStoredAnew }.map { run, style -> RowChart.Row in
@@ -179,7 +180,9 @@ extension ReportBuilder {
                     shown: known.map(write) ?? "\(NumberFormat.missing) \(absent(run))", value: known, style: style)
             }
             guard rows.contains(where: { $0.value != nil }) else { return nil }
-            return figure(title, caption, RowChart(rows: rows, description: describe(title, rows)).bars())
+            return figure(
+                "\(title) \(isCost ? "↓" : "↑")", caption,
+                RowChart(rows: rows, description: describe(title, rows)).bars(areCosts: isCost))
         }
         func untrained(_ run: MethodRun) -> String { run.isBase ? "not trained" : "not measured" }
         let figures = [
@@ -190,6 +193,7 @@ extension ReportBuilder {
                 absent: { _ in "not measured" }),
             chart(
                 "Training speed", "Real tokens per second, without padding, median over seeds. Longer is better.",
+                isCost: false,
                 value: { $0.tokensPerSecond }, write: { numbers.significant($0) + numbers.space + "tokens/s" },
                 absent: untrained),
             chart(

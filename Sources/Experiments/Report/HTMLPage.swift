@@ -132,6 +132,8 @@ struct HTMLPage {
         .cap{stroke:var(--m);stroke-width:1.5;opacity:.55}
         .level{stroke:var(--m);stroke-width:1.5;stroke-dasharray:5 4}
         .frontier{fill:none;stroke:var(--rule);stroke-width:1.5;stroke-dasharray:2 3}
+        .link{stroke:var(--soft);stroke-width:1;opacity:.18}
+        .pale{opacity:.42}
         .leader{stroke:var(--m);stroke-width:1;opacity:.5;fill:none}
         .line{fill:none;stroke:var(--m);stroke-width:2.25;stroke-linejoin:round;stroke-linecap:round}
         .strand{fill:none;stroke:var(--m);stroke-width:1;opacity:.32;stroke-linejoin:round}

@@ -112,11 +112,13 @@ extension ReportBuilder {
         var heads: [Markup] = axes.map { axis in
             let (name, unit) = heading(axis, tradeOffs.metric)
             let first = axis.higherIsBetter ? "falling" : "rising"
-            return "<th scope=\"col\" data-first=\"\(first)\">\(name) <small>\(unit)</small></th>"
+            return
+                "<th scope=\"col\" data-first=\"\(first)\">\(name) <small>\(unit), \(better(axis, tradeOffs.metric))</small></th>"
         }
         if hasRetention {
             heads.append(
-                "<th scope=\"col\" data-first=\"rising\">Forgetting <small>nats/token on general text</small></th>")
+                "<th scope=\"col\" data-first=\"rising\">Forgetting <small>nats/token on general text, ↓ lower is better</small></th>"
+            )
         }
         let largest = axes.reduce(into: [TradeOffs.Axis: (low: Double, high: Double)]()) { result, axis in
             let values = tradeOffs.entries.compactMap { $0.values[axis] }
@@ -131,7 +133,7 @@ extension ReportBuilder {
                 return """
                     <td data-value="\(String(value))"><span class="amount">\(figure(axis, value, entry.run, tradeOffs.metric))</span>\
                     <svg class="meter \(styles[entry.index].cssClass)" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">\
-                    <rect class="track" width="100" height="6"/><rect class="fill" width="\(share * 100)" height="6"/></svg></td>
+                    <rect class="track" width="100" height="6"/><rect class="\(isGain(axis, tradeOffs.metric) ? "fill" : "fill pale")" width="\(share * 100)" height="6"/></svg></td>
                     """
             }
             if hasRetention { cells.append(forgetting(entry.run)) }
@@ -149,8 +151,9 @@ extension ReportBuilder {
             <section aria-labelledby="five">
             <h2 id="five">Five trade-offs</h2>
             <p class="note">Sorted by quality. ◆ marks the \(count) \(count == 1 ? "method" : "methods") that no other equals in all five \
-            and beats in one (timings within 5\(numbers.space)% and peaks within 2\(numbers.space)% count as equal). Longer bars are larger \
-            numbers; parameters are drawn on a logarithmic scale.\(spread)</p>
+            and beats in one (timings within 5\(numbers.space)% and peaks within 2\(numbers.space)% count as equal). A longer bar is always a \
+            larger number: ↑ and a full color where that is better, ↓ and a pale one where it is a cost. Parameters are drawn on a \
+            logarithmic scale.\(spread)</p>
             <div class="scroll" tabindex="0" role="region" aria-labelledby="five">
             <table class="sortable trade">
             <thead><tr><th scope="col" data-first="rising">Method</th>\(heads)</tr></thead>
@@ -166,13 +169,21 @@ extension ReportBuilder {
 
     private func heading(_ axis: TradeOffs.Axis, _ metric: Metric) -> (String, String) {
         switch axis {
-        case .quality: (metric.name, metric.higherIsBetter ? "quality, higher is better" : "quality, lower is better")
+        case .quality: (metric.name, "quality")
         case .parameters: ("Parameters", "trained, share of all")
         case .speed: ("Training", "tokens/s")
         case .inference:
             ("Inference", report.base?.inference == nil ? "ms/\(report.inferenceUnit)" : "time, base = 1")
         case .memory: ("Memory", "peak while training")
         }
+    }
+
+    private func isGain(_ axis: TradeOffs.Axis, _ metric: Metric) -> Bool {
+        axis == .quality ? metric.higherIsBetter : axis.higherIsBetter
+    }
+
+    private func better(_ axis: TradeOffs.Axis, _ metric: Metric) -> String {
+        isGain(axis, metric) ? "↑ higher is better" : "↓ lower is better"
     }
 
     private func figure(_ axis: TradeOffs.Axis, _ value: Double, _ run: MethodRun, _ metric: Metric) -> Markup {

@@ -7,8 +7,8 @@ extension SweepReport {
         let lead: [Markup] = sentences(numbers).map { "<p>\($0)</p>" }
         let seeds = comparison.seedCount
         let scope = [
-            "\(points.count) values", "\(seeds) \(seeds == 1 ? "seed" : "seeds") each", model.name,
-            "\(numbers.integer(data.testRows)) test rows", String(date.prefix(10)),
+            counted(points.count, "value"), "\(seeds) \(seeds == 1 ? "seed" : "seeds") each", model.name,
+            counted(data.testRows, "test row"), String(date.prefix(10)),
         ].joined(separator: ", ")
         let sections: [Markup] = [
             """
@@ -34,6 +34,12 @@ extension SweepReport {
             let line = points.enumerated().compactMap { index, point in
                 point.run.statistic(metric).map { (x: positions.values[index], y: $0.mean * metric.scale) }
             }
+            let spreads = builder.report.spread
+            let intervals = points.compactMap { $0.run.statistic(metric) }.map { statistic in
+                statistic.interval(over: spreads).map {
+                    $0.lowerBound * metric.scale...$0.upperBound * metric.scale
+                }
+            }
             guard line.count > 1 else { continue }
             let seeds = points.map { $0.run.statistic(metric)?.values.count ?? 0 }.max() ?? 0
             let strands = (0..<(seeds > 1 ? seeds : 0)).map { seed in
@@ -48,7 +54,7 @@ extension SweepReport {
             let chart = LineChart(
                 lines: [
                     .init(
-                        label: metric.name, style: style, points: line, strands: strands,
+                        label: metric.name, style: style, points: line, strands: strands, intervals: intervals,
                         chosen: chosen.map { positions.values[$0] }, hasMarkers: true)
                 ],
                 xKind: isLogarithmic ? .logarithmic : .linear,
@@ -66,9 +72,15 @@ extension SweepReport {
                 seeds > 1 ? "The thick line is the mean, thin ones are seeds. " : "One seed; the spread is unknown. "
             let ring: Markup =
                 plateau == nil ? "" : "The ring marks the smallest value within one standard deviation of the best. "
+            let bars: Markup =
+                !intervals.contains { $0 != nil }
+                ? ""
+                : spreads == .seeds
+                    ? "Bars reach one standard deviation over seeds to each side. "
+                    : "Bars are 95\(numbers.space)% bootstrap intervals over test rows. "
             figures.append(
                 """
-                <figure><h3>\(metric.name)</h3><figcaption>\(spread)\(ring)\(metric.explanation)</figcaption>
+                <figure><h3>\(metric.name)</h3><figcaption>\(spread)\(bars)\(ring)\(metric.explanation)</figcaption>
                 <div class="drawing"><div class="wide">\(chart.draw(width: 540))</div><div class="narrow">\(chart.draw(width: 350))</div></div></figure>
                 """)
         }

@@ -38,7 +38,7 @@ public enum WeightRounding: Sendable, Equatable {
 
     private static func unknown(_ name: String) -> PEFTError {
         PEFTError(
-            "'\(name)' is no way to store weights",
+            "unknown weight format '\(name)'",
             remedy: (nearestName(to: name, in: WeightStorage.names).map { "did you mean \($0)? " } ?? "")
                 + "there are \(WeightStorage.names.joined(separator: ", ")), and integers in groups of inputs such as int4-g32 "
                 + "and int4-g32-gptq (groups are multiples of 32)")

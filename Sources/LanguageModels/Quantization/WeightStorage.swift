@@ -28,7 +28,7 @@ public enum WeightStorage: Sendable, Equatable {
         case ("fp4", true): self = .blocks(BlockQuantization(.fp4, block: block, isDouble: isDouble))
         default:
             throw PEFTError(
-                "there are no weights of the kind '\(name)'",
+                "unknown weight format '\(name)'",
                 remedy: (nearestName(to: name, in: Self.names).map { "did you mean \($0)? " } ?? "")
                     + "there are \(Self.names.joined(separator: ", "))")
         }

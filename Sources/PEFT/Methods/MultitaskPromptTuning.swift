@@ -102,7 +102,7 @@ public enum MultitaskPromptTuning: PEFTMethod {
     }
 
     public static func label(_ configuration: Configuration) -> String {
-        "multitask prompt tuning, \(configuration.tokens.count) tokens, \(configuration.tasks) \(configuration.tasks == 1 ? "task" : "tasks")"
+        "multitask prompt tuning, \(counted(configuration.tokens.count, "token")), \(counted(configuration.tasks, "task"))"
     }
 
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {

@@ -85,7 +85,7 @@ public enum PTuning: PEFTMethod {
     }
 
     public static func label(_ configuration: Configuration) -> String {
-        "P-tuning, \(configuration.tokens.count) tokens (\(configuration.usesLSTM ? "LSTM" : "MLP"))"
+        "P-tuning, \(counted(configuration.tokens.count, "token")) (\(configuration.usesLSTM ? "LSTM" : "MLP"))"
     }
 
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {

@@ -53,7 +53,8 @@ public enum PrefixTuning: PEFTMethod {
     }
 
     public static func label(_ configuration: Configuration) -> String {
-        "prefix tuning, \(configuration.tokens.count) tokens" + (configuration.hasProjection ? " (projected)" : "")
+        "prefix tuning, \(counted(configuration.tokens.count, "token"))"
+            + (configuration.hasProjection ? " (projected)" : "")
     }
 
     /// The attentions that get a prefix, one a layer.

@@ -37,7 +37,7 @@ public enum PromptTuning: PEFTMethod {
     }
 
     public static func label(_ configuration: Configuration) -> String {
-        "prompt tuning, \(configuration.tokens.count) tokens"
+        "prompt tuning, \(counted(configuration.tokens.count, "token"))"
     }
 
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {

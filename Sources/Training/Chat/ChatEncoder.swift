@@ -54,7 +54,7 @@ public struct ChatEncoder: Sendable {
         }
         guard !examples.isEmpty || conversations.isEmpty else {
             throw PEFTError(
-                "no token of the \(conversations.count) rows bears loss",
+                "no token of \(counted(conversations.count, "row")) contributes to the loss",
                 remedy: summary.truncated > 0
                     ? "allow longer rows with --max-length" : "the rows need assistant turns, or use --loss all")
         }

@@ -20,7 +20,7 @@ public func split<Element>(
     case .count(let wanted):
         guard wanted > 0, wanted < rows.count else {
             throw PEFTError(
-                "can't hold out \(wanted) of \(rows.count) rows",
+                "can't hold out \(wanted) of \(counted(rows.count, "row"))",
                 remedy: rows.count > 1 ? "give 1 to \(rows.count - 1)" : "a split needs at least 2 rows")
         }
         count = wanted
@@ -29,7 +29,7 @@ public func split<Element>(
             throw PEFTError("can't hold out a share of \(share)", remedy: "give a number between 0 and 1")
         }
         guard rows.count > 1 else {
-            throw PEFTError("can't split \(rows.count) rows", remedy: "a split needs at least 2 rows")
+            throw PEFTError("can't split \(counted(rows.count, "row"))", remedy: "a split needs at least 2 rows")
         }
         count = min(max(Int((Double(rows.count) * share).rounded()), 1), rows.count - 1)
     }

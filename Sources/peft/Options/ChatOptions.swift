@@ -14,12 +14,12 @@ struct ChatOptions: ParsableArguments {
     @OptionGroup var template: ChatTemplateOptions
     @Option(
         help: ArgumentHelp(
-            "Tokens of chats that bear loss: those of the assistant, of its last turn, or all (assistant).",
+            "Loss mask of chats: the assistant's tokens, those of its last turn, or all (assistant).",
             valueName: "assistant|last|all"))
     var loss: String?
     @Option(
         help: ArgumentHelp(
-            "Most tokens of a chat (2048); longer ones lose their end, and are left out if no loss remains.",
+            "Maximum number of tokens of a chat (2048); longer chats are truncated, and left out if no loss remains.",
             valueName: "tokens"))
     var maxLength: Int?
 
@@ -48,7 +48,7 @@ struct ChatOptions: ParsableArguments {
         try template.apply(to: &settings, folder: folder)
         guard let loss else { return settings }
         guard let kind = ChatLoss(rawValue: loss.lowercased()) else {
-            throw PEFTError(
+            throw UsageError(
                 "unknown --loss '\(loss)'",
                 remedy: "there are \(ChatLoss.allCases.map(\.rawValue).joined(separator: ", "))")
         }
@@ -60,7 +60,7 @@ struct ChatOptions: ParsableArguments {
         if chat {
             guard templates.prompt != nil || templates.target == nil, messages == nil || templates.prompt == nil
             else {
-                throw PEFTError(
+                throw UsageError(
                     "--chat needs --prompt and --target, or rows with messages", remedy: "give both or neither")
             }
             return true
@@ -106,7 +106,7 @@ struct ChatTemplateOptions: ParsableArguments {
         for pair in chatOption {
             let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
             guard parts.count == 2, !parts[0].isEmpty else {
-                throw PEFTError("--chat-option '\(pair)' has no '='", remedy: "write --chat-option name=value")
+                throw UsageError("--chat-option '\(pair)' has no '='", remedy: "write --chat-option name=value")
             }
             // What isn't JSON is text.
             settings.variables[parts[0]] = (try? JSON.parse(Data(parts[1].utf8), name: "")) ?? .string(parts[1])

@@ -10,7 +10,7 @@ struct TemplateOptions: ParsableArguments {
             "What the model reads, with {fields} of the row; \\n is a line break.", valueName: "template"))
     var prompt: String?
 
-    @Option(help: ArgumentHelp("What it is to write, with {fields} of the row.", valueName: "template"))
+    @Option(help: ArgumentHelp("What the model learns to write, with {fields} of the row.", valueName: "template"))
     var target: String?
 
     @Option(
@@ -25,17 +25,18 @@ struct TemplateOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "What rows are for, if the model and the rows don't tell: \(ModelTask.allCases.map(\.rawValue).joined(separator: ", ")).",
+            "Task, where the model and the rows don't tell: \(ModelTask.allCases.map(\.rawValue).joined(separator: ", ")).",
             valueName: "task"))
     var task: String?
 
     @Option(
-        help: ArgumentHelp("How embeddings are made of tokens: mean or cls (as the model says).", valueName: "way"))
+        help: ArgumentHelp("Pooling of tokens into an embedding: mean or cls (the model's).", valueName: "way"))
     var pooling: String?
 
     @Option(
         help: ArgumentHelp(
-            "Most tokens of a prompt (512); longer ones lose their end. Targets are never cut.", valueName: "tokens"))
+            "Maximum number of prompt tokens (512); longer prompts are truncated. Targets never are.",
+            valueName: "tokens"))
     var maxInput: Int?
 
     static let defaultMaxInput = 512
@@ -48,7 +49,7 @@ struct TemplateOptions: ParsableArguments {
             if let value = Value(rawValue: name.lowercased()) { return value }
             let all = Value.allCases.map(\.rawValue)
             let hint = nearestName(to: name, in: all).map { "did you mean '\($0)'? " } ?? ""
-            throw PEFTError(
+            throw UsageError(
                 "unknown --\(option) '\(name)'", remedy: hint + "there are \(all.joined(separator: ", "))")
         }
         return TaskChoice(task: try named(task, option: "task"), pooling: try named(pooling, option: "pooling"))
@@ -77,9 +78,9 @@ struct TemplateOptions: ParsableArguments {
     }
 
     private func template(_ given: String?, _ fallback: String?, option: String, example: String) throws -> Template {
-        if let given { return try Template(Self.unescape(given)) }
+        if let given { return try checkingOptions { try Template(Self.unescape(given)) } }
         if let fallback { return try Template(fallback) }
-        throw PEFTError("--\(option) is missing", remedy: "give a template such as --\(option) \(example)")
+        throw UsageError("--\(option) is missing", remedy: "give a template such as --\(option) \(example)")
     }
 
     /// `\n`, `\t` and `\\` as a shell's plain quotes leave them.
@@ -105,18 +106,14 @@ enum Rows {
     static func read(
         _ path: String, _ settings: ChatSettings, _ prompt: Template?, _ target: Template?, limit: Int?
     ) throws -> [Conversation] {
-        if let limit, limit < 1 {
-            throw PEFTError("a limit of \(limit) rows was asked for", remedy: "at least 1 has to be")
-        }
+        try require("--limit", limit)
         let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
         return try settings.conversations(url, prompt: prompt, target: target, limit: limit)
     }
 
     /// The rows of a file as examples, at most `limit`.
     static func read(_ path: String, _ templates: RowTemplates, limit: Int? = nil) throws -> [Example] {
-        if let limit, limit < 1 {
-            throw PEFTError("a limit of \(limit) rows was asked for", remedy: "at least 1 has to be")
-        }
+        try require("--limit", limit)
         let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
         return try templates.examples(from: DataSet.read(url, limit: limit))
     }

@@ -21,7 +21,7 @@ enum GGUFTarget {
         guard name != "gguf" else { return usual }
         guard name.hasPrefix("gguf-") else { return nil }
         guard let type = types.first(where: { "gguf-" + $0.name.lowercased() == name }) else {
-            throw PEFTError(
+            throw UsageError(
                 "--to is '\(name)'",
                 remedy: "there are \(types.map { "gguf-" + $0.name.lowercased() }.joined(separator: ", "))")
         }
@@ -31,7 +31,7 @@ enum GGUFTarget {
     /// Writes a model with its tokenizer.
     static func write(_ model: any LanguageModel, of folder: ModelFolder, as type: GGUFType, to url: URL) throws {
         guard GGUFHeader.isName(url) else {
-            throw PEFTError("the output \(url.path) is to be a GGUF file", remedy: "end its name in .gguf")
+            throw UsageError("the output \(url.path) is to be a GGUF file", remedy: "end its name in .gguf")
         }
         let table = model.namedModules().first { $0.path == model.inputEmbedding }?.module as? Embedding
         let tokenizer = try GGUFVocabulary.settings(folder: folder.url, size: table?.entries ?? 0)

@@ -10,47 +10,26 @@ enum MethodArguments {
     /// What was taken out, as name and value.
     nonisolated(unsafe) private(set) static var given: [(name: String, value: String)] = []
 
-    /// Takes the methods' options out of a command line.
-    /// - Throws: ``PEFTError`` for an option without its value.
-    static func extract(_ arguments: [String]) throws -> [String] {
-        guard let command = arguments.first, ["train", "compare", "sweep", "inspect", "plan"].contains(command) else {
-            return arguments
-        }
-        let options = PEFTMethods.all.flatMap { MethodChoice.options(of: $0) }
-        let names = Set(options.map(\.name))
-        let flags = Set(options.filter(\.isFlag).map(\.name))
-        var rest: [String] = []
-        var remaining = arguments[...]
-        while let argument = remaining.popFirst() {
-            let parts = argument.dropFirst(2).split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            guard argument.hasPrefix("--"), let name = parts.first.map(String.init), names.contains(name) else {
-                rest.append(argument)
-                continue
-            }
-            if parts.count == 2 {
-                given.append((name, String(parts[1])))
-            } else if flags.contains(name) {
-                given.append((name, "true"))
-            } else if let value = remaining.popFirst() {
-                given.append((name, value))
-            } else {
-                throw PEFTError("--\(name) has no value", remedy: options.first { $0.name == name }?.help)
-            }
-        }
-        return rest
-    }
+    /// Commands whose methods have options.
+    static let commands: Set = ["train", "compare", "sweep", "inspect", "plan"]
 
-    /// What an unknown option may have meant, if a method has one like it.
-    static func hint(for option: String) -> String? {
-        nearestName(to: option, in: PEFTMethods.all.flatMap { MethodChoice.options(of: $0) }.map(\.name))
+    /// Takes the methods' options out of a command line.
+    static func extract(_ arguments: [GivenArgument]) -> [GivenArgument] {
+        arguments.filter { argument in
+            guard case .option(let option, _, let value) = argument, option.isMethods else { return true }
+            given.append((option.key, value ?? "true"))
+            return false
+        }
     }
 
     /// A method with the given options set.
     /// - Throws: ``PEFTError`` for an option that the method doesn't have.
     static func choice(_ name: String) throws -> MethodChoice {
-        var choice = MethodChoice(try PEFTMethods.named(name))
-        for (option, value) in given { try choice.set(option, to: value) }
-        return choice
+        try checkingOptions {
+            var choice = MethodChoice(try PEFTMethods.named(name))
+            for (option, value) in given { try choice.set(option, to: value) }
+            return choice
+        }
     }
 
     /// A line for each method.
@@ -69,7 +48,9 @@ enum MethodArguments {
 
     /// Methods of a comparison: `base,full,lora(rank=8,targets=q+v)`. Options given beside them go to each method
     /// that has them and doesn't say otherwise. `weights` says how a row's base is kept: `qalora(weights=int4-g32)`.
-    static func list(_ text: String) throws -> [Row] {
+    static func list(_ text: String) throws -> [Row] { try checkingOptions { try rows(text) } }
+
+    private static func rows(_ text: String) throws -> [Row] {
         let specifications = try split(text)
         var used: Set<String> = []
         let expanded = specifications.flatMap { item -> [(name: String, fields: [(String, String)])] in
@@ -83,7 +64,8 @@ enum MethodArguments {
             let fields = fields.filter { $0.0 != "weights" }
             guard name != "base" else {
                 if let (field, _) = fields.first {
-                    throw PEFTError("base has no field '\(field)'", remedy: "it has weights, as in base(weights=nf4)")
+                    throw UsageError(
+                        "base has no field '\(field)'", remedy: "it has weights, as in base(weights=nf4)")
                 }
                 return ("base", nil, weights)
             }
@@ -100,7 +82,7 @@ enum MethodArguments {
             return (name, choice, weights)
         }
         if let unused = given.first(where: { !used.contains($0.name) }) {
-            throw PEFTError("no method of --methods \(text) has the option --\(unused.name)", remedy: "leave it out")
+            throw UsageError("no method of --methods \(text) has the option --\(unused.name)", remedy: "leave it out")
         }
         return result
     }
@@ -115,7 +97,7 @@ enum MethodArguments {
             if character == ",", depth == 0 { parts.append("") } else { parts[parts.count - 1].append(character) }
         }
         guard depth == 0 else {
-            throw PEFTError(
+            throw UsageError(
                 "--methods '\(text)' has unbalanced parentheses", remedy: "write such as lora(rank=8,targets=q+v)")
         }
         return try parts.map { $0.filter { $0 != " " } }.filter { !$0.isEmpty }.map { part in
@@ -123,7 +105,7 @@ enum MethodArguments {
             let inner = part[part.index(after: open)...].dropLast()
             let fields = try inner.split(separator: ",").map { field -> (String, String) in
                 let pair = field.split(separator: "=", maxSplits: 1).map(String.init)
-                guard let name = pair.first else { throw PEFTError("--methods '\(part)' has an empty field") }
+                guard let name = pair.first else { throw UsageError("--methods '\(part)' has an empty field") }
                 return (name, pair.count == 2 ? pair[1] : "true")
             }
             return (part[..<open].lowercased(), fields)

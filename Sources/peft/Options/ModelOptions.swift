@@ -17,33 +17,29 @@ struct ModelOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Type of the frozen weights and of what is computed: float32, bfloat16 or float16 (what is trained stays in float32).",
+            "Type of the frozen weights and of the computation: float32, bfloat16 or float16; trained parameters stay float32.",
             valueName: "type"))
     var precision = Precision.float32
 
-    @Option(help: ArgumentHelp("Threads that one operation may use.", valueName: "n"))
+    @Option(help: ArgumentHelp("Number of CPU threads.", valueName: "n"))
     var threads: Int?
 
     @Option(
         help: ArgumentHelp(
-            "How the base's projections are kept: \(WeightStorage.names.joined(separator: ", ")) (as they are stored, in fp32).",
-            valueName: "kind"))
+            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")) (as stored, in fp32).",
+            valueName: "format"))
     var weights: String?
 
     @Option(
         help: ArgumentHelp(
-            "How the embedding table and the output layer are kept: the same kinds (16-bit ones as they are stored where projections are kept in fewer bits, else in fp32).",
-            valueName: "kind"))
+            "Weight format of the embedding table and the output layer (16-bit ones as stored beside quantized projections, else fp32).",
+            valueName: "format"))
     var embeddingWeights: String?
 
     /// The device, with the number of threads set.
     func prepare() throws -> Device {
-        if let threads {
-            guard threads >= 1 else {
-                throw PEFTError("\(threads) threads were asked for", remedy: "at least 1 has to be")
-            }
-            Runtime.threads = threads
-        }
+        try require("--threads", threads)
+        if let threads { Runtime.threads = threads }
         return try Device(device)
     }
 
@@ -52,10 +48,12 @@ struct ModelOptions: ParsableArguments {
     func folder(
         default fallback: String? = nil, keeping storage: WeightStorage? = nil, embeddings: WeightStorage? = nil
     ) throws -> ModelFolder {
+        let stored = try checkingOptions { try weights.map { try WeightStorage($0) } }
+        let storedEmbeddings = try checkingOptions { try embeddingWeights.map { try WeightStorage($0) } }
         var folder = try HubFetch.model(model ?? fallback ?? ModelLocator.embedded)
-            .keepingEmbeddings(embeddingWeights.map { try WeightStorage($0) } ?? embeddings)
+            .keepingEmbeddings(storedEmbeddings ?? embeddings)
         folder.precision = precision.type
-        if let weights { return folder.keeping(try WeightStorage(weights)) }
+        if let stored { return folder.keeping(stored) }
         return folder.isQuantized ? folder : folder.keeping(storage)
     }
 }

@@ -3,17 +3,18 @@ import Support
 import Training
 
 struct TrainingOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("Passes over the training rows.", valueName: "n"))
-    var epochs = TrainingConfiguration().epochs
-    @Option(help: ArgumentHelp("Optimizer steps, instead of epochs.", valueName: "n"))
+    @Option(help: ArgumentHelp("Passes over the training examples (3).", valueName: "n"))
+    var epochs: Double?
+    @Option(help: ArgumentHelp("Optimizer steps, in place of --epochs.", valueName: "n"))
     var steps: Int?
-    @Option(help: ArgumentHelp("Rows of one pass.", valueName: "rows"))
+    @Option(help: ArgumentHelp("Examples per micro-batch.", valueName: "rows"))
     var batchSize = TrainingConfiguration().batchSize
     @Option(
         help: ArgumentHelp(
-            "Tokens of one pass, instead of rows; a longer row makes a pass of its own.", valueName: "tokens"))
+            "Tokens per micro-batch, in place of --batch-size; a longer example makes one of its own.",
+            valueName: "tokens"))
     var tokensPerBatch: Int?
-    @Option(help: ArgumentHelp("Passes that make one optimizer step.", valueName: "n"))
+    @Option(help: ArgumentHelp("Gradient-accumulation steps.", valueName: "n"))
     var accumulate = TrainingConfiguration().accumulation
     @Option(help: "adamw, adamw8bit or adafactor.")
     var optimizer = TrainingConfiguration().optimizer.rawValue
@@ -21,15 +22,15 @@ struct TrainingOptions: ParsableArguments {
     var weightDecay = TrainingConfiguration().weightDecay
     @Option(help: "constant, linear, cosine or inverse-square-root.")
     var schedule = TrainingConfiguration().schedule
-    @Option(help: ArgumentHelp("Steps of warm-up, or a share of all steps if below 1.", valueName: "n"))
+    @Option(help: ArgumentHelp("Warm-up steps, or their share of all steps if below 1.", valueName: "n"))
     var warmup = TrainingConfiguration().warmup
-    @Option(help: ArgumentHelp("Largest joint norm of the gradients; 0 turns clipping off.", valueName: "x"))
+    @Option(help: ArgumentHelp("Maximum global gradient norm; 0 disables clipping.", valueName: "x"))
     var clip = TrainingConfiguration().clip
-    @Option(help: ArgumentHelp("Share of the target spread over the vocabulary.", valueName: "x"))
+    @Option(help: ArgumentHelp("Label smoothing factor.", valueName: "x"))
     var labelSmoothing = TrainingConfiguration().labelSmoothing
-    @Option(help: "Seed of everything random.")
+    @Option(help: "Random seed.")
     var seed: UInt64 = TrainingConfiguration().seed
-    @Option(help: ArgumentHelp("Steps between validations (once an epoch).", valueName: "steps"))
+    @Option(help: ArgumentHelp("Steps between validations (one per epoch).", valueName: "steps"))
     var validateEvery: Int?
 
     @Option(
@@ -39,28 +40,29 @@ struct TrainingOptions: ParsableArguments {
 
     @Flag(
         help: """
-            Keep each layer's input alone and compute the layer again in the backward pass: less memory, more time, the \
-            same numbers.
+            Activation checkpointing: keep only each layer's input and recompute the layer in the backward pass. Less \
+            memory, more time, identical results.
             """)
     var checkpointActivations = false
     @Flag(
         help: """
-            The same, with those inputs in files (TMPDIR), or with a GPU in the computer's memory.
+            Activation checkpointing with the inputs offloaded to files (TMPDIR), or from a GPU to main memory.
             """)
     var offloadActivations = false
-    @Flag(help: "Keep the optimizer's state in files (TMPDIR), read and written a tensor at a time.")
+    @Flag(help: "Page the optimizer state to files (TMPDIR), a tensor at a time.")
     var pageOptimizer = false
 
     func configuration() throws -> TrainingConfiguration {
         var result = TrainingConfiguration()
-        result.epochs = epochs
+        result.epochs = epochs ?? result.epochs
+        if epochs != nil, steps != nil { Console.warn("--epochs has no effect beside --steps") }
         result.steps = steps
         result.batchSize = batchSize
         result.tokensPerBatch = tokensPerBatch
         result.accumulation = accumulate
         let kinds = TrainingConfiguration.OptimizerKind.allCases.map(\.rawValue)
         guard let kind = TrainingConfiguration.OptimizerKind(rawValue: optimizer.lowercased()) else {
-            throw PEFTError("unknown optimizer '\(optimizer)'", remedy: "there are \(kinds.joined(separator: ", "))")
+            throw UsageError("unknown optimizer '\(optimizer)'", remedy: "there are \(kinds.joined(separator: ", "))")
         }
         result.optimizer = kind
         result.weightDecay = weightDecay
@@ -74,6 +76,7 @@ struct TrainingOptions: ParsableArguments {
         result.memory.checkpointsActivations = checkpointActivations
         result.memory.offloadsActivations = offloadActivations
         result.memory.pagesOptimizer = pageOptimizer
+        try checkingOptions { try result.validate() }
         return result
     }
 }

@@ -103,6 +103,16 @@ struct LabelPlacement {
 }
 
 extension LabelPlacement {
+    /// A place for a label that touches nothing; `nil` where there is none, and the label is better left out.
+    mutating func placeFree(x: Double, y: Double, width: Double, height: Double) -> Place? {
+        var trial = self
+        let place = trial.place(x: x, y: y, width: width, height: height)
+        let isInside = place.box.overlap(frame) >= width * height - 1e-6
+        guard isInside, !obstacles.contains(where: { $0.overlap(place.box) > 0 }) else { return nil }
+        self = trial
+        return place
+    }
+
     /// Keeps a box free of labels.
     mutating func add(_ box: Box) { self = LabelPlacement(frame: frame, obstacles: obstacles + [box]) }
 }

@@ -7,6 +7,8 @@ struct LineChart {
         var points: [(x: Double, y: Double)]
         /// Thin lines behind it: the seeds.
         var strands: [[(x: Double, y: Double)]] = []
+        /// Intervals of the points, as error bars; as many as points, or none.
+        var intervals: [ClosedRange<Double>?] = []
         /// A point to ring: the choice.
         var chosen: Double?
         /// Whether each point gets a symbol.
@@ -35,13 +37,21 @@ struct LineChart {
     }
 
     private var allPoints: [(x: Double, y: Double)] {
-        lines.flatMap { $0.points + $0.strands.flatMap(\.self) }.filter { $0.x.isFinite && $0.y.isFinite }
+        lines.flatMap { $0.points + $0.strands.flatMap(\.self) + $0.ends }.filter { $0.x.isFinite && $0.y.isFinite }
     }
 
     /// Whether values above the drawn range were cut off at its top edge.
     var isClipped: Bool {
         let values = allPoints.map(\.y)
         return (values.max() ?? 0) > Self.ceiling(values)
+    }
+
+    private func errorBar(x: Double, from low: Double, to high: Double) -> Markup {
+        """
+        <line class="interval" x1="\(x)" x2="\(x)" y1="\(low)" y2="\(high)"/>\
+        <line class="cap" x1="\(x - 4)" x2="\(x + 4)" y1="\(low)" y2="\(low)"/>\
+        <line class="cap" x1="\(x - 4)" x2="\(x + 4)" y1="\(high)" y2="\(high)"/>
+        """
     }
 
     func draw(width: Double) -> Markup {
@@ -83,6 +93,11 @@ struct LineChart {
         let placed = spread(wanted, gap: 16, within: frame.plot.y + 6...frame.plot.y + frame.plot.height - 4)
         for (index, line) in lines.enumerated() {
             var marks: Markup = "<title>\(line.label)</title><path class=\"line\" d=\"\(path(line.points))\"/>"
+            for (point, interval) in zip(line.points, line.intervals) {
+                guard let interval, point.x.isFinite else { continue }
+                marks += errorBar(
+                    x: x(point.x), from: y(interval.lowerBound), to: max(y(interval.upperBound), frame.plot.y))
+            }
             for point in line.points where line.hasMarkers && point.x.isFinite && point.y.isFinite {
                 let (px, py) = (x(point.x), max(y(point.y), frame.plot.y))
                 if let chosen = line.chosen, abs(point.x - chosen) <= abs(chosen) * 1e-6 {
@@ -103,5 +118,14 @@ struct LineChart {
             content += "<g class=\"\(line.style.cssClass)\">\(marks)</g>"
         }
         return frame.svg(description: description, content)
+    }
+}
+
+extension LineChart.Line {
+    /// The ends of the error bars, which the axis has to hold.
+    fileprivate var ends: [(x: Double, y: Double)] {
+        zip(points, intervals).flatMap { point, interval in
+            interval.map { [(point.x, $0.lowerBound), (point.x, $0.upperBound)] } ?? []
+        }
     }
 }

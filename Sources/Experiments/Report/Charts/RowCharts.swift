@@ -42,8 +42,9 @@ struct RowChart {
         """
     }
 
-    /// Bars from zero.
-    func bars() -> Markup {
+    /// Bars from zero; a longer one is always a larger number.
+    /// - Parameter areCosts: whether less is better, for which bars are pale.
+    func bars(areCosts: Bool = false) -> Markup {
         let largest = rows.compactMap(\.value).max() ?? 0
         var content: Markup = ""
         for (index, entry) in rows.enumerated() {
@@ -53,7 +54,7 @@ struct RowChart {
                 "<rect class=\"track\" x=\"0\" y=\"\(top + 19)\" width=\"\(width)\" height=\"9\" rx=\"2\"/>"
             if entry.value != nil {
                 mark +=
-                    "<rect class=\"fill\" x=\"0\" y=\"\(top + 19)\" width=\"\(max(length, 1.5))\" height=\"9\" rx=\"2\"/>"
+                    "<rect class=\"\(areCosts ? "fill pale" : "fill")\" x=\"0\" y=\"\(top + 19)\" width=\"\(max(length, 1.5))\" height=\"9\" rx=\"2\"/>"
             }
             content += row(entry, top: top, mark: mark)
         }

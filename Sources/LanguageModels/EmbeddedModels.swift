@@ -1,0 +1,55 @@
+import Foundation
+import Support
+
+/// Where the models lie that come with the project.
+enum EmbeddedModels {
+    /// Folders that may hold them, the first that does being used: `PEFT_MODELS`; `Models` in the working directory, beside
+    /// the program or above it; and in the checkout that the library was built from, which serves programs of other
+    /// packages.
+    static func places(
+        environment: [String: String] = ProcessInfo.processInfo.environment, program: URL? = EmbeddedModels.program,
+        source: String = #filePath
+    ) -> [URL] {
+        if let chosen = environment["PEFT_MODELS"], !chosen.isEmpty {
+            return [URL(fileURLWithPath: NSString(string: chosen).expandingTildeInPath)]
+        }
+        var parents = [URL(fileURLWithPath: FileManager.default.currentDirectoryPath)]
+        var parent = program?.deletingLastPathComponent()
+        while let folder = parent, folder.path != "/", !folder.path.isEmpty {
+            parents.append(folder)
+            parent = folder.deletingLastPathComponent()
+        }
+        // Sources/LanguageModels/EmbeddedModels.swift
+        parents.append(
+            URL(fileURLWithPath: source).deletingLastPathComponent().deletingLastPathComponent()
+                .deletingLastPathComponent())
+        return parents.map { $0.appendingPathComponent("Models") }
+    }
+
+    /// The folder of a model.
+    /// - Returns: `nil` if none of the places has it.
+    static func folder(_ name: String, in places: [URL] = places()) -> URL? {
+        places.map { $0.appendingPathComponent(name) }.first {
+            FileManager.default.fileExists(atPath: $0.appendingPathComponent("config.json").path)
+        }
+    }
+
+    /// What to say where a model isn't found that comes with the project.
+    static func missing(_ name: String, in places: [URL] = places()) -> PEFTError {
+        let chosen = places.count == 1
+        let first = places.first?.path ?? ""
+        let last = places.last?.path ?? ""
+        return PEFTError(
+            chosen
+                ? "PEFT_MODELS is \(first), which has no model '\(name)'"
+                : "the model '\(name)' that comes with swift-peft was found neither in \(first), nor beside the program, nor in \(last)",
+            remedy: "set PEFT_MODELS to the folder Models of a swift-peft checkout, or name a model folder")
+    }
+
+    /// The running program.
+    private static var program: URL? {
+        let link = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+        if link.path != "/proc/self/exe", FileManager.default.fileExists(atPath: link.path) { return link }
+        return CommandLine.arguments.first.map { URL(fileURLWithPath: $0).resolvingSymlinksInPath() }
+    }
+}

@@ -1,0 +1,104 @@
+import Support
+
+/// A part of a command line.
+enum GivenArgument: Equatable {
+    /// An option as it was named, with its value.
+    case option(OptionTable.Option, name: String, value: String?)
+    /// Everything else, as it stands.
+    case other(String)
+
+    /// The option's first long name; `nil` for everything else.
+    var key: String? { if case .option(let option, _, _) = self { option.key } else { nil } }
+
+    /// What the parser is to read. A value that begins with a dash is attached, so that it isn't taken for an option.
+    var words: [String] {
+        switch self {
+        case .other(let text): return [text]
+        case .option(_, let name, nil): return [name]
+        case .option(let option, let name, let value?):
+            guard option.kind == .flag || value.hasPrefix("-") else { return [name, value] }
+            return ["\(name.hasPrefix("--") ? name : "--\(option.key)")=\(value)"]
+        }
+    }
+}
+
+extension OptionTable {
+    /// Splits a command line, without the command's name, into options with their values and the rest.
+    /// - Throws: ``UsageError`` for an unknown option, or one without its value.
+    func split(_ arguments: [String]) throws -> [GivenArgument] {
+        var result: [GivenArgument] = []
+        var remaining = arguments[...]
+        while let argument = remaining.popFirst() {
+            if argument == "--" {
+                return result + ([argument] + remaining).map(GivenArgument.other)
+            }
+            guard argument.hasPrefix("-"), argument.count > 1 else {
+                result.append(.other(argument))
+                continue
+            }
+            let equals = argument.hasPrefix("--") ? argument.firstIndex(of: "=") : nil
+            let name = String(argument[..<(equals ?? argument.endIndex)])
+            guard let option = self[name] else {
+                // What has one dash is a number, or a group of letters for the parser.
+                guard name.hasPrefix("--") else {
+                    result.append(.other(argument))
+                    continue
+                }
+                throw unknown(String(name.dropFirst(2)))
+            }
+            if let equals {
+                let value = String(argument[argument.index(after: equals)...])
+                result.append(.option(option, name: name, value: value))
+            } else if option.kind == .flag {
+                result.append(.option(option, name: name, value: nil))
+            } else if let value = remaining.first, !looksLikeOption(value) {
+                remaining.removeFirst()
+                result.append(.option(option, name: name, value: value))
+            } else {
+                let next = remaining.first.map { "write \(name)=\($0) if that is its value" }
+                throw UsageError("\(name) has no value", remedy: next ?? option.help)
+            }
+        }
+        return result
+    }
+
+    /// Whether a word after an option is an option itself, and not a value such as `-1`.
+    private func looksLikeOption(_ word: String) -> Bool {
+        guard word.hasPrefix("-"), word.count > 1 else { return false }
+        if word.hasPrefix("--") { return word.dropFirst(2).first?.isLetter ?? true }
+        return self[word] != nil
+    }
+
+    /// - Throws: ``UsageError`` for an option that takes one value and was given several times.
+    func refuseRepeats(_ arguments: [GivenArgument]) throws {
+        var seen: [String: String] = [:]
+        for case .option(let option, let name, let value?) in arguments where !option.isRepeating {
+            if let first = seen[option.key] {
+                let values = first == value ? "" : ", as '\(first)' and '\(value)'"
+                throw UsageError("\(name) is given twice\(values)", remedy: "give it once")
+            }
+            seen[option.key] = value
+        }
+    }
+
+    /// What to say about an option that the command doesn't have, named without its dashes.
+    /// - Parameter file: the configuration file that holds it, if one does.
+    func unknown(_ name: String, in file: String? = nil) -> UsageError {
+        let written = file == nil ? "--\(name)" : "'\(name)'"
+        let place = file.map { "\($0): " } ?? ""
+        func shown(_ option: String) -> String { file == nil ? "--\(option)" : "'\(option)'" }
+        let names = longNames
+        if let alias = OptionAliases.option(for: name), let known = alias.options.first(where: names.contains) {
+            let note = alias.note.map { " (\($0))" } ?? ""
+            return UsageError("\(place)unknown option \(written)", remedy: "it is \(shown(known)) here\(note)")
+        }
+        if let note = OptionAliases.absent(name) {
+            return UsageError("\(place)unknown option \(written)", remedy: note)
+        }
+        let dashed = name.replacingOccurrences(of: "_", with: "-").lowercased()
+        if let near = nearestName(to: dashed, in: names) {
+            return UsageError("\(place)unknown option \(written)", remedy: "did you mean \(shown(near))?")
+        }
+        return UsageError("\(place)unknown option \(written)", remedy: "peft \(command) --help lists the options")
+    }
+}

@@ -1,0 +1,76 @@
+import ArgumentParser
+import Support
+
+/// A command line on its way to the parser: options of a configuration file put in, those of methods taken out, and
+/// refused what the parser would take without a word or report poorly.
+enum Invocation {
+    enum Outcome {
+        /// What the parser is to read.
+        case parse([String])
+        /// Help that was asked for.
+        case help(String)
+    }
+
+    static func prepare(_ arguments: [String]) throws -> Outcome {
+        guard let first = arguments.first, first != "--config", !first.hasPrefix("--config=") else {
+            guard arguments.isEmpty else {
+                throw UsageError(
+                    "--config needs a command before it", remedy: "write such as: peft train --config run.yaml")
+            }
+            return .parse(arguments)
+        }
+        guard !first.hasPrefix("-") else { return .parse(arguments) }
+        if first == "help" {
+            guard let name = arguments.dropFirst().first else { return .parse(["--help"]) }
+            return .help(try HelpPage(OptionTable(command(named: name))).text())
+        }
+        let table = try OptionTable(command(named: first))
+        let rest = Array(arguments.dropFirst())
+        if asksForHelp(rest, table) { return .help(HelpPage(table).text()) }
+        var given = try table.split(rest)
+        try table.refuseRepeats(given)
+        if let path = configuration(in: given) {
+            let isGiven = Set(given.compactMap(\.key))
+            let fromFile = try ConfigurationFile.read(path, table).filter { !isGiven.contains($0.key ?? "") }
+            given = fromFile + given.filter { $0.key != "config" }
+        }
+        if given.contains(where: { $0.key == "quiet" }) { Console.isQuiet = true }
+        if !table.declares("quiet") { given.removeAll { $0.key == "quiet" } }
+        return .parse([first] + MethodArguments.extract(given).flatMap(\.words))
+    }
+
+    /// The parsed command.
+    /// - Throws: ``UsageError`` in place of the parser's errors of several lines.
+    static func parse(_ arguments: [String]) throws -> any ParsableCommand {
+        do { return try Peft.parseAsRoot(arguments) } catch {
+            let code = Peft.exitCode(for: error)
+            guard code == .validationFailure else { throw error }
+            let message = Peft.message(for: error).split(separator: "\n").joined(separator: " ")
+            let start = message.prefix(1).lowercased() + message.dropFirst()
+            let command = arguments.first.map { $0.hasPrefix("-") ? "" : " \($0)" } ?? ""
+            throw UsageError(start, remedy: "peft\(command) --help lists the options")
+        }
+    }
+
+    private static func command(named name: String) throws -> any ParsableCommand.Type {
+        let commands = Peft.configuration.subcommands
+        if let command = commands.first(where: { Self.name($0) == name }) { return command }
+        let names = commands.map(Self.name)
+        let hint = nearestName(to: name, in: names + ["help"]).map { "did you mean '\($0)'?" }
+        throw UsageError("unknown command '\(name)'", remedy: hint ?? "there are \(names.joined(separator: ", "))")
+    }
+
+    private static func name(_ command: any ParsableCommand.Type) -> String {
+        command.configuration.commandName ?? "\(command)".lowercased()
+    }
+
+    /// `--help` before a lone `--`, and not as the value of an option that the command has.
+    private static func asksForHelp(_ arguments: [String], _ table: OptionTable) -> Bool {
+        arguments.prefix { $0 != "--" }.contains { ["--help", "-h"].contains($0) }
+    }
+
+    private static func configuration(in arguments: [GivenArgument]) -> String? {
+        for case .option(let option, _, let value?) in arguments where option.key == "config" { return value }
+        return nil
+    }
+}

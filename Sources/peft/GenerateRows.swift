@@ -1,0 +1,110 @@
+import Foundation
+import LanguageModels
+import Support
+import Training
+
+/// `peft generate --data`: texts for the rows of a file, which need no target.
+extension Generate {
+    func generateRows(_ path: String, _ parameters: GenerateParameters) throws {
+        guard text.isEmpty, field.isEmpty, messages == nil else {
+            throw UsageError("--data was given with a text, --field or --messages", remedy: "give one of them")
+        }
+        try require("--batch-size", batchSize)
+        let file = try output.map { try RowsOutput($0) }
+        let adapted = try adaptedModel()
+        let rows = try DataSet.read(
+            URL(fileURLWithPath: NSString(string: path).expandingTildeInPath), limit: limit, keepsText: true)
+        let asked = try prompts(rows, adapted)
+        let evaluator = Evaluator(
+            model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize)
+        let display = ProgressDisplay(isQuiet: quiet || json || output == nil && Console.outputIsTerminal)
+        let start = ContinuousClock.now
+        let made = try evaluator.generate(asked.map(\.ids), endToken: asked.first?.endToken) {
+            display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "row"))")
+        }
+        display.finish()
+        let seconds = (ContinuousClock.now - start) / .seconds(1)
+        let texts = made.map { adapted.tokenizer.decode(tokens: $0) }
+        let columns = RowColumns.of(rows, file: path)
+        let results = texts.map { [("output", JSON.string($0))] as RowsOutput.Result }
+        try file?.write(rows, columns: columns, results)
+        if json {
+            let list = zip(asked, zip(made, texts)).map { asked, answer -> JSON in
+                [
+                    "prompt": .string(asked.text), "output": .string(answer.1),
+                    "promptTokens": .integer(asked.ids.count), "tokens": .integer(answer.0.count),
+                ]
+            }
+            print(JSON.object(["rows": .array(list), "seconds": .number(seconds)]).text())
+        } else if let output {
+            let tokens = made.reduce(0) { $0 + $1.count }
+            if !quiet {
+                Console.note(
+                    "\(counted(rows.count, "row")), \(counted(tokens, "token")) in \(Console.duration(seconds)), saved to \(output)"
+                )
+            }
+        } else {
+            print(try RowsOutput("rows.jsonl").text(rows, columns: columns, results), terminator: "")
+        }
+    }
+
+    private typealias Prompt = (text: String, ids: [Int], endToken: Int?)
+
+    /// What the model reads for each row: its messages by the chat template, or a template filled in, which is a user's
+    /// turn where the adapter was trained on chats.
+    private func prompts(_ rows: [Row], _ adapted: AdaptedModel) throws -> [Prompt] {
+        let record = adapted.record
+        let areChats =
+            prompt == nil && chat != false && (record?.chat?.field != nil || rows.first.map(ChatRows.areIn) == true)
+        if areChats || chat ?? (!template.isEmpty || record?.chat != nil) {
+            var settings = record?.chat ?? ChatSettings()
+            try template.apply(to: &settings, folder: adapted.folder.url)
+            let chats = try settings.encoder(adapted.tokenizer, folder: adapted.folder.url, for: adapted.model)
+            return try conversations(rows, areChats: areChats, settings, record).map { conversation in
+                let ids =
+                    conversation.endsWithAssistant
+                    ? try chats.question(conversation).prompt
+                    : try chats.prompt(
+                        conversation.messages, tools: conversation.tools, variables: conversation.variables)
+                return (adapted.tokenizer.decode(tokens: ids, skipSpecialTokens: false), ids, chats.turnEnd)
+            }
+        }
+        let template = try rowTemplate(record)
+        let most = try mostInput(record)
+        let encoder = try RowEncoder(adapted.tokenizer, for: adapted.model, maxInputTokens: most)
+        var truncated = 0
+        let prompts = try rows.map { row -> Prompt in
+            let text = try template.render(row)
+            let (ids, isTruncated) = encoder.prompt(text)
+            if isTruncated { truncated += 1 }
+            return (text, ids, nil)
+        }
+        if truncated > 0 {
+            Console.note(
+                "\(counted(truncated, "prompt")) \(truncated == 1 ? "is" : "are") truncated to \(most) tokens; --max-input changes that"
+            )
+        }
+        return prompts
+    }
+
+    private func conversations(_ rows: [Row], areChats: Bool, _ settings: ChatSettings, _ record: TrainingRecord?)
+        throws -> [Conversation]
+    {
+        guard !areChats else { return try settings.conversations(rows) }
+        let template = try rowTemplate(record)
+        return try rows.map { row in
+            var conversation = Conversation(
+                messages: [Conversation.message("user", try template.render(row))], row: row.location)
+            if let system = settings.system { conversation.insert(system: system) }
+            return conversation
+        }
+    }
+
+    /// `--prompt`, or the template that the adapter was trained with.
+    private func rowTemplate(_ record: TrainingRecord?) throws -> Template {
+        guard let text = prompt.map(TemplateOptions.unescape) ?? record?.prompt, !text.isEmpty else {
+            throw UsageError("--data needs a template", remedy: "give --prompt, such as --prompt '{text}'")
+        }
+        return try Template(text)
+    }
+}

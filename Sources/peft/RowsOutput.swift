@@ -1,0 +1,151 @@
+import Foundation
+import Support
+import Training
+
+/// A file of rows with what a model said of each, in the format that its extension names: JSON lines, CSV, TSV, or the
+/// bare texts.
+struct RowsOutput {
+    enum Format: String, CaseIterable { case jsonl, ndjson, csv, tsv, txt }
+
+    /// What a model said of a row, by column.
+    typealias Result = [(column: String, value: JSON)]
+
+    let url: URL
+    let format: Format
+
+    /// - Throws: ``UsageError`` for another extension, ``PEFTError`` where the file can't be made.
+    init(_ path: String) throws {
+        url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
+        guard let format = Format(rawValue: url.pathExtension.lowercased()) else {
+            throw UsageError(
+                "--output \(path) has an unknown extension",
+                remedy: "end it in \(Format.allCases.map { ".\($0.rawValue)" }.joined(separator: ", "))")
+        }
+        self.format = format
+        try Output.check([path])
+    }
+
+    /// Writes the file, whole or not at all.
+    /// - Parameters:
+    ///   - columns: of the rows, in their order.
+    ///   - results: of each row; the first column is what `.txt` holds.
+    func write(_ rows: [Row], columns: [String], _ results: [Result]) throws {
+        try AtomicFile.write(text(rows, columns: columns, results), to: url)
+    }
+
+    func text(_ rows: [Row], columns: [String], _ results: [Result]) -> String {
+        let results = results.map { $0.map { (Self.name($0.column, besides: columns), $0.value) } }
+        switch format {
+        case .txt:
+            return results.map { Self.cell($0.first?.1).replacingOccurrences(of: "\n", with: "\\n") + "\n" }.joined()
+        case .jsonl, .ndjson:
+            return zip(rows, results).map { row, result in
+                Self.object(columns.compactMap { name in row[name].map { (name, $0) } } + result) + "\n"
+            }.joined()
+        case .csv, .tsv:
+            let separator = format == .csv ? "," : "\t"
+            // Rows may have different results, as words have labels.
+            var added: [String] = []
+            for (name, _) in results.joined() where !added.contains(name) { added.append(name) }
+            func line(_ cells: [String]) -> String {
+                cells.map { Self.quoted($0, separator) }.joined(separator: separator) + "\n"
+            }
+            return line(columns + added)
+                + zip(rows, results).map { row, result in
+                    line(
+                        columns.map { Self.cell(row[$0]) }
+                            + added.map { name in Self.cell(result.first { $0.0 == name }?.1) })
+                }.joined()
+        }
+    }
+
+    /// A result's column, where the rows have one of that name already: what was read stays.
+    static func name(_ column: String, besides columns: [String]) -> String {
+        columns.contains(column) ? name("predicted_" + column, besides: columns) : column
+    }
+
+    private static func object(_ fields: [(String, JSON)]) -> String {
+        "{" + fields.map { JSON.string($0).text(indent: nil) + ": " + $1.text(indent: nil) }.joined(separator: ", ")
+            + "}"
+    }
+
+    private static func cell(_ value: JSON?) -> String {
+        guard let value, value != .null else { return "" }
+        return value.string ?? value.text(indent: nil)
+    }
+
+    /// A cell as RFC 4180 writes it.
+    private static func quoted(_ text: String, _ separator: String) -> String {
+        guard text.contains(where: { "\"\r\n".contains($0) || $0 == "\r\n" }) || text.contains(separator) else {
+            return text
+        }
+        return "\"" + text.replacingOccurrences(of: "\"", with: "\"\"") + "\""
+    }
+}
+
+/// The names of rows' fields in the order of their file.
+enum RowColumns {
+    static func of(_ rows: [Row], file path: String) -> [String] {
+        let known = Set(rows.flatMap(\.fields.keys))
+        var ordered = header(path).filter(known.contains)
+        var seen = Set(ordered)
+        for row in rows {
+            for name in (row.text.map(keys) ?? []) + row.fields.keys.sorted()
+            where row.fields[name] != nil && seen.insert(name).inserted {
+                ordered.append(name)
+            }
+        }
+        return ordered
+    }
+
+    /// The first record of a table; empty for other files.
+    private static func header(_ path: String) -> [String] {
+        let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
+        guard ["csv", "tsv"].contains(url.pathExtension.lowercased()),
+            let text = try? String(contentsOf: url, encoding: .utf8)
+        else { return [] }
+        // Which of the separators a header has is all that is needed here; the rows are read elsewhere.
+        return ["\t", ";", ","].map { record(text, $0) }.max { $0.count < $1.count } ?? []
+    }
+
+    private static func record(_ text: String, _ separator: Character) -> [String] {
+        var cells = [""]
+        var isQuoted = false
+        for character in text.drop(while: { $0 == "\u{FEFF}" }) {
+            if character == "\"" {
+                isQuoted.toggle()
+            } else if !isQuoted, character.isNewline {
+                break
+            } else if !isQuoted, character == separator {
+                cells.append("")
+            } else {
+                cells[cells.count - 1].append(character)
+            }
+        }
+        return cells.map { $0.trimmingCharacters(in: .whitespaces) }
+    }
+
+    /// The keys of a JSON object's text, in their order.
+    static func keys(_ text: String) -> [String] {
+        var keys: [String] = []
+        var depth = 0
+        var bytes = Array(text.utf8)[...]
+        while let byte = bytes.popFirst() {
+            switch byte {
+            case UInt8(ascii: "{"), UInt8(ascii: "["): depth += 1
+            case UInt8(ascii: "}"), UInt8(ascii: "]"): depth -= 1
+            case UInt8(ascii: "\""):
+                var string = [byte]
+                while let next = bytes.popFirst() {
+                    string.append(next)
+                    if next == UInt8(ascii: "\\"), let escaped = bytes.popFirst() { string.append(escaped) }
+                    if next == UInt8(ascii: "\"") { break }
+                }
+                let isKey = bytes.first { ![0x20, 0x09, 0x0A, 0x0D].contains($0) } == UInt8(ascii: ":")
+                if depth == 1, isKey, let key = (try? JSON.parse(Data(string), name: ""))?.string { keys.append(key) }
+            default: break
+            }
+        }
+        return keys
+    }
+}
