@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build test demo bench format lint test-scripts clean need-swift need-python
+.PHONY: help setup duckdb build test demo bench format lint test-scripts clean need-swift need-python
 
 SOURCES := Package.swift Sources Tests Benchmarks Examples
 
@@ -13,6 +13,9 @@ help: ## List these targets
 setup: need-swift need-python ## Get libtorch once and link it (or PEFT_LIBTORCH=path, an existing PyTorch)
 	@python3 Scripts/setup-libtorch.py
 	@python3 Scripts/setup-openblas.py
+
+duckdb: need-python ## Get DuckDB's program once, for Parquet, remote files and SQL (or PEFT_DUCKDB=path)
+	@python3 Scripts/setup-duckdb.py
 
 build: setup ## Build the program .build/release/peft
 	swift build -c release $(SWIFT_FLAGS)
@@ -32,7 +35,7 @@ format: need-swift ## Format the sources in place
 lint: need-swift ## Check the format and style of the sources
 	swift format lint --strict --parallel --recursive $(SOURCES)
 
-test-scripts: need-python ## Run the tests of the set-up script
+test-scripts: need-python ## Run the tests of the set-up scripts
 	python3 -m unittest discover -s Scripts
 
 clean: ## Remove what was built (the cached libtorch stays)

@@ -99,7 +99,7 @@ struct EncodedComparison {
             validation = try encoder.encode(texts.validation).examples
             questions = texts.test.map { ($0.prompt, $0.target) }
             prompts = texts.test.prefix(5).map { encoder.prompt($0.prompt).ids }
-            firstOfTest = try encoder.encode(Array(texts.test.prefix(4))).examples
+            firstOfTest = try encoder.encode(Array(texts.test.lazy.filter(encoder.knowsLabels).prefix(4))).examples
             evaluate = { try $0.evaluate(texts.test, onProgress: $1) }
         case .chats(let chats):
             let encoder = try chats.settings.encoder(tokenizer, folder: folder, for: model)

@@ -84,7 +84,8 @@ extension JSON {
     /// Parses JSON text; `name` says in the error where the text came from. Of fields with one name the last
     /// counts, as in Python, or they are an error.
     public static func parse(_ data: Data, name: String, allowsRepeatedFields: Bool = true) throws -> JSON {
-        let bytes = [UInt8](data)
+        var bytes = [UInt8](data)
+        if bytes.starts(with: byteOrderMark) { bytes.removeFirst(byteOrderMark.count) }
         guard String(validating: bytes, as: UTF8.self) != nil else {
             throw PEFTError("\(name) is not valid UTF-8", remedy: "the file may be truncated or damaged")
         }
@@ -169,6 +170,9 @@ extension JSON {
         out += "\""
     }
 }
+
+/// What some editors put in front of UTF-8 text.
+public let byteOrderMark: [UInt8] = [0xEF, 0xBB, 0xBF]
 
 extension JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, ExpressibleByFloatLiteral,
     ExpressibleByBooleanLiteral, ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral,

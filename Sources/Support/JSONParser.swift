@@ -60,6 +60,43 @@ public struct JSONParser {
         if parser.peek != nil { throw parser.failure("unexpected \(parser.found) after the array") }
     }
 
+    /// Parses values that stand one after another, with space between them at most, and hands them over with their text
+    /// until `body` returns `false`.
+    public static func values(
+        of bytes: ArraySlice<UInt8>, _ body: (JSON, ArraySlice<UInt8>) throws -> Bool
+    ) throws {
+        var parser = JSONParser(bytes)
+        parser.skipSpace()
+        while parser.peek != nil {
+            let start = parser.index
+            let value = try parser.value()
+            guard try body(value, bytes[start..<parser.index]) else { return }
+            parser.skipSpace()
+        }
+    }
+
+    /// The fields of an object in their order, each with its text.
+    public static func members(
+        of bytes: ArraySlice<UInt8>
+    ) throws(Failure) -> [(name: String, value: JSON, text: ArraySlice<UInt8>)] {
+        var parser = JSONParser(bytes)
+        var members: [(name: String, value: JSON, text: ArraySlice<UInt8>)] = []
+        parser.skipSpace()
+        guard parser.take("{") else { throw parser.failure("expected '{', found \(parser.found)") }
+        parser.skipSpace()
+        if parser.take("}") { return members }
+        while true {
+            let name = try parser.fieldName()
+            let start = parser.index
+            members.append((name, try parser.value(), bytes[start..<parser.index]))
+            parser.skipSpace()
+            if parser.take("}") { return members }
+            guard parser.take(",") else {
+                throw parser.failure("expected ',' or '}' after a value, found \(parser.found)")
+            }
+        }
+    }
+
     private var peek: UInt8? { index < bytes.endIndex ? bytes[index] : nil }
 
     /// The next character as an error names it.
@@ -123,22 +160,29 @@ public struct JSONParser {
         if take("}") { return fields }
         while true {
             skipSpace()
-            guard peek == UInt8(ascii: "\"") else {
-                throw failure("expected a field name in double quotes, found \(found)")
-            }
             let start = index
-            let key = try string()
+            let key = try fieldName()
             if !allowsRepeatedFields, fields[key] != nil {
                 throw failure("the field '\(key)' stands twice", at: start)
             }
-            skipSpace()
-            guard take(":") else { throw failure("expected ':' after a field name, found \(found)") }
-            skipSpace()
             fields[key] = try value()
             skipSpace()
             if take("}") { return fields }
             guard take(",") else { throw failure("expected ',' or '}' after a value, found \(found)") }
         }
+    }
+
+    /// A name with the colon after it, up to the value.
+    private mutating func fieldName() throws(Failure) -> String {
+        skipSpace()
+        guard peek == UInt8(ascii: "\"") else {
+            throw failure("expected a field name in double quotes, found \(found)")
+        }
+        let name = try string()
+        skipSpace()
+        guard take(":") else { throw failure("expected ':' after a field name, found \(found)") }
+        skipSpace()
+        return name
     }
 
     private mutating func array() throws(Failure) -> [JSON] {

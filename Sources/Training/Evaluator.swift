@@ -15,6 +15,9 @@ public struct EvaluationResult: Sendable {
     public var generatedTokens: Int
     /// Seconds spent generating.
     public var seconds: Double
+    /// Labels of the rows that the model doesn't have, with the rows that have them. Such rows count as wrong and have no
+    /// loss.
+    public var unknownLabels: [String: Int] = [:]
 
     public init(
         metrics: [String: MetricValue], loss: Double, predictions: [String], generatedTokens: Int, seconds: Double,
@@ -46,8 +49,8 @@ public struct Evaluator {
     ///   - onProgress: called with the rows that are done.
     public func evaluate(_ examples: [Example], onProgress: (Int) -> Void = { _ in }) throws -> EvaluationResult {
         let rows = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInputTokens)
+        if let task = model.head.headTask { return try evaluate(task, rows, examples, onProgress: onProgress) }
         let (encoded, _) = try rows.encode(examples)
-        if let task = model.head.headTask { return try evaluate(task, encoded, examples, onProgress: onProgress) }
         return try evaluate(
             encoded, prompts: encoded.map(\.input), references: examples.map(\.references), onProgress: onProgress)
     }
@@ -83,20 +86,34 @@ public struct Evaluator {
 
     /// Scores what a model with a head says of every row.
     private func evaluate(
-        _ task: any HeadTask, _ encoded: [EncodedExample], _ examples: [Example], onProgress: (Int) -> Void
+        _ task: any HeadTask, _ rows: RowEncoder, _ examples: [Example], onProgress: (Int) -> Void
     ) throws -> EvaluationResult {
+        let unknown = examples.map(task.unknownLabels)
+        let encoded = try zip(examples, unknown).map { example, unknown in
+            try rows.checkTarget(example)
+            return try EncodedExample(task.encode(example, rows, needsTarget: unknown.isEmpty).row)
+        }
+        let known = encoded.indices.filter { unknown[$0].isEmpty }.map { encoded[$0] }
+        guard !known.isEmpty else {
+            let label = unknown.first?.first ?? ""
+            throw PEFTError(
+                "no row has a label of the model, such as '\(model.head.labels.first ?? "")'; the first is '\(label)'",
+                remedy: "name the field with the labels in --target")
+        }
         let start = ContinuousClock.now
         let predictions = try task.predict(
             encoded.map(\.row), with: model, batchSize: batchSize, onProgress: onProgress)
         let elapsed = start.duration(to: .now).components
         // The loss of texts that belong together is over a batch: a row has none of its own.
-        let losses = model.head.task == .embeddings ? nil : try model.rowLosses(encoded)
-        return EvaluationResult(
+        let losses = model.head.task == .embeddings ? nil : try model.rowLosses(known)
+        var result = EvaluationResult(
             metrics: try task.metrics(predictions, of: examples),
-            loss: try losses.map(Perplexity.meanLoss) ?? model.meanLoss(encoded, batchSize: batchSize),
+            loss: try losses.map(Perplexity.meanLoss) ?? model.meanLoss(known, batchSize: batchSize),
             predictions: predictions.map(\.text), generatedTokens: 0,
             seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18,
             lossOverRows: try losses.map { try Perplexity.loss($0) })
+        for label in unknown.flatMap({ Set($0) }) { result.unknownLabels[label, default: 0] += 1 }
+        return result
     }
 
     /// What a model with a head says of rows; their targets don't matter.

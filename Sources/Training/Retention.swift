@@ -13,7 +13,7 @@ public struct Retention: Sendable {
     public let pieces: [EncodedExample]
 
     /// - Parameters:
-    ///   - file: plain text, or JSONL with a field `text`.
+    ///   - file: plain text, or rows with a field `text`.
     ///   - pieceTokens: tokens of one piece.
     ///   - limit: pieces that are used, spread evenly over the file.
     /// - Throws: ``PEFTError`` if the file can't be read or is too short, or if the model doesn't model text.
@@ -27,13 +27,7 @@ public struct Retention: Sendable {
                 remedy: "leave --retain out")
         }
         name = file.lastPathComponent
-        guard let data = try? Data(contentsOf: file) else {
-            throw PEFTError("can't read \(file.path)", remedy: "give --retain a text file")
-        }
-        guard let content = String(data: data, encoding: .utf8) else {
-            throw PEFTError("\(file.path) is not UTF-8 text", remedy: "convert it to UTF-8")
-        }
-        let text = try file.pathExtension == "jsonl" ? Self.texts(content, file) : content
+        let text = try Self.text(file)
         var ids: [Int] = []
         for line in text.split(whereSeparator: \.isNewline) {
             var tokens = tokenizer.encode(text: String(line))
@@ -58,12 +52,14 @@ public struct Retention: Sendable {
         }
     }
 
-    private static func texts(_ content: String, _ file: URL) throws -> String {
-        try content.split(whereSeparator: \.isNewline).enumerated().map { index, line in
-            let row = try JSON.parse(Data(line.utf8), name: "\(file.path), line \(index + 1)")
+    /// The field `text` of rows, or a file of any other name as it is.
+    private static func text(_ file: URL) throws -> String {
+        let source = DataSource(file)
+        let format = (try? DataFormat(fileName: file.lastPathComponent)) ?? .text
+        guard format != .text else { return String(decoding: try DataSet.contents(source), as: UTF8.self) }
+        return try DataSet.read(source).map { row in
             guard let text = row["text"]?.string else {
-                throw PEFTError(
-                    "\(file.path), line \(index + 1) has no field 'text'", remedy: "give --retain plain text")
+                throw PEFTError("\(row.location) has no field 'text'", remedy: "give --retain plain text")
             }
             return text
         }.joined(separator: "\n")

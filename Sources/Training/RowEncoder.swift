@@ -37,6 +37,7 @@ public struct RowEncoder: Sendable {
         var summary = EncodingSummary()
         if let task = head.headTask {
             let encoded = try examples.map { example -> EncodedExample in
+                try checkTarget(example)
                 let (row, isTruncated) = try task.encode(example, self, needsTarget: true)
                 summary.add(row, isTruncated: isTruncated)
                 return EncodedExample(row)
@@ -44,6 +45,7 @@ public struct RowEncoder: Sendable {
             return (encoded, summary)
         }
         let encoded = try examples.map { example -> EncodedExample in
+            try checkTarget(example)
             let input = prompt(example.prompt)
             let target =
                 architecture == .encoderDecoder
@@ -58,6 +60,17 @@ public struct RowEncoder: Sendable {
             return EncodedExample(row)
         }
         return (encoded, summary)
+    }
+
+    /// Whether the model has all labels of an example.
+    public func knowsLabels(of example: Example) -> Bool {
+        head.headTask?.unknownLabels(of: example).isEmpty ?? true
+    }
+
+    /// Text comes from a target, and a class is one; no labels are an answer too.
+    func checkTarget(_ example: Example) throws {
+        guard example.target.isBlank, head.task != .multiLabel, head.task != .embeddings else { return }
+        throw PEFTError("the target is empty for \(example.row)", remedy: "fill the row's fields or drop it")
     }
 
     /// A prompt as the model reads it; a longer one than the limit loses its end, but never a closing special token.

@@ -19,6 +19,8 @@ public struct TrainingRecord: Codable, Sendable {
     public var data: String
     public var trainingRows: Int
     public var validationRows: Int
+    /// The share of the data that was held out for validation, by the seed of the configuration.
+    public var validationSplit: Double?
     public var configuration: TrainingConfiguration
     public var trainable: Int
     public var total: Int

@@ -25,8 +25,9 @@ struct Compare: ParsableCommand {
 
     @OptionGroup var model: ModelOptions
     @Option(help: ArgumentHelp("Methods, comma-separated.", valueName: "list")) var methods = "base,full,lora"
-    @Option(help: ArgumentHelp("Training data, JSONL or CSV.", valueName: "file")) var data: String?
+    @Option(help: DataHelp.training) var data: [String] = []
     @Option(help: ArgumentHelp("Rows that choose learning rates.", valueName: "file")) var validation: String?
+    @OptionGroup var split: ValidationSplitOption
     @Option(help: ArgumentHelp("Rows that the methods are compared on.", valueName: "file")) var test: String?
     @Option(help: ArgumentHelp("Show a report that --output wrote, and run nothing.", valueName: "file"))
     var from: String?
@@ -79,9 +80,9 @@ struct Compare: ParsableCommand {
         try Output.check([html, output])
         let folder = try model.folder()
         let rows = try ComparisonData(
-            templates, chat, for: folder, training: data.map { ($0, limit) },
-            validation: validation.map { ($0, limitValidation) }, test: (test, limitTest),
-            multiReference: multiReference)
+            templates, chat, for: folder, training: data.isEmpty ? nil : (data, limit),
+            validation: validation.map { ([$0], limitValidation) }, test: ([test], limitTest),
+            split: split.heldOut(validation: validation, seed: training.seed), multiReference: multiReference)
         var plan = ComparisonPlan(
             methods: chosen.map {
                 .init(

@@ -4,29 +4,36 @@ import LanguageModels
 import Support
 import Training
 
-/// A file of rows, and how many of them to take.
-typealias RowsFile = (path: String, limit: Int?)
+/// Files of rows, and how many of them to take.
+typealias RowsFile = (paths: [String], limit: Int?)
 
 extension ComparisonData {
     /// The rows of `peft compare` and `peft sweep`, read as chats where `peft train` would.
     init(
         _ templates: TemplateOptions, _ chat: ChatOptions, for folder: ModelFolder, training: RowsFile?,
-        validation: RowsFile?, test: RowsFile, multiReference: Bool = false
+        validation: RowsFile?, test: RowsFile, split: ValidationSplit? = nil, multiReference: Bool = false
     ) throws {
-        let name = training.map { URL(fileURLWithPath: $0.path).lastPathComponent } ?? "no training rows"
-        guard let settings = try chat.settings(templates, data: (training ?? test).path, folder: folder.url) else {
+        let name = training.map { Rows.name($0.paths) } ?? "no training rows"
+        guard let settings = try chat.settings(templates, data: (training ?? test).paths, folder: folder.url) else {
             let rowTemplates = try templates.rows()
             func rows(_ file: RowsFile?) throws -> [Example] {
-                try file.map { try Rows.read($0.path, rowTemplates, limit: $0.limit) } ?? []
+                try file.map { try Rows.read($0.paths, rowTemplates, limit: $0.limit) } ?? []
             }
-            let tested = try rows(test)
+            let (tested, choice) = (try rows(test), try templates.choice())
+            var (trained, validated) = (try rows(training), try rows(validation))
+            if let split, !trained.isEmpty {
+                let task = try choice.head(for: folder, rows: trained)?.task
+                (trained, validated) = try split(
+                    trained, classes: task == .classification ? trained.map(\.target) : nil)
+            }
+            SharedRows.warn(SharedExamples.count(tested, in: trained), of: tested.count, "test")
             self.init(
                 name: name,
                 content: .texts(
                     .init(
-                        training: try rows(training), validation: try rows(validation),
+                        training: trained, validation: validated,
                         test: multiReference ? Example.groupedByPrompt(tested) : tested, templates: rowTemplates,
-                        task: try templates.choice())))
+                        task: choice)))
             return
         }
         guard !multiReference else {
@@ -35,14 +42,15 @@ extension ComparisonData {
         let wrapped = try chat.wrapped(templates)
         func rows(_ file: RowsFile?) throws -> [Conversation] {
             try file.map {
-                try Rows.read($0.path, settings, wrapped?.prompt, wrapped?.target, limit: $0.limit)
+                try Rows.read($0.paths, settings, wrapped?.prompt, wrapped?.target, limit: $0.limit)
             } ?? []
         }
+        let tested = try rows(test)
+        var (trained, validated) = (try rows(training), try rows(validation))
+        if let split, !trained.isEmpty { (trained, validated) = try split(trained) }
+        SharedRows.warn(SharedExamples.count(tested, in: trained), of: tested.count, "test")
         self.init(
             name: name,
-            content: .chats(
-                .init(
-                    training: try rows(training), validation: try rows(validation), test: try rows(test),
-                    settings: settings)))
+            content: .chats(.init(training: trained, validation: validated, test: tested, settings: settings)))
     }
 }

@@ -22,7 +22,7 @@ struct Evaluate: ParsableCommand {
     @Option(help: ArgumentHelp("Field of the rows that names their adapter.", valueName: "field"))
     var adapterField: String?
     @Flag(help: "Merge the adapter into the weights first.") var merge = false
-    @Option(help: ArgumentHelp("Rows, JSONL or CSV.", valueName: "file")) var data: String
+    @Option(help: DataHelp.rows) var data: [String]
     @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
@@ -58,6 +58,7 @@ struct Evaluate: ParsableCommand {
             display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "row"))")
         }
         display.finish()
+        noteLabels(result, rows, adapted.model.head)
         try report(result, rows.map { ($0.prompt, $0.target) })
     }
 
@@ -100,10 +101,26 @@ struct Evaluate: ParsableCommand {
         let quality = result.metrics.mapValues { value -> JSON in
             ["value": .number(value.value), "low": .number(value.low), "high": .number(value.high)]
         }
+        let unknown: [String: JSON] =
+            result.unknownLabels.isEmpty
+            ? [:] : ["unknownLabels": .object(result.unknownLabels.mapValues { .integer($0) })]
         return [
             "quality": .object(quality), "loss": .number(result.loss), "rows": .integer(rows),
             "generatedTokens": .integer(result.generatedTokens), "seconds": .number(result.seconds),
-        ]
+        ].merging(unknown) { first, _ in first }
+    }
+
+    /// Says on standard error which labels the model doesn't have, and what numbers in place of labels stand for.
+    private func noteLabels(_ result: EvaluationResult, _ rows: [Example], _ head: ModelHead) {
+        if let meaning = head.meaningOfNumbers(in: rows) {
+            Console.note("the rows number their classes, of which \(meaning)")
+        }
+        guard !result.unknownLabels.isEmpty else { return }
+        let labels = result.unknownLabels.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+        let shown = labels.prefix(5).map { "'\($0.key)' (\(Console.grouped($0.value)))" }.joined(separator: ", ")
+        Console.note(
+            "warning: rows have labels that the model doesn't, which count as wrong: \(shown)\(labels.count > 5 ? ", …" : "")"
+        )
     }
 
     func printTable(_ result: EvaluationResult, rows: Int) {

@@ -11,9 +11,8 @@ extension Evaluate {
             throw UsageError("--merge was given with several adapters", remedy: "evaluate one at a time")
         }
         let named = try NamedAdapters(model, adapter)
-        let url = URL(fileURLWithPath: NSString(string: data).expandingTildeInPath)
         try require("--limit", limit)
-        let rows = try DataSet.read(url, limit: limit, keepsText: true)
+        let rows = try DataSet.read(DataSource.all(data), limit: limit, keepsText: true)
         var parts: [(name: String?, rows: [Int])] = []
         if let adapterField {
             let names = try rows.map { try named.adapter(of: $0, field: adapterField) }
@@ -103,7 +102,8 @@ extension Evaluate {
             named.tokenizer, for: named.model, maxInputTokens: evaluator.maxInputTokens)
         return Part(
             result: try evaluator.evaluate(examples, onProgress: onProgress),
-            asked: examples.map { ($0.prompt, $0.target) }, tokens: try encoder.encode(examples).summary.targetTokens)
+            asked: examples.map { ($0.prompt, $0.target) },
+            tokens: try encoder.encode(examples.filter(encoder.knowsLabels)).summary.targetTokens)
     }
 
     /// What all rows together come to.

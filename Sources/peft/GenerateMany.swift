@@ -132,8 +132,7 @@ extension Generate {
         guard text.isEmpty, field.isEmpty else {
             throw UsageError("--data was given with a text or --field", remedy: "give one of them")
         }
-        let rows = try DataSet.read(
-            URL(fileURLWithPath: NSString(string: path).expandingTildeInPath), limit: limit, keepsText: true)
+        let rows = try DataSet.read(DataSource.all([path]), limit: limit, keepsText: true)
         return try rows.map { row in
             let adapter = try named.adapter(of: row, field: adapterField)
             let record = adapter.flatMap { named.records[$0] }

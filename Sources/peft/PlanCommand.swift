@@ -40,7 +40,7 @@ struct PlanCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Tokens of each prompt (512).", valueName: "tokens")) var promptTokens: Int?
     @Option(help: ArgumentHelp("Tokens of each target (128).", valueName: "tokens")) var targetTokens: Int?
     @Option(help: ArgumentHelp("Rows whose lengths count, instead of --prompt-tokens.", valueName: "file"))
-    var data: String?
+    var data: [String] = []
     @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
     @Option(
         help: ArgumentHelp(
@@ -139,7 +139,7 @@ struct PlanCommand: ParsableCommand {
     private func batch(_ source: inout PlanSource, _ tokenizer: Tokenizer?, _ settings: TrainingConfiguration) throws
         -> PlannedBatch
     {
-        guard let data else {
+        guard !data.isEmpty else {
             guard templates.prompt == nil, templates.target == nil else {
                 throw UsageError("templates were given without rows", remedy: "name a file with --data")
             }

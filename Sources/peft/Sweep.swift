@@ -29,8 +29,9 @@ struct SweepCommand: ParsableCommand {
     var values = "1,2,4,8,16,32,64"
     @Option(help: ArgumentHelp("Trained parameters for every value.", valueName: "n")) var budget: Int?
     @Option(help: ArgumentHelp("The field that meets the budget.", valueName: "name")) var budgetField = "rank"
-    @Option(help: ArgumentHelp("Training data, JSONL or CSV.", valueName: "file")) var data: String
+    @Option(help: DataHelp.training) var data: [String]
     @Option(help: ArgumentHelp("Rows that choose the learning rate.", valueName: "file")) var validation: String?
+    @OptionGroup var split: ValidationSplitOption
     @Option(help: ArgumentHelp("Rows that quality is measured on.", valueName: "file")) var test: String
     @Option(help: ArgumentHelp("Use only the first training rows.", valueName: "rows")) var limit: Int?
     @Option(help: ArgumentHelp("Use only the first validation rows.", valueName: "rows")) var limitValidation: Int?
@@ -61,8 +62,8 @@ struct SweepCommand: ParsableCommand {
         let folder = try model.folder()
         let rows = try ComparisonData(
             templates, chat, for: folder, training: (data, limit),
-            validation: validation.map { ($0, limitValidation) },
-            test: (test, limitTest))
+            validation: validation.map { ([$0], limitValidation) }, test: ([test], limitTest),
+            split: split.heldOut(validation: validation, seed: training.seed))
         let plan = ComparisonPlan(
             methods: [], seeds: seeds, training: try training.configuration(),
             generation: try generation.parameters(seed: training.seed),

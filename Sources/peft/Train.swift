@@ -16,8 +16,9 @@ struct Train: ParsableCommand {
             """)
 
     @OptionGroup var model: ModelOptions
-    @Option(help: ArgumentHelp("Training data, JSONL or CSV.", valueName: "file")) var data: String
+    @Option(help: DataHelp.training) var data: [String]
     @Option(help: ArgumentHelp("Validation data.", valueName: "file")) var validation: String?
+    @OptionGroup var split: ValidationSplitOption
     @Option(help: ArgumentHelp("Use only the first rows of each file.", valueName: "rows")) var limit: Int?
     @Option(
         help: ArgumentHelp(
@@ -126,10 +127,12 @@ struct Train: ParsableCommand {
         var record = TrainingRecord(
             model: model.model ?? ModelLocator.embedded, method: choice.method.name,
             methodFields: choice.configuration.named, prompt: data.templates?.prompt.text ?? "",
-            target: data.templates?.target?.text ?? "", maxInputTokens: maxInput, data: self.data,
+            target: data.templates?.target?.text ?? "", maxInputTokens: maxInput,
+            data: self.data.joined(separator: ", "),
             trainingRows: data.training.count, validationRows: data.validation.count,
             configuration: configuration, trainable: plan.trainable, total: plan.total, result: result,
             retention: forgetting)
+        record.validationSplit = split.validationSplit
         record.head = data.head
         record.labels = data.head.flatMap { $0.labels.isEmpty ? nil : $0.labels }
         (record.pair, record.negative) = (data.templates?.pair?.text, data.templates?.negative?.text)
@@ -154,7 +157,7 @@ struct Train: ParsableCommand {
     private func rows() throws -> TrainingRows {
         try TrainingRows(
             model.folder(keeping: MethodArguments.choice(method).baseStorage), templates, chat, data: data,
-            validation: validation, limit: limit)
+            validation: validation, split: split.heldOut(validation: validation, seed: training.seed), limit: limit)
     }
 
     private func announce(_ adapter: Adapter, _ trainer: Trainer, _ plan: PlanSummary, _ data: TrainingRows) {

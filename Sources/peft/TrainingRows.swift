@@ -18,9 +18,12 @@ struct TrainingRows {
     let summary: EncodingSummary
     private let maxTokens: Int
 
+    /// - Parameters:
+    ///   - validation: a file of validation rows.
+    ///   - split: the part of the data that is held out for validation.
     init(
-        _ folder: ModelFolder, _ templates: TemplateOptions, _ chat: ChatOptions, data: String, validation: String?,
-        limit: Int?
+        _ folder: ModelFolder, _ templates: TemplateOptions, _ chat: ChatOptions, data: [String],
+        validation: String?, split: ValidationSplit?, limit: Int?
     ) throws {
         tokenizer = try Tokenizer.load(folder: folder.url)
         let settings = try chat.settings(templates, data: data, folder: folder.url)
@@ -31,23 +34,25 @@ struct TrainingRows {
             let wrapped = try chat.wrapped(templates)
             self.templates = wrapped.map { RowTemplates(prompt: $0.prompt, target: $0.target) }
             let encoder = try settings.encoder(tokenizer, folder: folder.url, for: outline)
-            func encoded(_ path: String) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
-                try encoder.encode(Rows.read(path, settings, wrapped?.prompt, wrapped?.target, limit: limit))
+            func encoded(_ data: [String]) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
+                try encoder.encode(Rows.read(data, settings, wrapped?.prompt, wrapped?.target, limit: limit))
             }
             let rows = try encoded(data)
-            (training, summary) = (EncodedRows(rows.examples), rows.summary)
-            self.validation = try validation.map { try encoded($0).examples } ?? []
+            summary = rows.summary
+            (training, self.validation) = try Self.parted(
+                EncodedRows(rows.examples), validation.map { try encoded([$0]).examples }, split)
             maxTokens = settings.maxLength
             return
         }
         let rowTemplates = try templates.rows()
         self.templates = rowTemplates
         maxTokens = templates.maxInput ?? TemplateOptions.defaultMaxInput
-        let validationRows = try validation.map { try Rows.read($0, rowTemplates, limit: limit) } ?? []
+        let validationRows = try validation.map { try Rows.read($0, rowTemplates, limit: limit) }
         if let streamed = try Self.streamed(folder, templates, rowTemplates, tokenizer, data: data, limit: limit) {
             (head, self.folder, architecture) = (nil, folder, streamed.encoder.architecture)
-            (training, summary) = (streamed.rows, streamed.summary)
-            self.validation = try streamed.encoder.encode(validationRows).examples
+            summary = streamed.summary
+            (training, self.validation) = try Self.parted(
+                streamed.rows, validationRows.map { try streamed.encoder.encode($0).examples }, split)
             return
         }
         let trainingRows = try Rows.read(data, rowTemplates, limit: limit)
@@ -57,23 +62,43 @@ struct TrainingRows {
         architecture = outline.architecture
         let encoder = try RowEncoder(tokenizer, for: outline, maxInputTokens: maxTokens)
         let encoded = try encoder.encode(trainingRows)
-        (training, summary) = (EncodedRows(encoded.examples), encoded.summary)
-        self.validation = try encoder.encode(validationRows).examples
+        summary = encoded.summary
+        (training, self.validation) = try Self.parted(
+            EncodedRows(encoded.examples), validationRows.map { try encoder.encode($0).examples }, split,
+            classes: head?.task == .classification ? trainingRows.map(\.target) : nil)
+        if let meaning = head?.meaningOfNumbers(in: trainingRows) {
+            Console.note("the rows number their classes, of which \(meaning)")
+        }
     }
 
     /// The rows as they are read, where the model writes and each line is a row: nothing has to be known of all of them.
     private static func streamed(
         _ folder: ModelFolder, _ templates: TemplateOptions, _ rows: RowTemplates, _ tokenizer: Tokenizer,
-        data: String,
-        limit: Int?
+        data: [String], limit: Int?
     ) throws -> (encoder: RowEncoder, rows: EncodedRows, summary: EncodingSummary)? {
         guard try templates.choice().writes(folder) else { return nil }
-        let url = URL(fileURLWithPath: NSString(string: data).expandingTildeInPath)
+        let sources = try DataSource.all(data)
         let encoder = try RowEncoder(
             tokenizer, for: folder.outline(), maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput)
-        guard encoder.streams(url) else { return nil }
-        let encoded = try encoder.encode(url, rows, limit: limit)
+        guard try encoder.streams(sources) else { return nil }
+        let encoded = try encoder.encode(sources, rows, limit: limit)
         return (encoder, encoded.rows, encoded.summary)
+    }
+
+    /// The rows to train on and those to validate on.
+    private static func parted(
+        _ rows: EncodedRows, _ validation: [EncodedExample]?, _ split: ValidationSplit?, classes: [String]? = nil
+    ) throws -> (training: EncodedRows, validation: [EncodedExample]) {
+        if let validation {
+            SharedRows.warn(SharedExamples.count(validation, in: rows), of: validation.count, "validation")
+            return (rows, validation)
+        }
+        guard let split else { return (rows, []) }
+        let parts = try split(Array(rows.indices), classes: classes)
+        Console.note(
+            "\(Console.grouped(parts.heldOut.count)) of \(Console.grouped(rows.count)) examples are held out for validation"
+        )
+        return (rows.selecting(parts.training), parts.heldOut.map { rows[$0] })
     }
 
     /// Says on standard error what didn't reach the model whole.

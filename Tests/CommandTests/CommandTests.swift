@@ -39,8 +39,11 @@ struct Program {
     var files: [String] { ((try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []).sorted() }
 
     /// - Parameter fileSizeLimit: largest file that may be written, in blocks of the shell's `ulimit -f`.
-    func run(_ arguments: [String], input: String = "", fileSizeLimit: Int? = nil) throws -> Result {
+    func run(
+        _ arguments: [String], input: String = "", fileSizeLimit: Int? = nil, environment: [String: String] = [:]
+    ) throws -> Result {
         let process = Process()
+        process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, own in own }
         process.executableURL = Self.executable
         process.arguments = arguments
         if let fileSizeLimit {

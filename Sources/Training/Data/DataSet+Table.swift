@@ -8,12 +8,16 @@ extension DataSet {
     /// Fields follow RFC 4180, apart from spaces before an unquoted field, which are dropped. The whole file
     /// is parsed even under a limit: the parser can't stop, and an unclosed quote shows only at the end.
     /// - Parameter delimiter: `nil` takes what the header is separated by.
-    static func readTable(_ url: URL, delimiter: CSVDelimiter?, limit: Int?) throws -> [Row] {
-        let file = url.relativePath
+    static func readTable(_ source: DataSource, delimiter: CSVDelimiter?, limit: Int?) throws -> [Row] {
+        let file = source.name
+        let bytes = try contents(source)
+        if delimiter == .tab, !TSVQuoting.isQuoted(bytes) {
+            return try readPlainTable(bytes, file: file, limit: limit ?? .max)
+        }
         // An unclosed quote swallows the rest of the file, and the parser takes that for a field. Then this
         // last row goes missing.
         let sentinel = "\u{1}end\u{1}"
-        let text = String(decoding: try contents(url), as: UTF8.self) + "\n\(sentinel)\n"
+        let text = String(decoding: bytes, as: UTF8.self) + "\n\(sentinel)\n"
         let delimiter = delimiter ?? CSVDelimiter.guessed(string: text)
 
         var header: [String]?
@@ -63,10 +67,42 @@ extension DataSet {
                 "\(file) line \(rowStart) opens a double quote that is never closed",
                 remedy: "close it, or write a quote inside a quoted field twice")
         }
-        if header != nil, rows.isEmpty {
-            throw PEFTError("\(file) has a header but no rows", remedy: "a data file needs at least one row")
-        }
+        if header != nil, rows.isEmpty { throw headerOnly(file) }
         return rows
+    }
+
+    /// Reads lines whose fields are separated by tabs, without quoting.
+    private static func readPlainTable(_ bytes: [UInt8], file: String, limit: Int) throws -> [Row] {
+        var header: [String]?
+        var rows: [Row] = []
+        for (index, line) in bytes.split(separator: 0x0A, omittingEmptySubsequences: false).enumerated() {
+            let line = line.last == 0x0D ? line.dropLast() : line
+            let cells = line.split(separator: 0x09, omittingEmptySubsequences: false)
+                .map { String(decoding: $0, as: UTF8.self) }
+            if cells.count == 1, line.isBlank { continue }
+            guard let names = header else {
+                let names = cells.map { $0.trimmingCharacters(in: .whitespaces) }
+                if let problem = headerProblem(names, file: file) { throw problem }
+                header = names
+                continue
+            }
+            guard rows.count < limit else { break }
+            guard cells.count == names.count else {
+                throw PEFTError(
+                    "\(file) line \(index + 1) has \(columns(cells.count)) where the header has \(names.count)",
+                    remedy: "a tab or a line break in a field needs quotes as in CSV, throughout the file")
+            }
+            rows.append(
+                Row(
+                    Dictionary(zip(names, cells.map(JSON.string)), uniquingKeysWith: { first, _ in first }),
+                    location: .init(file: file, number: index + 1)))
+        }
+        if header != nil, rows.isEmpty { throw headerOnly(file) }
+        return rows
+    }
+
+    private static func headerOnly(_ file: String) -> PEFTError {
+        PEFTError("\(file) has a header but no rows", remedy: "a data file needs at least one row")
     }
 
     private static func headerProblem(_ names: [String], file: String) -> PEFTError? {

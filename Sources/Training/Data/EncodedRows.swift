@@ -9,20 +9,31 @@ public struct EncodedRows: RandomAccessCollection, Sendable {
         case file(EncodedFile)
     }
     private let storage: Storage
+    /// Which rows of the storage these are; `nil` for all.
+    private var chosen: [Int]?
 
     public init(_ examples: [EncodedExample]) { storage = .memory(examples) }
     init(_ file: EncodedFile) { storage = .file(file) }
 
+    /// Some of the rows, without a copy.
+    public func selecting(_ rows: [Int]) -> EncodedRows {
+        var copy = self
+        copy.chosen = chosen.map { chosen in rows.map { chosen[$0] } } ?? rows
+        return copy
+    }
+
     public var startIndex: Int { 0 }
     public var endIndex: Int {
-        switch storage {
+        if let chosen { return chosen.count }
+        return switch storage {
         case .memory(let examples): examples.count
         case .file(let file): file.count
         }
     }
 
     public subscript(row: Int) -> EncodedExample {
-        switch storage {
+        let row = chosen?[row] ?? row
+        return switch storage {
         case .memory(let examples): examples[row]
         case .file(let file): file[row]
         }
@@ -30,10 +41,12 @@ public struct EncodedRows: RandomAccessCollection, Sendable {
 
     /// Tokens of each row, without reading it.
     var lengths: [Int] {
-        switch storage {
-        case .memory(let examples): examples.map(\.length)
-        case .file(let file): file.lengths
-        }
+        let all =
+            switch storage {
+            case .memory(let examples): examples.map(\.length)
+            case .file(let file): file.lengths
+            }
+        return chosen.map { chosen in chosen.map { all[$0] } } ?? all
     }
 }
 

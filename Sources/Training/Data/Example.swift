@@ -39,13 +39,18 @@ extension Example {
     }
 }
 
+extension String {
+    /// Whether there is nothing but space.
+    var isBlank: Bool { allSatisfy(\.isWhitespace) }
+}
+
 /// Renders one example per row, in order.
 /// - Throws: ``PEFTError`` as ``Template/render(_:)`` does, and for a target with nothing but whitespace:
 ///   no loss could come from it.
 public func examples(from rows: [Row], prompt: Template, target: Template) throws -> [Example] {
     try rows.map { row in
         let example = Example(prompt: try prompt.render(row), target: try target.render(row), row: row.location)
-        guard !example.target.allSatisfy(\.isWhitespace) else {
+        guard !example.target.isBlank else {
             throw PEFTError(
                 "the target \(target.text.debugDescription) is empty for \(row.location)",
                 remedy: "fill the row's fields or drop it")

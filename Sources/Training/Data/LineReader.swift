@@ -6,7 +6,7 @@ import Support
 /// Lines end in LF or CRLF; a byte order mark at the start is dropped.
 struct LineReader {
     let file: String
-    private let handle: FileHandle
+    private let stream: ByteStream
     private let chunkSize: Int
     private var buffer: [UInt8] = []
     /// Where the next line starts in `buffer`.
@@ -14,25 +14,17 @@ struct LineReader {
     private var atEnd = false
     private var lineNumber = 0
 
-    /// - Parameter chunkSize: bytes per read.
-    /// - Throws: ``PEFTError`` where the file is missing, unreadable or a folder.
-    init(_ url: URL, chunkSize: Int = 1 << 18) throws {
-        file = url.relativePath
+    /// - Parameters:
+    ///   - file: how errors name it.
+    ///   - chunkSize: bytes per read.
+    init(_ stream: ByteStream, file: String, chunkSize: Int = 1 << 18) {
+        (self.stream, self.file) = (stream, file)
         self.chunkSize = max(1, chunkSize)
-        handle = try LineReader.open(url)
     }
 
-    static func open(_ url: URL) throws -> FileHandle {
-        var isFolder = ObjCBool(false)
-        guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) else {
-            throw PEFTError("\(url.relativePath) doesn't exist", remedy: "check the path")
-        }
-        guard !isFolder.boolValue else {
-            throw PEFTError("\(url.relativePath) is a folder", remedy: "name a data file inside it")
-        }
-        do { return try FileHandle(forReadingFrom: url) } catch {
-            throw PEFTError("can't read \(url.relativePath)", remedy: "check its permissions")
-        }
+    /// - Throws: ``PEFTError`` where the file is missing, unreadable or a folder.
+    init(_ url: URL, chunkSize: Int = 1 << 18) throws {
+        self.init(try ByteStream(url), file: url.relativePath, chunkSize: chunkSize)
     }
 
     /// The next line without its end, and its number from 1; `nil` at the end of the file.
@@ -58,18 +50,14 @@ struct LineReader {
 
     private mutating func fill() throws {
         let isFirst = lineNumber == 0 && buffer.isEmpty
-        do {
-            let chunk = try handle.read(upToCount: chunkSize) ?? Data()
-            atEnd = chunk.isEmpty
-            buffer.append(contentsOf: chunk)
-            // A mark that a tiny chunk would cut is completed before anyone looks at it.
-            while isFirst, !atEnd, buffer.count < byteOrderMark.count {
-                let more = try handle.read(upToCount: chunkSize) ?? Data()
-                atEnd = more.isEmpty
-                buffer.append(contentsOf: more)
-            }
-        } catch {
-            throw PEFTError("can't read \(file) after line \(lineNumber)", remedy: "check the disk it lies on")
+        let chunk = try stream.read(chunkSize)
+        atEnd = chunk.isEmpty
+        buffer += chunk
+        // A mark that a tiny chunk would cut is completed before anyone looks at it.
+        while isFirst, !atEnd, buffer.count < byteOrderMark.count {
+            let more = try stream.read(chunkSize)
+            atEnd = more.isEmpty
+            buffer += more
         }
         if isFirst, buffer.starts(with: byteOrderMark) { buffer.removeFirst(byteOrderMark.count) }
     }
@@ -92,8 +80,6 @@ struct LineReader {
         }
     }
 }
-
-let byteOrderMark: [UInt8] = [0xEF, 0xBB, 0xBF]
 
 extension ArraySlice<UInt8> {
     var isValidUTF8: Bool {

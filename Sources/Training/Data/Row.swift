@@ -24,6 +24,8 @@ public struct Row: Sendable, Hashable {
             case line
             /// The number counts the elements of one JSON array.
             case element
+            /// The number counts rows: of a Parquet file, a query, or columns of a JSON object.
+            case row
         }
 
         /// Path of the file, as it was given.

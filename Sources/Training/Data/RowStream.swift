@@ -5,28 +5,40 @@ import Tokenizers
 
 extension RowEncoder {
     /// Whether a file's rows can be encoded as they are read: one to a line, for a model that writes.
-    public func streams(_ url: URL) -> Bool {
-        head.headTask == nil && ["jsonl", "ndjson", "txt"].contains(url.pathExtension.lowercased())
+    public func streams(_ url: URL) -> Bool { (try? streams([DataSource(url)])) ?? false }
+
+    /// The same of several sources.
+    /// - Throws: ``PEFTError`` where one can't be read.
+    public func streams(_ sources: [DataSource]) throws -> Bool {
+        try head.headTask == nil && sources.allSatisfy { try $0.isLines }
     }
 
-    /// Reads and encodes the rows of a file for which ``streams(_:)`` holds, some lines at a time on all cores. Rows go
-    /// to a file, so that memory holds a few hundred kilobytes of text for each core however long the data are.
+    /// Reads and encodes the rows of a file for which ``streams(_:)-(URL)`` holds.
+    public func encode(
+        _ url: URL, _ templates: RowTemplates, limit: Int? = nil
+    ) throws -> (rows: EncodedRows, summary: EncodingSummary) {
+        try encode([DataSource(url)], templates, limit: limit)
+    }
+
+    /// Reads and encodes the rows of sources for which ``streams(_:)-([DataSource])`` holds, some lines at a time on all
+    /// cores. Rows go to a file, so that memory holds a few hundred kilobytes of text for each core however long the data
+    /// are.
     ///
     /// - Parameter limit: at most so many rows.
     /// - Throws: ``PEFTError`` of the first line with something wrong, as ``DataSet/read(_:limit:keepsText:)``,
     ///   ``RowTemplates/examples(from:)`` and ``encode(_:)`` throw it.
     public func encode(
-        _ url: URL, _ templates: RowTemplates, limit: Int? = nil
+        _ sources: [DataSource], _ templates: RowTemplates, limit: Int? = nil
     ) throws -> (rows: EncodedRows, summary: EncodingSummary) {
-        try encode(url, templates, limit: limit, partBytes: 1 << 18)
+        try encode(sources, templates, limit: limit, partBytes: 1 << 18)
     }
 
     /// - Parameter partBytes: how much text is handed out at a time.
     func encode(
-        _ url: URL, _ templates: RowTemplates, limit: Int?, partBytes: Int
+        _ sources: [DataSource], _ templates: RowTemplates, limit: Int?, partBytes: Int
     ) throws -> (rows: EncodedRows, summary: EncodingSummary) {
         let workers = max(1, ProcessInfo.processInfo.activeProcessorCount)
-        let lines = try DataLines(url, limit: limit)
+        let lines = try DataLines(sources, limit: limit)
         let stream = try RowStream(lines, partBytes: partBytes, partsAhead: 2 * workers)
         DispatchQueue.concurrentPerform(iterations: workers) { _ in
             while let (number, part) = stream.next() {
@@ -41,7 +53,6 @@ extension RowEncoder {
             }
         }
         let (rows, summary) = try stream.finished()
-        guard summary.rows > 0 else { throw DataSet.empty(url) }
         return (EncodedRows(rows), summary)
     }
 
@@ -133,48 +144,68 @@ private final class RowStream: @unchecked Sendable {
     }
 }
 
-/// The lines of a data file that hold rows, a part at a time.
+/// The lines of data sources that hold rows, a part at a time.
 struct DataLines: @unchecked Sendable {
     struct Line: Sendable {
-        let number: Int
-        let text: ArraySlice<UInt8>
+        let source: Int
+        let line: RowLines.Line
     }
-    private var reader: LineReader
-    private let isText: Bool
+    private let sources: [DataSource]
+    private let kinds: [RowLines.Kind]
+    /// The source that is read, how many of its lines were, and what is left of it.
+    private var (source, count) = (0, 0)
+    private var lines: RowLines?
     private var left: Int
     private var failure: (any Error)?
-    private let file: String
 
-    init(_ url: URL, limit: Int?) throws {
+    init(_ sources: [DataSource], limit: Int?) throws {
         if let limit, limit < 1 {
             throw PEFTError("a limit of \(limit) rows leaves nothing to read", remedy: "give at least 1")
         }
-        reader = try LineReader(url)
-        isText = url.pathExtension.lowercased() == "txt"
+        self.sources = sources
+        kinds = try sources.map { source in
+            guard let kind = try RowLines.Kind(source) else { throw Self.noLines(source) }
+            return kind
+        }
         left = limit ?? .max
-        file = reader.file
+    }
+
+    private static func noLines(_ source: DataSource) -> PEFTError {
+        PEFTError("the rows of \(source.name) aren't one to a line", remedy: "read it whole")
     }
 
     /// Lines of at least so many bytes together; `nil` at the end. What can't be read is reported after the lines before it.
     mutating func next(bytes: Int) throws -> [Line]? {
-        var lines: [Line] = []
+        var part: [Line] = []
         var size = 0
         do {
-            while failure == nil, left > 0, size < bytes, let line = try reader.next() {
-                if line.text.isBlank { continue }
+            while failure == nil, left > 0, size < bytes, let line = try next() {
                 // A slice would keep the reader's whole buffer.
-                lines.append(Line(number: line.number, text: Array(line.text)[...]))
+                let own = RowLines.Line(number: line.number, text: Array(line.text)[...])
+                part.append(Line(source: source, line: own))
                 size += line.text.count
                 left -= 1
             }
         } catch { failure = error }
-        if lines.isEmpty, let failure { throw failure }
-        return lines.isEmpty ? nil : lines
+        if part.isEmpty, let failure { throw failure }
+        return part.isEmpty ? nil : part
     }
 
-    func row(_ line: Line) throws -> Row {
-        let location = Row.Location(file: file, number: line.number)
-        return isText
-            ? DataSet.textRow(line.text, location) : try DataSet.jsonRow(line.text, location, keepsText: false)
+    private mutating func next() throws -> RowLines.Line? {
+        while source < sources.count {
+            if lines == nil {
+                guard let opened = try RowLines(sources[source]) else { throw Self.noLines(sources[source]) }
+                lines = opened
+            }
+            if let line = try lines?.next() {
+                count += 1
+                return line
+            }
+            guard count > 0 else { throw DataSet.empty(sources[source]) }
+            (source, count, lines) = (source + 1, 0, nil)
+        }
+        return nil
     }
+
+    func row(_ line: Line) throws -> Row { try kinds[line.source].row(line.line) }
 }

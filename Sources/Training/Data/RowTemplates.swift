@@ -15,16 +15,15 @@ public struct RowTemplates: Sendable {
     }
 
     /// Renders one example per row, in order.
-    /// - Throws: ``PEFTError`` as ``Template/render(_:)`` does, and for an empty target.
+    /// An empty target is an error only of tasks to which it says nothing (``RowEncoder``).
+    /// - Throws: ``PEFTError`` as ``Template/render(_:)`` does.
     public func examples(from rows: [Row]) throws -> [Example] {
-        let plain = try Template("")
-        var made =
-            try target.map { try Training.examples(from: rows, prompt: prompt, target: $0) }
-            ?? rows.map { Example(prompt: try prompt.render($0), target: try plain.render($0), row: $0.location) }
-        for index in made.indices {
-            made[index].pair = try pair?.render(rows[index])
-            made[index].negative = try negative?.render(rows[index])
+        try rows.map { row in
+            var example = Example(
+                prompt: try prompt.render(row), target: try target?.render(row) ?? "", row: row.location)
+            example.pair = try pair?.render(row)
+            example.negative = try negative?.render(row)
+            return example
         }
-        return made
     }
 }

@@ -11,32 +11,73 @@ public enum HeldOut: Sendable, Hashable {
 /// Splits rows into those to train on and those held out, by seed.
 ///
 /// Both parts keep the order of `rows`. The same seed with a smaller held-out part gives a subset of it.
+/// - Parameter classes: the class of each row; then each class has its share in both parts, as far as whole rows allow, and
+///   at least one row to train on.
 /// - Throws: ``PEFTError`` unless both parts get at least one row.
 public func split<Element>(
-    _ rows: [Element], heldOut: HeldOut, seed: UInt64
+    _ rows: [Element], heldOut: HeldOut, seed: UInt64, classes: [String]? = nil
 ) throws -> (training: [Element], heldOut: [Element]) {
+    let isHeldOut = try heldOutRows(of: rows.count, heldOut, seed: seed, classes: classes)
+    return (
+        zip(rows, isHeldOut).filter { !$1 }.map(\.0),
+        zip(rows, isHeldOut).filter { $1 }.map(\.0)
+    )
+}
+
+/// Whether each of `rows` rows is held out.
+private func heldOutRows(of rows: Int, _ heldOut: HeldOut, seed: UInt64, classes: [String]?) throws -> [Bool] {
     let count: Int
     switch heldOut {
     case .count(let wanted):
-        guard wanted > 0, wanted < rows.count else {
+        guard wanted > 0, wanted < rows else {
             throw PEFTError(
-                "can't hold out \(wanted) of \(counted(rows.count, "row"))",
-                remedy: rows.count > 1 ? "give 1 to \(rows.count - 1)" : "a split needs at least 2 rows")
+                "can't hold out \(wanted) of \(counted(rows, "row"))",
+                remedy: rows > 1 ? "give 1 to \(rows - 1)" : "a split needs at least 2 rows")
         }
         count = wanted
     case .fraction(let share):
         guard share > 0, share < 1 else {
             throw PEFTError("can't hold out a share of \(share)", remedy: "give a number between 0 and 1")
         }
-        guard rows.count > 1 else {
-            throw PEFTError("can't split \(counted(rows.count, "row"))", remedy: "a split needs at least 2 rows")
+        guard rows > 1 else {
+            throw PEFTError("can't split \(counted(rows, "row"))", remedy: "a split needs at least 2 rows")
         }
-        count = min(max(Int((Double(rows.count) * share).rounded()), 1), rows.count - 1)
+        count = min(max(Int((Double(rows) * share).rounded()), 1), rows - 1)
     }
-    var isHeldOut = [Bool](repeating: false, count: rows.count)
-    for index in SeededRandom.permutation(count: rows.count, seed: seed).prefix(count) { isHeldOut[index] = true }
-    return (
-        zip(rows, isHeldOut).filter { !$1 }.map(\.0),
-        zip(rows, isHeldOut).filter { $1 }.map(\.0)
-    )
+    var isHeldOut = [Bool](repeating: false, count: rows)
+    var left = classes.map { quotas($0, heldOut: count) }
+    let order = SeededRandom.permutation(count: rows, seed: seed)
+    guard let classes, left?.values.contains(where: { $0 > 0 }) ?? false else {
+        for index in order.prefix(count) { isHeldOut[index] = true }
+        return isHeldOut
+    }
+    for index in order where left?[classes[index]] ?? 0 > 0 {
+        isHeldOut[index] = true
+        left?[classes[index]]? -= 1
+    }
+    return isHeldOut
+}
+
+/// How many rows of each class are held out: its share, rounded so that they add up to `heldOut` (the largest remainders
+/// round up), but never all rows of a class.
+private func quotas(_ classes: [String], heldOut: Int) -> [String: Int] {
+    let sizes = Dictionary(classes.map { ($0, 1) }, uniquingKeysWith: +)
+    let shares = sizes.mapValues { Double($0 * heldOut) / Double(classes.count) }
+    var quotas = shares.mapValues { Int($0) }
+    var missing = heldOut - quotas.values.reduce(0, +)
+    let names = sizes.keys.sorted {
+        let remainders = [$0, $1].map { (shares[$0] ?? 0).truncatingRemainder(dividingBy: 1) }
+        return remainders[0] == remainders[1] ? $0 < $1 : remainders[0] > remainders[1]
+    }
+    for name in names where missing > 0 && quotas[name, default: 0] + 1 < sizes[name, default: 0] {
+        quotas[name, default: 0] += 1
+        missing -= 1
+    }
+    // What classes with a single row leave over.
+    for name in names.sorted(by: { (sizes[$0] ?? 0, $1) > (sizes[$1] ?? 0, $0) }) where missing > 0 {
+        let room = min(missing, sizes[name, default: 0] - 1 - quotas[name, default: 0])
+        quotas[name, default: 0] += room
+        missing -= room
+    }
+    return quotas
 }

@@ -16,6 +16,10 @@ struct ClassificationTask: HeadTask {
         return (row, isTruncated)
     }
 
+    func unknownLabels(of example: Example) -> [String] {
+        numbers[example.target] == nil ? [example.target] : []
+    }
+
     func read(_ outputs: Tensor, rows: [TrainingRow]) throws -> [Prediction] {
         let (values, indices) = outputs.softmax().topK(1)
         let probabilities = values.to(.float64).array(Double.self)

@@ -12,6 +12,9 @@ protocol HeadTask: Sendable {
         row: TrainingRow, isTruncated: Bool
     )
 
+    /// Labels of an example that the model doesn't have.
+    func unknownLabels(of example: Example) -> [String]
+
     /// What the outputs for one batch say of its rows.
     func read(_ outputs: Tensor, rows: [TrainingRow]) throws -> [Prediction]
 
@@ -94,6 +97,8 @@ extension ModelHead {
 }
 
 extension HeadTask {
+    func unknownLabels(of example: Example) -> [String] { [] }
+
     func predict(
         _ rows: [TrainingRow], with model: any LanguageModel, batchSize: Int, onProgress: (Int) -> Void
     ) throws -> [Prediction] {
@@ -132,29 +137,4 @@ extension HeadTask {
         }
         return (TrainingRow(input: one.ids), one.isTruncated)
     }
-}
-
-/// Numbers of labels by name.
-struct LabelNumbers: Sendable {
-    let labels: [String]
-    private let numbers: [String: Int]
-
-    init(_ labels: [String]) {
-        self.labels = labels
-        var numbers = Dictionary(labels.enumerated().map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
-        // Files without names number their labels, and so do the rows they were trained on.
-        for (index, label) in labels.enumerated() where label == "LABEL_\(index)" && numbers[String(index)] == nil {
-            numbers[String(index)] = index
-        }
-        self.numbers = numbers
-    }
-
-    func number(of label: String, in row: Row.Location) throws -> Int {
-        if let number = numbers[label] { return number }
-        let hint = nearestName(to: label, in: labels).map { "the nearest is '\($0)'" }
-        throw PEFTError("\(row): '\(label)' is none of the \(labels.count) classes", remedy: hint)
-    }
-
-    /// The label as the classes name it.
-    func canonical(_ label: String) -> String { numbers[label].map { labels[$0] } ?? label }
 }

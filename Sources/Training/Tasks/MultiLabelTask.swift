@@ -2,7 +2,7 @@ import LanguageModels
 import Support
 import Torch
 
-/// Any number of labels of a row, written one a line: a field with a list of them in a template does that.
+/// Any number of labels of a row, also none, written one a line: a field with a list of them in a template does that.
 struct MultiLabelTask: HeadTask {
     private let numbers: LabelNumbers
 
@@ -10,7 +10,8 @@ struct MultiLabelTask: HeadTask {
 
     /// The labels of a target.
     static func labels(_ target: String) -> [String] {
-        target.split(separator: "\n").map { $0.trimmingPrefix { $0 == " " } }.map(String.init)
+        target.split(separator: "\n").map { $0.trimmingPrefix { $0 == " " } }.filter { !$0.isEmpty }
+            .map(String.init)
     }
 
     func encode(_ example: Example, _ rows: RowEncoder, needsTarget: Bool) throws -> (
@@ -21,6 +22,10 @@ struct MultiLabelTask: HeadTask {
             row.target = try Self.labels(example.target).map { try numbers.number(of: $0, in: example.row) }
         }
         return (row, isTruncated)
+    }
+
+    func unknownLabels(of example: Example) -> [String] {
+        Self.labels(example.target).filter { numbers[$0] == nil }
     }
 
     func read(_ outputs: Tensor, rows: [TrainingRow]) throws -> [Prediction] {
@@ -36,8 +41,11 @@ struct MultiLabelTask: HeadTask {
     }
 
     func metrics(_ predictions: [Prediction], of examples: [Example]) throws -> [String: MetricValue] {
-        try evaluateMultiLabel(
+        // Labels that the model doesn't have are missed.
+        let unknown = Set(examples.flatMap(unknownLabels)).sorted()
+        return try evaluateMultiLabel(
             predictions: predictions.map { Set(Self.labels($0.text)) },
-            references: examples.map { Set(Self.labels($0.target).map(numbers.canonical)) }, labels: numbers.labels)
+            references: examples.map { Set(Self.labels($0.target).map(numbers.canonical)) },
+            labels: numbers.labels + unknown)
     }
 }

@@ -14,7 +14,7 @@ public struct TaskChoice: Sendable {
     /// The task is the one asked for, else what the configuration's `architectures` say, else, for a model that only
     /// reads, what the rows look like: without targets embeddings; words and labels, one a line, token classification;
     /// numbers with fractions regression; else classification. Labels are those of the configuration where they have
-    /// names and cover the rows', else the rows' own, sorted.
+    /// names and cover the rows' (which may number them), else the rows' own, sorted, by value if all are integers.
     /// - Returns: `nil` for a model that writes.
     /// - Throws: ``PEFTError`` for a task that the model can't do, or rows that don't fit it.
     public func head(for folder: ModelFolder, rows: [Example]) throws -> ModelHead? {
@@ -33,7 +33,8 @@ public struct TaskChoice: Sendable {
         if task.hasLabels { head.labels = Self.labels(task, stored: stored?.labels ?? [], rows) }
         // Fails where the family can't do it.
         _ = try folder.with(head).outline()
-        guard task.writes || task == .embeddings || !rows.contains(where: \.target.isEmpty) else {
+        guard task.writes || task == .embeddings || rows.isEmpty || rows.contains(where: { !$0.target.isBlank })
+        else {
             throw PEFTError(
                 "the task \(task.rawValue) needs targets, and --target is missing",
                 remedy: "name the field that holds them, such as --target '{label}'")
@@ -66,7 +67,13 @@ public struct TaskChoice: Sendable {
                 case .multiLabel: MultiLabelTask.labels(row.target)
                 default: [row.target]
                 }
-            })
-        return own.isSubset(of: stored) && !stored.isEmpty ? stored : own.sorted()
+            }
+        )
+        .filter { !$0.isEmpty }
+        // Of transformers' generic names no number has another meaning.
+        let areNamed = stored.enumerated().contains { $1 != "LABEL_\($0)" }
+        let numbers = LabelNumbers(stored)
+        let covers = areNamed ? own.allSatisfy { numbers[$0] != nil } : own.isSubset(of: stored)
+        return covers && !stored.isEmpty ? stored : LabelNumbers.sorted(own)
     }
 }

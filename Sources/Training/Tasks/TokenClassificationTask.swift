@@ -53,6 +53,10 @@ struct TokenClassificationTask: HeadTask {
         return (row, isTruncated)
     }
 
+    func unknownLabels(of example: Example) -> [String] {
+        Self.lines(example.target).filter { numbers[$0] == nil }
+    }
+
     func read(_ outputs: Tensor, rows: [TrainingRow]) throws -> [Prediction] {
         let classes = outputs.argmax(axis: 1).array(Int.self)
         try checkTorchErrors()

@@ -29,7 +29,7 @@ struct ChatOptions: ParsableArguments {
     ///   - folder: the tokenizer's.
     ///   - record: what an adapter was trained with, which options override.
     func settings(
-        _ templates: TemplateOptions, data: String, folder: URL, record: TrainingRecord? = nil
+        _ templates: TemplateOptions, data: [String], folder: URL, record: TrainingRecord? = nil
     ) throws -> ChatSettings? {
         guard try areMeant(templates, data: data, record: record) else {
             guard template.isEmpty, loss == nil, maxLength == nil else {
@@ -56,7 +56,7 @@ struct ChatOptions: ParsableArguments {
         return settings
     }
 
-    private func areMeant(_ templates: TemplateOptions, data: String, record: TrainingRecord?) throws -> Bool {
+    private func areMeant(_ templates: TemplateOptions, data: [String], record: TrainingRecord?) throws -> Bool {
         if chat {
             guard templates.prompt != nil || templates.target == nil, messages == nil || templates.prompt == nil
             else {
@@ -68,8 +68,7 @@ struct ChatOptions: ParsableArguments {
         if messages != nil { return true }
         guard templates.prompt == nil, templates.target == nil else { return false }
         if let record { return record.chat != nil }
-        let url = URL(fileURLWithPath: NSString(string: data).expandingTildeInPath)
-        return try DataSet.read(url, limit: 1).first.map(ChatRows.areIn) ?? false
+        return try Rows.first(data).map(ChatRows.areIn) ?? false
     }
 
     /// The templates of rows that hold no messages themselves.

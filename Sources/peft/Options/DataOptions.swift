@@ -107,14 +107,12 @@ enum Rows {
         _ path: String, _ settings: ChatSettings, _ prompt: Template?, _ target: Template?, limit: Int?
     ) throws -> [Conversation] {
         try require("--limit", limit)
-        let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
-        return try settings.conversations(url, prompt: prompt, target: target, limit: limit)
+        return try read([path], settings, prompt, target, limit: limit)
     }
 
     /// The rows of a file as examples, at most `limit`.
     static func read(_ path: String, _ templates: RowTemplates, limit: Int? = nil) throws -> [Example] {
         try require("--limit", limit)
-        let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
-        return try templates.examples(from: DataSet.read(url, limit: limit))
+        return try read([path], templates, limit: limit)
     }
 }

@@ -103,9 +103,6 @@ import Testing
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
         #expect(message { _ = try DataSet.read(folder) }.contains("is a folder"))
-        #expect(
-            message { _ = try read("a.parquet", "PAR1") }
-                .hasPrefix("a.parquet has the unknown data format 'parquet'; use .jsonl"))
     }
 
     @Test(arguments: ["a.jsonl", "a.json", "a.csv"])

@@ -58,7 +58,7 @@ import Tokenizers
         let lines = lines.prefix(partBytes == 1 ? 300 : 2000)
         try withFile("rows.jsonl", lines.joined(separator: "\n")) { file in
             let expected = try encoder.encode(templates.examples(from: DataSet.read(file))).examples
-            let streamed = try encoder.encode(file, templates, limit: nil, partBytes: partBytes).rows
+            let streamed = try encoder.encode([DataSource(file)], templates, limit: nil, partBytes: partBytes).rows
             #expect(streamed.count == expected.count)
             #expect(zip(streamed, expected).allSatisfy { $0.input == $1.input && $0.target == $1.target })
         }
@@ -76,7 +76,7 @@ import Tokenizers
         try withFile("rows.jsonl", "") { file in
             try (Data(lines.joined(separator: "\n").utf8) + Data([0x0A, 0xFF, 0x0A])).write(to: file)
             let error = #expect(throws: PEFTError.self) {
-                try encoder.encode(file, templates, limit: nil, partBytes: partBytes)
+                try encoder.encode([DataSource(file)], templates, limit: nil, partBytes: partBytes)
             }
             #expect(error?.description.contains("line 151 ") == true)
         }
@@ -122,5 +122,46 @@ import Tokenizers
             let missing = file.deletingLastPathComponent().appendingPathComponent("none.jsonl")
             #expect(throws: PEFTError.self) { try encoder.encode(missing, templates) }
         }
+    }
+
+    /// Several sources, of which one is compressed where that can be, are their rows one after another.
+    @Test func severalSources() throws {
+        let (encoder, templates) = (try encoder(), try templates("{q}", "{a}"))
+        try withFile("b.jsonl", lines.prefix(1500).joined(separator: "\n")) { file in
+            let folder = file.deletingLastPathComponent()
+            try Data(lines.suffix(900).joined(separator: "\r\n").utf8).write(
+                to: folder.appendingPathComponent("a.json"))
+            var names = ["b.jsonl", "a.json"]
+            if let gzip = ProgramOutput.find("gzip") {
+                let process = Process()
+                (process.executableURL, process.arguments) = (gzip, ["-k", file.path])
+                try process.run()
+                process.waitUntilExit()
+                names.append("b.jsonl.gz")
+            }
+            let sources = names.map { DataSource(folder.appendingPathComponent($0)) }
+            #expect(try encoder.streams(sources))
+            for limit in [nil, 1000, 2000, 3000] {
+                let expected = try encoder.encode(templates.examples(from: DataSet.read(sources, limit: limit)))
+                    .examples
+                let streamed = try encoder.encode(sources, templates, limit: limit).rows
+                #expect(streamed.count == expected.count)
+                #expect(zip(streamed, expected).allSatisfy { $0.input == $1.input && $0.target == $1.target })
+            }
+            try Data("\n{\"q\": 1}".utf8).write(to: folder.appendingPathComponent("c.jsonl"))
+            let error = #expect(throws: PEFTError.self) {
+                try encoder.encode(sources + [DataSource(folder.appendingPathComponent("c.jsonl"))], templates)
+            }
+            #expect(error?.description.contains("c.jsonl line 2 ") == true)
+        }
+    }
+
+    /// What isn't one row to a line is read first.
+    @Test func documentsAndTablesDoNotStream() throws {
+        let encoder = try encoder()
+        for (name, text) in [("a.json", "[{\"q\": 1}]"), ("a.jsonl", "[\n{\"q\": 1}]"), ("a.csv", "q\n1")] {
+            try withFile(name, text) { #expect(!encoder.streams($0)) }
+        }
+        try withFile("a.json", "{\"q\": 1}\n{\"q\": 2}") { #expect(encoder.streams($0)) }
     }
 }

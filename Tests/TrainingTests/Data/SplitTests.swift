@@ -82,4 +82,57 @@ import Testing
         #expect(throws: PEFTError.self) { try split([1], heldOut: .fraction(0.5), seed: 0) }
         #expect(throws: PEFTError.self) { try split([Int](), heldOut: .count(1), seed: 0) }
     }
+
+    // MARK: Classes
+
+    @Test func classesKeepTheirShares() throws {
+        let classes = (0..<200).map { $0 % 10 == 0 ? "rare" : $0 % 2 == 0 ? "even" : "odd" }
+        let parts = try split(Array(0..<200), heldOut: .fraction(0.1), seed: 3, classes: classes)
+        #expect(parts.training.count == 180 && parts.heldOut.count == 20)
+        #expect(parts.training == parts.training.sorted() && parts.heldOut == parts.heldOut.sorted())
+        let counts = Dictionary(parts.heldOut.map { (classes[$0], 1) }, uniquingKeysWith: +)
+        #expect(counts == ["rare": 2, "even": 8, "odd": 10])
+        #expect(
+            try split(Array(0..<200), heldOut: .fraction(0.1), seed: 3, classes: classes).heldOut == parts.heldOut)
+        #expect(
+            try split(Array(0..<200), heldOut: .fraction(0.1), seed: 4, classes: classes).heldOut != parts.heldOut)
+    }
+
+    @Test func everyClassStaysInTraining() throws {
+        for share in [0.1, 0.3, 0.5, 0.9] {
+            for seed in 0..<5 as Range<UInt64> {
+                let classes = (0..<30).map { $0 < 8 ? "single \($0)" : $0 < 12 ? "few" : "many" }
+                let parts = try split(Array(0..<30), heldOut: .fraction(share), seed: seed, classes: classes)
+                #expect(Set(parts.training.map { classes[$0] }).count == 10)
+                #expect(parts.heldOut.count == min(Int((30 * share).rounded()), 20))
+            }
+        }
+        // Where each class has one row, there is nothing to keep.
+        let singles = try split(["a", "b", "c"], heldOut: .count(1), seed: 0, classes: ["a", "b", "c"])
+        #expect(singles.heldOut.count == 1)
+    }
+
+    // MARK: Parts of encoded rows, and rows in both
+
+    private func encoded(_ rows: Range<Int>) -> [EncodedExample] {
+        rows.map { EncodedExample(input: [$0, $0 + 1], target: [7]) }
+    }
+
+    @Test func selectedRows() {
+        let rows = EncodedRows(encoded(0..<6)).selecting([5, 3, 1])
+        #expect(rows.map(\.input) == [[5, 6], [3, 4], [1, 2]])
+        #expect(rows.lengths == [3, 3, 3])
+        #expect(rows.selecting([2, 0]).map(\.input) == [[1, 2], [5, 6]])
+    }
+
+    @Test func sharedRowsAreCounted() {
+        let training = EncodedRows(encoded(0..<6))
+        #expect(SharedExamples.count(encoded(4..<9), in: training) == 2)
+        #expect(SharedExamples.count([EncodedExample(input: [0], target: [1, 7])], in: training) == 0)
+        func example(_ prompt: String, _ target: String, _ number: Int) -> Example {
+            Example(prompt: prompt, target: target, row: .init(file: "a", number: number))
+        }
+        let examples = [example("a", "b", 1), example("ab", "", 2), example("c", "d", 3)]
+        #expect(SharedExamples.count([example("a", "b", 7), example("c", "e", 8)], in: examples) == 1)
+    }
 }

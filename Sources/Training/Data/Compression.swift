@@ -1,0 +1,32 @@
+import Foundation
+import Support
+
+/// A compressed file, which the program of its format decompresses while it is read.
+struct Compression: Sendable {
+    let fileExtension: String
+    let program: String
+
+    /// A further format is one more row.
+    static let all = [
+        Compression(fileExtension: "gz", program: "gzip"),
+        Compression(fileExtension: "bz2", program: "bzip2"),
+        Compression(fileExtension: "xz", program: "xz"),
+        Compression(fileExtension: "zst", program: "zstd"),
+    ]
+
+    static func of(_ name: String) -> Compression? {
+        all.first { name.lowercased().hasSuffix("." + $0.fileExtension) }
+    }
+
+    /// The decompressed bytes of a file.
+    func open(_ file: URL) throws -> ByteStream {
+        // What is wrong with the file is found before the program says so in its own words.
+        try ByteStream.open(file).close()
+        guard let program = ProgramOutput.find(program) else {
+            throw PEFTError(
+                "reading \(file.relativePath) takes the program '\(program)', which isn't on the PATH",
+                remedy: "install \(program), or decompress the file")
+        }
+        return ByteStream(try ProgramOutput(program, ["-dc"], input: file, name: file.relativePath))
+    }
+}

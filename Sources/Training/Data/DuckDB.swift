@@ -1,0 +1,90 @@
+import Foundation
+import Support
+
+/// Parquet, remote files and SQL, read by DuckDB's command line, which writes rows as lines while it reads them.
+///
+/// See <https://duckdb.org/docs/stable/clients/cli/overview>.
+enum DuckDB {
+    /// The rows of a Parquet file, a remote file or a query: for text formats the file's own text, else JSON lines.
+    static func open(_ source: DataSource) throws -> ByteStream {
+        let arguments = try arguments(for: source)
+        return ByteStream(try ProgramOutput(locate(for: source), arguments, name: source.name))
+    }
+
+    /// What DuckDB is started with; the user's settings (`~/.duckdbrc`) don't count.
+    static func arguments(for source: DataSource) throws -> [String] {
+        let (query, areRows): (String, Bool)
+        switch source.place {
+        case .query(let text): (query, areRows) = (text, true)
+        case .file(let file):
+            try ByteStream.open(file).close()
+            (query, areRows) = (statement(for: escaped(file.path), .parquet), true)
+        case .remote(let address):
+            let format = try source.format()
+            guard !([.json, .text].contains(format) && Compression.of(address) != nil) else {
+                throw PEFTError(
+                    "\(address) is compressed, and such a .json or .txt isn't read from afar",
+                    remedy: "download it and name the file")
+            }
+            (query, areRows) = (statement(for: address, format), writesRows(format))
+        }
+        let mode = areRows ? ["-jsonlines"] : ["-list", "-noheader"]
+        return ["-no-init", "-batch", "-bail"] + mode + ["-c", query]
+    }
+
+    /// Whether what comes is a JSON line for each row and not the file's own text.
+    static func writesRows(_ format: DataFormat) -> Bool { [.parquet, .csv, .tsv].contains(format) }
+
+    /// What reads a file. Values are as our own readers have them: fields of tables are text, empty ones too.
+    static func statement(for path: String, _ format: DataFormat) -> String {
+        let name = quoted(path)
+        let table = "all_varchar = true, header = true, nullstr = '\\N'"
+        switch format {
+        case .parquet: return "SELECT * FROM read_parquet(\(name))"
+        case .csv: return "SELECT * FROM read_csv(\(name), \(table))"
+        case .tsv: return "SELECT * FROM read_csv(\(name), \(table), delim = '\\t', quote = '', escape = '')"
+        case .jsonLines: return "SELECT json FROM read_ndjson_objects(\(name))"
+        case .json, .text: return "SELECT content FROM read_text(\(name))"
+        }
+    }
+
+    /// A string literal of SQL, in which nothing but a quote has a meaning.
+    static func quoted(_ text: String) -> String { "'" + text.replacingOccurrences(of: "'", with: "''") + "'" }
+
+    /// The pattern that matches just this path.
+    static func escaped(_ path: String) -> String {
+        path.map { "*?[".contains($0) ? "[\($0)]" : String($0) }.joined()
+    }
+
+    /// The program: `PEFT_DUCKDB`, else `duckdb` on the path, else what `make duckdb` put into the cache.
+    static func locate(for source: DataSource) throws -> URL {
+        if let path = ProcessInfo.processInfo.environment["PEFT_DUCKDB"], !path.isEmpty {
+            let file = URL(fileURLWithPath: path)
+            guard ProgramOutput.isExecutable(file) else {
+                throw PEFTError("PEFT_DUCKDB names \(path), which can't be run", remedy: "name DuckDB's program")
+            }
+            return file
+        }
+        let cached = cacheFolder.appendingPathComponent("duckdb/duckdb")
+        guard let program = ProgramOutput.find("duckdb") ?? (ProgramOutput.isExecutable(cached) ? cached : nil) else {
+            throw PEFTError(
+                "reading \(source.name) takes DuckDB's program, which isn't installed",
+                remedy: "run make duckdb, or put duckdb on the PATH")
+        }
+        return program
+    }
+
+    /// Where `Scripts/setup-duckdb.py` keeps what it downloads.
+    private static var cacheFolder: URL {
+        let home = FileManager.default.homeDirectoryForCurrentUser
+        #if canImport(Darwin)
+            var base = home.appendingPathComponent("Library/Caches")
+        #else
+            var base = home.appendingPathComponent(".cache")
+        #endif
+        if let path = ProcessInfo.processInfo.environment["XDG_CACHE_HOME"], path.hasPrefix("/") {
+            base = URL(fileURLWithPath: path)
+        }
+        return base.appendingPathComponent("swift-peft")
+    }
+}

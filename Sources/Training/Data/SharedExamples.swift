@@ -1,0 +1,53 @@
+import LanguageModels
+
+/// Counts examples that stand in the training data too: a score on them says nothing about new ones.
+public enum SharedExamples {
+    /// How many of `examples` are equal to one of `training`, token by token.
+    public static func count(_ examples: [EncodedExample], in training: EncodedRows) -> Int {
+        // Only rows of the same length are looked at, as the others may lie in a file.
+        let lengths = Set(examples.map(\.length))
+        var known: Set<Int> = []
+        for (row, length) in training.lengths.enumerated() where lengths.contains(length) {
+            known.insert(hash(training[row]))
+        }
+        return examples.count { known.contains(hash($0)) }
+    }
+
+    /// The same of examples that are text yet.
+    public static func count(_ examples: [Example], in training: [Example]) -> Int {
+        let known = Set(training.map(hash))
+        return examples.count { known.contains(hash($0)) }
+    }
+
+    /// The same of conversations.
+    public static func count(_ conversations: [Conversation], in training: [Conversation]) -> Int {
+        let known = Set(training.map(hash))
+        return conversations.count { known.contains(hash($0)) }
+    }
+
+    private static func hash(_ example: EncodedExample) -> Int {
+        var hasher = Hasher()
+        hasher.combine(example.input)
+        hasher.combine(example.target)
+        hasher.combine(example.row.candidates)
+        hasher.combine(example.row.score)
+        return hasher.finalize()
+    }
+
+    private static func hash(_ example: Example) -> Int {
+        var hasher = Hasher()
+        hasher.combine([example.prompt, example.target, example.pair])
+        return hasher.finalize()
+    }
+
+    private static func hash(_ conversation: Conversation) -> Int {
+        var hasher = Hasher()
+        for message in conversation.messages {
+            for (key, value) in message.dictionary?.entries ?? [] {
+                hasher.combine(key.text)
+                hasher.combine(value.text ?? "\(value)")
+            }
+        }
+        return hasher.finalize()
+    }
+}
