@@ -13,13 +13,17 @@ public struct EncodedExample: Sendable {
     public var target: [Int] { row.target }
     /// Which tokens of ``target`` bear loss, in a decoder-only model's row of several turns; `nil` for all.
     public let loss: [Bool]?
+    /// The row of the data file that it was made of, where it was made of one.
+    public var location: Row.Location?
 
     public init(input: [Int], target: [Int], loss: [Bool]? = nil) {
         row = TrainingRow(input: input, target: target)
         self.loss = loss?.allSatisfy { $0 } ?? true ? nil : loss
     }
 
-    public init(_ row: TrainingRow) { (self.row, loss) = (row, nil) }
+    public init(_ row: TrainingRow, at location: Row.Location? = nil) {
+        (self.row, loss, self.location) = (row, nil, location)
+    }
 
     /// Tokens of both.
     public var length: Int { input.count + target.count }
@@ -38,6 +42,11 @@ public struct EncodingSummary: Sendable {
     public var dropped = 0
     /// Rows with a turn that no special token ends, so that a model won't learn to stop.
     public var openTurns = 0
+    /// Rows whose last turn doesn't begin with the reasoning that the generation prompt opens, and the tag that opens it.
+    public var turnsWithoutReasoning = 0
+    public var reasoningTag: String?
+    /// Fields of chats' rows of which nothing was made.
+    public var unusedFields: Set<String> = []
     public var inputTokens = 0
     /// Tokens that bear loss.
     public var targetTokens = 0
@@ -57,6 +66,9 @@ public struct EncodingSummary: Sendable {
         truncated += other.truncated
         dropped += other.dropped
         openTurns += other.openTurns
+        turnsWithoutReasoning += other.turnsWithoutReasoning
+        reasoningTag = reasoningTag ?? other.reasoningTag
+        unusedFields.formUnion(other.unusedFields)
         inputTokens += other.inputTokens
         targetTokens += other.targetTokens
         longestTarget = max(longestTarget, other.longestTarget)
@@ -96,7 +108,7 @@ extension Tokenizer {
             summary.inputTokens += input.ids.count
             summary.targetTokens += target.count
             summary.longestTarget = max(summary.longestTarget, target.count)
-            return EncodedExample(input: input.ids, target: target)
+            return EncodedExample(TrainingRow(input: input.ids, target: target), at: example.row)
         }
         return (encoded, summary)
     }

@@ -40,7 +40,7 @@ public struct RowEncoder: Sendable {
                 try checkTarget(example)
                 let (row, isTruncated) = try task.encode(example, self, needsTarget: true)
                 summary.add(row, isTruncated: isTruncated)
-                return EncodedExample(row)
+                return EncodedExample(row, at: example.row)
             }
             return (encoded, summary)
         }
@@ -57,7 +57,7 @@ public struct RowEncoder: Sendable {
             }
             let row = TrainingRow(input: input.ids, target: target)
             summary.add(row, isTruncated: input.isTruncated)
-            return EncodedExample(row)
+            return EncodedExample(row, at: example.row)
         }
         return (encoded, summary)
     }

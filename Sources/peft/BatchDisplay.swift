@@ -25,7 +25,7 @@ struct BatchDisplay {
                 bold("\(title): \(count(rows.count, "row")), \(count(tokens, "token")), ")
                     + bold(head != nil ? "no padding" : "\(Console.grouped(loss)) with loss, no padding")
             )
-            for (number, row) in zip(pass, rows) { show(row, number: number + 1) }
+            for (index, row) in zip(pass, rows) { show(row, Self.name(of: row, index: index)) }
             print("")
         }
         guard head == nil else { return }
@@ -35,14 +35,19 @@ struct BatchDisplay {
                 : "Tokens in ⟦ ⟧ bear loss; ↵ is a line break among them.")
     }
 
-    private func show(_ row: EncodedExample, number: Int) {
+    /// Where a row stands in its file, such as `line 12`.
+    static func name(of row: EncodedExample, index: Int) -> String {
+        row.location.map { "\($0.unit.rawValue) \($0.number)" } ?? "row \(index + 1)"
+    }
+
+    private func show(_ row: EncodedExample, _ name: String) {
         let share = row.lossCount * 100 / max(1, row.length)
         if let head {
             let names = row.target.filter { $0 >= 0 }.map {
                 head.labels.indices.contains($0) ? head.labels[$0] : "\($0)"
             }
             let what = row.row.score.map { "number \($0)" } ?? "labels \(names.joined(separator: ", "))"
-            print(bold("row \(number)") + ": \(count(row.input.count, "token")), \(what)")
+            print(bold(name) + ": \(count(row.input.count, "token")), \(what)")
             write(row.input, row.input.map { _ in false })
             for text in row.row.candidates {
                 print("  compared with")
@@ -52,11 +57,11 @@ struct BatchDisplay {
         }
         switch architecture {
         case .decoder:
-            print(bold("row \(number)") + ": \(count(row.length, "token")), \(row.lossCount) with loss (\(share) %)")
+            print(bold(name) + ": \(count(row.length, "token")), \(row.lossCount) with loss (\(share) %)")
             let mask = row.input.map { _ in false } + (row.loss ?? row.target.map { _ in true })
             write(row.input + row.target, mask)
         case .encoderDecoder:
-            print(bold("row \(number)") + ": input of \(count(row.input.count, "token"))")
+            print(bold(name) + ": input of \(count(row.input.count, "token"))")
             write(row.input, row.input.map { _ in false })
             print("  target of \(count(row.target.count, "token")), all with loss")
             write(row.target, row.target.map { _ in true })
@@ -67,7 +72,25 @@ struct BatchDisplay {
     /// The text of tokens, with those marked that bear loss, and the ids below where they are asked for.
     private func write(_ ids: [Int], _ mask: [Bool]) {
         var text = ""
-        var numbers = ""
+        var numbers: [String] = []
+        for run in runs(ids, mask) {
+            text += run.hasLoss ? marked(run.text.replacingOccurrences(of: "\n", with: "↵\n")) : run.text
+            let list = run.ids.map(String.init).joined(separator: " ")
+            numbers.append(run.hasLoss ? marked(list) : list)
+        }
+        print(indented(text))
+        if showsIDs { print(indented("ids: " + numbers.joined(separator: " "))) }
+    }
+
+    /// Neighboring tokens that all bear loss, or don't.
+    struct Run {
+        var text: String
+        var ids: [Int]
+        var hasLoss: Bool
+    }
+
+    func runs(_ ids: [Int], _ mask: [Bool]) -> [Run] {
+        var result: [Run] = []
         var start = 0
         // The text of a part depends on what is before it: a first piece loses its space.
         var before = ""
@@ -78,13 +101,10 @@ struct BatchDisplay {
                 whole.utf8.starts(with: before.utf8)
                 ? String(decoding: whole.utf8.dropFirst(before.utf8.count), as: UTF8.self)
                 : tokenizer.decode(tokens: Array(ids[start..<end]), skipSpecialTokens: false)
-            text += mask[start] ? marked(part.replacingOccurrences(of: "\n", with: "↵\n")) : part
-            let list = ids[start..<end].map(String.init).joined(separator: " ")
-            numbers += (numbers.isEmpty ? "" : " ") + (mask[start] ? marked(list) : list)
+            result.append(Run(text: part, ids: Array(ids[start..<end]), hasLoss: mask[start]))
             (before, start) = (whole, end)
         }
-        print(indented(text))
-        if showsIDs { print(indented("ids: " + numbers)) }
+        return result
     }
 
     private func indented(_ text: String) -> String {

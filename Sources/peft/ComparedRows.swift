@@ -13,6 +13,8 @@ extension ComparisonData {
         _ templates: TemplateOptions, _ chat: ChatOptions, for folder: ModelFolder, training: RowsFile?,
         validation: RowsFile?, test: RowsFile, split: ValidationSplit? = nil, multiReference: Bool = false
     ) throws {
+        let templates = try templates.recognized(
+            (training ?? test).paths, chat, writes: templates.choice().writes(folder))
         let name = training.map { Rows.name($0.paths) } ?? "no training rows"
         guard let settings = try chat.settings(templates, data: (training ?? test).paths, folder: folder.url) else {
             let rowTemplates = try templates.rows()

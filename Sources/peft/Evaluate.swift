@@ -43,10 +43,12 @@ struct Evaluate: ParsableCommand {
             throw UsageError("--adapter-field needs adapters with names", remedy: "write --adapter name=folder")
         }
         let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge)
+        let templates = try templates.recognized(
+            data, chat, writes: adapted.model.writes, record: adapted.record)
         if let settings = try chat.settings(
             templates, data: data, folder: adapted.folder.url, record: adapted.record)
         {
-            return try evaluate(settings, adapted, parameters)
+            return try evaluate(settings, templates, adapted, parameters)
         }
         var rows = try Rows.read(data, templates.rows(record: adapted.record), limit: limit)
         if multiReference { rows = Example.groupedByPrompt(rows) }
@@ -64,7 +66,8 @@ struct Evaluate: ParsableCommand {
 
     /// The last assistant turn of each chat is what the model is to write.
     private func evaluate(
-        _ settings: ChatSettings, _ adapted: AdaptedModel, _ parameters: GenerateParameters
+        _ settings: ChatSettings, _ templates: TemplateOptions, _ adapted: AdaptedModel,
+        _ parameters: GenerateParameters
     ) throws {
         let wrapped = try chat.wrapped(templates, record: adapted.record)
         let rows = try Rows.read(data, settings, wrapped?.prompt, wrapped?.target, limit: limit)

@@ -153,6 +153,7 @@ struct PlanCommand: ParsableCommand {
             throw PEFTError(
                 "\(model) has no tokenizer for --data", remedy: "give --prompt-tokens and --target-tokens")
         }
+        let templates = try templates.recognized(data, chat, writes: source.outline().writes)
         if let folder = source.folder, let chats = try chat.settings(templates, data: data, folder: folder.url) {
             let wrapped = try chat.wrapped(templates)
             let rows = try Rows.read(data, chats, wrapped?.prompt, wrapped?.target, limit: limit)

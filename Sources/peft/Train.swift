@@ -64,7 +64,7 @@ struct Train: ParsableCommand {
         configuration.checkpointEvery = checkpointEvery
         try checkingOptions { try configuration.validate() }
 
-        if showBatch { return try rows().show(configuration, showsIDs: showIds) }
+        if showBatch { return try rows().show(configuration, showsIDs: showIds, json: json) }
         guard let output else { return }
         let folder = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
         let checkpoints = folder.deletingLastPathComponent().appendingPathComponent(

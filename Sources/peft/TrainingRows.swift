@@ -16,6 +16,8 @@ struct TrainingRows {
     let training: EncodedRows
     let validation: [EncodedExample]
     let summary: EncodingSummary
+    /// How the rows were read, where their fields told it.
+    let format: RecognizedFormat?
     private let maxTokens: Int
 
     /// - Parameters:
@@ -26,6 +28,9 @@ struct TrainingRows {
         validation: String?, split: ValidationSplit?, limit: Int?
     ) throws {
         tokenizer = try Tokenizer.load(folder: folder.url)
+        let recognized = try templates.recognizing(data, chat, writes: templates.choice().writes(folder))
+        let templates = recognized.templates
+        format = recognized.format
         let settings = try chat.settings(templates, data: data, folder: folder.url)
         self.chat = settings
         if let settings {
@@ -101,8 +106,9 @@ struct TrainingRows {
         return (rows.selecting(parts.training), parts.heldOut.map { rows[$0] })
     }
 
-    /// Says on standard error what didn't reach the model whole.
+    /// Says on standard error how the rows were read and what didn't reach the model whole.
     func noteLosses() {
+        if let format { Console.note(format.note) }
         func rows(_ count: Int) -> String { counted(count, "row") }
         if summary.truncated > 0 {
             let (what, option) =
@@ -128,15 +134,29 @@ struct TrainingRows {
                 "in \(rows(summary.openTurns)) no special token with loss ends an assistant turn, so that the model won't learn to stop"
             )
         }
+        if summary.turnsWithoutReasoning > 0, let tag = summary.reasoningTag {
+            Console.note(
+                "the generation prompt opens \(tag), and \(rows(summary.turnsWithoutReasoning)) \(summary.turnsWithoutReasoning == 1 ? "ends" : "end") with a turn without reasoning, which is learned without it, as the template renders it"
+            )
+        }
+        if !summary.unusedFields.isEmpty {
+            Console.note(
+                "unused fields of the rows: \(summary.unusedFields.sorted().joined(separator: ", "))")
+        }
     }
 
-    func show(_ configuration: TrainingConfiguration, showsIDs: Bool) {
-        BatchDisplay(tokenizer: tokenizer, architecture: architecture, head: head, showsIDs: showsIDs).show(
-            BatchPlan(configuration, training), training)
-        print(
-            "\(counted(summary.rows, "row")) in all: \(Console.grouped(summary.inputTokens)) tokens without loss, "
-                + "\(Console.grouped(summary.targetTokens)) with loss; \(summary.truncated) truncated, \(summary.dropped) left out"
-        )
+    func show(_ configuration: TrainingConfiguration, showsIDs: Bool, json: Bool = false) {
+        let display = BatchDisplay(tokenizer: tokenizer, architecture: architecture, head: head, showsIDs: showsIDs)
+        let plan = BatchPlan(configuration, training)
+        if json {
+            print(display.json(plan, training, summary).text())
+        } else {
+            display.show(plan, training)
+            print(
+                "\(counted(summary.rows, "row")) in all: \(Console.grouped(summary.inputTokens)) tokens without loss, "
+                    + "\(Console.grouped(summary.targetTokens)) with loss; \(summary.truncated) truncated, \(summary.dropped) left out"
+            )
+        }
         noteLosses()
     }
 }

@@ -65,11 +65,115 @@ struct ChatCommandTests {
         try program.write("rows.jsonl", #"{"q": "Two and two?", "a": "Four."}"#)
         let arguments = ["--data", "rows.jsonl", "--prompt", "{q}", "--target", "{a}", "--show-batch"]
         let pair = try program.run(["train", "--model", program.model] + arguments)
-        #expect(pair.output.contains("row 1: input of") && pair.output.contains("⟦Four.</s>⟧"), "\(pair.output)")
+        #expect(pair.output.contains("line 1: input of") && pair.output.contains("⟦Four.</s>⟧"), "\(pair.output)")
         // Questions and answers as turns.
         let turns = try program.run(["train", "--model", model, "--chat"] + arguments)
         #expect(turns.output.contains("<|im_start|>user\n    Two and two?<|im_end|>"), "\(turns.output)")
         #expect(turns.output.contains("⟦Four.<|im_end|>⟧"))
+    }
+
+    @Test func showBatchNamesLinesAndPrintsJSON() throws {
+        let program = try Program()
+        defer { program.remove() }
+        let user = #"{"role": "user", "content": "Q"}"#
+        try program.write(
+            "rows.jsonl",
+            """
+            {"messages": [\(user)], "id": 1}
+
+            {"messages": [\(user), {"role": "assistant", "content": "SECOND"}], "id": 2}
+            {"messages": [\(user), {"role": "assistant", "content": "THIRD"}], "id": 3}
+            """)
+        let arguments = ["train", "--model", model, "--data", "rows.jsonl", "--show-batch"]
+        let text = try program.run(arguments)
+        #expect(text.output.contains("line 3: ") && text.output.contains("line 4: "), "\(text.output)")
+        #expect(text.error.contains("1 row has no token") && text.error.contains("unused fields of the rows: id"))
+        let shown = try json(program.run(arguments + ["--json"]).output)
+        #expect(shown["rows"]?.int == 2 && shown["leftOut"]?.int == 1)
+        let rows = try #require(shown["batches"]?.array?.first?["rows"]?.array)
+        #expect(Set(rows.compactMap { $0["line"]?.int }) == [3, 4])
+        let learned = try #require(
+            rows.first { $0["line"]?.int == 4 }?["parts"]?.array?.filter { $0["loss"] == true })
+        #expect(learned.compactMap { $0["text"]?.string } == ["THIRD<|im_end|>"])
+        #expect(learned.first?["ids"]?.array?.isEmpty == false)
+    }
+
+    /// Lines are counted where rows are read as a stream, too.
+    @Test func showBatchNamesLinesOfTemplates() throws {
+        let program = try Program()
+        defer { program.remove() }
+        try program.write("rows.jsonl", "\n{\"q\": \"Two?\", \"a\": \"Four.\"}\n")
+        let shown = try program.run([
+            "train", "--model", program.model, "--data", "rows.jsonl", "--prompt", "{q}", "--target", "{a}",
+            "--show-batch",
+        ])
+        #expect(shown.output.contains("line 2: input of"), "\(shown.output)\(shown.error)")
+    }
+
+    /// Layouts that data sets share need no templates, and one line says how they are read.
+    @Test(arguments: [
+        ("rows.jsonl", #"{"instruction": "Add", "input": "2+2", "output": "4"}"#, "Alpaca", "### Input:\n    2+2"),
+        (
+            "rows.jsonl", #"{"instruction": "Sing", "input": "", "output": "La"}"#, "Alpaca",
+            "Sing\n    \n    ### Response:"
+        ),
+        ("rows.jsonl", #"{"prompt": "Two?", "completion": "Four."}"#, "prompts and completions", "⟦Four."),
+        ("rows.jsonl", #"{"text": "All of it.", "id": 4}"#, "text", "⟦All of it."),
+        ("rows.txt", "All of it.", "text", "⟦All of it."),
+        (
+            "rows.jsonl", #"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#,
+            "chat messages", "⟦b<|im_end|>"
+        ),
+        (
+            "rows.jsonl",
+            #"{"system": "Rhyme", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}"#,
+            "ShareGPT", "system\n    Rhyme"
+        ),
+    ])
+    func layoutsAreRecognized(name: String, row: String, title: String, text: String) throws {
+        let program = try Program()
+        defer { program.remove() }
+        try program.write(name, row)
+        let shown = try program.run(["train", "--model", model, "--data", name, "--show-batch"])
+        #expect(shown.output.contains(text), "\(shown.output)\(shown.error)")
+        #expect(shown.error.contains("reading rows as \(title): "), "\(shown.error)")
+    }
+
+    @Test func layoutsCanBeNamed() throws {
+        let program = try Program()
+        defer { program.remove() }
+        try program.write("rows.jsonl", #"{"instruction": "Add", "input": "2+2", "output": "4", "text": "Add: 4"}"#)
+        let arguments = ["train", "--model", model, "--data", "rows.jsonl", "--show-batch"]
+        let text = try program.run(arguments + ["--format", "text"])
+        #expect(text.output.contains("⟦Add: 4"), "\(text.output)\(text.error)")
+        let turns = try program.run(arguments + ["--format", "alpaca", "--chat"])
+        #expect(turns.output.contains("user\n    Add\n    \n    2+2<|im_end|>"), "\(turns.output)\(turns.error)")
+        for (more, word) in [
+            (["--format", "sharegpt"], "conversations"), (["--format", "alpacca"], "did you mean 'alpaca'"),
+            (["--format", "text", "--target", "{output}"], "--target"),
+        ] {
+            let refused = try program.run(arguments + more)
+            #expect(refused.status == 1 && refused.error.contains(word), "\(refused.error)")
+            #expect(refused.error.split(separator: "\n").count == 1, "\(refused.error)")
+        }
+    }
+
+    /// An adapter that was trained on a recognized layout is evaluated in the same way.
+    @Test func layoutsAreRemembered() throws {
+        let program = try Program()
+        defer { program.remove() }
+        try program.write("rows.jsonl", #"{"instruction": "Add", "input": "", "output": "4"}"#)
+        let training = try program.run([
+            "train", "--model", model, "--data", "rows.jsonl", "--steps", "1", "--output", "adapter", "--json",
+            "--quiet",
+        ])
+        let record = try json(training.output)
+        #expect(record["prompt"]?.string?.hasPrefix("### Instruction:\n{instruction}") == true, "\(training.error)")
+        let evaluation = try program.run([
+            "evaluate", "--adapter", "adapter", "--model", model, "--data", "rows.jsonl", "--max-new-tokens", "2",
+            "--json", "--quiet",
+        ])
+        #expect(try json(evaluation.output)["rows"]?.int == 1, "\(evaluation.error)")
     }
 
     @Test(arguments: [

@@ -41,11 +41,10 @@ extension Filters {
         "rejectattr": choosing("rejectattr", by: true, keeping: false),
         "sort": { interpreter, value, arguments in
             let given = try arguments.bound("sort", ["reverse", "case_sensitive", "attribute"])
-            if let path = given[2]?.text, path.contains(",") {
-                throw JinjaFailure("sorting by several attributes is not supported")
-            }
-            let keyed = try value.iterated().map {
-                (key: try key(of: $0, given[2], isCaseSensitive: given.isTrue(1), interpreter), value: $0)
+            let paths = given[2]?.text.map { $0.pieces(at: ",").map { JinjaValue.string($0) } } ?? [given[2]]
+            let keyed = try value.iterated().map { value in
+                let keys = try paths.map { try key(of: value, $0, isCaseSensitive: given.isTrue(1), interpreter) }
+                return (key: keys.count == 1 ? keys[0] : JinjaValue.list(keys), value: value)
             }
             return .list(try sorted(keyed, reverse: given.isTrue(0)))
         },
@@ -185,7 +184,7 @@ extension Filters {
     // MARK: Keys
 
     /// The attribute at a path such as `function.name` or `0.id`.
-    private static func attribute(
+    static func attribute(
         _ path: JinjaValue, of value: JinjaValue, _ interpreter: Interpreter, default fallback: JinjaValue? = nil
     ) throws -> JinjaValue {
         var parts = [path]
@@ -201,7 +200,7 @@ extension Filters {
         }
     }
 
-    private static func key(
+    static func key(
         of value: JinjaValue, _ path: JinjaValue?, isCaseSensitive: Bool, _ interpreter: Interpreter
     ) throws -> JinjaValue {
         guard let path, !path.isNone else { return folded(value, isCaseSensitive: isCaseSensitive) }
@@ -214,8 +213,7 @@ extension Filters {
     }
 
     /// The values by their keys; equal ones keep their order, in reverse too.
-    private static func sorted(_ keyed: [(key: JinjaValue, value: JinjaValue)], reverse: Bool) throws -> [JinjaValue]
-    {
+    static func sorted(_ keyed: [(key: JinjaValue, value: JinjaValue)], reverse: Bool) throws -> [JinjaValue] {
         try keyed.enumerated().sorted { a, b in
             let (first, second) = reverse ? (b.element.key, a.element.key) : (a.element.key, b.element.key)
             if try first.isLess(than: second) { return true }

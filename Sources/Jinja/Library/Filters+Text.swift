@@ -50,7 +50,7 @@ extension Filters {
     }
 
     /// Text of any value that isn't marked as HTML, where a mark would change the result.
-    private static func unmarked(_ value: JinjaValue?, _ filter: String) throws -> String {
+    static func unmarked(_ value: JinjaValue?, _ filter: String) throws -> String {
         guard let value else { return "" }
         if case .markup = value {
             throw JinjaFailure("the filter '\(filter)' on text that 'safe' or 'escape' marked is not supported")

@@ -2,8 +2,8 @@
 enum Filters {
     typealias Filter = @Sendable (Interpreter, JinjaValue, Arguments) throws -> JinjaValue
 
-    static let all: [String: Filter] = text.merging(sequences) { first, _ in first }.merging(values) { first, _ in
-        first
+    static let all: [String: Filter] = [text, sequences, values, groups, layout, web].reduce(into: [:]) { all, part in
+        all.merge(part) { first, _ in first }
     }
 
     /// A filter without arguments.

@@ -6,6 +6,7 @@ enum Arithmetic {
         if let x = a.wholeNumber, let y = b.wholeNumber { return try whole(x, sign, y) }
         if let x = a.numeric, let y = b.numeric { return try real(x, sign, y) }
         switch (a, sign, b) {
+        case (.string(let format), "%", .undefined): return .string(try PercentFormat.text(format, b))
         case (.undefined(let reason), _, _), (_, _, .undefined(let reason)): throw JinjaFailure(reason)
         case (.string(let x), "+", .string(let y)): return .string(try joined(x, y))
         case (.markup(let x), "+", .markup(let y)): return .markup(try joined(x, y))
@@ -17,8 +18,9 @@ enum Arithmetic {
             if let count = b.wholeNumber { return try repeated(a, count) }
         case (_, "*", .string), (_, "*", .list), (_, "*", .tuple):
             if let count = a.wholeNumber { return try repeated(b, count) }
-        case (.string, "%", _), (.markup, "%", _):
-            throw JinjaFailure("formatting with '%' is not supported")
+        case (.string(let format), "%", _): return .string(try PercentFormat.text(format, b))
+        case (.markup, "%", _):
+            throw JinjaFailure("formatting text that 'safe' or 'escape' marked with '%' is not supported")
         default: break
         }
         throw JinjaFailure("unsupported operand type(s) for \(sign): '\(a.typeName)' and '\(b.typeName)'")

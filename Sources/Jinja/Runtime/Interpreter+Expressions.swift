@@ -116,6 +116,7 @@ extension Interpreter {
         }
         if let method = try Methods.method(name, of: object) { return method }
         if case .dictionary(let dictionary) = object, let value = dictionary[name] { return value }
+        if let part = Filters.part(name, ofGroup: object) { return part }
         return missing(name, object)
     }
 
@@ -143,10 +144,11 @@ extension Interpreter {
         return missing(index, object)
     }
 
-    private func attributeOnly(_ name: String, of object: JinjaValue) throws -> JinjaValue {
+    /// What Python finds under a name, without looking for an item of that name.
+    func attributeOnly(_ name: String, of object: JinjaValue) throws -> JinjaValue {
         switch object {
-        case .namespace, .loop: try attribute(name, of: object)
-        default: try Methods.method(name, of: object) ?? missing(name, object)
+        case .namespace, .loop, .undefined: try attribute(name, of: object)
+        default: try Filters.part(name, ofGroup: object) ?? Methods.method(name, of: object) ?? missing(name, object)
         }
     }
 

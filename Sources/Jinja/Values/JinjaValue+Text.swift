@@ -45,7 +45,7 @@ extension JinjaValue {
         value.isNaN ? "nan" : value.isInfinite ? (value < 0 ? "-inf" : "inf") : "\(value)"
     }
 
-    private static func quoted(_ text: String) -> String {
+    static func quoted(_ text: String) -> String {
         let quote: Unicode.Scalar = text.utf8.contains(0x27) && !text.utf8.contains(0x22) ? "\"" : "'"
         var out = String.UnicodeScalarView()
         func escape(_ letter: Unicode.Scalar, _ value: UInt32, _ digits: Int) {

@@ -12,105 +12,99 @@ public enum ChatLoss: String, CaseIterable, Sendable, Codable {
     case all
 }
 
-/// A conversation written down, and which parts of the text are the model's.
+/// A conversation as text, and which parts of the text are the model's.
 struct AssistantSpans {
-    let text: String
+    private(set) var text: String
     /// Bytes of the text, in order.
-    let spans: [Range<Int>]
+    private(set) var spans: [Range<Int>]
     /// Whether the template's generation blocks say so, whose word is final; else the turns' ends are found here.
     let isByTemplate: Bool
+    /// The reasoning tag that the generation prompt opens and the last turn doesn't have.
+    private(set) var missingTag: String?
 
     /// - Throws: ``PEFTError`` where the template fails, or where a turn can't be told from the text around it.
     init(_ conversation: Conversation, _ template: ChatTemplate, _ loss: ChatLoss, _ variables: [String: JinjaValue])
         throws
     {
-        let variables = variables.merging(conversation.variables) { _, own in own }
-        func render(_ count: Int, prompts: Bool = false) throws -> JinjaTemplate.Rendering {
-            do {
-                return try template.render(
-                    Array(conversation.messages.prefix(count)), tools: conversation.tools,
-                    addGenerationPrompt: prompts,
-                    variables: variables)
-            } catch let error as PEFTError {
-                throw PEFTError("\(conversation.row): \(error.problem)", remedy: error.remedy)
-            }
-        }
-        let whole = try render(conversation.messages.count)
+        let renderer = ConversationRenderer(conversation, template, variables)
+        let whole = try renderer.render(conversation.messages)
         text = whole.text
         let turns = conversation.assistantTurns
-        if loss == .all || turns.isEmpty {
+        let left = loss == .all ? conversation.turnsWithoutLoss : []
+        if loss == .all ? left.isEmpty : turns.isEmpty {
             spans = loss == .all ? [0..<whole.text.utf8.count] : []
             isByTemplate = true
             return
         }
-        let wanted = loss == .last ? Array(turns.suffix(1)) : turns
-        if template.hasGenerationBlocks(tools: conversation.tools) {
-            isByTemplate = true
-            let all = conversation.messages.indices.filter {
-                Conversation.role(conversation.messages[$0]) == "assistant"
-            }
-            if wanted == all {
-                spans = whole.generated
-            } else {
-                // A block for each turn: the last ones are those that are wanted.
-                guard whole.generated.count == all.count else {
-                    throw PEFTError(
-                        "\(conversation.row): the template marks \(whole.generated.count) parts of \(all.count) assistant turns",
-                        remedy: "use --loss assistant, or a template with one generation block a turn")
+        isByTemplate = template.hasGenerationBlocks(tools: conversation.tools)
+        let found: [Range<Int>]
+        var last: TurnLocator.Turn?
+        let wanted = loss == .all ? left : loss == .last ? Array(turns.suffix(1)) : turns
+        if isByTemplate {
+            found = try Self.generated(conversation, wanted, whole)
+        } else {
+            let locator = TurnLocator(renderer, whole: whole.text)
+            let located = try wanted.map { turn in
+                do { return try locator.turn(turn) } catch let failure as TurnLocator.Failure {
+                    throw Self.failure(conversation, turn, failure.reason, mayBeLast: turn != wanted.last)
                 }
-                spans = zip(all, whole.generated).filter { wanted.contains($0.0) }.map(\.1)
             }
-            return
+            found = located.map(\.span)
+            if loss != .all, wanted.last == conversation.messages.count - 1 { last = located.last }
         }
-        isByTemplate = false
-        spans = try wanted.map { turn in
-            guard turn > 0 else {
-                throw PEFTError(
-                    "\(conversation.row) begins with an assistant turn, which nothing sets apart from the rest",
-                    remedy: "begin with a user turn, or use a template with {% generation %} blocks")
-            }
-            let mayBeLast = turn != wanted.last
-            let before = try render(turn, prompts: true).text
-            let through = turn + 1 == conversation.messages.count ? whole.text : try render(turn + 1).text
-            guard whole.text.hasBytes(atStart: before) else {
-                throw Self.failure(conversation, turn, "differs from what the generation prompt begins", mayBeLast)
-            }
-            let end = try Self.end(of: through, in: whole.text, endToken: template.specialTokens["eos_token"]) {
-                Self.failure(conversation, turn, "is written in another way when more turns follow", mayBeLast)
-            }
-            guard before.utf8.count <= end else {
-                throw Self.failure(conversation, turn, "is shorter than the prompt that begins it", mayBeLast)
-            }
-            return before.utf8.count..<end
-        }
+        spans = loss == .all ? Self.complement(of: found, in: whole.text.utf8.count) : found
+        if let last { restoreReasoning(of: last, renderer) }
     }
 
-    /// How far the text up to a turn goes in the whole text. Some templates close every text with an end token, which
-    /// the whole text has only at its end.
-    private static func end(of part: String, in whole: String, endToken: String?, or error: () -> PEFTError) throws
-        -> Int
+    /// What the template's generation blocks wrote for some turns.
+    private static func generated(_ conversation: Conversation, _ wanted: [Int], _ whole: JinjaTemplate.Rendering)
+        throws -> [Range<Int>]
     {
-        if whole.hasBytes(atStart: part) { return part.utf8.count }
-        guard let endToken, part.hasBytes(atEnd: endToken) else { throw error() }
-        let shorter = String(decoding: part.utf8.dropLast(endToken.utf8.count), as: UTF8.self)
-        guard whole.hasBytes(atStart: shorter) else { throw error() }
-        return shorter.utf8.count
+        let all = conversation.messages.indices.filter { Conversation.role(conversation.messages[$0]) == "assistant" }
+        if wanted == all { return whole.generated }
+        guard whole.generated.count == all.count else {
+            throw PEFTError(
+                "\(conversation.row): the template marks \(whole.generated.count) parts of \(all.count) assistant turns",
+                remedy: "use --loss assistant and no weights, or a template with one generation block a turn")
+        }
+        return zip(all, whole.generated).filter { wanted.contains($0.0) }.map(\.1)
+    }
+
+    private static func complement(of spans: [Range<Int>], in count: Int) -> [Range<Int>] {
+        var result: [Range<Int>] = []
+        var start = 0
+        for span in spans {
+            if start < span.lowerBound { result.append(start..<span.lowerBound) }
+            start = span.upperBound
+        }
+        return start < count ? result + [start..<count] : result
+    }
+
+    /// Writes the last turn behind its generation prompt where that opens reasoning, the message has some and the template
+    /// leaves it out, as DeepSeek-R1's does: the model has to learn to reason there.
+    private mutating func restoreReasoning(of turn: TurnLocator.Turn, _ renderer: ConversationRenderer) {
+        let messages = renderer.conversation.messages
+        guard let tag = ReasoningTags.open(atEndOf: turn.missing), let closing = turn.closing else { return }
+        missingTag = tag.tag
+        let bytes = Array(text.utf8)
+        guard let message = messages.last,
+            let answer = LastAnswer.withReasoning(message, tag, endsLine: turn.missing.last == 0x0A),
+            let prompt = renderer.bytes(Array(messages.dropLast()), prompts: true),
+            prompt.starts(with: bytes[..<turn.span.lowerBound])
+        else { return }
+        missingTag = nil
+        let restored = prompt + Array(answer.utf8) + closing
+        text = String(decoding: restored, as: UTF8.self)
+        spans[spans.count - 1] = prompt.count..<restored.count
     }
 
     /// - Parameter mayBeLast: whether the last turn alone may do better.
     private static func failure(
-        _ conversation: Conversation, _ turn: Int, _ what: String, _ mayBeLast: Bool
+        _ conversation: Conversation, _ turn: Int, _ reason: String, mayBeLast: Bool
     ) -> PEFTError {
         PEFTError(
-            "\(conversation.row): the assistant's turn in message \(turn + 1) \(what), so that its tokens can't be told exactly",
+            "\(conversation.row): the assistant's turn in message \(turn + 1) \(reason), so that its tokens can't be told exactly",
             remedy: (mayBeLast ? "use --loss last, or " : "use ")
                 + "a template with {% generation %} blocks (--chat-template)")
-    }
-}
-
-extension String {
-    fileprivate func hasBytes(atStart part: String) -> Bool { utf8.starts(with: part.utf8) }
-    fileprivate func hasBytes(atEnd part: String) -> Bool {
-        utf8.count >= part.utf8.count && utf8.suffix(part.utf8.count).elementsEqual(part.utf8)
     }
 }

@@ -43,12 +43,18 @@ public struct ChatEncoder: Sendable {
         var summary = EncodingSummary()
         let examples = try conversations.compactMap { conversation -> EncodedExample? in
             let encoded = try encode(conversation)
+            summary.unusedFields.formUnion(conversation.unusedFields)
             summary.truncated += encoded.isTruncated ? 1 : 0
-            guard let example = encoded.example else {
+            guard var example = encoded.example else {
                 summary.dropped += 1
                 return nil
             }
+            example.location = conversation.row
             summary.openTurns += encoded.isOpen ? 1 : 0
+            if let tag = encoded.missingTag {
+                summary.turnsWithoutReasoning += 1
+                summary.reasoningTag = tag
+            }
             summary.add(example)
             return example
         }
@@ -65,9 +71,12 @@ public struct ChatEncoder: Sendable {
     public func prompt(_ messages: [JinjaValue], tools: JinjaValue? = nil, variables own: [String: JinjaValue] = [:])
         throws -> [Int]
     {
-        let text = try template.render(
-            messages, tools: tools, addGenerationPrompt: true, variables: values.merging(own) { _, own in own }
-        ).text
+        func render(_ messages: [JinjaValue]) throws -> String {
+            try template.render(
+                messages, tools: tools, addGenerationPrompt: true, variables: values.merging(own) { _, own in own }
+            ).text
+        }
+        let text = try withArguments(of: messages, render)
         return architecture == .encoderDecoder ? closed(text) : tokenizer.encode(text: text, addSpecialTokens: false)
     }
 
@@ -91,13 +100,34 @@ public struct ChatEncoder: Sendable {
         return tokenizer.isSpecial(last) ? last : nil
     }
 
+    /// Does something with messages, and with the arguments of tool calls as text where a template fails otherwise.
+    private func withArguments<Result>(of messages: [JinjaValue], _ body: ([JinjaValue]) throws -> Result) throws
+        -> Result
+    {
+        do { return try body(messages) } catch {
+            guard let texts = ToolCalls.asText(messages), let result = try? body(texts) else { throw error }
+            return result
+        }
+    }
+
     // MARK: One row
 
-    private func encode(_ conversation: Conversation) throws -> (
-        example: EncodedExample?, isTruncated: Bool, isOpen: Bool
-    ) {
+    private struct EncodedRow {
+        var example: EncodedExample?
+        var isTruncated = false
+        /// Whether a turn has no token that ends it.
+        var isOpen = false
+        /// The reasoning tag of the generation prompt that the last turn doesn't have.
+        var missingTag: String?
+    }
+
+    private func encode(_ conversation: Conversation) throws -> EncodedRow {
         let isPair = architecture == .encoderDecoder
-        let written = try AssistantSpans(conversation, template, isPair ? .last : loss, values)
+        let written = try withArguments(of: conversation.messages) { messages in
+            var conversation = conversation
+            conversation.messages = messages
+            return try AssistantSpans(conversation, template, isPair ? .last : loss, values)
+        }
         if isPair { return pair(written) }
         let ids = tokenizer.encode(text: written.text, addSpecialTokens: false)
         guard var mask = tokenizer.overlaps(with: written.spans, in: written.text, ids: ids) else {
@@ -110,26 +140,27 @@ public struct ChatEncoder: Sendable {
         let isTruncated = kept < ids.count
         // Nothing predicts the first token.
         guard let first = mask.indices.dropFirst().prefix(max(0, kept - 1)).first(where: { mask[$0] }) else {
-            return (nil, isTruncated, isOpen)
+            return EncodedRow(isTruncated: isTruncated, isOpen: isOpen)
         }
         let example = EncodedExample(
             input: Array(ids[..<first]), target: Array(ids[first..<kept]), loss: Array(mask[first..<kept]))
-        return (example, isTruncated, isOpen)
+        return EncodedRow(
+            example: example, isTruncated: isTruncated, isOpen: isOpen, missingTag: written.missingTag)
     }
 
-    private func pair(_ written: AssistantSpans) -> (example: EncodedExample?, isTruncated: Bool, isOpen: Bool) {
-        guard let span = written.spans.last else { return (nil, false, false) }
+    private func pair(_ written: AssistantSpans) -> EncodedRow {
+        guard let span = written.spans.last else { return EncodedRow() }
         let bytes = Array(written.text.utf8)
         var input = closed(String(decoding: bytes[..<span.lowerBound], as: UTF8.self))
         let answer = String(decoding: bytes[span], as: UTF8.self).trimmingEnd()
         let target = closed(answer)
-        guard !input.isEmpty, !target.isEmpty else { return (nil, false, false) }
+        guard !input.isEmpty, !target.isEmpty else { return EncodedRow() }
         let isTruncated = input.count > maxTokens
         if isTruncated, let last = input.last {
             input =
                 last == tokenizer.eosTokenID ? input.prefix(maxTokens - 1) + [last] : Array(input.prefix(maxTokens))
         }
-        return (EncodedExample(input: input, target: target), isTruncated, false)
+        return EncodedRow(example: EncodedExample(input: input, target: target), isTruncated: isTruncated)
     }
 
     /// The ids of a text with the special tokens that an encoder-decoder expects, unless the template wrote its end.

@@ -19,6 +19,11 @@ public struct ChatRows: Sendable {
         usual.contains { list(row[$0]) != nil } || (list(row["prompt"]) != nil && row["completion"] != nil)
     }
 
+    /// Whether a row's messages are ShareGPT's, with `from` and `value`.
+    static func hasShareGPT(_ row: Row) -> Bool {
+        usual.lazy.compactMap { list(row[$0])?.first }.first?["from"]?.string != nil
+    }
+
     /// Reads a file's rows as conversations.
     /// - Parameter limit: at most so many rows.
     /// - Throws: ``PEFTError`` naming the row and what is wrong there.
@@ -31,9 +36,10 @@ public struct ChatRows: Sendable {
         let fields = try Self.ordered(row)
         var firstToLearn = 0
         let name: String
+        let names: [String]
         var messages: [JinjaValue]
         if let field = field ?? Self.usual.first(where: { Self.list(row[$0]) != nil }) {
-            name = field
+            (name, names) = (field, [field])
             guard let value = fields[field] else {
                 let hint = nearestName(to: field, in: row.fields.keys).map { " — did you mean '\($0)'?" } ?? ""
                 throw PEFTError(
@@ -42,7 +48,7 @@ public struct ChatRows: Sendable {
             }
             messages = try list(value, field, row)
         } else if let prompt = fields["prompt"], let completion = fields["completion"] {
-            name = "prompt"
+            (name, names) = ("prompt", ["prompt", "completion"])
             messages = try list(prompt, "prompt", row)
             firstToLearn = messages.count
             if let text = completion.text {
@@ -62,13 +68,9 @@ public struct ChatRows: Sendable {
         var result = Conversation(
             messages: try messages.enumerated().map { try Self.message($1, number: $0 + 1, row) }, row: row.location)
         result.firstToLearn = firstToLearn
-        if let tools = fields["tools"], !tools.isNone { result.tools = try Self.parsed(tools, "tools", row) }
-        if let more = fields["chat_template_kwargs"], !more.isNone {
-            guard let values = try Self.parsed(more, "chat_template_kwargs", row).dictionary else {
-                throw PEFTError("'chat_template_kwargs' in \(row.location) is not an object")
-            }
-            for (key, value) in values.entries { result.variables[key.text ?? ""] = value }
-        }
+        let context = try RowContext(fields, messages: names, row)
+        (result.tools, result.variables, result.unusedFields) = (context.tools, context.variables, context.unused)
+        if let system = context.system { result.insert(system: system) }
         if let system { result.insert(system: system) }
         return result
     }
@@ -91,17 +93,12 @@ public struct ChatRows: Sendable {
     }
 
     private func list(_ value: JinjaValue, _ field: String, _ row: Row) throws -> [JinjaValue] {
-        guard let list = try Self.parsed(value, field, row).elements else {
+        guard let list = try RowContext.parsed(value, field, row).elements else {
             throw PEFTError(
-                "'\(field)' in \(row.location) is no list of messages",
-                remedy: "it has to be such as [{\"role\": \"user\", \"content\": \"…\"}, …]")
+                "'\(field)' in \(row.location) is not a list of messages",
+                remedy: "give a list such as [{\"role\": \"user\", \"content\": \"…\"}, …]")
         }
         return list
-    }
-
-    private static func parsed(_ value: JinjaValue, _ field: String, _ row: Row) throws -> JinjaValue {
-        guard let text = value.text else { return value }
-        return try JinjaValue(json: text, name: "'\(field)' in \(row.location)")
     }
 
     // MARK: Messages
@@ -110,28 +107,38 @@ public struct ChatRows: Sendable {
     private static let roles = [
         "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
         "chatgpt": "assistant", "bot": "assistant", "system": "system", "tool": "tool", "observation": "tool",
-        "function_response": "tool",
+        "function_response": "tool", "function_call": "assistant",
     ]
 
     /// A message with `role` and `content`, also from ShareGPT's `from` and `value`.
     private static func message(_ value: JinjaValue, number: Int, _ row: Row) throws -> JinjaValue {
         let place = "message \(number) in \(row.location)"
+        let message = ToolCalls.normalized(try named(value, place))
+        try MessageLoss.check(message, place)
+        return message
+    }
+
+    private static func named(_ value: JinjaValue, _ place: String) throws -> JinjaValue {
         guard let fields = value.dictionary else {
-            throw PEFTError("\(place) is not an object", remedy: "it has to have a role and a content")
+            throw PEFTError("\(place) is not an object", remedy: "give it a role and a content")
         }
         if fields["role"]?.text != nil { return value }
         guard let from = fields["from"]?.text, let content = fields["value"] else {
             throw PEFTError(
-                "\(place) has no role", remedy: "it has to have 'role' and 'content', or 'from' and 'value'")
+                "\(place) has no role", remedy: "give it 'role' and 'content', or 'from' and 'value'")
         }
         guard let role = roles[from.lowercased()] else {
             throw PEFTError(
                 "\(place) is from '\(from)'",
-                remedy: "known are \(roles.keys.sorted().joined(separator: ", ")); or give it a role")
+                remedy: "use one of \(roles.keys.sorted().joined(separator: ", ")), or give it a role")
         }
         var result = JinjaDictionary()
         result["role"] = .string(role)
-        result["content"] = content
+        if from.lowercased() == "function_call", let calls = ToolCalls.read(content) {
+            result["tool_calls"] = calls
+        } else {
+            result["content"] = content
+        }
         for (key, value) in fields.entries {
             guard let name = key.text, !["from", "value"].contains(name) else { continue }
             result[name] = value

@@ -11,6 +11,8 @@ public struct Conversation {
     public var variables: [String: JinjaValue]
     /// The first message that the model may learn; those before it belong to the prompt.
     public var firstToLearn = 0
+    /// Fields of the row that neither messages nor variables were made of.
+    public var unusedFields: [String] = []
     public var row: Row.Location
 
     public init(
@@ -40,9 +42,19 @@ public struct Conversation {
 
     static func role(_ message: JinjaValue) -> String? { message.dictionary?["role"]?.text }
 
-    /// The turns of the model that bear loss, by their place among the messages.
+    /// The turns of the model that contribute to the loss, by their place among the messages: not those that a `weight` of
+    /// 0 or `train: false` leaves out.
     var assistantTurns: [Int] {
-        messages.indices.filter { $0 >= firstToLearn && Self.role(messages[$0]) == "assistant" }
+        messages.indices.filter {
+            $0 >= firstToLearn && Self.role(messages[$0]) == "assistant" && MessageLoss.isLearned(messages[$0])
+        }
+    }
+
+    /// The turns of the model that a `weight` of 0 or `train: false` leaves out.
+    var turnsWithoutLoss: [Int] {
+        messages.indices.filter {
+            Self.role(messages[$0]) == "assistant" && !MessageLoss.isLearned(messages[$0])
+        }
     }
 
     /// Whether the model's turn is the last message.

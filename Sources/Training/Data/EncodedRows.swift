@@ -2,7 +2,7 @@ import Foundation
 import LanguageModels
 import Support
 
-/// Rows as token ids, in memory or in a file of which memory holds only where each row lies (12 bytes a row).
+/// Rows as token ids, in memory or in a file of which memory holds only where each row lies (16 bytes a row).
 public struct EncodedRows: RandomAccessCollection, Sendable {
     private enum Storage {
         case memory([EncodedExample])
@@ -57,9 +57,15 @@ final class EncodedFile: @unchecked Sendable {
     /// Where each row begins, in tokens, with the end as a last entry, and how many of its tokens are input.
     private let starts: [Int]
     private let inputs: [Int32]
+    /// The data file and the line of each row there; 0 for a row that is from none.
+    private let source: String
+    private let lines: [Int32]
 
-    fileprivate init(map: UnsafeRawPointer?, bytes: Int, starts: [Int], inputs: [Int32]) {
+    fileprivate init(
+        map: UnsafeRawPointer?, bytes: Int, starts: [Int], inputs: [Int32], source: String, lines: [Int32]
+    ) {
         (self.map, self.bytes, self.starts, self.inputs) = (map, bytes, starts, inputs)
+        (self.source, self.lines) = (source, lines)
     }
 
     deinit { if let map { munmap(UnsafeMutableRawPointer(mutating: map), bytes) } }
@@ -72,7 +78,9 @@ final class EncodedFile: @unchecked Sendable {
             Int(map?.load(fromByteOffset: 4 * place, as: Int32.self) ?? 0)
         }
         let input = Int(inputs[row])
-        return EncodedExample(input: Array(tokens[..<input]), target: Array(tokens[input...]))
+        var example = EncodedExample(input: Array(tokens[..<input]), target: Array(tokens[input...]))
+        if lines[row] > 0 { example.location = Row.Location(file: source, number: Int(lines[row])) }
+        return example
     }
 
     /// Rows one behind the other, as the file holds them.
@@ -80,11 +88,15 @@ final class EncodedFile: @unchecked Sendable {
         fileprivate var tokens: [Int32] = []
         /// How many tokens each row has as input and in all.
         fileprivate var lengths: [(input: Int32, all: Int)] = []
+        fileprivate var lines: [Int32] = []
+        fileprivate var source = ""
 
         mutating func append(_ example: EncodedExample) {
             for id in example.input { tokens.append(Int32(truncatingIfNeeded: id)) }
             for id in example.target { tokens.append(Int32(truncatingIfNeeded: id)) }
             lengths.append((Int32(truncatingIfNeeded: example.input.count), example.length))
+            lines.append(Int32(truncatingIfNeeded: example.location?.number ?? 0))
+            source = example.location?.file ?? source
         }
     }
 
@@ -94,6 +106,8 @@ final class EncodedFile: @unchecked Sendable {
         private let folder: String
         private var starts = [0]
         private var inputs: [Int32] = []
+        private var lines: [Int32] = []
+        private var source = ""
 
         /// - Throws: ``PEFTError`` where there is no room for a file.
         init() throws {
@@ -125,16 +139,22 @@ final class EncodedFile: @unchecked Sendable {
                 starts.append((starts.last ?? 0) + all)
                 inputs.append(input)
             }
+            lines += rows.lines
+            if !rows.source.isEmpty { source = rows.source }
         }
 
         func finished() throws -> EncodedFile {
             let bytes = 4 * (starts.last ?? 0)
-            guard bytes > 0 else { return EncodedFile(map: nil, bytes: 0, starts: starts, inputs: inputs) }
+            guard bytes > 0 else { return file(nil, 0) }
             let map = mmap(nil, bytes, PROT_READ, MAP_SHARED, descriptor, 0)
             guard let map, map != MAP_FAILED else {
                 throw PEFTError("can't map the encoded rows", remedy: "name a folder on another disk by TMPDIR")
             }
-            return EncodedFile(map: map, bytes: bytes, starts: starts, inputs: inputs)
+            return file(map, bytes)
+        }
+
+        private func file(_ map: UnsafeRawPointer?, _ bytes: Int) -> EncodedFile {
+            EncodedFile(map: map, bytes: bytes, starts: starts, inputs: inputs, source: source, lines: lines)
         }
 
         /// Closes the file; a map of it stays.

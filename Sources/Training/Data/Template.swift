@@ -4,6 +4,7 @@ import Support
 ///
 /// - `{field}` takes the field's value; `{a.b}` takes `b` of the object in `a`, unless a field is itself
 ///   named `a.b`.
+/// - `{?field}…{/field}` is written where the row has the field and it isn't empty.
 /// - `{{` and `}}` stand for single braces.
 /// - Nothing else is interpreted: a backslash is a backslash.
 ///
@@ -12,13 +13,22 @@ import Support
 public struct Template: Sendable, Hashable, CustomStringConvertible {
     /// The template as it was written.
     public let text: String
-    /// The placeholders' names in order of their first use.
+    /// The placeholders' names in order of their first use, without those that stand between `{?field}` and `{/field}`.
     public let fields: [String]
     private let parts: [Part]
 
-    private enum Part: Sendable, Hashable {
+    private indirect enum Part: Sendable, Hashable {
         case literal(String)
         case field(String)
+        /// What is written only where a field isn't empty.
+        case section(String, [Part])
+    }
+
+    /// A section that isn't closed yet, and the parts before it.
+    private struct OpenSection {
+        var name: String
+        var start: String.Index
+        var before: [Part]
     }
 
     public var description: String { text }
@@ -34,6 +44,7 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
         }
         var parts: [Part] = []
         var fields: [String] = []
+        var open: [OpenSection] = []
         var literal = ""
         var index = text.startIndex
         while index < text.endIndex {
@@ -55,13 +66,26 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
                 guard !name.allSatisfy(\.isWhitespace) else { throw failure("an empty placeholder", at: index) }
                 if !literal.isEmpty { parts.append(.literal(literal)) }
                 literal = ""
-                parts.append(.field(name))
-                if !fields.contains(name) { fields.append(name) }
+                if name.count > 1, name.hasPrefix("?") {
+                    open.append(OpenSection(name: String(name.dropFirst()), start: index, before: parts))
+                    parts = []
+                } else if name.count > 1, name.hasPrefix("/") {
+                    guard let section = open.popLast(), section.name == name.dropFirst() else {
+                        throw failure("a '{\(name)}' without its '{?\(name.dropFirst())}'", at: index)
+                    }
+                    parts = section.before + [.section(section.name, parts)]
+                } else {
+                    parts.append(.field(name))
+                    if open.isEmpty, !fields.contains(name) { fields.append(name) }
+                }
                 index = text.index(after: end)
             default:
                 literal.append(character)
                 index = next
             }
+        }
+        if let section = open.last {
+            throw failure("a '{?\(section.name)}' without its '{/\(section.name)}'", at: section.start)
         }
         if !literal.isEmpty { parts.append(.literal(literal)) }
         (self.text, self.fields, self.parts) = (text, fields, parts)
@@ -70,15 +94,27 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
     /// The template's text with `row`'s values in place.
     /// - Throws: ``PEFTError`` naming the row's place, for an unknown field (with the row's fields and the
     ///   nearest name), a null, or a value that is not text.
-    public func render(_ row: Row) throws -> String {
+    public func render(_ row: Row) throws -> String { try Template.render(parts, row) }
+
+    private static func render(_ parts: [Part], _ row: Row) throws -> String {
         var out = ""
         for part in parts {
             switch part {
             case .literal(let text): out += text
             case .field(let name): out += try Template.text(of: name, in: row)
+            case .section(let name, let parts): if isFilled(name, in: row) { out += try render(parts, row) }
             }
         }
         return out
+    }
+
+    private static func isFilled(_ field: String, in row: Row) -> Bool {
+        switch try? value(of: field, in: row) {
+        case nil, .null?: false
+        case .string(let text)?: !text.allSatisfy(\.isWhitespace)
+        case .array(let elements)?: !elements.isEmpty
+        default: true
+        }
     }
 
     /// Whether `row` can fill every placeholder, without building the text.

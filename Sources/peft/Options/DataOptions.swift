@@ -39,6 +39,8 @@ struct TemplateOptions: ParsableArguments {
             valueName: "tokens"))
     var maxInput: Int?
 
+    @OptionGroup var layout: FormatOptions
+
     static let defaultMaxInput = 512
 
     /// What was asked for, with names checked.

@@ -11,6 +11,7 @@ import datetime
 import json
 import pathlib
 
+from jinja2.filters import FILTERS
 from transformers.utils import chat_template_utils
 
 HERE = pathlib.Path(__file__).parent
@@ -169,7 +170,65 @@ words | length > 3 and words[0] | length == 4
 [1,2,], {"a": 1,}, (1,2,)
 d.a.x | join(","), d["a"].x[-1]
 "\u65e5\u672c" | upper | length, "ß" | upper, "ǅ" | lower
+"foo bar baz qux" | truncate(9), "foo bar baz qux" | truncate(9, true), "foo bar baz qux" | truncate(11), "foo bar baz qux" | truncate(11, false, "…", 0), "a b" | truncate(1), e | truncate(3, leeway=0)
+[1, 2] | truncate(5), "abcdefghij" | truncate(3, leeway=0), "abcdefghij" | truncate(4, leeway=0), "ab cd" | truncate(length=4, end="", leeway=0)
+"abc" | truncate(2)
+"abc" | truncate(5, leeway=-1)
+7 | truncate
+s | urlencode, "a/b c&d=é" | urlencode, {"a b": "c/d", "e": 1} | urlencode, [["x", "ä"], ("y", none)] | urlencode, 1.5 | urlencode, nope | urlencode, true | urlencode
+nums | urlencode
+{"class": "a<b", "id": 1, "no": none, "nope": nope} | xmlattr, {} | xmlattr, {"a": html} | xmlattr(false), {"a": "<" | safe} | xmlattr
+{"a b": 1} | xmlattr
+words | xmlattr
+html | striptags, "<p>Hi  <b>you</b></p>\n<!-- no > --> there &amp; &lt;x&gt; &#39;&#x41;" | striptags, "a < b" | striptags, "a <b" | striptags, "Q&A, x && y" | striptags, 5 | striptags
+"see https://example.com/a?b=1, (www.x.org) or <http://y.net>. me@z.io mailto:a@b.co x.com ftp://q" | urlize
+"https://example.com/long/path" | urlize(12), "https://a.com" | urlize(nofollow=true), "https://a.com" | urlize(target="_blank", rel="x b"), "tel:123 x:y" | urlize(extra_schemes=["tel:"]), "https://en.org/a_(b)" | urlize, "a&b <c>" | urlize
+"x" | urlize(extra_schemes=["1"])
+"http://127.0.0.1:80/x http://[::1]/ http://localhost www.a.b @a@b a@b a@b.c, HTTPS://UP.COM (http://a.com)." | urlize
+"The quick brown fox jumps over the lazy dog" | wordwrap(10), "The quick brown fox" | wordwrap(12, wrapstring="|"), "a\n\nbb  cc\n" | wordwrap(4)
+"aaaaaaaaaaaa bb" | wordwrap(5), "aaaaaaaaaaaa bb" | wordwrap(5, false), "well-known self-made x--y a-b re-co-ver" | wordwrap(6), "well-known self-made x--y" | wordwrap(6, true, "/", false), "it -- is --option 1-2 e-mail" | wordwrap(5, wrapstring="/")
+"a  b   c    d" | wordwrap(3, wrapstring="/"), "" | wordwrap, "  x y" | wordwrap(3, wrapstring="/"), "extra-long-hyphenated-thing" | wordwrap(7, wrapstring="/"), s | wordwrap(width=5), e ~ e ~ e | wordwrap(4, wrapstring="/")
+"x" | wordwrap(0)
+5 | wordwrap
+0 | filesizeformat, 1 | filesizeformat, 999 | filesizeformat, 1000 | filesizeformat, 123456789 | filesizeformat, 1536 | filesizeformat(true), "2048" | filesizeformat(binary=true), 1e30 | filesizeformat, -5 | filesizeformat, 2.9 | filesizeformat, 1e24 | filesizeformat
+"x" | filesizeformat
+"%s, %s!" | format(s, n), "%(a)s-%(b)05.1f" | format(a=1, b=2.25), "%d %i %5d|%-5d|%05d|%+d|% d" | format(1, 2.9, 3, 4, 5, 6, 7), "%x %X %#x %o %#o" | format(255, 255, 255, 8, 8), "%e %.2e %g %G %.3g" | format(12345.678, 0.00012, 1e10, 1e-10, 2.5)
+"%r %s %5s|%-5s|%.2s" | format(q, none, "a", "b", "cde"), "%c%c %%" | format(65, "é"), "%*d|%.*f" | format(5, 1, 2, 3.14159), "%5.1f%%" | format(99.95), "no" | format, "%s" | format([1, 2]), "%.0f %.0f" | format(0.5, 1.5), "%08.3f|%+.1f" | format(-3.14159, 2), "%.3d" | format(5), "%f %F" | format(big, small), "%s" | format(nope)
+"%d" | format("x")
+"%s" | format
+"%s" | format(1, 2)
+"%s %(a)s" | format(1, a=2)
+"%(b)s" | format(a=1)
+"%y" | format(1)
+"%" | format(1)
+"%s and %s" % ("a", 2), "%d" % 3, "%(x)s" % {"x": 1}, "%s" % [1], "%s" % nope, "%5.1f" % f, "no" % {}
+"%s %s" % "a"
+"none" % 1
+rows | groupby("n"), rows | groupby("o", default="-") | list | length, words | groupby(0) | map("first") | list
+{"k": "b"}.k, [{"k": "b", "v": 1}, {"k": "A", "v": 2}, {"k": "B", "v": 3}] | groupby("k")
+[{"k": "b", "v": 1}, {"k": "A", "v": 2}, {"k": "B", "v": 3}] | groupby("k", case_sensitive=true) | map(attribute="grouper") | join, [{"k": 1}, {"k": 2}, {"k": 1}] | groupby("k") | map(attribute="list") | map("length") | list
+[{"k": 1}, {"v": 2}] | groupby("k", default=0), [{"a": {"b": 2}}, {"a": {"b": 1}}] | groupby("a.b") | map("first") | list
+[{"k": 1}, {"k": "x"}] | groupby("k")
+rows | sort(attribute="o,n") | length
+[{"a": 2, "b": "x"}, {"a": 1, "b": "z"}, {"a": 1, "b": "Y"}] | sort(attribute="a,b") | map(attribute="b") | join, [{"a": 2, "b": "x"}, {"a": 1, "b": "z"}] | sort(true, attribute="a,b") | map(attribute="b") | join
+(s | attr("upper"))(), d | attr("b") is defined, (d | attr("get"))("b"), namespace(x=4) | attr("x"), n | attr("nope") is defined
+nope | attr("x")
+d | pprint, s | pprint, nums | pprint, {"b": [1, {"z": 1, "a": (1,)}], "a": none} | pprint, [] | pprint, n | pprint
+(words * 12) | pprint
+{"long key number one": words * 4, "another": {"x": "word " * 20, "y": [1, 2]}, "third": "x" * 90} | pprint
+"The quick brown fox jumps over the lazy dog, and then it does all of that again, twice." | pprint
+["The quick brown fox jumps over the lazy dog, and then it does all of that again, twice.\nline two"] | pprint
+[] | random is defined, [5] | random, "x" | random, nope | random is defined
+5 | random
 """.strip("\n").split("\n")
+
+# Every filter on what a field may hold beside text, one by one as many are refused.
+ARGUMENTS = {"attr": "('x')", "batch": "(2)", "groupby": "('x')", "map": "('string')", "rejectattr": "('x')", "replace": "('o', '0')", "selectattr": "('x')", "slice": "(2)"}
+LISTED = {"batch", "items", "map", "reject", "rejectattr", "select", "selectattr", "slice", "unique", "reverse"}
+EXPRESSIONS += [
+    f"({value}) | {name}{ARGUMENTS.get(name, '')}{' | list' if name in LISTED else ''}"
+    for name in sorted(set(FILTERS) - {"d", "e", "random"}) for value in ("none", "nope", "''", "0", "true", "[]", "{}", "[none]", "'a\u00df'")
+]
 
 STATEMENTS = [
     "{% for x in words %}{{ loop.index }}{{ loop.index0 }}{{ loop.revindex }}{{ loop.revindex0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }} {% endfor %}",
@@ -217,12 +276,12 @@ STATEMENTS = [
 
 # What Python renders and this project refuses, by a word of the error.
 UNSUPPORTED = {
-    "{{ '{}'.format(1) }}": "format", "{{ '%d' % 3 }}": "'%'", "{{ s.swapcase() }}": "swapcase",
+    "{{ '{}'.format(1) }}": "format", "{{ ('<' | safe) % 3 }}": "'%'", "{{ s.swapcase() }}": "swapcase",
     "{% for x in nums %}{{ loop }}{% endfor %}": "LoopContext", "{{ 3.14.real }}": "real", "{{ range.x }}": "x",
     "{% for x in nums recursive %}{% endfor %}": "recursive", "{% block a %}{% endblock %}": "block",
-    "{{ s | urlencode }}": "urlencode", "{{ rows | groupby('n') }}": "groupby", "{{ 0x10 }}": "ten",
+    "{{ '&copy;' | striptags }}": "copy", "{{ '%a' % s }}": "%a", "{{ 0x10 }}": "ten",
     "{{ '\\N{DASH}' }}": "N", "{{ cycler(1, 2).next() }}": "cycler", "{{ ('<' | safe).upper() }}": "upper",
-    "{{ 2 ** 70 }}": "large", "{{ words | sort(attribute='a,b') }}": "several", "{{ rows is sameas rows }}": "sameas",
+    "{{ 2 ** 70 }}": "large", "{{ rows is sameas rows }}": "sameas",
     "{{ d['a', 'b'] }}": "parts", "{{ 10 ** 30 }}": "large",
 }
 

@@ -118,18 +118,6 @@ import Tokenizers
 
     // MARK: What is refused
 
-    /// Like Qwen3: what was thought is written in the last turn only.
-    @Test func turnsThatChangeAreRefused() throws {
-        let source =
-            "{% for m in messages %}<|im_start|>{{ m.role }}:{% if m.role == 'assistant' and loop.last %}<s>{% endif %}{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}"
-        let row = conversation("a", "first", "b", "second")
-        let error = try #require(throws: PEFTError.self) { try fixture.encoder(source).encode([row]) }
-        #expect(error.problem.contains("rows.jsonl line 7") && error.problem.contains("message 2"), "\(error)")
-        #expect(error.remedy?.contains("--loss last") == true)
-        let last = try #require(fixture.encoder(source, loss: .last).encode([row]).examples.first)
-        #expect(text(last, withLoss: true) == "<s>second<|im_end|>")
-    }
-
     @Test func promptsThatAreNoBeginningAreRefused() throws {
         let source =
             "{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant:<s>{% endif %}"

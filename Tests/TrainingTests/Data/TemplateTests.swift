@@ -30,6 +30,26 @@ import Testing
         #expect(template.text == text)
     }
 
+    /// A part that stands only where its field has something.
+    @Test(arguments: [
+        ("a{?n}-{n}{/n}-b", "a-3-b"), ("a{?none}-{none}{/none}b", "ab"), ("a{?missing}-{missing}{/missing}b", "ab"),
+        ("a{?empty}-{/empty}b{?meta.title}{?n}{meta.title}{/n}{/meta.title}", "abT"), ("{?mixed}x{/mixed}", "x"),
+    ])
+    func sections(text: String, expected: String) throws {
+        let template = try Template(text)
+        #expect(try template.render(row) == expected && template.fields.isEmpty)
+        try template.check(against: row)
+    }
+
+    @Test(arguments: [
+        ("{?n}x", "'{?n}' without its '{/n}'"), ("x{/n}", "'{/n}' without its '{?n}'"),
+        ("{?n}{?a}{/n}{/a}", "'{/n}'"),
+    ])
+    func sectionsHaveToBeClosed(text: String, problem: String) throws {
+        let error = try #require(throws: PEFTError.self) { try Template(text) }
+        #expect(error.problem.contains(problem) && error.problem.contains("position"), "\(error)")
+    }
+
     @Test func fieldsInOrderOfFirstUse() throws {
         #expect(try Template("{b}{a}{b} {{c}} {m.x}").fields == ["b", "a", "m.x"])
     }
