@@ -120,7 +120,7 @@ public struct Comparison {
         for rounding in plan.quantizeAfter { try rounding.check(Self.plainOutline(folder)) }
         (self.folder, modelName, self.data, self.plan) = (folder, name, data, plan)
         tokenizer = try Tokenizer.load(folder: folder.url)
-        try plan.generation.validate()
+        _ = try GenerationSettings(plan.generation, for: model)
         try plan.training.validate()
         guard plan.seeds >= 1 else {
             throw PEFTError("\(plan.seeds) seeds were asked for", remedy: "at least 1 has to be")
@@ -155,7 +155,8 @@ public struct Comparison {
             try Retention($0, tokenizer: general, head: model.head, architecture: model.architecture)
         }
         rows = try EncodedComparison(
-            data, tokenizer, folder: folder.url, for: model, maxInputTokens: plan.maxInputTokens)
+            data, tokenizer, folder: folder.url, for: model, maxInputTokens: plan.maxInputTokens,
+            virtualTokens: plan.methods.compactMap { $0.choice?.virtualTokens }.max() ?? 0)
     }
 
     /// - Parameter onAdapter: called with each trained adapter, its method's index and the number of its seed.
@@ -226,9 +227,10 @@ public struct Comparison {
             "warmup": .number(training.warmup), "weightDecay": .number(training.weightDecay),
             "clip": .number(training.clip), "labelSmoothing": .number(training.labelSmoothing),
             "seeds": .integer(plan.seeds), "maxInputTokens": .integer(plan.maxInputTokens),
-            "maxNewTokens": .integer(plan.generation.maxNewTokens), "beams": .integer(plan.generation.beams),
-            "noRepeatNgram": .integer(plan.generation.noRepeatNgram),
         ]
+        if outline.writes, let generation = try? GenerationSettings(plan.generation, for: outline) {
+            settings.merge(generation.settings) { own, _ in own }
+        }
         let rounds = plan.methods.compactMap(\.weights) + plan.quantizeAfter
         if !plan.quantizeAfter.isEmpty {
             settings["quantizeAfter"] = .array(plan.quantizeAfter.map { .string($0.name) })

@@ -90,11 +90,13 @@ struct EncodedComparison {
     let evaluate: (Evaluator, _ onProgress: (Int) -> Void) throws -> EvaluationResult
 
     init(
-        _ data: ComparisonData, _ tokenizer: Tokenizer, folder: URL, for model: any LanguageModel, maxInputTokens: Int
+        _ data: ComparisonData, _ tokenizer: Tokenizer, folder: URL, for model: any LanguageModel, maxInputTokens: Int,
+        virtualTokens: Int = 0
     ) throws {
         switch data.content {
         case .texts(let texts):
-            let encoder = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInputTokens)
+            let encoder = try RowEncoder(
+                tokenizer, for: model, maxInputTokens: maxInputTokens, virtualTokens: virtualTokens)
             training = try encoder.encode(texts.training).examples
             validation = try encoder.encode(texts.validation).examples
             questions = texts.test.map { ($0.prompt, $0.target) }

@@ -86,6 +86,15 @@ public protocol LanguageModel: Module {
     var unquantisedProjections: Set<String> { get }
     /// Path of the table of input embeddings.
     var inputEmbedding: String { get }
+    /// Tokens that the table of input embeddings holds.
+    var vocabularySize: Int { get }
+    /// Tokens that a row may have, virtual ones included, where positions are looked up in a table; `nil` where they don't
+    /// end.
+    var positionLimit: Int? { get }
+    /// Virtual tokens that active adapters put before each of so many rows, and that take up positions.
+    func virtualTokens(forRows rows: Int) -> [Int]
+    /// What the files beside the weights say about how the model is used.
+    var folderSettings: FolderSettings { get set }
     /// Names that other checkpoints use for tensors that this model holds once.
     var aliases: [String: String] { get }
     /// The path that a checkpoint's name means.
@@ -154,6 +163,7 @@ extension LanguageModel {
     }
     public var newModules: [String] { [] }
     public var unquantisedProjections: Set<String> { [] }
+    public func virtualTokens(forRows rows: Int) -> [Int] { Array(repeating: 0, count: rows) }
     public func canonicalName(_ name: String) -> String { aliases[name] ?? name }
     public func isIgnorable(_ name: String) -> Bool { false }
     public func initialDeviation(of path: String) -> Double? { nil }

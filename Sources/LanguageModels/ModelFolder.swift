@@ -122,6 +122,7 @@ public struct ModelFolder {
         let file = url.appendingPathComponent("config.json").path
         let (plain, scheme) = try QuantizedFolder.split(configuration, file: file)
         let model = try ModelRegistry.outline(plain, file: file, head: completeHead)
+        model.folderSettings = try folderSettings()
         guard let scheme else {
             if let storage, storage != .float32, storage.projections(of: model).isEmpty {
                 throw PEFTError(
@@ -142,6 +143,10 @@ public struct ModelFolder {
                 remedy: "fetch the weights again, or merge the adapter again")
         }
         return model
+    }
+
+    private func folderSettings() throws -> FolderSettings {
+        isGGUF ? FolderSettings() : try FolderSettings(folder: url, configuration: self.configuration)
     }
 
     /// The head, pooling as the folder does it where nothing else was asked for.

@@ -14,6 +14,8 @@ struct AddedToken: Equatable, Sendable {
     var lstrip = false
     /// Whether it takes the white space to its right with it.
     var rstrip = false
+    /// Whether a token of this content that is there already stays special or not as it is.
+    var keepsKind = false
 }
 
 extension AddedToken: Decodable {
@@ -63,7 +65,7 @@ struct AddedVocabulary: Sendable {
         var next = model.vocabularySize
         for (index, token) in (added + declared).enumerated() where !token.content.utf8.isEmpty {
             if index >= added.count, ids.lookUp(token.content.utf8) != nil {
-                if token.special { specials.insert(token.content.utf8, value: 1) }
+                if token.special, !token.keepsKind { specials.insert(token.content.utf8, value: 1) }
                 continue
             }
             let id: Int

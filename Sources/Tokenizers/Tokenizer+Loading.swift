@@ -19,7 +19,14 @@ extension Tokenizer {
         let json = folder.appendingPathComponent("tokenizer.json")
         let sentencePiece = folder.appendingPathComponent("spiece.model")
         if FileManager.default.fileExists(atPath: json.path) {
-            return Tokenizer(try TokenizerFile(json, declared: roles.declared), roles)
+            do { return Tokenizer(try TokenizerFile(json, declared: roles.declared), roles) } catch let error as PEFTError {
+                let other = folder.appendingPathComponent("tokenizer.model")
+                guard FileManager.default.fileExists(atPath: other.path) else { throw error }
+                throw PEFTError(
+                    error.problem,
+                    remedy: [error.remedy, "without it tokenizer.model beside it is read"].compactMap { $0 }
+                        .joined(separator: "; "))
+            }
         }
         if FileManager.default.fileExists(atPath: sentencePiece.path) {
             return try Tokenizer(try SentencePieceFile(sentencePiece), roles, name: sentencePiece.path)
@@ -140,5 +147,7 @@ extension Tokenizer {
         bosTokenID = roles.bos.flatMap { id(for: $0) } ?? bosTokenID
         unknownTokenID = roles.unknown.flatMap { id(for: $0) } ?? unknownTokenID
         maximumLength = roles.maximumLength
+        // transformers leaves it out for byte-pair encoding, whose spaces are the text's own.
+        cleansSpaces = roles.cleansSpaces && !(model is BPE)
     }
 }

@@ -26,6 +26,8 @@ public struct Tokenizer: Sendable {
     public internal(set) var bosTokenID: Int?
     /// The longest sequence, in tokens, that the model was made for; `nil` where there is no limit.
     public internal(set) var maximumLength: Int?
+    /// Whether decoding removes spaces before punctuation: see ``SpaceCleaning``.
+    var cleansSpaces = false
 
     /// The ids of `text`.
     /// - Parameter addSpecialTokens: whether to add what the model expects around a text, such as T5's `</s>`.
@@ -48,7 +50,8 @@ public struct Tokenizer: Sendable {
     public func decode(tokens: [Int], skipSpecialTokens: Bool = true) -> String {
         let pieces = tokens.compactMap { piece(for: $0, skipSpecialTokens: skipSpecialTokens) }
         // Without a decoder the reference puts spaces between the pieces.
-        return decoder?.decode(pieces).joined() ?? pieces.joined(separator: " ")
+        let text = decoder?.decode(pieces).joined() ?? pieces.joined(separator: " ")
+        return cleansSpaces ? SpaceCleaning.clean(text) : text
     }
 
     /// What stands for this id in decoded text, if anything does.

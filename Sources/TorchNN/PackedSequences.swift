@@ -6,11 +6,14 @@ public struct PackedSequences {
     public let ids: Tensor
     /// Where each row begins, and the end: rows + 1 entries.
     public let offsets: [Int]
+    /// The largest id; −1 without tokens.
+    public let largestID: Int
 
     public init(_ rows: [[Int]], device: Device = .cpu) {
         var offsets = [0]
         for row in rows { offsets.append((offsets.last ?? 0) + row.count) }
         self.offsets = offsets
+        largestID = rows.reduce(-1) { max($0, $1.max() ?? -1) }
         ids = Tensor(rows.flatMap { $0 }, device: device)
     }
 

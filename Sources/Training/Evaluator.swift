@@ -18,6 +18,8 @@ public struct EvaluationResult: Sendable {
     /// Labels of the rows that the model doesn't have, with the rows that have them. Such rows count as wrong and have no
     /// loss.
     public var unknownLabels: [String: Int] = [:]
+    /// Texts that end because the model has no further position.
+    public var endedAtLastPosition = 0
 
     public init(
         metrics: [String: MetricValue], loss: Double, predictions: [String], generatedTokens: Int, seconds: Double,
@@ -71,17 +73,21 @@ public struct Evaluator {
         onProgress: (Int) -> Void
     ) throws -> EvaluationResult {
         let start = ContinuousClock.now
-        let generated = try generate(prompts, endToken: endToken, onProgress: onProgress)
+        var cutShort = 0
+        let generated = try generate(
+            prompts, endToken: endToken, onProgress: onProgress, onLastPosition: { _ in cutShort += 1 })
         let elapsed = start.duration(to: .now).components
         let predictions = generated.map { tokenizer.decode(tokens: $0) }
         var metrics = try evaluateGeneration(predictions: predictions, references: references)
         let losses = try model.rowLosses(encoded)
         metrics[Perplexity.key] = try Perplexity.value(losses)
-        return EvaluationResult(
+        var result = EvaluationResult(
             metrics: metrics, loss: Perplexity.meanLoss(losses), predictions: predictions,
             generatedTokens: generated.reduce(0) { $0 + $1.count },
             seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18,
             lossOverRows: try Perplexity.loss(losses))
+        result.endedAtLastPosition = cutShort
+        return result
     }
 
     /// Scores what a model with a head says of every row.
@@ -106,9 +112,10 @@ public struct Evaluator {
         let elapsed = start.duration(to: .now).components
         // The loss of texts that belong together is over a batch: a row has none of its own.
         let losses = model.head.task == .embeddings ? nil : try model.rowLosses(known)
+        let loss = try losses.map(Perplexity.meanLoss) ?? model.meanLoss(known, batchSize: batchSize)
+        guard loss.isFinite else { throw model.nonFinite("losses") }
         var result = EvaluationResult(
-            metrics: try task.metrics(predictions, of: examples),
-            loss: try losses.map(Perplexity.meanLoss) ?? model.meanLoss(known, batchSize: batchSize),
+            metrics: try task.metrics(predictions, of: examples), loss: loss,
             predictions: predictions.map(\.text), generatedTokens: 0,
             seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18,
             lossOverRows: try losses.map { try Perplexity.loss($0) })
@@ -129,18 +136,23 @@ public struct Evaluator {
     }
 
     /// Continues every prompt, in batches of rows of similar length.
-    /// - Parameter endToken: ends a text beside the model's own end tokens.
+    /// - Parameters:
+    ///   - endToken: ends a text beside the model's own end tokens.
+    ///   - onLastPosition: called with the index of a prompt whose text ends because the model has no further position.
     public func generate(
-        _ prompts: [[Int]], endToken: Int? = nil, onProgress: (Int) -> Void = { _ in }
+        _ prompts: [[Int]], endToken: Int? = nil, onProgress: (Int) -> Void = { _ in },
+        onLastPosition: (Int) -> Void = { _ in }
     ) throws -> [[Int]] {
         let generator = try Generator(model, parameters)
         var results = [[Int]](repeating: [], count: prompts.count)
         let order = prompts.indices.sorted { (prompts[$0].count, $0) > (prompts[$1].count, $1) }
         for start in stride(from: 0, to: order.count, by: batchSize) {
             let part = Array(order[start..<min(start + batchSize, order.count)])
-            for (row, tokens) in zip(part, try generator.generate(part.map { prompts[$0] }) { $1 != endToken }) {
-                results[row] = Array(tokens.prefix { $0 != endToken })
+            let made = try withoutActuallyEscaping(onLastPosition) { report in
+                try generator.generate(
+                    part.map { prompts[$0] }, onToken: { $1 != endToken }, onLastPosition: { report(part[$0]) })
             }
+            for (row, tokens) in zip(part, made) { results[row] = Array(tokens.prefix { $0 != endToken }) }
             onProgress(start + part.count)
         }
         return results

@@ -11,19 +11,27 @@ public struct RowEncoder: Sendable {
     public let tokenizer: Tokenizer
     public let architecture: Architecture
     public let head: ModelHead
+    /// Maximum number of tokens of a prompt, or of a text that a model with a head reads.
     public let maxInputTokens: Int
+    private let limits: InputLimits
     private let endToken: Int?
     /// Whether the model tells the texts of a pair apart by token types.
     private let hasSegments: Bool
 
+    /// - Parameters:
+    ///   - maxInputTokens: what the prompt may have at most; less where the model reads less (``InputLimits``).
+    ///   - virtualTokens: those that a method is going to put before each row, where it isn't attached yet.
     /// - Throws: ``PEFTError`` for a head whose labels don't suffice, or a limit that leaves no room.
-    public init(_ tokenizer: Tokenizer, for model: any LanguageModel, maxInputTokens: Int) throws {
+    public init(
+        _ tokenizer: Tokenizer, for model: any LanguageModel, maxInputTokens: Int, virtualTokens: Int = 0
+    ) throws {
         guard maxInputTokens >= 2 else {
             throw PEFTError(
                 "prompts are limited to \(maxInputTokens) tokens", remedy: "at least 2 have to be allowed")
         }
         (self.tokenizer, architecture, head) = (tokenizer, model.architecture, model.head)
-        self.maxInputTokens = min(maxInputTokens, model.head.task.writes ? .max : tokenizer.maximumLength ?? .max)
+        limits = try InputLimits(model, tokenizer, virtualTokens: virtualTokens)
+        self.maxInputTokens = min(maxInputTokens, limits.input ?? .max)
         endToken = model.generationDefaults.endTokens.min() ?? tokenizer.eosTokenID
         hasSegments = model.family == "bert" && model.configuration["type_vocab_size"]?.int ?? 2 > 1
         guard head.task != .classification || head.labels.count > 1 else {
@@ -39,6 +47,7 @@ public struct RowEncoder: Sendable {
             let encoded = try examples.map { example -> EncodedExample in
                 try checkTarget(example)
                 let (row, isTruncated) = try task.encode(example, self, needsTarget: true)
+                try limits.check(row, of: example)
                 summary.add(row, isTruncated: isTruncated)
                 return EncodedExample(row, at: example.row)
             }
@@ -56,6 +65,7 @@ public struct RowEncoder: Sendable {
                     "\(example.row): the prompt or the target has no tokens", remedy: "give both some text")
             }
             let row = TrainingRow(input: input.ids, target: target)
+            try limits.check(row, of: example)
             summary.add(row, isTruncated: input.isTruncated)
             return EncodedExample(row, at: example.row)
         }

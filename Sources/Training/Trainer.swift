@@ -108,6 +108,8 @@ public final class Trainer {
         }
         (self.adapter, self.configuration, model) = (adapter, configuration, adapter.model)
         (self.training, self.validation) = (training, validation)
+        try InputLimits.check(training, of: "training", for: model)
+        try InputLimits.check(EncodedRows(validation), of: "validation", for: model)
         device = adapter.model.device
         hook = adapter.trainingHook()
         plan = BatchPlan(configuration, training)
@@ -239,6 +241,14 @@ public final class Trainer {
         }
         let norm = OptimizerKernels.clipGradients(adapter.parameters.map(\.tensor), to: configuration.clip)
         guard loss.isFinite, norm.isFinite else {
+            // What training changes may follow from the loss; what it doesn't, or hasn't yet, is a cause.
+            let trained = step == 0 ? [] : Set(adapter.parameters.map { ObjectIdentifier($0) })
+            let paths = model.parameters().filter { trained.contains(ObjectIdentifier($0.parameter)) }.map(\.path)
+            if let tensor = try model.nonFiniteTensor(except: Set(paths)) {
+                throw PEFTError(
+                    "the loss is NaN or infinite at step \(step + 1): \(tensor.description)",
+                    remedy: "the base model is damaged or overflows in its precision; fetch it again or use another --precision")
+            }
             throw TrainingDiverged(what: loss.isFinite ? "gradient" : "loss", step: step + 1)
         }
         let rate = configuration.learningRate * schedule.factor(after: step)

@@ -4,6 +4,7 @@ import Foundation
 import LanguageModels
 import PEFT
 import Support
+import Tokenizers
 import Training
 
 struct Compare: ParsableCommand {
@@ -96,8 +97,11 @@ struct Compare: ParsableCommand {
             retain: retain.map { URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath) }, device: device)
         plan.quantizeAfter = roundings
         RunWarnings.show(plan.training.steps.flatMap { RunWarnings.warmup(plan.training, totalSteps: $0) })
-        let outline = ModelOutline(try folder.outline())
-        for row in chosen { RunWarnings.show(row.choice.flatMap { RunWarnings.layers($0, outline) }) }
+        let outline = try rows.folder(folder).outline()
+        let modules = ModelOutline(outline)
+        for row in chosen { RunWarnings.show(row.choice.flatMap { RunWarnings.layers($0, modules) }) }
+        try ModelNotes.generation(plan.generation, for: outline)
+        try ModelNotes.input(templates.maxInput, for: outline, Tokenizer.load(folder: folder.url))
         let comparison = try Comparison(
             model: folder, name: model.model ?? ModelLocator.embedded, data: rows, plan: plan)
         let progress = ComparisonProgress(isQuiet: quiet, seeds: seeds)

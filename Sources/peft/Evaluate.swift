@@ -45,6 +45,8 @@ struct Evaluate: ParsableCommand {
         let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge)
         let templates = try templates.recognized(
             data, chat, writes: adapted.model.writes, record: adapted.record)
+        try ModelNotes.generation(parameters, for: adapted.model)
+        try ModelNotes.input(templates.maxInput, for: adapted.model, adapted.tokenizer)
         if let settings = try chat.settings(
             templates, data: data, folder: adapted.folder.url, record: adapted.record)
         {
@@ -61,6 +63,7 @@ struct Evaluate: ParsableCommand {
         }
         display.finish()
         noteLabels(result, rows, adapted.model.head)
+        ModelNotes.lastPosition(result.endedAtLastPosition, of: adapted.model)
         try report(result, rows.map { ($0.prompt, $0.target) })
     }
 
@@ -79,6 +82,7 @@ struct Evaluate: ParsableCommand {
             display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "row"))")
         }
         display.finish()
+        ModelNotes.lastPosition(result.endedAtLastPosition, of: adapted.model)
         let questions = try rows.map { try chats.question($0) }
         try report(
             result,

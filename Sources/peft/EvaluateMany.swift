@@ -11,6 +11,8 @@ extension Evaluate {
             throw UsageError("--merge was given with several adapters", remedy: "evaluate one at a time")
         }
         let named = try NamedAdapters(model, adapter)
+        try ModelNotes.generation(parameters, for: named.model)
+        try ModelNotes.input(templates.maxInput, for: named.model, named.tokenizer)
         try require("--limit", limit)
         let rows = try DataSet.read(DataSource.all(data), limit: limit, keepsText: true)
         var parts: [(name: String?, rows: [Int])] = []
@@ -47,6 +49,7 @@ extension Evaluate {
             }
         }
         display.finish()
+        ModelNotes.lastPosition(results.reduce(0) { $0 + $1.result.endedAtLastPosition }, of: named.model)
         if adapterField != nil, results.count > 1, named.model.writes || named.model.head.task == .classification {
             results.append(("all rows", rows.count, try total.result(isClassifier: !named.model.writes)))
         }

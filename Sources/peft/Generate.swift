@@ -77,13 +77,15 @@ struct Generate: ParsableCommand {
         if chat ?? (messages != nil || !template.isEmpty || adapted.record?.chat != nil) {
             return try generateChat(adapted, parameters)
         }
-        let maxInput = try mostInput(adapted.record)
+        let most = try mostInput(adapted.record)
+        try ModelNotes.input(maxInput, for: adapted.model, adapted.tokenizer)
         let prompt = try promptText(adapted.record)
-        let (ids, isTruncated) = try RowEncoder(
-            adapted.tokenizer, for: adapted.model, maxInputTokens: maxInput
-        ).prompt(prompt)
+        let encoder = try RowEncoder(adapted.tokenizer, for: adapted.model, maxInputTokens: most)
+        let (ids, isTruncated) = encoder.prompt(prompt)
         if isTruncated {
-            Console.note("the prompt is truncated to \(maxInput) tokens; --max-input changes that")
+            let isOwn = encoder.maxInputTokens == most
+            Console.note(
+                "the prompt is truncated to \(encoder.maxInputTokens) tokens\(isOwn ? "; --max-input changes that" : "")")
         }
         try write(prompt, ids, adapted, parameters)
     }
@@ -113,14 +115,18 @@ struct Generate: ParsableCommand {
         endToken: Int? = nil
     ) throws -> String {
         let generator = try Generator(adapted.model, parameters)
+        if let note = generator.settings.note { Console.note(note) }
         let start = ContinuousClock.now
-        let streams = !json && parameters.beams == 1
+        let streams = !json && generator.settings.beams == 1
+        var cutShort = 0
         var decoder = adapted.tokenizer.streamingDecoder()
-        let result = try generator.generate([ids]) { _, token in
-            guard token != endToken, !Interrupt.isRequested else { return false }
-            if streams { FileHandle.standardOutput.write(Data(decoder.append(token).utf8)) }
-            return true
-        }
+        let result = try generator.generate(
+            [ids],
+            onToken: { _, token in
+                guard token != endToken, !Interrupt.isRequested else { return false }
+                if streams { FileHandle.standardOutput.write(Data(decoder.append(token).utf8)) }
+                return true
+            }, onLastPosition: { _ in cutShort += 1 })
         let made = Array((result.first ?? []).prefix { $0 != endToken })
         let output = adapted.tokenizer.decode(tokens: made)
         let elapsed = start.duration(to: .now).components
@@ -134,6 +140,7 @@ struct Generate: ParsableCommand {
         } else {
             print(streams ? decoder.finish() : output)
         }
+        ModelNotes.lastPosition(cutShort, of: adapted.model)
         return output
     }
 

@@ -34,23 +34,29 @@ extension Generate {
         var chats = NamedChats(named)
         let items = try data.map { try rows($0, named, &chats) } ?? prompts(named, &chats)
         let records = named.records
+        try ModelNotes.generation(parameters, for: named.model)
         let encoded = try items.map { item -> [Int] in
             if let ids = item.chat { return ids }
             let record = item.adapter.flatMap { records[$0] }
             let most = maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
-            let (ids, isTruncated) = try RowEncoder(named.tokenizer, for: named.model, maxInputTokens: most)
-                .prompt(item.prompt)
+            let encoder = try RowEncoder(named.tokenizer, for: named.model, maxInputTokens: most)
+            let (ids, isTruncated) = encoder.prompt(item.prompt)
             if isTruncated {
-                Console.note("a prompt is truncated to \(most) tokens; --max-input changes that")
+                Console.note("a prompt is truncated to \(encoder.maxInputTokens) tokens; --max-input changes that")
             }
             return ids
         }
         let start = ContinuousClock.now
         let display = ProgressDisplay(isQuiet: json || quiet)
+        var cutShort = 0
         let all = try MixedBatch(named.set).generateAll(
-            encoded, adapters: items.map(\.adapter), parameters: parameters, batchSize: batchSize
-        ) { display.update(share: Double($0) / Double(items.count), "\($0) of \(counted(items.count, "row"))") }
+            encoded, adapters: items.map(\.adapter), parameters: parameters, batchSize: batchSize,
+            onProgress: {
+                display.update(share: Double($0) / Double(items.count), "\($0) of \(counted(items.count, "row"))")
+            },
+            onLastPosition: { _ in cutShort += 1 })
         display.finish()
+        ModelNotes.lastPosition(cutShort, of: named.model)
         let made = zip(items, all).map { item, tokens in Array(tokens.prefix { $0 != item.endToken }) }
         let elapsed = start.duration(to: .now).components
         let seconds = Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18

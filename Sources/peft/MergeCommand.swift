@@ -74,6 +74,7 @@ struct MergeCommand: ParsableCommand {
         }
         let adapted = try AdaptedModel(model, adapter: adapter, merge: false)
         guard let attached = adapted.adapter else { return }
+        try adapted.model.requireFiniteWeights()
         let batches = try SampleRows.batches(
             data, templates, limit: limit, model: adapted.model, tokenizer: adapted.tokenizer, record: adapted.record,
             device: device)
@@ -115,10 +116,12 @@ struct MergeCommand: ParsableCommand {
         }
         let storedName = file.map { "GGUF \($0.name)" } ?? type.rawValue
         if json {
+            // JSON has no number for what overflows.
+            func number(_ value: Double) -> JSON { value.isFinite ? .number(value) : .null }
             let rows = drifts.map { drift -> JSON in
                 [
-                    "dtype": .string(drift.dtype), "largest": .number(drift.largest), "mean": .number(drift.mean),
-                    "agreement": .number(drift.agreement), "storing": .number(drift.storing),
+                    "dtype": .string(drift.dtype), "largest": number(drift.largest), "mean": number(drift.mean),
+                    "agreement": .number(drift.agreement), "storing": number(drift.storing),
                 ]
             }
             print(

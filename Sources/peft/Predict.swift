@@ -43,6 +43,7 @@ struct Predict: ParsableCommand {
                 "this \(adapted.model.family) model writes text and has no labels or vectors",
                 remedy: "use peft generate, or name a model with a head")
         }
+        try ModelNotes.input(templates.maxInput, for: adapted.model, adapted.tokenizer)
         let rows = try examples(adapted.record)
         let evaluator = Evaluator(
             model: adapted.model, tokenizer: adapted.tokenizer, parameters: .init(), batchSize: batchSize,

@@ -79,6 +79,7 @@ struct QuantizeCommand: ParsableCommand {
         _ = try model.prepare()
         let folder = try model.folder()
         let loaded = try folder.load(device: Device(model.device))
+        try loaded.requireFiniteWeights()
         let tokenizer = try Tokenizer.load(folder: folder.url)
         var quantizer = GroupQuantizer(
             GroupQuantization(bits: bits, groupSize: group == -1 ? nil : group, isSymmetric: symmetric))
@@ -142,7 +143,7 @@ struct QuantizeCommand: ParsableCommand {
         }
         if templates.prompt == nil { templates.prompt = "" }
         let rows = try Rows.read(file, templates.rows(needsTarget: false), limit: limit)
-        let longest = templates.maxInput ?? TemplateOptions.defaultMaxInput
+        let longest = min(templates.maxInput ?? TemplateOptions.defaultMaxInput, model.positionRoom() ?? .max)
         let encoded = rows.compactMap { row -> EncodedExample? in
             let ids = Array(tokenizer.encode(text: row.prompt + row.target).prefix(longest))
             guard ids.count > 1 else { return nil }

@@ -70,6 +70,7 @@ struct SweepCommand: ParsableCommand {
             maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput,
             retain: retain.map { URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath) }, device: device)
         RunWarnings.show(plan.training.steps.flatMap { RunWarnings.warmup(plan.training, totalSteps: $0) })
+        try ModelNotes.generation(plan.generation, for: rows.folder(folder).outline())
         let sweep = try Sweep(
             model: rows.folder(folder), name: model.model ?? ModelLocator.embedded, data: rows, plan: plan,
             question: .init(

@@ -157,7 +157,8 @@ struct Train: ParsableCommand {
     private func rows() throws -> TrainingRows {
         try TrainingRows(
             model.folder(keeping: MethodArguments.choice(method).baseStorage), templates, chat, data: data,
-            validation: validation, split: split.heldOut(validation: validation, seed: training.seed), limit: limit)
+            validation: validation, split: split.heldOut(validation: validation, seed: training.seed), limit: limit,
+            virtualTokens: MethodArguments.choice(method).virtualTokens)
     }
 
     private func announce(_ adapter: Adapter, _ trainer: Trainer, _ plan: PlanSummary, _ data: TrainingRows) {

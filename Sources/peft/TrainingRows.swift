@@ -23,9 +23,10 @@ struct TrainingRows {
     /// - Parameters:
     ///   - validation: a file of validation rows.
     ///   - split: the part of the data that is held out for validation.
+    ///   - virtualTokens: those that the method is going to put before each row.
     init(
         _ folder: ModelFolder, _ templates: TemplateOptions, _ chat: ChatOptions, data: [String],
-        validation: String?, split: ValidationSplit?, limit: Int?
+        validation: String?, split: ValidationSplit?, limit: Int?, virtualTokens: Int = 0
     ) throws {
         tokenizer = try Tokenizer.load(folder: folder.url)
         let recognized = try templates.recognizing(data, chat, writes: templates.choice().writes(folder))
@@ -46,15 +47,18 @@ struct TrainingRows {
             summary = rows.summary
             (training, self.validation) = try Self.parted(
                 EncodedRows(rows.examples), validation.map { try encoded([$0]).examples }, split)
-            maxTokens = settings.maxLength
+            maxTokens = encoder.maxTokens
             return
         }
         let rowTemplates = try templates.rows()
         self.templates = rowTemplates
-        maxTokens = templates.maxInput ?? TemplateOptions.defaultMaxInput
+        let most = templates.maxInput ?? TemplateOptions.defaultMaxInput
         let validationRows = try validation.map { try Rows.read($0, rowTemplates, limit: limit) }
-        if let streamed = try Self.streamed(folder, templates, rowTemplates, tokenizer, data: data, limit: limit) {
+        if let streamed = try Self.streamed(
+            folder, templates, rowTemplates, tokenizer, data: data, limit: limit, virtualTokens: virtualTokens)
+        {
             (head, self.folder, architecture) = (nil, folder, streamed.encoder.architecture)
+            maxTokens = streamed.encoder.maxInputTokens
             summary = streamed.summary
             (training, self.validation) = try Self.parted(
                 streamed.rows, validationRows.map { try streamed.encoder.encode($0).examples }, split)
@@ -65,7 +69,10 @@ struct TrainingRows {
         self.folder = folder.with(head)
         let outline = try self.folder.outline()
         architecture = outline.architecture
-        let encoder = try RowEncoder(tokenizer, for: outline, maxInputTokens: maxTokens)
+        try ModelNotes.input(templates.maxInput, for: outline, tokenizer, virtualTokens: virtualTokens)
+        let encoder = try RowEncoder(
+            tokenizer, for: outline, maxInputTokens: most, virtualTokens: virtualTokens)
+        maxTokens = encoder.maxInputTokens
         let encoded = try encoder.encode(trainingRows)
         summary = encoded.summary
         (training, self.validation) = try Self.parted(
@@ -79,13 +86,16 @@ struct TrainingRows {
     /// The rows as they are read, where the model writes and each line is a row: nothing has to be known of all of them.
     private static func streamed(
         _ folder: ModelFolder, _ templates: TemplateOptions, _ rows: RowTemplates, _ tokenizer: Tokenizer,
-        data: [String], limit: Int?
+        data: [String], limit: Int?, virtualTokens: Int
     ) throws -> (encoder: RowEncoder, rows: EncodedRows, summary: EncodingSummary)? {
         guard try templates.choice().writes(folder) else { return nil }
         let sources = try DataSource.all(data)
+        let outline = try folder.outline()
         let encoder = try RowEncoder(
-            tokenizer, for: folder.outline(), maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput)
+            tokenizer, for: outline, maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput,
+            virtualTokens: virtualTokens)
         guard try encoder.streams(sources) else { return nil }
+        try ModelNotes.input(templates.maxInput, for: outline, tokenizer, virtualTokens: virtualTokens)
         let encoded = try encoder.encode(sources, rows, limit: limit)
         return (encoder, encoded.rows, encoded.summary)
     }

@@ -92,8 +92,15 @@ struct VerifyCommand: ParsableCommand {
         for warning in check.warnings { print("note: \(warning)") }
     }
 
+    /// Places of one unit together: numbers of several can't be compared.
     private func printStrength(_ all: [AdapterCheck.Site]) {
-        let unit = all.allSatisfy(\.isRelativeNorm) ? "‖ΔW‖/‖W‖" : "mean change of a score"
+        printStrength(all.filter(\.isRelativeNorm), unit: "‖ΔW‖/‖W‖")
+        printStrength(all.filter { !$0.isRelativeNorm && !$0.isNorm }, unit: "mean change of a score")
+        printStrength(all.filter(\.isNorm), unit: "‖ΔW‖, as W is 0")
+    }
+
+    private func printStrength(_ all: [AdapterCheck.Site], unit: String) {
+        guard !all.isEmpty else { return }
         print("strength (\(unit)):")
         var groups: [(name: String, values: [Double])] = []
         for site in all {

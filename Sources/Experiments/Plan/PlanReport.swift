@@ -76,6 +76,12 @@ public struct PlanReport {
                 lines.append("    " + left(entry.title, 22) + right(bytes(entry.bytes), 14))
             }
             lines.append("    " + left("total", 22) + right(bytes(plan.memory.total), 14))
+            let gradients = plan.summary.trainable * 4
+            if plan.memory.gradients < gradients / 2 {
+                lines.append(
+                    "    Of \(bytes(gradients)) of gradients \(bytes(plan.memory.gradients)) exist at the peak: the backward pass makes"
+                        + " them one by one while it frees activations.")
+            }
             if plan.loadingBytes > plan.memory.total {
                 lines.append(
                     "    reading the weights takes more, \(bytes(plan.loadingBytes)): they are stored in a shorter type"

@@ -1,60 +1,74 @@
 import Support
 
-/// How to choose the next tokens.
-public struct GenerateParameters: Sendable {
-    /// Most tokens to make for one prompt.
-    public var maxNewTokens: Int
-    /// The end token can't come before so many others.
-    public var minNewTokens: Int
-    /// 0 picks the likeliest token; above, scores are divided by it and a token is drawn.
-    public var temperature: Double
-    /// Draw among the `topK` likeliest; 0 means all.
-    public var topK: Int
-    /// Draw among the likeliest tokens that together have this probability (Holtzman et al. 2020).
-    public var topP: Double
-    /// Continuations kept per prompt; above 1 it is beam search.
-    public var beams: Int
-    /// Exponent of the length that a beam's score is divided by; above 0 favours long texts (Wu et al. 2016).
-    public var lengthPenalty: Double
-    /// Stop a prompt's search as soon as `beams` texts are complete.
-    public var earlyStopping: Bool
-    /// Length of the token sequences that may not come twice in a text; 0 allows all (Paulus et al. 2018).
-    public var noRepeatNgram: Int
+/// How to choose the next tokens. What is `nil` follows the model's `generation_config.json` and, where that is silent too,
+/// the default in parentheses; see ``GenerationSettings``.
+public struct GenerateParameters: Sendable, Equatable {
+    /// Maximum number of new tokens for one prompt (128).
+    public var maxNewTokens: Int?
+    /// The end token can't come before this many new tokens (0).
+    public var minNewTokens: Int?
+    /// 0 picks the likeliest token; above 0, scores are divided by it and a token is sampled (0).
+    public var temperature: Double?
+    /// Sample among the `topK` likeliest tokens; 0 means all (0).
+    public var topK: Int?
+    /// Sample among the likeliest tokens that together have this probability (1; Holtzman et al. 2020).
+    public var topP: Double?
+    /// Sample among the tokens that have at least this share of the likeliest token's probability (0; Nguyen et al. 2024).
+    public var minP: Double?
+    /// Continuations kept per prompt; above 1 it is beam search (1).
+    public var beams: Int?
+    /// Exponent of the length that a beam's score is divided by; above 0 favors long texts (1; Wu et al. 2016).
+    public var lengthPenalty: Double?
+    /// Stop a prompt's search as soon as `beams` texts are complete (false).
+    public var earlyStopping: Bool?
+    /// Length of the token sequences that may not come twice in a text; 0 allows all (0; Paulus et al. 2018).
+    public var noRepeatNgram: Int?
+    /// What the scores of tokens that have occurred are divided by, or multiplied by where they are negative (1; Keskar et
+    /// al. 2019).
+    public var repetitionPenalty: Double?
+    /// Whether `generation_config.json` is left unread, but for its end and start tokens.
+    public var ignoresModelSettings = false
+    /// Seed of what is sampled.
     public var seed: UInt64
 
     public init(
-        maxNewTokens: Int = 128, minNewTokens: Int = 0, temperature: Double = 0, topK: Int = 0, topP: Double = 1,
-        beams: Int = 1,
-        lengthPenalty: Double = 1, earlyStopping: Bool = false, noRepeatNgram: Int = 0, seed: UInt64 = 0
+        maxNewTokens: Int? = nil, minNewTokens: Int? = nil, temperature: Double? = nil, topK: Int? = nil,
+        topP: Double? = nil, minP: Double? = nil, beams: Int? = nil, lengthPenalty: Double? = nil,
+        earlyStopping: Bool? = nil, noRepeatNgram: Int? = nil, repetitionPenalty: Double? = nil, seed: UInt64 = 0
     ) {
         (self.maxNewTokens, self.minNewTokens) = (maxNewTokens, minNewTokens)
-        (self.temperature, self.topK, self.topP) = (temperature, topK, topP)
+        (self.temperature, self.topK, self.topP, self.minP) = (temperature, topK, topP, minP)
         (self.beams, self.lengthPenalty, self.earlyStopping) = (beams, lengthPenalty, earlyStopping)
-        (self.noRepeatNgram, self.seed) = (noRepeatNgram, seed)
+        (self.noRepeatNgram, self.repetitionPenalty, self.seed) = (noRepeatNgram, repetitionPenalty, seed)
     }
 
     /// - Throws: ``PEFTError`` naming the value that is out of range.
     public func validate() throws {
-        guard maxNewTokens >= 1 else {
+        if let maxNewTokens, maxNewTokens < 1 {
             throw PEFTError("\(maxNewTokens) new tokens were asked for", remedy: "at least 1 has to be")
         }
-        guard minNewTokens >= 0, minNewTokens <= maxNewTokens else {
-            throw PEFTError(
-                "at least \(minNewTokens) new tokens were asked for", remedy: "it has to be in 0 … \(maxNewTokens)")
+        if let minNewTokens, minNewTokens < 0 || minNewTokens > maxNewTokens ?? .max {
+            let upper = maxNewTokens.map { "in 0 … \($0)" } ?? "0 or more"
+            throw PEFTError("at least \(minNewTokens) new tokens were asked for", remedy: "it has to be \(upper)")
         }
-        guard temperature >= 0, temperature.isFinite else {
+        if let temperature, temperature < 0 || !temperature.isFinite {
             throw PEFTError("the temperature is \(temperature)", remedy: "it has to be 0 (greedy) or more")
         }
-        guard topK >= 0 else { throw PEFTError("top-k is \(topK)", remedy: "it has to be 0 (all) or more") }
-        guard topP > 0, topP <= 1 else {
+        if let topK, topK < 0 { throw PEFTError("top-k is \(topK)", remedy: "it has to be 0 (all) or more") }
+        if let topP, !(topP > 0 && topP <= 1) {
             throw PEFTError("top-p is \(topP)", remedy: "it has to be in 0 … 1, 0 excluded")
         }
-        guard noRepeatNgram >= 0 else {
+        if let minP, !(0...1 ~= minP) { throw PEFTError("min-p is \(minP)", remedy: "it has to be in 0 … 1") }
+        if let noRepeatNgram, noRepeatNgram < 0 {
             throw PEFTError(
                 "the n-gram that may not repeat is \(noRepeatNgram) tokens", remedy: "it has to be 0 (off) or more")
         }
-        guard beams >= 1 else { throw PEFTError("\(beams) beams were asked for", remedy: "at least 1 has to be") }
-        guard beams == 1 || temperature == 0 else {
+        if let repetitionPenalty, !(repetitionPenalty > 0 && repetitionPenalty.isFinite) {
+            throw PEFTError(
+                "the repetition penalty is \(repetitionPenalty)", remedy: "it has to be above 0; 1 turns it off")
+        }
+        if let beams, beams < 1 { throw PEFTError("\(beams) beams were asked for", remedy: "at least 1 has to be") }
+        guard beams ?? 1 == 1 || temperature ?? 0 == 0 else {
             throw PEFTError("beam search doesn't draw tokens", remedy: "use either beams or a temperature")
         }
     }

@@ -1,4 +1,3 @@
-import Foundation
 import Support
 import Torch
 import TorchNN
@@ -6,12 +5,12 @@ import TorchNN
 /// Makes texts with a model, many prompts at a time.
 public struct Generator {
     public let model: any LanguageModel
-    public let parameters: GenerateParameters
+    /// What the caller, the model's `generation_config.json` and the defaults come to.
+    public let settings: GenerationSettings
 
-    /// - Throws: ``PEFTError`` if a parameter is out of range.
+    /// - Throws: ``PEFTError`` if a parameter, or a setting of the model's, is out of range.
     public init(_ model: any LanguageModel, _ parameters: GenerateParameters) throws {
-        try parameters.validate()
-        (self.model, self.parameters) = (model, parameters)
+        (self.model, settings) = (model, try GenerationSettings(parameters, for: model))
     }
 
     /// Continues every prompt; the end token is not part of a result.
@@ -20,7 +19,11 @@ public struct Generator {
     ///   - prompts: token ids.
     ///   - onToken: called with the prompt's index and each new token as it comes (not in beam search, whose
     ///     tokens are known at the end); returning `false` ends that prompt.
-    public func generate(_ prompts: [[Int]], onToken: ((Int, Int) -> Bool)? = nil) throws -> [[Int]] {
+    ///   - onLastPosition: called with the index of a prompt whose text ends because the model has no further position.
+    /// - Throws: ``PEFTError`` for a prompt that the model can't read, and for scores that are NaN or infinite.
+    public func generate(
+        _ prompts: [[Int]], onToken: ((Int, Int) -> Bool)? = nil, onLastPosition: ((Int) -> Void)? = nil
+    ) throws -> [[Int]] {
         guard !prompts.isEmpty else { return [] }
         if let empty = prompts.firstIndex(where: \.isEmpty) {
             throw PEFTError("prompt \(empty + 1) has no tokens", remedy: "give it some text")
@@ -28,14 +31,46 @@ public struct Generator {
         return try withTorchErrors {
             try withoutGradients {
                 try model.computing {
-                    parameters.beams > 1 ? try beamSearch(prompts) : try continueEach(prompts, onToken)
+                    let run = try start(prompts)
+                    let texts =
+                        settings.beams > 1 ? try beamSearch(run, prompts) : try continueEach(run, prompts, onToken)
+                    if let onLastPosition {
+                        for (index, text) in texts.enumerated()
+                        where text.isCutShort && run.lengths[index].endsAtLastPosition {
+                            onLastPosition(index)
+                        }
+                    }
+                    return texts.map(\.tokens)
                 }
             }
         }
     }
 
-    /// - Returns: the state, the token that each row's first step feeds, and what each text begins with.
-    private func start(_ prompts: [[Int]]) throws -> (state: any DecodingState, first: [Int], before: [[Int]]) {
+    /// A generation about to begin.
+    private struct Run {
+        let state: any DecodingState
+        /// The token that each row's first step feeds.
+        let first: [Int]
+        /// What each text begins with.
+        let before: [[Int]]
+        let lengths: [Length]
+    }
+
+    /// How many tokens a text may get.
+    private struct Length {
+        let most: Int
+        let least: Int
+        /// Whether the model's positions end before the tokens that it may get otherwise.
+        let endsAtLastPosition: Bool
+    }
+
+    private struct Text {
+        let tokens: [Int]
+        /// Whether it stopped at its maximum length, without an end token.
+        let isCutShort: Bool
+    }
+
+    private func start(_ prompts: [[Int]]) throws -> Run {
         guard model.writes else {
             throw PEFTError(
                 "this \(model.family) model only encodes and can't generate",
@@ -43,102 +78,131 @@ public struct Generator {
         }
         let read: [[Int]]
         let first: [Int]
-        if let start = model.generationDefaults.startToken {
+        if let start = settings.startToken {
             (read, first) = (prompts, prompts.map { _ in start })
         } else {
             // What is read first lacks its last token, which the first step feeds.
             (read, first) = (prompts.map { Array($0.dropLast()) }, prompts.compactMap(\.last))
         }
+        let before = model.architecture == .decoder ? prompts : first.map { [$0] }
+        let lengths = try lengths(before)
+        try model.requireKnown(prompts + [first])
+        if let forced = settings.forcedFirstToken ?? settings.forcedLastTokens.first, forced >= model.vocabularySize {
+            throw PEFTError(
+                "the model's generation settings force the token \(forced), and its vocabulary has \(model.vocabularySize)",
+                remedy: "correct 'forced_bos_token_id' or 'forced_eos_token_id'")
+        }
         let packed = PackedSequences(read, device: model.device)
-        let state = model.startDecoding(packed, capacity: parameters.maxNewTokens, beams: parameters.beams)
+        let state = model.startDecoding(
+            packed, capacity: lengths.map(\.most).max() ?? 1, beams: settings.beams)
         try checkTorchErrors()
-        return (state, first, model.architecture == .decoder ? prompts : first.map { [$0] })
+        return Run(state: state, first: first, before: before, lengths: lengths)
+    }
+
+    private func lengths(_ before: [[Int]]) throws -> [Length] {
+        let virtual = model.virtualTokens(forRows: before.count)
+        return try before.enumerated().map { row, text in
+            let most = try settings.maxNewTokens(after: text.count)
+            let least = settings.minNewTokens(after: text.count)
+            guard let limit = model.positionLimit else {
+                return Length(most: most, least: least, endsAtLastPosition: false)
+            }
+            // The last new token is not read again.
+            let room = limit - virtual[row] - text.count + 1
+            guard room > 0 else {
+                throw PEFTError(
+                    "prompt \(row + 1) has \(text.count) tokens\(virtual[row] > 0 ? " and \(virtual[row]) virtual ones" : ""), and the model has \(limit) positions",
+                    remedy: "shorten it, or truncate prompts with --max-input \(max(2, limit - virtual[row]))")
+            }
+            return Length(most: min(most, room), least: least, endsAtLastPosition: room < most)
+        }
+    }
+
+    /// The scores to choose by.
+    /// - Throws: ``PEFTError`` where a score is NaN or infinite.
+    private func processed(
+        _ scores: Tensor, _ run: Run, _ prompts: [[Int]], rows: [(prompt: Int, made: [Int])]
+    ) throws -> Tensor {
+        try model.requireFinite(scores: scores)
+        guard !settings.leavesScores else { return scores }
+        return ScoreProcessor(settings: settings)(
+            scores,
+            rows.map { row in
+                ScoreProcessor.Text(
+                    source: prompts[row.prompt], before: run.before[row.prompt], made: row.made,
+                    most: run.lengths[row.prompt].most, least: run.lengths[row.prompt].least)
+            })
     }
 
     // MARK: Greedy and sampling
 
-    private func continueEach(_ prompts: [[Int]], _ onToken: ((Int, Int) -> Bool)?) throws -> [[Int]] {
-        let (state, first, before) = try start(prompts)
-        let ends = model.generationDefaults.endTokens
+    private func continueEach(
+        _ run: Run, _ prompts: [[Int]], _ onToken: ((Int, Int) -> Bool)?
+    ) throws -> [Text] {
         let device = model.device
-        var random = SeededRandom(seed: parameters.seed)
+        var random = SeededRandom(seed: settings.seed)
         var results = [[Int]](repeating: [], count: prompts.count)
+        var ended = [Bool](repeating: false, count: prompts.count)
         var open = Array(prompts.indices)
-        var tokens = Tensor(first, device: device)
-        for _ in 0..<parameters.maxNewTokens {
-            let scores = state.step(tokens)
-            try checkTorchErrors()
-            TokenBlock.apply(
-                parameters, to: scores, histories: open.map { results[$0] }, before: open.map { before[$0] },
-                endTokens: ends)
+        var tokens = Tensor(run.first, device: device)
+        for _ in 0..<(run.lengths.map(\.most).max() ?? 0) {
+            let scores = try processed(
+                run.state.step(tokens), run, prompts, rows: open.map { ($0, results[$0]) })
             let next = choose(scores, &random)
             let ids: [Int] = next.array()
             guard ids.count == open.count else { break }
             var kept: [Int] = []
-            for (row, id) in ids.enumerated() where !ends.contains(id) {
-                results[open[row]].append(id)
-                if onToken?(open[row], id) ?? true { kept.append(row) }
+            for (row, id) in ids.enumerated() {
+                let prompt = open[row]
+                ended[prompt] = settings.endTokens.contains(id)
+                if ended[prompt] { continue }
+                results[prompt].append(id)
+                ended[prompt] = !(onToken?(prompt, id) ?? true)
+                if !ended[prompt], results[prompt].count < run.lengths[prompt].most { kept.append(row) }
             }
             if kept.isEmpty { break }
             if kept.count == open.count {
                 tokens = next
             } else {
                 // Rows that are done cost nothing more.
-                state.keep(rows: kept)
+                run.state.keep(rows: kept)
                 open = kept.map { open[$0] }
                 tokens = Tensor(kept.map { ids[$0] }, device: device)
             }
         }
-        return results
+        return zip(results, ended).map { Text(tokens: $0, isCutShort: !$1) }
     }
 
     /// One token per row of scores [rows, vocabulary].
     private func choose(_ scores: Tensor, _ random: inout SeededRandom) -> Tensor {
-        guard parameters.temperature > 0 else { return scores.argmax(axis: -1) }
-        var scores = scores.to(.float32) / parameters.temperature
-        let vocabulary = scores.dim(-1)
-        guard parameters.topK > 0 || parameters.topP < 1 else { return scores.softmax().sampled(from: &random) }
-        let count = parameters.topK > 0 ? min(parameters.topK, vocabulary) : vocabulary
-        let (values, indices) = scores.topK(count)
-        scores = values
-        if parameters.topP < 1 {
-            let probabilities = scores.softmax()
-            // A token stays while those before it have less than topP together, so the first always stays.
-            let before = probabilities.cumulativeSum(axis: -1) - probabilities
-            let dropped = Tensor.full(scores.shape, -.infinity, device: scores.device)
-            scores = scores.selecting(where: before.less(than: parameters.topP), else: dropped)
-        }
-        let choice = scores.softmax().sampled(from: &random)
-        return indices.gathering(axis: 1, choice.unsqueezed(1)).reshaped(-1)
+        guard settings.temperature > 0 else { return scores.argmax(axis: -1) }
+        return SamplingFilter(settings)(scores.to(.float32)).softmax().sampled(from: &random)
     }
 
     // MARK: Beam search
 
-    private func beamSearch(_ prompts: [[Int]]) throws -> [[Int]] {
-        let (state, first, before) = try start(prompts)
-        let defaults = model.generationDefaults
+    private func beamSearch(_ run: Run, _ prompts: [[Int]]) throws -> [Text] {
         let device = model.device
-        let beams = parameters.beams
+        let beams = settings.beams
         // With more end tokens, more candidates are needed so that `beams` of them can go on.
-        let candidates = max(2, 1 + defaults.endTokens.count) * beams
-        var searches = prompts.map { _ in BeamSearch(parameters, endTokens: defaults.endTokens) }
+        let candidates = max(2, 1 + settings.endTokens.count) * beams
+        var random = SeededRandom(seed: settings.seed)
+        var searches = run.lengths.map { BeamSearch(settings, most: $0.most) }
         var open = Array(prompts.indices)
-        var tokens = Tensor(first.flatMap { Array(repeating: $0, count: beams) }, device: device)
-        for position in 0..<parameters.maxNewTokens {
-            let logProbabilities = state.step(tokens).to(.float32).logSoftmax()
-            try checkTorchErrors()
-            TokenBlock.apply(
-                parameters, to: logProbabilities, histories: open.flatMap { searches[$0].running },
-                before: open.flatMap { Array(repeating: before[$0], count: beams) },
-                endTokens: defaults.endTokens)
+        var tokens = Tensor(run.first.flatMap { Array(repeating: $0, count: beams) }, device: device)
+        for _ in 0..<(run.lengths.map(\.most).max() ?? 0) {
+            var logProbabilities = try processed(
+                run.state.step(tokens).to(.float32).logSoftmax(), run, prompts,
+                rows: open.flatMap { prompt in searches[prompt].running.map { (prompt, $0) } })
+            if settings.temperature > 0 { logProbabilities = SamplingFilter(settings)(logProbabilities) }
             let vocabulary = logProbabilities.dim(-1)
             let scores = Tensor(open.flatMap { searches[$0].runningScores.map(Float.init) }, device: device)
             let totals = (logProbabilities + scores.unsqueezed(1)).reshaped(open.count, -1)
-            let (values, indices) = totals.topK(min(candidates, beams * vocabulary))
+            let (values, indices) = best(min(candidates, beams * vocabulary), of: totals, &random)
             let topValues: [Float] = values.array()
             let topIndices: [Int] = indices.array()
             let count = values.dim(1)
-            guard count > 0 else { break }
+            guard count > 0, topIndices.count == count * open.count else { break }
             var kept: [Int] = []
             var sources: [Int] = []
             var nextTokens: [Int] = []
@@ -148,7 +212,7 @@ public struct Generator {
                         score: Double(topValues[i]), beam: topIndices[i] / vocabulary,
                         token: topIndices[i] % vocabulary)
                 }
-                searches[prompt].advance(found, isLast: position + 1 == parameters.maxNewTokens)
+                searches[prompt].advance(found)
                 if searches[prompt].isDone { continue }
                 sources += searches[prompt].sources.map { kept.count * beams + $0 }
                 nextTokens += searches[prompt].tokens
@@ -156,83 +220,28 @@ public struct Generator {
             }
             if kept.isEmpty { break }
             if kept.count < open.count {
-                state.keep(rows: kept)
+                run.state.keep(rows: kept)
                 open = kept.map { open[$0] }
             }
-            state.reorder(Tensor(sources, device: device))
+            run.state.reorder(Tensor(sources, device: device))
             tokens = Tensor(nextTokens, device: device)
         }
         return searches.map { search in
-            Array(search.best.prefix { !defaults.endTokens.contains($0) })
+            let tokens = Array(search.best.prefix { !settings.endTokens.contains($0) })
+            return Text(tokens: tokens, isCutShort: tokens.count == search.best.count)
         }
     }
-}
 
-/// One prompt's beams, with the rules of transformers' beam search.
-struct BeamSearch {
-    struct Candidate {
-        /// Sum of log-probabilities.
-        var score: Double
-        /// The beam it continues.
-        var beam: Int
-        var token: Int
+    /// The best of each row's totals, or so many sampled without replacement, best first.
+    private func best(
+        _ count: Int, of totals: Tensor, _ random: inout SeededRandom
+    ) -> (values: Tensor, indices: Tensor) {
+        guard settings.temperature > 0 else { return totals.topK(count) }
+        // The largest after adding Gumbel noise are a sample without replacement (Vieira 2014; Kool et al. 2019).
+        let noise = Tensor.empty(totals.shape, device: totals.device)
+        noise.fillUniform(1e-20, 1, from: &random)
+        let drawn = (totals - (noise.log() * -1).log()).topK(count).indices
+        let (values, order) = totals.gathering(axis: 1, drawn).topK(count)
+        return (values, drawn.gathering(axis: 1, order))
     }
-
-    private let beams: Int
-    private let lengthPenalty: Double
-    private let earlyStopping: Bool
-    private let endTokens: Set<Int>
-    private(set) var running: [[Int]]
-    private(set) var runningScores: [Double]
-    private var finished: [(tokens: [Int], score: Double)] = []
-    private(set) var isDone = false
-    /// The beam that each running one continues, and its last token.
-    private(set) var sources: [Int] = []
-    private(set) var tokens: [Int] = []
-
-    init(_ parameters: GenerateParameters, endTokens: Set<Int>) {
-        beams = parameters.beams
-        lengthPenalty = parameters.lengthPenalty
-        earlyStopping = parameters.earlyStopping
-        self.endTokens = endTokens
-        running = [[Int]](repeating: [], count: beams)
-        // All beams start equal: only the first counts at the first step.
-        runningScores = [0] + [Double](repeating: -1e9, count: beams - 1)
-    }
-
-    /// Takes the best continuations of all beams, best first.
-    mutating func advance(_ candidates: [Candidate], isLast: Bool) {
-        let length = (running.first?.count ?? 0) + 1
-        var next: [Candidate] = []
-        for (rank, candidate) in candidates.enumerated() {
-            guard endTokens.contains(candidate.token) || isLast else {
-                if next.count < beams { next.append(candidate) }
-                continue
-            }
-            // An end that ranks below the best `beams` is not taken: something better still runs.
-            guard rank < beams, !(earlyStopping && finished.count == beams) else { continue }
-            let score = candidate.score / power(length)
-            finished.append((running[candidate.beam] + [candidate.token], score))
-            // A stable sort: of equal scores the earlier stays ahead.
-            finished = finished.enumerated()
-                .sorted {
-                    $0.element.score == $1.element.score ? $0.offset < $1.offset : $0.element.score > $1.element.score
-                }
-                .prefix(beams).map(\.element)
-        }
-        if isLast || next.isEmpty {
-            isDone = true
-            return
-        }
-        running = next.map { running[$0.beam] + [$0.token] }
-        runningScores = next.map(\.score)
-        (sources, tokens) = (next.map(\.beam), next.map(\.token))
-        guard finished.count == beams, let worst = finished.last?.score else { return }
-        isDone = earlyStopping || (runningScores[0] / power(length)) <= worst
-    }
-
-    private func power(_ length: Int) -> Double { pow(Double(length), lengthPenalty) }
-
-    /// The best text, its end token included.
-    var best: [Int] { finished.first?.tokens ?? running.first ?? [] }
 }

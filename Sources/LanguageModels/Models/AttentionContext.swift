@@ -71,14 +71,17 @@ final class PackedContext: AttentionContext {
     ///   - prefixes: tokens that prefixes put before each row.
     ///   - longest: at least how long the longest row counts as, where more follows.
     ///   - wanted: the tokens whose outputs of the last layer are read, in a causal stack the last ones of each row.
+    ///   - limit: positions of the model, where they end.
     init(
         _ rows: PromptedRows, prefixes: [Int], isCausal: Bool, keeps: Bool = false, longest: Int = 0,
-        wanted: WantedTokens? = nil
+        wanted: WantedTokens? = nil, limit: Int? = nil
     ) {
         (offsets, self.isCausal, self.keeps, self.wanted) = (rows.offsets, isCausal, keeps, wanted)
-        let positions = rows.prompts.indices.flatMap { row in
+        let all = rows.prompts.indices.flatMap { row in
             (0..<(rows.offsets[row + 1] - rows.offsets[row])).map { prefixes[row] + $0 }
         }
+        // On the meta device nothing is looked up.
+        let positions = rows.states.device == .meta ? all : checkedPositions(all, limit: limit)
         super.init(
             positions: Tensor(positions, device: rows.states.device),
             longest: max(longest, (positions.max() ?? -1) + 1))
@@ -215,6 +218,10 @@ extension CausalModel {
         return labelSmoothing > 0 ? wanted - logs.mean(axes: [-1]).sum() * labelSmoothing : wanted
     }
 
+    public func virtualTokens(forRows rows: Int) -> [Int] {
+        LanguageModels.virtualTokens(inputSite, prefixSites.first, forRows: rows)
+    }
+
     func causalLogits(_ batch: TrainingBatch) -> Tensor { scores(hidden(batch)) }
 
     /// Hidden states of the positions that bear loss, [targets, size].
@@ -232,12 +239,14 @@ extension CausalModel {
     func read(_ input: PackedSequences, keeps: Bool, longest: Int = 0, outputs: [Range<Int>]? = nil) -> (
         states: Tensor, rows: PromptedRows, context: PackedContext
     ) {
+        let input = checked(input)
         let embedded = RowRouting.within(input.offsets) { embed(input.ids) }
         let rows = inputSite(embedded, offsets: input.offsets)
         let prefixes = (prefixSites.first?.prefixes(forRows: input.rows) ?? []).map { $0?.keys.dim(0) ?? 0 }
         let context = PackedContext(
             rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: true, keeps: keeps,
-            longest: longest, wanted: outputs.flatMap { WantedTokens(rows, of: input.offsets, spans: $0) })
+            longest: longest, wanted: outputs.flatMap { WantedTokens(rows, of: input.offsets, spans: $0) },
+            limit: positionLimit)
         let states = RowRouting.within(rows.offsets) { decode(rows.states, context) }
         return (states, rows, context)
     }

@@ -8,6 +8,7 @@ public final class BERT: Module, EncoderModel {
     public let head: ModelHead
     private let settings: BERTConfiguration
     private let names: EncoderNames
+    public var folderSettings = FolderSettings()
     @ModuleInfo var encoder: BERTEncoder
     @ModuleInfo var classifier: Linear?
 
@@ -24,6 +25,8 @@ public final class BERT: Module, EncoderModel {
     public var configuration: JSON { settings.json }
     public var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
     public var inputEmbedding: String { names.path("embeddings.word_embeddings") }
+    public var vocabularySize: Int { settings.vocabularySize }
+    public var positionLimit: Int? { settings.positions }
     public var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
 
     /// Very old files name the norms' tensors differently.

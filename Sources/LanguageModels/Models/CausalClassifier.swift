@@ -7,6 +7,7 @@ import TorchNN
 final class CausalClassifier: Module, EncoderModel {
     let head: ModelHead
     let configuration: JSON
+    var folderSettings = FolderSettings()
     private let base: any CausalModel
     @ModuleInfo(key: "") var module: Module
     @ModuleInfo var score: Linear
@@ -24,6 +25,8 @@ final class CausalClassifier: Module, EncoderModel {
     var architecture: Architecture { .decoder }
     var outputLayer: String { "score" }
     var inputEmbedding: String { base.inputEmbedding }
+    var vocabularySize: Int { base.vocabularySize }
+    var positionLimit: Int? { base.positionLimit }
     var newModules: [String] { ["score"] }
     func canonicalName(_ name: String) -> String { base.canonicalName(name) }
     func isIgnorable(_ name: String) -> Bool { base.isIgnorable(name) || name.hasPrefix("lm_head.") }

@@ -8,6 +8,7 @@ public final class DistilBERT: Module, EncoderModel {
     public let head: ModelHead
     private let settings: DistilBERTConfiguration
     private let names: EncoderNames
+    public var folderSettings = FolderSettings()
     @ModuleInfo var encoder: DistilBERTEncoder
     @ModuleInfo(key: "pre_classifier") var preClassifier: Linear?
     @ModuleInfo var classifier: Linear?
@@ -29,6 +30,8 @@ public final class DistilBERT: Module, EncoderModel {
     public var configuration: JSON { settings.json }
     public var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
     public var inputEmbedding: String { names.path("embeddings.word_embeddings") }
+    public var vocabularySize: Int { settings.vocabularySize }
+    public var positionLimit: Int? { settings.positions }
     /// Hugging Face PEFT compares the ends of names, and so trains `pre_classifier` with `classifier`.
     public var newModules: [String] {
         head.task == .embeddings ? [] : head.task.scoresRows ? ["pre_classifier", "classifier"] : ["classifier"]

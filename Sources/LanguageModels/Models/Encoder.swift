@@ -32,6 +32,10 @@ extension EncoderModel {
         NoDecoding()
     }
 
+    public func virtualTokens(forRows rows: Int) -> [Int] {
+        LanguageModels.virtualTokens(inputSite, prefixSites.first, forRows: rows)
+    }
+
     // MARK: Rows
 
     public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
@@ -111,7 +115,7 @@ extension EncoderModel {
     /// Runs packed rows through the layers: states [tokens, size], virtual tokens included, or [rows, size] of the
     /// tokens that speak for their rows (`areRows`) where no others are read.
     private func read(_ batch: TrainingBatch) -> (states: Tensor, rows: PromptedRows, areRows: Bool) {
-        let input = batch.input
+        let input = checked(batch.input)
         let embedded = RowRouting.within(input.offsets) { embed(input.ids) }
         let rows = inputSite(embedded, offsets: input.offsets)
         let prefixes = (prefixSites.first?.prefixes(forRows: input.rows) ?? []).map { $0?.keys.dim(0) ?? 0 }
@@ -121,7 +125,7 @@ extension EncoderModel {
             ? nil : WantedTokens(ranges: speakers(rows).map { $0..<($0 + 1) }, device: rows.states.device)
         let context = PackedContext(
             rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: isCausal,
-            wanted: wanted)
+            wanted: wanted, limit: positionLimit)
         let types = batch.segments.map { segments -> Tensor in
             // Virtual tokens have type 0.
             let all = rows.prompts.indices.flatMap { row in

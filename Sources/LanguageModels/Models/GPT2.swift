@@ -5,6 +5,7 @@ import TorchNN
 /// GPT-2 (Radford et al. 2019): decoder-only, with learned positions and one fused projection for q, k and v.
 public final class GPT2: Module, CausalModel {
     let settings: GPT2Configuration
+    public var folderSettings = FolderSettings()
     @ModuleInfo(key: "transformer.wte") var embedding: Embedding
     @ModuleInfo(key: "transformer.wpe") var positions: Embedding
     @ModuleInfo(key: "transformer.input_site") var inputSite: InputSite
@@ -28,6 +29,8 @@ public final class GPT2: Module, CausalModel {
     public var configuration: JSON { settings.json }
     public var outputLayer: String { "lm_head" }
     public var inputEmbedding: String { "transformer.wte" }
+    public var vocabularySize: Int { settings.vocabularySize }
+    public var positionLimit: Int? { settings.positions }
     public var aliases: [String: String] { settings.isTied ? ["lm_head.weight": "transformer.wte.weight"] : [:] }
     public var generationDefaults: GenerationDefaults {
         GenerationDefaults(

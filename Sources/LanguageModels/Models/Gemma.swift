@@ -7,6 +7,7 @@ import TorchNN
 /// normalises queries and keys instead of capping and gives layers with a window rotary positions of their own.
 public final class Gemma: Module, CausalModel {
     let settings: GemmaConfiguration
+    public var folderSettings = FolderSettings()
     @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
     @ModuleInfo(key: "model.input_site") var inputSite: InputSite
     @ModuleInfo(key: "model.layers") var layers: [GemmaBlock]
@@ -29,6 +30,7 @@ public final class Gemma: Module, CausalModel {
     public var configuration: JSON { settings.json }
     public var outputLayer: String { "lm_head" }
     public var inputEmbedding: String { "model.embed_tokens" }
+    public var vocabularySize: Int { settings.vocabularySize }
     public var aliases: [String: String] { settings.isTied ? ["lm_head.weight": "model.embed_tokens.weight"] : [:] }
     public var generationDefaults: GenerationDefaults {
         GenerationDefaults(

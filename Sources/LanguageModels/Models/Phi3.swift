@@ -6,6 +6,7 @@ import TorchNN
 /// network, lie side by side in one, and which may rotate a part of each head alone.
 public final class Phi3: Module, CausalModel {
     let settings: Phi3Configuration
+    public var folderSettings = FolderSettings()
     @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
     @ModuleInfo(key: "model.input_site") var inputSite: InputSite
     @ModuleInfo(key: "model.layers") var layers: [Phi3Block]
@@ -28,6 +29,7 @@ public final class Phi3: Module, CausalModel {
     public var configuration: JSON { settings.json }
     public var outputLayer: String { "lm_head" }
     public var inputEmbedding: String { "model.embed_tokens" }
+    public var vocabularySize: Int { settings.vocabularySize }
     public var aliases: [String: String] { settings.isTied ? ["lm_head.weight": "model.embed_tokens.weight"] : [:] }
     public var generationDefaults: GenerationDefaults {
         GenerationDefaults(

@@ -8,6 +8,7 @@ public final class RoBERTa: Module, EncoderModel {
     public let head: ModelHead
     private let settings: BERTConfiguration
     private let names: EncoderNames
+    public var folderSettings = FolderSettings()
     @ModuleInfo var encoder: BERTEncoder
     @ModuleInfo(key: "classifier") var rowHead: RoBERTaHead?
     @ModuleInfo(key: "classifier") var tokenHead: Linear?
@@ -29,6 +30,8 @@ public final class RoBERTa: Module, EncoderModel {
         head.task == .embeddings ? "" : head.task == .tokenClassification ? "classifier" : "classifier.out_proj"
     }
     public var inputEmbedding: String { names.path("embeddings.word_embeddings") }
+    public var vocabularySize: Int { settings.vocabularySize }
+    public var positionLimit: Int? { settings.positions - settings.firstPosition }
     public var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
     public func canonicalName(_ name: String) -> String { names.canonical(name) }
     public func isIgnorable(_ name: String) -> Bool {

@@ -6,6 +6,7 @@ import TorchNN
 /// T5 (Raffel et al. 2020) and mT5 (Xue et al. 2021), an encoder-decoder with relative position biases and no other positions.
 public final class T5: Module, LanguageModel {
     public let settings: T5Configuration
+    public var folderSettings = FolderSettings()
     @ModuleInfo(key: "shared") var embedding: Embedding
     @ModuleInfo var encoder: T5Stack
     @ModuleInfo var decoder: T5Stack
@@ -29,6 +30,7 @@ public final class T5: Module, LanguageModel {
     /// transformers never quantises these, whose outputs are large.
     public var unquantisedProjections: Set<String> { ["wo"] }
     public var inputEmbedding: String { "shared" }
+    public var vocabularySize: Int { settings.vocabularySize }
     public var aliases: [String: String] {
         var aliases = [
             "encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight",
@@ -65,7 +67,7 @@ public final class T5: Module, LanguageModel {
     /// The decoder's last hidden states, packed [decoder tokens, modelSize].
     private func hidden(_ batch: TrainingBatch) -> Tensor {
         let memory = encode(batch.input)
-        guard let rows = batch.decoder else { return memory.states }
+        guard let rows = batch.decoder.map(checked) else { return memory.states }
         let prompted = decoder.input(decoder.embed(rows.ids, offsets: rows.offsets), offsets: rows.offsets)
         let states = decoder(prompted.states, rows: prompted.offsets, memory: (memory.states, memory.offsets))
         return prompted.withoutPrompts(states)
@@ -73,6 +75,7 @@ public final class T5: Module, LanguageModel {
 
     /// The encoder's last hidden states, packed [tokens, modelSize], virtual tokens included.
     func encode(_ input: PackedSequences) -> PromptedRows {
+        let input = checked(input)
         let prompted = encoder.input(encoder.embed(input.ids, offsets: input.offsets), offsets: input.offsets)
         let states = encoder(prompted.states, rows: prompted.offsets, memory: nil)
         return PromptedRows(states: states, offsets: prompted.offsets, prompts: prompted.prompts)

@@ -46,6 +46,8 @@ public struct AdapterCheck: Codable, Sendable {
         /// ‖ΔW‖ / ‖W‖ of a projection or table; elsewhere the mean change of a score that the place alone brings.
         public var strength: Double
         public var isRelativeNorm: Bool
+        /// Whether ``strength`` is ‖ΔW‖ itself, as W is 0: a head's bias that begins so.
+        public var isNorm = false
         /// Rank of a low-rank update, and by what it is multiplied.
         public var rank: Int?
         public var scale: Double?
@@ -100,8 +102,25 @@ public struct AdapterCheck: Codable, Sendable {
         let without = try Self.scores(model, batches)
         let adapter = try folder.attach(to: model)
         defer { try? adapter.deactivate() }
-        let with = try Self.scores(model, batches)
+        var batches = batches
+        var with = try Self.scores(model, batches)
         effect = try Self.effect(without, with)
+        if !isEffective, let tokens = try changedTokens(adapter) {
+            // What it does shows on its own tokens alone, and the sample has none of them.
+            batches = [
+                model.batch([TrainingRow(input: tokens, target: model.writes ? tokens : [0])], device: model.device)
+            ]
+            with = try Self.scores(model, batches)
+            try adapter.deactivate()
+            let without = try Self.scores(model, batches)
+            adapter.activate()
+            effect = try Self.effect(without, with)
+            if isEffective {
+                warnings.append(
+                    "the sample rows hold none of the tokens that the adapter changes: the effect is that on a row of these tokens"
+                )
+            }
+        }
         guard let effect, [effect.largest, effect.mean, effect.divergence].allSatisfy(\.isFinite) else {
             effect = nil
             problems.append("with the adapter the model's scores are not numbers")
@@ -236,7 +255,7 @@ public struct AdapterCheck: Codable, Sendable {
 
     private mutating func measureSites(_ adapter: Adapter, _ with: [Tensor], _ batches: [TrainingBatch]) throws {
         for (path, site, module) in adapter.attached {
-            let strength: Double
+            let strength: (value: Double, isNorm: Bool)
             var isRelative = true
             if let linear = site as? Linear, let update = module as? any LinearAdapter,
                 let merged = try? withTorchErrors({
@@ -255,21 +274,22 @@ public struct AdapterCheck: Codable, Sendable {
                 isRelative = false
                 site.detach(module)
                 defer { site.attach(module, route: nil) }
-                strength = try Self.effect(Self.scores(adapter.model, batches), with).mean
+                strength = (try Self.effect(Self.scores(adapter.model, batches), with).mean, false)
             }
             let update = module as? any ScaledUpdate
             sites.append(
                 Site(
-                    path: path, layer: ModelOutline.layer(of: path), strength: strength, isRelativeNorm: isRelative,
+                    path: path, layer: ModelOutline.layer(of: path), strength: strength.value,
+                    isRelativeNorm: isRelative && !strength.isNorm, isNorm: strength.isNorm,
                     rank: update?.updateRank, scale: update?.updateScale))
         }
         for tensor in adapter.trained {
             guard let base = tensor.base else { continue }
+            let strength = try Self.relativeChange(base.to(.float64), tensor.values.detached().to(.float64))
             sites.append(
                 Site(
-                    path: tensor.path, layer: ModelOutline.layer(of: tensor.path),
-                    strength: try Self.relativeChange(base.to(.float64), tensor.values.detached().to(.float64)),
-                    isRelativeNorm: true))
+                    path: tensor.path, layer: ModelOutline.layer(of: tensor.path), strength: strength.value,
+                    isRelativeNorm: !strength.isNorm, isNorm: strength.isNorm))
         }
         let silent = sites.filter { $0.strength == 0 }
         if !silent.isEmpty, silent.count < sites.count {
@@ -277,13 +297,45 @@ public struct AdapterCheck: Codable, Sendable {
         }
     }
 
-    private static func relativeChange(_ before: Tensor, _ after: Tensor) throws -> Double {
+    /// ‖after − before‖ / ‖before‖, or the first norm alone where `before` is 0.
+    private static func relativeChange(_ before: Tensor, _ after: Tensor) throws -> (value: Double, isNorm: Bool) {
         try withTorchErrors {
             withoutGradients {
                 let norm = before.squared().sum().item().squareRoot()
-                return (after - before).squared().sum().item().squareRoot() / max(norm, 1e-300)
+                let change = (after - before).squared().sum().item().squareRoot()
+                return norm > 0 ? (change / norm, false) : (change, true)
             }
         }
+    }
+
+    /// The first tokens whose vectors the adapter changes; `nil` where there are none.
+    private func changedTokens(_ adapter: Adapter) throws -> [Int]? {
+        let model = adapter.model
+        var tables: [(before: Tensor, after: Tensor)] = []
+        for (_, site, module) in adapter.attached {
+            guard let table = site as? Embedding, table.entries == model.vocabularySize,
+                let update = module as? any EmbeddingAdapter
+            else { continue }
+            let before = table.weight.dense(as: .float32)
+            guard let after = try? withTorchErrors({ try withoutGradients { try update.merged(into: before) } }) else {
+                continue
+            }
+            tables.append((before, after))
+        }
+        for tensor in adapter.trained where tensor.path == model.inputEmbedding + ".weight" {
+            if let base = tensor.base { tables.append((base.to(.float32), tensor.values.detached().to(.float32))) }
+        }
+        let changes = try withTorchErrors {
+            withoutGradients {
+                tables.map { ($0.after - $0.before).abs().sum(axes: [1]).array(Float.self) }
+            }
+        }
+        let tokens = changes.first.map { first in
+            first.indices.filter { token in changes.contains { $0.indices.contains(token) && $0[token] > 0 } }
+        }
+        let count = min(32, model.positionRoom() ?? 32)
+        guard let tokens, !tokens.isEmpty else { return nil }
+        return Array(tokens.prefix(count))
     }
 
     /// The scale that each update uses against the one that the file asks for, worked out anew from its settings.

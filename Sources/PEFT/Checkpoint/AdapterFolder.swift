@@ -69,6 +69,10 @@ public struct AdapterFolder {
         let isSame = try withTorchErrors {
             let stored = try tensors.tensor(key)
             guard let own = (module as? Linear)?.weight ?? (module as? Embedding)?.weight else { return false }
+            // A model without weights can't be compared; its shape can.
+            if own.parameters.first?.parameter.tensor.device == .meta {
+                return stored.shape == [own.outputs, own.inputs]
+            }
             // What is kept in fewer bits is the same where the file's numbers round to it.
             let kept = own.isQuantized ? try own.replacing(with: stored.to(.float32)) : nil
             return own.dense(as: stored.dtype).isIdentical(to: kept?.dense(as: stored.dtype) ?? stored)
@@ -170,10 +174,24 @@ public struct AdapterFolder {
         }
     }
 
+    /// A stored tensor.
+    /// - Throws: ``PEFTError`` where it holds values that are NaN or infinite.
+    private func finiteTensor(_ name: String) throws -> Tensor {
+        let tensor = try tensors.tensor(name)
+        let count = tensor.nonFiniteCount
+        guard count == 0 else {
+            throw PEFTError(
+                "\(url.path): \(NonFiniteTensor(path: name, count: count).description)",
+                remedy: "the adapter is damaged or its training diverged; train it again or fetch another one")
+        }
+        return tensor
+    }
+
     /// Attaches the adapter to a model.
     ///
     /// - Parameter isTrainable: whether training goes on; what is loaded is otherwise for inference alone.
-    /// - Throws: ``PEFTError`` if a tensor is unknown, missing or misshapen; the model is then unchanged.
+    /// - Throws: ``PEFTError`` if a tensor is unknown, missing or misshapen, or holds values that are not finite; the model
+    ///   is then unchanged.
     public func attach(to model: any LanguageModel, name: String = "default", isTrainable: Bool = false) throws
         -> Adapter
     {
@@ -183,7 +201,7 @@ public struct AdapterFolder {
         if let problem = problems.first { throw problem.error(url.path) }
         let adapter = try Adapter(choice, on: model, name: name, isLoading: true)
         do {
-            try withTorchErrors { try adapter.load(sources.mapValues { try tensors.tensor($0) }) }
+            try withTorchErrors { try adapter.load(sources.mapValues { try finiteTensor($0) }) }
         } catch {
             try adapter.deactivate()
             throw error

@@ -9,7 +9,7 @@ public struct MergeDrift: Codable, Sendable, Equatable {
     /// The type that the weights are stored in; or how the zeros of weights quantised in groups are, which a merged
     /// QA-LoRA leaves between the steps of the grid: `zeros float16` or `zeros rounded`.
     public var dtype: String
-    /// Largest and mean absolute difference of a score.
+    /// Largest and mean absolute difference of a score; infinite where rounding to the type overflows.
     public var largest: Double
     public var mean: Double
     /// Share of positions whose likeliest token, or class, stays the same.
@@ -23,7 +23,7 @@ public struct MergeDrift: Codable, Sendable, Equatable {
     ///   - batches: sample rows.
     ///   - types: types that the merged weights would be rounded to.
     ///   - storages: ways to keep the merged projections in fewer bits.
-    /// - Throws: ``PEFTError`` if the adapter can't be merged.
+    /// - Throws: ``PEFTError`` if the adapter can't be merged, or if scores are NaN or infinite.
     public static func merging(
         _ adapter: Adapter, on batches: [TrainingBatch], types: [DType], storages: [WeightStorage] = []
     ) throws -> [MergeDrift] {
@@ -55,9 +55,11 @@ public struct MergeDrift: Codable, Sendable, Equatable {
             return try scores()
         }
         let exact = try scores()
+        for scores in exact { try model.requireFinite(scores: scores) }
         let roundedBefore = try storages.map { try scores($0) }
         let before = try types.map { try scores($0) }
         try adapter.merge()
+        for scores in try scores() { try model.requireFinite(scores: scores, what: "merged scores") }
         var drifts = try zip(types, before).map { type, before in
             let drift = try difference(before, scores(type))
             return MergeDrift(
@@ -93,7 +95,9 @@ public struct MergeDrift: Codable, Sendable, Equatable {
             var (largest, sum, count, same, positions) = (0.0, 0.0, 0, 0.0, 0)
             for (a, b) in zip(before, after) {
                 let difference = (a - b).abs()
-                largest = max(largest, difference.max().item())
+                let worst = difference.max().item()
+                // A comparison with NaN is false, so that the maximum alone would hide it.
+                largest = worst.isFinite ? max(largest, worst) : .infinity
                 sum += difference.sum().item()
                 count += difference.count
                 same += a.argmax(axis: -1).equal(to: b.argmax(axis: -1)).to(.float32).sum().item()

@@ -54,13 +54,16 @@ public struct MixedBatch {
 
     /// Continues each prompt with its own adapter, all in one batch.
     /// - Throws: ``PEFTError`` as ``run(_:_:)``, and for virtual tokens that can't lie in one cache.
-    public func generate(_ prompts: [[Int]], adapters: [String?], parameters: GenerateParameters) throws -> [[Int]] {
+    public func generate(
+        _ prompts: [[Int]], adapters: [String?], parameters: GenerateParameters,
+        onLastPosition: ((Int) -> Void)? = nil
+    ) throws -> [[Int]] {
         guard prompts.count == adapters.count else {
             throw PEFTError("\(prompts.count) prompts have \(adapters.count) adapters", remedy: "name one for each")
         }
         if let obstacle = try cacheObstacle(adapters) { throw obstacle }
         let generator = try Generator(set.model, parameters)
-        return try run(adapters) { try generator.generate(prompts) }
+        return try run(adapters) { try generator.generate(prompts, onLastPosition: onLastPosition) }
     }
 
     /// Continues each prompt with its own adapter: in mixed batches where that goes, else adapter by adapter.
@@ -68,9 +71,10 @@ public struct MixedBatch {
     /// - Parameters:
     ///   - batchSize: most rows of a batch.
     ///   - onProgress: called with the rows that are done.
+    ///   - onLastPosition: called with the index of a prompt whose text ends because the model has no further position.
     public func generateAll(
         _ prompts: [[Int]], adapters: [String?], parameters: GenerateParameters, batchSize: Int = 16,
-        onProgress: (Int) -> Void = { _ in }
+        onProgress: (Int) -> Void = { _ in }, onLastPosition: ((Int) -> Void)? = nil
     ) throws -> [[Int]] {
         guard prompts.count == adapters.count, batchSize > 0 else {
             throw PEFTError("\(prompts.count) prompts have \(adapters.count) adapters", remedy: "name one for each")
@@ -84,13 +88,16 @@ public struct MixedBatch {
             let names = part.map { adapters[$0] }
             let isShared = try Set(names).allSatisfy { try $0.flatMap { try obstacle($0) } == nil }
             if try isShared && cacheObstacle(names) == nil {
-                let made = try generate(part.map { prompts[$0] }, adapters: names, parameters: parameters)
+                let made = try generate(
+                    part.map { prompts[$0] }, adapters: names, parameters: parameters,
+                    onLastPosition: { onLastPosition?(part[$0]) })
                 for (row, tokens) in zip(part, made) { results[row] = tokens }
             } else {
                 for name in Set(names) {
                     let rows = part.filter { adapters[$0] == name }
                     try set.activate(name)
-                    let made = try generator.generate(rows.map { prompts[$0] })
+                    let made = try generator.generate(
+                        rows.map { prompts[$0] }, onLastPosition: { onLastPosition?(rows[$0]) })
                     for (row, tokens) in zip(rows, made) { results[row] = tokens }
                 }
             }

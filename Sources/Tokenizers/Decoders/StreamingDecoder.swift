@@ -8,25 +8,29 @@ public struct StreamingDecoder {
     private let tokenizer: Tokenizer
     private let skipSpecialTokens: Bool
     private var stages: [any DecoderStream]
+    private var cleaning: SpaceCleaningStream?
 
     init(_ tokenizer: Tokenizer, skipSpecialTokens: Bool) {
         self.tokenizer = tokenizer
         self.skipSpecialTokens = skipSpecialTokens
         stages = tokenizer.decoder?.streams() ?? [SpacedStream()]
+        cleaning = tokenizer.cleansSpaces ? SpaceCleaningStream() : nil
     }
 
     /// Takes the next id.
     /// - Returns: the text that is certain now and wasn't before; often empty.
     public mutating func append(_ id: Int) -> String {
         guard let piece = tokenizer.piece(for: id, skipSpecialTokens: skipSpecialTokens) else { return "" }
-        return run([TokenPart(piece)], from: 0)
+        let text = run([TokenPart(piece)], from: 0)
+        return cleaning?.append(text) ?? text
     }
 
     /// The rest of the text: there are no more ids.
     public mutating func finish() -> String {
         var text = ""
         for index in stages.indices { text += run(stages[index].finish(), from: index + 1) }
-        return text
+        guard cleaning != nil else { return text }
+        return (cleaning?.append(text) ?? "") + (cleaning?.finish() ?? "")
     }
 
     private mutating func run(_ parts: [TokenPart], from first: Int) -> String {

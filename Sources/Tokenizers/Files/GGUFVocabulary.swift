@@ -95,7 +95,7 @@ public enum GGUFVocabulary {
                 let (text, type) = byID[id] ?? ("[PAD\(id)]", .unused)
                 append(text, type)
             }
-            let pairs = try list.pairs(vocabulary, file: file.path)
+            let pairs = list.pairs
             if kind == .byteLevel {
                 let normalizer = json["normalizer"] ?? .null
                 guard normalizer == .null || normalizer["type"]?.string == "NFC" else {

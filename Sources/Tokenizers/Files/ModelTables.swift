@@ -83,7 +83,9 @@ struct ModelTables {
             } else {
                 try scanner.string()
                 guard merges.append(line: scanner.text) else {
-                    throw scanner.failure("a merge needs two pieces with a space between them", at: start)
+                    throw scanner.failure(
+                        "merge \(merges.bounds.count) is not two pieces with one space between them: '\(String(decoding: scanner.text, as: UTF8.self))'",
+                        at: start)
                 }
             }
         }

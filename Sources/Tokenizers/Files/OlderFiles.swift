@@ -88,7 +88,7 @@ enum OlderFiles {
         for (number, line) in try lines(file).enumerated() where !line.isEmpty {
             guard merges.append(line: line) else {
                 throw PEFTError(
-                    "\(file.path): line \(number + 1) is not two pieces with a space between them",
+                    "\(file.path): line \(number + 1) is not two pieces with one space between them",
                     remedy: "the file may be damaged")
             }
         }

@@ -11,6 +11,8 @@ struct SpecialTokens {
     var sep: String?
     var mask: String?
     var maximumLength: Int?
+    /// `clean_up_tokenization_spaces`.
+    var cleansSpaces = false
     /// How many `<extra_id_…>` tokens a T5 vocabulary has.
     var extraIDs: Int?
     /// The class that Python's transformers would use, as in `T5Tokenizer`.
@@ -53,6 +55,15 @@ struct SpecialTokens {
         for list in ["additional_special_tokens", "extra_special_tokens"] {
             for source in [configuration, map] {
                 for value in source?.values[list]?.array ?? [] {
+                    // As in transformers, a list doesn't make a token special that is there already.
+                    declared += try SpecialTokens.special(value, source).map {
+                        var token = $0
+                        token.keepsKind = true
+                        return token
+                    }
+                }
+                // Tokens with names of their own have roles.
+                for (_, value) in (source?.values[list]?.object ?? [:]).sorted(by: { $0.key < $1.key }) {
                     declared += try SpecialTokens.special(value, source)
                 }
             }
@@ -61,6 +72,7 @@ struct SpecialTokens {
         let fields = configuration.values
         // "No limit" is written as 1e30.
         if let length = fields["model_max_length"]?.double, length >= 1, length <= 1e9 { maximumLength = Int(length) }
+        cleansSpaces = fields["clean_up_tokenization_spaces"]?.bool ?? false
         tokenizerClass = fields["tokenizer_class"]?.string
         if let count = fields["extra_ids"], count != .null {
             guard let count = count.int, 0...100_000 ~= count else {

@@ -44,20 +44,13 @@ final class MergeTable: @unchecked Sendable {
             var start = 0
             for (rank, (middle, end)) in list.bounds.enumerated() {
                 defer { start = end }
-                if prefixLength == 0, let middle {
+                if prefixLength == 0 {
                     let left = try id(UnsafeBufferPointer(rebasing: bytes[start..<middle]), rank)
                     let right = try id(UnsafeBufferPointer(rebasing: bytes[middle..<end]), rank)
                     insert(left, right, rank, try id(UnsafeBufferPointer(rebasing: bytes[start..<end]), rank))
                     continue
                 }
-                let pair =
-                    middle.map { (left: Array(bytes[start..<$0]), right: Array(bytes[$0..<end])) }
-                    ?? list.pieces(in: start..<end, vocabulary)
-                guard let (left, right) = pair else {
-                    throw PEFTError(
-                        "\(file): merge \(rank) is not two pieces with a space between them",
-                        remedy: "the file may be damaged")
-                }
+                let (left, right) = (Array(bytes[start..<middle]), Array(bytes[middle..<end]))
                 insert(
                     try id(left, rank), try id(right, rank), rank, try id(left + right.dropFirst(prefixLength), rank))
             }

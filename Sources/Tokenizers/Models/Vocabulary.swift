@@ -44,9 +44,8 @@ struct Vocabulary: Sendable {
 /// The merges of byte-pair encoding, the most important one first: two pieces each, end to end in one buffer.
 struct MergeList: Sendable {
     private(set) var bytes: [UInt8] = []
-    /// Where the second piece of each merge begins, and where it ends. The middle is `nil` where the text holds
-    /// more than one space, each of which may be the one between the pieces.
-    private(set) var bounds: [(middle: Int?, end: Int)] = []
+    /// Where the second piece of each merge begins, and where it ends.
+    private(set) var bounds: [(middle: Int, end: Int)] = []
 
     mutating func append(_ left: some Sequence<UInt8>, _ right: some Sequence<UInt8>) {
         bytes.append(contentsOf: left)
@@ -56,43 +55,21 @@ struct MergeList: Sendable {
     }
 
     /// Reads "left right". Lines that begin with "#version" say nothing.
-    /// - Returns: whether there is a space.
+    /// - Returns: whether there is one space, as the `tokenizers` library demands: which of several lies between the pieces
+    ///   can't be told.
     mutating func append(line: some BidirectionalCollection<UInt8>) -> Bool {
         if line.starts(with: "#version".utf8) { return true }
-        guard let space = line.firstIndex(of: 0x20) else { return false }
-        if line.lastIndex(of: 0x20) == space {
-            append(line[..<space], line[line.index(after: space)...])
-        } else {
-            bytes.append(contentsOf: line)
-            bounds.append((nil, bytes.count))
-        }
+        guard let space = line.firstIndex(of: 0x20), line.lastIndex(of: 0x20) == space else { return false }
+        append(line[..<space], line[line.index(after: space)...])
         return true
     }
 
-    /// The pieces of a merge with several spaces: the only cut that leaves two pieces and makes a third.
-    func pieces(in range: Range<Int>, _ vocabulary: Vocabulary) -> (left: [UInt8], right: [UInt8])? {
-        let cuts = range.lazy.filter { bytes[$0] == 0x20 }.map { space in
-            (left: Array(bytes[range.lowerBound..<space]), right: Array(bytes[space + 1..<range.upperBound]))
-        }
-        let possible = cuts.filter { left, right in
-            [left, right, left + right].allSatisfy { vocabulary.id(for: $0) != nil }
-        }
-        return possible.count == 1 ? possible.first : nil
-    }
-
     /// All merges in order.
-    /// - Throws: ``PEFTError`` where a text can be cut in two pieces in no way or several.
-    func pairs(_ vocabulary: Vocabulary, file: String) throws -> [(left: [UInt8], right: [UInt8])] {
+    var pairs: [(left: [UInt8], right: [UInt8])] {
         var start = 0
-        return try bounds.enumerated().map { rank, bound in
+        return bounds.map { bound in
             defer { start = bound.end }
-            if let middle = bound.middle { return (Array(bytes[start..<middle]), Array(bytes[middle..<bound.end])) }
-            guard let pair = pieces(in: start..<bound.end, vocabulary) else {
-                throw PEFTError(
-                    "\(file): merge \(rank) is not two pieces with a space between them",
-                    remedy: "the file may be damaged")
-            }
-            return pair
+            return (Array(bytes[start..<bound.middle]), Array(bytes[bound.middle..<bound.end]))
         }
     }
 

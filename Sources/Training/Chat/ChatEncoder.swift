@@ -30,7 +30,8 @@ public struct ChatEncoder: Sendable {
             throw PEFTError("rows are limited to \(maxTokens) tokens", remedy: "at least 2 have to be allowed")
         }
         (self.tokenizer, self.template, self.loss) = (tokenizer, template, loss)
-        (self.maxTokens, self.variables, architecture) = (maxTokens, variables, model.architecture)
+        self.maxTokens = min(maxTokens, model.positionRoom() ?? .max)
+        (self.variables, architecture) = (variables, model.architecture)
     }
 
     private var values: [String: JinjaValue] { variables.mapValues { JinjaValue($0) } }

@@ -32,12 +32,16 @@ public enum Perplexity {
 
 extension LanguageModel {
     /// The loss of each row, in nats, and the tokens that it is the sum over; without dropout and gradients.
+    /// - Throws: ``PEFTError`` where a loss is NaN or infinite.
     public func rowLosses(_ examples: [EncodedExample]) throws -> [(sum: Double, tokens: Int)] {
         try withTorchErrors {
-            withoutGradients {
-                examples.map { example in
+            try withoutGradients {
+                try examples.map { example in
                     let batch = batch([example])
-                    return (computing { lossSum(batch, labelSmoothing: 0) }.item(), batch.targetCount)
+                    let sum = computing { lossSum(batch, labelSmoothing: 0) }.item()
+                    try checkTorchErrors()
+                    guard sum.isFinite else { throw nonFinite("losses") }
+                    return (sum, batch.targetCount)
                 }
             }
         }

@@ -107,6 +107,7 @@ extension HeadTask {
             let outputs = withoutGradients {
                 model.computing { model.logits(model.batch(own, device: model.device)) }.to(.float32)
             }
+            try model.requireFinite(scores: outputs)
             return try read(outputs, rows: own)
         }
     }

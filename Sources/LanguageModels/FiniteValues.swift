@@ -1,0 +1,81 @@
+import Support
+import Torch
+import TorchNN
+
+/// A tensor that holds values that are NaN or infinite.
+public struct NonFiniteTensor: Sendable, Equatable {
+    public let path: String
+    /// How many of its values are.
+    public let count: Int
+
+    public init(path: String, count: Int) { (self.path, self.count) = (path, count) }
+
+    public var description: String {
+        "the tensor '\(path)' holds \(count == 1 ? "a value" : "\(count) values") that \(count == 1 ? "is" : "are") NaN or infinite"
+    }
+}
+
+extension Tensor {
+    /// How many values are NaN or infinite.
+    public var nonFiniteCount: Int {
+        guard dtype.isFloatingPoint, count > 0 else { return 0 }
+        let flat = detached().reshaped(-1)
+        // In parts, so that a large tensor takes no second one.
+        return stride(from: 0, to: count, by: 1 << 22).reduce(0) { sum, start in
+            let part = flat.narrowed(axis: 0, start..<min(start + 1 << 22, count))
+            // The largest magnitude is NaN if any is; counting is for those that have some.
+            if part.abs().max().item().isFinite { return sum }
+            return sum + part.count - Int(part.isFinite().to(.float64).sum().item())
+        }
+    }
+}
+
+extension LanguageModel {
+    /// The first of the model's tensors that holds NaN or infinite values.
+    /// - Parameter paths: tensors that are not looked at.
+    public func nonFiniteTensor(except paths: Set<String> = []) throws -> NonFiniteTensor? {
+        try withTorchErrors {
+            try withoutGradients {
+                for (path, parameter) in parameters() where !paths.contains(path) {
+                    let count = parameter.tensor.nonFiniteCount
+                    try checkTorchErrors()
+                    if count > 0 { return NonFiniteTensor(path: path, count: count) }
+                }
+                return nil
+            }
+        }
+    }
+
+    /// Makes sure that no tensor holds NaN or infinite values.
+    /// - Throws: ``PEFTError`` naming the first that does.
+    public func requireFiniteWeights() throws {
+        guard let tensor = try nonFiniteTensor() else { return }
+        throw PEFTError(
+            "\(tensor.description): the base model is damaged", remedy: "fetch it again, or name another one")
+    }
+
+    /// Makes sure that scores are finite.
+    /// - Throws: ``PEFTError`` naming the tensor that makes them so, where there is one.
+    public func requireFinite(scores: Tensor, what: String = "scores") throws {
+        let largest = scores.count > 0 ? scores.max().item() : 0
+        try checkTorchErrors()
+        guard !largest.isFinite else { return }
+        throw nonFinite(what)
+    }
+
+    /// An error for scores or losses that are NaN or infinite, which says why where a tensor of the model is so.
+    public func nonFinite(_ what: String) -> PEFTError {
+        let problem = "the model's \(what) are NaN or infinite"
+        if let tensor = (try? nonFiniteTensor()) ?? nil {
+            return PEFTError(
+                "\(problem): \(tensor.description)\(precision.map { " in \($0.type.rawValue)" } ?? "")",
+                remedy: precision == nil
+                    ? "fetch the model or the adapter again" : "use --precision float32, or fetch the model again")
+        }
+        return PEFTError(
+            problem,
+            remedy: precision == nil
+                ? "its weights are finite, so that values overflow; check the adapter and the model"
+                : "values overflow in \(precision?.type.rawValue ?? ""); use --precision bfloat16 or float32")
+    }
+}

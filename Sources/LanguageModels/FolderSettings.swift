@@ -1,0 +1,26 @@
+import Foundation
+import Support
+
+/// What the files beside a model's weights say about how it is used.
+public struct FolderSettings: Sendable {
+    /// How it generates.
+    public var generation: GenerationSource?
+    /// Tokens of a text that a sentence-transformers model reads (`max_seq_length` in `sentence_bert_config.json`).
+    public var maximumTextLength: Int?
+
+    public init() {}
+
+    /// - Parameter configuration: `config.json`.
+    init(folder: URL, configuration: JSON) throws {
+        generation = GenerationSource(folder: folder, configuration: configuration)
+        let file = folder.appendingPathComponent("sentence_bert_config.json")
+        guard FileManager.default.fileExists(atPath: file.path) else { return }
+        guard let value = try JSON.read(file)["max_seq_length"], value != .null else { return }
+        guard let length = value.int, length >= 2 else {
+            throw PEFTError(
+                "\(file.path): 'max_seq_length' is \(value.text(indent: nil))",
+                remedy: "use a number of tokens of at least 2")
+        }
+        maximumTextLength = length
+    }
+}

@@ -1,0 +1,148 @@
+import Support
+
+/// What `generation_config.json` says, with transformers' names for its keys; `nil` where it says nothing.
+public struct GenerationConfiguration: Sendable, Equatable {
+    public var maxNewTokens: Int?
+    /// Maximum length of a text, the prompt of a decoder-only model or the start token of an encoder-decoder included.
+    public var maxLength: Int?
+    public var minNewTokens: Int?
+    public var minLength: Int?
+    public var samples: Bool?
+    public var temperature: Double?
+    public var topK: Int?
+    public var topP: Double?
+    public var minP: Double?
+    public var beams: Int?
+    public var lengthPenalty: Double?
+    public var earlyStopping: EarlyStopping?
+    public var repetitionPenalty: Double?
+    public var encoderRepetitionPenalty: Double?
+    public var noRepeatNgram: Int?
+    public var encoderNoRepeatNgram: Int?
+    public var badWords: [[Int]]?
+    public var suppressedTokens: [Int]?
+    public var suppressedFirstTokens: [Int]?
+    public var forcedFirstToken: Int?
+    public var forcedLastTokens: [Int]?
+    public var endTokens: [Int]?
+    /// The token that an encoder-decoder's decoder starts with.
+    public var startToken: Int?
+    public var renormalizes: Bool?
+    /// Keys that would change what is generated and are not supported.
+    public var unsupported: [String] = []
+
+    /// Keys that aren't supported, with the value that changes nothing.
+    private static let foreignKeys: [(key: String, neutral: JSON)] = [
+        ("typical_p", 1), ("epsilon_cutoff", 0), ("eta_cutoff", 0), ("top_h", .null), ("num_beam_groups", 1),
+        ("diversity_penalty", 0), ("guidance_scale", 1), ("exponential_decay_length_penalty", .null),
+        ("sequence_bias", .null), ("stop_strings", .null), ("watermarking_config", .null), ("constraints", .null),
+        ("force_words_ids", .null), ("penalty_alpha", 0), ("dola_layers", .null), ("num_return_sequences", 1),
+        ("max_time", .null), ("token_healing", false), ("remove_invalid_values", false),
+    ]
+
+    /// - Throws: ``PEFTError`` naming the key whose value makes no sense.
+    init(_ json: JSON, file: String) throws {
+        let read = Reader(json: json, file: file)
+        maxNewTokens = try read.integer("max_new_tokens", 1...)
+        maxLength = try read.integer("max_length", 1...)
+        minNewTokens = try read.integer("min_new_tokens", 0...)
+        minLength = try read.integer("min_length", 0...)
+        samples = try read.boolean("do_sample")
+        temperature = try read.number("temperature", "0 or more") { $0 >= 0 }
+        topK = try read.integer("top_k", 0...)
+        topP = try read.number("top_p", "above 0 and at most 1") { $0 > 0 && $0 <= 1 }
+        minP = try read.number("min_p", "0 … 1") { 0...1 ~= $0 }
+        beams = try read.integer("num_beams", 1...)
+        lengthPenalty = try read.number("length_penalty", "finite") { $0.isFinite }
+        earlyStopping = try read.earlyStopping("early_stopping")
+        repetitionPenalty = try read.number("repetition_penalty", "above 0") { $0 > 0 }
+        encoderRepetitionPenalty = try read.number("encoder_repetition_penalty", "above 0") { $0 > 0 }
+        noRepeatNgram = try read.integer("no_repeat_ngram_size", 0...)
+        encoderNoRepeatNgram = try read.integer("encoder_no_repeat_ngram_size", 0...)
+        badWords = try read.sequences("bad_words_ids")
+        suppressedTokens = try read.tokens("suppress_tokens")
+        suppressedFirstTokens = try read.tokens("begin_suppress_tokens")
+        forcedFirstToken = try read.integer("forced_bos_token_id", 0...)
+        forcedLastTokens = try read.tokens("forced_eos_token_id")
+        endTokens = try read.tokens("eos_token_id")
+        startToken = try read.integer("decoder_start_token_id", 0...) ?? read.integer("bos_token_id", 0...)
+        renormalizes = try read.boolean("renormalize_logits")
+        unsupported = Self.foreignKeys.compactMap { key, neutral in
+            guard let value = json[key], value != .null, value != neutral, value.double != neutral.double ?? .nan
+            else { return nil }
+            return key
+        }
+    }
+
+    init() {}
+
+    /// Reads single values, with errors that name the key.
+    private struct Reader {
+        let json: JSON
+        let file: String
+
+        private func value(_ key: String) -> JSON? { json[key].flatMap { $0 == .null ? nil : $0 } }
+
+        private func malformed(_ key: String, _ remedy: String) -> PEFTError {
+            PEFTError("\(file): '\(key)' is \(value(key)?.text(indent: nil) ?? "null")", remedy: remedy)
+        }
+
+        func integer(_ key: String, _ range: PartialRangeFrom<Int>) throws -> Int? {
+            guard let value = value(key) else { return nil }
+            guard let number = value.int, range.contains(number), number <= Int(Int32.max) else {
+                throw malformed(key, "use an integer of at least \(range.lowerBound)")
+            }
+            return number
+        }
+
+        func number(_ key: String, _ range: String, _ isValid: (Double) -> Bool) throws -> Double? {
+            guard let value = value(key) else { return nil }
+            guard let number = value.double, isValid(number) else {
+                throw malformed(key, "use a number that is \(range)")
+            }
+            return number
+        }
+
+        func boolean(_ key: String) throws -> Bool? {
+            guard let value = value(key) else { return nil }
+            guard let flag = value.bool else { throw malformed(key, "use true or false") }
+            return flag
+        }
+
+        func earlyStopping(_ key: String) throws -> EarlyStopping? {
+            guard let value = value(key) else { return nil }
+            if let flag = value.bool { return flag ? .whenComplete : .whenHopeless }
+            guard value.string == "never" else { throw malformed(key, "use true, false or \"never\"") }
+            return .never
+        }
+
+        /// One id or a list of them.
+        func tokens(_ key: String) throws -> [Int]? {
+            guard let value = value(key) else { return nil }
+            let list = value.int.map { [$0] } ?? (value.array ?? []).compactMap(\.int)
+            guard list.count == value.array?.count ?? 1 else {
+                throw malformed(key, "use a token id or a list of them")
+            }
+            return list.filter { $0 >= 0 }
+        }
+
+        func sequences(_ key: String) throws -> [[Int]]? {
+            guard let value = value(key) else { return nil }
+            let lists = (value.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
+            guard let array = value.array, zip(array, lists).allSatisfy({ $0.array?.count == $1.count }),
+                !lists.contains(where: \.isEmpty)
+            else { throw malformed(key, "use a list of lists of token ids") }
+            return lists
+        }
+    }
+}
+
+/// When a beam search ends, transformers' `early_stopping`.
+public enum EarlyStopping: Sendable, Equatable {
+    /// As soon as there are as many complete texts as beams: `true`.
+    case whenComplete
+    /// When no running beam beats the worst complete text at its present length: `false`.
+    case whenHopeless
+    /// When no running beam could beat it at any length: `"never"`.
+    case never
+}

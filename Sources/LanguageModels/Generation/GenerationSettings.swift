@@ -1,0 +1,194 @@
+import Support
+
+/// How texts are generated: what the caller says, then what the model's `generation_config.json` says, then the defaults, as
+/// transformers puts them together. Two things differ: 128 new tokens are the default where neither names a length, and the
+/// end tokens of `config.json` count where `generation_config.json` names none.
+public struct GenerationSettings: Sendable, Equatable {
+    public private(set) var temperature: Double
+    public private(set) var topK: Int
+    public private(set) var topP: Double
+    public private(set) var minP: Double
+    public private(set) var beams: Int
+    public private(set) var lengthPenalty: Double
+    public private(set) var earlyStopping: EarlyStopping
+    public private(set) var noRepeatNgram: Int
+    public private(set) var encoderNoRepeatNgram: Int
+    public private(set) var repetitionPenalty: Double
+    public private(set) var encoderRepetitionPenalty: Double
+    public private(set) var badWords: [[Int]]
+    public private(set) var suppressedTokens: Set<Int>
+    public private(set) var suppressedFirstTokens: Set<Int>
+    public private(set) var forcedFirstToken: Int?
+    public private(set) var forcedLastTokens: [Int]
+    public private(set) var endTokens: Set<Int>
+    /// The token that a decoder starts with; `nil` for a decoder-only model.
+    public private(set) var startToken: Int?
+    public private(set) var renormalizes: Bool
+    public let seed: UInt64
+    /// Says in one line what the file sets that the caller doesn't, and what in it is not supported; `nil` if nothing.
+    public private(set) var note: String?
+    private var maxNewTokens: Int?
+    private var maxLength: Int?
+    private var minNewTokens: Int?
+    private var minLength: Int?
+
+    static let defaultNewTokens = 128
+
+    /// - Parameters:
+    ///   - parameters: what the caller says.
+    ///   - defaults: the model's own tokens.
+    ///   - source: the file that says how the model generates.
+    /// - Throws: ``PEFTError`` for a value out of range in either.
+    public init(_ parameters: GenerateParameters, defaults: GenerationDefaults, source: GenerationSource?) throws {
+        try parameters.validate()
+        let all = try source?.configuration() ?? GenerationConfiguration()
+        let file = parameters.ignoresModelSettings ? GenerationConfiguration() : all
+        var applied = Applied()
+
+        endTokens = all.endTokens.map { Set($0) } ?? defaults.endTokens
+        if endTokens != defaults.endTokens {
+            applied.add("eos_token_id", endTokens.sorted().map(String.init).joined(separator: "|"))
+        }
+        startToken = defaults.startToken == nil ? nil : all.startToken ?? defaults.startToken
+        if startToken != defaults.startToken { applied.add("decoder_start_token_id", "\(startToken ?? 0)") }
+
+        maxNewTokens = applied.choose("max_new_tokens", parameters.maxNewTokens, file.maxNewTokens)
+        if maxNewTokens == nil { maxLength = applied.choose("max_length", nil, file.maxLength) }
+        minNewTokens = applied.choose("min_new_tokens", parameters.minNewTokens, file.minNewTokens, neutral: 0)
+        if minNewTokens == nil { minLength = applied.choose("min_length", nil, file.minLength, neutral: 0) }
+
+        // Of beams and sampling the caller's word excludes the file's.
+        let drawsByOption = parameters.temperature ?? 0 > 0
+        beams =
+            drawsByOption
+            ? parameters.beams ?? 1 : applied.choose("num_beams", parameters.beams, file.beams, neutral: 1) ?? 1
+        let samples = file.samples == true && parameters.beams ?? 1 == 1
+        if let own = parameters.temperature {
+            temperature = own
+        } else if samples {
+            temperature = file.temperature ?? 1
+            guard temperature > 0 else {
+                throw PEFTError(
+                    "\(source?.name ?? ""): 'temperature' is 0 with 'do_sample'",
+                    remedy: "set 'do_sample' to false, or give --temperature")
+            }
+            applied.add("do_sample", "true")
+            applied.add("temperature", "\(temperature)")
+        } else {
+            temperature = 0
+        }
+        if temperature > 0 {
+            // transformers samples among 50 tokens where nothing else is said.
+            topK = applied.choose("top_k", parameters.topK, file.topK ?? (samples ? 50 : nil), neutral: 0) ?? 0
+            topP = applied.choose("top_p", parameters.topP, file.topP, neutral: 1) ?? 1
+            minP = applied.choose("min_p", parameters.minP, file.minP, neutral: 0) ?? 0
+        } else {
+            (topK, topP, minP) = (parameters.topK ?? 0, parameters.topP ?? 1, parameters.minP ?? 0)
+        }
+        if beams > 1 {
+            lengthPenalty =
+                applied.choose("length_penalty", parameters.lengthPenalty, file.lengthPenalty, neutral: 1) ?? 1
+            let own = parameters.earlyStopping.map { $0 ? EarlyStopping.whenComplete : .whenHopeless }
+            earlyStopping =
+                applied.choose("early_stopping", own, file.earlyStopping, neutral: .whenHopeless) ?? .whenHopeless
+        } else {
+            (lengthPenalty, earlyStopping) = (parameters.lengthPenalty ?? 1, .whenHopeless)
+        }
+        noRepeatNgram =
+            applied.choose("no_repeat_ngram_size", parameters.noRepeatNgram, file.noRepeatNgram, neutral: 0) ?? 0
+        encoderNoRepeatNgram =
+            applied.choose("encoder_no_repeat_ngram_size", nil, file.encoderNoRepeatNgram, neutral: 0) ?? 0
+        repetitionPenalty =
+            applied.choose("repetition_penalty", parameters.repetitionPenalty, file.repetitionPenalty, neutral: 1) ?? 1
+        encoderRepetitionPenalty =
+            applied.choose("encoder_repetition_penalty", nil, file.encoderRepetitionPenalty, neutral: 1) ?? 1
+        // An end token alone is no bad word, as in transformers.
+        let ends = endTokens
+        badWords = (file.badWords ?? []).filter { $0.count > 1 || !ends.contains($0[0]) }
+        applied.count("bad_words_ids", badWords.count)
+        suppressedTokens = Set(file.suppressedTokens ?? [])
+        applied.count("suppress_tokens", suppressedTokens.count)
+        suppressedFirstTokens = Set(file.suppressedFirstTokens ?? [])
+        applied.count("begin_suppress_tokens", suppressedFirstTokens.count)
+        forcedFirstToken = applied.choose("forced_bos_token_id", nil, file.forcedFirstToken)
+        forcedLastTokens = file.forcedLastTokens ?? []
+        if !forcedLastTokens.isEmpty {
+            applied.add("forced_eos_token_id", forcedLastTokens.map(String.init).joined(separator: "|"))
+        }
+        renormalizes = file.renormalizes ?? false
+        if renormalizes { applied.add("renormalize_logits", "true") }
+        seed = parameters.seed
+        if let source { note = applied.note(source.name, unsupported: file.unsupported) }
+    }
+
+    /// Maximum number of new tokens after a text of `begun` tokens: a decoder-only model's prompt, or the start token.
+    /// - Throws: ``PEFTError`` where the file's `max_length` leaves no room.
+    func maxNewTokens(after begun: Int) throws -> Int {
+        if let maxNewTokens { return maxNewTokens }
+        guard let maxLength else { return Self.defaultNewTokens }
+        guard maxLength > begun else {
+            throw PEFTError(
+                "the prompt has \(begun) tokens, and 'max_length' of the model's generation settings is \(maxLength)",
+                remedy: "shorten the prompt, or give the number of new tokens with --max-new-tokens")
+        }
+        return maxLength - begun
+    }
+
+    /// New tokens before which a text of `begun` tokens can't end.
+    func minNewTokens(after begun: Int) -> Int { minNewTokens ?? max(0, (minLength ?? 0) - begun) }
+
+    /// The settings by name, for reports.
+    public var settings: [String: JSON] {
+        var values: [String: JSON] = ["beams": .integer(beams), "noRepeatNgram": .integer(noRepeatNgram)]
+        if maxNewTokens == nil, let maxLength {
+            values["maxLength"] = .integer(maxLength)
+        } else {
+            values["maxNewTokens"] = .integer(maxNewTokens ?? Self.defaultNewTokens)
+        }
+        if repetitionPenalty != 1 { values["repetitionPenalty"] = .number(repetitionPenalty) }
+        if temperature > 0 { values["temperature"] = .number(temperature) }
+        return values
+    }
+
+    /// Whether scores decide as the model gives them.
+    var leavesScores: Bool {
+        noRepeatNgram == 0 && encoderNoRepeatNgram == 0 && repetitionPenalty == 1 && encoderRepetitionPenalty == 1
+            && badWords.isEmpty && suppressedTokens.isEmpty && suppressedFirstTokens.isEmpty
+            && forcedFirstToken == nil && forcedLastTokens.isEmpty && minNewTokens ?? 0 == 0 && minLength ?? 0 == 0
+            && !renormalizes
+    }
+
+    /// What of the file takes effect.
+    private struct Applied {
+        private var parts: [String] = []
+
+        mutating func add(_ key: String, _ value: String) { parts.append("\(key) \(value)") }
+
+        mutating func count(_ key: String, _ count: Int) { if count > 0 { add(key, "(\(count))") } }
+
+        /// The caller's value or else the file's, which is noted unless it is the one that changes nothing.
+        mutating func choose<Value: Equatable>(
+            _ key: String, _ own: Value?, _ file: Value?, neutral: Value? = nil
+        ) -> Value? {
+            guard own == nil, let file else { return own }
+            if file != neutral { add(key, "\(file)") }
+            return file
+        }
+
+        func note(_ file: String, unsupported: [String]) -> String? {
+            let ignored =
+                unsupported.isEmpty ? [] : ["ignores \(unsupported.joined(separator: ", ")), which is not supported"]
+            let used = parts.isEmpty ? [] : ["applies \(parts.joined(separator: ", "))"]
+            guard !(used + ignored).isEmpty else { return nil }
+            return "generation \((used + ignored).joined(separator: " and ")) of the model's \(file)"
+                + (parts.isEmpty ? "" : "; options override it")
+        }
+    }
+}
+
+extension GenerationSettings {
+    /// The settings with which a model generates.
+    public init(_ parameters: GenerateParameters, for model: any LanguageModel) throws {
+        try self.init(parameters, defaults: model.generationDefaults, source: model.folderSettings.generation)
+    }
+}
