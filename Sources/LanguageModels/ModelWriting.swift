@@ -17,7 +17,7 @@ extension LanguageModel {
 
     /// The same into a folder that exists, for callers that make it appear at once themselves.
     public func write(into folder: URL, copying files: [FolderFile]? = nil, dtype: DType? = nil) throws {
-        var fields = configuration.object ?? [:]
+        var fields = describingVocabulary(configuration.object ?? [:])
         try checkVocabularyIsWritable()
         let keptAsStored = storedAsTheyAre
         // What is narrower than the model computes in is no measure.

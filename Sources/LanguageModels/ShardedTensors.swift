@@ -16,8 +16,8 @@ struct ShardedTensors {
             owner = file.entries.mapValues { _ in file }
             return
         }
-        var files = try Self.files(in: folder, "model.safetensors") { try SafetensorsFile($0) }
-        if files.isEmpty { files = try Self.files(in: folder, "pytorch_model.bin") { try TorchFile($0) } }
+        var files = try TensorShards.files(in: folder, "model.safetensors") { try SafetensorsFile($0) }
+        if files.isEmpty { files = try TensorShards.files(in: folder, "pytorch_model.bin") { try TorchFile($0) } }
         guard !files.isEmpty else {
             throw PEFTError(
                 "\(folder.path) has no model.safetensors, and no pytorch_model.bin", remedy: "fetch the weights too")
@@ -25,34 +25,6 @@ struct ShardedTensors {
         var owner: [String: any TensorFile] = [:]
         for file in files { for name in file.entries.keys { owner[name] = file } }
         self.owner = owner
-    }
-
-    /// The file of that name, or the shards that its index names; none where neither is there.
-    private static func files<File: TensorFile>(in folder: URL, _ name: String, _ read: (URL) throws -> File) throws
-        -> [any TensorFile]
-    {
-        let single = folder.appendingPathComponent(name)
-        if FileManager.default.fileExists(atPath: single.path) { return [try read(single)] }
-        let index = folder.appendingPathComponent("\(name).index.json")
-        guard FileManager.default.fileExists(atPath: index.path) else { return [] }
-        guard let map = try JSON.read(index)["weight_map"]?.object, !map.isEmpty else {
-            throw PEFTError("\(index.path) has no 'weight_map'", remedy: "fetch the file again")
-        }
-        var shards: [String: any TensorFile] = [:]
-        for (tensor, value) in map.sorted(by: { $0.key < $1.key }) {
-            guard let shard = value.string, !shard.contains("/"), shard != "..", !shard.isEmpty else {
-                throw PEFTError("\(index.path) gives no file for '\(tensor)'", remedy: "fetch the file again")
-            }
-            if shards[shard] == nil {
-                let file = folder.appendingPathComponent(shard)
-                guard FileManager.default.fileExists(atPath: file.path) else {
-                    throw PEFTError(
-                        "\(folder.path) lacks the shard '\(shard)'", remedy: "fetch all files of the model")
-                }
-                shards[shard] = try read(file)
-            }
-        }
-        return shards.sorted { $0.key < $1.key }.map(\.value)
     }
 
     /// The floating-point type that most bytes are stored in.

@@ -78,7 +78,9 @@ extension JSON {
         do { data = try Data(contentsOf: file) } catch {
             throw PEFTError("can't read \(file.path)", remedy: "check that the file exists and is readable")
         }
-        return try parse(data, name: file.path)
+        // Some editors begin UTF-8 with a byte order mark, which is no part of the text.
+        let mark: [UInt8] = [0xEF, 0xBB, 0xBF]
+        return try parse(data.starts(with: mark) ? data.dropFirst(mark.count) : data, name: file.path)
     }
 
     /// Parses JSON text; `name` says in the error where the text came from. Of fields with one name the last

@@ -13,6 +13,8 @@ struct AdaptedModel {
     let record: TrainingRecord?
     let adapter: Adapter?
     let folder: ModelFolder
+    /// Where the tokenizer and the chat template are: the adapter's folder where it has its own, else the model's.
+    let tokenizerFolder: URL
 
     /// - Parameter task: what the model is for, where neither it nor the adapter says.
     init(_ options: ModelOptions, adapter path: String?, merge: Bool, task: TaskChoice = TaskChoice()) throws {
@@ -27,19 +29,21 @@ struct AdaptedModel {
                     })
             model = try folder.load(device: device)
             tokenizer = try Tokenizer.load(folder: folder.url)
-            (adapter, self.folder) = (nil, folder)
+            (adapter, self.folder, tokenizerFolder) = (nil, folder, folder.url)
             return
         }
         let url = try HubFetch.adapter(path)
         let stored = try AdapterFolder(url)
         record = try TrainingRecord.read(in: url)
-        let base = stored.configuration["base_model_name_or_path"]?.string
-        let plain = try options.folder(
-            default: base, keeping: record?.baseStorage, embeddings: record?.embeddingStorage)
+        for note in stored.notes { Console.note(note) }
+        let plain = try AdapterBase(stored.configuration, of: url).folder(
+            options, keeping: record?.baseStorage, embeddings: record?.embeddingStorage)
         let folder = plain.with(record?.trainedHead ?? stored.head(on: plain))
         self.folder = folder
         model = try folder.load(device: device)
-        tokenizer = try Tokenizer.load(folder: folder.url)
+        tokenizerFolder = try AdapterBase.tokenizerFolder(url, base: folder)
+        tokenizer = try Tokenizer.load(folder: tokenizerFolder)
+        if let note = try stored.vocabularyNote(on: model) { Console.note(note) }
         let attached = try stored.attach(to: model)
         if merge { try attached.merge() }
         adapter = attached
@@ -50,12 +54,12 @@ struct AdaptedModel {
         let device = try options.prepare()
         record = try TrainingRecord.read(in: url)
         let json = try JSON.read(url.appendingPathComponent("adapter_config.json"))
-        let base = json["base_model_name_or_path"]?.string
-        let plain = try options.folder(
-            default: base, keeping: record?.baseStorage, embeddings: record?.embeddingStorage)
+        let plain = try AdapterBase(json.object ?? [:], of: url).folder(
+            options, keeping: record?.baseStorage, embeddings: record?.embeddingStorage)
         folder = plain.with(record?.trainedHead ?? (try? AdapterFolder(url))?.head(on: plain))
         model = try folder.load(device: device)
-        tokenizer = try Tokenizer.load(folder: folder.url)
+        tokenizerFolder = try AdapterBase.tokenizerFolder(url, base: folder)
+        tokenizer = try Tokenizer.load(folder: tokenizerFolder)
         adapter = nil
     }
 }

@@ -53,14 +53,20 @@ struct CombineCommand: ParsableCommand {
             }
             return (try AdapterFolder(HubFetch.adapter(path)), weight)
         }
-        let bases = parts.map { $0.folder.configuration["base_model_name_or_path"]?.string ?? "" }
-        if let first = bases.first, let other = bases.first(where: { $0 != first }), model.model == nil {
+        let bases = parts.map { AdapterBase($0.folder.configuration, of: $0.folder.url) }
+        guard let first = bases.first else {
+            throw PEFTError("no adapter is named", remedy: "name at least two folders")
+        }
+        if let other = bases.first(where: { $0.name != first.name }), model.model == nil {
             throw PEFTError(
-                "the adapters name different base models, '\(first)' and '\(other)'",
+                "the adapters name different base models, '\(first.name ?? "none")' and '\(other.name ?? "none")'",
                 remedy: "name the base with --model")
         }
-        let base = model.model ?? bases.first ?? ModelLocator.embedded
-        let loaded = try model.folder(default: base).load(device: device)
+        let base = try first.name(model)
+        for part in parts {
+            for note in part.folder.notes { Console.note("\(part.folder.url.lastPathComponent): \(note)") }
+        }
+        let loaded = try first.folder(model).load(device: device)
         let set = AdapterSet(on: loaded)
         let attached = try parts.enumerated().map { index, part -> (adapter: Adapter, weight: Double) in
             // Errors name the folder; the same one may come twice.

@@ -3,7 +3,9 @@ import Foundation
 import LanguageModels
 import PEFT
 import Support
+import Tokenizers
 import Torch
+import Training
 
 struct ConvertCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -16,11 +18,18 @@ struct ConvertCommand: ParsableCommand {
             peft convert my-adapter.gguf --model my-model --output my-adapter
             peft convert gpt2_md_lora_e2e.pt --model gpt2-medium --alpha 32 --enable-lora true,false,true --output e2e
 
-            Reads folders with adapter_model.bin or older names and settings, and loralib's state dictionaries (.pt,
-            .bin, .safetensors), and llama.cpp's GGUF adapters, which are written too. Pickles are read without running anything: what could run code is refused.
+            peft convert mlx-adapter --model my-model --output my-adapter
+            peft convert prompt.npy --model google/t5-small-lm-adapt --output my-prompt
+
+            Reads Hugging Face's folders with older names and settings, pickled or sharded weights, names with the prefixes
+            of torch.compile, FSDP and DistributedDataParallel, or a trainer's checkpoints (the newest); loralib's state
+            dictionaries (.pt, .bin, .safetensors); adapters of mlx-lm; soft prompts as arrays (.npy); and llama.cpp's GGUF
+            adapters, which are written too. With --model the result is checked against the base. Pickles are read without
+            running anything: what could run code is rejected.
             """)
 
-    @Argument(help: "An adapter's folder, a file that loralib wrote, or a GGUF adapter.") var source: String
+    @Argument(help: "An adapter's folder, a file of loralib, a GGUF adapter, or a soft prompt (.npy).") var source:
+        String
     @OptionGroup var model: ModelOptions
     @Option(help: ArgumentHelp("loralib's alpha, which its files don't hold.", valueName: "x")) var alpha: Double?
     @Option(help: ArgumentHelp("Adapted parts of fused projections, such as true,false,true.", valueName: "list"))
@@ -49,8 +58,15 @@ struct ConvertCommand: ParsableCommand {
         }
         if isFolder.boolValue {
             try convertFolder(url, target)
+        } else if GGUFHeader.isName(url) {
+            try readGGUF(url, target)
+        } else if SoftPromptFile.isName(url) {
+            try SoftPromptFile.read(url, on: model.folder(default: baseName()).outline()).save(
+                to: target, base: baseName())
+        } else if ["adapter_model", "adapters"].contains(url.deletingPathExtension().lastPathComponent) {
+            try convertFolder(url.deletingLastPathComponent(), target)
         } else {
-            try GGUFHeader.isName(url) ? readGGUF(url, target) : convertLoralib(url, target)
+            try convertLoralib(url, target)
         }
         let folder = try AdapterFolder(target)
         guard json else {
@@ -64,10 +80,44 @@ struct ConvertCommand: ParsableCommand {
             ]).text())
     }
 
-    private func convertFolder(_ url: URL, _ target: URL) throws {
-        let (configuration, tensors) = try AdapterConversion.olderFolder(url)
-        try write(configuration, tensors, target) { written in
-            if model.model != nil { _ = try written.attach(to: model.folder().load()) }
+    /// The base that `--model` names.
+    private func baseName() throws -> String {
+        guard let name = model.model else {
+            throw PEFTError("--model is missing", remedy: "name the base model that the adapter was trained on")
+        }
+        return name
+    }
+
+    private func convertFolder(_ source: URL, _ target: URL) throws {
+        let (url, note) = AdapterFiles.locate(source)
+        if let note { Console.note(note) }
+        if AdapterFiles.isMLX(url) {
+            let outline = try model.folder(default: baseName()).outline()
+            var (configuration, tensors) = try MLXAdapter.read(url, on: outline)
+            configuration["base_model_name_or_path"] = .string(try baseName())
+            return try write(configuration, tensors, target, from: url) { _ = try $0.attach(to: outline) }
+        }
+        var (configuration, tensors) = try AdapterConversion.olderFolder(url)
+        guard let name = model.model else {
+            guard tensors.keys.contains(where: { $0.hasPrefix("base_model.") || $0 == "prompt_embeddings" }) else {
+                throw PEFTError(
+                    "the tensors of \(url.path) are named without the prefix of Hugging Face's format, such as '\(tensors.keys.sorted()[0])'",
+                    remedy: "give --model, whose modules say what the names mean")
+            }
+            Console.note("the adapter is not checked against a base; --model does so")
+            return try write(configuration, tensors, target, from: url)
+        }
+        if AdapterBase(configuration, of: url).name == nil {
+            configuration["base_model_name_or_path"] = .string(name)
+        }
+        try write(configuration, tensors, target, from: url) { written in
+            let plain = try model.folder()
+            let base = try plain.with(written.head(on: plain)).load()
+            if let note = try written.vocabularyNote(on: base) { Console.note(note) }
+            try SafetensorsFile.write(
+                written.canonicalTensors(on: base), metadata: ["format": "pt"],
+                to: written.url.appendingPathComponent("adapter_model.safetensors"))
+            try AdapterFolder(written.url).attach(to: base).deactivate()
         }
     }
 
@@ -76,8 +126,7 @@ struct ConvertCommand: ParsableCommand {
             throw UsageError("the output \(output) is to be a GGUF file", remedy: "end its name in .gguf")
         }
         let folder = try AdapterFolder(url)
-        let base = folder.configuration["base_model_name_or_path"]?.string
-        let model = try model.folder(default: base).outline()
+        let model = try AdapterBase(folder.configuration, of: url).folder(model).outline()
         try GGUFAdapter.write(folder, on: model, type: type, to: target)
         let count = folder.tensorShapes.count
         guard json else { return print("\(folder.choice.label), \(counted(count, "tensor")), saved to \(output)") }
@@ -88,27 +137,39 @@ struct ConvertCommand: ParsableCommand {
     }
 
     private func readGGUF(_ url: URL, _ target: URL) throws {
-        guard let name = model.model else {
-            throw UsageError("--model is missing", remedy: "name the base model that the adapter was trained on")
-        }
+        let name = try baseName()
         let outline = try model.folder().outline()
         let (fields, tensors) = try GGUFAdapter.read(url, on: outline)
         var configuration = fields
         configuration["base_model_name_or_path"] = .string(name)
-        try write(configuration, tensors, target) { _ = try $0.attach(to: outline) }
+        try write(configuration, tensors, target, from: url) { _ = try $0.attach(to: outline) }
     }
 
-    /// Writes a folder that appears if it reads back.
+    /// Writes a folder that appears if it reads back, with the tokenizer and the record of its training that lie beside the
+    /// source.
     private func write(
-        _ configuration: [String: JSON], _ tensors: [String: Tensor], _ target: URL,
-        check: (AdapterFolder) throws -> Void
+        _ configuration: [String: JSON], _ tensors: [String: Tensor], _ target: URL, from source: URL,
+        check: (AdapterFolder) throws -> Void = { _ in }
     ) throws {
+        let record = source.appendingPathComponent(TrainingRecord.fileName)
+        var files = GGUFHeader.isName(source) ? [] : try Tokenizer.files(in: source)
+        if FileManager.default.fileExists(atPath: record.path) { files.append(FolderFile(copyOf: record)) }
         try AtomicFile.writeFolder(target) { folder in
             try AtomicFile.write(
                 JSON.object(configuration).text() + "\n", to: folder.appendingPathComponent("adapter_config.json"))
             try SafetensorsFile.write(
                 tensors, metadata: ["format": "pt"], to: folder.appendingPathComponent("adapter_model.safetensors"))
-            try check(AdapterFolder(folder))
+            for file in files { try file.write(into: folder) }
+            do {
+                let written = try AdapterFolder(folder)
+                for note in written.notes { Console.note(note) }
+                try check(written)
+            } catch let error as PEFTError {
+                // The folder that is being written is nobody's name for the adapter.
+                throw PEFTError(
+                    error.problem.replacing(folder.path, with: source.path),
+                    remedy: error.remedy?.replacing(folder.path, with: source.path))
+            }
         }
     }
 
@@ -127,10 +188,10 @@ struct ConvertCommand: ParsableCommand {
                 }
             }
         }
-        guard let name = model.model else {
-            throw UsageError("--model is missing", remedy: "name the base model that the adapter was trained on")
-        }
-        let adapter = try AdapterConversion.loralib(url, on: model.folder().load(), alpha: alpha, enabled: enabled)
+        let name = try baseName()
+        let (adapter, notes) = try AdapterConversion.loralib(
+            url, on: model.folder().load(), alpha: alpha, enabled: enabled)
+        for note in notes { Console.note(note) }
         try adapter.save(to: target, base: name)
     }
 }

@@ -48,7 +48,7 @@ struct Evaluate: ParsableCommand {
         try ModelNotes.generation(parameters, for: adapted.model)
         try ModelNotes.input(templates.maxInput, for: adapted.model, adapted.tokenizer)
         if let settings = try chat.settings(
-            templates, data: data, folder: adapted.folder.url, record: adapted.record)
+            templates, data: data, folder: adapted.tokenizerFolder, record: adapted.record)
         {
             return try evaluate(settings, templates, adapted, parameters)
         }
@@ -74,7 +74,7 @@ struct Evaluate: ParsableCommand {
     ) throws {
         let wrapped = try chat.wrapped(templates, record: adapted.record)
         let rows = try Rows.read(data, settings, wrapped?.prompt, wrapped?.target, limit: limit)
-        let chats = try settings.encoder(adapted.tokenizer, folder: adapted.folder.url, for: adapted.model)
+        let chats = try settings.encoder(adapted.tokenizer, folder: adapted.tokenizerFolder, for: adapted.model)
         let evaluator = Evaluator(
             model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize)
         let display = ProgressDisplay(isQuiet: quiet || json)

@@ -88,10 +88,10 @@ extension Evaluate {
     ) throws -> Part {
         var evaluator = Evaluator(
             model: named.model, tokenizer: named.tokenizer, parameters: parameters, batchSize: batchSize)
-        if let settings = try chat.settings(templates, data: data, folder: named.folder.url, record: record) {
+        if let settings = try chat.settings(templates, data: data, folder: named.tokenizerFolder, record: record) {
             let wrapped = try chat.wrapped(templates, record: record)
             let conversations = try settings.conversations(rows, prompt: wrapped?.prompt, target: wrapped?.target)
-            let chats = try settings.encoder(named.tokenizer, folder: named.folder.url, for: named.model)
+            let chats = try settings.encoder(named.tokenizer, folder: named.tokenizerFolder, for: named.model)
             let questions = try conversations.map { try chats.question($0) }
             return Part(
                 result: try evaluator.evaluate(conversations, chats, onProgress: onProgress),

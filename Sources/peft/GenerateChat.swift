@@ -8,8 +8,8 @@ import Training
 extension Generate {
     func generateChat(_ adapted: AdaptedModel, _ parameters: GenerateParameters) throws {
         var settings = adapted.record?.chat ?? ChatSettings()
-        try template.apply(to: &settings, folder: adapted.folder.url)
-        let chats = try settings.encoder(adapted.tokenizer, folder: adapted.folder.url, for: adapted.model)
+        try template.apply(to: &settings, folder: adapted.tokenizerFolder)
+        let chats = try settings.encoder(adapted.tokenizer, folder: adapted.tokenizerFolder, for: adapted.model)
         var conversation = Conversation(messages: [], row: .init(file: "--messages", number: 1, unit: .element))
         if let messages {
             guard text.isEmpty, field.isEmpty else {

@@ -172,8 +172,8 @@ private struct NamedChats {
     mutating func encoder(_ adapter: String?, _ options: ChatTemplateOptions) throws -> (ChatEncoder, ChatSettings) {
         if let chats = known[adapter] { return chats }
         var settings = adapter.flatMap { named.records[$0]?.chat } ?? ChatSettings()
-        try options.apply(to: &settings, folder: named.folder.url)
-        let encoder = try settings.encoder(named.tokenizer, folder: named.folder.url, for: named.model)
+        try options.apply(to: &settings, folder: named.tokenizerFolder)
+        let encoder = try settings.encoder(named.tokenizer, folder: named.tokenizerFolder, for: named.model)
         known[adapter] = (encoder, settings)
         return (encoder, settings)
     }

@@ -19,7 +19,9 @@ enum HubFetch {
 
     /// The folder of an adapter; not yet read.
     static func adapter(_ name: String) throws -> URL {
-        try ModelLocator.adapter(name) { try fetch($0, $1, for: name) }
+        let (folder, note) = AdapterFiles.locate(try ModelLocator.adapter(name) { try fetch($0, $1, for: name) })
+        if let note { Console.note(note) }
+        return folder
     }
 
     private static func fetch(_ name: HubName, _ selection: FileSelection, for text: String) throws -> URL {

@@ -106,11 +106,11 @@ struct MergeCommand: ParsableCommand {
         let settings = adapted.folder.url.appendingPathComponent("generation_config.json")
         let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []
         if let file {
-            try GGUFTarget.write(adapted.model, of: adapted.folder, as: file, to: folder)
+            try GGUFTarget.write(adapted.model, tokenizer: adapted.tokenizerFolder, as: file, to: folder)
         } else {
             try AtomicFile.writeFolder(folder) { folder in
                 try adapted.model.write(
-                    into: folder, copying: Tokenizer.files(in: adapted.folder.url) + more, dtype: type)
+                    into: folder, copying: Tokenizer.files(in: adapted.tokenizerFolder) + more, dtype: type)
                 try adapted.record?.write(into: folder)
             }
         }

@@ -9,6 +9,8 @@ import Training
 struct NamedAdapters {
     let model: any LanguageModel
     let folder: ModelFolder
+    /// Where the tokenizer is: the adapter's folder where it is the only one and has its own, else the model's.
+    let tokenizerFolder: URL
     let tokenizer: Tokenizer
     let set: AdapterSet
     /// What each was trained with, by its name.
@@ -46,16 +48,17 @@ struct NamedAdapters {
             let url = try HubFetch.adapter(path)
             return (name, url, try AdapterFolder(url))
         }
-        let bases = named.map { $0.folder.configuration["base_model_name_or_path"]?.string }
-        if options.model == nil, let first = bases.first, let other = bases.firstIndex(where: { $0 != first }) {
+        let bases = named.map { AdapterBase($0.folder.configuration, of: $0.url) }
+        guard let first = bases.first else { throw PEFTError("no adapter is named", remedy: "give --adapter") }
+        if options.model == nil, let other = bases.first(where: { $0.name != first.name }) {
             throw PEFTError(
-                "the adapters name different base models, '\(first ?? "none")' and '\(bases[other] ?? "none")'",
+                "the adapters name different base models, '\(first.name ?? "none")' and '\(other.name ?? "none")'",
                 remedy: "name the base of both with --model")
         }
         var records: [String: TrainingRecord] = [:]
         for (name, url, _) in named { records[name] = try TrainingRecord.read(in: url) }
-        let plain = try options.folder(
-            default: bases.first ?? nil, keeping: records.values.lazy.compactMap(\.baseStorage).first,
+        let plain = try first.folder(
+            options, keeping: records.values.lazy.compactMap(\.baseStorage).first,
             embeddings: records.values.lazy.compactMap(\.embeddingStorage).first)
         let heads = named.compactMap { records[$0.name]?.trainedHead ?? $0.folder.head(on: plain) }
         if let first = heads.first, heads.contains(where: { $0 != first }) {
@@ -65,9 +68,15 @@ struct NamedAdapters {
         }
         folder = plain.with(heads.first)
         model = try folder.load(device: device)
-        tokenizer = try Tokenizer.load(folder: folder.url)
+        // One tokenizer serves all; several of their own would have to be the same.
+        let tokenizers = try Set(named.map { try AdapterBase.tokenizerFolder($0.url, base: folder) })
+        tokenizerFolder = tokenizers.count == 1 ? tokenizers.first ?? folder.url : folder.url
+        tokenizer = try Tokenizer.load(folder: tokenizerFolder)
         set = AdapterSet(on: model)
-        for (name, _, folder) in named { try set.add(folder, name: name) }
+        for (name, _, folder) in named {
+            for note in folder.notes { Console.note("\(name): \(note)") }
+            try set.add(folder, name: name)
+        }
         self.records = records
     }
 

@@ -17,7 +17,7 @@ extension QuantizeCommand {
         }
         _ = try model.prepare()
         let folder = try model.folder()
-        try GGUFTarget.write(folder.load(), of: folder, as: type, to: target)
+        try GGUFTarget.write(folder.load(), tokenizer: folder.url, as: type, to: target)
         let (before, after) = (folder.weightBytes, try ModelFolder(target).weightBytes)
         guard json else {
             return print("\(output): GGUF \(type.name)\nweights: \(Console.bytes(before)) → \(Console.bytes(after))")

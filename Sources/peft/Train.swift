@@ -13,6 +13,8 @@ struct Train: ParsableCommand {
         discussion: """
             peft train --data train.jsonl --prompt 'Summarize: {dialogue}' --target '{summary}' \\
               --method lora --rank 16 --targets q,v --output my-adapter
+
+            peft train --from-adapter my-adapter --data more.jsonl --output my-next-adapter
             """)
 
     @OptionGroup var model: ModelOptions
@@ -26,7 +28,10 @@ struct Train: ParsableCommand {
     var retain: String?
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
-    @Option(help: "A method (peft methods lists them).") var method = "lora"
+    @Option(help: "A method (lora; peft methods lists them).") var method: String?
+    @Option(
+        help: ArgumentHelp("Train on from an adapter: its values, method and settings.", valueName: "folder"))
+    var fromAdapter: String?
     @Option(
         name: [.customLong("learning-rate"), .customLong("lr")],
         help: ArgumentHelp("Peak learning rate (the method's usual one).", valueName: "x"))
@@ -40,8 +45,6 @@ struct Train: ParsableCommand {
         name: .shortAndLong,
         help: ArgumentHelp("Folder for the adapter, or the model in full fine-tuning.", valueName: "folder"))
     var output: String?
-    private var maxInput: Int { templates.maxInput ?? TemplateOptions.defaultMaxInput }
-
     @Flag(help: "Print the first batch with its loss mask, and stop.")
     var showBatch = false
     @Flag(help: "Show the tokens' ids too, with --show-batch.") var showIds = false
@@ -57,14 +60,15 @@ struct Train: ParsableCommand {
 
     func run() throws {
         let device = try model.prepare()
-        let choice = try MethodArguments.choice(method)
+        let start = try fromAdapter.map { try StartingAdapter($0) }
+        let choice = try start?.choice(method: method) ?? MethodArguments.choice(method ?? "lora")
         var configuration = try training.configuration()
         configuration.learningRate = learningRate ?? choice.method.defaultLearningRate
         configuration.patience = patience
         configuration.checkpointEvery = checkpointEvery
         try checkingOptions { try configuration.validate() }
 
-        if showBatch { return try rows().show(configuration, showsIDs: showIds, json: json) }
+        if showBatch { return try rows(start).show(configuration, showsIDs: showIds, json: json) }
         guard let output else { return }
         let folder = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
         let checkpoints = folder.deletingLastPathComponent().appendingPathComponent(
@@ -80,13 +84,17 @@ struct Train: ParsableCommand {
         }
 
         // The plan fails on what is wrong with the method before anything large is read.
-        let bare = try model.folder(keeping: choice.baseStorage).outline()
-        if bare.writes { _ = try choice.plan(for: ModelOutline(bare)) }
-        let data = try rows()
+        if start == nil {
+            let bare = try model.folder(keeping: choice.baseStorage).outline()
+            if bare.writes { _ = try choice.plan(for: ModelOutline(bare)) }
+        }
+        let data = try rows(start)
         let (modelFolder, tokenizer) = (data.folder, data.tokenizer)
         let outline = try modelFolder.outline()
-        _ = try choice.plan(for: ModelOutline(outline))
-        RunWarnings.show(RunWarnings.layers(choice, ModelOutline(outline)))
+        if start == nil {
+            _ = try choice.plan(for: ModelOutline(outline))
+            RunWarnings.show(RunWarnings.layers(choice, ModelOutline(outline)))
+        }
 
         let retention = try retain.map {
             try Retention(
@@ -96,13 +104,15 @@ struct Train: ParsableCommand {
 
         let base = try modelFolder.load(device: device)
         let lossBefore = try retention?.loss(of: base)
-        let adapter = try Adapter(choice, on: base, seed: configuration.seed, tokenizer: tokenizer)
+        let adapter =
+            try start?.attach(to: base)
+            ?? Adapter(choice, on: base, seed: configuration.seed, tokenizer: tokenizer)
         let trainer = try Trainer(
             adapter, training: data.training, validation: data.validation, configuration: configuration,
             checkpointFolder: checkpoints)
         RunWarnings.show(RunWarnings.warmup(configuration, totalSteps: trainer.totalSteps))
         let plan = PlanSummary(
-            try choice.plan(for: ModelOutline(adapter.model)), outline: ModelOutline(adapter.model))
+            try adapter.choice.plan(for: ModelOutline(adapter.model)), outline: ModelOutline(adapter.model))
         if !quiet { announce(adapter, trainer, plan, data) }
         if resume {
             let step = try trainer.resume()
@@ -124,10 +134,11 @@ struct Train: ParsableCommand {
             }
         }
 
+        let baseName = try start?.base.name(model) ?? model.model ?? ModelLocator.embedded
         var record = TrainingRecord(
-            model: model.model ?? ModelLocator.embedded, method: choice.method.name,
+            model: baseName, method: choice.method.name,
             methodFields: choice.configuration.named, prompt: data.templates?.prompt.text ?? "",
-            target: data.templates?.target?.text ?? "", maxInputTokens: maxInput,
+            target: data.templates?.target?.text ?? "", maxInputTokens: data.maxInputTokens,
             data: self.data.joined(separator: ", "),
             trainingRows: data.training.count, validationRows: data.validation.count,
             configuration: configuration, trainable: plan.trainable, total: plan.total, result: result,
@@ -146,7 +157,8 @@ struct Train: ParsableCommand {
                     try AtomicFile.write(template, to: folder.appendingPathComponent(ChatTemplate.fileName))
                 }
             } else {
-                try adapter.write(into: folder, base: model.model ?? ModelLocator.embedded)
+                try adapter.write(into: folder, base: baseName)
+                for file in try start?.tokenizerFiles() ?? [] { try file.write(into: folder) }
             }
             try record.write(into: folder)
         }
@@ -154,11 +166,14 @@ struct Train: ParsableCommand {
         try report(record, result, output)
     }
 
-    private func rows() throws -> TrainingRows {
-        try TrainingRows(
-            model.folder(keeping: MethodArguments.choice(method).baseStorage), templates, chat, data: data,
-            validation: validation, split: split.heldOut(validation: validation, seed: training.seed), limit: limit,
-            virtualTokens: MethodArguments.choice(method).virtualTokens)
+    private func rows(_ start: StartingAdapter?) throws -> TrainingRows {
+        let choice = try start?.choice(method: method) ?? MethodArguments.choice(method ?? "lora")
+        let folder = try start?.folder(model) ?? model.folder(keeping: choice.baseStorage)
+        return try TrainingRows(
+            folder, templates, chat, data: data, validation: validation,
+            split: split.heldOut(validation: validation, seed: training.seed), limit: limit,
+            virtualTokens: choice.virtualTokens, record: start?.record,
+            tokenizerFolder: start.map { try AdapterBase.tokenizerFolder($0.adapter.url, base: folder) })
     }
 
     private func announce(_ adapter: Adapter, _ trainer: Trainer, _ plan: PlanSummary, _ data: TrainingRows) {

@@ -18,28 +18,36 @@ struct TrainingRows {
     let summary: EncodingSummary
     /// How the rows were read, where their fields told it.
     let format: RecognizedFormat?
+    /// Most tokens of a prompt.
+    let maxInputTokens: Int
     private let maxTokens: Int
 
     /// - Parameters:
     ///   - validation: a file of validation rows.
     ///   - split: the part of the data that is held out for validation.
     ///   - virtualTokens: those that the method is going to put before each row.
+    ///   - record: what an adapter that is trained on from was trained with; its templates hold where none are given.
+    ///   - tokenizerFolder: where the tokenizer is, if not in the model's folder.
     init(
         _ folder: ModelFolder, _ templates: TemplateOptions, _ chat: ChatOptions, data: [String],
-        validation: String?, split: ValidationSplit?, limit: Int?, virtualTokens: Int = 0
+        validation: String?, split: ValidationSplit?, limit: Int?, virtualTokens: Int = 0,
+        record: TrainingRecord? = nil, tokenizerFolder: URL? = nil
     ) throws {
-        tokenizer = try Tokenizer.load(folder: folder.url)
-        let recognized = try templates.recognizing(data, chat, writes: templates.choice().writes(folder))
+        let tokenizerFolder = tokenizerFolder ?? folder.url
+        tokenizer = try Tokenizer.load(folder: tokenizerFolder)
+        let recognized = try templates.recognizing(
+            data, chat, writes: templates.choice().writes(folder), record: record)
         let templates = recognized.templates
         format = recognized.format
-        let settings = try chat.settings(templates, data: data, folder: folder.url)
+        maxInputTokens = templates.maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
+        let settings = try chat.settings(templates, data: data, folder: tokenizerFolder, record: record)
         self.chat = settings
         if let settings {
             let outline = try folder.outline()
             (self.folder, head, architecture) = (folder, nil, outline.architecture)
-            let wrapped = try chat.wrapped(templates)
+            let wrapped = try chat.wrapped(templates, record: record)
             self.templates = wrapped.map { RowTemplates(prompt: $0.prompt, target: $0.target) }
-            let encoder = try settings.encoder(tokenizer, folder: folder.url, for: outline)
+            let encoder = try settings.encoder(tokenizer, folder: tokenizerFolder, for: outline)
             func encoded(_ data: [String]) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
                 try encoder.encode(Rows.read(data, settings, wrapped?.prompt, wrapped?.target, limit: limit))
             }
@@ -50,12 +58,12 @@ struct TrainingRows {
             maxTokens = encoder.maxTokens
             return
         }
-        let rowTemplates = try templates.rows()
+        let rowTemplates = try templates.rows(record: record)
         self.templates = rowTemplates
-        let most = templates.maxInput ?? TemplateOptions.defaultMaxInput
         let validationRows = try validation.map { try Rows.read($0, rowTemplates, limit: limit) }
         if let streamed = try Self.streamed(
-            folder, templates, rowTemplates, tokenizer, data: data, limit: limit, virtualTokens: virtualTokens)
+            folder, templates, rowTemplates, tokenizer, maxInputTokens: maxInputTokens, data: data, limit: limit,
+            virtualTokens: virtualTokens)
         {
             (head, self.folder, architecture) = (nil, folder, streamed.encoder.architecture)
             maxTokens = streamed.encoder.maxInputTokens
@@ -65,13 +73,14 @@ struct TrainingRows {
             return
         }
         let trainingRows = try Rows.read(data, rowTemplates, limit: limit)
-        head = try templates.choice().head(for: folder, rows: trainingRows)
+        // The adapter that is trained on from says what its head tells apart.
+        head = try record?.trainedHead ?? folder.head ?? templates.choice().head(for: folder, rows: trainingRows)
         self.folder = folder.with(head)
         let outline = try self.folder.outline()
         architecture = outline.architecture
         try ModelNotes.input(templates.maxInput, for: outline, tokenizer, virtualTokens: virtualTokens)
         let encoder = try RowEncoder(
-            tokenizer, for: outline, maxInputTokens: most, virtualTokens: virtualTokens)
+            tokenizer, for: outline, maxInputTokens: maxInputTokens, virtualTokens: virtualTokens)
         maxTokens = encoder.maxInputTokens
         let encoded = try encoder.encode(trainingRows)
         summary = encoded.summary
@@ -86,14 +95,13 @@ struct TrainingRows {
     /// The rows as they are read, where the model writes and each line is a row: nothing has to be known of all of them.
     private static func streamed(
         _ folder: ModelFolder, _ templates: TemplateOptions, _ rows: RowTemplates, _ tokenizer: Tokenizer,
-        data: [String], limit: Int?, virtualTokens: Int
+        maxInputTokens: Int, data: [String], limit: Int?, virtualTokens: Int
     ) throws -> (encoder: RowEncoder, rows: EncodedRows, summary: EncodingSummary)? {
-        guard try templates.choice().writes(folder) else { return nil }
+        guard try folder.head?.task.writes ?? templates.choice().writes(folder) else { return nil }
         let sources = try DataSource.all(data)
         let outline = try folder.outline()
         let encoder = try RowEncoder(
-            tokenizer, for: outline, maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput,
-            virtualTokens: virtualTokens)
+            tokenizer, for: outline, maxInputTokens: maxInputTokens, virtualTokens: virtualTokens)
         guard try encoder.streams(sources) else { return nil }
         try ModelNotes.input(templates.maxInput, for: outline, tokenizer, virtualTokens: virtualTokens)
         let encoded = try encoder.encode(sources, rows, limit: limit)

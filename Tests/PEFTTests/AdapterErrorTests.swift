@@ -134,7 +134,7 @@ import TorchNN
     static let impossible: [(String, JSON)] = [
         ("r", 0), ("r", -3), ("r", 1.5), ("r", "8"), ("r", .integer(.max)), ("lora_alpha", 0), ("lora_dropout", 1),
         ("lora_dropout", -0.1), ("target_modules", 7), ("target_modules", ["qq"]), ("target_modules", "(unclosed"),
-        ("bias", "all"), ("bias", "lora_only"), ("layer_replication", [[0, 1]]),
+        ("bias", "some"), ("layer_replication", [[0, 1]]),
         ("target_parameters", ["x"]), ("alora_invocation_tokens", [1]),
         ("use_bdlora", ["target_modules_bd_a": []]), ("kasa_config", ["beta": 1]), ("rank_pattern", ["q": 0]),
         ("rank_pattern", ["q": 2.5]), ("rank_pattern", ["q(": 2]), ("alpha_pattern", ["q": -1]),

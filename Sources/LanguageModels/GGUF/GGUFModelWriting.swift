@@ -71,7 +71,7 @@ private struct GGUFDescription {
             PEFTError("a GGUF file can't say that \(what)", remedy: "keep the model as a folder")
         }
         func add(_ key: String, _ value: GGUFValue) { settings.append((prefix + key, value)) }
-        func sizes(_ layers: Int, _ hidden: Int, _ feedForward: Int, _ head: Int, _ epsilon: Double, _ words: Int) {
+        func sizes(_ layers: Int, _ hidden: Int, _ feedForward: Int, _ head: Int, _ epsilon: Double) {
             add("block_count", .integer(layers))
             add("context_length", .integer(model.configuration["max_position_embeddings"]?.int ?? 2048))
             add("embedding_length", .integer(hidden))
@@ -82,19 +82,19 @@ private struct GGUFDescription {
             add("attention.value_length", .integer(head))
             add("attention.layer_norm_rms_epsilon", .number(Float(epsilon)))
             add("rope.dimension_count", .integer(head))
-            add("vocab_size", .integer(words))
+            add("vocab_size", .integer(model.vocabularyTable?.entries ?? 0))
         }
         switch model {
         case let model as Llama:
             let own = model.settings
             guard own.windows.allSatisfy({ $0 == nil }) else { throw refusal("layers look back through a window") }
             guard own.activation == .silu else { throw refusal("its activation isn't silu") }
-            sizes(own.layers, own.hiddenSize, own.feedForwardSize, own.headSize, own.epsilon, own.vocabularySize)
+            sizes(own.layers, own.hiddenSize, own.feedForwardSize, own.headSize, own.epsilon)
             try addRotary(own.rotary, prefix)
         case let model as Gemma:
             let own = model.settings
             guard own.activation == .geluTanh else { throw refusal("its activation isn't gelu's tanh approximation") }
-            sizes(own.layers, own.hiddenSize, own.feedForwardSize, own.headSize, own.epsilon, own.vocabularySize)
+            sizes(own.layers, own.hiddenSize, own.feedForwardSize, own.headSize, own.epsilon)
             try addRotary(own.rotary, prefix)
             guard own.hasOutputNorms else { break }
             let unusual = GGUFArchitecture.unusualScales[names.name] == own.layers

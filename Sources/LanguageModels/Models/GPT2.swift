@@ -3,7 +3,7 @@ import Torch
 import TorchNN
 
 /// GPT-2 (Radford et al. 2019): decoder-only, with learned positions and one fused projection for q, k and v.
-public final class GPT2: Module, CausalModel {
+public final class GPT2: Module, CausalModel, TiedOutputModel {
     let settings: GPT2Configuration
     public var folderSettings = FolderSettings()
     @ModuleInfo(key: "transformer.wte") var embedding: Embedding
@@ -53,6 +53,10 @@ public final class GPT2: Module, CausalModel {
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let x = dropout(x + positions(context.positions), settings.embeddingDropout)
         return norm(through(layers, x, context))
+    }
+    var outputProjection: Linear? {
+        get { head }
+        set { head = newValue }
     }
     func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil) }
     var outputWeight: (any LinearWeight)? {

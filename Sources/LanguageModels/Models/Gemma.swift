@@ -5,7 +5,7 @@ import TorchNN
 /// Gemma (Gemma Team 2024) in its three text versions. All scale embeddings by √size and norms by 1 + w. Gemma 2 puts
 /// norms before and after each sublayer, lets every other layer see a window alone, and caps scores softly; Gemma 3
 /// normalises queries and keys instead of capping and gives layers with a window rotary positions of their own.
-public final class Gemma: Module, CausalModel {
+public final class Gemma: Module, CausalModel, TiedOutputModel {
     let settings: GemmaConfiguration
     public var folderSettings = FolderSettings()
     @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
@@ -44,6 +44,10 @@ public final class Gemma: Module, CausalModel {
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) * embeddingScale }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         norm(through(layers, x, context))
+    }
+    var outputProjection: Linear? {
+        get { head }
+        set { head = newValue }
     }
     func scores(_ hidden: Tensor) -> Tensor {
         let scores = head?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)

@@ -5,7 +5,7 @@ import TorchNN
 /// Llama (Touvron et al. 2023) and the models built like it: Mistral (attention in a window), Qwen2 (biases on q, k, v)
 /// and Qwen3 (norms on q and k). Decoder-only, with rotary positions, grouped-query attention and a gated feed-forward
 /// network.
-public final class Llama: Module, CausalModel {
+public final class Llama: Module, CausalModel, TiedOutputModel {
     public let settings: LlamaConfiguration
     public var folderSettings = FolderSettings()
     @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
@@ -44,6 +44,10 @@ public final class Llama: Module, CausalModel {
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         norm(through(layers, x, context))
+    }
+    var outputProjection: Linear? {
+        get { head }
+        set { head = newValue }
     }
     func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil) }
     var outputWeight: (any LinearWeight)? {

@@ -4,7 +4,7 @@ import TorchNN
 
 /// Phi-3 (Abdin et al. 2024): a Llama whose projections for q, k and v, and for the two inputs of the feed-forward
 /// network, lie side by side in one, and which may rotate a part of each head alone.
-public final class Phi3: Module, CausalModel {
+public final class Phi3: Module, CausalModel, TiedOutputModel {
     let settings: Phi3Configuration
     public var folderSettings = FolderSettings()
     @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
@@ -53,6 +53,10 @@ public final class Phi3: Module, CausalModel {
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         norm(through(layers, x, context))
+    }
+    var outputProjection: Linear? {
+        get { head }
+        set { head = newValue }
     }
     func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil) }
     var outputWeight: (any LinearWeight)? {

@@ -4,7 +4,7 @@ import Torch
 import TorchNN
 
 /// T5 (Raffel et al. 2020) and mT5 (Xue et al. 2021), an encoder-decoder with relative position biases and no other positions.
-public final class T5: Module, LanguageModel {
+public final class T5: Module, TiedOutputModel {
     public let settings: T5Configuration
     public var folderSettings = FolderSettings()
     @ModuleInfo(key: "shared") var embedding: Embedding
@@ -23,6 +23,10 @@ public final class T5: Module, LanguageModel {
             settings.isTied ? nil : Linear(settings.modelSize, settings.vocabularySize, bias: false)
     }
 
+    var outputProjection: Linear? {
+        get { head }
+        set { head = newValue }
+    }
     public var family: String { settings.family }
     public var configuration: JSON { settings.json }
     public var architecture: Architecture { .encoderDecoder }

@@ -77,11 +77,21 @@ public struct AdapterCheck: Codable, Sendable {
     public init(_ folder: AdapterFolder, on model: any LanguageModel, batches: [TrainingBatch]) throws {
         method = folder.choice.label
         parameters = folder.tensorShapes.reduce(0) { $0 + $1.shape.reduce(1, *) }
+        let stored = try StoredVocabulary(folder, on: model)
+        if let problem = stored.problem {
+            problems = [problem.description]
+            return
+        }
+        // The plan is one for the matrices that the file brings.
+        let vocabulary = stored.matrices(on: model)
+        if let note = stored.note(on: model) { warnings.append(note) }
+        vocabulary?.put()
+        defer { vocabulary?.remove() }
         let outline = ModelOutline(model)
         let plan: [Attachment]
         do {
             plan = try folder.choice.resolved(for: outline).plan(for: outline)
-            let found = try folder.match(plan, model: model).problems
+            let found = try folder.match(plan, model: model, vocabulary: stored.keys).problems
             problems = found.map { $0.error(folder.url.lastPathComponent).description }
             for problem in found {
                 if let index = groups.firstIndex(where: { $0.kind == problem.kind }) {
@@ -99,6 +109,7 @@ public struct AdapterCheck: Codable, Sendable {
         inspectPatterns(folder, plan)
         inspectTargets(folder, outline)
         guard problems.isEmpty else { return }
+        vocabulary?.remove()
         let without = try Self.scores(model, batches)
         let adapter = try folder.attach(to: model)
         defer { try? adapter.deactivate() }
@@ -140,7 +151,11 @@ public struct AdapterCheck: Codable, Sendable {
     private static func effect(_ without: [Tensor], _ with: [Tensor]) throws -> Effect {
         try withTorchErrors {
             var (largest, sum, count, divergence, changed, positions) = (0.0, 0.0, 0, 0.0, 0.0, 0)
-            for (a, b) in zip(without, with) {
+            for (all, own) in zip(without, with) {
+                // An adapter may bring another vocabulary.
+                let width = min(all.dim(-1), own.dim(-1))
+                let a = all.narrowed(axis: all.rank - 1, 0..<width)
+                let b = own.narrowed(axis: own.rank - 1, 0..<width)
                 let difference = (a - b).abs()
                 largest = max(largest, difference.max().item())
                 sum += difference.sum().item()

@@ -10,18 +10,15 @@ public struct AdapterFolder {
     public let url: URL
     public let configuration: [String: JSON]
     public let choice: MethodChoice
+    /// What a reader is to know of settings that change nothing here.
+    public let notes: [String]
     let tensors: any TensorFile
 
     /// - Throws: ``PEFTError`` if a file is missing or damaged, or the method isn't supported.
     public init(_ url: URL) throws {
         self.url = url
-        let file = url.appendingPathComponent("adapter_config.json")
-        guard FileManager.default.fileExists(atPath: file.path) else {
-            let isThere = FileManager.default.fileExists(atPath: url.path)
-            throw PEFTError(
-                isThere ? "\(url.path) has no adapter_config.json" : "there is no folder \(url.path)",
-                remedy: "name a folder that peft train or Hugging Face PEFT wrote")
-        }
+        let file = url.appendingPathComponent(AdapterFiles.configuration)
+        guard FileManager.default.fileExists(atPath: file.path) else { throw AdapterFiles.missingConfiguration(url) }
         guard var configuration = try JSON.read(file).object else {
             throw PEFTError("\(file.path) is not a JSON object", remedy: "fetch the file again")
         }
@@ -33,18 +30,11 @@ public struct AdapterFolder {
             configuration["modules_to_save"] = .null
         }
         self.configuration = configuration
-        choice = try AdapterFolder.choice(
-            PEFTMethods.method(of: configuration, file: file.path), configuration)
-        let (safe, pickled) = (
-            url.appendingPathComponent("adapter_model.safetensors"), url.appendingPathComponent("adapter_model.bin")
-        )
-        if FileManager.default.fileExists(atPath: safe.path) {
-            tensors = try SafetensorsFile(safe)
-        } else if FileManager.default.fileExists(atPath: pickled.path) {
-            tensors = try TorchFile(pickled)
-        } else {
-            throw PEFTError("\(url.path) has no adapter_model.safetensors", remedy: "fetch the weights too")
-        }
+        if configuration["peft_type"] == nil, AdapterFiles.isMLX(url) { _ = try AdapterFiles.weights(in: url) }
+        let method = try PEFTMethods.method(of: configuration, file: file.path)
+        notes = try ConfigurationCheck.notes(on: configuration, of: method)
+        choice = try AdapterFolder.choice(method, configuration)
+        tensors = AdapterNames.unwrapped(try AdapterFiles.weights(in: url))
     }
 
     private static func choice<Method: PEFTMethod>(_ method: Method.Type, _ json: [String: JSON]) throws
@@ -58,17 +48,27 @@ public struct AdapterFolder {
         tensors.entries.map { ($0.key, $0.value.shape) }.sorted { $0.name < $1.name }
     }
 
-    /// Whether a tensor is the base's own output layer, which Hugging Face stores beside an adapter over it.
+    /// Whether a tensor is one of the base's own, which Hugging Face stores beside an adapter over it.
     /// - Throws: ``PEFTError`` if it is another model's.
     private func isCopyOfBase(_ key: String, _ modules: [String: Module]) throws -> Bool {
-        let suffix = ".base_layer.weight"
-        guard key.hasPrefix(AdapterKeys.prefix), key.hasSuffix(suffix),
-            let module = modules[String(key.dropFirst(AdapterKeys.prefix.count).dropLast(suffix.count))],
-            module is Linear || module is Embedding
+        let levels = [".base_layer.", ".original_module."]
+        let wrapped = levels.compactMap { key.range(of: $0) }.first
+        // A whole model's state dictionary holds those without an adapter too.
+        guard key.hasPrefix(AdapterKeys.prefix), let level = wrapped ?? key.range(of: ".", options: .backwards),
+            let module = modules[String(key[..<level.lowerBound].dropFirst(AdapterKeys.prefix.count))]
         else { return false }
+        let name = String(key[level.upperBound...])
+        let weight = name == "weight" ? (module as? Linear)?.weight ?? (module as? Embedding)?.weight : nil
+        guard weight != nil || module.parameters().contains(where: { $0.path == name }) else { return false }
         let isSame = try withTorchErrors {
             let stored = try tensors.tensor(key)
-            guard let own = (module as? Linear)?.weight ?? (module as? Embedding)?.weight else { return false }
+            guard let own = weight else {
+                guard let own = module.parameters().first(where: { $0.path == name })?.parameter.tensor else {
+                    return false
+                }
+                return own.shape == stored.shape
+                    && (own.device == .meta || own.to(stored.dtype).isIdentical(to: stored))
+            }
             // A model without weights can't be compared; its shape can.
             if own.parameters.first?.parameter.tensor.device == .meta {
                 return stored.shape == [own.outputs, own.inputs]
@@ -77,40 +77,61 @@ public struct AdapterFolder {
             let kept = own.isQuantized ? try own.replacing(with: stored.to(.float32)) : nil
             return own.dense(as: stored.dtype).isIdentical(to: kept?.dense(as: stored.dtype) ?? stored)
         }
-        guard isSame else {
+        guard isSame || wrapped == nil else {
             throw PEFTError(
-                "\(url.path) holds '\(key)', which differs from this model's own weight",
+                "\(url.path) holds '\(key)', which differs from this model's own",
                 remedy: "attach it to the model it was trained on")
         }
-        return true
+        return isSame
     }
 
     /// Whether a file holds the same tensor twice, for modules that share it.
-    private func isCopy(_ key: String, of original: String) throws -> Bool {
+    private func isCopy(_ key: String, of original: String, isTransposed: Bool = false) throws -> Bool {
         guard tensors.entries[original] != nil else { return false }
-        return try withTorchErrors { try tensors.tensor(key).isIdentical(to: tensors.tensor(original)) }
+        return try withTorchErrors {
+            let tensor = try tensors.tensor(original)
+            return try tensors.tensor(key).isIdentical(to: isTransposed ? tensor.T.contiguous() : tensor)
+        }
     }
 
     /// What is wrong with the adapter for a model; nothing is changed.
     /// - Returns: for each tensor of the plan its name in this file; problems in the order in which they were found.
-    func match(_ plan: [Attachment], model: any LanguageModel) throws -> (
+    ///
+    /// - Parameter vocabulary: names of tensors that are matrices of the base, which others look after.
+    func match(_ plan: [Attachment], model: any LanguageModel, vocabulary: Set<String> = []) throws -> (
         sources: [String: String], problems: [Problem]
     ) {
         var wanted: [String: [Int]] = [:]
-        var copies: [String: String] = [:]
+        var copies: [String: (original: String, isTransposed: Bool)] = [:]
         for attachment in plan {
             for tensor in attachment.tensors where tensor.isStored {
                 wanted[attachment.fileKey(tensor.key)] = tensor.fileShape
-                for copy in tensor.copies { copies[copy] = attachment.fileKey(tensor.key) }
+                let key = attachment.fileKey(tensor.key)
+                for copy in tensor.copies { copies[copy] = (key, false) }
+                for copy in tensor.transposedCopies { copies[copy] = (key, true) }
+                // Modules that are trained in full, under the name of their wrapper too.
+                if attachment.site == .parameter, let dot = key.lastIndex(of: ".") {
+                    copies["\(key[..<dot]).modules_to_save\(key[dot...])"] = (key, false)
+                }
             }
         }
         let modules = Dictionary(model.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { $1 })
         var sources: [String: String] = [:]
         var problems: [Problem] = []
+        // Names without the levels before the modules' paths are read where all of them are such.
+        let isComplete = tensors.entries.keys.contains { wanted[$0] != nil }
         for key in tensors.entries.keys.sorted() {
             if wanted[key] != nil {
                 sources[key] = key
-            } else if let original = copies[key], try isCopy(key, of: original) {
+            } else if !isComplete,
+                let meant = AdapterNames.completed(key, on: model).first(where: {
+                    wanted[$0] != nil && sources[$0] == nil
+                })
+            {
+                sources[meant] = key
+            } else if vocabulary.contains(key) {
+                continue
+            } else if let copy = copies[key], try isCopy(key, of: copy.original, isTransposed: copy.isTransposed) {
                 continue
             } else if try !isCopyOfBase(key, modules) {
                 problems.append(.unknown(key, nearest: nearestName(to: key, in: Array(wanted.keys))))
@@ -195,19 +216,29 @@ public struct AdapterFolder {
     public func attach(to model: any LanguageModel, name: String = "default", isTrainable: Bool = false) throws
         -> Adapter
     {
-        // Everything is checked against the plan, which changes nothing.
-        let outline = ModelOutline(model)
-        let (sources, problems) = try match(choice.resolved(for: outline).plan(for: outline), model: model)
-        if let problem = problems.first { throw problem.error(url.path) }
-        let adapter = try Adapter(choice, on: model, name: name, isLoading: true)
+        let stored = try StoredVocabulary(self, on: model)
+        if let problem = stored.problem { throw problem }
+        let vocabulary = stored.matrices(on: model)
+        vocabulary?.put()
         do {
-            try withTorchErrors { try adapter.load(sources.mapValues { try finiteTensor($0) }) }
+            // Everything is checked against the plan, which changes nothing else.
+            let outline = ModelOutline(model)
+            let (sources, problems) = try match(
+                choice.resolved(for: outline).plan(for: outline), model: model, vocabulary: stored.keys)
+            if let problem = problems.first { throw problem.error(url.path) }
+            let adapter = try Adapter(choice, on: model, name: name, isLoading: true, vocabulary: vocabulary)
+            do {
+                try withTorchErrors { try adapter.load(sources.mapValues { try finiteTensor($0) }) }
+            } catch {
+                try adapter.deactivate()
+                throw error
+            }
+            adapter.setTrainable(isTrainable)
+            return adapter
         } catch {
-            try adapter.deactivate()
+            vocabulary?.remove()
             throw error
         }
-        adapter.setTrainable(isTrainable)
-        return adapter
     }
 }
 
@@ -247,6 +278,31 @@ extension Adapter {
             try SafetensorsFile.write(
                 storedTensors(), metadata: ["format": "pt"],
                 to: folder.appendingPathComponent("adapter_model.safetensors"))
+        }
+    }
+}
+
+extension AdapterFolder {
+    /// What is to be said of matrices of the vocabulary that the file puts in place of the base's; `nil` where it has none.
+    public func vocabularyNote(on model: any LanguageModel) throws -> String? {
+        try StoredVocabulary(self, on: model).note(on: model)
+    }
+
+    /// The tensors under the names that Hugging Face's format has for them on a model.
+    /// - Throws: ``PEFTError`` naming a tensor that is unknown, missing or misshapen.
+    public func canonicalTensors(on model: any LanguageModel) throws -> [String: Tensor] {
+        let stored = try StoredVocabulary(self, on: model)
+        if let problem = stored.problem { throw problem }
+        let vocabulary = stored.matrices(on: model)
+        vocabulary?.put()
+        defer { vocabulary?.remove() }
+        let outline = ModelOutline(model)
+        let (sources, problems) = try match(
+            choice.resolved(for: outline).plan(for: outline), model: model, vocabulary: stored.keys)
+        if let problem = problems.first { throw problem.error(url.path) }
+        let meant = Dictionary(sources.map { ($0.value, $0.key) }, uniquingKeysWith: { first, _ in first })
+        return try withTorchErrors {
+            try tensors.entries.keys.reduce(into: [:]) { $0[meant[$1] ?? $1] = try tensors.tensor($1) }
         }
     }
 }

@@ -24,7 +24,16 @@ public enum GGUFAdapter {
                 remedy: "peft merge works it into its model")
         }
         let outline = ModelOutline(model)
-        if let problem = try folder.match(folder.choice.resolved(for: outline).plan(for: outline), model: model)
+        let vocabulary = try StoredVocabulary(folder, on: model)
+        let choice = folder.choice.resolved(for: outline)
+        guard vocabulary.problem == nil, vocabulary.matrices(on: model) == nil,
+            !choice.separatesOutputLayer(of: outline)
+        else {
+            throw PEFTError(
+                "\(folder.url.path) adapts the vocabulary's matrices apart from the base's, which a GGUF adapter can't",
+                remedy: "peft merge works it into its model, and writes that as GGUF too")
+        }
+        if let problem = try folder.match(choice.plan(for: outline), model: model, vocabulary: vocabulary.keys)
             .problems.first
         {
             throw problem.error(folder.url.path)
@@ -32,7 +41,8 @@ public enum GGUFAdapter {
         let alpha = configuration.alpha
         var contents: [GGUFFile.Content] = []
         // Copies of the base's own tables, which were found to be so, say nothing.
-        for (key, shape) in folder.tensorShapes where !key.hasSuffix(".base_layer.weight") {
+        for (key, shape) in folder.tensorShapes
+        where !key.hasSuffix(".base_layer.weight") && !vocabulary.keys.contains(key) {
             guard let (path, part) = part(of: key), let target = names.tensor(of: path + ".weight") else {
                 throw PEFTError(
                     "\(folder.url.path) holds '\(key)', which a GGUF adapter can't",

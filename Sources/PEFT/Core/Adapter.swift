@@ -11,6 +11,8 @@ public final class Adapter {
     public let model: any LanguageModel
     /// Of the initial values.
     public let seed: UInt64
+    /// Whether its values come from a file, so that no initialization is to replace them.
+    public let isFromFile: Bool
     /// The sites with what was attached to each, in the model's order.
     public private(set) var attached: [(path: String, site: any AdapterSite, adapter: any AdapterModule)] = []
     /// The method's tensors by their name in the adapter's file, each once.
@@ -19,6 +21,8 @@ public final class Adapter {
     public private(set) var trained: [TrainedTensor] = []
     private var siteKinds: [Attachment.Site] = []
     public private(set) var isActive = false
+    /// Matrices of the vocabulary that the adapter puts in place of the base's, and an output layer apart from its table.
+    let vocabulary: VocabularyMatrices?
     private var merged: [MergedTensor] = []
     public private(set) var isMerged = false
 
@@ -28,6 +32,8 @@ public final class Adapter {
         public let path: String
         /// Its name in the adapter's file.
         public let key: String
+        /// Further names, of modules that share it.
+        let copies: [String]
         /// The model's parameter.
         public let parameter: Parameter
         /// The adapter's values, which is what training changes.
@@ -74,14 +80,39 @@ public final class Adapter {
     ///   - tokenizer: for prompts that begin as text.
     ///   - isLoading: whether values come from a file next.
     /// - Throws: ``PEFTError`` if the plan doesn't fit the model, which is then unchanged.
-    public init(
+    public convenience init(
         _ choice: MethodChoice, on model: any LanguageModel, name: String = "default", seed: UInt64 = 0,
         tokenizer: Tokenizer? = nil, isLoading: Bool = false
     ) throws {
+        try self.init(
+            choice, on: model, name: name, seed: seed, tokenizer: tokenizer, isLoading: isLoading, vocabulary: nil)
+    }
+
+    /// - Parameter vocabulary: matrices that are in place of the model's own already, and are the adapter's.
+    init(
+        _ choice: MethodChoice, on model: any LanguageModel, name: String = "default", seed: UInt64 = 0,
+        tokenizer: Tokenizer? = nil, isLoading: Bool = false, vocabulary: VocabularyMatrices?
+    ) throws {
         let outline = ModelOutline(model)
         (self.choice, self.model, self.name) = (choice.resolved(for: outline), model, name)
-        self.seed = seed
+        (self.seed, isFromFile) = (seed, isLoading)
         let plan = try self.choice.plan(for: outline)
+        let separates = self.choice.separatesOutputLayer(of: outline)
+        self.vocabulary = vocabulary ?? (separates ? VocabularyMatrices(on: model) : nil)
+        if separates {
+            self.vocabulary?.separateOutput()
+            self.vocabulary?.put()
+        }
+        do { try attach(plan, tokenizer: tokenizer, isLoading: isLoading) } catch {
+            self.vocabulary?.remove()
+            throw error
+        }
+        activate()
+        setTrainable(true)
+    }
+
+    /// Makes what the plan says; nothing is at its site yet.
+    private func attach(_ plan: [Attachment], tokenizer: Tokenizer?, isLoading: Bool) throws {
         let modules = Dictionary(model.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { $1 })
         let parameters = Dictionary(model.parameters().map { ($0.path, $0.parameter) }, uniquingKeysWith: { $1 })
         let context = AttachmentContext(model: model, tokenizer: tokenizer, seed: seed, isLoading: isLoading)
@@ -103,7 +134,9 @@ public final class Adapter {
                     if base == nil { parameter.tensor = values }
                     trained.append(
                         TrainedTensor(
-                            path: attachment.path, key: attachment.tensors[0].key, parameter: parameter,
+                            path: attachment.path, key: attachment.tensors[0].key,
+                            copies: attachment.tensors[0].copies,
+                            parameter: parameter,
                             values: values, base: base))
                     continue
                 }
@@ -119,8 +152,6 @@ public final class Adapter {
             }
         }
         for parameter in parameters.values where !parameter.isCovered { parameter.tensor.requiresGrad = false }
-        activate()
-        setTrainable(true)
     }
 
     // MARK: Parameters
@@ -162,8 +193,10 @@ public final class Adapter {
                 result[AdapterKeys.full(key, site: siteKinds[index], path: entry.path)] = tensor.detached()
             }
         }
-        for tensor in trained { result[tensor.key] = tensor.values.detached() }
-        return result
+        for tensor in trained {
+            for key in [tensor.key] + tensor.copies { result[key] = tensor.values.detached() }
+        }
+        return result.merging(vocabulary?.stored ?? [:]) { own, _ in own }
     }
 
     /// Takes over what a file holds; names and shapes were checked against the plan.
@@ -185,6 +218,7 @@ public final class Adapter {
     /// Puts the adapter over its sites; the last to be activated goes on top.
     public func activate() {
         guard !isActive else { return }
+        vocabulary?.put()
         for (_, site, adapter) in attached {
             // What works with another weight than the model's has to be next to it.
             if (adapter as? any LinearAdapter)?.replacementWeight != nil {
@@ -209,6 +243,7 @@ public final class Adapter {
         }
         for (_, site, adapter) in attached { site.detach(adapter) }
         for tensor in trained { tensor.parameter.uncover(tensor.values) }
+        vocabulary?.remove()
         isActive = false
     }
 
@@ -276,7 +311,7 @@ public final class Adapter {
         let isTied = ModelOutline(model).isTied
         guard adapter.reachesTiedOutput || !isTied else {
             throw PEFTError(
-                "an adapter over the embedding can't be merged, as the output layer is the same matrix",
+                "\(choice.label) over the embedding can't be merged into this \(model.family) model, whose output layer is the same matrix",
                 remedy: "keep it as an adapter")
         }
         guard table.table == nil else {

@@ -76,6 +76,11 @@ public struct AdapterCombination {
         var order: [String] = []
         for (adapter, weight) in adapters {
             guard adapter.model === first.model else { throw PEFTError("the adapters belong to different models") }
+            guard adapter.vocabulary?.replacesNumbers != true else {
+                throw PEFTError(
+                    "adapter '\(adapter.name)' has embeddings of its own in place of the base's",
+                    remedy: "merge it into its base first, or combine plain LoRA adapters")
+            }
             guard adapter.trained.isEmpty else {
                 throw PEFTError(
                     "adapter '\(adapter.name)' trains tensors of the model itself",

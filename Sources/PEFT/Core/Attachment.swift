@@ -18,13 +18,15 @@ public struct TensorSpec: Sendable, Equatable {
     public let fileShape: [Int]
     /// Full names under which a file may hold copies, for modules that share the tensor.
     public let copies: [String]
+    /// The same, for copies that are transposed.
+    public let transposedCopies: [String]
 
     public init(
         _ key: String, _ shape: [Int], isTrained: Bool = true, isStored: Bool = true, fileShape: [Int]? = nil,
-        copies: [String] = []
+        copies: [String] = [], transposedCopies: [String] = []
     ) {
         (self.key, self.shape, self.isTrained, self.isStored) = (key, shape, isTrained, isStored)
-        (self.fileShape, self.copies) = (fileShape ?? shape, copies)
+        (self.fileShape, self.copies, self.transposedCopies) = (fileShape ?? shape, copies, transposedCopies)
     }
 
     public var count: Int { shape.reduce(1, *) }
@@ -90,8 +92,11 @@ public struct Attachment {
     ///   - shape: the tensor's, for counting and checking.
     ///   - key: its name in the adapter's file, `base_model.model.` and its path if not given.
     ///   - keepsBase: whether a copy is trained and the model's own values come back when the adapter is taken off.
-    public static func train(_ path: String, shape: [Int], key: String? = nil, keepsBase: Bool = true) -> Attachment {
-        let spec = TensorSpec(key ?? AdapterKeys.prefix + path, shape)
+    ///   - copies: its names for modules that share it.
+    public static func train(
+        _ path: String, shape: [Int], key: String? = nil, keepsBase: Bool = true, copies: [String] = []
+    ) -> Attachment {
+        let spec = TensorSpec(key ?? AdapterKeys.prefix + path, shape, copies: copies)
         return Attachment(.parameter, path, [spec], keepsBase: keepsBase) { (_: Module, _) in nil }
     }
 

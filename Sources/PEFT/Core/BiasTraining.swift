@@ -8,14 +8,16 @@ public enum BiasTraining: Sendable {
     case all
 
     /// What is trained, given the paths of the projections with an adapter.
-    /// - Throws: ``PEFTError`` if there are no such biases.
-    func attachments(for model: ModelOutline, adapted: [String]) throws -> [Attachment] {
+    ///
+    /// - Parameter allowsNone: whether there may be no such biases, as in Hugging Face's files, which then ask for nothing.
+    /// - Throws: ``PEFTError`` if there are none otherwise.
+    func attachments(for model: ModelOutline, adapted: [String], allowsNone: Bool) throws -> [Attachment] {
         guard self != .none else { return [] }
         let adapted = Set(adapted)
         let biases = model.parameters.filter {
             $0.leaf == "bias" && (self == .all || adapted.contains($0.owner))
         }
-        guard !biases.isEmpty else {
+        guard !biases.isEmpty || allowsNone else {
             throw PEFTError(
                 self == .all
                     ? "this \(model.family) model has no biases"

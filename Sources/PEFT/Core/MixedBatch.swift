@@ -114,6 +114,11 @@ public struct MixedBatch {
         let adapter = try set.named(name)
         // Other output layers than an encoder's work on the positions that are asked for, of all rows together.
         let sharesOutput = set.model.writes
+        if adapter.vocabulary?.replacesNumbers == true {
+            return PEFTError(
+                "adapter '\(name)' has embeddings of its own in place of the base's, which all rows share",
+                remedy: "switch to it for batches of its own")
+        }
         for own in adapter.trained {
             let site = linears[own.owner]
             guard let site, !adapter.attached.contains(where: { $0.site === site }),

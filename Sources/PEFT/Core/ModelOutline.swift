@@ -78,14 +78,14 @@ public struct ModelOutline {
     public let head: ModelHead
     /// `config.json`.
     public let configuration: JSON
-    public let linears: [LinearSite]
+    public internal(set) var linears: [LinearSite]
     public let embeddings: [EmbeddingSite]
     public let outputs: [SublayerSite]
     public let inputs: [InputSiteOutline]
     public let keyValues: [KeyValueSiteOutline]
-    public let parameters: [ParameterSite]
+    public internal(set) var parameters: [ParameterSite]
     /// Tensors that can't be trained in place, as they are kept in fewer bits than numbers are computed in.
-    public let frozen: [FrozenTensor]
+    public internal(set) var frozen: [FrozenTensor]
     /// Bytes of all tensors, those that are computed with taken as fp32.
     public let weightBytes: Int
     public let outputLayer: String
@@ -95,7 +95,7 @@ public struct ModelOutline {
     /// Modules that begin untrained and that every method trains too, such as a classifier.
     public let newModules: [String]
     /// Paths of all modules with their Swift types' names, for errors.
-    public let modules: [String]
+    public internal(set) var modules: [String]
 
     public init(_ model: any LanguageModel) {
         family = model.family

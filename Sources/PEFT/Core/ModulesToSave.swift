@@ -5,8 +5,12 @@ import Support
 public struct ModulesToSave: Sendable, Equatable {
     /// Ends of the modules' paths.
     public var names: [String]
+    /// Whether what is tied to a table of embeddings is trained with it, and not apart (`ensure_weight_tying`).
+    public var tiesEmbeddings = false
 
-    public init(_ names: [String] = []) { self.names = names }
+    public init(_ names: [String] = [], tiesEmbeddings: Bool = false) {
+        (self.names, self.tiesEmbeddings) = (names, tiesEmbeddings)
+    }
 
     /// Hugging Face lists both beside every adapter of a classifier, whichever of them there is.
     private static let classifiers: Set = ["classifier", "score"]
@@ -28,30 +32,33 @@ public struct ModulesToSave: Sendable, Equatable {
     /// What is trained, without what a plan trains already.
     /// - Throws: ``PEFTError`` if a name matches nothing, or an embedding that other modules use too.
     func attachments(for model: ModelOutline, beside plan: [Attachment]) throws -> [Attachment] {
-        for name in names where !Self.classifiers.contains(name) {
+        var saved = self
+        var copies: [String] = []
+        if tiesEmbeddings, model.isTied, covers(model.outputLayer) || covers(model.inputEmbedding) {
+            // One matrix is trained, which both places use; files hold it under both names.
+            saved.names = names.filter { !Self.covers($0, model.outputLayer) } + [model.inputEmbedding]
+            copies = ["\(AdapterKeys.prefix)\(model.outputLayer).weight"]
+        }
+        for name in saved.names where !Self.classifiers.contains(name) {
             guard !model.parameters.contains(where: { Self.covers(name, $0.owner) }) else { continue }
             let owners = TargetSelection.leaves(model.parameters.map(\.owner))
             let hint = nearestName(to: name, in: owners).map { "did you mean '\($0)'? " } ?? ""
-            if name == model.outputLayer, model.isTied {
-                throw PEFTError(
-                    "'\(name)' can't be trained: it is the same matrix as \(model.inputEmbedding)",
-                    remedy: "train some tokens' vectors, or the whole model")
-            }
             throw PEFTError(
                 "the module to save '\(name)' matches nothing in this \(model.family) model",
                 remedy: hint + "there are \(owners.joined(separator: ", "))")
         }
         let trained = Set(plan.filter { $0.site == .parameter }.map(\.path))
-        return try model.parameters.filter { covers($0.owner) && !trained.contains($0.path) }.map { parameter in
+        return try model.parameters.filter { saved.covers($0.owner) && !trained.contains($0.path) }.map { parameter in
+            let isTable = parameter.owner == model.inputEmbedding
             if let table = model.embeddings.first(where: { $0.path == parameter.owner }),
-                !model.views(of: table).isEmpty || model.isTied && table.path == model.inputEmbedding
+                !model.views(of: table).isEmpty || model.isTied && isTable && copies.isEmpty
             {
                 // Hugging Face would train a copy that one of the users alone sees.
                 throw PEFTError(
                     "'\(table.path)' can't be trained in full: several parts of the model use the same matrix",
                     remedy: "train some tokens' vectors, or the whole model")
             }
-            return .train(parameter.path, shape: parameter.shape)
+            return .train(parameter.path, shape: parameter.shape, copies: isTable ? copies : [])
         }
     }
 }
@@ -73,6 +80,9 @@ extension MethodConfiguration {
 
     /// What the configuration's field says, if it has one.
     var modulesToSave: ModulesToSave {
-        ModulesToSave((json["modules_to_save"]?.array ?? []).compactMap(\.string))
+        let json = json
+        return ModulesToSave(
+            (json["modules_to_save"]?.array ?? []).compactMap(\.string),
+            tiesEmbeddings: json[MethodChoice.tyingKey] == true)
     }
 }

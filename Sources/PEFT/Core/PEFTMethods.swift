@@ -89,6 +89,8 @@ public struct MethodChoice: Sendable {
 
     /// - Throws: ``PEFTError`` if the configuration makes no sense for the model.
     public func plan(for outline: ModelOutline) throws -> [Attachment] {
+        // Over a tied output layer of its own sites and parameters are those of the model that the adapter makes of it.
+        let outline = separatesOutputLayer(of: outline) ? outline.separatingOutputLayer : outline
         func plan<Method: PEFTMethod>(_ method: Method.Type) throws -> [Attachment] {
             guard let configuration = configuration as? Method.Configuration else { return [] }
             try configuration.validate()

@@ -48,7 +48,10 @@ extension MethodConfiguration {
                 let names = $0[keyPath: selection].layersPattern
                 return names.isEmpty ? .null : .array(names.map { .string($0) })
             } write: {
-                $0[keyPath: selection].layersPattern = try $1.string.map { [$0] } ?? names($1)
+                // An empty name is none.
+                $0[keyPath: selection].layersPattern = try ($1.string.map { [$0] } ?? names($1)).filter {
+                    !$0.isEmpty
+                }
             },
         ]
     }

@@ -114,8 +114,8 @@ public struct TargetSelection: Sendable {
 
     /// A regular expression that has to match the whole of a path.
     static func wholeMatch(_ pattern: String, option: String) throws -> NSRegularExpression {
-        do { return try NSRegularExpression(pattern: "^(?:\(pattern))$") } catch {
-            throw PEFTError("'\(pattern)' is not a regular expression", remedy: "check --\(option)")
+        do { return try NSRegularExpression(pattern: "^(?:\(PythonPattern.translated(pattern)))$") } catch {
+            throw PEFTError("'\(pattern)' is not a regular expression that can be read", remedy: "check --\(option)")
         }
     }
 

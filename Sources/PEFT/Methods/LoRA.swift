@@ -149,7 +149,7 @@ public enum LoRA: PEFTMethod {
     }
 
     public static func trainingHook(_ configuration: Configuration, for adapter: Adapter) -> (any TrainingHook)? {
-        guard configuration.variant.initialisation == .eva else { return nil }
+        guard configuration.variant.initialisation == .eva, !adapter.isFromFile else { return nil }
         return EVAInitialisation(adapter, rho: configuration.variant.evaRho)
     }
 
@@ -181,7 +181,8 @@ public enum LoRA: PEFTMethod {
 
     public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
         let configuration = resolved(configuration, for: model)
-        let (linears, tables) = try configuration.selection.sitesAndEmbeddings(in: model)
+        let tied = configuration.tiedSelection(in: model)
+        let (linears, tables) = try (tied ?? configuration.selection).sitesAndEmbeddings(in: model)
         let updates = try linears.map { site in
             let (rank, scale) = try rankAndScale(configuration, at: site.path)
             if let slices = configuration.extras.slices {
@@ -202,9 +203,14 @@ public enum LoRA: PEFTMethod {
         }
         let embedded = try tables.map { table in
             let (rank, scale) = try rankAndScale(configuration, at: table.path)
-            return try LoRAEmbeddingAdapter.attachment(at: table, in: model, rank: rank, scale: scale)
+            let tiedOutput = tied != nil && table.path == model.inputEmbedding ? model.outputLayer : nil
+            return try LoRAEmbeddingAdapter.attachment(
+                at: table, in: model, rank: rank, scale: scale, isDoRA: configuration.variant.isDoRA,
+                tiedOutput: tiedOutput)
         }
-        let extras = try configuration.extras.attachments(for: model, linears: linears, embeddings: tables)
+        let extras = try configuration.extras.attachments(
+            for: model, linears: linears, embeddings: tables,
+            allowsNoBiases: configuration.selection.allowsUnusedTargets)
         return updates + embedded + extras
     }
 
@@ -214,6 +220,33 @@ public enum LoRA: PEFTMethod {
         let alpha = try TargetSelection.value(for: path, in: configuration.alphaPattern)
         let (r, a) = (rank ?? configuration.rank, alpha ?? configuration.alpha)
         return (r, configuration.isRankStabilised ? a / Double(r).squareRoot() : a / Double(r))
+    }
+}
+
+extension LoRA.Configuration {
+    /// The targets with one update for a table of embeddings and the output layer that is tied to it, where one of them is a
+    /// target and both are to stay one (`ensure_weight_tying`); `nil` elsewhere.
+    func tiedSelection(in model: ModelOutline) -> TargetSelection? {
+        let (table, output) = (model.inputEmbedding, model.outputLayer)
+        guard extras.tiesEmbeddings, model.isTied, !selection.modulesToSave.covers(table),
+            !selection.modulesToSave.covers(output)
+        else { return nil }
+        var tied = selection
+        if selection.isPattern, let pattern = selection.targets.first {
+            guard let regex = try? TargetSelection.wholeMatch(pattern, option: "targets"),
+                TargetSelection.matches(regex, table) || TargetSelection.matches(regex, output)
+            else { return nil }
+            tied.targets = ["(?:\(pattern)|\(NSRegularExpression.escapedPattern(for: table)))"]
+            return tied
+        }
+        guard
+            selection.targets.contains(where: {
+                TargetSelection.names($0, table) || TargetSelection.names($0, output)
+            })
+        else { return nil }
+        tied.targets = selection.targets.filter { !TargetSelection.names($0, output) }
+        if !tied.targets.contains(where: { TargetSelection.names($0, table) }) { tied.targets.append(table) }
+        return tied
     }
 }
 

@@ -4,16 +4,19 @@ import Torch
 import TorchNN
 
 /// The update of a table of vectors E [entries, size]: row i becomes E_i + s · (B A)ᵀ_i. An output layer that is the
-/// same matrix doesn't see it.
-final class LoRAEmbeddingAdapter: Module, EmbeddingAdapter, AdapterModule {
+/// same matrix sees it where both are to stay one, and else doesn't.
+class LoRAEmbeddingAdapter: Module, EmbeddingAdapter, AdapterModule {
     /// [r, entries], zero, so that training starts at the base model.
     @ParameterInfo var a: Tensor
     /// [size, r], standard normal.
     @ParameterInfo var b: Tensor
     let scale: Double
+    /// Path of the output layer that is tied to the table and sees the update.
+    private let tiedOutput: String?
 
     static func attachment(
-        at table: ModelOutline.EmbeddingSite, in model: ModelOutline, rank: Int, scale: Double
+        at table: ModelOutline.EmbeddingSite, in model: ModelOutline, rank: Int, scale: Double, isDoRA: Bool,
+        tiedOutput: String?
     ) throws -> Attachment {
         if let view = model.views(of: table).first {
             // Hugging Face attaches there, too, and no part of the model looks.
@@ -23,31 +26,106 @@ final class LoRAEmbeddingAdapter: Module, EmbeddingAdapter, AdapterModule {
                 remedy:
                     "name '\(name)', which is where \(model.views(of: table).map(\.path).joined(separator: ", ")) do")
         }
+        guard !isDoRA || tiedOutput == nil else {
+            throw PEFTError(
+                "DoRA over '\(table.path)' has magnitudes that its tied output layer can't share",
+                remedy: "leave --tie-embeddings or --dora out")
+        }
+        // Files hold a tied update a second time, as the output layer's.
+        let copies: (a: [String], b: [String]) =
+            tiedOutput.map {
+                (["\(AdapterKeys.prefix)\($0).lora_B.weight"], ["\(AdapterKeys.prefix)\($0).lora_A.weight"])
+            } ?? ([], [])
+        let magnitude = isDoRA ? [TensorSpec("lora_magnitude_vector", [table.size])] : []
         return .embedding(
             table.path,
-            [.init("lora_embedding_A", [rank, table.entries]), .init("lora_embedding_B", [table.size, rank])]
-        ) { table, context in LoRAEmbeddingAdapter(table, rank: rank, scale: scale, context: context) }
+            [
+                .init("lora_embedding_A", [rank, table.entries], transposedCopies: copies.a),
+                .init("lora_embedding_B", [table.size, rank], transposedCopies: copies.b),
+            ] + magnitude
+        ) { table, context in
+            isDoRA
+                ? DoRAEmbeddingAdapter(table, rank: rank, scale: scale, context: context)
+                : LoRAEmbeddingAdapter(table, rank: rank, scale: scale, tiedOutput: tiedOutput, context: context)
+        }
     }
 
-    init(_ table: Embedding, rank: Int, scale: Double, context: AttachmentContext) {
+    init(_ table: Embedding, rank: Int, scale: Double, tiedOutput: String? = nil, context: AttachmentContext) {
         let (dtype, device) = (context.dtype, context.device)
         let b = Tensor.empty([table.size, rank], dtype: dtype, device: device)
         if device != .meta { b.fillNormal(from: &context.random) }
         _a = ParameterInfo(
             wrappedValue: .zeros([rank, table.entries], dtype: dtype, device: device), key: "lora_embedding_A")
         _b = ParameterInfo(wrappedValue: b, key: "lora_embedding_B")
-        self.scale = scale
+        (self.scale, self.tiedOutput) = (scale, tiedOutput)
     }
 
-    func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: any LinearWeight) -> Tensor {
+    func storedTensors() -> [String: Tensor] {
+        var tensors = adapterParameters.reduce(into: [:]) { $0[$1.key] = $1.parameter.tensor }
+        if let tiedOutput {
+            let prefix = "\(AdapterKeys.prefix)\(tiedOutput)."
+            tensors[prefix + "lora_A.weight"] = b.detached().T.contiguous()
+            tensors[prefix + "lora_B.weight"] = a.detached().T.contiguous()
+        }
+        return tensors
+    }
+
+    /// The update of rows `ids` [...] alone: [..., size].
+    func update(_ ids: Tensor, like vectors: Tensor) -> Tensor {
         // The columns of these tokens alone: [tokens, r] Bᵀ.
         let columns = a.transposed().selecting(ids.reshaped(-1))
         let update = columns.matmul(b.transposed()) * scale
-        return vectors + update.to(vectors.dtype).reshaped(vectors.shape)
+        return update.to(vectors.dtype).reshaped(vectors.shape)
+    }
+
+    func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: any LinearWeight) -> Tensor {
+        vectors + update(ids, like: vectors)
     }
 
     func merged(into weight: Tensor) throws -> Tensor {
         let update = b.detached().to(.float64).matmul(a.detached().to(.float64)).transposed() * scale
         return (weight.to(.float64) + update).to(weight.dtype)
+    }
+
+    func outputWeight(_ weight: any LinearWeight) -> any LinearWeight {
+        tiedOutput == nil ? weight : UpdatedWeight(weight, a: b.T, b: a.T, scale: scale)
+    }
+    var reachesTiedOutput: Bool { tiedOutput != nil }
+}
+
+/// The same with a magnitude for each of the vectors' entries, as Hugging Face PEFT has DoRA over embeddings: the columns of
+/// E + s (B A)ᵀ are scaled to the lengths m [size].
+final class DoRAEmbeddingAdapter: LoRAEmbeddingAdapter {
+    @ParameterInfo(key: "lora_magnitude_vector") var magnitude: Tensor = .zeros([0])
+    /// The table as it was when the adapter was attached.
+    private let original: any LinearWeight
+    /// ‖E‖² of each column.
+    private lazy var squaredNorms = withoutGradients { original.dense(as: a.dtype).squared().sum(axes: [0]) }
+
+    init(_ table: Embedding, rank: Int, scale: Double, context: AttachmentContext) {
+        original = (table.weight as? DenseWeight).map { DenseWeight($0.parameter.tensor) } ?? table.weight
+        super.init(table, rank: rank, scale: scale, context: context)
+        magnitude = withoutGradients {
+            context.device == .meta
+                ? .empty([table.size], dtype: context.dtype, device: .meta) : norms().detached().clone()
+        }
+    }
+
+    /// ‖E + s (B A)ᵀ‖ of each column, [size], without the sum: as for a projection, with the transposed table.
+    private func norms() -> Tensor {
+        let cross = (original.dense(as: a.dtype).T.matmul(a.T) * b).sum(axes: [1])
+        let update = (b.matmul(a.matmul(a.T)) * b).sum(axes: [1])
+        return (squaredNorms + cross * (2 * scale) + update * (scale * scale)).atLeast(0).sqrt()
+    }
+
+    override func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: any LinearWeight) -> Tensor {
+        let gain = magnitude / withoutGradients { norms().detached() }
+        return (vectors + update(ids, like: vectors)) * gain.to(vectors.dtype)
+    }
+
+    override func merged(into weight: Tensor) throws -> Tensor {
+        let whole = try super.merged(into: weight.to(.float64))
+        let norm = try super.merged(into: original.dense(as: .float64)).squared().sum(axes: [0]).sqrt()
+        return (whole * (magnitude.detached().to(.float64) / norm)).to(weight.dtype)
     }
 }

@@ -10,6 +10,8 @@ public struct LoRAExtras: Sendable {
     /// Whether the update has a bias of its own: s · (B A x + b).
     public var hasBias = false
     public var tokens = TrainedTokens()
+    /// Whether an update of a table of embeddings reaches the output layer that is tied to it (`ensure_weight_tying`).
+    public var tiesEmbeddings = false
     /// Which parts of fused projections are adapted; the whole if `nil`.
     public var slices: ProjectionSlices?
 
@@ -23,14 +25,15 @@ public struct LoRAExtras: Sendable {
     }
 
     func attachments(
-        for model: ModelOutline, linears: [ModelOutline.LinearSite], embeddings: [ModelOutline.EmbeddingSite]
+        for model: ModelOutline, linears: [ModelOutline.LinearSite], embeddings: [ModelOutline.EmbeddingSite],
+        allowsNoBiases: Bool
     ) throws -> [Attachment] {
         if hasBias, let table = embeddings.first {
             throw PEFTError(
                 "the update of the embedding '\(table.path)' has no bias", remedy: "leave --lora-bias out")
         }
-        return try bias.attachments(for: model, adapted: linears.map(\.path))
-            + tokens.attachments(for: model, adapted: embeddings.map(\.path))
+        return try bias.attachments(for: model, adapted: linears.map(\.path), allowsNone: allowsNoBiases)
+            + tokens.attachments(for: model, adapted: (embeddings.map(\.path) + linears.map(\.path)))
     }
 }
 
@@ -49,6 +52,14 @@ extension MethodConfiguration {
                 $0[keyPath: extras].tokens.json
             } write: {
                 try $0[keyPath: extras].tokens.read($1)
+            },
+            .init(
+                "tie-embeddings", key: MethodChoice.tyingKey, .flag,
+                help: "adapt an output layer that is the embedding matrix with it, not apart", isExtension: true
+            ) {
+                $0[keyPath: extras].tiesEmbeddings ? true : .null
+            } write: {
+                $0[keyPath: extras].tiesEmbeddings = try flag($1)
             },
             .init(
                 "slices", key: "lora_slices", .names,

@@ -18,6 +18,13 @@ public enum TrainableTokens: PEFTMethod {
 
         public init() {}
 
+        /// Of the uses of one matrix a file may name both.
+        public static var fileDefaults: Configuration {
+            var configuration = Configuration()
+            configuration.selection.allowsUnusedTargets = true
+            return configuration
+        }
+
         public static let fields: [ConfigurationField<Configuration>] = [
             .init("trainable-tokens", key: "token_indices", .integers, help: "ids of the tokens, such as 5,17,20-29")
             {
@@ -57,8 +64,9 @@ public enum TrainableTokens: PEFTMethod {
 
     public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
         let selection = resolved(configuration, for: model).selection
-        let paths = try selection.paths(in: model, among: model.embeddings.map(\.path))
-        return try model.embeddings.filter { paths.contains($0.path) }.map { table in
+        let output = model.linears.filter { $0.path == model.outputLayer }
+        let paths = try selection.paths(in: model, among: (model.embeddings.map(\.path) + output.map(\.path)))
+        let tables = try model.embeddings.filter { paths.contains($0.path) }.map { table in
             // Hugging Face's files hold the rows once for each module that shares the table.
             var sharing = model.views(of: table).map(\.path)
             if model.isTied, table.path == model.inputEmbedding { sharing.append(model.outputLayer) }
@@ -66,6 +74,10 @@ public enum TrainableTokens: PEFTMethod {
                 configuration.tokens, of: table, key: "trainable_tokens_delta",
                 copies: sharing.map { "\(AdapterKeys.prefix)\($0).trainable_tokens_delta" })
         }
+        return try tables
+            + output.filter { paths.contains($0.path) }.map {
+                try OutputTokenRows.attachment(configuration.tokens, of: $0, key: "trainable_tokens_delta")
+            }
     }
 }
 
@@ -93,23 +105,32 @@ public struct TrainedTokens: Sendable, Equatable {
 
     /// - Throws: ``PEFTError`` if a table isn't there, or one of `adapted` tables is meant.
     func attachments(for model: ModelOutline, adapted: [String]) throws -> [Attachment] {
+        let key = "token_adapter.trainable_tokens_delta"
         let wanted = byTable.isEmpty ? (ids.isEmpty ? [:] : [model.inputEmbedding: ids]) : byTable
-        return try wanted.sorted { $0.key < $1.key }.flatMap { name, ids in
+        return try wanted.sorted { $0.key < $1.key }.flatMap { name, ids -> [Attachment] in
             let tables = model.embeddings.filter { TargetSelection.names(name, $0.path) }
-            guard !tables.isEmpty else {
+            let isOutput = TargetSelection.names(name, model.outputLayer)
+            // A tied output layer follows its table.
+            if isOutput, model.isTied { return [] }
+            let output = model.linears.filter { isOutput && $0.path == model.outputLayer }
+            guard !tables.isEmpty || !output.isEmpty else {
                 let leaves = TargetSelection.leaves(model.embeddings.map(\.path))
                 let hint = nearestName(to: name, in: leaves).map { "did you mean '\($0)'? " } ?? ""
                 throw PEFTError(
                     "there is no table of vectors '\(name)' in this \(model.family) model",
                     remedy: hint + "there are \(leaves.joined(separator: ", "))")
             }
-            if let both = tables.first(where: { adapted.contains($0.path) }) {
+            if let both = (tables.map(\.path) + output.map(\.path)).first(where: adapted.contains) {
                 throw PEFTError(
-                    "the table '\(both.path)' has an adapter and trained tokens", remedy: "leave one of them out")
+                    "the table '\(both)' has an adapter and trained tokens", remedy: "leave one of them out")
             }
-            return try tables.map {
-                try TokenRows.attachment(ids, of: $0, key: "token_adapter.trainable_tokens_delta")
-            }
+            return try tables.map { table in
+                // A file may name the tied output layer's rows too.
+                let isShared = model.isTied && table.path == model.inputEmbedding
+                return try TokenRows.attachment(
+                    ids, of: table, key: key,
+                    readCopies: isShared ? ["\(AdapterKeys.prefix)\(model.outputLayer).\(key)"] : [])
+            } + output.map { try OutputTokenRows.attachment(ids, of: $0, key: key) }
         }
     }
 }
@@ -124,22 +145,31 @@ final class TokenRows: Module, EmbeddingAdapter, AdapterModule {
     private let key: String
     private let copies: [String]
 
+    /// - Parameters:
+    ///   - copies: further names under which files hold the rows.
+    ///   - readCopies: the same where they are read and not written.
     static func attachment(
-        _ ids: [Int], of table: ModelOutline.EmbeddingSite, key: String, copies: [String] = []
+        _ ids: [Int], of table: ModelOutline.EmbeddingSite, key: String, copies: [String] = [],
+        readCopies: [String] = []
     ) throws -> Attachment {
+        try check(ids, of: table.path, entries: table.entries)
+        return .embedding(table.path, [.init(key, [ids.count, table.size], copies: copies + readCopies)]) {
+            table, context in TokenRows(table, ids, key: key, copies: copies, context: context)
+        }
+    }
+
+    /// - Throws: ``PEFTError`` unless the ids are tokens of the matrix at `path`, each once.
+    static func check(_ ids: [Int], of path: String, entries: Int) throws {
         guard !ids.isEmpty else {
             throw PEFTError("no tokens are named", remedy: "give --trainable-tokens 5,17, say")
         }
-        if let bad = ids.first(where: { !(0..<table.entries).contains($0) }) {
+        if let bad = ids.first(where: { !(0..<entries).contains($0) }) {
             throw PEFTError(
-                "there is no token \(bad) to train", remedy: "'\(table.path)' has the tokens 0 … \(table.entries - 1)"
-            )
+                "there is no token \(bad) to train: '\(path)' has the tokens 0 … \(entries - 1)",
+                remedy: "name a base whose vocabulary has it, resized as it was for the adapter")
         }
         guard Set(ids).count == ids.count else {
             throw PEFTError("a token to train is named twice", remedy: "name each once")
-        }
-        return .embedding(table.path, [.init(key, [ids.count, table.size], copies: copies)]) { table, context in
-            TokenRows(table, ids, key: key, copies: copies, context: context)
         }
     }
 

@@ -28,13 +28,13 @@ enum GGUFTarget {
         return type
     }
 
-    /// Writes a model with its tokenizer.
-    static func write(_ model: any LanguageModel, of folder: ModelFolder, as type: GGUFType, to url: URL) throws {
+    /// Writes a model with the tokenizer of a folder.
+    static func write(_ model: any LanguageModel, tokenizer folder: URL, as type: GGUFType, to url: URL) throws {
         guard GGUFHeader.isName(url) else {
             throw UsageError("the output \(url.path) is to be a GGUF file", remedy: "end its name in .gguf")
         }
         let table = model.namedModules().first { $0.path == model.inputEmbedding }?.module as? Embedding
-        let tokenizer = try GGUFVocabulary.settings(folder: folder.url, size: table?.entries ?? 0)
+        let tokenizer = try GGUFVocabulary.settings(folder: folder, size: table?.entries ?? 0)
         try model.writeGGUF(
             to: url, type: type, tokenizer: tokenizer, name: url.deletingPathExtension().lastPathComponent)
     }

@@ -1,0 +1,70 @@
+import Foundation
+import Support
+import Torch
+
+/// Weights in one file or in several, which an index beside them names.
+public enum TensorShards {
+    /// The file of that name, or the shards that its index names; none where neither is there.
+    /// - Throws: ``PEFTError`` for an index without shards, and for a shard that is missing or damaged.
+    public static func files<File: TensorFile>(in folder: URL, _ name: String, _ read: (URL) throws -> File) throws
+        -> [any TensorFile]
+    {
+        let single = folder.appendingPathComponent(name)
+        if FileManager.default.fileExists(atPath: single.path) { return [try read(single)] }
+        let index = folder.appendingPathComponent("\(name).index.json")
+        guard FileManager.default.fileExists(atPath: index.path) else { return [] }
+        guard let map = try JSON.read(index)["weight_map"]?.object, !map.isEmpty else {
+            throw PEFTError("\(index.path) has no 'weight_map'", remedy: "fetch the file again")
+        }
+        var shards: [String: any TensorFile] = [:]
+        for (tensor, value) in map.sorted(by: { $0.key < $1.key }) {
+            guard let shard = value.string, !shard.contains("/"), shard != "..", !shard.isEmpty else {
+                throw PEFTError("\(index.path) gives no file for '\(tensor)'", remedy: "fetch the file again")
+            }
+            if shards[shard] == nil {
+                let file = folder.appendingPathComponent(shard)
+                guard FileManager.default.fileExists(atPath: file.path) else {
+                    throw PEFTError("\(folder.path) lacks the shard '\(shard)'", remedy: "fetch all of its files")
+                }
+                shards[shard] = try read(file)
+            }
+        }
+        return shards.sorted { $0.key < $1.key }.map(\.value)
+    }
+}
+
+/// Several files of tensors under one roof.
+public final class JoinedTensorFile: TensorFile {
+    public let url: URL
+    public let entries: [String: TensorEntry]
+    private let owner: [String: any TensorFile]
+
+    /// - Throws: ``PEFTError`` if a tensor is in two of them.
+    public init(_ files: [any TensorFile], url: URL) throws {
+        self.url = url
+        var owner: [String: any TensorFile] = [:]
+        for file in files {
+            for name in file.entries.keys.sorted() {
+                if let other = owner[name] {
+                    throw PEFTError(
+                        "'\(name)' is in \(other.url.lastPathComponent) and in \(file.url.lastPathComponent)",
+                        remedy: "fetch all of \(url.path) again")
+                }
+                owner[name] = file
+            }
+        }
+        self.owner = owner
+        entries = owner.reduce(into: [:]) { $0[$1.key] = $1.value.entries[$1.key] }
+    }
+
+    public func tensor(_ name: String) throws -> Tensor {
+        guard let file = owner[name] else {
+            throw PEFTError(
+                "\(url.path) has no tensor '\(name)'",
+                remedy: nearestName(to: name, in: Array(owner.keys)).map { "the nearest is '\($0)'" })
+        }
+        return try file.tensor(name)
+    }
+
+    public func forget(_ name: String) { owner[name]?.forget(name) }
+}

@@ -1,0 +1,100 @@
+import Foundation
+import LanguageModels
+import Support
+import Torch
+
+/// What lies in an adapter's folder, whoever wrote it.
+public enum AdapterFiles {
+    static let configuration = "adapter_config.json"
+    static let mlx = "adapters.safetensors"
+
+    private static func has(_ name: String, in folder: URL) -> Bool {
+        FileManager.default.fileExists(atPath: folder.appendingPathComponent(name).path)
+    }
+
+    /// Hugging Face's weights: safetensors or else a pickle, in one file or in shards with an index.
+    /// - Throws: ``PEFTError`` saying what is there instead.
+    static func weights(in folder: URL) throws -> any TensorFile {
+        var files = try TensorShards.files(in: folder, "adapter_model.safetensors") { try SafetensorsFile($0) }
+        if files.isEmpty { files = try TensorShards.files(in: folder, "adapter_model.bin") { try TorchFile($0) } }
+        if files.count == 1 { return files[0] }
+        guard files.isEmpty else { return try JoinedTensorFile(files, url: folder) }
+        if isMLX(folder) {
+            throw PEFTError(
+                "\(folder.path) holds an adapter of MLX (\(mlx))",
+                remedy:
+                    "peft convert \(folder.lastPathComponent) --model … --output … turns it into Hugging Face's format"
+            )
+        }
+        throw PEFTError(
+            "\(folder.path) has no adapter_model.safetensors, and no adapter_model.bin; it holds \(contents(of: folder))",
+            remedy: "fetch the weights too")
+    }
+
+    /// Whether it is an adapter of mlx-lm.
+    public static func isMLX(_ folder: URL) -> Bool {
+        has(mlx, in: folder) && !has("adapter_model.safetensors", in: folder)
+    }
+
+    /// The names of a folder's files, for messages.
+    private static func contents(of folder: URL) -> String {
+        let names = ((try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? [])
+            .filter { !$0.hasPrefix(".") }.sorted()
+        guard !names.isEmpty else { return "nothing" }
+        return names.prefix(8).joined(separator: ", ") + (names.count > 8 ? ", …" : "")
+    }
+
+    /// The adapter that a folder means: itself, or the newest checkpoint of a run that lies there.
+    /// - Returns: its folder, with what a reader is told where that is another one.
+    public static func locate(_ folder: URL) -> (folder: URL, note: String?) {
+        guard !has(configuration, in: folder) else { return (folder, nil) }
+        let found = checkpoints(in: folder)
+        guard let newest = found.last else { return (folder, nil) }
+        let others = found.count == 1 ? "" : " of \(found.count)"
+        return (
+            newest.folder,
+            "\(folder.path) holds checkpoints of a run; the newest\(others), \(newest.folder.lastPathComponent), is taken"
+        )
+    }
+
+    /// The adapters among a trainer's `checkpoint-STEP` folders, by their step.
+    private static func checkpoints(in folder: URL) -> [(step: Int, folder: URL)] {
+        subfolders(of: folder).compactMap { url in
+            let name = url.lastPathComponent
+            guard name.hasPrefix("checkpoint-"), let step = Int(name.dropFirst("checkpoint-".count)) else {
+                return nil
+            }
+            return (step, url)
+        }.sorted { $0.step < $1.step }
+    }
+
+    /// The folders below that hold an adapter.
+    private static func subfolders(of folder: URL) -> [URL] {
+        ((try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []).sorted()
+            .map { folder.appendingPathComponent($0) }.filter { has(configuration, in: $0) }
+    }
+
+    /// What a folder without an adapter's configuration is.
+    static func missingConfiguration(_ folder: URL) -> PEFTError {
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: folder.path, isDirectory: &isFolder) else {
+            return PEFTError(
+                "there is no folder \(folder.path)",
+                remedy: "name a folder that peft train or Hugging Face PEFT wrote")
+        }
+        guard isFolder.boolValue else {
+            return PEFTError(
+                "\(folder.path) is a file and no adapter's folder",
+                remedy: "peft convert reads loralib's files, GGUF adapters and soft prompts (.npy)")
+        }
+        let inner = subfolders(of: folder).map(\.lastPathComponent)
+        guard inner.isEmpty else {
+            return PEFTError(
+                "\(folder.path) has no \(configuration); the folders \(inner.joined(separator: ", ")) in it have one",
+                remedy: "name one of them, such as \(folder.appendingPathComponent(inner[inner.count - 1]).path)")
+        }
+        return PEFTError(
+            "\(folder.path) has no \(configuration); it holds \(contents(of: folder))",
+            remedy: "name a folder that peft train or Hugging Face PEFT wrote")
+    }
+}

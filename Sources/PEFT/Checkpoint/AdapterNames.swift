@@ -1,0 +1,72 @@
+import Foundation
+import LanguageModels
+import Support
+import Torch
+
+/// What other programs and wrappers make of the names in an adapter's file.
+enum AdapterNames {
+    /// Levels that wrappers put into names: `torch.compile`, FSDP, activation checkpointing.
+    private static let wrappers: Set<Substring> = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"]
+
+    /// Names of parameters that a state dictionary, unlike a saved adapter, has the adapter's own name behind.
+    private static func isNamed(_ part: Substring) -> Bool {
+        part == "modules_to_save" || part == "trainable_tokens_delta" || part == "ln_tuning_layers"
+            || ["lora_", "hada_", "lokr_", "ia3_", "oft_", "boft_", "vera_"].contains { part.hasPrefix($0) }
+    }
+
+    /// A name without wrappers (DistributedDataParallel's `module.` too) and without the adapter's own name.
+    static func unwrapped(_ name: String) -> String {
+        var parts: [Substring] = []
+        for part in name.split(separator: ".", omittingEmptySubsequences: false) where !wrappers.contains(part) {
+            if part == "module", parts.isEmpty || parts == ["base_model"] || parts == ["base_model", "model"] {
+                continue
+            }
+            if part == "default", let last = parts.last, isNamed(last) {
+                if last == "modules_to_save" { parts.removeLast() }
+                continue
+            }
+            parts.append(part)
+        }
+        if parts.count > 1, parts.last == "weight", parts[parts.count - 2] == "lora_magnitude_vector" {
+            parts.removeLast()
+        }
+        return parts.joined(separator: ".")
+    }
+
+    /// The same file under names without wrappers.
+    static func unwrapped(_ file: any TensorFile) -> any TensorFile {
+        let names = Dictionary(grouping: file.entries.keys, by: unwrapped)
+        // Two that would become one keep their names, which the check against the model then tells.
+        let renamed = names.filter { $0.value.count == 1 && $0.value[0] != $0.key }.mapValues { $0[0] }
+        return renamed.isEmpty ? file : RenamedTensorFile(file, renamed)
+    }
+
+    /// What a name may mean on a model where it lacks the levels before the module's path: `base_model.model.`, and those that
+    /// a model without its head (`AutoModel`) does without.
+    static func completed(_ name: String, on model: any LanguageModel) -> [String] {
+        let rest =
+            [AdapterKeys.prefix, "base_model."].first { name.hasPrefix($0) }
+            .map { String(name.dropFirst($0.count)) } ?? name
+        return [rest, model.canonicalName(rest)].map { AdapterKeys.prefix + $0 }.filter { $0 != name }
+    }
+}
+
+/// A file of tensors some of which are called otherwise.
+final class RenamedTensorFile: TensorFile {
+    private let file: any TensorFile
+    private let original: [String: String]
+    let entries: [String: TensorEntry]
+    var url: URL { file.url }
+
+    /// - Parameter original: the file's names by the new ones.
+    init(_ file: any TensorFile, _ original: [String: String]) {
+        (self.file, self.original) = (file, original)
+        var entries = file.entries
+        for name in original.values { entries[name] = nil }
+        for (name, old) in original { entries[name] = file.entries[old] }
+        self.entries = entries
+    }
+
+    func tensor(_ name: String) throws -> Tensor { try file.tensor(original[name] ?? name) }
+    func forget(_ name: String) { file.forget(original[name] ?? name) }
+}

@@ -1,0 +1,64 @@
+import Support
+
+/// Settings of an `adapter_config.json` that the method's fields don't cover: what changes the computation is refused, the
+/// rest is told, so that no switch is passed over in silence.
+enum ConfigurationCheck {
+    /// Fields that matter while an adapter is made or trained, and not for what its file computes.
+    private static let trainingOnly: Set = [
+        "init_ia3_weights", "corda_config", "megatron_core", "qalora_group_size", "merge_weights",
+        "use_effective_conv2d",
+    ]
+
+    /// - Returns: what a reader is to know.
+    /// - Throws: ``PEFTError`` naming a setting that changes what the adapter computes.
+    static func notes(on configuration: [String: JSON], of method: any PEFTMethod.Type) throws -> [String] {
+        let (known, defaults) = (knownKeys(of: method), HuggingFaceDefaults.fields[method.peftType ?? ""] ?? [:])
+        var notes: [String] = []
+        for (key, value) in configuration.sorted(by: { $0.key < $1.key })
+        where !known.contains(key) && !key.hasPrefix("swift_peft_") && !isEmpty(value) {
+            let text = "'\(key)' of adapter_config.json is \(value.text(indent: nil))"
+            if let usual = defaults[key], same(usual, value) { continue }
+            if trainingOnly.contains(key) {
+                notes.append("\(text), which matters while training alone")
+            } else if defaults[key] != nil {
+                throw PEFTError(
+                    "\(text), which changes what the adapter computes and is not supported",
+                    remedy: "merge the adapter in Hugging Face PEFT, and name the merged model")
+            } else if value == true || value.object != nil || value.array != nil {
+                throw PEFTError(
+                    "\(text), a setting that isn't known here and may change what the adapter computes",
+                    remedy: "take it out of the file if it doesn't, or merge the adapter in the program that wrote it"
+                )
+            } else {
+                notes.append("\(text), which isn't known here and is ignored")
+            }
+        }
+        if let start = configuration["init_lora_weights"]?.string, start.hasPrefix("pissa_niter_") {
+            notes.append(
+                "the adapter began with a randomized decomposition of its base (\(start)), which can't be had again: with "
+                    + "the exact one in its place it computes something else than was trained; save it in Hugging Face PEFT "
+                    + "with path_initial_model_for_weight_conversion first")
+        }
+        return notes
+    }
+
+    private static func knownKeys(of method: any PEFTMethod.Type) -> Set<String> {
+        func keys<Method: PEFTMethod>(_ method: Method.Type) -> Set<String> {
+            Set(Method.Configuration.fields.map(\.key)).union(Method.Configuration.neutral.keys)
+        }
+        return keys(method).union(HuggingFaceDefaults.common)
+    }
+
+    /// Whether a value says nothing: null, false, or nothing in it.
+    private static func isEmpty(_ value: JSON) -> Bool {
+        switch value {
+        case .null, false, "", [], [:]: true
+        default: false
+        }
+    }
+
+    private static func same(_ a: JSON, _ b: JSON) -> Bool {
+        if let a = a.double, let b = b.double { return a == b }
+        return a == b
+    }
+}

@@ -1,0 +1,95 @@
+import Support
+
+/// What the configurations of Hugging Face PEFT 0.21 say where nothing is set, by `peft_type`.
+enum HuggingFaceDefaults {
+    /// Fields of every configuration, which say nothing of what an adapter computes.
+    static let common: Set = [
+        "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
+        "inference_mode",
+        "runtime_config",
+    ]
+
+    static let fields: [String: [String: JSON]] = [
+        "ADALORA": [
+            "alora_invocation_tokens": nil, "alpha_pattern": [:], "arrow_config": nil, "beta1": 0.85, "beta2": 0.85,
+            "bias": "none", "corda_config": nil, "deltaT": 1, "ensure_weight_tying": false, "eva_config": nil,
+            "exclude_modules": nil, "fan_in_fan_out": false, "init_lora_weights": true, "init_r": 12,
+            "kasa_config": nil, "layer_replication": nil, "layers_pattern": nil, "layers_to_transform": nil,
+            "loftq_config": [:], "lora_alpha": 8, "lora_bias": false, "lora_dropout": 0.0, "lora_ga_config": nil,
+            "megatron_config": nil, "megatron_core": "megatron.core", "modules_to_save": nil,
+            "monteclora_config": nil, "orth_reg_weight": 0.5, "qalora_group_size": 16, "r": 8, "rank_pattern": nil,
+            "target_modules": nil, "target_parameters": nil, "target_r": 8, "tfinal": 0, "tinit": 0,
+            "total_step": nil, "trainable_token_indices": nil, "use_bdlora": nil, "use_dora": false,
+            "use_qalora": false, "use_rslora": false, "velora_config": nil,
+        ],
+        "BOFT": [
+            "bias": "none", "boft_block_num": 0, "boft_block_size": 4, "boft_dropout": 0.0,
+            "boft_n_butterfly_factor": 1, "exclude_modules": nil, "fan_in_fan_out": false, "init_weights": true,
+            "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil, "target_modules": nil,
+        ],
+        "IA3": [
+            "exclude_modules": nil, "fan_in_fan_out": false, "feedforward_modules": nil, "init_ia3_weights": true,
+            "modules_to_save": nil, "target_modules": nil,
+        ],
+        "LN_TUNING": [
+            "exclude_modules": nil, "modules_to_save": nil, "target_modules": nil,
+        ],
+        "LOHA": [
+            "alpha": 8, "alpha_pattern": [:], "exclude_modules": nil, "init_weights": true, "layers_pattern": nil,
+            "layers_to_transform": nil, "module_dropout": 0.0, "modules_to_save": nil, "r": 8, "rank_dropout": 0.0,
+            "rank_pattern": [:], "target_modules": nil, "use_effective_conv2d": false,
+        ],
+        "LOKR": [
+            "alpha": 8, "alpha_pattern": [:], "decompose_both": false, "decompose_factor": -1,
+            "exclude_modules": nil, "init_weights": true, "layers_pattern": nil, "layers_to_transform": nil,
+            "module_dropout": 0.0, "modules_to_save": nil, "r": 8, "rank_dropout": 0.0, "rank_dropout_scale": false,
+            "rank_pattern": [:], "target_modules": nil, "use_effective_conv2d": false,
+        ],
+        "LORA": [
+            "alora_invocation_tokens": nil, "alpha_pattern": [:], "arrow_config": nil, "bias": "none",
+            "corda_config": nil, "ensure_weight_tying": false, "eva_config": nil, "exclude_modules": nil,
+            "fan_in_fan_out": false, "init_lora_weights": true, "kasa_config": nil, "layer_replication": nil,
+            "layers_pattern": nil, "layers_to_transform": nil, "loftq_config": [:], "lora_alpha": 8,
+            "lora_bias": false, "lora_dropout": 0.0, "lora_ga_config": nil, "megatron_config": nil,
+            "megatron_core": "megatron.core", "modules_to_save": nil, "monteclora_config": nil,
+            "qalora_group_size": 16, "r": 8, "rank_pattern": [:], "target_modules": nil, "target_parameters": nil,
+            "trainable_token_indices": nil, "use_bdlora": nil, "use_dora": false, "use_qalora": false,
+            "use_rslora": false, "velora_config": nil,
+        ],
+        "MULTITASK_PROMPT_TUNING": [
+            "modules_to_save": nil, "num_attention_heads": nil, "num_layers": nil, "num_ranks": 1, "num_tasks": 1,
+            "num_transformer_submodules": nil, "num_virtual_tokens": nil, "prompt_tuning_init": "RANDOM",
+            "prompt_tuning_init_state_dict_path": nil, "prompt_tuning_init_task": 0, "prompt_tuning_init_text": nil,
+            "token_dim": nil, "tokenizer_kwargs": nil, "tokenizer_name_or_path": nil,
+        ],
+        "OFT": [
+            "bias": "none", "block_share": false, "coft": false, "eps": 6e-05, "exclude_modules": nil,
+            "fan_in_fan_out": false, "init_weights": true, "layers_pattern": nil, "layers_to_transform": nil,
+            "module_dropout": 0.0, "modules_to_save": nil, "num_cayley_neumann_terms": 5, "oft_block_size": 32,
+            "r": 0, "target_modules": nil, "use_cayley_neumann": true,
+        ],
+        "PREFIX_TUNING": [
+            "encoder_hidden_size": nil, "init_weights": nil, "modules_to_save": nil, "num_attention_heads": nil,
+            "num_layers": nil, "num_transformer_submodules": nil, "num_virtual_tokens": nil,
+            "prefix_projection": false, "token_dim": nil,
+        ],
+        "PROMPT_TUNING": [
+            "modules_to_save": nil, "num_attention_heads": nil, "num_layers": nil, "num_transformer_submodules": nil,
+            "num_virtual_tokens": nil, "prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": nil,
+            "token_dim": nil, "tokenizer_kwargs": nil, "tokenizer_name_or_path": nil,
+        ],
+        "P_TUNING": [
+            "encoder_dropout": 0.0, "encoder_hidden_size": nil, "encoder_num_layers": 2,
+            "encoder_reparameterization_type": "MLP", "modules_to_save": nil, "num_attention_heads": nil,
+            "num_layers": nil, "num_transformer_submodules": nil, "num_virtual_tokens": nil, "token_dim": nil,
+        ],
+        "TRAINABLE_TOKENS": [
+            "init_weights": true, "target_modules": nil, "token_indices": [],
+        ],
+        "VERA": [
+            "bias": "none", "d_initial": 0.1, "fan_in_fan_out": false, "init_weights": true, "layers_pattern": nil,
+            "layers_to_transform": nil, "modules_to_save": nil, "projection_prng_key": 0, "r": 256,
+            "save_projection": true, "target_modules": nil, "vera_dropout": 0.0,
+        ],
+    ]
+}

@@ -1,0 +1,215 @@
+import Foundation
+import LanguageModels
+import Support
+import Torch
+
+extension AdapterConversion {
+    /// A state dictionary of loralib (Hu et al. 2021): `….lora_A` and `….lora_B`, for fused projections one pair of blocks
+    /// for each enabled part; and what was trained beside them, such as biases and a head.
+    ///
+    /// - Parameters:
+    ///   - alpha: loralib's `lora_alpha`, which its files don't hold.
+    ///   - enabled: which equal parts of fused projections were adapted (`enable_lora`).
+    /// - Returns: an adapter on `model`, which computes what loralib computes, and what a reader is to know.
+    /// - Throws: ``PEFTError`` naming a tensor that the model has no place for.
+    public static func loralib(_ file: URL, on model: any LanguageModel, alpha: Double, enabled: [Bool]?) throws
+        -> (adapter: Adapter, notes: [String])
+    {
+        let tensors: any TensorFile =
+            try file.pathExtension == "safetensors" ? SafetensorsFile(file) : TorchFile(file)
+        return try LoralibFile(tensors, on: model).adapter(alpha: alpha, enabled: enabled)
+    }
+}
+
+private struct LoralibFile {
+    private let file: any TensorFile
+    private let model: any LanguageModel
+    private let outline: ModelOutline
+
+    init(_ file: any TensorFile, on model: any LanguageModel) {
+        (self.file, self.model, outline) = (file, model, ModelOutline(model))
+    }
+
+    func adapter(alpha: Double, enabled: [Bool]?) throws -> (adapter: Adapter, notes: [String]) {
+        let pairs = try pairs(alpha: alpha, enabled: enabled)
+        guard let first = pairs.min(by: { $0.key < $1.key }) else {
+            throw PEFTError(
+                "\(file.url.path) holds no tensors named lora_A", remedy: "name a state dictionary of loralib")
+        }
+        let rest = try rest(adapted: Set(pairs.keys))
+        let rank = first.value.a.dim(0)
+        var configuration = LoRA.Configuration(
+            rank: rank, alpha: first.value.scale * Double(rank), targets: pairs.keys.sorted())
+        for (path, pair) in pairs where pair.a.dim(0) != rank || pair.scale != first.value.scale {
+            let pattern = NSRegularExpression.escapedPattern(for: path)
+            configuration.rankPattern[pattern] = Double(pair.a.dim(0))
+            configuration.alphaPattern[pattern] = pair.scale * Double(pair.a.dim(0))
+        }
+        configuration.extras.bias = rest.bias
+        configuration.selection.modulesToSave.names = rest.modules
+        let adapter = try Adapter(MethodChoice(LoRA.self, configuration), on: model, isLoading: true)
+        do {
+            try withTorchErrors {
+                for (path, _, module) in adapter.attached {
+                    guard let update = module as? LoRAAdapter, let pair = pairs[path] else { continue }
+                    update.a.copy(from: pair.a)
+                    update.b.copy(from: pair.b)
+                }
+                for own in adapter.trained {
+                    if let value = rest.values[own.path] { own.values.copy(from: value) }
+                }
+            }
+            // Whatever the file holds is in the adapter now.
+            if let lost = rest.values.keys.sorted().first(where: { path in
+                !adapter.trained.contains { $0.path == path }
+            }) {
+                throw PEFTError(
+                    "'\(lost)' of \(file.url.path) finds no place in an adapter", remedy: "merge it by hand")
+            }
+        } catch {
+            try adapter.deactivate()
+            throw error
+        }
+        return (adapter, rest.notes)
+    }
+
+    // MARK: Updates
+
+    private func pairs(alpha: Double, enabled: [Bool]?) throws -> [String: (a: Tensor, b: Tensor, scale: Double)] {
+        var pairs: [String: (a: Tensor, b: Tensor, scale: Double)] = [:]
+        for name in file.entries.keys.sorted() where name.hasSuffix(".lora_A") || name.hasSuffix(".lora_B") {
+            let owner = String(name.dropLast(".lora_A".count))
+            guard file.entries[owner + ".lora_A"]?.shape.count == 2, file.entries[owner + ".lora_B"]?.shape.count == 2
+            else {
+                throw PEFTError(
+                    "\(file.url.path) has '\(name)' without a matching lora_\(name.hasSuffix("A") ? "B" : "A")",
+                    remedy: "fetch the file again")
+            }
+            guard name.hasSuffix("A") else { continue }
+            guard let site = site(owner) else {
+                let hint = nearestName(to: owner, in: outline.linears.map(\.path)).map { "the nearest is '\($0)'" }
+                throw PEFTError("this \(outline.family) model has no projection '\(owner)'", remedy: hint)
+            }
+            pairs[site.path] = try pair(
+                file.tensor(owner + ".lora_A"), file.tensor(owner + ".lora_B"), site: site, alpha: alpha,
+                enabled: enabled, name: owner)
+        }
+        return pairs
+    }
+
+    /// Wrappers put words before the names.
+    private func strip(_ name: String) -> String {
+        ["module.", "model."].first { name.hasPrefix($0) }.map { String(name.dropFirst($0.count)) } ?? name
+    }
+
+    private func site(_ name: String) -> ModelOutline.LinearSite? {
+        let bare = strip(name)
+        return outline.linears.first { $0.path == name } ?? outline.linears.first { $0.path == bare }
+            ?? outline.linears.first { $0.path.hasSuffix("." + bare) }
+    }
+
+    /// A and B over the whole projection, with the scale α / r of loralib's own rank.
+    private func pair(
+        _ a: Tensor, _ b: Tensor, site: ModelOutline.LinearSite, alpha: Double, enabled: [Bool]?, name: String
+    ) throws -> (a: Tensor, b: Tensor, scale: Double) {
+        let rank = b.dim(1)
+        func misshapen() -> PEFTError {
+            PEFTError(
+                "'\(name)' has matrices of \(a.shape) and \(b.shape), its projection is \(site.outputs) × \(site.inputs)",
+                remedy: "name the model it was trained on, and --enable-lora for fused projections")
+        }
+        guard a.dim(1) == site.inputs else { throw misshapen() }
+        if a.dim(0) == rank, b.dim(0) == site.outputs { return (a, b, alpha / Double(rank)) }
+        guard let enabled, enabled.contains(true), site.outputs.isMultiple(of: enabled.count) else {
+            throw misshapen()
+        }
+        let part = site.outputs / enabled.count
+        let places = enabled.indices.filter { enabled[$0] }
+        guard a.dim(0) == rank * places.count, b.dim(0) == part * places.count else { throw misshapen() }
+        return try withTorchErrors {
+            withoutGradients {
+                let whole = Tensor.zeros([site.outputs, a.dim(0)], dtype: b.dtype)
+                for (index, place) in places.enumerated() {
+                    whole.narrowed(axis: 0, (place * part)..<((place + 1) * part))
+                        .narrowed(axis: 1, (index * rank)..<((index + 1) * rank))
+                        .copy(from: b.narrowed(axis: 0, (index * part)..<((index + 1) * part)))
+                }
+                return (a, whole, alpha / Double(rank))
+            }
+        }
+    }
+
+    // MARK: The rest
+
+    /// What the file holds beside the updates.
+    private struct Rest {
+        /// By the model's path, values that differ from the model's own.
+        var values: [String: Tensor] = [:]
+        var bias = BiasTraining.none
+        /// Modules that are trained in full, beside those that every adapter trains.
+        var modules: [String] = []
+        var notes: [String] = []
+    }
+
+    private func rest(adapted: Set<String>) throws -> Rest {
+        let own = Dictionary(
+            model.parameters().map { ($0.path, $0.parameter) }, uniquingKeysWith: { first, _ in first })
+        var rest = Rest()
+        var (copies, unknown): (Int, [String]) = (0, [])
+        for name in file.entries.keys.sorted()
+        where !name.hasSuffix(".lora_A") && !name.hasSuffix(".lora_B") && !model.isIgnorable(name) {
+            let bare = strip(name)
+            let path =
+                [name, bare, model.canonicalName(name), model.canonicalName(bare)].first { own[$0] != nil }
+                ?? own.keys.sorted().first { $0.hasSuffix("." + bare) }
+            guard let path, let parameter = own[path] else {
+                unknown.append(name)
+                continue
+            }
+            let value = try withTorchErrors { try file.tensor(name) }
+            guard value.shape == parameter.tensor.shape, value.dtype.isFloatingPoint else {
+                throw PEFTError(
+                    "'\(name)' in \(file.url.path) has the shape \(value.shape), this model's '\(path)' \(parameter.tensor.shape)",
+                    remedy: "name the model that it was trained on, with as many labels")
+            }
+            if value.to(parameter.tensor.dtype).isIdentical(to: parameter.tensor.detached()) {
+                copies += 1
+            } else {
+                rest.values[path] = value
+            }
+        }
+        if let first = unknown.first {
+            throw PEFTError(
+                "\(file.url.path) holds \(unknown.count) tensors that this \(outline.family) model has no place for, the first is '\(first)'",
+                remedy: nearestName(to: first, in: Array(own.keys)).map { "the nearest is '\($0)'" }
+                    ?? "name the model that it was trained on, with its task")
+        }
+        try divide(&rest, adapted: adapted)
+        if copies > 0 {
+            rest.notes.append("\(copies) tensors are the base model's own and are left out")
+        }
+        return rest
+    }
+
+    /// Says how each of the values is trained: with the biases, with a module, or as every adapter's new head.
+    private func divide(_ rest: inout Rest, adapted: Set<String>) throws {
+        func owner(_ path: String) -> String { path.split(separator: ".").dropLast().joined(separator: ".") }
+        let others = rest.values.keys.sorted().filter { path in
+            !outline.newModules.contains { path.hasPrefix($0 + ".") }
+        }
+        let weights = others.filter { !$0.hasSuffix(".bias") }
+        if let changed = weights.first(where: { adapted.contains(owner($0)) }) {
+            throw PEFTError(
+                "\(file.url.path) holds another '\(changed)' than the base model, beneath its update",
+                remedy: "name the model that it was trained on")
+        }
+        rest.modules = Set(weights.map(owner)).sorted()
+        let biases = others.filter { $0.hasSuffix(".bias") && !rest.modules.contains(owner($0)) }
+        if !biases.isEmpty { rest.bias = biases.allSatisfy { adapted.contains(owner($0)) } ? .adapted : .all }
+        let heads = rest.values.keys.filter { path in outline.newModules.contains { path.hasPrefix($0 + ".") } }
+        if !heads.isEmpty { rest.notes.append("the trained head comes along (\(heads.count) tensors)") }
+        if !rest.modules.isEmpty {
+            rest.notes.append("\(rest.modules.joined(separator: ", ")) come along as modules to save")
+        }
+    }
+}

@@ -1,0 +1,100 @@
+import Foundation
+import LanguageModels
+import Support
+import Torch
+
+/// LoRA adapters of Apple's mlx-lm: `adapters.safetensors`, whose factors lie transposed, `NAME.lora_a` [in, r] and
+/// `NAME.lora_b` [r, out] with DoRA's magnitudes `NAME.m`, and an `adapter_config.json` of its own.
+public enum MLXAdapter {
+    /// Reads such a folder as Hugging Face's layout has it.
+    ///
+    /// - Parameter model: the base, of which only the configuration counts.
+    /// - Returns: `adapter_config.json`, but for the base's name, and the tensors.
+    /// - Throws: ``PEFTError`` naming what isn't a LoRA of this model.
+    public static func read(_ folder: URL, on model: any LanguageModel) throws -> (
+        configuration: [String: JSON], tensors: [String: Tensor]
+    ) {
+        let file = folder.appendingPathComponent(AdapterFiles.configuration)
+        guard let settings = try JSON.read(file).object else {
+            throw PEFTError("\(file.path) is not a JSON object", remedy: "fetch the file again")
+        }
+        let kind = settings["fine_tune_type"]?.string ?? (settings["use_dora"] == true ? "dora" : "lora")
+        guard ["lora", "dora"].contains(kind) else {
+            throw PEFTError(
+                "\(file.path) says 'fine_tune_type' is '\(kind)': the weights themselves were trained",
+                remedy: "fuse them into the model with mlx_lm.fuse")
+        }
+        let parameters = settings["lora_parameters"] ?? .object(settings)
+        // Earlier versions had alpha beside the scale that they multiplied by.
+        guard let scale = parameters["scale"]?.double, scale > 0, scale.isFinite else {
+            throw PEFTError(
+                "\(file.path) has no 'scale' in its 'lora_parameters'", remedy: "write the scale of the update there")
+        }
+        let weights = try SafetensorsFile(folder.appendingPathComponent(AdapterFiles.mlx))
+        let outline = ModelOutline(model)
+        var (ranks, tensors): ([String: Int], [String: Tensor]) = ([:], [:])
+        for name in weights.entries.keys.sorted() {
+            let canonical = model.canonicalName(AdapterNames.unwrapped(name))
+            let dot = canonical.lastIndex(of: ".") ?? canonical.startIndex
+            let (path, part) = (String(canonical[..<dot]), String(canonical[dot...].dropFirst()))
+            let isTable = outline.embeddings.contains { $0.path == path }
+            guard ["lora_a", "lora_b", "m"].contains(part),
+                isTable || outline.linears.contains(where: { $0.path == path })
+            else {
+                throw PEFTError(
+                    "\(weights.url.path) holds '\(name)', which is no part of a LoRA of this \(model.family) model",
+                    remedy: "name the model that the adapter was trained on")
+            }
+            guard part != "m" || !isTable && kind == "dora" else {
+                throw PEFTError(
+                    "\(weights.url.path) holds '\(name)'\(isTable ? ": magnitudes of an embedding's rows" : ", and 'fine_tune_type' is \(kind)")",
+                    remedy: "fuse the adapter into the model with mlx_lm.fuse")
+            }
+            let stored = try weights.tensor(name)
+            guard stored.rank == (part == "m" ? 1 : 2) else {
+                throw PEFTError("'\(name)' has the shape \(stored.shape)", remedy: "fetch the file again")
+            }
+            let key = "\(AdapterKeys.prefix)\(path)."
+            try withTorchErrors {
+                let transposed = part == "m" ? stored : stored.T.contiguous()
+                switch part {
+                case "lora_a":
+                    ranks[path] = stored.dim(1)
+                    // [entries, r] of a table, [in, r] of a projection: either is transposed.
+                    tensors[key + (isTable ? "lora_embedding_A" : "lora_A.weight")] = transposed
+                case "lora_b": tensors[key + (isTable ? "lora_embedding_B" : "lora_B.weight")] = transposed
+                default: tensors[key + "lora_magnitude_vector"] = stored
+                }
+            }
+        }
+        guard
+            let rank =
+                (ranks.values.reduce(into: [Int: Int]()) { $0[$1, default: 0] += 1 }
+                .max { ($0.value, $0.key) < ($1.value, $1.key) })?.key
+        else {
+            throw PEFTError("\(weights.url.path) holds no tensors named lora_a", remedy: "fetch the file again")
+        }
+        var configuration = LoRA.Configuration(
+            rank: rank, alpha: scale * Double(rank), dropout: parameters["dropout"]?.double ?? 0,
+            targets: ExactTargets.names(of: ranks.keys, in: outline))
+        configuration.variant.isDoRA = kind == "dora"
+        // An output layer that is the embedding uses the embedding's update there.
+        configuration.extras.tiesEmbeddings = outline.isTied && ranks[outline.inputEmbedding] != nil
+        for (path, own) in ranks where own != rank {
+            let pattern = NSRegularExpression.escapedPattern(for: path)
+            configuration.rankPattern[pattern] = Double(own)
+            configuration.alphaPattern[pattern] = scale * Double(own)
+        }
+        var json = configuration.json
+        json["peft_type"] = .string(LoRA.peftType ?? "LORA")
+        json["task_type"] = .string(model.head.task.taskType)
+        json["inference_mode"] = true
+        if configuration.extras.tiesEmbeddings {
+            let (from, to) = (AdapterKeys.prefix + outline.inputEmbedding, AdapterKeys.prefix + outline.outputLayer)
+            for (a, b) in [("lora_embedding_B", "lora_A.weight"), ("lora_embedding_A", "lora_B.weight")] {
+                tensors["\(to).\(b)"] = tensors["\(from).\(a)"]?.T.contiguous()
+            }
+        }
+        return (json, tensors)
+    }
+}

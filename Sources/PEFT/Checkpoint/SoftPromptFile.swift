@@ -1,0 +1,31 @@
+import Foundation
+import LanguageModels
+import Support
+import Torch
+
+/// Soft prompts as arrays, [tokens, size]: what Google's prompt-tuning released for T5 (Lester et al. 2021).
+public enum SoftPromptFile {
+    /// Whether a file is one, by its name.
+    public static func isName(_ url: URL) -> Bool { url.pathExtension.lowercased() == "npy" }
+
+    /// A prompt tuning adapter of a `.npy` file, on top of what is active on the model.
+    ///
+    /// - Parameter model: the base, of which only the configuration counts.
+    /// - Throws: ``PEFTError`` if it is no prompt of vectors of the model's size.
+    public static func read(_ url: URL, on model: any LanguageModel) throws -> Adapter {
+        let vectors = try NumpyFile.read(url)
+        let size = ModelOutline(model).inputs.first?.size
+        guard vectors.rank == 2, vectors.dim(0) > 0, vectors.dim(1) == size else {
+            throw PEFTError(
+                "\(url.path) is an array of \(vectors.shape), and a soft prompt of this \(model.family) model is [tokens, \(size ?? 0)]",
+                remedy: "name the model that it was trained on")
+        }
+        var configuration = PromptTuning.Configuration()
+        configuration.tokens = VirtualTokens(stacks: 1)
+        configuration.tokens.count = vectors.dim(0)
+        configuration.start = PromptStart(.normal)
+        let adapter = try Adapter(MethodChoice(PromptTuning.self, configuration), on: model, isLoading: true)
+        try withTorchErrors { try adapter.load(["prompt_embeddings": vectors]) }
+        return adapter
+    }
+}

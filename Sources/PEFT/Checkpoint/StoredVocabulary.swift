@@ -1,0 +1,132 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// The base's table of input embeddings and output layer as an adapter's file holds them: Hugging Face stores both whole
+/// once the vocabulary was resized, an adapter lies over one of them, or `save_embedding_layers` was given.
+struct StoredVocabulary {
+    /// Names of the tensors that are such matrices.
+    private(set) var keys: Set<String> = []
+    /// By name, those that take the place of the model's own.
+    private(set) var replaced: [String: Tensor] = [:]
+    private var table: Tensor?
+    private var output: Tensor?
+    /// What keeps them from fitting the model.
+    private(set) var problem: PEFTError?
+
+    /// Ends of names behind the module's path. Those of wrapped modules come first: beside them `weight` is trained.
+    private static let suffixes = [
+        ".token_adapter.base_layer.weight", ".base_layer.weight", ".original_module.weight", ".weight",
+    ]
+
+    /// - Throws: ``PEFTError`` if the file can't be read.
+    init(_ folder: AdapterFolder, on model: any LanguageModel) throws {
+        let places = try Self.places(folder, model)
+        guard !places.isEmpty, let site = model.vocabularyTable else { return }
+        var found: (table: Tensor?, output: Tensor?)
+        for (key, isOutput) in places {
+            let tensor = try withTorchErrors { try folder.tensors.tensor(key) }
+            guard tensor.rank == 2, tensor.dim(1) == site.size, tensor.dtype.isFloatingPoint else {
+                problem = PEFTError(
+                    "tensor '\(key)' has the shape \(tensor.shape), and vectors of this model have \(site.size) entries",
+                    remedy: "the adapter was trained on another model")
+                return
+            }
+            if let known = isOutput ? found.output : found.table {
+                // The same matrix under a second name.
+                guard tensor.isIdentical(to: known) else { continue }
+            } else if isOutput {
+                found.output = tensor
+            } else {
+                found.table = tensor
+            }
+            keys.insert(key)
+        }
+        let own: (table: any LinearWeight, output: (any LinearWeight)?) = (site.weight, model.ownOutputLayer?.weight)
+        let isSameTable = try found.table.map { try Self.isSame($0, own.table) } ?? true
+        let isSameOutput = try found.output.map { try Self.isSame($0, own.output ?? own.table) } ?? true
+        guard !isSameTable || !isSameOutput else { return }
+        if own.output == nil {
+            // One matrix is both; two that differ are apart.
+            table = found.table ?? found.output
+            if let a = found.table, let b = found.output, !a.isIdentical(to: b) { output = b }
+        } else {
+            table = isSameTable ? nil : found.table
+            output = isSameOutput ? nil : found.output
+            let rows = (table?.dim(0) ?? own.table.outputs, output?.dim(0) ?? own.output?.outputs ?? 0)
+            if rows.0 != rows.1, own.table.outputs == own.output?.outputs {
+                problem = PEFTError(
+                    "\(folder.url.path) holds \(table == nil ? "an output layer" : "embeddings") of \(table == nil ? rows.1 : rows.0) tokens and no \(table == nil ? "embeddings" : "output layer") of that size, where the base has \(own.table.outputs)",
+                    remedy: "resize the base's vocabulary, save it, and name that folder with --model")
+                return
+            }
+        }
+        for (key, isOutput) in places
+        where keys.contains(key) && (own.output == nil || !(isOutput ? isSameOutput : isSameTable)) {
+            replaced[key] = try withTorchErrors { try folder.tensors.tensor(key) }
+        }
+    }
+
+    /// The matrices that take the place of the model's own, to be put there; `nil` where the file holds copies or none.
+    func matrices(on model: any LanguageModel) -> VocabularyMatrices? {
+        guard table != nil || output != nil else { return nil }
+        return VocabularyMatrices(
+            on: model, table: table.map { Self.weight($0, like: model) },
+            output: output.map { Self.weight($0, like: model) },
+            stored: replaced)
+    }
+
+    /// What a reader is told; `nil` where nothing is replaced.
+    func note(on model: any LanguageModel) -> String? {
+        guard let rows = (table ?? output)?.dim(0), let entries = model.vocabularyTable?.entries else { return nil }
+        return rows == entries
+            ? "the adapter's file holds embeddings that differ from the base's, and they take their place"
+            : "the adapter's file holds embeddings of \(rows) tokens in place of the base's \(entries)"
+    }
+
+    /// Kept as the base's table is, or as fp32 where that is stored in fewer bits.
+    private static func weight(_ tensor: Tensor, like model: any LanguageModel) -> any LinearWeight {
+        let own = (model.vocabularyTable?.weight as? DenseWeight)?.parameter.tensor.dtype
+        return DenseWeight(tensor.to(own ?? .float32).to(model.device))
+    }
+
+    /// Names with whether each is the output layer's, the most telling first.
+    private static func places(_ folder: AdapterFolder, _ model: any LanguageModel) throws -> [(
+        key: String, isOutput: Bool
+    )] {
+        let saved = folder.choice.configuration.modulesToSave
+        var places: [(rank: Int, key: String, isOutput: Bool)] = []
+        let names = folder.tensors.entries.keys
+        for key in names.sorted() {
+            guard let prefix = [AdapterKeys.prefix, "base_model."].first(where: { key.hasPrefix($0) }),
+                let rank = suffixes.firstIndex(where: { key.hasSuffix($0) })
+            else { continue }
+            let path = String(key.dropFirst(prefix.count).dropLast(suffixes[rank].count))
+            let isOutput = path == model.outputLayer && !model.newModules.contains(path)
+            guard isOutput || model.canonicalName(path + ".weight") == model.inputEmbedding + ".weight" else {
+                continue
+            }
+            if suffixes[rank] == ".weight", saved.covers(path) {
+                // What is trained, of a vocabulary that no other tensor of the file tells the base's matrix of.
+                let entries =
+                    isOutput
+                    ? model.ownOutputLayer?.outputs ?? model.vocabularyTable?.entries : model.vocabularyTable?.entries
+                let hasBase = names.contains { $0 == "\(prefix)\(path).original_module.weight" }
+                guard !hasBase, folder.tensors.entries[key]?.shape.first != entries else { continue }
+            }
+            places.append((rank, key, isOutput))
+        }
+        return places.sorted { ($0.rank, $0.key) < ($1.rank, $1.key) }.map { ($0.key, $0.isOutput) }
+    }
+
+    private static func isSame(_ stored: Tensor, _ own: any LinearWeight) throws -> Bool {
+        guard stored.dim(0) == own.outputs else { return false }
+        guard own.device != .meta else { return true }
+        return try withTorchErrors {
+            // What is kept in fewer bits is the same where the file's numbers round to it.
+            let kept = own.isQuantized ? try own.replacing(with: stored.to(.float32)) : nil
+            return own.dense(as: stored.dtype).isIdentical(to: kept?.dense(as: stored.dtype) ?? stored)
+        }
+    }
+}

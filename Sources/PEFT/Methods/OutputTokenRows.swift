@@ -1,0 +1,41 @@
+import LanguageModels
+import Support
+import Torch
+import TorchNN
+
+/// Rows of an output layer, [tokens, size], that take the place of its own: the scores of these tokens alone change.
+final class OutputTokenRows: Module, LinearAdapter, AdapterModule {
+    @ParameterInfo(wrappedValue: Tensor.empty([0]), key: "rows") private var rows: Tensor
+    /// The rows' places in the matrix, int64 [tokens].
+    private let indices: Tensor
+    private let key: String
+
+    static func attachment(_ ids: [Int], of layer: ModelOutline.LinearSite, key: String) throws -> Attachment {
+        try TokenRows.check(ids, of: layer.path, entries: layer.outputs)
+        return .linear(layer.path, [.init(key, [ids.count, layer.inputs])]) { linear, context in
+            OutputTokenRows(linear, ids, key: key, context: context)
+        }
+    }
+
+    private init(_ linear: Linear, _ ids: [Int], key: String, context: AttachmentContext) {
+        self.key = key
+        indices = Tensor(ids.map(Int64.init), device: context.device)
+        super.init()
+        rows = linear.weight.rows(indices, as: context.dtype).detached().to(context.dtype)
+    }
+
+    var adapterParameters: [AdapterParameter] { [AdapterParameter(key, _rows.parameter)] }
+
+    func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
+        let own = base.weight
+        // The whole matrix for as long as it is multiplied by, so that gradients reach x by the new rows alone.
+        let numbers = (own as? DenseWeight)?.parameter.tensor ?? own.dense(as: rows.dtype)
+        let replaced = DenseWeight(numbers.replacing(indices, with: rows.to(numbers.dtype)))
+        if base.isBare { return base.project(x, with: replaced) }
+        return base(x) + (replaced.project(x, bias: nil) - own.project(x, bias: nil))
+    }
+
+    func merged(into weight: Tensor) throws -> Tensor {
+        weight.replacing(indices, with: rows.detached().to(weight.dtype))
+    }
+}
