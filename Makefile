@@ -20,6 +20,8 @@ duckdb: need-python ## Get DuckDB's program once, for Parquet, remote files and 
 build: setup ## Build the program .build/release/peft
 	swift build -c release $(SWIFT_FLAGS)
 
+# Programs that tests start are beside other busy programs: threads that wait at a barrier sleep soon.
+test: export GOMP_SPINCOUNT ?= 1000
 test: setup ## Run all tests of the package
 	swift test $(SWIFT_FLAGS)
 

@@ -2,7 +2,7 @@
 // scores: the backward pass computes them again, tile by tile (as in Dao et al. 2022). A tile is a row, or where a query
 // doesn't see all keys some queries of one with the keys in their sight: what a causal mask or a window takes away is
 // hardly computed. Fewer heads of keys than of queries are not repeated: the queries that share one lie below each
-// other in the products. In fp32 and bf16 on the CPU the kernels of `AttentionRows.cpp` do all of this.
+// other in the products. In fp32 and bf16 on the CPU the kernels of `AttentionRows.cpp` do all of this where they can.
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "AttentionRows.hpp"
@@ -100,6 +100,11 @@ struct PackedAttention : public Function<PackedAttention> {
         at::Tensor output = at::empty_like(q);
         if (is_for_attention_rows(q, k, v, bias, settings)) {
             attention_rows(q, k, v, bias, settings, output);
+        } else if (is_upcast(q)) {
+            at::Tensor upcast = at::empty_like(q, at::kFloat);
+            attend(in_type(q, at::kFloat), in_type(k, at::kFloat), in_type(v, at::kFloat), in_type(bias, at::kFloat), settings,
+                   upcast);
+            output.copy_(upcast);
         } else {
             attend(q, k, v, bias, settings, output);
         }
@@ -115,6 +120,10 @@ struct PackedAttention : public Function<PackedAttention> {
         context->saved_data["softcap"] = settings.softcap;
         return output;
     }
+
+    /// Whether libtorch's operations get fp32. Those for half precision on the CPU round scores, probabilities and their
+    /// gradients to it between each two, and where the processor multiplies in bf16 also the products.
+    static bool is_upcast(const at::Tensor &q) { return (q.is_cpu() || q.is_meta()) && is_half(q.scalar_type()); }
 
     /// By libtorch's operations, for all types and devices.
     static void attend(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
@@ -157,6 +166,23 @@ struct PackedAttention : public Function<PackedAttention> {
             attention_rows_backward(gradient, q, k, v, bias, settings, to_q, to_k, to_v, to_bias);
             return {to_q, to_k, to_v, to_bias, at::Tensor()};
         }
+        if (is_upcast(q)) {
+            const auto upcast = [](const at::Tensor &x) { return in_type(x, at::kFloat); };
+            at::Tensor q_sum = upcast(to_q), k_sum = upcast(to_k), v_sum = upcast(to_v), bias_sum = upcast(to_bias);
+            attend_backward(upcast(gradient), upcast(q), upcast(k), upcast(v), upcast(bias), settings, q_sum, k_sum, v_sum, bias_sum);
+            to_q.copy_(q_sum);
+            to_k.copy_(k_sum);
+            to_v.copy_(v_sum);
+            if (to_bias.defined()) to_bias.copy_(bias_sum);
+        } else {
+            attend_backward(gradient, q, k, v, bias, settings, to_q, to_k, to_v, to_bias);
+        }
+        return {to_q, to_k, to_v, to_bias, at::Tensor()};
+    }
+
+    static void attend_backward(const at::Tensor &gradient, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
+                                const at::Tensor &bias, const AttentionSettings &settings, at::Tensor &to_q, at::Tensor &to_k,
+                                at::Tensor &to_v, at::Tensor &to_bias) {
         Masks masks(q, settings);
         int64_t heads = q.size(1), groups = k.size(1);
         for (size_t row = 0; row < settings.rows(); ++row) {
@@ -197,7 +223,6 @@ struct PackedAttention : public Function<PackedAttention> {
                 ++number;
             }
         }
-        return {to_q, to_k, to_v, to_bias, at::Tensor()};
     }
 
     /// `part` [groups, keys, size] into packed x, over what is there if it is all that the row gets.

@@ -254,7 +254,7 @@ namespace ctorch {
 bool is_for_attention_rows(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
                            const AttentionSettings &settings) {
     return is_plain(q) && is_plain(k) && is_plain(v) && k.scalar_type() == q.scalar_type() &&
-           v.scalar_type() == q.scalar_type() && settings.softcap == 0 && has_fast_blas() &&
+           v.scalar_type() == q.scalar_type() && settings.softcap == 0 && has_serial_blas() &&
            (!bias.defined() || ((bias.is_cpu() || bias.is_meta()) && bias.dim() == 3 && bias.stride(2) == 1 &&
                                 (bias.scalar_type() == at::kFloat || bias.scalar_type() == at::kBFloat16)));
 }

@@ -1,6 +1,9 @@
 // OpenBLAS, loaded when the first product asks for it. libtorch's own BLAS on x86-64 is MKL, whose kernels for AMD's
 // processors stop at AVX2 and, on some, far below what the processor does; OpenBLAS has a kernel for each. It computes on
 // one thread a call and libtorch's threads share the rows or columns, so that there is one pool of threads and not two.
+//
+// PEFT_BLAS=openblas in the environment uses OpenBLAS on any processor, PEFT_BLAS=torch on none: products are then computed as
+// on a processor of another maker.
 #include "Parallel.hpp"
 #include "Blas.hpp"
 
@@ -81,6 +84,18 @@ const Library &library() {
     return loaded;
 }
 
+/// The sgemm of the MKL inside libtorch, NULL where it has none. On a thread of a parallel region it stays on that thread.
+Sgemm mkl_sgemm() {
+#if defined(__linux__) && defined(__x86_64__)
+    static const Sgemm found = dlsym(RTLD_DEFAULT, "MKL_Get_Max_Threads") == nullptr
+                                   ? nullptr
+                                   : reinterpret_cast<Sgemm>(dlsym(RTLD_DEFAULT, "sgemm_"));
+    return found;
+#else
+    return nullptr;
+#endif
+}
+
 std::atomic<bool> is_allowed{true};
 
 }  // namespace
@@ -89,6 +104,10 @@ namespace ctorch {
 
 bool has_fast_blas() { return is_allowed.load(std::memory_order_relaxed) && library().sgemm != nullptr; }
 
+bool has_serial_blas() {
+    return is_allowed.load(std::memory_order_relaxed) && (library().sgemm != nullptr || mkl_sgemm() != nullptr);
+}
+
 void serial_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
                     int64_t a_stride, const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride) {
     if (m == 0 || n == 0) return;
@@ -96,7 +115,8 @@ void serial_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64
     char first = b_is_transposed ? 'T' : 'N', second = a_is_transposed ? 'T' : 'N';
     int width = static_cast<int>(n), height = static_cast<int>(m), depth = static_cast<int>(k);
     int b_step = static_cast<int>(b_stride), a_step = static_cast<int>(a_stride), c_step = static_cast<int>(c_stride);
-    library().sgemm(&first, &second, &width, &height, &depth, &alpha, b, &b_step, a, &a_step, &beta, c, &c_step);
+    const Sgemm sgemm = library().sgemm != nullptr ? library().sgemm : mkl_sgemm();
+    sgemm(&first, &second, &width, &height, &depth, &alpha, b, &b_step, a, &a_step, &beta, c, &c_step);
 }
 
 void matrix_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, const float *a,

@@ -13,7 +13,10 @@ bool has_fast_blas();
 void matrix_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, const float *a,
                     int64_t a_stride, const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride);
 
-/// C = alpha · A' B' + beta · C by the same library on the thread that calls.
+/// Whether `serial_product` has a library to call: the one above, or the MKL inside libtorch.
+bool has_serial_blas();
+
+/// C = alpha · A' B' + beta · C on the calling thread.
 void serial_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
                     int64_t a_stride, const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride);
 

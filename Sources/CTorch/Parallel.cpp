@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "Contention.hpp"
+
 #if defined(__linux__)
 #include <dlfcn.h>
 #endif
@@ -33,6 +35,7 @@ const Runtime &runtime() {
         result.parallel = reinterpret_cast<decltype(result.parallel)>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
         result.number = reinterpret_cast<decltype(result.number)>(dlsym(RTLD_DEFAULT, "omp_get_thread_num"));
         result.count = reinterpret_cast<decltype(result.count)>(dlsym(RTLD_DEFAULT, "omp_get_num_threads"));
+        if (result.is_there()) ctorch::watch_contention();
 #endif
         return result;
     }();

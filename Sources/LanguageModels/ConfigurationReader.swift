@@ -5,9 +5,23 @@ import Torch
 struct ConfigurationReader {
     let json: JSON
 
-    func integer(_ key: String, default fallback: Int? = nil, in range: ClosedRange<Int> = 1...1_000_000_000) throws
-        -> Int
-    {
+    /// The largest value of a key. Sizes far beyond those of any model are rejected, so that no product of them overflows
+    /// and no outline takes memory without end.
+    private static func limit(_ key: String) -> Int {
+        switch key {
+        case "num_hidden_layers", "num_layers", "num_decoder_layers", "n_layer", "n_layers": 1_024
+        case "num_attention_heads", "num_key_value_heads", "num_heads", "n_head", "n_heads": 4_096
+        case "head_dim", "d_kv": 1 << 14
+        case "hidden_size", "d_model", "n_embd", "dim", "intermediate_size", "d_ff", "n_inner", "hidden_dim",
+            "type_vocab_size", "relative_attention_num_buckets":
+            1 << 20
+        case "vocab_size": 1 << 24
+        default: 1_000_000_000
+        }
+    }
+
+    func integer(_ key: String, default fallback: Int? = nil, in range: ClosedRange<Int>? = nil) throws -> Int {
+        let range = range ?? 1...Self.limit(key)
         guard let value = json[key], value != .null else {
             if let fallback { return fallback }
             throw PEFTError("config.json has no '\(key)'", remedy: "it has to be an integer")
@@ -15,7 +29,7 @@ struct ConfigurationReader {
         guard let number = value.int, range.contains(number) else {
             throw PEFTError(
                 "config.json: '\(key)' is \(value.text(indent: nil))",
-                remedy: "it has to be an integer of at least \(range.lowerBound)")
+                remedy: "it has to be an integer from \(range.lowerBound) to \(range.upperBound)")
         }
         return number
     }

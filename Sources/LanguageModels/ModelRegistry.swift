@@ -50,6 +50,11 @@ public enum ModelRegistry {
     public static func outline(_ configuration: JSON, file: String, head: ModelHead? = nil) throws
         -> any LanguageModel
     {
+        // libtorch rejects shapes whose sizes overflow.
+        try withTorchErrors { try describe(configuration, file: file, head: head) }
+    }
+
+    private static func describe(_ configuration: JSON, file: String, head: ModelHead?) throws -> any LanguageModel {
         let known = Set(families.keys).union(encoders.keys).sorted().joined(separator: ", ")
         guard let family = configuration["model_type"]?.string else {
             throw PEFTError(

@@ -14,6 +14,10 @@ extension Tokenizer {
     /// with `tokenizer_config.json` and `special_tokens_map.json` where they are present. Or from a GGUF file.
     /// - Throws: ``PEFTError`` naming the file and what is missing, damaged or not supported.
     public static func load(folder: URL) throws -> Tokenizer {
+        try withTokenizerErrors { try read(folder) }
+    }
+
+    private static func read(_ folder: URL) throws -> Tokenizer {
         if GGUFHeader.isName(folder) { return try GGUFTokenizer(GGUFHeader(folder), name: folder.path).tokenizer() }
         var roles = try SpecialTokens(folder: folder)
         let json = folder.appendingPathComponent("tokenizer.json")

@@ -15,6 +15,10 @@ public enum Runtime {
     /// step, and each fresh block from the system is faulted in page by page.
     public static func keepFreedMemory() { ct_keep_freed_memory() }
 
+    /// Ends the program with status 1 and a line that names the file where a mapped file turns out shorter than it was, which
+    /// is a bare SIGBUS otherwise. It installs a signal handler, so only programs call it.
+    public static func reportTruncatedFiles() { ct_report_truncated_files() }
+
     /// Gives free blocks back to the system.
     public static func trimMemory() { ct_trim_memory() }
 
@@ -24,7 +28,7 @@ public enum Runtime {
         return other.isEmpty ? "libtorch's" : other
     }
 
-    /// Whether such products may go through another library than libtorch's, for comparisons.
+    /// Whether products may go through another library than libtorch's operations, for comparisons.
     public static func allowOtherBLAS(_ allowed: Bool) { ct_allow_other_blas(allowed) }
 
     /// Runs `body` without 512-bit vectors where this thread asks for products, for tests and measurements of the others.

@@ -46,7 +46,7 @@ public struct RowEncoder: Sendable {
         if let task = head.headTask {
             let encoded = try examples.map { example -> EncodedExample in
                 try checkTarget(example)
-                let (row, isTruncated) = try task.encode(example, self, needsTarget: true)
+                let (row, isTruncated) = try withTokenizerErrors { try task.encode(example, self, needsTarget: true) }
                 try limits.check(row, of: example)
                 summary.add(row, isTruncated: isTruncated)
                 return EncodedExample(row, at: example.row)
@@ -55,11 +55,14 @@ public struct RowEncoder: Sendable {
         }
         let encoded = try examples.map { example -> EncodedExample in
             try checkTarget(example)
-            let input = prompt(example.prompt)
-            let target =
-                architecture == .encoderDecoder
-                ? tokenizer.encode(text: example.target)
-                : tokenizer.encode(text: example.target, addSpecialTokens: false) + (endToken.map { [$0] } ?? [])
+            let (input, target) = try withTokenizerErrors {
+                (
+                    prompt(example.prompt),
+                    architecture == .encoderDecoder
+                        ? tokenizer.encode(text: example.target)
+                        : tokenizer.encode(text: example.target, addSpecialTokens: false) + (endToken.map { [$0] } ?? [])
+                )
+            }
             guard !input.ids.isEmpty, !target.isEmpty else {
                 throw PEFTError(
                     "\(example.row): the prompt or the target has no tokens", remedy: "give both some text")

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Support
+import Tokenizers
 import Torch
 import Training
 
@@ -37,7 +38,9 @@ struct Main {
             }
             var command = try Invocation.parse(arguments)
             Runtime.keepFreedMemory()
-            try command.run()
+            Runtime.reportTruncatedFiles()
+            // Failures of a tokenizer that no narrower scope throws.
+            try withTokenizerErrors { try command.run() }
         } catch let error as UsageError {
             Console.error(error.description)
             Foundation.exit(64)

@@ -32,9 +32,16 @@ import TorchNN
             base = try #require(expected["base"]?.string)
         }
 
-        func attach() throws -> Adapter {
-            try AdapterFolder(folder).attach(to: Models.load(base), isTrainable: true)
+        /// The base model, with the weights that were changed before the adapter was made.
+        func model() throws -> any LanguageModel {
+            let model = try Models.load(base)
+            for (path, parameter) in model.parameters() where tensors.entries["base.\(path)"] != nil {
+                parameter.tensor.copy(from: try tensors.tensor("base.\(path)"))
+            }
+            return model
         }
+
+        func attach() throws -> Adapter { try AdapterFolder(folder).attach(to: model(), isTrainable: true) }
     }
 
     @Test(arguments: variants) func logitsAndLossAreEqual(name: String) throws {
@@ -42,7 +49,7 @@ import TorchNN
         let adapter = try fixture.attach()
         let logits = try adapter.model.scores(fixture.rows)
         #expect(relativeDifference(logits, try fixture.tensors.tensor("logits")) < 1e-4)
-        let unadapted = try Models.load(fixture.base).scores(fixture.rows)
+        let unadapted = try fixture.model().scores(fixture.rows)
         #expect(relativeDifference(logits, unadapted) > 1e-2, "the adapter changes nothing")
         let loss = try withTorchErrors { adapter.model.loss(fixture.rows).item() }
         let expected = try #require(fixture.expected["loss"]?.double)
@@ -117,7 +124,7 @@ import TorchNN
                     #expect(value == original[key] ?? .null, "\(key)")
                 }
             }
-            let again = try AdapterFolder(copy).attach(to: Models.load(fixture.base))
+            let again = try AdapterFolder(copy).attach(to: fixture.model())
             let (read, own) = (try again.model.scores(fixture.rows), try adapter.model.scores(fixture.rows))
             #expect(keepsForm ? read.isIdentical(to: own) : relativeDifference(read, own) < 1e-5)
         }
@@ -126,7 +133,7 @@ import TorchNN
     /// Hugging Face stores the layer beneath the adapter, and loads it with it.
     @Test func theOutputLayerOfTheFileTakesThePlaceOfAnotherOne() throws {
         let fixture = try Fixture("output-layer")
-        let model = try Models.load(fixture.base)
+        let model = try fixture.model()
         for (path, parameter) in model.parameters() where path == "lm_head.weight" { parameter.tensor.scale(by: 2) }
         let folder = try AdapterFolder(fixture.folder)
         #expect(try folder.vocabularyNote(on: model)?.contains("take their place") == true)

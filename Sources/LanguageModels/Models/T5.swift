@@ -141,11 +141,27 @@ final class T5Stack: Module {
     /// The first layer's relative bias, which all share: [heads, queries, keys].
     func positionBias(queries: Range<Int>, keys: Int) -> Tensor? {
         guard let table = block.first?.attention.relativeBias else { return nil }
-        let buckets = queries.flatMap { query in
-            (0..<keys).map { relativePositionBucket($0 - query, settings: settings, bidirectional: !isDecoder) }
-        }
+        guard hasRoom(queries: queries.count, keys: keys) else { return .zeros([0]) }
+        // By distance: key − query, from the last query's first key on.
+        let distances = queries.isEmpty || keys == 0 ? 0..<0 : (1 - queries.upperBound)..<(keys - queries.lowerBound)
+        let known = distances.map { relativePositionBucket($0, settings: settings, bidirectional: !isDecoder) }
+        var buckets: [Int] = []
+        buckets.reserveCapacity(queries.count * keys)
+        for query in queries { buckets.append(contentsOf: known[(queries.upperBound - 1 - query)...].prefix(keys)) }
         let ids = Tensor(buckets, shape: [queries.count, keys], device: table.weight.device)
         return table(ids).permuted(2, 0, 1).contiguous()
+    }
+
+    /// Whether the bias, two copies of heads · queries · keys floats, fits in memory; reports a failure if not.
+    private func hasRoom(queries: Int, keys: Int) -> Bool {
+        let bytes = 2 * Double(settings.heads) * Double(queries) * Double(keys) * 4
+        guard bytes > Double(ProcessInfo.processInfo.physicalMemory), embedding.weight.device != .meta
+        else { return true }
+        reportFailure(
+            PEFTError(
+                "a text of \(keys) tokens needs \(Int(bytes / 1e9)) GB for T5's relative position bias",
+                remedy: "use shorter texts, --max-input or a model of another family"))
+        return false
     }
 }
 

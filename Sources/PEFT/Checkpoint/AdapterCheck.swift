@@ -227,7 +227,7 @@ public struct AdapterCheck: Codable, Sendable {
             for (pattern, value) in (folder.configuration[key]?.object ?? [:]).sorted(by: { $0.key < $1.key })
             where value.double != nil {
                 let matcher = try? TargetSelection.wholeMatch("(.*\\.)?(\(pattern))", option: key)
-                let matched = paths.filter { path in matcher.map { TargetSelection.matches($0, path) } ?? false }
+                let matched = paths.filter { (try? matcher?.matches($0)) ?? false }
                 if matched.isEmpty {
                     warnings.append(
                         "the pattern '\(pattern)' of '\(key)' matches no place of this model and has no effect")

@@ -138,9 +138,10 @@ public struct AdapterCombination {
             let (u, s, vh) =
                 method == .svd && clamp == nil
                 ? decomposed(all, weights: weights)
-                : sum(
-                    zip(all, parts).map { $0.b.matmul($0.a) * $1.update.scale }, weights: parts.map(\.weight), &random
-                ).svd()
+                : narrowed(
+                    sum(
+                        zip(all, parts).map { $0.b.matmul($0.a) * $1.update.scale }, weights: parts.map(\.weight), &random
+                    ).to(.float64).svd())
             let kept = min(rank ?? largest, s.dim(0))
             let left = (u.narrowed(axis: 1, 0..<kept) * s.narrowed(axis: 0, 0..<kept)).contiguous()
             let right = vh.narrowed(axis: 0, 0..<kept).contiguous()
@@ -162,13 +163,16 @@ public struct AdapterCombination {
         let left = Tensor.concatenated(zip(parts, weights).map { $0.b * $1 }, axis: 1).to(.float64)
         let right = Tensor.concatenated(parts.map(\.a)).to(.float64)
         guard left.dim(1) < min(left.dim(0), right.dim(1)) else {
-            let (u, s, vh) = left.matmul(right).svd()
-            return (u.to(.float32), s.to(.float32), vh.to(.float32))
+            return narrowed(left.matmul(right).svd())
         }
         let (q, r) = left.qr()
         let (p, t) = right.T.contiguous().qr()
         let (u, s, vh) = r.matmul(t.T).svd()
         return (q.matmul(u).to(.float32), s.to(.float32), vh.matmul(p.T).to(.float32))
+    }
+
+    private func narrowed(_ parts: (u: Tensor, s: Tensor, vh: Tensor)) -> (u: Tensor, s: Tensor, vh: Tensor) {
+        (parts.u.to(.float32), parts.s.to(.float32), parts.vh.to(.float32))
     }
 
     /// The value below which a share of all lies, between two of them in proportion, as PyTorch's `quantile`.

@@ -62,14 +62,14 @@ public struct TargetSelection: Sendable {
                 guard linears.contains(path), !left.contains(where: { path == $0 || path.hasPrefix($0 + ".") })
                 else { continue }
             } else if let regex {
-                guard Self.matches(regex, path) else { continue }
+                guard try regex.matches(path) else { continue }
             } else {
                 let matching = targets.filter { Self.names($0, path) }
                 guard !matching.isEmpty else { continue }
                 used.formUnion(matching)
             }
             let isExcluded =
-                excludedRegex.map { Self.matches($0, path) } ?? excluded.contains { Self.names($0, path) }
+                try excludedRegex.map { try $0.matches(path) } ?? excluded.contains { Self.names($0, path) }
             guard !isExcluded else { continue }
             guard isInWantedLayer(path) else { continue }
             paths.append(path)
@@ -113,21 +113,17 @@ public struct TargetSelection: Sendable {
     }
 
     /// A regular expression that has to match the whole of a path.
-    static func wholeMatch(_ pattern: String, option: String) throws -> NSRegularExpression {
-        do { return try NSRegularExpression(pattern: "^(?:\(PythonPattern.translated(pattern)))$") } catch {
-            throw PEFTError("'\(pattern)' is not a regular expression that can be read", remedy: "check --\(option)")
+    static func wholeMatch(_ pattern: String, option: String) throws -> LimitedExpression {
+        do { return try LimitedExpression("^(?:\(PythonPattern.translated(pattern)))$") } catch {
+            throw PEFTError("'\\(pattern)' is not a regular expression that can be read", remedy: "check --\(option)")
         }
-    }
-
-    static func matches(_ regex: NSRegularExpression, _ path: String) -> Bool {
-        regex.firstMatch(in: path, range: NSRange(path.startIndex..., in: path)) != nil
     }
 
     /// The value of the first pattern, in alphabetical order, that matches `(.*\.)?(pattern)$`: Hugging Face takes
     /// the first of the file, and its files are sorted.
     static func value(for path: String, in patterns: [String: Double]) throws -> Double? {
         for (pattern, value) in patterns.sorted(by: { $0.key < $1.key }) {
-            if matches(try wholeMatch("(.*\\.)?(\(pattern))", option: "rank-pattern"), path) { return value }
+            if try wholeMatch("(.*\\.)?(\(pattern))", option: "rank-pattern").matches(path) { return value }
         }
         return nil
     }

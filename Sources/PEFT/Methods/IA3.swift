@@ -84,7 +84,7 @@ public enum IA3: PEFTMethod {
             ? TargetSelection.wholeMatch(configuration.feedForward.first ?? "", option: "feedforward") : nil
         return try configuration.selection.sites(in: model).map { site in
             let isFeedForward =
-                pattern.map { TargetSelection.matches($0, site.path) }
+                try pattern.map { try $0.matches(site.path) }
                 ?? configuration.feedForward.contains { TargetSelection.names($0, site.path) }
             let shape = isFeedForward ? [1, site.inputs] : [site.outputs, 1]
             return .linear(site.path, [.init("ia3_l", shape)]) { _, context in

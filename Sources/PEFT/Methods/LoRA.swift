@@ -305,7 +305,7 @@ class LoRAAdapter: Module, LinearAdapter, AdapterModule {
             // Rows of A and columns of B come from the two halves of one orthonormal basis.
             let square = Tensor.empty([rank, rank], dtype: dtype, device: device)
             square.fillNormal(from: &context.random)
-            let basis = square.qr().q
+            let basis = square.to(.float64).qr().q.to(dtype)
             let odd = basis.selecting(Tensor(Array(stride(from: 0, to: rank, by: 2)), device: device))
             let even = basis.selecting(Tensor(Array(stride(from: 1, to: rank, by: 2)), device: device))
             let left = Tensor.empty([linear.inputs, odd.dim(0)], dtype: dtype, device: device)

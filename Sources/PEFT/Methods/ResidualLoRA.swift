@@ -77,24 +77,31 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         }
     }
 
-    /// A and B of rank r and the weight without s B A, all in single precision as Hugging Face computes them.
+    /// A and B of rank r and the weight without s B A. Hugging Face decomposes in single precision; in double precision the
+    /// result is that of exact arithmetic on every machine, whatever its libraries round.
     private static func decompose(_ weight: Tensor, rank: Int, scale: Double, variant: LoRAVariant) throws
         -> (a: Tensor, b: Tensor, residual: Tensor)
     {
         try check(rank: rank, outputs: weight.dim(0), inputs: weight.dim(1))
         switch variant.initialisation {
         case .olora:
-            let (q, r) = weight.qr()
-            let b = q.narrowed(axis: 1, 0..<rank).contiguous()
-            let a = r.narrowed(axis: 0, 0..<rank).contiguous()
-            return (a, b, weight - b.matmul(a) * scale)
+            let (q, r) = weight.to(.float64).qr()
+            return split(weight, r.narrowed(axis: 0, 0..<rank), q.narrowed(axis: 1, 0..<rank), scale)
         default:
-            let (u, s, vh) = weight.svd()
+            let (u, s, vh) = weight.to(.float64).svd()
             let root = (s.narrowed(axis: 0, 0..<rank) / scale).sqrt()
             let a = vh.narrowed(axis: 0, 0..<rank) * root.unsqueezed(1)
-            let b = u.narrowed(axis: 1, 0..<rank) * root
-            return (a.contiguous(), b.contiguous(), weight - b.matmul(a) * scale)
+            return split(weight, a, u.narrowed(axis: 1, 0..<rank) * root, scale)
         }
+    }
+
+    /// A and B in the weight's type, and what they leave of it.
+    private static func split(_ weight: Tensor, _ wideA: Tensor, _ wideB: Tensor, _ scale: Double) -> (
+        a: Tensor, b: Tensor, residual: Tensor
+    ) {
+        let (a, b) = (wideA.to(weight.dtype).contiguous(), wideB.to(weight.dtype).contiguous())
+        let rest = weight.to(.float64) - b.to(.float64).matmul(a.to(.float64)) * scale
+        return (a, b, rest.to(weight.dtype))
     }
 
     /// Alternates Q = quantise(W − B A) and B A = the best rank-r approximation of W − Q (Li et al. 2023,
@@ -131,10 +138,10 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         var (a, b, quantised) = (weight, weight, base)
         for iteration in 0..<iterations {
             quantised = try rounded(rest, isFirst: iteration == 0)
-            let (u, s, vh) = (weight - quantised.dense(as: .float32)).svd()
+            let (u, s, vh) = (weight - quantised.dense(as: .float32)).to(.float64).svd()
             let root = s.narrowed(axis: 0, 0..<rank).sqrt()
-            a = (vh.narrowed(axis: 0, 0..<rank) * root.unsqueezed(1)).contiguous()
-            b = (u.narrowed(axis: 1, 0..<rank) * root).contiguous()
+            a = (vh.narrowed(axis: 0, 0..<rank) * root.unsqueezed(1)).to(weight.dtype).contiguous()
+            b = (u.narrowed(axis: 1, 0..<rank) * root).to(weight.dtype).contiguous()
             rest = weight - b.matmul(a)
         }
         return (a, b, quantised)

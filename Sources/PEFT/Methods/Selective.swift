@@ -90,11 +90,11 @@ public enum Selective: PEFTMethod {
                 remedy: "select embeddings instead of head")
         }
         let depths = LayerFilter.depths(model)
-        let chosen = model.parameters.filter { parameter in
-            (configuration.components.isEmpty || configuration.components.contains(parameter.component.rawValue))
+        let chosen = try model.parameters.filter { parameter in
+            try (configuration.components.isEmpty || configuration.components.contains(parameter.component.rawValue))
                 && (configuration.kinds.isEmpty || configuration.kinds.contains(parameter.leaf))
                 && layers.contains(parameter, depths: depths)
-                && (matchers.isEmpty || matchers.contains { TargetSelection.matches($0.1, parameter.path) })
+                && (matchers.isEmpty || matchers.contains { try $0.1.matches(parameter.path) })
         }
         guard !chosen.isEmpty else {
             let known = Component.allCases.filter { component in

@@ -74,7 +74,8 @@ struct ReplaceDecoder: Decoder {
     func streams() -> [any DecoderStream] { tokenwise { token, _ in decode(token) } }
 
     private func decode(_ token: String) -> String {
-        String(decoding: replacement.apply(to: Array(token.utf8)).bytes, as: UTF8.self)
+        let bytes = Array(token.utf8)
+        return String(decoding: replacement.apply(to: bytes, limit: max(1 << 20, bytes.count)).bytes, as: UTF8.self)
     }
 }
 

@@ -5,8 +5,10 @@ struct NormalizedText {
     /// Whether a normalizer took the first character away. What follows then no longer begins the text,
     /// which a ``Metaspace`` that prefixes only the beginning has to know.
     var lostStart = false
+    /// The most bytes that replacements may make of it.
+    let limit: Int
 
-    init(_ bytes: [UInt8]) { self.bytes = bytes }
+    init(_ bytes: [UInt8]) { (self.bytes, limit) = (bytes, TextFailures.limit(for: bytes.count)) }
 }
 
 /// Rewrites text before it is cut into pieces. One file or a few lines each, registered in ``normalizers``.

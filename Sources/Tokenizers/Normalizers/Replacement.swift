@@ -20,13 +20,28 @@ struct Replacement: Sendable {
         self.content = Array(content.utf8)
     }
 
-    func matches(in bytes: [UInt8]) -> [Range<Int>] { pattern.matches(in: bytes) }
+    /// What is replaced in `bytes`; nothing where the result would be longer than `limit`.
+    func matches(in bytes: [UInt8], limit: Int) -> [Range<Int>] {
+        let matches = pattern.matches(in: bytes)
+        guard content.count > 1 else { return matches }
+        let removed = matches.reduce(0) { $0 + $1.count }
+        return isWithin(limit, bytes.count - removed, matches.count) ? matches : []
+    }
+
+    /// Whether `count` times the content beside `rest` bytes is no longer than `limit`.
+    private func isWithin(_ limit: Int, _ rest: Int, _ count: Int) -> Bool {
+        let (added, overflows) = content.count.multipliedReportingOverflow(by: count)
+        if !overflows, added <= max(0, limit - rest) || added <= count { return true }
+        TextFailures.recordGrowth(overflows ? .max : rest + added)
+        return false
+    }
     var scalars: [Unicode.Scalar] { Array(String(decoding: content, as: UTF8.self).unicodeScalars) }
 
+    /// - Parameter limit: the longest result in bytes.
     /// - Returns: the new bytes, and whether what begins them is no longer what began `bytes`.
-    func apply(to bytes: [UInt8]) -> (bytes: [UInt8], lostStart: Bool) {
-        if case .literal(let literal) = pattern, literal.count == 1 { return replace(literal[0], in: bytes) }
-        let matches = pattern.matches(in: bytes)
+    func apply(to bytes: [UInt8], limit: Int) -> (bytes: [UInt8], lostStart: Bool) {
+        if case .literal(let literal) = pattern, literal.count == 1 { return replace(literal[0], in: bytes, limit) }
+        let matches = matches(in: bytes, limit: limit)
         guard let first = matches.first else { return (bytes, false) }
         var result: [UInt8] = []
         result.reserveCapacity(bytes.count)
@@ -44,9 +59,9 @@ struct Replacement: Sendable {
     }
 
     /// The same for a byte, such as a space: the most frequent replacement of all.
-    private func replace(_ byte: UInt8, in bytes: [UInt8]) -> (bytes: [UInt8], lostStart: Bool) {
+    private func replace(_ byte: UInt8, in bytes: [UInt8], _ limit: Int) -> (bytes: [UInt8], lostStart: Bool) {
         let count = bytes.count { $0 == byte }
-        guard count > 0 else { return (bytes, false) }
+        guard count > 0, isWithin(limit, bytes.count - count, count) else { return (bytes, false) }
         let size = bytes.count + count * (content.count - 1)
         let result = [UInt8](unsafeUninitializedCapacity: size) { buffer, initialized in
             content.withUnsafeBufferPointer { content in
@@ -79,7 +94,7 @@ struct ReplaceNormalizer: Normalizer {
 
     func normalize(_ text: inout NormalizedText) {
         guard !text.bytes.isEmpty else { return }
-        let (bytes, lostStart) = replacement.apply(to: text.bytes)
+        let (bytes, lostStart) = replacement.apply(to: text.bytes, limit: text.limit)
         text.bytes = bytes
         if lostStart { text.lostStart = true }
     }

@@ -7,10 +7,13 @@ struct AlignedText {
     private(set) var origins: [Range<Int>]
     /// Where this part of the original text begins.
     private let base: Int
+    /// The most bytes that replacements may make of it.
+    let limit: Int
 
     /// - Parameter base: where `bytes` begin in the original text.
     init(_ bytes: ArraySlice<UInt8>, base: Int) {
         self.base = base
+        limit = TextFailures.limit(for: bytes.count)
         scalars = Array(String(decoding: bytes, as: UTF8.self).unicodeScalars)
         origins = []
         origins.reserveCapacity(scalars.count)

@@ -39,7 +39,7 @@ extension ReplaceNormalizer {
             place += UTF8.width(scalar)
         }
         numbers[place] = text.scalars.count
-        let matches = replacement.matches(in: text.bytes).compactMap { match -> Range<Int>? in
+        let matches = replacement.matches(in: text.bytes, limit: text.limit).compactMap { match -> Range<Int>? in
             guard let start = numbers[match.lowerBound], let end = numbers[match.upperBound] else { return nil }
             return start..<end
         }

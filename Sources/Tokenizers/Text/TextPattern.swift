@@ -8,7 +8,7 @@ enum TextPattern: Sendable {
     case run(of: [UInt8], minimum: Int)
     /// One of the expressions that cut text into words.
     case words(WordScanner)
-    case expression(NSRegularExpression)
+    case expression(LimitedExpression)
 
     init(_ fields: StageFields) throws {
         if let literal = fields.values["String"]?.string {
@@ -20,7 +20,7 @@ enum TextPattern: Sendable {
             } else if let scanner = WordScanner(expression: expression) {
                 self = .words(scanner)
             } else if let translated = OnigurumaSyntax.translated(expression),
-                let compiled = try? NSRegularExpression(pattern: translated)
+                let compiled = try? LimitedExpression(translated)
             {
                 self = .expression(compiled)
             } else {
@@ -107,7 +107,7 @@ enum TextPattern: Sendable {
         return found
     }
 
-    private static func matches(of expression: NSRegularExpression, in bytes: [UInt8]) -> [Range<Int>] {
+    private static func matches(of expression: LimitedExpression, in bytes: [UInt8]) -> [Range<Int>] {
         let text = String(decoding: bytes, as: UTF8.self)
         var found: [Range<Int>] = []
         var utf16 = text.utf16.startIndex
@@ -120,9 +120,14 @@ enum TextPattern: Sendable {
             (utf16, utf16Offset) = (next, position)
             return offset
         }
-        for match in expression.matches(in: text, range: NSRange(location: 0, length: text.utf16.count)) {
-            let start = advance(to: match.range.location)
-            let end = advance(to: match.range.location + match.range.length)
+        let ranges: [NSRange]
+        do { ranges = try expression.ranges(in: text) } catch {
+            TextFailures.record(error)
+            return []
+        }
+        for range in ranges {
+            let start = advance(to: range.location)
+            let end = advance(to: range.location + range.length)
             // No empty match directly after a match, as in the reference's engine.
             if start == end, found.last?.upperBound == start { continue }
             found.append(start..<end)

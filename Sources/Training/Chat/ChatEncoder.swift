@@ -43,7 +43,7 @@ public struct ChatEncoder: Sendable {
     ) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
         var summary = EncodingSummary()
         let examples = try conversations.compactMap { conversation -> EncodedExample? in
-            let encoded = try encode(conversation)
+            let encoded = try withTokenizerErrors { try encode(conversation) }
             summary.unusedFields.formUnion(conversation.unusedFields)
             summary.truncated += encoded.isTruncated ? 1 : 0
             guard var example = encoded.example else {
@@ -78,7 +78,9 @@ public struct ChatEncoder: Sendable {
             ).text
         }
         let text = try withArguments(of: messages, render)
-        return architecture == .encoderDecoder ? closed(text) : tokenizer.encode(text: text, addSpecialTokens: false)
+        return try withTokenizerErrors {
+            architecture == .encoderDecoder ? closed(text) : tokenizer.encode(text: text, addSpecialTokens: false)
+        }
     }
 
     /// What the model reads before its last turn, and that turn's text.

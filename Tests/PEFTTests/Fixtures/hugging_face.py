@@ -2,7 +2,8 @@
 
 Each folder `hugging-face/*` holds an adapter as `save_pretrained` writes it, `expected.json` (base model, rows, loss,
 losses of 20 AdamW steps, learning rate) and `expected.safetensors` (logits of the target positions, gradients of all
-that is trained under their names in the adapter's file, some merged weights). `HuggingFaceTests` runs over all folders.
+that is trained under their names in the adapter's file, some merged weights, and as `base.*` those weights of the base that
+were changed before). `HuggingFaceTests` runs over all folders.
 """
 import json
 import pathlib
@@ -78,8 +79,11 @@ def write(name, base, rate, config, merged=(), move=jitter, gradients=True, load
     torch.manual_seed(sum(map(ord, name)))
     model = load.from_pretrained(MODELS / base, dtype=torch.float32)
     model.config._name_or_path = model.name_or_path = base
+    stored = {key: value.clone() for key, value in model.state_dict().items()}
     if prepare:
         prepare(model)
+    changed = {key: value.clone() for key, value in model.state_dict().items()
+               if key in stored and not torch.equal(value, stored[key])}
     data = json.loads((MODELS / base / "expected.json").read_text())["rows"]
     peft = get_peft_model(model, config).eval()
     peft.peft_config["default"].base_model_name_or_path = base
@@ -95,6 +99,7 @@ def write(name, base, rate, config, merged=(), move=jitter, gradients=True, load
     depth = max(len(y) for _, y in data)
     first = out.logits.shape[1] - depth  # virtual tokens of a decoder come before
     tensors = {"logits": torch.cat([out.logits[i, first:][: len(y)] for i, (_, y) in enumerate(data)]).detach()}
+    tensors |= {"base." + key: value for key, value in changed.items()}
     if gradients:
         values = {p.data_ptr(): p for p in peft.parameters() if p.requires_grad}
         stored = get_peft_model_state_dict(peft, save_embedding_layers=False)

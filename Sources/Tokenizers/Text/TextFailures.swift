@@ -1,0 +1,45 @@
+import Foundation
+import Support
+
+/// Encoding and decoding don't throw. Where a tokenizer's file makes them take steps or memory without end, the stage leaves
+/// its text as it is and records the failure here, for the enclosing ``withTokenizerErrors(_:)`` to throw.
+enum TextFailures {
+    final class Entry { var first: (any Error)? }
+    private static let key = "swift-peft.tokenizer-failures"
+
+    /// Per thread: a text is encoded on one.
+    static var current: Entry {
+        if let entry = Thread.current.threadDictionary[key] as? Entry { return entry }
+        let entry = Entry()
+        Thread.current.threadDictionary[key] = entry
+        return entry
+    }
+
+    static func record(_ error: any Error) {
+        let entry = current
+        if entry.first == nil { entry.first = error }
+    }
+
+    /// Bytes that replacements may make of a text: ordinary ones make at most a few times as many.
+    static func limit(for count: Int) -> Int { max(1 << 20, 64 * count) }
+
+    static func recordGrowth(_ count: Int) {
+        record(
+            PEFTError(
+                "the tokenizer's replacements make \(count) bytes of a short text",
+                remedy: "check 'Replace' in tokenizer.json"))
+    }
+}
+
+/// Runs `body` and throws the first failure that a tokenizer had in it on this thread.
+/// - Throws: what `body` throws, or a ``PEFTError`` for a regular expression or a replacement of the tokenizer's file that goes
+///   beyond all bounds.
+public func withTokenizerErrors<Result>(_ body: () throws -> Result) throws -> Result {
+    let entry = TextFailures.current
+    let outer = entry.first
+    entry.first = nil
+    defer { entry.first = outer }
+    let result = try body()
+    if let error = entry.first { throw error }
+    return result
+}
