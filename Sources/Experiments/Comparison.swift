@@ -81,12 +81,12 @@ public enum ComparisonEvent: Sendable {
 /// Trains and measures several methods on the same rows, each from the same base and with its own learning rate.
 public struct Comparison {
     let folder: ModelFolder
-    private let modelName: String
+    let modelName: String
     let tokenizer: Tokenizer
     let data: ComparisonData
     var plan: ComparisonPlan
     let retention: Retention?
-    private let outline: any LanguageModel
+    let outline: any LanguageModel
     let rows: EncodedComparison
     private var skipped: [SkippedMethod] = []
     let bases = RoundedBases()
@@ -159,36 +159,45 @@ public struct Comparison {
             virtualTokens: plan.methods.compactMap { $0.choice?.virtualTokens }.max() ?? 0)
     }
 
-    /// - Parameter onAdapter: called with each trained adapter, its method's index and the number of its seed.
+    /// - Parameters:
+    ///   - state: where finished runs are kept; those that are there already are not repeated.
+    ///   - onAdapter: called with each trained adapter.
     public func run(
-        onAdapter: (Int, Int, Adapter) throws -> Void = { _, _, _ in }, onEvent: (ComparisonEvent) -> Void = { _ in }
+        state: ComparisonState? = nil, onAdapter: (TrainedAdapter) throws -> Void = { _ in },
+        onEvent: (ComparisonEvent) -> Void = { _ in }
     ) throws -> ComparisonReport {
+        try state?.begin(stateSettings())
         var runs: [MethodRun] = []
         var skipped = skipped
         for method in skipped { onEvent(.skipped(method)) }
+        func skip(_ method: SkippedMethod) {
+            skipped.append(method)
+            onEvent(.skipped(method))
+        }
         for (index, method) in plan.methods.enumerated() {
             onEvent(.started(method: method.label, index: index, of: plan.methods.count))
-            do {
-                var afterwards = StoredAfterwards()
-                let run = try measure(method, &afterwards, { try onAdapter(index, $0, $1) }, onEvent)
-                let place = runs.count
-                runs.append(run)
-                onEvent(.finished(run, soFar: report(runs, skipped)))
-                for stored in afterwards.runs(of: run, at: place) {
-                    runs.append(stored)
-                    onEvent(.finished(stored, soFar: report(runs, skipped)))
+            var progress = try state?.progress(of: index) ?? MethodProgress(.init(method: method.name, label: method.label))
+            if progress.failure == nil {
+                do { try measure(method, index, &progress, state, onAdapter, onEvent) } catch let error
+                    where method.isOptional && (error is PEFTError || error is TrainingDiverged)
+                {
+                    progress.failure = "\(error)"
+                    try state?.save(progress, of: index)
                 }
-                for method in afterwards.skipped(of: run) {
-                    skipped.append(method)
-                    onEvent(.skipped(method))
-                }
-            } catch let error as PEFTError where method.isOptional {
-                skipped.append(SkippedMethod(label: method.label, reason: error.description))
-                onEvent(.skipped(skipped[skipped.count - 1]))
-            } catch let error as TrainingDiverged where method.isOptional {
-                skipped.append(SkippedMethod(label: method.label, reason: error.description))
-                onEvent(.skipped(skipped[skipped.count - 1]))
             }
+            if let reason = progress.failure {
+                skip(SkippedMethod(label: method.label, reason: reason))
+                continue
+            }
+            let run = progress.finished()
+            let place = runs.count
+            runs.append(run)
+            onEvent(.finished(run, soFar: report(runs, skipped)))
+            for stored in progress.stored.runs(of: run, at: place) {
+                runs.append(stored)
+                onEvent(.finished(stored, soFar: report(runs, skipped)))
+            }
+            for method in progress.stored.skipped(of: run) { skip(method) }
         }
         return report(runs, skipped)
     }
@@ -249,29 +258,30 @@ public struct Comparison {
         return folder.isQuantized || folder.storage != nil ? folder : folder.keeping(method.choice?.baseStorage)
     }
 
+    /// Measures what `progress` lacks, and keeps it in `state` after each seed.
     private func measure(
-        _ method: ComparisonPlan.Method, _ afterwards: inout StoredAfterwards,
-        _ onAdapter: (Int, Adapter) throws -> Void, _ onEvent: (ComparisonEvent) -> Void
-    ) throws -> MethodRun {
-        var run = MethodRun(method: method.name, label: method.label)
+        _ method: ComparisonPlan.Method, _ place: Int, _ progress: inout MethodProgress, _ state: ComparisonState?,
+        _ onAdapter: (TrainedAdapter) throws -> Void, _ onEvent: (ComparisonEvent) -> Void
+    ) throws {
+        let count = method.choice == nil ? 1 : plan.seeds
+        guard progress.seeds.count < count else { return }
         let folder = try folder(for: method)
-        run.weights = method.weights?.name ?? folder.storage?.name
-        guard let choice = method.choice else { return try measureBase(method, run, folder, &afterwards, onEvent) }
-        run.configuration = choice.configuration.named
-        let rate: Double
-        if let given = method.learningRate {
-            rate = given
-        } else {
-            (rate, run.learningRateSearch) = try tune(method, onEvent)
+        progress.run.weights = method.weights?.name ?? folder.storage?.name
+        guard let choice = method.choice else {
+            try measureBase(method, folder, &progress, onEvent)
+            try state?.save(progress, of: place)
+            return
         }
-        run.learningRate = rate
-        var qualities: [[String: MetricValue]] = []
-        var losses: [MetricValue] = []
-        var speeds: [Double] = []
-        var durations: [Double] = []
-        var peaks: [Double] = []
-        var forgetting: [RetentionResult] = []
-        for index in 0..<plan.seeds {
+        progress.run.configuration = choice.configuration.named
+        let rate: Double
+        if let known = method.learningRate ?? progress.run.learningRate {
+            rate = known
+        } else {
+            (rate, progress.run.learningRateSearch) = try tune(method, onEvent)
+        }
+        progress.run.learningRate = rate
+        if method.learningRate == nil, progress.seeds.isEmpty { try state?.save(progress, of: place) }
+        for index in progress.seeds.count..<count {
             var configuration = plan.training
             configuration.learningRate = rate
             configuration.seed = plan.training.seed &+ UInt64(index)
@@ -290,77 +300,69 @@ public struct Comparison {
                 }
                 return true
             }
-            try onAdapter(index, adapter)
-            run.peakBytes = max(run.peakBytes ?? 0, result.peakBytes ?? 0)
-            run.steps = result.steps
-            speeds.append(result.tokensPerSecond)
-            durations.append(result.seconds)
-            if let peak = result.peakBytes { peaks.append(Double(peak)) }
-            if let retention, let lossBefore {
-                forgetting.append(
-                    RetentionResult(
-                        text: retention.name, before: lossBefore, after: try retention.loss(of: adapter.model)))
+            try onAdapter(
+                TrainedAdapter(
+                    method: place, seed: index, adapter: adapter, base: folder, configuration: configuration,
+                    result: result))
+            let peak = result.peakBytes
+            progress.run.peakBytes = peak.map { max(progress.run.peakBytes ?? 0, $0) } ?? progress.run.peakBytes
+            progress.run.steps = result.steps
+            let forgetting = try retention.flatMap { text in
+                try lossBefore.map {
+                    RetentionResult(text: text.name, before: $0, after: try text.loss(of: adapter.model))
+                }
             }
-            run.curves.append(curve(result.history, seed: Int(configuration.seed)))
+            progress.run.curves.append(curve(result.history, seed: Int(configuration.seed)))
             if index == 0 {
                 let summary = PlanSummary(
                     try choice.plan(for: ModelOutline(adapter.model)), outline: ModelOutline(adapter.model))
-                (run.trainable, run.total, run.share) = (summary.trainable, summary.total, summary.share)
+                (progress.run.trainable, progress.run.total) = (summary.trainable, summary.total)
+                progress.run.share = summary.share
                 let saved = try savedBytes(adapter)
-                run.adapterBytes = saved
-                run.modelBytes = choice.method.peftType == nil ? try bytes(of: base, in: folder) : baseBytes + saved
-                run.inference = try inference(adapter)
+                progress.run.adapterBytes = saved
+                progress.run.modelBytes =
+                    choice.method.peftType == nil ? try bytes(of: base, in: folder) : baseBytes + saved
+                progress.run.inference = try inference(adapter)
             }
             let evaluation = try evaluate(adapter.model, label: method.label, seed: index, onEvent)
-            qualities.append(evaluation.metrics)
-            losses.append(loss(evaluation))
-            if index == 0 { run.samples = samples(evaluation) }
-            try measureStored(adapter, label: method.label, seed: index, &afterwards, onEvent)
+            if index == 0 { progress.run.samples = samples(evaluation) }
+            try measureStored(adapter, label: method.label, seed: index, &progress.stored, onEvent)
+            var outcome = SeedOutcome(evaluation, loss: loss(evaluation))
+            (outcome.tokensPerSecond, outcome.seconds) = (result.tokensPerSecond, result.seconds)
+            (outcome.peakBytes, outcome.retention) = (peak, forgetting)
+            progress.seeds.append(outcome)
+            try state?.save(progress, of: place)
         }
-        if run.peakBytes == 0 { run.peakBytes = nil }
-        run.speed = Statistic(speeds)
-        run.memory = peaks.isEmpty ? nil : Statistic(peaks)
-        if let first = forgetting.first {
-            run.retention = .init(
-                text: first.text, before: first.before, after: Statistic(forgetting.map(\.after)))
-        }
-        run.tokensPerSecond = median(speeds)
-        run.trainingSeconds = median(durations)
-        run.quality = Self.statistics(qualities)
-        run.loss = Statistic(losses)
-        return run
     }
 
     private func measureBase(
-        _ method: ComparisonPlan.Method, _ empty: MethodRun, _ folder: ModelFolder,
-        _ afterwards: inout StoredAfterwards, _ onEvent: (ComparisonEvent) -> Void
-    ) throws -> MethodRun {
-        var run = empty
+        _ method: ComparisonPlan.Method, _ folder: ModelFolder, _ progress: inout MethodProgress,
+        _ onEvent: (ComparisonEvent) -> Void
+    ) throws {
         Runtime.trimMemory()
         Runtime.resetPeakMemory()
         let model = try folder.load(device: plan.device)
-        run.total = ModelOutline(model).parameterCount
-        run.modelBytes = try bytes(of: model, in: folder)
-        let evaluation = try evaluate(model, label: run.label, seed: 0, onEvent)
-        run.peakBytes = Runtime.peakMemory
-        run.quality = Self.statistics([evaluation.metrics])
-        run.loss = Statistic([loss(evaluation)])
-        run.samples = samples(evaluation)
+        progress.run.total = ModelOutline(model).parameterCount
+        progress.run.modelBytes = try bytes(of: model, in: folder)
+        let evaluation = try evaluate(model, label: method.label, seed: 0, onEvent)
+        progress.run.peakBytes = Runtime.peakMemory
+        progress.run.samples = samples(evaluation)
+        var outcome = SeedOutcome(evaluation, loss: loss(evaluation))
         if let retention {
             let loss = try retention.loss(of: model)
-            run.retention = .init(text: retention.name, before: loss, after: Statistic([loss]))
+            outcome.retention = RetentionResult(text: retention.name, before: loss, after: loss)
         }
+        progress.seeds.append(outcome)
         guard method.weights == nil else {
             let plain = try self.folder.load(device: plan.device)
             let (ratio, time) = try inferenceTiming().ratio(of: model, to: plain)
-            run.inference = .init(unmerged: ratio * time, merged: ratio * time, largestDifference: nil)
-            run.inference?.base = time
-            return run
+            progress.run.inference = .init(unmerged: ratio * time, merged: ratio * time, largestDifference: nil)
+            progress.run.inference?.base = time
+            return
         }
         let time = try inferenceTiming().milliseconds(model)
-        run.inference = .init(unmerged: time, merged: time, largestDifference: nil)
-        try measureStored(model, label: run.label, seed: 0, &afterwards, onEvent)
-        return run
+        progress.run.inference = .init(unmerged: time, merged: time, largestDifference: nil)
+        try measureStored(model, label: method.label, seed: 0, &progress.stored, onEvent)
     }
 
     func evaluate(
@@ -401,11 +403,12 @@ public struct Comparison {
 
     /// Size of what a user would share: the adapter's folder, or the whole model.
     private func savedBytes(_ adapter: Adapter) throws -> Int {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("peft-\(UUID().uuidString)")
-        defer { try? FileManager.default.removeItem(at: folder) }
         if adapter.choice.method.peftType == nil {
             return adapter.model.byteCount
         }
+        let temporary = try TemporaryFolder()
+        defer { withExtendedLifetime(temporary) {} }
+        let folder = temporary.url.appendingPathComponent("adapter")
         try adapter.save(to: folder, base: modelName)
         let files = try FileManager.default.contentsOfDirectory(
             at: folder, includingPropertiesForKeys: [.fileSizeKey])

@@ -13,9 +13,12 @@ extension ComparisonPlan {
 
 extension Comparison {
     /// Searches one method's learning rate and gives it to all.
-    mutating func tuneOnce(at index: Int, _ onEvent: (ComparisonEvent) -> Void) throws {
+    mutating func tuneOnce(at index: Int, _ state: ComparisonState?, _ onEvent: (ComparisonEvent) -> Void) throws {
         guard plan.methods.indices.contains(index), plan.methods[index].choice != nil else { return }
-        let (rate, _) = try tune(plan.methods[index], onEvent)
+        // Before the rate is one of the settings.
+        try state?.begin(stateSettings())
+        let rate = try state?.learningRate() ?? tune(plan.methods[index], onEvent).0
+        try state?.save(learningRate: rate)
         for index in plan.methods.indices { plan.methods[index].learningRate = rate }
     }
 

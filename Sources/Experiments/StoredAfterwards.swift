@@ -7,14 +7,14 @@ import TorchNN
 import Training
 
 /// What storing a trained model anew makes of it, collected over the seeds of one method: a row of the report for each way.
-struct StoredAfterwards {
+struct StoredAfterwards: Codable {
     /// What is shown of weights that took an adapter as they are stored.
     static let merged = "merged"
 
-    private struct Row {
+    private struct Row: Codable {
         let storage: String
-        var qualities: [[String: MetricValue]] = []
-        var losses: [MetricValue] = []
+        var qualities: [[String: DrawnMetric]] = []
+        var losses: [DrawnMetric] = []
         var bytes: Int?
         var samples: [MethodRun.Sample] = []
         var retention: [Double] = []
@@ -36,8 +36,8 @@ struct StoredAfterwards {
         samples: [MethodRun.Sample], retention: Double?
     ) {
         change(storage) { row in
-            row.qualities.append(metrics)
-            row.losses.append(loss)
+            row.qualities.append(metrics.mapValues { DrawnMetric($0) })
+            row.losses.append(DrawnMetric(loss))
             row.bytes = row.bytes ?? bytes
             if row.samples.isEmpty { row.samples = samples }
             if let retention { row.retention.append(retention) }
@@ -52,8 +52,8 @@ struct StoredAfterwards {
             var run = MethodRun(method: trained.method, label: Self.label(trained, row.storage))
             (run.source, run.storedAs, run.weights) = (place, row.storage, trained.weights)
             (run.total, run.modelBytes, run.samples) = (trained.total, row.bytes, row.samples)
-            run.quality = Comparison.statistics(row.qualities)
-            run.loss = Statistic(row.losses)
+            run.quality = Comparison.statistics(row.qualities.map { $0.mapValues(\.metric) })
+            run.loss = Statistic(row.losses.map(\.metric))
             if let before = trained.retention, !row.retention.isEmpty {
                 run.retention = .init(text: before.text, before: before.before, after: Statistic(row.retention))
             }
@@ -214,19 +214,14 @@ extension ModelFolder {
 
 /// Folders of rounded bases, which last as long as the comparison.
 final class RoundedBases {
-    private let parent = FileManager.default.temporaryDirectory.appendingPathComponent("peft-\(UUID().uuidString)")
+    private var parent: TemporaryFolder?
     private var made: [String: ModelFolder] = [:]
-
-    deinit { try? FileManager.default.removeItem(at: parent) }
 
     func folder(_ rounding: WeightRounding, make: (URL) throws -> Void) throws -> ModelFolder {
         if let known = made[rounding.name] { return known }
-        do { try FileManager.default.createDirectory(at: parent, withIntermediateDirectories: true) } catch {
-            throw PEFTError(
-                "can't make the folder \(parent.path): \(error.localizedDescription)",
-                remedy: "set TMPDIR to another one")
-        }
-        let target = parent.appendingPathComponent(rounding.name)
+        let parent = try parent ?? TemporaryFolder()
+        self.parent = parent
+        let target = parent.url.appendingPathComponent(rounding.name)
         try make(target)
         let folder = try ModelFolder(target)
         made[rounding.name] = folder

@@ -10,9 +10,12 @@ extension LanguageModel {
     ///   - files: the tokenizer and the settings of generation of the folder that the model was loaded from
     ///     (``companionFiles()``) if not given; none where the list is empty.
     ///   - dtype: how weights are stored; as they are in memory by default.
+    ///   - replacing: whether a folder of that name is replaced; if not, it is an error.
     /// - Throws: ``PEFTError``; the folder appears whole or not at all.
-    public func save(to folder: URL, copying files: [FolderFile]? = nil, dtype: DType? = nil) throws {
-        try AtomicFile.writeFolder(folder) { try write(into: $0, copying: files, dtype: dtype) }
+    public func save(
+        to folder: URL, copying files: [FolderFile]? = nil, dtype: DType? = nil, replacing: Bool = true
+    ) throws {
+        try AtomicFile.writeFolder(folder, replacing: replacing) { try write(into: $0, copying: files, dtype: dtype) }
     }
 
     /// The same into a folder that exists, for callers that make it appear at once themselves.

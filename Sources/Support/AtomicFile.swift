@@ -4,29 +4,41 @@ import Foundation
 public enum AtomicFile {
     /// Writes `data` to `file` through a temporary neighbour: write, flush to disk, rename.
     /// - Throws: ``PEFTError`` naming the file and the system's reason (no space left, no permission …).
-    public static func write(_ data: Data, to file: URL) throws {
-        try write(to: file) { descriptor in
+    public static func write(_ data: Data, to file: URL, replacing: Bool = true) throws {
+        try write(to: file, replacing: replacing) { descriptor in
             try data.withUnsafeBytes { try writeAll($0, to: descriptor, name: file.path) }
         }
     }
 
-    public static func write(_ text: String, to file: URL) throws {
-        try write(Data(text.utf8), to: file)
+    public static func write(_ text: String, to file: URL, replacing: Bool = true) throws {
+        try write(Data(text.utf8), to: file, replacing: replacing)
     }
 
-    /// Calls `body` with the descriptor of a temporary neighbour of `file`, then flushes it to disk and
+    /// Calls `body` with the descriptor of a temporary file beside `file`, then flushes it to disk and
     /// renames it to `file`. If `body` throws, the temporary file is removed and `file` stays as it was.
-    public static func write(to file: URL, _ body: (Int32) throws -> Void) throws {
-        let temporary = file.path + ".tmp-\(getpid())"
-        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
+    ///
+    /// A device or a pipe, such as `/dev/stdout`, is written to as it is.
+    ///
+    /// - Parameter replacing: whether a file of that name is replaced; if not, it is an error.
+    public static func write(to file: URL, replacing: Bool = true, _ body: (Int32) throws -> Void) throws {
+        if isDevice(file) {
+            let descriptor = open(file.path, O_WRONLY | O_CLOEXEC)
+            guard descriptor >= 0 else { throw failure("can't write", file.path) }
+            defer { close(descriptor) }
+            return try body(descriptor)
+        }
+        let temporary = temporaryFile(of: file)
+        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else { throw failure("can't write", file.path) }
+        // Held while the file grows, so that it is not taken for a killed process's.
+        flock(descriptor, LOCK_EX | LOCK_NB)
         var isOpen = true
         do {
             try body(descriptor)
             guard fsync(descriptor) == 0 else { throw failure("can't write", file.path) }
             isOpen = false
             guard close(descriptor) == 0 else { throw failure("can't write", file.path) }
-            guard rename(temporary, file.path) == 0 else { throw failure("can't write", file.path) }
+            try rename(temporary, to: file, replacing: replacing)
         } catch {
             if isOpen { close(descriptor) }
             unlink(temporary)
@@ -35,21 +47,27 @@ public enum AtomicFile {
         flushFolder(file.deletingLastPathComponent())
     }
 
-    /// Fills a new folder through a temporary neighbour and renames it to `folder` when `body` succeeded.
-    /// An existing `folder` is replaced as a whole.
+    /// Fills a new folder under a temporary name and renames it to `folder` when `body` succeeded.
+    /// - Parameter replacing: whether an existing `folder` is replaced as a whole; if not, it is an error.
     /// - Throws: what `body` throws, or ``PEFTError``; then `folder` is as it was.
-    public static func writeFolder(_ folder: URL, _ body: (URL) throws -> Void) throws {
+    public static func writeFolder(_ folder: URL, replacing: Bool = true, _ body: (URL) throws -> Void) throws {
         let files = FileManager.default
         let parent = folder.deletingLastPathComponent()
-        let temporary = parent.appendingPathComponent(".\(folder.lastPathComponent).tmp-\(getpid())")
+        let temporary = temporaryFolder(of: folder)
         try? files.removeItem(at: temporary)
         do { try files.createDirectory(at: temporary, withIntermediateDirectories: true) } catch {
             throw PEFTError("can't create \(folder.path)", remedy: "check permissions and free space")
         }
+        let lock = lock(temporary)
+        defer { if lock >= 0 { close(lock) } }
         do {
             try body(temporary)
             flushFolder(temporary)
-            try replace(folder, with: temporary)
+            if replacing {
+                try replace(folder, with: temporary)
+            } else {
+                try rename(temporary.path, to: folder, replacing: false)
+            }
         } catch {
             try? files.removeItem(at: temporary)
             throw error
@@ -61,8 +79,7 @@ public enum AtomicFile {
     private static func replace(_ folder: URL, with temporary: URL) throws {
         let files = FileManager.default
         guard files.fileExists(atPath: folder.path) else {
-            guard rename(temporary.path, folder.path) == 0 else { throw failure("can't write", folder.path) }
-            return
+            return try rename(temporary.path, to: folder, replacing: true)
         }
         // Exchanged in one go where the file system can: there is no moment without a complete folder.
         if exchange(temporary.path, folder.path) {
@@ -72,27 +89,55 @@ public enum AtomicFile {
         let replaced = folder.deletingLastPathComponent()
             .appendingPathComponent(".\(folder.lastPathComponent).old-\(getpid())")
         try? files.removeItem(at: replaced)
-        guard rename(folder.path, replaced.path) == 0 else { throw failure("can't replace", folder.path) }
-        guard rename(temporary.path, folder.path) == 0 else {
+        guard Foundation.rename(folder.path, replaced.path) == 0 else { throw failure("can't replace", folder.path) }
+        guard Foundation.rename(temporary.path, folder.path) == 0 else {
             let error = failure("can't write", folder.path)
-            rename(replaced.path, folder.path)
+            Foundation.rename(replaced.path, folder.path)
             throw error
         }
         try? files.removeItem(at: replaced)
     }
 
+    private static func rename(_ temporary: String, to file: URL, replacing: Bool) throws {
+        guard !replacing else {
+            guard Foundation.rename(temporary, file.path) == 0 else { throw failure("can't write", file.path) }
+            return
+        }
+        let taken = PEFTError(
+            "the output \(file.path) exists by now, written by another program",
+            remedy: "remove it or name another one")
+        if rename(temporary, file.path, .keeping) { return }
+        if errno == EEXIST || errno == ENOTEMPTY { throw taken }
+        // The file system can't do that in one go.
+        guard !FileManager.default.fileExists(atPath: file.path) else { throw taken }
+        guard Foundation.rename(temporary, file.path) == 0 else { throw failure("can't write", file.path) }
+    }
+
     /// Swaps the names of two files or folders.
     /// - Returns: whether that was possible; if not, nothing changed.
-    private static func exchange(_ a: String, _ b: String) -> Bool {
+    private static func exchange(_ a: String, _ b: String) -> Bool { rename(a, b, .exchanging) }
+
+    private enum RenameKind {
+        /// Each gets the other's name.
+        case exchanging
+        /// Nothing of the new name is replaced.
+        case keeping
+    }
+
+    /// - Returns: whether that was possible; if not, nothing changed.
+    private static func rename(_ a: String, _ b: String, _ kind: RenameKind) -> Bool {
         #if canImport(Darwin)
-            return renamex_np(a, b, UInt32(RENAME_SWAP)) == 0
+            return renamex_np(a, b, UInt32(kind == .exchanging ? RENAME_SWAP : RENAME_EXCL)) == 0
         #else
             // glibc has it, its header shows it to C alone.
             typealias Rename =
                 @convention(c) (Int32, UnsafePointer<CChar>, Int32, UnsafePointer<CChar>, UInt32) -> Int32
-            guard let symbol = dlsym(nil, "renameat2") else { return false }
-            let exchange: UInt32 = 2
-            return unsafeBitCast(symbol, to: Rename.self)(AT_FDCWD, a, AT_FDCWD, b, exchange) == 0
+            guard let symbol = dlsym(nil, "renameat2") else {
+                errno = ENOSYS
+                return false
+            }
+            let flag: UInt32 = kind == .exchanging ? 2 : 1
+            return unsafeBitCast(symbol, to: Rename.self)(AT_FDCWD, a, AT_FDCWD, b, flag) == 0
         #endif
     }
 
@@ -107,7 +152,7 @@ public enum AtomicFile {
         }
     }
 
-    private static func failure(_ action: String, _ path: String) -> PEFTError {
+    static func failure(_ action: String, _ path: String) -> PEFTError {
         let code = errno
         let remedy =
             switch code {

@@ -1,7 +1,10 @@
 import Foundation
 
 /// Any JSON value, for files whose shape is not known beforehand.
-public enum JSON: Hashable, Sendable {
+///
+/// JSON has one kind of number: `1` and `1.0` are equal, as in JavaScript and Python, though a number keeps the form
+/// that it was written in.
+public enum JSON: Sendable {
     case null
     case bool(Bool)
     case integer(Int)
@@ -9,6 +12,36 @@ public enum JSON: Hashable, Sendable {
     case string(String)
     case array([JSON])
     case object([String: JSON])
+}
+
+extension JSON: Hashable {
+    public static func == (a: JSON, b: JSON) -> Bool {
+        switch (a, b) {
+        case (.null, .null): true
+        case (.bool(let a), .bool(let b)): a == b
+        case (.integer(let a), .integer(let b)): a == b
+        case (.number(let a), .number(let b)): a == b
+        case (.integer(let a), .number(let b)), (.number(let b), .integer(let a)): Int(exactly: b) == a
+        case (.string(let a), .string(let b)): a == b
+        case (.array(let a), .array(let b)): a == b
+        case (.object(let a), .object(let b)): a == b
+        default: false
+        }
+    }
+
+    public func hash(into hasher: inout Hasher) {
+        switch self {
+        case .null: hasher.combine(0)
+        case .bool(let value): hasher.combine(value)
+        case .integer(let value): hasher.combine(value)
+        // Equal values have equal hashes.
+        case .number(let value):
+            if let whole = Int(exactly: value) { hasher.combine(whole) } else { hasher.combine(value) }
+        case .string(let value): hasher.combine(value)
+        case .array(let value): hasher.combine(value)
+        case .object(let value): hasher.combine(value)
+        }
+    }
 }
 
 extension JSON: Codable {

@@ -20,12 +20,13 @@ final class CheckpointStore {
     private let fingerprint: RunFingerprint
     private var newest: URL { folder.appendingPathComponent("newest") }
     private var best: URL { folder.appendingPathComponent("best.safetensors") }
+    /// Two runs would write over each other's checkpoints.
+    private let lock: FolderLock
 
     init(_ folder: URL, fingerprint: RunFingerprint) throws {
         (self.folder, self.fingerprint) = (folder, fingerprint)
-        do { try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true) } catch {
-            throw PEFTError("can't create \(folder.path)", remedy: "check permissions and free space")
-        }
+        lock = try FolderLock.hold(folder)
+        for file in [newest, best] { AtomicFile.removeLeftovers(of: file) }
     }
 
     func save(
@@ -57,7 +58,7 @@ final class CheckpointStore {
         }
         if let difference = fingerprint.difference(from: state.fingerprint) {
             throw PEFTError(
-                "the checkpoint in \(folder.path) belongs to a run with another \(difference)",
+                "the checkpoint in \(folder.path) belongs to a run with \(difference)",
                 remedy: "use the same settings and data, or another output folder")
         }
         let stored = try SafetensorsFile(newest.appendingPathComponent("optimizer.safetensors"))
@@ -95,78 +96,4 @@ final class CheckpointStore {
             }
         }
     }
-}
-
-/// What a checkpoint must have in common with the run that continues it.
-struct RunFingerprint: Codable, Equatable {
-    private var configuration: TrainingConfiguration
-    private var method: String
-    private var methodFields: [String: JSON]
-    private var data: String
-    /// A digest of the model's configuration and of some of its weights. Older checkpoints have none, nor a seed.
-    private var base: String?
-    /// Of the adapter's initial values, some of which may never be trained.
-    private var seed: UInt64?
-
-    init(
-        _ configuration: TrainingConfiguration, _ adapter: Adapter, _ training: EncodedRows,
-        _ validation: [EncodedExample]
-    ) {
-        self.configuration = configuration
-        self.configuration.memory = MemorySavings()
-        method = adapter.choice.method.name
-        methodFields = adapter.choice.configuration.json
-        var digest = FNV1a()
-        for example in [training, EncodedRows(validation)].joined() {
-            digest.add(example.input)
-            digest.add(example.target)
-            digest.add(example.row.segments)
-            for text in example.row.candidates { digest.add(text) }
-            digest.add(example.row.score.map { [Int(bitPattern: UInt(truncatingIfNeeded: $0.bitPattern))] } ?? [])
-            if let loss = example.loss { digest.add(loss.map { $0 ? 1 : 0 }) }
-        }
-        data = digest.text
-        base = Self.digest(adapter.model)
-        seed = adapter.seed
-    }
-
-    /// The first numbers of every tensor suffice to tell models apart.
-    private static func digest(_ model: any LanguageModel) -> String {
-        var digest = FNV1a()
-        digest.add(model.configuration.text(indent: nil).utf8.map { Int($0) })
-        for (path, parameter) in model.parameters() {
-            digest.add(path.utf8.map { Int($0) })
-            digest.add(parameter.tensor.shape)
-            guard parameter.tensor.count > 0 else { continue }
-            let first = withoutGradients {
-                parameter.tensor.detached().reshaped(-1).narrowed(axis: 0, 0..<min(8, parameter.tensor.count))
-                    .to(.float32).array(Float.self)
-            }
-            digest.add(first.map { Int($0.bitPattern) })
-        }
-        return digest.text
-    }
-
-    /// What differs, in words; `nil` if nothing does.
-    func difference(from other: RunFingerprint) -> String? {
-        if method != other.method { return "method (\(other.method))" }
-        if methodFields != other.methodFields { return "configuration of \(method)" }
-        if configuration != other.configuration { return "training setting" }
-        if data != other.data { return "data set" }
-        if let base, let known = other.base, base != known { return "base model" }
-        if let seed, let known = other.seed, seed != known { return "seed of the adapter (\(known))" }
-        return nil
-    }
-}
-
-/// A 64-bit digest (Fowler, Noll, Vo) that tells data sets apart.
-private struct FNV1a {
-    private var value: UInt64 = 0xcbf2_9ce4_8422_2325
-    mutating func add(_ ids: [Int]) {
-        for id in ids + [-1] {
-            value ^= UInt64(bitPattern: Int64(id))
-            value = value &* 0x100_0000_01b3
-        }
-    }
-    var text: String { String(value, radix: 16) }
 }

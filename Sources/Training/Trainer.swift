@@ -115,7 +115,7 @@ public final class Trainer {
         plan = BatchPlan(configuration, training)
         schedule = configuration.learningRateSchedule(total: plan.totalSteps)
         checkpoints = try checkpointFolder.map {
-            try CheckpointStore($0, fingerprint: RunFingerprint(configuration, adapter, training, validation))
+            try CheckpointStore($0, fingerprint: try RunFingerprint(configuration, adapter, training, validation))
         }
     }
 
@@ -135,34 +135,61 @@ public final class Trainer {
     /// Runs to the end, or until training stops early, and leaves the best parameters in place where there
     /// were validations and a checkpoint folder.
     ///
-    /// - Parameter onEvent: called on this thread; returning `false` stops after writing a checkpoint.
+    /// A run that is stopped within a step or a validation writes its checkpoint as after the last whole step, and
+    /// does the rest again when it is resumed.
+    ///
+    /// - Parameters:
+    ///   - isStopping: asked between micro-batches, so that a stop need not wait for a long step or validation.
+    ///   - onEvent: called on this thread; returning `false` stops after writing a checkpoint.
+    /// - Throws: ``TrainingInterrupted`` if it was stopped before its end, ``TrainingDiverged``, ``PEFTError``.
     @discardableResult
-    public func run(onEvent: (TrainingEvent) -> Bool = { _ in true }) throws -> TrainingResult {
+    public func run(isStopping: () -> Bool = { false }, onEvent: (TrainingEvent) -> Bool = { _ in true }) throws
+        -> TrainingResult
+    {
         var seconds = 0.0
         var tokens = 0
         let firstStep = step
-        var stopped = false
+        var saved = step
+        func stop() throws -> Never {
+            if let checkpoints, step > saved {
+                try checkpoints.save(step: step, history: history, adapter.parameters, optimizer, hook)
+                _ = onEvent(.checkpoint(step: step))
+            }
+            throw TrainingInterrupted(step: step)
+        }
         adapter.setTrainable(true)
-        if step == 0, let hook { try withTorchErrors { try begin(hook) } }
+        if step == 0, let hook { try withTorchErrors { try begin(hook, isStopping) } }
         // Other adapters on the model may have left gradients in shared tensors, an interrupted run its own.
         try withTorchErrors { optimizer.clearGradients() }
-        while step < totalSteps && !stopped {
-            let start = ContinuousClock.now
-            let (progress, count) = try withTorchErrors { try trainStep() }
-            tokens += count
-            let elapsed = start.duration(to: .now)
-            seconds += Double(elapsed.components.seconds) + Double(elapsed.components.attoseconds) * 1e-18
-            var report = progress
-            report.tokensPerSecond = seconds > 0 ? Double(tokens) / seconds : 0
-            report.secondsLeft = seconds / Double(step - firstStep) * Double(totalSteps - step)
-            report.memory = Runtime.residentMemory
-            if !onEvent(.step(report)) { stopped = true }
-            let validates = isValidationStep
+        // A checkpoint of a run that was stopped before a validation.
+        var validates = step > 0 && isValidationStep && history.validation.last?.step != step
+        while step < totalSteps || validates {
+            var stopped = false
+            if !validates {
+                let start = ContinuousClock.now
+                guard let (progress, count) = try withTorchErrors({ try trainStep(isStopping) }) else { try stop() }
+                tokens += count
+                let elapsed = start.duration(to: .now)
+                seconds += Double(elapsed.components.seconds) + Double(elapsed.components.attoseconds) * 1e-18
+                var report = progress
+                report.tokensPerSecond = seconds > 0 ? Double(tokens) / seconds : 0
+                report.secondsLeft = seconds / Double(step - firstStep) * Double(totalSteps - step)
+                report.memory = Runtime.residentMemory
+                if !onEvent(.step(report)) { stopped = true }
+                validates = isValidationStep
+                if stopped, validates || step < totalSteps { try stop() }
+            }
+            let isDue = configuration.checkpointEvery.map { step % $0 == 0 } ?? validates
             if validates {
-                let loss = try withTorchErrors { try validationLoss() }
+                guard
+                    let loss = try withTorchErrors({
+                        try model.meanLoss(validation, batchSize: configuration.batchSize, isStopping: isStopping)
+                    })
+                else { try stop() }
                 guard loss.isFinite else {
                     throw TrainingDiverged(what: "validation loss", step: step)
                 }
+                validates = false
                 let isBest = loss < (history.bestLoss ?? .infinity)
                 history.validation.append(.init(step: step, loss: loss))
                 history.sinceBest = isBest ? 0 : history.sinceBest + 1
@@ -176,15 +203,13 @@ public final class Trainer {
                     break
                 }
             }
-            let isDue = configuration.checkpointEvery.map { step % $0 == 0 } ?? validates
             // The last one too: if saving the result fails, nothing is lost.
             if let checkpoints, isDue || stopped || step == totalSteps {
                 try checkpoints.save(step: step, history: history, adapter.parameters, optimizer, hook)
+                saved = step
                 if !onEvent(.checkpoint(step: step)) { stopped = true }
             }
-        }
-        if stopped, step < totalSteps {
-            throw TrainingInterrupted(step: step)
+            if stopped, step < totalSteps { throw TrainingInterrupted(step: step) }
         }
         if history.bestStep != nil, history.bestStep != step { try checkpoints?.loadBest(into: adapter.parameters) }
         return TrainingResult(
@@ -202,10 +227,11 @@ public final class Trainer {
     }
 
     /// Lets the method look at training batches, in the order of the first epoch.
-    private func begin(_ hook: any TrainingHook) throws {
+    private func begin(_ hook: any TrainingHook, _ isStopping: () -> Bool) throws {
         var next = 0
         try withoutGradients {
             try hook.begin(totalSteps: totalSteps) {
+                guard !isStopping() else { throw TrainingInterrupted(step: 0) }
                 guard next < plan.firstEpoch else { return false }
                 for batch in batches(ofStep: next) {
                     _ = UnreadOutputs.computed { model.computing { model.lossSum(batch, labelSmoothing: 0) } }
@@ -218,12 +244,17 @@ public final class Trainer {
 
     // MARK: One step
 
-    private func trainStep() throws -> (TrainingProgress, tokens: Int) {
+    /// - Returns: `nil` if it was stopped between micro-batches, which changes no parameter.
+    private func trainStep(_ isStopping: () -> Bool) throws -> (TrainingProgress, tokens: Int)? {
         let batches = batches(ofStep: step)
         let targets = batches.reduce(0) { $0 + $1.targetCount }
         var loss = 0.0
         var tokens = 0
         for (index, batch) in batches.enumerated() {
+            if index > 0, isStopping() {
+                optimizer.clearGradients()
+                return nil
+            }
             // A stream for every pass: the step, and the pass within it.
             let stream = UInt64(step) << 16 | UInt64(index)
             let sum = DropoutScope.run(seed: configuration.seed, stream: stream) {
@@ -300,6 +331,11 @@ public struct TrainingInterrupted: Error {
 extension LanguageModel {
     /// Loss per target token, in nats, without dropout and gradients.
     public func meanLoss(_ examples: [EncodedExample], batchSize: Int) throws -> Double {
+        try meanLoss(examples, batchSize: batchSize, isStopping: { false }) ?? .nan
+    }
+
+    /// - Returns: `nil` if `isStopping` said so before a batch.
+    func meanLoss(_ examples: [EncodedExample], batchSize: Int, isStopping: () -> Bool) throws -> Double? {
         guard !examples.isEmpty else { throw PEFTError("there are no rows to measure the loss on") }
         // Longest rows together: the attention's scores are as wide as a row, and memory peaks but once.
         let order = examples.indices.sorted {
@@ -310,6 +346,7 @@ extension LanguageModel {
                 var sum = 0.0
                 var targets = 0
                 for start in stride(from: 0, to: order.count, by: batchSize) {
+                    guard !isStopping() else { return nil }
                     let part = order[start..<min(start + batchSize, order.count)]
                     let batch = batch(part.map { examples[$0] })
                     sum += computing { lossSum(batch, labelSmoothing: 0) }.item()

@@ -41,10 +41,7 @@ struct CombineCommand: ParsableCommand {
         guard ["total", "frequency"].contains(majoritySign) else {
             throw UsageError("--majority-sign is '\(majoritySign)'", remedy: "there are total and frequency")
         }
-        let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
-        guard !FileManager.default.fileExists(atPath: target.path) else {
-            throw PEFTError("the output folder \(output) exists", remedy: "remove it or name another one")
-        }
+        let target = try Output.folder(output)
         let parts = try adapters.map { text -> (folder: AdapterFolder, weight: Double) in
             let equals = text.lastIndex(of: "=")
             let path = equals.map { String(text[..<$0]) } ?? text
@@ -81,7 +78,7 @@ struct CombineCommand: ParsableCommand {
             method: kind, density: density, electsByFrequency: majoritySign == "frequency", rank: rank, clamp: clamp,
             seed: seed)
         let result = try combination(attached)
-        try result.save(to: target, base: base)
+        try result.save(to: target, base: base, replacing: false)
         let ranks = result.attached.compactMap { $0.adapter.storedTensors()["lora_A.weight"]?.dim(0) }
         if json {
             print(

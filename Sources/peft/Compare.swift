@@ -56,6 +56,7 @@ struct Compare: ParsableCommand {
     var retain: String?
     @Option(help: ArgumentHelp("Write the report as one HTML page.", valueName: "file")) var html: String?
     @Option(help: ArgumentHelp("Write the report as JSON.", valueName: "file")) var output: String?
+    @OptionGroup var continuation: ContinuationOptions
     @Flag(help: "Print the report as JSON.") var json = false
     @Flag(help: "Suppress progress output.") var quiet = false
 
@@ -78,7 +79,8 @@ struct Compare: ParsableCommand {
             throw UsageError("--lr names '\(unknown)', which is not compared", remedy: "methods are \(methods)")
         }
         let roundings = try roundings()
-        try Output.check([html, output])
+        let (state, adapters) = try continuation.open(output: output, html: html)
+        defer { withExtendedLifetime(state) {} }
         let folder = try model.folder()
         let rows = try ComparisonData(
             templates, chat, for: folder, training: data.isEmpty ? nil : (data, limit),
@@ -105,15 +107,21 @@ struct Compare: ParsableCommand {
         let comparison = try Comparison(
             model: folder, name: model.model ?? ModelLocator.embedded, data: rows, plan: plan)
         let progress = ComparisonProgress(isQuiet: quiet, seeds: seeds)
-        let report = try comparison.run(onEvent: { event in
-            progress.show(event)
-            // A long comparison that is cut off leaves what it measured.
-            if case .finished(_, let soFar) = event, let output {
-                try? AtomicFile.write(soFar.json(), to: URL(fileURLWithPath: output))
-            }
-        })
+        let names = comparison.methodNames
+        let report = try comparison.run(
+            state: state,
+            onAdapter: { trained in
+                if let adapters { try comparison.keep(trained, in: adapters, name: names[trained.method]) }
+            },
+            onEvent: { event in
+                progress.show(event)
+                // A long comparison that is cut off leaves what it measured, for --from.
+                if case .finished(_, let soFar) = event { try? state?.save(soFar.json()) }
+            })
         progress.finish()
+        try state?.save(report.json())
         try present(report)
+        state?.remove()
     }
 
     private func present(_ report: ComparisonReport) throws {
@@ -123,9 +131,9 @@ struct Compare: ParsableCommand {
         } else {
             print(report.table(colour: Console.usesColour, width: Console.width))
         }
-        if let output { try AtomicFile.write(report.json(), to: URL(fileURLWithPath: output)) }
+        if let output { try Output.write(report.json(), to: output) }
         if let html {
-            try AtomicFile.write(report.html(), to: URL(fileURLWithPath: html))
+            try Output.write(report.html(), to: html)
             if !json { print("report: \(html)") }
         }
     }

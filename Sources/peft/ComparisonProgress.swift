@@ -48,16 +48,3 @@ struct ComparisonProgress {
         }
     }
 }
-
-/// Files that a command is to write.
-enum Output {
-    /// - Throws: ``PEFTError`` if a file's folder doesn't exist, before anything long begins.
-    static func check(_ paths: [String?]) throws {
-        for path in paths.compactMap({ $0 }) {
-            let parent = URL(fileURLWithPath: path).deletingLastPathComponent().path
-            guard FileManager.default.fileExists(atPath: parent) else {
-                throw PEFTError("can't write \(path): its folder doesn't exist", remedy: "make the folder first")
-            }
-        }
-    }
-}

@@ -14,7 +14,16 @@ enum Console {
     /// A line about what has no effect or was surely not meant; the command goes on.
     static func warn(_ text: String) { note("peft: warning: " + shownInOneLine(text)) }
     static func error(_ text: String) { note("peft: " + shownInOneLine(text)) }
-    static func note(_ text: String) { FileHandle.standardError.write(Data((shown(text) + "\n").utf8)) }
+    /// Writes a line to standard error. A note that can't be written is lost and ends nothing.
+    static func note(_ text: String) { progress(shown(text) + "\n", waiting: 1000) }
+
+    /// Writes to standard error, unless nobody reads it within so many milliseconds.
+    static func progress(_ text: String, waiting milliseconds: Int32 = 0) {
+        _ = StandardStreams.write(text, to: STDERR_FILENO, .milliseconds(milliseconds))
+    }
+
+    /// A line of standard input without its end; `nil` at the end, and where it can't be read.
+    static func readLine() -> String? { Swift.readLine() }
 
     /// Columns of the terminal, 120 where that isn't known.
     static var width: Int {
@@ -79,43 +88,17 @@ final class ProgressDisplay {
             width: isKnown ? Int(size.ws_col) - 1 : 79)
         let padding = String(repeating: " ", count: max(0, drawnWidth - line.count))
         drawnWidth = line.count
-        FileHandle.standardError.write(Data(("\r" + line + padding).utf8))
+        Console.progress("\r" + line + padding)
     }
 
     /// Ends the redrawn line, and writes `text` below it.
     func finish(_ text: String? = nil) {
         guard !isQuiet else { return }
         if isTerminal, drawnWidth > 0 {
-            FileHandle.standardError.write(Data(("\r" + String(repeating: " ", count: drawnWidth) + "\r").utf8))
+            Console.progress("\r" + String(repeating: " ", count: drawnWidth) + "\r")
             drawnWidth = 0
         }
         lastDrawn = ContinuousClock.now - .seconds(3600)
         if let text { Console.note(text) }
-    }
-}
-
-/// Whether the user has asked to stop: the first Ctrl-C asks, the second ends at once.
-enum Interrupt {
-    nonisolated(unsafe) private static var flag: sig_atomic_t = 0
-    static var isRequested: Bool { flag != 0 }
-
-    static func install() {
-        // Whoever started the program may have left them blocked.
-        var wanted = sigset_t()
-        sigemptyset(&wanted)
-        for number in [SIGINT, SIGTERM] {
-            sigaddset(&wanted, number)
-            signal(number) { number in
-                if Interrupt.flag != 0 { _exit(128 + number) }
-                Interrupt.flag = 1
-            }
-        }
-        pthread_sigmask(SIG_UNBLOCK, &wanted, nil)
-    }
-
-    /// Lets Ctrl-C end the program again, and forgets one that asked to stop.
-    static func remove() {
-        for number in [SIGINT, SIGTERM] { signal(number, SIG_DFL) }
-        flag = 0
     }
 }

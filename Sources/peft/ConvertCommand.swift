@@ -42,13 +42,9 @@ struct ConvertCommand: ParsableCommand {
     func run() throws {
         let local = URL(fileURLWithPath: NSString(string: source).expandingTildeInPath)
         let url = FileManager.default.fileExists(atPath: local.path) ? local : try HubFetch.adapter(source)
-        let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
-        guard !FileManager.default.fileExists(atPath: target.path) else {
-            throw PEFTError("the output \(output) exists", remedy: "remove it or name another one")
-        }
-        if let type = try GGUFTarget.type(to, usual: .f32, among: [.f32, .f16, .bf16]) {
-            return try writeGGUF(url, target, type)
-        }
+        let type = try GGUFTarget.type(to, usual: .f32, among: [.f32, .f16, .bf16])
+        let target = try GGUFTarget.output(output, as: type)
+        if let type { return try writeGGUF(url, target, type) }
         guard to.lowercased() == "peft" else {
             throw UsageError("--to is '\(to)'", remedy: "there are peft, gguf, gguf-f16 and gguf-bf16")
         }
@@ -122,12 +118,9 @@ struct ConvertCommand: ParsableCommand {
     }
 
     private func writeGGUF(_ url: URL, _ target: URL, _ type: GGUFType) throws {
-        guard GGUFHeader.isName(target) else {
-            throw UsageError("the output \(output) is to be a GGUF file", remedy: "end its name in .gguf")
-        }
         let folder = try AdapterFolder(url)
         let model = try AdapterBase(folder.configuration, of: url).folder(model).outline()
-        try GGUFAdapter.write(folder, on: model, type: type, to: target)
+        try GGUFAdapter.write(folder, on: model, type: type, to: target, replacing: false)
         let count = folder.tensorShapes.count
         guard json else { return print("\(folder.choice.label), \(counted(count, "tensor")), saved to \(output)") }
         print(
@@ -154,7 +147,7 @@ struct ConvertCommand: ParsableCommand {
         let record = source.appendingPathComponent(TrainingRecord.fileName)
         var files = GGUFHeader.isName(source) ? [] : try Tokenizer.files(in: source)
         if FileManager.default.fileExists(atPath: record.path) { files.append(FolderFile(copyOf: record)) }
-        try AtomicFile.writeFolder(target) { folder in
+        try AtomicFile.writeFolder(target, replacing: false) { folder in
             try AtomicFile.write(
                 JSON.object(configuration).text() + "\n", to: folder.appendingPathComponent("adapter_config.json"))
             try SafetensorsFile.write(
@@ -192,6 +185,6 @@ struct ConvertCommand: ParsableCommand {
         let (adapter, notes) = try AdapterConversion.loralib(
             url, on: model.folder().load(), alpha: alpha, enabled: enabled)
         for note in notes { Console.note(note) }
-        try adapter.save(to: target, base: name)
+        try adapter.save(to: target, base: name, replacing: false)
     }
 }

@@ -37,6 +37,7 @@ struct Evaluate: ParsableCommand {
 
     func run() throws {
         try require("--batch-size", batchSize)
+        try Output.check([predictions])
         let parameters = try generation.parameters(seed: seed)
         if NamedAdapters.areMeant(by: adapter) { return try evaluateMany(parameters) }
         guard adapterField == nil else {
@@ -95,7 +96,7 @@ struct Evaluate: ParsableCommand {
                 JSON.object(["prompt": .string(row.prompt), "target": .string(row.target), "output": .string(output)])
                     .text(indent: nil)
             }
-            try AtomicFile.write(lines.joined(separator: "\n") + "\n", to: URL(fileURLWithPath: predictions))
+            try Output.write(lines.joined(separator: "\n") + "\n", to: predictions)
         }
         if json {
             print(JSON.object(jsonFields(result, rows: rows.count)).text())

@@ -55,7 +55,7 @@ extension Evaluate {
         }
         if let predictions {
             let text = rows.indices.flatMap { lines[$0] ?? [] }.joined(separator: "\n") + "\n"
-            try AtomicFile.write(text, to: URL(fileURLWithPath: predictions))
+            try Output.write(text, to: predictions)
         }
         if json {
             print(

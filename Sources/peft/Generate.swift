@@ -123,8 +123,8 @@ struct Generate: ParsableCommand {
         let result = try generator.generate(
             [ids],
             onToken: { _, token in
-                guard token != endToken, !Interrupt.isRequested else { return false }
-                if streams { FileHandle.standardOutput.write(Data(decoder.append(token).utf8)) }
+                guard token != endToken, !Interrupt.isRequested, !Results.areLost else { return false }
+                if streams { print(decoder.append(token), terminator: "") }
                 return true
             }, onLastPosition: { _ in cutShort += 1 })
         let made = Array((result.first ?? []).prefix { $0 != endToken })
@@ -178,8 +178,8 @@ struct Generate: ParsableCommand {
             return try parsed.render(Row(fields, location: .init(file: "--field", number: 1, unit: .element)))
         }
         let given =
-            text.first.map(TemplateOptions.unescape)
-            ?? String(decoding: FileHandle.standardInput.readDataToEndOfFile(), as: UTF8.self)
+            try text.first.map(TemplateOptions.unescape)
+            ?? String(decoding: StandardStreams.readToEnd(), as: UTF8.self)
         guard !given.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty else {
             throw UsageError("there is no prompt", remedy: "give a text, or pipe one in")
         }

@@ -58,10 +58,10 @@ extension Generate {
         var conversation = Conversation(messages: [], row: .init(file: "terminal", number: 1))
         if let system = settings.system { conversation.insert(system: system) }
         while true {
-            FileHandle.standardError.write(Data("> ".utf8))
-            guard let line = readLine() else {
+            Console.progress("> ", waiting: 1000)
+            guard let line = Console.readLine() else {
                 // The shell's prompt goes on a line of its own.
-                return FileHandle.standardError.write(Data("\n".utf8))
+                return Console.note("")
             }
             guard !line.isEmpty else { return }
             conversation.messages.append(Conversation.message("user", TemplateOptions.unescape(line)))

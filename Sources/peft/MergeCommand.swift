@@ -68,10 +68,7 @@ struct MergeCommand: ParsableCommand {
         guard let zeroType = zeroTypes[zeroName] else {
             throw UsageError("--zeros is '\(zeroName)'", remedy: "there are float32, float16 and rounded")
         }
-        let folder = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
-        guard !FileManager.default.fileExists(atPath: folder.path) else {
-            throw PEFTError("the output \(output) exists", remedy: "remove it or name another one")
-        }
+        let folder = try GGUFTarget.output(output, as: file)
         let adapted = try AdaptedModel(model, adapter: adapter, merge: false)
         guard let attached = adapted.adapter else { return }
         try adapted.model.requireFiniteWeights()
@@ -108,7 +105,7 @@ struct MergeCommand: ParsableCommand {
         if let file {
             try GGUFTarget.write(adapted.model, tokenizer: adapted.tokenizerFolder, as: file, to: folder)
         } else {
-            try AtomicFile.writeFolder(folder) { folder in
+            try AtomicFile.writeFolder(folder, replacing: false) { folder in
                 try adapted.model.write(
                     into: folder, copying: Tokenizer.files(in: adapted.tokenizerFolder) + more, dtype: type)
                 try adapted.record?.write(into: folder)

@@ -39,9 +39,9 @@ struct NeighborsCommand: ParsableCommand {
         let report = try Neighbors(attached, tokenizer: adapted.tokenizer, options: options).report(
             name: name, model: adapted.record?.model ?? model.model ?? "the base model")
         print(json ? String(decoding: try report.json(), as: UTF8.self) : report.table())
-        if let output { try AtomicFile.write(report.json(), to: URL(fileURLWithPath: output)) }
+        if let output { try Output.write(report.json(), to: output) }
         if let html {
-            try AtomicFile.write(report.html(), to: URL(fileURLWithPath: html))
+            try Output.write(report.html(), to: html)
             if !json { print("report: \(html)") }
         }
     }

@@ -28,8 +28,10 @@ struct Peft: ParsableCommand {
 @main
 struct Main {
     static func main() {
-        // A write beyond a limit on file sizes then fails like one on a full disk, instead of ending the program.
-        signal(SIGXFSZ, SIG_IGN)
+        StandardStreams.reserveClosed()
+        // Writing to a pipe without a reader, or beyond a limit on file sizes, is then an error like a full disk,
+        // instead of ending the program.
+        for number in [SIGPIPE, SIGXFSZ] { signal(number, SIG_IGN) }
         do {
             let arguments: [String]
             switch try Invocation.prepare(Array(CommandLine.arguments.dropFirst())) {
@@ -41,6 +43,7 @@ struct Main {
             Runtime.reportTruncatedFiles()
             // Failures of a tokenizer that no narrower scope throws.
             try withTokenizerErrors { try command.run() }
+            Foundation.exit(Results.exitCodeIfLost() ?? 0)
         } catch let error as UsageError {
             Console.error(error.description)
             Foundation.exit(64)
@@ -51,10 +54,16 @@ struct Main {
             Console.error(diverged.description)
             Foundation.exit(1)
         } catch let error as TrainingInterrupted {
-            Console.error("stopped after step \(error.step); the same command with --resume continues")
-            Foundation.exit(130)
+            Console.error(
+                error.step > 0
+                    ? "stopped after step \(error.step); the same command with --resume continues"
+                    : "stopped before the first step was done; nothing is saved")
+            Foundation.exit(Interrupt.exitCode)
         } catch {
-            Peft.exit(withError: error)
+            // Help and the version, or a mistake on the command line.
+            let (code, text) = (Peft.exitCode(for: error), Peft.fullMessage(for: error))
+            if !text.isEmpty { code == .success ? print(text) : Console.note(text) }
+            Foundation.exit(Results.exitCodeIfLost() ?? code.rawValue)
         }
     }
 }

@@ -61,7 +61,7 @@ struct Predict: ParsableCommand {
             return JSON.object(fields).text(indent: nil)
         }
         let content = lines.joined(separator: "\n") + "\n"
-        if let file { return try AtomicFile.write(content, to: file.url) }
+        if let output { return try Output.write(content, to: output) }
         print(content, terminator: "")
     }
 

@@ -47,7 +47,7 @@ struct PullCommand: ParsableCommand {
             }
         } catch is CancellationError {
             Console.error("stopped; the same command continues")
-            throw ExitCode(130)
+            throw ExitCode(Interrupt.exitCode)
         }
     }
 

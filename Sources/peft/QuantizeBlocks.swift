@@ -30,10 +30,7 @@ extension QuantizeCommand {
             throw UsageError(
                 "--calibration was given with --to \(to)", remedy: "it goes with int2, int3, int4 and int8-groups")
         }
-        let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
-        guard !FileManager.default.fileExists(atPath: target.path) else {
-            throw PEFTError("the output folder \(output) exists", remedy: "remove it or name another one")
-        }
+        let target = try Output.folder(output)
         let device = try model.prepare()
         let folder = try model.folder()
         guard !folder.isQuantized, model.weights == nil else {
@@ -49,7 +46,8 @@ extension QuantizeCommand {
         let settings = folder.url.appendingPathComponent("generation_config.json")
         let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []
         try loaded.save(
-            to: target, copying: Tokenizer.files(in: folder.url) + more, dtype: storedType(folder))
+            to: target, copying: Tokenizer.files(in: folder.url) + more, dtype: storedType(folder),
+            replacing: false)
         report(outcomes, storage, before: folder.weightBytes, after: try ModelFolder(target).weightBytes)
     }
 

@@ -72,10 +72,7 @@ struct QuantizeCommand: ParsableCommand {
         guard damping > 0, damping.isFinite else {
             throw UsageError("--damping is \(damping)", remedy: "it has to be above 0; 0.01 is usual")
         }
-        let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
-        guard !FileManager.default.fileExists(atPath: target.path) else {
-            throw PEFTError("the output folder \(output) exists", remedy: "remove it or name another one")
-        }
+        let target = try Output.folder(output)
         _ = try model.prepare()
         let folder = try model.folder()
         let loaded = try folder.load(device: Device(model.device))
@@ -102,7 +99,8 @@ struct QuantizeCommand: ParsableCommand {
         let stored = try storedType(folder)
         let settings = folder.url.appendingPathComponent("generation_config.json")
         let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []
-        try loaded.save(to: target, copying: Tokenizer.files(in: folder.url) + more, dtype: stored)
+        try loaded.save(
+            to: target, copying: Tokenizer.files(in: folder.url) + more, dtype: stored, replacing: false)
         report(
             outcomes, left: left, method: method, before: folder.weightBytes,
             after: try ModelFolder(target).weightBytes)

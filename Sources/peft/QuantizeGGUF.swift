@@ -11,10 +11,7 @@ extension QuantizeCommand {
             throw UsageError(
                 "--calibration or --double was given with --to \(to)", remedy: "they go with other formats")
         }
-        let target = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
-        guard !FileManager.default.fileExists(atPath: target.path) else {
-            throw PEFTError("the output \(output) exists", remedy: "remove it or name another one")
-        }
+        let target = try GGUFTarget.output(output, as: type)
         _ = try model.prepare()
         let folder = try model.folder()
         try GGUFTarget.write(folder.load(), tokenizer: folder.url, as: type, to: target)

@@ -30,7 +30,7 @@ struct RowsOutput {
     ///   - columns: of the rows, in their order.
     ///   - results: of each row; the first column is what `.txt` holds.
     func write(_ rows: [Row], columns: [String], _ results: [Result]) throws {
-        try AtomicFile.write(text(rows, columns: columns, results), to: url)
+        try Output.write(text(rows, columns: columns, results), to: url.path)
     }
 
     func text(_ rows: [Row], columns: [String], _ results: [Result]) -> String {

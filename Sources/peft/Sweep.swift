@@ -51,13 +51,15 @@ struct SweepCommand: ParsableCommand {
     ) var retain: String?
     @Option(help: ArgumentHelp("Write the report as one HTML page.", valueName: "file")) var html: String?
     @Option(help: ArgumentHelp("Write the report as JSON.", valueName: "file")) var output: String?
+    @OptionGroup var continuation: ContinuationOptions
     @Flag(help: "Print the report as JSON.") var json = false
     @Flag(help: "Suppress progress output.") var quiet = false
 
     func run() throws {
         try require("--seeds", seeds)
         let device = try model.prepare()
-        try Output.check([html, output])
+        let (state, adapters) = try continuation.open(output: output, html: html)
+        defer { withExtendedLifetime(state) {} }
         let choice = try MethodArguments.choice(method)
         let folder = try model.folder()
         let rows = try ComparisonData(
@@ -78,13 +80,17 @@ struct SweepCommand: ParsableCommand {
                 values: values.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) },
                 budget: budget, budgetField: budgetField, learningRate: learningRate, tunesEach: tuneEach))
         let progress = ComparisonProgress(isQuiet: quiet, seeds: seeds)
-        let report = try sweep.run { progress.show($0) }
+        let report = try sweep.run(
+            state: state, onAdapter: { trained in if let adapters { try sweep.keep(trained, in: adapters) } },
+            onEvent: { progress.show($0) })
         progress.finish()
+        try state?.save(report.json())
         print(json ? String(decoding: try report.json(), as: UTF8.self) : report.table(width: Console.width))
-        if let output { try AtomicFile.write(report.json(), to: URL(fileURLWithPath: output)) }
+        if let output { try Output.write(report.json(), to: output) }
         if let html {
-            try AtomicFile.write(report.html(), to: URL(fileURLWithPath: html))
+            try Output.write(report.html(), to: html)
             if !json { print("report: \(html)") }
         }
+        state?.remove()
     }
 }

@@ -70,17 +70,16 @@ struct Train: ParsableCommand {
 
         if showBatch { return try rows(start).show(configuration, showsIDs: showIds, json: json) }
         guard let output else { return }
-        let folder = URL(fileURLWithPath: NSString(string: output).expandingTildeInPath)
-        let checkpoints = folder.deletingLastPathComponent().appendingPathComponent(
-            folder.lastPathComponent + ".checkpoint")
-        guard !FileManager.default.fileExists(atPath: folder.path) else {
-            throw PEFTError("the output folder \(output) exists", remedy: "remove it or name another one")
-        }
-        let hasCheckpoint = FileManager.default.fileExists(atPath: checkpoints.appendingPathComponent("newest").path)
-        guard resume || !hasCheckpoint else {
+        let checkpoints = CheckpointFolder(of: Output.url(output))
+        checkpoints.removeIfFinished(Output.url(output))
+        let folder = try Output.folder(output)
+        let lock = try checkpoints.lock()
+        defer { withExtendedLifetime(lock) {} }
+        Interrupt.removing(lock.file)
+        guard resume || !checkpoints.hasCheckpoint else {
             throw PEFTError(
-                "there is an unfinished run in \(checkpoints.path)", remedy: "continue it with --resume, or remove it"
-            )
+                "there is an unfinished run in \(checkpoints.url.path)",
+                remedy: "continue it with --resume, or remove it")
         }
 
         // The plan fails on what is wrong with the method before anything large is read.
@@ -109,7 +108,7 @@ struct Train: ParsableCommand {
             ?? Adapter(choice, on: base, seed: configuration.seed, tokenizer: tokenizer)
         let trainer = try Trainer(
             adapter, training: data.training, validation: data.validation, configuration: configuration,
-            checkpointFolder: checkpoints)
+            checkpointFolder: checkpoints.url)
         RunWarnings.show(RunWarnings.warmup(configuration, totalSteps: trainer.totalSteps))
         let plan = PlanSummary(
             try adapter.choice.plan(for: ModelOutline(adapter.model)), outline: ModelOutline(adapter.model))
@@ -121,10 +120,12 @@ struct Train: ParsableCommand {
                     step.map { "continuing after step \($0)" } ?? "there is no checkpoint; starting from scratch")
             }
         }
-        Interrupt.install()
+        Interrupt.install(ofPipes: true)
         let display = ProgressDisplay(isQuiet: quiet)
-        let result = try trainer.run { event in
+        let stop = StopForTests()
+        let result = try trainer.run(isStopping: { Interrupt.isRequested }) { event in
             show(event, on: display)
+            stop.note(event)
             return !Interrupt.isRequested
         }
         display.finish()
@@ -150,7 +151,7 @@ struct Train: ParsableCommand {
         record.chat = data.chat
         record.weights = modelFolder.storage?.name
         record.embeddingWeights = modelFolder.embeddingStorage?.name
-        try AtomicFile.writeFolder(folder) { folder in
+        try AtomicFile.writeFolder(folder, replacing: false) { folder in
             if choice.method.peftType == nil {
                 try adapter.model.write(into: folder)
                 if let template = data.chat?.template {

@@ -1,3 +1,4 @@
+import Foundation
 import PEFT
 import Support
 import Torch
@@ -27,6 +28,22 @@ struct SubspaceBasis {
             }
         }
         return [SubspaceBasis(value: value, seed: seed, directions: directions)]
+    }
+}
+
+extension SubspaceBasis {
+    func write(to file: URL) throws { try SafetensorsFile.write(directions, to: file) }
+
+    /// - Returns: `nil` where there is none, as for methods without matrices A.
+    static func read(_ file: URL, value: String, seed: Int) throws -> SubspaceBasis? {
+        guard FileManager.default.fileExists(atPath: file.path) else { return nil }
+        let stored = try SafetensorsFile(file)
+        let names = stored.entries.keys.map { ($0, $0) }
+        return SubspaceBasis(
+            value: value, seed: seed,
+            directions: try withTorchErrors {
+                try Dictionary(uniqueKeysWithValues: names).mapValues { try stored.tensor($0) }
+            })
     }
 }
 

@@ -33,9 +33,9 @@ public struct Sweep {
         }
     }
 
-    private let question: Question
+    let question: Question
     private let choices: [MethodChoice]
-    private let comparison: Comparison
+    let comparison: Comparison
 
     /// - Throws: ``PEFTError`` for an unknown field, an impossible value or a value that doesn't fit the model, before
     ///   anything runs.
@@ -98,16 +98,40 @@ public struct Sweep {
         return budget - before.count < reached.count - budget ? before.choice : reached.choice
     }
 
-    public func run(onEvent: (ComparisonEvent) -> Void = { _ in }) throws -> SweepReport {
+    /// - Parameters:
+    ///   - state: where finished runs are kept; those that are there already are not repeated.
+    ///   - onAdapter: called with each trained adapter.
+    public func run(
+        state: ComparisonState? = nil, onAdapter: (TrainedAdapter) throws -> Void = { _ in },
+        onEvent: (ComparisonEvent) -> Void = { _ in }
+    ) throws -> SweepReport {
         var comparison = comparison
         if question.learningRate == nil, !question.tunesEach {
-            try comparison.tuneOnce(at: choices.count / 2, onEvent)
+            try comparison.tuneOnce(at: choices.count / 2, state, onEvent)
         }
-        var bases: [SubspaceBasis] = []
+        var known: [String: SubspaceBasis] = [:]
+        func file(_ index: Int, _ seed: Int) -> String { "subspace-\(index + 1)-\(seed + 1).safetensors" }
         let report = try comparison.run(
-            onAdapter: { index, seed, adapter in
-                if seed < 2 { bases += try SubspaceBasis.of(adapter, value: question.values[index], seed: seed) }
+            state: state,
+            onAdapter: { trained in
+                try onAdapter(trained)
+                guard trained.seed < 2 else { return }
+                let value = question.values[trained.method]
+                guard let basis = try SubspaceBasis.of(trained.adapter, value: value, seed: trained.seed).first else {
+                    return
+                }
+                let name = file(trained.method, trained.seed)
+                known[name] = basis
+                if let state { try basis.write(to: state.file(name)) }
             }, onEvent: onEvent)
+        var bases: [SubspaceBasis] = []
+        for (index, value) in question.values.enumerated() {
+            for seed in 0..<2 {
+                let name = file(index, seed)
+                let stored = try state.flatMap { try SubspaceBasis.read($0.file(name), value: value, seed: seed) }
+                if let basis = known[name] ?? stored { bases.append(basis) }
+            }
+        }
         return SweepReport(
             report, field: question.field, method: question.choice.method.name, values: question.values,
             budget: question.budget, similarity: try SubspaceSimilarity.pairs(bases, values: question.values))

@@ -12,7 +12,9 @@ extension LanguageModel {
     ///   - tokenizer: settings of the tokenizer, as ``GGUFVocabulary`` makes them.
     ///   - name: what the file says that the model is called.
     /// - Throws: ``PEFTError`` for a model that llama.cpp would compute otherwise, naming what differs.
-    public func writeGGUF(to url: URL, type: GGUFType, tokenizer: [(String, GGUFValue)], name: String) throws {
+    public func writeGGUF(
+        to url: URL, type: GGUFType, tokenizer: [(String, GGUFValue)], name: String, replacing: Bool = true
+    ) throws {
         let names = try GGUFNames(of: self)
         let description = try GGUFDescription(of: self, names)
         var contents: [GGUFFile.Content] = []
@@ -48,7 +50,7 @@ extension LanguageModel {
             ("general.name", .string(name)), ("general.file_type", .integer(type.fileType)),
             ("general.quantization_version", .integer(2)),
         ]
-        try GGUFFile.write(general + description.settings + tokenizer, contents, to: url)
+        try GGUFFile.write(general + description.settings + tokenizer, contents, to: url, replacing: replacing)
     }
 
     private static func storedType(of path: String, _ shape: [Int], _ type: GGUFType, outer: [String]) -> GGUFType {

@@ -251,8 +251,9 @@ extension Adapter {
     /// - Parameters:
     ///   - base: what `base_model_name_or_path` is to say.
     ///   - taskType: Hugging Face's name of the task, such as `SEQ_2_SEQ_LM`; by default what the model is for.
-    public func save(to folder: URL, base: String, taskType: String? = nil) throws {
-        try AtomicFile.writeFolder(folder) { try write(into: $0, base: base, taskType: taskType) }
+    ///   - replacing: whether a folder of that name is replaced; if not, it is an error.
+    public func save(to folder: URL, base: String, taskType: String? = nil, replacing: Bool = true) throws {
+        try AtomicFile.writeFolder(folder, replacing: replacing) { try write(into: $0, base: base, taskType: taskType) }
     }
 
     /// The same into a folder that exists, for callers that make it appear at once themselves.

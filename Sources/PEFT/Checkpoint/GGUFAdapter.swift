@@ -12,9 +12,9 @@ public enum GGUFAdapter {
     ///   - model: the base, of which only the configuration counts.
     ///   - type: of the stored numbers: F32, F16 or BF16.
     /// - Throws: ``PEFTError`` naming what such files can't say.
-    public static func write(_ folder: AdapterFolder, on model: any LanguageModel, type: GGUFType = .f32, to url: URL)
-        throws
-    {
+    public static func write(
+        _ folder: AdapterFolder, on model: any LanguageModel, type: GGUFType = .f32, to url: URL, replacing: Bool = true
+    ) throws {
         let names = try GGUFNames(of: model)
         guard let configuration = folder.choice.configuration as? LoRA.Configuration,
             !configuration.variant.isDoRA, !configuration.variant.initialisation.replacesWeight
@@ -75,7 +75,7 @@ public enum GGUFAdapter {
                 ("general.name", .string(folder.url.lastPathComponent)),
                 ("general.file_type", .integer(type.fileType)), ("adapter.type", .string("lora")),
                 ("adapter.lora.alpha", .number(Float(alpha))),
-            ], contents.sorted { $0.name < $1.name }, to: url)
+            ], contents.sorted { $0.name < $1.name }, to: url, replacing: replacing)
     }
 
     private enum Part: String, CaseIterable {

@@ -156,6 +156,11 @@ extension MethodConfiguration {
         Dictionary(Self.fields.map { ($0.name, $0.read(self)) }, uniquingKeysWith: { first, _ in first })
     }
 
+    /// The fields' command-line names by their name in `adapter_config.json`.
+    public var optionNames: [String: String] {
+        Dictionary(Self.fields.map { ($0.key, $0.name) }, uniquingKeysWith: { first, _ in first })
+    }
+
     /// Reads the fields of an `adapter_config.json`; keys that are absent or null get ``fileDefaults``.
     public init(json: [String: JSON]) throws {
         self = Self.fileDefaults

@@ -115,7 +115,7 @@ public struct TargetSelection: Sendable {
     /// A regular expression that has to match the whole of a path.
     static func wholeMatch(_ pattern: String, option: String) throws -> LimitedExpression {
         do { return try LimitedExpression("^(?:\(PythonPattern.translated(pattern)))$") } catch {
-            throw PEFTError("'\\(pattern)' is not a regular expression that can be read", remedy: "check --\(option)")
+            throw PEFTError("'\(pattern)' is not a regular expression that can be read", remedy: "check --\(option)")
         }
     }
 

@@ -87,14 +87,16 @@ extension GGUFFile {
 
     /// Writes a file of version 3 that appears whole or not at all.
     /// - Throws: ``PEFTError`` if the disk is full, the folder can't be written to, or a tensor can't be made.
-    public static func write(_ settings: [(String, GGUFValue)], _ tensors: [Content], to url: URL) throws {
+    public static func write(
+        _ settings: [(String, GGUFValue)], _ tensors: [Content], to url: URL, replacing: Bool = true
+    ) throws {
         var offset = 0
         let entries = tensors.map { tensor in
             defer { offset += (tensor.byteCount + 31) / 32 * 32 }
             return GGUFHeader.Entry(
                 name: tensor.name, shape: tensor.shape, type: tensor.type.rawValue, offset: offset)
         }
-        try AtomicFile.write(to: url) { descriptor in
+        try AtomicFile.write(to: url, replacing: replacing) { descriptor in
             func write(_ data: Data) throws {
                 try data.withUnsafeBytes { try AtomicFile.writeAll($0, to: descriptor, name: url.path) }
             }

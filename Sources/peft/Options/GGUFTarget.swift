@@ -28,14 +28,22 @@ enum GGUFTarget {
         return type
     }
 
+    /// The output of a command, checked before the work: a folder, or a file where a type says GGUF.
+    static func output(_ path: String, as type: GGUFType?) throws -> URL {
+        guard type != nil else { return try Output.folder(path) }
+        guard GGUFHeader.isName(Output.url(path)) else {
+            throw UsageError("the output \(path) is to be a GGUF file", remedy: "end its name in .gguf")
+        }
+        try Output.check([path])
+        return Output.url(path)
+    }
+
     /// Writes a model with the tokenizer of a folder.
     static func write(_ model: any LanguageModel, tokenizer folder: URL, as type: GGUFType, to url: URL) throws {
-        guard GGUFHeader.isName(url) else {
-            throw UsageError("the output \(url.path) is to be a GGUF file", remedy: "end its name in .gguf")
-        }
         let table = model.namedModules().first { $0.path == model.inputEmbedding }?.module as? Embedding
         let tokenizer = try GGUFVocabulary.settings(folder: folder, size: table?.entries ?? 0)
         try model.writeGGUF(
-            to: url, type: type, tokenizer: tokenizer, name: url.deletingPathExtension().lastPathComponent)
+            to: url, type: type, tokenizer: tokenizer, name: url.deletingPathExtension().lastPathComponent,
+            replacing: false)
     }
 }

@@ -1,0 +1,180 @@
+import Foundation
+import LanguageModels
+import Support
+import Training
+
+/// What a comparison or a sweep has measured so far, in a folder beside its output, so that one that was cut off
+/// continues: runs that are finished are not repeated.
+public final class ComparisonState {
+    /// What begins anew for lack of `--resume` would be lost.
+    public enum Start: Sendable {
+        case anew
+        case resuming
+    }
+
+    public let folder: URL
+    /// Keeps other runs from writing here. Its file goes with the last reference, and so does an empty folder.
+    public let lock: FolderLock
+    private var settings: [String: String]?
+
+    private var settingsFile: URL { folder.appendingPathComponent("settings.json") }
+    private var rateFile: URL { folder.appendingPathComponent("learning-rate.json") }
+    /// All that was measured so far, as ``ComparisonReport/json()`` writes it.
+    public var reportFile: URL { folder.appendingPathComponent("report.json") }
+
+    /// - Parameter output: the file that the finished comparison is to write.
+    /// - Throws: ``PEFTError`` if another process writes here, or for an unfinished comparison that isn't resumed.
+    public init(besides output: URL, _ start: Start) throws {
+        let place = CheckpointFolder(of: output)
+        folder = place.url
+        lock = try place.lock()
+        let isUnfinished = FileManager.default.fileExists(atPath: settingsFile.path)
+        guard start == .resuming || !isUnfinished else {
+            throw PEFTError(
+                "there is an unfinished run in \(folder.path)", remedy: "continue it with --resume, or remove it")
+        }
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+        where name.contains(".json.tmp-") {
+            let file = String(name.prefix(upTo: name.range(of: ".tmp-")?.lowerBound ?? name.endIndex))
+            AtomicFile.removeLeftovers(of: folder.appendingPathComponent(file))
+        }
+    }
+
+    /// Removes the state that a process left which was killed between writing its output and removing the state.
+    public static func removeIfFinished(_ output: URL) {
+        let place = CheckpointFolder(of: output)
+        let report = place.url.appendingPathComponent("report.json")
+        guard let written = try? Data(contentsOf: output), let known = try? Data(contentsOf: report),
+            written == known, let lock = try? place.lock()
+        else { return }
+        withExtendedLifetime(lock) { try? FileManager.default.removeItem(at: place.url) }
+    }
+
+    public func remove() { try? FileManager.default.removeItem(at: folder) }
+
+    /// Says what the comparison is of, so that nothing of another one is used.
+    /// - Throws: ``PEFTError`` naming the first setting that differs, with both values.
+    func begin(_ settings: [String: String]) throws {
+        // A sweep begins before it searches a learning rate, which is a setting from then on.
+        guard self.settings == nil else { return }
+        self.settings = settings
+        guard FileManager.default.fileExists(atPath: settingsFile.path) else { return }
+        guard let data = try? Data(contentsOf: settingsFile),
+            let stored = try? JSONDecoder().decode([String: String].self, from: data)
+        else {
+            throw PEFTError("\(settingsFile.path) is damaged", remedy: "remove \(folder.path) to start anew")
+        }
+        let names = Set(settings.keys).union(stored.keys).sorted()
+        guard let name = names.first(where: { settings[$0] != stored[$0] }) else { return }
+        throw PEFTError(
+            "the unfinished run in \(folder.path) has \(name) \(stored[name] ?? "none"), and this one has "
+                + (settings[name] ?? "none"),
+            remedy: "use the same settings and data, or another output")
+    }
+
+    // MARK: Methods
+
+    func progress(of index: Int) throws -> MethodProgress? { try read(file(of: index)) }
+
+    func save(_ progress: MethodProgress, of index: Int) throws { try write(progress, to: file(of: index)) }
+
+    /// Keeps the report of what was measured so far where `peft compare --from` can show it.
+    public func save(_ report: Data) throws { try AtomicFile.write(report, to: reportFile) }
+
+    /// The learning rate that was searched once for all values of a sweep.
+    func learningRate() throws -> Double? {
+        let value: [Double]? = try read(rateFile)
+        return value?.first
+    }
+
+    func save(learningRate: Double) throws { try write([learningRate], to: rateFile) }
+
+    /// A file of a sweep's own.
+    func file(_ name: String) -> URL { folder.appendingPathComponent(name) }
+
+    private func file(of index: Int) -> URL { file("method-\(index + 1).json") }
+
+    private func read<Value: Decodable>(_ file: URL) throws -> Value? {
+        guard FileManager.default.fileExists(atPath: file.path) else { return nil }
+        let decoder = JSONDecoder()
+        decoder.nonConformingFloatDecodingStrategy = .convertFromString(
+            positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+        guard let data = try? Data(contentsOf: file), let value = try? decoder.decode(Value.self, from: data) else {
+            throw PEFTError("\(file.path) is damaged", remedy: "remove it to measure that method again")
+        }
+        return value
+    }
+
+    private func write(_ value: some Encodable, to file: URL) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys]
+        encoder.nonConformingFloatEncodingStrategy = .convertToString(
+            positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+        // A folder without settings holds nothing to continue.
+        if let settings, !FileManager.default.fileExists(atPath: settingsFile.path) {
+            try AtomicFile.write(encoder.encode(settings), to: settingsFile)
+        }
+        try AtomicFile.write(encoder.encode(value), to: file)
+    }
+}
+
+/// One method's part of a comparison, as far as it is measured.
+struct MethodProgress: Codable {
+    /// What is known after the first seed: sizes, inference, samples.
+    var run: MethodRun
+    var seeds: [SeedOutcome] = []
+    var stored = StoredAfterwards()
+    /// Why the method can't be compared.
+    var failure: String?
+
+    init(_ run: MethodRun) { self.run = run }
+
+    /// The row of the report, with the figures over all seeds.
+    func finished() -> MethodRun {
+        var run = run
+        run.quality = Comparison.statistics(seeds.map { $0.metrics.mapValues(\.metric) })
+        run.loss = Statistic(seeds.map(\.loss.metric))
+        let (speeds, durations) = (seeds.compactMap(\.tokensPerSecond), seeds.compactMap(\.seconds))
+        if !speeds.isEmpty {
+            (run.speed, run.tokensPerSecond) = (Statistic(speeds), median(speeds))
+            run.trainingSeconds = median(durations)
+        }
+        let peaks = seeds.compactMap { $0.peakBytes.map(Double.init) }
+        if !peaks.isEmpty { run.memory = Statistic(peaks) }
+        let forgetting = seeds.compactMap(\.retention)
+        if let first = forgetting.first {
+            run.retention = .init(text: first.text, before: first.before, after: Statistic(forgetting.map(\.after)))
+        }
+        return run
+    }
+}
+
+/// What one seed's run came to.
+struct SeedOutcome: Codable {
+    var metrics: [String: DrawnMetric]
+    var loss: DrawnMetric
+    /// Of training; a base model has none.
+    var tokensPerSecond: Double?
+    var seconds: Double?
+    var peakBytes: Int?
+    var retention: RetentionResult?
+
+    init(_ evaluation: EvaluationResult, loss: MetricValue) {
+        metrics = evaluation.metrics.mapValues { DrawnMetric($0) }
+        self.loss = DrawnMetric(loss)
+    }
+}
+
+/// A metric with its values over the drawings of rows, which ``MetricValue`` leaves out of its coded form.
+struct DrawnMetric: Codable {
+    private let value: Double
+    private let low: Double
+    private let high: Double
+    private let draws: [Double]
+
+    init(_ metric: MetricValue) {
+        (value, low, high, draws) = (metric.value, metric.low, metric.high, metric.resampled)
+    }
+
+    var metric: MetricValue { MetricValue(value: value, low: low, high: high, resampled: draws) }
+}

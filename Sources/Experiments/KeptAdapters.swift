@@ -1,0 +1,74 @@
+import Foundation
+import LanguageModels
+import PEFT
+import Support
+import Tokenizers
+import Training
+
+/// An adapter that a comparison trained, before it is measured.
+public struct TrainedAdapter {
+    /// Place of its method in ``ComparisonPlan/methods``.
+    public let method: Int
+    /// Number of the seed, from 0.
+    public let seed: Int
+    public let adapter: Adapter
+    /// The base as the method keeps it.
+    public let base: ModelFolder
+    public let configuration: TrainingConfiguration
+    public let result: TrainingResult
+}
+
+extension Comparison {
+    /// Names for folders of the methods' adapters: `lora`, and with a number where a method comes again.
+    public var methodNames: [String] {
+        plan.methods.enumerated().map { index, method in
+            let earlier = plan.methods[..<index].count { $0.name == method.name }
+            return earlier == 0 ? method.name : "\(method.name)-\(earlier + 1)"
+        }
+    }
+
+    /// Saves a trained adapter, or model, as `peft train` does, in a folder of its own inside `parent`.
+    ///
+    /// A folder of that name is replaced: it is of a run that was cut off.
+    public func keep(_ trained: TrainedAdapter, in parent: URL, name: String) throws {
+        let name = plan.seeds > 1 ? "\(name)-seed-\(trained.configuration.seed)" : name
+        let (adapter, base) = (trained.adapter, trained.base)
+        let outline = ModelOutline(adapter.model)
+        let summary = PlanSummary(try adapter.choice.plan(for: outline), outline: outline)
+        let counts = data.counts
+        var record = TrainingRecord(
+            model: modelName, method: adapter.choice.method.name,
+            methodFields: adapter.choice.configuration.named, prompt: "", target: "",
+            maxInputTokens: plan.maxInputTokens, data: data.name, trainingRows: counts.training,
+            validationRows: counts.validation, configuration: trained.configuration, trainable: summary.trainable,
+            total: summary.total, result: trained.result)
+        switch data.content {
+        case .texts(let texts):
+            (record.prompt, record.target) = (texts.templates.prompt.text, texts.templates.target?.text ?? "")
+            (record.pair, record.negative) = (texts.templates.pair?.text, texts.templates.negative?.text)
+        case .chats(let chats): record.chat = chats.settings
+        }
+        record.head = base.head
+        record.labels = base.head.flatMap { $0.labels.isEmpty ? nil : $0.labels }
+        (record.weights, record.embeddingWeights) = (base.storage?.name, base.embeddingStorage?.name)
+        try AtomicFile.writeFolder(parent.appendingPathComponent(name)) { folder in
+            if adapter.choice.method.peftType == nil {
+                try adapter.model.write(into: folder, copying: Tokenizer.files(in: base.url))
+                if let template = record.chat?.template {
+                    try AtomicFile.write(template, to: folder.appendingPathComponent(ChatTemplate.fileName))
+                }
+            } else {
+                try adapter.write(into: folder, base: modelName)
+            }
+            try record.write(into: folder)
+        }
+    }
+}
+
+extension Sweep {
+    /// Saves a trained adapter under the value of the field that was varied.
+    public func keep(_ trained: TrainedAdapter, in parent: URL) throws {
+        let value = question.values[trained.method].map { $0.isLetter || $0.isNumber || ".+-".contains($0) ? $0 : "_" }
+        try comparison.keep(trained, in: parent, name: "\(question.field)-\(String(value))")
+    }
+}

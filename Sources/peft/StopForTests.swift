@@ -1,0 +1,19 @@
+import Foundation
+import Training
+
+/// A stop at a known step, so that tests of resuming need no timing: `PEFT_TEST_STOP=2:15` sends the program signal 15
+/// after step 2.
+struct StopForTests {
+    private let step: Int
+    private let signal: Int32
+
+    init() {
+        let parts = (ProcessInfo.processInfo.environment["PEFT_TEST_STOP"] ?? "").split(separator: ":")
+        step = parts.first.flatMap { Int($0) } ?? 0
+        signal = parts.count == 2 ? Int32(parts[1]) ?? SIGTERM : SIGTERM
+    }
+
+    func note(_ event: TrainingEvent) {
+        if case .step(let progress) = event, progress.step == step { kill(getpid(), signal) }
+    }
+}
