@@ -38,6 +38,8 @@ public struct ComparisonPlan: Sendable {
     public var methods: [Method]
     /// Ways in which each model is stored after training, merged with its adapter: each is measured on the same rows.
     public var quantizeAfter: [WeightRounding] = []
+    /// Outputs without a model, which the report shows beside the methods.
+    public var baselines: [Baseline] = []
     /// Training rows that GPTQ looks at.
     public var calibrationRows = 128
     public var seeds: Int
@@ -90,6 +92,7 @@ public struct Comparison {
     let rows: EncodedComparison
     private var skipped: [SkippedMethod] = []
     let bases = RoundedBases()
+    private let baselines: [BaselineResult]
 
     /// - Throws: ``PEFTError`` if a method doesn't fit the model or a setting makes no sense, before anything runs.
     public init(model folder: ModelFolder, name: String, data: ComparisonData, plan: ComparisonPlan) throws {
@@ -157,6 +160,8 @@ public struct Comparison {
         rows = try EncodedComparison(
             data, tokenizer, folder: folder.url, for: model, maxInputTokens: plan.maxInputTokens,
             virtualTokens: plan.methods.compactMap { $0.choice?.virtualTokens }.max() ?? 0)
+            data, tokenizer, folder: folder.url, for: model, maxInputTokens: plan.maxInputTokens)
+        baselines = try data.measure(plan.baselines, writes: model.writes)
     }
 
     /// - Parameters:
@@ -216,6 +221,7 @@ public struct Comparison {
             runs: runs)
         if !outline.writes { report.task = .init(rawValue: outline.head.task.rawValue) }
         report.skipped = skipped
+        if !baselines.isEmpty { report.baselines = baselines }
         report.bringInferenceToOneBase()
         report.findDifferences()
         return report

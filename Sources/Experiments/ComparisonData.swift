@@ -23,6 +23,8 @@ public struct ComparisonData {
         public var templates: RowTemplates
         /// What the rows are for, as far as it was said.
         public var task: TaskChoice
+        /// Values of the fields that baselines group examples by: field, then place of the row.
+        public var fields: [String: [Row.Location: String]] = [:]
 
         public init(
             training: [Example], validation: [Example], test: [Example], templates: RowTemplates,

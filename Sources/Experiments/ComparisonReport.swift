@@ -21,6 +21,8 @@ public struct ComparisonReport: Codable, Sendable {
     public var runs: [MethodRun]
     /// Methods that were asked for and could not be compared, with the reason.
     public var skipped: [SkippedMethod]?
+    /// Outputs that need no model, on the same test rows.
+    public var baselines: [BaselineResult]?
     /// What the model does with a row; it writes if this is absent.
     public var task: Task?
 

@@ -23,7 +23,9 @@ extension ComparisonReport {
                 })
         }
         out.append(String(repeating: "─", count: totalWidth(columns)))
-        for row in runs.indices {
+        let beside = baselines ?? []
+        for row in 0..<(runs.count + beside.count) {
+            if row == runs.count { out.append("without a model") }
             let height = columns.map { $0.cells[row].count }.max() ?? 1
             for line in 0..<height {
                 out.append(
@@ -35,7 +37,9 @@ extension ComparisonReport {
             }
         }
         out.append("")
-        let sentences = Verdict(self, numbers: .terminal).sentences.joined(separator: " ")
+        let sentences =
+            (Verdict(self, numbers: .terminal).sentences + [baselineSentence(.terminal)].compactMap(\.self))
+            .joined(separator: " ")
         out += wrapped(printable(sentences), width: min(max(width, 40), 100))
         for note in notes(columns) { out += wrapped(note, width: min(max(width, 40), 100)) }
         return out.joined(separator: "\n") + "\n"
@@ -53,7 +57,8 @@ extension ComparisonReport {
         }
         var columns = [
             Column(
-                title: ["method"], importance: .max, isText: true, cells: runs.map { [Cell(printable($0.label))] })
+                title: ["method"], importance: .max, isText: true,
+                cells: (runs.map(\.label) + (baselines ?? []).map(\.label)).map { [Cell(printable($0))] })
         ]
         columns += tableMetrics.map(metricColumn) + storingColumn() + distanceColumn()
         if showsModelSizes {
@@ -77,7 +82,13 @@ extension ComparisonReport {
                 run.inference.map { numbers.significant($0.merged) + "/" + numbers.significant($0.unmerged) }
             },
         ]
-        return runs.contains { $0.retention != nil } ? columns : columns.filter { $0.title.first != "forget" }
+        if !runs.contains(where: { $0.retention != nil }) { columns.removeAll { $0.title.first == "forget" } }
+        // Baselines have a quality and no cost.
+        for index in columns.indices {
+            let missing = runs.count + (baselines ?? []).count - columns[index].cells.count
+            columns[index].cells += [[Cell]](repeating: [Cell("")], count: max(0, missing))
+        }
+        return columns
     }
 
     private var tableMetrics: [Metric] { leadingMetrics.isEmpty ? [.loss] : leadingMetrics }
@@ -86,11 +97,13 @@ extension ComparisonReport {
         let numbers = NumberFormat.terminal
         let best = best(of: runs, by: metric)?.statistic(metric)?.mean
         // The ± parts align with each other, and so do the points before them.
-        let parts = runs.map { run -> (value: String, spread: String, isBest: Bool) in
-            guard let value = run.statistic(metric) else { return (NumberFormat.missing, "", false) }
+        let values = runs.map { $0.statistic(metric) } + (baselines ?? []).map { $0.statistic(metric) }
+        let parts = values.enumerated().map { index, value -> (value: String, spread: String, isBest: Bool) in
+            guard let value else { return (NumberFormat.missing, "", false) }
             let half = value.interval(over: self.spread).map { ($0.upperBound - $0.lowerBound) / 2 }
             let spread = half.map { " ±" + metric.format($0, with: numbers) } ?? ""
-            return (metric.format(value.mean, with: numbers), spread, runs.count > 1 && value.mean == best)
+            let isBest = runs.count > 1 && index < runs.count && value.mean == best
+            return (metric.format(value.mean, with: numbers), spread, isBest)
         }
         let spreadWidth = parts.map(\.spread.count).max() ?? 0
         let cells = parts.map { part in

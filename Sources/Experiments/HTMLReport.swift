@@ -85,6 +85,7 @@ struct ReportBuilder {
         where !paragraph.isEmpty {
             lead += "<p>\(paragraph)</p>\n"
         }
+        if let sentence = report.baselineSentence(numbers) { lead += "<p>\(sentence)</p>\n" }
         if let spread = verdict.spread { lead += "<p class=\"note\">\(spread)</p>\n" }
         return """
             <header>

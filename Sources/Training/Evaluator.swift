@@ -54,7 +54,8 @@ public struct Evaluator {
         if let task = model.head.headTask { return try evaluate(task, rows, examples, onProgress: onProgress) }
         let (encoded, _) = try rows.encode(examples)
         return try evaluate(
-            encoded, prompts: encoded.map(\.input), references: examples.map(\.references), onProgress: onProgress)
+            encoded, prompts: encoded.map(\.input), texts: examples.map(\.prompt),
+            references: examples.map(\.references), onProgress: onProgress)
     }
 
     /// Evaluates conversations: the model writes the last assistant turn, and the loss is that of the turns that
@@ -65,11 +66,12 @@ public struct Evaluator {
         let questions = try conversations.map { try chats.question($0) }
         return try evaluate(
             chats.encode(conversations).examples, prompts: questions.map(\.prompt),
+            texts: questions.map { tokenizer.decode(tokens: $0.prompt) },
             references: questions.map { [$0.answer] }, endToken: chats.turnEnd, onProgress: onProgress)
     }
 
     private func evaluate(
-        _ encoded: [EncodedExample], prompts: [[Int]], references: [[String]], endToken: Int? = nil,
+        _ encoded: [EncodedExample], prompts: [[Int]], texts: [String], references: [[String]], endToken: Int? = nil,
         onProgress: (Int) -> Void
     ) throws -> EvaluationResult {
         let start = ContinuousClock.now
@@ -78,7 +80,7 @@ public struct Evaluator {
             prompts, endToken: endToken, onProgress: onProgress, onLastPosition: { _ in cutShort += 1 })
         let elapsed = start.duration(to: .now).components
         let predictions = generated.map { tokenizer.decode(tokens: $0) }
-        var metrics = try evaluateGeneration(predictions: predictions, references: references)
+        var metrics = try evaluateGeneration(predictions: predictions, references: references, prompts: texts)
         let losses = try model.rowLosses(encoded)
         metrics[Perplexity.key] = try Perplexity.value(losses)
         var result = EvaluationResult(

@@ -36,6 +36,11 @@ struct Compare: ParsableCommand {
     @Option(help: ArgumentHelp("Use only the first validation rows.", valueName: "rows")) var limitValidation: Int?
     @Option(help: ArgumentHelp("Use only the first test rows.", valueName: "rows")) var limitTest: Int?
     @Flag(help: "Test rows with the same prompt are one row with several right targets.") var multiReference = false
+    @Option(
+        help: ArgumentHelp(
+            "Outputs without a model to compare with: constant, typical(FIELD), first-line, longest-line.",
+            valueName: "list"))
+    var baselines: String?
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
     @Option(
@@ -79,13 +84,15 @@ struct Compare: ParsableCommand {
             throw UsageError("--lr names '\(unknown)', which is not compared", remedy: "methods are \(methods)")
         }
         let roundings = try roundings()
+        let beside = try Baseline.list(baselines ?? "")
         let (state, adapters) = try continuation.open(output: output, html: html)
         defer { withExtendedLifetime(state) {} }
         let folder = try model.folder()
         let rows = try ComparisonData(
             templates, chat, for: folder, training: data.isEmpty ? nil : (data, limit),
             validation: validation.map { ([$0], limitValidation) }, test: ([test], limitTest),
-            split: split.heldOut(validation: validation, seed: training.seed), multiReference: multiReference)
+            split: split.heldOut(validation: validation, seed: training.seed), multiReference: multiReference,
+            baselines: beside)
         var plan = ComparisonPlan(
             methods: chosen.map {
                 .init(
@@ -98,6 +105,7 @@ struct Compare: ParsableCommand {
             maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput,
             retain: retain.map { URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath) }, device: device)
         plan.quantizeAfter = roundings
+        plan.baselines = beside
         RunWarnings.show(plan.training.steps.flatMap { RunWarnings.warmup(plan.training, totalSteps: $0) })
         let outline = try rows.folder(folder).outline()
         let modules = ModelOutline(outline)

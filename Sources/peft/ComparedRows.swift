@@ -11,7 +11,8 @@ extension ComparisonData {
     /// The rows of `peft compare` and `peft sweep`, read as chats where `peft train` would.
     init(
         _ templates: TemplateOptions, _ chat: ChatOptions, for folder: ModelFolder, training: RowsFile?,
-        validation: RowsFile?, test: RowsFile, split: ValidationSplit? = nil, multiReference: Bool = false
+        validation: RowsFile?, test: RowsFile, split: ValidationSplit? = nil, multiReference: Bool = false,
+        baselines: [Baseline] = []
     ) throws {
         let templates = try templates.recognized(
             (training ?? test).paths, chat, writes: templates.choice().writes(folder))
@@ -29,13 +30,16 @@ extension ComparisonData {
                     trained, classes: task == .classification ? trained.map(\.target) : nil)
             }
             SharedRows.warn(SharedExamples.count(tested, in: trained), of: tested.count, "test")
-            self.init(
-                name: name,
-                content: .texts(
-                    .init(
-                        training: trained, validation: validated,
-                        test: multiReference ? Example.groupedByPrompt(tested) : tested, templates: rowTemplates,
-                        task: choice)))
+            var texts = Texts(
+                training: trained, validation: validated,
+                test: multiReference ? Example.groupedByPrompt(tested) : tested, templates: rowTemplates,
+                task: choice)
+            for case .typical(let field) in baselines {
+                for file in [training, test].compactMap(\.self) {
+                    texts.fields[field, default: [:]].merge(try Rows.values(of: field, in: file)) { $1 }
+                }
+            }
+            self.init(name: name, content: .texts(texts))
             return
         }
         guard !multiReference else {

@@ -112,6 +112,7 @@ extension Evaluate {
     /// What all rows together come to.
     private struct Total {
         private var predictions: [String] = []
+        private var prompts: [String] = []
         private var targets: [String] = []
         private var loss = 0.0
         private var tokens = 0
@@ -120,6 +121,7 @@ extension Evaluate {
 
         mutating func add(_ part: Part) {
             predictions += part.result.predictions
+            prompts += part.asked.map(\.prompt)
             targets += part.asked.map(\.target)
             loss += part.result.loss * Double(part.tokens)
             tokens += part.tokens
@@ -131,7 +133,8 @@ extension Evaluate {
             EvaluationResult(
                 metrics: isClassifier
                     ? try evaluateClassification(predictions: predictions, references: targets)
-                    : try evaluateGeneration(predictions: predictions, references: targets.map { [$0] }),
+                    : try evaluateGeneration(
+                        predictions: predictions, references: targets.map { [$0] }, prompts: prompts),
                 loss: loss / Double(max(1, tokens)), predictions: predictions, generatedTokens: generated,
                 seconds: seconds)
         }

@@ -104,7 +104,8 @@ struct CommandTests {
         let quality = try JSON.parse(Data(evaluation.output.utf8), name: "output")["quality"]?.object
         #expect(
             quality?.keys.sorted() == [
-                "bleu", "cider", "exactMatch", "meteor", "nist", "perplexity", "rouge1", "rouge2", "rougeL",
+                "bleu", "cider", "detailRecall", "exactMatch", "meteor", "nist", "perplexity", "rouge1", "rouge2",
+                "rougeL",
                 "rougeLsum",
             ])
 

@@ -24,6 +24,9 @@ import Testing
         report.data.name = text
         report.data.prompt = text
         report.machine.processor = text
+        report.baselines = [
+            BaselineResult(label: text, quality: [text: Statistic([0.5]), "rouge1": Statistic([.nan])])
+        ]
         report.settings = [text: .string(text), "list": .array([.string(text), .object([text: .null])])]
         for index in report.runs.indices {
             report.runs[index].label = text + "\(index)"

@@ -29,7 +29,7 @@ extension ReportBuilder {
             <tbody>
             \(rows.joined("\n"))
             </tbody>
-            </table>
+            \(baselineRows(columns))</table>
             </div>
             <details>
             <summary>What the figures mean</summary>
@@ -55,6 +55,23 @@ extension ReportBuilder {
         return sentences.joined(separator: " ")
     }
 
+    /// Outputs without a model, beneath the methods.
+    private func baselineRows(_ columns: [Column]) -> Markup {
+        guard let baselines = report.baselines, !baselines.isEmpty else { return "" }
+        let rows: [Markup] = baselines.map { baseline in
+            let cells: [Markup] = columns.map { column in
+                guard let metric = column.metric, let value = baseline.statistic(metric) else {
+                    return Cell(missing("no model, no cost"), value: nil).markup
+                }
+                var content: Markup = "<span class=\"mean\">\(metric.format(value.mean, with: numbers))</span>"
+                if let spread = spreadText(value, metric) { content += " <span class=\"spread\">\(spread)</span>" }
+                return Cell(content, value: value.mean).markup
+            }
+            return "<tr><th scope=\"row\">\(baseline.label)<br/><small>without a model</small></th>\(cells)</tr>"
+        }
+        return "<tbody class=\"baselines\">\n\(rows.joined("\n"))\n</tbody>\n"
+    }
+
     private var hasIntervals: Bool {
         report.runs.contains { run in metrics.contains { run.statistic($0)?.interval(over: report.spread) != nil } }
     }
@@ -75,6 +92,8 @@ extension ReportBuilder {
     private struct Column {
         /// What follows a newline stands smaller beneath.
         var title: String
+        /// The metric of a column of quality.
+        var metric: Metric?
         var unit = ""
         /// Whether large values are what a reader looks for first.
         var falling = false
@@ -200,8 +219,8 @@ extension ReportBuilder {
             return Cell(content, value: value.mean)
         }
         return Column(
-            title: metric.name, unit: metric == .loss ? "nats/token" : "", falling: metric.higherIsBetter,
-            explanation: metric.explanation, cells: cells)
+            title: metric.name, metric: metric, unit: metric == .loss ? "nats/token" : "",
+            falling: metric.higherIsBetter, explanation: metric.explanation, cells: cells)
     }
 
     /// What storing models anew changed, and the bytes of the models.

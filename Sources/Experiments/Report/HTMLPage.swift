@@ -76,6 +76,7 @@ struct HTMLPage {
         thead small{display:block;font-size:.75rem;font-weight:400}
         tr th:first-child{text-align:left;position:sticky;left:0;background:var(--page);padding-left:0;z-index:1}
         tbody th{font-weight:550;white-space:normal;min-width:15rem;padding-right:1rem}
+        tbody.baselines th{font-weight:400}tbody.baselines tr:first-child>*{border-top:1px solid var(--rule)}
         .scroll tr th:first-child{padding-left:1.5rem}tbody th .swatch{position:absolute;left:0;top:.72rem}
         tbody tr:hover td,tbody tr:hover th{background:var(--panel)}
         td.best{font-weight:700}

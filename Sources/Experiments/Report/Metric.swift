@@ -1,4 +1,5 @@
 import Foundation
+import Training
 
 /// A column of quality: a key of ``MethodRun/quality``, or the loss.
 struct Metric: Hashable, Sendable {
@@ -16,6 +17,7 @@ struct Metric: Hashable, Sendable {
         case "nist": "NIST"
         case "meteor": "METEOR"
         case "cider": "CIDEr"
+        case DetailRecall.key: "Detail recall"
         case "exactMatch": "Exact match"
         case "accuracy": "Accuracy"
         case "macroF1": "Macro F1"
@@ -84,6 +86,9 @@ struct Metric: Hashable, Sendable {
         case "mrr": "Mean of 1 / rank of a text's own pair among all, times 100."
         case "perplexity":
             "exp of the loss a token: among how many tokens the model seems to choose. Lower is better."
+        case DetailRecall.key:
+            "Names, numbers and content words that the target takes from the prompt and the output has, too, in percent. "
+                + "Words that most targets share do not count."
         case "exactMatch": "Outputs that equal the target, in percent."
         case "loss":
             "Surprise at each target token of the test rows, in nats (natural logarithm). Lower is better."
@@ -94,8 +99,9 @@ struct Metric: Hashable, Sendable {
     /// Metrics in the order readers expect; others follow by name.
     static let order = [
         "accuracy", "macroF1", "microF1", "mcc", "entityF1", "entityPrecision", "entityRecall", "spearman", "pearson",
-        "mse", "mae", "cosineSpearman", "cosinePearson", "recall1", "mrr", "rouge1", "rouge2", "rougeL", "rougeLsum",
-        "bleu", "nist", "meteor", "cider", "exactMatch", "perplexity",
+        "mse", "mae", "cosineSpearman", "cosinePearson", "recall1", "mrr", "rouge1", "rouge2", "rougeL",
+        DetailRecall.key,
+        "rougeLsum", "bleu", "nist", "meteor", "cider", "exactMatch", "perplexity",
     ]
 
     func format(_ value: Double, with numbers: NumberFormat) -> String {
@@ -231,14 +237,15 @@ extension ComparisonReport {
         runs.contains { run in run.quality.values.contains { $0.sd != nil } } ? .seeds : .testRows
     }
 
-    /// At most three metrics for places with little room, the ranking one among them.
+    /// At most three metrics for places with little room, the ranking one among them; and the recall of details.
     var leadingMetrics: [Metric] {
         let known = metrics.filter { metric in runs.contains { $0.quality[metric.key] != nil } }
         // Texts without prompts: what was generated for them means little.
         if let ranking, ranking.key == "perplexity" { return [ranking] }
-        let shown = Array(known.filter { $0.key != "rougeLsum" }.prefix(3))
+        let details = known.filter { $0.key == DetailRecall.key }
+        let shown = Array(known.filter { $0.key != "rougeLsum" && !details.contains($0) }.prefix(3)) + details
         guard let ranking, ranking != .loss, !shown.contains(ranking) else { return shown }
-        return [ranking] + shown.prefix(2)
+        return [ranking] + shown.prefix(2) + details
     }
 
     /// Names for places with little room: labels up to the first bracket or comma where that still tells

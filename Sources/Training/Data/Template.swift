@@ -117,6 +117,16 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
+    /// A rendered text without the template's literal text before the first and after the last placeholder.
+    public func withoutFrame(_ rendered: String) -> Substring {
+        var text = rendered[...]
+        if case .literal(let opening)? = parts.first, text.hasPrefix(opening) { text = text.dropFirst(opening.count) }
+        if parts.count > 1, case .literal(let closing)? = parts.last, text.hasSuffix(closing) {
+            text = text.dropLast(closing.count)
+        }
+        return text
+    }
+
     /// Whether `row` can fill every placeholder, without building the text.
     /// - Throws: as ``render(_:)``.
     public func check(against row: Row) throws {

@@ -1,6 +1,6 @@
 import Support
 
-/// The metrics of generated text that ``evaluateGeneration(predictions:references:stemming:bootstrap:)``
+/// The metrics of generated text that ``evaluateGeneration(predictions:references:prompts:stemming:bootstrap:)``
 /// computes; raw values are their keys in reports.
 public enum GenerationMetric: String, CaseIterable, Sendable, Codable {
     /// Mean F-measure over rows, each against its best reference.
@@ -17,12 +17,15 @@ public enum GenerationMetric: String, CaseIterable, Sendable, Codable {
 /// - Parameters:
 ///   - predictions: one generated text per row.
 ///   - references: for each row, one or more texts that would be right.
+///   - prompts: what the model read in each row; adds ``DetailRecall`` where a reference takes anything from its prompt.
 ///   - stemming: whether ROUGE compares stems rather than words.
 ///   - bootstrap: how the intervals are drawn; the same rows for every metric.
-/// - Returns: every ``GenerationMetric`` by its raw value, each in 0 … 1 but NIST (bits) and CIDEr (0 … 10).
+/// - Returns: every ``GenerationMetric`` by its raw value, each in 0 … 1 but NIST (bits) and CIDEr (0 … 10); and
+///   ``DetailRecall/key``, given prompts.
 /// - Throws: ``PEFTError`` for lists of different length, an empty list or a row without references.
 public func evaluateGeneration(
-    predictions: [String], references: [[String]], stemming: Bool = true, bootstrap: Bootstrap = .standard
+    predictions: [String], references: [[String]], prompts: [String]? = nil, stemming: Bool = true,
+    bootstrap: Bootstrap = .standard
 ) throws -> [String: MetricValue] {
     try checkPairs(predictions: predictions, references: references)
     let rouge = ROUGE(stemming: stemming)
@@ -60,6 +63,10 @@ public func evaluateGeneration(
                         ExactMatch.matches(prediction: $0, references: $1) ? 1 : 0
                     })
             }
+    }
+    if let prompts {
+        values[DetailRecall.key] = try DetailRecall.value(
+            prompts: prompts, predictions: predictions, references: references, bootstrap: bootstrap)
     }
     return values
 }

@@ -1,0 +1,152 @@
+import Foundation
+import Support
+import Training
+
+/// Outputs that need no model. A trained model that is not clearly above them has learned what targets look like rather
+/// than what its prompts say.
+public enum Baseline: Sendable, Hashable {
+    /// The same training target for every prompt: the one closest to the others.
+    case constant
+    /// The training target closest to the others of the same value of a field, such as a topic; the constant for a
+    /// value that no training example has.
+    case typical(field: String)
+    /// The first line of the prompt.
+    case firstLine
+    /// The longest line of the prompt.
+    case longestLine
+
+    /// - Parameter name: `constant`, `typical(FIELD)`, `first-line` or `longest-line`.
+    /// - Throws: ``PEFTError`` for another name.
+    public init(_ name: String) throws {
+        switch name {
+        case "constant": self = .constant
+        case "first-line": self = .firstLine
+        case "longest-line": self = .longestLine
+        case _ where name.hasPrefix("typical(") && name.hasSuffix(")") && name.count > "typical()".count:
+            self = .typical(field: String(name.dropFirst("typical(".count).dropLast()))
+        default:
+            throw PEFTError(
+                "unknown baseline '\(name)'", remedy: "use one of constant, typical(FIELD), first-line, longest-line")
+        }
+    }
+
+    /// Baselines by their names, comma-separated, each once.
+    public static func list(_ names: String) throws -> [Baseline] {
+        try names.split(separator: ",").map { try Baseline($0.trimmingCharacters(in: .whitespaces)) }
+            .reduce(into: []) { if !$0.contains($1) { $0.append($1) } }
+    }
+
+    /// What the reader sees.
+    public var label: String {
+        switch self {
+        case .constant: "constant target"
+        case .typical(let field): "typical target by \(field)"
+        case .firstLine: "first line of the prompt"
+        case .longestLine: "longest line of the prompt"
+        }
+    }
+
+    /// Training targets that are compared with each other to find the typical one.
+    static let compared = 200
+
+    /// The output for each test example.
+    /// - Throws: ``PEFTError`` if there is no training target to choose from.
+    func outputs(_ texts: ComparisonData.Texts) throws -> [String] {
+        switch self {
+        case .firstLine: return texts.test.map { Self.lines(of: $0, texts).first ?? "" }
+        case .longestLine:
+            return texts.test.map { example in
+                Self.lines(of: example, texts).reduce("") { $0.count < $1.count ? $1 : $0 }
+            }
+        case .constant, .typical:
+            guard let constant = Self.typical(of: texts.training.map(\.target)) else {
+                throw PEFTError("the baseline '\(label)' needs training examples", remedy: "name them with --data")
+            }
+            guard case .typical(let field) = self else { return texts.test.map { _ in constant } }
+            let values = texts.fields[field] ?? [:]
+            let groups = Dictionary(grouping: texts.training) { values[$0.row] }
+            let typical = groups.compactMapValues { Self.typical(of: $0.map(\.target)) }
+            return texts.test.map { example in values[example.row].flatMap { typical[$0] } ?? constant }
+        }
+    }
+
+    /// The text that shares most words with the others: the largest sum of F1 over sets of words.
+    static func typical(of texts: [String]) -> String? {
+        let candidates = texts.prefix(compared)
+        let words = candidates.map { Set($0.lowercased().split { !$0.isLetter && !$0.isNumber }) }
+        func overlap(_ a: Set<Substring>, _ b: Set<Substring>) -> Double {
+            2 * Double(a.intersection(b).count) / Double(max(1, a.count + b.count))
+        }
+        let sums = words.map { word in words.reduce(0) { $0 + overlap(word, $1) } }
+        return zip(candidates, sums).reduce(nil as (text: String, sum: Double)?) { best, next in
+            if let best, best.sum >= next.1 { return best }
+            return (next.0, next.1)
+        }?.text
+    }
+
+    /// The lines of a prompt without the template's own text around them and without a speaker's label.
+    private static func lines(of example: Example, _ texts: ComparisonData.Texts) -> [Substring] {
+        texts.templates.prompt.withoutFrame(example.prompt).split(whereSeparator: \.isNewline).map { line in
+            guard let colon = line.range(of: ": "), !line[..<colon.lowerBound].contains(" ") else { return line }
+            return line[colon.upperBound...]
+        }
+    }
+}
+
+/// What a baseline scores on the test examples.
+public struct BaselineResult: Codable, Sendable {
+    /// What the reader sees, such as `longest line of the prompt`.
+    public var label: String
+    /// As ``MethodRun/quality``.
+    public var quality: [String: Statistic]
+
+    public init(label: String, quality: [String: Statistic]) { (self.label, self.quality) = (label, quality) }
+
+    /// Measures `baseline` as a model's outputs are measured.
+    /// - Throws: ``PEFTError`` where there are no training targets, or no test examples.
+    init(_ baseline: Baseline, on texts: ComparisonData.Texts) throws {
+        let metrics = try evaluateGeneration(
+            predictions: baseline.outputs(texts), references: texts.test.map(\.references),
+            prompts: texts.test.map(\.prompt))
+        self.init(label: baseline.label, quality: metrics.mapValues { Statistic([$0]) })
+    }
+
+    /// The metric's statistic, if it has a finite mean.
+    func statistic(_ metric: Metric) -> Statistic? { quality[metric.key].flatMap { $0.mean.isFinite ? $0 : nil } }
+}
+
+extension ComparisonData {
+    /// - Throws: ``PEFTError`` where baselines make no sense: chats, and models that don't write text.
+    func measure(_ baselines: [Baseline], writes: Bool) throws -> [BaselineResult] {
+        guard !baselines.isEmpty else { return [] }
+        guard writes, case .texts(let texts) = content else {
+            throw PEFTError(
+                writes
+                    ? "--baselines needs prompts and targets, and these examples are chats"
+                    : "--baselines is for models that write text, and this one does not", remedy: "leave it out")
+        }
+        return try baselines.map { try BaselineResult($0, on: texts) }
+    }
+}
+
+extension ComparisonReport {
+    /// How far the trained methods are from the best baseline, in a sentence.
+    func baselineSentence(_ numbers: NumberFormat) -> String? {
+        guard let metric = ranking,
+            let best = (baselines ?? []).compactMap({ result in result.statistic(metric).map { (result.label, $0) } })
+                .max(by: { metric.isBetter($1.1.mean, than: $0.1.mean) })
+        else { return nil }
+        let trained = runs.filter(\.isTrained).compactMap { run in run.statistic(metric).map { (run, $0) } }
+        guard let last = trained.min(by: { metric.isBetter($1.1.mean, than: $0.1.mean) }) else { return nil }
+        let level = "(\(best.0), \(metric.format(best.1.mean, with: numbers)))"
+        let gain = metric.gain(of: last.1, over: best.1)
+        let shown = numbers.decimal(abs(gain), places: metric.places)
+        let name = shortLabel(last.0)
+        let subject = trained.count == 1 ? name : "Every trained method"
+        return gain > 0
+            ? "\(subject.prefix(1).uppercased() + subject.dropFirst()) is at least \(shown) \(metric.unit) above the best output "
+                + "without a model \(level)."
+            : "\(name.prefix(1).uppercased() + name.dropFirst()) is not above the best output without a model \(level): "
+                + "it may have learned what targets look like, and not to read its prompts."
+    }
+}
