@@ -95,5 +95,5 @@ def initialize(model, table, seed=0, copying=True):
         attention.o.weight[:, last] = -growth * subspace.T
 
 
-SHARPNESS = 0.2
-GAIN = 2.5
+SHARPNESS = 0.3
+GAIN = 3.5

@@ -136,7 +136,7 @@ class Tasks:
             self.recent.append((turns, scene, script))
         return self.rng.choice(self.recent) if len(self.recent) > 400 else self.recent[-1]
 
-    def part(self):
+    def part(self, fewest=1):
         """Some lines of a dialogue: (turns, scene, script). Half of the time few of them, which are quick to read.
 
         Who is named only in the other lines has no name.
@@ -147,7 +147,7 @@ class Tasks:
                 person.whole_name = person.name
             person.name = person.whole_name
         if self.rng.random() < 0.7 and len(turns) > 2:
-            count = self.rng.randrange(1, 4)
+            count = self.rng.randrange(fewest, 4)
             start = self.rng.randrange(len(turns) - count + 1)
             turns = turns[start : start + count]
         text = " ".join(line for _, line in turns)
@@ -299,7 +299,7 @@ class Tasks:
             for role in self.rng.sample("AB", self.rng.randrange(1, 3)):
                 asked.append(f"Who is {label(role)}?")
                 answers.append(shown(role))
-        for role, text in self.rng.sample(turns, self.rng.randrange(1, 3)):
+        for role, text in self.rng.sample(turns, min(len(turns), self.rng.randrange(1, 3))):
             words = text.split(" ")
             length = self.rng.randrange(2, 6)
             start = self.rng.randrange(max(1, len(words) - length + 1))
@@ -310,7 +310,7 @@ class Tasks:
 
     def next_line(self):
         """The rest of a line by its beginning, or the line after another."""
-        turns, scene, _ = self.part()
+        turns, scene, _ = self.part(2)
         lines = self.lines(turns, scene)
         text = "\n".join(lines)
         if self.rng.random() < 0.5:
@@ -328,7 +328,7 @@ class Tasks:
 
     def missing_line(self):
         """A line of a dialogue that was taken out; its neighbors tell much of it."""
-        turns, scene, _ = self.part()
+        turns, scene, _ = self.part(2)
         lines = self.lines(turns, scene)
         index = self.rng.randrange(len(lines))
         source = lines[:index] + ["<extra_id_0>"] + lines[index + 1 :]

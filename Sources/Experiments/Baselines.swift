@@ -40,9 +40,9 @@ public enum Baseline: Sendable, Hashable {
     public var label: String {
         switch self {
         case .constant: "constant target"
-        case .typical(let field): "typical target by \(field)"
-        case .firstLine: "first line of the prompt"
-        case .longestLine: "longest line of the prompt"
+        case .typical(let field): "typical of its \(field)"
+        case .firstLine: "first line"
+        case .longestLine: "longest line"
         }
     }
 
@@ -53,10 +53,10 @@ public enum Baseline: Sendable, Hashable {
     /// - Throws: ``PEFTError`` if there is no training target to choose from.
     func outputs(_ texts: ComparisonData.Texts) throws -> [String] {
         switch self {
-        case .firstLine: return texts.test.map { Self.lines(of: $0, texts).first ?? "" }
+        case .firstLine: return texts.test.map { String(Self.lines(of: $0, texts).first ?? "") }
         case .longestLine:
             return texts.test.map { example in
-                Self.lines(of: example, texts).reduce("") { $0.count < $1.count ? $1 : $0 }
+                String(Self.lines(of: example, texts).reduce("") { $0.count < $1.count ? $1 : $0 })
             }
         case .constant, .typical:
             guard let constant = Self.typical(of: texts.training.map(\.target)) else {
@@ -95,7 +95,7 @@ public enum Baseline: Sendable, Hashable {
 
 /// What a baseline scores on the test examples.
 public struct BaselineResult: Codable, Sendable {
-    /// What the reader sees, such as `longest line of the prompt`.
+    /// What the reader sees, such as `longest line`.
     public var label: String
     /// As ``MethodRun/quality``.
     public var quality: [String: Statistic]

@@ -160,7 +160,6 @@ public struct Comparison {
         rows = try EncodedComparison(
             data, tokenizer, folder: folder.url, for: model, maxInputTokens: plan.maxInputTokens,
             virtualTokens: plan.methods.compactMap { $0.choice?.virtualTokens }.max() ?? 0)
-            data, tokenizer, folder: folder.url, for: model, maxInputTokens: plan.maxInputTokens)
         baselines = try data.measure(plan.baselines, writes: model.writes)
     }
 
@@ -181,7 +180,8 @@ public struct Comparison {
         }
         for (index, method) in plan.methods.enumerated() {
             onEvent(.started(method: method.label, index: index, of: plan.methods.count))
-            var progress = try state?.progress(of: index) ?? MethodProgress(.init(method: method.name, label: method.label))
+            var progress =
+                try state?.progress(of: index) ?? MethodProgress(.init(method: method.name, label: method.label))
             if progress.failure == nil {
                 do { try measure(method, index, &progress, state, onAdapter, onEvent) } catch let error
                     where method.isOptional && (error is PEFTError || error is TrainingDiverged)

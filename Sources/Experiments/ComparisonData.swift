@@ -92,7 +92,8 @@ struct EncodedComparison {
     let evaluate: (Evaluator, _ onProgress: (Int) -> Void) throws -> EvaluationResult
 
     init(
-        _ data: ComparisonData, _ tokenizer: Tokenizer, folder: URL, for model: any LanguageModel, maxInputTokens: Int,
+        _ data: ComparisonData, _ tokenizer: Tokenizer, folder: URL, for model: any LanguageModel,
+        maxInputTokens: Int,
         virtualTokens: Int = 0
     ) throws {
         switch data.content {

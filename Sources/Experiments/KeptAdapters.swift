@@ -53,7 +53,7 @@ extension Comparison {
         (record.weights, record.embeddingWeights) = (base.storage?.name, base.embeddingStorage?.name)
         try AtomicFile.writeFolder(parent.appendingPathComponent(name)) { folder in
             if adapter.choice.method.peftType == nil {
-                try adapter.model.write(into: folder, copying: Tokenizer.files(in: base.url))
+                try adapter.model.write(into: folder)
                 if let template = record.chat?.template {
                     try AtomicFile.write(template, to: folder.appendingPathComponent(ChatTemplate.fileName))
                 }
@@ -68,7 +68,9 @@ extension Comparison {
 extension Sweep {
     /// Saves a trained adapter under the value of the field that was varied.
     public func keep(_ trained: TrainedAdapter, in parent: URL) throws {
-        let value = question.values[trained.method].map { $0.isLetter || $0.isNumber || ".+-".contains($0) ? $0 : "_" }
+        let value = question.values[trained.method].map {
+            $0.isLetter || $0.isNumber || ".+-".contains($0) ? $0 : "_"
+        }
         try comparison.keep(trained, in: parent, name: "\(question.field)-\(String(value))")
     }
 }

@@ -15,6 +15,20 @@ public struct NonFiniteTensor: Sendable, Equatable {
     }
 }
 
+extension NonFiniteTensor {
+    var damagedBase: PEFTError {
+        PEFTError("\(description): the base model is damaged", remedy: "fetch it again, or name another one")
+    }
+}
+
+extension ModelFolder {
+    /// Makes sure that no stored tensor holds NaN or infinite values, before they are rounded to a format that hides them.
+    /// - Throws: ``PEFTError`` naming the first that does.
+    public func requireFiniteTensors() throws {
+        if let tensor = try tensors().nonFiniteTensor() { throw tensor.damagedBase }
+    }
+}
+
 extension Tensor {
     /// How many values are NaN or infinite.
     public var nonFiniteCount: Int {
@@ -49,9 +63,7 @@ extension LanguageModel {
     /// Makes sure that no tensor holds NaN or infinite values.
     /// - Throws: ``PEFTError`` naming the first that does.
     public func requireFiniteWeights() throws {
-        guard let tensor = try nonFiniteTensor() else { return }
-        throw PEFTError(
-            "\(tensor.description): the base model is damaged", remedy: "fetch it again, or name another one")
+        if let tensor = try nonFiniteTensor() { throw tensor.damagedBase }
     }
 
     /// Makes sure that scores are finite.

@@ -195,3 +195,19 @@ struct ShardedTensors {
         name.hasSuffix("EncDecAttention.relative_attention_bias.weight")
     }
 }
+
+extension ShardedTensors {
+    /// The first stored tensor that holds NaN or infinite values, by the file's name.
+    func nonFiniteTensor() throws -> NonFiniteTensor? {
+        try withTorchErrors {
+            for (name, file) in owner.sorted(by: { $0.key < $1.key })
+            where file.entries[name]?.dtype.isFloatingPoint == true {
+                let count = try file.tensor(name).nonFiniteCount
+                try checkTorchErrors()
+                file.forget(name)
+                if count > 0 { return NonFiniteTensor(path: name, count: count) }
+            }
+            return nil
+        }
+    }
+}

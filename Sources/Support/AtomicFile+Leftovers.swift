@@ -27,7 +27,8 @@ extension AtomicFile {
         while isFolder, stat(parent.path, &status) != 0, errno == ENOENT, parent.path != "/" {
             parent.deleteLastPathComponent()
         }
-        let name = isFolder ? ".\(output.lastPathComponent).tmp-\(getpid())" : "\(output.lastPathComponent).tmp-\(getpid())"
+        let name =
+            isFolder ? ".\(output.lastPathComponent).tmp-\(getpid())" : "\(output.lastPathComponent).tmp-\(getpid())"
         let probe = parent.appendingPathComponent(name).path
         let descriptor = open(probe, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
         // What a process with this one's number left says that there was permission.

@@ -57,7 +57,8 @@ public final class FolderLock: Sendable {
                 continue
             }
             ftruncate(descriptor, 0)
-            let text = "\(getpid())\n\(ProcessInfo.processInfo.hostName)\n\(ISO8601DateFormatter().string(from: Date()))\n"
+            let text =
+                "\(getpid())\n\(ProcessInfo.processInfo.hostName)\n\(ISO8601DateFormatter().string(from: Date()))\n"
             // Who holds it is a courtesy; the lock is there without.
             try? Data(text.utf8).withUnsafeBytes { try AtomicFile.writeAll($0, to: descriptor, name: file.path) }
             self.descriptor = descriptor

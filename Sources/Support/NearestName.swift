@@ -16,18 +16,26 @@ where Names.Element == String {
     return best?.name
 }
 
-/// The distance of two names that are near each other; `nil` if they aren't.
+/// A measure of how far two names are that are near each other; `nil` if they aren't.
 private func nearDistance(_ a: [Unicode.Scalar], _ b: [Unicode.Scalar]) -> Int? {
     if a == b { return 0 }
     let (shorter, longer) = a.count <= b.count ? (a, b) : (b, a)
     guard !shorter.isEmpty else { return nil }
-    let distance = editDistance(a, b)
+    // Of names that are equally far the one with the same letters is meant.
+    let hasSameLetters = a.count == b.count && a.sorted() == b.sorted()
+    let edits = editDistance(a, b)
+    let distance = 2 * edits - (hasSameLetters ? 1 : 0)
     // Names of one or two letters are one edit away from too many others.
     guard longer.count >= 3 else { return a.first == b.first ? distance : nil }
-    if distance <= max(1, longer.count / 3) { return distance }
-    if a.count == b.count, a.count >= 4, a.sorted() == b.sorted() { return distance }
-    // The end of a name may be another word: classify, classification.
+    if edits <= max(1, longer.count / 3) { return distance }
+    if hasSameLetters, a.count >= 4 { return distance }
+    // The end of a name may be another word (classify, classification), or one more (wi, wi_0).
     let common = zip(shorter, longer).prefix { $0 == $1 }.count
+    if common == shorter.count, common >= 2, !longer[common].properties.isAlphabetic,
+        longer[common].properties.numericType == nil
+    {
+        return distance
+    }
     return common >= 4 && common * 4 >= shorter.count * 3 ? distance : nil
 }
 

@@ -23,7 +23,9 @@ extension Tokenizer {
         let json = folder.appendingPathComponent("tokenizer.json")
         let sentencePiece = folder.appendingPathComponent("spiece.model")
         if FileManager.default.fileExists(atPath: json.path) {
-            do { return Tokenizer(try TokenizerFile(json, declared: roles.declared), roles) } catch let error as PEFTError {
+            do { return Tokenizer(try TokenizerFile(json, declared: roles.declared), roles) } catch let error
+                as PEFTError
+            {
                 let other = folder.appendingPathComponent("tokenizer.model")
                 guard FileManager.default.fileExists(atPath: other.path) else { throw error }
                 throw PEFTError(

@@ -60,7 +60,8 @@ public struct RowEncoder: Sendable {
                     prompt(example.prompt),
                     architecture == .encoderDecoder
                         ? tokenizer.encode(text: example.target)
-                        : tokenizer.encode(text: example.target, addSpecialTokens: false) + (endToken.map { [$0] } ?? [])
+                        : tokenizer.encode(text: example.target, addSpecialTokens: false)
+                            + (endToken.map { [$0] } ?? [])
                 )
             }
             guard !input.ids.isEmpty, !target.isEmpty else {

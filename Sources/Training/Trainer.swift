@@ -139,11 +139,11 @@ public final class Trainer {
     /// does the rest again when it is resumed.
     ///
     /// - Parameters:
-    ///   - isStopping: asked between micro-batches, so that a stop need not wait for a long step or validation.
     ///   - onEvent: called on this thread; returning `false` stops after writing a checkpoint.
+    ///   - isStopping: asked between micro-batches, so that a stop need not wait for a long step or validation.
     /// - Throws: ``TrainingInterrupted`` if it was stopped before its end, ``TrainingDiverged``, ``PEFTError``.
     @discardableResult
-    public func run(isStopping: () -> Bool = { false }, onEvent: (TrainingEvent) -> Bool = { _ in true }) throws
+    public func run(onEvent: (TrainingEvent) -> Bool = { _ in true }, isStopping: () -> Bool = { false }) throws
         -> TrainingResult
     {
         var seconds = 0.0
@@ -278,7 +278,9 @@ public final class Trainer {
             if let tensor = try model.nonFiniteTensor(except: Set(paths)) {
                 throw PEFTError(
                     "the loss is NaN or infinite at step \(step + 1): \(tensor.description)",
-                    remedy: "the base model is damaged or overflows in its precision; fetch it again or use another --precision")
+                    remedy:
+                        "the base model is damaged or overflows in its precision; fetch it again or use another --precision"
+                )
             }
             throw TrainingDiverged(what: loss.isFinite ? "gradient" : "loss", step: step + 1)
         }

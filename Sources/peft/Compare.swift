@@ -111,11 +111,14 @@ struct Compare: ParsableCommand {
         let modules = ModelOutline(outline)
         for row in chosen { RunWarnings.show(row.choice.flatMap { RunWarnings.layers($0, modules) }) }
         try ModelNotes.generation(plan.generation, for: outline)
-        try ModelNotes.input(templates.maxInput, for: outline, Tokenizer.load(folder: folder.url))
+        try ModelNotes.input(
+            templates.maxInput, for: outline, Tokenizer.load(folder: folder.url),
+            virtualTokens: chosen.compactMap { $0.choice?.virtualTokens }.max() ?? 0)
         let comparison = try Comparison(
             model: folder, name: model.model ?? ModelLocator.embedded, data: rows, plan: plan)
         let progress = ComparisonProgress(isQuiet: quiet, seeds: seeds)
         let names = comparison.methodNames
+        let stop = StopForTests()
         let report = try comparison.run(
             state: state,
             onAdapter: { trained in
@@ -123,6 +126,7 @@ struct Compare: ParsableCommand {
             },
             onEvent: { event in
                 progress.show(event)
+                stop.note(event)
                 // A long comparison that is cut off leaves what it measured, for --from.
                 if case .finished(_, let soFar) = event { try? state?.save(soFar.json()) }
             })

@@ -24,7 +24,7 @@ enum ConfigurationFile {
             guard let key = key.string else { throw UsageError("\(path): a key is not a name") }
             return try arguments(key, value, table, path)
         }
-        try table.refuseRepeats(options)
+        try table.refuseRepeats(options, in: path)
         return options
     }
 

@@ -57,7 +57,7 @@ struct ConvertCommand: ParsableCommand {
         } else if GGUFHeader.isName(url) {
             try readGGUF(url, target)
         } else if SoftPromptFile.isName(url) {
-            try SoftPromptFile.read(url, on: model.folder(default: baseName()).outline()).save(
+            try SoftPromptFile.read(url, on: model.folder(default: baseName()).load()).save(
                 to: target, base: baseName())
         } else if ["adapter_model", "adapters"].contains(url.deletingPathExtension().lastPathComponent) {
             try convertFolder(url.deletingLastPathComponent(), target)
@@ -88,9 +88,12 @@ struct ConvertCommand: ParsableCommand {
         let (url, note) = AdapterFiles.locate(source)
         if let note { Console.note(note) }
         if AdapterFiles.isMLX(url) {
-            let outline = try model.folder(default: baseName()).outline()
+            // MLX names the base in its own way.
+            let named = try JSON.read(url.appendingPathComponent("adapter_config.json"))["model"] ?? .null
+            let base = AdapterBase(["base_model_name_or_path": named], of: url)
+            let outline = try base.folder(model).outline()
             var (configuration, tensors) = try MLXAdapter.read(url, on: outline)
-            configuration["base_model_name_or_path"] = .string(try baseName())
+            configuration["base_model_name_or_path"] = .string(try base.name(model))
             return try write(configuration, tensors, target, from: url) { _ = try $0.attach(to: outline) }
         }
         var (configuration, tensors) = try AdapterConversion.olderFolder(url)

@@ -88,6 +88,7 @@ extension Evaluate {
     ) throws -> Part {
         var evaluator = Evaluator(
             model: named.model, tokenizer: named.tokenizer, parameters: parameters, batchSize: batchSize)
+        let templates = try templates.recognizing(data, chat, writes: named.model.writes, record: record).templates
         if let settings = try chat.settings(templates, data: data, folder: named.tokenizerFolder, record: record) {
             let wrapped = try chat.wrapped(templates, record: record)
             let conversations = try settings.conversations(rows, prompt: wrapped?.prompt, target: wrapped?.target)

@@ -37,7 +37,7 @@ struct Generate: ParsableCommand {
     var adapter: [String] = []
     @Flag(help: "Merge the adapter into the weights first.") var merge = false
     @Argument(help: "What the model reads; standard input if absent. \\n is a line break.") var text: [String] = []
-    @Option(help: ArgumentHelp("Rows to generate for, JSONL, CSV or text.", valueName: "file")) var data: String?
+    @Option(help: DataHelp.prompts) var data: [String] = []
     @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
     @Option(
         name: .shortAndLong,
@@ -65,7 +65,7 @@ struct Generate: ParsableCommand {
         let parameters = try generation.parameters(seed: seed)
         if NamedAdapters.areMeant(by: adapter) { return try generateMany() }
         try require("--limit", limit)
-        if let data { return try generateRows(data, parameters) }
+        if !data.isEmpty { return try generateRows(parameters) }
         guard output == nil else {
             throw UsageError(
                 "--output is for the rows of --data", remedy: "add --data, or redirect the output with >")
@@ -85,7 +85,8 @@ struct Generate: ParsableCommand {
         if isTruncated {
             let isOwn = encoder.maxInputTokens == most
             Console.note(
-                "the prompt is truncated to \(encoder.maxInputTokens) tokens\(isOwn ? "; --max-input changes that" : "")")
+                "the prompt is truncated to \(encoder.maxInputTokens) tokens\(isOwn ? "; --max-input changes that" : "")"
+            )
         }
         try write(prompt, ids, adapted, parameters)
     }

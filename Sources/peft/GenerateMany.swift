@@ -24,7 +24,7 @@ extension Generate {
         try require("--batch-size", batchSize)
         let parameters = try generation.parameters(seed: seed)
         let file = try output.map { path in
-            guard data != nil else {
+            guard !data.isEmpty else {
                 throw UsageError(
                     "--output is for the rows of --data", remedy: "add --data, or redirect the output with >")
             }
@@ -32,7 +32,7 @@ extension Generate {
         }
         let named = try NamedAdapters(model, adapter)
         var chats = NamedChats(named)
-        let items = try data.map { try rows($0, named, &chats) } ?? prompts(named, &chats)
+        let items = try data.isEmpty ? prompts(named, &chats) : rows(named, &chats)
         let records = named.records
         try ModelNotes.generation(parameters, for: named.model)
         let encoded = try items.map { item -> [Int] in
@@ -68,10 +68,10 @@ extension Generate {
                 "promptTokens": .integer(encoded[index].count), "tokens": .integer(made[index].count),
             ]
         }
-        if let file, let data {
+        if let file {
             let rows = items.compactMap(\.row)
             try file.write(
-                rows, columns: RowColumns.of(rows, file: data),
+                rows, columns: RowColumns.of(rows),
                 results.map { [("output", $0["output"] ?? .null)] })
         }
         if json {
@@ -133,12 +133,12 @@ extension Generate {
             endToken: encoder.turnEnd)
     }
 
-    /// The rows of a file: each fills --prompt, or the template that its adapter was trained with, or holds messages.
-    private func rows(_ path: String, _ named: NamedAdapters, _ chats: inout NamedChats) throws -> [Item] {
+    /// The rows of the data: each fills --prompt, or the template that its adapter was trained with, or holds messages.
+    private func rows(_ named: NamedAdapters, _ chats: inout NamedChats) throws -> [Item] {
         guard text.isEmpty, field.isEmpty else {
             throw UsageError("--data was given with a text or --field", remedy: "give one of them")
         }
-        let rows = try DataSet.read(DataSource.all([path]), limit: limit, keepsText: true)
+        let rows = try DataSet.read(DataSource.all(data), limit: limit, keepsText: true)
         return try rows.map { row in
             let adapter = try named.adapter(of: row, field: adapterField)
             let record = adapter.flatMap { named.records[$0] }

@@ -5,27 +5,31 @@ import Training
 
 /// `peft generate --data`: texts for the rows of a file, which need no target.
 extension Generate {
-    func generateRows(_ path: String, _ parameters: GenerateParameters) throws {
+    func generateRows(_ parameters: GenerateParameters) throws {
         guard text.isEmpty, field.isEmpty, messages == nil else {
             throw UsageError("--data was given with a text, --field or --messages", remedy: "give one of them")
         }
         try require("--batch-size", batchSize)
         let file = try output.map { try RowsOutput($0) }
         let adapted = try adaptedModel()
-        let rows = try DataSet.read(
-            URL(fileURLWithPath: NSString(string: path).expandingTildeInPath), limit: limit, keepsText: true)
+        try ModelNotes.generation(parameters, for: adapted.model)
+        let rows = try DataSet.read(DataSource.all(data), limit: limit, keepsText: true)
         let asked = try prompts(rows, adapted)
         let evaluator = Evaluator(
             model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize)
         let display = ProgressDisplay(isQuiet: quiet || json || output == nil && Console.outputIsTerminal)
         let start = ContinuousClock.now
-        let made = try evaluator.generate(asked.map(\.ids), endToken: asked.first?.endToken) {
-            display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "row"))")
-        }
+        var cutShort = 0
+        let made = try evaluator.generate(
+            asked.map(\.ids), endToken: asked.first?.endToken,
+            onProgress: {
+                display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "row"))")
+            }, onLastPosition: { _ in cutShort += 1 })
         display.finish()
+        ModelNotes.lastPosition(cutShort, of: adapted.model)
         let seconds = (ContinuousClock.now - start) / .seconds(1)
         let texts = made.map { adapted.tokenizer.decode(tokens: $0) }
-        let columns = RowColumns.of(rows, file: path)
+        let columns = RowColumns.of(rows)
         let results = texts.map { [("output", JSON.string($0))] as RowsOutput.Result }
         try file?.write(rows, columns: columns, results)
         if json {
@@ -44,7 +48,7 @@ extension Generate {
                 )
             }
         } else {
-            print(try RowsOutput("rows.jsonl").text(rows, columns: columns, results), terminator: "")
+            print(RowsOutput(.jsonl).text(rows, columns: columns, results), terminator: "")
         }
     }
 
@@ -71,6 +75,7 @@ extension Generate {
         }
         let template = try rowTemplate(record)
         let most = try mostInput(record)
+        try ModelNotes.input(maxInput, for: adapted.model, adapted.tokenizer)
         let encoder = try RowEncoder(adapted.tokenizer, for: adapted.model, maxInputTokens: most)
         var truncated = 0
         let prompts = try rows.map { row -> Prompt in
@@ -81,7 +86,7 @@ extension Generate {
         }
         if truncated > 0 {
             Console.note(
-                "\(counted(truncated, "prompt")) \(truncated == 1 ? "is" : "are") truncated to \(most) tokens; --max-input changes that"
+                "\(counted(truncated, "prompt")) \(truncated == 1 ? "is" : "are") truncated to \(encoder.maxInputTokens) tokens\(encoder.maxInputTokens == most ? "; --max-input changes that" : "")"
             )
         }
         return prompts

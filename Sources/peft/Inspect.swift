@@ -27,6 +27,13 @@ struct Inspect: ParsableCommand {
         let local = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
         var isFolder: ObjCBool = false
         let exists = FileManager.default.fileExists(atPath: local.path, isDirectory: &isFolder)
+        if exists, !isFolder.boolValue,
+            ["npy", "safetensors", "bin", "pt"].contains(local.pathExtension.lowercased())
+        {
+            throw PEFTError(
+                "\(path) is a file of \(SoftPromptFile.isName(local) ? "a soft prompt" : "weights"), and neither a model's configuration nor a folder",
+                remedy: "name its folder, or make an adapter of it with peft convert")
+        }
         if exists, !isFolder.boolValue, !GGUFHeader.isName(local) {
             return try inspectModel(ModelRegistry.outline(JSON.read(local), file: local.path), nil)
         }
@@ -107,6 +114,10 @@ struct Inspect: ParsableCommand {
         for (key, value) in folder.choice.configuration.named.sorted(by: { $0.key < $1.key })
         where value != .null && value != [:] {
             lines.append("  \(key.padding(toLength: 16, withPad: " ", startingAt: 0)) \(value.text(indent: nil))")
+        }
+        if !folder.notes.isEmpty {
+            result["notes"] = .array(folder.notes.map { .string($0) })
+            lines += folder.notes.map { "note: \($0)" }
         }
         if tensors {
             result["shapes"] = .object(

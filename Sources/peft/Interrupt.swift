@@ -6,7 +6,8 @@ enum Interrupt {
     nonisolated(unsafe) private static var flag: sig_atomic_t = 0
     /// What is removed where a signal ends the program before anything is worth keeping: a file and its folder, as
     /// strings for C.
-    nonisolated(unsafe) private static var unused: (file: UnsafeMutablePointer<CChar>, folder: UnsafeMutablePointer<CChar>)?
+    nonisolated(unsafe) private static var unused:
+        (file: UnsafeMutablePointer<CChar>, folder: UnsafeMutablePointer<CChar>)?
     private static let signals = [SIGINT, SIGTERM, SIGHUP]
 
     static var isRequested: Bool { flag != 0 }
@@ -16,7 +17,9 @@ enum Interrupt {
     /// Notes signals from now on, in place of ending the program.
     /// - Parameter ofPipes: whether `SIGPIPE`, which is ignored elsewhere, is one of them.
     static func install(ofPipes: Bool = false) {
-        unused.map { free($0.file); free($0.folder) }
+        unused.map {
+            free($0.file); free($0.folder)
+        }
         unused = nil
         handle(signals + (ofPipes ? [SIGPIPE] : [])) { number in
             if Interrupt.flag != 0 { _exit(128 + number) }

@@ -28,7 +28,10 @@ struct MethodsCommand: ParsableCommand {
     private static func options(_ method: any PEFTMethod.Type) -> String {
         let options = MethodChoice.options(of: method)
         let width = options.map { $0.name.count + 2 }.max() ?? 0
-        let lines = options.map { "  --\($0.name)".padded(to: width + 4) + $0.help }
+        let margin = String(repeating: " ", count: width + 4)
+        let lines = options.map {
+            HelpPage.wrap($0.help, first: "  --\($0.name)".padded(to: width + 4), rest: margin)
+        }
         return (["\(method.name): \(method.summary)"] + (lines.isEmpty ? ["  no options"] : lines))
             .joined(separator: "\n")
     }

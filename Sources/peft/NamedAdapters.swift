@@ -66,11 +66,15 @@ struct NamedAdapters {
                 "the adapters are for different tasks or tell different classes apart",
                 remedy: "use one of them at a time")
         }
-        folder = plain.with(heads.first)
+        let base = plain.with(heads.first)
+        folder = base
         model = try folder.load(device: device)
         // One tokenizer serves all; several of their own would have to be the same.
-        let tokenizers = try Set(named.map { try AdapterBase.tokenizerFolder($0.url, base: folder) })
-        tokenizerFolder = tokenizers.count == 1 ? tokenizers.first ?? folder.url : folder.url
+        let tokenizers = try Set(named.map { try AdapterBase.tokenizerFolder($0.url, base: base) })
+        tokenizerFolder = tokenizers.count == 1 ? tokenizers.first ?? base.url : base.url
+        if tokenizers.count > 1 {
+            Console.note("some adapters have tokenizers of their own; the base model's is used for all")
+        }
         tokenizer = try Tokenizer.load(folder: tokenizerFolder)
         set = AdapterSet(on: model)
         for (name, _, folder) in named {

@@ -18,7 +18,7 @@ struct NeighborsCommand: ParsableCommand {
 
     @Argument(help: "An adapter's folder.") var adapter: String
     @OptionGroup var model: ModelOptions
-    @Option(help: ArgumentHelp("Neighbours per virtual token.", valueName: "n")) var count = 5
+    @Option(help: ArgumentHelp("Neighbors per virtual token.", valueName: "n")) var count = 5
     @Option(help: ArgumentHelp("Words that name the task, comma-separated.", valueName: "words")) var task: String?
     @Option(help: ArgumentHelp("Write lists and a picture as one HTML page.", valueName: "file")) var html: String?
     @Option(help: ArgumentHelp("Write the result as JSON.", valueName: "file")) var output: String?

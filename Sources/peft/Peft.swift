@@ -10,9 +10,12 @@ struct Peft: ParsableCommand {
         commandName: "peft",
         abstract: "Fine-tune language models with few parameters, and learn which method suits your data.",
         discussion: """
-            A first run:  peft compare --methods base,full,lora --data train.jsonl --test test.jsonl \\
-                            --prompt 'Summarize: {dialogue}' --target '{summary}'
-            Any command takes --config FILE with the same options in YAML; options on the command line win.
+            A first run:
+              peft compare --methods base,full,lora \\
+                --data train.jsonl --test test.jsonl \\
+                --prompt 'Summarize: {dialogue}' --target '{summary}'
+
+            Any command takes --config FILE with the same options in YAML or JSON; options on the command line win.
             """,
         version: Version.current,
         subcommands: [
@@ -35,7 +38,9 @@ struct Main {
         do {
             let arguments: [String]
             switch try Invocation.prepare(Array(CommandLine.arguments.dropFirst())) {
-            case .help(let text): return print(text)
+            case .help(let text):
+                print(text)
+                Foundation.exit(Results.exitCodeIfLost() ?? 0)
             case .parse(let prepared): arguments = prepared
             }
             var command = try Invocation.parse(arguments)

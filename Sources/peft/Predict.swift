@@ -12,8 +12,8 @@ struct Predict: ParsableCommand {
             peft predict --adapter my-classifier 'I lost my card'
             peft predict --model all-MiniLM-L6-v2 --task embeddings --prompt '{text}' --data rows.csv
 
-            Each line is JSON, or with --output labels.csv a row of the table with its columns: a label with its probability (label, score), labels, a number (score), a label for each
-            word (labels), or a vector (embedding; with --pair also the two texts' similarity). A column that the rows
+            Each line is JSON, or with --output labels.csv a row of the table with its columns: a label with its
+            probability (label, score), labels, a number (score), a label for each word (labels), or a vector (embedding; with --pair also the two texts' similarity). A column that the rows
             have already is named predicted_label and so on. Models that write generate text with peft generate.
             """)
 
@@ -21,7 +21,7 @@ struct Predict: ParsableCommand {
     @Option(help: ArgumentHelp("Folder of an adapter.", valueName: "folder")) var adapter: String?
     @Flag(help: "Merge the adapter into the weights first.") var merge = false
     @Argument(help: "Texts, instead of rows.") var text: [String] = []
-    @Option(help: ArgumentHelp("Rows, JSONL or CSV; they need no target.", valueName: "file")) var data: String?
+    @Option(help: DataHelp.prompts) var data: [String] = []
     @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
     @OptionGroup var templates: TemplateOptions
     @Option(help: ArgumentHelp("Batch size.", valueName: "rows")) var batchSize = 32
@@ -33,7 +33,7 @@ struct Predict: ParsableCommand {
 
     func run() throws {
         try require("--batch-size", batchSize)
-        guard data == nil || text.isEmpty else {
+        guard data.isEmpty || text.isEmpty else {
             throw UsageError("both texts and --data were given", remedy: "give one of them")
         }
         let file = try output.map { try RowsOutput($0) }
@@ -44,7 +44,8 @@ struct Predict: ParsableCommand {
                 remedy: "use peft generate, or name a model with a head")
         }
         try ModelNotes.input(templates.maxInput, for: adapted.model, adapted.tokenizer)
-        let rows = try examples(adapted.record)
+        let read = try data.isEmpty ? nil : DataSet.read(DataSource.all(data), limit: limit, keepsText: file != nil)
+        let rows = try examples(read, adapted.record)
         let evaluator = Evaluator(
             model: adapted.model, tokenizer: adapted.tokenizer, parameters: .init(), batchSize: batchSize,
             maxInputTokens: templates.maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput)
@@ -53,7 +54,10 @@ struct Predict: ParsableCommand {
             display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "row"))")
         }
         display.finish()
-        if let file, ![.jsonl, .ndjson].contains(file.format) { return try write(file, rows, predictions) }
+        if let file, ![.jsonl, .ndjson].contains(file.format) {
+            return try write(
+                file, read ?? rows.map { Row(["text": .string($0.prompt)], location: $0.row) }, predictions)
+        }
         let lines = zip(rows, predictions).map { row, prediction in
             var fields = prediction.fields
             fields["text"] = .string(row.prompt)
@@ -65,28 +69,23 @@ struct Predict: ParsableCommand {
         print(content, terminator: "")
     }
 
-    /// A table with the columns of the rows, or the texts where there are no rows.
-    private func write(_ file: RowsOutput, _ examples: [Example], _ predictions: [Prediction]) throws {
-        let rows =
-            try data.map {
-                try DataSet.read(
-                    URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath), limit: limit, keepsText: true)
-            } ?? examples.map { Row(["text": .string($0.prompt)], location: $0.row) }
+    /// A table with the columns of the rows.
+    private func write(_ file: RowsOutput, _ rows: [Row], _ predictions: [Prediction]) throws {
         let results = predictions.map { prediction -> RowsOutput.Result in
             // What a row is said to be comes before how sure that is.
             prediction.fields.sorted { ($0.key == "score" ? "~" : $0.key) < ($1.key == "score" ? "~" : $1.key) }
                 .map { ($0.key, $0.value) }
         }
-        try file.write(rows, columns: RowColumns.of(rows, file: data ?? ""), results)
+        try file.write(rows, columns: RowColumns.of(rows), results)
     }
 
-    /// The rows of a file, or the texts as they are.
-    private func examples(_ record: TrainingRecord?) throws -> [Example] {
-        if let data {
+    /// The rows as examples, or the texts as they are.
+    private func examples(_ rows: [Row]?, _ record: TrainingRecord?) throws -> [Example] {
+        if let rows {
             var templates = try templates.rows(record: record, needsTarget: false)
             // What is right may not be known yet.
             templates.target = nil
-            return try Rows.read(data, templates, limit: limit)
+            return try templates.examples(from: rows)
         }
         guard !text.isEmpty else {
             throw UsageError("there is nothing to read", remedy: "give --data or a text")

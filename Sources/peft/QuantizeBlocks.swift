@@ -38,6 +38,7 @@ extension QuantizeCommand {
                 "\(folder.url.path) is quantised already, or was asked to be",
                 remedy: "name a folder of fp32 or bf16 weights, without --weights")
         }
+        try folder.requireFiniteTensors()
         let loaded = try folder.keeping(storage).load(device: device)
         let outcomes = try folder.outcomes(of: loaded)
         guard !outcomes.isEmpty else {

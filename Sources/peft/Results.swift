@@ -11,7 +11,7 @@ enum Results {
 
     static func write(_ text: String) {
         guard failure == nil else { return }
-        failure = StandardStreams.write(text, to: STDOUT_FILENO)
+        failure = StandardStreams.write(Console.outputIsTerminal ? Console.shown(text) : text, to: STDOUT_FILENO)
     }
 
     /// The program's exit code, after an error line, if a result was lost: 141 for a pipe whose reader has ended,

@@ -25,6 +25,9 @@ struct RowsOutput {
         try Output.check([path])
     }
 
+    /// For ``text(_:columns:_:)`` alone.
+    init(_ format: Format) { (url, self.format) = (URL(fileURLWithPath: "/dev/stdout"), format) }
+
     /// Writes the file, whole or not at all.
     /// - Parameters:
     ///   - columns: of the rows, in their order.
@@ -85,10 +88,10 @@ struct RowsOutput {
 
 /// The names of rows' fields in the order of their file.
 enum RowColumns {
-    static func of(_ rows: [Row], file path: String) -> [String] {
-        let known = Set(rows.flatMap(\.fields.keys))
-        var ordered = header(path).filter(known.contains)
-        var seen = Set(ordered)
+    /// - Parameter rows: best with their text, which has the order.
+    static func of(_ rows: [Row]) -> [String] {
+        var ordered: [String] = []
+        var seen: Set<String> = []
         for row in rows {
             for name in (row.text.map(keys) ?? []) + row.fields.keys.sorted()
             where row.fields[name] != nil && seen.insert(name).inserted {
@@ -96,33 +99,6 @@ enum RowColumns {
             }
         }
         return ordered
-    }
-
-    /// The first record of a table; empty for other files.
-    private static func header(_ path: String) -> [String] {
-        let url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
-        guard ["csv", "tsv"].contains(url.pathExtension.lowercased()),
-            let text = try? String(contentsOf: url, encoding: .utf8)
-        else { return [] }
-        // Which of the separators a header has is all that is needed here; the rows are read elsewhere.
-        return ["\t", ";", ","].map { record(text, $0) }.max { $0.count < $1.count } ?? []
-    }
-
-    private static func record(_ text: String, _ separator: Character) -> [String] {
-        var cells = [""]
-        var isQuoted = false
-        for character in text.drop(while: { $0 == "\u{FEFF}" }) {
-            if character == "\"" {
-                isQuoted.toggle()
-            } else if !isQuoted, character.isNewline {
-                break
-            } else if !isQuoted, character == separator {
-                cells.append("")
-            } else {
-                cells[cells.count - 1].append(character)
-            }
-        }
-        return cells.map { $0.trimmingCharacters(in: .whitespaces) }
     }
 
     /// The keys of a JSON object's text, in their order.

@@ -28,6 +28,7 @@ enum SampleRows {
         let maxInput = templates.maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
         var encoded: [EncodedExample]
         if let data {
+            let templates = try templates.recognized([data], nil, writes: model.writes, record: record)
             let rows = try Rows.read(data, templates.rows(record: record), limit: limit)
             encoded = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInput).encode(rows).examples
         } else {

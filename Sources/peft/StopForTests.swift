@@ -1,11 +1,13 @@
+import Experiments
 import Foundation
 import Training
 
 /// A stop at a known step, so that tests of resuming need no timing: `PEFT_TEST_STOP=2:15` sends the program signal 15
-/// after step 2.
-struct StopForTests {
+/// after step 2, which a comparison counts over all its runs.
+final class StopForTests {
     private let step: Int
     private let signal: Int32
+    private var steps = 0
 
     init() {
         let parts = (ProcessInfo.processInfo.environment["PEFT_TEST_STOP"] ?? "").split(separator: ":")
@@ -15,5 +17,11 @@ struct StopForTests {
 
     func note(_ event: TrainingEvent) {
         if case .step(let progress) = event, progress.step == step { kill(getpid(), signal) }
+    }
+
+    func note(_ event: ComparisonEvent) {
+        guard case .training = event else { return }
+        steps += 1
+        if steps == step { kill(getpid(), signal) }
     }
 }

@@ -80,9 +80,13 @@ struct SweepCommand: ParsableCommand {
                 values: values.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) },
                 budget: budget, budgetField: budgetField, learningRate: learningRate, tunesEach: tuneEach))
         let progress = ComparisonProgress(isQuiet: quiet, seeds: seeds)
+        let stop = StopForTests()
         let report = try sweep.run(
             state: state, onAdapter: { trained in if let adapters { try sweep.keep(trained, in: adapters) } },
-            onEvent: { progress.show($0) })
+            onEvent: {
+                progress.show($0)
+                stop.note($0)
+            })
         progress.finish()
         try state?.save(report.json())
         print(json ? String(decoding: try report.json(), as: UTF8.self) : report.table(width: Console.width))

@@ -123,11 +123,12 @@ struct Train: ParsableCommand {
         Interrupt.install(ofPipes: true)
         let display = ProgressDisplay(isQuiet: quiet)
         let stop = StopForTests()
-        let result = try trainer.run(isStopping: { Interrupt.isRequested }) { event in
-            show(event, on: display)
-            stop.note(event)
-            return !Interrupt.isRequested
-        }
+        let result = try trainer.run(
+            onEvent: { event in
+                show(event, on: display)
+                stop.note(event)
+                return !Interrupt.isRequested
+            }, isStopping: { Interrupt.isRequested })
         display.finish()
         let forgetting = try retention.flatMap { text in
             try lossBefore.map {
@@ -173,7 +174,7 @@ struct Train: ParsableCommand {
         return try TrainingRows(
             folder, templates, chat, data: data, validation: validation,
             split: split.heldOut(validation: validation, seed: training.seed), limit: limit,
-            virtualTokens: choice.virtualTokens, record: start?.record,
+            virtualTokens: choice.virtualTokens, record: start?.record, adapter: start?.adapter,
             tokenizerFolder: start.map { try AdapterBase.tokenizerFolder($0.adapter.url, base: folder) })
     }
 

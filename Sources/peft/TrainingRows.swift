@@ -1,5 +1,6 @@
 import Foundation
 import LanguageModels
+import PEFT
 import Support
 import Tokenizers
 import Training
@@ -27,11 +28,12 @@ struct TrainingRows {
     ///   - split: the part of the data that is held out for validation.
     ///   - virtualTokens: those that the method is going to put before each row.
     ///   - record: what an adapter that is trained on from was trained with; its templates hold where none are given.
+    ///   - adapter: the adapter that is trained on from, which may bring a vocabulary.
     ///   - tokenizerFolder: where the tokenizer is, if not in the model's folder.
     init(
         _ folder: ModelFolder, _ templates: TemplateOptions, _ chat: ChatOptions, data: [String],
         validation: String?, split: ValidationSplit?, limit: Int?, virtualTokens: Int = 0,
-        record: TrainingRecord? = nil, tokenizerFolder: URL? = nil
+        record: TrainingRecord? = nil, adapter: AdapterFolder? = nil, tokenizerFolder: URL? = nil
     ) throws {
         let tokenizerFolder = tokenizerFolder ?? folder.url
         tokenizer = try Tokenizer.load(folder: tokenizerFolder)
@@ -43,7 +45,7 @@ struct TrainingRows {
         let settings = try chat.settings(templates, data: data, folder: tokenizerFolder, record: record)
         self.chat = settings
         if let settings {
-            let outline = try folder.outline()
+            let outline = try Self.outline(folder, adapter)
             (self.folder, head, architecture) = (folder, nil, outline.architecture)
             let wrapped = try chat.wrapped(templates, record: record)
             self.templates = wrapped.map { RowTemplates(prompt: $0.prompt, target: $0.target) }
@@ -63,7 +65,7 @@ struct TrainingRows {
         let validationRows = try validation.map { try Rows.read($0, rowTemplates, limit: limit) }
         if let streamed = try Self.streamed(
             folder, templates, rowTemplates, tokenizer, maxInputTokens: maxInputTokens, data: data, limit: limit,
-            virtualTokens: virtualTokens)
+            virtualTokens: virtualTokens, adapter)
         {
             (head, self.folder, architecture) = (nil, folder, streamed.encoder.architecture)
             maxTokens = streamed.encoder.maxInputTokens
@@ -76,7 +78,7 @@ struct TrainingRows {
         // The adapter that is trained on from says what its head tells apart.
         head = try record?.trainedHead ?? folder.head ?? templates.choice().head(for: folder, rows: trainingRows)
         self.folder = folder.with(head)
-        let outline = try self.folder.outline()
+        let outline = try Self.outline(self.folder, adapter)
         architecture = outline.architecture
         try ModelNotes.input(templates.maxInput, for: outline, tokenizer, virtualTokens: virtualTokens)
         let encoder = try RowEncoder(
@@ -95,17 +97,24 @@ struct TrainingRows {
     /// The rows as they are read, where the model writes and each line is a row: nothing has to be known of all of them.
     private static func streamed(
         _ folder: ModelFolder, _ templates: TemplateOptions, _ rows: RowTemplates, _ tokenizer: Tokenizer,
-        maxInputTokens: Int, data: [String], limit: Int?, virtualTokens: Int
+        maxInputTokens: Int, data: [String], limit: Int?, virtualTokens: Int, _ adapter: AdapterFolder?
     ) throws -> (encoder: RowEncoder, rows: EncodedRows, summary: EncodingSummary)? {
         guard try folder.head?.task.writes ?? templates.choice().writes(folder) else { return nil }
         let sources = try DataSource.all(data)
-        let outline = try folder.outline()
+        let outline = try outline(folder, adapter)
         let encoder = try RowEncoder(
             tokenizer, for: outline, maxInputTokens: maxInputTokens, virtualTokens: virtualTokens)
         guard try encoder.streams(sources) else { return nil }
         try ModelNotes.input(templates.maxInput, for: outline, tokenizer, virtualTokens: virtualTokens)
         let encoded = try encoder.encode(sources, rows, limit: limit)
         return (encoder, encoded.rows, encoded.summary)
+    }
+
+    /// The model without weights, with the vocabulary that an adapter brings.
+    private static func outline(_ folder: ModelFolder, _ adapter: AdapterFolder?) throws -> any LanguageModel {
+        let outline = try folder.outline()
+        try adapter?.putVocabulary(on: outline)
+        return outline
     }
 
     /// The rows to train on and those to validate on.

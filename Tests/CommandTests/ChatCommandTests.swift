@@ -148,12 +148,13 @@ struct ChatCommandTests {
         #expect(text.output.contains("⟦Add: 4"), "\(text.output)\(text.error)")
         let turns = try program.run(arguments + ["--format", "alpaca", "--chat"])
         #expect(turns.output.contains("user\n    Add\n    \n    2+2<|im_end|>"), "\(turns.output)\(turns.error)")
-        for (more, word) in [
-            (["--format", "sharegpt"], "conversations"), (["--format", "alpacca"], "did you mean 'alpaca'"),
-            (["--format", "text", "--target", "{output}"], "--target"),
+        for (more, word, status) in [
+            (["--format", "sharegpt"], "conversations", 1), (["--format", "alpacca"], "did you mean 'alpaca'", 64),
+            (["--format", "text", "--target", "{output}"], "--target", 64),
+            (["--format", "text", "--chat"], "--chat", 1),
         ] {
             let refused = try program.run(arguments + more)
-            #expect(refused.status == 1 && refused.error.contains(word), "\(refused.error)")
+            #expect(refused.status == Int32(status) && refused.error.contains(word), "\(refused.error)")
             #expect(refused.error.split(separator: "\n").count == 1, "\(refused.error)")
         }
     }

@@ -108,13 +108,19 @@ struct CommandLineTests {
             #expect(help.output.contains("--quiet") && help.output.contains("--config"), "\(command)")
             #expect(try program.run(["help", command]).output == help.output)
         }
-        let train = try program.run(["train", "--help"]).output
+        let help = try program.run(["train", "--help"]).output
+        let train = help[try #require(help.range(of: "Common options:")).lowerBound...]
         let places = [
             "--model <", "--data <", "--prompt <", "--target <", "--method <", "--rank <", "--alpha <", "--targets <",
             "--output <", "--epochs <", "--lr, ", "--batch-size <", "--weight-decay <", "--device <",
         ].map { train.range(of: $0)?.lowerBound }
         #expect(places.allSatisfy { $0 != nil })
         #expect(zip(places, places.dropFirst()).allSatisfy { ($0 ?? train.startIndex) < ($1 ?? train.startIndex) })
+        for arguments in [["methods"], ["methods", "lora"]] {
+            for line in try program.run(arguments).output.split(separator: "\n") {
+                #expect(line.count <= 80, "\(line)")
+            }
+        }
         for line in try program.run(["--help"]).output.split(separator: "\n") { #expect(line.count <= 80, "\(line)") }
     }
 

@@ -38,24 +38,34 @@ struct Program {
 
     var files: [String] { ((try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []).sorted() }
 
-    /// - Parameter fileSizeLimit: largest file that may be written, in blocks of the shell's `ulimit -f`.
+    /// The environment of a program under test: one thread, as many programs run side by side, and no hub.
+    static let environment = ProcessInfo.processInfo.environment.merging(
+        ["OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"]) { _, new in new }
+
+    /// - Parameters:
+    ///   - fileSizeLimit: largest file that may be written, in blocks of the shell's `ulimit -f`.
+    ///   - redirections: the shell's, such as `>&-` for a closed standard output.
+    ///   - environment: variables beside those of ``environment``.
     func run(
-        _ arguments: [String], input: String = "", fileSizeLimit: Int? = nil, environment: [String: String] = [:]
+        _ arguments: [String], input: String = "", fileSizeLimit: Int? = nil, redirections: String = "",
+        environment: [String: String] = [:]
     ) throws -> Result {
         let process = Process()
-        process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, own in own }
         process.executableURL = Self.executable
         process.arguments = arguments
-        if let fileSizeLimit {
+        process.environment = Self.environment.merging(environment) { _, new in new }
+        if fileSizeLimit != nil || !redirections.isEmpty {
+            let limit = fileSizeLimit.map { "ulimit -f \($0); " } ?? ""
             process.executableURL = URL(fileURLWithPath: "/bin/sh")
             process.arguments =
-                ["-c", "ulimit -f \(fileSizeLimit); exec \"$@\"", "sh", Self.executable.path] + arguments
+                ["-c", "\(limit)exec \"$@\" \(redirections)", "sh", Self.executable.path] + arguments
         }
         process.currentDirectoryURL = folder
         let (output, error, stdin) = (Pipe(), Pipe(), Pipe())
         (process.standardOutput, process.standardError, process.standardInput) = (output, error, stdin)
         try process.run()
-        stdin.fileHandleForWriting.write(Data(input.utf8))
+        // A program that reads nothing may have ended by now.
+        try? stdin.fileHandleForWriting.write(contentsOf: Data(input.utf8))
         try stdin.fileHandleForWriting.close()
         let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
         let message = String(decoding: error.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
@@ -74,8 +84,8 @@ private let rows = (0..<6).map { index in
 struct CommandTests {
     private func train(_ program: Program, _ more: [String]) throws -> Program.Result {
         try program.run(
-            ["train", "--model", program.model, "--prompt", "Summarize: {talk}", "--target", "{short}", "--quiet"]
-                + more)
+            ["train"] + (more.contains("--model") ? [] : ["--model", program.model])
+                + ["--prompt", "Summarize: {talk}", "--target", "{short}", "--quiet"] + more)
     }
 
     @Test func trainEvaluateGenerateAndInspect() throws {
@@ -144,7 +154,7 @@ struct CommandTests {
         #expect(result.status == 0, "\(result.error)")
         let runs = try #require(try JSON.parse(Data(result.output.utf8), name: "output")["runs"]?.array)
         #expect(runs.compactMap { $0["method"]?.string } == ["base", "full", "lora"])
-        #expect(runs.compactMap { $0["trainable"]?.int } == [0, 8_370_944, 2 * 24 * 2 * 256])
+        #expect(runs.compactMap { $0["trainable"]?.int } == [0, 8_371_968, 2 * 24 * 2 * 256])
         for run in runs {
             #expect(run["quality"]?["rouge1"]?["mean"]?.double != nil)
             #expect((run["inference"]?["merged"]?.double ?? 0) > 0)

@@ -68,7 +68,7 @@ struct TaskCommandTests {
         #expect(made.map { $0["label"] } == ["green", "red"])
         #expect(made.allSatisfy { ($0["score"]?.double ?? 0) > 0.5 })
         // A table keeps its columns; a label that it has already stays beside the predicted one.
-        try program.write("new.csv", "id,text,label\n7,\"green, stone\",?\n8,red tree,?\n")
+        try program.write("new.csv", "id,text,label\n\"7,5\",green stone,?\n8,red tree,?\n")
         let table = try program.run([
             "predict", "--adapter", "out", "--data", "new.csv", "--output", "labels.csv", "--quiet",
         ])
@@ -76,7 +76,7 @@ struct TaskCommandTests {
         let labels = try String(contentsOf: program.folder.appendingPathComponent("labels.csv"), encoding: .utf8)
         let lines = labels.split(separator: "\n")
         #expect(lines.first == "id,text,label,predicted_label,score")
-        #expect(lines.dropFirst().first?.hasPrefix("7,\"green, stone\",?,green,0.") == true, "\(labels)")
+        #expect(lines.dropFirst().first?.hasPrefix("\"7,5\",green stone,?,green,0.") == true, "\(labels)")
         #expect(lines.count == 3)
         // A command that makes no sense says so.
         let generated = try program.run(["generate", "--adapter", "out", "red tree"])

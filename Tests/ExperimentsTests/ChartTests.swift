@@ -81,6 +81,16 @@ import Testing
         }
     }
 
+    /// An outlier leaves the crowd most of the axis, and the order stays.
+    @Test func crowdsGetRoom() {
+        let values = (0..<50).map { Double($0) / 100 } + [100]
+        let scale = CrowdScale(values.shuffled(), start: 0, end: 100)
+        let places = values.map(scale.callAsFunction)
+        #expect(zip(places, places.dropFirst()).allSatisfy { $0 < $1 })
+        #expect(places[0] == 0 && places[50] == 100 && places[49] > 45)
+        #expect(CrowdScale([3, 3], start: 0, end: 10)(3) == 5)
+    }
+
     @Test func stylesOfTheUsualRunsDiffer() {
         let methods = ["base", "full", "lora", "dora", "ia3", "promptTuning", "prefixTuning", "bitfit", "vera"]
         let styles = Palette.styles(for: methods.map { MethodRun(method: $0, label: $0) })

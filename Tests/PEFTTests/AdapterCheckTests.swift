@@ -45,6 +45,48 @@ import TorchNN
         #expect((check.effect?.divergence ?? 0) > 0)
     }
 
+    /// A bias that begins as 0 has no relative change.
+    @Test func changesOfZeroAreNorms() throws {
+        try withTemporaryFolder { folder in
+            let saved = folder.appendingPathComponent("saved")
+            let model = try Models.load("bert:classification")
+            let adapter = try Adapter(MethodChoice(LoRA.self), on: model)
+            try adapter.randomise(seed: 4)
+            try adapter.save(to: saved, base: "bert")
+            try adapter.deactivate()
+            let check = try AdapterCheck(
+                AdapterFolder(saved), on: model, batches: [model.batch(Models.rows(for: model), device: .cpu)])
+            #expect(check.fits && check.isEffective)
+            #expect(check.sites.allSatisfy { $0.strength < 1e6 })
+            let norms = check.sites.filter(\.isNorm)
+            #expect(
+                norms.map(\.path) == ["classifier.bias"] && norms.allSatisfy { !$0.isRelativeNorm && $0.strength > 0 }
+            )
+        }
+    }
+
+    /// Tokens that the sample lacks show what an adapter of theirs does.
+    @Test(arguments: ["llama", "t5-v1.1"]) func tokensOutsideOfTheSampleCount(base: String) throws {
+        try withTemporaryFolder { folder in
+            let saved = folder.appendingPathComponent("saved")
+            let model = try Models.load(base)
+            var choice = MethodChoice(TrainableTokens.self)
+            // None of the sample rows holds them.
+            let used = Set(Models.rows.flatMap { $0.input + $0.target })
+            let tokens = (2..<96).filter { !used.contains($0) }.prefix(2)
+            try choice.set("trainable-tokens", to: tokens.map(String.init).joined(separator: ","))
+            let adapter = try Adapter(choice, on: model)
+            try adapter.randomise(seed: 4)
+            try adapter.save(to: saved, base: base)
+            try adapter.deactivate()
+            // A row whose targets are the end alone, so that a tied output layer shows nothing either.
+            let check = try AdapterCheck(
+                AdapterFolder(saved), on: model, batches: [model.batch(Models.rows, device: .cpu)])
+            #expect(check.fits && check.isEffective)
+            #expect(check.warnings.contains { $0.contains("none of the tokens that the adapter changes") })
+        }
+    }
+
     @Test func anUntrainedAdapterDoesNothing() throws {
         let check = try check(randomised: false)
         #expect(check.fits && !check.isEffective)

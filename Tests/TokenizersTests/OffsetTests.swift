@@ -29,7 +29,7 @@ import Testing
         case "minilm": Folders.minilm
         case "gpt2": Folders.hasSubwordTokenizers ? Folders.gpt2 : nil
         case "roberta": Folders.hasSubwordTokenizers ? Folders.roberta : nil
-        case "llama2": Folders.hasSubwordTokenizers ? Folders.llama2 : nil
+        case "llama2": Folders.repairedLlama2
         default: Folders.hasSubwordTokenizers ? Folders.tinystories : nil
         }
     }

@@ -66,6 +66,9 @@ import Testing
     private func checkNastyLines(
         _ tokenizer: Tokenizer, _ expected: Fixture.Nasty, differing: [String: [Int]] = [:]
     ) throws {
+        // The fixture holds what the library alone makes of ids.
+        var tokenizer = tokenizer
+        tokenizer.cleansSpaces = false
         let lines = try Fixture.read("nasty-lines", as: [String].self)
         try #require(lines.count >= 700 && lines.count == expected.ids.count)
         #expect(tokenizer.vocabularySize == expected.vocabularySize)

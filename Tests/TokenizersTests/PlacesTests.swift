@@ -21,7 +21,8 @@ import Testing
 
     @Test(arguments: ["gpt2-tokenizer", "llama2-tokenizer", "tinystories-656k-hf"].filter(exists))
     func placesCoverTheText(name: String) throws {
-        let tokenizer = try Tokenizer.load(folder: Self.data.appendingPathComponent(name))
+        let folder = name == "llama2-tokenizer" ? Folders.repairedLlama2 : Self.data.appendingPathComponent(name)
+        let tokenizer = try Tokenizer.load(folder: #require(folder))
         for text in Self.texts {
             let ids = tokenizer.encode(text: text, addSpecialTokens: false)
             // Without the whole tokenizer in what a failure prints.
@@ -38,7 +39,7 @@ import Testing
 
     @Test(.enabled(if: exists("llama2-tokenizer"), "no Llama tokenizer beside the checkout"))
     func partsMarkTheirTokens() throws {
-        let tokenizer = try Tokenizer.load(folder: Self.data.appendingPathComponent("llama2-tokenizer"))
+        let tokenizer = try Tokenizer.load(folder: #require(Folders.repairedLlama2))
         let text = "<s>[INST] Hi [/INST] Hello you </s><s>[INST] So [/INST]"
         let ids = tokenizer.encode(text: text, addSpecialTokens: false)
         let start = "<s>[INST] Hi [/INST]".utf8.count

@@ -169,7 +169,7 @@ import Testing
     @Test(arguments: 1...4) func runsOfSpacesAreThoseOfTheExpression(minimum: Int) throws {
         var random = SeededRandom(seed: 1)
         let pattern = TextPattern.run(of: [0x20], minimum: minimum)
-        let expression = TextPattern.expression(try NSRegularExpression(pattern: " {\(minimum),}"))
+        let expression = TextPattern.expression(try LimitedExpression(" {\(minimum),}"))
         for length in 0..<200 {
             let text = Self.randomText(&random, [" ", "x", "é", "  "], length: length % 25)
             #expect(pattern.matches(in: text) == expression.matches(in: text))

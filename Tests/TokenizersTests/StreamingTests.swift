@@ -33,10 +33,10 @@ import Testing
 
     static let folders: [URL] =
         [Folders.tinyT5]
-        + [Folders.t5, Folders.gpt2, Folders.roberta, Folders.llama2, Folders.tinystories, Folders.minilm].compactMap
-    {
-        $0
-    }.filter { FileManager.default.fileExists(atPath: $0.path) }
+        + [Folders.t5, Folders.gpt2, Folders.roberta, Folders.repairedLlama2, Folders.tinystories, Folders.minilm]
+        .compactMap {
+            $0
+        }.filter { FileManager.default.fileExists(atPath: $0.path) }
 
     @Test(arguments: folders)
     func streamedTextIsTheWholeText(folder: URL) throws {

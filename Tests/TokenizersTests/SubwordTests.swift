@@ -119,7 +119,9 @@ import Testing
 
     @Test(.enabled(if: Folders.hasSubwordTokenizers, "needs the tokenizers of ../shared/data"))
     func llama2MatchesReference() throws {
-        try check(Tokenizer.load(folder: Folders.llama2), "llama2")
+        let error = try #require(throws: PEFTError.self) { try Tokenizer.load(folder: Folders.llama2) }
+        #expect(error.description.contains("merge 18917") && error.description.contains("tokenizer.model"))
+        try check(Tokenizer.load(folder: #require(Folders.repairedLlama2)), "llama2")
     }
 
     @Test(.enabled(if: Folders.hasSubwordTokenizers, "needs the tokenizers of ../shared/data"))

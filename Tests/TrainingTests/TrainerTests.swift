@@ -143,6 +143,73 @@ import TorchNN
         }
     }
 
+    /// A stop doesn't wait for the rest of a step or of a validation: both are done again.
+    @Test(arguments: ["lora", "adalora", "eva"]) func aRunStopsBetweenMicroBatches(method: String) throws {
+        try withTemporaryFolder { folder in
+            var choice = MethodChoice(try PEFTMethods.named(method))
+            try choice.set(method == "adalora" ? "init-rank" : "rank", to: "2")
+            if method == "adalora" { try choice.set("target-rank", to: "1") }
+            var configuration = configuration
+            configuration.checkpointEvery = nil
+            let whole = try trainer(in: folder, choice, configuration, checkpoints: "whole")
+            let result = try whole.run()
+            // Asked between two micro-batches of steps 1 … 9, and before each batch of a validation.
+            var calls = 0
+            for _ in 0..<200 {
+                let part = try trainer(in: folder, choice, configuration)
+                _ = try part.resume()
+                var (asked, isDone) = (0, false)
+                calls += 1
+                do {
+                    let resumed = try part.run(isStopping: {
+                        asked += 1
+                        return asked == 3
+                    })
+                    #expect(resumed.history == result.history)
+                    #expect(values(part) == values(whole))
+                    isDone = true
+                } catch let stopped as TrainingInterrupted {
+                    #expect(stopped.step < whole.totalSteps || stopped.step == 9)
+                    let saved = folder.appendingPathComponent("run/newest/state.json")
+                    #expect(FileManager.default.fileExists(atPath: saved.path) == (stopped.step > 0))
+                    // EVA looks at training batches first.
+                    if stopped.step == 0 { break }
+                }
+                if isDone { break }
+            }
+            #expect(method == "eva" || calls > 2)
+        }
+    }
+
+    @Test func checkpointsOfAFinishedRunAreRemoved() throws {
+        try withTemporaryFolder { folder in
+            let output = folder.appendingPathComponent("out")
+            let place = CheckpointFolder(of: output)
+            let trainer = try trainer(in: folder, checkpoints: "out.checkpoint")
+            let result = try trainer.run()
+            #expect(place.hasCheckpoint)
+            place.removeIfFinished(output)
+            #expect(place.hasCheckpoint)
+            func record(_ result: TrainingResult) throws {
+                try AtomicFile.writeFolder(output) { folder in
+                    try TrainingRecord(
+                        model: "base", method: "lora", methodFields: [:], prompt: "", target: "", maxInputTokens: 1,
+                        data: "", trainingRows: 10, validationRows: 3, configuration: configuration, trainable: 1,
+                        total: 1, result: result
+                    ).write(into: folder)
+                }
+            }
+            var other = result
+            other.history.training[0].loss += 1
+            try record(other)
+            place.removeIfFinished(output)
+            #expect(place.hasCheckpoint)
+            try record(result)
+            place.removeIfFinished(output)
+            #expect(!FileManager.default.fileExists(atPath: place.url.path))
+        }
+    }
+
     /// A crash writes no checkpoint: the run continues from the last one that was due.
     @Test func aCrashGoesBackToTheLastCheckpoint() throws {
         try withTemporaryFolder { folder in
@@ -187,12 +254,15 @@ import TorchNN
             otherRate.learningRate = 1e-3
             let otherMethod = MethodChoice(LoRA.self, LoRA.Configuration(rank: 3, alpha: 4, targets: ["q"]))
             let attempts: [(String, () throws -> Trainer)] = [
-                ("training setting", { try trainer(in: folder, nil, otherRate) }),
-                ("configuration of lora", { try trainer(in: folder, otherMethod) }),
-                ("method (lora)", { try trainer(in: folder, MethodChoice(FullFineTuning.self)) }),
-                ("data set", { try trainer(in: folder, training: rows(10, seed: 9)) }),
-                ("base model", { try trainer(in: folder, hasOtherWeights: true) }),
-                ("seed of the adapter", { try trainer(in: folder, adapterSeed: 4) }),
+                ("--learning-rate 0.003, and this one has 0.001", { try trainer(in: folder, nil, otherRate) }),
+                ("--dropout 0.1, and this one has 0", { try trainer(in: folder, otherMethod) }),
+                (
+                    "--method lora, and this one has full",
+                    { try trainer(in: folder, MethodChoice(FullFineTuning.self)) }
+                ),
+                ("other training or validation examples", { try trainer(in: folder, training: rows(10, seed: 9)) }),
+                ("another base model", { try trainer(in: folder, hasOtherWeights: true) }),
+                ("seed 5 of the adapter, and this one has 4", { try trainer(in: folder, adapterSeed: 4) }),
             ]
             for (what, make) in attempts {
                 let trainer = try make()
@@ -396,7 +466,9 @@ import TorchNN
             try configuration.validate()
             change(&configuration)
             let error = try #require(throws: PEFTError.self) { try configuration.validate() }
-            #expect(error.problem.contains(what) && error.remedy != nil)
+            // What would be right is said: in a remedy, or as the rule itself beside the value.
+            let saysRule = error.problem.contains(" must ") && error.problem.contains("(got ")
+            #expect(error.problem.contains(what) && (error.remedy != nil || saysRule), "\(error)")
         }
         try withTemporaryFolder { folder in
             #expect(throws: PEFTError.self) { try trainer(in: folder, training: []) }

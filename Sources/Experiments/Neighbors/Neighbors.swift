@@ -36,7 +36,7 @@ public struct Neighbors {
         else {
             throw PEFTError(
                 "\(adapter.choice.label) has no virtual tokens among the input embeddings",
-                remedy: "neighbours are for prompt tuning and P-tuning")
+                remedy: "neighbors are for prompt tuning and P-tuning")
         }
         let model = adapter.model
         guard

@@ -14,10 +14,10 @@ extension NeighborsReport {
         let isWide = width >= 450
         let frame = PlotFrame(width: width, height: isWide ? 520 : 380, left: 12, right: 12, top: 12, bottom: 12)
         let all = tokens.flatMap { [$0.place] + $0.neighborPlaces }
-        func scale(_ index: Int, _ range: (Double, Double)) -> Scale {
-            Scale.tight(all.map { $0[index] }, room: 0.06, start: range.0, end: range.1)
-        }
-        let (x, y) = (scale(0, frame.xRange), scale(1, frame.yRange))
+        let (x, y) = (
+            CrowdScale(all.map { $0[0] }, start: frame.xRange.0 + 8, end: frame.xRange.1 - 8),
+            CrowdScale(all.map { $0[1] }, start: frame.yRange.0 - 8, end: frame.yRange.1 + 8)
+        )
         let marks = marks { (x($0[0]), y($0[1])) }
         var content: Markup = ""
         for token in tokens {
@@ -91,5 +91,28 @@ extension NeighborsReport {
                 """
         }
         return content
+    }
+}
+
+/// An axis on which crowded regions are drawn larger: half of a value's place is where it lies between the extremes, half
+/// its rank among all values. A few outliers would else push everything else together.
+struct CrowdScale {
+    private let sorted: [Double]
+    private let start: Double
+    private let end: Double
+
+    init(_ values: [Double], start: Double, end: Double) {
+        sorted = Set(values.filter(\.isFinite)).sorted()
+        (self.start, self.end) = (start, end)
+    }
+
+    /// The place of one of the values; others lie between their neighbors.
+    func callAsFunction(_ value: Double) -> Double {
+        guard let low = sorted.first, let high = sorted.last, high > low, value.isFinite else {
+            return (start + end) / 2
+        }
+        let linear = max(0, min(1, (value - low) / (high - low)))
+        let rank = Double(sorted.count { $0 < value }) / Double(sorted.count - 1)
+        return start + (linear + min(1, rank)) / 2 * (end - start)
     }
 }

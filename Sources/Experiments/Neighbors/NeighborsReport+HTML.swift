@@ -25,8 +25,8 @@ extension NeighborsReport {
             <section class="lead" aria-label="Result">\(lead.joined("\n"))</section>
             <section aria-labelledby="picture"><h2 id="picture">Picture</h2>
             <p class="note">Virtual tokens (diamonds) with their five nearest words by cosine (dots), in the plane in which they differ most. \
-            Words are named where there is room, those that name the task first; a pointer over a mark shows its name. Distances in a \
-            plane are only a shadow of those in \(dimension) dimensions.</p>
+            Words are named where there is room, those that name the task first; a pointer over a mark shows its name. Crowded regions \
+            are drawn larger, and distances in a plane are only a shadow of those in \(dimension) dimensions.</p>
             <div class="wide">\(map(width: 760))</div><div class="narrow">\(map(width: 350))</div></section>
             <section aria-labelledby="words"><h2 id="words">Nearest words</h2>
             <p class="note">Marked words name the task. ▁, Ġ and ## are the tokenizer's marks of where words begin or go on.</p>
@@ -36,7 +36,7 @@ extension NeighborsReport {
             <tbody>\(rows.joined("\n"))</tbody></table></div></section>
             <footer>Written by swift-peft \(version). The page is self-contained and loads nothing.</footer>
             """
-        return HTMLPage(title: "Neighbours of \(adapter)", body: body).markup.text
+        return HTMLPage(title: "Neighbors of \(adapter)", body: body).markup.text
     }
 
     private var dimension: String { "the embedding's" }

@@ -56,7 +56,7 @@ public struct NeighborsReport: Codable, Sendable {
             sentences.append(
                 "That is no closer than chance: the prompt has not settled near groups of related words.")
         } else if let beginning, beginning <= 2 * error {
-            sentences.append("Neighbours of any point cluster, and training did not tighten that.")
+            sentences.append("The neighbors of any point cluster, and training did not tighten that.")
         } else {
             sentences.append(
                 "The words belong together more than chance\(beginning == nil ? "" : " and more than before training") explains."

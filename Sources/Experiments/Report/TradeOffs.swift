@@ -113,11 +113,11 @@ extension ReportBuilder {
             let (name, unit) = heading(axis, tradeOffs.metric)
             let first = axis.higherIsBetter ? "falling" : "rising"
             return
-                "<th scope=\"col\" data-first=\"\(first)\">\(name) <small>\(unit), \(better(axis, tradeOffs.metric))</small></th>"
+                "<th scope=\"col\" data-first=\"\(first)\">\(name) <small>\(unit)\(better(axis, tradeOffs.metric))</small></th>"
         }
         if hasRetention {
             heads.append(
-                "<th scope=\"col\" data-first=\"rising\">Forgetting <small>nats/token on general text, ↓ lower is better</small></th>"
+                "<th scope=\"col\" data-first=\"rising\">Forgetting <small>nats/token on general text ↓<span class=\"hidden\"> lower is better</span></small></th>"
             )
         }
         let largest = axes.reduce(into: [TradeOffs.Axis: (low: Double, high: Double)]()) { result, axis in
@@ -182,8 +182,10 @@ extension ReportBuilder {
         axis == .quality ? metric.higherIsBetter : axis.higherIsBetter
     }
 
-    private func better(_ axis: TradeOffs.Axis, _ metric: Metric) -> String {
-        isGain(axis, metric) ? "↑ higher is better" : "↓ lower is better"
+    /// The direction that is better: an arrow, and words for those who can't see it.
+    private func better(_ axis: TradeOffs.Axis, _ metric: Metric) -> Markup {
+        isGain(axis, metric)
+            ? " ↑<span class=\"hidden\"> higher is better</span>" : " ↓<span class=\"hidden\"> lower is better</span>"
     }
 
     private func figure(_ axis: TradeOffs.Axis, _ value: Double, _ run: MethodRun, _ metric: Metric) -> Markup {

@@ -23,7 +23,8 @@ struct SubspaceBasis {
                         throw PEFTError(
                             "an adapter holds values that are not numbers", remedy: "lower the learning rate")
                     }
-                    return matrix.to(.cpu).to(.float64).svd().vh
+                    // In the order in which a file holds it, so that what is read back multiplies to the same bits.
+                    return matrix.to(.cpu).to(.float64).svd().vh.contiguous()
                 }
             }
         }
@@ -92,8 +93,9 @@ public struct SubspaceSimilarity: Codable, Sendable {
                 random += Double(max(rows, columns)) / Double(x.dim(1))
             }
         }
+        // Products of bases that were read back may differ in their last bit: vectors begin elsewhere in memory.
         func phi(_ i: Int, _ j: Int) -> Double {
-            sum[i * columns + j] / Double(paths.count) / Double(min(i, j) + 1)
+            (sum[i * columns + j] / Double(paths.count) / Double(min(i, j) + 1) * 1e12).rounded() / 1e12
         }
         return SubspaceSimilarity(
             from: a.value, to: b.value, isBetweenSeeds: a.seed != b.seed, whole: phi(rows - 1, columns - 1),

@@ -1,3 +1,5 @@
+import Support
+
 extension SweepReport {
     /// The sweep as one HTML page that loads nothing.
     public func html() -> String {

@@ -2,6 +2,18 @@ import Foundation
 
 extension Filters {
     static let layout: [String: Filter] = [
+        "format": { _, value, arguments in
+            guard arguments.positional.isEmpty || arguments.named.isEmpty else {
+                throw JinjaFailure("can't handle positional and keyword arguments at the same time")
+            }
+            let format = try unmarked(value, "format")
+            if arguments.named.isEmpty {
+                return .string(try PercentFormat.text(format, .tuple(arguments.positional)))
+            }
+            var values = JinjaDictionary()
+            for (name, value) in arguments.named { values[name] = value }
+            return .string(try PercentFormat.text(format, .dictionary(values)))
+        },
         "truncate": { _, value, arguments in
             let given = try arguments.bound("truncate", ["length", "killwords", "end", "leeway"])
             let length = try given.integer(0, "the length") ?? 255
@@ -51,7 +63,9 @@ extension Filters {
             let prefixes = ["k", "M", "G", "T", "P", "E", "Z", "Y"]
             var unit = base * base
             var index = 0
-            while bytes >= unit || bytes.isNaN, index + 1 < prefixes.count {
+            // Python compares with the exact power. 10²⁴ lies above the nearest float.
+            let roundedDown = 1e24
+            while index + 1 < prefixes.count, !(bytes < unit || bytes == unit && unit == roundedDown && !isBinary) {
                 unit *= base
                 index += 1
             }

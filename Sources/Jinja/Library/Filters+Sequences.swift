@@ -125,8 +125,13 @@ extension Filters {
         },
     ]
 
+    /// The elements of a value that Python takes for true, and none of others: nothing asks these to be iterable.
+    private static func elements(_ value: JinjaValue) throws -> [JinjaValue] {
+        value.isTrue ? try value.iterated() : []
+    }
+
     private static let map: Filter = { interpreter, value, arguments in
-        let values = try value.iterated()
+        let values = try elements(value)
         guard let filter = arguments.positional.first else {
             guard let path = arguments.named.first(where: { $0.name == "attribute" })?.value else {
                 throw JinjaFailure("map needs a filter's name or an attribute")
@@ -157,7 +162,7 @@ extension Filters {
                 path = rest.positional.removeFirst()
             }
             let test = rest.positional.isEmpty ? nil : try rest.positional.removeFirst().text(of: "\(name)'s test")
-            let chosen = try value.iterated().filter { element in
+            let chosen = try elements(value).filter { element in
                 let tested = try path.map { try Filters.attribute($0, of: element, interpreter) } ?? element
                 let holds = try test.map { try interpreter.test($0, tested, rest) } ?? tested.isTrue
                 return holds == keeping

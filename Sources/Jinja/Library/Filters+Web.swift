@@ -142,15 +142,15 @@ struct Links {
     /// Further beginnings of addresses, such as `tel:`.
     var schemes: [String] = []
 
-    static func isScheme(_ text: String) -> Bool { matches(text, #"^[\w.+-]{2,}:/{0,2}$"#) }
+    static func isScheme(_ text: String) -> Bool { matches(text, #"^[\w.+\-]{2,}:/{0,2}$"#) }
 
     private static let address: String = {
-        let host = #"(https?://|www\.)(([\w%-]+\.)+)?([a-z]{2,63}|xn--[\w%]{2,59})"#
-        let bare = #"([\w%-]{2,63}\.)+(com|net|int|edu|gov|org|info|mil)"#
+        let host = #"(https?://|www\.)(([\w%\-]+\.)+)?([a-z]{2,63}|xn--[\w%]{2,59})"#
+        let bare = #"([\w%\-]{2,63}\.)+(com|net|int|edu|gov|org|info|mil)"#
         let number = #"https?://(\d{1,3}(\.\d{1,3}){3}|\[([\da-f]{0,4}:){2}([\da-f]{0,4}:?){1,6}\])"#
         return "^(\(host)|\(bare)|\(number))" + #"(:\d{1,5})?([/?#]\S*)?$"#
     }()
-    private static let mail = #"^\S+@\w[\w.-]*\.\w+$"#
+    private static let mail = #"^\S+@\w[\w.\-]*\.\w+$"#
 
     private static func matches(_ text: String, _ pattern: String) -> Bool {
         text.range(of: pattern, options: [.regularExpression, .caseInsensitive]) != nil

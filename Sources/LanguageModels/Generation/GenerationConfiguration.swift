@@ -138,11 +138,20 @@ public struct GenerationConfiguration: Sendable, Equatable {
 }
 
 /// When a beam search ends, transformers' `early_stopping`.
-public enum EarlyStopping: Sendable, Equatable {
+public enum EarlyStopping: Sendable, Equatable, CustomStringConvertible {
     /// As soon as there are as many complete texts as beams: `true`.
     case whenComplete
     /// When no running beam beats the worst complete text at its present length: `false`.
     case whenHopeless
     /// When no running beam could beat it at any length: `"never"`.
     case never
+
+    /// As the file has it.
+    public var description: String {
+        switch self {
+        case .whenComplete: "true"
+        case .whenHopeless: "false"
+        case .never: "never"
+        }
+    }
 }

@@ -99,7 +99,8 @@ public struct GenerationSettings: Sendable, Equatable {
         encoderNoRepeatNgram =
             applied.choose("encoder_no_repeat_ngram_size", nil, file.encoderNoRepeatNgram, neutral: 0) ?? 0
         repetitionPenalty =
-            applied.choose("repetition_penalty", parameters.repetitionPenalty, file.repetitionPenalty, neutral: 1) ?? 1
+            applied.choose("repetition_penalty", parameters.repetitionPenalty, file.repetitionPenalty, neutral: 1)
+            ?? 1
         encoderRepetitionPenalty =
             applied.choose("encoder_repetition_penalty", nil, file.encoderRepetitionPenalty, neutral: 1) ?? 1
         // An end token alone is no bad word, as in transformers.

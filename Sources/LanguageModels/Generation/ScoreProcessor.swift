@@ -91,7 +91,9 @@ struct ScoreProcessor {
     private func forced(_ scores: Tensor, _ texts: [Text]) -> Tensor {
         guard settings.forcedFirstToken != nil || !settings.forcedLastTokens.isEmpty else { return scores }
         let tokens = texts.map { text -> [Int] in
-            if text.made.count == text.most - 1, !settings.forcedLastTokens.isEmpty { return settings.forcedLastTokens }
+            if text.made.count == text.most - 1, !settings.forcedLastTokens.isEmpty {
+                return settings.forcedLastTokens
+            }
             guard let first = settings.forcedFirstToken, text.before.count + text.made.count == 1 else { return [] }
             return [first]
         }

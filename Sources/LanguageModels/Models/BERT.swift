@@ -25,7 +25,7 @@ public final class BERT: Module, EncoderModel {
     public var configuration: JSON { settings.json }
     public var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
     public var inputEmbedding: String { names.path("embeddings.word_embeddings") }
-    public var vocabularySize: Int { settings.vocabularySize }
+    public var vocabularySize: Int { encoder.words.entries }
     public var positionLimit: Int? { settings.positions }
     public var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
 

@@ -30,7 +30,7 @@ public final class DistilBERT: Module, EncoderModel {
     public var configuration: JSON { settings.json }
     public var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
     public var inputEmbedding: String { names.path("embeddings.word_embeddings") }
-    public var vocabularySize: Int { settings.vocabularySize }
+    public var vocabularySize: Int { encoder.words.entries }
     public var positionLimit: Int? { settings.positions }
     /// Hugging Face PEFT compares the ends of names, and so trains `pre_classifier` with `classifier`.
     public var newModules: [String] {

@@ -29,7 +29,7 @@ public final class GPT2: Module, CausalModel, TiedOutputModel {
     public var configuration: JSON { settings.json }
     public var outputLayer: String { "lm_head" }
     public var inputEmbedding: String { "transformer.wte" }
-    public var vocabularySize: Int { settings.vocabularySize }
+    public var vocabularySize: Int { embedding.entries }
     public var positionLimit: Int? { settings.positions }
     public var aliases: [String: String] { settings.isTied ? ["lm_head.weight": "transformer.wte.weight"] : [:] }
     public var generationDefaults: GenerationDefaults {

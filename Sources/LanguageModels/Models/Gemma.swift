@@ -30,7 +30,7 @@ public final class Gemma: Module, CausalModel, TiedOutputModel {
     public var configuration: JSON { settings.json }
     public var outputLayer: String { "lm_head" }
     public var inputEmbedding: String { "model.embed_tokens" }
-    public var vocabularySize: Int { settings.vocabularySize }
+    public var vocabularySize: Int { embedding.entries }
     public var aliases: [String: String] { settings.isTied ? ["lm_head.weight": "model.embed_tokens.weight"] : [:] }
     public var generationDefaults: GenerationDefaults {
         GenerationDefaults(

@@ -30,7 +30,7 @@ public final class RoBERTa: Module, EncoderModel {
         head.task == .embeddings ? "" : head.task == .tokenClassification ? "classifier" : "classifier.out_proj"
     }
     public var inputEmbedding: String { names.path("embeddings.word_embeddings") }
-    public var vocabularySize: Int { settings.vocabularySize }
+    public var vocabularySize: Int { encoder.words.entries }
     public var positionLimit: Int? { settings.positions - settings.firstPosition }
     public var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
     public func canonicalName(_ name: String) -> String { names.canonical(name) }

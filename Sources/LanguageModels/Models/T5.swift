@@ -34,7 +34,7 @@ public final class T5: Module, TiedOutputModel {
     /// transformers never quantises these, whose outputs are large.
     public var unquantisedProjections: Set<String> { ["wo"] }
     public var inputEmbedding: String { "shared" }
-    public var vocabularySize: Int { settings.vocabularySize }
+    public var vocabularySize: Int { embedding.entries }
     public var aliases: [String: String] {
         var aliases = [
             "encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight",

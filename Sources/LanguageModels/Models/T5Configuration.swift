@@ -43,6 +43,11 @@ public struct T5Configuration: Sendable {
         heads = try read.integer("num_heads", default: isMultilingual ? 6 : 8)
         relativeBuckets = try read.integer("relative_attention_num_buckets", default: 32, in: 4...1_000_000)
         relativeMaximumDistance = try read.integer("relative_attention_max_distance", default: 128)
+        guard relativeMaximumDistance > relativeBuckets / 2 else {
+            throw PEFTError(
+                "config.json: 'relative_attention_max_distance' is \(relativeMaximumDistance)",
+                remedy: "it has to be more than half of 'relative_attention_num_buckets' (\(relativeBuckets))")
+        }
         dropout = try read.number("dropout_rate", default: 0.1)
         epsilon = try read.number("layer_norm_epsilon", default: 1e-6)
         let projection = try read.string("feed_forward_proj", default: isMultilingual ? "gated-gelu" : "relu")

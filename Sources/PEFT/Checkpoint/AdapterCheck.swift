@@ -77,6 +77,7 @@ public struct AdapterCheck: Codable, Sendable {
     public init(_ folder: AdapterFolder, on model: any LanguageModel, batches: [TrainingBatch]) throws {
         method = folder.choice.label
         parameters = folder.tensorShapes.reduce(0) { $0 + $1.shape.reduce(1, *) }
+        warnings = folder.notes
         let stored = try StoredVocabulary(folder, on: model)
         if let problem = stored.problem {
             problems = [problem.description]
@@ -110,22 +111,28 @@ public struct AdapterCheck: Codable, Sendable {
         inspectTargets(folder, outline)
         guard problems.isEmpty else { return }
         vocabulary?.remove()
-        let without = try Self.scores(model, batches)
         let adapter = try folder.attach(to: model)
         defer { try? adapter.deactivate() }
         var batches = batches
+        let size = model.vocabularySize
+        if batches.contains(where: { max($0.input.largestID, $0.decoder?.largestID ?? 0) >= size }) {
+            batches = [Self.batch(Array(0..<min(32, size)), for: model)]
+            warnings.append(
+                "the adapter brings a vocabulary of \(size) tokens, which lacks some of the sample rows: the effect is that on a row of its first tokens"
+            )
+        }
         var with = try Self.scores(model, batches)
-        effect = try Self.effect(without, with)
+        func measureEffect() throws {
+            try adapter.deactivate()
+            defer { adapter.activate() }
+            effect = try Self.effect(Self.scores(model, batches), with)
+        }
+        try measureEffect()
         if !isEffective, let tokens = try changedTokens(adapter) {
             // What it does shows on its own tokens alone, and the sample has none of them.
-            batches = [
-                model.batch([TrainingRow(input: tokens, target: model.writes ? tokens : [0])], device: model.device)
-            ]
+            batches = [Self.batch(tokens, for: model)]
             with = try Self.scores(model, batches)
-            try adapter.deactivate()
-            let without = try Self.scores(model, batches)
-            adapter.activate()
-            effect = try Self.effect(without, with)
+            try measureEffect()
             if isEffective {
                 warnings.append(
                     "the sample rows hold none of the tokens that the adapter changes: the effect is that on a row of these tokens"
@@ -140,6 +147,11 @@ public struct AdapterCheck: Codable, Sendable {
         if !isEffective { warnings.append("the adapter changes no score of the sample rows at all") }
         try measureSites(adapter, with, batches)
         measureScales(adapter, folder)
+    }
+
+    /// One row of these tokens.
+    private static func batch(_ tokens: [Int], for model: any LanguageModel) -> TrainingBatch {
+        model.batch([TrainingRow(input: tokens, target: model.writes ? tokens : [0])], device: model.device)
     }
 
     private static func scores(_ model: any LanguageModel, _ batches: [TrainingBatch]) throws -> [Tensor] {
@@ -332,13 +344,15 @@ public struct AdapterCheck: Codable, Sendable {
                 let update = module as? any EmbeddingAdapter
             else { continue }
             let before = table.weight.dense(as: .float32)
-            guard let after = try? withTorchErrors({ try withoutGradients { try update.merged(into: before) } }) else {
+            guard let after = try? withTorchErrors({ try withoutGradients { try update.merged(into: before) } })
+            else {
                 continue
             }
             tables.append((before, after))
         }
         for tensor in adapter.trained where tensor.path == model.inputEmbedding + ".weight" {
-            if let base = tensor.base { tables.append((base.to(.float32), tensor.values.detached().to(.float32))) }
+            guard let base = tensor.base, base.shape == tensor.values.shape else { continue }
+            tables.append((base.to(.float32), tensor.values.detached().to(.float32)))
         }
         let changes = try withTorchErrors {
             withoutGradients {

@@ -253,7 +253,9 @@ extension Adapter {
     ///   - taskType: Hugging Face's name of the task, such as `SEQ_2_SEQ_LM`; by default what the model is for.
     ///   - replacing: whether a folder of that name is replaced; if not, it is an error.
     public func save(to folder: URL, base: String, taskType: String? = nil, replacing: Bool = true) throws {
-        try AtomicFile.writeFolder(folder, replacing: replacing) { try write(into: $0, base: base, taskType: taskType) }
+        try AtomicFile.writeFolder(folder, replacing: replacing) {
+            try write(into: $0, base: base, taskType: taskType)
+        }
     }
 
     /// The same into a folder that exists, for callers that make it appear at once themselves.
@@ -287,6 +289,11 @@ extension AdapterFolder {
     /// What is to be said of matrices of the vocabulary that the file puts in place of the base's; `nil` where it has none.
     public func vocabularyNote(on model: any LanguageModel) throws -> String? {
         try StoredVocabulary(self, on: model).note(on: model)
+    }
+
+    /// Puts the vocabulary's matrices that the file brings into a model for good, such as one that is only planned on.
+    public func putVocabulary(on model: any LanguageModel) throws {
+        try StoredVocabulary(self, on: model).matrices(on: model)?.put()
     }
 
     /// The tensors under the names that Hugging Face's format has for them on a model.

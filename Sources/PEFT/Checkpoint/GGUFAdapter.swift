@@ -13,7 +13,8 @@ public enum GGUFAdapter {
     ///   - type: of the stored numbers: F32, F16 or BF16.
     /// - Throws: ``PEFTError`` naming what such files can't say.
     public static func write(
-        _ folder: AdapterFolder, on model: any LanguageModel, type: GGUFType = .f32, to url: URL, replacing: Bool = true
+        _ folder: AdapterFolder, on model: any LanguageModel, type: GGUFType = .f32, to url: URL,
+        replacing: Bool = true
     ) throws {
         let names = try GGUFNames(of: model)
         guard let configuration = folder.choice.configuration as? LoRA.Configuration,

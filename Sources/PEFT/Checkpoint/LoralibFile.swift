@@ -155,15 +155,19 @@ private struct LoralibFile {
         let own = Dictionary(
             model.parameters().map { ($0.path, $0.parameter) }, uniquingKeysWith: { first, _ in first })
         var rest = Rest()
-        var (copies, unknown): (Int, [String]) = (0, [])
+        var (copies, unknown, unused): (Int, [String], [String]) = (0, [], [])
         for name in file.entries.keys.sorted()
-        where !name.hasSuffix(".lora_A") && !name.hasSuffix(".lora_B") && !model.isIgnorable(name) {
+        where !name.hasSuffix(".lora_A") && !name.hasSuffix(".lora_B") {
             let bare = strip(name)
             let path =
                 [name, bare, model.canonicalName(name), model.canonicalName(bare)].first { own[$0] != nil }
                 ?? own.keys.sorted().first { $0.hasSuffix("." + bare) }
             guard let path, let parameter = own[path] else {
-                unknown.append(name)
+                if model.isIgnorable(name) || model.isIgnorable(bare) {
+                    unused.append(name)
+                } else {
+                    unknown.append(name)
+                }
                 continue
             }
             let value = try withTorchErrors { try file.tensor(name) }
@@ -185,6 +189,10 @@ private struct LoralibFile {
                     ?? "name the model that it was trained on, with its task")
         }
         try divide(&rest, adapted: adapted)
+        if let first = unused.first {
+            rest.notes.append(
+                "\(unused.count) tensors that this model has no use for are left out, the first is '\(first)'")
+        }
         if copies > 0 {
             rest.notes.append("\(copies) tensors are the base model's own and are left out")
         }

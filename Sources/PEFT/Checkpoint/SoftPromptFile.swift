@@ -10,7 +10,6 @@ public enum SoftPromptFile {
 
     /// A prompt tuning adapter of a `.npy` file, on top of what is active on the model.
     ///
-    /// - Parameter model: the base, of which only the configuration counts.
     /// - Throws: ``PEFTError`` if it is no prompt of vectors of the model's size.
     public static func read(_ url: URL, on model: any LanguageModel) throws -> Adapter {
         let vectors = try NumpyFile.read(url)

@@ -98,12 +98,14 @@ struct StoredVocabulary {
         let saved = folder.choice.configuration.modulesToSave
         var places: [(rank: Int, key: String, isOutput: Bool)] = []
         let names = folder.tensors.entries.keys
+        // A classifier is an output layer too, and none of the vocabulary.
+        let hasOutput = model.ownOutputLayer != nil || model.hasTiedOutput
         for key in names.sorted() {
             guard let prefix = [AdapterKeys.prefix, "base_model."].first(where: { key.hasPrefix($0) }),
                 let rank = suffixes.firstIndex(where: { key.hasSuffix($0) })
             else { continue }
             let path = String(key.dropFirst(prefix.count).dropLast(suffixes[rank].count))
-            let isOutput = path == model.outputLayer && !model.newModules.contains(path)
+            let isOutput = hasOutput && path == model.outputLayer
             guard isOutput || model.canonicalName(path + ".weight") == model.inputEmbedding + ".weight" else {
                 continue
             }

@@ -140,7 +140,8 @@ public struct AdapterCombination {
                 ? decomposed(all, weights: weights)
                 : narrowed(
                     sum(
-                        zip(all, parts).map { $0.b.matmul($0.a) * $1.update.scale }, weights: parts.map(\.weight), &random
+                        zip(all, parts).map { $0.b.matmul($0.a) * $1.update.scale }, weights: parts.map(\.weight),
+                        &random
                     ).to(.float64).svd())
             let kept = min(rank ?? largest, s.dim(0))
             let left = (u.narrowed(axis: 1, 0..<kept) * s.narrowed(axis: 0, 0..<kept)).contiguous()

@@ -83,6 +83,6 @@ extension MethodConfiguration {
         let json = json
         return ModulesToSave(
             (json["modules_to_save"]?.array ?? []).compactMap(\.string),
-            tiesEmbeddings: json[MethodChoice.tyingKey] == true)
+            tiesEmbeddings: MethodChoice.tying(json).saved)
     }
 }

@@ -123,6 +123,11 @@ public struct TargetSelection: Sendable {
     /// the first of the file, and its files are sorted.
     static func value(for path: String, in patterns: [String: Double]) throws -> Double? {
         for (pattern, value) in patterns.sorted(by: { $0.key < $1.key }) {
+            // Most patterns are names, which need no expression.
+            if pattern.utf8.allSatisfy({ isalnum(Int32($0)) != 0 || $0 == UInt8(ascii: "_") }) {
+                if names(pattern, path) { return value }
+                continue
+            }
             if try wholeMatch("(.*\\.)?(\(pattern))", option: "rank-pattern").matches(path) { return value }
         }
         return nil

@@ -19,15 +19,11 @@ extension MethodChoice {
         let (table, output) = (outline.inputEmbedding, outline.outputLayer)
         // Parts of the model that look up in a view of the table leave the table itself alone.
         let hasViews = outline.embeddings.contains { $0.table == table && $0.path != table }
+        // Chosen layers are those of the stack.
+        let isRestricted = !(json["layers_to_transform"]?.array ?? []).isEmpty
         func isTarget(_ path: String) -> Bool {
-            if let pattern = json["target_modules"]?.string {
-                guard pattern != "all-linear", let regex = try? TargetSelection.wholeMatch(pattern, option: "targets")
-                else { return false }
-                return TargetSelection.matches(regex, path)
-            }
-            return (json["target_modules"]?.array ?? []).compactMap(\.string).contains {
-                TargetSelection.names($0, path)
-            }
+            guard !isRestricted, !Self.names(json["exclude_modules"], path) else { return false }
+            return json["target_modules"] != "all-linear" && Self.names(json["target_modules"], path)
         }
         let isTable = !hasViews && isTarget(table)
         if method.peftType == TrainableTokens.peftType { return isTarget(output) && !isTable }
@@ -37,10 +33,34 @@ extension MethodChoice {
             }
             if let own = ids(output), own != ids(table) { return true }
         }
-        guard json[Self.tyingKey] != true else { return false }
         let saved = configuration.modulesToSave
-        if saved.covers(output) || !hasViews && saved.covers(table) { return true }
+        let (tiesSaved, tiesTargets) = Self.tying(json)
+        if !tiesSaved, saved.covers(output) || !hasViews && saved.covers(table) { return true }
+        guard !tiesTargets else { return false }
         return isTarget(output) || isTable && outline.embeddings.contains { $0.path == table }
+    }
+
+    /// What is to stay one by `ensure_weight_tying`: modules to save, or else targets, as Hugging Face PEFT finds them to be
+    /// embeddings: by the names `embed_tokens` and `lm_head`, which an expression has to match as they stand.
+    static func tying(_ json: [String: JSON]) -> (saved: Bool, targets: Bool) {
+        guard json[tyingKey] == true else { return (false, false) }
+        let words = ["embed_tokens", "lm_head"]
+        func isEmbedding(_ value: JSON?) -> Bool {
+            if let list = value?.array?.compactMap(\.string) {
+                return list.contains { name in words.contains { TargetSelection.names($0, name) } }
+            }
+            return words.contains { names(value, $0) }
+        }
+        let saved = isEmbedding(json["modules_to_save"])
+        return (saved, !saved && isEmbedding(json["target_modules"]))
+    }
+
+    /// Whether a list of names, or an expression, means the module at a path.
+    private static func names(_ value: JSON?, _ path: String) -> Bool {
+        if let pattern = value?.string {
+            return (try? TargetSelection.wholeMatch(pattern, option: "targets").matches(path)) ?? false
+        }
+        return (value?.array ?? []).compactMap(\.string).contains { TargetSelection.names($0, path) }
     }
 }
 

@@ -47,7 +47,7 @@ public enum AdaLoRA: PEFTMethod {
             _ name: String, key: String, _ path: WritableKeyPath<Configuration, Int?> & Sendable, file: Int,
             help: String
         ) -> ConfigurationField<Configuration> {
-            .init(name, key: key, .integer(0...Int.max), help: help) {
+            .init(name, key: key, .integer(0...1_000_000_000_000), help: help) {
                 $0[keyPath: path].map { .integer($0) } ?? .integer(file)
             } write: {
                 $0[keyPath: path] = try integer($1)
@@ -69,7 +69,10 @@ public enum AdaLoRA: PEFTMethod {
                     "t-final", key: "tfinal", \.final, file: 0, help: "steps after it has ended (three tenths)"),
                 stepsField(
                     "delta-t", key: "deltaT", \.interval, file: 1, help: "steps between prunings (a hundredth)"),
-                .init("total-step", key: "total_step", .integer(1...Int.max), help: "all steps (those of the run)") {
+                .init(
+                    "total-step", key: "total_step", .integer(1...1_000_000_000_000),
+                    help: "all steps (those of the run)"
+                ) {
                     $0.totalSteps.map { .integer($0) } ?? .integer(1)
                 } write: {
                     $0.totalSteps = try integer($1)

@@ -228,22 +228,12 @@ extension LoRA.Configuration {
     /// target and both are to stay one (`ensure_weight_tying`); `nil` elsewhere.
     func tiedSelection(in model: ModelOutline) -> TargetSelection? {
         let (table, output) = (model.inputEmbedding, model.outputLayer)
-        guard extras.tiesEmbeddings, model.isTied, !selection.modulesToSave.covers(table),
-            !selection.modulesToSave.covers(output)
-        else { return nil }
+        guard model.isTied, MethodChoice.tying(json).targets else { return nil }
         var tied = selection
         if selection.isPattern, let pattern = selection.targets.first {
-            guard let regex = try? TargetSelection.wholeMatch(pattern, option: "targets"),
-                TargetSelection.matches(regex, table) || TargetSelection.matches(regex, output)
-            else { return nil }
             tied.targets = ["(?:\(pattern)|\(NSRegularExpression.escapedPattern(for: table)))"]
             return tied
         }
-        guard
-            selection.targets.contains(where: {
-                TargetSelection.names($0, table) || TargetSelection.names($0, output)
-            })
-        else { return nil }
         tied.targets = selection.targets.filter { !TargetSelection.names($0, output) }
         if !tied.targets.contains(where: { TargetSelection.names($0, table) }) { tied.targets.append(table) }
         return tied

@@ -29,7 +29,8 @@ public struct LyCORISSettings: Sendable {
         guard alpha > 0, alpha.isFinite else {
             throw PEFTError("alpha is \(alpha)", remedy: "it has to be above 0")
         }
-        if let bad = rankPattern.first(where: { $0.value < 1 || $0.value != $0.value.rounded() }) {
+        if let bad = rankPattern.first(where: { !((1...65536).contains($0.value) && $0.value == $0.value.rounded()) })
+        {
             throw PEFTError(
                 "the rank for '\(bad.key)' is \(bad.value)", remedy: "it has to be an integer of at least 1")
         }

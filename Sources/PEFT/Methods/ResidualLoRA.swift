@@ -89,10 +89,23 @@ final class ResidualLoRAAdapter: LoRAAdapter {
             return split(weight, r.narrowed(axis: 0, 0..<rank), q.narrowed(axis: 1, 0..<rank), scale)
         default:
             let (u, s, vh) = weight.to(.float64).svd()
-            let root = (s.narrowed(axis: 0, 0..<rank) / scale).sqrt()
-            let a = vh.narrowed(axis: 0, 0..<rank) * root.unsqueezed(1)
-            return split(weight, a, u.narrowed(axis: 1, 0..<rank) * root, scale)
+            let right = vh.narrowed(axis: 0, 0..<rank).contiguous()
+            let root = (s.narrowed(axis: 0, 0..<rank) / scale).sqrt() * signs(of: right)
+            return split(weight, right * root.unsqueezed(1), u.narrowed(axis: 1, 0..<rank) * root, scale)
         }
+    }
+
+    /// The sign of each row's largest component. Singular vectors come in pairs with either sign, which libraries choose by how
+    /// they round; with these signs the largest component of each right one is positive on every machine.
+    private static func signs(of rows: Tensor) -> Tensor {
+        guard rows.device != .meta else { return .ones([rows.dim(0)], dtype: rows.dtype, device: .meta) }
+        let values: [Double] = rows.array()
+        let width = rows.dim(1)
+        let signs = (0..<rows.dim(0)).map { row -> Double in
+            let largest = values[row * width..<(row + 1) * width].max { abs($0) < abs($1) }
+            return largest ?? 1 < 0 ? -1 : 1
+        }
+        return Tensor(signs, device: rows.device)
     }
 
     /// A and B in the weight's type, and what they leave of it.

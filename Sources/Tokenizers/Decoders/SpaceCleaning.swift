@@ -3,7 +3,8 @@
 enum SpaceCleaning {
     /// Replaced one after another, each in the whole text.
     private static let replacements: [(String, String)] = [
-        (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"),
+        (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
+        (" 's", "'s"),
         (" 've", "'ve"), (" 're", "'re"),
     ]
 

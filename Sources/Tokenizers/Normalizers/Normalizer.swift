@@ -79,7 +79,11 @@ struct Prepend: Normalizer {
     init(_ prefix: String) { self.prefix = Array(prefix.utf8) }
 
     func normalize(_ text: inout NormalizedText) {
-        if !text.bytes.isEmpty { text.bytes = prefix + text.bytes }
+        guard !text.bytes.isEmpty else { return }
+        guard prefix.count <= 256 || text.bytes.count + prefix.count <= text.limit else {
+            return TextFailures.recordGrowth(text.bytes.count + prefix.count)
+        }
+        text.bytes = prefix + text.bytes
     }
 }
 

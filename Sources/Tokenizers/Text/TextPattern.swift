@@ -25,7 +25,7 @@ enum TextPattern: Sendable {
                 self = .expression(compiled)
             } else {
                 throw PEFTError(
-                    "\(fields.file): \(fields.place): the regular expression \(expression) is not supported",
+                    "\(fields.file): \(fields.place): the regular expression \(expression.prefix(200)) is not supported",
                     remedy: "it must be valid in Oniguruma's and in ICU's syntax, without the options m, s and x")
             }
         } else {

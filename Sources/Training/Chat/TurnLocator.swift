@@ -173,9 +173,9 @@ struct TurnLocator {
 
     /// The turn of such a template: from the text of the messages before to the end token.
     private func endedByToken(_ index: Int, _ behind: [UInt8]) throws -> Turn {
-        guard index > 0, let before = renderer.bytes(Array(messages[..<index]), prompts: true),
-            whole.starts(with: before)
-        else { throw Failure(reason: "differs from what the generation prompt begins") }
+        guard let before = renderer.bytes(Array(messages[..<index]), prompts: true), whole.starts(with: before) else {
+            throw Failure(reason: "differs from what the generation prompt begins")
+        }
         guard let endToken, let end = behind.firstPlace(of: endToken) else {
             throw Failure(reason: "has no end token")
         }

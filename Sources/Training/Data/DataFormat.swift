@@ -15,9 +15,10 @@ enum DataFormat: Sendable {
     init(fileName: String) throws {
         let compression = Compression.of(fileName)
         let bare = compression.map { fileName.dropLast($0.fileExtension.count + 1) } ?? fileName[...]
-        let dot = bare.lastIndex(of: ".")
-        let ending = dot.map { bare[bare.index(after: $0)...].lowercased() } ?? ""
-        guard let known = Self.extensions.first(where: { $0.name == ending && !ending.contains("/") }) else {
+        let last = bare.split(separator: "/").last ?? bare
+        let dot = last.lastIndex(of: ".")
+        let ending = dot.map { last[last.index(after: $0)...].lowercased() } ?? ""
+        guard let known = Self.extensions.first(where: { $0.name == ending }) else {
             let all = Self.extensions.map { ".\($0.name)" }
             throw PEFTError(
                 "\(fileName) has the unknown data format '\(ending)'",

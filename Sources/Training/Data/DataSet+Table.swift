@@ -8,11 +8,13 @@ extension DataSet {
     /// Fields follow RFC 4180, apart from spaces before an unquoted field, which are dropped. The whole file
     /// is parsed even under a limit: the parser can't stop, and an unclosed quote shows only at the end.
     /// - Parameter delimiter: `nil` takes what the header is separated by.
-    static func readTable(_ source: DataSource, delimiter: CSVDelimiter?, limit: Int?) throws -> [Row] {
+    static func readTable(_ source: DataSource, delimiter: CSVDelimiter?, limit: Int?, _ keepsText: Bool) throws
+        -> [Row]
+    {
         let file = source.name
         let bytes = try contents(source)
         if delimiter == .tab, !TSVQuoting.isQuoted(bytes) {
-            return try readPlainTable(bytes, file: file, limit: limit ?? .max)
+            return try readPlainTable(bytes, file: file, limit: limit ?? .max, keepsText)
         }
         // An unclosed quote swallows the rest of the file, and the parser takes that for a field. Then this
         // last row goes missing.
@@ -45,11 +47,7 @@ extension DataSet {
                 return
             }
             guard rows.count < limit ?? .max else { return }
-            let fields = zip(names, cells).map { ($0, JSON.string($1)) }
-            rows.append(
-                Row(
-                    Dictionary(fields, uniquingKeysWith: { first, _ in first }),
-                    location: Row.Location(file: file, number: rowStart)))
+            rows.append(row(names, cells, .init(file: file, number: rowStart), keepsText))
         }
 
         do {
@@ -72,7 +70,8 @@ extension DataSet {
     }
 
     /// Reads lines whose fields are separated by tabs, without quoting.
-    private static func readPlainTable(_ bytes: [UInt8], file: String, limit: Int) throws -> [Row] {
+    private static func readPlainTable(_ bytes: [UInt8], file: String, limit: Int, _ keepsText: Bool) throws -> [Row]
+    {
         var header: [String]?
         var rows: [Row] = []
         for (index, line) in bytes.split(separator: 0x0A, omittingEmptySubsequences: false).enumerated() {
@@ -92,13 +91,25 @@ extension DataSet {
                     "\(file) line \(index + 1) has \(columns(cells.count)) where the header has \(names.count)",
                     remedy: "a tab or a line break in a field needs quotes as in CSV, throughout the file")
             }
-            rows.append(
-                Row(
-                    Dictionary(zip(names, cells.map(JSON.string)), uniquingKeysWith: { first, _ in first }),
-                    location: .init(file: file, number: index + 1)))
+            rows.append(row(names, cells, .init(file: file, number: index + 1), keepsText))
         }
         if header != nil, rows.isEmpty { throw headerOnly(file) }
         return rows
+    }
+
+    /// A row of a table, with its JSON in the order of the columns where text is kept.
+    private static func row(_ names: [String], _ cells: [String], _ location: Row.Location, _ keepsText: Bool) -> Row
+    {
+        let fields = Dictionary(zip(names, cells.map(JSON.string)), uniquingKeysWith: { first, _ in first })
+        guard keepsText else { return Row(fields, location: location) }
+        var text = "{"
+        for (name, cell) in zip(names, cells) {
+            if text.count > 1 { text += ", " }
+            JSON.quote(name, into: &text)
+            text += ": "
+            JSON.quote(cell, into: &text)
+        }
+        return Row(fields, location: location, text: text + "}")
     }
 
     private static func headerOnly(_ file: String) -> PEFTError {

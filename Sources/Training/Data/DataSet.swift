@@ -17,7 +17,7 @@ public enum DataSet {
     /// blank lines are skipped.
     /// - Parameters:
     ///   - limit: read at most so many rows; in line formats the rest isn't looked at.
-    ///   - keepsText: whether rows keep their JSON as it stands in the file.
+    ///   - keepsText: whether rows keep their JSON as it stands in the file, or the order of a table's columns as such.
     /// - Throws: ``PEFTError`` naming the file, the line and what is wrong there.
     public static func read(_ source: DataSource, limit: Int? = nil, keepsText: Bool = false) throws -> [Row] {
         if let limit, limit < 1 {
@@ -28,8 +28,8 @@ public enum DataSet {
             rows = try read(&lines, limit: limit ?? .max, keepsText)
         } else {
             switch try source.format() {
-            case .csv: rows = try readTable(source, delimiter: nil, limit: limit)
-            case .tsv: rows = try readTable(source, delimiter: .tab, limit: limit)
+            case .csv: rows = try readTable(source, delimiter: nil, limit: limit, keepsText)
+            case .tsv: rows = try readTable(source, delimiter: .tab, limit: limit, keepsText)
             default:
                 rows = try JSONDocument(
                     contents(source), name: source.name, limit: limit ?? .max, keepsText: keepsText
@@ -56,7 +56,9 @@ public enum DataSet {
     }
 
     static func empty(_ source: DataSource) -> PEFTError {
-        PEFTError("\(source.name) holds no rows", remedy: "a data file needs at least one")
+        PEFTError(
+            "\(source.name)\(source.list.map { ":\($0)" } ?? "") holds no rows",
+            remedy: "a data file needs at least one")
     }
 
     private static func read(_ lines: inout RowLines, limit: Int, _ keepsText: Bool) throws -> [Row] {

@@ -57,15 +57,22 @@ final class EncodedFile: @unchecked Sendable {
     /// Where each row begins, in tokens, with the end as a last entry, and how many of its tokens are input.
     private let starts: [Int]
     private let inputs: [Int32]
-    /// The data file and the line of each row there; 0 for a row that is from none.
-    private let source: String
+    /// The data sources, and the line of each row there; 0 for a row that is from none.
+    private let sources: [Source]
     private let lines: [Int32]
 
+    /// A data source from its first row on.
+    fileprivate struct Source {
+        var firstRow: Int
+        let file: String
+        let unit: Row.Location.Unit
+    }
+
     fileprivate init(
-        map: UnsafeRawPointer?, bytes: Int, starts: [Int], inputs: [Int32], source: String, lines: [Int32]
+        map: UnsafeRawPointer?, bytes: Int, starts: [Int], inputs: [Int32], sources: [Source], lines: [Int32]
     ) {
         (self.map, self.bytes, self.starts, self.inputs) = (map, bytes, starts, inputs)
-        (self.source, self.lines) = (source, lines)
+        (self.sources, self.lines) = (sources, lines)
     }
 
     deinit { if let map { munmap(UnsafeMutableRawPointer(mutating: map), bytes) } }
@@ -79,7 +86,9 @@ final class EncodedFile: @unchecked Sendable {
         }
         let input = Int(inputs[row])
         var example = EncodedExample(input: Array(tokens[..<input]), target: Array(tokens[input...]))
-        if lines[row] > 0 { example.location = Row.Location(file: source, number: Int(lines[row])) }
+        if lines[row] > 0, let source = sources.last(where: { $0.firstRow <= row }) {
+            example.location = Row.Location(file: source.file, number: Int(lines[row]), unit: source.unit)
+        }
         return example
     }
 
@@ -89,14 +98,16 @@ final class EncodedFile: @unchecked Sendable {
         /// How many tokens each row has as input and in all.
         fileprivate var lengths: [(input: Int32, all: Int)] = []
         fileprivate var lines: [Int32] = []
-        fileprivate var source = ""
+        fileprivate var sources: [Source] = []
 
         mutating func append(_ example: EncodedExample) {
             for id in example.input { tokens.append(Int32(truncatingIfNeeded: id)) }
             for id in example.target { tokens.append(Int32(truncatingIfNeeded: id)) }
             lengths.append((Int32(truncatingIfNeeded: example.input.count), example.length))
             lines.append(Int32(truncatingIfNeeded: example.location?.number ?? 0))
-            source = example.location?.file ?? source
+            if let place = example.location, sources.last?.file != place.file || sources.last?.unit != place.unit {
+                sources.append(Source(firstRow: lines.count - 1, file: place.file, unit: place.unit))
+            }
         }
     }
 
@@ -107,7 +118,7 @@ final class EncodedFile: @unchecked Sendable {
         private var starts = [0]
         private var inputs: [Int32] = []
         private var lines: [Int32] = []
-        private var source = ""
+        private var sources: [Source] = []
 
         /// - Throws: ``PEFTError`` where there is no room for a file.
         init() throws {
@@ -139,8 +150,12 @@ final class EncodedFile: @unchecked Sendable {
                 starts.append((starts.last ?? 0) + all)
                 inputs.append(input)
             }
+            for var source in rows.sources
+            where sources.last?.file != source.file || sources.last?.unit != source.unit {
+                source.firstRow += lines.count
+                sources.append(source)
+            }
             lines += rows.lines
-            if !rows.source.isEmpty { source = rows.source }
         }
 
         func finished() throws -> EncodedFile {
@@ -154,7 +169,7 @@ final class EncodedFile: @unchecked Sendable {
         }
 
         private func file(_ map: UnsafeRawPointer?, _ bytes: Int) -> EncodedFile {
-            EncodedFile(map: map, bytes: bytes, starts: starts, inputs: inputs, source: source, lines: lines)
+            EncodedFile(map: map, bytes: bytes, starts: starts, inputs: inputs, sources: sources, lines: lines)
         }
 
         /// Closes the file; a map of it stays.

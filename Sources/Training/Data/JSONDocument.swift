@@ -142,11 +142,11 @@ struct JSONDocument {
         let sizes = lists.map { "'\($0.name)' (\($0.value.array?.count ?? $0.value.object?.count ?? 0))" }
         let all =
             sizes.count > 1 ? sizes.dropLast().joined(separator: ", ") + " and " + (sizes.last ?? "") : sizes.joined()
-        let areRows = lists.contains { !($0.value.array?.isEmpty ?? true) && Self.areRecords($0.value) }
+        let areColumns = !lists.contains { $0.value.array == nil || Self.areRecords($0.value) }
         return PEFTError(
             "\(name) holds the lists \(all)",
             remedy: "choose one, such as \(name):\(lists.first?.name ?? "")"
-                + (areRows ? "" : ", or give the columns one length"))
+                + (areColumns ? ", or give the columns one length" : ""))
     }
 
     private static func areRecords(_ value: JSON) -> Bool {

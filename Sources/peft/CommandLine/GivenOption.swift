@@ -69,13 +69,15 @@ extension OptionTable {
         return self[word] != nil
     }
 
+    /// - Parameter file: where the options are written, if not on the command line.
     /// - Throws: ``UsageError`` for an option that takes one value and was given several times.
-    func refuseRepeats(_ arguments: [GivenArgument]) throws {
+    func refuseRepeats(_ arguments: [GivenArgument], in file: String? = nil) throws {
         var seen: [String: String] = [:]
         for case .option(let option, let name, let value?) in arguments where !option.isRepeating {
             if let first = seen[option.key] {
                 let values = first == value ? "" : ", as '\(first)' and '\(value)'"
-                throw UsageError("\(name) is given twice\(values)", remedy: "give it once")
+                throw UsageError(
+                    "\(file.map { "\($0): " } ?? "")\(name) is given twice\(values)", remedy: "give it once")
             }
             seen[option.key] = value
         }

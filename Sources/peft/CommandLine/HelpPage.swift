@@ -10,7 +10,7 @@ struct HelpPage {
     init(_ table: OptionTable) { self.table = table }
 
     func text() -> String {
-        var parts = [table.abstract, usage]
+        var parts = [Self.wrap(table.abstract, first: "", rest: ""), usage]
         let discussion = Self.reflow(table.discussion)
         if !discussion.isEmpty { parts.append(discussion) }
         for section in HelpSections.of(table) where !section.options.isEmpty {

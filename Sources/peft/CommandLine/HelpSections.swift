@@ -74,7 +74,8 @@ enum HelpSections {
             "Training",
             [
                 "steps", "tokens-per-batch", "accumulate", "optimizer", "schedule", "warmup", "weight-decay", "clip",
-                "label-smoothing", "head-lr", "seed", "validate-every", "patience", "checkpoint-every", "resume",
+                "label-smoothing", "head-lr", "seed", "from-adapter", "validate-every", "patience",
+                "checkpoint-every", "resume",
                 "checkpoint-activations", "offload-activations", "page-optimizer",
             ]
         ),

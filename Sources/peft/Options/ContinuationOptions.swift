@@ -7,7 +7,8 @@ import Support
 struct ContinuationOptions: ParsableArguments {
     @Flag(help: "Continue a run that was cut off; finished runs are not repeated. Needs --output or --html.")
     var resume = false
-    @Option(help: ArgumentHelp("Save each trained adapter into a folder of its own in this one.", valueName: "folder"))
+    @Option(
+        help: ArgumentHelp("Save each trained adapter into a folder of its own in this one.", valueName: "folder"))
     var keep: String?
 
     /// Checks the outputs and opens the state beside the first of them; there is none without outputs.

@@ -22,6 +22,14 @@ extension Rows {
         try DataSource.all(Array(data.prefix(1))).first.flatMap { try DataSet.read($0, limit: 1).first }
     }
 
+    /// A field of the rows as text, by where the row is.
+    static func values(of field: String, in file: RowsFile) throws -> [Row.Location: String] {
+        let template = try Template("{\(field)}")
+        return try DataSet.read(DataSource.all(file.paths), limit: file.limit).reduce(into: [:]) {
+            $0[$1.location] = try template.render($1)
+        }
+    }
+
     /// The names as a report shows them.
     static func name(_ data: [String]) -> String {
         data.map { DataSource($0).shortName }.joined(separator: ", ")

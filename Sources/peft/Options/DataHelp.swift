@@ -9,4 +9,7 @@ enum DataHelp {
         "Training rows: \(formats), file.json:list, a URL or an SQL query; may be repeated.", valueName: "file")
     static let rows = ArgumentHelp(
         "Rows: \(formats), file.json:list, a URL or an SQL query; may be repeated.", valueName: "file")
+    static let prompts = ArgumentHelp(
+        "Rows, which need no target: \(formats), file.json:list, a URL or an SQL query; may be repeated.",
+        valueName: "file")
 }

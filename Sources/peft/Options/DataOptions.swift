@@ -117,13 +117,4 @@ enum Rows {
         try require("--limit", limit)
         return try read([path], templates, limit: limit)
     }
-
-    /// The values of a field as text, by the place of the row.
-    static func values(of field: String, in file: RowsFile) throws -> [Row.Location: String] {
-        let template = try Template("{\(field)}")
-        let url = URL(fileURLWithPath: NSString(string: file.path).expandingTildeInPath)
-        return try DataSet.read(url, limit: file.limit).reduce(into: [:]) {
-            $0[$1.location] = try template.render($1)
-        }
-    }
 }

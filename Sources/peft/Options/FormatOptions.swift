@@ -11,13 +11,13 @@ struct FormatOptions: ParsableArguments {
             valueName: "layout"))
     var format: String?
 
-    /// - Throws: ``PEFTError`` for an unknown name.
+    /// - Throws: ``UsageError`` for an unknown name.
     func choice() throws -> RowFormat? {
         guard let format else { return nil }
         if let choice = RowFormat(rawValue: format.lowercased()) { return choice }
         let all = RowFormat.allCases.map(\.rawValue)
         let hint = nearestName(to: format, in: all).map { "did you mean '\($0)'? " } ?? ""
-        throw PEFTError("unknown --format '\(format)'", remedy: hint + "use one of \(all.joined(separator: ", "))")
+        throw UsageError("unknown --format '\(format)'", remedy: hint + "use one of \(all.joined(separator: ", "))")
     }
 }
 
@@ -45,17 +45,18 @@ extension TemplateOptions {
     ///
     /// - Parameters:
     ///   - data: the file whose first row tells the format.
+    ///   - chat: what was said about chats; rows of messages need no templates.
     ///   - writes: whether the model writes; others need to be told what is a label.
     ///   - record: what an adapter was trained with, whose templates are used.
-    /// - Throws: ``PEFTError`` where `--format` contradicts other options or the rows.
+    /// - Throws: ``UsageError`` where `--format` contradicts other options, ``PEFTError`` where it contradicts the rows.
     func recognizing(
-        _ data: [String], _ chat: ChatOptions, writes: Bool = true, record: TrainingRecord? = nil
+        _ data: [String], _ chat: ChatOptions?, writes: Bool = true, record: TrainingRecord? = nil
     ) throws -> (templates: TemplateOptions, format: RecognizedFormat?) {
         let choice = try layout.choice()
-        let isTold = prompt != nil || target != nil || chat.messages != nil
+        let isTold = prompt != nil || target != nil || chat?.messages != nil
         if choice != nil, isTold {
             let option = prompt != nil ? "prompt" : target != nil ? "target" : "messages"
-            throw PEFTError("--format and --\(option) were both given", remedy: "leave one of them out")
+            throw UsageError("--format and --\(option) were both given", remedy: "leave one of them out")
         }
         let isOther = pair != nil || negative != nil || task != nil || record != nil || !writes
         guard !isTold, choice != nil || !isOther else { return (self, nil) }
@@ -66,14 +67,18 @@ extension TemplateOptions {
                 remedy: "use another format, or give --prompt and --target")
         }
         guard let format = choice ?? RowFormat.recognized(in: row) else { return (self, nil) }
+        if format == .text, chat?.chat == true {
+            throw PEFTError(
+                "rows of text have no turns for --chat", remedy: "leave --chat out, or give --prompt and --target")
+        }
         var copy = self
-        let templates = format.templates(asTurns: chat.chat)
+        let templates = format.templates(asTurns: chat?.chat == true)
         if let templates { (copy.prompt, copy.target) = (templates.prompt, templates.target) }
         return (copy, RecognizedFormat(format: format, templates: templates))
     }
 
     /// The same, said in one line where templates were chosen.
-    func recognized(_ data: [String], _ chat: ChatOptions, writes: Bool = true, record: TrainingRecord? = nil) throws
+    func recognized(_ data: [String], _ chat: ChatOptions?, writes: Bool = true, record: TrainingRecord? = nil) throws
         -> TemplateOptions
     {
         let (templates, format) = try recognizing(data, chat, writes: writes, record: record)

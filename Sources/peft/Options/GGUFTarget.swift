@@ -40,6 +40,7 @@ enum GGUFTarget {
 
     /// Writes a model with the tokenizer of a folder.
     static func write(_ model: any LanguageModel, tokenizer folder: URL, as type: GGUFType, to url: URL) throws {
+        try model.requireFiniteWeights()
         let table = model.namedModules().first { $0.path == model.inputEmbedding }?.module as? Embedding
         let tokenizer = try GGUFVocabulary.settings(folder: folder, size: table?.entries ?? 0)
         try model.writeGGUF(

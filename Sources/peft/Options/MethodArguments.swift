@@ -35,7 +35,10 @@ enum MethodArguments {
     /// A line for each method.
     static var summary: String {
         let width = PEFTMethods.all.map { $0.name.count }.max() ?? 0
-        return PEFTMethods.all.map { "  " + $0.name.padded(to: width + 2) + $0.summary }.joined(separator: "\n")
+        let margin = String(repeating: " ", count: width + 4)
+        return PEFTMethods.all.map {
+            HelpPage.wrap($0.summary, first: "  " + $0.name.padded(to: width + 2), rest: margin)
+        }.joined(separator: "\n")
     }
 
     /// Whether a list of methods asks for all that fit, so that one that doesn't is no error.

@@ -15,10 +15,10 @@ struct ValidationSplitOption: ParsableArguments {
     func heldOut(validation: String?, seed: UInt64) throws -> ValidationSplit? {
         guard let validationSplit else { return nil }
         guard validation == nil else {
-            throw PEFTError("--validation and --validation-split were both given", remedy: "give one of them")
+            throw UsageError("--validation and --validation-split were both given", remedy: "give one of them")
         }
         guard validationSplit > 0, validationSplit < 1 else {
-            throw PEFTError(
+            throw UsageError(
                 "--validation-split is \(validationSplit)", remedy: "give a share between 0 and 1, such as 0.1")
         }
         return ValidationSplit(share: validationSplit, seed: seed)

@@ -28,7 +28,7 @@ def widen_gaps(model, rank=3):
     for name, module in model.named_modules():
         if name.split(".")[-1] in ("q", "v"):
             u, s, vh = torch.linalg.svd(module.weight.detach().double(), full_matrices=False)
-            s = torch.cat([s[0] * torch.tensor([1.0, 0.8, 0.6], dtype=s.dtype), s[rank:].clamp(max=0.4 * s[0].item())])
+            s = torch.cat([s[0] * torch.tensor([1.0, 0.8, 0.6], dtype=s.dtype), s[rank:] * 0.05])
             module.weight.data.copy_(u @ s.diag() @ vh)
 
 

@@ -92,10 +92,10 @@ import Testing
     @Test func argumentsOfCallsAreObjects() throws {
         let read = try rows(
             #"""
-            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"z": 1, "a": "x"}"}}]}]}
-            {"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{"z": 1}"}, {"name": "g", "arguments": "none"}]}]}
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{\"z\": 1, \"a\": \"x\"}"}}]}]}
+            {"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{\"z\": 1}"}, {"name": "g", "arguments": "none"}]}]}
             {"messages": [{"role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{}"}}]}
-            {"conversations": [{"from": "function_call", "value": "{"name": "f", "arguments": {"z": 1}}"}]}
+            {"conversations": [{"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {\"z\": 1}}"}]}
             """#)
         let calls = read.map { $0.messages[0].dictionary?["tool_calls"]?.jsonText }
         #expect(calls[0] == #"[{"function": {"name": "f", "arguments": {"z": 1, "a": "x"}}}]"#)

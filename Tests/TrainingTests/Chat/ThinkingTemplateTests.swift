@@ -153,6 +153,8 @@ import Tokenizers
         #expect(
             learned == ["<|START_THINKING|><|END_THINKING|>f<|im_end|>", "[one]<|im_end|>", "[two]<|im_end|>"])
         #expect(text.hasSuffix("<s>BOT:"))
+        let first = try spans(ThinkingTemplates.command, [assistant("hi")] + two)
+        #expect(first.learned == ["[hi]<|im_end|>", "[one]<|im_end|>", "[two]<|im_end|>"])
     }
 
     @Test func blocksThatCloseAtOnce() throws {

@@ -130,6 +130,14 @@ import Testing
         #expect(rows.map(\.location.number) == [2, 5, 6])
     }
 
+    /// The text of a row has the columns in their order.
+    @Test(arguments: [("a.csv", "z,a\n1,\"\"\"2\"\"\""), ("a.tsv", "z\ta\n1\t\"2\"")])
+    func columnsKeepTheirOrder(name: String, content: String) throws {
+        let row = try withFile(name, content.utf8) { try DataSet.read($0, keepsText: true)[0] }
+        #expect(row.text == #"{"z": "1", "a": "\"2\""}"#)
+        #expect(try read(name, content)[0].text == nil)
+    }
+
     @Test func readsTabsAndSemicolons() throws {
         #expect(try read("a.tsv", "x\ty\n1,5\t2").map(\.fields) == [["x": "1,5", "y": "2"]])
         #expect(try read("a.csv", "x;y\n1,5;2").map(\.fields) == [["x": "1,5", "y": "2"]])

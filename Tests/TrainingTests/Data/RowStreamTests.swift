@@ -147,6 +147,7 @@ import Tokenizers
                 let streamed = try encoder.encode(sources, templates, limit: limit).rows
                 #expect(streamed.count == expected.count)
                 #expect(zip(streamed, expected).allSatisfy { $0.input == $1.input && $0.target == $1.target })
+                #expect(streamed.map(\.location) == expected.map(\.location))
             }
             try Data("\n{\"q\": 1}".utf8).write(to: folder.appendingPathComponent("c.jsonl"))
             let error = #expect(throws: PEFTError.self) {

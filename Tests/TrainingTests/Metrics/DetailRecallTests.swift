@@ -23,7 +23,7 @@ import Testing
 
     @Test func rowsWithoutDetailsHaveNoScore() throws {
         let rows = [
-            ("Hello.", "They talk.", "Two people greet."), ("It is the one.", "It is.", "It is the one with her."),
+            ("Hello.", "They talk.", "Two people greet."), ("This is it.", "It is.", "This is it with her."),
         ]
         #expect(try scores(rows) == [nil, nil])
         let value = try DetailRecall.value(

@@ -29,7 +29,7 @@ struct Scale: Sendable {
         if fromZero { (low, high) = (min(low, 0), max(high, 0)) }
         if high - low <= abs(high) * 1e-9 {
             // One value only: give it room on both sides.
-            let room = max(abs(high) * 0.1, 1e-6)
+            let room = high == 0 ? 1 : max(abs(high) * 0.1, 1e-6)
             (low, high) = (fromZero && low >= 0 ? 0 : low - room, high + room)
         }
         let step = niceStep((high - low) / Double(max(count - 1, 1)))

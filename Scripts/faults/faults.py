@@ -1,0 +1,100 @@
+"""What the fault scripts share: the program, a small model and data in a temporary folder, and a tally."""
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MODEL = ROOT / "Models/tiny-t5"
+SMALL = ROOT / "Tests/TrainingTests/Fixtures/chat/model"
+TEMPLATES = ["--prompt", "{q}", "--target", "{a}"]
+
+
+class Faults:
+    """A run of one script: `check` counts, `end` prints the figures and exits with 1 if anything failed."""
+
+    def __init__(self, description: str, count: int):
+        parser = argparse.ArgumentParser(description=description)
+        parser.add_argument("--count", type=int, default=count, help=f"rounds of each kind ({count})")
+        parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (0)")
+        parser.add_argument(
+            "program", nargs="?", default=os.environ.get("PEFT", str(ROOT / ".build/release/peft")),
+            help="the program (PEFT, or .build/release/peft)")
+        self.options = parser.parse_args()
+        self.program = os.path.abspath(self.options.program)
+        if not os.access(self.program, os.X_OK):
+            sys.exit(f"there is no program {self.program}; build it, or name another one")
+        self.folder = Path(tempfile.mkdtemp(prefix="peft-faults-"))
+        rows = [{"q": f"Tom {i} went to town {i * 7}", "a": f"ran away {i}"} for i in range(64)]
+        (self.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self.passed = 0
+        self.failed = 0
+        self.skipped = 0
+        # One thread is enough for these models, and programs side by side don't wait for each other's.
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": str(self.folder)}
+
+    def command(self, *arguments) -> list:
+        return [self.program, *map(str, arguments)]
+
+    def run(self, *arguments, **options) -> subprocess.CompletedProcess:
+        options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, **options}
+        return subprocess.run(
+            self.command(*arguments), cwd=self.folder, env=self.environment, timeout=600, **options)
+
+    def need(self, *arguments) -> None:
+        """Runs what the checks build on."""
+        result = self.run(*arguments)
+        if result.returncode != 0:
+            sys.exit(f"peft {' '.join(map(str, arguments))} failed: {result.stderr.strip()}")
+
+    def train(self, output: str, *more, model=MODEL) -> list:
+        return ["train", "--model", model, "--data", "rows.jsonl", *TEMPLATES, "--batch-size", "4",
+                "--output", output, "--quiet", *more]
+
+    def check(self, holds: bool, what: str) -> bool:
+        if holds:
+            self.passed += 1
+        else:
+            self.failed += 1
+            print(f"FAULT  {what}", flush=True)
+        return holds
+
+    def skip(self, what: str) -> None:
+        self.skipped += 1
+        print(f"SKIPPED  {what}", flush=True)
+
+    def end(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        print(f"{self.passed} checks passed, {self.failed} failed, {self.skipped} kinds skipped")
+        sys.exit(1 if self.failed else 0)
+
+
+def digest(path: Path) -> str:
+    """Of a file, or of all weights in a folder: what else is there holds times."""
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    result = hashlib.sha256()
+    for file in files:
+        result.update(file.name.encode() if path.is_dir() else b"")
+        result.update(file.read_bytes())
+    return result.hexdigest()
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> list:
+    """Files that no finished command leaves."""
+    marks = (".tmp-", ".old-", ".checkpoint", "lock")
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*")
+                  if any(mark in file.name for mark in marks))
+
+
+def one_line(result: subprocess.CompletedProcess) -> bool:
+    """Whether a command failed with one line that says why, and not by a signal."""
+    return result.returncode == 1 and sum(line.startswith("peft: ") for line in result.stderr.splitlines()) == 1

@@ -1,0 +1,93 @@
+import Foundation
+import Support
+import Testing
+
+/// Adapters' folders as commands find them.
+@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+struct AdapterFileTests {
+    private func rows(_ program: Program) throws {
+        try program.write(
+            "rows.jsonl", (0..<4).map { #"{"a": "word \#($0)", "b": "other \#($0)"}"# }.joined(separator: "\n"))
+    }
+
+    /// Trains a small adapter.
+    private func train(_ program: Program, _ more: [String]) throws -> Program.Result {
+        try program.run(["train", "--data", "rows.jsonl", "--quiet", "--steps", "2"] + more)
+    }
+
+    private func configure(_ program: Program, _ folder: String, _ change: (inout [String: JSON]) -> Void) throws {
+        let file = program.folder.appendingPathComponent("\(folder)/adapter_config.json")
+        var fields = try #require(JSON.read(file).object)
+        change(&fields)
+        try JSON.object(fields).text().write(to: file, atomically: true, encoding: .utf8)
+    }
+
+    @Test func aMissingBaseIsToldApartFromOneThatIsNotThere() throws {
+        let program = try Program()
+        defer { program.remove() }
+        try rows(program)
+        let made = try train(
+            program, ["--model", program.model, "--prompt", "{a}", "--target", "{b}", "--output", "adapter"])
+        try #require(made.status == 0, "\(made.error)")
+        for value in [JSON.null, "", nil] as [JSON?] {
+            try configure(program, "adapter") { $0["base_model_name_or_path"] = value }
+            let result = try program.run(["merge", "adapter", "--output", "merged"])
+            #expect(result.status != 0 && result.error.contains("does not name its base model; give --model"))
+        }
+        try configure(program, "adapter") { $0["base_model_name_or_path"] = "/content/drive/base" }
+        let result = try program.run(["merge", "adapter", "--output", "merged"])
+        #expect(result.error.contains("'/content/drive/base'") && result.error.contains("adapter_config.json"))
+        #expect(result.error.contains("give --model"))
+        let named = try program.run(["merge", "adapter", "--model", program.model, "--output", "merged"])
+        #expect(named.status == 0, "\(named.error)")
+    }
+
+    @Test func checkpointsOfARunAreConverted() throws {
+        let program = try Program()
+        defer { program.remove() }
+        try rows(program)
+        let made = try train(
+            program,
+            ["--model", program.model, "--prompt", "{a}", "--target", "{b}", "--output", "run/checkpoint-20"])
+        try #require(made.status == 0, "\(made.error)")
+        let result = try program.run(["convert", "run", "--model", program.model, "--output", "converted"])
+        #expect(result.status == 0 && result.error.contains("checkpoint-20"), "\(result.error)")
+        let shown = try program.run(["inspect", "converted"])
+        #expect(shown.status == 0)
+    }
+
+    @Test func trainingGoesOnFromAnAdapter() throws {
+        let program = try Program()
+        defer { program.remove() }
+        try rows(program)
+        let made = try train(
+            program,
+            [
+                "--model", program.model, "--prompt", "{a}", "--target", "{b}", "--rank", "3", "--lr", "0.01",
+                "--output",
+                "first",
+            ])
+        try #require(made.status == 0, "\(made.error)")
+        for (option, value, told) in [
+            ("--rank", "8", "--rank is 8"), ("--targets", "k", "--targets is k"),
+            ("--method", "ia3", "--method is ia3"),
+        ] {
+            let result = try train(program, ["--from-adapter", "first", option, value, "--output", "second"])
+            #expect(result.status != 0 && result.error.contains(told), "\(result.error)")
+        }
+        // Templates, base and settings are the adapter's; a rate of next to nothing leaves its values.
+        let next = try train(
+            program, ["--from-adapter", "first", "--rank", "3", "--lr", "1e-12", "--output", "second"])
+        try #require(next.status == 0, "\(next.error)")
+        let losses = try ["first", "second"].map { folder -> String in
+            let result = try program.run([
+                "evaluate", "--adapter", folder, "--data", "rows.jsonl", "--json", "--quiet",
+            ])
+            return try #require(JSON.parse(Data(result.output.utf8), name: "output")["loss"]?.double).formatted()
+        }
+        #expect(losses[0] == losses[1])
+        let whole = try program.run(
+            ["train", "--from-adapter", program.model, "--data", "rows.jsonl", "--output", "third"])
+        #expect(whole.error.contains("--model"))
+    }
+}
