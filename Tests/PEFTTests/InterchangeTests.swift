@@ -134,8 +134,9 @@ import TorchNN
                 let (own, expected) = (
                     written.appendingPathComponent(file), Self.committed.appendingPathComponent("\(name)/\(file)")
                 )
-                if name == "method-p-tuning", file.hasSuffix(".safetensors") {
-                    // What is stored comes out of a network, whose sums differ in the last bits between processors.
+                if ["method-p-tuning", "method-vera"].contains(name), file.hasSuffix(".safetensors") {
+                    // What P-tuning stores comes out of a network, and VeRA's projections are numbers that libtorch draws:
+                    // sums and draws differ in the last bits between processors with and without fused multiply-add.
                     try expectSameLayout(SafetensorsFile(own), SafetensorsFile(expected))
                 } else {
                     #expect(try Data(contentsOf: own) == Data(contentsOf: expected), "\(file)")
