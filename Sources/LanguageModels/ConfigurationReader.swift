@@ -29,7 +29,7 @@ struct ConfigurationReader {
         guard let number = value.int, range.contains(number) else {
             throw PEFTError(
                 "config.json: '\(key)' is \(value.text(indent: nil))",
-                remedy: "it has to be an integer from \(range.lowerBound) to \(range.upperBound)")
+                remedy: "use an integer from \(range.lowerBound) to \(range.upperBound)")
         }
         return number
     }

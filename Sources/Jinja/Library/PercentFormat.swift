@@ -13,7 +13,7 @@ struct PercentFormat {
     static func text(_ format: String, _ value: JinjaValue) throws -> String {
         var formatter = PercentFormat(value)
         let text = try formatter.text(Array(format.unicodeScalars))
-        // Python takes a list for a mapping, of which nothing has to be used.
+        // Python treats a list as a mapping, whose entries may remain unused.
         if case .list = value { return text }
         if case .sequence(let values) = formatter.values, formatter.next < values.count {
             throw JinjaFailure("not all arguments converted during string formatting")

@@ -45,31 +45,31 @@ public struct GenerateParameters: Sendable, Equatable {
     /// - Throws: ``PEFTError`` naming the value that is out of range.
     public func validate() throws {
         if let maxNewTokens, maxNewTokens < 1 {
-            throw PEFTError("\(maxNewTokens) new tokens were asked for", remedy: "at least 1 has to be")
+            throw PEFTError("max-new-tokens is \(maxNewTokens)", remedy: "use 1 or more")
         }
         if let minNewTokens, minNewTokens < 0 || minNewTokens > maxNewTokens ?? .max {
-            let upper = maxNewTokens.map { "in 0 … \($0)" } ?? "0 or more"
-            throw PEFTError("at least \(minNewTokens) new tokens were asked for", remedy: "it has to be \(upper)")
+            let upper = maxNewTokens.map { "a value from 0 to \($0)" } ?? "0 or more"
+            throw PEFTError("min-new-tokens is \(minNewTokens)", remedy: "use \(upper)")
         }
         if let temperature, temperature < 0 || !temperature.isFinite {
-            throw PEFTError("the temperature is \(temperature)", remedy: "it has to be 0 (greedy) or more")
+            throw PEFTError("the temperature is \(temperature)", remedy: "use 0 (greedy) or more")
         }
-        if let topK, topK < 0 { throw PEFTError("top-k is \(topK)", remedy: "it has to be 0 (all) or more") }
+        if let topK, topK < 0 { throw PEFTError("top-k is \(topK)", remedy: "use 0 (all) or more") }
         if let topP, !(topP > 0 && topP <= 1) {
-            throw PEFTError("top-p is \(topP)", remedy: "it has to be in 0 … 1, 0 excluded")
+            throw PEFTError("top-p is \(topP)", remedy: "use a value above 0 and up to 1")
         }
-        if let minP, !(0...1 ~= minP) { throw PEFTError("min-p is \(minP)", remedy: "it has to be in 0 … 1") }
+        if let minP, !(0...1 ~= minP) { throw PEFTError("min-p is \(minP)", remedy: "use a value from 0 to 1") }
         if let noRepeatNgram, noRepeatNgram < 0 {
             throw PEFTError(
-                "the n-gram that may not repeat is \(noRepeatNgram) tokens", remedy: "it has to be 0 (off) or more")
+                "no-repeat-ngram is \(noRepeatNgram)", remedy: "use 0 (off) or more")
         }
         if let repetitionPenalty, !(repetitionPenalty > 0 && repetitionPenalty.isFinite) {
             throw PEFTError(
-                "the repetition penalty is \(repetitionPenalty)", remedy: "it has to be above 0; 1 turns it off")
+                "the repetition penalty is \(repetitionPenalty)", remedy: "use a value above 0; 1 turns it off")
         }
-        if let beams, beams < 1 { throw PEFTError("\(beams) beams were asked for", remedy: "at least 1 has to be") }
+        if let beams, beams < 1 { throw PEFTError("beams is \(beams)", remedy: "use 1 or more") }
         guard beams ?? 1 == 1 || temperature ?? 0 == 0 else {
-            throw PEFTError("beam search doesn't draw tokens", remedy: "use either beams or a temperature")
+            throw PEFTError("beams and a temperature were both given", remedy: "use either beams or a temperature")
         }
     }
 }

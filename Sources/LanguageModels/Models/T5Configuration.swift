@@ -46,7 +46,7 @@ public struct T5Configuration: Sendable {
         guard relativeMaximumDistance > relativeBuckets / 2 else {
             throw PEFTError(
                 "config.json: 'relative_attention_max_distance' is \(relativeMaximumDistance)",
-                remedy: "it has to be more than half of 'relative_attention_num_buckets' (\(relativeBuckets))")
+                remedy: "use more than half of 'relative_attention_num_buckets' (\(relativeBuckets))")
         }
         dropout = try read.number("dropout_rate", default: 0.1)
         epsilon = try read.number("layer_norm_epsilon", default: 1e-6)

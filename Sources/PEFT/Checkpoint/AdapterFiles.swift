@@ -3,7 +3,7 @@ import LanguageModels
 import Support
 import Torch
 
-/// What lies in an adapter's folder, whoever wrote it.
+/// The files of an adapter folder, written by any of the supported programs.
 public enum AdapterFiles {
     static let configuration = "adapter_config.json"
     static let mlx = "adapters.safetensors"

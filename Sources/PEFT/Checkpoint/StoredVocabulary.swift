@@ -85,7 +85,7 @@ struct StoredVocabulary {
             : "the adapter's file holds embeddings of \(rows) tokens in place of the base's \(entries)"
     }
 
-    /// Kept as the base's table is, or as fp32 where that is stored in fewer bits.
+    /// Stored as the base's table is, or in fp32 where that is quantized.
     private static func weight(_ tensor: Tensor, like model: any LanguageModel) -> any LinearWeight {
         let own = (model.vocabularyTable?.weight as? DenseWeight)?.parameter.tensor.dtype
         return DenseWeight(tensor.to(own ?? .float32).to(model.device))
