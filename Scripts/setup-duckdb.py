@@ -20,6 +20,7 @@ import tempfile
 import zipfile
 
 import wheels
+from caches import cache_folder
 
 PACKAGE, PROGRAM = "duckdb-cli", "duckdb"
 
@@ -30,10 +31,7 @@ def say(text):
 
 def target():
     """Where the program lies in the cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):
-        base = os.path.expanduser("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
-    return os.path.join(base, "swift-peft", "duckdb", PROGRAM)
+    return os.path.join(cache_folder(), "duckdb", PROGRAM)
 
 
 def found():

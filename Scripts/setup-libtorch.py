@@ -23,6 +23,8 @@ import os
 import shutil
 import sys
 
+from caches import cache_folder
+
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LINK = os.path.join(CHECKOUT, ".libtorch")
 
@@ -55,13 +57,6 @@ class Damaged(Failure):
 
 def say(text):
     print(f"libtorch: {text}", flush=True)
-
-
-def cache_folder():
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):
-        base = os.path.expanduser("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
-    return os.path.join(base, "swift-peft")
 
 
 def machine():

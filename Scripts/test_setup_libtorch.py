@@ -93,7 +93,8 @@ class SetUpTests(unittest.TestCase):
         self.index = self.folder("index")
         self.cache = os.path.join(self.root, "cache/swift-peft")
         self.link = os.path.join(self.root, "checkout/.libtorch")
-        shutil.copy(SCRIPT, self.folder("checkout/Scripts"))
+        for script in (SCRIPT, os.path.join(os.path.dirname(SCRIPT), "caches.py")):
+            shutil.copy(script, self.folder("checkout/Scripts"))
         self.write("modules/pip/__init__.py", "")
         self.write("modules/pip/__main__.py", FAKE_PIP)
         for tool in ("swift", "clang++"):
@@ -222,6 +223,14 @@ class SetUpTests(unittest.TestCase):
         make_wheel(self.offer(), {**torch_files(), CPU: b"no library"})
         self.fail_with("does not load")
 
+    def wait_for_download(self, process):
+        deadline = time.monotonic() + 60
+        while not self.downloads():
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                self.fail(f"no download began: {process.communicate()}")
+            time.sleep(0.02)
+
     # Interruptions
 
     def test_goes_on_with_a_finished_download(self):
@@ -243,8 +252,7 @@ class SetUpTests(unittest.TestCase):
         self.offer()
         self.write("index/slow", "")
         process = self.start()
-        while not self.downloads():
-            time.sleep(0.02)
+        self.wait_for_download(process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         os.remove(os.path.join(self.index, "slow"))
@@ -255,8 +263,7 @@ class SetUpTests(unittest.TestCase):
         self.offer()
         self.write("index/slow", "")
         process = self.start()
-        while not self.downloads():
-            time.sleep(0.02)
+        self.wait_for_download(process)
         process.terminate()
         self.assertIn("interrupted", process.communicate()[1])
         self.assertEqual(process.returncode, 130)

@@ -139,14 +139,30 @@ extension ComparisonReport {
         let trained = runs.filter(\.isTrained).compactMap { run in run.statistic(metric).map { (run, $0) } }
         guard let last = trained.min(by: { metric.isBetter($1.1.mean, than: $0.1.mean) }) else { return nil }
         let level = "(\(best.0), \(metric.format(best.1.mean, with: numbers)))"
-        let gain = metric.gain(of: last.1, over: best.1)
-        let shown = numbers.decimal(abs(gain), places: metric.places)
-        let name = shortLabel(last.0)
-        let subject = trained.count == 1 ? name : "Every trained method"
-        return gain > 0
-            ? "\(subject.prefix(1).uppercased() + subject.dropFirst()) is at least \(shown) \(metric.unit) above the best output "
-                + "without a model \(level)."
-            : "\(name.prefix(1).uppercased() + name.dropFirst()) is not above the best output without a model \(level): "
-                + "it may have learned what targets look like, and not to read its prompts."
+        let shown = numbers.decimal(abs(metric.gain(of: last.1, over: best.1)), places: metric.places)
+        func capitalized(_ name: String) -> String { name.prefix(1).uppercased() + name.dropFirst() }
+        guard metric.isBetter(last.1.mean, than: best.1.mean) else {
+            return
+                "\(capitalized(shortLabel(last.0))) is not above the best output without a model \(level): it may have "
+                + "learned what targets look like, and not to read its prompts."
+        }
+        guard last.1.differsClearly(from: best.1, by: metric) else {
+            return
+                "\(capitalized(shortLabel(last.0))) cannot be told apart from the best output without a model \(level)."
+        }
+        let subject = trained.count == 1 ? capitalized(shortLabel(last.0)) : "Every trained method"
+        return "\(subject) is at least \(shown) \(metric.unit) above the best output without a model \(level)."
+    }
+}
+
+extension Statistic {
+    /// Whether the 95 % interval of the paired difference leaves out 0. A report that was read from its file has no
+    /// resampled values: there the two intervals must not overlap, which is stricter.
+    fileprivate func differsClearly(from other: Statistic, by metric: Metric) -> Bool {
+        if let difference = Difference(self, to: other, metric: metric.key, place: 0) {
+            return !difference.isWithinSpread
+        }
+        guard let low, let high, let otherLow = other.low, let otherHigh = other.high else { return true }
+        return low > otherHigh || high < otherLow
     }
 }

@@ -94,6 +94,23 @@ import Training
         #expect(page.contains("longest &lt;line&gt;") && page.contains("<tbody class=\"baselines\">"))
         let decoded = try JSONDecoder().decode(ComparisonReport.self, from: report.json())
         #expect(decoded.baselines?.map(\.label) == ["constant target", "longest <line>"])
+        // A lead within the intervals is none: by the examples' own pairs, or by intervals that overlap.
+        let trained = try #require(report.runs.lastIndex { $0.isTrained })
+        let quality = try #require(report.runs[trained].quality["rouge1"])
+        for (index, run) in report.runs.enumerated() where run.isTrained {
+            report.runs[index].quality["rouge1"] = quality
+        }
+        var near = Statistic([quality.mean - 0.01], low: quality.mean - 0.03, high: quality.mean + 0.01)
+        report.baselines?[1].quality["rouge1"] = near
+        #expect(
+            words(report.table(colour: false)).contains("cannot be told apart from the best output without a model"))
+        near.resampled = (0..<100).map { near.mean + Double($0 % 5) / 1000 }
+        for (index, run) in report.runs.enumerated() where run.isTrained {
+            report.runs[index].quality["rouge1"]?.resampled = near.resampled.map { $0 + 0.01 }
+        }
+        report.baselines?[1].quality["rouge1"] = near
+        #expect(
+            words(report.table(colour: false)).contains("at least 1.0 points above the best output without a model"))
         // A method below them is named.
         report.baselines?[1].quality["rouge1"] = Statistic([0.5])
         #expect(words(report.table(colour: false)).contains("is not above the best output without a model"))

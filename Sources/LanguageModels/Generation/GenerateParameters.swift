@@ -68,8 +68,5 @@ public struct GenerateParameters: Sendable, Equatable {
                 "the repetition penalty is \(repetitionPenalty)", remedy: "use a value above 0; 1 turns it off")
         }
         if let beams, beams < 1 { throw PEFTError("beams is \(beams)", remedy: "use 1 or more") }
-        guard beams ?? 1 == 1 || temperature ?? 0 == 0 else {
-            throw PEFTError("beams and a temperature were both given", remedy: "use either beams or a temperature")
-        }
     }
 }

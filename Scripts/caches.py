@@ -1,0 +1,12 @@
+"""The per-user cache that all checkouts share."""
+
+import os
+import sys
+
+
+def cache_folder():
+    """`$XDG_CACHE_HOME/swift-peft`, by default ~/.cache/swift-peft (on macOS ~/Library/Caches/swift-peft)."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.expanduser("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
+    return os.path.join(base, "swift-peft")
