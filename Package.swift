@@ -11,7 +11,7 @@ let package = Package(
     products: [
         .library(name: "PEFT", targets: ["PEFT", "Training", "Experiments", "LanguageModels", "TorchNN", "Torch"]),
         .library(name: "Tokenizers", targets: ["Tokenizers"]),
-        .executable(name: "peft", targets: ["peft"]),
+        .executable(name: "peft", targets: ["PEFTCommand"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -49,11 +49,12 @@ let package = Package(
         .target(name: "Training", dependencies: ["Jinja", "PEFT", "SwiftCSV"]),
         .target(name: "Experiments", dependencies: ["Training"]),
         .executableTarget(
-            name: "peft",
+            name: "PEFTCommand",
             dependencies: [
                 "Experiments", "Jinja", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ]
+            ],
+            path: "Sources/CLI"
         ),
         .executableTarget(name: "summarize-example", dependencies: ["Training"], path: "Examples/Summarize"),
         .executableTarget(name: "training-benchmark", dependencies: ["Training"], path: "Benchmarks/Training"),
@@ -71,7 +72,7 @@ let package = Package(
         .testTarget(name: "PEFTTests", dependencies: ["PEFT"], resources: [.copy("Fixtures")]),
         .testTarget(name: "TrainingTests", dependencies: ["Training"], resources: [.copy("Fixtures")]),
         .testTarget(name: "ExperimentsTests", dependencies: ["Experiments"]),
-        .testTarget(name: "CommandTests", dependencies: ["peft", "Support"]),
+        .testTarget(name: "CommandTests", dependencies: ["PEFTCommand", "Support"]),
     ],
     cxxLanguageStandard: .cxx20
 )

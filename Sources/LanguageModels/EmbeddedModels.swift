@@ -48,8 +48,7 @@ enum EmbeddedModels {
 
     /// The running program.
     private static var program: URL? {
-        let link = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        if link.path != "/proc/self/exe", FileManager.default.fileExists(atPath: link.path) { return link }
-        return CommandLine.arguments.first.map { URL(fileURLWithPath: $0).resolvingSymlinksInPath() }
+        let path = Bundle.main.executableURL ?? CommandLine.arguments.first.map { URL(fileURLWithPath: $0) }
+        return path?.resolvingSymlinksInPath()
     }
 }

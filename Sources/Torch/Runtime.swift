@@ -49,12 +49,12 @@ public enum Runtime {
 
     /// Largest resident memory since the start or the last ``resetPeakMemory()``, in bytes; `nil` where the
     /// system doesn't tell.
-    public static var peakMemory: Int? { processStatus("VmHWM:") }
+    public static var peakMemory: Int? { processMemory?.peak }
 
     /// Resident memory now, in bytes; `nil` where the system doesn't tell.
-    public static var residentMemory: Int? { processStatus("VmRSS:") }
+    public static var residentMemory: Int? { processMemory?.now }
 
-    /// Makes ``peakMemory`` count from now.
+    /// Makes ``peakMemory`` count from now (Linux).
     /// - Returns: whether the system can do that.
     @discardableResult
     public static func resetPeakMemory() -> Bool {
@@ -64,9 +64,15 @@ public enum Runtime {
         return write(descriptor, "5", 1) == 1
     }
 
-    private static func processStatus(_ field: String) -> Int? {
-        guard let status = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8) else { return nil }
-        guard let line = status.split(separator: "\n").first(where: { $0.hasPrefix(field) }) else { return nil }
-        return line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) }.map { $0 * 1024 }
+    private static var processMemory: (now: Int, peak: Int)? {
+        var (now, peak): (Int64, Int64) = (0, 0)
+        return ct_process_memory(&now, &peak) == 0 ? (Int(now), Int(peak)) : nil
+    }
+
+    /// What the system calls this machine's processor; `nil` where it doesn't tell.
+    public static var processor: String? {
+        var name = [CChar](repeating: 0, count: 256)
+        guard ct_processor_name(&name, name.count) == 0 else { return nil }
+        return String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
     }
 }

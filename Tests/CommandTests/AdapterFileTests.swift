@@ -3,7 +3,7 @@ import Support
 import Testing
 
 /// Adapters' folders as commands find them.
-@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+@Suite(.serialized)
 struct AdapterFileTests {
     private func rows(_ program: Program) throws {
         try program.write(

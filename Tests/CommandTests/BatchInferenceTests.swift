@@ -3,7 +3,7 @@ import Support
 import Testing
 
 /// `peft generate --data` and tables of `peft predict`.
-@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+@Suite(.serialized)
 struct BatchInferenceTests {
     private func prepared() throws -> Program {
         let program = try Program()

@@ -2,7 +2,7 @@ import Foundation
 import Support
 import Testing
 
-@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+@Suite(.serialized)
 struct ChatCommandTests {
     private static let fixture = Program.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat")
     private let model = fixture.appendingPathComponent("model").path

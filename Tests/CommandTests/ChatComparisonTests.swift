@@ -3,7 +3,7 @@ import Support
 import Testing
 
 /// Comparisons, sweeps, plans and named adapters on rows of messages.
-@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+@Suite(.serialized)
 struct ChatComparisonTests {
     private static let fixture = Program.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat")
     private let model = fixture.appendingPathComponent("model").path

@@ -3,7 +3,7 @@ import Support
 import Testing
 
 /// What is refused, warned of and shown before a command runs.
-@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+@Suite(.serialized)
 struct CommandLineTests {
     private static let commands = [
         "train", "evaluate", "generate", "predict", "compare", "sweep", "plan", "inspect", "verify", "merge",

@@ -25,12 +25,19 @@ struct Program {
             .deletingLastPathComponent()
     }
 
+    /// The program beside the tests. On Linux the tests are a program themselves, on macOS a bundle that another one loads.
     static var executable: URL {
-        URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
-            .appendingPathComponent("peft")
+        #if canImport(Darwin)
+            var folder = Bundle(for: Anchor.self).bundleURL
+        #else
+            var folder = Bundle.main.executableURL ?? URL(fileURLWithPath: CommandLine.arguments[0])
+        #endif
+        folder = folder.resolvingSymlinksInPath().deletingLastPathComponent()
+        return folder.appendingPathComponent("peft")
     }
 
-    static var isBuilt: Bool { FileManager.default.fileExists(atPath: executable.path) }
+    /// A class of the test bundle.
+    private final class Anchor {}
 
     func write(_ name: String, _ text: String) throws {
         try text.write(to: folder.appendingPathComponent(name), atomically: true, encoding: .utf8)
@@ -51,6 +58,9 @@ struct Program {
         environment: [String: String] = [:]
     ) throws -> Result {
         let process = Process()
+        try #require(
+            FileManager.default.isExecutableFile(atPath: Self.executable.path),
+            "the program \(Self.executable.path) wasn't built beside the tests")
         process.executableURL = Self.executable
         process.arguments = arguments
         process.environment = Self.environment.merging(environment) { _, new in new }
@@ -80,7 +90,7 @@ private let rows = (0..<6).map { index in
     ##"{"talk": "#Person1#: Hello \##(index). #Person2#: Hi.", "short": "They greet \##(index)."}"##
 }
 
-@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+@Suite(.serialized)
 struct CommandTests {
     private func train(_ program: Program, _ more: [String]) throws -> Program.Result {
         try program.run(

@@ -3,7 +3,7 @@ import Support
 import Testing
 
 /// Data of many kinds from the command line.
-@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+@Suite(.serialized)
 struct DataCommandTests {
     private static let rows = (0..<8).map { #"{"q": "Tom \#($0)", "a": "ran \#($0)"}"# }
 

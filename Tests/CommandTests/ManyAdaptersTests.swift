@@ -3,7 +3,7 @@ import Support
 import Testing
 
 /// Commands on several adapters: generate, evaluate, combine, merge, verify.
-@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+@Suite(.serialized)
 struct ManyAdaptersTests {
     /// A folder with two adapters that were trained a little, `a` and `b`, and rows that name them.
     private func prepare() throws -> Program {

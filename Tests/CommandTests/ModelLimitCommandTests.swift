@@ -3,7 +3,7 @@ import Support
 import Testing
 
 /// What a model's files and sizes say takes effect, and commands tell about it in one line.
-@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+@Suite(.serialized)
 struct ModelLimitCommandTests {
     private static let fixtures = Program.root.appendingPathComponent("Tests/LanguageModelsTests/Fixtures")
 

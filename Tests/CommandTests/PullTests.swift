@@ -3,9 +3,7 @@ import Support
 import Testing
 
 /// `peft pull` and names on a hub, against the server of HubTests.
-@Suite(
-    .enabled(if: Program.isBuilt, "the program wasn't built beside the tests"),
-    .enabled(if: Program.python != nil, "python3 is not there to serve the files"), .serialized)
+@Suite(.serialized)
 struct PullTests {
     /// A server, and the program with an environment that names it.
     private final class Hub {

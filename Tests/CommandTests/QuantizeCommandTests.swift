@@ -3,7 +3,7 @@ import Support
 import Testing
 
 /// The way from a plain base to a merged quantised model, on the embedded T5.
-@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+@Suite(.serialized)
 struct QuantizeCommandTests {
     private func json(_ result: Program.Result) throws -> JSON {
         #expect(result.status == 0, "\(result.error)")

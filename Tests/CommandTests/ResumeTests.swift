@@ -3,7 +3,6 @@ import Support
 import Testing
 
 /// Runs that were interrupted, on a Llama of 16 hidden units and, where a method needs biases or a new head, a BERT.
-@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"))
 struct ResumeTests {
     private func program() throws -> Program {
         let program = try Program()

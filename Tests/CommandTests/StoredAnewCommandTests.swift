@@ -3,7 +3,7 @@ import Support
 import Testing
 
 /// Comparisons whose rows are also merged and stored in few bits.
-@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+@Suite(.serialized)
 struct StoredAnewCommandTests {
     private let rows = (0..<6).map { ##"{"talk": "#Person1#: Hello \##($0).", "short": "They greet \##($0)."}"## }
     private let templates = ["--prompt", "Summarize: {talk}", "--target", "{short}"]

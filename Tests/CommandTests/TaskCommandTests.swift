@@ -3,7 +3,7 @@ import Support
 import Testing
 
 /// Tasks of encoders from the command line, on a BERT of 16 numbers a token with a vocabulary of words.
-@Suite(.enabled(if: Program.isBuilt, "the program wasn't built beside the tests"), .serialized)
+@Suite(.serialized)
 struct TaskCommandTests {
     private static let words = ["red", "green", "blue", "warm", "cold", "day", "night", "river", "stone", "tree"]
 

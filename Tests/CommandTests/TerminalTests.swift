@@ -3,7 +3,7 @@ import Support
 import Testing
 import Training
 
-@testable import peft
+@testable import PEFTCommand
 
 /// What a terminal is shown.
 @Suite struct TerminalTests {

@@ -5,7 +5,6 @@ import Testing
 @testable import Hub
 
 /// One file under all that can happen on the way.
-@Suite(.enabled(if: TestHub.python != nil, "python3 is not there to serve the files"))
 struct DownloadTests {
     private static let weights = content(400_000, seed: 7)
     private static let model = ["o/m": ["config.json": Data("{}".utf8), "model.safetensors": weights]]

@@ -5,7 +5,6 @@ import Testing
 @testable import Hub
 
 /// Pulls from a local server. Checksums are the server's, computed by Python's `hashlib`.
-@Suite(.enabled(if: TestHub.python != nil, "python3 is not there to serve the files"))
 struct PullTests {
     static let weights = content(300_000)
     static let model: [String: [String: Data]] = [

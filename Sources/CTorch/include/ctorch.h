@@ -52,6 +52,10 @@ const char *ct_blas_name(void);
 void ct_allow_other_blas(bool allowed);
 /// Bytes that tensors take on a device that isn't the CPU, and the most they took.
 int ct_device_memory(CTDevice, int device_index, int64_t *now, int64_t *peak);
+/// Resident bytes of this process now, and the most there were.
+int ct_process_memory(int64_t *now, int64_t *peak);
+/// The processor's name, cut to `room` bytes with the final 0.
+int ct_processor_name(char *name, size_t room);
 /// Gives free blocks back to the system, where the allocator can.
 void ct_trim_memory(void);
 

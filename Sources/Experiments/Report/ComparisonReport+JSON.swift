@@ -33,11 +33,8 @@ extension ComparisonReport.Machine {
     /// This machine.
     public static var current: Self {
         let info = ProcessInfo.processInfo
-        let cpu = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8))?
-            .split(separator: "\n").first { $0.hasPrefix("model name") }?
-            .split(separator: ":", maxSplits: 1).last.map { $0.trimmingCharacters(in: .whitespaces) }
         return .init(
-            processor: cpu ?? "unknown processor", threads: Runtime.threads,
+            processor: Runtime.processor ?? "unknown processor", threads: Runtime.threads,
             memoryBytes: Int(clamping: info.physicalMemory), system: info.operatingSystemVersionString)
     }
 }
