@@ -38,7 +38,7 @@ struct CommandLineTests {
         (train + ["--batch_size", "3"], "did you mean --batch-size?"),
         (train + ["--wombat", "3"], "peft train --help lists the options"),
         (train + ["--method", "loar"], "did you mean 'lora'?"),
-        (train + ["--method", "dpo"], "methods are"),
+        (train + ["--method", "dpo"], "use one of"),
         (["trian"], "did you mean 'train'?"),
         // Values.
         (train + ["--lr", "-1"], "the learning rate must be positive (got -1.0)"),

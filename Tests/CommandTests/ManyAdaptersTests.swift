@@ -102,7 +102,7 @@ struct ManyAdaptersTests {
         (["combine", "a=0.5", "b=0.5", "--output", "c"], "'b' is IA³"),
         (["combine", "a=0.5", "a=x", "--output", "c"], "no weight"),
         (["combine", "a", "a", "--method", "catt", "--output", "c"], "did you mean 'cat'?"),
-        (["merge", "nowhere", "--output", "c"], "there is no folder"),
+        (["merge", "nowhere", "--output", "c"], "nowhere doesn't exist"),
     ]
 
     @Test func mistakesAreOneClearLine() throws {

@@ -110,7 +110,7 @@ struct QuantizeCommandTests {
             (["quantize", "--to", "nf4", "--embedding-weights", "int7"], "unknown weight format 'int7'"),
             (
                 ["train", "--data", "rows.jsonl", "--method", "full", "--embedding-weights", "int8"] + templates,
-                "'shared.weight', which is kept as int8 and can't change"
+                "'shared.weight', which is stored as int8 and can't be trained"
             ),
         ] {
             let result = try program.run(options + ["--model", program.model, "--output", "other.gguf"])

@@ -83,6 +83,6 @@ import TorchNN
         let error = try failure {
             _ = try MethodChoice(LoRA.self, configuration).plan(for: try outline("decoders/phi3"))
         }
-        #expect(error.problem.contains("is made of gate, up, and 3 slices are given"))
+        #expect(error.problem.contains("consists of gate, up, but 3 slices are given"))
     }
 }

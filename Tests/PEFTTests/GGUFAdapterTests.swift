@@ -110,7 +110,7 @@ import Torch
             _ = try GGUFAdapter.read(
                 Models.folder.appendingPathComponent("gguf/llama.gguf"), on: Models.load("llama"))
         }
-        #expect(model.problem.contains("no LoRA adapter"))
+        #expect(model.problem.contains("not a LoRA adapter"))
         let family = try failure { _ = try GGUFAdapter.read(file, on: Models.load("gpt2")) }
         #expect(family.problem.contains("gpt2"))
         let base = try failure { _ = try ModelFolder(file) }

@@ -136,7 +136,7 @@ import TorchNN
         let model = try fixture.model()
         for (path, parameter) in model.parameters() where path == "lm_head.weight" { parameter.tensor.scale(by: 2) }
         let folder = try AdapterFolder(fixture.folder)
-        #expect(try folder.vocabularyNote(on: model)?.contains("take their place") == true)
+        #expect(try folder.vocabularyNote(on: model)?.contains("differ from the base's and replace them") == true)
         let before = model.snapshot()
         let adapter = try folder.attach(to: model)
         #expect(relativeDifference(try model.scores(fixture.rows), try fixture.tensors.tensor("logits")) < 1e-4)

@@ -120,7 +120,7 @@ import TorchNN
         var choice = MethodChoice(LoRA.self)
         #expect(try failure { try choice.set("rnak", to: "4") }.remedy == "did you mean --rank?")
         var full = MethodChoice(FullFineTuning.self)
-        #expect(try failure { try full.set("rank", to: "4") }.remedy == "the method has no options")
+        #expect(try failure { try full.set("rank", to: "4") }.remedy == "this method has no options")
     }
 
     /// Hugging Face's defaults are others than the ones here, and files may leave them out.

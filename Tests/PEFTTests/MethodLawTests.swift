@@ -30,10 +30,11 @@ import TorchNN
         "bitfit on t5-v1.1": "has no biases", "bitfit on llama": "has no biases",
         "bitfit on decoders/gemma2": "has no biases", "bitfit on decoders/gemma3": "has no biases",
         "bitfit on decoders/phi3": "has no biases", "bitfit on decoders/mt5": "has no biases",
-        "head on t5-v1.1": "has no new head", "head on llama": "has no new head", "head on gpt2": "has no new head",
-        "head on decoders/gemma2": "has no new head", "head on decoders/gemma3": "has no new head",
-        "head on decoders/phi3": "has no new head", "head on decoders/qwen2": "has no new head",
-        "head on decoders/mt5": "has no new head", "head on distilbert:embeddings": "has no new head",
+        "head on t5-v1.1": "no untrained head", "head on llama": "no untrained head",
+        "head on gpt2": "no untrained head",
+        "head on decoders/gemma2": "no untrained head", "head on decoders/gemma3": "no untrained head",
+        "head on decoders/phi3": "no untrained head", "head on decoders/qwen2": "no untrained head",
+        "head on decoders/mt5": "no untrained head", "head on distilbert:embeddings": "no untrained head",
     ]
 
     @Test(arguments: refusals.keys.sorted()) func whatMakesNoSenseSaysWhy(name: String) throws {

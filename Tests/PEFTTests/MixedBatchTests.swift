@@ -144,7 +144,7 @@ import TorchNN
         let own = try failure {
             try MixedBatch(set("t5-v1.1", [LoRA.self, LayerNormTuning.self])).run(["layernorm"]) {}
         }
-        #expect(own.problem.contains("'layernorm'") && own.problem.contains("all rows share"))
+        #expect(own.problem.contains("'layernorm'") && own.problem.contains("all rows of a batch share"))
         let unknown = try failure { try MixedBatch(set("t5-v1.1", [LoRA.self])).run(["lroa"]) {} }
         #expect(unknown.description.contains("did you mean 'lora'?"))
         let taken = try failure {
@@ -269,7 +269,7 @@ import TorchNN
         try set.remove("lora")
         #expect(try failure { try first.run(["lora"]) {} }.problem.contains("'lora'"))
         let nested = try failure { try first.run(["ia3"]) { try second.run(["ia3"]) {} } }
-        #expect(nested.problem.contains("inside"))
+        #expect(nested.problem.contains("can't be nested"))
         let stranger = try Adapter(MethodChoice(LoRA.self), on: set.model)
         try set.activate(nil)
         let base = try set.model.scores()
@@ -279,7 +279,7 @@ import TorchNN
             try set.add(q)
             try first.run(["q"]) {}
         }
-        #expect(other.problem.contains("doesn't belong"))
+        #expect(other.problem.contains("outside the set"))
         #expect(try set.model.scores().isIdentical(to: base))
         try stranger.deactivate()
         #expect(set.model.adapterCount == 0)

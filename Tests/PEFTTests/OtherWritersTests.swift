@@ -211,7 +211,7 @@ import TorchNN
                 #expect(stored["base_model.model." + path]?.isIdentical(to: value) == true, "\(path)")
             }
             #expect(stored["base_model.model." + copied] == nil)
-            #expect(notes.contains { $0.contains("1 tensors are the base model's own") })
+            #expect(notes.contains { $0.contains("1 tensors are identical to the base model's") })
             #expect(notes.contains { $0.contains("head") })
             let configuration = adapter.choice.configuration.json
             #expect(configuration["bias"] == "none")

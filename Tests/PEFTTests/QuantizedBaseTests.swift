@@ -221,11 +221,11 @@ import TorchNN
         defer { try? FileManager.default.removeItem(at: folder) }
         try model.save(to: folder)
         let refusal = try failure { _ = try Adapter(Self.choice("loftq"), on: ModelFolder(folder).load()) }
-        #expect(refusal.problem.contains("the numbers from before it aren't in this quantised base"))
+        #expect(refusal.problem.contains("the original weights, which this quantized base doesn't contain"))
         #expect(refusal.remedy?.contains("--weights nf4") == true)
         for storage in ["int8", "fp4"] {
             let refusal = try failure { _ = try Adapter(Self.choice("loftq"), on: Self.base(storage)) }
-            #expect(refusal.problem.contains("LoftQ rounds the base to NF4"))
+            #expect(refusal.problem.contains("LoftQ needs an NF4 base"))
         }
         // Another adapter that was merged into the base is in its codes and not in the file.
         let lora = try Adapter(Self.choice(), on: model, seed: 1)

@@ -151,7 +151,7 @@ import TorchNN
         try a.train(steps: 1, rate: 1e-2)
         #expect(!zip(a.trained, values).contains { $0.values.isIdentical(to: $1) })
         let error = try failure { _ = try Adapter(MethodChoice(FullFineTuning.self), on: model) }
-        #expect(error.problem.contains("another adapter's values"))
+        #expect(error.problem.contains("another active adapter replaces"))
     }
 
     /// A weight in whose place another adapter's values are can't be merged into, nor given back from under them.
@@ -170,13 +170,13 @@ import TorchNN
         let own = try selective("own")
         let both = try model.scores()
         let refused = try failure { try lora.merge() }
-        #expect(refused.problem.contains("in place of the weight"))
+        #expect(refused.problem.contains("another adapter replaces the weight"))
         #expect(try model.scores().isIdentical(to: both))
         try own.deactivate()
         try lora.merge()
         let above = try selective("above")
         let output = try model.scores()
-        #expect(try failure { try lora.unmerge() }.problem.contains("in place of the weights"))
+        #expect(try failure { try lora.unmerge() }.problem.contains("or replaces its weights"))
         #expect(try model.scores().isIdentical(to: output))
         try above.deactivate()
         try lora.deactivate()

@@ -33,7 +33,7 @@ import Torch
 
     /// What makes no sense, by method, with words of the reason.
     static func refusal(_ method: String, _ cell: Cell) -> String? {
-        if method == "head", cell.task == .embeddings { return "has no new head" }
+        if method == "head", cell.task == .embeddings { return "has no untrained head" }
         return method == "bitfit" && cell.family == "llama" ? "has no biases" : nil
     }
 

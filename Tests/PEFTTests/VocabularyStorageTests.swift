@@ -186,8 +186,10 @@ import TorchNN
         #expect(adapter.model.changed(since: before).isEmpty)
         let refusal = try failure { _ = try Adapter(choice, on: Self.pair("llama", "int8").kept) }
         #expect(
-            refusal.problem.hasSuffix("trains 'model.\(module).weight', which is kept as int8 and can't change")
-                || refusal.problem.hasSuffix("trains '\(module).weight', which is kept as int8 and can't change"))
+            refusal.problem.hasSuffix("trains 'model.\(module).weight', which is stored as int8 and can't be trained")
+                || refusal.problem.hasSuffix(
+                    "trains '\(module).weight', which is stored as int8 and can't be trained")
+        )
     }
 
     @Test(arguments: kinds) func fullFineTuningIsRefused(kind: String) throws {

@@ -118,7 +118,7 @@ public struct AdapterCheck: Codable, Sendable {
         if batches.contains(where: { max($0.input.largestID, $0.decoder?.largestID ?? 0) >= size }) {
             batches = [Self.batch(Array(0..<min(32, size)), for: model)]
             warnings.append(
-                "the adapter brings a vocabulary of \(size) tokens, which lacks some of the sample rows: the effect is that on a row of its first tokens"
+                "the adapter's vocabulary of \(size) tokens lacks tokens of the sample examples; the effect is measured on its first tokens instead"
             )
         }
         var with = try Self.scores(model, batches)
@@ -135,16 +135,16 @@ public struct AdapterCheck: Codable, Sendable {
             try measureEffect()
             if isEffective {
                 warnings.append(
-                    "the sample rows hold none of the tokens that the adapter changes: the effect is that on a row of these tokens"
+                    "the sample examples contain none of the tokens that the adapter changes; the effect is measured on these tokens instead"
                 )
             }
         }
         guard let effect, [effect.largest, effect.mean, effect.divergence].allSatisfy(\.isFinite) else {
             effect = nil
-            problems.append("with the adapter the model's scores are not numbers")
+            problems.append("the model's logits are NaN or infinite with the adapter")
             return
         }
-        if !isEffective { warnings.append("the adapter changes no score of the sample rows at all") }
+        if !isEffective { warnings.append("the adapter changes no logit of the sample examples") }
         try measureSites(adapter, with, batches)
         measureScales(adapter, folder)
     }
@@ -198,8 +198,8 @@ public struct AdapterCheck: Codable, Sendable {
         let others = shapes.filter { $0.stored[1] != $0.needed[1] }
         warnings.append(
             others.isEmpty
-                ? "the updates have the rank \(list(shapes.map { $0.stored[0] })), adapter_config.json says \(list(shapes.map { $0.needed[0] }))"
-                : "the updates read inputs of the size \(list(others.map { $0.stored[1] })), this model's have \(list(others.map { $0.needed[1] })): the adapter was made for another model"
+                ? "the LoRA matrices have rank \(list(shapes.map { $0.stored[0] })), but adapter_config.json says \(list(shapes.map { $0.needed[0] }))"
+                : "the LoRA matrices take inputs of size \(list(others.map { $0.stored[1] })), but this model's have size \(list(others.map { $0.needed[1] })): the adapter was trained on another model"
         )
     }
 
@@ -210,7 +210,7 @@ public struct AdapterCheck: Codable, Sendable {
         for entry in folder.tensors.entries.values { types[entry.dtype.rawValue, default: 0] += 1 }
         if types.count > 1 {
             let list = types.sorted { $0.key < $1.key }.map { "\($0.value) of \($0.key)" }
-            warnings.append("the tensors have several types: \(list.joined(separator: ", "))")
+            warnings.append("the tensors have mixed dtypes: \(list.joined(separator: ", "))")
         }
         for (name, _) in folder.tensorShapes {
             let tensor = try withTorchErrors { try folder.tensor(name).to(.float32) }
@@ -219,7 +219,7 @@ public struct AdapterCheck: Codable, Sendable {
             }
             if Int(finite) != tensor.count {
                 problems.append(
-                    "the tensor '\(name)' holds \(tensor.count - Int(finite)) values that are not numbers")
+                    "the tensor '\(name)' holds \(tensor.count - Int(finite)) NaN or infinite values")
             } else if largest == 0, tensor.count > 0 {
                 zeros.append(name)
             }
@@ -227,7 +227,7 @@ public struct AdapterCheck: Codable, Sendable {
         if let first = zeros.first {
             warnings.append(
                 "\(zeros.count) of \(folder.tensorShapes.count) tensors are all zero, the first is '\(first)'"
-                    + (zeros.contains { $0.contains("lora_B") } ? ": an update whose B is zero does nothing" : ""))
+                    + (zeros.contains { $0.contains("lora_B") } ? ": a LoRA branch with B = 0 has no effect" : ""))
         }
     }
 
@@ -242,7 +242,7 @@ public struct AdapterCheck: Codable, Sendable {
                 let matched = paths.filter { (try? matcher?.matches($0)) ?? false }
                 if matched.isEmpty {
                     warnings.append(
-                        "the pattern '\(pattern)' of '\(key)' matches no place of this model and has no effect")
+                        "the pattern '\(pattern)' in '\(key)' matches no module of this model and has no effect")
                 }
                 for path in matched { values[path, default: []].append((pattern, value.double ?? 0)) }
             }
@@ -250,7 +250,7 @@ public struct AdapterCheck: Codable, Sendable {
             if let first = doubtful.first, let used = values[first]?.first {
                 let others = (values[first] ?? []).dropFirst().map { "'\($0.pattern)'" }.joined(separator: ", ")
                 warnings.append(
-                    "\(doubtful.count) places match several patterns of '\(key)': at \(first) '\(used.pattern)' counts, and \(others) has no effect"
+                    "\(doubtful.count) modules match several patterns in '\(key)': at \(first), '\(used.pattern)' applies and \(others) has no effect"
                 )
             }
         }
@@ -265,7 +265,7 @@ public struct AdapterCheck: Codable, Sendable {
             }
             guard !unused.isEmpty else { continue }
             warnings.append(
-                "\(unused.map { "'\($0)'" }.joined(separator: ", ")) of '\(key)' \(unused.count == 1 ? "names" : "name") nothing in this model"
+                "\(unused.map { "'\($0)'" }.joined(separator: ", ")) in '\(key)' \(unused.count == 1 ? "matches" : "match") no module of this model"
             )
         }
         let layers = Set(outline.linears.compactMap { ModelOutline.layer(of: $0.path) })
@@ -273,7 +273,7 @@ public struct AdapterCheck: Codable, Sendable {
         let absent = chosen.filter { !layers.contains($0) }
         if !absent.isEmpty {
             warnings.append(
-                "the model has no layers \(absent.map(String.init).joined(separator: ", ")), which 'layers_to_transform' names"
+                "'layers_to_transform' lists layers that the model doesn't have: \(absent.map(String.init).joined(separator: ", "))"
             )
         }
     }
@@ -320,7 +320,8 @@ public struct AdapterCheck: Codable, Sendable {
         }
         let silent = sites.filter { $0.strength == 0 }
         if !silent.isEmpty, silent.count < sites.count {
-            warnings.append("\(silent.count) of \(sites.count) places do nothing, the first is \(silent[0].path)")
+            warnings.append(
+                "\(silent.count) of \(sites.count) adapted modules are unchanged; the first is \(silent[0].path)")
         }
     }
 
@@ -386,7 +387,9 @@ public struct AdapterCheck: Codable, Sendable {
         scales = counts.map { Scale(value: $0.key[0], places: $0.value, asked: $0.key[1]) }
             .sorted { $0.places > $1.places }
         for scale in scales where abs(scale.value - scale.asked) > 1e-9 * abs(scale.asked) {
-            problems.append("\(scale.places) places scale by \(scale.value), where the file asks for \(scale.asked)")
+            problems.append(
+                "\(scale.places) modules use the scale \(scale.value), but adapter_config.json specifies \(scale.asked)"
+            )
         }
     }
 }

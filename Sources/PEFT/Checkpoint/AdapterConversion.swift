@@ -14,20 +14,20 @@ public enum AdapterConversion {
             throw AdapterFiles.missingConfiguration(folder)
         }
         guard var configuration = try JSON.read(file).object else {
-            throw PEFTError("\(file.path) is not a JSON object", remedy: "fetch the file again")
+            throw PEFTError("\(file.path) is not a JSON object", remedy: "download the file again")
         }
         configuration["peft_type"] = configuration["peft_type"]?.string.map { .string($0.uppercased()) } ?? "LORA"
         if let enabled = configuration["enable_lora"], enabled != .null, enabled != [] {
             throw PEFTError(
-                "\(file.path) adapts parts of fused projections ('enable_lora')",
-                remedy: "convert the loralib file that it came from, with --enable-lora")
+                "\(file.path) adapts slices of fused projections ('enable_lora'), which this conversion can't read",
+                remedy: "convert the original loralib file with --enable-lora")
         }
         // Settings that present versions don't know.
         for key in ["enable_lora", "merge_weights", "inference_mode"] { configuration[key] = nil }
         configuration["inference_mode"] = true
         let tensors = try AdapterNames.unwrapped(AdapterFiles.weights(in: folder)).tensors()
         guard !tensors.isEmpty else {
-            throw PEFTError("\(folder.path) holds no tensors", remedy: "fetch the folder again")
+            throw PEFTError("\(folder.path) contains no tensors", remedy: "download the folder again")
         }
         return (configuration, tensors)
     }

@@ -21,14 +21,14 @@ public enum AdapterFiles {
         guard files.isEmpty else { return try JoinedTensorFile(files, url: folder) }
         if isMLX(folder) {
             throw PEFTError(
-                "\(folder.path) holds an adapter of MLX (\(mlx))",
+                "\(folder.path) contains an MLX adapter (\(mlx))",
                 remedy:
-                    "peft convert \(folder.lastPathComponent) --model … --output … turns it into Hugging Face's format"
+                    "convert it with peft convert \(folder.lastPathComponent) --model … --output …"
             )
         }
         throw PEFTError(
-            "\(folder.path) has no adapter_model.safetensors, and no adapter_model.bin; it holds \(contents(of: folder))",
-            remedy: "fetch the weights too")
+            "\(folder.path) has neither adapter_model.safetensors nor adapter_model.bin; it contains \(contents(of: folder))",
+            remedy: "download the weights too")
     }
 
     /// Whether it is an adapter of mlx-lm.
@@ -53,7 +53,7 @@ public enum AdapterFiles {
         let others = found.count == 1 ? "" : " of \(found.count)"
         return (
             newest.folder,
-            "\(folder.path) holds checkpoints of a run; the newest\(others), \(newest.folder.lastPathComponent), is taken"
+            "\(folder.path) contains training checkpoints; using the newest\(others), \(newest.folder.lastPathComponent)"
         )
     }
 
@@ -79,22 +79,22 @@ public enum AdapterFiles {
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: folder.path, isDirectory: &isFolder) else {
             return PEFTError(
-                "there is no folder \(folder.path)",
-                remedy: "name a folder that peft train or Hugging Face PEFT wrote")
+                "folder \(folder.path) doesn't exist",
+                remedy: "pass an adapter folder written by peft train or Hugging Face PEFT")
         }
         guard isFolder.boolValue else {
             return PEFTError(
-                "\(folder.path) is a file and no adapter's folder",
-                remedy: "peft convert reads loralib's files, GGUF adapters and soft prompts (.npy)")
+                "\(folder.path) is a file, not an adapter folder",
+                remedy: "use peft convert for loralib files, GGUF adapters and soft prompts (.npy)")
         }
         let inner = subfolders(of: folder).map(\.lastPathComponent)
         guard inner.isEmpty else {
             return PEFTError(
-                "\(folder.path) has no \(configuration); the folders \(inner.joined(separator: ", ")) in it have one",
-                remedy: "name one of them, such as \(folder.appendingPathComponent(inner[inner.count - 1]).path)")
+                "\(folder.path) has no \(configuration), but its subfolders \(inner.joined(separator: ", ")) do",
+                remedy: "pass one of them, such as \(folder.appendingPathComponent(inner[inner.count - 1]).path)")
         }
         return PEFTError(
-            "\(folder.path) has no \(configuration); it holds \(contents(of: folder))",
-            remedy: "name a folder that peft train or Hugging Face PEFT wrote")
+            "\(folder.path) has no \(configuration); it contains \(contents(of: folder))",
+            remedy: "pass an adapter folder written by peft train or Hugging Face PEFT")
     }
 }

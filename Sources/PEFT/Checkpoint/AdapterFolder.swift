@@ -20,7 +20,7 @@ public struct AdapterFolder {
         let file = url.appendingPathComponent(AdapterFiles.configuration)
         guard FileManager.default.fileExists(atPath: file.path) else { throw AdapterFiles.missingConfiguration(url) }
         guard var configuration = try JSON.read(file).object else {
-            throw PEFTError("\(file.path) is not a JSON object", remedy: "fetch the file again")
+            throw PEFTError("\(file.path) is not a JSON object", remedy: "download the file again")
         }
         // Every method trains a classifier too, so that Hugging Face's naming it says nothing more.
         let saved = configuration["modules_to_save"]?.array?.compactMap(\.string) ?? []
@@ -79,8 +79,8 @@ public struct AdapterFolder {
         }
         guard isSame || wrapped == nil else {
             throw PEFTError(
-                "\(url.path) holds '\(key)', which differs from this model's own",
-                remedy: "attach it to the model it was trained on")
+                "\(url.path) contains '\(key)', which differs from this model's tensor",
+                remedy: "use the base model that the adapter was trained on")
         }
         return isSame
     }
@@ -158,19 +158,19 @@ public struct AdapterFolder {
         /// What problems of this kind have in common.
         var kind: String {
             switch self {
-            case .unknown: "tensors that the model has no place for"
-            case .missing: "tensors that the file lacks"
-            case .misshapen: "tensors of another shape than the model needs"
-            case .notNumbers: "tensors of a type that holds no floating-point numbers"
+            case .unknown: "tensors that match no parameter of the model"
+            case .missing: "tensors missing from the file"
+            case .misshapen: "tensors with the wrong shape"
+            case .notNumbers: "tensors whose dtype isn't floating-point"
             }
         }
 
         /// The tensor, with what is wrong about it.
         var detail: String {
             switch self {
-            case .unknown(let key, let nearest): nearest.map { "\(key) (the nearest is \($0))" } ?? key
+            case .unknown(let key, let nearest): nearest.map { "\(key) (did you mean \($0)?)" } ?? key
             case .missing(let key): key
-            case .misshapen(let key, let stored, let needed): "\(key): \(stored) instead of \(needed)"
+            case .misshapen(let key, let stored, let needed): "\(key): \(stored), expected \(needed)"
             case .notNumbers(let key, let type): "\(key): \(type)"
             }
         }
@@ -179,18 +179,18 @@ public struct AdapterFolder {
             switch self {
             case .unknown(let key, let nearest):
                 PEFTError(
-                    "\(folder) holds the tensor '\(key)', which this model has no place for",
-                    remedy: nearest.map { "the nearest is '\($0)'" })
+                    "\(folder) contains the tensor '\(key)', which matches no parameter of this model",
+                    remedy: nearest.map { "did you mean '\($0)'?" })
             case .missing(let key):
                 PEFTError(
                     "\(folder) lacks the tensor '\(key)'",
-                    remedy: "its adapter_config.json doesn't belong to its weights, or to this model")
+                    remedy: "check that adapter_config.json belongs to these weights and to this model")
             case .misshapen(let key, let stored, let needed):
                 PEFTError(
-                    "tensor '\(key)' has the shape \(stored), this model needs \(needed)",
-                    remedy: "the adapter was trained on another model or with another rank")
+                    "tensor '\(key)' has shape \(stored), expected \(needed) for this model",
+                    remedy: "use the base model and the rank that the adapter was trained with")
             case .notNumbers(let key, let type):
-                PEFTError("tensor '\(key)' has the type \(type)", remedy: "an adapter holds floating-point numbers")
+                PEFTError("tensor '\(key)' has dtype \(type)", remedy: "store adapter tensors as floating point")
             }
         }
     }
@@ -203,7 +203,7 @@ public struct AdapterFolder {
         guard count == 0 else {
             throw PEFTError(
                 "\(url.path): \(NonFiniteTensor(path: name, count: count).description)",
-                remedy: "the adapter is damaged or its training diverged; train it again or fetch another one")
+                remedy: "the file is damaged or training diverged; download it again or retrain")
         }
         return tensor
     }
@@ -261,7 +261,9 @@ extension Adapter {
     /// The same into a folder that exists, for callers that make it appear at once themselves.
     public func write(into folder: URL, base: String, taskType: String? = nil) throws {
         guard let type = choice.method.peftType else {
-            throw PEFTError("the method \(choice.method.name) has no adapter file", remedy: "save the whole model")
+            throw PEFTError(
+                "the method \(choice.method.name) trains the whole model and has no adapter file",
+                remedy: "save the model instead")
         }
         var fields: [String: JSON] = choice.forFile(of: self).configuration.json
         fields["peft_type"] = .string(type)

@@ -16,28 +16,28 @@ enum ConfigurationCheck {
         var notes: [String] = []
         for (key, value) in configuration.sorted(by: { $0.key < $1.key })
         where !known.contains(key) && !key.hasPrefix("swift_peft_") && !isEmpty(value) {
-            let text = "'\(key)' of adapter_config.json is \(value.text(indent: nil))"
+            let text = "'\(key)' in adapter_config.json is \(value.text(indent: nil))"
             if let usual = defaults[key], same(usual, value) { continue }
             if trainingOnly.contains(key) {
-                notes.append("\(text), which matters while training alone")
+                notes.append("\(text), which affects training only")
             } else if defaults[key] != nil {
                 throw PEFTError(
-                    "\(text), which changes what the adapter computes and is not supported",
-                    remedy: "merge the adapter in Hugging Face PEFT, and name the merged model")
+                    "\(text), which changes the adapter's output and is not supported",
+                    remedy: "merge the adapter in Hugging Face PEFT and use the merged model")
             } else if value == true || value.object != nil || value.array != nil {
                 throw PEFTError(
-                    "\(text), a setting that isn't known here and may change what the adapter computes",
-                    remedy: "take it out of the file if it doesn't, or merge the adapter in the program that wrote it"
+                    "\(text), an unknown setting that may change the adapter's output",
+                    remedy: "remove it if it doesn't, or merge the adapter in the program that wrote it"
                 )
             } else {
-                notes.append("\(text), which isn't known here and is ignored")
+                notes.append("\(text), an unknown setting that is ignored")
             }
         }
         if let start = configuration["init_lora_weights"]?.string, start.hasPrefix("pissa_niter_") {
             notes.append(
-                "the adapter began with a randomized decomposition of its base (\(start)), which can't be had again: with "
-                    + "the exact one in its place it computes something else than was trained; save it in Hugging Face PEFT "
-                    + "with path_initial_model_for_weight_conversion first")
+                "the adapter was initialized from a randomized SVD of its base (\(start)), which can't be reproduced; with "
+                    + "the exact SVD its output differs from training; save it in Hugging Face PEFT "
+                    + "with path_initial_model_for_weight_conversion")
         }
         return notes
     }

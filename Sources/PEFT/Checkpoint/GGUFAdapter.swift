@@ -21,8 +21,8 @@ public enum GGUFAdapter {
             !configuration.variant.isDoRA, !configuration.variant.initialisation.replacesWeight
         else {
             throw PEFTError(
-                "\(folder.url.path) is \(folder.choice.label), and GGUF adapters hold plain LoRA alone",
-                remedy: "peft merge works it into its model")
+                "\(folder.url.path) is \(folder.choice.label), but GGUF adapters support only plain LoRA",
+                remedy: "merge it into its model with peft merge")
         }
         let outline = ModelOutline(model)
         let vocabulary = try StoredVocabulary(folder, on: model)
@@ -31,8 +31,8 @@ public enum GGUFAdapter {
             !choice.separatesOutputLayer(of: outline)
         else {
             throw PEFTError(
-                "\(folder.url.path) adapts the vocabulary's matrices apart from the base's, which a GGUF adapter can't",
-                remedy: "peft merge works it into its model, and writes that as GGUF too")
+                "\(folder.url.path) replaces the base's embeddings or output layer, which a GGUF adapter can't store",
+                remedy: "merge it into its model with peft merge, which can write GGUF too")
         }
         if let problem = try folder.match(choice.plan(for: outline), model: model, vocabulary: vocabulary.keys)
             .problems.first
@@ -46,8 +46,8 @@ public enum GGUFAdapter {
         where !key.hasSuffix(".base_layer.weight") && !vocabulary.keys.contains(key) {
             guard let (path, part) = part(of: key), let target = names.tensor(of: path + ".weight") else {
                 throw PEFTError(
-                    "\(folder.url.path) holds '\(key)', which a GGUF adapter can't",
-                    remedy: "peft merge works it into its model")
+                    "\(folder.url.path) contains '\(key)', which a GGUF adapter can't store",
+                    remedy: "merge it into its model with peft merge")
             }
             func read() throws -> Tensor { try folder.tensors.tensor(key).to(.float32) }
             switch part {
@@ -68,7 +68,7 @@ public enum GGUFAdapter {
             }
         }
         guard !contents.isEmpty else {
-            throw PEFTError("\(folder.url.path) holds no tensors", remedy: "fetch the folder again")
+            throw PEFTError("\(folder.url.path) contains no tensors", remedy: "download the folder again")
         }
         try GGUFFile.write(
             [
@@ -106,18 +106,19 @@ public enum GGUFAdapter {
         guard file.settings["general.type"]?.string == "adapter", file.settings["adapter.type"]?.string == "lora"
         else {
             throw PEFTError(
-                "\(url.path) is no LoRA adapter ('general.type', 'adapter.type')",
-                remedy: "a model's file goes to --model as it is")
+                "\(url.path) is not a LoRA adapter (see 'general.type' and 'adapter.type')",
+                remedy: "pass a GGUF model to --model instead")
         }
         let names = try GGUFNames(of: model)
         let architecture = file.settings["general.architecture"]?.string ?? ""
         guard architecture == names.name else {
             throw PEFTError(
-                "\(url.path) is for the architecture '\(architecture)', the model's is '\(names.name)'",
-                remedy: "name the model that the adapter was trained on")
+                "\(url.path) is for the architecture '\(architecture)', but the model's is '\(names.name)'",
+                remedy: "use the base model that the adapter was trained on")
         }
         guard let alpha = file.settings["adapter.lora.alpha"]?.number, alpha >= 0, alpha.isFinite else {
-            throw PEFTError("\(url.path) has no 'adapter.lora.alpha'", remedy: "the file is damaged; fetch it again")
+            throw PEFTError(
+                "\(url.path) has no 'adapter.lora.alpha'", remedy: "the file is damaged; download it again")
         }
         var ranks: [String: Int] = [:]
         var tensors: [String: Tensor] = [:]
@@ -127,8 +128,8 @@ public enum GGUFAdapter {
                 let shape = file.entries[name]?.shape, shape.count == 2
             else {
                 throw PEFTError(
-                    "\(url.path) holds '\(name)', which is no part of a LoRA of this model",
-                    remedy: "name the model that the adapter was trained on")
+                    "\(url.path) contains '\(name)', which is not a LoRA tensor of this model",
+                    remedy: "use the base model that the adapter was trained on")
             }
             let path = String(weight.dropLast(".weight".count))
             let isTable = path == model.inputEmbedding
@@ -143,7 +144,7 @@ public enum GGUFAdapter {
             if !isA { ranks[path] = tensor.dim(1) }
         }
         guard let rank = mostFrequent(ranks.values) else {
-            throw PEFTError("\(url.path) holds no tensors named lora_b", remedy: "fetch the file again")
+            throw PEFTError("\(url.path) contains no tensors named lora_b", remedy: "download the file again")
         }
         // Without an α llama.cpp doesn't scale.
         var configuration = LoRA.Configuration(

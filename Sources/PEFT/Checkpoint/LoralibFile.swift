@@ -34,7 +34,7 @@ private struct LoralibFile {
         let pairs = try pairs(alpha: alpha, enabled: enabled)
         guard let first = pairs.min(by: { $0.key < $1.key }) else {
             throw PEFTError(
-                "\(file.url.path) holds no tensors named lora_A", remedy: "name a state dictionary of loralib")
+                "\(file.url.path) contains no tensors named lora_A", remedy: "pass a loralib state dict")
         }
         let rest = try rest(adapted: Set(pairs.keys))
         let rank = first.value.a.dim(0)
@@ -64,7 +64,8 @@ private struct LoralibFile {
                 !adapter.trained.contains { $0.path == path }
             }) {
                 throw PEFTError(
-                    "'\(lost)' of \(file.url.path) finds no place in an adapter", remedy: "merge it by hand")
+                    "'\(lost)' in \(file.url.path) can't be stored in an adapter",
+                    remedy: "merge it into the base model by hand")
             }
         } catch {
             try adapter.deactivate()
@@ -83,11 +84,11 @@ private struct LoralibFile {
             else {
                 throw PEFTError(
                     "\(file.url.path) has '\(name)' without a matching lora_\(name.hasSuffix("A") ? "B" : "A")",
-                    remedy: "fetch the file again")
+                    remedy: "download the file again")
             }
             guard name.hasSuffix("A") else { continue }
             guard let site = site(owner) else {
-                let hint = nearestName(to: owner, in: outline.linears.map(\.path)).map { "the nearest is '\($0)'" }
+                let hint = nearestName(to: owner, in: outline.linears.map(\.path)).map { "did you mean '\($0)'?" }
                 throw PEFTError("this \(outline.family) model has no projection '\(owner)'", remedy: hint)
             }
             pairs[site.path] = try pair(
@@ -115,8 +116,8 @@ private struct LoralibFile {
         let rank = b.dim(1)
         func misshapen() -> PEFTError {
             PEFTError(
-                "'\(name)' has matrices of \(a.shape) and \(b.shape), its projection is \(site.outputs) × \(site.inputs)",
-                remedy: "name the model it was trained on, and --enable-lora for fused projections")
+                "'\(name)' has LoRA matrices of shapes \(a.shape) and \(b.shape), but its projection is [\(site.outputs), \(site.inputs)]",
+                remedy: "use the model it was trained on, and --enable-lora for fused projections")
         }
         guard a.dim(1) == site.inputs else { throw misshapen() }
         if a.dim(0) == rank, b.dim(0) == site.outputs { return (a, b, alpha / Double(rank)) }
@@ -173,8 +174,8 @@ private struct LoralibFile {
             let value = try withTorchErrors { try file.tensor(name) }
             guard value.shape == parameter.tensor.shape, value.dtype.isFloatingPoint else {
                 throw PEFTError(
-                    "'\(name)' in \(file.url.path) has the shape \(value.shape), this model's '\(path)' \(parameter.tensor.shape)",
-                    remedy: "name the model that it was trained on, with as many labels")
+                    "'\(name)' in \(file.url.path) has shape \(value.shape), but this model's '\(path)' has \(parameter.tensor.shape)",
+                    remedy: "use the model that it was trained on, with the same number of labels")
             }
             if value.to(parameter.tensor.dtype).isIdentical(to: parameter.tensor.detached()) {
                 copies += 1
@@ -184,17 +185,17 @@ private struct LoralibFile {
         }
         if let first = unknown.first {
             throw PEFTError(
-                "\(file.url.path) holds \(unknown.count) tensors that this \(outline.family) model has no place for, the first is '\(first)'",
-                remedy: nearestName(to: first, in: Array(own.keys)).map { "the nearest is '\($0)'" }
-                    ?? "name the model that it was trained on, with its task")
+                "\(file.url.path) contains \(unknown.count) tensors that match no parameter of this \(outline.family) model; the first is '\(first)'",
+                remedy: nearestName(to: first, in: Array(own.keys)).map { "did you mean '\($0)'?" }
+                    ?? "use the model and the task that it was trained on")
         }
         try divide(&rest, adapted: adapted)
         if let first = unused.first {
             rest.notes.append(
-                "\(unused.count) tensors that this model has no use for are left out, the first is '\(first)'")
+                "\(unused.count) tensors that this model doesn't use were skipped; the first is '\(first)'")
         }
         if copies > 0 {
-            rest.notes.append("\(copies) tensors are the base model's own and are left out")
+            rest.notes.append("\(copies) tensors are identical to the base model's and were skipped")
         }
         return rest
     }
@@ -208,16 +209,16 @@ private struct LoralibFile {
         let weights = others.filter { !$0.hasSuffix(".bias") }
         if let changed = weights.first(where: { adapted.contains(owner($0)) }) {
             throw PEFTError(
-                "\(file.url.path) holds another '\(changed)' than the base model, beneath its update",
-                remedy: "name the model that it was trained on")
+                "\(file.url.path) contains a '\(changed)' that differs from the base model's, beneath its LoRA branch",
+                remedy: "use the model that it was trained on")
         }
         rest.modules = Set(weights.map(owner)).sorted()
         let biases = others.filter { $0.hasSuffix(".bias") && !rest.modules.contains(owner($0)) }
         if !biases.isEmpty { rest.bias = biases.allSatisfy { adapted.contains(owner($0)) } ? .adapted : .all }
         let heads = rest.values.keys.filter { path in outline.newModules.contains { path.hasPrefix($0 + ".") } }
-        if !heads.isEmpty { rest.notes.append("the trained head comes along (\(heads.count) tensors)") }
+        if !heads.isEmpty { rest.notes.append("the trained head is included (\(heads.count) tensors)") }
         if !rest.modules.isEmpty {
-            rest.notes.append("\(rest.modules.joined(separator: ", ")) come along as modules to save")
+            rest.notes.append("\(rest.modules.joined(separator: ", ")) are included as modules_to_save")
         }
     }
 }

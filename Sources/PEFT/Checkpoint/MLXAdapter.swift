@@ -16,19 +16,20 @@ public enum MLXAdapter {
     ) {
         let file = folder.appendingPathComponent(AdapterFiles.configuration)
         guard let settings = try JSON.read(file).object else {
-            throw PEFTError("\(file.path) is not a JSON object", remedy: "fetch the file again")
+            throw PEFTError("\(file.path) is not a JSON object", remedy: "download the file again")
         }
         let kind = settings["fine_tune_type"]?.string ?? (settings["use_dora"] == true ? "dora" : "lora")
         guard ["lora", "dora"].contains(kind) else {
             throw PEFTError(
-                "\(file.path) says 'fine_tune_type' is '\(kind)': the weights themselves were trained",
-                remedy: "fuse them into the model with mlx_lm.fuse")
+                "\(file.path) has 'fine_tune_type' '\(kind)', which trains the weights themselves",
+                remedy: "fuse it into the model with mlx_lm.fuse")
         }
         let parameters = settings["lora_parameters"] ?? .object(settings)
         // Earlier versions had alpha beside the scale that they multiplied by.
         guard let scale = parameters["scale"]?.double, scale > 0, scale.isFinite else {
             throw PEFTError(
-                "\(file.path) has no 'scale' in its 'lora_parameters'", remedy: "write the scale of the update there")
+                "\(file.path) has no positive 'scale' in 'lora_parameters'",
+                remedy: "add the scale of the LoRA branch")
         }
         let weights = try SafetensorsFile(folder.appendingPathComponent(AdapterFiles.mlx))
         let outline = ModelOutline(model)
@@ -42,17 +43,18 @@ public enum MLXAdapter {
                 isTable || outline.linears.contains(where: { $0.path == path })
             else {
                 throw PEFTError(
-                    "\(weights.url.path) holds '\(name)', which is no part of a LoRA of this \(model.family) model",
-                    remedy: "name the model that the adapter was trained on")
+                    "\(weights.url.path) contains '\(name)', which is not a LoRA tensor of this \(model.family) model",
+                    remedy: "use the base model that the adapter was trained on")
             }
             guard part != "m" || !isTable && kind == "dora" else {
                 throw PEFTError(
-                    "\(weights.url.path) holds '\(name)'\(isTable ? ": magnitudes of an embedding's rows" : ", and 'fine_tune_type' is \(kind)")",
+                    "\(weights.url.path) contains '\(name)'\(isTable ? ", DoRA magnitudes of an embedding, which are not supported" : ", but 'fine_tune_type' is \(kind)")",
                     remedy: "fuse the adapter into the model with mlx_lm.fuse")
             }
             let stored = try weights.tensor(name)
             guard stored.rank == (part == "m" ? 1 : 2) else {
-                throw PEFTError("'\(name)' has the shape \(stored.shape)", remedy: "fetch the file again")
+                throw PEFTError(
+                    "'\(name)' has shape \(stored.shape), expected a matrix", remedy: "download the file again")
             }
             let key = "\(AdapterKeys.prefix)\(path)."
             try withTorchErrors {
@@ -72,7 +74,7 @@ public enum MLXAdapter {
                 (ranks.values.reduce(into: [Int: Int]()) { $0[$1, default: 0] += 1 }
                 .max { ($0.value, $0.key) < ($1.value, $1.key) })?.key
         else {
-            throw PEFTError("\(weights.url.path) holds no tensors named lora_a", remedy: "fetch the file again")
+            throw PEFTError("\(weights.url.path) contains no tensors named lora_a", remedy: "download the file again")
         }
         var configuration = LoRA.Configuration(
             rank: rank, alpha: scale * Double(rank), dropout: parameters["dropout"]?.double ?? 0,

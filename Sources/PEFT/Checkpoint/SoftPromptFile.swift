@@ -16,8 +16,8 @@ public enum SoftPromptFile {
         let size = ModelOutline(model).inputs.first?.size
         guard vectors.rank == 2, vectors.dim(0) > 0, vectors.dim(1) == size else {
             throw PEFTError(
-                "\(url.path) is an array of \(vectors.shape), and a soft prompt of this \(model.family) model is [tokens, \(size ?? 0)]",
-                remedy: "name the model that it was trained on")
+                "\(url.path) has shape \(vectors.shape), expected [tokens, \(size ?? 0)] for a soft prompt of this \(model.family) model",
+                remedy: "use the model that it was trained on")
         }
         var configuration = PromptTuning.Configuration()
         configuration.tokens = VirtualTokens(stacks: 1)

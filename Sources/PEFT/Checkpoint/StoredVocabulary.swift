@@ -29,8 +29,8 @@ struct StoredVocabulary {
             let tensor = try withTorchErrors { try folder.tensors.tensor(key) }
             guard tensor.rank == 2, tensor.dim(1) == site.size, tensor.dtype.isFloatingPoint else {
                 problem = PEFTError(
-                    "tensor '\(key)' has the shape \(tensor.shape), and vectors of this model have \(site.size) entries",
-                    remedy: "the adapter was trained on another model")
+                    "tensor '\(key)' has shape \(tensor.shape), but this model's hidden size is \(site.size)",
+                    remedy: "use the base model that the adapter was trained on")
                 return
             }
             if let known = isOutput ? found.output : found.table {
@@ -57,8 +57,8 @@ struct StoredVocabulary {
             let rows = (table?.dim(0) ?? own.table.outputs, output?.dim(0) ?? own.output?.outputs ?? 0)
             if rows.0 != rows.1, own.table.outputs == own.output?.outputs {
                 problem = PEFTError(
-                    "\(folder.url.path) holds \(table == nil ? "an output layer" : "embeddings") of \(table == nil ? rows.1 : rows.0) tokens and no \(table == nil ? "embeddings" : "output layer") of that size, where the base has \(own.table.outputs)",
-                    remedy: "resize the base's vocabulary, save it, and name that folder with --model")
+                    "\(folder.url.path) contains \(table == nil ? "an output layer" : "embeddings") for \(table == nil ? rows.1 : rows.0) tokens but no \(table == nil ? "embeddings" : "output layer") of that size, while the base has \(own.table.outputs)",
+                    remedy: "resize the base's embeddings, save it, and pass that folder to --model")
                 return
             }
         }
@@ -81,8 +81,8 @@ struct StoredVocabulary {
     func note(on model: any LanguageModel) -> String? {
         guard let rows = (table ?? output)?.dim(0), let entries = model.vocabularyTable?.entries else { return nil }
         return rows == entries
-            ? "the adapter's file holds embeddings that differ from the base's, and they take their place"
-            : "the adapter's file holds embeddings of \(rows) tokens in place of the base's \(entries)"
+            ? "the adapter's file contains embeddings that differ from the base's and replace them"
+            : "the adapter's file contains embeddings for \(rows) tokens, which replace the base's \(entries)"
     }
 
     /// Stored as the base's table is, or in fp32 where that is quantized.

@@ -123,8 +123,8 @@ public final class Adapter {
                     guard let parameter = parameters[attachment.path] else { continue }
                     guard attachment.keepsBase || !parameter.isCovered else {
                         throw PEFTError(
-                            "another adapter's values are in place of the model's '\(attachment.path)'",
-                            remedy: "take that adapter off before the model itself is trained")
+                            "another active adapter replaces the model's '\(attachment.path)'",
+                            remedy: "deactivate that adapter before training the model itself")
                     }
                     let base = attachment.keepsBase ? parameter.tensor : nil
                     let own = parameter.tensor.detached()
@@ -238,7 +238,8 @@ public final class Adapter {
         guard isActive else { return }
         guard isRemovable else {
             throw PEFTError(
-                "\(choice.label) changed the model itself and can't be taken off", remedy: "load the base model again"
+                "\(choice.label) changed the model's own weights and can't be deactivated",
+                remedy: "load the base model again"
             )
         }
         for (_, site, adapter) in attached { site.detach(adapter) }
@@ -256,18 +257,18 @@ public final class Adapter {
         guard !isMerged, isActive, !attached.isEmpty else { return }
         for (path, site, adapter) in attached {
             guard site.attached.first === adapter else {
-                throw PEFTError("adapter '\(name)' lies over another one", remedy: "merge the lower one first")
+                throw PEFTError("adapter '\(name)' is stacked on another one", remedy: "merge the one below it first")
             }
             guard adapter is any LinearAdapter || adapter is any EmbeddingAdapter, choice.isMergeable else {
                 throw PEFTError(
-                    "\(choice.label) can't be merged: at \(path) it computes what no weight can hold",
+                    "\(choice.label) can't be merged: its output at \(path) can't be expressed as a weight",
                     remedy: "keep it as an adapter")
             }
             let own = (site as? Linear)?.weight.parameters ?? site.ownParameters()
             guard !own.contains(where: \.parameter.isCovered) else {
                 throw PEFTError(
-                    "adapter '\(name)' can't be merged: another one's values are in place of the weight at \(path)",
-                    remedy: "take the other one off first")
+                    "adapter '\(name)' can't be merged: another adapter replaces the weight at \(path)",
+                    remedy: "deactivate the other one first")
             }
         }
         try withTorchErrors {
@@ -311,12 +312,12 @@ public final class Adapter {
         let isTied = ModelOutline(model).isTied
         guard adapter.reachesTiedOutput || !isTied else {
             throw PEFTError(
-                "\(choice.label) over the embedding can't be merged into this \(model.family) model, whose output layer is the same matrix",
+                "\(choice.label) over the embedding can't be merged: this \(model.family) model ties its output layer to that matrix",
                 remedy: "keep it as an adapter")
         }
         guard table.table == nil else {
             throw PEFTError(
-                "an adapter over one of several users of the same embedding can't be merged",
+                "an adapter over one of several modules that share an embedding can't be merged",
                 remedy: "keep it as an adapter")
         }
         let weight = try table.weight.replacing(with: adapter.merged(into: table.weight.dense(as: .float64)))
@@ -329,8 +330,8 @@ public final class Adapter {
         guard isMerged else { return }
         for tensor in merged where !tensor.isOnTop {
             throw PEFTError(
-                "another adapter was merged after '\(name)', or put its values in place of the weights",
-                remedy: "unmerge the last one first, or take it off")
+                "another adapter was merged after '\(name)', or replaces its weights",
+                remedy: "unmerge or deactivate that one first")
         }
         for tensor in merged {
             switch tensor {

@@ -58,39 +58,41 @@ public struct AdapterCombination {
     /// - Throws: ``PEFTError`` for adapters that can't be combined in this way.
     public func callAsFunction(_ adapters: [(adapter: Adapter, weight: Double)]) throws -> Adapter {
         guard adapters.count > 1, let first = adapters.first?.adapter else {
-            throw PEFTError("\(adapters.count) adapter was given", remedy: "a combination needs at least 2")
+            throw PEFTError("got \(adapters.count) adapter", remedy: "combine at least 2")
         }
         guard density > 0, density <= 1 else {
-            throw PEFTError("the density is \(density)", remedy: "it has to be above 0 and at most 1")
+            throw PEFTError("the density is \(density)", remedy: "use a value above 0 and up to 1")
         }
         guard rank.map({ $0 > 0 }) ?? true else {
-            throw PEFTError("the rank is \(rank ?? 0)", remedy: "it has to be at least 1")
+            throw PEFTError("the rank is \(rank ?? 0)", remedy: "use 1 or more")
         }
         guard clamp.map({ $0 > 0 && $0 <= 1 }) ?? true else {
-            throw PEFTError("the clamp is \(clamp ?? 0)", remedy: "it is a quantile, above 0 and at most 1")
+            throw PEFTError("the clamp is \(clamp ?? 0)", remedy: "use a quantile above 0 and up to 1")
         }
         if let (adapter, weight) = adapters.first(where: { !$0.weight.isFinite }) {
-            throw PEFTError("the weight of adapter '\(adapter.name)' is \(weight)", remedy: "give a number")
+            throw PEFTError("the weight of adapter '\(adapter.name)' is \(weight)", remedy: "use a finite number")
         }
         var updates: [String: [(update: LoRAAdapter, weight: Double)]] = [:]
         var order: [String] = []
         for (adapter, weight) in adapters {
-            guard adapter.model === first.model else { throw PEFTError("the adapters belong to different models") }
+            guard adapter.model === first.model else {
+                throw PEFTError("the adapters belong to different models", remedy: "load them onto the same model")
+            }
             guard adapter.vocabulary?.replacesNumbers != true else {
                 throw PEFTError(
-                    "adapter '\(adapter.name)' has embeddings of its own in place of the base's",
+                    "adapter '\(adapter.name)' replaces the base's embeddings",
                     remedy: "merge it into its base first, or combine plain LoRA adapters")
             }
             guard adapter.trained.isEmpty else {
                 throw PEFTError(
-                    "adapter '\(adapter.name)' trains tensors of the model itself",
-                    remedy: "combine plain LoRA adapters")
+                    "adapter '\(adapter.name)' trains the model's own tensors",
+                    remedy: "combine only plain LoRA adapters")
             }
             for (path, _, module) in adapter.attached {
                 guard let update = module as? LoRAAdapter, !(update is DoRAAdapter) else {
                     throw PEFTError(
-                        "adapter '\(adapter.name)' is \(adapter.choice.label)",
-                        remedy: "plain LoRA adapters over projections can be combined")
+                        "adapter '\(adapter.name)' is \(adapter.choice.label), which can't be combined",
+                        remedy: "use plain LoRA adapters over projections")
                 }
                 if updates[path] == nil { order.append(path) }
                 updates[path, default: []].append((update, weight))
@@ -100,7 +102,7 @@ public struct AdapterCombination {
         let needsEqual = !method.usesUpdates && method != .cat
         if needsEqual, Set(ranks).count > 1 {
             throw PEFTError(
-                "\(method.rawValue) adds matrices of the ranks \(Set(ranks).sorted().map(String.init).joined(separator: ", "))",
+                "\(method.rawValue) needs equal ranks, but the adapters have \(Set(ranks).sorted().map(String.init).joined(separator: ", "))",
                 remedy: "use cat or svd for adapters of different ranks")
         }
         var random = SeededRandom(seed: seed, stream: 0xDA2E)

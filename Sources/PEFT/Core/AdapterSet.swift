@@ -38,7 +38,7 @@ public final class AdapterSet {
     @discardableResult
     private func add(_ name: String, _ make: () throws -> Adapter) throws -> Adapter {
         guard adapters[name] == nil else {
-            throw PEFTError("there is an adapter '\(name)' already", remedy: "give each its own name")
+            throw PEFTError("adapter '\(name)' already exists", remedy: "choose another name")
         }
         return try onBase {
             let adapter = try make()
@@ -96,7 +96,7 @@ public final class AdapterSet {
         if let adapter = adapters[name] { return adapter }
         let hint = nearestName(to: name, in: names).map { "did you mean '\($0)'?" }
         throw PEFTError(
-            "there is no adapter '\(name)'",
-            remedy: hint ?? (names.isEmpty ? "add it first" : "there are \(names.joined(separator: ", "))"))
+            "unknown adapter '\(name)'",
+            remedy: hint ?? (names.isEmpty ? "add it first" : "loaded adapters are \(names.joined(separator: ", "))"))
     }
 }

@@ -22,7 +22,7 @@ public enum BiasTraining: Sendable {
                 self == .all
                     ? "this \(model.family) model has no biases"
                     : "none of the adapted projections of this \(model.family) model has a bias",
-                remedy: "leave --bias out")
+                remedy: "remove --bias")
         }
         return biases.map {
             // Beneath an adapter, a projection is called `base_layer` there.
@@ -38,7 +38,8 @@ extension MethodConfiguration {
         -> ConfigurationField<Self>
     {
         .init(
-            "bias", key: "bias", .choice(["none", "all", only]), help: "biases to train: none, all or \(only) (none)"
+            "bias", key: "bias", .choice(["none", "all", only]),
+            help: "which biases to train: none, all or \(only) (none)"
         ) {
             switch $0[keyPath: bias] {
             case .none: "none"
@@ -50,7 +51,8 @@ extension MethodConfiguration {
             case "none": $0[keyPath: bias] = .none
             case "all": $0[keyPath: bias] = .all
             case only: $0[keyPath: bias] = .adapted
-            default: throw PEFTError("\($1.text(indent: nil)) is none of none, all and \(only)")
+            default:
+                throw PEFTError("\($1.text(indent: nil)) is not a bias setting", remedy: "use none, all or \(only)")
             }
         }
     }

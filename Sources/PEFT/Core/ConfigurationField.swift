@@ -45,7 +45,7 @@ public struct ConfigurationField<Configuration>: Sendable {
     /// - Throws: ``PEFTError`` naming the option and what it accepts.
     public func parse(_ text: String) throws -> JSON {
         func wrong(_ expected: String) -> PEFTError {
-            PEFTError("--\(name) is '\(text)'", remedy: "it has to be \(expected)")
+            PEFTError("--\(name) is '\(text)'", remedy: "use \(expected)")
         }
         let parts = text.split(separator: ",").map { $0.trimmingSpaces }
         switch kind {
@@ -98,7 +98,7 @@ public struct ConfigurationField<Configuration>: Sendable {
     }
 
     private func describe<Bound>(_ range: ClosedRange<Bound>) -> String {
-        "in \(range.lowerBound) … \(range.upperBound)"
+        "from \(range.lowerBound) to \(range.upperBound)"
     }
 }
 
@@ -138,8 +138,8 @@ extension MethodConfiguration {
                 "unknown option --\(name)",
                 remedy: hint
                     ?? (names.isEmpty
-                        ? "the method has no options"
-                        : "the method's options are \(names.map { "--" + $0 }.joined(separator: ", "))"))
+                        ? "this method has no options"
+                        : "this method's options are \(names.map { "--" + $0 }.joined(separator: ", "))"))
         }
         try field.write(&self, field.parse(text))
     }
@@ -168,7 +168,7 @@ extension MethodConfiguration {
             guard let value = json[key], value != .null, !accepted.contains(value) else { continue }
             throw PEFTError(
                 "adapter_config.json: '\(key)' is \(value.text(indent: nil)), which is not supported",
-                remedy: "an adapter without it can be read")
+                remedy: "retrain the adapter without it")
         }
         for field in Self.fields {
             guard let value = json[field.key], value != .null else { continue }

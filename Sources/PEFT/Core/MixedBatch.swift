@@ -22,7 +22,7 @@ public struct MixedBatch {
     /// - Throws: ``PEFTError`` for an unknown name or adapters that can't share a batch, and what `body` throws.
     public func run<Result>(_ rows: [String?], _ body: () throws -> Result) throws -> Result {
         guard RowRouting.current == nil else {
-            throw PEFTError("a mixed batch was begun inside of another one", remedy: "run one after the other")
+            throw PEFTError("mixed batches can't be nested", remedy: "run one after the other")
         }
         var routes: [String: Int] = [:]
         for case let name? in rows where routes[name] == nil {
@@ -34,7 +34,7 @@ public struct MixedBatch {
             for (adapter, _) in used {
                 for (path, site, _) in adapter.attached where !site.attached.isEmpty {
                     throw PEFTError(
-                        "an adapter that doesn't belong to the set is active at \(path)", remedy: "take it off first")
+                        "an adapter outside the set is active at \(path)", remedy: "deactivate it first")
                 }
             }
             let replaced = used.flatMap { adapter, route in
@@ -59,7 +59,8 @@ public struct MixedBatch {
         onLastPosition: ((Int) -> Void)? = nil
     ) throws -> [[Int]] {
         guard prompts.count == adapters.count else {
-            throw PEFTError("\(prompts.count) prompts have \(adapters.count) adapters", remedy: "name one for each")
+            throw PEFTError(
+                "got \(adapters.count) adapters for \(prompts.count) prompts", remedy: "pass one adapter per prompt")
         }
         if let obstacle = try cacheObstacle(adapters) { throw obstacle }
         let generator = try Generator(set.model, parameters)
@@ -77,7 +78,8 @@ public struct MixedBatch {
         onProgress: (Int) -> Void = { _ in }, onLastPosition: ((Int) -> Void)? = nil
     ) throws -> [[Int]] {
         guard prompts.count == adapters.count, batchSize > 0 else {
-            throw PEFTError("\(prompts.count) prompts have \(adapters.count) adapters", remedy: "name one for each")
+            throw PEFTError(
+                "got \(adapters.count) adapters for \(prompts.count) prompts", remedy: "pass one adapter per prompt")
         }
         let generator = try Generator(set.model, parameters)
         var results = [[Int]](repeating: [], count: prompts.count)
@@ -116,8 +118,8 @@ public struct MixedBatch {
         let sharesOutput = set.model.writes
         if adapter.vocabulary?.replacesNumbers == true {
             return PEFTError(
-                "adapter '\(name)' has embeddings of its own in place of the base's, which all rows share",
-                remedy: "switch to it for batches of its own")
+                "adapter '\(name)' replaces the base's embeddings, which all rows of a batch share",
+                remedy: "run it in a batch of its own")
         }
         for own in adapter.trained {
             let site = linears[own.owner]
@@ -125,8 +127,8 @@ public struct MixedBatch {
                 own.owner != set.model.outputLayer || !sharesOutput
             else {
                 return PEFTError(
-                    "adapter '\(name)' (\(adapter.choice.label)) changes the model's own '\(own.path)', which all rows share",
-                    remedy: "switch to it for batches of its own")
+                    "adapter '\(name)' (\(adapter.choice.label)) changes the model's own '\(own.path)', which all rows of a batch share",
+                    remedy: "run it in a batch of its own")
             }
         }
         for (path, site, module) in adapter.attached {
@@ -134,14 +136,14 @@ public struct MixedBatch {
                 || (module as? any EmbeddingAdapter)?.reachesTiedOutput == true
             {
                 return PEFTError(
-                    "adapter '\(name)' acts on the output layer, which all rows share",
-                    remedy: "switch to it for batches of its own")
+                    "adapter '\(name)' adapts the output layer, which all rows of a batch share",
+                    remedy: "run it in a batch of its own")
             }
             // Other tables, such as positions', are looked up once for all rows.
             if let table = site as? Embedding, path != set.model.inputEmbedding, table.table == nil {
                 return PEFTError(
-                    "adapter '\(name)' acts on the table '\(path)', which all rows share",
-                    remedy: "switch to it for batches of its own")
+                    "adapter '\(name)' adapts the embedding '\(path)', which all rows of a batch share",
+                    remedy: "run it in a batch of its own")
             }
         }
         return nil
@@ -181,8 +183,8 @@ public struct MixedBatch {
             let long = lengths.first(where: { $0.prompt == longest })
         else { return nil }
         return PEFTError(
-            "the prefix of adapter '\(short.name)' and the \(longest) virtual tokens that '\(long.name)' gives the decoder can't share a batch",
-            remedy: "generate with them in batches of their own")
+            "the prefix of adapter '\(short.name)' can't share a batch with the \(longest) decoder virtual tokens of '\(long.name)'",
+            remedy: "generate with each in a batch of its own")
     }
 }
 
@@ -217,7 +219,9 @@ public struct AdapterEnsemble {
     public init(_ set: AdapterSet, members: [String]? = nil) throws {
         batch = MixedBatch(set)
         self.members = members ?? set.names
-        guard !self.members.isEmpty else { throw PEFTError("the ensemble has no members", remedy: "add adapters") }
+        guard !self.members.isEmpty else {
+            throw PEFTError("the ensemble is empty", remedy: "add at least one adapter")
+        }
         for name in self.members {
             if let obstacle = try batch.obstacle(name) { throw obstacle }
         }
@@ -236,8 +240,8 @@ public struct AdapterEnsemble {
         let model = batch.set.model
         guard model.head.task == .classification else {
             throw PEFTError(
-                "a \(model.family) model for \(model.head.task.rawValue) names no classes",
-                remedy: model.writes ? "let it generate" : nil)
+                "a \(model.family) model for \(model.head.task.rawValue) doesn't classify",
+                remedy: model.writes ? "use generate instead" : nil)
         }
         let rows = inputs.flatMap { input in members.map { _ in (input: input, target: [0]) } }
         let answers: [Int] = try batch.run(inputs.flatMap { _ in members }) {

@@ -44,8 +44,8 @@ public struct ModulesToSave: Sendable, Equatable {
             let owners = TargetSelection.leaves(model.parameters.map(\.owner))
             let hint = nearestName(to: name, in: owners).map { "did you mean '\($0)'? " } ?? ""
             throw PEFTError(
-                "the module to save '\(name)' matches nothing in this \(model.family) model",
-                remedy: hint + "there are \(owners.joined(separator: ", "))")
+                "modules_to_save '\(name)' matches no module of this \(model.family) model",
+                remedy: hint + "available modules are \(owners.joined(separator: ", "))")
         }
         let trained = Set(plan.filter { $0.site == .parameter }.map(\.path))
         return try model.parameters.filter { saved.covers($0.owner) && !trained.contains($0.path) }.map { parameter in
@@ -55,8 +55,8 @@ public struct ModulesToSave: Sendable, Equatable {
             {
                 // Hugging Face would train a copy that one of the users alone sees.
                 throw PEFTError(
-                    "'\(table.path)' can't be trained in full: several parts of the model use the same matrix",
-                    remedy: "train some tokens' vectors, or the whole model")
+                    "'\(table.path)' can't be trained in full: several modules share its matrix",
+                    remedy: "train only some tokens (--trainable-tokens), or the whole model")
             }
             return .train(parameter.path, shape: parameter.shape, copies: isTable ? copies : [])
         }
@@ -69,7 +69,7 @@ extension MethodConfiguration {
         -> ConfigurationField<Self>
     {
         .init(
-            "modules-to-save", key: "modules_to_save", .names, help: "modules that are trained in full beside it"
+            "modules-to-save", key: "modules_to_save", .names, help: "modules to train in full alongside the adapter"
         ) {
             let names = $0[keyPath: selection].modulesToSave.names
             return names.isEmpty ? .null : .array(names.map { .string($0) })

@@ -31,13 +31,13 @@ public enum PEFTMethods {
         if let method = all.first(where: { $0.name == name.lowercased() }) { return method }
         let names = all.map { $0.name }
         let hint = nearestName(to: name, in: names).map { "did you mean '\($0)'?" }
-        throw PEFTError("unknown method '\(name)'", remedy: hint ?? "methods are \(names.joined(separator: ", "))")
+        throw PEFTError("unknown method '\(name)'", remedy: hint ?? "use one of \(names.joined(separator: ", "))")
     }
 
     /// The method that an `adapter_config.json` belongs to.
     public static func method(of json: [String: JSON], file: String) throws -> any PEFTMethod.Type {
         guard let type = json["peft_type"]?.string else {
-            throw PEFTError("\(file) has no 'peft_type'", remedy: "it is not an adapter's configuration")
+            throw PEFTError("\(file) has no 'peft_type'", remedy: "pass the adapter_config.json of an adapter")
         }
         let candidates = all.filter { $0.peftType == type.uppercased() }
         // Variants come after what they are variants of, and know their own files better.
@@ -45,7 +45,7 @@ public enum PEFTMethods {
         var names: [String] = []
         for name in all.compactMap({ $0.peftType }) where !names.contains(name) { names.append(name) }
         throw PEFTError(
-            "the adapter's peft_type is '\(type)'", remedy: "supported are \(names.joined(separator: ", "))")
+            "unsupported peft_type '\(type)'", remedy: "supported types are \(names.joined(separator: ", "))")
     }
 }
 
@@ -107,8 +107,8 @@ public struct MethodChoice: Sendable {
             $0.takesCopies ? inPlace.contains($0.path) : trained.contains($0.path)
         }) {
             throw PEFTError(
-                "\(label) trains '\(frozen.path)', which is kept as \(frozen.storage) and can't change",
-                remedy: "train an adapter such as lora, or keep the base as fp32 (--weights, --embedding-weights)")
+                "\(label) trains '\(frozen.path)', which is stored as \(frozen.storage) and can't be trained",
+                remedy: "train an adapter such as lora, or load the base as fp32 (--weights, --embedding-weights)")
         }
         for parameter in outline.parameters where !trained.contains(parameter.path) {
             guard outline.newModules.contains(where: { parameter.path.hasPrefix($0 + ".") }) else { continue }

@@ -18,7 +18,7 @@ extension MethodConfiguration {
             let value = try integer($1)
             guard range.contains(value) else {
                 throw PEFTError(
-                    "\(value) is out of range", remedy: "it has to be in \(range.lowerBound) … \(range.upperBound)")
+                    "\(value) is out of range", remedy: "use a value from \(range.lowerBound) to \(range.upperBound)")
             }
             $0[keyPath: path] = value
         }
@@ -34,7 +34,7 @@ extension MethodConfiguration {
             let value = try number($1)
             guard range.contains(value) else {
                 throw PEFTError(
-                    "\(value) is out of range", remedy: "it has to be in \(range.lowerBound) … \(range.upperBound)")
+                    "\(value) is out of range", remedy: "use a value from \(range.lowerBound) to \(range.upperBound)")
             }
             $0[keyPath: path] = value
         }

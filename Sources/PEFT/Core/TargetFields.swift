@@ -5,7 +5,7 @@ extension MethodConfiguration {
     /// methods that target modules by name.
     static func targetFields(
         _ selection: WritableKeyPath<Self, TargetSelection> & Sendable,
-        help: String = "names of projections, comma-separated, or all-linear (the attention's query and value)"
+        help: String = "target modules, comma-separated, or all-linear (attention query and value)"
     ) -> [ConfigurationField<Self>] {
         [
             .init("targets", key: "target_modules", .names, help: help) {
@@ -22,7 +22,7 @@ extension MethodConfiguration {
                     configuration[keyPath: selection].isPattern = false
                 }
             },
-            .init("exclude", key: "exclude_modules", .names, help: "names of projections to leave alone") {
+            .init("exclude", key: "exclude_modules", .names, help: "modules to exclude from the targets") {
                 let selection = $0[keyPath: selection]
                 if selection.isExcludedPattern { return .string(selection.excluded.first ?? "") }
                 return selection.excluded.isEmpty ? .null : .array(selection.excluded.sorted().map { .string($0) })
@@ -39,12 +39,17 @@ extension MethodConfiguration {
         -> [ConfigurationField<Self>]
     {
         [
-            .init("layers", key: "layers_to_transform", .integers, help: "layer numbers such as 0-3,7 (all)") {
+            .init(
+                "layers", key: "layers_to_transform", .integers, help: "layer indices to adapt, such as 0-3,7 (all)"
+            ) {
                 $0[keyPath: selection].layers.map { .array($0.map { .integer($0) }) } ?? .null
             } write: {
                 $0[keyPath: selection].layers = try $1.int.map { [$0] } ?? integers($1)
             },
-            .init("layers-pattern", key: "layers_pattern", .names, help: "name of the list that holds the layers") {
+            .init(
+                "layers-pattern", key: "layers_pattern", .names,
+                help: "name of the module list that contains the layers"
+            ) {
                 let names = $0[keyPath: selection].layersPattern
                 return names.isEmpty ? .null : .array(names.map { .string($0) })
             } write: {
@@ -99,11 +104,11 @@ extension TargetSelection {
         let hasLayers = !(layers ?? []).isEmpty
         if isPattern, hasLayers || !layersPattern.isEmpty {
             throw PEFTError(
-                "layers are chosen beside a regular expression for the targets",
-                remedy: "put the layers into the expression, or name the targets")
+                "--layers can't be combined with a regular expression in --targets",
+                remedy: "match the layers in the expression, or list the targets by name")
         }
         if !hasLayers, !layersPattern.isEmpty {
-            throw PEFTError("a layers pattern is given without layers", remedy: "give --layers too")
+            throw PEFTError("--layers-pattern has no effect without --layers", remedy: "pass --layers too")
         }
     }
 }

@@ -81,13 +81,14 @@ public struct TargetSelection: Sendable {
             let hint = nearestName(to: unused.split(separator: ".").last.map(String.init) ?? unused, in: leaves)
             throw PEFTError(
                 "the target '\(unused)' matches no projection of this \(outline.family) model",
-                remedy: (hint.map { "did you mean '\($0)'? " } ?? "") + "there are \(leaves.joined(separator: ", "))")
+                remedy: (hint.map { "did you mean '\($0)'? " } ?? "")
+                    + "available modules are \(leaves.joined(separator: ", "))")
         }
         guard !paths.isEmpty else {
             throw PEFTError(
-                "the targets \(targets.joined(separator: ", ")) leave no projection of this \(outline.family) model",
+                "the targets \(targets.joined(separator: ", ")) select no projection of this \(outline.family) model",
                 remedy:
-                    "there are \(leaves.joined(separator: ", ")), in \(candidates.count) places; check --exclude and --layers"
+                    "it has \(leaves.joined(separator: ", ")) (\(candidates.count) modules); check --exclude and --layers"
             )
         }
         return paths
@@ -115,7 +116,7 @@ public struct TargetSelection: Sendable {
     /// A regular expression that has to match the whole of a path.
     static func wholeMatch(_ pattern: String, option: String) throws -> LimitedExpression {
         do { return try LimitedExpression("^(?:\(PythonPattern.translated(pattern)))$") } catch {
-            throw PEFTError("'\(pattern)' is not a regular expression that can be read", remedy: "check --\(option)")
+            throw PEFTError("'\(pattern)' is not a valid regular expression", remedy: "check --\(option)")
         }
     }
 

@@ -9,7 +9,7 @@ import TorchNN
 public enum AdaLoRA: PEFTMethod {
     public static let name = "adalora"
     public static let peftType: String? = "ADALORA"
-    public static let summary = "low-rank updates whose ranks go where they matter (Zhang et al. 2023)"
+    public static let summary = "SVD-form LoRA with an adaptive rank budget (Zhang et al. 2023)"
     public static let defaultLearningRate = 3e-3
 
     public struct Configuration: MethodConfiguration {
@@ -56,35 +56,41 @@ public enum AdaLoRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                integerField("init-rank", key: "init_r", \.initialRank, 1...65536, help: "rank to begin with (12)"),
+                integerField("init-rank", key: "init_r", \.initialRank, 1...65536, help: "initial rank (12)"),
                 integerField(
-                    "target-rank", key: "target_r", \.targetRank, 1...65536, help: "mean rank at the end (8)"),
+                    "target-rank", key: "target_r", \.targetRank, 1...65536,
+                    help: "target mean rank after pruning (8)"),
                 numberField(
-                    "alpha", key: "lora_alpha", \.alpha, 1e-9...1e6, help: "the update is scaled by alpha / rank (16)"
+                    "alpha", key: "lora_alpha", \.alpha, 1e-9...1e6,
+                    help: "LoRA alpha; the branch is scaled by alpha / rank (16)"
                 ),
-                numberField("dropout", key: "lora_dropout", \.dropout, 0...0.99, help: "dropout on the input (0)"),
+                numberField(
+                    "dropout", key: "lora_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input (0)"),
                 stepsField(
-                    "t-init", key: "tinit", \.warmup, file: 0, help: "steps before pruning begins (a tenth of all)"),
+                    "t-init", key: "tinit", \.warmup, file: 0, help: "warmup steps before pruning (10 % of all)"),
                 stepsField(
-                    "t-final", key: "tfinal", \.final, file: 0, help: "steps after it has ended (three tenths)"),
+                    "t-final", key: "tfinal", \.final, file: 0, help: "final steps without pruning (30 % of all)"),
                 stepsField(
-                    "delta-t", key: "deltaT", \.interval, file: 1, help: "steps between prunings (a hundredth)"),
+                    "delta-t", key: "deltaT", \.interval, file: 1, help: "steps between prunings (1 % of all)"),
                 .init(
                     "total-step", key: "total_step", .integer(1...1_000_000_000_000),
-                    help: "all steps (those of the run)"
+                    help: "total steps of the schedule (those of the run)"
                 ) {
                     $0.totalSteps.map { .integer($0) } ?? .integer(1)
                 } write: {
                     $0.totalSteps = try integer($1)
                 },
-                numberField("beta1", key: "beta1", \.beta1, 1e-6...0.999999, help: "smoothing of importance (0.85)"),
                 numberField(
-                    "beta2", key: "beta2", \.beta2, 1e-6...0.999999, help: "smoothing of its uncertainty (0.85)"),
+                    "beta1", key: "beta1", \.beta1, 1e-6...0.999999, help: "EMA coefficient of the sensitivity (0.85)"
+                ),
+                numberField(
+                    "beta2", key: "beta2", \.beta2, 1e-6...0.999999, help: "EMA coefficient of its uncertainty (0.85)"
+                ),
                 numberField(
                     "orth-reg", key: "orth_reg_weight", \.orthogonality, 0...1e6,
                     help: "weight of the orthogonality penalty (0.5)"),
                 .init(
-                    "kept", key: "rank_pattern", .text, help: "the singular values that are kept, as a file has them"
+                    "kept", key: "rank_pattern", .text, help: "retained singular values, as in adapter_config.json"
                 ) {
                     $0.kept.isEmpty
                         ? .null : .object($0.kept.mapValues { .array($0.map { .bool($0) }) })
@@ -92,7 +98,11 @@ public enum AdaLoRA: PEFTMethod {
                     for (path, flags) in value.object ?? [:] {
                         guard let list = flags.array, case let bools = list.compactMap(\.bool),
                             bools.count == list.count
-                        else { throw PEFTError("'\(path)' doesn't list which values are kept") }
+                        else {
+                            throw PEFTError(
+                                "'\(path)' is not a list of booleans",
+                                remedy: "list true or false for each singular value")
+                        }
                         configuration.kept[path] = bools
                     }
                 },
@@ -107,7 +117,7 @@ public enum AdaLoRA: PEFTMethod {
             guard targetRank <= initialRank else {
                 throw PEFTError(
                     "the target rank \(targetRank) is above the initial rank \(initialRank)",
-                    remedy: "give --init-rank at least as much as --target-rank")
+                    remedy: "use an --init-rank of at least --target-rank")
             }
             try selection.validate()
         }
@@ -256,7 +266,7 @@ final class RankAllocation: TrainingHook {
         prepare(totalSteps)
         guard schedule.warmup + schedule.final < schedule.total else {
             throw PEFTError(
-                "AdaLoRA has \(schedule.total) steps, of which \(schedule.warmup) come before pruning and \(schedule.final) after",
+                "AdaLoRA's \(schedule.total) steps leave none for pruning after \(schedule.warmup) warmup and \(schedule.final) final steps",
                 remedy: "lower --t-init or --t-final, or train longer")
         }
     }
@@ -347,7 +357,8 @@ final class RankAllocation: TrainingHook {
 
     func restore(_ state: [String: Tensor], step: Int) throws {
         guard let times = state["schedule"]?.array(Int.self), times.count == 4 else {
-            throw PEFTError("the checkpoint lacks AdaLoRA's schedule", remedy: "it was made with other settings")
+            throw PEFTError(
+                "the checkpoint has no AdaLoRA schedule", remedy: "resume with the settings it was saved with")
         }
         schedule = Schedule(warmup: times[0], final: times[1], interval: times[2], total: times[3])
         for (index, adapter) in adapters.enumerated() {
@@ -358,7 +369,8 @@ final class RankAllocation: TrainingHook {
                     smooth.shape == sensitivity[index][part].shape
                 else {
                     throw PEFTError(
-                        "the checkpoint lacks AdaLoRA's importance", remedy: "it was made with other settings")
+                        "the checkpoint has no AdaLoRA importance scores",
+                        remedy: "resume with the settings it was saved with")
                 }
                 sensitivity[index][part].copy(from: smooth)
                 uncertainty[index][part].copy(from: doubt)

@@ -8,7 +8,7 @@ import TorchNN
 public enum BOFT: PEFTMethod {
     public static let name = "boft"
     public static let peftType: String? = "BOFT"
-    public static let summary = "rotations by butterfly factors, with a scale per output (Liu et al. 2024)"
+    public static let summary = "orthogonal fine-tuning with butterfly factors (Liu et al. 2024)"
     public static let defaultLearningRate = 1e-3
 
     public struct Configuration: MethodConfiguration {
@@ -29,16 +29,16 @@ public enum BOFT: PEFTMethod {
         public static let fields: [ConfigurationField<Configuration>] =
             [
                 integerField(
-                    "block-size", key: "boft_block_size", \.blockSize, 0...65536, help: "size of a block (4)"),
+                    "block-size", key: "boft_block_size", \.blockSize, 0...65536, help: "block size (4)"),
                 integerField(
                     "blocks", key: "boft_block_num", \.blocks, 0...65536,
-                    help: "number of blocks, instead of their size (0)"),
+                    help: "number of blocks, instead of the block size (0)"),
                 integerField(
                     "butterfly-factors", key: "boft_n_butterfly_factor", \.factors, 1...30,
-                    help: "number of factors (1)"),
+                    help: "number of butterfly factors (1)"),
                 numberField(
                     "dropout", key: "boft_dropout", \.dropout, 0...0.99,
-                    help: "share of blocks left out of a pass (0)"),
+                    help: "probability of dropping a block in training (0)"),
             ] + targetFields(\.selection) + layerFields(\.selection)
 
         public static let neutral: [String: [JSON]] = [
@@ -48,8 +48,8 @@ public enum BOFT: PEFTMethod {
         public func validate() throws {
             guard (blocks == 0) != (blockSize == 0) else {
                 throw PEFTError(
-                    "\(blocks) blocks of size \(blockSize) were asked for",
-                    remedy: "give either --blocks or --block-size, and 0 for the other")
+                    "--blocks is \(blocks) and --block-size is \(blockSize)",
+                    remedy: "set one of them and 0 for the other")
             }
             try selection.validate()
         }
@@ -58,15 +58,15 @@ public enum BOFT: PEFTMethod {
             let wanted = blocks == 0 ? blockSize : blocks
             guard site.inputs.isMultiple(of: wanted) else {
                 throw PEFTError(
-                    "the \(site.inputs) inputs of \(site.path) can't be divided into blocks by \(wanted)",
-                    remedy: "give --\(blocks == 0 ? "block-size" : "blocks") a divisor of \(site.inputs)")
+                    "the \(site.inputs) inputs of \(site.path) aren't divisible by \(wanted)",
+                    remedy: "set --\(blocks == 0 ? "block-size" : "blocks") to a divisor of \(site.inputs)")
             }
             let size = blocks == 0 ? blockSize : site.inputs / blocks
             let span = 1 << (factors - 1)
             guard factors == 1 || (size.isMultiple(of: 2) && (site.inputs / size).isMultiple(of: span)) else {
                 throw PEFTError(
                     "\(factors) butterfly factors don't fit \(site.inputs / size) blocks of size \(size) at \(site.path)",
-                    remedy: "blocks have to be even and their number a multiple of \(span)")
+                    remedy: "use an even block size and a number of blocks that is a multiple of \(span)")
             }
             return size
         }

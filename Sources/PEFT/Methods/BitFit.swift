@@ -6,7 +6,7 @@ public enum BitFit: PEFTMethod {
     public static let name = "bitfit"
     public static let peftType: String? = "BITFIT"
     public static let isHuggingFaces = false
-    public static let summary = "the biases of the model (Ben Zaken et al. 2022)"
+    public static let summary = "train only the bias terms (Ben Zaken et al. 2022)"
     public static let defaultLearningRate = 1e-3
 
     public struct Configuration: MethodConfiguration {
@@ -22,7 +22,7 @@ public enum BitFit: PEFTMethod {
         guard !biases.isEmpty else {
             throw PEFTError(
                 "this \(model.family) model has no biases, so BitFit has nothing to train",
-                remedy: "train its norms instead: --method layernorm")
+                remedy: "train its norms instead with --method layernorm")
         }
         return biases.map { .train($0.path, shape: $0.shape) }
     }

@@ -30,44 +30,50 @@ public struct BottleneckConfiguration: MethodConfiguration {
     static let activations = ["relu", "gelu", "gelu_new", "silu"]
 
     public static let fields: [ConfigurationField<BottleneckConfiguration>] = [
-        .init("rank", key: "r", .integer(1...65536), help: "size r of the bottleneck (64)") {
+        .init("rank", key: "r", .integer(1...65536), help: "bottleneck size r (64)") {
             .integer($0.rank)
         } write: {
             $0.rank = try integer($1)
         },
         .init(
             "reduction", key: "reduction_factor", .integer(1...65536),
-            help: "r as a part of the hidden size: size / n"
+            help: "reduction factor n: r is the hidden size / n"
         ) {
             $0.reductionFactor.map { .integer($0) } ?? .null
         } write: {
             $0.reductionFactor = try integer($1)
         },
-        .init("activation", key: "activation", .choice(activations), help: "between the two projections (relu)") {
+        .init(
+            "activation", key: "activation", .choice(activations),
+            help: "activation between the two projections (relu)"
+        ) {
             .string($0.activation)
         } write: {
             $0.activation = try text($1)
         },
-        .init("sublayers", key: "sublayers", .names, help: "attention, cross-attention, feed-forward: which get one")
-        {
+        .init(
+            "sublayers", key: "sublayers", .names,
+            help: "sublayers to adapt: attention, cross-attention, feed-forward"
+        ) {
             configuration in
             .array(sublayerNames.filter { configuration.sublayers.contains($0.kind) }.map { .string($0.name) })
         } write: { configuration, value in
             configuration.sublayers = try names(value).map { word in
                 guard let known = sublayerNames.first(where: { $0.name == word.lowercased() }) else {
                     throw PEFTError(
-                        "'\(word)' is no sublayer",
-                        remedy: "there are \(sublayerNames.map(\.name).joined(separator: ", "))")
+                        "unknown sublayer '\(word)'",
+                        remedy: "use \(sublayerNames.map(\.name).joined(separator: ", "))")
                 }
                 return known.kind
             }
         },
-        .init("parallel", key: "is_parallel", .flag, help: "beside the sublayer instead of after it") {
+        .init("parallel", key: "is_parallel", .flag, help: "place the adapter parallel to the sublayer, not after it")
+        {
             .bool($0.isParallel)
         } write: {
             $0.isParallel = try flag($1)
         },
-        .init("scale", key: "scale", .number(-1e6...1e6), help: "the adapter's output is multiplied by it") {
+        .init("scale", key: "scale", .number(-1e6...1e6), help: "scale of the adapter's output") {
             .wholeOr($0.scale)
         } write: {
             $0.scale = try number($1)
@@ -81,22 +87,23 @@ public struct BottleneckConfiguration: MethodConfiguration {
 
     public func validate() throws {
         guard (1...65536).contains(rank) else {
-            throw PEFTError("the rank is \(rank)", remedy: "it has to be in 1 … 65536")
+            throw PEFTError("the rank is \(rank)", remedy: "use a value from 1 to 65536")
         }
         guard reductionFactor.map({ $0 >= 1 }) ?? true else {
-            throw PEFTError("the reduction factor is \(reductionFactor ?? 0)", remedy: "it has to be at least 1")
+            throw PEFTError("the reduction factor is \(reductionFactor ?? 0)", remedy: "use 1 or more")
         }
         guard scale.isFinite, scale != 0 else {
-            throw PEFTError("the scale is \(scale)", remedy: "it has to be a number other than 0")
+            throw PEFTError("the scale is \(scale)", remedy: "use a finite value other than 0")
         }
         guard !sublayers.isEmpty else {
             throw PEFTError(
-                "no sublayers are named",
-                remedy: "there are \(Self.sublayerNames.map(\.name).joined(separator: ", "))")
+                "--sublayers is empty",
+                remedy: "use one or more of \(Self.sublayerNames.map(\.name).joined(separator: ", "))")
         }
         guard Self.activations.contains(activation) else {
             throw PEFTError(
-                "the activation is '\(activation)'", remedy: "known are \(Self.activations.joined(separator: ", "))")
+                "unknown activation '\(activation)'", remedy: "use one of \(Self.activations.joined(separator: ", "))"
+            )
         }
     }
 
@@ -106,7 +113,7 @@ public struct BottleneckConfiguration: MethodConfiguration {
             let kinds = Self.sublayerNames.filter { name in model.outputs.contains { $0.kind == name.kind } }.map(
                 \.name)
             throw PEFTError(
-                "this \(model.family) model has none of the sublayers that are to get an adapter",
+                "this \(model.family) model has none of the sublayers in --sublayers",
                 remedy: kinds.isEmpty ? "use another method" : "it has \(kinds.joined(separator: ", "))")
         }
         return sites.map { site in
@@ -192,14 +199,14 @@ extension BottleneckMethod {
 public enum Houlsby: BottleneckMethod {
     public static let name = "houlsby"
     public static let title = "Houlsby adapters"
-    public static let summary = "bottlenecks after every sublayer (Houlsby et al. 2019)"
+    public static let summary = "bottleneck adapters after every sublayer (Houlsby et al. 2019)"
 }
 
 /// After the feed-forward sublayers alone (Pfeiffer et al. 2021).
 public enum Pfeiffer: BottleneckMethod {
     public static let name = "pfeiffer"
     public static let title = "Pfeiffer adapters"
-    public static let summary = "bottlenecks after the feed-forward sublayers (Pfeiffer et al. 2021)"
+    public static let summary = "bottleneck adapters after the feed-forward sublayers (Pfeiffer et al. 2021)"
     public static var defaults: BottleneckConfiguration {
         var configuration = BottleneckConfiguration()
         configuration.sublayers = [.feedForward]
@@ -214,7 +221,7 @@ public enum Pfeiffer: BottleneckMethod {
 public enum ParallelAdapters: BottleneckMethod {
     public static let name = "parallel"
     public static let title = "parallel adapters"
-    public static let summary = "bottlenecks beside the feed-forward sublayers (He et al. 2022)"
+    public static let summary = "bottleneck adapters parallel to the feed-forward sublayers (He et al. 2022)"
     public static var defaults: BottleneckConfiguration {
         var configuration = BottleneckConfiguration()
         configuration.sublayers = [.feedForward]

@@ -7,7 +7,7 @@ import TorchNN
 /// magnitude m and one norm per output; the norm takes no part in the gradient (section 4.3).
 public enum DoRA: LoRAFamily {
     public static let name = "dora"
-    public static let summary = "LoRA with a trained magnitude per output (Liu et al. 2024)"
+    public static let summary = "LoRA with a trained magnitude vector (Liu et al. 2024)"
 
     public static func configure(_ configuration: inout LoRA.Configuration) { configuration.variant.isDoRA = true }
 

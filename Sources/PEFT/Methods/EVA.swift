@@ -8,7 +8,7 @@ import TorchNN
 public enum EVA: LoRAFamily {
     public static let name = "eva"
     public static let summary =
-        "LoRA that begins with the directions in which inputs vary most (Paischer et al. 2024)"
+        "LoRA initialized with the principal directions of the activations (Paischer et al. 2024)"
 
     public static func configure(_ configuration: inout LoRA.Configuration) {
         configuration.variant.initialisation = .eva
@@ -69,7 +69,7 @@ final class EVAInitialisation: TrainingHook {
 
     func restore(_ state: [String: Tensor], step: Int) throws {
         guard let ranks = state["ranks"]?.array(Int.self), ranks.count == adapters.count else {
-            throw PEFTError("the checkpoint lacks EVA's ranks", remedy: "it was made with other settings")
+            throw PEFTError("the checkpoint has no EVA ranks", remedy: "resume with the settings it was saved with")
         }
         for ((_, adapter), rank) in zip(adapters, ranks) where rank != adapter.rank {
             adapter.begin(with: .zeros([rank, adapter.a.dim(1)], dtype: adapter.a.dtype, device: adapter.a.device))

@@ -7,7 +7,7 @@ public enum HeadTraining: PEFTMethod {
     public static let name = "head"
     public static let peftType: String? = "HEAD"
     public static let isHuggingFaces = false
-    public static let summary = "the new head alone, over the base model as it is"
+    public static let summary = "train only the new head over the frozen base (linear probe)"
     public static let defaultLearningRate = 3e-2
 
     public struct Configuration: MethodConfiguration {
@@ -24,7 +24,7 @@ public enum HeadTraining: PEFTMethod {
         }
         guard !own.isEmpty else {
             throw PEFTError(
-                "this \(model.family) model has no new head for \(model.head.task.rawValue), so there is nothing to train",
+                "this \(model.family) model has no untrained head for \(model.head.task.rawValue), so there is nothing to train",
                 remedy: "choose another method")
         }
         return own.map { .train($0.path, shape: $0.shape) }

@@ -8,7 +8,8 @@ import TorchNN
 public enum IA3: PEFTMethod {
     public static let name = "ia3"
     public static let peftType: String? = "IA3"
-    public static let summary = "vectors that rescale keys, values and feed-forward activations (Liu et al. 2022)"
+    public static let summary =
+        "learned vectors that rescale keys, values and feed-forward activations (Liu et al. 2022)"
     public static let defaultLearningRate = 1e-2
 
     public struct Configuration: MethodConfiguration {
@@ -26,10 +27,11 @@ public enum IA3: PEFTMethod {
         }
 
         public static let fields: [ConfigurationField<Configuration>] =
-            targetFields(\.selection, help: "names of projections (keys, values, the feed-forward's output)") + [
+            targetFields(\.selection, help: "target modules (keys, values and the feed-forward output projection)")
+            + [
                 .init(
                     "feedforward", key: "feedforward_modules", .names,
-                    help: "targets whose input is rescaled (the feed-forward's output)"
+                    help: "targets whose input is rescaled (the feed-forward output projection)"
                 ) {
                     $0.isFeedForwardPattern
                         ? .string($0.feedForward.first ?? "")

@@ -5,7 +5,7 @@ import Support
 public enum LayerNormTuning: PEFTMethod {
     public static let name = "layernorm"
     public static let peftType: String? = "LN_TUNING"
-    public static let summary = "the normalisation layers of the model (Zhao et al. 2024)"
+    public static let summary = "train only the normalization layers (Zhao et al. 2024)"
     public static let defaultLearningRate = 1e-2
 
     public struct Configuration: MethodConfiguration {
@@ -20,7 +20,7 @@ public enum LayerNormTuning: PEFTMethod {
         }
 
         public static let fields: [ConfigurationField<Configuration>] = targetFields(
-            \.selection, help: "names of norms (those of the layers and the last)")
+            \.selection, help: "names of norms (those of the layers and the final norm)")
         public static let neutral: [String: [JSON]] = [:]
         public func validate() throws { try selection.validate() }
     }

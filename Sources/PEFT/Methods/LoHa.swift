@@ -8,7 +8,7 @@ import TorchNN
 public enum LoHa: PEFTMethod {
     public static let name = "loha"
     public static let peftType: String? = "LOHA"
-    public static let summary = "elementwise products of two low-rank updates (Hyeon-Woo et al. 2022)"
+    public static let summary = "Hadamard product of two low-rank matrices (Hyeon-Woo et al. 2022)"
     public static let defaultLearningRate = 3e-3
 
     public struct Configuration: LyCORISConfiguration {

@@ -8,7 +8,7 @@ import TorchNN
 public enum LoKr: PEFTMethod {
     public static let name = "lokr"
     public static let peftType: String? = "LOKR"
-    public static let summary = "Kronecker products of small matrices (Yeh et al. 2024)"
+    public static let summary = "Kronecker product of two small matrices (Yeh et al. 2024)"
     public static let defaultLearningRate = 3e-3
 
     public struct Configuration: LyCORISConfiguration {
@@ -28,13 +28,14 @@ public enum LoKr: PEFTMethod {
         public static let fields: [ConfigurationField<Configuration>] =
             lycorisFields + [
                 flagField(
-                    "decompose-both", key: "decompose_both", \.decomposesBoth, help: "make both factors low-rank"),
+                    "decompose-both", key: "decompose_both", \.decomposesBoth,
+                    help: "decompose both Kronecker factors"),
                 integerField(
                     "decompose-factor", key: "decompose_factor", \.factor, -1...65536,
-                    help: "size that one factor is to have; -1 for equal ones (-1)"),
+                    help: "size of one factor; -1 for the most equal pair (-1)"),
                 .init(
                     "init", key: "init_weights", .choice(["true", "lycoris"]),
-                    help: "which factor begins as zero: the first (true) or the second (lycoris)"
+                    help: "factor initialized to zero: the first (true) or the second (lycoris)"
                 ) {
                     $0.startsLikeLyCORIS ? "lycoris" : true
                 } write: {
@@ -47,7 +48,7 @@ public enum LoKr: PEFTMethod {
         public func validate() throws {
             try settings.validate()
             guard factor == -1 || factor >= 1 else {
-                throw PEFTError("the decompose factor is \(factor)", remedy: "it has to be at least 1, or -1")
+                throw PEFTError("the decompose factor is \(factor)", remedy: "use 1 or more, or -1")
             }
         }
     }

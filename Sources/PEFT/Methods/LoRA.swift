@@ -9,7 +9,7 @@ import TorchNN
 public enum LoRA: PEFTMethod {
     public static let name = "lora"
     public static let peftType: String? = "LORA"
-    public static let summary = "low-rank updates beside chosen projections (Hu et al. 2021)"
+    public static let summary = "low-rank adaptation of chosen projections (Hu et al. 2021)"
     public static let defaultLearningRate = 1e-3
 
     public struct Configuration: MethodConfiguration {
@@ -41,18 +41,22 @@ public enum LoRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                .init("rank", key: "r", .integer(1...65536), help: "rank r of the update (8)") {
+                .init("rank", key: "r", .integer(1...65536), help: "LoRA rank r (8)") {
                     .integer($0.rank)
                 } write: {
                     $0.rank = try integer($1)
                 },
-                .init("alpha", key: "lora_alpha", .number(0...1e6), help: "the update is scaled by alpha / rank (16)")
-                {
+                .init(
+                    "alpha", key: "lora_alpha", .number(0...1e6),
+                    help: "LoRA alpha; the branch is scaled by alpha / rank (16)"
+                ) {
                     .wholeOr($0.alpha)
                 } write: {
                     $0.alpha = try number($1)
                 },
-                .init("dropout", key: "lora_dropout", .number(0...0.99), help: "dropout on the update's input (0)") {
+                .init(
+                    "dropout", key: "lora_dropout", .number(0...0.99), help: "dropout on the LoRA branch's input (0)"
+                ) {
                     .number($0.dropout)
                 } write: {
                     $0.dropout = try number($1)
@@ -62,13 +66,18 @@ public enum LoRA: PEFTMethod {
                 } write: {
                     $0.isRankStabilised = try flag($1)
                 },
-                .init("rank-pattern", key: "rank_pattern", .numbersByPattern, help: "other ranks: pattern=rank,…") {
+                .init(
+                    "rank-pattern", key: "rank_pattern", .numbersByPattern,
+                    help: "ranks for matching modules: pattern=rank,…"
+                ) {
                     .object($0.rankPattern.mapValues { .wholeOr($0) })
                 } write: {
                     $0.rankPattern = try patterns($1)
                 },
-                .init("alpha-pattern", key: "alpha_pattern", .numbersByPattern, help: "other alphas: pattern=alpha,…")
-                {
+                .init(
+                    "alpha-pattern", key: "alpha_pattern", .numbersByPattern,
+                    help: "alphas for matching modules: pattern=alpha,…"
+                ) {
                     .object($0.alphaPattern.mapValues { .wholeOr($0) })
                 } write: {
                     $0.alphaPattern = try patterns($1)
@@ -86,35 +95,37 @@ public enum LoRA: PEFTMethod {
 
         public func validate() throws {
             guard (1...65536).contains(rank) else {
-                throw PEFTError("the rank is \(rank)", remedy: "it has to be in 1 … 65536")
+                throw PEFTError("the rank is \(rank)", remedy: "use a value from 1 to 65536")
             }
             guard alpha > 0, alpha.isFinite else {
-                throw PEFTError("alpha is \(alpha)", remedy: "it has to be above 0")
+                throw PEFTError("alpha is \(alpha)", remedy: "use a value above 0")
             }
             guard dropout >= 0, dropout < 1 else {
-                throw PEFTError("the dropout is \(dropout)", remedy: "it has to be in 0 ..< 1")
+                throw PEFTError("the dropout is \(dropout)", remedy: "use a value of at least 0 and below 1")
             }
             if case .orthogonal = variant.initialisation, !rank.isMultiple(of: 2) {
-                throw PEFTError("the rank is \(rank)", remedy: "an orthogonal initialisation needs an even one")
+                throw PEFTError(
+                    "the rank \(rank) is odd, which orthogonal initialization doesn't support",
+                    remedy: "use an even rank")
             }
             if variant.isDoRA || variant.initialisation.replacesWeight, extras.slices != nil || extras.hasBias {
                 throw PEFTError(
-                    "slices or a bias of the update are combined with DoRA or a changed weight",
-                    remedy: "leave --slices and --lora-bias out")
+                    "--slices and --lora-bias can't be combined with DoRA or an initialization that changes the weight",
+                    remedy: "remove --slices and --lora-bias")
             }
             if variant.isDoRA, variant.initialisation.replacesWeight {
                 throw PEFTError(
-                    "DoRA is combined with an initialisation that changes the weight",
-                    remedy: "leave --dora or --init out")
+                    "DoRA can't be combined with an initialization that changes the weight",
+                    remedy: "remove --dora or --init")
             }
             if let bad = rankPattern.first(where: {
                 $0.value < 1 || $0.value != $0.value.rounded() || $0.value > 65536
             }) {
                 throw PEFTError(
-                    "the rank for '\(bad.key)' is \(bad.value)", remedy: "it has to be an integer of at least 1")
+                    "the rank for '\(bad.key)' is \(bad.value)", remedy: "use an integer of at least 1")
             }
             if let bad = alphaPattern.first(where: { !($0.value > 0 && $0.value.isFinite) }) {
-                throw PEFTError("the alpha for '\(bad.key)' is \(bad.value)", remedy: "it has to be above 0")
+                throw PEFTError("the alpha for '\(bad.key)' is \(bad.value)", remedy: "use a value above 0")
             }
             try selection.validate()
             try extras.validate()

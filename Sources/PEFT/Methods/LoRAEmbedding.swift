@@ -22,14 +22,15 @@ class LoRAEmbeddingAdapter: Module, EmbeddingAdapter, AdapterModule {
             // Hugging Face attaches there, too, and no part of the model looks.
             let name = view.path.split(separator: ".").last.map(String.init) ?? view.path
             throw PEFTError(
-                "no part of this \(model.family) model looks up in '\(table.path)' itself",
+                "no module of this \(model.family) model looks up tokens in '\(table.path)' directly",
                 remedy:
-                    "name '\(name)', which is where \(model.views(of: table).map(\.path).joined(separator: ", ")) do")
+                    "target '\(name)' instead, which covers \(model.views(of: table).map(\.path).joined(separator: ", "))"
+            )
         }
         guard !isDoRA || tiedOutput == nil else {
             throw PEFTError(
-                "DoRA over '\(table.path)' has magnitudes that its tied output layer can't share",
-                remedy: "leave --tie-embeddings or --dora out")
+                "DoRA over '\(table.path)' can't share its magnitudes with the tied output layer",
+                remedy: "remove --tie-embeddings or --dora")
         }
         // Files hold a tied update a second time, as the output layer's.
         let copies: (a: [String], b: [String]) =

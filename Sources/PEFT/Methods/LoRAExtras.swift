@@ -19,7 +19,7 @@ public struct LoRAExtras: Sendable {
 
     func validate() throws {
         if hasBias, slices != nil {
-            throw PEFTError("slices have no bias of their own", remedy: "leave --lora-bias or --slices out")
+            throw PEFTError("--lora-bias can't be combined with --slices", remedy: "remove one of them")
         }
         try slices?.validate()
     }
@@ -30,7 +30,7 @@ public struct LoRAExtras: Sendable {
     ) throws -> [Attachment] {
         if hasBias, let table = embeddings.first {
             throw PEFTError(
-                "the update of the embedding '\(table.path)' has no bias", remedy: "leave --lora-bias out")
+                "--lora-bias is not supported for the embedding '\(table.path)'", remedy: "remove --lora-bias")
         }
         return try bias.attachments(for: model, adapted: linears.map(\.path), allowsNone: allowsNoBiases)
             + tokens.attachments(for: model, adapted: (embeddings.map(\.path) + linears.map(\.path)))
@@ -40,14 +40,14 @@ public struct LoRAExtras: Sendable {
 extension MethodConfiguration {
     static func extraFields(_ extras: WritableKeyPath<Self, LoRAExtras> & Sendable) -> [ConfigurationField<Self>] {
         [
-            .init("lora-bias", key: "lora_bias", .flag, help: "give the update a bias of its own") {
+            .init("lora-bias", key: "lora_bias", .flag, help: "add a trained bias to the LoRA branch") {
                 .bool($0[keyPath: extras].hasBias)
             } write: {
                 $0[keyPath: extras].hasBias = try flag($1)
             },
             .init(
                 "trainable-tokens", key: "trainable_token_indices", .integers,
-                help: "ids of tokens whose vectors are trained too"
+                help: "ids of tokens whose embeddings are trained too"
             ) {
                 $0[keyPath: extras].tokens.json
             } write: {
@@ -55,7 +55,7 @@ extension MethodConfiguration {
             },
             .init(
                 "tie-embeddings", key: MethodChoice.tyingKey, .flag,
-                help: "adapt an output layer that is the embedding matrix with it, not apart", isExtension: true
+                help: "adapt a tied output layer together with the embedding", isExtension: true
             ) {
                 $0[keyPath: extras].tiesEmbeddings ? true : .null
             } write: {
@@ -63,7 +63,7 @@ extension MethodConfiguration {
             },
             .init(
                 "slices", key: "lora_slices", .names,
-                help: "adapt only these parts of fused projections: q,v, or true,false,true", isExtension: true
+                help: "adapt only these slices of fused projections: q,v or true,false,true", isExtension: true
             ) {
                 $0[keyPath: extras].slices?.json ?? .null
             } write: {
@@ -99,7 +99,8 @@ final class BiasedLoRAAdapter: Module, LinearAdapter, AdapterModule {
     func merged(into weight: Tensor) throws -> Tensor {
         guard isOverBias else {
             throw PEFTError(
-                "an update with a bias can't be merged into a projection without one", remedy: "keep it as an adapter"
+                "a LoRA branch with a bias can't be merged into a projection without one",
+                remedy: "keep it as an adapter"
             )
         }
         return try update.merged(into: weight)

@@ -4,7 +4,7 @@ import Support
 /// both. The file is LoRA's; the ratio is noted in it for training on.
 public enum LoRAPlus: LoRAFamily {
     public static let name = "lora+"
-    public static let summary = "LoRA whose B learns faster than its A (Hayou et al. 2024)"
+    public static let summary = "LoRA with a higher learning rate for B than for A (Hayou et al. 2024)"
     public static let defaultLearningRate = 3e-4
 
     public static func configure(_ configuration: inout LoRA.Configuration) { configuration.variant.rateRatio = 16 }

@@ -34,8 +34,8 @@ public struct ProjectionSlices: Sendable, Equatable {
             enabled = names.map { words.contains($0) }
         } else {
             throw PEFTError(
-                "\(json.text(indent: nil)) doesn't name slices",
-                remedy: "name q, k and v, or gate and up, or say true or false for each")
+                "\(json.text(indent: nil)) is not a list of slices",
+                remedy: "name slices of q,k,v or gate,up, or list true or false for each")
         }
     }
 
@@ -45,7 +45,7 @@ public struct ProjectionSlices: Sendable, Equatable {
 
     func validate() throws {
         guard count > 0 else {
-            throw PEFTError("no slice is enabled", remedy: "enable one, or leave --slices out")
+            throw PEFTError("no slice is enabled", remedy: "enable one, or remove --slices")
         }
     }
 
@@ -59,8 +59,8 @@ public struct ProjectionSlices: Sendable, Equatable {
         let sizes = try sizes(of: site)
         guard rank % count == 0 else {
             throw PEFTError(
-                "the rank \(rank) at '\(site.path)' doesn't divide among \(count) slices",
-                remedy: "choose a multiple of \(count)")
+                "the rank \(rank) at '\(site.path)' isn't divisible by \(count) slices",
+                remedy: "use a multiple of \(count)")
         }
         let r = rank / count
         let rows = zip(sizes, enabled).reduce(0) { $0 + ($1.1 ? $1.0 : 0) }
@@ -81,16 +81,16 @@ public struct ProjectionSlices: Sendable, Equatable {
         if let parts = site.parts {
             guard parts.count == enabled.count else {
                 throw PEFTError(
-                    "'\(site.path)' is made of \(parts.map(\.name).joined(separator: ", ")), and \(enabled.count) slices"
+                    "'\(site.path)' consists of \(parts.map(\.name).joined(separator: ", ")), but \(enabled.count) slices"
                         + " are given",
-                    remedy: "say for each of the \(parts.count) whether it is adapted")
+                    remedy: "list true or false for each of the \(parts.count)")
             }
             return parts.map(\.size)
         }
         guard site.outputs % enabled.count == 0 else {
             throw PEFTError(
-                "the \(site.outputs) outputs of '\(site.path)' don't divide into \(enabled.count) slices",
-                remedy: "target fused projections alone, such as c_attn")
+                "the \(site.outputs) outputs of '\(site.path)' aren't divisible by \(enabled.count) slices",
+                remedy: "target only fused projections, such as c_attn")
         }
         return Array(repeating: site.outputs / enabled.count, count: enabled.count)
     }
@@ -164,8 +164,8 @@ final class SlicedLoRAAdapter: Module, LinearAdapter, AdapterModule {
         let blocks = slices.gathered(value, sizes: sizes)
         guard slices.spread(blocks, sizes: sizes).isIdentical(to: value) else {
             throw PEFTError(
-                "the adapter's update reaches beyond its slices",
-                remedy: "take 'lora_slices' out of its configuration")
+                "the adapter's lora_B has values outside its slices",
+                remedy: "remove 'lora_slices' from its configuration")
         }
         b.copy(from: blocks)
     }

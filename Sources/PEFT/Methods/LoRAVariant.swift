@@ -51,13 +51,14 @@ public struct LoRAVariant: Sendable {
             case "loftq": self = .loftq
             case .string(let text) where text.hasPrefix("pissa_niter_"):
                 guard let iterations = Int(text.dropFirst("pissa_niter_".count)), iterations >= 0 else {
-                    throw PEFTError("'\(text)' has no number of iterations", remedy: "write such as pissa_niter_4")
+                    throw PEFTError(
+                        "'\(text)' has no number of iterations", remedy: "use a form such as pissa_niter_4")
                 }
                 self = .pissa(iterations: iterations)
             default:
                 throw PEFTError(
-                    "\(json.text(indent: nil)) is not an initialisation",
-                    remedy: "there are true, false, gaussian, orthogonal, pissa, olora, eva and loftq")
+                    "\(json.text(indent: nil)) is not a LoRA initialization",
+                    remedy: "use true, false, gaussian, orthogonal, pissa, olora, eva or loftq")
             }
         }
 
@@ -88,14 +89,14 @@ extension MethodConfiguration {
         -> [ConfigurationField<Self>]
     {
         [
-            .init("dora", key: "use_dora", .flag, help: "train a magnitude per output too (DoRA)") {
+            .init("dora", key: "use_dora", .flag, help: "train a magnitude vector too (DoRA)") {
                 .bool($0[keyPath: variant].isDoRA)
             } write: {
                 $0[keyPath: variant].isDoRA = try flag($1)
             },
             .init(
                 "init", key: "init_lora_weights", .text,
-                help: "how A and B begin: true, gaussian, orthogonal, pissa, olora, eva or loftq (true)"
+                help: "LoRA initialization: true, gaussian, orthogonal, pissa, olora, eva or loftq (true)"
             ) {
                 $0[keyPath: variant].initialisation.json
             } write: {
@@ -103,7 +104,7 @@ extension MethodConfiguration {
             },
             .init(
                 "lr-ratio", key: "swift_peft_lr_ratio", .number(0.001...1e6),
-                help: "B's learning rate over A's (LoRA+)", isExtension: true
+                help: "ratio of B's learning rate to A's (LoRA+)", isExtension: true
             ) {
                 $0[keyPath: variant].rateRatio == 1 ? .null : .wholeOr($0[keyPath: variant].rateRatio)
             } write: {
@@ -111,7 +112,7 @@ extension MethodConfiguration {
             },
             .init(
                 "eva-rho", key: "eva_config", .number(1...1000),
-                help: "EVA: a projection's rank is at most so many times the rank (2)"
+                help: "EVA: maximum rank of a projection as a multiple of the rank (2)"
             ) {
                 $0[keyPath: variant].initialisation == .eva
                     ? [
@@ -123,14 +124,14 @@ extension MethodConfiguration {
             },
             .init(
                 "loftq-iterations", key: "loftq_config", .integer(1...100),
-                help: "LoftQ: alternations of quantising and decomposing (1)"
+                help: "LoftQ: iterations of quantization and SVD (1)"
             ) {
                 $0[keyPath: variant].initialisation == .loftq
                     ? ["loftq_bits": 4, "loftq_iter": .integer($0[keyPath: variant].loftqIterations)] : [:]
             } write: {
                 if case .object(let settings) = $1 {
                     guard let bits = settings["loftq_bits"]?.int else { return }
-                    guard bits == 4 else { throw PEFTError("'loftq_bits' is \(bits)", remedy: "4 is supported") }
+                    guard bits == 4 else { throw PEFTError("'loftq_bits' is \(bits)", remedy: "use 4") }
                     $0[keyPath: variant].loftqIterations = try integer(settings["loftq_iter"] ?? 1)
                 } else {
                     $0[keyPath: variant].loftqIterations = try integer($1)

@@ -6,7 +6,7 @@ import Support
 public enum LoftQ: LoRAFamily {
     public static let name = "loftq"
     public static let summary =
-        "LoRA over a weight rounded to NF4, beginning with what rounding lost (Li et al. 2023)"
+        "LoRA over an NF4 base, initialized with the quantization error (Li et al. 2023)"
 
     // Rounding to four bits loses more than a low rank can give back.
     public static let start = AdapterStart.changed

@@ -27,12 +27,12 @@ public struct LyCORISSettings: Sendable {
 
     func validate() throws {
         guard alpha > 0, alpha.isFinite else {
-            throw PEFTError("alpha is \(alpha)", remedy: "it has to be above 0")
+            throw PEFTError("alpha is \(alpha)", remedy: "use a value above 0")
         }
         if let bad = rankPattern.first(where: { !((1...65536).contains($0.value) && $0.value == $0.value.rounded()) })
         {
             throw PEFTError(
-                "the rank for '\(bad.key)' is \(bad.value)", remedy: "it has to be an integer of at least 1")
+                "the rank for '\(bad.key)' is \(bad.value)", remedy: "use an integer of at least 1")
         }
         try selection.validate()
     }
@@ -46,22 +46,28 @@ protocol LyCORISConfiguration: MethodConfiguration {
 extension LyCORISConfiguration {
     static var lycorisFields: [ConfigurationField<Self>] {
         [
-            rankField(\.settings.rank, default: 8, help: "rank of the update"),
+            rankField(\.settings.rank, default: 8, help: "rank of ΔW"),
             numberField(
                 "alpha", key: "alpha", \.settings.alpha, 0...1e6,
-                help: "the update is scaled by alpha / rank (8)"),
+                help: "alpha; ΔW is scaled by alpha / rank (8)"),
             numberField(
                 "rank-dropout", key: "rank_dropout", \.settings.rankDropout, 0...0.99,
-                help: "share of the update's rows left out of a pass (0)"),
+                help: "probability of dropping a row of ΔW in training (0)"),
             numberField(
                 "module-dropout", key: "module_dropout", \.settings.moduleDropout, 0...0.99,
-                help: "share of adapters left out of a pass (0)"),
-            .init("rank-pattern", key: "rank_pattern", .numbersByPattern, help: "other ranks: pattern=rank,…") {
+                help: "probability of dropping a module's ΔW in training (0)"),
+            .init(
+                "rank-pattern", key: "rank_pattern", .numbersByPattern,
+                help: "ranks for matching modules: pattern=rank,…"
+            ) {
                 .object($0.settings.rankPattern.mapValues { .wholeOr($0) })
             } write: {
                 $0.settings.rankPattern = try patterns($1)
             },
-            .init("alpha-pattern", key: "alpha_pattern", .numbersByPattern, help: "other alphas: pattern=alpha,…") {
+            .init(
+                "alpha-pattern", key: "alpha_pattern", .numbersByPattern,
+                help: "alphas for matching modules: pattern=alpha,…"
+            ) {
                 .object($0.settings.alphaPattern.mapValues { .wholeOr($0) })
             } write: {
                 $0.settings.alphaPattern = try patterns($1)

@@ -13,7 +13,7 @@ import TorchNN
 public enum MultitaskPromptTuning: PEFTMethod {
     public static let name = "mpt"
     public static let peftType: String? = "MULTITASK_PROMPT_TUNING"
-    public static let summary = "a prompt that tasks share, times low-rank ones of each task (Wang et al. 2023)"
+    public static let summary = "a shared soft prompt times low-rank task prompts (Wang et al. 2023)"
     public static let defaultLearningRate = 0.3
     public static let start = AdapterStart.changed
     public static let isMergeable = false
@@ -49,7 +49,7 @@ public enum MultitaskPromptTuning: PEFTMethod {
                 } write: {
                     $0.tasks = try integer($1)
                 },
-                .init("ranks", key: "num_ranks", .integer(1...65536), help: "rank of a task's own factors (1)") {
+                .init("ranks", key: "num_ranks", .integer(1...65536), help: "rank of each task's factors (1)") {
                     .integer($0.ranks)
                 } write: {
                     $0.ranks = try integer($1)
@@ -57,7 +57,7 @@ public enum MultitaskPromptTuning: PEFTMethod {
                 .init(
                     "init", key: "prompt_tuning_init",
                     .choice(PromptStart.Kind.allCases.map(\.rawValue) + Source.allCases.map(\.rawValue)),
-                    help: "what the prompt begins as: as in prompt tuning, or taken from --init-file"
+                    help: "prompt initialization: as in prompt tuning, or from --init-file"
                 ) {
                     .string($0.source?.rawValue ?? $0.start.kind.huggingFaceName)
                 } write: {
@@ -65,14 +65,14 @@ public enum MultitaskPromptTuning: PEFTMethod {
                     $0.source = Source(rawValue: word.uppercased())
                     if $0.source == nil {
                         guard let kind = PromptStart.Kind(word) else {
-                            throw PEFTError("'\(word)' is no way to begin a prompt", remedy: "use vocabulary")
+                            throw PEFTError("'\(word)' is not a prompt initialization", remedy: "use vocabulary")
                         }
                         $0.start.kind = kind
                     }
                 },
                 .init(
                     "init-file", key: "prompt_tuning_init_state_dict_path", .text,
-                    help: "an adapter's safetensors file to begin with"
+                    help: "adapter safetensors file to initialize from"
                 ) {
                     $0.sourceFile.map { .string($0) } ?? .null
                 } write: {
@@ -80,7 +80,7 @@ public enum MultitaskPromptTuning: PEFTMethod {
                 },
                 .init(
                     "init-task", key: "prompt_tuning_init_task", .integer(0...100_000),
-                    help: "the task in it to begin with (0)"
+                    help: "index of the task in --init-file to initialize from (0)"
                 ) {
                     .integer($0.sourceTask)
                 } write: {
@@ -93,10 +93,10 @@ public enum MultitaskPromptTuning: PEFTMethod {
             try tokens.validate()
             try start.validate()
             guard tasks >= 1, ranks >= 1, sourceTask >= 0 else {
-                throw PEFTError("there are \(tasks) tasks and \(ranks) ranks", remedy: "both have to be at least 1")
+                throw PEFTError("num_tasks is \(tasks) and num_ranks is \(ranks)", remedy: "use 1 or more for both")
             }
             if source != nil, (sourceFile ?? "").isEmpty {
-                throw PEFTError("the prompt is to begin as another adapter's", remedy: "name its file: --init-file")
+                throw PEFTError("initializing from another adapter needs its file", remedy: "pass --init-file")
             }
         }
     }
@@ -168,7 +168,7 @@ final class TaskPrompts {
     {
         let path = NSString(string: configuration.sourceFile ?? "").expandingTildeInPath
         guard path.hasSuffix(".safetensors"), FileManager.default.fileExists(atPath: path) else {
-            throw PEFTError("there is no safetensors file \(path)", remedy: "name an adapter_model.safetensors")
+            throw PEFTError("safetensors file \(path) doesn't exist", remedy: "pass an adapter_model.safetensors")
         }
         let file = try SafetensorsFile(URL(fileURLWithPath: path))
         func read(_ key: String, like target: Tensor, isOfTasks: Bool) throws -> Tensor {
@@ -177,8 +177,8 @@ final class TaskPrompts {
                 !isOfTasks || shape.count == target.shape.count && shape[0] > 0
             else {
                 throw PEFTError(
-                    "\(path) holds no '\(key)' that fits \(target.shape)",
-                    remedy: "its tokens, ranks and model have to be the same")
+                    "\(path) has no '\(key)' of shape \(target.shape)",
+                    remedy: "use an adapter with the same number of tokens, ranks and hidden size")
             }
             return try file.tensor(key)
         }
@@ -188,7 +188,8 @@ final class TaskPrompts {
             let all = try read(key, like: parameter.tensor, isOfTasks: true)
             guard source == .average || configuration.sourceTask < all.dim(0) else {
                 throw PEFTError(
-                    "\(path) has no task \(configuration.sourceTask)", remedy: "it has tasks 0 … \(all.dim(0) - 1)")
+                    "\(path) has no task \(configuration.sourceTask)",
+                    remedy: "use a task from 0 to \(all.dim(0) - 1)")
             }
             let one = source == .average ? all.mean(axes: [0]) : all[configuration.sourceTask]
             for task in 0..<parameter.tensor.dim(0) { parameter.tensor[task].copy(from: one) }

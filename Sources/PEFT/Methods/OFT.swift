@@ -8,7 +8,7 @@ import TorchNN
 public enum OFT: PEFTMethod {
     public static let name = "oft"
     public static let peftType: String? = "OFT"
-    public static let summary = "rotations of a projection's input in blocks (Qiu et al. 2023)"
+    public static let summary = "block-diagonal rotation of a projection's input (Qiu et al. 2023)"
     public static let defaultLearningRate = 1e-3
 
     public struct Configuration: MethodConfiguration {
@@ -37,20 +37,23 @@ public enum OFT: PEFTMethod {
         public static let fields: [ConfigurationField<Configuration>] =
             [
                 integerField(
-                    "blocks", key: "r", \.blocks, 0...65536, help: "number of blocks, instead of their size (0)"),
+                    "blocks", key: "r", \.blocks, 0...65536, help: "number of blocks, instead of the block size (0)"),
                 integerField(
-                    "block-size", key: "oft_block_size", \.blockSize, 0...65536, help: "size of a block (32)"),
+                    "block-size", key: "oft_block_size", \.blockSize, 0...65536, help: "block size (32)"),
                 numberField(
                     "module-dropout", key: "module_dropout", \.moduleDropout, 0...0.99,
-                    help: "share of blocks left out of a pass (0)"),
-                flagField("coft", key: "coft", \.isConstrained, help: "keep rotations small"),
-                numberField("coft-eps", key: "eps", \.epsilon, 0...1, help: "how small (6e-5)"),
-                flagField("block-share", key: "block_share", \.isShared, help: "one rotation for all blocks"),
+                    help: "probability of dropping a block in training (0)"),
+                flagField("coft", key: "coft", \.isConstrained, help: "constrain the rotations (COFT)"),
+                numberField(
+                    "coft-eps", key: "eps", \.epsilon, 0...1,
+                    help: "COFT's bound on a rotation's distance from the identity (6e-5)"),
+                flagField("block-share", key: "block_share", \.isShared, help: "share one rotation among all blocks"),
                 flagField(
                     "cayley-series", key: "use_cayley_neumann", \.usesSeries,
-                    help: "approximate the Cayley transform by a series (true)"),
+                    help: "approximate the Cayley transform by a Neumann series (true)"),
                 integerField(
-                    "cayley-terms", key: "num_cayley_neumann_terms", \.terms, 1...100, help: "terms of the series (5)"
+                    "cayley-terms", key: "num_cayley_neumann_terms", \.terms, 1...100,
+                    help: "terms of the Neumann series (5)"
                 ),
             ] + targetFields(\.selection) + layerFields(\.selection)
 
@@ -61,8 +64,8 @@ public enum OFT: PEFTMethod {
         public func validate() throws {
             guard (blocks == 0) != (blockSize == 0) else {
                 throw PEFTError(
-                    "\(blocks) blocks of size \(blockSize) were asked for",
-                    remedy: "give either --blocks or --block-size, and 0 for the other")
+                    "--blocks is \(blocks) and --block-size is \(blockSize)",
+                    remedy: "set one of them and 0 for the other")
             }
             try selection.validate()
         }

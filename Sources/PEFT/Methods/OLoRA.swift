@@ -3,7 +3,7 @@ import Support
 /// OLoRA (Büyükakyüz 2024): A and B begin as the first r rows of R and columns of Q, W = Q R; W keeps the residual.
 public enum OLoRA: LoRAFamily {
     public static let name = "olora"
-    public static let summary = "LoRA that begins with orthonormal directions of the weight (Büyükakyüz 2024)"
+    public static let summary = "LoRA initialized from a QR decomposition of the weight (Büyükakyüz 2024)"
     public static let defaultLearningRate = 3e-4
 
     public static func configure(_ configuration: inout LoRA.Configuration) {

@@ -11,7 +11,7 @@ import TorchNN
 public enum PTuning: PEFTMethod {
     public static let name = "p-tuning"
     public static let peftType: String? = "P_TUNING"
-    public static let summary = "a prompt before the input, made by a small network (Liu et al. 2021)"
+    public static let summary = "a soft prompt from a trained prompt encoder (Liu et al. 2021)"
     public static let defaultLearningRate = 3e-3
     public static let start = AdapterStart.changed
     public static let isMergeable = false
@@ -38,32 +38,32 @@ public enum PTuning: PEFTMethod {
             tokenFields(\.tokens) + [
                 .init(
                     "encoder", key: "encoder_reparameterization_type", .choice(["MLP", "LSTM"]),
-                    help: "the network that makes the prompt: MLP or LSTM (MLP)"
+                    help: "prompt encoder: MLP or LSTM (MLP)"
                 ) {
                     .string($0.usesLSTM ? "LSTM" : "MLP")
                 } write: {
                     let word = try text($1)
                     guard ["MLP", "LSTM"].contains(word) else {
-                        throw PEFTError("'\(word)' is no network for a prompt", remedy: "there are MLP and LSTM")
+                        throw PEFTError("unknown prompt encoder '\(word)'", remedy: "use MLP or LSTM")
                     }
                     $0.usesLSTM = word == "LSTM"
                 },
                 .init(
                     "hidden-size", key: "encoder_hidden_size", .integer(1...1_000_000),
-                    help: "the network's hidden size (the model's)"
+                    help: "hidden size of the prompt encoder (the model's)"
                 ) {
                     $0.hiddenSize.map { .integer($0) } ?? .null
                 } write: {
                     $0.hiddenSize = try integer($1)
                 },
-                .init("encoder-layers", key: "encoder_num_layers", .integer(1...64), help: "layers of the LSTM (2)") {
+                .init("encoder-layers", key: "encoder_num_layers", .integer(1...64), help: "LSTM layers (2)") {
                     .integer($0.layers)
                 } write: {
                     $0.layers = try integer($1)
                 },
                 .init(
                     "encoder-dropout", key: "encoder_dropout", .number(0...0.99),
-                    help: "dropout between the layers of the LSTM (0)"
+                    help: "dropout between LSTM layers (0)"
                 ) {
                     .number($0.dropout)
                 } write: {
@@ -76,10 +76,11 @@ public enum PTuning: PEFTMethod {
             try tokens.validate()
             guard hiddenSize.map({ $0 >= 1 }) ?? true, (1...64).contains(layers) else {
                 throw PEFTError(
-                    "the network has \(layers) layers of \(hiddenSize ?? 0)", remedy: "both have to be at least 1")
+                    "the prompt encoder has \(layers) layers of hidden size \(hiddenSize ?? 0)",
+                    remedy: "use 1 or more for both")
             }
             guard dropout >= 0, dropout < 1 else {
-                throw PEFTError("the dropout is \(dropout)", remedy: "it has to be in 0 ..< 1")
+                throw PEFTError("the dropout is \(dropout)", remedy: "use a value of at least 0 and below 1")
             }
         }
     }

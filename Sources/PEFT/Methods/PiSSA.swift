@@ -4,7 +4,7 @@ import Support
 /// residual.
 public enum PiSSA: LoRAFamily {
     public static let name = "pissa"
-    public static let summary = "LoRA that begins with the weight's strongest singular directions (Meng et al. 2024)"
+    public static let summary = "LoRA initialized with the weight's principal singular vectors (Meng et al. 2024)"
     public static let defaultLearningRate = 3e-4
 
     public static func configure(_ configuration: inout LoRA.Configuration) {

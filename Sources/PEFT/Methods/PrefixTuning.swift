@@ -13,7 +13,7 @@ import TorchNN
 public enum PrefixTuning: PEFTMethod {
     public static let name = "prefix"
     public static let peftType: String? = "PREFIX_TUNING"
-    public static let summary = "learned keys and values before those of each attention (Li & Liang 2021)"
+    public static let summary = "learned keys and values prepended in every attention layer (Li & Liang 2021)"
     public static let defaultLearningRate = 1e-2
     public static let start = AdapterStart.changed
     public static let isMergeable = false
@@ -28,14 +28,17 @@ public enum PrefixTuning: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             tokenFields(\.tokens) + [
-                .init("projection", key: "prefix_projection", .flag, help: "make the prefix by a network") {
+                .init(
+                    "projection", key: "prefix_projection", .flag,
+                    help: "reparameterize the prefix by an MLP during training"
+                ) {
                     .bool($0.hasProjection)
                 } write: {
                     $0.hasProjection = try flag($1)
                 },
                 .init(
                     "hidden-size", key: "encoder_hidden_size", .integer(1...1_000_000),
-                    help: "the network's hidden size (that of the keys)"
+                    help: "hidden size of the MLP (that of the keys)"
                 ) {
                     $0.hiddenSize.map { .integer($0) } ?? .null
                 } write: {
@@ -47,7 +50,7 @@ public enum PrefixTuning: PEFTMethod {
         public func validate() throws {
             try tokens.validate()
             guard hiddenSize.map({ $0 >= 1 }) ?? true else {
-                throw PEFTError("the hidden size is \(hiddenSize ?? 0)", remedy: "it has to be at least 1")
+                throw PEFTError("the hidden size is \(hiddenSize ?? 0)", remedy: "use 1 or more")
             }
         }
     }
@@ -79,8 +82,8 @@ public enum PrefixTuning: PEFTMethod {
         let sites = sites(model)
         guard let first = sites.first else {
             throw PEFTError(
-                "this \(model.family) model has no attention that takes a prefix",
-                remedy: "use another method than \(name), such as prompt")
+                "this \(model.family) model has no attention layer that supports prefixes",
+                remedy: "use another method, such as prompt")
         }
         let size = first.heads * first.headSize
         let layers = tokens.layers ?? sites.count
@@ -88,19 +91,19 @@ public enum PrefixTuning: PEFTMethod {
             sites.allSatisfy({ $0.heads == first.heads && $0.headSize == first.headSize })
         else {
             throw PEFTError(
-                "a key of the prefix has \(tokens.size ?? 0) numbers in \(tokens.heads ?? 0) heads, one of this "
-                    + "\(model.family) model \(size) in \(first.heads)",
-                remedy: "leave token_dim and num_attention_heads out, or use the model that the adapter belongs to")
+                "the prefix's keys have size \(tokens.size ?? 0) in \(tokens.heads ?? 0) heads, but this "
+                    + "\(model.family) model's have size \(size) in \(first.heads)",
+                remedy: "remove token_dim and num_attention_heads, or use the adapter's base model")
         }
         guard layers >= sites.count else {
             throw PEFTError(
-                "the prefix is for \(layers) layers, this \(model.family) model has \(sites.count)",
+                "the prefix has \(layers) layers, but this \(model.family) model has \(sites.count)",
                 remedy: "set num_layers to \(sites.count)")
         }
         guard model.architecture != .encoderDecoder || tokens.stacks == 2 else {
             throw PEFTError(
-                "num_transformer_submodules is 1, with which Hugging Face PEFT can't run an encoder-decoder's prefix",
-                remedy: "leave it out")
+                "num_transformer_submodules is 1, which Hugging Face PEFT can't use for an encoder-decoder's prefix",
+                remedy: "remove it")
         }
         let stride = 2 * (tokens.stacks ?? 1)
         let stored = TensorSpec(Prefix.output, [tokens.count, 2 * layers * size], isTrained: !resolved.hasProjection)

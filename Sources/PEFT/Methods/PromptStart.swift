@@ -49,12 +49,12 @@ public struct PromptStart: Sendable {
 
     func validate() throws {
         if kind == .text, (text ?? "").isEmpty {
-            throw PEFTError("the prompt is to begin as a text, but there is none", remedy: "give --init-text")
+            throw PEFTError("initializing the prompt from a text needs one", remedy: "pass --init-text")
         }
         if kind == .labels, labels.isEmpty {
             throw PEFTError(
-                "the prompt is to begin as class labels, but there are none",
-                remedy: "give them as --init-text positive,negative")
+                "initializing the prompt from class labels needs their names",
+                remedy: "pass them, for example --init-text positive,negative")
         }
     }
 
@@ -90,8 +90,8 @@ public struct PromptStart: Sendable {
             table.size == size
         else {
             throw PEFTError(
-                "the model's token embeddings don't have the size \(size) of its input",
-                remedy: "begin with --init uniform")
+                "the model's token embeddings don't have its input size \(size)",
+                remedy: "use --init uniform")
         }
         return table
     }
@@ -106,19 +106,19 @@ public struct PromptStart: Sendable {
             let labels = try labels.map { label in
                 let ids = tokenizer.encode(text: label, addSpecialTokens: false)
                 guard !ids.isEmpty else {
-                    throw PEFTError("the label '\(label)' has no tokens", remedy: "name it otherwise")
+                    throw PEFTError("the label '\(label)' has no tokens", remedy: "rename it")
                 }
                 return ids
             }
             guard labels.count <= rows else {
                 throw PEFTError(
-                    "there are \(labels.count) labels for \(rows) virtual tokens", remedy: "raise --tokens")
+                    "got \(labels.count) labels for \(rows) virtual tokens", remedy: "raise --tokens")
             }
             return labels + sampled(rows - labels.count, entries: entries, context)
         case .text:
             let ids = try tokenizer(context).encode(text: text ?? "")
             guard !ids.isEmpty else {
-                throw PEFTError("the prompt's text has no tokens", remedy: "give --init-text some words")
+                throw PEFTError("the initial text has no tokens", remedy: "pass a nonempty --init-text")
             }
             return (0..<rows).map { [ids[$0 % ids.count]] }
         }
@@ -127,8 +127,8 @@ public struct PromptStart: Sendable {
     private func tokenizer(_ context: AttachmentContext) throws -> Tokenizer {
         guard let tokenizer = context.tokenizer else {
             throw PEFTError(
-                "the prompt is to begin as words, which takes the model's tokenizer, and none is at hand",
-                remedy: "begin with --init vocabulary, or use a model folder with a tokenizer")
+                "initializing the prompt from a text needs the model's tokenizer, which is missing",
+                remedy: "use --init vocabulary, or a model folder with a tokenizer")
         }
         return tokenizer
     }
@@ -151,7 +151,7 @@ extension MethodConfiguration {
         [
             .init(
                 "init", key: "prompt_tuning_init", .choice(PromptStart.Kind.allCases.map(\.rawValue)),
-                help: "what prompts begin as: uniform, normal, vocabulary, labels or text (vocabulary)"
+                help: "prompt initialization: uniform, normal, vocabulary, labels or text (vocabulary)"
             ) {
                 .string($0[keyPath: start].kind.huggingFaceName)
             } write: {
@@ -162,7 +162,7 @@ extension MethodConfiguration {
 
     private static func kind(_ word: String) throws -> PromptStart.Kind {
         guard let kind = PromptStart.Kind(word) else {
-            throw PEFTError("'\(word)' is no way to begin a prompt", remedy: "use vocabulary")
+            throw PEFTError("'\(word)' is not a prompt initialization", remedy: "use vocabulary")
         }
         return kind
     }
@@ -171,7 +171,7 @@ extension MethodConfiguration {
         [
             .init(
                 "init-text", key: "prompt_tuning_init_text", .text,
-                help: "the text that prompts begin as, or the labels, comma-separated"
+                help: "initial text of the prompt, or comma-separated labels"
             ) {
                 $0[keyPath: start].text.map { .string($0) } ?? .null
             } write: {
@@ -179,7 +179,7 @@ extension MethodConfiguration {
             },
             .init(
                 "init-tokenizer", key: "tokenizer_name_or_path", .text,
-                help: "what the file is to name as the text's tokenizer (the model's)"
+                help: "tokenizer name to store in adapter_config.json (the model's)"
             ) {
                 $0[keyPath: start].tokenizer.map { .string($0) } ?? .null
             } write: {

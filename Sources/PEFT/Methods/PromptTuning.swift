@@ -10,7 +10,7 @@ import TorchNN
 public enum PromptTuning: PEFTMethod {
     public static let name = "prompt"
     public static let peftType: String? = "PROMPT_TUNING"
-    public static let summary = "learned vectors before the input (Lester et al. 2021)"
+    public static let summary = "a learned soft prompt before the input (Lester et al. 2021)"
     public static let defaultLearningRate = 0.3
     public static let start = AdapterStart.changed
     public static let isMergeable = false

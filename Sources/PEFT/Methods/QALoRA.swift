@@ -14,7 +14,7 @@ public enum QALoRA: PEFTMethod {
     public static let name = "qalora"
     public static let peftType: String? = "LORA"
     public static let summary =
-        "LoRA over inputs pooled in groups, which merges into the zeros of an int4 base (Xu et al. 2023)"
+        "LoRA with group-pooled inputs that merges into an int4 base's zero points (Xu et al. 2023)"
     public static let defaultLearningRate = 1e-3
 
     /// What the sum of a group's inputs is multiplied by, the factor c.
@@ -57,13 +57,15 @@ public enum QALoRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                rankField(\.rank, default: 8, help: "rank r of the update"),
+                rankField(\.rank, default: 8, help: "LoRA rank r"),
                 numberField(
-                    "alpha", key: "lora_alpha", \.alpha, 0...1e6, help: "the update is scaled by alpha / rank (16)"),
-                numberField("dropout", key: "lora_dropout", \.dropout, 0...0.99, help: "dropout on the input (0)"),
+                    "alpha", key: "lora_alpha", \.alpha, 0...1e6,
+                    help: "LoRA alpha; the branch is scaled by alpha / rank (16)"),
+                numberField(
+                    "dropout", key: "lora_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input (0)"),
                 .init(
                     "group-size", key: "qalora_group_size", .integer(1...65536),
-                    help: "inputs that are pooled (the base's groups, or 32)"
+                    help: "inputs per pooled group (the base's group size, or 32)"
                 ) {
                     $0.groupSize.map(JSON.integer) ?? .null
                 } write: {
@@ -71,33 +73,42 @@ public enum QALoRA: PEFTMethod {
                 },
                 .init(
                     "group-pooling", key: "swift_peft_qalora_pooling", .choice(Pooling.allCases.map(\.rawValue)),
-                    help: "sum (the paper's), mean, or scaled-mean (Hugging Face's: the mean times the groups)",
+                    help:
+                        "pooling: sum (the paper's), mean, or scaled-mean (Hugging Face's: mean times number of groups)",
                     isExtension: true
                 ) {
                     $0.pooling == .scaledMean ? .null : .string($0.pooling.rawValue)
                 } write: {
                     guard let pooling = Pooling(rawValue: try text($1)) else {
                         throw PEFTError(
-                            "'\($1.string ?? "")' is not a pooling", remedy: "there are scaled-mean, sum and mean")
+                            "unknown pooling '\($1.string ?? "")'", remedy: "use scaled-mean, sum or mean")
                     }
                     $0.pooling = pooling
                 },
-                .init("rank-pattern", key: "rank_pattern", .numbersByPattern, help: "other ranks: pattern=rank,…") {
+                .init(
+                    "rank-pattern", key: "rank_pattern", .numbersByPattern,
+                    help: "ranks for matching modules: pattern=rank,…"
+                ) {
                     .object($0.rankPattern.mapValues { .wholeOr($0) })
                 } write: {
                     $0.rankPattern = try patterns($1)
                 },
-                .init("alpha-pattern", key: "alpha_pattern", .numbersByPattern, help: "other alphas: pattern=alpha,…")
-                {
+                .init(
+                    "alpha-pattern", key: "alpha_pattern", .numbersByPattern,
+                    help: "alphas for matching modules: pattern=alpha,…"
+                ) {
                     .object($0.alphaPattern.mapValues { .wholeOr($0) })
                 } write: {
                     $0.alphaPattern = try patterns($1)
                 },
                 // What tells Hugging Face's reader, and this one, that the file is no plain LoRA.
-                .init("qalora", key: "use_qalora", .flag, help: "pool inputs in groups; always set") { _ in
+                .init("qalora", key: "use_qalora", .flag, help: "QA-LoRA's flag in adapter_config.json; always set") {
+                    _ in
                     true
                 } write: {
-                    guard try flag($1) else { throw PEFTError("it is false", remedy: "use the method lora") }
+                    guard try flag($1) else {
+                        throw PEFTError("'use_qalora' is false", remedy: "use the method lora")
+                    }
                 },
             ] + targetFields(\.selection) + layerFields(\.selection)
 
@@ -114,26 +125,26 @@ public enum QALoRA: PEFTMethod {
 
         public func validate() throws {
             guard (1...65536).contains(rank) else {
-                throw PEFTError("the rank is \(rank)", remedy: "it has to be in 1 … 65536")
+                throw PEFTError("the rank is \(rank)", remedy: "use a value from 1 to 65536")
             }
             guard alpha > 0, alpha.isFinite else {
-                throw PEFTError("alpha is \(alpha)", remedy: "it has to be above 0")
+                throw PEFTError("alpha is \(alpha)", remedy: "use a value above 0")
             }
             guard dropout >= 0, dropout < 1 else {
-                throw PEFTError("the dropout is \(dropout)", remedy: "it has to be in 0 ..< 1")
+                throw PEFTError("the dropout is \(dropout)", remedy: "use a value of at least 0 and below 1")
             }
             if let groupSize, groupSize < 1 {
-                throw PEFTError("the group size is \(groupSize)", remedy: "it has to be at least 1")
+                throw PEFTError("the group size is \(groupSize)", remedy: "use 1 or more")
             }
             if let bad = rankPattern.first(where: {
                 !($0.value >= 1 && $0.value <= 65536 && $0.value == $0.value.rounded())
             }
             ) {
                 throw PEFTError(
-                    "the rank for '\(bad.key)' is \(bad.value)", remedy: "it has to be an integer of at least 1")
+                    "the rank for '\(bad.key)' is \(bad.value)", remedy: "use an integer of at least 1")
             }
             if let bad = alphaPattern.first(where: { !($0.value > 0 && $0.value.isFinite) }) {
-                throw PEFTError("the alpha for '\(bad.key)' is \(bad.value)", remedy: "it has to be above 0")
+                throw PEFTError("the alpha for '\(bad.key)' is \(bad.value)", remedy: "use a value above 0")
             }
             try selection.validate()
         }
@@ -163,8 +174,8 @@ public enum QALoRA: PEFTMethod {
             guard site.inputs.isMultiple(of: groupSize) else {
                 let sizes = [128, 64, 32, 16, 8, 4, 2].filter(site.inputs.isMultiple(of:)).map(String.init)
                 throw PEFTError(
-                    "the \(site.inputs) inputs of \(site.path) aren't whole groups of \(groupSize)",
-                    remedy: sizes.isEmpty ? "leave it out" : "--group-size may be \(sizes.joined(separator: ", "))")
+                    "the \(site.inputs) inputs of \(site.path) aren't divisible by the group size \(groupSize)",
+                    remedy: sizes.isEmpty ? "exclude it" : "use a --group-size of \(sizes.joined(separator: ", "))")
             }
             let rank = try TargetSelection.value(for: site.path, in: configuration.rankPattern).map { Int($0) }
             let alpha = try TargetSelection.value(for: site.path, in: configuration.alphaPattern)
@@ -253,12 +264,12 @@ final class QALoRAAdapter: Module, LinearAdapter, AdapterModule {
         let own = weight.settings.groupSize ?? weight.inputs
         guard weight.hasPlainOrder else {
             throw PEFTError(
-                "QA-LoRA can't be merged into a weight whose groups follow an order of their own (desc_act)",
-                remedy: "quantise the base without it, or keep the adapter")
+                "QA-LoRA can't be merged into a weight quantized with desc_act",
+                remedy: "quantize the base without desc_act, or keep the adapter")
         }
         guard groupSize.isMultiple(of: own) else {
             throw PEFTError(
-                "QA-LoRA over groups of \(groupSize) can't be merged into a weight with groups of \(own)",
+                "QA-LoRA with group size \(groupSize) can't be merged into a weight with group size \(own)",
                 remedy: "train with --group-size \(own)")
         }
         // [in / own, out]

@@ -8,7 +8,7 @@ import TorchNN
 /// NF4 where nothing else was.
 public enum QLoRA: LoRAFamily {
     public static let name = "qlora"
-    public static let summary = "LoRA over a base that is kept in NF4 (Dettmers et al. 2023)"
+    public static let summary = "LoRA over a base quantized to NF4 (Dettmers et al. 2023)"
     public static let baseStorage: WeightStorage? = .blocks(BlockQuantization(.nf4, isDouble: true))
 
     public static func configure(_ configuration: inout LoRA.Configuration) {

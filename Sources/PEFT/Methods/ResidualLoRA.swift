@@ -72,8 +72,8 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         let most = min(outputs, inputs)
         guard rank <= most else {
             throw PEFTError(
-                "the rank is \(rank), and a weight of \(outputs) × \(inputs) has \(most) directions",
-                remedy: "give a rank of at most \(most)")
+                "the rank \(rank) exceeds that of a weight of shape [\(outputs), \(inputs)]",
+                remedy: "use a rank of at most \(most)")
         }
     }
 
@@ -131,13 +131,13 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         let isMeta = base.parameters.first?.parameter.tensor.device == .meta
         guard !base.isQuantized || blocks?.settings.code == .nf4 else {
             throw PEFTError(
-                "LoftQ rounds the base to NF4, and this one is kept otherwise",
+                "LoftQ needs an NF4 base, but this one is stored in another format",
                 remedy: "use --weights nf4 or nf4-double, or the method qlora")
         }
         guard !base.isQuantized || blocks?.numbers != nil || isMeta else {
             throw PEFTError(
-                "LoftQ begins with what rounding lost, and the numbers from before it aren't in this quantised base",
-                remedy: "name the model that it was made from, with --weights nf4, or use the method qlora")
+                "LoftQ needs the original weights, which this quantized base doesn't contain",
+                remedy: "use the original model with --weights nf4, or the method qlora")
         }
         defer { blocks?.numbers?.forget() }
         let weight = try blocks?.numbers?.read() ?? base.dense(as: .float32)

@@ -4,7 +4,7 @@ import Support
 /// ones.
 public enum RsLoRA: LoRAFamily {
     public static let name = "rslora"
-    public static let summary = "rank-stabilised LoRA: the update is scaled by α / √r (Kalajdzievski 2023)"
+    public static let summary = "rank-stabilized LoRA, scaled by α / √r (Kalajdzievski 2023)"
 
     public static func configure(_ configuration: inout LoRA.Configuration) { configuration.isRankStabilised = true }
 

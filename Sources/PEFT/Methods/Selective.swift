@@ -9,7 +9,7 @@ public enum Selective: PEFTMethod {
     public static let name = "selective"
     public static let peftType: String? = "SELECTIVE"
     public static let isHuggingFaces = false
-    public static let summary = "chosen tensors of the model itself: components, layers, biases, norms, patterns"
+    public static let summary = "train selected parameters: by component, layer, kind or name pattern"
     public static let defaultLearningRate = 1e-3
 
     public struct Configuration: MethodConfiguration {
@@ -41,26 +41,31 @@ public enum Selective: PEFTMethod {
         public static let fields: [ConfigurationField<Configuration>] = [
             list(
                 "components", key: "components", \.components,
-                help: "attention, feed-forward, norms, embeddings, head (all)"),
-            .init("select-layers", key: "layers", .text, help: "first:2, last:2, or numbers such as 0-3,7 (all)") {
+                help: "components to train: attention, feed-forward, norms, embeddings, head (all)"),
+            .init(
+                "select-layers", key: "layers", .text,
+                help: "layers to train: first:2, last:2, or indices such as 0-3,7 (all)"
+            ) {
                 .string($0.layers)
             } write: {
                 $0.layers = try text($1)
             },
-            list("kinds", key: "kinds", \.kinds, help: "weight, bias (both)"),
-            list("pattern", key: "patterns", \.patterns, help: "parts of paths, or regular expressions (all)"),
+            list("kinds", key: "kinds", \.kinds, help: "kinds of parameters to train: weight, bias (both)"),
+            list(
+                "pattern", key: "patterns", \.patterns, help: "parts of parameter paths, or regular expressions (all)"
+            ),
         ]
 
         public func validate() throws {
             let known = Component.allCases.map(\.rawValue)
             for component in components where !known.contains(component) {
                 throw PEFTError(
-                    "there is no component '\(component)'",
+                    "unknown component '\(component)'",
                     remedy: (nearestName(to: component, in: known).map { "did you mean '\($0)'? " } ?? "")
-                        + "there are \(known.joined(separator: ", "))")
+                        + "use one of \(known.joined(separator: ", "))")
             }
             for kind in kinds where !["weight", "bias"].contains(kind) {
-                throw PEFTError("there is no kind '\(kind)' of parameters", remedy: "there are weight and bias")
+                throw PEFTError("unknown kind of parameters '\(kind)'", remedy: "use weight or bias")
             }
             _ = try LayerFilter(layers)
         }
@@ -86,7 +91,7 @@ public enum Selective: PEFTMethod {
         let isTied = !model.parameters.contains { $0.component == .head }
         if configuration.components.contains("head"), isTied {
             throw PEFTError(
-                "this \(model.family) model's output layer is its embedding",
+                "this \(model.family) model's output layer is tied to its embedding",
                 remedy: "select embeddings instead of head")
         }
         let depths = LayerFilter.depths(model)
@@ -101,7 +106,7 @@ public enum Selective: PEFTMethod {
                 model.parameters.contains { $0.component == component }
             }
             throw PEFTError(
-                "\(label(configuration)) leaves no parameter of this \(model.family) model",
+                "\(label(configuration)) selects no parameter of this \(model.family) model",
                 remedy:
                     "it has \(known.map(\.rawValue).joined(separator: ", ")) in \(depths.values.max() ?? 0) layers, "
                     + (model.parameters.contains { $0.leaf == "bias" } ? "with biases" : "without biases"))
@@ -118,7 +123,7 @@ struct LayerFilter {
     init(_ text: String) throws {
         let trimmed = text.filter { $0 != " " }
         func wrong() -> PEFTError {
-            PEFTError("'\(text)' names no layers", remedy: "write first:2, last:2, or numbers such as 0-3,7")
+            PEFTError("'\(text)' is not a layer selection", remedy: "use first:2, last:2, or indices such as 0-3,7")
         }
         if trimmed.isEmpty {
             choice = .all

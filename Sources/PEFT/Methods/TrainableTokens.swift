@@ -8,7 +8,7 @@ import TorchNN
 public enum TrainableTokens: PEFTMethod {
     public static let name = "trainable_tokens"
     public static let peftType: String? = "TRAINABLE_TOKENS"
-    public static let summary = "the vectors of chosen tokens"
+    public static let summary = "train the embeddings of chosen tokens"
     public static let defaultLearningRate = 1e-3
 
     public struct Configuration: MethodConfiguration {
@@ -26,13 +26,15 @@ public enum TrainableTokens: PEFTMethod {
         }
 
         public static let fields: [ConfigurationField<Configuration>] = [
-            .init("trainable-tokens", key: "token_indices", .integers, help: "ids of the tokens, such as 5,17,20-29")
-            {
+            .init(
+                "trainable-tokens", key: "token_indices", .integers,
+                help: "ids of the tokens to train, such as 5,17,20-29"
+            ) {
                 .array($0.tokens.map { .integer($0) })
             } write: {
                 $0.tokens = try integers($1)
             },
-            .init("targets", key: "target_modules", .names, help: "name of the table (the input embedding)") {
+            .init("targets", key: "target_modules", .names, help: "name of the embedding (the input embedding)") {
                 let selection = $0.selection
                 if selection.targets.isEmpty { return .null }
                 return selection.isPattern
@@ -117,12 +119,12 @@ public struct TrainedTokens: Sendable, Equatable {
                 let leaves = TargetSelection.leaves(model.embeddings.map(\.path))
                 let hint = nearestName(to: name, in: leaves).map { "did you mean '\($0)'? " } ?? ""
                 throw PEFTError(
-                    "there is no table of vectors '\(name)' in this \(model.family) model",
-                    remedy: hint + "there are \(leaves.joined(separator: ", "))")
+                    "this \(model.family) model has no embedding '\(name)'",
+                    remedy: hint + "available embeddings are \(leaves.joined(separator: ", "))")
             }
             if let both = (tables.map(\.path) + output.map(\.path)).first(where: adapted.contains) {
                 throw PEFTError(
-                    "the table '\(both)' has an adapter and trained tokens", remedy: "leave one of them out")
+                    "the embedding '\(both)' has both an adapter and trained tokens", remedy: "remove one of them")
             }
             return try tables.map { table in
                 // A file may name the tied output layer's rows too.
@@ -161,15 +163,15 @@ final class TokenRows: Module, EmbeddingAdapter, AdapterModule {
     /// - Throws: ``PEFTError`` unless the ids are tokens of the matrix at `path`, each once.
     static func check(_ ids: [Int], of path: String, entries: Int) throws {
         guard !ids.isEmpty else {
-            throw PEFTError("no tokens are named", remedy: "give --trainable-tokens 5,17, say")
+            throw PEFTError("no tokens are selected", remedy: "pass their ids, for example --trainable-tokens 5,17")
         }
         if let bad = ids.first(where: { !(0..<entries).contains($0) }) {
             throw PEFTError(
-                "there is no token \(bad) to train: '\(path)' has the tokens 0 … \(entries - 1)",
-                remedy: "name a base whose vocabulary has it, resized as it was for the adapter")
+                "token id \(bad) is out of range: '\(path)' has ids 0 to \(entries - 1)",
+                remedy: "use a base whose vocabulary includes it, resized as for the adapter")
         }
         guard Set(ids).count == ids.count else {
-            throw PEFTError("a token to train is named twice", remedy: "name each once")
+            throw PEFTError("--trainable-tokens lists a token twice", remedy: "list each once")
         }
     }
 

@@ -9,7 +9,7 @@ public enum VeRA: PEFTMethod {
     public static let name = "vera"
     public static let peftType: String? = "VERA"
     public static let summary =
-        "two trained vectors per projection around shared random matrices (Kopiczko et al. 2024)"
+        "trained scaling vectors around shared random LoRA matrices (Kopiczko et al. 2024)"
     public static let defaultLearningRate = 1e-2
 
     public struct Configuration: MethodConfiguration {
@@ -33,15 +33,16 @@ public enum VeRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                rankField(\.rank, default: 256, help: "rank of the shared matrices"),
-                numberField("dropout", key: "vera_dropout", \.dropout, 0...0.99, help: "dropout on the input (0)"),
-                numberField("d-initial", key: "d_initial", \.initial, -1e3...1e3, help: "what d begins as (0.1)"),
+                rankField(\.rank, default: 256, help: "rank of the shared random matrices"),
+                numberField(
+                    "dropout", key: "vera_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input (0)"),
+                numberField("d-initial", key: "d_initial", \.initial, -1e3...1e3, help: "initial value of d (0.1)"),
                 integerField(
                     "projection-key", key: "projection_prng_key", \.key, 0...Int.max,
-                    help: "seed of the shared matrices (0)"),
+                    help: "seed of the shared random matrices (0)"),
                 flagField(
                     "save-projection", key: "save_projection", \.savesProjection,
-                    help: "store the shared matrices too (true)"),
+                    help: "store the shared random matrices in the file (true)"),
             ] + targetFields(\.selection) + layerFields(\.selection)
 
         public static let neutral: [String: [JSON]] = [

@@ -20,13 +20,14 @@ public struct VirtualTokens: Sendable {
 
     func validate() throws {
         guard (1...100_000).contains(count) else {
-            throw PEFTError("there are \(count) virtual tokens", remedy: "it has to be 1 … 100000")
+            throw PEFTError("num_virtual_tokens is \(count)", remedy: "use a value from 1 to 100000")
         }
         guard stacks.map({ (1...2).contains($0) }) ?? true else {
-            throw PEFTError("num_transformer_submodules is \(stacks ?? 0)", remedy: "it has to be 1 or 2")
+            throw PEFTError("num_transformer_submodules is \(stacks ?? 0)", remedy: "use 1 or 2")
         }
         if let bad = [size, heads, layers].compactMap({ $0 }).first(where: { $0 < 1 }) {
-            throw PEFTError("a size of the model is \(bad)", remedy: "leave it out; the model's own is taken")
+            throw PEFTError(
+                "a model size in adapter_config.json is \(bad)", remedy: "remove it to use the model's own")
         }
     }
 
@@ -52,18 +53,18 @@ public struct VirtualTokens: Sendable {
             : Array(model.inputs.prefix(1))
         guard let first = sites.first else {
             throw PEFTError(
-                "this \(model.family) model takes no virtual tokens before its input",
+                "this \(model.family) model doesn't support virtual tokens",
                 remedy: "use another method than \(method)")
         }
         guard (stacks ?? 1) <= sites.count else {
             throw PEFTError(
-                "num_transformer_submodules is 2, but a \(model.family) model is a single stack of layers",
+                "num_transformer_submodules is 2, but a \(model.family) model has a single stack of layers",
                 remedy: "set it to 1")
         }
         guard size == nil || size == first.size else {
             throw PEFTError(
-                "the virtual tokens have \(size ?? 0) numbers, those of this \(model.family) model \(first.size)",
-                remedy: "the adapter belongs to another model")
+                "the virtual tokens have size \(size ?? 0), but this \(model.family) model's hidden size is \(first.size)",
+                remedy: "use the base model that the adapter was trained on")
         }
         return sites
     }
@@ -82,15 +83,15 @@ extension MethodConfiguration {
             }
         }
         return [
-            .init("tokens", key: "num_virtual_tokens", .integer(1...100_000), help: "virtual tokens (20)") {
+            .init("tokens", key: "num_virtual_tokens", .integer(1...100_000), help: "number of virtual tokens (20)") {
                 .integer($0[keyPath: tokens].count)
             } write: {
                 $0[keyPath: tokens].count = try integer($1)
             },
-            size("submodules", key: "num_transformer_submodules", "stacks with prompts, 1 or 2", \.stacks),
-            size("token-dim", key: "token_dim", "size of a virtual token (the model's)", \.size),
-            size("attention-heads", key: "num_attention_heads", "heads (the model's)", \.heads),
-            size("num-layers", key: "num_layers", "layers (the model's)", \.layers),
+            size("submodules", key: "num_transformer_submodules", "stacks of layers with a prompt, 1 or 2", \.stacks),
+            size("token-dim", key: "token_dim", "embedding size of a virtual token (the model's)", \.size),
+            size("attention-heads", key: "num_attention_heads", "attention heads (the model's)", \.heads),
+            size("num-layers", key: "num_layers", "number of layers (the model's)", \.layers),
         ]
     }
 }
