@@ -24,7 +24,7 @@ struct ConfigurationReader {
         let range = range ?? 1...Self.limit(key)
         guard let value = json[key], value != .null else {
             if let fallback { return fallback }
-            throw PEFTError("config.json has no '\(key)'", remedy: "it has to be an integer")
+            throw PEFTError("config.json has no '\(key)'", remedy: "add it as an integer")
         }
         guard let number = value.int, range.contains(number) else {
             throw PEFTError(
@@ -37,7 +37,7 @@ struct ConfigurationReader {
     func number(_ key: String, default fallback: Double) throws -> Double {
         guard let value = json[key], value != .null else { return fallback }
         guard let number = value.double else {
-            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be a number")
+            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "use a number")
         }
         return number
     }
@@ -46,7 +46,7 @@ struct ConfigurationReader {
         guard let value = json[key], value != .null else { return fallback }
         guard let flag = value.bool else {
             throw PEFTError(
-                "config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be true or false")
+                "config.json: '\(key)' is \(value.text(indent: nil))", remedy: "use true or false")
         }
         return flag
     }
@@ -54,7 +54,7 @@ struct ConfigurationReader {
     func string(_ key: String, default fallback: String) throws -> String {
         guard let value = json[key], value != .null else { return fallback }
         guard let text = value.string else {
-            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be a string")
+            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "use a string")
         }
         return text
     }
@@ -66,7 +66,7 @@ struct ConfigurationReader {
         guard let list = value.array?.compactMap(\.int), list.count == value.array?.count else {
             throw PEFTError(
                 "config.json: '\(key)' is \(value.text(indent: nil))",
-                remedy: "it has to be a token id or a list of them")
+                remedy: "use a token id or a list of token ids")
         }
         return list
     }
@@ -82,7 +82,7 @@ struct ConfigurationReader {
         guard let value = json[key] else { return fallback }
         guard value != .null else { return nil }
         guard let number = value.double, number > 0 else {
-            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "it has to be above 0")
+            throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "use a number above 0")
         }
         return number
     }
@@ -92,7 +92,7 @@ struct ConfigurationReader {
         guard let activation = Activation(huggingFaceName: name) else {
             throw PEFTError(
                 "config.json: '\(key)' is '\(name)', which is not supported",
-                remedy: "supported are silu, gelu, gelu_new, gelu_pytorch_tanh and relu")
+                remedy: "use one of silu, gelu, gelu_new, gelu_pytorch_tanh and relu")
         }
         return activation
     }
@@ -107,8 +107,8 @@ struct ConfigurationReader {
         let size = try integer("head_dim", default: headSize)
         guard heads.isMultiple(of: keyHeads) else {
             throw PEFTError(
-                "config.json: \(heads) heads can't share \(keyHeads) heads of keys",
-                remedy: "'num_attention_heads' has to be a multiple of 'num_key_value_heads'")
+                "config.json: \(heads) attention heads aren't divisible by \(keyHeads) key-value heads",
+                remedy: "make 'num_attention_heads' a multiple of 'num_key_value_heads'")
         }
         return (heads, keyHeads, size)
     }

@@ -42,8 +42,8 @@ enum EmbeddedModels {
         return PEFTError(
             chosen
                 ? "PEFT_MODELS is \(first), which has no model '\(name)'"
-                : "the model '\(name)' that comes with swift-peft was found neither in \(first), nor beside the program, nor in \(last)",
-            remedy: "set PEFT_MODELS to the folder Models of a swift-peft checkout, or name a model folder")
+                : "the bundled model '\(name)' was found neither in \(first), nor beside the program, nor in \(last)",
+            remedy: "set PEFT_MODELS to the Models folder of a swift-peft checkout, or pass a model folder")
     }
 
     /// The running program.

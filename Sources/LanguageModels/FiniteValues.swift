@@ -11,13 +11,13 @@ public struct NonFiniteTensor: Sendable, Equatable {
     public init(path: String, count: Int) { (self.path, self.count) = (path, count) }
 
     public var description: String {
-        "the tensor '\(path)' holds \(count == 1 ? "a value" : "\(count) values") that \(count == 1 ? "is" : "are") NaN or infinite"
+        "the tensor '\(path)' contains \(count == 1 ? "a NaN or infinite value" : "\(count) NaN or infinite values")"
     }
 }
 
 extension NonFiniteTensor {
     var damagedBase: PEFTError {
-        PEFTError("\(description): the base model is damaged", remedy: "fetch it again, or name another one")
+        PEFTError("\(description): the base model is damaged", remedy: "download it again, or use another one")
     }
 }
 
@@ -82,12 +82,13 @@ extension LanguageModel {
             return PEFTError(
                 "\(problem): \(tensor.description)\(precision.map { " in \($0.type.rawValue)" } ?? "")",
                 remedy: precision == nil
-                    ? "fetch the model or the adapter again" : "use --precision float32, or fetch the model again")
+                    ? "download the model or the adapter again"
+                    : "use --precision float32, or download the model again")
         }
         return PEFTError(
             problem,
             remedy: precision == nil
-                ? "its weights are finite, so that values overflow; check the adapter and the model"
-                : "values overflow in \(precision?.type.rawValue ?? ""); use --precision bfloat16 or float32")
+                ? "its weights are finite, so activations overflow; check the adapter and the model"
+                : "activations overflow in \(precision?.type.rawValue ?? ""); use --precision bfloat16 or float32")
     }
 }

@@ -23,7 +23,7 @@ extension LanguageModel {
     /// What is wrong with an id outside of the vocabulary.
     public func unknownToken(_ id: Int) -> PEFTError {
         PEFTError(
-            "token id \(id) is outside of the model's vocabulary of \(vocabularySize) tokens",
+            "token id \(id) is outside the model's vocabulary of \(vocabularySize) tokens",
             remedy: "use the tokenizer that belongs to the model, or resize the model's embeddings to the tokenizer")
     }
 
@@ -49,7 +49,7 @@ func checkedPositions(_ positions: [Int], limit: Int?) -> [Int] {
     guard let limit, let last = positions.max(), last >= limit else { return positions }
     reportFailure(
         PEFTError(
-            "a row has \(last + 1) tokens, virtual ones included, and the model has \(limit) positions",
+            "an example has \(last + 1) tokens, virtual tokens included, but the model has \(limit) positions",
             remedy: "shorten it, or truncate prompts with --max-input"))
     return positions.map { min($0, limit - 1) }
 }

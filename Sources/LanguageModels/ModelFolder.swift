@@ -33,12 +33,12 @@ public struct ModelFolder {
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder), isFolder.boolValue else {
             throw PEFTError(
-                "there is no model folder at \(url.path)",
-                remedy: "name a folder with config.json and model.safetensors, or a .gguf file")
+                "model folder \(url.path) doesn't exist",
+                remedy: "pass a folder with config.json and model.safetensors, or a .gguf file")
         }
         let file = url.appendingPathComponent("config.json")
         guard FileManager.default.fileExists(atPath: file.path) else {
-            throw PEFTError("\(url.path) has no config.json", remedy: "name a folder in Hugging Face's layout")
+            throw PEFTError("\(url.path) has no config.json", remedy: "pass a model folder in Hugging Face's layout")
         }
         configuration = try JSON.read(file)
         pooling = try Pooling.read(in: url)
@@ -126,21 +126,21 @@ public struct ModelFolder {
         guard let scheme else {
             if let storage, storage != .float32, storage.projections(of: model).isEmpty {
                 throw PEFTError(
-                    "none of the projections of a \(model.family) can be kept as \(storage.name)",
-                    remedy: storage == .bfloat16 ? "use --weights int8 or nf4" : "leave --weights out")
+                    "no projection of a \(model.family) can be stored as \(storage.name)",
+                    remedy: storage == .bfloat16 ? "use --weights int8 or nf4" : "remove --weights")
             }
             return model
         }
         guard storage == nil else {
             throw PEFTError(
-                "\(file) says that the weights are quantised already, \(storage?.name ?? "") was asked for",
-                remedy: "leave --weights out, or name the model that it was made from")
+                "the weights are already quantized according to \(file), so they can't be loaded as \(storage?.name ?? "")",
+                remedy: "remove --weights, or use the original model")
         }
         try QuantizedFolder.prepare(model, scheme, stored: tensors?.shapes(for: model))
         if configuration["quantization_config"]?[GPTQFormat.zerosKey] ?? .null != .null, !model.hasRealZeros {
             throw PEFTError(
-                "\(file) tells of zeros of its own ('\(GPTQFormat.zerosKey)'), and \(url.path) holds none",
-                remedy: "fetch the weights again, or merge the adapter again")
+                "\(file) declares floating-point zero points ('\(GPTQFormat.zerosKey)'), but \(url.path) has none",
+                remedy: "download the weights again, or repeat the merge")
         }
         return model
     }

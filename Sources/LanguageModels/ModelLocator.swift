@@ -68,7 +68,7 @@ public enum ModelLocator {
             let nearest = nearestName(to: text, in: known + [embedded]).map { "did you mean '\($0)'? " } ?? ""
             return PEFTError(
                 "there is no \(kind) '\(text)'",
-                remedy: nearest + "name a folder in Hugging Face's layout, '\(embedded)', or a hub name; the cache is"
+                remedy: nearest + "pass a folder in Hugging Face's layout, '\(embedded)', or a Hub name; the cache is"
                     + " \(cache.folder.path)")
         }
         guard let name = try? HubName(text) else { throw missing() }
@@ -80,7 +80,8 @@ public enum ModelLocator {
             guard let snapshot = cache.snapshot(name) else { throw missing() }
             throw PEFTError(
                 "\(snapshot.path) lacks files of the \(kind) '\(text)'",
-                remedy: settings.isOffline ? "unset HF_HUB_OFFLINE to fetch them" : "peft pull \(text) fetches them")
+                remedy: settings.isOffline
+                    ? "unset HF_HUB_OFFLINE to download them" : "download them with peft pull \(text)")
         }
         return try fetch(name, FileSelection(extent))
     }

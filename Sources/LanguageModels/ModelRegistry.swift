@@ -27,18 +27,18 @@ public enum ModelRegistry {
 
     /// Why families that look like supported ones are not.
     private static let refusals: [String: String] = [
-        "umt5": "each of its layers has position biases of its own, where an mT5 has them once",
-        "gemma3": "it reads images too; its text model alone has the model type gemma3_text",
-        "gemma3n": "its layers share keys and embeddings in ways of their own",
+        "umt5": "every layer has its own relative position bias, unlike mT5",
+        "gemma3": "it is multimodal; its text model has the model type gemma3_text",
+        "gemma3n": "its layers share key-value caches and per-layer embeddings",
         "mixtral": "it is a mixture of experts", "qwen2_moe": "it is a mixture of experts",
         "qwen3_moe": "it is a mixture of experts", "phimoe": "it is a mixture of experts",
-        "gpt_oss": "it is a mixture of experts", "phi": "its layers are not those of Phi-3",
+        "gpt_oss": "it is a mixture of experts", "phi": "its layers differ from Phi-3's",
     ]
 
     /// Keys that change what a model computes and that no family reads.
     private static let foreignKeys: [(key: String, meaning: String)] = [
-        ("quantization_config", "weights that are stored quantised"), ("vision_config", "a model that reads images"),
-        ("audio_config", "a model that hears"), ("num_local_experts", "a mixture of experts"),
+        ("quantization_config", "quantized weights"), ("vision_config", "a vision model"),
+        ("audio_config", "an audio model"), ("num_local_experts", "a mixture of experts"),
         ("num_experts", "a mixture of experts"), ("n_routed_experts", "a mixture of experts"),
     ]
 
@@ -59,36 +59,36 @@ public enum ModelRegistry {
         guard let family = configuration["model_type"]?.string else {
             throw PEFTError(
                 "\(file) has no 'model_type'",
-                remedy: "supported are: \(known)")
+                remedy: "supported types are \(known)")
         }
         let isKnown = families[family] != nil || encoders[family] != nil
         for (key, meaning) in foreignKeys where isKnown && configuration[key] ?? .null != .null {
             throw PEFTError(
-                "\(file) has '\(key)', which means \(meaning): not supported",
-                remedy: "use a model of the family '\(family)' without it")
+                "\(file) has '\(key)' (\(meaning)), which is not supported",
+                remedy: "use a '\(family)' model without it")
         }
         let head = head ?? ModelHead(configuration: configuration)
         if let make = encoders[family] {
             let head = head ?? ModelHead(sequence: configuration)
             guard !head.task.writes else {
                 throw PEFTError(
-                    "a \(family) model can't do the task \(head.task.rawValue): it reads and doesn't write",
-                    remedy: "it can classify, score or embed rows, and classify their words")
+                    "a \(family) model can't do the task \(head.task.rawValue): it is an encoder",
+                    remedy: "use it for classification, regression, token classification or embeddings")
             }
             return try make(configuration.with(head), head)
         }
         guard let make = families[family] else {
             let reason = refusals[family].map { ": \($0)" } ?? ""
             throw PEFTError(
-                "\(file) asks for the model type '\(family)', which is not supported\(reason)",
-                remedy: "supported are: \(known)")
+                "\(file) has the model type '\(family)', which is not supported\(reason)",
+                remedy: "supported types are \(known)")
         }
         guard let head, !head.task.writes else {
             let model = try make(configuration)
             guard let head, head.task != model.head.task else { return model }
             throw PEFTError(
                 "a \(family) model can't do the task \(head.task.rawValue)",
-                remedy: "its task is \(model.head.task.rawValue)")
+                remedy: "use the task \(model.head.task.rawValue)")
         }
         return try classifier(configuration, head: head, make)
     }
@@ -109,7 +109,8 @@ public enum ModelRegistry {
             throw PEFTError(
                 "a \(base.family) model can't do the task \(head.task.rawValue)",
                 remedy: base is any CausalModel
-                    ? "it can go on with texts, and classify or score them" : "it writes a target for each prompt")
+                    ? "use it for text generation, classification or regression"
+                    : "use it for sequence-to-sequence generation")
         }
         return CausalClassifier(base, size: size, head: head, configuration: configuration.with(head))
     }

@@ -34,14 +34,16 @@ public struct Pooling: Codable, Sendable, Equatable {
             case "Pooling":
                 let path = module["path"]?.string ?? "1_Pooling"
                 guard !path.hasPrefix("/"), !path.contains("..") else {
-                    throw PEFTError("\(file.path) names the path '\(path)'", remedy: "it has to lie in the folder")
+                    throw PEFTError(
+                        "\(file.path) has the path '\(path)' outside its folder",
+                        remedy: "use a path inside the folder")
                 }
                 let settings = folder.appendingPathComponent(path).appendingPathComponent("config.json")
                 result.mode = try mode(JSON.read(settings), file: settings.path)
             default:
                 throw PEFTError(
-                    "\(file.path) has a module of the type '\(type)', which is not supported",
-                    remedy: "Transformer, Pooling and Normalize are")
+                    "\(file.path) has a module of type '\(type)', which is not supported",
+                    remedy: "supported types are Transformer, Pooling and Normalize")
             }
         }
         return result
@@ -55,7 +57,8 @@ public struct Pooling: Codable, Sendable, Equatable {
         case ["pooling_mode_cls_token"], ["cls"]: return .cls
         case let others:
             throw PEFTError(
-                "\(file) asks for the pooling \(others.joined(separator: ", "))", remedy: "mean and cls are supported"
+                "\(file) has the pooling \(others.joined(separator: ", ")), which is not supported",
+                remedy: "use mean or cls pooling"
             )
         }
     }

@@ -20,7 +20,8 @@ struct ShardedTensors {
         if files.isEmpty { files = try TensorShards.files(in: folder, "pytorch_model.bin") { try TorchFile($0) } }
         guard !files.isEmpty else {
             throw PEFTError(
-                "\(folder.path) has no model.safetensors, and no pytorch_model.bin", remedy: "fetch the weights too")
+                "\(folder.path) has neither model.safetensors nor pytorch_model.bin",
+                remedy: "download the weights too")
         }
         var owner: [String: any TensorFile] = [:]
         for file in files { for name in file.entries.keys { owner[name] = file } }
@@ -56,7 +57,8 @@ struct ShardedTensors {
     /// A tensor by the model's name.
     func tensor(_ path: String, of model: any LanguageModel) throws -> Tensor {
         guard let name = name(of: path, in: model), let file = owner[name] else {
-            throw PEFTError("\(folder.path) lacks '\(path)'", remedy: "config.json doesn't belong to these weights")
+            throw PEFTError(
+                "\(folder.path) lacks '\(path)'", remedy: "use the config.json that belongs to these weights")
         }
         return try file.tensor(name)
     }
@@ -111,15 +113,15 @@ struct ShardedTensors {
         }
         let missing = parameters.map(\.path).filter { source[$0] == nil && model.initialDeviation(of: $0) == nil }
         guard missing.isEmpty else {
-            let hint = nearestName(to: missing[0], in: unknown).map { "the file has '\($0)'" }
+            let hint = nearestName(to: missing[0], in: unknown).map { "check whether the file's '\($0)' is meant" }
             throw PEFTError(
-                "\(folder.path) lacks \(missing.count) of the model's tensors, the first is '\(missing[0])'",
+                "\(folder.path) lacks \(missing.count) of the model's tensors; the first is '\(missing[0])'",
                 remedy: hint)
         }
         guard unknown.isEmpty else {
             throw PEFTError(
-                "\(folder.path) holds \(unknown.count) tensors that the model doesn't have, the first is '\(unknown[0])'",
-                remedy: "config.json doesn't belong to these weights")
+                "\(folder.path) contains \(unknown.count) tensors that the model doesn't have; the first is '\(unknown[0])'",
+                remedy: "use the config.json that belongs to these weights")
         }
         let keptAsStored = model.storedAsTheyAre
         for (path, parameter) in parameters {
@@ -129,13 +131,13 @@ struct ShardedTensors {
                     || !entry.dtype.isFloatingPoint && entry.dtype != parameter.tensor.dtype
             {
                 throw PEFTError(
-                    "tensor '\(name)' in \(file.url.path) is of the type \(entry.dtype.rawValue), config.json asks for \(parameter.tensor.dtype.rawValue)",
-                    remedy: "config.json doesn't belong to these weights")
+                    "tensor '\(name)' in \(file.url.path) has dtype \(entry.dtype.rawValue), but config.json implies \(parameter.tensor.dtype.rawValue)",
+                    remedy: "use the config.json that belongs to these weights")
             }
             guard entry.shape == parameter.tensor.shape else {
                 throw PEFTError(
-                    "tensor '\(name)' in \(file.url.path) has the shape \(entry.shape), config.json asks for \(parameter.tensor.shape)",
-                    remedy: "config.json doesn't belong to these weights")
+                    "tensor '\(name)' in \(file.url.path) has shape \(entry.shape), but config.json implies \(parameter.tensor.shape)",
+                    remedy: "use the config.json that belongs to these weights")
             }
         }
         // Only now, with nothing left to fail, are the weights taken over.

@@ -14,17 +14,17 @@ public enum TensorShards {
         let index = folder.appendingPathComponent("\(name).index.json")
         guard FileManager.default.fileExists(atPath: index.path) else { return [] }
         guard let map = try JSON.read(index)["weight_map"]?.object, !map.isEmpty else {
-            throw PEFTError("\(index.path) has no 'weight_map'", remedy: "fetch the file again")
+            throw PEFTError("\(index.path) has no 'weight_map'", remedy: "download the file again")
         }
         var shards: [String: any TensorFile] = [:]
         for (tensor, value) in map.sorted(by: { $0.key < $1.key }) {
             guard let shard = value.string, !shard.contains("/"), shard != "..", !shard.isEmpty else {
-                throw PEFTError("\(index.path) gives no file for '\(tensor)'", remedy: "fetch the file again")
+                throw PEFTError("\(index.path) lists no file for '\(tensor)'", remedy: "download the file again")
             }
             if shards[shard] == nil {
                 let file = folder.appendingPathComponent(shard)
                 guard FileManager.default.fileExists(atPath: file.path) else {
-                    throw PEFTError("\(folder.path) lacks the shard '\(shard)'", remedy: "fetch all of its files")
+                    throw PEFTError("\(folder.path) lacks the shard '\(shard)'", remedy: "download all of its files")
                 }
                 shards[shard] = try read(file)
             }
@@ -47,8 +47,8 @@ public final class JoinedTensorFile: TensorFile {
             for name in file.entries.keys.sorted() {
                 if let other = owner[name] {
                     throw PEFTError(
-                        "'\(name)' is in \(other.url.lastPathComponent) and in \(file.url.lastPathComponent)",
-                        remedy: "fetch all of \(url.path) again")
+                        "'\(name)' is in both \(other.url.lastPathComponent) and \(file.url.lastPathComponent)",
+                        remedy: "download all of \(url.path) again")
                 }
                 owner[name] = file
             }
@@ -61,7 +61,7 @@ public final class JoinedTensorFile: TensorFile {
         guard let file = owner[name] else {
             throw PEFTError(
                 "\(url.path) has no tensor '\(name)'",
-                remedy: nearestName(to: name, in: Array(owner.keys)).map { "the nearest is '\($0)'" })
+                remedy: nearestName(to: name, in: Array(owner.keys)).map { "did you mean '\($0)'?" })
         }
         return try file.tensor(name)
     }

@@ -22,11 +22,11 @@ public enum Device: Hashable, Sendable, CustomStringConvertible {
         }
         if case .cuda = self, !ct_cuda_available() {
             throw PEFTError(
-                "no CUDA device can be used",
+                "no CUDA device is available",
                 remedy: "use --device cpu, or set PEFT_LIBTORCH to a CUDA build of PyTorch")
         }
         if case .mps = self, !ct_mps_available() {
-            throw PEFTError("no Apple GPU can be used", remedy: "use --device cpu")
+            throw PEFTError("no Apple GPU (MPS) is available", remedy: "use --device cpu")
         }
     }
 

@@ -16,7 +16,7 @@ final class MappedFile: @unchecked Sendable {
         defer { close(descriptor) }
         var status = stat()
         guard fstat(descriptor, &status) == 0, status.st_size > 0 else {
-            throw PEFTError("\(url.path) is empty", remedy: "fetch the file again")
+            throw PEFTError("\(url.path) is empty", remedy: "download the file again")
         }
         // Private and writable: training may update weights in place, page by page, and the file stays.
         let address = mmap(nil, Int(status.st_size), PROT_READ | PROT_WRITE, MAP_PRIVATE, descriptor, 0)

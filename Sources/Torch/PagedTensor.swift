@@ -54,8 +54,8 @@ public enum PagedTensor {
             let descriptor = mkstemp(&name)
             guard descriptor >= 0 else {
                 throw PEFTError(
-                    "can't make a file in \(folder.path): \(String(cString: strerror(errno)))",
-                    remedy: "set TMPDIR to a folder that can be written to")
+                    "can't create a file in \(folder.path): \(String(cString: strerror(errno)))",
+                    remedy: "set TMPDIR to a writable folder")
             }
             defer { close(descriptor) }
             unlink(name)
@@ -63,8 +63,8 @@ public enum PagedTensor {
             let status = Self.reserve(descriptor, count)
             guard status == 0 else {
                 throw PEFTError(
-                    "\(count) bytes don't fit into \(folder.path): \(String(cString: strerror(status)))",
-                    remedy: "set TMPDIR to a folder with more room")
+                    "can't reserve \(count) bytes in \(folder.path): \(String(cString: strerror(status)))",
+                    remedy: "set TMPDIR to a folder with more space")
             }
             let address = mmap(nil, count, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
             guard let address, address != MAP_FAILED else {

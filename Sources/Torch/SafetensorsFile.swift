@@ -23,21 +23,21 @@ public final class SafetensorsFile: TensorFile {
         mapping = try MappedFile(url)
         let bytes = mapping.bytes
         guard bytes.count >= 8 else {
-            throw PEFTError("\(name) is truncated: it has \(bytes.count) bytes", remedy: "fetch the file again")
+            throw PEFTError("\(name) is truncated: it has \(bytes.count) bytes", remedy: "download the file again")
         }
         let length = UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
         guard length >= 2, length <= 100_000_000 else {
-            throw PEFTError("\(name) is not a safetensors file", remedy: "name a .safetensors file")
+            throw PEFTError("\(name) is not a safetensors file", remedy: "pass a .safetensors file")
         }
         guard 8 + Int(length) <= bytes.count else {
             throw PEFTError(
                 "\(name) is truncated: its header needs \(8 + length) bytes, the file has \(bytes.count)",
-                remedy: "fetch the file again")
+                remedy: "download the file again")
         }
         let base = 8 + Int(length)
         let header = try JSON.parse(Data(bytes[8..<base]), name: "the header of \(name)", allowsRepeatedFields: false)
         guard let fields = header.object else {
-            throw PEFTError("the header of \(name) is not an object", remedy: "fetch the file again")
+            throw PEFTError("the header of \(name) is not an object", remedy: "download the file again")
         }
         var places: [String: Place] = [:]
         var metadata: [String: String] = [:]
@@ -67,45 +67,45 @@ public final class SafetensorsFile: TensorFile {
         for (key, entry) in ordered {
             guard entry.range.lowerBound == end else {
                 throw PEFTError(
-                    "tensor '\(key)' in \(file) begins at byte \(entry.range.lowerBound) of the data, the one before ends at \(end)",
-                    remedy: "the file is damaged; fetch it again")
+                    "tensor '\(key)' in \(file) starts at byte \(entry.range.lowerBound) of the data, but the previous one ends at \(end)",
+                    remedy: "the file is damaged; download it again")
             }
             end = entry.range.upperBound
         }
         guard end == available else {
             throw PEFTError(
                 "\(file) has \(available - end) bytes that belong to no tensor",
-                remedy: "the file is damaged; fetch it again")
+                remedy: "the file is damaged; download it again")
         }
     }
 
     private static func place(_ key: String, _ value: JSON, file: String, available: Int) throws -> Place {
         func damaged(_ what: String) -> PEFTError {
-            PEFTError("tensor '\(key)' in \(file) \(what)", remedy: "the file is damaged; fetch it again")
+            PEFTError("tensor '\(key)' in \(file) \(what)", remedy: "the file is damaged; download it again")
         }
         guard let name = value["dtype"]?.string, let shape = value["shape"]?.array?.map(\.int),
             let offsets = value["data_offsets"]?.array?.compactMap(\.int), offsets.count == 2
         else { throw damaged("has no dtype, shape or offsets") }
         guard let dtype = DType(safetensors: name) else {
             throw PEFTError(
-                "tensor '\(key)' in \(file) has the type \(name), which is not supported",
+                "tensor '\(key)' in \(file) has dtype \(name), which is not supported",
                 remedy: "store it as F32, F16 or BF16")
         }
         var count = 1
         for size in shape {
             guard let size, size >= 0, case let (product, overflow) = count.multipliedReportingOverflow(by: size),
                 !overflow
-            else { throw damaged("has an impossible shape") }
+            else { throw damaged("has an invalid shape") }
             count = product
         }
         let (needed, overflow) = count.multipliedReportingOverflow(by: dtype.size)
         guard offsets[0] >= 0, offsets[1] >= offsets[0], !overflow, offsets[1] - offsets[0] == needed else {
-            throw damaged("has offsets that don't fit its shape")
+            throw damaged("has offsets that don't match its shape")
         }
         guard offsets[1] <= available else {
             throw PEFTError(
-                "\(file) is truncated: tensor '\(key)' ends at byte \(offsets[1]) of the data, \(available) are there",
-                remedy: "fetch the file again")
+                "\(file) is truncated: tensor '\(key)' ends at byte \(offsets[1]) of the data, but the file has \(available)",
+                remedy: "download the file again")
         }
         return (dtype, shape.compactMap { $0 }, offsets[0]..<offsets[1])
     }

@@ -21,7 +21,7 @@ public final class Tensor {
     {
         let shape = shape ?? [elements.count]
         if shape.reduce(1, *) != elements.count {
-            FailureLog.record("\(elements.count) elements don't fill the shape \(shape)")
+            FailureLog.record("\(elements.count) elements don't match the shape \(shape)")
             self.init(owning: ct_undefined())
             return
         }
@@ -42,7 +42,7 @@ public final class Tensor {
     /// A tensor of elements that lie row-major in `bytes`; failing where their number doesn't fit the shape.
     public convenience init(bytes: Data, shape: [Int], dtype: DType) {
         guard bytes.count == shape.reduce(1, *) * dtype.size else {
-            FailureLog.record("\(bytes.count) bytes don't fill the shape \(shape)")
+            FailureLog.record("\(bytes.count) bytes don't match the shape \(shape)")
             self.init(owning: ct_undefined())
             return
         }

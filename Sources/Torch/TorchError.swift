@@ -23,7 +23,8 @@ enum FailureLog {
         let text = message.split(separator: "\n").first.map(String.init) ?? message
         let error =
             text.contains("allocate memory")
-            ? PEFTError("not enough memory: \(text)", remedy: "use smaller batches, shorter texts or a smaller model")
+            ? PEFTError(
+                "not enough memory: \(text)", remedy: "use smaller batches, shorter sequences or a smaller model")
             : PEFTError(text)
         guard entry.depth > 0 else { fatalError("libtorch: \(error)") }
         if entry.first == nil { entry.first = error }

@@ -93,14 +93,14 @@ public struct BlockQuantizedWeight: StoredWeight {
     public func loaded() -> any LinearWeight {
         guard state.tensor.device != .meta else { return self }
         do {
-            let json = try JSON.parse(Data(state.tensor.array(UInt8.self)), name: "a quantised weight's description")
+            let json = try JSON.parse(Data(state.tensor.array(UInt8.self)), name: "a quantized weight's quant_state")
             guard json["quant_type"]?.string == settings.code.rawValue, json["blocksize"]?.int == settings.block,
                 json["shape"]?.array?.compactMap(\.int) == [outputs, inputs],
                 json["nested_blocksize"]?.int ?? 256 == 256
             else {
                 throw PEFTError(
-                    "a quantised weight is described as \(json.text(indent: nil)), its tensors are \(settings.code.rawValue) of [\(outputs), \(inputs)] in blocks of \(settings.block)",
-                    remedy: "the file is damaged; fetch it again")
+                    "a quantized weight's quant_state is \(json.text(indent: nil)), but its tensors are \(settings.code.rawValue) of shape [\(outputs), \(inputs)] in blocks of \(settings.block)",
+                    remedy: "the file is damaged; download it again")
             }
             var weight = BlockQuantizedWeight(
                 outputs, inputs, settings, codes: codes, scales: scales, table: table,

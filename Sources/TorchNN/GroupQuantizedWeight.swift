@@ -28,10 +28,10 @@ public struct GroupQuantization: Sendable, Equatable {
     /// Why a matrix of this shape can't be stored so; `nil` where it can.
     public func refusal(outputs: Int, inputs: Int) -> String? {
         // The kernels work on 32 inputs at a time.
-        if !inputs.isMultiple(of: 32) { return "\(inputs) inputs are no multiple of 32" }
-        if !outputs.isMultiple(of: block) { return "\(outputs) outputs are no multiple of \(block)" }
+        if !inputs.isMultiple(of: 32) { return "\(inputs) inputs are not a multiple of 32" }
+        if !outputs.isMultiple(of: block) { return "\(outputs) outputs are not a multiple of \(block)" }
         if let groupSize, !inputs.isMultiple(of: groupSize) {
-            return "\(inputs) inputs are no multiple of the group size \(groupSize)"
+            return "\(inputs) inputs are not a multiple of the group size \(groupSize)"
         }
         return nil
     }
@@ -94,7 +94,7 @@ public struct GroupQuantizedWeight: LinearWeight {
         let (outputs, inputs) = (weight.dim(0), weight.dim(1))
         if let refusal = settings.refusal(outputs: outputs, inputs: inputs) {
             throw PEFTError(
-                "a weight can't be stored in \(settings.bits) bits: \(refusal)", remedy: "leave it as it is")
+                "a weight can't be quantized to \(settings.bits) bits: \(refusal)", remedy: "leave it unquantized")
         }
         let device = weight.device
         let groupSize = settings.groupSize ?? inputs

@@ -63,7 +63,7 @@ public struct ModuleInfo<Value> {
 
     public var wrappedValue: Value {
         get {
-            guard let value else { fatalError("a module is used before its initialiser has set it") }
+            guard let value else { fatalError("a module is used before its initializer has set it") }
             return value
         }
         set { value = newValue }

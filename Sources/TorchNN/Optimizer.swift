@@ -26,12 +26,13 @@ extension Optimizer {
     ) throws -> Tensor {
         guard let value = state[name] else {
             throw PEFTError(
-                "the checkpoint has no optimizer state '\(name)'", remedy: "it was made with other settings")
+                "the checkpoint has no optimizer state '\(name)'",
+                remedy: "resume with the settings it was saved with")
         }
         guard value.shape == tensor.shape else {
             throw PEFTError(
-                "optimizer state '\(name)' has the shape \(value.shape), needed is \(tensor.shape)",
-                remedy: "the checkpoint was made with other settings")
+                "optimizer state '\(name)' has shape \(value.shape), expected \(tensor.shape)",
+                remedy: "resume with the settings the checkpoint was saved with")
         }
         let copy = storage.zeros(like: tensor)
         copy.copy(from: value)
@@ -114,8 +115,8 @@ public final class AdamW: Optimizer {
         let counts = state["counts"].map { $0.to(.float64).array(Double.self).map { Int($0) } }
         guard counts?.count ?? parameters.count == parameters.count else {
             throw PEFTError(
-                "the optimizer's state counts the steps of \(counts?.count ?? 0) tensors, and \(parameters.count) are trained",
-                remedy: "the checkpoint was made with other settings")
+                "the optimizer state has step counts for \(counts?.count ?? 0) tensors, but \(parameters.count) are trained",
+                remedy: "resume with the settings the checkpoint was saved with")
         }
         (first, second, self.step) = (newFirst, newSecond, step)
         reachedSteps = counts ?? Array(repeating: step, count: parameters.count)

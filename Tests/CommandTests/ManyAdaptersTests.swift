@@ -89,7 +89,7 @@ struct ManyAdaptersTests {
     private static let mistakes = [
         (["generate", "--adapter", "a=a", "--adapter", "b=b", "c:hello"], "there is no adapter 'c'"),
         (["generate", "--adapter", "a=a", "--adapter", "b=b", "hello"], "names no adapter"),
-        (["generate", "--adapter", "a=a", "--adapter", "a=b", "a:hello"], "an adapter 'a' already"),
+        (["generate", "--adapter", "a=a", "--adapter", "a=b", "a:hello"], "adapter 'a' already exists"),
         (["generate", "--adapter", "base=a", "base:hello"], "without adapters"),
         (["generate", "--adapter", "a=a", "--merge", "a:hello"], "--merge"),
         (["generate", "--adapter", "a", "one", "two"], "quotes"),

@@ -142,7 +142,7 @@ struct TaskCommandTests {
         let both = ["--prompt", "{text}", "--target", "{kind}"]
         try refused(both + ["--task", "classify"], "did you mean 'classification'")
         try refused(both + ["--task", "regression"], "is not a number")
-        try refused(both + ["--task", "causal-lm"], "reads and doesn't write")
+        try refused(both + ["--task", "causal-lm"], "it is an encoder")
         try refused(both + ["--pooling", "mean"], "is for embeddings")
         try refused(["--prompt", "{text}", "--task", "classification"], "--target is missing")
         try refused(["--prompt", "{text}", "--task", "embeddings"], "--pair is missing")

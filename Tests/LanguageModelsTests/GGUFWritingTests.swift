@@ -103,7 +103,7 @@ import TorchNN
             let file = folder.appendingPathComponent("a.gguf")
             for (name, word) in [
                 ("t5-v1.1", "t5"), ("gpt2", "gpt2"), ("decoders/mistral", "window"),
-                ("decoders/llama-biases", "silu"),
+                ("decoders/llama-biases", "SiLU"),
                 ("decoders/llama-dynamic", "'dynamic'"),
             ] {
                 let model = try Self.load(name)

@@ -98,10 +98,10 @@ import TorchNN
             ("bits", 5, "'quantization_config.bits' is 5"),
             ("group_size", 0, "'quantization_config.group_size' is 0"),
             ("quant_method", "aqlm", "'aqlm', which is not supported"), ("group_size", 24, "group size 24"),
-            ("group_size", 64, "group size 64"), ("bits", 8, "has the shape"),
+            ("group_size", 64, "group size 64"), ("bits", 8, "has shape"),
             ("checkpoint_format", "marlin", "'quantization_config.checkpoint_format'"),
             ("dynamic", ["-:.*": [:]], "'quantization_config.dynamic'"),
-            ("swift_peft_zeros", "float16", "zeros of its own"),
+            ("swift_peft_zeros", "float16", "declares floating-point zero points"),
         ]
         for (key, value, words) in changes {
             guard case .object(var fields) = configuration,

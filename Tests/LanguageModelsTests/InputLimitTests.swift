@@ -80,7 +80,7 @@ import TorchNN
             { _ = try Generator(model, .init(maxNewTokens: 2)).generate([[4]]) },
         ] as [() throws -> Void] {
             let error = try #require(throws: PEFTError.self) { try body() }
-            #expect(error.problem.contains("'\(path)' holds 2 values that are NaN or infinite"), "\(error)")
+            #expect(error.problem.contains("'\(path)' contains 2 NaN or infinite values"), "\(error)")
         }
         damaged.fill(-.infinity)
         #expect(damaged.nonFiniteCount == damaged.count)

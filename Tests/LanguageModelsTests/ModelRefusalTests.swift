@@ -29,7 +29,7 @@ import TorchNN
         Case("llama", "model_type", "phi", "'phi', which is not supported"),
         Case("llama", "model_type", "rwkv", "'rwkv', which is not supported"),
         Case("gemma3", "model_type", "gemma3", "gemma3_text"),
-        Case("mt5", "model_type", "umt5", "position biases of its own"),
+        Case("mt5", "model_type", "umt5", "its own relative position bias"),
         Case("llama", "num_local_experts", 8, "'num_local_experts'"),
         Case("qwen3", "num_experts", 8, "'num_experts'"),
         Case("llama", "quantization_config", ["quant_method": "aqlm"], "'quantization_config"),
@@ -46,20 +46,22 @@ import TorchNN
         Case("gpt2-upcast", "activation_function", "xielu", "'activation_function' is 'xielu'"),
         Case("gpt2-upcast", "add_cross_attention", true, "'add_cross_attention'"),
         Case("mt5", "feed_forward_proj", "gated-mish", "'feed_forward_proj' is 'gated-mish'"),
-        Case("llama", "rope_scaling", ["rope_type": "proportional"], "rotary positions 'proportional'"),
-        Case("llama", "rope_scaling", ["type": "mrope"], "rotary positions 'mrope'"),
-        Case("llama", "rope_scaling", ["type": "linear"], "'linear' have no 'factor'"),
-        Case("llama", "rope_scaling", ["rope_type": "llama3", "factor": 2], "have no 'low_freq_factor'"),
+        Case("llama", "rope_scaling", ["rope_type": "proportional"], "RoPE type 'proportional'"),
+        Case("llama", "rope_scaling", ["type": "mrope"], "RoPE type 'mrope'"),
+        Case("llama", "rope_scaling", ["type": "linear"], "'linear' has no 'factor'"),
+        Case("llama", "rope_scaling", ["rope_type": "llama3", "factor": 2], "has no 'low_freq_factor'"),
         Case(
             "phi3", "rope_scaling", ["type": "longrope", "short_factor": [1], "long_factor": [1, 2]],
-            "1 numbers of 'short_factor'"),
-        Case("phi3", "rope_scaling", ["type": "linear", "factor": 2], "no rotary positions 'linear'"),
+            "1 values in 'short_factor'"),
+        Case("phi3", "rope_scaling", ["type": "linear", "factor": 2], "doesn't support the RoPE type 'linear'"),
         Case("llama", "partial_rotary_factor", 0.5, "'partial_rotary_factor' is 0.5"),
-        Case("phi3", "partial_rotary_factor", 0.4, "3 components"),
+        Case("phi3", "partial_rotary_factor", 0.4, "3 dimensions"),
         Case("phi3", "partial_rotary_factor", 1.5, "'partial_rotary_factor' is 1.5"),
         Case("llama", "sliding_window", 4, "'sliding_window' is 4"),
-        Case("mistral", "layer_types", ["full_attention", "sliding_attention", "sliding_attention"], "all alike"),
-        Case("phi3", "layer_types", ["full_attention", "full_attention", "full_attention"], "all alike"),
+        Case(
+            "mistral", "layer_types", ["full_attention", "sliding_attention", "sliding_attention"],
+            "of a Mistral are alike"),
+        Case("phi3", "layer_types", ["full_attention", "full_attention", "full_attention"], "of a Phi-3 are alike"),
         Case("qwen2", "layer_types", ["full_attention"], "each of the 3 layers"),
         Case(
             "qwen2", "layer_types", ["full_attention", "full_attention", "chunked_attention"], "'chunked_attention'"),
@@ -71,8 +73,8 @@ import TorchNN
         Case("gemma3", "attn_logit_softcapping", 50, "'attn_logit_softcapping'"),
         Case("gemma2", "attn_logit_softcapping", -1, "'attn_logit_softcapping' is -1"),
         Case("gemma3", "use_bidirectional_attention", true, "'use_bidirectional_attention'"),
-        Case("gemma", "num_key_value_heads", 3, "4 heads can't share 3"),
-        Case("qwen3", "head_dim", 7, "7 components"),
+        Case("gemma", "num_key_value_heads", 3, "4 attention heads aren't divisible by 3"),
+        Case("qwen3", "head_dim", 7, "7 dimensions"),
     ]
 
     @Test(arguments: cases) func isRefusedByName(item: Case) throws {
@@ -113,14 +115,14 @@ import TorchNN
             key = try someProjection($0)
             $0[key] = nil
         }
-        #expect(error.problem.contains("lacks 1 of the model's tensors, the first is '\(key)'"))
+        #expect(error.problem.contains("lacks 1 of the model's tensors; the first is '\(key)'"))
     }
 
     @Test(arguments: families) func anUnknownTensorIsNamed(name: String) throws {
         let error = try failure(name) { $0["model.layers.0.self_attn.sinks"] = .zeros([4]) }
         #expect(
             error.problem.contains(
-                "1 tensors that the model doesn't have, the first is 'model.layers.0.self_attn.sinks'"))
+                "1 tensors that the model doesn't have; the first is 'model.layers.0.self_attn.sinks'"))
     }
 
     @Test(arguments: families) func aMisshapenTensorIsNamed(name: String) throws {
@@ -129,7 +131,7 @@ import TorchNN
             key = try someProjection($0)
             $0[key] = .zeros([3, 5])
         }
-        #expect(error.problem.contains("tensor '\(key)'") && error.problem.contains("the shape [3, 5]"))
+        #expect(error.problem.contains("tensor '\(key)'") && error.problem.contains("has shape [3, 5]"))
     }
 
     /// Files of the stack alone have no prefix, and published ones some buffers.

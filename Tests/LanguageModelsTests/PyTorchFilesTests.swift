@@ -60,7 +60,7 @@ import TorchNN
             }
             try FileManager.default.removeItem(at: index)
             let none = try #require(throws: PEFTError.self) { try ModelFolder(copy).load() }
-            #expect(none.problem.contains("no model.safetensors, and no pytorch_model.bin"))
+            #expect(none.problem.contains("neither model.safetensors nor pytorch_model.bin"))
         }
     }
 }

@@ -41,7 +41,7 @@ import TorchNN
                 tensors[Self.key]?.narrowed(axis: 0, 0..<1).narrowed(axis: 1, 0..<2).fill(value)
             }
         }
-        #expect(error.problem.contains("'\(Self.key)' holds 2 values that are NaN or infinite"))
+        #expect(error.problem.contains("'\(Self.key)' contains 2 NaN or infinite values"))
     }
 
     private func rewrite(_ folder: URL, _ change: (inout [String: Tensor]) -> Void) throws {

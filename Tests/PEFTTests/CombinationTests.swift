@@ -125,7 +125,7 @@ import TorchNN
         func problem(_ adapters: [Adapter], _ method: AdapterCombination.Method) throws -> String {
             try failure { _ = try AdapterCombination(method: method)(adapters.map { ($0, 1) }) }.description
         }
-        #expect(try problem([small, large], .linear).contains("ranks 2, 3"))
+        #expect(try problem([small, large], .linear).contains("the adapters have 2, 3"))
         #expect(try problem([small, other], .svd).contains("IA³"))
         #expect(try problem([small], .cat).contains("at least 2"))
         let stored = try AdapterCombination(method: .cat)([(small, 1), (large, 1)])

@@ -105,7 +105,7 @@ import Torch
     @Test func otherFilesAreRefused() throws {
         let file = try folder().appendingPathComponent("adapter.gguf")
         let other = try failure { _ = try GGUFAdapter.read(file, on: Models.load("qwen2")) }
-        #expect(other.problem.contains("'llama', the model's is 'qwen2'"))
+        #expect(other.problem.contains("'llama', but the model's is 'qwen2'"))
         let model = try failure {
             _ = try GGUFAdapter.read(
                 Models.folder.appendingPathComponent("gguf/llama.gguf"), on: Models.load("llama"))
@@ -114,6 +114,6 @@ import Torch
         let family = try failure { _ = try GGUFAdapter.read(file, on: Models.load("gpt2")) }
         #expect(family.problem.contains("gpt2"))
         let base = try failure { _ = try ModelFolder(file) }
-        #expect(base.problem.contains("no model but 'adapter'"))
+        #expect(base.problem.contains("of the type 'adapter', not a model"))
     }
 }

@@ -54,7 +54,7 @@ import TorchNN
         guard storage != "bf16" || name != "gpt2" else {
             // Its files have projections the other way round.
             let refusal = try failure { _ = try Self.base(storage, name) }
-            #expect(refusal.problem == "none of the projections of a gpt2 can be kept as bf16")
+            #expect(refusal.problem == "no projection of a gpt2 can be stored as bf16")
             return
         }
         let (kept, dense) = (try Self.base(storage, name), try Self.widened(storage, name))

@@ -204,7 +204,7 @@ import TorchNN
             let refusal = try failure { try kept.save(to: temporary.appendingPathComponent("int8")) }
             #expect(
                 refusal.problem
-                    == "a folder can't hold 'model.embed_tokens' as it is kept, rounded to fewer than 16 bits")
+                    == "'model.embed_tokens' is quantized, which a model folder can't store")
             #expect(try FileManager.default.contentsOfDirectory(atPath: temporary.path).isEmpty)
             let narrow = try Self.pair("qwen2", "bf16").kept
             for type in [nil, DType.bfloat16] {

@@ -100,14 +100,14 @@ import Testing
         try refused("axes") { write(5, 4, at: place, &$0) }
         try refused("IQ4_XS") { write(23, 4, at: place + 20, &$0) }
         try refused("number 99") { write(99, 4, at: place + 20, &$0) }
-        try refused("whole blocks") { write(255, 8, at: place + 4, &$0) }
-        try refused("impossible") { write(1 << 62, 8, at: place + 12, &$0) }
+        try refused("a multiple of its block size") { write(255, 8, at: place + 4, &$0) }
+        try refused("has an invalid shape") { write(1 << 62, 8, at: place + 12, &$0) }
         try refused("too large") { write(.max, 8, at: place + 12, &$0) }
-        try refused("beyond the file") { write(1 << 30, 8, at: place + 12, &$0) }
-        try refused("beyond the file") { write(1 << 40, 8, at: place + 24, &$0) }
+        try refused("beyond the end of the file") { write(1 << 30, 8, at: place + 12, &$0) }
+        try refused("beyond the end of the file") { write(1 << 40, 8, at: place + 24, &$0) }
         try refused("aligned") { write(8, 8, at: place + 24, &$0) }
         try refused("two tensors") { $0.replaceSubrange((place - 1)..<place, with: [UInt8(ascii: "0")]) }
-        try refused("beyond the file") { $0.removeLast(64) }
+        try refused("beyond the end of the file") { $0.removeLast(64) }
         #expect(try read { _ in }.entries.count == GGUFType.allCases.count)
     }
 

@@ -15,12 +15,12 @@ struct GGUFConfiguration {
         let layers = try read.count("block_count")
         guard layers <= file.entries.count else {
             throw PEFTError(
-                "\(file.url.path) tells of \(layers) layers and holds \(file.entries.count) tensors",
-                remedy: "the file is damaged; fetch it again")
+                "\(file.url.path) declares \(layers) layers but contains only \(file.entries.count) tensors",
+                remedy: "the file is damaged; download it again")
         }
         for key in ["expert_count", "expert_used_count"] where read[key]?.integer ?? 0 > 0 {
             throw PEFTError(
-                "\(file.url.path) is a mixture of experts ('\(architecture.name).\(key)'): not supported",
+                "\(file.url.path) is a mixture of experts ('\(architecture.name).\(key)'), which is not supported",
                 remedy: "use a model without experts")
         }
         let size = try read.count("embedding_length")
@@ -31,15 +31,17 @@ struct GGUFConfiguration {
             "attention.key_length", default: rotated > 0 ? rotated : max(1, size / heads))
         guard rotated == 0 || rotated == headSize else {
             throw PEFTError(
-                "\(file.url.path) rotates \(rotated) of a head's \(headSize) components: not supported",
-                remedy: "check the file")
+                "\(file.url.path) applies RoPE to \(rotated) of \(headSize) head dimensions, which is not supported",
+                remedy: "use another model")
         }
         guard try read.count("attention.value_length", default: headSize) == headSize else {
             throw PEFTError(
-                "\(file.url.path) has values and keys of different sizes: not supported", remedy: "check the file")
+                "\(file.url.path) has keys and values of different sizes, which is not supported",
+                remedy: "use another model")
         }
         guard let table = file.entries["token_embd.weight"], table.shape.count == 2 else {
-            throw PEFTError("\(file.url.path) has no 'token_embd.weight'", remedy: "name a file with a whole model")
+            throw PEFTError(
+                "\(file.url.path) has no 'token_embd.weight'", remedy: "use a GGUF file with a complete model")
         }
         var fields: [String: JSON] = [
             "model_type": .string(architecture.family), "architectures": [.string(architecture.modelClass)],
@@ -90,31 +92,32 @@ private struct GGUFSettings {
         let kind = file.settings["general.type"]?.string ?? "model"
         guard kind == "model" else {
             throw PEFTError(
-                "\(file.url.path) holds no model but '\(kind)'",
-                remedy: kind == "adapter" ? "peft convert makes a folder of it, for --adapter" : "name a model's file"
+                "\(file.url.path) is of the type '\(kind)', not a model",
+                remedy: kind == "adapter"
+                    ? "convert it with peft convert and pass it to --adapter" : "use a model's file"
             )
         }
         guard let name = file.settings["general.architecture"]?.string else {
             throw PEFTError(
-                "\(file.url.path) has no 'general.architecture'", remedy: "the file is damaged; fetch it again")
+                "\(file.url.path) has no 'general.architecture'", remedy: "the file is damaged; download it again")
         }
         guard let match = GGUFArchitecture.all.first(where: { $0.name == name }) else {
             throw PEFTError(
-                "\(file.url.path) is of the architecture '\(name)', which is not supported in GGUF files",
-                remedy: "supported are \(GGUFArchitecture.all.map(\.name).joined(separator: ", "))")
+                "\(file.url.path) has the architecture '\(name)', which is not supported in GGUF files",
+                remedy: "supported architectures are \(GGUFArchitecture.all.map(\.name).joined(separator: ", "))")
         }
         return match
     }
 
     private func wrong(_ key: String, _ remedy: String) -> PEFTError {
         PEFTError(
-            "\(file.url.path): '\(prefix + key)' \(self[key] == nil ? "is missing" : "is not right")", remedy: remedy)
+            "\(file.url.path): '\(prefix + key)' \(self[key] == nil ? "is missing" : "is invalid")", remedy: remedy)
     }
 
     func count(_ key: String, default fallback: Int? = nil, from least: Int = 1) throws -> Int {
         if self[key] == nil, let fallback { return fallback }
         guard let value = self[key]?.integer, value >= least, value <= 1_000_000_000 else {
-            throw wrong(key, "it has to be a whole number from \(least), the same for all layers")
+            throw wrong(key, "use an integer of at least \(least), the same for all layers")
         }
         return value
     }
@@ -122,7 +125,7 @@ private struct GGUFSettings {
     func number(_ key: String, default fallback: Double? = nil) throws -> Double {
         if self[key] == nil, let fallback { return fallback }
         guard let value = self[key]?.number, value > 0, value.isFinite else {
-            throw wrong(key, "it has to be a number above 0")
+            throw wrong(key, "use a number above 0")
         }
         // A float32's shortest digits, 1e-06 and not 9.999999974752427e-07.
         return Double("\(Float(value))") ?? value
@@ -189,14 +192,14 @@ private struct GGUFSettings {
             }
         default:
             throw PEFTError(
-                "\(file.url.path): the rotary positions '\(kind)' are not supported in GGUF files",
-                remedy: "supported are none, linear and yarn, and factors in 'rope_freqs.weight'")
+                "\(file.url.path): the RoPE type '\(kind)' is not supported in GGUF files",
+                remedy: "supported are none, linear, yarn and factors in 'rope_freqs.weight'")
         }
         if file.entries["rope_freqs.weight"] != nil {
             guard scaling == nil else {
                 throw PEFTError(
                     "\(file.url.path) has both '\(prefix)rope.scaling.type' and 'rope_freqs.weight'",
-                    remedy: "the file is damaged; fetch it again")
+                    remedy: "the file is damaged; download it again")
             }
             scaling = try factors(base: base, headSize: headSize, original: original)
         }
@@ -209,8 +212,8 @@ private struct GGUFSettings {
         let numbers = try withTorchErrors { try file.tensor("rope_freqs.weight").array(Double.self) }
         guard numbers.count == headSize / 2, numbers.allSatisfy({ $0 > 0 && $0.isFinite }) else {
             throw PEFTError(
-                "\(file.url.path): 'rope_freqs.weight' has \(numbers.count) numbers",
-                remedy: "there have to be \(headSize / 2), all above 0")
+                "\(file.url.path): 'rope_freqs.weight' has \(numbers.count) values",
+                remedy: "expected \(headSize / 2) values, all above 0")
         }
         let llama: [String: JSON] = [
             "rope_type": "llama3", "factor": .number((numbers.max() ?? 1).rounded()), "low_freq_factor": 1.0,

@@ -120,7 +120,10 @@ final class GGUFModelFile: TensorFile {
         QuantizedFolder.Scheme { outputs, inputs, path, stored in
             guard let words = stored?("qweight")?.first, let groups = stored?("scales")?.first, words > 0, groups > 0,
                 words * 32 % inputs == 0, inputs % groups == 0
-            else { throw PEFTError("'\(path)' is not stored as its shape asks for", remedy: "fetch the file again") }
+            else {
+                throw PEFTError(
+                    "'\(path)' has packed tensors that don't match its shape", remedy: "download the file again")
+            }
             return GroupQuantizedWeight(
                 outputs: outputs, inputs: inputs,
                 settings: GroupQuantization(bits: words * 32 / inputs, groupSize: inputs / groups),
@@ -143,8 +146,8 @@ extension ModelFolder {
         let files = names.sorted().map { url.appendingPathComponent($0) }.filter(GGUFHeader.isName)
         guard files.count <= 1 else {
             throw PEFTError(
-                "\(url.path) holds \(files.count) GGUF files",
-                remedy: "name one, such as \(files[0].path)")
+                "\(url.path) contains \(files.count) GGUF files",
+                remedy: "pass one of them, such as \(files[0].path)")
         }
         return files.first
     }

@@ -20,7 +20,7 @@ extension LanguageModel {
         var contents: [GGUFFile.Content] = []
         func add(_ path: String, _ shape: [Int], _ make: @escaping () -> Tensor) throws {
             guard let target = names.tensor(of: path) else {
-                throw PEFTError("a GGUF file has no place for '\(path)'", remedy: "merge the adapter first")
+                throw PEFTError("a GGUF file can't store '\(path)'", remedy: "merge the adapter first")
             }
             let adds = names.architecture.addsOneToNorms && path.hasSuffix("norm.weight")
             let stored = Self.storedType(of: path, shape, type, outer: [inputEmbedding, outputLayer])
@@ -70,7 +70,7 @@ private struct GGUFDescription {
     init(of model: any LanguageModel, _ names: GGUFNames) throws {
         let prefix = names.name + "."
         func refusal(_ what: String) -> PEFTError {
-            PEFTError("a GGUF file can't say that \(what)", remedy: "keep the model as a folder")
+            PEFTError("a GGUF file can't express that \(what)", remedy: "save the model as a folder")
         }
         func add(_ key: String, _ value: GGUFValue) { settings.append((prefix + key, value)) }
         func sizes(_ layers: Int, _ hidden: Int, _ feedForward: Int, _ head: Int, _ epsilon: Double) {
@@ -89,31 +89,31 @@ private struct GGUFDescription {
         switch model {
         case let model as Llama:
             let own = model.settings
-            guard own.windows.allSatisfy({ $0 == nil }) else { throw refusal("layers look back through a window") }
-            guard own.activation == .silu else { throw refusal("its activation isn't silu") }
+            guard own.windows.allSatisfy({ $0 == nil }) else { throw refusal("layers use sliding-window attention") }
+            guard own.activation == .silu else { throw refusal("its activation isn't SiLU") }
             sizes(own.layers, own.hiddenSize, own.feedForwardSize, own.headSize, own.epsilon)
             try addRotary(own.rotary, prefix)
         case let model as Gemma:
             let own = model.settings
-            guard own.activation == .geluTanh else { throw refusal("its activation isn't gelu's tanh approximation") }
+            guard own.activation == .geluTanh else { throw refusal("its activation isn't tanh-approximated GELU") }
             sizes(own.layers, own.hiddenSize, own.feedForwardSize, own.headSize, own.epsilon)
             try addRotary(own.rotary, prefix)
             guard own.hasOutputNorms else { break }
             let unusual = GGUFArchitecture.unusualScales[names.name] == own.layers
             let width = unusual ? own.hiddenSize / own.heads : own.headSize
             guard abs(own.scale * Double(width).squareRoot() - 1) < 1e-9 else {
-                throw refusal("scores of attention are scaled by \(own.scale)")
+                throw refusal("attention scores are scaled by \(own.scale)")
             }
             let period = names.name == "gemma2" ? 2 : 6
             guard let window = own.windows.compactMap({ $0 }).first,
                 own.windows.indices.allSatisfy({
                     own.windows[$0] == (($0 + 1).isMultiple(of: period) ? nil : window)
                 })
-            else { throw refusal("other layers look back through a window than all but each \(period)th") }
+            else { throw refusal("sliding-window layers aren't all but every \(period)th") }
             add("attention.sliding_window", .integer(window))
             if names.name == "gemma2" {
                 guard let scores = own.attentionSoftcap, let output = own.outputSoftcap else {
-                    throw refusal("a Gemma 2 doesn't cap its scores")
+                    throw refusal("a Gemma 2 has no softcap on its scores")
                 }
                 add("attn_logit_softcapping", .number(Float(scores)))
                 add("final_logit_softcapping", .number(Float(output)))
@@ -121,7 +121,7 @@ private struct GGUFDescription {
                 if let output = own.outputSoftcap { add("final_logit_softcapping", .number(Float(output))) }
                 add("rope.freq_base_swa", .number(Float(own.localRotary.settings.base)))
                 guard own.localRotary.settings.kind == "default" else {
-                    throw refusal("layers with a window stretch their positions")
+                    throw refusal("sliding-window layers scale their RoPE positions")
                 }
             }
         default: break
@@ -155,8 +155,8 @@ private struct GGUFDescription {
             factors = zip(plain, rotary.frequencies).map { Float($0 / $1) }
         default:
             throw PEFTError(
-                "the rotary positions '\(own.kind)' of this model can't be in a GGUF file",
-                remedy: "keep the model as a folder")
+                "the RoPE type '\(own.kind)' of this model can't be stored in a GGUF file",
+                remedy: "save the model as a folder")
         }
     }
 }

@@ -12,17 +12,17 @@ public struct GGUFNames: Sendable {
         func refusal(_ reason: String) -> PEFTError {
             PEFTError(
                 "a \(model.family) model can't be written as GGUF: \(reason)",
-                remedy: "models that write texts of \(GGUFArchitecture.all.map(\.family).joined(separator: ", ")) can"
+                remedy: "use a causal language model of \(GGUFArchitecture.all.map(\.family).joined(separator: ", "))"
             )
         }
         guard let architecture = GGUFArchitecture.of(family: model.family) else {
-            throw refusal("the family is not supported there")
+            throw refusal("the family is not supported")
         }
         self.architecture = architecture
         switch model {
         case let model as Llama: (heads, keyHeads) = (model.settings.heads, model.settings.keyHeads)
         case let model as Gemma: (heads, keyHeads) = (model.settings.heads, model.settings.keyHeads)
-        default: throw refusal("it has a head of another kind")
+        default: throw refusal("its head is not a language-modeling head")
         }
     }
 
@@ -44,7 +44,9 @@ public struct GGUFNames: Sendable {
     func storedRows(_ path: String, rows: Int) throws -> [Int]? {
         guard let heads = architecture.reorderedHeads(path, heads: heads, keyHeads: keyHeads) else { return nil }
         guard rows > 0, rows.isMultiple(of: 2 * heads) else {
-            throw PEFTError("'\(path)' has \(rows) rows for \(heads) heads", remedy: "fetch the file again")
+            throw PEFTError(
+                "'\(path)' has \(rows) rows, which aren't divisible by \(heads) heads",
+                remedy: "download the file again")
         }
         return GGUFArchitecture.storedRows(rows, heads: heads)
     }

@@ -48,10 +48,10 @@ public struct GenerationConfiguration: Sendable, Equatable {
         minNewTokens = try read.integer("min_new_tokens", 0...)
         minLength = try read.integer("min_length", 0...)
         samples = try read.boolean("do_sample")
-        temperature = try read.number("temperature", "0 or more") { $0 >= 0 }
+        temperature = try read.number("temperature", "of at least 0") { $0 >= 0 }
         topK = try read.integer("top_k", 0...)
-        topP = try read.number("top_p", "above 0 and at most 1") { $0 > 0 && $0 <= 1 }
-        minP = try read.number("min_p", "0 … 1") { 0...1 ~= $0 }
+        topP = try read.number("top_p", "above 0 and up to 1") { $0 > 0 && $0 <= 1 }
+        minP = try read.number("min_p", "from 0 to 1") { 0...1 ~= $0 }
         beams = try read.integer("num_beams", 1...)
         lengthPenalty = try read.number("length_penalty", "finite") { $0.isFinite }
         earlyStopping = try read.earlyStopping("early_stopping")
@@ -98,7 +98,7 @@ public struct GenerationConfiguration: Sendable, Equatable {
         func number(_ key: String, _ range: String, _ isValid: (Double) -> Bool) throws -> Double? {
             guard let value = value(key) else { return nil }
             guard let number = value.double, isValid(number) else {
-                throw malformed(key, "use a number that is \(range)")
+                throw malformed(key, "use a number \(range)")
             }
             return number
         }
@@ -121,7 +121,7 @@ public struct GenerationConfiguration: Sendable, Equatable {
             guard let value = value(key) else { return nil }
             let list = value.int.map { [$0] } ?? (value.array ?? []).compactMap(\.int)
             guard list.count == value.array?.count ?? 1 else {
-                throw malformed(key, "use a token id or a list of them")
+                throw malformed(key, "use a token id or a list of token ids")
             }
             return list.filter { $0 >= 0 }
         }

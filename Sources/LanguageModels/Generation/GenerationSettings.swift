@@ -129,8 +129,8 @@ public struct GenerationSettings: Sendable, Equatable {
         guard let maxLength else { return Self.defaultNewTokens }
         guard maxLength > begun else {
             throw PEFTError(
-                "the prompt has \(begun) tokens, and 'max_length' of the model's generation settings is \(maxLength)",
-                remedy: "shorten the prompt, or give the number of new tokens with --max-new-tokens")
+                "the prompt has \(begun) tokens, but 'max_length' in the model's generation settings is \(maxLength)",
+                remedy: "shorten the prompt, or set --max-new-tokens")
         }
         return maxLength - begun
     }

@@ -26,7 +26,7 @@ public struct Generator {
     ) throws -> [[Int]] {
         guard !prompts.isEmpty else { return [] }
         if let empty = prompts.firstIndex(where: \.isEmpty) {
-            throw PEFTError("prompt \(empty + 1) has no tokens", remedy: "give it some text")
+            throw PEFTError("prompt \(empty + 1) is empty", remedy: "use a nonempty prompt")
         }
         return try withTorchErrors {
             try withoutGradients {
@@ -73,8 +73,8 @@ public struct Generator {
     private func start(_ prompts: [[Int]]) throws -> Run {
         guard model.writes else {
             throw PEFTError(
-                "this \(model.family) model only encodes and can't generate",
-                remedy: "use peft evaluate for its classes")
+                "this \(model.family) model is an encoder and can't generate",
+                remedy: "use peft evaluate or peft predict instead")
         }
         let read: [[Int]]
         let first: [Int]
@@ -89,7 +89,7 @@ public struct Generator {
         try model.requireKnown(prompts + [first])
         if let forced = settings.forcedFirstToken ?? settings.forcedLastTokens.first, forced >= model.vocabularySize {
             throw PEFTError(
-                "the model's generation settings force the token \(forced), and its vocabulary has \(model.vocabularySize)",
+                "the model's generation settings force the token \(forced), but its vocabulary has \(model.vocabularySize)",
                 remedy: "correct 'forced_bos_token_id' or 'forced_eos_token_id'")
         }
         let packed = PackedSequences(read, device: model.device)
@@ -111,7 +111,7 @@ public struct Generator {
             let room = limit - virtual[row] - text.count + 1
             guard room > 0 else {
                 throw PEFTError(
-                    "prompt \(row + 1) has \(text.count) tokens\(virtual[row] > 0 ? " and \(virtual[row]) virtual ones" : ""), and the model has \(limit) positions",
+                    "prompt \(row + 1) has \(text.count) tokens\(virtual[row] > 0 ? " and \(virtual[row]) virtual ones" : ""), but the model has \(limit) positions",
                     remedy: "shorten it, or truncate prompts with --max-input \(max(2, limit - virtual[row]))")
             }
             return Length(most: min(most, room), least: least, endsAtLastPosition: room < most)

@@ -15,7 +15,7 @@ enum AttentionWindows {
             guard let window else {
                 throw PEFTError(
                     "config.json: 'layer_types' has sliding layers, but there is no 'sliding_window'",
-                    remedy: "give the window, and 'use_sliding_window' where the family has it")
+                    remedy: "set 'sliding_window', and 'use_sliding_window' if the family has it")
             }
             return window
         }
@@ -27,8 +27,8 @@ enum AttentionWindows {
         let names = (value.array ?? []).compactMap(\.string)
         guard names.count == layers, names.count == value.array?.count else {
             throw PEFTError(
-                "config.json: 'layer_types' doesn't name the type of each of the \(layers) layers",
-                remedy: "it has to be a list of full_attention and sliding_attention")
+                "config.json: 'layer_types' doesn't list a type for each of the \(layers) layers",
+                remedy: "use a list of full_attention and sliding_attention")
         }
         return try names.map { name in
             switch name {
@@ -37,7 +37,7 @@ enum AttentionWindows {
             default:
                 throw PEFTError(
                     "config.json: 'layer_types' has '\(name)', which is not supported",
-                    remedy: "supported are full_attention and sliding_attention")
+                    remedy: "use full_attention or sliding_attention")
             }
         }
     }

@@ -189,11 +189,15 @@ struct BERTConfiguration: Sendable {
         classifierDropout = try read.number("classifier_dropout", default: dropout)
         activation = try read.activation("hidden_act")
         guard size.isMultiple(of: heads) else {
-            throw PEFTError("config.json: \(size) can't be divided among \(heads) heads", remedy: "check the heads")
+            throw PEFTError(
+                "config.json: the hidden size \(size) isn't divisible by \(heads) heads",
+                remedy: "check 'num_attention_heads'")
         }
         let kind = try read.string("position_embedding_type", default: "absolute")
         guard kind == "absolute" else {
-            throw PEFTError("config.json: 'position_embedding_type' is '\(kind)'", remedy: "absolute is supported")
+            throw PEFTError(
+                "config.json: 'position_embedding_type' is '\(kind)', which is not supported",
+                remedy: "use a model with absolute positions")
         }
     }
 }
@@ -204,7 +208,7 @@ extension ConfigurationReader {
         let name = try string(key, default: "gelu")
         guard let activation = Activation(huggingFaceName: name) else {
             throw PEFTError(
-                "config.json: '\(key)' is '\(name)', which is not supported", remedy: "gelu, relu and silu are")
+                "config.json: '\(key)' is '\(name)', which is not supported", remedy: "use gelu, relu or silu")
         }
         return activation
     }

@@ -168,7 +168,8 @@ struct DistilBERTConfiguration: Sendable {
         classifierDropout = try read.number("seq_classif_dropout", default: 0.2)
         activation = try read.activation("activation")
         guard size.isMultiple(of: heads) else {
-            throw PEFTError("config.json: \(size) can't be divided among \(heads) heads", remedy: "check the heads")
+            throw PEFTError(
+                "config.json: the hidden size \(size) isn't divisible by \(heads) heads", remedy: "check 'n_heads'")
         }
     }
 }

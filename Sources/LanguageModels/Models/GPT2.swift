@@ -181,11 +181,12 @@ struct GPT2Configuration: Sendable {
         guard try !read.boolean("add_cross_attention", default: false) else {
             throw PEFTError(
                 "config.json: 'add_cross_attention' is true, which is not supported",
-                remedy: "use a GPT-2 that is not part of an encoder-decoder")
+                remedy: "use a decoder-only GPT-2")
         }
         activation = try read.activation("activation_function", default: "gelu_new")
         guard size.isMultiple(of: heads) else {
-            throw PEFTError("config.json: \(size) can't be divided among \(heads) heads", remedy: "check 'n_head'")
+            throw PEFTError(
+                "config.json: the hidden size \(size) isn't divisible by \(heads) heads", remedy: "check 'n_head'")
         }
     }
 }

@@ -182,7 +182,7 @@ struct GemmaConfiguration: Sendable {
         guard try !read.boolean("use_bidirectional_attention", default: false) else {
             throw PEFTError(
                 "config.json: 'use_bidirectional_attention' is true, which is not supported",
-                remedy: "use a model that writes from left to right")
+                remedy: "use a causal model")
         }
         windows =
             version == 1

@@ -157,8 +157,8 @@ public struct LlamaConfiguration: Sendable {
             guard try AttentionWindows.read(read, layers: layers, window: window, slides: { _ in true }) == windows
             else {
                 throw PEFTError(
-                    "config.json: 'layer_types' has different layers, and those of a Mistral are all alike",
-                    remedy: "leave 'layer_types' out")
+                    "config.json: 'layer_types' mixes layer types, but all layers of a Mistral are alike",
+                    remedy: "remove 'layer_types'")
             }
             return windows
         case "qwen2", "qwen3":
@@ -170,7 +170,7 @@ public struct LlamaConfiguration: Sendable {
         default:
             if let window = read.json["sliding_window"], window != .null {
                 throw PEFTError(
-                    "config.json: 'sliding_window' is \(window.text(indent: nil)), which a \(family) doesn't have",
+                    "config.json: 'sliding_window' is \(window.text(indent: nil)), which a \(family) model doesn't have",
                     remedy: "check 'model_type'")
             }
             return Array(repeating: nil, count: layers)

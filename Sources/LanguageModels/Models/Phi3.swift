@@ -194,8 +194,8 @@ struct Phi3Configuration: Sendable {
         window = try read.optionalInteger("sliding_window", default: nil)
         guard json["layer_types"] ?? .null == .null else {
             throw PEFTError(
-                "config.json: 'layer_types' is set, and the layers of a Phi-3 are all alike",
-                remedy: "leave 'layer_types' out")
+                "config.json: 'layer_types' is set, but all layers of a Phi-3 are alike",
+                remedy: "remove 'layer_types'")
         }
         let original = try read.integer("original_max_position_embeddings", default: 4096)
         rotary = try RotaryPositions(read, headSize: headSize, allowsPartial: true, originalPositions: original) {
@@ -205,8 +205,8 @@ struct Phi3Configuration: Sendable {
             case "su", "yarn": return "longrope"
             default:
                 throw PEFTError(
-                    "config.json: a Phi-3 has no rotary positions '\($0)'",
-                    remedy: "supported are default and longrope")
+                    "config.json: a Phi-3 doesn't support the RoPE type '\($0)'",
+                    remedy: "use default or longrope")
             }
         }
     }

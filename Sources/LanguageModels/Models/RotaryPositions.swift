@@ -34,9 +34,9 @@ final class RotaryPositions: Sendable {
         if let limit, longest > limit {
             reportFailure(
                 PEFTError(
-                    "a text of \(longest) tokens is longer than the \(limit) positions of a model with 'dynamic' rotary"
-                        + " positions, whose angles would depend on the longest text that was ever read",
-                    remedy: "use shorter texts, or a model with yarn, llama3 or linear"))
+                    "a sequence of \(longest) tokens is longer than the \(limit) positions of a model with 'dynamic' RoPE,"
+                        + " whose angles would depend on the longest sequence seen so far",
+                    remedy: "use shorter sequences, or a model with yarn, llama3 or linear scaling"))
         }
         // As transformers does, the longest row decides for all rows of a batch.
         let frequencies = longest > switchLength ? longFrequencies ?? frequencies : frequencies
@@ -80,7 +80,7 @@ extension RotaryPositions {
         let share = try Self.partialFactor(parameters, read)
         guard allowsPartial || share == 1 else {
             throw PEFTError(
-                "config.json: 'partial_rotary_factor' is \(share), but this family rotates whole heads",
+                "config.json: 'partial_rotary_factor' is \(share), but this family applies RoPE to whole heads",
                 remedy: "check 'model_type'")
         }
         let theta = try read.number("rope_theta", default: base)
@@ -106,7 +106,7 @@ extension RotaryPositions {
         let theta = try read.number(isFull ? "rope_theta" : "rope_local_base_freq", default: base)
         guard try Self.partialFactor(all, read) == 1 else {
             throw PEFTError(
-                "config.json: 'partial_rotary_factor' is not 1, but this family rotates whole heads",
+                "config.json: 'partial_rotary_factor' is not 1, but this family applies RoPE to whole heads",
                 remedy: "check 'model_type'")
         }
         try self.init(
@@ -124,7 +124,7 @@ extension RotaryPositions {
             try parameters?["partial_rotary_factor"]?.double ?? read.number("partial_rotary_factor", default: 1)
         guard share > 0, share <= 1 else {
             throw PEFTError(
-                "config.json: 'partial_rotary_factor' is \(share)", remedy: "it has to be above 0 and at most 1")
+                "config.json: 'partial_rotary_factor' is \(share)", remedy: "use a value above 0 and up to 1")
         }
         return share
     }
@@ -133,7 +133,7 @@ extension RotaryPositions {
     convenience init(_ settings: Settings) throws {
         guard settings.size >= 2, settings.size.isMultiple(of: 2) else {
             throw PEFTError(
-                "config.json: \(settings.size) components of a head can't be rotated", remedy: "they have to be even")
+                "config.json: RoPE can't rotate \(settings.size) dimensions of a head", remedy: "use an even number")
         }
         let pairs = settings.size / 2
         let plain = (0..<pairs).map { Foundation.pow(settings.base, -2 * Double($0) / Double(settings.size)) }
@@ -160,8 +160,8 @@ extension RotaryPositions {
                 switchLength: settings.original, attentionFactor: try settings.longropeAttentionFactor())
         case let kind:
             throw PEFTError(
-                "config.json: the rotary positions '\(kind)' are not supported",
-                remedy: "supported are default, linear, dynamic, yarn, llama3 and longrope")
+                "config.json: the RoPE type '\(kind)' is not supported",
+                remedy: "use one of default, linear, dynamic, yarn, llama3 and longrope")
         }
     }
 }
@@ -180,8 +180,8 @@ extension RotaryPositions.Settings {
     func number(_ key: String) throws -> Double {
         guard let number = parameters?[key]?.double, number > 0 else {
             throw PEFTError(
-                "config.json: the rotary positions '\(kind)' have no '\(key)'",
-                remedy: "it has to be a number above 0")
+                "config.json: the RoPE type '\(kind)' has no '\(key)'",
+                remedy: "add it as a number above 0")
         }
         return number
     }
@@ -190,8 +190,8 @@ extension RotaryPositions.Settings {
         let numbers = (parameters?[key]?.array ?? []).compactMap(\.double)
         guard numbers.count == count, numbers.allSatisfy({ $0 > 0 }) else {
             throw PEFTError(
-                "config.json: the rotary positions '\(kind)' have \(numbers.count) numbers of '\(key)'",
-                remedy: "there have to be \(count), all above 0")
+                "config.json: the RoPE type '\(kind)' has \(numbers.count) values in '\(key)'",
+                remedy: "list \(count) values, all above 0")
         }
         return numbers
     }

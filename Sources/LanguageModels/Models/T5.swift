@@ -159,8 +159,8 @@ final class T5Stack: Module {
         else { return true }
         reportFailure(
             PEFTError(
-                "a text of \(keys) tokens needs \(Int(bytes / 1e9)) GB for T5's relative position bias",
-                remedy: "use shorter texts, --max-input or a model of another family"))
+                "a sequence of \(keys) tokens needs \(Int(bytes / 1e9)) GB for T5's relative position bias",
+                remedy: "use shorter sequences, a smaller --max-input or another model family"))
         return false
     }
 }

@@ -57,7 +57,7 @@ public struct T5Configuration: Sendable {
         guard let activation = Activation(huggingFaceName: name) else {
             throw PEFTError(
                 "config.json: 'feed_forward_proj' is '\(projection)', which is not supported",
-                remedy: "supported are relu, gelu, silu and their gated- forms")
+                remedy: "use relu, gelu, silu or their gated- forms")
         }
         self.activation = activation
         isTied = try read.boolean("tie_word_embeddings", default: true)
@@ -67,7 +67,8 @@ public struct T5Configuration: Sendable {
         endTokens = try read.tokens("eos_token_id", default: [1])
         startToken = try read.integer("decoder_start_token_id", default: padToken, in: 0...1_000_000_000)
         guard dropout >= 0, dropout < 1 else {
-            throw PEFTError("config.json: 'dropout_rate' is \(dropout)", remedy: "it has to be in 0 ..< 1")
+            throw PEFTError(
+                "config.json: 'dropout_rate' is \(dropout)", remedy: "use a value of at least 0 and below 1")
         }
     }
 }

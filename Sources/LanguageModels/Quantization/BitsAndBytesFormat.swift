@@ -17,17 +17,17 @@ struct BitsAndBytesFormat {
         }
         func flag(_ key: String) -> Bool { json[key]?.bool ?? json["_" + key]?.bool ?? false }
         guard flag("load_in_4bit") != flag("load_in_8bit") else {
-            throw wrong("load_in_4bit", "either it or 'load_in_8bit' has to be true")
+            throw wrong("load_in_4bit", "set either it or 'load_in_8bit' to true")
         }
         guard flag("load_in_4bit") else {
             blocks = nil
             return
         }
         guard let code = BlockCode(rawValue: json["bnb_4bit_quant_type"]?.string ?? "fp4") else {
-            throw wrong("bnb_4bit_quant_type", "it has to be nf4 or fp4")
+            throw wrong("bnb_4bit_quant_type", "use nf4 or fp4")
         }
         guard json["bnb_4bit_quant_storage"]?.string ?? "uint8" == "uint8" else {
-            throw wrong("bnb_4bit_quant_storage", "codes have to be stored as uint8")
+            throw wrong("bnb_4bit_quant_storage", "use uint8")
         }
         blocks = BlockQuantization(code, isDouble: json["bnb_4bit_use_double_quant"]?.bool ?? false)
     }
@@ -52,8 +52,8 @@ struct BitsAndBytesFormat {
         }
         guard let block = fitting.contains(settings.block) ? settings.block : fitting.last else {
             throw PEFTError(
-                "'\(path)' has \(scales) scales for \(outputs * inputs) numbers, which fits no size of blocks",
-                remedy: "config.json doesn't belong to these weights")
+                "'\(path)' has \(scales) scales for \(outputs * inputs) weights, which matches no block size",
+                remedy: "use the config.json that belongs to these weights")
         }
         settings.block = block
         return BlockQuantizedWeight(
@@ -72,8 +72,8 @@ struct BitsAndBytesFormat {
         let kinds = Set(blocks.map { "\($0.code.rawValue) \($0.isDouble)" })
         guard rows == 0 || blocks.isEmpty, kinds.count <= 1 else {
             throw PEFTError(
-                "the model's projections are quantised in different ways, which config.json can't say",
-                remedy: "quantise all in the same way")
+                "the model's projections have different quantization formats, which config.json can't describe",
+                remedy: "quantize all projections to the same format")
         }
         var left = linears.filter { !($0.1 is BlockQuantizedWeight || $0.1 is RowQuantizedWeight) }.map(\.0)
         // Where the embedding is the output layer, it is a projection there all the same.

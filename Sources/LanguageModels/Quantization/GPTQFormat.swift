@@ -27,20 +27,20 @@ public struct GPTQFormat: Sendable, Equatable {
                 remedy: remedy)
         }
         guard let bits = json["bits"]?.int, [2, 3, 4, 8].contains(bits) else {
-            throw wrong("bits", "it has to be 2, 3, 4 or 8")
+            throw wrong("bits", "use 2, 3, 4 or 8")
         }
         guard let group = json["group_size"]?.int ?? (json["group_size"] ?? .null == .null ? 128 : nil),
             group == -1 || group > 0
-        else { throw wrong("group_size", "it has to be above 0, or −1 for whole columns") }
+        else { throw wrong("group_size", "use a value above 0, or -1 for per-channel groups") }
         if let overrides = json["dynamic"], ![.null, [:]].contains(overrides) {
-            throw wrong("dynamic", "modules with settings of their own are not supported")
+            throw wrong("dynamic", "per-module settings are not supported")
         }
         if let type = json["pack_dtype"]?.string, type != "int32" {
-            throw wrong("pack_dtype", "it has to be int32")
+            throw wrong("pack_dtype", "use int32")
         }
         let format = json["checkpoint_format"]?.string ?? json["format"]?.string ?? "gptq"
         guard ["gptq", "gptq_v2"].contains(format) else {
-            throw wrong("checkpoint_format", "it has to be gptq or gptq_v2")
+            throw wrong("checkpoint_format", "use gptq or gptq_v2")
         }
         settings = GroupQuantization(
             bits: bits, groupSize: group == -1 ? nil : group, isSymmetric: json["sym"]?.bool ?? true,
@@ -48,7 +48,7 @@ public struct GPTQFormat: Sendable, Equatable {
         hasOrder = json["desc_act"]?.bool ?? false
         if let zeros = json[Self.zerosKey], zeros != .null {
             guard let type = zeros.string.flatMap(DType.init(rawValue:)), type.isFloatingPoint else {
-                throw wrong(Self.zerosKey, "it has to be float16, bfloat16 or float32")
+                throw wrong(Self.zerosKey, "use float16, bfloat16 or float32")
             }
             zeroType = type
         }
@@ -62,8 +62,8 @@ public struct GPTQFormat: Sendable, Equatable {
     func weight(outputs: Int, inputs: Int, at path: String, hasZeros: Bool) throws -> any LinearWeight {
         if let refusal = settings.refusal(outputs: outputs, inputs: inputs) {
             throw PEFTError(
-                "'\(path)' can't be stored in \(settings.bits) bits: \(refusal)",
-                remedy: "config.json doesn't belong to these weights")
+                "'\(path)' can't be quantized to \(settings.bits) bits: \(refusal)",
+                remedy: "use the config.json that belongs to these weights")
         }
         return GroupQuantizedWeight(
             outputs: outputs, inputs: inputs, settings: settings, zeroType: hasZeros ? zeroType : nil)
@@ -87,8 +87,8 @@ public struct GPTQFormat: Sendable, Equatable {
         self.init(first.settings, zeroType: weights.lazy.compactMap { $0.zeros?.tensor.dtype }.first)
         guard weights.allSatisfy({ $0.settings == first.settings }) else {
             throw PEFTError(
-                "the model's projections are quantised in different ways, which a GPTQ folder can't say",
-                remedy: "quantise all in the same way")
+                "the model's projections have different quantization formats, which a GPTQ folder can't describe",
+                remedy: "quantize all projections to the same format")
         }
         hasOrder = !weights.allSatisfy(\.hasPlainOrder)
     }
@@ -105,14 +105,14 @@ struct AWQFormat {
                 "config.json: 'quantization_config.\(key)' is \((json[key] ?? .null).text(indent: nil))",
                 remedy: remedy)
         }
-        guard json["bits"]?.int ?? json["w_bit"]?.int ?? 4 == 4 else { throw wrong("bits", "it has to be 4") }
+        guard json["bits"]?.int ?? json["w_bit"]?.int ?? 4 == 4 else { throw wrong("bits", "use 4") }
         guard (json["version"]?.string ?? "gemm").lowercased() == "gemm" else {
-            throw wrong("version", "the GEMM version is supported")
+            throw wrong("version", "use the GEMM version")
         }
-        guard json["zero_point"]?.bool ?? true else { throw wrong("zero_point", "it has to be true") }
+        guard json["zero_point"]?.bool ?? true else { throw wrong("zero_point", "use true") }
         let group = json["group_size"]?.int ?? json["q_group_size"]?.int ?? 128
         guard group == -1 || group > 0 else {
-            throw wrong("group_size", "it has to be above 0, or −1 for whole columns")
+            throw wrong("group_size", "use a value above 0, or -1 for per-channel groups")
         }
         groupSize = group == -1 ? nil : group
     }
@@ -121,8 +121,8 @@ struct AWQFormat {
         let settings = GroupQuantization(bits: 4, groupSize: groupSize, zeroOffset: 0)
         if let refusal = settings.refusal(outputs: outputs, inputs: inputs) {
             throw PEFTError(
-                "'\(path)' can't be stored in 4 bits: \(refusal)",
-                remedy: "config.json doesn't belong to these weights")
+                "'\(path)' can't be quantized to 4 bits: \(refusal)",
+                remedy: "use the config.json that belongs to these weights")
         }
         return AWQWeight(outputs: outputs, inputs: inputs, groupSize: groupSize)
     }

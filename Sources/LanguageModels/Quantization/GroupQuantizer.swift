@@ -103,7 +103,7 @@ public struct GroupQuantizer: Sendable {
     ) throws -> [(path: String, linear: Linear)] {
         guard selection.chosen.isEmpty else { return selection.chosen }
         throw PEFTError(
-            "none of the model's projections can be rounded to \(settings.bits) bits in these groups",
+            "no projection of the model can be quantized to \(settings.bits) bits with this group size",
             remedy: selection.left.first.map { "\($0.path): \($0.reason)" })
     }
 

@@ -46,7 +46,7 @@ enum QuantizedFolder {
         guard let scheme = schemes[method] else {
             throw PEFTError(
                 "\(file): 'quantization_config.quant_method' is '\(method)', which is not supported",
-                remedy: "supported are \(schemes.keys.sorted().joined(separator: ", "))")
+                remedy: "supported methods are \(schemes.keys.sorted().joined(separator: ", "))")
         }
         fields["quantization_config"] = nil
         return (.object(fields), try scheme(settings))

@@ -87,7 +87,7 @@ extension LanguageModel {
     public func checkVocabularyIsWritable() throws {
         guard let place = vocabularyPlaces.first, place.weight.isQuantized else { return }
         throw PEFTError(
-            "a folder can't hold '\(place.path)' as it is kept, rounded to fewer than 16 bits",
-            remedy: "keep it as fp32 or bf16 (--embedding-weights)")
+            "'\(place.path)' is quantized, which a model folder can't store",
+            remedy: "load it as fp32 or bf16 (--embedding-weights)")
     }
 }

@@ -40,8 +40,8 @@ public enum WeightRounding: Sendable, Equatable {
         PEFTError(
             "unknown weight format '\(name)'",
             remedy: (nearestName(to: name, in: WeightStorage.names).map { "did you mean \($0)? " } ?? "")
-                + "there are \(WeightStorage.names.joined(separator: ", ")), and integers in groups of inputs such as int4-g32 "
-                + "and int4-g32-gptq (groups are multiples of 32)")
+                + "use one of \(WeightStorage.names.joined(separator: ", ")), or group-wise integers such as int4-g32 "
+                + "and int4-g32-gptq (group sizes are multiples of 32)")
     }
 
     public var name: String {
@@ -80,13 +80,14 @@ public enum WeightRounding: Sendable, Equatable {
         case .storage(let storage):
             guard storage == .float32 || !storage.projections(of: model).isEmpty else {
                 throw PEFTError(
-                    "none of the projections of a \(model.family) can be kept as \(name)", remedy: "leave it out")
+                    "no projection of a \(model.family) can be stored as \(name)", remedy: "use another weight format"
+                )
             }
         case .groups(let settings, _):
             let selection = GroupQuantizer(settings).selection(in: model)
             guard selection.chosen.isEmpty else { return }
             throw PEFTError(
-                "none of the model's projections can be stored as \(name)",
+                "no projection of the model can be stored as \(name)",
                 remedy: selection.left.first.map { "\($0.path): \($0.reason)" })
         }
     }

@@ -30,7 +30,7 @@ public enum WeightStorage: Sendable, Equatable {
             throw PEFTError(
                 "unknown weight format '\(name)'",
                 remedy: (nearestName(to: name, in: Self.names).map { "did you mean \($0)? " } ?? "")
-                    + "there are \(Self.names.joined(separator: ", "))")
+                    + "use one of \(Self.names.joined(separator: ", "))")
         }
     }
 

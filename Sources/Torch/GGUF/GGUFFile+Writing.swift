@@ -24,7 +24,7 @@ extension GGUFType {
     func encoded(_ tensor: Tensor) throws -> Data {
         if let plain { return try withTorchErrors { tensor.to(plain).withBytes { Data($0) } } }
         guard GGUFType.written.contains(self), tensor.dim(-1).isMultiple(of: block) else {
-            throw PEFTError("a tensor of the shape \(tensor.shape) can't be written as \(name)")
+            throw PEFTError("a tensor of shape \(tensor.shape) can't be written as \(name)")
         }
         let numbers = try withTorchErrors { tensor.array(Float.self) }
         var out = Data(count: numbers.count / block * bytes)
@@ -104,7 +104,7 @@ extension GGUFFile {
             for tensor in tensors {
                 let made = try withTorchErrors { try tensor.make() }
                 guard made.shape == tensor.shape else {
-                    throw PEFTError("'\(tensor.name)' has the shape \(made.shape), not \(tensor.shape)")
+                    throw PEFTError("'\(tensor.name)' has shape \(made.shape), expected \(tensor.shape)")
                 }
                 let data = try tensor.type.encoded(made)
                 try write(data)

@@ -28,7 +28,7 @@ public final class GGUFFile: TensorFile {
         self.mapping = mapping
         if let parts = settings["split.count"]?.integer, parts > 1 {
             throw PEFTError(
-                "\(url.path) is one of \(parts) parts of a model", remedy: "join them with llama-gguf-split --merge")
+                "\(url.path) is one of \(parts) shards of a model", remedy: "join them with llama-gguf-split --merge")
         }
         let list = try header.tensors.map { ($0.name, try Self.place($0, header, url.path, mapping.count)) }
         places = Dictionary(list, uniquingKeysWith: { first, _ in first })
@@ -42,31 +42,33 @@ public final class GGUFFile: TensorFile {
         -> Place
     {
         func damaged(_ what: String) -> PEFTError {
-            PEFTError("tensor '\(entry.name)' in \(file) \(what)", remedy: "the file is damaged; fetch it again")
+            PEFTError("tensor '\(entry.name)' in \(file) \(what)", remedy: "the file is damaged; download it again")
         }
         guard let type = GGUFType(rawValue: entry.type) else {
             throw PEFTError(
-                "tensor '\(entry.name)' in \(file) is of the type \(GGUFType.name(of: entry.type)), which is not supported",
-                remedy: "supported are \(GGUFType.allCases.map(\.name).joined(separator: ", "))")
+                "tensor '\(entry.name)' in \(file) has type \(GGUFType.name(of: entry.type)), which is not supported",
+                remedy: "supported types are \(GGUFType.allCases.map(\.name).joined(separator: ", "))")
         }
         var count = 1
         for size in entry.shape {
             let (product, overflow) = count.multipliedReportingOverflow(by: size)
-            guard size >= 0, !overflow else { throw damaged("has an impossible shape") }
+            guard size >= 0, !overflow else { throw damaged("has an invalid shape") }
             count = product
         }
         guard (entry.shape.last ?? 1).isMultiple(of: type.block) else {
-            throw damaged("has rows of \(entry.shape.last ?? 1) numbers, which aren't whole blocks of \(type.block)")
+            throw damaged(
+                "has rows of \(entry.shape.last ?? 1) values, which aren't a multiple of its block size \(type.block)"
+            )
         }
         // As numbers in memory it has to have a size too.
-        guard !count.multipliedReportingOverflow(by: 4).overflow else { throw damaged("has an impossible shape") }
+        guard !count.multipliedReportingOverflow(by: 4).overflow else { throw damaged("has an invalid shape") }
         let (bytes, tooMany) = (count / type.block).multipliedReportingOverflow(by: type.bytes)
         let (start, tooFar) = header.dataStart.addingReportingOverflow(entry.offset)
         guard !tooMany, !tooFar, entry.offset >= 0, start <= size, bytes <= size - start else {
-            throw damaged("ends beyond the file")
+            throw damaged("extends beyond the end of the file")
         }
         guard entry.offset.isMultiple(of: header.alignment) else {
-            throw damaged("begins at byte \(entry.offset), which isn't aligned")
+            throw damaged("starts at byte \(entry.offset), which isn't aligned")
         }
         return Place(type: type, shape: entry.shape, start: start, byteCount: bytes)
     }
@@ -120,7 +122,7 @@ public final class GGUFFile: TensorFile {
         let perWord = 32 / type.packedBits
         guard type.plain == nil, place.shape.count == 2, place.shape[0].isMultiple(of: perWord),
             rowOrder.map({ $0.count == place.shape[0] }) ?? true
-        else { throw PEFTError("tensor '\(name)' in \(url.path) can't be packed", remedy: "read it as numbers") }
+        else { throw PEFTError("tensor '\(name)' in \(url.path) can't be packed", remedy: "dequantize it instead") }
         let (outputs, inputs) = (place.shape[0], place.shape[1])
         let (words, groups) = (inputs / perWord, inputs / type.group)
         // The place of each stored row among the rows that are made.

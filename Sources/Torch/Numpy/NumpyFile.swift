@@ -13,10 +13,10 @@ public enum NumpyFile {
             throw PEFTError("can't read \(url.path)", remedy: "check that the file exists and is readable")
         }
         func damaged(_ what: String) -> PEFTError {
-            PEFTError("\(url.path) is no array of numpy: \(what)", remedy: "save it again with numpy.save")
+            PEFTError("\(url.path) is not a NumPy array: \(what)", remedy: "save it again with numpy.save")
         }
         let bytes = [UInt8](data.prefix(12))
-        guard bytes.count >= 10, bytes.starts(with: magic) else { throw damaged("it doesn't begin as one") }
+        guard bytes.count >= 10, bytes.starts(with: magic) else { throw damaged("its magic bytes are wrong") }
         let isLong = bytes[6] > 1
         guard !isLong || bytes.count == 12 else { throw damaged("it is truncated") }
         let size = (0..<(isLong ? 4 : 2)).reduce(0) { $0 | Int(bytes[8 + $1]) << (8 * $1) }
@@ -36,16 +36,16 @@ public enum NumpyFile {
         ]
         guard let (dtype, width) = types[String(type)] else {
             throw PEFTError(
-                "\(url.path) holds numbers of the type '\(type)'",
+                "\(url.path) has dtype '\(type)'",
                 remedy: "save it as little-endian float16, float32 or float64")
         }
         guard data.count - start == count * width else {
             throw damaged(
-                "\(count) numbers of \(width) bytes are announced, and \(data.count - start) bytes are there")
+                "its header declares \(count) values of \(width) bytes, but \(data.count - start) bytes follow")
         }
         let isTransposed = order == "True" && shape.count > 1
         guard !isTransposed || shape.count == 2 else {
-            throw damaged("it lies in Fortran order with \(shape.count) axes")
+            throw damaged("it is in Fortran order with \(shape.count) axes")
         }
         return try withTorchErrors {
             let stored = Tensor(

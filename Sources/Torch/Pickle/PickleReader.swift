@@ -77,7 +77,7 @@ struct PickleReader {
     }
 
     private func damaged() -> PEFTError {
-        PEFTError("\(name) holds a damaged pickle", remedy: "fetch the file again")
+        PEFTError("\(name) contains a damaged pickle", remedy: "download the file again")
     }
 
     // MARK: Reading
@@ -114,7 +114,8 @@ struct PickleReader {
     private mutating func push(_ value: Value) throws {
         guard values.count < Self.limit else {
             throw PEFTError(
-                "\(name) holds a pickle of more than \(Self.limit) values", remedy: "save the tensors as safetensors")
+                "\(name) contains a pickle of more than \(Self.limit) values",
+                remedy: "save the tensors as safetensors")
         }
         values.append(value)
         stack.append(values.count - 1)
@@ -234,8 +235,8 @@ struct PickleReader {
             case UInt8(ascii: "b"): _ = try pop()
             default:
                 throw PEFTError(
-                    "\(name) holds a pickle with the instruction \(code), which state dictionaries don't need",
-                    remedy: "save the tensors alone, as safetensors if you can")
+                    "\(name) contains a pickle with the opcode \(code), which state dicts don't use",
+                    remedy: "save only the tensors, preferably as safetensors")
             }
         }
     }
@@ -257,12 +258,12 @@ struct PickleReader {
             let called = function.replacing(" ", with: ".")
             if function.hasPrefix("torch "), function.hasSuffix("Storage") {
                 throw PEFTError(
-                    "\(name) holds tensors of the type '\(called)', which is not supported",
+                    "\(name) contains tensors of type '\(called)', which is not supported",
                     remedy: "store them as float32, float16 or bfloat16")
             }
             throw PEFTError(
-                "\(name) asks for '\(called)', which is refused: a pickle may only build tensors",
-                remedy: "don't load it anywhere you wouldn't run an unknown program")
+                "\(name) imports '\(called)', which is rejected: a pickle may only build tensors",
+                remedy: "treat the file as untrusted code")
         }
         return function
     }

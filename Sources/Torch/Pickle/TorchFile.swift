@@ -26,8 +26,8 @@ public final class TorchFile: TensorFile {
             (root, reader, storages) = try Self.legacy(mapping.bytes, name: name)
         } else {
             throw PEFTError(
-                "\(name) is no file that torch.save wrote",
-                remedy: "name a .bin or .pt file of PyTorch, or safetensors")
+                "\(name) is not a torch.save file",
+                remedy: "use a .bin or .pt file from PyTorch, or safetensors")
         }
         layouts = try StateDictionary(reader, name: name).tensors(root)
         var entries: [String: TensorEntry] = [:]
@@ -43,7 +43,7 @@ public final class TorchFile: TensorFile {
         let files = try ZipDirectory(bytes, name: name).files
         let pickles = files.filter { $0.key == "data.pkl" || $0.key.hasSuffix("/data.pkl") }
         guard let (path, range) = pickles.first, pickles.count == 1 else {
-            throw PEFTError("\(name) is no archive of torch.save", remedy: "load it in PyTorch and save it again")
+            throw PEFTError("\(name) is not a torch.save archive", remedy: "load it in PyTorch and save it again")
         }
         let folder = String(path.dropLast("data.pkl".count))
         if let order = files[folder + "byteorder"], String(decoding: bytes[order], as: UTF8.self) != "little" {
@@ -66,7 +66,7 @@ public final class TorchFile: TensorFile {
     private static func legacy(_ bytes: UnsafeRawBufferPointer, name: String) throws -> (
         Int, PickleReader, [String: Range<Int>]
     ) {
-        func damaged() -> PEFTError { PEFTError("\(name) is damaged", remedy: "fetch the file again") }
+        func damaged() -> PEFTError { PEFTError("\(name) is damaged", remedy: "download the file again") }
         var version = PickleReader(bytes, from: legacyMagic.count, name: name)
         let number = try version.read()
         guard case .integer(1001) = version.values[number] else { throw damaged() }
@@ -107,26 +107,26 @@ public final class TorchFile: TensorFile {
         _ key: String, _ layout: PickleReader.Layout, _ storages: [String: Range<Int>], name: String
     ) throws -> TensorEntry {
         guard let storage = storages[layout.storage] else {
-            throw PEFTError("\(name) lacks the storage '\(layout.storage)'", remedy: "fetch the file again")
+            throw PEFTError("\(name) lacks the storage '\(layout.storage)'", remedy: "download the file again")
         }
         func damaged(_ what: String) -> PEFTError {
-            PEFTError("tensor '\(key)' in \(name) \(what)", remedy: "fetch the file again")
+            PEFTError("tensor '\(key)' in \(name) \(what)", remedy: "download the file again")
         }
         var (count, last) = (1, layout.offset)
         for (size, stride) in zip(layout.shape, layout.strides) {
             let (product, tooMany) = count.multipliedReportingOverflow(by: size)
             let (reach, tooFar) = max(0, size - 1).multipliedReportingOverflow(by: stride)
             let (sum, beyond) = last.addingReportingOverflow(reach)
-            guard !tooMany, !tooFar, !beyond else { throw damaged("has an impossible shape") }
+            guard !tooMany, !tooFar, !beyond else { throw damaged("has an invalid shape") }
             (count, last) = (product, sum)
         }
         let (byteCount, overflow) = count.multipliedReportingOverflow(by: layout.dtype.size)
-        guard !overflow else { throw damaged("has an impossible shape") }
+        guard !overflow else { throw damaged("has an invalid shape") }
         guard count == 0 || last < storage.count / layout.dtype.size else {
-            throw damaged("reaches beyond its storage")
+            throw damaged("extends beyond its storage")
         }
         guard byteCount <= max(storage.count, repetitionLimit) else {
-            throw damaged("repeats few elements more often than a model does")
+            throw damaged("expands a small storage to an implausible size")
         }
         return TensorEntry(dtype: layout.dtype, shape: layout.shape, byteCount: byteCount)
     }
@@ -198,7 +198,7 @@ private struct StateDictionary {
 
     func tensors(_ root: Int) throws -> [String: PickleReader.Layout] {
         guard case .dictionary(let index) = reader.values[root] else {
-            throw PEFTError("\(name) holds no dictionary of tensors", remedy: "save a state dictionary")
+            throw PEFTError("\(name) contains no dictionary of tensors", remedy: "save a state dict")
         }
         var found: [String: PickleReader.Layout] = [:]
         // A dictionary that many others hold is walked once for each, so that what may be walked is bounded.
@@ -223,7 +223,7 @@ private struct StateDictionary {
     ) throws {
         budget -= reader.dictionaries[index].count + 1
         guard depth <= Self.deepest, budget > 0 else {
-            throw PEFTError("\(name) nests dictionaries deeper than a model does", remedy: "save a state dictionary")
+            throw PEFTError("\(name) nests dictionaries too deeply", remedy: "save a state dict")
         }
         for (key, value) in reader.dictionaries[index] {
             guard case .string(let text) = reader.values[key] else { continue }
@@ -238,7 +238,8 @@ private struct StateDictionary {
 
     private func joined(_ path: String, _ key: String) throws -> String {
         guard path.utf8.count + key.utf8.count < Self.longestName else {
-            throw PEFTError("\(name) holds a name of over \(Self.longestName) bytes", remedy: "fetch the file again")
+            throw PEFTError(
+                "\(name) contains a name of over \(Self.longestName) bytes", remedy: "download the file again")
         }
         return path.isEmpty ? key : "\(path).\(key)"
     }

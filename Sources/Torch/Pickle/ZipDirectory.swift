@@ -34,30 +34,30 @@ struct ZipDirectory {
             guard method == 0, flags & 1 == 0 else { throw damaged("'\(file)' is compressed or encrypted") }
             guard packed == plain else { throw damaged("'\(file)' has two sizes") }
             guard try number(local, 4) == 0x0403_4B50, try text(local + 30, number(local + 26, 2)) == file else {
-                throw damaged("'\(file)' is not where its directory says")
+                throw damaged("'\(file)' is not at the offset in its directory")
             }
             let start = local + 30 + (try number(local + 26, 2)) + (try number(local + 28, 2))
-            guard start <= directory, plain <= directory - start else { throw damaged("'\(file)' is cut off") }
+            guard start <= directory, plain <= directory - start else { throw damaged("'\(file)' is truncated") }
             guard files.updateValue(start..<(start + plain), forKey: file) == nil else {
-                throw damaged("'\(file)' is there twice")
+                throw damaged("'\(file)' is listed twice")
             }
             place += 46 + lengths.0 + lengths.1 + lengths.2
         }
     }
 
     private func damaged(_ what: String) -> PEFTError {
-        PEFTError("\(name) is not a readable archive: \(what)", remedy: "fetch the file again")
+        PEFTError("\(name) is not a readable archive: \(what)", remedy: "download the file again")
     }
 
     private func number(_ place: Int, _ count: Int) throws -> Int {
-        guard place >= 0, count <= bytes.count, place <= bytes.count - count else { throw damaged("it is cut off") }
+        guard place >= 0, count <= bytes.count, place <= bytes.count - count else { throw damaged("it is truncated") }
         let value = (0..<count).reduce(UInt64(0)) { $0 | UInt64(bytes[place + $1]) << UInt64(8 * $1) }
-        guard let value = Int(exactly: value), value <= 1 << 60 else { throw damaged("it holds impossible numbers") }
+        guard let value = Int(exactly: value), value <= 1 << 60 else { throw damaged("it contains invalid numbers") }
         return value
     }
 
     private func text(_ place: Int, _ count: Int) throws -> String {
-        guard place >= 0, place <= bytes.count, count <= bytes.count - place else { throw damaged("it is cut off") }
+        guard place >= 0, place <= bytes.count, count <= bytes.count - place else { throw damaged("it is truncated") }
         return String(decoding: bytes[place..<(place + count)], as: UTF8.self)
     }
 
