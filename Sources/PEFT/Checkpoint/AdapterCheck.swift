@@ -4,75 +4,80 @@ import Support
 import Torch
 import TorchNN
 
-/// Whether an adapter fits a model, and what it does there.
+/// The result of checking an adapter against a model: whether it fits, and what effect it has.
 public struct AdapterCheck: Codable, Sendable {
-    /// What keeps it from fitting; empty if it fits.
+    /// Reasons why the adapter doesn't fit the model; empty if it fits.
     public var problems: [String] = []
-    /// Those of the problems that concern single tensors, by kind.
+    /// Problems of single tensors, grouped by kind.
     public var groups: [Group] = []
-    /// What fits and is suspicious all the same.
+    /// Suspicious properties of an adapter that fits.
     public var warnings: [String] = []
     public var method: String
     public var parameters: Int
-    /// Stored tensors by their type.
+    /// Number of stored tensors by dtype.
     public var types: [String: Int] = [:]
-    /// The effect on the model's scores; `nil` where the adapter doesn't fit.
+    /// Effect on the model's logits; `nil` if the adapter doesn't fit.
     public var effect: Effect?
-    /// How strong the adapter is at each place.
+    /// Strength of the adapter at each adapted module.
     public var sites: [Site] = []
-    /// Scales of low-rank updates with the number of places that use them.
+    /// Scales of the LoRA branches, with the number of modules that use each.
     public var scales: [Scale] = []
 
     /// Problems of one kind.
     public struct Group: Codable, Sendable {
         public var kind: String
-        /// All tensors concerned, with what is wrong about each.
+        /// The affected tensors, each with what is wrong about it.
         public var tensors: [String]
     }
 
+    /// How the adapter changes the model's outputs on sample batches.
     public struct Effect: Codable, Sendable {
-        /// Largest and mean absolute difference of a score with and without the adapter.
+        /// Largest absolute difference of a logit with and without the adapter.
         public var largest: Double
+        /// Mean absolute difference of a logit.
         public var mean: Double
-        /// Mean Kullback–Leibler divergence of the distributions, in nats.
+        /// Mean Kullback–Leibler divergence KL(base ‖ adapted) of the output distributions, in nats.
         public var divergence: Double
-        /// Share of positions whose likeliest token, or class, changes.
+        /// Fraction of positions whose argmax token, or class, changes.
         public var changed: Double
     }
 
+    /// One adapted module.
     public struct Site: Codable, Sendable {
         public var path: String
         public var layer: Int?
-        /// ‖ΔW‖ / ‖W‖ of a projection or table; elsewhere the mean change of a score that the place alone brings.
+        /// ‖ΔW‖ / ‖W‖ (Frobenius) of a projection or embedding; elsewhere the mean logit change that this module
+        /// alone causes.
         public var strength: Double
         public var isRelativeNorm: Bool
-        /// Whether ``strength`` is ‖ΔW‖ itself, as W is 0: a head's bias that begins so.
+        /// Whether ``strength`` is ‖ΔW‖ itself because W is 0, as for a classification head's initial bias.
         public var isNorm = false
-        /// Rank of a low-rank update, and by what it is multiplied.
+        /// Rank and scale of a LoRA branch.
         public var rank: Int?
         public var scale: Double?
     }
 
+    /// A scale that LoRA branches use.
     public struct Scale: Codable, Sendable {
-        /// By what the update is multiplied.
+        /// Factor that ΔW = B A is multiplied by.
         public var value: Double
         public var places: Int
-        /// What adapter_config.json asks for at these places.
+        /// Scale that adapter_config.json specifies for these modules.
         public var asked: Double
     }
 
     public var fits: Bool { problems.isEmpty }
-    /// Whether the adapter does anything.
+    /// Whether the adapter changes any logit of the sample batches.
     public var isEffective: Bool { (effect?.largest ?? 0) > 0 }
 
-    /// What is known of a folder that can't be read as an adapter.
+    /// The check of a folder that can't be read as an adapter.
     public init(unreadable error: PEFTError) {
         (method, parameters, problems) = ("unknown", 0, [error.description])
     }
 
-    /// Checks an adapter's folder against a model; the model is as before afterwards.
+    /// Checks an adapter folder against a model and leaves the model unchanged.
     ///
-    /// - Parameter batches: sample rows on which the effect is measured.
+    /// - Parameter batches: sample batches on which the effect is measured.
     /// - Throws: ``PEFTError`` if a file can't be read.
     public init(_ folder: AdapterFolder, on model: any LanguageModel, batches: [TrainingBatch]) throws {
         method = folder.choice.label
@@ -83,7 +88,7 @@ public struct AdapterCheck: Codable, Sendable {
             problems = [problem.description]
             return
         }
-        // The plan is one for the matrices that the file brings.
+        // Plan for the vocabulary matrices that the file contains.
         let vocabulary = stored.matrices(on: model)
         if let note = stored.note(on: model) { warnings.append(note) }
         vocabulary?.put()
@@ -129,7 +134,7 @@ public struct AdapterCheck: Codable, Sendable {
         }
         try measureEffect()
         if !isEffective, let tokens = try changedTokens(adapter) {
-            // What it does shows on its own tokens alone, and the sample has none of them.
+            // Trained tokens only show an effect on themselves, and the sample contains none of them.
             batches = [Self.batch(tokens, for: model)]
             with = try Self.scores(model, batches)
             try measureEffect()
@@ -149,7 +154,7 @@ public struct AdapterCheck: Codable, Sendable {
         measureScales(adapter, folder)
     }
 
-    /// One row of these tokens.
+    /// A batch of one sequence with these tokens.
     private static func batch(_ tokens: [Int], for model: any LanguageModel) -> TrainingBatch {
         model.batch([TrainingRow(input: tokens, target: model.writes ? tokens : [0])], device: model.device)
     }
@@ -164,7 +169,7 @@ public struct AdapterCheck: Codable, Sendable {
         try withTorchErrors {
             var (largest, sum, count, divergence, changed, positions) = (0.0, 0.0, 0, 0.0, 0.0, 0)
             for (all, own) in zip(without, with) {
-                // An adapter may bring another vocabulary.
+                // An adapter may bring another vocabulary size.
                 let width = min(all.dim(-1), own.dim(-1))
                 let a = all.narrowed(axis: all.rank - 1, 0..<width)
                 let b = own.narrowed(axis: own.rank - 1, 0..<width)
@@ -185,7 +190,7 @@ public struct AdapterCheck: Codable, Sendable {
         }
     }
 
-    /// What tensors of other shapes have in common: another rank than the configuration's, or another model.
+    /// Explains a common cause of shape mismatches: another rank than in the configuration, or another base model.
     private mutating func explainShapes(_ problems: [AdapterFolder.Problem]) {
         let shapes = problems.compactMap { problem -> (stored: [Int], needed: [Int])? in
             guard case .misshapen(let key, let stored, let needed) = problem, key.hasSuffix(".lora_A.weight"),
@@ -231,7 +236,7 @@ public struct AdapterCheck: Codable, Sendable {
         }
     }
 
-    /// Patterns that match no place are settings without effect.
+    /// Warns of `rank_pattern` and `alpha_pattern` entries that match no module, or are shadowed by others.
     private mutating func inspectPatterns(_ folder: AdapterFolder, _ plan: [Attachment]) {
         let paths = plan.filter { $0.site == .linear || $0.site == .embedding }.map(\.path)
         for key in ["rank_pattern", "alpha_pattern"] {
@@ -256,7 +261,7 @@ public struct AdapterCheck: Codable, Sendable {
         }
     }
 
-    /// Names that match nothing, which Hugging Face lets pass as long as another one matches.
+    /// Warns of targets that match nothing. Hugging Face ignores them as long as another target matches.
     private mutating func inspectTargets(_ folder: AdapterFolder, _ outline: ModelOutline) {
         let paths = outline.modules
         for key in ["target_modules", "exclude_modules", "feedforward_modules"] {
@@ -297,7 +302,7 @@ public struct AdapterCheck: Codable, Sendable {
             {
                 strength = try Self.relativeChange(table.weight.dense(as: .float64), merged)
             } else {
-                // What this place alone brings: the scores without it.
+                // The effect of this module alone: logits without it.
                 isRelative = false
                 site.detach(module)
                 defer { site.attach(module, route: nil) }
@@ -325,7 +330,7 @@ public struct AdapterCheck: Codable, Sendable {
         }
     }
 
-    /// ‖after − before‖ / ‖before‖, or the first norm alone where `before` is 0.
+    /// ‖after − before‖ / ‖before‖, or ‖after − before‖ where `before` is 0.
     private static func relativeChange(_ before: Tensor, _ after: Tensor) throws -> (value: Double, isNorm: Bool) {
         try withTorchErrors {
             withoutGradients {
@@ -336,7 +341,7 @@ public struct AdapterCheck: Codable, Sendable {
         }
     }
 
-    /// The first tokens whose vectors the adapter changes; `nil` where there are none.
+    /// The first tokens whose embeddings the adapter changes; `nil` if there are none.
     private func changedTokens(_ adapter: Adapter) throws -> [Int]? {
         let model = adapter.model
         var tables: [(before: Tensor, after: Tensor)] = []
@@ -368,7 +373,7 @@ public struct AdapterCheck: Codable, Sendable {
         return Array(tokens.prefix(count))
     }
 
-    /// The scale that each update uses against the one that the file asks for, worked out anew from its settings.
+    /// Compares the scale of each LoRA branch with the one recomputed from adapter_config.json.
     private mutating func measureScales(_ adapter: Adapter, _ folder: AdapterFolder) {
         guard folder.configuration["peft_type"]?.string?.uppercased() == "LORA" else { return }
         let json = folder.configuration
@@ -394,7 +399,7 @@ public struct AdapterCheck: Codable, Sendable {
     }
 }
 
-/// A low-rank update that is multiplied by a scale.
+/// A LoRA branch that is multiplied by a scale.
 protocol ScaledUpdate: AdapterModule {
     var updateRank: Int { get }
     var updateScale: Double { get }

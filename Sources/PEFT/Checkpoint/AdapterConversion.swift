@@ -2,11 +2,14 @@ import Foundation
 import Support
 import Torch
 
-/// Adapters in other formats as Hugging Face's present one.
+/// Conversion of older adapter formats to the current Hugging Face PEFT format.
 public enum AdapterConversion {
-    /// A folder with `adapter_model.bin`, or with settings and names of older versions of Hugging Face PEFT.
+    /// Reads a folder with `adapter_model.bin`, or with settings and tensor names of older Hugging Face PEFT
+    /// versions.
     ///
-    /// - Returns: the configuration and the tensors as they are to be stored.
+    /// - Returns: the configuration and the tensors in the current format.
+    /// - Throws: ``PEFTError`` if a file is missing or damaged, or the adapter uses fused-projection slices
+    ///   (`enable_lora`).
     public static func olderFolder(_ folder: URL) throws -> (configuration: [String: JSON], tensors: [String: Tensor])
     {
         let file = folder.appendingPathComponent("adapter_config.json")
@@ -22,7 +25,7 @@ public enum AdapterConversion {
                 "\(file.path) adapts slices of fused projections ('enable_lora'), which this conversion can't read",
                 remedy: "convert the original loralib file with --enable-lora")
         }
-        // Settings that present versions don't know.
+        // Settings that current versions don't know.
         for key in ["enable_lora", "merge_weights", "inference_mode"] { configuration[key] = nil }
         configuration["inference_mode"] = true
         let tensors = try AdapterNames.unwrapped(AdapterFiles.weights(in: folder)).tensors()

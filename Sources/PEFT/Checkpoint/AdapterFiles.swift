@@ -12,8 +12,8 @@ public enum AdapterFiles {
         FileManager.default.fileExists(atPath: folder.appendingPathComponent(name).path)
     }
 
-    /// Hugging Face's weights: safetensors or else a pickle, in one file or in shards with an index.
-    /// - Throws: ``PEFTError`` saying what is there instead.
+    /// Opens Hugging Face's weights: safetensors, or else a pickle, in one file or in shards with an index.
+    /// - Throws: ``PEFTError`` that names the files found instead.
     static func weights(in folder: URL) throws -> any TensorFile {
         var files = try TensorShards.files(in: folder, "adapter_model.safetensors") { try SafetensorsFile($0) }
         if files.isEmpty { files = try TensorShards.files(in: folder, "adapter_model.bin") { try TorchFile($0) } }
@@ -31,12 +31,12 @@ public enum AdapterFiles {
             remedy: "download the weights too")
     }
 
-    /// Whether it is an adapter of mlx-lm.
+    /// Whether the folder is an mlx-lm adapter.
     public static func isMLX(_ folder: URL) -> Bool {
         has(mlx, in: folder) && !has("adapter_model.safetensors", in: folder)
     }
 
-    /// The names of a folder's files, for messages.
+    /// File names of a folder, for messages.
     private static func contents(of folder: URL) -> String {
         let names = ((try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? [])
             .filter { !$0.hasPrefix(".") }.sorted()
@@ -44,8 +44,8 @@ public enum AdapterFiles {
         return names.prefix(8).joined(separator: ", ") + (names.count > 8 ? ", …" : "")
     }
 
-    /// The adapter that a folder means: itself, or the newest checkpoint of a run that lies there.
-    /// - Returns: its folder, with what a reader is told where that is another one.
+    /// Resolves an adapter folder: the folder itself, or the newest checkpoint of a training run in it.
+    /// - Returns: the folder, with a note for the user if it is a checkpoint.
     public static func locate(_ folder: URL) -> (folder: URL, note: String?) {
         guard !has(configuration, in: folder) else { return (folder, nil) }
         let found = checkpoints(in: folder)
@@ -57,7 +57,7 @@ public enum AdapterFiles {
         )
     }
 
-    /// The adapters among a trainer's `checkpoint-STEP` folders, by their step.
+    /// The adapters in a trainer's `checkpoint-STEP` folders, by step.
     private static func checkpoints(in folder: URL) -> [(step: Int, folder: URL)] {
         subfolders(of: folder).compactMap { url in
             let name = url.lastPathComponent
@@ -68,13 +68,13 @@ public enum AdapterFiles {
         }.sorted { $0.step < $1.step }
     }
 
-    /// The folders below that hold an adapter.
+    /// Subfolders that contain an adapter.
     private static func subfolders(of folder: URL) -> [URL] {
         ((try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []).sorted()
             .map { folder.appendingPathComponent($0) }.filter { has(configuration, in: $0) }
     }
 
-    /// What a folder without an adapter's configuration is.
+    /// The error for a folder without an adapter configuration.
     static func missingConfiguration(_ folder: URL) -> PEFTError {
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: folder.path, isDirectory: &isFolder) else {

@@ -4,16 +4,17 @@ import Support
 import Torch
 import TorchNN
 
-/// An adapter on disk in Hugging Face PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`, or where
-/// there is none `adapter_model.bin`, of which nothing is run.
+/// An adapter folder in Hugging Face PEFT's layout: `adapter_config.json` with `adapter_model.safetensors`, or else
+/// `adapter_model.bin`, which is parsed without running any code.
 public struct AdapterFolder {
     public let url: URL
     public let configuration: [String: JSON]
     public let choice: MethodChoice
-    /// What a reader is to know of settings that change nothing here.
+    /// Notes for the user about settings that have no effect here.
     public let notes: [String]
     let tensors: any TensorFile
 
+    /// Opens the folder and parses its configuration; tensors are read later.
     /// - Throws: ``PEFTError`` if a file is missing or damaged, or the method isn't supported.
     public init(_ url: URL) throws {
         self.url = url
@@ -22,7 +23,7 @@ public struct AdapterFolder {
         guard var configuration = try JSON.read(file).object else {
             throw PEFTError("\(file.path) is not a JSON object", remedy: "download the file again")
         }
-        // Every method trains a classifier too, so that Hugging Face's naming it says nothing more.
+        // Every method trains a classification head too, so modules_to_save adds nothing by naming it.
         let saved = configuration["modules_to_save"]?.array?.compactMap(\.string) ?? []
         if ["SEQ_CLS", "TOKEN_CLS"].contains(configuration["task_type"]),
             saved.allSatisfy({ ["classifier", "score"].contains($0) })
@@ -43,17 +44,17 @@ public struct AdapterFolder {
         MethodChoice(method, try Method.Configuration(json: json))
     }
 
-    /// The stored tensors' names and shapes, sorted by name.
+    /// Names and shapes of the stored tensors, sorted by name.
     public var tensorShapes: [(name: String, shape: [Int])] {
         tensors.entries.map { ($0.key, $0.value.shape) }.sorted { $0.name < $1.name }
     }
 
-    /// Whether a tensor is one of the base's own, which Hugging Face stores beside an adapter over it.
-    /// - Throws: ``PEFTError`` if it is another model's.
+    /// Whether a tensor is a copy of the base's, which Hugging Face stores next to an adapter over that module.
+    /// - Throws: ``PEFTError`` if its values differ from the base's.
     private func isCopyOfBase(_ key: String, _ modules: [String: Module]) throws -> Bool {
         let levels = [".base_layer.", ".original_module."]
         let wrapped = levels.compactMap { key.range(of: $0) }.first
-        // A whole model's state dictionary holds those without an adapter too.
+        // A full state dict also contains modules without an adapter.
         guard key.hasPrefix(AdapterKeys.prefix), let level = wrapped ?? key.range(of: ".", options: .backwards),
             let module = modules[String(key[..<level.lowerBound].dropFirst(AdapterKeys.prefix.count))]
         else { return false }
@@ -69,11 +70,11 @@ public struct AdapterFolder {
                 return own.shape == stored.shape
                     && (own.device == .meta || own.to(stored.dtype).isIdentical(to: stored))
             }
-            // A model without weights can't be compared; its shape can.
+            // A meta model has no values to compare, only shapes.
             if own.parameters.first?.parameter.tensor.device == .meta {
                 return stored.shape == [own.outputs, own.inputs]
             }
-            // What is kept in fewer bits is the same where the file's numbers round to it.
+            // A quantized tensor is the same if the file's values quantize to it.
             let kept = own.isQuantized ? try own.replacing(with: stored.to(.float32)) : nil
             return own.dense(as: stored.dtype).isIdentical(to: kept?.dense(as: stored.dtype) ?? stored)
         }
@@ -85,7 +86,7 @@ public struct AdapterFolder {
         return isSame
     }
 
-    /// Whether a file holds the same tensor twice, for modules that share it.
+    /// Whether a tensor duplicates another one, for modules that share it.
     private func isCopy(_ key: String, of original: String, isTransposed: Bool = false) throws -> Bool {
         guard tensors.entries[original] != nil else { return false }
         return try withTorchErrors {
@@ -94,10 +95,11 @@ public struct AdapterFolder {
         }
     }
 
-    /// What is wrong with the adapter for a model; nothing is changed.
-    /// - Returns: for each tensor of the plan its name in this file; problems in the order in which they were found.
+    /// Matches the file's tensors against a plan without changing anything.
+    /// - Returns: the file's name of each planned tensor, and the problems in the order in which they were found.
     ///
-    /// - Parameter vocabulary: names of tensors that are matrices of the base, which others look after.
+    /// - Parameter vocabulary: names of tensors that are the base's vocabulary matrices, which are handled
+    ///   separately.
     func match(_ plan: [Attachment], model: any LanguageModel, vocabulary: Set<String> = []) throws -> (
         sources: [String: String], problems: [Problem]
     ) {
@@ -109,7 +111,7 @@ public struct AdapterFolder {
                 let key = attachment.fileKey(tensor.key)
                 for copy in tensor.copies { copies[copy] = (key, false) }
                 for copy in tensor.transposedCopies { copies[copy] = (key, true) }
-                // Modules that are trained in full, under the name of their wrapper too.
+                // Fully trained modules may also appear under their wrapper's name.
                 if attachment.site == .parameter, let dot = key.lastIndex(of: ".") {
                     copies["\(key[..<dot]).modules_to_save\(key[dot...])"] = (key, false)
                 }
@@ -118,7 +120,7 @@ public struct AdapterFolder {
         let modules = Dictionary(model.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { $1 })
         var sources: [String: String] = [:]
         var problems: [Problem] = []
-        // Names without the levels before the modules' paths are read where all of them are such.
+        // Names without the `base_model.model.` levels are accepted if all names lack them.
         let isComplete = tensors.entries.keys.contains { wanted[$0] != nil }
         for key in tensors.entries.keys.sorted() {
             if wanted[key] != nil {
@@ -148,14 +150,14 @@ public struct AdapterFolder {
         return (sources, problems)
     }
 
-    /// What keeps an adapter's file from fitting a model.
+    /// Why a stored tensor doesn't fit a model.
     public enum Problem: Sendable, Equatable {
         case unknown(String, nearest: String?)
         case missing(String)
         case misshapen(String, stored: [Int], needed: [Int])
         case notNumbers(String, type: String)
 
-        /// What problems of this kind have in common.
+        /// Description of the problem's kind, for grouping.
         var kind: String {
             switch self {
             case .unknown: "tensors that match no parameter of the model"
@@ -195,8 +197,8 @@ public struct AdapterFolder {
         }
     }
 
-    /// A stored tensor.
-    /// - Throws: ``PEFTError`` where it holds values that are NaN or infinite.
+    /// Reads a stored tensor.
+    /// - Throws: ``PEFTError`` if it contains NaN or infinite values.
     private func finiteTensor(_ name: String) throws -> Tensor {
         let tensor = try tensors.tensor(name)
         let count = tensor.nonFiniteCount
@@ -210,9 +212,10 @@ public struct AdapterFolder {
 
     /// Attaches the adapter to a model.
     ///
-    /// - Parameter isTrainable: whether training goes on; what is loaded is otherwise for inference alone.
-    /// - Throws: ``PEFTError`` if a tensor is unknown, missing or misshapen, or holds values that are not finite; the model
-    ///   is then unchanged.
+    /// - Parameters:
+    ///   - name: the adapter's name.
+    ///   - isTrainable: whether to continue training; by default the adapter is for inference only.
+    /// - Throws: ``PEFTError`` if a tensor is unknown, missing, misshapen or not finite; the model is then unchanged.
     public func attach(to model: any LanguageModel, name: String = "default", isTrainable: Bool = false) throws
         -> Adapter
     {
@@ -221,7 +224,7 @@ public struct AdapterFolder {
         let vocabulary = stored.matrices(on: model)
         vocabulary?.put()
         do {
-            // Everything is checked against the plan, which changes nothing else.
+            // Validate everything against the plan before changing the model.
             let outline = ModelOutline(model)
             let (sources, problems) = try match(
                 choice.resolved(for: outline).plan(for: outline), model: model, vocabulary: stored.keys)
@@ -243,22 +246,22 @@ public struct AdapterFolder {
 }
 
 extension Adapter {
-    /// Version of Hugging Face PEFT whose format is written.
+    /// The version of Hugging Face PEFT whose format is written.
     static let formatVersion = "0.17.0"
 
-    /// Writes the adapter's folder; it appears whole or not at all.
+    /// Writes the adapter folder atomically.
     ///
     /// - Parameters:
-    ///   - base: what `base_model_name_or_path` is to say.
-    ///   - taskType: Hugging Face's name of the task, such as `SEQ_2_SEQ_LM`; by default what the model is for.
-    ///   - replacing: whether a folder of that name is replaced; if not, it is an error.
+    ///   - base: value of `base_model_name_or_path`.
+    ///   - taskType: Hugging Face's task name, such as `SEQ_2_SEQ_LM`; by default derived from the model's task.
+    ///   - replacing: whether an existing folder is replaced; otherwise it is an error.
     public func save(to folder: URL, base: String, taskType: String? = nil, replacing: Bool = true) throws {
         try AtomicFile.writeFolder(folder, replacing: replacing) {
             try write(into: $0, base: base, taskType: taskType)
         }
     }
 
-    /// The same into a folder that exists, for callers that make it appear at once themselves.
+    /// Writes the adapter into an existing folder, for callers that handle atomicity themselves.
     public func write(into folder: URL, base: String, taskType: String? = nil) throws {
         guard let type = choice.method.peftType else {
             throw PEFTError(
@@ -274,7 +277,7 @@ extension Adapter {
         fields["revision"] = .null
         fields["inference_mode"] = true
         if fields["prompt_tuning_init"] == "TEXT", fields["tokenizer_name_or_path"] == .null {
-            // Hugging Face reads no prompt that began as a text without it.
+            // Hugging Face can't read a text-initialized prompt without it.
             fields["tokenizer_name_or_path"] = .string(base)
         }
         try AtomicFile.write(
@@ -288,18 +291,18 @@ extension Adapter {
 }
 
 extension AdapterFolder {
-    /// What is to be said of matrices of the vocabulary that the file puts in place of the base's; `nil` where it has none.
+    /// A note for the user if the file replaces the base's vocabulary matrices; `nil` if it doesn't.
     public func vocabularyNote(on model: any LanguageModel) throws -> String? {
         try StoredVocabulary(self, on: model).note(on: model)
     }
 
-    /// Puts the vocabulary's matrices that the file brings into a model for good, such as one that is only planned on.
+    /// Permanently replaces a model's vocabulary matrices by those in the file, for example before planning.
     public func putVocabulary(on model: any LanguageModel) throws {
         try StoredVocabulary(self, on: model).matrices(on: model)?.put()
     }
 
-    /// The tensors under the names that Hugging Face's format has for them on a model.
-    /// - Throws: ``PEFTError`` naming a tensor that is unknown, missing or misshapen.
+    /// The tensors under their names in Hugging Face's format for a model.
+    /// - Throws: ``PEFTError`` that names an unknown, missing or misshapen tensor.
     public func canonicalTensors(on model: any LanguageModel) throws -> [String: Tensor] {
         let stored = try StoredVocabulary(self, on: model)
         if let problem = stored.problem { throw problem }

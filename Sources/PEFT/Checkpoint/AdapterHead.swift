@@ -2,10 +2,10 @@ import LanguageModels
 import Support
 
 extension AdapterFolder {
-    /// The head that the adapter was trained with, as far as its `task_type` and the shapes of its file tell; `nil` for
-    /// models that write and for files that say nothing.
+    /// The head that the adapter was trained with, inferred from its `task_type` and tensor shapes; `nil` for
+    /// generative models and for files that don't say.
     ///
-    /// Hugging Face's files hold no names of labels: they are the base model's where their number fits, else
+    /// Hugging Face's files contain no label names: the base model's are used if their number matches, else
     /// transformers' `LABEL_0` and so on.
     public func head(on base: ModelFolder) -> ModelHead? {
         let stored = ModelHead(configuration: base.configuration)

@@ -3,18 +3,19 @@ import LanguageModels
 import Support
 import Torch
 
-/// What other programs and wrappers make of the names in an adapter's file.
+/// Normalizes tensor names that other programs and wrappers change.
 enum AdapterNames {
-    /// Levels that wrappers put into names: `torch.compile`, FSDP, activation checkpointing.
+    /// Path levels that wrappers add: `torch.compile`, FSDP, activation checkpointing.
     private static let wrappers: Set<Substring> = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"]
 
-    /// Names of parameters that a state dictionary, unlike a saved adapter, has the adapter's own name behind.
+    /// Whether a state dict puts the adapter's name after this part of a parameter's path, as a saved adapter
+    /// doesn't.
     private static func isNamed(_ part: Substring) -> Bool {
         part == "modules_to_save" || part == "trainable_tokens_delta" || part == "ln_tuning_layers"
             || ["lora_", "hada_", "lokr_", "ia3_", "oft_", "boft_", "vera_"].contains { part.hasPrefix($0) }
     }
 
-    /// A name without wrappers (DistributedDataParallel's `module.` too) and without the adapter's own name.
+    /// Strips wrappers (including DistributedDataParallel's `module.`) and the adapter's name from a tensor name.
     static func unwrapped(_ name: String) -> String {
         var parts: [Substring] = []
         for part in name.split(separator: ".", omittingEmptySubsequences: false) where !wrappers.contains(part) {
@@ -33,16 +34,16 @@ enum AdapterNames {
         return parts.joined(separator: ".")
     }
 
-    /// The same file under names without wrappers.
+    /// The file with unwrapped tensor names.
     static func unwrapped(_ file: any TensorFile) -> any TensorFile {
         let names = Dictionary(grouping: file.entries.keys, by: unwrapped)
-        // Two that would become one keep their names, which the check against the model then tells.
+        // Names that would collide stay as they are, so the check against the model reports them.
         let renamed = names.filter { $0.value.count == 1 && $0.value[0] != $0.key }.mapValues { $0[0] }
         return renamed.isEmpty ? file : RenamedTensorFile(file, renamed)
     }
 
-    /// What a name may mean on a model where it lacks the levels before the module's path: `base_model.model.`, and those that
-    /// a model without its head (`AutoModel`) does without.
+    /// Candidates for a name that lacks the levels before the module's path: `base_model.model.`, and those that a
+    /// headless model (`AutoModel`) lacks.
     static func completed(_ name: String, on model: any LanguageModel) -> [String] {
         let rest =
             [AdapterKeys.prefix, "base_model."].first { name.hasPrefix($0) }
@@ -51,14 +52,14 @@ enum AdapterNames {
     }
 }
 
-/// A file of tensors some of which are called otherwise.
+/// A tensor file with some tensors renamed.
 final class RenamedTensorFile: TensorFile {
     private let file: any TensorFile
     private let original: [String: String]
     let entries: [String: TensorEntry]
     var url: URL { file.url }
 
-    /// - Parameter original: the file's names by the new ones.
+    /// - Parameter original: the file's name of each renamed tensor.
     init(_ file: any TensorFile, _ original: [String: String]) {
         (self.file, self.original) = (file, original)
         var entries = file.entries

@@ -1,16 +1,16 @@
 import Support
 
-/// Settings of an `adapter_config.json` that the method's fields don't cover: what changes the computation is refused, the
-/// rest is told, so that no switch is passed over in silence.
+/// Checks the settings of an `adapter_config.json` that the method's fields don't cover. Settings that change the
+/// output are rejected and all others are reported, so none is silently ignored.
 enum ConfigurationCheck {
-    /// Fields that matter while an adapter is made or trained, and not for what its file computes.
+    /// Fields that affect initialization or training but not the output of a stored adapter.
     private static let trainingOnly: Set = [
         "init_ia3_weights", "corda_config", "megatron_core", "qalora_group_size", "merge_weights",
         "use_effective_conv2d",
     ]
 
-    /// - Returns: what a reader is to know.
-    /// - Throws: ``PEFTError`` naming a setting that changes what the adapter computes.
+    /// - Returns: notes for the user.
+    /// - Throws: ``PEFTError`` that names a setting which changes the adapter's output.
     static func notes(on configuration: [String: JSON], of method: any PEFTMethod.Type) throws -> [String] {
         let (known, defaults) = (knownKeys(of: method), HuggingFaceDefaults.fields[method.peftType ?? ""] ?? [:])
         var notes: [String] = []
@@ -49,7 +49,7 @@ enum ConfigurationCheck {
         return keys(method).union(HuggingFaceDefaults.common)
     }
 
-    /// Whether a value says nothing: null, false, or nothing in it.
+    /// Whether a value is null, false or empty.
     private static func isEmpty(_ value: JSON) -> Bool {
         switch value {
         case .null, false, "", [], [:]: true

@@ -1,8 +1,8 @@
 import LanguageModels
 
-/// Names of targets that mean exactly some projections.
+/// Target names that match exactly a given set of projections.
 enum ExactTargets {
-    /// The last parts of their paths where those name nothing else, and the whole paths otherwise.
+    /// The last path components if they match nothing else, otherwise the full paths.
     static func names(of paths: some Collection<String>, in outline: ModelOutline) -> [String] {
         let wanted = Set(paths)
         let leaves = Set(wanted.map { $0.split(separator: ".").last.map(String.init) ?? $0 })

@@ -3,15 +3,15 @@ import LanguageModels
 import Support
 import Torch
 
-/// LoRA adapters as llama.cpp's GGUF files: for each weight `NAME.lora_a` [r, in] and `NAME.lora_b` [out, r], and one α for
-/// all, so that an update is α / r · B A.
+/// LoRA adapters in llama.cpp's GGUF format: for each weight `NAME.lora_a` `[r, in]` and `NAME.lora_b` `[out, r]`,
+/// with one α for all modules: ΔW = α / r · B A.
 public enum GGUFAdapter {
-    /// Writes a LoRA of Hugging Face's layout.
+    /// Writes a LoRA adapter as GGUF.
     ///
     /// - Parameters:
-    ///   - model: the base, of which only the configuration counts.
-    ///   - type: of the stored numbers: F32, F16 or BF16.
-    /// - Throws: ``PEFTError`` naming what such files can't say.
+    ///   - model: the base model, of which only the configuration is used.
+    ///   - type: storage type: F32, F16 or BF16.
+    /// - Throws: ``PEFTError`` that names what the format can't represent.
     public static func write(
         _ folder: AdapterFolder, on model: any LanguageModel, type: GGUFType = .f32, to url: URL,
         replacing: Bool = true
@@ -41,7 +41,7 @@ public enum GGUFAdapter {
         }
         let alpha = configuration.alpha
         var contents: [GGUFFile.Content] = []
-        // Copies of the base's own tables, which were found to be so, say nothing.
+        // Exact copies of the base's matrices need not be stored.
         for (key, shape) in folder.tensorShapes
         where !key.hasSuffix(".base_layer.weight") && !vocabulary.keys.contains(key) {
             guard let (path, part) = part(of: key), let target = names.tensor(of: path + ".weight") else {
@@ -53,11 +53,11 @@ public enum GGUFAdapter {
             switch part {
             case .a: contents.append(.init(target + ".lora_a", shape, type, make: read))
             case .embeddingA:
-                // Looked up by row.
+                // An embedding is looked up by row, so llama.cpp expects its factors transposed.
                 contents.append(
                     .init(target + ".lora_a", shape.reversed(), type) { try read().T.contiguous() })
             case .b, .embeddingB:
-                // llama.cpp scales by α / r; what is scaled otherwise has it worked in.
+                // llama.cpp scales by α / r; fold any other scale into B.
                 let (rank, scale) = try LoRA.rankAndScale(configuration, at: path)
                 let factor = scale * Double(rank) / alpha
                 contents.append(
@@ -86,7 +86,7 @@ public enum GGUFAdapter {
         case embeddingB = "lora_embedding_B"
     }
 
-    /// The module that a tensor of a LoRA belongs to, and which it is.
+    /// The module path and the factor (A or B) of a LoRA tensor name.
     private static func part(of key: String) -> (path: String, part: Part)? {
         guard key.hasPrefix(AdapterKeys.prefix) else { return nil }
         let rest = key.dropFirst(AdapterKeys.prefix.count)
@@ -94,11 +94,11 @@ public enum GGUFAdapter {
         return (String(rest.dropLast(part.rawValue.count + 1)), part)
     }
 
-    /// Reads such a file as Hugging Face's layout has it.
+    /// Reads a GGUF adapter and converts it to Hugging Face's layout.
     ///
-    /// - Parameter model: the base, of which only the configuration counts.
-    /// - Returns: `adapter_config.json`, but for the base's name, and the tensors.
-    /// - Throws: ``PEFTError`` for another kind of file, for another model's adapter and for what isn't LoRA.
+    /// - Parameter model: the base model, of which only the configuration is used.
+    /// - Returns: `adapter_config.json` without the base's name, and the tensors.
+    /// - Throws: ``PEFTError`` if the file isn't a LoRA adapter for this model.
     public static func read(_ url: URL, on model: any LanguageModel) throws -> (
         configuration: [String: JSON], tensors: [String: Tensor]
     ) {
@@ -146,7 +146,7 @@ public enum GGUFAdapter {
         guard let rank = mostFrequent(ranks.values) else {
             throw PEFTError("\(url.path) contains no tensors named lora_b", remedy: "download the file again")
         }
-        // Without an α llama.cpp doesn't scale.
+        // Without an α, llama.cpp doesn't scale.
         var configuration = LoRA.Configuration(
             rank: rank, alpha: alpha > 0 ? alpha : Double(rank), targets: ranks.keys.sorted())
         for (path, own) in ranks where own != rank {

@@ -1,8 +1,8 @@
 import Support
 
-/// What the configurations of Hugging Face PEFT 0.21 say where nothing is set, by `peft_type`.
+/// The default configurations of Hugging Face PEFT 0.21, by `peft_type`.
 enum HuggingFaceDefaults {
-    /// Fields of every configuration, which say nothing of what an adapter computes.
+    /// Fields of every configuration that don't affect the adapter's output.
     static let common: Set = [
         "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
         "inference_mode",

@@ -4,14 +4,14 @@ import Support
 import Torch
 
 extension AdapterConversion {
-    /// A state dictionary of loralib (Hu et al. 2021): `….lora_A` and `….lora_B`, for fused projections one pair of blocks
-    /// for each enabled part; and what was trained beside them, such as biases and a head.
+    /// Converts a loralib state dict (Hu et al. 2021) with `….lora_A` and `….lora_B`, which for fused projections
+    /// hold one pair of blocks for each enabled slice, and other trained tensors such as biases and a head.
     ///
     /// - Parameters:
-    ///   - alpha: loralib's `lora_alpha`, which its files don't hold.
-    ///   - enabled: which equal parts of fused projections were adapted (`enable_lora`).
-    /// - Returns: an adapter on `model`, which computes what loralib computes, and what a reader is to know.
-    /// - Throws: ``PEFTError`` naming a tensor that the model has no place for.
+    ///   - alpha: loralib's `lora_alpha`, which its files don't store.
+    ///   - enabled: which equal slices of fused projections were adapted (`enable_lora`).
+    /// - Returns: an adapter on `model` with the same output as loralib's, and notes for the user.
+    /// - Throws: ``PEFTError`` that names a tensor which matches no parameter of the model.
     public static func loralib(_ file: URL, on model: any LanguageModel, alpha: Double, enabled: [Bool]?) throws
         -> (adapter: Adapter, notes: [String])
     {
@@ -59,7 +59,7 @@ private struct LoralibFile {
                     if let value = rest.values[own.path] { own.values.copy(from: value) }
                 }
             }
-            // Whatever the file holds is in the adapter now.
+            // Every tensor of the file must be in the adapter by now.
             if let lost = rest.values.keys.sorted().first(where: { path in
                 !adapter.trained.contains { $0.path == path }
             }) {
@@ -98,7 +98,7 @@ private struct LoralibFile {
         return pairs
     }
 
-    /// Wrappers put words before the names.
+    /// Strips the levels that wrappers add before the names.
     private func strip(_ name: String) -> String {
         ["module.", "model."].first { name.hasPrefix($0) }.map { String(name.dropFirst($0.count)) } ?? name
     }
@@ -142,12 +142,12 @@ private struct LoralibFile {
 
     // MARK: The rest
 
-    /// What the file holds beside the updates.
+    /// Tensors of the file other than LoRA matrices.
     private struct Rest {
-        /// By the model's path, values that differ from the model's own.
+        /// Values that differ from the model's, by parameter path.
         var values: [String: Tensor] = [:]
         var bias = BiasTraining.none
-        /// Modules that are trained in full, beside those that every adapter trains.
+        /// Fully trained modules other than those that every adapter trains.
         var modules: [String] = []
         var notes: [String] = []
     }
@@ -200,7 +200,7 @@ private struct LoralibFile {
         return rest
     }
 
-    /// Says how each of the values is trained: with the biases, with a module, or as every adapter's new head.
+    /// Decides how each value is trained: as a bias, with its module, or as the classification head.
     private func divide(_ rest: inout Rest, adapted: Set<String>) throws {
         func owner(_ path: String) -> String { path.split(separator: ".").dropLast().joined(separator: ".") }
         let others = rest.values.keys.sorted().filter { path in

@@ -3,14 +3,14 @@ import LanguageModels
 import Support
 import Torch
 
-/// LoRA adapters of Apple's mlx-lm: `adapters.safetensors`, whose factors lie transposed, `NAME.lora_a` [in, r] and
-/// `NAME.lora_b` [r, out] with DoRA's magnitudes `NAME.m`, and an `adapter_config.json` of its own.
+/// LoRA adapters of Apple's mlx-lm: `adapters.safetensors` with transposed factors `NAME.lora_a` `[in, r]` and
+/// `NAME.lora_b` `[r, out]` and DoRA magnitudes `NAME.m`, and mlx-lm's own `adapter_config.json`.
 public enum MLXAdapter {
-    /// Reads such a folder as Hugging Face's layout has it.
+    /// Reads an mlx-lm adapter and converts it to Hugging Face's layout.
     ///
-    /// - Parameter model: the base, of which only the configuration counts.
-    /// - Returns: `adapter_config.json`, but for the base's name, and the tensors.
-    /// - Throws: ``PEFTError`` naming what isn't a LoRA of this model.
+    /// - Parameter model: the base model, of which only the configuration is used.
+    /// - Returns: `adapter_config.json` without the base's name, and the tensors.
+    /// - Throws: ``PEFTError`` that names what isn't a LoRA of this model.
     public static func read(_ folder: URL, on model: any LanguageModel) throws -> (
         configuration: [String: JSON], tensors: [String: Tensor]
     ) {
@@ -25,7 +25,7 @@ public enum MLXAdapter {
                 remedy: "fuse it into the model with mlx_lm.fuse")
         }
         let parameters = settings["lora_parameters"] ?? .object(settings)
-        // Earlier versions had alpha beside the scale that they multiplied by.
+        // Earlier versions also stored alpha, but multiplied by the scale.
         guard let scale = parameters["scale"]?.double, scale > 0, scale.isFinite else {
             throw PEFTError(
                 "\(file.path) has no positive 'scale' in 'lora_parameters'",
@@ -62,7 +62,7 @@ public enum MLXAdapter {
                 switch part {
                 case "lora_a":
                     ranks[path] = stored.dim(1)
-                    // [entries, r] of a table, [in, r] of a projection: either is transposed.
+                    // `[entries, r]` of an embedding and `[in, r]` of a projection are both transposed.
                     tensors[key + (isTable ? "lora_embedding_A" : "lora_A.weight")] = transposed
                 case "lora_b": tensors[key + (isTable ? "lora_embedding_B" : "lora_B.weight")] = transposed
                 default: tensors[key + "lora_magnitude_vector"] = stored
@@ -80,7 +80,7 @@ public enum MLXAdapter {
             rank: rank, alpha: scale * Double(rank), dropout: parameters["dropout"]?.double ?? 0,
             targets: ExactTargets.names(of: ranks.keys, in: outline))
         configuration.variant.isDoRA = kind == "dora"
-        // An output layer that is the embedding uses the embedding's update there.
+        // A tied output layer uses the embedding's LoRA branch.
         configuration.extras.tiesEmbeddings = outline.isTied && ranks[outline.inputEmbedding] != nil
         for (path, own) in ranks where own != rank {
             let pattern = NSRegularExpression.escapedPattern(for: path)

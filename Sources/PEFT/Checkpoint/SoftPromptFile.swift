@@ -3,14 +3,14 @@ import LanguageModels
 import Support
 import Torch
 
-/// Soft prompts as arrays, [tokens, size]: what Google's prompt-tuning released for T5 (Lester et al. 2021).
+/// Soft prompts as arrays `[tokens, size]`, as Google's prompt-tuning released them for T5 (Lester et al. 2021).
 public enum SoftPromptFile {
-    /// Whether a file is one, by its name.
+    /// Whether a file name has the extension `.npy`.
     public static func isName(_ url: URL) -> Bool { url.pathExtension.lowercased() == "npy" }
 
-    /// A prompt tuning adapter of a `.npy` file, on top of what is active on the model.
+    /// Attaches a prompt-tuning adapter from a `.npy` file on top of the model's active adapters.
     ///
-    /// - Throws: ``PEFTError`` if it is no prompt of vectors of the model's size.
+    /// - Throws: ``PEFTError`` unless the array is a prompt with the model's hidden size.
     public static func read(_ url: URL, on model: any LanguageModel) throws -> Adapter {
         let vectors = try NumpyFile.read(url)
         let size = ModelOutline(model).inputs.first?.size

@@ -3,19 +3,20 @@ import Support
 import Torch
 import TorchNN
 
-/// The base's table of input embeddings and output layer as an adapter's file holds them: Hugging Face stores both whole
-/// once the vocabulary was resized, an adapter lies over one of them, or `save_embedding_layers` was given.
+/// The base's input embeddings and output layer as stored in an adapter file: Hugging Face stores both in full if the
+/// vocabulary was resized, if an adapter covers one of them, or if `save_embedding_layers` is set.
 struct StoredVocabulary {
-    /// Names of the tensors that are such matrices.
+    /// Names of the tensors that are vocabulary matrices.
     private(set) var keys: Set<String> = []
-    /// By name, those that take the place of the model's own.
+    /// Those that replace the model's own, by name.
     private(set) var replaced: [String: Tensor] = [:]
     private var table: Tensor?
     private var output: Tensor?
-    /// What keeps them from fitting the model.
+    /// Why they don't fit the model.
     private(set) var problem: PEFTError?
 
-    /// Ends of names behind the module's path. Those of wrapped modules come first: beside them `weight` is trained.
+    /// Name suffixes after the module's path. Wrapped modules come first, because their plain `weight` is a trained
+    /// tensor.
     private static let suffixes = [
         ".token_adapter.base_layer.weight", ".base_layer.weight", ".original_module.weight", ".weight",
     ]
@@ -48,7 +49,7 @@ struct StoredVocabulary {
         let isSameOutput = try found.output.map { try Self.isSame($0, own.output ?? own.table) } ?? true
         guard !isSameTable || !isSameOutput else { return }
         if own.output == nil {
-            // One matrix is both; two that differ are apart.
+            // One stored matrix serves as both; two different ones untie them.
             table = found.table ?? found.output
             if let a = found.table, let b = found.output, !a.isIdentical(to: b) { output = b }
         } else {
@@ -68,7 +69,7 @@ struct StoredVocabulary {
         }
     }
 
-    /// The matrices that take the place of the model's own, to be put there; `nil` where the file holds copies or none.
+    /// The matrices that replace the model's own; `nil` if the file contains only copies or none.
     func matrices(on model: any LanguageModel) -> VocabularyMatrices? {
         guard table != nil || output != nil else { return nil }
         return VocabularyMatrices(
@@ -77,7 +78,7 @@ struct StoredVocabulary {
             stored: replaced)
     }
 
-    /// What a reader is told; `nil` where nothing is replaced.
+    /// A note for the user; `nil` if nothing is replaced.
     func note(on model: any LanguageModel) -> String? {
         guard let rows = (table ?? output)?.dim(0), let entries = model.vocabularyTable?.entries else { return nil }
         return rows == entries
@@ -85,20 +86,20 @@ struct StoredVocabulary {
             : "the adapter's file contains embeddings for \(rows) tokens, which replace the base's \(entries)"
     }
 
-    /// Stored as the base's table is, or in fp32 where that is quantized.
+    /// Stored in the format of the base's embedding, or in fp32 if that is quantized.
     private static func weight(_ tensor: Tensor, like model: any LanguageModel) -> any LinearWeight {
         let own = (model.vocabularyTable?.weight as? DenseWeight)?.parameter.tensor.dtype
         return DenseWeight(tensor.to(own ?? .float32).to(model.device))
     }
 
-    /// Names with whether each is the output layer's, the most telling first.
+    /// Candidate tensor names, most specific first, with whether each is the output layer's.
     private static func places(_ folder: AdapterFolder, _ model: any LanguageModel) throws -> [(
         key: String, isOutput: Bool
     )] {
         let saved = folder.choice.configuration.modulesToSave
         var places: [(rank: Int, key: String, isOutput: Bool)] = []
         let names = folder.tensors.entries.keys
-        // A classifier is an output layer too, and none of the vocabulary.
+        // A classification head is an output layer too, but not a vocabulary matrix.
         let hasOutput = model.ownOutputLayer != nil || model.hasTiedOutput
         for key in names.sorted() {
             guard let prefix = [AdapterKeys.prefix, "base_model."].first(where: { key.hasPrefix($0) }),
@@ -110,7 +111,7 @@ struct StoredVocabulary {
                 continue
             }
             if suffixes[rank] == ".weight", saved.covers(path) {
-                // What is trained, of a vocabulary that no other tensor of the file tells the base's matrix of.
+                // The rows that are trained, of a vocabulary whose base matrix no other tensor of the file contains.
                 let entries =
                     isOutput
                     ? model.ownOutputLayer?.outputs ?? model.vocabularyTable?.entries : model.vocabularyTable?.entries
@@ -126,7 +127,7 @@ struct StoredVocabulary {
         guard stored.dim(0) == own.outputs else { return false }
         guard own.device != .meta else { return true }
         return try withTorchErrors {
-            // What is kept in fewer bits is the same where the file's numbers round to it.
+            // A quantized tensor is the same if the file's values quantize to it.
             let kept = own.isQuantized ? try own.replacing(with: stored.to(.float32)) : nil
             return own.dense(as: stored.dtype).isIdentical(to: kept?.dense(as: stored.dtype) ?? stored)
         }

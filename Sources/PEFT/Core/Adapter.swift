@@ -4,41 +4,41 @@ import Tokenizers
 import Torch
 import TorchNN
 
-/// A method attached to a model: its tensors, and switching, merging and taking it off.
+/// A PEFT method attached to a model: its tensors, and how to activate, merge and detach them.
 public final class Adapter {
     public let name: String
     public let choice: MethodChoice
     public let model: any LanguageModel
-    /// Of the initial values.
+    /// Seed of the initial values.
     public let seed: UInt64
-    /// Whether its values come from a file, so that no initialization is to replace them.
+    /// Whether the values come from a file, so no initialization may overwrite them.
     public let isFromFile: Bool
-    /// The sites with what was attached to each, in the model's order.
+    /// The adapted sites with their adapter modules, in the model's order.
     public private(set) var attached: [(path: String, site: any AdapterSite, adapter: any AdapterModule)] = []
-    /// The method's tensors by their name in the adapter's file, each once.
+    /// The method's added tensors, each once, by their name in the adapter file.
     public private(set) var added: [(key: String, parameter: AdapterParameter)] = []
-    /// The model's own tensors that are trained.
+    /// The model's own tensors that the method trains.
     public private(set) var trained: [TrainedTensor] = []
     private var siteKinds: [Attachment.Site] = []
     public private(set) var isActive = false
-    /// Matrices of the vocabulary that the adapter puts in place of the base's, and an output layer apart from its table.
+    /// Vocabulary matrices that replace the base's, and an untied output layer.
     let vocabulary: VocabularyMatrices?
     private var merged: [MergedTensor] = []
     public private(set) var isMerged = false
 
-    /// One of the model's own tensors: while the adapter is active the parameter holds the adapter's values, else
-    /// the model's.
+    /// One of the model's own tensors. While the adapter is active the parameter holds the adapter's values,
+    /// otherwise the model's.
     public struct TrainedTensor {
         public let path: String
-        /// Its name in the adapter's file.
+        /// Name in the adapter file.
         public let key: String
-        /// Further names, of modules that share it.
+        /// Further names in the file, of modules that share the tensor.
         let copies: [String]
         /// The model's parameter.
         public let parameter: Parameter
-        /// The adapter's values, which is what training changes.
+        /// The adapter's values, which training updates.
         public internal(set) var values: Tensor
-        /// The values that were in use before; `nil` if they weren't kept.
+        /// The original values; `nil` if they weren't saved.
         let base: Tensor?
     }
 
@@ -47,7 +47,7 @@ public final class Adapter {
         case linear(Linear, adapter: Module, MergedLinear)
         case embedding(Embedding, adapter: Module, before: any LinearWeight, after: any LinearWeight)
 
-        /// Whether nothing else was merged, or put in place of the weight, since.
+        /// Whether no other adapter was merged, or replaced the weight, since.
         var isOnTop: Bool {
             switch self {
             case .linear(let linear, _, let change):
@@ -66,19 +66,19 @@ public final class Adapter {
     private struct MergedLinear {
         let before: any LinearWeight
         let after: any LinearWeight
-        /// The bias, where merging changes it.
+        /// The bias, if merging changes it.
         let bias: (before: Tensor, after: Tensor)?
     }
 
-    /// Attaches a method to a model, on top of what is active there. The base is frozen but for what the method
-    /// trains; other adapters stay trainable or not as they are (``setTrainable(_:)``).
+    /// Attaches a method to a model, on top of its active adapters. The base is frozen except for what the method
+    /// trains; other adapters stay trainable or frozen (``setTrainable(_:)``).
     ///
     /// - Parameters:
     ///   - choice: the method with its configuration.
     ///   - name: the adapter's name, `default` as in Hugging Face PEFT.
-    ///   - seed: for the initial values.
-    ///   - tokenizer: for prompts that begin as text.
-    ///   - isLoading: whether values come from a file next.
+    ///   - seed: seed of the initial values.
+    ///   - tokenizer: tokenizer for prompts initialized from a text.
+    ///   - isLoading: whether values are loaded from a file next.
     /// - Throws: ``PEFTError`` if the plan doesn't fit the model, which is then unchanged.
     public convenience init(
         _ choice: MethodChoice, on model: any LanguageModel, name: String = "default", seed: UInt64 = 0,
@@ -88,7 +88,7 @@ public final class Adapter {
             choice, on: model, name: name, seed: seed, tokenizer: tokenizer, isLoading: isLoading, vocabulary: nil)
     }
 
-    /// - Parameter vocabulary: matrices that are in place of the model's own already, and are the adapter's.
+    /// - Parameter vocabulary: matrices that already replace the model's own and belong to the adapter.
     init(
         _ choice: MethodChoice, on model: any LanguageModel, name: String = "default", seed: UInt64 = 0,
         tokenizer: Tokenizer? = nil, isLoading: Bool = false, vocabulary: VocabularyMatrices?
@@ -111,7 +111,7 @@ public final class Adapter {
         setTrainable(true)
     }
 
-    /// Makes what the plan says; nothing is at its site yet.
+    /// Creates the planned tensors and modules without activating them.
     private func attach(_ plan: [Attachment], tokenizer: Tokenizer?, isLoading: Bool) throws {
         let modules = Dictionary(model.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { $1 })
         let parameters = Dictionary(model.parameters().map { ($0.path, $0.parameter) }, uniquingKeysWith: { $1 })
@@ -128,7 +128,7 @@ public final class Adapter {
                     }
                     let base = attachment.keepsBase ? parameter.tensor : nil
                     let own = parameter.tensor.detached()
-                    // Steps of training are smaller than those of a half-precision number.
+                    // Half precision would round away small optimizer updates.
                     let isWide = own.dtype == .float32 || own.dtype == .float64
                     let values = isWide ? base == nil ? parameter.tensor : own.clone() : own.to(.float32)
                     if base == nil { parameter.tensor = values }
@@ -156,13 +156,13 @@ public final class Adapter {
 
     // MARK: Parameters
 
-    /// All that training changes.
+    /// All trained parameters.
     public var parameters: [Parameter] {
         added.filter(\.parameter.isTrained).map(\.parameter.parameter) + trained.map(\.parameter)
     }
-    /// By what the learning rate is multiplied for each of ``parameters``.
+    /// Learning-rate factor of each of ``parameters``.
     public var rateFactors: [Double] { rateFactors(head: 1) }
-    /// The same with another factor for the model's new modules, such as a classifier.
+    /// ``rateFactors`` with another factor for modules without pretrained weights, such as a classification head.
     public func rateFactors(head: Double) -> [Double] {
         added.filter(\.parameter.isTrained).map(\.parameter.rateFactor)
             + trained.map { tensor in
@@ -170,22 +170,22 @@ public final class Adapter {
             }
     }
     public var trainableCount: Int { parameters.reduce(0) { $0 + $1.tensor.count } }
-    /// Numbers beside the model's own.
+    /// Number of added parameters.
     public var addedCount: Int { added.reduce(0) { $0 + $1.parameter.parameter.tensor.count } }
-    /// Numbers that the adapter's file holds.
+    /// Number of values in the adapter file.
     public var storedCount: Int { storedTensors().values.reduce(0) { $0 + $1.count } }
-    /// Whether some tensors are the model's own.
+    /// Whether the method trains some of the model's own tensors.
     public var trainsModel: Bool { !trained.isEmpty }
-    /// Whether the model's own values can come back.
+    /// Whether the model's original values can be restored.
     public var isRemovable: Bool { trained.allSatisfy { $0.base != nil } }
 
-    /// Whether gradients are computed for the adapter's tensors.
+    /// Enables or disables gradients for the adapter's tensors.
     public func setTrainable(_ value: Bool) {
         for (_, parameter) in added { parameter.parameter.tensor.requiresGrad = value && parameter.isTrained }
         for tensor in trained { tensor.values.requiresGrad = value }
     }
 
-    /// What the adapter's file holds, by name.
+    /// The contents of the adapter file, by name.
     public func storedTensors() -> [String: Tensor] {
         var result: [String: Tensor] = [:]
         for (index, entry) in attached.enumerated() {
@@ -199,7 +199,7 @@ public final class Adapter {
         return result.merging(vocabulary?.stored ?? [:]) { own, _ in own }
     }
 
-    /// Takes over what a file holds; names and shapes were checked against the plan.
+    /// Loads values from a file; names and shapes have been checked against the plan.
     func load(_ tensors: [String: Tensor]) throws {
         for (index, entry) in attached.enumerated() {
             let keys = entry.adapter.storedTensors().keys
@@ -215,12 +215,12 @@ public final class Adapter {
 
     // MARK: Switching
 
-    /// Puts the adapter over its sites; the last to be activated goes on top.
+    /// Activates the adapter at its sites, on top of those that are active.
     public func activate() {
         guard !isActive else { return }
         vocabulary?.put()
         for (_, site, adapter) in attached {
-            // What works with another weight than the model's has to be next to it.
+            // An adapter that replaces the weight must be next to it.
             if (adapter as? any LinearAdapter)?.replacementWeight != nil {
                 site.attachBeneath(adapter)
             } else {
@@ -231,8 +231,8 @@ public final class Adapter {
         isActive = true
     }
 
-    /// Takes it off; the model is as it was.
-    /// - Throws: ``PEFTError`` if the model's own values weren't kept (full fine-tuning).
+    /// Deactivates the adapter and restores the model.
+    /// - Throws: ``PEFTError`` if the model's original values weren't saved (full fine-tuning).
     public func deactivate() throws {
         if isMerged { try unmerge() }
         guard isActive else { return }
@@ -250,8 +250,8 @@ public final class Adapter {
 
     // MARK: Merging
 
-    /// Works the update into the weights, so that nothing is computed beside them.
-    /// - Throws: ``PEFTError`` if the method can't be merged, or if another adapter lies beneath: merge order is
+    /// Merges the adapter into the weights, so that it adds no computation.
+    /// - Throws: ``PEFTError`` if the method can't be merged, or if another adapter is below it: merge order is
     ///   forward order.
     public func merge() throws {
         guard !isMerged, isActive, !attached.isEmpty else { return }
@@ -273,7 +273,7 @@ public final class Adapter {
         }
         try withTorchErrors {
             try withoutGradients {
-                // All of them are made before the first is put in place.
+                // Compute all merged tensors before replacing any.
                 let tensors = try attached.map { try mergedTensor($0.site, $0.adapter) }
                 for tensor in tensors {
                     switch tensor {
@@ -294,7 +294,7 @@ public final class Adapter {
 
     private func mergedTensor(_ site: any AdapterSite, _ adapter: any AdapterModule) throws -> MergedTensor {
         if let linear = site as? Linear, let adapter = adapter as? any LinearAdapter {
-            // Rounded once, to the weight's own type.
+            // Rounded once, to the weight's own dtype.
             let weight =
                 try adapter.merged(into: linear.weight)
                 ?? linear.weight.replacing(with: adapter.merged(into: linear.weight.dense(as: .float64)))
@@ -325,7 +325,7 @@ public final class Adapter {
     }
 
     /// Undoes ``merge()``, bit for bit.
-    /// - Throws: ``PEFTError`` if another adapter was merged since, which has to be undone first.
+    /// - Throws: ``PEFTError`` if another adapter was merged since, which must be unmerged first.
     public func unmerge() throws {
         guard isMerged else { return }
         for tensor in merged where !tensor.isOnTop {
@@ -350,6 +350,6 @@ public final class Adapter {
 }
 
 extension Adapter {
-    /// What the method does while training, beyond gradients.
+    /// The method's training hook; `nil` if it needs none.
     public func trainingHook() -> (any TrainingHook)? { choice.trainingHook(for: self) }
 }

@@ -3,24 +3,24 @@ import Support
 import Torch
 import TorchNN
 
-/// One LoRA adapter out of several, by the arithmetic of Hugging Face PEFT's `add_weighted_adapter`.
+/// Combines several LoRA adapters into one, with the arithmetic of Hugging Face PEFT's `add_weighted_adapter`.
 public struct AdapterCombination {
     public enum Method: String, CaseIterable, Sendable {
         /// Weighted sums of the matrices A and of the matrices B.
         case linear
-        /// The matrices side by side: the weighted sum of the updates, exactly, at the sum of the ranks.
+        /// Concatenation along the rank: the exact weighted sum of the deltas, with the sum of the ranks.
         case cat
-        /// The best approximation of the weighted sum of the updates at one rank.
+        /// The best approximation of the weighted sum of the deltas at a given rank (truncated SVD).
         case svd
-        /// Small values are dropped, signs elected, and what agrees averaged (Yadav et al. 2023, TIES).
+        /// Trim small values, elect signs and average the values that agree (TIES; Yadav et al. 2023).
         case ties
         case tiesSVD = "ties_svd"
-        /// Values are dropped at random and the rest rescaled (Yu et al. 2024, DARE), before a linear sum or TIES.
+        /// Drop values at random and rescale the rest (DARE; Yu et al. 2024), then a linear sum or TIES.
         case dareLinear = "dare_linear"
         case dareTIES = "dare_ties"
         case dareLinearSVD = "dare_linear_svd"
         case dareTIESSVD = "dare_ties_svd"
-        /// Small values are dropped before a linear sum.
+        /// Prune values of small magnitude, then a linear sum.
         case magnitudePrune = "magnitude_prune"
         case magnitudePruneSVD = "magnitude_prune_svd"
 
@@ -31,18 +31,18 @@ public struct AdapterCombination {
     }
 
     public var method: Method
-    /// Share of values that pruning keeps.
+    /// Fraction of values that pruning keeps.
     public var density: Double
-    /// Whether signs are elected by the number of tensors instead of their sum.
+    /// Whether signs are elected by count instead of by the sum of the values.
     public var electsByFrequency: Bool
-    /// Rank of the result of a decomposition; the largest of the adapters' if `nil`.
+    /// Rank of the SVD; the largest of the adapters' ranks if `nil`.
     public var rank: Int?
-    /// Quantile of a decomposition's values at which they are cut off, on both sides; none if `nil`.
+    /// Quantile at which the SVD's factors are clamped on both sides; no clamping if `nil`.
     public var clamp: Double?
-    /// Of what DARE drops: the tensors draw from one source, place by place in the model's order, at each place
-    /// adapter by adapter (A's before B's).
+    /// Seed of DARE's masks. All tensors draw from one stream: module by module in the model's order, adapter by
+    /// adapter, A's before B's.
     public var seed: UInt64
-    /// What DARE keeps of a tensor, 1 or 0 at each element, where something else than chance decides.
+    /// For tests: DARE's mask of a tensor, 1 or 0 for each element, instead of a random one.
     var keeping: ((Tensor) -> Tensor)?
 
     public init(
@@ -53,9 +53,10 @@ public struct AdapterCombination {
         (self.rank, self.clamp, self.seed) = (rank, clamp, seed)
     }
 
-    /// - Parameter adapters: adapters over one model, with their weights; none of them has to be active.
-    /// - Returns: a new adapter, active, with scale 1.
-    /// - Throws: ``PEFTError`` for adapters that can't be combined in this way.
+    /// Combines adapters.
+    /// - Parameter adapters: adapters over one model with their weights, active or not.
+    /// - Returns: a new active adapter with scale 1.
+    /// - Throws: ``PEFTError`` if the adapters can't be combined with this method.
     public func callAsFunction(_ adapters: [(adapter: Adapter, weight: Double)]) throws -> Adapter {
         guard adapters.count > 1, let first = adapters.first?.adapter else {
             throw PEFTError("got \(adapters.count) adapter", remedy: "combine at least 2")
@@ -135,8 +136,8 @@ public struct AdapterCombination {
             )
         }
         if method.usesUpdates {
-            // Where values are cut off, the result depends on the signs that the decomposition of the whole happens
-            // to give: then it is made as Hugging Face does.
+            // Clamping depends on the signs of the singular vectors, so decompose the full matrix as Hugging Face
+            // does.
             let (u, s, vh) =
                 method == .svd && clamp == nil
                 ? decomposed(all, weights: weights)
@@ -152,14 +153,14 @@ public struct AdapterCombination {
             let limit = Self.quantile(clamp, of: left.array() + right.array())
             return (right.atLeast(-limit).atMost(limit), left.atLeast(-limit).atMost(limit))
         }
-        // The weight is shared between A and B; a negative one shows in A alone.
+        // The weight is split evenly between A and B; a negative sign goes to A.
         let roots = weights.map { abs($0).squareRoot() }
         let signed = zip(weights, roots).map { $0 < 0 ? -$1 : $1 }
         return (sum(all.map(\.a), weights: signed, &random), sum(all.map(\.b), weights: roots, &random))
     }
 
-    /// The singular values of a sum of products B A without the sum itself: with B = Q R and Aᵀ = P S for the
-    /// matrices side by side, those of R Sᵀ, which has no more rows than all ranks together.
+    /// The SVD of a sum of products B A without forming the sum: for the concatenated matrices B = Q R and Aᵀ = P S,
+    /// it is the SVD of R Sᵀ, whose size is the sum of the ranks.
     private func decomposed(_ parts: [(a: Tensor, b: Tensor)], weights: [Double]) -> (
         u: Tensor, s: Tensor, vh: Tensor
     ) {
@@ -178,7 +179,7 @@ public struct AdapterCombination {
         (parts.u.to(.float32), parts.s.to(.float32), parts.vh.to(.float32))
     }
 
-    /// The value below which a share of all lies, between two of them in proportion, as PyTorch's `quantile`.
+    /// The quantile of values with linear interpolation, as PyTorch's `quantile`.
     private static func quantile(_ share: Double, of values: [Float]) -> Double {
         let sorted = values.sorted()
         guard let last = sorted.last else { return 0 }
@@ -188,7 +189,7 @@ public struct AdapterCombination {
         return Double(sorted[low]) + (position - Double(low)) * Double(sorted[low + 1] - sorted[low])
     }
 
-    /// The weighted sum of tensors after pruning and, for TIES, the election of signs.
+    /// The weighted sum of tensors after pruning and, for TIES, sign election.
     private func sum(_ tensors: [Tensor], weights: [Double], _ random: inout SeededRandom) -> Tensor {
         var tensors = tensors
         if method.prunes, density < 1 {
@@ -212,13 +213,13 @@ public struct AdapterCombination {
         func total(_ list: [Tensor]) -> Tensor { list.dropFirst().reduce(list[0]) { $0 + $1 } }
         guard method.elects else { return total(weighted) }
         let votes = total(electsByFrequency ? tensors.map { $0.sign() } : tensors)
-        // Where nothing outweighs, the sign is positive.
+        // Ties elect the positive sign.
         let majority = votes.less(than: 0).to(votes.dtype) * -2 + 1
         let agreeing = tensors.map { $0.sign().equal(to: majority).to(votes.dtype) }
         return total(zip(weighted, agreeing).map { $0 * $1 }) / total(agreeing).atLeast(1)
     }
 
-    /// A LoRA adapter of these matrices, with alpha equal to the rank at each place.
+    /// A LoRA adapter of these matrices, with alpha equal to the rank of each module.
     private func assembled(_ matrices: [String: (a: Tensor, b: Tensor)], order: [String], on model: any LanguageModel)
         throws -> Adapter
     {
@@ -226,7 +227,7 @@ public struct AdapterCombination {
         let common = ranks.values.max() ?? 1
         var configuration = LoRA.Configuration(rank: common, alpha: Double(common), targets: order)
         for (path, rank) in ranks where rank != common {
-            // A pattern is a regular expression, in which a dot stands for anything.
+            // A pattern is a regular expression, so dots are escaped.
             let pattern = path.split(separator: ".").joined(separator: "\\.")
             configuration.rankPattern[pattern] = Double(rank)
             configuration.alphaPattern[pattern] = Double(rank)

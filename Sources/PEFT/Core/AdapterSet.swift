@@ -3,28 +3,28 @@ import Support
 import Torch
 import TorchNN
 
-/// Several adapters over one base model, switched by name: nothing of the base is copied or touched.
+/// Several adapters over one base model, switched by name, without copying or changing the base.
 ///
-/// All of them are for inference alone but for those of ``setTrainable(_:)``.
+/// Adapters are for inference only, except the one passed to ``setTrainable(_:)``.
 public final class AdapterSet {
     public let model: any LanguageModel
     public private(set) var adapters: [String: Adapter] = [:]
-    /// Names in the order in which the adapters were added.
+    /// Names in insertion order.
     public private(set) var names: [String] = []
-    /// Name of the adapter that is active; `nil` for the base model.
+    /// Name of the active adapter; `nil` for the base model.
     public private(set) var active: String?
 
     public init(on model: any LanguageModel) { self.model = model }
 
-    /// Loads an adapter, for inference, without activating it.
-    /// - Throws: ``PEFTError`` if it doesn't fit the model, or the name is taken; the set is then as before.
+    /// Loads an adapter for inference without activating it.
+    /// - Throws: ``PEFTError`` if it doesn't fit the model or the name is taken; the set is then unchanged.
     @discardableResult
     public func add(_ folder: AdapterFolder, name: String) throws -> Adapter {
         try add(name) { try folder.attach(to: model, name: name) }
     }
 
-    /// Takes in an adapter that is attached to the model already, under its own name; it is switched off.
-    /// - Throws: ``PEFTError`` if it belongs to another model, can't be taken off, or the name is taken.
+    /// Adds an adapter that is attached to the model, under its own name, and deactivates it.
+    /// - Throws: ``PEFTError`` if it belongs to another model, can't be deactivated, or the name is taken.
     public func add(_ adapter: Adapter) throws {
         guard adapter.model === model else {
             throw PEFTError("adapter '\(adapter.name)' belongs to another model", remedy: "load it onto this one")
@@ -49,7 +49,7 @@ public final class AdapterSet {
         }
     }
 
-    /// Takes an adapter off and forgets it.
+    /// Detaches and removes an adapter.
     /// - Throws: ``PEFTError`` for an unknown name.
     public func remove(_ name: String) throws {
         _ = try named(name)
@@ -58,8 +58,8 @@ public final class AdapterSet {
         names.removeAll { $0 == name }
     }
 
-    /// Switches to an adapter, or with `nil` to the base model.
-    /// - Throws: ``PEFTError`` for an unknown name, with the nearest one.
+    /// Switches to an adapter, or to the base model if `nil`.
+    /// - Throws: ``PEFTError`` for an unknown name, with the nearest match.
     public func activate(_ name: String?) throws {
         guard name != active else { return }
         let next = try name.map { try named($0) }
@@ -68,15 +68,15 @@ public final class AdapterSet {
         active = name
     }
 
-    /// Gradients are computed for this adapter's tensors and no other's; for none with `nil`.
+    /// Enables gradients for this adapter only; for none if `nil`.
     /// - Throws: ``PEFTError`` for an unknown name.
     public func setTrainable(_ name: String?) throws {
         let chosen = try name.map { try named($0) }
         for adapter in adapters.values { adapter.setTrainable(adapter === chosen) }
     }
 
-    /// Runs something while no adapter of the set is active, and activates again what was.
-    /// - Throws: ``PEFTError`` if the active adapter is merged: the base is then not what all share.
+    /// Runs `body` with no adapter of the set active, then restores the active one.
+    /// - Throws: ``PEFTError`` if the active adapter is merged, as the base is then changed.
     func onBase<Result>(_ body: () throws -> Result) throws -> Result {
         let before = active
         if let before, adapters[before]?.isMerged == true {

@@ -4,21 +4,21 @@ import Tokenizers
 import Torch
 import TorchNN
 
-/// A tensor that a method adds: declared by the plan before it exists.
+/// A tensor that a method adds, declared in the plan before it is allocated.
 public struct TensorSpec: Sendable, Equatable {
-    /// Name below the site's path in Hugging Face's files; a name that begins with `base_model.` or belongs to a
-    /// site without a place in those names (`prompt_embeddings`) stands for itself.
+    /// Name below the site's path in Hugging Face's files; a name that starts with `base_model.`, or belongs to a
+    /// site without a path in those files (`prompt_embeddings`), is the full name.
     public let key: String
     public let shape: [Int]
-    /// Whether training changes it.
+    /// Whether it is trained.
     public let isTrained: Bool
-    /// Whether the adapter's file holds it.
+    /// Whether the adapter file contains it.
     public let isStored: Bool
-    /// The shape in the file, where it isn't that of what is trained.
+    /// Shape in the file, if it differs from the trained tensor's.
     public let fileShape: [Int]
-    /// Full names under which a file may hold copies, for modules that share the tensor.
+    /// Full names under which a file may contain copies, for modules that share the tensor.
     public let copies: [String]
-    /// The same, for copies that are transposed.
+    /// Full names of transposed copies.
     public let transposedCopies: [String]
 
     public init(
@@ -32,7 +32,7 @@ public struct TensorSpec: Sendable, Equatable {
     public var count: Int { shape.reduce(1, *) }
 }
 
-/// One change to a model that a method asks for.
+/// One change to a model in a method's plan.
 public struct Attachment {
     public enum Site: String, Sendable, CaseIterable {
         case linear, embedding, output, input, keyValues
@@ -41,10 +41,10 @@ public struct Attachment {
     }
 
     public let site: Site
-    /// Path of the site's module, or of the parameter.
+    /// Path of the site's module or of the parameter.
     public let path: String
     public let tensors: [TensorSpec]
-    /// Whether the values of before are kept, so that the adapter can be taken off again.
+    /// Whether the original values are saved, so the adapter can be detached.
     public let keepsBase: Bool
     let make: (Module, AttachmentContext) throws -> (any AdapterModule)?
 
@@ -62,37 +62,37 @@ public struct Attachment {
         make: @escaping (Linear, AttachmentContext) throws -> any AdapterModule & LinearAdapter
     ) -> Attachment { Attachment(.linear, path, tensors, make: make) }
 
-    /// An adapter over the table of vectors at `path`.
+    /// An adapter over the embedding at `path`.
     public static func embedding(
         _ path: String, _ tensors: [TensorSpec],
         make: @escaping (Embedding, AttachmentContext) throws -> any AdapterModule & EmbeddingAdapter
     ) -> Attachment { Attachment(.embedding, path, tensors, make: make) }
 
-    /// A network at the output of the sublayer at `path`.
+    /// A bottleneck network at the output of the sublayer at `path`.
     public static func output(
         _ path: String, _ tensors: [TensorSpec],
         make: @escaping (OutputSite, AttachmentContext) throws -> any AdapterModule & OutputAdapter
     ) -> Attachment { Attachment(.output, path, tensors, make: make) }
 
-    /// Virtual tokens before the input of the stack at `path`.
+    /// Virtual tokens before the input of the stack of layers at `path`.
     public static func input(
         _ path: String, _ tensors: [TensorSpec],
         make: @escaping (InputSite, AttachmentContext) throws -> any AdapterModule & InputAdapter
     ) -> Attachment { Attachment(.input, path, tensors, make: make) }
 
-    /// Keys and values before those of the attention at `path`.
+    /// Keys and values prepended in the attention at `path`.
     public static func keyValues(
         _ path: String, _ tensors: [TensorSpec],
         make: @escaping (KeyValueSite, AttachmentContext) throws -> any AdapterModule & KeyValueAdapter
     ) -> Attachment { Attachment(.keyValues, path, tensors, make: make) }
 
-    /// A tensor of the model itself is trained.
+    /// Trains one of the model's own tensors.
     ///
     /// - Parameters:
-    ///   - shape: the tensor's, for counting and checking.
-    ///   - key: its name in the adapter's file, `base_model.model.` and its path if not given.
-    ///   - keepsBase: whether a copy is trained and the model's own values come back when the adapter is taken off.
-    ///   - copies: its names for modules that share it.
+    ///   - shape: the tensor's shape, for counting and checking.
+    ///   - key: its name in the adapter file; by default `base_model.model.` and its path.
+    ///   - keepsBase: whether a copy is trained and the original values are restored when the adapter is detached.
+    ///   - copies: its names in modules that share it.
     public static func train(
         _ path: String, shape: [Int], key: String? = nil, keepsBase: Bool = true, copies: [String] = []
     ) -> Attachment {
@@ -100,11 +100,11 @@ public struct Attachment {
         return Attachment(.parameter, path, [spec], keepsBase: keepsBase) { (_: Module, _) in nil }
     }
 
-    /// The name of one of the tensors in the adapter's file.
+    /// The full name of a tensor in the adapter file.
     public func fileKey(_ key: String) -> String { AdapterKeys.full(key, site: site, path: path) }
 }
 
-/// Names in Hugging Face's adapter files.
+/// Tensor names in Hugging Face's adapter files.
 enum AdapterKeys {
     static let prefix = "base_model.model."
 
@@ -117,13 +117,13 @@ enum AdapterKeys {
     }
 }
 
-/// What a method may use while it builds its adapters.
+/// What a method may use while it creates its adapters.
 public final class AttachmentContext {
     public var random: SeededRandom
     public let model: any LanguageModel
-    /// For prompts that begin as text; `nil` where none is at hand.
+    /// Tokenizer for prompts initialized from a text; `nil` if none is available.
     public let tokenizer: Tokenizer?
-    /// Whether values come from a file next, so that costly initialisations may be left out.
+    /// Whether values are loaded from a file next, so that costly initialization can be skipped.
     public let isLoading: Bool
     private var shared: [String: Any] = [:]
 
@@ -132,7 +132,7 @@ public final class AttachmentContext {
         random = SeededRandom(seed: seed, stream: 0xADA9)
     }
 
-    /// Something that several sites share, made where it is first asked for.
+    /// A value that several sites share, created on first use.
     public func shared<Value>(_ name: String, _ make: () throws -> Value) rethrows -> Value {
         if let known = shared[name] as? Value { return known }
         let value = try make()
@@ -141,21 +141,21 @@ public final class AttachmentContext {
     }
 
     public var device: Device { model.device }
-    /// Adapters of half-precision bases are kept in fp32: their updates are smaller than a bf16 step.
+    /// Adapters of half-precision bases are trained in fp32, as optimizer updates are smaller than a bf16 step.
     public var dtype: DType {
         model.firstParameter { $0.tensor.dtype.isFloatingPoint }?.tensor.dtype == .float64
             ? .float64 : .float32
     }
 }
 
-/// One tensor of an adapter.
+/// One tensor of an adapter module.
 public struct AdapterParameter {
     /// As in ``TensorSpec/key``.
     public let key: String
     public let parameter: Parameter
     public let isTrained: Bool
     public let isStored: Bool
-    /// Multiplies the learning rate (LoRA+).
+    /// Learning-rate factor (LoRA+).
     public let rateFactor: Double
 
     public init(
@@ -166,13 +166,13 @@ public struct AdapterParameter {
     }
 }
 
-/// What a method attaches to one site.
+/// A module that a method attaches to one site.
 public protocol AdapterModule: Module {
-    /// All its tensors, those of the plan's ``TensorSpec``s; by default the module's own, under their names.
+    /// All tensors, matching the plan's ``TensorSpec``s; by default the module's parameters under their names.
     var adapterParameters: [AdapterParameter] { get }
-    /// What the file holds, by ``TensorSpec/key``; by default the parameters that are stored.
+    /// The contents of the adapter file, by ``TensorSpec/key``; by default the stored parameters.
     func storedTensors() -> [String: Tensor]
-    /// Takes over what a file holds, whose names and shapes were checked.
+    /// Loads the contents of a file whose names and shapes have been checked.
     func load(_ tensors: [String: Tensor]) throws
 }
 

@@ -1,16 +1,18 @@
 import Support
 
-/// Which of the model's own biases are trained beside an adapter: Hugging Face's `bias`.
+/// Which of the model's own biases are trained with an adapter, as Hugging Face's `bias`.
 public enum BiasTraining: Sendable {
     case none
-    /// Those of the projections that have an adapter, `lora_only` in LoRA's files.
+    /// Biases of the adapted projections, `lora_only` in LoRA's files.
     case adapted
     case all
 
-    /// What is trained, given the paths of the projections with an adapter.
+    /// The biases to train.
     ///
-    /// - Parameter allowsNone: whether there may be no such biases, as in Hugging Face's files, which then ask for nothing.
-    /// - Throws: ``PEFTError`` if there are none otherwise.
+    /// - Parameters:
+    ///   - adapted: paths of the adapted projections.
+    ///   - allowsNone: whether it is valid that there are no such biases, as in Hugging Face's files.
+    /// - Throws: ``PEFTError`` if there are none and `allowsNone` is false.
     func attachments(for model: ModelOutline, adapted: [String], allowsNone: Bool) throws -> [Attachment] {
         guard self != .none else { return [] }
         let adapted = Set(adapted)
@@ -25,7 +27,7 @@ public enum BiasTraining: Sendable {
                 remedy: "remove --bias")
         }
         return biases.map {
-            // Beneath an adapter, a projection is called `base_layer` there.
+            // Hugging Face calls an adapted projection `base_layer`.
             let key = adapted.contains($0.owner) ? "\(AdapterKeys.prefix)\($0.owner).base_layer.bias" : nil
             return .train($0.path, shape: $0.shape, key: key)
         }
@@ -33,7 +35,7 @@ public enum BiasTraining: Sendable {
 }
 
 extension MethodConfiguration {
-    /// The field for biases; `only` is the word for those of the adapted projections, such as `lora_only`.
+    /// The `bias` field; `only` is the value for adapted projections, such as `lora_only`.
     static func biasField(_ bias: WritableKeyPath<Self, BiasTraining> & Sendable, only: String)
         -> ConfigurationField<Self>
     {

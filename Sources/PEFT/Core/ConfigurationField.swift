@@ -1,9 +1,9 @@
 import Support
 
-/// One field of a method's configuration, declared once: the command line, `adapter_config.json`, and the
-/// documentation come from it.
+/// One field of a method's configuration, declared once for the command line, `adapter_config.json` and the
+/// documentation.
 public struct ConfigurationField<Configuration>: Sendable {
-    /// What the command line accepts for the field.
+    /// Values that the command line accepts.
     public enum Kind: Sendable {
         case integer(ClosedRange<Int>)
         case number(ClosedRange<Double>)
@@ -26,7 +26,7 @@ public struct ConfigurationField<Configuration>: Sendable {
     public let key: String
     public let kind: Kind
     public let help: String
-    /// Whether Hugging Face doesn't know the key; where it says nothing, a file does without it.
+    /// Whether the key is an extension to Hugging Face's format, which is left out of a file if its value is null.
     public let isExtension: Bool
     public let read: @Sendable (Configuration) -> JSON
     public let write: @Sendable (inout Configuration, JSON) throws -> Void
@@ -41,7 +41,7 @@ public struct ConfigurationField<Configuration>: Sendable {
         (self.read, self.write) = (read, write)
     }
 
-    /// Turns what a user typed into the field's JSON value.
+    /// Converts command-line text to the field's JSON value.
     /// - Throws: ``PEFTError`` naming the option and what it accepts.
     public func parse(_ text: String) throws -> JSON {
         func wrong(_ expected: String) -> PEFTError {
@@ -73,7 +73,7 @@ public struct ConfigurationField<Configuration>: Sendable {
             return .array(parts.map { .string($0) })
         case .integers:
             let values = parts.flatMap { part -> [Int?] in
-                // 0-3 stands for 0,1,2,3.
+                // 0-3 is short for 0,1,2,3.
                 let ends = part.split(separator: "-").map { Int($0) }
                 if ends.count == 2, let low = ends[0], let high = ends[1], low <= high, high - low < 100_000 {
                     return Array(low...high)
@@ -110,17 +110,17 @@ extension Substring {
     }
 }
 
-/// What a method can be told.
+/// The configuration of a PEFT method.
 public protocol MethodConfiguration: Sendable {
-    /// The defaults.
+    /// The default configuration.
     init()
-    /// What holds for the fields that an `adapter_config.json` doesn't mention: Hugging Face's defaults.
+    /// Values of fields that an `adapter_config.json` omits: Hugging Face's defaults.
     static var fileDefaults: Self { get }
     static var fields: [ConfigurationField<Self>] { get }
-    /// Settings of Hugging Face's files that change what an adapter computes and that aren't implemented, with the
-    /// values at which they change nothing; a file with another value is refused, never misread.
+    /// Settings in Hugging Face's files that change an adapter's output and aren't implemented, with the values that
+    /// have no effect; files with other values are rejected.
     static var neutral: [String: [JSON]] { get }
-    /// - Throws: ``PEFTError`` for values that make no sense, together or alone.
+    /// - Throws: ``PEFTError`` for invalid values or combinations.
     func validate() throws
 }
 
@@ -129,7 +129,7 @@ extension MethodConfiguration {
     public static var neutral: [String: [JSON]] { [:] }
 
     /// Sets a field by its command-line name.
-    /// - Throws: ``PEFTError`` for an unknown name, with the nearest one, or an impossible value.
+    /// - Throws: ``PEFTError`` for an unknown name, with the nearest match, or an invalid value.
     public mutating func set(_ name: String, to text: String) throws {
         guard let field = Self.fields.first(where: { $0.name == name }) else {
             let names = Self.fields.map(\.name)
@@ -161,7 +161,7 @@ extension MethodConfiguration {
         Dictionary(Self.fields.map { ($0.key, $0.name) }, uniquingKeysWith: { first, _ in first })
     }
 
-    /// Reads the fields of an `adapter_config.json`; keys that are absent or null get ``fileDefaults``.
+    /// Parses the fields of an `adapter_config.json`; missing and null fields get ``fileDefaults``.
     public init(json: [String: JSON]) throws {
         self = Self.fileDefaults
         for (key, accepted) in Self.neutral.sorted(by: { $0.key < $1.key }) {

@@ -1,6 +1,6 @@
 import Support
 
-// Readers for configuration fields: JSON from a file or the command line to Swift, with one kind of error.
+// Converters of configuration values from JSON to Swift, with uniform errors.
 
 func integer(_ value: JSON) throws -> Int {
     guard let number = value.int else { throw PEFTError("\(value.text(indent: nil)) is not an integer") }
@@ -44,6 +44,6 @@ func patterns(_ value: JSON) throws -> [String: Double] {
 }
 
 extension JSON {
-    /// An integer where the number is whole, as Python writes `16` and not `16.0`.
+    /// An integer if the value is integral, as Python writes `16` rather than `16.0`.
     static func wholeOr(_ value: Double) -> JSON { Int(exactly: value).map(JSON.integer) ?? .number(value) }
 }

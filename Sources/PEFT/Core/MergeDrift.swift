@@ -3,27 +3,28 @@ import Support
 import Torch
 import TorchNN
 
-/// How far a merged model's scores are from those of the model with the adapter beside its weights, where both store
-/// the weights in one type and compute in single precision.
+/// How far a merged model's logits are from those of the unmerged model with its adapter. Both store weights in the
+/// same dtype and compute in fp32.
 public struct MergeDrift: Codable, Sendable, Equatable {
-    /// The type that the weights are stored in; or how the zeros of weights quantised in groups are, which a merged
-    /// QA-LoRA leaves between the steps of the grid: `zeros float16` or `zeros rounded`.
+    /// Storage dtype of the weights; for a merged QA-LoRA, whose zero points are no longer integers, their format:
+    /// `zeros float16` or `zeros rounded`.
     public var dtype: String
-    /// Largest and mean absolute difference of a score; infinite where rounding to the type overflows.
+    /// Largest absolute difference of a logit; infinite if rounding to the dtype overflows.
     public var largest: Double
+    /// Mean absolute difference of a logit.
     public var mean: Double
-    /// Share of positions whose likeliest token, or class, stays the same.
+    /// Fraction of positions whose argmax token, or class, is the same.
     public var agreement: Double
-    /// Mean absolute difference that storing the model in this type makes by itself, without merging.
+    /// Mean absolute difference that storing the unmerged model in this dtype causes.
     public var storing: Double
 
-    /// Merges an adapter, which stays merged, and measures what that changed for each type of stored weights.
+    /// Merges an adapter, which stays merged, and measures the drift for each storage dtype.
     ///
     /// - Parameters:
-    ///   - batches: sample rows.
-    ///   - types: types that the merged weights would be rounded to.
-    ///   - storages: ways to keep the merged projections in fewer bits.
-    /// - Throws: ``PEFTError`` if the adapter can't be merged, or if scores are NaN or infinite.
+    ///   - batches: sample batches.
+    ///   - types: dtypes to round the merged weights to.
+    ///   - storages: quantization formats to convert the merged projections to.
+    /// - Throws: ``PEFTError`` if the adapter can't be merged, or if logits are NaN or infinite.
     public static func merging(
         _ adapter: Adapter, on batches: [TrainingBatch], types: [DType], storages: [WeightStorage] = []
     ) throws -> [MergeDrift] {
@@ -33,7 +34,7 @@ public struct MergeDrift: Codable, Sendable, Equatable {
                 withoutGradients { batches.map { batch in model.computing { model.logits(batch) }.to(.float32) } }
             }
         }
-        /// The scores with the model's weights rounded to a type.
+        /// Logits with the model's weights rounded to a dtype.
         func scores(_ type: DType) throws -> [Tensor] {
             let kept = model.storedAsTheyAre
             let parameters = model.parameters().map(\.parameter).filter { !kept.contains(ObjectIdentifier($0)) }
@@ -46,7 +47,7 @@ public struct MergeDrift: Codable, Sendable, Equatable {
             }
             return try scores()
         }
-        /// The scores with the model's projections kept in fewer bits.
+        /// Logits with the model's projections quantized.
         func scores(_ storage: WeightStorage) throws -> [Tensor] {
             let linears = storage.projections(of: model).map(\.linear)
             let own = linears.map(\.weight)
@@ -96,7 +97,7 @@ public struct MergeDrift: Codable, Sendable, Equatable {
             for (a, b) in zip(before, after) {
                 let difference = (a - b).abs()
                 let worst = difference.max().item()
-                // A comparison with NaN is false, so that the maximum alone would hide it.
+                // Comparisons with NaN are false, so the maximum alone would hide it.
                 largest = worst.isFinite ? max(largest, worst) : .infinity
                 sum += difference.sum().item()
                 count += difference.count

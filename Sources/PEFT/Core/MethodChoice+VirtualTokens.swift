@@ -1,4 +1,4 @@
 extension MethodChoice {
-    /// Virtual tokens that the method puts before each row: those of soft prompts and prefixes.
+    /// Number of virtual tokens that soft prompts and prefixes put before each sequence.
     public var virtualTokens: Int { configuration.json["num_virtual_tokens"]?.int ?? 0 }
 }

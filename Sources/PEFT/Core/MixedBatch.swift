@@ -3,8 +3,8 @@ import Support
 import Torch
 import TorchNN
 
-/// Batches whose rows use different adapters, of different methods too: what all rows share, the base projections, is
-/// computed once (Chen et al. 2023, Punica; Sheng et al. 2023, S-LoRA).
+/// Mixed-adapter batches: each example may use another adapter, also of another method, and the base projections are
+/// computed once for the whole batch (Punica, Chen et al. 2023; S-LoRA, Sheng et al. 2023).
 public struct MixedBatch {
     public let set: AdapterSet
     /// The model's projections by their path.
@@ -16,9 +16,9 @@ public struct MixedBatch {
         linears = Dictionary(named, uniquingKeysWith: { $1 })
     }
 
-    /// Runs a forward pass or a generation over rows that use these adapters; `nil` is the base model.
+    /// Runs a forward pass or generation in which example i uses adapter `rows[i]`; `nil` is the base model.
     ///
-    /// Adapters are put on their routes for this run alone, so that the set may change between runs.
+    /// Adapters are routed for this run only, so the set may change between runs.
     /// - Throws: ``PEFTError`` for an unknown name or adapters that can't share a batch, and what `body` throws.
     public func run<Result>(_ rows: [String?], _ body: () throws -> Result) throws -> Result {
         guard RowRouting.current == nil else {
@@ -53,7 +53,7 @@ public struct MixedBatch {
     }
 
     /// Continues each prompt with its own adapter, all in one batch.
-    /// - Throws: ``PEFTError`` as ``run(_:_:)``, and for virtual tokens that can't lie in one cache.
+    /// - Throws: ``PEFTError`` as ``run(_:_:)``, and for virtual tokens that can't share one KV cache.
     public func generate(
         _ prompts: [[Int]], adapters: [String?], parameters: GenerateParameters,
         onLastPosition: ((Int) -> Void)? = nil
@@ -67,12 +67,14 @@ public struct MixedBatch {
         return try run(adapters) { try generator.generate(prompts, onLastPosition: onLastPosition) }
     }
 
-    /// Continues each prompt with its own adapter: in mixed batches where that goes, else adapter by adapter.
+    /// Continues each prompt with its own adapter, in mixed-adapter batches where possible and adapter by adapter
+    /// otherwise.
     ///
     /// - Parameters:
-    ///   - batchSize: most rows of a batch.
-    ///   - onProgress: called with the rows that are done.
-    ///   - onLastPosition: called with the index of a prompt whose text ends because the model has no further position.
+    ///   - batchSize: maximum number of prompts in a batch.
+    ///   - onProgress: called with the number of finished prompts.
+    ///   - onLastPosition: called with the index of a prompt whose text ends because the model has no further
+    ///     positions.
     public func generateAll(
         _ prompts: [[Int]], adapters: [String?], parameters: GenerateParameters, batchSize: Int = 16,
         onProgress: (Int) -> Void = { _ in }, onLastPosition: ((Int) -> Void)? = nil
@@ -83,7 +85,7 @@ public struct MixedBatch {
         }
         let generator = try Generator(set.model, parameters)
         var results = [[Int]](repeating: [], count: prompts.count)
-        // Rows of similar length finish together.
+        // Batches of similar length finish together.
         let order = prompts.indices.sorted { (prompts[$0].count, $0) > (prompts[$1].count, $1) }
         for start in stride(from: 0, to: order.count, by: batchSize) {
             let part = Array(order[start..<min(start + batchSize, order.count)])
@@ -114,7 +116,7 @@ public struct MixedBatch {
     /// - Throws: ``PEFTError`` for an unknown name.
     public func obstacle(_ name: String) throws -> PEFTError? {
         let adapter = try set.named(name)
-        // Other output layers than an encoder's work on the positions that are asked for, of all rows together.
+        // Except in encoders, the output layer runs on selected positions of all examples together.
         let sharesOutput = set.model.writes
         if adapter.vocabulary?.replacesNumbers == true {
             return PEFTError(
@@ -139,7 +141,7 @@ public struct MixedBatch {
                     "adapter '\(name)' adapts the output layer, which all rows of a batch share",
                     remedy: "run it in a batch of its own")
             }
-            // Other tables, such as positions', are looked up once for all rows.
+            // Other embeddings, such as positions, are looked up once for the whole batch.
             if let table = site as? Embedding, path != set.model.inputEmbedding, table.table == nil {
                 return PEFTError(
                     "adapter '\(name)' adapts the embedding '\(path)', which all rows of a batch share",
@@ -149,7 +151,8 @@ public struct MixedBatch {
         return nil
     }
 
-    /// What acts like the projections whose own tensors an adapter trains, such as a classifier, on its rows alone.
+    /// Adapters that act as the projections an adapter trains in full, such as a classification head, on its examples
+    /// only.
     private func replacements(_ adapter: Adapter) -> [(site: Linear, module: ReplacedProjection)] {
         Dictionary(grouping: adapter.trained, by: \.owner).compactMap { owner, tensors in
             guard let site = linears[owner] else { return nil }
@@ -158,8 +161,8 @@ public struct MixedBatch {
         }
     }
 
-    /// A step of an encoder-decoder's generation writes one column of the cache for all rows. A row's prefix lies
-    /// before its virtual tokens, so that a row with a prefix can't leave a gap between them and longer ones of others.
+    /// An encoder-decoder's decode step writes one KV-cache column for all examples. A prefix precedes the virtual
+    /// tokens, so an example with a prefix can't have a gap between it and longer virtual tokens of others.
     private func cacheObstacle(_ rows: [String?]) throws -> PEFTError? {
         guard set.model.architecture == .encoderDecoder else { return nil }
         let lengths = try withTorchErrors {
@@ -204,12 +207,12 @@ private final class ReplacedProjection: Module, LinearAdapter {
 }
 
 extension Adapter.TrainedTensor {
-    /// Path of the module that holds it.
+    /// Path of the module that contains it.
     fileprivate var owner: String { path.split(separator: ".").dropLast().joined(separator: ".") }
 }
 
-/// Several prompts, or other adapters, for one task: each answers, and the most frequent answer counts
-/// (Lester et al. 2021, section 6). All answer in one batch.
+/// Ensembling of prompts or other adapters for one task by majority vote (Lester et al. 2021, section 6). All members
+/// run in one batch.
 public struct AdapterEnsemble {
     private let batch: MixedBatch
     private let members: [String]
@@ -227,7 +230,7 @@ public struct AdapterEnsemble {
         }
     }
 
-    /// The answer that most members give to each prompt, with its votes.
+    /// The most frequent answer to each prompt, with its number of votes.
     public func generate(_ prompts: [[Int]], parameters: GenerateParameters) throws -> [(tokens: [Int], votes: Int)] {
         let rows = prompts.flatMap { prompt in members.map { _ in prompt } }
         let answers = try batch.generate(
@@ -235,7 +238,7 @@ public struct AdapterEnsemble {
         return voted(answers, prompts: prompts.count).map { ($0.answer, $0.votes) }
     }
 
-    /// The class that most members of an encoder's ensemble name for each row, with its votes.
+    /// The most frequent class of each example, for an ensemble over an encoder, with its number of votes.
     public func classify(_ inputs: [[Int]]) throws -> [(label: Int, votes: Int)] {
         let model = batch.set.model
         guard model.head.task == .classification else {
@@ -258,7 +261,7 @@ public struct AdapterEnsemble {
         (0..<prompts).compactMap { Self.majority(Array(answers[($0 * members.count)..<(($0 + 1) * members.count)])) }
     }
 
-    /// The most frequent answer, the first of equally frequent ones; `nil` if there are none.
+    /// The most frequent answer, the first in case of a tie; `nil` if there are none.
     public static func majority<Answer: Hashable>(_ answers: [Answer]) -> (answer: Answer, votes: Int)? {
         let votes = answers.reduce(into: [:]) { $0[$1, default: 0] += 1 }
         guard let most = votes.values.max(), let answer = answers.first(where: { votes[$0] == most }) else {

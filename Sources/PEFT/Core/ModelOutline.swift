@@ -3,7 +3,7 @@ import Support
 import Torch
 import TorchNN
 
-/// What a parameter is part of.
+/// The part of a model that a parameter belongs to.
 public enum Component: String, Sendable, CaseIterable {
     case attention
     case feedForward = "feed-forward"
@@ -13,23 +13,23 @@ public enum Component: String, Sendable, CaseIterable {
     case other
 }
 
-/// What a method may know of a model when it plans: paths and shapes.
+/// Paths and shapes of a model, as methods see it when planning.
 public struct ModelOutline {
     public struct LinearSite: Sendable {
         public let path: String
         public let inputs: Int
         public let outputs: Int
         public let hasBias: Bool
-        /// Inputs that share a grid, where the weight is quantised in groups.
+        /// Inputs per quantization group, if the weight is quantized in groups.
         public var groupSize: Int?
-        /// What lies side by side in the output, where it is several things.
+        /// Parts of the output of a fused projection, in order.
         public var parts: [FusedPart]?
     }
     public struct EmbeddingSite: Sendable {
         public let path: String
         public let entries: Int
         public let size: Int
-        /// Path of the table that is looked up in: another one where a module has none of its own (T5's stacks).
+        /// Path of the embedding that is looked up: another one if the module has none of its own (T5's stacks).
         public let table: String
     }
     public struct SublayerSite: Sendable {
@@ -53,28 +53,28 @@ public struct ModelOutline {
         public let path: String
         public let shape: [Int]
         public let component: Component
-        /// Numbers that it stands for, where it is part of a quantised weight.
+        /// Number of weights that it represents, if it is part of a quantized weight.
         var meaning: Int?
         public var count: Int { meaning ?? shape.reduce(1, *) }
-        /// Last part of the path: `weight`, `bias`, ….
+        /// Last path component: `weight`, `bias`, ….
         public var leaf: String { path.split(separator: ".").last.map(String.init) ?? path }
-        /// Path of the module that holds it.
+        /// Path of the module that contains it.
         public var owner: String { path.split(separator: ".").dropLast().joined(separator: ".") }
         /// The first number in the path: the layer within its stack.
         public var layer: Int? { ModelOutline.layer(of: path) }
     }
 
-    /// A tensor that is kept in fewer bits than numbers are computed in.
+    /// A tensor stored in a dtype or quantization format that can't be trained in place.
     public struct FrozenTensor: Sendable {
         public let path: String
         public let storage: String
-        /// Whether a copy of it may be trained all the same: the embedding table and the output layer in 16 bits.
+        /// Whether a copy of it may be trained: true for the embedding and the output layer in 16 bits.
         public let takesCopies: Bool
     }
 
     public let family: String
     public let architecture: Architecture
-    /// What its outputs are.
+    /// The model's head and task.
     public let head: ModelHead
     /// `config.json`.
     public let configuration: JSON
@@ -84,15 +84,15 @@ public struct ModelOutline {
     public let inputs: [InputSiteOutline]
     public let keyValues: [KeyValueSiteOutline]
     public internal(set) var parameters: [ParameterSite]
-    /// Tensors that can't be trained in place, as they are kept in fewer bits than numbers are computed in.
+    /// Tensors that can't be trained in place because they are quantized or stored in 16 bits.
     public internal(set) var frozen: [FrozenTensor]
-    /// Bytes of all tensors, those that are computed with taken as fp32.
+    /// Bytes of all tensors, with unquantized tensors counted as fp32.
     public let weightBytes: Int
     public let outputLayer: String
     public let inputEmbedding: String
-    /// What vectors of that table are multiplied by.
+    /// Factor that the input embeddings are multiplied by.
     public let embeddingScale: Double
-    /// Modules that begin untrained and that every method trains too, such as a classifier.
+    /// Modules without pretrained weights that every method trains too, such as a classification head.
     public let newModules: [String]
     /// Paths of all modules with their Swift types' names, for errors.
     public internal(set) var modules: [String]
@@ -116,7 +116,7 @@ public struct ModelOutline {
             }
         }
         let tables = Dictionary(named.map { (ObjectIdentifier($0.module), $0.path) }, uniquingKeysWith: { a, _ in a })
-        // Of a quantised weight's tensors the first stands for its numbers.
+        // The first tensor of a quantized weight represents its weights.
         let meanings = Dictionary(
             named.flatMap { path, module -> [(String, Int)] in
                 guard let weight = Self.weight(of: module), weight.isQuantized else { return [] }
@@ -172,12 +172,12 @@ public struct ModelOutline {
         }
     }
 
-    /// Whether the table of input embeddings is the output layer's matrix too.
+    /// Whether the output layer is tied to the input embeddings.
     public var isTied: Bool {
         !outputLayer.isEmpty && !parameters.contains { $0.path.hasPrefix(outputLayer + ".") }
     }
 
-    /// The modules that look up in a table of another module.
+    /// Modules that look up tokens in another module's embedding.
     public func views(of table: EmbeddingSite) -> [EmbeddingSite] {
         embeddings.filter { $0.table == table.path && $0.path != table.path }
     }
@@ -189,7 +189,7 @@ public struct ModelOutline {
         if owner is RMSNorm || owner is LayerNorm { return .norm }
         let lower = path.lowercased()
         let has = { (words: [String]) in words.contains { lower.contains($0) } }
-        // An attention's relative bias is a table, and part of the attention.
+        // A relative attention bias is an embedding, but belongs to the attention.
         if has(["attention", "attn"]) { return .attention }
         if owner is Embedding || has(["embed", "wte", "wpe"]) { return .embedding }
         if owner is Linear, has(["mlp", "dense", "intermediate", "output", "ffn", "feed"]) { return .feedForward }

@@ -1,41 +1,41 @@
 import Support
 
-/// Modules of the model that are trained in full beside an adapter, such as an output layer: Hugging Face's
-/// `modules_to_save`. They come with `targetFields`; ``MethodChoice`` adds what is to be trained to a method's plan.
+/// Modules of the model that are trained in full alongside an adapter, such as an output layer: Hugging Face's
+/// `modules_to_save`. Part of `targetFields`; ``MethodChoice`` adds them to a method's plan.
 public struct ModulesToSave: Sendable, Equatable {
-    /// Ends of the modules' paths.
+    /// Suffixes of the modules' paths.
     public var names: [String]
-    /// Whether what is tied to a table of embeddings is trained with it, and not apart (`ensure_weight_tying`).
+    /// Whether an output layer tied to the embedding is trained as one matrix with it (`ensure_weight_tying`).
     public var tiesEmbeddings = false
 
     public init(_ names: [String] = [], tiesEmbeddings: Bool = false) {
         (self.names, self.tiesEmbeddings) = (names, tiesEmbeddings)
     }
 
-    /// Hugging Face lists both beside every adapter of a classifier, whichever of them there is.
+    /// Hugging Face lists both for every sequence classifier, whichever of them exists.
     private static let classifiers: Set = ["classifier", "score"]
 
-    /// Whether a module, or one that it is a part of, is meant.
+    /// Whether a module, or one that contains it, is selected.
     public func covers(_ path: String) -> Bool { names.contains { Self.covers($0, path) } }
 
     private static func covers(_ name: String, _ path: String) -> Bool {
         guard !name.isEmpty else { return false }
         var end = path.endIndex
         while true {
-            // The end of a path and no more, as Hugging Face compares: `classifier` is `pre_classifier` too.
+            // Compares plain suffixes as Hugging Face does: `classifier` also matches `pre_classifier`.
             if path[..<end].hasSuffix(name) { return true }
             guard let dot = path[..<end].lastIndex(of: ".") else { return false }
             end = dot
         }
     }
 
-    /// What is trained, without what a plan trains already.
-    /// - Throws: ``PEFTError`` if a name matches nothing, or an embedding that other modules use too.
+    /// The modules to train, except those that the plan trains already.
+    /// - Throws: ``PEFTError`` if a name matches nothing, or an embedding that other modules share.
     func attachments(for model: ModelOutline, beside plan: [Attachment]) throws -> [Attachment] {
         var saved = self
         var copies: [String] = []
         if tiesEmbeddings, model.isTied, covers(model.outputLayer) || covers(model.inputEmbedding) {
-            // One matrix is trained, which both places use; files hold it under both names.
+            // One matrix is trained for both uses; files contain it under both names.
             saved.names = names.filter { !Self.covers($0, model.outputLayer) } + [model.inputEmbedding]
             copies = ["\(AdapterKeys.prefix)\(model.outputLayer).weight"]
         }
@@ -53,7 +53,7 @@ public struct ModulesToSave: Sendable, Equatable {
             if let table = model.embeddings.first(where: { $0.path == parameter.owner }),
                 !model.views(of: table).isEmpty || model.isTied && isTable && copies.isEmpty
             {
-                // Hugging Face would train a copy that one of the users alone sees.
+                // Hugging Face would train a copy that only one of the modules uses.
                 throw PEFTError(
                     "'\(table.path)' can't be trained in full: several modules share its matrix",
                     remedy: "train only some tokens (--trainable-tokens), or the whole model")
@@ -64,7 +64,7 @@ public struct ModulesToSave: Sendable, Equatable {
 }
 
 extension MethodConfiguration {
-    /// The field that names modules to train in full, with Hugging Face's name and meaning.
+    /// The `modules_to_save` field, with Hugging Face's name and meaning.
     static func modulesToSaveField(_ selection: WritableKeyPath<Self, TargetSelection> & Sendable)
         -> ConfigurationField<Self>
     {
@@ -78,7 +78,7 @@ extension MethodConfiguration {
         }
     }
 
-    /// What the configuration's field says, if it has one.
+    /// The value of the configuration's `modules_to_save` field, if it has one.
     var modulesToSave: ModulesToSave {
         let json = json
         return ModulesToSave(

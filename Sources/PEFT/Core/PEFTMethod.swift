@@ -3,48 +3,48 @@ import Support
 import Torch
 import TorchNN
 
-/// A way to adapt a model. Each is one file in `Methods/` and one line in ``PEFTMethods``.
+/// A PEFT method. Each is one file in `Methods/` and one line in ``PEFTMethods``.
 public protocol PEFTMethod: SendableMetatype {
     associatedtype Configuration: MethodConfiguration
-    /// Name on the command line, lower case.
+    /// Command-line name, lower case.
     static var name: String { get }
-    /// `peft_type` in `adapter_config.json`; `nil` for a method that is saved as a whole model. Several methods may
-    /// share one: variants that are a setting in Hugging Face's files.
+    /// `peft_type` in `adapter_config.json`; `nil` for a method that saves the whole model. Several methods may share
+    /// one, such as LoRA variants that are a setting in Hugging Face's files.
     static var peftType: String? { get }
-    /// Whether Hugging Face PEFT knows the type; its readers refuse files of others.
+    /// Whether Hugging Face PEFT supports the type; its readers reject others.
     static var isHuggingFaces: Bool { get }
     /// One line for help and documentation.
     static var summary: String { get }
-    /// A learning rate that usually works, the middle of a search.
+    /// A learning rate that usually works, and the center of a learning-rate search.
     static var defaultLearningRate: Double { get }
-    /// What the model computes right after attaching.
+    /// The model's output right after attaching.
     static var start: AdapterStart { get }
-    /// How the method's base is kept where nothing else is asked for; `nil` for as it is stored.
+    /// Default weight format of the base model; `nil` keeps the stored one.
     static var baseStorage: WeightStorage? { get }
-    /// Whether the update can be worked into the weights.
+    /// Whether the adapter can be merged into the weights.
     static var isMergeable: Bool { get }
-    /// The configuration that the name stands for.
+    /// The default configuration of this method.
     static var defaults: Configuration { get }
-    /// What a reader of a report sees, such as `LoRA r 8 (q, v)`.
+    /// A short label for reports, such as `LoRA r 8 (q, v)`.
     static func label(_ configuration: Configuration) -> String
-    /// What is to be attached where. Pure: it reads paths and shapes and changes nothing, so that every error
-    /// comes before any change, and a model on the meta device can be planned.
+    /// Plans what to attach where. Pure: it reads only paths and shapes, so that every error occurs before any
+    /// change, and a model on the meta device can be planned.
     static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment]
-    /// The configuration with everything spelled out that it leaves to the model, as an adapter's file says it.
+    /// The configuration with all model-dependent defaults filled in, as an adapter file stores it.
     static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration
-    /// What the method does while training, beyond gradients; `nil` for most.
+    /// The method's training hook; `nil` for most.
     static func trainingHook(_ configuration: Configuration, for adapter: Adapter) -> (any TrainingHook)?
-    /// The configuration that an adapter's file is to have, where training changed what it says (ranks, say).
+    /// The configuration to store for a trained adapter, if training changed it (for example, ranks).
     static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration
-    /// Whether an adapter with this `adapter_config.json` is this method's; asked among those that share a type.
+    /// Whether an `adapter_config.json` is this method's, among methods that share a `peft_type`.
     static func recognises(_ json: [String: JSON]) -> Bool
 }
 
-/// What a model computes right after a method is attached.
+/// A model's output right after a method is attached.
 public enum AdapterStart: Sendable {
-    /// The same as before, bit for bit or within rounding.
+    /// Unchanged, bit for bit or up to rounding.
     case unchanged
-    /// Something else: new virtual tokens, say.
+    /// Changed, for example by new virtual tokens.
     case changed
 }
 
@@ -66,19 +66,19 @@ extension PEFTMethod {
     public static func recognises(_ json: [String: JSON]) -> Bool { true }
 }
 
-/// A method's part in training, beyond gradients: an initialisation that looks at data (EVA), a penalty, a schedule
-/// of ranks (AdaLoRA).
+/// A method's part in training beyond gradients: a data-dependent initialization (EVA), a penalty, or a rank schedule
+/// (AdaLoRA).
 public protocol TrainingHook: AnyObject {
-    /// Before the first step. `forward` runs the next training batch through the model without gradients, and
-    /// returns `false` when there is none left. Not called for a run that is resumed.
+    /// Called before the first step, but not when a run is resumed. `forward` runs the next training batch through
+    /// the model without gradients, and returns `false` when there is none left.
     func begin(totalSteps: Int, forward: () throws -> Bool) throws
-    /// A term added to each step's loss.
+    /// A term added to each step's loss; `nil` for none.
     func penalty() -> Tensor?
-    /// After the gradients of `step` (from 1) are there, before the optimizer uses them.
+    /// Called after the backward pass of `step` (from 1), before the optimizer step.
     func beforeUpdate(step: Int, totalSteps: Int)
-    /// After the optimizer's step.
+    /// Called after the optimizer step.
     func afterUpdate(step: Int, totalSteps: Int)
-    /// What the next step depends on, by name.
+    /// State to store in a checkpoint, by name.
     func state() -> [String: Tensor]
     func restore(_ state: [String: Tensor], step: Int) throws
 }
@@ -92,13 +92,13 @@ extension TrainingHook {
     public func restore(_ state: [String: Tensor], step: Int) throws {}
 }
 
-/// What a plan would add and train, counted without building it.
+/// Parameter counts of a plan, without building it.
 public struct PlanSummary: Sendable {
-    /// Parameters that training changes.
+    /// Number of trained parameters.
     public let trainable: Int
-    /// The model's own and the added ones.
+    /// Number of the model's own and the added parameters.
     public let total: Int
-    /// Trained parameters by what they are part of.
+    /// Number of trained parameters by component.
     public let byComponent: [Component: Int]
     public var share: Double { total > 0 ? Double(trainable) / Double(total) : 0 }
 

@@ -2,8 +2,8 @@ import LanguageModels
 import Support
 import Synchronization
 
-/// All methods, in the order in which help lists them. A new method is a file in `Methods/` and a line here; one of a
-/// program's own is a file there and a call of ``PEFTMethods/register(_:)``.
+/// All methods, in the order in which help lists them. To add a method, add a file in `Methods/` and a line here, or
+/// call ``PEFTMethods/register(_:)`` from another package.
 public enum PEFTMethods {
     static let builtIn: [any PEFTMethod.Type] = [
         LoRA.self, QLoRA.self, RsLoRA.self, LoRAPlus.self, DoRA.self, PiSSA.self, OLoRA.self, EVA.self, LoftQ.self,
@@ -18,15 +18,15 @@ public enum PEFTMethods {
 
     public static var all: [any PEFTMethod.Type] { builtIn + registered.withLock { $0 } }
 
-    /// Adds a method to those that names, files and the command line can mean; once is enough.
+    /// Registers a method for lookup by name, in files and on the command line.
     public static func register(_ method: any PEFTMethod.Type) {
         registered.withLock { methods in
             if !methods.contains(where: { $0 == method }) { methods.append(method) }
         }
     }
 
-    /// The method with this name.
-    /// - Throws: ``PEFTError`` naming the nearest one.
+    /// The method with a given name.
+    /// - Throws: ``PEFTError`` with the nearest match for an unknown name.
     public static func named(_ name: String) throws -> any PEFTMethod.Type {
         if let method = all.first(where: { $0.name == name.lowercased() }) { return method }
         let names = all.map { $0.name }
@@ -35,12 +35,13 @@ public enum PEFTMethods {
     }
 
     /// The method that an `adapter_config.json` belongs to.
+    /// - Throws: ``PEFTError`` if its `peft_type` is missing or unsupported.
     public static func method(of json: [String: JSON], file: String) throws -> any PEFTMethod.Type {
         guard let type = json["peft_type"]?.string else {
             throw PEFTError("\(file) has no 'peft_type'", remedy: "pass the adapter_config.json of an adapter")
         }
         let candidates = all.filter { $0.peftType == type.uppercased() }
-        // Variants come after what they are variants of, and know their own files better.
+        // Variants come after their base method and recognize their own files.
         if let method = candidates.last(where: { $0.recognises(json) }) ?? candidates.first { return method }
         var names: [String] = []
         for name in all.compactMap({ $0.peftType }) where !names.contains(name) { names.append(name) }
@@ -49,7 +50,7 @@ public enum PEFTMethods {
     }
 }
 
-/// A method with its configuration, whatever their types.
+/// A method with its configuration, type-erased.
 public struct MethodChoice: Sendable {
     public let method: any PEFTMethod.Type
     public private(set) var configuration: any MethodConfiguration
@@ -69,6 +70,7 @@ public struct MethodChoice: Sendable {
     }
 
     /// Sets a field by its command-line name.
+    /// - Throws: ``PEFTError`` for an unknown name or an invalid value.
     public mutating func set(_ name: String, to text: String) throws {
         func apply<Configuration: MethodConfiguration>(_ configuration: Configuration) throws
             -> any MethodConfiguration
@@ -87,9 +89,10 @@ public struct MethodChoice: Sendable {
         return label(method)
     }
 
-    /// - Throws: ``PEFTError`` if the configuration makes no sense for the model.
+    /// Plans the method on a model.
+    /// - Throws: ``PEFTError`` if the configuration doesn't fit the model.
     public func plan(for outline: ModelOutline) throws -> [Attachment] {
-        // Over a tied output layer of its own sites and parameters are those of the model that the adapter makes of it.
+        // If the adapter unties the output layer, plan on the untied outline.
         let outline = separatesOutputLayer(of: outline) ? outline.separatingOutputLayer : outline
         func plan<Method: PEFTMethod>(_ method: Method.Type) throws -> [Attachment] {
             guard let configuration = configuration as? Method.Configuration else { return [] }
@@ -98,8 +101,8 @@ public struct MethodChoice: Sendable {
         }
         var attachments = try plan(method)
         attachments += try configuration.modulesToSave.attachments(for: outline, beside: attachments)
-        // What begins untrained is trained by every method. Hugging Face's names of it have a level less beside methods
-        // that wrap no module.
+        // Every method trains modules without pretrained weights. Hugging Face's names of them lack a level for
+        // methods that wrap no module.
         let wrapsNothing = !attachments.isEmpty && attachments.allSatisfy { [.input, .keyValues].contains($0.site) }
         let trained = Set(attachments.filter { $0.site == .parameter }.map(\.path))
         let inPlace = Set(attachments.filter { $0.site == .parameter && !$0.keepsBase }.map(\.path))
@@ -121,7 +124,7 @@ public struct MethodChoice: Sendable {
     public var isMergeable: Bool { method.isMergeable }
     public var baseStorage: WeightStorage? { method.baseStorage }
 
-    /// What the file of a trained adapter says.
+    /// The choice to store for a trained adapter.
     func forFile(of adapter: Adapter) -> MethodChoice {
         func choice<Method: PEFTMethod>(_ method: Method.Type) -> MethodChoice {
             guard let configuration = configuration as? Method.Configuration else { return self }
@@ -130,7 +133,7 @@ public struct MethodChoice: Sendable {
         return choice(method)
     }
 
-    /// What the method does while training, beyond gradients.
+    /// The method's training hook; `nil` if it needs none.
     func trainingHook(for adapter: Adapter) -> (any TrainingHook)? {
         func hook<Method: PEFTMethod>(_ method: Method.Type) -> (any TrainingHook)? {
             (configuration as? Method.Configuration).flatMap { Method.trainingHook($0, for: adapter) }
@@ -138,7 +141,7 @@ public struct MethodChoice: Sendable {
         return hook(method)
     }
 
-    /// The same choice with everything spelled out that the configuration leaves to the model.
+    /// The same choice with all model-dependent defaults filled in.
     public func resolved(for outline: ModelOutline) -> MethodChoice {
         func resolved<Method: PEFTMethod>(_ method: Method.Type) -> MethodChoice {
             guard let configuration = configuration as? Method.Configuration else { return self }

@@ -1,8 +1,9 @@
 import Foundation
 
-/// Regular expressions of Hugging Face's files, which are Python's, for `NSRegularExpression`.
+/// Converts Python regular expressions of Hugging Face's files for `NSRegularExpression`.
 enum PythonPattern {
-    /// Named groups, `(?P<name>…)`, and references to them, `(?P=name)`, as ICU writes them: with names of letters and digits.
+    /// Converts named groups `(?P<name>…)` and backreferences `(?P=name)` to ICU syntax, whose names are
+    /// alphanumeric.
     static func translated(_ pattern: String) -> String {
         guard pattern.contains("(?P") else { return pattern }
         var result = ""

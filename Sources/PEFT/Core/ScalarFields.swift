@@ -1,7 +1,7 @@
 import Support
 
 extension MethodConfiguration {
-    /// A rank between 1 and 65,536.
+    /// A rank field from 1 to 65,536.
     static func rankField(_ path: WritableKeyPath<Self, Int> & Sendable, default value: Int, help: String)
         -> ConfigurationField<Self>
     {

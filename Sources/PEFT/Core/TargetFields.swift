@@ -1,8 +1,8 @@
 import Support
 
 extension MethodConfiguration {
-    /// The fields that say which modules a method goes to, with Hugging Face's names and meanings; shared by all
-    /// methods that target modules by name.
+    /// The fields that select target modules, with Hugging Face's names and meanings; shared by all methods that
+    /// target modules by name.
     static func targetFields(
         _ selection: WritableKeyPath<Self, TargetSelection> & Sendable,
         help: String = "target modules, comma-separated, or all-linear (attention query and value)"
@@ -53,7 +53,7 @@ extension MethodConfiguration {
                 let names = $0[keyPath: selection].layersPattern
                 return names.isEmpty ? .null : .array(names.map { .string($0) })
             } write: {
-                // An empty name is none.
+                // An empty name means none.
                 $0[keyPath: selection].layersPattern = try ($1.string.map { [$0] } ?? names($1)).filter {
                     !$0.isEmpty
                 }
@@ -63,7 +63,7 @@ extension MethodConfiguration {
 }
 
 extension TargetSelection {
-    /// The projections that Hugging Face PEFT targets when none are named: mostly the attention's query and value.
+    /// Hugging Face PEFT's default targets: mostly the attention's query and value projections.
     static let queryAndValue: [String: [String]] = [
         "t5": ["q", "v"], "mt5": ["q", "v"], "gpt2": ["c_attn"], "bert": ["query", "value"],
         "roberta": ["query", "value"], "distilbert": ["q_lin", "v_lin"], "llama": ["q_proj", "v_proj"],
@@ -72,17 +72,17 @@ extension TargetSelection {
         "phi3": ["qkv_proj"],
     ]
 
-    /// The selection with targets spelled out where none were given.
+    /// The selection with default targets filled in if none were given.
     func resolved(for model: ModelOutline, defaults: [String: [String]] = queryAndValue) -> TargetSelection {
         var selection = self
         if selection.targets.isEmpty {
-            // Not every model of a family has all of them: a T5's feed-forward network has one input projection or two.
+            // Models of a family differ: T5's feed-forward network has one input projection or two.
             let leaves = Set(model.linears.map { $0.path.split(separator: ".").last.map(String.init) ?? $0.path })
             let known = defaults[model.family]?.filter(leaves.contains) ?? []
             selection.targets = known.isEmpty ? ["all-linear"] : known
         }
-        // Hugging Face accepts chosen layers only beside a list of names, and takes a classifier of tokens for one of all
-        // linears, which it then can't save.
+        // Hugging Face accepts layer restrictions only with a list of names, and mistakes a token-classification head
+        // for one of the all-linear targets, which it then can't save.
         let isSpelledOut = !(selection.layers ?? []).isEmpty || model.head.task == .tokenClassification
         if selection.targets == ["all-linear"], isSpelledOut {
             selection.targets = Self.leaves(model.linears.map(\.path).filter { $0 != model.outputLayer })
@@ -90,7 +90,7 @@ extension TargetSelection {
         return selection
     }
 
-    /// The targets for a reader of a report.
+    /// Short description of the targets for reports.
     var label: String {
         switch targets {
         case []: "default targets"
@@ -99,7 +99,7 @@ extension TargetSelection {
         }
     }
 
-    /// Combinations that Hugging Face refuses in files.
+    /// Rejects combinations that Hugging Face rejects in files.
     func validate() throws {
         let hasLayers = !(layers ?? []).isEmpty
         if isPattern, hasLayers || !layersPattern.isEmpty {

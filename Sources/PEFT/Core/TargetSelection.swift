@@ -1,23 +1,23 @@
 import Foundation
 import Support
 
-/// Which projections a method goes to, with the meaning of Hugging Face's fields.
+/// The projections that a method adapts, with the semantics of Hugging Face's fields.
 public struct TargetSelection: Sendable {
-    /// Names or dotted suffixes; a single entry that is a regular expression has to match a whole path;
-    /// `all-linear` stands for every projection but the output layer.
+    /// Names or dotted suffixes. A single entry may be a regular expression that must match a whole path;
+    /// `all-linear` selects every projection except the output layer.
     public var targets: [String]
     public var excluded: [String]
-    /// Whether `excluded` came as one string, a regular expression.
+    /// Whether `excluded` was given as one string, a regular expression.
     public var isExcludedPattern = false
-    /// Layer numbers, where only some layers are wanted.
+    /// Indices of the layers to adapt; all if `nil`.
     public var layers: [Int]?
-    /// Names of the lists that hold the layers, such as `block`; found by themselves if empty.
+    /// Names of the module lists that contain the layers, such as `block`; detected if empty.
     public var layersPattern: [String]
-    /// Whether `targets` came as one string, which Hugging Face reads as a regular expression.
+    /// Whether `targets` was given as one string, which Hugging Face reads as a regular expression.
     public var isPattern: Bool
     /// Modules that are trained in full instead.
     public var modulesToSave = ModulesToSave()
-    /// Whether a target may match nothing as long as another one matches, as Hugging Face has it.
+    /// Whether a target may match nothing as long as another one matches, as in Hugging Face PEFT.
     public var allowsUnusedTargets = false
 
     public init(
@@ -28,14 +28,14 @@ public struct TargetSelection: Sendable {
         (self.layersPattern, self.isPattern) = (layersPattern, isPattern)
     }
 
-    /// The projections that are meant, in the model's order.
-    /// - Throws: ``PEFTError`` if a target matches nothing, naming what there is and the nearest match.
+    /// The selected projections, in the model's order.
+    /// - Throws: ``PEFTError`` if a target matches nothing, with the available names and the nearest match.
     public func sites(in outline: ModelOutline) throws -> [ModelOutline.LinearSite] {
         let paths = Set(try self.paths(in: outline, among: outline.linears.map(\.path)))
         return outline.linears.filter { paths.contains($0.path) }
     }
 
-    /// Projections and tables of vectors that are meant, in the model's order; tables only where they are named.
+    /// The selected projections and embeddings, in the model's order; embeddings only if they are named.
     public func sitesAndEmbeddings(in outline: ModelOutline) throws -> (
         linears: [ModelOutline.LinearSite], embeddings: [ModelOutline.EmbeddingSite]
     ) {
@@ -45,14 +45,14 @@ public struct TargetSelection: Sendable {
         return (outline.linears.filter { paths.contains($0.path) }, tables)
     }
 
-    /// The paths that are meant among those of some kind of module.
-    /// - Throws: ``PEFTError`` if a target matches nothing, naming what there is and the nearest match.
+    /// The selected paths among `candidates`.
+    /// - Throws: ``PEFTError`` if a target matches nothing, with the available names and the nearest match.
     public func paths(in outline: ModelOutline, among candidates: [String]) throws -> [String] {
         let linears = Set(outline.linears.map(\.path))
         let isEverything = targets == ["all-linear"]
         let regex = try isPattern && !isEverything ? Self.wholeMatch(targets.first ?? "", option: "targets") : nil
         let excludedRegex = try isExcludedPattern ? Self.wholeMatch(excluded.first ?? "", option: "exclude") : nil
-        // What every method trains in full needs no adapter beside it.
+        // Modules that every method trains in full need no adapter.
         let left = outline.newModules + [outline.outputLayer]
         let candidates = candidates.filter { !modulesToSave.covers($0) }
         var paths: [String] = []
@@ -94,7 +94,7 @@ public struct TargetSelection: Sendable {
         return paths
     }
 
-    /// The last parts of the paths, each once, in the model's order.
+    /// The last path components, without duplicates, in the model's order.
     static func leaves(_ paths: [String]) -> [String] {
         var seen: Set<String> = []
         return paths.compactMap { $0.split(separator: ".").last.map(String.init) }.filter { seen.insert($0).inserted }
@@ -104,7 +104,7 @@ public struct TargetSelection: Sendable {
 
     private func isInWantedLayer(_ path: String) -> Bool {
         guard let layers, !layers.isEmpty else { return true }
-        // As Hugging Face does: the number after the named list, or else the first number in the path.
+        // As in Hugging Face PEFT: the number after the named list, or else the first number in the path.
         let parts = path.split(separator: ".").map(String.init)
         for (index, part) in parts.enumerated().dropFirst() {
             guard let number = Int(part) else { continue }
@@ -113,18 +113,18 @@ public struct TargetSelection: Sendable {
         return false
     }
 
-    /// A regular expression that has to match the whole of a path.
+    /// A regular expression that must match a whole path.
     static func wholeMatch(_ pattern: String, option: String) throws -> LimitedExpression {
         do { return try LimitedExpression("^(?:\(PythonPattern.translated(pattern)))$") } catch {
             throw PEFTError("'\(pattern)' is not a valid regular expression", remedy: "check --\(option)")
         }
     }
 
-    /// The value of the first pattern, in alphabetical order, that matches `(.*\.)?(pattern)$`: Hugging Face takes
-    /// the first of the file, and its files are sorted.
+    /// The value of the first pattern in alphabetical order that matches `(.*\.)?(pattern)$`; Hugging Face takes the
+    /// first in the file, and its files are sorted.
     static func value(for path: String, in patterns: [String: Double]) throws -> Double? {
         for (pattern, value) in patterns.sorted(by: { $0.key < $1.key }) {
-            // Most patterns are names, which need no expression.
+            // Most patterns are plain names, which need no regular expression.
             if pattern.utf8.allSatisfy({ isalnum(Int32($0)) != 0 || $0 == UInt8(ascii: "_") }) {
                 if names(pattern, path) { return value }
                 continue

@@ -3,23 +3,23 @@ import Support
 import Torch
 import TorchNN
 
-/// What a configuration means on a model whose output layer is the table of its input embeddings.
+/// How a configuration applies to a model whose output layer is tied to its input embeddings.
 ///
-/// As in Hugging Face PEFT each use of the matrix is adapted apart: LoRA over `lm_head` leaves the table alone, LoRA over
-/// `embed_tokens` the output layer. The adapter then gives the model an output layer of its own, over the same numbers, and
-/// a merged model has two matrices. `ensure_weight_tying` and trained tokens keep the two uses one.
+/// As in Hugging Face PEFT, each use of the matrix is adapted separately: LoRA over `lm_head` leaves the embedding
+/// alone, and LoRA over `embed_tokens` the output layer. The adapter then unties the output layer, which shares the
+/// weights, and a merged model has two matrices. `ensure_weight_tying` and trained tokens keep both uses tied.
 extension MethodChoice {
-    /// Hugging Face's name of the switch.
+    /// Hugging Face's name of the setting.
     static let tyingKey = "ensure_weight_tying"
 
-    /// Whether the adapter needs an output layer apart from the table that it is tied to.
+    /// Whether the adapter unties the output layer from the embedding.
     func separatesOutputLayer(of outline: ModelOutline) -> Bool {
         guard outline.isTied, outline.architecture != .encoder else { return false }
         let json = configuration.json
         let (table, output) = (outline.inputEmbedding, outline.outputLayer)
-        // Parts of the model that look up in a view of the table leave the table itself alone.
+        // Modules that look up in a view of the embedding leave the embedding itself alone.
         let hasViews = outline.embeddings.contains { $0.table == table && $0.path != table }
-        // Chosen layers are those of the stack.
+        // Layer restrictions apply to the stack only.
         let isRestricted = !(json["layers_to_transform"]?.array ?? []).isEmpty
         func isTarget(_ path: String) -> Bool {
             guard !isRestricted, !Self.names(json["exclude_modules"], path) else { return false }
@@ -40,8 +40,8 @@ extension MethodChoice {
         return isTarget(output) || isTable && outline.embeddings.contains { $0.path == table }
     }
 
-    /// What is to stay one by `ensure_weight_tying`: modules to save, or else targets, as Hugging Face PEFT finds them to be
-    /// embeddings: by the names `embed_tokens` and `lm_head`, which an expression has to match as they stand.
+    /// What `ensure_weight_tying` keeps tied: modules to save, or else targets. Like Hugging Face PEFT, it recognizes
+    /// embeddings by the names `embed_tokens` and `lm_head`, which a regular expression must match literally.
     static func tying(_ json: [String: JSON]) -> (saved: Bool, targets: Bool) {
         guard json[tyingKey] == true else { return (false, false) }
         let words = ["embed_tokens", "lm_head"]
@@ -55,7 +55,7 @@ extension MethodChoice {
         return (saved, !saved && isEmbedding(json["target_modules"]))
     }
 
-    /// Whether a list of names, or an expression, means the module at a path.
+    /// Whether a list of names, or a regular expression, selects the module at a path.
     private static func names(_ value: JSON?, _ path: String) -> Bool {
         if let pattern = value?.string {
             return (try? TargetSelection.wholeMatch(pattern, option: "targets").matches(path)) ?? false
@@ -65,7 +65,7 @@ extension MethodChoice {
 }
 
 extension ModelOutline {
-    /// The same model with an output layer apart from the table that it is tied to.
+    /// The same model with the output layer untied from the embedding.
     var separatingOutputLayer: ModelOutline {
         guard isTied, let table = embeddings.first(where: { $0.path == inputEmbedding }) else { return self }
         var outline = self

@@ -3,28 +3,28 @@ import Support
 import Torch
 import TorchNN
 
-/// The matrices with a row for each token that an adapter puts in place of its base's while it is active: those that its
-/// file holds (a vocabulary that was resized, embeddings stored beside the adapter), and an output layer apart from the
-/// table that it is tied to. Taken off again, the model is as it was.
+/// Vocabulary matrices that an active adapter puts in place of the base's: those that its file contains (a resized
+/// vocabulary, or embeddings stored with the adapter), and an untied output layer. Deactivating the adapter restores
+/// the base's.
 final class VocabularyMatrices {
     private let model: any LanguageModel
-    /// What the file holds, by its names, to be written again.
+    /// The file's tensors by name, to be stored again.
     let stored: [String: Tensor]
-    /// In place of the table of input embeddings.
+    /// Replaces the input embeddings.
     private let table: (any LinearWeight)?
-    /// In place of the output layer's matrix.
+    /// Replaces the output layer's matrix.
     private let output: (any LinearWeight)?
     private var separates: Bool
-    /// The output layer that the model gets where its own is the table.
+    /// The untied output layer, for a model whose output layer is tied.
     private var layer: Linear?
     private var before: (table: (any LinearWeight)?, output: (any LinearWeight)?)?
 
-    /// Whether other numbers take the place of the base's.
+    /// Whether the base's values are replaced.
     var replacesNumbers: Bool { table != nil || output != nil }
 
     /// - Parameters:
-    ///   - table: a matrix [tokens, size] in place of the table of input embeddings.
-    ///   - output: the same for the output layer; of a model that has these tied it makes two.
+    ///   - table: a matrix `[tokens, size]` that replaces the input embeddings.
+    ///   - output: a matrix `[tokens, size]` that replaces, and unties, the output layer.
     init(
         on model: any LanguageModel, table: (any LinearWeight)? = nil, output: (any LinearWeight)? = nil,
         stored: [String: Tensor] = [:]
@@ -33,13 +33,13 @@ final class VocabularyMatrices {
         separates = output != nil && model.hasTiedOutput
     }
 
-    /// Gives the model an output layer apart from its table.
+    /// Unties the model's output layer.
     func separateOutput() {
         separates = true
         if before != nil { putLayer() }
     }
 
-    /// Puts the matrices in place.
+    /// Installs the matrices.
     func put() {
         guard before == nil else { return }
         let site = model.vocabularyTable
@@ -58,13 +58,13 @@ final class VocabularyMatrices {
         model.setOutputLayer(layer)
     }
 
-    /// Gives the model its own matrices back.
+    /// Restores the model's own matrices.
     func remove() {
         guard let before else { return }
         self.before = nil
         if table != nil, let weight = before.table { model.vocabularyTable?.weight = weight }
         if let layer {
-            // Where another adapter went on over this layer, it stays: it computes what the table does.
+            // If another adapter was attached to this layer since, keep it: its output is the embedding's.
             let isUsed = !layer.attached.isEmpty || layer.weight.parameters.contains { $0.parameter.isCovered }
             if model.ownOutputLayer === layer, !isUsed { model.setOutputLayer(nil) }
         } else if output != nil, let weight = before.output {
@@ -72,7 +72,7 @@ final class VocabularyMatrices {
         }
     }
 
-    /// The same numbers as a weight of its own, which may be replaced or trained apart.
+    /// A weight with the same values that can be replaced or trained separately.
     private static func sharing(_ weight: any LinearWeight) -> any LinearWeight {
         switch weight {
         case let weight as DenseWeight: DenseWeight(weight.parameter.tensor)
