@@ -4,8 +4,8 @@ import Support
 import Torch
 import TorchNN
 
-/// Adaptive budget allocation (Zhang et al. 2023): updates in the form P Λ Q, whose singular values Λ are set to zero
-/// one after the other where they matter least, until a budget of ranks is met.
+/// Adaptive budget allocation (Zhang et al. 2023): ΔW = P Λ Q in SVD form. The least important singular values in Λ
+/// are pruned step by step until the total rank meets a budget.
 public enum AdaLoRA: PEFTMethod {
     public static let name = "adalora"
     public static let peftType: String? = "ADALORA"
@@ -13,23 +13,23 @@ public enum AdaLoRA: PEFTMethod {
     public static let defaultLearningRate = 3e-3
 
     public struct Configuration: MethodConfiguration {
-        /// Rank of every projection to begin with, and the mean rank at the end.
+        /// Initial rank of each projection (`init_r`) and mean rank after pruning (`target_r`).
         public var initialRank = 12
         public var targetRank = 8
         public var alpha = 16.0
         public var dropout = 0.0
-        /// Steps before pruning begins, steps after it has ended, and steps between prunings; `nil` takes a share of
-        /// all steps (a tenth, three tenths, a hundredth).
+        /// Warmup steps before pruning, final steps without pruning, and steps between prunings; `nil` is 10 %, 30 %
+        /// and 1 % of all steps.
         public var warmup: Int?
         public var final: Int?
         public var interval: Int?
         public var totalSteps: Int?
-        /// Smoothing of importance and of its uncertainty.
+        /// EMA coefficients of the sensitivity and of its uncertainty.
         public var beta1 = 0.85
         public var beta2 = 0.85
-        /// Weight of the penalty that keeps P and Q orthogonal.
+        /// Weight of the orthogonality penalty on P and Q.
         public var orthogonality = 0.5
-        /// The singular values that are kept, by their tensor's name.
+        /// Mask of retained singular values, by tensor name.
         public var kept: [String: [Bool]] = [:]
         public var selection = TargetSelection(targets: [])
 
@@ -127,7 +127,7 @@ public enum AdaLoRA: PEFTMethod {
         "AdaLoRA r \(configuration.initialRank)→\(configuration.targetRank) (\(configuration.selection.label))"
     }
 
-    /// Where Hugging Face PEFT's defaults for this method are others than for most.
+    /// Default targets for which Hugging Face PEFT differs from other methods.
     private static let everyProjection = [
         "t5": ["q", "k", "v", "o", "wi", "wo"], "mt5": ["q", "k", "v", "o", "wi_0", "wi_1", "wo"],
     ]
@@ -143,7 +143,7 @@ public enum AdaLoRA: PEFTMethod {
         try resolved(configuration, for: model).selection.sites(in: model).map { site in
             let rank =
                 configuration.kept["\(site.path).lora_E"].map { $0.filter { $0 }.count } ?? configuration.initialRank
-            // The scale belongs to the initial rank, whatever was pruned since.
+            // The scale is based on the initial rank, whatever was pruned since.
             let scale = configuration.alpha / (Double(configuration.initialRank) + 1e-5)
             return .linear(
                 site.path,
@@ -175,14 +175,14 @@ public enum AdaLoRA: PEFTMethod {
     }
 }
 
-/// The update of one projection: y = x Wᵀ + s x (Λ Q)ᵀ Pᵀ with Q = A [r, in], P = B [out, r], Λ = E [r, 1].
+/// AdaLoRA over one projection: y = x Wᵀ + s x (Λ Q)ᵀ Pᵀ with Q = A `[r, in]`, P = B `[out, r]`, Λ = E `[r, 1]`.
 final class AdaLoRAAdapter: Module, LinearAdapter, AdapterModule {
     @ParameterInfo(key: "lora_A") var a: Tensor = .zeros([0])
     @ParameterInfo(key: "lora_B") var b: Tensor = .zeros([0])
     @ParameterInfo(key: "lora_E") var e: Tensor = .zeros([0])
     let scale: Double
     private let dropoutRate: Double
-    /// Which singular values the last pruning kept; `nil` before the first.
+    /// Singular values that the last pruning retained; `nil` before the first.
     var kept: [Bool]?
     var schedule: RankAllocation.Schedule?
 
@@ -211,7 +211,7 @@ final class AdaLoRAAdapter: Module, LinearAdapter, AdapterModule {
         return (weight.to(.float64) + product * scale).to(weight.dtype)
     }
 
-    /// Only what is kept.
+    /// Only the retained singular triplets.
     func storedTensors() -> [String: Tensor] {
         guard let kept, kept.contains(false) else { return ["lora_A": a, "lora_B": b, "lora_E": e] }
         let rows = Tensor(kept.indices.filter { kept[$0] }, device: a.device)
@@ -230,15 +230,15 @@ final class AdaLoRAAdapter: Module, LinearAdapter, AdapterModule {
     }
 }
 
-/// Which singular values to keep (Zhang et al. 2023, algorithm 1): importance is smoothed sensitivity times its
-/// uncertainty, and the budget falls as a cubic function of the step.
+/// Rank allocation (Zhang et al. 2023, algorithm 1): importance is the smoothed sensitivity times its uncertainty,
+/// and the budget decreases as a cubic function of the step.
 final class RankAllocation: TrainingHook {
     struct Schedule { var warmup: Int, final: Int, interval: Int, total: Int }
 
     private let configuration: AdaLoRA.Configuration
     private let adapters: [AdaLoRAAdapter]
     private var schedule: Schedule
-    /// Smoothed sensitivity and uncertainty of every number of each adapter's A, B and E.
+    /// Smoothed sensitivity and uncertainty of each element of every adapter's A, B and E.
     private var sensitivity: [[Tensor]] = []
     private var uncertainty: [[Tensor]] = []
 
@@ -271,7 +271,7 @@ final class RankAllocation: TrainingHook {
         }
     }
 
-    /// The mean of ‖Q Qᵀ − I‖ and ‖Pᵀ P − I‖ (eq. 4), weighted.
+    /// The weighted mean of ‖Q Qᵀ − I‖ and ‖Pᵀ P − I‖ (eq. 4).
     func penalty() -> Tensor? {
         guard configuration.orthogonality > 0, let first = adapters.first else { return nil }
         let terms = adapters.flatMap { [$0.a.matmul($0.a.T), $0.b.T.matmul($0.b)] }.map { product -> Tensor in
@@ -319,7 +319,7 @@ final class RankAllocation: TrainingHook {
         }
     }
 
-    /// Keeps the `budget` most important triplets of all projections.
+    /// Retains the `budget` most important triplets over all projections.
     private func prune(to budget: Int) {
         let scores = adapters.indices.map { index -> [Float] in
             let parts = zip(sensitivity[index], uncertainty[index]).map { $0 * $1 }

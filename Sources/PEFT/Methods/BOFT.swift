@@ -3,8 +3,8 @@ import Support
 import Torch
 import TorchNN
 
-/// Orthogonal fine-tuning with butterfly factors (Liu et al. 2024): the input is rotated by a product of sparse
-/// rotations, y = s ⊙ (x B_m … B_1) Wᵀ + b, each B_i a rotation in blocks of permuted inputs.
+/// Orthogonal fine-tuning with butterfly factors (Liu et al. 2024): y = s ⊙ (x B_m … B_1) Wᵀ + b, where each B_i is a
+/// block-diagonal rotation of permuted inputs.
 public enum BOFT: PEFTMethod {
     public static let name = "boft"
     public static let peftType: String? = "BOFT"
@@ -100,14 +100,14 @@ public enum BOFT: PEFTMethod {
 }
 
 final class BOFTAdapter: Module, LinearAdapter, AdapterModule {
-    /// Zero, [factors, blocks, b, b]; its skew-symmetric part decides the rotations.
+    /// `[factors, blocks, b, b]`, initially 0; the skew-symmetric part parameterizes the rotations.
     @ParameterInfo(key: "boft_R") var rotations: Tensor = .zeros([0])
-    /// Ones, [outputs, 1].
+    /// `[outputs, 1]`, initially 1.
     @ParameterInfo(key: "boft_s") var scales: Tensor = .zeros([0])
     private let blocks: Int
     private let size: Int
     private let dropoutRate: Double
-    /// For each factor but those that permute nothing: the order in which inputs enter the blocks, and back.
+    /// For each factor the permutation of the inputs and its inverse; `nil` for the identity.
     private let orders: [(forward: Tensor, back: Tensor)?]
 
     init(
@@ -128,7 +128,8 @@ final class BOFTAdapter: Module, LinearAdapter, AdapterModule {
         scales = .ones([linear.outputs, 1], dtype: context.dtype, device: context.device)
     }
 
-    /// Within each group of inputs, chunks of half a block: first those at even places, then those at odd ones.
+    /// The permutation: within each group of inputs, first the half-block chunks at even positions, then those at odd
+    /// ones.
     private static func order(_ inputs: Int, groups: Int, half: Int) -> [Int] {
         let length = inputs / max(1, groups)
         let chunks = length / max(1, half)
@@ -138,14 +139,14 @@ final class BOFTAdapter: Module, LinearAdapter, AdapterModule {
         }
     }
 
-    /// The Cayley transforms (I + S)⁻¹ (I − S) of the skew-symmetric parts S, [factors, blocks, b, b].
+    /// Cayley transforms (I + S)⁻¹ (I − S) of the skew-symmetric parts S, `[factors, blocks, b, b]`.
     private func orthogonal(_ rotations: Tensor) -> Tensor {
         let skew = (rotations - rotations.transposed()) * 0.5
         let identity = Tensor.identity(size, dtype: skew.dtype, device: skew.device)
         return (identity + skew).solving(identity - skew)
     }
 
-    /// x [rows, inputs] through one factor.
+    /// Applies one factor to x: `[rows, inputs]` -> `[rows, inputs]`.
     private func turned(_ x: Tensor, _ rotation: Tensor, _ order: (forward: Tensor, back: Tensor)?) -> Tensor {
         let permuted = order.map { x.selecting(axis: 1, $0.forward) } ?? x
         let parts = permuted.reshaped(-1, blocks, size).transposed(0, 1)
@@ -171,7 +172,7 @@ final class BOFTAdapter: Module, LinearAdapter, AdapterModule {
     }
 
     func merged(into weight: Tensor) throws -> Tensor {
-        // x B Wᵀ = x (W Bᵀ)ᵀ, with the factors transposed and in the opposite order.
+        // x B Wᵀ = x (W Bᵀ)ᵀ: the transposed factors in reverse order.
         let factors = orthogonal(rotations.detached().to(.float64))
         var rows = weight.to(.float64)
         for index in orders.indices { rows = turned(rows, factors[index].transposed(), orders[index]) }

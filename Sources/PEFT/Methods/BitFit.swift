@@ -1,7 +1,7 @@
 import LanguageModels
 import Support
 
-/// BitFit (Ben Zaken et al. 2022): the biases are trained, and nothing else but a new head.
+/// BitFit (Ben Zaken et al. 2022): trains only the biases, and the classification head if it is untrained.
 public enum BitFit: PEFTMethod {
     public static let name = "bitfit"
     public static let peftType: String? = "BITFIT"

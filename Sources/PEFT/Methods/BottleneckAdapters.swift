@@ -3,23 +3,23 @@ import Support
 import Torch
 import TorchNN
 
-/// Bottleneck adapters: y + s · (f(x Dᵀ + d) Uᵀ + u) where a sublayer's output y joins the residual stream, with
-/// D [r, size], U [size, r]; 2 · r · size + r + size numbers each.
+/// Bottleneck adapters: y + s · (f(x Dᵀ + d) Uᵀ + u) where a sublayer's output y joins the residual stream, with D
+/// `[r, size]` and U `[size, r]`; 2 · r · size + r + size parameters each.
 ///
-/// Placed after the sublayer, x is its output y (Houlsby et al. 2019, figure 2); beside it, x is its input (He et al.
-/// 2022, section 4). D starts uniform in ±1/√size and U at zero, as He et al. start theirs: training begins exactly at
-/// the base model, where Houlsby et al. begin near it with both small.
+/// In a sequential adapter x is the sublayer's output y (Houlsby et al. 2019, figure 2); in a parallel one it is the
+/// sublayer's input (He et al. 2022, section 4). D is initialized uniformly in ±1/√size and U to zero, as by He et
+/// al., so training starts exactly at the base model; Houlsby et al. start near it with both small.
 public struct BottleneckConfiguration: MethodConfiguration {
     public var rank = 64
-    /// Where it is given, r is the size of the hidden states divided by it.
+    /// If set, r is the hidden size divided by it.
     public var reductionFactor: Int?
     public var activation = "relu"
-    /// The sublayers that get an adapter.
+    /// Sublayers that get an adapter.
     public var sublayers: [SublayerKind] = SublayerKind.allCases
-    /// Whether adapters work beside their sublayers.
+    /// Whether adapters are parallel to their sublayers.
     public var isParallel = false
     public var scale = 1.0
-    /// Whether the scale is trained, from `scale` on.
+    /// Whether the scale is trained, starting at `scale`.
     public var learnsScale = false
 
     public init() {}
@@ -134,14 +134,14 @@ public struct BottleneckConfiguration: MethodConfiguration {
     }
 }
 
-/// One bottleneck at a sublayer's output.
+/// A bottleneck network at a sublayer's output.
 final class BottleneckAdapter: Module, OutputAdapter, AdapterModule {
-    /// [r, size], [r], [size, r], [size].
+    /// D `[r, size]`, d `[r]`, U `[size, r]`, u `[size]`.
     @ParameterInfo var down: Tensor
     @ParameterInfo var downBias: Tensor
     @ParameterInfo var up: Tensor
     @ParameterInfo var upBias: Tensor
-    /// One number, where it is trained.
+    /// A trained scalar scale, if the configuration asks for one.
     private let learnedScale: Parameter?
     private let scale: Double
     private let isParallel: Bool
@@ -178,7 +178,7 @@ final class BottleneckAdapter: Module, OutputAdapter, AdapterModule {
     }
 }
 
-/// Methods that are a `BOTTLENECK` with other settings.
+/// Methods that are `BOTTLENECK` with other defaults.
 public protocol BottleneckMethod: PEFTMethod where Configuration == BottleneckConfiguration {
     static var title: String { get }
 }
@@ -195,14 +195,14 @@ extension BottleneckMethod {
     }
 }
 
-/// After every sublayer (Houlsby et al. 2019).
+/// Bottleneck adapters after every sublayer (Houlsby et al. 2019).
 public enum Houlsby: BottleneckMethod {
     public static let name = "houlsby"
     public static let title = "Houlsby adapters"
     public static let summary = "bottleneck adapters after every sublayer (Houlsby et al. 2019)"
 }
 
-/// After the feed-forward sublayers alone (Pfeiffer et al. 2021).
+/// Bottleneck adapters after the feed-forward sublayers only (Pfeiffer et al. 2021).
 public enum Pfeiffer: BottleneckMethod {
     public static let name = "pfeiffer"
     public static let title = "Pfeiffer adapters"
@@ -217,7 +217,7 @@ public enum Pfeiffer: BottleneckMethod {
     }
 }
 
-/// Beside the feed-forward sublayers, scaled by 4 (He et al. 2022).
+/// Bottleneck adapters parallel to the feed-forward sublayers, scaled by 4 (He et al. 2022).
 public enum ParallelAdapters: BottleneckMethod {
     public static let name = "parallel"
     public static let title = "parallel adapters"

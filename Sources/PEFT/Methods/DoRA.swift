@@ -4,7 +4,7 @@ import Torch
 import TorchNN
 
 /// Weight-decomposed low-rank adaptation (Liu et al. 2024, eq. 5): W' = m ⊙ (W + s B A) / ‖W + s B A‖ with one
-/// magnitude m and one norm per output; the norm takes no part in the gradient (section 4.3).
+/// magnitude m and one norm per output; the norm is excluded from the gradient (section 4.3).
 public enum DoRA: LoRAFamily {
     public static let name = "dora"
     public static let summary = "LoRA with a trained magnitude vector (Liu et al. 2024)"
@@ -14,13 +14,13 @@ public enum DoRA: LoRAFamily {
     public static func recognises(_ json: [String: JSON]) -> Bool { json["use_dora"] == true }
 }
 
-/// A low-rank update with a magnitude per output.
+/// A LoRA branch with a magnitude per output.
 final class DoRAAdapter: LoRAAdapter {
-    /// m [out], the norm of each row of the weight to begin with.
+    /// m `[out]`, initially the norm of each row of the weight.
     @ParameterInfo(key: "lora_magnitude_vector") var magnitude: Tensor = .zeros([0])
-    /// W as it was when the adapter was attached, in the norms: what is beneath may come and go, merged or not.
+    /// W when the adapter was attached, used in the norms; adapters below may be activated or merged later.
     private let original: any LinearWeight
-    /// ‖W‖² of each row.
+    /// ‖W‖² of each row, `[out]`.
     private lazy var squaredNorms = withoutGradients { original.dense(as: a.dtype).squared().sum(axes: [1]) }
 
     override init(
@@ -37,9 +37,9 @@ final class DoRAAdapter: LoRAAdapter {
         }
     }
 
-    /// ‖W + s B A‖ of each row, [out]. The product B A isn't made: ‖w + s b A‖² = ‖w‖² + 2 s (w Aᵀ)·b + s² (b A Aᵀ)·b.
+    /// ‖W + s B A‖ of each row, `[out]`, without forming B A: ‖w + s b A‖² = ‖w‖² + 2 s (w Aᵀ)·b + s² (b A Aᵀ)·b.
     private func norms() -> Tensor {
-        // W Aᵀ, of a quantised weight tile by tile.
+        // W Aᵀ, tile by tile if W is quantized.
         let product =
             original.isQuantized ? original.project(a, bias: nil).T : original.dense(as: a.dtype).matmul(a.T)
         let cross = (product * b).sum(axes: [1])
@@ -55,7 +55,7 @@ final class DoRAAdapter: LoRAAdapter {
         let gain = magnitude / norm
         let (probability, seed) = DropoutScope.draw(dropoutRate)
         if probability > 0 {
-            // Dropout reaches the directions too: y + (g − 1) W drop(x) + g s B A drop(x).
+            // Dropout also applies to the direction: y + (g − 1) W drop(x) + g s B A drop(x).
             let dropped = Functions.dropout(x, probability: probability, seed: seed)
             let direction = weight.project(dropped, bias: nil) * (gain - 1)
             return base(x) + direction + dropped.matmul(a.T).matmul(b.T) * (gain * scale)

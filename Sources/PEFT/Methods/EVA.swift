@@ -3,8 +3,8 @@ import Support
 import Torch
 import TorchNN
 
-/// EVA (Paischer et al. 2024): A begins as the principal directions of the projection's inputs on training data, and
-/// ranks go where they explain more of the variance.
+/// EVA (Paischer et al. 2024): A is initialized with the principal directions of the projection's inputs on training
+/// data, and ranks are redistributed to projections where they explain more variance.
 public enum EVA: LoRAFamily {
     public static let name = "eva"
     public static let summary =
@@ -17,9 +17,9 @@ public enum EVA: LoRAFamily {
     public static func recognises(_ json: [String: JSON]) -> Bool { json["init_lora_weights"] == "eva" }
 }
 
-/// Looks at the inputs of all projections over training batches, then gives each its directions and its rank.
+/// Collects the inputs of all projections over training batches, then sets each projection's directions and rank.
 final class EVAInitialisation: TrainingHook {
-    /// Tokens after which the covariance of a projection's inputs is taken as known.
+    /// Number of tokens after which a projection's input covariance is considered converged.
     private static let enoughTokens = 16_384
     private let adapters: [(path: String, adapter: LoRAAdapter)]
     private let rho: Double
@@ -49,7 +49,8 @@ final class EVAInitialisation: TrainingHook {
         }
     }
 
-    /// Ranks by explained variance: the largest shares over all projections win, each at most ρ times its own rank.
+    /// Ranks by explained variance: the largest variance shares over all projections win, each at most ρ times its
+    /// own rank.
     static func ranks(_ shares: [[Double]], budget: [Int], rho: Double) -> [Int] {
         let candidates = shares.enumerated().flatMap { site, own -> [(site: Int, share: Double)] in
             own.prefix(max(1, Int((Double(budget[site]) * rho).rounded()))).map { (site, $0) }
@@ -62,7 +63,7 @@ final class EVAInitialisation: TrainingHook {
         return ranks
     }
 
-    // The ranks decide the shapes that a checkpoint's other tensors are read into.
+    // The ranks determine the shapes into which the checkpoint's tensors are loaded.
     func state() -> [String: Tensor] {
         ["ranks": Tensor(adapters.map { $0.adapter.rank })]
     }
@@ -77,7 +78,7 @@ final class EVAInitialisation: TrainingHook {
     }
 }
 
-/// The covariance of a projection's inputs, added up over batches.
+/// The covariance of a projection's inputs, accumulated over batches.
 final class InputCovariance {
     private(set) var tokens = 0
     private let squares: Tensor
@@ -88,7 +89,7 @@ final class InputCovariance {
         sums = .zeros([inputs], device: device)
     }
 
-    /// x [..., inputs]
+    /// Accumulates x `[..., inputs]`.
     func add(_ x: Tensor) {
         withoutGradients {
             let rows = x.detached().to(.float32).reshaped(-1, x.dim(-1))
@@ -98,7 +99,7 @@ final class InputCovariance {
         }
     }
 
-    /// Directions [inputs, inputs], the one of the largest variance first, with their shares of the variance.
+    /// Directions `[inputs, inputs]` by decreasing variance, with their fractions of the total variance.
     func principalDirections() -> (directions: Tensor, shares: [Double])? {
         guard tokens > 1 else { return nil }
         return withoutGradients {
@@ -106,7 +107,7 @@ final class InputCovariance {
             let mean = (sums / count).to(.float64)
             let outer = mean.unsqueezed(1).matmul(mean.unsqueezed(0))
             let covariance = squares.to(.float64) / count - outer
-            // Symmetric and positive: its singular vectors are its eigenvectors.
+            // Symmetric and positive semidefinite: its singular vectors are its eigenvectors.
             let (_, variances, directions) = covariance.svd()
             let values: [Double] = variances.array()
             let sum = max(values.reduce(0, +), 1e-300)

@@ -2,7 +2,7 @@ import LanguageModels
 import Torch
 import TorchNN
 
-/// Every parameter is trained: the reference that other methods are measured against.
+/// Full fine-tuning: trains every parameter, the reference for other methods.
 public enum FullFineTuning: PEFTMethod {
     public static let name = "full"
     public static let peftType: String? = nil

@@ -1,8 +1,8 @@
 import LanguageModels
 import Support
 
-/// The new head alone is trained, over the base model as it is: the baseline of every method on a model that has no head
-/// for the task yet (a linear probe, Alain & Bengio 2017).
+/// Trains only the untrained head over the frozen base: a linear probe (Alain & Bengio 2017), the baseline for every
+/// method on a model without a head for the task.
 public enum HeadTraining: PEFTMethod {
     public static let name = "head"
     public static let peftType: String? = "HEAD"

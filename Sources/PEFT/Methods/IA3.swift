@@ -4,7 +4,7 @@ import Torch
 import TorchNN
 
 /// (IA)³ (Liu et al. 2022, eq. 1–3): learned vectors that rescale keys, values and the input of the feed-forward
-/// network's second projection.
+/// network's output projection.
 public enum IA3: PEFTMethod {
     public static let name = "ia3"
     public static let peftType: String? = "IA3"
@@ -49,7 +49,7 @@ public enum IA3: PEFTMethod {
         public func validate() throws { try selection.validate() }
     }
 
-    /// Keys, values and the feed-forward network's second projection, as Hugging Face PEFT targets them.
+    /// Keys, values and the feed-forward output projection: Hugging Face PEFT's default targets.
     static let targets: [String: (all: [String], feedForward: [String])] = [
         "t5": (["k", "v", "wo"], ["wo"]), "mt5": (["k", "v", "wi_1"], []),
         "gpt2": (["c_attn", "mlp.c_proj"], ["mlp.c_proj"]),
@@ -63,7 +63,7 @@ public enum IA3: PEFTMethod {
         "gemma": (["q_proj", "v_proj", "down_proj"], ["down_proj"]),
         "gemma2": (["q_proj", "v_proj", "down_proj"], ["down_proj"]),
         "gemma3_text": (["q_proj", "v_proj", "down_proj"], ["down_proj"]),
-        // Hugging Face has no defaults for it: queries, keys and values lie in one.
+        // Hugging Face has no defaults for Phi-3, whose q, k and v are one fused projection.
         "phi3": (["qkv_proj", "down_proj"], ["down_proj"]),
     ]
 
@@ -97,7 +97,7 @@ public enum IA3: PEFTMethod {
 }
 
 final class IA3Adapter: Module, LinearAdapter, AdapterModule {
-    /// Ones, [outputs, 1] or, where the input is rescaled, [1, inputs].
+    /// `[outputs, 1]`, or `[1, inputs]` if the input is rescaled; initially 1.
     @ParameterInfo(key: "ia3_l") var scales: Tensor = .zeros([0])
     private let scalesInput: Bool
 

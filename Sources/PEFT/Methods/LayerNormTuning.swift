@@ -1,7 +1,7 @@
 import LanguageModels
 import Support
 
-/// Tuning of the normalisation layers (Zhao et al. 2024, Tuning LayerNorm in Attention).
+/// Trains the normalization layers (Zhao et al. 2024, Tuning LayerNorm in Attention).
 public enum LayerNormTuning: PEFTMethod {
     public static let name = "layernorm"
     public static let peftType: String? = "LN_TUNING"
@@ -31,7 +31,7 @@ public enum LayerNormTuning: PEFTMethod {
         model.parameters.filter { $0.component == .norm }
     }
 
-    /// Families of which Hugging Face PEFT doesn't train all norms.
+    /// Families of which Hugging Face PEFT trains only some norms.
     private static let fewer: [String: Set<String>] = [
         "qwen2": ["post_attention_layernorm"], "qwen3": ["post_attention_layernorm"],
         "gemma3_text": [

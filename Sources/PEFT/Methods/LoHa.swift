@@ -3,8 +3,8 @@ import Support
 import Torch
 import TorchNN
 
-/// Low-rank Hadamard product (Hyeon-Woo et al. 2022, FedPara, proposition 1): ΔW = s (w1_a w1_b) ∘ (w2_a w2_b), whose
-/// rank reaches r² with the parameters of two rank-r updates.
+/// Low-rank Hadamard product (Hyeon-Woo et al. 2022, FedPara, proposition 1): ΔW = s (w1_a w1_b) ∘ (w2_a w2_b), with
+/// rank up to r² from the parameters of two rank-r products.
 public enum LoHa: PEFTMethod {
     public static let name = "loha"
     public static let peftType: String? = "LOHA"
@@ -59,7 +59,7 @@ final class LoHaAdapter: Module, LinearAdapter, AdapterModule {
     @ParameterInfo(key: "hada_w1_a") var firstA: Tensor = .zeros([0])
     @ParameterInfo(key: "hada_w1_b") var firstB: Tensor = .zeros([0])
     @ParameterInfo(key: "hada_w2_a") var secondA: Tensor = .zeros([0])
-    /// Zero, so that training starts at the base model.
+    /// Initially 0, so that training starts at the base model.
     @ParameterInfo(key: "hada_w2_b") var secondB: Tensor = .zeros([0])
     private let scale: Double
     private let dropout: LyCORISDropout
@@ -70,7 +70,7 @@ final class LoHaAdapter: Module, LinearAdapter, AdapterModule {
         let (dtype, device) = (context.dtype, context.device)
         func matrix(_ rows: Int, _ columns: Int) -> Tensor {
             let matrix = Tensor.empty([rows, columns], dtype: dtype, device: device)
-            // Kaiming with a = √5 over the last axis.
+            // Kaiming uniform with a = √5 over the last axis.
             let bound = 1 / Double(columns).squareRoot()
             if device != .meta { matrix.fillUniform(-bound, bound, from: &context.random) }
             return matrix
@@ -81,7 +81,7 @@ final class LoHaAdapter: Module, LinearAdapter, AdapterModule {
         secondB = .zeros([rank, linear.inputs], dtype: dtype, device: device)
     }
 
-    /// ΔW [out, in]. A Hadamard product can't be folded into products with x, so it is formed once a pass.
+    /// ΔW `[out, in]`. It is formed once per forward pass, as a Hadamard product doesn't factor into matmuls with x.
     private func update(_ type: DType? = nil) -> Tensor {
         func cast(_ x: Tensor) -> Tensor { type.map { x.detached().to($0) } ?? x }
         return cast(firstA).matmul(cast(firstB)) * cast(secondA).matmul(cast(secondB)) * scale

@@ -3,8 +3,8 @@ import Support
 import Torch
 import TorchNN
 
-/// Low-rank Kronecker product (Yeh et al. 2024, LyCORIS, section 3.2): ΔW = s w1 ⊗ w2 with w1 [l, m] and w2 [k, n],
-/// out = l k, in = m n, where a factor may itself be a product of rank r.
+/// Low-rank Kronecker product (Yeh et al. 2024, LyCORIS, section 3.2): ΔW = s w1 ⊗ w2 with w1 `[l, m]` and w2 `[k,
+/// n]`, out = l k, in = m n, where each factor may be a product of rank r.
 public enum LoKr: PEFTMethod {
     public static let name = "lokr"
     public static let peftType: String? = "LOKR"
@@ -13,9 +13,9 @@ public enum LoKr: PEFTMethod {
 
     public struct Configuration: LyCORISConfiguration {
         public var settings = LyCORISSettings()
-        /// Whether w1 is a product of rank r too where that is smaller.
+        /// Whether w1 is also decomposed to rank r if that is smaller.
         public var decomposesBoth = false
-        /// What one of two factors is to be near; −1 takes them as equal as possible.
+        /// Target size of one of the two factors; −1 makes them as equal as possible.
         public var factor = -1
         public var startsLikeLyCORIS = false
 
@@ -63,8 +63,8 @@ public enum LoKr: PEFTMethod {
         return configuration
     }
 
-    /// Two factors of a size, the smaller first: the pair with the smallest sum whose smaller member is at most
-    /// `limit`, or exactly `limit` where that divides the size.
+    /// Factorizes a size, smaller factor first: the pair with the smallest sum whose smaller member is at most
+    /// `limit`, or exactly `limit` if that divides the size.
     static func factors(of size: Int, limit: Int) -> (Int, Int) {
         if limit > 0, size.isMultiple(of: limit) { return (limit, size / limit) }
         let most = limit == -1 ? size : limit
@@ -107,7 +107,7 @@ public enum LoKr: PEFTMethod {
     }
 }
 
-/// A matrix, whole or as a product of rank r.
+/// A Kronecker factor, dense or as a product of rank r.
 final class KroneckerFactor: Module {
     let key: String
     private let whole: Parameter?
@@ -170,7 +170,7 @@ final class LoKrAdapter: Module, LinearAdapter, AdapterModule {
 
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         if dropout.leavesOut() { return base(x) }
-        // (w1 ⊗ w2) x = w1 X w2ᵀ with x as the matrix X [m, n]: the product of Kronecker's size is never made.
+        // (w1 ⊗ w2) x = w1 X w2ᵀ with x as the matrix X `[m, n]`, so the Kronecker product is never formed.
         let (w1, w2) = (first.matrix * scale, second.matrix)
         let matrices = x.reshaped(-1, w1.dim(1), w2.dim(1))
         let y = w1.matmul(matrices.matmul(w2.T))

@@ -4,8 +4,8 @@ import Support
 import Torch
 import TorchNN
 
-/// Low-rank adaptation (Hu et al. 2021): y = x Wᵀ + s · drop(x) Aᵀ Bᵀ with A [r, in], B [out, r] and s = α / r,
-/// or α / √r for rank-stabilised LoRA (Kalajdzievski 2023).
+/// Low-rank adaptation (Hu et al. 2021): y = x Wᵀ + s · drop(x) Aᵀ Bᵀ with A `[r, in]`, B `[out, r]` and s = α / r,
+/// or α / √r for rank-stabilized LoRA (Kalajdzievski 2023).
 public enum LoRA: PEFTMethod {
     public static let name = "lora"
     public static let peftType: String? = "LORA"
@@ -18,7 +18,7 @@ public enum LoRA: PEFTMethod {
         public var dropout = 0.0
         public var selection = TargetSelection(targets: [])
         public var isRankStabilised = false
-        /// Ranks and alphas for paths that match a pattern.
+        /// Ranks and alphas of modules whose path matches a pattern.
         public var rankPattern: [String: Double] = [:]
         public var alphaPattern: [String: Double] = [:]
         public var variant = LoRAVariant()
@@ -26,7 +26,8 @@ public enum LoRA: PEFTMethod {
 
         public init() {}
 
-        /// A file that says nothing means Hugging Face's r 8, alpha 8; and targets may be listed for many families.
+        /// Hugging Face's defaults for omitted fields: r 8, alpha 8; targets may be listed for several model
+        /// families.
         public static var fileDefaults: Configuration {
             var configuration = Configuration()
             configuration.alpha = 8
@@ -87,7 +88,7 @@ public enum LoRA: PEFTMethod {
 
         public static let neutral: [String: [JSON]] = [
             "layer_replication": [], "use_qalora": [false], "target_parameters": [[]],
-            // How the base's file lays out its weights (GPT-2's [in, out]), which is this model's own business.
+            // The storage layout of the base's weights (GPT-2's `[in, out]`), which the model handles itself.
             "fan_in_fan_out": [false, true], "enable_lora": [], "alora_invocation_tokens": [], "arrow_config": [],
             "megatron_config": [],
             "monteclora_config": [], "velora_config": [], "lora_ga_config": [], "use_bdlora": [], "kasa_config": [],
@@ -151,7 +152,7 @@ public enum LoRA: PEFTMethod {
         var configuration = configuration
         configuration.selection = configuration.selection.resolved(for: model)
         if let slices = configuration.extras.slices, !slices.isTotal {
-            // A file says the rank of all slices together, as a reader that doesn't know of slices needs it.
+            // A file stores the total rank of all slices, for readers that don't support slices.
             configuration.rank *= slices.count
             configuration.alpha *= slices.factor(isRankStabilised: configuration.isRankStabilised)
             configuration.extras.slices?.isTotal = true
@@ -164,7 +165,8 @@ public enum LoRA: PEFTMethod {
         return EVAInitialisation(adapter, rho: configuration.variant.evaRho)
     }
 
-    /// What the file says where training changed it: a residual's update as a plain one of twice the rank, EVA's ranks.
+    /// The file's configuration where training changed it: a residual as plain LoRA of twice the rank, and EVA's
+    /// ranks.
     public static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration {
         var configuration = configuration
         switch configuration.variant.initialisation {
@@ -180,7 +182,7 @@ public enum LoRA: PEFTMethod {
                 guard let update = entry.adapter as? LoRAAdapter, update.rank != update.plannedRank else { continue }
                 let path = NSRegularExpression.escapedPattern(for: entry.path)
                 configuration.rankPattern[path] = Double(update.rank)
-                // The scale stays what it was, whatever the rank became.
+                // Keep the scale unchanged when the rank changes.
                 configuration.alphaPattern[path] =
                     configuration.isRankStabilised
                     ? update.scale * Double(update.rank).squareRoot() : update.scale * Double(update.rank)
@@ -225,7 +227,7 @@ public enum LoRA: PEFTMethod {
         return updates + embedded + extras
     }
 
-    /// The rank of a projection's update, and what the update is multiplied by.
+    /// Rank and scale of the LoRA branch of a projection.
     static func rankAndScale(_ configuration: Configuration, at path: String) throws -> (Int, Double) {
         let rank = try TargetSelection.value(for: path, in: configuration.rankPattern).map { Int($0) }
         let alpha = try TargetSelection.value(for: path, in: configuration.alphaPattern)
@@ -235,8 +237,8 @@ public enum LoRA: PEFTMethod {
 }
 
 extension LoRA.Configuration {
-    /// The targets with one update for a table of embeddings and the output layer that is tied to it, where one of them is a
-    /// target and both are to stay one (`ensure_weight_tying`); `nil` elsewhere.
+    /// The targets with one LoRA branch for an embedding and its tied output layer, if one of them is a target and
+    /// both stay tied (`ensure_weight_tying`); `nil` otherwise.
     func tiedSelection(in model: ModelOutline) -> TargetSelection? {
         let (table, output) = (model.inputEmbedding, model.outputLayer)
         guard model.isTied, MethodChoice.tying(json).targets else { return nil }
@@ -251,23 +253,23 @@ extension LoRA.Configuration {
     }
 }
 
-/// The update of one projection.
+/// The LoRA branch of one projection: x `[..., in]` -> `[..., out]`.
 class LoRAAdapter: Module, LinearAdapter, AdapterModule {
-    /// [r, in]; by default uniform in ±1/√in (Kaiming with a = √5, as Hugging Face begins).
+    /// A `[r, in]`; by default uniform in ±1/√in (Kaiming with a = √5, as in Hugging Face PEFT).
     @ParameterInfo(key: "lora_A.weight") var a: Tensor = .zeros([0])
-    /// [out, r]; by default zero, so that training starts at the base model.
+    /// B `[out, r]`; by default zero, so that training starts at the base model.
     @ParameterInfo(key: "lora_B.weight") var b: Tensor = .zeros([0])
     let scale: Double
     let dropoutRate: Double
-    /// By what B's learning rate is multiplied (LoRA+).
+    /// Learning-rate factor of B (LoRA+).
     var rateRatio = 1.0
-    /// The rank of the plan, which an initialisation from data may change.
+    /// The planned rank, which a data-dependent initialization may change.
     let plannedRank: Int
-    /// Looks at the inputs before training, if something is to begin with them.
+    /// Collects the inputs before training, for data-dependent initializations.
     var observer: InputCovariance?
     var rank: Int { a.dim(0) }
 
-    /// The adapter that a configuration asks for.
+    /// Creates the LoRA variant that the configuration selects.
     static func make(
         _ configuration: LoRA.Configuration, _ linear: Linear, rank: Int, scale: Double, context: AttachmentContext
     ) throws -> LoRAAdapter {
@@ -303,7 +305,7 @@ class LoRAAdapter: Module, LinearAdapter, AdapterModule {
         switch initialisation {
         case .gaussian: a.fillNormal(deviation: 1 / Double(rank), from: &context.random)
         case .orthogonal:
-            // Rows of A and columns of B come from the two halves of one orthonormal basis.
+            // Rows of A and columns of B are the two halves of one orthonormal basis.
             let square = Tensor.empty([rank, rank], dtype: dtype, device: device)
             square.fillNormal(from: &context.random)
             let basis = square.to(.float64).qr().q.to(dtype)
@@ -325,7 +327,7 @@ class LoRAAdapter: Module, LinearAdapter, AdapterModule {
 
     var adapterParameters: [AdapterParameter] {
         parameters().map { path, parameter in
-            // A magnitude has one axis and learns like B, as in LoRA+'s reference program.
+            // A magnitude has one axis and gets B's learning rate, as in LoRA+'s reference implementation.
             let isA = path == "lora_A.weight"
             return AdapterParameter(path, parameter, rateFactor: isA ? 1 : rateRatio)
         }
@@ -346,7 +348,7 @@ class LoRAAdapter: Module, LinearAdapter, AdapterModule {
         observer == nil ? LowRankFactors(a: a, b: b, scale: scale, dropout: dropoutRate) : nil
     }
 
-    /// Takes other directions [r, in], with B zero again.
+    /// Sets the directions A `[r, in]`, with B zero.
     func begin(with directions: Tensor) {
         let requiresGrad = a.requiresGrad
         a = directions.detached().to(a.dtype).contiguous()
@@ -362,7 +364,7 @@ class LoRAAdapter: Module, LinearAdapter, AdapterModule {
     }
 
     func merged(into weight: Tensor) throws -> Tensor {
-        // The product in double precision: it is made once, and then rounded once.
+        // Computed in fp64 and rounded once.
         let update = b.detached().to(.float64).matmul(a.detached().to(.float64)) * scale
         return (weight.to(.float64) + update).to(weight.dtype)
     }

@@ -3,15 +3,15 @@ import Support
 import Torch
 import TorchNN
 
-/// The update of a table of vectors E [entries, size]: row i becomes E_i + s · (B A)ᵀ_i. An output layer that is the
-/// same matrix sees it where both are to stay one, and else doesn't.
+/// LoRA over an embedding E `[entries, size]`: row i becomes E_i + s · (B A)ᵀ_i. A tied output layer sees the delta
+/// only if both stay tied.
 class LoRAEmbeddingAdapter: Module, EmbeddingAdapter, AdapterModule {
-    /// [r, entries], zero, so that training starts at the base model.
+    /// `[r, entries]`, initially 0, so that training starts at the base model.
     @ParameterInfo var a: Tensor
-    /// [size, r], standard normal.
+    /// `[size, r]`, initially N(0, 1).
     @ParameterInfo var b: Tensor
     let scale: Double
-    /// Path of the output layer that is tied to the table and sees the update.
+    /// Path of the tied output layer that sees the delta.
     private let tiedOutput: String?
 
     static func attachment(
@@ -19,7 +19,7 @@ class LoRAEmbeddingAdapter: Module, EmbeddingAdapter, AdapterModule {
         tiedOutput: String?
     ) throws -> Attachment {
         if let view = model.views(of: table).first {
-            // Hugging Face attaches there, too, and no part of the model looks.
+            // Hugging Face PEFT also attaches there, but no module looks up tokens in it.
             let name = view.path.split(separator: ".").last.map(String.init) ?? view.path
             throw PEFTError(
                 "no module of this \(model.family) model looks up tokens in '\(table.path)' directly",
@@ -32,7 +32,7 @@ class LoRAEmbeddingAdapter: Module, EmbeddingAdapter, AdapterModule {
                 "DoRA over '\(table.path)' can't share its magnitudes with the tied output layer",
                 remedy: "remove --tie-embeddings or --dora")
         }
-        // Files hold a tied update a second time, as the output layer's.
+        // Files store a tied delta a second time, as the output layer's.
         let copies: (a: [String], b: [String]) =
             tiedOutput.map {
                 (["\(AdapterKeys.prefix)\($0).lora_B.weight"], ["\(AdapterKeys.prefix)\($0).lora_A.weight"])
@@ -71,9 +71,9 @@ class LoRAEmbeddingAdapter: Module, EmbeddingAdapter, AdapterModule {
         return tensors
     }
 
-    /// The update of rows `ids` [...] alone: [..., size].
+    /// The delta of rows `ids` `[...]` -> `[..., size]`.
     func update(_ ids: Tensor, like vectors: Tensor) -> Tensor {
-        // The columns of these tokens alone: [tokens, r] Bᵀ.
+        // Only the columns of these tokens: `[tokens, r]` Bᵀ.
         let columns = a.transposed().selecting(ids.reshaped(-1))
         let update = columns.matmul(b.transposed()) * scale
         return update.to(vectors.dtype).reshaped(vectors.shape)
@@ -94,13 +94,13 @@ class LoRAEmbeddingAdapter: Module, EmbeddingAdapter, AdapterModule {
     var reachesTiedOutput: Bool { tiedOutput != nil }
 }
 
-/// The same with a magnitude for each of the vectors' entries, as Hugging Face PEFT has DoRA over embeddings: the columns of
-/// E + s (B A)ᵀ are scaled to the lengths m [size].
+/// DoRA over an embedding, with a magnitude per embedding dimension as in Hugging Face PEFT: the columns of E + s (B
+/// A)ᵀ are scaled to the norms m `[size]`.
 final class DoRAEmbeddingAdapter: LoRAEmbeddingAdapter {
     @ParameterInfo(key: "lora_magnitude_vector") var magnitude: Tensor = .zeros([0])
-    /// The table as it was when the adapter was attached.
+    /// The embedding when the adapter was attached.
     private let original: any LinearWeight
-    /// ‖E‖² of each column.
+    /// ‖E‖² of each column, `[size]`.
     private lazy var squaredNorms = withoutGradients { original.dense(as: a.dtype).squared().sum(axes: [0]) }
 
     init(_ table: Embedding, rank: Int, scale: Double, context: AttachmentContext) {
@@ -112,7 +112,8 @@ final class DoRAEmbeddingAdapter: LoRAEmbeddingAdapter {
         }
     }
 
-    /// ‖E + s (B A)ᵀ‖ of each column, [size], without the sum: as for a projection, with the transposed table.
+    /// ‖E + s (B A)ᵀ‖ of each column, `[size]`, without forming the sum: as for a projection, with the transposed
+    /// embedding.
     private func norms() -> Tensor {
         let cross = (original.dense(as: a.dtype).T.matmul(a.T) * b).sum(axes: [1])
         let update = (b.matmul(a.matmul(a.T)) * b).sum(axes: [1])

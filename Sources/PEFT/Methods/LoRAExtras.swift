@@ -3,16 +3,16 @@ import Support
 import Torch
 import TorchNN
 
-/// What else Hugging Face's LoRA files may ask for beside the updates of projections.
+/// Settings of Hugging Face's LoRA files other than the LoRA branches of projections.
 public struct LoRAExtras: Sendable {
     /// The model's own biases that are trained.
     public var bias = BiasTraining.none
-    /// Whether the update has a bias of its own: s · (B A x + b).
+    /// Whether the LoRA branch has a bias: s · (B A x + b).
     public var hasBias = false
     public var tokens = TrainedTokens()
-    /// Whether an update of a table of embeddings reaches the output layer that is tied to it (`ensure_weight_tying`).
+    /// Whether an embedding's LoRA branch also applies to its tied output layer (`ensure_weight_tying`).
     public var tiesEmbeddings = false
-    /// Which parts of fused projections are adapted; the whole if `nil`.
+    /// Adapted slices of fused projections; all if `nil`.
     public var slices: ProjectionSlices?
 
     public init() {}
@@ -73,10 +73,10 @@ extension MethodConfiguration {
     }
 }
 
-/// An update with a bias of its own, which is scaled like it: y + s · (x Aᵀ Bᵀ + b).
+/// A LoRA branch with a bias, scaled together: y + s · (x Aᵀ Bᵀ + b).
 final class BiasedLoRAAdapter: Module, LinearAdapter, AdapterModule {
     let update: LoRAAdapter
-    /// [out], zero.
+    /// `[out]`, initially 0.
     private let bias: Parameter
     private let scale: Double
     private let isOverBias: Bool

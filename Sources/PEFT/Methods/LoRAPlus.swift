@@ -1,7 +1,7 @@
 import Support
 
-/// LoRA+ (Hayou et al. 2024): the learning rate of B is λ times that of A, with which wide models learn features in
-/// both. The file is LoRA's; the ratio is noted in it for training on.
+/// LoRA+ (Hayou et al. 2024): B's learning rate is λ times A's, which makes feature learning efficient in wide
+/// models. The file is LoRA's, with the ratio noted for further training.
 public enum LoRAPlus: LoRAFamily {
     public static let name = "lora+"
     public static let summary = "LoRA with a higher learning rate for B than for A (Hayou et al. 2024)"

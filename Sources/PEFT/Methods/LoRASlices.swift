@@ -3,22 +3,22 @@ import Support
 import Torch
 import TorchNN
 
-/// Which of the parts of a fused projection are adapted, as in the LoRA paper's GPT-2 (its `c_attn` makes
-/// queries, keys and values, and the keys stay). Each part has an update of its own: with A [r·n, in] of n enabled
-/// parts and B_j [out_j, r], the whole is one low-rank update whose B [out, r·n] is zero outside of n blocks. The model
-/// says how large its parts are; a projection of which it says nothing has equal ones.
+/// Adapted slices of a fused projection, as in the LoRA paper's GPT-2, whose `c_attn` computes q, k and v and whose
+/// keys aren't adapted. Each slice has its own LoRA branch: with A `[r·n, in]` of n enabled slices and B_j `[out_j,
+/// r]`, the whole is one LoRA branch whose B `[out, r·n]` is zero outside n blocks. The model describes the slice
+/// sizes; otherwise slices are equal.
 public struct ProjectionSlices: Sendable, Equatable {
-    /// For each part of the output, from the first.
+    /// Whether each slice of the output is adapted, in order.
     public var enabled: [Bool]
-    /// Whether a configuration's rank is that of all parts together, as files have it, or that of one.
+    /// Whether the configured rank is the total of all slices, as in files, rather than that of one.
     public var isTotal: Bool
 
     public init(_ enabled: [Bool]) { (self.enabled, isTotal) = (enabled, false) }
 
-    /// Names of the parts: queries, keys and values, or a gated feed-forward's two.
+    /// Names of the slices: q, k and v, or gate and up.
     private static let names = [["q", "k", "v"], ["gate", "up"]]
 
-    /// `true,false,true` or `q,v` from the command line; a file has true and false themselves.
+    /// Parses `true,false,true` or `q,v` from the command line, or a JSON array of booleans from a file.
     init(_ json: JSON) throws {
         let list = json.array ?? []
         let flags = list.compactMap(\.bool)
@@ -40,7 +40,7 @@ public struct ProjectionSlices: Sendable, Equatable {
     }
 
     var json: JSON { .array(enabled.map { .bool($0) }) }
-    /// Enabled parts.
+    /// Number of enabled slices.
     var count: Int { enabled.count { $0 } }
 
     func validate() throws {
@@ -49,10 +49,10 @@ public struct ProjectionSlices: Sendable, Equatable {
         }
     }
 
-    /// By what alpha grows with the rank, so that the scale α / r or α / √r stays.
+    /// Factor by which alpha grows with the total rank, so that the scale α / r or α / √r is unchanged.
     func factor(isRankStabilised: Bool) -> Double { isRankStabilised ? Double(count).squareRoot() : Double(count) }
 
-    /// - Parameter rank: that of all parts together.
+    /// - Parameter rank: the total rank of all slices.
     func attachment(
         at site: ModelOutline.LinearSite, in model: ModelOutline, rank: Int, scale: Double, dropout: Double
     ) throws -> Attachment {
@@ -76,7 +76,7 @@ public struct ProjectionSlices: Sendable, Equatable {
         }
     }
 
-    /// Outputs of each part.
+    /// Output sizes of the slices.
     private func sizes(of site: ModelOutline.LinearSite) throws -> [Int] {
         if let parts = site.parts {
             guard parts.count == enabled.count else {
@@ -95,7 +95,7 @@ public struct ProjectionSlices: Sendable, Equatable {
         return Array(repeating: site.outputs / enabled.count, count: enabled.count)
     }
 
-    /// B [out, r·n] with the blocks b [Σ out_j, r] of the enabled parts, one below the other, in their places.
+    /// Expands the stacked blocks b `[Σ out_j, r]` of the enabled slices to B `[out, r·n]`.
     func spread(_ b: Tensor, sizes: [Int]) -> Tensor {
         let r = b.dim(1)
         func zeros(_ rows: Int, _ columns: Int) -> Tensor {
@@ -111,7 +111,7 @@ public struct ProjectionSlices: Sendable, Equatable {
         return Tensor.concatenated(parts)
     }
 
-    /// The blocks of B [out, r·n], one below the other.
+    /// Extracts the stacked blocks `[Σ out_j, r]` of B `[out, r·n]`.
     func gathered(_ b: Tensor, sizes: [Int]) -> Tensor {
         let r = b.dim(1) / count
         var (next, row) = (0, 0)
@@ -128,14 +128,14 @@ public struct ProjectionSlices: Sendable, Equatable {
     }
 }
 
-/// The update of some parts of a projection.
+/// The LoRA branch of some slices of a projection.
 final class SlicedLoRAAdapter: Module, LinearAdapter, AdapterModule {
-    /// [r·n, in], of the enabled parts one below the other.
+    /// `[r·n, in]`, stacked over the enabled slices.
     @ParameterInfo var a: Tensor
-    /// [Σ out_j, r], zero.
+    /// `[Σ out_j, r]`, initially 0.
     @ParameterInfo var b: Tensor
     private let slices: ProjectionSlices
-    /// Outputs of each part, adapted or not.
+    /// Output sizes of all slices, adapted or not.
     private let sizes: [Int]
     private let scale: Double
     private let dropoutRate: Double

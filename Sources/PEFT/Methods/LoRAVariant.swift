@@ -2,27 +2,27 @@ import Support
 import Torch
 import TorchNN
 
-/// How LoRA's matrices begin, what is trained beside them and how fast: the settings that make DoRA, LoRA+, PiSSA,
-/// OLoRA, EVA and LoftQ of LoRA.
+/// How LoRA's matrices are initialized, what else is trained and at which learning rate: the settings that
+/// distinguish DoRA, LoRA+, PiSSA, OLoRA, EVA and LoftQ from LoRA.
 public struct LoRAVariant: Sendable {
     /// `init_lora_weights` in Hugging Face's files.
     public enum Initialisation: Sendable, Equatable {
-        /// A Kaiming-uniform, B zero.
+        /// A Kaiming uniform, B zero.
         case standard
-        /// A normal with deviation 1/r, B zero.
+        /// A normal with standard deviation 1/r, B zero.
         case gaussian
-        /// Both Kaiming-uniform and normal: the update begins as noise, for tests.
+        /// A Kaiming uniform and B normal: ΔW starts as noise, for tests.
         case random
         /// Semi-orthogonal A and B with A Bᵀ = 0 (even ranks).
         case orthogonal
-        /// The weight's strongest singular directions, which leave it (Meng et al. 2024). `nil` is the exact
-        /// decomposition; a number stands for so many iterations of a randomised one in Hugging Face's files.
+        /// The weight's principal singular vectors, subtracted from it (PiSSA; Meng et al. 2024). `nil` is the exact
+        /// SVD; a number is the iteration count of a randomized SVD in Hugging Face's files.
         case pissa(iterations: Int?)
-        /// The weight's first columns of a QR decomposition, which leave it (Büyükakyüz 2024).
+        /// The leading part of the weight's QR decomposition, subtracted from it (OLoRA; Büyükakyüz 2024).
         case olora
-        /// The directions in which the projection's inputs vary most (Paischer et al. 2024).
+        /// The principal directions of the projection's inputs (EVA; Paischer et al. 2024).
         case eva
-        /// What quantising the weight to NF4 loses (Li et al. 2023).
+        /// The error of quantizing the weight to NF4 (LoftQ; Li et al. 2023).
         case loftq
 
         var json: JSON {
@@ -62,7 +62,7 @@ public struct LoRAVariant: Sendable {
             }
         }
 
-        /// Whether the weight beneath is another one than the model's, which a file must not rely on.
+        /// Whether the base weight is changed, which an adapter file must not rely on.
         public var replacesWeight: Bool {
             switch self {
             case .pissa, .olora, .loftq: true
@@ -73,11 +73,11 @@ public struct LoRAVariant: Sendable {
 
     public var initialisation = Initialisation.standard
     public var isDoRA = false
-    /// LoRA+: the learning rate of B is so many times that of A (Hayou et al. 2024).
+    /// LoRA+: the ratio of B's learning rate to A's (Hayou et al. 2024).
     public var rateRatio = 1.0
-    /// EVA: ranks may grow to this many times the mean rank where inputs vary more.
+    /// EVA: the maximum rank of a projection as a multiple of the configured rank.
     public var evaRho = 2.0
-    /// LoftQ: alternations between quantising and decomposing.
+    /// LoftQ: alternations between quantization and SVD.
     public var loftqIterations = 1
 
     public init() {}
@@ -141,9 +141,9 @@ extension MethodConfiguration {
     }
 }
 
-/// A method that is LoRA with other settings: it has its own name and defaults, and LoRA's plan, fields and files.
+/// A method that is LoRA with other settings: its own name and defaults, and LoRA's plan, fields and files.
 public protocol LoRAFamily: PEFTMethod where Configuration == LoRA.Configuration {
-    /// Makes LoRA's defaults this method's.
+    /// Changes LoRA's defaults to this method's.
     static func configure(_ configuration: inout LoRA.Configuration)
 }
 

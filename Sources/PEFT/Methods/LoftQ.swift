@@ -1,14 +1,14 @@
 import Support
 
-/// LoftQ (Li et al. 2023): the weight beneath is rounded to NF4, and A and B begin with the best approximation of what
-/// that lost. Over a base that is kept in NF4 (`--weights nf4`) the rounded weight stays packed; a reader makes the same one of
-/// the same model.
+/// LoftQ (Li et al. 2023): the base weight is quantized to NF4, and A and B are initialized with the best
+/// approximation of the quantization error. Over an NF4 base (`--weights nf4`) the quantized weight stays packed; it
+/// is reproducible from the same model.
 public enum LoftQ: LoRAFamily {
     public static let name = "loftq"
     public static let summary =
         "LoRA over an NF4 base, initialized with the quantization error (Li et al. 2023)"
 
-    // Rounding to four bits loses more than a low rank can give back.
+    // A low rank can't restore all of the 4-bit quantization error.
     public static let start = AdapterStart.changed
 
     public static func configure(_ configuration: inout LoRA.Configuration) {

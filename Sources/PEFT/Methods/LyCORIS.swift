@@ -2,14 +2,14 @@ import Support
 import Torch
 import TorchNN
 
-/// What LoHa and LoKr have in common in Hugging Face's files (as in the program LyCORIS): a rank, an alpha, dropout of
-/// whole outputs and whole adapters, and patterns.
+/// Settings that LoHa and LoKr share in Hugging Face's files (as in LyCORIS): rank, alpha, dropout of rows and
+/// modules, and patterns.
 public struct LyCORISSettings: Sendable {
     public var rank = 8
     public var alpha = 8.0
-    /// Probability that a row of the update is left out of a training pass.
+    /// Probability of dropping a row of ΔW in a training step's forward pass.
     public var rankDropout = 0.0
-    /// Probability that a whole adapter is left out of a training pass.
+    /// Probability of dropping a module's ΔW in a training step's forward pass.
     public var moduleDropout = 0.0
     public var rankPattern: [String: Double] = [:]
     public var alphaPattern: [String: Double] = [:]
@@ -76,12 +76,12 @@ extension LyCORISConfiguration {
     }
 }
 
-/// Which adapters and rows take part in a training pass.
+/// Rank and module dropout of LoHa and LoKr.
 struct LyCORISDropout {
     let rows: Double
     let module: Double
 
-    /// Whether the adapter is left out of this pass.
+    /// Whether the whole ΔW is dropped in this forward pass.
     func leavesOut() -> Bool {
         let (probability, seed) = DropoutScope.draw(module)
         guard probability > 0 else { return false }
@@ -89,7 +89,7 @@ struct LyCORISDropout {
         return Double(random.next() >> 11) * 0x1p-53 < probability
     }
 
-    /// 1 for rows that take part, scaled so that their mean stays 1, [outputs, 1]; `nil` for all.
+    /// A mask of rows, scaled to a mean of 1, `[outputs, 1]`; `nil` if no row is dropped.
     func rowMask(_ outputs: Int, like: Tensor) -> Tensor? {
         let (probability, seed) = DropoutScope.draw(rows)
         guard probability > 0 else { return nil }

@@ -4,12 +4,12 @@ import Support
 import Torch
 import TorchNN
 
-/// Multitask prompt tuning (Wang et al. 2023): task k's prompt is P ∘ (C_k R_k) with P [rows, size] shared by all
-/// tasks, C_k [rows, ranks] and R_k [ranks, size].
+/// Multitask prompt tuning (Wang et al. 2023): task k's prompt is P ∘ (C_k R_k) with a shared P `[rows, size]`, C_k
+/// `[rows, ranks]` and R_k `[ranks, size]`.
 ///
-/// A row's task is the number in ``RowTasks``, 0 where none is said. With `num_transformer_submodules` 2, Hugging
-/// Face's usual, the second half of the rows goes before the decoder's input; Hugging Face leaves it out when it
-/// generates, so that 1 is the default here.
+/// A sequence's task index is set with ``RowTasks``; the default is 0. With `num_transformer_submodules` 2, Hugging
+/// Face's usual value, the second half of the prompt precedes the decoder's input; Hugging Face omits it in
+/// generation, so the default here is 1.
 public enum MultitaskPromptTuning: PEFTMethod {
     public static let name = "mpt"
     public static let peftType: String? = "MULTITASK_PROMPT_TUNING"
@@ -18,7 +18,7 @@ public enum MultitaskPromptTuning: PEFTMethod {
     public static let start = AdapterStart.changed
     public static let isMergeable = false
 
-    /// What is taken over from the file of an adapter that was trained on other tasks.
+    /// What is initialized from the file of an adapter trained on other tasks.
     public enum Source: String, Sendable, CaseIterable {
         case average = "AVERAGE_SOURCE_TASKS"
         case exact = "EXACT_SOURCE_TASK"
@@ -125,9 +125,9 @@ public enum MultitaskPromptTuning: PEFTMethod {
     }
 }
 
-/// The tensors of multitask prompt tuning, which the stacks share.
+/// The tensors of multitask prompt tuning, shared by all stacks.
 final class TaskPrompts {
-    /// P [rows, size], C [tasks, rows, ranks], R [tasks, ranks, size].
+    /// P `[rows, size]`, C `[tasks, rows, ranks]`, R `[tasks, ranks, size]`.
     let shared: Parameter
     let columns: Parameter
     let rows: Parameter
@@ -152,7 +152,7 @@ final class TaskPrompts {
             return tensor
         }
         var start = configuration.start
-        // What is to come from another adapter's file needs no start of its own.
+        // Values from another adapter's file overwrite the initialization.
         if configuration.source != nil { start.kind = .normal }
         shared = Parameter(try start.vectors(shapes[0].shape[0], size: size, context))
         columns = Parameter(factor(shapes[1].shape))
@@ -162,7 +162,7 @@ final class TaskPrompts {
         }
     }
 
-    /// Takes over another adapter's shared prompt and, for every task, the factors of one of its tasks or the mean.
+    /// Loads another adapter's shared prompt and, for every task, the factors of one of its tasks or their mean.
     private func take(_ source: MultitaskPromptTuning.Source, _ configuration: MultitaskPromptTuning.Configuration)
         throws
     {
@@ -196,7 +196,7 @@ final class TaskPrompts {
         }
     }
 
-    /// Task k's prompt, `range` of [rows, size].
+    /// Task k's prompt, `range` of `[rows, size]`.
     func prompt(task: Int, _ range: Range<Int>) -> Tensor {
         func part(_ x: Tensor, _ axis: Int) -> Tensor {
             range.count == x.dim(axis) ? x : x.narrowed(axis: axis, range)

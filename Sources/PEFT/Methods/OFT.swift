@@ -3,8 +3,8 @@ import Support
 import Torch
 import TorchNN
 
-/// Orthogonal fine-tuning (Qiu et al. 2023): the projection's input is rotated in blocks, y = (x R) Wᵀ with
-/// R = diag(R_1, …, R_n) and each R_i the Cayley transform of a skew-symmetric matrix.
+/// Orthogonal fine-tuning (Qiu et al. 2023): y = (x R) Wᵀ rotates the projection's input in blocks, with R =
+/// diag(R_1, …, R_n) and each R_i the Cayley transform of a skew-symmetric matrix.
 public enum OFT: PEFTMethod {
     public static let name = "oft"
     public static let peftType: String? = "OFT"
@@ -12,16 +12,16 @@ public enum OFT: PEFTMethod {
     public static let defaultLearningRate = 1e-3
 
     public struct Configuration: MethodConfiguration {
-        /// Number of blocks, or 0 where their size decides.
+        /// Number of blocks, or 0 to use `blockSize`.
         public var blocks = 0
         public var blockSize = 32
         public var moduleDropout = 0.0
-        /// Whether rotations stay within `epsilon` of none (constrained OFT).
+        /// Whether rotations are constrained to within `epsilon` of the identity (COFT).
         public var isConstrained = false
         public var epsilon = 6e-5
-        /// Whether all blocks are one.
+        /// Whether all blocks share one rotation.
         public var isShared = false
-        /// Whether the Cayley transform is a sum of so many powers instead of an exact solution.
+        /// Whether the Cayley transform is approximated by a Neumann series of `terms` terms.
         public var usesSeries = true
         public var terms = 5
         public var selection = TargetSelection(targets: [])
@@ -70,7 +70,7 @@ public enum OFT: PEFTMethod {
             try selection.validate()
         }
 
-        /// The size of a block for so many inputs: the nearest divisor of what was asked for, the smaller of two.
+        /// The block size for a number of inputs: the divisor nearest to the configured size, the smaller of two.
         func blockSize(for inputs: Int) -> Int {
             let wanted = blocks == 0 ? blockSize : blocks
             let divisors = (1...inputs).filter { inputs.isMultiple(of: $0) }
@@ -102,12 +102,12 @@ public enum OFT: PEFTMethod {
 }
 
 final class OFTAdapter: Module, LinearAdapter, AdapterModule {
-    /// Zero, [blocks, b (b − 1) / 2]: the numbers above the diagonal of each skew-symmetric matrix.
+    /// `[blocks, b (b − 1) / 2]`, initially 0: the strictly upper triangle of each skew-symmetric matrix.
     @ParameterInfo(key: "oft_R.weight") var angles: Tensor = .zeros([0])
     private let configuration: OFT.Configuration
     private let blocks: Int
     private let size: Int
-    /// Where the numbers above the diagonal lie in a flat matrix.
+    /// Flat indices of the strictly upper triangle.
     private let upper: Tensor
 
     init(_ configuration: OFT.Configuration, blocks: Int, stored: Int, size: Int, _ context: AttachmentContext) {
@@ -119,20 +119,20 @@ final class OFTAdapter: Module, LinearAdapter, AdapterModule {
         angles = .zeros([stored, size * (size - 1) / 2], dtype: context.dtype, device: context.device)
     }
 
-    /// Q = −Qᵀ, [blocks, b, b].
+    /// Q = −Qᵀ, `[blocks, b, b]`.
     private func skew(_ angles: Tensor) -> Tensor {
         let zeros = Tensor.zeros([angles.dim(0), size * size], dtype: angles.dtype, device: angles.device)
         let matrix = zeros.replacing(axis: 1, upper, with: angles).reshaped(-1, size, size)
         return matrix - matrix.transposed()
     }
 
-    /// R, [blocks, b, b].
+    /// R, `[blocks, b, b]`.
     private func rotations(_ angles: Tensor) -> Tensor {
         let q = skew(angles)
         let identity = Tensor.identity(size, dtype: q.dtype, device: q.device)
         let rotation: Tensor
         if configuration.usesSeries {
-            // I + 2 Q + 2 Q² + … + Qᵏ, the Neumann series of (I + Q)(I − Q)⁻¹ with half of its last term.
+            // I + 2 Q + 2 Q² + … + Qᵏ: the Neumann series of (I + Q)(I − Q)⁻¹ with half of its last term.
             var sum = identity + q * 0
             if configuration.terms > 1 {
                 sum = sum + q * 2
@@ -154,11 +154,11 @@ final class OFTAdapter: Module, LinearAdapter, AdapterModule {
         return rotation.expanded([blocks, size, size])
     }
 
-    /// Projects the skew matrices back to where they are small (constrained OFT).
+    /// Projects the skew-symmetric matrices back into the constraint (COFT).
     private func constrain() {
         withoutGradients {
             let limit = configuration.epsilon / Double(angles.dim(0)).squareRoot()
-            // ‖Q‖ counts both triangles.
+            // ‖Q‖ includes both triangles.
             let norms = (angles.detached().squared().sum(axes: [1], keep: true) * 2).sqrt()
             let factor =
                 (Tensor.full(norms.shape, limit, dtype: norms.dtype, device: norms.device) / norms.atLeast(1e-30))
@@ -172,14 +172,14 @@ final class OFTAdapter: Module, LinearAdapter, AdapterModule {
         var rotation = rotations(angles)
         let (probability, seed) = DropoutScope.draw(configuration.moduleDropout)
         if probability > 0 {
-            // A block that is left out doesn't rotate.
+            // A dropped block is the identity.
             let ones = Tensor.ones([blocks, 1, 1], dtype: rotation.dtype, device: rotation.device)
             let kept = Functions.dropout(ones, probability: probability, seed: seed).greater(than: 0).to(
                 rotation.dtype)
             let identity = Tensor.identity(size, dtype: rotation.dtype, device: rotation.device)
             rotation = rotation * kept + identity * (ones - kept)
         }
-        // [tokens, blocks, b] → blocks first, so that one batched product rotates all.
+        // `[tokens, blocks, b]` -> `[blocks, tokens, b]`, so that one batched matmul rotates all blocks.
         let parts = x.reshaped(-1, blocks, size).transposed(0, 1)
         return base(parts.matmul(rotation).transposed(0, 1).reshaped(x.shape))
     }

@@ -1,6 +1,7 @@
 import Support
 
-/// OLoRA (Büyükakyüz 2024): A and B begin as the first r rows of R and columns of Q, W = Q R; W keeps the residual.
+/// OLoRA (Büyükakyüz 2024): with W = Q R, A and B are initialized with the first r rows of R and columns of Q; the
+/// base weight keeps the residual.
 public enum OLoRA: LoRAFamily {
     public static let name = "olora"
     public static let summary = "LoRA initialized from a QR decomposition of the weight (Büyükakyüz 2024)"

@@ -3,10 +3,10 @@ import Support
 import Torch
 import TorchNN
 
-/// Rows of an output layer, [tokens, size], that take the place of its own: the scores of these tokens alone change.
+/// Trained rows of an output layer, `[tokens, size]`, that replace its own: only these tokens' logits change.
 final class OutputTokenRows: Module, LinearAdapter, AdapterModule {
     @ParameterInfo(wrappedValue: Tensor.empty([0]), key: "rows") private var rows: Tensor
-    /// The rows' places in the matrix, int64 [tokens].
+    /// Row indices in the matrix, int64 `[tokens]`.
     private let indices: Tensor
     private let key: String
 
@@ -28,7 +28,7 @@ final class OutputTokenRows: Module, LinearAdapter, AdapterModule {
 
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         let own = base.weight
-        // The whole matrix for as long as it is multiplied by, so that gradients reach x by the new rows alone.
+        // The full matrix exists only during the matmul, so that gradients w.r.t. x include the trained rows.
         let numbers = (own as? DenseWeight)?.parameter.tensor ?? own.dense(as: rows.dtype)
         let replaced = DenseWeight(numbers.replacing(indices, with: rows.to(numbers.dtype)))
         if base.isBare { return base.project(x, with: replaced) }

@@ -3,11 +3,11 @@ import Support
 import Torch
 import TorchNN
 
-/// P-tuning (Liu et al. 2021): a soft prompt that a small network makes of learned vectors, which makes it easier to
-/// train. The network is a perceptron, or a bidirectional LSTM with one.
+/// P-tuning (Liu et al. 2021): a soft prompt computed from learned embeddings by a prompt encoder, an MLP or a
+/// bidirectional LSTM with an MLP, which makes it easier to train.
 ///
-/// The file holds what the network makes, as Hugging Face's does; an adapter that is read from it goes on as that
-/// prompt, without the network.
+/// The file contains the encoder's output, as Hugging Face's does; a loaded adapter continues as that prompt, without
+/// the encoder.
 public enum PTuning: PEFTMethod {
     public static let name = "p-tuning"
     public static let peftType: String? = "P_TUNING"
@@ -19,11 +19,11 @@ public enum PTuning: PEFTMethod {
     public struct Configuration: MethodConfiguration {
         public var tokens = VirtualTokens()
         public var usesLSTM = false
-        /// The model's if `nil`.
+        /// Hidden size of the encoder; the model's if `nil`.
         public var hiddenSize: Int?
-        /// Of the LSTM.
+        /// Layers of the LSTM.
         public var layers = 2
-        /// Between the layers of the LSTM.
+        /// Dropout between the layers of the LSTM.
         public var dropout = 0.0
 
         public init() {}
@@ -116,17 +116,17 @@ public enum PTuning: PEFTMethod {
     }
 }
 
-/// The network of P-tuning: vectors [rows, size] → prompt [rows, size].
+/// The prompt encoder: embeddings `[rows, size]` -> prompt `[rows, size]`.
 final class PromptEncoder: Module, InputAdapter, AdapterModule {
     static let output = "prompt_embeddings"
     private let tensors: [(key: String, parameter: Parameter)]
     private let byName: [String: Parameter]
-    /// Takes the place of what the file holds among the tensors; it is filled when the file is written.
+    /// Stands for the prompt among the file's tensors; filled when the file is written.
     private let made: Parameter
     private let configuration: PTuning.Configuration
     private let hidden: Int
 
-    /// Names and shapes as in PyTorch, with the range ±1/√n of the initial values; `nil` for N(0, 1).
+    /// Names and shapes as in PyTorch, with n for initial values uniform in ±1/√n; `nil` for N(0, 1).
     static func shapes(_ configuration: PTuning.Configuration, size: Int) -> [(key: String, shape: [Int], fan: Int?)]
     {
         let hidden = configuration.hiddenSize ?? size
@@ -213,7 +213,7 @@ final class PromptEncoder: Module, InputAdapter, AdapterModule {
 }
 
 extension AttachmentContext {
-    /// Uniform in ±1/√fan, as PyTorch begins its layers, or N(0, 1).
+    /// Uniform in ±1/√fan, as PyTorch's default initialization, or N(0, 1).
     func random(_ shape: [Int], fan: Int?) -> Tensor {
         let tensor = Tensor.zeros(shape, dtype: dtype, device: device)
         guard device != .meta else { return tensor }

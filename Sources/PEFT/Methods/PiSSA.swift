@@ -1,7 +1,7 @@
 import Support
 
-/// PiSSA (Meng et al. 2024, eq. 2–4): A and B begin as the principal singular values and vectors of W, which keeps the
-/// residual.
+/// PiSSA (Meng et al. 2024, eq. 2–4): A and B are initialized with the principal singular values and vectors of W,
+/// and the base weight keeps the residual.
 public enum PiSSA: LoRAFamily {
     public static let name = "pissa"
     public static let summary = "LoRA initialized with the weight's principal singular vectors (Meng et al. 2024)"

@@ -3,13 +3,13 @@ import Support
 import Torch
 import TorchNN
 
-/// Prefix tuning (Li & Liang 2021): learned keys and values before those of each self-attention, P [tokens, layers ·
-/// 2 · size], size = heads · headSize of the keys. With a projection, P = tanh(E Wᵀ + b) Vᵀ + c is made of vectors
-/// E [tokens, size] by a network that is dropped after training.
+/// Prefix tuning (Li & Liang 2021): learned keys and values prepended in each self-attention, P `[tokens, layers · 2
+/// · size]` with size = heads · headSize of the keys. With reparameterization, P = tanh(E Wᵀ + b) Vᵀ + c is computed
+/// from embeddings E `[tokens, size]` by an MLP that is discarded after training.
 ///
-/// As in Hugging Face PEFT, an encoder-decoder has prefixes in the decoder's self-attention alone. Its file holds 2 ·
-/// layers vectors a token, of which layer i has numbers 4i and 4i + 1 as key and value, counted around: that is how
-/// Hugging Face deals them out, and with an even number of layers two layers share theirs.
+/// As in Hugging Face PEFT, an encoder-decoder has prefixes only in the decoder's self-attention. Its file has 2 ·
+/// layers vectors per token, of which layer i uses numbers 4i and 4i + 1 (modulo their count) as key and value. This
+/// is Hugging Face's indexing, and with an even number of layers pairs of layers share theirs.
 public enum PrefixTuning: PEFTMethod {
     public static let name = "prefix"
     public static let peftType: String? = "PREFIX_TUNING"
@@ -21,7 +21,7 @@ public enum PrefixTuning: PEFTMethod {
     public struct Configuration: MethodConfiguration {
         public var tokens = VirtualTokens(stacks: nil)
         public var hasProjection = false
-        /// The network's; the size of a key if `nil`.
+        /// Hidden size of the MLP; the size of the keys if `nil`.
         public var hiddenSize: Int?
 
         public init() {}
@@ -60,7 +60,7 @@ public enum PrefixTuning: PEFTMethod {
             + (configuration.hasProjection ? " (projected)" : "")
     }
 
-    /// The attentions that get a prefix, one a layer.
+    /// The attentions that get a prefix, one per layer.
     private static func sites(_ model: ModelOutline) -> [ModelOutline.KeyValueSiteOutline] {
         let sites = model.keyValues.filter { $0.kind == .attention }
         return model.architecture == .encoderDecoder ? sites.filter { $0.role == .decoder } : sites
@@ -126,20 +126,19 @@ public enum PrefixTuning: PEFTMethod {
     }
 }
 
-/// All keys and values of a prefix, which the attentions' adapters share.
+/// All keys and values of a prefix, shared by the attentions' adapters.
 final class Prefix {
     static let output = "prompt_embeddings"
-    /// [tokens, layers · 2 · size]: what is learned, or without values where a network makes it.
+    /// `[tokens, layers · 2 · size]`: the learned prefix, or without values if an MLP computes it.
     let vectors: Parameter
-    /// The network; the second layer in parts, one for each entry that is used, so that no gradient is made of
-    /// zeros for the others.
+    /// The MLP; its second layer is split by entry, so that no zero gradients are computed for unused entries.
     private(set) var network: [(key: String, parameter: Parameter)] = []
     let hasProjection: Bool
     private let configuration: PrefixTuning.Configuration
     private let size: Int
 
-    /// The network's first layer with what it reads, or the part of the second that makes the keys and values `entry`
-    /// and `entry` + 1.
+    /// Shapes of the MLP's first layer with its input embeddings, or of the part of the second layer that computes
+    /// the keys and values `entry` and `entry` + 1.
     static func shapes(_ configuration: PrefixTuning.Configuration, size: Int, of entry: Int? = nil)
         -> [(key: String, shape: [Int], fan: Int?)]
     {
@@ -166,7 +165,7 @@ final class Prefix {
         if hasProjection { add(Self.shapes(configuration, size: size), context) }
     }
 
-    /// Makes the part of the network for an entry, unless it is there.
+    /// Creates the part of the MLP for an entry, if it doesn't exist.
     func prepare(_ entry: Int, _ context: AttachmentContext) {
         if hasProjection { add(Self.shapes(configuration, size: size, of: entry), context) }
     }
@@ -179,7 +178,7 @@ final class Prefix {
 
     private func parameter(_ key: String) -> Parameter? { network.first { $0.key == key }?.parameter }
 
-    /// Key and value `entry` and `entry` + 1 side by side, [tokens, 2 · size].
+    /// Key and value `entry` and `entry` + 1, concatenated: `[tokens, 2 · size]`.
     func pair(_ entry: Int) -> Tensor {
         guard hasProjection, let x = parameter("embedding.weight")?.tensor,
             let down = parameter("transform.0.weight")?.tensor,
@@ -189,7 +188,7 @@ final class Prefix {
         return Functions.linear(hidden, up, bias: parameter("transform.2.\(entry).bias")?.tensor)
     }
 
-    /// What the file holds.
+    /// The contents of the adapter file.
     func stored() -> Tensor {
         guard hasProjection else { return vectors.tensor }
         return withoutGradients {

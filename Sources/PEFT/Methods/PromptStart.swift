@@ -4,21 +4,21 @@ import Tokenizers
 import Torch
 import TorchNN
 
-/// What a soft prompt begins as (Lester et al. 2021, section 2.2).
+/// Initialization of a soft prompt (Lester et al. 2021, section 2.2).
 public struct PromptStart: Sendable {
     public enum Kind: String, Sendable, CaseIterable {
-        /// Uniform in [−.5, .5].
+        /// Uniform in [−0.5, 0.5].
         case uniform
         /// N(0, 1), Hugging Face's `RANDOM`.
         case normal
-        /// Vectors of common tokens.
+        /// Embeddings of frequent tokens.
         case vocabulary
-        /// The names of classes, each the mean of its tokens' vectors, the rest as in `vocabulary`.
+        /// Class names, each the mean of its tokens' embeddings, the rest as in `vocabulary`.
         case labels
-        /// The tokens of a text, repeated or cut to the prompt's length.
+        /// The tokens of a text, repeated or truncated to the prompt's length.
         case text
 
-        /// In Hugging Face's files, which know three.
+        /// The value in Hugging Face's files, which have three.
         var huggingFaceName: String {
             switch self {
             case .uniform, .normal: "RANDOM"
@@ -38,7 +38,7 @@ public struct PromptStart: Sendable {
 
     public var kind = Kind.vocabulary
     public var text: String?
-    /// Hugging Face's files name the tokenizer of a text.
+    /// Tokenizer name that Hugging Face's files store with a text.
     public var tokenizer: String?
 
     public init(_ kind: Kind = .vocabulary) { self.kind = kind }
@@ -58,14 +58,14 @@ public struct PromptStart: Sendable {
         }
     }
 
-    /// "The 5,000 most common tokens": vocabularies are sorted by frequency.
+    /// "The 5,000 most common tokens", as vocabularies are sorted by frequency.
     static let commonTokens = 5_000
 
-    /// Initial vectors [rows, size].
-    /// - Throws: ``PEFTError`` if it takes a tokenizer and there is none.
+    /// Initial embeddings `[rows, size]`.
+    /// - Throws: ``PEFTError`` if a tokenizer is needed but not available.
     func vectors(_ rows: Int, size: Int, _ context: AttachmentContext) throws -> Tensor {
         let vectors = Tensor.zeros([rows, size], dtype: context.dtype, device: context.device)
-        // A file's values come next.
+        // Values are loaded from a file next.
         guard context.device != .meta, !context.isLoading else { return vectors }
         switch kind {
         case .uniform: vectors.fillUniform(-0.5, 0.5, from: &context.random)
@@ -96,7 +96,7 @@ public struct PromptStart: Sendable {
         return table
     }
 
-    /// For each row the tokens whose mean it begins as.
+    /// For each row, the tokens whose mean embedding initializes it.
     private func tokens(_ rows: Int, entries: Int, _ context: AttachmentContext) throws -> [[Int]] {
         switch kind {
         case .uniform, .normal: return []
@@ -133,7 +133,7 @@ public struct PromptStart: Sendable {
         return tokenizer
     }
 
-    /// Common tokens, different ones as far as they last.
+    /// A sample of frequent tokens, without replacement as far as possible.
     private func sampled(_ rows: Int, entries: Int, _ context: AttachmentContext) -> [[Int]] {
         let defaults = context.model.generationDefaults
         var special = defaults.endTokens.union([defaults.padToken])

@@ -3,10 +3,10 @@ import Support
 import Torch
 import TorchNN
 
-/// Prompt tuning (Lester et al. 2021): learned vectors P [tokens, size] before the embedded input, [P; X].
+/// Prompt tuning (Lester et al. 2021): learned embeddings P `[tokens, size]` before the embedded input, `[P; X]`.
 ///
-/// In an encoder-decoder they go before the encoder's input, as in the paper. Hugging Face PEFT does the same; its
-/// files usually hold as many rows again (`num_transformer_submodules` 2), which it never uses.
+/// In an encoder-decoder they precede the encoder's input, as in the paper and in Hugging Face PEFT, whose files
+/// usually contain as many rows again (`num_transformer_submodules` 2) that are never used.
 public enum PromptTuning: PEFTMethod {
     public static let name = "prompt"
     public static let peftType: String? = "PROMPT_TUNING"

@@ -4,12 +4,12 @@ import Support
 import Torch
 import TorchNN
 
-/// QA-LoRA (Xu et al. 2023): y = x Wᵀ + s · c · pool(x) Aᵀ Bᵀ, where pool adds up each group of g inputs, A is
-/// [r, in / g] and B [out, r].
+/// QA-LoRA (Xu et al. 2023): y = x Wᵀ + s · c · pool(x) Aᵀ Bᵀ, where pool sums each group of g inputs, with A `[r, in
+/// / g]` and B `[out, r]`.
 ///
-/// All inputs of a group get the same update, and so it works into the zeros of a weight that is quantised in groups
-/// (eq. 5): W = scale · (q − z) with z − s · c · (B A) / scale in place of z. The integers and scales stay, and the merged
-/// model is as small as before.
+/// All inputs of a group share the delta, so it merges into the zero points of a weight that is quantized in groups
+/// (eq. 5): W = scale · (q − z) with z − s · c · (B A) / scale in place of z. Integers and scales are unchanged, and
+/// the merged model is as small as before.
 public enum QALoRA: PEFTMethod {
     public static let name = "qalora"
     public static let peftType: String? = "LORA"
@@ -17,11 +17,11 @@ public enum QALoRA: PEFTMethod {
         "LoRA with group-pooled inputs that merges into an int4 base's zero points (Xu et al. 2023)"
     public static let defaultLearningRate = 1e-3
 
-    /// What the sum of a group's inputs is multiplied by, the factor c.
+    /// The factor c of a group's sum.
     public enum Pooling: String, Sendable, CaseIterable {
-        /// The mean times the number of groups, as Hugging Face PEFT has it.
+        /// The mean times the number of groups, as in Hugging Face PEFT.
         case scaledMean = "scaled-mean"
-        /// The sum: the paper's form.
+        /// The sum, as in the paper.
         case sum
         case mean
 
@@ -38,11 +38,12 @@ public enum QALoRA: PEFTMethod {
         public var rank = 8
         public var alpha = 16.0
         public var dropout = 0.0
-        /// Inputs of a group; `nil` for the base's own, 32 over a base that isn't quantised in groups.
+        /// Inputs per pooled group; `nil` is the base's quantization group size, or 32 if it isn't quantized in
+        /// groups.
         public var groupSize: Int?
         public var pooling = Pooling.scaledMean
         public var selection = TargetSelection(targets: [])
-        /// Ranks and alphas for paths that match a pattern.
+        /// Ranks and alphas of modules whose path matches a pattern.
         public var rankPattern: [String: Double] = [:]
         public var alphaPattern: [String: Double] = [:]
 
@@ -101,7 +102,7 @@ public enum QALoRA: PEFTMethod {
                 } write: {
                     $0.alphaPattern = try patterns($1)
                 },
-                // What tells Hugging Face's reader, and this one, that the file is no plain LoRA.
+                // Distinguishes the file from plain LoRA, for Hugging Face PEFT and for this reader.
                 .init("qalora", key: "use_qalora", .flag, help: "QA-LoRA's flag in adapter_config.json; always set") {
                     _ in
                     true
@@ -112,7 +113,7 @@ public enum QALoRA: PEFTMethod {
                 },
             ] + targetFields(\.selection) + layerFields(\.selection)
 
-        /// LoRA's, and LoRA's own settings that don't go together with groups.
+        /// LoRA's neutral settings, and LoRA settings that can't be combined with pooling.
         public static let neutral: [String: [JSON]] = {
             var neutral = LoRA.Configuration.neutral
             neutral["use_qalora"] = nil
@@ -197,7 +198,7 @@ public enum QALoRA: PEFTMethod {
         }
     }
 
-    /// Files are in Hugging Face's form, another pooling being another alpha for each number of inputs.
+    /// Files use Hugging Face's pooling; another pooling is expressed as another alpha per number of inputs.
     public static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration {
         guard configuration.pooling != .scaledMean, let groupSize = configuration.groupSize else {
             return configuration
@@ -215,14 +216,14 @@ public enum QALoRA: PEFTMethod {
     }
 }
 
-/// The update of one projection.
+/// The QA-LoRA branch of one projection.
 final class QALoRAAdapter: Module, LinearAdapter, AdapterModule {
-    /// [r, in / g]; uniform in ±1/√(in / g), as Hugging Face begins.
+    /// A `[r, in / g]`, uniform in ±1/√(in / g) as in Hugging Face PEFT.
     @ParameterInfo(key: "lora_A.weight") var a: Tensor = .zeros([0])
-    /// [out, r], zero.
+    /// B `[out, r]`, initially 0.
     @ParameterInfo(key: "lora_B.weight") var b: Tensor = .zeros([0])
     let groupSize: Int
-    /// s · c: what the sums of groups are multiplied by.
+    /// s · c, the factor of the groups' sums.
     let scale: Double
     private let dropoutRate: Double
     var rank: Int { a.dim(0) }
@@ -249,7 +250,7 @@ final class QALoRAAdapter: Module, LinearAdapter, AdapterModule {
         return Functions.lowRankUpdate(base(x), x: pooled, a: a, b: b, scale: scale)
     }
 
-    /// s · c · (B A), what each output gets of each group, [out, in / g].
+    /// s · c · (B A), the delta of each output and group, `[out, in / g]`.
     private var update: Tensor { b.detached().to(.float64).matmul(a.detached().to(.float64)) * scale }
 
     func merged(into weight: Tensor) throws -> Tensor {
@@ -258,7 +259,7 @@ final class QALoRAAdapter: Module, LinearAdapter, AdapterModule {
         return (weight.to(.float64) + spread).to(weight.dtype)
     }
 
-    /// Moves the zeros of a weight that is quantised in the same groups, or in parts of them.
+    /// Shifts the zero points of a weight that is quantized in the same groups, or in subdivisions of them.
     func merged(into weight: any LinearWeight) throws -> (any LinearWeight)? {
         guard let weight = weight as? GroupQuantizedWeight else { return nil }
         let own = weight.settings.groupSize ?? weight.inputs
@@ -272,7 +273,7 @@ final class QALoRAAdapter: Module, LinearAdapter, AdapterModule {
                 "QA-LoRA with group size \(groupSize) can't be merged into a weight with group size \(own)",
                 remedy: "train with --group-size \(own)")
         }
-        // [in / own, out]
+        // `[in / own, out]`
         let (groups, parts) = (a.dim(1), groupSize / own)
         let shift = update.T.unsqueezed(1).expanded([groups, parts, b.dim(0)]).reshaped(groups * parts, b.dim(0))
         let zeros = weight.zeros(as: .float64) - shift / weight.scales.tensor.to(.float64)

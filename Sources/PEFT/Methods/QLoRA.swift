@@ -2,10 +2,10 @@ import LanguageModels
 import Support
 import TorchNN
 
-/// QLoRA (Dettmers et al. 2023): LoRA over a base that is kept in NF4 with double quantisation.
+/// QLoRA (Dettmers et al. 2023): LoRA over a base quantized to NF4 with double quantization.
 ///
-/// The adapter is LoRA's, as is its file; how the base is kept belongs to the run (`--weights`), and this name asks for
-/// NF4 where nothing else was.
+/// The adapter and its file are plain LoRA. The base's weight format is a setting of the run (`--weights`), for which
+/// this method defaults to NF4.
 public enum QLoRA: LoRAFamily {
     public static let name = "qlora"
     public static let summary = "LoRA over a base quantized to NF4 (Dettmers et al. 2023)"
@@ -17,6 +17,6 @@ public enum QLoRA: LoRAFamily {
 
     public static func label(_ configuration: LoRA.Configuration) -> String { "Q" + LoRA.label(configuration) }
 
-    // A file says nothing of how the base was kept.
+    // A file doesn't record the base's weight format.
     public static func recognises(_ json: [String: JSON]) -> Bool { false }
 }

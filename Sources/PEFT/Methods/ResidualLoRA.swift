@@ -2,17 +2,17 @@ import Support
 import Torch
 import TorchNN
 
-/// A low-rank update that begins with a part of the weight, which is taken out of it: PiSSA, OLoRA, LoftQ.
+/// A LoRA branch initialized with a part of the weight that is subtracted from it: PiSSA, OLoRA, LoftQ.
 ///
-/// The model's own weight stays as it is; while the adapter is active its projection computes with the residual.
-/// As the file of such an adapter would only be right where a reader decomposes the same weight in the same way, it is
-/// stored as a plain LoRA of twice the rank whose product is what training changed: [B, −B₀] · [A; A₀].
+/// The model's own weight is unchanged; while the adapter is active, its projection uses the residual. Because the
+/// file of such an adapter would depend on an identical decomposition of the weight, it is stored as plain LoRA of
+/// twice the rank, whose delta is the change made in training: [B, −B₀] · [A; A₀].
 final class ResidualLoRAAdapter: LoRAAdapter {
     private let residual: any LinearWeight
-    /// The weight that the residual was taken from.
+    /// The weight that the residual was computed from.
     private let original: any LinearWeight
     private let start: (a: Tensor, b: Tensor)
-    /// Whether the residual and B₀ A₀ together are the weight; LoftQ's lose what quantising loses.
+    /// Whether the residual plus B₀ A₀ equals the weight; with LoftQ the quantization error is lost.
     private let isExact: Bool
 
     init(
@@ -29,13 +29,13 @@ final class ResidualLoRAAdapter: LoRAAdapter {
             (a, b, rest) = try withoutGradients {
                 try Self.decompose(weight, rank: rank, scale: scale, variant: variant)
             }
-            // Rounding the rest again would make a base that no file knows.
+            // Quantizing the residual again would give a base that no file describes.
             residual =
                 linear.weight.isQuantized || linear.weight is NarrowWeight
                 ? UpdatedWeight(linear.weight, a: a.to(context.dtype), b: b.to(context.dtype), scale: -scale)
                 : try linear.weight.replacing(with: rest)
         }
-        // The tensor as it is now: another adapter may put its values in the same parameter.
+        // A snapshot of the tensor: another adapter may replace the parameter's values.
         original = (linear.weight as? DenseWeight).map { DenseWeight($0.parameter.tensor) } ?? linear.weight
         start = (a.to(context.dtype), b.to(context.dtype))
         isExact = variant.initialisation != .loftq
@@ -53,7 +53,7 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         let isOnOriginal =
             base.isBare
             && base.weight.parameters.first?.parameter.tensor === original.parameters.first?.parameter.tensor
-        // Over another adapter, or a weight that one was merged into, only the difference is this one's.
+        // Over another adapter, or a weight that one was merged into, only the difference belongs to this one.
         let beneath =
             isOnOriginal
             ? base.project(x, with: residual)
@@ -77,8 +77,8 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         }
     }
 
-    /// A and B of rank r and the weight without s B A. Hugging Face decomposes in single precision; in double precision the
-    /// result is that of exact arithmetic on every machine, whatever its libraries round.
+    /// A and B of rank r, and W − s B A. Hugging Face decomposes in fp32; fp64 gives the result of exact arithmetic on
+    /// every machine, however its libraries round.
     private static func decompose(_ weight: Tensor, rank: Int, scale: Double, variant: LoRAVariant) throws
         -> (a: Tensor, b: Tensor, residual: Tensor)
     {
@@ -95,8 +95,9 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         }
     }
 
-    /// The sign of each row's largest component. Singular vectors come in pairs with either sign, which libraries choose by how
-    /// they round; with these signs the largest component of each right one is positive on every machine.
+    /// The sign of each row's largest component. The sign of a singular vector pair is arbitrary and depends on the
+    /// library's rounding; with these signs the largest component of each right singular vector is positive on every
+    /// machine.
     private static func signs(of rows: Tensor) -> Tensor {
         guard rows.device != .meta else { return .ones([rows.dim(0)], dtype: rows.dtype, device: .meta) }
         let values: [Double] = rows.array()
@@ -108,7 +109,7 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         return Tensor(signs, device: rows.device)
     }
 
-    /// A and B in the weight's type, and what they leave of it.
+    /// A and B in the weight's dtype, and the residual.
     private static func split(_ weight: Tensor, _ wideA: Tensor, _ wideB: Tensor, _ scale: Double) -> (
         a: Tensor, b: Tensor, residual: Tensor
     ) {
@@ -117,11 +118,11 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         return (a, b, rest.to(weight.dtype))
     }
 
-    /// Alternates Q = quantise(W − B A) and B A = the best rank-r approximation of W − Q (Li et al. 2023,
-    /// algorithm 1). As in Hugging Face PEFT the update's scale takes no part.
+    /// Alternates Q = quantize(W − B A) and B A = the best rank-r approximation of W − Q (Li et al. 2023, algorithm
+    /// 1). As in Hugging Face PEFT, LoRA's scale is not applied.
     ///
-    /// Over a base that is kept in NF4 the numbers W are read once more from the model's file, a projection at a time, and Q
-    /// is packed as the base is. The first Q is the base's own weight, so that one alternation takes no memory beside it.
+    /// Over an NF4 base the original weights W are read again from the model's file, one projection at a time, and Q
+    /// is packed like the base. The first Q is the base's own weight, so that one alternation needs no extra memory.
     /// - Returns: A, B and Q.
     private static func loftq(_ base: any LinearWeight, rank: Int, iterations: Int) throws -> (
         a: Tensor, b: Tensor, quantised: any LinearWeight
@@ -180,14 +181,14 @@ final class ResidualLoRAAdapter: LoRAAdapter {
     }
 
     override func load(_ tensors: [String: Tensor]) throws {
-        // A file that another program wrote holds A and B themselves.
+        // A file written by another program contains A and B themselves.
         if let a = tensors["lora_A.weight"] { self.a.copy(from: a) }
         if let b = tensors["lora_B.weight"] { self.b.copy(from: b) }
     }
 }
 
-/// NormalFloat4 (Dettmers et al. 2023, appendix E): 16 values at the quantiles of a normal distribution, scaled by the
-/// largest magnitude of each block of 64.
+/// NormalFloat4 (Dettmers et al. 2023, appendix E): 16 values at the quantiles of a normal distribution, scaled by
+/// the absmax of each block of 64.
 enum NormalFloat4 {
     static let codes: [Double] = [
         -1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
@@ -195,7 +196,7 @@ enum NormalFloat4 {
         0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1,
     ]
 
-    /// What remains of a matrix [out, in] after quantising it, row-major in blocks, and back.
+    /// Quantizes a matrix `[out, in]` in row-major blocks and dequantizes it.
     static func rounded(_ weight: Tensor, block: Int = 64) -> Tensor {
         let count = weight.count
         let padding = (block - count % block) % block
@@ -204,7 +205,7 @@ enum NormalFloat4 {
         let blocks = flat.reshaped(-1, block)
         let largest = blocks.abs().topK(1, axis: 1).values.atLeast(1e-30)
         let unit = blocks / largest
-        // Each midpoint that a number lies above raises it by the step there; a tie stays lower.
+        // Each midpoint below a value raises its code by one; ties round down.
         var result = Tensor.full(unit.shape, codes[0], device: weight.device)
         for (low, high) in zip(codes, codes.dropFirst()) {
             result = result + unit.greater(than: (low + high) / 2).to(.float32) * (high - low)

@@ -1,6 +1,6 @@
 import Support
 
-/// Rank-stabilised LoRA (Kalajdzievski 2023): s = α / √r instead of α / r, so that large ranks learn as fast as small
+/// Rank-stabilized LoRA (Kalajdzievski 2023): s = α / √r instead of α / r, so that large ranks learn as fast as small
 /// ones.
 public enum RsLoRA: LoRAFamily {
     public static let name = "rslora"

@@ -3,8 +3,8 @@ import Support
 import Torch
 import TorchNN
 
-/// Training of chosen tensors of the model itself: by component, by layer, by kind of parameter, by name. What several
-/// filters say must all hold. Stored is a small file of just these tensors.
+/// Trains selected tensors of the model itself: by component, layer, parameter kind and name. Filters are combined
+/// with AND. The file contains only these tensors.
 public enum Selective: PEFTMethod {
     public static let name = "selective"
     public static let peftType: String? = "SELECTIVE"
@@ -15,11 +15,11 @@ public enum Selective: PEFTMethod {
     public struct Configuration: MethodConfiguration {
         /// Names of ``Component``s; all if empty.
         public var components: [String] = []
-        /// `first:2`, `last:2`, or numbers; all layers and what lies outside of layers if empty.
+        /// `first:2`, `last:2`, or indices; all layers and parameters outside layers if empty.
         public var layers = ""
         /// `weight`, `bias`; all if empty.
         public var kinds: [String] = []
-        /// Regular expressions or dotted parts of paths, of which one has to match; all if empty.
+        /// Regular expressions or dotted path parts, of which at least one must match; all if empty.
         public var patterns: [String] = []
 
         public init() {}
@@ -115,7 +115,7 @@ public enum Selective: PEFTMethod {
     }
 }
 
-/// Layers by number, or counted from either end of their stack.
+/// Selects layers by index, or by position from either end of their stack.
 struct LayerFilter {
     private enum Choice { case all, first(Int), last(Int), numbers(Set<Int>) }
     private let choice: Choice
@@ -143,14 +143,14 @@ struct LayerFilter {
         }
     }
 
-    /// The path of the list that holds a parameter's layer: `encoder.block` of `encoder.block.3.layer.0.…`.
+    /// The path of the module list that contains a parameter's layer: `encoder.block` of `encoder.block.3.layer.0.…`.
     private static func stack(of path: String) -> String? {
         let parts = path.split(separator: ".")
         guard let index = parts.firstIndex(where: { Int($0) != nil }) else { return nil }
         return parts[..<index].joined(separator: ".")
     }
 
-    /// Layers of each stack.
+    /// Number of layers of each stack.
     static func depths(_ model: ModelOutline) -> [String: Int] {
         model.parameters.reduce(into: [:]) { depths, parameter in
             guard let stack = stack(of: parameter.path), let layer = parameter.layer else { return }

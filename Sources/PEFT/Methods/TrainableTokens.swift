@@ -3,8 +3,8 @@ import Support
 import Torch
 import TorchNN
 
-/// Some tokens' vectors are trained and nothing else: for new tokens, or for a method beside it. An output layer that
-/// is the same matrix follows.
+/// Trains only the embeddings of selected tokens, for example new ones, alone or with another method. A tied output
+/// layer uses them too.
 public enum TrainableTokens: PEFTMethod {
     public static let name = "trainable_tokens"
     public static let peftType: String? = "TRAINABLE_TOKENS"
@@ -13,12 +13,12 @@ public enum TrainableTokens: PEFTMethod {
 
     public struct Configuration: MethodConfiguration {
         public var tokens: [Int] = []
-        /// The table, the input embedding if none is named.
+        /// The embedding; the input embedding if none is named.
         public var selection = TargetSelection(targets: [])
 
         public init() {}
 
-        /// Of the uses of one matrix a file may name both.
+        /// A file may name all modules that share one matrix.
         public static var fileDefaults: Configuration {
             var configuration = Configuration()
             configuration.selection.allowsUnusedTargets = true
@@ -45,7 +45,7 @@ public enum TrainableTokens: PEFTMethod {
             },
         ]
 
-        // How the rows begin changes nothing in a file, which holds them.
+        // The initialization doesn't matter to a file, which contains the rows.
         public static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
 
         public func validate() throws {}
@@ -69,7 +69,7 @@ public enum TrainableTokens: PEFTMethod {
         let output = model.linears.filter { $0.path == model.outputLayer }
         let paths = try selection.paths(in: model, among: (model.embeddings.map(\.path) + output.map(\.path)))
         let tables = try model.embeddings.filter { paths.contains($0.path) }.map { table in
-            // Hugging Face's files hold the rows once for each module that shares the table.
+            // Hugging Face's files contain the rows once for each module that shares the embedding.
             var sharing = model.views(of: table).map(\.path)
             if model.isTied, table.path == model.inputEmbedding { sharing.append(model.outputLayer) }
             return try TokenRows.attachment(
@@ -83,11 +83,11 @@ public enum TrainableTokens: PEFTMethod {
     }
 }
 
-/// Tokens whose vectors are trained beside another method: Hugging Face's `trainable_token_indices`.
+/// Tokens whose embeddings are trained alongside another method: Hugging Face's `trainable_token_indices`.
 public struct TrainedTokens: Sendable, Equatable {
-    /// Of the input embedding.
+    /// Tokens of the input embedding.
     public var ids: [Int] = []
-    /// Of tables that are named.
+    /// Tokens of other embeddings, by name.
     public var byTable: [String: [Int]] = [:]
 
     public init() {}
@@ -105,14 +105,14 @@ public struct TrainedTokens: Sendable, Equatable {
         }
     }
 
-    /// - Throws: ``PEFTError`` if a table isn't there, or one of `adapted` tables is meant.
+    /// - Throws: ``PEFTError`` if an embedding doesn't exist or is in `adapted`.
     func attachments(for model: ModelOutline, adapted: [String]) throws -> [Attachment] {
         let key = "token_adapter.trainable_tokens_delta"
         let wanted = byTable.isEmpty ? (ids.isEmpty ? [:] : [model.inputEmbedding: ids]) : byTable
         return try wanted.sorted { $0.key < $1.key }.flatMap { name, ids -> [Attachment] in
             let tables = model.embeddings.filter { TargetSelection.names(name, $0.path) }
             let isOutput = TargetSelection.names(name, model.outputLayer)
-            // A tied output layer follows its table.
+            // A tied output layer follows its embedding.
             if isOutput, model.isTied { return [] }
             let output = model.linears.filter { isOutput && $0.path == model.outputLayer }
             guard !tables.isEmpty || !output.isEmpty else {
@@ -127,7 +127,7 @@ public struct TrainedTokens: Sendable, Equatable {
                     "the embedding '\(both)' has both an adapter and trained tokens", remedy: "remove one of them")
             }
             return try tables.map { table in
-                // A file may name the tied output layer's rows too.
+                // A file may also name the tied output layer's rows.
                 let isShared = model.isTied && table.path == model.inputEmbedding
                 return try TokenRows.attachment(
                     ids, of: table, key: key,
@@ -137,19 +137,19 @@ public struct TrainedTokens: Sendable, Equatable {
     }
 }
 
-/// Rows of a table, [tokens, size], that take the place of its own.
+/// Trained rows of an embedding, `[tokens, size]`, that replace its own.
 final class TokenRows: Module, EmbeddingAdapter, AdapterModule {
     @ParameterInfo(wrappedValue: Tensor.empty([0]), key: "rows") private var rows: Tensor
-    /// The rows' places in the table, int64 [tokens].
+    /// Row indices in the embedding, int64 `[tokens]`.
     private let indices: Tensor
-    /// For every entry of the table, 0 or 1 + its place among the rows; int64 [entries].
+    /// For every embedding row, 0 or 1 + its index among the trained rows; int64 `[entries]`.
     private let places: Tensor
     private let key: String
     private let copies: [String]
 
     /// - Parameters:
-    ///   - copies: further names under which files hold the rows.
-    ///   - readCopies: the same where they are read and not written.
+    ///   - copies: further names under which files store the rows.
+    ///   - readCopies: further names that are read but not written.
     static func attachment(
         _ ids: [Int], of table: ModelOutline.EmbeddingSite, key: String, copies: [String] = [],
         readCopies: [String] = []
@@ -160,7 +160,7 @@ final class TokenRows: Module, EmbeddingAdapter, AdapterModule {
         }
     }
 
-    /// - Throws: ``PEFTError`` unless the ids are tokens of the matrix at `path`, each once.
+    /// - Throws: ``PEFTError`` unless the ids are distinct tokens of the matrix at `path`.
     static func check(_ ids: [Int], of path: String, entries: Int) throws {
         guard !ids.isEmpty else {
             throw PEFTError("no tokens are selected", remedy: "pass their ids, for example --trainable-tokens 5,17")
@@ -194,7 +194,7 @@ final class TokenRows: Module, EmbeddingAdapter, AdapterModule {
     func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: any LinearWeight) -> Tensor {
         let flat = ids.reshaped(-1)
         let places = places.selecting(flat)
-        // Row 0 stands for "none of them".
+        // Row 0 stands for "not trained".
         let table = Tensor.concatenated([
             Tensor.zeros([1, rows.dim(1)], dtype: rows.dtype, device: rows.device), rows,
         ])
@@ -208,7 +208,7 @@ final class TokenRows: Module, EmbeddingAdapter, AdapterModule {
     }
 
     func outputWeight(_ weight: any LinearWeight) -> any LinearWeight {
-        // The numbers of a table in fewer bits exist for as long as the output layer uses them.
+        // A quantized embedding is dequantized only while the output layer uses it.
         let numbers = (weight as? DenseWeight)?.parameter.tensor ?? weight.dense(as: rows.dtype)
         return DenseWeight(numbers.replacing(indices, with: rows.to(numbers.dtype)))
     }

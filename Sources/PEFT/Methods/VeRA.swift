@@ -3,8 +3,8 @@ import Support
 import Torch
 import TorchNN
 
-/// Vector-based random matrix adaptation (Kopiczko et al. 2024, eq. 2): y = x Wᵀ + Λ_b B Λ_d A x with random A and B
-/// that all projections share and never change; trained are the vectors d [r] and b [out] of each projection.
+/// Vector-based random matrix adaptation (Kopiczko et al. 2024, eq. 2): y = x Wᵀ + Λ_b B Λ_d A x with frozen random A
+/// and B shared by all projections, and trained vectors d `[r]` and b `[out]` per projection.
 public enum VeRA: PEFTMethod {
     public static let name = "vera"
     public static let peftType: String? = "VERA"
@@ -15,11 +15,11 @@ public enum VeRA: PEFTMethod {
     public struct Configuration: MethodConfiguration {
         public var rank = 256
         public var dropout = 0.0
-        /// What d begins as.
+        /// Initial value of d.
         public var initial = 0.1
-        /// The seed of the shared matrices.
+        /// Seed of the shared random matrices.
         public var key = 0
-        /// Whether the file holds the shared matrices; without them they are made from the seed again.
+        /// Whether the file contains the shared matrices; otherwise they are regenerated from the seed.
         public var savesProjection = true
         public var selection = TargetSelection(targets: [])
 
@@ -85,12 +85,13 @@ public enum VeRA: PEFTMethod {
     }
 }
 
-/// A [r, largest in] and B [largest out, r]; a projection uses the part that fits it.
+/// A `[r, largest in]` and B `[largest out, r]`; a projection uses a leading slice.
 final class SharedProjection {
     let a: Parameter
     let b: Parameter
 
-    /// Kaiming-uniform, ±√(6 / fan in), from one stream of numbers: those that Hugging Face PEFT draws for the same key.
+    /// Kaiming uniform, ±√(6 / fan in), from one random stream: the same values as Hugging Face PEFT's for the same
+    /// key.
     init(_ configuration: VeRA.Configuration, inputs: Int, outputs: Int, _ context: AttachmentContext) {
         let rank = configuration.rank
         guard context.device != .meta else {
@@ -98,7 +99,7 @@ final class SharedProjection {
             b = Parameter(.empty([outputs, rank], device: .meta))
             return
         }
-        /// The numbers from `start` on of a stream that is uniform in ±bound.
+        /// Elements of a random stream, uniform in ±bound, from index `start`.
         func drawn(_ shape: [Int], after start: Int, bound: Double) -> Tensor {
             let count = shape.reduce(1, *)
             let all = Tensor.empty([start + count])
@@ -112,9 +113,9 @@ final class SharedProjection {
 }
 
 final class VeRAAdapter: Module, LinearAdapter, AdapterModule {
-    /// d [r]
+    /// d `[r]`.
     @ParameterInfo(key: "vera_lambda_d") var d: Tensor = .zeros([0])
-    /// b [out], zero, so that training starts at the base model.
+    /// b `[out]`, initially 0, so that training starts at the base model.
     @ParameterInfo(key: "vera_lambda_b") var b: Tensor = .zeros([0])
     private let shared: SharedProjection
     private let dropoutRate: Double
@@ -140,7 +141,7 @@ final class VeRAAdapter: Module, LinearAdapter, AdapterModule {
         ]
     }
 
-    /// Λ_d A [r, in] and Λ_b B [out, r].
+    /// Λ_d A `[r, in]` and Λ_b B `[out, r]`.
     private var scaled: (a: Tensor, b: Tensor) {
         (
             shared.a.tensor.narrowed(axis: 1, 0..<inputs) * d.unsqueezed(1),
@@ -149,7 +150,7 @@ final class VeRAAdapter: Module, LinearAdapter, AdapterModule {
     }
 
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
-        // Scaling the matrices costs r (in + out) products; scaling what they make would cost r + out for every token.
+        // Scaling the matrices costs r (in + out) multiplications; scaling activations would cost r + out per token.
         let (a, b) = scaled
         let (probability, seed) = DropoutScope.draw(dropoutRate)
         return Functions.lowRankUpdate(base(x), x: x, a: a, b: b, scale: 1, dropout: probability, seed: seed)

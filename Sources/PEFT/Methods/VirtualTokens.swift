@@ -3,11 +3,11 @@ import Support
 import Torch
 import TorchNN
 
-/// What all methods with virtual tokens say in Hugging Face's files.
+/// Settings that all methods with virtual tokens share in Hugging Face's files.
 public struct VirtualTokens: Sendable {
     public var count = 20
-    /// In how many stacks of layers there are prompts: 1, or 2 in an encoder-decoder. The rows of a prompt are
-    /// `count` for each. `nil` is Hugging Face's choice, 2 in an encoder-decoder.
+    /// Number of stacks of layers with prompts: 1, or 2 in an encoder-decoder; a prompt has `count` rows for each.
+    /// `nil` is Hugging Face's choice, 2 in an encoder-decoder.
     public var stacks: Int?
     // The model's sizes, which Hugging Face's files repeat.
     public var size: Int?
@@ -31,7 +31,7 @@ public struct VirtualTokens: Sendable {
         }
     }
 
-    /// The same with the model's sizes; `heads` and `size` are those of the vectors that are learned.
+    /// The settings with the model's sizes filled in; `heads` and `size` are those of the learned vectors.
     func resolved(for model: ModelOutline, size: Int?, heads: Int? = nil, layers: Int? = nil) -> VirtualTokens {
         func number(_ keys: [String]) -> Int? { keys.lazy.compactMap { model.configuration[$0]?.int }.first }
         var tokens = self
@@ -44,8 +44,8 @@ public struct VirtualTokens: Sendable {
         return tokens
     }
 
-    /// Where prompts go before the embedded input: the encoder and then the decoder, or the only stack.
-    /// - Throws: ``PEFTError`` if the model has no such place, or another size.
+    /// The input sites that get prompts: the encoder and then the decoder, or the only stack.
+    /// - Throws: ``PEFTError`` if the model has no such site, or another hidden size.
     func inputs(of model: ModelOutline, method: String) throws -> [ModelOutline.InputSiteOutline] {
         let sites =
             model.architecture == .encoderDecoder
@@ -96,7 +96,7 @@ extension MethodConfiguration {
     }
 }
 
-/// A prompt whose vectors are what is learned: `rows` of [tokens · stacks, size].
+/// A soft prompt whose embeddings are learned directly: `rows` of `[tokens · stacks, size]`.
 final class SoftPrompt: Module, InputAdapter, AdapterModule {
     @ParameterInfo var embeddings: Tensor
     private let rows: Range<Int>
