@@ -1,12 +1,12 @@
 import Support
 import Torch
 
-/// Reads one kind of configuration, with errors that name the key.
+/// Reads typed values from `config.json`, with errors that name the key.
 struct ConfigurationReader {
     let json: JSON
 
-    /// The largest value of a key. Sizes far beyond those of any model are rejected, so that no product of them overflows
-    /// and no outline takes memory without end.
+    /// The largest value of a key. Sizes far beyond those of any model are rejected, so that no product of them
+    /// overflows and no outline needs unbounded memory.
     private static func limit(_ key: String) -> Int {
         switch key {
         case "num_hidden_layers", "num_layers", "num_decoder_layers", "n_layer", "n_layers": 1_024
@@ -59,7 +59,7 @@ struct ConfigurationReader {
         return text
     }
 
-    /// One id or a list of them.
+    /// One token id or a list of them.
     func tokens(_ key: String, default fallback: [Int]) throws -> [Int] {
         guard let value = json[key], value != .null else { return fallback }
         if let one = value.int { return [one] }
@@ -71,13 +71,13 @@ struct ConfigurationReader {
         return list
     }
 
-    /// As ``integer(_:default:in:)``, but null says that there is none.
+    /// As ``integer(_:default:in:)``, but `null` means none.
     func optionalInteger(_ key: String, default fallback: Int?) throws -> Int? {
         guard let value = json[key] else { return fallback }
         return value == .null ? nil : try integer(key)
     }
 
-    /// A number above 0; null says that there is none.
+    /// A number above 0; `null` means none.
     func optionalNumber(_ key: String, default fallback: Double?) throws -> Double? {
         guard let value = json[key] else { return fallback }
         guard value != .null else { return nil }
@@ -97,9 +97,10 @@ struct ConfigurationReader {
         return activation
     }
 
-    /// Heads of queries, of keys, and the size of each.
+    /// Number of query heads, number of key-value heads, and head size.
     ///
-    /// - Parameters: what holds where the file doesn't say; the queries' heads are the keys' too if not given or null.
+    /// - Parameters are the defaults of missing fields; without `keyHeads` the key-value heads default to the query
+    ///   heads.
     func heads(count: Int, keyHeads: Int? = nil, headSize: Int) throws -> (Int, Int, Int) {
         let heads = try integer("num_attention_heads", default: count)
         let isNull = json["num_key_value_heads"] == .null

@@ -1,11 +1,10 @@
 import Foundation
 import Support
 
-/// Where the models lie that come with the project.
+/// Finds the models that are bundled with the project.
 enum EmbeddedModels {
-    /// Folders that may hold them, the first that does being used: `PEFT_MODELS`; `Models` in the working directory, beside
-    /// the program or above it; and in the checkout that the library was built from, which serves programs of other
-    /// packages.
+    /// Folders that may contain them, in order of precedence: `PEFT_MODELS`; `Models` in the working directory, next
+    /// to the program or above it; and the checkout that the library was built from, for programs of other packages.
     static func places(
         environment: [String: String] = ProcessInfo.processInfo.environment, program: URL? = EmbeddedModels.program,
         source: String = #filePath
@@ -26,15 +25,15 @@ enum EmbeddedModels {
         return parents.map { $0.appendingPathComponent("Models") }
     }
 
-    /// The folder of a model.
-    /// - Returns: `nil` if none of the places has it.
+    /// The folder of a bundled model.
+    /// - Returns: `nil` if none of the places contains it.
     static func folder(_ name: String, in places: [URL] = places()) -> URL? {
         places.map { $0.appendingPathComponent(name) }.first {
             FileManager.default.fileExists(atPath: $0.appendingPathComponent("config.json").path)
         }
     }
 
-    /// What to say where a model isn't found that comes with the project.
+    /// The error for a bundled model that isn't found.
     static func missing(_ name: String, in places: [URL] = places()) -> PEFTError {
         let chosen = places.count == 1
         let first = places.first?.path ?? ""
@@ -46,7 +45,7 @@ enum EmbeddedModels {
             remedy: "set PEFT_MODELS to the Models folder of a swift-peft checkout, or pass a model folder")
     }
 
-    /// The running program.
+    /// The URL of the running program.
     private static var program: URL? {
         let path = Bundle.main.executableURL ?? CommandLine.arguments.first.map { URL(fileURLWithPath: $0) }
         return path?.resolvingSymlinksInPath()

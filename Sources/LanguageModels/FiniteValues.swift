@@ -2,10 +2,10 @@ import Support
 import Torch
 import TorchNN
 
-/// A tensor that holds values that are NaN or infinite.
+/// A tensor that contains NaN or infinite values.
 public struct NonFiniteTensor: Sendable, Equatable {
     public let path: String
-    /// How many of its values are.
+    /// Number of its NaN or infinite values.
     public let count: Int
 
     public init(path: String, count: Int) { (self.path, self.count) = (path, count) }
@@ -22,22 +22,22 @@ extension NonFiniteTensor {
 }
 
 extension ModelFolder {
-    /// Makes sure that no stored tensor holds NaN or infinite values, before they are rounded to a format that hides them.
-    /// - Throws: ``PEFTError`` naming the first that does.
+    /// Checks that no stored tensor contains NaN or infinite values, before quantization hides them.
+    /// - Throws: ``PEFTError`` that names the first tensor that does.
     public func requireFiniteTensors() throws {
         if let tensor = try tensors().nonFiniteTensor() { throw tensor.damagedBase }
     }
 }
 
 extension Tensor {
-    /// How many values are NaN or infinite.
+    /// Number of NaN or infinite values.
     public var nonFiniteCount: Int {
         guard dtype.isFloatingPoint, count > 0 else { return 0 }
         let flat = detached().reshaped(-1)
-        // In parts, so that a large tensor takes no second one.
+        // In chunks, so that a large tensor isn't copied as a whole.
         return stride(from: 0, to: count, by: 1 << 22).reduce(0) { sum, start in
             let part = flat.narrowed(axis: 0, start..<min(start + 1 << 22, count))
-            // The largest magnitude is NaN if any is; counting is for those that have some.
+            // The absolute maximum is NaN if any value is, so values are counted only where it isn't finite.
             if part.abs().max().item().isFinite { return sum }
             return sum + part.count - Int(part.isFinite().to(.float64).sum().item())
         }
@@ -45,8 +45,8 @@ extension Tensor {
 }
 
 extension LanguageModel {
-    /// The first of the model's tensors that holds NaN or infinite values.
-    /// - Parameter paths: tensors that are not looked at.
+    /// The first of the model's tensors that contains NaN or infinite values.
+    /// - Parameter paths: tensors to skip.
     public func nonFiniteTensor(except paths: Set<String> = []) throws -> NonFiniteTensor? {
         try withTorchErrors {
             try withoutGradients {
@@ -60,14 +60,14 @@ extension LanguageModel {
         }
     }
 
-    /// Makes sure that no tensor holds NaN or infinite values.
-    /// - Throws: ``PEFTError`` naming the first that does.
+    /// Checks that no tensor contains NaN or infinite values.
+    /// - Throws: ``PEFTError`` that names the first tensor that does.
     public func requireFiniteWeights() throws {
         if let tensor = try nonFiniteTensor() { throw tensor.damagedBase }
     }
 
-    /// Makes sure that scores are finite.
-    /// - Throws: ``PEFTError`` naming the tensor that makes them so, where there is one.
+    /// Checks that logits are finite.
+    /// - Throws: ``PEFTError`` that names the model's tensor which isn't finite, if there is one.
     public func requireFinite(scores: Tensor, what: String = "scores") throws {
         let largest = scores.count > 0 ? scores.max().item() : 0
         try checkTorchErrors()
@@ -75,7 +75,7 @@ extension LanguageModel {
         throw nonFinite(what)
     }
 
-    /// An error for scores or losses that are NaN or infinite, which says why where a tensor of the model is so.
+    /// The error for NaN or infinite logits or losses, with the model's tensor that causes it, if there is one.
     public func nonFinite(_ what: String) -> PEFTError {
         let problem = "the model's \(what) are NaN or infinite"
         if let tensor = (try? nonFiniteTensor()) ?? nil {

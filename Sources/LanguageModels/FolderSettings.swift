@@ -1,11 +1,12 @@
 import Foundation
 import Support
 
-/// What the files beside a model's weights say about how it is used.
+/// Settings for using a model that are stored in files next to its weights.
 public struct FolderSettings: Sendable {
-    /// How it generates.
+    /// Source of the generation settings.
     public var generation: GenerationSource?
-    /// Tokens of a text that a sentence-transformers model reads (`max_seq_length` in `sentence_bert_config.json`).
+    /// Maximum sequence length of a sentence-transformers model (`max_seq_length` in `sentence_bert_config.json`), in
+    /// tokens.
     public var maximumTextLength: Int?
 
     public init() {}

@@ -5,14 +5,14 @@ import TorchNN
 extension LanguageModel {
     public var positionLimit: Int? { nil }
 
-    /// Tokens of its own that a row may have beside `virtualTokens` ones and those of the adapters that are active;
-    /// `nil` where positions don't end.
+    /// Maximum length of a sequence in tokens besides `virtualTokens` and those of the active adapters; `nil` without
+    /// a position limit.
     public func positionRoom(virtualTokens: Int = 0) -> Int? {
         positionLimit.map { $0 - max(virtualTokens, self.virtualTokens(forRows: 1).first ?? 0) }
     }
 
-    /// Makes sure that the model knows all ids.
-    /// - Throws: ``PEFTError`` naming the first that lies outside of the vocabulary.
+    /// Checks that all ids are in the vocabulary.
+    /// - Throws: ``PEFTError`` that names the first one that isn't.
     func requireKnown(_ rows: [[Int]]) throws {
         let size = vocabularySize
         for row in rows {
@@ -20,15 +20,15 @@ extension LanguageModel {
         }
     }
 
-    /// What is wrong with an id outside of the vocabulary.
+    /// The error for a token id outside the vocabulary.
     public func unknownToken(_ id: Int) -> PEFTError {
         PEFTError(
             "token id \(id) is outside the model's vocabulary of \(vocabularySize) tokens",
             remedy: "use the tokenizer that belongs to the model, or resize the model's embeddings to the tokenizer")
     }
 
-    /// The packed rows as they may be looked up. Where an id is outside of the vocabulary the enclosing
-    /// ``withTorchErrors(_:)`` fails, and the shapes stay.
+    /// The packed sequences, safe for embedding lookup. If an id is outside the vocabulary, the enclosing
+    /// ``withTorchErrors(_:)`` fails, and the shapes are unchanged.
     func checked(_ input: PackedSequences) -> PackedSequences {
         guard input.largestID >= vocabularySize else { return input }
         reportFailure(unknownToken(input.largestID))
@@ -36,15 +36,15 @@ extension LanguageModel {
     }
 }
 
-/// Virtual tokens that lie before each row: those of soft prompts and those of prefixes.
+/// Number of virtual tokens before each sequence, from soft prompts and prefixes.
 func virtualTokens(_ input: InputSite, _ prefixes: KeyValueSite?, forRows rows: Int) -> [Int] {
     zip(input.prompts(forRows: rows), prefixes?.prefixes(forRows: rows) ?? Array(repeating: nil, count: rows)).map {
         ($0?.dim(0) ?? 0) + ($1?.keys.dim(0) ?? 0)
     }
 }
 
-/// Positions of tokens in a table of `limit`. Where one lies beyond it the enclosing ``withTorchErrors(_:)`` fails, and
-/// the shapes stay.
+/// Positions for an embedding with `limit` entries. If one is out of range, the enclosing ``withTorchErrors(_:)``
+/// fails, and the shapes are unchanged.
 func checkedPositions(_ positions: [Int], limit: Int?) -> [Int] {
     guard let limit, let last = positions.max(), last >= limit else { return positions }
     reportFailure(

@@ -2,17 +2,17 @@ import Support
 import Torch
 import TorchNN
 
-/// A row of token ids with what it is to become.
+/// A tokenized training example.
 public struct TrainingRow: Sendable, Equatable {
-    /// What the model reads, special tokens included.
+    /// Token ids of the model's input, including special tokens.
     public var input: [Int]
-    /// What it is to write; the numbers of the row's classes; or the class of each token, −100 for none.
+    /// Target token ids; the example's class indices; or a class index per token, −100 for none.
     public var target: [Int]
-    /// Which text of a pair each token belongs to; empty if all belong to the first.
+    /// Token type ids of a pair of texts (BERT); empty if all are 0.
     public var segments: [Int]
-    /// The number that the row is to get (regression), or that its similarity to its first candidate is to have.
+    /// Regression target, or target similarity of the text to its first candidate.
     public var score: Double?
-    /// Texts that the row is compared with (embeddings): the one that belongs to it, then hard negatives.
+    /// For embeddings: texts to compare with, first the positive, then hard negatives.
     public var candidates: [[Int]]
 
     public init(
@@ -23,21 +23,21 @@ public struct TrainingRow: Sendable, Equatable {
     }
 }
 
-/// Rows ready to train on.
+/// A batch of examples, ready for training.
 public struct TrainingBatch {
-    /// What the model reads: the encoder's input, or a decoder-only model's whole rows.
+    /// The encoder's input, or the whole sequences of a decoder-only model.
     public let input: PackedSequences
-    /// A decoder's input in an encoder-decoder, shifted right.
+    /// The decoder's input in an encoder-decoder, shifted right.
     public let decoder: PackedSequences?
-    /// The tokens to predict, int64 [targets], for every decoder position; the classes or numbers of the rows, or the
-    /// classes of the labelled tokens, in a model with a head.
+    /// Target token ids, int64 `[targets]`, for every decoder position. In a model with a head: the examples' classes
+    /// or values, or the classes of the labeled tokens.
     public let targets: Tensor
-    /// In a decoder-only model the positions of ``input`` whose output predicts a target, and in one that classifies
-    /// tokens those with a label, int64 [targets].
+    /// Positions in ``input`` whose outputs predict a target, int64 `[targets]`, in a decoder-only model; the labeled
+    /// tokens in token classification.
     public let positions: Tensor?
-    /// Which text of a pair each token of ``input`` belongs to (BERT's token types); `nil` if all belong to the first.
+    /// Token type ids of ``input`` (BERT); `nil` if all are 0.
     public let segments: [Int]?
-    /// The same as ``positions``, in a decoder-only model, as the last tokens of each row.
+    /// ``positions`` of a decoder-only model as trailing spans of the sequences.
     public let outputs: OutputSpans?
 
     public init(
@@ -48,92 +48,95 @@ public struct TrainingBatch {
         (self.segments, self.outputs) = (segments, outputs)
     }
 
-    /// Tokens that bear loss.
+    /// Number of tokens that contribute to the loss.
     public var targetCount: Int { targets.count }
-    /// All tokens the model reads; there is no padding among them.
+    /// Number of tokens that the model processes; there is no padding.
     public var tokenCount: Int { input.tokens + (decoder?.tokens ?? 0) }
 }
 
-/// The last tokens of each row, from the first one on whose output is read.
+/// The trailing tokens of each sequence whose outputs are read.
 public struct OutputSpans {
-    /// Of each row, counted over all rows' tokens.
+    /// The span in each sequence, as indices into the packed tokens.
     public let spans: [Range<Int>]
-    /// Which of these tokens' outputs are read, int64; `nil` for all.
+    /// Indices within the spans of the outputs that are read, int64; `nil` for all.
     public let kept: Tensor?
 
     public init(_ spans: [Range<Int>], kept: Tensor? = nil) { (self.spans, self.kept) = (spans, kept) }
 }
 
-/// How a model reads and writes.
+/// Encoder, decoder or both.
 public enum Architecture: String, Sendable {
     case encoderDecoder, decoder, encoder
 }
 
-/// A model of some family, its parameters named as in Hugging Face's checkpoints.
+/// A language model whose parameters are named as in Hugging Face's checkpoints.
 public protocol LanguageModel: Module {
     /// `model_type` in `config.json`.
     var family: String { get }
     var architecture: Architecture { get }
-    /// What its outputs are.
+    /// The model's head and task.
     var head: ModelHead { get }
-    /// `config.json` as it was read, so that saving loses no key.
+    /// The original `config.json`, so that saving loses no key.
     var configuration: JSON { get }
-    /// Path of the projection onto the vocabulary or the classes, empty where there is none, which methods leave alone unless it is named.
+    /// Path of the projection onto the vocabulary or the classes, empty if there is none; methods adapt it only if it
+    /// is named.
     var outputLayer: String { get }
-    /// Paths of modules that begin untrained, such as a classifier: every method trains them too.
+    /// Paths of modules without pretrained weights, such as a classification head; every method trains them too.
     var newModules: [String] { get }
-    /// Last parts of the paths of projections that stay as they are when others are kept in fewer bits.
+    /// Last path components of projections that are never quantized.
     var unquantisedProjections: Set<String> { get }
-    /// Path of the table of input embeddings.
+    /// Path of the input embeddings.
     var inputEmbedding: String { get }
-    /// Tokens that the table of input embeddings holds.
+    /// Number of tokens in the input embeddings.
     var vocabularySize: Int { get }
-    /// Tokens that a row may have, virtual ones included, where positions are looked up in a table; `nil` where they don't
-    /// end.
+    /// Maximum sequence length, including virtual tokens, if positions are embeddings; `nil` without a limit.
     var positionLimit: Int? { get }
-    /// Virtual tokens that active adapters put before each of so many rows, and that take up positions.
+    /// Virtual tokens that active adapters put before each sequence and that use up positions.
     func virtualTokens(forRows rows: Int) -> [Int]
-    /// What the files beside the weights say about how the model is used.
+    /// Settings stored in the files next to the weights.
     var folderSettings: FolderSettings { get set }
-    /// Names that other checkpoints use for tensors that this model holds once.
+    /// Names that other checkpoints use for tensors that this model shares.
     var aliases: [String: String] { get }
-    /// The path that a checkpoint's name means.
+    /// The model's path of a checkpoint's tensor name.
     func canonicalName(_ name: String) -> String
-    /// Whether a checkpoint may hold such a tensor though the model has none.
+    /// Whether a checkpoint may contain such a tensor although the model has none.
     func isIgnorable(_ name: String) -> Bool
-    /// The deviation of a parameter's normal initial values where a checkpoint may lack it (0 for zeros); `nil` where
-    /// it has to be there.
+    /// Standard deviation of the normal initialization of a parameter that a checkpoint may lack (0 for zeros); `nil`
+    /// if the parameter is required.
     func initialDeviation(of path: String) -> Double?
-    /// What lies side by side in a projection's output, in order; `nil` where it is one thing.
+    /// The parts of a fused projection's output, in order; `nil` if it isn't fused.
     func fusedParts(of path: String) -> [FusedPart]?
-    /// What vectors of the table of input embeddings are multiplied by.
+    /// Factor that the input embeddings are multiplied by.
     var embeddingScale: Double { get }
-    /// Makes training rows from token ids.
+    /// Creates a training batch from token ids.
     func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch
-    /// The same for rows with more than ids.
+    /// Creates a training batch from tokenized examples.
     func batch(_ rows: [TrainingRow], device: Device) -> TrainingBatch
-    /// Sum over target tokens of −log p(target), in nats; a scalar.
+    /// Sum over target tokens of −log p(target), in nats; a scalar. Divide by ``TrainingBatch/targetCount`` for the
+    /// mean loss.
     func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor
-    /// Scores of every target position, [targets, vocabulary]; for checks, as training never makes them.
+    /// Logits of every target position, `[targets, vocabulary]`; for checks, as training never materializes them.
     func logits(_ batch: TrainingBatch) -> Tensor
-    /// What generation needs to know of the configuration.
+    /// The configuration's generation defaults.
     var generationDefaults: GenerationDefaults { get }
-    /// Reads prompts and prepares to generate up to `capacity` tokens for each, `beams` continuations a row.
+    /// Prefills the prompts and prepares to generate up to `capacity` tokens each, with `beams` continuations per
+    /// prompt.
     func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState
 }
 
-/// One of several projections that are computed as one.
+/// One part of a fused projection.
 public struct FusedPart: Sendable, Equatable {
-    /// What users call it: q, k, v, gate, up.
+    /// User-visible name: q, k, v, gate, up.
     public let name: String
-    /// Outputs.
+    /// Number of outputs.
     public let size: Int
 
     public init(name: String, size: Int) { (self.name, self.size) = (name, size) }
 }
 
+/// Generation defaults from a model's `config.json`.
 public struct GenerationDefaults: Sendable {
-    /// The token that a decoder starts with; `nil` for a decoder-only model.
+    /// The token with which a decoder starts; `nil` for a decoder-only model.
     public var startToken: Int?
     public var endTokens: Set<Int>
     public var padToken: Int
@@ -143,20 +146,20 @@ public struct GenerationDefaults: Sendable {
     }
 }
 
-/// Generation in progress: caches for `rows` prompts of `beams` continuations each.
+/// Generation state: KV caches for `rows` prompts with `beams` continuations each.
 public protocol DecodingState: AnyObject {
-    /// Feeds one token per continuation, [rows · beams].
-    /// - Returns: scores of the next token, [rows · beams, vocabulary].
+    /// Decode step: feeds one token per continuation, int64 `[rows · beams]`.
+    /// - Returns: logits of the next token, `[rows · beams, vocabulary]`.
     func step(_ tokens: Tensor) -> Tensor
-    /// Continuation i becomes what `sources[i]` was, within its prompt; int64 [rows · beams].
+    /// Replaces continuation i by `sources[i]` of the same prompt; int64 `[rows · beams]`.
     func reorder(_ sources: Tensor)
-    /// Keeps these prompts, in this order.
+    /// Keeps only these prompts, in this order.
     func keep(rows: [Int])
 }
 
 extension LanguageModel {
     public var head: ModelHead { ModelHead(task: architecture == .encoderDecoder ? .sequenceToSequence : .causalLM) }
-    /// Whether its output is text.
+    /// Whether the model generates text.
     public var writes: Bool { head.task.writes }
     public func batch(_ rows: [TrainingRow], device: Device) -> TrainingBatch {
         batch(rows.map { ($0.input, $0.target) }, device: device)
@@ -169,12 +172,12 @@ extension LanguageModel {
     public func initialDeviation(of path: String) -> Double? { nil }
     public func fusedParts(of path: String) -> [FusedPart]? { nil }
     public var embeddingScale: Double { 1 }
-    /// Runs a forward pass in the model's precision.
+    /// Runs a forward pass with autocast to the model's precision.
     public func computing<Result>(_ body: () throws -> Result) rethrows -> Result {
         guard let precision else { return try body() }
         return try MixedPrecision.run(precision.type, on: precision.device, body)
     }
-    /// Where the parameters lie and how they are computed with.
+    /// The device of the parameters.
     public var device: Device { firstParameter()?.tensor.device ?? .cpu }
     public var byteCount: Int { parameters().reduce(0) { $0 + $1.parameter.tensor.byteCount } }
 }

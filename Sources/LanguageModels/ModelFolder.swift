@@ -3,22 +3,22 @@ import Support
 import Torch
 import TorchNN
 
-/// A model folder in Hugging Face's layout: `config.json` and one or several files of weights. Or a GGUF file, which holds
-/// the same things and the tokenizer.
+/// A model folder in Hugging Face's layout: `config.json` and one or more weight files. Or a GGUF file, which
+/// contains the same and the tokenizer.
 public struct ModelFolder {
     /// The folder, or the GGUF file.
     public let url: URL
     public private(set) var configuration: JSON
-    /// What the model is to be for, where it isn't what `config.json` says.
+    /// The requested head and task, if they differ from `config.json`.
     public private(set) var head: ModelHead?
-    /// The type that the model is loaded in where the loader isn't told another.
+    /// Default dtype for loading the model.
     public var precision = DType.float32
-    /// How embeddings are pooled, as the folder says.
+    /// How embeddings are pooled, according to the folder.
     public let pooling: Pooling?
-    /// How projections are kept in memory, where that isn't as they are stored.
+    /// Weight format of the projections in memory, if it differs from the stored one.
     public private(set) var storage: WeightStorage?
-    /// How the table of input embeddings and the output layer are kept; `nil` for the model's precision, but for numbers of
-    /// 16 bits beside projections in fewer bits, which stay as they are.
+    /// Weight format of the input embeddings and the output layer. `nil` is the model's precision, except that 16-bit
+    /// values stay as stored if the projections are quantized.
     public private(set) var embeddingStorage: WeightStorage?
 
     /// - Throws: ``PEFTError`` if the folder or its `config.json` is missing or damaged.
@@ -44,23 +44,23 @@ public struct ModelFolder {
         pooling = try Pooling.read(in: url)
     }
 
-    /// The same folder read as a classifier of these classes; without labels, as it is.
+    /// The folder as a sequence classifier with these labels; unchanged without labels.
     public func classifying(_ labels: [String]) -> ModelFolder {
         labels.isEmpty ? self : with(ModelHead(task: .classification, labels: labels))
     }
 
-    /// The same folder read as a model for this task; `nil` leaves it as it is.
+    /// The folder as a model with this head; `nil` leaves it unchanged.
     public func with(_ head: ModelHead?) -> ModelFolder {
         var copy = self
         copy.head = head ?? self.head
         return copy
     }
 
-    /// The same folder with its projections kept in some other way than they are stored; `nil` leaves it as it is.
+    /// The folder with its projections converted to a weight format when loaded; `nil` leaves it unchanged.
     public func keeping(_ storage: WeightStorage?) -> ModelFolder {
         var copy = self
         copy.storage = storage ?? self.storage
-        // A GGUF file's integers are made numbers first.
+        // A GGUF file is dequantized first.
         if isGGUF, copy.storage != nil, case .object(var fields) = configuration {
             fields["quantization_config"] = nil
             copy.configuration = .object(fields)
@@ -68,8 +68,8 @@ public struct ModelFolder {
         return copy
     }
 
-    /// The same folder with its table of input embeddings and its output layer kept in some other way than they are stored;
-    /// `nil` leaves it as it is.
+    /// The folder with its input embeddings and output layer converted to a weight format when loaded; `nil` leaves
+    /// it unchanged.
     public func keepingEmbeddings(_ storage: WeightStorage?) -> ModelFolder {
         var copy = self
         copy.embeddingStorage = storage ?? embeddingStorage
@@ -85,10 +85,10 @@ public struct ModelFolder {
 
     func tensors() throws -> ShardedTensors { try ShardedTensors(folder: url, packed: storage == nil) }
 
-    /// Whether its files hold quantised weights.
+    /// Whether the stored weights are quantized.
     public var isQuantized: Bool { configuration["quantization_config"] ?? .null != .null }
 
-    /// Whether the folder's own head is one for other labels, and a new one begins in its place.
+    /// Whether the stored head is for other labels and is reinitialized.
     private var renewsHead: Bool {
         guard let head, let stored = ModelHead(configuration: configuration), stored.task.hasLabels else {
             return false
@@ -96,7 +96,7 @@ public struct ModelFolder {
         return head.labels.count != stored.labels.count || head.labels != stored.labels && !stored.hasGenericLabels
     }
 
-    /// Whether the head has to be trained before its outputs mean anything, as the folder has none for these labels.
+    /// Whether the head is untrained, because the folder has none for these labels.
     public func lacksHead() throws -> Bool {
         let model = try outline()
         let new = model.parameters().map(\.path).filter { path in
@@ -106,7 +106,7 @@ public struct ModelFolder {
         return try renewsHead || !tensors().holds(new)
     }
 
-    /// The model without weights: paths and shapes alone.
+    /// The model on the meta device, with paths and shapes only.
     public func outline() throws -> any LanguageModel {
         let tensors = try? tensors()
         let model = try outline(configuration, tensors: tensors)
@@ -117,7 +117,7 @@ public struct ModelFolder {
         return model
     }
 
-    /// - Parameter tensors: what says which projections are quantised, in a folder that has such.
+    /// - Parameter tensors: tells which projections are quantized, in a quantized folder.
     private func outline(_ configuration: JSON, tensors: ShardedTensors?) throws -> any LanguageModel {
         let file = url.appendingPathComponent("config.json").path
         let (plain, scheme) = try QuantizedFolder.split(configuration, file: file)
@@ -149,23 +149,24 @@ public struct ModelFolder {
         isGGUF ? FolderSettings() : try FolderSettings(folder: url, configuration: self.configuration)
     }
 
-    /// The head, pooling as the folder does it where nothing else was asked for.
+    /// The head, with the folder's pooling unless another was requested.
     private var completeHead: ModelHead? {
         guard head == nil, let pooling, ModelHead(configuration: configuration) == nil else { return head }
         return ModelHead(task: .embeddings, pooling: pooling)
     }
 
-    /// The model with its weights.
+    /// Loads the model with its weights.
     ///
-    /// fp32 weights stay where the file is mapped and are read when they are used; other types are converted one by one.
-    /// With a half-precision `dtype` the forward pass computes in it, and what a method trains is kept in fp32.
+    /// fp32 weights are memory-mapped and read on use; other dtypes are converted one tensor at a time. With a
+    /// half-precision `dtype` the forward pass computes in it, and trained parameters are kept in fp32.
     /// - Throws: ``PEFTError`` if a tensor is missing, unknown or misshapen, or a file is damaged.
     public func load(dtype: DType? = nil, device: Device = .cpu) throws -> any LanguageModel {
         let dtype = dtype ?? precision
         let tensors = try tensors()
         var configuration = configuration
         if !isGGUF, tensors.holdsOwnOutputLayer, case .object(var object) = configuration {
-            // The file decides: a second matrix that differs is not tied, whatever the configuration says.
+            // The file decides: if it contains a different output matrix, the layers aren't tied, whatever the
+            // configuration says.
             object["tie_word_embeddings"] = false
             object["scale_decoder_outputs"] =
                 object["scale_decoder_outputs"] ?? self.configuration["tie_word_embeddings"] ?? true
@@ -173,7 +174,7 @@ public struct ModelFolder {
         } else if !tensors.has("lm_head.weight"), tensors.has("shared.weight"),
             case .object(var object) = configuration
         {
-            // A T5 without a matrix of its own is tied, though those that don't scale say that they aren't.
+            // A T5 without an output matrix is tied, although those without output scaling are configured as untied.
             object["scale_decoder_outputs"] =
                 object["scale_decoder_outputs"] ?? self.configuration["tie_word_embeddings"] ?? true
             object["tie_word_embeddings"] = true
@@ -196,10 +197,10 @@ public struct ModelFolder {
 }
 
 extension ModelFolder {
-    /// The floating-point type that most of the weights are stored in; `nil` where there are none.
+    /// The floating-point dtype of most of the weights, by bytes; `nil` if there are none.
     public func storedType() throws -> DType? { try tensors().mainType }
 
-    /// Bytes of the weight files.
+    /// Total size of the weight files in bytes.
     public var weightBytes: Int {
         if isGGUF {
             return (try? url.resolvingSymlinksInPath().resourceValues(forKeys: [.fileSizeKey]).fileSize) ?? 0

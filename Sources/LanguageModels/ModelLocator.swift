@@ -2,26 +2,27 @@ import Foundation
 import Hub
 import Support
 
-/// Finds the folder that `--model` or `--adapter` means.
+/// Resolves the folder for `--model` or `--adapter`.
 public enum ModelLocator {
-    /// Name of the base model that comes with the project.
+    /// Name of the bundled base model.
     public static let embedded = "tiny-t5"
 
-    /// What of a model has to be there.
+    /// Which files of a model are needed.
     public enum Part: Sendable {
-        /// `config.json` (or an adapter's), and the tokenizer where there is one.
+        /// `config.json` (or an adapter's), and the tokenizer if there is one.
         case description
         /// The weights too.
         case weights
     }
 
-    /// Fetches what the cache lacks of a repository, and says where it lies.
+    /// Downloads missing files of a repository into the cache and returns their folder.
     public typealias Fetch = (HubName, FileSelection) throws -> URL
 
     /// - Parameters:
-    ///   - name: a folder; a GGUF file; `tiny-t5`; or a name on a hub such as `google/flan-t5-base`, `google/flan-t5-base@main`.
-    ///   - fetch: fetches what isn't in the cache that Python tools share. By default nothing is.
-    /// - Throws: ``PEFTError`` saying where was looked.
+    ///   - name: a folder; a GGUF file; `tiny-t5`; or a Hub name such as `google/flan-t5-base` or
+    ///     `google/flan-t5-base@main`.
+    ///   - fetch: downloads what isn't in the cache shared with Python tools; by default nothing is downloaded.
+    /// - Throws: ``PEFTError`` that lists the searched places.
     public static func folder(
         _ name: String, needing part: Part = .weights, settings: HubSettings = HubSettings(), fetch: Fetch? = nil
     ) throws -> URL {
@@ -35,12 +36,12 @@ public enum ModelLocator {
         }
     }
 
-    /// An adapter's folder, by its path or its name on a hub.
+    /// Resolves an adapter folder by its path or Hub name.
     public static func adapter(_ name: String, settings: HubSettings = HubSettings(), fetch: Fetch? = nil) throws
         -> URL
     {
         let path = URL(fileURLWithPath: NSString(string: name).expandingTildeInPath)
-        // What is neither a folder nor a hub's name is told by whoever reads the folder.
+        // A path that isn't a Hub name is reported by whoever reads the folder.
         if localFolder(name) != nil || (try? HubName(name)) == nil { return path }
         let cache = HubCache(settings)
         guard name.contains("/") || (try? cache.snapshot(HubName(name))) != nil else { return path }
@@ -73,7 +74,7 @@ public enum ModelLocator {
         }
         guard let name = try? HubName(text) else { throw missing() }
         if let snapshot = cache.snapshot(name), isComplete(snapshot) { return snapshot }
-        // A name without an owner is more often a folder that was mistyped than one of the hub's oldest models.
+        // A name without an owner is more likely a mistyped folder than one of the Hub's oldest models.
         guard let fetch, !settings.isOffline,
             text.contains("/") || cache.snapshot(name) != nil || oldest.contains(text)
         else {
@@ -94,7 +95,7 @@ public enum ModelLocator {
     ]
 
     private static func has(_ file: String, _ folder: URL) -> Bool {
-        // A link to a blob that isn't there counts as absent.
+        // A symbolic link to a missing blob counts as absent.
         FileManager.default.fileExists(atPath: folder.appendingPathComponent(file).path)
     }
 

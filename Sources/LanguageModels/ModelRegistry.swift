@@ -3,7 +3,7 @@ import Support
 import Torch
 import TorchNN
 
-/// The families of models, by `model_type`. A new one is a file in `Models/` and a line here.
+/// The supported model families, by `model_type`. To add one, add a file in `Models/` and a line here.
 public enum ModelRegistry {
     static let families: [String: @Sendable (JSON) throws -> any LanguageModel] = [
         "t5": { try T5(T5Configuration($0)) }, "mt5": { try T5(T5Configuration($0)) },
@@ -14,7 +14,7 @@ public enum ModelRegistry {
         "gpt2": { try GPT2(GPT2Configuration($0)) },
     ]
 
-    /// The families that read and don't write, with a head for their task.
+    /// Encoder families, with a head for their task.
     static let encoders: [String: @Sendable (JSON, ModelHead) throws -> any LanguageModel] = [
         "bert": { try BERT(BERTConfiguration($0), head: $1) },
         "roberta": { try RoBERTa(BERTConfiguration($0), head: $1) },
@@ -22,10 +22,10 @@ public enum ModelRegistry {
         "distilbert": { try DistilBERT(DistilBERTConfiguration($0), head: $1) },
     ]
 
-    /// Whether models of this `model_type` read and don't write.
+    /// Whether models of this `model_type` are encoders.
     public static func isEncoder(_ family: String) -> Bool { encoders[family] != nil }
 
-    /// Why families that look like supported ones are not.
+    /// Why families that resemble supported ones are unsupported.
     private static let refusals: [String: String] = [
         "umt5": "every layer has its own relative position bias, unlike mT5",
         "gemma3": "it is multimodal; its text model has the model type gemma3_text",
@@ -35,18 +35,18 @@ public enum ModelRegistry {
         "gpt_oss": "it is a mixture of experts", "phi": "its layers differ from Phi-3's",
     ]
 
-    /// Keys that change what a model computes and that no family reads.
+    /// Keys that change a model's computation and that no family supports.
     private static let foreignKeys: [(key: String, meaning: String)] = [
         ("quantization_config", "quantized weights"), ("vision_config", "a vision model"),
         ("audio_config", "an audio model"), ("num_local_experts", "a mixture of experts"),
         ("num_experts", "a mixture of experts"), ("n_routed_experts", "a mixture of experts"),
     ]
 
-    /// A model without weights, on the meta device: it can be counted and planned.
+    /// Creates a model on the meta device, which can be counted and planned.
     ///
-    /// - Parameter head: what it is for, where that isn't what the configuration says.
-    /// - Throws: ``PEFTError`` for a configuration without `model_type` or of a family that isn't supported, and for a
-    ///   task that the family can't do.
+    /// - Parameter head: the requested head, if it differs from the configuration.
+    /// - Throws: ``PEFTError`` for a configuration without `model_type` or of an unsupported family, and for a task
+    ///   that the family doesn't support.
     public static func outline(_ configuration: JSON, file: String, head: ModelHead? = nil) throws
         -> any LanguageModel
     {
@@ -93,12 +93,12 @@ public enum ModelRegistry {
         return try classifier(configuration, head: head, make)
     }
 
-    /// A decoder-only model with a head over its last token.
+    /// A decoder-only model with a classification head on the last token.
     private static func classifier(
         _ configuration: JSON, head: ModelHead, _ make: (JSON) throws -> any LanguageModel
     ) throws -> any LanguageModel {
         var fields = configuration.object ?? [:]
-        // A tied output layer is no layer of its own.
+        // The base is created without an untied output layer.
         fields["tie_word_embeddings"] = true
         let base = try make(.object(fields))
         guard head.task.scoresRows, let base = base as? any CausalModel,

@@ -1,27 +1,27 @@
 import Support
 
-/// What a model is trained to do with a row.
+/// A model's task.
 public enum ModelTask: String, Codable, Sendable, CaseIterable {
-    /// Writes a target for a prompt.
+    /// Generates a target sequence from a prompt.
     case sequenceToSequence = "seq2seq"
-    /// Goes on with a prompt.
+    /// Continues a prompt.
     case causalLM = "causal-lm"
-    /// Names one class of a text, or of a pair of texts.
+    /// Assigns one class to a text or a pair of texts.
     case classification
-    /// Names any number of labels of a text.
+    /// Assigns any number of labels to a text.
     case multiLabel = "multi-label"
-    /// Gives a text a number.
+    /// Predicts a number for a text.
     case regression
-    /// Names the class of each word.
+    /// Assigns a class to each word.
     case tokenClassification = "token-classification"
-    /// Gives a text a vector.
+    /// Embeds a text as a vector.
     case embeddings
 
-    /// Whether the model's output is text.
+    /// Whether the model generates text.
     public var writes: Bool { self == .sequenceToSequence || self == .causalLM }
-    /// Whether a row as a whole gets scores from a head.
+    /// Whether a head scores a whole sequence.
     public var scoresRows: Bool { self == .classification || self == .multiLabel || self == .regression }
-    /// Whether outputs stand for named labels.
+    /// Whether outputs are named labels.
     public var hasLabels: Bool { self == .classification || self == .multiLabel || self == .tokenClassification }
 
     /// Hugging Face PEFT's `task_type`.
@@ -45,7 +45,7 @@ public enum ModelTask: String, Codable, Sendable, CaseIterable {
         }
     }
 
-    /// The end of the name of transformers' class.
+    /// Suffix of the class name in transformers.
     var classSuffix: String? {
         switch self {
         case .classification, .multiLabel, .regression: "ForSequenceClassification"
@@ -56,23 +56,23 @@ public enum ModelTask: String, Codable, Sendable, CaseIterable {
     }
 }
 
-/// What a model's last layers are for: the task, the names of its outputs, and how vectors are made.
+/// A model's head: its task, the names of its outputs and how embeddings are pooled.
 public struct ModelHead: Codable, Sendable, Equatable {
     public var task: ModelTask
-    /// Names of the outputs in their order; empty where the task has none.
+    /// Names of the outputs in order; empty if the task has none.
     public var labels: [String]
-    /// How embeddings are made of hidden states.
+    /// How a sentence embedding is pooled from the hidden states.
     public var pooling: Pooling
 
     public init(task: ModelTask, labels: [String] = [], pooling: Pooling = Pooling()) {
         (self.task, self.labels, self.pooling) = (task, labels, pooling)
     }
 
-    /// Numbers that come out for a row or a token.
+    /// Number of outputs per sequence or token.
     var outputs: Int { task == .regression ? 1 : labels.count }
 
-    /// What a configuration's `architectures`, `problem_type` and `id2label` say; `nil` where they name no task of a
-    /// head.
+    /// Reads the head from a configuration's `architectures`, `problem_type` and `id2label`; `nil` if they name no
+    /// task with a head.
     public init?(configuration: JSON) {
         let names = (configuration["architectures"]?.array ?? []).compactMap(\.string)
         if names.contains(where: { $0.hasSuffix("ForTokenClassification") }) {
@@ -84,7 +84,7 @@ public struct ModelHead: Codable, Sendable, Equatable {
         }
     }
 
-    /// A head over whole rows, of the kind that `problem_type` names or, as in transformers, the number of labels.
+    /// A sequence head of the kind given by `problem_type` or, as in transformers, by the number of labels.
     init(sequence configuration: JSON) {
         let labels = Self.labels(configuration)
         switch configuration["problem_type"]?.string {
@@ -106,12 +106,12 @@ public struct ModelHead: Codable, Sendable, Equatable {
         return (0..<max(1, configuration["num_labels"]?.int ?? 2)).map { "LABEL_\($0)" }
     }
 
-    /// Whether the labels are transformers' own, which say nothing about what they stand for.
+    /// Whether the labels are transformers' default names.
     var hasGenericLabels: Bool { labels.enumerated().allSatisfy { $1 == "LABEL_\($0)" } }
 }
 
 extension JSON {
-    /// The configuration of the same model with this head, as transformers reads it.
+    /// The configuration of the same model with this head, in transformers' format.
     func with(_ head: ModelHead) -> JSON {
         guard case .object(var fields) = self, !head.task.writes else { return self }
         if head.task != .embeddings {
@@ -124,7 +124,7 @@ extension JSON {
             fields["num_labels"] = .integer(labels.count)
         }
         fields["problem_type"] = head.task.problemType.map { .string($0) }
-        // The class's name is the family's with the task after it.
+        // The class name is the family's followed by the task.
         let ends = [
             "ForSequenceClassification", "ForTokenClassification", "ForMaskedLM", "ForPreTraining", "ForCausalLM",
             "LMHeadModel", "ForQuestionAnswering", "Model",

@@ -5,25 +5,25 @@ import Torch
 import TorchNN
 
 extension LanguageModel {
-    /// Writes `config.json`, `model.safetensors`, and `files` beside them.
+    /// Saves the model as `config.json`, `model.safetensors` and companion files.
     /// - Parameters:
-    ///   - files: the tokenizer and the settings of generation of the folder that the model was loaded from
-    ///     (``companionFiles()``) if not given; none where the list is empty.
-    ///   - dtype: how weights are stored; as they are in memory by default.
-    ///   - replacing: whether a folder of that name is replaced; if not, it is an error.
-    /// - Throws: ``PEFTError``; the folder appears whole or not at all.
+    ///   - files: companion files; by default the tokenizer and generation settings of the folder that the model was
+    ///     loaded from (``companionFiles()``).
+    ///   - dtype: storage dtype of the weights; by default as in memory.
+    ///   - replacing: whether an existing folder is replaced; otherwise it is an error.
+    /// - Throws: ``PEFTError``; the folder is written atomically.
     public func save(
         to folder: URL, copying files: [FolderFile]? = nil, dtype: DType? = nil, replacing: Bool = true
     ) throws {
         try AtomicFile.writeFolder(folder, replacing: replacing) { try write(into: $0, copying: files, dtype: dtype) }
     }
 
-    /// The same into a folder that exists, for callers that make it appear at once themselves.
+    /// Writes the model into an existing folder, for callers that handle atomicity themselves.
     public func write(into folder: URL, copying files: [FolderFile]? = nil, dtype: DType? = nil) throws {
         var fields = describingVocabulary(configuration.object ?? [:])
         try checkVocabularyIsWritable()
         let keptAsStored = storedAsTheyAre
-        // What is narrower than the model computes in is no measure.
+        // 16-bit weights that are upcast for computing don't determine the model's dtype.
         let narrow = Set(
             vocabularyPlaces.filter { $0.weight is NarrowWeight }.flatMap(\.weight.parameters).map {
                 ObjectIdentifier($0.parameter)
@@ -50,8 +50,8 @@ extension LanguageModel {
         for file in try files ?? companionFiles() { try file.write(into: folder) }
     }
 
-    /// What a folder of this model holds beside configuration and weights: the files of the tokenizer, with its chat
-    /// template, and `generation_config.json`, as they are where the model was loaded from. Nothing for other models.
+    /// The tokenizer files with the chat template, and `generation_config.json`, from the folder that the model was
+    /// loaded from; empty for other models.
     public func companionFiles() throws -> [FolderFile] {
         guard let source, FileManager.default.fileExists(atPath: source.path) else { return [] }
         let settings = source.appendingPathComponent("generation_config.json")

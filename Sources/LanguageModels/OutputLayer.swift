@@ -2,28 +2,28 @@ import Support
 import Torch
 import TorchNN
 
-/// A family whose output layer may be the matrix of its input embeddings.
+/// A family whose output layer may be tied to its input embeddings.
 protocol TiedOutputModel: LanguageModel {
-    /// The output layer; `nil` while the table of input embeddings is.
+    /// The untied output layer; `nil` if it is tied to the input embeddings.
     var outputProjection: Linear? { get set }
 }
 
 extension LanguageModel {
-    /// The table of input embeddings.
+    /// The input embeddings.
     public var vocabularyTable: Embedding? {
         namedModules().first { $0.path == inputEmbedding }?.module as? Embedding
     }
 
-    /// The output layer where it is a matrix of its own, and no classifier.
+    /// The output layer if it is untied and not a classification head.
     public var ownOutputLayer: Linear? { (self as? any TiedOutputModel)?.outputProjection }
 
-    /// Whether the table of input embeddings is the output layer too.
+    /// Whether the output layer is tied to the input embeddings.
     public var hasTiedOutput: Bool { (self as? any TiedOutputModel).map { $0.outputProjection == nil } ?? false }
 
-    /// Gives a model whose output layer is tied one of its own, or with `nil` ties it again.
+    /// Unties the output layer, or with `nil` ties it again.
     public func setOutputLayer(_ layer: Linear?) { (self as? any TiedOutputModel)?.outputProjection = layer }
 
-    /// `config.json` as it is to say what the matrices are now: their rows, and whether there are two of them.
+    /// Updates `config.json` to the current vocabulary matrices: their rows, and whether they are tied.
     func describingVocabulary(_ fields: [String: JSON]) -> [String: JSON] {
         var fields = fields
         if let table = vocabularyTable, fields["vocab_size"]?.int != table.entries, fields["vocab_size"] != nil {
@@ -31,7 +31,7 @@ extension LanguageModel {
         }
         let wasTied = !aliases.filter { $0.key == outputLayer + ".weight" }.isEmpty
         if wasTied, ownOutputLayer != nil {
-            // A tied T5 scales what its output layer reads, which it goes on to do.
+            // A tied T5 scales its output layer's input, and continues to when untied.
             if let model = self as? T5 { fields["scale_decoder_outputs"] = .bool(model.settings.scalesOutput) }
             fields["tie_word_embeddings"] = false
         }

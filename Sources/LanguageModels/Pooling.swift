@@ -3,24 +3,24 @@ import Support
 import Torch
 import TorchNN
 
-/// How one vector is made of a row's hidden states; in files as sentence-transformers writes it (`modules.json`,
+/// Pooling of hidden states into one vector per sequence, stored as in sentence-transformers (`modules.json`,
 /// `1_Pooling/config.json`).
 public struct Pooling: Codable, Sendable, Equatable {
     public enum Mode: String, Codable, Sendable, CaseIterable {
-        /// The mean over the row's tokens.
+        /// The mean over the sequence's tokens.
         case mean
         /// The first token's state.
         case cls
     }
 
     public var mode: Mode
-    /// Whether vectors are brought to length 1.
+    /// Whether vectors are L2-normalized.
     public var normalizes: Bool
 
     public init(_ mode: Mode = .mean, normalizes: Bool = true) { (self.mode, self.normalizes) = (mode, normalizes) }
 
-    /// What a sentence-transformers folder says; `nil` for a folder of another kind.
-    /// - Throws: ``PEFTError`` for a way of pooling that isn't supported.
+    /// Reads a sentence-transformers folder; `nil` for other folders.
+    /// - Throws: ``PEFTError`` for an unsupported pooling.
     public static func read(in folder: URL) throws -> Pooling? {
         let file = folder.appendingPathComponent("modules.json")
         guard FileManager.default.fileExists(atPath: file.path) else { return nil }
@@ -49,7 +49,7 @@ public struct Pooling: Codable, Sendable, Equatable {
         return result
     }
 
-    /// The mode of a `1_Pooling/config.json`: one flag for each, or the newer `pooling_mode`.
+    /// The mode in a `1_Pooling/config.json`: one flag per mode, or the newer `pooling_mode`.
     private static func mode(_ json: JSON, file: String) throws -> Mode {
         let flags = (json.object ?? [:]).filter { $0.key.hasPrefix("pooling_mode_") && $0.value.bool == true }
         switch json["pooling_mode"]?.string.map({ [$0] }) ?? flags.keys.sorted() {
@@ -63,7 +63,7 @@ public struct Pooling: Codable, Sendable, Equatable {
         }
     }
 
-    /// Writes what ``read(in:)`` reads into a folder that exists.
+    /// Writes the files of ``read(in:)`` into an existing folder.
     func write(into folder: URL, size: Int, maximumLength: Int) throws {
         let modules: [(name: String, path: String)] =
             [("Transformer", ""), ("Pooling", "1_Pooling")] + (normalizes ? [("Normalize", "2_Normalize")] : [])
@@ -93,9 +93,9 @@ public struct Pooling: Codable, Sendable, Equatable {
     }
 
     /// - Parameters:
-    ///   - states: hidden states of packed rows, [tokens, size].
-    ///   - offsets: where each row begins, with the end as a last entry.
-    /// - Returns: [rows, size].
+    ///   - states: hidden states of packed sequences, `[tokens, size]`.
+    ///   - offsets: where each sequence starts, and the end.
+    /// - Returns: `[rows, size]`.
     func callAsFunction(_ states: Tensor, offsets: [Int]) -> Tensor {
         let rows = offsets.count - 1
         let pooled: Tensor

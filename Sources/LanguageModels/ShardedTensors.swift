@@ -3,12 +3,12 @@ import Support
 import Torch
 import TorchNN
 
-/// The tensors of all weight files of a folder under one roof: safetensors, or where there are none PyTorch's files.
+/// The tensors of all weight files of a folder: safetensors, or else PyTorch files.
 struct ShardedTensors {
     private let folder: URL
     private let owner: [String: any TensorFile]
 
-    /// - Parameter packed: whether the quantised projections of a GGUF file stay integers.
+    /// - Parameter packed: whether the quantized projections of a GGUF file stay packed.
     init(folder: URL, packed: Bool = true) throws {
         self.folder = folder
         if GGUFHeader.isName(folder) {
@@ -28,7 +28,7 @@ struct ShardedTensors {
         self.owner = owner
     }
 
-    /// The floating-point type that most bytes are stored in.
+    /// The floating-point dtype with the most bytes.
     var mainType: DType? {
         let bytes = owner.reduce(into: [DType: Int]()) {
             if let entry = $1.value.entries[$1.key], entry.dtype.isFloatingPoint {
@@ -40,7 +40,7 @@ struct ShardedTensors {
 
     func has(_ name: String) -> Bool { owner[name] != nil }
 
-    /// Shapes by name, and by what the model calls them.
+    /// Shapes by the files' names, and by the model's.
     func shapes(for model: any LanguageModel) -> [String: [Int]] {
         owner.reduce(into: [:]) { shapes, item in
             guard let shape = item.value.entries[item.key]?.shape else { return }
@@ -49,12 +49,12 @@ struct ShardedTensors {
         }
     }
 
-    /// What the files call a tensor of the model.
+    /// The files' name of a model's tensor.
     private func name(of path: String, in model: any LanguageModel) -> String? {
         owner[path] != nil ? path : owner.keys.first { model.canonicalName($0) == path }
     }
 
-    /// A tensor by the model's name.
+    /// Reads a tensor by the model's name.
     func tensor(_ path: String, of model: any LanguageModel) throws -> Tensor {
         guard let name = name(of: path, in: model), let file = owner[name] else {
             throw PEFTError(
@@ -67,7 +67,7 @@ struct ShardedTensors {
         name(of: path, in: model).flatMap { owner[$0]?.entries[$0]?.byteCount } ?? 0
     }
 
-    /// The type that a tensor is stored in, by the model's name.
+    /// Stored dtype of a tensor, by the model's name.
     func type(of path: String, in model: any LanguageModel) -> DType? {
         name(of: path, in: model).flatMap { owner[$0]?.entries[$0]?.dtype }
     }
@@ -76,7 +76,7 @@ struct ShardedTensors {
         if let name = name(of: path, in: model) { owner[name]?.forget(name) }
     }
 
-    /// Whether there is an output layer that differs from the embedding.
+    /// Whether the files contain an output layer that differs from the embedding.
     var holdsOwnOutputLayer: Bool {
         let tables = [
             "shared.weight", "model.embed_tokens.weight", "transformer.wte.weight", "embed_tokens.weight",
@@ -91,9 +91,10 @@ struct ShardedTensors {
     func holds(_ names: [String]) -> Bool { names.allSatisfy { owner[$0] != nil } }
 
     /// - Parameters:
-    ///   - renewing: modules that begin anew though the files hold them.
-    ///   - storage: how projections are kept, each from the moment it is read, so that two are never there as numbers.
-    ///   - vocabulary: how the table of input embeddings and the output layer are.
+    ///   - renewing: modules that are reinitialized although the files contain them.
+    ///   - storage: weight format of the projections; each is converted when read, so that only one is dense at a
+    ///     time.
+    ///   - vocabulary: weight format of the input embeddings and the output layer.
     func fill(
         _ model: any LanguageModel, dtype: DType, device: Device, renewing: [String] = [],
         storage: WeightStorage? = nil, vocabulary: VocabularyStorage
@@ -140,7 +141,7 @@ struct ShardedTensors {
                     remedy: "use the config.json that belongs to these weights")
             }
         }
-        // Only now, with nothing left to fail, are the weights taken over.
+        // Weights are replaced only now that nothing can fail.
         var random = SeededRandom(seed: 0, stream: 0x1217)
         let kept = Dictionary(
             (storage?.projections(of: model) ?? []).compactMap { _, linear in
@@ -173,7 +174,7 @@ struct ShardedTensors {
                     }
                     linear.weight = blocks
                 }
-                // The list of parameters still knows the numbers, and the system the file's pages.
+                // The parameter list still references the dense values, and the system caches the file's pages.
                 if linear.weight.parameters.first?.parameter.tensor !== parameter.tensor {
                     parameter.tensor = .empty([0])
                     file.forget(name)
@@ -192,14 +193,14 @@ struct ShardedTensors {
         }
     }
 
-    /// Buffers that some published files carry and no model needs.
+    /// Buffers in some published files that no model needs.
     private static func isIgnorable(_ name: String) -> Bool {
         name.hasSuffix("EncDecAttention.relative_attention_bias.weight")
     }
 }
 
 extension ShardedTensors {
-    /// The first stored tensor that holds NaN or infinite values, by the file's name.
+    /// The first stored tensor with NaN or infinite values, by the file's name.
     func nonFiniteTensor() throws -> NonFiniteTensor? {
         try withTorchErrors {
             for (name, file) in owner.sorted(by: { $0.key < $1.key })

@@ -2,10 +2,10 @@ import Foundation
 import Support
 import Torch
 
-/// Weights in one file or in several, which an index beside them names.
+/// Weights in one file, or in shards listed by an index.
 public enum TensorShards {
-    /// The file of that name, or the shards that its index names; none where neither is there.
-    /// - Throws: ``PEFTError`` for an index without shards, and for a shard that is missing or damaged.
+    /// Opens the file of that name, or the shards in its index; empty if neither exists.
+    /// - Throws: ``PEFTError`` for an index without shards, and for a missing or damaged shard.
     public static func files<File: TensorFile>(in folder: URL, _ name: String, _ read: (URL) throws -> File) throws
         -> [any TensorFile]
     {
@@ -33,13 +33,13 @@ public enum TensorShards {
     }
 }
 
-/// Several files of tensors under one roof.
+/// Several tensor files presented as one.
 public final class JoinedTensorFile: TensorFile {
     public let url: URL
     public let entries: [String: TensorEntry]
     private let owner: [String: any TensorFile]
 
-    /// - Throws: ``PEFTError`` if a tensor is in two of them.
+    /// - Throws: ``PEFTError`` if two files contain the same tensor.
     public init(_ files: [any TensorFile], url: URL) throws {
         self.url = url
         var owner: [String: any TensorFile] = [:]

@@ -1,16 +1,17 @@
-/// What llama.cpp calls the families of models, and their tensors.
+/// llama.cpp's names of model families and their tensors.
 struct GGUFArchitecture: Sendable {
     /// `general.architecture`.
     let name: String
     /// `model_type`.
     let family: String
-    /// The class in transformers.
+    /// The class name in transformers.
     let modelClass: String
-    /// Whether the rows of q and k lie so that the two components of a pair are neighbours, not half a head apart.
+    /// Whether the rows of q and k are ordered for interleaved RoPE, with the two dimensions of a pair adjacent
+    /// instead of half a head apart.
     var pairsNeighbours = false
     /// Whether norms are stored as 1 + w.
     var addsOneToNorms = false
-    /// Whether sublayers have norms of what they put out.
+    /// Whether sublayers have norms on their outputs.
     var hasOutputNorms = false
 
     static let all = [
@@ -26,12 +27,12 @@ struct GGUFArchitecture: Sendable {
             hasOutputNorms: true),
     ]
 
-    /// The architecture that models of a family are written as. (llama.cpp knows a Mistral as a Llama.)
+    /// The architecture that a family is written as; llama.cpp represents Mistral as Llama.
     static func of(family: String) -> GGUFArchitecture? {
         all.first { $0.family == (family == "mistral" ? "llama" : family) }
     }
 
-    /// How many layers those models have whose scores of attention are scaled by what heads of the plain size would be.
+    /// Number of layers of the models whose attention scores aren't scaled by 1/√headSize.
     static let unusualScales = ["gemma2": 46, "gemma3": 62]
 
     var isGemma: Bool { addsOneToNorms }
@@ -54,12 +55,12 @@ struct GGUFArchitecture: Sendable {
                 ] : [("ffn_norm", "post_attention_layernorm")])
     }
 
-    /// The model's path of a tensor of the file; `nil` for one that models of this family don't have.
+    /// The model's path of a tensor of the file; `nil` if the family has none.
     func path(of tensor: String) -> String? {
         translate(tensor, layers: "blk.", to: "model.layers.", Self.outer, inner)
     }
 
-    /// The file's name for a tensor of a model; `nil` where it has none.
+    /// The file's name of a model's tensor; `nil` if it has none.
     func tensor(of path: String) -> String? {
         translate(
             path, layers: "model.layers.", to: "blk.", Self.outer.map { ($0.1, $0.0) }, inner.map { ($0.1, $0.0) })
@@ -81,13 +82,14 @@ struct GGUFArchitecture: Sendable {
         return "\(newLayers)\(layer).\(match.1)\(kind)"
     }
 
-    /// How many heads' rows a tensor of q or k has, where they lie in another order; `nil` for others.
+    /// Number of heads in a q or k tensor whose rows are reordered; `nil` for other tensors.
     func reorderedHeads(_ path: String, heads: Int, keyHeads: Int) -> Int? {
         guard pairsNeighbours, let leaf = path.split(separator: ".").dropLast().last else { return nil }
         return leaf == "q_proj" ? heads : leaf == "k_proj" ? keyHeads : nil
     }
 
-    /// The stored row of each row of a model's q or k: of a head's size d the model's rows 0 … d/2 − 1 are the even ones.
+    /// The stored row of each row of a model's q or k: the model's rows 0 … d/2 − 1 of a head of size d are the even
+    /// ones.
     static func storedRows(_ rows: Int, heads: Int) -> [Int] {
         let size = rows / heads
         return (0..<rows).map { row in

@@ -2,13 +2,13 @@ import Foundation
 import Support
 import Torch
 
-/// `config.json` as the settings of a GGUF file say it.
+/// Converts the metadata of a GGUF file to a `config.json`.
 struct GGUFConfiguration {
     let names: GGUFNames
     let json: JSON
 
-    /// - Throws: ``PEFTError`` for another kind of file, an architecture that isn't supported, and settings that are
-    ///   missing or can't be.
+    /// - Throws: ``PEFTError`` for another kind of file, an unsupported architecture, and missing or invalid
+    ///   metadata.
     init(_ file: GGUFFile) throws {
         let read = GGUFSettings(file)
         let architecture = try read.architecture()
@@ -76,7 +76,7 @@ struct GGUFConfiguration {
     }
 }
 
-/// Settings with errors that name them.
+/// Typed access to metadata, with errors that name the key.
 private struct GGUFSettings {
     let file: GGUFFile
     private let prefix: String
@@ -127,7 +127,7 @@ private struct GGUFSettings {
         guard let value = self[key]?.number, value > 0, value.isFinite else {
             throw wrong(key, "use a number above 0")
         }
-        // A float32's shortest digits, 1e-06 and not 9.999999974752427e-07.
+        // The float32's shortest decimal form: 1e-06 rather than 9.999999974752427e-07.
         return Double("\(Float(value))") ?? value
     }
 
@@ -168,14 +168,14 @@ private struct GGUFSettings {
         return fields
     }
 
-    // MARK: Rotary positions
+    // MARK: RoPE
 
     func rotary(_ architecture: GGUFArchitecture, headSize: Int) throws -> [String: JSON] {
         let base = try number("rope.freq_base", default: 10_000)
         var fields: [String: JSON] = ["rope_theta": .number(base)]
         let original = self["rope.scaling.original_context_length"]?.integer
         var scaling: [String: JSON]?
-        // Files of before 2023's end have one number alone.
+        // Files from before the end of 2023 have only a scale.
         let kind = self["rope.scaling.type"]?.string ?? (self["rope.scale_linear"] == nil ? "none" : "linear")
         switch kind {
         case "none": break
@@ -207,7 +207,7 @@ private struct GGUFSettings {
         return fields
     }
 
-    /// What each pair's angle is divided by: those of Llama 3.1 by their formula, others one by one.
+    /// The RoPE scaling factors of each pair: expressed as Llama 3.1's formula if they match it, otherwise as a list.
     private func factors(base: Double, headSize: Int, original: Int?) throws -> [String: JSON] {
         let numbers = try withTorchErrors { try file.tensor("rope_freqs.weight").array(Double.self) }
         guard numbers.count == headSize / 2, numbers.allSatisfy({ $0 > 0 && $0.isFinite }) else {

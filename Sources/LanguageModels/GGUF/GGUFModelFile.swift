@@ -3,26 +3,26 @@ import Support
 import Torch
 import TorchNN
 
-/// A model's GGUF file seen as a file of Hugging Face's tensors: names, the order of rows in q and k, and norms are as
-/// models here have them. Quantised projections stay integers in groups, under the names of ``GroupQuantizedWeight``.
+/// A GGUF model presented as a file of Hugging Face tensors: names, row order of q and k, and norms are converted.
+/// Quantized projections stay packed integers in groups, under the names of ``GroupQuantizedWeight``.
 final class GGUFModelFile: TensorFile {
-    /// The `quant_method` that says so.
+    /// `quant_method` of such a file.
     static let method = "gguf"
 
     let url: URL
     let entries: [String: TensorEntry]
-    /// `config.json`; with a `quantization_config` where projections stay quantised.
+    /// `config.json`, with a `quantization_config` if projections stay quantized.
     let configuration: JSON
     private let file: GGUFFile
     private let described: GGUFConfiguration
     private let sources: [String: Source]
-    /// The projection that was packed last, as its tensors are asked for one after another.
+    /// The most recently packed projection, as its tensors are requested one after another.
     private var last: (name: String, weight: GGUFFile.Packed)?
 
     private struct Source {
-        /// The file's name of the tensor.
+        /// Name of the tensor in the file.
         let name: String
-        /// Which tensor of a packed projection it is; `nil` for numbers.
+        /// The tensor of a packed projection; `nil` for an unpacked tensor.
         var part: Part?
     }
 
@@ -33,7 +33,7 @@ final class GGUFModelFile: TensorFile {
         case order = "g_idx"
     }
 
-    /// - Parameter packed: whether quantised projections stay so; otherwise all tensors are numbers.
+    /// - Parameter packed: whether projections stay quantized; otherwise all tensors are dequantized.
     init(_ url: URL, packed: Bool) throws {
         self.url = url
         file = try GGUFFile(url)
@@ -42,7 +42,7 @@ final class GGUFModelFile: TensorFile {
         var sources: [String: Source] = [:]
         var isQuantized = false
         for (name, entry) in file.entries where name != "rope_freqs.weight" {
-            // What no model has keeps its name, by which it is then refused.
+            // A tensor unknown to the family keeps its name, so it is reported as unknown.
             let path = described.names.architecture.path(of: name) ?? name
             if packed, path.hasPrefix("model.layers."), path.hasSuffix(".weight"), entry.shape.count == 2,
                 let type = file.type(of: name), type.plain == nil,
@@ -95,7 +95,7 @@ final class GGUFModelFile: TensorFile {
         switch part {
         case .order: return Tensor((0..<entry.shape[0]).map { Int32($0 / type.group) })
         case .packedZeros:
-            // The zero less 1 in all places, as GPTQ's first format has it.
+            // The zero point less 1 at all positions, as in GPTQ's first format.
             let one = UInt32(max(1, type.zero) - 1)
             let word = (0..<(32 / type.packedBits)).reduce(UInt32(0)) { $0 | one << UInt32($1 * type.packedBits) }
             return .full(entry.shape, Double(Int32(bitPattern: word)), dtype: .int32)
@@ -115,7 +115,7 @@ final class GGUFModelFile: TensorFile {
         if let source = sources[name] { file.forget(source.name) }
     }
 
-    /// Shapes for a projection whose integers the file holds, to be filled from it.
+    /// Empty weights for projections whose packed integers the file contains, to be filled from it.
     static var scheme: QuantizedFolder.Scheme {
         QuantizedFolder.Scheme { outputs, inputs, path, stored in
             guard let words = stored?("qweight")?.first, let groups = stored?("scales")?.first, words > 0, groups > 0,
@@ -133,8 +133,8 @@ final class GGUFModelFile: TensorFile {
 }
 
 extension ModelFolder {
-    /// The GGUF file that a path means: the path itself, or the only one in a folder without `config.json`.
-    /// - Throws: ``PEFTError`` where there are several.
+    /// The GGUF file at a path: the path itself, or the only GGUF file in a folder without `config.json`.
+    /// - Throws: ``PEFTError`` if there are several.
     static func ggufFile(at url: URL) throws -> URL? {
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) else { return nil }

@@ -4,14 +4,14 @@ import Torch
 import TorchNN
 
 extension LanguageModel {
-    /// Writes the model as a GGUF file, which llama.cpp and transformers read.
+    /// Writes the model as a GGUF file for llama.cpp and transformers.
     ///
     /// - Parameters:
-    ///   - type: of matrices. Vectors stay float32; under Q4_0 embeddings and output layer are Q8_0; rows that fill no
-    ///     blocks are F16.
-    ///   - tokenizer: settings of the tokenizer, as ``GGUFVocabulary`` makes them.
-    ///   - name: what the file says that the model is called.
-    /// - Throws: ``PEFTError`` for a model that llama.cpp would compute otherwise, naming what differs.
+    ///   - type: storage type of matrices. Vectors stay F32; with Q4_0 the embeddings and the output layer are Q8_0;
+    ///     rows that aren't whole blocks are F16.
+    ///   - tokenizer: the tokenizer's metadata from ``GGUFVocabulary``.
+    ///   - name: the model's name in the file.
+    /// - Throws: ``PEFTError`` for a model that llama.cpp would compute differently, with the difference.
     public func writeGGUF(
         to url: URL, type: GGUFType, tokenizer: [(String, GGUFValue)], name: String, replacing: Bool = true
     ) throws {
@@ -61,10 +61,10 @@ extension LanguageModel {
     }
 }
 
-/// What a model's settings are in a GGUF file.
+/// A model's metadata in a GGUF file.
 private struct GGUFDescription {
     private(set) var settings: [(String, GGUFValue)] = []
-    /// What the angle of each pair is divided by, where no setting says it.
+    /// RoPE scaling factors of each pair, if the metadata can't express them.
     private(set) var factors: [Float]?
 
     init(of model: any LanguageModel, _ names: GGUFNames) throws {

@@ -1,13 +1,13 @@
 import Support
 import Torch
 
-/// What a model's tensors are called in GGUF files, and the order of their rows there.
+/// Names of a model's tensors in GGUF files, and the row order there.
 public struct GGUFNames: Sendable {
     let architecture: GGUFArchitecture
     let heads: Int
     let keyHeads: Int
 
-    /// - Throws: ``PEFTError`` for a model that can't be in a GGUF file.
+    /// - Throws: ``PEFTError`` for a model that GGUF can't represent.
     public init(of model: any LanguageModel) throws {
         func refusal(_ reason: String) -> PEFTError {
             PEFTError(
@@ -33,14 +33,14 @@ public struct GGUFNames: Sendable {
     /// llama.cpp's name of the family.
     public var name: String { architecture.name }
 
-    /// The file's name for a tensor of the model; `nil` where it has none.
+    /// The file's name of a model's tensor; `nil` if it has none.
     public func tensor(of path: String) -> String? { architecture.tensor(of: path) }
 
-    /// The model's name for a tensor of the file; `nil` where it has none.
+    /// The model's path of a file's tensor; `nil` if it has none.
     public func path(of tensor: String) -> String? { architecture.path(of: tensor) }
 
-    /// The stored row of each row of a tensor of the model; `nil` where their orders are the same.
-    /// - Throws: ``PEFTError`` where rows don't fill heads.
+    /// The stored row of each row of a model's tensor; `nil` if the order is the same.
+    /// - Throws: ``PEFTError`` if the rows aren't divisible by the heads.
     func storedRows(_ path: String, rows: Int) throws -> [Int]? {
         guard let heads = architecture.reorderedHeads(path, heads: heads, keyHeads: keyHeads) else { return nil }
         guard rows > 0, rows.isMultiple(of: 2 * heads) else {
@@ -51,7 +51,7 @@ public struct GGUFNames: Sendable {
         return GGUFArchitecture.storedRows(rows, heads: heads)
     }
 
-    /// A tensor whose rows are those of a weight or bias of the model, in the file's order.
+    /// Reorders the rows of a model's weight, bias or LoRA factor to the file's order.
     public func stored(_ tensor: Tensor, at path: String) throws -> Tensor {
         guard let rows = try storedRows(path, rows: tensor.dim(0)) else { return tensor }
         var order = Array(repeating: 0, count: rows.count)
@@ -59,7 +59,7 @@ public struct GGUFNames: Sendable {
         return tensor.selecting(Tensor(order))
     }
 
-    /// The same in the model's order.
+    /// Reorders rows from the file's order to the model's.
     public func own(_ tensor: Tensor, at path: String) throws -> Tensor {
         guard let rows = try storedRows(path, rows: tensor.dim(0)) else { return tensor }
         return tensor.selecting(Tensor(rows))

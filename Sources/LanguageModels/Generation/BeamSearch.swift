@@ -1,11 +1,11 @@
 import Foundation
 
-/// One prompt's beams, with the rules of transformers' beam search.
+/// The beams of one prompt, with the rules of transformers' beam search.
 struct BeamSearch {
     struct Candidate {
         /// Sum of log-probabilities.
         var score: Double
-        /// The beam it continues.
+        /// The beam that this candidate continues.
         var beam: Int
         var token: Int
     }
@@ -20,7 +20,7 @@ struct BeamSearch {
     private(set) var runningScores: [Double]
     private var finished: [(tokens: [Int], score: Double)] = []
     private(set) var isDone = false
-    /// The beam that each running one continues, and its last token.
+    /// For each running beam, the beam that it continues; and its last token.
     private(set) var sources: [Int] = []
     private(set) var tokens: [Int] = []
 
@@ -28,11 +28,11 @@ struct BeamSearch {
         (beams, endTokens, self.most) = (settings.beams, settings.endTokens, most)
         (lengthPenalty, earlyStopping) = (settings.lengthPenalty, settings.earlyStopping)
         running = [[Int]](repeating: [], count: beams)
-        // All beams start equal: only the first counts at the first step.
+        // All beams start identical, so only the first counts at the first step.
         runningScores = [0] + [Double](repeating: -1e9, count: beams - 1)
     }
 
-    /// Takes the best continuations of all beams, best first.
+    /// Advances with the best continuations of all beams, best first.
     mutating func advance(_ candidates: [Candidate]) {
         let length = (running.first?.count ?? 0) + 1
         let isLast = length == most
@@ -42,11 +42,11 @@ struct BeamSearch {
                 if next.count < beams { next.append(candidate) }
                 continue
             }
-            // An end that ranks below the best `beams` is not taken: something better still runs.
+            // An end token ranked below the best `beams` candidates is ignored, as better beams still run.
             guard rank < beams, !(earlyStopping == .whenComplete && finished.count == beams) else { continue }
             let score = candidate.score / power(length)
             finished.append((running[candidate.beam] + [candidate.token], score))
-            // A stable sort: of equal scores the earlier stays ahead.
+            // A stable sort: of equal scores the earlier one stays ahead.
             finished = finished.enumerated()
                 .sorted {
                     $0.element.score == $1.element.score ? $0.offset < $1.offset : $0.element.score > $1.element.score
@@ -61,13 +61,14 @@ struct BeamSearch {
         runningScores = next.map(\.score)
         (sources, tokens) = (next.map(\.beam), next.map(\.token))
         guard finished.count == beams, let worst = finished.last?.score else { return }
-        // What the best running beam may come to, at its present length or the longest that would favor it.
+        // The best score that a running beam can reach, at its current length or the longest that the length penalty
+        // favors.
         let hoped = earlyStopping == .never && lengthPenalty > 0 ? most : length
         isDone = earlyStopping == .whenComplete || runningScores[0] / power(hoped) <= worst
     }
 
     private func power(_ length: Int) -> Double { pow(Double(length), lengthPenalty) }
 
-    /// The best text, its end token included.
+    /// The best sequence, including its end token.
     var best: [Int] { finished.first?.tokens ?? running.first ?? [] }
 }

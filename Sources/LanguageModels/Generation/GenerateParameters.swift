@@ -1,34 +1,36 @@
 import Support
 
-/// How to choose the next tokens. What is `nil` follows the model's `generation_config.json` and, where that is silent too,
-/// the default in parentheses; see ``GenerationSettings``.
+/// Generation parameters. `nil` uses the model's `generation_config.json` or, if it has no value, the default in
+/// parentheses; see ``GenerationSettings``.
 public struct GenerateParameters: Sendable, Equatable {
-    /// Maximum number of new tokens for one prompt (128).
+    /// Maximum number of new tokens per prompt (128).
     public var maxNewTokens: Int?
-    /// The end token can't come before this many new tokens (0).
+    /// Minimum number of new tokens before the end token (0).
     public var minNewTokens: Int?
-    /// 0 picks the likeliest token; above 0, scores are divided by it and a token is sampled (0).
+    /// Sampling temperature; 0 is greedy decoding (0).
     public var temperature: Double?
-    /// Sample among the `topK` likeliest tokens; 0 means all (0).
+    /// Sample from the `topK` most likely tokens; 0 means all (0).
     public var topK: Int?
-    /// Sample among the likeliest tokens that together have this probability (1; Holtzman et al. 2020).
+    /// Sample from the most likely tokens with this total probability (1; Holtzman et al. 2020).
     public var topP: Double?
-    /// Sample among the tokens that have at least this share of the likeliest token's probability (0; Nguyen et al. 2024).
+    /// Sample from the tokens with at least this fraction of the most likely token's probability (0; Nguyen et al.
+    /// 2024).
     public var minP: Double?
-    /// Continuations kept per prompt; above 1 it is beam search (1).
+    /// Number of beams; above 1 selects beam search (1).
     public var beams: Int?
-    /// Exponent of the length that a beam's score is divided by; above 0 favors long texts (1; Wu et al. 2016).
+    /// Exponent of the length by which a beam's score is divided; above 0 favors longer sequences (1; Wu et al.
+    /// 2016).
     public var lengthPenalty: Double?
-    /// Stop a prompt's search as soon as `beams` texts are complete (false).
+    /// Stop beam search as soon as `beams` sequences are complete (false).
     public var earlyStopping: Bool?
-    /// Length of the token sequences that may not come twice in a text; 0 allows all (0; Paulus et al. 2018).
+    /// Size of n-grams that may not occur twice in a sequence; 0 turns it off (0; Paulus et al. 2018).
     public var noRepeatNgram: Int?
-    /// What the scores of tokens that have occurred are divided by, or multiplied by where they are negative (1; Keskar et
-    /// al. 2019).
+    /// Factor by which positive logits of tokens that have occurred are divided, and negative ones multiplied (1;
+    /// Keskar et al. 2019).
     public var repetitionPenalty: Double?
-    /// Whether `generation_config.json` is left unread, but for its end and start tokens.
+    /// Whether `generation_config.json` is ignored, except for its end and start tokens.
     public var ignoresModelSettings = false
-    /// Seed of what is sampled.
+    /// Seed of sampling.
     public var seed: UInt64
 
     public init(

@@ -1,9 +1,9 @@
 import Support
 
-/// What `generation_config.json` says, with transformers' names for its keys; `nil` where it says nothing.
+/// The values in `generation_config.json`, named after transformers' keys; `nil` if absent.
 public struct GenerationConfiguration: Sendable, Equatable {
     public var maxNewTokens: Int?
-    /// Maximum length of a text, the prompt of a decoder-only model or the start token of an encoder-decoder included.
+    /// Maximum length of a sequence, including a decoder-only model's prompt or an encoder-decoder's start token.
     public var maxLength: Int?
     public var minNewTokens: Int?
     public var minLength: Int?
@@ -25,13 +25,13 @@ public struct GenerationConfiguration: Sendable, Equatable {
     public var forcedFirstToken: Int?
     public var forcedLastTokens: [Int]?
     public var endTokens: [Int]?
-    /// The token that an encoder-decoder's decoder starts with.
+    /// The token with which an encoder-decoder's decoder starts.
     public var startToken: Int?
     public var renormalizes: Bool?
-    /// Keys that would change what is generated and are not supported.
+    /// Unsupported keys whose values would change the output.
     public var unsupported: [String] = []
 
-    /// Keys that aren't supported, with the value that changes nothing.
+    /// Unsupported keys, with the value that has no effect.
     private static let foreignKeys: [(key: String, neutral: JSON)] = [
         ("typical_p", 1), ("epsilon_cutoff", 0), ("eta_cutoff", 0), ("top_h", .null), ("num_beam_groups", 1),
         ("diversity_penalty", 0), ("guidance_scale", 1), ("exponential_decay_length_penalty", .null),
@@ -40,7 +40,7 @@ public struct GenerationConfiguration: Sendable, Equatable {
         ("max_time", .null), ("token_healing", false), ("remove_invalid_values", false),
     ]
 
-    /// - Throws: ``PEFTError`` naming the key whose value makes no sense.
+    /// - Throws: ``PEFTError`` that names a key with an invalid value.
     init(_ json: JSON, file: String) throws {
         let read = Reader(json: json, file: file)
         maxNewTokens = try read.integer("max_new_tokens", 1...)
@@ -116,7 +116,7 @@ public struct GenerationConfiguration: Sendable, Equatable {
             return .never
         }
 
-        /// One id or a list of them.
+        /// One token id or a list of them.
         func tokens(_ key: String) throws -> [Int]? {
             guard let value = value(key) else { return nil }
             let list = value.int.map { [$0] } ?? (value.array ?? []).compactMap(\.int)
@@ -137,16 +137,16 @@ public struct GenerationConfiguration: Sendable, Equatable {
     }
 }
 
-/// When a beam search ends, transformers' `early_stopping`.
+/// When beam search stops: transformers' `early_stopping`.
 public enum EarlyStopping: Sendable, Equatable, CustomStringConvertible {
-    /// As soon as there are as many complete texts as beams: `true`.
+    /// As soon as there are as many complete sequences as beams: `true`.
     case whenComplete
-    /// When no running beam beats the worst complete text at its present length: `false`.
+    /// When no running beam is better than the worst complete sequence at its current length: `false`.
     case whenHopeless
-    /// When no running beam could beat it at any length: `"never"`.
+    /// When no running beam could become better at any length: `"never"`.
     case never
 
-    /// As the file has it.
+    /// The value in the file.
     public var description: String {
         switch self {
         case .whenComplete: "true"

@@ -1,8 +1,8 @@
 import Support
 
-/// How texts are generated: what the caller says, then what the model's `generation_config.json` says, then the defaults, as
-/// transformers puts them together. Two things differ: 128 new tokens are the default where neither names a length, and the
-/// end tokens of `config.json` count where `generation_config.json` names none.
+/// Resolved generation settings: the caller's parameters, then the model's `generation_config.json`, then the
+/// defaults, combined as in transformers. There are two differences: without a length the default is 128 new tokens,
+/// and the end tokens of `config.json` apply if `generation_config.json` has none.
 public struct GenerationSettings: Sendable, Equatable {
     public private(set) var temperature: Double
     public private(set) var topK: Int
@@ -21,11 +21,11 @@ public struct GenerationSettings: Sendable, Equatable {
     public private(set) var forcedFirstToken: Int?
     public private(set) var forcedLastTokens: [Int]
     public private(set) var endTokens: Set<Int>
-    /// The token that a decoder starts with; `nil` for a decoder-only model.
+    /// The token with which a decoder starts; `nil` for a decoder-only model.
     public private(set) var startToken: Int?
     public private(set) var renormalizes: Bool
     public let seed: UInt64
-    /// Says in one line what the file sets that the caller doesn't, and what in it is not supported; `nil` if nothing.
+    /// One line for the user on settings taken from the file and unsupported ones; `nil` if there are none.
     public private(set) var note: String?
     private var maxNewTokens: Int?
     private var maxLength: Int?
@@ -35,9 +35,9 @@ public struct GenerationSettings: Sendable, Equatable {
     static let defaultNewTokens = 128
 
     /// - Parameters:
-    ///   - parameters: what the caller says.
+    ///   - parameters: the caller's parameters.
     ///   - defaults: the model's own tokens.
-    ///   - source: the file that says how the model generates.
+    ///   - source: the file with the model's generation settings.
     /// - Throws: ``PEFTError`` for a value out of range in either.
     public init(_ parameters: GenerateParameters, defaults: GenerationDefaults, source: GenerationSource?) throws {
         try parameters.validate()
@@ -57,7 +57,7 @@ public struct GenerationSettings: Sendable, Equatable {
         minNewTokens = applied.choose("min_new_tokens", parameters.minNewTokens, file.minNewTokens, neutral: 0)
         if minNewTokens == nil { minLength = applied.choose("min_length", nil, file.minLength, neutral: 0) }
 
-        // Of beams and sampling the caller's word excludes the file's.
+        // The caller's choice of beams or sampling overrides the file's.
         let drawsByOption = parameters.temperature ?? 0 > 0
         beams =
             drawsByOption
@@ -78,7 +78,7 @@ public struct GenerationSettings: Sendable, Equatable {
             temperature = 0
         }
         if temperature > 0 {
-            // transformers samples among 50 tokens where nothing else is said.
+            // transformers samples from 50 tokens by default.
             topK = applied.choose("top_k", parameters.topK, file.topK ?? (samples ? 50 : nil), neutral: 0) ?? 0
             topP = applied.choose("top_p", parameters.topP, file.topP, neutral: 1) ?? 1
             minP = applied.choose("min_p", parameters.minP, file.minP, neutral: 0) ?? 0
@@ -103,7 +103,7 @@ public struct GenerationSettings: Sendable, Equatable {
             ?? 1
         encoderRepetitionPenalty =
             applied.choose("encoder_repetition_penalty", nil, file.encoderRepetitionPenalty, neutral: 1) ?? 1
-        // An end token alone is no bad word, as in transformers.
+        // As in transformers, a single end token isn't a bad word.
         let ends = endTokens
         badWords = (file.badWords ?? []).filter { $0.count > 1 || !ends.contains($0[0]) }
         applied.count("bad_words_ids", badWords.count)
@@ -122,8 +122,8 @@ public struct GenerationSettings: Sendable, Equatable {
         if let source { note = applied.note(source.name, unsupported: file.unsupported) }
     }
 
-    /// Maximum number of new tokens after a text of `begun` tokens: a decoder-only model's prompt, or the start token.
-    /// - Throws: ``PEFTError`` where the file's `max_length` leaves no room.
+    /// Maximum number of new tokens after `begun` tokens: a decoder-only model's prompt, or the start token.
+    /// - Throws: ``PEFTError`` if the file's `max_length` leaves no room.
     func maxNewTokens(after begun: Int) throws -> Int {
         if let maxNewTokens { return maxNewTokens }
         guard let maxLength else { return Self.defaultNewTokens }
@@ -135,7 +135,7 @@ public struct GenerationSettings: Sendable, Equatable {
         return maxLength - begun
     }
 
-    /// New tokens before which a text of `begun` tokens can't end.
+    /// Minimum number of new tokens after `begun` tokens.
     func minNewTokens(after begun: Int) -> Int { minNewTokens ?? max(0, (minLength ?? 0) - begun) }
 
     /// The settings by name, for reports.
@@ -151,7 +151,7 @@ public struct GenerationSettings: Sendable, Equatable {
         return values
     }
 
-    /// Whether scores decide as the model gives them.
+    /// Whether logits are used unmodified.
     var leavesScores: Bool {
         noRepeatNgram == 0 && encoderNoRepeatNgram == 0 && repetitionPenalty == 1 && encoderRepetitionPenalty == 1
             && badWords.isEmpty && suppressedTokens.isEmpty && suppressedFirstTokens.isEmpty
@@ -159,7 +159,7 @@ public struct GenerationSettings: Sendable, Equatable {
             && !renormalizes
     }
 
-    /// What of the file takes effect.
+    /// Settings of the file that take effect.
     private struct Applied {
         private var parts: [String] = []
 
@@ -167,7 +167,7 @@ public struct GenerationSettings: Sendable, Equatable {
 
         mutating func count(_ key: String, _ count: Int) { if count > 0 { add(key, "(\(count))") } }
 
-        /// The caller's value or else the file's, which is noted unless it is the one that changes nothing.
+        /// The caller's value or else the file's, which is recorded unless it is neutral.
         mutating func choose<Value: Equatable>(
             _ key: String, _ own: Value?, _ file: Value?, neutral: Value? = nil
         ) -> Value? {

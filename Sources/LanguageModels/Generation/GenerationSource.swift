@@ -1,8 +1,8 @@
 import Foundation
 import Support
 
-/// The file that says how a model generates: `generation_config.json` or, without one, the keys of the same names that older
-/// folders have in `config.json`. It is parsed when a text is generated, so that a damaged one keeps nobody from training.
+/// The file with a model's generation settings: `generation_config.json` or, in older folders, the same keys in
+/// `config.json`. Its errors are deferred until generation, so that a damaged file doesn't prevent training.
 public struct GenerationSource: Sendable {
     /// Name of the file, for messages.
     public let name: String
@@ -28,7 +28,7 @@ public struct GenerationSource: Sendable {
         }
     }
 
-    /// - Throws: ``PEFTError`` naming the key whose value makes no sense.
+    /// - Throws: ``PEFTError`` that names a key with an invalid value.
     public func configuration() throws -> GenerationConfiguration {
         try GenerationConfiguration(content.get(), file: name)
     }

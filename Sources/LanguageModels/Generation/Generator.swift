@@ -2,25 +2,26 @@ import Support
 import Torch
 import TorchNN
 
-/// Makes texts with a model, many prompts at a time.
+/// Generates text for batches of prompts.
 public struct Generator {
     public let model: any LanguageModel
-    /// What the caller, the model's `generation_config.json` and the defaults come to.
+    /// Settings resolved from the caller's parameters, the model's `generation_config.json` and the defaults.
     public let settings: GenerationSettings
 
-    /// - Throws: ``PEFTError`` if a parameter, or a setting of the model's, is out of range.
+    /// - Throws: ``PEFTError`` if a parameter, or a setting of the model, is out of range.
     public init(_ model: any LanguageModel, _ parameters: GenerateParameters) throws {
         (self.model, settings) = (model, try GenerationSettings(parameters, for: model))
     }
 
-    /// Continues every prompt; the end token is not part of a result.
+    /// Continues every prompt; results don't include the end token.
     ///
     /// - Parameters:
-    ///   - prompts: token ids.
-    ///   - onToken: called with the prompt's index and each new token as it comes (not in beam search, whose
-    ///     tokens are known at the end); returning `false` ends that prompt.
-    ///   - onLastPosition: called with the index of a prompt whose text ends because the model has no further position.
-    /// - Throws: ``PEFTError`` for a prompt that the model can't read, and for scores that are NaN or infinite.
+    ///   - prompts: token ids of each prompt.
+    ///   - onToken: called with the prompt's index and each new token (not in beam search, whose tokens are only
+    ///     known at the end); returning `false` stops that prompt.
+    ///   - onLastPosition: called with the index of a prompt whose text ends because the model has no further
+    ///     positions.
+    /// - Throws: ``PEFTError`` for a prompt that the model can't process, and for NaN or infinite logits.
     public func generate(
         _ prompts: [[Int]], onToken: ((Int, Int) -> Bool)? = nil, onLastPosition: ((Int) -> Void)? = nil
     ) throws -> [[Int]] {
@@ -46,21 +47,21 @@ public struct Generator {
         }
     }
 
-    /// A generation about to begin.
+    /// The state of a generation before the first decode step.
     private struct Run {
         let state: any DecodingState
-        /// The token that each row's first step feeds.
+        /// The token that the first decode step feeds, for each sequence.
         let first: [Int]
-        /// What each text begins with.
+        /// The initial tokens of each sequence.
         let before: [[Int]]
         let lengths: [Length]
     }
 
-    /// How many tokens a text may get.
+    /// The maximum number of new tokens of a sequence.
     private struct Length {
         let most: Int
         let least: Int
-        /// Whether the model's positions end before the tokens that it may get otherwise.
+        /// Whether the model's positions end before the maximum number of tokens.
         let endsAtLastPosition: Bool
     }
 
@@ -81,7 +82,7 @@ public struct Generator {
         if let start = settings.startToken {
             (read, first) = (prompts, prompts.map { _ in start })
         } else {
-            // What is read first lacks its last token, which the first step feeds.
+            // The prefill excludes the last token, which the first decode step feeds.
             (read, first) = (prompts.map { Array($0.dropLast()) }, prompts.compactMap(\.last))
         }
         let before = model.architecture == .decoder ? prompts : first.map { [$0] }
@@ -107,7 +108,7 @@ public struct Generator {
             guard let limit = model.positionLimit else {
                 return Length(most: most, least: least, endsAtLastPosition: false)
             }
-            // The last new token is not read again.
+            // The last new token isn't fed back.
             let room = limit - virtual[row] - text.count + 1
             guard room > 0 else {
                 throw PEFTError(
@@ -118,8 +119,8 @@ public struct Generator {
         }
     }
 
-    /// The scores to choose by.
-    /// - Throws: ``PEFTError`` where a score is NaN or infinite.
+    /// The processed logits.
+    /// - Throws: ``PEFTError`` if a logit is NaN or infinite.
     private func processed(
         _ scores: Tensor, _ run: Run, _ prompts: [[Int]], rows: [(prompt: Int, made: [Int])]
     ) throws -> Tensor {
@@ -164,7 +165,7 @@ public struct Generator {
             if kept.count == open.count {
                 tokens = next
             } else {
-                // Rows that are done cost nothing more.
+                // Finished sequences are removed from the batch.
                 run.state.keep(rows: kept)
                 open = kept.map { open[$0] }
                 tokens = Tensor(kept.map { ids[$0] }, device: device)
@@ -173,7 +174,7 @@ public struct Generator {
         return zip(results, ended).map { Text(tokens: $0, isCutShort: !$1) }
     }
 
-    /// One token per row of scores [rows, vocabulary].
+    /// One token per row of logits `[rows, vocabulary]`.
     private func choose(_ scores: Tensor, _ random: inout SeededRandom) -> Tensor {
         guard settings.temperature > 0 else { return scores.argmax(axis: -1) }
         return SamplingFilter(settings)(scores.to(.float32)).softmax().sampled(from: &random)
@@ -184,7 +185,7 @@ public struct Generator {
     private func beamSearch(_ run: Run, _ prompts: [[Int]]) throws -> [Text] {
         let device = model.device
         let beams = settings.beams
-        // With more end tokens, more candidates are needed so that `beams` of them can go on.
+        // With several end tokens, more candidates are needed so that `beams` of them can continue.
         let candidates = max(2, 1 + settings.endTokens.count) * beams
         var random = SeededRandom(seed: settings.seed)
         var searches = run.lengths.map { BeamSearch(settings, most: $0.most) }
@@ -232,12 +233,13 @@ public struct Generator {
         }
     }
 
-    /// The best of each row's totals, or so many sampled without replacement, best first.
+    /// The best candidates of each row, or a sample without replacement, best first.
     private func best(
         _ count: Int, of totals: Tensor, _ random: inout SeededRandom
     ) -> (values: Tensor, indices: Tensor) {
         guard settings.temperature > 0 else { return totals.topK(count) }
-        // The largest after adding Gumbel noise are a sample without replacement (Vieira 2014; Kool et al. 2019).
+        // Gumbel top-k: the largest after adding Gumbel noise are a sample without replacement (Vieira 2014; Kool et
+        // al. 2019).
         let noise = Tensor.empty(totals.shape, device: totals.device)
         noise.fillUniform(1e-20, 1, from: &random)
         let drawn = (totals - (noise.log() * -1).log()).topK(count).indices

@@ -1,33 +1,33 @@
 import Torch
 
-/// What a token is sampled from: scores divided by the temperature, with −∞ for tokens that top-k, top-p and min-p leave
-/// out, as transformers' logits warpers.
+/// Temperature, top-k, top-p and min-p filtering: logits are divided by the temperature, and excluded tokens become
+/// −∞, as with transformers' logits warpers.
 struct SamplingFilter {
     let temperature: Double
     let topK: Int
     let topP: Double
     let minP: Double
-    /// Tokens that stay in any case.
+    /// Minimum number of tokens that remain.
     let least: Int
 
     init(_ settings: GenerationSettings) {
         (temperature, topK, topP, minP) = (settings.temperature, settings.topK, settings.topP, settings.minP)
-        // A beam needs a token to go on with beside those that end it.
+        // A beam needs a token to continue besides its end tokens.
         least = settings.beams > 1 ? max(2, settings.endTokens.count + 1) : 1
     }
 
-    /// - Parameter scores: [texts, vocabulary], fp32.
+    /// - Parameter scores: `[texts, vocabulary]`, fp32.
     func callAsFunction(_ scores: Tensor) -> Tensor {
         var scores = temperature == 1 ? scores : scores / temperature
         let vocabulary = scores.dim(-1)
         let isLimited = topK > 0 && topK < vocabulary
         if isLimited || topP < 1 {
-            // The likeliest first.
+            // In descending order.
             let sorted = scores.topK(isLimited ? max(topK, min(least, vocabulary)) : vocabulary).values
             var count = Tensor.full([sorted.dim(0), 1], Double(sorted.dim(1)), device: scores.device)
             if topP < 1 {
                 let probabilities = sorted.softmax()
-                // A token stays while those before it have less than topP together.
+                // A token remains if the tokens before it have a total probability below topP.
                 let before = probabilities.cumulativeSum(axis: -1) - probabilities
                 count = before.less(than: topP).to(.float32).sum(axes: [1], keep: true)
                     .atLeast(Double(min(least, sorted.dim(1))))
@@ -44,7 +44,7 @@ struct SamplingFilter {
             .selecting(where: probabilities.less(than: lowest), else: scores)
     }
 
-    /// −∞ for scores below each row's limit [texts, 1].
+    /// −∞ for logits below each row's limit `[texts, 1]`.
     private func keeping(_ scores: Tensor, from limit: Tensor) -> Tensor {
         Tensor.full(scores.shape, -.infinity, device: scores.device)
             .selecting(where: scores.less(than: limit), else: scores)

@@ -1,16 +1,16 @@
 import Support
 import Torch
 
-/// What changes scores before a token is chosen: penalties, tokens that may not come next and tokens that have to, in
-/// the order of transformers' logits processors.
+/// Changes logits before a token is chosen: penalties, forbidden tokens and forced tokens, in the order of
+/// transformers' logits processors.
 struct ScoreProcessor {
     let settings: GenerationSettings
 
-    /// What a text's next token depends on besides the model.
+    /// The tokens that a sequence's next token depends on.
     struct Text {
         /// The prompt.
         let source: [Int]
-        /// What the text began with: a decoder-only model's prompt, or the start token.
+        /// The initial tokens: a decoder-only model's prompt, or the start token.
         let before: [Int]
         let made: [Int]
         /// Maximum and minimum number of new tokens.
@@ -18,8 +18,8 @@ struct ScoreProcessor {
         let least: Int
     }
 
-    /// - Parameter scores: [texts, vocabulary], logits or log-probabilities.
-    /// - Returns: the scores to choose by; the same tensor where nothing changes.
+    /// - Parameter scores: `[texts, vocabulary]`, logits or log-probabilities.
+    /// - Returns: the processed scores; the same tensor if nothing changes.
     func callAsFunction(_ scores: Tensor, _ texts: [Text]) -> Tensor {
         guard !settings.leavesScores else { return scores }
         var result = scores.to(.float32).clone()
@@ -36,7 +36,7 @@ struct ScoreProcessor {
 
     // MARK: Penalties
 
-    /// Scores of these tokens divided by a penalty, or multiplied by it where they are negative (Keskar et al. 2019).
+    /// Divides these tokens' scores by a penalty, or multiplies negative ones by it (Keskar et al. 2019).
     private func penalized(_ scores: Tensor, _ tokens: [[Int]], by penalty: Double) -> Tensor {
         guard let places = places(tokens, in: scores) else { return scores }
         let seen = Tensor.zeros(scores.shape, device: scores.device)
@@ -45,7 +45,7 @@ struct ScoreProcessor {
         return changed.selecting(where: seen.greater(than: 0.5), else: scores)
     }
 
-    // MARK: Tokens that may not come
+    // MARK: Forbidden tokens
 
     private func tokensThatMayNotFollow(_ text: Text, _ whole: [Int]) -> [Int] {
         var tokens: Set<Int> = []
@@ -64,13 +64,13 @@ struct ScoreProcessor {
     }
 
     private func suppressed(_ text: Text, _ whole: [Int]) -> [Int] {
-        // A forced first token moves the beginning behind it.
+        // A forced first token shifts the start of the text by one.
         let isMoved = text.before.count <= 1 && settings.forcedFirstToken != nil
         let atBegin = text.made.count == (isMoved ? 1 : 0) ? settings.suppressedFirstTokens : []
         return Array(settings.suppressedTokens.union(atBegin))
     }
 
-    /// Tokens that complete an n-gram of `source` that `text` ends with all but the last token of.
+    /// Tokens that would complete an n-gram of `source` whose other tokens end `text`.
     static func completions(of text: [Int], inNgramsOf source: [Int], length: Int) -> Set<Int> {
         guard text.count >= length - 1, source.count >= length else { return [] }
         let prefix = text.suffix(length - 1)
@@ -86,7 +86,7 @@ struct ScoreProcessor {
         scores.set(rows: places.rows, columns: places.columns, to: -.infinity)
     }
 
-    // MARK: Tokens that have to come
+    // MARK: Forced tokens
 
     private func forced(_ scores: Tensor, _ texts: [Text]) -> Tensor {
         guard settings.forcedFirstToken != nil || !settings.forcedLastTokens.isEmpty else { return scores }
@@ -107,7 +107,8 @@ struct ScoreProcessor {
 
     // MARK: -
 
-    /// Where each text's tokens are in the scores, those outside the vocabulary left out; `nil` where there are none.
+    /// Row and column indices of each text's tokens in the scores, without those outside the vocabulary; `nil` if
+    /// none.
     private func places(_ tokens: [[Int]], in scores: Tensor) -> (rows: Tensor, columns: Tensor)? {
         let vocabulary = scores.dim(-1)
         var rows: [Int] = []

@@ -2,25 +2,26 @@ import Support
 import Torch
 import TorchNN
 
-/// How the tokens that a stack of layers computes on attend to each other: packed rows while training and reading
-/// prompts, one token a row while generating. A model's layers are written once over it.
+/// How the tokens in a forward pass attend to each other: packed sequences in training and prefill, or one token per
+/// sequence in decoding. A model's layers are written once in terms of it.
 class AttentionContext {
     /// The position of each token, int64 [tokens].
     let positions: Tensor
-    /// One more than the last position of the longest row.
+    /// Length of the longest sequence: its last position + 1.
     let longest: Int
-    /// Cosines and sines of rotary positions, made by the first layer that asks for a kind of them.
+    /// Cosines and sines of RoPE, computed by the first layer that needs each kind.
     private var rotations: [ObjectIdentifier: (cosines: Tensor, sines: Tensor)] = [:]
 
     init(positions: Tensor, longest: Int) { (self.positions, self.longest) = (positions, longest) }
 
-    /// What the last layer of a stack runs with, whose outputs may be wanted of some tokens only.
+    /// The context of a stack's last layer, which may compute the outputs of some tokens only.
     var last: AttentionContext { self }
 
-    /// Of x [tokens, …] the tokens whose outputs are wanted: only they have queries and a feed-forward network.
+    /// Selects from x `[tokens, …]` the tokens whose outputs are needed; only they have queries and a feed-forward
+    /// pass.
     func wanted(_ x: Tensor) -> Tensor { x }
 
-    /// Queries of the wanted tokens, keys and values of all, of x [tokens, size].
+    /// Queries of the selected tokens, keys and values of all, from x `[tokens, size]`.
     func projected(_ x: Tensor, _ q: Linear, _ k: Linear, _ v: Linear) -> (q: Tensor, k: Tensor, v: Tensor) {
         let own = wanted(x)
         guard own === x else {
@@ -34,21 +35,21 @@ class AttentionContext {
     /// softmax(cap(scale · q kᵀ)) v.
     ///
     /// - Parameters:
-    ///   - q: [tokens, heads, size]; `k`, `v`: [tokens, key heads, size], each key head serving several queries' heads.
+    ///   - q: `[tokens, heads, size]`; `k`, `v`: `[tokens, key heads, size]` with grouped-query attention.
     ///   - site: where prefixes are attached.
-    ///   - layer: the layer's number.
-    ///   - window: how many tokens a token sees, itself among them; `nil` for all before it.
+    ///   - layer: the layer's index.
+    ///   - window: sliding-window size, including the token itself; `nil` for full causal attention.
     ///   - softcap: c for scores c · tanh(scale · q kᵀ / c).
-    /// - Returns: [tokens, heads, size].
+    /// - Returns: `[tokens, heads, size]`.
     func attend(
         _ q: Tensor, _ k: Tensor, _ v: Tensor, site: KeyValueSite, layer: Int, window: Int? = nil, scale: Double,
         softcap: Double? = nil, dropout: Double
     ) -> Tensor { q }
 
-    /// Queries [wanted tokens, heads, size] rotated by their tokens' positions.
+    /// Applies RoPE to queries `[selected tokens, heads, size]`.
     func rotatedQueries(_ q: Tensor, _ rotary: RotaryPositions) -> Tensor { rotated(q, rotary) }
 
-    /// x [tokens, heads, size] rotated by its tokens' positions.
+    /// Applies RoPE to x `[tokens, heads, size]`.
     func rotated(_ x: Tensor, _ rotary: RotaryPositions) -> Tensor {
         let key = ObjectIdentifier(rotary)
         let rotation = rotations[key] ?? rotary.rotation(at: positions, longest: longest, dtype: x.dtype)
@@ -57,21 +58,22 @@ class AttentionContext {
     }
 }
 
-/// Rows packed end to end.
+/// Sequences packed end to end.
 final class PackedContext: AttentionContext {
     private let offsets: [Int]
     private let isCausal: Bool
     private let wanted: WantedTokens?
-    /// Keys and values of each layer with their rows, where generation goes on from them.
+    /// Keys and values of each layer with their offsets, if decoding continues from them.
     private(set) var kept: [Int: (keys: Tensor, values: Tensor, offsets: [Int])] = [:]
     private let keeps: Bool
 
     /// - Parameters:
-    ///   - rows: the rows' tokens, virtual ones included.
-    ///   - prefixes: tokens that prefixes put before each row.
-    ///   - longest: at least how long the longest row counts as, where more follows.
-    ///   - wanted: the tokens whose outputs of the last layer are read, in a causal stack the last ones of each row.
-    ///   - limit: positions of the model, where they end.
+    ///   - rows: the sequences' tokens, including virtual ones.
+    ///   - prefixes: lengths of the prefixes before each sequence.
+    ///   - longest: minimum of ``longest``, if more tokens follow.
+    ///   - wanted: the tokens whose last-layer outputs are read; in a causal stack the trailing ones of each
+    ///     sequence.
+    ///   - limit: number of positions of the model, if limited.
     init(
         _ rows: PromptedRows, prefixes: [Int], isCausal: Bool, keeps: Bool = false, longest: Int = 0,
         wanted: WantedTokens? = nil, limit: Int? = nil
@@ -87,7 +89,7 @@ final class PackedContext: AttentionContext {
             longest: max(longest, (positions.max() ?? -1) + 1))
     }
 
-    /// Whether the last layer's outputs are those of some tokens alone.
+    /// Whether the last layer computes the outputs of some tokens only.
     var leavesOut: Bool { wanted != nil }
     override var last: AttentionContext { wanted.map { LastLayerContext(self, $0) } ?? self }
 
@@ -100,7 +102,7 @@ final class PackedContext: AttentionContext {
             dropout: dropout)
     }
 
-    /// - Parameter queryOffsets: where each row begins in `q`.
+    /// - Parameter queryOffsets: where each sequence starts in `q`.
     fileprivate func attend(
         _ q: Tensor, offsets queryOffsets: [Int], _ k: Tensor, _ v: Tensor, site: KeyValueSite, layer: Int,
         window: Int?, scale: Double, softcap: Double?, dropout: Double
@@ -114,7 +116,7 @@ final class PackedContext: AttentionContext {
     }
 }
 
-/// The last layer over packed rows: keys and values of all tokens, the rest of those alone whose outputs are read.
+/// The last layer over packed sequences: keys and values of all tokens, everything else only for those that are read.
 private final class LastLayerContext: AttentionContext {
     private let all: PackedContext
     private let tokens: WantedTokens
@@ -138,7 +140,7 @@ private final class LastLayerContext: AttentionContext {
     }
 }
 
-/// One token per continuation, over caches.
+/// A decode step: one token per continuation, over KV caches.
 final class StepContext: AttentionContext {
     private let caches: [KeyValueCache]
     private let mask: Tensor?
@@ -156,34 +158,34 @@ final class StepContext: AttentionContext {
         var mask = mask
         let columns = keys.dim(2)
         if let window, window < columns {
-            // Rows end in the same column, so that one window fits all.
+            // Sequences are right-aligned, so one window fits all.
             let seen = (columns - window)..<columns
             (keys, values) = (keys.narrowed(axis: 2, seen), values.narrowed(axis: 2, seen))
             mask = mask?.narrowed(axis: 3, seen)
         }
-        // The heads that share one of keys are its queries.
+        // Query heads that share a key head become its queries.
         return Functions.attention(
             q.reshaped(q.dim(0), keys.dim(1), -1, q.dim(2)), keys, values, mask: mask, scale: scale, softcap: softcap
         ).reshaped(q.shape)
     }
 }
 
-/// A decoder-only model, as generation and training see it.
+/// A decoder-only model, as generation and training use it.
 protocol CausalModel: LanguageModel {
     var inputSite: InputSite { get }
     /// The prefix site of each layer.
     var prefixSites: [KeyValueSite] { get }
-    /// Vectors of token ids, before positions: [tokens, size].
+    /// Token embeddings, before positions: `[tokens]` -> `[tokens, size]`.
     func embed(_ ids: Tensor) -> Tensor
-    /// The layers and the last norm over embedded tokens [tokens, size].
+    /// The layers and the final norm: embedded tokens `[tokens, size]` -> hidden states `[tokens, size]`.
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor
-    /// Hidden states [tokens, size] → scores [tokens, vocabulary].
+    /// Hidden states `[tokens, size]` -> logits `[tokens, vocabulary]`.
     func scores(_ hidden: Tensor) -> Tensor
-    /// The output layer's matrix where nothing acts on the scores themselves but the soft cap.
+    /// The output layer's weight, if nothing but the softcap acts on the logits.
     var outputWeight: (any LinearWeight)? { get }
-    /// c where scores s are c · tanh(s / c).
+    /// c of the logit softcap: s becomes c · tanh(s / c).
     var outputSoftcap: Double? { get }
-    /// The length from which on everything is rotated differently, so that what was read before is read again.
+    /// The sequence length from which RoPE frequencies differ, so that the KV cache is recomputed.
     var rereadLength: Int? { get }
 }
 
@@ -191,7 +193,7 @@ extension CausalModel {
     var outputSoftcap: Double? { nil }
     var rereadLength: Int? { nil }
 
-    /// The path of a file's tensor: files of the stack alone lack the prefix `model.`.
+    /// The model's path of a file's tensor: files of a headless model lack the prefix `model.`.
     func decoderName(_ name: String, aliases: [String: String]) -> String {
         if let alias = aliases[name] { return alias }
         return name.hasPrefix("model.") || name.hasPrefix("lm_head.") ? name : "model." + name
@@ -224,7 +226,7 @@ extension CausalModel {
 
     func causalLogits(_ batch: TrainingBatch) -> Tensor { scores(hidden(batch)) }
 
-    /// Hidden states of the positions that bear loss, [targets, size].
+    /// Hidden states of the positions that contribute to the loss, `[targets, size]`.
     private func hidden(_ batch: TrainingBatch) -> Tensor {
         let (states, rows, context) = read(batch.input, keeps: false, outputs: batch.outputs?.spans)
         if let outputs = batch.outputs, context.leavesOut {
@@ -234,8 +236,8 @@ extension CausalModel {
         return batch.positions.map { own.selecting($0) } ?? own
     }
 
-    /// Runs packed rows through the layers: [tokens, size], virtual tokens included, or those of the tokens of
-    /// `outputs`, which are the last ones of each row, where ``UnreadOutputs`` may be left out.
+    /// Runs packed sequences through the layers: `[tokens, size]`, including virtual tokens; or only the tokens of
+    /// `outputs`, which are trailing in each sequence, if ``UnreadOutputs`` may be skipped.
     func read(_ input: PackedSequences, keeps: Bool, longest: Int = 0, outputs: [Range<Int>]? = nil) -> (
         states: Tensor, rows: PromptedRows, context: PackedContext
     ) {

@@ -1,13 +1,13 @@
 import Support
 
-/// How far the layers of a decoder look back: a number of tokens, or all of them.
+/// Sliding-window sizes of a decoder's layers.
 enum AttentionWindows {
-    /// The window of each layer, from `layer_types` where the file has them.
+    /// The window of each layer, from `layer_types` if the file has them.
     ///
     /// - Parameters:
-    ///   - window: of the layers that slide.
-    ///   - slides: whether a layer slides where the file doesn't say.
-    /// - Throws: ``PEFTError`` for an unknown type of layer or a sliding one without a window.
+    ///   - window: size of the sliding windows.
+    ///   - slides: whether a layer has a sliding window by default.
+    /// - Throws: ``PEFTError`` for an unknown layer type or a sliding layer without a window size.
     static func read(_ read: ConfigurationReader, layers: Int, window: Int?, slides: (Int) -> Bool) throws -> [Int?] {
         let types = try types(read, layers: layers) ?? (0..<layers).map { window != nil && slides($0) }
         return try types.map { isSliding in
@@ -21,7 +21,7 @@ enum AttentionWindows {
         }
     }
 
-    /// Whether each layer slides, as the file lists it.
+    /// Whether each layer has a sliding window, as the file lists them.
     private static func types(_ read: ConfigurationReader, layers: Int) throws -> [Bool]? {
         guard let value = read.json["layer_types"], value != .null else { return nil }
         let names = (value.array ?? []).compactMap(\.string)

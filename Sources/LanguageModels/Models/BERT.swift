@@ -2,8 +2,8 @@ import Support
 import Torch
 import TorchNN
 
-/// BERT (Devlin et al. 2019): an encoder with a pooler over its first position and a projection onto the classes, a
-/// projection of each token, or neither.
+/// BERT (Devlin et al. 2019): an encoder with a pooler and classifier over the first position, a classifier of each
+/// token, or no head.
 public final class BERT: Module, EncoderModel {
     public let head: ModelHead
     private let settings: BERTConfiguration
@@ -15,7 +15,7 @@ public final class BERT: Module, EncoderModel {
     init(_ settings: BERTConfiguration, head: ModelHead) {
         (self.settings, self.head) = (settings, head)
         names = EncoderNames("bert", heads: ["classifier", "cls", "qa_outputs"], for: head.task)
-        // As in transformers, tokens are classified without a pooler.
+        // As in transformers, token classification has no pooler.
         _encoder = ModuleInfo(
             wrappedValue: BERTEncoder(settings, hasPooler: head.task != .tokenClassification), key: names.key)
         _classifier.wrappedValue = head.task == .embeddings ? nil : Linear(settings.size, head.outputs)
@@ -29,7 +29,7 @@ public final class BERT: Module, EncoderModel {
     public var positionLimit: Int? { settings.positions }
     public var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
 
-    /// Very old files name the norms' tensors differently.
+    /// Very old files use other names for the norms' tensors.
     public func canonicalName(_ name: String) -> String {
         names.canonical(
             name.replacing(".LayerNorm.gamma", with: ".LayerNorm.weight")
@@ -58,7 +58,7 @@ public final class BERT: Module, EncoderModel {
     }
 }
 
-/// BERT without a head; RoBERTa differs in its positions alone.
+/// BERT without a head; RoBERTa differs only in its positions.
 final class BERTEncoder: Module {
     @ModuleInfo(key: "embeddings.word_embeddings") var words: Embedding
     @ModuleInfo(key: "embeddings.position_embeddings") var positions: Embedding
@@ -81,7 +81,7 @@ final class BERTEncoder: Module {
         _pooler.wrappedValue = hasPooler ? Linear(size, size) : nil
     }
 
-    /// Embedded tokens [tokens, size] → hidden states of the same shape.
+    /// Embedded tokens `[tokens, size]` -> hidden states `[tokens, size]`.
     func callAsFunction(_ x: Tensor, types: Tensor?, _ context: AttentionContext) -> Tensor {
         let type = types.map { self.types($0) } ?? self.types.weight.rows(Tensor([0], device: x.device), as: x.dtype)
         let places =
@@ -161,7 +161,7 @@ struct BERTConfiguration: Sendable {
     let layers: Int
     let heads: Int
     let positions: Int
-    /// The position of a row's first token: RoBERTa counts from behind the padding's id.
+    /// The position of the first token: RoBERTa counts from the padding id + 1.
     let firstPosition: Int
     let types: Int
     let epsilon: Double
@@ -203,7 +203,7 @@ struct BERTConfiguration: Sendable {
 }
 
 extension ConfigurationReader {
-    /// An activation by Hugging Face's name; GELU where there is none.
+    /// An activation by Hugging Face's name; GELU by default.
     func activation(_ key: String) throws -> Activation {
         let name = try string(key, default: "gelu")
         guard let activation = Activation(huggingFaceName: name) else {

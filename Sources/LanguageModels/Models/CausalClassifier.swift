@@ -2,8 +2,8 @@ import Support
 import Torch
 import TorchNN
 
-/// A decoder-only model with a projection of each row's last token onto the classes, in place of the one onto the
-/// vocabulary: transformers' `LlamaForSequenceClassification` and its like.
+/// A decoder-only model with a classification head on each sequence's last token instead of the language-modeling
+/// head: transformers' `LlamaForSequenceClassification` and others.
 final class CausalClassifier: Module, EncoderModel {
     let head: ModelHead
     let configuration: JSON
@@ -13,8 +13,8 @@ final class CausalClassifier: Module, EncoderModel {
     @ModuleInfo var score: Linear
 
     /// - Parameters:
-    ///   - base: the decoder, made without an output layer of its own.
-    ///   - size: the hidden states' size.
+    ///   - base: the decoder, created without an untied output layer.
+    ///   - size: the hidden size.
     init(_ base: any CausalModel, size: Int, head: ModelHead, configuration: JSON) {
         (self.base, self.head, self.configuration) = (base, head, configuration)
         _module.wrappedValue = base

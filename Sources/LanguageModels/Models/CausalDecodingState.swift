@@ -2,27 +2,27 @@ import Support
 import Torch
 import TorchNN
 
-/// Generation with a decoder-only model. Rows are right-aligned in the caches, so that all write to the same column;
-/// what a shorter row leaves free in front is masked.
+/// Generation with a decoder-only model. Sequences are right-aligned in the KV caches, so that all write to the same
+/// column; the gaps before shorter ones are masked.
 final class CausalDecodingState: DecodingState {
     private let model: any CausalModel
     private let beams: Int
     private var caches: [KeyValueCache] = []
-    /// 0 where a row's cache holds something, −∞ in front of it, [rows · beams, 1, 1, columns]; `nil` without gaps.
+    /// 0 for cached tokens and −∞ for gaps, `[rows · beams, 1, 1, columns]`; `nil` without gaps.
     private var gaps: Tensor?
-    /// Tokens in front of the next one, per continuation.
+    /// Number of tokens before the next one, per continuation.
     private var lengths: [Int] = []
     private var columns = 0
-    /// Tokens of what was the longest row in the beginning, which goes on counting when it is done.
+    /// Length of the initially longest sequence, which keeps counting after it is finished.
     private var width = 0
-    /// All columns that there will be, without virtual tokens.
+    /// Final number of cache columns, without virtual tokens.
     private let capacity: Int
-    /// The tokens of each continuation, where they may have to be read again.
+    /// The tokens of each continuation, if they may have to be recomputed.
     private var texts: [[Int]]?
 
     /// - Parameters:
-    ///   - prompts: tokens before the one that the first step feeds; rows may be empty.
-    ///   - capacity: tokens that follow at most.
+    ///   - prompts: tokens before the one that the first decode step feeds; may be empty.
+    ///   - capacity: maximum number of tokens that follow.
     init(_ model: any CausalModel, _ prompts: PackedSequences, capacity: Int, beams: Int) {
         (self.model, self.beams) = (model, beams)
         self.capacity = prompts.longest + capacity
@@ -37,10 +37,10 @@ final class CausalDecodingState: DecodingState {
         width = columns
     }
 
-    /// Reads packed rows into new caches, each as many times as it has continuations.
+    /// Prefills packed sequences into new caches, each repeated for its continuations.
     private func fill(_ prompts: PackedSequences, copies: Int) {
-        // The next token follows at once, as if it had been read with the others.
-        // Nothing is predicted yet: the last layer makes keys and values alone.
+        // The next token follows immediately, as if it were part of the prefill. No logits are needed yet, so the
+        // last layer computes only keys and values.
         let context = model.read(
             prompts, keeps: true, longest: max(width, prompts.longest) + 1,
             outputs: prompts.offsets.dropFirst().map { $0..<$0 }
@@ -85,7 +85,7 @@ final class CausalDecodingState: DecodingState {
     func step(_ tokens: Tensor) -> Tensor {
         let count = tokens.dim(0)
         if let limit = model.rereadLength, width == limit, let texts {
-            // What is in the caches was rotated for shorter texts.
+            // The cached keys were rotated with the frequencies for shorter sequences.
             fill(PackedSequences(texts, device: tokens.device), copies: 1)
         }
         if texts != nil {
@@ -105,7 +105,7 @@ final class CausalDecodingState: DecodingState {
     }
 
     func reorder(_ sources: Tensor) {
-        // Continuations of one prompt are equally long, so lengths and gaps stay.
+        // Continuations of one prompt have equal lengths, so lengths and gaps are unchanged.
         for cache in caches { cache.select(rows: sources) }
         guard let before = texts else { return }
         let sources: [Int] = sources.array()

@@ -2,8 +2,8 @@ import Support
 import Torch
 import TorchNN
 
-/// DistilBERT (Sanh et al. 2019): BERT's blocks under other names, without token types and pooler; whole rows are
-/// classified through a further layer.
+/// DistilBERT (Sanh et al. 2019): BERT's blocks under other names, without token types and pooler, and with an
+/// additional layer in the sequence classification head.
 public final class DistilBERT: Module, EncoderModel {
     public let head: ModelHead
     private let settings: DistilBERTConfiguration
@@ -32,7 +32,7 @@ public final class DistilBERT: Module, EncoderModel {
     public var inputEmbedding: String { names.path("embeddings.word_embeddings") }
     public var vocabularySize: Int { encoder.words.entries }
     public var positionLimit: Int? { settings.positions }
-    /// Hugging Face PEFT compares the ends of names, and so trains `pre_classifier` with `classifier`.
+    /// Hugging Face PEFT compares name suffixes, and so trains `pre_classifier` with `classifier`.
     public var newModules: [String] {
         head.task == .embeddings ? [] : head.task.scoresRows ? ["pre_classifier", "classifier"] : ["classifier"]
     }
@@ -71,7 +71,7 @@ final class DistilBERTEncoder: Module {
         _layers.wrappedValue = (0..<settings.layers).map { DistilBERTBlock(settings, layer: $0) }
     }
 
-    /// Embedded tokens [tokens, size] → hidden states of the same shape.
+    /// Embedded tokens `[tokens, size]` -> hidden states `[tokens, size]`.
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let x = dropout(embeddingNorm(x + positions(context.positions)), rate)
         return through(layers, x, context)
@@ -101,7 +101,7 @@ final class DistilBERTBlock: Module, StackLayer {
     }
 
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
-        // Unlike BERT's, the attention's output is not dropped out.
+        // Unlike in BERT, there is no dropout on the attention's output.
         let mixed = attention(x, context)
         let x = context.wanted(x)
         let middle = attentionNorm(x + attentionOutput(mixed, input: x))

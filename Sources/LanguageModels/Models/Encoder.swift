@@ -2,21 +2,21 @@ import Support
 import Torch
 import TorchNN
 
-/// A model that reads whole rows and says something of each row or each token instead of writing.
+/// An encoder with a head over whole sequences or single tokens.
 protocol EncoderModel: LanguageModel {
     var inputSite: InputSite { get }
     /// The prefix site of each layer.
     var prefixSites: [KeyValueSite] { get }
-    /// Whether a token sees only those before it, and the last token therefore speaks for the row.
+    /// Whether attention is causal, so that the last token represents the sequence.
     var isCausal: Bool { get }
-    /// Vectors of token ids, before positions and types: [tokens, size].
+    /// Token embeddings, before positions and types: `[tokens]` -> `[tokens, size]`.
     func embed(_ ids: Tensor) -> Tensor
-    /// The layers over embedded tokens [tokens, size].
-    /// - Parameter types: token type ids, int64 [tokens]; `nil` if all are 0.
+    /// The layers over embedded tokens `[tokens, size]` -> `[tokens, size]`.
+    /// - Parameter types: token type ids, int64 `[tokens]`; `nil` if all are 0.
     func encode(_ x: Tensor, types: Tensor?, _ context: AttentionContext) -> Tensor
-    /// The head over the states that speak for each row: [rows, size] → [rows, labels].
+    /// The sequence head: `[rows, size]` -> `[rows, labels]`.
     func rowScores(_ states: Tensor) -> Tensor
-    /// The head over tokens: [tokens, size] → [tokens, labels].
+    /// The token head: `[tokens, size]` -> `[tokens, labels]`.
     func tokenScores(_ states: Tensor) -> Tensor
 }
 
@@ -43,7 +43,7 @@ extension EncoderModel {
     }
 
     public func batch(_ rows: [TrainingRow], device: Device) -> TrainingBatch {
-        // Of embeddings the candidates follow all inputs: every row's first one, then the second ones.
+        // Embedding candidates follow all inputs: the first one of every example, then the second ones.
         let depth = rows.map(\.candidates.count).max() ?? 0
         let candidates = (0..<depth).flatMap { place in
             rows.compactMap { $0.candidates.indices.contains(place) ? $0.candidates[place] : nil }
@@ -59,7 +59,7 @@ extension EncoderModel {
             segments: segments.contains { $0 != 0 } ? segments : nil)
     }
 
-    /// Where packed rows have a token with a label.
+    /// Indices of the labeled tokens among the packed tokens.
     private func labelled(_ rows: [TrainingRow]) -> [Int] {
         var start = 0
         return rows.flatMap { row -> [Int] in
@@ -88,7 +88,7 @@ extension EncoderModel {
 
     // MARK: Outputs
 
-    /// Scores of the rows or of the labelled tokens, [targets, labels]; for embeddings the vectors of all rows.
+    /// Logits of the sequences or labeled tokens, `[targets, labels]`; for embeddings the vectors of all texts.
     public func logits(_ batch: TrainingBatch) -> Tensor {
         let (states, rows, areRows) = read(batch)
         switch head.task {
@@ -96,7 +96,7 @@ extension EncoderModel {
             let own = rows.withoutPrompts(states)
             let wanted = batch.positions.map { own.selecting($0) } ?? own
             guard RowRouting.current != nil, let positions = batch.positions else { return tokenScores(wanted) }
-            // Rows that choose their adapters choose their classifiers too.
+            // Mixed-adapter batches route the classification head too.
             let all = RowRouting.within(batch.input.offsets) { tokenScores(own) }
             return all.selecting(positions)
         case .embeddings: return head.pooling(rows.withoutPrompts(states), offsets: batch.input.offsets)
@@ -106,14 +106,14 @@ extension EncoderModel {
         }
     }
 
-    /// The tokens that speak for their rows: the first position of each, be it [CLS] or, with a soft prompt, the first
-    /// virtual token; the last one in a causal model.
+    /// Indices of the tokens that represent their sequences: the first position of each, [CLS] or the first virtual
+    /// token of a soft prompt; the last one in a causal model.
     private func speakers(_ rows: PromptedRows) -> [Int] {
         isCausal ? rows.offsets.dropFirst().map { $0 - 1 } : Array(rows.offsets.dropLast())
     }
 
-    /// Runs packed rows through the layers: states [tokens, size], virtual tokens included, or [rows, size] of the
-    /// tokens that speak for their rows (`areRows`) where no others are read.
+    /// Runs packed sequences through the layers: states `[tokens, size]`, including virtual tokens, or only `[rows,
+    /// size]` of the tokens that represent their sequences (`areRows`) if no others are read.
     private func read(_ batch: TrainingBatch) -> (states: Tensor, rows: PromptedRows, areRows: Bool) {
         let input = checked(batch.input)
         let embedded = RowRouting.within(input.offsets) { embed(input.ids) }
@@ -138,8 +138,8 @@ extension EncoderModel {
 
     // MARK: Losses
 
-    /// Sum over the targets of what the task's loss is the mean of, as in transformers: −log p(label) of a row or a
-    /// token, a label's binary cross-entropy, the squared error of a number; for embeddings see ``EmbeddingLoss``.
+    /// Sum over the targets of the loss, of which transformers takes the mean: −log p(label) of a sequence or token,
+    /// binary cross-entropy of a label, squared error of a number; for embeddings see ``EmbeddingLoss``.
     public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
         let outputs = logits(batch)
         switch head.task {
@@ -154,24 +154,25 @@ extension EncoderModel {
     }
 }
 
-/// Sum over rows of −log softmax(scores)[target]; scores [rows, classes], targets int64 [rows].
+/// Sum over rows of −log softmax(scores)[target] with scores `[rows, classes]`, targets int64 `[rows]`.
 func crossEntropySum(_ scores: Tensor, _ targets: Tensor, labelSmoothing: Double) -> Tensor {
     let logs = scores.logSoftmax()
     let wanted = logs.gathering(axis: 1, targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
     return labelSmoothing > 0 ? wanted - logs.mean(axes: [-1]).sum() * labelSmoothing : wanted
 }
 
-/// What draws vectors of texts together and apart.
+/// Contrastive and similarity losses of sentence embeddings.
 enum EmbeddingLoss {
     /// Inverse temperature, sentence-transformers' `scale`.
     static let scale = 20.0
 
-    /// Of the first n vectors, n being the number of targets, the others are the candidates: every row's own one, then
-    /// hard negatives. Rows without candidates are their own (Gao et al. 2021, SimCSE: two dropout masks would differ).
+    /// The first n vectors are the texts, n being the number of targets, the others the candidates: every text's
+    /// positive, then hard negatives. Texts without candidates are their own (SimCSE, Gao et al. 2021, with two
+    /// dropout masks).
     ///
-    /// With whole-number targets it is the sum over rows of −log softmax(20 · cos(text, candidates))[own]: the other
-    /// rows' candidates are the negatives (van den Oord et al. 2018, InfoNCE; `MultipleNegativesRankingLoss`). With
-    /// real ones it is the sum of (cos(text, own candidate) − target)² (`CosineSimilarityLoss`).
+    /// With integer targets it is the sum over texts of −log softmax(20 · cos(text, candidates))[positive], with the
+    /// other texts' candidates as negatives (InfoNCE, van den Oord et al. 2018; `MultipleNegativesRankingLoss`). With
+    /// floating-point targets it is the sum of (cos(text, positive) − target)² (`CosineSimilarityLoss`).
     static func sum(_ vectors: Tensor, _ targets: Tensor) -> Tensor {
         let rows = targets.count
         let unit = vectors.normalized()
@@ -185,23 +186,22 @@ enum EmbeddingLoss {
     }
 }
 
-/// Stands in where there is nothing to generate with; the generator refuses encoders before it is used.
+/// A placeholder for models that don't generate; the generator rejects encoders before it is used.
 final class NoDecoding: DecodingState {
     func step(_ tokens: Tensor) -> Tensor { tokens }
     func reorder(_ sources: Tensor) {}
     func keep(rows: [Int]) {}
 }
 
-/// Names of an encoder's tensors: with a level of their own (`bert.`) beside a head, without one where the encoder is
-/// the whole model.
+/// Names of an encoder's tensors: with a prefix (`bert.`) in a model with a head, without it in a headless one.
 struct EncoderNames {
     let prefix: String
     let heads: [String]
     let isBare: Bool
 
     /// - Parameters:
-    ///   - prefix: the level's name.
-    ///   - heads: first parts of the names that belong to heads.
+    ///   - prefix: the prefix.
+    ///   - heads: first components of the names that belong to heads.
     init(_ prefix: String, heads: [String], for task: ModelTask) {
         (self.prefix, self.heads, isBare) = (prefix, heads, task == .embeddings)
     }
@@ -211,7 +211,7 @@ struct EncoderNames {
 
     func path(_ name: String) -> String { isBare ? name : "\(prefix).\(name)" }
 
-    /// The path that a file's name means, whichever kind of file it is.
+    /// The model's path of a file's tensor name, from either kind of file.
     func canonical(_ name: String) -> String {
         guard !isHead(name) else { return name }
         return path(name.hasPrefix(prefix + ".") ? String(name.dropFirst(prefix.count + 1)) : name)

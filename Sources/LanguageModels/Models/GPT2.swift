@@ -2,7 +2,7 @@ import Support
 import Torch
 import TorchNN
 
-/// GPT-2 (Radford et al. 2019): decoder-only, with learned positions and one fused projection for q, k and v.
+/// GPT-2 (Radford et al. 2019): decoder-only, with learned positions and a fused q/k/v projection.
 public final class GPT2: Module, CausalModel, TiedOutputModel {
     let settings: GPT2Configuration
     public var folderSettings = FolderSettings()
@@ -11,7 +11,7 @@ public final class GPT2: Module, CausalModel, TiedOutputModel {
     @ModuleInfo(key: "transformer.input_site") var inputSite: InputSite
     @ModuleInfo(key: "transformer.h") var layers: [GPT2Block]
     @ModuleInfo(key: "transformer.ln_f") var norm: LayerNorm
-    /// Absent where the embedding is the output layer, as in all published ones.
+    /// `nil` if the output layer is tied to the embedding, as in all published models.
     @ModuleInfo(key: "lm_head") var head: Linear?
 
     init(_ settings: GPT2Configuration) {
@@ -43,7 +43,7 @@ public final class GPT2: Module, CausalModel, TiedOutputModel {
     public func fusedParts(of path: String) -> [FusedPart]? {
         path.hasSuffix(".c_attn") ? ["q", "k", "v"].map { FusedPart(name: $0, size: settings.size) } : nil
     }
-    /// Published files carry the causal mask as buffers.
+    /// Published files contain the causal mask as buffers.
     public func isIgnorable(_ name: String) -> Bool {
         name.hasSuffix(".attn.bias") || name.hasSuffix(".attn.masked_bias")
     }
@@ -109,7 +109,7 @@ final class GPT2Block: Module, StackLayer {
 }
 
 final class GPT2Attention: Module {
-    /// q, k and v side by side.
+    /// The fused q/k/v projection.
     @ModuleInfo(key: "c_attn") var fused: Linear
     @ModuleInfo(key: "c_proj") var output: Linear
     @ModuleInfo(key: "prefix_site") var prefix: KeyValueSite
@@ -126,7 +126,7 @@ final class GPT2Attention: Module {
 
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let (size, heads) = (settings.size, settings.heads)
-        // [tokens, heads, headSize], the queries' before the keys' before the values'.
+        // `[tokens, heads, headSize]`: queries, then keys, then values.
         let parts = fused(x).reshaped(-1, 3 * heads, size / heads).split(axis: 1, [heads, heads, heads])
         let mixed = context.attend(
             context.wanted(parts[0]), parts[1], parts[2], site: prefix, layer: layer,
@@ -149,14 +149,14 @@ struct GPT2Configuration: Sendable {
     let residualDropout: Double
     let activation: Activation
     let isTied: Bool
-    /// Whether scores are divided by √headSize, and by the layer's number from 1 on too.
+    /// Whether scores are divided by √headSize, and whether also by the layer's index from 1.
     let scalesScores: Bool
     let scalesByLayer: Bool
     let endTokens: [Int]
     let json: JSON
 
-    /// What a layer's scores are multiplied by. (`reorder_and_upcast_attn` multiplies by it in another order, in single
-    /// precision, which is the same there.)
+    /// Scale of a layer's attention scores. (`reorder_and_upcast_attn` multiplies in another order in fp32, with the
+    /// same result.)
     func scale(ofLayer layer: Int) -> Double {
         (scalesScores ? 1 / Double(size / heads).squareRoot() : 1) / (scalesByLayer ? Double(layer + 1) : 1)
     }

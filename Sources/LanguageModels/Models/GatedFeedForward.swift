@@ -1,7 +1,7 @@
 import Torch
 import TorchNN
 
-/// down(f(gate(x)) ⊙ up(x)) (Shazeer 2020), as decoders since Llama have it.
+/// Gated feed-forward network (Shazeer 2020), as in decoders since Llama: down(f(gate(x)) ⊙ up(x)).
 final class GatedFeedForward: Module {
     @ModuleInfo(key: "gate_proj") var gate: Linear
     @ModuleInfo(key: "up_proj") var up: Linear
@@ -15,7 +15,7 @@ final class GatedFeedForward: Module {
         self.activation = activation
     }
 
-    /// [tokens, size] → the same shape.
+    /// `[tokens, size]` -> `[tokens, size]`.
     func callAsFunction(_ x: Tensor) -> Tensor {
         let parts = Linear.project(x, [gate, up])
         return down(activation.gated(parts[0], parts[1]))

@@ -2,9 +2,9 @@ import Support
 import Torch
 import TorchNN
 
-/// Gemma (Gemma Team 2024) in its three text versions. All scale embeddings by √size and norms by 1 + w. Gemma 2 puts
-/// norms before and after each sublayer, lets every other layer see a window alone, and caps scores softly; Gemma 3
-/// normalises queries and keys instead of capping and gives layers with a window rotary positions of their own.
+/// Gemma (Gemma Team 2024) in its three text versions. All scale embeddings by √size and norms by 1 + w. Gemma 2 has
+/// norms before and after each sublayer, sliding windows in every other layer, and softcapped scores; Gemma 3
+/// normalizes queries and keys instead of softcapping, and its sliding-window layers have their own RoPE base.
 public final class Gemma: Module, CausalModel, TiedOutputModel {
     let settings: GemmaConfiguration
     public var folderSettings = FolderSettings()
@@ -12,7 +12,7 @@ public final class Gemma: Module, CausalModel, TiedOutputModel {
     @ModuleInfo(key: "model.input_site") var inputSite: InputSite
     @ModuleInfo(key: "model.layers") var layers: [GemmaBlock]
     @ModuleInfo(key: "model.norm") var norm: RMSNorm
-    /// Absent where the embedding is the output layer.
+    /// `nil` if the output layer is tied to the embedding.
     @ModuleInfo(key: "lm_head") var head: Linear?
 
     init(_ settings: GemmaConfiguration) {
@@ -74,7 +74,7 @@ public final class Gemma: Module, CausalModel, TiedOutputModel {
 final class GemmaBlock: Module, StackLayer {
     @ModuleInfo(key: "input_layernorm") var attentionNorm: RMSNorm
     @ModuleInfo(key: "self_attn") var attention: GroupedQueryAttention
-    /// Norms of what the sublayers put out, since Gemma 2.
+    /// Norms of the sublayers' outputs, since Gemma 2.
     @ModuleInfo var attentionOutputNorm: RMSNorm?
     @ModuleInfo(key: "attention_output_site") var attentionOutput: OutputSite
     @ModuleInfo var feedForwardNorm: RMSNorm
@@ -88,7 +88,7 @@ final class GemmaBlock: Module, StackLayer {
         _attention.wrappedValue = GroupedQueryAttention(
             settings.attention, layer: layer, rotary: window == nil ? settings.rotary : settings.localRotary,
             window: window)
-        // The first Gemma calls the norm before its feed-forward network as the others call the one after attention.
+        // In the first Gemma, `post_attention_layernorm` is the norm before the feed-forward network.
         _attentionOutputNorm = ModuleInfo(
             wrappedValue: settings.hasOutputNorms ? settings.norm() : nil, key: "post_attention_layernorm")
         _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.hiddenSize)
@@ -101,7 +101,7 @@ final class GemmaBlock: Module, StackLayer {
         _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.hiddenSize)
     }
 
-    /// [tokens, hiddenSize] → the same shape.
+    /// `[tokens, hiddenSize]` -> `[tokens, hiddenSize]`.
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         var normed = attentionNorm(x)
         let mixed = attention(normed, context)
@@ -128,15 +128,15 @@ struct GemmaConfiguration: Sendable {
     let isTied: Bool
     let activation: Activation
     let hasBiases: Bool
-    /// What scores are multiplied by.
+    /// Scale of the attention scores.
     let scale: Double
     let attentionSoftcap: Double?
     let outputSoftcap: Double?
     let attentionDropout: Double
     let endTokens: [Int]
-    /// How many tokens each layer looks back on; `nil` for all.
+    /// Sliding-window size of each layer; `nil` for full attention.
     let windows: [Int?]
-    /// Positions of the layers that see everything, and of those with a window.
+    /// RoPE of the full-attention layers and of the sliding-window layers.
     let rotary: RotaryPositions
     let localRotary: RotaryPositions
     let json: JSON
@@ -159,7 +159,7 @@ struct GemmaConfiguration: Sendable {
         epsilon = try read.number("rms_norm_eps", default: 1e-6)
         isTied = try read.boolean("tie_word_embeddings", default: true)
         if version == 1, json["hidden_act"]?.string == "gelu" {
-            // The first files said gelu and meant its tanh approximation.
+            // The first files said gelu but meant its tanh approximation.
             activation = .geluTanh
         } else {
             activation = try read.activation(

@@ -1,20 +1,19 @@
 import Torch
 import TorchNN
 
-/// Attention with rotary positions in which several heads of queries share one of keys and values (Ainslie et al.
-/// 2023), as decoders since Llama have it.
+/// Grouped-query attention with RoPE (Ainslie et al. 2023), as in decoders since Llama.
 final class GroupedQueryAttention: Module {
     struct Settings {
         var hiddenSize: Int
         var heads: Int
-        /// Heads of keys and values.
+        /// Number of key-value heads.
         var keyHeads: Int
         var headSize: Int
         var hasQKVBias = false
         var hasOutputBias = false
-        /// Makes the norm of each head of queries and keys, where there is one.
+        /// Creates the norm of each query and key head, if the family has one.
         var headNorm: (() -> RMSNorm)?
-        /// What scores are multiplied by; headSize^−½ if not given.
+        /// Scale of the attention scores; headSize^−½ by default.
         var scale: Double?
         var softcap: Double?
         var dropout = 0.0
@@ -32,7 +31,7 @@ final class GroupedQueryAttention: Module {
     private let rotary: RotaryPositions
     private let window: Int?
 
-    /// - Parameter window: how many tokens a token sees, itself among them; `nil` for all before it.
+    /// - Parameter window: sliding-window size, including the token itself; `nil` for full causal attention.
     init(_ settings: Settings, layer: Int, rotary: RotaryPositions, window: Int?) {
         (self.settings, self.layer, self.rotary, self.window) = (settings, layer, rotary, window)
         let (size, head) = (settings.hiddenSize, settings.headSize)
@@ -45,7 +44,7 @@ final class GroupedQueryAttention: Module {
         _prefix.wrappedValue = KeyValueSite(.attention, role: .decoder, heads: settings.keyHeads, headSize: head)
     }
 
-    /// [tokens, hiddenSize] → [wanted tokens, hiddenSize].
+    /// `[tokens, hiddenSize]` -> `[selected tokens, hiddenSize]`.
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let size = settings.headSize
         func split(_ x: Tensor) -> Tensor { x.reshaped(-1, x.dim(-1) / size, size) }

@@ -2,9 +2,8 @@ import Support
 import Torch
 import TorchNN
 
-/// Llama (Touvron et al. 2023) and the models built like it: Mistral (attention in a window), Qwen2 (biases on q, k, v)
-/// and Qwen3 (norms on q and k). Decoder-only, with rotary positions, grouped-query attention and a gated feed-forward
-/// network.
+/// Llama (Touvron et al. 2023) and similar models: Mistral (sliding-window attention), Qwen2 (biases on q, k, v) and
+/// Qwen3 (norms on q and k). Decoder-only, with RoPE, grouped-query attention and a gated feed-forward network.
 public final class Llama: Module, CausalModel, TiedOutputModel {
     public let settings: LlamaConfiguration
     public var folderSettings = FolderSettings()
@@ -12,7 +11,7 @@ public final class Llama: Module, CausalModel, TiedOutputModel {
     @ModuleInfo(key: "model.input_site") var inputSite: InputSite
     @ModuleInfo(key: "model.layers") var layers: [LlamaBlock]
     @ModuleInfo(key: "model.norm") var norm: RMSNorm
-    /// Absent where the embedding is the output layer.
+    /// `nil` if the output layer is tied to the embedding.
     @ModuleInfo(key: "lm_head") var head: Linear?
 
     public init(_ settings: LlamaConfiguration) {
@@ -36,7 +35,7 @@ public final class Llama: Module, CausalModel, TiedOutputModel {
         GenerationDefaults(
             startToken: nil, endTokens: Set(settings.endTokens), padToken: settings.endTokens.first ?? 0)
     }
-    /// Files of the stack alone have no prefix.
+    /// Files of a headless model have no prefix.
     public func canonicalName(_ name: String) -> String { decoderName(name, aliases: aliases) }
     public func isIgnorable(_ name: String) -> Bool { name.hasSuffix("rotary_emb.inv_freq") }
 
@@ -87,7 +86,7 @@ final class LlamaBlock: Module, StackLayer {
         _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.hiddenSize)
     }
 
-    /// [tokens, hiddenSize] → the same shape.
+    /// `[tokens, hiddenSize]` -> `[tokens, hiddenSize]`.
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         var normed = attentionNorm(x)
         let attended = attention(normed, context)
@@ -98,7 +97,7 @@ final class LlamaBlock: Module, StackLayer {
     }
 }
 
-/// `config.json` of Llama and its kin.
+/// `config.json` of Llama and similar models.
 public struct LlamaConfiguration: Sendable {
     public let family: String
     public let vocabularySize: Int
@@ -106,7 +105,7 @@ public struct LlamaConfiguration: Sendable {
     public let feedForwardSize: Int
     public let layers: Int
     public let heads: Int
-    /// Heads of keys and values.
+    /// Number of key-value heads.
     public let keyHeads: Int
     public let headSize: Int
     public let epsilon: Double
@@ -118,7 +117,7 @@ public struct LlamaConfiguration: Sendable {
     public let hasHeadNorms: Bool
     public let attentionDropout: Double
     public let endTokens: [Int]
-    /// How many tokens each layer looks back on; `nil` for all.
+    /// Sliding-window size of each layer; `nil` for full attention.
     public let windows: [Int?]
     let rotary: RotaryPositions
     public let json: JSON

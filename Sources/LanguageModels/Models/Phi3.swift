@@ -2,8 +2,8 @@ import Support
 import Torch
 import TorchNN
 
-/// Phi-3 (Abdin et al. 2024): a Llama whose projections for q, k and v, and for the two inputs of the feed-forward
-/// network, lie side by side in one, and which may rotate a part of each head alone.
+/// Phi-3 (Abdin et al. 2024): a Llama with fused q/k/v and gate/up projections, which may apply RoPE to a part of
+/// each head only.
 public final class Phi3: Module, CausalModel, TiedOutputModel {
     let settings: Phi3Configuration
     public var folderSettings = FolderSettings()
@@ -11,7 +11,7 @@ public final class Phi3: Module, CausalModel, TiedOutputModel {
     @ModuleInfo(key: "model.input_site") var inputSite: InputSite
     @ModuleInfo(key: "model.layers") var layers: [Phi3Block]
     @ModuleInfo(key: "model.norm") var norm: RMSNorm
-    /// Absent where the embedding is the output layer.
+    /// `nil` if the output layer is tied to the embedding.
     @ModuleInfo(key: "lm_head") var head: Linear?
 
     init(_ settings: Phi3Configuration) {
@@ -63,7 +63,7 @@ public final class Phi3: Module, CausalModel, TiedOutputModel {
         guard let head else { return embedding.outputWeight }
         return head.isAdapted ? nil : head.weight
     }
-    /// Keys that were rotated for short texts don't go with queries of long ones.
+    /// Keys rotated with the short-context frequencies don't match queries with the long-context ones.
     var rereadLength: Int? { settings.rotary.longFrequencies == nil ? nil : settings.rotary.switchLength }
 
     public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
@@ -97,7 +97,7 @@ final class Phi3Block: Module, StackLayer {
         rate = settings.residualDropout
     }
 
-    /// [tokens, hiddenSize] → the same shape.
+    /// `[tokens, hiddenSize]` -> `[tokens, hiddenSize]`.
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         var normed = attentionNorm(x)
         let attended = attention(normed, context)
@@ -109,7 +109,7 @@ final class Phi3Block: Module, StackLayer {
 }
 
 final class Phi3Attention: Module {
-    /// q, k and v side by side.
+    /// The fused q/k/v projection.
     @ModuleInfo(key: "qkv_proj") var fused: Linear
     @ModuleInfo(key: "o_proj") var output: Linear
     @ModuleInfo(key: "prefix_site") var prefix: KeyValueSite
@@ -126,7 +126,7 @@ final class Phi3Attention: Module {
 
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let (heads, keyHeads, size) = (settings.heads, settings.keyHeads, settings.headSize)
-        // [tokens, heads, headSize], the queries' before the keys' before the values'.
+        // `[tokens, heads, headSize]`: queries, then keys, then values.
         let parts = fused(x).reshaped(-1, heads + 2 * keyHeads, size).split(axis: 1, [heads, keyHeads, keyHeads])
         let mixed = context.attend(
             context.rotatedQueries(context.wanted(parts[0]), settings.rotary),
@@ -138,7 +138,7 @@ final class Phi3Attention: Module {
 }
 
 final class Phi3FeedForward: Module {
-    /// The gate's projection and the one it multiplies, side by side.
+    /// The fused gate/up projection.
     @ModuleInfo(key: "gate_up_proj") var fused: Linear
     @ModuleInfo(key: "down_proj") var down: Linear
     private let size: Int
@@ -171,7 +171,7 @@ struct Phi3Configuration: Sendable {
     let attentionDropout: Double
     let residualDropout: Double
     let endTokens: [Int]
-    /// How many tokens a token sees, itself among them; `nil` for all before it.
+    /// Sliding-window size, including the token itself; `nil` for full causal attention.
     let window: Int?
     let rotary: RotaryPositions
     let json: JSON
@@ -201,7 +201,7 @@ struct Phi3Configuration: Sendable {
         rotary = try RotaryPositions(read, headSize: headSize, allowsPartial: true, originalPositions: original) {
             switch $0 {
             case "default", "longrope": return $0
-            // What its first files called longrope.
+            // Early files' names of longrope.
             case "su", "yarn": return "longrope"
             default:
                 throw PEFTError(

@@ -2,8 +2,8 @@ import Support
 import Torch
 import TorchNN
 
-/// RoBERTa (Liu et al. 2019) and XLM-RoBERTa (Conneau et al. 2020): BERT's encoder with positions that begin behind the
-/// padding's id, and a classification head of its own in place of the pooler.
+/// RoBERTa (Liu et al. 2019) and XLM-RoBERTa (Conneau et al. 2020): BERT's encoder with positions that start after
+/// the padding id, and its own classification head instead of the pooler.
 public final class RoBERTa: Module, EncoderModel {
     public let head: ModelHead
     private let settings: BERTConfiguration
@@ -66,7 +66,7 @@ final class RoBERTaHead: Module {
         _output.wrappedValue = Linear(size, classes)
     }
 
-    /// [rows, size] → [rows, classes].
+    /// `[rows, size]` -> `[rows, classes]`.
     func callAsFunction(_ x: Tensor) -> Tensor {
         output(dropout(dense(dropout(x, rate)).tanh(), rate))
     }

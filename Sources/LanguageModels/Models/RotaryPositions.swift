@@ -2,21 +2,21 @@ import Foundation
 import Support
 import Torch
 
-/// Rotary positions (Su et al. 2021, RoFormer) in the variants of published models: the angles per position of each
-/// pair of a head's components, and how they stretch for texts longer than those of pretraining.
+/// Rotary position embeddings (RoPE; Su et al. 2021, RoFormer) in the variants of published models: the frequencies
+/// of the dimension pairs of a head, and their scaling for contexts longer than in pretraining.
 ///
 /// A class, so that layers that share one also share its cosines and sines.
 final class RotaryPositions: Sendable {
-    /// What it was made of.
+    /// The settings that it was created from.
     let settings: Settings
-    /// Angles per position of each pair.
+    /// Angle per position of each pair.
     let frequencies: [Double]
-    /// Other angles for batches whose longest row has more than `switchLength` tokens (longrope).
+    /// Frequencies for batches whose longest sequence has more than `switchLength` tokens (longrope).
     let longFrequencies: [Double]?
     let switchLength: Int
-    /// What cosines and sines are multiplied by.
+    /// Factor of the cosines and sines.
     let attentionFactor: Double
-    /// The longest row that can be rotated; `nil` where there is no limit.
+    /// Maximum sequence length; `nil` without a limit.
     let limit: Int?
 
     private init(
@@ -29,7 +29,7 @@ final class RotaryPositions: Sendable {
         (self.attentionFactor, self.limit) = (attentionFactor, limit)
     }
 
-    /// Cosines and sines [tokens, pairs] for positions [tokens] of rows of which the longest has `longest` tokens.
+    /// Cosines and sines `[tokens, pairs]` for positions `[tokens]`, where the longest sequence has `longest` tokens.
     func rotation(at positions: Tensor, longest: Int, dtype: DType) -> (cosines: Tensor, sines: Tensor) {
         if let limit, longest > limit {
             reportFailure(
@@ -38,7 +38,7 @@ final class RotaryPositions: Sendable {
                         + " whose angles would depend on the longest sequence seen so far",
                     remedy: "use shorter sequences, or a model with yarn, llama3 or linear scaling"))
         }
-        // As transformers does, the longest row decides for all rows of a batch.
+        // As in transformers, the longest sequence determines the frequencies of the whole batch.
         let frequencies = longest > switchLength ? longFrequencies ?? frequencies : frequencies
         let angles =
             positions.to(.float32).unsqueezed(1)
@@ -49,28 +49,28 @@ final class RotaryPositions: Sendable {
 }
 
 extension RotaryPositions {
-    /// What a configuration says of one kind of layer's rotary positions.
+    /// RoPE settings of one type of layer.
     struct Settings: Sendable {
-        /// `rope_parameters`, or what older files call `rope_scaling`.
+        /// `rope_parameters`, or `rope_scaling` in older files.
         var parameters: JSON?
-        /// `default`, `linear`, …
+        /// RoPE type: `default`, `linear`, …
         var kind: String
         var base: Double
-        /// Components of a head that are rotated.
+        /// Number of dimensions of a head that are rotated.
         var size: Int
         var positions: Int
-        /// The length that the model was pretrained on, where the file says it outside of the parameters.
+        /// Context length in pretraining, if the file has it outside the parameters.
         var originalPositions: Int?
     }
 
     /// Reads `rope_parameters` or, in older files, `rope_scaling` and `rope_theta`.
     ///
     /// - Parameters:
-    ///   - base: θ where the file has none.
-    ///   - allowsPartial: whether the family can rotate a part of each head.
-    ///   - originalPositions: the length of pretraining where the family has a default for it.
-    ///   - rename: what older names of kinds mean; throws for kinds that the family doesn't have.
-    /// - Throws: ``PEFTError`` for a kind of positions that isn't supported or lacks a number.
+    ///   - base: default of θ.
+    ///   - allowsPartial: whether the family supports rotating a part of each head.
+    ///   - originalPositions: the family's default of the pretraining context length.
+    ///   - rename: maps older type names; throws for types that the family doesn't support.
+    /// - Throws: ``PEFTError`` for an unsupported RoPE type or a missing parameter.
     convenience init(
         _ read: ConfigurationReader, headSize: Int, base: Double = 10_000, allowsPartial: Bool = false,
         originalPositions: Int? = nil, rename: (String) throws -> String = { $0 }
@@ -92,15 +92,15 @@ extension RotaryPositions {
                 originalPositions: originalPositions ?? read.json["original_max_position_embeddings"]?.int))
     }
 
-    /// Reads the positions of one type of layers, where there are several (Gemma 3). Older files have `rope_scaling`
-    /// and `rope_theta` for layers that see everything and `rope_local_base_freq` for the others.
+    /// Reads the RoPE settings of one layer type, if there are several (Gemma 3). Older files have `rope_scaling` and
+    /// `rope_theta` for full-attention layers and `rope_local_base_freq` for the others.
     convenience init(_ read: ConfigurationReader, headSize: Int, layers type: String, base: Double) throws {
         let isFull = type == "full_attention"
         var parameters = read.json["rope_parameters"]?[type].flatMap { $0.object }
         if isFull, let old = read.json["rope_scaling"]?.object {
             parameters = (parameters ?? [:]).merging(old) { $1 }
         }
-        // transformers looks for YaRN's 'truncate' beside the types of layers, where no file has it.
+        // transformers looks for YaRN's 'truncate' next to the layer types, where no file has it.
         parameters?["truncate"] = nil
         let all = parameters.map { JSON.object($0) }
         let theta = try read.number(isFull ? "rope_theta" : "rope_local_base_freq", default: base)
@@ -129,7 +129,7 @@ extension RotaryPositions {
         return share
     }
 
-    /// θ^(−2i/d), stretched in one of the ways that transformers knows.
+    /// θ^(−2i/d), scaled by one of transformers' methods.
     convenience init(_ settings: Settings) throws {
         guard settings.size >= 2, settings.size.isMultiple(of: 2) else {
             throw PEFTError(
@@ -144,7 +144,7 @@ extension RotaryPositions {
             let factor = try settings.number("factor")
             self.init(settings, frequencies: plain.map { $0 / factor })
         case "dynamic":
-            // Up to the positions of pretraining the angles are the plain ones.
+            // Up to the pretraining length the frequencies are unscaled.
             self.init(settings, frequencies: plain, limit: settings.positions)
         case "llama3":
             self.init(settings, frequencies: try settings.llama3(plain))
@@ -167,12 +167,12 @@ extension RotaryPositions {
 }
 
 extension RotaryPositions.Settings {
-    /// The length of pretraining.
+    /// Context length in pretraining.
     var original: Int {
         originalPositions ?? parameters?["original_max_position_embeddings"]?.int ?? positions
     }
 
-    /// How much longer texts may be than in pretraining.
+    /// Ratio of the maximum context length to that in pretraining.
     private var ratio: Double {
         parameters?["factor"]?.double ?? Double(positions) / Double(original)
     }
@@ -196,7 +196,7 @@ extension RotaryPositions.Settings {
         return numbers
     }
 
-    /// Llama 3.1: long waves are divided by the factor, short ones stay, those between are interpolated.
+    /// Llama 3.1: long wavelengths are divided by the factor, short ones unchanged, those between interpolated.
     func llama3(_ plain: [Double]) throws -> [Double] {
         let (factor, low, high) = try (number("factor"), number("low_freq_factor"), number("high_freq_factor"))
         let original = Double(original)
@@ -209,11 +209,11 @@ extension RotaryPositions.Settings {
         }
     }
 
-    /// Peng et al. 2023, YaRN, section 3.2: pairs that turn often in a text of pretraining stay, those that turn
-    /// rarely are divided by the factor, with a ramp between.
+    /// YaRN (Peng et al. 2023, section 3.2): pairs with many rotations within the pretraining length are unchanged,
+    /// those with few are divided by the factor, with a linear ramp between.
     func yarn(_ plain: [Double]) throws -> [Double] {
         let factor = ratio
-        // The pair that makes so many turns within the length of pretraining.
+        // The pair with this many rotations within the pretraining length.
         func pair(turns: Double) -> Double {
             Double(size) * Foundation.log(Double(original) / (turns * 2 * .pi)) / (2 * Foundation.log(base))
         }
@@ -232,7 +232,7 @@ extension RotaryPositions.Settings {
         }
     }
 
-    /// YaRN, eq. 22: √(1/t) = 0.1 ln s + 1, unless the file says otherwise.
+    /// YaRN, eq. 22: √(1/t) = 0.1 ln s + 1, unless the file specifies it.
     func yarnAttentionFactor() throws -> Double {
         if let given = parameters?["attention_factor"]?.double { return given }
         let ratio = ratio
@@ -243,7 +243,7 @@ extension RotaryPositions.Settings {
         return factor(scale) / factor(all)
     }
 
-    /// Ding et al. 2024, LongRoPE: √(1 + ln s / ln L) with s times the L positions of pretraining.
+    /// LongRoPE (Ding et al. 2024): √(1 + ln s / ln L) with s times the pretraining length L.
     func longropeAttentionFactor() throws -> Double {
         if let given = parameters?["attention_factor"]?.double { return given }
         let ratio = ratio

@@ -3,14 +3,14 @@ import Support
 import Torch
 import TorchNN
 
-/// T5 (Raffel et al. 2020) and mT5 (Xue et al. 2021), an encoder-decoder with relative position biases and no other positions.
+/// T5 (Raffel et al. 2020) and mT5 (Xue et al. 2021): encoder-decoders with a relative position bias.
 public final class T5: Module, TiedOutputModel {
     public let settings: T5Configuration
     public var folderSettings = FolderSettings()
     @ModuleInfo(key: "shared") var embedding: Embedding
     @ModuleInfo var encoder: T5Stack
     @ModuleInfo var decoder: T5Stack
-    /// Absent where the embedding is the output layer.
+    /// `nil` if the output layer is tied to the embedding.
     @ModuleInfo(key: "lm_head") var head: Linear?
 
     public init(_ settings: T5Configuration) {
@@ -31,7 +31,7 @@ public final class T5: Module, TiedOutputModel {
     public var configuration: JSON { settings.json }
     public var architecture: Architecture { .encoderDecoder }
     public var outputLayer: String { "lm_head" }
-    /// transformers never quantises these, whose outputs are large.
+    /// transformers never quantizes these projections, whose outputs are large.
     public var unquantisedProjections: Set<String> { ["wo"] }
     public var inputEmbedding: String { "shared" }
     public var vocabularySize: Int { embedding.entries }
@@ -56,7 +56,7 @@ public final class T5: Module, TiedOutputModel {
 
     public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
         if let head, head.isAdapted {
-            // What lies over the output layer acts on the logits themselves.
+            // Adapters over the output layer act on the logits themselves.
             let logs = scores(hidden(batch)).logSoftmax()
             let wanted = logs.gathering(axis: 1, batch.targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
             return labelSmoothing > 0 ? wanted - logs.mean(axes: [-1]).sum() * labelSmoothing : wanted
@@ -68,7 +68,7 @@ public final class T5: Module, TiedOutputModel {
 
     public func logits(_ batch: TrainingBatch) -> Tensor { scores(hidden(batch)) }
 
-    /// The decoder's last hidden states, packed [decoder tokens, modelSize].
+    /// The decoder's final hidden states, packed `[decoder tokens, modelSize]`.
     private func hidden(_ batch: TrainingBatch) -> Tensor {
         let memory = encode(batch.input)
         guard let rows = batch.decoder.map(checked) else { return memory.states }
@@ -77,7 +77,7 @@ public final class T5: Module, TiedOutputModel {
         return prompted.withoutPrompts(states)
     }
 
-    /// The encoder's last hidden states, packed [tokens, modelSize], virtual tokens included.
+    /// The encoder's final hidden states, packed `[tokens, modelSize]`, including virtual tokens.
     func encode(_ input: PackedSequences) -> PromptedRows {
         let input = checked(input)
         let prompted = encoder.input(encoder.embed(input.ids, offsets: input.offsets), offsets: input.offsets)
@@ -87,7 +87,7 @@ public final class T5: Module, TiedOutputModel {
 
     private var outputScale: Double { settings.scalesOutput ? 1 / Double(settings.modelSize).squareRoot() : 1 }
 
-    /// Hidden states [..., modelSize] → scores [..., vocabulary].
+    /// Hidden states `[..., modelSize]` -> logits `[..., vocabulary]`.
     func scores(_ hidden: Tensor) -> Tensor {
         let hidden = settings.scalesOutput ? hidden * outputScale : hidden
         return head?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
@@ -100,7 +100,7 @@ public final class T5: Module, TiedOutputModel {
 
 /// The encoder's or the decoder's layers.
 final class T5Stack: Module {
-    /// The shared table, as this stack looks up in it.
+    /// A view of the shared embedding for this stack.
     @ModuleInfo(key: "embed_tokens") var embedding: Embedding
     @ModuleInfo var block: [T5Block]
     @ModuleInfo(key: "final_layer_norm") var norm: RMSNorm
@@ -120,12 +120,12 @@ final class T5Stack: Module {
 
     func embed(_ ids: Tensor, offsets: [Int]) -> Tensor { RowRouting.within(offsets) { embedding(ids) } }
 
-    /// Packed [tokens, modelSize] → the same shape. `memory` is the encoder's output with its rows.
+    /// Packed `[tokens, modelSize]` -> `[tokens, modelSize]`. `memory` is the encoder's output with its offsets.
     func callAsFunction(_ x: Tensor, rows: [Int], memory: (states: Tensor, rows: [Int])?) -> Tensor {
         RowRouting.within(rows) {
             let longest = zip(rows.dropFirst(), rows).map { $0 - $1 }.max() ?? 0
             let prefix = longestPrefix(forRows: rows.count - 1)
-            // A prefix holds the positions before the row.
+            // A prefix occupies the positions before the sequence.
             let bias = positionBias(queries: prefix..<(prefix + longest), keys: prefix + longest)
             var x = dropout(x, settings.dropout)
             for layer in block { x = checkpointed(x) { layer($0, rows: rows, bias: bias, memory: memory) } }
@@ -133,16 +133,16 @@ final class T5Stack: Module {
         }
     }
 
-    /// Tokens of the longest prefix before the self-attention's keys.
+    /// Length of the longest prefix of the self-attention.
     func longestPrefix(forRows rows: Int) -> Int {
         block.map { $0.attention.prefix.longestPrefix(forRows: rows) }.max() ?? 0
     }
 
-    /// The first layer's relative bias, which all share: [heads, queries, keys].
+    /// The first layer's relative position bias, shared by all layers: `[heads, queries, keys]`.
     func positionBias(queries: Range<Int>, keys: Int) -> Tensor? {
         guard let table = block.first?.attention.relativeBias else { return nil }
         guard hasRoom(queries: queries.count, keys: keys) else { return .zeros([0]) }
-        // By distance: key − query, from the last query's first key on.
+        // By distance key − query, starting at the last query's first key.
         let distances = queries.isEmpty || keys == 0 ? 0..<0 : (1 - queries.upperBound)..<(keys - queries.lowerBound)
         let known = distances.map { relativePositionBucket($0, settings: settings, bidirectional: !isDecoder) }
         var buckets: [Int] = []
@@ -152,7 +152,8 @@ final class T5Stack: Module {
         return table(ids).permuted(2, 0, 1).contiguous()
     }
 
-    /// Whether the bias, two copies of heads · queries · keys floats, fits in memory; reports a failure if not.
+    /// Whether the bias, two copies of heads · queries · keys floats, fits in memory; reports a failure if it
+    /// doesn't.
     private func hasRoom(queries: Int, keys: Int) -> Bool {
         let bytes = 2 * Double(settings.heads) * Double(queries) * Double(keys) * 4
         guard bytes > Double(ProcessInfo.processInfo.physicalMemory), embedding.weight.device != .meta
@@ -166,7 +167,7 @@ final class T5Stack: Module {
 }
 
 /// The bucket of a key's position relative to the query's (Raffel et al. 2020, section 2.1): exact for short
-/// distances, logarithmically wider for longer ones; half of them for keys that follow, if there may be any.
+/// distances, logarithmic for longer ones; half of the buckets are for keys after the query, if bidirectional.
 func relativePositionBucket(_ relative: Int, settings: T5Configuration, bidirectional: Bool) -> Int {
     var buckets = settings.relativeBuckets
     var result = 0
@@ -178,7 +179,7 @@ func relativePositionBucket(_ relative: Int, settings: T5Configuration, bidirect
     }
     let exact = buckets / 2
     if distance < exact { return result + distance }
-    // In single precision and in this order, as PyTorch computes it: the bucket's edges depend on the rounding.
+    // In fp32 and in this order, as in PyTorch: bucket boundaries depend on the rounding.
     let ratio = Foundation.log(Float(distance) / Float(exact))
     let span = Float(Foundation.log(Double(settings.relativeMaximumDistance) / Double(exact)))
     let wide = exact + Int(ratio / span * Float(buckets - exact))
@@ -227,7 +228,7 @@ final class T5Block: Module {
         return x + dropout(feedForwardOutput(feedForward(normed), input: normed), rate)
     }
 
-    /// One token a row, x [rows, 1, modelSize].
+    /// Decode step: one token per sequence, x `[rows, 1, modelSize]`.
     func step(_ x: Tensor, cache: KeyValueCache, bias: Tensor?, memory: T5CrossMemory) -> Tensor {
         var x = x
         var normed = attentionNorm(x)
@@ -246,7 +247,7 @@ final class T5Attention: Module {
     @ModuleInfo var k: Linear
     @ModuleInfo var v: Linear
     @ModuleInfo var o: Linear
-    /// [buckets, heads], in the first layer alone.
+    /// `[buckets, heads]`, in the first layer only.
     @ModuleInfo(key: "relative_attention_bias") var relativeBias: Embedding?
     @ModuleInfo(key: "prefix_site") var prefix: KeyValueSite
     let heads: Int
@@ -265,12 +266,13 @@ final class T5Attention: Module {
         _prefix.wrappedValue = KeyValueSite(kind, role: role, heads: heads, headSize: headSize)
     }
 
-    /// Self-attention over packed rows, [tokens, modelSize] → the same shape. T5 doesn't scale the scores.
+    /// Self-attention over packed sequences, `[tokens, modelSize]` -> `[tokens, modelSize]`. T5 doesn't scale the
+    /// scores.
     func callAsFunction(_ x: Tensor, rows: [Int], bias: Tensor?, causal: Bool) -> Tensor {
         attend(x, keys: x, queryRows: rows, keyRows: rows, bias: bias, causal: causal)
     }
 
-    /// Cross-attention from packed rows to the encoder's packed rows.
+    /// Cross-attention from packed sequences to the encoder's packed sequences.
     func callAsFunction(_ x: Tensor, rows: [Int], memory: (states: Tensor, rows: [Int])) -> Tensor {
         attend(x, keys: memory.states, queryRows: rows, keyRows: memory.rows, bias: nil, causal: false)
     }
@@ -293,7 +295,7 @@ final class T5Attention: Module {
         return o(mixed.reshaped(-1, heads * headSize))
     }
 
-    /// [rows, length, inner] → [rows, heads, length, headSize]
+    /// `[rows, length, inner]` -> `[rows, heads, length, headSize]`.
     func splitHeads(_ x: Tensor) -> Tensor { x.reshaped(x.dim(0), -1, heads, headSize).transposed(1, 2) }
 
     private func joinHeads(_ x: Tensor) -> Tensor {
@@ -306,7 +308,7 @@ final class T5Attention: Module {
         return o(joinHeads(Functions.attention(all[0], keys, values, mask: bias, scale: 1)))
     }
 
-    /// Beams of one prompt are the queries of one row, so that the encoder's keys are held once a prompt.
+    /// Beams of one prompt are queries of one row, so that the encoder's keys are stored once per prompt.
     func step(_ x: Tensor, memory: T5CrossMemory) -> Tensor {
         let queries = q(x).reshaped(memory.keys.dim(0), -1, heads * headSize)
         let mixed = Functions.attention(
@@ -316,7 +318,7 @@ final class T5Attention: Module {
 }
 
 final class T5FeedForward: Module {
-    /// The only input projection, or the two of the gated form.
+    /// The input projection, or the two of the gated form.
     @ModuleInfo(key: "wi") var plain: Linear?
     @ModuleInfo(key: "wi_0") var gate: Linear?
     @ModuleInfo(key: "wi_1") var up: Linear?
@@ -345,10 +347,10 @@ final class T5FeedForward: Module {
     }
 }
 
-/// The encoder's keys and values for one decoder layer, padded: [rows, heads, longest, headSize].
+/// The encoder's keys and values of one decoder layer, padded: `[rows, heads, longest, headSize]`.
 struct T5CrossMemory {
     var keys: Tensor
     var values: Tensor
-    /// 0 at real tokens and −∞ after a row's end, [rows, 1, 1, longest].
+    /// 0 for real tokens and −∞ for padding, `[rows, 1, 1, longest]`.
     var mask: Tensor?
 }

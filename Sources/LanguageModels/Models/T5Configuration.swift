@@ -1,14 +1,14 @@
 import Support
 import Torch
 
-/// `config.json` of a T5: v1.0 (ReLU, tied), v1.1 and FLAN (gated GELU, untied), the tied gated one, and mT5.
+/// `config.json` of a T5: v1.0 (ReLU, tied), v1.1 and FLAN (gated GELU, untied), tied gated models, and mT5.
 public struct T5Configuration: Sendable {
     /// `t5` or `mt5`.
     public let family: String
     public let vocabularySize: Int
     /// Size of the hidden states.
     public let modelSize: Int
-    /// Size of one attention head; heads · headSize need not be modelSize.
+    /// Size of one attention head; heads · headSize need not equal modelSize.
     public let headSize: Int
     public let feedForwardSize: Int
     public let encoderLayers: Int
@@ -20,9 +20,9 @@ public struct T5Configuration: Sendable {
     public let epsilon: Double
     public let activation: Activation
     public let isGated: Bool
-    /// Whether the output layer is the embedding itself.
+    /// Whether the output layer is tied to the embedding.
     public var isTied: Bool
-    /// Whether hidden states are scaled by modelSize^−½ before the output layer, as v1.0 does.
+    /// Whether hidden states are scaled by modelSize^−½ before the output layer, as in v1.0.
     public let scalesOutput: Bool
     public let padToken: Int
     public let endTokens: [Int]
@@ -52,7 +52,7 @@ public struct T5Configuration: Sendable {
         epsilon = try read.number("layer_norm_epsilon", default: 1e-6)
         let projection = try read.string("feed_forward_proj", default: isMultilingual ? "gated-gelu" : "relu")
         isGated = projection.hasPrefix("gated-")
-        // "gated-gelu" has always meant the tanh approximation; other names say what they are.
+        // "gated-gelu" has always meant the tanh approximation; other names are literal.
         let name = projection == "gated-gelu" ? "gelu_new" : String(projection.dropFirst(isGated ? 6 : 0))
         guard let activation = Activation(huggingFaceName: name) else {
             throw PEFTError(
@@ -61,7 +61,7 @@ public struct T5Configuration: Sendable {
         }
         self.activation = activation
         isTied = try read.boolean("tie_word_embeddings", default: true)
-        // Newer files say it; in older ones the tied models are the ones that scale. An mT5 never does.
+        // Newer files specify it; in older ones the tied models are the ones that scale. An mT5 never does.
         scalesOutput = try !isMultilingual && read.boolean("scale_decoder_outputs", default: isTied)
         padToken = try read.integer("pad_token_id", default: 0, in: 0...1_000_000_000)
         endTokens = try read.tokens("eos_token_id", default: [1])

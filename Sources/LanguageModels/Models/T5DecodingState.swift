@@ -2,20 +2,21 @@ import Support
 import Torch
 import TorchNN
 
-/// Generation with a T5: the encoder's keys and values are made once, the decoder's grow by a token a step.
+/// Generation with T5: the encoder's keys and values are computed once, the decoder's grow by one token per decode
+/// step.
 final class T5DecodingState: DecodingState {
     private let model: T5
     private let beams: Int
     private var caches: [KeyValueCache]
     private var memories: [T5CrossMemory]
-    /// The bias of distances capacity − 1 … 0, [1, heads, 1, capacity].
+    /// The bias of distances capacity − 1 … 0, `[1, heads, 1, capacity]`.
     private let bias: Tensor?
-    /// 0 where a row's cache holds something and −∞ where a shorter prefix left a gap, [rows, 1, 1, capacity].
+    /// 0 for cached tokens and −∞ for the gap of a shorter prefix, `[rows, 1, 1, capacity]`.
     private var gaps: Tensor?
     private var position = 0
     private let capacity: Int
 
-    /// - Parameter capacity: tokens to make room for, besides virtual ones.
+    /// - Parameter capacity: number of tokens to reserve, besides virtual ones.
     init(_ model: T5, _ prompts: PackedSequences, capacity tokens: Int, beams: Int) {
         (self.model, self.beams) = (model, beams)
         let settings = model.settings
@@ -75,12 +76,13 @@ final class T5DecodingState: DecodingState {
         }
         setGaps(missing, like: like)
         guard promptLength > 0 else { return }
-        // A step makes one column for all rows, so the prompts are read token by token; rows without a token there
-        // read zeros, into a column that they never look at.
+        // A decode step writes one column for all rows, so prompts are fed token by token; rows without a token at a
+        // position feed zeros into a column that is masked for them.
         let size = model.settings.modelSize
         let whole = virtual.enumerated().map { missing[$0.offset] + promptLength - ($0.element?.dim(0) ?? 0) }
         for index in 0..<promptLength {
-            // A row's own tokens look past its gap; what fills the gap has to see something, to stay a number.
+            // A row's own tokens don't attend to its gap, but the tokens in the gap must attend to something to avoid
+            // NaN.
             if whole != missing { setGaps(whole.map { $0 <= position ? $0 : 0 }, like: like) }
             let tokens = virtual.enumerated().flatMap { row, prompt -> [Tensor] in
                 let own = index - (promptLength - (prompt?.dim(0) ?? 0))
@@ -103,7 +105,7 @@ final class T5DecodingState: DecodingState {
         gaps = Tensor(values, shape: [missing.count * beams, 1, 1, capacity], device: like.device).to(like.dtype)
     }
 
-    /// 0 at real tokens and −∞ after a row's end, [rows, 1, 1, longest]; `nil` if all are equally long.
+    /// 0 for real tokens and −∞ for padding, `[rows, 1, 1, longest]`; `nil` if all rows have equal lengths.
     private static func mask(_ offsets: [Int], like: Tensor) -> Tensor? {
         let lengths = zip(offsets.dropFirst(), offsets).map { $0 - $1 }
         let longest = lengths.max() ?? 0
@@ -120,11 +122,11 @@ final class T5DecodingState: DecodingState {
         }
     }
 
-    /// Feeds embedded tokens [rows, 1, modelSize] through the layers.
+    /// Feeds embedded tokens `[rows, 1, modelSize]` through the layers.
     private func advance(_ embedded: Tensor) -> Tensor {
         RowRouting.within(single: embedded.dim(0)) {
             var x = embedded
-            // The last query's biases serve every position: only the distance counts.
+            // The last query's biases serve every position, as they depend only on the distance.
             var bias = bias?.narrowed(axis: 3, (capacity - 1 - position)..<capacity)
             if let gaps {
                 let mask = gaps.narrowed(axis: 3, 0..<(position + 1))

@@ -1,12 +1,12 @@
 import Torch
 import TorchNN
 
-/// The tokens whose outputs of a stack's last layer are read: those that predict a target, or speak for a row. The
-/// others have keys and values there and nothing else, neither forward nor backward.
+/// The tokens whose last-layer outputs are read: those that predict a target or represent a sequence. The last layer
+/// computes only keys and values of the others, in the forward and the backward pass.
 struct WantedTokens {
-    /// Where they lie among all tokens, virtual ones included, int64 [wanted].
+    /// Indices among all tokens, including virtual ones, int64 `[wanted]`.
     let indices: Tensor
-    /// Where each row's begin among them: rows + 1 entries.
+    /// Offsets of each sequence among them: rows + 1 entries.
     let offsets: [Int]
 
     init(ranges: [Range<Int>], device: Device) {
@@ -15,9 +15,9 @@ struct WantedTokens {
     }
 
     /// - Parameters:
-    ///   - offsets: where each row's own tokens begin.
-    ///   - spans: what is read of each row, counted over all rows' own tokens.
-    /// - Returns: `nil` where all outputs are to be computed.
+    ///   - offsets: where each sequence's own tokens start.
+    ///   - spans: the read span of each sequence, as indices into all sequences' own tokens.
+    /// - Returns: `nil` if all outputs are computed.
     init?(_ rows: PromptedRows, of offsets: [Int], spans: [Range<Int>]) {
         guard UnreadOutputs.areLeftOut else { return nil }
         let ranges = spans.indices.map { row -> Range<Int> in
@@ -28,25 +28,25 @@ struct WantedTokens {
     }
 }
 
-/// Outputs of a model's last layer that nothing reads.
+/// Last-layer outputs that nothing reads.
 public enum UnreadOutputs {
     @TaskLocal private static var areComputed = false
 
-    /// Runs forward passes that compute them too, for what looks at the inputs of layers (EVA, GPTQ).
+    /// Runs forward passes that compute them too, for methods that observe layer inputs (EVA, GPTQ).
     public static func computed<Result>(_ body: () throws -> Result) rethrows -> Result {
         try $areComputed.withValue(true, operation: body)
     }
 
-    /// Rows that choose their adapters are divided into rows throughout.
+    /// Mixed-adapter batches need all tokens of each sequence.
     static var areLeftOut: Bool { !areComputed && RowRouting.current == nil }
 }
 
-/// A layer of a stack, [tokens, size] → the same shape, or [wanted tokens, size] in the last one.
+/// A layer of a stack, `[tokens, size]` -> `[tokens, size]`, or `[wanted tokens, size]` in the last one.
 protocol StackLayer: Module {
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor
 }
 
-/// x [tokens, size] through the layers: [wanted tokens, size].
+/// Runs x `[tokens, size]` through the layers -> `[wanted tokens, size]`.
 func through(_ layers: [some StackLayer], _ x: Tensor, _ context: AttentionContext) -> Tensor {
     guard let last = layers.last else { return context.last.wanted(x) }
     let x = layers.dropLast().reduce(x) { x, layer in checkpointed(x) { layer($0, context) } }

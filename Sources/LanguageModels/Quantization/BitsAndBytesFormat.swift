@@ -2,8 +2,8 @@ import Support
 import Torch
 import TorchNN
 
-/// What a `quantization_config` of the method `bitsandbytes` says, as transformers writes it: NF4 or FP4 in blocks, or
-/// int8 by rows.
+/// A `quantization_config` of the method `bitsandbytes`, as transformers writes it: NF4 or FP4 in blocks, or int8 by
+/// rows.
 struct BitsAndBytesFormat {
     static let method = "bitsandbytes"
     /// `nil` for int8.
@@ -32,13 +32,13 @@ struct BitsAndBytesFormat {
         blocks = BlockQuantization(code, isDouble: json["bnb_4bit_use_double_quant"]?.bool ?? false)
     }
 
-    /// The tensor whose presence says that a projection is quantised.
+    /// The tensor whose presence marks a projection as quantized.
     var marker: String { blocks == nil ? "SCB" : "weight.absmax" }
 
-    /// Shapes for one matrix.
+    /// An empty weight for one matrix.
     ///
     /// - Parameter stored: the shape of a tensor in the folder, by its name below the projection's.
-    /// - Throws: ``PEFTError`` where scales fit no size of blocks.
+    /// - Throws: ``PEFTError`` if the scales match no block size.
     func weight(outputs: Int, inputs: Int, at path: String, _ stored: QuantizedFolder.Stored?) throws
         -> any LinearWeight
     {
@@ -46,7 +46,7 @@ struct BitsAndBytesFormat {
         guard let scales = stored?("weight.absmax")?.reduce(1, *) else {
             return BlockQuantizedWeight(outputs: outputs, inputs: inputs, settings: settings)
         }
-        // The configuration doesn't say how large blocks are; as many as there are scales tell.
+        // The configuration lacks the block size; it follows from the number of scales.
         let fitting = BlockQuantization.blocks.filter {
             BlockQuantization(block: $0).blocks(of: outputs * inputs) == scales
         }
@@ -61,8 +61,8 @@ struct BitsAndBytesFormat {
             stateSize: stored?("weight.quant_state.bitsandbytes__\(settings.code.rawValue)")?.first)
     }
 
-    /// The `quantization_config` of a model that holds such weights; `nil` where it holds none.
-    /// - Throws: ``PEFTError`` where they differ, which one configuration can't say.
+    /// The `quantization_config` of a model with such weights; `nil` if it has none.
+    /// - Throws: ``PEFTError`` if formats differ, which one configuration can't describe.
     static func json(of model: any LanguageModel) throws -> JSON? {
         let linears = model.namedModules().compactMap { path, module in (module as? Linear).map { (path, $0.weight) }
         }
@@ -76,7 +76,7 @@ struct BitsAndBytesFormat {
                 remedy: "quantize all projections to the same format")
         }
         var left = linears.filter { !($0.1 is BlockQuantizedWeight || $0.1 is RowQuantizedWeight) }.map(\.0)
-        // Where the embedding is the output layer, it is a projection there all the same.
+        // A tied output layer is still a projection to bitsandbytes.
         if !model.outputLayer.isEmpty, !left.contains(model.outputLayer) { left.append(model.outputLayer) }
         return [
             "quant_method": .string(method), "load_in_4bit": .bool(rows == 0), "load_in_8bit": .bool(rows > 0),

@@ -2,24 +2,24 @@ import Support
 import Torch
 import TorchNN
 
-/// What a `quantization_config` of the method `gptq` says, as GPTQModel, AutoGPTQ and transformers write it.
+/// A `quantization_config` of the method `gptq`, as GPTQModel, AutoGPTQ and transformers write it.
 public struct GPTQFormat: Sendable, Equatable {
     public static let method = "gptq"
-    /// The key of this program's own that says that `zeros` beside `qzeros` count in their place, and of what type
-    /// they are. Other readers pass over them and see the rounded ones.
+    /// This project's key for the dtype of floating-point `zeros` that override `qzeros`. Other readers ignore them
+    /// and use the rounded ones.
     static let zerosKey = "swift_peft_zeros"
 
     public var settings: GroupQuantization
-    /// Whether columns were rounded in the order of their importance (`desc_act`), so that groups follow no plain order.
+    /// Whether columns were quantized in order of importance (`desc_act`), so that groups aren't contiguous.
     public var hasOrder = false
-    /// The type of zeros that are no whole numbers; `nil` where there are none.
+    /// Dtype of floating-point zero points; `nil` if there are none.
     public var zeroType: DType?
 
     public init(_ settings: GroupQuantization, zeroType: DType? = nil) {
         (self.settings, self.zeroType) = (settings, zeroType)
     }
 
-    /// - Throws: ``PEFTError`` for bits or groups that there are not, and for settings that would be misread.
+    /// - Throws: ``PEFTError`` for invalid bits or group sizes, and for unsupported settings.
     public init(_ json: JSON) throws {
         func wrong(_ key: String, _ remedy: String) -> PEFTError {
             PEFTError(
@@ -54,11 +54,11 @@ public struct GPTQFormat: Sendable, Equatable {
         }
     }
 
-    /// Shapes for one matrix.
+    /// An empty weight for one matrix.
     ///
-    /// - Parameter hasZeros: whether the folder holds zeros that are no whole numbers for it, as only projections that an
-    ///   adapter was merged into have them.
-    /// - Throws: ``PEFTError`` where it doesn't fill whole words and groups.
+    /// - Parameter hasZeros: whether the folder contains floating-point zero points for it; only projections with a
+    ///   merged adapter have them.
+    /// - Throws: ``PEFTError`` if the matrix doesn't fill whole words and groups.
     func weight(outputs: Int, inputs: Int, at path: String, hasZeros: Bool) throws -> any LinearWeight {
         if let refusal = settings.refusal(outputs: outputs, inputs: inputs) {
             throw PEFTError(
@@ -80,8 +80,8 @@ public struct GPTQFormat: Sendable, Equatable {
         return .object(fields)
     }
 
-    /// The format of a model that holds such weights; `nil` where it holds none.
-    /// - Throws: ``PEFTError`` where they differ, which one configuration can't say.
+    /// The format of a model with such weights; `nil` if it has none.
+    /// - Throws: ``PEFTError`` if formats differ, which one configuration can't describe.
     init?(of weights: [GroupQuantizedWeight]) throws {
         guard let first = weights.first else { return nil }
         self.init(first.settings, zeroType: weights.lazy.compactMap { $0.zeros?.tensor.dtype }.first)
@@ -94,7 +94,7 @@ public struct GPTQFormat: Sendable, Equatable {
     }
 }
 
-/// What a `quantization_config` of the method `awq` says. It is read alone; what is written is GPTQ.
+/// A `quantization_config` of the method `awq`. Read only; GPTQ is written.
 struct AWQFormat {
     static let method = "awq"
     let groupSize: Int?

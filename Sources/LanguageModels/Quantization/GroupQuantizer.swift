@@ -2,29 +2,29 @@ import Support
 import Torch
 import TorchNN
 
-/// Rounds a model's projections to groups of a few bits, each number to the nearest or by GPTQ (Frantar et al. 2022).
+/// Quantizes a model's projections to group-wise integers by round-to-nearest or GPTQ (Frantar et al. 2022).
 public struct GroupQuantizer: Sendable {
     public var settings: GroupQuantization
-    /// The share of its mean diagonal that is added to a Hessian.
+    /// Fraction of the Hessian's mean diagonal that is added to its diagonal.
     public var damping = 0.01
 
     public init(_ settings: GroupQuantization) { self.settings = settings }
 
-    /// What rounding did to one projection.
+    /// Quantization error and size of one projection.
     public struct Outcome: Sendable {
         public let path: String
         /// ‖W − Ŵ‖ / ‖W‖ (Frobenius).
         public let weightError: Double
-        /// ‖X (W − Ŵ)ᵀ‖ / ‖X Wᵀ‖ over the calibration inputs; `nil` without any.
+        /// ‖X (W − Ŵ)ᵀ‖ / ‖X Wᵀ‖ over the calibration inputs; `nil` without calibration.
         public let outputError: Double?
-        /// The same for rounding to the nearest, for comparison.
+        /// The same with round-to-nearest, for comparison.
         public let nearestOutputError: Double?
         public let bytes: Int
         public let bytesBefore: Int
     }
 
-    /// The projections that are rounded: all but the output layer and new modules, as far as they fill whole words and
-    /// groups; and why the others aren't.
+    /// The projections to quantize: all except the output layer and untrained heads, if they fill whole words and
+    /// groups; and why others are excluded.
     public func selection(in model: any LanguageModel) -> (
         chosen: [(path: String, linear: Linear)], left: [(path: String, reason: String)]
     ) {
@@ -45,8 +45,8 @@ public struct GroupQuantizer: Sendable {
         return (chosen, left)
     }
 
-    /// Rounds each number to the nearest.
-    /// - Throws: ``PEFTError`` where nothing can be rounded.
+    /// Quantizes by round-to-nearest.
+    /// - Throws: ``PEFTError`` if no projection can be quantized.
     public func round(_ model: any LanguageModel) throws -> [Outcome] {
         try nonempty(selection(in: model)).map { path, linear in
             let dense = linear.weight.dense(as: .float32)
@@ -56,15 +56,15 @@ public struct GroupQuantizer: Sendable {
         }
     }
 
-    /// Rounds by GPTQ, projection by projection in the order in which the model computes them: each sees inputs that the
-    /// projections before it made with their rounded weights.
+    /// Quantizes by GPTQ, projection by projection in execution order, so that each one's calibration inputs come
+    /// from already quantized projections.
     ///
-    /// Projections of one input form a stage, and each stage runs the samples through the model once: time grows with the
-    /// square of the depth, and no more than one stage's Hessians are there at a time.
+    /// Projections with the same input form a stage, and each stage runs the samples through the model once: time
+    /// grows with the square of the depth, and only one stage's Hessians are in memory at a time.
     ///
     /// - Parameters:
-    ///   - forward: runs all samples through the model.
-    ///   - progress: is told each outcome.
+    ///   - forward: runs all calibration samples through the model.
+    ///   - progress: called with each outcome.
     public func calibrate(
         _ model: any LanguageModel, forward: () throws -> Void, progress: (Outcome) -> Void = { _ in }
     ) throws -> [Outcome] {
@@ -88,7 +88,7 @@ public struct GroupQuantizer: Sendable {
                 progress(outcome)
             }
         }
-        // What the samples never reached.
+        // Projections that the samples never reached.
         for (path, linear) in chosen where !(linear.weight is GroupQuantizedWeight) {
             let dense = linear.weight.dense(as: .float32)
             let weight = try withTorchErrors { try GroupQuantizedWeight(rounding: dense, to: settings) }
@@ -136,7 +136,7 @@ public struct GroupQuantizer: Sendable {
     }
 }
 
-/// The order in which projections are computed, those of one input together.
+/// Records the execution order of projections, grouped by shared input.
 private final class StageRecorder {
     private(set) var stages: [[Linear]] = []
     private var lastInput: Tensor?
@@ -169,7 +169,7 @@ private final class CallObserver: Observer {
     override func see(_ x: Tensor) { recorder.add(linear, x) }
 }
 
-/// H = 2 Σ xᵀ x, [inputs, inputs].
+/// H = 2 Σ xᵀ x, `[inputs, inputs]`.
 private final class HessianObserver: Observer {
     let sum: Tensor
     init(inputs: Int, device: Device) { sum = .zeros([inputs, inputs], dtype: .float64, device: device) }

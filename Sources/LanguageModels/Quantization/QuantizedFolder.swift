@@ -2,17 +2,17 @@ import Support
 import Torch
 import TorchNN
 
-/// Ways in which folders store quantised weights, by `quant_method` of their `quantization_config`. A new one is a file
+/// Formats of quantized weights in folders, by `quant_method` of their `quantization_config`. To add one, add a file
 /// here and a line in ``schemes``.
 enum QuantizedFolder {
     struct Scheme {
-        /// The tensor below a projection whose presence says that it is quantised.
+        /// The tensor below a projection whose presence marks it as quantized.
         var marker = "qweight"
-        /// Makes shapes for one matrix, to be filled from the folder's tensors.
+        /// Creates an empty weight for one matrix, to be filled from the folder's tensors.
         let shapes: (_ outputs: Int, _ inputs: Int, _ path: String, Stored?) throws -> any LinearWeight
     }
 
-    /// Tells the shape of a tensor in the folder by its name below the projection's; there is none without files.
+    /// Shape of a tensor in the folder by its name below the projection's; `nil` without files.
     typealias Stored = (String) -> [Int]?
 
     static let schemes: [String: @Sendable (JSON) throws -> Scheme] = [
@@ -36,8 +36,8 @@ enum QuantizedFolder {
         },
     ]
 
-    /// A configuration without `quantization_config`, and what that says; `nil` where there is none.
-    /// - Throws: ``PEFTError`` for a method that isn't supported.
+    /// Splits `quantization_config` from a configuration; the scheme is `nil` if there is none.
+    /// - Throws: ``PEFTError`` for an unsupported method.
     static func split(_ configuration: JSON, file: String) throws -> (configuration: JSON, scheme: Scheme?) {
         guard let settings = configuration["quantization_config"], settings != .null,
             case .object(var fields) = configuration
@@ -52,10 +52,10 @@ enum QuantizedFolder {
         return (.object(fields), try scheme(settings))
     }
 
-    /// Puts quantised shapes in place of the projections' own.
+    /// Replaces the projections' weights by empty quantized ones.
     ///
-    /// - Parameter stored: shapes of the folder's tensors by the model's names; `nil` where no file says which
-    ///   projections are quantised, and all but the output layer and new modules are taken to be.
+    /// - Parameter stored: shapes of the folder's tensors by the model's names; if `nil`, all projections except the
+    ///   output layer and untrained heads are assumed to be quantized.
     static func prepare(_ model: any LanguageModel, _ scheme: Scheme, stored: [String: [Int]]?) throws {
         let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
         for (path, module) in model.namedModules() {
@@ -69,7 +69,7 @@ enum QuantizedFolder {
         }
     }
 
-    /// The `quantization_config` of a model's weights; `nil` where all are plain numbers.
+    /// The `quantization_config` of a model's weights; `nil` if none are quantized.
     static func configuration(of model: any LanguageModel) throws -> JSON? {
         let groups = model.namedModules().compactMap { ($0.module as? Linear)?.weight as? GroupQuantizedWeight }
         return try GPTQFormat(of: groups)?.json ?? BitsAndBytesFormat.json(of: model)
@@ -77,7 +77,7 @@ enum QuantizedFolder {
 }
 
 extension LanguageModel {
-    /// Keeps zeros that aren't whole numbers, which merging makes, in some type; with `nil` they are rounded to the grid.
+    /// Stores floating-point zero points, which merging creates, in a dtype; with `nil` they are rounded to the grid.
     public func storeZeros(as type: DType?) {
         for (_, module) in namedModules() {
             guard let linear = module as? Linear, let weight = linear.weight as? GroupQuantizedWeight,
@@ -87,13 +87,13 @@ extension LanguageModel {
         }
     }
 
-    /// Whether some weights have zeros that are no whole numbers.
+    /// Whether some weights have floating-point zero points.
     public var hasRealZeros: Bool {
         namedModules().contains { (($0.module as? Linear)?.weight as? GroupQuantizedWeight)?.zeros != nil }
     }
 
-    /// The parameters that are kept as they are stored, whatever type the model computes in: packed integers, and the
-    /// scales and zeros beside them.
+    /// Parameters that keep their stored dtype whatever the model computes in: packed integers with their scales and
+    /// zero points.
     public var storedAsTheyAre: Set<ObjectIdentifier> {
         let weights = namedModules().compactMap { _, module in
             (module as? Linear)?.weight ?? (module as? Embedding)?.weight

@@ -2,23 +2,23 @@ import Support
 import Torch
 import TorchNN
 
-/// What keeping a projection in fewer bits did to it.
+/// Quantization error and size of one projection.
 public struct StorageOutcome: Sendable {
     public let path: String
-    /// ‖W − Q‖ / ‖W‖
+    /// ‖W − Q‖ / ‖W‖ (Frobenius).
     public let error: Double
-    /// Of the tensors that stand for the weight.
+    /// Bytes of the quantized weight's tensors.
     public let bytes: Int
-    /// As the folder's files have it.
+    /// Bytes in the folder's files.
     public let bytesBefore: Int
 }
 
 extension ModelFolder {
-    /// How far a model's quantised projections are from this folder's numbers, one matrix at a time.
-    /// - Throws: ``PEFTError`` where the folder lacks one.
+    /// The errors of a model's quantized projections relative to this folder's weights, one matrix at a time.
+    /// - Throws: ``PEFTError`` if the folder lacks a projection.
     public func outcomes(of model: any LanguageModel) throws -> [StorageOutcome] {
         let tensors = try tensors()
-        // A square matrix doesn't show which way it lies.
+        // The shape of a square matrix doesn't show whether it is transposed.
         let transposed = Set(
             try outline().namedModules().filter { ($0.module as? Linear)?.weight is TransposedWeight }.map(\.path))
         return try model.namedModules().compactMap { path, module in

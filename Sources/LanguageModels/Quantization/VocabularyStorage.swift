@@ -2,21 +2,21 @@ import Support
 import Torch
 import TorchNN
 
-/// How a model's table of input embeddings and its output layer are kept in memory: the matrices with a row for each word.
+/// Weight format of a model's input embeddings and output layer in memory.
 public struct VocabularyStorage: Sendable, Equatable {
-    /// What was asked for.
+    /// The requested format; `nil` for the default.
     public let kind: WeightStorage?
-    /// Whether numbers of 16 bits stay as they are stored where nothing was asked for.
+    /// Whether 16-bit values stay as stored by default.
     public let keepsStored: Bool
 
-    /// - Parameter keepsStored: whether the model's projections are kept in fewer bits, so that memory counts.
+    /// - Parameter keepsStored: whether the model's projections are quantized, so that memory matters.
     public init(_ kind: WeightStorage?, keepsStored: Bool) { (self.kind, self.keepsStored) = (kind, keepsStored) }
 
-    /// A matrix [words, size] as it is to be kept; `nil` for numbers of the type that is computed in.
+    /// A vocabulary matrix `[words, size]` in its format; `nil` for a dense weight in the compute dtype.
     ///
     /// - Parameters:
-    ///   - stored: the numbers as the file has them.
-    ///   - dtype: what is computed in.
+    ///   - stored: the values in the file.
+    ///   - dtype: compute dtype.
     func kept(_ stored: Tensor, dtype: DType) -> (any LinearWeight)? {
         switch kind {
         case nil: keepsStored && dtype == .float32 && stored.dtype.size == 2 ? NarrowWeight(stored) : nil
@@ -27,9 +27,9 @@ public struct VocabularyStorage: Sendable, Equatable {
         }
     }
 
-    /// Puts the shapes of such matrices into a model without weights.
+    /// Installs empty vocabulary matrices in a meta model.
     ///
-    /// - Parameter stored: the type that the file has a tensor in, by the model's name; `nil` if nothing says.
+    /// - Parameter stored: dtype of a tensor in the file, by the model's name; `nil` if unknown.
     public func apply(to outline: any LanguageModel, stored: (String) -> DType?) {
         for place in outline.vocabularyPlaces where place.weight is DenseWeight {
             let type = stored(place.path + ".weight") ?? .float32
@@ -40,14 +40,14 @@ public struct VocabularyStorage: Sendable, Equatable {
 }
 
 extension DType {
-    /// What `config.json` says that weights are stored in.
+    /// Reads the default from a configuration's stored dtype.
     public init?(configuration: JSON) {
         guard let name = (configuration["dtype"] ?? configuration["torch_dtype"])?.string else { return nil }
         self.init(rawValue: name)
     }
 }
 
-/// The table of input embeddings, or the output layer where it is a matrix of its own.
+/// The input embeddings, or the untied output layer.
 struct VocabularyPlace {
     let path: String
     fileprivate let module: Module
@@ -60,12 +60,12 @@ struct VocabularyPlace {
         }
     }
 
-    /// Makes vectors of a table in fewer bits numbers of this type.
+    /// Sets the dtype to which a quantized embedding is dequantized.
     func computes(in type: DType) { (module as? Embedding)?.type = type }
 }
 
 extension LanguageModel {
-    /// Classifiers and other new modules aren't among them.
+    /// Classification heads and other untrained modules aren't included.
     var vocabularyPlaces: [VocabularyPlace] {
         namedModules().filter { path, module in
             module is Embedding && path == inputEmbedding
@@ -73,7 +73,7 @@ extension LanguageModel {
         }.map { VocabularyPlace(path: $0.path, module: $0.module) }
     }
 
-    /// Makes fp32 numbers of an embedding table and an output layer that are kept in fewer bits.
+    /// Dequantizes or upcasts the embedding and the output layer to fp32.
     public func widenVocabulary() {
         for place in vocabularyPlaces
         where place.weight is BlockQuantizedWeight || place.weight is RowQuantizedWeight
@@ -83,7 +83,7 @@ extension LanguageModel {
         }
     }
 
-    /// - Throws: ``PEFTError`` where the embedding table is kept in a form that Hugging Face's files don't have.
+    /// - Throws: ``PEFTError`` if the embedding has a format that Hugging Face's files don't support.
     public func checkVocabularyIsWritable() throws {
         guard let place = vocabularyPlaces.first, place.weight.isQuantized else { return }
         throw PEFTError(

@@ -2,18 +2,18 @@ import Support
 import Torch
 import TorchNN
 
-/// A way to store a model's projections in few bits, as users name it: a kind that projections are kept in, or integers in
-/// groups of inputs, rounded to the nearest or by GPTQ.
+/// A weight format for a model's projections, as named by users: a ``WeightStorage``, or group-wise integers by
+/// round-to-nearest or GPTQ.
 public enum WeightRounding: Sendable, Equatable {
     case storage(WeightStorage)
     case groups(GroupQuantization, usesGPTQ: Bool)
 
-    /// Inputs that share a scale and a zero where a name doesn't say so.
+    /// Default group size: inputs that share a scale and a zero point.
     public static let usualGroupSize = 128
 
-    /// - Parameter name: one of ``WeightStorage/names``, or `int2`, `int3`, `int4` or `int8` with `-g` and the size of a group,
-    ///   and `-gptq` at its end, as in `int4-g32-gptq`. (`int8` alone has a scale for each output.)
-    /// - Throws: ``PEFTError`` for another name.
+    /// - Parameter name: one of ``WeightStorage/names``; or `int2`, `int3`, `int4` or `int8` followed by `-g` and the
+    ///   group size, and optionally `-gptq`, as in `int4-g32-gptq`. (Plain `int8` has one scale per output.)
+    /// - Throws: ``PEFTError`` for an unknown name.
     public init(_ name: String) throws {
         var parts = name.lowercased().split(separator: "-").map(String.init)
         let bits = ["int2": 2, "int3": 3, "int4": 4, "int8": 8][parts.first ?? ""]
@@ -52,16 +52,16 @@ public enum WeightRounding: Sendable, Equatable {
         }
     }
 
-    /// Whether fewer bits are stored than numbers are computed with.
+    /// Whether the weights are quantized.
     public var isQuantized: Bool { self != .storage(.float32) && self != .storage(.bfloat16) }
 
-    /// Whether rounding looks at what the model computes of sample rows.
+    /// Whether calibration samples are needed (GPTQ).
     public var needsSamples: Bool {
         if case .groups(_, usesGPTQ: true) = self { true } else { false }
     }
 
-    /// Makes the shapes of a model without weights those of the rounded one.
-    /// - Throws: ``PEFTError`` where none of its projections can be stored so.
+    /// Replaces the projections of a meta model by empty quantized ones.
+    /// - Throws: ``PEFTError`` if no projection supports this format.
     public func outline(_ model: any LanguageModel) throws {
         try check(model)
         switch self {
@@ -74,7 +74,7 @@ public enum WeightRounding: Sendable, Equatable {
         }
     }
 
-    /// - Throws: ``PEFTError`` where none of the model's projections can be stored so.
+    /// - Throws: ``PEFTError`` if no projection of the model supports this format.
     public func check(_ model: any LanguageModel) throws {
         switch self {
         case .storage(let storage):
@@ -92,9 +92,9 @@ public enum WeightRounding: Sendable, Equatable {
         }
     }
 
-    /// Rounds the projections of a model of numbers.
+    /// Quantizes the projections of an unquantized model.
     ///
-    /// - Parameter samples: runs sample rows through the model, for GPTQ.
+    /// - Parameter samples: runs calibration samples through the model, for GPTQ.
     public func apply(to model: any LanguageModel, samples: () throws -> Void) throws {
         switch self {
         case .storage(let storage): try withTorchErrors { storage.apply(to: model) }
@@ -106,12 +106,13 @@ public enum WeightRounding: Sendable, Equatable {
 }
 
 extension LanguageModel {
-    /// Bytes of the model's tensors in a file whose numbers are of one type; quantised weights are stored as they are.
+    /// Size in bytes of the model's tensors in a file with dense tensors of `type`; quantized weights are stored as
+    /// they are.
     public func storedBytes(as type: DType) -> Int {
         let kept = storedAsTheyAre
         return parameters().reduce(0) { sum, item in
             let tensor = item.parameter.tensor
-            // bf16 in memory is bf16 in a file too.
+            // bf16 in memory is stored as bf16.
             return sum
                 + (kept.contains(ObjectIdentifier(item.parameter))
                     ? tensor.byteCount : min(tensor.byteCount, tensor.count * type.size))

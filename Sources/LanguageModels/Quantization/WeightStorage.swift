@@ -2,11 +2,11 @@ import Support
 import Torch
 import TorchNN
 
-/// How a base model's projections are kept in memory. Norms and new heads stay numbers of the type that is computed in;
-/// ``VocabularyStorage`` says how the embedding table and the output layer are kept.
+/// Weight format of a base model's projections in memory. Norms and untrained heads stay in the compute dtype; for
+/// the embedding and the output layer see ``VocabularyStorage``.
 public enum WeightStorage: Sendable, Equatable {
     case float32
-    /// bf16, widened tile by tile where it is multiplied by.
+    /// bf16, upcast tile by tile in matmuls.
     case bfloat16
     /// NF4 or FP4 in blocks (Dettmers et al. 2023).
     case blocks(BlockQuantization)
@@ -15,8 +15,8 @@ public enum WeightStorage: Sendable, Equatable {
 
     public static let names = ["fp32", "bf16", "nf4", "nf4-double", "fp4", "fp4-double", "int8"]
 
-    /// - Parameter name: one of ``names``; `-double` rounds the scales of blocks too.
-    /// - Throws: ``PEFTError`` for another name.
+    /// - Parameter name: one of ``names``; `-double` quantizes the blocks' scales too (double quantization).
+    /// - Throws: ``PEFTError`` for an unknown name.
     public init(_ name: String, block: Int = 64) throws {
         let parts = name.lowercased().split(separator: "-", maxSplits: 1).map(String.init)
         let isDouble = parts.count == 2 && parts[1] == "double"
@@ -43,7 +43,7 @@ public enum WeightStorage: Sendable, Equatable {
         }
     }
 
-    /// A weight kept in this way; a shape without numbers where the weight is one.
+    /// Converts a weight to this format; a meta weight stays without values.
     public func kept(_ weight: any LinearWeight) -> any LinearWeight {
         switch self {
         case .float32: weight
@@ -53,7 +53,7 @@ public enum WeightStorage: Sendable, Equatable {
         }
     }
 
-    /// The projections that are kept so, by path.
+    /// The projections that this format applies to, by path.
     public func projections(of model: any LanguageModel) -> [(path: String, linear: Linear)] {
         guard self != .float32 else { return [] }
         let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
@@ -62,22 +62,22 @@ public enum WeightStorage: Sendable, Equatable {
             guard let linear = module as? Linear, !linear.weight.isQuantized,
                 !left.contains(where: { path == $0 || path.hasPrefix($0 + ".") }),
                 !kept.contains(String(path.split(separator: ".").last ?? "")),
-                // bf16 is written as it is kept, and these files have it the other way round.
+                // bf16 is stored as it is in memory, and these files have it transposed.
                 self != .bfloat16 || !(linear.weight is TransposedWeight)
             else { return nil }
             return (path, linear)
         }
     }
 
-    /// Keeps a model's projections so, one at a time.
+    /// Converts a model's projections to this format, one at a time.
     public func apply(to model: any LanguageModel) {
         for (_, linear) in projections(of: model) { linear.weight = kept(linear.weight) }
     }
 }
 
 extension LanguageModel {
-    /// Makes fp32 numbers of weights that are kept in blocks, as int8 or as bf16, so that what is worked into them isn't
-    /// rounded again. (Weights in groups stay, whose zeros take updates, if they aren't to be widened too.)
+    /// Dequantizes or upcasts blockwise, int8 and bf16 weights to fp32, so that merging into them isn't rounded
+    /// again. (Group-wise weights stay quantized, as their zero points absorb the delta, unless `groups` is set.)
     public func widenWeights(groups: Bool = false) throws {
         widenVocabulary()
         let plain = try ModelRegistry.outline(configuration, file: "the model's configuration", head: head)
@@ -93,7 +93,7 @@ extension LanguageModel {
         }
     }
 
-    /// Whether some projections are kept in blocks or as int8.
+    /// Whether some projections are stored in blocks or as int8.
     public var hasRoundedWeights: Bool {
         namedModules().contains {
             let weight = ($0.module as? Linear)?.weight
