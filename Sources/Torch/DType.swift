@@ -1,6 +1,6 @@
 import CTorch
 
-/// The type of a tensor's elements.
+/// The data type of a tensor's elements.
 public enum DType: String, CaseIterable, Sendable {
     case uint8, int8, int16, int32, int64, float16, float32, float64, bool, bfloat16
 
@@ -24,7 +24,7 @@ public enum DType: String, CaseIterable, Sendable {
         self = type
     }
 
-    /// Bytes of one element.
+    /// Size of one element in bytes.
     public var size: Int {
         switch self {
         case .uint8, .int8, .bool: 1

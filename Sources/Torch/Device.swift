@@ -1,16 +1,16 @@
 import CTorch
 import Support
 
-/// Where a tensor's elements lie.
+/// The device of a tensor's elements.
 public enum Device: Hashable, Sendable, CustomStringConvertible {
     case cpu
     case cuda(Int)
     case mps
-    /// Shapes without elements: a model on `meta` can be counted and planned, and takes no memory.
+    /// Shapes without elements: a model on `meta` can be counted and planned, and uses no memory.
     case meta
 
     /// Parses `cpu`, `cuda`, `cuda:1`, `mps`.
-    /// - Throws: ``PEFTError`` for anything else, or for a device that this libtorch can't reach.
+    /// - Throws: ``PEFTError`` for an unknown device, or one that this libtorch doesn't support.
     public init(_ name: String) throws {
         switch name.split(separator: ":", maxSplits: 1).map(String.init) {
         case ["cpu"]: self = .cpu

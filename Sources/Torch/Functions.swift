@@ -1,9 +1,9 @@
 import CTorch
 
-/// A non-linearity.
+/// An activation function.
 public enum Activation: String, Sendable {
     case relu, gelu
-    /// GELU's tanh approximation, `gelu_new` in Hugging Face's files.
+    /// GELU with the tanh approximation, `gelu_new` in Hugging Face's files.
     case geluTanh
     case silu
 
@@ -16,7 +16,7 @@ public enum Activation: String, Sendable {
         }
     }
 
-    /// The activation that Hugging Face's configurations call `name`.
+    /// The activation with a given name in Hugging Face's configurations.
     public init?(huggingFaceName name: String) {
         switch name {
         case "relu": self = .relu
@@ -29,20 +29,20 @@ public enum Activation: String, Sendable {
 
     public func callAsFunction(_ x: Tensor) -> Tensor { wrap(ct_activation(raw, x.pointer)) }
 
-    /// f(gate) ⊙ up (Shazeer 2020); keeps only its inputs for the backward pass.
+    /// f(gate) ⊙ up (Shazeer 2020); only the inputs are saved for the backward pass.
     public func gated(_ gate: Tensor, _ up: Tensor) -> Tensor {
         wrap(ct_gated_activation(raw, gate.pointer, up.pointer))
     }
 }
 
-/// Operations with gradients of their own; shapes are given at each.
+/// Operations with custom gradients.
 public enum Functions {
-    /// x [..., in] · weightᵀ [out, in] + bias [out].
+    /// x `[..., in]`, weight `[out, in]`, bias `[out]` -> x weightᵀ + bias `[..., out]`.
     public static func linear(_ x: Tensor, _ weight: Tensor, bias: Tensor? = nil) -> Tensor {
         wrap(ct_linear(x.pointer, weight.pointer, bias?.pointer))
     }
 
-    /// Rows `ids` [...] of `weight` [entries, size].
+    /// Embedding lookup: `weight` `[entries, size]`, `ids` `[...]` -> `[..., size]`.
     public static func embedding(_ weight: Tensor, _ ids: Tensor) -> Tensor {
         wrap(ct_embedding(weight.pointer, ids.pointer))
     }
@@ -52,8 +52,9 @@ public enum Functions {
         wrap(ct_rms_norm(x.pointer, weight.pointer, epsilon, offset))
     }
 
-    /// The first 2p components of each head of x [tokens, heads, size] turned as pairs (i, i + p) by the angles whose
-    /// cosines and sines are given, [tokens, p] (Su et al. 2021, RoFormer, eq. 34); the others pass through.
+    /// RoPE (Su et al. 2021, RoFormer, eq. 34): rotates the first 2p dimensions of each head of x `[tokens, heads,
+    /// size]` as pairs (i, i + p) by angles with the given cosines and sines, `[tokens, p]`; the other dimensions are
+    /// unchanged.
     public static func rotary(_ x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor {
         wrap(ct_rotary(x.pointer, cosines.pointer, sines.pointer))
     }
@@ -62,26 +63,26 @@ public enum Functions {
         wrap(ct_layer_norm(x.pointer, weight?.pointer, bias?.pointer, epsilon))
     }
 
-    /// Sets elements to zero with `probability` and scales the others by 1 / (1 − probability). The mask is
-    /// a function of `seed` and the position alone, so nothing is kept for the backward pass.
+    /// Zeroes elements with `probability` and scales the others by 1 / (1 − probability). The mask depends only on
+    /// `seed` and the element's index, so nothing is saved for the backward pass.
     public static func dropout(_ x: Tensor, probability: Double, seed: UInt64) -> Tensor {
         probability > 0 ? wrap(ct_dropout(x.pointer, probability, seed)) : x
     }
 
-    /// Attention within each row of a packed batch.
+    /// Attention within each sequence of a packed batch.
     ///
     /// - Parameters:
-    ///   - q: [query tokens, heads, size]; `k`, `v`: [key tokens, key heads, size], each key head serving
-    ///     heads / key heads of the queries'.
-    ///   - bias: added to the scaled scores, [heads, longest query row, longest prefix + longest query row], the
-    ///     same for all rows. A prefix is what a row's keys have more than its queries, at their front; rows with
-    ///     shorter ones use the bias without its first columns.
-    ///   - queryOffsets: where each row begins in `q`, with the end as a last entry; `keyOffsets` in `k`.
-    ///   - causal: whether a query sees only the prefix and keys at its own position and before.
-    ///   - window: how many keys a causal query sees, its own among them; `nil` for all before it.
+    ///   - q: `[query tokens, heads, size]`; `k`, `v`: `[key tokens, key heads, size]`, each key head serving heads /
+    ///     key heads query heads.
+    ///   - bias: added to the scaled scores, `[heads, longest query length, longest prefix + longest query length]`,
+    ///     the same for all sequences. The prefix is the leading keys that a sequence has beyond its queries;
+    ///     sequences with shorter prefixes skip the bias's first columns.
+    ///   - queryOffsets: where each sequence starts in `q`, and the end; `keyOffsets` in `k`.
+    ///   - causal: whether a query attends only to the prefix and to keys up to its own position.
+    ///   - window: sliding-window size of causal attention, including the query's own key; `nil` for no window.
     ///   - softcap: c for scores c · tanh(scale · q kᵀ / c) (Gemma 2).
-    ///   - dropout: probability that a weight is dropped, with its seed.
-    /// - Returns: [query tokens, heads, size].
+    ///   - dropout: dropout probability of the attention weights, with its seed.
+    /// - Returns: `[query tokens, heads, size]`.
     public static func packedAttention(
         _ q: Tensor, _ k: Tensor, _ v: Tensor, bias: Tensor?, queryOffsets: [Int], keyOffsets: [Int],
         causal: Bool, window: Int? = nil, scale: Double, softcap: Double? = nil, dropout: Double = 0,
@@ -97,8 +98,9 @@ public enum Functions {
                 softcap ?? 0))
     }
 
-    /// softmax(cap(scale · q kᵀ) + mask) v with q [batch, heads, queries, size], k, v [batch, heads, keys, size] and
-    /// a mask that broadcasts to [batch, heads, queries, keys]; cap(s) = softcap · tanh(s / softcap) where one is given.
+    /// softmax(cap(scale · q kᵀ) + mask) v with q `[batch, heads, queries, size]`, k, v `[batch, heads, keys, size]`
+    /// and a mask that broadcasts to `[batch, heads, queries, keys]`; cap(s) = softcap · tanh(s / softcap) if a
+    /// softcap is given.
     public static func attention(
         _ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor?, scale: Double, softcap: Double? = nil
     )
@@ -107,15 +109,15 @@ public enum Functions {
         wrap(ct_attention(q.pointer, k.pointer, v.pointer, mask?.pointer, scale, softcap ?? 0))
     }
 
-    /// Writes x [batch, heads, tokens, size] into a cache [batch, heads, capacity, size] from that column on.
+    /// Writes x `[batch, heads, tokens, size]` into a cache `[batch, heads, capacity, size]`, starting at `column`.
     public static func write(_ x: Tensor, into cache: Tensor, column: Int) {
         check(ct_write_columns(cache.pointer, x.pointer, Int64(column)))
     }
 
-    /// A multi-layer LSTM (Hochreiter & Schmidhuber 1997) over x [length, batch, in], from zero states.
+    /// A multi-layer LSTM (Hochreiter & Schmidhuber 1997) over x `[length, batch, in]`, with zero initial states.
     ///
-    /// - Parameter weights: as PyTorch lists them: for each layer and direction w_ih, w_hh, b_ih, b_hh.
-    /// - Returns: [length, batch, hidden · directions].
+    /// - Parameter weights: in PyTorch's order: w_ih, w_hh, b_ih, b_hh for each layer and direction.
+    /// - Returns: `[length, batch, hidden · directions]`.
     public static func lstm(
         _ x: Tensor, weights: [Tensor], hidden: Int, layers: Int, bidirectional: Bool
     ) -> Tensor {
@@ -129,15 +131,15 @@ public enum Functions {
         }
     }
 
-    /// y + scale · dropout(x) aᵀ bᵀ, written over `y` [..., out]; x [..., in], a [r, in], b [out, r].
+    /// y + scale · dropout(x) aᵀ bᵀ, in place in `y` `[..., out]`; x `[..., in]`, a `[r, in]`, b `[out, r]`.
     public static func lowRankUpdate(
         _ y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Double, dropout: Double = 0, seed: UInt64 = 0
     ) -> Tensor {
         wrap(ct_low_rank_update(y.pointer, x.pointer, a.pointer, b.pointer, scale, dropout, seed))
     }
 
-    /// y [tokens, out] += scale · x aᵀ bᵀ with factors of its own, or none, for each part of the tokens, offsets[i] ..<
-    /// offsets[i + 1]: one call for a batch whose rows use different adapters (Chen et al. 2023, Punica). Without gradients.
+    /// y `[tokens, out]` += scale · x aᵀ bᵀ with other factors, or none, for each span of tokens offsets[i] ..<
+    /// offsets[i + 1]: one call for a mixed-adapter batch (Punica, Chen et al. 2023). Without autograd.
     public static func lowRankUpdates(
         _ y: Tensor, x: Tensor, offsets: [Int], factors: [(a: Tensor, b: Tensor, scale: Double)?]
     ) {
@@ -149,12 +151,12 @@ public enum Functions {
         }
     }
 
-    /// y + scale · (f(x downᵀ + downBias) upᵀ + upBias) (Houlsby et al. 2019), one autograd node.
+    /// y + scale · (f(x downᵀ + downBias) upᵀ + upBias) (Houlsby et al. 2019), as one autograd node.
     ///
     /// - Parameters:
-    ///   - x: what the network reads, [..., size]; `nil` for y itself.
-    ///   - down: [r, size]; `up`: [size, r].
-    ///   - learnedScale: one element, in place of `scale`.
+    ///   - x: the network's input, `[..., size]`; `nil` for y itself.
+    ///   - down: `[r, size]`; `up`: `[size, r]`.
+    ///   - learnedScale: one element that replaces `scale`.
     public static func bottleneck(
         _ y: Tensor, x: Tensor?, down: Tensor, downBias: Tensor, up: Tensor, upBias: Tensor, scale: Double,
         learnedScale: Tensor? = nil, activation: Activation
@@ -165,12 +167,12 @@ public enum Functions {
                 learnedScale?.pointer, scale, activation.raw))
     }
 
-    /// Sum over rows of −log softmax(cap(scale · hidden weightᵀ))[target], without the matrix of logits.
+    /// Sum over rows of −log softmax(cap(scale · hidden weightᵀ))[target], without materializing the logits.
     ///
     /// - Parameters:
-    ///   - hidden: [rows, size]; `weight`: [vocabulary, size]; `targets`: [rows], int64.
+    ///   - hidden: `[rows, size]`; `weight`: `[vocabulary, size]`; `targets`: `[rows]`, int64.
     ///   - softcap: k for cap(s) = k · tanh(s / k) (Gemma 2).
-    ///   - labelSmoothing: share of the target spread over the vocabulary (Szegedy et al. 2016).
+    ///   - labelSmoothing: fraction of the target probability spread over the vocabulary (Szegedy et al. 2016).
     /// - Returns: a scalar, in nats.
     public static func linearCrossEntropy(
         hidden: Tensor, weight: Tensor, targets: Tensor, scale: Double = 1, softcap: Double? = nil,

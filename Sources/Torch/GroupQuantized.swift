@@ -1,19 +1,20 @@
 import CTorch
 
-/// A matrix W[o, i] = scales[g, o] · (q[i, o] − zeros[g, o]) of packed integers, one grid for each output and group of
-/// inputs, in GPTQ's layout.
+/// A quantized matrix in GPTQ's layout, W[o, i] = scales[g, o] · (q[i, o] − zeros[g, o]), with one grid for each
+/// output and group of inputs.
 public struct GroupQuantizedMatrix {
-    /// int32 [inputs · bits / 32, outputs], lowest bits first along the inputs; those of 3 bits cross words.
+    /// int32 `[inputs · bits / 32, outputs]`, lowest bits first along the inputs; 3-bit integers cross words.
     public let packed: Tensor
-    /// [groups, outputs]
+    /// `[groups, outputs]`
     public let scales: Tensor
-    /// int32 [groups, outputs · bits / 32], packed along the outputs; or real numbers [groups, outputs].
+    /// Zero points: int32 `[groups, outputs · bits / 32]`, packed along the outputs; or floating-point `[groups,
+    /// outputs]`.
     public let zeros: Tensor
-    /// int32 [inputs], the group of each input; `nil` where input i is in group i / groupSize.
+    /// Group index of each input, int32 `[inputs]`; `nil` if input i is in group i / groupSize.
     public let order: Tensor?
     public let bits: Int
     public let groupSize: Int
-    /// What is added to packed zeros.
+    /// Added to packed zero points.
     public let zeroOffset: Int
 
     public init(
@@ -24,8 +25,8 @@ public struct GroupQuantizedMatrix {
         (self.bits, self.groupSize, self.zeroOffset) = (bits, groupSize, zeroOffset)
     }
 
-    /// x [..., inputs] · Wᵀ + bias → [..., outputs], computed in x's type by tiles: no dense copy is ever whole, in the
-    /// backward pass neither. Gradients reach x alone.
+    /// x `[..., inputs]` -> x Wᵀ + bias `[..., outputs]`, computed in x's dtype; W is dequantized tile by tile, also
+    /// in the backward pass. Gradients flow to x only.
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor {
         wrap(
             ct_group_linear(
@@ -33,7 +34,7 @@ public struct GroupQuantizedMatrix {
                 Int32(bits), Int64(groupSize), Int32(zeroOffset)))
     }
 
-    /// W as numbers, [outputs, inputs].
+    /// The dequantized matrix, `[outputs, inputs]`.
     public func dense(as type: DType) -> Tensor {
         wrap(
             ct_group_dense(
@@ -43,20 +44,21 @@ public struct GroupQuantizedMatrix {
 }
 
 extension Tensor {
-    /// Unsigned integers of so many bits along `axis` of a matrix as int32 words, lowest bits first.
+    /// Packs unsigned integers of `bits` bits along `axis` of a matrix into int32 words, lowest bits first.
     public func packed(bits: Int, axis: Int) -> Tensor { wrap(ct_pack_bits(pointer, Int32(bits), Int32(axis))) }
 
-    /// The integers (int32) that ``packed(bits:axis:)`` packed.
+    /// Unpacks what ``packed(bits:axis:)`` packed, to int32.
     public func unpacked(bits: Int, axis: Int) -> Tensor { wrap(ct_unpack_bits(pointer, Int32(bits), Int32(axis))) }
 
-    /// Rounds a weight [outputs, inputs] to integers in groups of inputs.
+    /// Quantizes a weight `[outputs, inputs]` to group-wise integers.
     ///
     /// - Parameters:
-    ///   - hessian: of the layer's squared error, [inputs, inputs]: what rounding a column loses is made up for in the
-    ///     columns after it (Frantar et al. 2022, algorithm 1); `nil` rounds each number to the nearest.
-    ///   - damping: the share of its mean diagonal that is added to the Hessian.
-    /// - Returns: integers int32 [inputs, outputs], scales and zeros [groups, outputs] in double precision; scales are
-    ///   halves, and zeros whole numbers from 1 on.
+    ///   - hessian: Hessian of the layer's squared error, `[inputs, inputs]`, for GPTQ, which compensates the
+    ///     rounding error of each column in later columns (Frantar et al. 2022, algorithm 1); `nil` for
+    ///     round-to-nearest.
+    ///   - damping: fraction of the Hessian's mean diagonal that is added to its diagonal.
+    /// - Returns: integers int32 `[inputs, outputs]`; scales and zero points `[groups, outputs]` in fp64. Scales are
+    ///   representable in fp16, and zero points are integers from 1.
     public func roundedInGroups(
         bits: Int, groupSize: Int, isSymmetric: Bool, hessian: Tensor? = nil, damping: Double = 0.01
     ) -> (integers: Tensor, scales: Tensor, zeros: Tensor) {

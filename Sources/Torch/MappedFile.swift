@@ -2,7 +2,7 @@ import CTorch
 import Foundation
 import Support
 
-/// A private mapping of a whole file, unmapped when the last tensor over it is gone.
+/// A private mapping of a whole file, unmapped when its last tensor is released.
 final class MappedFile: @unchecked Sendable {
     let start: UnsafeMutableRawPointer
     let count: Int
@@ -18,7 +18,7 @@ final class MappedFile: @unchecked Sendable {
         guard fstat(descriptor, &status) == 0, status.st_size > 0 else {
             throw PEFTError("\(url.path) is empty", remedy: "download the file again")
         }
-        // Private and writable: training may update weights in place, page by page, and the file stays.
+        // Private and writable: training may update weights in place, page by page, without changing the file.
         let address = mmap(nil, Int(status.st_size), PROT_READ | PROT_WRITE, MAP_PRIVATE, descriptor, 0)
         guard let address, address != MAP_FAILED else {
             throw PEFTError("can't map \(url.path): \(String(cString: strerror(errno)))")
@@ -29,7 +29,7 @@ final class MappedFile: @unchecked Sendable {
 
     deinit { munmap(start, count) }
 
-    /// Gives whole pages within a range back to the system.
+    /// Releases whole pages within a range.
     func forget(_ range: Range<Int>) {
         let page = Int(getpagesize())
         let first = (range.lowerBound + page - 1) / page * page
@@ -37,8 +37,8 @@ final class MappedFile: @unchecked Sendable {
         if end > first { madvise(start + first, end - first, MADV_DONTNEED) }
     }
 
-    /// A row-major tensor over the bytes from `offset`, which the caller has checked to be there. Writing to it changes
-    /// this process's view alone, never the file.
+    /// A row-major tensor over the bytes from `offset`, which the caller has validated. Writing to it changes only
+    /// this process's view, never the file.
     func tensor(at offset: Int, shape: [Int], dtype: DType) -> Tensor {
         let keeper = Unmanaged.passRetained(self)
         return withShape(shape) {

@@ -1,23 +1,23 @@
 import CTorch
 import Foundation
 
-/// What tensors on the meta device would allocate, in order: a step that is taken there costs no memory, and tells
-/// what it would cost elsewhere.
+/// The allocations of tensors on the meta device, in order: a step there uses no memory, but shows how much it would
+/// use on another device.
 public struct MemoryLog: Sendable {
     public enum Event: Sendable {
         case made(block: Int, bytes: Int)
         case freed(block: Int)
-        /// What follows belongs to a chunk of logits, or no longer does.
+        /// Start or end of a chunk of logits.
         case logits(begin: Bool)
     }
 
     public private(set) var events: [Event] = []
-    /// Places in ``events`` that were named, in order.
+    /// Named positions in ``events``, in order.
     public private(set) var marks: [(name: String, place: Int)] = []
 
     private static let turn = NSLock()
 
-    /// Logs what `body` does; `mark` names a place in it. There is one log at a time: another thread waits for its turn.
+    /// Logs the allocations of `body`; `mark` names a position. There is one log at a time: other threads wait.
     public static func record(_ body: (_ mark: (String) -> Void) throws -> Void) throws -> MemoryLog {
         try turn.withLock { try recordAlone(body) }
     }

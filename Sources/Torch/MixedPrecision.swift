@@ -1,10 +1,10 @@
 import CTorch
 
-/// Matrix products in a narrow type while what is trained, and what is sensitive to rounding, stays in fp32
-/// (Micikevicius et al. 2018); libtorch's autocast.
+/// Mixed precision (Micikevicius et al. 2018) with libtorch's autocast: matmuls run in half precision, while trained
+/// parameters and precision-sensitive operations stay in fp32.
 public enum MixedPrecision {
-    /// Runs a forward pass whose matrix products on `device` are computed in `type`; `nil` leaves them as they are.
-    /// The backward pass belongs outside: it follows the types that it finds.
+    /// Runs a forward pass whose matmuls on `device` are computed in `type`; `nil` leaves them unchanged. Run the
+    /// backward pass outside: it uses the dtypes of the forward pass.
     public static func run<Result>(
         _ type: DType?, on device: Device, _ body: () throws -> Result
     ) rethrows -> Result {

@@ -1,9 +1,9 @@
 import CTorch
 
-/// Optimizer arithmetic over lists of tensors, in libtorch's fused kernels.
+/// Optimizer arithmetic over lists of tensors, with libtorch's fused kernels.
 public enum OptimizerKernels {
-    /// Scales all gradients so that their joint norm is at most `largest`; 0 leaves them as they are.
-    /// - Returns: the norm before.
+    /// Clips the global gradient norm to at most `largest`; 0 doesn't clip.
+    /// - Returns: the norm before clipping.
     public static func clipGradients(_ parameters: [Tensor], to largest: Double) -> Double {
         var norm = 0.0
         withPointers(parameters) { check(ct_clip_gradients($0, $1, largest, &norm)) }
@@ -27,11 +27,13 @@ public enum OptimizerKernels {
         }
     }
 
-    /// The 256 numbers that the codes of 8-bit moments mean, of both signs or of none (Dettmers et al. 2022, section 1.2).
+    /// The 256 values of 8-bit moment codes, signed or unsigned (dynamic quantization; Dettmers et al. 2022, section
+    /// 1.2).
     public static func dynamicMap(isSigned: Bool) -> Tensor { wrap(ct_dynamic_map(isSigned)) }
 
-    /// One AdamW step over 8-bit moments (Dettmers et al. 2022): codes, uint8 of the parameter's shape, with the largest
-    /// of each block of 256, float32 [blocks]; on the CPU, wherever the parameter is. `step` counts from 1.
+    /// One AdamW step with 8-bit moments (Dettmers et al. 2022): uint8 codes of the parameter's shape, with the
+    /// absmax of each block of 256, float32 `[blocks]`; on the CPU, whatever the parameter's device. `step` counts
+    /// from 1.
     public static func adamW8bit(
         _ parameter: Tensor, first: (codes: Tensor, largest: Tensor), second: (codes: Tensor, largest: Tensor),
         step: Int, learningRate: Double, beta1: Double, beta2: Double, weightDecay: Double, epsilon: Double

@@ -7,13 +7,13 @@ import Synchronization
     import Glibc
 #endif
 
-/// Tensors whose elements lie in files without a name, of which the system keeps in memory what it has room for.
+/// Tensors in unnamed temporary files, which the system pages in and out of memory as space allows.
 ///
-/// The files are in the folder for temporary files (`TMPDIR`), and go with the tensors or the process. Where that folder
-/// is a disk in memory nothing is gained.
+/// The files are in the folder for temporary files (`TMPDIR`), and are deleted with the tensors or the process. A
+/// memory-backed folder (tmpfs) saves no memory.
 public enum PagedTensor {
-    /// Zeros, on the CPU; their room on the disk is reserved.
-    /// - Throws: ``PEFTError`` where the file can't be made or doesn't fit.
+    /// Zeros on the CPU, with their disk space reserved.
+    /// - Throws: ``PEFTError`` if the file can't be created or doesn't fit.
     public static func zeros(_ shape: [Int], dtype: DType = .float32) throws -> Tensor {
         let count = shape.reduce(1, *) * dtype.size
         guard count > 0 else { return .zeros(shape, dtype: dtype) }
@@ -30,11 +30,10 @@ public enum PagedTensor {
         }
     }
 
-    /// Where paged tensors begin: elsewhere the advice below would lose what is there.
+    /// Start addresses of paged tensors: for other memory the `madvise` call below would discard data.
     private static let starts = Mutex<Set<Int>>([])
 
-    /// Takes a paged tensor's elements out of this process's memory; the next use reads them from the file. Of other tensors
-    /// nothing happens.
+    /// Releases a paged tensor's memory; the next use reads it from the file. Other tensors are unaffected.
     public static func release(_ tensor: Tensor) {
         guard tensor.device == .cpu, tensor.count > 0, let data = ct_data(tensor.pointer) else { return }
         guard starts.withLock({ $0.contains(Int(bitPattern: data)) }) else { return }
@@ -43,7 +42,7 @@ public enum PagedTensor {
         madvise(data, (tensor.byteCount + page - 1) / page * page, MADV_DONTNEED)
     }
 
-    /// A shared mapping of a temporary file that has no name any more.
+    /// A shared mapping of an unlinked temporary file.
     private final class UnnamedFile: @unchecked Sendable {
         let start: UnsafeMutableRawPointer
         let count: Int
@@ -59,7 +58,7 @@ public enum PagedTensor {
             }
             defer { close(descriptor) }
             unlink(name)
-            // Reserved now: a write to a mapping that finds no room ends the process.
+            // Reserved now, because writing to a mapping without disk space ends the process.
             let status = Self.reserve(descriptor, count)
             guard status == 0 else {
                 throw PEFTError(

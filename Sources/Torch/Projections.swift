@@ -1,19 +1,19 @@
 import CTorch
 
-/// x Wᵀ + bias + scale · drop(x) aᵀ bᵀ, one of several projections of the same input.
+/// x Wᵀ + bias + scale · drop(x) aᵀ bᵀ, as one of several projections of the same input.
 public struct Projection {
-    /// W [outputs, inputs].
+    /// W `[outputs, inputs]`.
     public enum Matrix {
         case dense(Tensor)
         case stored(StoredMatrix)
     }
 
-    /// A low-rank update (Hu et al. 2021).
+    /// A LoRA branch (Hu et al. 2021).
     public struct Update {
-        /// [rank, inputs] and [outputs, rank].
+        /// `[rank, inputs]` and `[outputs, rank]`.
         public let a, b: Tensor
         public let scale: Double
-        /// The probability with which an input is dropped, and what the mask is drawn from.
+        /// Dropout probability of the inputs and the seed of the mask.
         public let dropout: Double
         public let seed: UInt64
 
@@ -43,8 +43,8 @@ public struct Projection {
 }
 
 extension Functions {
-    /// x [..., inputs] → [..., outputs] by each projection. Where rows are few, as in a step of generation, every matrix is
-    /// read once and threads meet once; where gradients are wanted, all of them reach x at once.
+    /// x `[..., inputs]` -> `[..., outputs]` of each projection. With few rows, as in a decode step, all matrices are
+    /// streamed in one pass with one thread barrier; with autograd, the gradient w.r.t. x is computed in one node.
     public static func projections(_ x: Tensor, _ list: [Projection]) -> [Tensor] {
         withExtendedLifetime(list) {
             var results = [OpaquePointer?](repeating: nil, count: list.count)

@@ -1,14 +1,15 @@
 import CTorch
 import Support
 
-/// Parts of a forward pass whose intermediate results are not kept but computed again in the backward pass (Chen et al.
-/// 2016, Training deep nets with sublinear memory cost).
+/// Recomputation of a part of the forward pass in the backward pass, instead of saving its intermediate tensors (Chen
+/// et al. 2016, Training deep nets with sublinear memory cost).
 public enum Recomputation {
-    /// Runs `first`; what its operations would keep for the backward pass is made by `again` when it is needed.
+    /// Runs `first`; the tensors that its operations would save for the backward pass are recomputed by `again` on
+    /// demand.
     ///
-    /// `again` has to do the same operations on the same numbers, autocast aside, which is as it was. It may run on
-    /// another thread. Gradients are the same bits as without, as the graph is that of `first`. Where no gradient is
-    /// asked for nothing runs twice. Parts don't nest: an inner one is a piece of the outer.
+    /// `again` must run the same operations on the same values; the autocast state is restored. It may run on another
+    /// thread. Gradients are bitwise identical to those without recomputation, as the graph is that of `first`.
+    /// Without gradients nothing runs twice. Recomputed parts don't nest: an inner one is part of the outer.
     public static func run(_ first: () -> Tensor, again: @escaping () -> Void) -> Tensor {
         guard !ct_is_recomputed() else { return first() }
         let context = Unmanaged.passRetained(Second(again)).toOpaque()

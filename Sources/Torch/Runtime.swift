@@ -1,45 +1,44 @@
 import CTorch
 import Foundation
 
-/// The process: threads, memory, libtorch's version.
+/// Process-wide settings and information: threads, memory, libtorch's version.
 public enum Runtime {
     public static var libtorchVersion: String { String(cString: ct_version()) }
 
-    /// Threads that one tensor operation may use.
+    /// Maximum number of threads of a tensor operation.
     public static var threads: Int {
         get { Int(ct_threads()) }
         set { ct_set_threads(Int32(clamping: newValue)) }
     }
 
-    /// Lets the allocator keep freed blocks: training frees and makes the same large temporaries at every
-    /// step, and each fresh block from the system is faulted in page by page.
+    /// Lets the allocator keep freed blocks: training reallocates the same large temporaries at every step, and each
+    /// fresh block from the system is faulted in page by page.
     public static func keepFreedMemory() { ct_keep_freed_memory() }
 
-    /// Ends the program with status 1 and a line that names the file where a mapped file turns out shorter than it was, which
-    /// is a bare SIGBUS otherwise. It installs a signal handler, so only programs call it.
+    /// If a mapped file turns out to have been truncated, exits with status 1 and a message that names the file,
+    /// instead of a bare SIGBUS. It installs a signal handler, so only programs call it.
     public static func reportTruncatedFiles() { ct_report_truncated_files() }
 
-    /// Gives free blocks back to the system.
+    /// Returns free blocks to the system.
     public static func trimMemory() { ct_trim_memory() }
 
-    /// The library that large fp32 products on the CPU go through.
+    /// The BLAS library that large fp32 GEMMs on the CPU use.
     public static var blas: String {
         let other = String(cString: ct_blas_name())
         return other.isEmpty ? "libtorch's" : other
     }
 
-    /// Whether products may go through another library than libtorch's operations, for comparisons.
+    /// Whether GEMMs may use another library than libtorch's, for comparisons.
     public static func allowOtherBLAS(_ allowed: Bool) { ct_allow_other_blas(allowed) }
 
-    /// Runs `body` without 512-bit vectors where this thread asks for products, for tests and measurements of the others.
+    /// Runs `body` without 512-bit vectors in this thread's matmuls, to test and measure the other kernels.
     static func withoutWideVectors<Result>(_ body: () throws -> Result) rethrows -> Result {
         ct_use_wide_vectors(false)
         defer { ct_use_wide_vectors(true) }
         return try body()
     }
 
-    /// Bytes that tensors take on a GPU now, and the most they took; `nil` for the CPU, where the process's memory
-    /// says it.
+    /// Bytes allocated by tensors on a GPU: now and at the peak; `nil` for the CPU, where process memory shows it.
     public static func deviceMemory(_ device: Device) -> (now: Int, peak: Int)? {
         guard device != .cpu, device != .meta else { return nil }
         var (now, peak): (Int64, Int64) = (0, 0)
@@ -47,15 +46,15 @@ public enum Runtime {
         return (Int(now), Int(peak))
     }
 
-    /// Largest resident memory since the start or the last ``resetPeakMemory()``, in bytes; `nil` where the
-    /// system doesn't tell.
+    /// Peak resident memory since the start or the last ``resetPeakMemory()``, in bytes; `nil` if the system doesn't
+    /// report it.
     public static var peakMemory: Int? { processMemory?.peak }
 
-    /// Resident memory now, in bytes; `nil` where the system doesn't tell.
+    /// Resident memory, in bytes; `nil` if the system doesn't report it.
     public static var residentMemory: Int? { processMemory?.now }
 
-    /// Makes ``peakMemory`` count from now (Linux).
-    /// - Returns: whether the system can do that.
+    /// Resets ``peakMemory`` (Linux only).
+    /// - Returns: whether the system supports it.
     @discardableResult
     public static func resetPeakMemory() -> Bool {
         let descriptor = open("/proc/self/clear_refs", O_WRONLY)
@@ -69,7 +68,7 @@ public enum Runtime {
         return ct_process_memory(&now, &peak) == 0 ? (Int(now), Int(peak)) : nil
     }
 
-    /// What the system calls this machine's processor; `nil` where it doesn't tell.
+    /// The processor's name; `nil` if the system doesn't report it.
     public static var processor: String? {
         var name = [CChar](repeating: 0, count: 256)
         guard ct_processor_name(&name, name.count) == 0 else { return nil }

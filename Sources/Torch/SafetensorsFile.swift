@@ -1,22 +1,22 @@
 import Foundation
 import Support
 
-/// A safetensors file, read by mapping it: no element is touched before it is used.
+/// A memory-mapped safetensors file: elements are read on use.
 ///
-/// Format: 8 bytes little-endian length n, n bytes of JSON (name → dtype, shape, [begin, end) of its bytes
-/// after the header), then the bytes.
+/// Format: 8 bytes little-endian length n, n bytes of JSON (name → dtype, shape, [begin, end) of its bytes after the
+/// header), then the bytes.
 public final class SafetensorsFile: TensorFile {
     public let url: URL
     public let entries: [String: TensorEntry]
     /// The header's `__metadata__`.
     public let metadata: [String: String]
     private let mapping: MappedFile
-    /// Where each tensor's bytes begin in the file.
+    /// Offset of each tensor's bytes in the file.
     private let starts: [String: Int]
 
-    /// Maps the file and checks its header.
-    /// - Throws: ``PEFTError`` if the file is missing, truncated or damaged: every tensor has to lie within
-    ///   the file and have the size that its shape asks for.
+    /// Maps the file and validates its header.
+    /// - Throws: ``PEFTError`` if the file is missing, truncated or damaged: every tensor must be within the file and
+    ///   match its shape.
     public init(_ url: URL) throws {
         self.url = url
         let name = url.path
@@ -54,10 +54,10 @@ public final class SafetensorsFile: TensorFile {
         self.metadata = metadata
     }
 
-    /// A tensor's type and shape, and where its bytes are after the header.
+    /// A tensor's dtype and shape, and its byte range after the header.
     private typealias Place = (dtype: DType, shape: [Int], range: Range<Int>)
 
-    /// The format allows neither gaps nor overlaps nor bytes after the last tensor.
+    /// The format allows neither gaps nor overlaps, nor bytes after the last tensor.
     private static func checkCoverage(_ entries: [String: Place], file: String, available: Int) throws {
         var end = 0
         let ordered = entries.sorted {
@@ -110,7 +110,7 @@ public final class SafetensorsFile: TensorFile {
         return (dtype, shape.compactMap { $0 }, offsets[0]..<offsets[1])
     }
 
-    /// The tensor over the mapped bytes, without a copy. Writing to it changes this process's view alone,
+    /// The tensor as a view of the mapped bytes, without a copy. Writing to it changes only this process's view,
     /// never the file.
     public func tensor(_ name: String) throws -> Tensor {
         guard let entry = entries[name], let start = starts[name] else {
@@ -126,10 +126,10 @@ public final class SafetensorsFile: TensorFile {
         mapping.forget(start..<start + entry.byteCount)
     }
 
-    /// Writes tensors to a file that appears whole or not at all.
-    /// - Throws: ``PEFTError`` if the disk is full or the folder can't be written to; nothing is left behind.
+    /// Writes tensors to a file atomically.
+    /// - Throws: ``PEFTError`` if the disk is full or the folder isn't writable; nothing is left behind.
     public static func write(_ tensors: [String: Tensor], metadata: [String: String] = [:], to url: URL) throws {
-        // Larger types first, then by name, as the reference writer does, so that all data stay aligned.
+        // Larger dtypes first, then by name, as in the reference writer, so that all data stay aligned.
         let names = tensors.keys.sorted { a, b in
             let sizes = (tensors[a]?.dtype.size ?? 0, tensors[b]?.dtype.size ?? 0)
             return sizes.0 == sizes.1 ? a < b : sizes.0 > sizes.1
@@ -152,11 +152,11 @@ public final class SafetensorsFile: TensorFile {
             prefix.append(text)
             try prefix.withUnsafeBytes { try AtomicFile.writeAll($0, to: descriptor, name: url.path) }
             for name in names {
-                // Thrown here and not at the caller's end, so that a failed copy to the CPU leaves no file behind.
+                // Thrown here rather than by the caller, so that a failed copy to the CPU leaves no file behind.
                 try withTorchErrors {
                     try tensors[name]?.withBytes { try AtomicFile.writeAll($0, to: descriptor, name: url.path) }
                 }
-                // What lies in a file anyway was only passing through memory.
+                // Paged tensors are written to a file again, so their memory can be released.
                 if let tensor = tensors[name] { PagedTensor.release(tensor) }
             }
         }

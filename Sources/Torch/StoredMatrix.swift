@@ -1,37 +1,38 @@
 import CTorch
 
-/// Sixteen numbers that 4-bit codes mean.
+/// Code book of 4-bit quantization.
 public enum BlockCode: String, CaseIterable, Sendable {
     /// Quantiles of a normal distribution (Dettmers et al. 2023, appendix E).
     case nf4
-    /// A sign, two bits of exponent and one of fraction.
+    /// One sign, two exponent and one mantissa bits.
     case fp4
 
     var raw: CTBlockCode { self == .nf4 ? CT_NF4 : CT_FP4 }
 
-    /// The numbers, float32 [16].
+    /// The values of the codes, float32 `[16]`.
     public var table: Tensor { wrap(ct_block_table(raw)) }
 }
 
-/// A matrix W [outputs, inputs] that is stored in fewer bits than it is multiplied in, by rows.
+/// A matrix W `[outputs, inputs]`, quantized or in 16 bits, in row-major order.
 public struct StoredMatrix {
-    /// uint8 [⌈n / 2⌉, 1], two 4-bit codes a byte, the first in its high half; int8 [outputs, inputs]; or 16-bit floats.
+    /// uint8 `[⌈n / 2⌉, 1]`, two 4-bit codes per byte, the first in its high half; int8 `[outputs, inputs]`; or
+    /// 16-bit floats.
     public let codes: Tensor
-    /// float32, one for each block of 4-bit codes (or uint8 where they are rounded too) or each row of int8.
+    /// float32, one per block of 4-bit codes (uint8 with double quantization) or per row of int8.
     public let scales: Tensor?
-    /// What 4-bit codes mean, float32 [16].
+    /// The values of the 4-bit codes, float32 `[16]`.
     public let table: Tensor?
     public let nested: NestedScales?
-    /// 4-bit codes that share a scale, counted along the rows and on into the next.
+    /// Block size of 4-bit codes; blocks continue across row boundaries.
     public let block: Int
     public let outputs: Int
     public let inputs: Int
 
-    /// How scales are stored as bytes: table[byte] · scales[block / 256] + offset.
+    /// Doubly quantized scales: table[byte] · scales[block / 256] + offset.
     public struct NestedScales {
-        /// float32 [⌈blocks / 256⌉]
+        /// float32 `[⌈blocks / 256⌉]`
         public let scales: Tensor
-        /// float32 [256]
+        /// float32 `[256]`
         public let table: Tensor
         public let offset: Double
 
@@ -48,7 +49,7 @@ public struct StoredMatrix {
         (self.block, self.outputs, self.inputs) = (block, outputs, inputs)
     }
 
-    /// Valid while this value lives.
+    /// Valid while this value exists.
     var raw: CTStoredMatrix {
         CTStoredMatrix(
             codes: codes.pointer, scales: scales?.pointer, table: table?.pointer,
@@ -63,19 +64,19 @@ public struct StoredMatrix {
         }
     }
 
-    /// x [..., inputs] · Wᵀ + bias → [..., outputs] in x's type, by tiles: no dense copy is ever whole, in the backward
-    /// pass neither. Gradients reach x and the bias.
+    /// x `[..., inputs]` -> x Wᵀ + bias `[..., outputs]` in x's dtype; W is dequantized tile by tile, also in the
+    /// backward pass. Gradients flow to x and the bias.
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor {
         withRaw { wrap(ct_stored_linear(x.pointer, $0, bias?.pointer)) }
     }
 
-    /// Rows `ids` [...] (int64) as numbers, [..., inputs].
+    /// Dequantizes rows `ids` `[...]` (int64) -> `[..., inputs]`.
     public func rows(_ ids: Tensor, as type: DType) -> Tensor {
         withRaw { wrap(ct_stored_rows($0, ids.pointer, type.raw)) }
     }
 
-    /// ``Functions/linearCrossEntropy(hidden:weight:targets:scale:softcap:labelSmoothing:)`` by W [vocabulary, size], of
-    /// which no dense copy is ever whole. Gradients reach `hidden`.
+    /// ``Functions/linearCrossEntropy(hidden:weight:targets:scale:softcap:labelSmoothing:)`` with W `[vocabulary,
+    /// size]`, which is dequantized tile by tile. Gradients flow to `hidden`.
     public func crossEntropy(
         hidden: Tensor, targets: Tensor, scale: Double = 1, softcap: Double? = nil, labelSmoothing: Double = 0
     ) -> Tensor {
@@ -86,16 +87,17 @@ public struct StoredMatrix {
         }
     }
 
-    /// W as numbers, [outputs, inputs].
+    /// The dequantized matrix, `[outputs, inputs]`.
     public func dense(as type: DType) -> Tensor { withRaw { wrap(ct_stored_dense($0, type.raw)) } }
 }
 
 extension StoredMatrix {
-    /// A weight [outputs, inputs] rounded to 4-bit codes in blocks, on the CPU.
+    /// Quantizes a weight `[outputs, inputs]` to 4-bit codes in blocks, on the CPU.
     ///
     /// - Parameters:
-    ///   - block: numbers that share a scale, the largest of them.
-    ///   - isDouble: whether the scales are rounded to bytes themselves (Dettmers et al. 2023, section 3).
+    ///   - block: block size; a block's scale is its absmax.
+    ///   - isDouble: whether the scales are quantized to bytes too (double quantization; Dettmers et al. 2023,
+    ///     section 3).
     public static func rounding(_ weight: Tensor, to code: BlockCode, block: Int, isDouble: Bool) -> StoredMatrix {
         var (codes, scales): (OpaquePointer?, OpaquePointer?)
         check(ct_quantize_blocks(weight.pointer, code.raw, Int64(block), &codes, &scales))
@@ -114,7 +116,7 @@ extension StoredMatrix {
             outputs: weight.dim(0), inputs: weight.dim(1))
     }
 
-    /// A weight [outputs, inputs] rounded to int8 with a scale for each row (Dettmers et al. 2022), on the CPU.
+    /// Quantizes a weight `[outputs, inputs]` to int8 with a scale per row (Dettmers et al. 2022), on the CPU.
     public static func roundingRows(_ weight: Tensor) -> StoredMatrix {
         var (codes, scales): (OpaquePointer?, OpaquePointer?)
         check(ct_quantize_rows(weight.pointer, &codes, &scales))

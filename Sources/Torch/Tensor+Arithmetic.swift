@@ -34,7 +34,7 @@ extension Tensor {
     public func cos() -> Tensor { wrap(ct_unary(CT_COS, pointer)) }
     public func pow(_ exponent: Double) -> Tensor { wrap(ct_pow(pointer, exponent)) }
 
-    /// Matrix product over the last two axes, broadcast over the others.
+    /// Matmul over the last two axes, broadcast over the others: `[..., m, k]`, `[..., k, n]` -> `[..., m, n]`.
     public func matmul(_ other: Tensor) -> Tensor { wrap(ct_matmul(pointer, other.pointer)) }
 
     public func sum() -> Tensor { wrap(ct_sum(pointer, nil, 0, false)) }
@@ -52,7 +52,7 @@ extension Tensor {
     public func logSoftmax(axis: Int = -1) -> Tensor { wrap(ct_log_softmax(pointer, Int32(axis))) }
     public func cumulativeSum(axis: Int) -> Tensor { wrap(ct_cumsum(pointer, Int32(axis))) }
 
-    /// The `k` largest along `axis`, largest first, with their indices (int64).
+    /// The `k` largest elements along `axis` in descending order, with their indices (int64).
     public func topK(_ k: Int, axis: Int = -1) -> (values: Tensor, indices: Tensor) {
         var values: OpaquePointer?
         var indices: OpaquePointer?
@@ -65,7 +65,7 @@ extension Tensor {
     /// self *= factor, in place.
     public func scale(by factor: Double) { check(ct_scale_in_place(pointer, factor)) }
     public func fill(_ value: Double) { check(ct_fill(pointer, value)) }
-    /// self[rows[i]][columns[i]] = value, in place; a matrix, with int64 indices.
+    /// self[rows[i]][columns[i]] = value, in place, for a matrix and int64 indices.
     public func set(rows: Tensor, columns: Tensor, to value: Double) {
         check(ct_set_elements(pointer, rows.pointer, columns.pointer, value))
     }

@@ -1,8 +1,9 @@
 import CTorch
 
-// Decompositions and solvers. Leading axes are batches; sizes are those of the last two.
+// Decompositions and solvers over the last two axes; leading axes are batches.
 extension Tensor {
-    /// self [m, n] = u · diag(s) · vh with u [m, k], s [k] (largest first), vh [k, n], k = min(m, n).
+    /// Singular value decomposition: self `[m, n]` = u · diag(s) · vh with u `[m, k]`, s `[k]` (descending), vh `[k,
+    /// n]`, k = min(m, n).
     public func svd() -> (u: Tensor, s: Tensor, vh: Tensor) {
         var u: OpaquePointer?
         var s: OpaquePointer?
@@ -11,7 +12,8 @@ extension Tensor {
         return (owned(u), owned(s), owned(vh))
     }
 
-    /// self [m, n] = q · r with orthonormal columns of q [m, k] and r [k, n] upper triangular, k = min(m, n).
+    /// QR decomposition: self `[m, n]` = q · r with orthonormal columns of q `[m, k]` and upper triangular r `[k,
+    /// n]`, k = min(m, n).
     public func qr() -> (q: Tensor, r: Tensor) {
         var q: OpaquePointer?
         var r: OpaquePointer?
@@ -19,15 +21,15 @@ extension Tensor {
         return (owned(q), owned(r))
     }
 
-    /// The y [n, k] with self [n, n] · y = right.
+    /// The solution y `[n, k]` of self `[n, n]` · y = right.
     public func solving(_ right: Tensor) -> Tensor { wrap(ct_solve(pointer, right.pointer)) }
 
-    /// The identity, [size, size].
+    /// The identity, `[size, size]`.
     public static func identity(_ size: Int, dtype: DType = .float32, device: Device = .cpu) -> Tensor {
         wrap(ct_eye(Int64(size), dtype.raw, device.raw, device.index))
     }
 
-    /// The Kronecker product of matrices, [a, b] ⊗ [c, d] → [a · c, b · d].
+    /// The Kronecker product of matrices: `[a, b]` ⊗ `[c, d]` -> `[a · c, b · d]`.
     public func kronecker(_ other: Tensor) -> Tensor { wrap(ct_kron(pointer, other.pointer)) }
 
     private func owned(_ pointer: OpaquePointer?) -> Tensor { Tensor(owning: pointer ?? ct_undefined()) }

@@ -1,7 +1,7 @@
 import CTorch
 
 extension Tensor {
-    /// One size may be −1 and is inferred. Shares elements where the layout allows.
+    /// One size may be −1 and is inferred. Returns a view if the layout allows.
     public func reshaped(_ shape: [Int]) -> Tensor { withShape(shape) { wrap(ct_reshape(pointer, $0, $1)) } }
     public func reshaped(_ shape: Int...) -> Tensor { reshaped(shape) }
     public func permuted(_ axes: Int...) -> Tensor { withShape(axes) { wrap(ct_permute(pointer, $0, $1)) } }
@@ -9,22 +9,22 @@ extension Tensor {
         wrap(ct_transpose(pointer, Int32(a), Int32(b)))
     }
     public var T: Tensor { transposed() }
-    /// The part `range` of `axis`, sharing elements.
+    /// A view of the range of an axis.
     public func narrowed(axis: Int, _ range: Range<Int>) -> Tensor {
         wrap(ct_narrow(pointer, Int32(axis), Int64(range.lowerBound), Int64(range.count)))
     }
-    /// Consecutive parts of `axis`, sharing elements. Their gradients make one of the whole, where each ``narrowed``
-    /// part would make a whole of its own.
+    /// Views of consecutive ranges of an axis. The backward pass computes one gradient of the whole, rather than one
+    /// per ``narrowed`` view.
     public func split(axis: Int, _ lengths: [Int]) -> [Tensor] {
         var parts = [OpaquePointer?](repeating: nil, count: lengths.count)
         check(ct_split(pointer, Int32(axis), lengths.map(Int64.init), Int32(lengths.count), &parts))
         return parts.map { Tensor(owning: $0 ?? ct_undefined()) }
     }
-    /// Element `index` of the first axis, sharing elements.
+    /// A view of element `index` of the first axis.
     public subscript(_ index: Int) -> Tensor {
         narrowed(axis: 0, index..<(index + 1)).reshaped(Array(shape.dropFirst()))
     }
-    /// Repeats axes of size 1 without copying.
+    /// Expands axes of size 1 without copying.
     public func expanded(_ shape: [Int]) -> Tensor { withShape(shape) { wrap(ct_expand(pointer, $0, $1)) } }
     public func unsqueezed(_ axis: Int) -> Tensor {
         var shape = shape
@@ -45,7 +45,8 @@ extension Tensor {
     public func selecting(axis: Int = 0, _ indices: Tensor) -> Tensor {
         wrap(ct_index_select(pointer, Int32(axis), indices.pointer))
     }
-    /// A copy in which the rows (or slices along `axis`) with the given int64 indices are those of `source`.
+    /// A copy in which the rows (or slices along `axis`) with the given int64 indices are replaced by those of
+    /// `source`.
     public func replacing(axis: Int = 0, _ indices: Tensor, with source: Tensor) -> Tensor {
         wrap(ct_index_copy(pointer, Int32(axis), indices.pointer, source.pointer))
     }

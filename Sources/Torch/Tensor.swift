@@ -2,21 +2,21 @@ import CTorch
 import Foundation
 import Support
 
-/// An array of numbers with a shape, a type and a device, and a place in the graph of gradients.
+/// A libtorch tensor: a multi-dimensional array with a dtype and a device, and a node in the autograd graph.
 ///
-/// A tensor is a reference: copies of the value share elements, as in PyTorch. It isn't `Sendable`;
-/// training and generation each run on one thread.
+/// A tensor is a reference: copies of the value share elements, as in PyTorch. It isn't `Sendable`; training and
+/// generation each run on one thread.
 public final class Tensor {
-    /// Valid while this object lives: hand it to C only from a parameter or a named variable, never from a
+    /// Valid while this object exists: pass it to C only from a parameter or a named variable, never from a
     /// temporary, which Swift may release before the call.
     let pointer: OpaquePointer
 
     init(owning pointer: OpaquePointer) { self.pointer = pointer }
     deinit { ct_release(pointer) }
 
-    // MARK: Making
+    // MARK: Creating
 
-    /// A tensor of the given elements, row-major.
+    /// A tensor of the given elements, in row-major order.
     public convenience init<Element: TensorElement>(_ elements: [Element], shape: [Int]? = nil, device: Device = .cpu)
     {
         let shape = shape ?? [elements.count]
@@ -39,7 +39,7 @@ public final class Tensor {
         }
     }
 
-    /// A tensor of elements that lie row-major in `bytes`; failing where their number doesn't fit the shape.
+    /// A tensor of row-major elements in `bytes`; fails if their number doesn't match the shape.
     public convenience init(bytes: Data, shape: [Int], dtype: DType) {
         guard bytes.count == shape.reduce(1, *) * dtype.size else {
             FailureLog.record("\(bytes.count) bytes don't match the shape \(shape)")
@@ -53,12 +53,13 @@ public final class Tensor {
         self.init(owning: made ?? ct_undefined())
     }
 
-    /// Elements that are not set yet.
+    /// A tensor with uninitialized elements.
     public static func empty(_ shape: [Int], dtype: DType = .float32, device: Device = .cpu) -> Tensor {
         withShape(shape) { wrap(ct_empty($0, $1, dtype.raw, device.raw, device.index)) }
     }
 
-    /// A tensor on the CPU whose elements `body` sets, row-major, seen as numbers of a type as large as `dtype`.
+    /// A tensor on the CPU whose row-major elements `body` initializes, as values of a type of the same size as
+    /// `dtype`.
     static func filled<Number>(
         _ shape: [Int], dtype: DType, as _: Number.Type, _ body: (UnsafeMutablePointer<Number>) -> Void
     ) -> Tensor {
@@ -96,7 +97,7 @@ public final class Tensor {
 
     public var rank: Int { Int(ct_rank(pointer)) }
     public var shape: [Int] { (0..<ct_rank(pointer)).map { Int(ct_dim(pointer, $0)) } }
-    /// The size of one axis; negative axes count from the last. 0 for an axis that doesn't exist.
+    /// Size of one axis; negative axes count from the last. 0 for an axis that doesn't exist.
     public func dim(_ axis: Int) -> Int { Int(ct_dim(pointer, Int32(axis))) }
     /// Number of elements.
     public var count: Int { Int(ct_count(pointer)) }
@@ -115,7 +116,7 @@ public final class Tensor {
         return value
     }
 
-    /// All elements, row-major, converted to `Element`.
+    /// All elements in row-major order, converted to `Element`.
     public func array<Element: TensorElement>(_: Element.Type = Element.self) -> [Element] {
         let host = detached().to(Element.dtype).to(.cpu).contiguous()
         return withExtendedLifetime(host) {
@@ -124,7 +125,7 @@ public final class Tensor {
         }
     }
 
-    /// Calls `body` with the bytes of the elements, which lie row-major on the CPU.
+    /// Calls `body` with the bytes of the row-major elements on the CPU.
     public func withBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
         let host = detached().to(.cpu).contiguous()
         return try withExtendedLifetime(host) {
@@ -132,7 +133,7 @@ public final class Tensor {
         }
     }
 
-    /// Whether both have the same type, shape and bits.
+    /// Whether both have the same dtype, shape and bits.
     public func isIdentical(to other: Tensor) -> Bool { ct_same_bits(pointer, other.pointer) }
 
     // MARK: Converting and copying
@@ -150,7 +151,7 @@ public final class Tensor {
     public func contiguous() -> Tensor { wrap(ct_contiguous(pointer)) }
     public func clone() -> Tensor { wrap(ct_clone(pointer)) }
 
-    /// Overwrites the elements with those of `source`, which has the same shape; not recorded for gradients.
+    /// Overwrites the elements with those of `source`, which has the same shape, without autograd.
     public func copy(from source: Tensor) { check(ct_copy_into(pointer, source.pointer)) }
 
     // MARK: Gradients
@@ -166,14 +167,14 @@ public final class Tensor {
         set { check(ct_set_grad(pointer, newValue?.pointer)) }
     }
 
-    /// The same elements, outside the graph of gradients.
+    /// A view of the same elements, detached from the autograd graph.
     public func detached() -> Tensor { wrap(ct_detach(pointer)) }
 
-    /// Adds the gradient of this scalar to every leaf it depends on.
+    /// Accumulates the gradient of this scalar in every leaf that it depends on.
     public func backward() { check(ct_backward(pointer)) }
 }
 
-/// A Swift number that a tensor can hold.
+/// A Swift number type that a tensor can contain.
 public protocol TensorElement { static var dtype: DType { get } }
 extension Float: TensorElement { public static var dtype: DType { .float32 } }
 extension Double: TensorElement { public static var dtype: DType { .float64 } }
@@ -187,15 +188,15 @@ func withShape<Result>(_ shape: [Int], _ body: (UnsafePointer<Int64>?, Int32) ->
     shape.map(Int64.init).withUnsafeBufferPointer { body($0.baseAddress, Int32($0.count)) }
 }
 
-/// Runs `body` without recording gradients. Gradient mode belongs to the thread, hence the synchronous closure.
+/// Runs `body` without autograd. Gradient mode belongs to the thread, hence the synchronous closure.
 public func withoutGradients<Result>(_ body: () throws -> Result) rethrows -> Result {
     try withGradients(false, body)
 }
 
-/// Whether gradients are being recorded on this thread.
+/// Whether autograd is enabled on this thread.
 public var areGradientsEnabled: Bool { ct_grad_mode_is_enabled() }
 
-/// Runs `body` with gradients recorded or not.
+/// Runs `body` with autograd enabled or disabled.
 public func withGradients<Result>(_ enabled: Bool, _ body: () throws -> Result) rethrows -> Result {
     let mode = ct_grad_mode_enter(enabled)
     defer { ct_grad_mode_leave(mode) }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// What a file's directory says of one tensor.
+/// A tensor's entry in a file's directory.
 public struct TensorEntry: Sendable {
     public let dtype: DType
     public let shape: [Int]
@@ -11,16 +11,16 @@ public struct TensorEntry: Sendable {
     }
 }
 
-/// A file of named tensors, which are read when they are asked for.
+/// A file of named tensors, which are read on request.
 public protocol TensorFile: AnyObject {
     var url: URL { get }
     var entries: [String: TensorEntry] { get }
 
-    /// The tensor, over the file's own bytes where they lie as a tensor's do.
-    /// - Throws: ``PEFTError`` naming the nearest tensor if there is none of that name.
+    /// Reads a tensor, as a view of the mapped file if possible.
+    /// - Throws: ``PEFTError`` for an unknown name, with the nearest match.
     func tensor(_ name: String) throws -> Tensor
-    /// Lets the system take back the memory of a tensor's bytes, which are read from the file again if need be. What was
-    /// written to them in memory is lost.
+    /// Lets the system reclaim the memory of a tensor, which is read from the file again if needed. In-place changes
+    /// to it are lost.
     func forget(_ name: String)
 }
 

@@ -2,9 +2,9 @@ import CTorch
 import Foundation
 import Support
 
-/// Tensor operations don't throw, so that a model reads like its paper. What goes wrong in libtorch is kept
-/// until the enclosing ``withTorchErrors(_:)`` ends, which throws the first failure; until then the failed
-/// results are empty tensors. Outside such a scope a failure is a programming error and ends the program.
+/// Tensor operations don't throw, so that a model reads like its paper. An error in libtorch is recorded until the
+/// enclosing ``withTorchErrors(_:)`` returns, which throws the first one; until then failed operations return empty
+/// tensors. Outside such a scope an error is a programming error and ends the program.
 enum FailureLog {
     final class Entry { var first: PEFTError?; var depth = 0 }
     private static let key = "swift-peft.torch-failures"
@@ -19,7 +19,7 @@ enum FailureLog {
 
     static func record(_ message: String) {
         let entry = current
-        // libtorch's out-of-memory message names its source file; users need the fact alone.
+        // libtorch's out-of-memory message includes its source file; keep only the first line.
         let text = message.split(separator: "\n").first.map(String.init) ?? message
         let error =
             text.contains("allocate memory")
@@ -31,7 +31,7 @@ enum FailureLog {
     }
 }
 
-/// Runs `body` and throws the first failure that a tensor operation in it had.
+/// Runs `body` and throws the first error of a tensor operation in it.
 /// - Throws: what `body` throws, or a ``PEFTError`` with libtorch's message.
 public func withTorchErrors<Result>(_ body: () throws -> Result) throws -> Result {
     let entry = FailureLog.current
@@ -44,26 +44,26 @@ public func withTorchErrors<Result>(_ body: () throws -> Result) throws -> Resul
     }
     let result: Result
     do { result = try body() } catch {
-        // A failed tensor operation comes first: what is thrown later follows from it.
+        // The first tensor error comes first: a later error follows from it.
         throw entry.first ?? error
     }
     if let error = entry.first { throw error }
     return result
 }
 
-/// Throws the first failure so far in the enclosing ``withTorchErrors(_:)``: for loops that read numbers back, whose
-/// arrays would otherwise be shorter than they expect.
+/// Throws the first recorded error of the enclosing ``withTorchErrors(_:)``, for loops that read arrays back, which
+/// would otherwise be shorter than expected.
 public func checkTorchErrors() throws {
     if let error = FailureLog.current.first { throw error }
 }
 
-/// Makes the enclosing ``withTorchErrors(_:)`` fail, where a model finds out in its forward pass that it can't go on.
+/// Records an error that a model detects in its forward pass, for the enclosing ``withTorchErrors(_:)`` to throw.
 public func reportFailure(_ error: PEFTError) {
     let entry = FailureLog.current
     if entry.first == nil { entry.first = error }
 }
 
-/// Boxes what a C function returned, or records why it returned nothing.
+/// Wraps a C function's result, or records its error.
 func wrap(_ pointer: OpaquePointer?) -> Tensor {
     if let pointer { return Tensor(owning: pointer) }
     FailureLog.record(String(cString: ct_last_error()))

@@ -1,19 +1,20 @@
 import Support
 import Torch
 
-/// A weight as AWQ's files have it (Lin et al. 2023, the GEMM version), which becomes a ``GroupQuantizedWeight`` as soon
-/// as its values are there.
+/// A weight in AWQ's file format (Lin et al. 2023, GEMM version), which is repacked as a ``GroupQuantizedWeight``
+/// once its values are loaded.
 ///
-/// Eight outputs of one input share a word, in the order 0, 2, 4, 6, 1, 3, 5, 7 from the lowest bits on; zeros likewise.
+/// A word packs eight outputs of one input, in the order 0, 2, 4, 6, 1, 3, 5, 7 from the lowest bits; zero points
+/// likewise.
 public struct AWQWeight: LinearWeight {
     public let outputs: Int
     public let inputs: Int
     let settings: GroupQuantization
-    /// int32 [inputs, outputs / 8]
+    /// int32 `[inputs, outputs / 8]`
     private let integers: Parameter
-    /// int32 [groups, outputs / 8]
+    /// int32 `[groups, outputs / 8]`
     private let packedZeros: Parameter
-    /// [groups, outputs], float16
+    /// float16 `[groups, outputs]`
     private let scales: Parameter
 
     public init(outputs: Int, inputs: Int, groupSize: Int?, device: Device = .meta) {
@@ -33,7 +34,7 @@ public struct AWQWeight: LinearWeight {
     public func replacing(with dense: Tensor) throws -> any LinearWeight { try repacked.replacing(with: dense) }
     public func loaded() -> any LinearWeight { repacked }
 
-    /// The same integers, zeros and scales in GPTQ's layout.
+    /// The same integers, zero points and scales in GPTQ's layout.
     private var repacked: GroupQuantizedWeight {
         guard integers.tensor.device != .meta else {
             return GroupQuantizedWeight(outputs: outputs, inputs: inputs, settings: settings)
@@ -48,10 +49,10 @@ public struct AWQWeight: LinearWeight {
             order: Parameter(Tensor((0..<inputs).map { Int32($0 / groupSize) }, device: device)))
     }
 
-    /// The integers of words that hold eight columns each, columns in their own order.
+    /// Unpacks words of eight columns each, columns in natural order.
     private static func ordered(_ words: Tensor) -> Tensor {
         let stored = words.unpacked(bits: 4, axis: 1)
-        // Column 8 w + j lies at place places[j] of word w.
+        // Column 8 w + j is at index places[j] of word w.
         let places = [0, 4, 1, 5, 2, 6, 3, 7]
         let columns = (0..<stored.dim(1)).map { $0 / 8 * 8 + places[$0 % 8] }
         return stored.selecting(axis: 1, Tensor(columns, device: words.device))

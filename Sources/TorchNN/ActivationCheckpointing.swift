@@ -1,28 +1,28 @@
 import Support
 import Torch
 
-/// Gradient checkpointing (Chen et al. 2016): each layer of a model keeps its input alone, and what its backward pass
-/// needs is computed again when that pass reaches it.
+/// Activation checkpointing (Chen et al. 2016): each layer saves only its input, and its saved tensors are recomputed
+/// in the backward pass.
 ///
-/// It is on within ``ActivationCheckpointing/run(_:_:)`` and nowhere else. Losses and gradients are the same bits as
-/// without. Layers whose gradients nobody asks for are computed once. The backward pass has to come while the adapters
-/// are where they were.
+/// It is enabled only within ``ActivationCheckpointing/run(_:_:)``. Losses and gradients are bitwise identical to
+/// those without it. Layers that need no gradients are computed once. The adapters must not change between the
+/// forward and the backward pass.
 public enum ActivationCheckpointing {
     public enum Mode: Sendable {
         case off, keepingInputs
-        /// The inputs wait in files, or a GPU's in the computer's memory.
+        /// Inputs are offloaded to files, or from a GPU to host memory.
         case offloading
     }
 
     @TaskLocal fileprivate static var mode = Mode.off
 
-    /// Runs a forward pass in that mode.
+    /// Runs a forward pass with checkpointing in that mode.
     public static func run<Result>(_ mode: Mode, _ body: () throws -> Result) rethrows -> Result {
         try $mode.withValue(mode, operation: body)
     }
 }
 
-/// What a layer makes of `x`, kept as ``ActivationCheckpointing`` says; `layer` may run twice.
+/// Applies `layer` to `x` with the current checkpointing mode; `layer` may run twice.
 public func checkpointed(_ x: Tensor, _ layer: @escaping (Tensor) -> Tensor) -> Tensor {
     let mode = ActivationCheckpointing.mode
     guard mode != .off else { return layer(x) }
@@ -38,13 +38,13 @@ public func checkpointed(_ x: Tensor, _ layer: @escaping (Tensor) -> Tensor) -> 
     }
 }
 
-/// A way back to the elements of `x`, without the graph that they come from.
+/// Saves x and returns a closure that restores it, detached from the autograd graph.
 private func kept(_ x: Tensor) -> () -> Tensor {
     let elements = x.detached()
     return { elements.detached() }
 }
 
-/// The same while they aren't in the memory that is computed in.
+/// Offloads x and returns a closure that restores it.
 private func offloaded(_ x: Tensor) -> () -> Tensor {
     let (shape, dtype, device) = (x.shape, x.dtype, x.device)
     switch device {

@@ -1,25 +1,25 @@
 import Foundation
 import Torch
 
-/// Adafactor (Shazeer & Stern 2018, algorithms 4 and 5) with a given learning rate: the second moment of a
-/// matrix is kept as one row and one column.
+/// Adafactor (Shazeer & Stern 2018, algorithms 4 and 5) with an external learning rate: the second moment of a matrix
+/// is factored into row and column means.
 ///
-/// The arithmetic is that of `transformers.Adafactor` with `relative_step=False`, `warmup_init=False`.
+/// Arithmetic as in `transformers.Adafactor` with `relative_step=False`, `warmup_init=False`.
 public final class Adafactor: Optimizer {
     public let parameters: [Parameter]
     public private(set) var step = 0
     private let clipThreshold: Double, decayRate: Double, weightDecay: Double, scaleParameter: Bool
     private let epsilon = (square: 1e-30, scale: 1e-3)
-    /// Row and column means for tensors of two axes and more, else one tensor of the full shape.
+    /// Row and column means for tensors of two or more axes, else one tensor of the full shape.
     private var rows: [Tensor?]
     private var columns: [Tensor?]
     private var full: [Tensor?]
     private let rateFactors: [Double]
 
     /// - Parameters:
-    ///   - rateFactors: by what each parameter's learning rate is multiplied; 1 if not given.
-    ///   - scaleParameter: multiply the rate by the parameter's root mean square.
-    ///   - clipThreshold: largest root mean square of an update.
+    ///   - rateFactors: learning-rate factor of each parameter; 1 by default.
+    ///   - scaleParameter: multiply the learning rate by the parameter's RMS.
+    ///   - clipThreshold: maximum RMS of an update.
     public init(
         _ parameters: [Parameter], rateFactors: [Double]? = nil, weightDecay: Double = 0,
         scaleParameter: Bool = false, clipThreshold: Double = 1,
@@ -70,7 +70,7 @@ public final class Adafactor: Optimizer {
         }
         let size = rootMeanSquare(update)
         let rate = scaleParameter ? learningRate * max(epsilon.scale, rootMeanSquare(value)) : learningRate
-        // The decay uses the rate after scaling and the value before the update.
+        // Weight decay uses the scaled learning rate and the value before the update.
         if weightDecay > 0 { value.detached().add(value.detached(), alpha: -weightDecay * rate) }
         value.detached().add(update, alpha: -rate / max(1, size / clipThreshold))
     }

@@ -1,12 +1,12 @@
 import Support
 import Torch
 
-/// AdamW with moments of one byte each (Dettmers et al. 2022, 8-bit optimizers via block-wise quantization), as
-/// bitsandbytes' `AdamW8bit` on a CPU: blocks of 256 on dynamic maps, and 32 bits for small parameters.
+/// AdamW with 8-bit moments (Dettmers et al. 2022, 8-bit optimizers via block-wise quantization), as bitsandbytes'
+/// `AdamW8bit` on a CPU: blocks of 256 with dynamic maps, and 32 bits for small parameters.
 public final class AdamW8bit: Optimizer {
-    /// Parameters of fewer elements keep their moments in 32 bits.
+    /// Parameters with fewer elements keep 32-bit moments.
     public static let smallest = 4096
-    /// Elements that share a scale.
+    /// Elements per scale.
     static let block = 256
 
     public let parameters: [Parameter]
@@ -15,10 +15,10 @@ public final class AdamW8bit: Optimizer {
     private let factors: [Double]
     private let storage: StateStorage
     private var moments: [Moments]
-    /// The steps that reached each parameter, by which its moments are corrected.
+    /// Number of steps of each parameter, for bias correction.
     private var reachedSteps: [Int]
 
-    /// A parameter's two moments; without scales they are plain numbers.
+    /// A parameter's two moments; without scales they aren't quantized.
     private struct Moments {
         var first: Tensor, second: Tensor
         var scales: (first: Tensor, second: Tensor)?
@@ -28,7 +28,7 @@ public final class AdamW8bit: Optimizer {
                 (first, second) = (storage.zeros(like: tensor), storage.zeros(like: tensor))
                 return
             }
-            // Codes lie on the CPU; what is planned has none.
+            // Codes are on the CPU; on the meta device there are none.
             let device = tensor.device == .meta ? Device.meta : .cpu
             func codes() -> Tensor { storage.zeros(tensor.shape, dtype: .uint8, device: device) }
             let blocks = (tensor.count + AdamW8bit.block - 1) / AdamW8bit.block
@@ -37,7 +37,7 @@ public final class AdamW8bit: Optimizer {
         }
     }
 
-    /// Parameters as in ``AdamW``.
+    /// - Parameters as in ``AdamW``.
     public init(
         _ parameters: [Parameter], rateFactors: [Double]? = nil, beta1: Double = 0.9, beta2: Double = 0.999,
         epsilon: Double = 1e-8, weightDecay: Double = 0.01, storage: StateStorage = .memory

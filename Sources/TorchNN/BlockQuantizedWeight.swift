@@ -2,29 +2,28 @@ import Foundation
 import Support
 import Torch
 
-/// A weight of 4-bit codes, NF4 or FP4, with a scale for each block, stored as bitsandbytes stores it
-/// (Dettmers et al. 2023, QLoRA).
+/// A weight quantized to 4-bit codes, NF4 or FP4, with a scale for each block, stored as in bitsandbytes (QLoRA,
+/// Dettmers et al. 2023).
 ///
-/// The codes are what is kept; projections make tiles of numbers out of them as they go, and the backward pass makes
-/// them again.
+/// Only the codes are in memory; matmuls dequantize tile by tile, and so does the backward pass.
 public struct BlockQuantizedWeight: StoredWeight {
     public let outputs: Int
     public let inputs: Int
     public let settings: BlockQuantization
-    /// uint8 [⌈outputs · inputs / 2⌉, 1]
+    /// uint8 `[⌈outputs · inputs / 2⌉, 1]`
     public let codes: Parameter
-    /// float32 [blocks], or uint8 where they are nested.
+    /// float32 `[blocks]`, or uint8 with double quantization.
     public let scales: Parameter
-    /// float32 [16]
+    /// float32 `[16]`: the values of the codes.
     public let table: Parameter
-    /// float32 [⌈blocks / 256⌉] and float32 [256].
+    /// float32 `[⌈blocks / 256⌉]` and float32 `[256]`, with double quantization.
     public let nestedScales: Parameter?
     public let nestedTable: Parameter?
-    /// What else there is to know, as JSON in bytes: uint8.
+    /// bitsandbytes' `quant_state`: JSON as bytes, uint8.
     public let state: Parameter
-    /// The mean of the scales, which nested ones lack.
+    /// The mean of the scales, which is subtracted before they are quantized.
     private let offset: Double
-    /// What was rounded, where it can still be read; a weight that another one replaces doesn't have it.
+    /// The original values, if they can still be read; a replaced weight has none.
     public var numbers: StoredNumbers?
 
     private init(
@@ -36,9 +35,9 @@ public struct BlockQuantizedWeight: StoredWeight {
         (nestedScales, nestedTable, self.offset) = (nested?.scales, nested?.table, offset)
     }
 
-    /// Shapes without values, to be filled from a file.
+    /// An empty weight, to be filled from a file.
     ///
-    /// - Parameter stateSize: bytes of the description that the file holds; `nil` for as many as this program writes.
+    /// - Parameter stateSize: size of the file's `quant_state` in bytes; `nil` for the size that this library writes.
     public init(
         outputs: Int, inputs: Int, settings: BlockQuantization, stateSize: Int? = nil, device: Device = .meta
     ) {
@@ -55,7 +54,7 @@ public struct BlockQuantizedWeight: StoredWeight {
             state: empty([stateSize ?? text.utf8.count], .uint8), offset: 0)
     }
 
-    /// A weight [outputs, inputs] rounded.
+    /// Quantizes a weight `[outputs, inputs]`.
     public init(rounding weight: Tensor, to settings: BlockQuantization) {
         let (outputs, inputs) = (weight.dim(0), weight.dim(1))
         guard weight.device != .meta else {
@@ -84,12 +83,12 @@ public struct BlockQuantizedWeight: StoredWeight {
             outputs: outputs, inputs: inputs)
     }
 
-    /// These numbers rounded in the same way.
+    /// Quantizes other values with the same settings.
     public func replacing(with dense: Tensor) -> any LinearWeight {
         BlockQuantizedWeight(rounding: dense, to: settings)
     }
 
-    /// With what a file's description says.
+    /// Applies the file's `quant_state`.
     public func loaded() -> any LinearWeight {
         guard state.tensor.device != .meta else { return self }
         do {
@@ -125,11 +124,11 @@ public struct BlockQuantizedWeight: StoredWeight {
     }
 }
 
-/// The numbers that a rounded weight was made of, in a file that is still there.
+/// The original values of a quantized weight, in a file that still exists.
 public struct StoredNumbers {
-    /// [outputs, inputs] as fp32.
+    /// Reads `[outputs, inputs]` as fp32.
     public let read: () throws -> Tensor
-    /// Lets the memory of what was read go.
+    /// Releases the memory of what was read.
     public let forget: () -> Void
 
     public init(read: @escaping () throws -> Tensor, forget: @escaping () -> Void) {
@@ -137,15 +136,15 @@ public struct StoredNumbers {
     }
 }
 
-/// How a weight is rounded to 4-bit codes.
+/// Settings of blockwise 4-bit quantization.
 public struct BlockQuantization: Sendable, Equatable {
     public var code: BlockCode
-    /// Numbers that share a scale.
+    /// Block size: number of values that share a scale.
     public var block: Int
-    /// Whether the scales are rounded too.
+    /// Whether the scales are quantized too (double quantization).
     public var isDouble: Bool
 
-    /// Sizes of blocks that bitsandbytes knows.
+    /// Block sizes that bitsandbytes supports.
     public static let blocks = [32, 64, 128, 256, 512, 1024, 2048, 4096]
 
     public init(_ code: BlockCode = .nf4, block: Int = 64, isDouble: Bool = false) {
@@ -154,7 +153,7 @@ public struct BlockQuantization: Sendable, Equatable {
 
     public func blocks(of count: Int) -> Int { (count + block - 1) / block }
 
-    /// bitsandbytes' description of a stored weight, as it writes it.
+    /// bitsandbytes' `quant_state` of a weight.
     func description(outputs: Int, inputs: Int, offset: Double) -> String {
         let nested =
             isDouble

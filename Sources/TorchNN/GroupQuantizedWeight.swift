@@ -1,15 +1,15 @@
 import Support
 import Torch
 
-/// How a weight is rounded in groups of inputs.
+/// Settings of group-wise integer quantization.
 public struct GroupQuantization: Sendable, Equatable {
-    /// 2, 3, 4 or 8.
+    /// Bits per weight: 2, 3, 4 or 8.
     public var bits: Int
-    /// Inputs that share a scale and a zero; `nil` for all of an output's.
+    /// Inputs that share a scale and a zero point; `nil` for all inputs (per-channel).
     public var groupSize: Int?
-    /// Whether the zero lies in the middle of the grid.
+    /// Whether the zero point is the middle of the grid.
     public var isSymmetric: Bool
-    /// What files store less than the zeros: 1 in GPTQ's first format, 0 in its second.
+    /// Difference between a zero point and its stored value: 1 in GPTQ's first format, 0 in its second.
     public var zeroOffset: Int
 
     public init(bits: Int, groupSize: Int?, isSymmetric: Bool = false, zeroOffset: Int = 1) {
@@ -17,7 +17,7 @@ public struct GroupQuantization: Sendable, Equatable {
         (self.isSymmetric, self.zeroOffset) = (isSymmetric, zeroOffset)
     }
 
-    /// Values that fill whole words.
+    /// Number of values that fill whole words.
     var block: Int { bits == 3 ? 32 : 32 / bits }
 
     public func groups(of inputs: Int) -> Int {
@@ -25,9 +25,9 @@ public struct GroupQuantization: Sendable, Equatable {
         return (inputs + groupSize - 1) / groupSize
     }
 
-    /// Why a matrix of this shape can't be stored so; `nil` where it can.
+    /// Why a matrix of this shape can't be quantized with these settings; `nil` if it can.
     public func refusal(outputs: Int, inputs: Int) -> String? {
-        // The kernels work on 32 inputs at a time.
+        // The kernels process 32 inputs at a time.
         if !inputs.isMultiple(of: 32) { return "\(inputs) inputs are not a multiple of 32" }
         if !outputs.isMultiple(of: block) { return "\(outputs) outputs are not a multiple of \(block)" }
         if let groupSize, !inputs.isMultiple(of: groupSize) {
@@ -37,24 +37,23 @@ public struct GroupQuantization: Sendable, Equatable {
     }
 }
 
-/// A weight of integers of a few bits with a scale and a zero for each output and group of inputs:
-/// W[o, i] = scale[g, o] · (q[i, o] − zero[g, o]), as GPTQ's files have it (Frantar et al. 2022).
+/// A weight of packed integers with a scale and a zero point for each output and group of inputs, W[o, i] = scale[g,
+/// o] · (q[i, o] − zero[g, o]), in GPTQ's format (Frantar et al. 2022).
 ///
-/// The packed integers are what is kept; projections make tiles of numbers out of them as they go, and the backward
-/// pass makes them again.
+/// Only the packed integers are in memory; matmuls dequantize tile by tile, and so does the backward pass.
 public struct GroupQuantizedWeight: LinearWeight {
     public let outputs: Int
     public let inputs: Int
     public let settings: GroupQuantization
-    /// int32 [inputs · bits / 32, outputs]
+    /// int32 `[inputs · bits / 32, outputs]`
     public let integers: Parameter
-    /// Whole zeros less ``GroupQuantization/zeroOffset``, int32 [groups, outputs · bits / 32].
+    /// Integer zero points less ``GroupQuantization/zeroOffset``, int32 `[groups, outputs · bits / 32]`.
     public let packedZeros: Parameter
-    /// Zeros that aren't whole numbers, [groups, outputs], which count in place of the packed ones.
+    /// Floating-point zero points `[groups, outputs]`, which override the packed ones.
     public let zeros: Parameter?
-    /// [groups, outputs], float16
+    /// float16 `[groups, outputs]`
     public let scales: Parameter
-    /// The group of each input, int32 [inputs]
+    /// Group index of each input, int32 `[inputs]`.
     public let order: Parameter
     private let knowledge = OrderKnowledge()
 
@@ -67,9 +66,9 @@ public struct GroupQuantizedWeight: LinearWeight {
         (self.scales, self.order) = (scales, order)
     }
 
-    /// Shapes without values, to be filled from a file.
+    /// An empty weight, to be filled from a file.
     ///
-    /// - Parameter zeroType: the type of real zeros; `nil` where there are packed ones alone.
+    /// - Parameter zeroType: dtype of floating-point zero points; `nil` if there are only packed ones.
     public init(
         outputs: Int, inputs: Int, settings: GroupQuantization, zeroType: DType? = nil, device: Device = .meta
     ) {
@@ -85,9 +84,9 @@ public struct GroupQuantizedWeight: LinearWeight {
             order: empty([inputs], .int32))
     }
 
-    /// A weight [outputs, inputs] rounded, with the Hessian of the layer's error by GPTQ, else each number to the
-    /// nearest.
-    /// - Throws: ``PEFTError`` where the matrix doesn't fill whole words and groups.
+    /// Quantizes a weight `[outputs, inputs]`: by GPTQ with the Hessian of the layer's error, else by
+    /// round-to-nearest.
+    /// - Throws: ``PEFTError`` if the matrix doesn't fill whole words and groups.
     public init(
         rounding weight: Tensor, to settings: GroupQuantization, hessian: Tensor? = nil, damping: Double = 0.01
     ) throws {
@@ -110,7 +109,7 @@ public struct GroupQuantizedWeight: LinearWeight {
                 Tensor((0..<inputs).map { Int32($0 / groupSize) }, device: device)))
     }
 
-    /// Whole zeros [groups, outputs] as files have them.
+    /// Packs integer zero points `[groups, outputs]`.
     private static func packed(_ zeros: Tensor, _ settings: GroupQuantization) -> Tensor {
         (zeros - Double(settings.zeroOffset)).to(.int32).packed(bits: settings.bits, axis: 1)
     }
@@ -125,13 +124,13 @@ public struct GroupQuantizedWeight: LinearWeight {
             groupSize: groupSize, zeroOffset: settings.zeroOffset)
     }
 
-    /// The group of each input, int64 [inputs].
+    /// Group index of each input, int64 `[inputs]`.
     public var groupOfInput: Tensor { order.tensor.to(.int64) }
     /// Whether input i is in group i / groupSize.
     public var hasPlainOrder: Bool { knowledge.isPlain(order.tensor, groupSize: settings.groupSize ?? inputs) }
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
     public func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
-    /// These numbers rounded to the nearest, each group with a grid of its own.
+    /// Quantizes other values by round-to-nearest with new grids.
     public func replacing(with dense: Tensor) throws -> any LinearWeight {
         var settings = settings
         settings.groupSize = hasPlainOrder ? settings.groupSize : settings.groupSize ?? inputs
@@ -142,20 +141,20 @@ public struct GroupQuantizedWeight: LinearWeight {
             + (zeros.map { [("zeros", $0)] } ?? [])
     }
 
-    // MARK: Zeros
+    // MARK: Zero points
 
-    /// The zeros as numbers, [groups, outputs].
+    /// The zero points as floats, `[groups, outputs]`.
     public func zeros(as type: DType) -> Tensor {
         if let zeros { return zeros.tensor.to(type) }
         let mask = Double(1 << settings.bits)
         let whole = packedZeros.tensor.unpacked(bits: settings.bits, axis: 1).to(type) + Double(settings.zeroOffset)
-        // z − 1 is all ones for 0.
+        // A stored z − 1 with all bits set is z = 0.
         return whole - (whole.greater(than: mask - 0.5).to(type) * mask)
     }
 
-    /// The same integers and scales over other zeros [groups, outputs].
+    /// The same integers and scales with other zero points `[groups, outputs]`.
     ///
-    /// - Parameter type: the type that the zeros are kept in; with `nil` they are rounded to whole numbers of the grid.
+    /// - Parameter type: dtype to store the zero points in; with `nil` they are rounded to integers of the grid.
     public func with(zeros: Tensor, as type: DType?) -> GroupQuantizedWeight {
         let most = Double(1 << settings.bits) - 1
         let whole = zeros.to(.float64).rounded().atLeast(1).atMost(most)
@@ -166,7 +165,7 @@ public struct GroupQuantizedWeight: LinearWeight {
     }
 }
 
-/// What was found out about an order of groups, so that it is looked through once.
+/// Caches whether a group order is contiguous.
 private final class OrderKnowledge {
     private weak var known: Tensor?
     private var isPlain = true

@@ -1,22 +1,21 @@
 import Torch
 
-/// Keys and values of the tokens so far, in buffers of their final size: a step writes one column and copies
-/// nothing else.
+/// A KV cache with buffers of their final size, so that a decode step writes one column and copies nothing else.
 public final class KeyValueCache {
     private var keys: Tensor
     private var values: Tensor
-    /// Tokens held.
+    /// Number of cached tokens.
     public private(set) var length = 0
     public var capacity: Int { keys.dim(2) }
 
-    /// Buffers [batch, heads, capacity, size].
+    /// Allocates buffers `[batch, heads, capacity, size]`.
     public init(batch: Int, heads: Int, capacity: Int, size: Int, dtype: DType, device: Device) {
         keys = .empty([batch, heads, capacity, size], dtype: dtype, device: device)
         values = .empty([batch, heads, capacity, size], dtype: dtype, device: device)
     }
 
-    /// Adds keys and values [batch, heads, tokens, size].
-    /// - Returns: all that are held, [batch, heads, length, size], without a copy.
+    /// Appends keys and values `[batch, heads, tokens, size]`.
+    /// - Returns: all cached keys and values, `[batch, heads, length, size]`, without a copy.
     public func append(_ newKeys: Tensor, _ newValues: Tensor) -> (keys: Tensor, values: Tensor) {
         let end = length + newKeys.dim(2)
         Functions.write(newKeys, into: keys, column: length)
@@ -25,7 +24,7 @@ public final class KeyValueCache {
         return (keys.narrowed(axis: 2, 0..<end), values.narrowed(axis: 2, 0..<end))
     }
 
-    /// Keeps the given rows of the batch, in that order; a row may be kept more than once.
+    /// Keeps the given rows of the batch, in that order; a row may be repeated.
     public func select(rows: Tensor) {
         keys = keys.selecting(axis: 0, rows)
         values = values.selecting(axis: 0, rows)

@@ -1,11 +1,11 @@
 import Torch
 
-/// Root-mean-square normalisation with a learned scale (Zhang & Sennrich 2019); T5's layer norm. Gemma stores the
-/// scale's distance from 1.
+/// Root-mean-square normalization with a learned scale (Zhang & Sennrich 2019), as T5's layer norm. Gemma stores the
+/// scale − 1.
 public final class RMSNorm: Module {
     @ParameterInfo public var weight: Tensor
     public let epsilon: Double
-    /// What is added to the stored scale.
+    /// Added to the stored scale: 1 for Gemma.
     public let offset: Double
 
     public init(_ size: Int, epsilon: Double, offset: Double = 0, device: Device = .meta) {
@@ -18,7 +18,7 @@ public final class RMSNorm: Module {
     }
 }
 
-/// Layer normalisation with learned scale and shift (Ba et al. 2016).
+/// Layer normalization with learned scale and shift (Ba et al. 2016).
 public final class LayerNorm: Module {
     @ParameterInfo public var weight: Tensor
     @ParameterInfo public var bias: Tensor

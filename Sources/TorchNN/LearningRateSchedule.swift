@@ -1,24 +1,24 @@
 import Foundation
 
-/// The learning rate as a share of its peak, over the steps of a run.
+/// Learning-rate schedule, as a factor of the peak learning rate.
 public struct LearningRateSchedule: Sendable {
     public enum Shape: String, CaseIterable, Sendable {
         case constant, linear, cosine
-        /// Raffel et al. 2020: falls with the square root of the step once the warm-up is over.
+        /// Proportional to 1/√step after the warmup (Raffel et al. 2020).
         case inverseSquareRoot = "inverse-square-root"
     }
 
     public var shape: Shape
     /// Steps over which the rate rises linearly from 0.
     public var warmup: Int
-    /// Steps of the whole run.
+    /// Total number of steps.
     public var total: Int
 
     public init(_ shape: Shape, warmup: Int = 0, total: Int) {
         (self.shape, self.warmup, self.total) = (shape, warmup, total)
     }
 
-    /// The factor for the step after `step` completed ones, as in `transformers.get_scheduler`.
+    /// The factor of the step after `step` completed ones, as in `transformers.get_scheduler`.
     public func factor(after step: Int) -> Double {
         if step < warmup { return Double(step) / Double(max(1, warmup)) }
         let progress = Double(step - warmup) / Double(max(1, total - warmup))
@@ -27,7 +27,7 @@ public struct LearningRateSchedule: Sendable {
         case .linear: return max(0, 1 - progress)
         case .cosine: return max(0, 0.5 * (1 + cos(.pi * progress)))
         case .inverseSquareRoot:
-            // Without a warm-up transformers uses a time scale of 10,000 steps.
+            // Without a warmup, transformers uses a time scale of 10,000 steps.
             let scale = Double(warmup > 0 ? warmup : 10_000)
             let shift = scale - Double(warmup)
             return 1 / ((Double(step) + shift) / scale).squareRoot()

@@ -1,30 +1,29 @@
 import Torch
 
-/// A matrix as a model keeps it, dense here, quantised forms in files of their own: what a projection multiplies by, a
-/// table of vectors, an output layer.
+/// A weight matrix in some format, dense or quantized, as used by projections, embeddings and output layers.
 public protocol LinearWeight {
     var outputs: Int { get }
     var inputs: Int { get }
-    /// x [..., inputs] · Wᵀ → [..., outputs]. Gradients reach `x`, and the weight only if it is trained.
+    /// x `[..., inputs]` -> x Wᵀ + bias `[..., outputs]`. Gradients flow to `x`, and to the weight if it is trained.
     func project(_ x: Tensor, bias: Tensor?) -> Tensor
-    /// The matrix as products without gradients read it, several at once; `nil` where only ``project(_:bias:)`` can.
+    /// The matrix for fused inference kernels without autograd; `nil` if only ``project(_:bias:)`` supports it.
     var projectionMatrix: Projection.Matrix? { get }
-    /// Rows `ids` [...] (int64) → [..., inputs], as a table of vectors gives them: in the type of its numbers where it is
-    /// stored as it is used, else in `type`.
+    /// Embedding lookup: `ids` `[...]` (int64) -> `[..., inputs]`, in the weight's own dtype if it is dense, else in
+    /// `type`.
     func rows(_ ids: Tensor, as type: DType) -> Tensor
-    /// ``Functions/linearCrossEntropy(hidden:weight:targets:scale:softcap:labelSmoothing:)`` with this as the output
-    /// layer's matrix. Gradients reach `hidden`, and the weight only if it is trained.
+    /// ``Functions/linearCrossEntropy(hidden:weight:targets:scale:softcap:labelSmoothing:)`` with this matrix as the
+    /// output layer. Gradients flow to `hidden`, and to the weight if it is trained.
     func crossEntropy(hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double)
         -> Tensor
-    /// The weight as numbers, [outputs, inputs].
+    /// The dequantized weight, `[outputs, inputs]`.
     func dense(as type: DType) -> Tensor
-    /// A weight of the same kind with these numbers, [outputs, inputs].
+    /// A weight of the same format with other values `[outputs, inputs]`.
     func replacing(with dense: Tensor) throws -> any LinearWeight
-    /// What it is to be once its values are there, where files store it otherwise than it is used.
+    /// The weight to use once its values are loaded, if files store it in another layout.
     func loaded() -> any LinearWeight
-    /// Whether its tensors are kept in the types they are stored in, whatever the model computes in.
+    /// Whether its tensors keep their stored dtypes, whatever dtype the model computes in.
     var isQuantized: Bool { get }
-    /// The stored tensors, named below the projection's own name.
+    /// The stored tensors, named relative to the projection.
     var parameters: [(key: String, parameter: Parameter)] { get }
 }
 
@@ -43,7 +42,7 @@ extension LinearWeight {
     public var isQuantized: Bool { true }
 }
 
-/// A weight that is multiplied by as it is stored, a tile at a time.
+/// A weight whose matmul dequantizes tile by tile.
 public protocol StoredWeight: LinearWeight {
     var matrix: StoredMatrix { get }
 }
@@ -61,7 +60,7 @@ extension StoredWeight {
     public func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
 }
 
-/// A weight stored as it is used, [outputs, inputs].
+/// A dense weight, `[outputs, inputs]`.
 public struct DenseWeight: LinearWeight {
     public let parameter: Parameter
 

@@ -1,24 +1,24 @@
 import Foundation
 import Torch
 
-/// One tensor of a module, by reference: a loader, an optimizer and the module see the same value.
+/// A tensor of a module, by reference: a loader, an optimizer and the module see the same value.
 public final class Parameter {
     public var tensor: Tensor
-    /// What lies under ``tensor`` while adapters have put values of their own in its place, the model's own first.
+    /// Values below ``tensor`` while adapters cover it, the model's own first.
     private var covered: [Tensor] = []
 
     public init(_ tensor: Tensor) { self.tensor = tensor }
 
-    /// Whether the values in use are an adapter's and not the model's own.
+    /// Whether the current values are an adapter's rather than the model's.
     public var isCovered: Bool { !covered.isEmpty }
 
-    /// Puts other values in place of those in use; the last to be put there count.
+    /// Covers the current values with others; the last ones to cover are used.
     public func cover(with values: Tensor) {
         covered.append(tensor)
         tensor = values
     }
 
-    /// Takes values away, wherever they lie; the others keep their order.
+    /// Removes covering values, wherever they are in the stack; the others keep their order.
     public func uncover(_ values: Tensor) {
         if tensor !== values, let index = covered.firstIndex(where: { $0 === values }) {
             covered.remove(at: index)
@@ -28,8 +28,7 @@ public final class Parameter {
     }
 }
 
-/// Declares a tensor of a module, with its name in Hugging Face's checkpoints where it differs from the
-/// Swift name.
+/// Declares a tensor of a module, with its name in Hugging Face's checkpoints if it differs from the Swift name.
 @propertyWrapper
 public struct ParameterInfo {
     public let key: String?
@@ -46,9 +45,8 @@ public struct ParameterInfo {
     }
 }
 
-/// Declares a module inside a module (or an optional one, or an array), with its name in Hugging Face's
-/// checkpoints. A name may contain dots where the checkpoint has a level that the Swift code does without, and is empty
-/// where the Swift code has a level that the checkpoint does without.
+/// Declares a submodule (or an optional one, or an array), with its name in Hugging Face's checkpoints. The name may
+/// contain dots for levels that only the checkpoint has, and is empty for a level that only the Swift code has.
 @propertyWrapper
 public struct ModuleInfo<Value> {
     public let key: String?
@@ -70,15 +68,15 @@ public struct ModuleInfo<Value> {
     }
 }
 
-/// A part of a model: named tensors and named parts.
+/// A part of a model: named tensors and submodules.
 ///
-/// Subclasses declare tensors with ``ParameterInfo`` and parts with ``ModuleInfo``; the paths that follow
-/// are the names in Hugging Face's checkpoints, so that no conversion is needed.
+/// Subclasses declare tensors with ``ParameterInfo`` and submodules with ``ModuleInfo``. The resulting paths are the
+/// names in Hugging Face's checkpoints, so no conversion is needed.
 open class Module {
-    /// The narrower type that matrix products of a whole model are computed in, and where; `nil` for that of its weights.
+    /// Autocast dtype of a whole model's matmuls, and its device; `nil` computes in the weights' dtype.
     public var precision: (type: DType, device: Device)?
 
-    /// The folder or file that a whole model was read from, whose tokenizer belongs to it.
+    /// The folder or file that a whole model was loaded from, which also contains its tokenizer.
     public var source: URL?
 
     public init() {}
@@ -91,7 +89,7 @@ open class Module {
         }
     }
 
-    /// The parts declared in this module itself; elements of arrays are named by their index.
+    /// The submodules declared in this module itself; elements of arrays are named by their index.
     open func children() -> [(key: String, module: Module)] {
         declared { name, value in
             guard let info = value as? any AnyModuleInfo else { return [] }
@@ -119,7 +117,7 @@ open class Module {
         return levels.reversed().flatMap { $0 }
     }
 
-    /// This module and all below it, with their paths; the module itself has the path "".
+    /// This module and all submodules with their paths; the module itself has the path "".
     public final func namedModules() -> [(path: String, module: Module)] {
         var result: [(String, Module)] = []
         func visit(_ path: String, _ module: Module) {
@@ -132,7 +130,7 @@ open class Module {
         return result
     }
 
-    /// All tensors with their paths, each once: a part that is reached twice counts where it is met first.
+    /// All tensors with their paths, each once: a shared submodule is listed where it is first reached.
     public final func parameters() -> [(path: String, parameter: Parameter)] {
         var seen: Set<ObjectIdentifier> = []
         return namedModules().flatMap { path, module in
@@ -143,7 +141,7 @@ open class Module {
         }
     }
 
-    /// The first of ``parameters()`` that fits, without a walk through those behind it.
+    /// The first of ``parameters()`` that satisfies a predicate, without traversing the rest.
     public final func firstParameter(where fits: (Parameter) -> Bool = { _ in true }) -> Parameter? {
         if let own = ownParameters().first(where: { fits($0.parameter) }) { return own.parameter }
         for child in children() {
@@ -156,7 +154,7 @@ open class Module {
         parameters().filter { $0.parameter.tensor.requiresGrad }
     }
 
-    /// Takes every tensor out of training.
+    /// Disables gradients of every tensor.
     public final func freeze() {
         for (_, parameter) in parameters() { parameter.tensor.requiresGrad = false }
     }

@@ -1,16 +1,16 @@
 import Torch
 
-/// A weight that stays in the 16 bits it is stored in and is widened tile by tile where it is multiplied by: half the
-/// memory, with the numbers of the widened matrix.
+/// A weight stored in 16 bits and upcast tile by tile in matmuls: half the memory of the upcast matrix, with the same
+/// results.
 ///
-/// Where an adapter trains a copy of it (modules to save), wide numbers lie in its place for as long, and it is dense.
+/// While an adapter covers it with a trained fp32 copy (modules to save), it is dense.
 public struct NarrowWeight: LinearWeight {
-    /// [outputs, inputs]
+    /// `[outputs, inputs]`
     public let parameter: Parameter
 
     public init(_ tensor: Tensor) { parameter = Parameter(tensor) }
 
-    /// It may be written in any type.
+    /// Not quantized: it may be saved in any dtype.
     public var isQuantized: Bool { false }
     public var outputs: Int { parameter.tensor.dim(0) }
     public var inputs: Int { parameter.tensor.dim(1) }

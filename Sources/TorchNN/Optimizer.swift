@@ -1,22 +1,22 @@
 import Support
 import Torch
 
-/// Changes parameters by their gradients.
+/// An optimizer: updates parameters from their gradients.
 public protocol Optimizer: AnyObject {
     var parameters: [Parameter] { get }
-    /// Steps taken.
+    /// Number of completed steps.
     var step: Int { get }
-    /// One step with the given learning rate; gradients stay as they are.
+    /// Performs one step with the given learning rate; gradients are unchanged.
     func update(learningRate: Double)
-    /// What the next step depends on, by name; parameters are named by their index.
+    /// The optimizer state, by name; parameters are named by their index.
     func state() -> [String: Tensor]
-    /// Takes over what ``state()`` returned, bit for bit.
+    /// Restores ``state()``, bit for bit.
     /// - Throws: ``PEFTError`` if a tensor is missing or has another shape.
     func restore(_ state: [String: Tensor], step: Int) throws
 }
 
 extension Optimizer {
-    /// Drops all gradients.
+    /// Clears all gradients.
     public func clearGradients() {
         for parameter in parameters { parameter.tensor.grad = nil }
     }
@@ -41,22 +41,22 @@ extension Optimizer {
     }
 }
 
-/// Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
+/// AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
 public final class AdamW: Optimizer {
     public let parameters: [Parameter]
     public private(set) var step = 0
     private let beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double
     private var first: [Tensor]
     private var second: [Tensor]
-    /// The steps that reached each parameter, by which its moments are corrected.
+    /// Number of steps of each parameter, for bias correction.
     private var reachedSteps: [Int]
-    /// Parameters by what their learning rate is multiplied with.
+    /// Parameters grouped by learning-rate factor.
     private let groups: [(factor: Double, indices: [Int])]
     private let storage: StateStorage
 
     /// - Parameters:
-    ///   - rateFactors: by what each parameter's learning rate is multiplied; 1 if not given.
-    ///   - weightDecay: per step, as a share of the learning rate.
+    ///   - rateFactors: learning-rate factor of each parameter; 1 by default.
+    ///   - weightDecay: decoupled weight decay λ; a step subtracts learningRate · λ · parameter.
     public init(
         _ parameters: [Parameter], rateFactors: [Double]? = nil, beta1: Double = 0.9, beta2: Double = 0.999,
         epsilon: Double = 1e-8,
@@ -74,7 +74,7 @@ public final class AdamW: Optimizer {
     public func update(learningRate: Double) {
         step += 1
         for group in groups {
-            // A parameter that the step didn't reach has no gradient and stays as it is, as in PyTorch.
+            // A parameter without a gradient is skipped, as in PyTorch.
             let reached = group.indices.filter { parameters[$0].tensor.grad != nil }
             for index in reached { reachedSteps[index] += 1 }
             for own in batches(reached) {
@@ -88,7 +88,8 @@ public final class AdamW: Optimizer {
         }
     }
 
-    /// Parameters to update together: those that as many steps reached, and each by itself where its state is paged.
+    /// Parameters to update in one fused call: those with equal step counts, and each separately if its state is
+    /// paged.
     private func batches(_ reached: [Int]) -> [[Int]] {
         guard storage == .memory else { return reached.map { [$0] } }
         return Dictionary(grouping: reached) { reachedSteps[$0] }.sorted { $0.key < $1.key }.map(\.value)
@@ -111,7 +112,7 @@ public final class AdamW: Optimizer {
         let newSecond = try parameters.indices.map {
             try restored("second.\($0)", like: second[$0], from: state, in: storage)
         }
-        // Older checkpoints have one count for all.
+        // Older checkpoints have one step count for all parameters.
         let counts = state["counts"].map { $0.to(.float64).array(Double.self).map { Int($0) } }
         guard counts?.count ?? parameters.count == parameters.count else {
             throw PEFTError(

@@ -1,10 +1,10 @@
 import Torch
 
-/// Rows of tokens laid end to end: no padding is stored and none is computed.
+/// Token sequences packed end to end, without padding.
 public struct PackedSequences {
-    /// Token ids of all rows, int64 [tokens].
+    /// Token ids of all sequences, int64 `[tokens]`.
     public let ids: Tensor
-    /// Where each row begins, and the end: rows + 1 entries.
+    /// Where each sequence starts, and the end: rows + 1 entries.
     public let offsets: [Int]
     /// The largest id; −1 without tokens.
     public let largestID: Int
@@ -24,7 +24,7 @@ public struct PackedSequences {
 }
 
 extension Tensor {
-    /// Packed [tokens, ...] as padded [rows, longest, ...], filled with zeros after each row's end.
+    /// Packed `[tokens, ...]` -> padded `[rows, longest, ...]`, zero-filled after each sequence's end.
     public func padded(_ offsets: [Int]) -> Tensor {
         let lengths = zip(offsets.dropFirst(), offsets).map { $0 - $1 }
         let longest = lengths.max() ?? 0

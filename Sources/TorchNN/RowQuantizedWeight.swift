@@ -1,27 +1,27 @@
 import Torch
 
-/// A weight of int8 with a scale for each output: W[o, i] = q[o, i] · scale[o] / 127, stored as bitsandbytes stores it
-/// (Dettmers et al. 2022, LLM.int8()). Here x is not rounded.
+/// A weight quantized to int8 with a scale for each output, W[o, i] = q[o, i] · scale[o] / 127, stored as in
+/// bitsandbytes (LLM.int8(), Dettmers et al. 2022). Unlike there, x isn't quantized.
 public struct RowQuantizedWeight: StoredWeight {
-    /// int8 [outputs, inputs]
+    /// int8 `[outputs, inputs]`
     public let codes: Parameter
-    /// The largest number of each output, float32 [outputs].
+    /// Absolute maximum of each output, float32 `[outputs]`.
     public let scales: Parameter
-    /// How bitsandbytes lays the matrix out: 0 for by rows, uint8 [].
+    /// bitsandbytes' matrix layout: 0 for row-major, uint8 `[]`.
     public let format: Parameter
 
     private init(codes: Tensor, scales: Tensor, format: Tensor) {
         (self.codes, self.scales, self.format) = (Parameter(codes), Parameter(scales), Parameter(format))
     }
 
-    /// Shapes without values, to be filled from a file.
+    /// An empty weight, to be filled from a file.
     public init(outputs: Int, inputs: Int, device: Device = .meta) {
         self.init(
             codes: .empty([outputs, inputs], dtype: .int8, device: device),
             scales: .empty([outputs], device: device), format: .empty([], dtype: .uint8, device: device))
     }
 
-    /// A weight [outputs, inputs] rounded.
+    /// Quantizes a weight `[outputs, inputs]`.
     public init(rounding weight: Tensor) {
         guard weight.device != .meta else {
             self.init(outputs: weight.dim(0), inputs: weight.dim(1))
@@ -39,7 +39,7 @@ public struct RowQuantizedWeight: StoredWeight {
     public var matrix: StoredMatrix {
         StoredMatrix(codes: codes.tensor, scales: scales.tensor, outputs: outputs, inputs: inputs)
     }
-    /// These numbers rounded in the same way.
+    /// Quantizes other values with the same settings.
     public func replacing(with dense: Tensor) -> any LinearWeight { RowQuantizedWeight(rounding: dense) }
     public var parameters: [(key: String, parameter: Parameter)] {
         [("weight", codes), ("SCB", scales), ("weight_format", format)]

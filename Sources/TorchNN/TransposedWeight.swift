@@ -1,8 +1,8 @@
 import Torch
 
-/// A weight that is stored [inputs, outputs], as GPT-2's files have it.
+/// A dense weight stored as `[inputs, outputs]`, as in GPT-2's files.
 public struct TransposedWeight: LinearWeight {
-    /// [inputs, outputs]
+    /// `[inputs, outputs]`
     public let parameter: Parameter
 
     public init(_ tensor: Tensor) { parameter = Parameter(tensor) }

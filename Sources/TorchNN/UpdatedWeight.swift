@@ -1,7 +1,7 @@
 import Torch
 
-/// A weight W + s B A whose sum is never made, with A [r, inputs] and B [outputs, r]: what is left of a quantised weight
-/// after an initialisation has taken a low-rank part out of it, without rounding it again.
+/// A weight W + s B A that is never materialized, with A `[r, inputs]` and B `[outputs, r]`: the residual of a
+/// quantized weight after an initialization has subtracted a low-rank part, without quantizing it again.
 public struct UpdatedWeight: LinearWeight {
     public let base: any LinearWeight
     private let a: Tensor, b: Tensor

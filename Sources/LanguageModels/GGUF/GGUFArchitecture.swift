@@ -32,7 +32,7 @@ struct GGUFArchitecture: Sendable {
         all.first { $0.family == (family == "mistral" ? "llama" : family) }
     }
 
-    /// Number of layers of the models whose attention scores aren't scaled by 1/√headSize.
+    /// Number of layers of the models whose attention scores are scaled by 1/√(hiddenSize / heads), not 1/√headSize.
     static let unusualScales = ["gemma2": 46, "gemma3": 62]
 
     var isGemma: Bool { addsOneToNorms }

@@ -212,8 +212,8 @@ private struct GGUFSettings {
         let numbers = try withTorchErrors { try file.tensor("rope_freqs.weight").array(Double.self) }
         guard numbers.count == headSize / 2, numbers.allSatisfy({ $0 > 0 && $0.isFinite }) else {
             throw PEFTError(
-                "\(file.url.path): 'rope_freqs.weight' has \(numbers.count) values",
-                remedy: "expected \(headSize / 2) values, all above 0")
+                "\(file.url.path): 'rope_freqs.weight' has \(numbers.count) values, expected \(headSize / 2) above 0",
+                remedy: "the file is damaged; download it again")
         }
         let llama: [String: JSON] = [
             "rope_type": "llama3", "factor": .number((numbers.max() ?? 1).rounded()), "low_freq_factor": 1.0,

@@ -1,17 +1,17 @@
-/// A row of blocks taken apart: integers, and for each part of a block its scale and its minimum.
+/// An unpacked row of blocks: integers, and the scale and minimum of each group.
 struct GGUFRow {
     var integers: [UInt8]
     var scales: [Float]
     var minima: [Float]
 
-    /// Room for a row of so many numbers.
+    /// Allocates space for a row of `count` values.
     init(_ type: GGUFType, count: Int) {
         integers = Array(repeating: 0, count: count)
         scales = Array(repeating: 0, count: count / type.group)
         minima = Array(repeating: 0, count: count / type.group)
     }
 
-    /// Takes the row's blocks apart.
+    /// Unpacks the blocks of a row.
     mutating func read(_ type: GGUFType, _ bytes: UnsafeRawBufferPointer) {
         let (groups, blocks) = (type.block / type.group, integers.count / type.block)
         integers.withUnsafeMutableBufferPointer { integers in
@@ -31,7 +31,7 @@ struct GGUFRow {
         }
     }
 
-    /// The row as numbers.
+    /// Dequantizes the row.
     func numbers(_ type: GGUFType, to out: UnsafeMutablePointer<Float>) {
         let zero = type.zero
         for (group, scale) in scales.enumerated() {
@@ -43,7 +43,7 @@ struct GGUFRow {
     }
 }
 
-/// One block on its way from the file.
+/// One block of the file while it is unpacked.
 private struct GGUFBlock {
     let bytes: UnsafePointer<UInt8>
     let q: UnsafeMutablePointer<UInt8>
@@ -70,7 +70,7 @@ private struct GGUFBlock {
 
     private func half(_ at: Int) -> Float { Half(bits: UInt16(bytes[at]) | UInt16(bytes[at + 1]) << 8).number }
 
-    /// 16 bytes, the low halves of which are the first 16 numbers; fifth bits of all 32 in four bytes.
+    /// 16 bytes whose low halves are the first 16 values; the fifth bits of all 32 are in four bytes.
     private func nibbles(
         _ from: UnsafePointer<UInt8>, fifth: UnsafePointer<UInt8>? = nil, scale: Float, minimum: Float = 0
     ) {
@@ -80,7 +80,7 @@ private struct GGUFBlock {
         for i in 0..<32 { q[i] |= (fifth[i / 8] >> UInt8(i % 8) & 1) << 4 }
     }
 
-    /// 16 bytes of a four-bit scale and a four-bit minimum, 64 of two-bit integers, halves d and m.
+    /// 16 bytes with a four-bit scale and a four-bit minimum each, 64 bytes of two-bit integers, halves d and m.
     private func q2() {
         let (d, m) = (half(80), half(82))
         for group in 0..<16 {
@@ -90,7 +90,7 @@ private struct GGUFBlock {
         twos(bytes + 16)
     }
 
-    /// Two-bit integers: of each 32 bytes four runs of 32 numbers, the lowest bits first.
+    /// Two-bit integers: each 32 bytes are four runs of 32 values, lowest bits first.
     private func twos(_ from: UnsafePointer<UInt8>) {
         for part in 0..<2 {
             for run in 0..<4 {
@@ -99,8 +99,8 @@ private struct GGUFBlock {
         }
     }
 
-    /// Third bits in 32 bytes, a bit for each run of 32 numbers; the lower two as above; 16 six-bit scales less 32 in 12
-    /// bytes; a half d.
+    /// Third bits in 32 bytes, one bit for each run of 32 values; the lower two bits as above; 16 six-bit scales less
+    /// 32 in 12 bytes; a half d.
     private func q3() {
         let d = half(108)
         twos(bytes + 32)
@@ -112,8 +112,8 @@ private struct GGUFBlock {
         }
     }
 
-    /// Eight parts of 32: halves d and m, six-bit scales and minima of all in 12 bytes, fifth bits in 32 bytes where there
-    /// are such, then four-bit integers, of 64 numbers at a time the low ones first.
+    /// Eight groups of 32: halves d and m, six-bit scales and minima in 12 bytes, optional fifth bits in 32 bytes,
+    /// then four-bit integers, the low halves first in each 64 values.
     private func q4(fifth: UnsafePointer<UInt8>?, nibbles: UnsafePointer<UInt8>) {
         let (d, m) = (half(0), half(2))
         for group in 0..<8 {
@@ -135,7 +135,7 @@ private struct GGUFBlock {
         for i in 0..<256 { q[i] |= (fifth[i % 32] >> UInt8(i / 32) & 1) << 4 }
     }
 
-    /// The low four bits of all numbers in 128 bytes, the high two in 64, 16 signed scales, a half d.
+    /// The low four bits of all values in 128 bytes, the high two in 64, 16 signed scales, a half d.
     private func q6() {
         let d = half(208)
         for part in 0..<2 {
@@ -151,20 +151,20 @@ private struct GGUFBlock {
     }
 }
 
-/// A 16-bit float by its bits, as Swift's own isn't there on all platforms.
+/// An IEEE half by its bits, as Swift's Float16 isn't available on all platforms.
 struct Half {
     var bits: UInt16
 
     init(bits: UInt16) { self.bits = bits }
 
-    /// The nearest, of two the even one.
+    /// Rounds to nearest, ties to even.
     init(_ number: Float) {
         let sign = UInt16(number.bitPattern >> 16 & 0x8000)
         let magnitude = number.bitPattern & 0x7fff_ffff
         if magnitude >= 0x477f_f000 {
             bits = sign | (number.isNaN ? 0x7e00 : 0x7c00)
         } else if magnitude < 0x3880_0000 {
-            // Added to a half, the steps of a float are those of the smallest halves.
+            // Adding a half aligns the float's steps with those of subnormal halves.
             bits = sign | UInt16(truncatingIfNeeded: (Float(bitPattern: magnitude) + 0.5).bitPattern &- 0x3f00_0000)
         } else {
             bits = sign | UInt16(truncatingIfNeeded: (magnitude - 0x3800_0000 + 0xfff + (magnitude >> 13 & 1)) >> 13)
@@ -177,7 +177,7 @@ struct Half {
         let magnitude: Float =
             exponent == 31
             ? Float(bitPattern: 0x7f80_0000 | fraction << 13)
-            // Exact for all others: a power of two puts the exponent right.
+            // Exact for all other values: a power of two corrects the exponent.
             : Float(bitPattern: (exponent << 10 | fraction) << 13) * 0x1p112
         return bits & 0x8000 == 0 ? magnitude : -magnitude
     }

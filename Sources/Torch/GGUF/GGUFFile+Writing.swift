@@ -2,7 +2,7 @@ import Foundation
 import Support
 
 extension GGUFType {
-    /// The types that are written.
+    /// The types that can be written.
     public static let written: [GGUFType] = [.f32, .f16, .bf16, .q8_0, .q4_0]
 
     /// llama.cpp's number for a file mostly of this type (`general.file_type`).
@@ -13,14 +13,14 @@ extension GGUFType {
         case .q4_0: 2
         case .q8_0: 7
         case .bf16: 32
-        // "Guessed", for what isn't written.
+        // "Guessed", for types that aren't written.
         default: 1024
         }
     }
 
-    /// The bytes of a tensor in this type, as llama.cpp rounds it.
+    /// Encodes a tensor in this type, rounded as in llama.cpp.
     ///
-    /// - Throws: ``PEFTError`` for a type that isn't written, and for rows that aren't whole blocks.
+    /// - Throws: ``PEFTError`` for a type that can't be written, and for rows that aren't whole blocks.
     func encoded(_ tensor: Tensor) throws -> Data {
         if let plain { return try withTorchErrors { tensor.to(plain).withBytes { Data($0) } } }
         guard GGUFType.written.contains(self), tensor.dim(-1).isMultiple(of: block) else {
@@ -45,7 +45,7 @@ extension GGUFType {
         (to[0], to[1]) = (UInt8(truncatingIfNeeded: bits), UInt8(bits >> 8))
     }
 
-    /// Scale: the largest number over 127.
+    /// Scale: absmax / 127.
     private static func q8(_ from: UnsafeBufferPointer<Float>, _ to: UnsafeMutableRawBufferPointer) {
         let scale = from.reduce(0) { max($0, abs($1)) } / 127
         let factor = scale == 0 ? 0 : 1 / scale
@@ -53,7 +53,7 @@ extension GGUFType {
         for i in 0..<32 { to[2 + i] = UInt8(bitPattern: Int8(clamping: whole((from[i] * factor).rounded()))) }
     }
 
-    /// Scale: the number that is largest over −8, which so is exact.
+    /// Scale: the value of largest magnitude / −8, which makes that value exact.
     private static func q4(_ from: UnsafeBufferPointer<Float>, _ to: UnsafeMutableRawBufferPointer) {
         var largest: Float = 0
         for number in from where abs(number) > abs(largest) { largest = number }
@@ -64,14 +64,14 @@ extension GGUFType {
         for i in 0..<16 { to[2 + i] = code(i) | code(i + 16) << 4 }
     }
 
-    /// Without its fraction; 0 for what is no number.
+    /// Truncated to an integer; 0 for NaN.
     private static func whole(_ number: Float) -> Int {
         number.isFinite ? Int(max(-1000, min(1000, number))) : 0
     }
 }
 
 extension GGUFFile {
-    /// A tensor to be written, made when its turn comes.
+    /// A tensor to write, computed when it is its turn.
     public struct Content {
         public let name: String
         public let shape: [Int]
@@ -85,8 +85,8 @@ extension GGUFFile {
         var byteCount: Int { shape.reduce(1, *) / type.block * type.bytes }
     }
 
-    /// Writes a file of version 3 that appears whole or not at all.
-    /// - Throws: ``PEFTError`` if the disk is full, the folder can't be written to, or a tensor can't be made.
+    /// Writes a file of version 3 atomically.
+    /// - Throws: ``PEFTError`` if the disk is full, the folder isn't writable, or a tensor can't be computed.
     public static func write(
         _ settings: [(String, GGUFValue)], _ tensors: [Content], to url: URL, replacing: Bool = true
     ) throws {

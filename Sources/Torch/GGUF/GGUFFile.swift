@@ -2,16 +2,16 @@ import CTorch
 import Foundation
 import Support
 
-/// A GGUF file, llama.cpp's format, read by mapping it.
+/// A memory-mapped GGUF file, llama.cpp's format.
 public final class GGUFFile: TensorFile {
     public let url: URL
     public let settings: [String: GGUFValue]
-    /// Quantised tensors are listed as the float32 that they become.
+    /// Quantized tensors are listed with the float32 dtype to which they are dequantized.
     public let entries: [String: TensorEntry]
     private let places: [String: Place]
     private let mapping: MappedFile
 
-    /// Where a tensor's bytes lie, which are all there.
+    /// The location of a tensor's bytes, validated.
     private struct Place {
         let type: GGUFType
         let shape: [Int]
@@ -19,7 +19,7 @@ public final class GGUFFile: TensorFile {
         let byteCount: Int
     }
 
-    /// - Throws: ``PEFTError`` if the file is truncated or damaged, or holds types that aren't supported.
+    /// - Throws: ``PEFTError`` if the file is truncated or damaged, or contains unsupported types.
     public init(_ url: URL) throws {
         self.url = url
         let header = try GGUFHeader(url)
@@ -60,7 +60,7 @@ public final class GGUFFile: TensorFile {
                 "has rows of \(entry.shape.last ?? 1) values, which aren't a multiple of its block size \(type.block)"
             )
         }
-        // As numbers in memory it has to have a size too.
+        // The dequantized size must not overflow either.
         guard !count.multipliedReportingOverflow(by: 4).overflow else { throw damaged("has an invalid shape") }
         let (bytes, tooMany) = (count / type.block).multipliedReportingOverflow(by: type.bytes)
         let (start, tooFar) = header.dataStart.addingReportingOverflow(entry.offset)
@@ -73,7 +73,7 @@ public final class GGUFFile: TensorFile {
         return Place(type: type, shape: entry.shape, start: start, byteCount: bytes)
     }
 
-    /// How a tensor is stored; `nil` where there is none of that name.
+    /// Storage type of a tensor; `nil` for an unknown name.
     public func type(of name: String) -> GGUFType? { places[name]?.type }
 
     private func place(_ name: String) throws -> Place {
@@ -84,7 +84,7 @@ public final class GGUFFile: TensorFile {
         return place
     }
 
-    /// The tensor as numbers, over the file's own bytes where it isn't quantised.
+    /// The dequantized tensor; unquantized ones are views of the mapped file.
     public func tensor(_ name: String) throws -> Tensor {
         let place = try place(name)
         let count = place.shape.reduce(1, *)
@@ -101,21 +101,20 @@ public final class GGUFFile: TensorFile {
         mapping.forget(place.start..<place.start + place.byteCount)
     }
 
-    /// A quantised matrix [outputs, inputs] in the layout of ``GroupQuantizedMatrix``.
+    /// A quantized matrix `[outputs, inputs]` in the layout of ``GroupQuantizedMatrix``.
     public struct Packed {
-        /// int32 [inputs · bits / 32, outputs]
+        /// int32 `[inputs · bits / 32, outputs]`
         public let integers: Tensor
-        /// float32 [groups, outputs]
+        /// float32 `[groups, outputs]`
         public let scales: Tensor
-        /// float32 [groups, outputs]; `nil` where all are ``GGUFType/zero``.
+        /// float32 `[groups, outputs]`; `nil` if all are ``GGUFType/zero``.
         public let zeros: Tensor?
     }
 
-    /// A quantised matrix, packed anew without any number being rounded but zeros that are no whole ones (which are
-    /// minimum / scale in float32).
+    /// Repacks a quantized matrix losslessly, except that fractional zero points are minimum / scale in float32.
     ///
-    /// - Parameter rowOrder: the stored row that is to become each row, [outputs]; `nil` leaves them in order.
-    /// - Throws: ``PEFTError`` for what isn't a quantised matrix whose sides fill whole words.
+    /// - Parameter rowOrder: the stored row of each resulting row, `[outputs]`; `nil` keeps the order.
+    /// - Throws: ``PEFTError`` unless it is a quantized matrix whose sides fill whole words.
     public func packed(_ name: String, rowOrder: [Int]? = nil) throws -> Packed {
         let place = try place(name)
         let type = place.type
@@ -125,7 +124,7 @@ public final class GGUFFile: TensorFile {
         else { throw PEFTError("tensor '\(name)' in \(url.path) can't be packed", remedy: "dequantize it instead") }
         let (outputs, inputs) = (place.shape[0], place.shape[1])
         let (words, groups) = (inputs / perWord, inputs / type.group)
-        // The place of each stored row among the rows that are made.
+        // The resulting index of each stored row.
         var places = Array(0..<outputs)
         if let rowOrder { for (to, from) in rowOrder.enumerated() { places[from] = to } }
         let scales = Tensor.empty([groups, outputs])
@@ -145,11 +144,11 @@ public final class GGUFFile: TensorFile {
         return Packed(integers: integers, scales: scales, zeros: zeros)
     }
 
-    /// Calls `body` with each row of a quantised tensor, from several threads.
+    /// Calls `body` with each row of a quantized tensor, on several threads.
     private func forEachRow(_ place: Place, length: Int, _ body: (Int, inout GGUFRow) -> Void) {
         let rows = length > 0 ? place.shape.dropLast().reduce(1, *) : 0
         let bytes = length / place.type.block * place.type.bytes
-        // Enough rows at a time that neighbours in memory are written by one thread.
+        // Chunks of rows, so that one thread writes neighboring addresses.
         let chunk = 64
         withoutActuallyEscaping(body) { body in
             nonisolated(unsafe) let body = body
@@ -166,7 +165,7 @@ public final class GGUFFile: TensorFile {
 }
 
 extension GGUFRow {
-    /// Writes the integers into words, lowest bits first.
+    /// Packs the integers into words, lowest bits first.
     mutating func pack(bits: Int, _ words: Int, to out: UnsafeMutablePointer<UInt32>, stride: Int) {
         let perWord = 32 / bits
         for word in 0..<words {
@@ -176,8 +175,8 @@ extension GGUFRow {
         }
     }
 
-    /// w = scale · (q − zero) for a part of a row. A part without a scale, all of which is the minimum, gets a scale, and
-    /// integers of 0.
+    /// The grid w = scale · (q − zero) of a group. A group with scale 0, whose values all equal its minimum, gets a
+    /// nonzero scale and integers of 0.
     mutating func grid(_ group: Int, of type: GGUFType) -> (scale: Float, zero: Float) {
         let (scale, minimum) = (scales[group], minima[group])
         guard scale == 0 else { return (scale, minimum / scale) }
@@ -187,7 +186,7 @@ extension GGUFRow {
 }
 
 extension Tensor {
-    /// The elements of a float32 tensor on the CPU, for as long as it is there.
+    /// The elements of a float32 tensor on the CPU, valid while it exists.
     fileprivate var floats: UnsafeMutablePointer<Float>? {
         ct_data(pointer)?.assumingMemoryBound(to: Float.self)
     }

@@ -1,5 +1,5 @@
-/// How a GGUF file stores a tensor's numbers: as they are, or in blocks of 32 or 256 along a row, each block parts that
-/// have a scale: w = scale · (q − zero) − minimum.
+/// Storage type of a GGUF tensor: floats, or blocks of 32 or 256 values along a row, in groups with w = scale · (q −
+/// zero) − minimum.
 public enum GGUFType: UInt32, CaseIterable, Sendable {
     case f32 = 0
     case f16 = 1
@@ -15,7 +15,7 @@ public enum GGUFType: UInt32, CaseIterable, Sendable {
     case q6_K = 14
     case bf16 = 30
 
-    /// Names of other types, for what is refused.
+    /// Names of other types, for error messages.
     private static let others: [UInt32: String] = [
         9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S",
         22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0",
@@ -28,7 +28,7 @@ public enum GGUFType: UInt32, CaseIterable, Sendable {
     /// llama.cpp's name: `F16`, `Q4_0`, `Q4_K`.
     public var name: String { "\(self)".uppercased() }
 
-    /// The type of numbers that lie as a tensor's do; `nil` for blocks.
+    /// The dtype of an unquantized type; `nil` for blocks.
     public var plain: DType? {
         switch self {
         case .f32: .float32
@@ -38,7 +38,7 @@ public enum GGUFType: UInt32, CaseIterable, Sendable {
         }
     }
 
-    /// Numbers that are stored together.
+    /// Number of values per block.
     public var block: Int {
         switch self {
         case .f32, .f16, .bf16: 1
@@ -47,7 +47,7 @@ public enum GGUFType: UInt32, CaseIterable, Sendable {
         }
     }
 
-    /// Bytes of a block.
+    /// Size of a block in bytes.
     public var bytes: Int {
         switch self {
         case .f32: 4
@@ -65,7 +65,7 @@ public enum GGUFType: UInt32, CaseIterable, Sendable {
         }
     }
 
-    /// Numbers of a block that share a scale.
+    /// Number of values of a block that share a scale.
     public var group: Int {
         switch self {
         case .q2_K, .q3_K, .q6_K: 16
@@ -73,7 +73,7 @@ public enum GGUFType: UInt32, CaseIterable, Sendable {
         }
     }
 
-    /// What is taken off each integer, which are stored from 0 on here.
+    /// Zero point: subtracted from each integer, which is stored from 0.
     public var zero: Int {
         switch self {
         case .q4_0: 8
@@ -85,10 +85,10 @@ public enum GGUFType: UInt32, CaseIterable, Sendable {
         }
     }
 
-    /// Whether parts have a minimum.
+    /// Whether groups have a minimum.
     public var hasMinimum: Bool { [.q4_1, .q5_1, .q2_K, .q4_K, .q5_K].contains(self) }
 
-    /// The bits, of those that integers can be packed in, that one takes.
+    /// Bits per packed integer, among the supported widths.
     public var packedBits: Int {
         switch self {
         case .q2_K: 2

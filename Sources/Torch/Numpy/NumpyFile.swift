@@ -1,12 +1,12 @@
 import Foundation
 import Support
 
-/// An array that `numpy.save` wrote (`.npy`): a magic word, a header that is a Python dictionary, the numbers.
+/// Reader of `numpy.save` arrays (`.npy`): magic bytes, a header that is a Python dictionary, and the values.
 public enum NumpyFile {
     private static let magic: [UInt8] = [0x93] + Array("NUMPY".utf8)
 
-    /// The array as fp32, in row-major order.
-    /// - Throws: ``PEFTError`` if the file is damaged, or holds no floating-point numbers of 16, 32 or 64 bits.
+    /// Reads an array as fp32, in row-major order.
+    /// - Throws: ``PEFTError`` if the file is damaged or isn't float16, float32 or float64.
     public static func read(_ url: URL) throws -> Tensor {
         let data: Data
         do { data = try Data(contentsOf: url, options: .mappedIfSafe) } catch {
@@ -51,7 +51,7 @@ public enum NumpyFile {
             let stored = Tensor(
                 bytes: Data(data.dropFirst(start)), shape: isTransposed ? Array(shape.reversed()) : shape,
                 dtype: dtype)
-            // In Fortran's order columns lie together: the array's transpose, row by row.
+            // In Fortran order, the values are the transposed array in row-major order.
             return (isTransposed ? stored.T.contiguous() : stored).to(.float32)
         }
     }

@@ -1,25 +1,25 @@
 import Foundation
 import Support
 
-/// A pickle machine that knows how to build data and nothing else.
+/// A pickle interpreter that can only build data.
 ///
-/// A pickle is a program. Of its instructions those are understood that build dictionaries, lists and tensors; of the
-/// functions it may name, those that rebuild a tensor. Everything else is refused by name. Values lie in one array and
-/// refer to each other by place, so that no nesting is too deep, and no cycle holds memory.
+/// A pickle is a program. Only opcodes that build dictionaries, lists and tensors are supported, and only the
+/// functions that rebuild a tensor; everything else is rejected by name. Values are stored in one array and refer to
+/// each other by index, so nesting depth is unlimited and cycles leak no memory.
 struct PickleReader {
-    /// Bytes that are lent to a tensor: the storage's name in the file, and the type of its elements.
+    /// A tensor's storage: its name in the file and its dtype.
     struct Storage {
         let key: String
         let dtype: DType
-        /// Elements before those that a view begins with.
+        /// Offset of a view in its storage, in elements.
         let offset: Int
     }
 
-    /// Where the elements of a tensor lie in its storage.
+    /// The layout of a tensor in its storage.
     struct Layout {
         let storage: String
         let dtype: DType
-        /// In elements, as strides are.
+        /// In elements, like strides.
         let offset: Int
         let shape: [Int]
         let strides: [Int]
@@ -32,7 +32,7 @@ struct PickleReader {
         case number(Double)
         case string(String)
         case tuple([Int])
-        /// Places in `lists` and `dictionaries`.
+        /// Indices in `lists` and `dictionaries`.
         case list(Int)
         case dictionary(Int)
         case function(String)
@@ -50,28 +50,28 @@ struct PickleReader {
         "torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter",
         "torch._utils _rebuild_parameter_with_state", "collections OrderedDict", "torch Size",
     ]
-    /// Most values that a pickle may make; a model has some ten for each tensor.
+    /// Maximum number of values in a pickle; a model has about ten per tensor.
     private static let limit = 4_000_000
-    /// Largest size, stride or offset.
+    /// Maximum size, stride or offset.
     private static let largest = 1 << 40
 
     private let data: UnsafeRawBufferPointer
     private let name: String
-    /// Where the next instruction is.
+    /// Position of the next opcode.
     private(set) var place: Int
     private(set) var values: [Value] = []
     private(set) var lists: [[Int]] = []
     private(set) var dictionaries: [[(key: Int, value: Int)]] = []
-    /// Storages in the order in which they were first named, with their types.
+    /// Storages in the order in which they were first named, with their dtypes.
     private(set) var usedStorages: [String: DType] = [:]
     private var stack: [Int] = []
-    /// Heights of the stack that marks are at.
+    /// Stack heights of the marks.
     private var marks: [Int] = []
     private var memory: [Int: Int] = [:]
 
     /// - Parameters:
-    ///   - data: a pickle and perhaps more behind it; has to outlive the reader.
-    ///   - name: what the errors call the file.
+    ///   - data: a pickle, possibly followed by other bytes; must outlive the reader.
+    ///   - name: name of the file in errors.
     init(_ data: UnsafeRawBufferPointer, from place: Int = 0, name: String) {
         (self.data, self.place, self.name) = (data, place, name)
     }
@@ -122,12 +122,12 @@ struct PickleReader {
     }
 
     private mutating func pop() throws -> Int {
-        // What lies below a mark belongs to something that isn't finished.
+        // Values below a mark belong to an unfinished object.
         guard stack.count > marks.last ?? 0, let value = stack.popLast() else { throw damaged() }
         return value
     }
 
-    /// What lies above the last mark.
+    /// Pops the values above the last mark.
     private mutating func popToMark() throws -> [Int] {
         guard let mark = marks.popLast() else { throw damaged() }
         let items = Array(stack[mark...])
@@ -162,11 +162,11 @@ struct PickleReader {
         try push(.dictionary(dictionaries.count - 1))
     }
 
-    // MARK: The program
+    // MARK: Interpreter
 
-    /// Runs the program to its end.
-    /// - Returns: the place of its result in `values`.
-    /// - Throws: ``PEFTError`` naming what it may not do.
+    /// Runs the pickle to its end.
+    /// - Returns: index of its result in `values`.
+    /// - Throws: ``PEFTError`` that names a rejected opcode or function.
     mutating func read() throws -> Int {
         while true {
             let code = try byte()
@@ -231,7 +231,7 @@ struct PickleReader {
                 guard case .tuple(let arguments) = values[try pop()], case .function(let function) = values[try pop()]
                 else { throw damaged() }
                 try call(function, arguments)
-            // The attributes of an ordered dictionary (its metadata) say nothing about tensors.
+            // The attributes of an ordered dictionary (its metadata) don't affect tensors.
             case UInt8(ascii: "b"): _ = try pop()
             default:
                 throw PEFTError(
@@ -241,7 +241,7 @@ struct PickleReader {
         }
     }
 
-    /// LONG1: a count, and that many bytes in two's complement.
+    /// LONG1: a byte count and a two's-complement integer.
     private mutating func long() throws -> Int {
         let count = Int(try byte())
         guard count <= 8 else { throw damaged() }
@@ -268,7 +268,7 @@ struct PickleReader {
         return function
     }
 
-    /// ('storage', type, key, location, count), and in old files the view that is meant: (key, offset, count).
+    /// ('storage', type, key, location, count), and in old files a view: (key, offset, count).
     private mutating func storage(_ place: Int) throws -> Storage {
         guard case .tuple(let parts) = values[place], parts.count >= 3, case .function(let type) = values[parts[1]],
             let dtype = Self.storages[type], case .string(let key) = values[parts[2]]
@@ -288,7 +288,7 @@ struct PickleReader {
         switch function {
         case "collections OrderedDict":
             try pushDictionary()
-            // Older writers give the pairs as a list.
+            // Older writers pass the pairs as a list.
             guard let first = arguments.first else { return }
             guard case .list(let list) = values[first] else { throw damaged() }
             for pair in lists[list] {

@@ -1,20 +1,20 @@
 import Foundation
 import Support
 
-/// The tensors of a file that `torch.save` wrote, read without running anything and without a copy.
+/// A memory-mapped `torch.save` file, read without running code.
 ///
-/// Its present format is a zip archive around a pickle and one file for each storage; before PyTorch 1.6 it was a row of
-/// pickles with the storages behind them. Either is mapped: a tensor lies over the file's bytes, tensors that share a
-/// storage share them here too, and only what is strided otherwise than row by row is copied.
+/// The current format is a zip archive of a pickle and one file per storage; before PyTorch 1.6 it was a sequence of
+/// pickles followed by the storages. Tensors are views of the mapped file, tensors that share a storage share its
+/// bytes, and only tensors that aren't row-major are copied.
 public final class TorchFile: TensorFile {
     public let url: URL
     public let entries: [String: TensorEntry]
     private let mapping: MappedFile
     private let layouts: [String: PickleReader.Layout]
-    /// By key, the bytes of a storage.
+    /// The byte range of each storage, by key.
     private let storages: [String: Range<Int>]
 
-    /// - Throws: ``PEFTError`` if the file is no state dictionary, is damaged, or names anything that could run code.
+    /// - Throws: ``PEFTError`` if the file isn't a state dict, is damaged, or names anything that could run code.
     public init(_ url: URL) throws {
         self.url = url
         mapping = try MappedFile(url)
@@ -61,8 +61,8 @@ public final class TorchFile: TensorFile {
         0x80, 0x02, 0x8A, 0x0A, 0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19, 0x2E,
     ]
 
-    /// Magic number, version, machine, the object, the storages' keys; then for each its number of elements (8 bytes) and
-    /// the elements.
+    /// The legacy format: magic number, version, machine, the object and the storage keys; then for each storage its
+    /// number of elements (8 bytes) and the elements.
     private static func legacy(_ bytes: UnsafeRawBufferPointer, name: String) throws -> (
         Int, PickleReader, [String: Range<Int>]
     ) {
@@ -99,10 +99,10 @@ public final class TorchFile: TensorFile {
 
     // MARK: Tensors
 
-    /// Largest tensor that repeats the elements of a storage smaller than itself.
+    /// Maximum size of a tensor that repeats the elements of a smaller storage.
     private static let repetitionLimit = 64 << 20
 
-    /// - Throws: ``PEFTError`` unless every element of the tensor lies in its storage.
+    /// - Throws: ``PEFTError`` unless all elements of the tensor are in its storage.
     private static func entry(
         _ key: String, _ layout: PickleReader.Layout, _ storages: [String: Range<Int>], name: String
     ) throws -> TensorEntry {
@@ -146,7 +146,7 @@ public final class TorchFile: TensorFile {
 }
 
 extension PickleReader.Layout {
-    /// Whether the elements lie row by row without gaps.
+    /// Whether the elements are row-major and contiguous.
     var isRowMajor: Bool {
         var expected = 1
         for (size, stride) in zip(shape, strides).reversed() where size != 1 {
@@ -156,12 +156,12 @@ extension PickleReader.Layout {
         return true
     }
 
-    /// The elements row by row, whatever the strides, from `start`, where the first lies.
+    /// Copies the elements in row-major order, whatever the strides, from `start`, the address of the first.
     fileprivate func gathered(from start: UnsafeRawPointer?, count: Int) -> Data {
         guard let start else { return Data() }
         if isRowMajor { return Data(bytes: start, count: count) }
         let size = dtype.size
-        // The last axis in one loop, the others as a counter.
+        // An inner loop for the last axis, a counter for the others.
         let (inner, step) = (shape.last ?? 1, (strides.last ?? 1) * size)
         var plain = Data(count: count)
         plain.withUnsafeMutableBytes { target in
@@ -186,11 +186,11 @@ extension PickleReader.Layout {
     }
 }
 
-/// The tensors in what a pickle built, by name; nested dictionaries are joined with dots.
+/// The tensors in an unpickled object, by name; nested dictionaries are joined with dots.
 private struct StateDictionary {
     private let reader: PickleReader
     private let name: String
-    /// A model is a dictionary of tensors, a checkpoint perhaps one within others.
+    /// A model is a dictionary of tensors; a checkpoint may nest it in others.
     private static let deepest = 8
     private static let longestName = 2000
 
@@ -201,9 +201,9 @@ private struct StateDictionary {
             throw PEFTError("\(name) contains no dictionary of tensors", remedy: "save a state dict")
         }
         var found: [String: PickleReader.Layout] = [:]
-        // A dictionary that many others hold is walked once for each, so that what may be walked is bounded.
+        // A dictionary that many others contain is visited once for each, so the number of visits is limited.
         var budget = 1_000_000
-        // A checkpoint may hold the tensors beside other things.
+        // A checkpoint may contain the tensors next to other values.
         let state = item("state_dict", in: index) ?? item("model_state_dict", in: index)
         try collect(state ?? index, "", depth: 0, &budget, into: &found)
         return found

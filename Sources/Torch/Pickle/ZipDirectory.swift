@@ -1,12 +1,12 @@
 import Foundation
 import Support
 
-/// Where the stored (not compressed) files of a zip archive lie; of the format what `torch.save` writes.
+/// The stored (uncompressed) files in a zip archive, as far as `torch.save` uses the format.
 ///
-/// Every number in it is checked before it is used. What readers of zip files disagree on (a name that comes twice, a
-/// local header that names another file) is refused.
+/// Every number is validated before use. Anything that zip readers interpret differently (a repeated name, a local
+/// header with another name) is rejected.
 struct ZipDirectory {
-    /// By name, the place of each file's bytes.
+    /// The byte range of each file, by name.
     private(set) var files: [String: Range<Int>] = [:]
     private let bytes: UnsafeRawBufferPointer
     private let name: String
@@ -15,8 +15,8 @@ struct ZipDirectory {
         bytes.count >= 4 && bytes.loadUnaligned(as: UInt32.self).littleEndian == 0x0403_4B50
     }
 
-    /// - Parameter name: what the errors call the file.
-    /// - Throws: ``PEFTError`` if the archive is damaged, or uses what `torch.save` doesn't.
+    /// - Parameter name: name of the archive in errors.
+    /// - Throws: ``PEFTError`` if the archive is damaged, or uses features that `torch.save` doesn't.
     init(_ bytes: UnsafeRawBufferPointer, name: String) throws {
         (self.bytes, self.name) = (bytes, name)
         var (count, place, size) = try end()
@@ -61,11 +61,11 @@ struct ZipDirectory {
         return String(decoding: bytes[place..<(place + count)], as: UTF8.self)
     }
 
-    /// The end record, which lies in the last 64 KiB: number of entries, where they begin, and their bytes.
+    /// The end record, within the last 64 KiB: number of entries, offset of the directory and its size.
     private func end() throws -> (count: Int, place: Int, size: Int) {
         guard bytes.count >= 22 else { throw damaged("it is too short") }
         var end = bytes.count - 22
-        // Its comment reaches to the end of the file, or it is something else that looks like it.
+        // Its comment must end at the end of the file; otherwise these bytes only resemble an end record.
         while try number(end, 4) != 0x0605_4B50 || end + 22 + number(end + 20, 2) != bytes.count {
             end -= 1
             guard end >= max(0, bytes.count - 65_557) else { throw damaged("it has no directory") }
@@ -81,7 +81,7 @@ struct ZipDirectory {
         return (count, place, size)
     }
 
-    /// Numbers that don't fit into 32 bits, from the entry's further fields.
+    /// Reads 64-bit sizes and offsets from the entry's extra fields.
     private func widen(_ plain: inout Int, _ packed: inout Int, _ local: inout Int, extra: Int, count: Int) throws {
         let isWide = [plain, packed, local].map { $0 == 0xFFFF_FFFF }
         guard isWide.contains(true) else { return }

@@ -1,25 +1,25 @@
 import Support
 
-/// A place in a model where adapters of one kind attach: projections, embeddings, outputs of sublayers, embedded
-/// inputs, keys and values of attentions.
+/// A place in a model where adapters of one kind attach: projections, embeddings, sublayer outputs, embedded inputs,
+/// keys and values of attentions.
 public protocol AdapterSite: Module {
-    /// Puts an adapter on top of those that every row uses or, with a route, of those of one route.
-    /// - Returns: whether this kind of site takes this kind of adapter.
+    /// Attaches an adapter on top of those that all sequences use or, with a route, of those of one route.
+    /// - Returns: whether this kind of site supports this kind of adapter.
     @discardableResult
     func attach(_ adapter: Module, route: Int?) -> Bool
-    /// Puts an adapter beneath all others.
+    /// Attaches an adapter below all others.
     func attachBeneath(_ adapter: Module)
-    /// Takes the adapter off, wherever it is.
+    /// Detaches an adapter, wherever it is in the stack.
     func detach(_ adapter: Module)
-    /// Forgets one route's adapters.
+    /// Removes the adapters of one route.
     func clear(route: Int)
-    /// Adapters that every row uses, the lowest first.
+    /// Adapters that all sequences use, the lowest first.
     var attached: [Module] { get }
 }
 
-/// The adapters at one site: those that every row of a batch uses, and those of single routes (``RowRouting``).
+/// The adapters at one site: those that all sequences of a batch use, and those of single routes (``RowRouting``).
 public struct AdapterSlot<Adapter> {
-    /// The first acts first; forward order is merge order.
+    /// The first is applied first; forward order is merge order.
     public var active: [Adapter] = []
     var routed: [Int: [Adapter]] = [:]
 

@@ -1,15 +1,15 @@
 import Torch
 
-/// A table of vectors, [entries, size], with an ordered list of adapters over it.
+/// An embedding, `[entries, size]`, with an ordered list of adapters.
 public final class Embedding: Module, AdapterSite {
-    /// The table that this one looks up in, where it has none of its own.
+    /// The embedding that this one views, if it has no weight of its own.
     public let table: Embedding?
     private var own: any LinearWeight
-    /// The type of the vectors where the table is stored in fewer bits than are computed with.
+    /// Dtype of the vectors if the weight is quantized.
     public var type = DType.float32
     private var slot = AdapterSlot<any EmbeddingAdapter>()
 
-    /// The vectors, [entries, size].
+    /// The weight, `[entries, size]`.
     public var weight: any LinearWeight {
         get { table?.weight ?? own }
         set { if let table { table.weight = newValue } else { own = newValue } }
@@ -23,7 +23,7 @@ public final class Embedding: Module, AdapterSite {
         table = nil
     }
 
-    /// A place of its own for adapters where another module looks up in `table`: those over the table act first.
+    /// A view of `table` with its own adapters, applied after those of `table`.
     public init(over table: Embedding) {
         own = table.weight
         self.table = table
@@ -31,7 +31,7 @@ public final class Embedding: Module, AdapterSite {
 
     public override func ownParameters() -> [(key: String, parameter: Parameter)] { weight.parameters }
 
-    /// ids [...] (int64) → [..., size]
+    /// ids `[...]` (int64) -> `[..., size]`.
     public func callAsFunction(_ ids: Tensor) -> Tensor {
         let vectors = table?(ids) ?? own.rows(ids, as: type)
         guard let spans = RowRouting.currentSpans, !slot.routed.isEmpty else {
@@ -49,7 +49,7 @@ public final class Embedding: Module, AdapterSite {
         adapters.reduce(vectors) { $1($0, ids: ids, weight: weight) }
     }
 
-    /// The table [entries, size] as an output layer that is tied to it sees it.
+    /// The weight `[entries, size]` as a tied output layer uses it.
     public var outputWeight: any LinearWeight { slot.active.reduce(weight) { $1.outputWeight($0) } }
 
     public func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
@@ -59,15 +59,15 @@ public final class Embedding: Module, AdapterSite {
     public var attached: [Module] { slot.modules }
 }
 
-/// Something that changes what a table of vectors gives.
+/// An adapter that changes an embedding's output.
 public protocol EmbeddingAdapter: Module {
-    /// The new vectors [..., size]; `vectors` is what lies beneath made of the same ids [...].
+    /// The new vectors `[..., size]`, from those below for the same ids `[...]`.
     func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: any LinearWeight) -> Tensor
-    /// The table [entries, size] that alone does what `weight` and this adapter do together.
+    /// The weight `[entries, size]` that equals `weight` with this adapter.
     func merged(into weight: Tensor) throws -> Tensor
-    /// The table as a tied output layer is to see it.
+    /// The weight as a tied output layer uses it.
     func outputWeight(_ weight: any LinearWeight) -> any LinearWeight
-    /// Whether ``merged(into:)`` may be used where an output layer is tied to the table.
+    /// Whether ``merged(into:)`` is valid if an output layer is tied to the embedding.
     var reachesTiedOutput: Bool { get }
 }
 

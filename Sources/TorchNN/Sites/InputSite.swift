@@ -1,22 +1,22 @@
 import Torch
 
-/// What a stack of layers does with what it reads.
+/// Role of a stack of layers.
 public enum StackRole: String, Sendable { case encoder, decoder }
 
-/// Packed hidden states with virtual tokens before each row's own.
+/// Packed hidden states with virtual tokens before each sequence's own.
 public struct PromptedRows {
-    /// [tokens, size]
+    /// `[tokens, size]`
     public let states: Tensor
-    /// Where each row begins, virtual tokens included: rows + 1 entries.
+    /// Where each sequence starts, including virtual tokens: rows + 1 entries.
     public let offsets: [Int]
-    /// Virtual tokens at the front of each row.
+    /// Number of virtual tokens of each sequence.
     public let prompts: [Int]
 
     public init(states: Tensor, offsets: [Int], prompts: [Int]) {
         (self.states, self.offsets, self.prompts) = (states, offsets, prompts)
     }
 
-    /// What a stack made of all positions, without those of the virtual tokens: packed [tokens, …].
+    /// Removes the virtual tokens' positions from a stack's output: packed `[tokens, …]`.
     public func withoutPrompts(_ x: Tensor) -> Tensor {
         guard prompts.contains(where: { $0 > 0 }) else { return x }
         return Tensor.concatenated(
@@ -24,7 +24,7 @@ public struct PromptedRows {
     }
 }
 
-/// Where embedded tokens enter a stack of layers: soft prompts go before them (Lester et al. 2021).
+/// The input of a stack of layers, where soft prompts are prepended (Lester et al. 2021).
 public final class InputSite: Module, AdapterSite {
     public let role: StackRole
     /// Size of the hidden states.
@@ -33,7 +33,7 @@ public final class InputSite: Module, AdapterSite {
 
     public init(_ role: StackRole, size: Int) { (self.role, self.size) = (role, size) }
 
-    /// Adds the virtual tokens of all adapters before each row of packed x [tokens, size].
+    /// Prepends the virtual tokens of all adapters to each sequence of packed x `[tokens, size]`.
     public func callAsFunction(_ x: Tensor, offsets: [Int]) -> PromptedRows {
         let rows = offsets.count - 1
         guard !slot.isEmpty else {
@@ -51,7 +51,7 @@ public final class InputSite: Module, AdapterSite {
             states: Tensor.concatenated(parts), offsets: newOffsets, prompts: prompts.map { $0?.dim(0) ?? 0 })
     }
 
-    /// The virtual tokens [tokens, size] of each row, in the order they are read.
+    /// The virtual tokens `[tokens, size]` of each sequence, in input order.
     public func prompts(forRows rows: Int) -> [Tensor?] {
         let routes = RowRouting.current?.routes(forRows: rows)
         let tasks = RowTasks.tasks(forRows: rows)
@@ -74,17 +74,17 @@ public final class InputSite: Module, AdapterSite {
     public var attached: [Module] { slot.modules }
 }
 
-/// Virtual tokens before the embedded input.
+/// An adapter that prepends virtual tokens to the embedded input.
 public protocol InputAdapter: Module {
-    /// The virtual tokens, [tokens, size]; `task` is the number of the row's task, 0 where there is only one.
+    /// The virtual tokens, `[tokens, size]`; `task` is the sequence's task index, 0 if there is only one.
     func prompt(task: Int) -> Tensor
 }
 
-/// The number of each row's task, for methods that share a prompt among tasks.
+/// Task index of each sequence, for methods that share a prompt among tasks.
 public enum RowTasks {
     @TaskLocal private static var current: [Int] = []
 
-    /// Runs a forward pass over rows of these tasks.
+    /// Runs a forward pass over sequences of these tasks.
     public static func run<Result>(_ tasks: [Int], _ body: () throws -> Result) rethrows -> Result {
         try $current.withValue(tasks, operation: body)
     }

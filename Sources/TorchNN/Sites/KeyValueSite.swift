@@ -1,10 +1,10 @@
 import Torch
 
-/// Where an attention's keys and values are ready: prefixes go before them (Li & Liang 2021).
+/// An attention's keys and values, where prefixes are prepended (Li & Liang 2021).
 public final class KeyValueSite: Module, AdapterSite {
     public let kind: SublayerKind
     public let role: StackRole
-    /// Heads of keys and values, which may be fewer than the queries'.
+    /// Number of key-value heads, which may be less than the number of query heads.
     public let heads: Int
     /// Size of one head.
     public let headSize: Int
@@ -16,7 +16,7 @@ public final class KeyValueSite: Module, AdapterSite {
 
     public var isEmpty: Bool { slot.isEmpty }
 
-    /// The prefix of each row: keys and values [tokens, heads, headSize].
+    /// The prefix of each sequence: keys and values `[tokens, heads, headSize]`.
     public func prefixes(forRows rows: Int) -> [(keys: Tensor, values: Tensor)?] {
         guard !slot.isEmpty else { return Array(repeating: nil, count: rows) }
         let routes = RowRouting.current?.routes(forRows: rows)
@@ -34,13 +34,13 @@ public final class KeyValueSite: Module, AdapterSite {
         }
     }
 
-    /// Tokens of the longest row's prefix.
+    /// Length of the longest sequence's prefix.
     public func longestPrefix(forRows rows: Int) -> Int {
         slot.isEmpty ? 0 : prefixes(forRows: rows).map { $0?.keys.dim(0) ?? 0 }.max() ?? 0
     }
 
-    /// Packed keys and values [tokens, heads, headSize] with the prefixes before each row.
-    /// - Returns: the same with prefixes, and where rows begin then.
+    /// Prepends the prefixes to packed keys and values `[tokens, heads, headSize]`.
+    /// - Returns: keys and values with prefixes, and the new offsets of the sequences.
     public func callAsFunction(_ keys: Tensor, _ values: Tensor, offsets: [Int])
         -> (keys: Tensor, values: Tensor, offsets: [Int])
     {
@@ -69,8 +69,8 @@ public final class KeyValueSite: Module, AdapterSite {
     public var attached: [Module] { slot.modules }
 }
 
-/// Keys and values before those of an attention's own tokens.
+/// An adapter that prepends keys and values to those of an attention.
 public protocol KeyValueAdapter: Module {
-    /// Keys and values [tokens, heads, headSize].
+    /// Keys and values `[tokens, heads, headSize]`.
     func keysAndValues() -> (keys: Tensor, values: Tensor)
 }

@@ -1,14 +1,14 @@
 import Torch
 
-/// A projection y = x Wᵀ + b with an ordered list of adapters folded over it.
+/// A projection y = x Wᵀ + b with an ordered list of adapters.
 public final class Linear: Module, AdapterSite {
     public var weight: any LinearWeight
     public let bias: Parameter?
     private var slot = AdapterSlot<any LinearAdapter>()
 
-    /// The first sees the bare projection, each further one sees those before it: forward order is merge order.
+    /// The first wraps the bare projection, each further one the result so far: forward order is merge order.
     public var adapters: [any LinearAdapter] { slot.active }
-    /// Whether anything acts on the projection's output, in any route.
+    /// Whether any adapter is attached, in any route.
     public var isAdapted: Bool { !slot.isEmpty }
     public var inputs: Int { weight.inputs }
     public var outputs: Int { weight.outputs }
@@ -18,7 +18,7 @@ public final class Linear: Module, AdapterSite {
         self.bias = bias ? Parameter(.empty([outputs], device: device)) : nil
     }
 
-    /// A projection over a weight that is stored in some other way.
+    /// A projection over a weight in another format.
     public init(_ weight: any LinearWeight, bias: Parameter?) {
         self.weight = weight
         self.bias = bias
@@ -28,19 +28,19 @@ public final class Linear: Module, AdapterSite {
         weight.parameters + (bias.map { [("bias", $0)] } ?? [])
     }
 
-    /// [..., inputs] → [..., outputs]
+    /// `[..., inputs]` -> `[..., outputs]`.
     public func callAsFunction(_ x: Tensor) -> Tensor {
         if let spans = RowRouting.currentSpans, !slot.routed.isEmpty {
             return routed(x, spans, whole: weight.project(x, bias: bias?.tensor))
         }
-        // An update is added while its projection's outputs are made.
+        // A LoRA branch is fused with its projection.
         if !slot.active.isEmpty, let own = projection(isRouted: false) {
             return Functions.projections(x, [own])[0]
         }
         return BaseProjection(self, adapters: slot.active[...])(x)
     }
 
-    /// What several projections make of the same x [..., inputs], all at once.
+    /// Applies several projections to the same x `[..., inputs]` in one fused call.
     public static func project(_ x: Tensor, _ list: [Linear]) -> [Tensor] {
         let spans = RowRouting.currentSpans
         func isRouted(_ linear: Linear) -> Bool { spans != nil && !linear.slot.routed.isEmpty }
@@ -52,8 +52,8 @@ public final class Linear: Module, AdapterSite {
         }
     }
 
-    /// The bare projection with what is added to all rows, where that is all there is: no other adapters than one low-rank
-    /// update, or those of single routes, which come later. An update that drops inputs draws what it drops.
+    /// The projection for a fused call: the bare one if it has no adapters or `isRouted` (the routes' adapters follow
+    /// later), else with its only LoRA branch; `nil` for other adapters. With dropout, draws a fresh mask seed.
     private func projection(isRouted: Bool) -> Projection? {
         guard let matrix = weight.projectionMatrix else { return nil }
         if isRouted || slot.active.isEmpty { return Projection(matrix, bias: bias?.tensor) }
@@ -64,13 +64,13 @@ public final class Linear: Module, AdapterSite {
             update: .init(a: update.a, b: update.b, scale: update.scale, dropout: probability, seed: seed))
     }
 
-    /// Whether it has such a projection.
+    /// Whether ``projection(isRouted:)`` exists.
     private func isProjection(isRouted: Bool) -> Bool {
         weight.projectionMatrix != nil
             && (isRouted || slot.active.isEmpty || slot.active.count == 1 && slot.active[0].lowRankFactors != nil)
     }
 
-    /// Over `whole`, the base of all rows, each span's adapters over its part.
+    /// Applies each span's adapters to its part of `whole`, the base output of all sequences.
     private func routed(_ x: Tensor, _ spans: [RowRouting.Span], whole: Tensor) -> Tensor {
         if let updates = lowRankUpdates(x, spans) {
             Functions.lowRankUpdates(
@@ -87,13 +87,13 @@ public final class Linear: Module, AdapterSite {
         return parts.count == 1 ? parts[0] : Tensor.concatenated(parts)
     }
 
-    /// The update of each span, where all of them are low-rank ones that no gradient passes: one call adds them all.
+    /// The LoRA branch of each span, if all of them are LoRA and no gradient is needed: one fused call adds them all.
     private func lowRankUpdates(_ x: Tensor, _ spans: [RowRouting.Span]) -> [LowRankFactors?]? {
         guard !areGradientsEnabled, x.shape.count == 2 else { return nil }
         var updates: [LowRankFactors?] = []
         for span in spans {
             let adapters = slot.routed[span.route] ?? []
-            // Long spans are for blocked products.
+            // Long spans use blocked GEMMs.
             guard adapters.count <= 1, span.tokens.count <= Self.mostGroupedTokens else { return nil }
             guard let adapter = adapters.first else {
                 updates.append(nil)
@@ -116,23 +116,23 @@ public final class Linear: Module, AdapterSite {
     public var attached: [Module] { slot.modules }
 }
 
-/// A projection together with the adapters beneath a certain one.
+/// A projection together with the adapters below a given one.
 public struct BaseProjection {
     private let linear: Linear
     private let adapters: ArraySlice<any LinearAdapter>
-    /// What the bare projection makes of one input, where that is known already.
+    /// The bare projection's output for one input, if it is known already.
     private let known: (input: Tensor, output: Tensor)?
 
     init(_ linear: Linear, adapters: ArraySlice<any LinearAdapter>, known: (input: Tensor, output: Tensor)? = nil) {
         (self.linear, self.adapters, self.known) = (linear, adapters, known)
     }
 
-    /// The weight beneath, which an initialisation may have replaced (PiSSA); adapters beneath are not in it.
+    /// The weight below, which an initialization may have replaced (PiSSA), without the adapters below.
     public var weight: any LinearWeight {
         adapters.lazy.compactMap(\.replacementWeight).first ?? linear.weight
     }
     public var bias: Tensor? { linear.bias?.tensor }
-    /// Whether nothing lies between the adapter and the bare projection.
+    /// Whether there are no adapters below.
     public var isBare: Bool { adapters.isEmpty }
 
     public func callAsFunction(_ x: Tensor) -> Tensor {
@@ -144,33 +144,33 @@ public struct BaseProjection {
         return top(x, base: beneath)
     }
 
-    /// What another weight of the same shape makes of x, with this projection's bias.
+    /// The output of another weight of the same shape, with this projection's bias.
     public func project(_ x: Tensor, with weight: any LinearWeight) -> Tensor { weight.project(x, bias: bias) }
 }
 
-/// Something that changes what a projection computes.
+/// An adapter that changes a projection's output.
 public protocol LinearAdapter: Module {
-    /// The projection's new output for x [..., inputs]; `base` computes what lies beneath.
+    /// The new output for x `[..., inputs]` -> `[..., outputs]`; `base` computes what is below.
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor
-    /// The weight [outputs, inputs] that alone does what `weight` and this adapter do together.
+    /// The weight `[outputs, inputs]` that equals `weight` with this adapter.
     func merged(into weight: Tensor) throws -> Tensor
-    /// The same for a weight of a kind that can hold the update as it is stored; `nil` where the numbers have to be made
-    /// and stored anew.
+    /// The merged weight in a format that can absorb the delta as it is stored; `nil` if the weight must be
+    /// dequantized and stored again.
     func merged(into weight: any LinearWeight) throws -> (any LinearWeight)?
-    /// The same for the bias [outputs].
+    /// The merged bias `[outputs]`.
     func merged(intoBias bias: Tensor) throws -> Tensor
-    /// The weight that this adapter computes with instead of the model's own, which some initialisations change.
+    /// The weight that this adapter uses instead of the model's own, if its initialization changes it.
     var replacementWeight: (any LinearWeight)? { get }
-    /// What the adapter adds, where it is no more than a low-rank update of the bare projection.
+    /// The LoRA factors, if the adapter is a plain LoRA branch of the bare projection.
     var lowRankFactors: LowRankFactors? { get }
 }
 
-/// s · drop(x) Aᵀ Bᵀ with A [rank, inputs] and B [outputs, rank].
+/// s · drop(x) Aᵀ Bᵀ with A `[rank, inputs]` and B `[outputs, rank]`.
 public struct LowRankFactors {
     public let a: Tensor
     public let b: Tensor
     public let scale: Double
-    /// The probability with which training drops an input.
+    /// Dropout probability of the inputs in training.
     public let dropout: Double
 
     public init(a: Tensor, b: Tensor, scale: Double, dropout: Double) {

@@ -1,9 +1,9 @@
 import Torch
 
-/// What a sublayer does.
+/// Kind of a sublayer.
 public enum SublayerKind: String, Sendable, CaseIterable { case attention, crossAttention, feedForward }
 
-/// Where a sublayer's output is about to join the residual stream (Houlsby et al. 2019, figure 2).
+/// A sublayer's output before it joins the residual stream (Houlsby et al. 2019, figure 2).
 public final class OutputSite: Module, AdapterSite {
     public let kind: SublayerKind
     /// Size of the hidden states.
@@ -13,8 +13,8 @@ public final class OutputSite: Module, AdapterSite {
     public init(_ kind: SublayerKind, size: Int) { (self.kind, self.size) = (kind, size) }
 
     /// - Parameters:
-    ///   - y: the sublayer's output, [..., size].
-    ///   - x: the sublayer's input, [..., size]; beside it works a parallel adapter.
+    ///   - y: the sublayer's output, `[..., size]`.
+    ///   - x: the sublayer's input, `[..., size]`, for parallel adapters.
     public func callAsFunction(_ y: Tensor, input x: Tensor) -> Tensor {
         guard let spans = RowRouting.currentSpans, !slot.routed.isEmpty else {
             return slot.active.reduce(y) { $1($0, input: x) }
@@ -34,8 +34,8 @@ public final class OutputSite: Module, AdapterSite {
     public var attached: [Module] { slot.modules }
 }
 
-/// A small network at a sublayer's output.
+/// A bottleneck network at a sublayer's output.
 public protocol OutputAdapter: Module {
-    /// The new output [..., size] for the sublayer's output `y` and its input.
+    /// The new output `[..., size]` for the sublayer's output `y` and its input.
     func callAsFunction(_ y: Tensor, input: Tensor) -> Tensor
 }

@@ -1,18 +1,18 @@
 import Torch
 
-/// Which adapters each row of a batch uses, where rows of one batch use different ones (Chen et al. 2023, Punica;
-/// Sheng et al. 2023, S-LoRA).
+/// Adapter routing in mixed-adapter batches: which adapters each sequence uses (Punica, Chen et al. 2023; S-LoRA,
+/// Sheng et al. 2023).
 ///
-/// A model says with ``within(_:_:)`` how the tokens it computes on are divided into rows; sites then apply to each
-/// run of rows the adapters of its route, over a base projection that is computed once for all.
+/// A model declares with ``within(_:_:)`` how its current tokens are divided into sequences; sites then apply each
+/// route's adapters to its spans, over a base projection that is computed once for the whole batch.
 public final class RowRouting {
-    /// A run of tokens with the same adapters. Route −1 uses none.
+    /// A span of tokens with the same adapters. Route −1 uses none.
     public struct Span: Sendable {
         public let route: Int
         public let tokens: Range<Int>
     }
 
-    /// The route of each row.
+    /// The route of each sequence.
     public private(set) var routes: [Int]
     private var spans: [Span]?
 
@@ -22,7 +22,7 @@ public final class RowRouting {
     public init(routes: [Int]) { self.routes = routes }
 
     public static var current: RowRouting? { currentBox?.routing }
-    /// The spans of the tokens that are computed on; `nil` where all rows use the same adapters.
+    /// The spans of the current tokens; `nil` if all sequences use the same adapters.
     static var currentSpans: [Span]? { current?.spans }
 
     /// Runs a forward pass, or a generation, with these routes.
@@ -30,8 +30,8 @@ public final class RowRouting {
         try Self.$currentBox.withValue(Box(routing: self), operation: body)
     }
 
-    /// Runs a part of a model that computes on tokens divided into rows at `offsets` (rows + 1 entries). Rows may be
-    /// `beams` times as many as routes, each route's beams in succession.
+    /// Runs a part of a model whose tokens are divided into sequences at `offsets` (rows + 1 entries). There may be
+    /// `beams` times as many sequences as routes, each route's beams in succession.
     public static func within<Result>(_ offsets: [Int], _ body: () throws -> Result) rethrows -> Result {
         guard let current else { return try body() }
         let before = current.spans
@@ -40,13 +40,13 @@ public final class RowRouting {
         return try body()
     }
 
-    /// The same for `count` rows of one token each, as in a step of generation.
+    /// Runs a part of a model with `count` sequences of one token each, as in a decode step.
     public static func within<Result>(single count: Int, _ body: () throws -> Result) rethrows -> Result {
         guard current != nil else { return try body() }
         return try within(Array(0...count), body)
     }
 
-    /// The routes and the division into rows as they are now, for a part of a forward pass that is run again.
+    /// Captures the routes and spans, to recompute a part of a forward pass.
     static func captured() -> (_ body: () -> Void) -> Void {
         guard let current else { return { $0() } }
         let (routes, spans) = (current.routes, current.spans)
@@ -57,10 +57,10 @@ public final class RowRouting {
         }
     }
 
-    /// Keeps the routes of these rows, in this order: the rows that generation goes on with.
+    /// Keeps the routes of these sequences, in this order, when generation continues with them.
     public func keep(rows: [Int]) { routes = rows.map { routes[$0] } }
 
-    /// The routes of rows that may be several to a route's row (beams).
+    /// The route of each of `count` sequences, which may be several per route (beams).
     func routes(forRows count: Int) -> [Int] {
         guard !routes.isEmpty, count != routes.count else { return routes }
         let beams = max(1, count / routes.count)
