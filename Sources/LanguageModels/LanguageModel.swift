@@ -179,5 +179,6 @@ extension LanguageModel {
     }
     /// The device of the parameters.
     public var device: Device { firstParameter()?.tensor.device ?? .cpu }
+    /// Size of all parameters in bytes.
     public var byteCount: Int { parameters().reduce(0) { $0 + $1.parameter.tensor.byteCount } }
 }

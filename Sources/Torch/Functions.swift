@@ -59,6 +59,7 @@ public enum Functions {
         wrap(ct_rotary(x.pointer, cosines.pointer, sines.pointer))
     }
 
+    /// (x − mean(x)) / sqrt(var(x) + ε) · weight + bias over the last axis (Ba et al. 2016).
     public static func layerNorm(_ x: Tensor, weight: Tensor?, bias: Tensor?, epsilon: Double) -> Tensor {
         wrap(ct_layer_norm(x.pointer, weight?.pointer, bias?.pointer, epsilon))
     }

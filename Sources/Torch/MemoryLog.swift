@@ -11,6 +11,7 @@ public struct MemoryLog: Sendable {
         case logits(begin: Bool)
     }
 
+    /// Allocations and releases in order.
     public private(set) var events: [Event] = []
     /// Named positions in ``events``, in order.
     public private(set) var marks: [(name: String, place: Int)] = []

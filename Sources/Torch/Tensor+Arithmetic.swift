@@ -16,7 +16,9 @@ extension Tensor {
     public func less(than value: Double) -> Tensor { wrap(ct_binary_scalar(CT_LT, pointer, value)) }
     public func less(than other: Tensor) -> Tensor { wrap(ct_binary(CT_LT, pointer, other.pointer)) }
     public func greater(than value: Double) -> Tensor { wrap(ct_binary_scalar(CT_GT, pointer, value)) }
+    /// max(self, value), elementwise.
     public func atLeast(_ value: Double) -> Tensor { wrap(ct_binary_scalar(CT_MAXIMUM, pointer, value)) }
+    /// min(self, value), elementwise.
     public func atMost(_ value: Double) -> Tensor { wrap(ct_binary_scalar(CT_MINIMUM, pointer, value)) }
 
     public func sqrt() -> Tensor { wrap(ct_unary(CT_SQRT, pointer)) }

@@ -4,7 +4,9 @@ extension Tensor {
     /// One size may be −1 and is inferred. Returns a view if the layout allows.
     public func reshaped(_ shape: [Int]) -> Tensor { withShape(shape) { wrap(ct_reshape(pointer, $0, $1)) } }
     public func reshaped(_ shape: Int...) -> Tensor { reshaped(shape) }
+    /// A view with reordered axes.
     public func permuted(_ axes: Int...) -> Tensor { withShape(axes) { wrap(ct_permute(pointer, $0, $1)) } }
+    /// A view with axes `a` and `b` swapped.
     public func transposed(_ a: Int = -2, _ b: Int = -1) -> Tensor {
         wrap(ct_transpose(pointer, Int32(a), Int32(b)))
     }

@@ -138,16 +138,19 @@ public final class Tensor {
 
     // MARK: Converting and copying
 
+    /// Converts to a dtype; returns self if it already has it.
     public func to(_ dtype: DType) -> Tensor {
         if dtype == self.dtype { return self }
         return wrap(ct_to(pointer, dtype.raw, device.raw, device.index))
     }
 
+    /// Copies to a device; returns self if it is already there.
     public func to(_ device: Device) -> Tensor {
         if device == self.device { return self }
         return wrap(ct_to(pointer, dtype.raw, device.raw, device.index))
     }
 
+    /// A contiguous tensor in row-major order; self if it already is.
     public func contiguous() -> Tensor { wrap(ct_contiguous(pointer)) }
     public func clone() -> Tensor { wrap(ct_clone(pointer)) }
 
@@ -156,6 +159,7 @@ public final class Tensor {
 
     // MARK: Gradients
 
+    /// Whether autograd records operations on this tensor.
     public var requiresGrad: Bool {
         get { ct_requires_grad(pointer) }
         set { check(ct_set_requires_grad(pointer, newValue)) }

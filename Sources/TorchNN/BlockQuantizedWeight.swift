@@ -151,6 +151,7 @@ public struct BlockQuantization: Sendable, Equatable {
         (self.code, self.block, self.isDouble) = (code, block, isDouble)
     }
 
+    /// Number of blocks of `count` values.
     public func blocks(of count: Int) -> Int { (count + block - 1) / block }
 
     /// bitsandbytes' `quant_state` of a weight.

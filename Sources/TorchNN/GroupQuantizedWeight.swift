@@ -20,6 +20,7 @@ public struct GroupQuantization: Sendable, Equatable {
     /// Number of values that fill whole words.
     var block: Int { bits == 3 ? 32 : 32 / bits }
 
+    /// Number of groups of `inputs` inputs.
     public func groups(of inputs: Int) -> Int {
         guard let groupSize, groupSize > 0 else { return 1 }
         return (inputs + groupSize - 1) / groupSize

@@ -6,6 +6,7 @@ public final class KeyValueCache {
     private var values: Tensor
     /// Number of cached tokens.
     public private(set) var length = 0
+    /// Maximum number of tokens.
     public var capacity: Int { keys.dim(2) }
 
     /// Allocates buffers `[batch, heads, capacity, size]`.

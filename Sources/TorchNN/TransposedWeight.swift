@@ -7,6 +7,7 @@ public struct TransposedWeight: LinearWeight {
 
     public init(_ tensor: Tensor) { parameter = Parameter(tensor) }
 
+    /// A projection with a transposed weight, without values.
     public static func linear(_ inputs: Int, _ outputs: Int, device: Device = .meta) -> Linear {
         Linear(
             TransposedWeight(.empty([inputs, outputs], device: device)),

@@ -3,6 +3,7 @@ import Torch
 /// A weight W + s B A that is never materialized, with A `[r, inputs]` and B `[outputs, r]`: the residual of a
 /// quantized weight after an initialization has subtracted a low-rank part, without quantizing it again.
 public struct UpdatedWeight: LinearWeight {
+    /// W, which may be quantized.
     public let base: any LinearWeight
     private let a: Tensor, b: Tensor
     private let scale: Double

@@ -5,8 +5,11 @@ public struct GenerationConfiguration: Sendable, Equatable {
     public var maxNewTokens: Int?
     /// Maximum length of a sequence, including a decoder-only model's prompt or an encoder-decoder's start token.
     public var maxLength: Int?
+    /// Minimum number of new tokens.
     public var minNewTokens: Int?
+    /// Minimum length of a sequence, counted like ``maxLength``.
     public var minLength: Int?
+    /// `do_sample`: whether to sample instead of greedy decoding.
     public var samples: Bool?
     public var temperature: Double?
     public var topK: Int?
@@ -16,17 +19,26 @@ public struct GenerationConfiguration: Sendable, Equatable {
     public var lengthPenalty: Double?
     public var earlyStopping: EarlyStopping?
     public var repetitionPenalty: Double?
+    /// Repetition penalty of tokens that are not in the encoder's input or the prompt: above 1 favors the input's
+    /// tokens.
     public var encoderRepetitionPenalty: Double?
     public var noRepeatNgram: Int?
+    /// Size of n-grams of the encoder's input or the prompt that may not be generated.
     public var encoderNoRepeatNgram: Int?
+    /// Token sequences that may not be generated.
     public var badWords: [[Int]]?
+    /// Tokens that may never be generated.
     public var suppressedTokens: [Int]?
+    /// Tokens that may not be generated first.
     public var suppressedFirstTokens: [Int]?
+    /// `forced_bos_token_id`: the first generated token.
     public var forcedFirstToken: Int?
+    /// `forced_eos_token_id`: tokens to end with when the maximum length is reached.
     public var forcedLastTokens: [Int]?
     public var endTokens: [Int]?
     /// The token with which an encoder-decoder's decoder starts.
     public var startToken: Int?
+    /// Whether scores are renormalized to log-probabilities after processing.
     public var renormalizes: Bool?
     /// Unsupported keys whose values would change the output.
     public var unsupported: [String] = []

@@ -4,6 +4,7 @@ import Support
 /// defaults, combined as in transformers. There are two differences: without a length the default is 128 new tokens,
 /// and the end tokens of `config.json` apply if `generation_config.json` has none.
 public struct GenerationSettings: Sendable, Equatable {
+    /// Sampling temperature; 0 is greedy decoding.
     public private(set) var temperature: Double
     public private(set) var topK: Int
     public private(set) var topP: Double

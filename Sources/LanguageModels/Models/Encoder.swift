@@ -49,7 +49,7 @@ extension EncoderModel {
             rows.compactMap { $0.candidates.indices.contains(place) ? $0.candidates[place] : nil }
         }
         var positions: Tensor?
-        if head.task == .tokenClassification { positions = Tensor(labelled(rows), device: device) }
+        if head.task == .tokenClassification { positions = Tensor(labeled(rows), device: device) }
         let segments = rows.flatMap { row in
             row.segments.isEmpty ? Array(repeating: 0, count: row.input.count) : row.segments
         }
@@ -60,7 +60,7 @@ extension EncoderModel {
     }
 
     /// Indices of the labeled tokens among the packed tokens.
-    private func labelled(_ rows: [TrainingRow]) -> [Int] {
+    private func labeled(_ rows: [TrainingRow]) -> [Int] {
         var start = 0
         return rows.flatMap { row -> [Int] in
             defer { start += row.input.count }

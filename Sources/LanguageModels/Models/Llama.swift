@@ -109,11 +109,13 @@ public struct LlamaConfiguration: Sendable {
     public let keyHeads: Int
     public let headSize: Int
     public let epsilon: Double
+    /// Whether the output layer is tied to the embedding.
     public let isTied: Bool
     public let activation: Activation
     public let hasQKVBias: Bool
     public let hasOutputBias: Bool
     public let hasFeedForwardBias: Bool
+    /// Whether queries and keys are normalized per head (Qwen3).
     public let hasHeadNorms: Bool
     public let attentionDropout: Double
     public let endTokens: [Int]

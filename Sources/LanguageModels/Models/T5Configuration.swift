@@ -14,11 +14,14 @@ public struct T5Configuration: Sendable {
     public let encoderLayers: Int
     public let decoderLayers: Int
     public let heads: Int
+    /// Number of buckets of the relative position bias.
     public let relativeBuckets: Int
+    /// Distance from which on all positions share the last bucket.
     public let relativeMaximumDistance: Int
     public let dropout: Double
     public let epsilon: Double
     public let activation: Activation
+    /// Whether the feed-forward network is gated.
     public let isGated: Bool
     /// Whether the output layer is tied to the embedding.
     public var isTied: Bool

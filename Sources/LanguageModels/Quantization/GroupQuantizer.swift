@@ -19,7 +19,9 @@ public struct GroupQuantizer: Sendable {
         public let outputError: Double?
         /// The same with round-to-nearest, for comparison.
         public let nearestOutputError: Double?
+        /// Size of the weight in bytes after quantization.
         public let bytes: Int
+        /// Size of the weight in bytes before quantization.
         public let bytesBefore: Int
     }
 

@@ -13,6 +13,7 @@ public enum WeightStorage: Sendable, Equatable {
     /// int8 by rows (Dettmers et al. 2022).
     case int8
 
+    /// The names that ``init(_:block:)`` accepts.
     public static let names = ["fp32", "bf16", "nf4", "nf4-double", "fp4", "fp4-double", "int8"]
 
     /// - Parameter name: one of ``names``; `-double` quantizes the blocks' scales too (double quantization).

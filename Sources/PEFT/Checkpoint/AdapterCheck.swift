@@ -12,7 +12,9 @@ public struct AdapterCheck: Codable, Sendable {
     public var groups: [Group] = []
     /// Suspicious properties of an adapter that fits.
     public var warnings: [String] = []
+    /// Label of the adapter's method.
     public var method: String
+    /// Number of stored parameters.
     public var parameters: Int
     /// Number of stored tensors by dtype.
     public var types: [String: Int] = [:]
@@ -49,6 +51,7 @@ public struct AdapterCheck: Codable, Sendable {
         /// ‖ΔW‖ / ‖W‖ (Frobenius) of a projection or embedding; elsewhere the mean logit change that this module
         /// alone causes.
         public var strength: Double
+        /// Whether ``strength`` is ‖ΔW‖ / ‖W‖.
         public var isRelativeNorm: Bool
         /// Whether ``strength`` is ‖ΔW‖ itself because W is 0, as for a classification head's initial bias.
         public var isNorm = false
@@ -61,6 +64,7 @@ public struct AdapterCheck: Codable, Sendable {
     public struct Scale: Codable, Sendable {
         /// Factor that ΔW = B A is multiplied by.
         public var value: Double
+        /// Number of modules with this scale.
         public var places: Int
         /// Scale that adapter_config.json specifies for these modules.
         public var asked: Double

@@ -9,6 +9,7 @@ import TorchNN
 public struct AdapterFolder {
     public let url: URL
     public let configuration: [String: JSON]
+    /// The method with its configuration.
     public let choice: MethodChoice
     /// Notes for the user about settings that have no effect here.
     public let notes: [String]

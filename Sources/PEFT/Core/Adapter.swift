@@ -169,6 +169,7 @@ public final class Adapter {
                 model.newModules.contains { tensor.path.hasPrefix($0 + ".") } ? head : 1
             }
     }
+    /// Number of trained parameters.
     public var trainableCount: Int { parameters.reduce(0) { $0 + $1.tensor.count } }
     /// Number of added parameters.
     public var addedCount: Int { added.reduce(0) { $0 + $1.parameter.parameter.tensor.count } }

@@ -29,6 +29,7 @@ public struct TensorSpec: Sendable, Equatable {
         (self.fileShape, self.copies, self.transposedCopies) = (fileShape ?? shape, copies, transposedCopies)
     }
 
+    /// Number of elements.
     public var count: Int { shape.reduce(1, *) }
 }
 

@@ -28,7 +28,9 @@ public struct ConfigurationField<Configuration>: Sendable {
     public let help: String
     /// Whether the key is an extension to Hugging Face's format, which is left out of a file if its value is null.
     public let isExtension: Bool
+    /// Reads the field from a configuration as JSON.
     public let read: @Sendable (Configuration) -> JSON
+    /// Sets the field of a configuration from JSON.
     public let write: @Sendable (inout Configuration, JSON) throws -> Void
 
     public init(

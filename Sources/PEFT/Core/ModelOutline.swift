@@ -15,6 +15,7 @@ public enum Component: String, Sendable, CaseIterable {
 
 /// Paths and shapes of a model, as methods see it when planning.
 public struct ModelOutline {
+    /// A projection: its path, `[outputs, inputs]` and bias.
     public struct LinearSite: Sendable {
         public let path: String
         public let inputs: Int
@@ -25,6 +26,7 @@ public struct ModelOutline {
         /// Parts of the output of a fused projection, in order.
         public var parts: [FusedPart]?
     }
+    /// An embedding: its path and `[entries, size]`.
     public struct EmbeddingSite: Sendable {
         public let path: String
         public let entries: Int
@@ -32,16 +34,19 @@ public struct ModelOutline {
         /// Path of the embedding that is looked up: another one if the module has none of its own (T5's stacks).
         public let table: String
     }
+    /// The output of a sublayer, with its hidden size.
     public struct SublayerSite: Sendable {
         public let path: String
         public let kind: SublayerKind
         public let size: Int
     }
+    /// The input of a stack of layers, with its hidden size.
     public struct InputSiteOutline: Sendable {
         public let path: String
         public let role: StackRole
         public let size: Int
     }
+    /// The keys and values of an attention, with the number and size of its key-value heads.
     public struct KeyValueSiteOutline: Sendable {
         public let path: String
         public let kind: SublayerKind
@@ -49,6 +54,7 @@ public struct ModelOutline {
         public let heads: Int
         public let headSize: Int
     }
+    /// A parameter with its component.
     public struct ParameterSite: Sendable {
         public let path: String
         public let shape: [Int]
@@ -182,6 +188,7 @@ public struct ModelOutline {
         embeddings.filter { $0.table == table.path && $0.path != table.path }
     }
 
+    /// Total number of parameters.
     public var parameterCount: Int { parameters.reduce(0) { $0 + $1.count } }
 
     private static func component(_ path: String, _ owner: Module?, head: [String]) -> Component {

@@ -100,6 +100,7 @@ public struct PlanSummary: Sendable {
     public let total: Int
     /// Number of trained parameters by component.
     public let byComponent: [Component: Int]
+    /// Fraction of trained parameters.
     public var share: Double { total > 0 ? Double(trainable) / Double(total) : 0 }
 
     public init(_ attachments: [Attachment], outline: ModelOutline) {

@@ -16,6 +16,7 @@ public enum PEFTMethods {
 
     private static let registered = Mutex<[any PEFTMethod.Type]>([])
 
+    /// Built-in and registered methods.
     public static var all: [any PEFTMethod.Type] { builtIn + registered.withLock { $0 } }
 
     /// Registers a method for lookup by name, in files and on the command line.

@@ -6,6 +6,7 @@ public struct TargetSelection: Sendable {
     /// Names or dotted suffixes. A single entry may be a regular expression that must match a whole path;
     /// `all-linear` selects every projection except the output layer.
     public var targets: [String]
+    /// Names or dotted suffixes of projections to exclude.
     public var excluded: [String]
     /// Whether `excluded` was given as one string, a regular expression.
     public var isExcludedPattern = false

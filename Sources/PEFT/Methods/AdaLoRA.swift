@@ -16,13 +16,16 @@ public enum AdaLoRA: PEFTMethod {
         /// Initial rank of each projection (`init_r`) and mean rank after pruning (`target_r`).
         public var initialRank = 12
         public var targetRank = 8
+        /// α; ΔW is scaled by α / r.
         public var alpha = 16.0
+        /// Dropout probability of the branch's input.
         public var dropout = 0.0
         /// Warmup steps before pruning, final steps without pruning, and steps between prunings; `nil` is 10 %, 30 %
         /// and 1 % of all steps.
         public var warmup: Int?
         public var final: Int?
         public var interval: Int?
+        /// Total steps of the schedule; the run's if `nil`.
         public var totalSteps: Int?
         /// EMA coefficients of the sensitivity and of its uncertainty.
         public var beta1 = 0.85

@@ -12,9 +12,13 @@ public enum BOFT: PEFTMethod {
     public static let defaultLearningRate = 1e-3
 
     public struct Configuration: MethodConfiguration {
+        /// Block size b; 0 to use `blocks`.
         public var blockSize = 4
+        /// Number of blocks; 0 to use `blockSize`.
         public var blocks = 0
+        /// Number m of butterfly factors.
         public var factors = 1
+        /// Probability of dropping a block in training.
         public var dropout = 0.0
         public var selection = TargetSelection(targets: [])
 

@@ -10,14 +10,17 @@ import TorchNN
 /// sublayer's input (He et al. 2022, section 4). D is initialized uniformly in ±1/√size and U to zero, as by He et
 /// al., so training starts exactly at the base model; Houlsby et al. start near it with both small.
 public struct BottleneckConfiguration: MethodConfiguration {
+    /// Bottleneck size r.
     public var rank = 64
     /// If set, r is the hidden size divided by it.
     public var reductionFactor: Int?
+    /// Activation f.
     public var activation = "relu"
     /// Sublayers that get an adapter.
     public var sublayers: [SublayerKind] = SublayerKind.allCases
     /// Whether adapters are parallel to their sublayers.
     public var isParallel = false
+    /// Scale s of the adapter's output.
     public var scale = 1.0
     /// Whether the scale is trained, starting at `scale`.
     public var learnsScale = false

@@ -16,6 +16,7 @@ public enum IA3: PEFTMethod {
         public var selection = TargetSelection(targets: [])
         /// Targets whose input is rescaled instead of their output.
         public var feedForward: [String] = []
+        /// Whether `feedForward` is one regular expression.
         public var isFeedForwardPattern = false
 
         public init() {}

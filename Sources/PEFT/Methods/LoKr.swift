@@ -17,6 +17,7 @@ public enum LoKr: PEFTMethod {
         public var decomposesBoth = false
         /// Target size of one of the two factors; −1 makes them as equal as possible.
         public var factor = -1
+        /// Whether w2 instead of w1 is initialized to zero, as in LyCORIS.
         public var startsLikeLyCORIS = false
 
         public init() {}

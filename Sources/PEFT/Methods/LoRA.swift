@@ -13,15 +13,22 @@ public enum LoRA: PEFTMethod {
     public static let defaultLearningRate = 1e-3
 
     public struct Configuration: MethodConfiguration {
+        /// Rank r.
         public var rank = 8
+        /// α; the branch is scaled by s = α / r.
         public var alpha = 16.0
+        /// Dropout probability of the branch's input.
         public var dropout = 0.0
+        /// Target modules; Hugging Face PEFT's defaults for the model if empty.
         public var selection = TargetSelection(targets: [])
+        /// Whether s = α / √r instead (rsLoRA; Kalajdzievski 2023).
         public var isRankStabilised = false
         /// Ranks and alphas of modules whose path matches a pattern.
         public var rankPattern: [String: Double] = [:]
         public var alphaPattern: [String: Double] = [:]
+        /// Initialization, DoRA and LoRA+.
         public var variant = LoRAVariant()
+        /// Biases, trained tokens, weight tying and slices.
         public var extras = LoRAExtras()
 
         public init() {}

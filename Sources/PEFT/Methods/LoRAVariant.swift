@@ -72,6 +72,7 @@ public struct LoRAVariant: Sendable {
     }
 
     public var initialisation = Initialisation.standard
+    /// Whether a magnitude vector is trained (DoRA; Liu et al. 2024).
     public var isDoRA = false
     /// LoRA+: the ratio of B's learning rate to A's (Hayou et al. 2024).
     public var rateRatio = 1.0

@@ -5,7 +5,9 @@ import TorchNN
 /// Settings that LoHa and LoKr share in Hugging Face's files (as in LyCORIS): rank, alpha, dropout of rows and
 /// modules, and patterns.
 public struct LyCORISSettings: Sendable {
+    /// Rank r.
     public var rank = 8
+    /// α; ΔW is scaled by s = α / r.
     public var alpha = 8.0
     /// Probability of dropping a row of ΔW in a training step's forward pass.
     public var rankDropout = 0.0

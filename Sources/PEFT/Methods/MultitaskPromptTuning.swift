@@ -29,9 +29,13 @@ public enum MultitaskPromptTuning: PEFTMethod {
         public var tokens = VirtualTokens()
         public var start = PromptStart()
         public var source: Source?
+        /// Path of the adapter's safetensors file to initialize from.
         public var sourceFile: String?
+        /// Index of the task in `sourceFile` to initialize from.
         public var sourceTask = 0
+        /// Number of tasks.
         public var tasks = 1
+        /// Rank of each task's factors.
         public var ranks = 1
 
         public init() {}

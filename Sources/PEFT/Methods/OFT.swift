@@ -14,7 +14,9 @@ public enum OFT: PEFTMethod {
     public struct Configuration: MethodConfiguration {
         /// Number of blocks, or 0 to use `blockSize`.
         public var blocks = 0
+        /// Block size, if `blocks` is 0.
         public var blockSize = 32
+        /// Probability of dropping a block in training.
         public var moduleDropout = 0.0
         /// Whether rotations are constrained to within `epsilon` of the identity (COFT).
         public var isConstrained = false

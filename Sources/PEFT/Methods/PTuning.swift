@@ -18,6 +18,7 @@ public enum PTuning: PEFTMethod {
 
     public struct Configuration: MethodConfiguration {
         public var tokens = VirtualTokens()
+        /// Whether the prompt encoder is a bidirectional LSTM instead of an MLP.
         public var usesLSTM = false
         /// Hidden size of the encoder; the model's if `nil`.
         public var hiddenSize: Int?

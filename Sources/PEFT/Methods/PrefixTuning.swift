@@ -20,6 +20,7 @@ public enum PrefixTuning: PEFTMethod {
 
     public struct Configuration: MethodConfiguration {
         public var tokens = VirtualTokens(stacks: nil)
+        /// Whether the prefix is reparameterized by an MLP during training.
         public var hasProjection = false
         /// Hidden size of the MLP; the size of the keys if `nil`.
         public var hiddenSize: Int?

@@ -37,6 +37,7 @@ public struct PromptStart: Sendable {
     }
 
     public var kind = Kind.vocabulary
+    /// The initial text, or comma-separated labels.
     public var text: String?
     /// Tokenizer name that Hugging Face's files store with a text.
     public var tokenizer: String?

@@ -35,8 +35,11 @@ public enum QALoRA: PEFTMethod {
     }
 
     public struct Configuration: MethodConfiguration {
+        /// Rank r.
         public var rank = 8
+        /// α; the branch is scaled by s = α / r.
         public var alpha = 16.0
+        /// Dropout probability of the branch's input.
         public var dropout = 0.0
         /// Inputs per pooled group; `nil` is the base's quantization group size, or 32 if it isn't quantized in
         /// groups.

@@ -125,7 +125,7 @@ final class ResidualLoRAAdapter: LoRAAdapter {
     /// is packed like the base. The first Q is the base's own weight, so that one alternation needs no extra memory.
     /// - Returns: A, B and Q.
     private static func loftq(_ base: any LinearWeight, rank: Int, iterations: Int) throws -> (
-        a: Tensor, b: Tensor, quantised: any LinearWeight
+        a: Tensor, b: Tensor, quantized: any LinearWeight
     ) {
         try check(rank: rank, outputs: base.outputs, inputs: base.inputs)
         let blocks = base as? BlockQuantizedWeight
@@ -149,16 +149,16 @@ final class ResidualLoRAAdapter: LoRAAdapter {
             return try base.replacing(with: NormalFloat4.rounded(rest))
         }
         var rest = weight
-        var (a, b, quantised) = (weight, weight, base)
+        var (a, b, quantized) = (weight, weight, base)
         for iteration in 0..<iterations {
-            quantised = try rounded(rest, isFirst: iteration == 0)
-            let (u, s, vh) = (weight - quantised.dense(as: .float32)).to(.float64).svd()
+            quantized = try rounded(rest, isFirst: iteration == 0)
+            let (u, s, vh) = (weight - quantized.dense(as: .float32)).to(.float64).svd()
             let root = s.narrowed(axis: 0, 0..<rank).sqrt()
             a = (vh.narrowed(axis: 0, 0..<rank) * root.unsqueezed(1)).to(weight.dtype).contiguous()
             b = (u.narrowed(axis: 1, 0..<rank) * root).to(weight.dtype).contiguous()
             rest = weight - b.matmul(a)
         }
-        return (a, b, quantised)
+        return (a, b, quantized)
     }
 
     // MARK: Files

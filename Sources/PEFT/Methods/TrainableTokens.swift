@@ -12,6 +12,7 @@ public enum TrainableTokens: PEFTMethod {
     public static let defaultLearningRate = 1e-3
 
     public struct Configuration: MethodConfiguration {
+        /// Ids of the trained tokens.
         public var tokens: [Int] = []
         /// The embedding; the input embedding if none is named.
         public var selection = TargetSelection(targets: [])

@@ -13,7 +13,9 @@ public enum VeRA: PEFTMethod {
     public static let defaultLearningRate = 1e-2
 
     public struct Configuration: MethodConfiguration {
+        /// Rank r of the shared matrices.
         public var rank = 256
+        /// Dropout probability of the branch's input.
         public var dropout = 0.0
         /// Initial value of d.
         public var initial = 0.1

@@ -5,6 +5,7 @@ import TorchNN
 
 /// Settings that all methods with virtual tokens share in Hugging Face's files.
 public struct VirtualTokens: Sendable {
+    /// Number of virtual tokens per stack.
     public var count = 20
     /// Number of stacks of layers with prompts: 1, or 2 in an encoder-decoder; a prompt has `count` rows for each.
     /// `nil` is Hugging Face's choice, 2 in an encoder-decoder.

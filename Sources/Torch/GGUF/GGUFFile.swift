@@ -5,6 +5,7 @@ import Support
 /// A memory-mapped GGUF file, llama.cpp's format.
 public final class GGUFFile: TensorFile {
     public let url: URL
+    /// The file's metadata by key.
     public let settings: [String: GGUFValue]
     /// Quantized tensors are listed with the float32 dtype to which they are dequantized.
     public let entries: [String: TensorEntry]

@@ -135,6 +135,7 @@ public struct BaseProjection {
     /// Whether there are no adapters below.
     public var isBare: Bool { adapters.isEmpty }
 
+    /// The output of the projection with the adapters below, `[..., inputs]` -> `[..., outputs]`.
     public func callAsFunction(_ x: Tensor) -> Tensor {
         guard let top = adapters.last else {
             if let known, known.input === x { return known.output }
@@ -167,7 +168,9 @@ public protocol LinearAdapter: Module {
 
 /// s · drop(x) Aᵀ Bᵀ with A `[rank, inputs]` and B `[outputs, rank]`.
 public struct LowRankFactors {
+    /// A `[rank, inputs]`.
     public let a: Tensor
+    /// B `[outputs, rank]`.
     public let b: Tensor
     public let scale: Double
     /// Dropout probability of the inputs in training.

@@ -21,6 +21,7 @@ public final class RowRouting {
 
     public init(routes: [Int]) { self.routes = routes }
 
+    /// The routing of the current forward pass or generation.
     public static var current: RowRouting? { currentBox?.routing }
     /// The spans of the current tokens; `nil` if all sequences use the same adapters.
     static var currentSpans: [Span]? { current?.spans }
