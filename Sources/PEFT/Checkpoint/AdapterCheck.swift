@@ -228,7 +228,7 @@ public struct AdapterCheck: Codable, Sendable {
             }
             if Int(finite) != tensor.count {
                 problems.append(
-                    "the tensor '\(name)' holds \(tensor.count - Int(finite)) NaN or infinite values")
+                    "the tensor '\(name)' contains \(tensor.count - Int(finite)) NaN or infinite values")
             } else if largest == 0, tensor.count > 0 {
                 zeros.append(name)
             }

@@ -60,7 +60,7 @@ public struct MergeDrift: Codable, Sendable, Equatable {
         let roundedBefore = try storages.map { try scores($0) }
         let before = try types.map { try scores($0) }
         try adapter.merge()
-        for scores in try scores() { try model.requireFinite(scores: scores, what: "merged scores") }
+        for scores in try scores() { try model.requireFinite(scores: scores, what: "merged logits") }
         var drifts = try zip(types, before).map { type, before in
             let drift = try difference(before, scores(type))
             return MergeDrift(

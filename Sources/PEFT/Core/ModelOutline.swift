@@ -139,7 +139,7 @@ public struct ModelOutline {
                 case let blocks as BlockQuantizedWeight: blocks.settings.code.rawValue
                 case is RowQuantizedWeight: "int8"
                 case let narrow as NarrowWeight: narrow.parameter.tensor.dtype == .float16 ? "fp16" : "bf16"
-                default: "integers in groups"
+                default: "group-wise integers"
                 }
             let takesCopies = weight is NarrowWeight && wordPaths.contains(path)
             return weight.parameters.map {
