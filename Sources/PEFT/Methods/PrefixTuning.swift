@@ -84,7 +84,7 @@ public enum PrefixTuning: PEFTMethod {
         guard let first = sites.first else {
             throw PEFTError(
                 "this \(model.family) model has no attention layer that supports prefixes",
-                remedy: "use another method, such as prompt")
+                remedy: "use another method than \(name), such as prompt")
         }
         let size = first.heads * first.headSize
         let layers = tokens.layers ?? sites.count
