@@ -99,7 +99,7 @@ struct ConfigurationReader {
 
     /// Number of query heads, number of key-value heads, and head size.
     ///
-    /// - Parameters are the defaults of missing fields; without `keyHeads` the key-value heads default to the query
+    /// The parameters are the defaults of missing fields; without `keyHeads` the key-value heads default to the query
     ///   heads.
     func heads(count: Int, keyHeads: Int? = nil, headSize: Int) throws -> (Int, Int, Int) {
         let heads = try integer("num_attention_heads", default: count)

@@ -37,7 +37,7 @@ public final class AdamW8bit: Optimizer {
         }
     }
 
-    /// - Parameters as in ``AdamW``.
+    /// Parameters as in ``AdamW``.
     public init(
         _ parameters: [Parameter], rateFactors: [Double]? = nil, beta1: Double = 0.9, beta2: Double = 0.999,
         epsilon: Double = 1e-8, weightDecay: Double = 0.01, storage: StateStorage = .memory
