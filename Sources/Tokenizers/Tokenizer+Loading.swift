@@ -30,7 +30,7 @@ extension Tokenizer {
                 guard FileManager.default.fileExists(atPath: other.path) else { throw error }
                 throw PEFTError(
                     error.problem,
-                    remedy: [error.remedy, "without it tokenizer.model beside it is read"].compactMap { $0 }
+                    remedy: [error.remedy, "if it is removed, tokenizer.model beside it is used"].compactMap { $0 }
                         .joined(separator: "; "))
             }
         }

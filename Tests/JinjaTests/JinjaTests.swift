@@ -150,7 +150,7 @@ import Testing
         let raised = try #require(throws: PEFTError.self) {
             try rendering("{% macro m(x) %}\n{{ raise_exception('no ' ~ x) }}{% endmacro %}\n\n{{ m(1) }}")
         }
-        #expect(raised.problem == "the template line 2: the template says: no 1")
+        #expect(raised.problem == "the template line 2: the template raised an exception: no 1")
     }
 
     /// Random damage ends in an error or a text, never in a crash.

@@ -38,15 +38,15 @@ import Testing
         ("model", nil, "model is missing"),
         ("model", "Unigram", "model"),
         ("model", ["type": "Markov", "vocab": [:]], "model type Markov is not supported"),
-        ("model", ["vocab": ["a": 0]], "names no type"),
+        ("model", ["vocab": ["a": 0]], "has no type, and its fields match no known type"),
         ("model", ["type": "BPE", "merges": []], "model.vocab is missing"),
         (
             "model", ["type": "BPE", "vocab": [["a", 0]], "merges": []], "model.vocab is missing or of the wrong type"
         ),
         ("model", ["type": "BPE", "vocab": [:]], "model.merges is missing"),
-        ("model", ["type": "BPE", "vocab": ["a": -1], "merges": []], "expected a whole number from 0 at byte"),
-        ("model", ["type": "BPE", "vocab": ["a": 0.5], "merges": []], "expected a whole number from 0 at byte"),
-        ("model", ["type": "BPE", "vocab": ["a": "0"], "merges": []], "expected a whole number from 0 at byte"),
+        ("model", ["type": "BPE", "vocab": ["a": -1], "merges": []], "expected a non-negative integer at byte"),
+        ("model", ["type": "BPE", "vocab": ["a": 0.5], "merges": []], "expected a non-negative integer at byte"),
+        ("model", ["type": "BPE", "vocab": ["a": "0"], "merges": []], "expected a non-negative integer at byte"),
         ("model", ["type": "BPE", "vocab": ["a": 4_000_000_000], "merges": []], "the id 4000000000 is too large"),
         ("model", ["type": "BPE", "vocab": ["a": 0], "merges": ["a"]], "two pieces"),
         ("model", ["type": "BPE", "vocab": ["a": 0], "merges": ["a  a"]], "merge 0 is not two pieces"),
@@ -167,7 +167,8 @@ import Testing
         ]
         var fields = try #require(try MalformedFileTests.damaged("added_tokens", tokens).object)
         fields["normalizer"] = ["type": "Lowercase"]
-        #expect(try error(JSON.object(fields).text())?.problem.contains("reads like another") == true)
+        #expect(
+            try error(JSON.object(fields).text())?.problem.contains("normalizes to the same text as another") == true)
     }
 
     // MARK: - Character maps
@@ -309,7 +310,7 @@ import Testing
         (pieces + field(2, field(3, 2)), "type bpe is not supported"),
         (pieces + field(2, field(24, 1)), "treat_whitespace_as_suffix"),
         (pieces + field(2, field(40, 120)), "unk_id is 120"),
-        (pieces + field(3, field(5, 0)), "escaped white space"),
+        (pieces + field(3, field(5, 0)), "escaped whitespace"),
         (pieces + field(3, field(2, [1, 2])), "too short"),
         (pieces + piece("b", .nan), "not a finite number"),
         (pieces + piece("b", -.infinity), "not a finite number"),

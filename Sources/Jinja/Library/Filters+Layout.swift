@@ -290,7 +290,9 @@ struct PrettyPrinter {
     }
 
     private static func representation(_ value: JinjaValue, _ level: Int = 0) throws -> String {
-        guard level <= JinjaLimits.depth else { throw JinjaFailure("a value nested more than \(level) deep") }
+        guard level <= JinjaLimits.depth else {
+            throw JinjaFailure("a value is nested more than \(level) levels deep")
+        }
         func joined(_ values: [JinjaValue]) throws -> String {
             try values.map { try representation($0, level + 1) }.joined(separator: ", ")
         }

@@ -90,7 +90,7 @@ extension Filters {
         "batch": { interpreter, value, arguments in
             let given = try arguments.bound("batch", ["linecount", "fill_with"], required: 1)
             let size = try given.integer(0, "the number of items") ?? 1
-            guard size > 0 else { throw JinjaFailure("batch needs at least 1 item a list") }
+            guard size > 0 else { throw JinjaFailure("batch needs at least 1 item per list") }
             let values = try value.iterated()
             var batches = stride(from: 0, to: values.count, by: size).map {
                 Array(values[$0..<min($0 + size, values.count)])
@@ -98,7 +98,7 @@ extension Filters {
             if let filling = given[1], !filling.isNone, let last = batches.indices.last {
                 try interpreter.spend(size)
                 guard size <= PythonRange.longest else {
-                    throw JinjaFailure("batches of more than \(PythonRange.longest) items")
+                    throw JinjaFailure("batch takes at most \(PythonRange.longest) items per list")
                 }
                 batches[last] += Array(repeating: filling, count: size - batches[last].count)
             }

@@ -53,7 +53,7 @@ extension Filters {
     static func unmarked(_ value: JinjaValue?, _ filter: String) throws -> String {
         guard let value else { return "" }
         if case .markup = value {
-            throw JinjaFailure("the filter '\(filter)' on text that 'safe' or 'escape' marked is not supported")
+            throw JinjaFailure("the filter '\(filter)' is not supported on text marked by 'safe' or 'escape'")
         }
         return try value.string()
     }

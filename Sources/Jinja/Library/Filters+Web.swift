@@ -10,7 +10,7 @@ extension Filters {
             switch value {
             case .string, .markup, .none, .boolean, .integer, .number:
                 return .string(quoted(try value.string(), keeping: "/"))
-            case .function, .namespace: throw JinjaFailure("a \(value.typeName) in a URL")
+            case .function, .namespace: throw JinjaFailure("urlencode does not support a \(value.typeName)")
             default:
                 let pairs =
                     try value.dictionary?.entries.map { [$0.key, $0.value] }

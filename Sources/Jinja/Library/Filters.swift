@@ -57,7 +57,7 @@ enum Filters {
         }
         if let separators = given[2], !separators.isNone {
             guard let pair = separators.elements, pair.count == 2 else {
-                throw JinjaFailure("tojson's separators have to be two strings")
+                throw JinjaFailure("tojson's separators must be two strings")
             }
             writer.itemSeparator = try pair[0].text(of: "a separator")
             writer.keySeparator = try pair[1].text(of: "a separator")
@@ -70,7 +70,7 @@ enum Filters {
 
     private static let whole: Filter = { _, value, arguments in
         let given = try arguments.bound("int", ["default", "base"])
-        guard try given.integer(1, "the base") ?? 10 == 10 else { throw JinjaFailure("int's base has to be 10") }
+        guard try given.integer(1, "the base") ?? 10 == 10 else { throw JinjaFailure("int's base must be 10") }
         func whole(_ number: Double) throws -> JinjaValue? {
             guard number.isFinite else { return nil }
             guard let value = Int(exactly: number.rounded(.towardZero)) else {
@@ -101,7 +101,7 @@ enum Filters {
         let given = try arguments.bound("round", ["precision", "method"])
         let precision = try given.integer(0, "the precision") ?? 0
         let method = try given.text(1, "the method") ?? "common"
-        guard -15...15 ~= precision else { throw JinjaFailure("round's precision has to be in -15 … 15") }
+        guard -15...15 ~= precision else { throw JinjaFailure("round's precision must be -15 … 15") }
         guard let number = value.numeric else {
             if case .undefined(let reason) = value { throw JinjaFailure(reason) }
             throw JinjaFailure("round needs a number, not \(value.typeName)")

@@ -67,7 +67,7 @@ enum Globals {
 
     private static func raise(_ interpreter: Interpreter, _ arguments: Arguments) throws -> JinjaValue {
         let message = try arguments.bound("raise_exception", ["message"], required: 1)[0]
-        throw JinjaFailure("the template says: \(try message?.string() ?? "")")
+        throw JinjaFailure("the template raised an exception: \(try message?.string() ?? "")")
     }
 
     /// The local time in C's `strftime` form, as Python's.
@@ -79,7 +79,7 @@ enum Globals {
         localtime_r(&seconds, &parts)
         var buffer = [CChar](repeating: 0, count: 1024)
         let count = strftime(&buffer, buffer.count, format, &parts)
-        guard count > 0 else { throw JinjaFailure("strftime_now() made no text of the format '\(format)'") }
+        guard count > 0 else { throw JinjaFailure("strftime_now() cannot format '\(format)'") }
         return .string(String(bytes: buffer[..<count].map { UInt8(bitPattern: $0) }))
     }
 

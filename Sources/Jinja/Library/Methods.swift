@@ -17,7 +17,7 @@ enum Methods {
         case .markup(let text):
             if name.hasPrefix("_") { return nil }
             guard try TextMethods.method(name, text) != nil else { return nil }
-            throw JinjaFailure("'\(name)' of text that 'safe' or 'escape' marked is not supported")
+            throw JinjaFailure("'\(name)' is not supported on text marked by 'safe' or 'escape'")
         case .dictionary(let dictionary): body = try method(name, dictionary)
         case .list(let values), .tuple(let values): body = try method(name, values, isList: value.typeName == "list")
         case .integer, .number, .boolean:
@@ -80,7 +80,7 @@ enum Methods {
 
     private static func unsafe(_ name: String, _ type: String) -> JinjaFailure {
         JinjaFailure(
-            "'\(name)' would change a \(type), which templates may not",
+            "'\(name)' would change a \(type), which templates are not allowed to do",
             remedy: "build a new one, such as `values + [value]`, or keep it in a namespace")
     }
 
@@ -88,7 +88,7 @@ enum Methods {
 
     /// `text` filled up to `width` characters.
     static func padded(_ text: String, _ width: Int, _ filling: String, _ alignment: Alignment) throws -> String {
-        guard width <= JinjaLimits.text / 4 else { throw JinjaFailure("a text is too long") }
+        guard width <= JinjaLimits.text / 4 else { throw JinjaFailure("a string is too long") }
         guard filling.unicodeScalars.count == 1 else {
             throw JinjaFailure("The fill character must be exactly one character long")
         }

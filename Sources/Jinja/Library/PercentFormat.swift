@@ -112,7 +112,7 @@ struct PercentFormat {
     }
 
     private static func checked(_ size: Int) throws -> Int {
-        guard size <= 10_000 else { throw JinjaFailure("a width of \(size) in a format is too long") }
+        guard size <= 10_000 else { throw JinjaFailure("the width \(size) in a format is too large") }
         return size
     }
 

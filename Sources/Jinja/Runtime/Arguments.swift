@@ -12,13 +12,13 @@ struct Arguments {
         var result: [JinjaValue?] = positional + Array(repeating: nil, count: parameters.count - positional.count)
         for (name, value) in named {
             guard let index = parameters.firstIndex(of: name) else {
-                throw JinjaFailure("\(function)() has no argument '\(name)' that is supported here")
+                throw JinjaFailure("\(function)() has no supported argument '\(name)'")
             }
             guard result[index] == nil else { throw JinjaFailure("\(function)() got '\(name)' twice") }
             result[index] = value
         }
         if let missing = parameters.indices.prefix(required).first(where: { result[$0] == nil }) {
-            throw JinjaFailure("\(function)() misses its argument '\(parameters[missing])'")
+            throw JinjaFailure("\(function)() is missing its argument '\(parameters[missing])'")
         }
         return result
     }
@@ -29,13 +29,13 @@ extension JinjaValue {
     func text(of argument: String) throws -> String {
         if let text { return text }
         if case .undefined(let reason) = self { throw JinjaFailure(reason) }
-        throw JinjaFailure("\(argument) has to be a string, not \(typeName)")
+        throw JinjaFailure("\(argument) must be a string, not \(typeName)")
     }
 
     func integer(of argument: String) throws -> Int {
         if let value = wholeNumber { return value }
         if case .undefined(let reason) = self { throw JinjaFailure(reason) }
-        throw JinjaFailure("\(argument) has to be an integer, not \(typeName)")
+        throw JinjaFailure("\(argument) must be an integer, not \(typeName)")
     }
 }
 

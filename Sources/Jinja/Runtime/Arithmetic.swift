@@ -20,7 +20,7 @@ enum Arithmetic {
             if let count = a.wholeNumber { return try repeated(b, count) }
         case (.string(let format), "%", _): return .string(try PercentFormat.text(format, b))
         case (.markup, "%", _):
-            throw JinjaFailure("formatting text that 'safe' or 'escape' marked with '%' is not supported")
+            throw JinjaFailure("'%' is not supported on text marked by 'safe' or 'escape'")
         default: break
         }
         throw JinjaFailure("unsupported operand type(s) for \(sign): '\(a.typeName)' and '\(b.typeName)'")
@@ -57,7 +57,7 @@ enum Arithmetic {
     }
 
     private static func joined(_ a: String, _ b: String) throws -> String {
-        guard a.utf8.count + b.utf8.count <= JinjaLimits.text else { throw JinjaFailure("a text is too long") }
+        guard a.utf8.count + b.utf8.count <= JinjaLimits.text else { throw JinjaFailure("a string is too long") }
         return a + b
     }
 

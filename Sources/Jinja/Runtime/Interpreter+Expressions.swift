@@ -48,7 +48,7 @@ extension Interpreter {
         case .concatenation(let parts):
             let text = try parts.map { try evaluate($0).string() }.joined()
             try spend(text.utf8.count / 16)
-            guard text.utf8.count <= JinjaLimits.text else { throw JinjaFailure("a text is too long") }
+            guard text.utf8.count <= JinjaLimits.text else { throw JinjaFailure("a string is too long") }
             return .string(text)
         case .comparison(let first, let rest):
             var left = try evaluate(first)
@@ -74,7 +74,7 @@ extension Interpreter {
     /// Refuses lists that were put into lists again and again.
     func shallow(_ value: JinjaValue) throws -> JinjaValue {
         guard value.depth() <= JinjaLimits.depth else {
-            throw JinjaFailure("a value is nested more than \(JinjaLimits.depth) deep")
+            throw JinjaFailure("a value is nested more than \(JinjaLimits.depth) levels deep")
         }
         try spend(size(of: value))
         return value
@@ -193,7 +193,7 @@ extension Interpreter {
             return .string(String(scalars))
         case .range(let range): return .list(try part(range.values))
         case .undefined(let reason): throw JinjaFailure(reason)
-        default: throw JinjaFailure("a slice of '\(value.typeName)' is not supported")
+        default: throw JinjaFailure("slicing '\(value.typeName)' is not supported")
         }
     }
 }

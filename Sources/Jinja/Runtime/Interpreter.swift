@@ -50,7 +50,9 @@ final class Interpreter {
     /// Counts work, which ends a template that never ends.
     func spend(_ amount: Int) throws {
         work += 1 + amount
-        guard work <= JinjaLimits.work else { throw JinjaFailure("the template computes too long") }
+        guard work <= JinjaLimits.work else {
+            throw JinjaFailure("the template exceeds the limit of computation steps")
+        }
     }
 
     // MARK: Statements
@@ -144,7 +146,7 @@ final class Interpreter {
     private func write(_ text: String) throws {
         output += text
         try spend(text.utf8.count / 16)
-        guard output.utf8.count <= JinjaLimits.text else { throw JinjaFailure("the text is too long") }
+        guard output.utf8.count <= JinjaLimits.text else { throw JinjaFailure("the output is too long") }
     }
 
     /// What statements write, kept from the output.
@@ -197,7 +199,7 @@ final class Interpreter {
         calls += 1
         defer { calls -= 1 }
         guard calls <= JinjaLimits.calls else {
-            throw JinjaFailure("macros call each other more than \(JinjaLimits.calls) deep")
+            throw JinjaFailure("macro calls are nested more than \(JinjaLimits.calls) levels deep")
         }
         var named = arguments.named
         let caller = named.firstIndex { $0.name == "caller" }.map { named.remove(at: $0).value }
@@ -219,13 +221,13 @@ final class Interpreter {
             }
             let extra = Array(arguments.positional.dropFirst(macro.parameters.count))
             guard extra.isEmpty || macro.uses.contains("varargs") else {
-                throw JinjaFailure("macro '\(macro.name)' takes not more than \(macro.parameters.count) arguments")
+                throw JinjaFailure("macro '\(macro.name)' takes at most \(macro.parameters.count) arguments")
             }
             if let unknown = named.first, !macro.uses.contains("kwargs") {
                 throw JinjaFailure("macro '\(macro.name)' takes no argument '\(unknown.name)'")
             }
             guard caller == nil || macro.uses.contains("caller") else {
-                throw JinjaFailure("macro '\(macro.name)' was used with 'call' and never uses its caller")
+                throw JinjaFailure("macro '\(macro.name)' was used with 'call' but never uses its caller")
             }
             if macro.uses.contains("varargs") { scope.values["varargs"] = .tuple(extra) }
             if macro.uses.contains("kwargs") {

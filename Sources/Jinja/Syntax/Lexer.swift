@@ -109,7 +109,7 @@ struct Lexer {
 
     private mutating func skipComment() throws {
         guard let end = source.firstPlace(of: Array("#}".utf8), from: index) else {
-            throw JinjaFailure("a comment without its '#}'", line: line)
+            throw JinjaFailure("comment without a closing '#}'", line: line)
         }
         let sign = end > index ? source[end - 1] : 0
         advance(to: end + 2)
@@ -132,7 +132,7 @@ struct Lexer {
             startsLine = trimmed
             return
         }
-        throw JinjaFailure("'raw' without its 'endraw'", line: line)
+        throw JinjaFailure("'raw' without 'endraw'", line: line)
     }
 
     /// Where the text goes on after the `%}` of a tag without expressions.
@@ -141,7 +141,7 @@ struct Lexer {
         let isStripping = place < source.count && source[place] == UInt8(ascii: "-")
         if place < source.count, isStripping || source[place] == UInt8(ascii: "+") { place += 1 }
         guard source[place...].starts(with: "%}".utf8) else {
-            throw JinjaFailure("'\(name)' takes nothing more", line: line)
+            throw JinjaFailure("'\(name)' takes no arguments", line: line)
         }
         place += 2
         if isStripping {
@@ -169,7 +169,7 @@ struct Lexer {
         while true {
             advance(to: skippingSpace(index))
             guard index < source.count else {
-                throw JinjaFailure("a tag without its '\(String(bytes: close))'", line: opening)
+                throw JinjaFailure("tag without a closing '\(String(bytes: close))'", line: opening)
             }
             if brackets.isEmpty {
                 let sign = source[index]
@@ -216,7 +216,7 @@ struct Lexer {
             return place
         }
         if source[index] == 0x30, index + 1 < source.count, "xXoObB".utf8.contains(source[index + 1]) {
-            throw JinjaFailure("numbers in other bases than ten are not supported", line: line)
+            throw JinjaFailure("only decimal numbers are supported", line: line)
         }
         end = digits(index)
         var isWhole = true
@@ -254,14 +254,14 @@ struct Lexer {
             }
             place = try escape(place + 1, into: &out, line: opening)
         }
-        guard place < source.count else { throw JinjaFailure("a string without its closing quote", line: opening) }
+        guard place < source.count else { throw JinjaFailure("unterminated string", line: opening) }
         add(.string(String(bytes: out)))
         advance(to: place + 1)
     }
 
     /// What follows a backslash, as in Python's strings.
     private func escape(_ place: Int, into out: inout [UInt8], line: Int) throws -> Int {
-        guard place < source.count else { throw JinjaFailure("a string without its closing quote", line: line) }
+        guard place < source.count else { throw JinjaFailure("unterminated string", line: line) }
         let simple: [UInt8: UInt8] = [
             UInt8(ascii: "n"): 0x0A, UInt8(ascii: "t"): 0x09, UInt8(ascii: "r"): 0x0D, UInt8(ascii: "b"): 0x08,
             UInt8(ascii: "f"): 0x0C, UInt8(ascii: "a"): 0x07, UInt8(ascii: "v"): 0x0B, UInt8(ascii: "\\"): 0x5C,
@@ -275,7 +275,7 @@ struct Lexer {
         func scalar(_ digits: ArraySlice<UInt8>, radix: Int) throws {
             guard let value = UInt32(String(bytes: digits), radix: radix), let scalar = Unicode.Scalar(value) else {
                 throw JinjaFailure(
-                    "a string has the escape \\\(String(bytes: source[place..<digits.endIndex])), which is no character",
+                    "a string has the escape \\\(String(bytes: source[place..<digits.endIndex])), which is not a character",
                     line: line)
             }
             out.append(contentsOf: Array(String(Character(scalar)).utf8))
@@ -290,7 +290,7 @@ struct Lexer {
             let count = letter == UInt8(ascii: "x") ? 2 : letter == UInt8(ascii: "u") ? 4 : 8
             let digits = source[(place + 1)...].prefix(count)
             guard digits.count == count else {
-                throw JinjaFailure("a string has an escape that is cut off", line: line)
+                throw JinjaFailure("incomplete escape in a string", line: line)
             }
             try scalar(digits, radix: 16)
             return place + 1 + count

@@ -205,7 +205,7 @@ extension Parser {
                 case .name(let name): value = Expression(.attribute(value, name), line: line)
                 case .integer(let index):
                     value = Expression(.item(value, Expression(.integer(index), line: line)), line: line)
-                default: throw failure("expected an attribute's name after '.'")
+                default: throw failure("expected an attribute name after '.'")
                 }
             } else if take("[") {
                 value = try subscripted(value, line: line)
@@ -229,7 +229,7 @@ extension Parser {
             return Expression(.slice(value, start: first, stop: stop, step: step), line: line)
         }
         guard let first else { throw failure("expected an index, found \(current.description)") }
-        guard !isAt(",") else { throw failure("an index of several parts is not supported") }
+        guard !isAt(",") else { throw failure("an index with several parts is not supported") }
         try expect(.sign("]"))
         return Expression(.item(value, first), line: line)
     }
@@ -254,7 +254,7 @@ extension Parser {
                 result.named.append((name, try expression()))
             } else {
                 guard result.named.isEmpty, result.unpacked == nil, result.unpackedNames == nil else {
-                    throw failure("an argument without a name follows one with a name")
+                    throw failure("positional argument follows keyword argument")
                 }
                 result.positional.append(try expression())
             }

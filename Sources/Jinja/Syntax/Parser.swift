@@ -69,7 +69,7 @@ struct Parser {
         depth += 1
         defer { depth -= 1 }
         guard depth <= JinjaLimits.nesting else {
-            throw failure("expressions or blocks lie more than \(JinjaLimits.nesting) deep")
+            throw failure("expressions or blocks are nested more than \(JinjaLimits.nesting) levels deep")
         }
         return try body(&self)
     }
@@ -141,7 +141,7 @@ struct Parser {
         case "call":
             let parameters = isAt("(") ? try signature() : []
             let call = try expression()
-            guard case .call = call.kind else { throw failure("'call' needs the call of a macro") }
+            guard case .call = call.kind else { throw failure("'call' must call a macro") }
             return .call(call, caller: try macro("caller", parameters: parameters, until: "endcall"))
         case "filter":
             let chain = try filters(on: nil)
@@ -163,11 +163,11 @@ struct Parser {
             return name == "break" ? .leaveLoop : .nextRound
         case "endfor", "endif", "endset", "endmacro", "endcall", "endfilter", "endwith", "endgeneration", "else",
             "elif":
-            throw failure("'\(name)' without its beginning")
+            throw failure("'\(name)' without an opening tag")
         default:
             throw failure(
                 "the statement '\(name)' is not supported",
-                remedy: "chat templates have set, if, for, macro, call, filter, with, generation, break and continue")
+                remedy: "use set, if, for, macro, call, filter, with, generation, break or continue")
         }
     }
 

@@ -16,7 +16,9 @@ struct JSONText {
     }
 
     private func write(_ value: JinjaValue, into out: inout String, level: Int) throws {
-        guard level <= JinjaLimits.depth else { throw JinjaFailure("a value nested more than \(level) deep") }
+        guard level <= JinjaLimits.depth else {
+            throw JinjaFailure("a value is nested more than \(level) levels deep")
+        }
         switch value {
         case .none: out += "null"
         case .boolean(let value): out += value ? "true" : "false"

@@ -41,7 +41,7 @@ public struct JinjaDictionary {
             for value in values { _ = try hashed(value) }
             return Key(key)
         case .view, .generator, .loop, .function, .namespace, .range:
-            throw JinjaFailure("a \(key.typeName) as the key of a dictionary")
+            throw JinjaFailure("a \(key.typeName) is not supported as a dictionary key")
         default: return Key(key)
         }
     }

@@ -82,7 +82,7 @@ extension JinjaValue {
         case .view(let view): view.values
         case .range(let range): range.values
         case .generator(let generator): generator.takeAll()
-        case .markup: throw JinjaFailure("\(use) over text that 'safe' or 'escape' marked is not supported")
+        case .markup: throw JinjaFailure("\(use) is not supported on text marked by 'safe' or 'escape'")
         default: throw JinjaFailure("'\(typeName)' object is not iterable")
         }
     }

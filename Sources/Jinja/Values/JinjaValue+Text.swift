@@ -10,7 +10,9 @@ extension JinjaValue {
 
     /// Python's `repr()`.
     func representation(_ level: Int = 0) throws -> String {
-        guard level <= JinjaLimits.depth else { throw JinjaFailure("a value nested more than \(level) deep") }
+        guard level <= JinjaLimits.depth else {
+            throw JinjaFailure("a value is nested more than \(level) levels deep")
+        }
         func joined(_ values: [JinjaValue]) throws -> String {
             try values.map { try $0.representation(level + 1) }.joined(separator: ", ")
         }
@@ -36,7 +38,7 @@ extension JinjaValue {
                 ? "range(\(range.start), \(stop))" : "range(\(range.start), \(stop), \(range.step))"
         case .namespace(let namespace):
             return "<Namespace \(try JinjaValue.dictionary(namespace.attributes).representation(level + 1))>"
-        case .generator, .loop, .function: throw JinjaFailure("a \(typeName) as text")
+        case .generator, .loop, .function: throw JinjaFailure("a \(typeName) cannot be converted to text")
         }
     }
 

@@ -148,7 +148,7 @@ public struct PythonRange {
         let size = step.magnitude
         count = overflow ? .max : span <= 0 ? 0 : Int((UInt(span) - 1) / size) + 1
         (self.start, self.step) = (start, step)
-        guard count <= Self.longest else { throw JinjaFailure("a range of more than \(Self.longest) numbers") }
+        guard count <= Self.longest else { throw JinjaFailure("a range has more than \(Self.longest) numbers") }
     }
 
     var isEmpty: Bool { count == 0 }

@@ -42,7 +42,9 @@ public struct ChatTemplate: Sendable {
                 let names = named.keys.sorted().joined(separator: ", ")
                 throw PEFTError(
                     "can't read the chat template \(choice)",
-                    remedy: "name a file\(names.isEmpty ? "" : ", or one of the tokenizer's: \(names)")")
+                    remedy:
+                        "pass a readable file\(names.isEmpty ? "" : ", or the name of one of the tokenizer's templates: \(names)")"
+                )
             }
             return ChatTemplate(try JinjaTemplate(text, name: file.lastPathComponent), nil, tokens)
         }
@@ -54,7 +56,7 @@ public struct ChatTemplate: Sendable {
             }
             throw PEFTError(
                 "the tokenizer in \(folder.path) has no chat template",
-                remedy: "give one with --chat-template, or use --prompt and --target without --chat")
+                remedy: "provide one with --chat-template, or use --prompt and --target without --chat")
         }
         return ChatTemplate(try usual.parsed(), try named["tool_use"]?.parsed(), tokens)
     }
@@ -151,16 +153,18 @@ public struct ChatTemplate: Sendable {
         case .array(let entries)?:
             return try entries.reduce(into: [:]) { result, entry in
                 guard let own = entry["name"]?.string, let text = entry["template"]?.string else {
-                    throw PEFTError("\(name) is a list with an entry without name or template")
+                    throw PEFTError("\(name) has a list entry without a name or a template")
                 }
                 result[own] = Source(text: text, name: "\(name) (\(own))")
             }
         case .object(let entries)?:
             return try entries.reduce(into: [:]) { result, entry in
-                guard let text = entry.value.string else { throw PEFTError("\(name): '\(entry.key)' is not a text") }
+                guard let text = entry.value.string else {
+                    throw PEFTError("\(name): '\(entry.key)' is not a string")
+                }
                 result[entry.key] = Source(text: text, name: "\(name) (\(entry.key))")
             }
-        default: throw PEFTError("\(name) is neither a text nor a list of templates")
+        default: throw PEFTError("\(name) is neither a string nor a list of templates")
         }
     }
 }

@@ -26,7 +26,7 @@ struct GGUFTokenizer {
         (self.name, settings) = (name, header.settings)
         guard let model = settings["tokenizer.ggml.model"]?.string else {
             throw PEFTError(
-                "\(name) has no tokenizer ('tokenizer.ggml.model')", remedy: "fetch a file that llama.cpp can run")
+                "\(name) has no tokenizer ('tokenizer.ggml.model')", remedy: "use a file that llama.cpp can run")
         }
         guard let kind = Kind(rawValue: model) else {
             throw PEFTError(
@@ -35,7 +35,7 @@ struct GGUFTokenizer {
         }
         self.kind = kind
         guard let tokens = settings["tokenizer.ggml.tokens"]?.list?.strings, !tokens.isEmpty else {
-            throw Self.damaged(name, "'tokenizer.ggml.tokens' is missing or no list of texts")
+            throw Self.damaged(name, "'tokenizer.ggml.tokens' is missing or not a list of strings")
         }
         self.tokens = tokens
         guard let types = settings["tokenizer.ggml.token_type"]?.list?.numbers else {
@@ -44,18 +44,20 @@ struct GGUFTokenizer {
         }
         let known = types.map { Int(exactly: $0).flatMap(TokenType.init) }
         guard known.count == tokens.count, known.allSatisfy({ $0 != nil }) else {
-            throw Self.damaged(name, "'tokenizer.ggml.token_type' doesn't fit its \(tokens.count) tokens")
+            throw Self.damaged(name, "'tokenizer.ggml.token_type' does not match its \(tokens.count) tokens")
         }
         self.types = known.compactMap { $0 }
     }
 
     private static func damaged(_ name: String, _ what: String) -> PEFTError {
-        PEFTError("\(name): \(what)", remedy: "the file may be damaged; fetch it again")
+        PEFTError("\(name): \(what)", remedy: "the file may be damaged; download it again")
     }
 
     private func id(_ role: String) throws -> Int? {
         guard let value = settings["tokenizer.ggml.\(role)_token_id"] else { return nil }
-        guard let id = value.integer else { throw Self.damaged(name, "the \(role) token is no number") }
+        guard let id = value.integer else {
+            throw Self.damaged(name, "the id of the \(role) token is not an integer")
+        }
         // Files have 2³² − 1 for none.
         return tokens.indices.contains(id) ? id : nil
     }
@@ -229,7 +231,7 @@ struct GGUFTokenizer {
     /// Merges as the file lists them, two pieces with a space between.
     private func listedMerges() throws -> MergeList {
         guard let merges = settings["tokenizer.ggml.merges"]?.list?.strings else {
-            throw Self.damaged(name, "'tokenizer.ggml.merges' is missing or no list of texts")
+            throw Self.damaged(name, "'tokenizer.ggml.merges' is missing or not a list of strings")
         }
         var text = ""
         for (index, merge) in merges.enumerated() {
@@ -246,7 +248,7 @@ struct GGUFTokenizer {
     private func scoredMerges() throws -> MergeList {
         guard let scores = settings["tokenizer.ggml.scores"]?.list?.numbers, scores.count == tokens.count,
             scores.allSatisfy({ !$0.isNaN })
-        else { throw Self.damaged(name, "'tokenizer.ggml.scores' doesn't fit its \(tokens.count) tokens") }
+        else { throw Self.damaged(name, "'tokenizer.ggml.scores' does not match its \(tokens.count) tokens") }
         let pieces = Set(tokens.map { Array($0.utf8) })
         var text = ""
         // `sorted` is stable, so of equal pieces the earlier one comes first.
@@ -320,7 +322,7 @@ struct GGUFTokenizer {
         let usual = ["llama3": "llama-bpe", "llama-v3": "llama-bpe"][name] ?? name
         guard let words = Self.wordsByName[usual] else {
             throw PEFTError(
-                "\(self.name): words cut as '\(name)' ('tokenizer.ggml.pre') are not supported",
+                "\(self.name): the pre-tokenizer '\(name)' ('tokenizer.ggml.pre') is not supported",
                 remedy: "supported are \(Self.wordsByName.keys.sorted().joined(separator: ", "))")
         }
         return words

@@ -27,7 +27,7 @@ public enum GGUFVocabulary {
         }
         guard content.tokens.count <= size else {
             throw PEFTError(
-                "the tokenizer in \(folder.path) has \(content.tokens.count) tokens, the model \(size)",
+                "the tokenizer in \(folder.path) has \(content.tokens.count) tokens, but the model has \(size)",
                 remedy: "use the model's own tokenizer")
         }
         for id in content.tokens.count..<size { content.append("[PAD\(id)]", .unused) }
@@ -67,12 +67,12 @@ public enum GGUFVocabulary {
             let json = try JSON.parse(tables.rest, name: file.path)
             func unsupported(_ what: String) -> PEFTError {
                 PEFTError(
-                    "\(file.path): \(what), which llama.cpp's tokenizers don't do",
+                    "\(file.path): \(what), which llama.cpp's tokenizers don't support",
                     remedy: "write the model without --to gguf")
             }
             guard json["model"]?["type"]?.string == "BPE", let vocabulary = tables.vocabulary,
                 let list = tables.merges
-            else { throw unsupported("its model is no byte-pair encoding") }
+            else { throw unsupported("its model is not byte-pair encoding") }
             let added = (json["added_tokens"]?.array ?? []).compactMap { token -> (Int, String, Bool)? in
                 guard let id = token["id"]?.int, let text = token["content"]?.string else { return nil }
                 return (id, text, token["special"]?.bool ?? false)
@@ -121,7 +121,7 @@ public enum GGUFVocabulary {
             let members = json["pretokenizers"]?.array ?? [json]
             let types = members.map { $0["type"]?.string ?? "" }
             guard let bytes = members.last, types.last == "ByteLevel", bytes["add_prefix_space"]?.bool == false else {
-                throw unsupported("it puts a space before texts, or doesn't work on bytes")
+                throw unsupported("it adds a space before the text, or is not byte-level")
             }
             let cuts = bytes["use_regex"]?.bool ?? true
             switch Array(types.dropLast()) {
@@ -132,7 +132,7 @@ public enum GGUFVocabulary {
                 if let name = GGUFTokenizer.name(ofWordsMatching: expression) { return name }
             default: break
             }
-            throw unsupported("it cuts words in a way of its own")
+            throw unsupported("it has a pre-tokenizer of its own")
         }
 
         /// Whether a text begins with a space that isn't there.

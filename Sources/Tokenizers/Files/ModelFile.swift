@@ -31,7 +31,8 @@ enum ModelFile: Decodable {
             } else if let wordPiece = try? WordPieceFields(from: decoder), wordPiece.longestWord != nil {
                 self = .wordPiece(wordPiece)
             } else {
-                throw PEFTError("the model names no type, and it is none that is known", remedy: ModelFile.supported)
+                throw PEFTError(
+                    "the model has no type, and its fields match no known type", remedy: ModelFile.supported)
             }
         }
     }
@@ -54,7 +55,7 @@ enum ModelFile: Decodable {
             guard (fields.dropout ?? 0) == 0 else {
                 throw PEFTError(
                     "\(file): model: dropout \(fields.dropout ?? 0) is not supported",
-                    remedy: "set it to null: ids must not depend on chance")
+                    remedy: "set it to null: tokenization must be deterministic")
             }
             return try BPE(
                 vocabulary: table(tables.vocabulary, "vocab"), merges: table(tables.merges, "merges"),

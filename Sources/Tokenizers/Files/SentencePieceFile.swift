@@ -63,11 +63,11 @@ struct SentencePieceFile {
         func unsupported(_ what: String) -> PEFTError {
             PEFTError(
                 "\(name): \(what) is not supported",
-                remedy: "supported are unigram models as T5 has them, and BPE models as Llama has them")
+                remedy: "use a unigram model such as T5's or a BPE model such as Llama's")
         }
         guard modelType == type else { throw unsupported("a SentencePiece model of type \(modelType)") }
         guard !treatsWhitespaceAsSuffix else { throw unsupported("treat_whitespace_as_suffix") }
-        guard escapesWhitespaces else { throw unsupported("a vocabulary without escaped white space") }
+        guard escapesWhitespaces else { throw unsupported("a vocabulary without escaped whitespace") }
     }
 
     private static func piece(_ bytes: ArraySlice<UInt8>) throws(ProtobufReader.Damage) -> Piece {

@@ -35,7 +35,7 @@ struct StageFields {
     /// A number of things: an integer, 0 or above.
     func count(_ key: String) throws -> Int {
         guard let value = values[key]?.int, value >= 0 else {
-            throw malformed("\(key) must be a whole number from 0")
+            throw malformed("\(key) must be a non-negative integer")
         }
         return value
     }

@@ -23,7 +23,7 @@ struct TokenizerFile {
             throw TokenizerFile.explain(error, name)
         }
         if let version = content.version, version != "1.0" {
-            throw PEFTError("\(name): version \(version) of the format is not supported", remedy: "supported is 1.0")
+            throw PEFTError("\(name): version \(version) of the format is not supported", remedy: "use version 1.0")
         }
         func stage<Stage>(
             _ json: JSON?, _ place: String, _ read: (StageFields) throws -> Stage
@@ -75,7 +75,7 @@ struct TokenizerFile {
             guard 0...Int(Int32.max) ~= entry.id else {
                 throw PEFTError(
                     "\(name): the added token \(entry.token.content) has the id \(entry.id)",
-                    remedy: "ids are whole numbers from 0")
+                    remedy: "ids are non-negative integers")
             }
             if let other = seen.updateValue(entry.token.content, forKey: entry.id), other != entry.token.content {
                 throw PEFTError(

@@ -104,7 +104,7 @@ extension PostProcessor {
             let name = try special.string("id")
             let ids = try specials.object(name).values["ids"]?.array?.map { $0.int ?? -1 }
             guard let ids, ids.allSatisfy({ 0...Int(Int32.max) ~= $0 }) else {
-                throw specials.malformed("\(name) must list its ids, whole numbers from 0")
+                throw specials.malformed("\(name) must list its ids, which are non-negative integers")
             }
             return .special(ids, type: try type(special))
         }

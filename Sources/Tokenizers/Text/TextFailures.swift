@@ -26,7 +26,7 @@ enum TextFailures {
     static func recordGrowth(_ count: Int) {
         record(
             PEFTError(
-                "the tokenizer's replacements make \(count) bytes of a short text",
+                "the tokenizer's replacements expand a short text to \(count) bytes",
                 remedy: "check 'Replace' in tokenizer.json"))
     }
 }
