@@ -60,7 +60,7 @@ public enum Baseline: Sendable, Hashable {
             }
         case .constant, .typical:
             guard let constant = Self.typical(of: texts.training.map(\.target)) else {
-                throw PEFTError("the baseline '\(label)' needs training examples", remedy: "name them with --data")
+                throw PEFTError("the baseline '\(label)' needs training examples", remedy: "provide them with --data")
             }
             guard case .typical(let field) = self else { return texts.test.map { _ in constant } }
             let values = texts.fields[field] ?? [:]
@@ -123,7 +123,7 @@ extension ComparisonData {
             throw PEFTError(
                 writes
                     ? "--baselines needs prompts and targets, and these examples are chats"
-                    : "--baselines is for models that write text, and this one does not", remedy: "leave it out")
+                    : "--baselines needs a model that generates text, and this one does not", remedy: "omit it")
         }
         return try baselines.map { try BaselineResult($0, on: texts) }
     }

@@ -126,25 +126,27 @@ public struct Comparison {
         _ = try GenerationSettings(plan.generation, for: model)
         try plan.training.validate()
         guard plan.seeds >= 1 else {
-            throw PEFTError("\(plan.seeds) seeds were asked for", remedy: "at least 1 has to be")
+            throw PEFTError("the number of seeds must be at least 1 (got \(plan.seeds))")
         }
         guard !plan.methods.isEmpty else {
-            throw PEFTError("no methods were named", remedy: "use --methods base,full,lora")
+            throw PEFTError("there are no methods to compare", remedy: "name some, such as --methods base,full,lora")
         }
         let counts = data.counts
-        guard counts.test > 0 else { throw PEFTError("there are no test rows", remedy: "give --test some rows") }
+        guard counts.test > 0 else {
+            throw PEFTError("there are no test examples", remedy: "provide examples with --test")
+        }
         let trained = plan.methods.filter { $0.choice != nil }
         if !trained.isEmpty, counts.training == 0 {
-            throw PEFTError("there are no training rows", remedy: "give --data some rows")
+            throw PEFTError("there are no training examples", remedy: "provide examples with --data")
         }
         if trained.contains(where: { $0.learningRate == nil }), counts.validation == 0 {
             throw PEFTError(
-                "choosing a learning rate needs validation rows",
-                remedy: "give --validation, or rates such as --lr lora=1e-3")
+                "the learning-rate search needs validation examples",
+                remedy: "provide --validation, or set rates such as --lr lora=1e-3")
         }
         let rounds = plan.methods.compactMap(\.weights) + plan.quantizeAfter
         guard counts.training > 0 || !rounds.contains(where: \.needsSamples) else {
-            throw PEFTError("GPTQ needs training rows to look at", remedy: "give --data some rows")
+            throw PEFTError("GPTQ needs training examples for calibration", remedy: "provide examples with --data")
         }
         for method in trained {
             let outline = try method.weights.map { ModelOutline(try Self.outline(folder, $0)) } ?? outline

@@ -62,14 +62,14 @@ public final class ComparisonState {
         guard let data = try? Data(contentsOf: settingsFile),
             let stored = try? JSONDecoder().decode([String: String].self, from: data)
         else {
-            throw PEFTError("\(settingsFile.path) is damaged", remedy: "remove \(folder.path) to start anew")
+            throw PEFTError("\(settingsFile.path) is damaged", remedy: "remove \(folder.path) to start from scratch")
         }
         let names = Set(settings.keys).union(stored.keys).sorted()
         guard let name = names.first(where: { settings[$0] != stored[$0] }) else { return }
         throw PEFTError(
-            "the unfinished run in \(folder.path) has \(name) \(stored[name] ?? "none"), and this one has "
+            "the unfinished run in \(folder.path) used \(name) \(stored[name] ?? "none"), but this run uses "
                 + (settings[name] ?? "none"),
-            remedy: "use the same settings and data, or another output")
+            remedy: "use the same settings and data, or choose another output")
     }
 
     // MARK: Methods
@@ -100,7 +100,7 @@ public final class ComparisonState {
         decoder.nonConformingFloatDecodingStrategy = .convertFromString(
             positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
         guard let data = try? Data(contentsOf: file), let value = try? decoder.decode(Value.self, from: data) else {
-            throw PEFTError("\(file.path) is damaged", remedy: "remove it to measure that method again")
+            throw PEFTError("\(file.path) is damaged", remedy: "remove it to run that method again")
         }
         return value
     }

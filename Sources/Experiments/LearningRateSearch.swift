@@ -63,7 +63,7 @@ extension Comparison {
             try attempt(best == lowest ? best - 1 : best + 1)
         }
         guard let best = losses.min(by: { $0.value < $1.value }), best.value.isFinite else {
-            throw PEFTError("no learning rate that was tried for \(label) converged", remedy: "give one with --lr")
+            throw PEFTError("none of the learning rates tried for \(label) converged", remedy: "set one with --lr")
         }
         let trials = losses.sorted { $0.key < $1.key }.filter(\.value.isFinite).map {
             MethodRun.LearningRateTrial(

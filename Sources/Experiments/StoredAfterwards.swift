@@ -169,8 +169,8 @@ extension Comparison {
     static func outline(_ folder: ModelFolder, _ rounding: WeightRounding) throws -> any LanguageModel {
         guard !folder.isQuantized || folder.isGGUF else {
             throw PEFTError(
-                "\(folder.url.path) is quantised already, and a row asks for weights=\(rounding.name)",
-                remedy: "name the model that it was made from")
+                "\(folder.url.path) is already quantized and cannot be requantized to weights=\(rounding.name)",
+                remedy: "use the model that it was quantized from")
         }
         let model = try folder.keeping(.float32).outline()
         try rounding.outline(model)

@@ -36,20 +36,20 @@ public struct Neighbors {
         else {
             throw PEFTError(
                 "\(adapter.choice.label) has no virtual tokens among the input embeddings",
-                remedy: "neighbors are for prompt tuning and P-tuning")
+                remedy: "use an adapter of prompt tuning or P-tuning")
         }
         let model = adapter.model
         guard
             let table = model.namedModules().first(where: { $0.path == model.inputEmbedding })?.module as? Embedding
-        else { throw PEFTError("this \(model.family) model has no table of input embeddings") }
+        else { throw PEFTError("this \(model.family) model has no input-embedding table") }
         return try withTorchErrors {
             try withoutGradients {
                 // As the layers see it.
                 let vocabulary = table.weight.dense(as: .float32).to(.cpu) * model.embeddingScale
                 guard vocabulary.dim(1) == prompt.dim(1) else {
                     throw PEFTError(
-                        "the prompt's vectors have \(prompt.dim(1)) numbers, the vocabulary's \(vocabulary.dim(1))",
-                        remedy: "the adapter belongs to another model")
+                        "the virtual tokens have \(prompt.dim(1)) dimensions, but the model's embeddings have \(vocabulary.dim(1))",
+                        remedy: "use the model that the adapter was trained with")
                 }
                 let initial = try untrained()
                 return try report(

@@ -22,9 +22,9 @@ public struct PlannedBatch: Sendable {
     /// Rows that are all equally long.
     /// - Throws: ``PEFTError`` for a batch or a length below 1.
     public init(rows count: Int, prompt: Int, target: Int) throws {
-        for (name, value) in [("rows in a batch", count), ("prompt tokens", prompt), ("target tokens", target)] {
+        for (name, value) in [("examples per batch", count), ("prompt tokens", prompt), ("target tokens", target)] {
             guard (1...1_000_000).contains(value) else {
-                throw PEFTError("there are \(value) \(name)", remedy: "it has to be 1 … 1000000")
+                throw PEFTError("the number of \(name) must be 1 … 1000000 (got \(value))")
             }
         }
         rows = Array(repeating: Row(prompt: prompt, target: target), count: count)
@@ -34,7 +34,7 @@ public struct PlannedBatch: Sendable {
     /// - Throws: ``PEFTError`` if there are none.
     public init(_ examples: [EncodedExample], configuration: TrainingConfiguration) throws {
         guard !examples.isEmpty, configuration.batchSize >= 1 else {
-            throw PEFTError("there are no rows to plan for", remedy: "give --data some rows")
+            throw PEFTError("there are no examples to plan for", remedy: "provide examples with --data")
         }
         var random = SeededRandom(seed: configuration.seed, stream: 0)
         var order = Array(examples.indices)

@@ -21,7 +21,7 @@ struct SubspaceBasis {
                 try stored.mapValues { matrix -> Tensor in
                     guard matrix.isFinite().to(.float32).sum().item() == Double(matrix.count) else {
                         throw PEFTError(
-                            "an adapter holds values that are not numbers", remedy: "lower the learning rate")
+                            "an adapter has NaN or infinite weights", remedy: "lower the learning rate")
                     }
                     // In the order in which a file holds it, so that what is read back multiplies to the same bits.
                     return matrix.to(.cpu).to(.float64).svd().vh.contiguous()

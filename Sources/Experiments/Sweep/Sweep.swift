@@ -44,10 +44,10 @@ public struct Sweep {
     ) throws {
         guard question.values.count > 1 else {
             throw PEFTError(
-                "\(question.values.count) value of --\(question.field) was given", remedy: "a sweep needs at least 2")
+                "a sweep needs at least 2 values of --\(question.field) (got \(question.values.count))")
         }
         guard Set(question.values).count == question.values.count else {
-            throw PEFTError("a value of --\(question.field) was given twice", remedy: "give each value once")
+            throw PEFTError("--\(question.field) has a duplicate value", remedy: "list each value once")
         }
         let fields = MethodChoice.options(of: question.choice.method).map(\.name)
         for field in [question.field] + (question.budget == nil ? [] : [question.budgetField])
@@ -55,7 +55,7 @@ public struct Sweep {
             let hint = nearestName(to: field, in: fields).map { "did you mean '\($0)'?" }
             throw PEFTError(
                 "\(question.choice.method.name) has no field '\(field)'",
-                remedy: hint ?? "it has \(fields.sorted().joined(separator: ", "))")
+                remedy: hint ?? "its fields are \(fields.sorted().joined(separator: ", "))")
         }
         let outline = ModelOutline(try folder.outline())
         self.question = question
