@@ -59,7 +59,7 @@ func check(_ tokenizer: Tokenizer, _ folder: String) throws -> JSON {
     let pairs = try lists(folder + "/pairs.bin")
     let types = try lists(folder + "/types.bin")
     guard lines.count == ids.count, lines.count == decoded.count, lines.count == whole.count else {
-        fail("the files in \(folder) don't belong together")
+        fail("the files in \(folder) have different numbers of records")
     }
     func same(_ a: String, _ b: String) -> Bool { a.utf8.elementsEqual(b.utf8) }
     var examples: [JSON] = []
@@ -125,7 +125,7 @@ do {
         case ("time", 3):
             let lines = try texts(words[1])
             reply = answer(seconds { encode(lines, tokenizer, threads: Int(words[2]) ?? 1) })
-        default: fail("'\(line)' is none of check, load and time")
+        default: fail("unknown command '\(line)'; use check, load or time")
         }
         FileHandle.standardOutput.write(Data((reply.text(indent: nil) + "\n").utf8))
     }

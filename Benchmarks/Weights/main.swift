@@ -30,7 +30,9 @@ let (rows, length, steps) = (
 do {
     Runtime.keepFreedMemory()
     let kinds = try arguments[2].split(separator: "+").map { try WeightStorage(String($0)) }
-    guard let storage = kinds.first, kinds.count <= 2 else { fail("WEIGHTS is a kind, or two with a + between") }
+    guard let storage = kinds.first, kinds.count <= 2 else {
+        fail("WEIGHTS is one weight format, or two joined by '+'")
+    }
     let model = try ModelFolder(URL(fileURLWithPath: arguments[1])).keeping(storage)
         .keepingEmbeddings(kinds.dropFirst().first).load()
     let loaded = Runtime.peakMemory ?? 0

@@ -76,15 +76,16 @@ struct FileDownload {
         }
         guard let raw = response["x-linked-etag"] ?? response["etag"] else {
             throw PEFTError(
-                "the hub names no version (ETag) of \(file) of \(name)",
-                remedy: "check that HF_ENDPOINT is a hub's address, and the proxy")
+                "the hub sent no ETag for \(file) of \(name)",
+                remedy: "check that HF_ENDPOINT is the address of a hub, and check the proxy")
         }
         if let actual = response["x-repo-commit"], actual != commit {
-            throw PEFTError("the hub answers with another commit of \(name)", remedy: "try again")
+            throw PEFTError("the hub returned a different commit of \(name)", remedy: "try again")
         }
         let etag = Self.normalized(raw)
         guard RemotePath.isSafe(etag), !etag.contains("/"), !etag.hasPrefix("."), etag.utf8.count <= 128 else {
-            throw PEFTError("the hub gives \(file) of \(name) the version '\(etag)'", remedy: "don't trust this hub")
+            throw PEFTError(
+                "the hub sent the invalid ETag '\(etag)' for \(file) of \(name)", remedy: "don't trust this hub")
         }
         // A redirect's own length is that of its text.
         let isItsOwn = !response.isRedirect && response["content-encoding"] ?? "identity" == "identity"
@@ -115,8 +116,8 @@ struct FileDownload {
             if isLast || !wasContinued {
                 partial.remove()
                 throw PEFTError(
-                    "\(file) of \(name) arrived with another checksum than \(metadata.etag)",
-                    remedy: "nothing was kept; try again, and suspect a proxy if it happens again")
+                    "the checksum of the downloaded \(file) of \(name) is not \(metadata.etag)",
+                    remedy: "the download was discarded; try again, and check the proxy if it happens again")
             }
         }
     }

@@ -66,13 +66,13 @@ public struct FileSelection: Sendable {
         var shards: Set<String> = []
         for index in chosen where index.hasSuffix(".index.json") {
             guard let map = try JSON.read(snapshot.appendingPathComponent(index))["weight_map"]?.object else {
-                throw PEFTError("\(index) of \(name) has no 'weight_map'", remedy: "fetch another revision")
+                throw PEFTError("\(index) of \(name) has no 'weight_map'", remedy: "download another revision")
             }
             for shard in Set(map.values.compactMap(\.string)).sorted() {
                 guard available.contains(shard) else {
                     throw PEFTError(
-                        "\(index) of \(name) names the shard '\(shard)', which the repository lacks",
-                        remedy: "fetch another revision")
+                        "\(index) of \(name) lists the shard '\(shard)', which is not in the repository",
+                        remedy: "download another revision")
                 }
                 if !excluded.contains(where: { $0.matches(shard) }) { shards.insert(shard) }
             }

@@ -63,9 +63,9 @@ public struct HubClient: Sendable {
         let chosen = selection.first(of: available)
         guard !chosen.isEmpty else {
             throw PEFTError(
-                "\(name) has none of the files that were asked for",
+                "\(name) has none of the requested files",
                 remedy: available.isEmpty
-                    ? "the repository is empty" : "it has \(available.prefix(8).joined(separator: ", "))")
+                    ? "the repository is empty" : "its files are \(available.prefix(8).joined(separator: ", "))")
         }
         let snapshot = cache.snapshotFolder(name, commit: listing.commit)
         let state = PullState(listing: listing, progress: progress)
@@ -137,7 +137,7 @@ public struct HubClient: Sendable {
         let free = Int(clamping: UInt64(status.f_bavail) &* UInt64(status.f_frsize))
         guard needed > free else { return }
         throw PEFTError(
-            "\(needed) bytes are to be fetched, and the disk of \(settings.cache.path) has \(free) left",
+            "the download needs \(needed) bytes, but the disk of \(settings.cache.path) has \(free) free",
             remedy: "free some space, or set HF_HOME to a folder on another disk")
     }
 }

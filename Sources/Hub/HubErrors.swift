@@ -7,12 +7,12 @@ struct HubErrors {
 
     private var tokenRemedy: String {
         settings.token == nil
-            ? "if it is private, set HF_TOKEN to a token that may read it"
-            : "the token in use may not read it, if it is private"
+            ? "if it is private, set HF_TOKEN to a token with access to it"
+            : "if it is private, the token in use may have no access to it"
     }
 
     private var nearestCached: String {
-        nearestName(to: name.id, in: HubCache(settings).names).map { "; the nearest in the cache is '\($0)'" } ?? ""
+        nearestName(to: name.id, in: HubCache(settings).names).map { "; the closest cached name is '\($0)'" } ?? ""
     }
 
     /// The error for a response that isn't a success.
@@ -22,37 +22,37 @@ struct HubErrors {
         switch (response.status, code) {
         case _ where code == "GatedRepo" || (response.status == 403 && code == nil && file != nil):
             return PEFTError(
-                "the hub doesn't let you read \(name.id)\(message)",
+                "access to the gated model \(name.id) was denied\(message)",
                 remedy:
-                    "accept its conditions at \(settings.endpoint)/\(name.id) with your account, and set HF_TOKEN to"
-                    + " a token of that account")
+                    "accept its conditions at \(settings.endpoint)/\(name.id) with your account, and set HF_TOKEN to a"
+                    + " token of that account")
         case (_, "RevisionNotFound"):
             return PEFTError(
                 "\(name.id) has no revision '\(name.revision)'",
-                remedy: "name a branch, a tag or a commit after the @\(cachedRevisions)")
+                remedy: "write a branch, a tag or a commit after the @\(cachedRevisions)")
         case _ where response.status == 404 && (code == "EntryNotFound" || (code == nil && file != nil)):
             return PEFTError(
                 "\(name) has no file '\(file ?? "?")'", remedy: "the repository may have changed; try again")
         case (401, nil) where settings.token != nil:
             return PEFTError(
-                "the hub doesn't accept the token in use\(message)", remedy: "set HF_TOKEN to a valid one")
+                "the hub rejected the token in use\(message)", remedy: "set HF_TOKEN to a valid token")
         case (_, "RepoNotFound"), (401, _), (404, _):
             return PEFTError(
-                "the hub has no model '\(name.id)' that you may read",
+                "the hub has no model '\(name.id)', or you have no access to it",
                 remedy: "check its name, which is owner/name\(nearestCached); \(tokenRemedy)")
         case (403, _):
-            return PEFTError("the hub refuses to give \(name.id)\(message)", remedy: tokenRemedy)
+            return PEFTError("the hub denied access to \(name.id)\(message)", remedy: tokenRemedy)
         case (429, _):
             return PEFTError(
-                "the hub has had too many requests from here",
+                "the hub is limiting the rate of requests from this address",
                 remedy: "try again later" + (settings.token == nil ? ", or set HF_TOKEN, which allows more" : ""))
         case (500..., _):
             return PEFTError(
-                "the hub has a problem of its own (status \(response.status))\(message)", remedy: "try again later")
+                "the hub failed with status \(response.status)\(message)", remedy: "try again later")
         default:
             return PEFTError(
-                "the hub answers with status \(response.status)\(message)",
-                remedy: "check that HF_ENDPOINT is a hub's address")
+                "the hub responded with status \(response.status)\(message)",
+                remedy: "check that HF_ENDPOINT is the address of a hub")
         }
     }
 
@@ -66,24 +66,24 @@ struct HubErrors {
                 remedy: "check the network and HF_ENDPOINT\(nearestCached)")
         case .cut(let reason):
             PEFTError(
-                "the connection broke again and again while fetching \(what): \(reason)",
-                remedy: "the same command continues where it stopped")
+                "the connection failed repeatedly while downloading \(what): \(reason)",
+                remedy: "run the same command again to resume")
         case .impossible(let reason):
-            PEFTError("can't fetch \(what): \(reason)", remedy: "check the network, its proxy and HF_ENDPOINT")
+            PEFTError("can't download \(what): \(reason)", remedy: "check the network, its proxy and HF_ENDPOINT")
         case .cancelled: CancellationError()
         }
     }
 
     private var cachedRevisions: String {
         let cache = HubCache(settings)
-        return cache.snapshot(.main(of: name)) == nil ? "" : "; its 'main' is in the cache"
+        return cache.snapshot(.main(of: name)) == nil ? "" : "; its 'main' is cached"
     }
 
     /// The error for something that isn't in the cache while the network is off limits.
     func offline() -> PEFTError {
         PEFTError(
             "\(name) is not in the cache at \(settings.cache.path), and HF_HUB_OFFLINE is set",
-            remedy: "unset it to fetch the model\(nearestCached)")
+            remedy: "unset it to download the model\(nearestCached)")
     }
 }
 

@@ -13,10 +13,12 @@ public struct HubName: Hashable, Sendable, CustomStringConvertible {
         let parts = text.split(separator: "@", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
         let (id, revision) = (parts[0], parts.count > 1 ? parts[1] : Self.mainRevision)
         guard Self.isIdentifier(id) else {
-            throw PEFTError("'\(text)' is no name on a hub", remedy: "write it as owner/name or owner/name@revision")
+            throw PEFTError(
+                "'\(text)' is not a model name on the hub", remedy: "write it as owner/name or owner/name@revision")
         }
         guard RemotePath.isSafe(revision), !revision.contains("\n"), revision.utf8.count <= 200 else {
-            throw PEFTError("'\(revision)' is no revision", remedy: "name a branch, a tag or a commit after the @")
+            throw PEFTError(
+                "'\(revision)' is not a valid revision", remedy: "write a branch, a tag or a commit after the @")
         }
         (self.id, self.revision) = (id, revision)
     }

@@ -35,7 +35,7 @@ final class PartialFile {
         return PEFTError(
             "can't write \(url.path): \(String(cString: strerror(code)))",
             remedy: isFull
-                ? "free some space, or set HF_HOME to a folder on another disk; the same command then continues"
+                ? "free some space, or set HF_HOME to a folder on another disk; then run the same command to resume"
                 : "check permissions, or set HF_HOME to another folder")
     }
 

@@ -21,15 +21,16 @@ struct RepositoryListing {
         let json = try JSON.parse(data, name: source)
         guard let commit = json["sha"]?.string, HubCache.isCommit(commit), let siblings = json["siblings"]?.array
         else {
-            throw PEFTError("\(source) has no commit or files", remedy: "check that HF_ENDPOINT is a hub's address")
+            throw PEFTError(
+                "\(source) has no commit or files", remedy: "check that HF_ENDPOINT is the address of a hub")
         }
         var files: [String: File] = [:]
         for sibling in siblings {
             guard let path = sibling["rfilename"]?.string else { continue }
             guard RemotePath.isSafe(path) else {
                 throw PEFTError(
-                    "\(name) lists the file '\(path)', which would lie outside its folder",
-                    remedy: "nothing was fetched; don't trust this repository")
+                    "\(name) lists the file '\(path)', which is outside its folder",
+                    remedy: "nothing was downloaded; don't trust this repository")
             }
             let blob = sibling["lfs"]?["sha256"]?.string ?? sibling["blobId"]?.string
             files[path] = File(

@@ -104,8 +104,8 @@ public enum AtomicFile {
             return
         }
         let taken = PEFTError(
-            "the output \(file.path) exists by now, written by another program",
-            remedy: "remove it or name another one")
+            "another program has created the output \(file.path) in the meantime",
+            remedy: "remove it or choose another output")
         if rename(temporary, file.path, .keeping) { return }
         if errno == EEXIST || errno == ENOTEMPTY { throw taken }
         // The file system can't do that in one go.

@@ -49,8 +49,8 @@ public final class FolderLock: Sendable {
                 let holder = Self.holder(descriptor)
                 close(descriptor)
                 throw PEFTError(
-                    "another run writes to \(folder.path)\(holder)",
-                    remedy: "wait until it ends, or name another output")
+                    "another run is writing to \(folder.path)\(holder)",
+                    remedy: "wait until it ends, or choose another output")
             }
             guard Self.isSame(descriptor, file) else {
                 close(descriptor)
@@ -64,7 +64,7 @@ public final class FolderLock: Sendable {
             self.descriptor = descriptor
             return
         }
-        throw PEFTError("can't lock \(folder.path)", remedy: "wait until other runs end, or name another output")
+        throw PEFTError("can't lock \(folder.path)", remedy: "wait until other runs end, or choose another output")
     }
 
     deinit {

@@ -142,7 +142,7 @@ public struct JSONParser {
         for word in ["NaN", "Infinity", "None", "True", "False"] where bytes[index...].starts(with: word.utf8) {
             throw failure("\(word) is not JSON")
         }
-        if peek == UInt8(ascii: "'") { throw failure("strings stand in double quotes, found '") }
+        if peek == UInt8(ascii: "'") { throw failure("strings need double quotes, found '") }
         throw failure("expected a value, found \(found)")
     }
 
@@ -163,7 +163,7 @@ public struct JSONParser {
             let start = index
             let key = try fieldName()
             if !allowsRepeatedFields, fields[key] != nil {
-                throw failure("the field '\(key)' stands twice", at: start)
+                throw failure("duplicate field '\(key)'", at: start)
             }
             fields[key] = try value()
             skipSpace()
@@ -208,7 +208,7 @@ public struct JSONParser {
         while true {
             let plain = index
             skipPlain()
-            guard let byte = peek else { throw failure("a string without its closing quote", at: opening) }
+            guard let byte = peek else { throw failure("unterminated string", at: opening) }
             let part = String(decoding: bytes[plain..<index], as: UTF8.self)
             switch byte {
             case UInt8(ascii: "\""):
@@ -218,7 +218,7 @@ public struct JSONParser {
             case UInt8(ascii: "\\"):
                 text += part
                 text.unicodeScalars.append(try escape())
-            default: throw failure("a raw control character in a string; write it as an escape such as \\n")
+            default: throw failure("unescaped control character in a string; write it as an escape such as \\n")
             }
         }
     }
@@ -239,7 +239,7 @@ public struct JSONParser {
     private mutating func escape() throws(Failure) -> Unicode.Scalar {
         let opening = index
         index += 1
-        guard let kind = peek else { throw failure("a string without its closing quote", at: opening) }
+        guard let kind = peek else { throw failure("unterminated string", at: opening) }
         index += 1
         switch kind {
         case UInt8(ascii: "n"): return "\n"
@@ -259,8 +259,8 @@ public struct JSONParser {
                     return scalar
                 }
             }
-            throw failure("half of a surrogate pair", at: opening)
-        default: throw failure("an unknown escape in a string", at: opening)
+            throw failure("unpaired surrogate", at: opening)
+        default: throw failure("unknown escape in a string", at: opening)
         }
     }
 

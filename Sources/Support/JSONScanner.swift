@@ -59,11 +59,11 @@ public struct JSONScanner {
                 skipSpace()
                 return
             case UInt8(ascii: "\\"): try escape(opening)
-            case 0..<0x20: throw failure("a raw control character in a string", at: index - 1)
+            case 0..<0x20: throw failure("unescaped control character in a string", at: index - 1)
             default: text.append(byte)
             }
         }
-        throw failure("a string without its closing quote", at: opening)
+        throw failure("unterminated string", at: opening)
     }
 
     /// Reads a whole number from 0.
@@ -76,7 +76,7 @@ public struct JSONScanner {
         }
         let isWhole = peek.map { !".eE0123456789".utf8.contains($0) } ?? true
         guard index > start, isWhole, index == start + 1 || bytes[start] != 0x30 else {
-            throw failure("expected a whole number from 0", at: start)
+            throw failure("expected a non-negative integer", at: start)
         }
         skipSpace()
         return value
@@ -111,7 +111,7 @@ public struct JSONScanner {
             skipSpace()
             return
         }
-        throw failure("a value without its end", at: start)
+        throw failure("unterminated value", at: start)
     }
 
     public func failure(_ message: String, at offset: Int? = nil) -> Failure {
@@ -126,11 +126,11 @@ public struct JSONScanner {
             index += byte == UInt8(ascii: "\\") ? 2 : 1
             if byte == UInt8(ascii: "\"") { return }
         }
-        throw failure("a string without its closing quote", at: opening)
+        throw failure("unterminated string", at: opening)
     }
 
     private mutating func escape(_ opening: Int) throws(Failure) {
-        guard index < bytes.count else { throw failure("a string without its closing quote", at: opening) }
+        guard index < bytes.count else { throw failure("unterminated string", at: opening) }
         let kind = bytes[index]
         index += 1
         switch kind {
@@ -150,10 +150,10 @@ public struct JSONScanner {
                 if 0xDC00..<0xE000 ~= low { value = 0x10000 + (value - 0xD800) << 10 + (low - 0xDC00) }
             }
             guard let scalar = Unicode.Scalar(value), let encoded = UTF8.encode(scalar) else {
-                throw failure("half of a surrogate pair")
+                throw failure("unpaired surrogate")
             }
             text.append(contentsOf: encoded)
-        default: throw failure("an unknown escape in a string", at: index - 2)
+        default: throw failure("unknown escape in a string", at: index - 2)
         }
     }
 

@@ -96,7 +96,7 @@ public final class ProgramOutput {
         let end = status & 0x7F == 0 ? "exit code \(status >> 8 & 0xFF)" : "killed by signal \(status & 0x7F)"
         let words = message()
         throw PEFTError(
-            "can't read \(name)", remedy: words.isEmpty ? "the program that reads it ended with \(end)" : words)
+            "can't read \(name)", remedy: words.isEmpty ? "the program that reads it failed: \(end)" : words)
     }
 
     /// Waits for the program to end.
@@ -120,7 +120,7 @@ public final class ProgramOutput {
     private static func unnamedFile() throws -> Int32 {
         var name = Array((FileManager.default.temporaryDirectory.path + "/peft-messages-XXXXXX").utf8CString)
         let descriptor = mkstemp(&name)
-        guard descriptor >= 0 else { throw failure("can't make a temporary file", errno) }
+        guard descriptor >= 0 else { throw failure("can't create a temporary file", errno) }
         unlink(name)
         return descriptor
     }

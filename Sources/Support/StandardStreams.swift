@@ -65,7 +65,7 @@ public enum StandardStreams {
                 poll(&wait, 1, -1)
             case let code:
                 throw PEFTError(
-                    "can't read standard input: \(reason(code))", remedy: "pipe a text in, or redirect a file")
+                    "can't read standard input: \(reason(code))", remedy: "pipe text in, or redirect a file")
             }
         }
     }

@@ -14,7 +14,7 @@ public final class TemporaryFolder {
         do { try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true) } catch {
             throw PEFTError(
                 "can't create the folder \(url.path): \(error.localizedDescription)",
-                remedy: "set TMPDIR to another one")
+                remedy: "set TMPDIR to another folder")
         }
         descriptor = AtomicFile.lock(url)
     }

@@ -54,11 +54,11 @@ final class CheckpointStore {
         guard FileManager.default.fileExists(atPath: file.path) else { return nil }
         guard let data = try? Data(contentsOf: file), let state = try? JSONDecoder().decode(State.self, from: data)
         else {
-            throw PEFTError("\(file.path) is damaged", remedy: "remove \(folder.path) to start anew")
+            throw PEFTError("\(file.path) is damaged", remedy: "remove \(folder.path) to start from scratch")
         }
         if let difference = fingerprint.difference(from: state.fingerprint) {
             throw PEFTError(
-                "the checkpoint in \(folder.path) belongs to a run with \(difference)",
+                "the checkpoint in \(folder.path) was written with \(difference)",
                 remedy: "use the same settings and data, or another output folder")
         }
         let stored = try SafetensorsFile(newest.appendingPathComponent("optimizer.safetensors"))

@@ -93,7 +93,7 @@ extension Tokenizer {
     ) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
         guard maxInputTokens >= 2 else {
             throw PEFTError(
-                "prompts are limited to \(maxInputTokens) tokens", remedy: "at least 2 have to be allowed")
+                "the maximum prompt length must be at least 2 tokens (got \(maxInputTokens))")
         }
         var summary = EncodingSummary()
         let encoded = try examples.map { example -> EncodedExample in
@@ -101,7 +101,7 @@ extension Tokenizer {
             let target = encode(text: example.target)
             guard !input.ids.isEmpty, !target.isEmpty else {
                 throw PEFTError(
-                    "\(example.row): the prompt or the target has no tokens", remedy: "give both some text")
+                    "\(example.row): the prompt or the target has no tokens", remedy: "add text to both")
             }
             summary.rows += 1
             summary.truncated += input.isTruncated ? 1 : 0

@@ -105,8 +105,8 @@ public struct Evaluator {
         guard !known.isEmpty else {
             let label = unknown.first?.first ?? ""
             throw PEFTError(
-                "no row has a label of the model, such as '\(model.head.labels.first ?? "")'; the first is '\(label)'",
-                remedy: "name the field with the labels in --target")
+                "no example has one of the model's labels, such as '\(model.head.labels.first ?? "")' (the first example has '\(label)')",
+                remedy: "name the label field in --target")
         }
         let start = ContinuousClock.now
         let predictions = try task.predict(
@@ -130,7 +130,7 @@ public struct Evaluator {
     public func predict(_ examples: [Example], onProgress: (Int) -> Void = { _ in }) throws -> [Prediction] {
         guard let task = model.head.headTask else {
             throw PEFTError(
-                "a \(model.family) model writes text and has no labels to predict", remedy: "use peft generate")
+                "a \(model.family) model generates text and has no labels to predict", remedy: "use peft generate")
         }
         let rows = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInputTokens)
         let encoded = try examples.map { try task.encode($0, rows, needsTarget: false).row }

@@ -57,7 +57,7 @@ public struct InputLimits: Sendable {
             guard length + virtualTokens <= positions else {
                 let virtual = virtualTokens > 0 ? " and \(virtualTokens) virtual ones" : ""
                 throw PEFTError(
-                    "\(example.row): prompt and target have \(row.input.count + row.target.count) tokens\(virtual), and this \(family) model has \(positions) positions",
+                    "\(example.row): prompt and target have \(row.input.count + row.target.count) tokens\(virtual), but this \(family) model has \(positions) positions",
                     remedy: row.target.count > positions / 2
                         ? "shorten the target" : "shorten the example, or truncate prompts with --max-input")
             }
@@ -65,7 +65,7 @@ public struct InputLimits: Sendable {
         let ids = row.input + (writes ? row.target : [])
         guard let unknown = ids.first(where: { $0 >= vocabularySize }) else { return }
         throw PEFTError(
-            "\(example.row): token id \(unknown) is outside of the model's vocabulary of \(vocabularySize) tokens",
+            "\(example.row): token id \(unknown) is outside the model's vocabulary of \(vocabularySize) tokens",
             remedy: "use the tokenizer that belongs to the model, or resize the model's embeddings to the tokenizer")
     }
 
@@ -81,7 +81,7 @@ public struct InputLimits: Sendable {
         guard let index = lengths.firstIndex(where: { $0 > room }) else { return }
         let virtual = room < limit ? " besides \(limit - room) virtual tokens" : ""
         throw PEFTError(
-            "\(name) example \(index + 1) has \(lengths[index]) tokens, and this \(model.family) model has \(limit) positions\(virtual)",
-            remedy: "shorten it, or allow shorter ones with --max-input or --max-length")
+            "\(name) example \(index + 1) has \(lengths[index]) tokens, but this \(model.family) model has \(limit) positions\(virtual)",
+            remedy: "shorten it, or lower --max-input or --max-length")
     }
 }

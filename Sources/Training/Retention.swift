@@ -23,8 +23,8 @@ public struct Retention: Sendable {
     ) throws {
         guard head.task.writes else {
             throw PEFTError(
-                "--retain measures the loss on text, and a model for \(head.task.rawValue) writes none",
-                remedy: "leave --retain out")
+                "--retain measures the language-modeling loss, which a model for \(head.task.rawValue) doesn't have",
+                remedy: "omit --retain")
         }
         name = file.lastPathComponent
         let text = try Self.text(file)
@@ -40,7 +40,8 @@ public struct Retention: Sendable {
         let count = ids.count / pieceTokens
         guard count >= 1 else {
             throw PEFTError(
-                "\(file.path) holds \(counted(ids.count, "token"))", remedy: "--retain needs at least \(pieceTokens)")
+                "\(file.path) has only \(counted(ids.count, "token"))",
+                remedy: "--retain needs at least \(pieceTokens)")
         }
         let used = min(count, limit)
         pieces = (0..<used).map { index in
@@ -59,7 +60,7 @@ public struct Retention: Sendable {
         guard format != .text else { return String(decoding: try DataSet.contents(source), as: UTF8.self) }
         return try DataSet.read(source).map { row in
             guard let text = row["text"]?.string else {
-                throw PEFTError("\(row.location) has no field 'text'", remedy: "give --retain plain text")
+                throw PEFTError("\(row.location) has no field 'text'", remedy: "pass plain text to --retain")
             }
             return text
         }.joined(separator: "\n")

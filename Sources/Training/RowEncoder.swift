@@ -27,7 +27,7 @@ public struct RowEncoder: Sendable {
     ) throws {
         guard maxInputTokens >= 2 else {
             throw PEFTError(
-                "prompts are limited to \(maxInputTokens) tokens", remedy: "at least 2 have to be allowed")
+                "the maximum prompt length must be at least 2 tokens (got \(maxInputTokens))")
         }
         (self.tokenizer, architecture, head) = (tokenizer, model.architecture, model.head)
         limits = try InputLimits(model, tokenizer, virtualTokens: virtualTokens)
@@ -36,8 +36,8 @@ public struct RowEncoder: Sendable {
         hasSegments = model.family == "bert" && model.configuration["type_vocab_size"]?.int ?? 2 > 1
         guard head.task != .classification || head.labels.count > 1 else {
             throw PEFTError(
-                "a classifier needs at least two classes, and the rows have \(head.labels.count)",
-                remedy: "name a field with classes in --target, such as --target '{label}'")
+                "a classifier needs at least two classes, but the examples have \(head.labels.count)",
+                remedy: "name the class field in --target, such as --target '{label}'")
         }
     }
 
@@ -66,7 +66,7 @@ public struct RowEncoder: Sendable {
             }
             guard !input.ids.isEmpty, !target.isEmpty else {
                 throw PEFTError(
-                    "\(example.row): the prompt or the target has no tokens", remedy: "give both some text")
+                    "\(example.row): the prompt or the target has no tokens", remedy: "add text to both")
             }
             let row = TrainingRow(input: input.ids, target: target)
             try limits.check(row, of: example)
@@ -84,7 +84,8 @@ public struct RowEncoder: Sendable {
     /// Text comes from a target, and a class is one; no labels are an answer too.
     func checkTarget(_ example: Example) throws {
         guard example.target.isBlank, head.task != .multiLabel, head.task != .embeddings else { return }
-        throw PEFTError("the target is empty for \(example.row)", remedy: "fill the row's fields or drop it")
+        throw PEFTError(
+            "the target is empty for \(example.row)", remedy: "fill in the row's fields or remove the row")
     }
 
     /// A prompt as the model reads it; a longer one than the limit loses its end, but never a closing special token.

@@ -58,7 +58,7 @@ struct RunFingerprint: Codable {
 
     /// The first setting that differs from `stored`, with both values; `nil` if none does.
     func difference(from stored: RunFingerprint) -> String? {
-        if method != stored.method { return "--method \(stored.method), and this one has \(method)" }
+        if method != stored.method { return "--method \(stored.method), but this run uses \(method)" }
         if let difference = Self.difference(
             methodFields, stored.methodFields, defaults: [:], option: { options[$0] ?? $0 })
         {
@@ -75,7 +75,7 @@ struct RunFingerprint: Codable {
         if data != stored.data { return "other training or validation examples" }
         if let base, let known = stored.base, base != known { return "another base model" }
         if let seed, let known = stored.seed, seed != known {
-            return "seed \(known) of the adapter, and this one has \(seed)"
+            return "seed \(known) of the adapter, but this run uses \(seed)"
         }
         return nil
     }
@@ -88,8 +88,8 @@ struct RunFingerprint: Codable {
         guard let key = keys.first(where: { value(fields, $0) != value(stored, $0) }) else { return nil }
         let (now, before) = (value(fields, key), value(stored, key))
         return before == .null
-            ? "no --\(option(key)), and this one has \(now.shown)"
-            : "--\(option(key)) \(before.shown), and this one has \(now == .null ? "none" : now.shown)"
+            ? "no --\(option(key)), but this run uses \(now.shown)"
+            : "--\(option(key)) \(before.shown), but this run uses \(now == .null ? "none" : now.shown)"
     }
 }
 

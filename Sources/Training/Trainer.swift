@@ -96,15 +96,15 @@ public final class Trainer {
     ) throws {
         try configuration.validate()
         guard !training.isEmpty else {
-            throw PEFTError("there are no training rows", remedy: "give --data some rows")
+            throw PEFTError("there are no training examples", remedy: "provide examples with --data")
         }
         guard configuration.patience == nil || !validation.isEmpty else {
             throw PEFTError(
-                "stopping early needs validation rows", remedy: "give --validation, or leave --patience out")
+                "early stopping needs validation examples", remedy: "provide --validation, or omit --patience")
         }
         guard !configuration.memory.pagesOptimizer || adapter.model.device == .cpu else {
             throw PEFTError(
-                "the optimizer's state can be paged on the CPU alone", remedy: "leave --page-optimizer out")
+                "the optimizer state can be paged on the CPU only", remedy: "omit --page-optimizer")
         }
         (self.adapter, self.configuration, model) = (adapter, configuration, adapter.model)
         (self.training, self.validation) = (training, validation)
@@ -279,7 +279,7 @@ public final class Trainer {
                 throw PEFTError(
                     "the loss is NaN or infinite at step \(step + 1): \(tensor.description)",
                     remedy:
-                        "the base model is damaged or overflows in its precision; fetch it again or use another --precision"
+                        "the base model is damaged or overflows in its precision; download it again or use another --precision"
                 )
             }
             throw TrainingDiverged(what: loss.isFinite ? "gradient" : "loss", step: step + 1)
@@ -319,8 +319,8 @@ public struct TrainingDiverged: Error, CustomStringConvertible {
     public let step: Int
     public var error: PEFTError {
         PEFTError(
-            "the \(what) is not a number any more at step \(step)",
-            remedy: "lower the learning rate, or warm up longer")
+            "the \(what) became NaN or infinite at step \(step)",
+            remedy: "lower the learning rate, or use a longer warm-up")
     }
     public var description: String { error.description }
 }
@@ -338,7 +338,7 @@ extension LanguageModel {
 
     /// - Returns: `nil` if `isStopping` said so before a batch.
     func meanLoss(_ examples: [EncodedExample], batchSize: Int, isStopping: () -> Bool) throws -> Double? {
-        guard !examples.isEmpty else { throw PEFTError("there are no rows to measure the loss on") }
+        guard !examples.isEmpty else { throw PEFTError("there are no examples to evaluate the loss on") }
         // Longest rows together: the attention's scores are as wide as a row, and memory peaks but once.
         let order = examples.indices.sorted {
             (examples[$0].length, $0) > (examples[$1].length, $1)

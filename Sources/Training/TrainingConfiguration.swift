@@ -92,13 +92,13 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
             checkpointEvery.map { $0 >= 1 } ?? true,
             "the steps between checkpoints must be at least 1 (got \(checkpointEvery ?? 0))")
         try check(
-            !memory.pagesOptimizer || optimizer != .adafactor, "Adafactor's state is too small for pages",
-            "leave --page-optimizer out, or take --optimizer adamw")
+            !memory.pagesOptimizer || optimizer != .adafactor, "the state of Adafactor is too small to be paged",
+            "omit --page-optimizer, or use --optimizer adamw")
         let shapes = LearningRateSchedule.Shape.allCases.map(\.rawValue)
         let hint = nearestName(to: schedule, in: shapes).map { "did you mean '\($0)'?" }
         try check(
             shapes.contains(schedule), "unknown schedule '\(schedule)'",
-            hint ?? "there are \(shapes.joined(separator: ", "))")
+            hint ?? "use one of \(shapes.joined(separator: ", "))")
     }
 
     /// Optimizer steps of a run over so many rows, where a batch is a number of rows.

@@ -79,7 +79,7 @@ public struct TrainingRecord: Codable, Sendable {
         let file = folder.appendingPathComponent(fileName)
         guard let data = try? Data(contentsOf: file) else { return nil }
         do { return try JSONDecoder().decode(TrainingRecord.self, from: data) } catch {
-            throw PEFTError("\(file.path) is damaged", remedy: "remove it and give --prompt and --target")
+            throw PEFTError("\(file.path) is damaged", remedy: "remove it and pass --prompt and --target")
         }
     }
 }

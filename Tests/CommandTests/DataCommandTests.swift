@@ -127,7 +127,7 @@ struct DataCommandTests {
         #expect(report["rows"] == 25)
         try named.write("other.jsonl", #"{"text": "word7", "label": "spam"}"#)
         let none = try named.run(["evaluate", "--adapter", "out", "--data", "other.jsonl"])
-        #expect(none.status == 1 && none.error.contains("no row has a label of the model"), "\(none.error)")
+        #expect(none.status == 1 && none.error.contains("no example has one of the model's labels"), "\(none.error)")
     }
 
     @Test func rowsMayHaveNoLabelAmongMany() throws {
@@ -195,7 +195,7 @@ struct DataCommandTests {
             try show(program, ["from nothing"]).error.contains("the query row 1 is not valid JSON: NaN is not JSON"))
         #expect(
             try show(program, ["from nothing"], duckdb: "/nowhere/duckdb").error.contains(
-                "PEFT_DUCKDB names /nowhere/duckdb, which can't be run"))
+                "PEFT_DUCKDB is /nowhere/duckdb, which is not executable"))
         let missing = try show(program, ["missing.parquet"])
         #expect(missing.error.contains("missing.parquet doesn't exist"), "\(missing.error)")
     }

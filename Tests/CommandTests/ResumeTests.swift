@@ -82,11 +82,11 @@ struct ResumeTests {
         defer { program.remove() }
         #expect(try train(program, ["--output", "out"], stop: "2").status == 143)
         for (options, message) in [
-            (["--dropout", "0.5"], "--dropout 0, and this one has 0.5"),
-            (["--batch-size", "3"], "--batch-size 2, and this one has 3"),
-            (["--accumulate", "2"], "--accumulate 1, and this one has 2"),
-            (["--targets", "q_proj"], "and this one has q_proj"),
-            (["--method", "ia3"], "--method lora, and this one has ia3"),
+            (["--dropout", "0.5"], "--dropout 0, but this run uses 0.5"),
+            (["--batch-size", "3"], "--batch-size 2, but this run uses 3"),
+            (["--accumulate", "2"], "--accumulate 1, but this run uses 2"),
+            (["--targets", "q_proj"], "but this run uses q_proj"),
+            (["--method", "ia3"], "--method lora, but this run uses ia3"),
         ] {
             let result = try train(program, ["--output", "out", "--resume"] + options)
             #expect(result.status == 1 && result.error.contains(message), "\(result.error)")
@@ -170,7 +170,7 @@ struct ResumeTests {
         let anew = try compare(program, options)
         #expect(anew.status == 1)
         let other = try compare(program, options + ["--resume", "--seeds", "3"])
-        #expect(other.status == 1 && other.error.contains("seeds 2, and this one has 3"), "\(other.error)")
+        #expect(other.status == 1 && other.error.contains("seeds 2, but this run uses 3"), "\(other.error)")
 
         let lora = program.folder.appendingPathComponent("kept/lora-seed-42/adapter_model.safetensors")
         let written = try FileManager.default.attributesOfItem(atPath: lora.path)[.modificationDate] as? Date

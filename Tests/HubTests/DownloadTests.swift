@@ -27,7 +27,7 @@ struct DownloadTests {
         let faults: JSON = ["cut": ["model.safetensors": ["after": 50_000, "times": 2]]]
         try TestHub.run(Self.model, faults: faults) { (hub) throws in
             let error = try failure { try hub.pull("o/m") { $0.attempts = 1 } }
-            #expect(error.description.contains("continues where it stopped"))
+            #expect(error.description.contains("run the same command again to resume"))
             #expect(try hub.cache.snapshot(HubName("o/m")) == nil, "main is what it was until all is there")
             let name = try #require(try hub.unfinished("o/m"))
             #expect(name.count == 64 + ".incomplete".count)

@@ -70,7 +70,7 @@ import Testing
         let error = try #require(throws: PEFTError.self) {
             try JSON.parse(text, name: "x", allowsRepeatedFields: false)
         }
-        #expect(error.problem.contains("'c' stands twice at byte 23"), "\(error)")
+        #expect(error.problem.contains("duplicate field 'c' at byte 23"), "\(error)")
     }
 
     @Test func errorsNameTheFile() throws {

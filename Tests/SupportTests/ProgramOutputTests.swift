@@ -29,7 +29,7 @@ import Testing
         let error = #expect(throws: PEFTError.self) { try text(program) }
         #expect(error?.description == "can't read rows; IO Error: no file")
         let silent = #expect(throws: PEFTError.self) { try text(shell("exit 3")) }
-        #expect(silent?.description == "can't read rows; the program that reads it ended with exit code 3")
+        #expect(silent?.description == "can't read rows; the program that reads it failed: exit code 3")
         let killed = #expect(throws: PEFTError.self) { try text(shell("kill -9 $$")) }
         #expect(killed?.description.hasSuffix("killed by signal 9") == true)
         #expect(throws: PEFTError.self) { try ProgramOutput(URL(fileURLWithPath: "/nowhere"), [], name: "rows") }

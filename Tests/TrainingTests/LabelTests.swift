@@ -33,7 +33,8 @@ import Testing
         let row = Row.Location(file: "a.csv", number: 2)
         let error = message { _ = try LabelNumbers(["sad", "glad"]).number(of: "5", in: row) }
         #expect(
-            error == "a.csv line 2: '5' is none of the 2 classes (sad, glad); classes may be named or numbered 0 to 1"
+            error
+                == "a.csv line 2: '5' is not one of the 2 classes (sad, glad); classes may be named or numbered 0 to 1"
         )
         let near = message { _ = try LabelNumbers(["sad", "glad"]).number(of: "gald", in: row) }
         #expect(near.hasSuffix("did you mean 'glad'?"))

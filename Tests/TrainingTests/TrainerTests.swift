@@ -254,15 +254,15 @@ import TorchNN
             otherRate.learningRate = 1e-3
             let otherMethod = MethodChoice(LoRA.self, LoRA.Configuration(rank: 3, alpha: 4, targets: ["q"]))
             let attempts: [(String, () throws -> Trainer)] = [
-                ("--learning-rate 0.003, and this one has 0.001", { try trainer(in: folder, nil, otherRate) }),
-                ("--dropout 0.1, and this one has 0", { try trainer(in: folder, otherMethod) }),
+                ("--learning-rate 0.003, but this run uses 0.001", { try trainer(in: folder, nil, otherRate) }),
+                ("--dropout 0.1, but this run uses 0", { try trainer(in: folder, otherMethod) }),
                 (
-                    "--method lora, and this one has full",
+                    "--method lora, but this run uses full",
                     { try trainer(in: folder, MethodChoice(FullFineTuning.self)) }
                 ),
                 ("other training or validation examples", { try trainer(in: folder, training: rows(10, seed: 9)) }),
                 ("another base model", { try trainer(in: folder, hasOtherWeights: true) }),
-                ("seed 5 of the adapter, and this one has 4", { try trainer(in: folder, adapterSeed: 4) }),
+                ("seed 5 of the adapter, but this run uses 4", { try trainer(in: folder, adapterSeed: 4) }),
             ]
             for (what, make) in attempts {
                 let trainer = try make()

@@ -42,8 +42,8 @@ final class HTTPSession {
     init(_ settings: HubSettings, isCancelled: @escaping @Sendable () -> Bool) throws {
         guard let session = chub_session_open() else {
             throw PEFTError(
-                "nothing can be fetched: \(chub_load().map { String(cString: $0) } ?? "out of memory")",
-                remedy: "install the package libcurl4, or fetch the model by other means and name its folder")
+                "can't download: \(chub_load().map { String(cString: $0) } ?? "out of memory")",
+                remedy: "install the package libcurl4, or download the model by other means and pass its folder")
         }
         (self.session, self.settings, self.isCancelled) = (session, settings, isCancelled)
     }

@@ -25,8 +25,8 @@ final class HubConnection {
     init(_ settings: HubSettings, isCancelled: @escaping @Sendable () -> Bool) throws {
         guard let origin = Origin(settings.endpoint) else {
             throw PEFTError(
-                "the hub's address '\(settings.endpoint)' is none",
-                remedy: "set HF_ENDPOINT to an address with https://")
+                "'\(settings.endpoint)' is not a valid hub address",
+                remedy: "set HF_ENDPOINT to an address that begins with https://")
         }
         self.origin = origin
         (self.settings, self.isCancelled) = (settings, isCancelled)

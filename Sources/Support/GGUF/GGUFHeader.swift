@@ -47,7 +47,7 @@ public struct GGUFHeader: Sendable {
         let version = try reader.unsigned()
         guard version == 2 || version == 3 else {
             throw PEFTError(
-                "\(name) is of GGUF's version \(version)", remedy: "versions 2 and 3, little-endian, are supported")
+                "\(name) has the unsupported GGUF version \(version)", remedy: "use version 2 or 3, little-endian")
         }
         let tensorCount = try reader.count(atLeast: 24)
         let settingCount = try reader.count(atLeast: 13)

@@ -13,7 +13,7 @@ struct GGUFReader {
     private var left: Int { bytes.endIndex - position }
 
     func damaged(_ what: String) -> PEFTError {
-        PEFTError("\(name): \(what)", remedy: "the file is damaged; fetch it again")
+        PEFTError("\(name): \(what)", remedy: "the file is damaged; download it again")
     }
 
     private mutating func take(_ count: Int) throws -> Data {

@@ -64,8 +64,9 @@ struct AssistantSpans {
         if wanted == all { return whole.generated }
         guard whole.generated.count == all.count else {
             throw PEFTError(
-                "\(conversation.row): the template marks \(whole.generated.count) parts of \(all.count) assistant turns",
-                remedy: "use --loss assistant and no weights, or a template with one generation block a turn")
+                "\(conversation.row): the template marks \(whole.generated.count) generation blocks for \(all.count) assistant turns",
+                remedy:
+                    "use --loss assistant without message weights, or a template with one generation block per turn")
         }
         return zip(all, whole.generated).filter { wanted.contains($0.0) }.map(\.1)
     }
@@ -103,7 +104,7 @@ struct AssistantSpans {
         _ conversation: Conversation, _ turn: Int, _ reason: String, mayBeLast: Bool
     ) -> PEFTError {
         PEFTError(
-            "\(conversation.row): the assistant's turn in message \(turn + 1) \(reason), so that its tokens can't be told exactly",
+            "\(conversation.row): the assistant's turn in message \(turn + 1) \(reason), so its tokens can't be located exactly",
             remedy: (mayBeLast ? "use --loss last, or " : "use ")
                 + "a template with {% generation %} blocks (--chat-template)")
     }

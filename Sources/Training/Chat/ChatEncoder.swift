@@ -24,10 +24,11 @@ public struct ChatEncoder: Sendable {
         maxTokens: Int, variables: [String: JSON] = [:]
     ) throws {
         guard model.architecture != .encoder else {
-            throw PEFTError("a \(model.family) model writes nothing", remedy: "chats need a model that generates")
+            throw PEFTError(
+                "a \(model.family) model does not generate text", remedy: "use a generative model for chats")
         }
         guard maxTokens >= 2 else {
-            throw PEFTError("rows are limited to \(maxTokens) tokens", remedy: "at least 2 have to be allowed")
+            throw PEFTError("the maximum length must be at least 2 tokens (got \(maxTokens))")
         }
         (self.tokenizer, self.template, self.loss) = (tokenizer, template, loss)
         self.maxTokens = min(maxTokens, model.positionRoom() ?? .max)
@@ -61,9 +62,9 @@ public struct ChatEncoder: Sendable {
         }
         guard !examples.isEmpty || conversations.isEmpty else {
             throw PEFTError(
-                "no token of \(counted(conversations.count, "row")) contributes to the loss",
+                "no token of \(counted(conversations.count, "example")) contributes to the loss",
                 remedy: summary.truncated > 0
-                    ? "allow longer rows with --max-length" : "the rows need assistant turns, or use --loss all")
+                    ? "raise --max-length" : "add assistant turns to the examples, or use --loss all")
         }
         return (examples, summary)
     }
@@ -87,7 +88,7 @@ public struct ChatEncoder: Sendable {
     /// - Throws: ``PEFTError`` naming a row without an assistant turn.
     public func question(_ conversation: Conversation) throws -> (prompt: [Int], answer: String) {
         guard let turn = conversation.assistantTurns.last, let answer = conversation.lastAnswer else {
-            throw PEFTError("\(conversation.row) has no assistant turn to compare with")
+            throw PEFTError("\(conversation.row) has no assistant turn to evaluate against")
         }
         let ids = try prompt(
             Array(conversation.messages[..<turn]), tools: conversation.tools, variables: conversation.variables)
@@ -135,7 +136,7 @@ public struct ChatEncoder: Sendable {
         let ids = tokenizer.encode(text: written.text, addSpecialTokens: false)
         guard var mask = tokenizer.overlaps(with: written.spans, in: written.text, ids: ids) else {
             throw PEFTError(
-                "\(conversation.row): its tokens can't be found in its text", remedy: "use --loss all")
+                "\(conversation.row): its tokens can't be located in its text", remedy: "use --loss all")
         }
         var isOpen = false
         if loss != .all { isOpen = closeTurns(&mask, ids, cuts: !written.isByTemplate) }

@@ -44,7 +44,7 @@ public struct ChatRows: Sendable {
                 let hint = nearestName(to: field, in: row.fields.keys).map { " — did you mean '\($0)'?" } ?? ""
                 throw PEFTError(
                     "\(row.location) has no field '\(field)'",
-                    remedy: "it has \(row.fields.keys.sorted().joined(separator: ", "))\(hint)")
+                    remedy: "its fields are \(row.fields.keys.sorted().joined(separator: ", "))\(hint)")
             }
             messages = try list(value, field, row)
         } else if let prompt = fields["prompt"], let completion = fields["completion"] {
@@ -59,11 +59,12 @@ public struct ChatRows: Sendable {
         } else {
             throw PEFTError(
                 "\(row.location) has no messages",
-                remedy: "name their field with --messages; it has \(row.fields.keys.sorted().joined(separator: ", "))"
+                remedy:
+                    "name their field with --messages; its fields are \(row.fields.keys.sorted().joined(separator: ", "))"
             )
         }
         guard !messages.isEmpty else {
-            throw PEFTError("'\(name)' is empty in \(row.location)", remedy: "give it messages or drop the row")
+            throw PEFTError("'\(name)' is empty in \(row.location)", remedy: "add messages or remove the row")
         }
         var result = Conversation(
             messages: try messages.enumerated().map { try Self.message($1, number: $0 + 1, row) }, row: row.location)
@@ -96,7 +97,7 @@ public struct ChatRows: Sendable {
         guard let list = try RowContext.parsed(value, field, row).elements else {
             throw PEFTError(
                 "'\(field)' in \(row.location) is not a list of messages",
-                remedy: "give a list such as [{\"role\": \"user\", \"content\": \"…\"}, …]")
+                remedy: "write a list such as [{\"role\": \"user\", \"content\": \"…\"}, …]")
         }
         return list
     }
@@ -120,17 +121,17 @@ public struct ChatRows: Sendable {
 
     private static func named(_ value: JinjaValue, _ place: String) throws -> JinjaValue {
         guard let fields = value.dictionary else {
-            throw PEFTError("\(place) is not an object", remedy: "give it a role and a content")
+            throw PEFTError("\(place) is not an object", remedy: "write an object with a role and a content")
         }
         if fields["role"]?.text != nil { return value }
         guard let from = fields["from"]?.text, let content = fields["value"] else {
             throw PEFTError(
-                "\(place) has no role", remedy: "give it 'role' and 'content', or 'from' and 'value'")
+                "\(place) has no role", remedy: "add 'role' and 'content', or 'from' and 'value'")
         }
         guard let role = roles[from.lowercased()] else {
             throw PEFTError(
-                "\(place) is from '\(from)'",
-                remedy: "use one of \(roles.keys.sorted().joined(separator: ", ")), or give it a role")
+                "\(place) has the unknown sender '\(from)' in 'from'",
+                remedy: "use one of \(roles.keys.sorted().joined(separator: ", ")), or add a 'role'")
         }
         var result = JinjaDictionary()
         result["role"] = .string(role)

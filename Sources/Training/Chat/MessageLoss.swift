@@ -16,8 +16,9 @@ enum MessageLoss {
         for field in fields {
             guard let given = message.dictionary?[field], !given.isNone, value(given) == nil else { continue }
             throw PEFTError(
-                "'\(field)' of \(place) is \(given.jsonText ?? "no number")",
-                remedy: "use \(field == "weight" ? "0 (no loss) or 1" : "true or false"); there is nothing in between"
+                "'\(field)' of \(place) is \(given.jsonText ?? "not a number")",
+                remedy:
+                    "use \(field == "weight" ? "0 (no loss) or 1" : "true or false"); other values are not supported"
             )
         }
     }

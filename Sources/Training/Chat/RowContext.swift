@@ -31,7 +31,8 @@ struct RowContext {
         for name in ["system", "system_prompt"] {
             guard let value = fields[name], !value.isNone else { continue }
             guard let text = value.text else {
-                throw PEFTError("'\(name)' in \(row.location) is not a text", remedy: "give a text or drop the field")
+                throw PEFTError(
+                    "'\(name)' in \(row.location) is not a string", remedy: "use a string or remove the field")
             }
             if !text.isEmpty { system = system ?? text }
         }
@@ -45,7 +46,8 @@ struct RowContext {
         if let more = fields["chat_template_kwargs"], !more.isNone {
             guard let values = try Self.parsed(more, "chat_template_kwargs", row).dictionary else {
                 throw PEFTError(
-                    "'chat_template_kwargs' in \(row.location) is not an object", remedy: "give an object or drop it")
+                    "'chat_template_kwargs' in \(row.location) is not an object",
+                    remedy: "use an object or remove the field")
             }
             for (key, value) in values.entries { variables[key.text ?? ""] = value }
         }
@@ -55,7 +57,7 @@ struct RowContext {
     private static func list(_ value: JinjaValue?, _ field: String, _ row: Row) throws -> [JinjaValue]? {
         guard let value, !value.isNone, value.text?.allSatisfy(\.isWhitespace) != true else { return nil }
         guard let list = try parsed(value, field, row).elements else {
-            throw PEFTError("'\(field)' in \(row.location) is not a list", remedy: "give a list or drop the field")
+            throw PEFTError("'\(field)' in \(row.location) is not a list", remedy: "use a list or remove the field")
         }
         return list.isEmpty ? nil : list
     }

@@ -26,7 +26,7 @@ struct ByteStream {
             throw PEFTError("\(file.relativePath) doesn't exist", remedy: "check the path")
         }
         guard !isFolder.boolValue else {
-            throw PEFTError("\(file.relativePath) is a folder", remedy: "name a data file inside it")
+            throw PEFTError("\(file.relativePath) is a folder", remedy: "pass a data file inside it")
         }
         do { return try FileHandle(forReadingFrom: file) } catch {
             throw PEFTError("can't read \(file.relativePath)", remedy: "check its permissions")

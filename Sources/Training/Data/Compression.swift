@@ -24,7 +24,7 @@ struct Compression: Sendable {
         try ByteStream.open(file).close()
         guard let program = ProgramOutput.find(program) else {
             throw PEFTError(
-                "reading \(file.relativePath) takes the program '\(program)', which isn't on the PATH",
+                "reading \(file.relativePath) requires the program '\(program)', which is not on the PATH",
                 remedy: "install \(program), or decompress the file")
         }
         return ByteStream(try ProgramOutput(program, ["-dc"], input: file, name: file.relativePath))

@@ -23,7 +23,8 @@ enum DataFormat: Sendable {
             throw PEFTError(
                 "\(fileName) has the unknown data format '\(ending)'",
                 remedy: "use \(all.dropLast().joined(separator: ", ")) or \(all.last ?? "")"
-                    + " (text also with \(Compression.all.map { ".\($0.fileExtension)" }.joined(separator: ", ")))")
+                    + " (text formats also compressed: \(Compression.all.map { ".\($0.fileExtension)" }.joined(separator: ", ")))"
+            )
         }
         guard known.format != .parquet || compression == nil else {
             throw PEFTError("\(fileName) is a compressed Parquet file", remedy: "decompress it")

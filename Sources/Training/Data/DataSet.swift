@@ -21,7 +21,7 @@ public enum DataSet {
     /// - Throws: ``PEFTError`` naming the file, the line and what is wrong there.
     public static func read(_ source: DataSource, limit: Int? = nil, keepsText: Bool = false) throws -> [Row] {
         if let limit, limit < 1 {
-            throw PEFTError("a limit of \(limit) rows leaves nothing to read", remedy: "give at least 1")
+            throw PEFTError("the row limit must be at least 1 (got \(limit))")
         }
         let rows: [Row]
         if var lines = try RowLines(source) {
@@ -57,7 +57,7 @@ public enum DataSet {
 
     static func empty(_ source: DataSource) -> PEFTError {
         PEFTError(
-            "\(source.name)\(source.list.map { ":\($0)" } ?? "") holds no rows",
+            "\(source.name)\(source.list.map { ":\($0)" } ?? "") has no rows",
             remedy: "a data file needs at least one")
     }
 

@@ -23,8 +23,8 @@ enum DuckDB {
             let format = try source.format()
             guard !([.json, .text].contains(format) && Compression.of(address) != nil) else {
                 throw PEFTError(
-                    "\(address) is compressed, and such a .json or .txt isn't read from afar",
-                    remedy: "download it and name the file")
+                    "\(address) is compressed, and compressed .json and .txt files can only be read locally",
+                    remedy: "download it and pass the local file")
             }
             (query, areRows) = (statement(for: address, format), writesRows(format))
         }
@@ -61,14 +61,15 @@ enum DuckDB {
         if let path = ProcessInfo.processInfo.environment["PEFT_DUCKDB"], !path.isEmpty {
             let file = URL(fileURLWithPath: path)
             guard ProgramOutput.isExecutable(file) else {
-                throw PEFTError("PEFT_DUCKDB names \(path), which can't be run", remedy: "name DuckDB's program")
+                throw PEFTError(
+                    "PEFT_DUCKDB is \(path), which is not executable", remedy: "set it to the duckdb program")
             }
             return file
         }
         let cached = cacheFolder.appendingPathComponent("duckdb/duckdb")
         guard let program = ProgramOutput.find("duckdb") ?? (ProgramOutput.isExecutable(cached) ? cached : nil) else {
             throw PEFTError(
-                "reading \(source.name) takes DuckDB's program, which isn't installed",
+                "reading \(source.name) requires the program duckdb, which is not installed",
                 remedy: "run make duckdb, or put duckdb on the PATH")
         }
         return program

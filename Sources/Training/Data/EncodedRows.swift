@@ -126,7 +126,7 @@ final class EncodedFile: @unchecked Sendable {
             var name = Array((folder + "/peft-rows-XXXXXX").utf8CString)
             descriptor = mkstemp(&name)
             guard descriptor >= 0 else {
-                throw PEFTError("can't make a file in \(folder)", remedy: "name another folder by TMPDIR")
+                throw PEFTError("can't create a file in \(folder)", remedy: "set TMPDIR to another folder")
             }
             // It lives as long as it is open or mapped.
             unlink(name)
@@ -140,8 +140,8 @@ final class EncodedFile: @unchecked Sendable {
                     if written < 0, errno == EINTR { continue }
                     guard written > 0 else {
                         throw PEFTError(
-                            "can't write encoded rows into \(folder)",
-                            remedy: "make room there, or name another folder by TMPDIR")
+                            "can't write the encoded examples to \(folder)",
+                            remedy: "free some space there, or set TMPDIR to another folder")
                     }
                     left = left.dropFirst(written)
                 }
@@ -163,7 +163,8 @@ final class EncodedFile: @unchecked Sendable {
             guard bytes > 0 else { return file(nil, 0) }
             let map = mmap(nil, bytes, PROT_READ, MAP_SHARED, descriptor, 0)
             guard let map, map != MAP_FAILED else {
-                throw PEFTError("can't map the encoded rows", remedy: "name a folder on another disk by TMPDIR")
+                throw PEFTError(
+                    "can't map the encoded examples into memory", remedy: "set TMPDIR to a folder on another disk")
             }
             return file(map, bytes)
         }

@@ -53,7 +53,7 @@ public func examples(from rows: [Row], prompt: Template, target: Template) throw
         guard !example.target.isBlank else {
             throw PEFTError(
                 "the target \(target.text.debugDescription) is empty for \(row.location)",
-                remedy: "fill the row's fields or drop it")
+                remedy: "fill in the row's fields or remove the row")
         }
         return example
     }

@@ -160,7 +160,7 @@ struct DataLines: @unchecked Sendable {
 
     init(_ sources: [DataSource], limit: Int?) throws {
         if let limit, limit < 1 {
-            throw PEFTError("a limit of \(limit) rows leaves nothing to read", remedy: "give at least 1")
+            throw PEFTError("the row limit must be at least 1 (got \(limit))")
         }
         self.sources = sources
         kinds = try sources.map { source in
@@ -171,7 +171,7 @@ struct DataLines: @unchecked Sendable {
     }
 
     private static func noLines(_ source: DataSource) -> PEFTError {
-        PEFTError("the rows of \(source.name) aren't one to a line", remedy: "read it whole")
+        PEFTError("\(source.name) does not have one row per line", remedy: "read the whole file")
     }
 
     /// Lines of at least so many bytes together; `nil` at the end. What can't be read is reported after the lines before it.

@@ -32,12 +32,12 @@ private func heldOutRows(of rows: Int, _ heldOut: HeldOut, seed: UInt64, classes
         guard wanted > 0, wanted < rows else {
             throw PEFTError(
                 "can't hold out \(wanted) of \(counted(rows, "row"))",
-                remedy: rows > 1 ? "give 1 to \(rows - 1)" : "a split needs at least 2 rows")
+                remedy: rows > 1 ? "hold out 1 to \(rows - 1)" : "a split needs at least 2 rows")
         }
         count = wanted
     case .fraction(let share):
         guard share > 0, share < 1 else {
-            throw PEFTError("can't hold out a share of \(share)", remedy: "give a number between 0 and 1")
+            throw PEFTError("the fraction to hold out must be between 0 and 1 (got \(share))")
         }
         guard rows > 1 else {
             throw PEFTError("can't split \(counted(rows, "row"))", remedy: "a split needs at least 2 rows")

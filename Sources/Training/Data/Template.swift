@@ -40,7 +40,7 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
             let position = text.distance(from: text.startIndex, to: index) + 1
             return PEFTError(
                 "\(problem) at position \(position) of the template",
-                remedy: "write {field} for a field's value, {{ and }} for braces")
+                remedy: "write {field} for a field's value and {{ or }} for a brace")
         }
         var parts: [Part] = []
         var fields: [String] = []
@@ -56,14 +56,14 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
                 literal.append(character)
                 index = text.index(after: next)
             case "}":
-                throw failure("a '}' without its '{'", at: index)
+                throw failure("unmatched '}'", at: index)
             case "{":
                 // A name ends on its line, so that the braces of code or JSON are told from placeholders.
                 guard let end = text[next...].firstIndex(where: { $0 == "}" || $0 == "{" || $0.isNewline }),
                     text[end] == "}"
-                else { throw failure("a '{' without its '}'", at: index) }
+                else { throw failure("unmatched '{'", at: index) }
                 let name = String(text[next..<end])
-                guard !name.allSatisfy(\.isWhitespace) else { throw failure("an empty placeholder", at: index) }
+                guard !name.allSatisfy(\.isWhitespace) else { throw failure("empty placeholder", at: index) }
                 if !literal.isEmpty { parts.append(.literal(literal)) }
                 literal = ""
                 if name.count > 1, name.hasPrefix("?") {
@@ -71,7 +71,7 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
                     parts = []
                 } else if name.count > 1, name.hasPrefix("/") {
                     guard let section = open.popLast(), section.name == name.dropFirst() else {
-                        throw failure("a '{\(name)}' without its '{?\(name.dropFirst())}'", at: index)
+                        throw failure("'{\(name)}' without a matching '{?\(name.dropFirst())}'", at: index)
                     }
                     parts = section.before + [.section(section.name, parts)]
                 } else {
@@ -85,7 +85,7 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
             }
         }
         if let section = open.last {
-            throw failure("a '{?\(section.name)}' without its '{/\(section.name)}'", at: section.start)
+            throw failure("'{?\(section.name)}' without a matching '{/\(section.name)}'", at: section.start)
         }
         if !literal.isEmpty { parts.append(.literal(literal)) }
         (self.text, self.fields, self.parts) = (text, fields, parts)
@@ -139,12 +139,12 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
         case .string(let text): return text
         case .integer, .number, .bool: return value.text()
         case .null:
-            throw PEFTError("'\(field)' is null in \(row.location)", remedy: "fill it in or drop the row")
+            throw PEFTError("'\(field)' is null in \(row.location)", remedy: "fill it in or remove the row")
         case .array(let elements):
             let lines = elements.compactMap(\.string)
             guard lines.count == elements.count else {
                 throw PEFTError(
-                    "'\(field)' in \(row.location) is an array that holds other values than strings",
+                    "'\(field)' in \(row.location) is an array with values that are not strings",
                     remedy: "only an array of strings can be joined to text")
             }
             return lines.joined(separator: "\n")

@@ -42,10 +42,12 @@ public struct Bootstrap: Sendable, Hashable {
     /// - Throws: ``PEFTError`` unless there is at least one resample and `confidence` lies between 0 and 1.
     public init(resamples: Int = 1_000, confidence: Double = 0.95, seed: UInt64 = 0) throws {
         guard resamples > 0 else {
-            throw PEFTError("a bootstrap with \(resamples) resamples", remedy: "give at least 1, best 1000 or more")
+            throw PEFTError(
+                "the number of bootstrap resamples must be at least 1 (got \(resamples))", remedy: "use 1000 or more")
         }
         guard confidence > 0, confidence < 1 else {
-            throw PEFTError("a confidence of \(confidence)", remedy: "give a number between 0 and 1, such as 0.95")
+            throw PEFTError(
+                "the confidence level must be between 0 and 1 (got \(confidence))", remedy: "use 0.95, for example")
         }
         self.init(uncheckedResamples: resamples, confidence: confidence, seed: seed)
     }
@@ -66,7 +68,7 @@ public struct Bootstrap: Sendable, Hashable {
     /// - Parameter statistic: takes the indices of the drawn rows, as many as there are rows.
     /// - Throws: ``PEFTError`` where there are no rows.
     public func value(rows count: Int, statistic: ([Int]) throws -> Double) throws -> MetricValue {
-        guard count > 0 else { throw PEFTError("a metric over no rows", remedy: "give at least one") }
+        guard count > 0 else { throw PEFTError("there are no examples to resample", remedy: "provide at least one") }
         var random = SeededRandom(seed: seed)
         var rows = Array(0..<count)
         let value = try statistic(rows)

@@ -26,7 +26,7 @@ public enum DetailRecall {
         guard prompts.count == predictions.count else {
             throw PEFTError(
                 "\(prompts.count) prompts but \(predictions.count) predictions",
-                remedy: "give each prediction its prompt")
+                remedy: "provide one prompt per prediction")
         }
         var tokenizer = ROUGETokenizer(stemming: true)
         let function = Set(functionWords.flatMap { tokenizer.tokens(of: $0.unicodeScalars) })

@@ -57,8 +57,8 @@ public func evaluateEntities(
     try checkPairs(predictions: predictions.map { "\($0)" }, references: references.map { ["\($0)"] })
     if let row = predictions.indices.first(where: { predictions[$0].count != references[$0].count }) {
         throw PEFTError(
-            "row \(row + 1) has \(predictions[row].count) predicted labels and \(references[row].count) right ones",
-            remedy: "give each word one of both")
+            "example \(row + 1) has \(predictions[row].count) predicted labels but \(references[row].count) reference labels",
+            remedy: "provide one of each per word")
     }
     let counts = zip(predictions, references).map { predicted, right in
         let (own, known) = (Set(Entity.all(in: predicted)), Set(Entity.all(in: right)))

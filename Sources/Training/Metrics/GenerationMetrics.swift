@@ -75,13 +75,13 @@ public func evaluateGeneration(
 func checkPairs(predictions: [String], references: [[String]]) throws {
     guard predictions.count == references.count else {
         throw PEFTError(
-            "\(predictions.count) predictions but references for \(references.count) rows",
-            remedy: "give each prediction its references")
+            "\(predictions.count) predictions but references for \(references.count) examples",
+            remedy: "provide references for each prediction")
     }
     guard !predictions.isEmpty else {
-        throw PEFTError("no predictions to evaluate", remedy: "give at least one")
+        throw PEFTError("there are no predictions to evaluate", remedy: "provide at least one")
     }
     if let row = references.firstIndex(where: \.isEmpty) {
-        throw PEFTError("row \(row + 1) has no reference", remedy: "each prediction needs at least one")
+        throw PEFTError("example \(row + 1) has no reference", remedy: "each prediction needs at least one")
     }
 }

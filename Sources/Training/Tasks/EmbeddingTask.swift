@@ -11,14 +11,14 @@ struct EmbeddingTask: HeadTask {
         let texts = try [example.prompt, example.pair, example.negative].compactMap { $0 }.map { text in
             let encoded = rows.prompt(text)
             guard !encoded.ids.isEmpty else {
-                throw PEFTError("\(example.row): a text has no tokens", remedy: "give it some text")
+                throw PEFTError("\(example.row): a text has no tokens", remedy: "fill in the text or remove the row")
             }
             return encoded
         }
         if needsTarget, example.pair == nil {
             throw PEFTError(
-                "embeddings are trained and measured on pairs of texts, and --pair is missing",
-                remedy: "name the text that belongs to the prompt, such as --pair '{answer}'")
+                "embeddings are trained and evaluated on pairs of texts, but --pair is missing",
+                remedy: "name the text that matches the prompt, such as --pair '{answer}'")
         }
         var row = TrainingRow(input: texts[0].ids, candidates: texts.dropFirst().map(\.ids))
         if needsTarget, !example.target.isEmpty { row.score = try RegressionTask.number(example) }

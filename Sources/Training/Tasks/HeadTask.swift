@@ -134,7 +134,7 @@ extension HeadTask {
         }
         let one = rows.prompt(example.prompt)
         guard !one.ids.isEmpty else {
-            throw PEFTError("\(example.row): the text has no tokens", remedy: "give it some text")
+            throw PEFTError("\(example.row): the text has no tokens", remedy: "fill in the text or remove the row")
         }
         return (TrainingRow(input: one.ids), one.isTruncated)
     }

@@ -28,7 +28,7 @@ struct LabelNumbers: Sendable {
         let range =
             areNamed ? "classes may be named or numbered 0 to \(labels.count - 1)" : "drop the row, or train with it"
         throw PEFTError(
-            "\(row): '\(label)' is none of the \(labels.count) classes (\(shown))", remedy: hint ?? range)
+            "\(row): '\(label)' is not one of the \(labels.count) classes (\(shown))", remedy: hint ?? range)
     }
 
     /// The label as the classes name it.

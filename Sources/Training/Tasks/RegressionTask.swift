@@ -17,7 +17,7 @@ struct RegressionTask: HeadTask {
         guard let number = Double(example.target.trimmingCharacters(in: .whitespaces)), number.isFinite else {
             throw PEFTError(
                 "\(example.row): the target '\(example.target)' is not a number",
-                remedy: "name a field with numbers in --target, or choose --task classification")
+                remedy: "name a numeric field in --target, or use --task classification")
         }
         return number
     }

@@ -26,7 +26,7 @@ public struct TaskChoice: Sendable {
         if let pooling {
             guard task == .embeddings else {
                 throw PEFTError(
-                    "--pooling is for embeddings, and the task is \(task.rawValue)", remedy: "leave it out")
+                    "--pooling applies to embeddings only, but the task is \(task.rawValue)", remedy: "omit it")
             }
             head.pooling.mode = pooling
         }
@@ -36,8 +36,8 @@ public struct TaskChoice: Sendable {
         guard task.writes || task == .embeddings || rows.isEmpty || rows.contains(where: { !$0.target.isBlank })
         else {
             throw PEFTError(
-                "the task \(task.rawValue) needs targets, and --target is missing",
-                remedy: "name the field that holds them, such as --target '{label}'")
+                "the task \(task.rawValue) needs targets, but --target is missing",
+                remedy: "name their field, such as --target '{label}'")
         }
         return task.writes ? nil : head
     }

@@ -24,8 +24,8 @@ struct TokenClassificationTask: HeadTask {
             let own = Self.lines(example.target)
             guard own.count == words.count else {
                 throw PEFTError(
-                    "\(example.row): \(words.count) words and \(own.count) labels",
-                    remedy: "each word needs one; name fields with lists in --prompt and --target")
+                    "\(example.row): \(words.count) words but \(own.count) labels",
+                    remedy: "each word needs one label; name list fields in --prompt and --target")
             }
             labels = own
         }
@@ -48,7 +48,8 @@ struct TokenClassificationTask: HeadTask {
         row.input += tail
         row.target += tail.map { _ in -100 }
         guard row.target.contains(where: { $0 >= 0 }) else {
-            throw PEFTError("\(example.row): no word has a token", remedy: "give the row words, or raise --max-input")
+            throw PEFTError(
+                "\(example.row): no word has a token", remedy: "add words to the row, or raise --max-input")
         }
         return (row, isTruncated)
     }

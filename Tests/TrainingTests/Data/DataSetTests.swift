@@ -34,7 +34,8 @@ import Testing
     @Test func limitStopsReading() throws {
         #expect(try read("a.jsonl", "{\"x\": 1}\nbroken", limit: 1).count == 1)
         #expect(try read("a.csv", "x\n1\n2\n3", limit: 2).count == 2)
-        #expect(message { _ = try read("a.jsonl", "{}", limit: 0) }.hasPrefix("a limit of 0 rows"))
+        #expect(
+            message { _ = try read("a.jsonl", "{}", limit: 0) }.hasPrefix("the row limit must be at least 1 (got 0)"))
     }
 
     @Test func linesAcrossChunks() throws {
@@ -57,16 +58,16 @@ import Testing
     @Test(arguments: [
         ("{\"a\": }", "line 2 is not valid JSON: expected a value, found '}' (column 7)"),
         ("{\"a\": 1", "line 2 is not valid JSON: expected ',' or '}' after a value, found the end (column 8)"),
-        ("{\"é\": \"x", "line 2 is not valid JSON: a string without its closing quote (column 7)"),
+        ("{\"é\": \"x", "line 2 is not valid JSON: unterminated string (column 7)"),
         ("{'a': 1}", "line 2 is not valid JSON: expected a field name in double quotes, found ''' (column 2)"),
-        ("{\"a\": 'x'}", "line 2 is not valid JSON: strings stand in double quotes, found ' (column 7)"),
+        ("{\"a\": 'x'}", "line 2 is not valid JSON: strings need double quotes, found ' (column 7)"),
         ("{\"a\" 1}", "line 2 is not valid JSON: expected ':' after a field name, found '1' (column 6)"),
         ("{\"a\": NaN}", "line 2 is not valid JSON: NaN is not JSON (column 7)"),
         ("{\"a\": 01}", "line 2 is not valid JSON: expected ',' or '}' after a value, found '1' (column 8)"),
         ("{\"a\": 1e999}", "line 2 is not valid JSON: the number 1e999 is too large (column 7)"),
         ("{} {}", "line 2 is not valid JSON: unexpected '{' after the end of the value (column 4)"),
-        ("{\"a\": \"\\ud800\"}", "line 2 is not valid JSON: half of a surrogate pair (column 8)"),
-        ("{\"a\": \"\\x\"}", "line 2 is not valid JSON: an unknown escape in a string (column 8)"),
+        ("{\"a\": \"\\ud800\"}", "line 2 is not valid JSON: unpaired surrogate (column 8)"),
+        ("{\"a\": \"\\x\"}", "line 2 is not valid JSON: unknown escape in a string (column 8)"),
         ("{\"a\": [1,]}", "line 2 is not valid JSON: expected a value, found ']' (column 10)"),
         ("[1]", "line 2 is an array; each row must be"),
         ("\"text\"", "line 2 is a string; each row must be"),
@@ -88,12 +89,12 @@ import Testing
     @Test(arguments: ["a.jsonl", "a.ndjson", "a.json", "a.csv", "a.tsv"])
     func emptyFilesAreErrors(name: String) {
         for content in ["", "\n \r\n", "\u{FEFF}"] {
-            #expect(message { _ = try read(name, content) }.hasPrefix("\(name) holds no rows"))
+            #expect(message { _ = try read(name, content) }.hasPrefix("\(name) has no rows"))
         }
     }
 
     @Test func emptyArrayIsAnError() {
-        #expect(message { _ = try read("a.json", "[ ]") }.hasPrefix("a.json holds no rows"))
+        #expect(message { _ = try read("a.json", "[ ]") }.hasPrefix("a.json has no rows"))
     }
 
     @Test func missingFilesAndFolders() throws {

@@ -46,7 +46,7 @@ import Testing
             try Data().write(to: folder.appendingPathComponent("c.txt"))
             #expect(
                 message { _ = try DataSet.read(DataSource.all([folder.path + "/*.txt"])) }.hasPrefix(
-                    "c.txt holds no rows"))
+                    "c.txt has no rows"))
             #expect(message { _ = try DataSource.all([folder.path + "/*.csv"]) }.hasPrefix("no file matches"))
         }
     }
@@ -54,7 +54,7 @@ import Testing
     @Test func unknownExtensionsNameWhatIsRead() throws {
         let error = message { _ = try read("a.xlsx", "x") }
         #expect(error.hasPrefix("a.xlsx has the unknown data format 'xlsx'; use .jsonl"), "\(error)")
-        #expect(error.contains(".parquet (text also with .gz, .bz2, .xz, .zst)"))
+        #expect(error.contains(".parquet (text formats also compressed: .gz, .bz2, .xz, .zst)"))
         #expect(message { _ = try read("a.parquet.gz", "x") }.hasPrefix("a.parquet.gz is a compressed Parquet file"))
         #expect(message { _ = try DataSource("a.xlsx").format() }.hasPrefix("a.xlsx doesn't exist"))
     }

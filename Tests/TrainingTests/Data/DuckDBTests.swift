@@ -73,7 +73,7 @@ import Testing
                     "Binder Error"))
             #expect(
                 message { _ = try DataSet.read(DataSource("select 1 where false")) }
-                    == "the query holds no rows; a data file needs at least one")
+                    == "the query has no rows; a data file needs at least one")
         }
     }
 }

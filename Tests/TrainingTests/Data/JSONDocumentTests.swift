@@ -90,7 +90,7 @@ import Testing
             #expect(try rows("train").map(\.fields) == [["q": "a"], ["q": "b"]])
             #expect(try rows("train")[1].location.description.hasSuffix("a.json:train element 2"))
             #expect(try rows("pairs").map(\.fields) == [["0": "x", "1": "y"]])
-            #expect(message { _ = try rows("test") }.hasPrefix("a.json:test holds no rows"))
+            #expect(message { _ = try rows("test") }.hasPrefix("a.json:test has no rows"))
             #expect(
                 message { _ = try rows("trian") }.contains(
                     "a.json has no list 'trian'; it has train, test, pairs — did you mean 'train'?"))
@@ -109,7 +109,7 @@ import Testing
             "a.jsonl", "{\"a\": 1\n{\"a\": 2}",
             "line 1 is not valid JSON: expected ',' or '}' after a value, found the end"
         ),
-        ("a.jsonl", "{\"a\": \"x\n{\"a\": 2}", "line 1 is not valid JSON: a string without its closing quote"),
+        ("a.jsonl", "{\"a\": \"x\n{\"a\": 2}", "line 1 is not valid JSON: unterminated string"),
         ("a.jsonl", "[1]\n[2]", "line 1 is an array; each row must be"),
         ("a.json", "[[{\"role\": \"user\"}]]", "element 1 is an array; each row must be"),
         ("a.jsonl", "{\n\"a\": 1}\n3\n", "line 3 is a number"),

@@ -42,7 +42,7 @@ import Testing
     }
 
     @Test(arguments: [
-        ("{?n}x", "'{?n}' without its '{/n}'"), ("x{/n}", "'{/n}' without its '{?n}'"),
+        ("{?n}x", "'{?n}' without a matching '{/n}'"), ("x{/n}", "'{/n}' without a matching '{?n}'"),
         ("{?n}{?a}{/n}{/a}", "'{/n}'"),
     ])
     func sectionsHaveToBeClosed(text: String, problem: String) throws {
@@ -55,13 +55,13 @@ import Testing
     }
 
     @Test(arguments: [
-        ("ab {c", "a '{' without its '}' at position 4"),
-        ("ab } c", "a '}' without its '{' at position 4"),
-        ("é{a{b}}", "a '{' without its '}' at position 2"),
-        ("{\n  a}", "a '{' without its '}' at position 1"),
-        ("x{}", "an empty placeholder at position 2"),
-        ("{ }", "an empty placeholder at position 1"),
-        ("{a}}", "a '}' without its '{' at position 4"),
+        ("ab {c", "unmatched '{' at position 4"),
+        ("ab } c", "unmatched '}' at position 4"),
+        ("é{a{b}}", "unmatched '{' at position 2"),
+        ("{\n  a}", "unmatched '{' at position 1"),
+        ("x{}", "empty placeholder at position 2"),
+        ("{ }", "empty placeholder at position 1"),
+        ("{a}}", "unmatched '}' at position 4"),
     ])
     func unbalancedBraces(text: String, expected: String) {
         let error = message { _ = try Template(text) }
@@ -70,7 +70,7 @@ import Testing
 
     @Test(arguments: [
         ("{none}", "'none' is null in train.jsonl line 7"),
-        ("{mixed}", "'mixed' in train.jsonl line 7 is an array that holds other values"),
+        ("{mixed}", "'mixed' in train.jsonl line 7 is an array with values that are not strings"),
         ("{meta}", "'meta' in train.jsonl line 7 is an object; use one of its fields: {meta.deep}"),
         ("{n.x}", "'n' in train.jsonl line 7 is not an object; it has no field 'x'"),
         (

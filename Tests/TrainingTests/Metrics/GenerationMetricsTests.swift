@@ -52,7 +52,7 @@ import Testing
     }
 
     @Test func malformedListsNameTheProblem() {
-        #expect(throws: PEFTError("no predictions to evaluate", remedy: "give at least one")) {
+        #expect(throws: PEFTError("there are no predictions to evaluate", remedy: "provide at least one")) {
             try evaluateGeneration(predictions: [], references: [])
         }
         #expect(throws: PEFTError("row 2 has no reference", remedy: "each prediction needs at least one")) {
