@@ -2,13 +2,13 @@ import Foundation
 import Support
 import Training
 
-/// Outputs that need no model. A trained model that is not clearly above them has learned what targets look like rather
-/// than what its prompts say.
+/// Model-free outputs to compare with. A trained model that is not significantly better has learned what targets look
+/// like rather than to use its prompts.
 public enum Baseline: Sendable, Hashable {
-    /// The same training target for every prompt: the one closest to the others.
+    /// The same training target for every prompt: the one most similar to the others.
     case constant
-    /// The training target closest to the others of the same value of a field, such as a topic; the constant for a
-    /// value that no training example has.
+    /// Per value of a field, such as a topic, the training target most similar to the others with that value; the
+    /// constant target for a value that no training example has.
     case typical(field: String)
     /// The first line of the prompt.
     case firstLine
@@ -30,7 +30,7 @@ public enum Baseline: Sendable, Hashable {
         }
     }
 
-    /// Baselines by their names, comma-separated, each once.
+    /// Baselines from comma-separated names, without duplicates.
     public static func list(_ names: String) throws -> [Baseline] {
         try names.split(separator: ",").map { try Baseline($0.trimmingCharacters(in: .whitespaces)) }
             .reduce(into: []) { if !$0.contains($1) { $0.append($1) } }
@@ -40,7 +40,7 @@ public enum Baseline: Sendable, Hashable {
     public var label: String {
         switch self {
         case .constant: "constant target"
-        case .typical(let field): "typical of its \(field)"
+        case .typical(let field): "typical target per \(field)"
         case .firstLine: "first line"
         case .longestLine: "longest line"
         }
@@ -143,15 +143,15 @@ extension ComparisonReport {
         func capitalized(_ name: String) -> String { name.prefix(1).uppercased() + name.dropFirst() }
         guard metric.isBetter(last.1.mean, than: best.1.mean) else {
             return
-                "\(capitalized(shortLabel(last.0))) is not above the best output without a model \(level): it may have "
-                + "learned what targets look like, and not to read its prompts."
+                "\(capitalized(shortLabel(last.0))) is not better than the best model-free baseline \(level): it may have "
+                + "learned what targets look like without using the prompts."
         }
         guard last.1.differsClearly(from: best.1, by: metric) else {
             return
-                "\(capitalized(shortLabel(last.0))) cannot be told apart from the best output without a model \(level)."
+                "\(capitalized(shortLabel(last.0))) is statistically indistinguishable from the best model-free baseline \(level)."
         }
         let subject = trained.count == 1 ? capitalized(shortLabel(last.0)) : "Every trained method"
-        return "\(subject) is at least \(shown) \(metric.unit) above the best output without a model \(level)."
+        return "\(subject) is at least \(shown) \(metric.unit) better than the best model-free baseline \(level)."
     }
 }
 

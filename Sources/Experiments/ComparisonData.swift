@@ -64,8 +64,8 @@ public struct ComparisonData {
             (texts.templates.prompt.text, (texts.templates.target ?? texts.templates.pair)?.text ?? "")
         case .chats(let chats):
             (
-                "messages, as the chat template writes them",
-                "turns of the assistant (loss: \(chats.settings.loss.rawValue))"
+                "messages, rendered by the chat template",
+                "assistant turns (loss:  \(chats.settings.loss.rawValue))"
             )
         }
     }

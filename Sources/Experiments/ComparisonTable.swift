@@ -1,9 +1,9 @@
 import Foundation
 
 extension ComparisonReport {
-    /// The comparison as an aligned table for a terminal, with a short reading of it beneath.
+    /// The comparison as an aligned table for a terminal, followed by the verdict in sentences.
     ///
-    /// Long labels wrap first; then the least important columns leave until the table fits.
+    /// Long labels wrap first; then the least important columns are dropped until the table fits.
     /// - Parameters:
     ///   - colour: Whether to mark the best qualities with ANSI bold green.
     ///   - width: Columns the terminal has.
@@ -15,7 +15,7 @@ extension ComparisonReport {
         var out: [String] = []
         let headerLines = columns.map(\.title.count).max() ?? 0
         for line in 0..<headerLines {
-            // Titles stand on the rule, so short ones begin lower.
+            // Titles are aligned at the bottom.
             out.append(
                 render(columns) { column in
                     let index = line - (headerLines - column.title.count)
@@ -25,7 +25,7 @@ extension ComparisonReport {
         out.append(String(repeating: "─", count: totalWidth(columns)))
         let beside = baselines ?? []
         for row in 0..<(runs.count + beside.count) {
-            if row == runs.count { out.append("without a model") }
+            if row == runs.count { out.append("model-free baselines") }
             let height = columns.map { $0.cells[row].count }.max() ?? 1
             for line in 0..<height {
                 out.append(
@@ -62,7 +62,7 @@ extension ComparisonReport {
         ]
         columns += tableMetrics.map(metricColumn) + storingColumn() + distanceColumn()
         if showsModelSizes {
-            columns.append(column("model", "to ship", importance: 88) { $0.modelBytes.map(numbers.bytes) })
+            columns.append(column("model", "size", importance: 88) { $0.modelBytes.map(numbers.bytes) })
         }
         columns += [
             column("trainable", "parameters", importance: 90) {
@@ -96,7 +96,7 @@ extension ComparisonReport {
     private func metricColumn(_ metric: Metric) -> Column {
         let numbers = NumberFormat.terminal
         let best = best(of: runs, by: metric)?.statistic(metric)?.mean
-        // The ± parts align with each other, and so do the points before them.
+        // Align the ± parts with each other, and the decimal points before them.
         let values = runs.map { $0.statistic(metric) } + (baselines ?? []).map { $0.statistic(metric) }
         let parts = values.enumerated().map { index, value -> (value: String, spread: String, isBest: Bool) in
             guard let value else { return (NumberFormat.missing, "", false) }
@@ -108,14 +108,14 @@ extension ComparisonReport {
         let spreadWidth = parts.map(\.spread.count).max() ?? 0
         let cells = parts.map { part in
             let gap = String(repeating: " ", count: max(spreadWidth - part.spread.count, 0))
-            // A shorter spread keeps its place behind the value: pad between the two.
+            // Pad a shorter spread between the value and the ±.
             let spread = part.spread.isEmpty ? gap : " " + gap + part.spread.dropFirst()
             return [Cell(part.value + spread, isBest: part.isBest)]
         }
         return Column(title: [metric.name], importance: metric == ranking ? 100 : 50, cells: cells)
     }
 
-    /// What storing a model anew changed, with the interval of the difference.
+    /// The change from quantizing the trained model, with its interval.
     private func storingColumn() -> [Column] {
         guard runs.contains(where: \.isStoredAnew), let metric = ranking else { return [] }
         let texts = runs.map { run -> String? in
@@ -126,12 +126,12 @@ extension ComparisonReport {
         }
         return [
             Column(
-                title: ["by storing", metric.name], importance: 86,
+                title: ["quantized", "Δ \(metric.name)"], importance: 86,
                 cells: texts.map { [Cell($0 ?? NumberFormat.missing)] })
         ]
     }
 
-    /// How far each run is from the best, with the interval of the difference.
+    /// The difference of each run from the best, with its interval.
     private func distanceColumn() -> [Column] {
         guard runs.count > 1, let metric = ranking, let best = best(of: runs, by: metric) else { return [] }
         let top = best.statistic(metric)?.mean
@@ -143,7 +143,7 @@ extension ComparisonReport {
         guard texts.contains(where: { $0 != nil && $0 != "best" }) else { return [] }
         return [
             Column(
-                title: ["to the best", metric.name], importance: 55,
+                title: ["vs. best", metric.name], importance: 55,
                 cells: texts.map { [Cell($0 ?? NumberFormat.missing)] })
         ]
     }
@@ -165,7 +165,7 @@ extension ComparisonReport {
         }
         if columns.contains(where: { $0.cells.contains { $0.contains { $0.text.hasPrefix(NumberFormat.missing) } } })
         {
-            notes.append("\(NumberFormat.missing) was not measured, does not apply, or is not a finite number.")
+            notes.append("\(NumberFormat.missing) means not measured, not applicable, or not finite.")
         }
         return notes
     }
@@ -240,7 +240,7 @@ private func render(_ columns: [Column], cell: (Column) -> Cell) -> String {
     return line
 }
 
-/// Words in lines of at most `width` columns; a longer word stands alone and sticks out.
+/// Wraps words into lines of at most `width` columns; a longer word gets a line of its own.
 private func wrapped(_ text: String, width: Int, indent: String = "") -> [String] {
     var lines: [String] = []
     var line = ""
@@ -263,7 +263,7 @@ private func printable(_ text: String) -> String {
     for scalar in text.unicodeScalars {
         switch scalar.properties.generalCategory {
         case .control, .lineSeparator, .paragraphSeparator, .surrogate: out.append(" ")
-        // Marks that reverse the direction of what follows.
+        // Bidirectional overrides.
         case .format where scalar != "\u{200D}": continue
         default: out.append(scalar)
         }

@@ -2,8 +2,8 @@ import Foundation
 import Support
 
 extension ComparisonReport {
-    /// The comparison as one HTML page: the answer first, then figures, charts, sample outputs and how to
-    /// repeat the run.
+    /// The comparison as one HTML page: the verdict first, then results, charts, sample outputs and how to
+    /// reproduce the run.
     ///
     /// The page loads nothing, follows the reader's light or dark scheme, and is well-formed XML. Everything
     /// in the report, model outputs included, is escaped.
@@ -17,7 +17,7 @@ extension ComparisonReport {
     }
 }
 
-/// What every section of the page needs: the report, its metrics, and how each run looks.
+/// The report, its metrics, and the style of each run, shared by the sections of the page.
 struct ReportBuilder {
     let report: ComparisonReport
     let numbers = NumberFormat.page
@@ -35,8 +35,8 @@ struct ReportBuilder {
     /// Runs with their styles.
     var entries: [(run: MethodRun, style: RunStyle)] { Array(zip(report.runs, styles)).map { ($0.0, $0.1) } }
 
-    /// Places of the runs that crowded drawings show: all, or of many the untrained model, full fine-tuning and the
-    /// best others.
+    /// Indices of the runs shown in crowded charts: all, or of more than ten the untrained model, full fine-tuning and the
+    /// six best others.
     var notable: [Int] {
         guard report.runs.count > 10, let metric = ranking else { return Array(report.runs.indices) }
         let ranked = report.runs.indices.filter {
@@ -56,7 +56,7 @@ struct ReportBuilder {
 
     var title: String { "\(report.model.name) on \(report.data.name)" }
 
-    /// A dash that says why.
+    /// A dash with its reason as a tooltip.
     func missing(_ reason: String) -> Markup {
         "<span class=\"none\" title=\"\(reason)\">\(NumberFormat.missing)<span class=\"hidden\"> (\(reason))</span></span>"
     }
@@ -71,9 +71,9 @@ struct ReportBuilder {
         let seeds = report.seedCount
         let scope = [
             "\(count) \(count == 1 ? "method" : "methods")",
-            stored == 0 ? nil : "\(stored) of their models stored anew",
+            stored == 0 ? nil : "\(stored) of their models also quantized",
             trained == 0 || seeds == 0 ? nil : seeds == 1 ? "one seed" : "\(seeds) seeds",
-            report.data.testRows > 0 ? counted(report.data.testRows, "test row") : nil,
+            report.data.testRows > 0 ? counted(report.data.testRows, "test example") : nil,
             String(report.date.prefix(10)),
         ]
         var lead: Markup = ""
@@ -129,11 +129,11 @@ struct ReportBuilder {
             let other = full?.tokensPerSecond.flatMap { $0.isFinite ? $0 : nil }
             tile(
                 "Training speed", numbers.significant(speed), unit: "tokens/s",
-                aside: other.map { "full fine-tuning \(numbers.significant($0))" } ?? "real tokens, no padding")
+                aside: other.map { "full fine-tuning \(numbers.significant($0))" } ?? "without padding")
         }
         if let bytes = run.adapterBytes {
             tile(
-                "File to share", numbers.bytes(bytes),
+                "File size", numbers.bytes(bytes),
                 aside: full?.adapterBytes.map { "full fine-tuning \(numbers.bytes($0))" } ?? "")
         }
         if let inference = run.inference, inference.merged.isFinite {
@@ -159,8 +159,8 @@ struct ReportBuilder {
             guard let other, other.method != run.method, let level = other.statistic(metric) else { continue }
             let difference = numbers.signed(
                 metric.rounded(value.mean) - metric.rounded(level.mean), places: metric.places)
-            let hedge = report.isWithinSpread(run, of: other, by: metric) == true ? " (within spread)" : ""
-            parts.append("\(difference) against \(name)\(hedge)")
+            let hedge = report.isWithinSpread(run, of: other, by: metric) == true ? " (not significant)" : ""
+            parts.append("\(difference) vs. \(name)\(hedge)")
         }
         return parts.joined(separator: ", ")
     }

@@ -47,7 +47,7 @@ struct StoredAnewCommandTests {
         let change = runs[4]["differences"]?.array?.first { $0["to"]?.int == 3 && $0["metric"]?.string == "loss" }
         #expect(change?["value"]?.double.map { abs($0 - (loss(4) - loss(3))) < 1e-9 } == true)
         let page = try String(contentsOf: program.folder.appendingPathComponent("report.html"), encoding: .utf8)
-        #expect(page.contains("By storing") && page.contains("Model to ship"))
+        #expect(page.contains(">Quantization <small>Δ ") && page.contains("Model size"))
 
         // The same by hand: trained, merged, quantised, evaluated.
         func run(_ arguments: [String]) throws {

@@ -85,10 +85,11 @@ import Training
             BaselineResult(label: "longest <line>", quality: ["rouge1": Statistic([0.3], low: 0.28, high: 0.32)]),
         ]
         let table = report.table(colour: false, width: 160)
-        #expect(table.contains("without a model\nconstant target"))
+        #expect(table.contains("model-free baselines\nconstant target"))
         func words(_ text: String) -> String { text.split(whereSeparator: \.isWhitespace).joined(separator: " ") }
         #expect(
-            words(table).contains("at least 11.0 points above the best output without a model (longest <line>, 30.0)")
+            words(table).contains(
+                "at least 11.0 points better than the best model-free baseline (longest <line>, 30.0)")
         )
         let page = report.html()
         #expect(page.contains("longest &lt;line&gt;") && page.contains("<tbody class=\"baselines\">"))
@@ -103,20 +104,22 @@ import Training
         var near = Statistic([quality.mean - 0.01], low: quality.mean - 0.03, high: quality.mean + 0.01)
         report.baselines?[1].quality["rouge1"] = near
         #expect(
-            words(report.table(colour: false)).contains("cannot be told apart from the best output without a model"))
+            words(report.table(colour: false)).contains(
+                "is statistically indistinguishable from the best model-free baseline"))
         near.resampled = (0..<100).map { near.mean + Double($0 % 5) / 1000 }
         for (index, run) in report.runs.enumerated() where run.isTrained {
             report.runs[index].quality["rouge1"]?.resampled = near.resampled.map { $0 + 0.01 }
         }
         report.baselines?[1].quality["rouge1"] = near
         #expect(
-            words(report.table(colour: false)).contains("at least 1.0 points above the best output without a model"))
+            words(report.table(colour: false)).contains(
+                "at least 1.0 points better than the best model-free baseline"))
         // A method below them is named.
         report.baselines?[1].quality["rouge1"] = Statistic([0.5])
-        #expect(words(report.table(colour: false)).contains("is not above the best output without a model"))
+        #expect(words(report.table(colour: false)).contains("is not better than the best model-free baseline"))
         report.baselines = nil
         #expect(
-            !report.table(colour: false).contains("without a model") && !report.html().contains("class=\"baselines\"")
+            !report.table(colour: false).contains("model-free") && !report.html().contains("class=\"baselines\"")
         )
     }
 }

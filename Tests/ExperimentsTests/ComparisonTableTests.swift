@@ -65,8 +65,8 @@ import Testing
         #expect(!table.lowercased().contains("nan"))
         #expect(!table.contains("inf"))
         #expect(table.contains("–"))
-        #expect(table.contains("was not measured"))
-        #expect(ReportSamples.report([]).table(colour: true).contains("This report holds no method."))
+        #expect(table.contains("means not measured"))
+        #expect(ReportSamples.report([]).table(colour: true).contains("This report has no methods."))
     }
 
     @Test func aLabelCannotSteerTheTerminal() {

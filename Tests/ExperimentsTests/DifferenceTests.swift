@@ -163,7 +163,7 @@ import Training
 
     @Test func thePageAndTheTableShowTheDistance() throws {
         let report = try smallSteadyGain()
-        #expect(report.html().contains("To the best"))
+        #expect(report.html().contains(">vs. best <small>"))
         #expect(report.html().contains("\u{2212}5.5 <span class=\"spread\">[\u{2212}5."))
         #expect(report.table(colour: false, width: 160).contains("-5.5 [-5."))
     }

@@ -71,9 +71,9 @@ import Testing
     @Test func theAnswerComesFirst() throws {
         let page = ReportSamples.oneSeed().html()
         let verdict = try #require(page.range(of: "raises ROUGE-1 from 20.0 to 41.0"))
-        let figures = try #require(page.range(of: "All figures"))
+        let figures = try #require(page.range(of: "All results"))
         let charts = try #require(page.range(of: "<figure>"))
-        let recipe = try #require(page.range(of: "How to repeat this"))
+        let recipe = try #require(page.range(of: "How to reproduce this"))
         #expect(verdict.lowerBound < figures.lowerBound)
         #expect(figures.lowerBound < charts.lowerBound)
         #expect(charts.lowerBound < recipe.lowerBound)
@@ -84,7 +84,7 @@ import Testing
         for text in [
             "3\u{202F}538\u{202F}944", "1.41\u{202F}%", "[39.5, 42.5]", "2.00\u{202F}GB", "2e-4",
             "12\u{202F}460 training",
-            "within the spread of the best", "data-value=\"3538944.0\"", "q, v",
+            "statistically indistinguishable from the best", "data-value=\"3538944.0\"", "q, v",
         ] {
             #expect(page.contains(text), "\(text) is missing")
         }
@@ -98,9 +98,9 @@ import Testing
         let page = ReportSamples.degenerate().html()
         #expect(page.contains("title=\"not trained\""))
         #expect(page.contains("title=\"not a finite number\""))
-        #expect(page.contains("Nothing is left to draw."))
+        #expect(page.contains("There is nothing to draw."))
         #expect(page.contains("ROUGE-L, as ROUGE-1 has no finite value"))
-        #expect(page.contains("title=\"the total is not known\""))
+        #expect(page.contains("title=\"the total is unknown\""))
     }
 
     @Test func drawingsHaveTextAlternatives() {
@@ -118,7 +118,7 @@ import Testing
         var report = ReportSamples.threeSeeds()
         report.runs[2].curves[1].training[30].loss = .nan
         let page = report.html()
-        #expect(page.contains("LoRA r 32 (all linears): the loss was not a finite number at some steps"))
+        #expect(page.contains("LoRA r 32 (all linears): the loss was NaN or infinite at some steps"))
     }
 
     @Test func interpolationEscapesStringsAndKeepsMarkup() {

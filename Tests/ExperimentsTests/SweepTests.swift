@@ -114,7 +114,8 @@ import Torch
         #expect(page.contains("Quality over rank"))
         // The chart has the spread that the table has.
         #expect(
-            page.contains("class=\"interval\"") && page.contains("one standard deviation over seeds to each side"))
+            page.contains("class=\"interval\"") && page.contains("Error bars are ± one standard deviation over seeds")
+        )
         #expect(!page.contains("nan"))
     }
 }

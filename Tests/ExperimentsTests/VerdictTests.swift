@@ -11,18 +11,21 @@ import Testing
         let text = text(ReportSamples.oneSeed(lora: 0.41))
         #expect(text.contains("LoRA r 32 raises ROUGE-1 from 20.0 to 41.0, 21.0 points better than the base model."))
         #expect(
-            text.contains("Full fine-tuning reaches 42.0, 1.0 points better; the difference is within the spread."))
+            text.contains(
+                "Full fine-tuning reaches 42.0, 1.0 points better; the difference is not statistically significant."))
         #expect(text.contains("LoRA r 32 trains 3,538,944 parameters (1.41 %)"))
         #expect(text.contains("needs 50 % of full fine-tuning's peak memory (2.00 GB instead of 4.00 GB)"))
-        #expect(text.contains("trains 1.8 times as fast and leaves a file of 14.2 MB instead of 1.00 GB"))
+        #expect(text.contains("trains 1.8 times as fast and saves a file of 14.2 MB instead of 1.00 GB"))
         #expect(
-            text.contains("One seed per method, so the spread over seeds is unknown; intervals are over test rows"))
+            text.contains(
+                "One seed per method, so the variance over seeds is unknown; intervals are over test examples"))
     }
 
     @Test func aClearDistanceToFullFineTuning() {
         let text = text(ReportSamples.oneSeed(lora: 0.31))
-        #expect(text.contains("Full fine-tuning reaches 42.0, 11.0 points better: LoRA r 32 keeps 50 % of its gain."))
-        #expect(!text.contains("within the spread"))
+        #expect(
+            text.contains("Full fine-tuning reaches 42.0, 11.0 points better: LoRA r 32 retains 50 % of its gain."))
+        #expect(!text.contains("not statistically significant"))
     }
 
     @Test func noGainOverTheBase() {
@@ -39,8 +42,8 @@ import Testing
     @Test func rivalsAndAFrugalAlternative() {
         let text = text(ReportSamples.threeSeeds())
         #expect(text.contains("LoRA r 32, the best of 3 adapters, raises ROUGE-1 from 20.0 to 40.0"))
-        #expect(text.contains("keeps 91 % of its gain"))
-        #expect(text.contains("DoRA r 32 is within the spread of LoRA r 32."))
+        #expect(text.contains("retains 91 % of its gain"))
+        #expect(text.contains("DoRA r 32 is statistically indistinguishable from LoRA r 32."))
         #expect(text.contains("IA³ trains 27 times fewer parameters (129,024) and reaches 35.0, 5.0 points worse."))
         #expect(text.contains("± is the standard deviation over 3 seeds."))
     }
@@ -50,14 +53,14 @@ import Testing
             ReportSamples.report([
                 ReportSamples.run("base", "base", rouge1: [0.2]), ReportSamples.run("lora", "LoRA", rouge1: [0.4]),
             ]))
-        #expect(text.contains("without an interval, how certain that is stays open"))
+        #expect(text.contains("without an interval, its significance is unknown"))
         #expect(text.contains("Full fine-tuning was not measured"))
         #expect(text.contains("no intervals were computed"))
     }
 
     @Test func onlyTheBaseModelOrNothing() {
         #expect(text(ReportSamples.degenerate()).contains("Only the untrained model was measured: ROUGE-L 20.0."))
-        #expect(text(ReportSamples.report([])) == "This report holds no method.")
+        #expect(text(ReportSamples.report([])) == "This report has no methods.")
         let empty = MethodRun(method: "lora", label: "LoRA")
         #expect(text(ReportSamples.report([empty])).contains("LoRA has no finite quality figure"))
     }

@@ -75,7 +75,7 @@ import Testing
         (["vocab.json": "{", "merges.txt": ""], "vocab.json"),
         (["vocab.json": "[]", "merges.txt": ""], "expected '{'"),
         (["vocab.json": #"{"a": 0} x"#, "merges.txt": ""], "after the vocabulary"),
-        (["vocab.json": #"{"a": -1}"#, "merges.txt": ""], "whole number"),
+        (["vocab.json": #"{"a": -1}"#, "merges.txt": ""], "non-negative integer"),
         (["vocab.json": #"{"\ud800": 1}"#, "merges.txt": ""], "surrogate"),
         (["vocab.json": #"{"a": 0}"#, "merges.txt": "#version: 0.2\na\n"], "line 2"),
         (["vocab.json": #"{"a": 0}"#, "merges.txt": "a b\n"], "merge 0 needs b"),

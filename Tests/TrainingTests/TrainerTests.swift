@@ -446,7 +446,7 @@ import TorchNN
                 configuration.validateEvery = validateEvery
                 let trainer = try trainer(in: folder, nil, configuration)
                 let error = try #require(throws: TrainingDiverged.self) { try trainer.run() }.error
-                #expect(error.problem.contains("not a number") && error.problem.contains("step"))
+                #expect(error.problem.contains("NaN or infinite") && error.problem.contains("step"))
                 #expect(error.remedy?.contains("learning rate") == true)
             }
         }

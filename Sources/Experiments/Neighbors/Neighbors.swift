@@ -6,15 +6,15 @@ import Tokenizers
 import Torch
 import TorchNN
 
-/// Which words a soft prompt lies near (Lester et al. 2021, section 7): for each virtual token the nearest entries of
-/// the vocabulary, and whether they belong together.
+/// The nearest neighbors of a soft prompt (Lester et al. 2021, section 7): for each virtual token the nearest entries of
+/// the vocabulary, and whether these form a cluster.
 public struct Neighbors {
     public struct Options: Sendable {
-        /// Neighbours listed per virtual token.
+        /// Neighbors listed per virtual token.
         public var count = 5
-        /// Words that name the task, to be marked.
+        /// Words that name the task, to be highlighted.
         public var taskWords: [String] = []
-        /// Random groups that clustering is compared with.
+        /// Random groups of words that the clustering is compared with.
         public var samples = 200
         public var seed: UInt64 = 0
 
@@ -44,7 +44,7 @@ public struct Neighbors {
         else { throw PEFTError("this \(model.family) model has no input-embedding table") }
         return try withTorchErrors {
             try withoutGradients {
-                // As the layers see it.
+                // Scaled as the layers see it.
                 let vocabulary = table.weight.dense(as: .float32).to(.cpu) * model.embeddingScale
                 guard vocabulary.dim(1) == prompt.dim(1) else {
                     throw PEFTError(
@@ -59,7 +59,7 @@ public struct Neighbors {
         }
     }
 
-    /// The prompt as training began with it, where the same configuration gives it again.
+    /// The prompt before training, where the configuration reproduces it.
     private func untrained() throws -> Tensor? {
         guard adapter.isRemovable else { return nil }
         let wasActive = adapter.isActive
@@ -80,9 +80,9 @@ public struct Neighbors {
         // Ids beyond the tokenizer's are padding of the table: they were never trained.
         let used = min(vocabulary.dim(0), tokenizer.vocabularySize)
         let words = vocabulary.narrowed(axis: 0, 0..<used)
-        let unit = normalised(words)
+        let unit = normalized(words)
         let count = min(options.count, used)
-        let cosines = normalised(prompt).matmul(unit.T)
+        let cosines = normalized(prompt).matmul(unit.T)
         // ‖p − w‖² = ‖p‖² + ‖w‖² − 2 p·w, without a tensor of all differences.
         let squares =
             prompt.squared().sum(axes: [1], keep: true) + words.squared().sum(axes: [1]).unsqueezed(0)
@@ -99,21 +99,21 @@ public struct Neighbors {
             pairwise(unit, (0..<groupSize).map { _ in random.below(used) })
         }
         let initialClusters = initial.map { prompt -> [Double] in
-            let ids = rows(normalised(prompt).matmul(unit.T).topK(groupSize).indices)
+            let ids = rows(normalized(prompt).matmul(unit.T).topK(groupSize).indices)
             return ids.map { pairwise(unit, $0.map { Int($0) }) }
         }
         let places = try project(prompt, words, groups)
         let submodules = adapter.attached.filter { $0.site is InputSite }.count
         let perSubmodule = prompt.dim(0) / max(1, submodules)
-        func neighbour(_ id: Double, _ value: Double) -> NeighborsReport.Neighbor {
+        func neighbor(_ id: Double, _ value: Double) -> NeighborsReport.Neighbor {
             let text = tokenizer.token(for: Int(id)) ?? "#\(Int(id))"
             return .init(id: Int(id), text: text, value: value, namesTask: isTaskWord(text))
         }
         let tokens = (0..<prompt.dim(0)).map { row in
             NeighborsReport.Token(
                 name: submodules > 1 && row >= perSubmodule ? "decoder \(row - perSubmodule + 1)" : "\(row + 1)",
-                cosine: zip(cosineIDs[row], cosineValues[row]).map { neighbour($0, $1) },
-                distance: zip(distanceIDs[row], distanceValues[row]).map { neighbour($0, max(0, -$1).squareRoot()) },
+                cosine: zip(cosineIDs[row], cosineValues[row]).map { neighbor($0, $1) },
+                distance: zip(distanceIDs[row], distanceValues[row]).map { neighbor($0, max(0, -$1).squareRoot()) },
                 clustering: clusters[row], place: places.tokens[row], neighborPlaces: places.neighbors[row])
         }
         return NeighborsReport(
@@ -122,7 +122,7 @@ public struct Neighbors {
             randomClustering: Statistic(randomClusters), untrainedClustering: initialClusters.map { Statistic($0) })
     }
 
-    private func normalised(_ x: Tensor) -> Tensor {
+    private func normalized(_ x: Tensor) -> Tensor {
         x / x.squared().sum(axes: [1], keep: true).sqrt().atLeast(1e-12)
     }
 
@@ -140,15 +140,15 @@ public struct Neighbors {
         return (sum - Double(ids.count)) / Double(ids.count * (ids.count - 1))
     }
 
-    /// Places in the plane of the two directions in which prompt and neighbours differ most (principal components).
+    /// Coordinates of prompt and neighbors in the plane of their first two principal components.
     private func project(_ prompt: Tensor, _ words: Tensor, _ groups: [[Int]]) throws -> (
         tokens: [[Double]], neighbors: [[[Double]]]
     ) {
         let ids = Array(Set(groups.flatMap(\.self))).sorted()
-        let all = Tensor.concatenated([normalised(prompt), normalised(words.selecting(Tensor(ids)))])
-        let centred = all - all.mean(axes: [0], keep: true)
-        let axes = centred.svd().vh
-        let places = rows(centred.matmul(axes.narrowed(axis: 0, 0..<min(2, axes.dim(0))).T)).map {
+        let all = Tensor.concatenated([normalized(prompt), normalized(words.selecting(Tensor(ids)))])
+        let centered = all - all.mean(axes: [0], keep: true)
+        let axes = centered.svd().vh
+        let places = rows(centered.matmul(axes.narrowed(axis: 0, 0..<min(2, axes.dim(0))).T)).map {
             $0.count == 2 ? $0 : [$0.first ?? 0, 0]
         }
         let byID = Dictionary(uniqueKeysWithValues: ids.enumerated().map { ($1, places[prompt.dim(0) + $0]) })
@@ -160,18 +160,18 @@ public struct Neighbors {
         guard text.count > 2 else { return false }
         return options.taskWords.contains { word in
             let word = word.lowercased()
-            // "summar" of "▁summarize" names the task as much as the whole word does.
+            // A word piece such as "summar" of "▁summarize" counts as well.
             return word == text
                 || (text.count >= 4 && (word.hasPrefix(text) || text.hasPrefix(word) && word.count >= 4))
         }
     }
 
-    /// A piece of the vocabulary without the marks of its tokenizer.
+    /// A vocabulary entry without the tokenizer's markers.
     static func bare(_ token: String) -> String {
         String(token.filter { $0.isLetter || $0.isNumber }).lowercased()
     }
 
-    /// The words of templates that name a task: those outside of fields, and the fields' names.
+    /// The words of templates that name a task: the text outside of fields, and the field names.
     public static func words(inTemplates templates: [String]) -> [String] {
         var seen: Set<String> = []
         return templates.flatMap { $0.split { !$0.isLetter } }.map { $0.lowercased() }

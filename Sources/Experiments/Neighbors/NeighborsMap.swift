@@ -1,4 +1,4 @@
-/// The map of a soft prompt: its vectors and the words nearest to them, in the plane in which they differ most.
+/// The map of a soft prompt: its vectors and their nearest words, projected onto two principal components.
 extension NeighborsReport {
     private struct Mark {
         let name: String
@@ -34,7 +34,7 @@ extension NeighborsReport {
                 """
         }
         return frame.svg(
-            description: "Virtual tokens and their nearest words in the plane.",
+            description: "Virtual tokens and their nearest words, projected onto two principal components.",
             content + names(marks, frame: frame, most: isWide ? 48 : 18))
     }
 
@@ -61,7 +61,7 @@ extension NeighborsReport {
             \.element)
     }
 
-    /// Names that touch neither each other nor a mark, with a line to their mark where they had to go far.
+    /// Labels that overlap neither each other nor a mark, with a leader line where they are far from their mark.
     private func names(_ marks: [Mark], frame: PlotFrame, most: Int) -> Markup {
         let size = 12.0
         var placement = LabelPlacement(
@@ -94,8 +94,8 @@ extension NeighborsReport {
     }
 }
 
-/// An axis on which crowded regions are drawn larger: half of a value's place is where it lies between the extremes, half
-/// its rank among all values. A few outliers would else push everything else together.
+/// An axis that enlarges crowded regions: a value's position is the mean of its linear position between the extremes and
+/// its rank among all values. On a linear axis a few outliers would squeeze everything else together.
 struct CrowdScale {
     private let sorted: [Double]
     private let start: Double

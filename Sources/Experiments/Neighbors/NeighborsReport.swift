@@ -1,7 +1,7 @@
 import Foundation
 import Support
 
-/// What `peft neighbors` found.
+/// The result of `peft neighbors`: the vocabulary entries nearest to each virtual token of a soft prompt.
 public struct NeighborsReport: Codable, Sendable {
     public var version: String
     public var adapter: String
@@ -9,44 +9,44 @@ public struct NeighborsReport: Codable, Sendable {
     public var model: String
     public var taskWords: [String]
     public var tokens: [Token]
-    /// Mean cosine among each virtual token's five nearest words, over the virtual tokens.
+    /// Mean pairwise cosine similarity of each virtual token's five nearest words, over the virtual tokens.
     public var clustering: Statistic
-    /// The same of five words at random.
+    /// The same for five random words.
     public var randomClustering: Statistic
-    /// The same of the prompt before training; `nil` where it can't be made again.
+    /// The same for the prompt before training; `nil` where its initialization cannot be reproduced.
     public var untrainedClustering: Statistic?
 
     public struct Token: Codable, Sendable {
-        /// Place in the prompt, from 1.
+        /// Position in the prompt, from 1.
         public var name: String
-        /// The nearest by cosine, with it, and by distance, with that.
+        /// The nearest words by cosine similarity, and by Euclidean distance.
         public var cosine: [Neighbor]
         public var distance: [Neighbor]
         public var clustering: Double
-        /// In the picture.
+        /// Coordinates on the map: the first two principal components.
         public var place: [Double]
         public var neighborPlaces: [[Double]]
     }
 
     public struct Neighbor: Codable, Sendable {
         public var id: Int
-        /// As the vocabulary has it.
+        /// The vocabulary entry, tokenizer markers included.
         public var text: String
         public var value: Double
         /// Whether it is one of ``taskWords``.
         public var namesTask: Bool
     }
 
-    /// What was found, in sentences.
+    /// The result in sentences.
     func sentences(_ numbers: NumberFormat) -> [String] {
         func figure(_ value: Statistic) -> String {
             numbers.decimal(value.mean, places: 3) + (value.sd.map { " ± " + numbers.decimal($0, places: 3) } ?? "")
         }
         var sentences: [String] = []
-        var against = "\(figure(randomClustering)) for words at random"
-        if let untrained = untrainedClustering { against += ", \(figure(untrained)) before training" }
+        var references = "random words: \(figure(randomClustering))"
+        if let untrained = untrainedClustering { references += ", before training: \(figure(untrained))" }
         sentences.append(
-            "The five words nearest to a virtual token have a mean cosine of \(figure(clustering)) among each other (\(against))."
+            "The five nearest words of a virtual token have a mean pairwise cosine similarity of \(figure(clustering)) (\(references))."
         )
         let margin = clustering.mean - randomClustering.mean
         let isTight = margin > 2 * (randomClustering.sd ?? 0)
@@ -54,18 +54,18 @@ public struct NeighborsReport: Codable, Sendable {
         let error = clustering.sd.map { $0 / Double(max(1, clustering.values.count)).squareRoot() } ?? 0
         if !isTight {
             sentences.append(
-                "That is no closer than chance: the prompt has not settled near groups of related words.")
+                "That is no higher than chance: the virtual tokens are not near groups of related words.")
         } else if let beginning, beginning <= 2 * error {
-            sentences.append("The neighbors of any point cluster, and training did not tighten that.")
+            sentences.append("The neighbors are no closer to each other than before training.")
         } else {
             sentences.append(
-                "The words belong together more than chance\(beginning == nil ? "" : " and more than before training") explains."
+                "The neighbors are closer to each other than random words\(beginning == nil ? "" : " and than before training")."
             )
         }
         let marked = tokens.filter { $0.cosine.contains(where: \.namesTask) }.count
         if !taskWords.isEmpty {
             sentences.append(
-                "\(marked) of \(tokens.count) virtual tokens have a word that names the task (\(taskWords.prefix(8).joined(separator: ", "))) among their nearest."
+                "\(marked) of \(tokens.count) virtual tokens have a task word (\(taskWords.prefix(8).joined(separator: ", "))) among their nearest neighbors."
             )
         }
         return sentences
@@ -79,16 +79,16 @@ public struct NeighborsReport: Codable, Sendable {
         return try encoder.encode(self)
     }
 
-    /// The lists for a terminal; words that name the task stand in brackets.
+    /// The nearest words for a terminal; task words are in brackets.
     public func table() -> String {
         let numbers = NumberFormat.terminal
-        func list(_ neighbours: [Neighbor]) -> String {
-            neighbours.map { word in
+        func list(_ neighbors: [Neighbor]) -> String {
+            neighbors.map { word in
                 let text = NeighborsReport.printable(word.text)
                 return (word.namesTask ? "[\(text)]" : text) + " " + numbers.decimal(word.value, places: 2)
             }.joined(separator: "  ")
         }
-        var lines = ["\(method) of \(adapter), over \(model)", ""]
+        var lines = ["\(adapter): \(method), base model \(model)", ""]
         let width = tokens.map(\.name.count).max() ?? 0
         for token in tokens {
             let name = String(repeating: " ", count: width - token.name.count) + token.name
@@ -100,7 +100,7 @@ public struct NeighborsReport: Codable, Sendable {
         return lines.joined(separator: "\n") + "\n"
     }
 
-    /// A piece of vocabulary that can't steer a terminal.
+    /// A vocabulary entry with control characters replaced, safe to print on a terminal.
     static func printable(_ text: String) -> String {
         String(
             String.UnicodeScalarView(

@@ -1,19 +1,19 @@
 import Torch
 
-/// Bytes of resident memory at the highest point of a training run, by what they hold.
+/// Bytes of resident memory at the peak of a training run, by use.
 public struct MemoryLedger: Sendable, Equatable {
-    /// The model's, as far as training touches them, and what the method adds.
+    /// The pages of the model's weights that training touches, and the adapter's weights.
     public var weights = 0
-    /// Those that are there at the peak: the backward pass makes them one by one.
+    /// Gradients that exist at the peak: the backward pass computes them one at a time.
     public var gradients = 0
     public var optimizerStates = 0
-    /// What the forward pass keeps for the backward pass.
+    /// Tensors that the forward pass saves for the backward pass.
     public var activations = 0
-    /// A chunk of the scores of the vocabulary, with its gradient.
+    /// One chunk of logits with its gradient.
     public var logits = 0
-    /// What an operation makes and frees again, at the peak.
+    /// Temporary tensors of the operation that runs at the peak.
     public var temporaries = 0
-    /// Freed blocks that fitted nothing any more and that the allocator keeps.
+    /// Freed blocks that the allocator keeps (fragmentation).
     public var allocator = 0
     /// The process without a model: program, libraries, tokenizer.
     public var baseline = 0
@@ -22,27 +22,27 @@ public struct MemoryLedger: Sendable, Equatable {
 
     public var total: Int { entries.reduce(0) { $0 + $1.bytes } }
 
-    /// Names as in JSON.
+    /// The terms with their JSON keys and titles.
     public var entries: [(name: String, title: String, bytes: Int)] {
         [
             ("weights", "weights", weights), ("gradients", "gradients", gradients),
             ("optimizerStates", "optimizer states", optimizerStates), ("activations", "activations", activations),
             ("logits", "logits", logits), ("temporaries", "temporaries", temporaries),
-            ("allocator", "kept by the allocator", allocator), ("baseline", "process", baseline),
+            ("allocator", "allocator overhead", allocator), ("baseline", "process", baseline),
         ]
     }
 
-    /// The term that costs most.
+    /// The largest term.
     public var largest: (name: String, title: String, bytes: Int) {
         entries.max { $0.bytes < $1.bytes } ?? ("weights", "weights", weights)
     }
 
-    /// Names of the places in a log where the next part of a step begins.
+    /// Names of the log's marks at which the next phase of a step begins.
     enum Mark {
         static let optimizer = "optimizer", forward = "forward", backward = "backward", update = "update"
     }
 
-    /// Reads a log of steps: who lives at its highest point, and how far the heap grew for it.
+    /// Finds the peak of a log of steps, the blocks that are alive at it, and the size of the heap there.
     init(_ log: MemoryLog) {
         enum Kind { case weights, optimizerStates, logits, forward, backward, update }
         var marks = log.marks[...]
@@ -80,7 +80,7 @@ public struct MemoryLedger: Sendable, Equatable {
         for (block, entry) in made where entry.index <= peak.index {
             let end = freed[block] ?? log.events.count
             guard end > peak.index else { continue }
-            /// Whether it outlives the part of the step that it was made in.
+            /// Whether it outlives the phase of the step that it was allocated in.
             func survives(_ places: [Int]) -> Bool { places.first { $0 > entry.index }.map { end >= $0 } ?? false }
             switch entry.kind {
             case .weights: weights += entry.bytes

@@ -3,7 +3,7 @@ import PEFT
 import Support
 import Training
 
-/// Plans of several methods on one model, for people and for programs.
+/// Plans of several methods on one model, as text and as JSON.
 public struct PlanReport {
     public let outline: ModelOutline
     public let batch: PlannedBatch
@@ -46,8 +46,8 @@ public struct PlanReport {
     }
 
     /// - Parameters:
-    ///   - bytes: a size for people, such as `1.2 GB`.
-    ///   - grouped: a number with commas.
+    ///   - bytes: formats a size, such as `1.2 GB`.
+    ///   - grouped: formats an integer with thousands separators.
     public func text(bytes: (Int) -> String, grouped: (Int) -> String) -> String {
         func left(_ text: String, _ width: Int) -> String {
             text + String(repeating: " ", count: max(0, width - text.count))
@@ -58,20 +58,20 @@ public struct PlanReport {
         var lines = [
             "\(outline.family), \(grouped(outline.parameterCount)) parameters, weights "
                 + "\(bytes(outline.parameterCount * 4)) in fp32",
-            "batch of \(counted(batch.rows.count, "row")), \(counted(batch.tokens, "token")), prompts up to \(batch.longestPrompt) "
+            "batch of \(counted(batch.rows.count, "example")),  \(counted(batch.tokens, "token")), prompts up to \(batch.longestPrompt) "
                 + "and targets up to \(batch.longestTarget); \(configuration.optimizer.rawValue)",
         ]
         for plan in plans {
             lines += ["", plan.choice.label]
             lines.append(
-                "  trained: \(grouped(plan.summary.trainable)) of \(grouped(plan.summary.total)) parameters "
+                "  trainable: \(grouped(plan.summary.trainable)) of \(grouped(plan.summary.total)) parameters "
                     + String(format: "(%.2f %%), exact", plan.summary.share * 100))
             for (component, count) in plan.summary.byComponent.sorted(by: {
                 ($1.value, $0.key.rawValue) < ($0.value, $1.key.rawValue)
             }) {
                 lines.append("    " + left(component.rawValue, 22) + right(grouped(count), 14))
             }
-            lines.append("  memory at the peak, estimated")
+            lines.append("  peak memory, estimated")
             for entry in plan.memory.entries {
                 lines.append("    " + left(entry.title, 22) + right(bytes(entry.bytes), 14))
             }
@@ -79,33 +79,33 @@ public struct PlanReport {
             let gradients = plan.summary.trainable * 4
             if plan.memory.gradients < gradients / 2 {
                 lines.append(
-                    "    Of \(bytes(gradients)) of gradients \(bytes(plan.memory.gradients)) exist at the peak: the backward pass makes"
-                        + " them one by one while it frees activations.")
+                    "    Only \(bytes(plan.memory.gradients)) of the \(bytes(gradients)) of gradients exist at the peak: the backward pass"
+                        + " computes them one at a time while it frees activations.")
             }
             if plan.loadingBytes > plan.memory.total {
                 lines.append(
-                    "    reading the weights takes more, \(bytes(plan.loadingBytes)): they are stored in a shorter type"
-                        + " and widened")
+                    "    loading the weights takes more, \(bytes(plan.loadingBytes)): they are stored in a narrower type"
+                        + " and upcast")
             }
             if plan.isNoteworthy {
                 lines.append(
-                    "  " + String(format: "That is %.0f times the weights", plan.timesWeights)
-                        + "; most of it is \(plan.memory.largest.title) (\(bytes(plan.memory.largest.bytes))). "
+                    "  " + String(format: "That is %.0f times the size of the weights", plan.timesWeights)
+                        + "; the largest part is \(plan.memory.largest.title)  (\(bytes(plan.memory.largest.bytes))). "
                         + Self.advice(plan.memory.largest.name))
             }
         }
         return lines.joined(separator: "\n")
     }
 
-    /// What makes a term smaller.
+    /// How to reduce a term.
     private static func advice(_ term: String) -> String {
         switch term {
         case "activations", "temporaries", "allocator":
-            "--checkpoint-activations, smaller batches with --accumulate, or shorter texts make it less."
+            "Reduce it with --checkpoint-activations, smaller batches with --accumulate, or shorter texts."
         case "gradients", "optimizerStates":
-            "A method that trains less, or --optimizer adamw8bit or adafactor, makes it less."
-        case "baseline": "It is the program itself, and doesn't grow with the model."
-        default: "A smaller model makes it less."
+            "Reduce it with a method that trains fewer parameters, or with --optimizer adamw8bit or adafactor."
+        case "baseline": "That is the program itself, which does not grow with the model."
+        default: "Reduce it with a smaller model."
         }
     }
 }

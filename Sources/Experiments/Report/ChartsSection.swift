@@ -16,7 +16,7 @@ extension ReportBuilder {
         """
     }
 
-    /// Drawn twice, for wide and for narrow windows, so that text has its proper size in both.
+    /// Drawn twice, for wide and for narrow windows, so that text has the right size in both.
     private func both(_ draw: (Double) -> Markup) -> Markup {
         "<div class=\"wide\">\(draw(540))</div><div class=\"narrow\">\(draw(350))</div>"
     }
@@ -59,7 +59,7 @@ extension ReportBuilder {
                 metric.name, "\(metric.explanation)",
                 chart.dots { value, places in numbers.decimal(value, places: places) })
         }
-        let others = metrics.count > report.leadingMetrics.count ? " The table above holds the other metrics." : ""
+        let others = metrics.count > report.leadingMetrics.count ? " The table above lists the other metrics." : ""
         let hasBars = report.runs.contains { run in
             shown.contains { run.statistic($0)?.interval(over: report.spread) != nil }
         }
@@ -67,8 +67,8 @@ extension ReportBuilder {
             !hasBars
             ? ""
             : report.spread == .seeds
-                ? "Bars reach one standard deviation over seeds to each side. "
-                : "Bars are 95\(numbers.space)% bootstrap intervals over test rows. "
+                ? "Error bars are ± one standard deviation over seeds. "
+                : "Error bars are 95\(numbers.space)% bootstrap intervals over test examples. "
         return section(
             "quality", "Quality", "\(bars)Each axis covers its own values and does not start at zero.\(others)",
             grid: "thirds", figures)
@@ -85,7 +85,7 @@ extension ReportBuilder {
         guard !figures.isEmpty else { return nil }
         return section(
             "trade-off", "Size and learning rate",
-            "What more trained parameters buy, and how each method's learning rate was found.",
+            "Quality against the number of trained parameters, and the search for each method's learning rate.",
             grid: "halves", figures)
     }
 
@@ -118,8 +118,8 @@ extension ReportBuilder {
         return figure(
             "\(metric.name) against trained parameters",
             """
-            \(metric.higherIsBetter ? "Up" : "Down") and to the left is better. The dotted staircase joins the methods that no \
-            other beats with fewer parameters.
+            \(metric.higherIsBetter ? "Up" : "Down") and to the left is better. The dotted line is the Pareto frontier: methods that no \
+            other beats with fewer trained parameters.
             """, both(chart.draw))
     }
 
@@ -146,17 +146,19 @@ extension ReportBuilder {
             description: "Validation loss over learning rate. \(listed.joined(separator: "; ")).",
             xTick: { NumberFormat.page.rate($0) }, namesAtEnds: false)
         let lost = report.runs.flatMap(\.learningRateSearch).filter { !$0.validationLoss.isFinite }.count
-        let note = lost > 0 ? " \(lost) \(lost == 1 ? "trial" : "trials") diverged and left no point." : ""
+        let note =
+            lost > 0
+            ? " \(lost) \(lost == 1 ? "trial" : "trials") diverged and \(lost == 1 ? "is" : "are") not drawn." : ""
         return figure(
             "Learning-rate search",
             """
-            Loss on the validation rows for each rate tried; lower is better. The ring marks the rate that was used.\
+            Validation loss of each rate tried; lower is better. A ring marks the rate used.\
             \(note)\(clipNote(chart))
             """, both(chart.draw) + legend(lines, always: true))
     }
 
     private func clipNote(_ chart: LineChart) -> String {
-        chart.isClipped ? " Values above the axis are drawn at its top edge." : ""
+        chart.isClipped ? " Values above the axis are clipped to its top edge." : ""
     }
 
     /// Narrow drawings have no room for names at the ends of lines.
@@ -192,17 +194,17 @@ extension ReportBuilder {
                 value: { $0.peakBytes.map(Double.init) }, write: { numbers.bytes($0) },
                 absent: { _ in "not measured" }),
             chart(
-                "Training speed", "Real tokens per second, without padding, median over seeds. Longer is better.",
+                "Training speed", "Tokens per second without padding, median over seeds. Longer is better.",
                 isCost: false,
                 value: { $0.tokensPerSecond }, write: { numbers.significant($0) + numbers.space + "tokens/s" },
                 absent: untrained),
             chart(
-                "File to share", "What training leaves: adapter weights, or a whole model. Shorter is better.",
+                "File size", "The saved adapter, or the whole model after full fine-tuning. Shorter is better.",
                 value: { $0.adapterBytes.map(Double.init) }, write: { numbers.bytes($0) }, absent: untrained),
             report.showsModelSizes
                 ? chart(
-                    "Model to ship",
-                    "Weight files that a user of the row needs, the base as it is kept included. Shorter is better.",
+                    "Model size",
+                    "All weight files needed to run the model, the base as stored included. Shorter is better.",
                     includesStored: true, value: { $0.modelBytes.map(Double.init) }, write: { numbers.bytes($0) },
                     absent: { _ in "not measured" }) : nil,
         ].compactMap(\.self)
@@ -216,18 +218,18 @@ extension ReportBuilder {
 
     private func curves() -> Markup? {
         let figures = [
-            curve("Training loss", "On the batches trained on.", \.training),
+            curve("Training loss", "On the training batches.", \.training),
             curve(
-                "Validation loss", "On rows that training never sees. Where it rises again, the method overfits.",
+                "Validation loss", "On the validation examples. Where it rises again, the method overfits.",
                 \.validation),
         ].compactMap(\.self)
         guard !figures.isEmpty else { return nil }
         let count = report.runs.filter(\.isTrained).count
         let some =
             notable.count { report.runs[$0].isTrained } < count
-            ? " Drawn are \(notable.count { report.runs[$0].isTrained }) of \(count) methods: full fine-tuning and the best."
+            ? " Shown are \(notable.count { report.runs[$0].isTrained }) of \(count) methods: full fine-tuning and the best."
             : ""
-        let seeds = (report.seedCount > 1 ? " Thin lines are seeds, thick lines their mean." : "") + some
+        let seeds = (report.seedCount > 1 ? " Thin lines are single seeds, thick lines their mean." : "") + some
         return section(
             "curves", "Learning curves", "Loss per target token in nats; lower is better.\(seeds)", grid: "halves",
             figures)
@@ -253,7 +255,7 @@ extension ReportBuilder {
         }
         guard !lines.isEmpty else {
             guard !lost.isEmpty else { return nil }
-            return figure(title, "\(caption)", "<p class=\"note\">\(divergence(lost)) Nothing is left to draw.</p>")
+            return figure(title, "\(caption)", "<p class=\"note\">\(divergence(lost)) There is nothing to draw.</p>")
         }
         let listed = lines.compactMap { line in
             line.points.last.map { "\(line.label) ends at \(numbers.decimal($0.y, places: 3))" }
@@ -262,12 +264,12 @@ extension ReportBuilder {
             lines: lines, xKind: .linear, xTitle: "step", yTitle: "nats per target token",
             description: "\(title) over steps. \(listed.joined(separator: "; ")).",
             xTick: { $0 < 1e5 ? NumberFormat.page.integer(Int($0)) : NumberFormat.page.short($0) })
-        let thinned = isThinned ? " Each drawn point is the mean of neighbouring steps." : ""
+        let thinned = isThinned ? " Each point is the mean of neighboring steps." : ""
         let note = lost.isEmpty ? "" : " " + divergence(lost)
         return figure(title, "\(caption)\(thinned)\(clipNote(chart))\(note)", both(chart.draw) + legend(lines))
     }
 
     private func divergence(_ labels: [String]) -> String {
-        "\(labels.joined(separator: ", ")): the loss was not a finite number at some steps, and the line leaves these out."
+        "\(labels.joined(separator: ", ")): the loss was NaN or infinite at some steps, which are not drawn."
     }
 }

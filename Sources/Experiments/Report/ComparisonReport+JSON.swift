@@ -3,18 +3,18 @@ import Support
 import Torch
 
 extension ComparisonReport {
-    /// A report that ``json()`` wrote.
-    /// - Throws: ``PEFTError`` if the file can't be read or holds something else.
+    /// Reads a report written by ``json()``.
+    /// - Throws: ``PEFTError`` if the file can't be read or is not a comparison report.
     public static func read(_ file: URL) throws -> ComparisonReport {
         guard let data = try? Data(contentsOf: file) else {
-            throw PEFTError("can't read \(file.path)", remedy: "name a file that peft compare --output wrote")
+            throw PEFTError("can't read \(file.path)", remedy: "pass a file written by peft compare --output")
         }
         let decoder = JSONDecoder()
         decoder.nonConformingFloatDecodingStrategy = .convertFromString(
             positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
         do { return try decoder.decode(ComparisonReport.self, from: data) } catch {
             throw PEFTError(
-                "\(file.path) is not a report of a comparison", remedy: "name a file that peft compare --output wrote"
+                "\(file.path) is not a comparison report", remedy: "pass a file written by peft compare --output"
             )
         }
     }

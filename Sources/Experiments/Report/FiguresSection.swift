@@ -1,6 +1,6 @@
 import Foundation
 
-/// The table with every figure, and what each one means.
+/// The table of all results, and what each column means.
 extension ReportBuilder {
     func figures() -> Markup {
         guard !report.runs.isEmpty else { return "" }
@@ -21,7 +21,7 @@ extension ReportBuilder {
         }
         return """
             <section aria-labelledby="figures">
-            <h2 id="figures">All figures</h2>
+            <h2 id="figures">All results</h2>
             <p class="note">\(tableNote)</p>
             <div class="scroll" tabindex="0" role="region" aria-labelledby="figures">
             <table class="sortable">
@@ -32,7 +32,7 @@ extension ReportBuilder {
             \(baselineRows(columns))</table>
             </div>
             <details>
-            <summary>What the figures mean</summary>
+            <summary>What the columns mean</summary>
             \(glossary(columns))
             </details>
             </section>
@@ -43,31 +43,32 @@ extension ReportBuilder {
         var sentences: [String] = []
         if report.runs.count > 1 {
             sentences.append(
-                "Bold marks the best value of a quality column, ≈ those that this comparison can't tell from it.")
+                "Bold marks the best value of a quality column, ≈ values that are statistically indistinguishable from it."
+            )
         }
         if report.spread == .seeds {
             sentences.append("± is the standard deviation over seeds.")
         } else if hasIntervals {
-            sentences.append("Brackets hold the 95\(numbers.space)% bootstrap interval over test rows.")
+            sentences.append("Brackets show the 95\(numbers.space)% bootstrap interval over test examples.")
         }
-        sentences.append("A dash (\(NumberFormat.missing)) carries its reason: rest the pointer on it.")
+        sentences.append("Hover over a dash (\(NumberFormat.missing)) for its reason.")
         if report.runs.count > 1 { sentences.append("Click a heading to sort.") }
         return sentences.joined(separator: " ")
     }
 
-    /// Outputs without a model, beneath the methods.
+    /// Model-free baselines, beneath the methods.
     private func baselineRows(_ columns: [Column]) -> Markup {
         guard let baselines = report.baselines, !baselines.isEmpty else { return "" }
         let rows: [Markup] = baselines.map { baseline in
             let cells: [Markup] = columns.map { column in
                 guard let metric = column.metric, let value = baseline.statistic(metric) else {
-                    return Cell(missing("no model, no cost"), value: nil).markup
+                    return Cell(missing("not applicable without a model"), value: nil).markup
                 }
                 var content: Markup = "<span class=\"mean\">\(metric.format(value.mean, with: numbers))</span>"
                 if let spread = spreadText(value, metric) { content += " <span class=\"spread\">\(spread)</span>" }
                 return Cell(content, value: value.mean).markup
             }
-            return "<tr><th scope=\"row\">\(baseline.label)<br/><small>without a model</small></th>\(cells)</tr>"
+            return "<tr><th scope=\"row\">\(baseline.label)<br/><small>model-free baseline</small></th>\(cells)</tr>"
         }
         return "<tbody class=\"baselines\">\n\(rows.joined("\n"))\n</tbody>\n"
     }
@@ -90,7 +91,7 @@ extension ReportBuilder {
     }
 
     private struct Column {
-        /// What follows a newline stands smaller beneath.
+        /// Text after a newline is set smaller beneath.
         var title: String
         /// The metric of a column of quality.
         var metric: Metric?
@@ -101,7 +102,7 @@ extension ReportBuilder {
         var cells: [Cell]
     }
 
-    /// What decides first; what only documents the run at the end.
+    /// Decisive columns first; columns that only document the run last.
     private func columns() -> [Column] {
         let leading = report.leadingMetrics
         var columns = leading.map(quality) + storedAnew() + distanceToTheBest() + costColumns()
@@ -114,16 +115,17 @@ extension ReportBuilder {
         [
             column(
                 "Trainable", unit: "parameters",
-                explanation: "Parameters that training changes. Optimizer state and gradients grow with them.",
+                explanation: "Trained parameters. Optimizer state and gradients grow with them.",
                 value: { $0.isStoredAnew ? nil : Double($0.trainable) }, write: { numbers.decimal($0, places: 0) },
                 reason: untrained),
             column(
-                "Share", explanation: "Trainable parameters divided by all parameters, added ones included.",
+                "Share",
+                explanation: "Trainable parameters divided by all parameters, those of the adapter included.",
                 value: { $0.isStoredAnew ? nil : $0.trainableShare }, write: numbers.percent,
-                reason: { $0.isStoredAnew ? untrained($0) : "the total is not known" }),
+                reason: { $0.isStoredAnew ? untrained($0) : "the total is unknown" }),
             column(
                 "Speed", unit: "tokens/s", falling: true,
-                explanation: "Real tokens (padding does not count) trained per second, median over seeds.",
+                explanation: "Training throughput in tokens per second, without padding, median over seeds.",
                 value: { $0.tokensPerSecond }, write: numbers.significant, reason: untrained),
             column(
                 "Peak\nmemory",
@@ -131,19 +133,19 @@ extension ReportBuilder {
                     + "while evaluating. 1 GB is 10⁹ bytes.",
                 value: { $0.peakBytes.map(Double.init) }, write: numbers.bytes, reason: { _ in "not measured" }),
             column(
-                "File\nto share",
+                "File\nsize",
                 explanation:
-                    "Size of what training leaves: the adapter's weights, or the whole model after full fine-tuning.",
+                    "Size of the saved adapter, or of the whole model after full fine-tuning.",
                 value: { $0.adapterBytes.map(Double.init) }, write: numbers.bytes, reason: untrained),
             column(
                 "ms/\(report.inferenceUnit)", unit: "merged",
                 explanation:
-                    "Milliseconds per generated token (greedy, batch of 1) after the adapter was merged into the weights.",
+                    "Milliseconds per generated token (greedy decoding, batch size 1) with the adapter merged into the weights.",
                 value: { $0.inference?.merged }, write: numbers.significant, reason: { _ in "not measured" }),
             column(
                 "ms/\(report.inferenceUnit)", unit: "unmerged",
                 explanation:
-                    "The same with the adapter beside the weights, which is how several adapters share one model.",
+                    "The same with the adapter unmerged, which is how several adapters share one base model.",
                 value: { $0.inference?.unmerged }, write: numbers.significant, reason: { _ in "not measured" }),
         ]
     }
@@ -153,7 +155,7 @@ extension ReportBuilder {
             column(
                 "Learning\nrate",
                 explanation:
-                    "Peak rate of the schedule; where several were tried, the one with the lowest validation loss.",
+                    "Peak learning rate of the schedule; if several were tried, the one with the lowest validation loss.",
                 value: { $0.learningRate }, write: numbers.rate, reason: untrained),
             column(
                 "Steps", explanation: "Optimizer steps of each training run.",
@@ -168,7 +170,7 @@ extension ReportBuilder {
                 column(
                     "Forgetting", unit: "nats/token",
                     explanation:
-                        "How much the loss on general text (\(text)) rose by training, mean over seeds; negative if it fell.",
+                        "Increase of the loss on general text (\(text)) through training, mean over seeds; negative if it fell.",
                     value: { $0.retention.map { $0.after.mean - $0.before } },
                     write: { numbers.signed($0, places: 3) }, reason: { _ in "not measured" }))
         }
@@ -176,7 +178,8 @@ extension ReportBuilder {
             columns.append(
                 column(
                     "Merge drift", unit: "largest logit",
-                    explanation: "Largest difference of any logit between merged and unmerged: what rounding costs.",
+                    explanation:
+                        "Largest absolute difference of any logit between merged and unmerged: the rounding error of merging.",
                     value: { $0.inference?.largestDifference }, write: numbers.rate,
                     reason: { _ in "nothing to merge" }))
         }
@@ -184,7 +187,7 @@ extension ReportBuilder {
     }
 
     private func untrained(_ run: MethodRun) -> String {
-        run.isBase ? "not trained" : run.isStoredAnew ? "another row's model, stored anew" : "not measured"
+        run.isBase ? "not trained" : run.isStoredAnew ? "a quantized copy of another method's model" : "not measured"
     }
 
     private func column(
@@ -214,7 +217,7 @@ extension ReportBuilder {
             }
             if report.isWithinSpread(run, of: leader, by: metric) == true {
                 content =
-                    "<span class=\"spread\" aria-hidden=\"true\">≈ </span>\(content)<span class=\"hidden\"> within the spread of the best</span>"
+                    "<span class=\"spread\" aria-hidden=\"true\">≈ </span>\(content)<span class=\"hidden\"> statistically indistinguishable from the best</span>"
             }
             return Cell(content, value: value.mean)
         }
@@ -223,37 +226,37 @@ extension ReportBuilder {
             falling: metric.higherIsBetter, explanation: metric.explanation, cells: cells)
     }
 
-    /// What storing models anew changed, and the bytes of the models.
+    /// The change from quantizing trained models, and the sizes of the models.
     private func storedAnew() -> [Column] {
         guard report.showsModelSizes else { return [] }
         var columns = [
             column(
-                "Model\nto ship",
+                "Model\nsize",
                 explanation:
-                    "Size of the weight files that a user of the row needs: the base as the row keeps it and the "
-                    + "adapter beside it, or the whole model where the adapter was merged.",
+                    "Size of all weight files needed to run the model: the base as stored plus the "
+                    + "adapter, or the whole model if the adapter was merged.",
                 value: { $0.modelBytes.map(Double.init) }, write: numbers.bytes, reason: { _ in "not measured" })
         ]
         guard report.runs.contains(where: \.isStoredAnew), let metric = ranking else { return columns }
         let cells = report.runs.map { run -> Cell in
-            guard run.isStoredAnew else { return Cell(missing("the model as it was trained"), value: nil) }
+            guard run.isStoredAnew else { return Cell(missing("the trained model itself"), value: nil) }
             guard let difference = report.changeByStoring(run, by: metric) else {
-                return Cell(missing("nothing tells how sure it is"), value: nil)
+                return Cell(missing("no interval available"), value: nil)
             }
             let parts = metric.format(difference, with: numbers)
             return Cell("\(parts.value) <span class=\"spread\">\(parts.interval)</span>", value: difference.value)
         }
         columns.insert(
             Column(
-                title: "By storing", unit: metric.name, falling: metric.higherIsBetter,
+                title: "Quantization", unit: "Δ \(metric.name)", falling: metric.higherIsBetter,
                 explanation:
-                    "What merging the adapter and storing the model in few bits changed, with the 95\(numbers.space)% "
-                    + "interval of the difference on the same rows (and over seeds, which are pairs).",
+                    "Change from merging the adapter and quantizing the model, with the 95\(numbers.space)% "
+                    + "interval of the paired difference on the same test examples (and seeds).",
                 cells: cells), at: 0)
         return columns
     }
 
-    /// How far each run is from the best by the ranking metric, with the interval of that difference.
+    /// The difference of each run from the best by the ranking metric, with its interval.
     private func distanceToTheBest() -> [Column] {
         guard report.runs.count > 1, let metric = ranking, let best = report.best(of: report.runs, by: metric) else {
             return []
@@ -263,18 +266,18 @@ extension ReportBuilder {
         guard differences.contains(where: { $0 != nil }) else { return [] }
         let cells = zip(report.runs, differences).map { run, difference -> Cell in
             if run.statistic(metric)?.mean == top { return Cell(missing("the best"), value: 0) }
-            guard let difference else { return Cell(missing("nothing tells how sure it is"), value: nil) }
+            guard let difference else { return Cell(missing("no interval available"), value: nil) }
             let parts = metric.format(difference, with: numbers)
             return Cell("\(parts.value) <span class=\"spread\">\(parts.interval)</span>", value: difference.value)
         }
         return [
             Column(
-                title: "To the best", unit: metric.name, falling: metric.higherIsBetter,
-                explanation: "Difference to the best method with its 95\(numbers.space)% interval, "
+                title: "vs. best", unit: metric.name, falling: metric.higherIsBetter,
+                explanation: "Difference from the best method with its 95\(numbers.space)% interval: "
                     + (report.hasDifferences
-                        ? "a paired bootstrap over the test rows, which all methods share, and, with several seeds, chance in training"
-                        : "chance in training over seeds")
-                    + ". Where the interval holds 0, the two are not told apart.",
+                        ? "a paired bootstrap over the test examples and, with several seeds, the variance over seeds"
+                        : "the variance over seeds")
+                    + ". If the interval contains 0, the two are statistically indistinguishable.",
                 cells: cells)
         ]
     }
@@ -300,8 +303,8 @@ extension ReportBuilder {
             terms.insert(
                 (
                     "±",
-                    "Standard deviation over \(report.seedCount) seeds: how much a value moves when only chance in "
-                        + "training changes. From few seeds it is itself a rough figure. The base model is not trained and "
+                    "Standard deviation over \(report.seedCount) seeds: how much a value varies when only the random seed of "
+                        + "training changes. With few seeds it is a rough estimate. The base model is not trained and "
                         + "has none."
                 ), at: 0)
         }
@@ -309,8 +312,8 @@ extension ReportBuilder {
             terms.insert(
                 (
                     "[low, high]",
-                    "95\(numbers.space)% bootstrap interval over test rows: how much the mean would move with other rows of "
-                        + "the same kind. It says nothing about other seeds."
+                    "95\(numbers.space)% bootstrap interval over test examples: how much the mean would vary with other examples of "
+                        + "the same distribution. It does not cover other seeds."
                 ), at: 0)
         }
         let items: [Markup] = terms.map { "<dt>\($0.0)</dt><dd>\($0.1)</dd>" }

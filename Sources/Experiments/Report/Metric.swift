@@ -40,59 +40,60 @@ struct Metric: Hashable, Sendable {
         }
     }
 
-    /// Quantities that aren't shares: shown as they are, and the smaller the better.
+    /// Errors and losses: shown unscaled, lower is better.
     private var isError: Bool { ["loss", "mse", "mae", "perplexity"].contains(key) }
 
-    /// Scores that are no shares, either: shown as they are, and the larger the better.
+    /// Scores outside 0 … 1: shown unscaled, higher is better.
     private var isOpenScore: Bool { ["nist", "cider"].contains(key) }
 
     var higherIsBetter: Bool { !isError }
 
-    /// From the stored value to the shown one.
+    /// Factor from the stored value to the displayed one.
     var scale: Double { isError || isOpenScore ? 1 : 100 }
     var places: Int { key == "perplexity" || isOpenScore ? 2 : isError ? 3 : 1 }
     var unit: String { key == "loss" ? "nats" : key == "nist" ? "bits" : isError || isOpenScore ? "" : "points" }
 
-    /// What the figure says, in plain words.
+    /// What the metric measures.
     var explanation: String {
         switch key {
         case "rouge1":
-            "Overlap of single words between the output and the target (F1), in percent points. Higher is better."
+            "F1 overlap of unigrams (single words) between output and target, in percent. Higher is better."
         case "rouge2":
-            "Overlap of pairs of neighbouring words (F1), in percent points: stricter than ROUGE-1."
+            "F1 overlap of bigrams (pairs of adjacent words), in percent: stricter than ROUGE-1."
         case "rougeL":
-            "Longest common subsequence of words (F1), in percent points: rewards the right order."
-        case "rougeLsum": "ROUGE-L taken line by line, in percent points."
-        case "bleu": "Overlap of one to four neighbouring words with a penalty for short outputs, in percent points."
-        case "nist": "Like BLEU, but rare phrases that are right count more, in bits; there is no largest value."
+            "F1 of the longest common subsequence of words, in percent: rewards the right order."
+        case "rougeLsum": "ROUGE-L computed line by line, in percent."
+        case "bleu": "Precision of n-grams of one to four words with a brevity penalty, in percent."
+        case "nist":
+            "Like BLEU, but n-grams are weighted by their information, so rare ones count more, in bits; unbounded."
         case "meteor":
-            "Words that match, by stem too, with recall counting most and a penalty for scattered matches, in points."
-        case "cider": "Likeness to the targets in the phrases that tell rows apart, 0 … 10."
-        case "accuracy": "Rows whose class is right, in percent. Higher is better."
+            "Matched words, exact or stemmed, weighted toward recall, with a penalty for fragmented matches, in percent."
+        case "cider": "Cosine similarity to the references over TF-IDF-weighted n-grams, 0 … 10."
+        case "accuracy": "Examples with the correct class, in percent. Higher is better."
         case "macroF1":
-            "F1 of each class, averaged with equal weight, in percent points: rare classes count like frequent ones."
-        case "microF1": "F1 of all decisions together, in percent points: frequent classes count more."
+            "F1 per class, averaged with equal weights, in percent: rare classes count as much as frequent ones."
+        case "microF1": "F1 over all decisions pooled, in percent: frequent classes count more."
         case "mcc":
-            "Matthews' correlation of predicted and right classes, times 100: 0 is guessing, 100 is always right."
-        case "pearson", "cosinePearson": "Correlation of predicted and right numbers, times 100."
+            "Matthews correlation of predicted and true classes, times 100: −100 … 100, where 0 is chance level."
+        case "pearson", "cosinePearson": "Pearson correlation of predicted and true values, times 100."
         case "spearman", "cosineSpearman":
-            "Correlation of the ranks of predicted and right numbers, times 100: only the order counts."
+            "Spearman rank correlation of predicted and true values, times 100: only the order counts."
         case "mse": "Mean squared error. Lower is better."
         case "mae": "Mean absolute error. Lower is better."
-        case "entityF1": "F1 of whole entities, type and extent, in percent points."
-        case "entityPrecision": "Predicted entities that are right, in percent."
-        case "entityRecall": "Entities that were found, in percent."
-        case "recall1": "Texts whose own pair is the nearest of all, in percent."
-        case "mrr": "Mean of 1 / rank of a text's own pair among all, times 100."
+        case "entityF1": "F1 of entities with the correct type and boundaries, in percent."
+        case "entityPrecision": "Precision: predicted entities that are correct, in percent."
+        case "entityRecall": "Recall: reference entities that were found, in percent."
+        case "recall1": "Texts whose paired text is the nearest of all candidates, in percent."
+        case "mrr": "Mean reciprocal rank of a text's paired text among all candidates, times 100."
         case "perplexity":
-            "exp of the loss a token: among how many tokens the model seems to choose. Lower is better."
+            "Exponential of the mean loss per token. Lower is better."
         case DetailRecall.key:
-            "Names, numbers and content words that the target takes from the prompt and the output has, too, in percent. "
-                + "Words that most targets share do not count."
-        case "exactMatch": "Outputs that equal the target, in percent."
+            "Names, numbers and content words shared by prompt and target that the output also contains, in percent. "
+                + "Words common to most targets do not count."
+        case "exactMatch": "Outputs identical to the target, in percent."
         case "loss":
-            "Surprise at each target token of the test rows, in nats (natural logarithm). Lower is better."
-        default: "A quality between 0 and 1, shown in percent points. Higher is better."
+            "Cross-entropy per target token of the test examples, in nats. Lower is better."
+        default: "A score between 0 and 1, in percent. Higher is better."
         }
     }
 
@@ -120,7 +121,7 @@ struct Metric: Hashable, Sendable {
         return (value * scale * unit).rounded() / unit
     }
 
-    /// How much better `a` is than `b`, in shown units; negative if it is worse.
+    /// How much better `a` is than `b`, in displayed units; negative if it is worse.
     func gain(of a: Statistic, over b: Statistic) -> Double {
         let difference = rounded(a.mean) - rounded(b.mean)
         return higherIsBetter ? difference : -difference
@@ -129,7 +130,7 @@ struct Metric: Hashable, Sendable {
     func isBetter(_ a: Double, than b: Double) -> Bool { higherIsBetter ? a > b : a < b }
 }
 
-/// What intervals of a report are over. One report never mixes the two: they answer different questions.
+/// What the intervals of a report cover. One report never mixes the two: they answer different questions.
 enum Spread: Sendable {
     /// One standard deviation to each side of the mean.
     case seeds
@@ -150,7 +151,7 @@ extension Statistic {
         }
     }
 
-    /// Whether the two intervals overlap, so that the data doesn't tell the values apart; `nil` if neither
+    /// Whether the two intervals overlap, so that the values are statistically indistinguishable; `nil` if neither
     /// has an interval. A value without one, such as the base model's over seeds, counts as a point.
     func overlaps(_ other: Statistic, over spread: Spread) -> Bool? {
         let (own, others) = (interval(over: spread), other.interval(over: spread))
@@ -167,15 +168,15 @@ extension MethodRun {
     }
 
     var isBase: Bool { method == "base" && !isStoredAnew }
-    /// The base model under a new head that alone was trained: what stands for the base where it has no head.
+    /// The frozen base model with only its new head trained: the reference where the base has no head.
     var isHead: Bool { method == "head" && !isStoredAnew }
     var isFull: Bool { method == "full" && !isStoredAnew }
-    /// Another run's model, stored in another way: it trained nothing.
+    /// Another run's model, quantized after training: it trained nothing itself.
     var isStoredAnew: Bool { source != nil }
     var isTrained: Bool { !isBase && !isStoredAnew }
-    /// A trained model whose weights, adapter and all, are integers or codes of a few bits.
+    /// A trained model that was quantized with its adapter merged.
     var isQuantised: Bool { isStoredAnew && method != "base" }
-    /// Everything trained that is neither the base model's head alone nor full fine-tuning.
+    /// A trained run that is neither full fine-tuning nor the training of the head only.
     var isAdapter: Bool { isTrained && !isHead && !isFull }
 
     var trainableShare: Double? {
@@ -183,31 +184,31 @@ extension MethodRun {
         return total > 0 ? Double(trainable) / Double(total) : nil
     }
 
-    /// Seeds behind this run, as far as its figures show.
+    /// Number of seeds of this run.
     var seedCount: Int { max(curves.count, quality.values.map(\.values.count).max() ?? 0, loss?.values.count ?? 0) }
 }
 
 extension ComparisonReport {
-    /// All metrics any run has, the usual ones first.
+    /// All metrics that any run has, in display order.
     var metrics: [Metric] {
         let keys = Set(runs.flatMap(\.quality.keys))
         let usual = Metric.order.filter(keys.contains)
         return (usual + keys.subtracting(usual).sorted()).map(Metric.init)
     }
 
-    /// The metric that ranks: the primary one, or the next best thing that any run has a value for.
+    /// The metric that ranks the runs: the primary one, or else the first that any run has a value for.
     var ranking: Metric? {
         ([Metric(key: primaryMetric)] + metrics + [.loss])
             .first { metric in runs.contains { $0.statistic(metric) != nil } }
     }
 
-    /// The untrained model, as its files are where it was measured in several ways.
+    /// The untrained model; in its original weight format if it was measured in several.
     var base: MethodRun? {
         runs.first { $0.isBase && $0.label == "base" } ?? runs.first(where: \.isBase) ?? runs.first(where: \.isHead)
     }
     var full: MethodRun? { runs.first(where: \.isFull) }
 
-    /// The run the report is about: the best adapter, else full fine-tuning, else what there is.
+    /// The run the report is about: the best adapter, else full fine-tuning, else the first run.
     var subject: MethodRun? {
         guard let metric = ranking else { return runs.first(where: \.isAdapter) ?? full ?? runs.first }
         let adapters = runs.filter { $0.isAdapter && $0.statistic(metric) != nil }
@@ -224,7 +225,7 @@ extension ComparisonReport {
         return best?.run
     }
 
-    /// Whether rows differ in how their models are stored.
+    /// Whether the models of the runs differ in their weight formats.
     var showsModelSizes: Bool {
         runs.contains { $0.modelBytes != nil }
             && (runs.contains(where: \.isStoredAnew) || Set(runs.map(\.weights)).count > 1)
@@ -270,7 +271,7 @@ extension ComparisonReport {
     }
 }
 
-/// Names of metrics for tables that no report is behind.
+/// Display names and scales of metrics, for tables outside of reports.
 public enum MetricNames {
     /// Keys in the order that readers expect.
     public static func ordered(_ keys: Set<String>) -> [String] {
@@ -278,6 +279,6 @@ public enum MetricNames {
         return usual + keys.subtracting(usual).sorted()
     }
     public static func name(_ key: String) -> String { Metric(key: key).name }
-    /// From the value to what is shown.
+    /// Factor from the value to what is displayed: 100 for scores in 0 … 1.
     public static func scale(_ key: String) -> Double { Metric(key: key).scale }
 }

@@ -1,7 +1,7 @@
 import Foundation
 import Support
 
-/// Sample outputs, and how to repeat the comparison.
+/// Sample outputs, and how to reproduce the comparison.
 extension ReportBuilder {
     // MARK: - Samples
 
@@ -42,7 +42,7 @@ extension ReportBuilder {
             }
             return """
                 <article class="sample">
-                <h3>Test row \(index + 1)</h3>
+                <h3>Test example \(index + 1)</h3>
                 <details><summary>Prompt: \(summary(row.prompt))</summary><div class="prompt">\(text(row.prompt))</div></details>
                 <div class="outputs">
                 <div class="output target"><h4>Target</h4>\(text(row.target))</div>
@@ -54,7 +54,7 @@ extension ReportBuilder {
         return """
             <section aria-labelledby="samples">
             <h2 id="samples">Sample outputs</h2>
-            <p class="note">Outputs of the first seed, as generated. A few rows show style and typical mistakes; they prove nothing about averages.</p>
+            <p class="note">Outputs of the first seed, unedited. A few examples show style and typical mistakes; they say nothing about averages.</p>
             \(articles.joined("\n"))
             </section>
             """
@@ -72,7 +72,7 @@ extension ReportBuilder {
         return out.isEmpty ? String(text.prefix(60)) + "…" : out + "…"
     }
 
-    // MARK: - How to repeat
+    // MARK: - How to reproduce
 
     func recipe() -> Markup {
         let (model, data, machine) = (report.model, report.data, report.machine)
@@ -86,14 +86,14 @@ extension ReportBuilder {
                 "Model",
                 "\(model.name) (\(model.family)), \(numbers.integer(model.parameters)) parameters, \(numbers.bytes(model.bytes))"
             ),
-            ("Data", "\(data.name): \(rows.joined(separator: ", ")) rows"),
+            ("Data", "\(data.name): \(rows.joined(separator: ", ")) examples"),
             ("Prompt", "<code dir=\"auto\">\(data.prompt)</code>"),
             ("Target", "<code dir=\"auto\">\(data.target)</code>"),
             (
                 "Machine",
                 "\(machine.processor), \(machine.threads) \(machine.threads == 1 ? "thread" : "threads"), \(numbers.bytes(machine.memoryBytes)), \(machine.system)"
             ),
-            ("Seeds", seeds.isEmpty ? missing("no training curve was kept") : "\(seeds.joined(separator: ", "))"),
+            ("Seeds", seeds.isEmpty ? missing("no training curve was recorded") : "\(seeds.joined(separator: ", "))"),
             ("Ranked by", "\(rankingName)"),
             ("Date", "\(report.date)"),
             ("Version", "swift-peft \(report.version)"),
@@ -108,10 +108,11 @@ extension ReportBuilder {
             ? ""
             : "<h3>Methods</h3>\n<div class=\"recipes\">\(recipes.joined("\n"))</div>\n"
         let common: Markup =
-            report.settings.isEmpty ? "" : "<h3>Settings of every run</h3>\n\(list(settings(report.settings)))\n"
+            report.settings.isEmpty
+            ? "" : "<h3>Settings common to all runs</h3>\n\(list(settings(report.settings)))\n"
         return """
             <section aria-labelledby="repeat">
-            <h2 id="repeat">How to repeat this</h2>
+            <h2 id="repeat">How to reproduce this</h2>
             \(list(facts))
             \(common)\(methods)</section>
             <footer>Written by swift-peft \(report.version) on \(String(report.date.prefix(10))). The page is self-contained and loads nothing.</footer>

@@ -1,13 +1,13 @@
 import Foundation
 
-/// The five things a method trades against each other, and which methods no other beats in all of them.
+/// The five quantities that methods trade against each other, and the Pareto frontier over them.
 struct TradeOffs {
     enum Axis: String, CaseIterable {
         case quality, parameters, speed, inference, memory
 
         var higherIsBetter: Bool { self == .quality || self == .speed }
 
-        /// What counts as equal: timings and peaks differ from run to run by so much.
+        /// Relative difference that counts as equal: timings and peaks vary this much from run to run.
         var tolerance: Double {
             switch self {
             case .quality, .parameters: 0
@@ -21,7 +21,7 @@ struct TradeOffs {
         let run: MethodRun
         let index: Int
         let values: [Axis: Double]
-        /// No other method is at least as good in all five and better in one.
+        /// Whether no other method is at least as good in all five and better in one.
         var isOnFrontier = false
     }
 
@@ -52,7 +52,7 @@ struct TradeOffs {
         }
     }
 
-    /// Whether a is at least as good as b in everything that both have, and clearly better in something.
+    /// Whether a is at least as good as b on all axes that both have, and better on at least one.
     private func dominates(_ a: Entry, _ b: Entry) -> Bool {
         var isBetter = false
         for axis in Axis.allCases {
@@ -65,7 +65,7 @@ struct TradeOffs {
         return isBetter
     }
 
-    /// The method to choose: among those that the best one doesn't clearly beat in quality, the cheapest.
+    /// The recommended method: the cheapest of those statistically indistinguishable in quality from the best.
     ///
     /// Cost is the product of peak memory, time per token trained, time per token generated and, as their numbers
     /// differ by powers of ten, the fourth root of the trained parameters.
@@ -75,7 +75,7 @@ struct TradeOffs {
         }
         guard let best = ranked.first else { return nil }
         let candidates = ranked.filter { entry in
-            // What training didn't clearly help is no choice.
+            // Methods not significantly better than the base model are not recommended.
             if let base = report.base,
                 report.isWithinSpread(entry.run, of: base, by: metric) == true
             {
@@ -96,12 +96,12 @@ struct TradeOffs {
 }
 
 extension MethodRun {
-    /// Milliseconds per generated token as the method would be used alone: merged where it can be.
+    /// Milliseconds per generated token in single-adapter use: merged if the method can be merged.
     var inferenceCost: Double? { inference.map { $0.isMergeable == false ? $0.unmerged : $0.merged } }
 }
 
 extension ReportBuilder {
-    /// The five trade-offs side by side.
+    /// The table of the five trade-offs.
     func tradeOffTable() -> Markup {
         guard let tradeOffs = TradeOffs(report) else { return "" }
         let axes = TradeOffs.Axis.allCases.filter { axis in tradeOffs.entries.contains { $0.values[axis] != nil } }
@@ -139,7 +139,7 @@ extension ReportBuilder {
             if hasRetention { cells.append(forgetting(entry.run)) }
             let mark: Markup =
                 entry.isOnFrontier
-                ? " <span class=\"frontier-mark\" title=\"No other method is as good in all five and better in one\">◆<span class=\"hidden\"> not dominated</span></span>"
+                ? " <span class=\"frontier-mark\" title=\"On the Pareto frontier: no other method is as good in all five and better in one\">◆<span class=\"hidden\"> not dominated</span></span>"
                 : ""
             return """
                 <tr><th scope="row" data-value="\(entry.run.label)">\(styles[entry.index].swatch)\(entry.run.label)\(mark)</th>\(cells)</tr>
@@ -150,9 +150,9 @@ extension ReportBuilder {
         return """
             <section aria-labelledby="five">
             <h2 id="five">Five trade-offs</h2>
-            <p class="note">Sorted by quality. ◆ marks the \(count) \(count == 1 ? "method" : "methods") that no other equals in all five \
-            and beats in one (timings within 5\(numbers.space)% and peaks within 2\(numbers.space)% count as equal). A longer bar is always a \
-            larger number: ↑ and a full color where that is better, ↓ and a pale one where it is a cost. Parameters are drawn on a \
+            <p class="note">Sorted by quality. ◆ marks the \(count) \(count == 1 ? "method" : "methods") on the Pareto frontier: no other is as good in all five \
+            and better in one (timings within 5\(numbers.space)% and memory within 2\(numbers.space)% count as equal). A longer bar is a \
+            larger value: ↑ and full color where higher is better, ↓ and pale where lower is better. Parameters are on a \
             logarithmic scale.\(spread)</p>
             <div class="scroll" tabindex="0" role="region" aria-labelledby="five">
             <table class="sortable trade">
@@ -182,7 +182,7 @@ extension ReportBuilder {
         axis == .quality ? metric.higherIsBetter : axis.higherIsBetter
     }
 
-    /// The direction that is better: an arrow, and words for those who can't see it.
+    /// The better direction as an arrow, with words for screen readers.
     private func better(_ axis: TradeOffs.Axis, _ metric: Metric) -> Markup {
         isGain(axis, metric)
             ? " ↑<span class=\"hidden\"> higher is better</span>" : " ↓<span class=\"hidden\"> lower is better</span>"
@@ -207,7 +207,8 @@ extension ReportBuilder {
         case .inference:
             let note: Markup =
                 run.inference?.isMergeable == false
-                ? " <span class=\"spread\" title=\"No weight can hold what the method does\">unmerged</span>" : ""
+                ? " <span class=\"spread\" title=\"The method cannot be merged into the weights\">unmerged</span>"
+                : ""
             return "\(numbers.decimal(value, places: 2))\(note)"
         case .memory: return "\(numbers.bytes(value))\(spread(run.memory, numbers.bytes))"
         }
@@ -230,7 +231,7 @@ extension ReportBuilder {
         guard let skipped = report.skipped, !skipped.isEmpty else { return "" }
         let items: [Markup] = skipped.map { "<dt>\($0.label)</dt><dd>\($0.reason)</dd>" }
         return """
-            <details><summary>\(skipped.count) \(skipped.count == 1 ? "method was" : "methods were") left out</summary>
+            <details><summary>\(skipped.count) \(skipped.count == 1 ? "method was" : "methods were") skipped</summary>
             <dl class="glossary">\(items)</dl></details>
             """
     }

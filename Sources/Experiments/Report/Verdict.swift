@@ -1,18 +1,18 @@
-/// What a comparison means, in sentences that follow from its figures alone.
+/// The conclusions of a comparison in sentences, derived from its results alone.
 struct Verdict {
-    /// Which method to choose, and why.
+    /// The recommended method, with reasons.
     var choice: String?
-    /// What the subject gained, and how far it is from full fine-tuning.
+    /// The subject's gain over the base model, and its gap to full fine-tuning.
     var quality: [String] = []
-    /// At what share of parameters, memory and time.
+    /// The subject's parameters, memory and time.
     var cost: String?
-    /// Other adapters that this comparison can't tell apart from the subject.
+    /// Other adapters that are statistically indistinguishable from the subject.
     var rivals: String?
-    /// A far smaller adapter, and what it gives up.
+    /// A far smaller adapter, and its loss of quality.
     var frugal: String?
-    /// Which of the models that were stored anew in few bits is best, and what that cost.
+    /// The best of the models that were quantized after training, and its loss of quality.
     var shipping: [String] = []
-    /// What the spread is over.
+    /// What the intervals cover.
     var spread: String?
 
     var sentences: [String] {
@@ -22,7 +22,7 @@ struct Verdict {
 
     init(_ report: ComparisonReport, numbers: NumberFormat) {
         guard let subject = report.subject else {
-            quality = ["This report holds no method."]
+            quality = ["This report has no methods."]
             return
         }
         let writer = Writer(report: report, subject: subject, numbers: numbers)
@@ -45,7 +45,7 @@ struct Verdict {
 }
 
 private struct Writer {
-    private static let oneSeed = "One seed per method, so the spread over seeds is unknown"
+    private static let oneSeed = "One seed per method, so the variance over seeds is unknown"
 
     let report: ComparisonReport
     let subject: MethodRun
@@ -59,7 +59,7 @@ private struct Writer {
         return numbers.space == " " || label.count > 20 ? label : label.replacing(" ", with: "\u{A0}")
     }
 
-    /// Where several trained methods were compared: the cheapest of those that the best doesn't clearly beat.
+    /// Where several trained methods were compared: the cheapest of those statistically indistinguishable from the best.
     func choice() -> String? {
         guard let tradeOffs = TradeOffs(report), let (entry, best, among) = tradeOffs.choice(report) else {
             return nil
@@ -78,7 +78,7 @@ private struct Writer {
             reasons.append(
                 abs(inference - 1) < 0.05
                     ? "the base model's speed\(merged)"
-                    : "\(numbers.factor(inference)) times the base model's time a token\(merged)")
+                    : "\(numbers.factor(inference)) times the base model's time per token\(merged)")
         }
         let value = tradeOffs.metric.format(entry.values[.quality] ?? .nan, with: numbers)
         let quality = "\(tradeOffs.metric.name) \(value)"
@@ -86,9 +86,9 @@ private struct Writer {
             entry.index == best.index
             ? (among == 1
                 ? "its \(quality) is clearly the best"
-                : "its \(quality) is the best, and of the \(among) methods within its spread it costs least")
-            : "its \(quality) is within the spread of the best (\(name(of: best.run)), "
-                + "\(tradeOffs.metric.format(best.values[.quality] ?? .nan, with: numbers))), and of the \(among) methods there it costs least"
+                : "its \(quality) is the best, and it is the cheapest of \(among) statistically indistinguishable methods")
+            : "its \(quality) is statistically indistinguishable from the best (\(name(of: best.run)), "
+                + "\(tradeOffs.metric.format(best.values[.quality] ?? .nan, with: numbers))), and it is the cheapest of these \(among) methods"
         guard let last = reasons.popLast() else { return "Choose \(name(of: run)): \(why)." }
         let list = reasons.isEmpty ? last : reasons.joined(separator: ", ") + " and " + last
         return "Choose \(name(of: run)): \(why), with \(list)."
@@ -116,13 +116,13 @@ private struct Writer {
             if let full = report.full, full.statistic(metric) != nil {
                 sentences.append(against(full: full, metric))
             } else {
-                sentences.append("Full fine-tuning was not measured, so how far it is from that is unknown.")
+                sentences.append("Full fine-tuning was not measured, so the gap to it is unknown.")
             }
         }
         return sentences
     }
 
-    /// Whether two runs differ by more than chance; `nil` where nothing tells.
+    /// Whether the difference of two runs is statistically significant; `nil` without intervals.
     private func isClear(_ run: MethodRun, _ other: MethodRun, _ metric: Metric) -> Bool? {
         report.isWithinSpread(run, of: other, by: metric).map { !$0 }
     }
@@ -135,22 +135,22 @@ private struct Writer {
         let size = numbers.decimal(abs(gain), places: metric.places)
         if isClear == false {
             return
-                "\(name) reaches \(metric.name) \(to) against \(from) for \(baseName); the difference is within "
-                + "the spread, so this comparison does not show that training helped."
+                "\(name) reaches \(metric.name) \(to) against \(from) for \(baseName); the difference is not "
+                + "statistically significant, so this comparison does not show that training helped."
         }
         let rises = (value.mean > base.mean)
         let verb = rises ? "raises" : "lowers"
-        let judgement = gain >= 0 ? "better" : "worse"
+        let judgment = gain >= 0 ? "better" : "worse"
         let hedge =
             isClear == nil
-            ? "; without an interval, how certain that is stays open" : ""
-        return "\(name) \(verb) \(metric.name) from \(from) to \(to), \(size) \(metric.unit) \(judgement) than "
+            ? "; without an interval, its significance is unknown" : ""
+        return "\(name) \(verb) \(metric.name) from \(from) to \(to), \(size) \(metric.unit) \(judgment) than "
             + "\(baseName)\(hedge)."
     }
 
-    /// What training is compared with: a model without a head says nothing before one was trained.
+    /// The reference that training is compared with: a model without a head is measured with a trained head.
     private var baseName: String {
-        report.base?.isHead == true ? "the base model under a head that alone was trained" : "the base model"
+        report.base?.isHead == true ? "the frozen base model with only a trained head" : "the base model"
     }
 
     private func against(full run: MethodRun, _ metric: Metric) -> String {
@@ -163,16 +163,17 @@ private struct Writer {
             ? "\(size) \(metric.unit) \(gain > 0 ? "better" : "worse")" : "the same"
         var sentence = "Full fine-tuning reaches \(shown), \(comparison)"
         switch isClear(subject, run, metric) {
-        case false?: sentence += "; the difference is within the spread"
-        case nil: sentence += "; without an interval, how certain that is stays open"
+        case false?: sentence += "; the difference is not statistically significant"
+        case nil: sentence += "; without an interval, its significance is unknown"
         case true?:
-            // A share of the gain means something only where both gains are clear.
+            // A share of the gain is meaningful only where both gains are significant.
             guard let untrained = report.base, let base = untrained.statistic(metric),
                 isClear(run, untrained, metric) == true, isClear(subject, untrained, metric) == true
             else { break }
             let share = metric.gain(of: value, over: base) / metric.gain(of: full, over: base)
             if gain > 0, share > 0, share < 1 {
-                sentence += ": \(name) keeps \(numbers.decimal(share * 100, places: 0))\(numbers.space)% of its gain"
+                sentence +=
+                    ": \(name) retains \(numbers.decimal(share * 100, places: 0))\(numbers.space)% of its gain"
             }
         }
         return sentence + "."
@@ -205,9 +206,9 @@ private struct Writer {
         if let own = subject.adapterBytes, own > 0 {
             if subject.isAdapter, let full = report.full?.adapterBytes, full > own {
                 parts.append(
-                    "leaves a file of \(numbers.bytes(own)) instead of \(numbers.bytes(full))")
+                    "saves a file of \(numbers.bytes(own)) instead of \(numbers.bytes(full))")
             } else {
-                parts.append("leaves a file of \(numbers.bytes(own))")
+                parts.append("saves a file of \(numbers.bytes(own))")
             }
         }
         guard let last = parts.popLast() else { return nil }
@@ -224,7 +225,7 @@ private struct Writer {
         guard let metric = report.ranking, subject.isAdapter, let value = subject.statistic(metric) else {
             return nil
         }
-        // Two runs may share a label; what tells them apart is their place.
+        // Two runs may share a label; exclude the subject only once.
         var skippedSubject = false
         let close = report.runs.filter { run in
             guard run.isAdapter, let other = run.statistic(metric) else { return false }
@@ -239,15 +240,15 @@ private struct Writer {
         let list =
             names.count == 1
             ? "\(names[0]) is" : names.dropLast().joined(separator: ", ") + " and \(names[names.count - 1]) are"
-        var sentence = "\(list) within the spread of \(name)"
+        var sentence = "\(list) statistically indistinguishable from \(name)"
         if smallest.trainable < subject.trainable, smallest.trainable > 0 {
-            let who = names.count == 1 ? "with only" : "and \(name(of: smallest)) does it with only"
+            let who = names.count == 1 ? "with only" : "and \(name(of: smallest)) has only"
             sentence += ", \(who) \(numbers.integer(smallest.trainable)) trained parameters"
         }
         return sentence + "."
     }
 
-    /// A much smaller adapter that is clearly behind, and by how much: the other end of the choice.
+    /// A much smaller adapter that is significantly worse, and by how much: the other end of the trade-off.
     func frugal() -> String? {
         guard let metric = report.ranking, subject.isAdapter, let value = subject.statistic(metric) else {
             return nil
@@ -263,7 +264,7 @@ private struct Writer {
             + "reaches \(metric.format(other.mean, with: numbers)), \(loss) \(metric.unit) worse."
     }
 
-    /// Of the models that are quantised with what was learned in them: the best, and which took it without rounding again.
+    /// The best of the quantized models, and those whose adapters were merged without requantization.
     func shipping() -> [String] {
         guard let metric = report.ranking else { return [] }
         let stored = report.runs.filter { $0.isQuantised && $0.statistic(metric) != nil }
@@ -273,19 +274,19 @@ private struct Writer {
         var first =
             stored.count == 1
             ? "Stored as \(name(of: best)), the model has \(metric.name) \(metric.format(value.mean, with: numbers))\(size)"
-            : "Of the \(stored.count) models that are quantised with their adapters in them, \(name(of: best)) is best: "
+            : "Of the \(stored.count) quantized models with merged adapters, \(name(of: best)) is best: "
                 + "\(metric.name) \(metric.format(value.mean, with: numbers))\(size)"
         if let change = report.changeByStoring(best, by: metric), !isMerged(best) {
             let parts = metric.format(change, with: numbers)
             first +=
                 change.isWithinSpread
-                ? "; what rounding changed is within the spread (\(parts.value) \(parts.interval))"
-                : "; rounding changed it by \(parts.value) \(parts.interval)"
+                ? "; the change from quantization is not statistically significant (\(parts.value) \(parts.interval))"
+                : "; quantization changed it by \(parts.value) \(parts.interval)"
         }
         let close = stored.filter { $0.label != best.label && isClear($0, best, metric) == false }
         if !close.isEmpty {
             let names = close.map(name(of:))
-            first += ". Within its spread: \(names.joined(separator: ", "))"
+            first += ". Statistically indistinguishable from it: \(names.joined(separator: ", "))"
         }
         sentences.append(first + ".")
         for run in stored where isMerged(run) {
@@ -298,8 +299,9 @@ private struct Writer {
             let adapter = name(of: report.runs[source])
             sentences.append(
                 beside == within
-                    ? "\(adapter) went into the zeros of its base without loss: \(metric.name) \(within) beside it and merged."
-                    : "\(adapter) has \(metric.name) \(beside) beside its base and \(within) in its zeros.")
+                    ? "\(adapter) merges into the zero points of its base without loss: \(metric.name) \(within) unmerged and merged."
+                    : "\(adapter) has \(metric.name) \(beside) unmerged and \(within) merged into the zero points of its base."
+            )
         }
         return sentences
     }
@@ -314,13 +316,13 @@ private struct Writer {
         }
         let judged =
             isPaired == true
-            ? " Methods are told apart by their differences on the same rows (paired bootstrap)"
+            ? " Significance is judged by differences on the same test examples (paired bootstrap)"
                 + (report.spread == .seeds ? " and over seeds." : ".") : ""
         if report.spread == .seeds {
             return "± is the standard deviation over \(report.seedCount) seeds.\(judged)"
         }
         let ran = report.runs.contains(where: \.isTrained) ? Self.oneSeed : nil
-        let rows = "intervals are over test rows (95\(numbers.space)% bootstrap)"
+        let rows = "intervals are over test examples (95\(numbers.space)% bootstrap)"
         switch (ran, intervals) {
         case (let ran?, true): return "\(ran); \(rows).\(judged)"
         case (let ran?, false): return "\(ran), and no intervals were computed."

@@ -1,7 +1,7 @@
 import Support
 
 extension SweepReport {
-    /// The sweep as one HTML page that loads nothing.
+    /// The sweep as one self-contained HTML page.
     public func html() -> String {
         let builder = ReportBuilder(comparison)
         let numbers = NumberFormat.page
@@ -10,7 +10,7 @@ extension SweepReport {
         let seeds = comparison.seedCount
         let scope = [
             counted(points.count, "value"), "\(seeds) \(seeds == 1 ? "seed" : "seeds") each", model.name,
-            counted(data.testRows, "test row"), String(date.prefix(10)),
+            counted(data.testRows, "test example"), String(date.prefix(10)),
         ].joined(separator: ", ")
         let sections: [Markup] = [
             """
@@ -71,15 +71,17 @@ extension SweepReport {
                     return abs(position - Double(index)) < 1e-6 && names.indices.contains(index) ? names[index] : ""
                 }, namesAtEnds: false, xTicks: isLogarithmic ? positions.values : nil)
             let spread: Markup =
-                seeds > 1 ? "The thick line is the mean, thin ones are seeds. " : "One seed; the spread is unknown. "
+                seeds > 1
+                ? "The thick line is the mean, thin lines are single seeds. "
+                : "One seed, so the variance is unknown. "
             let ring: Markup =
                 plateau == nil ? "" : "The ring marks the smallest value within one standard deviation of the best. "
             let bars: Markup =
                 !intervals.contains { $0 != nil }
                 ? ""
                 : spreads == .seeds
-                    ? "Bars reach one standard deviation over seeds to each side. "
-                    : "Bars are 95\(numbers.space)% bootstrap intervals over test rows. "
+                    ? "Error bars are ± one standard deviation over seeds. "
+                    : "Error bars are 95\(numbers.space)% bootstrap intervals over test examples. "
             figures.append(
                 """
                 <figure><h3>\(metric.name)</h3><figcaption>\(spread)\(bars)\(ring)\(metric.explanation)</figcaption>
@@ -94,7 +96,7 @@ extension SweepReport {
             """
     }
 
-    /// Places of the values on the axis: the numbers themselves, or their order where they are names.
+    /// Positions of the values on the axis: the numbers themselves, or their order if they are names.
     private var positions: (values: [Double], isLogarithmic: Bool) {
         let numbers = points.map { Double($0.value) ?? .nan }
         guard numbers.allSatisfy({ $0.isFinite && $0 > 0 }) else { return (points.indices.map(Double.init), false) }
@@ -107,7 +109,7 @@ extension SweepReport {
         guard let largest = pairs.max(by: { cells($0) < cells($1) }) else { return "" }
         let numbers = NumberFormat.page
         let style = RunStyle(colour: 1, shape: .square)
-        // The widest one against the plateau, where that is another, shows what the additional directions are.
+        // The largest value against the plateau shows whether the additional directions matter.
         let second =
             pairs.first { $0.from == plateau && $0.to == largest.to && cells($0) != cells(largest) }
             ?? similarity.filter(\.isBetweenSeeds).max { cells($0) < cells($1) }
@@ -121,7 +123,7 @@ extension SweepReport {
                 style: style)
             return """
                 <figure><h3>\(field) \(pair.from) and \(to)</h3>
-                <figcaption>φ with all directions \(numbers.decimal(pair.whole, places: 2)), with the first of each \(numbers.decimal(pair.first, places: 2)); \
+                <figcaption>φ is \(numbers.decimal(pair.whole, places: 2)) for all directions and \(numbers.decimal(pair.first, places: 2)) for the first of each; \
                 random subspaces have \(numbers.decimal(pair.random, places: 2)).</figcaption>
                 <div class="drawing">\(map.draw())</div></figure>
                 """
@@ -135,8 +137,8 @@ extension SweepReport {
         }
         return """
             <section aria-labelledby="subspaces"><h2 id="subspaces">Subspaces</h2>
-            <p class="note">How much of the directions that one adapter reads lies in those of another: φ of Hu et al. (2021), between 0 \
-            (nothing) and 1 (all), averaged over the projections. Row i and column j of a picture take the strongest i and j directions.</p>
+            <p class="note">Similarity φ of the subspaces spanned by two adapters' A matrices (Hu et al. 2021, eq. 4), between 0 \
+            (orthogonal) and 1 (contained), averaged over the projections. Row i and column j of a heat map use the strongest i and j directions.</p>
             <div class="charts halves">\(maps.joined("\n"))</div>
             <details><summary>All pairs</summary><div class="scroll"><table><thead><tr><th scope="col">\(field)</th><th scope="col">against</th>\
             <th scope="col">all directions</th><th scope="col">first of each</th><th scope="col">random</th></tr></thead>

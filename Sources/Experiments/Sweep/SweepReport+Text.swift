@@ -1,5 +1,5 @@
 extension SweepReport {
-    /// The sweep as an aligned table for a terminal, with a short reading of it beneath.
+    /// The sweep as an aligned table for a terminal, followed by the result in sentences.
     public func table(width: Int = 120) -> String {
         let numbers = NumberFormat.terminal
         let metric = ranking
@@ -37,7 +37,7 @@ extension SweepReport {
         lines += sentences(numbers)
         if !similarity.isEmpty {
             lines.append("")
-            lines.append("Subspace similarity φ of the matrices A (1 is the same, 0 nothing in common):")
+            lines.append("Subspace similarity φ of the A matrices (1: contained, 0: orthogonal):")
             var table = [["from", "to", "all directions", "first direction", "random"]]
             for pair in similarity {
                 table.append([
@@ -57,7 +57,7 @@ extension SweepReport {
             var line = ""
             for (index, cell) in row.enumerated() {
                 let space = String(repeating: " ", count: widths[index] - cell.count)
-                // The first column is a name, the last a remark; numbers stand on the right.
+                // The first column is a name, the last a remark; numbers are right-aligned.
                 line += (index == 0 || index == columns - 1 ? cell + space : space + cell) + "  "
             }
             while line.last == " " { line.removeLast() }

@@ -1,7 +1,7 @@
 import Foundation
 import Support
 
-/// What `peft sweep` found: quality and cost at each value of one field.
+/// The result of `peft sweep`: quality and cost at each value of one configuration field.
 public struct SweepReport: Codable, Sendable {
     public var version: String
     public var date: String
@@ -13,15 +13,15 @@ public struct SweepReport: Codable, Sendable {
     public var method: String
     /// The field that was varied.
     public var field: String
-    /// Trained parameters that every value was brought near to, if there was a budget.
+    /// The budget of trained parameters that every value was adjusted to, if there was one.
     public var budget: Int?
-    /// In the order asked for.
+    /// In the order of the values on the command line.
     public var points: [Point]
     /// The value with the best mean.
     public var best: String?
     /// The smallest value (first in the order of trained parameters) within one standard deviation of the best.
     public var plateau: String?
-    /// Subspaces of the trained matrices A, for methods that have them.
+    /// Subspace similarities of the trained A matrices, for methods that have them.
     public var similarity: [SubspaceSimilarity]
 
     public struct Point: Codable, Sendable {
@@ -49,7 +49,7 @@ public struct SweepReport: Codable, Sendable {
             let best = measured.min(by: { metric.isBetter($0.1.mean, than: $1.1.mean) }),
             let sd = best.1.sd
         else {
-            // One seed has no spread, so nothing can be called equal to the best.
+            // One seed has no standard deviation, so nothing is known to be equal to the best.
             return (measured.min(by: { metric.isBetter($0.1.mean, than: $1.1.mean) })?.0.value, nil)
         }
         let close = measured.filter { abs($0.1.mean - best.1.mean) <= sd }
@@ -68,7 +68,7 @@ public struct SweepReport: Codable, Sendable {
         return try encoder.encode(self)
     }
 
-    /// The same figures as a comparison, whose methods are the values.
+    /// The sweep as a comparison whose methods are the values.
     var comparison: ComparisonReport {
         ComparisonReport(
             version: version, date: date, model: model, data: data, machine: machine, settings: settings,
@@ -82,7 +82,7 @@ public struct SweepReport: Codable, Sendable {
 
     var ranking: Metric { comparison.ranking ?? .loss }
 
-    /// What was found, in sentences.
+    /// The result in sentences.
     func sentences(_ numbers: NumberFormat) -> [String] {
         guard let best, let top = points.first(where: { $0.value == best })?.run.statistic(ranking) else {
             return ["No value has a finite quality."]
@@ -94,7 +94,7 @@ public struct SweepReport: Codable, Sendable {
             let spread = metric.format(sd, with: numbers)
             if plateau == best {
                 sentences.append(
-                    "\(field) \(best) is the best (\(metric.name) \(shown)), and no smaller one comes within its standard deviation of \(spread)."
+                    "\(field) \(best) is the best (\(metric.name) \(shown)), and no smaller value is within one standard deviation (\(spread)) of it."
                 )
             } else {
                 let value = metric.format(point.run.statistic(metric)?.mean ?? .nan, with: numbers)
@@ -103,11 +103,11 @@ public struct SweepReport: Codable, Sendable {
                 )
             }
             if let last = points.last?.value, best == last, plateau == last {
-                sentences.append("The best value is the largest one tried; larger ones may be better still.")
+                sentences.append("The best value is the largest one tried; a larger one may be better.")
             }
         } else {
             sentences.append(
-                "\(field) \(best) has the best mean (\(metric.name) \(shown)). One seed has no spread, so no plateau can be marked; --seeds 3 gives one."
+                "\(field) \(best) has the best mean (\(metric.name) \(shown)). One seed has no standard deviation, so no plateau is marked; use --seeds 3."
             )
         }
         let between = similarity.filter { !$0.isBetweenSeeds }
@@ -115,7 +115,7 @@ public struct SweepReport: Codable, Sendable {
             $0.grid.count * ($0.grid.first?.count ?? 0) < $1.grid.count * ($1.grid.first?.count ?? 0)
         }) {
             sentences.append(
-                "Of the subspace of \(field) \(pair.from), \(numbers.decimal(pair.whole * 100, places: 0))\(numbers.space)% lies in that of \(pair.to) (random subspaces: \(numbers.decimal(pair.random * 100, places: 0))\(numbers.space)%); their strongest directions share \(numbers.decimal(pair.first * 100, places: 0))\(numbers.space)%."
+                "\(numbers.decimal(pair.whole * 100, places: 0))\(numbers.space)% of the subspace of \(field) \(pair.from) lies in that of \(pair.to) (random subspaces: \(numbers.decimal(pair.random * 100, places: 0))\(numbers.space)%); their strongest directions share \(numbers.decimal(pair.first * 100, places: 0))\(numbers.space)%."
             )
         }
         return sentences
