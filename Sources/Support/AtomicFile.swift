@@ -104,7 +104,7 @@ public enum AtomicFile {
             return
         }
         let taken = PEFTError(
-            "another program has created the output \(file.path) in the meantime",
+            "the output \(file.path) already exists, created by another program in the meantime",
             remedy: "remove it or choose another output")
         if rename(temporary, file.path, .keeping) { return }
         if errno == EEXIST || errno == ENOTEMPTY { throw taken }

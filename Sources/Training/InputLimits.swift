@@ -2,11 +2,11 @@ import LanguageModels
 import Support
 import Tokenizers
 
-/// How long rows may be for a model, and which token ids it knows.
+/// The maximum length of examples for a model, and its range of token ids.
 public struct InputLimits: Sendable {
     /// Maximum number of tokens of a prompt or text; `nil` where the model sets none.
     public let input: Int?
-    /// What sets it, for messages.
+    /// Where the limit comes from, for messages.
     public let reason: String
     private let positions: Int?
     private let virtualTokens: Int
@@ -15,8 +15,8 @@ public struct InputLimits: Sendable {
     private let isDecoder: Bool
     private let writes: Bool
 
-    /// - Parameter virtualTokens: those that a method is going to put before each row, where it isn't attached yet.
-    /// - Throws: ``PEFTError`` where virtual tokens leave no room for others.
+    /// - Parameter virtualTokens: virtual tokens that a method not attached yet will prepend.
+    /// - Throws: ``PEFTError`` if the virtual tokens leave no room for text.
     public init(_ model: any LanguageModel, _ tokenizer: Tokenizer, virtualTokens: Int = 0) throws {
         let room = model.positionRoom(virtualTokens: virtualTokens)
         positions = model.positionLimit
@@ -43,16 +43,16 @@ public struct InputLimits: Sendable {
         (input, reason) = (lowest?.tokens, lowest?.reason ?? "")
     }
 
-    /// What to tell a user who allows prompts of more tokens than the model reads; `nil` if it reads as many.
+    /// A note for users whose `--max-input` exceeds what the model reads; `nil` if it doesn't.
     public func note(maxInputTokens: Int) -> String? {
         guard let input, maxInputTokens > input else { return nil }
-        return "--max-input is \(maxInputTokens) and \(reason): texts are truncated to \(input) tokens"
+        return "--max-input is \(maxInputTokens), but \(reason): texts are truncated to \(input) tokens"
     }
 
-    /// - Throws: ``PEFTError`` naming an example that is too long for the model or has a token that it doesn't know.
+    /// - Throws: ``PEFTError`` naming an example that is too long for the model or has a token id outside its vocabulary.
     func check(_ row: TrainingRow, of example: Example) throws {
         if let positions {
-            // A decoder doesn't read the last token that it is to write.
+            // A decoder doesn't read the last target token.
             let length = writes && isDecoder ? row.input.count + max(0, row.target.count - 1) : row.input.count
             guard length + virtualTokens <= positions else {
                 let virtual = virtualTokens > 0 ? " and \(virtualTokens) virtual ones" : ""
@@ -69,8 +69,8 @@ public struct InputLimits: Sendable {
             remedy: "use the tokenizer that belongs to the model, or resize the model's embeddings to the tokenizer")
     }
 
-    /// Makes sure that encoded rows fit a model with its adapter, before it is trained on them.
-    /// - Throws: ``PEFTError`` naming the number of the first that doesn't.
+    /// Checks before training that encoded examples fit a model with its adapter.
+    /// - Throws: ``PEFTError`` with the number of the first example that doesn't.
     static func check(_ rows: EncodedRows, of name: String, for model: any LanguageModel) throws {
         guard let room = model.positionRoom(), let limit = model.positionLimit else { return }
         let isText = model.writes && model.architecture == .decoder

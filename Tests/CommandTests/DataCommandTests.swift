@@ -37,7 +37,7 @@ struct DataCommandTests {
         #expect(ambiguous.error.hasPrefix("peft: ") || ambiguous.error.hasPrefix("error: "))
         #expect(
             ambiguous.error.contains(
-                "splits.json holds the lists 'train' (1) and 'test' (0); choose one, such as splits.json:train"))
+                "splits.json has the lists 'train' (1) and 'test' (0); choose one, such as splits.json:train"))
         #expect(try show(program, ["splits.json:train"]).output.contains("1 row"))
     }
 

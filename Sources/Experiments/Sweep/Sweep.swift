@@ -55,7 +55,7 @@ public struct Sweep {
             let hint = nearestName(to: field, in: fields).map { "did you mean '\($0)'?" }
             throw PEFTError(
                 "\(question.choice.method.name) has no field '\(field)'",
-                remedy: hint ?? "its fields are \(fields.sorted().joined(separator: ", "))")
+                remedy: hint ?? "it has \(fields.sorted().joined(separator: ", "))")
         }
         let outline = ModelOutline(try folder.outline())
         self.question = question

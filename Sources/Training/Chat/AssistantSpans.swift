@@ -2,27 +2,27 @@ import Jinja
 import Support
 import Tokenizers
 
-/// Which tokens of a row bear loss.
+/// Which tokens of a conversation contribute to the loss.
 public enum ChatLoss: String, CaseIterable, Sendable, Codable {
-    /// What the assistant wrote, in every turn.
+    /// The assistant's tokens in every turn.
     case assistant
-    /// The assistant's last turn.
+    /// The assistant's tokens in its last turn.
     case last
     /// Every token.
     case all
 }
 
-/// A conversation as text, and which parts of the text are the model's.
+/// A rendered conversation, and the parts of the text that the assistant wrote.
 struct AssistantSpans {
     private(set) var text: String
-    /// Bytes of the text, in order.
+    /// Byte ranges of the assistant's parts, in order.
     private(set) var spans: [Range<Int>]
-    /// Whether the template's generation blocks say so, whose word is final; else the turns' ends are found here.
+    /// Whether the template's `{% generation %}` blocks give the spans; otherwise the turns are located in the text.
     let isByTemplate: Bool
-    /// The reasoning tag that the generation prompt opens and the last turn doesn't have.
+    /// The reasoning tag that the generation prompt opens, if the last turn lacks it.
     private(set) var missingTag: String?
 
-    /// - Throws: ``PEFTError`` where the template fails, or where a turn can't be told from the text around it.
+    /// - Throws: ``PEFTError`` if the template fails or a turn can't be located in the text.
     init(_ conversation: Conversation, _ template: ChatTemplate, _ loss: ChatLoss, _ variables: [String: JinjaValue])
         throws
     {
@@ -56,7 +56,7 @@ struct AssistantSpans {
         if let last { restoreReasoning(of: last, renderer) }
     }
 
-    /// What the template's generation blocks wrote for some turns.
+    /// The spans of the template's generation blocks for the given turns.
     private static func generated(_ conversation: Conversation, _ wanted: [Int], _ whole: JinjaTemplate.Rendering)
         throws -> [Range<Int>]
     {
@@ -81,8 +81,8 @@ struct AssistantSpans {
         return start < count ? result + [start..<count] : result
     }
 
-    /// Writes the last turn behind its generation prompt where that opens reasoning, the message has some and the template
-    /// leaves it out, as DeepSeek-R1's does: the model has to learn to reason there.
+    /// Renders the last turn after its generation prompt where that opens reasoning, the message has reasoning and the
+    /// template omits it, as DeepSeek-R1's does: the model must learn to reason there.
     private mutating func restoreReasoning(of turn: TurnLocator.Turn, _ renderer: ConversationRenderer) {
         let messages = renderer.conversation.messages
         guard let tag = ReasoningTags.open(atEndOf: turn.missing), let closing = turn.closing else { return }
@@ -99,7 +99,7 @@ struct AssistantSpans {
         spans[spans.count - 1] = prompt.count..<restored.count
     }
 
-    /// - Parameter mayBeLast: whether the last turn alone may do better.
+    /// - Parameter mayBeLast: whether training on the last turn only may succeed.
     private static func failure(
         _ conversation: Conversation, _ turn: Int, _ reason: String, mayBeLast: Bool
     ) -> PEFTError {

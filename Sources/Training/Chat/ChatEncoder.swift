@@ -3,22 +3,22 @@ import LanguageModels
 import Support
 import Tokenizers
 
-/// Turns conversations into token ids, with the tokens that bear loss.
+/// Encodes conversations to token ids and loss masks.
 ///
-/// The template writes the whole conversation, special tokens included, and none is added. A decoder-only model learns
-/// the turns that ``ChatLoss`` names, each with the token that ends it; an encoder-decoder reads the conversation up to
-/// the last assistant turn and learns that one.
+/// The template renders the whole conversation, special tokens included; none are added. A decoder-only model is trained
+/// on the turns that ``ChatLoss`` selects, each with its end token; an encoder-decoder reads the conversation up to
+/// the last assistant turn, which is its target.
 public struct ChatEncoder: Sendable {
     public let tokenizer: Tokenizer
     public let template: ChatTemplate
     public let loss: ChatLoss
-    /// Most tokens of a row; a longer one loses its end (in an encoder-decoder, the prompt does).
+    /// Maximum number of tokens; longer conversations (for an encoder-decoder, prompts) are truncated.
     public let maxTokens: Int
     public let architecture: Architecture
-    /// What templates are given beside the messages, as JSON.
+    /// Template variables besides the messages, as JSON.
     private let variables: [String: JSON]
 
-    /// - Throws: ``PEFTError`` for a model that doesn't write, or a limit that leaves no room.
+    /// - Throws: ``PEFTError`` for a model that doesn't generate text, or a limit below 2 tokens.
     public init(
         _ tokenizer: Tokenizer, _ template: ChatTemplate, for model: any LanguageModel, loss: ChatLoss = .assistant,
         maxTokens: Int, variables: [String: JSON] = [:]
@@ -37,8 +37,8 @@ public struct ChatEncoder: Sendable {
 
     private var values: [String: JinjaValue] { variables.mapValues { JinjaValue($0) } }
 
-    /// - Returns: the rows in which some token bears loss; the summary counts the others.
-    /// - Throws: ``PEFTError`` naming the row whose turns can't be told, and for a data set without any loss.
+    /// - Returns: the examples with at least one token that contributes to the loss; the summary counts the others.
+    /// - Throws: ``PEFTError`` naming the row whose turns can't be located, and if no token of the dataset contributes.
     public func encode(
         _ conversations: [Conversation]
     ) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
@@ -69,7 +69,7 @@ public struct ChatEncoder: Sendable {
         return (examples, summary)
     }
 
-    /// A prompt for the model's next turn.
+    /// Token ids of a prompt for the assistant's next turn.
     public func prompt(_ messages: [JinjaValue], tools: JinjaValue? = nil, variables own: [String: JinjaValue] = [:])
         throws -> [Int]
     {
@@ -84,7 +84,7 @@ public struct ChatEncoder: Sendable {
         }
     }
 
-    /// What the model reads before its last turn, and that turn's text.
+    /// The prompt for the assistant's last turn, and that turn's text.
     /// - Throws: ``PEFTError`` naming a row without an assistant turn.
     public func question(_ conversation: Conversation) throws -> (prompt: [Int], answer: String) {
         guard let turn = conversation.assistantTurns.last, let answer = conversation.lastAnswer else {
@@ -104,7 +104,7 @@ public struct ChatEncoder: Sendable {
         return tokenizer.isSpecial(last) ? last : nil
     }
 
-    /// Does something with messages, and with the arguments of tool calls as text where a template fails otherwise.
+    /// Runs `body` on messages; if the template fails, again with the arguments of tool calls as JSON text.
     private func withArguments<Result>(of messages: [JinjaValue], _ body: ([JinjaValue]) throws -> Result) throws
         -> Result
     {
@@ -114,14 +114,14 @@ public struct ChatEncoder: Sendable {
         }
     }
 
-    // MARK: One row
+    // MARK: One conversation
 
     private struct EncodedRow {
         var example: EncodedExample?
         var isTruncated = false
-        /// Whether a turn has no token that ends it.
+        /// Whether a turn has no end token.
         var isOpen = false
-        /// The reasoning tag of the generation prompt that the last turn doesn't have.
+        /// The reasoning tag of the generation prompt, if the last turn lacks it.
         var missingTag: String?
     }
 
@@ -167,16 +167,16 @@ public struct ChatEncoder: Sendable {
         return EncodedRow(example: EncodedExample(input: input, target: target), isTruncated: isTruncated)
     }
 
-    /// The ids of a text with the special tokens that an encoder-decoder expects, unless the template wrote its end.
+    /// The ids of a text with the special tokens that an encoder-decoder expects, unless the template wrote the end token.
     private func closed(_ text: String) -> [Int] {
         let bare = tokenizer.encode(text: text, addSpecialTokens: false)
         if let last = bare.last, last == tokenizer.eosTokenID { return bare }
         return tokenizer.encode(text: text)
     }
 
-    /// Lets each run of tokens with loss end at the special token that closes the turn: what a template writes behind it,
+    /// Ends each run of masked-in tokens at the special token that closes the turn: what a template writes after it,
     /// such as a line break, is never generated.
-    /// - Returns: whether a turn has no such token, so that the model won't learn to stop.
+    /// - Returns: whether a turn has no such token, so that the model would not learn to stop.
     private func closeTurns(_ mask: inout [Bool], _ ids: [Int], cuts: Bool) -> Bool {
         var isOpen = false
         var index = 0

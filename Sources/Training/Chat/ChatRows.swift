@@ -2,16 +2,17 @@ import Foundation
 import Jinja
 import Support
 
-/// Where a data set's rows keep their messages.
+/// Reads conversations from the rows of a dataset: OpenAI's `messages`, ShareGPT's `conversations`, or `prompt` and
+/// `completion`.
 public struct ChatRows: Sendable {
-    /// The field with the messages; `nil` finds it.
+    /// The field with the messages; `nil` to detect it.
     public var field: String?
-    /// A system message for rows that have none.
+    /// A system message for conversations that have none.
     public var system: String?
 
     public init(field: String? = nil, system: String? = nil) { (self.field, self.system) = (field, system) }
 
-    /// Fields that hold messages by common agreement.
+    /// Common names of fields with messages.
     private static let usual = ["messages", "conversations", "conversation"]
 
     /// Whether a row holds messages.
@@ -19,19 +20,19 @@ public struct ChatRows: Sendable {
         usual.contains { list(row[$0]) != nil } || (list(row["prompt"]) != nil && row["completion"] != nil)
     }
 
-    /// Whether a row's messages are ShareGPT's, with `from` and `value`.
+    /// Whether a row's messages have ShareGPT's format, with `from` and `value`.
     static func hasShareGPT(_ row: Row) -> Bool {
         usual.lazy.compactMap { list(row[$0])?.first }.first?["from"]?.string != nil
     }
 
     /// Reads a file's rows as conversations.
-    /// - Parameter limit: at most so many rows.
-    /// - Throws: ``PEFTError`` naming the row and what is wrong there.
+    /// - Parameter limit: maximum number of rows.
+    /// - Throws: ``PEFTError`` naming the row and the problem.
     public func read(_ url: URL, limit: Int? = nil) throws -> [Conversation] {
         try DataSet.read(url, limit: limit, keepsText: true).map(conversation)
     }
 
-    /// - Throws: ``PEFTError`` naming the row and the message that is none.
+    /// - Throws: ``PEFTError`` naming the row and the invalid message.
     public func conversation(_ row: Row) throws -> Conversation {
         let fields = try Self.ordered(row)
         var firstToLearn = 0
@@ -44,7 +45,7 @@ public struct ChatRows: Sendable {
                 let hint = nearestName(to: field, in: row.fields.keys).map { " — did you mean '\($0)'?" } ?? ""
                 throw PEFTError(
                     "\(row.location) has no field '\(field)'",
-                    remedy: "its fields are \(row.fields.keys.sorted().joined(separator: ", "))\(hint)")
+                    remedy: "it has \(row.fields.keys.sorted().joined(separator: ", "))\(hint)")
             }
             messages = try list(value, field, row)
         } else if let prompt = fields["prompt"], let completion = fields["completion"] {
@@ -60,7 +61,7 @@ public struct ChatRows: Sendable {
             throw PEFTError(
                 "\(row.location) has no messages",
                 remedy:
-                    "name their field with --messages; its fields are \(row.fields.keys.sorted().joined(separator: ", "))"
+                    "name their field with --messages; it has \(row.fields.keys.sorted().joined(separator: ", "))"
             )
         }
         guard !messages.isEmpty else {
@@ -78,7 +79,7 @@ public struct ChatRows: Sendable {
 
     // MARK: Fields
 
-    /// The row's fields with the order of their keys, where the file has one.
+    /// The row's fields in the order of the file's keys, if it is known.
     private static func ordered(_ row: Row) throws -> JinjaDictionary {
         if let text = row.text, let fields = try JinjaValue(json: text, name: "\(row.location)").dictionary {
             return fields
@@ -86,7 +87,7 @@ public struct ChatRows: Sendable {
         return JinjaValue(JSON.object(row.fields)).dictionary ?? JinjaDictionary()
     }
 
-    /// An array, or the text of one, as tables have it.
+    /// An array, or JSON text of one, as in CSV tables.
     private static func list(_ value: JSON?) -> [JSON]? {
         if let list = value?.array { return list }
         guard let text = value?.string, text.first(where: { !$0.isWhitespace }) == "[" else { return nil }
@@ -104,7 +105,7 @@ public struct ChatRows: Sendable {
 
     // MARK: Messages
 
-    /// ShareGPT's names of roles.
+    /// ShareGPT's role names.
     private static let roles = [
         "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
         "chatgpt": "assistant", "bot": "assistant", "system": "system", "tool": "tool", "observation": "tool",

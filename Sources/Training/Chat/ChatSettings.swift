@@ -4,31 +4,31 @@ import LanguageModels
 import Support
 import Tokenizers
 
-/// How rows become conversations and these token ids: what a training on chats records, so that what follows does the
-/// same.
+/// How rows become conversations and token ids. Training on chats records these settings, so that evaluation and
+/// generation use the same ones.
 public struct ChatSettings: Codable, Sendable, Equatable {
-    /// The field with the messages; `nil` finds it.
+    /// The field with the messages; `nil` to detect it.
     public var field: String?
-    /// A system message for rows that have none.
+    /// A system message for conversations that have none.
     public var system: String?
-    /// The text of a template that takes the place of the tokenizer's.
+    /// The text of a chat template that replaces the tokenizer's.
     public var template: String?
-    /// What the template is given beside the messages.
+    /// Template variables besides the messages.
     public var variables: [String: JSON] = [:]
     public var loss = ChatLoss.assistant
-    /// Most tokens of a row.
+    /// Maximum number of tokens per example.
     public var maxLength = 2048
 
     public init() {}
 
-    /// - Parameter folder: the tokenizer's, with its template.
+    /// - Parameter folder: the tokenizer's folder, with its chat template.
     public func encoder(_ tokenizer: Tokenizer, folder: URL, for model: any LanguageModel) throws -> ChatEncoder {
         try ChatEncoder(
             tokenizer, .load(folder: folder, source: template), for: model, loss: loss, maxTokens: maxLength,
             variables: variables)
     }
 
-    /// The rows of a file: their messages, or the two templates' texts as the turns of user and assistant.
+    /// Reads the conversations of a file: the messages of its rows, or the rendered templates as turns of user and assistant.
     public func conversations(
         _ url: URL, prompt: Template? = nil, target: Template? = nil, limit: Int? = nil
     ) throws -> [Conversation] {
@@ -36,7 +36,7 @@ public struct ChatSettings: Codable, Sendable, Equatable {
             DataSet.read(url, limit: limit, keepsText: prompt == nil), prompt: prompt, target: target)
     }
 
-    /// The same of rows that were read already, best with their text.
+    /// Conversations from rows that were already read, preferably with their JSON text, which keeps the order of keys.
     public func conversations(_ rows: [Row], prompt: Template? = nil, target: Template? = nil) throws
         -> [Conversation]
     {

@@ -1,17 +1,17 @@
 import Jinja
 import Support
 
-/// A row as messages, which a chat template writes down.
+/// An example as a list of messages, to be rendered by a chat template.
 public struct Conversation {
-    /// Dictionaries with `role` and `content`, and what else the template reads.
+    /// Dictionaries with `role`, `content` and any other fields that the template reads.
     public var messages: [JinjaValue]
-    /// What the model may call, as JSON schemas.
+    /// Tools that the model may call, as JSON schemas.
     public var tools: JinjaValue?
-    /// What else the template is given for this row.
+    /// Further template variables of this example.
     public var variables: [String: JinjaValue]
-    /// The first message that the model may learn; those before it belong to the prompt.
+    /// Index of the first message that may contribute to the loss; earlier ones belong to the prompt.
     public var firstToLearn = 0
-    /// Fields of the row that neither messages nor variables were made of.
+    /// Fields of the row that were ignored.
     public var unusedFields: [String] = []
     public var row: Row.Location
 
@@ -33,7 +33,7 @@ public struct Conversation {
         JinjaValue(fields: ["role": .string(role), "content": .string(content)])
     }
 
-    /// Puts a system message in front, unless there is one.
+    /// Inserts a system message at the front, unless there is one.
     public mutating func insert(system: String) {
         guard messages.first.flatMap(Self.role) != "system" else { return }
         messages.insert(Self.message("system", system), at: 0)
@@ -42,30 +42,30 @@ public struct Conversation {
 
     static func role(_ message: JinjaValue) -> String? { message.dictionary?["role"]?.text }
 
-    /// The turns of the model that contribute to the loss, by their place among the messages: not those that a `weight` of
-    /// 0 or `train: false` leaves out.
+    /// Indices of the assistant messages that contribute to the loss: all but those with a `weight` of 0 or
+    /// `train: false`.
     var assistantTurns: [Int] {
         messages.indices.filter {
             $0 >= firstToLearn && Self.role(messages[$0]) == "assistant" && MessageLoss.isLearned(messages[$0])
         }
     }
 
-    /// The turns of the model that a `weight` of 0 or `train: false` leaves out.
+    /// Indices of the assistant messages with a `weight` of 0 or `train: false`.
     var turnsWithoutLoss: [Int] {
         messages.indices.filter {
             Self.role(messages[$0]) == "assistant" && !MessageLoss.isLearned(messages[$0])
         }
     }
 
-    /// Whether the model's turn is the last message.
+    /// Whether the last message is the assistant's.
     public var endsWithAssistant: Bool { messages.last.flatMap(Self.role) == "assistant" }
 
-    /// The text of the model's last turn, which an evaluation compares with; empty where it only calls tools.
+    /// The text of the assistant's last turn, the reference of evaluations; empty if it only calls tools.
     public var lastAnswer: String? {
         guard let turn = assistantTurns.last else { return nil }
         guard let content = messages[turn].dictionary?["content"] else { return "" }
         if let text = content.text { return text }
-        // Content in parts, as multimodal templates have it.
+        // Content as a list of parts, as in multimodal templates.
         return content.elements?.compactMap { $0.dictionary?["text"]?.text }.joined() ?? ""
     }
 }

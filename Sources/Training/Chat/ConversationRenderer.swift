@@ -2,13 +2,13 @@ import Jinja
 import Support
 import Tokenizers
 
-/// Renders a conversation, or a variation of it, by a chat template with the conversation's tools and variables.
+/// Renders a conversation, or a variation of it, with a chat template and the conversation's tools and variables.
 struct ConversationRenderer {
     let conversation: Conversation
     let template: ChatTemplate
     private let variables: [String: JinjaValue]
 
-    /// - Parameter variables: what the template is given for every conversation; the conversation's own come first.
+    /// - Parameter variables: template variables of every conversation; the conversation's own take precedence.
     init(_ conversation: Conversation, _ template: ChatTemplate, _ variables: [String: JinjaValue]) {
         (self.conversation, self.template) = (conversation, template)
         self.variables = variables.merging(conversation.variables) { _, own in own }

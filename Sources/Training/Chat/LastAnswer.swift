@@ -1,6 +1,6 @@
 import Jinja
 
-/// What a model writes behind a generation prompt that opens its reasoning.
+/// The text that follows a generation prompt that opens reasoning.
 enum LastAnswer {
     /// The reasoning, the tag that closes it, and the answer.
     /// - Parameters:

@@ -1,7 +1,7 @@
 import Jinja
 import Support
 
-/// What a message says about its own loss: OpenAI's `weight`, 0 or 1, and axolotl's `train`, true or false.
+/// Per-message loss masks: OpenAI's `weight` (0 or 1) and axolotl's `train` (true or false).
 enum MessageLoss {
     private static let fields = ["weight", "train"]
 
@@ -10,8 +10,8 @@ enum MessageLoss {
         fields.allSatisfy { message.dictionary?[$0].flatMap(value) ?? true }
     }
 
-    /// - Parameter place: what errors call the message.
-    /// - Throws: ``PEFTError`` for a weight between 0 and 1, or another value that is neither.
+    /// - Parameter place: the message's name in errors.
+    /// - Throws: ``PEFTError`` for any other value, such as a weight between 0 and 1.
     static func check(_ message: JinjaValue, _ place: String) throws {
         for field in fields {
             guard let given = message.dictionary?[field], !given.isNone, value(given) == nil else { continue }

@@ -1,19 +1,19 @@
 import Jinja
 
-/// Marks that stand for a message's text, so that its place shows in a rendering: characters for private use, which no
-/// template treats in any special way.
+/// Markers that replace a message's text to find its position in a rendering: private-use characters, which no
+/// template treats specially.
 enum MessageProbe {
     static let mark = Array("\u{E0F1}\u{E0F2}".utf8)
     static let otherMark = Array("\u{E0F3}\u{E0F4}".utf8)
 
-    /// What of a message a mark can take the place of.
+    /// The part of a message that a marker can replace.
     enum Part: CaseIterable {
         case content
         /// The first tool call's name, where a template leaves out the content of messages that call tools.
         case callName
     }
 
-    /// The message with a mark in the place of a part; `nil` if it has no such part.
+    /// The message with a part replaced by a marker; `nil` if it has no such part.
     static func marked(_ message: JinjaValue, _ mark: [UInt8], _ part: Part) -> JinjaValue? {
         guard var fields = message.dictionary else { return nil }
         let text = JinjaValue.string(String(decoding: mark, as: UTF8.self))

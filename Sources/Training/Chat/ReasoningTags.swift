@@ -1,9 +1,9 @@
 /// Tags around a model's reasoning, such as `<think>`, `[THINK]` or `<|START_THINKING|>`.
 enum ReasoningTags {
-    /// Words that tell such a tag from others.
+    /// Words that identify reasoning tags.
     private static let words = ["think", "thought", "reason", "analysis", "channel"]
 
-    /// Where such tags stand in a text, in bytes.
+    /// Byte ranges of such tags in a text.
     static func places(in text: [UInt8]) -> [Range<Int>] {
         var result: [Range<Int>] = []
         var start: Int?

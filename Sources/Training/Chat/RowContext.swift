@@ -1,7 +1,7 @@
 import Jinja
 import Support
 
-/// What a row holds beside its messages, as transformers' `apply_chat_template` takes it.
+/// The fields of a row besides its messages, as arguments of transformers' `apply_chat_template`.
 ///
 /// | field | becomes |
 /// |---|---|
@@ -14,7 +14,7 @@ struct RowContext {
     private(set) var system: String?
     private(set) var tools: JinjaValue?
     private(set) var variables: [String: JinjaValue] = [:]
-    /// The fields that nothing was made of.
+    /// Ignored fields.
     private(set) var unused: [String] = []
 
     private static let known = ["system", "system_prompt", "tools", "functions", "documents", "chat_template_kwargs"]
@@ -22,7 +22,7 @@ struct RowContext {
     /// - Parameters:
     ///   - fields: the row's, with the order of their keys.
     ///   - messages: the fields that hold the messages.
-    /// - Throws: ``PEFTError`` for a field that can't be what its name says.
+    /// - Throws: ``PEFTError`` for a field of the wrong type.
     init(_ fields: JinjaDictionary, messages: [String], _ row: Row) throws {
         unused = fields.entries.compactMap { entry in
             let name = entry.key.text ?? ""
@@ -53,7 +53,7 @@ struct RowContext {
         }
     }
 
-    /// A list or its text; `nil` for none or an empty one.
+    /// A list, parsed if it is JSON text; `nil` if missing or empty.
     private static func list(_ value: JinjaValue?, _ field: String, _ row: Row) throws -> [JinjaValue]? {
         guard let value, !value.isNone, value.text?.allSatisfy(\.isWhitespace) != true else { return nil }
         guard let list = try parsed(value, field, row).elements else {
@@ -67,7 +67,7 @@ struct RowContext {
         return JinjaValue(fields: ["type": .string("function"), "function": function])
     }
 
-    /// A value, or what its text holds as JSON.
+    /// The value, parsed if it is JSON text.
     static func parsed(_ value: JinjaValue, _ field: String, _ row: Row) throws -> JinjaValue {
         guard let text = value.text else { return value }
         return try JinjaValue(json: text, name: "'\(field)' in \(row.location)")

@@ -1,10 +1,10 @@
 import Jinja
 import Support
 
-/// Tool calls as chat templates expect them: in `tool_calls`, with arguments that are objects.
+/// Tool calls in the form that chat templates expect: in `tool_calls`, with arguments as objects.
 ///
-/// OpenAI's format has the arguments as the text of a JSON object. Templates write `arguments | tojson`, which would make a
-/// quoted text of it, or go through `arguments.items()`.
+/// OpenAI's format has the arguments as JSON text. Templates use `arguments | tojson`, which would quote that text again,
+/// or iterate over `arguments.items()`.
 enum ToolCalls {
     /// The message with the arguments of its calls as objects, and with OpenAI's older `function_call` among the calls.
     static func normalized(_ message: JinjaValue) -> JinjaValue {

@@ -3,21 +3,21 @@ import Support
 
 /// Finds the assistant's turns in the rendering of a whole conversation.
 ///
-/// A turn begins behind the generation prompt and ends where the template ends it. Most templates write a conversation so
-/// that it begins with the rendering of its first messages, and two prefixes tell a turn. Templates of models that reason
-/// write the last turn in another way than earlier ones. There the turn is found by a mark in its place: all that stands
-/// before the turn and behind it has to be the same bytes with the mark and without, else the turn is refused.
+/// A turn begins after the generation prompt and ends where the template ends it. With most templates the rendering of a
+/// conversation begins with that of its first messages, so two prefixes delimit a turn. Templates of reasoning models
+/// render the last turn differently from earlier ones. There a marker replaces the message: the text before and after
+/// the turn must be the same bytes with and without the marker, otherwise the turn is rejected.
 struct TurnLocator {
     /// A turn in the text.
     struct Turn {
         var span: Range<Int>
-        /// The rest of the generation prompt, which the rendering of the turn doesn't have.
+        /// The rest of the generation prompt that the rendering of the turn lacks.
         var missing: [UInt8] = []
-        /// What follows the text of the message up to the end of the turn, where it was looked for.
+        /// The text between the message and the end of the turn, if it was determined.
         var closing: [UInt8]?
     }
 
-    /// Why a turn can't be told from the text around it.
+    /// Why a turn can't be located in the text.
     struct Failure: Error { let reason: String }
 
     private let renderer: ConversationRenderer
@@ -64,16 +64,16 @@ struct TurnLocator {
         return !rest.allSatisfy { $0 == 0x20 || 0x09...0x0D ~= $0 } && alwaysPrompts
     }
 
-    // MARK: By a mark
+    // MARK: By a marker
 
     private func byMark(_ index: Int) throws -> Turn {
         guard let (marked, text, place) = self.marked(index) else {
-            throw Failure(reason: "is not in the text exactly once")
+            throw Failure(reason: "does not occur exactly once in the rendered text")
         }
         let behind = Array(text[place.upperBound...])
         if alwaysPrompts { return try endedByToken(index, behind) }
         guard let prompt = generationPrompt(index), !prompt.isEmpty else {
-            throw Failure(reason: "has no generation prompt of its own")
+            throw Failure(reason: "has no generation prompt")
         }
         let (start, missing) = try self.start(index, marked, Array(text[..<place.lowerBound]), prompt)
         if index + 1 == messages.count {
@@ -82,13 +82,13 @@ struct TurnLocator {
         guard let through = renderer.bytes(Array(marked[...index])),
             let end = through.onlyPlace(of: MessageProbe.mark),
             let length = self.length(of: Array(through[end.upperBound...]), in: behind[...])
-        else { throw Failure(reason: "ends in another way when more turns follow") }
+        else { throw Failure(reason: "ends differently when more turns follow") }
         return Turn(
             span: try self.span(from: start, before: behind[length...]), missing: missing,
             closing: Array(behind[..<length]))
     }
 
-    /// The conversation with a mark in the place of a message's text, its rendering, and where the mark is in it.
+    /// The conversation with a message's text replaced by a marker, its rendering, and the marker's range in it.
     private func marked(_ index: Int) -> (messages: [JinjaValue], text: [UInt8], place: Range<Int>)? {
         for part in MessageProbe.Part.allCases {
             var copy = messages
@@ -101,12 +101,12 @@ struct TurnLocator {
         return nil
     }
 
-    /// Where the model begins to write: behind as much of the generation prompt as the turn has.
-    /// - Parameter head: what is written before the mark.
+    /// Where generation begins: after as much of the generation prompt as the turn contains.
+    /// - Parameter head: the text before the marker.
     private func start(_ index: Int, _ marked: [JinjaValue], _ head: [UInt8], _ prompt: [UInt8]) throws -> (
         start: Int, missing: [UInt8]
     ) {
-        // The prompt is looked for behind the text of the message before.
+        // Search the prompt after the text of the previous message.
         let first = head.count - between(index, marked, head).count
         var best = (place: first, length: -1)
         for place in first...head.count {
@@ -114,14 +114,14 @@ struct TurnLocator {
             if length >= best.length { best = (place, length) }
         }
         guard whole.starts(with: head[..<best.place]) else {
-            throw Failure(reason: "changes what is written before it")
+            throw Failure(reason: "changes the text before it")
         }
         var length = whole.agreement(from: best.place, with: prompt)
         guard length < prompt.count else { return (best.place + length, []) }
-        // Reasoning that the prompt opens may be missing in a turn, and nothing else.
+        // Only reasoning that the prompt opens may be missing in a turn.
         let tags = ReasoningTags.places(in: prompt)
         guard let opening = tags.first, length >= opening.lowerBound else {
-            throw Failure(reason: "differs from what the generation prompt begins")
+            throw Failure(reason: "does not begin with the generation prompt")
         }
         if let cut = tags.first(where: { $0.lowerBound < length && length < $0.upperBound }) {
             length = cut.lowerBound
@@ -129,7 +129,7 @@ struct TurnLocator {
         return (best.place + length, Array(prompt[length...]))
     }
 
-    /// What is written between the text of the message before and the mark; all of the head if that can't be told.
+    /// The text between the previous message and the marker; all of the head if that is unknown.
     private func between(_ index: Int, _ marked: [JinjaValue], _ head: [UInt8]) -> [UInt8] {
         guard index > 0 else { return head }
         var copy = marked
@@ -144,17 +144,17 @@ struct TurnLocator {
 
     private func span(from start: Int, before rest: ArraySlice<UInt8>) throws -> Range<Int> {
         guard whole.ends(with: rest), start <= whole.count - rest.count else {
-            throw Failure(reason: "changes what is written behind it")
+            throw Failure(reason: "changes the text after it")
         }
         return start..<(whole.count - rest.count)
     }
 
     // MARK: Generation prompts
 
-    /// The user's message of conversations that are made to see what a template does.
+    /// A user message for conversations that probe the template.
     private static var question: [JinjaValue] { [Conversation.message("user", "x")] }
 
-    /// What a template adds for the model's turn; `nil` if it can't be told.
+    /// The generation prompt of a template; `nil` if it can't be determined.
     private func generationPrompt(_ index: Int) -> [UInt8]? {
         for before in [Array(messages[..<index]), Self.question] where !before.isEmpty {
             guard let prompt = renderer.bytes(before, prompts: true), let closed = renderer.bytes(before),
@@ -165,7 +165,7 @@ struct TurnLocator {
         return nil
     }
 
-    /// Whether the template writes the generation prompt unasked, or has none.
+    /// Whether the template always writes the generation prompt, or has none.
     private var alwaysPrompts: Bool {
         guard let prompt = renderer.bytes(Self.question, prompts: true) else { return false }
         return renderer.bytes(Self.question) == prompt
@@ -174,7 +174,7 @@ struct TurnLocator {
     /// The turn of such a template: from the text of the messages before to the end token.
     private func endedByToken(_ index: Int, _ behind: [UInt8]) throws -> Turn {
         guard let before = renderer.bytes(Array(messages[..<index]), prompts: true), whole.starts(with: before) else {
-            throw Failure(reason: "differs from what the generation prompt begins")
+            throw Failure(reason: "does not begin with the generation prompt")
         }
         guard let endToken, let end = behind.firstPlace(of: endToken) else {
             throw Failure(reason: "has no end token")

@@ -43,7 +43,7 @@ extension DataSet {
             guard cells.count == names.count else {
                 problem = PEFTError(
                     "\(file) line \(rowStart) has \(columns(cells.count)) where the header has \(names.count)",
-                    remedy: "put a field with a delimiter or a line break in double quotes")
+                    remedy: "quote fields that contain a delimiter or a line break")
                 return
             }
             guard rows.count < limit ?? .max else { return }
@@ -57,13 +57,13 @@ extension DataSet {
             throw problem
                 ?? PEFTError(
                     "\(file) line \(line) has a stray double quote in a field",
-                    remedy: "put the field in double quotes and write each quote inside twice")
+                    remedy: "put the field in double quotes and double the quotes inside")
         }
         if let problem { throw problem }
         guard isComplete else {
             throw PEFTError(
                 "\(file) line \(rowStart) opens a double quote that is never closed",
-                remedy: "close it, or write a quote inside a quoted field twice")
+                remedy: "close it, or double the quotes inside a quoted field")
         }
         if header != nil, rows.isEmpty { throw headerOnly(file) }
         return rows
@@ -89,7 +89,7 @@ extension DataSet {
             guard cells.count == names.count else {
                 throw PEFTError(
                     "\(file) line \(index + 1) has \(columns(cells.count)) where the header has \(names.count)",
-                    remedy: "a tab or a line break in a field needs quotes as in CSV, throughout the file")
+                    remedy: "quote fields that contain a tab or a line break, throughout the file as in CSV")
             }
             rows.append(row(names, cells, .init(file: file, number: index + 1), keepsText))
         }

@@ -1,7 +1,7 @@
 import Foundation
 import Support
 
-/// The rows of a JSON file that is one value, or several that aren't one to a line.
+/// The rows of a JSON file that is one value, or several values that span lines.
 ///
 /// | value | rows |
 /// |---|---|
@@ -20,18 +20,18 @@ struct JSONDocument {
     private let limit: Int
     private let keepsText: Bool
 
-    /// - Parameter name: how errors name the file.
+    /// - Parameter name: the file's name in errors.
     init(_ bytes: [UInt8], name: String, limit: Int, keepsText: Bool) {
         (self.bytes, self.name, self.limit, self.keepsText) = (bytes, name, limit, keepsText)
     }
 
-    /// - Parameter list: the field of the object that holds the rows, where it was named.
+    /// - Parameter list: the field with the rows; `nil` to detect it.
     /// - Throws: ``PEFTError`` for text that isn't JSON, with line and column, and for rows that aren't objects.
     func rows(list: String?) throws -> [Row] {
         let isArray = bytes.first { ![0x20, 0x09, 0x0A, 0x0D].contains($0) } == UInt8(ascii: "[")
         do {
             if isArray {
-                guard list == nil else { throw lacks(list ?? "", "it is one array") }
+                guard list == nil else { throw lacks(list ?? "", "the file is one array") }
                 return try elements(bytes[...], name)
             }
             return try objects(list)
@@ -79,7 +79,7 @@ struct JSONDocument {
             let members = try JSONParser.members(of: found[0].text)
             return try list.map { try rows(of: members, list: $0) } ?? rows(of: members, found[0].text)
         }
-        guard list == nil else { throw lacks(list ?? "", "it holds several values") }
+        guard list == nil else { throw lacks(list ?? "", "the file has several values") }
         var (line, place) = (1, 0)
         return try found.prefix(limit).map { value, text in
             line += bytes[place..<text.startIndex].count { $0 == 0x0A }
@@ -88,7 +88,7 @@ struct JSONDocument {
         }
     }
 
-    /// The rows of the list that was named.
+    /// The rows of the requested list.
     private func rows(of members: [Member], list: String) throws -> [Row] {
         guard let member = members.last(where: { $0.name == list }) else {
             let names = members.map(\.name)
@@ -103,7 +103,7 @@ struct JSONDocument {
             if let rows = try frame(inner, own) { return rows }
         default: break
         }
-        throw PEFTError("\(own) is \(member.value.kind)", remedy: "rows are in an array, or in an object of columns")
+        throw PEFTError("\(own) is \(member.value.kind)", remedy: "use an array of rows or an object of columns")
     }
 
     // MARK: What one object holds
@@ -144,9 +144,9 @@ struct JSONDocument {
             sizes.count > 1 ? sizes.dropLast().joined(separator: ", ") + " and " + (sizes.last ?? "") : sizes.joined()
         let areColumns = !lists.contains { $0.value.array == nil || Self.areRecords($0.value) }
         return PEFTError(
-            "\(name) holds the lists \(all)",
+            "\(name) has the lists \(all)",
             remedy: "choose one, such as \(name):\(lists.first?.name ?? "")"
-                + (areColumns ? ", or give the columns one length" : ""))
+                + (areColumns ? ", or make the columns equally long" : ""))
     }
 
     private static func areRecords(_ value: JSON) -> Bool {

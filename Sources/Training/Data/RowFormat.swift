@@ -1,22 +1,22 @@
 import Support
 
-/// A layout of rows that data sets share, which tells what of a row is read and what is learned.
+/// A common dataset format, which determines the prompt and the target of a row.
 public enum RowFormat: String, CaseIterable, Sendable {
-    /// Alpaca's: `instruction`, `input` (which may be missing or empty) and `output`.
+    /// Alpaca: `instruction`, `input` (optional) and `output`.
     case alpaca
-    /// ShareGPT's: `conversations`, a list of messages with `from` and `value`.
+    /// ShareGPT: `conversations`, a list of messages with `from` and `value`.
     case sharegpt
-    /// OpenAI's and TRL's: `messages`, a list of messages with `role` and `content`, or lists as `prompt` and `completion`.
+    /// OpenAI and TRL: `messages`, a list of messages with `role` and `content`, or such lists as `prompt` and `completion`.
     case messages
     /// The texts `prompt` and `completion`.
     case completion
-    /// `text`, all of which is learned.
+    /// `text`, all of which is the target (language modeling).
     case text
 
-    /// Whether rows hold messages, which a chat template writes.
+    /// Whether rows hold messages to be rendered by a chat template.
     public var isChat: Bool { self == .sharegpt || self == .messages }
 
-    /// The name as its users write it.
+    /// The display name.
     public var title: String {
         switch self {
         case .alpaca: "Alpaca"
@@ -27,17 +27,17 @@ public enum RowFormat: String, CaseIterable, Sendable {
         }
     }
 
-    /// What the rows' fields are for.
+    /// What is the prompt and what the target, for messages to the user.
     public var summary: String {
         switch self {
-        case .alpaca: "instruction and input are read, output is learned"
-        case .sharegpt, .messages: "the assistant's messages are learned"
-        case .completion: "prompt is read, completion is learned"
-        case .text: "all of text is learned"
+        case .alpaca: "instruction and input are the prompt, output is the target"
+        case .sharegpt, .messages: "the assistant's messages are the targets"
+        case .completion: "prompt is the prompt, completion is the target"
+        case .text: "all of text is the target"
         }
     }
 
-    /// The fields without which a row isn't of this format.
+    /// The required fields.
     public var requiredFields: [String] {
         switch self {
         case .alpaca: ["instruction", "output"]
@@ -48,12 +48,12 @@ public enum RowFormat: String, CaseIterable, Sendable {
         }
     }
 
-    /// Fields that say where a text is from and leave no doubt what it is for.
+    /// Metadata fields, which don't affect recognition.
     private static let aside: Set<String> = [
         "id", "idx", "meta", "metadata", "source", "url", "date", "timestamp", "lang", "language",
     ]
 
-    /// The format of a row, where its fields leave no doubt.
+    /// The format of a row; `nil` if its fields are ambiguous.
     public static func recognized(in row: Row) -> RowFormat? {
         let texts = Set(row.fields.filter { $0.value.string != nil }.keys)
         if ChatRows.areIn(row) { return ChatRows.hasShareGPT(row) ? .sharegpt : .messages }
@@ -63,7 +63,7 @@ public enum RowFormat: String, CaseIterable, Sendable {
         return nil
     }
 
-    /// Whether a row has what the format needs.
+    /// Whether a row has the required fields.
     public func fits(_ row: Row) -> Bool {
         if isChat { return ChatRows.areIn(row) && (self == .sharegpt) == ChatRows.hasShareGPT(row) }
         return requiredFields.allSatisfy { row[$0]?.string != nil }

@@ -1,11 +1,11 @@
 import LanguageModels
 import Support
 
-/// Numbers of labels by name.
+/// Class indices by label.
 struct LabelNumbers: Sendable {
     let labels: [String]
     private let numbers: [String: Int]
-    /// Whether rows may say a label by its number: no label is a number itself.
+    /// Whether targets may be class indices: no label is a number itself.
     private let areNamed: Bool
 
     init(_ labels: [String]) {
@@ -14,7 +14,7 @@ struct LabelNumbers: Sendable {
         numbers = Dictionary(labels.enumerated().map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
     }
 
-    /// The number of a label; many data sets have that itself, as transformers' `label2id` counts.
+    /// The class index of a label, or of a target that is the index itself, as in transformers' `label2id`.
     subscript(label: String) -> Int? {
         if let number = numbers[label] { return number }
         guard areNamed, let number = Int(label), labels.indices.contains(number) else { return nil }
@@ -26,15 +26,17 @@ struct LabelNumbers: Sendable {
         let shown = labels.prefix(8).joined(separator: ", ") + (labels.count > 8 ? ", …" : "")
         let hint = nearestName(to: label, in: labels).map { "did you mean '\($0)'?" }
         let range =
-            areNamed ? "classes may be named or numbered 0 to \(labels.count - 1)" : "drop the row, or train with it"
+            areNamed
+            ? "classes may be named or numbered 0 to \(labels.count - 1)"
+            : "remove the row, or include its class in training"
         throw PEFTError(
             "\(row): '\(label)' is not one of the \(labels.count) classes (\(shown))", remedy: hint ?? range)
     }
 
-    /// The label as the classes name it.
+    /// The label's canonical name.
     func canonical(_ label: String) -> String { self[label].map { labels[$0] } ?? label }
 
-    /// Labels in the order of their numbers where all are integers, else of the alphabet.
+    /// Labels sorted by value if all are integers, else alphabetically.
     static func sorted(_ labels: some Sequence<String>) -> [String] {
         let labels = labels.sorted()
         let integers = labels.compactMap { Int($0) }
@@ -44,8 +46,7 @@ struct LabelNumbers: Sendable {
 }
 
 extension ModelHead {
-    /// What the numbers that examples have in place of labels stand for, such as `0 is 'negative'`; `nil` where they have
-    /// labels.
+    /// The meaning of class indices in targets, such as `0 is 'negative'`; `nil` if the targets are labels.
     public func meaningOfNumbers(in examples: [Example]) -> String? {
         guard task == .classification, labels.enumerated().contains(where: { $1 != "LABEL_\($0)" }) else {
             return nil

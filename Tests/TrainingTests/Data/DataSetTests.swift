@@ -148,8 +148,8 @@ import Testing
     @Test(arguments: [
         ("x,y,x\n1,2,3", "has more than one column named 'x'; rename"),
         ("x,y\n", "has a header but no rows"),
-        ("x,y\n1,2\n1,2,3\n", "line 3 has 3 columns where the header has 2; put a field"),
-        ("x,y\n\"1\n\n\",2\n1", "line 5 has 1 column where the header has 2; put a field"),
+        ("x,y\n1,2\n1,2,3\n", "line 3 has 3 columns where the header has 2; quote fields that contain a delimiter"),
+        ("x,y\n\"1\n\n\",2\n1", "line 5 has 1 column where the header has 2; quote fields that contain a delimiter"),
         ("x,y\n1,2\n3,\"open\n4,5\n", "line 3 opens a double quote that is never closed"),
         ("x,y\n\"a\" b,2\n", "line 2 has a stray double quote"),
         ("x,y\n1,5\" screen\n", "line 2 has a stray double quote"),

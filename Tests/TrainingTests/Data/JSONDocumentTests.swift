@@ -76,12 +76,12 @@ import Testing
     @Test func severalListsAskForOne() throws {
         let error = message { _ = try read("a.json", splits) }
         #expect(
-            error.hasPrefix("a.json holds the lists 'train' (2), 'test' (0) and 'pairs' (1); choose one, such as"))
+            error.hasPrefix("a.json has the lists 'train' (2), 'test' (0) and 'pairs' (1); choose one, such as"))
         #expect(error.hasSuffix("a.json:train"))
         let columns = message { _ = try read("a.json", #"{"q": ["a", "b"], "n": [1]}"#) }
-        #expect(columns.hasPrefix("a.json holds the lists 'q' (2) and 'n' (1)") && columns.contains("one length"))
+        #expect(columns.hasPrefix("a.json has the lists 'q' (2) and 'n' (1)") && columns.contains("equally long"))
         let frames = message { _ = try read("a.json", #"{"train": {"q": ["a"]}, "test": {"q": ["b"]}}"#) }
-        #expect(frames.hasPrefix("a.json holds the lists 'train' (1) and 'test' (1)"))
+        #expect(frames.hasPrefix("a.json has the lists 'train' (1) and 'test' (1)"))
     }
 
     @Test func aListIsChosenAfterAColon() throws {
