@@ -1,15 +1,15 @@
 import Support
 
-/// Which rows each step trains on: every epoch is a permutation of all rows by (seed, epoch), cut into passes of so many
-/// rows or so many tokens.
+/// The examples of each step: every epoch is a permutation of all examples by (seed, epoch), cut into micro-batches of
+/// a fixed number of examples or a maximum number of tokens.
 public struct BatchPlan {
     private let configuration: TrainingConfiguration
-    /// Tokens of each row.
+    /// Tokens of each example.
     private let lengths: [Int]
     public let totalSteps: Int
     /// The first step of each epoch, and the one after the last.
     private let starts: [Int]
-    /// The passes of the epoch that was asked for last.
+    /// The micro-batches of the most recently used epoch.
     private var cached: (epoch: Int, passes: [[Int]]) = (-1, [])
 
     public init(_ configuration: TrainingConfiguration, _ rows: EncodedRows) {
@@ -21,7 +21,7 @@ public struct BatchPlan {
             starts = [0, configuration.stepsPerEpoch(rows: rows.count)]
             return
         }
-        // Passes of so many tokens differ from epoch to epoch.
+        // The number of micro-batches with a token budget differs between epochs.
         var starts = [0]
         var total = configuration.steps
         while (starts.last ?? 0) < total ?? .max {
@@ -42,7 +42,7 @@ public struct BatchPlan {
     /// Steps of the first epoch.
     var firstEpoch: Int { starts[1] }
 
-    /// The rows of each pass of a step.
+    /// Indices of the examples of each micro-batch of a step.
     public mutating func passes(ofStep step: Int) -> [[Int]] {
         let (epoch, index) = place(of: step)
         if cached.epoch != epoch { cached = (epoch, Self.passes(ofEpoch: epoch, configuration, lengths)) }
@@ -50,7 +50,7 @@ public struct BatchPlan {
         return Array(cached.passes[first..<min(first + configuration.accumulation, cached.passes.count)])
     }
 
-    /// Epochs that are done after so many steps.
+    /// Completed epochs after a number of steps.
     func epochs(after steps: Int) -> Double {
         let (epoch, index) = place(of: steps)
         let length =
@@ -78,7 +78,7 @@ public struct BatchPlan {
         var passes: [[Int]] = []
         var tokens = 0
         for row in rows {
-            // A row that is longer than the budget makes a pass of its own.
+            // An example longer than the budget is a micro-batch of its own.
             let isFull =
                 if let budget = configuration.tokensPerBatch { tokens + lengths[row] > budget } else {
                     passes.last?.count == configuration.batchSize

@@ -1,29 +1,29 @@
 import Foundation
 import Support
 
-/// The folder for checkpoints of the run that writes an output: beside it, with `.checkpoint` after its name.
+/// The checkpoint folder of a run: the output's path with `.checkpoint` appended.
 public struct CheckpointFolder: Sendable {
     public let url: URL
 
-    /// - Parameter output: the folder or file that the finished run is to write.
+    /// - Parameter output: the folder or file that the run writes at its end.
     public init(of output: URL) {
         url = output.deletingLastPathComponent().appendingPathComponent(output.lastPathComponent + ".checkpoint")
     }
 
     private var newest: URL { url.appendingPathComponent("newest") }
 
-    /// Whether a run left a checkpoint to continue from.
+    /// Whether there is a checkpoint to resume from.
     public var hasCheckpoint: Bool { FileManager.default.fileExists(atPath: newest.path) }
 
-    /// Keeps other runs from writing here, as long as the lock exists. An empty folder is removed after it.
-    /// - Throws: ``PEFTError`` that says which process holds it.
+    /// Locks the folder against other runs for the lifetime of the lock. An empty folder is removed afterwards.
+    /// - Throws: ``PEFTError`` naming the process that holds the lock.
     public func lock() throws -> FolderLock {
         let lock = try FolderLock.hold(url)
         AtomicFile.removeLeftovers(of: newest)
         return lock
     }
 
-    /// Removes the checkpoints that a run left which was killed between saving its output and removing them.
+    /// Removes the checkpoints of a run that was killed between saving its output and removing them.
     ///
     /// Does nothing unless the losses in the checkpoint are those of the run that wrote the output.
     public func removeIfFinished(_ output: URL) {

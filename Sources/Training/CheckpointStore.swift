@@ -5,8 +5,8 @@ import Support
 import Torch
 import TorchNN
 
-/// Checkpoints of one run: the parameters in training, the optimizer's state, and where the run stands. A new
-/// one replaces the old as a whole, so that a crash at any moment leaves a complete one.
+/// Checkpoints of one run: the trained parameters, the optimizer state, and the run's progress. A new checkpoint
+/// replaces the old one atomically, so that a crash at any moment leaves a complete one.
 final class CheckpointStore {
     struct State: Codable {
         var step: Int
@@ -14,13 +14,13 @@ final class CheckpointStore {
         var fingerprint: RunFingerprint
     }
 
-    /// Before the names of what the method remembers, beside the optimizer's state.
+    /// Prefix of the method's tensors, which are stored with the optimizer state.
     private static let hookPrefix = "method."
     private let folder: URL
     private let fingerprint: RunFingerprint
     private var newest: URL { folder.appendingPathComponent("newest") }
     private var best: URL { folder.appendingPathComponent("best.safetensors") }
-    /// Two runs would write over each other's checkpoints.
+    /// Keeps two runs from overwriting each other's checkpoints.
     private let lock: FolderLock
 
     init(_ folder: URL, fingerprint: RunFingerprint) throws {
@@ -46,7 +46,7 @@ final class CheckpointStore {
         }
     }
 
-    /// - Returns: `nil` where no checkpoint was written yet.
+    /// - Returns: `nil` if there is no checkpoint yet.
     func load(
         into parameters: () -> [Parameter], _ optimizer: () -> any Optimizer, _ hook: (any TrainingHook)?
     ) throws -> State? {
@@ -64,7 +64,7 @@ final class CheckpointStore {
         let stored = try SafetensorsFile(newest.appendingPathComponent("optimizer.safetensors"))
         try withTorchErrors {
             let values = Dictionary(uniqueKeysWithValues: try stored.entries.keys.map { ($0, try stored.tensor($0)) })
-            // The method first: it may change the parameters' shapes, which the optimizer's state follows.
+            // The method first: it may change the shapes of parameters, which those of the optimizer state follow.
             let own = values.filter { $0.key.hasPrefix(Self.hookPrefix) }
             try hook?.restore(
                 Dictionary(uniqueKeysWithValues: own.map { (String($0.dropFirst(Self.hookPrefix.count)), $1) }),

@@ -2,8 +2,8 @@ import LanguageModels
 import Torch
 
 extension LanguageModel {
-    /// A batch of encoded rows, on the model's device. What follows a row's last token with loss is left out: nothing
-    /// learns from it.
+    /// A batch of encoded examples on the model's device. Tokens after an example's last token that contributes to the loss
+    /// are left out.
     public func batch(_ examples: [EncodedExample]) -> TrainingBatch {
         let rows = examples.map { example -> TrainingRow in
             var row = example.row

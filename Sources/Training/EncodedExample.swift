@@ -2,18 +2,18 @@ import LanguageModels
 import Support
 import Tokenizers
 
-/// A row as token ids.
+/// An example as token ids.
 public struct EncodedExample: Sendable {
-    /// The row as models take it.
+    /// The example in the form that models take.
     public let row: TrainingRow
-    /// What the model reads, end token included.
+    /// Token ids of the prompt, end token included.
     public var input: [Int] { row.input }
-    /// What follows, end token included, or what a head is to say. Every token of a text bears loss, unless ``loss`` says
-    /// otherwise.
+    /// Token ids of the target, end token included, or the labels of a head. All tokens contribute to the loss, unless
+    /// ``loss`` masks some.
     public var target: [Int] { row.target }
-    /// Which tokens of ``target`` bear loss, in a decoder-only model's row of several turns; `nil` for all.
+    /// Loss mask over ``target``, for conversations of decoder-only models; `nil` if all tokens contribute.
     public let loss: [Bool]?
-    /// The row of the data file that it was made of, where it was made of one.
+    /// The row of the data file, if it comes from one.
     public var location: Row.Location?
 
     public init(input: [Int], target: [Int], loss: [Bool]? = nil) {
@@ -25,27 +25,27 @@ public struct EncodedExample: Sendable {
         (self.row, loss, self.location) = (row, nil, location)
     }
 
-    /// Tokens of both.
+    /// Tokens of input and target.
     public var length: Int { input.count + target.count }
     /// Tokens that bear loss.
     public var lossCount: Int { loss?.count { $0 } ?? target.count { $0 >= 0 } }
-    /// The target's tokens up to the last that bears loss.
+    /// Target tokens up to the last that contributes to the loss.
     var learnedLength: Int { loss.map { ($0.lastIndex(of: true) ?? -1) + 1 } ?? target.count }
 }
 
-/// What encoding did to a data set.
+/// Counts from encoding a dataset.
 public struct EncodingSummary: Sendable {
     public var rows = 0
-    /// Rows whose prompt was cut to the limit. Targets are never cut.
+    /// Examples whose prompt was truncated. Targets are never truncated.
     public var truncated = 0
-    /// Rows of which no token bears loss, so that they were left out.
+    /// Examples dropped because no token contributes to the loss.
     public var dropped = 0
-    /// Rows with a turn that no special token ends, so that a model won't learn to stop.
+    /// Examples with a turn without an end token, from which a model doesn't learn to stop.
     public var openTurns = 0
-    /// Rows whose last turn doesn't begin with the reasoning that the generation prompt opens, and the tag that opens it.
+    /// Examples whose last turn lacks the reasoning that the generation prompt opens, and the opening tag.
     public var turnsWithoutReasoning = 0
     public var reasoningTag: String?
-    /// Fields of chats' rows of which nothing was made.
+    /// Ignored fields of chat rows.
     public var unusedFields: Set<String> = []
     public var inputTokens = 0
     /// Tokens that bear loss.
@@ -60,7 +60,7 @@ public struct EncodingSummary: Sendable {
         longestTarget = max(longestTarget, row.target.count)
     }
 
-    /// Adds what encoding other rows did.
+    /// Adds the counts of other examples.
     mutating func add(_ other: EncodingSummary) {
         rows += other.rows
         truncated += other.truncated
@@ -74,7 +74,7 @@ public struct EncodingSummary: Sendable {
         longestTarget = max(longestTarget, other.longestTarget)
     }
 
-    /// Adds a row of a chat, in which not all that follows the first token with loss bears it.
+    /// Adds a conversation, in which only some tokens contribute to the loss.
     mutating func add(_ example: EncodedExample) {
         rows += 1
         targetTokens += example.lossCount
@@ -86,7 +86,7 @@ public struct EncodingSummary: Sendable {
 extension Tokenizer {
     /// Encodes prompts and targets.
     ///
-    /// - Parameter maxInputTokens: a longer prompt loses its end, but never the end token.
+    /// - Parameter maxInputTokens: longer prompts are truncated, but keep the end token.
     /// - Throws: ``PEFTError`` if a prompt or a target has no tokens.
     public func encode(
         _ examples: [Example], maxInputTokens: Int
@@ -113,7 +113,7 @@ extension Tokenizer {
         return (encoded, summary)
     }
 
-    /// A prompt as the model reads it.
+    /// Encodes a prompt, truncated to `maxTokens` with the end token kept.
     public func encodePrompt(_ prompt: String, maxTokens: Int) -> (ids: [Int], isTruncated: Bool) {
         let ids = encode(text: prompt)
         guard ids.count > maxTokens else { return (ids, false) }

@@ -4,21 +4,21 @@ import Support
 import Tokenizers
 import Torch
 
-/// What a model makes of rows, beside what it should have made.
+/// The result of evaluating a model on a dataset.
 public struct EvaluationResult: Sendable {
     public var metrics: [String: MetricValue]
     /// Loss per target token, in nats.
     public var loss: Double
-    /// The same with its interval over rows, where a row has a loss of its own.
+    /// The loss with its bootstrap interval over examples, if each example has a loss of its own.
     public var lossOverRows: MetricValue?
     public var predictions: [String]
     public var generatedTokens: Int
     /// Seconds spent generating.
     public var seconds: Double
-    /// Labels of the rows that the model doesn't have, with the rows that have them. Such rows count as wrong and have no
-    /// loss.
+    /// Labels of the data that the model doesn't have, with their number of examples. Such examples count as wrong and have
+    /// no loss.
     public var unknownLabels: [String: Int] = [:]
-    /// Texts that end because the model has no further position.
+    /// Texts cut off at the model's last position.
     public var endedAtLastPosition = 0
 
     public init(
@@ -31,7 +31,7 @@ public struct EvaluationResult: Sendable {
     }
 }
 
-/// Generates for every row and scores the texts.
+/// Generates or predicts for every example and computes the metrics.
 public struct Evaluator {
     public let model: any LanguageModel
     public let tokenizer: Tokenizer
@@ -48,7 +48,7 @@ public struct Evaluator {
 
     /// - Parameters:
     ///   - examples: prompts with their targets.
-    ///   - onProgress: called with the rows that are done.
+    ///   - onProgress: called with the number of finished examples.
     public func evaluate(_ examples: [Example], onProgress: (Int) -> Void = { _ in }) throws -> EvaluationResult {
         let rows = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInputTokens)
         if let task = model.head.headTask { return try evaluate(task, rows, examples, onProgress: onProgress) }
@@ -58,8 +58,8 @@ public struct Evaluator {
             references: examples.map(\.references), onProgress: onProgress)
     }
 
-    /// Evaluates conversations: the model writes the last assistant turn, and the loss is that of the turns that
-    /// `chats` trains.
+    /// Evaluates conversations: the model generates the last assistant turn, and the loss is that of the turns that
+    /// `chats` selects.
     public func evaluate(
         _ conversations: [Conversation], _ chats: ChatEncoder, onProgress: (Int) -> Void = { _ in }
     ) throws -> EvaluationResult {
@@ -92,7 +92,7 @@ public struct Evaluator {
         return result
     }
 
-    /// Scores what a model with a head says of every row.
+    /// Evaluates the predictions of a model with a head.
     private func evaluate(
         _ task: any HeadTask, _ rows: RowEncoder, _ examples: [Example], onProgress: (Int) -> Void
     ) throws -> EvaluationResult {
@@ -112,7 +112,7 @@ public struct Evaluator {
         let predictions = try task.predict(
             encoded.map(\.row), with: model, batchSize: batchSize, onProgress: onProgress)
         let elapsed = start.duration(to: .now).components
-        // The loss of texts that belong together is over a batch: a row has none of its own.
+        // The contrastive loss is over a batch: an example has none of its own.
         let losses = model.head.task == .embeddings ? nil : try model.rowLosses(known)
         let loss = try losses.map(Perplexity.meanLoss) ?? model.meanLoss(known, batchSize: batchSize)
         guard loss.isFinite else { throw model.nonFinite("losses") }
@@ -125,8 +125,8 @@ public struct Evaluator {
         return result
     }
 
-    /// What a model with a head says of rows; their targets don't matter.
-    /// - Throws: ``PEFTError`` for a model that writes.
+    /// Predictions of a model with a head; targets are ignored.
+    /// - Throws: ``PEFTError`` for a model that generates text.
     public func predict(_ examples: [Example], onProgress: (Int) -> Void = { _ in }) throws -> [Prediction] {
         guard let task = model.head.headTask else {
             throw PEFTError(
@@ -137,10 +137,10 @@ public struct Evaluator {
         return try task.predict(encoded, with: model, batchSize: batchSize, onProgress: onProgress)
     }
 
-    /// Continues every prompt, in batches of rows of similar length.
+    /// Generates a continuation of every prompt, in batches of similar length.
     /// - Parameters:
-    ///   - endToken: ends a text beside the model's own end tokens.
-    ///   - onLastPosition: called with the index of a prompt whose text ends because the model has no further position.
+    ///   - endToken: an end token in addition to the model's own.
+    ///   - onLastPosition: called with the index of a prompt whose text is cut off at the model's last position.
     public func generate(
         _ prompts: [[Int]], endToken: Int? = nil, onProgress: (Int) -> Void = { _ in },
         onLastPosition: (Int) -> Void = { _ in }

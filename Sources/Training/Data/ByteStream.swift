@@ -1,9 +1,9 @@
 import Foundation
 import Support
 
-/// The bytes of a data file, or of what a program makes of one, read in pieces.
+/// The bytes of a data file, or of a program's output, read in chunks.
 struct ByteStream {
-    /// The next bytes, at most so many; empty at the end.
+    /// The next bytes, at most `count`; empty at the end.
     let read: (_ count: Int) throws -> [UInt8]
 
     init(_ read: @escaping (Int) throws -> [UInt8]) { self.read = read }

@@ -1,12 +1,12 @@
 import Foundation
 import Support
 
-/// A compressed file, which the program of its format decompresses while it is read.
+/// A compression format, decompressed by an external program while the file is read.
 struct Compression: Sendable {
     let fileExtension: String
     let program: String
 
-    /// A further format is one more row.
+    /// To support another format, add a row.
     static let all = [
         Compression(fileExtension: "gz", program: "gzip"),
         Compression(fileExtension: "bz2", program: "bzip2"),
@@ -20,7 +20,7 @@ struct Compression: Sendable {
 
     /// The decompressed bytes of a file.
     func open(_ file: URL) throws -> ByteStream {
-        // What is wrong with the file is found before the program says so in its own words.
+        // Report missing and unreadable files before the program does.
         try ByteStream.open(file).close()
         guard let program = ProgramOutput.find(program) else {
             throw PEFTError(

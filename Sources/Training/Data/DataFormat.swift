@@ -1,17 +1,17 @@
 import Support
 
-/// How a data file holds its rows.
+/// The format of a data file.
 enum DataFormat: Sendable {
     case jsonLines, json, csv, tsv, text, parquet
 
-    /// Every extension that is read; a compression's may follow it, except after `parquet`.
+    /// All supported extensions; except for `parquet`, a compression's extension may follow.
     static let extensions: [(name: String, format: DataFormat)] = [
         ("jsonl", .jsonLines), ("ndjson", .jsonLines), ("json", .json), ("csv", .csv), ("tsv", .tsv), ("txt", .text),
         ("parquet", .parquet),
     ]
 
-    /// The format that a name's extension means.
-    /// - Throws: ``PEFTError`` for an extension that isn't known.
+    /// The format by the name's extension.
+    /// - Throws: ``PEFTError`` for an unknown extension.
     init(fileName: String) throws {
         let compression = Compression.of(fileName)
         let bare = compression.map { fileName.dropLast($0.fileExtension.count + 1) } ?? fileName[...]

@@ -1,24 +1,24 @@
 import Foundation
 import Support
 
-/// Reads rows from the files that people keep them in.
+/// Reads the rows of datasets in common file formats.
 public enum DataSet {
-    /// Reads a data source; the extension of a file names its format.
+    /// Reads a data source in the format of its file extension.
     ///
     /// | extension | format |
     /// |---|---|
     /// | `jsonl`, `ndjson`, `json` | one JSON object per line, an array of them, or an object that holds rows (``JSONDocument``) |
     /// | `csv` | a header, then rows separated by commas (or semicolons or tabs, if the header has those) |
-    /// | `tsv` | the same with tabs, in which a quote is a character (``TSVQuoting``) |
+    /// | `tsv` | the same with tabs; quotes usually are plain characters (``TSVQuoting``) |
     /// | `txt` | one row per line, with the field `text` |
-    /// | `parquet`, remote files, SQL | what ``DuckDB`` makes of them |
+    /// | `parquet`, remote files, SQL | read through ``DuckDB`` |
     ///
     /// Text may be compressed (``Compression``). It is UTF-8, with or without byte order mark; lines end in LF or CRLF and
     /// blank lines are skipped.
     /// - Parameters:
-    ///   - limit: read at most so many rows; in line formats the rest isn't looked at.
-    ///   - keepsText: whether rows keep their JSON as it stands in the file, or the order of a table's columns as such.
-    /// - Throws: ``PEFTError`` naming the file, the line and what is wrong there.
+    ///   - limit: maximum number of rows; line formats are not read further.
+    ///   - keepsText: whether rows keep their JSON text, and with it the order of keys or columns.
+    /// - Throws: ``PEFTError`` naming the file, the line and the problem.
     public static func read(_ source: DataSource, limit: Int? = nil, keepsText: Bool = false) throws -> [Row] {
         if let limit, limit < 1 {
             throw PEFTError("the row limit must be at least 1 (got \(limit))")
@@ -41,7 +41,7 @@ public enum DataSet {
     }
 
     /// Reads several sources, one after another.
-    /// - Parameter limit: at most so many rows of them together.
+    /// - Parameter limit: maximum number of rows of all sources together.
     public static func read(_ sources: [DataSource], limit: Int? = nil, keepsText: Bool = false) throws -> [Row] {
         var rows: [Row] = []
         for source in sources where rows.count < limit ?? .max {
@@ -69,7 +69,7 @@ public enum DataSet {
         return rows
     }
 
-    /// A line of JSON as a row.
+    /// A row from a line of JSON.
     static func jsonRow(_ line: ArraySlice<UInt8>, _ location: Row.Location, keepsText: Bool) throws -> Row {
         let value: JSON
         do { value = try JSONParser.parse(line) } catch {
@@ -80,12 +80,12 @@ public enum DataSet {
         return try row(value, location, keepsText ? line : nil)
     }
 
-    /// A line of text as a row.
+    /// A row from a line of text.
     static func textRow(_ line: ArraySlice<UInt8>, _ location: Row.Location) -> Row {
         Row(["text": .string(String(decoding: line, as: UTF8.self))], location: location)
     }
 
-    /// A value as a row, with its text where that is kept.
+    /// A row from a JSON value, with its text if that is kept.
     static func row(_ value: JSON, _ location: Row.Location, _ text: ArraySlice<UInt8>?) throws -> Row {
         guard case .object(let fields) = value else {
             throw PEFTError(
@@ -98,7 +98,7 @@ public enum DataSet {
         String(decoding: line.prefix(failure.offset), as: UTF8.self).unicodeScalars.count + 1
     }
 
-    /// A whole file without its byte order mark, known to be UTF-8.
+    /// The contents of a file, validated as UTF-8, without a byte order mark.
     static func contents(_ source: DataSource) throws -> [UInt8] {
         var bytes = try source.open().readToEnd()
         if bytes.starts(with: byteOrderMark) { bytes.removeFirst(byteOrderMark.count) }
@@ -118,7 +118,7 @@ public enum DataSet {
 }
 
 extension JSON {
-    /// What the value is, for errors.
+    /// The value's type, for errors.
     var kind: String {
         switch self {
         case .array: "an array"

@@ -1,13 +1,13 @@
 import Foundation
 import Support
 
-/// What `--data` names: a file, a list inside a JSON file, a remote file, or an SQL query.
+/// A data source as given to `--data`: a file, a list inside a JSON file, a remote file, or an SQL query.
 ///
 /// | written | meaning |
 /// |---|---|
 /// | `train.jsonl` | a file, which may be compressed (`train.csv.gz`) |
-/// | `'parts/*.jsonl'` | several files, in the order of their names |
-/// | `data.json:train` | the list in a field of the JSON object that the file holds |
+/// | `'parts/*.jsonl'` | several files, sorted by name |
+/// | `data.json:train` | the list in a field of the file's JSON object |
 /// | `https://…/train.parquet`, `hf://…`, `s3://…` | a remote file, through DuckDB |
 /// | `select … from …`, `from …`, `with …` | an SQL query, through DuckDB |
 public struct DataSource: Sendable, Hashable {
@@ -24,7 +24,7 @@ public struct DataSource: Sendable, Hashable {
 
     private init(_ place: Place, list: String? = nil) { (self.place, self.list) = (place, list) }
 
-    /// A name that isn't a pattern of files.
+    /// - Parameter name: a source that is not a glob pattern.
     public init(_ name: String) {
         func file(_ path: String) -> URL { URL(fileURLWithPath: NSString(string: path).expandingTildeInPath) }
         if FileManager.default.fileExists(atPath: file(name).path) {
@@ -42,7 +42,7 @@ public struct DataSource: Sendable, Hashable {
         }
     }
 
-    /// The sources that several names mean, in order; a pattern such as `*.jsonl` means the files that it matches.
+    /// The sources of several names, in order; a glob pattern such as `*.jsonl` expands to the matching files.
     /// - Throws: ``PEFTError`` for a pattern that matches nothing.
     public static func all(_ names: [String]) throws -> [DataSource] {
         try names.flatMap { name -> [DataSource] in
@@ -56,7 +56,7 @@ public struct DataSource: Sendable, Hashable {
         }
     }
 
-    /// How errors name it.
+    /// The name in errors.
     public var name: String {
         switch place {
         case .file(let file): file.relativePath
@@ -79,12 +79,12 @@ public struct DataSource: Sendable, Hashable {
         switch place {
         case .file(let file):
             do { return try DataFormat(fileName: file.relativePath) } catch {
-                // A missing file is that first.
+                // Report a missing file first.
                 try ByteStream.open(file).close()
                 throw error
             }
         case .remote(let address):
-            // What follows the path asks for a version or carries a key.
+            // Ignore the query and fragment of the URL.
             return try DataFormat(fileName: String(address.prefix { $0 != "?" && $0 != "#" }))
         case .query: return .parquet
         }
@@ -100,13 +100,13 @@ public struct DataSource: Sendable, Hashable {
         }
     }
 
-    /// Whether each row stands on a line, so that rows can be used as they are read.
+    /// Whether there is one row per line, so that rows can be streamed.
     var isLines: Bool {
         get throws {
             switch place {
             case .file(let file):
                 if (try? format()) == .parquet { return true }
-                // Only a look into a file can tell.
+                // This requires a look into the file.
                 try ByteStream.open(file).close()
                 return try RowLines(self) != nil
             case .query: return true
@@ -122,7 +122,7 @@ public struct DataSource: Sendable, Hashable {
         return words.count > 1 && ["select", "from", "with"].contains(words[0].lowercased())
     }
 
-    /// A path and the list that follows it after a colon.
+    /// Splits a name into a path and the list after a colon.
     private static func parted(_ name: String) -> (path: String, list: String?) {
         guard let colon = name.lastIndex(of: ":") else { return (name, nil) }
         let (path, list) = (String(name[..<colon]), String(name[name.index(after: colon)...]))

@@ -1,7 +1,7 @@
 import Foundation
 import Support
 
-/// Parquet, remote files and SQL, read by DuckDB's command line, which writes rows as lines while it reads them.
+/// Reads Parquet, remote files and SQL queries through DuckDB's command line, which streams rows as lines.
 ///
 /// See <https://duckdb.org/docs/stable/clients/cli/overview>.
 enum DuckDB {
@@ -11,7 +11,7 @@ enum DuckDB {
         return ByteStream(try ProgramOutput(locate(for: source), arguments, name: source.name))
     }
 
-    /// What DuckDB is started with; the user's settings (`~/.duckdbrc`) don't count.
+    /// DuckDB's arguments; the user's settings (`~/.duckdbrc`) are ignored.
     static func arguments(for source: DataSource) throws -> [String] {
         let (query, areRows): (String, Bool)
         switch source.place {
@@ -32,10 +32,10 @@ enum DuckDB {
         return ["-no-init", "-batch", "-bail"] + mode + ["-c", query]
     }
 
-    /// Whether what comes is a JSON line for each row and not the file's own text.
+    /// Whether DuckDB writes a JSON line for each row rather than the file's own text.
     static func writesRows(_ format: DataFormat) -> Bool { [.parquet, .csv, .tsv].contains(format) }
 
-    /// What reads a file. Values are as our own readers have them: fields of tables are text, empty ones too.
+    /// The SQL statement that reads a file. As with the built-in readers, all fields of tables are text, empty ones included.
     static func statement(for path: String, _ format: DataFormat) -> String {
         let name = quoted(path)
         let table = "all_varchar = true, header = true, nullstr = '\\N'"
@@ -48,15 +48,15 @@ enum DuckDB {
         }
     }
 
-    /// A string literal of SQL, in which nothing but a quote has a meaning.
+    /// An SQL string literal, in which only quotes are special.
     static func quoted(_ text: String) -> String { "'" + text.replacingOccurrences(of: "'", with: "''") + "'" }
 
-    /// The pattern that matches just this path.
+    /// The glob pattern that matches exactly this path.
     static func escaped(_ path: String) -> String {
         path.map { "*?[".contains($0) ? "[\($0)]" : String($0) }.joined()
     }
 
-    /// The program: `PEFT_DUCKDB`, else `duckdb` on the path, else what `make duckdb` put into the cache.
+    /// The program: `PEFT_DUCKDB`, else `duckdb` on the PATH, else the one cached by `make duckdb`.
     static func locate(for source: DataSource) throws -> URL {
         if let path = ProcessInfo.processInfo.environment["PEFT_DUCKDB"], !path.isEmpty {
             let file = URL(fileURLWithPath: path)
@@ -75,7 +75,7 @@ enum DuckDB {
         return program
     }
 
-    /// Where `Scripts/setup-duckdb.py` keeps what it downloads.
+    /// The cache folder of `Scripts/setup-duckdb.py`.
     private static var cacheFolder: URL {
         let home = FileManager.default.homeDirectoryForCurrentUser
         #if canImport(Darwin)

@@ -2,20 +2,20 @@ import Foundation
 import LanguageModels
 import Support
 
-/// Rows as token ids, in memory or in a file of which memory holds only where each row lies (16 bytes a row).
+/// Examples as token ids, in memory or in a memory-mapped file with an index of 16 bytes per example in memory.
 public struct EncodedRows: RandomAccessCollection, Sendable {
     private enum Storage {
         case memory([EncodedExample])
         case file(EncodedFile)
     }
     private let storage: Storage
-    /// Which rows of the storage these are; `nil` for all.
+    /// Indices of the selected examples; `nil` for all.
     private var chosen: [Int]?
 
     public init(_ examples: [EncodedExample]) { storage = .memory(examples) }
     init(_ file: EncodedFile) { storage = .file(file) }
 
-    /// Some of the rows, without a copy.
+    /// A subset of the examples, without a copy.
     public func selecting(_ rows: [Int]) -> EncodedRows {
         var copy = self
         copy.chosen = chosen.map { chosen in rows.map { chosen[$0] } } ?? rows
@@ -39,7 +39,7 @@ public struct EncodedRows: RandomAccessCollection, Sendable {
         }
     }
 
-    /// Tokens of each row, without reading it.
+    /// Tokens of each example, without reading it.
     var lengths: [Int] {
         let all =
             switch storage {
@@ -50,18 +50,18 @@ public struct EncodedRows: RandomAccessCollection, Sendable {
     }
 }
 
-/// Rows of a model that writes, in an unnamed file that is mapped: the system brings and drops pages as they are read.
+/// Examples of a generative model in an unnamed memory-mapped file, paged in and out by the system.
 final class EncodedFile: @unchecked Sendable {
     private let map: UnsafeRawPointer?
     private let bytes: Int
-    /// Where each row begins, in tokens, with the end as a last entry, and how many of its tokens are input.
+    /// Offset of each example in tokens, with the end as the last entry, and its number of input tokens.
     private let starts: [Int]
     private let inputs: [Int32]
-    /// The data sources, and the line of each row there; 0 for a row that is from none.
+    /// The data sources, and the line number of each example; 0 if it has no source.
     private let sources: [Source]
     private let lines: [Int32]
 
-    /// A data source from its first row on.
+    /// A data source and its first example.
     fileprivate struct Source {
         var firstRow: Int
         let file: String
@@ -92,10 +92,10 @@ final class EncodedFile: @unchecked Sendable {
         return example
     }
 
-    /// Rows one behind the other, as the file holds them.
+    /// Concatenated examples, in the layout of the file.
     struct Packed: Sendable {
         fileprivate var tokens: [Int32] = []
-        /// How many tokens each row has as input and in all.
+        /// Input tokens and all tokens of each example.
         fileprivate var lengths: [(input: Int32, all: Int)] = []
         fileprivate var lines: [Int32] = []
         fileprivate var sources: [Source] = []
@@ -111,7 +111,7 @@ final class EncodedFile: @unchecked Sendable {
         }
     }
 
-    /// Writes rows one after another.
+    /// Appends examples to the file.
     struct Writer {
         private let descriptor: Int32
         private let folder: String
@@ -120,7 +120,7 @@ final class EncodedFile: @unchecked Sendable {
         private var lines: [Int32] = []
         private var sources: [Source] = []
 
-        /// - Throws: ``PEFTError`` where there is no room for a file.
+        /// - Throws: ``PEFTError`` if the file can't be created.
         init() throws {
             folder = FileManager.default.temporaryDirectory.path
             var name = Array((folder + "/peft-rows-XXXXXX").utf8CString)
@@ -128,7 +128,7 @@ final class EncodedFile: @unchecked Sendable {
             guard descriptor >= 0 else {
                 throw PEFTError("can't create a file in \(folder)", remedy: "set TMPDIR to another folder")
             }
-            // It lives as long as it is open or mapped.
+            // The file exists as long as it is open or mapped.
             unlink(name)
         }
 

@@ -1,16 +1,16 @@
 import Support
 
-/// What a model is trained on: it reads the prompt and learns to continue with the target.
+/// A training example: the model reads the prompt and learns to generate the target.
 public struct Example: Sendable, Hashable {
     public var prompt: String
     public var target: String
-    /// The second text of a pair, or the one that the prompt's vector is to be near to.
+    /// The second text of a pair, or for embeddings the positive text.
     public var pair: String?
-    /// A text that the prompt's vector is to be far from.
+    /// For embeddings, a hard negative.
     public var negative: String?
-    /// Further texts that would be as right as the target, which metrics compare with too.
+    /// Further reference texts for metrics.
     public var otherTargets: [String] = []
-    /// The row it was rendered from.
+    /// The row that it was rendered from.
     public var row: Row.Location
 
     public init(prompt: String, target: String, row: Row.Location) {
@@ -19,11 +19,11 @@ public struct Example: Sendable, Hashable {
 }
 
 extension Example {
-    /// Every text that would be right.
+    /// All reference texts.
     public var references: [String] { [target] + otherTargets }
 
-    /// One row for each prompt, in order of its first use: rows that share a prompt become one with several right
-    /// targets, as data sets with several references a prompt are meant to be scored.
+    /// Merges examples with the same prompt into one with several references, in order of first occurrence, for datasets
+    /// with several references per prompt.
     public static func groupedByPrompt(_ examples: [Example]) -> [Example] {
         var places: [[String?]: Int] = [:]
         var grouped: [Example] = []
@@ -40,13 +40,13 @@ extension Example {
 }
 
 extension String {
-    /// Whether there is nothing but space.
+    /// Whether the text is empty or whitespace only.
     var isBlank: Bool { allSatisfy(\.isWhitespace) }
 }
 
 /// Renders one example per row, in order.
 /// - Throws: ``PEFTError`` as ``Template/render(_:)`` does, and for a target with nothing but whitespace:
-///   no loss could come from it.
+///   it has no tokens that contribute to the loss.
 public func examples(from rows: [Row], prompt: Template, target: Template) throws -> [Example] {
     try rows.map { row in
         let example = Example(prompt: try prompt.render(row), target: try target.render(row), row: row.location)

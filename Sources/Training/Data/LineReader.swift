@@ -1,7 +1,7 @@
 import Foundation
 import Support
 
-/// Reads a file line by line, holding one chunk and the line that it cuts.
+/// Reads a file line by line, buffering one chunk and an incomplete line.
 ///
 /// Lines end in LF or CRLF; a byte order mark at the start is dropped.
 struct LineReader {
@@ -15,7 +15,7 @@ struct LineReader {
     private var lineNumber = 0
 
     /// - Parameters:
-    ///   - file: how errors name it.
+    ///   - file: its name in errors.
     ///   - chunkSize: bytes per read.
     init(_ stream: ByteStream, file: String, chunkSize: Int = 1 << 18) {
         (self.stream, self.file) = (stream, file)
@@ -53,7 +53,7 @@ struct LineReader {
         let chunk = try stream.read(chunkSize)
         atEnd = chunk.isEmpty
         buffer += chunk
-        // A mark that a tiny chunk would cut is completed before anyone looks at it.
+        // Complete a byte order mark that a tiny chunk cuts.
         while isFirst, !atEnd, buffer.count < byteOrderMark.count {
             let more = try stream.read(chunkSize)
             atEnd = more.isEmpty

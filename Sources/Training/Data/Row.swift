@@ -1,12 +1,12 @@
 import Support
 
-/// One row of a data set: named values, and where they came from.
+/// One row of a data file: named values and their location.
 public struct Row: Sendable, Hashable {
-    /// The row's fields by name; their order in the file has no meaning.
+    /// The row's fields by name.
     public var fields: [String: JSON]
-    /// Where the row stands, for errors that a user can act on.
+    /// The row's location, for errors.
     public var location: Location
-    /// The row's JSON as the file has it, where the order of its keys counts; `nil` where that wasn't asked for.
+    /// The row's JSON text, which keeps the order of keys; `nil` unless it was requested.
     public var text: String?
 
     public init(_ fields: [String: JSON], location: Location, text: String? = nil) {
@@ -17,7 +17,7 @@ public struct Row: Sendable, Hashable {
 
     public subscript(field: String) -> JSON? { fields[field] }
 
-    /// A place in a data file, such as `train.jsonl line 12`.
+    /// A location in a data file, such as `train.jsonl line 12`.
     public struct Location: Sendable, Hashable, CustomStringConvertible {
         public enum Unit: String, Sendable, Hashable {
             /// The number counts lines of text: JSON Lines, CSV, TSV.
@@ -28,9 +28,9 @@ public struct Row: Sendable, Hashable {
             case row
         }
 
-        /// Path of the file, as it was given.
+        /// Path of the file as given by the user.
         public var file: String
-        /// Counts from 1. A CSV row that spans several lines has the number of its first.
+        /// Counts from 1. A CSV row that spans several lines has the number of its first line.
         public var number: Int
         public var unit: Unit
 

@@ -1,6 +1,6 @@
 import Support
 
-/// The rows of a data source that stand one to a line: JSON lines, text, and what DuckDB writes.
+/// The rows of a data source with one row per line: JSON Lines, text, and DuckDB's output.
 struct RowLines {
     struct Line: Sendable {
         let number: Int
@@ -9,11 +9,11 @@ struct RowLines {
 
     private var reader: LineReader
     let kind: Kind
-    /// Lines that were read to tell the layout, and what stopped that.
+    /// Lines that were read ahead to detect the layout, and the error that stopped it.
     private var pending: [Line] = []
     private var failure: (any Error)?
 
-    /// `nil` where rows aren't one to a line: in tables and in JSON files of one value.
+    /// `nil` if there isn't one row per line: for tables and JSON files of one value.
     init?(_ source: DataSource) throws {
         guard let kind = try Kind(source) else { return nil }
         self.kind = kind
@@ -29,13 +29,13 @@ struct RowLines {
         if Self.areDocument(pending, format) { return nil }
     }
 
-    /// What a line means; it may be asked on any thread.
+    /// Parses lines to rows, on any thread.
     struct Kind: Sendable {
         private let file: String
         private let unit: Row.Location.Unit
         private let isText: Bool
 
-        /// `nil` for formats in which rows aren't one to a line; of those of JSON only a look into the file tells.
+        /// `nil` for formats without one row per line; JSON files need a look at their contents in addition.
         init?(_ source: DataSource) throws {
             let format = try source.format()
             let isRemote = if case .remote = source.place { true } else { false }
@@ -68,7 +68,7 @@ struct RowLines {
         return nil
     }
 
-    /// Whether a file that begins with these lines is one value, or several over more lines than one each.
+    /// Whether a file that begins with these lines is one value, or several values that span lines.
     private static func areDocument(_ lines: [Line], _ format: DataFormat) -> Bool {
         guard let first = lines.first else { return false }
         func byte(_ line: Line?, last: Bool = false) -> UInt8? {
@@ -79,13 +79,13 @@ struct RowLines {
         do {
             switch try JSONParser.parse(first.text) {
             case .array: return second != UInt8(ascii: "[")
-            // One object alone: a row in a format of lines, else perhaps the whole data set.
+            // A single object is a row in JSON Lines, but may be the whole dataset in JSON.
             case .object: return lines.count == 1 && format == .json
             default: return false
             }
         } catch {
             if byte(first) == UInt8(ascii: "[") { return true }
-            // An object that goes on in the next line, and not a line that was cut off.
+            // An object that continues on the next line, not a truncated line.
             guard byte(first) == UInt8(ascii: "{"), error.offset >= first.text.count, let second else { return false }
             return "[{,:".utf8.contains(byte(first, last: true) ?? 0) || ",]}:\"".utf8.contains(second)
         }

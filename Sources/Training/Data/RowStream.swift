@@ -4,11 +4,11 @@ import Support
 import Tokenizers
 
 extension RowEncoder {
-    /// Whether a file's rows can be encoded as they are read: one to a line, for a model that writes.
+    /// Whether a file can be encoded while it is read: one row per line, for a generative model.
     public func streams(_ url: URL) -> Bool { (try? streams([DataSource(url)])) ?? false }
 
-    /// The same of several sources.
-    /// - Throws: ``PEFTError`` where one can't be read.
+    /// Whether all of several sources can be encoded while they are read.
+    /// - Throws: ``PEFTError`` if one can't be read.
     public func streams(_ sources: [DataSource]) throws -> Bool {
         try head.headTask == nil && sources.allSatisfy { try $0.isLines }
     }
@@ -20,12 +20,12 @@ extension RowEncoder {
         try encode([DataSource(url)], templates, limit: limit)
     }
 
-    /// Reads and encodes the rows of sources for which ``streams(_:)-([DataSource])`` holds, some lines at a time on all
-    /// cores. Rows go to a file, so that memory holds a few hundred kilobytes of text for each core however long the data
-    /// are.
+    /// Reads and encodes the rows of sources for which ``streams(_:)-([DataSource])`` holds, in chunks of lines on all
+    /// cores. Encoded examples go to a file, so memory use is a few hundred kilobytes of text per core for any size of
+    /// data.
     ///
-    /// - Parameter limit: at most so many rows.
-    /// - Throws: ``PEFTError`` of the first line with something wrong, as ``DataSet/read(_:limit:keepsText:)``,
+    /// - Parameter limit: maximum number of rows.
+    /// - Throws: ``PEFTError`` for the first invalid line, as ``DataSet/read(_:limit:keepsText:)``,
     ///   ``RowTemplates/examples(from:)`` and ``encode(_:)`` throw it.
     public func encode(
         _ sources: [DataSource], _ templates: RowTemplates, limit: Int? = nil
@@ -33,7 +33,7 @@ extension RowEncoder {
         try encode(sources, templates, limit: limit, partBytes: 1 << 18)
     }
 
-    /// - Parameter partBytes: how much text is handed out at a time.
+    /// - Parameter partBytes: bytes of text per chunk.
     func encode(
         _ sources: [DataSource], _ templates: RowTemplates, limit: Int?, partBytes: Int
     ) throws -> (rows: EncodedRows, summary: EncodingSummary) {
@@ -56,7 +56,7 @@ extension RowEncoder {
         return (EncodedRows(rows), summary)
     }
 
-    /// What is wrong with a line is found at different stages: where something is, lines go through all of them one by one.
+    /// Errors are found at different stages: on an error, lines pass through all stages one by one to find the first.
     private func encode(_ part: [DataLines.Line], of lines: DataLines, _ templates: RowTemplates) throws -> (
         examples: [EncodedExample], summary: EncodingSummary
     ) {
@@ -69,26 +69,26 @@ extension RowEncoder {
     }
 }
 
-/// Hands the parts of a file to whoever has time, and puts what comes back in order: cores read, encode and write at the
-/// same time, and none waits for the others at the end of each part.
+/// Hands out chunks of lines to free workers and writes the results in order, so that cores read, encode and write at
+/// the same time without a barrier after each chunk.
 private final class RowStream: @unchecked Sendable {
     typealias Encoded = Result<(rows: EncodedFile.Packed, summary: EncodingSummary), any Error>
 
-    // Everything below is touched only under the lock.
+    // Everything below is guarded by the lock.
     private let condition = NSCondition()
     private var lines: DataLines
     private var writer: EncodedFile.Writer
     private var summary = EncodingSummary()
-    /// Parts that were handed out and that were written.
+    /// Number of chunks handed out, and of chunks written.
     private var (read, written) = (0, 0)
-    /// Parts that are ready before those in front of them.
+    /// Finished chunks that wait for earlier ones.
     private var waiting: [Int: Encoded] = [:]
     private var isAtEnd = false
     private var failure: (any Error)?
     private let partBytes: Int
     private let partsAhead: Int
 
-    /// - Parameter partsAhead: how far reading may be ahead of writing, which bounds memory.
+    /// - Parameter partsAhead: maximum number of chunks between reading and writing, which bounds memory.
     init(_ lines: DataLines, partBytes: Int, partsAhead: Int) throws {
         (self.lines, self.partBytes, self.partsAhead) = (lines, partBytes, partsAhead)
         writer = try EncodedFile.Writer()
@@ -96,7 +96,7 @@ private final class RowStream: @unchecked Sendable {
 
     deinit { writer.close() }
 
-    /// The next lines and the number of the part; `nil` where there are none left or something is wrong.
+    /// The next chunk of lines and its number; `nil` at the end or after an error.
     func next() -> (number: Int, lines: [DataLines.Line])? {
         condition.withLock {
             while read - written >= partsAhead, failure == nil { condition.wait() }
@@ -107,7 +107,7 @@ private final class RowStream: @unchecked Sendable {
                     return (read - 1, part)
                 }
             } catch {
-                // What is wrong with lines before comes first.
+                // Errors of earlier lines come first.
                 waiting[read] = .failure(error)
                 writeInOrder()
             }
@@ -135,7 +135,7 @@ private final class RowStream: @unchecked Sendable {
         }
     }
 
-    /// All rows, after ``next()`` has answered `nil` and all parts are back.
+    /// All examples, after ``next()`` has returned `nil` and all chunks are finished.
     func finished() throws -> (rows: EncodedFile, summary: EncodingSummary) {
         try condition.withLock {
             if let failure { throw failure }
@@ -144,7 +144,7 @@ private final class RowStream: @unchecked Sendable {
     }
 }
 
-/// The lines of data sources that hold rows, a part at a time.
+/// The non-blank lines of data sources, in chunks.
 struct DataLines: @unchecked Sendable {
     struct Line: Sendable {
         let source: Int
@@ -152,7 +152,7 @@ struct DataLines: @unchecked Sendable {
     }
     private let sources: [DataSource]
     private let kinds: [RowLines.Kind]
-    /// The source that is read, how many of its lines were, and what is left of it.
+    /// The current source, the number of its lines read so far, and its reader.
     private var (source, count) = (0, 0)
     private var lines: RowLines?
     private var left: Int
@@ -174,13 +174,13 @@ struct DataLines: @unchecked Sendable {
         PEFTError("\(source.name) does not have one row per line", remedy: "read the whole file")
     }
 
-    /// Lines of at least so many bytes together; `nil` at the end. What can't be read is reported after the lines before it.
+    /// The next lines of at least `bytes` bytes; `nil` at the end. A read error is thrown after the lines before it.
     mutating func next(bytes: Int) throws -> [Line]? {
         var part: [Line] = []
         var size = 0
         do {
             while failure == nil, left > 0, size < bytes, let line = try next() {
-                // A slice would keep the reader's whole buffer.
+                // A slice would retain the reader's whole buffer.
                 let own = RowLines.Line(number: line.number, text: Array(line.text)[...])
                 part.append(Line(source: source, line: own))
                 size += line.text.count

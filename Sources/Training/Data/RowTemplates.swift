@@ -1,13 +1,13 @@
 import Support
 
-/// The templates that make an example of a row.
+/// The templates that render a row to an example.
 public struct RowTemplates: Sendable {
     public var prompt: Template
-    /// `nil` where rows have nothing to be named or written, as for embeddings.
+    /// `nil` for tasks without targets, such as embeddings.
     public var target: Template?
-    /// A second text: of a pair that is classified, or the one that belongs to the prompt.
+    /// The second text of a pair to classify, or for embeddings the positive text.
     public var pair: Template?
-    /// A text that seems to belong to the prompt and doesn't.
+    /// For embeddings, a hard negative.
     public var negative: Template?
 
     public init(prompt: Template, target: Template?, pair: Template? = nil, negative: Template? = nil) {
@@ -15,7 +15,7 @@ public struct RowTemplates: Sendable {
     }
 
     /// Renders one example per row, in order.
-    /// An empty target is an error only of tasks to which it says nothing (``RowEncoder``).
+    /// Whether an empty target is an error depends on the task (``RowEncoder``).
     /// - Throws: ``PEFTError`` as ``Template/render(_:)`` does.
     public func examples(from rows: [Row]) throws -> [Example] {
         try rows.map { row in

@@ -1,10 +1,10 @@
 import LanguageModels
 
-/// Counts examples that stand in the training data too: a score on them says nothing about new ones.
+/// Counts evaluation examples that are also in the training data (contamination).
 public enum SharedExamples {
     /// How many of `examples` are equal to one of `training`, token by token.
     public static func count(_ examples: [EncodedExample], in training: EncodedRows) -> Int {
-        // Only rows of the same length are looked at, as the others may lie in a file.
+        // Compare only examples of equal length, as the training examples may be in a file.
         let lengths = Set(examples.map(\.length))
         var known: Set<Int> = []
         for (row, length) in training.lengths.enumerated() where lengths.contains(length) {
@@ -13,13 +13,13 @@ public enum SharedExamples {
         return examples.count { known.contains(hash($0)) }
     }
 
-    /// The same of examples that are text yet.
+    /// The same for examples before tokenization.
     public static func count(_ examples: [Example], in training: [Example]) -> Int {
         let known = Set(training.map(hash))
         return examples.count { known.contains(hash($0)) }
     }
 
-    /// The same of conversations.
+    /// The same for conversations.
     public static func count(_ conversations: [Conversation], in training: [Conversation]) -> Int {
         let known = Set(training.map(hash))
         return conversations.count { known.contains(hash($0)) }

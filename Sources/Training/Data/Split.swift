@@ -1,18 +1,18 @@
 import Support
 
-/// How much of a data set is kept from training.
+/// The size of the held-out part of a dataset.
 public enum HeldOut: Sendable, Hashable {
-    /// So many rows.
+    /// This number of rows.
     case count(Int)
-    /// This share of the rows, in 0 … 1, rounded to whole rows but at least one (and at most all but one).
+    /// This fraction of the rows, between 0 and 1, rounded to at least one and at most all but one row.
     case fraction(Double)
 }
 
-/// Splits rows into those to train on and those held out, by seed.
+/// Splits rows at random into a training and a held-out part.
 ///
 /// Both parts keep the order of `rows`. The same seed with a smaller held-out part gives a subset of it.
-/// - Parameter classes: the class of each row; then each class has its share in both parts, as far as whole rows allow, and
-///   at least one row to train on.
+/// - Parameter classes: the class of each row, for a stratified split: each class is represented proportionally in both
+///   parts, with at least one training row.
 /// - Throws: ``PEFTError`` unless both parts get at least one row.
 public func split<Element>(
     _ rows: [Element], heldOut: HeldOut, seed: UInt64, classes: [String]? = nil
@@ -58,8 +58,8 @@ private func heldOutRows(of rows: Int, _ heldOut: HeldOut, seed: UInt64, classes
     return isHeldOut
 }
 
-/// How many rows of each class are held out: its share, rounded so that they add up to `heldOut` (the largest remainders
-/// round up), but never all rows of a class.
+/// Held-out rows of each class: its proportion, rounded so that the sum is `heldOut` (largest-remainder
+/// method), but never all rows of a class.
 private func quotas(_ classes: [String], heldOut: Int) -> [String: Int] {
     let sizes = Dictionary(classes.map { ($0, 1) }, uniquingKeysWith: +)
     let shares = sizes.mapValues { Double($0 * heldOut) / Double(classes.count) }
@@ -73,7 +73,7 @@ private func quotas(_ classes: [String], heldOut: Int) -> [String: Int] {
         quotas[name, default: 0] += 1
         missing -= 1
     }
-    // What classes with a single row leave over.
+    // Distribute what classes with a single row could not take.
     for name in names.sorted(by: { (sizes[$0] ?? 0, $1) > (sizes[$1] ?? 0, $0) }) where missing > 0 {
         let room = min(missing, sizes[name, default: 0] - 1 - quotas[name, default: 0])
         quotas[name, default: 0] += room

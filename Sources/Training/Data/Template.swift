@@ -1,26 +1,26 @@
 import Support
 
-/// Text with placeholders that a row's fields fill, such as `"Summarize.\n\n{dialogue}\n\nSummary: "`.
+/// Text with placeholders for a row's fields, such as `"Summarize.\n\n{dialogue}\n\nSummary: "`.
 ///
-/// - `{field}` takes the field's value; `{a.b}` takes `b` of the object in `a`, unless a field is itself
+/// - `{field}` is replaced by the field's value; `{a.b}` by `b` of the object in `a`, unless a field is itself
 ///   named `a.b`.
-/// - `{?field}…{/field}` is written where the row has the field and it isn't empty.
+/// - `{?field}…{/field}` is included only if the row has the field and it isn't empty.
 /// - `{{` and `}}` stand for single braces.
 /// - Nothing else is interpreted: a backslash is a backslash.
 ///
-/// A string goes in as it is, a number or a truth value as JSON writes it, an array of strings joined by
+/// A string is inserted as is, a number or Boolean as JSON, an array of strings joined by
 /// newlines.
 public struct Template: Sendable, Hashable, CustomStringConvertible {
     /// The template as it was written.
     public let text: String
-    /// The placeholders' names in order of their first use, without those that stand between `{?field}` and `{/field}`.
+    /// The placeholders' names in order of first use, without those inside `{?field}…{/field}`.
     public let fields: [String]
     private let parts: [Part]
 
     private indirect enum Part: Sendable, Hashable {
         case literal(String)
         case field(String)
-        /// What is written only where a field isn't empty.
+        /// Included only if the field isn't empty.
         case section(String, [Part])
     }
 
@@ -58,7 +58,7 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
             case "}":
                 throw failure("unmatched '}'", at: index)
             case "{":
-                // A name ends on its line, so that the braces of code or JSON are told from placeholders.
+                // A name ends on its line, which distinguishes placeholders from the braces of code or JSON.
                 guard let end = text[next...].firstIndex(where: { $0 == "}" || $0 == "{" || $0.isNewline }),
                     text[end] == "}"
                 else { throw failure("unmatched '{'", at: index) }
@@ -91,8 +91,8 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
         (self.text, self.fields, self.parts) = (text, fields, parts)
     }
 
-    /// The template's text with `row`'s values in place.
-    /// - Throws: ``PEFTError`` naming the row's place, for an unknown field (with the row's fields and the
+    /// Renders the template with the values of `row`.
+    /// - Throws: ``PEFTError`` naming the row's location, for an unknown field (with the row's fields and the
     ///   nearest name), a null, or a value that is not text.
     public func render(_ row: Row) throws -> String { try Template.render(parts, row) }
 

@@ -1,15 +1,15 @@
 import Foundation
 import Support
 
-/// Corpus BLEU: n-gram precision up to four words, over a whole test set, with a penalty for brevity.
+/// Corpus BLEU: n-gram precision up to order 4 over a whole test set, with a brevity penalty.
 ///
 /// K. Papineni et al., *BLEU: a Method for Automatic Evaluation of Machine Translation*, 2002, as M. Post,
 /// *A Call for Clarity in Reporting BLEU Scores*, 2018, fixed its details: scores equal those of sacrebleu's
-/// default (13a tokenisation, case kept, exponential smoothing), divided by 100.
+/// default (13a tokenization, cased, exponential smoothing), divided by 100.
 public enum BLEU {
     /// BLEU of a corpus, in 0 … 1.
     /// - Parameter references: one or more for each prediction.
-    /// - Throws: ``PEFTError`` for lists of different length, an empty list or a row without references.
+    /// - Throws: ``PEFTError`` for lists of different length, an empty list or an example without references.
     public static func score(predictions: [String], references: [[String]]) throws -> Double {
         try checkPairs(predictions: predictions, references: references)
         return statistics(predictions: predictions, references: references)
@@ -18,12 +18,12 @@ public enum BLEU {
 
     static let maximumOrder = 4
 
-    /// What a row adds to the corpus: sums of these determine the score.
+    /// Sufficient statistics of one example: the score is a function of their sums.
     struct Statistics: Equatable {
         /// Tokens of the prediction, and of the reference closest to it in length.
         var predictedLength = 0
         var referenceLength = 0
-        /// n-grams of the prediction that a reference has too, and all of them, for n = 1 … 4.
+        /// Matched n-grams of the prediction (clipped counts), and all of its n-grams, for n = 1 … 4.
         var matches = SIMD4<Int>()
         var totals = SIMD4<Int>()
 
@@ -41,7 +41,7 @@ public enum BLEU {
             var logSum = 0.0
             var smoothing = 1.0
             for n in 0..<maximumOrder {
-                // A corpus without any n-gram of this order has precision 0, which nothing smooths.
+                // Without any n-gram of this order, the precision is 0 and not smoothed.
                 guard totals[n] > 0 else { return 0 }
                 var matched = Double(matches[n])
                 if matches[n] == 0 {
@@ -72,7 +72,7 @@ public enum BLEU {
         }
         var statistics = Statistics()
         statistics.predictedLength = predicted.count
-        // The closest length, and of two as close the shorter.
+        // The closest length; the shorter of two equally close ones.
         statistics.referenceLength =
             references.map(\.count).min {
                 (abs($0 - predicted.count), $0) < (abs($1 - predicted.count), $1)

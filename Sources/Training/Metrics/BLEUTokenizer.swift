@@ -1,4 +1,4 @@
-/// The tokenisation `13a` of NIST's mteval script, as sacrebleu applies it: punctuation and symbols become
+/// The `13a` tokenization of NIST's mteval script, as in sacrebleu: punctuation and symbols become
 /// tokens, but a full stop or a comma between digits stays in its number.
 enum BLEUTokenizer {
     typealias Scalars = [Unicode.Scalar]
@@ -25,7 +25,7 @@ enum BLEUTokenizer {
     private static func isDigit(_ scalar: Unicode.Scalar) -> Bool { ("0"..."9").contains(scalar) }
     private static func isStop(_ scalar: Unicode.Scalar) -> Bool { scalar == "." || scalar == "," }
 
-    /// White space as Python's `str.split` sees it, which takes the information separators too.
+    /// Whitespace as in Python's `str.split`, which includes the information separators.
     private static func isSpace(_ scalar: Unicode.Scalar) -> Bool {
         (0x1C...0x1F).contains(scalar.value) || scalar.properties.isWhitespace
     }
@@ -43,7 +43,7 @@ enum BLEUTokenizer {
         return out
     }
 
-    /// Replaces neighbours from left to right; what was replaced is not looked at again.
+    /// Replaces adjacent pairs from left to right; replaced text is not matched again.
     private static func rewritePairs(
         _ scalars: Scalars, _ replacement: (Unicode.Scalar, Unicode.Scalar) -> Scalars?
     ) -> Scalars {

@@ -1,12 +1,12 @@
 import Support
 
-/// A value with the interval that a bootstrap gives it.
+/// A metric's value with its bootstrap confidence interval.
 public struct MetricValue: Codable, Sendable, Hashable {
     public var value: Double
     public var low: Double
     public var high: Double
-    /// The value over each drawing of rows, in the order drawn; part of neither the coded form nor of equality. As the same
-    /// rows are drawn for every metric and model, two values' differences, drawing by drawing, are a paired bootstrap.
+    /// The value on each bootstrap resample; part of neither the coded form nor of equality. As the same examples are drawn
+    /// for every metric and model, the differences of two values' resamples are a paired bootstrap.
     public var resampled: [Double] = []
 
     public init(value: Double, low: Double, high: Double, resampled: [Double] = []) {
@@ -24,22 +24,22 @@ public struct MetricValue: Codable, Sendable, Hashable {
     }
 }
 
-/// Percentile intervals over the rows of a test set: rows are drawn with replacement, again and again, and
-/// the interval holds the central part of what the metric then is.
+/// Percentile bootstrap over the examples of a test set: examples are drawn with replacement, and the interval spans
+/// the central part of the metric's values on the resamples.
 ///
 /// B. Efron, *Bootstrap Methods: Another Look at the Jackknife*, 1979; percentile method: Efron, Tibshirani,
-/// *An Introduction to the Bootstrap*, 1993, chapter 13. The same seed and number of rows draw the same rows,
-/// so intervals of several metrics, or of several models over the same rows, belong together.
+/// *An Introduction to the Bootstrap*, 1993, chapter 13. The same seed and number of examples draw the same examples,
+/// so resamples of several metrics, or of several models on the same test set, are paired.
 public struct Bootstrap: Sendable, Hashable {
     public let resamples: Int
-    /// Share of the resampled values that lies inside the interval, in 0 … 1.
+    /// Confidence level: the fraction of the resampled values inside the interval, between 0 and 1.
     public let confidence: Double
     public let seed: UInt64
 
     /// 1,000 resamples, 95 %, seed 0.
     public static let standard = Bootstrap(uncheckedResamples: 1_000, confidence: 0.95, seed: 0)
 
-    /// - Throws: ``PEFTError`` unless there is at least one resample and `confidence` lies between 0 and 1.
+    /// - Throws: ``PEFTError`` unless there is at least one resample and `confidence` is between 0 and 1.
     public init(resamples: Int = 1_000, confidence: Double = 0.95, seed: UInt64 = 0) throws {
         guard resamples > 0 else {
             throw PEFTError(
@@ -56,17 +56,17 @@ public struct Bootstrap: Sendable, Hashable {
         (self.resamples, self.confidence, self.seed) = (resamples, confidence, seed)
     }
 
-    /// The mean of one value per row, with its interval.
-    /// - Throws: ``PEFTError`` where there are no values.
+    /// The mean of one value per example, with its interval.
+    /// - Throws: ``PEFTError`` if there are no values.
     public func mean(of values: [Double]) throws -> MetricValue {
         try value(rows: values.count) { rows in
             rows.reduce(0) { $0 + values[$1] } / Double(rows.count)
         }
     }
 
-    /// A statistic of all rows, with its interval.
-    /// - Parameter statistic: takes the indices of the drawn rows, as many as there are rows.
-    /// - Throws: ``PEFTError`` where there are no rows.
+    /// A statistic of all examples, with its interval.
+    /// - Parameter statistic: takes the indices of the drawn examples, `count` of them.
+    /// - Throws: ``PEFTError`` if there are no examples.
     public func value(rows count: Int, statistic: ([Int]) throws -> Double) throws -> MetricValue {
         guard count > 0 else { throw PEFTError("there are no examples to resample", remedy: "provide at least one") }
         var random = SeededRandom(seed: seed)
@@ -82,14 +82,14 @@ public struct Bootstrap: Sendable, Hashable {
         return MetricValue(value: value, low: interval.low, high: interval.high, resampled: resampled)
     }
 
-    /// What holds the central share of values.
+    /// The percentile interval of resampled values.
     public func interval(of values: [Double]) -> (low: Double, high: Double) {
         let sorted = values.sorted()
         let tail = (1 - confidence) / 2
         return (Bootstrap.quantile(tail, ofSorted: sorted), Bootstrap.quantile(1 - tail, ofSorted: sorted))
     }
 
-    /// Linear between the two neighbouring values (type 7 of Hyndman, Fan, 1996; NumPy's default).
+    /// Linear interpolation between the two neighboring values (type 7 of Hyndman, Fan, 1996; NumPy's default).
     static func quantile(_ share: Double, ofSorted values: [Double]) -> Double {
         guard let last = values.indices.last else { return .nan }
         let position = share * Double(last)

@@ -1,20 +1,20 @@
 import Foundation
 import Support
 
-/// CIDEr-D: how alike a text is to its references in the n-grams that tell rows apart.
+/// CIDEr-D: TF-IDF-weighted n-gram similarity of a text to its references, in 0 … 10.
 ///
-/// R. Vedantam et al., *CIDEr: Consensus-based Image Description Evaluation*, 2015, §§ 3 and 7: cosines of n-gram vectors
-/// (n = 1 … 4) weighted by how few rows have the n-gram, with counts clipped and a Gaussian penalty on lengths, as the
-/// authors' program computes it (lengths in pairs of words), times 10. Words are the lower-case tokens of `13a` that
-/// hold a letter or a digit; the authors' program cuts words with another tokenizer, so its scores differ a little.
+/// R. Vedantam et al., *CIDEr: Consensus-based Image Description Evaluation*, 2015, §§ 3 and 7: cosine similarities of
+/// n-gram vectors (n = 1 … 4) with TF-IDF weights, clipped counts and a Gaussian length penalty, as in the
+/// authors' program (lengths in bigrams), times 10. Words are the lowercased `13a` tokens that
+/// contain a letter or a digit; the authors' program uses another tokenizer, so its scores differ slightly.
 public enum CIDEr {
     static let longest = 4
-    /// Of the penalty on lengths, in words.
+    /// Standard deviation σ of the length penalty, in words.
     static let deviation = 6.0
 
-    /// The score of each row, in 0 … 10.
-    /// - Parameter references: one or more for each prediction; all of them together say how rare an n-gram is.
-    /// - Throws: ``PEFTError`` for lists of different length, an empty list or a row without references.
+    /// The score of each example, in 0 … 10.
+    /// - Parameter references: one or more for each prediction; document frequencies are counted over all of them.
+    /// - Throws: ``PEFTError`` for lists of different length, an empty list or an example without references.
     public static func scores(predictions: [String], references: [[String]]) throws -> [Double] {
         try checkPairs(predictions: predictions, references: references)
         var tokenizer = WordTokenizer()

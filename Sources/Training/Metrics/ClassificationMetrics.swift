@@ -1,20 +1,20 @@
 import Support
 
-/// The metrics of classes that ``evaluateClassification(predictions:references:bootstrap:)`` computes; raw values are
+/// The metrics of ``evaluateClassification(predictions:references:bootstrap:)``; raw values are
 /// their keys in reports.
 public enum ClassificationMetric: String, CaseIterable, Sendable, Codable {
-    /// Share of rows whose class is right.
+    /// Fraction of examples with the correct class, in 0 … 1.
     case accuracy
-    /// F1 of each class that occurs, averaged with equal weight.
+    /// F1 averaged over the classes that occur, with equal weights, in 0 … 1.
     case macroF1
-    /// F1 of all decisions together; equal to the accuracy where each row has one class.
+    /// F1 over all decisions pooled, in 0 … 1; equal to the accuracy if each example has one class.
     case microF1
-    /// Matthews' correlation coefficient of predicted and right classes (Gorodkin 2004 for more than two), in −1 … 1.
+    /// Matthews correlation coefficient of predicted and true classes (Gorodkin 2004 for more than two), in −1 … 1.
     case mcc
 }
 
-/// Scores predicted classes against the right ones.
-/// - Returns: every ``ClassificationMetric`` by its raw value, each in 0 … 1.
+/// Evaluates predicted classes against the true ones.
+/// - Returns: every ``ClassificationMetric`` by its raw value, each in 0 … 1 except ``ClassificationMetric/mcc`` in −1 … 1.
 /// - Throws: ``PEFTError`` for lists of different length or an empty list.
 public func evaluateClassification(
     predictions: [String], references: [String], bootstrap: Bootstrap = .standard
@@ -40,10 +40,10 @@ public func evaluateClassification(
     ]
 }
 
-/// Scores predicted sets of labels against the right ones: the share of rows whose whole set is right, and F1 over
+/// Evaluates predicted label sets against the true ones: subset accuracy, and micro and macro F1 over
 /// labels.
 ///
-/// - Parameter labels: all labels there are. The macro average is over all of them, as scikit-learn's is over the
+/// - Parameter labels: all labels. The macro average is over all of them, as scikit-learn's is over the
 ///   columns of its matrix; a label that neither occurs nor is predicted counts 0.
 /// - Throws: ``PEFTError`` for lists of different length or an empty list.
 public func evaluateMultiLabel(
@@ -70,7 +70,7 @@ public func evaluateMultiLabel(
     ]
 }
 
-/// How often classes were predicted, were right, and both.
+/// Counts of predictions, of true labels and of correct predictions per class.
 private struct ClassCounts {
     private var hits: [Int]
     private var claimed: [Int]
@@ -116,7 +116,7 @@ private struct ClassCounts {
         return all > 0 ? 2 * Double(hits.reduce(0, +)) / Double(all) : 0
     }
 
-    /// 0 where all predictions, or all right classes, are the same.
+    /// 0 if all predictions, or all true classes, are the same.
     var mcc: Double {
         let (s, c) = (Double(rows), Double(hits.reduce(0, +)))
         let product = zip(claimed, actual).reduce(0.0) { $0 + Double($1.0) * Double($1.1) }

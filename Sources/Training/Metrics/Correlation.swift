@@ -1,4 +1,4 @@
-/// How two lists of numbers go together.
+/// Correlation coefficients of two lists of numbers, in −1 … 1.
 enum Correlation {
     /// Pearson's r; 0 where one list is constant.
     static func pearson(_ a: [Double], _ b: [Double]) -> Double {
@@ -15,7 +15,7 @@ enum Correlation {
         return scale > 0 ? product / scale : 0
     }
 
-    /// Spearman's ρ: Pearson's r of the ranks, equal values sharing the mean of theirs.
+    /// Spearman's ρ: Pearson's r of the ranks, with the mean rank for ties.
     static func spearman(_ a: [Double], _ b: [Double]) -> Double { pearson(ranks(a), ranks(b)) }
 
     static func ranks(_ values: [Double]) -> [Double] {

@@ -1,26 +1,26 @@
 import Support
 
-/// Detail recall: how many of the details that a reference takes from the prompt the prediction has, too.
+/// Detail recall: the fraction of the details shared by reference and prompt that the prediction contains, in 0 … 1.
 ///
-/// ROUGE rewards the words that all references of a task share ("invites", "because"), so a model that learned what
-/// summaries look like scores well without having read its prompt. Detail recall counts only what has to come from the
-/// prompt. The details of a row are the distinct words of its reference that
+/// ROUGE rewards words that all references of a task share ("invites", "because"), so a model that has learned what
+/// summaries look like scores well without using its prompt. Detail recall counts only what must come from the
+/// prompt. The details of an example are the distinct words of its reference that
 /// - occur in the prompt,
-/// - are no English function words (``functionWords``), and
-/// - occur in at most half of all references, where there are at least ``fewestRows``: a word that most of them share,
-///   such as the label of a speaker, tells no row apart.
+/// - are not English function words (``functionWords``), and
+/// - occur in at most half of all references, if there are at least ``fewestRows``: a word that most of them share,
+///   such as a speaker label, is not specific to an example.
 ///
-/// The score of a row is the share of its details that the prediction has, in 0 … 1. Words are those of
-/// ROUGE: runs of `a-z0-9` in lower case, of more than three letters the stem. It is recall alone, so an output that
-/// repeats the whole prompt scores 1; read it beside ROUGE, whose precision punishes that.
+/// Words are those of
+/// ROUGE: lowercased runs of `a-z0-9`, stemmed if longer than three letters. The metric is recall only, so an output that
+/// repeats the whole prompt scores 1; read it together with ROUGE, whose precision penalizes that.
 public enum DetailRecall {
     /// Its key in reports.
     public static let key = "detailRecall"
-    /// Test rows from which on words that most references share don't count.
+    /// Minimum number of examples for excluding words that most references share.
     public static let fewestRows = 10
 
-    /// The score of each row against its best reference; `nil` for a row without details.
-    /// - Throws: ``PEFTError`` for lists of different length, an empty list or a row without references.
+    /// The score of each example against its best reference; `nil` for an example without details.
+    /// - Throws: ``PEFTError`` for lists of different length, an empty list or an example without references.
     public static func scores(prompts: [String], predictions: [String], references: [[String]]) throws -> [Double?] {
         try checkPairs(predictions: predictions, references: references)
         guard prompts.count == predictions.count else {
@@ -50,7 +50,7 @@ public enum DetailRecall {
         }
     }
 
-    /// The mean over the rows that have details; `nil` where none has.
+    /// The mean over the examples with details; `nil` if there are none.
     /// - Throws: as ``scores(prompts:predictions:references:)``.
     public static func value(
         prompts: [String], predictions: [String], references: [[String]], bootstrap: Bootstrap = .standard
@@ -64,7 +64,7 @@ public enum DetailRecall {
         }
     }
 
-    /// English words that carry grammar rather than content, contractions' parts included.
+    /// English function words, including the parts of contractions.
     static let functionWords = """
         a an the this that these those there here and or but nor so if then than as because since while until though although
         i me my mine you your yours he him his she her hers it its we us our ours they them their theirs who whom whose which

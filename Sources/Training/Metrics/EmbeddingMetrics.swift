@@ -1,17 +1,17 @@
 import Support
 import Torch
 
-/// The metrics of vectors; raw values are their keys in reports.
+/// The metrics of embeddings; raw values are their keys in reports.
 public enum EmbeddingMetric: String, CaseIterable, Sendable, Codable {
-    /// Correlation of the cosines of pairs with the numbers that they should have.
+    /// Correlation of the cosine similarities of pairs with the target similarities, in −1 … 1.
     case cosineSpearman, cosinePearson
-    /// Share of texts whose own pair is nearest among all pairs of the rows.
+    /// Recall@1: fraction of texts whose paired text is the nearest of all candidates, in 0 … 1.
     case recall1
-    /// Mean of 1 / rank of a text's own pair among all pairs of the rows.
+    /// Mean reciprocal rank of a text's paired text among all candidates, in 0 … 1.
     case mrr
 }
 
-/// Scores the cosines of pairs of texts against the similarity that they should have.
+/// Evaluates the cosine similarities of pairs of texts against target similarities.
 /// - Throws: ``PEFTError`` for lists of different length or an empty list.
 public func evaluateSimilarity(
     _ cosines: [Double], references: [Double], bootstrap: Bootstrap = .standard
@@ -23,11 +23,11 @@ public func evaluateSimilarity(
     ].compactMapValues { $0 }
 }
 
-/// Scores how well each query finds its document, by cosine, among the documents of all queries.
+/// Evaluates the retrieval of each query's document, by cosine similarity, among the documents of all queries.
 ///
 /// - Parameters:
-///   - queries: vectors of one size; `documents`: one for each query.
-///   - names: what each document is: documents of one name are one document.
+///   - queries: vectors of equal size; `documents`: one for each query.
+///   - names: identifies the documents: documents of equal names are the same document.
 /// - Throws: ``PEFTError`` for lists of different length or an empty list.
 public func evaluateRetrieval(
     queries: [[Float]], documents: [[Float]], names: [String], bootstrap: Bootstrap = .standard
@@ -48,7 +48,7 @@ public func evaluateRetrieval(
             return matrix / matrix.squared().sum(axes: [-1], keep: true).sqrt().atLeast(1e-12)
         }
         let all = unit(unique).T
-        // Some hundred queries at a time: the whole matrix may be large.
+        // In batches of queries: the whole matrix may be large.
         for start in stride(from: 0, to: queries.count, by: 256) {
             let part = start..<min(start + 256, queries.count)
             let scores: [Float] = unit(Array(queries[part])).matmul(all).array()

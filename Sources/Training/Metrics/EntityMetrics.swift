@@ -1,21 +1,21 @@
 import Support
 
-/// The metrics of labelled words that ``evaluateEntities(predictions:references:bootstrap:)`` computes; raw values are
+/// The metrics of ``evaluateEntities(predictions:references:bootstrap:)``, each in 0 … 1; raw values are
 /// their keys in reports.
 public enum EntityMetric: String, CaseIterable, Sendable, Codable {
-    /// F1, precision and recall of whole entities, counted over all rows.
+    /// F1, precision and recall of entities, which must match in type and boundaries, over the whole dataset.
     case entityF1, entityPrecision, entityRecall
-    /// Share of words whose label is right.
+    /// Fraction of words with the correct label.
     case accuracy
 }
 
-/// A run of words with one type.
+/// A span of words with one type.
 struct Entity: Hashable, Sendable {
     var type: String
     var words: ClosedRange<Int>
 
-    /// The entities of one row's labels in any of the schemes BIO, IOB and BIOES, read leniently as the script of the
-    /// CoNLL-2000 shared task (and seqeval) does: an I without a B before it begins an entity too.
+    /// The entities in a sequence of labels of the schemes BIO, IOB or BIOES, parsed leniently as by the script of the
+    /// CoNLL-2000 shared task (and by seqeval): an I without a preceding B begins an entity as well.
     static func all(in labels: [String]) -> [Entity] {
         var entities: [Entity] = []
         var (previousTag, previousType): (Character, String) = ("O", "")
@@ -49,8 +49,8 @@ struct Entity: Hashable, Sendable {
     }
 }
 
-/// Scores the labels of words, row by row, against the right ones.
-/// - Throws: ``PEFTError`` for lists or rows of different length, or an empty list.
+/// Evaluates predicted word labels against the true ones.
+/// - Throws: ``PEFTError`` for lists or label sequences of different length, or an empty list.
 public func evaluateEntities(
     predictions: [[String]], references: [[String]], bootstrap: Bootstrap = .standard
 ) throws -> [String: MetricValue] {

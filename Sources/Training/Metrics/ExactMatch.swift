@@ -1,6 +1,6 @@
 import Foundation
 
-/// Whether a prediction is the reference, word for word.
+/// Exact match of a prediction with a reference.
 public enum ExactMatch {
     /// Equal code points after trimming whitespace at both ends, for at least one reference.
     public static func matches(prediction: String, references: [String]) -> Bool {

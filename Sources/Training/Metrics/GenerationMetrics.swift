@@ -1,28 +1,28 @@
 import Support
 
-/// The metrics of generated text that ``evaluateGeneration(predictions:references:prompts:stemming:bootstrap:)``
-/// computes; raw values are their keys in reports.
+/// The metrics of ``evaluateGeneration(predictions:references:prompts:stemming:bootstrap:)``;
+/// raw values are their keys in reports.
 public enum GenerationMetric: String, CaseIterable, Sendable, Codable {
-    /// Mean F-measure over rows, each against its best reference.
+    /// Mean F-measure over examples, each against its best reference, in 0 … 1.
     case rouge1, rouge2, rougeL, rougeLsum
-    /// Of the whole corpus.
+    /// Corpus-level scores: BLEU in 0 … 1; NIST in bits, at least 0 and unbounded.
     case bleu, nist
-    /// Mean over rows.
+    /// Means over examples: METEOR in 0 … 1, CIDEr in 0 … 10.
     case meteor, cider
-    /// Share of rows equal to a reference after trimming whitespace.
+    /// Fraction of examples equal to a reference after trimming whitespace, in 0 … 1.
     case exactMatch
 }
 
-/// Scores generated texts against their references.
+/// Evaluates generated texts against their references.
 /// - Parameters:
-///   - predictions: one generated text per row.
-///   - references: for each row, one or more texts that would be right.
-///   - prompts: what the model read in each row; adds ``DetailRecall`` where a reference takes anything from its prompt.
-///   - stemming: whether ROUGE compares stems rather than words.
-///   - bootstrap: how the intervals are drawn; the same rows for every metric.
-/// - Returns: every ``GenerationMetric`` by its raw value, each in 0 … 1 but NIST (bits) and CIDEr (0 … 10); and
-///   ``DetailRecall/key``, given prompts.
-/// - Throws: ``PEFTError`` for lists of different length, an empty list or a row without references.
+///   - predictions: one generated text per example.
+///   - references: one or more reference texts per example.
+///   - prompts: the prompt of each example; adds ``DetailRecall`` if any reference shares details with its prompt.
+///   - stemming: whether ROUGE compares stems instead of words.
+///   - bootstrap: the bootstrap of the intervals, with the same resamples for every metric.
+/// - Returns: every ``GenerationMetric`` by its raw value, each in 0 … 1 except NIST (bits, unbounded) and CIDEr (0 … 10), and
+///   ``DetailRecall/key`` if prompts are given.
+/// - Throws: ``PEFTError`` for lists of different length, an empty list or an example without references.
 public func evaluateGeneration(
     predictions: [String], references: [[String]], prompts: [String]? = nil, stemming: Bool = true,
     bootstrap: Bootstrap = .standard
@@ -71,7 +71,7 @@ public func evaluateGeneration(
     return values
 }
 
-/// Every row needs a prediction and at least one reference.
+/// Checks that every example has a prediction and at least one reference.
 func checkPairs(predictions: [String], references: [[String]]) throws {
     guard predictions.count == references.count else {
         throw PEFTError(

@@ -22,13 +22,13 @@ enum LongestCommonSubsequence {
 
     /// Marks the positions of `reference` that lie on one longest common subsequence with `candidate`.
     ///
-    /// Where there are several, the one that the Python package `rouge_score` finds: from the ends, equal
-    /// tokens match; otherwise go left in the candidate only where that keeps more than going up in the
+    /// If there are several, the one that the Python package `rouge_score` finds: from the ends, equal
+    /// tokens match; otherwise go left in the candidate only if that keeps more than going up in the
     /// reference.
     static func mark(_ marks: inout [Bool], of reference: [Int32], with candidate: [Int32]) {
         let (rows, columns) = (reference.count, candidate.count)
         guard rows > 0, columns > 0 else { return }
-        // Of the table only the comparison that the way back asks for is kept.
+        // Only the comparisons needed for backtracking are stored.
         var goesLeft = [Bool](repeating: false, count: rows * columns)
         var row = [Int32](repeating: 0, count: columns + 1)
         goesLeft.withUnsafeMutableBufferPointer { goesLeft in

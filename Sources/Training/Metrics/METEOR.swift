@@ -1,15 +1,15 @@
 import Foundation
 import Support
 
-/// METEOR without synonyms: words that match exactly or by their stem, and a penalty for the number of pieces they lie in.
+/// METEOR without synonyms: exact and stem matches, weighted toward recall, with a fragmentation penalty; in 0 … 1.
 ///
 /// S. Banerjee & A. Lavie, *METEOR: An Automatic Metric for MT Evaluation with Improved Correlation with Human Judgments*,
 /// 2005, with the recall-weighted mean of § 2 (9 parts recall, 1 part precision) and the penalty ½ (chunks / matches)³. The
-/// published program also matches synonyms out of WordNet, which isn't here, so its scores are a little higher. Equal to
-/// NLTK's `meteor_score` with an empty WordNet. Words are the lower-case tokens of `13a`.
+/// published program also matches WordNet synonyms, so its scores are slightly higher. Equal to
+/// NLTK's `meteor_score` with an empty WordNet. Words are the lowercased `13a` tokens.
 public enum METEOR {
-    /// The score of each row, in 0 … 1, against its best reference.
-    /// - Throws: ``PEFTError`` for lists of different length, an empty list or a row without references.
+    /// The score of each example, in 0 … 1, against its best reference.
+    /// - Throws: ``PEFTError`` for lists of different length, an empty list or an example without references.
     public static func scores(predictions: [String], references: [[String]]) throws -> [Double] {
         try checkPairs(predictions: predictions, references: references)
         var tokenizer = WordTokenizer()
@@ -24,7 +24,7 @@ public enum METEOR {
         }
     }
 
-    /// Numbers of stems by numbers of words.
+    /// Stem ids by word ids.
     private struct Stems {
         private var table = TokenTable()
         private var known: [Int32: Int32] = [:]

@@ -1,26 +1,27 @@
 import Foundation
 import Support
 
-/// NIST: like BLEU, but each shared n-gram counts by the information it carries, in bits, and the sum is not a share of
-/// anything: a score of 8 is better than one of 7, and there is no largest.
+/// NIST: like BLEU, but each matched n-gram is weighted by its information, in bits. The score is at least 0 and has no
+/// upper bound.
 ///
 /// G. Doddington, *Automatic Evaluation of Machine Translation Quality Using N-gram Co-Occurrence Statistics*, 2002,
-/// eqs. 2 and 3, with n-grams up to five words and the mean length of a row's references, as NIST's mteval counts. Words
-/// are the lower-case tokens of `13a`.
+/// eqs. 2 and 3, with n-grams up to five words and the mean length of an example's references, as in NIST's mteval. Words
+/// are the lowercased `13a` tokens.
 public enum NIST {
     static let longest = 5
 
+    /// The corpus score in bits, at least 0 and unbounded.
     /// - Parameter references: one or more for each prediction.
-    /// - Throws: ``PEFTError`` for lists of different length, an empty list or a row without references.
+    /// - Throws: ``PEFTError`` for lists of different length, an empty list or an example without references.
     public static func score(predictions: [String], references: [[String]]) throws -> Double {
         try checkPairs(predictions: predictions, references: references)
         return statistics(predictions: predictions, references: references)
             .reduce(into: Statistics()) { $0.add($1) }.score
     }
 
-    /// What a row adds to the corpus: sums of these determine the score.
+    /// Sufficient statistics of one example: the score is a function of their sums.
     struct Statistics {
-        /// Information of the n-grams that a reference has too, in bits, and the number of all, for n = 1 … 5.
+        /// Information of the matched n-grams in bits, and the number of all n-grams, for n = 1 … 5.
         var information = [Double](repeating: 0, count: longest)
         var totals = [Int](repeating: 0, count: longest)
         var predictedLength = 0
@@ -36,7 +37,7 @@ public enum NIST {
             referenceLength += other.referenceLength
         }
 
-        /// Σₙ (information / n-grams) · exp(β log² min(1, c / r)), with β so that the factor is ½ at two thirds of the
+        /// Σₙ (information / n-grams) · exp(β log² min(1, c / r)), with β such that the factor is ½ at two thirds of the
         /// references' length.
         var score: Double {
             guard predictedLength > 0, referenceLength > 0 else { return 0 }

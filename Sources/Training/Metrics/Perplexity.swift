@@ -3,36 +3,36 @@ import LanguageModels
 import Support
 import Torch
 
-/// exp of the mean loss, the mean being over tokens and not over rows.
+/// Perplexity: exp of the mean loss per token (not per example), at least 1.
 public enum Perplexity {
     /// Its key in reports.
     public static let key = "perplexity"
 
-    /// - Parameter losses: of each row the sum of its tokens' losses in nats, and their number.
-    /// - Throws: ``PEFTError`` where there are no rows.
+    /// - Parameter losses: for each example, the sum of its tokens' losses in nats, and their number.
+    /// - Throws: ``PEFTError`` if there are no examples.
     public static func value(
         _ losses: [(sum: Double, tokens: Int)], bootstrap: Bootstrap = .standard
     ) throws -> MetricValue {
         try bootstrap.value(rows: losses.count) { rows in exp(meanLoss(rows.map { losses[$0] })) }
     }
 
-    /// Loss per token, with its interval over rows.
-    /// - Throws: ``PEFTError`` where there are no rows.
+    /// Loss per token in nats, with its bootstrap interval over examples.
+    /// - Throws: ``PEFTError`` if there are no examples.
     public static func loss(
         _ losses: [(sum: Double, tokens: Int)], bootstrap: Bootstrap = .standard
     ) throws -> MetricValue {
         try bootstrap.value(rows: losses.count) { rows in meanLoss(rows.map { losses[$0] }) }
     }
 
-    /// Loss per token.
+    /// Loss per token in nats.
     public static func meanLoss(_ losses: [(sum: Double, tokens: Int)]) -> Double {
         losses.reduce(0) { $0 + $1.sum } / Double(max(1, losses.reduce(0) { $0 + $1.tokens }))
     }
 }
 
 extension LanguageModel {
-    /// The loss of each row, in nats, and the tokens that it is the sum over; without dropout and gradients.
-    /// - Throws: ``PEFTError`` where a loss is NaN or infinite.
+    /// The summed loss of each example in nats, and its number of target tokens; without dropout and gradients.
+    /// - Throws: ``PEFTError`` if a loss is NaN or infinite.
     public func rowLosses(_ examples: [EncodedExample]) throws -> [(sum: Double, tokens: Int)] {
         try withTorchErrors {
             try withoutGradients {

@@ -1,4 +1,4 @@
-/// Porter's suffix stripper, for lower-case ASCII words (digits count as consonants).
+/// The Porter stemmer for lowercase ASCII words (digits count as consonants).
 ///
 /// M. F. Porter, *An algorithm for suffix stripping*, Program 14(3), 1980, with the changes that NLTK makes
 /// by default (`NLTK_EXTENSIONS`), because the Python package `rouge_score` stems with those: a table of

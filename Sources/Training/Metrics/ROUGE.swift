@@ -1,21 +1,21 @@
-/// ROUGE: how much of a reference's words, word pairs and word order a prediction repeats.
+/// ROUGE: overlap of prediction and reference in unigrams, bigrams and longest common subsequences, in 0 … 1.
 ///
 /// C.-Y. Lin, *ROUGE: A Package for Automatic Evaluation of Summaries*, 2004. Scores equal those of the
 /// Python package `rouge_score` 0.1.2 (`use_stemmer=True` by default here): tokens are the runs of `a-z0-9`
-/// of the lower-case text, and those of more than three letters are stemmed.
+/// of the lowercased text, and those of more than three letters are stemmed.
 public struct ROUGE: Sendable {
     public enum Variant: String, CaseIterable, Sendable, Codable {
-        /// Overlap of single words.
+        /// Overlap of unigrams.
         case rouge1
-        /// Overlap of word pairs.
+        /// Overlap of bigrams.
         case rouge2
         /// Longest common subsequence of the whole texts.
         case rougeL
-        /// Longest common subsequences of sentences, which stand on lines of their own.
+        /// Summary-level: longest common subsequences of sentences, one per line.
         case rougeLsum
     }
 
-    /// Each value lies in 0 … 1.
+    /// Precision, recall and F-measure, each in 0 … 1.
     public struct Score: Sendable, Hashable, Codable {
         /// Matches per unit of the prediction.
         public var precision: Double
@@ -40,14 +40,14 @@ public struct ROUGE: Sendable {
         score(prediction: prediction, references: [reference])
     }
 
-    /// Scores one prediction against the reference that gives the best F-measure, for each variant apart.
+    /// Scores one prediction against the reference with the best F-measure, separately for each variant.
     /// Without references every score is 0.
     public func score(prediction: String, references: [String]) -> [Variant: Score] {
         var tokenizer = ROUGETokenizer(stemming: stemming)
         return score(prediction: prediction, references: references, tokenizer: &tokenizer)
     }
 
-    /// The tokenizer remembers stems, which makes scoring many texts faster.
+    /// The tokenizer caches stems, which makes scoring many texts faster.
     func score(
         prediction: String, references: [String], tokenizer: inout ROUGETokenizer
     ) -> [Variant: Score] {
@@ -92,7 +92,7 @@ public struct ROUGE: Sendable {
         }
     }
 
-    /// Neighbouring tokens, two ids in one number.
+    /// Bigrams, two token ids packed into one integer.
     private func pairs(_ tokens: [Int32]) -> [Int64] {
         zip(tokens, tokens.dropFirst()).map { Int64($0) << 32 | Int64($1) }
     }
@@ -138,7 +138,7 @@ public struct ROUGE: Sendable {
     }
 }
 
-/// Splits text into the runs of `a-z0-9` of its lower-case form, stems them and numbers them.
+/// Splits text into the runs of `a-z0-9` of its lowercased form, stems them and assigns ids.
 struct ROUGETokenizer {
     private let stemming: Bool
     private var table = TokenTable()
@@ -166,7 +166,7 @@ struct ROUGETokenizer {
             } else if scalar.isASCII {
                 take(scalar)
             } else {
-                // The Kelvin sign and the dotted I become ASCII letters in lower case.
+                // The Kelvin sign and the dotted I lowercase to ASCII letters.
                 scalar.properties.lowercaseMapping.unicodeScalars.forEach(take)
             }
         }

@@ -1,15 +1,16 @@
 import Support
 
-/// The metrics of numbers that ``evaluateRegression(predictions:references:bootstrap:)`` computes; raw values are their
+/// The metrics of ``evaluateRegression(predictions:references:bootstrap:)``; raw values are their
 /// keys in reports.
 public enum RegressionMetric: String, CaseIterable, Sendable, Codable {
-    /// Correlation of the values, and of their ranks; in −1 … 1, and 0 where all predictions are equal.
+    /// Pearson correlation of the values and Spearman correlation of their ranks, in −1 … 1; 0 if all predictions are equal.
     case pearson, spearman
-    /// Mean squared and mean absolute error.
+    /// Mean squared error and mean absolute error, at least 0 and unbounded; lower is better.
     case mse, mae
 }
 
-/// Scores predicted numbers against the right ones.
+/// Evaluates predicted values against the true ones.
+/// - Returns: every ``RegressionMetric`` by its raw value.
 /// - Throws: ``PEFTError`` for lists of different length or an empty list.
 public func evaluateRegression(
     predictions: [Double], references: [Double], bootstrap: Bootstrap = .standard

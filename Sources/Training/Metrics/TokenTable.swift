@@ -1,4 +1,4 @@
-/// Numbers tokens in order of their first use, so that texts compare as integers.
+/// Assigns ids to tokens in order of first use, so that texts compare as integers.
 struct TokenTable {
     private var ids: [[UInt8]: Int32] = [:]
 

@@ -1,7 +1,7 @@
-/// The lower-case words that NIST, CIDEr and METEOR compare: the tokens of `13a`, numbered in order of first use.
+/// The words that NIST, CIDEr and METEOR compare: lowercased `13a` tokens, with ids in order of first use.
 struct WordTokenizer {
     private var table = TokenTable()
-    /// Words by their number.
+    /// Words by id.
     private(set) var words: [String] = []
 
     mutating func tokens(of text: String) -> [Int32] {
@@ -14,7 +14,7 @@ struct WordTokenizer {
     }
 }
 
-/// A run of words, by their numbers.
+/// An n-gram of word ids.
 struct WordNGram: Hashable {
     let words: ArraySlice<Int32>
 
@@ -28,7 +28,7 @@ struct WordNGram: Hashable {
         for word in words { hasher.combine(word) }
     }
 
-    /// How often each run of 1 … `longest` words occurs.
+    /// Counts of the n-grams of 1 … `longest` words.
     static func counts(_ tokens: [Int32], longest: Int) -> [WordNGram: Int] {
         var counts: [WordNGram: Int] = [:]
         counts.reserveCapacity(tokens.count * longest)
