@@ -6,18 +6,18 @@ import Tokenizers
 import Torch
 import Training
 
-/// Which methods to compare, on what, and how.
+/// The methods and settings of a comparison.
 public struct ComparisonPlan: Sendable {
     public struct Method: Sendable {
-        /// `nil` for the base model as it is.
+        /// `nil` for the untrained base model.
         public var choice: MethodChoice?
-        /// `nil` lets validation rows decide.
+        /// `nil` to search it on the validation examples.
         public var learningRate: Double?
-        /// Whether the comparison goes on without it where it doesn't fit the model, and says why.
+        /// Whether the method is skipped, with the reason, if it doesn't fit the model.
         public var isOptional: Bool
-        /// Added to the seed of the initial values, so that methods don't begin with the same numbers.
+        /// Added to the seed of the initial values, so that methods start from different ones.
         public var seedOffset: UInt64
-        /// How this method's base is kept, where that isn't as the model's folder says or as the method wants it.
+        /// Weight format of this method's base model; `nil` for that of the model's folder or of the method.
         public var weights: WeightRounding?
 
         public init(
@@ -36,23 +36,23 @@ public struct ComparisonPlan: Sendable {
     }
 
     public var methods: [Method]
-    /// Ways in which each model is stored after training, merged with its adapter: each is measured on the same rows.
+    /// Weight formats that each model is quantized to after training, with its adapter merged, and evaluated in.
     public var quantizeAfter: [WeightRounding] = []
-    /// Outputs without a model, which the report shows beside the methods.
+    /// Model-free baselines, shown beside the methods.
     public var baselines: [Baseline] = []
-    /// Training rows that GPTQ looks at.
+    /// Training examples for GPTQ calibration.
     public var calibrationRows = 128
     public var seeds: Int
     public var training: TrainingConfiguration
     public var generation: GenerateParameters
     public var maxInputTokens: Int
-    /// Rows that are generated for at a time.
+    /// Generation batch size.
     public var evaluationBatchSize: Int
-    /// Share of a run's steps that one trial of a learning rate takes.
+    /// Length of a learning-rate trial as a fraction of a run's steps.
     public var trialShare: Double
-    /// Rows whose outputs the report shows.
+    /// Number of test examples whose outputs the report shows.
     public var sampleRows: Int
-    /// General text on which forgetting is measured.
+    /// General text for measuring forgetting.
     public var retain: URL?
     public var device: Device
 
@@ -74,13 +74,13 @@ public enum ComparisonEvent: Sendable {
     case tried(method: String, learningRate: Double, validationLoss: Double?)
     case training(method: String, seed: Int, TrainingProgress)
     case evaluating(method: String, seed: Int, rows: Int, of: Int)
-    /// A method is measured; the report holds all that were so far.
+    /// A method is finished; the report has all finished methods so far.
     case finished(MethodRun, soFar: ComparisonReport)
-    /// A method can't be compared.
+    /// A method was skipped.
     case skipped(SkippedMethod)
 }
 
-/// Trains and measures several methods on the same rows, each from the same base and with its own learning rate.
+/// Trains and evaluates several methods on the same data, each from the same base model and with its own learning rate.
 public struct Comparison {
     let folder: ModelFolder
     let modelName: String
@@ -94,7 +94,7 @@ public struct Comparison {
     let bases = RoundedBases()
     private let baselines: [BaselineResult]
 
-    /// - Throws: ``PEFTError`` if a method doesn't fit the model or a setting makes no sense, before anything runs.
+    /// - Throws: ``PEFTError`` if a method doesn't fit the model or a setting is invalid, before anything runs.
     public init(model folder: ModelFolder, name: String, data: ComparisonData, plan: ComparisonPlan) throws {
         let folder = try data.folder(folder)
         let model = try folder.outline()
@@ -102,20 +102,20 @@ public struct Comparison {
         let outline = ModelOutline(model)
         var plan = plan
         if try folder.lacksHead() {
-            // A head with random numbers says nothing of the base: it is measured with a head that was trained.
+            // A random head says nothing about the base model, so it is evaluated with a trained head.
             for index in plan.methods.indices where plan.methods[index].choice == nil {
                 plan.methods[index].choice = MethodChoice(HeadTraining.self)
             }
             var seen: Set<String> = []
             plan.methods.removeAll { $0.name == HeadTraining.name && !seen.insert($0.label).inserted }
         }
-        // The head's own rate is all that counts where nothing else is trained.
+        // If only the head is trained, its own rate is the learning rate.
         if let rate = plan.training.headLearningRate {
             for index in plan.methods.indices where plan.methods[index].name == HeadTraining.name {
                 plan.methods[index].learningRate = rate
             }
         }
-        // Targets that are left to the model are spelled out, so that the report says what was trained.
+        // Resolve default targets, so that the report names the trained modules.
         for index in plan.methods.indices {
             let own = try plan.methods[index].weights.map { ModelOutline(try Self.outline(folder, $0)) }
             plan.methods[index].choice = plan.methods[index].choice?.resolved(for: own ?? outline)
@@ -166,7 +166,7 @@ public struct Comparison {
     }
 
     /// - Parameters:
-    ///   - state: where finished runs are kept; those that are there already are not repeated.
+    ///   - state: stores finished runs, which are not repeated.
     ///   - onAdapter: called with each trained adapter.
     public func run(
         state: ComparisonState? = nil, onAdapter: (TrainedAdapter) throws -> Void = { _ in },
@@ -229,7 +229,7 @@ public struct Comparison {
         return report
     }
 
-    /// Of texts without prompts, what a model generates says nothing, and how well it foretells them all.
+    /// For texts without prompts, perplexity: generated text would be meaningless.
     private var primaryMetric: String {
         if outline.writes, rows.questions.allSatisfy(\.prompt.isEmpty) { return "perplexity" }
         return outline.head.primaryMetric(hasTargets: rows.questions.contains { !$0.target.isEmpty })
@@ -260,13 +260,13 @@ public struct Comparison {
 
     // MARK: One method
 
-    /// The base as a method wants it kept.
+    /// The base model in the weight format of a method.
     func folder(for method: ComparisonPlan.Method) throws -> ModelFolder {
         if let weights = method.weights { return try roundedFolder(weights) }
         return folder.isQuantized || folder.storage != nil ? folder : folder.keeping(method.choice?.baseStorage)
     }
 
-    /// Measures what `progress` lacks, and keeps it in `state` after each seed.
+    /// Runs the seeds that `progress` lacks, and saves to `state` after each.
     private func measure(
         _ method: ComparisonPlan.Method, _ place: Int, _ progress: inout MethodProgress, _ state: ComparisonState?,
         _ onAdapter: (TrainedAdapter) throws -> Void, _ onEvent: (ComparisonEvent) -> Void
@@ -384,7 +384,7 @@ public struct Comparison {
         }
     }
 
-    // MARK: Figures
+    // MARK: Results
 
     static func statistics(_ qualities: [[String: MetricValue]]) -> [String: Statistic] {
         guard let first = qualities.first else { return [:] }
@@ -409,7 +409,7 @@ public struct Comparison {
             validation: history.validation.map { .init(step: $0.step, loss: $0.loss) })
     }
 
-    /// Size of what a user would share: the adapter's folder, or the whole model.
+    /// Bytes of the saved adapter folder, or of the whole model.
     private func savedBytes(_ adapter: Adapter) throws -> Int {
         if adapter.choice.method.peftType == nil {
             return adapter.model.byteCount

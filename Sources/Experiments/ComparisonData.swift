@@ -4,7 +4,7 @@ import Support
 import Tokenizers
 import Training
 
-/// The rows of a comparison.
+/// The data of a comparison.
 public struct ComparisonData {
     public var name: String
     public var content: Content
@@ -12,7 +12,7 @@ public struct ComparisonData {
     public enum Content {
         /// Prompts and targets.
         case texts(Texts)
-        /// Conversations, whose last assistant turn is what the model is to write.
+        /// Conversations, whose last assistant turn is the reference.
         case chats(Chats)
     }
 
@@ -21,9 +21,9 @@ public struct ComparisonData {
         public var validation: [Example]
         public var test: [Example]
         public var templates: RowTemplates
-        /// What the rows are for, as far as it was said.
+        /// The task, as far as the user chose it.
         public var task: TaskChoice
-        /// Values of the fields that baselines group examples by: field, then place of the row.
+        /// Values of the fields that baselines group examples by: field, then location of the row.
         public var fields: [String: [Row.Location: String]] = [:]
 
         public init(
@@ -57,7 +57,7 @@ public struct ComparisonData {
         }
     }
 
-    /// What a row's prompt and target are, for the reader who wants to repeat the run.
+    /// The templates of prompt and target, for reproducing the run.
     var description: (prompt: String, target: String) {
         switch content {
         case .texts(let texts):
@@ -70,25 +70,25 @@ public struct ComparisonData {
         }
     }
 
-    /// The base model with the head that the rows ask for.
-    /// - Throws: ``PEFTError`` for rows that don't fit the task.
+    /// The base model with the head for the data's task.
+    /// - Throws: ``PEFTError`` for data that doesn't fit the task.
     public func folder(_ base: ModelFolder) throws -> ModelFolder {
         guard case .texts(let texts) = content else { return base }
         return base.with(try texts.task.head(for: base, rows: texts.training.isEmpty ? texts.test : texts.training))
     }
 }
 
-/// The same as token ids, with what is asked in the test.
+/// The data as token ids, with the prompts and targets of the test set.
 struct EncodedComparison {
     let training: [EncodedExample]
     let validation: [EncodedExample]
-    /// What the model reads in each test row and what it is to write.
+    /// Prompt and target of each test example.
     let questions: [(prompt: String, target: String)]
-    /// Token ids of the first few of these prompts.
+    /// Token ids of the first few test prompts.
     let prompts: [[Int]]
-    /// The first few test rows.
+    /// The first few test examples.
     let firstOfTest: [EncodedExample]
-    /// Measures a model on the test rows.
+    /// Evaluates a model on the test examples.
     let evaluate: (Evaluator, _ onProgress: (Int) -> Void) throws -> EvaluationResult
 
     init(

@@ -2,7 +2,7 @@ import Foundation
 import Support
 import Training
 
-/// What `peft compare` found: one entry per method over the same data, seeds and budget.
+/// The result of `peft compare`: one entry per method, with the same data, seeds and budget.
 ///
 /// The JSON form is stable: later versions add keys and never rename or drop one.
 public struct ComparisonReport: Codable, Sendable {
@@ -13,17 +13,17 @@ public struct ComparisonReport: Codable, Sendable {
     public var model: Model
     public var data: DataSet
     public var machine: Machine
-    /// Steps, batch size, schedule … as they were used, for the reader who wants to repeat the run.
+    /// Steps, batch size, schedule … as used, for reproducing the run.
     public var settings: [String: JSON]
     /// The metric that ranks the methods, a key of ``MethodRun/quality``.
     public var primaryMetric: String
-    /// In the order asked for; `base`, if asked for, is the untrained model.
+    /// In the order of `--methods`; `base` is the untrained model.
     public var runs: [MethodRun]
-    /// Methods that were asked for and could not be compared, with the reason.
+    /// Methods that were skipped, with the reason.
     public var skipped: [SkippedMethod]?
-    /// Outputs that need no model, on the same test rows.
+    /// Model-free baselines on the same test examples.
     public var baselines: [BaselineResult]?
-    /// What the model does with a row; it writes if this is absent.
+    /// The model's task; text generation if absent.
     public var task: Task?
 
     public enum Task: String, Codable, Sendable {
@@ -34,7 +34,7 @@ public struct ComparisonReport: Codable, Sendable {
         case embeddings
     }
 
-    /// What one unit of ``MethodRun/Inference`` is: a generated token, or a row that is read.
+    /// The unit of ``MethodRun/Inference``: a generated token, or an example for models with a head.
     var inferenceUnit: String { task ?? .generation == .generation ? "token" : "row" }
 
     public struct Model: Codable, Sendable {
@@ -94,53 +94,54 @@ public struct SkippedMethod: Codable, Sendable, Equatable {
     public init(label: String, reason: String) { (self.label, self.reason) = (label, reason) }
 }
 
-/// One method's row: quality with its spread, and what it cost.
+/// One method's results: quality with intervals, and cost.
 public struct MethodRun: Codable, Sendable {
     /// `base`, `full`, `lora` …
     public var method: String
-    /// What the reader sees, such as `LoRA r 32 (all linears)`.
+    /// The display name, such as `LoRA r 32 (all linears)`.
     public var label: String
-    /// The method's own fields as they were used (rank, alpha, targets …).
+    /// The method's configuration as used (rank, alpha, targets …).
     public var configuration: [String: JSON]
-    /// Metric name (`rouge1`, `rouge2`, `rougeL`, `rougeLsum`, `bleu`, `exactMatch`) to its value over the
-    /// seeds; each value lies in 0 … 1.
+    /// Values over the seeds by metric key (`rouge1`, `bleu`, `accuracy` …). Most are in 0 … 1; correlations and `mcc` are in
+    /// −1 … 1, `cider` in 0 … 10, `perplexity` at least 1, and `nist` (bits), `mse` and `mae` at least 0 and unbounded.
     public var quality: [String: Statistic]
-    /// Loss per target token on the test rows, in nats.
+    /// Loss per target token on the test examples, in nats.
     public var loss: Statistic?
-    /// Parameters that were trained, of ``total`` (base and added ones); `share` is their ratio.
+    /// Trainable parameters, of ``total`` (base model and adapter); `share` is their ratio in 0 … 1.
     public var trainable: Int
     public var total: Int
     public var share: Double
     public var learningRate: Double?
-    /// Rates tried on the validation rows, with the loss each reached.
+    /// Learning rates tried, with their validation losses.
     public var learningRateSearch: [LearningRateTrial]
-    /// Real tokens (no padding) trained per second, median over seeds.
+    /// Training throughput in tokens per second, without padding, median over seeds.
     public var tokensPerSecond: Double?
     public var trainingSeconds: Double?
     public var steps: Int
-    /// Largest resident memory of the process while training (for `base`: while evaluating), in bytes.
+    /// Peak resident memory of the process while training (for `base`: while evaluating), in bytes.
     public var peakBytes: Int?
-    /// Bytes of the file a user would share; for full fine-tuning, the whole model.
+    /// Bytes of the saved adapter; for full fine-tuning, of the whole model.
     public var adapterBytes: Int?
     public var inference: Inference?
     /// ``tokensPerSecond`` and ``peakBytes`` of each seed.
     public var speed: Statistic?
     public var memory: Statistic?
-    /// The loss on general text, where forgetting was measured.
+    /// The loss on general text, if forgetting was measured.
     public var retention: Retention?
     /// One curve per seed.
     public var curves: [Curve]
-    /// A few test rows with this method's output, from the first seed.
+    /// A few test examples with this method's output, from the first seed.
     public var samples: [Sample]
-    /// To the best run by each metric and, by the ranking one, to all runs that verdicts compare it with.
+    /// Differences from the best run by each metric and, by the ranking metric, from all runs that verdicts compare it with.
     public var differences: [Difference]?
-    /// How the base's projections are kept, where that isn't as numbers of the model's files: `nf4`, `int4-g32-gptq` ….
+    /// Weight format of the base model's projections if quantized: `nf4`, `int4-g32-gptq` …
     public var weights: String?
-    /// Bytes of the weight files that a user of this row needs: the base as it is kept and the adapter, or the whole model.
+    /// Bytes of all weight files needed to run the model: the base as stored and the adapter, or the whole model.
     public var modelBytes: Int?
-    /// Place of the run whose model this is, merged and stored anew; such a row trained nothing itself.
+    /// Index of the run whose model this is, merged and quantized; such an entry trained nothing itself.
     public var source: Int?
-    /// How it is stored (`nf4`, `int4-g32-gptq` …), or `merged` where the weights took the adapter as they are stored.
+    /// Weight format it was quantized to (`nf4`, `int4-g32-gptq` …), or `merged` if the adapter was merged into quantized
+    /// weights without requantization.
     public var storedAs: String?
 
     public struct LearningRateTrial: Codable, Sendable {
@@ -154,15 +155,15 @@ public struct MethodRun: Codable, Sendable {
 
     /// Milliseconds per generated token, greedy decoding, batch 1: the base model's time, times the median of paired ratios.
     public struct Inference: Codable, Sendable {
-        /// As trained, the adapter beside the weights.
+        /// With the adapter unmerged.
         public var unmerged: Double
-        /// After merging; equal to `unmerged` where nothing is beside the weights.
+        /// With the adapter merged; equal to `unmerged` for methods without separate weights.
         public var merged: Double
-        /// The base model's, timed in turns with the others; all runs of a report are brought to one.
+        /// The base model's, timed alternately with the others; normalized to one value for all runs of a report.
         public var base: Double?
-        /// Largest difference of a logit between the two.
+        /// Largest absolute difference of a logit between merged and unmerged.
         public var largestDifference: Double?
-        /// `false` where no weight can hold what the method does, so that it always costs what it costs unmerged.
+        /// `false` if the method can't be merged into the weights, so that inference always has the unmerged cost.
         public var isMergeable: Bool?
 
         public init(unmerged: Double, merged: Double, largestDifference: Double?) {
@@ -224,11 +225,11 @@ public struct Statistic: Codable, Sendable {
     public var mean: Double
     /// Standard deviation over seeds (n − 1); `nil` with one seed.
     public var sd: Double?
-    /// 95 % bootstrap interval over the test rows of the first seed.
+    /// 95 % bootstrap interval over the test examples of the first seed.
     public var low: Double?
     public var high: Double?
     public var values: [Double]
-    /// The mean over seeds for each drawing of test rows, the same rows for every run; not part of the coded form.
+    /// The mean over seeds on each bootstrap resample, which is the same for every run; not part of the coded form.
     var resampled: [Double] = []
 
     private enum CodingKeys: String, CodingKey { case mean, sd, low, high, values }
@@ -245,7 +246,7 @@ public struct Statistic: Codable, Sendable {
         }
     }
 
-    /// A metric over several seeds, each measured on the same rows.
+    /// A metric over several seeds, each evaluated on the same examples.
     init(_ seeds: [MetricValue]) {
         func finite(_ value: Double?) -> Double? { value.flatMap { $0.isFinite ? $0 : nil } }
         self.init(seeds.map(\.value), low: finite(seeds.first?.low), high: finite(seeds.first?.high))

@@ -5,7 +5,7 @@ import Support
 import Training
 
 extension Comparison {
-    /// Every setting that a measured figure depends on, by name, with its value as a text.
+    /// Every setting that the results depend on, by name, with its value as text.
     func stateSettings() throws -> [String: String] {
         var settings: [String: String] = [
             "model": "\(modelName) (\(modelDigest))", "seeds": "\(plan.seeds)",
@@ -51,7 +51,7 @@ extension Comparison {
         return digest.text
     }
 
-    /// Tells models of one name apart by their configuration and the size of their files.
+    /// Distinguishes models of the same name by their configuration and the size of their files.
     private var modelDigest: String {
         var digest = Digest()
         digest.add(outline.configuration.text(indent: nil))

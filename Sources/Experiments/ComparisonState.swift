@@ -3,27 +3,27 @@ import LanguageModels
 import Support
 import Training
 
-/// What a comparison or a sweep has measured so far, in a folder beside its output, so that one that was cut off
-/// continues: runs that are finished are not repeated.
+/// Finished runs of a comparison or a sweep, in a folder beside its output, so that an interrupted one
+/// can be resumed without repeating them.
 public final class ComparisonState {
-    /// What begins anew for lack of `--resume` would be lost.
+    /// Whether to start from scratch or to resume (`--resume`).
     public enum Start: Sendable {
         case anew
         case resuming
     }
 
     public let folder: URL
-    /// Keeps other runs from writing here. Its file goes with the last reference, and so does an empty folder.
+    /// Keeps other runs from writing here. The lock file and an empty folder are removed with the last reference.
     public let lock: FolderLock
     private var settings: [String: String]?
 
     private var settingsFile: URL { folder.appendingPathComponent("settings.json") }
     private var rateFile: URL { folder.appendingPathComponent("learning-rate.json") }
-    /// All that was measured so far, as ``ComparisonReport/json()`` writes it.
+    /// The report so far, in the format of ``ComparisonReport/json()``.
     public var reportFile: URL { folder.appendingPathComponent("report.json") }
 
-    /// - Parameter output: the file that the finished comparison is to write.
-    /// - Throws: ``PEFTError`` if another process writes here, or for an unfinished comparison that isn't resumed.
+    /// - Parameter output: the file that the comparison writes at its end.
+    /// - Throws: ``PEFTError`` if another process is writing here, or for an unfinished comparison that isn't resumed.
     public init(besides output: URL, _ start: Start) throws {
         let place = CheckpointFolder(of: output)
         folder = place.url
@@ -40,7 +40,7 @@ public final class ComparisonState {
         }
     }
 
-    /// Removes the state that a process left which was killed between writing its output and removing the state.
+    /// Removes the state of a process that was killed between writing its output and removing the state.
     public static func removeIfFinished(_ output: URL) {
         let place = CheckpointFolder(of: output)
         let report = place.url.appendingPathComponent("report.json")
@@ -52,10 +52,10 @@ public final class ComparisonState {
 
     public func remove() { try? FileManager.default.removeItem(at: folder) }
 
-    /// Says what the comparison is of, so that nothing of another one is used.
+    /// Records the settings, and checks them against those of a stored state.
     /// - Throws: ``PEFTError`` naming the first setting that differs, with both values.
     func begin(_ settings: [String: String]) throws {
-        // A sweep begins before it searches a learning rate, which is a setting from then on.
+        // A sweep begins before its learning-rate search; afterwards the rate is one of the settings.
         guard self.settings == nil else { return }
         self.settings = settings
         guard FileManager.default.fileExists(atPath: settingsFile.path) else { return }
@@ -78,7 +78,7 @@ public final class ComparisonState {
 
     func save(_ progress: MethodProgress, of index: Int) throws { try write(progress, to: file(of: index)) }
 
-    /// Keeps the report of what was measured so far where `peft compare --from` can show it.
+    /// Saves the report so far, for `peft compare --from`.
     public func save(_ report: Data) throws { try AtomicFile.write(report, to: reportFile) }
 
     /// The learning rate that was searched once for all values of a sweep.
@@ -89,7 +89,7 @@ public final class ComparisonState {
 
     func save(learningRate: Double) throws { try write([learningRate], to: rateFile) }
 
-    /// A file of a sweep's own.
+    /// A further file of a sweep.
     func file(_ name: String) -> URL { folder.appendingPathComponent(name) }
 
     private func file(of index: Int) -> URL { file("method-\(index + 1).json") }
@@ -110,7 +110,7 @@ public final class ComparisonState {
         encoder.outputFormatting = [.sortedKeys]
         encoder.nonConformingFloatEncodingStrategy = .convertToString(
             positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-        // A folder without settings holds nothing to continue.
+        // A folder without settings has nothing to resume.
         if let settings, !FileManager.default.fileExists(atPath: settingsFile.path) {
             try AtomicFile.write(encoder.encode(settings), to: settingsFile)
         }
@@ -118,18 +118,18 @@ public final class ComparisonState {
     }
 }
 
-/// One method's part of a comparison, as far as it is measured.
+/// The finished part of one method's runs.
 struct MethodProgress: Codable {
-    /// What is known after the first seed: sizes, inference, samples.
+    /// Results of the first seed: sizes, inference, samples.
     var run: MethodRun
     var seeds: [SeedOutcome] = []
     var stored = StoredAfterwards()
-    /// Why the method can't be compared.
+    /// Why the method was skipped.
     var failure: String?
 
     init(_ run: MethodRun) { self.run = run }
 
-    /// The row of the report, with the figures over all seeds.
+    /// The entry of the report, with the results over all seeds.
     func finished() -> MethodRun {
         var run = run
         run.quality = Comparison.statistics(seeds.map { $0.metrics.mapValues(\.metric) })
@@ -149,11 +149,11 @@ struct MethodProgress: Codable {
     }
 }
 
-/// What one seed's run came to.
+/// The results of one seed.
 struct SeedOutcome: Codable {
     var metrics: [String: DrawnMetric]
     var loss: DrawnMetric
-    /// Of training; a base model has none.
+    /// Training throughput; `nil` for a base model.
     var tokensPerSecond: Double?
     var seconds: Double?
     var peakBytes: Int?
@@ -165,7 +165,7 @@ struct SeedOutcome: Codable {
     }
 }
 
-/// A metric with its values over the drawings of rows, which ``MetricValue`` leaves out of its coded form.
+/// A metric with its bootstrap resamples, which ``MetricValue`` leaves out of its coded form.
 struct DrawnMetric: Codable {
     private let value: Double
     private let low: Double

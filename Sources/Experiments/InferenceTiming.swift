@@ -5,28 +5,28 @@ import Torch
 import TorchNN
 import Training
 
-/// How long a model takes for a token that it writes, or a row that it reads, alone in its batch.
+/// Times a model per generated token, or per example for models with a head, at batch size 1.
 struct InferenceTiming {
-    /// Token ids of a few rows.
+    /// Token ids of a few prompts.
     let prompts: [[Int]]
-    /// Tokens written for each, so many that its reading counts little and equally.
+    /// Tokens generated per prompt, so many that the prefill hardly counts.
     var tokens = 32
     var rounds = 7
 
-    /// The median over rounds, in milliseconds, after one to warm up.
+    /// The median over rounds, in milliseconds, after a warm-up round.
     func milliseconds(_ model: any LanguageModel) throws -> Double {
         try median((0...rounds).map { try time(model, round: $0) }.dropFirst()) ?? .nan
     }
 
-    /// How many times the base's time a model takes.
+    /// The ratio of a model's time to the base model's.
     ///
-    /// The two take turns on the same prompts, each first in every other round, and the result is the median of the rounds'
-    /// ratios: what slows the machine for a while slows both and cancels.
+    /// The two alternate on the same prompts, each first in every other round, and the result is the median of the rounds'
+    /// ratios: temporary slowdowns of the machine affect both and cancel.
     func ratio(of model: any LanguageModel, to base: any LanguageModel) throws -> (ratio: Double, base: Double) {
         try compare(rounds: rounds) { isBase, round in try time(isBase ? base : model, round: round) }
     }
 
-    /// - Parameter time: of the base or the other, in a round; round 0 warms up.
+    /// - Parameter time: times the base model or the other one in a round; round 0 is for warm-up.
     func compare(rounds: Int, time: (_ isBase: Bool, _ round: Int) throws -> Double) rethrows -> (
         ratio: Double, base: Double
     ) {
@@ -41,7 +41,7 @@ struct InferenceTiming {
         return (median(pairs.map { $0.other / $0.base }) ?? .nan, median(pairs.map(\.base)) ?? .nan)
     }
 
-    /// Greedy decoding of one prompt, or reading it three times.
+    /// Greedy decoding of one prompt, or three forward passes of it.
     private func time(_ model: any LanguageModel, round: Int) throws -> Double {
         guard !prompts.isEmpty else { return .nan }
         let prompt = prompts[round % prompts.count]
@@ -73,11 +73,11 @@ extension Comparison {
         InferenceTiming(prompts: rows.prompts)
     }
 
-    /// What a trained adapter costs beside the weights and in them.
+    /// The inference time of a trained adapter, unmerged and merged.
     func inference(_ adapter: Adapter) throws -> MethodRun.Inference {
         let timing = inferenceTiming()
         guard adapter.addedCount > 0 else {
-            // Other numbers in the same tensors: the computation is the base's.
+            // Only the weights' values differ: the computation is the base model's.
             let time = try timing.milliseconds(adapter.model)
             var inference = MethodRun.Inference(unmerged: time, merged: time, largestDifference: nil)
             inference.base = time
@@ -97,7 +97,7 @@ extension Comparison {
             }
         }
         let before = try logits()
-        // A part of it may be what no weight can hold, such as an adapter over a tied embedding.
+        // A part of it may not be mergeable, such as an adapter on a tied embedding.
         do { try adapter.merge() } catch is PEFTError { return inference }
         let after = try logits()
         inference.merged = try timing.ratio(of: adapter.model, to: base).ratio * time
@@ -109,8 +109,8 @@ extension Comparison {
 }
 
 extension ComparisonReport {
-    /// Gives all runs the same time of the base model, so that their milliseconds differ as their ratios do and not by what
-    /// else the machine did meanwhile.
+    /// Normalizes all runs to the same base-model time, so that their milliseconds differ by their ratios and not by the
+    /// load of the machine.
     mutating func bringInferenceToOneBase() {
         let alone = runs.first { $0.isBase && $0.inference?.base == nil }?.inference?.merged
         guard let common = alone ?? median(runs.compactMap { $0.inference?.base }), common > 0 else { return }

@@ -5,21 +5,21 @@ import Support
 import Tokenizers
 import Training
 
-/// An adapter that a comparison trained, before it is measured.
+/// An adapter trained by a comparison, before its evaluation.
 public struct TrainedAdapter {
-    /// Place of its method in ``ComparisonPlan/methods``.
+    /// Index of its method in ``ComparisonPlan/methods``.
     public let method: Int
-    /// Number of the seed, from 0.
+    /// Index of the seed, from 0.
     public let seed: Int
     public let adapter: Adapter
-    /// The base as the method keeps it.
+    /// The base model in the method's weight format.
     public let base: ModelFolder
     public let configuration: TrainingConfiguration
     public let result: TrainingResult
 }
 
 extension Comparison {
-    /// Names for folders of the methods' adapters: `lora`, and with a number where a method comes again.
+    /// Folder names of the methods' adapters, such as `lora`, with a number for repeated methods.
     public var methodNames: [String] {
         plan.methods.enumerated().map { index, method in
             let earlier = plan.methods[..<index].count { $0.name == method.name }
@@ -27,9 +27,9 @@ extension Comparison {
         }
     }
 
-    /// Saves a trained adapter, or model, as `peft train` does, in a folder of its own inside `parent`.
+    /// Saves a trained adapter or model to a subfolder of `parent`, as `peft train` does.
     ///
-    /// A folder of that name is replaced: it is of a run that was cut off.
+    /// An existing folder of that name, from an interrupted run, is replaced.
     public func keep(_ trained: TrainedAdapter, in parent: URL, name: String) throws {
         let name = plan.seeds > 1 ? "\(name)-seed-\(trained.configuration.seed)" : name
         let (adapter, base) = (trained.adapter, trained.base)
@@ -66,7 +66,7 @@ extension Comparison {
 }
 
 extension Sweep {
-    /// Saves a trained adapter under the value of the field that was varied.
+    /// Saves a trained adapter in a folder named after the value of the varied field.
     public func keep(_ trained: TrainedAdapter, in parent: URL) throws {
         let value = question.values[trained.method].map {
             $0.isLetter || $0.isNumber || ".+-".contains($0) ? $0 : "_"

@@ -6,13 +6,13 @@ import Torch
 import Training
 
 extension ComparisonPlan {
-    /// Steps of one trial: a share of the run's, but at least 40, or all of a shorter run. The best rate of a few steps is too
-    /// high for many.
+    /// Steps of one trial: a fraction of the run's, but at least 40, or all of a shorter run. The best rate for few steps is
+    /// too high for many.
     func trialSteps(of total: Int) -> Int { max(Int(Double(total) * trialShare), min(total, 40)) }
 }
 
 extension Comparison {
-    /// Searches one method's learning rate and gives it to all.
+    /// Searches the learning rate of one method and uses it for all.
     mutating func tuneOnce(at index: Int, _ state: ComparisonState?, _ onEvent: (ComparisonEvent) -> Void) throws {
         guard plan.methods.indices.contains(index), plan.methods[index].choice != nil else { return }
         // Before the rate is one of the settings.
@@ -22,7 +22,8 @@ extension Comparison {
         for index in plan.methods.indices { plan.methods[index].learningRate = rate }
     }
 
-    /// Tries rates around the method's usual one for a part of a run, and more beyond an edge that is best.
+    /// Grid search in half decades around the method's default rate with shortened runs, extended while the best rate is at
+    /// an edge of the grid.
     func tune(
         _ method: ComparisonPlan.Method, _ onEvent: (ComparisonEvent) -> Void
     ) throws -> (Double, [MethodRun.LearningRateTrial]) {
@@ -49,7 +50,7 @@ extension Comparison {
                 let loss = try adapter.model.meanLoss(rows.validation, batchSize: plan.training.batchSize)
                 losses[exponent] = loss.isFinite ? loss : .infinity
             } catch is TrainingDiverged {
-                // A rate that diverges is an answer too.
+                // A diverged trial counts as an infinite loss.
                 losses[exponent] = .infinity
             }
             let loss = losses[exponent].flatMap { $0.isFinite ? $0 : nil }

@@ -6,9 +6,9 @@ import Torch
 import TorchNN
 import Training
 
-/// What storing a trained model anew makes of it, collected over the seeds of one method: a row of the report for each way.
+/// Results of quantizing one method's trained models, collected over the seeds: one entry of the report per weight format.
 struct StoredAfterwards: Codable {
-    /// What is shown of weights that took an adapter as they are stored.
+    /// The label of quantized weights that an adapter was merged into without requantization.
     static let merged = "merged"
 
     private struct Row: Codable {
@@ -69,10 +69,11 @@ struct StoredAfterwards: Codable {
 }
 
 extension Comparison {
-    /// Merges a trained adapter and measures the model as each of the plan's ways stores it. The adapter stays merged.
+    /// Merges a trained adapter, and quantizes and evaluates the model in each of the plan's weight formats. The adapter stays
+    /// merged.
     ///
-    /// Where the base is quantised in groups and the adapter moves its zeros (QA-LoRA), nothing is rounded again, and the merged
-    /// model is what is measured.
+    /// If the base is group-quantized and the adapter only shifts its zero points (QA-LoRA), nothing is requantized, and the
+    /// merged model is evaluated.
     func measureStored(
         _ adapter: Adapter, label: String, seed: Int, _ found: inout StoredAfterwards,
         _ onEvent: (ComparisonEvent) -> Void
@@ -101,7 +102,7 @@ extension Comparison {
         try measureRounded(model, label, seed, &found, onEvent)
     }
 
-    /// The same for the model as it is.
+    /// The same for the untrained model.
     func measureStored(
         _ model: any LanguageModel, label: String, seed: Int, _ found: inout StoredAfterwards,
         _ onEvent: (ComparisonEvent) -> Void
@@ -137,7 +138,7 @@ extension Comparison {
             retention: try retention?.loss(of: model))
     }
 
-    /// Runs the first training rows through a model, for GPTQ.
+    /// Runs the first training examples through a model, for GPTQ calibration.
     func readSamples(_ model: any LanguageModel) throws {
         let samples = rows.training.prefix(plan.calibrationRows)
         let size = max(1, plan.training.batchSize)
@@ -152,20 +153,20 @@ extension Comparison {
 
     // MARK: Bases
 
-    /// Bytes of the files that hold a base as a row keeps it.
+    /// Bytes of the files of a base model in its weight format.
     func bytes(of base: any LanguageModel, in folder: ModelFolder) throws -> Int {
         folder.storage == nil ? folder.weightBytes : base.storedBytes(as: try folder.storedType() ?? .float32)
     }
 
-    /// The model on libtorch's meta device, its projections as numbers.
+    /// The model on libtorch's meta device with unquantized projections.
     static func plainOutline(_ folder: ModelFolder) throws -> any LanguageModel {
         let model = try folder.outline()
         try model.widenWeights(groups: true)
         return model
     }
 
-    /// The shapes of a base that a row wants rounded.
-    /// - Throws: ``PEFTError`` where the model is quantised already, or can't be stored so.
+    /// The shapes of a base model in another weight format.
+    /// - Throws: ``PEFTError`` if the model is already quantized, or can't be stored in this format.
     static func outline(_ folder: ModelFolder, _ rounding: WeightRounding) throws -> any LanguageModel {
         guard !folder.isQuantized || folder.isGGUF else {
             throw PEFTError(
@@ -177,7 +178,7 @@ extension Comparison {
         return model
     }
 
-    /// The base as a row wants it rounded; in groups it becomes a folder of its own, once for all seeds and rows.
+    /// The base model in another weight format; group-quantized ones are saved to a folder once for all seeds and methods.
     func roundedFolder(_ rounding: WeightRounding) throws -> ModelFolder {
         guard case .groups = rounding else {
             guard case .storage(let storage) = rounding else { return folder }
@@ -192,7 +193,7 @@ extension Comparison {
 }
 
 extension Adapter {
-    /// Whether all that it merges into is quantised in groups and takes it as it is stored.
+    /// Whether all weights that it merges into are group-quantized and can be merged without requantization.
     fileprivate func mergesAsStored() throws -> Bool {
         guard !attached.isEmpty else { return false }
         return try attached.allSatisfy { _, site, adapter in
@@ -212,7 +213,7 @@ extension ModelFolder {
     }
 }
 
-/// Folders of rounded bases, which last as long as the comparison.
+/// Folders of quantized base models, which exist as long as the comparison.
 final class RoundedBases {
     private var parent: TemporaryFolder?
     private var made: [String: ModelFolder] = [:]

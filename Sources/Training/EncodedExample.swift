@@ -27,7 +27,7 @@ public struct EncodedExample: Sendable {
 
     /// Tokens of input and target.
     public var length: Int { input.count + target.count }
-    /// Tokens that bear loss.
+    /// Tokens that contribute to the loss.
     public var lossCount: Int { loss?.count { $0 } ?? target.count { $0 >= 0 } }
     /// Target tokens up to the last that contributes to the loss.
     var learnedLength: Int { loss.map { ($0.lastIndex(of: true) ?? -1) + 1 } ?? target.count }
@@ -48,7 +48,7 @@ public struct EncodingSummary: Sendable {
     /// Ignored fields of chat rows.
     public var unusedFields: Set<String> = []
     public var inputTokens = 0
-    /// Tokens that bear loss.
+    /// Tokens that contribute to the loss.
     public var targetTokens = 0
     public var longestTarget = 0
 

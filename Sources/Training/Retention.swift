@@ -4,19 +4,19 @@ import Support
 import Tokenizers
 import Torch
 
-/// General text on which forgetting is measured: the loss on it before and after training for another task.
+/// General text for measuring forgetting: the change of its loss through training on another task.
 ///
-/// The text is cut into pieces. An encoder-decoder reads the first half of each and is asked for the second (prefix
-/// language modelling, Raffel et al. 2020, section 3.2.3); a decoder-only model predicts all but a piece's first token.
+/// The text is split into pieces. An encoder-decoder reads the first half of each and predicts the second (prefix
+/// language modeling, Raffel et al. 2020, section 3.2.3); a decoder-only model predicts all but a piece's first token.
 public struct Retention: Sendable {
     public let name: String
     public let pieces: [EncodedExample]
 
     /// - Parameters:
     ///   - file: plain text, or rows with a field `text`.
-    ///   - pieceTokens: tokens of one piece.
-    ///   - limit: pieces that are used, spread evenly over the file.
-    /// - Throws: ``PEFTError`` if the file can't be read or is too short, or if the model doesn't model text.
+    ///   - pieceTokens: tokens per piece.
+    ///   - limit: maximum number of pieces, spread evenly over the file.
+    /// - Throws: ``PEFTError`` if the file can't be read or is too short, or if the model doesn't generate text.
     public init(
         _ file: URL, tokenizer: Tokenizer, head: ModelHead, architecture: Architecture, pieceTokens: Int = 128,
         limit: Int = 64
@@ -31,10 +31,10 @@ public struct Retention: Sendable {
         var ids: [Int] = []
         for line in text.split(whereSeparator: \.isNewline) {
             var tokens = tokenizer.encode(text: String(line))
-            // An end belongs after a row, not inside a piece.
+            // No end tokens inside a piece.
             if let end = tokenizer.eosTokenID, tokens.last == end { tokens.removeLast() }
             ids += tokens
-            // More than this is never used, and encoding all of a large file takes long.
+            // The rest of a large file would not be used.
             if ids.count > pieceTokens * limit * 8 { break }
         }
         let count = ids.count / pieceTokens
@@ -53,7 +53,7 @@ public struct Retention: Sendable {
         }
     }
 
-    /// The field `text` of rows, or a file of any other name as it is.
+    /// The field `text` of rows, or the contents of a text file.
     private static func text(_ file: URL) throws -> String {
         let source = DataSource(file)
         let format = (try? DataFormat(fileName: file.lastPathComponent)) ?? .text

@@ -2,11 +2,11 @@ import LanguageModels
 import Support
 import Tokenizers
 
-/// Turns rows into token ids as a model's task reads them.
+/// Encodes examples to token ids for a model's task.
 ///
-/// An encoder-decoder reads the prompt and writes the target, each with the tokenizer's end token. A decoder-only model
-/// reads the prompt (with the tokenizer's begin token) and goes on with the target and an end token, and only the target
-/// bears loss. What a model with a head is trained on says its ``HeadTask``.
+/// An encoder-decoder reads the prompt and generates the target, each with the tokenizer's end token. A decoder-only model
+/// reads the prompt (with the tokenizer's begin token) and continues with the target and an end token; only the target
+/// contributes to the loss. For models with a head, see ``HeadTask``.
 public struct RowEncoder: Sendable {
     public let tokenizer: Tokenizer
     public let architecture: Architecture
@@ -15,13 +15,13 @@ public struct RowEncoder: Sendable {
     public let maxInputTokens: Int
     private let limits: InputLimits
     private let endToken: Int?
-    /// Whether the model tells the texts of a pair apart by token types.
+    /// Whether the model has token type ids for the texts of a pair.
     private let hasSegments: Bool
 
     /// - Parameters:
-    ///   - maxInputTokens: what the prompt may have at most; less where the model reads less (``InputLimits``).
-    ///   - virtualTokens: those that a method is going to put before each row, where it isn't attached yet.
-    /// - Throws: ``PEFTError`` for a head whose labels don't suffice, or a limit that leaves no room.
+    ///   - maxInputTokens: maximum number of prompt tokens; lowered to the model's limit (``InputLimits``).
+    ///   - virtualTokens: virtual tokens that a method not attached yet will prepend.
+    /// - Throws: ``PEFTError`` for a classification head with fewer than 2 labels, or a limit below 2 tokens.
     public init(
         _ tokenizer: Tokenizer, for model: any LanguageModel, maxInputTokens: Int, virtualTokens: Int = 0
     ) throws {
@@ -81,40 +81,40 @@ public struct RowEncoder: Sendable {
         head.headTask?.unknownLabels(of: example).isEmpty ?? true
     }
 
-    /// Text comes from a target, and a class is one; no labels are an answer too.
+    /// An empty target is valid only for multi-label tasks (no labels) and embeddings.
     func checkTarget(_ example: Example) throws {
         guard example.target.isBlank, head.task != .multiLabel, head.task != .embeddings else { return }
         throw PEFTError(
             "the target is empty for \(example.row)", remedy: "fill in the row's fields or remove the row")
     }
 
-    /// A prompt as the model reads it; a longer one than the limit loses its end, but never a closing special token.
+    /// Encodes a prompt, truncated to the limit with a closing special token kept.
     public func prompt(_ text: String) -> (ids: [Int], isTruncated: Bool) {
         if !head.task.writes { return closed(text) }
         switch architecture {
         case .encoderDecoder: return tokenizer.encodePrompt(text, maxTokens: maxInputTokens)
         case .decoder, .encoder:
             var ids = tokenizer.encode(text: text)
-            // What follows is the target: an end token here would tell the model to stop.
+            // The target follows, so drop an end token.
             if let endToken, ids.count > 1, ids.last == endToken { ids.removeLast() }
-            // Text that follows nothing still needs a token to be predicted from.
+            // With an empty prompt, the first target token still needs a token to be predicted from.
             if ids.isEmpty, let first = tokenizer.bosTokenID ?? endToken { ids = [first] }
             return ids.count > maxInputTokens ? (Array(ids.prefix(maxInputTokens)), true) : (ids, false)
         }
     }
 
-    /// A text as a model with a head reads it.
+    /// Encodes a text for a model with a head.
     private func closed(_ text: String) -> (ids: [Int], isTruncated: Bool) {
         let ids = tokenizer.encode(text: text)
         guard ids.count > maxInputTokens else { return (ids, false) }
-        // BERT's rows end with [SEP].
+        // BERT's inputs end with [SEP].
         let bare = tokenizer.encode(text: text, addSpecialTokens: false)
         let isClosed = ids.last != bare.last
         return (ids.prefix(maxInputTokens - (isClosed ? 1 : 0)) + (isClosed ? [ids[ids.count - 1]] : []), true)
     }
 
-    /// Two texts as a model with a head reads them, with the number of the text that each token belongs to. Where they
-    /// are too long, the longer one loses its end.
+    /// Encodes a pair of texts for a model with a head, with token type ids. If the pair is
+    /// too long, the longer text is truncated.
     func pair(_ first: String, _ second: String) -> (ids: [Int], segments: [Int], isTruncated: Bool) {
         let encoding = tokenizer.encode(text: first, pair: second, maxTokens: maxInputTokens)
         return (encoding.ids, hasSegments ? encoding.typeIDs : [], encoding.isTruncated)

@@ -5,17 +5,17 @@ import Support
 import Torch
 import TorchNN
 
-/// The settings and data that a checkpoint has in common with the run that continues it.
+/// The settings and data that must match between a checkpoint and the run that resumes it.
 struct RunFingerprint: Codable {
     private var configuration: JSON
     private var method: String
     private var methodFields: [String: JSON]
     private var data: String
-    /// A digest of the model's configuration and of some of its weights. Older checkpoints have none, nor a seed.
+    /// A digest of the model's configuration and of some of its weights. Older checkpoints lack it and the seed.
     private var base: String?
-    /// Of the adapter's initial values, some of which may never be trained.
+    /// Seed of the adapter's initial values, some of which may be frozen.
     private var seed: UInt64?
-    /// Names on the command line of the method's fields, which are stored by their key in a file.
+    /// Command-line names of the method's fields, by their keys in files.
     private var options: [String: String] = [:]
 
     private enum CodingKeys: String, CodingKey { case configuration, method, methodFields, data, base, seed }
@@ -39,7 +39,7 @@ struct RunFingerprint: Codable {
         try JSON.parse(JSONEncoder().encode(configuration), name: "the training configuration")
     }
 
-    /// The first values of every tensor suffice to tell models apart.
+    /// A digest of the model's configuration and of the first values of every tensor.
     private static func digest(_ model: any LanguageModel) -> String {
         var digest = Digest()
         digest.add(model.configuration.text(indent: nil).utf8.map { Int($0) })
@@ -64,7 +64,7 @@ struct RunFingerprint: Codable {
         {
             return difference
         }
-        // A checkpoint of an earlier version lacks newer settings, which had no other value then.
+        // A checkpoint of an earlier version lacks newer settings, which then had their default values.
         let defaults = (try? Self.json(TrainingConfiguration()))?.object ?? [:]
         if let difference = Self.difference(
             configuration.object ?? [:], stored.configuration.object ?? [:], defaults: defaults,
@@ -94,7 +94,7 @@ struct RunFingerprint: Codable {
 }
 
 extension JSON {
-    /// The value as it stands on a command line.
+    /// The value as written on the command line.
     fileprivate var shown: String {
         switch self {
         case .string(let text): text
@@ -106,7 +106,7 @@ extension JSON {
 }
 
 extension TrainingConfiguration {
-    /// The name on the command line of a field of the coded form.
+    /// The command-line name of a coding key.
     static func optionName(_ field: String) -> String {
         switch field {
         case "accumulation": "accumulate"
@@ -117,7 +117,7 @@ extension TrainingConfiguration {
     }
 }
 
-/// A 64-bit digest (Fowler, Noll, Vo) that tells data sets apart.
+/// A 64-bit FNV-1a digest (Fowler, Noll, Vo) of datasets.
 package struct Digest {
     private var value: UInt64 = 0xcbf2_9ce4_8422_2325
 
@@ -132,7 +132,7 @@ package struct Digest {
 
     package mutating func add(_ text: String) { add(text.utf8.map { Int($0) }) }
 
-    /// Everything of an example that training reads.
+    /// Adds everything of an example that affects training.
     package mutating func add(_ example: EncodedExample) {
         add(example.input)
         add(example.target)

@@ -5,7 +5,7 @@ import Support
 import Torch
 import TorchNN
 
-/// What a run has reached, for progress displays.
+/// The progress of a run, reported after each step.
 public struct TrainingProgress: Sendable {
     public var step: Int
     public var totalSteps: Int
@@ -13,9 +13,9 @@ public struct TrainingProgress: Sendable {
     /// Loss per target token of this step, in nats.
     public var loss: Double
     public var learningRate: Double
-    /// Joint norm of the gradients before clipping.
+    /// Global gradient norm before clipping.
     public var gradientNorm: Double
-    /// Real tokens (input and target) since the start of this process's run, per second of training.
+    /// Tokens (input and target, without padding) per second of training in this process.
     public var tokensPerSecond: Double
     /// Resident memory in bytes.
     public var memory: Int?
@@ -29,7 +29,7 @@ public enum TrainingEvent: Sendable {
     case stoppedEarly(step: Int)
 }
 
-/// Figures of a finished run.
+/// The result of a finished run.
 public struct TrainingResult: Sendable {
     public var history: TrainingHistory
     public var tokensPerSecond: Double
@@ -40,7 +40,7 @@ public struct TrainingResult: Sendable {
     public var peakBytes: Int?
 }
 
-/// Losses along a run.
+/// Training and validation losses of a run, in nats per target token.
 public struct TrainingHistory: Codable, Sendable, Equatable {
     public struct Point: Codable, Sendable, Equatable {
         public var step: Int
@@ -50,13 +50,13 @@ public struct TrainingHistory: Codable, Sendable, Equatable {
     public var validation: [Point] = []
     public var bestStep: Int?
     public var bestLoss: Double?
-    /// Validations since the best.
+    /// Validations since the best one.
     public var sinceBest = 0
 }
 
-/// Trains what an adapter says, on rows of token ids.
+/// Trains an adapter on encoded examples, with gradient accumulation, gradient clipping and a learning-rate schedule.
 ///
-/// Everything random is a function of the seed and the step: the order of rows of (seed, epoch), dropout of
+/// Everything random is a function of the seed and the step: the order of examples of (seed, epoch), dropout of
 /// (seed, step). A run that resumes from a checkpoint therefore equals the uninterrupted one bit for bit.
 public final class Trainer {
     public let adapter: Adapter
@@ -64,9 +64,9 @@ public final class Trainer {
     private let model: any LanguageModel
     private let training: EncodedRows
     private let validation: [EncodedExample]
-    /// Where checkpoints and the best parameters go; `nil` keeps none.
+    /// Stores checkpoints and the best parameters; `nil` to keep none.
     private let checkpoints: CheckpointStore?
-    /// Made when training begins: a method may first change the shapes of what it trains.
+    /// Created when training begins: a method may first change the shapes of its parameters.
     private lazy var optimizer = configuration.makeOptimizer(adapter)
     private let schedule: LearningRateSchedule
     public var totalSteps: Int { plan.totalSteps }
@@ -77,9 +77,9 @@ public final class Trainer {
     private let hook: (any TrainingHook)?
 
     /// - Parameters:
-    ///   - training: at least one row; `validation` may be empty.
-    ///   - checkpointFolder: for crash-safe checkpoints, and for the best parameters.
-    /// - Throws: ``PEFTError`` for impossible settings.
+    ///   - training: at least one example; `validation` may be empty.
+    ///   - checkpointFolder: folder for crash-safe checkpoints and the best parameters.
+    /// - Throws: ``PEFTError`` for invalid settings, or examples too long for the model.
     public convenience init(
         _ adapter: Adapter, training: [EncodedExample], validation: [EncodedExample],
         configuration: TrainingConfiguration, checkpointFolder: URL? = nil
@@ -89,7 +89,7 @@ public final class Trainer {
             checkpointFolder: checkpointFolder)
     }
 
-    /// The same for rows that may lie in a file.
+    /// The same for examples that may be stored in a file.
     public init(
         _ adapter: Adapter, training: EncodedRows, validation: [EncodedExample],
         configuration: TrainingConfiguration, checkpointFolder: URL? = nil
@@ -120,7 +120,7 @@ public final class Trainer {
     }
 
     /// Continues from the newest checkpoint, if there is one.
-    /// - Returns: the step it continues after; `nil` without a checkpoint.
+    /// - Returns: the last completed step; `nil` without a checkpoint.
     /// - Throws: ``PEFTError`` if the checkpoint is damaged or belongs to another run.
     public func resume() throws -> Int? {
         guard
@@ -132,16 +132,17 @@ public final class Trainer {
         return step
     }
 
-    /// Runs to the end, or until training stops early, and leaves the best parameters in place where there
+    /// Runs to the end or to early stopping, and restores the best parameters if there
     /// were validations and a checkpoint folder.
     ///
-    /// A run that is stopped within a step or a validation writes its checkpoint as after the last whole step, and
-    /// does the rest again when it is resumed.
+    /// A run that is stopped within a step or a validation saves the state after the last completed step, and
+    /// repeats the rest when it is resumed.
     ///
     /// - Parameters:
     ///   - onEvent: called on this thread; returning `false` stops after writing a checkpoint.
-    ///   - isStopping: asked between micro-batches, so that a stop need not wait for a long step or validation.
-    /// - Throws: ``TrainingInterrupted`` if it was stopped before its end, ``TrainingDiverged``, ``PEFTError``.
+    ///   - isStopping: polled between micro-batches, so that a stop need not wait for a long step or validation.
+    /// - Throws: ``TrainingInterrupted`` if it was stopped, ``TrainingDiverged`` for a NaN or infinite loss or gradient,
+    ///   ``PEFTError``.
     @discardableResult
     public func run(onEvent: (TrainingEvent) -> Bool = { _ in true }, isStopping: () -> Bool = { false }) throws
         -> TrainingResult
@@ -159,7 +160,7 @@ public final class Trainer {
         }
         adapter.setTrainable(true)
         if step == 0, let hook { try withTorchErrors { try begin(hook, isStopping) } }
-        // Other adapters on the model may have left gradients in shared tensors, an interrupted run its own.
+        // Other adapters on the model, or an interrupted run, may have left gradients.
         try withTorchErrors { optimizer.clearGradients() }
         // A checkpoint of a run that was stopped before a validation.
         var validates = step > 0 && isValidationStep && history.validation.last?.step != step
@@ -203,7 +204,7 @@ public final class Trainer {
                     break
                 }
             }
-            // The last one too: if saving the result fails, nothing is lost.
+            // After the last step as well: if saving the result fails, nothing is lost.
             if let checkpoints, isDue || stopped || step == totalSteps {
                 try checkpoints.save(step: step, history: history, adapter.parameters, optimizer, hook)
                 saved = step
@@ -217,7 +218,7 @@ public final class Trainer {
             steps: step, peakBytes: Runtime.peakMemory)
     }
 
-    /// Removes the checkpoints of a run that is saved elsewhere now.
+    /// Removes the checkpoints after the result was saved.
     public func removeCheckpoints() { checkpoints?.remove() }
 
     private var isValidationStep: Bool {
@@ -226,7 +227,7 @@ public final class Trainer {
         return configuration.validateEvery.map { step % $0 == 0 } ?? plan.isEpochsEnd(after: step)
     }
 
-    /// Lets the method look at training batches, in the order of the first epoch.
+    /// Lets the method observe training batches, in the order of the first epoch.
     private func begin(_ hook: any TrainingHook, _ isStopping: () -> Bool) throws {
         var next = 0
         try withoutGradients {
@@ -244,7 +245,7 @@ public final class Trainer {
 
     // MARK: One step
 
-    /// - Returns: `nil` if it was stopped between micro-batches, which changes no parameter.
+    /// - Returns: `nil` if it was stopped between micro-batches, which leaves the parameters unchanged.
     private func trainStep(_ isStopping: () -> Bool) throws -> (TrainingProgress, tokens: Int)? {
         let batches = batches(ofStep: step)
         let targets = batches.reduce(0) { $0 + $1.targetCount }
@@ -255,7 +256,7 @@ public final class Trainer {
                 optimizer.clearGradients()
                 return nil
             }
-            // A stream for every pass: the step, and the pass within it.
+            // One random stream per (step, micro-batch).
             let stream = UInt64(step) << 16 | UInt64(index)
             let sum = DropoutScope.run(seed: configuration.seed, stream: stream) {
                 ActivationCheckpointing.run(configuration.memory.activations) {
@@ -264,7 +265,7 @@ public final class Trainer {
                     }
                 }
             }
-            // A penalty counts once a step; the loss that is reported is the model's.
+            // A penalty counts once per step; the reported loss is the model's.
             let penalty = index == 0 ? hook?.penalty() : nil
             (penalty.map { sum + $0 } ?? sum).backward()
             loss += sum.item()
@@ -272,7 +273,7 @@ public final class Trainer {
         }
         let norm = OptimizerKernels.clipGradients(adapter.parameters.map(\.tensor), to: configuration.clip)
         guard loss.isFinite, norm.isFinite else {
-            // What training changes may follow from the loss; what it doesn't, or hasn't yet, is a cause.
+            // Trained tensors may be non-finite because of the loss; frozen or not yet trained ones are the cause.
             let trained = step == 0 ? [] : Set(adapter.parameters.map { ObjectIdentifier($0) })
             let paths = model.parameters().filter { trained.contains(ObjectIdentifier($0.parameter)) }.map(\.path)
             if let tensor = try model.nonFiniteTensor(except: Set(paths)) {
@@ -297,23 +298,23 @@ public final class Trainer {
         return (progress, tokens)
     }
 
-    /// The batches of a step's passes.
+    /// The micro-batches of a step.
     private func batches(ofStep step: Int) -> [TrainingBatch] {
         plan.passes(ofStep: step).map { rows in model.batch(rows.map { training[$0] }) }
     }
 
-    /// The rows that a step's passes train on.
+    /// The examples of each micro-batch of a step.
     public func rows(ofStep step: Int) -> [[EncodedExample]] {
         plan.passes(ofStep: step).map { rows in rows.map { training[$0] } }
     }
 
-    /// Loss per target token over the validation rows, without dropout.
+    /// Loss per target token over the validation examples in nats, without dropout.
     public func validationLoss() throws -> Double {
         try model.meanLoss(validation, batchSize: configuration.batchSize)
     }
 }
 
-/// Numbers left the range of numbers, mostly for too high a learning rate.
+/// The loss or the gradient became NaN or infinite, usually because the learning rate is too high.
 public struct TrainingDiverged: Error, CustomStringConvertible {
     public let what: String
     public let step: Int
@@ -325,7 +326,7 @@ public struct TrainingDiverged: Error, CustomStringConvertible {
     public var description: String { error.description }
 }
 
-/// A run was stopped by its caller, with a checkpoint written.
+/// A run was stopped by its caller after writing a checkpoint.
 public struct TrainingInterrupted: Error {
     public let step: Int
 }
@@ -336,10 +337,10 @@ extension LanguageModel {
         try meanLoss(examples, batchSize: batchSize, isStopping: { false }) ?? .nan
     }
 
-    /// - Returns: `nil` if `isStopping` said so before a batch.
+    /// - Returns: `nil` if stopped before a batch.
     func meanLoss(_ examples: [EncodedExample], batchSize: Int, isStopping: () -> Bool) throws -> Double? {
         guard !examples.isEmpty else { throw PEFTError("there are no examples to evaluate the loss on") }
-        // Longest rows together: the attention's scores are as wide as a row, and memory peaks but once.
+        // Batches of similar length, the longest first, so that memory peaks only once.
         let order = examples.indices.sorted {
             (examples[$0].length, $0) > (examples[$1].length, $1)
         }

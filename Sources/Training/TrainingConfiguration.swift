@@ -2,13 +2,14 @@ import PEFT
 import Support
 import TorchNN
 
-/// Ways to train in less memory that change no number.
+/// Memory optimizations that don't change the results of training.
 public struct MemorySavings: Sendable, Equatable {
-    /// Whether each layer keeps its input alone and is computed again in the backward pass (``ActivationCheckpointing``).
+    /// Activation checkpointing: each layer saves only its input and is recomputed in the backward pass
+    /// (``ActivationCheckpointing``).
     public var checkpointsActivations = false
-    /// Whether those inputs wait outside of memory: in files, or for a GPU in the computer's memory.
+    /// Whether checkpointed inputs are offloaded: to files, or from a GPU to host memory.
     public var offloadsActivations = false
-    /// Whether the optimizer's state lies in files (``StateStorage/file``).
+    /// Whether the optimizer state is paged to files (``StateStorage/file``).
     public var pagesOptimizer = false
 
     public var activations: ActivationCheckpointing.Mode {
@@ -18,40 +19,40 @@ public struct MemorySavings: Sendable, Equatable {
     public init() {}
 }
 
-/// How to train, whatever the method.
+/// Training hyperparameters, independent of the method.
 public struct TrainingConfiguration: Codable, Sendable, Equatable {
     public enum OptimizerKind: String, CaseIterable, Codable, Sendable { case adamw, adamw8bit, adafactor }
 
     public var learningRate = 1e-3
-    /// Peak learning rate of a new head, such as a classifier; `nil` for that of everything else.
+    /// Peak learning rate of a new head, such as a classification head; `nil` for ``learningRate``.
     public var headLearningRate: Double?
-    /// Passes over the training rows; ignored where ``steps`` is set.
+    /// Epochs over the training examples; ignored if ``steps`` is set.
     public var epochs = 3.0
     /// Optimizer steps.
     public var steps: Int?
-    /// Rows of one forward and backward pass.
+    /// Examples per micro-batch.
     public var batchSize = 8
-    /// Tokens of one forward and backward pass, in place of ``batchSize``; a longer row makes a pass of its own.
+    /// Maximum number of tokens per micro-batch, in place of ``batchSize``; a longer example is a micro-batch of its own.
     public var tokensPerBatch: Int?
-    /// Passes whose gradients make one step; the loss is the mean over all their target tokens.
+    /// Gradient-accumulation steps; the loss is the mean over the target tokens of all micro-batches.
     public var accumulation = 1
     public var optimizer = OptimizerKind.adamw
     public var weightDecay = 0.01
     public var schedule = "linear"
-    /// Steps of warm-up, or a share of all steps if below 1.
+    /// Warm-up steps, or a fraction of all steps if below 1.
     public var warmup = 0.0
-    /// Largest joint norm of the gradients; 0 leaves them as they are.
+    /// Maximum global gradient norm; 0 disables clipping.
     public var clip = 1.0
     public var labelSmoothing = 0.0
     public var seed: UInt64 = 42
     /// Steps between validations; `nil` validates once an epoch and at the end.
     public var validateEvery: Int?
-    /// Validations without a new best loss after which training stops.
+    /// Early stopping after this many validations without improvement; `nil` to disable.
     public var patience: Int?
     /// Steps between checkpoints; `nil` writes one at every validation.
     public var checkpointEvery: Int?
-    /// What trades time for memory. A run's numbers are the same bits with and without, so that it isn't part of what
-    /// is stored: a run may go on with other choices.
+    /// Memory optimizations. Results are bit-identical with and without, so they are not part of the coded form: a run may
+    /// be resumed with other choices.
     public var memory = MemorySavings()
 
     private enum CodingKeys: String, CodingKey {
@@ -101,7 +102,7 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
             hint ?? "use one of \(shapes.joined(separator: ", "))")
     }
 
-    /// Optimizer steps of a run over so many rows, where a batch is a number of rows.
+    /// Optimizer steps of a run over `rows` examples with batches of ``batchSize``.
     public func totalSteps(rows: Int) -> Int {
         if let steps { return steps }
         let perEpoch = stepsPerEpoch(rows: rows)

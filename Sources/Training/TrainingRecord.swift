@@ -2,24 +2,24 @@ import Foundation
 import LanguageModels
 import Support
 
-/// What `training.json` beside a trained adapter or model says: enough to use it as it was trained, and to repeat
-/// the training.
+/// The contents of `training.json` beside a trained adapter or model: everything needed to use it as it was trained, and
+/// to reproduce the training.
 public struct TrainingRecord: Codable, Sendable {
     public static let fileName = "training.json"
 
     public var version: String
-    /// Model as it was named.
+    /// The base model as named by the user.
     public var model: String
     public var method: String
     public var methodFields: [String: JSON]
-    /// Templates: an evaluation that renders rows in another way measures something else.
+    /// Templates of prompt and target, to be used by evaluations as well.
     public var prompt: String
     public var target: String
     public var maxInputTokens: Int
     public var data: String
     public var trainingRows: Int
     public var validationRows: Int
-    /// The share of the data that was held out for validation, by the seed of the configuration.
+    /// Fraction of the data held out for validation, with the seed of the configuration.
     public var validationSplit: Double?
     public var configuration: TrainingConfiguration
     public var trainable: Int
@@ -28,20 +28,20 @@ public struct TrainingRecord: Codable, Sendable {
     public var tokensPerSecond: Double
     public var seconds: Double
     public var peakBytes: Int?
-    /// The loss on general text, where forgetting was measured.
+    /// The loss on general text, if forgetting was measured.
     public var retention: RetentionResult?
     /// The classes of a model with a head, in the order of its outputs.
     public var labels: [String]?
-    /// The task, with what belongs to it, of a model with a head.
+    /// Task, labels and pooling of a model with a head.
     public var head: ModelHead?
-    /// Templates of the further texts of a row.
+    /// Templates of the further texts of an example.
     public var pair: String?
     public var negative: String?
-    /// How rows became conversations, where the model was trained on chats.
+    /// Chat settings, if the model was trained on conversations.
     public var chat: ChatSettings?
-    /// How the base's projections were kept, one of ``WeightStorage/names``; `nil` for as they are stored.
+    /// Weight format of the base model's projections, one of ``WeightStorage/names``; `nil` for that of its files.
     public var weights: String?
-    /// The same of the embedding table and the output layer, where it was asked for.
+    /// Weight format of the embedding table and the output layer, if one was chosen.
     public var embeddingWeights: String?
 
     public init(
@@ -60,20 +60,20 @@ public struct TrainingRecord: Codable, Sendable {
         self.retention = retention
     }
 
-    /// The head that the model was trained with; `nil` if it writes.
+    /// The head that the model was trained with; `nil` if it generates text.
     public var trainedHead: ModelHead? { head ?? labels.map { ModelHead(task: .classification, labels: $0) } }
 
     public var baseStorage: WeightStorage? { weights.flatMap { try? WeightStorage($0) } }
     public var embeddingStorage: WeightStorage? { embeddingWeights.flatMap { try? WeightStorage($0) } }
 
-    /// Writes `training.json` into a folder that exists.
+    /// Writes `training.json` into an existing folder.
     public func write(into folder: URL) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
         try AtomicFile.write(encoder.encode(self), to: folder.appendingPathComponent(Self.fileName))
     }
 
-    /// - Returns: `nil` where there is none, as in folders that other tools wrote.
+    /// - Returns: `nil` if there is none, as in folders written by other tools.
     /// - Throws: ``PEFTError`` if the file is damaged.
     public static func read(in folder: URL) throws -> TrainingRecord? {
         let file = folder.appendingPathComponent(fileName)

@@ -1,12 +1,12 @@
-/// How far a heap grows under a sequence of blocks made and freed.
+/// Simulates the growth of a best-fit heap under a sequence of allocations and frees.
 ///
-/// The program tells glibc to give nothing back (`Runtime.keepFreedMemory`), so that resident memory follows the
-/// heap's highest address and not what is alive: the smallest free block that fits is taken, its rest stays free,
-/// neighbours join, and what fits nowhere goes on top (Wilson et al. 1995, Dynamic storage allocation, best fit).
+/// The program tells glibc to keep freed memory (`Runtime.keepFreedMemory`), so that resident memory follows the
+/// heap's highest address and not the live blocks: the smallest free block that fits is split, adjacent free
+/// blocks are coalesced, and blocks that fit nowhere extend the heap (Wilson et al. 1995, *Dynamic storage allocation*).
 struct HeapModel {
-    /// The highest address so far: what stays resident.
+    /// The highest address so far, up to which memory stays resident.
     private(set) var top = 0
-    /// Free blocks, the smallest first and among equal ones the lowest.
+    /// Free blocks, sorted by size and address.
     private var free: [(size: Int, start: Int)] = []
     private var freeStarts: [Int: Int] = [:]
     private var freeEnds: [Int: Int] = [:]

@@ -4,13 +4,13 @@ import Support
 import Torch
 import Training
 
-/// The memory of a process that trains, without the model and its rows.
+/// The memory of a training process without the model and its data.
 public enum ProcessBaseline {
-    /// Resident memory of this process after it took a few steps with a tiny model: the program's and libtorch's
+    /// Resident memory of this process after a few steps with a tiny model: the program's and libtorch's
     /// pages that training touches, threads, and the buffers of its kernels.
     ///
-    /// It is the one term that is measured and not derived: it depends on the build of libtorch and on the machine.
-    /// - Returns: bytes; `nil` where the system doesn't tell.
+    /// The only measured term of a plan: it depends on the build of libtorch and on the machine.
+    /// - Returns: bytes; `nil` if unknown on this system.
     public static func measure() throws -> Int? {
         let configuration: JSON = [
             "model_type": "t5", "vocab_size": 512, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 1,

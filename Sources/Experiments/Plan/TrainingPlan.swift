@@ -5,10 +5,10 @@ import Torch
 import TorchNN
 import Training
 
-/// The rows of one pass, as lengths in tokens.
+/// The examples of one micro-batch, as lengths in tokens.
 public struct PlannedBatch: Sendable {
     public struct Row: Sendable, Equatable {
-        /// Of the prompt and of the target, end tokens included.
+        /// Tokens of the prompt and of the target, end tokens included.
         public let prompt: Int, target: Int
 
         public init(prompt: Int, target: Int) { (self.prompt, self.target) = (prompt, target) }
@@ -19,8 +19,8 @@ public struct PlannedBatch: Sendable {
     public var longestPrompt: Int { rows.map(\.prompt).max() ?? 0 }
     public var longestTarget: Int { rows.map(\.target).max() ?? 0 }
 
-    /// Rows that are all equally long.
-    /// - Throws: ``PEFTError`` for a batch or a length below 1.
+    /// A micro-batch of equally long examples.
+    /// - Throws: ``PEFTError`` for a value outside 1 … 1000000.
     public init(rows count: Int, prompt: Int, target: Int) throws {
         for (name, value) in [("examples per batch", count), ("prompt tokens", prompt), ("target tokens", target)] {
             guard (1...1_000_000).contains(value) else {
@@ -30,8 +30,8 @@ public struct PlannedBatch: Sendable {
         rows = Array(repeating: Row(prompt: prompt, target: target), count: count)
     }
 
-    /// The largest batch that training on these rows meets in its first epoch.
-    /// - Throws: ``PEFTError`` if there are none.
+    /// The largest micro-batch of the first epoch of training on these examples.
+    /// - Throws: ``PEFTError`` if there are no examples.
     public init(_ examples: [EncodedExample], configuration: TrainingConfiguration) throws {
         guard !examples.isEmpty, configuration.batchSize >= 1 else {
             throw PEFTError("there are no examples to plan for", remedy: "provide examples with --data")
@@ -52,16 +52,16 @@ public struct PlannedBatch: Sendable {
     }
 }
 
-/// What the base model is, beyond its outline.
+/// The base model of a plan.
 public struct PlannedBase {
-    /// Makes the model without weights; each method is planned on a fresh one.
+    /// Creates the model without weights (meta device); each method is planned on a fresh one.
     public let outline: () throws -> any LanguageModel
-    /// Bytes of the weights' files; 0 where there are none, and fp32 is assumed.
+    /// Bytes of the weight files; 0 if there are none, in which case fp32 is assumed.
     public let fileBytes: Int
-    /// Token ids are below it, if it is known: rows of a table beyond it are never read.
+    /// Vocabulary size of the tokenizer, if known: embedding rows beyond it are never read.
     public let usedVocabulary: Int?
 
-    /// Whether projections are kept otherwise than the files have them.
+    /// Whether projections are stored in another weight format than that of the files.
     public let keepsOtherwise: Bool
 
     public init(
@@ -73,24 +73,24 @@ public struct PlannedBase {
     }
 }
 
-/// What training with a method would train and hold in memory, on the CPU, without weights.
+/// The trainable parameters and the peak memory of training with a method on the CPU, planned without weights.
 ///
-/// The parameters are counted. The memory of activations, gradients and temporaries comes from two steps of the real
-/// program on the meta device, whose log ``MemoryLedger`` reads; so the formulas are the program's own. What libtorch's
-/// kernels take inside themselves is not in it.
+/// Parameters are counted exactly. The memory of activations, gradients and temporaries comes from two steps of the real
+/// program on the meta device, whose log ``MemoryLedger`` analyzes. Memory that libtorch's kernels allocate internally is
+/// not included.
 public struct TrainingPlan: Sendable {
     public let choice: MethodChoice
     public let summary: PlanSummary
     public let memory: MemoryLedger
-    /// Bytes of the model's weights as they are kept: what isn't kept in fewer bits is taken as fp32.
+    /// Bytes of the model's weights as stored in memory: fp32 unless quantized.
     public let weightBytes: Int
-    /// The highest point while the weights are read, where they aren't stored in fp32 and are widened.
+    /// The peak while loading weights that are not stored in fp32 and upcast.
     public let loadingBytes: Int
 
-    /// The estimate of the peak of resident memory.
+    /// The estimated peak of resident memory.
     public var totalBytes: Int { max(memory.total, loadingBytes) }
     public var timesWeights: Double { weightBytes > 0 ? Double(totalBytes) / Double(weightBytes) : 0 }
-    /// Above this share of the weights a plan says what costs so much.
+    /// Above this multiple of the weights, a plan names the largest term.
     public static let noteworthyTimes = 12.0
     public var isNoteworthy: Bool { timesWeights > Self.noteworthyTimes }
 
@@ -114,7 +114,7 @@ public struct TrainingPlan: Sendable {
         self.memory = memory
         let isWidened = base.fileBytes > 0 && base.fileBytes < weightBytes
         if base.keepsOtherwise {
-            // Each projection's pages are given back before the next one is read.
+            // Each projection's pages are released before the next one is read.
             let largest = outline.linears.map { $0.inputs * $0.outputs }.max() ?? 0
             loadingBytes = weightBytes + largest * 8 + baseline
         } else {
@@ -122,7 +122,7 @@ public struct TrainingPlan: Sendable {
         }
     }
 
-    /// Two steps: in the second the heap has the holes that the first left.
+    /// Two steps: in the second, the heap is fragmented by the first.
     private static func steps(
         _ choice: MethodChoice, on model: any LanguageModel, batch: PlannedBatch, configuration: TrainingConfiguration
     ) throws -> MemoryLog {
@@ -156,16 +156,16 @@ public struct TrainingPlan: Sendable {
                     (penalty.map { sum + $0 } ?? sum).backward()
                 }
                 mark(MemoryLedger.Mark.update)
-                // AdamW's fused kernels make nothing; Adafactor is written in tensor operations.
+                // AdamW's fused kernels allocate nothing; Adafactor consists of tensor operations.
                 if configuration.optimizer == .adafactor { optimizer.update(learningRate: 1e-3) }
                 optimizer.clearGradients()
             }
         }
     }
 
-    /// Mapped fp32 weights are resident once touched: all of them, but for tables that are only looked up in, of which
-    /// the batch's tokens bring in pieces. Full fine-tuning writes to every page, which then is the process's own
-    /// instead of the file's, and no second one.
+    /// Mapped fp32 weights are resident once touched: all of them, except embedding tables that are only looked up, of which
+    /// only the rows of used tokens are. Full fine-tuning writes to every page, which is then private to the process
+    /// (copy-on-write) and counted once.
     private static func residentWeights(
         _ outline: ModelOutline, _ attachments: [Attachment], _ base: PlannedBase, batch: PlannedBatch
     ) -> Int {
@@ -178,14 +178,14 @@ public struct TrainingPlan: Sendable {
             let table = outline.embeddings.first(where: { $0.path == outline.inputEmbedding })
         else { return whole }
         let kept = outline.frozen.first { $0.path == table.path + ".weight" }
-        // What was rounded while it was read is all there.
+        // Quantized tables are fully resident.
         guard kept?.takesCopies ?? true else { return whole }
-        // Long training meets about all that the tokenizer can make.
+        // Long training uses nearly the whole vocabulary of the tokenizer.
         let used = min(table.entries, base.usedVocabulary ?? table.entries)
         return whole - (table.entries - used) * table.size * (kept == nil ? 4 : 2)
     }
 
-    /// Initialisations that change the weight beneath the update (PiSSA) work with a copy of it.
+    /// Initializations that replace the base weight (PiSSA) need a copy of it.
     private static func replacedWeights(
         _ choice: MethodChoice, _ outline: ModelOutline, _ attachments: [Attachment]
     ) -> Int {

@@ -1,40 +1,40 @@
 import Foundation
 import Training
 
-/// How far a run is from another by one metric, and how sure that is.
+/// The difference of two runs by one metric, with its 95 % confidence interval.
 ///
-/// Both runs were measured on the same test rows, so what a row does to both cancels: the interval is that of a *paired*
+/// Both runs were evaluated on the same test examples, so effects of an example on both cancel: the interval is that of a *paired*
 /// bootstrap (Efron, Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 8; P. Koehn, *Statistical Significance
-/// Tests for Machine Translation Evaluation*, 2004), whose drawings of rows the two runs share. Corpus-level metrics such as
-/// F1 or BLEU are computed anew from each drawing. Intervals of the runs themselves may overlap widely where this one is
-/// far from 0, as rows differ from each other more than methods do.
+/// Tests for Machine Translation Evaluation*, 2004), with the same resamples for both runs. Corpus-level metrics such as
+/// F1 or BLEU are recomputed on each resample. The intervals of the runs themselves may overlap widely while this one is
+/// far from 0, as examples differ more than methods do.
 public struct Difference: Codable, Sendable, Equatable {
     /// A key of ``MethodRun/quality``, or `loss`.
     public var metric: String
-    /// Place of the other run in ``ComparisonReport/runs``.
+    /// Index of the other run in ``ComparisonReport/runs``.
     public var to: Int
-    /// This run's mean less the other's.
+    /// This run's mean minus the other's.
     public var value: Double
-    /// 95 % interval; where there are several seeds, chance in training counts as well.
+    /// 95 % interval; with several seeds, it includes the variance over seeds.
     public var low: Double
     public var high: Double
 
-    /// Whether the interval holds 0: the comparison doesn't tell the two apart.
+    /// Whether the interval contains 0: the two are statistically indistinguishable.
     public var isWithinSpread: Bool { low <= 0 && high >= 0 }
 
     var reversed: Difference { Difference(metric: metric, to: to, value: -value, low: -high, high: -low) }
 }
 
 extension Difference {
-    /// The difference of two runs over the same rows.
+    /// The difference of two runs on the same examples.
     ///
-    /// With d the difference and rows' interval [l, h], seeds widen each side to √((d − l)² + s²), √((h − d)² + s²), where s
-    /// is half of Student's two-sample interval: seeds of different methods aren't pairs.
+    /// With the difference d and its bootstrap interval [l, h], seeds widen the sides to √((d − l)² + s²), √((h − d)² + s²), where s
+    /// is half of Student's two-sample interval, as seeds of different methods are not paired.
     /// - Parameters:
-    ///   - all: the spread over seeds in the whole comparison, which two or three seeds of two runs say little of.
-    ///   - arePairs: whether seeds are pairs, as those of a run and of its model stored anew; `all` is then that of such
-    ///     pairs' differences.
-    /// - Returns: `nil` where there are neither rows nor several seeds to tell by.
+    ///   - all: the variance over seeds pooled over the whole comparison, which two or three seeds of two runs say little of.
+    ///   - arePairs: whether seeds are paired, as for a run and its quantized model; `all` is then the variance of such
+    ///     paired differences.
+    /// - Returns: `nil` if there are neither bootstrap resamples nor several seeds.
     init?(
         _ a: Statistic, to b: Statistic, metric: String, place: Int, all: SeedSpread? = nil, arePairs: Bool = false
     ) {
@@ -57,8 +57,8 @@ extension Difference {
         guard low.isFinite, high.isFinite else { return nil }
     }
 
-    /// t · σ √(1/n + 1/m). A run with one value, such as the untrained model's, counts as a constant; `nil` where both have
-    /// one. σ is that of the whole comparison, or of the two runs alone where they vary more.
+    /// t · σ √(1/n + 1/m). A run with one value, such as the untrained model's, counts as a constant; `nil` if both have
+    /// one. σ is that of the whole comparison, or of the two runs if they vary more.
     private static func halfWidthOverSeeds(_ a: [Double], _ b: [Double], _ all: SeedSpread?) -> Double? {
         guard let own = SeedSpread([a, b]) else { return nil }
         let shares = [a, b].reduce(0) { $0 + ($1.count > 1 ? 1 / Double($1.count) : 0) }
@@ -75,8 +75,8 @@ extension Difference {
         return studentQuantile(freedom) * (variance / Double(differences.count)).squareRoot()
     }
 
-    /// The 97.5 % quantile of Student's t. From 11 degrees of freedom on the expansion of Fisher and Cornish, which is right to
-    /// 0.0005 there.
+    /// The 97.5 % quantile of Student's t. From 11 degrees of freedom on, the Cornish–Fisher expansion, with an error below
+    /// 0.0005.
     static func studentQuantile(_ freedom: Int) -> Double {
         let first = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228]
         guard freedom > first.count else { return first[max(0, freedom - 1)] }
@@ -87,14 +87,14 @@ extension Difference {
     }
 }
 
-/// The variance of runs that differ in their seed alone, pooled over methods as in an analysis of variance (R. A. Fisher,
+/// The variance over seeds, pooled over methods as in an analysis of variance (R. A. Fisher,
 /// *Statistical Methods for Research Workers*, 1925, chapter 7).
 struct SeedSpread {
     let variance: Double
-    /// Values less runs.
+    /// Degrees of freedom: number of values minus number of runs.
     let freedom: Int
 
-    /// - Returns: `nil` where no run has several values.
+    /// - Returns: `nil` if no run has several values.
     init?(_ runs: [[Double]]) {
         let several = runs.filter { $0.count > 1 }
         freedom = several.reduce(0) { $0 + $1.count - 1 }
@@ -108,12 +108,12 @@ struct SeedSpread {
 }
 
 extension ComparisonReport {
-    /// Of all runs by this metric that were trained.
+    /// The variance over seeds of all trained runs.
     private func seedSpread(_ metric: Metric) -> SeedSpread? {
         SeedSpread(runs.filter { !$0.isStoredAnew }.compactMap { $0.statistic(metric)?.values.filter(\.isFinite) })
     }
 
-    /// Of what storing models anew changes.
+    /// The variance over seeds of the changes from quantization.
     private func pairSpread(_ metric: Metric) -> SeedSpread? {
         SeedSpread(
             runs.compactMap { run in
@@ -125,7 +125,7 @@ extension ComparisonReport {
             })
     }
 
-    /// Writes down how far each run is from the others that it is compared with, so that a report read again says the same.
+    /// Stores the differences of each run from those it is compared with, so that a report read from JSON has them.
     mutating func findDifferences() {
         let ranking = ranking
         let reading = [base, full, subject].compactMap { $0.flatMap(place(of:)) }
@@ -136,8 +136,8 @@ extension ComparisonReport {
                 let all = spreads[metric.key] ?? nil
                 let leader = best(of: runs, by: metric).flatMap(place(of:))
                 let trained = best(of: runs.filter(\.isTrained), by: metric).flatMap(place(of:))
-                let quantised = best(of: runs.filter(\.isQuantised), by: metric).flatMap(place(of:))
-                let others = metric == ranking ? [leader, trained, quantised] + reading : [leader]
+                let quantized = best(of: runs.filter(\.isQuantised), by: metric).flatMap(place(of:))
+                let others = metric == ranking ? [leader, trained, quantized] + reading : [leader]
                 let source = metric == ranking || metric == .loss ? runs[index].source : nil
                 for place in Set((others + [source]).compactMap(\.self)).sorted()
                 where place != index && runs.indices.contains(place) {
@@ -154,10 +154,10 @@ extension ComparisonReport {
         }
     }
 
-    /// Whether differences were found while the rows' results were there.
+    /// Whether differences were computed from the per-example results.
     var hasDifferences: Bool { runs.contains { $0.differences != nil } }
 
-    /// How far a run is from another; `nil` where nothing tells how sure that is.
+    /// The difference of two runs; `nil` if no interval can be computed.
     func difference(of run: MethodRun, to other: MethodRun, by metric: Metric) -> Difference? {
         guard let a = run.statistic(metric), let b = other.statistic(metric) else { return nil }
         let (own, others) = (place(of: run), place(of: other))
@@ -171,24 +171,24 @@ extension ComparisonReport {
             arePairs: arePairs)
     }
 
-    /// How far a model that was stored anew is from what it was before.
+    /// The difference of a quantized model from the trained one.
     func changeByStoring(_ run: MethodRun, by metric: Metric) -> Difference? {
         guard let source = run.source, runs.indices.contains(source) else { return nil }
         return difference(of: run, to: runs[source], by: metric)
     }
 
-    /// Whether the comparison can't tell two runs apart. Reports of earlier versions with one seed have no differences; there
-    /// the runs' own intervals decide, which hides smaller gaps.
-    /// - Returns: `nil` where there are no intervals at all.
+    /// Whether two runs are statistically indistinguishable. Reports of earlier versions with one seed have no differences;
+    /// for them the overlap of the runs' own intervals decides, which is less sensitive.
+    /// - Returns: `nil` without any intervals.
     func isWithinSpread(_ run: MethodRun, of other: MethodRun, by metric: Metric) -> Bool? {
         if let difference = difference(of: run, to: other, by: metric) { return difference.isWithinSpread }
         guard let a = run.statistic(metric), let b = other.statistic(metric) else { return nil }
         return a.overlaps(b, over: spread)
     }
 
-    /// Two runs may share a label; figures tell them apart.
+    /// Index of a run; runs with equal labels are distinguished by their results.
     private func place(of run: MethodRun) -> Int? {
-        // Not a number is equal to itself here.
+        // Compare bit patterns, so that NaN equals itself.
         func figures(_ run: MethodRun) -> [String: [UInt64]] { run.quality.mapValues { $0.values.map(\.bitPattern) } }
         return runs.firstIndex {
             $0.label == run.label && $0.trainable == run.trainable && $0.steps == run.steps

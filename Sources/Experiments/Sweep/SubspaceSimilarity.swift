@@ -3,14 +3,14 @@ import PEFT
 import Support
 import Torch
 
-/// Right-singular directions of one adapter's A matrices, by site.
+/// Right-singular vectors of one adapter's A matrices, by projection.
 struct SubspaceBasis {
     let value: String
     let seed: Int
-    /// Path of the projection to its directions [r, in], the strongest first.
+    /// Path of the projection to its right-singular vectors [r, in], the strongest first.
     let directions: [String: Tensor]
 
-    /// - Returns: one basis, or none for a method without matrices A.
+    /// - Returns: one basis, or none for a method without A matrices.
     static func of(_ adapter: Adapter, value: String, seed: Int) throws -> [SubspaceBasis] {
         let stored = adapter.storedTensors().filter {
             ($0.key.hasSuffix(".lora_A.weight") || $0.key.hasSuffix(".lora_A")) && $0.value.rank == 2
@@ -23,7 +23,7 @@ struct SubspaceBasis {
                         throw PEFTError(
                             "an adapter has NaN or infinite weights", remedy: "lower the learning rate")
                     }
-                    // In the order in which a file holds it, so that what is read back multiplies to the same bits.
+                    // Contiguous as in a file, so that results are bit-identical after reading it back.
                     return matrix.to(.cpu).to(.float64).svd().vh.contiguous()
                 }
             }
@@ -35,7 +35,7 @@ struct SubspaceBasis {
 extension SubspaceBasis {
     func write(to file: URL) throws { try SafetensorsFile.write(directions, to: file) }
 
-    /// - Returns: `nil` where there is none, as for methods without matrices A.
+    /// - Returns: `nil` if there is none, as for methods without A matrices.
     static func read(_ file: URL, value: String, seed: Int) throws -> SubspaceBasis? {
         guard FileManager.default.fileExists(atPath: file.path) else { return nil }
         let stored = try SafetensorsFile(file)
@@ -48,18 +48,18 @@ extension SubspaceBasis {
     }
 }
 
-/// How much of the subspace of one adapter lies in another's (Hu et al. 2021, section 7.2, eq. 4):
-/// φ(A, A', i, j) = ‖V_iᵀ V'_j‖²_F / min(i, j), with the first i and j right-singular directions; 0 is nothing, 1 all.
+/// Similarity of the subspaces of two adapters (Hu et al. 2021, section 7.2, eq. 4):
+/// φ(A, A', i, j) = ‖V_iᵀ V'_j‖²_F / min(i, j), with the first i and j right-singular vectors; in 0 (orthogonal) … 1 (contained).
 public struct SubspaceSimilarity: Codable, Sendable {
     public var from: String
     public var to: String
     /// Whether the two come from different seeds of the same value.
     public var isBetweenSeeds: Bool
-    /// φ with all directions of both, the mean over the projections.
+    /// φ with all directions of both, averaged over the projections.
     public var whole: Double
     /// φ of the strongest direction of each.
     public var first: Double
-    /// What two random subspaces of these sizes would have: max(i, j) / inputs, the mean over the projections.
+    /// Expected φ of two random subspaces of these dimensions: max(i, j) / inputs, averaged over the projections.
     public var random: Double
     /// φ(i, j) for i = 1 … ranks of `from` (rows) and j = 1 … ranks of `to`, at most 64 each.
     public var grid: [[Double]]
@@ -93,7 +93,7 @@ public struct SubspaceSimilarity: Codable, Sendable {
                 random += Double(max(rows, columns)) / Double(x.dim(1))
             }
         }
-        // Products of bases that were read back may differ in their last bit: vectors begin elsewhere in memory.
+        // Rounded, as products of bases read from files may differ in their last bit (different alignment).
         func phi(_ i: Int, _ j: Int) -> Double {
             (sum[i * columns + j] / Double(paths.count) / Double(min(i, j) + 1) * 1e12).rounded() / 1e12
         }

@@ -5,21 +5,21 @@ import Support
 import Torch
 import Training
 
-/// One field of a method over several values, everything else equal.
+/// Trains a method with several values of one configuration field, everything else equal.
 public struct Sweep {
-    /// What is varied.
+    /// The varied field and its values.
     public struct Question: Sendable {
-        /// The method with all its other fields.
+        /// The method with the values of all other fields.
         public var choice: MethodChoice
         /// Name of the field, as on the command line.
         public var field: String
         /// Its values, as on the command line.
         public var values: [String]
-        /// Trained parameters that each value is brought near to by ``budgetField``; `nil` leaves it alone.
+        /// Parameter budget that each value is adjusted to by changing ``budgetField``; `nil` for none.
         public var budget: Int?
         /// The field that is changed to meet the budget.
         public var budgetField: String
-        /// One learning rate for all values: given, or searched at the middle value. Otherwise each value's own.
+        /// One learning rate for all values; `nil` to search it at the middle value or, with ``tunesEach``, at each value.
         public var learningRate: Double?
         public var tunesEach: Bool
 
@@ -68,15 +68,15 @@ public struct Sweep {
             return choice.resolved(for: outline)
         }
         var plan = plan
-        // Each value begins with numbers of its own: adapters that began alike would have subspaces in common that
-        // training didn't find.
+        // Each value has its own initial weights: adapters with equal initialization would share subspaces that
+        // were not learned.
         plan.methods = choices.enumerated().map {
             .init(choice: $1, learningRate: question.learningRate, seedOffset: 1_000_003 * UInt64($0 + 1))
         }
         comparison = try Comparison(model: folder, name: name, data: data, plan: plan)
     }
 
-    /// The choice with the value of `field` that trains nearest to `budget` parameters.
+    /// The choice with the value of `field` whose number of trained parameters is closest to `budget`.
     static func fitted(_ choice: MethodChoice, field: String, to budget: Int, _ outline: ModelOutline) throws
         -> MethodChoice
     {
@@ -87,7 +87,7 @@ public struct Sweep {
         }
         var (low, high) = (1, 1)
         while try count(high).count < budget, high < 65536 { high *= 2 }
-        // Counts grow with the value: the first that reaches the budget, or the one before.
+        // Counts grow with the value, so the closest is the first that reaches the budget or the one before.
         while low < high {
             let middle = (low + high) / 2
             if try count(middle).count < budget { low = middle + 1 } else { high = middle }

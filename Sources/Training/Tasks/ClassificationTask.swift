@@ -2,7 +2,7 @@ import LanguageModels
 import Support
 import Torch
 
-/// One class of a row.
+/// Single-label classification with softmax cross-entropy.
 struct ClassificationTask: HeadTask {
     private let numbers: LabelNumbers
 

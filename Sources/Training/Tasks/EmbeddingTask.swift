@@ -2,8 +2,8 @@ import LanguageModels
 import Support
 import Torch
 
-/// A vector for a text. Training draws it to the text of `--pair` and away from those of other rows, and from the one of
-/// `--negative`; where the rows have a target it brings the cosine of the two near to that number.
+/// Text embeddings. Contrastive training (InfoNCE) pulls a text toward its `--pair` and away from the pairs of other
+/// examples in the batch and from its `--negative`; if there are targets, the cosine similarity is regressed to them.
 struct EmbeddingTask: HeadTask {
     func encode(_ example: Example, _ rows: RowEncoder, needsTarget: Bool) throws -> (
         row: TrainingRow, isTruncated: Bool
@@ -32,7 +32,7 @@ struct EmbeddingTask: HeadTask {
         return rows.indices.map { .vector(Array(values[($0 * size)..<(($0 + 1) * size)]), candidates: []) }
     }
 
-    /// Every different text is read once.
+    /// Encodes each distinct text once.
     func predict(
         _ rows: [TrainingRow], with model: any LanguageModel, batchSize: Int, onProgress: (Int) -> Void
     ) throws -> [Prediction] {
@@ -76,7 +76,7 @@ struct EmbeddingTask: HeadTask {
     }
 }
 
-/// Cosine of the angle between two vectors of one length; 0 where one has none.
+/// Cosine similarity of two vectors of equal length; 0 if one is zero.
 func cosine(_ a: [Float], _ b: [Float]) -> Double {
     var (product, first, second) = (0.0, 0.0, 0.0)
     for (x, y) in zip(a, b) {

@@ -2,12 +2,12 @@ import LanguageModels
 import Support
 import Torch
 
-/// A task of models with a head: how a row's target becomes what the model is trained on, what its outputs mean, and
-/// how right they are. One file each.
+/// A task of models with a head: encodes targets to labels, decodes outputs to predictions, and computes
+/// metrics. One file per task.
 protocol HeadTask: Sendable {
-    /// A row as the model reads it.
-    /// - Parameter needsTarget: whether the row has to say what is right.
-    /// - Throws: ``PEFTError`` naming the row for a target that the task can't take.
+    /// Encodes an example.
+    /// - Parameter needsTarget: whether the example must have a target.
+    /// - Throws: ``PEFTError`` naming the row, for a target that is invalid for the task.
     func encode(_ example: Example, _ rows: RowEncoder, needsTarget: Bool) throws -> (
         row: TrainingRow, isTruncated: Bool
     )
@@ -15,31 +15,31 @@ protocol HeadTask: Sendable {
     /// Labels of an example that the model doesn't have.
     func unknownLabels(of example: Example) -> [String]
 
-    /// What the outputs for one batch say of its rows.
+    /// Decodes the outputs of one batch to predictions.
     func read(_ outputs: Tensor, rows: [TrainingRow]) throws -> [Prediction]
 
-    /// What the model says of each row, without gradients and dropout.
+    /// Predictions for all examples, without gradients and dropout.
     func predict(_ rows: [TrainingRow], with model: any LanguageModel, batchSize: Int, onProgress: (Int) -> Void)
         throws
         -> [Prediction]
 
-    /// - Parameter examples: the rows that the predictions are of.
+    /// - Parameter examples: the examples of the predictions.
     func metrics(_ predictions: [Prediction], of examples: [Example]) throws -> [String: MetricValue]
 }
 
-/// What a model with a head says of a row.
+/// The prediction of a model with a head for one example.
 public enum Prediction: Sendable, Equatable {
     /// A class with its probability.
     case label(String, probability: Double)
-    /// The labels that are more likely than not, with their probabilities.
+    /// The labels with a probability above ½, with their probabilities.
     case labels([String], probabilities: [Double])
     case number(Double)
-    /// A class for each word; fewer than there are words if the row was too long.
+    /// A class for each word; fewer than there are words if the text was truncated.
     case words([String])
-    /// The text's vector, and those of the texts that it is compared with.
+    /// The embedding of the text, and those of its candidates.
     case vector([Float], candidates: [[Float]])
 
-    /// The prediction as a target would be written; empty for vectors.
+    /// The prediction in the format of targets; empty for embeddings.
     public var text: String {
         switch self {
         case .label(let label, _): label
@@ -49,7 +49,7 @@ public enum Prediction: Sendable, Equatable {
         }
     }
 
-    /// The fields of a line of JSON.
+    /// The fields of `peft predict`'s JSON output.
     public var fields: [String: JSON] {
         switch self {
         case .label(let label, let probability): ["label": .string(label), "score": .number(probability)]
@@ -69,7 +69,7 @@ public enum Prediction: Sendable, Equatable {
 }
 
 extension ModelHead {
-    /// `nil` for models that write.
+    /// `nil` for models that generate text.
     var headTask: (any HeadTask)? {
         switch task {
         case .sequenceToSequence, .causalLM: nil
@@ -81,8 +81,8 @@ extension ModelHead {
         }
     }
 
-    /// Key of the metric that ranks models for the task.
-    /// - Parameter hasTargets: whether the rows say what is right, beside the texts that belong together.
+    /// Key of the primary metric of the task.
+    /// - Parameter hasTargets: for embeddings, whether the pairs have target similarities.
     public func primaryMetric(hasTargets: Bool) -> String {
         switch task {
         case .sequenceToSequence, .causalLM: GenerationMetric.rouge1.rawValue
@@ -112,7 +112,7 @@ extension HeadTask {
         }
     }
 
-    /// Longest rows together.
+    /// Runs batches of similar length, the longest first.
     static func inBatches<Result>(
         _ lengths: [Int], batchSize: Int, onProgress: (Int) -> Void, _ run: ([Int]) throws -> [Result]
     ) throws -> [Result] {
@@ -126,7 +126,7 @@ extension HeadTask {
         return results.compactMap { $0 }
     }
 
-    /// The text, or the pair of texts, of an example.
+    /// Encodes the text, or the pair of texts, of an example.
     func text(_ example: Example, _ rows: RowEncoder) throws -> (row: TrainingRow, isTruncated: Bool) {
         if let pair = example.pair {
             let both = rows.pair(example.prompt, pair)

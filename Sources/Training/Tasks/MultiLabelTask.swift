@@ -2,7 +2,8 @@ import LanguageModels
 import Support
 import Torch
 
-/// Any number of labels of a row, also none, written one a line: a field with a list of them in a template does that.
+/// Multi-label classification with binary cross-entropy. A target has zero or more labels, one per line, as a list field
+/// renders in a template.
 struct MultiLabelTask: HeadTask {
     private let numbers: LabelNumbers
 
@@ -41,7 +42,7 @@ struct MultiLabelTask: HeadTask {
     }
 
     func metrics(_ predictions: [Prediction], of examples: [Example]) throws -> [String: MetricValue] {
-        // Labels that the model doesn't have are missed.
+        // Labels that the model doesn't have count as missed.
         let unknown = Set(examples.flatMap(unknownLabels)).sorted()
         return try evaluateMultiLabel(
             predictions: predictions.map { Set(Self.labels($0.text)) },

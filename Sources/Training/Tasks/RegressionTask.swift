@@ -3,7 +3,7 @@ import LanguageModels
 import Support
 import Torch
 
-/// A number for a row.
+/// Regression of one value.
 struct RegressionTask: HeadTask {
     func encode(_ example: Example, _ rows: RowEncoder, needsTarget: Bool) throws -> (
         row: TrainingRow, isTruncated: Bool

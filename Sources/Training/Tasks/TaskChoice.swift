@@ -2,21 +2,21 @@ import Foundation
 import LanguageModels
 import Support
 
-/// What rows are for, where the user doesn't say everything.
+/// The task as far as the user chose it; the rest is inferred from the model and the data.
 public struct TaskChoice: Sendable {
     public var task: ModelTask?
     public var pooling: Pooling.Mode?
 
     public init(task: ModelTask? = nil, pooling: Pooling.Mode? = nil) { (self.task, self.pooling) = (task, pooling) }
 
-    /// The head for a model and its training rows.
+    /// The head for a model and its training examples.
     ///
-    /// The task is the one asked for, else what the configuration's `architectures` say, else, for a model that only
-    /// reads, what the rows look like: without targets embeddings; words and labels, one a line, token classification;
-    /// numbers with fractions regression; else classification. Labels are those of the configuration where they have
-    /// names and cover the rows' (which may number them), else the rows' own, sorted, by value if all are integers.
-    /// - Returns: `nil` for a model that writes.
-    /// - Throws: ``PEFTError`` for a task that the model can't do, or rows that don't fit it.
+    /// The task is the chosen one, else that of the configuration's `architectures`, else, for an encoder,
+    /// inferred from the examples: embeddings without targets; token classification for words and labels, one per line;
+    /// regression for decimal numbers; else classification. Labels are those of the configuration if they have
+    /// names and cover the targets (which may be class indices), else the targets' own, sorted, by value if all are integers.
+    /// - Returns: `nil` for a model that generates text.
+    /// - Throws: ``PEFTError`` for a task that the model doesn't support, or examples that don't fit it.
     public func head(for folder: ModelFolder, rows: [Example]) throws -> ModelHead? {
         let family = folder.configuration["model_type"]?.string ?? ""
         let stored = ModelHead(configuration: folder.configuration)
@@ -31,7 +31,7 @@ public struct TaskChoice: Sendable {
             head.pooling.mode = pooling
         }
         if task.hasLabels { head.labels = Self.labels(task, stored: stored?.labels ?? [], rows) }
-        // Fails where the family can't do it.
+        // Fails if the family doesn't support the task.
         _ = try folder.with(head).outline()
         guard task.writes || task == .embeddings || rows.isEmpty || rows.contains(where: { !$0.target.isBlank })
         else {
@@ -42,7 +42,7 @@ public struct TaskChoice: Sendable {
         return task.writes ? nil : head
     }
 
-    /// Whether the model is to write, whatever its rows are.
+    /// Whether the model generates text, for any examples.
     public func writes(_ folder: ModelFolder) -> Bool {
         let task = task ?? ModelHead(configuration: folder.configuration)?.task
         return task?.writes ?? !ModelRegistry.isEncoder(folder.configuration["model_type"]?.string ?? "")
@@ -70,7 +70,7 @@ public struct TaskChoice: Sendable {
             }
         )
         .filter { !$0.isEmpty }
-        // Of transformers' generic names no number has another meaning.
+        // transformers' generic names are no evidence for what class indices mean.
         let areNamed = stored.enumerated().contains { $1 != "LABEL_\($0)" }
         let numbers = LabelNumbers(stored)
         let covers = areNamed ? own.allSatisfy { numbers[$0] != nil } : own.isSubset(of: stored)

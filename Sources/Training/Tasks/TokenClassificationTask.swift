@@ -3,8 +3,8 @@ import Support
 import Tokenizers
 import Torch
 
-/// A class for each word. Words and their labels are written one a line: fields with lists of them in the templates do
-/// that. A word's label is trained at its first piece alone, as in transformers' examples.
+/// Token classification: a class for each word. Words and labels are given one per line, as list fields render in
+/// templates. Only the first piece of a word contributes to the loss, as in transformers' examples.
 struct TokenClassificationTask: HeadTask {
     private let numbers: LabelNumbers
 
@@ -71,7 +71,7 @@ struct TokenClassificationTask: HeadTask {
 
     func metrics(_ predictions: [Prediction], of examples: [Example]) throws -> [String: MetricValue] {
         let predicted = predictions.map { Self.lines($0.text) }
-        // Words that were cut off have no prediction.
+        // Truncated words have no prediction.
         let right = zip(examples, predicted).map { example, labels in
             Array(Self.lines(example.target).map(numbers.canonical).prefix(labels.count))
         }
@@ -80,7 +80,7 @@ struct TokenClassificationTask: HeadTask {
 }
 
 extension Tokenizer {
-    /// A word among others, without special tokens: where words begin with their space, it gets one.
+    /// Encodes a word within a sentence, without special tokens, with a leading space if the tokenizer marks word starts.
     func encodeWord(_ word: String) -> [Int] {
         let plain = encode(text: "a", addSpecialTokens: false), spaced = encode(text: " a", addSpecialTokens: false)
         let needsSpace = plain != spaced && plain.count == spaced.count
