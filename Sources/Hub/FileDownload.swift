@@ -1,10 +1,10 @@
 import Foundation
 import Support
 
-/// One file of a repository on its way into the cache.
+/// The download of one file of a repository into the cache.
 ///
-/// The bytes grow in `<blob>.incomplete`, which a later attempt continues, by this process or another. Only when size and
-/// checksum are right, and the bytes are on disk, does the file get the blob's name.
+/// Data is appended to `<blob>.incomplete`, which a later attempt resumes, in this process or another. Only after size and
+/// checksum are verified and the data is on disk is the file renamed to the blob's name.
 struct FileDownload {
     let file: String
     let name: HubName
@@ -12,7 +12,7 @@ struct FileDownload {
     let settings: HubSettings
     let connection: HubConnection
     let isCancelled: @Sendable () -> Bool
-    /// Bytes of this file that are there.
+    /// Bytes of this file that are present.
     let report: (Int) -> Void
 
     private var cache: HubCache { HubCache(settings) }
@@ -21,14 +21,14 @@ struct FileDownload {
         "\(settings.endpoint)/\(name.id)/resolve/\(commit)/\(RemotePath.encoded(file))"
     }
 
-    /// What the hub says of the file before it sends it.
+    /// The file's metadata from the hub.
     struct Metadata {
         let etag: String
         let size: Int?
     }
 
-    /// Fetches the file if it isn't there.
-    /// - Returns: its size, and whether anything had to be fetched.
+    /// Downloads the file if it isn't cached.
+    /// - Returns: its size, and whether anything was downloaded.
     func run() throws -> (size: Int, isNew: Bool) {
         let place = cache.snapshotFolder(name, commit: commit).appendingPathComponent(file)
         if let size = Self.size(place) {
@@ -87,14 +87,14 @@ struct FileDownload {
             throw PEFTError(
                 "the hub sent the invalid ETag '\(etag)' for \(file) of \(name)", remedy: "don't trust this hub")
         }
-        // A redirect's own length is that of its text.
+        // The length of a redirect response is that of its body.
         let isItsOwn = !response.isRedirect && response["content-encoding"] ?? "identity" == "identity"
         let own = isItsOwn ? response["content-length"] : nil
         let size = (response["x-linked-size"] ?? own).flatMap { Int($0) }.flatMap { $0 >= 0 ? $0 : nil }
         return Metadata(etag: etag, size: size)
     }
 
-    /// An ETag without quotes and the mark of a weak one.
+    /// An ETag without quotes and the weak prefix `W/`.
     static func normalized(_ etag: String) -> String {
         let strong = etag.hasPrefix("W/") ? String(etag.dropFirst(2)) : etag
         return strong.trimmingCharacters(in: CharacterSet(charactersIn: "\""))
@@ -104,7 +104,7 @@ struct FileDownload {
         let partial = try PartialFile(
             URL(fileURLWithPath: blob.path + ".incomplete"), isCancelled: isCancelled)
         let checksum = Checksum(etag: metadata.etag)
-        // What was left by an earlier attempt may be wrong; what comes in one piece is not, twice.
+        // Data left by an earlier attempt may be wrong, so try once more from the beginning.
         for isLast in [false, true] {
             let wasContinued = partial.size > 0
             try transfer(metadata, into: partial)
@@ -122,7 +122,7 @@ struct FileDownload {
         }
     }
 
-    /// Appends what is missing until the size is right.
+    /// Appends the missing data until the size is reached.
     private func transfer(_ metadata: Metadata, into partial: PartialFile) throws {
         if let size = metadata.size, partial.size > size { try partial.truncate() }
         report(partial.size)
@@ -137,7 +137,7 @@ struct FileDownload {
                         throw HTTPFailure.impossible("the server sent another part than was asked for")
                     }
                 } else {
-                    // The whole file, whatever was asked for.
+                    // The server sends the whole file instead of the requested range.
                     try partial.truncate()
                     if expected == nil, head["content-encoding"] == nil {
                         expected = head["content-length"].flatMap { Int($0) }
@@ -152,11 +152,11 @@ struct FileDownload {
                 }
             }
             if response.status == 416 {
-                // What is there doesn't belong to this file.
+                // The present data doesn't belong to this file.
                 try partial.truncate()
                 throw HTTPFailure.cut("the server has no such range")
             }
-            // A connection that ends early and says nothing.
+            // The connection ended early without an error.
             if (200..<300).contains(response.status), let expected, partial.size < expected {
                 throw HTTPFailure.cut("\(partial.size) of \(expected) bytes arrived")
             }

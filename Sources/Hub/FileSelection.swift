@@ -1,18 +1,18 @@
 import Foundation
 import Support
 
-/// Which files of a repository are fetched.
+/// The files of a repository to download.
 public struct FileSelection: Sendable {
     public enum Extent: Sendable {
         /// Configuration and tokenizer, without weights.
         case description
-        /// All that running the model or adapter takes.
+        /// Everything needed to run the model or adapter.
         case needed
         case all
     }
 
     public var extent: Extent
-    /// Patterns; where there are some, they choose from all files instead.
+    /// Glob patterns; if given, they select from all files instead.
     public var includes: [String]
     public var excludes: [String]
 
@@ -20,7 +20,7 @@ public struct FileSelection: Sendable {
         (self.extent, self.includes, self.excludes) = (extent, includes, excludes)
     }
 
-    /// Files that models, adapters and tokenizers are described by.
+    /// Configuration and tokenizer files.
     static let descriptions = [
         "config.json", "generation_config.json", "adapter_config.json", "training.json", "tokenizer.json",
         "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
@@ -30,7 +30,7 @@ public struct FileSelection: Sendable {
     ]
     private static let describingPatterns = ["additional_chat_templates/*.jinja", "[0-9]*_*/config.json"]
         .map(Glob.init)
-    /// Weights, first the file that is preferred: whole or by index, and never pickles where there are safetensors.
+    /// Weight files by preference: whole or by index; pickles only if there are no safetensors.
     private static let weights = [
         ["adapter_model.safetensors", "adapter_model.bin"],
         [
@@ -38,7 +38,7 @@ public struct FileSelection: Sendable {
         ],
     ]
 
-    /// The files to begin with, sorted, of all that there are.
+    /// The initial files among the available ones, sorted; shards follow from their index.
     func first(of files: [String]) -> [String] {
         var chosen: Set<String>
         if !includes.isEmpty {
@@ -57,9 +57,9 @@ public struct FileSelection: Sendable {
         return chosen.filter { file in !excluded.contains { $0.matches(file) } }.sorted()
     }
 
-    /// The shards that a fetched index names.
+    /// The shards listed by a downloaded index.
     ///
-    /// - Throws: ``PEFTError`` if the index is damaged or names a file that there isn't.
+    /// - Throws: ``PEFTError`` if the index is damaged or lists a missing file.
     func shards(of chosen: [String], in snapshot: URL, available: Set<String>, name: HubName) throws -> [String] {
         guard includes.isEmpty, extent == .needed else { return [] }
         let excluded = excludes.map(Glob.init)
@@ -80,7 +80,7 @@ public struct FileSelection: Sendable {
         return shards.sorted()
     }
 
-    /// What of the usual files a repository lacks.
+    /// The common files that a repository lacks.
     static func absent(from files: Set<String>) -> [String] {
         (descriptions + weights.flatMap { $0 }).filter { !files.contains($0) }
     }

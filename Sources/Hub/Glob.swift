@@ -1,6 +1,6 @@
-/// A pattern of names as shells have it: `*` for any characters, `?` for one, `[a-z]` for one of some.
+/// A glob pattern: `*` for any characters, `?` for one, `[a-z]` for one of a set.
 ///
-/// As in Python's `fnmatch`, `*` stands for slashes too, and a pattern that ends in a slash means all beneath.
+/// As in Python's `fnmatch`, `*` matches slashes as well, and a pattern that ends in a slash matches everything beneath.
 struct Glob {
     private let pattern: [Character]
 

@@ -1,23 +1,23 @@
 import Foundation
 import Support
 
-/// How far a pull is.
+/// The progress of a download.
 public struct HubProgress: Sendable {
     public var files = 0
     public var totalFiles = 0
     public var bytes = 0
-    /// As far as the hub said sizes.
+    /// Total bytes of the files whose size is known.
     public var totalBytes = 0
-    /// What is being fetched, or was last.
+    /// The current file, or the last one.
     public var file = ""
 }
 
-/// A repository's files in the cache.
+/// The result of a download: the repository's files in the cache.
 public struct HubSnapshot: Sendable {
     public struct File: Sendable {
         public let path: String
         public let size: Int
-        /// Whether it had to be fetched.
+        /// Whether it was downloaded.
         public let isNew: Bool
     }
 
@@ -27,19 +27,19 @@ public struct HubSnapshot: Sendable {
     public let files: [File]
 }
 
-/// Fetches repositories from a hub into the cache that Python's tools share.
+/// Downloads repositories from a hub into the cache shared with Python's tools.
 public struct HubClient: Sendable {
     public let settings: HubSettings
 
     public init(_ settings: HubSettings = HubSettings()) { self.settings = settings }
 
-    /// Fetches what is missing of a repository's chosen files.
+    /// Downloads the selected files of a repository that are not cached.
     ///
-    /// Files that are there are not asked for again. An interrupted pull is continued by the next; the branch's or
-    /// tag's entry in the cache moves on only when all files are there.
+    /// Cached files are not requested again. The next call resumes an interrupted download; the branch's or
+    /// tag's ref in the cache is updated only when all files are complete.
     /// - Parameters:
     ///   - progress: called from several threads, one at a time.
-    ///   - isCancelled: asked several times a second.
+    ///   - isCancelled: polled several times per second.
     /// - Throws: ``PEFTError``; `CancellationError`.
     public func pull(
         _ name: HubName, _ selection: FileSelection = FileSelection(),
@@ -82,7 +82,7 @@ public struct HubClient: Sendable {
         return HubSnapshot(name: name, commit: listing.commit, folder: snapshot, files: state.files)
     }
 
-    /// Fetches files, several at once; the first error stops all.
+    /// Downloads files in parallel; the first error stops all.
     private func fetch(
         _ files: [String], _ state: PullState, _ name: HubName, _ isCancelled: @escaping @Sendable () -> Bool
     ) throws {
@@ -93,7 +93,7 @@ public struct HubClient: Sendable {
         let group = DispatchGroup()
         for _ in 0..<min(settings.connections, files.count) {
             group.enter()
-            // Threads of their own: they wait for the network most of the time.
+            // Dedicated threads: they mostly wait for the network.
             Thread.detachNewThread {
                 defer { group.leave() }
                 do {
@@ -107,7 +107,7 @@ public struct HubClient: Sendable {
                         state.finish(file, size: size, isNew: isNew)
                     }
                 } catch {
-                    // What the others throw is that they were stopped.
+                    // The others only report that they were stopped.
                     failure.with { $0 = $0 ?? error }
                 }
             }
@@ -116,7 +116,7 @@ public struct HubClient: Sendable {
         if let error = failure.with({ $0 }) { throw error }
     }
 
-    /// - Throws: ``PEFTError`` if what is missing doesn't fit on the disk.
+    /// - Throws: ``PEFTError`` if the missing data doesn't fit on the disk.
     private func checkSpace(for files: [String], _ listing: RepositoryListing, _ name: HubName, in snapshot: URL)
         throws
     {
@@ -142,7 +142,7 @@ public struct HubClient: Sendable {
     }
 }
 
-/// What the threads of a pull tell each other.
+/// State shared by the threads of a download.
 private final class PullState: Sendable {
     let listing: RepositoryListing
     private let callback: @Sendable (HubProgress) -> Void

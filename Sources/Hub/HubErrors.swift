@@ -1,6 +1,6 @@
 import Support
 
-/// What the hub's refusals mean to a user.
+/// Translates error responses of the hub to errors with remedies.
 struct HubErrors {
     let name: HubName
     let settings: HubSettings
@@ -15,7 +15,7 @@ struct HubErrors {
         nearestName(to: name.id, in: HubCache(settings).names).map { "; the closest cached name is '\($0)'" } ?? ""
     }
 
-    /// The error for a response that isn't a success.
+    /// The error for an unsuccessful response.
     func error(_ response: HTTPResponse, file: String? = nil) -> PEFTError {
         let code = response["x-error-code"]
         let message = response["x-error-message"].map { ": \($0)" } ?? ""
@@ -56,7 +56,7 @@ struct HubErrors {
         }
     }
 
-    /// The error for a transfer that failed.
+    /// The error for a failed transfer.
     func error(_ failure: HTTPFailure, file: String? = nil) -> any Error {
         let what = file.map { "\($0) of \(name)" } ?? "\(name)"
         return switch failure {
@@ -79,7 +79,7 @@ struct HubErrors {
         return cache.snapshot(.main(of: name)) == nil ? "" : "; its 'main' is cached"
     }
 
-    /// The error for something that isn't in the cache while the network is off limits.
+    /// The error for a repository that isn't cached in offline mode.
     func offline() -> PEFTError {
         PEFTError(
             "\(name) is not in the cache at \(settings.cache.path), and HF_HUB_OFFLINE is set",

@@ -8,7 +8,7 @@ public struct HubName: Hashable, Sendable, CustomStringConvertible {
     public let revision: String
     public static let mainRevision = "main"
 
-    /// - Throws: ``PEFTError`` if the text is no name that a hub could have.
+    /// - Throws: ``PEFTError`` if the text is not a valid name.
     public init(_ text: String) throws {
         let parts = text.split(separator: "@", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
         let (id, revision) = (parts[0], parts.count > 1 ? parts[1] : Self.mainRevision)
@@ -25,7 +25,7 @@ public struct HubName: Hashable, Sendable, CustomStringConvertible {
 
     public var description: String { revision == Self.mainRevision ? id : "\(id)@\(revision)" }
 
-    /// The folder of the cache that belongs to the repository.
+    /// The repository's folder in the cache.
     var folderName: String { "models--" + id.replacing("/", with: "--") }
 
     private static func isIdentifier(_ id: String) -> Bool {
@@ -50,9 +50,9 @@ public struct HubName: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// Names of files as a server gives them.
+/// File paths received from a server.
 enum RemotePath {
-    /// Whether a name stays inside the folder that it is appended to.
+    /// Whether a path stays inside the folder that it is appended to.
     static func isSafe(_ path: String) -> Bool {
         guard !path.isEmpty, path.utf8.count <= 1000, !path.utf8.contains(0), !path.contains("\\") else {
             return false
@@ -62,7 +62,7 @@ enum RemotePath {
         }
     }
 
-    /// The path for an address: each byte that isn't unreserved (RFC 3986) as %XX.
+    /// The percent-encoded path (RFC 3986).
     static func encoded(_ path: String, keepingSlashes: Bool = true) -> String {
         var text = ""
         for byte in path.utf8 {

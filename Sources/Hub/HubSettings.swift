@@ -1,30 +1,30 @@
 import Foundation
 
-/// Where the hub and its cache are, by the environment variables that Python's tools read too.
+/// The addresses of the hub and its cache, from the environment variables of `huggingface_hub`.
 public struct HubSettings: Sendable {
-    /// `HF_ENDPOINT`: the hub's address, without a slash at its end.
+    /// `HF_ENDPOINT`: the hub's address, without a trailing slash.
     public var endpoint: String
     /// `HF_HUB_CACHE`, or `hub` in `HF_HOME`.
     public var cache: URL
-    /// `HF_TOKEN`, or what the token's file holds.
+    /// `HF_TOKEN`, or the contents of the token file.
     public var token: String?
-    /// `HF_HUB_OFFLINE`: whether the cache is all there is.
+    /// `HF_HUB_OFFLINE`: whether to use the cache only.
     public var isOffline: Bool
-    /// `HF_HUB_DISABLE_SYMLINKS`: whether snapshots hold copies.
+    /// `HF_HUB_DISABLE_SYMLINKS`: whether snapshots have copies instead of symlinks.
     public var usesSymlinks: Bool
     /// `HF_HUB_DISABLE_PROGRESS_BARS`.
     public var showsProgress: Bool
-    /// `HF_HUB_DOWNLOAD_TIMEOUT`: seconds without a byte after which a connection counts as cut.
+    /// `HF_HUB_DOWNLOAD_TIMEOUT`: seconds without data after which a connection counts as lost.
     public var stallTimeout: Int
     /// `HF_HUB_ETAG_TIMEOUT`: seconds to wait for a connection.
     public var connectTimeout: Int
-    /// A file with certificates of authorities (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, `SSL_CERT_FILE`).
+    /// A CA bundle (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, `SSL_CERT_FILE`).
     public var authorities: String?
-    /// Seconds before the first further attempt; each later one waits twice as long.
+    /// Seconds before the first retry; the delay doubles with each retry.
     public var retryDelay = 0.5
-    /// Attempts that may follow each other without progress.
+    /// Maximum number of consecutive attempts without progress.
     public var attempts = 5
-    /// Files that are fetched at once.
+    /// Number of parallel downloads.
     public var connections = 4
 
     /// The public hub.
@@ -56,7 +56,7 @@ public struct HubSettings: Sendable {
         }
     }
 
-    /// A token without line breaks, which would begin a header of their own; `nil` where nothing is left.
+    /// A token without line breaks, which would inject headers; `nil` if it is empty.
     private static func clean(_ token: String?) -> String? {
         let text = token?.filter { !$0.isNewline }.trimmingCharacters(in: .whitespaces)
         return text?.isEmpty == false ? text : nil

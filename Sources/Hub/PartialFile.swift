@@ -1,13 +1,13 @@
 import Foundation
 import Support
 
-/// A file that grows over several attempts.
+/// A partial download that grows over several attempts.
 final class PartialFile {
     private let url: URL
     private var descriptor: Int32
     private(set) var size: Int
 
-    /// Opens what an earlier attempt left, or a new file, for this process alone.
+    /// Opens the file of an earlier attempt, or a new one, exclusively for this process.
     init(_ url: URL, isCancelled: () -> Bool) throws {
         self.url = url
         descriptor = open(url.path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0o666)
@@ -57,7 +57,7 @@ final class PartialFile {
 
     func flush() throws { guard fsync(descriptor) == 0 else { throw Self.failure(url) } }
 
-    /// The checksum, of the kind of `other`, over all that was written.
+    /// The checksum of the file's contents, of the same type as `other`.
     func checksum(like other: Checksum, isCancelled: () -> Bool) throws -> Checksum {
         var digest = Digest(for: other, count: size)
         let block = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 64)

@@ -1,21 +1,21 @@
 import Foundation
 import Support
 
-/// What a repository holds at one commit.
+/// The files of a repository at one commit.
 struct RepositoryListing {
     let commit: String
     /// By path.
     let files: [String: File]
 
     struct File {
-        /// Bytes, where the hub says them.
+        /// Size in bytes, if the hub sends it.
         let size: Int?
-        /// Name of the blob, where the hub says it.
+        /// Name of the blob, if the hub sends it.
         let blob: String?
     }
 
     /// - Parameter data: the answer to `GET /api/models/<id>/revision/<revision>`.
-    /// - Throws: ``PEFTError`` if it is no such answer, or a path leaves the repository's folder.
+    /// - Throws: ``PEFTError`` for an invalid response, or a path outside the repository's folder.
     init(_ data: Data, name: HubName) throws {
         let source = "the hub's answer about \(name)"
         let json = try JSON.parse(data, name: source)

@@ -1,10 +1,10 @@
-/// A strict JSON parser (RFC 8259) that says where and what is wrong.
+/// A strict JSON parser (RFC 8259) that reports the position and kind of an error.
 ///
-/// Foundation's decoder reports on Linux only *that* a text is not JSON; somebody with a broken line in a
+/// Foundation's decoder on Linux reports only *that* a text is not JSON; a user with a broken line in a
 /// file of 100,000 rows needs the column. It also reads `1.0` as an integer, which would change the text
 /// that a template renders.
 public struct JSONParser {
-    /// What is wrong, and the offset in bytes where it shows.
+    /// The problem and its byte offset.
     public struct Failure: Error {
         public var message: String
         public var offset: Int
@@ -35,7 +35,7 @@ public struct JSONParser {
         return value
     }
 
-    /// Parses an array, handing over its elements one by one, with their text, until `body` returns `false`.
+    /// Parses an array and passes its elements, with their text, to `body` until it returns `false`.
     public static func elements(
         of bytes: ArraySlice<UInt8>, _ body: (JSON, ArraySlice<UInt8>) throws -> Bool
     ) throws {
@@ -60,8 +60,8 @@ public struct JSONParser {
         if parser.peek != nil { throw parser.failure("unexpected \(parser.found) after the array") }
     }
 
-    /// Parses values that stand one after another, with space between them at most, and hands them over with their text
-    /// until `body` returns `false`.
+    /// Parses concatenated values, separated by optional whitespace, and passes them with their text to `body`
+    /// until it returns `false`.
     public static func values(
         of bytes: ArraySlice<UInt8>, _ body: (JSON, ArraySlice<UInt8>) throws -> Bool
     ) throws {
@@ -99,7 +99,7 @@ public struct JSONParser {
 
     private var peek: UInt8? { index < bytes.endIndex ? bytes[index] : nil }
 
-    /// The next character as an error names it.
+    /// The next character, for errors.
     private var found: String {
         guard index < bytes.endIndex else { return "the end" }
         let rest = bytes[index...].prefix(8)

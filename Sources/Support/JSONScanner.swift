@@ -1,15 +1,15 @@
-/// Reads large parts of a JSON text where they lie, without making a ``JSON`` value of them.
+/// Reads large JSON texts in place, without creating ``JSON`` values.
 ///
-/// It is for objects with very many members, and for those whose names must be told apart by their bytes:
-/// the keys of `[String: JSON]` are the same as soon as they are canonically equivalent ("é", "e" + U+0301).
-/// What it skips is not checked beyond finding its end.
+/// For objects with very many members, and for those whose names must be compared by bytes:
+/// the keys of `[String: JSON]` are equal if they are canonically equivalent ("é", "e" + U+0301).
+/// Skipped values are not validated.
 public struct JSONScanner {
     public typealias Failure = JSONParser.Failure
 
     private let bytes: [UInt8]
-    /// Where the next value begins, behind white space.
+    /// Offset of the next value, after whitespace.
     public private(set) var index = 0
-    /// The string or member name that was read last, unescaped.
+    /// The last string or member name read, unescaped.
     public private(set) var text: [UInt8] = []
 
     /// - Parameter bytes: valid UTF-8.
@@ -21,7 +21,7 @@ public struct JSONScanner {
     /// The first byte of the next value, `nil` at the end.
     public var peek: UInt8? { index < bytes.count ? bytes[index] : nil }
 
-    /// Reads an object; `body` finds a member's name in ``text`` and has to read or skip its value.
+    /// Reads an object; `body` finds a member's name in ``text`` and must read or skip its value.
     public mutating func members(_ body: (inout JSONScanner) throws -> Void) throws {
         try open("{")
         if take("}") { return }
@@ -34,7 +34,7 @@ public struct JSONScanner {
         }
     }
 
-    /// Reads an array; `body` has to read or skip each element.
+    /// Reads an array; `body` must read or skip each element.
     public mutating func elements(_ body: (inout JSONScanner) throws -> Void) throws {
         try open("[")
         if take("]") { return }
@@ -66,7 +66,7 @@ public struct JSONScanner {
         throw failure("unterminated string", at: opening)
     }
 
-    /// Reads a whole number from 0.
+    /// Reads a non-negative integer.
     public mutating func count() throws(Failure) -> Int {
         let start = index
         var value = 0

@@ -1,22 +1,22 @@
 import Foundation
 
-/// A regular expression that stems from a file or a user: matching ends with an error where it would take very long.
+/// A regular expression from a file or a user, with a limit of matching steps.
 ///
 /// Backtracking takes exponential time for expressions such as `(a+)+b`. The engine (ICU) reports its progress every 10,000
 /// steps, so the limit counts steps and not seconds, and is the same on every machine.
 public struct LimitedExpression: @unchecked Sendable {
     private let expression: NSRegularExpression
 
-    /// - Throws: an error of Foundation's for what is not a regular expression in ICU's syntax.
+    /// - Throws: Foundation's error if it is not a regular expression in ICU's syntax.
     public init(_ pattern: String) throws { expression = try NSRegularExpression(pattern: pattern) }
 
     /// Whether the expression matches somewhere in `text`.
-    /// - Throws: ``PEFTError`` if that takes more steps than allowed.
+    /// - Throws: ``PEFTError`` if that exceeds the step limit.
     public func matches(_ text: String) throws -> Bool { try !ranges(in: text, most: 1).isEmpty }
 
     /// The ranges of the matches, counted in UTF-16 code units.
-    /// - Parameter most: at most so many.
-    /// - Throws: ``PEFTError`` if that takes more steps than allowed.
+    /// - Parameter most: maximum number of matches.
+    /// - Throws: ``PEFTError`` if that exceeds the step limit.
     public func ranges(in text: String, most: Int = .max) throws -> [NSRange] {
         let length = text.utf16.count
         // 10 million steps are some tenths of a second; ordinary expressions take up to 100 steps a character.

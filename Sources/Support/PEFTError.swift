@@ -1,10 +1,10 @@
-/// An error that a user can act on: what was wrong and where, and what would be right.
+/// An error that a user can act on: what is wrong, and what to do.
 ///
-/// Everything a user or a file can cause ends in one of these; the command line prints it as one line.
+/// Everything that a user or a file can cause is reported by this type; the command line prints it as one line.
 public struct PEFTError: Error, Equatable, CustomStringConvertible {
-    /// What was wrong, and where.
+    /// What is wrong and where, with the offending value.
     public let problem: String
-    /// What would be right, if that is known.
+    /// What to do, if that is known.
     public let remedy: String?
 
     public init(_ problem: String, remedy: String? = nil) {

@@ -1,14 +1,14 @@
 import Foundation
 
-/// The standard output of a program, read in pieces while it runs.
+/// The standard output of a program, read in chunks while it runs.
 ///
-/// The program stays in this process's group, so that Ctrl-C at a terminal ends both, and it is killed where its output
+/// The program stays in this process's group, so that Ctrl-C at a terminal ends both, and it is killed if its output
 /// isn't read to the end.
 public final class ProgramOutput {
     private let name: String
     private let process: pid_t
     private let output: Int32
-    /// An unnamed file with what the program writes to standard error: a pipe that nobody reads would block it.
+    /// An unnamed file for the program's standard error: a pipe without a reader would block it.
     private let messages: Int32
     private var isRunning = true
 
@@ -27,14 +27,14 @@ public final class ProgramOutput {
 
     /// Starts a program.
     /// - Parameters:
-    ///   - name: how errors begin, such as the file that is read.
+    ///   - name: the name of the input in errors, such as its file.
     ///   - input: its standard input; `nil` for none.
-    /// - Throws: ``PEFTError`` where it can't be started.
+    /// - Throws: ``PEFTError`` if it can't be started.
     public init(_ program: URL, _ arguments: [String], input: URL? = nil, name: String) throws {
         self.name = name
         var ends: [Int32] = [-1, -1]
         guard pipe(&ends) == 0 else { throw Self.failure("can't run \(program.path)", errno) }
-        // Neither end is for the program, whose standard output is a copy of the second.
+        // The program must inherit neither end; its standard output is a copy of the second.
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         let messages: Int32
         do { messages = try Self.unnamedFile() } catch {
@@ -75,7 +75,7 @@ public final class ProgramOutput {
     }
 
     /// The next bytes, at most `count`; empty at the end.
-    /// - Throws: ``PEFTError`` with the program's own words where it failed.
+    /// - Throws: ``PEFTError`` with the program's error message if it failed.
     public func read(upTo count: Int) throws -> [UInt8] {
         guard isRunning else { return [] }
         let bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
@@ -106,7 +106,7 @@ public final class ProgramOutput {
         return status
     }
 
-    /// The first paragraph of what the program wrote to standard error, as one line.
+    /// The first paragraph of the program's standard error, as one line.
     private func message() -> String {
         var bytes = [UInt8](repeating: 0, count: 4096)
         let count = pread(messages, &bytes, bytes.count, 0)

@@ -1,4 +1,4 @@
-/// A random source that gives the same numbers for the same seed on every platform and in every version.
+/// A random number generator that is reproducible by seed on every platform and in every version.
 ///
 /// SplitMix64: Steele, Lea, Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014. Its state
 /// is one word, so a run that resumes stores ``state`` and continues exactly.
@@ -7,7 +7,7 @@ public struct SeededRandom: RandomNumberGenerator, Sendable, Hashable, Codable {
 
     public init(seed: UInt64) { state = seed }
 
-    /// A stream of its own for a part of the work, such as one training step.
+    /// An independent stream for a part of the work, such as one training step.
     public init(seed: UInt64, stream: UInt64) {
         var outer = SeededRandom(seed: seed)
         state = outer.next() ^ (stream &* 0xD1B5_4A32_D192_ED03)
@@ -22,7 +22,7 @@ public struct SeededRandom: RandomNumberGenerator, Sendable, Hashable, Codable {
         return z ^ (z >> 31)
     }
 
-    /// A number in `0 ..< bound`, each equally likely; 0 where `bound` is below 2.
+    /// A uniform integer in `0 ..< bound`; 0 if `bound` is below 2.
     ///
     /// Written out (Lemire, *Fast random integer generation in an interval*, 2019) because the standard
     /// library doesn't promise to draw the same way in every version.
@@ -37,14 +37,14 @@ public struct SeededRandom: RandomNumberGenerator, Sendable, Hashable, Codable {
         return Int(product.high)
     }
 
-    /// Shuffles in place (Fisher–Yates): every order is equally likely.
+    /// Shuffles in place (Fisher–Yates), uniformly.
     public mutating func shuffle<Element>(_ elements: inout [Element]) {
         for last in stride(from: elements.count - 1, to: 0, by: -1) {
             elements.swapAt(last, below(last + 1))
         }
     }
 
-    /// `0 ..< count` in an order that depends on `seed` alone; empty where `count` is not positive.
+    /// A permutation of `0 ..< count` that depends on `seed` only; empty if `count` is not positive.
     public static func permutation(count: Int, seed: UInt64) -> [Int] {
         var order = Array(0..<max(0, count))
         var random = SeededRandom(seed: seed)

@@ -2,7 +2,7 @@ import Foundation
 
 /// Standard input, output and error by their descriptors, any of which may be closed, full or gone.
 ///
-/// Foundation's `FileHandle.write` and `readDataToEndOfFile` end the process where the system reports an error, and
+/// Foundation's `FileHandle.write` and `readDataToEndOfFile` crash on system errors, and
 /// Swift's `print` ignores it. Everything the program reads or writes through a standard stream goes through here.
 public enum StandardStreams {
     /// How long a write waits for a reader: a pipe may be full, and a terminal may be stopped.
@@ -70,14 +70,14 @@ public enum StandardStreams {
         }
     }
 
-    /// The system's words for an error number.
+    /// The system's message for an error number.
     public static func reason(_ code: Int32) -> String {
         code == EBADF ? "it is closed" : String(cString: strerror(code))
     }
 
     private static func isWritable(_ descriptor: Int32, within milliseconds: Int32) -> Bool {
         var wait = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
-        // An error or a hang-up counts as writable: the write then says what is wrong.
+        // An error or a hang-up counts as writable: the write then reports it.
         return poll(&wait, 1, milliseconds) != 0
     }
 

@@ -1,12 +1,12 @@
 import Foundation
 
-/// A folder in `TMPDIR` that lasts as long as this object. Those that killed processes left are removed when the next
-/// one is made.
+/// A folder in `TMPDIR` that exists as long as this object. Folders left by killed processes are removed when the next
+/// one is created.
 public final class TemporaryFolder {
     public let url: URL
     private let descriptor: Int32
 
-    /// - Throws: ``PEFTError`` where it can't be created.
+    /// - Throws: ``PEFTError`` if it can't be created.
     public init() throws {
         let parent = FileManager.default.temporaryDirectory
         AtomicFile.sweep(parent) { $0.hasPrefix("peft-") }

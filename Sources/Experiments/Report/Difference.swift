@@ -31,7 +31,7 @@ extension Difference {
     /// With the difference d and its bootstrap interval [l, h], seeds widen the sides to √((d − l)² + s²), √((h − d)² + s²), where s
     /// is half of Student's two-sample interval, as seeds of different methods are not paired.
     /// - Parameters:
-    ///   - all: the variance over seeds pooled over the whole comparison, which two or three seeds of two runs say little of.
+    ///   - all: the variance over seeds pooled over the whole comparison, which two or three seeds of two runs estimate poorly.
     ///   - arePairs: whether seeds are paired, as for a run and its quantized model; `all` is then the variance of such
     ///     paired differences.
     /// - Returns: `nil` if there are neither bootstrap resamples nor several seeds.

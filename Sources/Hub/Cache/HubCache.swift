@@ -1,10 +1,10 @@
 import Foundation
 import Support
 
-/// The cache that Python's `huggingface_hub` keeps: `models--owner--name/{blobs,refs,snapshots,.no_exist}`.
+/// The cache of Python's `huggingface_hub`: `models--owner--name/{blobs,refs,snapshots,.no_exist}`.
 ///
-/// A blob is named by its checksum; a snapshot of a commit holds relative symlinks to blobs; a ref says which commit a
-/// branch or tag was last.
+/// A blob is named by its checksum; the snapshot of a commit has relative symlinks to blobs; a ref stores the last known
+/// commit of a branch or tag.
 public struct HubCache: Sendable {
     public let folder: URL
     private let usesSymlinks: Bool
@@ -14,14 +14,14 @@ public struct HubCache: Sendable {
         usesSymlinks = settings.usesSymlinks
     }
 
-    /// The snapshot that a name's revision stands for, if there is one.
+    /// The cached snapshot of a name's revision, if there is one.
     public func snapshot(_ name: HubName) -> URL? {
         guard let commit = commit(of: name) else { return nil }
         let snapshot = snapshotFolder(name, commit: commit)
         return FileManager.default.fileExists(atPath: snapshot.path) ? snapshot : nil
     }
 
-    /// The commit that the revision was when it was last looked up.
+    /// The last known commit of the revision.
     public func commit(of name: HubName) -> String? {
         let reference = repository(name).appendingPathComponent("refs/\(name.revision)")
         if let text = try? String(contentsOf: reference, encoding: .utf8) {
@@ -31,7 +31,7 @@ public struct HubCache: Sendable {
         return Self.isCommit(name.revision) ? name.revision : nil
     }
 
-    /// Names of the models that are there, sorted.
+    /// Names of the cached models, sorted.
     public var names: [String] {
         let folders = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
         return folders.filter { $0.hasPrefix("models--") }.map {
@@ -52,7 +52,7 @@ public struct HubCache: Sendable {
 
     func blob(_ name: HubName, etag: String) -> URL { repository(name).appendingPathComponent("blobs/\(etag)") }
 
-    /// How much of a blob is there, finished or not.
+    /// Bytes of a blob that are cached, complete or not.
     func bytes(of etag: String, _ name: HubName) -> Int {
         let blob = blob(name, etag: etag).path
         return [blob, blob + ".incomplete"].reduce(0) { most, path in
@@ -74,13 +74,13 @@ public struct HubCache: Sendable {
         }
     }
 
-    /// Notes what a branch or tag is now. The file appears whole, and is left alone where it says so already.
+    /// Stores the commit of a branch or tag. The file is replaced atomically, and not touched if it is up to date.
     func setCommit(_ commit: String, of name: HubName) throws {
         guard name.revision != commit else { return }
         let reference = repository(name).appendingPathComponent("refs/\(name.revision)")
         if let text = try? String(contentsOf: reference, encoding: .utf8), text == commit { return }
         try createFolder(reference.deletingLastPathComponent())
-        // A name of its own: several threads and processes may get here at once.
+        // A unique name: several threads and processes may write at once.
         let temporary = reference.path + ".\(String(UInt32.random(in: 0...UInt32.max), radix: 16)).tmp"
         try AtomicFile.write(commit, to: URL(fileURLWithPath: temporary))
         guard rename(temporary, reference.path) == 0 else {
@@ -90,7 +90,7 @@ public struct HubCache: Sendable {
         }
     }
 
-    /// Notes that a commit has no such file, which saves Python's tools the question. Not important enough to fail.
+    /// Records that a commit has no such file, which saves Python's tools a request. Failures are ignored.
     func noteAbsence(of file: String, name: HubName, commit: String) {
         let url = repository(name).appendingPathComponent(".no_exist/\(commit)/\(file)")
         guard RemotePath.isSafe(file), !FileManager.default.fileExists(atPath: url.path) else { return }
@@ -100,7 +100,7 @@ public struct HubCache: Sendable {
         if descriptor >= 0 { close(descriptor) }
     }
 
-    /// Gives a blob its name in a snapshot.
+    /// Links a blob into a snapshot.
     func link(_ name: HubName, commit: String, file: String, etag: String) throws {
         let snapshot = snapshotFolder(name, commit: commit)
         let place = snapshot.appendingPathComponent(file)

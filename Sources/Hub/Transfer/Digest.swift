@@ -1,14 +1,14 @@
 import CHub
 import Foundation
 
-/// The checksum that a blob's name promises.
+/// The checksum in a blob's name.
 enum Checksum: Equatable, Sendable {
-    /// Of the content, for large files.
+    /// SHA-256 of the content, for LFS files.
     case sha256(String)
-    /// Of `blob <length>`, a zero byte and the content, as git names its blobs.
+    /// Git's SHA-1 of `blob <length>`, a zero byte and the content.
     case git(String)
 
-    /// - Returns: `nil` where the name is neither.
+    /// - Returns: `nil` if the name is neither.
     init?(etag: String) {
         guard etag.utf8.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }) else { return nil }
         switch etag.utf8.count {
@@ -19,12 +19,12 @@ enum Checksum: Equatable, Sendable {
     }
 }
 
-/// A checksum in the making.
+/// Computes a checksum incrementally.
 struct Digest {
     private var state = chub_digest()
     private let isGit: Bool
 
-    /// - Parameter count: bytes that will come, which git's checksum begins with.
+    /// - Parameter count: total number of bytes, which is part of git's checksum.
     init(for checksum: Checksum, count: Int) {
         if case .git = checksum {
             isGit = true
@@ -46,7 +46,7 @@ struct Digest {
 
     mutating func add(_ data: Data) { data.withUnsafeBytes { add($0) } }
 
-    /// The sum of all that was added.
+    /// The checksum of all added data.
     mutating func finish() -> Checksum {
         var sum = [UInt8](repeating: 0, count: isGit ? 20 : 32)
         if isGit { chub_sha1_end(&state, &sum) } else { chub_sha256_end(&state, &sum) }

@@ -2,10 +2,10 @@ import CHub
 import Foundation
 import Support
 
-/// The head of a response, and its body where nobody else took it.
+/// The head of a response, and its body unless a sink received it.
 struct HTTPResponse {
     var status = 0
-    /// By lower-case name; of several with one name the last.
+    /// Headers by lowercase name; the last of several with the same name.
     var headers: [String: String] = [:]
     var body = Data()
 
@@ -13,25 +13,25 @@ struct HTTPResponse {
     var isRedirect: Bool { [301, 302, 303, 307, 308].contains(status) && self["location"] != nil }
 }
 
-/// What keeps a response from coming.
+/// Why there is no response.
 enum HTTPFailure: Error {
-    /// No host, or none that answers.
+    /// The host can't be found or doesn't respond.
     case unreachable(String)
-    /// Cut off on the way; another attempt may go further.
+    /// The connection was lost; a retry may succeed.
     case cut(String)
-    /// Another attempt would end the same way.
+    /// A retry would fail as well.
     case impossible(String)
     case cancelled
 }
 
-/// A connection that stays open between requests; for one thread at a time.
+/// A persistent connection; for one thread at a time.
 ///
-/// It is libcurl's, which Foundation's `URLSession` stands on as well (on Linux). That one costs every start of the
-/// program some 20 ms for its libraries, and hands parts of a body to a queue without a bound: a disk slower than the
-/// network fills the memory. Here a part is written before the next is received.
+/// It uses libcurl, as Foundation's `URLSession` does on Linux. `URLSession` adds about 20 ms to every start of the
+/// program for its libraries, and buffers received data in an unbounded queue: a disk slower than the
+/// network fills the memory. Here each chunk is written before the next is received.
 final class HTTPSession {
     typealias Sink = (UnsafeRawBufferPointer) throws -> Void
-    /// Largest body that is kept in memory.
+    /// Maximum size of a body kept in memory.
     static let bodyLimit = 64 << 20
 
     private let session: OpaquePointer
@@ -50,7 +50,7 @@ final class HTTPSession {
 
     deinit { chub_session_close(session) }
 
-    /// What goes through C's callbacks.
+    /// The context of libcurl's callbacks.
     private final class Exchange {
         var response = HTTPResponse()
         var sink: Sink?
@@ -65,7 +65,7 @@ final class HTTPSession {
 
         func header(_ line: String) {
             if line.hasPrefix("HTTP/") {
-                // Interim responses and proxies send heads of their own; the last counts.
+                // Interim responses and proxies send further heads; the last one counts.
                 response = HTTPResponse()
                 response.status = line.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0
             } else if let colon = line.firstIndex(of: ":") {
@@ -90,8 +90,8 @@ final class HTTPSession {
 
     /// Makes one request; a redirect is a response like any other.
     ///
-    /// - Parameter sink: given the head of the response, says what takes its body; `nil` keeps it in memory.
-    /// - Throws: ``HTTPFailure``, or what the sink throws.
+    /// - Parameter sink: returns the receiver of the body for the head of the response; `nil` to keep it in memory.
+    /// - Throws: ``HTTPFailure``, or the sink's error.
     func request(
         _ url: String, headers: [String: String] = [:], isHead: Bool = false,
         sink: @escaping (HTTPResponse) throws -> Sink? = { _ in nil }
@@ -145,7 +145,7 @@ final class HTTPSession {
         case CHUB_STOPPED: throw HTTPFailure.cancelled
         default: throw HTTPFailure.impossible(message)
         }
-        // A body without a byte has to be decided on too: the file may be empty.
+        // Choose the sink for an empty body as well: the file may be empty.
         if !exchange.isDecided, !isHead { _ = try sink(exchange.response) }
         return exchange.response
     }

@@ -1,14 +1,14 @@
 import Foundation
 import Support
 
-/// Requests to a hub: the token goes to the hub alone, redirects are followed, and what may pass is tried again.
+/// Requests to a hub: the token is sent to the hub only, redirects are followed, and transient errors are retried.
 final class HubConnection {
     private let session: HTTPSession
     private let settings: HubSettings
     private let isCancelled: @Sendable () -> Bool
     private let origin: Origin
 
-    /// Scheme, host and port: what a token may be shown to.
+    /// Scheme, host and port that the token may be sent to.
     struct Origin: Equatable {
         let scheme: String
         let host: String
@@ -35,8 +35,8 @@ final class HubConnection {
 
     /// One request with its redirects.
     ///
-    /// - Parameter stopsAtOtherHosts: whether a redirect away from the hub is the answer, as the checksum and size that
-    ///   come with it are.
+    /// - Parameter stopsAtOtherHosts: whether to return a redirect to another host instead of following it, as its headers
+    ///   have the checksum and size.
     /// - Returns: the last response, with the hub's own headers (`X-…`) of those before it.
     func send(
         _ address: String, headers: [String: String] = [:], isHead: Bool = false, stopsAtOtherHosts: Bool = false,
@@ -49,7 +49,7 @@ final class HubConnection {
                 throw HTTPFailure.impossible("the hub redirects to '\(address)'")
             }
             var headers = headers
-            // A compressed body would have another length than the file.
+            // The length of a compressed body would differ from the file's.
             headers["Accept-Encoding"] = "identity"
             headers["User-Agent"] = "swift-peft/\(Version.current)"
             if here == origin, let token = settings.token { headers["Authorization"] = "Bearer \(token)" }
@@ -79,9 +79,9 @@ final class HubConnection {
         throw HTTPFailure.impossible("the hub redirects without end")
     }
 
-    /// Tries until there is an answer that another attempt wouldn't change, or the attempts are used up.
+    /// Retries transient failures up to the maximum number of attempts.
     ///
-    /// - Parameter progress: bytes so far. While they grow, attempts are counted anew.
+    /// - Parameter progress: bytes received so far. Progress resets the number of attempts.
     func retrying(progress: () -> Int = { 0 }, _ attempt: () throws -> HTTPResponse) throws -> HTTPResponse {
         var failures = 0
         var reached = progress()
@@ -100,12 +100,12 @@ final class HubConnection {
                 wait = nil
             } catch HTTPFailure.unreachable(let reason) {
                 failures += 1
-                // A host that isn't found is rarely found a second later.
+                // A host that can't be found is rarely found a second later.
                 if failures >= min(2, settings.attempts) { throw HTTPFailure.unreachable(reason) }
                 wait = nil
             }
             reached = progress()
-            // Spread out, so that clients that failed together don't come back together.
+            // Random jitter, so that clients that failed together don't retry together.
             let own = settings.retryDelay * Double(1 << min(failures - 1, 6)) * Double.random(in: 0.75...1.25)
             try pause(max(wait ?? 0, own))
         }

@@ -1,18 +1,18 @@
 import Foundation
 
-/// What a GGUF file says before its data.
+/// The header of a GGUF file: settings and tensor descriptions.
 ///
 /// Format (versions 2 and 3, little-endian): "GGUF", version (u32), numbers of tensors and of settings (u64), settings
 /// (name, type, value), tensors (name, axes, type, offset), then from a multiple of `general.alignment` on the data. A
 /// string is its length (u64) and UTF-8; axes are listed from the one that lies densest.
 public struct GGUFHeader: Sendable {
-    /// A tensor as the header describes it; neither its type nor its place is checked yet.
+    /// A tensor's description; its type and offset are not validated yet.
     public struct Entry: Sendable {
         public var name: String
-        /// Row-major, as everywhere else here.
+        /// Row-major shape.
         public var shape: [Int]
         public var type: UInt32
-        /// From the beginning of the data.
+        /// Offset from the beginning of the data.
         public var offset: Int
 
         public init(name: String, shape: [Int], type: UInt32, offset: Int) {
@@ -23,10 +23,10 @@ public struct GGUFHeader: Sendable {
     public let settings: [String: GGUFValue]
     public let tensors: [Entry]
     public let alignment: Int
-    /// Where the data begin.
+    /// Offset of the data in the file.
     public let dataStart: Int
 
-    /// Whether a name is that of a GGUF file.
+    /// Whether a file name is that of a GGUF file.
     public static func isName(_ url: URL) -> Bool { url.pathExtension.lowercased() == "gguf" }
 
     /// - Throws: ``PEFTError`` if the file can't be read, or its header is truncated or damaged.

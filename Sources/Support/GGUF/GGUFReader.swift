@@ -1,6 +1,6 @@
 import Foundation
 
-/// Reads the header of a GGUF file, every length checked against what is left.
+/// Reads the header of a GGUF file, with every length checked against the remaining bytes.
 struct GGUFReader {
     private let bytes: Data
     private let name: String
@@ -34,7 +34,7 @@ struct GGUFReader {
         return value
     }
 
-    /// A number of things that take at least so many bytes each.
+    /// A count of items of at least the given number of bytes each.
     mutating func count(atLeast each: Int) throws -> Int {
         let value = try integer()
         guard value <= left / each else { throw damaged("it is truncated") }
@@ -65,7 +65,7 @@ struct GGUFReader {
         case .bool: .flag(try bits(1) != 0)
         case .string: .string(try string())
         case .array: .list(try list())
-        // What no Int holds is no number that anything here could mean.
+        // Values beyond Int are invalid here.
         case .uint64: .integer(try Int(clamping: bits(8)))
         case .int64: .integer(Int(truncatingIfNeeded: try bits(8)))
         case .float64: .double(Double(bitPattern: try bits(8)))

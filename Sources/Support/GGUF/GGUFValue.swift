@@ -3,7 +3,7 @@ import Foundation
 /// A setting in the header of a GGUF file.
 public enum GGUFValue: Sendable, Equatable {
     case integer(Int)
-    /// float32, which has to stay one to be written again bit for bit.
+    /// float32, kept as such to be written again bit for bit.
     case number(Float)
     case double(Double)
     case flag(Bool)
@@ -24,12 +24,12 @@ public enum GGUFValue: Sendable, Equatable {
     }
 }
 
-/// The types of settings, by their numbers in the file.
+/// The types of settings, by their codes in the file.
 enum GGUFValueType: UInt32 {
     case uint8 = 0
     case int8, uint16, int16, uint32, int32, float32, bool, string, array, uint64, int64, float64
 
-    /// Bytes of one value; `nil` where they vary.
+    /// Bytes of one value; `nil` if variable.
     var size: Int? {
         switch self {
         case .uint8, .int8, .bool: 1
@@ -41,14 +41,14 @@ enum GGUFValueType: UInt32 {
     }
 }
 
-/// A list in the header, whose values are made when they are asked for: vocabularies are lists of 100,000 texts and more.
+/// A list in the header, decoded on demand: vocabularies are lists of 100,000 strings and more.
 public struct GGUFList: Sendable, Equatable {
     let type: GGUFValueType
     public let count: Int
     /// The values one after another, walked through once and found whole.
     let bytes: Data
 
-    /// The texts of a list of texts; what isn't UTF-8 is repaired. `nil` for another list.
+    /// The strings of a list of strings, with invalid UTF-8 repaired; `nil` for another list.
     public var strings: [String]? {
         guard type == .string else { return nil }
         var reader = GGUFReader(bytes, name: "")
@@ -65,7 +65,7 @@ public struct GGUFList: Sendable, Equatable {
         }
     }
 
-    /// A list of texts.
+    /// A list of strings.
     public init(_ strings: [String]) {
         var writer = GGUFBytes()
         for text in strings { writer.string(text) }
