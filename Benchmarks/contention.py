@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Training speed beside other busy processes, as a share of what a fair scheduler would leave.
+"""Training speed next to other busy processes, relative to the share that a fair scheduler would give.
 
     python3 Benchmarks/contention.py [--program .build/release/peft] [--rounds 3] [--busy 0 1 2]
 
@@ -42,7 +42,7 @@ def main():
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="numbers of busy loops")
     parser.add_argument("--set", action="append", default=[], metavar="NAME:VARIABLE=VALUE[,...]",
-                        help="a further setting of the environment")
+                        help="another environment setting to compare")
     arguments, more = parser.parse_known_args()
     for setting in arguments.set:
         name, _, variables = setting.partition(":")

@@ -172,7 +172,7 @@ def alone(folder, options):
     result = ours(folder, options, cases, rounds=2 * options.rounds)
     pairs = zip(*(next(c for c in result["cases"] if c["name"] == item["name"])["stepSeconds"] for item in cases))
     cost = statistics.median(b / a for a, b in pairs) - 1
-    print(f"unmerged LoRA r 16 on all linears, 1 row: {cost:+.1%} a token", flush=True)
+    print(f"unmerged LoRA r 16 on all linears, 1 row: {cost:+.1%} time per token", flush=True)
     report["unmerged"] = cost
     for kind in ("wide", "narrow"):
         names = [f"one {kind}", f"64 {kind}"]
@@ -200,8 +200,8 @@ def main():
     parser.add_argument("--new-tokens", type=int, default=48)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only", choices=["peer", "alone"])
-    parser.add_argument("--write", metavar="FILE", help="the results as JSON")
-    parser.add_argument("--keep", metavar="FOLDER", help="where the inputs stay between runs")
+    parser.add_argument("--write", metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--keep", metavar="FOLDER", help="folder that keeps the inputs between runs")
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     parser.add_argument("--make", help=argparse.SUPPRESS)
     options = parser.parse_args()

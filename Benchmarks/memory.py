@@ -1,4 +1,4 @@
-"""How near the estimates of `peft plan` come to the memory that `peft train` takes.
+"""Accuracy of the memory estimates of `peft plan` against the peak memory of `peft train`.
 
     swift build -c release
     python Benchmarks/memory.py [--only TEXT] [--write]      # needs torch and safetensors, for the models' weights
@@ -131,9 +131,9 @@ def megabytes(count):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="run the cases whose description holds this text")
+    parser.add_argument("--only", default="", help="run only the cases whose description contains this text")
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--measured", help="a file that keeps measured peaks between runs, while estimates change")
+    parser.add_argument("--measured", help="file that caches measured peaks between runs, while estimates change")
     options = parser.parse_args()
     known = {}
     if options.measured and os.path.exists(options.measured):

@@ -1,4 +1,4 @@
-"""How the time and the memory of a training step grow with rank, batch, length and layers.
+"""Scaling of the time and memory of a training step with rank, batch size, sequence length and layers.
 
     swift build -c release --product training-benchmark
     python Benchmarks/scaling.py [--threads 1] [--write RESULTS.json]
@@ -55,7 +55,7 @@ def main():
     parser.add_argument("--write", metavar="FILE")
     arguments = parser.parse_args()
     if arguments.steps < 3:
-        parser.error("--steps has to be at least 3, as two warm up")
+        parser.error("--steps must be at least 3, as the first two are warm-up")
     _, floor = measured(arguments.threads, 3, rank=1, batch=1, length=8, layers=8)
     results = {}
     print("| | | step | exponent | memory beyond the model | exponent |\n|---|---|---|---|---|---|")

@@ -1,4 +1,4 @@
-"""Tokenizers against Hugging Face's `tokenizers`: the same ids and text, and how fast.
+"""Tokenizers against Hugging Face's `tokenizers`: equality of ids and text, and speed.
 
     swift build -c release --product tokenizer-benchmark
     python Benchmarks/tokenizer_speed.py --shared FOLDER [--minilm FOLDER] [--only NAME ...] [--rounds 5] [--check-only]
@@ -264,7 +264,7 @@ def main():
     parser.add_argument("--shared", type=pathlib.Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--minilm", type=pathlib.Path, help="a folder with MiniLM's tokenizer.json")
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / ".build/release/tokenizer-benchmark")
-    parser.add_argument("--work", type=pathlib.Path, help="keep what is made in this folder")
+    parser.add_argument("--work", type=pathlib.Path, help="keep intermediate files in this folder")
     parser.add_argument("--only", nargs="*", help="names of tokenizers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--check-only", action="store_true")

@@ -1,4 +1,4 @@
-"""Training speed and memory against Hugging Face PEFT: the same weights, rows, adapter and hyperparameters.
+"""Training speed and memory against Hugging Face PEFT: the same weights, examples, adapter and hyperparameters.
 
     make bench                                # makes the environment outside the checkout and runs this
 
@@ -114,7 +114,7 @@ def peer_model(case, folder, device, precision):
 
 
 def in_four_bits(model):
-    """Every projection but the output layer as bitsandbytes stores NF4 with double quantisation."""
+    """Every projection but the output layer in bitsandbytes' NF4 with double quantization."""
     import bitsandbytes as bnb
     import torch
 
@@ -333,15 +333,15 @@ def product_rate(threads):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"by default {' '.join(DEFAULT)}")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"cases to run (default: {' '.join(DEFAULT)})")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--weights", choices=["nf4"], help="how the frozen base is stored")
-    parser.add_argument("--random", action="store_true", help="each side with random weights of its own, no file")
+    parser.add_argument("--weights", choices=["nf4"], help="weight format of the frozen base model")
+    parser.add_argument("--random", action="store_true", help="use random weights on each side instead of a file")
     parser.add_argument("--dialogues", default=str(ROOT / "Examples/dialogues/train.jsonl"))
     parser.add_argument("--write", metavar="FILE", help="add the results to this JSON file")
     parser.add_argument("--peer", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""What bases in fewer bits save and cost: memory, a training step and decoding, over a 110 M Llama of random weights.
+"""Memory, training-step time and decoding speed of quantized base models: a 110 M Llama with random weights.
 
     swift build -c release --product weights-benchmark
     python Benchmarks/weights.py [--rounds 3] [--kinds fp32,nf4,…] [--shape 1b]      # needs torch and safetensors

@@ -7,11 +7,11 @@ import Support
 import Torch
 import TorchNN
 
-/// A batch that is continued greedily, always by the same number of tokens.
+/// A batch for greedy decoding of a fixed number of tokens.
 struct Case {
     var name: String
     var rows: Int
-    /// Names of adapters: none for the base, one for all rows, or one for each row.
+    /// Names of adapters: none for the base model, one for all rows, or one per row.
     var adapters: [String]
 }
 
@@ -20,7 +20,7 @@ struct Run {
     var rounds: Int
     var newTokens: Int
     var threads: Int?
-    /// How the projections are kept.
+    /// Weight format of the projections.
     var storage: WeightStorage?
     var prompts: [[Int]]
 
@@ -45,7 +45,7 @@ func seconds(_ body: () throws -> Void) rethrows -> Double {
     return Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
 }
 
-/// Bytes that all threads read together in a second, the best of some passes over 1 GB.
+/// Memory-read bandwidth of all threads in bytes per second, the best of several passes over 1 GB.
 func readingRate(_ numbers: Tensor) throws -> Double {
     try withTorchErrors {
         let best = try (0..<3).map { _ in

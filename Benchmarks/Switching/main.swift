@@ -32,7 +32,7 @@ try withTorchErrors {
 #endif
 print("BERT-base's shape: \(model.parameterCount) parameters, \(Runtime.threads) threads, \(build)")
 
-/// A set of LoRA adapters that do something.
+/// LoRA adapters with non-zero deltas.
 @MainActor func adapters(_ count: Int, rank: Int, targets: [String]) throws -> AdapterSet {
     let set = AdapterSet(on: model)
     let lora = LoRA.Configuration(rank: rank, alpha: 16, targets: targets)

@@ -9,7 +9,7 @@ func fail(_ message: String) -> Never {
     exit(1)
 }
 
-/// How long `body` takes, in seconds, and how long processors worked on it.
+/// Wall-clock and processor time of `body`, in seconds.
 func seconds(_ body: () throws -> Void) rethrows -> (wall: Double, processor: Double) {
     func processor() -> Double {
         var time = timespec()
@@ -25,7 +25,7 @@ func answer(_ time: (wall: Double, processor: Double)) -> JSON {
     ["seconds": .number(time.wall), "processor": .number(time.processor)]
 }
 
-/// Records with their length in four bytes before them.
+/// Records prefixed with their length in four bytes.
 func records<Record>(_ file: String, unit: Int, _ make: (ArraySlice<UInt8>) -> Record) throws -> [Record] {
     let bytes = try [UInt8](Data(contentsOf: URL(fileURLWithPath: file)))
     var result: [Record] = []
@@ -50,7 +50,7 @@ func lists(_ file: String) throws -> [[Int]] {
     }
 }
 
-/// How many lines, decoded texts and pairs differ from the reference's in this folder.
+/// Counts lines, decoded texts and pairs that differ from the reference's in this folder.
 func check(_ tokenizer: Tokenizer, _ folder: String) throws -> JSON {
     let lines = try texts(folder + "/lines.bin")
     let ids = try lists(folder + "/ids.bin")
@@ -101,7 +101,7 @@ func check(_ tokenizer: Tokenizer, _ folder: String) throws -> JSON {
     ]
 }
 
-/// Encodes all lines, on as many threads.
+/// Encodes all lines on the given number of threads.
 func encode(_ lines: [String], _ tokenizer: Tokenizer, threads: Int) {
     DispatchQueue.concurrentPerform(iterations: threads) { thread in
         var tokens = 0

@@ -14,11 +14,11 @@ struct Run {
     var threads: Int?
     var device: Device
     var precision: DType
-    /// Whether the model has no file and begins with random weights.
+    /// Whether to use random weights instead of a file.
     var isRandom: Bool
-    /// How the frozen projections are kept.
+    /// Weight format of the frozen projections.
     var storage: WeightStorage?
-    /// A method to begin anew; without one the adapter in FOLDER/adapter.
+    /// The method of a new adapter; without it, the adapter in FOLDER/adapter is trained.
     var method: MethodChoice?
 
     init(_ json: JSON) throws {

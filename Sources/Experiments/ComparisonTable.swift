@@ -5,8 +5,8 @@ extension ComparisonReport {
     ///
     /// Long labels wrap first; then the least important columns are dropped until the table fits.
     /// - Parameters:
-    ///   - colour: Whether to mark the best qualities with ANSI bold green.
-    ///   - width: Columns the terminal has.
+    ///   - colour: whether to mark the best values with ANSI bold green.
+    ///   - width: width of the terminal in columns.
     public func table(colour: Bool, width: Int = 120) -> String {
         var columns = tableColumns()
         columns[0].wrap(to: max(columns[0].longestWord, columns[0].width - overhang(columns, width)))

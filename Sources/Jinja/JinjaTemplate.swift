@@ -1,28 +1,28 @@
 import Foundation
 import Support
 
-/// A Jinja template, as far as published chat templates use the language, with the semantics of the environment that
+/// A Jinja template, supporting what published chat templates use, with the semantics of the environment that
 /// transformers renders them in: the immutable sandbox with `trim_blocks`, `lstrip_blocks`, loop controls,
 /// `{% generation %}`, `raise_exception`, `strftime_now`, and a `tojson` that escapes no HTML.
 ///
-/// It is parsed once and rendered many times. A template is somebody else's code: what it may compute is limited, and
-/// a construct that isn't supported is refused by name, never guessed.
+/// It is parsed once and rendered many times. Templates are untrusted code: their computation is limited, and
+/// unsupported constructs are rejected by name.
 public struct JinjaTemplate: Sendable {
-    /// What errors call it.
+    /// Its name in errors.
     public let name: String
     public let source: String
-    /// Whether the template says itself what the model writes.
+    /// Whether the template has `{% generation %}` blocks.
     public let hasGenerationBlocks: Bool
     private let body: [Statement]
 
-    /// What a rendering made.
+    /// The result of rendering.
     public struct Rendering {
         public var text: String
-        /// What generation blocks wrote, in bytes of the text, in order.
+        /// Byte ranges of the output of generation blocks, in order.
         public var generated: [Range<Int>]
     }
 
-    /// - Throws: ``PEFTError`` naming the line and what is wrong or not supported there.
+    /// - Throws: ``PEFTError`` naming the line and what is wrong or unsupported there.
     public init(_ source: String, name: String = "the template") throws {
         (self.source, self.name) = (source, name)
         do { (body, hasGenerationBlocks) = try Parser.parse(source) } catch let failure as JinjaFailure {
@@ -31,10 +31,10 @@ public struct JinjaTemplate: Sendable {
     }
 
     /// - Parameters:
-    ///   - variables: what the template's names mean, beside its own functions.
-    ///   - now: the time that `strftime_now` tells.
-    /// - Throws: ``PEFTError`` naming the line: what the template raised, an undefined value that was computed with, a
-    ///   construct that isn't supported, or a limit.
+    ///   - variables: values of the template's variables.
+    ///   - now: the time for `strftime_now`.
+    /// - Throws: ``PEFTError`` naming the line, for an exception of the template, a use of an undefined value, an
+    ///   unsupported construct, or an exceeded limit.
     public func render(_ variables: [String: JinjaValue], now: Date = Date()) throws -> Rendering {
         let interpreter = Interpreter(variables, now: now)
         do { try interpreter.run(body) } catch let failure as JinjaFailure { throw failure.error(in: name) }

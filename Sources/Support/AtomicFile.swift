@@ -2,7 +2,7 @@ import Foundation
 
 /// Writes that leave either the old content or the new, never a part.
 public enum AtomicFile {
-    /// Writes `data` to `file` through a temporary neighbour: write, flush to disk, rename.
+    /// Writes `data` to `file` through a temporary file: write, flush to disk, atomic rename.
     /// - Throws: ``PEFTError`` naming the file and the system's reason (no space left, no permission …).
     public static func write(_ data: Data, to file: URL, replacing: Bool = true) throws {
         try write(to: file, replacing: replacing) { descriptor in

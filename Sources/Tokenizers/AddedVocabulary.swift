@@ -1,18 +1,18 @@
 import Foundation
 import Support
 
-/// A token that stands beside the model's vocabulary and is found in text before the model sees it.
+/// A token besides the model's vocabulary, which is matched in text before the other stages.
 struct AddedToken: Equatable, Sendable {
     var content: String
-    /// Whether decoding can leave it out.
+    /// Whether decoding can skip it.
     var special = false
-    /// Whether it is looked for in normalized text, in its own normalized form.
+    /// Whether it is matched in normalized text, in its own normalized form.
     var normalized = false
-    /// Whether it counts only where no word character touches it.
+    /// Whether it is matched only as a whole word.
     var singleWord = false
-    /// Whether it takes the white space to its left with it.
+    /// Whether it consumes the whitespace to its left.
     var lstrip = false
-    /// Whether it takes the white space to its right with it.
+    /// Whether it consumes the whitespace to its right.
     var rstrip = false
     /// Whether a token of this content that is there already stays special or not as it is.
     var keepsKind = false
@@ -35,9 +35,9 @@ extension AddedToken: Decodable {
     }
 }
 
-/// The added tokens of a tokenizer, and how they are cut out of text.
+/// The added tokens of a tokenizer, and their matching in text.
 ///
-/// Ids are given as the `tokenizers` library gives them: the model's where it has a piece of the same content,
+/// Ids are assigned as in the `tokenizers` library: the model's if it has a piece of the same content,
 /// else one above those of the model's size and of the tokens before, in the order of the file. Its `id` fields are not what counts there.
 struct AddedVocabulary: Sendable {
     /// What a text consists of.
@@ -47,9 +47,9 @@ struct AddedVocabulary: Sendable {
     }
 
     private(set) var tokens: [Int: AddedToken] = [:]
-    /// How many of the tokens are not in the model.
+    /// Number of tokens that are not in the model.
     private(set) var newTokens = 0
-    /// What an added token reads as when decoding: its normalized form if it has one.
+    /// The decoded text of an added token: its normalized form if it has one.
     private var readings: [Int: String] = [:]
     private var ids = ByteTrie()
     private var specials = ByteTrie()

@@ -12,7 +12,7 @@ extension Tokenizer {
     /// Loads a tokenizer from a folder in Hugging Face's layout: `tokenizer.json` or else T5's `spiece.model`,
     /// GPT-2's or RoBERTa's `vocab.json` with `merges.txt`, Llama's `tokenizer.model`, or BERT's `vocab.txt`,
     /// with `tokenizer_config.json` and `special_tokens_map.json` where they are present. Or from a GGUF file.
-    /// - Throws: ``PEFTError`` naming the file and what is missing, damaged or not supported.
+    /// - Throws: ``PEFTError`` naming the file and what is missing, damaged or unsupported.
     public static func load(folder: URL) throws -> Tokenizer {
         try withTokenizerErrors { try read(folder) }
     }
@@ -48,7 +48,7 @@ extension Tokenizer {
         )
     }
 
-    /// The tokenizer's files in `folder`, to lie beside a saved model or adapter; of a GGUF file those that say the same.
+    /// The tokenizer's files in `folder`, to be saved with a model or adapter; for a GGUF file, equivalent files.
     public static func files(in folder: URL) throws -> [FolderFile] {
         if GGUFHeader.isName(folder) { return try GGUFTokenizer(GGUFHeader(folder), name: folder.path).files() }
         return fileNames.map { folder.appendingPathComponent($0) }
@@ -81,10 +81,10 @@ extension Tokenizer {
         assign(roles)
     }
 
-    /// Builds what Python's transformers makes of a T5 `spiece.model`: the same stages as in its
+    /// Builds the tokenizer that transformers converts from a T5 `spiece.model`: the same stages as in its
     /// `tokenizer.json`, and the extra ids after the pieces, the last one first.
     init(_ file: SentencePieceFile, _ roles: SpecialTokens, name: String) throws {
-        // The same kind of file serves other families, each with ids and special tokens of its own.
+        // Other families use the same file format with other ids and special tokens.
         if let type = roles.tokenizerClass, !["T5Tokenizer", "T5TokenizerFast"].contains(type) {
             throw PEFTError(
                 "\(name): reading it for a \(type) is not supported", remedy: "save the tokenizer as tokenizer.json")

@@ -1,11 +1,11 @@
 import Foundation
 import Support
 
-/// Turns text into token ids and back: `tokenizer.json`, or one of the older files.
+/// Encodes text to token ids and decodes it, from `tokenizer.json` or one of the older file formats.
 ///
-/// Ids and text are those of Python's `tokenizers` library. A tokenizer is a pipeline: added tokens are cut
-/// out, a normalizer rewrites what is left, a pre-tokenizer cuts it into pieces, the model turns pieces into
-/// ids, a post-processor adds special tokens; a decoder leads back. Each stage has a folder of its own.
+/// Ids and text equal those of Python's `tokenizers` library. A tokenizer is a pipeline: added tokens are split
+/// off, a normalizer rewrites the rest, a pre-tokenizer splits it into pieces, the model maps pieces to
+/// ids, a post-processor adds special tokens; a decoder maps ids back to text. Each stage has its own folder.
 public struct Tokenizer: Sendable {
     let normalizer: (any Normalizer)?
     let preTokenizer: (any PreTokenizer)?
@@ -13,24 +13,24 @@ public struct Tokenizer: Sendable {
     let postProcessor: PostProcessor?
     let decoder: (any Decoder)?
     let added: AddedVocabulary
-    /// The pre-tokenizer and the model in one, where they are of the frequent kinds.
+    /// The fused pre-tokenizer and model, for common combinations.
     let joint: (any JointStages)?
 
-    /// The id that fills sequences up to the length of a batch.
+    /// The padding token.
     public internal(set) var padTokenID: Int?
-    /// The id that ends a sequence.
+    /// The end-of-sequence token.
     public internal(set) var eosTokenID: Int?
-    /// The id of text that the vocabulary doesn't cover.
+    /// The unknown token.
     public internal(set) var unknownTokenID: Int?
-    /// The id that begins a sequence.
+    /// The begin-of-sequence token.
     public internal(set) var bosTokenID: Int?
-    /// The longest sequence, in tokens, that the model was made for; `nil` where there is no limit.
+    /// Maximum sequence length in tokens (`model_max_length`); `nil` if there is no limit.
     public internal(set) var maximumLength: Int?
     /// Whether decoding removes spaces before punctuation: see ``SpaceCleaning``.
     var cleansSpaces = false
 
     /// The ids of `text`.
-    /// - Parameter addSpecialTokens: whether to add what the model expects around a text, such as T5's `</s>`.
+    /// - Parameter addSpecialTokens: whether to add the special tokens that the model expects, such as T5's `</s>`.
     public func encode(text: String, addSpecialTokens: Bool = true) -> [Int] {
         let ids = ids(of: text)
         guard addSpecialTokens, let postProcessor, !postProcessor.isPlain else { return ids }
@@ -45,8 +45,8 @@ public struct Tokenizer: Sendable {
         return result
     }
 
-    /// The text that `tokens` stand for. Ids that are not in the vocabulary are left out.
-    /// - Parameter skipSpecialTokens: whether to leave out tokens such as `</s>`.
+    /// Decodes `tokens` to text. Ids that are not in the vocabulary are skipped.
+    /// - Parameter skipSpecialTokens: whether to skip tokens such as `</s>`.
     public func decode(tokens: [Int], skipSpecialTokens: Bool = true) -> String {
         let pieces = tokens.compactMap { piece(for: $0, skipSpecialTokens: skipSpecialTokens) }
         // Without a decoder the reference puts spaces between the pieces.
@@ -54,7 +54,7 @@ public struct Tokenizer: Sendable {
         return cleansSpaces ? SpaceCleaning.clean(text) : text
     }
 
-    /// What stands for this id in decoded text, if anything does.
+    /// The string of this id in decoded text, if any.
     func piece(for id: Int, skipSpecialTokens: Bool) -> String? {
         guard let piece = token(for: id) else { return nil }
         return skipSpecialTokens && added.isSpecial(piece) ? nil : piece
@@ -70,13 +70,13 @@ public struct Tokenizer: Sendable {
         added.id(for: token) ?? model.id(for: token)
     }
 
-    /// Whether decoding may leave the token out, as it stands for no text.
+    /// Whether it is a special token, which decoding may skip.
     public func isSpecial(_ id: Int) -> Bool { token(for: id).map { added.isSpecial($0) } ?? false }
 
     /// The number of tokens, added ones included.
     public var vocabularySize: Int { model.vocabularySize + added.newTokens }
 
-    /// The ids of a text without anything around it.
+    /// The ids of a text without special tokens.
     func ids(of text: String) -> [Int] {
         let bytes = Array(text.utf8)
         var ids: [Int] = []

@@ -139,7 +139,7 @@ struct WordWrapper {
         isWord(scalar) || "!\"'&.,?".unicodeScalars.contains(scalar)
     }
 
-    /// Words with their hyphens, dashes, and white space between.
+    /// Words with their hyphens, dashes, and whitespace between.
     private func chunks(_ text: [Unicode.Scalar]) -> [[Unicode.Scalar]] {
         var result: [[Unicode.Scalar]] = []
         var start = 0
@@ -275,7 +275,7 @@ struct PrettyPrinter {
         out += isAlone ? "(\(text))" : text
     }
 
-    /// Words, each with the white space behind it.
+    /// Words, each with the whitespace behind it.
     private static func words(_ line: String) -> [String] {
         var result: [String] = []
         var word = String.UnicodeScalarView()

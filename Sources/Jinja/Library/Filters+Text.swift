@@ -58,7 +58,7 @@ extension Filters {
         return try value.string()
     }
 
-    /// Jinja's own title case: words begin behind white space, hyphens and opening brackets.
+    /// Jinja's own title case: words begin behind whitespace, hyphens and opening brackets.
     private static func title(_ text: String) -> String {
         var out = ""
         var isInside = false

@@ -2,7 +2,7 @@ import Foundation
 
 /// How Python reads and rounds numbers.
 enum PythonNumber {
-    /// The text without white space around it and underscores between digits; `nil` where these stand elsewhere.
+    /// The text without whitespace around it and underscores between digits; `nil` where these stand elsewhere.
     static func digits(_ text: String) -> String? {
         let text = text.stripped()
         guard text.contains("_") else { return text }

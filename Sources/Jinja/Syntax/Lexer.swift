@@ -32,7 +32,7 @@ struct Token: Equatable {
 }
 
 /// Cuts a template into tokens as Jinja does with `trim_blocks` (the line break after a block is dropped) and
-/// `lstrip_blocks` (so is the white space before one that begins its line).
+/// `lstrip_blocks` (so is the whitespace before one that begins its line).
 struct Lexer {
     private let source: [UInt8]
     private var index = 0
@@ -152,7 +152,7 @@ struct Lexer {
         return (place + 1, true)
     }
 
-    /// The place behind `name`, where white space and that word come next.
+    /// The place behind `name`, where whitespace and that word come next.
     private func word(_ name: String, from start: Int) -> Int? {
         let place = skippingSpace(start)
         guard source[place...].starts(with: name.utf8) else { return nil }
@@ -327,7 +327,7 @@ struct Lexer {
         index = place
     }
 
-    /// Drops the white space that the end of a tag takes with it.
+    /// Drops the whitespace that the end of a tag takes with it.
     private mutating func closeTag(sign: UInt8, trims: Bool) {
         startsLine = false
         if sign == UInt8(ascii: "-") {

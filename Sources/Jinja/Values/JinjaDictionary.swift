@@ -1,4 +1,4 @@
-/// A dictionary that keeps the order in which its keys came, as Python's does.
+/// A dictionary that keeps insertion order, as Python's does.
 public struct JinjaDictionary {
     public private(set) var entries: [(key: JinjaValue, value: JinjaValue)] = []
     private var places: [Key: Int] = [:]
@@ -47,7 +47,7 @@ public struct JinjaDictionary {
     }
 }
 
-/// A dictionary's key: equal as in Python, where 1, 1.0 and True are one key, and texts are equal by their code points.
+/// A dictionary key with Python's equality: 1, 1.0 and True are one key, and strings compare by code points.
 private struct Key: Hashable {
     let value: JinjaValue
 
@@ -67,7 +67,7 @@ private struct Key: Hashable {
     }
 }
 
-/// What `keys()`, `values()` and `items()` return.
+/// The views returned by `keys()`, `values()` and `items()`.
 public struct DictionaryView {
     enum Part: String { case keys, values, items }
     let dictionary: JinjaDictionary

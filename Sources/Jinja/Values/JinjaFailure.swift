@@ -1,6 +1,6 @@
 import Support
 
-/// What stops a template; the line is known where it is caught.
+/// An error in a template; the line is added where it is caught.
 struct JinjaFailure: Error {
     let message: String
     let remedy: String?
@@ -15,19 +15,19 @@ struct JinjaFailure: Error {
     }
 }
 
-/// What a file may ask of the program: a template is somebody else's code.
+/// Limits for templates, which are untrusted code.
 enum JinjaLimits {
-    /// Expressions inside expressions, blocks inside blocks.
+    /// Nesting depth of expressions and blocks.
     static let nesting = 120
-    /// Operators in a row, such as `a + b + c`.
+    /// Length of operator chains such as `a + b + c`.
     static let chain = 400
-    /// Macros that call each other.
+    /// Depth of macro calls.
     static let calls = 100
-    /// Lists in lists.
+    /// Nesting depth of lists.
     static let depth = 200
     static let namespaces = 1000
-    /// Evaluated expressions, and elements (or 16 bytes) of what they make.
+    /// Evaluated expressions plus elements (or 16-byte units) of their results.
     static let work = 20_000_000
-    /// Bytes of a text that is made.
+    /// Bytes of a string.
     static let text = 32_000_000
 }

@@ -1,11 +1,11 @@
 import Support
 
-/// A value that a template computes with: Python's types, with Python's behaviour.
+/// A value of a template: Python's types, with Python's behavior.
 ///
-/// Values don't change, as in transformers' immutable sandbox; only a namespace's attributes and how far a generator
-/// has been read do.
+/// Values are immutable, as in transformers' sandbox, except for a namespace's attributes and the position of a
+/// generator.
 public enum JinjaValue {
-    /// A name, attribute or item that isn't there; it says why when something is done with it.
+    /// An undefined name, attribute or item, with the error message for its use.
     case undefined(String)
     case none
     case boolean(Bool)
@@ -27,7 +27,7 @@ public enum JinjaValue {
 }
 
 extension JinjaValue {
-    /// A JSON value; the keys of objects are in alphabetical order, as ``JSON`` has forgotten theirs.
+    /// Converts a JSON value; the keys of objects are sorted, as ``JSON`` doesn't keep their order.
     public init(_ json: JSON) {
         switch json {
         case .null: self = .none
@@ -109,12 +109,12 @@ extension JinjaValue {
     }
 }
 
-/// What `namespace(…)` makes: attributes that a template may set anywhere.
+/// The result of `namespace(…)`: attributes that a template may set in any scope.
 public final class Namespace {
     var attributes = JinjaDictionary()
 }
 
-/// An iterable that can be read once, as filters such as `map` and `select` return them.
+/// A generator, which can be iterated once, as returned by filters such as `map` and `select`.
 public final class Generator {
     private var rest: ArraySlice<JinjaValue>
 
@@ -127,7 +127,7 @@ public final class Generator {
     }
 }
 
-/// Something that can be called.
+/// A callable.
 public struct Function {
     let name: String
     let call: (Interpreter, Arguments) throws -> JinjaValue
@@ -135,7 +135,7 @@ public struct Function {
 
 /// Python's `range`.
 public struct PythonRange {
-    /// The sandbox of Jinja allows no longer one.
+    /// Maximum length in Jinja's sandbox.
     static let longest = 100_000
     let start: Int
     let step: Int

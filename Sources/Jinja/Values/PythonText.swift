@@ -20,7 +20,7 @@ extension String {
 
     init(bytes: some Collection<UInt8>) { self.init(decoding: bytes, as: UTF8.self) }
 
-    /// Python's `strip`, `lstrip` and `rstrip`: without white space, or without the characters of `set`.
+    /// Python's `strip`, `lstrip` and `rstrip`: without whitespace, or without the characters of `set`.
     func stripped(_ set: String? = nil, left: Bool = true, right: Bool = true) -> String {
         let members = set.map { Set($0.unicodeScalars) }
         func isStripped(_ scalar: Unicode.Scalar) -> Bool { members?.contains(scalar) ?? scalar.isPythonSpace }
@@ -30,7 +30,7 @@ extension String {
         return String(rest)
     }
 
-    /// Python's `split` and `rsplit`; without a separator at runs of white space.
+    /// Python's `split` and `rsplit`; without a separator at runs of whitespace.
     func pieces(at separator: String?, most: Int = -1, fromRight: Bool = false) -> [String] {
         guard let separator else { return words(most: most, fromRight: fromRight) }
         let (bytes, pattern) = (Array(utf8), Array(separator.utf8))

@@ -2,17 +2,17 @@ import Foundation
 import Jinja
 import Support
 
-/// How a conversation is written for a model: the tokenizer's Jinja template with the tokenizer's special tokens.
+/// A chat template: the tokenizer's Jinja template with the tokenizer's special tokens.
 ///
-/// Messages, tools and further variables reach the template as in transformers' `apply_chat_template`.
+/// Messages, tools and further variables are passed to the template as in transformers' `apply_chat_template`.
 public struct ChatTemplate: Sendable {
     public let template: JinjaTemplate
     /// `bos_token` and the like, by name.
     public let specialTokens: [String: String]
-    /// The template for conversations with tools, where the tokenizer has one of its own.
+    /// The template for conversations with tools, if the tokenizer has a separate one.
     private let toolTemplate: JinjaTemplate?
 
-    /// The file beside the tokenizer that holds its template.
+    /// The file name of the tokenizer's template.
     public static let fileName = "chat_template.jinja"
 
     public init(_ template: JinjaTemplate, specialTokens: [String: String] = [:]) {
@@ -23,9 +23,9 @@ public struct ChatTemplate: Sendable {
     /// `chat_template.json`.
     ///
     /// - Parameters:
-    ///   - choice: a file with a template, or the name of one of the tokenizer's, in place of its usual one.
-    ///   - source: the text of a template in place of all these.
-    /// - Throws: ``PEFTError`` where there is none, or what is wrong with it and where.
+    ///   - choice: a template file, or the name of one of the tokenizer's templates, in place of the default one.
+    ///   - source: the text of a template, which takes precedence.
+    /// - Throws: ``PEFTError`` if there is no template, or it is invalid.
     public static func load(folder: URL, choice: String? = nil, source: String? = nil) throws -> ChatTemplate {
         let specialTokens = try SpecialTokens(folder: folder)
         let tokens = [
@@ -67,13 +67,13 @@ public struct ChatTemplate: Sendable {
 
     // MARK: Rendering
 
-    /// Writes a conversation down.
+    /// Renders a conversation.
     ///
     /// - Parameters:
-    ///   - messages: dictionaries with `role` and `content`; keys whose value is none are left out.
-    ///   - tools: what the model may call, as JSON schemas.
-    ///   - addGenerationPrompt: whether the text ends where the model's next turn begins.
-    ///   - variables: what else the template asks for, such as `enable_thinking`.
+    ///   - messages: dictionaries with `role` and `content`; keys whose value is none are dropped.
+    ///   - tools: tools that the model may call, as JSON schemas.
+    ///   - addGenerationPrompt: whether to end the text with the generation prompt of the assistant's next turn.
+    ///   - variables: further template variables, such as `enable_thinking`.
     /// - Throws: ``PEFTError`` naming the template's line, as ``JinjaTemplate/render(_:now:)`` does.
     public func render(
         _ messages: [JinjaValue], tools: JinjaValue? = nil, addGenerationPrompt: Bool = false,
@@ -88,7 +88,7 @@ public struct ChatTemplate: Sendable {
         return try chosen(tools).render(values)
     }
 
-    /// Whether the template for these tools says itself what the model writes.
+    /// Whether the template for these tools has `{% generation %}` blocks.
     public func hasGenerationBlocks(tools: JinjaValue? = nil) -> Bool { chosen(tools).hasGenerationBlocks }
 
     private func chosen(_ tools: JinjaValue?) -> JinjaTemplate {
@@ -96,10 +96,10 @@ public struct ChatTemplate: Sendable {
         return toolTemplate
     }
 
-    /// The keys under which a message's reasoning goes; templates ask for one or the other.
+    /// The keys of a message's reasoning; templates use one or the other.
     private static let reasoningKeys = ["reasoning_content", "thinking", "reasoning"]
 
-    /// A message as transformers passes it on: without keys that are none, and with its reasoning under both names that
+    /// A message as transformers passes it: without keys that are none, and with its reasoning under both names that
     /// templates read.
     private static func normalized(_ message: JinjaValue) -> JinjaValue {
         guard let fields = message.dictionary else { return message }
@@ -119,7 +119,7 @@ public struct ChatTemplate: Sendable {
         func parsed() throws -> JinjaTemplate { try JinjaTemplate(text, name: name) }
     }
 
-    /// The tokenizer's templates by name; the usual one is called `default`.
+    /// The tokenizer's templates by name; the default one is called `default`.
     private static func templates(in folder: URL, _ configuration: StageFields?) throws -> [String: Source] {
         var result: [String: Source] = [:]
         let legacy = folder.appendingPathComponent("chat_template.json")
@@ -145,7 +145,7 @@ public struct ChatTemplate: Sendable {
         return Source(text: text, name: file.lastPathComponent)
     }
 
-    /// One template, or a list of templates with names.
+    /// One template, or a list of named templates.
     private static func read(_ value: JSON?, name: String) throws -> [String: Source] {
         switch value {
         case nil, .null: return [:]

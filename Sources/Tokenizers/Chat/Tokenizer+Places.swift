@@ -1,10 +1,10 @@
 extension Tokenizer {
-    /// Which tokens of a text overlap given parts of it, as transformers' mask of the assistant's tokens.
+    /// A mask of the tokens that overlap the given parts of a text, as transformers' assistant-tokens mask.
     ///
     /// - Parameters:
     ///   - parts: ranges of the text's bytes, in order.
     ///   - ids: the text's tokens, without added special ones.
-    /// - Returns: `nil` where the tokens can't be found in the text exactly.
+    /// - Returns: `nil` if the tokens can't be located exactly.
     public func overlaps(with parts: [Range<Int>], in text: String, ids: [Int]) -> [Bool]? {
         guard let places = places(of: ids, in: text) ?? exactPlaces(of: ids, in: text) else { return nil }
         var part = 0
@@ -21,7 +21,7 @@ extension Tokenizer {
     }
 
     /// Where each token lies in the text, in bytes: found by reading the pieces off the text. `nil` where the tokenizer
-    /// changes the text before it cuts it (lower case, composed characters) or doesn't know a part of it.
+    /// changes the text before it cuts it (lowercase, composed characters) or doesn't know a part of it.
     func places(of ids: [Int], in text: String) -> [Range<Int>]? {
         let bytes = Array(text.utf8)
         var place = 0
@@ -71,7 +71,7 @@ extension Tokenizer {
         return Self.end(ofAdded: next, in: bytes, from: place) == nil ? nil : result
     }
 
-    /// An added token may take white space beside it, and one that is looked for in normalized text has its space.
+    /// An added token may take whitespace beside it, and one that is looked for in normalized text has its space.
     private static func end(ofAdded token: String, in bytes: [UInt8], from start: Int) -> Int? {
         for dropsSpace in token.unicodeScalars.first == space ? [false, true] : [false] {
             var place = start

@@ -1,8 +1,8 @@
-/// Turns token ids into text one at a time, and gives out only text that is certain: a character whose bytes are
-/// spread over several tokens comes when it is complete.
+/// Decodes token ids one at a time, and returns only text that is final: a character whose bytes are
+/// spread over several tokens is returned when it is complete.
 ///
-/// All pieces together, that of ``finish()`` included, are what ``Tokenizer/decode(tokens:skipSpecialTokens:)``
-/// makes of all ids at once. Bytes beside each other that stand for text only as a whole (`<0xE2>`, `<0x82>`) are
+/// The concatenated pieces, that of ``finish()`` included, equal ``Tokenizer/decode(tokens:skipSpecialTokens:)``
+/// of all ids at once. Adjacent byte tokens that decode only as a whole (`<0xE2>`, `<0x82>`) are
 /// held back until another token follows them.
 public struct StreamingDecoder {
     private let tokenizer: Tokenizer
@@ -17,15 +17,15 @@ public struct StreamingDecoder {
         cleaning = tokenizer.cleansSpaces ? SpaceCleaningStream() : nil
     }
 
-    /// Takes the next id.
-    /// - Returns: the text that is certain now and wasn't before; often empty.
+    /// Decodes the next id.
+    /// - Returns: the newly final text; often empty.
     public mutating func append(_ id: Int) -> String {
         guard let piece = tokenizer.piece(for: id, skipSpecialTokens: skipSpecialTokens) else { return "" }
         let text = run([TokenPart(piece)], from: 0)
         return cleaning?.append(text) ?? text
     }
 
-    /// The rest of the text: there are no more ids.
+    /// The rest of the text, after the last id.
     public mutating func finish() -> String {
         var text = ""
         for index in stages.indices { text += run(stages[index].finish(), from: index + 1) }
@@ -43,7 +43,7 @@ public struct StreamingDecoder {
 }
 
 extension Tokenizer {
-    /// Decodes ids as they come.
+    /// A decoder for incremental decoding.
     public func streamingDecoder(skipSpecialTokens: Bool = true) -> StreamingDecoder {
         StreamingDecoder(self, skipSpecialTokens: skipSpecialTokens)
     }

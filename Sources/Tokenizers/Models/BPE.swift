@@ -1,12 +1,12 @@
 import Support
 
-/// Byte-pair encoding: a word begins as its characters, and the two neighbours that come first in the list of
+/// Byte-pair encoding: a word begins as its characters, and the two neighbors that come first in the list of
 /// merges become one piece until none are left (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909).
 struct BPE: TokenizerModel {
     struct Configuration: Sendable {
         /// What stands for a character outside the vocabulary; without one such characters are dropped.
         var unknownToken: String?
-        /// Whether neighbouring unknown characters are one token.
+        /// Whether neighboring unknown characters are one token.
         var fusesUnknown = false
         /// Whether unknown characters become the pieces `<0x00>` … `<0xFF>` of their bytes.
         var byteFallback = false
@@ -213,7 +213,7 @@ extension BPE {
     /// A word of more bytes costs less to search than to merge.
     private static let longestMerged = 48
 
-    /// `nil` where a character may be dropped, so that its neighbours merge, or may merge although it is no piece.
+    /// `nil` where a character may be dropped, so that its neighbors merge, or may merge although it is no piece.
     private func makeSearch() -> BPESearch? {
         guard prefix.isEmpty, suffix.isEmpty, let unknownID else { return nil }
         let outside = Set(byteIDs + [Int32(unknownID)])

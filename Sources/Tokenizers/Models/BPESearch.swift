@@ -4,7 +4,7 @@
 /// Whether a piece may stand there is a matter of the piece before it alone. Let a text be cut into pieces each of which
 /// is what merging makes of its own characters. Until the first merge that reaches over a cut, all of them merge as if
 /// each were alone; and that merge, the most important one then, would come as well if its two pieces were all the text.
-/// So a cut is the model's if and only if merging any two neighbours leaves these two. There is one such cut of each
+/// So a cut is the model's if and only if merging any two neighbors leaves these two. There is one such cut of each
 /// beginning of the text: a search that goes back where nothing fits finds it, and need not come to a place twice that
 /// nothing led on from.
 struct BPESearch: Sendable {
@@ -159,7 +159,7 @@ struct BPESearch: Sendable {
     }
 }
 
-/// Which pieces may be neighbours, of those that were asked for last: the same ones come again and again.
+/// Which pieces may be neighbors, of those that were asked for last: the same ones come again and again.
 private final class KnownNeighbors {
     /// The two ids of 24 bits, the answer, and one more, so that 0 is an empty entry.
     private let entries: UnsafeMutablePointer<UInt64>

@@ -1,6 +1,6 @@
 import Support
 
-/// Which neighbours merge, how early, and into what: an open-addressing table from two ids to a rank and an id.
+/// The merges of byte-pair encoding: an open-addressing table from two ids to the merge's rank and resulting id.
 final class MergeTable: @unchecked Sendable {
     // Written in `init` only.
     private let entries: UnsafeMutablePointer<Entry>
@@ -79,7 +79,7 @@ final class MergeTable: @unchecked Sendable {
         return index
     }
 
-    /// What becomes of two neighbours; ``Merge/none`` if they stay as they are.
+    /// The merge of two adjacent ids; ``Merge/none`` if there is none.
     @inline(__always)
     func merge(_ left: Int32, _ right: Int32) -> Merge { entries[slot(of: MergeTable.key(left, right))].merge }
 

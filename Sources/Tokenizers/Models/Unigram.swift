@@ -1,9 +1,9 @@
 import Support
 
-/// The unigram language model of SentencePiece: of all ways to cut a text into pieces of the vocabulary,
+/// The unigram language model of SentencePiece: of all segmentations of a text into pieces of the vocabulary,
 /// the one with the highest sum of log probabilities (Kudo 2018, https://arxiv.org/abs/1804.10959).
 struct Unigram: TokenizerModel {
-    /// A character that no piece covers costs this much more than the least likely piece.
+    /// The penalty of an uncovered character relative to the least likely piece.
     private static let unknownPenalty = 10.0
 
     let unknownID: Int?
@@ -19,7 +19,7 @@ struct Unigram: TokenizerModel {
     /// - Parameters:
     ///   - vocabulary: pieces with their log probabilities; the index is the id. Where a piece occurs twice,
     ///     the later one counts.
-    ///   - unknownID: the id of what no piece covers.
+    ///   - unknownID: the id of the unknown token.
     ///   - byteFallback: whether text that no piece covers becomes the pieces `<0x00>` … `<0xFF>` of its bytes.
     ///   - file: what errors name.
     init(
@@ -163,7 +163,7 @@ struct Unigram: TokenizerModel {
         return result
     }
 
-    /// Follows the best path back. Neighbouring unknown characters are one token, or the pieces of all their bytes.
+    /// Backtracks the best path. Adjacent unknown characters are one token, or the pieces of all their bytes.
     @inline(__always)
     private func readBack(
         _ lattice: Lattice, _ piece: UnsafeBufferPointer<UInt8>, append: (_ id: Int, _ bytes: Range<Int>) -> Void

@@ -1,4 +1,4 @@
-/// The ids of words that were met before: text repeats itself.
+/// A cache of the ids of words, as words repeat.
 ///
 /// Most words have at most 15 bytes and four ids. They lie in a table of pairs of entries, a pair to a cache line:
 /// a new word takes the first place of its pair and pushes the word there to the second. Other words are in a

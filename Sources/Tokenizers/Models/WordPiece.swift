@@ -1,6 +1,6 @@
 import Support
 
-/// WordPiece as BERT reads it: from left to right the longest piece that fits; a word that can't be cut so is
+/// WordPiece (greedy longest match first, from left to right); a word that can't be segmented is
 /// unknown as a whole (Devlin et al. 2019, https://arxiv.org/abs/1810.04805).
 struct WordPiece: TokenizerModel {
     let unknownID: Int?

@@ -1,4 +1,4 @@
-/// BERT's rewriting of text: no control characters, spaces around Chinese characters, no accents, lower case.
+/// BERT's rewriting of text: no control characters, spaces around Chinese characters, no accents, lowercase.
 struct BertNormalizer: Normalizer {
     let cleansText: Bool
     let separatesChinese: Bool
@@ -77,7 +77,7 @@ struct BertNormalizer: Normalizer {
         text.bytes = result
     }
 
-    /// Control, format and private characters as of Unicode 8, but for those that are white space.
+    /// Control, format and private characters as of Unicode 8, but for those that are whitespace.
     private static func isControl(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case 0x09, 0x0A, 0x0D, 0x20...0x7E: return false

@@ -87,7 +87,7 @@ struct Prepend: Normalizer {
     }
 }
 
-/// Removes white space from the ends.
+/// Removes whitespace from the ends.
 struct Strip: Normalizer {
     let left: Bool
     let right: Bool

@@ -61,7 +61,7 @@ extension Tokenizer {
     private struct PlacedToken {
         let id: Int
         let bytes: Range<Int>
-        /// What an added token was found as, with the white space that it takes.
+        /// What an added token was found as, with the whitespace that it takes.
         let added: String?
 
         init(id: Int, bytes: Range<Int>, added: ArraySlice<UInt8>? = nil) {

@@ -58,14 +58,14 @@ struct PreTokenizerSequence: PreTokenizer {
     }
 }
 
-/// Splits at white space and drops it.
+/// Splits at whitespace and drops it.
 struct WhitespaceSplit: PreTokenizer {
     func split(_ text: inout PreTokenizedText) {
         text.keepRuns { $0.isWhitespace ? nil : 0 }
     }
 }
 
-/// Keeps runs of word characters and runs of other characters, and drops white space: `\w+|[^\w\s]+`.
+/// Keeps runs of word characters and runs of other characters, and drops whitespace: `\w+|[^\w\s]+`.
 struct Whitespace: PreTokenizer {
     func split(_ text: inout PreTokenizedText) {
         text.keepRuns { $0.isWord ? 0 : $0.isWhitespace ? nil : 1 }

@@ -88,7 +88,7 @@ struct CharacterSplit: PreTokenizer {
     }
 }
 
-/// Drops white space and makes every punctuation mark a piece.
+/// Drops whitespace and makes every punctuation mark a piece.
 struct BertPreTokenizer: PreTokenizer {
     private enum Kind: UInt8 { case word, space, mark }
 

@@ -143,7 +143,7 @@ struct WordScanner: Sendable, Equatable {
 
         fileprivate func byte(at index: Int) -> UInt8? { index < end ? bytes[index] : nil }
 
-        /// The end of the white space that begins at `start`, where its last character begins, and where its
+        /// The end of the whitespace that begins at `start`, where its last character begins, and where its
         /// last line break ends, if it has one.
         fileprivate func whiteSpace(from start: Int) -> (end: Int, last: Int, lineBreak: Int?) {
             var (index, last) = (start, start)
@@ -273,7 +273,7 @@ struct WordScanner: Sendable, Equatable {
     /// The end of `'s` and its like at `start`.
     private func contraction(_ text: Text, _ start: Int) -> Int? {
         guard text.byte(at: start) == UInt8(ascii: "'") else { return nil }
-        /// In lower case if that doesn't matter.
+        /// In lowercase if that doesn't matter.
         func letter(_ index: Int) -> UInt8? {
             guard let byte = text.byte(at: index) else { return nil }
             return style != .gpt2 && 0x41...0x5A ~= byte ? byte | 0x20 : byte

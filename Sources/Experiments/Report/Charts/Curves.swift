@@ -22,7 +22,7 @@ enum Curves {
         curve.sorted { $0.step < $1.step }.map { (Double($0.step), $0.loss) }
     }
 
-    /// At most `count` points, each the mean of its neighbours' finite values; the last one stays last.
+    /// At most `count` points, each the mean of its neighbors' finite values; the last one stays last.
     static func thinned(_ points: Points, to count: Int) -> Points {
         guard points.count > count, count > 0 else { return points }
         return (0..<count).map { bucket in

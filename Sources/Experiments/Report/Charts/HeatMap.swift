@@ -1,4 +1,4 @@
-/// A matrix of shares between 0 and 1, drawn by depth of colour.
+/// A matrix of shares between 0 and 1, drawn by depth of color.
 struct HeatMap {
     /// Rows of values between 0 and 1.
     let values: [[Double]]

@@ -21,34 +21,34 @@ func fitted(_ text: String, width: Double, size: Double) -> String {
     return kept + "…"
 }
 
-/// Moves labels at the ends of lines apart: each keeps at least `gap` to its neighbours, stays within the
+/// Moves labels at the ends of lines apart: each keeps at least `gap` to its neighbors, stays within the
 /// range, and lies as near to where it wants to be as the others allow.
 func spread(_ wanted: [Double], gap: Double, within range: ClosedRange<Double>) -> [Double] {
     let order = wanted.indices.sorted { (wanted[$0], $0) < (wanted[$1], $1) }
     // Runs of labels that touch move as one, to the mean of what their members want.
-    var groups: [(centre: Double, members: [Int])] = []
+    var groups: [(center: Double, members: [Int])] = []
     func half(_ count: Int) -> Double { Double(count - 1) * gap / 2 }
-    func clamped(_ centre: Double, _ count: Int) -> Double {
-        min(max(centre, range.lowerBound + half(count)), max(range.upperBound - half(count), range.lowerBound))
+    func clamped(_ center: Double, _ count: Int) -> Double {
+        min(max(center, range.lowerBound + half(count)), max(range.upperBound - half(count), range.lowerBound))
     }
     for index in order {
-        var group = (centre: clamped(wanted[index], 1), members: [index])
+        var group = (center: clamped(wanted[index], 1), members: [index])
         while let before = groups.last,
-            group.centre - half(group.members.count) - (before.centre + half(before.members.count)) < gap
+            group.center - half(group.members.count) - (before.center + half(before.members.count)) < gap
         {
             groups.removeLast()
             let members = before.members + group.members
-            // Member k wants the group's centre at its own wish less its offset in the group.
+            // Member k wants the group's center at its own wish less its offset in the group.
             let wishes = members.enumerated().map { wanted[$0.element] - Double($0.offset) * gap }
-            let centre = wishes.reduce(0, +) / Double(members.count) + half(members.count)
-            group = (clamped(centre, members.count), members)
+            let center = wishes.reduce(0, +) / Double(members.count) + half(members.count)
+            group = (clamped(center, members.count), members)
         }
         groups.append(group)
     }
     var placed = wanted
     for group in groups {
         for (offset, index) in group.members.enumerated() {
-            placed[index] = group.centre - half(group.members.count) + Double(offset) * gap
+            placed[index] = group.center - half(group.members.count) + Double(offset) * gap
         }
     }
     return placed
@@ -88,9 +88,9 @@ struct LabelPlacement {
             // Right, left, above, below, then the corners: the order in which people look for a label.
             for (dx, dy) in [(1.0, 0.0), (-1, 0), (0, -1), (0, 1), (1, -1), (-1, -1), (1, 1), (-1, 1)] {
                 let diagonal = dx != 0 && dy != 0 ? 0.72 : 1
-                let centreX = x + dx * (distance * diagonal + width / 2)
-                let centreY = y + dy * (distance * diagonal + height / 2)
-                let box = Box(x: centreX - width / 2, y: centreY - height / 2, width: width, height: height)
+                let centerX = x + dx * (distance * diagonal + width / 2)
+                let centerY = y + dy * (distance * diagonal + height / 2)
+                let box = Box(x: centerX - width / 2, y: centerY - height / 2, width: width, height: height)
                 let outside = width * height - box.overlap(frame)
                 let covered = obstacles.reduce(0) { $0 + $1.overlap(box) }
                 let cost = outside * 20 + covered * 10 + distance + (diagonal < 1 ? 2 : 0)

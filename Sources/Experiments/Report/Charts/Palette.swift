@@ -1,4 +1,4 @@
-/// How one run looks in every chart: a colour and a shape, so that colour alone never decides.
+/// How one run looks in every chart: a color and a shape, so that color is never the only distinction.
 struct RunStyle: Hashable, Sendable {
     /// CSS class that sets `--m`; see ``Palette/style``.
     let colour: Int
@@ -8,7 +8,7 @@ struct RunStyle: Hashable, Sendable {
 
     var cssClass: Markup { "m\(colour)" }
 
-    /// The run's symbol with its centre at (x, y).
+    /// The run's symbol with its center at (x, y).
     func marker(x: Double, y: Double, radius r: Double = 5) -> Markup {
         switch shape {
         case .circle: return "<circle class=\"dot\" cx=\"\(x)\" cy=\"\(y)\" r=\"\(r)\"/>"
@@ -43,7 +43,7 @@ struct RunStyle: Hashable, Sendable {
     }
 }
 
-/// Colours that stay apart for readers with colour-vision deficiency, dark enough to read as text on the
+/// Colors that stay apart for readers with color-vision deficiency, dark enough to read as text on the
 /// page (4.5 : 1 and more) in both schemes. Grey is the base model, blue full fine-tuning, orange the first
 /// adapter.
 enum Palette {
@@ -61,14 +61,14 @@ enum Palette {
             if run.isFull { return RunStyle(colour: 1, shape: .square) }
             defer { next += 1 }
             let shapes = RunStyle.Shape.allCases
-            // Seven colours and five shapes have no common factor: pairs repeat after 35 adapters.
+            // Seven colors and five shapes have no common factor: pairs repeat after 35 adapters.
             return RunStyle(colour: 2 + next % 7, shape: shapes[[2, 3, 0, 5, 4][next % 5] % shapes.count])
         }
     }
 
     static var style: String {
-        func rules(_ colours: [String]) -> String {
-            colours.enumerated().map { ".m\($0.offset){--m:\($0.element)}" }.joined()
+        func rules(_ colors: [String]) -> String {
+            colors.enumerated().map { ".m\($0.offset){--m:\($0.element)}" }.joined()
         }
         return rules(light) + "@media screen and (prefers-color-scheme:dark){" + rules(dark) + "}"
     }

@@ -81,7 +81,7 @@ struct Scale: Sendable {
         return nice * power
     }
 
-    /// Decimals that tell neighbouring ticks apart.
+    /// Decimals that tell neighboring ticks apart.
     var tickPlaces: Int {
         guard ticks.count > 1 else { return 1 }
         let step = ticks[1] - ticks[0]
