@@ -92,7 +92,7 @@ struct AddedVocabulary: Sendable {
             let before = token.normalized ? normalized.insert(pattern, id: id) : plain.insert(pattern, id: id)
             guard before == ByteTrie.none, !pattern.isEmpty else {
                 let problem =
-                    pattern.isEmpty ? "normalizes to nothing" : "normalizes to the same text as another added token"
+                    pattern.isEmpty ? "normalizes to nothing" : "matches the same text as another added token"
                 throw PEFTError("\(file): the added token \(token.content) \(problem)", remedy: "remove one of them")
             }
         }

@@ -168,7 +168,7 @@ import Testing
         var fields = try #require(try MalformedFileTests.damaged("added_tokens", tokens).object)
         fields["normalizer"] = ["type": "Lowercase"]
         #expect(
-            try error(JSON.object(fields).text())?.problem.contains("normalizes to the same text as another") == true)
+            try error(JSON.object(fields).text())?.problem.contains("matches the same text as another") == true)
     }
 
     // MARK: - Character maps
