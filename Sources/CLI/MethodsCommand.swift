@@ -5,13 +5,13 @@ import Support
 struct MethodsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "methods",
-        abstract: "List the methods, or the options of one.",
+        abstract: "List the fine-tuning methods, or the options of one.",
         discussion: """
             peft methods
             peft methods lora
             """)
 
-    @Argument(help: "A method.") var name: String?
+    @Argument(help: "Method whose options to print.") var name: String?
     @Flag(help: "Print the result as JSON.") var json = false
 
     func run() throws {
@@ -21,8 +21,22 @@ struct MethodsCommand: ParsableCommand {
         } else if name != nil {
             print(methods.map(Self.options).joined(separator: "\n"))
         } else {
-            print(MethodArguments.summary + "\n\npeft methods NAME shows the options of one.")
+            print(Self.table + "\n\nRun peft methods NAME for the options of a method.")
         }
+    }
+
+    /// All methods with their default rank, if they have one, and their summary.
+    private static var table: String {
+        let width = PEFTMethods.all.map { $0.name.count }.max() ?? 0
+        let margin = String(repeating: " ", count: width + 10)
+        let lines = PEFTMethods.all.map { method -> String in
+            let rank = MethodChoice(method).configuration.named["rank"]?.int.map { String($0) } ?? "–"
+            let column = String(repeating: " ", count: max(0, 4 - rank.count)) + rank
+            let first = "  " + method.name.padded(to: width + 2) + column + "  "
+            return HelpPage.wrap(method.summary, first: first, rest: margin)
+        }
+        let heading = "  " + "Method".padded(to: width + 2) + "Rank  Summary"
+        return ([heading] + lines).joined(separator: "\n")
     }
 
     private static func options(_ method: any PEFTMethod.Type) -> String {
@@ -32,7 +46,9 @@ struct MethodsCommand: ParsableCommand {
         let lines = options.map {
             HelpPage.wrap($0.help, first: "  --\($0.name)".padded(to: width + 4), rest: margin)
         }
-        return (["\(method.name): \(method.summary)"] + (lines.isEmpty ? ["  no options"] : lines))
+        let heading = HelpPage.wrap("\(method.name): \(method.summary)", first: "", rest: "  ")
+        let rate = "Default learning rate: \(method.defaultLearningRate)"
+        return ([heading, rate] + (lines.isEmpty ? ["No options."] : ["Options:"] + lines))
             .joined(separator: "\n")
     }
 
@@ -51,6 +67,6 @@ struct MethodsCommand: ParsableCommand {
 }
 
 extension String {
-    /// Spaces at the end, up to so many characters.
+    /// Pads with trailing spaces to at least `width` characters.
     func padded(to width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
 }

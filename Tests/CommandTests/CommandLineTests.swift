@@ -111,8 +111,8 @@ struct CommandLineTests {
         let help = try program.run(["train", "--help"]).output
         let train = help[try #require(help.range(of: "Common options:")).lowerBound...]
         let places = [
-            "--model <", "--data <", "--prompt <", "--target <", "--method <", "--rank <", "--alpha <", "--targets <",
-            "--output <", "--epochs <", "--lr, ", "--batch-size <", "--weight-decay <", "--device <",
+            "--model <", "--method <", "--data <", "--rank <", "--alpha <", "--targets <", "--output <", "--epochs <",
+            "--steps <", "--lr, ", "--batch-size <", "--prompt <", "--target <", "--weight-decay <", "--device <",
         ].map { train.range(of: $0)?.lowerBound }
         #expect(places.allSatisfy { $0 != nil })
         #expect(zip(places, places.dropFirst()).allSatisfy { ($0 ?? train.startIndex) < ($1 ?? train.startIndex) })
@@ -122,6 +122,28 @@ struct CommandLineTests {
             }
         }
         for line in try program.run(["--help"]).output.split(separator: "\n") { #expect(line.count <= 80, "\(line)") }
+    }
+
+    /// No other command's help lists the methods; those that take one refer to `peft methods`.
+    @Test func methodsAreListedInOnePlace() throws {
+        let program = try Program()
+        defer { program.remove() }
+        let json = try JSON.parse(Data(program.run(["methods", "--json"]).output.utf8), name: "methods")
+        let names = try #require(json.array).compactMap { $0["name"]?.string }
+        #expect(names.contains("lora") && names.contains("full"))
+        let table = try program.run(["methods"]).output.split(separator: "\n").map(String.init)
+        for name in names { #expect(table.contains { $0.hasPrefix("  \(name) ") }, "\(name)") }
+        // The default rank stands beside the name.
+        #expect(table.contains { $0.contains(#/^  lora +8  /#) }, "\(table)")
+        let lora = try program.run(["methods", "lora"])
+        #expect(lora.status == 0 && lora.output.hasPrefix("lora: "), "\(lora)")
+        #expect(["--rank ", "--alpha ", "--targets "].allSatisfy { lora.output.contains("\n  \($0)") }, "\(lora)")
+        let unknown = try program.run(["methods", "laro"])
+        #expect(unknown.status != 0 && unknown.error.contains("did you mean 'lora'?"), "\(unknown.error)")
+        for command in ["train", "compare", "sweep", "inspect", "plan"] {
+            let words = try program.run([command, "--help"]).output.split(whereSeparator: \.isWhitespace)
+            #expect(words.joined(separator: " ").contains("see peft methods"), "\(command)")
+        }
     }
 
     @Test func whatHasNoEffectIsSaid() throws {

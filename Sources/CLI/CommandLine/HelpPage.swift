@@ -1,10 +1,10 @@
 import Support
 
-/// The page that `--help` shows of a command, at most 80 columns wide: the options that most runs need first.
+/// The `--help` page of a command, at most 80 columns wide, common options first.
 struct HelpPage {
     private let table: OptionTable
     private static let width = 80
-    /// Column at which the text of an option begins.
+    /// Column at which the help of an option starts.
     private static let indent = 28
 
     init(_ table: OptionTable) { self.table = table }
@@ -19,7 +19,7 @@ struct HelpPage {
         if MethodArguments.commands.contains(table.command) {
             parts.append(
                 Self.wrap(
-                    "Each method has options of its own, which are given in the same way. peft methods lists the methods, and peft methods NAME the options of one.",
+                    "Method options, such as --rank, differ by method: see peft methods and peft methods NAME.",
                     first: "", rest: ""))
         }
         return parts.joined(separator: "\n\n")
@@ -39,21 +39,21 @@ struct HelpPage {
 
     private static func entry(_ option: OptionTable.Option) -> String {
         let names = option.names.sorted { a, b in
-            // One letter first, then the short names.
+            // The short name first, then long names by length.
             a.hasPrefix("--") == b.hasPrefix("--") ? a.count < b.count : b.hasPrefix("--")
         }
         var label = "  " + (option.kind == .positional ? "<\(option.valueName)>" : names.joined(separator: ", "))
         if option.kind == .option { label += " <\(option.valueName)>" }
         var help = option.help
         if let value = option.defaultValue, !value.isEmpty, option.kind == .option {
-            help += help.isEmpty ? "(\(value))" : " (default: \(value))"
+            help += (help.isEmpty ? "" : " ") + "(default: \(value))"
         }
         let margin = String(repeating: " ", count: indent)
         guard label.count < indent - 1 else { return label + "\n" + wrap(help, first: margin, rest: margin) }
         return wrap(help, first: label.padded(to: indent), rest: margin)
     }
 
-    /// Words in lines of at most the page's width.
+    /// Wraps text to lines of at most `width` columns.
     static func wrap(_ text: String, first: String, rest: String, width: Int = width) -> String {
         var lines: [String] = []
         var line = first
@@ -70,7 +70,7 @@ struct HelpPage {
         return lines.joined(separator: "\n")
     }
 
-    /// Paragraphs anew in the page's width; lines of commands stay lines, with `\` where they are broken.
+    /// Reflows paragraphs to the page's width. Command lines keep their line breaks; long ones continue with `\`.
     static func reflow(_ text: String) -> String {
         var blocks: [String] = []
         var paragraph: [String] = []
@@ -106,13 +106,13 @@ struct HelpPage {
 
     private static func isExample(_ line: String) -> Bool { line.hasPrefix("peft ") || line.hasPrefix("echo ") }
 
-    /// A command in lines that a shell reads as one.
+    /// Breaks a long command into lines joined by `\`.
     private static func broken(_ command: String) -> String {
         guard command.count + 2 > width else { return "  " + command }
         var lines: [String] = []
         var line = "  "
         for word in words(command) {
-            // Options stay with their values where a line has room for both.
+            // An option stays on one line with its value.
             if line.count > 4, line.count + word.count + 3 > width {
                 lines.append(line + " \\")
                 line = "    " + word
@@ -123,7 +123,7 @@ struct HelpPage {
         return (lines + [line]).joined(separator: "\n")
     }
 
-    /// What a shell would take for words, with an option and its value as one.
+    /// The shell words of a command, an option and its value as one.
     private static func words(_ command: String) -> [String] {
         var words = [""]
         var isQuoted = false

@@ -1,4 +1,4 @@
-/// The order of options on a page of help. What is named nowhere comes last, so that no option is ever left out.
+/// The order of options on a help page. Options not listed here come last, so none is ever omitted.
 enum HelpSections {
     typealias Section = (title: String, options: [OptionTable.Option])
 
@@ -26,21 +26,19 @@ enum HelpSections {
         return sections
     }
 
-    /// What most runs of a command need.
+    /// The common options of each command, including options of methods such as `rank`.
     private static let common: [String: [String]] = [
         "train": [
-            "model", "data", "validation", "prompt", "target", "method", "rank", "alpha", "targets", "output",
-            "epochs",
-            "lr", "batch-size",
+            "model", "method", "data", "rank", "alpha", "targets", "output", "epochs", "steps", "lr", "batch-size",
+            "validation", "prompt", "target",
         ],
         "compare": [
-            "model", "methods", "data", "validation", "test", "prompt", "target", "seeds", "lr", "epochs",
-            "batch-size",
-            "html", "output",
+            "model", "methods", "data", "validation", "test", "prompt", "target", "seeds", "epochs", "steps", "lr",
+            "batch-size", "html", "output",
         ],
         "sweep": [
-            "model", "method", "field", "values", "data", "validation", "test", "prompt", "target", "seeds", "lr",
-            "epochs", "batch-size", "html", "output",
+            "model", "method", "field", "values", "data", "validation", "test", "prompt", "target", "seeds",
+            "epochs", "steps", "lr", "batch-size", "html", "output",
         ],
         "evaluate": ["adapter", "model", "data", "prompt", "target", "predictions", "batch-size", "max-new-tokens"],
         "generate": [
@@ -48,8 +46,8 @@ enum HelpSections {
         ],
         "predict": ["adapter", "model", "data", "output", "prompt", "batch-size"],
         "plan": [
-            "model", "method", "methods", "rank", "targets", "batch-size", "prompt-tokens", "target-tokens", "data",
-            "prompt", "target",
+            "model", "method", "methods", "rank", "alpha", "targets", "batch-size", "prompt-tokens", "target-tokens",
+            "data", "prompt", "target",
         ],
         "quantize": ["model", "to", "output", "group", "calibration"],
         "merge": ["model", "output", "to", "dtype"],
@@ -73,17 +71,17 @@ enum HelpSections {
         (
             "Training",
             [
-                "steps", "tokens-per-batch", "accumulate", "optimizer", "schedule", "warmup", "weight-decay", "clip",
-                "label-smoothing", "head-lr", "seed", "from-adapter", "validate-every", "patience",
-                "checkpoint-every", "resume",
-                "checkpoint-activations", "offload-activations", "page-optimizer",
+                "epochs", "steps", "tokens-per-batch", "accumulate", "optimizer", "schedule", "warmup",
+                "weight-decay", "clip", "label-smoothing", "head-lr", "seed", "from-adapter", "validate-every",
+                "patience", "checkpoint-every", "resume", "checkpoint-activations", "offload-activations",
+                "page-optimizer",
             ]
         ),
         (
             "Generation",
             [
-                "max-new-tokens", "min-new-tokens", "temperature", "top-k", "top-p", "beams", "length-penalty",
-                "early-stopping", "no-repeat-ngram",
+                "max-new-tokens", "min-new-tokens", "temperature", "top-k", "top-p", "min-p", "beams",
+                "length-penalty", "early-stopping", "no-repeat-ngram", "repetition-penalty",
             ]
         ),
         ("Model", ["device", "precision", "threads", "weights", "embedding-weights", "merge"]),

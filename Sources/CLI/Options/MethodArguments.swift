@@ -4,16 +4,16 @@ import Support
 
 /// Options that methods declare: `--rank 8`, `--rslora`, `--targets=q,v`.
 ///
-/// They are taken out of the command line before it is parsed, as the parser wants to know every option when it is
-/// compiled, and methods declare theirs in one place of their own.
+/// They are extracted before the command line is parsed: the parser needs every option at compile time, but each method
+/// declares its options in its own configuration.
 enum MethodArguments {
-    /// What was taken out, as name and value.
+    /// The extracted options as names and values.
     nonisolated(unsafe) private(set) static var given: [(name: String, value: String)] = []
 
-    /// Commands whose methods have options.
+    /// Commands that accept method options.
     static let commands: Set = ["train", "compare", "sweep", "inspect", "plan"]
 
-    /// Takes the methods' options out of a command line.
+    /// Extracts the method options from a command line and returns the rest.
     static func extract(_ arguments: [GivenArgument]) -> [GivenArgument] {
         arguments.filter { argument in
             guard case .option(let option, _, let value) = argument, option.isMethods else { return true }
@@ -22,8 +22,8 @@ enum MethodArguments {
         }
     }
 
-    /// A method with the given options set.
-    /// - Throws: ``PEFTError`` for an option that the method doesn't have.
+    /// A method with the extracted options applied.
+    /// - Throws: ``UsageError`` for an option that the method doesn't have.
     static func choice(_ name: String) throws -> MethodChoice {
         try checkingOptions {
             var choice = MethodChoice(try PEFTMethods.named(name))
@@ -32,16 +32,7 @@ enum MethodArguments {
         }
     }
 
-    /// A line for each method.
-    static var summary: String {
-        let width = PEFTMethods.all.map { $0.name.count }.max() ?? 0
-        let margin = String(repeating: " ", count: width + 4)
-        return PEFTMethods.all.map {
-            HelpPage.wrap($0.summary, first: "  " + $0.name.padded(to: width + 2), rest: margin)
-        }.joined(separator: "\n")
-    }
-
-    /// Whether a list of methods asks for all that fit, so that one that doesn't is no error.
+    /// Whether a list of methods contains `all`, so that methods that don't fit the model are skipped.
     static func namesAll(_ list: String) -> Bool {
         (try? split(list).contains { $0.name == "all" }) ?? false
     }
@@ -49,8 +40,8 @@ enum MethodArguments {
     /// A row of a comparison.
     typealias Row = (name: String, choice: MethodChoice?, weights: WeightRounding?)
 
-    /// Methods of a comparison: `base,full,lora(rank=8,targets=q+v)`. Options given beside them go to each method
-    /// that has them and doesn't say otherwise. `weights` says how a row's base is kept: `qalora(weights=int4-g32)`.
+    /// Methods of a comparison: `base,full,lora(rank=8,targets=q+v)`. Method options outside the parentheses are defaults
+    /// for every method that has them. `weights` is the base model's weight format: `qalora(weights=int4-g32)`.
     static func list(_ text: String) throws -> [Row] { try checkingOptions { try rows(text) } }
 
     private static func rows(_ text: String) throws -> [Row] {
@@ -58,7 +49,7 @@ enum MethodArguments {
         var used: Set<String> = []
         let expanded = specifications.flatMap { item -> [(name: String, fields: [(String, String)])] in
             guard item.name == "all" else { return [item] }
-            // What is written out beside `all` stands for itself.
+            // Methods listed explicitly beside `all` are not repeated.
             let named = Set(specifications.map(\.name))
             return (["base"] + PEFTMethods.all.map { $0.name }).filter { !named.contains($0) }.map { ($0, []) }
         }
@@ -68,14 +59,14 @@ enum MethodArguments {
             guard name != "base" else {
                 if let (field, _) = fields.first {
                     throw UsageError(
-                        "base has no field '\(field)'", remedy: "it has weights, as in base(weights=nf4)")
+                        "base has no field '\(field)'", remedy: "its only field is weights, as in base(weights=nf4)")
                 }
                 return ("base", nil, weights)
             }
             let method = try PEFTMethods.named(name)
             var choice = MethodChoice(method)
-            let own = Set(MethodChoice.options(of: method).map(\.name))
-            for (option, value) in given where own.contains(option) {
+            let names = Set(MethodChoice.options(of: method).map(\.name))
+            for (option, value) in given where names.contains(option) {
                 used.insert(option)
                 try choice.set(option, to: value)
             }
@@ -85,7 +76,7 @@ enum MethodArguments {
             return (name, choice, weights)
         }
         if let unused = given.first(where: { !used.contains($0.name) }) {
-            throw UsageError("no method of --methods \(text) has the option --\(unused.name)", remedy: "leave it out")
+            throw UsageError("no method of --methods \(text) has the option --\(unused.name)", remedy: "remove it")
         }
         return result
     }
@@ -101,7 +92,8 @@ enum MethodArguments {
         }
         guard depth == 0 else {
             throw UsageError(
-                "--methods '\(text)' has unbalanced parentheses", remedy: "write such as lora(rank=8,targets=q+v)")
+                "--methods '\(text)' has unbalanced parentheses",
+                remedy: "use a form such as lora(rank=8,targets=q+v)")
         }
         return try parts.map { $0.filter { $0 != " " } }.filter { !$0.isEmpty }.map { part in
             guard let open = part.firstIndex(of: "(") else { return (part.lowercased(), []) }
