@@ -97,4 +97,4 @@ def leftovers(folder: Path) -> list:
 
 def one_line(result: subprocess.CompletedProcess) -> bool:
     """Whether a command failed with one line that says why, and not by a signal."""
-    return result.returncode == 1 and sum(line.startswith("peft: ") for line in result.stderr.splitlines()) == 1
+    return result.returncode == 1 and sum(line.startswith("error: ") for line in result.stderr.splitlines()) == 1

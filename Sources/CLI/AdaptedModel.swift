@@ -6,17 +6,17 @@ import Tokenizers
 import Torch
 import Training
 
-/// A model as a command names it: with an adapter, which may say itself what base and templates it was trained with.
+/// The model of a command, with its adapter, if any. The adapter may name its base model and templates.
 struct AdaptedModel {
     let model: any LanguageModel
     let tokenizer: Tokenizer
     let record: TrainingRecord?
     let adapter: Adapter?
     let folder: ModelFolder
-    /// Where the tokenizer and the chat template are: the adapter's folder where it has its own, else the model's.
+    /// The folder of the tokenizer and chat template: the adapter's if it has its own, else the model's.
     let tokenizerFolder: URL
 
-    /// - Parameter task: what the model is for, where neither it nor the adapter says.
+    /// - Parameter task: the model's task, if neither the model nor the adapter specifies it.
     init(_ options: ModelOptions, adapter path: String?, merge: Bool, task: TaskChoice = TaskChoice()) throws {
         let device = try options.prepare()
         guard let path else {

@@ -4,11 +4,11 @@ import PEFT
 import Support
 import Tokenizers
 
-/// The base model that an adapter names in its `adapter_config.json`, where `--model` names none.
+/// The base model of an adapter: `--model`, or else the one its `adapter_config.json` names.
 struct AdapterBase {
-    /// The adapter's folder, for messages.
+    /// The adapter's folder, for error messages.
     let adapter: String
-    /// What `base_model_name_or_path` says; `nil` where it says nothing.
+    /// `base_model_name_or_path`; `nil` if missing or empty.
     let name: String?
 
     init(_ configuration: [String: JSON], of folder: URL) {
@@ -16,7 +16,7 @@ struct AdapterBase {
         (adapter, self.name) = (folder.path, name.isEmpty ? nil : name)
     }
 
-    /// The name of the base: the one given, or the adapter's.
+    /// The name of the base model: `--model`, or else the adapter's.
     /// - Throws: ``PEFTError`` if there is none.
     func name(_ options: ModelOptions) throws -> String {
         if let name = options.model ?? name { return name }
@@ -26,8 +26,9 @@ struct AdapterBase {
     /// The base's folder.
     ///
     /// - Parameters:
-    ///   - storage: how the base was kept in memory where the adapter was trained; `embeddings` the same for its vocabulary.
-    /// - Throws: ``PEFTError``, which tells where the name comes from, if there is no such model.
+    ///   - storage: the base's weight format when the adapter was trained.
+    ///   - embeddings: the same for its embeddings.
+    /// - Throws: ``PEFTError``, which says where the name comes from, if the model does not exist.
     func folder(_ options: ModelOptions, keeping storage: WeightStorage? = nil, embeddings: WeightStorage? = nil)
         throws
         -> ModelFolder
@@ -37,18 +38,17 @@ struct AdapterBase {
             return try options.folder(default: name, keeping: storage, embeddings: embeddings)
         } catch let error as PEFTError where options.model == nil {
             throw PEFTError(
-                "the base model '\(name)' that \(adapter)/adapter_config.json names can't be used: \(error.problem)",
+                "can't load the base model '\(name)' named in \(adapter)/adapter_config.json: \(error.problem)",
                 remedy: "give --model" + (error.remedy.map { "; \($0)" } ?? ""))
         }
     }
 
-    /// The folder whose tokenizer belongs to the adapter: its own where it has one, as trainers write it beside what they
-    /// trained, and else the base's.
+    /// The folder of the adapter's tokenizer: its own if it has one, as trainers often save, else the base's.
     static func tokenizerFolder(_ adapter: URL, base: ModelFolder) throws -> URL {
         let names = try Tokenizer.files(in: adapter).map(\.name)
-        let isWhole = ["tokenizer.json", "spiece.model", "tokenizer.model", "vocab.json", "vocab.txt"].contains {
+        let hasTokenizer = ["tokenizer.json", "spiece.model", "tokenizer.model", "vocab.json", "vocab.txt"].contains {
             names.contains($0)
         }
-        return isWhole ? adapter : base.url
+        return hasTokenizer ? adapter : base.url
     }
 }

@@ -3,12 +3,12 @@ import Support
 import Training
 
 extension BatchDisplay {
-    /// What ``show(_:_:)`` prints, with all ids, as JSON.
+    /// The output of ``show(_:_:)`` as JSON, with all ids.
     ///
-    /// `batches` holds the micro-batches of the first step, each with its `rows`. A row has its `file` and `line` (or
-    /// `element` of a JSON array), counts of `tokens` and `lossTokens`, and its text in `parts`, each with `text`, `ids` and
-    /// whether these tokens have `loss`; where a row is several texts, `part` says whether it is of the `input`, the
-    /// `target` or a `candidate`.
+    /// `batches` holds the micro-batches of the first step, each with its `rows` (examples). An example has its `file` and
+    /// `line` (or `element` of a JSON array), counts of `tokens` and `lossTokens`, and its text in `parts`, each with `text`,
+    /// `ids` and whether its tokens contribute to the `loss`. If an example has several texts, `part` is `input`, `target`
+    /// or `candidate`.
     func json(_ plan: BatchPlan, _ rows: EncodedRows, _ summary: EncodingSummary) -> JSON {
         var plan = plan
         let batches = plan.passes(ofStep: 0).map { batch -> JSON in
@@ -43,7 +43,7 @@ extension BatchDisplay {
                 parts += runs(text, text.map { _ in false }).map { part($0, "candidate") }
             }
         } else if architecture == .decoder {
-            // One text: that of the target depends on what is before it.
+            // Input and target are decoded as one text.
             let mask = row.input.map { _ in false } + (row.loss ?? row.target.map { _ in true })
             parts = runs(row.input + row.target, mask).map { part($0, nil) }
         } else {

@@ -4,7 +4,7 @@ import Support
 import Tokenizers
 import Training
 
-/// `--show-batch`: what the model reads in the first step, and which tokens bear loss.
+/// `--show-batch`: the first batch, with the tokens that contribute to the loss marked.
 struct BatchDisplay {
     let tokenizer: Tokenizer
     let architecture: Architecture
@@ -14,50 +14,51 @@ struct BatchDisplay {
 
     func show(_ plan: BatchPlan, _ rows: EncodedRows) {
         var plan = plan
-        let passes = plan.passes(ofStep: 0)
-        for (index, pass) in passes.enumerated() {
-            let rows = pass.map { rows[$0] }
+        let microBatches = plan.passes(ofStep: 0)
+        for (index, microBatch) in microBatches.enumerated() {
+            let rows = microBatch.map { rows[$0] }
             let title =
-                passes.count > 1 ? "Pass \(index + 1) of \(passes.count) of the first step" : "The first batch"
+                microBatches.count > 1
+                ? "Micro-batch \(index + 1) of \(microBatches.count) of the first step" : "First batch"
             let tokens = rows.reduce(0) { $0 + (head != nil ? $1.input.count : $1.length) }
             let loss = rows.reduce(0) { $0 + $1.lossCount }
             print(
-                bold("\(title): \(count(rows.count, "row")), \(count(tokens, "token")), ")
+                bold("\(title): \(count(rows.count, "example")), \(count(tokens, "token")), ")
                     + bold(head != nil ? "no padding" : "\(Console.grouped(loss)) with loss, no padding")
             )
-            for (index, row) in zip(pass, rows) { show(row, Self.name(of: row, index: index)) }
+            for (index, row) in zip(microBatch, rows) { show(row, Self.name(of: row, index: index)) }
             print("")
         }
         guard head == nil else { return }
         print(
             usesColour
-                ? "\(coloured("Green")) tokens bear loss; ↵ is a line break among them."
-                : "Tokens in ⟦ ⟧ bear loss; ↵ is a line break among them.")
+                ? "\(colored("Green")) tokens contribute to the loss; ↵ marks a line break among them."
+                : "Tokens in ⟦ ⟧ contribute to the loss; ↵ marks a line break among them.")
     }
 
-    /// Where a row stands in its file, such as `line 12`.
+    /// The position of an example in its file, such as `line 12`.
     static func name(of row: EncodedExample, index: Int) -> String {
-        row.location.map { "\($0.unit.rawValue) \($0.number)" } ?? "row \(index + 1)"
+        row.location.map { "\($0.unit.rawValue) \($0.number)" } ?? "example \(index + 1)"
     }
 
     private func show(_ row: EncodedExample, _ name: String) {
-        let share = row.lossCount * 100 / max(1, row.length)
+        let percentage = row.lossCount * 100 / max(1, row.length)
         if let head {
             let names = row.target.filter { $0 >= 0 }.map {
                 head.labels.indices.contains($0) ? head.labels[$0] : "\($0)"
             }
-            let what = row.row.score.map { "number \($0)" } ?? "labels \(names.joined(separator: ", "))"
-            print(bold(name) + ": \(count(row.input.count, "token")), \(what)")
+            let target = row.row.score.map { "score \($0)" } ?? "labels \(names.joined(separator: ", "))"
+            print(bold(name) + ": \(count(row.input.count, "token")), \(target)")
             write(row.input, row.input.map { _ in false })
             for text in row.row.candidates {
-                print("  compared with")
+                print("  second text")
                 write(text, text.map { _ in false })
             }
             return
         }
         switch architecture {
         case .decoder:
-            print(bold(name) + ": \(count(row.length, "token")), \(row.lossCount) with loss (\(share) %)")
+            print(bold(name) + ": \(count(row.length, "token")), \(row.lossCount) with loss (\(percentage) %)")
             let mask = row.input.map { _ in false } + (row.loss ?? row.target.map { _ in true })
             write(row.input + row.target, mask)
         case .encoderDecoder:
@@ -69,7 +70,7 @@ struct BatchDisplay {
         }
     }
 
-    /// The text of tokens, with those marked that bear loss, and the ids below where they are asked for.
+    /// Prints the text of tokens, with those that contribute to the loss marked, and their ids with `--show-ids`.
     private func write(_ ids: [Int], _ mask: [Bool]) {
         var text = ""
         var numbers: [String] = []
@@ -82,7 +83,7 @@ struct BatchDisplay {
         if showsIDs { print(indented("ids: " + numbers.joined(separator: " "))) }
     }
 
-    /// Neighboring tokens that all bear loss, or don't.
+    /// A run of tokens with the same loss mask.
     struct Run {
         var text: String
         var ids: [Int]
@@ -92,17 +93,17 @@ struct BatchDisplay {
     func runs(_ ids: [Int], _ mask: [Bool]) -> [Run] {
         var result: [Run] = []
         var start = 0
-        // The text of a part depends on what is before it: a first piece loses its space.
+        // Decode from the start: the first token of a text loses its leading space.
         var before = ""
         while start < ids.count {
             let end = mask[start...].firstIndex { $0 != mask[start] } ?? ids.count
-            let whole = tokenizer.decode(tokens: Array(ids[..<end]), skipSpecialTokens: false)
+            let decoded = tokenizer.decode(tokens: Array(ids[..<end]), skipSpecialTokens: false)
             let part =
-                whole.utf8.starts(with: before.utf8)
-                ? String(decoding: whole.utf8.dropFirst(before.utf8.count), as: UTF8.self)
+                decoded.utf8.starts(with: before.utf8)
+                ? String(decoding: decoded.utf8.dropFirst(before.utf8.count), as: UTF8.self)
                 : tokenizer.decode(tokens: Array(ids[start..<end]), skipSpecialTokens: false)
             result.append(Run(text: part, ids: Array(ids[start..<end]), hasLoss: mask[start]))
-            (before, start) = (whole, end)
+            (before, start) = (decoded, end)
         }
         return result
     }
@@ -111,16 +112,16 @@ struct BatchDisplay {
         text.split(separator: "\n", omittingEmptySubsequences: false).map { "    " + $0 }.joined(separator: "\n")
     }
 
-    /// Colour is set anew in every line, so that pagers keep it.
+    /// Sets the color on every line, so that pagers keep it.
     private func marked(_ text: String) -> String {
         guard usesColour else { return "⟦\(text)⟧" }
         return text.split(separator: "\n", omittingEmptySubsequences: false).map {
-            $0.isEmpty ? "" : coloured(String($0))
+            $0.isEmpty ? "" : colored(String($0))
         }
         .joined(separator: "\n")
     }
 
-    private func coloured(_ text: String) -> String { "\u{1B}[1;32m\(text)\u{1B}[0m" }
+    private func colored(_ text: String) -> String { "\u{1B}[1;32m\(text)\u{1B}[0m" }
     private func bold(_ text: String) -> String { usesColour ? "\u{1B}[1m\(text)\u{1B}[0m" : text }
     private func count(_ number: Int, _ thing: String) -> String {
         "\(Console.grouped(number)) \(thing)\(number == 1 ? "" : "s")"

@@ -7,28 +7,28 @@ import Support
 struct CombineCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "combine",
-        abstract: "Make one LoRA adapter out of several.",
+        abstract: "Combine several LoRA adapters into one.",
         discussion: """
             peft combine news-adapter=0.7 mail-adapter=0.3 --method svd --output both
 
             Methods: linear, cat, svd, ties, ties_svd, dare_linear, dare_ties, dare_linear_svd, dare_ties_svd,
-            magnitude_prune, magnitude_prune_svd, as Hugging Face PEFT has them. cat is the exact weighted sum of the
-            updates, at the sum of the ranks.
+            magnitude_prune, magnitude_prune_svd, as in add_weighted_adapter of Hugging Face PEFT. cat is the exact
+            weighted sum of the deltas; its rank is the sum of the ranks.
             """)
 
-    @Argument(help: "Folders of adapters, each with its weight: folder=0.7 (1).") var adapters: [String]
+    @Argument(help: "Adapter folders with weights, such as folder=0.7 (default: 1).") var adapters: [String]
     @OptionGroup var model: ModelOptions
-    @Option(help: "How to combine; see above.") var method = "linear"
-    @Option(help: ArgumentHelp("Share of values that pruning keeps.", valueName: "share")) var density = 0.5
-    @Option(help: "How TIES elects signs: total or frequency.") var majoritySign = "total"
-    @Option(help: ArgumentHelp("Rank of a decomposition (the largest of the adapters').", valueName: "r")) var rank:
-        Int?
-    @Option(help: ArgumentHelp("Quantile at which a decomposition's values are cut off (none).", valueName: "share"))
+    @Option(help: "Combination method.") var method = "linear"
+    @Option(help: ArgumentHelp("Fraction of values that pruning keeps.", valueName: "fraction")) var density = 0.5
+    @Option(help: "Sign election of TIES: total or frequency.") var majoritySign = "total"
+    @Option(help: ArgumentHelp("Rank of the SVD methods (default: the largest of the adapters).", valueName: "r"))
+    var rank: Int?
+    @Option(help: ArgumentHelp("Quantile at which SVD factors are clamped (default: none).", valueName: "fraction"))
     var clamp: Double?
-    @Option(help: "Seed of what DARE drops.") var seed: UInt64 = 0
+    @Option(help: "Random seed of DARE.") var seed: UInt64 = 0
     @Flag(help: "Print the result as JSON.") var json = false
-    @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the adapter.", valueName: "folder")) var output:
-        String
+    @Option(name: .shortAndLong, help: ArgumentHelp("Output folder for the adapter.", valueName: "folder"))
+    var output: String
 
     func run() throws {
         let device = try model.prepare()
@@ -36,28 +36,29 @@ struct CombineCommand: ParsableCommand {
         guard let kind = AdapterCombination.Method(rawValue: method.lowercased()) else {
             let hint = nearestName(to: method, in: known).map { "did you mean '\($0)'? " } ?? ""
             throw UsageError(
-                "there is no way '\(method)' to combine", remedy: hint + "there are \(known.joined(separator: ", "))")
+                "unknown combination method '\(method)'", remedy: hint + "use one of \(known.joined(separator: ", "))"
+            )
         }
         guard ["total", "frequency"].contains(majoritySign) else {
-            throw UsageError("--majority-sign is '\(majoritySign)'", remedy: "there are total and frequency")
+            throw UsageError("unknown --majority-sign '\(majoritySign)'", remedy: "use total or frequency")
         }
         let target = try Output.folder(output)
         let parts = try adapters.map { text -> (folder: AdapterFolder, weight: Double) in
             let equals = text.lastIndex(of: "=")
             let path = equals.map { String(text[..<$0]) } ?? text
             guard let weight = equals.map({ Double(text[text.index(after: $0)...]) }) ?? 1, weight.isFinite else {
-                throw UsageError("'\(text)' has no weight after the =", remedy: "write such as my-adapter=0.7")
+                throw UsageError("'\(text)' has no weight after the =", remedy: "use a form such as my-adapter=0.7")
             }
             return (try AdapterFolder(HubFetch.adapter(path)), weight)
         }
         let bases = parts.map { AdapterBase($0.folder.configuration, of: $0.folder.url) }
         guard let first = bases.first else {
-            throw PEFTError("no adapter is named", remedy: "name at least two folders")
+            throw PEFTError("no adapter was given", remedy: "add at least two adapter folders")
         }
         if let other = bases.first(where: { $0.name != first.name }), model.model == nil {
             throw PEFTError(
                 "the adapters name different base models, '\(first.name ?? "none")' and '\(other.name ?? "none")'",
-                remedy: "name the base with --model")
+                remedy: "add --model with the base of all")
         }
         let base = try first.name(model)
         for part in parts {
@@ -66,7 +67,7 @@ struct CombineCommand: ParsableCommand {
         let loaded = try first.folder(model).load(device: device)
         let set = AdapterSet(on: loaded)
         let attached = try parts.enumerated().map { index, part -> (adapter: Adapter, weight: Double) in
-            // Errors name the folder; the same one may come twice.
+            // Errors name the folder, which may occur twice.
             let name = part.folder.url.lastPathComponent
             let isTaken = set.adapters[name] != nil
             return (
@@ -94,7 +95,7 @@ struct CombineCommand: ParsableCommand {
             return
         }
         print(
-            "LoRA of rank \(ranks.max() ?? 0) at \(counted(ranks.count, "place")), \(kind.rawValue) of \(counted(parts.count, "adapter")), saved to \(output)"
+            "LoRA of rank \(ranks.max() ?? 0) in \(counted(ranks.count, "module")), \(kind.rawValue) of \(counted(parts.count, "adapter")), saved to \(output)"
         )
     }
 }

@@ -9,57 +9,62 @@ import Training
 
 struct Compare: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Train several methods on the same rows and report quality and cost side by side.",
+        abstract: "Train several methods on the same data and compare their quality and cost.",
         discussion: """
             peft compare --methods base,full,lora --data train.jsonl --validation dev.jsonl --test test.jsonl \\
               --prompt 'Summarize: {dialogue}' --target '{summary}' --html report.html
 
-            A method may carry options, with + between the parts of a list: lora(rank=32,targets=q+v). Options given
-            beside --methods go to every method that has them. all stands for every method that fits the model. Each
-            method's learning rate comes from a short search on the validation rows, unless --lr gives it.
-            weights says how a row's base is kept: base(weights=nf4), qalora(weights=int4-g32-gptq).
+            A method can have options in parentheses, with + between the elements of a list: lora(rank=32,targets=q+v).
+            Method options outside the parentheses, such as --rank 8, apply to every method that has them. all is every
+            method that fits the model; base is the model without fine-tuning. weights sets the base model's weight
+            format: base(weights=nf4), qalora(weights=int4-g32-gptq). Without --lr, a short search on the validation
+            data finds each method's learning rate.
 
-            Where a quantised model is to be shipped, --quantize-after nf4,int4-g32-gptq merges each row's adapter, stores the
-            model so and measures it on the same test rows, beside the bytes that it takes. An adapter that its quantised base
-            takes as it is stored (QA-LoRA over int4) is merged and not rounded again.
+            --quantize-after nf4,int4-g32-gptq merges each adapter, quantizes the merged model, evaluates it on the same
+            test data and reports its size. An adapter that merges into its quantized base without rounding (QA-LoRA
+            over int4) is not quantized again.
             """)
 
     @OptionGroup var model: ModelOptions
-    @Option(help: ArgumentHelp("Methods, comma-separated.", valueName: "list")) var methods = "base,full,lora"
+    @Option(help: ArgumentHelp("Comma-separated methods; see peft methods.", valueName: "list")) var methods =
+        "base,full,lora"
     @Option(help: DataHelp.training) var data: [String] = []
-    @Option(help: ArgumentHelp("Rows that choose learning rates.", valueName: "file")) var validation: String?
+    @Option(help: ArgumentHelp("Validation data for the learning-rate search.", valueName: "file")) var validation:
+        String?
     @OptionGroup var split: ValidationSplitOption
-    @Option(help: ArgumentHelp("Rows that the methods are compared on.", valueName: "file")) var test: String?
-    @Option(help: ArgumentHelp("Show a report that --output wrote, and run nothing.", valueName: "file"))
+    @Option(help: ArgumentHelp("Test data that the methods are compared on.", valueName: "file")) var test: String?
+    @Option(help: ArgumentHelp("Print a report written by --output, without running anything.", valueName: "file"))
     var from: String?
-    @Option(help: ArgumentHelp("Use only the first training rows.", valueName: "rows")) var limit: Int?
-    @Option(help: ArgumentHelp("Use only the first validation rows.", valueName: "rows")) var limitValidation: Int?
-    @Option(help: ArgumentHelp("Use only the first test rows.", valueName: "rows")) var limitTest: Int?
-    @Flag(help: "Test rows with the same prompt are one row with several right targets.") var multiReference = false
+    @Option(help: ArgumentHelp("Maximum number of training examples.", valueName: "n")) var limit: Int?
+    @Option(help: ArgumentHelp("Maximum number of validation examples.", valueName: "n")) var limitValidation: Int?
+    @Option(help: ArgumentHelp("Maximum number of test examples.", valueName: "n")) var limitTest: Int?
+    @Flag(help: "Treat test examples with the same prompt as one example with several references.")
+    var multiReference = false
     @Option(
         help: ArgumentHelp(
-            "Outputs without a model to compare with: constant, typical(FIELD), first-line, longest-line.",
+            "Comma-separated baselines without a model: constant, typical(FIELD), first-line, longest-line.",
             valueName: "list"))
     var baselines: String?
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
     @Option(
         name: [.customLong("learning-rate"), .customLong("lr")],
-        help: ArgumentHelp("Rates: one for all, or method=rate,…; others are searched.", valueName: "rates"))
+        help: ArgumentHelp(
+            "Peak learning rate of all methods, or method=rate,…; the others are searched.", valueName: "rates"))
     var learningRates: String?
-    @Option(help: ArgumentHelp("Runs of each method, each with another seed.", valueName: "n")) var seeds = 1
+    @Option(help: ArgumentHelp("Number of random seeds, one run each per method.", valueName: "n")) var seeds = 1
     @Option(
         help: ArgumentHelp(
-            "Also quantize each merged model and evaluate it: nf4, int8, int4-g32, int4-g32-gptq (GPTQ on training rows), ….",
-            valueName: "kinds"))
+            "Also quantize each merged model and evaluate it: nf4, int8, int4-g32, int4-g32-gptq (GPTQ calibrated on the training data), ….",
+            valueName: "formats"))
     var quantizeAfter: String?
     @OptionGroup var training: TrainingOptions
     @OptionGroup var generation: GenerationOptions
     @Option(
         help: ArgumentHelp(
-            "General text; its loss before and after training measures forgetting.", valueName: "file"))
+            "Text file for measuring forgetting: its loss before and after training.", valueName: "file"))
     var retain: String?
-    @Option(help: ArgumentHelp("Write the report as one HTML page.", valueName: "file")) var html: String?
+    @Option(help: ArgumentHelp("Write the report as an HTML page.", valueName: "file")) var html: String?
     @Option(help: ArgumentHelp("Write the report as JSON.", valueName: "file")) var output: String?
     @OptionGroup var continuation: ContinuationOptions
     @Flag(help: "Print the report as JSON.") var json = false
@@ -71,17 +76,19 @@ struct Compare: ParsableCommand {
             return try present(
                 ComparisonReport.read(URL(fileURLWithPath: NSString(string: from).expandingTildeInPath)))
         }
-        guard let test else { throw UsageError("--test is missing", remedy: "name the rows to compare on") }
+        guard let test else {
+            throw UsageError("--test is missing", remedy: "add the test data that the methods are compared on")
+        }
         try require("--seeds", seeds)
         let device = try model.prepare()
         let rates = try parseRates()
         let chosen = try MethodArguments.list(methods)
         let isAll = MethodArguments.namesAll(methods)
         if let unknown = rates.byMethod.keys.first(where: { name in
-            // A base model without a head is measured as "head".
+            // A base model without a head is compared as "head".
             !chosen.contains { $0.name == name || $0.choice == nil && name == HeadTraining.name }
         }) {
-            throw UsageError("--lr names '\(unknown)', which is not compared", remedy: "methods are \(methods)")
+            throw UsageError("--lr names '\(unknown)', which is not compared", remedy: "use one of \(methods)")
         }
         let roundings = try roundings()
         let beside = try Baseline.list(baselines ?? "")
@@ -127,7 +134,7 @@ struct Compare: ParsableCommand {
             onEvent: { event in
                 progress.show(event)
                 stop.note(event)
-                // A long comparison that is cut off leaves what it measured, for --from.
+                // An interrupted comparison leaves its results so far, for --from.
                 if case .finished(_, let soFar) = event { try? state?.save(soFar.json()) }
             })
         progress.finish()
@@ -137,7 +144,7 @@ struct Compare: ParsableCommand {
     }
 
     private func present(_ report: ComparisonReport) throws {
-        // What was measured is shown before any file can fail to be written.
+        // Print the results before writing files, which may fail.
         if json {
             print(String(decoding: try report.json(), as: UTF8.self))
         } else {
@@ -156,8 +163,8 @@ struct Compare: ParsableCommand {
             let rounding = try WeightRounding(name.trimmingCharacters(in: .whitespaces))
             guard rounding.isQuantized else {
                 throw UsageError(
-                    "--quantize-after names \(rounding.name), which rounds nothing to fewer bits",
-                    remedy: "name nf4, nf4-double, fp4, int8, int4-g32, int4-g32-gptq, …")
+                    "--quantize-after names \(rounding.name), which is not a quantization format",
+                    remedy: "use one of nf4, nf4-double, fp4, int8, int4-g32, int4-g32-gptq, …")
             }
             return rounding
         }.filter { seen.insert($0.name).inserted }
@@ -170,7 +177,8 @@ struct Compare: ParsableCommand {
             let pair = part.split(separator: "=", maxSplits: 1).map { $0.trimmingCharacters(in: .whitespaces) }
             guard let text = pair.last, let rate = Double(text), rate > 0 else {
                 throw UsageError(
-                    "--lr '\(part)' is not a learning rate", remedy: "write --lr 1e-3 or --lr full=3e-4,lora=3e-3")
+                    "--lr '\(part)' is not a learning rate",
+                    remedy: "use a form such as --lr 1e-3 or --lr full=3e-4,lora=3e-3")
             }
             if pair.count == 2 { result.byMethod[pair[0].lowercased()] = rate } else { result.shared = rate }
         }

@@ -4,11 +4,11 @@ import LanguageModels
 import Support
 import Training
 
-/// Files of rows, and how many of them to take.
+/// Data files and the maximum number of rows to read.
 typealias RowsFile = (paths: [String], limit: Int?)
 
 extension ComparisonData {
-    /// The rows of `peft compare` and `peft sweep`, read as chats where `peft train` would.
+    /// The data of `peft compare` and `peft sweep`, read as chats under the same conditions as in `peft train`.
     init(
         _ templates: TemplateOptions, _ chat: ChatOptions, for folder: ModelFolder, training: RowsFile?,
         validation: RowsFile?, test: RowsFile, split: ValidationSplit? = nil, multiReference: Bool = false,
@@ -16,7 +16,7 @@ extension ComparisonData {
     ) throws {
         let templates = try templates.recognized(
             (training ?? test).paths, chat, writes: templates.choice().writes(folder))
-        let name = training.map { Rows.name($0.paths) } ?? "no training rows"
+        let name = training.map { Rows.name($0.paths) } ?? "no training data"
         guard let settings = try chat.settings(templates, data: (training ?? test).paths, folder: folder.url) else {
             let rowTemplates = try templates.rows()
             func rows(_ file: RowsFile?) throws -> [Example] {
@@ -43,7 +43,7 @@ extension ComparisonData {
             return
         }
         guard !multiReference else {
-            throw PEFTError("--multi-reference is for prompts, and the rows are chats", remedy: "leave it out")
+            throw PEFTError("--multi-reference applies to prompts, but the data holds chats", remedy: "remove it")
         }
         let wrapped = try chat.wrapped(templates)
         func rows(_ file: RowsFile?) throws -> [Conversation] {

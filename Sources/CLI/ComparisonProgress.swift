@@ -2,7 +2,7 @@ import Experiments
 import Foundation
 import Support
 
-/// Shows how a comparison or a sweep goes on.
+/// Shows the progress of a comparison or a sweep.
 struct ComparisonProgress {
     private let display: ProgressDisplay
     private let seeds: Int
@@ -18,7 +18,7 @@ struct ComparisonProgress {
         switch event {
         case .started(let method, let index, let count): display.finish("[\(index + 1)/\(count)] \(method)")
         case .trying(let method, let rate):
-            display.finish(String(format: "%@: trying a learning rate of %.1e", method, rate))
+            display.finish(String(format: "%@: trying learning rate %.1e", method, rate))
         case .tried(_, let rate, let loss):
             display.finish(
                 loss.map { String(format: "  %.1e: validation loss %.4f", rate, $0) }
@@ -35,8 +35,9 @@ struct ComparisonProgress {
                 ])
         case .evaluating(let method, _, let rows, let count):
             display.update(
-                share: Double(rows) / Double(count), "\(method)  \(rows) of \(counted(count, "test row")) generated")
-        case .skipped(let method): display.finish("  \(method.label) is left out: \(method.reason)")
+                share: Double(rows) / Double(count),
+                "\(method)  \(rows) of \(counted(count, "test example")) generated")
+        case .skipped(let method): display.finish("  \(method.label) skipped: \(method.reason)")
         case .finished(let run, let report):
             let metric = report.primaryMetric
             let quality = run.quality[metric].map {

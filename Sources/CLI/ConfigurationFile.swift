@@ -2,11 +2,10 @@ import Foundation
 import Support
 import Yams
 
-/// `--config FILE`: a YAML or JSON mapping of option names to values. They stand before the options of the command line,
-/// which replace them.
+/// `--config FILE`: a YAML or JSON mapping of option names to values. Options on the command line take precedence.
 enum ConfigurationFile {
-    /// The options of a file. Underscores in names count as dashes.
-    /// - Throws: ``PEFTError`` for a file that can't be read; ``UsageError`` for one that names what is no option.
+    /// The options of a file. Underscores in names are read as dashes.
+    /// - Throws: ``PEFTError`` for an unreadable file; ``UsageError`` for an unknown option.
     static func read(_ path: String, _ table: OptionTable) throws -> [GivenArgument] {
         guard let text = try? String(contentsOfFile: NSString(string: path).expandingTildeInPath, encoding: .utf8)
         else {
@@ -18,10 +17,12 @@ enum ConfigurationFile {
                 "\(path) is not valid YAML: \(String(describing: error).split(separator: "\n").first ?? "")")
         }
         guard let mapping = node?.mapping else {
-            throw PEFTError("\(path) is not a mapping", remedy: "write lines such as 'learning-rate: 1e-3'")
+            throw PEFTError("\(path) is not a mapping of options", remedy: "use lines such as 'learning-rate: 1e-3'")
         }
         let options = try mapping.flatMap { key, value -> [GivenArgument] in
-            guard let key = key.string else { throw UsageError("\(path): a key is not a name") }
+            guard let key = key.string else {
+                throw UsageError("\(path): a key is not a string", remedy: "use option names as keys")
+            }
             return try arguments(key, value, table, path)
         }
         try table.refuseRepeats(options, in: path)
@@ -32,7 +33,7 @@ enum ConfigurationFile {
         -> [GivenArgument]
     {
         let name = "--" + key.replacingOccurrences(of: "_", with: "-")
-        // Those ask the program about itself; as settings of a run they would end it without a word.
+        // These print information and exit; in a file they would end the run silently.
         guard !["--help", "--version", "--config"].contains(name) else {
             throw UsageError("\(path): '\(key)' is not a setting", remedy: "remove the line")
         }
@@ -43,7 +44,7 @@ enum ConfigurationFile {
             let text = value.string ?? ""
             guard option.kind == .flag else { return [given(text)] }
             guard let flag = value.bool, ["true", "false"].contains(text.lowercased()) else {
-                throw UsageError("\(path): '\(key)' is '\(text)'", remedy: "a flag is true or false")
+                throw UsageError("\(path): '\(key)' is a flag (got '\(text)')", remedy: "use true or false")
             }
             if flag { return [.option(option, name: name, value: nil)] }
             let opposite = name.replacingOccurrences(of: "--", with: "--no-")
@@ -55,7 +56,7 @@ enum ConfigurationFile {
             let texts = pairs.map { "\($0.key.string ?? "")=\($0.value.string ?? "")" }
             return option.isRepeating ? texts.map(given) : [given(texts.joined(separator: ","))]
         case .alias:
-            throw UsageError("\(path): aliases are not supported", remedy: "write the value out")
+            throw UsageError("\(path): aliases are not supported", remedy: "repeat the value")
         }
     }
 }

@@ -1,31 +1,31 @@
 import Foundation
 import Support
 
-/// Output to people: results on standard output, everything else on standard error.
+/// Terminal output: results on standard output, everything else on standard error.
 enum Console {
     /// Whether `--quiet` was given.
     nonisolated(unsafe) static var isQuiet = false
     static var inputIsTerminal: Bool { isatty(STDIN_FILENO) == 1 }
     static var errorIsTerminal: Bool { isatty(STDERR_FILENO) == 1 }
     static var outputIsTerminal: Bool { isatty(STDOUT_FILENO) == 1 }
-    /// Colour where a terminal shows it and `NO_COLOR` isn't set.
+    /// Whether standard output is a terminal and `NO_COLOR` is not set.
     static var usesColour: Bool { outputIsTerminal && ProcessInfo.processInfo.environment["NO_COLOR"] == nil }
 
-    /// A line about what has no effect or was surely not meant; the command goes on.
-    static func warn(_ text: String) { note("peft: warning: " + shownInOneLine(text)) }
-    static func error(_ text: String) { note("peft: " + shownInOneLine(text)) }
-    /// Writes a line to standard error. A note that can't be written is lost and ends nothing.
+    /// A line about a setting without effect or a likely mistake; the command continues.
+    static func warn(_ text: String) { note("warning: " + shownInOneLine(text)) }
+    static func error(_ text: String) { note("error: " + shownInOneLine(text)) }
+    /// Writes a line to standard error. Failures to write are ignored.
     static func note(_ text: String) { progress(shown(text) + "\n", waiting: 1000) }
 
-    /// Writes to standard error, unless nobody reads it within so many milliseconds.
+    /// Writes to standard error, and gives up if it is not read within `milliseconds`.
     static func progress(_ text: String, waiting milliseconds: Int32 = 0) {
         _ = StandardStreams.write(text, to: STDERR_FILENO, .milliseconds(milliseconds))
     }
 
-    /// A line of standard input without its end; `nil` at the end, and where it can't be read.
+    /// A line of standard input without its line break; `nil` at the end of input or after a read error.
     static func readLine() -> String? { Swift.readLine() }
 
-    /// Columns of the terminal, 120 where that isn't known.
+    /// Width of the terminal in columns, 120 if unknown.
     static var width: Int {
         var size = winsize()
         guard ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 40 else { return 120 }
@@ -62,7 +62,7 @@ enum Console {
     }
 }
 
-/// One line that is redrawn on a terminal; plain lines from time to time elsewhere.
+/// A progress line: redrawn in place on a terminal, plain lines at intervals elsewhere.
 final class ProgressDisplay {
     private let isTerminal = Console.errorIsTerminal
     private let isQuiet: Bool
@@ -71,10 +71,10 @@ final class ProgressDisplay {
 
     init(isQuiet: Bool) { self.isQuiet = isQuiet || Console.isQuiet }
 
-    /// Shows `text`, with a bar for `share` on a terminal. Elsewhere a line is written every 20 seconds at most.
+    /// Shows `text`, with a progress bar for `share` on a terminal; elsewhere writes at most one line every 20 seconds.
     func update(share: Double, _ text: String) { update(share: share, [ProgressPart(text)]) }
 
-    /// The same, of parts that may be left out where the terminal is narrow.
+    /// The same for several parts, of which a narrow terminal shows the most important ones.
     func update(share: Double, _ parts: [ProgressPart]) {
         guard !isQuiet else { return }
         let interval: Duration = isTerminal ? .milliseconds(100) : .seconds(20)
@@ -91,7 +91,7 @@ final class ProgressDisplay {
         Console.progress("\r" + line + padding)
     }
 
-    /// Ends the redrawn line, and writes `text` below it.
+    /// Clears the progress line and writes `text`.
     func finish(_ text: String? = nil) {
         guard !isQuiet else { return }
         if isTerminal, drawnWidth > 0 {

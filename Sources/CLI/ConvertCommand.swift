@@ -10,8 +10,7 @@ import Training
 struct ConvertCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "convert",
-        abstract:
-            "Turn adapters of other programs and older versions into Hugging Face's present format, or into GGUF.",
+        abstract: "Convert adapters of other tools to the Hugging Face PEFT format, or to GGUF.",
         discussion: """
             peft convert old-adapter --output new-adapter
             peft convert my-adapter --to gguf --output my-adapter.gguf
@@ -21,21 +20,25 @@ struct ConvertCommand: ParsableCommand {
             peft convert mlx-adapter --model my-model --output my-adapter
             peft convert prompt.npy --model google/t5-small-lm-adapt --output my-prompt
 
-            Reads Hugging Face's folders with older names and settings, pickled or sharded weights, names with the prefixes
-            of torch.compile, FSDP and DistributedDataParallel, or a trainer's checkpoints (the newest); loralib's state
-            dictionaries (.pt, .bin, .safetensors); adapters of mlx-lm; soft prompts as arrays (.npy); and llama.cpp's GGUF
-            adapters, which are written too. With --model the result is checked against the base. Pickles are read without
-            running anything: what could run code is rejected.
+            Reads Hugging Face adapters of older versions, with pickled or sharded weights, with the prefixes of
+            torch.compile, FSDP and DistributedDataParallel, or in a trainer's checkpoints (the latest one); state
+            dictionaries of loralib (.pt, .bin, .safetensors); adapters of mlx-lm; soft prompts as arrays (.npy); and
+            GGUF adapters of llama.cpp, which it also writes. With --model the result is checked against the base model.
+            Pickle files are read without executing code; those that contain code are rejected.
             """)
 
-    @Argument(help: "An adapter's folder, a file of loralib, a GGUF adapter, or a soft prompt (.npy).") var source:
-        String
+    @Argument(help: "Adapter folder, loralib file, GGUF adapter, or soft prompt (.npy).") var source: String
     @OptionGroup var model: ModelOptions
-    @Option(help: ArgumentHelp("loralib's alpha, which its files don't hold.", valueName: "x")) var alpha: Double?
-    @Option(help: ArgumentHelp("Adapted parts of fused projections, such as true,false,true.", valueName: "list"))
+    @Option(help: ArgumentHelp("LoRA alpha of a loralib file, which does not contain it.", valueName: "x")) var alpha:
+        Double?
+    @Option(
+        help: ArgumentHelp(
+            "Adapted parts of fused projections in a loralib file, such as true,false,true.", valueName: "list"))
     var enableLora: String?
-    @Option(help: "peft (Hugging Face's layout), or llama.cpp's gguf, gguf-f16 or gguf-bf16 (peft).") var to = "peft"
-    @Option(name: .shortAndLong, help: ArgumentHelp("Folder or GGUF file for the adapter.", valueName: "path"))
+    @Option(help: "Output format: peft (Hugging Face layout), or for llama.cpp gguf, gguf-f16 or gguf-bf16.") var to =
+        "peft"
+    @Option(
+        name: .shortAndLong, help: ArgumentHelp("Output folder, or .gguf file, for the adapter.", valueName: "path"))
     var output: String
     @Flag(help: "Print the result as JSON.") var json = false
 
@@ -46,11 +49,11 @@ struct ConvertCommand: ParsableCommand {
         let target = try GGUFTarget.output(output, as: type)
         if let type { return try writeGGUF(url, target, type) }
         guard to.lowercased() == "peft" else {
-            throw UsageError("--to is '\(to)'", remedy: "there are peft, gguf, gguf-f16 and gguf-bf16")
+            throw UsageError("unknown --to '\(to)'", remedy: "use one of peft, gguf, gguf-f16, gguf-bf16")
         }
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) else {
-            throw PEFTError("there is no \(source)", remedy: "name an adapter's folder or a file of loralib")
+            throw PEFTError("\(source) doesn't exist", remedy: "use an adapter folder or a loralib file")
         }
         if isFolder.boolValue {
             try convertFolder(url, target)
@@ -76,10 +79,10 @@ struct ConvertCommand: ParsableCommand {
             ]).text())
     }
 
-    /// The base that `--model` names.
+    /// The base model that `--model` names.
     private func baseName() throws -> String {
         guard let name = model.model else {
-            throw PEFTError("--model is missing", remedy: "name the base model that the adapter was trained on")
+            throw PEFTError("--model is missing", remedy: "add the base model that the adapter was trained on")
         }
         return name
     }
@@ -88,7 +91,7 @@ struct ConvertCommand: ParsableCommand {
         let (url, note) = AdapterFiles.locate(source)
         if let note { Console.note(note) }
         if AdapterFiles.isMLX(url) {
-            // MLX names the base in its own way.
+            // mlx-lm stores the base model's name under another key.
             let named = try JSON.read(url.appendingPathComponent("adapter_config.json"))["model"] ?? .null
             let base = AdapterBase(["base_model_name_or_path": named], of: url)
             let outline = try base.folder(model).outline()
@@ -100,10 +103,10 @@ struct ConvertCommand: ParsableCommand {
         guard let name = model.model else {
             guard tensors.keys.contains(where: { $0.hasPrefix("base_model.") || $0 == "prompt_embeddings" }) else {
                 throw PEFTError(
-                    "the tensors of \(url.path) are named without the prefix of Hugging Face's format, such as '\(tensors.keys.sorted()[0])'",
-                    remedy: "give --model, whose modules say what the names mean")
+                    "tensor names in \(url.path) lack the prefix of the Hugging Face format, such as '\(tensors.keys.sorted()[0])'",
+                    remedy: "add --model, to match them with the modules of the base model")
             }
-            Console.note("the adapter is not checked against a base; --model does so")
+            Console.note("the adapter was not checked against its base model; add --model to check it")
             return try write(configuration, tensors, target, from: url)
         }
         if AdapterBase(configuration, of: url).name == nil {
@@ -141,8 +144,7 @@ struct ConvertCommand: ParsableCommand {
         try write(configuration, tensors, target, from: url) { _ = try $0.attach(to: outline) }
     }
 
-    /// Writes a folder that appears if it reads back, with the tokenizer and the record of its training that lie beside the
-    /// source.
+    /// Writes the adapter folder atomically after reading it back, with the tokenizer and the training record of the source.
     private func write(
         _ configuration: [String: JSON], _ tensors: [String: Tensor], _ target: URL, from source: URL,
         check: (AdapterFolder) throws -> Void = { _ in }
@@ -161,7 +163,7 @@ struct ConvertCommand: ParsableCommand {
                 for note in written.notes { Console.note(note) }
                 try check(written)
             } catch let error as PEFTError {
-                // The folder that is being written is nobody's name for the adapter.
+                // Name the source in errors, not the temporary folder.
                 throw PEFTError(
                     error.problem.replacing(folder.path, with: source.path),
                     remedy: error.remedy?.replacing(folder.path, with: source.path))
@@ -172,15 +174,16 @@ struct ConvertCommand: ParsableCommand {
     private func convertLoralib(_ url: URL, _ target: URL) throws {
         guard let alpha else {
             throw UsageError(
-                "--alpha is missing", remedy: "give the lora_alpha that loralib was told; its files don't hold it")
+                "--alpha is missing", remedy: "add the lora_alpha used in training; loralib files don't contain it")
         }
-        guard alpha > 0 else { throw UsageError("--alpha is \(alpha)", remedy: "it has to be above 0") }
+        guard alpha > 0 else { throw UsageError("--alpha must be positive (got \(alpha))") }
         let enabled = try enableLora.map { text in
             try text.split(separator: ",").map { part -> Bool in
                 switch part.trimmingCharacters(in: .whitespaces).lowercased() {
                 case "true", "1": return true
                 case "false", "0": return false
-                default: throw UsageError("--enable-lora '\(text)'", remedy: "write such as true,false,true")
+                default:
+                    throw UsageError("invalid --enable-lora '\(text)'", remedy: "use a form such as true,false,true")
                 }
             }
         }

@@ -7,30 +7,32 @@ import Training
 
 struct Evaluate: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measure a model, with or without an adapter, on rows with known targets.",
+        abstract: "Evaluate a model, with or without an adapter, on a dataset with targets.",
         discussion: """
             peft evaluate --adapter my-adapter --data test.jsonl
             peft evaluate --adapter news=folder --adapter mail=other --data test.jsonl --adapter-field kind
 
-            An adapter that peft trained brings its base model and its templates. Several of them share one base: each
-            is measured on all rows or, with --adapter-field, on the rows whose field names it (base for none).
+            An adapter trained with peft includes the name of its base model and its templates. Several adapters share
+            one base model: each is evaluated on all examples or, with --adapter-field, on the examples whose field
+            names it (base is the model without adapters).
             """)
 
     @OptionGroup var model: ModelOptions
-    @Option(help: ArgumentHelp("Folder of an adapter; repeated, with names.", valueName: "[name=]folder"))
+    @Option(help: ArgumentHelp("Adapter folder; repeatable with names.", valueName: "[name=]folder"))
     var adapter: [String] = []
-    @Option(help: ArgumentHelp("Field of the rows that names their adapter.", valueName: "field"))
+    @Option(help: ArgumentHelp("Field of the data that names each example's adapter.", valueName: "field"))
     var adapterField: String?
     @Flag(help: "Merge the adapter into the weights first.") var merge = false
     @Option(help: DataHelp.rows) var data: [String]
-    @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
+    @Option(help: ArgumentHelp("Maximum number of examples.", valueName: "n")) var limit: Int?
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
     @OptionGroup var generation: GenerationOptions
-    @Flag(help: "Rows with the same prompt are one row with several right targets.") var multiReference = false
-    @Option(help: ArgumentHelp("Generation batch size.", valueName: "rows")) var batchSize = 16
-    @Option(help: "Random seed of sampling.") var seed: UInt64 = 0
-    @Option(help: ArgumentHelp("Write each row's prompt, target and output here, JSONL.", valueName: "file"))
+    @Flag(help: "Treat examples with the same prompt as one example with several references.") var multiReference =
+        false
+    @Option(help: ArgumentHelp("Generation batch size.", valueName: "n")) var batchSize = 16
+    @Option(help: "Random seed for sampling.") var seed: UInt64 = 0
+    @Option(help: ArgumentHelp("Write the prompt, target and output of each example as JSONL.", valueName: "file"))
     var predictions: String?
     @Flag(help: "Print the result as JSON.") var json = false
     @Flag(help: "Suppress progress output.") var quiet = false
@@ -41,7 +43,7 @@ struct Evaluate: ParsableCommand {
         let parameters = try generation.parameters(seed: seed)
         if NamedAdapters.areMeant(by: adapter) { return try evaluateMany(parameters) }
         guard adapterField == nil else {
-            throw UsageError("--adapter-field needs adapters with names", remedy: "write --adapter name=folder")
+            throw UsageError("--adapter-field requires named adapters", remedy: "use --adapter name=folder")
         }
         let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge)
         let templates = try templates.recognized(
@@ -60,7 +62,7 @@ struct Evaluate: ParsableCommand {
             maxInputTokens: templates.maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput)
         let display = ProgressDisplay(isQuiet: quiet || json)
         let result = try evaluator.evaluate(rows) {
-            display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "row"))")
+            display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "example"))")
         }
         display.finish()
         noteLabels(result, rows, adapted.model.head)
@@ -68,7 +70,7 @@ struct Evaluate: ParsableCommand {
         try report(result, rows.map { ($0.prompt, $0.target) })
     }
 
-    /// The last assistant turn of each chat is what the model is to write.
+    /// Evaluates chats: the target is the last assistant turn.
     private func evaluate(
         _ settings: ChatSettings, _ templates: TemplateOptions, _ adapted: AdaptedModel,
         _ parameters: GenerateParameters
@@ -80,7 +82,7 @@ struct Evaluate: ParsableCommand {
             model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize)
         let display = ProgressDisplay(isQuiet: quiet || json)
         let result = try evaluator.evaluate(rows, chats) {
-            display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "row"))")
+            display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "example"))")
         }
         display.finish()
         ModelNotes.lastPosition(result.endedAtLastPosition, of: adapted.model)
@@ -118,16 +120,16 @@ struct Evaluate: ParsableCommand {
         ].merging(unknown) { first, _ in first }
     }
 
-    /// Says on standard error which labels the model doesn't have, and what numbers in place of labels stand for.
+    /// Prints notes about labels unknown to the model and about class indices.
     private func noteLabels(_ result: EvaluationResult, _ rows: [Example], _ head: ModelHead) {
         if let meaning = head.meaningOfNumbers(in: rows) {
-            Console.note("the rows number their classes, of which \(meaning)")
+            Console.note("the data has class indices: \(meaning)")
         }
         guard !result.unknownLabels.isEmpty else { return }
         let labels = result.unknownLabels.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
         let shown = labels.prefix(5).map { "'\($0.key)' (\(Console.grouped($0.value)))" }.joined(separator: ", ")
         Console.note(
-            "warning: rows have labels that the model doesn't, which count as wrong: \(shown)\(labels.count > 5 ? ", …" : "")"
+            "warning: the data has labels unknown to the model, which count as errors: \(shown)\(labels.count > 5 ? ", …" : "")"
         )
     }
 
@@ -145,16 +147,16 @@ struct Evaluate: ParsableCommand {
         print(
             String(
                 format: "loss             %8.\(result.generatedTokens == 0 ? 4 : 3)f   %@", result.loss,
-                result.generatedTokens == 0 ? "a target" : "nats a target token"))
+                result.generatedTokens == 0 ? "per target" : "nats per target token"))
         if result.generatedTokens == 0 {
             let speed = result.seconds > 0 ? Double(rows) / result.seconds : 0
             return print(
-                "\(counted(rows, "row")) in \(Console.duration(result.seconds)) "
-                    + String(format: "(%.0f rows/s)", speed))
+                "\(counted(rows, "example")) in \(Console.duration(result.seconds)) "
+                    + String(format: "(%.0f examples/s)", speed))
         }
         let speed = result.seconds > 0 ? Double(result.generatedTokens) / result.seconds : 0
         print(
-            "\(counted(rows, "row")), \(counted(result.generatedTokens, "token")) in \(Console.duration(result.seconds)) "
+            "\(counted(rows, "example")), \(counted(result.generatedTokens, "token")) in \(Console.duration(result.seconds)) "
                 + String(format: "(%.0f tokens/s)", speed))
     }
 }

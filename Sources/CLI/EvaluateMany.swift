@@ -4,11 +4,11 @@ import PEFT
 import Support
 import Training
 
-/// Several adapters over one base: each on all rows, or each on the rows that name it.
+/// Several adapters over one base model: each on all examples, or on the examples that name it.
 extension Evaluate {
     func evaluateMany(_ parameters: GenerateParameters) throws {
         guard !merge else {
-            throw UsageError("--merge was given with several adapters", remedy: "evaluate one at a time")
+            throw UsageError("--merge cannot be used with several adapters", remedy: "evaluate one adapter at a time")
         }
         let named = try NamedAdapters(model, adapter)
         try ModelNotes.generation(parameters, for: named.model)
@@ -19,8 +19,8 @@ extension Evaluate {
         if let adapterField {
             let names = try rows.map { try named.adapter(of: $0, field: adapterField) }
             for name in [nil] + named.set.names.map(Optional.some) {
-                let own = names.indices.filter { names[$0] == name }
-                if !own.isEmpty { parts.append((name, own)) }
+                let matching = names.indices.filter { names[$0] == name }
+                if !matching.isEmpty { parts.append((name, matching)) }
             }
         } else {
             parts = named.set.names.map { ($0, Array(rows.indices)) }
@@ -29,18 +29,19 @@ extension Evaluate {
         var lines = [Int: [String]]()
         var results: [(name: String, rows: Int, result: EvaluationResult)] = []
         var total = Total()
-        // Templates, lengths and classes are as for one adapter alone; switching takes no time.
-        for (name, own) in parts {
+        // Templates, lengths and labels are those of each adapter; switching adapters costs nothing.
+        for (name, indices) in parts {
             let record = name.flatMap { named.records[$0] }
             let title = name ?? NamedAdapters.base
             try named.set.activate(name)
-            let part = try measure(own.map { rows[$0] }, named, record, parameters) {
+            let part = try measure(indices.map { rows[$0] }, named, record, parameters) {
                 display.update(
-                    share: Double($0) / Double(own.count), "\(title): \($0) of \(counted(own.count, "row"))")
+                    share: Double($0) / Double(indices.count),
+                    "\(title): \($0) of \(counted(indices.count, "example"))")
             }
             total.add(part)
-            results.append((title, own.count, part.result))
-            for ((row, asked), output) in zip(zip(own, part.asked), part.result.predictions) {
+            results.append((title, indices.count, part.result))
+            for ((row, asked), output) in zip(zip(indices, part.asked), part.result.predictions) {
                 let line = JSON.object([
                     "adapter": .string(title), "prompt": .string(asked.prompt), "target": .string(asked.target),
                     "output": .string(output),
@@ -74,14 +75,14 @@ extension Evaluate {
         }
     }
 
-    /// What one adapter makes of its rows, what it was asked, and the tokens with loss.
+    /// The result of one adapter, its prompts and targets, and the number of tokens that contribute to the loss.
     private struct Part {
         let result: EvaluationResult
         let asked: [(prompt: String, target: String)]
         let tokens: Int
     }
 
-    /// Measures the active adapter, on chats if it was trained on them or the rows hold some.
+    /// Evaluates the active adapter, on chats if it was trained on chats or the rows hold messages.
     private func measure(
         _ rows: [Row], _ named: NamedAdapters, _ record: TrainingRecord?, _ parameters: GenerateParameters,
         onProgress: (Int) -> Void
@@ -110,7 +111,7 @@ extension Evaluate {
             tokens: try encoder.encode(examples.filter(encoder.knowsLabels)).summary.targetTokens)
     }
 
-    /// What all rows together come to.
+    /// The sum over all adapters.
     private struct Total {
         private var predictions: [String] = []
         private var prompts: [String] = []

@@ -7,7 +7,7 @@ import Training
 
 struct Generate: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Generate text.",
+        abstract: "Generate text from a prompt, a dataset or a chat.",
         discussion: """
             peft generate --adapter my-adapter 'Summarize: …'
             echo 'Summarize: …' | peft generate --adapter my-adapter
@@ -15,49 +15,56 @@ struct Generate: ParsableCommand {
 
             peft generate --adapter my-adapter --data rows.jsonl --output answers.jsonl
 
-            With --field and --data the prompt's template is filled in: the one the adapter was trained with, or
-            --prompt. --output writes the rows with a column output, as JSON lines, CSV or TSV, or the texts alone
-            (.txt, where a line break is \\n).
+            --field and --data fill in the prompt template: --prompt, or the one the adapter was trained with. --output
+            writes the data with an additional column output, as JSONL, CSV or TSV, or the generated texts alone (.txt,
+            with line breaks as \\n).
 
             peft generate --adapter news=folder --adapter mail=other 'news:Summarize: …' 'mail:Summarize: …'
             peft generate --adapter news=folder --adapter mail=other --data rows.jsonl --adapter-field kind
 
-            Several adapters share one base model, and one batch where they can; base is the model without any.
+            Several adapters share one base model and, where possible, mixed-adapter batches; base is the model without
+            adapters.
 
             peft generate --model my-chat-model --chat --system 'Be brief.' 'What is a monad?'
             peft generate --adapter my-adapter --messages chat.json
 
-            With --chat, or an adapter trained on chats, the text is a user's turn and the chat template writes it; at a
-            terminal without a text, a conversation begins. --messages takes a whole conversation: a list of messages,
-            or an object with messages and tools.
+            With --chat, or an adapter trained on chats, the text is a user turn, formatted with the chat template. On a
+            terminal without a text, an interactive chat starts. --messages reads a conversation: a list of messages, or
+            an object with messages and tools.
             """)
 
     @OptionGroup var model: ModelOptions
-    @Option(help: ArgumentHelp("Folder of an adapter; repeated, with names.", valueName: "[name=]folder"))
+    @Option(help: ArgumentHelp("Adapter folder; repeatable with names.", valueName: "[name=]folder"))
     var adapter: [String] = []
     @Flag(help: "Merge the adapter into the weights first.") var merge = false
-    @Argument(help: "What the model reads; standard input if absent. \\n is a line break.") var text: [String] = []
+    @Argument(help: "Prompt (default: standard input); \\n is a line break.") var text: [String] = []
     @Option(help: DataHelp.prompts) var data: [String] = []
-    @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
+    @Option(help: ArgumentHelp("Maximum number of examples.", valueName: "n")) var limit: Int?
     @Option(
         name: .shortAndLong,
-        help: ArgumentHelp("Write the rows with their texts here: .jsonl, .csv, .tsv or .txt.", valueName: "file"))
+        help: ArgumentHelp("Write the data with the generated texts: .jsonl, .csv, .tsv or .txt.", valueName: "file"))
     var output: String?
-    @Option(help: ArgumentHelp("Field of the rows that names their adapter.", valueName: "field"))
+    @Option(help: ArgumentHelp("Field of the data that names each example's adapter.", valueName: "field"))
     var adapterField = "adapter"
-    @Option(help: ArgumentHelp("Generation batch size.", valueName: "rows")) var batchSize = 16
-    @Option(help: ArgumentHelp("Template for --field and --data (the adapter's).", valueName: "template")) var prompt:
-        String?
-    @Option(help: ArgumentHelp("A field of the template; @ before the value names a file.", valueName: "name=value"))
+    @Option(help: ArgumentHelp("Generation batch size.", valueName: "n")) var batchSize = 16
+    @Option(
+        help: ArgumentHelp("Prompt template for --field and --data (default: the adapter's).", valueName: "template"))
+    var prompt: String?
+    @Option(
+        help: ArgumentHelp(
+            "Value of a template field; name=@file reads it from a file. Repeatable.", valueName: "name=value"))
     var field: [String] = []
-    @Option(help: ArgumentHelp("Maximum number of prompt tokens (512).", valueName: "tokens")) var maxInput: Int?
-    @Flag(inversion: .prefixedNo, help: "Whether the text is a user's turn in a chat (as the adapter was trained).")
+    @Option(help: ArgumentHelp("Maximum number of prompt tokens (default: 512).", valueName: "tokens")) var maxInput:
+        Int?
+    @Flag(
+        inversion: .prefixedNo, help: "Treat the text as a user turn of a chat (default: as the adapter was trained)."
+    )
     var chat: Bool?
-    @Option(help: ArgumentHelp("A conversation in JSON, for the model to go on with.", valueName: "file"))
+    @Option(help: ArgumentHelp("JSON file of a conversation to continue.", valueName: "file"))
     var messages: String?
     @OptionGroup var template: ChatTemplateOptions
     @OptionGroup var generation: GenerationOptions
-    @Option(help: "Random seed of sampling.") var seed: UInt64 = 0
+    @Option(help: "Random seed for sampling.") var seed: UInt64 = 0
     @Flag(help: "Print the result as JSON.") var json = false
     @Flag(help: "Suppress progress output.") var quiet = false
 
@@ -68,10 +75,10 @@ struct Generate: ParsableCommand {
         if !data.isEmpty { return try generateRows(parameters) }
         guard output == nil else {
             throw UsageError(
-                "--output is for the rows of --data", remedy: "add --data, or redirect the output with >")
+                "--output requires --data", remedy: "add --data, or redirect the output with >")
         }
         guard text.count < 2 else {
-            throw UsageError("\(text.count) texts were given", remedy: "put quotes around a text with spaces")
+            throw UsageError("expected one text (got \(text.count))", remedy: "quote a text with spaces")
         }
         let adapted = try adaptedModel()
         if chat ?? (messages != nil || !template.isEmpty || adapted.record?.chat != nil) {
@@ -83,33 +90,33 @@ struct Generate: ParsableCommand {
         let encoder = try RowEncoder(adapted.tokenizer, for: adapted.model, maxInputTokens: most)
         let (ids, isTruncated) = encoder.prompt(prompt)
         if isTruncated {
-            let isOwn = encoder.maxInputTokens == most
+            let isAtOption = encoder.maxInputTokens == most
             Console.note(
-                "the prompt is truncated to \(encoder.maxInputTokens) tokens\(isOwn ? "; --max-input changes that" : "")"
+                "the prompt is truncated to \(encoder.maxInputTokens) tokens\(isAtOption ? "; raise --max-input to keep more" : "")"
             )
         }
         try write(prompt, ids, adapted, parameters)
     }
 
-    /// The model with its adapter, known to write.
+    /// The model with its adapter. It must generate text.
     func adaptedModel() throws -> AdaptedModel {
         let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge)
         guard adapted.model.writes else {
             throw PEFTError(
-                "this \(adapted.model.family) model is for \(adapted.model.head.task.rawValue) and writes no text",
+                "this \(adapted.model.family) model is for \(adapted.model.head.task.rawValue) and does not generate text",
                 remedy: "use peft predict")
         }
         return adapted
     }
 
-    /// The limit of a prompt's tokens.
+    /// Maximum number of prompt tokens.
     func mostInput(_ record: TrainingRecord?) throws -> Int {
         try require("--max-input", maxInput, atLeast: 2)
         return maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
     }
 
-    /// Continues a prompt and prints the text, token by token where they are known as they come.
-    /// - Parameter endToken: ends the text beside the model's own end tokens.
+    /// Generates from a prompt and prints the text, streamed token by token except with beam search.
+    /// - Parameter endToken: an additional end token.
     @discardableResult
     func write(
         _ prompt: String, _ ids: [Int], _ adapted: AdaptedModel, _ parameters: GenerateParameters,
@@ -128,15 +135,15 @@ struct Generate: ParsableCommand {
                 if streams { print(decoder.append(token), terminator: "") }
                 return true
             }, onLastPosition: { _ in cutShort += 1 })
-        let made = Array((result.first ?? []).prefix { $0 != endToken })
-        let output = adapted.tokenizer.decode(tokens: made)
+        let tokens = Array((result.first ?? []).prefix { $0 != endToken })
+        let output = adapted.tokenizer.decode(tokens: tokens)
         let elapsed = start.duration(to: .now).components
         let seconds = Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
         if json {
             print(
                 JSON.object([
                     "prompt": .string(prompt), "output": .string(output), "promptTokens": .integer(ids.count),
-                    "tokens": .integer(made.count), "seconds": .number(seconds),
+                    "tokens": .integer(tokens.count), "seconds": .number(seconds),
                 ]).text())
         } else {
             print(streams ? decoder.finish() : output)
@@ -148,17 +155,18 @@ struct Generate: ParsableCommand {
     func promptText(_ record: TrainingRecord?) throws -> String {
         if !field.isEmpty {
             guard text.isEmpty else {
-                throw UsageError("both a text and --field were given", remedy: "give one of them")
+                throw UsageError("a text and --field are mutually exclusive", remedy: "use one of them")
             }
             guard let template = prompt.map(TemplateOptions.unescape) ?? record?.prompt else {
-                throw UsageError("--field needs a template", remedy: "give --prompt, or an adapter that peft trained")
+                throw UsageError(
+                    "--field requires a template", remedy: "add --prompt, or an adapter trained with peft")
             }
             var fields: [String: JSON] = [:]
             for pair in field {
                 let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(
                     String.init)
                 guard parts.count == 2 else {
-                    throw UsageError("--field '\(pair)' has no '='", remedy: "write --field name=value")
+                    throw UsageError("--field '\(pair)' has no '='", remedy: "use --field name=value")
                 }
                 guard parts[1].hasPrefix("@") else {
                     fields[parts[0]] = .string(TemplateOptions.unescape(parts[1]))
@@ -173,17 +181,17 @@ struct Generate: ParsableCommand {
             let parsed = try Template(template)
             if let missing = parsed.fields.first(where: { fields[$0] == nil }) {
                 throw UsageError(
-                    "the template needs the field '\(missing)', and --field gives \(fields.keys.sorted().joined(separator: ", "))",
-                    remedy: "write --field \(missing)=…")
+                    "the template field '\(missing)' has no value; --field sets \(fields.keys.sorted().joined(separator: ", "))",
+                    remedy: "add --field \(missing)=…")
             }
             return try parsed.render(Row(fields, location: .init(file: "--field", number: 1, unit: .element)))
         }
-        let given =
+        let input =
             try text.first.map(TemplateOptions.unescape)
             ?? String(decoding: StandardStreams.readToEnd(), as: UTF8.self)
-        guard !given.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty else {
-            throw UsageError("there is no prompt", remedy: "give a text, or pipe one in")
+        guard !input.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty else {
+            throw UsageError("the prompt is empty", remedy: "give a text as an argument or on standard input")
         }
-        return given
+        return input
     }
 }

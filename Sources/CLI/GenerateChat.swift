@@ -4,7 +4,7 @@ import LanguageModels
 import Support
 import Training
 
-/// `peft generate --chat`: the model's next turn in a conversation.
+/// `peft generate --chat`: generates the next assistant turn of a conversation.
 extension Generate {
     func generateChat(_ adapted: AdaptedModel, _ parameters: GenerateParameters) throws {
         var settings = adapted.record?.chat ?? ChatSettings()
@@ -13,7 +13,7 @@ extension Generate {
         var conversation = Conversation(messages: [], row: .init(file: "--messages", number: 1, unit: .element))
         if let messages {
             guard text.isEmpty, field.isEmpty else {
-                throw UsageError("both a text and --messages were given", remedy: "give one of them")
+                throw UsageError("a text and --messages are mutually exclusive", remedy: "use one of them")
             }
             conversation = try read(messages, settings)
         } else if text.isEmpty, field.isEmpty, !json, Console.inputIsTerminal {
@@ -35,7 +35,7 @@ extension Generate {
         return try write(prompt, ids, adapted, parameters, endToken: chats.turnEnd)
     }
 
-    /// A file with a list of messages, or a row with messages and tools.
+    /// Reads a JSON file with a list of messages, or an object with messages and tools.
     private func read(_ path: String, _ settings: ChatSettings) throws -> Conversation {
         let file = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
         guard let text = try? String(contentsOf: file, encoding: .utf8) else {
@@ -49,18 +49,18 @@ extension Generate {
         return try ChatRows(field: settings.field, system: settings.system).conversation(row)
     }
 
-    /// A conversation at the terminal, up to the end of the input.
+    /// Interactive chat at the terminal until the end of input.
     private func converse(
         _ adapted: AdaptedModel, _ parameters: GenerateParameters, _ chats: ChatEncoder, _ settings: ChatSettings
     ) throws {
         Console.note(
-            "Write to the model; \\n is a line break, Ctrl-C stops an answer, an empty line or Ctrl-D ends.")
+            "Chat with the model: \\n is a line break, Ctrl-C stops an answer, an empty line or Ctrl-D exits.")
         var conversation = Conversation(messages: [], row: .init(file: "terminal", number: 1))
         if let system = settings.system { conversation.insert(system: system) }
         while true {
             Console.progress("> ", waiting: 1000)
             guard let line = Console.readLine() else {
-                // The shell's prompt goes on a line of its own.
+                // Put the shell's prompt on a new line.
                 return Console.note("")
             }
             guard !line.isEmpty else { return }

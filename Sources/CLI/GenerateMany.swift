@@ -4,29 +4,29 @@ import PEFT
 import Support
 import Training
 
-/// Texts for many prompts, whose rows may use different adapters: those that can share a batch do.
+/// Generates with several adapters; prompts for different adapters share mixed-adapter batches where possible.
 extension Generate {
     private struct Item {
         let adapter: String?
         let prompt: String
-        /// The row of --data.
+        /// The row of `--data`.
         var row: Row?
-        /// What the model reads, where a chat template wrote it.
+        /// The prompt's token ids, if formatted with a chat template.
         var chat: [Int]?
-        /// Ends the text beside the model's own end tokens.
+        /// An additional end token.
         var endToken: Int?
     }
 
     func generateMany() throws {
         guard !merge else {
-            throw UsageError("--merge was given with several adapters", remedy: "merge one with peft merge")
+            throw UsageError("--merge cannot be used with several adapters", remedy: "merge one with peft merge")
         }
         try require("--batch-size", batchSize)
         let parameters = try generation.parameters(seed: seed)
         let file = try output.map { path in
             guard !data.isEmpty else {
                 throw UsageError(
-                    "--output is for the rows of --data", remedy: "add --data, or redirect the output with >")
+                    "--output requires --data", remedy: "add --data, or redirect the output with >")
             }
             return try RowsOutput(path)
         }
@@ -42,7 +42,8 @@ extension Generate {
             let encoder = try RowEncoder(named.tokenizer, for: named.model, maxInputTokens: most)
             let (ids, isTruncated) = encoder.prompt(item.prompt)
             if isTruncated {
-                Console.note("a prompt is truncated to \(encoder.maxInputTokens) tokens; --max-input changes that")
+                Console.note(
+                    "a prompt is truncated to \(encoder.maxInputTokens) tokens; raise --max-input to keep more")
             }
             return ids
         }
@@ -52,20 +53,20 @@ extension Generate {
         let all = try MixedBatch(named.set).generateAll(
             encoded, adapters: items.map(\.adapter), parameters: parameters, batchSize: batchSize,
             onProgress: {
-                display.update(share: Double($0) / Double(items.count), "\($0) of \(counted(items.count, "row"))")
+                display.update(share: Double($0) / Double(items.count), "\($0) of \(counted(items.count, "prompt"))")
             },
             onLastPosition: { _ in cutShort += 1 })
         display.finish()
         ModelNotes.lastPosition(cutShort, of: named.model)
-        let made = zip(items, all).map { item, tokens in Array(tokens.prefix { $0 != item.endToken }) }
+        let generated = zip(items, all).map { item, tokens in Array(tokens.prefix { $0 != item.endToken }) }
         let elapsed = start.duration(to: .now).components
         let seconds = Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
         let results = items.indices.map { index -> JSON in
             [
                 "adapter": .string(items[index].adapter ?? NamedAdapters.base),
                 "prompt": .string(items[index].prompt),
-                "output": .string(named.tokenizer.decode(tokens: made[index])),
-                "promptTokens": .integer(encoded[index].count), "tokens": .integer(made[index].count),
+                "output": .string(named.tokenizer.decode(tokens: generated[index])),
+                "promptTokens": .integer(encoded[index].count), "tokens": .integer(generated[index].count),
             ]
         }
         if let file {
@@ -83,29 +84,30 @@ extension Generate {
         }
     }
 
-    /// `name:prompt` from the command line.
+    /// The `name:prompt` arguments of the command line.
     private func prompts(_ named: NamedAdapters, _ chats: inout NamedChats) throws -> [Item] {
         guard field.isEmpty else {
-            throw UsageError("--field was given with several adapters", remedy: "put rows into a file, with --data")
+            throw UsageError("--field cannot be used with several adapters", remedy: "use a data file with --data")
         }
         guard !text.isEmpty else {
-            throw UsageError("there is no prompt", remedy: "give such as '\(named.set.names[0]):text', or --data")
+            throw UsageError(
+                "the prompt is missing", remedy: "add one such as '\(named.set.names[0]):text', or --data")
         }
         return try text.map { text in
             guard let colon = text.firstIndex(of: ":") else {
                 throw UsageError(
                     "the prompt '\(text.prefix(40))' names no adapter",
-                    remedy: "write such as '\(named.set.names[0]):\(text.prefix(12))'")
+                    remedy: "use a form such as '\(named.set.names[0]):\(text.prefix(12))'")
             }
             let prompt = TemplateOptions.unescape(String(text[text.index(after: colon)...]))
             guard !prompt.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty else {
-                throw UsageError("the prompt '\(text)' is empty", remedy: "write a text after the colon")
+                throw UsageError("the prompt '\(text)' is empty", remedy: "add a text after the colon")
             }
             return try item(prompt, adapter: try named.adapter(named: String(text[..<colon])), named, &chats)
         }
     }
 
-    /// A prompt as it is, or as a user's turn where the adapter was trained on chats.
+    /// A plain prompt, or a user turn if the adapter was trained on chats.
     private func item(_ prompt: String, adapter: String?, _ named: NamedAdapters, _ chats: inout NamedChats) throws
         -> Item
     {
@@ -119,7 +121,7 @@ extension Generate {
         return try item(conversation, adapter: adapter, named, encoder)
     }
 
-    /// The turn of the assistant that a conversation ends with, or that comes next.
+    /// The prompt for the last assistant turn of a conversation, or for the next one if it ends with another role.
     private func item(_ conversation: Conversation, adapter: String?, _ named: NamedAdapters, _ encoder: ChatEncoder)
         throws -> Item
     {
@@ -133,10 +135,10 @@ extension Generate {
             endToken: encoder.turnEnd)
     }
 
-    /// The rows of the data: each fills --prompt, or the template that its adapter was trained with, or holds messages.
+    /// The prompts of `--data`: each row holds messages, or fills `--prompt` or the template of its adapter.
     private func rows(_ named: NamedAdapters, _ chats: inout NamedChats) throws -> [Item] {
         guard text.isEmpty, field.isEmpty else {
-            throw UsageError("--data was given with a text or --field", remedy: "give one of them")
+            throw UsageError("--data cannot be used with a text or --field", remedy: "use one of them")
         }
         let rows = try DataSet.read(DataSource.all(data), limit: limit, keepsText: true)
         return try rows.map { row in
@@ -150,8 +152,8 @@ extension Generate {
             }
             guard let template = prompt.map(TemplateOptions.unescape) ?? record?.prompt else {
                 throw PEFTError(
-                    "\(row.location): there is no template for the adapter '\(adapter ?? NamedAdapters.base)'",
-                    remedy: "give --prompt, such as --prompt '{text}'")
+                    "\(row.location): no prompt template for the adapter '\(adapter ?? NamedAdapters.base)'",
+                    remedy: "add --prompt, such as --prompt '{text}'")
             }
             var item = try item(Template(template).render(row), adapter: adapter, named, &chats)
             item.row = row
@@ -160,7 +162,7 @@ extension Generate {
     }
 }
 
-/// Chat templates by adapter, each read once.
+/// Chat templates by adapter, cached.
 private struct NamedChats {
     private let named: NamedAdapters
     private var known: [String?: (ChatEncoder, ChatSettings)] = [:]

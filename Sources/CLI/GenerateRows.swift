@@ -3,11 +3,11 @@ import LanguageModels
 import Support
 import Training
 
-/// `peft generate --data`: texts for the rows of a file, which need no target.
+/// `peft generate --data`: generates a text for each row of a dataset; targets are not required.
 extension Generate {
     func generateRows(_ parameters: GenerateParameters) throws {
         guard text.isEmpty, field.isEmpty, messages == nil else {
-            throw UsageError("--data was given with a text, --field or --messages", remedy: "give one of them")
+            throw UsageError("--data cannot be used with a text, --field or --messages", remedy: "use one of them")
         }
         try require("--batch-size", batchSize)
         let file = try output.map { try RowsOutput($0) }
@@ -20,20 +20,20 @@ extension Generate {
         let display = ProgressDisplay(isQuiet: quiet || json || output == nil && Console.outputIsTerminal)
         let start = ContinuousClock.now
         var cutShort = 0
-        let made = try evaluator.generate(
+        let generated = try evaluator.generate(
             asked.map(\.ids), endToken: asked.first?.endToken,
             onProgress: {
-                display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "row"))")
+                display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "example"))")
             }, onLastPosition: { _ in cutShort += 1 })
         display.finish()
         ModelNotes.lastPosition(cutShort, of: adapted.model)
         let seconds = (ContinuousClock.now - start) / .seconds(1)
-        let texts = made.map { adapted.tokenizer.decode(tokens: $0) }
+        let texts = generated.map { adapted.tokenizer.decode(tokens: $0) }
         let columns = RowColumns.of(rows)
         let results = texts.map { [("output", JSON.string($0))] as RowsOutput.Result }
         try file?.write(rows, columns: columns, results)
         if json {
-            let list = zip(asked, zip(made, texts)).map { asked, answer -> JSON in
+            let list = zip(asked, zip(generated, texts)).map { asked, answer -> JSON in
                 [
                     "prompt": .string(asked.text), "output": .string(answer.1),
                     "promptTokens": .integer(asked.ids.count), "tokens": .integer(answer.0.count),
@@ -41,10 +41,10 @@ extension Generate {
             }
             print(JSON.object(["rows": .array(list), "seconds": .number(seconds)]).text())
         } else if let output {
-            let tokens = made.reduce(0) { $0 + $1.count }
+            let tokens = generated.reduce(0) { $0 + $1.count }
             if !quiet {
                 Console.note(
-                    "\(counted(rows.count, "row")), \(counted(tokens, "token")) in \(Console.duration(seconds)), saved to \(output)"
+                    "\(counted(rows.count, "example")), \(counted(tokens, "token")) in \(Console.duration(seconds)), saved to \(output)"
                 )
             }
         } else {
@@ -54,8 +54,8 @@ extension Generate {
 
     private typealias Prompt = (text: String, ids: [Int], endToken: Int?)
 
-    /// What the model reads for each row: its messages by the chat template, or a template filled in, which is a user's
-    /// turn where the adapter was trained on chats.
+    /// The prompt of each row: its messages formatted with the chat template, or the filled-in prompt template, which is a
+    /// user turn if the adapter was trained on chats.
     private func prompts(_ rows: [Row], _ adapted: AdaptedModel) throws -> [Prompt] {
         let record = adapted.record
         let areChats =
@@ -86,7 +86,7 @@ extension Generate {
         }
         if truncated > 0 {
             Console.note(
-                "\(counted(truncated, "prompt")) \(truncated == 1 ? "is" : "are") truncated to \(encoder.maxInputTokens) tokens\(encoder.maxInputTokens == most ? "; --max-input changes that" : "")"
+                "\(counted(truncated, "prompt")) \(truncated == 1 ? "is" : "are") truncated to \(encoder.maxInputTokens) tokens\(encoder.maxInputTokens == most ? "; raise --max-input to keep more" : "")"
             )
         }
         return prompts
@@ -108,7 +108,7 @@ extension Generate {
     /// `--prompt`, or the template that the adapter was trained with.
     private func rowTemplate(_ record: TrainingRecord?) throws -> Template {
         guard let text = prompt.map(TemplateOptions.unescape) ?? record?.prompt, !text.isEmpty else {
-            throw UsageError("--data needs a template", remedy: "give --prompt, such as --prompt '{text}'")
+            throw UsageError("--data requires a prompt template", remedy: "add --prompt, such as --prompt '{text}'")
         }
         return try Template(text)
     }

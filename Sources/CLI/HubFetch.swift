@@ -4,20 +4,19 @@ import LanguageModels
 import PEFT
 import Support
 
-/// Models and adapters as commands name them: by a folder, or on a hub, from which they are fetched where the cache
-/// lacks them.
+/// Resolves models and adapters by folder or by hub name, downloading those that are not in the cache.
 enum HubFetch {
     /// The folder of a model.
     static func model(_ name: String, needing part: ModelLocator.Part = .weights) throws -> ModelFolder {
         try ModelFolder(folder(name, needing: part))
     }
 
-    /// The same, not yet read.
+    /// The same without reading it.
     static func folder(_ name: String, needing part: ModelLocator.Part) throws -> URL {
         try ModelLocator.folder(name, needing: part) { try fetch($0, $1, for: name) }
     }
 
-    /// The folder of an adapter; not yet read.
+    /// The folder of an adapter, without reading it.
     static func adapter(_ name: String) throws -> URL {
         let (folder, note) = AdapterFiles.locate(try ModelLocator.adapter(name) { try fetch($0, $1, for: name) })
         if let note { Console.note(note) }
@@ -26,12 +25,12 @@ enum HubFetch {
 
     private static func fetch(_ name: HubName, _ selection: FileSelection, for text: String) throws -> URL {
         do { return try pull(name, selection, isQuiet: false).folder } catch let error as PEFTError {
-            // The name may have been meant as a folder's.
+            // The name may have been meant as a folder.
             throw PEFTError("there is no folder '\(text)', and \(error.problem)", remedy: error.remedy)
         }
     }
 
-    /// Fetches with a bar on a terminal.
+    /// Downloads with a progress bar on a terminal.
     static func pull(
         _ name: HubName, _ selection: FileSelection, isQuiet: Bool,
         isCancelled: @escaping @Sendable () -> Bool = { false }
@@ -43,7 +42,7 @@ enum HubFetch {
             name, selection, progress: { line.update($0, name: name) }, isCancelled: isCancelled)
     }
 
-    /// The bar, for the threads of a pull, which call one at a time.
+    /// The progress bar. Download threads call it one at a time.
     private final class ProgressLine: @unchecked Sendable {
         private let display: ProgressDisplay
         private let start = ContinuousClock.now
@@ -52,7 +51,7 @@ enum HubFetch {
         init(isQuiet: Bool) { display = ProgressDisplay(isQuiet: isQuiet) }
 
         func update(_ progress: HubProgress, name: HubName) {
-            // What was there already says nothing about speed.
+            // Bytes already in the cache don't count towards the speed.
             let before = first ?? progress.bytes
             first = before
             let seconds = (ContinuousClock.now - start) / .seconds(1)

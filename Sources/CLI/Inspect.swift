@@ -7,20 +7,20 @@ import Torch
 
 struct Inspect: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Show what a model or an adapter holds, and what a method would train.",
+        abstract: "Show the contents of a model or an adapter, and what a method would train.",
         discussion: """
             peft inspect google/flan-t5-base --method lora --rank 32 --targets q,v
             peft inspect config.json --method lora --rank 32
             peft inspect my-adapter
 
-            A configuration without weights is enough.
+            A config.json without weights is sufficient.
             """)
 
-    @Argument(help: "A model's folder, GGUF file or name, its config.json, or an adapter's folder.") var path:
+    @Argument(help: "Model folder, GGUF file, Hugging Face Hub name, config.json, or adapter folder.") var path:
         String =
             ModelLocator.embedded
-    @Option(help: "A method to plan on the model.") var method: String?
-    @Flag(help: "List every tensor.") var tensors = false
+    @Option(help: "Fine-tuning method to plan; see peft methods.") var method: String?
+    @Flag(help: "List all tensors.") var tensors = false
     @Flag(help: "Print the result as JSON.") var json = false
 
     func run() throws {
@@ -31,8 +31,8 @@ struct Inspect: ParsableCommand {
             ["npy", "safetensors", "bin", "pt"].contains(local.pathExtension.lowercased())
         {
             throw PEFTError(
-                "\(path) is a file of \(SoftPromptFile.isName(local) ? "a soft prompt" : "weights"), and neither a model's configuration nor a folder",
-                remedy: "name its folder, or make an adapter of it with peft convert")
+                "\(path) is a \(SoftPromptFile.isName(local) ? "soft prompt" : "weight file"), not a folder or a model's config.json",
+                remedy: "use its folder, or convert it to an adapter with peft convert")
         }
         if exists, !isFolder.boolValue, !GGUFHeader.isName(local) {
             return try inspectModel(ModelRegistry.outline(JSON.read(local), file: local.path), nil)
@@ -67,7 +67,7 @@ struct Inspect: ParsableCommand {
             let name = site.path.split(separator: ".").last.map(String.init) ?? site.path
             sites[name, default: (0, "\(site.inputs) → \(site.outputs)")].count += 1
         }
-        lines.append("projections that methods can target:")
+        lines.append("projections, which --targets can name:")
         for (name, site) in sites.sorted(by: { $0.key < $1.key }) {
             lines.append(
                 "  \(name.padding(toLength: 14, withPad: " ", startingAt: 0)) \(site.count) of \(site.shape)")
@@ -83,10 +83,10 @@ struct Inspect: ParsableCommand {
                 "sites": .integer(attachments.count),
             ]
             lines.append(
-                "\(choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trained "
-                    + String(format: "(%.2f %%)", plan.share * 100) + ", in \(counted(attachments.count, "place"))")
+                "\(choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trainable "
+                    + String(format: "(%.2f %%)", plan.share * 100) + ", \(counted(attachments.count, "target"))")
         } else if let extra = MethodArguments.given.first {
-            throw UsageError("--\(extra.name) was given without a method", remedy: "a method's options need --method")
+            throw UsageError("--\(extra.name) requires --method", remedy: "add --method, such as --method lora")
         }
         if tensors {
             result["tensors"] = .object(
@@ -131,7 +131,7 @@ struct Inspect: ParsableCommand {
         String(repeating: " ", count: max(0, width - text.count)) + text
     }
 
-    /// Parameters by what they are part of.
+    /// Parameter counts by component.
     private static func components(_ outline: ModelOutline) -> [(name: String, count: Int)] {
         var counts: [Component: Int] = [:]
         for parameter in outline.parameters { counts[parameter.component, default: 0] += parameter.count }

@@ -1,21 +1,20 @@
 import Foundation
 
-/// A request to stop: the first Ctrl-C (`SIGINT`), `SIGTERM`, `SIGHUP` of a terminal that is gone, or `SIGPIPE` asks; the
-/// second ends the program at once.
+/// Graceful interruption: the first `SIGINT` (Ctrl-C), `SIGTERM`, `SIGHUP` or `SIGPIPE` requests a stop; the second ends
+/// the program at once.
 enum Interrupt {
     nonisolated(unsafe) private static var flag: sig_atomic_t = 0
-    /// What is removed where a signal ends the program before anything is worth keeping: a file and its folder, as
-    /// strings for C.
+    /// A file and its folder, as C strings, to remove if a signal ends the program before the first checkpoint.
     nonisolated(unsafe) private static var unused:
         (file: UnsafeMutablePointer<CChar>, folder: UnsafeMutablePointer<CChar>)?
     private static let signals = [SIGINT, SIGTERM, SIGHUP]
 
     static var isRequested: Bool { flag != 0 }
-    /// What a shell shows for a program that the signal ended; 130, as for Ctrl-C, where none came.
+    /// 128 + signal number, as a shell reports it; 130 (`SIGINT`) if no signal arrived.
     static var exitCode: Int32 { 128 + (flag == 0 ? SIGINT : Int32(flag)) }
 
-    /// Notes signals from now on, in place of ending the program.
-    /// - Parameter ofPipes: whether `SIGPIPE`, which is ignored elsewhere, is one of them.
+    /// Records signals from now on instead of ending the program.
+    /// - Parameter ofPipes: whether to handle `SIGPIPE` too, which is ignored otherwise.
     static func install(ofPipes: Bool = false) {
         unused.map {
             free($0.file); free($0.folder)
@@ -27,7 +26,7 @@ enum Interrupt {
         }
     }
 
-    /// Lets signals end the program, which removes `file` and its folder, if that is empty then.
+    /// Lets signals end the program after removing `file` and, if it is then empty, its folder.
     static func removing(_ file: URL) {
         if let path = strdup(file.path), let folder = strdup(file.deletingLastPathComponent().path) {
             unused = (path, folder)
@@ -35,27 +34,27 @@ enum Interrupt {
         handle(signals) { number in
             if let unused = Interrupt.unused {
                 unlink(unused.file)
-                // Fails for a folder with a checkpoint, which stays.
+                // Fails, as intended, if the folder holds a checkpoint.
                 rmdir(unused.folder)
             }
             _exit(128 + number)
         }
     }
 
-    /// Lets signals end the program again, and forgets one that asked to stop.
+    /// Restores the default handling of signals and clears a pending request.
     static func remove() {
         for number in signals { signal(number, SIG_DFL) }
         flag = 0
     }
 
     private static func handle(_ signals: [Int32], _ handler: @escaping @convention(c) (Int32) -> Void) {
-        // Whoever started the program may have left them blocked.
+        // The parent process may have blocked them.
         var unblocked = sigset_t()
         sigemptyset(&unblocked)
         for number in signals {
             sigaddset(&unblocked, number)
             let before = signal(number, handler)
-            // nohup
+            // Stay ignored under nohup.
             if number == SIGHUP, isIgnored(before) { signal(number, SIG_IGN) }
         }
         pthread_sigmask(SIG_UNBLOCK, &unblocked, nil)

@@ -11,36 +11,40 @@ import Training
 struct MergeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "merge",
-        abstract: "Work an adapter into its model's weights: a stand-alone model that other tools load.",
+        abstract: "Merge an adapter into its base model's weights.",
         discussion: """
             peft merge my-adapter --output my-model
             peft merge my-adapter --to gguf-q8_0 --output my-model.gguf
 
-            Printed is the drift: how far the merged model's scores are from those of the adapter beside the weights,
-            for each type that the weights of both may be stored in; and what storing in that type does by itself.
-            An adapter over a base that is kept as nf4, fp4 or int8 is merged into the numbers that those mean, and the model
-            is written as numbers; --requantize rounds them again, which loses part of what was learned (the drift says).
-            A QA-LoRA moves the zeros of a quantised base and leaves it as small as it is.
+            Writes a standalone model that other tools can load, and prints the drift: the difference between the logits
+            of the merged model and those of the unmerged adapter, for each data type, beside the difference that
+            rounding to that type makes alone. An nf4, fp4 or int8 base is dequantized, merged and stored unquantized;
+            --requantize quantizes it again, which loses part of the delta (the drift says how much). QA-LoRA only
+            changes the zero points of a quantized base, which stays quantized.
             """)
 
-    @Argument(help: "An adapter's folder.") var adapter: String
+    @Argument(help: "Adapter folder.") var adapter: String
     @OptionGroup var model: ModelOptions
-    @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the model.", valueName: "folder")) var output: String
     @Option(
-        help: "folder (Hugging Face's layout), or \(GGUFTarget.names.joined(separator: ", ")) for llama.cpp (folder)."
+        name: .shortAndLong, help: ArgumentHelp("Output folder, or .gguf file, for the model.", valueName: "folder"))
+    var output: String
+    @Option(
+        help:
+            "Output format: folder (Hugging Face layout), or for llama.cpp gguf, \(GGUFTarget.names.joined(separator: ", "))."
     )
     var to = "folder"
-    @Option(help: "Type of the stored weights: float32, bfloat16 or float16 (the model's own).") var dtype: String?
+    @Option(help: "Data type of the stored weights: float32, bfloat16 or float16 (default: the base model's).")
+    var dtype: String?
     @Option(
         help: """
-            How a QA-LoRA's zeros are stored in a base that is quantised in groups: float32, float16 or rounded, which \
-            other readers need (float16, with rounded ones beside them).
+            Data type of the zero points after merging QA-LoRA: float32, float16, or rounded to integers, as other \
+            loaders require (default: float16, with rounded ones stored too).
             """) var zeros: String?
-    @Flag(help: "Store the merged projections as the base keeps them (nf4, fp4, int8), not as numbers.")
+    @Flag(help: "Quantize the merged projections to the base's format again (nf4, fp4 or int8).")
     var requantize = false
-    @Option(help: ArgumentHelp("Rows that the drift is measured on (a few sentences).", valueName: "file"))
+    @Option(help: ArgumentHelp("Data to measure the drift on (default: built-in sentences).", valueName: "file"))
     var data: String?
-    @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit = 16
+    @Option(help: ArgumentHelp("Maximum number of examples.", valueName: "n")) var limit = 16
     @OptionGroup var templates: TemplateOptions
     @Flag(help: "Print the result as JSON.") var json = false
 
@@ -50,23 +54,24 @@ struct MergeCommand: ParsableCommand {
         let device = try model.prepare()
         let stored = try dtype.map { name -> DType in
             guard let type = DType(rawValue: name.lowercased()), Self.types.contains(type) else {
-                throw UsageError("--dtype is '\(name)'", remedy: "there are float32, bfloat16 and float16")
+                throw UsageError("unknown --dtype '\(name)'", remedy: "use one of float32, bfloat16, float16")
             }
             return type
         }
         let file = try GGUFTarget.type(to, usual: .f16)
         guard file != nil || to.lowercased() == "folder" else {
             throw UsageError(
-                "--to is '\(to)'", remedy: "there are folder, \(GGUFTarget.names.joined(separator: ", "))")
+                "unknown --to '\(to)'", remedy: "use one of folder, \(GGUFTarget.names.joined(separator: ", "))")
         }
         guard file == nil || dtype == nil && !requantize else {
             throw UsageError(
-                "--to \(to) says how weights are stored, and --dtype or --requantize does", remedy: "leave one out")
+                "--to \(to) sets the weight format and cannot be used with --dtype or --requantize",
+                remedy: "remove one of them")
         }
         let zeroTypes: [String: DType?] = ["float32": .float32, "float16": .float16, "rounded": nil]
         let zeroName = (zeros ?? "float16").lowercased()
         guard let zeroType = zeroTypes[zeroName] else {
-            throw UsageError("--zeros is '\(zeroName)'", remedy: "there are float32, float16 and rounded")
+            throw UsageError("unknown --zeros '\(zeroName)'", remedy: "use one of float32, float16, rounded")
         }
         let folder = try GGUFTarget.output(output, as: file)
         let adapted = try AdaptedModel(model, adapter: adapter, merge: false)
@@ -78,28 +83,28 @@ struct MergeCommand: ParsableCommand {
         let isRounded = adapted.model.hasRoundedWeights
         guard isRounded || !requantize else {
             throw PEFTError(
-                "--requantize is given, and the base is not kept as nf4, fp4 or int8",
-                remedy: "leave it out, or name how the base is kept with --weights")
+                "--requantize requires an nf4, fp4 or int8 base model",
+                remedy: "remove it, or set the base's format with --weights")
         }
         try withTorchErrors { adapted.model.widenVocabulary() }
         if !requantize { try withTorchErrors { try adapted.model.widenWeights(groups: adapted.folder.isGGUF) } }
-        // What stays on its own grid has no other forms to compare with.
-        let staysQuantised = adapted.model.namedModules().contains {
+        // Group-quantized projections stay quantized and have no other format to compare with.
+        let staysQuantized = adapted.model.namedModules().contains {
             ($0.module as? Linear)?.weight.isQuantized == true
         }
         let drifts = try MergeDrift.merging(
             attached, on: batches, types: requantize ? [.float32] : Self.types,
-            storages: staysQuantised ? [] : try ["nf4", "fp4", "int8"].map { try WeightStorage($0) })
+            storages: staysQuantized ? [] : try ["nf4", "fp4", "int8"].map { try WeightStorage($0) })
         let hasZeros = adapted.model.hasRealZeros
         guard hasZeros || zeros == nil else {
             throw PEFTError(
-                "--zeros is given, and merging \(attached.choice.label) moves no zeros",
-                remedy: "leave it out; a QA-LoRA over a base quantised in groups does")
+                "--zeros has no effect: merging \(attached.choice.label) does not change zero points",
+                remedy: "remove it; it applies to QA-LoRA over a group-quantized base")
         }
         adapted.model.storeZeros(as: zeroType)
-        let own = try adapted.folder.storedType() ?? .float32
-        let type = stored ?? (Self.types.contains(own) ? own : .float32)
-        // How a model generates belongs to it.
+        let storedType = try adapted.folder.storedType() ?? .float32
+        let type = stored ?? (Self.types.contains(storedType) ? storedType : .float32)
+        // The generation settings are part of the model.
         let settings = adapted.folder.url.appendingPathComponent("generation_config.json")
         let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []
         if let file {
@@ -113,7 +118,7 @@ struct MergeCommand: ParsableCommand {
         }
         let storedName = file.map { "GGUF \($0.name)" } ?? type.rawValue
         if json {
-            // JSON has no number for what overflows.
+            // JSON has no infinity.
             func number(_ value: Double) -> JSON { value.isFinite ? .number(value) : .null }
             let rows = drifts.map { drift -> JSON in
                 [
@@ -131,9 +136,9 @@ struct MergeCommand: ParsableCommand {
         }
         let kind = hasZeros ? "zeros \(zeroName)" : storedName
         print(
-            "\(attached.choice.label) merged into \(output), stored as \(storedName)\(hasZeros ? ", \(kind)" : "")"
+            "\(attached.choice.label) merged, saved to \(output) as \(storedName)\(hasZeros ? ", zero points \(zeroName)" : "")"
         )
-        print("drift of the scores    largest       mean    same choice   storing alone")
+        print("drift of the logits    maximum       mean    same argmax  rounding alone")
         for drift in drifts {
             let name = drift.dtype.padding(toLength: 20, withPad: " ", startingAt: 0)
             let mark =

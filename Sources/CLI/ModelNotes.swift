@@ -3,16 +3,16 @@ import Support
 import Tokenizers
 import Training
 
-/// What a command says on standard error about how a model's own settings and limits take effect.
+/// Notes on standard error about a model's own settings and limits.
 enum ModelNotes {
-    /// What of `generation_config.json` applies.
+    /// Says which settings of `generation_config.json` apply.
     static func generation(_ parameters: GenerateParameters, for model: any LanguageModel) throws {
         guard model.writes, let note = try GenerationSettings(parameters, for: model).note else { return }
         Console.note(note)
     }
 
-    /// That the model reads fewer tokens than `--max-input` allows.
-    /// - Parameter maxInput: what the user gave; `nil` says nothing.
+    /// Says that `--max-input` exceeds the model's limit.
+    /// - Parameter maxInput: the option's value; `nil` prints nothing.
     static func input(_ maxInput: Int?, for model: any LanguageModel, _ tokenizer: Tokenizer, virtualTokens: Int = 0)
         throws
     {
@@ -22,7 +22,7 @@ enum ModelNotes {
         Console.note(note)
     }
 
-    /// That texts end because the model has no further position.
+    /// Says how many texts ended at the model's position limit.
     static func lastPosition(_ count: Int, of model: any LanguageModel) {
         guard count > 0, let limit = model.positionLimit else { return }
         Console.note(

@@ -5,29 +5,29 @@ import Support
 import Tokenizers
 import Training
 
-/// Several adapters that a command names, `--adapter news=folder --adapter mail=folder`, over one base model.
+/// Several named adapters over one base model: `--adapter news=folder --adapter mail=folder`.
 struct NamedAdapters {
     let model: any LanguageModel
     let folder: ModelFolder
-    /// Where the tokenizer is: the adapter's folder where it is the only one and has its own, else the model's.
+    /// The tokenizer's folder: that of a single adapter with its own tokenizer, else the model's.
     let tokenizerFolder: URL
     let tokenizer: Tokenizer
     let set: AdapterSet
-    /// What each was trained with, by its name.
+    /// The training record of each adapter by name.
     let records: [String: TrainingRecord]
-    /// The name under which rows ask for the base model itself.
+    /// The name for the base model without an adapter.
     static let base = "base"
 
-    /// Whether the options name adapters of their own, or more than one.
+    /// Whether the options name an adapter or list several.
     static func areMeant(by options: [String]) -> Bool { options.count > 1 || options.contains { split($0) != nil } }
 
-    /// Pairs that a YAML file lists come as one option, separated by commas.
+    /// Splits the comma-separated pairs that a YAML list is joined to.
     private static func pairs(_ option: String) -> [String] {
         let parts = option.split(separator: ",").map(String.init)
         return parts.count > 1 && parts.allSatisfy { split($0) != nil } ? parts : [option]
     }
 
-    /// `name=folder`, where that isn't a folder's name itself.
+    /// Splits `name=folder`, unless a folder has this whole name.
     private static func split(_ option: String) -> (name: String, path: String)? {
         guard let equals = option.firstIndex(of: "="), equals != option.startIndex,
             !option[..<equals].contains("/"), !FileManager.default.fileExists(atPath: option)
@@ -43,17 +43,18 @@ struct NamedAdapters {
             let (name, path) = Self.split(option) ?? (URL(fileURLWithPath: option).lastPathComponent, option)
             guard name != Self.base else {
                 throw UsageError(
-                    "an adapter is named '\(name)'", remedy: "that stands for the model without adapters")
+                    "an adapter is named '\(name)', which stands for the model without adapters",
+                    remedy: "use another name")
             }
             let url = try HubFetch.adapter(path)
             return (name, url, try AdapterFolder(url))
         }
         let bases = named.map { AdapterBase($0.folder.configuration, of: $0.url) }
-        guard let first = bases.first else { throw PEFTError("no adapter is named", remedy: "give --adapter") }
+        guard let first = bases.first else { throw PEFTError("no adapter was given", remedy: "add --adapter") }
         if options.model == nil, let other = bases.first(where: { $0.name != first.name }) {
             throw PEFTError(
                 "the adapters name different base models, '\(first.name ?? "none")' and '\(other.name ?? "none")'",
-                remedy: "name the base of both with --model")
+                remedy: "add --model with the base of both")
         }
         var records: [String: TrainingRecord] = [:]
         for (name, url, _) in named { records[name] = try TrainingRecord.read(in: url) }
@@ -63,17 +64,17 @@ struct NamedAdapters {
         let heads = named.compactMap { records[$0.name]?.trainedHead ?? $0.folder.head(on: plain) }
         if let first = heads.first, heads.contains(where: { $0 != first }) {
             throw PEFTError(
-                "the adapters are for different tasks or tell different classes apart",
-                remedy: "use one of them at a time")
+                "the adapters have different tasks or labels",
+                remedy: "use one adapter at a time")
         }
         let base = plain.with(heads.first)
         folder = base
         model = try folder.load(device: device)
-        // One tokenizer serves all; several of their own would have to be the same.
+        // All adapters share one tokenizer.
         let tokenizers = try Set(named.map { try AdapterBase.tokenizerFolder($0.url, base: base) })
         tokenizerFolder = tokenizers.count == 1 ? tokenizers.first ?? base.url : base.url
         if tokenizers.count > 1 {
-            Console.note("some adapters have tokenizers of their own; the base model's is used for all")
+            Console.note("some adapters have their own tokenizers; the base model's is used for all")
         }
         tokenizer = try Tokenizer.load(folder: tokenizerFolder)
         set = AdapterSet(on: model)
@@ -84,26 +85,26 @@ struct NamedAdapters {
         self.records = records
     }
 
-    /// The adapter that a row names; `nil` is the base model.
+    /// The adapter of this name; `nil` is the base model.
     /// - Throws: ``PEFTError`` for an unknown name.
     func adapter(named name: String) throws -> String? {
         if name == Self.base { return nil }
         guard set.adapters[name] == nil else { return name }
         let known = set.names + [Self.base]
         let hint = nearestName(to: name, in: known).map { "did you mean '\($0)'? " } ?? ""
-        throw PEFTError("there is no adapter '\(name)'", remedy: hint + "there are \(known.joined(separator: ", "))")
+        throw PEFTError("unknown adapter '\(name)'", remedy: hint + "use one of \(known.joined(separator: ", "))")
     }
 
-    /// The adapter that a row of data names in a field.
+    /// The adapter that a row names in `field`.
     func adapter(of row: Row, field: String) throws -> String? {
         guard let value = row[field] else {
             let hint = nearestName(to: field, in: row.fields.keys.sorted()).map { "did you mean '\($0)'?" }
             throw PEFTError(
-                "\(row.location) has no field '\(field)' that names its adapter",
-                remedy: hint ?? "name the field with --adapter-field")
+                "\(row.location) has no field '\(field)' with the name of its adapter",
+                remedy: hint ?? "set the field with --adapter-field")
         }
         guard let name = value.string else {
-            throw PEFTError("\(row.location): '\(field)' is not a name", remedy: "write an adapter's name there")
+            throw PEFTError("\(row.location): '\(field)' is not a string", remedy: "use an adapter's name")
         }
         do { return try adapter(named: name) } catch let error as PEFTError {
             throw PEFTError("\(row.location): \(error.problem)", remedy: error.remedy)

@@ -7,20 +7,23 @@ import Support
 struct NeighborsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "neighbors",
-        abstract: "Show which words the vectors of a soft prompt lie near.",
+        abstract: "Show the nearest vocabulary entries of a soft prompt's virtual tokens.",
         discussion: """
             peft neighbors my-prompt --html neighbors.html
 
-            For each virtual token the nearest entries of the vocabulary by cosine and by distance; how close those are
-            to each other, against random words and the prompt before training. Words that name the task are marked:
-            those of the templates the adapter was trained with, or of --task.
+            Lists the nearest vocabulary entries of each virtual token by cosine similarity and by Euclidean distance,
+            and compares how close they are with random entries and with the prompt before training. Words that name the
+            task are marked: those of the adapter's templates, or of --task.
             """)
 
-    @Argument(help: "An adapter's folder.") var adapter: String
+    @Argument(help: "Adapter folder.") var adapter: String
     @OptionGroup var model: ModelOptions
     @Option(help: ArgumentHelp("Neighbors per virtual token.", valueName: "n")) var count = 5
-    @Option(help: ArgumentHelp("Words that name the task, comma-separated.", valueName: "words")) var task: String?
-    @Option(help: ArgumentHelp("Write lists and a picture as one HTML page.", valueName: "file")) var html: String?
+    @Option(
+        help: ArgumentHelp(
+            "Comma-separated words that name the task (default: those of the templates).", valueName: "words"))
+    var task: String?
+    @Option(help: ArgumentHelp("Write lists and a plot as an HTML page.", valueName: "file")) var html: String?
     @Option(help: ArgumentHelp("Write the result as JSON.", valueName: "file")) var output: String?
     @Flag(help: "Print the result as JSON.") var json = false
 

@@ -1,32 +1,32 @@
 import Foundation
 import Support
 
-/// Files and folders that a command writes. All of them are checked before the work: they don't exist yet, as nothing
-/// is overwritten, and they can be written.
+/// Files and folders that a command writes. All are checked before the work starts: they must be writable and must not
+/// exist, because nothing is overwritten.
 enum Output {
     nonisolated(unsafe) private static var written: Set<String> = []
 
-    /// Checks files, such as reports.
-    /// - Throws: ``PEFTError`` for one that exists, whose folder doesn't, or that can't be written.
+    /// Checks output files, such as reports.
+    /// - Throws: ``PEFTError`` if one exists, lacks its folder, or is not writable.
     static func check(_ paths: [String?]) throws {
         var seen: Set<String> = []
         for path in paths.compactMap({ $0 }) {
             let file = url(path)
             try checkIsNew(file, path)
             guard seen.insert(file.standardizedFileURL.path).inserted || AtomicFile.isDevice(file) else {
-                throw PEFTError("two outputs have the name \(path)", remedy: "give each a name of its own")
+                throw PEFTError("two outputs have the same path \(path)", remedy: "use different paths")
             }
             let parent = file.deletingLastPathComponent().path
             guard FileManager.default.fileExists(atPath: parent) else {
-                throw PEFTError("can't write \(path): its folder doesn't exist", remedy: "make the folder first")
+                throw PEFTError("can't write \(path): its folder doesn't exist", remedy: "create the folder first")
             }
             AtomicFile.removeLeftovers(of: file)
             try AtomicFile.checkWritable(file, isFolder: false)
         }
     }
 
-    /// Checks a folder, or a file that is made like one: a model or an adapter.
-    /// - Throws: ``PEFTError`` if it exists or can't be written.
+    /// Checks the output folder (or file) of a model or an adapter.
+    /// - Throws: ``PEFTError`` if it exists or is not writable.
     static func folder(_ path: String) throws -> URL {
         let folder = url(path)
         try checkIsNew(folder, path)
@@ -35,7 +35,7 @@ enum Output {
         return folder
     }
 
-    /// Writes a file that ``check(_:)`` has seen.
+    /// Writes a file that ``check(_:)`` has checked.
     static func write(_ content: Data, to path: String) throws {
         let file = url(path)
         try AtomicFile.write(content, to: file, replacing: !written.insert(file.path).inserted)
@@ -47,7 +47,7 @@ enum Output {
 
     private static func checkIsNew(_ output: URL, _ path: String) throws {
         guard !FileManager.default.fileExists(atPath: output.path) || AtomicFile.isDevice(output) else {
-            throw PEFTError("the output \(path) exists", remedy: "remove it or name another one")
+            throw PEFTError("the output \(path) exists", remedy: "remove it or use another path")
         }
     }
 }

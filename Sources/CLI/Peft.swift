@@ -8,14 +8,15 @@ import Training
 struct Peft: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "peft",
-        abstract: "Fine-tune language models with few parameters, and learn which method suits your data.",
+        abstract: "Parameter-efficient fine-tuning (PEFT) of language models.",
         discussion: """
-            A first run:
+            Compare methods on your own data:
               peft compare --methods base,full,lora \\
                 --data train.jsonl --test test.jsonl \\
                 --prompt 'Summarize: {dialogue}' --target '{summary}'
 
-            Any command takes --config FILE with the same options in YAML or JSON; options on the command line win.
+            Every command reads options from --config FILE (YAML or JSON).
+            Options on the command line take precedence.
             """,
         version: Version.current,
         subcommands: [
@@ -32,8 +33,8 @@ struct Peft: ParsableCommand {
 struct Main {
     static func main() {
         StandardStreams.reserveClosed()
-        // Writing to a pipe without a reader, or beyond a limit on file sizes, is then an error like a full disk,
-        // instead of ending the program.
+        // Writing to a closed pipe or beyond a file-size limit then fails like writing to a full disk, instead of ending
+        // the program.
         for number in [SIGPIPE, SIGXFSZ] { signal(number, SIG_IGN) }
         do {
             let arguments: [String]
@@ -46,7 +47,7 @@ struct Main {
             var command = try Invocation.parse(arguments)
             Runtime.keepFreedMemory()
             Runtime.reportTruncatedFiles()
-            // Failures of a tokenizer that no narrower scope throws.
+            // Throws tokenizer failures that no narrower scope threw.
             try withTokenizerErrors { try command.run() }
             Foundation.exit(Results.exitCodeIfLost() ?? 0)
         } catch let error as UsageError {
@@ -61,11 +62,11 @@ struct Main {
         } catch let error as TrainingInterrupted {
             Console.error(
                 error.step > 0
-                    ? "stopped after step \(error.step); the same command with --resume continues"
-                    : "stopped before the first step was done; nothing is saved")
+                    ? "interrupted after step \(error.step); add --resume to the command to continue"
+                    : "interrupted before the first step; nothing was saved")
             Foundation.exit(Interrupt.exitCode)
         } catch {
-            // Help and the version, or a mistake on the command line.
+            // Help, the version, or an invalid command line.
             let (code, text) = (Peft.exitCode(for: error), Peft.fullMessage(for: error))
             if !text.isEmpty { code == .success ? print(text) : Console.note(text) }
             Foundation.exit(Results.exitCodeIfLost() ?? code.rawValue)

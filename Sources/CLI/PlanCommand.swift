@@ -11,45 +11,50 @@ import Training
 struct PlanCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plan",
-        abstract: "Tell how many parameters methods would train and how much memory that takes, without weights.",
+        abstract: "Estimate trainable parameters and training memory without loading weights.",
         discussion: """
             peft plan google/flan-t5-base --methods lora,ia3,full --batch-size 8 --prompt-tokens 512
             peft plan config.json --method lora --rank 32 --targets q,v
             peft plan google/flan-t5-base --methods all
             peft plan --data train.jsonl --prompt 'Summarize: {dialogue}' --target '{summary}'
 
-            A configuration without weights is enough. The counts of parameters are exact. The memory is an estimate
-            of the peak of resident memory of peft train on the CPU.
+            A config.json without weights is sufficient. Parameter counts are exact; memory is an estimate of the peak
+            resident memory of peft train on the CPU.
             """)
 
-    @Argument(help: ArgumentHelp("A model's folder or name (tiny-t5), or its config.json.", valueName: "model"))
+    @Argument(
+        help: ArgumentHelp(
+            "Model folder, Hugging Face Hub name or config.json (default: tiny-t5).", valueName: "model"))
     var path: String?
-    @Option(name: [.customLong("model"), .short], help: ArgumentHelp("The same, as an option.", valueName: "model"))
+    @Option(name: [.customLong("model"), .short], help: ArgumentHelp("The model, as an option.", valueName: "model"))
     var modelOption: String?
-    @Option(help: "A method.") var method: String?
-    @Option(help: ArgumentHelp("Methods, comma-separated, such as lora(rank=8),full.", valueName: "list"))
+    @Option(help: "Fine-tuning method; see peft methods (default: lora).") var method: String?
+    @Option(help: ArgumentHelp("Comma-separated methods, such as lora(rank=8),full.", valueName: "list"))
     var methods: String?
-    @Option(help: ArgumentHelp("Examples per micro-batch.", valueName: "rows"))
+    @Option(help: ArgumentHelp("Examples per micro-batch.", valueName: "n"))
     var batchSize = TrainingConfiguration().batchSize
     @Option(help: ArgumentHelp("Gradient-accumulation steps.", valueName: "n"))
     var accumulate = TrainingConfiguration().accumulation
-    @Option(help: "adamw, adamw8bit or adafactor.") var optimizer = TrainingConfiguration().optimizer.rawValue
+    @Option(help: "Optimizer: adamw, adamw8bit or adafactor.") var optimizer = TrainingConfiguration().optimizer
+        .rawValue
     @Flag(help: "Plan for training with --checkpoint-activations.") var checkpointActivations = false
     @Flag(help: "Plan for training with --offload-activations.") var offloadActivations = false
     @Flag(help: "Plan for training with --page-optimizer.") var pageOptimizer = false
-    @Option(help: ArgumentHelp("Tokens of each prompt (512).", valueName: "tokens")) var promptTokens: Int?
-    @Option(help: ArgumentHelp("Tokens of each target (128).", valueName: "tokens")) var targetTokens: Int?
-    @Option(help: ArgumentHelp("Rows whose lengths count, instead of --prompt-tokens.", valueName: "file"))
-    var data: [String] = []
-    @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit: Int?
+    @Option(help: ArgumentHelp("Tokens per prompt (default: 512).", valueName: "tokens")) var promptTokens: Int?
+    @Option(help: ArgumentHelp("Tokens per target (default: 128).", valueName: "tokens")) var targetTokens: Int?
     @Option(
         help: ArgumentHelp(
-            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")) (as stored, in fp32).",
+            "Data whose lengths to plan for, in place of --prompt-tokens and --target-tokens.", valueName: "file"))
+    var data: [String] = []
+    @Option(help: ArgumentHelp("Maximum number of examples.", valueName: "n")) var limit: Int?
+    @Option(
+        help: ArgumentHelp(
+            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")) (default: quantized weights as stored, others fp32).",
             valueName: "format"))
     var weights: String?
     @Option(
         help: ArgumentHelp(
-            "Weight format of the embedding table and the output layer (16-bit ones as stored beside quantized projections, else fp32).",
+            "Weight format of the embedding table and the output layer (default: 16-bit tables as stored beside quantized projections, else fp32).",
             valueName: "format"))
     var embeddingWeights: String?
     @OptionGroup var templates: TemplateOptions
@@ -60,13 +65,14 @@ struct PlanCommand: ParsableCommand {
 
     func run() throws {
         guard path == nil || modelOption == nil else {
-            throw UsageError("the model was named twice: '\(path ?? "")' and --model", remedy: "leave one out")
+            throw UsageError("the model is given twice: '\(path ?? "")' and --model", remedy: "use one of them")
         }
         var settings = TrainingConfiguration()
         (settings.batchSize, settings.accumulation) = (batchSize, accumulate)
         guard let kind = TrainingConfiguration.OptimizerKind(rawValue: optimizer.lowercased()) else {
             let kinds = TrainingConfiguration.OptimizerKind.allCases.map(\.rawValue)
-            throw UsageError("unknown optimizer '\(optimizer)'", remedy: "there are \(kinds.joined(separator: ", "))")
+            throw UsageError(
+                "unknown optimizer '\(optimizer)'", remedy: "use one of \(kinds.joined(separator: ", "))")
         }
         settings.optimizer = kind
         settings.memory.checkpointsActivations = checkpointActivations
@@ -77,31 +83,31 @@ struct PlanCommand: ParsableCommand {
             model, keeping: weights.map { try WeightStorage($0) },
             embeddings: embeddingWeights.map { try WeightStorage($0) })
         guard let process = try ProcessBaseline.measure() else {
-            throw PEFTError("the system doesn't tell how much memory a process takes", remedy: "use Linux")
+            throw PEFTError("can't measure the memory of a process on this system", remedy: "use Linux")
         }
         let before = Runtime.residentMemory ?? process
         let tokenizer = try source.tokenizer()
         let batch = try batch(&source, tokenizer, settings)
-        // What a model that only reads has to train depends on the rows.
+        // The head of an encoder, and so its trainable parameters, depends on the data.
         let outline = ModelOutline(try source.outline())
         let choices = try choices(for: outline)
         for (choice, _) in choices { RunWarnings.show(RunWarnings.layers(choice, outline)) }
         let baseline = process + max(0, (Runtime.residentMemory ?? before) - before)
         let plans = try choices.map { choice, weights in
-            let own = weights.map(source.replacing) ?? source.keeping(choice.baseStorage)
+            let planned = weights.map(source.replacing) ?? source.keeping(choice.baseStorage)
             let base = PlannedBase(
-                fileBytes: own.folder?.weightBytes ?? 0, usedVocabulary: tokenizer?.vocabularySize,
-                keepsOtherwise: own.storage ?? .float32 != .float32, outline: own.outline)
+                fileBytes: planned.folder?.weightBytes ?? 0, usedVocabulary: tokenizer?.vocabularySize,
+                keepsOtherwise: planned.storage ?? .float32 != .float32, outline: planned.outline)
             return try TrainingPlan(choice, on: base, batch: batch, configuration: settings, baseline: baseline)
         }
         let report = PlanReport(outline: outline, batch: batch, configuration: settings, plans: plans)
         print(json ? report.json.text() : report.text(bytes: Console.bytes, grouped: Console.grouped))
     }
 
-    /// The methods to plan, each known to fit the model; with `all` those that don't are named and left out.
+    /// The methods to plan, checked against the model; with `all`, methods that don't fit are skipped with a note.
     private func choices(for outline: ModelOutline) throws -> [(MethodChoice, WeightStorage?)] {
         guard method == nil || methods == nil else {
-            throw UsageError("--method and --methods were both given", remedy: "leave one out")
+            throw UsageError("--method and --methods are mutually exclusive", remedy: "use one of them")
         }
         guard let methods else {
             let choice = try MethodArguments.choice(method ?? "lora")
@@ -117,12 +123,12 @@ struct PlanCommand: ParsableCommand {
                 _ = try choice.plan(for: outline)
                 return true
             } catch let error as PEFTError where isAll {
-                Console.note("\(choice.method.name) is left out: \(error.description)")
+                Console.note("\(choice.method.name) skipped: \(error.description)")
                 return false
             }
         }
         guard !chosen.isEmpty else {
-            throw UsageError("--methods \(methods) has nothing that trains", remedy: "name a method such as lora")
+            throw UsageError("--methods \(methods) has no method that trains", remedy: "add a method such as lora")
         }
         return chosen
     }
@@ -131,7 +137,7 @@ struct PlanCommand: ParsableCommand {
         guard case .storage(let storage) = rounding else {
             throw UsageError(
                 "peft plan cannot quantize to \(rounding.name) on the fly",
-                remedy: "make it with peft quantize and name its folder with --model")
+                remedy: "quantize the model with peft quantize first, and pass its folder as --model")
         }
         return storage
     }
@@ -141,17 +147,20 @@ struct PlanCommand: ParsableCommand {
     {
         guard !data.isEmpty else {
             guard templates.prompt == nil, templates.target == nil else {
-                throw UsageError("templates were given without rows", remedy: "name a file with --data")
+                throw UsageError(
+                    "--prompt and --target require --data",
+                    remedy: "add --data, or use --prompt-tokens and --target-tokens")
             }
             return try PlannedBatch(rows: batchSize, prompt: promptTokens ?? 512, target: targetTokens ?? 128)
         }
         guard promptTokens == nil, targetTokens == nil else {
             throw UsageError(
-                "--data and lengths were both given", remedy: "leave --prompt-tokens and --target-tokens out")
+                "--data cannot be used with --prompt-tokens or --target-tokens", remedy: "use one or the other")
         }
         guard let tokenizer else {
             throw PEFTError(
-                "\(model) has no tokenizer for --data", remedy: "give --prompt-tokens and --target-tokens")
+                "\(model) has no tokenizer, which --data requires",
+                remedy: "use --prompt-tokens and --target-tokens instead")
         }
         let templates = try templates.recognized(data, chat, writes: source.outline().writes)
         if let folder = source.folder, let chats = try chat.settings(templates, data: data, folder: folder.url) {
@@ -169,12 +178,12 @@ struct PlanCommand: ParsableCommand {
     }
 }
 
-/// A model's folder, or its configuration alone.
+/// A model folder, or a `config.json` alone.
 private struct PlanSource {
     private(set) var folder: ModelFolder?
     private let file: URL?
 
-    /// How the base is kept, where that isn't as it is stored.
+    /// The base's weight format; `nil` for as stored.
     private(set) var storage: WeightStorage?
     let embeddings: WeightStorage?
 
@@ -195,7 +204,7 @@ private struct PlanSource {
 
     func outline() throws -> any LanguageModel {
         if let folder { return try folder.outline() }
-        guard let file else { throw UsageError("no model was named", remedy: "name one with --model") }
+        guard let file else { throw UsageError("no model was given", remedy: "add --model") }
         let json = try JSON.read(file)
         let model = try ModelRegistry.outline(json, file: file.path)
         storage?.apply(to: model)
@@ -204,7 +213,7 @@ private struct PlanSource {
         return model
     }
 
-    /// The same base kept otherwise, where nothing was asked for and it isn't quantised already.
+    /// The same base in another weight format, unless one was chosen or the base is already quantized.
     func keeping(_ storage: WeightStorage?) -> PlanSource {
         guard let storage, self.storage == nil, folder?.isQuantized != true else { return self }
         var copy = self
@@ -212,7 +221,7 @@ private struct PlanSource {
         return copy
     }
 
-    /// The same base kept in a way that was asked for.
+    /// The same base in the given weight format.
     func replacing(_ storage: WeightStorage) -> PlanSource {
         var copy = self
         (copy.storage, copy.folder) = (storage, folder?.keeping(storage))

@@ -1,13 +1,13 @@
-/// A part of a line of progress.
+/// A part of a progress line.
 struct ProgressPart: Equatable {
     let text: String
-    /// 0 for what has to be seen; parts with higher numbers are left out first where a line has no room.
+    /// 0 is always shown; parts of higher rank are dropped first if the line is too long.
     let rank: Int
 
     init(_ text: String, rank: Int = 0) { (self.text, self.rank) = (text, rank) }
 
-    /// The parts as one line of at most `width` columns behind a bar of `share`: the bar is made shorter first, then the
-    /// parts of least importance go.
+    /// One line of at most `width` columns: a progress bar for `share`, then the parts. If there is no room, the bar is
+    /// shortened first, then parts are dropped by rank.
     static func line(_ parts: [ProgressPart], share: Double, width: Int) -> String {
         var kept = parts.filter { !$0.text.isEmpty }
         while true {

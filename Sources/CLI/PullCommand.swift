@@ -7,30 +7,32 @@ import Support
 struct PullCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pull",
-        abstract: "Fetch a model or an adapter from a hub into the cache that Python tools share.",
+        abstract: "Download a model or an adapter from the Hugging Face Hub.",
         discussion: """
             peft pull google/flan-t5-base
             peft pull my-team/my-adapter@v2
             peft pull google/flan-t5-base --include '*.json' --exclude 'generation*'
 
-            Fetched is what running it takes: configuration, tokenizer, and weights as safetensors (as .bin only where
-            there are none); for an adapter its base model too. Printed is the folder. An interrupted pull goes on where
-            it stopped. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they mean to Python.
+            Downloads the files needed to run it to the cache that huggingface_hub uses, and prints the folder:
+            configuration, tokenizer, weights as safetensors (.bin only if there are none) and, for an adapter, its base
+            model. An interrupted download resumes where it stopped. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and
+            HF_HUB_OFFLINE have the same meaning as in huggingface_hub.
             """)
 
-    @Argument(help: "A model or an adapter: owner/name, or owner/name@revision.") var name: String
-    @Option(help: ArgumentHelp("Fetch the files of this pattern instead; repeatable.", valueName: "pattern"))
+    @Argument(help: "Model or adapter: owner/name, or owner/name@revision.") var name: String
+    @Option(
+        help: ArgumentHelp("Download the files that match this pattern instead. Repeatable.", valueName: "pattern"))
     var include: [String] = []
-    @Option(help: ArgumentHelp("Leave out the files of this pattern; repeatable.", valueName: "pattern"))
+    @Option(help: ArgumentHelp("Skip the files that match this pattern. Repeatable.", valueName: "pattern"))
     var exclude: [String] = []
-    @Flag(help: "Fetch every file.") var all = false
-    @Flag(help: "Leave out the base model of an adapter.") var noBase = false
+    @Flag(help: "Download all files.") var all = false
+    @Flag(help: "Skip the base model of an adapter.") var noBase = false
     @Flag(help: "Suppress progress output.") var quiet = false
     @Flag(help: "Print the result as JSON.") var json = false
 
     func run() throws {
         guard !all || include.isEmpty else {
-            throw UsageError("--all and --include were both given", remedy: "leave one out")
+            throw UsageError("--all and --include are mutually exclusive", remedy: "use one of them")
         }
         let selection = FileSelection(all ? .all : .needed, includes: include, excludes: exclude)
         Interrupt.install()
@@ -46,7 +48,7 @@ struct PullCommand: ParsableCommand {
                 if let base { print(base.folder.path) }
             }
         } catch is CancellationError {
-            Console.error("stopped; the same command continues")
+            Console.error("interrupted; rerun the same command to continue")
             throw ExitCode(Interrupt.exitCode)
         }
     }
@@ -60,13 +62,13 @@ struct PullCommand: ParsableCommand {
             Console.note(
                 "\(name) at \(snapshot.commit.prefix(7)): \(counted(snapshot.files.count, "file")), \(Console.bytes(size))"
                     + (new.isEmpty
-                        ? ", all there already"
-                        : ", fetched \(new.count) of them (\(Console.bytes(new.reduce(0) { $0 + $1.size })))"))
+                        ? ", already in the cache"
+                        : ", downloaded \(new.count) of them (\(Console.bytes(new.reduce(0) { $0 + $1.size })))"))
         }
         return snapshot
     }
 
-    /// The base model that an adapter names, if it is one that a hub could have.
+    /// The base model of an adapter, if its name can be one on the hub.
     private func baseName(of snapshot: HubSnapshot) throws -> HubName? {
         let file = snapshot.folder.appendingPathComponent("adapter_config.json")
         guard !noBase, include.isEmpty, FileManager.default.fileExists(atPath: file.path) else { return nil }

@@ -5,44 +5,46 @@ import Tokenizers
 import Torch
 import TorchNN
 
-/// bitsandbytes' formats, which need no sample text.
+/// The formats of bitsandbytes, which need no calibration data.
 extension QuantizeCommand {
-    /// What `--to` asks for; `nil` for integers in groups.
-    /// - Throws: ``PEFTError`` for options that don't belong to it.
+    /// The format of `--to`; `nil` for group quantization.
+    /// - Throws: ``UsageError`` for options that don't apply to it.
     func storage() throws -> WeightStorage? {
         guard let code = BlockCode(rawValue: to.lowercased()) else {
             guard !double else {
-                throw UsageError("--double was given with --to \(to)", remedy: "it goes with nf4 and fp4")
+                throw UsageError(
+                    "--double cannot be used with --to \(to)", remedy: "use it with nf4 or fp4, or remove it")
             }
             return to.lowercased() == "int8" ? .int8 : nil
         }
         guard BlockQuantization.blocks.contains(block) else {
             throw UsageError(
-                "--block is \(block)",
-                remedy: "there are \(BlockQuantization.blocks.map(String.init).joined(separator: ", "))")
+                "invalid --block \(block)",
+                remedy: "use one of \(BlockQuantization.blocks.map(String.init).joined(separator: ", "))")
         }
         return .blocks(BlockQuantization(code, block: block, isDouble: double))
     }
 
-    /// Reads the model with each projection rounded as it comes, and writes it.
+    /// Loads the model, quantizing each projection as it is read, and writes it.
     func keep(_ storage: WeightStorage) throws {
         guard calibration == nil else {
             throw UsageError(
-                "--calibration was given with --to \(to)", remedy: "it goes with int2, int3, int4 and int8-groups")
+                "--calibration cannot be used with --to \(to)",
+                remedy: "use it with int2, int3, int4 or int8-groups, or remove it")
         }
         let target = try Output.folder(output)
         let device = try model.prepare()
         let folder = try model.folder()
         guard !folder.isQuantized, model.weights == nil else {
             throw PEFTError(
-                "\(folder.url.path) is quantised already, or was asked to be",
-                remedy: "name a folder of fp32 or bf16 weights, without --weights")
+                "\(folder.url.path) is already quantized, or --weights was given",
+                remedy: "use a folder of fp32 or bf16 weights, without --weights")
         }
         try folder.requireFiniteTensors()
         let loaded = try folder.keeping(storage).load(device: device)
         let outcomes = try folder.outcomes(of: loaded)
         guard !outcomes.isEmpty else {
-            throw PEFTError("\(folder.url.path) has no projections to quantise", remedy: "name a language model")
+            throw PEFTError("\(folder.url.path) has no projections to quantize", remedy: "use a language model")
         }
         let settings = folder.url.appendingPathComponent("generation_config.json")
         let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []
@@ -67,18 +69,18 @@ extension QuantizeCommand {
                 ]).text())
             return
         }
-        print("\(output): \(storage.name)")
-        print("projection                  number      before       after   error of the weights")
+        print("saved to \(output): \(storage.name)")
+        print("projection                   count      before       after           weight error")
         var names: [String] = []
         for name in outcomes.map({ Self.leaf($0.path) }) where !names.contains(name) { names.append(name) }
-        func row(_ name: String, _ own: [StorageOutcome]) {
-            let error = own.map(\.error).reduce(0, +) / Double(max(1, own.count)) * 100
-            let bytes = [own.reduce(0) { $0 + $1.bytesBefore }, own.reduce(0) { $0 + $1.bytes }].map {
+        func row(_ name: String, _ outcomes: [StorageOutcome]) {
+            let error = outcomes.map(\.error).reduce(0, +) / Double(max(1, outcomes.count)) * 100
+            let bytes = [outcomes.reduce(0) { $0 + $1.bytesBefore }, outcomes.reduce(0) { $0 + $1.bytes }].map {
                 let text = Console.bytes($0)
                 return String(repeating: " ", count: max(0, 12 - text.count)) + text
             }
             print(
-                "  \(name.padding(toLength: 24, withPad: " ", startingAt: 0))\(String(format: "%8d", own.count))"
+                "  \(name.padding(toLength: 24, withPad: " ", startingAt: 0))\(String(format: "%8d", outcomes.count))"
                     + bytes.joined() + String(format: "               %6.2f %%", error))
         }
         for name in names { row(name, outcomes.filter { Self.leaf($0.path) == name }) }

@@ -10,39 +10,46 @@ import Training
 struct QuantizeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "quantize",
-        abstract: "Store a model's projections in a few bits, for readers of GPTQ, bitsandbytes or llama.cpp.",
+        abstract: "Quantize a model for bitsandbytes, GPTQ or llama.cpp (GGUF).",
         discussion: """
             peft quantize --model my-model --to nf4 --double --output my-model-nf4
             peft quantize --model my-model --to int4 --group 32 --calibration text.txt --output my-model-int4
             peft quantize --model my-model --to gguf-q4_0 --output my-model.gguf
 
-            nf4, fp4 and int8 are bitsandbytes' 4-bit blocks and its int8 with a scale for each output. The others are
-            integers in groups of inputs, GPTQ's format.
-            With sample text, GPTQ makes up for what rounding a column loses in the columns after it; without, each number
-            is rounded to the nearest. Printed is the error of each kind of projection: of the weights, and with sample
-            text of what they make of it, beside that of rounding to the nearest. Embeddings, norms and the output layer
-            stay as they are, or become bf16 with --embedding-weights bf16. gguf-q8_0, gguf-q4_0, gguf-f16 and others are llama.cpp's files, with the tokenizer.
+            nf4 and fp4 are the 4-bit block formats of bitsandbytes, int8 its 8-bit format with one scale per output.
+            int2, int3, int4 and int8-groups are group quantization in the GPTQ file format. The gguf formats are
+            llama.cpp's, tokenizer included.
+
+            With calibration data, GPTQ compensates the rounding error of each column in the columns after it; without,
+            weights are rounded to nearest (RTN). The report shows the relative error of the weights and, with
+            calibration data, of the outputs, beside that of RTN. Embeddings, norms and the output layer are not
+            quantized; --embedding-weights bf16 stores embeddings as bf16.
             """)
 
     @OptionGroup var model: ModelOptions
-    @Option(name: .shortAndLong, help: ArgumentHelp("Folder for the model.", valueName: "folder")) var output: String
+    @Option(
+        name: .shortAndLong, help: ArgumentHelp("Output folder, or .gguf file, for the model.", valueName: "folder"))
+    var output: String
     @Option(
         help: """
-            nf4, fp4 or int8 (bitsandbytes); int2, int3, int4 or int8-groups (GPTQ); \
+            Quantization format: nf4, fp4 or int8 (bitsandbytes); int2, int3, int4 or int8-groups (GPTQ); \
             \(GGUFTarget.names.joined(separator: ", ")) (llama.cpp).
             """) var to = "int4"
-    @Flag(help: "Round the scales of nf4's or fp4's blocks too.") var double = false
-    @Option(help: ArgumentHelp("Numbers of nf4 or fp4 that share a scale.", valueName: "numbers")) var block = 64
+    @Flag(help: "Double quantization: quantize the scales of nf4 or fp4 blocks too.") var double = false
+    @Option(help: ArgumentHelp("Block size of nf4 or fp4: weights per scale.", valueName: "n")) var block = 64
     @Option(
-        help: ArgumentHelp("Inputs that share a scale and a zero; −1 for all of an output's.", valueName: "inputs"))
+        help: ArgumentHelp(
+            "Group size: inputs per scale and zero point; -1 for one group per output.", valueName: "n"))
     var group = 128
     @Flag(help: "Symmetric quantization, required by some loaders.") var symmetric = false
-    @Option(help: "gptq or rtn, to the nearest (gptq with sample text).") var method: String?
+    @Option(help: "Quantization method: gptq or rtn (default: gptq with --calibration, else rtn).") var method:
+        String?
     @Option(
-        help: ArgumentHelp("Sample text for GPTQ: lines, or rows with --prompt and --target.", valueName: "file"))
+        help: ArgumentHelp(
+            "Calibration data for GPTQ: lines of text, or rows with --prompt and --target.", valueName: "file"))
     var calibration: String?
-    @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit = 128
-    @Option(help: "Share of its mean diagonal that is added to a Hessian.") var damping = 0.01
+    @Option(help: ArgumentHelp("Maximum number of calibration examples.", valueName: "n")) var limit = 128
+    @Option(help: "GPTQ damping, as a fraction of the mean diagonal of the Hessian.") var damping = 0.01
     @OptionGroup var templates: TemplateOptions
     @Flag(help: "Print the result as JSON.") var json = false
 
@@ -54,23 +61,24 @@ struct QuantizeCommand: ParsableCommand {
         if let storage = try storage() { return try keep(storage) }
         guard let bits = Self.formats[to.lowercased()] else {
             throw UsageError(
-                "--to is '\(to)'",
+                "unknown --to '\(to)'",
                 remedy:
-                    "there are nf4, fp4, int8, \((Self.formats.keys.sorted() + GGUFTarget.names).joined(separator: ", "))"
+                    "use one of nf4, fp4, int8, \((Self.formats.keys.sorted() + GGUFTarget.names).joined(separator: ", "))"
             )
         }
         guard group == -1 || group > 0 && group.isMultiple(of: 32) else {
-            throw UsageError("--group is \(group)", remedy: "it has to be a multiple of 32, or −1 for whole columns")
+            throw UsageError(
+                "invalid --group \(group)", remedy: "use a multiple of 32, or -1 for one group per output")
         }
         let method = method?.lowercased() ?? (calibration == nil ? "rtn" : "gptq")
         guard ["gptq", "rtn"].contains(method) else {
-            throw UsageError("--method is '\(method)'", remedy: "there are gptq and rtn")
+            throw UsageError("unknown --method '\(method)'", remedy: "use gptq or rtn")
         }
         guard method == "rtn" || calibration != nil else {
-            throw UsageError("GPTQ needs sample text", remedy: "give --calibration FILE, or --method rtn")
+            throw UsageError("GPTQ requires calibration data", remedy: "add --calibration FILE, or use --method rtn")
         }
         guard damping > 0, damping.isFinite else {
-            throw UsageError("--damping is \(damping)", remedy: "it has to be above 0; 0.01 is usual")
+            throw UsageError("--damping must be positive (got \(damping))", remedy: "use a value such as 0.01")
         }
         let target = try Output.folder(output)
         _ = try model.prepare()
@@ -91,7 +99,7 @@ struct QuantizeCommand: ParsableCommand {
                     try checkTorchErrors()
                 }
             } progress: { outcome in
-                if !json, !Console.isQuiet { Console.note("\(outcome.path) done") }
+                if !json, !Console.isQuiet { Console.note("quantized \(outcome.path)") }
             }
         } else {
             outcomes = try quantizer.round(loaded)
@@ -106,22 +114,23 @@ struct QuantizeCommand: ParsableCommand {
             after: try ModelFolder(target).weightBytes)
     }
 
-    /// Embeddings are rounded by a format that holds such, or stored as bf16 with all else that isn't rounded.
+    /// Checks that the output format can store embeddings as `--embedding-weights`.
     private func checkEmbeddings() throws {
         guard let name = model.embeddingWeights else { return }
         let storage = try WeightStorage(name)
         guard try GGUFTarget.type(to, usual: .q8_0) == nil else {
             throw UsageError(
-                "--to \(to) says how embeddings are stored, and --embedding-weights does", remedy: "leave one out")
+                "--to \(to) sets the format of embeddings and cannot be used with --embedding-weights",
+                remedy: "remove --embedding-weights")
         }
         guard storage == .float32 || storage == .bfloat16 else {
             throw UsageError(
-                "a folder that others read can't hold embeddings as \(storage.name)",
-                remedy: "use --embedding-weights bf16 here, and \(storage.name) where the folder is used")
+                "the Hugging Face layout can't hold embeddings as \(storage.name)",
+                remedy: "use --embedding-weights bf16 here, and \(storage.name) when loading the folder")
         }
     }
 
-    /// The type of what isn't rounded.
+    /// The data type of tensors that are not quantized.
     func storedType(_ folder: ModelFolder) throws -> DType {
         switch folder.embeddingStorage {
         case .bfloat16: .bfloat16
@@ -130,13 +139,13 @@ struct QuantizeCommand: ParsableCommand {
         }
     }
 
-    /// Whole rows of tokens, as the model reads them.
+    /// Batches of calibration examples.
     private func samples(_ file: String, for model: any LanguageModel, _ tokenizer: Tokenizer) throws
         -> [TrainingBatch]
     {
         var templates = templates
         if templates.prompt == nil, templates.target == nil {
-            // Lines of text: what a model writes may not be empty, what it reads may.
+            // Lines of text: a generative model requires a target, others a prompt.
             if model.writes { templates.target = "{text}" } else { templates.prompt = "{text}" }
         }
         if templates.prompt == nil { templates.prompt = "" }
@@ -152,7 +161,9 @@ struct QuantizeCommand: ParsableCommand {
                 return EncodedExample(input: Array(ids[..<(ids.count / 2)]), target: Array(ids[(ids.count / 2)...]))
             }
         }
-        guard !encoded.isEmpty else { throw PEFTError("\(file) has no text", remedy: "name a file with rows") }
+        guard !encoded.isEmpty else {
+            throw PEFTError("\(file) has no text", remedy: "use a file with at least one example of two tokens")
+        }
         return stride(from: 0, to: encoded.count, by: 8).map { start in
             model.batch(Array(encoded[start..<min(start + 8, encoded.count)]))
         }
@@ -179,32 +190,32 @@ struct QuantizeCommand: ParsableCommand {
                 ]).text())
             return
         }
-        print("\(output): \(to) in groups of \(group), \(method == "gptq" ? "GPTQ" : "to the nearest")")
-        print("projection                  number   of the weights   of their outputs   to the nearest")
+        print("saved to \(output): \(to), group size \(group), \(method == "gptq" ? "GPTQ" : "round to nearest")")
+        print("projection                   count     weight error       output error         with RTN")
         var names: [String] = []
         for outcome in outcomes {
             let name = Self.leaf(outcome.path)
             if !names.contains(name) { names.append(name) }
         }
         for name in names {
-            let own = outcomes.filter { Self.leaf($0.path) == name }
+            let matching = outcomes.filter { Self.leaf($0.path) == name }
             func share(_ value: (GroupQuantizer.Outcome) -> Double?) -> String {
-                let values = own.compactMap(value)
+                let values = matching.compactMap(value)
                 guard !values.isEmpty else { return "–".padding(toLength: 8, withPad: " ", startingAt: 0) }
                 return String(format: "%6.2f %%", values.reduce(0, +) / Double(values.count) * 100)
             }
             let padded = name.padding(toLength: 24, withPad: " ", startingAt: 0)
             print(
-                "  \(padded)\(String(format: "%8d", own.count))          \(share(\.weightError))           \(share(\.outputError))         \(share(\.nearestOutputError))"
+                "  \(padded)\(String(format: "%8d", matching.count))          \(share(\.weightError))           \(share(\.outputError))         \(share(\.nearestOutputError))"
             )
         }
         if let first = left.first {
-            print("left as they are: \(left.count) (\(first.path): \(first.reason))")
+            print("not quantized: \(left.count) (\(first.path): \(first.reason))")
         }
         print("weights: \(Console.bytes(before)) → \(Console.bytes(after))")
     }
 
-    /// What a path is named without its layer.
+    /// The last two components of a path, without layer numbers.
     static func leaf(_ path: String) -> String {
         let parts = path.split(separator: ".").map(String.init)
         return parts.filter { Int($0) == nil }.suffix(2).joined(separator: ".")

@@ -3,13 +3,13 @@ import LanguageModels
 import Support
 import Torch
 
-/// llama.cpp's files.
+/// The GGUF formats of llama.cpp.
 extension QuantizeCommand {
-    /// Writes the model, each matrix rounded as its turn comes.
+    /// Writes the model, quantizing one matrix at a time.
     func writeGGUF(_ type: GGUFType) throws {
         guard calibration == nil, !double else {
             throw UsageError(
-                "--calibration or --double was given with --to \(to)", remedy: "they go with other formats")
+                "--calibration and --double cannot be used with --to \(to)", remedy: "remove them")
         }
         let target = try GGUFTarget.output(output, as: type)
         _ = try model.prepare()
@@ -17,7 +17,8 @@ extension QuantizeCommand {
         try GGUFTarget.write(folder.load(), tokenizer: folder.url, as: type, to: target)
         let (before, after) = (folder.weightBytes, try ModelFolder(target).weightBytes)
         guard json else {
-            return print("\(output): GGUF \(type.name)\nweights: \(Console.bytes(before)) → \(Console.bytes(after))")
+            return print(
+                "saved to \(output): GGUF \(type.name)\nweights: \(Console.bytes(before)) → \(Console.bytes(after))")
         }
         print(
             JSON.object([

@@ -1,12 +1,12 @@
 import Foundation
 import Support
 
-/// Results on standard output. A run goes on where they can't be written, so that files are still saved, and ends with
+/// Results on standard output. After a failed write the run continues, so that its files are saved, and then exits with
 /// an error.
 enum Results {
     nonisolated(unsafe) private static var failure: Int32?
 
-    /// Whether something couldn't be written, so that more is in vain.
+    /// Whether a write has failed; later ones are skipped.
     static var areLost: Bool { failure != nil }
 
     static func write(_ text: String) {
@@ -14,16 +14,16 @@ enum Results {
         failure = StandardStreams.write(Console.outputIsTerminal ? Console.shown(text) : text, to: STDOUT_FILENO)
     }
 
-    /// The program's exit code, after an error line, if a result was lost: 141 for a pipe whose reader has ended,
-    /// as a shell shows for other programs, else 1.
+    /// Prints an error and returns the exit code if a result was lost: 141 (128 + `SIGPIPE`) for a closed pipe, else 1.
     static func exitCodeIfLost() -> Int32? {
         guard let failure else { return nil }
         Console.error(
             "can't write the result to standard output: \(StandardStreams.reason(failure)); "
-                + (failure == ENOSPC ? "free some space or redirect it elsewhere" : "redirect it to a file"))
+                + (failure == ENOSPC
+                    ? "free some space or redirect the output elsewhere" : "redirect the output to a file"))
         return failure == EPIPE ? 128 + SIGPIPE : 1
     }
 }
 
-/// Writes a line to standard output. In this module it takes the place of Swift's function, which ignores errors.
+/// Writes a line to standard output. Shadows Swift's `print` in this module, which ignores errors.
 func print(_ text: String, terminator: String = "\n") { Results.write(text + terminator) }

@@ -2,36 +2,36 @@ import Foundation
 import Support
 import Training
 
-/// A file of rows with what a model said of each, in the format that its extension names: JSON lines, CSV, TSV, or the
-/// bare texts.
+/// An output file of rows with a model's results in additional columns, in the format of its extension: JSONL, CSV, TSV,
+/// or the texts alone.
 struct RowsOutput {
     enum Format: String, CaseIterable { case jsonl, ndjson, csv, tsv, txt }
 
-    /// What a model said of a row, by column.
+    /// A model's results for a row, by column.
     typealias Result = [(column: String, value: JSON)]
 
     let url: URL
     let format: Format
 
-    /// - Throws: ``UsageError`` for another extension, ``PEFTError`` where the file can't be made.
+    /// - Throws: ``UsageError`` for an unknown extension, ``PEFTError`` if the file can't be created.
     init(_ path: String) throws {
         url = URL(fileURLWithPath: NSString(string: path).expandingTildeInPath)
         guard let format = Format(rawValue: url.pathExtension.lowercased()) else {
             throw UsageError(
                 "--output \(path) has an unknown extension",
-                remedy: "end it in \(Format.allCases.map { ".\($0.rawValue)" }.joined(separator: ", "))")
+                remedy: "use one of \(Format.allCases.map { ".\($0.rawValue)" }.joined(separator: ", "))")
         }
         self.format = format
         try Output.check([path])
     }
 
-    /// For ``text(_:columns:_:)`` alone.
+    /// For ``text(_:columns:_:)`` only.
     init(_ format: Format) { (url, self.format) = (URL(fileURLWithPath: "/dev/stdout"), format) }
 
-    /// Writes the file, whole or not at all.
+    /// Writes the file atomically.
     /// - Parameters:
-    ///   - columns: of the rows, in their order.
-    ///   - results: of each row; the first column is what `.txt` holds.
+    ///   - columns: the columns of the rows, in order.
+    ///   - results: the results of each row; `.txt` holds their first column.
     func write(_ rows: [Row], columns: [String], _ results: [Result]) throws {
         try Output.write(text(rows, columns: columns, results), to: url.path)
     }
@@ -47,7 +47,7 @@ struct RowsOutput {
             }.joined()
         case .csv, .tsv:
             let separator = format == .csv ? "," : "\t"
-            // Rows may have different results, as words have labels.
+            // Rows may have different result columns.
             var added: [String] = []
             for (name, _) in results.joined() where !added.contains(name) { added.append(name) }
             func line(_ cells: [String]) -> String {
@@ -62,7 +62,7 @@ struct RowsOutput {
         }
     }
 
-    /// A result's column, where the rows have one of that name already: what was read stays.
+    /// The column of a result, renamed if the rows already have one of that name.
     static func name(_ column: String, besides columns: [String]) -> String {
         columns.contains(column) ? name("predicted_" + column, besides: columns) : column
     }
@@ -77,7 +77,7 @@ struct RowsOutput {
         return value.string ?? value.text(indent: nil)
     }
 
-    /// A cell as RFC 4180 writes it.
+    /// A cell quoted as in RFC 4180.
     private static func quoted(_ text: String, _ separator: String) -> String {
         guard text.contains(where: { "\"\r\n".contains($0) || $0 == "\r\n" }) || text.contains(separator) else {
             return text
@@ -86,9 +86,9 @@ struct RowsOutput {
     }
 }
 
-/// The names of rows' fields in the order of their file.
+/// The field names of rows in file order.
 enum RowColumns {
-    /// - Parameter rows: best with their text, which has the order.
+    /// - Parameter rows: rows whose text, if kept, gives the order.
     static func of(_ rows: [Row]) -> [String] {
         var ordered: [String] = []
         var seen: Set<String> = []
@@ -101,7 +101,7 @@ enum RowColumns {
         return ordered
     }
 
-    /// The keys of a JSON object's text, in their order.
+    /// The keys of a JSON object's text, in order.
     static func keys(_ text: String) -> [String] {
         var keys: [String] = []
         var depth = 0

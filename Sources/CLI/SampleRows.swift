@@ -5,7 +5,7 @@ import Tokenizers
 import Torch
 import Training
 
-/// Rows on which a command shows what changed: those of a file, or a few sentences.
+/// Sample data for measuring an adapter's effect: a file, or built-in sentences.
 enum SampleRows {
     static let sentences = [
         "The train was late, so we missed the beginning of the film.",
@@ -19,8 +19,8 @@ enum SampleRows {
     ]
 
     /// - Parameters:
-    ///   - data: a file of rows, with its templates; the sentences above if not given.
-    ///   - record: templates that the adapter was trained with.
+    ///   - data: a data file; `nil` for the built-in sentences.
+    ///   - record: the templates that the adapter was trained with.
     static func batches(
         _ data: String?, _ templates: TemplateOptions, limit: Int, model: any LanguageModel, tokenizer: Tokenizer,
         record: TrainingRecord?, device: Device
@@ -35,7 +35,7 @@ enum SampleRows {
             encoded = sentences.map { sentence in
                 let ids = tokenizer.encode(text: sentence)
                 if !model.writes { return EncodedExample(input: ids, target: [0]) }
-                // The second half of a sentence is what the first is continued with.
+                // The second half of a sentence is the target of the first.
                 let half = max(1, ids.count / 2)
                 return EncodedExample(input: Array(ids[..<half]), target: Array(ids[half...]))
             }.filter { !$0.target.isEmpty }

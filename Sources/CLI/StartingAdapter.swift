@@ -5,11 +5,11 @@ import Support
 import Tokenizers
 import Training
 
-/// The adapter that a training goes on from, `--from-adapter`: its values are the start, and its settings hold.
+/// `--from-adapter`: the adapter whose training continues, with its parameters and settings.
 struct StartingAdapter {
     let adapter: AdapterFolder
     let base: AdapterBase
-    /// What it was trained with, whose templates and labels hold where none are given.
+    /// The settings it was trained with, whose templates and labels are the defaults.
     let record: TrainingRecord?
 
     /// - Throws: ``PEFTError`` if there is no adapter.
@@ -19,8 +19,8 @@ struct StartingAdapter {
         let isAdapter = FileManager.default.fileExists(atPath: url.appendingPathComponent("adapter_config.json").path)
         guard isAdapter || !isModel else {
             throw PEFTError(
-                "--from-adapter \(path) is a whole model and no adapter",
-                remedy: "train on from it with --model \(path)")
+                "--from-adapter \(path) is a full model, not an adapter",
+                remedy: "continue training it with --model \(path)")
         }
         adapter = try AdapterFolder(url)
         base = AdapterBase(adapter.configuration, of: url)
@@ -29,28 +29,28 @@ struct StartingAdapter {
     }
 
     /// The adapter's method and settings.
-    /// - Throws: ``PEFTError`` naming an option that contradicts them.
+    /// - Throws: ``PEFTError`` for an option that differs from them.
     func choice(method name: String?) throws -> MethodChoice {
         let choice = adapter.choice
         if let name {
             let method = try PEFTMethods.named(name)
-            // Some methods leave a file of another: what PiSSA trained is a plain LoRA.
+            // Some methods save as another: a PiSSA adapter is saved as a plain LoRA.
             guard method.name == choice.method.name || method.name == record?.method else {
                 throw PEFTError(
-                    "--method is \(name), and the adapter \(adapter.url.path) is of the method \(choice.method.name)",
-                    remedy: "leave --method out, or start without --from-adapter")
+                    "--method is \(name), but the adapter \(adapter.url.path) is of method \(choice.method.name)",
+                    remedy: "remove --method or --from-adapter")
             }
         }
         for (option, value) in MethodArguments.given {
             var changed = choice
             try changed.set(option, to: value)
-            let (own, wanted) = (
+            let (current, requested) = (
                 choice.configuration.named[option] ?? .null, changed.configuration.named[option] ?? .null
             )
-            guard Self.isSame(own, wanted) else {
+            guard Self.isSame(current, requested) else {
                 throw PEFTError(
-                    "--\(option) is \(value), and the adapter \(adapter.url.path) has \(own.text(indent: nil))",
-                    remedy: "leave --\(option) out, or start without --from-adapter")
+                    "--\(option) is \(value), but the adapter \(adapter.url.path) has \(current.text(indent: nil))",
+                    remedy: "remove --\(option) or --from-adapter")
             }
         }
         return choice
@@ -73,6 +73,6 @@ struct StartingAdapter {
         return try adapter.attach(to: model, isTrainable: true)
     }
 
-    /// The adapter's own tokenizer, to lie beside what is trained.
+    /// The adapter's own tokenizer files, to copy to the output.
     func tokenizerFiles() throws -> [FolderFile] { try Tokenizer.files(in: adapter.url) }
 }

@@ -2,8 +2,8 @@ import Experiments
 import Foundation
 import Training
 
-/// A stop at a known step, so that tests of resuming need no timing: `PEFT_TEST_STOP=2:15` sends the program signal 15
-/// after step 2, which a comparison counts over all its runs.
+/// Stops at a known step, so that tests of resuming need no timing: `PEFT_TEST_STOP=2:15` raises signal 15 after step 2
+/// (in a comparison, counted over all runs).
 final class StopForTests {
     private let step: Int
     private let signal: Int32

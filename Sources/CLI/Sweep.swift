@@ -9,47 +9,49 @@ import Training
 struct SweepCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "sweep",
-        abstract: "Train one method with several values of one field: where does more stop to help?",
+        abstract: "Train one method with several values of a hyperparameter.",
         discussion: """
             peft sweep --field rank --values 1,2,4,8,16,32,64 --seeds 3 --data train.jsonl --validation dev.jsonl \\
               --test test.jsonl --prompt 'Summarize: {dialogue}' --target '{summary}' --html ranks.html
             peft sweep --method prompt --field tokens --values 5,20,50,100 …
             peft sweep --field targets --values q+v,q+k+v+o,all-linear --budget 200000 …
 
-            Marked is the smallest value within one standard deviation of the best. The learning rate is searched once,
-            at the middle value, unless --lr gives it or --tune-each searches it at every value. With --budget each
-            value trains about so many parameters; --budget-field (rank) is changed for that.
+            The report marks the smallest value within one standard deviation of the best. Without --lr, the learning
+            rate is searched once at the middle value, or with --tune-each at every value. --budget keeps the number of
+            trainable parameters about equal by adjusting --budget-field.
             """)
 
     @OptionGroup var model: ModelOptions
-    @Option(help: "The method (peft methods lists them).") var method = "lora"
-    @Option(help: ArgumentHelp("The field to vary.", valueName: "name")) var field = "rank"
+    @Option(help: "Fine-tuning method; see peft methods.") var method = "lora"
+    @Option(help: ArgumentHelp("Method option to vary; see peft methods NAME.", valueName: "name")) var field = "rank"
     @Option(
-        help: ArgumentHelp("Its values, comma-separated; + stands between the parts of a list.", valueName: "list"))
+        help: ArgumentHelp("Comma-separated values; + separates the elements of a list.", valueName: "list"))
     var values = "1,2,4,8,16,32,64"
-    @Option(help: ArgumentHelp("Trained parameters for every value.", valueName: "n")) var budget: Int?
-    @Option(help: ArgumentHelp("The field that meets the budget.", valueName: "name")) var budgetField = "rank"
+    @Option(help: ArgumentHelp("Number of trainable parameters at every value.", valueName: "n")) var budget: Int?
+    @Option(help: ArgumentHelp("Method option to adjust to the budget.", valueName: "name")) var budgetField = "rank"
     @Option(help: DataHelp.training) var data: [String]
-    @Option(help: ArgumentHelp("Rows that choose the learning rate.", valueName: "file")) var validation: String?
+    @Option(help: ArgumentHelp("Validation data for the learning-rate search.", valueName: "file")) var validation:
+        String?
     @OptionGroup var split: ValidationSplitOption
-    @Option(help: ArgumentHelp("Rows that quality is measured on.", valueName: "file")) var test: String
-    @Option(help: ArgumentHelp("Use only the first training rows.", valueName: "rows")) var limit: Int?
-    @Option(help: ArgumentHelp("Use only the first validation rows.", valueName: "rows")) var limitValidation: Int?
-    @Option(help: ArgumentHelp("Use only the first test rows.", valueName: "rows")) var limitTest: Int?
+    @Option(help: ArgumentHelp("Test data.", valueName: "file")) var test: String
+    @Option(help: ArgumentHelp("Maximum number of training examples.", valueName: "n")) var limit: Int?
+    @Option(help: ArgumentHelp("Maximum number of validation examples.", valueName: "n")) var limitValidation: Int?
+    @Option(help: ArgumentHelp("Maximum number of test examples.", valueName: "n")) var limitTest: Int?
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
     @Option(
         name: [.customLong("learning-rate"), .customLong("lr")],
-        help: ArgumentHelp("Learning rate for all values.", valueName: "x"))
+        help: ArgumentHelp("Peak learning rate at all values (default: searched).", valueName: "x"))
     var learningRate: Double?
     @Flag(help: "Search the learning rate at every value.") var tuneEach = false
-    @Option(help: ArgumentHelp("Runs of each value, each with another seed.", valueName: "n")) var seeds = 3
+    @Option(help: ArgumentHelp("Number of random seeds, one run each per value.", valueName: "n")) var seeds = 3
     @OptionGroup var training: TrainingOptions
     @OptionGroup var generation: GenerationOptions
     @Option(
-        help: ArgumentHelp("General text; its loss before and after training measures forgetting.", valueName: "file")
+        help: ArgumentHelp(
+            "Text file for measuring forgetting: its loss before and after training.", valueName: "file")
     ) var retain: String?
-    @Option(help: ArgumentHelp("Write the report as one HTML page.", valueName: "file")) var html: String?
+    @Option(help: ArgumentHelp("Write the report as an HTML page.", valueName: "file")) var html: String?
     @Option(help: ArgumentHelp("Write the report as JSON.", valueName: "file")) var output: String?
     @OptionGroup var continuation: ContinuationOptions
     @Flag(help: "Print the report as JSON.") var json = false

@@ -9,7 +9,7 @@ import Training
 
 struct Train: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Fine-tune a model.",
+        abstract: "Fine-tune a model with LoRA or any other method.",
         discussion: """
             peft train --data train.jsonl --prompt 'Summarize: {dialogue}' --target '{summary}' \\
               --method lora --rank 16 --targets q,v --output my-adapter
@@ -21,34 +21,36 @@ struct Train: ParsableCommand {
     @Option(help: DataHelp.training) var data: [String]
     @Option(help: ArgumentHelp("Validation data.", valueName: "file")) var validation: String?
     @OptionGroup var split: ValidationSplitOption
-    @Option(help: ArgumentHelp("Use only the first rows of each file.", valueName: "rows")) var limit: Int?
+    @Option(help: ArgumentHelp("Maximum number of examples for training, and for validation.", valueName: "n"))
+    var limit: Int?
     @Option(
         help: ArgumentHelp(
-            "General text; its loss before and after training measures forgetting.", valueName: "file"))
+            "Text file for measuring forgetting: its loss before and after training.", valueName: "file"))
     var retain: String?
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
-    @Option(help: "A method (lora; peft methods lists them).") var method: String?
+    @Option(help: "Fine-tuning method; see peft methods (default: lora).") var method: String?
     @Option(
-        help: ArgumentHelp("Train on from an adapter: its values, method and settings.", valueName: "folder"))
+        help: ArgumentHelp("Continue training this adapter, with its method and settings.", valueName: "folder"))
     var fromAdapter: String?
     @Option(
         name: [.customLong("learning-rate"), .customLong("lr")],
-        help: ArgumentHelp("Peak learning rate (the method's usual one).", valueName: "x"))
+        help: ArgumentHelp("Peak learning rate (default: depends on the method).", valueName: "x"))
     var learningRate: Double?
     @OptionGroup var training: TrainingOptions
     @Option(help: ArgumentHelp("Stop after this many validations without improvement.", valueName: "n")) var patience:
         Int?
-    @Option(help: ArgumentHelp("Steps between checkpoints (at each validation).", valueName: "steps"))
+    @Option(help: ArgumentHelp("Steps between checkpoints (default: one at each validation).", valueName: "steps"))
     var checkpointEvery: Int?
     @Option(
         name: .shortAndLong,
-        help: ArgumentHelp("Folder for the adapter, or the model in full fine-tuning.", valueName: "folder"))
+        help: ArgumentHelp("Output folder for the adapter, or for the model with --method full.", valueName: "folder")
+    )
     var output: String?
-    @Flag(help: "Print the first batch with its loss mask, and stop.")
+    @Flag(help: "Print the first batch with its loss mask and exit.")
     var showBatch = false
-    @Flag(help: "Show the tokens' ids too, with --show-batch.") var showIds = false
-    @Flag(help: "Continue an interrupted run.") var resume = false
+    @Flag(help: "Print token IDs too, with --show-batch.") var showIds = false
+    @Flag(help: "Resume an interrupted run from its latest checkpoint.") var resume = false
     @Flag(help: "Print the result as JSON.") var json = false
     @Flag(help: "Suppress progress output.") var quiet = false
 
@@ -78,11 +80,11 @@ struct Train: ParsableCommand {
         Interrupt.removing(lock.file)
         guard resume || !checkpoints.hasCheckpoint else {
             throw PEFTError(
-                "there is an unfinished run in \(checkpoints.url.path)",
-                remedy: "continue it with --resume, or remove it")
+                "the output has an unfinished run in \(checkpoints.url.path)",
+                remedy: "continue it with --resume, or remove that folder")
         }
 
-        // The plan fails on what is wrong with the method before anything large is read.
+        // Planning reports errors in the method's settings before anything large is read.
         if start == nil {
             let bare = try model.folder(keeping: choice.baseStorage).outline()
             if bare.writes { _ = try choice.plan(for: ModelOutline(bare)) }
@@ -117,7 +119,7 @@ struct Train: ParsableCommand {
             let step = try trainer.resume()
             if !quiet {
                 Console.note(
-                    step.map { "continuing after step \($0)" } ?? "there is no checkpoint; starting from scratch")
+                    step.map { "resuming after step \($0)" } ?? "no checkpoint found; starting from scratch")
             }
         }
         Interrupt.install(ofPipes: true)
@@ -181,17 +183,17 @@ struct Train: ParsableCommand {
     private func announce(_ adapter: Adapter, _ trainer: Trainer, _ plan: PlanSummary, _ data: TrainingRows) {
         let share = String(format: "%.2f %%", plan.share * 100)
         Console.note(
-            "\(adapter.choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trained (\(share))"
+            "\(adapter.choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trainable (\(share))"
         )
         if !adapter.model.writes { Console.note("task: \(Self.text(adapter.model.head))") }
         let summary = data.summary
         Console.note(
-            "\(counted(summary.rows, "example")), \(Console.grouped(summary.inputTokens)) input and \(counted(summary.targetTokens, "target token")), \(counted(trainer.totalSteps, "step"))"
+            "\(counted(summary.rows, "example")), \(counted(summary.inputTokens, "input token")), \(counted(summary.targetTokens, "target token")), \(counted(trainer.totalSteps, "optimizer step"))"
         )
         data.noteLosses()
     }
 
-    /// The task with its labels, for a reader.
+    /// The task with its labels, as a line of text.
     private static func text(_ head: ModelHead) -> String {
         switch head.task {
         case .embeddings: return "embeddings, \(head.pooling.mode.rawValue) pooling"
@@ -239,12 +241,12 @@ struct Train: ParsableCommand {
                 last.reduce(0, +) / Double(max(1, last.count))))
         if let step = result.history.bestStep, let loss = result.history.bestLoss {
             lines.append(
-                String(format: "best validation loss %.4f after step %d, which is what was saved", loss, step))
+                String(format: "best validation loss %.4f at step %d; that checkpoint was saved", loss, step))
         }
         if let retention = record.retention {
             lines.append(
                 String(
-                    format: "loss on %@ %.3f before, %.3f after (%+.3f nats a token)", retention.text,
+                    format: "loss on %@: %.3f before, %.3f after training (%+.3f nats per token)", retention.text,
                     retention.before, retention.after, retention.after - retention.before))
         }
         if let peak = result.peakBytes { lines.append("peak memory \(Console.bytes(peak))") }

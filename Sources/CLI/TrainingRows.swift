@@ -5,31 +5,31 @@ import Support
 import Tokenizers
 import Training
 
-/// The rows of a training as token ids, and what they were made with.
+/// The encoded training and validation data, with the tokenizer and templates used.
 struct TrainingRows {
     let folder: ModelFolder
     let tokenizer: Tokenizer
     let architecture: Architecture
-    /// What the model is to have a head for; `nil` if it writes.
+    /// The head that the task requires; `nil` for a model that generates text.
     let head: ModelHead?
     let templates: RowTemplates?
     let chat: ChatSettings?
     let training: EncodedRows
     let validation: [EncodedExample]
     let summary: EncodingSummary
-    /// How the rows were read, where their fields told it.
+    /// The data format, if detected from the fields.
     let format: RecognizedFormat?
-    /// Most tokens of a prompt.
+    /// Maximum number of prompt tokens.
     let maxInputTokens: Int
     private let maxTokens: Int
 
     /// - Parameters:
-    ///   - validation: a file of validation rows.
+    ///   - validation: a validation file.
     ///   - split: the part of the data that is held out for validation.
-    ///   - virtualTokens: those that the method is going to put before each row.
-    ///   - record: what an adapter that is trained on from was trained with; its templates hold where none are given.
-    ///   - adapter: the adapter that is trained on from, which may bring a vocabulary.
-    ///   - tokenizerFolder: where the tokenizer is, if not in the model's folder.
+    ///   - virtualTokens: the number of virtual tokens that the method prepends to each example.
+    ///   - record: the settings that the `--from-adapter` adapter was trained with; its templates are the defaults.
+    ///   - adapter: the `--from-adapter` adapter, which may have its own vocabulary.
+    ///   - tokenizerFolder: the tokenizer's folder, if not the model's.
     init(
         _ folder: ModelFolder, _ templates: TemplateOptions, _ chat: ChatOptions, data: [String],
         validation: String?, split: ValidationSplit?, limit: Int?, virtualTokens: Int = 0,
@@ -55,7 +55,7 @@ struct TrainingRows {
             }
             let rows = try encoded(data)
             summary = rows.summary
-            (training, self.validation) = try Self.parted(
+            (training, self.validation) = try Self.splitting(
                 EncodedRows(rows.examples), validation.map { try encoded([$0]).examples }, split)
             maxTokens = encoder.maxTokens
             return
@@ -70,12 +70,12 @@ struct TrainingRows {
             (head, self.folder, architecture) = (nil, folder, streamed.encoder.architecture)
             maxTokens = streamed.encoder.maxInputTokens
             summary = streamed.summary
-            (training, self.validation) = try Self.parted(
+            (training, self.validation) = try Self.splitting(
                 streamed.rows, validationRows.map { try streamed.encoder.encode($0).examples }, split)
             return
         }
         let trainingRows = try Rows.read(data, rowTemplates, limit: limit)
-        // The adapter that is trained on from says what its head tells apart.
+        // The labels of the `--from-adapter` adapter take precedence.
         head = try record?.trainedHead ?? folder.head ?? templates.choice().head(for: folder, rows: trainingRows)
         self.folder = folder.with(head)
         let outline = try Self.outline(self.folder, adapter)
@@ -86,15 +86,15 @@ struct TrainingRows {
         maxTokens = encoder.maxInputTokens
         let encoded = try encoder.encode(trainingRows)
         summary = encoded.summary
-        (training, self.validation) = try Self.parted(
+        (training, self.validation) = try Self.splitting(
             EncodedRows(encoded.examples), validationRows.map { try encoder.encode($0).examples }, split,
             classes: head?.task == .classification ? trainingRows.map(\.target) : nil)
         if let meaning = head?.meaningOfNumbers(in: trainingRows) {
-            Console.note("the rows number their classes, of which \(meaning)")
+            Console.note("the data has class indices: \(meaning)")
         }
     }
 
-    /// The rows as they are read, where the model writes and each line is a row: nothing has to be known of all of them.
+    /// Streams the rows if the model generates text and each line is a row, so that no pass over all of them is needed.
     private static func streamed(
         _ folder: ModelFolder, _ templates: TemplateOptions, _ rows: RowTemplates, _ tokenizer: Tokenizer,
         maxInputTokens: Int, data: [String], limit: Int?, virtualTokens: Int, _ adapter: AdapterFolder?
@@ -110,15 +110,15 @@ struct TrainingRows {
         return (encoder, encoded.rows, encoded.summary)
     }
 
-    /// The model without weights, with the vocabulary that an adapter brings.
+    /// The model without weights, with the adapter's vocabulary if it has one.
     private static func outline(_ folder: ModelFolder, _ adapter: AdapterFolder?) throws -> any LanguageModel {
         let outline = try folder.outline()
         try adapter?.putVocabulary(on: outline)
         return outline
     }
 
-    /// The rows to train on and those to validate on.
-    private static func parted(
+    /// The training and validation splits.
+    private static func splitting(
         _ rows: EncodedRows, _ validation: [EncodedExample]?, _ split: ValidationSplit?, classes: [String]? = nil
     ) throws -> (training: EncodedRows, validation: [EncodedExample]) {
         if let validation {
@@ -133,10 +133,10 @@ struct TrainingRows {
         return (rows.selecting(parts.training), parts.heldOut.map { rows[$0] })
     }
 
-    /// Says on standard error how the rows were read and what didn't reach the model whole.
+    /// Prints notes about the detected format, and about truncated and dropped examples.
     func noteLosses() {
         if let format { Console.note(format.note) }
-        func rows(_ count: Int) -> String { counted(count, "row") }
+        func examples(_ count: Int) -> String { counted(count, "example") }
         if summary.truncated > 0 {
             let (what, option) =
                 chat == nil
@@ -144,31 +144,31 @@ struct TrainingRows {
                     counted(summary.truncated, "prompt"),
                     "--max-input"
                 )
-                : (rows(summary.truncated), "--max-length")
+                : (examples(summary.truncated), "--max-length")
             let isOne = summary.truncated == 1
             Console.note(
-                "\(what) \(isOne ? "is" : "are") truncated to \(maxTokens) tokens; \(option) changes that"
+                "\(what) \(isOne ? "is" : "are") truncated to \(maxTokens) tokens; raise \(option) to keep more"
             )
         }
         if summary.dropped > 0 {
             let isOne = summary.dropped == 1
             Console.note(
-                "\(rows(summary.dropped)) \(isOne ? "has" : "have") no token that bears loss and \(isOne ? "is" : "are") left out"
+                "\(examples(summary.dropped)) \(isOne ? "has" : "have") no token that contributes to the loss and \(isOne ? "is" : "are") dropped"
             )
         }
         if summary.openTurns > 0 {
             Console.note(
-                "in \(rows(summary.openTurns)) no special token with loss ends an assistant turn, so that the model won't learn to stop"
+                "in \(examples(summary.openTurns)) no special token that contributes to the loss ends an assistant turn; the model won't learn to stop"
             )
         }
         if summary.turnsWithoutReasoning > 0, let tag = summary.reasoningTag {
             Console.note(
-                "the generation prompt opens \(tag), and \(rows(summary.turnsWithoutReasoning)) \(summary.turnsWithoutReasoning == 1 ? "ends" : "end") with a turn without reasoning, which is learned without it, as the template renders it"
+                "the generation prompt opens \(tag), but \(examples(summary.turnsWithoutReasoning)) \(summary.turnsWithoutReasoning == 1 ? "ends" : "end") with a turn without reasoning; such turns are trained without it, as the chat template renders them"
             )
         }
         if !summary.unusedFields.isEmpty {
             Console.note(
-                "unused fields of the rows: \(summary.unusedFields.sorted().joined(separator: ", "))")
+                "unused fields of the data: \(summary.unusedFields.sorted().joined(separator: ", "))")
         }
     }
 
@@ -180,8 +180,8 @@ struct TrainingRows {
         } else {
             display.show(plan, training)
             print(
-                "\(counted(summary.rows, "row")) in all: \(Console.grouped(summary.inputTokens)) tokens without loss, "
-                    + "\(Console.grouped(summary.targetTokens)) with loss; \(summary.truncated) truncated, \(summary.dropped) left out"
+                "\(counted(summary.rows, "example")) in total: \(counted(summary.inputTokens, "token")) without loss, "
+                    + "\(Console.grouped(summary.targetTokens)) with loss; \(summary.truncated) truncated, \(summary.dropped) dropped"
             )
         }
         noteLosses()

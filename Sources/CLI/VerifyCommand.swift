@@ -8,22 +8,22 @@ import Torch
 struct VerifyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify",
-        abstract: "Tell whether an adapter fits a model, and whether it changes anything there.",
+        abstract: "Check that an adapter fits a model and has an effect.",
         discussion: """
             peft verify my-adapter --model google/flan-t5-base
 
-            Lists every tensor that is unknown, missing or misshapen; values that are not numbers; settings without
-            effect; the change of the model's scores on sample rows; the strength at each layer; and the scales that
-            are used. The exit code is 0 where all is well, 1 where the adapter doesn't fit or does nothing.
+            Reports tensors that are unknown, missing or of the wrong shape; NaN and infinite values; settings without
+            effect; the change of the logits on sample texts; the relative norm of the delta at each layer; and the
+            scales in use. The exit code is 1 if the adapter does not fit or has no effect, else 0.
             """)
 
-    @Argument(help: "An adapter's folder.") var adapter: String
+    @Argument(help: "Adapter folder.") var adapter: String
     @OptionGroup var model: ModelOptions
-    @Option(help: ArgumentHelp("Rows that the effect is measured on (a few sentences).", valueName: "file"))
+    @Option(help: ArgumentHelp("Data to measure the effect on (default: built-in sentences).", valueName: "file"))
     var data: String?
-    @Option(help: ArgumentHelp("Use only the first rows.", valueName: "rows")) var limit = 16
+    @Option(help: ArgumentHelp("Maximum number of examples.", valueName: "n")) var limit = 16
     @OptionGroup var templates: TemplateOptions
-    @Flag(help: "List the strength of every place, not of layers.") var sites = false
+    @Flag(help: "List the strength per module instead of per layer.") var sites = false
     @Flag(help: "Print the result as JSON.") var json = false
 
     func run() throws {
@@ -44,8 +44,8 @@ struct VerifyCommand: ParsableCommand {
             Self.name(given) != Self.name(named)
         {
             check.warnings.append(
-                "the adapter was made for the base model '\(named)', and '\(given)' was given"
-                    + (check.fits ? "" : ": that may be why it doesn't fit"))
+                "the adapter was trained for the base model '\(named)', but --model is '\(given)'"
+                    + (check.fits ? "" : "; this may be why it doesn't fit"))
         }
         json ? try printJSON(check) : printText(check)
         if !check.fits || !check.isEffective { throw ExitCode(1) }
@@ -67,23 +67,24 @@ struct VerifyCommand: ParsableCommand {
             print("  \(group.tensors.count) \(group.kind):")
             for tensor in group.tensors { print("    - \(tensor)") }
         }
-        // Single tensors are what the first problems are about.
+        // The first problems are those of single tensors, printed above.
         for problem in check.problems.dropFirst(check.groups.reduce(0) { $0 + $1.tensors.count }) {
             print("  - \(problem)")
         }
         if let effect = check.effect {
-            print(check.isEffective ? "changes the model's scores:" : "changes nothing:")
+            print(check.isEffective ? "changes the logits:" : "has no effect:")
             print(
                 String(
-                    format: "  largest %.3g, mean %.3g; divergence %.3g nats; another choice at %.1f %% of positions",
+                    format:
+                        "  maximum %.3g, mean %.3g; KL divergence %.3g nats; argmax changed at %.1f %% of positions",
                     effect.largest, effect.mean, effect.divergence, effect.changed * 100))
         }
         if !check.sites.isEmpty { printStrength(check.sites) }
         for scale in check.scales {
-            let honoured =
+            let note =
                 abs(scale.value - scale.asked) <= 1e-9 * abs(scale.asked)
-                ? "as the file asks" : "the file asks for \(scale.asked)"
-            print(String(format: "scale %.6g at %@, %@", scale.value, counted(scale.places, "place"), honoured))
+                ? "as in the adapter's file" : "but the adapter's file specifies \(scale.asked)"
+            print(String(format: "scale %.6g in %@, %@", scale.value, counted(scale.places, "module"), note))
         }
         if !check.types.isEmpty {
             let list = check.types.sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }
@@ -92,11 +93,11 @@ struct VerifyCommand: ParsableCommand {
         for warning in check.warnings { print("note: \(warning)") }
     }
 
-    /// Places of one unit together: numbers of several can't be compared.
+    /// Prints modules of different units separately, because their values are not comparable.
     private func printStrength(_ all: [AdapterCheck.Site]) {
         printStrength(all.filter(\.isRelativeNorm), unit: "‖ΔW‖/‖W‖")
-        printStrength(all.filter { !$0.isRelativeNorm && !$0.isNorm }, unit: "mean change of a score")
-        printStrength(all.filter(\.isNorm), unit: "‖ΔW‖, as W is 0")
+        printStrength(all.filter { !$0.isRelativeNorm && !$0.isNorm }, unit: "mean change of the output")
+        printStrength(all.filter(\.isNorm), unit: "‖ΔW‖, where W = 0")
     }
 
     private func printStrength(_ all: [AdapterCheck.Site], unit: String) {
@@ -112,17 +113,17 @@ struct VerifyCommand: ParsableCommand {
             }
         }
         let means = groups.map { $0.values.reduce(0, +) / Double($0.values.count) }
-        let most = max(means.max() ?? 0, 1e-300)
+        let largest = max(means.max() ?? 0, 1e-300)
         let width = groups.map(\.name.count).max() ?? 0
         for (group, mean) in zip(groups, means) {
-            let bar = String(repeating: "█", count: Int((mean / most * 24).rounded()))
+            let bar = String(repeating: "█", count: Int((mean / largest * 24).rounded()))
             print(
                 "  \(group.name.padding(toLength: width, withPad: " ", startingAt: 0))  \(String(format: "%9.3g", mean))  \(bar)"
             )
         }
     }
 
-    /// The stack and layer of a place.
+    /// The stack and layer of a module.
     private static func group(_ site: AdapterCheck.Site) -> String {
         guard let layer = site.layer else { return site.path }
         let stack = site.path.split(separator: ".").prefix { Int($0) == nil }.joined(separator: ".")

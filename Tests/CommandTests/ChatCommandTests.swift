@@ -56,10 +56,10 @@ struct ChatCommandTests {
             "train", "--model", model, "--data", rows, "--show-batch", "--show-ids", "--batch-size", "6",
         ])
         #expect(shown.status == 0 && program.files.isEmpty, "\(shown.error)")
-        #expect(shown.output.contains("The first batch: 6 rows, 685 tokens, 170 with loss"))
+        #expect(shown.output.contains("First batch: 6 examples, 685 tokens, 170 with loss"))
         #expect(shown.output.contains("⟦At nine.↵\n    Don't be late.<|im_end|>⟧"))
         #expect(!shown.output.contains("⟦Where"))
-        #expect(shown.output.contains("ids: ") && shown.output.contains("0 truncated, 0 left out"))
+        #expect(shown.output.contains("ids: ") && shown.output.contains("0 truncated, 0 dropped"))
 
         // Any task: here prompts and targets of an encoder-decoder.
         try program.write("rows.jsonl", #"{"q": "Two and two?", "a": "Four."}"#)
@@ -87,7 +87,7 @@ struct ChatCommandTests {
         let arguments = ["train", "--model", model, "--data", "rows.jsonl", "--show-batch"]
         let text = try program.run(arguments)
         #expect(text.output.contains("line 3: ") && text.output.contains("line 4: "), "\(text.output)")
-        #expect(text.error.contains("1 row has no token") && text.error.contains("unused fields of the rows: id"))
+        #expect(text.error.contains("1 example has no token") && text.error.contains("unused fields of the data: id"))
         let shown = try json(program.run(arguments + ["--json"]).output)
         #expect(shown["rows"]?.int == 2 && shown["leftOut"]?.int == 1)
         let rows = try #require(shown["batches"]?.array?.first?["rows"]?.array)

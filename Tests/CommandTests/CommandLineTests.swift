@@ -31,7 +31,7 @@ struct CommandLineTests {
         (train + ["--gradient_accumulation_steps", "3"], "it is --accumulate here"),
         (train + ["--target_modules", "q"], "it is --targets here"),
         (train + ["--iters", "3"], "it is --steps here"),
-        (train + ["--save_total_limit", "3"], "leave it out"),
+        (train + ["--save_total_limit", "3"], "remove it"),
         (["generate", "--adapter-path", "a"], "it is --adapter here"),
         // Typing errors, and what resembles nothing.
         (train + ["--rnak", "3"], "did you mean --rank?"),
@@ -77,7 +77,7 @@ struct CommandLineTests {
     @Test(arguments: [
         ("version: 1", "'version' is not a setting"), ("help: true", "'help' is not a setting"),
         ("num_train_epochs: 3", "it is 'epochs' here"), ("rnak: 3", "did you mean 'rank'?"),
-        ("lr: 1e-3\nlearning-rate: 1e-4", "is given twice"), ("resume: maybe", "a flag is true or false"),
+        ("lr: 1e-3\nlearning-rate: 1e-4", "is given twice"), ("resume: maybe", "use true or false"),
         ("{\"version\": 1}", "'version' is not a setting"),
     ])
     func configurationFilesHoldOptionsAlone(text: String, message: String) throws {
@@ -158,8 +158,8 @@ struct CommandLineTests {
         #expect(result.status == 0, "\(result.error)")
         let lines = result.error.split(separator: "\n")
         #expect(lines.count == 3, "\(result.error)")
-        #expect(lines.contains { $0.contains("--epochs has no effect beside --steps") })
-        #expect(lines.contains { $0.contains("--warmup is 500 steps and the run has 1 step;") })
+        #expect(lines.contains { $0.contains("--epochs has no effect: --steps overrides it") })
+        #expect(lines.contains { $0.contains("--warmup is 500 steps but the run has 1 step;") })
         #expect(lines.contains { $0.contains("--layers names") && $0.contains("its layers are 0 to") })
         #expect(result.output.contains("1 step in"), "\(result.output)")
     }

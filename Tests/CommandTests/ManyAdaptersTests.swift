@@ -87,12 +87,12 @@ struct ManyAdaptersTests {
     }
 
     private static let mistakes = [
-        (["generate", "--adapter", "a=a", "--adapter", "b=b", "c:hello"], "there is no adapter 'c'"),
+        (["generate", "--adapter", "a=a", "--adapter", "b=b", "c:hello"], "unknown adapter 'c'"),
         (["generate", "--adapter", "a=a", "--adapter", "b=b", "hello"], "names no adapter"),
         (["generate", "--adapter", "a=a", "--adapter", "a=b", "a:hello"], "adapter 'a' already exists"),
         (["generate", "--adapter", "base=a", "base:hello"], "without adapters"),
         (["generate", "--adapter", "a=a", "--merge", "a:hello"], "--merge"),
-        (["generate", "--adapter", "a", "one", "two"], "quotes"),
+        (["generate", "--adapter", "a", "one", "two"], "expected one text (got 2)"),
         (
             ["generate", "--adapter", "a=a", "--data", "rows.jsonl", "--adapter-field", "knid"],
             "did you mean 'kind'?"

@@ -126,7 +126,7 @@ struct PullTests {
             #expect(!files.contains { $0["path"] == "README.md" })
             let second = try hub.run(["pull", "owner/tiny"])
             #expect(second.output == "\(json["folder"]?.string ?? "")\n")
-            #expect(second.error.contains("all there already"))
+            #expect(second.error.contains("already in the cache"))
             let part = try hub.run(["pull", "owner/tiny", "--include", "*.md", "--json"])
             #expect(part.output.contains("README.md") && !part.output.contains("config.json"))
             for (arguments, words) in [
@@ -201,7 +201,7 @@ struct PullTests {
             if signal == SIGINT {
                 #expect(process.terminationStatus == 130)
                 let message = String(decoding: error.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-                #expect(message.contains("the same command continues"))
+                #expect(message.contains("rerun the same command to continue"))
             }
             _ = output
             let left = try #require(unfinished())

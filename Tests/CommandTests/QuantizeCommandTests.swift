@@ -106,7 +106,10 @@ struct QuantizeCommandTests {
         let before = program.files
         for (options, words) in [
             (["quantize", "--to", "nf4", "--embedding-weights", "int8"], "can't hold embeddings as int8"),
-            (["quantize", "--to", "gguf-q8_0", "--embedding-weights", "bf16"], "--to gguf-q8_0 says how"),
+            (
+                ["quantize", "--to", "gguf-q8_0", "--embedding-weights", "bf16"],
+                "--to gguf-q8_0 sets the format of embeddings"
+            ),
             (["quantize", "--to", "nf4", "--embedding-weights", "int7"], "unknown weight format 'int7'"),
             (
                 ["train", "--data", "rows.jsonl", "--method", "full", "--embedding-weights", "int8"] + templates,
@@ -122,9 +125,10 @@ struct QuantizeCommandTests {
 
     @Test(
         arguments: [
-            (["--to", "int5"], "--to is 'int5'"), (["--group", "48"], "--group is 48"),
-            (["--method", "awq"], "--method is 'awq'"), (["--method", "gptq"], "GPTQ needs sample text"),
-            (["--damping", "0"], "--damping is 0"),
+            (["--to", "int5"], "unknown --to 'int5'"), (["--group", "48"], "invalid --group 48"),
+            (["--method", "awq"], "unknown --method 'awq'"),
+            (["--method", "gptq"], "GPTQ requires calibration data"),
+            (["--damping", "0"], "--damping must be positive (got 0.0)"),
         ])
     func wrongUsageIsExplained(options: [String], words: String) throws {
         let program = try Program()

@@ -78,7 +78,7 @@ struct StoredAnewCommandTests {
 
     @Test(arguments: [
         (["--methods", "lora", "--quantize-after", "nf5"], "unknown weight format 'nf5'"),
-        (["--methods", "lora", "--quantize-after", "bf16"], "which rounds nothing to fewer bits"),
+        (["--methods", "lora", "--quantize-after", "bf16"], "which is not a quantization format"),
         (["--methods", "lora", "--quantize-after", "int4-g96"], "can be stored as int4-g96"),
         (["--methods", "lora(weights=int7)"], "unknown weight format 'int7'"),
         (["--methods", "base(rank=3)"], "base has no field 'rank'"),

@@ -2,15 +2,15 @@ import Support
 
 /// A part of a command line.
 enum GivenArgument: Equatable {
-    /// An option as it was named, with its value.
+    /// An option with its name as written and its value.
     case option(OptionTable.Option, name: String, value: String?)
-    /// Everything else, as it stands.
+    /// Anything else, unchanged.
     case other(String)
 
-    /// The option's first long name; `nil` for everything else.
+    /// The option's first long name; `nil` for other arguments.
     var key: String? { if case .option(let option, _, _) = self { option.key } else { nil } }
 
-    /// What the parser is to read. A value that begins with a dash is attached, so that it isn't taken for an option.
+    /// The words for the parser. A value that begins with a dash is attached with `=`, so that it isn't read as an option.
     var words: [String] {
         switch self {
         case .other(let text): return [text]
@@ -39,7 +39,7 @@ extension OptionTable {
             let equals = argument.hasPrefix("--") ? argument.firstIndex(of: "=") : nil
             let name = String(argument[..<(equals ?? argument.endIndex)])
             guard let option = self[name] else {
-                // What has one dash is a number, or a group of letters for the parser.
+                // One dash: a number, or a group of short flags for the parser.
                 guard name.hasPrefix("--") else {
                     result.append(.other(argument))
                     continue
@@ -55,7 +55,7 @@ extension OptionTable {
                 remaining.removeFirst()
                 result.append(.option(option, name: name, value: value))
             } else {
-                let next = remaining.first.map { "write \(name)=\($0) if that is its value" }
+                let next = remaining.first.map { "if \($0) is its value, use \(name)=\($0)" }
                 throw UsageError("\(name) has no value", remedy: next ?? option.help)
             }
         }
@@ -69,38 +69,38 @@ extension OptionTable {
         return self[word] != nil
     }
 
-    /// - Parameter file: where the options are written, if not on the command line.
-    /// - Throws: ``UsageError`` for an option that takes one value and was given several times.
+    /// - Parameter file: the configuration file that holds the options, if not the command line.
+    /// - Throws: ``UsageError`` for a repeated option that takes one value.
     func refuseRepeats(_ arguments: [GivenArgument], in file: String? = nil) throws {
         var seen: [String: String] = [:]
         for case .option(let option, let name, let value?) in arguments where !option.isRepeating {
             if let first = seen[option.key] {
                 let values = first == value ? "" : ", as '\(first)' and '\(value)'"
                 throw UsageError(
-                    "\(file.map { "\($0): " } ?? "")\(name) is given twice\(values)", remedy: "give it once")
+                    "\(file.map { "\($0): " } ?? "")\(name) is given twice\(values)", remedy: "use it once")
             }
             seen[option.key] = value
         }
     }
 
-    /// What to say about an option that the command doesn't have, named without its dashes.
+    /// The error for an unknown option, named without its dashes.
     /// - Parameter file: the configuration file that holds it, if one does.
     func unknown(_ name: String, in file: String? = nil) -> UsageError {
         let written = file == nil ? "--\(name)" : "'\(name)'"
-        let place = file.map { "\($0): " } ?? ""
+        let prefix = file.map { "\($0): " } ?? ""
         func shown(_ option: String) -> String { file == nil ? "--\(option)" : "'\(option)'" }
         let names = longNames
         if let alias = OptionAliases.option(for: name), let known = alias.options.first(where: names.contains) {
             let note = alias.note.map { " (\($0))" } ?? ""
-            return UsageError("\(place)unknown option \(written)", remedy: "it is \(shown(known)) here\(note)")
+            return UsageError("\(prefix)unknown option \(written)", remedy: "it is \(shown(known)) here\(note)")
         }
         if let note = OptionAliases.absent(name) {
-            return UsageError("\(place)unknown option \(written)", remedy: note)
+            return UsageError("\(prefix)unknown option \(written)", remedy: note)
         }
         let dashed = name.replacingOccurrences(of: "_", with: "-").lowercased()
         if let near = nearestName(to: dashed, in: names) {
-            return UsageError("\(place)unknown option \(written)", remedy: "did you mean \(shown(near))?")
+            return UsageError("\(prefix)unknown option \(written)", remedy: "did you mean \(shown(near))?")
         }
-        return UsageError("\(place)unknown option \(written)", remedy: "peft \(command) --help lists the options")
+        return UsageError("\(prefix)unknown option \(written)", remedy: "peft \(command) --help lists the options")
     }
 }

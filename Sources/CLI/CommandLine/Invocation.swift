@@ -1,13 +1,13 @@
 import ArgumentParser
 import Support
 
-/// A command line on its way to the parser: options of a configuration file put in, those of methods taken out, and
-/// refused what the parser would take without a word or report poorly.
+/// Prepares a command line for the parser: inserts the options of a configuration file, extracts method options, and
+/// rejects mistakes that the parser would accept or report poorly.
 enum Invocation {
     enum Outcome {
-        /// What the parser is to read.
+        /// Arguments for the parser.
         case parse([String])
-        /// Help that was asked for.
+        /// A help page to print.
         case help(String)
     }
 
@@ -15,7 +15,7 @@ enum Invocation {
         guard let first = arguments.first, first != "--config", !first.hasPrefix("--config=") else {
             guard arguments.isEmpty else {
                 throw UsageError(
-                    "--config needs a command before it", remedy: "write such as: peft train --config run.yaml")
+                    "--config must follow a command", remedy: "use for example peft train --config run.yaml")
             }
             return .parse(arguments)
         }
@@ -40,7 +40,7 @@ enum Invocation {
     }
 
     /// The parsed command.
-    /// - Throws: ``UsageError`` in place of the parser's errors of several lines.
+    /// - Throws: ``UsageError`` in place of the parser's multi-line errors.
     static func parse(_ arguments: [String]) throws -> any ParsableCommand {
         do { return try Peft.parseAsRoot(arguments) } catch {
             let code = Peft.exitCode(for: error)
@@ -57,14 +57,14 @@ enum Invocation {
         if let command = commands.first(where: { Self.name($0) == name }) { return command }
         let names = commands.map(Self.name)
         let hint = nearestName(to: name, in: names + ["help"]).map { "did you mean '\($0)'?" }
-        throw UsageError("unknown command '\(name)'", remedy: hint ?? "there are \(names.joined(separator: ", "))")
+        throw UsageError("unknown command '\(name)'", remedy: hint ?? "use one of \(names.joined(separator: ", "))")
     }
 
     private static func name(_ command: any ParsableCommand.Type) -> String {
         command.configuration.commandName ?? "\(command)".lowercased()
     }
 
-    /// `--help` before a lone `--`, and not as the value of an option that the command has.
+    /// Whether `--help` or `-h` occurs before `--`.
     private static func asksForHelp(_ arguments: [String], _ table: OptionTable) -> Bool {
         arguments.prefix { $0 != "--" }.contains { ["--help", "-h"].contains($0) }
     }

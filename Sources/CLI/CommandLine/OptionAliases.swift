@@ -1,19 +1,19 @@
 import Foundation
 
-/// Names that options have in other programs: `transformers`' TrainingArguments, Hugging Face PEFT's configurations,
-/// LLaMA-Factory and mlx-lm. They are refused, with the name that the option has here.
+/// Option names of other programs: `transformers` TrainingArguments, Hugging Face PEFT configurations, LLaMA-Factory and
+/// mlx-lm. They are rejected with a hint at the option's name here.
 enum OptionAliases {
-    /// - Returns: the names here, of which the first that a command has is meant.
+    /// - Returns: the corresponding names here; the first one that the command has applies.
     static func option(for name: String) -> (options: [String], note: String?)? {
         let key = normalized(name)
         for (options, note, aliases) in table where aliases.contains(key) { return (options, note) }
         return nil
     }
 
-    /// The names here that others lead to.
+    /// All names here that an alias leads to.
     static var allOptions: [String] { table.flatMap(\.options) }
 
-    /// What to say of options that have no counterpart.
+    /// The remedy for an option without a counterpart.
     static func absent(_ name: String) -> String? { absent[normalized(name)] }
 
     private static func normalized(_ name: String) -> String {
@@ -40,7 +40,7 @@ enum OptionAliases {
         ),
         (["clip"], nil, ["max-grad-norm", "grad-clip", "gradient-clipping", "gradient-clip-val", "clip-grad-norm"]),
         (["schedule"], nil, ["lr-scheduler-type", "lr-scheduler", "lr-schedule", "scheduler"]),
-        (["warmup"], "steps, or a share of all steps below 1", ["warmup-steps", "warmup-ratio", "num-warmup-steps"]),
+        (["warmup"], "steps, or a ratio if below 1", ["warmup-steps", "warmup-ratio", "num-warmup-steps"]),
         (["optimizer"], nil, ["optim"]),
         (["label-smoothing"], nil, ["label-smoothing-factor"]),
         (["weight-decay"], nil, ["wd"]),
@@ -72,7 +72,7 @@ enum OptionAliases {
         (["limit-validation"], nil, ["max-eval-samples"]),
         (["limit-test"], nil, ["max-predict-samples", "test-batches"]),
         (
-            ["max-length", "max-input"], "of a chat; of a prompt it is --max-input",
+            ["max-length", "max-input"], "for chats; for prompts use --max-input",
             ["cutoff-len", "max-seq-length", "max-seq-len", "model-max-length", "sequence-len", "block-size"]
         ),
         (["max-input"], nil, ["max-source-length", "max-prompt-length", "max-input-length"]),
@@ -107,19 +107,19 @@ enum OptionAliases {
     ]
 
     private static let absent: [String: String] = [
-        "do-train": "leave it out: peft train trains, and peft evaluate measures",
-        "do-eval": "leave it out: name --validation, or use peft evaluate",
-        "do-predict": "leave it out: use peft predict or peft generate",
-        "train": "leave it out: peft train trains",
-        "stage": "leave it out: peft train fine-tunes on targets or chats",
-        "save-total-limit": "leave it out: the newest checkpoint is kept until the run ends",
-        "logging-steps": "leave it out: progress is shown as it comes",
-        "steps-per-report": "leave it out: progress is shown as it comes",
-        "report-to": "leave it out: training.json in the output holds the history",
-        "overwrite-output-dir": "remove the output folder, or name another one",
-        "push-to-hub": "leave it out: upload the output folder with Hugging Face's tools",
-        "trust-remote-code": "leave it out: no code of a model's repository is ever run",
-        "version": "write peft --version",
-        "num-layers": "name the layers by number, such as --layers 12-15",
+        "do-train": "remove it: peft train trains and peft evaluate evaluates",
+        "do-eval": "remove it: use --validation, or peft evaluate",
+        "do-predict": "remove it: use peft predict or peft generate",
+        "train": "remove it: peft train trains",
+        "stage": "remove it: peft train runs supervised fine-tuning on targets or chats",
+        "save-total-limit": "remove it: only the latest checkpoint is kept, until the run ends",
+        "logging-steps": "remove it: progress is shown continuously",
+        "steps-per-report": "remove it: progress is shown continuously",
+        "report-to": "remove it: training.json in the output folder holds the training history",
+        "overwrite-output-dir": "remove the output folder, or use another --output",
+        "push-to-hub": "remove it: upload the output folder with Hugging Face's tools",
+        "trust-remote-code": "remove it: code in a model's repository is never run",
+        "version": "use peft --version",
+        "num-layers": "use layer numbers, such as --layers 12-15",
     ]
 }

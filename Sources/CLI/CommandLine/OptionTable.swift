@@ -3,10 +3,10 @@ import Foundation
 import PEFT
 import Support
 
-/// The options of a command: those it declares to the parser, those that methods declare, and `--config`.
+/// The options of a command: those declared to the parser, those that methods declare, and `--config`.
 ///
-/// The parser describes a command as JSON. With that, what it would report poorly is found before it runs: repeats,
-/// unknown names, values that begin with a dash, keys of a configuration file.
+/// The parser describes a command as JSON. From it, mistakes that the parser reports poorly are found before it runs:
+/// repeated options, unknown names, values that begin with a dash, keys of a configuration file.
 struct OptionTable {
     struct Option: Equatable {
         enum Kind: Equatable { case option, flag, positional }
@@ -17,15 +17,15 @@ struct OptionTable {
         var valueName = "value"
         var help = ""
         var defaultValue: String?
-        /// Whether it may be given several times.
+        /// Whether it may be repeated.
         var isRepeating = false
         var isOptional = true
-        /// Whether methods declare it, rather than the command.
+        /// Whether a method declares it, rather than the command.
         var isMethods = false
         /// Whether the parser knows it.
         var isDeclared = false
 
-        /// The first long name without dashes, by which help and configuration files know the option.
+        /// The first long name without dashes, the option's name in help and configuration files.
         var key: String { String((names.first { $0.hasPrefix("--") } ?? names.first ?? "").drop { $0 == "-" }) }
     }
 
@@ -49,7 +49,7 @@ struct OptionTable {
             + [
                 Option(
                     kind: .option, names: ["--config"], valueName: "file",
-                    help: "Options in YAML or JSON; those on the command line win.")
+                    help: "YAML or JSON file of options; options on the command line take precedence.")
             ] + (declared.contains { $0.names.contains("--quiet") } ? [] : [Self.quiet])
         var byName: [String: Int] = [:]
         for (index, option) in options.enumerated() {
@@ -58,13 +58,13 @@ struct OptionTable {
         self.byName = byName
     }
 
-    /// The option with a name as it is written, `--rank` or `-o`.
+    /// The option with this name, including dashes: `--rank` or `-o`.
     subscript(name: String) -> Option? { byName[name].map { options[$0] } }
 
     /// Whether the parser knows an option, named without its dashes.
     func declares(_ name: String) -> Bool { self["--\(name)"]?.isDeclared == true }
 
-    /// All long names without their dashes, as suggestions are made from.
+    /// All long names without their dashes, for suggestions.
     var longNames: [String] {
         options.filter { $0.kind != .positional }.flatMap(\.names).filter { $0.hasPrefix("--") }
             .map { String($0.dropFirst(2)) }
@@ -85,10 +85,10 @@ struct OptionTable {
             isOptional: json["isOptional"]?.bool ?? true, isDeclared: true)
     }
 
-    /// Every command has it: what isn't shown there are downloads.
+    /// Every command has it: it hides the progress of downloads.
     private static let quiet = Option(kind: .flag, names: ["--quiet"], help: "Suppress progress output.")
 
-    /// Options that methods declare, each once: several methods have a rank.
+    /// Options that methods declare, each once although several methods have it.
     private static func methodOptions() -> [Option] {
         var seen: Set<String> = []
         return PEFTMethods.all.flatMap { MethodChoice.options(of: $0) }.filter { seen.insert($0.name).inserted }.map {

@@ -5,42 +5,42 @@ import Tokenizers
 import Training
 
 struct ChatOptions: ParsableArguments {
-    @Flag(help: "Write --prompt and --target as the turns of user and assistant.") var chat = false
+    @Flag(help: "Format --prompt and --target as user and assistant turns with the chat template.") var chat = false
     @Option(
         help: ArgumentHelp(
-            "Field of the rows with the messages (found if it is messages, conversations, or prompt and completion).",
+            "Field that holds the messages (default: detected among messages, conversations, and prompt with completion).",
             valueName: "field"))
     var messages: String?
     @OptionGroup var template: ChatTemplateOptions
     @Option(
         help: ArgumentHelp(
-            "Loss mask of chats: the assistant's tokens, those of its last turn, or all (assistant).",
+            "Tokens of chats that contribute to the loss: the assistant's, those of its last turn, or all (default: assistant).",
             valueName: "assistant|last|all"))
     var loss: String?
     @Option(
         help: ArgumentHelp(
-            "Maximum number of tokens of a chat (2048); longer chats are truncated, and left out if no loss remains.",
+            "Maximum number of tokens of a chat (default: 2048); longer chats are truncated, and dropped if no token that contributes to the loss remains.",
             valueName: "tokens"))
     var maxLength: Int?
 
-    /// How the rows of a file are read as chats; `nil` where they aren't.
+    /// How rows are read as chats; `nil` if they are not chats.
     /// - Parameters:
-    ///   - templates: with a prompt and a target, rows are chats only under `--chat`.
-    ///   - folder: the tokenizer's.
-    ///   - record: what an adapter was trained with, which options override.
+    ///   - templates: with a prompt and a target, rows are chats only with `--chat`.
+    ///   - folder: the tokenizer's folder.
+    ///   - record: the settings an adapter was trained with, which options override.
     func settings(
         _ templates: TemplateOptions, data: [String], folder: URL, record: TrainingRecord? = nil
     ) throws -> ChatSettings? {
         guard try areMeant(templates, data: data, record: record) else {
             guard template.isEmpty, loss == nil, maxLength == nil else {
                 throw PEFTError(
-                    "options for chats were given, and the rows are none",
-                    remedy: "write --chat beside --prompt and --target, or name the rows' --messages")
+                    "chat options require chats, but the data has no messages",
+                    remedy: "add --chat to --prompt and --target, or name the field with --messages")
             }
             return nil
         }
         guard templates.maxInput == nil else {
-            throw PEFTError("--max-input is for prompts, and the rows are chats", remedy: "use --max-length")
+            throw PEFTError("--max-input applies to prompts, but the data holds chats", remedy: "use --max-length")
         }
         var settings = record?.chat ?? ChatSettings()
         settings.field = messages ?? settings.field
@@ -50,7 +50,7 @@ struct ChatOptions: ParsableArguments {
         guard let kind = ChatLoss(rawValue: loss.lowercased()) else {
             throw UsageError(
                 "unknown --loss '\(loss)'",
-                remedy: "there are \(ChatLoss.allCases.map(\.rawValue).joined(separator: ", "))")
+                remedy: "use one of \(ChatLoss.allCases.map(\.rawValue).joined(separator: ", "))")
         }
         settings.loss = kind
         return settings
@@ -61,7 +61,8 @@ struct ChatOptions: ParsableArguments {
             guard templates.prompt != nil || templates.target == nil, messages == nil || templates.prompt == nil
             else {
                 throw UsageError(
-                    "--chat needs --prompt and --target, or rows with messages", remedy: "give both or neither")
+                    "--chat requires --prompt and --target, or data with messages",
+                    remedy: "use both templates or neither")
             }
             return true
         }
@@ -71,7 +72,7 @@ struct ChatOptions: ParsableArguments {
         return try Rows.first(data).map(ChatRows.areIn) ?? false
     }
 
-    /// The templates of rows that hold no messages themselves.
+    /// The templates of rows without messages.
     func wrapped(_ templates: TemplateOptions, record: TrainingRecord? = nil) throws -> (
         prompt: Template, target: Template
     )? {
@@ -82,18 +83,18 @@ struct ChatOptions: ParsableArguments {
     }
 }
 
-/// The template and what it is given.
+/// The chat template and its variables.
 struct ChatTemplateOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "A Jinja file, or the name of one of the tokenizer's templates, instead of its usual one.",
+            "Chat template: a Jinja file, or the name of one of the tokenizer's templates (default: the tokenizer's).",
             valueName: "file"))
     var chatTemplate: String?
     @Option(
         help: ArgumentHelp(
-            "A variable of the template, such as enable_thinking=false; may be repeated.", valueName: "name=value"))
+            "Variable of the chat template, such as enable_thinking=false. Repeatable.", valueName: "name=value"))
     var chatOption: [String] = []
-    @Option(help: ArgumentHelp("System message of chats that have none.", valueName: "text")) var system: String?
+    @Option(help: ArgumentHelp("System message for chats without one.", valueName: "text")) var system: String?
 
     var isEmpty: Bool { chatTemplate == nil && chatOption.isEmpty && system == nil }
 
@@ -105,9 +106,9 @@ struct ChatTemplateOptions: ParsableArguments {
         for pair in chatOption {
             let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
             guard parts.count == 2, !parts[0].isEmpty else {
-                throw UsageError("--chat-option '\(pair)' has no '='", remedy: "write --chat-option name=value")
+                throw UsageError("--chat-option '\(pair)' has no '='", remedy: "use --chat-option name=value")
             }
-            // What isn't JSON is text.
+            // A value that is not JSON is a string.
             settings.variables[parts[0]] = (try? JSON.parse(Data(parts[1].utf8), name: "")) ?? .string(parts[1])
         }
     }

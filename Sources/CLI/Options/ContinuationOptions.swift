@@ -3,20 +3,21 @@ import Experiments
 import Foundation
 import Support
 
-/// What `compare` and `sweep` keep of their runs.
+/// Options of `compare` and `sweep` for resuming and for keeping adapters.
 struct ContinuationOptions: ParsableArguments {
-    @Flag(help: "Continue a run that was cut off; finished runs are not repeated. Needs --output or --html.")
+    @Flag(help: "Resume an interrupted comparison; finished runs are not repeated. Requires --output or --html.")
     var resume = false
     @Option(
-        help: ArgumentHelp("Save each trained adapter into a folder of its own in this one.", valueName: "folder"))
+        help: ArgumentHelp("Save the trained adapters to subfolders of this folder.", valueName: "folder"))
     var keep: String?
 
-    /// Checks the outputs and opens the state beside the first of them; there is none without outputs.
+    /// Checks the outputs and opens the saved state beside the first of them; without outputs there is no state.
     func open(output: String?, html: String?) throws -> (state: ComparisonState?, adapters: URL?) {
         guard let path = output ?? html else {
             guard !resume else {
                 throw PEFTError(
-                    "--resume needs a file beside which the state of a run lies", remedy: "give --output or --html")
+                    "--resume requires an output file, next to which the state is saved",
+                    remedy: "add --output or --html")
             }
             return (nil, try keep.map { try Output.folder($0) })
         }
@@ -26,7 +27,7 @@ struct ContinuationOptions: ParsableArguments {
         let state = try ComparisonState(besides: Output.url(path), resume ? .resuming : .anew)
         Interrupt.removing(state.lock.file)
         guard let keep else { return (state, nil) }
-        // Folders of runs that are finished are there.
+        // On resuming, the folders of finished runs exist.
         return (state, resume ? Output.url(keep) : try Output.folder(keep))
     }
 }

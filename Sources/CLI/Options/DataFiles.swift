@@ -2,9 +2,9 @@ import Foundation
 import Support
 import Training
 
-/// Rows of what `--data` names: files, lists in files, queries (``DataSource``), one after another.
+/// The rows of all sources that `--data` names: files, lists in files, queries (``DataSource``).
 extension Rows {
-    /// The rows as chats, at most `limit`.
+    /// At most `limit` rows as chats.
     static func read(
         _ data: [String], _ settings: ChatSettings, _ prompt: Template?, _ target: Template?, limit: Int?
     ) throws -> [Conversation] {
@@ -12,17 +12,17 @@ extension Rows {
         return try settings.conversations(rows, prompt: prompt, target: target)
     }
 
-    /// The rows as examples, at most `limit`.
+    /// At most `limit` rows as examples.
     static func read(_ data: [String], _ templates: RowTemplates, limit: Int? = nil) throws -> [Example] {
         try templates.examples(from: DataSet.read(DataSource.all(data), limit: limit))
     }
 
-    /// The first row, by which the layout of all is recognized.
+    /// The first row, from which the format of all rows is detected.
     static func first(_ data: [String]) throws -> Row? {
         try DataSource.all(Array(data.prefix(1))).first.flatMap { try DataSet.read($0, limit: 1).first }
     }
 
-    /// A field of the rows as text, by where the row is.
+    /// The text of a field of each row, keyed by the row's location.
     static func values(of field: String, in file: RowsFile) throws -> [Row.Location: String] {
         let template = try Template("{\(field)}")
         return try DataSet.read(DataSource.all(file.paths), limit: file.limit).reduce(into: [:]) {
@@ -30,7 +30,7 @@ extension Rows {
         }
     }
 
-    /// The names as a report shows them.
+    /// The names of the sources for a report.
     static func name(_ data: [String]) -> String {
         data.map { DataSource($0).shortName }.joined(separator: ", ")
     }

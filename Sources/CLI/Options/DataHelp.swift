@@ -1,15 +1,15 @@
 import ArgumentParser
 
-/// Help of the options that name data.
+/// Help of the options that name datasets.
 enum DataHelp {
-    /// Formats that are read.
-    static let formats = ".jsonl, .json, .csv, .tsv, .txt, .parquet, also .gz"
+    /// Supported formats.
+    static let formats = ".jsonl, .json, .csv, .tsv, .txt or .parquet (also .gz)"
 
     static let training = ArgumentHelp(
-        "Training rows: \(formats), file.json:list, a URL or an SQL query; may be repeated.", valueName: "file")
+        "Training data: \(formats), file.json:list, a URL or an SQL query. Repeatable.", valueName: "file")
     static let rows = ArgumentHelp(
-        "Rows: \(formats), file.json:list, a URL or an SQL query; may be repeated.", valueName: "file")
+        "Evaluation data: \(formats), file.json:list, a URL or an SQL query. Repeatable.", valueName: "file")
     static let prompts = ArgumentHelp(
-        "Rows, which need no target: \(formats), file.json:list, a URL or an SQL query; may be repeated.",
+        "Input data, targets not required: \(formats), file.json:list, a URL or an SQL query. Repeatable.",
         valueName: "file")
 }

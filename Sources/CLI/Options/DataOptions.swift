@@ -7,35 +7,35 @@ import Training
 struct TemplateOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "What the model reads, with {fields} of the row; \\n is a line break.", valueName: "template"))
+            "Prompt template with {fields} of the data; \\n is a line break.", valueName: "template"))
     var prompt: String?
 
-    @Option(help: ArgumentHelp("What the model learns to write, with {fields} of the row.", valueName: "template"))
+    @Option(help: ArgumentHelp("Target template with {fields} of the data.", valueName: "template"))
     var target: String?
 
     @Option(
         help: ArgumentHelp(
-            "A second text: of a pair to classify, or the one that belongs to the prompt (embeddings).",
+            "Template of the second text: of a pair to classify, or the positive of an embedding pair.",
             valueName: "template"))
     var pair: String?
 
     @Option(
-        help: ArgumentHelp("A text that doesn't belong to the prompt, as a hard negative.", valueName: "template"))
+        help: ArgumentHelp("Template of a hard negative, for embeddings.", valueName: "template"))
     var negative: String?
 
     @Option(
         help: ArgumentHelp(
-            "Task, where the model and the rows don't tell: \(ModelTask.allCases.map(\.rawValue).joined(separator: ", ")).",
+            "Task, if it does not follow from the model and the data: \(ModelTask.allCases.map(\.rawValue).joined(separator: ", ")).",
             valueName: "task"))
     var task: String?
 
     @Option(
-        help: ArgumentHelp("Pooling of tokens into an embedding: mean or cls (the model's).", valueName: "way"))
+        help: ArgumentHelp("Pooling of token embeddings: mean or cls (default: the model's).", valueName: "mode"))
     var pooling: String?
 
     @Option(
         help: ArgumentHelp(
-            "Maximum number of prompt tokens (512); longer prompts are truncated. Targets never are.",
+            "Maximum number of prompt tokens (default: 512); longer prompts are truncated. Targets are never truncated.",
             valueName: "tokens"))
     var maxInput: Int?
 
@@ -43,7 +43,7 @@ struct TemplateOptions: ParsableArguments {
 
     static let defaultMaxInput = 512
 
-    /// What was asked for, with names checked.
+    /// The task and pooling, with names checked.
     func choice() throws -> TaskChoice {
         func named<Value: RawRepresentable & CaseIterable>(_ name: String?, option: String) throws -> Value?
         where Value.RawValue == String {
@@ -52,13 +52,13 @@ struct TemplateOptions: ParsableArguments {
             let all = Value.allCases.map(\.rawValue)
             let hint = nearestName(to: name, in: all).map { "did you mean '\($0)'? " } ?? ""
             throw UsageError(
-                "unknown --\(option) '\(name)'", remedy: hint + "there are \(all.joined(separator: ", "))")
+                "unknown --\(option) '\(name)'", remedy: hint + "use one of \(all.joined(separator: ", "))")
         }
         return TaskChoice(task: try named(task, option: "task"), pooling: try named(pooling, option: "pooling"))
     }
 
-    /// All templates; those that weren't given are what an adapter was trained with.
-    /// - Parameter needsTarget: whether rows need one though no second text takes its place.
+    /// All templates; missing ones are those the adapter was trained with.
+    /// - Parameter needsTarget: whether a target is required if there is no second text.
     func rows(record: TrainingRecord? = nil, needsTarget: Bool = true) throws -> RowTemplates {
         let task = try choice().task
         let pair = try (pair.map(Self.unescape) ?? record?.pair).map { try Template($0) }
@@ -82,10 +82,10 @@ struct TemplateOptions: ParsableArguments {
     private func template(_ given: String?, _ fallback: String?, option: String, example: String) throws -> Template {
         if let given { return try checkingOptions { try Template(Self.unescape(given)) } }
         if let fallback { return try Template(fallback) }
-        throw UsageError("--\(option) is missing", remedy: "give a template such as --\(option) \(example)")
+        throw UsageError("--\(option) is missing", remedy: "add a template such as --\(option) \(example)")
     }
 
-    /// `\n`, `\t` and `\\` as a shell's plain quotes leave them.
+    /// Replaces the escapes `\n`, `\t` and `\\`, which a shell's single quotes leave as they are.
     static func unescape(_ text: String) -> String {
         var result = ""
         var characters = text.makeIterator()
@@ -104,7 +104,7 @@ struct TemplateOptions: ParsableArguments {
 }
 
 enum Rows {
-    /// The rows of a file as chats, at most `limit`.
+    /// At most `limit` rows of a file as chats.
     static func read(
         _ path: String, _ settings: ChatSettings, _ prompt: Template?, _ target: Template?, limit: Int?
     ) throws -> [Conversation] {
@@ -112,7 +112,7 @@ enum Rows {
         return try read([path], settings, prompt, target, limit: limit)
     }
 
-    /// The rows of a file as examples, at most `limit`.
+    /// At most `limit` rows of a file as examples.
     static func read(_ path: String, _ templates: RowTemplates, limit: Int? = nil) throws -> [Example] {
         try require("--limit", limit)
         return try read([path], templates, limit: limit)

@@ -3,12 +3,12 @@ import Foundation
 import Support
 import Training
 
-/// The layout of a data file's rows.
+/// The format of a dataset's rows.
 struct FormatOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Layout of the rows, if --prompt and --target aren't given: \(RowFormat.allCases.map(\.rawValue).joined(separator: ", ")) (recognized by their fields).",
-            valueName: "layout"))
+            "Dataset format, in place of --prompt and --target: \(RowFormat.allCases.map(\.rawValue).joined(separator: ", ")) (default: detected from the fields).",
+            valueName: "format"))
     var format: String?
 
     /// - Throws: ``UsageError`` for an unknown name.
@@ -21,12 +21,12 @@ struct FormatOptions: ParsableArguments {
     }
 }
 
-/// A format that stands for `--prompt` and `--target`.
+/// A format that implies `--prompt` and `--target`.
 struct RecognizedFormat {
     let format: RowFormat
     let templates: (prompt: String, target: String)?
 
-    /// One line that says how rows are read.
+    /// One line about how rows are read.
     var note: String {
         let shown = templates.map { templates in
             let prompt = templates.prompt.isEmpty ? "" : "--prompt \(Self.quoted(templates.prompt)) "
@@ -41,14 +41,14 @@ struct RecognizedFormat {
 }
 
 extension TemplateOptions {
-    /// The options with the templates of the rows' format, where none are given.
+    /// The options with the templates of the data format, unless templates were given.
     ///
     /// - Parameters:
     ///   - data: the file whose first row tells the format.
-    ///   - chat: what was said about chats; rows of messages need no templates.
-    ///   - writes: whether the model writes; others need to be told what is a label.
-    ///   - record: what an adapter was trained with, whose templates are used.
-    /// - Throws: ``UsageError`` where `--format` contradicts other options, ``PEFTError`` where it contradicts the rows.
+    ///   - chat: the chat options; rows of messages need no templates.
+    ///   - writes: whether the model generates text; for others the label field must be given.
+    ///   - record: the settings an adapter was trained with, whose templates are used.
+    /// - Throws: ``UsageError`` if `--format` conflicts with other options, ``PEFTError`` if it conflicts with the rows.
     func recognizing(
         _ data: [String], _ chat: ChatOptions?, writes: Bool = true, record: TrainingRecord? = nil
     ) throws -> (templates: TemplateOptions, format: RecognizedFormat?) {
@@ -56,20 +56,21 @@ extension TemplateOptions {
         let isTold = prompt != nil || target != nil || chat?.messages != nil
         if choice != nil, isTold {
             let option = prompt != nil ? "prompt" : target != nil ? "target" : "messages"
-            throw UsageError("--format and --\(option) were both given", remedy: "leave one of them out")
+            throw UsageError("--format and --\(option) are mutually exclusive", remedy: "use one of them")
         }
         let isOther = pair != nil || negative != nil || task != nil || record != nil || !writes
         guard !isTold, choice != nil || !isOther else { return (self, nil) }
         guard let row = try Rows.first(data) else { return (self, nil) }
         if let choice, !choice.fits(row) {
             throw PEFTError(
-                "--format \(choice.rawValue) needs \(choice.requiredFields.joined(separator: " and ")), and \(row.location) has \(row.fields.keys.sorted().joined(separator: ", "))",
-                remedy: "use another format, or give --prompt and --target")
+                "--format \(choice.rawValue) requires \(choice.requiredFields.joined(separator: " and ")), but \(row.location) has \(row.fields.keys.sorted().joined(separator: ", "))",
+                remedy: "use another format, or --prompt and --target")
         }
         guard let format = choice ?? RowFormat.recognized(in: row) else { return (self, nil) }
         if format == .text, chat?.chat == true {
             throw PEFTError(
-                "rows of text have no turns for --chat", remedy: "leave --chat out, or give --prompt and --target")
+                "--chat cannot be used with --format text, which has no turns",
+                remedy: "remove --chat, or add --prompt and --target")
         }
         var copy = self
         let templates = format.templates(asTurns: chat?.chat == true)
@@ -77,7 +78,7 @@ extension TemplateOptions {
         return (copy, RecognizedFormat(format: format, templates: templates))
     }
 
-    /// The same, said in one line where templates were chosen.
+    /// The same, with a note if templates were chosen.
     func recognized(_ data: [String], _ chat: ChatOptions?, writes: Bool = true, record: TrainingRecord? = nil) throws
         -> TemplateOptions
     {

@@ -5,16 +5,16 @@ import Tokenizers
 import Torch
 import TorchNN
 
-/// What `--to gguf-…` asks for.
+/// The GGUF types that `--to gguf-…` selects.
 enum GGUFTarget {
     static let names = GGUFType.written.map { "gguf-" + $0.name.lowercased() }
 
-    /// The type of a GGUF file's numbers; `nil` where another format is asked for.
+    /// The GGUF type of the output; `nil` for another format.
     ///
     /// - Parameters:
-    ///   - usual: what `gguf` alone means.
-    ///   - types: those that can be.
-    /// - Throws: ``PEFTError`` for a type that isn't written.
+    ///   - usual: the type for `gguf` alone.
+    ///   - types: the supported types.
+    /// - Throws: ``UsageError`` for an unsupported type.
     static func type(_ name: String, usual: GGUFType, among types: [GGUFType] = GGUFType.written) throws -> GGUFType?
     {
         let name = name.lowercased()
@@ -22,23 +22,24 @@ enum GGUFTarget {
         guard name.hasPrefix("gguf-") else { return nil }
         guard let type = types.first(where: { "gguf-" + $0.name.lowercased() == name }) else {
             throw UsageError(
-                "--to is '\(name)'",
-                remedy: "there are \(types.map { "gguf-" + $0.name.lowercased() }.joined(separator: ", "))")
+                "unknown --to '\(name)'",
+                remedy: "use one of \(types.map { "gguf-" + $0.name.lowercased() }.joined(separator: ", "))")
         }
         return type
     }
 
-    /// The output of a command, checked before the work: a folder, or a file where a type says GGUF.
+    /// The output of a command, checked before the work starts: a file for a GGUF type, else a folder.
     static func output(_ path: String, as type: GGUFType?) throws -> URL {
         guard type != nil else { return try Output.folder(path) }
         guard GGUFHeader.isName(Output.url(path)) else {
-            throw UsageError("the output \(path) is to be a GGUF file", remedy: "end its name in .gguf")
+            throw UsageError(
+                "the output \(path) is not named like a GGUF file", remedy: "use a name that ends in .gguf")
         }
         try Output.check([path])
         return Output.url(path)
     }
 
-    /// Writes a model with the tokenizer of a folder.
+    /// Writes a model with the tokenizer from `folder`.
     static func write(_ model: any LanguageModel, tokenizer folder: URL, as type: GGUFType, to url: URL) throws {
         try model.requireFiniteWeights()
         let table = model.namedModules().first { $0.path == model.inputEmbedding }?.module as? Embedding

@@ -8,16 +8,16 @@ struct ModelOptions: ParsableArguments {
     @Option(
         name: [.customLong("model"), .short],
         help: ArgumentHelp(
-            "Folder in Hugging Face's layout, a GGUF file, a name on a hub, or tiny-t5, which comes with the program.",
+            "Model folder (Hugging Face layout), GGUF file, or name on the Hugging Face Hub; tiny-t5 is built in.",
             valueName: "model"))
     var model: String?
 
-    @Option(help: "cpu, cuda, cuda:N or mps.")
+    @Option(help: "Device: cpu, cuda, cuda:N or mps.")
     var device = "cpu"
 
     @Option(
         help: ArgumentHelp(
-            "Type of the frozen weights and of the computation: float32, bfloat16 or float16; trained parameters stay float32.",
+            "Data type of frozen weights and activations: float32, bfloat16 or float16; trained parameters stay float32.",
             valueName: "type"))
     var precision = Precision.float32
 
@@ -26,25 +26,27 @@ struct ModelOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")) (as stored, in fp32).",
+            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")) (default: quantized weights as stored, others fp32).",
             valueName: "format"))
     var weights: String?
 
     @Option(
         help: ArgumentHelp(
-            "Weight format of the embedding table and the output layer (16-bit ones as stored beside quantized projections, else fp32).",
+            "Weight format of the embedding table and the output layer (default: 16-bit tables as stored beside quantized projections, else fp32).",
             valueName: "format"))
     var embeddingWeights: String?
 
-    /// The device, with the number of threads set.
+    /// Sets the number of threads and returns the device.
     func prepare() throws -> Device {
         try require("--threads", threads)
         if let threads { Runtime.threads = threads }
         return try Device(device)
     }
 
-    /// The model's folder, its projections to be kept as `--weights` says, else as `storage` does where the folder isn't
-    /// quantised already; and its embeddings as `--embedding-weights` says, else as `embeddings` does.
+    /// The model's folder with its weight formats.
+    ///
+    /// `--weights` sets the format of projections; without it `storage` does, unless the folder is already quantized.
+    /// `--embedding-weights`, or else `embeddings`, sets the format of embeddings.
     func folder(
         default fallback: String? = nil, keeping storage: WeightStorage? = nil, embeddings: WeightStorage? = nil
     ) throws -> ModelFolder {

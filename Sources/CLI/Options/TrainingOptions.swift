@@ -3,66 +3,69 @@ import Support
 import Training
 
 struct TrainingOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("Passes over the training examples (3).", valueName: "n"))
+    @Option(help: ArgumentHelp("Number of training epochs (default: 3).", valueName: "n"))
     var epochs: Double?
-    @Option(help: ArgumentHelp("Optimizer steps, in place of --epochs.", valueName: "n"))
+    @Option(help: ArgumentHelp("Number of optimizer steps; overrides --epochs.", valueName: "n"))
     var steps: Int?
-    @Option(help: ArgumentHelp("Examples per micro-batch.", valueName: "rows"))
+    @Option(help: ArgumentHelp("Examples per micro-batch.", valueName: "n"))
     var batchSize = TrainingConfiguration().batchSize
     @Option(
         help: ArgumentHelp(
-            "Tokens per micro-batch, in place of --batch-size; a longer example makes one of its own.",
+            "Maximum number of tokens per micro-batch, in place of --batch-size; a longer example forms its own micro-batch.",
             valueName: "tokens"))
     var tokensPerBatch: Int?
     @Option(help: ArgumentHelp("Gradient-accumulation steps.", valueName: "n"))
     var accumulate = TrainingConfiguration().accumulation
-    @Option(help: "adamw, adamw8bit or adafactor.")
+    @Option(help: "Optimizer: adamw, adamw8bit or adafactor.")
     var optimizer = TrainingConfiguration().optimizer.rawValue
-    @Option(help: ArgumentHelp("Decoupled weight decay.", valueName: "x"))
+    @Option(help: ArgumentHelp("Weight decay (decoupled).", valueName: "x"))
     var weightDecay = TrainingConfiguration().weightDecay
-    @Option(help: "constant, linear, cosine or inverse-square-root.")
+    @Option(help: "Learning-rate schedule: constant, linear, cosine or inverse-square-root.")
     var schedule = TrainingConfiguration().schedule
-    @Option(help: ArgumentHelp("Warm-up steps, or their share of all steps if below 1.", valueName: "n"))
+    @Option(help: ArgumentHelp("Warm-up steps, or warm-up ratio if below 1.", valueName: "n"))
     var warmup = TrainingConfiguration().warmup
     @Option(help: ArgumentHelp("Maximum global gradient norm; 0 disables clipping.", valueName: "x"))
     var clip = TrainingConfiguration().clip
-    @Option(help: ArgumentHelp("Label smoothing factor.", valueName: "x"))
+    @Option(help: ArgumentHelp("Label-smoothing factor.", valueName: "x"))
     var labelSmoothing = TrainingConfiguration().labelSmoothing
     @Option(help: "Random seed.")
     var seed: UInt64 = TrainingConfiguration().seed
-    @Option(help: ArgumentHelp("Steps between validations (one per epoch).", valueName: "steps"))
+    @Option(help: ArgumentHelp("Steps between validations (default: one validation per epoch).", valueName: "steps"))
     var validateEvery: Int?
 
     @Option(
         name: [.customLong("head-lr"), .customLong("head-learning-rate")],
-        help: ArgumentHelp("Peak learning rate of a new head, such as a classifier (the method's).", valueName: "x"))
+        help: ArgumentHelp(
+            "Peak learning rate of a new head, such as a classification head (default: the learning rate).",
+            valueName: "x"))
     var headLearningRate: Double?
 
     @Flag(
         help: """
-            Activation checkpointing: keep only each layer's input and recompute the layer in the backward pass. Less \
+            Activation checkpointing: store only each layer's input and recompute the layer in the backward pass. Less \
             memory, more time, identical results.
             """)
     var checkpointActivations = false
     @Flag(
         help: """
-            Activation checkpointing with the inputs offloaded to files (TMPDIR), or from a GPU to main memory.
+            Activation checkpointing with offloading: to files (TMPDIR), or from a GPU to main memory.
             """)
     var offloadActivations = false
-    @Flag(help: "Page the optimizer state to files (TMPDIR), a tensor at a time.")
+    @Flag(help: "Page the optimizer state to files (TMPDIR), one tensor at a time.")
     var pageOptimizer = false
 
     func configuration() throws -> TrainingConfiguration {
         var result = TrainingConfiguration()
         result.epochs = epochs ?? result.epochs
-        if epochs != nil, steps != nil { Console.warn("--epochs has no effect beside --steps") }
+        if epochs != nil, steps != nil { Console.warn("--epochs has no effect: --steps overrides it") }
         result.steps = steps
         result.batchSize = batchSize
         result.tokensPerBatch = tokensPerBatch
         result.accumulation = accumulate
         let kinds = TrainingConfiguration.OptimizerKind.allCases.map(\.rawValue)
         guard let kind = TrainingConfiguration.OptimizerKind(rawValue: optimizer.lowercased()) else {
-            throw UsageError("unknown optimizer '\(optimizer)'", remedy: "there are \(kinds.joined(separator: ", "))")
+            throw UsageError(
+                "unknown optimizer '\(optimizer)'", remedy: "use one of \(kinds.joined(separator: ", "))")
         }
         result.optimizer = kind
         result.weightDecay = weightDecay

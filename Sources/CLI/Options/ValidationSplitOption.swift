@@ -2,35 +2,36 @@ import ArgumentParser
 import Support
 import Training
 
-/// Validation examples that are taken from the training data.
+/// Holds out part of the training data for validation.
 struct ValidationSplitOption: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Share of the training examples to hold out for validation by --seed, such as 0.1, instead of --validation.",
-            valueName: "share"))
+            "Fraction of the training data to hold out for validation, such as 0.1, in place of --validation; drawn with --seed.",
+            valueName: "fraction"))
     var validationSplit: Double?
 
-    /// What is held out; `nil` for nothing.
-    /// - Parameter validation: what `--validation` names.
+    /// The split; `nil` if nothing is held out.
+    /// - Parameter validation: the value of `--validation`.
     func heldOut(validation: String?, seed: UInt64) throws -> ValidationSplit? {
         guard let validationSplit else { return nil }
         guard validation == nil else {
-            throw UsageError("--validation and --validation-split were both given", remedy: "give one of them")
+            throw UsageError("--validation and --validation-split are mutually exclusive", remedy: "use one of them")
         }
         guard validationSplit > 0, validationSplit < 1 else {
             throw UsageError(
-                "--validation-split is \(validationSplit)", remedy: "give a share between 0 and 1, such as 0.1")
+                "invalid --validation-split \(validationSplit)", remedy: "use a fraction between 0 and 1, such as 0.1"
+            )
         }
         return ValidationSplit(share: validationSplit, seed: seed)
     }
 }
 
-/// A part of the training data that is held out for validation; the same for the same seed.
+/// The part of the training data that is held out for validation; a function of the seed.
 struct ValidationSplit {
     let share: Double
     let seed: UInt64
 
-    /// - Parameter classes: the class of each row, of which both parts get the same shares.
+    /// - Parameter classes: the class of each example, for a stratified split.
     func callAsFunction<Element>(_ rows: [Element], classes: [String]? = nil) throws -> (
         training: [Element], heldOut: [Element]
     ) {
