@@ -1,5 +1,4 @@
-# Everything here is a short name for a command that can be typed as well; `make` lists them.
-# SWIFT_FLAGS are passed on to `swift build` and `swift test`.
+# Shortcuts for common commands; `make` lists them. SWIFT_FLAGS is passed to `swift build` and `swift test`.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -10,37 +9,37 @@ SOURCES := Package.swift Sources Tests Benchmarks Examples
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: need-swift need-python ## Get libtorch once and link it (or PEFT_LIBTORCH=path, an existing PyTorch)
+setup: need-swift need-python ## Download libtorch and link it (or link an existing PyTorch: PEFT_LIBTORCH=path)
 	@python3 Scripts/setup-libtorch.py
 	@python3 Scripts/setup-openblas.py
 
-duckdb: need-python ## Get DuckDB's program once, for Parquet, remote files and SQL (or PEFT_DUCKDB=path)
+duckdb: need-python ## Download DuckDB, for Parquet, remote files and SQL (or use PEFT_DUCKDB=path)
 	@python3 Scripts/setup-duckdb.py
 
-build: setup ## Build the program .build/release/peft
+build: setup ## Build .build/release/peft
 	swift build -c release $(SWIFT_FLAGS)
 
-# Programs that tests start are beside other busy programs: threads that wait at a barrier sleep soon.
+# Tests run several processes at once: let OpenMP threads that wait at a barrier sleep soon.
 test: export GOMP_SPINCOUNT ?= 1000
 test: setup ## Run all tests of the package
 	swift test $(SWIFT_FLAGS)
 
-demo: build ## Train, evaluate and compare adapters with the built program
+demo: build ## Compare full fine-tuning and LoRA on the example dataset
 	Scripts/demo.sh
 
-bench: build ## Measure against Hugging Face PEFT (first use fetches about 6 GB of Python packages)
+bench: build ## Benchmark against Hugging Face PEFT (downloads about 6 GB of Python packages at first)
 	Benchmarks/run.sh $(BENCH_ARGUMENTS)
 
 format: need-swift ## Format the sources in place
 	swift format --in-place --parallel --recursive $(SOURCES)
 
-lint: need-swift ## Check the format and style of the sources
+lint: need-swift ## Check format and style of the sources
 	swift format lint --strict --parallel --recursive $(SOURCES)
 
-test-scripts: need-python ## Run the tests of the set-up scripts
+test-scripts: need-python ## Run the tests of the setup scripts
 	python3 -m unittest discover -s Scripts
 
-clean: ## Remove what was built (the cached libtorch stays)
+clean: ## Remove build products (the cached libtorch stays)
 	rm -rf .build
 
 need-swift:

@@ -1,4 +1,4 @@
-"""The per-user cache that all checkouts share."""
+"""The per-user cache shared by all checkouts."""
 
 import os
 import sys

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job on the data set that comes with the project: the base model as it is, fully fine-tuned, and with LoRA,
-# side by side, with outputs that need no model beside them. Called by `make demo` after the build.
+# Compares the base model, full fine-tuning and LoRA on the example dataset, beside baselines without a model. Called by
+# `make demo` after the build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p demo
@@ -17,4 +17,4 @@ start=$(date +%s)
     --target '{summary}' \
     --lr full=1.5e-3,lora=1e-3 --steps 500 --batch-size 8 --warmup 20 --max-new-tokens 60 \
     --html demo/report.html --output demo/report.json
-echo "took $(($(date +%s) - start)) s; open demo/report.html in a browser for curves, costs and sample outputs"
+echo "finished in $(($(date +%s) - start)) s; open demo/report.html for loss curves, costs and sample outputs"

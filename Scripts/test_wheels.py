@@ -1,4 +1,4 @@
-"""Tests of what takes files out of wheels, without a network: python3 -m unittest discover -s Scripts"""
+"""Tests of wheels.py, offline: python3 -m unittest discover -s Scripts"""
 
 import base64
 import hashlib

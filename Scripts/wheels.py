@@ -1,4 +1,4 @@
-"""Single files out of Python packages, without installing the packages."""
+"""Extract single files from Python wheels, without installing them."""
 
 import base64
 import csv
@@ -12,7 +12,7 @@ import zipfile
 
 
 def download(package, folder):
-    """The path of a package's wheel, which pip puts into a folder; None where it can't be had."""
+    """Download a package's wheel to a folder with pip; returns its path, or None if that fails."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check",
                "--quiet", "--only-binary", ":all:", "--dest", folder, package]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -21,14 +21,14 @@ def download(package, folder):
 
 
 def read(wheel, name):
-    """The bytes of the file of that name in a wheel, compared with its checksum."""
+    """The bytes of the file of this name in a wheel, verified against its checksum."""
     with zipfile.ZipFile(wheel) as archive:
         path = next((path for path in archive.namelist() if path.endswith("/" + name)), None)
         if path is None:
-            raise zipfile.BadZipFile(f"it holds no {name}")
+            raise zipfile.BadZipFile(f"it does not contain {name}")
         record = next((path for path in archive.namelist() if path.endswith(".dist-info/RECORD")), None)
         if record is None:
-            raise zipfile.BadZipFile("it holds no checksums")
+            raise zipfile.BadZipFile("it has no checksums")
         sums = {line[0]: line[1] for line in csv.reader(io.StringIO(archive.read(record).decode("utf-8"))) if line}
         data = archive.read(path)
     digest = "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
@@ -38,7 +38,7 @@ def read(wheel, name):
 
 
 def install(data, path):
-    """Writes an executable file, which appears whole or not at all."""
+    """Write an executable file atomically."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
     try:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Runs every command with standard streams that are closed, full, or a pipe whose reader has ended. No command is ended by
-a signal or writes over a file of the model; lost results are errors, and lost progress is none."""
+"""Runs every command with standard streams that are closed, full, or a closed pipe. No command may end by a signal or
+overwrite a file of the model. Lost results are errors; lost progress output is not."""
 import subprocess
 
 from faults import SMALL, TEMPLATES, Faults, digest, remove
@@ -20,7 +20,7 @@ words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [f"word{i}" for i in ra
 (bert / "vocab.txt").write_text("\n".join(words))
 (bert / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
 
-# Each with the option that names its output, if it has one that is made anew.
+# Each command with the option that names its output, if any.
 commands = {
     "train": ["train", "--model", "model", *rows, *TEMPLATES, "--steps", "2", "--output", "out"],
     "train --json": ["train", "--model", "model", *rows, *TEMPLATES, "--steps", "2", "--output", "out", "--json"],
@@ -45,7 +45,7 @@ commands = {
     "--help": ["--help"],
     "train --help": ["train", "--help"],
 }
-# Each with whether it loses the result.
+# Each redirection with whether it loses the result.
 redirections = {
     "": False, "<&-": False, "2>&-": False, "<&- 2>&-": False, "2>/dev/full": False, ">&-": True, ">&- 2>&-": True,
     "<&- >&- 2>&-": True, ">/dev/full": True, ">/dev/full 2>/dev/full": True,
@@ -55,7 +55,7 @@ files = {file: digest(file) for file in [model / "model.safetensors", model / "c
 
 
 def run(name: str, command: list, shell: str) -> int:
-    """The exit code of the program in a line of a shell, with the output removed."""
+    """The exit code of the program in a shell command, after removing its output."""
     result = subprocess.run(
         ["bash", "-c", shell, "bash", *faults.command(*command)], cwd=faults.folder, env=faults.environment,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=600)
@@ -70,15 +70,15 @@ def run(name: str, command: list, shell: str) -> int:
 for name, command in commands.items():
     plain = run(name, command, '"$@"')
     if plain != 0:
-        faults.skip(f"{name}: it fails here anyway, with exit code {plain}")
+        faults.skip(f"{name}: fails without redirection too, with exit code {plain}")
         continue
     for redirection, loses in redirections.items():
         code = run(name, command, f'"$@" {redirection}')
         faults.check(code == 1 if loses else code == 0, f"{name} {redirection}: exit code {code}")
-    # The reader ends at once; progress to such a pipe is lost as elsewhere.
+    # The reader exits at once; progress written to a closed pipe is lost without an error.
     code = run(name, command, '{ sleep 0.2; "$@"; } | true; exit ${PIPESTATUS[0]}')
-    faults.check(code == 141, f"{name} into a pipe without a reader: exit code {code}")
+    faults.check(code == 141, f"{name} into a closed pipe: exit code {code}")
     code = run(name, command, '{ sleep 0.2; "$@" 2>&3 3>&- >/dev/null; } 3>&1 | true; exit ${PIPESTATUS[0]}')
-    faults.check(code == 0, f"{name}, progress into a pipe without a reader: exit code {code}")
-    print(f"{name}: {len(redirections) + 2} ways", flush=True)
+    faults.check(code == 0, f"{name}, progress into a closed pipe: exit code {code}")
+    print(f"{name}: {len(redirections) + 2} redirections", flush=True)
 faults.end()

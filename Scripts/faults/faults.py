@@ -1,4 +1,4 @@
-"""What the fault scripts share: the program, a small model and data in a temporary folder, and a tally."""
+"""Shared by the fault scripts: the program, a small model and data in a temporary folder, and a tally of checks."""
 import argparse
 import hashlib
 import json
@@ -16,26 +16,26 @@ TEMPLATES = ["--prompt", "{q}", "--target", "{a}"]
 
 
 class Faults:
-    """A run of one script: `check` counts, `end` prints the figures and exits with 1 if anything failed."""
+    """A run of one script: `check` counts results, `end` prints them and exits with 1 if any check failed."""
 
     def __init__(self, description: str, count: int):
         parser = argparse.ArgumentParser(description=description)
-        parser.add_argument("--count", type=int, default=count, help=f"rounds of each kind ({count})")
-        parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (0)")
+        parser.add_argument("--count", type=int, default=count, help=f"rounds of each kind (default: {count})")
+        parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
         parser.add_argument(
             "program", nargs="?", default=os.environ.get("PEFT", str(ROOT / ".build/release/peft")),
-            help="the program (PEFT, or .build/release/peft)")
+            help="the program (default: $PEFT, else .build/release/peft)")
         self.options = parser.parse_args()
         self.program = os.path.abspath(self.options.program)
         if not os.access(self.program, os.X_OK):
-            sys.exit(f"there is no program {self.program}; build it, or name another one")
+            sys.exit(f"error: {self.program} doesn't exist; build it, or pass another program")
         self.folder = Path(tempfile.mkdtemp(prefix="peft-faults-"))
         rows = [{"q": f"Tom {i} went to town {i * 7}", "a": f"ran away {i}"} for i in range(64)]
         (self.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         self.passed = 0
         self.failed = 0
         self.skipped = 0
-        # One thread is enough for these models, and programs side by side don't wait for each other's.
+        # One thread is enough for these models and avoids contention between programs.
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": str(self.folder)}
 
     def command(self, *arguments) -> list:
@@ -47,7 +47,7 @@ class Faults:
             self.command(*arguments), cwd=self.folder, env=self.environment, timeout=600, **options)
 
     def need(self, *arguments) -> None:
-        """Runs what the checks build on."""
+        """Runs a command that the checks depend on."""
         result = self.run(*arguments)
         if result.returncode != 0:
             sys.exit(f"peft {' '.join(map(str, arguments))} failed: {result.stderr.strip()}")
@@ -75,7 +75,7 @@ class Faults:
 
 
 def digest(path: Path) -> str:
-    """Of a file, or of all weights in a folder: what else is there holds times."""
+    """Checksum of a file, or of all weights in a folder: other files there contain timings."""
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     result = hashlib.sha256()
     for file in files:
@@ -89,12 +89,12 @@ def remove(path: Path) -> None:
 
 
 def leftovers(folder: Path) -> list:
-    """Files that no finished command leaves."""
+    """Temporary files that a finished command must not leave behind."""
     marks = (".tmp-", ".old-", ".checkpoint", "lock")
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*")
                   if any(mark in file.name for mark in marks))
 
 
 def one_line(result: subprocess.CompletedProcess) -> bool:
-    """Whether a command failed with one line that says why, and not by a signal."""
+    """Whether a command failed with a one-line error and not by a signal."""
     return result.returncode == 1 and sum(line.startswith("error: ") for line in result.stderr.splitlines()) == 1

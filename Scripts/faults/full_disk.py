@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes outputs to a full disk: a small tmpfs where mounting is allowed, and a limit on the size of files, which fails
 a write in the same way. Each command ends with one line and exit code 1, leaves nothing half written, and a training
-run goes on from its last checkpoint when there is space."""
+run resumes from its last checkpoint when there is space."""
 import resource
 import subprocess
 
@@ -57,11 +57,11 @@ for kilobytes in (0, 8, 64, 1024, 6000):
             faults.check(not any(".tmp-" in file for file in leftovers(disk)), f"{what}: left {leftovers(disk)}")
             for file in disk.glob("out*"):
                 remove(file)
-        print(f"disk of {kilobytes} kB: {failed} of {len(commands)} commands failed, as they should", flush=True)
+        print(f"disk of {kilobytes} kB: {failed} of {len(commands)} commands failed, as expected", flush=True)
     finally:
         unmount()
 
-# The disk fills in the middle of training, and has space again later.
+# The disk fills up during training, and has space again later.
 if mounted(8000):
     try:
         command = faults.train("disk/out", "--steps", "8", "--checkpoint-every", "1", "--rank", "8")
@@ -90,7 +90,7 @@ if mounted(8000):
             faults.check(digest(disk / "out") == expected, f"{what}: another result")
             filler.unlink(missing_ok=True)
             remove(disk / "out")
-        print("a disk that fills while training: 5 shares", flush=True)
+        print("disk filling up during training: 5 sizes", flush=True)
     finally:
         unmount()
 
@@ -106,5 +106,5 @@ for blocks in (1, 64, 1024, 4096):
             faults.check(not any(".tmp-" in file for file in leftovers(disk)), f"{what}: left {leftovers(disk)}")
         for file in disk.glob("out*"):
             remove(file)
-    print(f"files of at most {blocks * 512} bytes: {failed} of {len(commands)} commands failed, as they should", flush=True)
+    print(f"files of at most {blocks * 512} bytes: {failed} of {len(commands)} commands failed, as expected", flush=True)
 faults.end()

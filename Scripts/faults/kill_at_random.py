@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Kills train, merge, quantize and convert at random moments (kill -9). The output is whole or not there, the same
-command again makes it, bit for bit as without the kill, and leaves nothing else behind."""
+"""Kills train, merge, quantize and convert at random times (kill -9). The output must be complete or absent; rerunning the
+command must produce it, bit-identical to an uninterrupted run, and leave nothing else behind."""
 import random
 import subprocess
 import time
@@ -44,7 +44,7 @@ for name, (command, output) in commands.items():
         if path.exists():
             finished += 1
             faults.check(digest(path) == expected, f"{what}: the output is another")
-            # The next run clears up what this one left.
+            # The next run cleans up after this one.
             again = faults.run(*command)
             faults.check(again.returncode == 1 and "exists" in again.stderr, f"{what}: {again.stderr.strip()}")
             faults.check(leftovers(faults.folder) == before, f"{what}: left {leftovers(faults.folder)}")

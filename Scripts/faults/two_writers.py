@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Starts two programs with one output. One of them makes it, as it would alone; the other ends with an error. A lock goes
-with a process that is killed."""
+"""Starts two programs with the same output. One must produce it, as it would alone; the other must fail with an error. A
+lock must be released when its process is killed."""
 import random
 import subprocess
 import time
@@ -64,5 +64,5 @@ for _ in range(faults.options.count):
     faults.check(again.returncode == 0, f"after a kill: {again.stderr.strip()}")
     faults.check(not leftovers(faults.folder), f"after a kill: left {leftovers(faults.folder)}")
     remove(faults.folder / output)
-print(f"a killed holder: {faults.options.count} times")
+print(f"killed lock holder: {faults.options.count} times")
 faults.end()

@@ -54,7 +54,7 @@ def save(model, base, vocabulary, out, note):
 
 
 class Batches:
-    """Batches of about equally long examples."""
+    """Batches of examples of similar length."""
 
     def __init__(self, source, tokenizer, size):
         self.source, self.tokenizer, self.size, self.ready = source, tokenizer, size, []
@@ -86,14 +86,14 @@ def tensors(pairs):
 
 
 def losses(model, inputs, labels):
-    """The sum of the loss of each example, and its tokens."""
+    """The summed loss of each example, and its number of tokens."""
     logits = model(input_ids=inputs, attention_mask=(inputs != 0).long(), labels=labels).logits
     each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
     return each.sum(1), (labels >= 0).sum(1)
 
 
 def evaluate(model, batches):
-    """By task: loss with the right input, and with that of another example."""
+    """By task: the loss with the right input, and with another example's input."""
     totals = {}
     model.eval()
     with torch.no_grad():
@@ -112,9 +112,9 @@ def main():
     for option in ("base", "vocabulary", "texts", "out"):
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--resume")
-    parser.add_argument("--minutes", type=float, required=True, help="of the clock")
-    parser.add_argument("--copy-share", type=float, default=0.08, help="share of the time for the tasks that teach copying")
-    parser.add_argument("--decay", type=float, default=0.3, help="share of the time in which the learning rate falls to 0")
+    parser.add_argument("--minutes", type=float, required=True, help="wall-clock training time")
+    parser.add_argument("--copy-share", type=float, default=0.08, help="fraction of the time for tasks that teach copying")
+    parser.add_argument("--decay", type=float, default=0.3, help="fraction of the time in which the learning rate decays to 0")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--embedding-lr", type=float, default=5e-3)
     parser.add_argument("--batch", type=int, default=32)
@@ -149,7 +149,7 @@ def main():
             group["peak"] = new["peak"]
     step, tokens, running, saved, begun = 0, 0, [], time.time(), time.time()
     batches = Batches(source, tokenizer, options.batch)
-    control = Path(options.out, "minutes")  # written to end earlier or later
+    control = Path(options.out, "minutes")  # write to it to end earlier or later
     control.parent.mkdir(parents=True, exist_ok=True)
     control.write_text(str(options.minutes))
     print("   " + "  ".join(f"{n} {r:.2f}/{w:.2f}" for n, (r, w) in evaluate(model, held_batches).items()), flush=True)
