@@ -22,6 +22,8 @@ let package = Package(
         .target(
             name: "CTorch",
             cxxSettings: [
+                // Each file includes the operators it calls: ATen/ATen.h alone is a quarter of a million lines.
+                .define("AT_PER_OPERATOR_HEADERS"),
                 .unsafeFlags([
                     "-isystem", "\(libtorch)/include",
                     "-isystem", "\(libtorch)/include/torch/csrc/api/include",

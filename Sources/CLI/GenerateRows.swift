@@ -62,8 +62,8 @@ extension Generate {
             prompt == nil && chat != false && (record?.chat?.field != nil || rows.first.map(ChatRows.areIn) == true)
         if areChats || chat ?? (!template.isEmpty || record?.chat != nil) {
             var settings = record?.chat ?? ChatSettings()
-            try template.apply(to: &settings, folder: adapted.folder.url)
-            let chats = try settings.encoder(adapted.tokenizer, folder: adapted.folder.url, for: adapted.model)
+            try template.apply(to: &settings, folder: adapted.tokenizerFolder)
+            let chats = try settings.encoder(adapted.tokenizer, folder: adapted.tokenizerFolder, for: adapted.model)
             return try conversations(rows, areChats: areChats, settings, record).map { conversation in
                 let ids =
                     conversation.endsWithAssistant

@@ -15,7 +15,7 @@ struct MethodsCommand: ParsableCommand {
     @Flag(help: "Print the result as JSON.") var json = false
 
     func run() throws {
-        let methods = try name.map { [try PEFTMethods.named($0)] } ?? PEFTMethods.all
+        let methods = try checkingOptions { try name.map { [try PEFTMethods.named($0)] } ?? PEFTMethods.all }
         if json {
             print(JSON.array(methods.map(Self.json)).text())
         } else if name != nil {

@@ -80,8 +80,8 @@ struct PlanCommand: ParsableCommand {
         settings.memory.pagesOptimizer = pageOptimizer
         try checkingOptions { try settings.validate() }
         var source = try PlanSource(
-            model, keeping: weights.map { try WeightStorage($0) },
-            embeddings: embeddingWeights.map { try WeightStorage($0) })
+            model, keeping: checkingOptions { try weights.map { try WeightStorage($0) } },
+            embeddings: checkingOptions { try embeddingWeights.map { try WeightStorage($0) } })
         guard let process = try ProcessBaseline.measure() else {
             throw PEFTError("can't measure the memory of a process on this system", remedy: "use Linux")
         }

@@ -4,6 +4,19 @@
 // hardly computed. Fewer heads of keys than of queries are not repeated: the queries that share one lie below each
 // other in the products. In fp32 and bf16 on the CPU the kernels of `AttentionRows.cpp` do all of this where they can.
 #include <torch/csrc/autograd/custom_function.h>
+#include <ATen/ops/_flash_attention_backward.h>
+#include <ATen/ops/_flash_attention_forward.h>
+#include <ATen/ops/_softmax_backward_data.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tanh_backward.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros_like.h>
 
 #include "AttentionRows.hpp"
 #include "Bridge.hpp"

@@ -1,7 +1,7 @@
 // Attention over packed rows: what is computed at a time, and the kernels that compute one row and head on one thread.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <vector>

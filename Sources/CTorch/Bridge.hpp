@@ -1,7 +1,7 @@
 // What the .cpp files share: the tensor's box, and turning exceptions into error codes.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <exception>
 #include <string>

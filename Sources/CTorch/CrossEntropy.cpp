@@ -1,5 +1,10 @@
 // Cross-entropy straight from hidden states: the matrix of logits never exists as a whole.
 #include <torch/csrc/autograd/custom_function.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include "Bridge.hpp"
 #include "LossRows.hpp"

@@ -1,6 +1,7 @@
 #include "DecodeAttention.hpp"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 
 #include <cstring>
 #include <vector>

@@ -1,7 +1,7 @@
 // Attention of a few queries a row, as in a step of generation, in fp32 on the CPU.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 namespace ctorch {
 

@@ -1,5 +1,10 @@
 #include "Dropout.hpp"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/ones.h>
+
+
 #include "Bridge.hpp"
 #include "Clones.hpp"
 #include "Parallel.hpp"

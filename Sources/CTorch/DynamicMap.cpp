@@ -1,5 +1,11 @@
 #include "DynamicMap.hpp"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/tensor.h>
+
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>

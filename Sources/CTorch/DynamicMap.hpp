@@ -1,7 +1,7 @@
 // Numbers in bytes: the dynamic map of 8-bit optimizers (Dettmers et al. 2022, section 1.2).
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <array>
 #include <cstdint>

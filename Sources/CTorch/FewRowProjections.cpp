@@ -2,6 +2,9 @@
 // generation. Threads meet once for all of them, and each adds an update where it has just written.
 #include "FewRowProjections.hpp"
 
+#include <ATen/ops/empty.h>
+
+
 #include <atomic>
 #include <deque>
 #include <optional>

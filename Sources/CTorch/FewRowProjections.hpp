@@ -1,7 +1,7 @@
 // Projections of the few rows of a step of generation.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <optional>
 #include <vector>

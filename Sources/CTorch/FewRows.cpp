@@ -1,6 +1,7 @@
 #include "FewRows.hpp"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 
 #include <vector>
 

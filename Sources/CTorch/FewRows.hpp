@@ -1,7 +1,7 @@
 // Products with few rows in fp32 on the CPU, as decoding makes them: one pass over the matrix at the rate of memory.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 namespace ctorch {
 

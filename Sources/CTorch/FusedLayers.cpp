@@ -1,6 +1,19 @@
 // Normalisation, gated activation, bottlenecks and dropout as single autograd nodes: each keeps its input alone and
 // computes the rest again in the backward pass, where libtorch's compositions keep every intermediate.
 #include <torch/csrc/autograd/custom_function.h>
+#include <ATen/ops/_fused_rms_norm.h>
+#include <ATen/ops/_fused_rms_norm_backward.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/gelu_backward.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/silu_backward.h>
+#include <ATen/ops/threshold_backward.h>
 
 #include "Bridge.hpp"
 #include "Dropout.hpp"

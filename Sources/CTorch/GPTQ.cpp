@@ -1,6 +1,9 @@
 // GPTQ (Frantar et al. 2022): columns are rounded one after another, and what rounding one loses is made up for in
 // those to come.
 #include <ATen/Parallel.h>
+#include <ATen/ops/cholesky_inverse.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linalg_cholesky.h>
 
 #include <algorithm>
 #include <cmath>

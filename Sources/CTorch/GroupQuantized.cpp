@@ -3,6 +3,14 @@
 #include "GroupQuantized.hpp"
 
 #include <torch/csrc/autograd/custom_function.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/bitwise_left_shift.h>
+#include <ATen/ops/bitwise_right_shift.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 
 #include "Bridge.hpp"
 #include "Precision.hpp"

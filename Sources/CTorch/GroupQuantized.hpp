@@ -1,7 +1,7 @@
 // Group-wise quantised matrices: what the files of their kernels share.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 

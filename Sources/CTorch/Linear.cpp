@@ -1,5 +1,6 @@
 // A projection as one autograd node, over whichever matrix product is the fastest (`Blas.hpp`).
 #include <torch/csrc/autograd/custom_function.h>
+#include <ATen/ops/linear.h>
 
 #include "Bridge.hpp"
 #include "FewRows.hpp"

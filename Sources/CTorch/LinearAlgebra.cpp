@@ -1,4 +1,12 @@
 // Decompositions and solvers that initialisations and orthogonal methods need, and the LSTM of P-tuning.
+#include <ATen/ops/eye.h>
+#include <ATen/ops/kron.h>
+#include <ATen/ops/linalg_qr.h>
+#include <ATen/ops/linalg_solve.h>
+#include <ATen/ops/linalg_svd.h>
+#include <ATen/ops/lstm.h>
+#include <ATen/ops/zeros.h>
+
 #include "Bridge.hpp"
 
 using namespace ctorch;

@@ -1,7 +1,7 @@
 // The loss of rows of scores and its gradient, each row while it is in the cache, in fp32 on the CPU.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 namespace ctorch {
 

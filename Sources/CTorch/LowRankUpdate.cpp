@@ -1,5 +1,6 @@
 // LoRA's path as one autograd node that adds into the projection's output (Hu et al. 2021, eq. 3).
 #include <torch/csrc/autograd/custom_function.h>
+#include <ATen/ops/mm.h>
 
 #include "Bridge.hpp"
 #include "Dropout.hpp"

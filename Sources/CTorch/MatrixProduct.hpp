@@ -1,7 +1,9 @@
 // Products of tensors by whichever library is the fastest: for fp32 on the CPU it may be the one of `Blas.hpp`.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
 
 #include <algorithm>
 

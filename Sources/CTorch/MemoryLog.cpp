@@ -1,7 +1,10 @@
 // What a step would allocate, found out by taking it on the meta device: its tensors have shapes and lifetimes, and an
 // allocator that hands out nothing can still count. So the arithmetic of the plan is that of the program itself.
+#include <ATen/ExpandUtils.h>
 #include <c10/core/Allocator.h>
 #include <torch/library.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 
 #include <mutex>
 

@@ -1,4 +1,10 @@
 // Optimizer steps over lists of parameters, through libtorch's fused kernels.
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
+
 #include "Bridge.hpp"
 
 using namespace ctorch;

@@ -1,7 +1,7 @@
 // Which type an operation of ours computes in where libtorch's autocast is on.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/autocast_mode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 

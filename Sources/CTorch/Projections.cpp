@@ -1,6 +1,10 @@
 // Several projections of one input with their low-rank updates (Hu et al. 2021, eq. 3) as one autograd node: the factors A
 // make one wide product, and what flows back to the input is added up where it is made.
 #include <torch/csrc/autograd/custom_function.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
 
 #include <optional>
 #include <vector>

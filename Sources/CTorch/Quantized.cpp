@@ -3,6 +3,10 @@
 #include "Quantized.hpp"
 
 #include <torch/csrc/autograd/custom_function.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/stack.h>
 
 #include "Bridge.hpp"
 #include "Precision.hpp"

@@ -1,7 +1,7 @@
 // A matrix that is stored in fewer bits than it is multiplied in, and the kernels that read it.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <memory>
 

@@ -8,6 +8,7 @@
 #include <ATen/Parallel.h>
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
+#include <ATen/ops/from_blob.h>
 
 #include <array>
 #include <cstring>

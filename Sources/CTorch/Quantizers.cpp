@@ -4,6 +4,9 @@
 #include <cmath>
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
 
 #include "Parallel.hpp"
 #include "Bridge.hpp"

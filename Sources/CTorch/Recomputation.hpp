@@ -1,7 +1,7 @@
 // Parts of a forward pass that are computed again in the backward pass.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 namespace ctorch {
 

@@ -1,6 +1,8 @@
 // Rotary positions as one autograd node: it keeps the angles' cosines and sines, which all layers share, and makes no
 // matrix but its result. Rotating back is rotating by the opposite angle.
 #include <torch/csrc/autograd/custom_function.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mul.h>
 
 #include "Bridge.hpp"
 #include "RowKernels.hpp"

@@ -2,7 +2,7 @@
 // and computes in fp32.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "ctorch.h"
 

@@ -1,4 +1,9 @@
 // Making tensors, asking them things, and their gradients.
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
+
 #include <cstring>
 
 #include "Bridge.hpp"

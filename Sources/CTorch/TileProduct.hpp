@@ -1,7 +1,8 @@
 // Products by one tile of a matrix that is stored in fewer bits.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/mm.h>
 
 #include "Blas.hpp"
 

@@ -86,7 +86,6 @@ enum OptionAliases {
         (["targets"], nil, ["lora-target", "target-modules", "lora-target-modules", "lora-targets", "lora-modules"]),
         (["modules-to-save"], nil, ["additional-target", "modules-to-save-list"]),
         (["layers"], nil, ["layers-to-transform", "lora-layers"]),
-        (["bias"], nil, ["lora-bias"]),
         (["rslora"], nil, ["use-rslora", "use-rs-lora"]),
         (["tokens"], nil, ["num-virtual-tokens", "virtual-tokens"]),
         (["method"], nil, ["finetuning-type", "fine-tune-type", "peft-type", "peft-method", "train-type"]),
