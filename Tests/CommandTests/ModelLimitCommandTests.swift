@@ -54,7 +54,7 @@ struct ModelLimitCommandTests {
             ]
                 + templates)
         #expect(scored.status == 0, "\(scored.error)")
-        #expect(scored.error.contains("--max-input is 400 and the model has 128 positions"))
+        #expect(scored.error.contains("--max-input is 400, but the model has 128 positions"))
     }
 
     @Test func generationConfigurationsApply() throws {

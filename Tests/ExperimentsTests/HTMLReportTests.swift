@@ -49,7 +49,8 @@ import Testing
             #expect(!page.contains(scheme), "the page holds \(scheme)")
         }
         #expect(page.contains("default-src 'none'"))
-        let words = page.lowercased().split { !$0.isLetter }
+        // A run that diverged says so in words; no figure is one of these.
+        let words = page.replacingOccurrences(of: "NaN or infinite", with: "").lowercased().split { !$0.isLetter }
         #expect(!words.contains("nan") && !words.contains("inf") && !words.contains("infinity"))
         #expect(!words.contains("nil") && !words.contains("optional"))
     }

@@ -96,7 +96,7 @@ struct DownloadTests {
             for etag in ["../x", "a/b", "..", ".hidden"] {
                 try hub.set(["etag": .string(etag), "direct": true])
                 let error = try failure { try hub.pull("o/m") }
-                #expect(error.problem.contains("version"), "\(etag)")
+                #expect(error.problem.contains("invalid ETag '\(etag)'"), "\(etag)")
             }
         }
         #expect(FileDownload.normalized("W/\"abc\"") == "abc" && FileDownload.normalized("\"abc\"") == "abc")

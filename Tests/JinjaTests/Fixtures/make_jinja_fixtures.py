@@ -279,7 +279,7 @@ UNSUPPORTED = {
     "{{ '{}'.format(1) }}": "format", "{{ ('<' | safe) % 3 }}": "'%'", "{{ s.swapcase() }}": "swapcase",
     "{% for x in nums %}{{ loop }}{% endfor %}": "LoopContext", "{{ 3.14.real }}": "real", "{{ range.x }}": "x",
     "{% for x in nums recursive %}{% endfor %}": "recursive", "{% block a %}{% endblock %}": "block",
-    "{{ '&copy;' | striptags }}": "copy", "{{ '%a' % s }}": "%a", "{{ 0x10 }}": "ten",
+    "{{ '&copy;' | striptags }}": "copy", "{{ '%a' % s }}": "%a", "{{ 0x10 }}": "decimal",
     "{{ '\\N{DASH}' }}": "N", "{{ cycler(1, 2).next() }}": "cycler", "{{ ('<' | safe).upper() }}": "upper",
     "{{ 2 ** 70 }}": "large", "{{ rows is sameas rows }}": "sameas",
     "{{ d['a', 'b'] }}": "parts", "{{ 10 ** 30 }}": "large",

@@ -32,8 +32,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("x\ty\n1\t2\n\"1\n", "line 3 has 1 column where the header has 2; a tab"),
-        ("x\ty\n1\t2\t3 \"\n", "line 2 has 3 columns where the header has 2; a tab"),
+        ("x\ty\n1\t2\n\"1\n", "line 3 has 1 column where the header has 2; quote fields"),
+        ("x\ty\n1\t2\t3 \"\n", "line 2 has 3 columns where the header has 2; quote fields"),
         ("x\tx\n1\t2\n", "has more than one column named 'x'"), ("x\ty\n", "has a header but no rows"),
     ])
     func brokenFiles(text: String, expected: String) {

@@ -55,7 +55,7 @@ import Testing
         #expect(throws: PEFTError("there are no predictions to evaluate", remedy: "provide at least one")) {
             try evaluateGeneration(predictions: [], references: [])
         }
-        #expect(throws: PEFTError("row 2 has no reference", remedy: "each prediction needs at least one")) {
+        #expect(throws: PEFTError("example 2 has no reference", remedy: "each prediction needs at least one")) {
             try evaluateGeneration(predictions: ["a", "b"], references: [["a"], []])
         }
         #expect(throws: PEFTError.self) { try evaluateGeneration(predictions: ["a"], references: []) }
