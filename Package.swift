@@ -27,7 +27,7 @@ let package = Package(
                 .unsafeFlags([
                     "-isystem", "\(libtorch)/include",
                     "-isystem", "\(libtorch)/include/torch/csrc/api/include",
-                    // The kernels here are inner loops: a debug build keeps them optimised.
+                    // The kernels here are inner loops: a debug build keeps them optimized.
                     "-O3", "-fno-math-errno", "-fno-trapping-math",
                 ])
             ],

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What each way to a quantised model costs, as reported in RESULTS.md: a Llama of 656,000 parameters learns WikiText-2.
+# What each way to a quantized model costs, as reported in RESULTS.md: a Llama of 656,000 parameters learns WikiText-2.
 #
 #     Benchmarks/shipped.sh DATA OUTPUT [SEEDS]
 #

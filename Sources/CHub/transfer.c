@@ -77,7 +77,7 @@ static void load(void) {
         }
     }
     const long everything = 3;
-    if (curl.global_init(everything) != 0) curl.failure = "libcurl can't be initialised";
+    if (curl.global_init(everything) != 0) curl.failure = "libcurl can't be initialized";
 }
 
 const char *chub_load(void) {

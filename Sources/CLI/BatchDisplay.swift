@@ -10,7 +10,7 @@ struct BatchDisplay {
     let architecture: Architecture
     let head: ModelHead?
     let showsIDs: Bool
-    var usesColour = Console.usesColour
+    var usesColor = Console.usesColor
 
     func show(_ plan: BatchPlan, _ rows: EncodedRows) {
         var plan = plan
@@ -31,7 +31,7 @@ struct BatchDisplay {
         }
         guard head == nil else { return }
         print(
-            usesColour
+            usesColor
                 ? "\(colored("Green")) tokens contribute to the loss; ↵ marks a line break among them."
                 : "Tokens in ⟦ ⟧ contribute to the loss; ↵ marks a line break among them.")
     }
@@ -114,7 +114,7 @@ struct BatchDisplay {
 
     /// Sets the color on every line, so that pagers keep it.
     private func marked(_ text: String) -> String {
-        guard usesColour else { return "⟦\(text)⟧" }
+        guard usesColor else { return "⟦\(text)⟧" }
         return text.split(separator: "\n", omittingEmptySubsequences: false).map {
             $0.isEmpty ? "" : colored(String($0))
         }
@@ -122,7 +122,7 @@ struct BatchDisplay {
     }
 
     private func colored(_ text: String) -> String { "\u{1B}[1;32m\(text)\u{1B}[0m" }
-    private func bold(_ text: String) -> String { usesColour ? "\u{1B}[1m\(text)\u{1B}[0m" : text }
+    private func bold(_ text: String) -> String { usesColor ? "\u{1B}[1m\(text)\u{1B}[0m" : text }
     private func count(_ number: Int, _ thing: String) -> String {
         "\(Console.grouped(number)) \(thing)\(number == 1 ? "" : "s")"
     }

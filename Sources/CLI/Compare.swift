@@ -148,7 +148,7 @@ struct Compare: ParsableCommand {
         if json {
             print(String(decoding: try report.json(), as: UTF8.self))
         } else {
-            print(report.table(colour: Console.usesColour, width: Console.width))
+            print(report.table(color: Console.usesColor, width: Console.width))
         }
         if let output { try Output.write(report.json(), to: output) }
         if let html {

@@ -9,7 +9,7 @@ enum Console {
     static var errorIsTerminal: Bool { isatty(STDERR_FILENO) == 1 }
     static var outputIsTerminal: Bool { isatty(STDOUT_FILENO) == 1 }
     /// Whether standard output is a terminal and `NO_COLOR` is not set.
-    static var usesColour: Bool { outputIsTerminal && ProcessInfo.processInfo.environment["NO_COLOR"] == nil }
+    static var usesColor: Bool { outputIsTerminal && ProcessInfo.processInfo.environment["NO_COLOR"] == nil }
 
     /// A line about a setting without effect or a likely mistake; the command continues.
     static func warn(_ text: String) { note("warning: " + shownInOneLine(text)) }

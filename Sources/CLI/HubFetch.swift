@@ -51,7 +51,7 @@ enum HubFetch {
         init(isQuiet: Bool) { display = ProgressDisplay(isQuiet: isQuiet) }
 
         func update(_ progress: HubProgress, name: HubName) {
-            // Bytes already in the cache don't count towards the speed.
+            // Bytes already in the cache don't count toward the speed.
             let before = first ?? progress.bytes
             first = before
             let seconds = (ContinuousClock.now - start) / .seconds(1)

@@ -272,10 +272,10 @@ struct FlashAttention : public Function<FlashAttention> {
             left = settings.window - 1;
             right = 0;
         }
-        auto [output, normaliser, state, unused, mask] =
+        auto [output, normalizer, state, unused, mask] =
             at::_flash_attention_forward(q, k, v, of_queries, of_keys, longest, longest_keys, 0.0, settings.causal,
                                          false, settings.scale, left, right);
-        context->save_for_backward({q, k, v, output, normaliser, of_queries, of_keys, state, unused});
+        context->save_for_backward({q, k, v, output, normalizer, of_queries, of_keys, state, unused});
         context->saved_data["longest"] = longest;
         context->saved_data["longest_keys"] = longest_keys;
         context->saved_data["causal"] = settings.causal;

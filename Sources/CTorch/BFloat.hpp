@@ -1,5 +1,5 @@
 // bf16 numbers in loops that are compiled for several processors. (Constructors that such loops call, as those of libtorch's
-// type, are emitted by nobody where nothing is optimised.)
+// type, are emitted by nobody where nothing is optimized.)
 #pragma once
 
 #include <cstdint>

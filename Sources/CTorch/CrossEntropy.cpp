@@ -64,12 +64,12 @@ at::Tensor loss_by_chunks(const at::Tensor &hidden, const at::Tensor &targets, i
         } else if (scale != 1) {
             logits.mul_(scale);
         }
-        at::Tensor normaliser = at::logsumexp(logits, {-1}, true);
-        total += (1 - smoothing) * (normaliser - logits.gather(1, wanted)).sum(at::kDouble);
-        if (smoothing > 0) total += smoothing * (normaliser - logits.mean(-1, true)).sum(at::kDouble);
+        at::Tensor normalizer = at::logsumexp(logits, {-1}, true);
+        total += (1 - smoothing) * (normalizer - logits.gather(1, wanted)).sum(at::kDouble);
+        if (smoothing > 0) total += smoothing * (normalizer - logits.mean(-1, true)).sum(at::kDouble);
         if (!needs_gradient) continue;
         // The cap's slope, 1 − (capped / k)², needs the capped logits once more.
-        at::Tensor gradient = (softcap > 0 ? logits - normaliser : logits.sub_(normaliser)).exp_();
+        at::Tensor gradient = (softcap > 0 ? logits - normalizer : logits.sub_(normalizer)).exp_();
         if (smoothing > 0) gradient.sub_(smoothing / static_cast<double>(vocabulary));
         gradient.scatter_add_(1, wanted, at::full_like(wanted, smoothing - 1, gradient.options()));
         if (softcap > 0) gradient.addcmul_(gradient * logits, logits, -1 / (softcap * softcap));

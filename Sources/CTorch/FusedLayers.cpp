@@ -1,4 +1,4 @@
-// Normalisation, gated activation, bottlenecks and dropout as single autograd nodes: each keeps its input alone and
+// Normalization, gated activation, bottlenecks and dropout as single autograd nodes: each keeps its input alone and
 // computes the rest again in the backward pass, where libtorch's compositions keep every intermediate.
 #include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ops/_fused_rms_norm.h>
@@ -93,16 +93,16 @@ struct RMSNorm : public Function<RMSNorm> {
         // The kernels for rows keep one number a row without the last axis.
         at::Tensor inverse = saved[2].dim() == wide.dim() ? saved[2] : saved[2].view(rows_shape(wide));
         at::Tensor gradient = gradients[0].to(inverse.scalar_type());
-        at::Tensor normalised = wide * inverse;
+        at::Tensor normalized = wide * inverse;
         at::Tensor to_weight;
         if (context->needs_input_grad(1)) {
-            to_weight = (gradient * normalised).reshape({-1, weight.size(0)}).sum(0).to(weight.scalar_type());
+            to_weight = (gradient * normalized).reshape({-1, weight.size(0)}).sum(0).to(weight.scalar_type());
         }
         at::Tensor to_x;
         if (context->needs_input_grad(0)) {
             at::Tensor weighted = gradient * (offset != 0 ? scale_of(weight, offset, inverse) : weight);
-            at::Tensor along = (weighted * normalised).mean(-1, true);
-            to_x = weighted.sub_(normalised.mul_(along)).mul_(inverse).to(saved[0].scalar_type());
+            at::Tensor along = (weighted * normalized).mean(-1, true);
+            to_x = weighted.sub_(normalized.mul_(along)).mul_(inverse).to(saved[0].scalar_type());
         }
         return {to_x, to_weight, at::Tensor(), at::Tensor()};
     }

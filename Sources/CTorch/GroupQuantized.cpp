@@ -1,4 +1,4 @@
-// Projections by group-wise quantised matrices (GPTQ's layout), of which no dense copy is ever whole: tiles are made,
+// Projections by group-wise quantized matrices (GPTQ's layout), of which no dense copy is ever whole: tiles are made,
 // multiplied by and forgotten, in the backward pass too.
 #include "GroupQuantized.hpp"
 

@@ -1,4 +1,4 @@
-// Group-wise quantised matrices: what the files of their kernels share.
+// Group-wise quantized matrices: what the files of their kernels share.
 #pragma once
 
 #include <ATen/core/Tensor.h>

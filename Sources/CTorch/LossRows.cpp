@@ -100,9 +100,9 @@ void loss_rows(at::Tensor &scores, const at::Tensor &given, double scale, double
             const double own = s[targets[row]] * static_cast<float>(scale) - most;
             Sums sums;
             exponentials(s, vocabulary, static_cast<float>(scale), most, makes_gradient, &sums);
-            const double normaliser = std::log(sums.exponentials);
+            const double normalizer = std::log(sums.exponentials);
             losses[static_cast<size_t>(row)] =
-                (1 - smoothing) * (normaliser - own) + (smoothing > 0 ? smoothing * (normaliser - sums.plain / count) : 0);
+                (1 - smoothing) * (normalizer - own) + (smoothing > 0 ? smoothing * (normalizer - sums.plain / count) : 0);
             if (!makes_gradient) continue;
             scaled(s, vocabulary, static_cast<float>(scale / sums.exponentials), static_cast<float>(-smoothing * scale / count));
             s[targets[row]] += static_cast<float>((smoothing - 1) * scale);

@@ -18,7 +18,7 @@ constexpr int64_t grain = 32768;
 
 int64_t row_grain(int64_t size) { return std::max<int64_t>(1, grain / std::max<int64_t>(size, 1)); }
 
-/// Sums of so many numbers each, so that rounding doesn't grow with the row and the loop can be vectorised without
+/// Sums of so many numbers each, so that rounding doesn't grow with the row and the loop can be vectorized without
 /// leave to reorder.
 constexpr int lanes = 32;
 

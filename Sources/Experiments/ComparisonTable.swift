@@ -5,9 +5,9 @@ extension ComparisonReport {
     ///
     /// Long labels wrap first; then the least important columns are dropped until the table fits.
     /// - Parameters:
-    ///   - colour: whether to mark the best values with ANSI bold green.
+    ///   - color: whether to mark the best values with ANSI bold green.
     ///   - width: width of the terminal in columns.
-    public func table(colour: Bool, width: Int = 120) -> String {
+    public func table(color: Bool, width: Int = 120) -> String {
         var columns = tableColumns()
         columns[0].wrap(to: max(columns[0].longestWord, columns[0].width - overhang(columns, width)))
         while overhang(columns, width) > 0, let index = leastImportant(columns) { columns.remove(at: index) }
@@ -32,7 +32,7 @@ extension ComparisonReport {
                     render(columns) { column in
                         let lines = column.cells[row]
                         guard line < lines.count else { return Cell("") }
-                        return lines[line].marked(colour && lines[line].isBest)
+                        return lines[line].marked(color && lines[line].isBest)
                     })
             }
         }

@@ -84,7 +84,7 @@ public protocol LanguageModel: Module {
     /// Paths of modules without pretrained weights, such as a classification head; every method trains them too.
     var newModules: [String] { get }
     /// Last path components of projections that are never quantized.
-    var unquantisedProjections: Set<String> { get }
+    var unquantizedProjections: Set<String> { get }
     /// Path of the input embeddings.
     var inputEmbedding: String { get }
     /// Number of tokens in the input embeddings.
@@ -165,7 +165,7 @@ extension LanguageModel {
         batch(rows.map { ($0.input, $0.target) }, device: device)
     }
     public var newModules: [String] { [] }
-    public var unquantisedProjections: Set<String> { [] }
+    public var unquantizedProjections: Set<String> { [] }
     public func virtualTokens(forRows rows: Int) -> [Int] { Array(repeating: 0, count: rows) }
     public func canonicalName(_ name: String) -> String { aliases[name] ?? name }
     public func isIgnorable(_ name: String) -> Bool { false }

@@ -2,7 +2,7 @@ import Foundation
 import Support
 import Testing
 
-/// The way from a plain base to a merged quantised model, on the embedded T5.
+/// The way from a plain base to a merged quantized model, on the embedded T5.
 @Suite(.serialized)
 struct QuantizeCommandTests {
     private func json(_ result: Program.Result) throws -> JSON {

@@ -49,7 +49,7 @@ struct StoredAnewCommandTests {
         let page = try String(contentsOf: program.folder.appendingPathComponent("report.html"), encoding: .utf8)
         #expect(page.contains(">Quantization <small>Δ ") && page.contains("Model size"))
 
-        // The same by hand: trained, merged, quantised, evaluated.
+        // The same by hand: trained, merged, quantized, evaluated.
         func run(_ arguments: [String]) throws {
             let result = try program.run(arguments)
             #expect(result.status == 0, "\(result.error)")

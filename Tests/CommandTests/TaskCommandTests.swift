@@ -49,13 +49,13 @@ struct TaskCommandTests {
         return try result.output.split(separator: "\n").map { try JSON.parse(Data($0.utf8), name: "line") }
     }
 
-    /// Two words of which the first is a colour, the second is anything.
-    private static func texts() -> [(text: String, colour: String, other: String)] {
+    /// Two words of which the first is a color, the second is anything.
+    private static func texts() -> [(text: String, color: String, other: String)] {
         (0..<12).map { (words[$0 % 3] + " " + words[3 + $0 % 7], words[$0 % 3], words[3 + $0 % 7]) }
     }
 
     @Test func classesAreLearnedNamedAndPredicted() throws {
-        let program = try program(Self.texts().map { ["text": .string($0.text), "kind": .string($0.colour)] })
+        let program = try program(Self.texts().map { ["text": .string($0.text), "kind": .string($0.color)] })
         defer { program.remove() }
         let record = try train(
             program, ["--prompt", "{text}", "--target", "{kind}", "--steps", "40", "--head-lr", "0.05"])
@@ -91,10 +91,10 @@ struct TaskCommandTests {
     @Test func pairsNumbersLabelsAndWords() throws {
         let rows = Self.texts().enumerated().map { index, row -> JSON in
             [
-                "a": .string(row.colour), "b": .string(row.other), "score": .number(Double(index % 3) + 0.5),
-                "labels": .array([.string(row.colour), .string(row.other)]),
-                "words": .array([.string(row.colour), .string(row.other)]),
-                "tags": ["B-COLOUR", "O"],
+                "a": .string(row.color), "b": .string(row.other), "score": .number(Double(index % 3) + 0.5),
+                "labels": .array([.string(row.color), .string(row.other)]),
+                "words": .array([.string(row.color), .string(row.other)]),
+                "tags": ["B-COLOR", "O"],
             ]
         }
         let program = try program(rows)
@@ -128,7 +128,7 @@ struct TaskCommandTests {
     }
 
     @Test func whatDoesNotFitIsRefused() throws {
-        let program = try program(Self.texts().map { ["text": .string($0.text), "kind": .string($0.colour)] })
+        let program = try program(Self.texts().map { ["text": .string($0.text), "kind": .string($0.color)] })
         defer { program.remove() }
         func refused(_ more: [String], _ words: String) throws {
             let result = try program.run(
@@ -153,7 +153,7 @@ struct TaskCommandTests {
     }
 
     @Test func aComparisonMeasuresTheHeadInPlaceOfTheBase() throws {
-        let program = try program(Self.texts().map { ["text": .string($0.text), "kind": .string($0.colour)] })
+        let program = try program(Self.texts().map { ["text": .string($0.text), "kind": .string($0.color)] })
         defer { program.remove() }
         let report = try json(
             program.run([

@@ -84,7 +84,7 @@ import Training
             BaselineResult(label: "constant target", quality: ["rouge1": Statistic([0.25], low: 0.24, high: 0.26)]),
             BaselineResult(label: "longest <line>", quality: ["rouge1": Statistic([0.3], low: 0.28, high: 0.32)]),
         ]
-        let table = report.table(colour: false, width: 160)
+        let table = report.table(color: false, width: 160)
         #expect(table.contains("model-free baselines\nconstant target"))
         func words(_ text: String) -> String { text.split(whereSeparator: \.isWhitespace).joined(separator: " ") }
         #expect(
@@ -104,7 +104,7 @@ import Training
         var near = Statistic([quality.mean - 0.01], low: quality.mean - 0.03, high: quality.mean + 0.01)
         report.baselines?[1].quality["rouge1"] = near
         #expect(
-            words(report.table(colour: false)).contains(
+            words(report.table(color: false)).contains(
                 "is statistically indistinguishable from the best model-free baseline"))
         near.resampled = (0..<100).map { near.mean + Double($0 % 5) / 1000 }
         for (index, run) in report.runs.enumerated() where run.isTrained {
@@ -112,14 +112,14 @@ import Training
         }
         report.baselines?[1].quality["rouge1"] = near
         #expect(
-            words(report.table(colour: false)).contains(
+            words(report.table(color: false)).contains(
                 "at least 1.0 points better than the best model-free baseline"))
         // A method below them is named.
         report.baselines?[1].quality["rouge1"] = Statistic([0.5])
-        #expect(words(report.table(colour: false)).contains("is not better than the best model-free baseline"))
+        #expect(words(report.table(color: false)).contains("is not better than the best model-free baseline"))
         report.baselines = nil
         #expect(
-            !report.table(colour: false).contains("model-free") && !report.html().contains("class=\"baselines\"")
+            !report.table(color: false).contains("model-free") && !report.html().contains("class=\"baselines\"")
         )
     }
 }

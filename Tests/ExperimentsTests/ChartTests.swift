@@ -95,7 +95,7 @@ import Testing
         let methods = ["base", "full", "lora", "dora", "ia3", "promptTuning", "prefixTuning", "bitfit", "vera"]
         let styles = Palette.styles(for: methods.map { MethodRun(method: $0, label: $0) })
         #expect(Set(styles).count == methods.count)
-        #expect(Set(styles.map(\.colour)).count == methods.count)
+        #expect(Set(styles.map(\.color)).count == methods.count)
     }
 
     @Test func numbersForReaders() {

@@ -8,7 +8,7 @@ import Testing
     }
 
     @Test func columnsAlign() throws {
-        let lines = lines(ReportSamples.oneSeed().table(colour: false))
+        let lines = lines(ReportSamples.oneSeed().table(color: false))
         let rule = try #require(lines.firstIndex { $0.hasPrefix("──") })
         let rows = lines[(rule + 1)...].prefix { !$0.isEmpty }
         #expect(rows.count == 3)
@@ -29,7 +29,7 @@ import Testing
     }
 
     @Test func figuresAreWrittenForPeople() {
-        let table = ReportSamples.oneSeed().table(colour: false)
+        let table = ReportSamples.oneSeed().table(color: false)
         for text in [
             "3,538,944", "1.41 %", "41.0 ±1.5", "2e-4", "2.00 GB", "14.2 MB", "11.0/13.0", "251,000,000", "100 %",
         ] {
@@ -38,41 +38,41 @@ import Testing
         #expect(table.contains("± is half the width of the interval."))
     }
 
-    @Test func theBestIsGreenOnlyWithColour() {
+    @Test func theBestIsGreenOnlyWithColor() {
         let report = ReportSamples.oneSeed()
-        #expect(!report.table(colour: false).contains("\u{1B}"))
-        let coloured = report.table(colour: true)
-        #expect(coloured.contains("\u{1B}[1;32m42.0 ±1.5\u{1B}[0m"))
-        let plain = coloured.replacing("\u{1B}[1;32m", with: "").replacing("\u{1B}[0m", with: "")
-        #expect(plain == report.table(colour: false))
+        #expect(!report.table(color: false).contains("\u{1B}"))
+        let colored = report.table(color: true)
+        #expect(colored.contains("\u{1B}[1;32m42.0 ±1.5\u{1B}[0m"))
+        let plain = colored.replacing("\u{1B}[1;32m", with: "").replacing("\u{1B}[0m", with: "")
+        #expect(plain == report.table(color: false))
     }
 
     @Test func labelsWrapAndThenColumnsLeave() throws {
         var report = ReportSamples.threeSeeds()
-        report.runs[2].label = "LoRA r 32 on all linear layers with rank-stabilised scaling and dropout 0.05"
+        report.runs[2].label = "LoRA r 32 on all linear layers with rank-stabilized scaling and dropout 0.05"
         for width in [120, 100, 80, 60] {
-            let lines = lines(report.table(colour: false, width: width))
+            let lines = lines(report.table(color: false, width: width))
             #expect(lines.allSatisfy { $0.count <= width }, "a line is wider than \(width)")
             #expect(lines.contains { $0.contains("ROUGE-1") })
         }
-        let narrow = report.table(colour: false, width: 60)
+        let narrow = report.table(color: false, width: 60)
         #expect(narrow.contains("columns did not fit"))
         #expect(lines(narrow).contains { $0.hasPrefix("  linear") })
     }
 
     @Test func missingValuesAreDashes() {
-        let table = ReportSamples.degenerate().table(colour: true)
+        let table = ReportSamples.degenerate().table(color: true)
         #expect(!table.lowercased().contains("nan"))
         #expect(!table.contains("inf"))
         #expect(table.contains("–"))
         #expect(table.contains("means not measured"))
-        #expect(ReportSamples.report([]).table(colour: true).contains("This report has no methods."))
+        #expect(ReportSamples.report([]).table(color: true).contains("This report has no methods."))
     }
 
     @Test func aLabelCannotSteerTheTerminal() {
         var report = ReportSamples.oneSeed()
         report.runs[2].label = "LoRA\u{1B}[2J\u{7}\n\u{202E}x"
-        let table = report.table(colour: false)
+        let table = report.table(color: false)
         #expect(!table.unicodeScalars.contains { $0 == "\u{1B}" || $0 == "\u{7}" || $0 == "\u{202E}" })
     }
 }

@@ -157,7 +157,7 @@ import Training
         try data.write(to: file)
         let again = try ComparisonReport.read(file)
         #expect(again.html() == report.html())
-        #expect(again.table(colour: false) == report.table(colour: false))
+        #expect(again.table(color: false) == report.table(color: false))
         #expect(Verdict(again, numbers: .terminal).sentences == Verdict(report, numbers: .terminal).sentences)
     }
 
@@ -165,6 +165,6 @@ import Training
         let report = try smallSteadyGain()
         #expect(report.html().contains(">vs. best <small>"))
         #expect(report.html().contains("\u{2212}5.5 <span class=\"spread\">[\u{2212}5."))
-        #expect(report.table(colour: false, width: 160).contains("-5.5 [-5."))
+        #expect(report.table(color: false, width: 160).contains("-5.5 [-5."))
     }
 }

@@ -66,7 +66,7 @@ import Testing
 
     @Test(arguments: reports) func isDeterministic(_ report: ComparisonReport) {
         #expect(report.html() == report.html())
-        #expect(report.table(colour: true) == report.table(colour: true))
+        #expect(report.table(color: true) == report.table(color: true))
     }
 
     @Test func theAnswerComesFirst() throws {

@@ -11,7 +11,7 @@ import Training
             pace *= 1.3
             return isBase ? pace : 2 * pace
         }
-        // Neighbours in time differ by 1.3 in one direction in a round and the other in the next.
+        // Neighbors in time differ by 1.3 in one direction in a round and the other in the next.
         #expect(ratio / 2 > 1 / 1.301 && ratio / 2 < 1.301)
         #expect(base > 1)
         let (same, _) = InferenceTiming(prompts: []).compare(rounds: 4) { _, _ in

@@ -19,7 +19,7 @@ import Testing
         #expect(verdict.sentences.contains { $0.contains("the best of 3 adapters") })
     }
 
-    @Test func shippingNamesTheBestQuantisedModel() throws {
+    @Test func shippingNamesTheBestQuantizedModel() throws {
         let sentences = Verdict(report, numbers: .terminal).shipping
         #expect(
             sentences.first?.hasPrefix(
@@ -49,7 +49,7 @@ import Testing
     }
 
     @Test func tablesShowBytesAndTheChange() {
-        let table = report.table(colour: false, width: 200)
+        let table = report.table(color: false, width: 200)
         let header = table.split(separator: "\n").prefix(2).joined(separator: "\n")
         #expect(header.contains("model") && header.contains("quantized") && header.contains("Δ ROUGE-1"))
         let row = table.split(separator: "\n").first { $0.contains("→ int4-g32-gptq") } ?? ""
@@ -58,7 +58,7 @@ import Testing
         #expect(
             page.contains(">Model <small>size</small>") && page.contains(">Quantization <small>Δ ROUGE-1</small>")
                 && page.contains("a quantized copy of another method's model".replacing("'", with: "&#39;")))
-        let other = ReportSamples.threeSeeds().table(colour: false, width: 200).split(separator: "\n")
+        let other = ReportSamples.threeSeeds().table(color: false, width: 200).split(separator: "\n")
         #expect(!other.prefix(2).contains { $0.contains("model") || $0.contains("quantized") })
         #expect(!ReportSamples.threeSeeds().html().contains(">Quantization <small>"))
     }

@@ -30,7 +30,7 @@ import TorchNN
         return (zip(x, y).map { abs($0 - $1) }.max() ?? .infinity) / (y.map(abs).max() ?? 1)
     }
 
-    private static func quantised(_ model: any LanguageModel) -> Int {
+    private static func quantized(_ model: any LanguageModel) -> Int {
         model.namedModules().filter { ($0.module as? Linear)?.weight.isQuantized == true }.count
     }
 
@@ -42,7 +42,7 @@ import TorchNN
         let folder = try Self.folder(name)
         let expected = try SafetensorsFile(folder.appendingPathComponent("expected.safetensors")).tensor("logits")
         let model = try ModelFolder(folder).load()
-        #expect(Self.quantised(model) == (name == "fp4-some" ? 5 : name == "gpt2" ? 4 : 7))
+        #expect(Self.quantized(model) == (name == "fp4-some" ? 5 : name == "gpt2" ? 4 : 7))
         #expect(Self.difference(try Self.logits(model), expected) < 1e-4)
         let outline = try ModelFolder(folder).outline()
         #expect(outline.parameters().map(\.path) == model.parameters().map(\.path))
@@ -106,8 +106,8 @@ import TorchNN
     @Test func whatDoesntFitIsRefused() throws {
         #expect(throws: PEFTError.self) { try WeightStorage("nf5") }
         #expect(throws: PEFTError.self) { try WeightStorage("int8-double") }
-        let quantised = try ModelFolder(Self.folder("nf4"))
-        #expect(throws: PEFTError.self) { try quantised.keeping(.int8).load() }
+        let quantized = try ModelFolder(Self.folder("nf4"))
+        #expect(throws: PEFTError.self) { try quantized.keeping(.int8).load() }
         // A description that speaks of another matrix.
         let copy = Self.temporary()
         defer { try? FileManager.default.removeItem(at: copy) }

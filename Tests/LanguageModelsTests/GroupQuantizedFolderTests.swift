@@ -79,7 +79,7 @@ import TorchNN
     }
 
     /// A plan counts shapes without weights.
-    @Test func outlinesAreQuantised() throws {
+    @Test func outlinesAreQuantized() throws {
         let folder = try Self.folder("plain")
         let outline = try ModelFolder(folder).outline()
         #expect(Self.weights(outline).count == 14)

@@ -14,7 +14,7 @@ import TorchNN
         _ choice: MethodChoice, _ model: any LanguageModel, _ mode: ActivationCheckpointing.Mode
     ) throws -> (loss: Tensor, gradients: [Tensor?]) {
         let adapter = try Adapter(choice, on: model, seed: 3)
-        try adapter.randomise(seed: 9, deviation: 0.05)
+        try adapter.randomize(seed: 9, deviation: 0.05)
         let batch = model.batch(Models.rows(for: model), device: .cpu)
         return try withTorchErrors {
             let loss = DropoutScope.run(seed: 4, stream: 2) {
@@ -79,7 +79,7 @@ import TorchNN
     }
 
     @Test(arguments: QuantizedBaseTests.storages, ["llama", "gpt2", "t5-v1.1"])
-    func quantisedBases(storage: String, base: String) throws {
+    func quantizedBases(storage: String, base: String) throws {
         guard storage != "bf16" || base != "gpt2" else { return }
         for targets in ["all-linear", "q,q_proj,c_attn"] {
             var choice = MethodChoice(try PEFTMethods.named("lora"))
@@ -100,7 +100,7 @@ import TorchNN
                     let choice = MethodChoice(
                         LoRA.self, LoRA.Configuration(rank: 2, alpha: 4, targets: ["all-linear"]))
                     let adapter = try Adapter(choice, on: Models.load("llama"), seed: UInt64(seed))
-                    try adapter.randomise(seed: UInt64(7 + seed))
+                    try adapter.randomize(seed: UInt64(7 + seed))
                     let saved = folder.appendingPathComponent(name)
                     try adapter.save(to: saved, base: "llama")
                     try set.add(AdapterFolder(saved), name: name)

@@ -9,13 +9,13 @@ import TorchNN
 
 @Suite struct AdapterCheckTests {
     private func check(
-        _ method: any PEFTMethod.Type = LoRA.self, on base: String = "t5-v1.1", randomised: Bool = true,
+        _ method: any PEFTMethod.Type = LoRA.self, on base: String = "t5-v1.1", randomized: Bool = true,
         _ change: (URL) throws -> Void = { _ in }
     ) throws -> AdapterCheck {
         try withTemporaryFolder { folder in
             let saved = folder.appendingPathComponent("saved")
             let adapter = try Adapter(MethodChoice(method), on: Models.load("t5-v1.1"))
-            if randomised { try adapter.randomise(seed: 4) }
+            if randomized { try adapter.randomize(seed: 4) }
             try adapter.save(to: saved, base: "t5-v1.1")
             try change(saved)
             let model = try Models.load(base)
@@ -51,7 +51,7 @@ import TorchNN
             let saved = folder.appendingPathComponent("saved")
             let model = try Models.load("bert:classification")
             let adapter = try Adapter(MethodChoice(LoRA.self), on: model)
-            try adapter.randomise(seed: 4)
+            try adapter.randomize(seed: 4)
             try adapter.save(to: saved, base: "bert")
             try adapter.deactivate()
             let check = try AdapterCheck(
@@ -76,7 +76,7 @@ import TorchNN
             let tokens = (2..<96).filter { !used.contains($0) }.prefix(2)
             try choice.set("trainable-tokens", to: tokens.map(String.init).joined(separator: ","))
             let adapter = try Adapter(choice, on: model)
-            try adapter.randomise(seed: 4)
+            try adapter.randomize(seed: 4)
             try adapter.save(to: saved, base: base)
             try adapter.deactivate()
             // A row whose targets are the end alone, so that a tied output layer shows nothing either.
@@ -88,7 +88,7 @@ import TorchNN
     }
 
     @Test func anUntrainedAdapterDoesNothing() throws {
-        let check = try check(randomised: false)
+        let check = try check(randomized: false)
         #expect(check.fits && !check.isEffective)
         #expect(check.warnings.contains { $0.contains("lora_B") && $0.contains("has no effect") })
         #expect(check.warnings.contains { $0.contains("changes no logit") })
@@ -214,7 +214,7 @@ import TorchNN
 
     @Test func mergingDriftsByRounding() throws {
         let adapter = try Adapter(MethodChoice(LoRA.self), on: Models.load("t5-v1.1"))
-        try adapter.randomise(seed: 4)
+        try adapter.randomize(seed: 4)
         let batches = [adapter.model.batch(Models.rows, device: .cpu)]
         let drifts = try MergeDrift.merging(adapter, on: batches, types: [.float32, .float16, .bfloat16])
         #expect(adapter.isMerged)

@@ -20,7 +20,7 @@ import TorchNN
             let model = try Models.load(Self.base)
             let adapter = try Adapter(
                 MethodChoice(LoRA.self, LoRA.Configuration(rank: 4, alpha: 8, targets: ["q", "v"])), on: model)
-            try adapter.randomise(seed: 1)
+            try adapter.randomize(seed: 1)
             let url = folder.appendingPathComponent("adapter")
             try adapter.save(to: url, base: Self.base)
             try adapter.deactivate()

@@ -76,19 +76,19 @@ import TorchNN
     ) throws {
         let model = try Models.load("t5-v1.1", dtype: .float64)
         let set = AdapterSet(on: model)
-        var stabilised = LoRA.Configuration(rank: 4, alpha: 6, targets: ["q", "wo"])
-        stabilised.isRankStabilised = true
-        stabilised.rankPattern = ["wo": 2]
+        var stabilized = LoRA.Configuration(rank: 4, alpha: 6, targets: ["q", "wo"])
+        stabilized.isRankStabilized = true
+        stabilized.rankPattern = ["wo": 2]
         let choices = [
             MethodChoice(LoRA.self, LoRA.Configuration(rank: 3, alpha: 5, targets: ["q", "v"])),
-            MethodChoice(LoRA.self, stabilised), MethodChoice(PiSSA.self),
+            MethodChoice(LoRA.self, stabilized), MethodChoice(PiSSA.self),
         ]
         let weights = [0.7, -0.4, 0.5]
         var expected: [String: Tensor] = [:]
         try withTorchErrors {
             for (index, choice) in choices.enumerated() {
                 let adapter = try Adapter(choice, on: model, name: "\(index)")
-                try adapter.randomise(seed: UInt64(index), deviation: 0.1)
+                try adapter.randomize(seed: UInt64(index), deviation: 0.1)
                 try set.add(adapter)
                 for (path, site, module) in adapter.attached {
                     let own = try #require(site as? Linear).weight.dense(as: .float64)

@@ -57,7 +57,7 @@ import Torch
             let adapter = try Adapter(
                 MethodChoice(LoRA.self, LoRA.Configuration(rank: 2, alpha: 4, targets: ["lm_head", "q_proj"])),
                 on: model)
-            try adapter.randomise(seed: 3)
+            try adapter.randomize(seed: 3)
             try adapter.save(to: saved, base: "llama")
             try adapter.deactivate()
             let file = saved.appendingPathComponent("adapter_model.safetensors")

@@ -67,7 +67,7 @@ import TorchNN
         var layers = LoRA.Configuration(rank: 2, alpha: 3, targets: ["all-linear"])
         layers.selection.layers = [1]
         layers.selection.excluded = ["wo"]
-        layers.isRankStabilised = true
+        layers.isRankStabilized = true
         var expression = LoRA.Configuration(rank: 2, alpha: 4, targets: [])
         expression.selection = TargetSelection(targets: [".*\\.block\\.0\\..*\\.(k|wo)"], isPattern: true)
         var tables = LoRA.Configuration(rank: 2, alpha: 4, targets: ["v", "embed_tokens"])
@@ -77,7 +77,7 @@ import TorchNN
         tokens.extras.hasBias = true
         var slices = LoRA.Configuration(rank: 2, alpha: 4, targets: ["q", "k"])
         slices.extras.slices = ProjectionSlices([true, false, true])
-        slices.isRankStabilised = true
+        slices.isRankStabilized = true
         var fused = LoRA.Configuration(rank: 2, alpha: 4, targets: ["qkv_proj"])
         fused.extras.slices = ProjectionSlices([true, false, true])
         return [

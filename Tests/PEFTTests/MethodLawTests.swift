@@ -20,7 +20,7 @@ import TorchNN
     }
 
     /// Two seq2seq models, decoder-only ones of every build, and an encoder with several heads. (Gemma 2 caps scores and has
-    /// windows, Gemma 3 normalises heads and turns layers by different angles, Phi-3 fuses projections, a Qwen2 has biases.)
+    /// windows, Gemma 3 normalizes heads and turns layers by different angles, Phi-3 fuses projections, a Qwen2 has biases.)
     static let bases =
         ["t5-v1.1", "llama", "gpt2", "bert"] + ["gemma2", "gemma3", "phi3", "qwen2", "mt5"].map { "decoders/\($0)" }
         + ["distilbert:token-classification", "distilbert:embeddings"]
@@ -52,7 +52,7 @@ import TorchNN
             }
         }
         var everywhere = LoRA.Configuration(rank: 3, alpha: 5, targets: ["all-linear"])
-        everywhere.isRankStabilised = true
+        everywhere.isRankStabilized = true
         everywhere.rankPattern = ["wo": 1]
         cases.append(Case(choice: MethodChoice(LoRA.self, everywhere), testDescription: "rsLoRA everywhere"))
         let head = LoRA.Configuration(rank: 2, alpha: 4, targets: ["q", "lm_head"])
@@ -148,7 +148,7 @@ import TorchNN
         let model = try Models.load(item.base, dtype: .float64)
         let adapter = try Adapter(item.choice, on: model, seed: 3)
         // Small, so that the loss is not too curved for differences.
-        try adapter.randomise(seed: 5, deviation: 0.05)
+        try adapter.randomize(seed: 5, deviation: 0.05)
         let rows = Array(Models.rows(for: model).prefix(2))
         try withTorchErrors { model.loss(rows).backward() }
         var random = SeededRandom(seed: 8)
@@ -183,7 +183,7 @@ import TorchNN
         for (dtype, tolerance) in [(DType.float32, 1e-5), (.float64, 1e-13)] {
             let model = try Models.load(item.base, dtype: dtype)
             let adapter = try Adapter(item.choice, on: model, seed: 3)
-            try adapter.randomise(seed: 5, deviation: 0.1)
+            try adapter.randomize(seed: 5, deviation: 0.1)
             let before = model.snapshot()
             let output = try model.scores()
             try adapter.merge()
@@ -207,7 +207,7 @@ import TorchNN
     private func mergingDistance(_ item: Case, _ dtype: DType, seed: UInt64) throws -> Double {
         let model = try Models.load(item.base, dtype: dtype)
         let adapter = try Adapter(item.choice, on: model, seed: 3)
-        try adapter.randomise(seed: seed, deviation: 0.1)
+        try adapter.randomize(seed: seed, deviation: 0.1)
         let output = try model.scores()
         try adapter.merge()
         return relativeDifference(try model.scores(), output)
@@ -216,7 +216,7 @@ import TorchNN
     @Test(arguments: cases.filter { !$0.isMergeable }) func whatNoWeightCanHoldIsNotMerged(item: Case) throws {
         let model = try Models.load(item.base)
         let adapter = try Adapter(item.choice, on: model, seed: 3)
-        try adapter.randomise(seed: 5)
+        try adapter.randomize(seed: 5)
         let output = try model.scores()
         #expect(try failure { try adapter.merge() }.problem.contains("can't be merged"))
         #expect(!adapter.isMerged)
@@ -256,11 +256,11 @@ import TorchNN
         let model = try Models.load(item.base)
         let plain = try model.scores()
         let a = try Adapter(item.choice, on: model, name: "a")
-        try a.randomise(seed: 1)
+        try a.randomize(seed: 1)
         let outputOfA = try model.scores()
         try a.deactivate()
         let b = try Adapter(item.choice, on: model, name: "b")
-        try b.randomise(seed: 2)
+        try b.randomize(seed: 2)
         let outputOfB = try model.scores()
         #expect(!outputOfA.isIdentical(to: outputOfB))
         for _ in 0..<2 {

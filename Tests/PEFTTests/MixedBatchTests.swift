@@ -20,7 +20,7 @@ import TorchNN
         try withTemporaryFolder { folder in
             for (index, method) in methods.enumerated() {
                 let adapter = try Adapter(MethodChoice(method), on: Models.load(base), seed: UInt64(index))
-                try adapter.randomise(seed: UInt64(index), deviation: 0.1)
+                try adapter.randomize(seed: UInt64(index), deviation: 0.1)
                 let saved = folder.appendingPathComponent(method.name)
                 try adapter.save(to: saved, base: base)
                 try set.add(AdapterFolder(saved), name: method.name)
@@ -50,7 +50,7 @@ import TorchNN
             guard MethodLawTests.refusals["\(method.name) on \(base)"] == nil else { continue }
             let adapter = try Adapter(
                 .forTests(method, on: base), on: set.model, name: method.name, seed: UInt64(index))
-            try adapter.randomise(seed: UInt64(index), deviation: 0.1)
+            try adapter.randomize(seed: UInt64(index), deviation: 0.1)
             try set.add(adapter)
         }
         let batch = MixedBatch(set)
@@ -98,7 +98,7 @@ import TorchNN
             let lora = LoRA.Configuration(rank: rank, alpha: 8, targets: ["all-linear"])
             let adapter = try Adapter(
                 MethodChoice(LoRA.self, lora), on: set.model, name: "\(rank)", seed: UInt64(rank))
-            try adapter.randomise(seed: UInt64(rank), deviation: 0.2)
+            try adapter.randomize(seed: UInt64(rank), deviation: 0.2)
             try set.add(adapter)
         }
         let names: [String?] = ["1", "2", nil, "3", "4", "4", "5", nil, "6", "1"]
@@ -217,7 +217,7 @@ import TorchNN
                 choice = MethodChoice(MultitaskPromptTuning.self, configuration)
             }
             let adapter = try Adapter(choice, on: set.model, name: "\(method.name)\(tokens)")
-            try adapter.randomise(seed: UInt64(tokens), deviation: 0.3)
+            try adapter.randomize(seed: UInt64(tokens), deviation: 0.3)
             try set.add(adapter)
         }
         for tokens in [2, 5] {
@@ -327,7 +327,7 @@ import TorchNN
         try withTemporaryFolder { folder in
             for (name, seed) in [("a", 1), ("b", 1), ("c", 2)] {
                 let adapter = try Adapter(MethodChoice(LoRA.self), on: Models.load("t5-v1.1"))
-                try adapter.randomise(seed: UInt64(seed), deviation: 0.3)
+                try adapter.randomize(seed: UInt64(seed), deviation: 0.3)
                 let saved = folder.appendingPathComponent(name)
                 try adapter.save(to: saved, base: "t5-v1.1")
                 try set.add(AdapterFolder(saved), name: name)

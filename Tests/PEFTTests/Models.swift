@@ -105,7 +105,7 @@ extension LanguageModel {
 
 extension Adapter {
     /// Adds random numbers to everything that is trained beside the model's own tensors, as if it had been trained.
-    func randomise(seed: UInt64, deviation: Double = 0.2) throws {
+    func randomize(seed: UInt64, deviation: Double = 0.2) throws {
         var random = SeededRandom(seed: seed)
         try withTorchErrors {
             for (_, parameter) in added where parameter.isTrained {

@@ -7,7 +7,7 @@ import TorchNN
 
 @testable import PEFT
 
-/// QA-LoRA over bases that are quantised in groups: merging moves zeros and nothing else.
+/// QA-LoRA over bases that are quantized in groups: merging moves zeros and nothing else.
 @Suite struct QALoRATests {
     private static func choice(groupSize: Int? = nil, _ pooling: QALoRA.Pooling = .sum) -> MethodChoice {
         var configuration = QALoRA.Configuration()
@@ -34,7 +34,7 @@ import TorchNN
             let rows = Models.rows
             let plain = try model.scores(rows)
             let adapter = try Adapter(choice, on: model, seed: 3)
-            try adapter.randomise(seed: 5, deviation: 0.1)
+            try adapter.randomize(seed: 5, deviation: 0.1)
             let before = Self.weights(model)
             let output = try model.scores(rows)
             #expect(relativeDifference(output, plain) > 1e-2)
@@ -58,7 +58,7 @@ import TorchNN
         var choice = Self.choice()
         try choice.set("targets", to: "q_proj,up_proj,down_proj")
         let adapter = try Adapter(choice, on: model, seed: 3)
-        try adapter.randomise(seed: 5, deviation: 0.1)
+        try adapter.randomize(seed: 5, deviation: 0.1)
         let output = try model.scores()
         let batch = model.batch(Models.rows(for: model), device: .cpu)
         let drifts = try MergeDrift.merging(adapter, on: [batch], types: [.float32])
@@ -101,7 +101,7 @@ import TorchNN
             configuration.selection = TargetSelection(targets: ["q_proj"])
             let adapter = try Adapter(
                 MethodChoice(QALoRA.self, configuration), on: Models.load("gptq/plain"), seed: 3)
-            try adapter.randomise(seed: 5)
+            try adapter.randomize(seed: 5)
             let output = try adapter.model.scores()
             try withTemporaryFolder { folder in
                 let saved = folder.appendingPathComponent("saved")
@@ -135,7 +135,7 @@ import TorchNN
         func merging(_ base: String, groupSize: Int) throws -> PEFTError {
             let model = try Models.load("gptq/\(base)")
             let adapter = try Adapter(Self.choice(groupSize: groupSize), on: model)
-            try adapter.randomise(seed: 1)
+            try adapter.randomize(seed: 1)
             let output = try model.scores()
             let error = try failure { try adapter.merge() }
             #expect(try model.scores().isIdentical(to: output))
@@ -147,7 +147,7 @@ import TorchNN
     }
 
     /// A plain LoRA over packed integers trains, leaves them alone, and merges with what rounding anew loses.
-    @Test func loraTrainsOverQuantisedWeights() throws {
+    @Test func loraTrainsOverQuantizedWeights() throws {
         let model = try Models.load("gptq/plain")
         let before = model.snapshot()
         let adapter = try Adapter(

@@ -12,11 +12,11 @@ import TorchNN
         let model = try Models.load("t5-v1.1", dtype: .float64)
         let a = try Adapter(
             MethodChoice(LoRA.self, LoRA.Configuration(rank: 2, alpha: 4, targets: ["q", "v"])), on: model, name: "a")
-        try a.randomise(seed: 1)
+        try a.randomize(seed: 1)
         let b = try Adapter(
             MethodChoice(LoRA.self, LoRA.Configuration(rank: 3, alpha: 3, targets: ["q", "wo"])), on: model, name: "b"
         )
-        try b.randomise(seed: 2)
+        try b.randomize(seed: 2)
         return (model, a, b)
     }
 
@@ -123,7 +123,7 @@ import TorchNN
         let plain = try model.scores()
         let both = try ["a", "b"].enumerated().map { index, name in
             let adapter = try Adapter(MethodChoice(LayerNormTuning.self), on: model, name: name)
-            try adapter.randomise(seed: UInt64(index))
+            try adapter.randomize(seed: UInt64(index))
             return adapter
         }
         let output = try model.scores()
@@ -162,11 +162,11 @@ import TorchNN
             var choice = MethodChoice(Selective.self)
             try choice.set("components", to: "attention")
             let adapter = try Adapter(choice, on: model, name: name)
-            try adapter.randomise(seed: 3)
+            try adapter.randomize(seed: 3)
             return adapter
         }
         let lora = try Adapter(MethodChoice(LoRA.self), on: model, name: "lora")
-        try lora.randomise(seed: 1)
+        try lora.randomize(seed: 1)
         let own = try selective("own")
         let both = try model.scores()
         let refused = try failure { try lora.merge() }
@@ -204,7 +204,7 @@ import TorchNN
         let choices = isLower ? [choice, lora] : [lora, choice]
         let both = try choices.enumerated().map { index, choice in
             let adapter = try Adapter(choice, on: model, name: "\(index)", seed: UInt64(index))
-            try adapter.randomise(seed: UInt64(index), deviation: 0.1)
+            try adapter.randomize(seed: UInt64(index), deviation: 0.1)
             return adapter
         }
         let output = try model.scores()
@@ -240,7 +240,7 @@ import TorchNN
         }
         let all = try [MethodChoice(PiSSA.self), MethodChoice(LoRA.self), MethodChoice(OLoRA.self)].enumerated().map {
             let adapter = try Adapter($1, on: model, name: "\($0)", seed: UInt64($0))
-            try adapter.randomise(seed: UInt64($0), deviation: 0.1)
+            try adapter.randomize(seed: UInt64($0), deviation: 0.1)
             return adapter
         }
         let sum = try all.reduce(weight) { $0 + (try update($1)) }

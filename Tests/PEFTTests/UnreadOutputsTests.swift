@@ -11,7 +11,7 @@ import TorchNN
     private func pass(_ law: MethodLawTests.Case) throws -> (loss: Double, gradients: [Tensor?]) {
         let model = try Models.load(law.base)
         let adapter = try Adapter(law.choice, on: model, seed: 3)
-        try adapter.randomise(seed: 9, deviation: 0.05)
+        try adapter.randomize(seed: 9, deviation: 0.05)
         let loss = try withTorchErrors {
             let loss = model.loss()
             loss.backward()

@@ -49,7 +49,7 @@ import TorchNN
         throws
     {
         let adapters = try [kept, wide].map { try Adapter(choice, on: $0, seed: 3) }
-        for adapter in adapters { try adapter.randomise(seed: 5, deviation: 0.05) }
+        for adapter in adapters { try adapter.randomize(seed: 5, deviation: 0.05) }
         #expect(try relativeDifference(kept.scores(), wide.scores()) < 1e-5)
         for smoothing in [0, 0.1] {
             let losses = try withTorchErrors {

@@ -7,7 +7,7 @@ import Testing
 @Suite struct GroupQuantizedTests {
     private static func file() throws -> SafetensorsFile {
         try SafetensorsFile(
-            #require(Bundle.module.resourceURL).appendingPathComponent("Fixtures/group-quantised.safetensors"))
+            #require(Bundle.module.resourceURL).appendingPathComponent("Fixtures/group-quantized.safetensors"))
     }
 
     private struct Case {

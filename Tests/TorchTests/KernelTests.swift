@@ -142,7 +142,7 @@ import Testing
             let equal = zip(first, mask(seed)).count { $0 == $1 }
             #expect(abs(equal - count / 2) < 800, "seed \(seed)")
         }
-        // Neighbours, and elements a power of two apart.
+        // Neighbors, and elements a power of two apart.
         for distance in [1, 2, 64, 1_024, 4_096] {
             let equal = zip(first, first.dropFirst(distance)).count { $0 == $1 }
             #expect(abs(equal - (count - distance) / 2) < 800, "distance \(distance)")

@@ -199,7 +199,7 @@ import Testing
 
     // MARK: Failing writes
 
-    /// The temporary neighbour is a link to a device that is always full.
+    /// The temporary neighbor is a link to a device that is always full.
     @Test func aFullDiskLeavesTheOldFile() throws {
         guard FileManager.default.fileExists(atPath: "/dev/full") else { return }
         try withTemporaryFolder { folder in

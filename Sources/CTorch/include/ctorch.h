@@ -223,7 +223,7 @@ int ct_adamw_8bit_step(CTTensor *parameter, CTTensor *first, CTTensor *second, C
 /// The 256 numbers that the codes mean, in order.
 CTTensor *ct_dynamic_map(bool is_signed);
 
-// Group-wise quantised matrices (GroupQuantized.cpp)
+// Group-wise quantized matrices (GroupQuantized.cpp)
 /// x [..., in] Wᵀ + bias with W[o, i] = scales[g, o] · (q[i, o] − zeros[g, o]); q are integers of 2, 3, 4 or 8 bits,
 /// int32 [in · bits / 32, out], lowest bits first along the inputs. `zeros` are packed likewise along the outputs, with
 /// `zero_offset` to be added, or real numbers [groups, out]. `order` says each input's group; NULL for i / group_size.

@@ -136,7 +136,7 @@ extension ComparisonReport {
                 let all = spreads[metric.key] ?? nil
                 let leader = best(of: runs, by: metric).flatMap(place(of:))
                 let trained = best(of: runs.filter(\.isTrained), by: metric).flatMap(place(of:))
-                let quantized = best(of: runs.filter(\.isQuantised), by: metric).flatMap(place(of:))
+                let quantized = best(of: runs.filter(\.isQuantized), by: metric).flatMap(place(of:))
                 let others = metric == ranking ? [leader, trained, quantized] + reading : [leader]
                 let source = metric == ranking || metric == .loss ? runs[index].source : nil
                 for place in Set((others + [source]).compactMap(\.self)).sorted()

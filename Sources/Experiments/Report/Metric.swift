@@ -175,7 +175,7 @@ extension MethodRun {
     var isStoredAnew: Bool { source != nil }
     var isTrained: Bool { !isBase && !isStoredAnew }
     /// A trained model that was quantized with its adapter merged.
-    var isQuantised: Bool { isStoredAnew && method != "base" }
+    var isQuantized: Bool { isStoredAnew && method != "base" }
     /// A trained run that is neither full fine-tuning nor the training of the head only.
     var isAdapter: Bool { isTrained && !isHead && !isFull }
 

@@ -267,7 +267,7 @@ private struct Writer {
     /// The best of the quantized models, and those whose adapters were merged without requantization.
     func shipping() -> [String] {
         guard let metric = report.ranking else { return [] }
-        let stored = report.runs.filter { $0.isQuantised && $0.statistic(metric) != nil }
+        let stored = report.runs.filter { $0.isQuantized && $0.statistic(metric) != nil }
         guard let best = report.best(of: stored, by: metric), let value = best.statistic(metric) else { return [] }
         var sentences: [String] = []
         let size = best.modelBytes.map { " in \(numbers.bytes($0))" } ?? ""

@@ -8,14 +8,14 @@ struct GGUFArchitecture: Sendable {
     let modelClass: String
     /// Whether the rows of q and k are ordered for interleaved RoPE, with the two dimensions of a pair adjacent
     /// instead of half a head apart.
-    var pairsNeighbours = false
+    var pairsNeighbors = false
     /// Whether norms are stored as 1 + w.
     var addsOneToNorms = false
     /// Whether sublayers have norms on their outputs.
     var hasOutputNorms = false
 
     static let all = [
-        GGUFArchitecture(name: "llama", family: "llama", modelClass: "LlamaForCausalLM", pairsNeighbours: true),
+        GGUFArchitecture(name: "llama", family: "llama", modelClass: "LlamaForCausalLM", pairsNeighbors: true),
         GGUFArchitecture(name: "qwen2", family: "qwen2", modelClass: "Qwen2ForCausalLM"),
         GGUFArchitecture(name: "qwen3", family: "qwen3", modelClass: "Qwen3ForCausalLM"),
         GGUFArchitecture(name: "gemma", family: "gemma", modelClass: "GemmaForCausalLM", addsOneToNorms: true),
@@ -84,7 +84,7 @@ struct GGUFArchitecture: Sendable {
 
     /// Number of heads in a q or k tensor whose rows are reordered; `nil` for other tensors.
     func reorderedHeads(_ path: String, heads: Int, keyHeads: Int) -> Int? {
-        guard pairsNeighbours, let leaf = path.split(separator: ".").dropLast().last else { return nil }
+        guard pairsNeighbors, let leaf = path.split(separator: ".").dropLast().last else { return nil }
         return leaf == "q_proj" ? heads : leaf == "k_proj" ? keyHeads : nil
     }
 

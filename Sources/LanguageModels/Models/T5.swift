@@ -32,7 +32,7 @@ public final class T5: Module, TiedOutputModel {
     public var architecture: Architecture { .encoderDecoder }
     public var outputLayer: String { "lm_head" }
     /// transformers never quantizes these projections, whose outputs are large.
-    public var unquantisedProjections: Set<String> { ["wo"] }
+    public var unquantizedProjections: Set<String> { ["wo"] }
     public var inputEmbedding: String { "shared" }
     public var vocabularySize: Int { embedding.entries }
     public var aliases: [String: String] {

@@ -60,10 +60,10 @@ enum QuantizedFolder {
         let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
         for (path, module) in model.namedModules() {
             guard let linear = module as? Linear else { continue }
-            let isQuantised =
+            let isQuantized =
                 stored.map { $0["\(path).\(scheme.marker)"] != nil }
                 ?? !left.contains { path == $0 || path.hasPrefix($0 + ".") }
-            guard isQuantised else { continue }
+            guard isQuantized else { continue }
             linear.weight = try scheme.shapes(
                 linear.outputs, linear.inputs, path, stored.map { all in { all["\(path).\($0)"] } })
         }

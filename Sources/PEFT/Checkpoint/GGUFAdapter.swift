@@ -18,7 +18,7 @@ public enum GGUFAdapter {
     ) throws {
         let names = try GGUFNames(of: model)
         guard let configuration = folder.choice.configuration as? LoRA.Configuration,
-            !configuration.variant.isDoRA, !configuration.variant.initialisation.replacesWeight
+            !configuration.variant.isDoRA, !configuration.variant.initialization.replacesWeight
         else {
             throw PEFTError(
                 "\(folder.url.path) is \(folder.choice.label), but GGUF adapters support only plain LoRA",

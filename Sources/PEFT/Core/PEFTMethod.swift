@@ -37,7 +37,7 @@ public protocol PEFTMethod: SendableMetatype {
     /// The configuration to store for a trained adapter, if training changed it (for example, ranks).
     static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration
     /// Whether an `adapter_config.json` is this method's, among methods that share a `peft_type`.
-    static func recognises(_ json: [String: JSON]) -> Bool
+    static func recognizes(_ json: [String: JSON]) -> Bool
 }
 
 /// A model's output right after a method is attached.
@@ -63,7 +63,7 @@ extension PEFTMethod {
     public static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration {
         configuration
     }
-    public static func recognises(_ json: [String: JSON]) -> Bool { true }
+    public static func recognizes(_ json: [String: JSON]) -> Bool { true }
 }
 
 /// A method's part in training beyond gradients: a data-dependent initialization (EVA), a penalty, or a rank schedule

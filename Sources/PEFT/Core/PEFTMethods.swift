@@ -43,7 +43,7 @@ public enum PEFTMethods {
         }
         let candidates = all.filter { $0.peftType == type.uppercased() }
         // Variants come after their base method and recognize their own files.
-        if let method = candidates.last(where: { $0.recognises(json) }) ?? candidates.first { return method }
+        if let method = candidates.last(where: { $0.recognizes(json) }) ?? candidates.first { return method }
         var names: [String] = []
         for name in all.compactMap({ $0.peftType }) where !names.contains(name) { names.append(name) }
         throw PEFTError(

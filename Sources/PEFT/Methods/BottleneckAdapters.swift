@@ -215,7 +215,7 @@ public enum Pfeiffer: BottleneckMethod {
         configuration.sublayers = [.feedForward]
         return configuration
     }
-    public static func recognises(_ json: [String: JSON]) -> Bool {
+    public static func recognizes(_ json: [String: JSON]) -> Bool {
         json["is_parallel"]?.bool != true && json["sublayers"] == ["feed-forward"]
     }
 }
@@ -232,5 +232,5 @@ public enum ParallelAdapters: BottleneckMethod {
         configuration.scale = 4
         return configuration
     }
-    public static func recognises(_ json: [String: JSON]) -> Bool { json["is_parallel"]?.bool == true }
+    public static func recognizes(_ json: [String: JSON]) -> Bool { json["is_parallel"]?.bool == true }
 }

@@ -11,7 +11,7 @@ public enum DoRA: LoRAFamily {
 
     public static func configure(_ configuration: inout LoRA.Configuration) { configuration.variant.isDoRA = true }
 
-    public static func recognises(_ json: [String: JSON]) -> Bool { json["use_dora"] == true }
+    public static func recognizes(_ json: [String: JSON]) -> Bool { json["use_dora"] == true }
 }
 
 /// A LoRA branch with a magnitude per output.
@@ -24,12 +24,12 @@ final class DoRAAdapter: LoRAAdapter {
     private lazy var squaredNorms = withoutGradients { original.dense(as: a.dtype).squared().sum(axes: [1]) }
 
     override init(
-        _ linear: Linear, rank: Int, scale: Double, dropout: Double, initialisation: LoRAVariant.Initialisation,
+        _ linear: Linear, rank: Int, scale: Double, dropout: Double, initialization: LoRAVariant.Initialization,
         context: AttachmentContext
     ) {
         original = (linear.weight as? DenseWeight).map { DenseWeight($0.parameter.tensor) } ?? linear.weight
         super.init(
-            linear, rank: rank, scale: scale, dropout: dropout, initialisation: initialisation, context: context)
+            linear, rank: rank, scale: scale, dropout: dropout, initialization: initialization, context: context)
         magnitude = withoutGradients {
             context.device == .meta
                 ? .empty([linear.outputs], dtype: context.dtype, device: .meta)

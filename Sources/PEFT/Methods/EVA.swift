@@ -11,14 +11,14 @@ public enum EVA: LoRAFamily {
         "LoRA initialized with the principal directions of the activations (Paischer et al. 2024)"
 
     public static func configure(_ configuration: inout LoRA.Configuration) {
-        configuration.variant.initialisation = .eva
+        configuration.variant.initialization = .eva
     }
 
-    public static func recognises(_ json: [String: JSON]) -> Bool { json["init_lora_weights"] == "eva" }
+    public static func recognizes(_ json: [String: JSON]) -> Bool { json["init_lora_weights"] == "eva" }
 }
 
 /// Collects the inputs of all projections over training batches, then sets each projection's directions and rank.
-final class EVAInitialisation: TrainingHook {
+final class EVAInitialization: TrainingHook {
     /// Number of tokens after which a projection's input covariance is considered converged.
     private static let enoughTokens = 16_384
     private let adapters: [(path: String, adapter: LoRAAdapter)]

@@ -22,7 +22,7 @@ public enum LoRA: PEFTMethod {
         /// Target modules; Hugging Face PEFT's defaults for the model if empty.
         public var selection = TargetSelection(targets: [])
         /// Whether s = α / √r instead (rsLoRA; Kalajdzievski 2023).
-        public var isRankStabilised = false
+        public var isRankStabilized = false
         /// Ranks and alphas of modules whose path matches a pattern.
         public var rankPattern: [String: Double] = [:]
         public var alphaPattern: [String: Double] = [:]
@@ -70,9 +70,9 @@ public enum LoRA: PEFTMethod {
                     $0.dropout = try number($1)
                 },
                 .init("rslora", key: "use_rslora", .flag, help: "scale by alpha / √rank instead") {
-                    .bool($0.isRankStabilised)
+                    .bool($0.isRankStabilized)
                 } write: {
-                    $0.isRankStabilised = try flag($1)
+                    $0.isRankStabilized = try flag($1)
                 },
                 .init(
                     "rank-pattern", key: "rank_pattern", .numbersByPattern,
@@ -111,17 +111,17 @@ public enum LoRA: PEFTMethod {
             guard dropout >= 0, dropout < 1 else {
                 throw PEFTError("the dropout is \(dropout)", remedy: "use a value of at least 0 and below 1")
             }
-            if case .orthogonal = variant.initialisation, !rank.isMultiple(of: 2) {
+            if case .orthogonal = variant.initialization, !rank.isMultiple(of: 2) {
                 throw PEFTError(
                     "the rank \(rank) is odd, which orthogonal initialization doesn't support",
                     remedy: "use an even rank")
             }
-            if variant.isDoRA || variant.initialisation.replacesWeight, extras.slices != nil || extras.hasBias {
+            if variant.isDoRA || variant.initialization.replacesWeight, extras.slices != nil || extras.hasBias {
                 throw PEFTError(
                     "--slices and --lora-bias can't be combined with DoRA or an initialization that changes the weight",
                     remedy: "remove --slices and --lora-bias")
             }
-            if variant.isDoRA, variant.initialisation.replacesWeight {
+            if variant.isDoRA, variant.initialization.replacesWeight {
                 throw PEFTError(
                     "DoRA can't be combined with an initialization that changes the weight",
                     remedy: "remove --dora or --init")
@@ -142,9 +142,9 @@ public enum LoRA: PEFTMethod {
 
     public static func label(_ configuration: Configuration) -> String {
         let variant = configuration.variant
-        var name = configuration.isRankStabilised ? "rsLoRA" : "LoRA"
-        if variant.isDoRA { name = configuration.isRankStabilised ? "rsDoRA" : "DoRA" }
-        switch variant.initialisation {
+        var name = configuration.isRankStabilized ? "rsLoRA" : "LoRA"
+        if variant.isDoRA { name = configuration.isRankStabilized ? "rsDoRA" : "DoRA" }
+        switch variant.initialization {
         case .pissa: name = name.replacing("LoRA", with: "PiSSA")
         case .olora: name = name.replacing("LoRA", with: "OLoRA")
         case .eva: name = name.replacing("LoRA", with: "EVA")
@@ -161,25 +161,25 @@ public enum LoRA: PEFTMethod {
         if let slices = configuration.extras.slices, !slices.isTotal {
             // A file stores the total rank of all slices, for readers that don't support slices.
             configuration.rank *= slices.count
-            configuration.alpha *= slices.factor(isRankStabilised: configuration.isRankStabilised)
+            configuration.alpha *= slices.factor(isRankStabilized: configuration.isRankStabilized)
             configuration.extras.slices?.isTotal = true
         }
         return configuration
     }
 
     public static func trainingHook(_ configuration: Configuration, for adapter: Adapter) -> (any TrainingHook)? {
-        guard configuration.variant.initialisation == .eva, !adapter.isFromFile else { return nil }
-        return EVAInitialisation(adapter, rho: configuration.variant.evaRho)
+        guard configuration.variant.initialization == .eva, !adapter.isFromFile else { return nil }
+        return EVAInitialization(adapter, rho: configuration.variant.evaRho)
     }
 
     /// The file's configuration where training changed it: a residual as plain LoRA of twice the rank, and EVA's
     /// ranks.
     public static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration {
         var configuration = configuration
-        switch configuration.variant.initialisation {
+        switch configuration.variant.initialization {
         case .pissa, .olora:
-            configuration.variant.initialisation = .standard
-            let factor = configuration.isRankStabilised ? 2.0.squareRoot() : 2
+            configuration.variant.initialization = .standard
+            let factor = configuration.isRankStabilized ? 2.0.squareRoot() : 2
             configuration.rank *= 2
             configuration.alpha *= factor
             configuration.rankPattern = configuration.rankPattern.mapValues { $0 * 2 }
@@ -191,7 +191,7 @@ public enum LoRA: PEFTMethod {
                 configuration.rankPattern[path] = Double(update.rank)
                 // Keep the scale unchanged when the rank changes.
                 configuration.alphaPattern[path] =
-                    configuration.isRankStabilised
+                    configuration.isRankStabilized
                     ? update.scale * Double(update.rank).squareRoot() : update.scale * Double(update.rank)
             }
         default: break
@@ -239,7 +239,7 @@ public enum LoRA: PEFTMethod {
         let rank = try TargetSelection.value(for: path, in: configuration.rankPattern).map { Int($0) }
         let alpha = try TargetSelection.value(for: path, in: configuration.alphaPattern)
         let (r, a) = (rank ?? configuration.rank, alpha ?? configuration.alpha)
-        return (r, configuration.isRankStabilised ? a / Double(r).squareRoot() : a / Double(r))
+        return (r, configuration.isRankStabilized ? a / Double(r).squareRoot() : a / Double(r))
     }
 }
 
@@ -282,24 +282,24 @@ class LoRAAdapter: Module, LinearAdapter, AdapterModule {
     ) throws -> LoRAAdapter {
         let variant = configuration.variant
         let adapter: LoRAAdapter
-        if variant.initialisation.replacesWeight, context.device != .meta {
+        if variant.initialization.replacesWeight, context.device != .meta {
             adapter = try ResidualLoRAAdapter(
                 linear, rank: rank, scale: scale, dropout: configuration.dropout, variant: variant, context: context)
         } else if variant.isDoRA {
             adapter = DoRAAdapter(
                 linear, rank: rank, scale: scale, dropout: configuration.dropout,
-                initialisation: variant.initialisation, context: context)
+                initialization: variant.initialization, context: context)
         } else {
             adapter = LoRAAdapter(
                 linear, rank: rank, scale: scale, dropout: configuration.dropout,
-                initialisation: variant.initialisation, context: context)
+                initialization: variant.initialization, context: context)
         }
         adapter.rateRatio = variant.rateRatio
         return adapter
     }
 
     init(
-        _ linear: Linear, rank: Int, scale: Double, dropout: Double, initialisation: LoRAVariant.Initialisation,
+        _ linear: Linear, rank: Int, scale: Double, dropout: Double, initialization: LoRAVariant.Initialization,
         context: AttachmentContext
     ) {
         (self.scale, dropoutRate, plannedRank) = (scale, dropout, rank)
@@ -309,7 +309,7 @@ class LoRAAdapter: Module, LinearAdapter, AdapterModule {
         b = .zeros([linear.outputs, rank], dtype: dtype, device: device)
         guard device != .meta else { return }
         let bound = 1 / Double(linear.inputs).squareRoot()
-        switch initialisation {
+        switch initialization {
         case .gaussian: a.fillNormal(deviation: 1 / Double(rank), from: &context.random)
         case .orthogonal:
             // Rows of A and columns of B are the two halves of one orthonormal basis.

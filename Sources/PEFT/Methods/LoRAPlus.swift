@@ -9,5 +9,5 @@ public enum LoRAPlus: LoRAFamily {
 
     public static func configure(_ configuration: inout LoRA.Configuration) { configuration.variant.rateRatio = 16 }
 
-    public static func recognises(_ json: [String: JSON]) -> Bool { json["swift_peft_lr_ratio"]?.double != nil }
+    public static func recognizes(_ json: [String: JSON]) -> Bool { json["swift_peft_lr_ratio"]?.double != nil }
 }

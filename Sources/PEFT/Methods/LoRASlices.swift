@@ -50,7 +50,7 @@ public struct ProjectionSlices: Sendable, Equatable {
     }
 
     /// Factor by which alpha grows with the total rank, so that the scale α / r or α / √r is unchanged.
-    func factor(isRankStabilised: Bool) -> Double { isRankStabilised ? Double(count).squareRoot() : Double(count) }
+    func factor(isRankStabilized: Bool) -> Double { isRankStabilized ? Double(count).squareRoot() : Double(count) }
 
     /// - Parameter rank: the total rank of all slices.
     func attachment(

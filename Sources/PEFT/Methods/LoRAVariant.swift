@@ -6,7 +6,7 @@ import TorchNN
 /// distinguish DoRA, LoRA+, PiSSA, OLoRA, EVA and LoftQ from LoRA.
 public struct LoRAVariant: Sendable {
     /// `init_lora_weights` in Hugging Face's files.
-    public enum Initialisation: Sendable, Equatable {
+    public enum Initialization: Sendable, Equatable {
         /// A Kaiming uniform, B zero.
         case standard
         /// A normal with standard deviation 1/r, B zero.
@@ -71,7 +71,7 @@ public struct LoRAVariant: Sendable {
         }
     }
 
-    public var initialisation = Initialisation.standard
+    public var initialization = Initialization.standard
     /// Whether a magnitude vector is trained (DoRA; Liu et al. 2024).
     public var isDoRA = false
     /// LoRA+: the ratio of B's learning rate to A's (Hayou et al. 2024).
@@ -99,9 +99,9 @@ extension MethodConfiguration {
                 "init", key: "init_lora_weights", .text,
                 help: "LoRA initialization: true, gaussian, orthogonal, pissa, olora, eva or loftq (true)"
             ) {
-                $0[keyPath: variant].initialisation.json
+                $0[keyPath: variant].initialization.json
             } write: {
-                $0[keyPath: variant].initialisation = try .init($1)
+                $0[keyPath: variant].initialization = try .init($1)
             },
             .init(
                 "lr-ratio", key: "swift_peft_lr_ratio", .number(0.001...1e6),
@@ -115,7 +115,7 @@ extension MethodConfiguration {
                 "eva-rho", key: "eva_config", .number(1...1000),
                 help: "EVA: maximum rank of a projection as a multiple of the rank (2)"
             ) {
-                $0[keyPath: variant].initialisation == .eva
+                $0[keyPath: variant].initialization == .eva
                     ? [
                         "rho": .number($0[keyPath: variant].evaRho), "tau": 0.99, "whiten": false,
                         "use_label_mask": true, "label_mask_value": -100, "adjust_scaling_factors": true,
@@ -127,7 +127,7 @@ extension MethodConfiguration {
                 "loftq-iterations", key: "loftq_config", .integer(1...100),
                 help: "LoftQ: iterations of quantization and SVD (1)"
             ) {
-                $0[keyPath: variant].initialisation == .loftq
+                $0[keyPath: variant].initialization == .loftq
                     ? ["loftq_bits": 4, "loftq_iter": .integer($0[keyPath: variant].loftqIterations)] : [:]
             } write: {
                 if case .object(let settings) = $1 {

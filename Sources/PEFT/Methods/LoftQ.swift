@@ -12,8 +12,8 @@ public enum LoftQ: LoRAFamily {
     public static let start = AdapterStart.changed
 
     public static func configure(_ configuration: inout LoRA.Configuration) {
-        configuration.variant.initialisation = .loftq
+        configuration.variant.initialization = .loftq
     }
 
-    public static func recognises(_ json: [String: JSON]) -> Bool { json["init_lora_weights"] == "loftq" }
+    public static func recognizes(_ json: [String: JSON]) -> Bool { json["init_lora_weights"] == "loftq" }
 }

@@ -8,8 +8,8 @@ public enum OLoRA: LoRAFamily {
     public static let defaultLearningRate = 3e-4
 
     public static func configure(_ configuration: inout LoRA.Configuration) {
-        configuration.variant.initialisation = .olora
+        configuration.variant.initialization = .olora
     }
 
-    public static func recognises(_ json: [String: JSON]) -> Bool { json["init_lora_weights"] == "olora" }
+    public static func recognizes(_ json: [String: JSON]) -> Bool { json["init_lora_weights"] == "olora" }
 }

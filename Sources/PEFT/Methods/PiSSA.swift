@@ -8,10 +8,10 @@ public enum PiSSA: LoRAFamily {
     public static let defaultLearningRate = 3e-4
 
     public static func configure(_ configuration: inout LoRA.Configuration) {
-        configuration.variant.initialisation = .pissa(iterations: nil)
+        configuration.variant.initialization = .pissa(iterations: nil)
     }
 
-    public static func recognises(_ json: [String: JSON]) -> Bool {
+    public static func recognizes(_ json: [String: JSON]) -> Bool {
         (json["init_lora_weights"]?.string ?? "").hasPrefix("pissa")
     }
 }

@@ -159,7 +159,7 @@ public enum QALoRA: PEFTMethod {
         return "QA-LoRA r \(configuration.rank)\(groups) (\(configuration.selection.label))"
     }
 
-    public static func recognises(_ json: [String: JSON]) -> Bool { json["use_qalora"] == true }
+    public static func recognizes(_ json: [String: JSON]) -> Bool { json["use_qalora"] == true }
 
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         var configuration = configuration

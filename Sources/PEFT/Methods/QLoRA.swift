@@ -18,5 +18,5 @@ public enum QLoRA: LoRAFamily {
     public static func label(_ configuration: LoRA.Configuration) -> String { "Q" + LoRA.label(configuration) }
 
     // A file doesn't record the base's weight format.
-    public static func recognises(_ json: [String: JSON]) -> Bool { false }
+    public static func recognizes(_ json: [String: JSON]) -> Bool { false }
 }

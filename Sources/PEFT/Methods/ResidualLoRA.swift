@@ -19,7 +19,7 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         _ linear: Linear, rank: Int, scale: Double, dropout: Double, variant: LoRAVariant, context: AttachmentContext
     ) throws {
         let a: Tensor, b: Tensor
-        if variant.initialisation == .loftq {
+        if variant.initialization == .loftq {
             (a, b, residual) = try withoutGradients {
                 try Self.loftq(linear.weight, rank: rank, iterations: variant.loftqIterations)
             }
@@ -38,9 +38,9 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         // A snapshot of the tensor: another adapter may replace the parameter's values.
         original = (linear.weight as? DenseWeight).map { DenseWeight($0.parameter.tensor) } ?? linear.weight
         start = (a.to(context.dtype), b.to(context.dtype))
-        isExact = variant.initialisation != .loftq
+        isExact = variant.initialization != .loftq
         super.init(
-            linear, rank: rank, scale: scale, dropout: dropout, initialisation: .standard, context: context)
+            linear, rank: rank, scale: scale, dropout: dropout, initialization: .standard, context: context)
         self.a.copy(from: start.a)
         self.b.copy(from: start.b)
     }
@@ -83,7 +83,7 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         -> (a: Tensor, b: Tensor, residual: Tensor)
     {
         try check(rank: rank, outputs: weight.dim(0), inputs: weight.dim(1))
-        switch variant.initialisation {
+        switch variant.initialization {
         case .olora:
             let (q, r) = weight.to(.float64).qr()
             return split(weight, r.narrowed(axis: 0, 0..<rank), q.narrowed(axis: 1, 0..<rank), scale)

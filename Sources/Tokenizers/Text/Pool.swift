@@ -1,7 +1,7 @@
 import Foundation
 
 /// Working memory that is lent to one caller at a time: each thread that encodes gets its own, and what it has
-/// learnt of the text stays for the next.
+/// learned of the text stays for the next.
 final class Pool<Item: AnyObject>: @unchecked Sendable {
     // Touched only under the lock.
     private var free: [Item] = []

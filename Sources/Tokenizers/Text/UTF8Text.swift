@@ -118,7 +118,7 @@ extension Unicode.Scalar {
 
 /// `bytes` as a string, or `nil` if they are not valid UTF-8.
 func validated(_ bytes: some Collection<UInt8>) -> String? {
-    // A repaired string differs from its bytes. Foundation's initialiser would drop a byte order mark.
+    // A repaired string differs from its bytes. Foundation's initializer would drop a byte order mark.
     let text = String(decoding: bytes, as: UTF8.self)
     return text.utf8.elementsEqual(bytes) ? text : nil
 }

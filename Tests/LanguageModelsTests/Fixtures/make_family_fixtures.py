@@ -30,7 +30,7 @@ CAUSAL = {
 }
 
 
-def randomise(model):
+def randomize(model):
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             norm = "norm" in key.lower() or ".ln_" in key
@@ -96,7 +96,7 @@ def main():
     for name, config in CAUSAL.items():
         torch.manual_seed(sum(map(ord, name)))
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-        randomise(model)
+        randomize(model)
         data = causal_rows()
         folder, expected = write(
             name, model, config, data, causal_inputs,
@@ -116,7 +116,7 @@ def main():
                         num_labels=5)
     torch.manual_seed(9)
     model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
-    randomise(model)
+    randomize(model)
     generator = torch.Generator().manual_seed(5)
     data = [([*torch.randint(2, 96, (n,), generator=generator).tolist()], [label]) for n, label in [(13, 4), (6, 0), (20, 2)]]
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, T5ForConditionalGeneration
 import make_task_fixtures as tasks
 
 from hugging_face import MODELS, inputs, padded
-from quantised_base import load as load_quantised
+from quantized_base import load as load_quantized
 
 HERE = pathlib.Path(__file__).parent
 
@@ -49,8 +49,8 @@ for folder in sorted(p for p in (HERE / "interchange").iterdir() if p.is_dir()):
     rows = json.loads((MODELS / base / "expected.json").read_text())["rows"]
     is_decoder = base.startswith(("decoders/", "gptq/"))
     maker = AutoModelForCausalLM if is_decoder else T5ForConditionalGeneration
-    is_quantised = base.startswith("gptq/")
-    model = load_quantised(base) if is_quantised else maker.from_pretrained(MODELS / base, dtype=torch.float32)
+    is_quantized = base.startswith("gptq/")
+    model = load_quantized(base) if is_quantized else maker.from_pretrained(MODELS / base, dtype=torch.float32)
     with torch.no_grad():
         plain = model.eval()(**(packed if is_decoder else padded)(rows)).logits
     # AdaLoRA's forward pass with labels asks for an adapter in training.

@@ -14,7 +14,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from hugging_face import HERE, MODELS, jitter
-from quantised_base import load, packed
+from quantized_base import load, packed
 
 
 def write(name, base, config, rate):

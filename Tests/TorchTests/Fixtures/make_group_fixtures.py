@@ -1,4 +1,4 @@
-"""Writes group-quantised.safetensors: packed matrices with the numbers that they stand for, and GPTQ's rounding.
+"""Writes group-quantized.safetensors: packed matrices with the numbers that they stand for, and GPTQ's rounding.
 
 Packing is done here bit by bit, from the definition: the values of one output along the inputs (of one group along the
 outputs for zeros) are a string of bits, lowest bits first, cut into words of 32.
@@ -124,4 +124,4 @@ gptq("round-4-symmetric", 4, 32, True)
 gptq("round-2", 2, 32, False)
 gptq("round-column", 3, 160, False)
 
-save_file(tensors, "group-quantised.safetensors")
+save_file(tensors, "group-quantized.safetensors")

@@ -15,7 +15,7 @@ tensors = {}
 
 
 def midpoints(kind):
-    """Numbers halfway between two codes, with their neighbours on both sides; 1 sets the scale."""
+    """Numbers halfway between two codes, with their neighbors on both sides; 1 sets the scale."""
     code = bnb.get_4bit_type(kind, device="cpu").sort().values
     middle = (code[1:] + code[:-1]) / 2
     up, down = torch.nextafter(middle, torch.tensor(2.0)), torch.nextafter(middle, torch.tensor(-2.0))

@@ -1,12 +1,12 @@
 /// How one run looks in every chart: a color and a shape, so that color is never the only distinction.
 struct RunStyle: Hashable, Sendable {
     /// CSS class that sets `--m`; see ``Palette/style``.
-    let colour: Int
+    let color: Int
     let shape: Shape
 
     enum Shape: Int, CaseIterable, Sendable { case circle, square, diamond, triangle, wedge, cross }
 
-    var cssClass: Markup { "m\(colour)" }
+    var cssClass: Markup { "m\(color)" }
 
     /// The run's symbol with its center at (x, y).
     func marker(x: Double, y: Double, radius r: Double = 5) -> Markup {
@@ -44,7 +44,7 @@ struct RunStyle: Hashable, Sendable {
 }
 
 /// Colors that stay apart for readers with color-vision deficiency, dark enough to read as text on the
-/// page (4.5 : 1 and more) in both schemes. Grey is the base model, blue full fine-tuning, orange the first
+/// page (4.5 : 1 and more) in both schemes. Gray is the base model, blue full fine-tuning, orange the first
 /// adapter.
 enum Palette {
     private static let light = [
@@ -57,12 +57,12 @@ enum Palette {
     static func styles(for runs: [MethodRun]) -> [RunStyle] {
         var next = 0
         return runs.map { run in
-            if run.isBase { return RunStyle(colour: 0, shape: .circle) }
-            if run.isFull { return RunStyle(colour: 1, shape: .square) }
+            if run.isBase { return RunStyle(color: 0, shape: .circle) }
+            if run.isFull { return RunStyle(color: 1, shape: .square) }
             defer { next += 1 }
             let shapes = RunStyle.Shape.allCases
             // Seven colors and five shapes have no common factor: pairs repeat after 35 adapters.
-            return RunStyle(colour: 2 + next % 7, shape: shapes[[2, 3, 0, 5, 4][next % 5] % shapes.count])
+            return RunStyle(color: 2 + next % 7, shape: shapes[[2, 3, 0, 5, 4][next % 5] % shapes.count])
         }
     }
 

@@ -105,7 +105,7 @@ def add_bytes(writer, pre):
     return size, [[t, begin + own.encode(t).ids] for t in TESTS]
 
 
-def neighbours(weight, heads):
+def neighbors(weight, heads):
     """Rows of q or k as llama.cpp wants them: the two halves of a head interleaved."""
     return weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
@@ -155,7 +155,7 @@ def write(name, arch, config, tokenizer, kinds, rope_freqs=None, extra=lambda w:
         array = value.detach().numpy().copy()
         heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(target.split(".")[-2])
         swaps = arch == "llama" and heads
-        if swaps: array = neighbours(array, heads)
+        if swaps: array = neighbors(array, heads)
         if "norm" in target and arch.startswith("gemma"): array = array + 1
         stored = Type.F32 if array.ndim == 1 else kinds.get(target.split(".")[-2], Type.F32)
         if stored == Type.F32: writer.add_tensor(target, array)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What adapting a quantised base costs, as reported in RESULTS.md: a Llama of 656,000 parameters learns WikiText-2.
+# What adapting a quantized base costs, as reported in RESULTS.md: a Llama of 656,000 parameters learns WikiText-2.
 #
-#     Benchmarks/quantised.sh DATA OUTPUT [BITS …]
+#     Benchmarks/quantized.sh DATA OUTPUT [BITS …]
 #
 # DATA holds wikitext-2/ and tinystories-656k-hf/. For each number of bits (4, 3, 2 if none are given), in groups of 32:
 # the rounded base (to the nearest, and by GPTQ), QA-LoRA over the latter, beside it and merged with zeros of each kind,
