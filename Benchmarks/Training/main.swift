@@ -39,7 +39,7 @@ struct Run {
 
     func model(_ folder: URL) throws -> any LanguageModel {
         let folder = try ModelFolder(folder)
-        guard isRandom else { return try folder.keeping(storage).load(dtype: precision, device: device) }
+        guard isRandom else { return try folder.with(weights: storage).load(dtype: precision, device: device) }
         let model = try folder.outline()
         // The same few random numbers over and over: what is measured doesn't depend on them.
         var random = SeededRandom(seed: 0)

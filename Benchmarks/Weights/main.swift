@@ -33,8 +33,8 @@ do {
     guard let storage = kinds.first, kinds.count <= 2 else {
         fail("WEIGHTS is one weight format, or two joined by '+'")
     }
-    let model = try ModelFolder(URL(fileURLWithPath: arguments[1])).keeping(storage)
-        .keepingEmbeddings(kinds.dropFirst().first).load()
+    let model = try ModelFolder(URL(fileURLWithPath: arguments[1])).with(weights: storage)
+        .with(embeddings: kinds.dropFirst().first).load()
     let loaded = Runtime.peakMemory ?? 0
     let projections = model.namedModules().filter { $0.path != model.outputLayer }
         .compactMap { $0.module as? Linear }.flatMap(\.weight.parameters)

@@ -37,7 +37,7 @@ struct AdaptedModel {
         record = try TrainingRecord.read(in: url)
         for note in stored.notes { Console.note(note) }
         let plain = try AdapterBase(stored.configuration, of: url).folder(
-            options, keeping: record?.baseStorage, embeddings: record?.embeddingStorage)
+            options, weights: record?.baseStorage, embeddings: record?.embeddingStorage)
         let folder = plain.with(record?.trainedHead ?? stored.head(on: plain))
         self.folder = folder
         model = try folder.load(device: device)
@@ -55,7 +55,7 @@ struct AdaptedModel {
         record = try TrainingRecord.read(in: url)
         let json = try JSON.read(url.appendingPathComponent("adapter_config.json"))
         let plain = try AdapterBase(json.object ?? [:], of: url).folder(
-            options, keeping: record?.baseStorage, embeddings: record?.embeddingStorage)
+            options, weights: record?.baseStorage, embeddings: record?.embeddingStorage)
         folder = plain.with(record?.trainedHead ?? (try? AdapterFolder(url))?.head(on: plain))
         model = try folder.load(device: device)
         tokenizerFolder = try AdapterBase.tokenizerFolder(url, base: folder)

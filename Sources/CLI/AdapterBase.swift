@@ -29,13 +29,13 @@ struct AdapterBase {
     ///   - storage: the base's weight format when the adapter was trained.
     ///   - embeddings: the same for its embeddings.
     /// - Throws: ``PEFTError``, which says where the name comes from, if the model does not exist.
-    func folder(_ options: ModelOptions, keeping storage: WeightStorage? = nil, embeddings: WeightStorage? = nil)
+    func folder(_ options: ModelOptions, weights storage: WeightStorage? = nil, embeddings: WeightStorage? = nil)
         throws
         -> ModelFolder
     {
         let name = try name(options)
         do {
-            return try options.folder(default: name, keeping: storage, embeddings: embeddings)
+            return try options.folder(default: name, weights: storage, embeddings: embeddings)
         } catch let error as PEFTError where options.model == nil {
             throw PEFTError(
                 "can't load the base model '\(name)' named in \(adapter)/adapter_config.json: \(error.problem)",

@@ -86,8 +86,8 @@ struct MergeCommand: ParsableCommand {
                 "--requantize requires an nf4, fp4 or int8 base model",
                 remedy: "remove it, or set the base's format with --weights")
         }
-        try withTorchErrors { adapted.model.widenVocabulary() }
-        if !requantize { try withTorchErrors { try adapted.model.widenWeights(groups: adapted.folder.isGGUF) } }
+        try withTorchErrors { adapted.model.upcastVocabulary() }
+        if !requantize { try withTorchErrors { try adapted.model.upcastWeights(groups: adapted.folder.isGGUF) } }
         // Group-quantized projections stay quantized and have no other format to compare with.
         let staysQuantized = adapted.model.namedModules().contains {
             ($0.module as? Linear)?.weight.isQuantized == true
@@ -95,13 +95,13 @@ struct MergeCommand: ParsableCommand {
         let drifts = try MergeDrift.merging(
             attached, on: batches, types: requantize ? [.float32] : Self.types,
             storages: staysQuantized ? [] : try ["nf4", "fp4", "int8"].map { try WeightStorage($0) })
-        let hasZeros = adapted.model.hasRealZeros
+        let hasZeros = adapted.model.hasFloatZeroPoints
         guard hasZeros || zeros == nil else {
             throw PEFTError(
                 "--zeros has no effect: merging \(attached.choice.label) does not change zero points",
                 remedy: "remove it; it applies to QA-LoRA over a group-quantized base")
         }
-        adapted.model.storeZeros(as: zeroType)
+        adapted.model.storeZeroPoints(as: zeroType)
         let storedType = try adapted.folder.storedType() ?? .float32
         let type = stored ?? (Self.types.contains(storedType) ? storedType : .float32)
         // The generation settings are part of the model.

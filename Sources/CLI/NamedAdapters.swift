@@ -59,7 +59,7 @@ struct NamedAdapters {
         var records: [String: TrainingRecord] = [:]
         for (name, url, _) in named { records[name] = try TrainingRecord.read(in: url) }
         let plain = try first.folder(
-            options, keeping: records.values.lazy.compactMap(\.baseStorage).first,
+            options, weights: records.values.lazy.compactMap(\.baseStorage).first,
             embeddings: records.values.lazy.compactMap(\.embeddingStorage).first)
         let heads = named.compactMap { records[$0.name]?.trainedHead ?? $0.folder.head(on: plain) }
         if let first = heads.first, heads.contains(where: { $0 != first }) {

@@ -80,7 +80,7 @@ struct PlanCommand: ParsableCommand {
         settings.memory.pagesOptimizer = pageOptimizer
         try checkingOptions { try settings.validate() }
         var source = try PlanSource(
-            model, keeping: checkingOptions { try weights.map { try WeightStorage($0) } },
+            model, weights: checkingOptions { try weights.map { try WeightStorage($0) } },
             embeddings: checkingOptions { try embeddingWeights.map { try WeightStorage($0) } })
         guard let process = try ProcessBaseline.measure() else {
             throw PEFTError("can't measure the memory of a process on this system", remedy: "use Linux")
@@ -94,10 +94,10 @@ struct PlanCommand: ParsableCommand {
         for (choice, _) in choices { RunWarnings.show(RunWarnings.layers(choice, outline)) }
         let baseline = process + max(0, (Runtime.residentMemory ?? before) - before)
         let plans = try choices.map { choice, weights in
-            let planned = weights.map(source.replacing) ?? source.keeping(choice.baseStorage)
+            let planned = weights.map(source.replacing) ?? source.with(defaultWeights: choice.baseStorage)
             let base = PlannedBase(
                 fileBytes: planned.folder?.weightBytes ?? 0, usedVocabulary: tokenizer?.vocabularySize,
-                keepsOtherwise: planned.storage ?? .float32 != .float32, outline: planned.outline)
+                convertsWeights: planned.storage ?? .float32 != .float32, outline: planned.outline)
             return try TrainingPlan(choice, on: base, batch: batch, configuration: settings, baseline: baseline)
         }
         let report = PlanReport(outline: outline, batch: batch, configuration: settings, plans: plans)
@@ -187,7 +187,7 @@ private struct PlanSource {
     private(set) var storage: WeightStorage?
     let embeddings: WeightStorage?
 
-    init(_ name: String, keeping storage: WeightStorage?, embeddings: WeightStorage?) throws {
+    init(_ name: String, weights storage: WeightStorage?, embeddings: WeightStorage?) throws {
         (self.storage, self.embeddings) = (storage, embeddings)
         let url = URL(fileURLWithPath: NSString(string: name).expandingTildeInPath)
         var isFolder: ObjCBool = false
@@ -197,8 +197,8 @@ private struct PlanSource {
         folder =
             isFile
             ? nil
-            : try HubFetch.model(name, needing: .description).keeping(storage)
-                .keepingEmbeddings(embeddings)
+            : try HubFetch.model(name, needing: .description).with(weights: storage)
+                .with(embeddings: embeddings)
         file = isFile ? url : nil
     }
 
@@ -214,17 +214,17 @@ private struct PlanSource {
     }
 
     /// The same base in another weight format, unless one was chosen or the base is already quantized.
-    func keeping(_ storage: WeightStorage?) -> PlanSource {
+    func with(defaultWeights storage: WeightStorage?) -> PlanSource {
         guard let storage, self.storage == nil, folder?.isQuantized != true else { return self }
         var copy = self
-        (copy.storage, copy.folder) = (storage, folder?.keeping(storage))
+        (copy.storage, copy.folder) = (storage, folder?.with(weights: storage))
         return copy
     }
 
     /// The same base in the given weight format.
     func replacing(_ storage: WeightStorage) -> PlanSource {
         var copy = self
-        (copy.storage, copy.folder) = (storage, folder?.keeping(storage))
+        (copy.storage, copy.folder) = (storage, folder?.with(weights: storage))
         return copy
     }
 

@@ -41,7 +41,7 @@ extension QuantizeCommand {
                 remedy: "use a folder of fp32 or bf16 weights, without --weights")
         }
         try folder.requireFiniteTensors()
-        let loaded = try folder.keeping(storage).load(device: device)
+        let loaded = try folder.with(weights: storage).load(device: device)
         let outcomes = try folder.outcomes(of: loaded)
         guard !outcomes.isEmpty else {
             throw PEFTError("\(folder.url.path) has no projections to quantize", remedy: "use a language model")

@@ -64,7 +64,7 @@ struct StartingAdapter {
     /// The base model, with the adapter's head.
     func folder(_ options: ModelOptions) throws -> ModelFolder {
         let plain = try base.folder(
-            options, keeping: record?.baseStorage ?? adapter.choice.baseStorage, embeddings: record?.embeddingStorage)
+            options, weights: record?.baseStorage ?? adapter.choice.baseStorage, embeddings: record?.embeddingStorage)
         return plain.with(record?.trainedHead ?? adapter.head(on: plain))
     }
 

@@ -86,7 +86,7 @@ struct Train: ParsableCommand {
 
         // Planning reports errors in the method's settings before anything large is read.
         if start == nil {
-            let bare = try model.folder(keeping: choice.baseStorage).outline()
+            let bare = try model.folder(weights: choice.baseStorage).outline()
             if bare.writes { _ = try choice.plan(for: ModelOutline(bare)) }
         }
         let data = try rows(start)
@@ -172,7 +172,7 @@ struct Train: ParsableCommand {
 
     private func rows(_ start: StartingAdapter?) throws -> TrainingRows {
         let choice = try start?.choice(method: method) ?? MethodArguments.choice(method ?? "lora")
-        let folder = try start?.folder(model) ?? model.folder(keeping: choice.baseStorage)
+        let folder = try start?.folder(model) ?? model.folder(weights: choice.baseStorage)
         return try TrainingRows(
             folder, templates, chat, data: data, validation: validation,
             split: split.heldOut(validation: validation, seed: training.seed), limit: limit,

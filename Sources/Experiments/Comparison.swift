@@ -263,7 +263,7 @@ public struct Comparison {
     /// The base model in the weight format of a method.
     func folder(for method: ComparisonPlan.Method) throws -> ModelFolder {
         if let weights = method.weights { return try roundedFolder(weights) }
-        return folder.isQuantized || folder.storage != nil ? folder : folder.keeping(method.choice?.baseStorage)
+        return folder.isQuantized || folder.storage != nil ? folder : folder.with(weights: method.choice?.baseStorage)
     }
 
     /// Runs the seeds that `progress` lacks, and saves to `state` after each.

@@ -123,7 +123,7 @@ struct MethodProgress: Codable {
     /// Results of the first seed: sizes, inference, samples.
     var run: MethodRun
     var seeds: [SeedOutcome] = []
-    var stored = StoredAfterwards()
+    var stored = PostQuantization()
     /// Why the method was skipped.
     var failure: String?
 

@@ -66,9 +66,9 @@ extension ComparisonReport {
         }
         columns += [
             column("trainable", "parameters", importance: 90) {
-                $0.isStoredAnew ? nil : numbers.integer($0.trainable)
+                $0.isRequantized ? nil : numbers.integer($0.trainable)
             },
-            column("share", importance: 80) { $0.isStoredAnew ? nil : $0.trainableShare.map(numbers.percent) },
+            column("share", importance: 80) { $0.isRequantized ? nil : $0.trainableShare.map(numbers.percent) },
             column("learn.", "rate", importance: 20) { $0.learningRate.map(numbers.rate) },
             column("tokens", "/s", importance: 70) {
                 $0.tokensPerSecond.map { numbers.decimal($0, places: $0 < 99.5 ? 1 : 0) }
@@ -117,9 +117,9 @@ extension ComparisonReport {
 
     /// The change from quantizing the trained model, with its interval.
     private func storingColumn() -> [Column] {
-        guard runs.contains(where: \.isStoredAnew), let metric = ranking else { return [] }
+        guard runs.contains(where: \.isRequantized), let metric = ranking else { return [] }
         let texts = runs.map { run -> String? in
-            changeByStoring(run, by: metric).map {
+            quantizationChange(run, by: metric).map {
                 let parts = metric.format($0, with: .terminal)
                 return "\(parts.value) \(parts.interval)"
             }

@@ -66,7 +66,7 @@ struct ReportBuilder {
     func opening() -> Markup {
         let verdict = Verdict(report, numbers: numbers)
         let trained = report.runs.filter(\.isTrained).count
-        let stored = report.runs.filter(\.isStoredAnew).count
+        let stored = report.runs.filter(\.isRequantized).count
         let count = report.runs.count - stored
         let seeds = report.seedCount
         let scope = [

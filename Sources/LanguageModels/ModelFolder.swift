@@ -57,7 +57,7 @@ public struct ModelFolder {
     }
 
     /// The folder with its projections converted to a weight format when loaded; `nil` leaves it unchanged.
-    public func keeping(_ storage: WeightStorage?) -> ModelFolder {
+    public func with(weights storage: WeightStorage?) -> ModelFolder {
         var copy = self
         copy.storage = storage ?? self.storage
         // A GGUF file is dequantized first.
@@ -70,7 +70,7 @@ public struct ModelFolder {
 
     /// The folder with its input embeddings and output layer converted to a weight format when loaded; `nil` leaves
     /// it unchanged.
-    public func keepingEmbeddings(_ storage: WeightStorage?) -> ModelFolder {
+    public func with(embeddings storage: WeightStorage?) -> ModelFolder {
         var copy = self
         copy.embeddingStorage = storage ?? embeddingStorage
         return copy
@@ -137,7 +137,7 @@ public struct ModelFolder {
                 remedy: "remove --weights, or use the original model")
         }
         try QuantizedFolder.prepare(model, scheme, stored: tensors?.shapes(for: model))
-        if configuration["quantization_config"]?[GPTQFormat.zerosKey] ?? .null != .null, !model.hasRealZeros {
+        if configuration["quantization_config"]?[GPTQFormat.zerosKey] ?? .null != .null, !model.hasFloatZeroPoints {
             throw PEFTError(
                 "\(file) declares floating-point zero points ('\(GPTQFormat.zerosKey)'), but \(url.path) has none",
                 remedy: "download the weights again, or repeat the merge")

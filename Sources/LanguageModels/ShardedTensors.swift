@@ -164,7 +164,7 @@ struct ShardedTensors {
             if let storage, let linear = kept[ObjectIdentifier(parameter)] {
                 parameter.tensor = try file.tensor(name).to(device)
                 let isTransposed = linear.weight is TransposedWeight
-                linear.weight = storage.kept(linear.weight)
+                linear.weight = storage.converted(linear.weight)
                 if var blocks = linear.weight as? BlockQuantizedWeight {
                     blocks.numbers = StoredNumbers {
                         let tensor = try file.tensor(name).to(device).to(.float32)
@@ -182,7 +182,8 @@ struct ShardedTensors {
                 continue
             }
             if let place = words[ObjectIdentifier(parameter)],
-                case let stored = try file.tensor(name), let weight = vocabulary.kept(stored.to(device), dtype: dtype)
+                case let stored = try file.tensor(name),
+                let weight = vocabulary.converted(stored.to(device), dtype: dtype)
             {
                 place.weight = weight
                 if weight.parameters.first?.parameter.tensor.dtype != stored.dtype { file.forget(name) }

@@ -10,7 +10,7 @@ import Testing
 @Suite struct HTMLReportTests {
     private static let reports = [
         ReportSamples.oneSeed(), ReportSamples.threeSeeds(), ReportSamples.degenerate(), ReportSamples.report([]),
-        ReportSamples.storedAnew(), hostile(),
+        ReportSamples.requantized(), hostile(),
     ]
 
     /// Every text field holds markup, quotes, control characters and reversals of direction.

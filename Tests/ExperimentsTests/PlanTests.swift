@@ -47,13 +47,13 @@ import Training
         let folder = try ModelFolder(Self.fixtures.appendingPathComponent(model))
         let plans = try [nil, WeightStorage(kind)].map { storage in
             let base = PlannedBase(fileBytes: 0, usedVocabulary: nil) {
-                try folder.keepingEmbeddings(storage).outline()
+                try folder.with(embeddings: storage).outline()
             }
             return try TrainingPlan(
                 MethodChoice(LoRA.self), on: base, batch: PlannedBatch(rows: 2, prompt: 12, target: 5),
                 configuration: TrainingConfiguration(), baseline: 1 << 20)
         }
-        let loaded = try folder.keepingEmbeddings(WeightStorage(kind)).load()
+        let loaded = try folder.with(embeddings: WeightStorage(kind)).load()
         #expect(plans[1].weightBytes == loaded.byteCount)
         #expect(plans[1].memory.weights < plans[0].memory.weights)
         #expect(plans[1].summary.total == plans[0].summary.total)

@@ -71,8 +71,8 @@ enum ReportSamples {
         return report
     }
 
-    /// LoRA in fp32 and over NF4, both stored anew, and a QA-LoRA that its base took in.
-    static func storedAnew() -> ComparisonReport {
+    /// LoRA in fp32 and over NF4, both requantized, and a QA-LoRA merged into its quantized base.
+    static func requantized() -> ComparisonReport {
         func stored(_ source: Int, _ parent: MethodRun, _ storage: String, _ values: [Double], bytes: Int)
             -> MethodRun
         {

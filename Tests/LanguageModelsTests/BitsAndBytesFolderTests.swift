@@ -71,8 +71,8 @@ import TorchNN
     }
 
     /// A plain folder kept in fewer bits is what bitsandbytes makes of it.
-    @Test(arguments: ["nf4", "nf4-double", "int8"]) func keepingIsWhatBitsAndBytesDoes(name: String) throws {
-        let plain = try ModelFolder(Self.folder("dense")).keeping(WeightStorage(name))
+    @Test(arguments: ["nf4", "nf4-double", "int8"]) func convertingIsWhatBitsAndBytesDoes(name: String) throws {
+        let plain = try ModelFolder(Self.folder("dense")).with(weights: WeightStorage(name))
         let (model, own) = (try plain.load(), try ModelFolder(Self.folder(name)).load())
         let stored = Dictionary(own.parameters().map { ($0.path, $0.parameter.tensor) }, uniquingKeysWith: { $1 })
         #expect(model.parameters().map(\.path) == own.parameters().map(\.path))
@@ -91,7 +91,7 @@ import TorchNN
 
     @Test func bf16IsHalfAndComputesTheSame() throws {
         let folder = try ModelFolder(Self.folder("dense"))
-        let (wide, narrow) = (try folder.load(), try folder.keeping(.bfloat16).load())
+        let (wide, narrow) = (try folder.load(), try folder.with(weights: .bfloat16).load())
         for (_, linear) in WeightStorage.bfloat16.projections(of: wide) {
             linear.weight = DenseWeight(linear.weight.dense(as: .bfloat16).to(.float32))
         }
@@ -107,7 +107,7 @@ import TorchNN
         #expect(throws: PEFTError.self) { try WeightStorage("nf5") }
         #expect(throws: PEFTError.self) { try WeightStorage("int8-double") }
         let quantized = try ModelFolder(Self.folder("nf4"))
-        #expect(throws: PEFTError.self) { try quantized.keeping(.int8).load() }
+        #expect(throws: PEFTError.self) { try quantized.with(weights: .int8).load() }
         // A description that speaks of another matrix.
         let copy = Self.temporary()
         defer { try? FileManager.default.removeItem(at: copy) }

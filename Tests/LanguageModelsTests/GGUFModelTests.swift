@@ -40,10 +40,10 @@ import TorchNN
         #expect(packed == ["llama": 12, "llama3": 0, "qwen2": 12, "qwen3": 12, "gemma3": 49][name] ?? 14)
         #expect(folder.isQuantized == (packed > 0))
         // As numbers they are the same.
-        let wide = try folder.keeping(.float32).load()
+        let wide = try folder.with(weights: .float32).load()
         #expect(!wide.namedModules().contains { ($0.module as? Linear)?.weight.isQuantized == true })
         #expect(try Self.difference(wide, name) < 1e-4)
-        #expect(try folder.keeping(WeightStorage("nf4")).load().hasRoundedWeights)
+        #expect(try folder.with(weights: WeightStorage("nf4")).load().hasRoundedWeights)
     }
 
     @Test(arguments: names) func tokensEqualTheReferences(name: String) throws {
@@ -65,7 +65,7 @@ import TorchNN
     /// Saved as a folder, model and tokenizer are the same.
     @Test(arguments: ["llama", "qwen2", "gemma2"]) func foldersAreTheSame(name: String) throws {
         let file = try Self.fixture(name + ".gguf")
-        let model = try ModelFolder(file).keeping(.float32).load()
+        let model = try ModelFolder(file).with(weights: .float32).load()
         let copy = FileManager.default.temporaryDirectory.appendingPathComponent("gguf-\(UUID().uuidString)")
         defer { try? FileManager.default.removeItem(at: copy) }
         try model.save(to: copy, copying: Tokenizer.files(in: file))

@@ -47,7 +47,7 @@ import TorchNN
     @Test(arguments: ["nf4", "int8"]) func errorsOfSquareMatrices(name: String) throws {
         let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Fixtures")
         let folder = try ModelFolder(fixtures.appendingPathComponent("gpt2"))
-        let outcomes = try folder.outcomes(of: folder.keeping(WeightStorage(name)).load())
+        let outcomes = try folder.outcomes(of: folder.with(weights: WeightStorage(name)).load())
         #expect(outcomes.contains { $0.path.hasSuffix("attn.c_proj") })
         for outcome in outcomes { #expect(outcome.error < 0.15, "\(outcome.path)") }
     }

@@ -86,7 +86,8 @@ import TorchNN
             if targets == "all-linear" { try choice.set("targets", to: targets) }
             try choice.set("dropout", to: "0.1")
             try compare(choice) {
-                try ModelFolder(Models.folder.appendingPathComponent(base)).keeping(WeightStorage(storage)).load()
+                try ModelFolder(Models.folder.appendingPathComponent(base))
+                    .with(weights: WeightStorage(storage)).load()
             }
         }
     }

@@ -71,7 +71,7 @@ import TorchNN
         for (type, drift) in [(DType.float32, drifts[0]), (.float16, drifts[1]), (nil, drifts[2])] {
             // From the exact zeros each time: rounding twice is another number.
             for (linear, weight) in zip(linears, exact) { linear.weight = weight }
-            model.storeZeros(as: type)
+            model.storeZeroPoints(as: type)
             let merged = try model.scores()
             let largest: [Float] = (merged - output).abs().array()
             #expect(abs(Double(try #require(largest.max())) - drift.largest) < 1e-6)

@@ -12,14 +12,14 @@ import TorchNN
     static let storages = ["bf16", "nf4", "nf4-double", "fp4", "int8"]
 
     private static func base(_ storage: String?, _ name: String = "llama") throws -> any LanguageModel {
-        try ModelFolder(Models.folder.appendingPathComponent(name)).keeping(storage.map { try WeightStorage($0) })
-            .load()
+        try ModelFolder(Models.folder.appendingPathComponent(name))
+            .with(weights: storage.map { try WeightStorage($0) }).load()
     }
 
     /// A model of the numbers that the kept weights mean.
     private static func widened(_ storage: String, _ name: String = "llama") throws -> any LanguageModel {
         let model = try base(storage, name)
-        try withTorchErrors { try model.widenWeights() }
+        try withTorchErrors { try model.upcastWeights() }
         return model
     }
 
@@ -134,7 +134,7 @@ import TorchNN
         #expect(rounded > 1e-4)
         try adapter.unmerge()
         #expect(try Self.logits(model).isIdentical(to: adapted))
-        try withTorchErrors { try model.widenWeights() }
+        try withTorchErrors { try model.upcastWeights() }
         let batches = [model.batch(Models.rows(for: model), device: .cpu)]
         let drifts = try MergeDrift.merging(
             adapter, on: batches, types: [.float32], storages: [WeightStorage(storage)])

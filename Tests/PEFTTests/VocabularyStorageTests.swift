@@ -24,9 +24,9 @@ import TorchNN
     private static func pair(_ name: String, _ kind: String) throws -> (
         kept: any LanguageModel, wide: any LanguageModel
     ) {
-        let folder = try folder(name).keepingEmbeddings(WeightStorage(kind))
+        let folder = try folder(name).with(embeddings: WeightStorage(kind))
         let (kept, wide) = (try folder.load(), try folder.load())
-        try withTorchErrors { wide.widenVocabulary() }
+        try withTorchErrors { wide.upcastVocabulary() }
         return (kept, wide)
     }
 
@@ -99,7 +99,7 @@ import TorchNN
             let plain = try ModelFolder(file).load()
             #expect(try Self.table(plain).weight is DenseWeight)
             for kind in ["nf4", "int8", "bf16"] {
-                let model = try ModelFolder(file).keeping(WeightStorage(kind)).load()
+                let model = try ModelFolder(file).with(weights: WeightStorage(kind)).load()
                 for weight in [try Self.table(model).weight, Self.head(model)?.weight].compactMap(\.self) {
                     #expect(weight.parameters[0].parameter.tensor.dtype == type)
                     #expect((weight is NarrowWeight) == (type != .float32))
@@ -107,17 +107,19 @@ import TorchNN
                 #expect(
                     try Self.table(model).weight.dense(as: .float32).isIdentical(
                         to: Self.table(plain).weight.dense(as: .float32)))
-                let outline = try ModelFolder(file).keeping(WeightStorage(kind)).outline()
+                let outline = try ModelFolder(file).with(weights: WeightStorage(kind)).outline()
                 #expect(ModelOutline(outline).weightBytes == model.byteCount)
             }
-            let wide = try ModelFolder(file).keeping(.blocks(BlockQuantization())).keepingEmbeddings(.float32).load()
+            let wide = try ModelFolder(file).with(weights: .blocks(BlockQuantization()))
+                .with(embeddings: .float32).load()
             #expect(try Self.table(wide).weight is DenseWeight)
         }
     }
 
     /// What is stored is counted, before it is there too.
     @Test(arguments: ["bf16", "int8", "nf4"]) func itIsCounted(kind: String) throws {
-        let folder = try Self.folder("llama").keeping(WeightStorage("nf4")).keepingEmbeddings(WeightStorage(kind))
+        let folder = try Self.folder("llama").with(weights: WeightStorage("nf4"))
+            .with(embeddings: WeightStorage(kind))
         let (outline, model) = (try ModelOutline(folder.outline()), try folder.load())
         #expect(outline.weightBytes == model.byteCount)
         #expect(outline.parameterCount == (try Self.folder("llama").load()).parameterCount)
@@ -221,7 +223,7 @@ import TorchNN
 
     /// In a half-precision model the table's vectors are of its type.
     @Test(arguments: ["int8", "nf4"]) func halfPrecision(kind: String) throws {
-        let folder = try Self.folder("llama").keepingEmbeddings(WeightStorage(kind))
+        let folder = try Self.folder("llama").with(embeddings: WeightStorage(kind))
         let (kept, wide) = (try folder.load(dtype: .bfloat16), try folder.load())
         #expect(try Self.table(kept)(Tensor([1, 2])).dtype == .bfloat16)
         let scores = try withTorchErrors {

@@ -48,15 +48,15 @@ struct ModelOptions: ParsableArguments {
     /// `--weights` sets the format of projections; without it `storage` does, unless the folder is already quantized.
     /// `--embedding-weights`, or else `embeddings`, sets the format of embeddings.
     func folder(
-        default fallback: String? = nil, keeping storage: WeightStorage? = nil, embeddings: WeightStorage? = nil
+        default fallback: String? = nil, weights storage: WeightStorage? = nil, embeddings: WeightStorage? = nil
     ) throws -> ModelFolder {
         let stored = try checkingOptions { try weights.map { try WeightStorage($0) } }
         let storedEmbeddings = try checkingOptions { try embeddingWeights.map { try WeightStorage($0) } }
         var folder = try HubFetch.model(model ?? fallback ?? ModelLocator.embedded)
-            .keepingEmbeddings(storedEmbeddings ?? embeddings)
+            .with(embeddings: storedEmbeddings ?? embeddings)
         folder.precision = precision.type
-        if let stored { return folder.keeping(stored) }
-        return folder.isQuantized ? folder : folder.keeping(storage)
+        if let stored { return folder.with(weights: stored) }
+        return folder.isQuantized ? folder : folder.with(weights: storage)
     }
 }
 

@@ -62,14 +62,14 @@ public struct PlannedBase {
     public let usedVocabulary: Int?
 
     /// Whether projections are stored in another weight format than that of the files.
-    public let keepsOtherwise: Bool
+    public let convertsWeights: Bool
 
     public init(
-        fileBytes: Int, usedVocabulary: Int?, keepsOtherwise: Bool = false,
+        fileBytes: Int, usedVocabulary: Int?, convertsWeights: Bool = false,
         outline: @escaping () throws -> any LanguageModel
     ) {
         (self.fileBytes, self.usedVocabulary, self.outline) = (fileBytes, usedVocabulary, outline)
-        self.keepsOtherwise = keepsOtherwise
+        self.convertsWeights = convertsWeights
     }
 }
 
@@ -113,7 +113,7 @@ public struct TrainingPlan: Sendable {
         memory.baseline = baseline
         self.memory = memory
         let isWidened = base.fileBytes > 0 && base.fileBytes < weightBytes
-        if base.keepsOtherwise {
+        if base.convertsWeights {
             // Each projection's pages are released before the next one is read.
             let largest = outline.linears.map { $0.inputs * $0.outputs }.max() ?? 0
             loadingBytes = weightBytes + largest * 8 + baseline
@@ -170,7 +170,7 @@ public struct TrainingPlan: Sendable {
         _ outline: ModelOutline, _ attachments: [Attachment], _ base: PlannedBase, batch: PlannedBatch
     ) -> Int {
         let whole = outline.weightBytes
-        let isMapped = base.fileBytes == 0 || base.fileBytes >= whole || base.keepsOtherwise
+        let isMapped = base.fileBytes == 0 || base.fileBytes >= whole || base.convertsWeights
         let isTrained = attachments.contains {
             $0.site == .parameter && $0.path == outline.inputEmbedding + ".weight"
         }

@@ -175,7 +175,7 @@ extension ReportBuilder {
             value: (MethodRun) -> Double?,
             write: (Double) -> String, absent: (MethodRun) -> String
         ) -> Markup? {
-            let rows = entries.filter { includesStored || !$0.run.isStoredAnew }.map { run, style -> RowChart.Row in
+            let rows = entries.filter { includesStored || !$0.run.isRequantized }.map { run, style -> RowChart.Row in
                 let known = value(run).flatMap { $0.isFinite ? $0 : nil }
                 return RowChart.Row(
                     label: run.label, short: report.shortLabel(run),

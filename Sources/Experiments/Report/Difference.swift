@@ -110,7 +110,7 @@ struct SeedSpread {
 extension ComparisonReport {
     /// The variance over seeds of all trained runs.
     private func seedSpread(_ metric: Metric) -> SeedSpread? {
-        SeedSpread(runs.filter { !$0.isStoredAnew }.compactMap { $0.statistic(metric)?.values.filter(\.isFinite) })
+        SeedSpread(runs.filter { !$0.isRequantized }.compactMap { $0.statistic(metric)?.values.filter(\.isFinite) })
     }
 
     /// The variance over seeds of the changes from quantization.
@@ -172,7 +172,7 @@ extension ComparisonReport {
     }
 
     /// The difference of a quantized model from the trained one.
-    func changeByStoring(_ run: MethodRun, by metric: Metric) -> Difference? {
+    func quantizationChange(_ run: MethodRun, by metric: Metric) -> Difference? {
         guard let source = run.source, runs.indices.contains(source) else { return nil }
         return difference(of: run, to: runs[source], by: metric)
     }

@@ -105,7 +105,7 @@ extension ReportBuilder {
     /// Decisive columns first; columns that only document the run last.
     private func columns() -> [Column] {
         let leading = report.leadingMetrics
-        var columns = leading.map(quality) + storedAnew() + distanceToTheBest() + costColumns()
+        var columns = leading.map(quality) + quantizationColumns() + distanceToTheBest() + costColumns()
         columns += metrics.filter { !leading.contains($0) }.map(quality)
         if report.runs.contains(where: { $0.loss != nil }) { columns.append(quality(.loss)) }
         return columns + trainingColumns()
@@ -116,13 +116,13 @@ extension ReportBuilder {
             column(
                 "Trainable", unit: "parameters",
                 explanation: "Trained parameters. Optimizer state and gradients grow with them.",
-                value: { $0.isStoredAnew ? nil : Double($0.trainable) }, write: { numbers.decimal($0, places: 0) },
+                value: { $0.isRequantized ? nil : Double($0.trainable) }, write: { numbers.decimal($0, places: 0) },
                 reason: untrained),
             column(
                 "Share",
                 explanation: "Trainable parameters divided by all parameters, those of the adapter included.",
-                value: { $0.isStoredAnew ? nil : $0.trainableShare }, write: numbers.percent,
-                reason: { $0.isStoredAnew ? untrained($0) : "the total is unknown" }),
+                value: { $0.isRequantized ? nil : $0.trainableShare }, write: numbers.percent,
+                reason: { $0.isRequantized ? untrained($0) : "the total is unknown" }),
             column(
                 "Speed", unit: "tokens/s", falling: true,
                 explanation: "Training throughput in tokens per second, without padding, median over seeds.",
@@ -187,7 +187,7 @@ extension ReportBuilder {
     }
 
     private func untrained(_ run: MethodRun) -> String {
-        run.isBase ? "not trained" : run.isStoredAnew ? "a quantized copy of another method's model" : "not measured"
+        run.isBase ? "not trained" : run.isRequantized ? "a quantized copy of another method's model" : "not measured"
     }
 
     private func column(
@@ -227,7 +227,7 @@ extension ReportBuilder {
     }
 
     /// The change from quantizing trained models, and the sizes of the models.
-    private func storedAnew() -> [Column] {
+    private func quantizationColumns() -> [Column] {
         guard report.showsModelSizes else { return [] }
         var columns = [
             column(
@@ -237,10 +237,10 @@ extension ReportBuilder {
                     + "adapter, or the whole model if the adapter was merged.",
                 value: { $0.modelBytes.map(Double.init) }, write: numbers.bytes, reason: { _ in "not measured" })
         ]
-        guard report.runs.contains(where: \.isStoredAnew), let metric = ranking else { return columns }
+        guard report.runs.contains(where: \.isRequantized), let metric = ranking else { return columns }
         let cells = report.runs.map { run -> Cell in
-            guard run.isStoredAnew else { return Cell(missing("the trained model itself"), value: nil) }
-            guard let difference = report.changeByStoring(run, by: metric) else {
+            guard run.isRequantized else { return Cell(missing("the trained model itself"), value: nil) }
+            guard let difference = report.quantizationChange(run, by: metric) else {
                 return Cell(missing("no interval available"), value: nil)
             }
             let parts = metric.format(difference, with: numbers)

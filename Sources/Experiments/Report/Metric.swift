@@ -167,15 +167,15 @@ extension MethodRun {
         return value
     }
 
-    var isBase: Bool { method == "base" && !isStoredAnew }
+    var isBase: Bool { method == "base" && !isRequantized }
     /// The frozen base model with only its new head trained: the reference where the base has no head.
-    var isHead: Bool { method == "head" && !isStoredAnew }
-    var isFull: Bool { method == "full" && !isStoredAnew }
+    var isHead: Bool { method == "head" && !isRequantized }
+    var isFull: Bool { method == "full" && !isRequantized }
     /// Another run's model, quantized after training: it trained nothing itself.
-    var isStoredAnew: Bool { source != nil }
-    var isTrained: Bool { !isBase && !isStoredAnew }
+    var isRequantized: Bool { source != nil }
+    var isTrained: Bool { !isBase && !isRequantized }
     /// A trained model that was quantized with its adapter merged.
-    var isQuantized: Bool { isStoredAnew && method != "base" }
+    var isQuantized: Bool { isRequantized && method != "base" }
     /// A trained run that is neither full fine-tuning nor the training of the head only.
     var isAdapter: Bool { isTrained && !isHead && !isFull }
 
@@ -228,7 +228,7 @@ extension ComparisonReport {
     /// Whether the models of the runs differ in their weight formats.
     var showsModelSizes: Bool {
         runs.contains { $0.modelBytes != nil }
-            && (runs.contains(where: \.isStoredAnew) || Set(runs.map(\.weights)).count > 1)
+            && (runs.contains(where: \.isRequantized) || Set(runs.map(\.weights)).count > 1)
     }
 
     /// Seeds per trained method.

@@ -276,7 +276,7 @@ private struct Writer {
             ? "Stored as \(name(of: best)), the model has \(metric.name) \(metric.format(value.mean, with: numbers))\(size)"
             : "Of the \(stored.count) quantized models with merged adapters, \(name(of: best)) is best: "
                 + "\(metric.name) \(metric.format(value.mean, with: numbers))\(size)"
-        if let change = report.changeByStoring(best, by: metric), !isMerged(best) {
+        if let change = report.quantizationChange(best, by: metric), !isMerged(best) {
             let parts = metric.format(change, with: numbers)
             first +=
                 change.isWithinSpread
@@ -306,7 +306,7 @@ private struct Writer {
         return sentences
     }
 
-    private func isMerged(_ run: MethodRun) -> Bool { run.storedAs == StoredAfterwards.merged }
+    private func isMerged(_ run: MethodRun) -> Bool { run.storedAs == PostQuantization.merged }
 
     func spread() -> String? {
         let statistics = report.runs.compactMap { run in report.ranking.flatMap { run.statistic($0) } }

@@ -78,7 +78,7 @@ enum QuantizedFolder {
 
 extension LanguageModel {
     /// Stores floating-point zero points, which merging creates, in a dtype; with `nil` they are rounded to the grid.
-    public func storeZeros(as type: DType?) {
+    public func storeZeroPoints(as type: DType?) {
         for (_, module) in namedModules() {
             guard let linear = module as? Linear, let weight = linear.weight as? GroupQuantizedWeight,
                 let zeros = weight.zeros?.tensor
@@ -88,7 +88,7 @@ extension LanguageModel {
     }
 
     /// Whether some weights have floating-point zero points.
-    public var hasRealZeros: Bool {
+    public var hasFloatZeroPoints: Bool {
         namedModules().contains { (($0.module as? Linear)?.weight as? GroupQuantizedWeight)?.zeros != nil }
     }
 

@@ -17,7 +17,7 @@ public struct VocabularyStorage: Sendable, Equatable {
     /// - Parameters:
     ///   - stored: the values in the file.
     ///   - dtype: compute dtype.
-    func kept(_ stored: Tensor, dtype: DType) -> (any LinearWeight)? {
+    func converted(_ stored: Tensor, dtype: DType) -> (any LinearWeight)? {
         switch kind {
         case nil: keepsStored && dtype == .float32 && stored.dtype.size == 2 ? NarrowWeight(stored) : nil
         case .float32: nil
@@ -34,7 +34,7 @@ public struct VocabularyStorage: Sendable, Equatable {
         for place in outline.vocabularyPlaces where place.weight is DenseWeight {
             let type = stored(place.path + ".weight") ?? .float32
             let shape = Tensor.empty([place.weight.outputs, place.weight.inputs], dtype: type, device: .meta)
-            if let weight = kept(shape, dtype: .float32) { place.weight = weight }
+            if let weight = converted(shape, dtype: .float32) { place.weight = weight }
         }
     }
 }
@@ -74,7 +74,7 @@ extension LanguageModel {
     }
 
     /// Dequantizes or upcasts the embedding and the output layer to fp32.
-    public func widenVocabulary() {
+    public func upcastVocabulary() {
         for place in vocabularyPlaces
         where place.weight is BlockQuantizedWeight || place.weight is RowQuantizedWeight
             || place.weight is NarrowWeight

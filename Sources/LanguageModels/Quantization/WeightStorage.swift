@@ -45,7 +45,7 @@ public enum WeightStorage: Sendable, Equatable {
     }
 
     /// Converts a weight to this format; a meta weight stays without values.
-    public func kept(_ weight: any LinearWeight) -> any LinearWeight {
+    public func converted(_ weight: any LinearWeight) -> any LinearWeight {
         switch self {
         case .float32: weight
         case .bfloat16: NarrowWeight(weight.dense(as: .bfloat16).contiguous())
@@ -58,11 +58,11 @@ public enum WeightStorage: Sendable, Equatable {
     public func projections(of model: any LanguageModel) -> [(path: String, linear: Linear)] {
         guard self != .float32 else { return [] }
         let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
-        let kept = self == .bfloat16 ? [] : model.unquantizedProjections
+        let excluded = self == .bfloat16 ? [] : model.unquantizedProjections
         return model.namedModules().compactMap { path, module in
             guard let linear = module as? Linear, !linear.weight.isQuantized,
                 !left.contains(where: { path == $0 || path.hasPrefix($0 + ".") }),
-                !kept.contains(String(path.split(separator: ".").last ?? "")),
+                !excluded.contains(String(path.split(separator: ".").last ?? "")),
                 // bf16 is stored as it is in memory, and these files have it transposed.
                 self != .bfloat16 || !(linear.weight is TransposedWeight)
             else { return nil }
@@ -72,15 +72,15 @@ public enum WeightStorage: Sendable, Equatable {
 
     /// Converts a model's projections to this format, one at a time.
     public func apply(to model: any LanguageModel) {
-        for (_, linear) in projections(of: model) { linear.weight = kept(linear.weight) }
+        for (_, linear) in projections(of: model) { linear.weight = converted(linear.weight) }
     }
 }
 
 extension LanguageModel {
     /// Dequantizes or upcasts blockwise, int8 and bf16 weights to fp32, so that merging into them isn't rounded
     /// again. (Group-wise weights stay quantized, as their zero points absorb the delta, unless `groups` is set.)
-    public func widenWeights(groups: Bool = false) throws {
-        widenVocabulary()
+    public func upcastWeights(groups: Bool = false) throws {
+        upcastVocabulary()
         let plain = try ModelRegistry.outline(configuration, file: "the model's configuration", head: head)
         let modules = Dictionary(plain.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { a, _ in a })
         for (path, module) in namedModules() {

@@ -74,13 +74,13 @@ public struct MergeDrift: Codable, Sendable, Equatable {
                     dtype: storage.name, largest: drift.largest, mean: drift.mean, agreement: drift.agreement,
                     storing: try difference(exact, before).mean))
         }
-        guard model.hasRealZeros else { return drifts }
+        guard model.hasFloatZeroPoints else { return drifts }
         let linears = model.namedModules().compactMap { $0.module as? Linear }
         let merged = linears.map(\.weight)
         defer { for (linear, weight) in zip(linears, merged) { linear.weight = weight } }
         for (name, type) in [("zeros float16", DType.float16), ("zeros rounded", nil)] {
             for (linear, weight) in zip(linears, merged) { linear.weight = weight }
-            model.storeZeros(as: type)
+            model.storeZeroPoints(as: type)
             let drift = try difference(exact, scores())
             drifts.append(
                 MergeDrift(

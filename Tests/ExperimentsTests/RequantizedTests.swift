@@ -3,8 +3,8 @@ import Testing
 @testable import Experiments
 
 /// Rows that hold another row's model, merged and stored in few bits.
-@Suite struct StoredAnewTests {
-    private let report = ReportSamples.storedAnew()
+@Suite struct RequantizedTests {
+    private let report = ReportSamples.requantized()
     private let rouge = Metric(key: "rouge1")
 
     /// What was not trained is neither recommended nor counted as an adapter.
@@ -32,17 +32,17 @@ import Testing
             ), "\(sentences)")
     }
 
-    /// A run and its model stored anew share seeds: their differences vary less than the runs do.
+    /// A run and its quantized model share seeds: their differences vary less than the runs do.
     @Test func seedsArePairs() throws {
-        let stored = try #require(report.changeByStoring(report.runs[3], by: rouge))
+        let stored = try #require(report.quantizationChange(report.runs[3], by: rouge))
         // −3 and −1 points, pooled with the constant differences of the other rows: the larger variance counts, 4 degrees of
         // freedom of all.
         #expect(abs(stored.value + 0.02) < 1e-12)
         #expect(abs((stored.high - stored.low) / 2 - 2.776 * (0.0002 / 2).squareRoot()) < 1e-6)
-        let steady = try #require(report.changeByStoring(report.runs[2], by: rouge))
+        let steady = try #require(report.quantizationChange(report.runs[2], by: rouge))
         // Its own differences are equal, so the pooled variance counts: 0.0002 / 4.
         #expect(abs((steady.high - steady.low) / 2 - 2.776 * (0.00005 / 2).squareRoot()) < 1e-6)
-        #expect(report.changeByStoring(report.runs[1], by: rouge) == nil)
+        #expect(report.quantizationChange(report.runs[1], by: rouge) == nil)
         // Other rows' seeds stay apart.
         let other = try #require(report.difference(of: report.runs[4], to: report.runs[1], by: rouge))
         #expect(other.high - other.low > 0.1)

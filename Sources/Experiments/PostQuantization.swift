@@ -7,7 +7,7 @@ import TorchNN
 import Training
 
 /// Results of quantizing one method's trained models, collected over the seeds: one entry of the report per weight format.
-struct StoredAfterwards: Codable {
+struct PostQuantization: Codable {
     /// The label of quantized weights that an adapter was merged into without requantization.
     static let merged = "merged"
 
@@ -75,7 +75,7 @@ extension Comparison {
     /// If the base is group-quantized and the adapter only shifts its zero points (QA-LoRA), nothing is requantized, and the
     /// merged model is evaluated.
     func measureStored(
-        _ adapter: Adapter, label: String, seed: Int, _ found: inout StoredAfterwards,
+        _ adapter: Adapter, label: String, seed: Int, _ found: inout PostQuantization,
         _ onEvent: (ComparisonEvent) -> Void
     ) throws {
         guard !plan.quantizeAfter.isEmpty else { return }
@@ -90,10 +90,10 @@ extension Comparison {
             if try adapter.mergesAsStored() {
                 try adapter.merge()
                 // As `peft merge` stores them.
-                model.storeZeros(as: .float16)
-                return try measure(model, as: StoredAfterwards.merged, label, seed, &found, onEvent)
+                model.storeZeroPoints(as: .float16)
+                return try measure(model, as: PostQuantization.merged, label, seed, &found, onEvent)
             }
-            try withTorchErrors { try model.widenWeights(groups: true) }
+            try withTorchErrors { try model.upcastWeights(groups: true) }
             try adapter.merge()
         } catch let error as PEFTError {
             for rounding in plan.quantizeAfter { found.refuse(rounding.name, error.description) }
@@ -104,7 +104,7 @@ extension Comparison {
 
     /// The same for the untrained model.
     func measureStored(
-        _ model: any LanguageModel, label: String, seed: Int, _ found: inout StoredAfterwards,
+        _ model: any LanguageModel, label: String, seed: Int, _ found: inout PostQuantization,
         _ onEvent: (ComparisonEvent) -> Void
     ) throws {
         guard !plan.quantizeAfter.isEmpty, !folder.isQuantized, folder.storage == nil else { return }
@@ -112,7 +112,7 @@ extension Comparison {
     }
 
     private func measureRounded(
-        _ model: any LanguageModel, _ label: String, _ seed: Int, _ found: inout StoredAfterwards,
+        _ model: any LanguageModel, _ label: String, _ seed: Int, _ found: inout PostQuantization,
         _ onEvent: (ComparisonEvent) -> Void
     ) throws {
         let linears = model.namedModules().compactMap { $0.module as? Linear }
@@ -129,7 +129,7 @@ extension Comparison {
 
     private func measure(
         _ model: any LanguageModel, as storage: String, _ label: String, _ seed: Int,
-        _ found: inout StoredAfterwards, _ onEvent: (ComparisonEvent) -> Void
+        _ found: inout PostQuantization, _ onEvent: (ComparisonEvent) -> Void
     ) throws {
         let evaluation = try evaluate(model, label: "\(label) → \(storage)", seed: seed, onEvent)
         found.add(
@@ -161,7 +161,7 @@ extension Comparison {
     /// The model on libtorch's meta device with unquantized projections.
     static func plainOutline(_ folder: ModelFolder) throws -> any LanguageModel {
         let model = try folder.outline()
-        try model.widenWeights(groups: true)
+        try model.upcastWeights(groups: true)
         return model
     }
 
@@ -173,7 +173,7 @@ extension Comparison {
                 "\(folder.url.path) is already quantized and cannot be requantized to weights=\(rounding.name)",
                 remedy: "use the model that it was quantized from")
         }
-        let model = try folder.keeping(.float32).outline()
+        let model = try folder.with(weights: .float32).outline()
         try rounding.outline(model)
         return model
     }
@@ -182,10 +182,10 @@ extension Comparison {
     func roundedFolder(_ rounding: WeightRounding) throws -> ModelFolder {
         guard case .groups = rounding else {
             guard case .storage(let storage) = rounding else { return folder }
-            return folder.keeping(storage)
+            return folder.with(weights: storage)
         }
         return try bases.folder(rounding) { target in
-            let model = try folder.keeping(.float32).load(dtype: .float32, device: plan.device)
+            let model = try folder.with(weights: .float32).load(dtype: .float32, device: plan.device)
             try rounding.apply(to: model) { try readSamples(model) }
             try model.save(to: target, dtype: try folder.storedType() ?? .float32)
         }.with(folder.head).computing(in: folder.precision)

@@ -4,7 +4,7 @@ import Testing
 
 /// Comparisons whose rows are also merged and stored in few bits.
 @Suite(.serialized)
-struct StoredAnewCommandTests {
+struct RequantizedCommandTests {
     private let rows = (0..<6).map { ##"{"talk": "#Person1#: Hello \##($0).", "short": "They greet \##($0)."}"## }
     private let templates = ["--prompt", "Summarize: {talk}", "--target", "{short}"]
 
