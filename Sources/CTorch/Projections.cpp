@@ -201,7 +201,7 @@ at::Tensor made_alone(const CTTensor *x, const CTProjection &given) {
     at::Tensor y = taken(given.weight ? ct_linear(x, given.weight, given.bias) : ct_stored_linear(x, &given.stored, given.bias));
     if (!given.a) return y;
     const CTTensor boxed{y};
-    return taken(ct_low_rank_update(&boxed, x, given.a, given.b, given.scale, given.dropout, given.seed));
+    return taken(ct_lora_branch(&boxed, x, given.a, given.b, given.scale, given.dropout, given.seed));
 }
 
 /// What one node is to compute, and the tensors that gradients may reach; none where the node doesn't take them.

@@ -133,22 +133,22 @@ public enum Functions {
     }
 
     /// y + scale · dropout(x) aᵀ bᵀ, in place in `y` `[..., out]`; x `[..., in]`, a `[r, in]`, b `[out, r]`.
-    public static func lowRankUpdate(
+    public static func loraBranch(
         _ y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Double, dropout: Double = 0, seed: UInt64 = 0
     ) -> Tensor {
-        wrap(ct_low_rank_update(y.pointer, x.pointer, a.pointer, b.pointer, scale, dropout, seed))
+        wrap(ct_lora_branch(y.pointer, x.pointer, a.pointer, b.pointer, scale, dropout, seed))
     }
 
     /// y `[tokens, out]` += scale · x aᵀ bᵀ with other factors, or none, for each span of tokens offsets[i] ..<
     /// offsets[i + 1]: one call for a mixed-adapter batch (Punica, Chen et al. 2023). Without autograd.
-    public static func lowRankUpdates(
+    public static func loraBranches(
         _ y: Tensor, x: Tensor, offsets: [Int], factors: [(a: Tensor, b: Tensor, scale: Double)?]
     ) {
         let (starts, scales) = (offsets.map(Int64.init), factors.map { $0?.scale ?? 0 })
         let a: [OpaquePointer?] = factors.map { $0?.a.pointer }
         let b: [OpaquePointer?] = factors.map { $0?.b.pointer }
         withExtendedLifetime(factors) {
-            check(ct_grouped_low_rank_update(y.pointer, x.pointer, Int32(factors.count), starts, a, b, scales))
+            check(ct_grouped_lora_branches(y.pointer, x.pointer, Int32(factors.count), starts, a, b, scales))
         }
     }
 

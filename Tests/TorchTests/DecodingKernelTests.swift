@@ -35,7 +35,7 @@ import Testing
             withoutGradients {
                 let x = Tensor.zeros([0, 70]), y = Tensor.zeros([0, 29])
                 #expect(Functions.linear(x, .ones([29, 70]), bias: .ones([29])).shape == [0, 29])
-                let update = Functions.lowRankUpdate(y, x: x, a: .ones([4, 70]), b: .ones([29, 4]), scale: 0.5)
+                let update = Functions.loraBranch(y, x: x, a: .ones([4, 70]), b: .ones([29, 4]), scale: 0.5)
                 #expect(update.shape == [0, 29])
                 for weight in [
                     StoredMatrix.rounding(.ones([4, 64]), to: .nf4, block: 64, isDouble: false),
@@ -47,13 +47,13 @@ import Testing
         }
     }
 
-    @Test(arguments: [1, 4, 7, 33], [1, 3, 8, 16]) func lowRankUpdate(rows: Int, rank: Int) throws {
+    @Test(arguments: [1, 4, 7, 33], [1, 3, 8, 16]) func loraBranch(rows: Int, rank: Int) throws {
         try withTorchErrors {
             withoutGradients {
                 let x = random(rows, 70, seed: 1), y = random(rows, 29, seed: 2)
                 let a = random(rank, 70, seed: 3), b = random(29, rank, seed: 4)
                 let expected = y + x.matmul(a.T).matmul(b.T) * 0.5
-                let result = Functions.lowRankUpdate(
+                let result = Functions.loraBranch(
                     y.to(.float32), x: x.to(.float32), a: a.to(.float32), b: b.to(.float32), scale: 0.5)
                 #expect(relativeDifference(result, expected) < 2e-6)
             }
@@ -154,7 +154,7 @@ import Testing
     }
 
     /// Groups of different sizes and ranks, one without an update; in float64 too, which has no kernel.
-    @Test(arguments: [DType.float32, .float64]) func groupedLowRankUpdates(dtype: DType) throws {
+    @Test(arguments: [DType.float32, .float64]) func groupedLoRABranches(dtype: DType) throws {
         try withTorchErrors {
             withoutGradients {
                 let x = random(9, 40, seed: 1), y = random(9, 21, seed: 2), offsets = [0, 1, 4, 6, 9]
@@ -174,7 +174,7 @@ import Testing
                     return part + x.narrowed(axis: 0, rows).matmul(own.a.T).matmul(own.b.T) * own.scale
                 }
                 let result = y.to(dtype).clone()
-                Functions.lowRankUpdates(
+                Functions.loraBranches(
                     result, x: x.to(dtype), offsets: offsets,
                     factors: factors.map { $0.map { ($0.a.to(dtype), $0.b.to(dtype), $0.scale) } })
                 #expect(relativeDifference(result, Tensor.concatenated(parts)) < (dtype == .float32 ? 2e-6 : 1e-14))
@@ -185,7 +185,7 @@ import Testing
     @Test func groupedUpdatesThatDoNotFitAreRefused() throws {
         let x = Tensor.zeros([2, 4]), y = Tensor.zeros([2, 3])
         func update(_ offsets: [Int], _ a: Tensor, _ b: Tensor) throws {
-            try withTorchErrors { Functions.lowRankUpdates(y, x: x, offsets: offsets, factors: [(a, b, 1)]) }
+            try withTorchErrors { Functions.loraBranches(y, x: x, offsets: offsets, factors: [(a, b, 1)]) }
         }
         #expect(throws: (any Error).self) { try update([0, 2], .zeros([2, 5]), .zeros([3, 2])) }
         #expect(throws: (any Error).self) { try update([0, 2], .zeros([2, 4]), .zeros([2, 2])) }

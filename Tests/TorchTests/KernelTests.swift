@@ -171,13 +171,13 @@ import Testing
 
     // MARK: LoRA's path
 
-    @Test(arguments: [0.0, 0.35]) func lowRankUpdate(dropout: Double) throws {
+    @Test(arguments: [0.0, 0.35]) func loraBranch(dropout: Double) throws {
         let inputs = [
             random(2, 3, 5, seed: 1), random(2, 3, 4, seed: 2), random(2, 4, seed: 3), random(5, 2, seed: 4),
         ]
         // The kernel writes over y, which therefore is a result and no leaf, as a projection's output is.
         func fused(_ x: [Tensor]) -> Tensor {
-            Functions.lowRankUpdate(x[0] * 1, x: x[1], a: x[2], b: x[3], scale: 0.7, dropout: dropout, seed: 11)
+            Functions.loraBranch(x[0] * 1, x: x[1], a: x[2], b: x[3], scale: 0.7, dropout: dropout, seed: 11)
         }
         try expectSame(inputs, fused) { x in
             let input = Functions.dropout(x[1], probability: dropout, seed: 11)
@@ -186,12 +186,12 @@ import Testing
         try expectGradients(inputs, fused)
     }
 
-    @Test func lowRankUpdatesStack() throws {
+    @Test func loraBranchesStack() throws {
         let inputs = [random(6, 4, seed: 1), random(5, 4, seed: 2), random(2, 4, seed: 3), random(5, 2, seed: 4)]
         func fused(_ x: [Tensor]) -> Tensor {
             let y = Functions.linear(x[0], x[1])
-            let once = Functions.lowRankUpdate(y, x: x[0], a: x[2], b: x[3], scale: 0.5)
-            return Functions.lowRankUpdate(once, x: x[0], a: x[2] * 2, b: x[3], scale: 0.25)
+            let once = Functions.loraBranch(y, x: x[0], a: x[2], b: x[3], scale: 0.5)
+            return Functions.loraBranch(once, x: x[0], a: x[2] * 2, b: x[3], scale: 0.25)
         }
         try expectSame(inputs, fused) { x in
             x[0].matmul(x[1].T) + x[0].matmul(x[2].T).matmul(x[3].T)
@@ -199,13 +199,13 @@ import Testing
     }
 
     /// Only what asks for a gradient gets one.
-    @Test func lowRankUpdateOfFrozenParts() throws {
+    @Test func loraBranchOfFrozenParts() throws {
         let parts = [random(3, 4, seed: 1), random(2, 4, seed: 2), random(5, 2, seed: 3)]
         for trained in 0..<3 {
             let leaves = parts.map { $0.clone() }
             leaves[trained].requiresGrad = true
             try withTorchErrors {
-                Functions.lowRankUpdate(
+                Functions.loraBranch(
                     Tensor.zeros([3, 5], dtype: .float64), x: leaves[0], a: leaves[1], b: leaves[2], scale: 1
                 ).squared().sum().backward()
             }

@@ -108,7 +108,7 @@ import Testing
                     case .stored(let matrix): Functions.linear(x, matrix.dense(as: x.dtype), bias: part.bias)
                     }
                 guard let update = part.update else { return plain }
-                return Functions.lowRankUpdate(
+                return Functions.loraBranch(
                     plain, x: x, a: update.a, b: update.b, scale: update.scale, dropout: update.dropout,
                     seed: update.seed)
             }

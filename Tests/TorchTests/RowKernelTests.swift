@@ -108,7 +108,7 @@ import Testing
         let weight = random(48, 64, seed: 1), x = random(40, 64, seed: 2)
         let (a, b) = (random(4, 64, seed: 3), random(48, 4, seed: 4))
         func update(_ x: Tensor, _ w: Tensor, _ a: Tensor, _ b: Tensor) -> Tensor {
-            Functions.lowRankUpdate(Functions.linear(x, w), x: x, a: a, b: b, scale: 0.5)
+            Functions.loraBranch(Functions.linear(x, w), x: x, a: a, b: b, scale: 0.5)
         }
         let functions: [([Tensor]) -> Tensor] = [
             { update($0[0], $0[1], $0[2], $0[3]).sum(axes: [-1]).squared() },

@@ -232,7 +232,7 @@ import Testing
             ("gradient of integers", { ids.requiresGrad = true }),
             ("top k", { _ = a.topK(9) }),
             ("targets", { _ = Functions.linearCrossEntropy(hidden: a, weight: b, targets: ids) }),
-            ("update", { _ = Functions.lowRankUpdate(a, x: a, a: Tensor.zeros([1, 2]), b: b, scale: 1) }),
+            ("update", { _ = Functions.loraBranch(a, x: a, a: Tensor.zeros([1, 2]), b: b, scale: 1) }),
             (
                 "attention",
                 {

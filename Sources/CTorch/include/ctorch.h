@@ -200,12 +200,12 @@ CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, 
                        double scale, double softcap);
 /// Writes x [batch, heads, tokens, size] into a cache [batch, heads, capacity, size] from `column` on. 0 when it worked.
 int ct_write_columns(const CTTensor *cache, const CTTensor *x, int64_t column);
-CTTensor *ct_low_rank_update(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b,
-                             double scale, double dropout, uint64_t seed);
+CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b,
+                         double scale, double dropout, uint64_t seed);
 /// The same for groups of rows, offsets[g] ..< offsets[g + 1] of y and x, each with an update of its own, or none where
 /// a[g] is NULL; y is written over. No gradients. 0 when it worked.
-int ct_grouped_low_rank_update(const CTTensor *y, const CTTensor *x, int groups, const int64_t *offsets,
-                               const CTTensor *const *a, const CTTensor *const *b, const double *scales);
+int ct_grouped_lora_branches(const CTTensor *y, const CTTensor *x, int groups, const int64_t *offsets,
+                             const CTTensor *const *a, const CTTensor *const *b, const double *scales);
 /// Cross-entropy of the logits scale · hidden weightᵀ, soft-capped where softcap > 0, in chunks of rows.
 CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *targets,
                                   double scale, double label_smoothing, double softcap);

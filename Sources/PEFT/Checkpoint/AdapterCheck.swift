@@ -312,12 +312,12 @@ public struct AdapterCheck: Codable, Sendable {
                 defer { site.attach(module, route: nil) }
                 strength = (try Self.effect(Self.scores(adapter.model, batches), with).mean, false)
             }
-            let update = module as? any ScaledUpdate
+            let update = module as? any ScaledDelta
             sites.append(
                 Site(
                     path: path, layer: ModelOutline.layer(of: path), strength: strength.value,
                     isRelativeNorm: isRelative && !strength.isNorm, isNorm: strength.isNorm,
-                    rank: update?.updateRank, scale: update?.updateScale))
+                    rank: update?.deltaRank, scale: update?.deltaScale))
         }
         for tensor in adapter.trained {
             guard let base = tensor.base else { continue }
@@ -387,11 +387,11 @@ public struct AdapterCheck: Codable, Sendable {
         }
         var counts: [[Double]: Int] = [:]
         for (path, _, module) in adapter.attached {
-            guard let update = module as? any ScaledUpdate else { continue }
+            guard let update = module as? any ScaledDelta else { continue }
             let rank = pattern("rank_pattern", path) ?? json["r"]?.double ?? 8
             let alpha = pattern("alpha_pattern", path) ?? json["lora_alpha"]?.double ?? 8
             let asked = json["use_rslora"] == true ? alpha / rank.squareRoot() : alpha / rank
-            counts[[update.updateScale, asked], default: 0] += 1
+            counts[[update.deltaScale, asked], default: 0] += 1
         }
         scales = counts.map { Scale(value: $0.key[0], places: $0.value, asked: $0.key[1]) }
             .sorted { $0.places > $1.places }
@@ -404,24 +404,24 @@ public struct AdapterCheck: Codable, Sendable {
 }
 
 /// A LoRA branch that is multiplied by a scale.
-protocol ScaledUpdate: AdapterModule {
-    var updateRank: Int { get }
-    var updateScale: Double { get }
+protocol ScaledDelta: AdapterModule {
+    var deltaRank: Int { get }
+    var deltaScale: Double { get }
 }
 
-extension LoRAAdapter: ScaledUpdate {
-    var updateRank: Int { rank }
-    var updateScale: Double { scale }
+extension LoRAAdapter: ScaledDelta {
+    var deltaRank: Int { rank }
+    var deltaScale: Double { scale }
 }
 
-extension BiasedLoRAAdapter: ScaledUpdate {
-    var updateRank: Int { update.rank }
-    var updateScale: Double { update.scale }
+extension BiasedLoRAAdapter: ScaledDelta {
+    var deltaRank: Int { update.rank }
+    var deltaScale: Double { update.scale }
 }
 
-extension LoRAEmbeddingAdapter: ScaledUpdate {
-    var updateRank: Int { a.dim(0) }
-    var updateScale: Double { scale }
+extension LoRAEmbeddingAdapter: ScaledDelta {
+    var deltaRank: Int { a.dim(0) }
+    var deltaScale: Double { scale }
 }
 
 extension AdapterFolder {

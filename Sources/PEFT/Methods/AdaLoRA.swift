@@ -204,7 +204,7 @@ final class AdaLoRAAdapter: Module, LinearAdapter, AdapterModule {
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         guard a.dim(0) > 0 else { return base(x) }
         let (probability, seed) = DropoutScope.draw(dropoutRate)
-        return Functions.lowRankUpdate(
+        return Functions.loraBranch(
             base(x), x: x, a: a * e, b: b, scale: scale, dropout: probability, seed: seed)
     }
 

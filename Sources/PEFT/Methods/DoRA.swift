@@ -62,7 +62,7 @@ final class DoRAAdapter: LoRAAdapter {
         }
         let bias = base.bias
         let straight = base.isBare ? weight.project(x, bias: nil) : bias.map { base(x) - $0 } ?? base(x)
-        let scaled = Functions.lowRankUpdate(straight, x: x, a: a, b: b, scale: scale) * gain
+        let scaled = Functions.loraBranch(straight, x: x, a: a, b: b, scale: scale) * gain
         return bias.map { scaled + $0 } ?? scaled
     }
 

@@ -366,7 +366,7 @@ class LoRAAdapter: Module, LinearAdapter, AdapterModule {
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         observer?.add(x)
         let (probability, seed) = DropoutScope.draw(dropoutRate)
-        return Functions.lowRankUpdate(
+        return Functions.loraBranch(
             base(x), x: x, a: a, b: b, scale: scale, dropout: probability, seed: seed)
     }
 

@@ -89,7 +89,7 @@ class LoRAEmbeddingAdapter: Module, EmbeddingAdapter, AdapterModule {
     }
 
     func outputWeight(_ weight: any LinearWeight) -> any LinearWeight {
-        tiedOutput == nil ? weight : UpdatedWeight(weight, a: b.T, b: a.T, scale: scale)
+        tiedOutput == nil ? weight : WeightWithDelta(weight, a: b.T, b: a.T, scale: scale)
     }
     var reachesTiedOutput: Bool { tiedOutput != nil }
 }

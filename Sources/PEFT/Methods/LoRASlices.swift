@@ -172,7 +172,7 @@ final class SlicedLoRAAdapter: Module, LinearAdapter, AdapterModule {
 
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         let (probability, seed) = DropoutScope.draw(dropoutRate)
-        return Functions.lowRankUpdate(
+        return Functions.loraBranch(
             base(x), x: x, a: a, b: slices.spread(b, sizes: sizes), scale: scale, dropout: probability, seed: seed)
     }
 

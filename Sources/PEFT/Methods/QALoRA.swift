@@ -250,7 +250,7 @@ final class QALoRAAdapter: Module, LinearAdapter, AdapterModule {
         let input = Functions.dropout(x, probability: probability, seed: seed)
         let groups = a.dim(1)
         let pooled = input.reshaped(Array(x.shape.dropLast()) + [groups, groupSize]).sum(axes: [-1])
-        return Functions.lowRankUpdate(base(x), x: pooled, a: a, b: b, scale: scale)
+        return Functions.loraBranch(base(x), x: pooled, a: a, b: b, scale: scale)
     }
 
     /// s · c · (B A), the delta of each output and group, `[out, in / g]`.

@@ -32,7 +32,7 @@ final class ResidualLoRAAdapter: LoRAAdapter {
             // Quantizing the residual again would give a base that no file describes.
             residual =
                 linear.weight.isQuantized || linear.weight is NarrowWeight
-                ? UpdatedWeight(linear.weight, a: a.to(context.dtype), b: b.to(context.dtype), scale: -scale)
+                ? WeightWithDelta(linear.weight, a: a.to(context.dtype), b: b.to(context.dtype), scale: -scale)
                 : try linear.weight.replacing(with: rest)
         }
         // A snapshot of the tensor: another adapter may replace the parameter's values.
@@ -58,7 +58,7 @@ final class ResidualLoRAAdapter: LoRAAdapter {
             isOnOriginal
             ? base.project(x, with: residual)
             : base(x) + (residual.project(x, bias: nil) - original.project(x, bias: nil))
-        return Functions.lowRankUpdate(
+        return Functions.loraBranch(
             beneath, x: x, a: a, b: b, scale: scale, dropout: probability, seed: seed)
     }
 

@@ -155,7 +155,7 @@ final class VeRAAdapter: Module, LinearAdapter, AdapterModule {
         // Scaling the matrices costs r (in + out) multiplications; scaling activations would cost r + out per token.
         let (a, b) = scaled
         let (probability, seed) = DropoutScope.draw(dropoutRate)
-        return Functions.lowRankUpdate(base(x), x: x, a: a, b: b, scale: 1, dropout: probability, seed: seed)
+        return Functions.loraBranch(base(x), x: x, a: a, b: b, scale: 1, dropout: probability, seed: seed)
     }
 
     func merged(into weight: Tensor) throws -> Tensor {

@@ -72,10 +72,10 @@ public final class Linear: Module, AdapterSite {
 
     /// Applies each span's adapters to its part of `whole`, the base output of all sequences.
     private func routed(_ x: Tensor, _ spans: [RowRouting.Span], whole: Tensor) -> Tensor {
-        if let updates = lowRankUpdates(x, spans) {
-            Functions.lowRankUpdates(
+        if let branches = loraBranches(x, spans) {
+            Functions.loraBranches(
                 whole, x: x, offsets: spans.map(\.tokens.lowerBound) + [whole.dim(0)],
-                factors: updates.map { $0.map { ($0.a, $0.b, $0.scale) } })
+                factors: branches.map { $0.map { ($0.a, $0.b, $0.scale) } })
             return whole
         }
         let parts = spans.map { span -> Tensor in
@@ -88,23 +88,23 @@ public final class Linear: Module, AdapterSite {
     }
 
     /// The LoRA branch of each span, if all of them are LoRA and no gradient is needed: one fused call adds them all.
-    private func lowRankUpdates(_ x: Tensor, _ spans: [RowRouting.Span]) -> [LowRankFactors?]? {
+    private func loraBranches(_ x: Tensor, _ spans: [RowRouting.Span]) -> [LowRankFactors?]? {
         guard !areGradientsEnabled, x.shape.count == 2 else { return nil }
-        var updates: [LowRankFactors?] = []
+        var branches: [LowRankFactors?] = []
         for span in spans {
             let adapters = slot.routed[span.route] ?? []
             // Long spans use blocked GEMMs.
             guard adapters.count <= 1, span.tokens.count <= Self.mostGroupedTokens else { return nil }
             guard let adapter = adapters.first else {
-                updates.append(nil)
+                branches.append(nil)
                 continue
             }
             guard let factors = adapter.lowRankFactors, factors.dropout == 0 || !DropoutScope.isLive else {
                 return nil
             }
-            updates.append(factors)
+            branches.append(factors)
         }
-        return updates
+        return branches
     }
 
     private static let mostGroupedTokens = 8

@@ -2,7 +2,7 @@ import Torch
 
 /// A weight W + s B A that is never materialized, with A `[r, inputs]` and B `[outputs, r]`: the residual of a
 /// quantized weight after an initialization has subtracted a low-rank part, without quantizing it again.
-public struct UpdatedWeight: LinearWeight {
+public struct WeightWithDelta: LinearWeight {
     /// W, which may be quantized.
     public let base: any LinearWeight
     private let a: Tensor, b: Tensor
@@ -15,7 +15,7 @@ public struct UpdatedWeight: LinearWeight {
     public var outputs: Int { base.outputs }
     public var inputs: Int { base.inputs }
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor {
-        Functions.lowRankUpdate(base.project(x, bias: bias), x: x, a: a, b: b, scale: scale, dropout: 0, seed: 0)
+        Functions.loraBranch(base.project(x, bias: bias), x: x, a: a, b: b, scale: scale, dropout: 0, seed: 0)
     }
     public func dense(as type: DType) -> Tensor { base.dense(as: type) + b.to(type).matmul(a.to(type)) * scale }
     public func replacing(with dense: Tensor) throws -> any LinearWeight { try base.replacing(with: dense) }

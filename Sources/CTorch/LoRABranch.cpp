@@ -20,7 +20,7 @@ namespace {
 ///
 /// Keeps x, which the projections of one input share, and drop(x) Aᵀ, r numbers a token, times s where a BLAS multiplies; no
 /// matrix of the output's size is made.
-struct LowRankUpdate : public Function<LowRankUpdate> {
+struct LoRABranch : public Function<LoRABranch> {
     static at::Tensor forward(AutogradContext *context, at::Tensor y, const at::Tensor &x, const at::Tensor &a,
                               const at::Tensor &b, double scale, double dropout, int64_t seed) {
         at::Tensor input = dropout > 0 ? dropped(x, dropout, static_cast<uint64_t>(seed)) : x;
@@ -93,8 +93,8 @@ struct Group {
 
 }  // namespace
 
-extern "C" CTTensor *ct_low_rank_update(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b,
-                                        double scale, double dropout, uint64_t seed) {
+extern "C" CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b,
+                                    double scale, double dropout, uint64_t seed) {
     return tensor_or_error([&]() -> at::Tensor {
         const at::Tensor &y_given = unbox(y), &x_given = unbox(x);
         if (dropout == 0 && is_for_few(y_given, x_given, unbox(a), unbox(b)) && y_given.size(-1) > 0 &&
@@ -124,14 +124,14 @@ extern "C" CTTensor *ct_low_rank_update(const CTTensor *y, const CTTensor *x, co
         WithoutAutocast guard;
         auto shape = output.sizes().vec();
         at::Tensor flat = output.reshape({-1, output.size(-1)});
-        at::Tensor result = LowRankUpdate::apply(flat, input.reshape({-1, input.size(-1)}), first, second, scale,
-                                                 dropout, static_cast<int64_t>(seed));
+        at::Tensor result = LoRABranch::apply(flat, input.reshape({-1, input.size(-1)}), first, second, scale,
+                                              dropout, static_cast<int64_t>(seed));
         return result.reshape(shape);
     });
 }
 
-extern "C" int ct_grouped_low_rank_update(const CTTensor *y, const CTTensor *x, int groups, const int64_t *offsets,
-                                          const CTTensor *const *a, const CTTensor *const *b, const double *scales) {
+extern "C" int ct_grouped_lora_branches(const CTTensor *y, const CTTensor *x, int groups, const int64_t *offsets,
+                                        const CTTensor *const *a, const CTTensor *const *b, const double *scales) {
     return status_or_error([&] {
         const at::Tensor &output = unbox(y), &input = unbox(x);
         TORCH_CHECK(output.dim() == 2 && input.dim() == 2 && output.size(0) == input.size(0), "rows in two dimensions");
