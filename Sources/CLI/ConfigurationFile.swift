@@ -25,7 +25,7 @@ enum ConfigurationFile {
             }
             return try arguments(key, value, table, path)
         }
-        try table.refuseRepeats(options, in: path)
+        try table.rejectRepeats(options, in: path)
         return options
     }
 

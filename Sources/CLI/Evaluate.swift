@@ -122,7 +122,7 @@ struct Evaluate: ParsableCommand {
 
     /// Prints notes about labels unknown to the model and about class indices.
     private func noteLabels(_ result: EvaluationResult, _ rows: [Example], _ head: ModelHead) {
-        if let meaning = head.meaningOfNumbers(in: rows) {
+        if let meaning = head.classIndexMeaning(in: rows) {
             Console.note("the data has class indices: \(meaning)")
         }
         guard !result.unknownLabels.isEmpty else { return }

@@ -85,7 +85,7 @@ struct Inspect: ParsableCommand {
             lines.append(
                 "\(choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trainable "
                     + String(format: "(%.2f %%)", plan.share * 100) + ", \(counted(attachments.count, "target"))")
-        } else if let extra = MethodArguments.given.first {
+        } else if let extra = MethodArguments.parsed.first {
             throw UsageError("--\(extra.name) requires --method", remedy: "add --method, such as --method lora")
         }
         if tensors {

@@ -56,7 +56,7 @@ struct MethodsCommand: ParsableCommand {
         [
             "name": .string(method.name), "summary": .string(method.summary),
             "peftType": method.peftType.map { .string($0) } ?? .null,
-            "huggingFaceReads": .bool(method.isHuggingFaces), "mergeable": .bool(method.isMergeable),
+            "huggingFaceReads": .bool(method.isReadableByHuggingFace), "mergeable": .bool(method.isMergeable),
             "learningRate": .number(method.defaultLearningRate),
             "options": .array(
                 MethodChoice.options(of: method).map {

@@ -41,7 +41,7 @@ struct StartingAdapter {
                     remedy: "remove --method or --from-adapter")
             }
         }
-        for (option, value) in MethodArguments.given {
+        for (option, value) in MethodArguments.parsed {
             var changed = choice
             try changed.set(option, to: value)
             let (current, requested) = (

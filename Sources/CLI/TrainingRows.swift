@@ -89,7 +89,7 @@ struct TrainingRows {
         (training, self.validation) = try Self.splitting(
             EncodedRows(encoded.examples), validationRows.map { try encoder.encode($0).examples }, split,
             classes: head?.task == .classification ? trainingRows.map(\.target) : nil)
-        if let meaning = head?.meaningOfNumbers(in: trainingRows) {
+        if let meaning = head?.classIndexMeaning(in: trainingRows) {
             Console.note("the data has class indices: \(meaning)")
         }
     }

@@ -8,7 +8,7 @@ import Training
 public final class ComparisonState {
     /// Whether to start from scratch or to resume (`--resume`).
     public enum Start: Sendable {
-        case anew
+        case fromScratch
         case resuming
     }
 

@@ -68,8 +68,8 @@ extension LanguageModel {
 
     /// Checks that logits are finite.
     /// - Throws: ``PEFTError`` that names the model's tensor which isn't finite, if there is one.
-    public func requireFinite(scores: Tensor, what: String = "logits") throws {
-        let largest = scores.count > 0 ? scores.max().item() : 0
+    public func requireFinite(logits: Tensor, what: String = "logits") throws {
+        let largest = logits.count > 0 ? logits.max().item() : 0
         try checkTorchErrors()
         guard !largest.isFinite else { return }
         throw nonFinite(what)

@@ -46,7 +46,7 @@ import TorchNN
     private static let ofMethods: [String: Case] = {
         // Hugging Face PEFT reads LoftQ's files with bitsandbytes on a GPU alone, and QA-LoRA's over GPTQ bases.
         let methods = PEFTMethods.builtIn.filter {
-            $0.isHuggingFaces && !["lora", "loftq", "qalora"].contains($0.name)
+            $0.isReadableByHuggingFace && !["lora", "loftq", "qalora"].contains($0.name)
         }
         let named = methods.map { ("method-\($0.name)", Case(base: "t5-v1.1", choice: .forTests($0))) }
         var pooled = QALoRA.Configuration()

@@ -74,10 +74,10 @@ import Testing
     @Test func meaningsOfNumbers() {
         let examples = ["1", "0", "1"].map { Example(prompt: "", target: $0, row: .init(file: "", number: 1)) }
         let head = ModelHead(task: .classification, labels: ["sad", "glad"])
-        #expect(head.meaningOfNumbers(in: examples) == "0 is 'sad', 1 is 'glad'")
-        #expect(ModelHead(task: .classification, labels: ["0", "1"]).meaningOfNumbers(in: examples) == nil)
+        #expect(head.classIndexMeaning(in: examples) == "0 is 'sad', 1 is 'glad'")
+        #expect(ModelHead(task: .classification, labels: ["0", "1"]).classIndexMeaning(in: examples) == nil)
         #expect(
-            ModelHead(task: .classification, labels: ["LABEL_0", "LABEL_1"]).meaningOfNumbers(in: examples) == nil)
-        #expect(ModelHead(task: .regression).meaningOfNumbers(in: examples) == nil)
+            ModelHead(task: .classification, labels: ["LABEL_0", "LABEL_1"]).classIndexMeaning(in: examples) == nil)
+        #expect(ModelHead(task: .regression).classIndexMeaning(in: examples) == nil)
     }
 }

@@ -71,7 +71,7 @@ extension OptionTable {
 
     /// - Parameter file: the configuration file that holds the options, if not the command line.
     /// - Throws: ``UsageError`` for a repeated option that takes one value.
-    func refuseRepeats(_ arguments: [GivenArgument], in file: String? = nil) throws {
+    func rejectRepeats(_ arguments: [GivenArgument], in file: String? = nil) throws {
         var seen: [String: String] = [:]
         for case .option(let option, let name, let value?) in arguments where !option.isRepeating {
             if let first = seen[option.key] {

@@ -28,7 +28,7 @@ enum Invocation {
         let rest = Array(arguments.dropFirst())
         if asksForHelp(rest, table) { return .help(HelpPage(table).text()) }
         var given = try table.split(rest)
-        try table.refuseRepeats(given)
+        try table.rejectRepeats(given)
         if let path = configuration(in: given) {
             let isGiven = Set(given.compactMap(\.key))
             let fromFile = try ConfigurationFile.read(path, table).filter { !isGiven.contains($0.key ?? "") }

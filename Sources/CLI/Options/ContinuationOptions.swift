@@ -24,7 +24,7 @@ struct ContinuationOptions: ParsableArguments {
         ComparisonState.removeIfFinished(Output.url(path))
         try Output.check([html, output])
         guard !AtomicFile.isDevice(Output.url(path)) else { return (nil, try keep.map { try Output.folder($0) }) }
-        let state = try ComparisonState(besides: Output.url(path), resume ? .resuming : .anew)
+        let state = try ComparisonState(besides: Output.url(path), resume ? .resuming : .fromScratch)
         Interrupt.removing(state.lock.file)
         guard let keep else { return (state, nil) }
         // On resuming, the folders of finished runs exist.

@@ -8,7 +8,7 @@ import Support
 /// declares its options in its own configuration.
 enum MethodArguments {
     /// The extracted options as names and values.
-    nonisolated(unsafe) private(set) static var given: [(name: String, value: String)] = []
+    nonisolated(unsafe) private(set) static var parsed: [(name: String, value: String)] = []
 
     /// Commands that accept method options.
     static let commands: Set = ["train", "compare", "sweep", "inspect", "plan"]
@@ -17,7 +17,7 @@ enum MethodArguments {
     static func extract(_ arguments: [GivenArgument]) -> [GivenArgument] {
         arguments.filter { argument in
             guard case .option(let option, _, let value) = argument, option.isMethods else { return true }
-            given.append((option.key, value ?? "true"))
+            parsed.append((option.key, value ?? "true"))
             return false
         }
     }
@@ -27,7 +27,7 @@ enum MethodArguments {
     static func choice(_ name: String) throws -> MethodChoice {
         try checkingOptions {
             var choice = MethodChoice(try PEFTMethods.named(name))
-            for (option, value) in given { try choice.set(option, to: value) }
+            for (option, value) in parsed { try choice.set(option, to: value) }
             return choice
         }
     }
@@ -66,7 +66,7 @@ enum MethodArguments {
             let method = try PEFTMethods.named(name)
             var choice = MethodChoice(method)
             let names = Set(MethodChoice.options(of: method).map(\.name))
-            for (option, value) in given where names.contains(option) {
+            for (option, value) in parsed where names.contains(option) {
                 used.insert(option)
                 try choice.set(option, to: value)
             }
@@ -75,7 +75,7 @@ enum MethodArguments {
             }
             return (name, choice, weights)
         }
-        if let unused = given.first(where: { !used.contains($0.name) }) {
+        if let unused = parsed.first(where: { !used.contains($0.name) }) {
             throw UsageError("no method of --methods \(text) has the option --\(unused.name)", remedy: "remove it")
         }
         return result

@@ -32,11 +32,11 @@ extension Difference {
     /// is half of Student's two-sample interval, as seeds of different methods are not paired.
     /// - Parameters:
     ///   - all: the variance over seeds pooled over the whole comparison, which two or three seeds of two runs estimate poorly.
-    ///   - arePairs: whether seeds are paired, as for a run and its quantized model; `all` is then the variance of such
+    ///   - isPaired: whether seeds are paired, as for a run and its quantized model; `all` is then the variance of such
     ///     paired differences.
     /// - Returns: `nil` if there are neither bootstrap resamples nor several seeds.
     init?(
-        _ a: Statistic, to b: Statistic, metric: String, place: Int, all: SeedSpread? = nil, arePairs: Bool = false
+        _ a: Statistic, to b: Statistic, metric: String, place: Int, all: SeedSpread? = nil, isPaired: Bool = false
     ) {
         let value = a.mean - b.mean
         var (below, above) = (0.0, 0.0)
@@ -46,7 +46,7 @@ extension Difference {
             (below, above) = (max(0, value - low), max(0, high - value))
         }
         let seeds =
-            arePairs && a.values.count == b.values.count
+            isPaired && a.values.count == b.values.count
             ? Self.halfWidthOverPairs(zip(a.values, b.values).map { $0 - $1 }, all)
             : Self.halfWidthOverSeeds(a.values, b.values, all)
         guard hasRows || seeds != nil else { return nil }
@@ -141,11 +141,11 @@ extension ComparisonReport {
                 let source = metric == ranking || metric == .loss ? runs[index].source : nil
                 for place in Set((others + [source]).compactMap(\.self)).sorted()
                 where place != index && runs.indices.contains(place) {
-                    let arePairs = place == runs[index].source
+                    let isPaired = place == runs[index].source
                     guard let a = runs[index].statistic(metric), let b = runs[place].statistic(metric),
                         let difference = Difference(
-                            a, to: b, metric: metric.key, place: place, all: arePairs ? pairSpread(metric) : all,
-                            arePairs: arePairs)
+                            a, to: b, metric: metric.key, place: place, all: isPaired ? pairSpread(metric) : all,
+                            isPaired: isPaired)
                     else { continue }
                     found.append(difference)
                 }
@@ -165,10 +165,10 @@ extension ComparisonReport {
             run.differences?.first { $0.metric == metric.key && $0.to == place }
         }
         if let known = stored(run, others) ?? stored(other, own)?.reversed { return known }
-        let arePairs = run.source != nil && run.source == others
+        let isPaired = run.source != nil && run.source == others
         return Difference(
-            a, to: b, metric: metric.key, place: others ?? 0, all: arePairs ? pairSpread(metric) : seedSpread(metric),
-            arePairs: arePairs)
+            a, to: b, metric: metric.key, place: others ?? 0, all: isPaired ? pairSpread(metric) : seedSpread(metric),
+            isPaired: isPaired)
     }
 
     /// The difference of a quantized model from the trained one.

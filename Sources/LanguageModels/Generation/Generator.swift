@@ -124,7 +124,7 @@ public struct Generator {
     private func processed(
         _ scores: Tensor, _ run: Run, _ prompts: [[Int]], rows: [(prompt: Int, made: [Int])]
     ) throws -> Tensor {
-        try model.requireFinite(scores: scores)
+        try model.requireFinite(logits: scores)
         guard !settings.leavesScores else { return scores }
         return ScoreProcessor(settings: settings)(
             scores,

@@ -19,11 +19,11 @@ class AttentionContext {
 
     /// Selects from x `[tokens, …]` the tokens whose outputs are needed; only they have queries and a feed-forward
     /// pass.
-    func wanted(_ x: Tensor) -> Tensor { x }
+    func selected(_ x: Tensor) -> Tensor { x }
 
     /// Queries of the selected tokens, keys and values of all, from x `[tokens, size]`.
     func projected(_ x: Tensor, _ q: Linear, _ k: Linear, _ v: Linear) -> (q: Tensor, k: Tensor, v: Tensor) {
-        let own = wanted(x)
+        let own = selected(x)
         guard own === x else {
             let others = Linear.project(x, [k, v])
             return (q(own), others[0], others[1])
@@ -62,7 +62,7 @@ class AttentionContext {
 final class PackedContext: AttentionContext {
     private let offsets: [Int]
     private let isCausal: Bool
-    private let wanted: WantedTokens?
+    private let selected: SelectedTokens?
     /// Keys and values of each layer with their offsets, if decoding continues from them.
     private(set) var kept: [Int: (keys: Tensor, values: Tensor, offsets: [Int])] = [:]
     private let keeps: Bool
@@ -71,14 +71,14 @@ final class PackedContext: AttentionContext {
     ///   - rows: the sequences' tokens, including virtual ones.
     ///   - prefixes: lengths of the prefixes before each sequence.
     ///   - longest: minimum of ``longest``, if more tokens follow.
-    ///   - wanted: the tokens whose last-layer outputs are read; in a causal stack the trailing ones of each
+    ///   - selected: the tokens whose last-layer outputs are read; in a causal stack the trailing ones of each
     ///     sequence.
     ///   - limit: number of positions of the model, if limited.
     init(
         _ rows: PromptedRows, prefixes: [Int], isCausal: Bool, keeps: Bool = false, longest: Int = 0,
-        wanted: WantedTokens? = nil, limit: Int? = nil
+        selected: SelectedTokens? = nil, limit: Int? = nil
     ) {
-        (offsets, self.isCausal, self.keeps, self.wanted) = (rows.offsets, isCausal, keeps, wanted)
+        (offsets, self.isCausal, self.keeps, self.selected) = (rows.offsets, isCausal, keeps, selected)
         let all = rows.prompts.indices.flatMap { row in
             (0..<(rows.offsets[row + 1] - rows.offsets[row])).map { prefixes[row] + $0 }
         }
@@ -90,8 +90,8 @@ final class PackedContext: AttentionContext {
     }
 
     /// Whether the last layer computes the outputs of some tokens only.
-    var leavesOut: Bool { wanted != nil }
-    override var last: AttentionContext { wanted.map { LastLayerContext(self, $0) } ?? self }
+    var leavesOut: Bool { selected != nil }
+    override var last: AttentionContext { selected.map { LastLayerContext(self, $0) } ?? self }
 
     override func attend(
         _ q: Tensor, _ k: Tensor, _ v: Tensor, site: KeyValueSite, layer: Int, window: Int?, scale: Double,
@@ -119,14 +119,14 @@ final class PackedContext: AttentionContext {
 /// The last layer over packed sequences: keys and values of all tokens, everything else only for those that are read.
 private final class LastLayerContext: AttentionContext {
     private let all: PackedContext
-    private let tokens: WantedTokens
+    private let tokens: SelectedTokens
 
-    init(_ all: PackedContext, _ tokens: WantedTokens) {
+    init(_ all: PackedContext, _ tokens: SelectedTokens) {
         (self.all, self.tokens) = (all, tokens)
         super.init(positions: all.positions.selecting(tokens.indices), longest: all.longest)
     }
 
-    override func wanted(_ x: Tensor) -> Tensor { x.selecting(tokens.indices) }
+    override func selected(_ x: Tensor) -> Tensor { x.selecting(tokens.indices) }
     override func rotated(_ x: Tensor, _ rotary: RotaryPositions) -> Tensor { all.rotated(x, rotary) }
     override func rotatedQueries(_ q: Tensor, _ rotary: RotaryPositions) -> Tensor { super.rotated(q, rotary) }
 
@@ -216,8 +216,8 @@ extension CausalModel {
                 labelSmoothing: labelSmoothing)
         }
         let logs = scores(hidden).logSoftmax()
-        let wanted = logs.gathering(axis: 1, batch.targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
-        return labelSmoothing > 0 ? wanted - logs.mean(axes: [-1]).sum() * labelSmoothing : wanted
+        let targetLoss = logs.gathering(axis: 1, batch.targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
+        return labelSmoothing > 0 ? targetLoss - logs.mean(axes: [-1]).sum() * labelSmoothing : targetLoss
     }
 
     public func virtualTokens(forRows rows: Int) -> [Int] {
@@ -247,7 +247,7 @@ extension CausalModel {
         let prefixes = (prefixSites.first?.prefixes(forRows: input.rows) ?? []).map { $0?.keys.dim(0) ?? 0 }
         let context = PackedContext(
             rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: true, keeps: keeps,
-            longest: longest, wanted: outputs.flatMap { WantedTokens(rows, of: input.offsets, spans: $0) },
+            longest: longest, selected: outputs.flatMap { SelectedTokens(rows, of: input.offsets, spans: $0) },
             limit: positionLimit)
         let states = RowRouting.within(rows.offsets) { decode(rows.states, context) }
         return (states, rows, context)

@@ -116,7 +116,7 @@ final class BERTBlock: Module, StackLayer {
 
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let mixed = attention(x, context)
-        let x = context.wanted(x)
+        let x = context.selected(x)
         let attended = dropout(attentionOutput(mixed, input: x), rate)
         let middle = attentionNorm(x + attended)
         return feedForwardNorm(middle + dropout(feedForwardOutput(down(activation(up(middle))), input: middle), rate))

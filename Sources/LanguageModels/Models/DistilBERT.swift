@@ -103,7 +103,7 @@ final class DistilBERTBlock: Module, StackLayer {
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         // Unlike in BERT, there is no dropout on the attention's output.
         let mixed = attention(x, context)
-        let x = context.wanted(x)
+        let x = context.selected(x)
         let middle = attentionNorm(x + attentionOutput(mixed, input: x))
         return feedForwardNorm(middle + feedForwardOutput(dropout(down(activation(up(middle))), rate), input: middle))
     }

@@ -94,8 +94,8 @@ extension EncoderModel {
         switch head.task {
         case .tokenClassification:
             let own = rows.withoutPrompts(states)
-            let wanted = batch.positions.map { own.selecting($0) } ?? own
-            guard RowRouting.current != nil, let positions = batch.positions else { return tokenScores(wanted) }
+            let selected = batch.positions.map { own.selecting($0) } ?? own
+            guard RowRouting.current != nil, let positions = batch.positions else { return tokenScores(selected) }
             // Mixed-adapter batches route the classification head too.
             let all = RowRouting.within(batch.input.offsets) { tokenScores(own) }
             return all.selecting(positions)
@@ -120,12 +120,12 @@ extension EncoderModel {
         let rows = inputSite(embedded, offsets: input.offsets)
         let prefixes = (prefixSites.first?.prefixes(forRows: input.rows) ?? []).map { $0?.keys.dim(0) ?? 0 }
         let isOfTokens = head.task == .tokenClassification || head.task == .embeddings
-        let wanted =
+        let selected =
             isOfTokens || !UnreadOutputs.areLeftOut
-            ? nil : WantedTokens(ranges: speakers(rows).map { $0..<($0 + 1) }, device: rows.states.device)
+            ? nil : SelectedTokens(ranges: speakers(rows).map { $0..<($0 + 1) }, device: rows.states.device)
         let context = PackedContext(
             rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: isCausal,
-            wanted: wanted, limit: positionLimit)
+            selected: selected, limit: positionLimit)
         let types = batch.segments.map { segments -> Tensor in
             // Virtual tokens have type 0.
             let all = rows.prompts.indices.flatMap { row in
@@ -133,7 +133,7 @@ extension EncoderModel {
             }
             return Tensor(all, device: rows.states.device)
         }
-        return (RowRouting.within(rows.offsets) { encode(rows.states, types: types, context) }, rows, wanted != nil)
+        return (RowRouting.within(rows.offsets) { encode(rows.states, types: types, context) }, rows, selected != nil)
     }
 
     // MARK: Losses
@@ -157,8 +157,8 @@ extension EncoderModel {
 /// Sum over rows of −log softmax(scores)[target] with scores `[rows, classes]`, targets int64 `[rows]`.
 func crossEntropySum(_ scores: Tensor, _ targets: Tensor, labelSmoothing: Double) -> Tensor {
     let logs = scores.logSoftmax()
-    let wanted = logs.gathering(axis: 1, targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
-    return labelSmoothing > 0 ? wanted - logs.mean(axes: [-1]).sum() * labelSmoothing : wanted
+    let targetLoss = logs.gathering(axis: 1, targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
+    return labelSmoothing > 0 ? targetLoss - logs.mean(axes: [-1]).sum() * labelSmoothing : targetLoss
 }
 
 /// Contrastive and similarity losses of sentence embeddings.

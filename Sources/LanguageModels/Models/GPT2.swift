@@ -101,8 +101,8 @@ final class GPT2Block: Module, StackLayer {
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         var normed = attentionNorm(x)
         let attended = attention(normed, context)
-        normed = context.wanted(normed)
-        let x = context.wanted(x) + dropout(attentionOutput(attended, input: normed), rate)
+        normed = context.selected(normed)
+        let x = context.selected(x) + dropout(attentionOutput(attended, input: normed), rate)
         normed = feedForwardNorm(x)
         return x + dropout(feedForwardOutput(down(activation(up(normed))), input: normed), rate)
     }
@@ -129,7 +129,7 @@ final class GPT2Attention: Module {
         // `[tokens, heads, headSize]`: queries, then keys, then values.
         let parts = fused(x).reshaped(-1, 3 * heads, size / heads).split(axis: 1, [heads, heads, heads])
         let mixed = context.attend(
-            context.wanted(parts[0]), parts[1], parts[2], site: prefix, layer: layer,
+            context.selected(parts[0]), parts[1], parts[2], site: prefix, layer: layer,
             scale: settings.scale(ofLayer: layer),
             dropout: settings.attentionDropout)
         return output(mixed.reshaped(-1, size))

@@ -105,9 +105,9 @@ final class GemmaBlock: Module, StackLayer {
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         var normed = attentionNorm(x)
         let mixed = attention(normed, context)
-        normed = context.wanted(normed)
+        normed = context.selected(normed)
         let attended = attentionOutput(mixed, input: normed)
-        let x = context.wanted(x) + (attentionOutputNorm?(attended) ?? attended)
+        let x = context.selected(x) + (attentionOutputNorm?(attended) ?? attended)
         normed = feedForwardNorm(x)
         let fed = feedForwardOutput(feedForward(normed), input: normed)
         return x + (feedForwardOutputNorm?(fed) ?? fed)

@@ -90,8 +90,8 @@ final class LlamaBlock: Module, StackLayer {
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         var normed = attentionNorm(x)
         let attended = attention(normed, context)
-        normed = context.wanted(normed)
-        let x = context.wanted(x) + attentionOutput(attended, input: normed)
+        normed = context.selected(normed)
+        let x = context.selected(x) + attentionOutput(attended, input: normed)
         normed = feedForwardNorm(x)
         return x + feedForwardOutput(feedForward(normed), input: normed)
     }

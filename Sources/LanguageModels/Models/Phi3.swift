@@ -101,8 +101,8 @@ final class Phi3Block: Module, StackLayer {
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         var normed = attentionNorm(x)
         let attended = attention(normed, context)
-        normed = context.wanted(normed)
-        let x = context.wanted(x) + dropout(attentionOutput(attended, input: normed), rate)
+        normed = context.selected(normed)
+        let x = context.selected(x) + dropout(attentionOutput(attended, input: normed), rate)
         normed = feedForwardNorm(x)
         return x + dropout(feedForwardOutput(feedForward(normed), input: normed), rate)
     }
@@ -129,7 +129,7 @@ final class Phi3Attention: Module {
         // `[tokens, heads, headSize]`: queries, then keys, then values.
         let parts = fused(x).reshaped(-1, heads + 2 * keyHeads, size).split(axis: 1, [heads, keyHeads, keyHeads])
         let mixed = context.attend(
-            context.rotatedQueries(context.wanted(parts[0]), settings.rotary),
+            context.rotatedQueries(context.selected(parts[0]), settings.rotary),
             context.rotated(parts[1], settings.rotary), parts[2],
             site: prefix, layer: layer, window: settings.window, scale: 1 / Double(size).squareRoot(),
             dropout: settings.attentionDropout)

@@ -58,8 +58,8 @@ public final class T5: Module, TiedOutputModel {
         if let head, head.isAdapted {
             // Adapters over the output layer act on the logits themselves.
             let logs = scores(hidden(batch)).logSoftmax()
-            let wanted = logs.gathering(axis: 1, batch.targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
-            return labelSmoothing > 0 ? wanted - logs.mean(axes: [-1]).sum() * labelSmoothing : wanted
+            let targetLoss = logs.gathering(axis: 1, batch.targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
+            return labelSmoothing > 0 ? targetLoss - logs.mean(axes: [-1]).sum() * labelSmoothing : targetLoss
         }
         return (head?.weight ?? embedding.outputWeight).crossEntropy(
             hidden: hidden(batch), targets: batch.targets, scale: outputScale, softcap: nil,

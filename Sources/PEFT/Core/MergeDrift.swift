@@ -56,11 +56,11 @@ public struct MergeDrift: Codable, Sendable, Equatable {
             return try scores()
         }
         let exact = try scores()
-        for scores in exact { try model.requireFinite(scores: scores) }
+        for scores in exact { try model.requireFinite(logits: scores) }
         let roundedBefore = try storages.map { try scores($0) }
         let before = try types.map { try scores($0) }
         try adapter.merge()
-        for scores in try scores() { try model.requireFinite(scores: scores, what: "merged logits") }
+        for scores in try scores() { try model.requireFinite(logits: scores, what: "merged logits") }
         var drifts = try zip(types, before).map { type, before in
             let drift = try difference(before, scores(type))
             return MergeDrift(

@@ -12,7 +12,7 @@ public protocol PEFTMethod: SendableMetatype {
     /// one, such as LoRA variants that are a setting in Hugging Face's files.
     static var peftType: String? { get }
     /// Whether Hugging Face PEFT supports the type; its readers reject others.
-    static var isHuggingFaces: Bool { get }
+    static var isReadableByHuggingFace: Bool { get }
     /// One line for help and documentation.
     static var summary: String { get }
     /// A learning rate that usually works, and the center of a learning-rate search.
@@ -49,7 +49,7 @@ public enum AdapterStart: Sendable {
 }
 
 extension PEFTMethod {
-    public static var isHuggingFaces: Bool { peftType != nil }
+    public static var isReadableByHuggingFace: Bool { peftType != nil }
     public static var defaults: Configuration { Configuration() }
     public static var start: AdapterStart { .unchanged }
     public static var baseStorage: WeightStorage? { nil }

@@ -5,7 +5,7 @@ import Support
 public enum BitFit: PEFTMethod {
     public static let name = "bitfit"
     public static let peftType: String? = "BITFIT"
-    public static let isHuggingFaces = false
+    public static let isReadableByHuggingFace = false
     public static let summary = "train only the bias terms (Ben Zaken et al. 2022)"
     public static let defaultLearningRate = 1e-3
 

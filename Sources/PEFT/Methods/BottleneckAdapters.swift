@@ -188,7 +188,7 @@ public protocol BottleneckMethod: PEFTMethod where Configuration == BottleneckCo
 
 extension BottleneckMethod {
     public static var peftType: String? { "BOTTLENECK" }
-    public static var isHuggingFaces: Bool { false }
+    public static var isReadableByHuggingFace: Bool { false }
     public static var defaultLearningRate: Double { 1e-3 }
     public static var isMergeable: Bool { false }
     public static func label(_ configuration: BottleneckConfiguration) -> String { configuration.label(title) }

@@ -6,7 +6,7 @@ import Support
 public enum HeadTraining: PEFTMethod {
     public static let name = "head"
     public static let peftType: String? = "HEAD"
-    public static let isHuggingFaces = false
+    public static let isReadableByHuggingFace = false
     public static let summary = "train only the new head over the frozen base (linear probe)"
     public static let defaultLearningRate = 3e-2
 

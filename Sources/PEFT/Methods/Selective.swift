@@ -8,7 +8,7 @@ import TorchNN
 public enum Selective: PEFTMethod {
     public static let name = "selective"
     public static let peftType: String? = "SELECTIVE"
-    public static let isHuggingFaces = false
+    public static let isReadableByHuggingFace = false
     public static let summary = "train selected parameters: by component, layer, kind or name pattern"
     public static let defaultLearningRate = 1e-3
 

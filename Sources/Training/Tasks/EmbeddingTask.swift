@@ -49,7 +49,7 @@ struct EmbeddingTask: HeadTask {
             let outputs = withoutGradients {
                 model.computing { model.logits(model.batch(own, device: model.device)) }.to(.float32)
             }
-            try model.requireFinite(scores: outputs, what: "vectors")
+            try model.requireFinite(logits: outputs, what: "vectors")
             return try read(outputs, rows: own)
         }
         func vector(_ text: [Int]) -> [Float] {

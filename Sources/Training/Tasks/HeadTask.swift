@@ -107,7 +107,7 @@ extension HeadTask {
             let outputs = withoutGradients {
                 model.computing { model.logits(model.batch(own, device: model.device)) }.to(.float32)
             }
-            try model.requireFinite(scores: outputs)
+            try model.requireFinite(logits: outputs)
             return try read(outputs, rows: own)
         }
     }

@@ -9,7 +9,7 @@ public enum OutputGate: PEFTMethod {
     public static let name = "gate"
     public static let peftType: String? = "OUTPUT_GATE"
     // Hugging Face PEFT has no such method, so its readers refuse the file.
-    public static let isHuggingFaces = false
+    public static let isReadableByHuggingFace = false
     public static let summary = "one gate per output of chosen projections"
     public static let defaultLearningRate = 1e-2
 

@@ -3,8 +3,8 @@ import TorchNN
 
 /// The tokens whose last-layer outputs are read: those that predict a target or represent a sequence. The last layer
 /// computes only keys and values of the others, in the forward and the backward pass.
-struct WantedTokens {
-    /// Indices among all tokens, including virtual ones, int64 `[wanted]`.
+struct SelectedTokens {
+    /// Indices among all tokens, including virtual ones, int64 `[selected]`.
     let indices: Tensor
     /// Offsets of each sequence among them: rows + 1 entries.
     let offsets: [Int]
@@ -41,14 +41,14 @@ public enum UnreadOutputs {
     static var areLeftOut: Bool { !areComputed && RowRouting.current == nil }
 }
 
-/// A layer of a stack, `[tokens, size]` -> `[tokens, size]`, or `[wanted tokens, size]` in the last one.
+/// A layer of a stack, `[tokens, size]` -> `[tokens, size]`, or `[selected tokens, size]` in the last one.
 protocol StackLayer: Module {
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor
 }
 
-/// Runs x `[tokens, size]` through the layers -> `[wanted tokens, size]`.
+/// Runs x `[tokens, size]` through the layers -> `[selected tokens, size]`.
 func through(_ layers: [some StackLayer], _ x: Tensor, _ context: AttentionContext) -> Tensor {
-    guard let last = layers.last else { return context.last.wanted(x) }
+    guard let last = layers.last else { return context.last.selected(x) }
     let x = layers.dropLast().reduce(x) { x, layer in checkpointed(x) { layer($0, context) } }
     let narrowed = context.last
     return checkpointed(x) { last($0, narrowed) }
