@@ -11,7 +11,7 @@ extension BatchDisplay {
     /// or `candidate`.
     func json(_ plan: BatchPlan, _ rows: EncodedRows, _ summary: EncodingSummary) -> JSON {
         var plan = plan
-        let batches = plan.passes(ofStep: 0).map { batch -> JSON in
+        let batches = plan.microBatches(ofStep: 0).map { batch -> JSON in
             .object(["rows": .array(batch.map { json(rows[$0]) })])
         }
         return [

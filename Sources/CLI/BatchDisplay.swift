@@ -14,7 +14,7 @@ struct BatchDisplay {
 
     func show(_ plan: BatchPlan, _ rows: EncodedRows) {
         var plan = plan
-        let microBatches = plan.passes(ofStep: 0)
+        let microBatches = plan.microBatches(ofStep: 0)
         for (index, microBatch) in microBatches.enumerated() {
             let rows = microBatch.map { rows[$0] }
             let title =

@@ -15,7 +15,7 @@ extension ComparisonData {
         baselines: [Baseline] = []
     ) throws {
         let templates = try templates.recognized(
-            (training ?? test).paths, chat, writes: templates.choice().writes(folder))
+            (training ?? test).paths, chat, generates: templates.choice().generates(folder))
         let name = training.map { Rows.name($0.paths) } ?? "no training data"
         guard let settings = try chat.settings(templates, data: (training ?? test).paths, folder: folder.url) else {
             let rowTemplates = try templates.rows()

@@ -47,7 +47,7 @@ struct Evaluate: ParsableCommand {
         }
         let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge)
         let templates = try templates.recognized(
-            data, chat, writes: adapted.model.writes, record: adapted.record)
+            data, chat, generates: adapted.model.generates, record: adapted.record)
         try ModelNotes.generation(parameters, for: adapted.model)
         try ModelNotes.input(templates.maxInput, for: adapted.model, adapted.tokenizer)
         if let settings = try chat.settings(

@@ -51,8 +51,8 @@ extension Evaluate {
         }
         display.finish()
         ModelNotes.lastPosition(results.reduce(0) { $0 + $1.result.endedAtLastPosition }, of: named.model)
-        if adapterField != nil, results.count > 1, named.model.writes || named.model.head.task == .classification {
-            results.append(("all rows", rows.count, try total.result(isClassifier: !named.model.writes)))
+        if adapterField != nil, results.count > 1, named.model.generates || named.model.head.task == .classification {
+            results.append(("all rows", rows.count, try total.result(isClassifier: !named.model.generates)))
         }
         if let predictions {
             let text = rows.indices.flatMap { lines[$0] ?? [] }.joined(separator: "\n") + "\n"
@@ -89,7 +89,8 @@ extension Evaluate {
     ) throws -> Part {
         var evaluator = Evaluator(
             model: named.model, tokenizer: named.tokenizer, parameters: parameters, batchSize: batchSize)
-        let templates = try templates.recognizing(data, chat, writes: named.model.writes, record: record).templates
+        let templates = try templates.recognizing(data, chat, generates: named.model.generates, record: record)
+            .templates
         if let settings = try chat.settings(templates, data: data, folder: named.tokenizerFolder, record: record) {
             let wrapped = try chat.wrapped(templates, record: record)
             let conversations = try settings.conversations(rows, prompt: wrapped?.prompt, target: wrapped?.target)

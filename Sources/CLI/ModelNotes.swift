@@ -7,7 +7,7 @@ import Training
 enum ModelNotes {
     /// Says which settings of `generation_config.json` apply.
     static func generation(_ parameters: GenerateParameters, for model: any LanguageModel) throws {
-        guard model.writes, let note = try GenerationSettings(parameters, for: model).note else { return }
+        guard model.generates, let note = try GenerationSettings(parameters, for: model).note else { return }
         Console.note(note)
     }
 

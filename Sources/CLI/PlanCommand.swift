@@ -162,7 +162,7 @@ struct PlanCommand: ParsableCommand {
                 "\(model) has no tokenizer, which --data requires",
                 remedy: "use --prompt-tokens and --target-tokens instead")
         }
-        let templates = try templates.recognized(data, chat, writes: source.outline().writes)
+        let templates = try templates.recognized(data, chat, generates: source.outline().generates)
         if let folder = source.folder, let chats = try chat.settings(templates, data: data, folder: folder.url) {
             let wrapped = try chat.wrapped(templates)
             let rows = try Rows.read(data, chats, wrapped?.prompt, wrapped?.target, limit: limit)

@@ -40,7 +40,7 @@ struct Predict: ParsableCommand {
         }
         let file = try output.map { try RowsOutput($0) }
         let adapted = try AdaptedModel(model, adapter: adapter, merge: merge, task: templates.choice())
-        guard adapted.model.writes == false else {
+        guard adapted.model.generates == false else {
             throw PEFTError(
                 "this \(adapted.model.family) model generates text and has no classification, regression or embedding head",
                 remedy: "use peft generate, or a model with such a head")

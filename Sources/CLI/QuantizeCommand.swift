@@ -95,7 +95,7 @@ struct QuantizeCommand: ParsableCommand {
             let batches = try samples(calibration, for: loaded, tokenizer)
             outcomes = try quantizer.calibrate(loaded) {
                 for batch in batches {
-                    _ = loaded.writes ? loaded.lossSum(batch, labelSmoothing: 0) : loaded.logits(batch)
+                    _ = loaded.generates ? loaded.lossSum(batch, labelSmoothing: 0) : loaded.logits(batch)
                     try checkTorchErrors()
                 }
             } progress: { outcome in
@@ -146,7 +146,7 @@ struct QuantizeCommand: ParsableCommand {
         var templates = templates
         if templates.prompt == nil, templates.target == nil {
             // Lines of text: a generative model requires a target, others a prompt.
-            if model.writes { templates.target = "{text}" } else { templates.prompt = "{text}" }
+            if model.generates { templates.target = "{text}" } else { templates.prompt = "{text}" }
         }
         if templates.prompt == nil { templates.prompt = "" }
         let rows = try Rows.read(file, templates.rows(needsTarget: false), limit: limit)

@@ -28,13 +28,13 @@ enum SampleRows {
         let maxInput = templates.maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
         var encoded: [EncodedExample]
         if let data {
-            let templates = try templates.recognized([data], nil, writes: model.writes, record: record)
+            let templates = try templates.recognized([data], nil, generates: model.generates, record: record)
             let rows = try Rows.read(data, templates.rows(record: record), limit: limit)
             encoded = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInput).encode(rows).examples
         } else {
             encoded = sentences.map { sentence in
                 let ids = tokenizer.encode(text: sentence)
-                if !model.writes { return EncodedExample(input: ids, target: [0]) }
+                if !model.generates { return EncodedExample(input: ids, target: [0]) }
                 // The second half of a sentence is the target of the first.
                 let half = max(1, ids.count / 2)
                 return EncodedExample(input: Array(ids[..<half]), target: Array(ids[half...]))

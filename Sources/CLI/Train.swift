@@ -87,7 +87,7 @@ struct Train: ParsableCommand {
         // Planning reports errors in the method's settings before anything large is read.
         if start == nil {
             let bare = try model.folder(weights: choice.baseStorage).outline()
-            if bare.writes { _ = try choice.plan(for: ModelOutline(bare)) }
+            if bare.generates { _ = try choice.plan(for: ModelOutline(bare)) }
         }
         let data = try rows(start)
         let (modelFolder, tokenizer) = (data.folder, data.tokenizer)
@@ -185,7 +185,7 @@ struct Train: ParsableCommand {
         Console.note(
             "\(adapter.choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trainable (\(share))"
         )
-        if !adapter.model.writes { Console.note("task: \(Self.text(adapter.model.head))") }
+        if !adapter.model.generates { Console.note("task: \(Self.text(adapter.model.head))") }
         let summary = data.summary
         Console.note(
             "\(counted(summary.rows, "example")), \(counted(summary.inputTokens, "input token")), \(counted(summary.targetTokens, "target token")), \(counted(trainer.totalSteps, "optimizer step"))"

@@ -38,7 +38,7 @@ struct TrainingRows {
         let tokenizerFolder = tokenizerFolder ?? folder.url
         tokenizer = try Tokenizer.load(folder: tokenizerFolder)
         let recognized = try templates.recognizing(
-            data, chat, writes: templates.choice().writes(folder), record: record)
+            data, chat, generates: templates.choice().generates(folder), record: record)
         let templates = recognized.templates
         format = recognized.format
         maxInputTokens = templates.maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
@@ -99,7 +99,7 @@ struct TrainingRows {
         _ folder: ModelFolder, _ templates: TemplateOptions, _ rows: RowTemplates, _ tokenizer: Tokenizer,
         maxInputTokens: Int, data: [String], limit: Int?, virtualTokens: Int, _ adapter: AdapterFolder?
     ) throws -> (encoder: RowEncoder, rows: EncodedRows, summary: EncodingSummary)? {
-        guard try folder.head?.task.writes ?? templates.choice().writes(folder) else { return nil }
+        guard try folder.head?.task.generates ?? templates.choice().generates(folder) else { return nil }
         let sources = try DataSource.all(data)
         let outline = try outline(folder, adapter)
         let encoder = try RowEncoder(

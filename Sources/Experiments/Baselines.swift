@@ -117,11 +117,11 @@ public struct BaselineResult: Codable, Sendable {
 
 extension ComparisonData {
     /// - Throws: ``PEFTError`` where baselines make no sense: chats, and models that don't write text.
-    func measure(_ baselines: [Baseline], writes: Bool) throws -> [BaselineResult] {
+    func measure(_ baselines: [Baseline], generates: Bool) throws -> [BaselineResult] {
         guard !baselines.isEmpty else { return [] }
-        guard writes, case .texts(let texts) = content else {
+        guard generates, case .texts(let texts) = content else {
             throw PEFTError(
-                writes
+                generates
                     ? "--baselines needs prompts and targets, and these examples are chats"
                     : "--baselines needs a model that generates text, and this one does not", remedy: "omit it")
         }

@@ -162,7 +162,7 @@ public struct Comparison {
         rows = try EncodedComparison(
             data, tokenizer, folder: folder.url, for: model, maxInputTokens: plan.maxInputTokens,
             virtualTokens: plan.methods.compactMap { $0.choice?.virtualTokens }.max() ?? 0)
-        baselines = try data.measure(plan.baselines, writes: model.writes)
+        baselines = try data.measure(plan.baselines, generates: model.generates)
     }
 
     /// - Parameters:
@@ -221,7 +221,7 @@ public struct Comparison {
             machine: .current, settings: settings,
             primaryMetric: primaryMetric,
             runs: runs)
-        if !outline.writes { report.task = .init(rawValue: outline.head.task.rawValue) }
+        if !outline.generates { report.task = .init(rawValue: outline.head.task.rawValue) }
         report.skipped = skipped
         if !baselines.isEmpty { report.baselines = baselines }
         report.bringInferenceToOneBase()
@@ -231,7 +231,7 @@ public struct Comparison {
 
     /// For texts without prompts, perplexity: generated text would be meaningless.
     private var primaryMetric: String {
-        if outline.writes, rows.questions.allSatisfy(\.prompt.isEmpty) { return "perplexity" }
+        if outline.generates, rows.questions.allSatisfy(\.prompt.isEmpty) { return "perplexity" }
         return outline.head.primaryMetric(hasTargets: rows.questions.contains { !$0.target.isEmpty })
     }
 
@@ -245,7 +245,7 @@ public struct Comparison {
             "clip": .number(training.clip), "labelSmoothing": .number(training.labelSmoothing),
             "seeds": .integer(plan.seeds), "maxInputTokens": .integer(plan.maxInputTokens),
         ]
-        if outline.writes, let generation = try? GenerationSettings(plan.generation, for: outline) {
+        if outline.generates, let generation = try? GenerationSettings(plan.generation, for: outline) {
             settings.merge(generation.settings) { own, _ in own }
         }
         let rounds = plan.methods.compactMap(\.weights) + plan.quantizeAfter

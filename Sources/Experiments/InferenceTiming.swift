@@ -45,10 +45,10 @@ struct InferenceTiming {
     private func time(_ model: any LanguageModel, round: Int) throws -> Double {
         guard !prompts.isEmpty else { return .nan }
         let prompt = prompts[round % prompts.count]
-        let units = model.writes ? tokens : 3
+        let units = model.generates ? tokens : 3
         let start = ContinuousClock.now
         var made = units
-        if model.writes {
+        if model.generates {
             var parameters = GenerateParameters(maxNewTokens: tokens, minNewTokens: tokens)
             parameters.ignoresModelSettings = true
             // Fewer where the model's positions end.

@@ -145,7 +145,7 @@ extension Comparison {
         for start in stride(from: 0, to: samples.count, by: size) {
             let batch = model.batch(Array(samples[start..<min(start + size, samples.count)]))
             model.computing {
-                _ = model.writes ? model.lossSum(batch, labelSmoothing: 0) : model.logits(batch)
+                _ = model.generates ? model.lossSum(batch, labelSmoothing: 0) : model.logits(batch)
             }
             try checkTorchErrors()
         }

@@ -160,7 +160,7 @@ public protocol DecodingState: AnyObject {
 extension LanguageModel {
     public var head: ModelHead { ModelHead(task: architecture == .encoderDecoder ? .sequenceToSequence : .causalLM) }
     /// Whether the model generates text.
-    public var writes: Bool { head.task.writes }
+    public var generates: Bool { head.task.generates }
     public func batch(_ rows: [TrainingRow], device: Device) -> TrainingBatch {
         batch(rows.map { ($0.input, $0.target) }, device: device)
     }

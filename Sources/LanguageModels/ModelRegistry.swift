@@ -70,7 +70,7 @@ public enum ModelRegistry {
         let head = head ?? ModelHead(configuration: configuration)
         if let make = encoders[family] {
             let head = head ?? ModelHead(sequence: configuration)
-            guard !head.task.writes else {
+            guard !head.task.generates else {
                 throw PEFTError(
                     "a \(family) model can't do the task \(head.task.rawValue): it is an encoder",
                     remedy: "use it for classification, regression, token classification or embeddings")
@@ -83,7 +83,7 @@ public enum ModelRegistry {
                 "\(file) has the model type '\(family)', which is not supported\(reason)",
                 remedy: "supported types are \(known)")
         }
-        guard let head, !head.task.writes else {
+        guard let head, !head.task.generates else {
             let model = try make(configuration)
             guard let head, head.task != model.head.task else { return model }
             throw PEFTError(

@@ -18,7 +18,7 @@ public enum ModelTask: String, Codable, Sendable, CaseIterable {
     case embeddings
 
     /// Whether the model generates text.
-    public var writes: Bool { self == .sequenceToSequence || self == .causalLM }
+    public var generates: Bool { self == .sequenceToSequence || self == .causalLM }
     /// Whether a head scores a whole sequence.
     public var scoresRows: Bool { self == .classification || self == .multiLabel || self == .regression }
     /// Whether outputs are named labels.
@@ -113,7 +113,7 @@ public struct ModelHead: Codable, Sendable, Equatable {
 extension JSON {
     /// The configuration of the same model with this head, in transformers' format.
     func with(_ head: ModelHead) -> JSON {
-        guard case .object(var fields) = self, !head.task.writes else { return self }
+        guard case .object(var fields) = self, !head.task.generates else { return self }
         if head.task != .embeddings {
             let labels = head.task == .regression ? ["LABEL_0"] : head.labels
             fields["id2label"] = .object(

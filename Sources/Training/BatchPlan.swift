@@ -10,7 +10,7 @@ public struct BatchPlan {
     /// The first step of each epoch, and the one after the last.
     private let starts: [Int]
     /// The micro-batches of the most recently used epoch.
-    private var cached: (epoch: Int, passes: [[Int]]) = (-1, [])
+    private var cached: (epoch: Int, microBatches: [[Int]]) = (-1, [])
 
     public init(_ configuration: TrainingConfiguration, _ rows: EncodedRows) {
         self.configuration = configuration
@@ -27,8 +27,8 @@ public struct BatchPlan {
         while (starts.last ?? 0) < total ?? .max {
             let epoch = starts.count - 1
             guard total != nil || Double(epoch) < configuration.epochs else { break }
-            let passes = Self.passes(ofEpoch: epoch, configuration, lengths).count
-            let steps = (passes + configuration.accumulation - 1) / configuration.accumulation
+            let microBatches = Self.microBatches(ofEpoch: epoch, configuration, lengths).count
+            let steps = (microBatches + configuration.accumulation - 1) / configuration.accumulation
             starts.append((starts.last ?? 0) + steps)
             let part = configuration.epochs - Double(epoch)
             if configuration.steps == nil, part <= 1 {
@@ -43,11 +43,11 @@ public struct BatchPlan {
     var firstEpoch: Int { starts[1] }
 
     /// Indices of the examples of each micro-batch of a step.
-    public mutating func passes(ofStep step: Int) -> [[Int]] {
+    public mutating func microBatches(ofStep step: Int) -> [[Int]] {
         let (epoch, index) = place(of: step)
-        if cached.epoch != epoch { cached = (epoch, Self.passes(ofEpoch: epoch, configuration, lengths)) }
+        if cached.epoch != epoch { cached = (epoch, Self.microBatches(ofEpoch: epoch, configuration, lengths)) }
         let first = index * configuration.accumulation
-        return Array(cached.passes[first..<min(first + configuration.accumulation, cached.passes.count)])
+        return Array(cached.microBatches[first..<min(first + configuration.accumulation, cached.microBatches.count)])
     }
 
     /// Completed epochs after a number of steps.
@@ -69,27 +69,27 @@ public struct BatchPlan {
         return (epoch, step - starts[epoch])
     }
 
-    private static func passes(
+    private static func microBatches(
         ofEpoch epoch: Int, _ configuration: TrainingConfiguration, _ lengths: [Int]
     ) -> [[Int]] {
         var random = SeededRandom(seed: configuration.seed, stream: UInt64(epoch))
         var rows = Array(lengths.indices)
         random.shuffle(&rows)
-        var passes: [[Int]] = []
+        var microBatches: [[Int]] = []
         var tokens = 0
         for row in rows {
             // An example longer than the budget is a micro-batch of its own.
             let isFull =
                 if let budget = configuration.tokensPerBatch { tokens + lengths[row] > budget } else {
-                    passes.last?.count == configuration.batchSize
+                    microBatches.last?.count == configuration.batchSize
                 }
-            if passes.isEmpty || isFull {
-                passes.append([])
+            if microBatches.isEmpty || isFull {
+                microBatches.append([])
                 tokens = 0
             }
-            passes[passes.count - 1].append(row)
+            microBatches[microBatches.count - 1].append(row)
             tokens += lengths[row]
         }
-        return passes
+        return microBatches
     }
 }

@@ -13,7 +13,7 @@ public struct InputLimits: Sendable {
     private let vocabularySize: Int
     private let family: String
     private let isDecoder: Bool
-    private let writes: Bool
+    private let generates: Bool
 
     /// - Parameter virtualTokens: virtual tokens that a method not attached yet will prepend.
     /// - Throws: ``PEFTError`` if the virtual tokens leave no room for text.
@@ -22,7 +22,7 @@ public struct InputLimits: Sendable {
         positions = model.positionLimit
         self.virtualTokens = room.map { (model.positionLimit ?? $0) - $0 } ?? 0
         (vocabularySize, family) = (model.vocabularySize, model.family)
-        (isDecoder, writes) = (model.architecture == .decoder, model.head.task.writes)
+        (isDecoder, generates) = (model.architecture == .decoder, model.head.task.generates)
         if let room, room < 2 {
             throw PEFTError(
                 "\(self.virtualTokens) virtual tokens leave no room for text in the model's \(positions ?? 0) positions",
@@ -33,7 +33,7 @@ public struct InputLimits: Sendable {
             let virtual = self.virtualTokens > 0 ? " with \(self.virtualTokens) virtual tokens" : ""
             limits.append((room, "the model has \(positions ?? room) positions\(virtual)"))
         }
-        if !writes, let length = tokenizer.maximumLength {
+        if !generates, let length = tokenizer.maximumLength {
             limits.append((length, "'model_max_length' of the tokenizer is \(length)"))
         }
         if model.head.task == .embeddings, let length = model.folderSettings.maximumTextLength {
@@ -53,7 +53,7 @@ public struct InputLimits: Sendable {
     func check(_ row: TrainingRow, of example: Example) throws {
         if let positions {
             // A decoder doesn't read the last target token.
-            let length = writes && isDecoder ? row.input.count + max(0, row.target.count - 1) : row.input.count
+            let length = generates && isDecoder ? row.input.count + max(0, row.target.count - 1) : row.input.count
             guard length + virtualTokens <= positions else {
                 let virtual = virtualTokens > 0 ? " and \(virtualTokens) virtual ones" : ""
                 throw PEFTError(
@@ -62,7 +62,7 @@ public struct InputLimits: Sendable {
                         ? "shorten the target" : "shorten the example, or truncate prompts with --max-input")
             }
         }
-        let ids = row.input + (writes ? row.target : [])
+        let ids = row.input + (generates ? row.target : [])
         guard let unknown = ids.first(where: { $0 >= vocabularySize }) else { return }
         throw PEFTError(
             "\(example.row): token id \(unknown) is outside the model's vocabulary of \(vocabularySize) tokens",
@@ -73,7 +73,7 @@ public struct InputLimits: Sendable {
     /// - Throws: ``PEFTError`` with the number of the first example that doesn't.
     static func check(_ rows: EncodedRows, of name: String, for model: any LanguageModel) throws {
         guard let room = model.positionRoom(), let limit = model.positionLimit else { return }
-        let isText = model.writes && model.architecture == .decoder
+        let isText = model.generates && model.architecture == .decoder
         let lengths =
             isText
             ? rows.lengths.map { $0 - 1 }

@@ -21,7 +21,7 @@ public struct Retention: Sendable {
         _ file: URL, tokenizer: Tokenizer, head: ModelHead, architecture: Architecture, pieceTokens: Int = 128,
         limit: Int = 64
     ) throws {
-        guard head.task.writes else {
+        guard head.task.generates else {
             throw PEFTError(
                 "--retain measures the language-modeling loss, which a model for \(head.task.rawValue) doesn't have",
                 remedy: "omit --retain")

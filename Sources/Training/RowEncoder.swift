@@ -90,7 +90,7 @@ public struct RowEncoder: Sendable {
 
     /// Encodes a prompt, truncated to the limit with a closing special token kept.
     public func prompt(_ text: String) -> (ids: [Int], isTruncated: Bool) {
-        if !head.task.writes { return closed(text) }
+        if !head.task.generates { return closed(text) }
         switch architecture {
         case .encoderDecoder: return tokenizer.encodePrompt(text, maxTokens: maxInputTokens)
         case .decoder, .encoder:

@@ -300,12 +300,12 @@ public final class Trainer {
 
     /// The micro-batches of a step.
     private func batches(ofStep step: Int) -> [TrainingBatch] {
-        plan.passes(ofStep: step).map { rows in model.batch(rows.map { training[$0] }) }
+        plan.microBatches(ofStep: step).map { rows in model.batch(rows.map { training[$0] }) }
     }
 
     /// The examples of each micro-batch of a step.
-    public func rows(ofStep step: Int) -> [[EncodedExample]] {
-        plan.passes(ofStep: step).map { rows in rows.map { training[$0] } }
+    public func examples(ofStep step: Int) -> [[EncodedExample]] {
+        plan.microBatches(ofStep: step).map { rows in rows.map { training[$0] } }
     }
 
     /// Loss per target token over the validation examples in nats, without dropout.

@@ -50,7 +50,7 @@ import TorchNN
             try withTorchErrors { withoutGradients { model.logits(batch).sum().item() } }
         }
         #expect(error.problem.contains("token id \(id)") && error.problem.contains("vocabulary of \(id)"))
-        guard model.writes else { return }
+        guard model.generates else { return }
         let other = try #require(throws: PEFTError.self) {
             try Generator(model, GenerateParameters()).generate([[5, id]])
         }

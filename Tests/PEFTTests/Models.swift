@@ -46,7 +46,7 @@ enum Models {
     /// The same rows as a model's architecture reads them: an encoder names one of five classes.
     static func rows(for model: any LanguageModel) -> [(input: [Int], target: [Int])] {
         if model.configuration["vocab_size"]?.int == 48 { return headRows(model.head.task) }
-        return model.writes ? rows : rows.enumerated().map { ($1.input, [$0 * 2]) }
+        return model.generates ? rows : rows.enumerated().map { ($1.input, [$0 * 2]) }
     }
 
     static func rows(_ expected: JSON) -> [(input: [Int], target: [Int])] {

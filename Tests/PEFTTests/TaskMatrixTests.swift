@@ -39,7 +39,7 @@ import Torch
 
     @Test func theTableHasAllFamilies() {
         #expect(Set(Self.cells.map(\.family)) == ["bert", "roberta", "distilbert", "llama", "gpt2"])
-        #expect(Set(Self.cells.map(\.task)) == Set(ModelTask.allCases.filter { !$0.writes }))
+        #expect(Set(Self.cells.map(\.task)) == Set(ModelTask.allCases.filter { !$0.generates }))
         #expect(Self.cells.count == 25)
     }
 

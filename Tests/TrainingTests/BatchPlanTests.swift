@@ -20,11 +20,11 @@ import Testing
         for epoch in 0..<3 {
             var order: [Int] = []
             repeat {
-                let pass = plan.passes(ofStep: step)
-                #expect(pass.count == 1)
-                let tokens = pass[0].reduce(0) { $0 + lengths[$1] }
-                #expect(tokens <= 16 || pass[0].count == 1)
-                order += pass[0]
+                let microBatches = plan.microBatches(ofStep: step)
+                #expect(microBatches.count == 1)
+                let tokens = microBatches[0].reduce(0) { $0 + lengths[$1] }
+                #expect(tokens <= 16 || microBatches[0].count == 1)
+                order += microBatches[0]
                 step += 1
             } while !plan.isEpochsEnd(after: step)
             #expect(order.sorted() == Array(lengths.indices))
@@ -44,7 +44,7 @@ import Testing
         settings.steps = 41
         var plan = BatchPlan(settings, EncodedRows(rows(lengths)))
         #expect(plan.totalSteps == 41)
-        for step in 0..<41 { #expect((1...2).contains(plan.passes(ofStep: step).count)) }
+        for step in 0..<41 { #expect((1...2).contains(plan.microBatches(ofStep: step).count)) }
     }
 
     @Test func rowsFillABatch() {
@@ -52,8 +52,10 @@ import Testing
         (settings.batchSize, settings.accumulation, settings.epochs) = (3, 2, 2)
         var plan = BatchPlan(settings, EncodedRows(rows(lengths)))
         #expect(plan.totalSteps == 4 && plan.firstEpoch == 2)
-        #expect(plan.passes(ofStep: 0).map(\.count) == [3, 3] && plan.passes(ofStep: 1).map(\.count) == [3, 2])
-        let second = plan.passes(ofStep: 2) + plan.passes(ofStep: 3)
+        #expect(
+            plan.microBatches(ofStep: 0).map(\.count) == [3, 3]
+                && plan.microBatches(ofStep: 1).map(\.count) == [3, 2])
+        let second = plan.microBatches(ofStep: 2) + plan.microBatches(ofStep: 3)
         #expect(second.joined().sorted() == Array(lengths.indices))
         #expect(plan.isEpochsEnd(after: 2) && !plan.isEpochsEnd(after: 3) && plan.epochs(after: 3) == 1.5)
     }

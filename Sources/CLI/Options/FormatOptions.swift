@@ -46,11 +46,11 @@ extension TemplateOptions {
     /// - Parameters:
     ///   - data: the file whose first row tells the format.
     ///   - chat: the chat options; rows of messages need no templates.
-    ///   - writes: whether the model generates text; for others the label field must be given.
+    ///   - generates: whether the model generates text; for others the label field must be given.
     ///   - record: the settings an adapter was trained with, whose templates are used.
     /// - Throws: ``UsageError`` if `--format` conflicts with other options, ``PEFTError`` if it conflicts with the rows.
     func recognizing(
-        _ data: [String], _ chat: ChatOptions?, writes: Bool = true, record: TrainingRecord? = nil
+        _ data: [String], _ chat: ChatOptions?, generates: Bool = true, record: TrainingRecord? = nil
     ) throws -> (templates: TemplateOptions, format: RecognizedFormat?) {
         let choice = try layout.choice()
         let isTold = prompt != nil || target != nil || chat?.messages != nil
@@ -58,7 +58,7 @@ extension TemplateOptions {
             let option = prompt != nil ? "prompt" : target != nil ? "target" : "messages"
             throw UsageError("--format and --\(option) are mutually exclusive", remedy: "use one of them")
         }
-        let isOther = pair != nil || negative != nil || task != nil || record != nil || !writes
+        let isOther = pair != nil || negative != nil || task != nil || record != nil || !generates
         guard !isTold, choice != nil || !isOther else { return (self, nil) }
         guard let row = try Rows.first(data) else { return (self, nil) }
         if let choice, !choice.fits(row) {
@@ -79,10 +79,10 @@ extension TemplateOptions {
     }
 
     /// The same, with a note if templates were chosen.
-    func recognized(_ data: [String], _ chat: ChatOptions?, writes: Bool = true, record: TrainingRecord? = nil) throws
-        -> TemplateOptions
-    {
-        let (templates, format) = try recognizing(data, chat, writes: writes, record: record)
+    func recognized(
+        _ data: [String], _ chat: ChatOptions?, generates: Bool = true, record: TrainingRecord? = nil
+    ) throws -> TemplateOptions {
+        let (templates, format) = try recognizing(data, chat, generates: generates, record: record)
         if let format, format.templates != nil { Console.note(format.note) }
         return templates
     }

@@ -72,7 +72,7 @@ public struct Generator {
     }
 
     private func start(_ prompts: [[Int]]) throws -> Run {
-        guard model.writes else {
+        guard model.generates else {
             throw PEFTError(
                 "this \(model.family) model is an encoder and can't generate",
                 remedy: "use peft evaluate or peft predict instead")

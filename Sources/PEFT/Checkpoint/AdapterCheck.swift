@@ -160,7 +160,7 @@ public struct AdapterCheck: Codable, Sendable {
 
     /// A batch of one sequence with these tokens.
     private static func batch(_ tokens: [Int], for model: any LanguageModel) -> TrainingBatch {
-        model.batch([TrainingRow(input: tokens, target: model.writes ? tokens : [0])], device: model.device)
+        model.batch([TrainingRow(input: tokens, target: model.generates ? tokens : [0])], device: model.device)
     }
 
     private static func scores(_ model: any LanguageModel, _ batches: [TrainingBatch]) throws -> [Tensor] {

@@ -117,7 +117,7 @@ public struct MixedBatch {
     public func obstacle(_ name: String) throws -> PEFTError? {
         let adapter = try set.named(name)
         // Except in encoders, the output layer runs on selected positions of all examples together.
-        let sharesOutput = set.model.writes
+        let sharesOutput = set.model.generates
         if adapter.vocabulary?.replacesNumbers == true {
             return PEFTError(
                 "adapter '\(name)' replaces the base's embeddings, which all rows of a batch share",
@@ -244,7 +244,7 @@ public struct AdapterEnsemble {
         guard model.head.task == .classification else {
             throw PEFTError(
                 "a \(model.family) model for \(model.head.task.rawValue) doesn't classify",
-                remedy: model.writes ? "use generate instead" : nil)
+                remedy: model.generates ? "use generate instead" : nil)
         }
         let rows = inputs.flatMap { input in members.map { _ in (input: input, target: [0]) } }
         let answers: [Int] = try batch.run(inputs.flatMap { _ in members }) {

@@ -33,19 +33,19 @@ public struct TaskChoice: Sendable {
         if task.hasLabels { head.labels = Self.labels(task, stored: stored?.labels ?? [], rows) }
         // Fails if the family doesn't support the task.
         _ = try folder.with(head).outline()
-        guard task.writes || task == .embeddings || rows.isEmpty || rows.contains(where: { !$0.target.isBlank })
+        guard task.generates || task == .embeddings || rows.isEmpty || rows.contains(where: { !$0.target.isBlank })
         else {
             throw PEFTError(
                 "the task \(task.rawValue) needs targets, but --target is missing",
                 remedy: "name their field, such as --target '{label}'")
         }
-        return task.writes ? nil : head
+        return task.generates ? nil : head
     }
 
     /// Whether the model generates text, for any examples.
-    public func writes(_ folder: ModelFolder) -> Bool {
+    public func generates(_ folder: ModelFolder) -> Bool {
         let task = task ?? ModelHead(configuration: folder.configuration)?.task
-        return task?.writes ?? !ModelRegistry.isEncoder(folder.configuration["model_type"]?.string ?? "")
+        return task?.generates ?? !ModelRegistry.isEncoder(folder.configuration["model_type"]?.string ?? "")
     }
 
     private static func guess(_ rows: [Example]) -> ModelTask {
