@@ -5,7 +5,6 @@
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
-#include <torch/csrc/api/include/torch/version.h>
 
 #include "Bridge.hpp"
 
@@ -74,8 +73,6 @@ extern "C" {
 const char *ct_last_error(void) { return ctorch::last_error(); }
 
 void ct_set_last_error(const char *message) { ctorch::set_last_error(message); }
-
-const char *ct_version(void) { return TORCH_VERSION; }
 
 void ct_set_threads(int threads) {
     if (threads > 0) at::set_num_threads(threads);

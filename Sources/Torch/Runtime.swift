@@ -1,10 +1,8 @@
 import CTorch
 import Foundation
 
-/// Process-wide settings and information: threads, memory, libtorch's version.
+/// Process-wide settings: threads and memory.
 public enum Runtime {
-    public static var libtorchVersion: String { String(cString: ct_version()) }
-
     /// Maximum number of threads of a tensor operation.
     public static var threads: Int {
         get { Int(ct_threads()) }

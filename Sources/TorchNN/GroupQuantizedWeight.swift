@@ -125,8 +125,6 @@ public struct GroupQuantizedWeight: LinearWeight {
             groupSize: groupSize, zeroOffset: settings.zeroOffset)
     }
 
-    /// Group index of each input, int64 `[inputs]`.
-    public var groupOfInput: Tensor { order.tensor.to(.int64) }
     /// Whether input i is in group i / groupSize.
     public var hasPlainOrder: Bool { knowledge.isPlain(order.tensor, groupSize: settings.groupSize ?? inputs) }
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }

@@ -38,7 +38,6 @@ typedef enum { CT_ADD, CT_SUB, CT_MUL, CT_DIV, CT_EQ, CT_NE, CT_LT, CT_GT, CT_MA
 
 // Runtime
 const char *ct_last_error(void);
-const char *ct_version(void);
 void ct_set_threads(int threads);
 int ct_threads(void);
 bool ct_cuda_available(void);

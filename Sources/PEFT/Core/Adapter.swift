@@ -175,8 +175,6 @@ public final class Adapter {
     public var addedCount: Int { added.reduce(0) { $0 + $1.parameter.parameter.tensor.count } }
     /// Number of values in the adapter file.
     public var storedCount: Int { storedTensors().values.reduce(0) { $0 + $1.count } }
-    /// Whether the method trains some of the model's own tensors.
-    public var trainsModel: Bool { !trained.isEmpty }
     /// Whether the model's original values can be restored.
     public var isRemovable: Bool { trained.allSatisfy { $0.base != nil } }
 
