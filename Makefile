@@ -17,7 +17,7 @@ duckdb: need-python ## Download DuckDB, for Parquet, remote files and SQL (or us
 	@python3 Scripts/setup-duckdb.py
 
 build: setup ## Build .build/release/peft
-	swift build -c release $(SWIFT_FLAGS)
+	swift build -c release --product peft $(SWIFT_FLAGS)
 
 # Tests run several processes at once: let OpenMP threads that wait at a barrier sleep soon.
 test: export GOMP_SPINCOUNT ?= 1000
@@ -27,7 +27,8 @@ test: setup ## Run all tests of the package
 demo: build ## Compare full fine-tuning and LoRA on the example dataset
 	Scripts/demo.sh
 
-bench: build ## Benchmark against Hugging Face PEFT (downloads about 6 GB of Python packages at first)
+bench: setup ## Benchmark against Hugging Face PEFT (downloads about 6 GB of Python packages at first)
+	for product in training-benchmark generation-benchmark; do swift build -c release --product $$product || exit 1; done
 	Benchmarks/run.sh $(BENCH_ARGUMENTS)
 
 format: need-swift ## Format the sources in place

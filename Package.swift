@@ -29,7 +29,7 @@ let package = Package(
                     "-isystem", "\(libtorch)/include/torch/csrc/api/include",
                     // The kernels here are inner loops: a debug build keeps them optimized.
                     "-O3", "-fno-math-errno", "-fno-trapping-math",
-                ])
+                ]),
             ],
             linkerSettings: [
                 .unsafeFlags(["-L\(libtorch)/lib", "-Xlinker", "-rpath", "-Xlinker", "\(libtorch)/lib"]),

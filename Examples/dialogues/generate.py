@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from facts import LABELS, key_facts
 from frames import CLOSINGS, FRAMES, OPENINGS, PHRASES, SMALL_TALK
 from grammar import Person, Scene, choose, slots_of
 from topics import COMMON, HELD_OUT_TOPICS, NAMES, PRICES, TOPICS
@@ -53,6 +54,7 @@ class Example:
     topic: str
     dialogue: str
     summary: str
+    facts: str
     signature: tuple
     names: set
 
@@ -63,6 +65,7 @@ class Example:
             "held_out_topic": self.topic in HELD_OUT_TOPICS,
             "dialogue": self.dialogue,
             "summary": self.summary,
+            "facts": self.facts,
         }
 
 
@@ -119,7 +122,8 @@ class Generator:
             return None
         told = sorted(set().union(*(slots_of(line) for line in plot.summaries)) & set(slot_values) - NAME_SLOTS)
         signature = (topic, name, plot.name, *((slot, slot_values[slot]) for slot in told))
-        return Example(topic, dialogue, text, signature, {n for n in mentioned if re.search(rf"\b{n}\b", dialogue)})
+        facts = key_facts(script, scene, plot.summaries)
+        return Example(topic, dialogue, text, facts, signature, {n for n in mentioned if re.search(rf"\b{n}\b", dialogue)})
 
     def _cast(self, topic, fillers):
         """The two people, and a value for every slot of the topic."""
@@ -262,6 +266,9 @@ def verify(splits):
         assert text.isascii(), text
         assert not re.search(r"[\[\]{}<>@|]|//| [.,?!]|\.\.|,,|  |\bNone\b", text), text
         assert len(example.dialogue.split("\n")) in TURNS
+        for fact in example.facts.split(" | "):
+            label, _, value = fact.partition(": ")
+            assert label in LABELS and value.lower() in example.dialogue.lower(), fact
 
 
 def statistics(splits):

@@ -180,7 +180,7 @@ struct TrainingRows {
         } else {
             display.show(plan, training)
             print(
-                "\(counted(summary.rows, "example")) in total: \(counted(summary.inputTokens, "token")) without loss, "
+                "\(counted(summary.rows, "row")) in all: \(counted(summary.inputTokens, "token")) without loss, "
                     + "\(Console.grouped(summary.targetTokens)) with loss; \(summary.truncated) truncated, \(summary.dropped) dropped"
             )
         }

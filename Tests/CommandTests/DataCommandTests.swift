@@ -28,10 +28,10 @@ struct DataCommandTests {
         try program.write("plain.tsv", "\u{FEFF}q\ta\n" + (0..<8).map { "\"Tom\" \($0)\tran \" \($0)\n" }.joined())
         for name in ["rows.jsonl", "array.jsonl", "wrapped.json", "columns.json", "plain.tsv"] {
             let result = try show(program, [name])
-            #expect(result.output.contains("8 examples in total"), "\(name): \(result.error)")
+            #expect(result.output.contains("8 rows in all"), "\(name): \(result.error)")
         }
         let all = try show(program, ["rows.jsonl", "columns.json", "*s.jsonl"])
-        #expect(all.output.contains("24 examples in total"), "\(all.error)")
+        #expect(all.output.contains("24 rows in all"), "\(all.error)")
         try program.write("splits.json", #"{"train": [{"q": "x", "a": "y"}], "test": []}"#)
         let ambiguous = try show(program, ["rows.jsonl", "splits.json"])
         #expect(ambiguous.error.hasPrefix("error: "))
@@ -165,7 +165,7 @@ struct DataCommandTests {
             exit 0
             """)
         let result = try show(program, ["it's.parquet", "select * from 'x''y.csv'"])
-        #expect(result.output.contains("40 examples in total"), "\(result.error)")
+        #expect(result.output.contains("40 rows in all"), "\(result.error)")
         let queries = try String(contentsOf: program.folder.appendingPathComponent("queries"), encoding: .utf8)
         #expect(
             queries.contains("SELECT * FROM read_parquet('") && queries.contains("/it''s.parquet')"), "\(queries)")
@@ -178,7 +178,7 @@ struct DataCommandTests {
                 "train", "--model", program.model, "--prompt", "{q}", "--target", "{a}", "--show-batch", "--data",
                 "https://example.org/a.parquet", "--limit", "30",
             ], environment: ["PEFT_DUCKDB": Self.duckdb(program)])
-        #expect(part.output.contains("30 examples in total"), "\(part.error)")
+        #expect(part.output.contains("30 rows in all"), "\(part.error)")
         let process = try String(contentsOf: program.folder.appendingPathComponent("process"), encoding: .utf8)
         #expect(kill(try #require(pid_t(process.trimmingCharacters(in: .newlines))), 0) == -1)
     }

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Checks that take too long for every change: the release build without warnings, the demo, fault injection.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+make build SWIFT_FLAGS='-Xswiftc -warnings-as-errors -Xcxx -Wall -Xcxx -Wextra -Xcxx -Werror'
+make demo
+for script in kill_at_random full_disk closed_descriptors two_writers; do
+    Scripts/faults/$script.py
+done
