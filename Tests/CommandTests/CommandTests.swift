@@ -171,7 +171,8 @@ struct CommandTests {
         }
         #expect(runs.dropFirst().allSatisfy { ($0["tokensPerSecond"]?.double ?? 0) > 0 })
         let page = try String(contentsOf: program.folder.appendingPathComponent("report.html"), encoding: .utf8)
-        #expect(page.contains("<html"))
+        for run in runs { #expect(page.contains(try #require(run["label"]?.string))) }
+        #expect(page.contains("<svg") && page.contains("</html>"))
     }
 
     /// Every mistake ends in one line that names it, exit code 1 (64 where the options alone tell), and no new file.
