@@ -1,4 +1,4 @@
-// AdamW whose moments are bytes (Dettmers et al. 2022, 8-bit optimizers via block-wise quantization).
+// AdamW with 8-bit moments (Dettmers et al. 2022, 8-bit optimizers via block-wise quantization).
 #include <cmath>
 
 #include "Bridge.hpp"
@@ -13,7 +13,7 @@ struct Rates {
     float beta1, beta2, rest1, rest2, epsilon, decay, step, root;
 };
 
-/// One block of 256 numbers at a time is there as floats.
+/// One block of 256 moments at a time is dequantized to fp32.
 void update(float *values, const float *gradients, uint8_t *first, uint8_t *second, float *first_peaks,
             float *second_peaks, int64_t count, const Rates &rates) {
     constexpr int64_t size = DynamicCode::block;
@@ -65,9 +65,9 @@ int ct_adamw_8bit_step(CTTensor *parameter, CTTensor *first, CTTensor *second, C
         const int64_t count = value.numel(), blocks = (count + DynamicCode::block - 1) / DynamicCode::block;
         TORCH_CHECK(unbox(first).numel() == count && unbox(second).numel() == count &&
                         unbox(first_peaks).numel() == blocks && unbox(second_peaks).numel() == blocks,
-                    "8-bit moments that don't fit their parameter");
+                    "8-bit moments and scales don't match the parameter's ", count, " elements");
         if (value.is_meta()) return;
-        // The codes lie on the CPU; elsewhere, and for other types, the parameter visits it.
+        // The codes are on the CPU; a parameter on another device or of another type is copied there and back.
         at::Tensor numbers = value.to(at::kCPU, at::kFloat).contiguous();
         at::Tensor slopes = gradient.to(at::kCPU, at::kFloat).contiguous();
         update(static_cast<float *>(numbers.mutable_data_ptr()), static_cast<const float *>(slopes.const_data_ptr()),

@@ -1,8 +1,9 @@
-// Attention over rows that lie packed end to end, without a padded copy and without keeping any matrix of
-// scores: the backward pass computes them again, tile by tile (as in Dao et al. 2022). A tile is a row, or where a query
-// doesn't see all keys some queries of one with the keys in their sight: what a causal mask or a window takes away is
-// hardly computed. Fewer heads of keys than of queries are not repeated: the queries that share one lie below each
-// other in the products. In fp32 and bf16 on the CPU the kernels of `AttentionRows.cpp` do all of this where they can.
+// Variable-length attention over packed sequences (end to end, without padding) that never stores the score matrix:
+// the backward pass recomputes the scores tile by tile (as in Dao et al. 2022). A tile is a sequence, or, with a
+// causal mask or a sliding window, a block of its queries with the keys that at least one of them sees, so that few
+// masked scores are computed. Grouped-query attention doesn't repeat keys: the query heads of one key head are
+// stacked along the rows of the matmuls. On the CPU, in fp32 and bf16, the kernels of `AttentionRows.cpp` do all of
+// this where they apply.
 #include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
@@ -31,7 +32,7 @@ using torch::autograd::variable_list;
 
 namespace {
 
-/// Packed x [tokens, heads, size], its tokens from `first` on, as [groups, heads / groups · count, size].
+/// Tokens first ..< first + count of packed x [tokens, heads, size], as [groups, heads / groups · count, size].
 at::Tensor grouped(const at::Tensor &x, int64_t first, int64_t count, int64_t groups) {
     at::Tensor part = x.narrow(0, first, count);
     int64_t each = x.size(1) / groups, size = x.size(2);
@@ -44,7 +45,7 @@ at::Tensor by_group(const at::Tensor &x, int64_t groups) {
     return x.view({groups, x.size(0) / groups * x.size(1), x.size(2)});
 }
 
-/// Writes what `grouped` gives back to its place.
+/// The inverse of `grouped`: writes `values` to those tokens of x.
 void scatter(at::Tensor x, int64_t first, int64_t count, int64_t groups, const at::Tensor &values) {
     at::Tensor part = x.narrow(0, first, count);
     int64_t each = x.size(1) / groups, size = x.size(2);
@@ -55,7 +56,7 @@ void scatter(at::Tensor x, int64_t first, int64_t count, int64_t groups, const a
     }
 }
 
-/// −∞ above the diagonal and below it, [queries of a tile, the same]: all that masks consist of.
+/// −∞ above (future) and below (past) the diagonal, [tile queries, tile queries]: the building blocks of all masks.
 struct Masks {
     at::Tensor future, past;
 
@@ -71,19 +72,21 @@ struct Masks {
 
     /// Scores [heads, queries, keys] of a causal tile.
     void apply(at::Tensor &scores, const AttentionTile &tile) const {
-        // The tile's last keys are its own queries' tokens.
+        // The tile's last keys are the tokens of its own queries.
         int64_t count = tile.queries;
         scores.narrow(2, tile.keys - count, count).add_(future.narrow(0, 0, count).narrow(1, 0, count));
         int64_t beyond = count - tile.reach;
         if (beyond == 0) return;
-        // The query after the last that reaches the first key misses one key, the next two, and so on.
+        // Query reach − 1 is the last that sees the first key; the next one misses one key, the one after it two, and
+        // so on.
         scores.narrow(1, tile.reach - 1, beyond + 1).narrow(2, 0, beyond + 1)
             .add_(past.narrow(0, 0, beyond + 1).narrow(1, 0, beyond + 1));
     }
 };
 
-/// softmax(cap(scale · q kᵀ) + bias) of a tile, [heads, queries, keys], before dropout. `skipped` columns of the bias
-/// belong to longer prefixes than this row has. `capped`, if asked for, is tanh of the scores over the cap.
+/// softmax(cap(scale · q kᵀ) + bias) of a tile, [heads, queries, keys], before dropout. The bias is laid out for the
+/// longest prefix; a sequence with a shorter one skips its first `skipped` columns. `capped`, unless NULL, receives
+/// tanh(scores / cap).
 at::Tensor probabilities(const at::Tensor &q, const at::Tensor &k, int64_t heads, const AttentionTile &tile,
                          const at::Tensor &bias, int64_t skipped, const Masks &masks, const AttentionSettings &settings,
                          at::Tensor *capped = nullptr) {
@@ -134,11 +137,11 @@ struct PackedAttention : public Function<PackedAttention> {
         return output;
     }
 
-    /// Whether libtorch's operations get fp32. Those for half precision on the CPU round scores, probabilities and their
-    /// gradients to it between each two, and where the processor multiplies in bf16 also the products.
+    /// Whether libtorch's operations run in fp32. On the CPU its half-precision operations round scores,
+    /// probabilities and their gradients after each step, and the matmuls too where the processor multiplies in bf16.
     static bool is_upcast(const at::Tensor &q) { return (q.is_cpu() || q.is_meta()) && is_half(q.scalar_type()); }
 
-    /// By libtorch's operations, for all types and devices.
+    /// With libtorch's operations, for all types and devices.
     static void attend(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
                        const AttentionSettings &settings, at::Tensor &output) {
         Masks masks(q, settings);
@@ -238,15 +241,15 @@ struct PackedAttention : public Function<PackedAttention> {
         }
     }
 
-    /// `part` [groups, keys, size] into packed x, over what is there if it is all that the row gets.
+    /// Adds `part` [groups, keys, size] to packed x, or overwrites x if it is the sequence's only contribution.
     static void add_gradient(at::Tensor &x, int64_t first, int64_t count, bool is_whole, const at::Tensor &part) {
         at::Tensor target = x.narrow(0, first, count).transpose(0, 1);
         if (is_whole) target.copy_(part); else target.add_(part);
     }
 };
 
-/// The same on a GPU by libtorch's flash attention over rows of different lengths (Dao 2023), which has no bias and no
-/// cap on scores. Its causal mask is aligned to the last key, as ours: prefixes are seen by all.
+/// On a GPU: libtorch's variable-length flash attention (Dao 2023), which has no bias and no soft cap. Its causal
+/// mask is aligned to the last key, as here: all queries see the prefix.
 struct FlashAttention : public Function<FlashAttention> {
     static bool takes(const at::Tensor &q, const at::Tensor &bias, const AttentionSettings &settings) {
         return q.is_cuda() && is_half(q.scalar_type()) && !bias.defined() && settings.softcap == 0 &&
@@ -301,25 +304,26 @@ struct FlashAttention : public Function<FlashAttention> {
     }
 };
 
-/// Kernels go by addresses: what doesn't fit is refused before.
+/// The kernels use raw pointers, so shapes and offsets are checked first.
 void check(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
            const AttentionSettings &settings) {
-    TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && k.sizes() == v.sizes() && q.size(2) == k.size(2), "attention of queries ",
-                q.sizes(), " over keys ", k.sizes(), " and values ", v.sizes());
-    TORCH_CHECK(k.size(1) > 0 && q.size(1) % k.size(1) == 0, q.size(1), " heads can't share ", k.size(1), " heads of keys");
+    TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && k.sizes() == v.sizes() && q.size(2) == k.size(2), "shape mismatch: queries ",
+                q.sizes(), ", keys ", k.sizes(), ", values ", v.sizes());
+    TORCH_CHECK(k.size(1) > 0 && q.size(1) % k.size(1) == 0, q.size(1), " query heads are not a multiple of ",
+                k.size(1), " key heads");
     const auto is_within = [](const std::vector<int64_t> &offsets, int64_t tokens) {
         return offsets.front() == 0 && offsets.back() == tokens && std::is_sorted(offsets.begin(), offsets.end());
     };
     TORCH_CHECK(is_within(settings.query_offsets, q.size(0)) && is_within(settings.key_offsets, k.size(0)),
-                "rows don't divide ", q.size(0), " queries and ", k.size(0), " keys");
+                "the offsets don't partition ", q.size(0), " queries and ", k.size(0), " keys");
     for (size_t row = 0; row < settings.rows(); ++row) {
-        TORCH_CHECK(!settings.causal || settings.prefix(row) >= 0, "row ", row, " has ", settings.queries(row),
-                    " queries and only ", settings.keys(row), " keys");
+        TORCH_CHECK(!settings.causal || settings.prefix(row) >= 0, "sequence ", row, " has ", settings.queries(row),
+                    " causal queries but only ", settings.keys(row), " keys");
         TORCH_CHECK(!bias.defined() ||
                         (bias.dim() == 3 && bias.size(0) == q.size(1) && bias.size(1) >= settings.queries(row) &&
                          bias.size(2) >= skipped_columns(settings, true, row) + settings.keys(row)),
-                    "a bias ", bias.sizes(), " for ", settings.queries(row), " queries and ", settings.keys(row), " keys of ",
-                    q.size(1), " heads");
+                    "a bias of shape ", bias.sizes(), " for ", settings.queries(row), " queries, ",
+                    settings.keys(row), " keys and ", q.size(1), " heads");
     }
 }
 
@@ -331,7 +335,7 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
                               const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal,
                               double scale, double dropout, uint64_t seed, int64_t window, double softcap) {
     return tensor_or_error([&]() -> at::Tensor {
-        TORCH_CHECK(window == 0 || causal, "a window needs a causal attention");
+        TORCH_CHECK(window == 0 || causal, "window ", window, " requires causal attention");
         AttentionSettings settings{{query_offsets, query_offsets + rows + 1},
                                    {key_offsets, key_offsets + rows + 1},
                                    causal, scale, dropout, seed, window, softcap};

@@ -1,6 +1,6 @@
-// Attention over packed rows on the CPU: a row and a head of its keys are one thread's work. Scores of some queries are made,
-// used and forgotten while they are in the second cache; fp32 matrices are read and written where they lie, bf16 ones are made
-// wider for the item at hand.
+// Attention over packed sequences on the CPU: one sequence and key head is one work item for a thread. The scores of
+// a block of queries are computed and consumed while they are in the L2 cache; fp32 matrices are used in place, bf16
+// ones are upcast per work item.
 #include "AttentionRows.hpp"
 
 #include <ATen/Parallel.h>
@@ -21,13 +21,13 @@ using namespace ctorch;
 namespace {
 
 constexpr int lanes = 16;
-/// Queries whose scores are made at a time.
+/// Queries per block of scores.
 constexpr int64_t step = 128;
-/// Multiplications that are worth a thread.
+/// Minimum multiplications per thread.
 constexpr int64_t grain = 1 << 18;
 
-/// The gradient of scores from that of their softmax p, g ← p ⊙ (g − Σ p g), added to `to_bias` where it is asked for, and
-/// then times the scale.
+/// Gradient of the scores from that of their softmax p, g ← p ⊙ (g − Σ p g), added to `to_bias` unless NULL, then
+/// multiplied by the scale.
 CT_CLONES void softmax_backward(const float *p, float *g, float *to_bias, float scale, int64_t keys) {
     float sums[lanes] = {};
     int64_t i = 0;
@@ -56,14 +56,14 @@ CT_CLONES void narrow(const float *x, BFloat *y, int64_t count) {
     for (int64_t i = 0; i < count; ++i) y[i] = rounded<BFloat>(x[i]);
 }
 
-/// What a row has in some heads of a packed tensor [tokens, heads, size], in fp32: where it lies, or a copy of bf16 numbers.
+/// Some heads of one sequence in a packed tensor [tokens, heads, size], in fp32: in place, or an upcast copy of bf16.
 class Share {
 public:
-    /// - Parameter reads: whether what is there counts; a copy of what doesn't begins with zeros.
+    /// - Parameter reads: whether the values are read; if not, a bf16 tensor's copy starts as zeros.
     Share(const at::Tensor &x, int64_t first, int64_t tokens, int64_t head, int64_t heads, bool reads)
         : tokens(tokens), size(x.size(2)), width(heads * size), whole(x.size(1) * size) {
         const int64_t start = first * whole + head * size;
-        // Const only in name where it is written to.
+        // The tensor is written to only through non-const callers.
         void *all = const_cast<void *>(x.const_data_ptr());
         if (x.scalar_type() == at::kFloat) {
             floats = static_cast<float *>(all) + start;
@@ -77,16 +77,16 @@ public:
     }
     Share(const Share &) = delete;
 
-    /// From one token's numbers to the next one's.
+    /// Floats from one token to the next.
     int64_t stride() const { return narrow_numbers ? width : whole; }
-    /// Both counted within the share.
+    /// Token and head are relative to this slice.
     float *at(int64_t token, int64_t head = 0) const { return floats + token * stride() + head * size; }
     int64_t head_size() const { return size; }
 
     void set_zero(int64_t first, int64_t count, int64_t head = 0) const {
         for (int64_t i = 0; i < count; ++i) std::fill_n(at(first + i, head), size, 0.0f);
     }
-    /// Writes a copy to where it comes from.
+    /// Downcasts a copy back into the bf16 tensor.
     void store() const {
         if (!narrow_numbers) return;
         for (int64_t token = 0; token < tokens; ++token) narrow(floats + token * width, narrow_numbers + token * whole, width);
@@ -99,29 +99,29 @@ private:
     std::vector<float> copy;
 };
 
-/// Some queries of a tile with one head.
+/// A block of a tile's queries, for one head.
 struct Part {
     size_t row;
-    /// The tile's number in its row.
+    /// Index of the tile within its sequence.
     size_t number;
     const AttentionTile &tile;
-    /// Counted within the tile.
+    /// Relative to the tile.
     int64_t begin, end;
-    /// Counted in all, and among those that share a head of keys.
+    /// Index among all query heads, and among those of one key head.
     int64_t head, each;
 
     int64_t queries() const { return end - begin; }
-    /// Counted within the row.
+    /// Relative to the sequence.
     int64_t first_query() const { return tile.query + begin; }
-    /// Where the part begins in [heads, queries, keys] of the tile.
+    /// Offset of the block's first score in the tile's [heads, queries, keys].
     int64_t place() const { return (head * tile.queries + begin) * tile.keys; }
 };
 
-/// A bias or its gradient, [heads, queries, keys], by address.
+/// A bias or its gradient, [heads, queries, keys], by raw pointer.
 struct Bias {
     float *data = nullptr;
     int64_t head_stride = 0, query_stride = 0;
-    /// Columns are those of the longest prefix.
+    /// The columns are laid out for the longest prefix.
     int64_t longest_prefix = 0;
 
     Bias(const at::Tensor &x, const AttentionSettings &settings) {
@@ -132,7 +132,7 @@ struct Bias {
         query_stride = x.stride(1);
     }
 
-    /// What belongs to a query of a part; NULL where there is none.
+    /// The bias row of a query of a block; NULL without a bias.
     float *row(const AttentionSettings &settings, const Part &part, int64_t query) const {
         if (!data) return nullptr;
         return data + part.head * head_stride + (part.tile.query + part.begin + query) * query_stride +
@@ -140,13 +140,13 @@ struct Bias {
     }
 };
 
-/// A row's queries that share a head of keys.
+/// One sequence's queries of one key head: a work item.
 struct Item {
     size_t row;
     int64_t group;
 };
 
-/// Who attends.
+/// Head counts and the head size.
 struct Heads {
     int64_t queries, keys, size;
 
@@ -163,7 +163,7 @@ Share keys_of(const Item &item, const AttentionSettings &settings, const at::Ten
     return Share(x, settings.key_offsets[item.row], settings.keys(item.row), item.group, 1, reads);
 }
 
-/// softmax of the part's scores, [queries, keys of the tile], before dropout.
+/// softmax of the block's scores, [queries, tile keys], before dropout.
 void make_probabilities(const AttentionSettings &settings, const Share &q, const Share &k, const Bias &biases, const Part &part,
                         float *scores) {
     const AttentionTile &tile = part.tile;
@@ -173,7 +173,7 @@ void make_probabilities(const AttentionSettings &settings, const Share &q, const
     for (int64_t i = 0; i < part.queries(); ++i) {
         int64_t seen = 0, end = tile.keys;
         if (settings.causal) {
-            // What the query itself is among the tile's keys.
+            // Index of the query's own token among the tile's keys.
             const int64_t own = before + tile.query + part.begin + i;
             end = own + 1;
             if (settings.window > 0) seen = std::max<int64_t>(0, end - settings.window);
@@ -200,7 +200,7 @@ void for_parts(const AttentionSettings &settings, const Heads &heads, const Item
     }
 }
 
-/// Calls `body(items, scratch)` on threads that take the next of the lists when they are done with one, the largest first.
+/// Calls `body(items, scratch)` for each list, dynamically scheduled: each thread takes the next list, largest first.
 template <typename Body>
 void on_all(const AttentionSettings &settings, const Heads &heads, const std::vector<std::vector<Item>> &lists, Body body) {
     std::vector<double> costs;
@@ -225,7 +225,7 @@ void on_all(const AttentionSettings &settings, const Heads &heads, const std::ve
     });
 }
 
-/// One item a list.
+/// One item per list.
 std::vector<std::vector<Item>> apart(const AttentionSettings &settings, int64_t groups) {
     std::vector<std::vector<Item>> lists;
     for (size_t row = 0; row < settings.rows(); ++row) {
@@ -234,7 +234,7 @@ std::vector<std::vector<Item>> apart(const AttentionSettings &settings, int64_t 
     return lists;
 }
 
-/// All rows of a head, which write to the same bias.
+/// One list per key head: its sequences all write to the same part of the bias gradient.
 std::vector<std::vector<Item>> by_head(const AttentionSettings &settings, int64_t groups) {
     std::vector<std::vector<Item>> lists(static_cast<size_t>(groups));
     for (size_t row = 0; row < settings.rows(); ++row) {
@@ -271,7 +271,7 @@ void attention_rows(const at::Tensor &q, const at::Tensor &k, const at::Tensor &
             const Share own = keys_of(item, settings, k, true), values = keys_of(item, settings, v, true);
             for_parts(settings, heads, item, [&](const Part &part) {
                 const int64_t keys = part.tile.keys, count = part.queries() * keys;
-                // Queries that see nothing.
+                // Queries that see no key.
                 if (keys == 0) return y.set_zero(part.first_query(), part.queries(), part.each);
                 scores.resize(std::max(scores.size(), static_cast<size_t>(count)));
                 make_probabilities(settings, queries, own, bias, part, scores.data());
@@ -303,7 +303,7 @@ void attention_rows_backward(const at::Tensor &gradient, const at::Tensor &q, co
             const Share dq = queries_of(item, settings, heads, to_q, false);
             const Share own_keys = keys_of(item, settings, k, true), values = keys_of(item, settings, v, true);
             const Share dk = keys_of(item, settings, to_k, false), dv = keys_of(item, settings, to_v, false);
-            // Tiles add to the gradients of keys that several of them see.
+            // Overlapping tiles accumulate into the gradients of the keys that they share.
             dk.set_zero(0, settings.keys(item.row));
             dv.set_zero(0, settings.keys(item.row));
             for_parts(settings, heads, item, [&](const Part &part) {

@@ -1,4 +1,4 @@
-// Attention over packed rows: what is computed at a time, and the kernels that compute one row and head on one thread.
+// Attention over packed sequences: tiles, and the CPU kernels that compute one sequence and key head per thread.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,21 +8,21 @@
 
 namespace ctorch {
 
-/// How packed rows attend, and to what.
+/// Layout and options of attention over packed sequences.
 struct AttentionSettings {
     std::vector<int64_t> query_offsets, key_offsets;
     bool causal;
     double scale, dropout;
     uint64_t seed;
-    /// Keys that a causal query sees, its own among them; 0 for all.
+    /// Sliding window: keys that a causal query sees, its own among them; 0 for all.
     int64_t window = 0;
-    /// Scores s become c · tanh(s / c); 0 leaves them.
+    /// Soft cap c: scores s become c · tanh(s / c); 0 for none.
     double softcap = 0;
 
     size_t rows() const { return query_offsets.size() - 1; }
     int64_t queries(size_t row) const { return query_offsets[row + 1] - query_offsets[row]; }
     int64_t keys(size_t row) const { return key_offsets[row + 1] - key_offsets[row]; }
-    /// Keys of a row that come before its first query: a prefix.
+    /// Keys of a sequence that precede its first query.
     int64_t prefix(size_t row) const { return keys(row) - queries(row); }
     int64_t longest_prefix() const {
         int64_t longest = 0;
@@ -31,22 +31,22 @@ struct AttentionSettings {
     }
 };
 
-/// Some queries of one row with the keys that at least one of them sees; both counted within the row.
+/// A block of one sequence's queries with the keys that at least one of them sees; both relative to the sequence.
 struct AttentionTile {
     int64_t query, queries, key, keys;
-    /// How many of the first queries see the tile's first key.
+    /// Number of leading queries that see the tile's first key.
     int64_t reach;
 };
 
-/// Queries that are worked on at a time where not all see all keys: few, so that little is computed that the mask
-/// takes away again, and enough that the products stay wide.
+/// Queries per tile where not all queries see all keys: few enough that few masked scores are computed, and enough
+/// for efficient matmuls.
 inline int64_t tile_queries(const AttentionSettings &settings) {
     return settings.window > 0 ? std::min<int64_t>(128, std::max<int64_t>(32, settings.window)) : 128;
 }
 
 inline std::vector<AttentionTile> tiles_of(const AttentionSettings &settings, size_t row) {
     int64_t queries = settings.queries(row), keys = settings.keys(row), before = settings.prefix(row);
-    // A row without queries is a tile too, with nothing in it.
+    // A sequence without queries has one empty tile.
     if (!settings.causal || queries == 0) return {{0, queries, 0, keys, queries}};
     std::vector<AttentionTile> tiles;
     int64_t step = tile_queries(settings);
@@ -62,17 +62,18 @@ inline std::vector<AttentionTile> tiles_of(const AttentionSettings &settings, si
     return tiles;
 }
 
-/// Each tile has its own mask, drawn from its own seed.
+/// Seed of a tile's dropout mask.
 inline uint64_t tile_seed(uint64_t seed, size_t row, size_t tile) {
     return seed + 0x9E3779B97F4A7C15ULL * (row + 1) + 0xD1B54A32D192ED03ULL * tile;
 }
 
-/// Where a row's columns begin in the bias, which is made for the longest prefix.
+/// First column of a sequence in the bias, which is laid out for the longest prefix.
 inline int64_t skipped_columns(const AttentionSettings &settings, bool has_bias, size_t row) {
     return has_bias ? settings.longest_prefix() - settings.prefix(row) : 0;
 }
 
-/// Whether the kernels below take them: fp32 or bf16 on the CPU, beside a library for small products on one thread, and no soft cap.
+/// Whether the kernels below apply: fp32 or bf16 on the CPU, with a library for small single-threaded matmuls, and no
+/// soft cap.
 bool is_for_attention_rows(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
                            const AttentionSettings &);
 
@@ -80,7 +81,7 @@ bool is_for_attention_rows(const at::Tensor &q, const at::Tensor &k, const at::T
 void attention_rows(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
                     const AttentionSettings &, at::Tensor &y);
 
-/// Gradients of q, k and v, written over what is there, and of the bias where `to_bias` is defined, added to what is there.
+/// Overwrites the gradients of q, k and v; accumulates into that of the bias where `to_bias` is defined.
 void attention_rows_backward(const at::Tensor &gradient, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
                              const at::Tensor &bias, const AttentionSettings &, at::Tensor &to_q, at::Tensor &to_k,
                              at::Tensor &to_v, at::Tensor &to_bias);

@@ -1,5 +1,5 @@
-// bf16 numbers in loops that are compiled for several processors. (Constructors that such loops call, as those of libtorch's
-// type, are emitted by nobody where nothing is optimized.)
+// bf16 in loops that are compiled for several processors. (libtorch's BFloat16 has constructors, which an unoptimized
+// build doesn't emit for such loops.)
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace ctorch {
 
-/// The upper half of an fp32 number.
+/// The upper 16 bits of an fp32 value.
 struct BFloat {
     uint16_t bits;
 
@@ -22,12 +22,12 @@ struct BFloat {
     }
 };
 
-/// x in another type.
+/// x converted to another type.
 template <typename Number> CT_INLINED Number rounded(float x) {
     if constexpr (std::is_same_v<Number, float>) {
         return x;
     } else {
-        // To the nearest, of two as near to the even one.
+        // Round to nearest, ties to even.
         uint32_t all;
         std::memcpy(&all, &x, sizeof all);
         const uint32_t upper = (all + 0x7FFF + ((all >> 16) & 1)) >> 16;

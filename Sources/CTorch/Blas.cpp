@@ -1,9 +1,8 @@
-// OpenBLAS, loaded when the first product asks for it. libtorch's own BLAS on x86-64 is MKL, whose kernels for AMD's
-// processors stop at AVX2 and, on some, far below what the processor does; OpenBLAS has a kernel for each. It computes on
-// one thread a call and libtorch's threads share the rows or columns, so that there is one pool of threads and not two.
+// OpenBLAS, loaded at the first matmul. On x86-64 libtorch's own BLAS is MKL, whose kernels for AMD processors stop
+// at AVX2 and on some reach a fraction of their speed; OpenBLAS has kernels for each. It runs single-threaded, and
+// libtorch's threads split the rows or columns, so that there is one thread pool and not two.
 //
-// PEFT_BLAS=openblas in the environment uses OpenBLAS on any processor, PEFT_BLAS=torch on none: products are then computed as
-// on a processor of another maker.
+// PEFT_BLAS=openblas in the environment uses OpenBLAS on any processor; PEFT_BLAS=torch never uses it.
 #include "Parallel.hpp"
 #include "Blas.hpp"
 
@@ -25,7 +24,7 @@
 
 namespace {
 
-/// Fortran's sgemm: column-major, everything by address.
+/// Fortran's sgemm: column-major, all arguments by pointer.
 using Sgemm = void (*)(const char *, const char *, const int *, const int *, const int *, const float *, const float *,
                        const int *, const float *, const int *, const float *, float *, const int *);
 
@@ -34,7 +33,7 @@ struct Library {
     std::string name;
 };
 
-/// Whether libtorch's products come from MKL on a processor that MKL isn't made for.
+/// Whether libtorch's matmuls use MKL on a processor that it isn't optimized for.
 bool is_worth_it() {
 #if defined(__x86_64__)
     unsigned level = 0, words[3] = {0, 0, 0};
@@ -46,7 +45,7 @@ bool is_worth_it() {
 }
 
 #if defined(__linux__)
-/// `name` beside the library that holds `address`, or by the loader's own search.
+/// Loads `name` from the folder of the library that contains `address`, or from the loader's search path.
 void *open_beside(const void *address, const char *name) {
     Dl_info info;
     if (dladdr(address, &info) != 0 && info.dli_fname != nullptr) {
@@ -63,7 +62,7 @@ Library load() {
     const char *choice = std::getenv("PEFT_BLAS");
     if (choice != nullptr ? std::strcmp(choice, "openblas") != 0 : !is_worth_it()) return {};
     const void *torch = reinterpret_cast<const void *>(&at::get_num_threads);
-    // With the prefix of the Python package's build, and without as systems have it.
+    // SciPy's wheel prefixes its symbols; system packages don't.
     for (auto [file, prefix] : {std::pair{"libscipy_openblas.so", "scipy_"}, {"libopenblas.so.0", ""}}) {
         void *library = open_beside(torch, file);
         if (library == nullptr) continue;
@@ -84,7 +83,7 @@ const Library &library() {
     return loaded;
 }
 
-/// The sgemm of the MKL inside libtorch, NULL where it has none. On a thread of a parallel region it stays on that thread.
+/// The sgemm of the MKL inside libtorch, NULL without one. Within a parallel region it is single-threaded.
 Sgemm mkl_sgemm() {
 #if defined(__linux__) && defined(__x86_64__)
     static const Sgemm found = dlsym(RTLD_DEFAULT, "MKL_Get_Max_Threads") == nullptr
@@ -126,7 +125,7 @@ void matrix_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64
                        a_stride, b + column * (b_is_transposed ? b_stride : 1), b_stride, beta,
                        c + row * c_stride + column, c_stride);
     };
-    // Parts are multiples of the kernels' tiles; the longer side is cut, so that little is packed twice.
+    // Chunks are multiples of the kernels' tiles; the longer side is split, so that little is packed twice.
     bool by_rows = m >= n;
     int64_t length = by_rows ? m : n, threads = at::in_parallel_region() ? 1 : at::get_num_threads();
     int64_t step = std::max<int64_t>(64, ((length + threads - 1) / threads + 15) / 16 * 16);

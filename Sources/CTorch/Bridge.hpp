@@ -1,4 +1,4 @@
-// What the .cpp files share: the tensor's box, and turning exceptions into error codes.
+// What the .cpp files share: the tensor handle, and the conversion of exceptions to error codes.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -31,8 +31,8 @@ inline c10::optional<at::Tensor> optional(const CTTensor *tensor) {
     return tensor ? c10::optional<at::Tensor>(tensor->value) : c10::nullopt;
 }
 
-/// What a node of autograd's makes. Where nothing is recorded its forward function is called as any other, with no context:
-/// making a node costs microseconds, which is what a step of generation is made of.
+/// Applies an autograd function. Where no gradient is recorded, its forward function is called directly, without a
+/// context: creating an autograd node costs microseconds, which dominate in a decode step.
 template <typename Node, typename... Arguments> at::Tensor applied(Arguments &&...arguments) {
     if (at::GradMode::is_enabled()) return Node::apply(std::forward<Arguments>(arguments)...);
     return Node::forward(nullptr, std::forward<Arguments>(arguments)...);

@@ -1,6 +1,6 @@
-// The build is for any x86-64; a function that is marked CT_CLONES is compiled for several processors, and the loader picks
-// the version for the one at hand. One that is marked CT_AVX2 or CT_AVX512 may only be called where `has_avx2` or
-// `has_avx512` says so.
+// The build targets any x86-64. A function marked CT_CLONES is compiled for several instruction sets, and the loader
+// picks one for the processor. A function marked CT_AVX2 or CT_AVX512 may be called only if `has_avx2` or
+// `has_avx512` returns true.
 #pragma once
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -9,7 +9,7 @@
 #define CT_CLONES
 #endif
 
-/// For what is to be compiled along with such a function.
+/// For functions that are inlined into such functions.
 #define CT_INLINED inline __attribute__((always_inline))
 
 #if defined(__x86_64__)
@@ -24,7 +24,7 @@ inline bool has_avx2() {
     return has;
 }
 
-/// Whether this thread does without 512-bit vectors (`ct_use_wide_vectors`).
+/// Whether 512-bit vectors are disabled on this thread (`ct_use_wide_vectors`).
 inline thread_local bool avoids_avx512 = false;
 
 inline bool has_avx512() {

@@ -1,12 +1,13 @@
-// OpenMP's threads beside other busy processes.
+// Keeps OpenMP's threads from spinning while other processes need the cores.
 //
-// At each barrier libgomp's threads spin for 300,000 turns, some milliseconds, before they sleep. Alone that is the fastest way.
-// Beside a busy process a thread that spins takes the core that the thread it waits for needs: training fell to a tenth.
-// GOMP_SPINCOUNT would change that, but libgomp reads it before `main`. It also spins for only 100 turns while more threads are
-// managed than there are processors (GOMP_SPINCOUNT in its manual). So, while this process's threads are often taken off
-// their cores, one more team of threads is held, all of which sleep.
+// At each barrier libgomp's threads spin for 300,000 iterations, some milliseconds, before they sleep. On an idle
+// machine that is fastest. Next to a busy process a spinning thread occupies the core that the thread it waits for
+// needs: training ran at a tenth of its speed. libgomp reads GOMP_SPINCOUNT before `main`, so it can't be set here.
+// But libgomp also spins for only 100 iterations while it manages more threads than there are processors
+// (GOMP_SPINCOUNT in its manual). So while this process's threads are often preempted, an additional team of sleeping
+// threads is kept alive.
 //
-// Where the user has set OMP_WAIT_POLICY or GOMP_SPINCOUNT nothing is done.
+// Does nothing where the user has set OMP_WAIT_POLICY or GOMP_SPINCOUNT.
 #include "Contention.hpp"
 
 #if defined(__linux__)
@@ -27,7 +28,7 @@ namespace {
 
 using Parallel = void (*)(void (*)(void *), void *, unsigned, unsigned);
 
-/// How often the system took a core away from one of the process's threads, so far.
+/// Involuntary context switches of the process's threads so far.
 long preemptions() {
     rusage usage{};
     return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_nivcsw : 0;
@@ -46,14 +47,14 @@ public:
 
     void hold(Parallel parallel) {
         const unsigned count = processors() + 1;
-        // libgomp ends the process where it can't make a thread.
+        // libgomp aborts the process if it can't create a thread.
         if (!can_make(count)) return;
         is_over = false;
         holder = std::thread([this, parallel, count] {
             parallel([](void *) {}, nullptr, count, 0);
             std::unique_lock<std::mutex> lock(mutex);
             end.wait(lock, [this] { return is_over; });
-            // The team goes with its first thread.
+            // The team ends with its first thread.
         });
     }
 
@@ -77,7 +78,7 @@ private:
         std::vector<std::thread> threads;
         bool is_possible = true;
         {
-            // All wait until the last is there.
+            // All wait until the last one has started.
             std::lock_guard<std::mutex> lock(gate);
             try {
                 for (unsigned i = 0; i < count; ++i) threads.emplace_back([&gate] { std::lock_guard<std::mutex> own(gate); });
@@ -93,10 +94,10 @@ private:
 void watch(Parallel parallel) {
     using namespace std::chrono_literals;
     constexpr auto interval = 100ms;
-    /// Alone there are a few a second, beside a busy process more than a hundred.
+    /// An idle machine has a few involuntary switches a second, one with a busy process more than a hundred.
     constexpr long limit = 5;
-    /// Intervals without contention after which the team goes. Threads that sleep are rarely preempted, so it also goes while
-    /// the contention lasts, and is back after one interval.
+    /// Intervals without contention after which the team ends. Sleeping threads are rarely preempted, so it also ends
+    /// while the contention lasts, and is recreated one interval later.
     constexpr int patience = 50;
     // Never destroyed: the process may end while the thread sleeps.
     auto &team = *new SpareTeam;
@@ -124,7 +125,7 @@ void watch_contention() {
         try {
             std::thread(watch, parallel).detach();
         } catch (const std::system_error &) {
-            // Without the thread everything works as before.
+            // If the thread can't be created, libgomp spins as before.
         }
     });
 }

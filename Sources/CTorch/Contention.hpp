@@ -1,9 +1,9 @@
-// OpenMP's threads beside other busy processes.
+// Keeps OpenMP's threads from spinning while other processes need the cores.
 #pragma once
 
 namespace ctorch {
 
-/// Begins to watch, once for the process, whether other processes take this one's cores.
+/// Starts monitoring, once per process, whether its threads are preempted.
 void watch_contention();
 
 }  // namespace ctorch

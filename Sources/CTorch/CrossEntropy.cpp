@@ -1,4 +1,4 @@
-// Cross-entropy straight from hidden states: the matrix of logits never exists as a whole.
+// Fused linear cross-entropy: the matrix of logits is never materialized, only chunks of its rows.
 #include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full_like.h>
@@ -20,13 +20,13 @@ using torch::autograd::variable_list;
 
 namespace {
 
-/// Rows of logits that exist at a time: about 8 MB of them, which a processor's cache holds, or 256 MB on a GPU, where a
-/// launch costs more; at least 16 rows so that the products stay wide.
+/// Rows of logits per chunk: about 8 MB on a CPU, to fit in the cache, or 256 MB on a GPU, where launches cost more;
+/// at least 16 rows, for efficient matmuls.
 int64_t chunk_rows(int64_t vocabulary, bool is_gpu) {
     return std::max<int64_t>(16, (is_gpu ? 256 << 20 : 8 << 20) / (4 * std::max<int64_t>(vocabulary, 1)));
 }
 
-/// How scores become a loss.
+/// Options of the loss.
 struct Terms {
     double scale, smoothing, softcap;
 };
@@ -34,12 +34,12 @@ struct Terms {
 /// Σ over rows of −log softmax(cap(c · s))[target] with scores s [rows, vocabulary] and cap(s) = k · tanh(s / k) where a
 /// soft cap k is given (Gemma 2), as a double.
 ///
-/// With label smoothing ε the target is (1 − ε) of the one-hot and ε of the uniform distribution (Szegedy
-/// et al. 2016). The gradients are made on the way, while a chunk's scores are in the cache, and only scaled in the
-/// backward pass, as the loss is a scalar.
+/// With label smoothing ε the target is (1 − ε) of the one-hot and ε of the uniform distribution (Szegedy et al.
+/// 2016). The gradients are computed in the forward pass, while a chunk's logits are in the cache; the loss is a
+/// scalar, so the backward pass only scales them.
 ///
-/// - scores(part): s of some rows of the hidden states.
-/// - take(start, part, gradient): is given the gradient of s for the rows from `start` on.
+/// - scores(part): s of a chunk of hidden states.
+/// - take(start, part, gradient): receives the gradient w.r.t. s of the chunk that starts at row `start`.
 template <typename Scores, typename Take>
 at::Tensor loss_by_chunks(const at::Tensor &hidden, const at::Tensor &targets, int64_t vocabulary, int64_t step,
                           const Terms &terms, bool needs_gradient, Scores scores, Take take) {
@@ -51,7 +51,7 @@ at::Tensor loss_by_chunks(const at::Tensor &hidden, const at::Tensor &targets, i
         const int64_t count = std::min(step, rows - start);
         at::Tensor part = hidden.narrow(0, start, count);
         at::Tensor wanted = targets.narrow(0, start, count).unsqueeze(1);
-        // Products in the type of what is multiplied, everything between them in fp32 at least.
+        // Matmuls run in the operands' type, everything between them in fp32 at least.
         at::Tensor logits = scores(part);
         if (is_half(logits.scalar_type())) logits = logits.to(at::kFloat);
         if (is_for_loss_rows(logits, targets) && softcap == 0) {
@@ -68,7 +68,7 @@ at::Tensor loss_by_chunks(const at::Tensor &hidden, const at::Tensor &targets, i
         total += (1 - smoothing) * (normalizer - logits.gather(1, wanted)).sum(at::kDouble);
         if (smoothing > 0) total += smoothing * (normalizer - logits.mean(-1, true)).sum(at::kDouble);
         if (!needs_gradient) continue;
-        // The cap's slope, 1 − (capped / k)², needs the capped logits once more.
+        // The cap's derivative, 1 − (capped / k)², needs the capped logits.
         at::Tensor gradient = (softcap > 0 ? logits - normalizer : logits.sub_(normalizer)).exp_();
         if (smoothing > 0) gradient.sub_(smoothing / static_cast<double>(vocabulary));
         gradient.scatter_add_(1, wanted, at::full_like(wanted, smoothing - 1, gradient.options()));
@@ -79,7 +79,7 @@ at::Tensor loss_by_chunks(const at::Tensor &hidden, const at::Tensor &targets, i
     return total.to(is_half(hidden.scalar_type()) ? at::kFloat : hidden.scalar_type());
 }
 
-/// The loss of scores h Wᵀ, with h [n, d] and W [vocabulary, d].
+/// The loss of logits h Wᵀ, with h [n, d] and W [vocabulary, d].
 struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &hidden, const at::Tensor &weight,
                               const at::Tensor &targets, const Terms &terms, bool to_hidden_needed,
@@ -111,10 +111,10 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
     }
 };
 
-/// Chunks by a matrix that is stored in fewer bits are so many times as long, as each makes all of its tiles anew.
+/// Chunks are this many times as long with a quantized W, as each chunk dequantizes all of its tiles.
 constexpr int64_t stored_chunks = 4;
 
-/// The same by a frozen W that is stored in fewer bits.
+/// The same with a frozen, quantized W.
 struct StoredCrossEntropy : public Function<StoredCrossEntropy> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &hidden, const StoredMatrix &weight,
                               const at::Tensor &targets, const Terms &terms, bool to_hidden_needed) {
@@ -141,7 +141,7 @@ struct StoredCrossEntropy : public Function<StoredCrossEntropy> {
 void check_shapes(const at::Tensor &hidden, at::IntArrayRef weight, const at::Tensor &targets) {
     TORCH_CHECK(hidden.dim() == 2 && weight.size() == 2 && hidden.size(1) == weight[1] && targets.dim() == 1 &&
                     targets.size(0) == hidden.size(0),
-                "cross-entropy of hidden ", hidden.sizes(), ", weight ", weight, ", targets ", targets.sizes());
+                "shape mismatch: hidden states ", hidden.sizes(), ", weight ", weight, ", targets ", targets.sizes());
 }
 
 }  // namespace

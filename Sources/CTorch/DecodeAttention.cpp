@@ -15,7 +15,7 @@
 namespace {
 
 constexpr int64_t most_queries = 16;
-/// Products that are worth a thread.
+/// Minimum multiplications per thread.
 constexpr int64_t grain = 32768;
 
 /// y [size] = p [keys] V [keys, size].
@@ -87,7 +87,7 @@ extern "C" int ct_write_columns(const CTTensor *cache, const CTTensor *given, in
         const at::Tensor &to = unbox(cache), &x = unbox(given);
         TORCH_CHECK(to.dim() == 4 && x.dim() == 4 && x.size(0) == to.size(0) && x.size(1) == to.size(1) && x.size(3) == to.size(3) &&
                         column >= 0 && column + x.size(2) <= to.size(2),
-                    x.sizes(), " from column ", column, " on into a cache of ", to.sizes());
+                    "can't write ", x.sizes(), " at column ", column, " of a KV cache of shape ", to.sizes());
         if (!x.is_cpu() || !to.is_cpu() || x.scalar_type() != to.scalar_type() || x.stride(3) != 1 || !to.is_contiguous() ||
             (at::GradMode::is_enabled() && x.requires_grad())) {
             to.narrow(2, column, x.size(2)).copy_(x);

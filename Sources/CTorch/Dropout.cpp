@@ -11,7 +11,7 @@
 
 namespace {
 
-/// A bijective mixer of 32 bits ("lowbias32", Wellons 2018), keyed before and between its rounds.
+/// A bijective 32-bit hash ("lowbias32", Wellons 2018), keyed before and between its rounds.
 inline uint32_t mix(uint32_t x, uint32_t key, uint32_t second_key) {
     x ^= key;
     x ^= x >> 16;
@@ -23,7 +23,7 @@ inline uint32_t mix(uint32_t x, uint32_t key, uint32_t second_key) {
     return x;
 }
 
-/// Elements `first` and following of what the mask is for.
+/// Applies elements first ..< first + count of the mask.
 CT_CLONES void drop_float(const float *x, float *y, int64_t first, int64_t count, uint32_t key, uint32_t second_key,
                           uint32_t threshold, float factor) {
     const uint32_t start = static_cast<uint32_t>(first);
@@ -38,7 +38,7 @@ CT_CLONES void drop_bfloat16(const uint16_t *x, uint16_t *y, int64_t begin, int6
     for (int64_t i = begin; i < end; ++i) {
         uint32_t bits = mix(static_cast<uint32_t>(i), key, second_key);
         float value = __builtin_bit_cast(float, static_cast<uint32_t>(x[i]) << 16) * factor;
-        // To the nearest, ties to even.
+        // Round to nearest, ties to even.
         uint32_t wide = __builtin_bit_cast(uint32_t, value);
         wide += 0x7fff + (wide >> 16 & 1);
         y[i] = bits < threshold ? 0 : static_cast<uint16_t>(wide >> 16);
@@ -53,7 +53,7 @@ CT_CLONES void drop_double(const double *x, double *y, int64_t begin, int64_t en
     }
 }
 
-/// The bits below which an element is dropped.
+/// Threshold on the hash below which an element is dropped.
 uint32_t threshold_of(double probability) {
     const double scaled = probability * 4294967296.0;
     return scaled >= 4294967295.0 ? UINT32_MAX : static_cast<uint32_t>(scaled);
@@ -66,7 +66,7 @@ void drop(const at::Tensor &x, at::Tensor &y, double probability, uint64_t seed)
     const uint32_t key = static_cast<uint32_t>(seed), second_key = static_cast<uint32_t>(seed >> 32);
     const double factor = factor_of(probability);
     ctorch::parallel_for(0, x.numel(), 65536, [&](int64_t begin, int64_t end) {
-        // Untyped: the names of the typed ones differ between compilers in some versions of libtorch.
+        // Untyped, since the typed accessors' symbol names differ between compilers in some versions of libtorch.
         const void *from = x.const_data_ptr();
         void *to = y.mutable_data_ptr();
         if (x.scalar_type() == at::kFloat) {
@@ -87,8 +87,8 @@ bool has_kernel(const at::Tensor &x) {
                           x.scalar_type() == at::kBFloat16);
 }
 
-/// For the devices and types without a kernel: a GPU's own generator, begun anew for each mask; else the factors are made
-/// on the CPU and moved.
+/// For devices and types without a kernel: the GPU's generator, reseeded for each mask; otherwise the factors are
+/// computed on the CPU and copied.
 at::Tensor factors(const at::Tensor &x, double probability, uint64_t seed) {
     if (x.is_cuda()) {
         at::Generator generator = at::globalContext().defaultGenerator(x.device()).clone();

@@ -30,7 +30,7 @@ DynamicCode::DynamicCode(bool is_signed) : numbers(), codes(65536) {
     std::memcpy(numbers.data(), map.const_data_ptr(), sizeof numbers);
     for (size_t bin = 0; bin < codes.size(); ++bin) {
         const float value = static_cast<float>(bin) / 32767.5f - 1.0f;
-        // The last number that isn't above, or the next where that is nearer.
+        // The last entry that isn't above the value, or the next one if that is nearer.
         const auto above = std::upper_bound(numbers.begin(), numbers.end(), value) - numbers.begin();
         const auto below = static_cast<size_t>(std::max<std::ptrdiff_t>(0, above - 1)), next = std::min<size_t>(255, below + 1);
         const bool is_nearer = std::fabs(value - numbers[next]) < std::fabs(value - numbers[below]);
@@ -53,7 +53,7 @@ float DynamicCode::quantize(const float *values, int64_t count, uint8_t *result)
     const float inverse = 1.0f / peak;
     for (int64_t i = 0; i < count; ++i) {
         const float bin = std::floor((values[i] * inverse + 1.0f) * 32767.5f + 0.5f);
-        // In this order NaN becomes 0: what isn't a number is caught by the loss and the gradient's norm.
+        // This order maps NaN to 0: the loss and the gradient norm detect NaN.
         result[i] = codes[static_cast<size_t>(std::min(65535.0f, std::max(0.0f, bin)))];
     }
     return peak;

@@ -1,4 +1,4 @@
-// e^x in a form that compilers turn into vector instructions.
+// e^x in a form that compilers vectorize.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@ namespace ctorch {
 /// e^x to about one unit in the last place: 2^n · e^r with |r| ≤ ln 2 / 2, the latter by its Taylor polynomial.
 inline float exponential(float x) {
     x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    // Adding and taking away 1.5 · 2^23 rounds to an integer.
+    // Adding and subtracting 1.5 · 2^23 rounds to an integer.
     float n = x * 1.44269504f + 12582912.0f - 12582912.0f;
     float r = x - n * 0.693359375f + n * 2.12194440e-4f;
     float tail = 1.0f / 720 + r * (1.0f / 5040);

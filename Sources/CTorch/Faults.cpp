@@ -1,5 +1,5 @@
-// Model files are mapped, and a file that becomes shorter while it is in use raises SIGBUS where it is read next. The handler
-// says which file that was. Everything in it is async-signal-safe: system calls and memory on the stack.
+// Model files are memory-mapped; reading a page of a file that was truncated in the meantime raises SIGBUS. The
+// handler names that file. It uses only async-signal-safe calls and memory on the stack.
 #include "ctorch_faults.h"
 
 #include "Machine.hpp"
@@ -27,10 +27,10 @@ void handle(int signal, siginfo_t *info, void *) {
     if (ctorch::find_mapped_file(reinterpret_cast<uintptr_t>(info->si_addr), path, sizeof path)) {
         say("error: ");
         say(path);
-        say(" became shorter while it was in use, or its disk failed; fetch the file again and leave it in place meanwhile\n");
+        say(" was truncated while in use, or its disk failed; fetch the file again and do not modify it while it is in use\n");
         _exit(1);
     }
-    // Another cause: the fault happens again, as without a handler.
+    // Another cause: without the handler, the fault recurs and ends the process.
     std::signal(signal, SIG_DFL);
 }
 

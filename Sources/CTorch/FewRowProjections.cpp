@@ -1,5 +1,5 @@
-// Several projections of the same few rows in one go, with biases and low-rank updates: what a layer does in a step of
-// generation. Threads meet once for all of them, and each adds an update where it has just written.
+// Fused projections of the few rows of a decode step, with biases and LoRA branches: the threads synchronize once for
+// all of them, and each adds the LoRA delta to the outputs that it has just written.
 #include "FewRowProjections.hpp"
 
 #include <ATen/ops/empty.h>
@@ -25,7 +25,7 @@ const float *floats(const at::Tensor &x) { return static_cast<const float *>(x.c
 
 bool is_plain(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous(); }
 
-/// A projection and where its outputs go.
+/// A projection and its output.
 struct Part {
     const CTProjection &given;
     std::optional<StoredMatrix> stored;
@@ -35,7 +35,7 @@ struct Part {
     /// scale · x aᵀ [rows, rank].
     std::vector<float> low;
 
-    // The product refers to the matrix.
+    // The GEMV kernel refers to the matrix.
     Part(const Part &) = delete;
     explicit Part(const CTProjection &given) : given(given) {
         if (given.weight) {
@@ -48,7 +48,7 @@ struct Part {
 
     int64_t rank() const { return given.a ? unbox(given.a).size(0) : 0; }
 
-    /// Rows first ..< end of a, on the thread that calls.
+    /// Computes x aᵀ for rows first ..< end of a, on the calling thread.
     void make_low(const float *x, int64_t rows, int64_t inputs, int64_t first, int64_t end) {
         multiply_few_part(floats(unbox(given.a)), inputs, x, rows, inputs, low.data(), rank(), nullptr, Start::zero, first, end);
         for (int64_t row = 0; row < rows; ++row) {
@@ -56,7 +56,7 @@ struct Part {
         }
     }
 
-    /// Outputs first ..< end without the update, on the thread that calls.
+    /// Outputs first ..< end without the LoRA delta, on the calling thread.
     void make(const float *x, int64_t rows, int64_t inputs, int64_t first, int64_t end) const {
         auto *out = static_cast<float *>(y.mutable_data_ptr());
         const float *bias = given.bias ? floats(unbox(given.bias)) : nullptr;
@@ -78,7 +78,7 @@ struct Part {
     }
 };
 
-/// Whether the kernels for few rows take all of them.
+/// Whether the GEMV kernels apply to all of them.
 bool are_for_few_rows(const at::Tensor &x, const std::deque<Part> &parts) {
     if (at::GradMode::is_enabled() || !is_plain(x) || x.dim() < 1 || x.size(-1) == 0 || compute_type(x) != at::kFloat) return false;
     const int64_t inputs = x.size(-1), rows = x.numel() / inputs;
@@ -101,11 +101,11 @@ bool are_for_few_rows(const at::Tensor &x, const std::deque<Part> &parts) {
     return true;
 }
 
-/// Outputs that a thread begins and ends with are multiples of this.
+/// Thread boundaries within the outputs are multiples of this.
 constexpr int64_t step = outputs_of_blocks;
 
-/// What the updates of all parts have in common with each other: x aᵀ, some rows of an a at a time, by whichever thread comes
-/// first. By the time that a thread has outputs to add to, the others are done as well.
+/// Computes x aᵀ for the LoRA branches of all projections, dynamically scheduled in chunks of rows of a. By the time
+/// a thread adds its deltas, all chunks have been computed.
 class LowProducts {
 public:
     LowProducts(std::deque<Part> &parts, const float *x, int64_t rows, int64_t inputs)

@@ -1,4 +1,4 @@
-// Projections of the few rows of a step of generation.
+// Fused projections of the few rows of a decode step.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,7 +10,7 @@
 
 namespace ctorch {
 
-/// x Wᵀ + bias + scale · x aᵀ bᵀ by each of the projections, where the kernels for few rows take all of them.
+/// x Wᵀ + bias + scale · x aᵀ bᵀ for each projection, if the GEMV kernels apply to all of them.
 std::optional<std::vector<at::Tensor>> few_row_projections(const at::Tensor &x, const std::vector<CTProjection> &);
 
 }  // namespace ctorch

@@ -16,7 +16,7 @@ namespace {
 
 using ctorch::Start;
 
-/// One product, as all kernels here take it.
+/// Signature of all kernels here.
 struct Product {
     const float *weight;
     int64_t stride;
@@ -32,7 +32,7 @@ struct Product {
     }
 };
 
-/// Any processor.
+/// Portable version.
 void multiply_plain(const Product &p, int64_t rows, int64_t first, int64_t end) {
     for (int64_t output = first; output < end; ++output) {
         const float *w = p.weight + output * p.stride;
@@ -59,7 +59,7 @@ CT_AVX2 inline float sum_of(__m256 v) {
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
-/// One row of W by `Rows` rows of x: W is read from end to end, which memory does fastest.
+/// One row of W times `Rows` rows of x: W is read sequentially, which is fastest for memory.
 template <int Rows> CT_AVX2 void multiply_one(const Product &p, int64_t row, int64_t output) {
     constexpr int parts = Rows <= 2 ? 4 : 2;
     const float *w = p.weight + output * p.stride, *x = p.x + row * p.inputs;
@@ -85,8 +85,9 @@ template <int Rows> CT_AVX2 void multiply_one(const Product &p, int64_t row, int
     }
 }
 
-/// `Outputs` rows of W by `Rows` rows of x, whose sums stay in registers. Each of `passes` over the same rows of W brings its
-/// share of those that follow into the second cache: all at once would hold up the first pass, and the first cache is full.
+/// `Outputs` rows of W times `Rows` rows of x, accumulated in registers. Each of `passes` over the same rows of W
+/// prefetches its part of the following rows into the L2 cache: all at once would stall the first pass, and the L1
+/// cache is full.
 template <int Rows, int Outputs>
 CT_AVX2 void multiply_block(const Product &p, int64_t row, int64_t output, int64_t pass, int64_t passes) {
     const float *w = p.weight + output * p.stride, *x = p.x + row * p.inputs;
@@ -135,7 +136,7 @@ template <int Outputs> CT_AVX2 void multiply_block(const Product &p, int64_t row
     }
 }
 
-/// Four rows of W by `Rows` rows of x, where they are so short that adding up within registers is most of it.
+/// Four rows of W times `Rows` rows of x, for rows so short that the horizontal sums dominate.
 template <int Rows> CT_AVX2 void multiply_four(const Product &p, int64_t row, int64_t output) {
     const float *w[4], *x[Rows];
     for (int k = 0; k < 4; ++k) w[k] = p.weight + (output + k) * p.stride;
@@ -188,7 +189,7 @@ CT_AVX2 void multiply_avx2(const Product &p, int64_t rows, int64_t first, int64_
             default: multiply_one<4>(p, 0, output);
         }
     }
-    // Twelve sums and what they are made of fit into sixteen registers.
+    // Twelve accumulators and their operands fit in sixteen registers.
     for (; output + 3 <= end; output += 3) multiply_block<3>(p, rows, output);
     for (; output < end; ++output) multiply_block<1>(p, rows, output);
 }

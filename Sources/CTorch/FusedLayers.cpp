@@ -1,5 +1,5 @@
-// Normalization, gated activation, bottlenecks and dropout as single autograd nodes: each keeps its input alone and
-// computes the rest again in the backward pass, where libtorch's compositions keep every intermediate.
+// Normalization, gated activation, bottleneck adapters and dropout as single autograd nodes: each saves its input
+// alone and recomputes the rest in the backward pass, where libtorch's compositions save every intermediate.
 #include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ops/_fused_rms_norm.h>
 #include <ATen/ops/_fused_rms_norm_backward.h>
@@ -28,7 +28,7 @@ using torch::autograd::variable_list;
 namespace {
 
 /// y = x / sqrt(mean(x²) + ε) · (o + w) over the last axis (Zhang & Sennrich 2019, eq. 4); the offset o is 0, or 1 in
-/// Gemma. Keeps x and one number a row.
+/// Gemma. Saves x and one float per row.
 struct RMSNorm : public Function<RMSNorm> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight,
                               double epsilon, double offset) {
@@ -48,7 +48,7 @@ struct RMSNorm : public Function<RMSNorm> {
         at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
         at::Tensor inverse = wide.square().mean(-1, true).add_(epsilon).rsqrt_();
         if (context) context->save_for_backward({x, weight, inverse});
-        // Where there is an offset, rounding to the stored type comes last.
+        // With an offset, rounding to the stored type comes last.
         if (offset != 0) return (wide * inverse).mul_(scale_of(weight, offset, wide)).to(x.scalar_type());
         return (wide * inverse).to(weight.scalar_type()).mul_(weight);
     }
@@ -69,7 +69,7 @@ struct RMSNorm : public Function<RMSNorm> {
         return have_row_kernels(x, weight) && x.size(-1) == weight.numel() && x.size(-1) > 0;
     }
 
-    /// libtorch has a kernel of its own there.
+    /// libtorch has a fused kernel there.
     static bool is_for_gpu(const at::Tensor &x, const at::Tensor &weight, double offset) {
         return x.is_cuda() && offset == 0 && x.scalar_type() == weight.scalar_type();
     }
@@ -90,7 +90,7 @@ struct RMSNorm : public Function<RMSNorm> {
         }
         at::Tensor wide = saved[0].to(saved[2].scalar_type());
         const at::Tensor &weight = saved[1];
-        // The kernels for rows keep one number a row without the last axis.
+        // The row kernels save one float per row, without the last axis.
         at::Tensor inverse = saved[2].dim() == wide.dim() ? saved[2] : saved[2].view(rows_shape(wide));
         at::Tensor gradient = gradients[0].to(inverse.scalar_type());
         at::Tensor normalized = wide * inverse;
@@ -128,7 +128,7 @@ at::Tensor activation_gradient(CTActivation kind, const at::Tensor &gradient, co
     TORCH_CHECK(false, "unknown activation");
 }
 
-/// y = f(gate) ⊙ up (Shazeer 2020). Keeps gate and up; f(gate) is computed again.
+/// y = f(gate) ⊙ up (Shazeer 2020). Saves gate and up; f(gate) is recomputed.
 struct GatedActivation : public Function<GatedActivation> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &gate, const at::Tensor &up, int64_t kind) {
         if (context) {
@@ -163,8 +163,8 @@ struct GatedActivation : public Function<GatedActivation> {
     }
 };
 
-/// y + s · (f(x Dᵀ + d) Uᵀ + u) with x, y [tokens, size], D [r, size], U [size, r] (Houlsby et al. 2019); x is y
-/// itself where none is given. Keeps x and r numbers a token, and makes no matrix of the output's size but the output.
+/// y + s · (f(x Dᵀ + d) Uᵀ + u) with x, y [tokens, size], D [r, size], U [size, r] (Houlsby et al. 2019); x defaults
+/// to y. Saves x and r floats per token, and allocates no other matrix of the output's size.
 struct Bottleneck : public Function<Bottleneck> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &y, const c10::optional<at::Tensor> &x,
                               const at::Tensor &down, const at::Tensor &down_bias, const at::Tensor &up,
@@ -186,7 +186,7 @@ struct Bottleneck : public Function<Bottleneck> {
         const at::Tensor &input = saved[0], &down = saved[1], &up = saved[2], &low = saved[4], &gradient = gradients[0];
         auto kind = static_cast<CTActivation>(context->saved_data["kind"].toInt());
         bool is_parallel = context->saved_data["is_parallel"].toBool();
-        // Counted among the tensors that were given.
+        // Index among the given tensors.
         size_t first = is_parallel ? 2 : 1;
         double factor = context->saved_data["factor"].toDouble();
         at::Tensor to_y = gradient, to_x, to_down, to_down_bias, to_up, to_up_bias, to_scale;
@@ -208,8 +208,8 @@ struct Bottleneck : public Function<Bottleneck> {
     }
 };
 
-/// y = x ⊙ mask / (1 − p). The mask is a function of (seed, position): nothing is kept, and the backward
-/// pass draws it again.
+/// y = x ⊙ mask / (1 − p). The mask is a function of (seed, position): nothing is saved, and the backward pass
+/// regenerates it.
 struct Dropout : public Function<Dropout> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &x, double probability, int64_t seed) {
         context->saved_data["probability"] = probability;
@@ -234,7 +234,7 @@ CTTensor *ct_rms_norm(const CTTensor *x, const CTTensor *weight, double epsilon,
 
 CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTensor *bias, double epsilon) {
     return tensor_or_error([&] {
-        // The kernels want one type; what is trained may be wider than the base.
+        // The kernels need one type; trained parameters may be wider than the base.
         at::ScalarType type = unbox(x).scalar_type();
         c10::optional<at::Tensor> scale, shift;
         if (weight != nullptr) scale = in_type(unbox(weight), type);

@@ -1,5 +1,5 @@
-// GPTQ (Frantar et al. 2022): columns are rounded one after another, and what rounding one loses is made up for in
-// those to come.
+// GPTQ (Frantar et al. 2022): columns are quantized one after another, and the rounding error of each is compensated
+// in the columns that follow.
 #include <ATen/Parallel.h>
 #include <ATen/ops/cholesky_inverse.h>
 #include <ATen/ops/empty.h>
@@ -16,20 +16,20 @@ using namespace ctorch;
 
 namespace {
 
-/// Columns whose effect on the columns beyond them is worked in at once (the paper's B).
+/// Columns whose errors are propagated beyond them at once (the paper's block size B).
 constexpr int64_t block_size = 128;
 
 struct Grid {
     double scale, zero;
 };
 
-/// A scale as files hold it.
+/// A scale as files store it.
 double storable(double scale) {
     return static_cast<float>(c10::Half(static_cast<float>(std::clamp(scale, 0x1p-24, 65504.0))));
 }
 
-/// The grid of a group of numbers: the range that holds 0 and all of them, in 2^bits steps. Scales are rounded to
-/// halves before anything is rounded by them, as they are stored so.
+/// Scale and zero point of a group: a range that contains 0 and all weights, in 2^bits steps. Scales are rounded to
+/// fp16 before they are used, as files store them so.
 Grid grid(const double *numbers, int64_t count, int bits, bool symmetric) {
     const double steps = static_cast<double>((1 << bits) - 1);
     double low = 0, high = 0;
@@ -48,7 +48,7 @@ Grid grid(const double *numbers, int64_t count, int bits, bool symmetric) {
     const double scale = storable((high - low) / steps);
     if (symmetric) return {scale, (steps + 1) / 2};
     const double zero = std::min(std::nearbyint(-low / scale), steps);
-    // Files hold z − 1, for which 0 has no place with most readers.
+    // Files store z − 1, and most readers can't represent z = 0.
     return zero > 0 ? Grid{scale, zero} : Grid{storable(high / (steps - 1)), 1};
 }
 
@@ -56,8 +56,8 @@ double nearest(double number, const Grid &grid, double steps) {
     return std::clamp(std::nearbyint(number / grid.scale) + grid.zero, 0.0, steps);
 }
 
-/// Upper triangular U with Uᵀ U = H⁻¹, H damped by a share of its mean diagonal. Inputs that are never anything but 0
-/// get a diagonal of 1, and their weights 0.
+/// Upper triangular U with Uᵀ U = H⁻¹, H damped by a fraction of its mean diagonal. Inputs that are always 0 get a
+/// diagonal of 1, and weights of 0.
 at::Tensor inverse_factor(const at::Tensor &hessian, at::Tensor &weight, double damping) {
     at::Tensor h = hessian.to(at::kDouble).clone();
     at::Tensor diagonal = h.diagonal();
@@ -91,14 +91,15 @@ extern "C" int ct_gptq(const CTTensor *weight_box, const CTTensor *hessian, int 
             const int64_t end = std::min(first + block_size, inputs), width = end - first;
             at::Tensor lost = errors.narrow(1, 0, width);
             auto *e = static_cast<double *>(errors.mutable_data_ptr());
-            // Outputs don't know of each other.
+            // Outputs are independent of each other.
             ctorch::parallel_for(0, outputs, 8, [&](int64_t from, int64_t to) {
                 for (int64_t o = from; o < to; ++o) {
                     double *row = w + o * inputs;
                     for (int64_t i = first; i < end; ++i) {
                         const int64_t g = i / group_size;
                         if (i % group_size == 0) {
-                            // A group that reaches beyond the block is seen as it is now, as in the paper's program.
+                            // A group that reaches beyond the block uses the weights as they are now, as in the
+                            // reference implementation.
                             Grid now = grid(row + i, std::min(group_size, inputs - i), bits, symmetric);
                             s[o * groups + g] = now.scale;
                             z[o * groups + g] = now.zero;

@@ -1,5 +1,5 @@
-// Projections by group-wise quantized matrices (GPTQ's layout), of which no dense copy is ever whole: tiles are made,
-// multiplied by and forgotten, in the backward pass too.
+// Projections by group-wise quantized matrices (GPTQ's layout) without a full dense copy: tiles are dequantized,
+// multiplied and discarded, in the backward pass too.
 #include "GroupQuantized.hpp"
 
 #include <torch/csrc/autograd/custom_function.h>
@@ -25,27 +25,30 @@ using torch::autograd::variable_list;
 namespace ctorch {
 
 void GroupMatrix::check() const {
-    TORCH_CHECK(bits == 2 || bits == 3 || bits == 4 || bits == 8, "weights of ", bits, " bits");
-    TORCH_CHECK(packed.dim() == 2 && packed.scalar_type() == at::kInt, "packed weights have to be an int32 matrix");
-    TORCH_CHECK(packed.size(0) > 0 && packed.size(0) * 32 % bits == 0, "packed weights of ", packed.size(0), " words");
-    TORCH_CHECK(group_size > 0, "groups of ", group_size);
+    TORCH_CHECK(bits == 2 || bits == 3 || bits == 4 || bits == 8, "unsupported bit width ", bits, ", not 2, 3, 4 or 8");
+    TORCH_CHECK(packed.dim() == 2 && packed.scalar_type() == at::kInt, "packed weights must be an int32 matrix (got ",
+                packed.sizes(), " ", packed.scalar_type(), ")");
+    TORCH_CHECK(packed.size(0) > 0 && packed.size(0) * 32 % bits == 0, packed.size(0),
+                " packed words don't hold ", bits, "-bit values");
+    TORCH_CHECK(group_size > 0, "the group size must be positive (got ", group_size, ")");
     TORCH_CHECK(scales.dim() == 2 && scales.size(1) == outputs() && at::isFloatingType(scales.scalar_type()),
-                "scales have to be a matrix with a column an output");
+                "scales must be a floating-point matrix [groups, ", outputs(), "] (got ", scales.sizes(), ")");
     TORCH_CHECK(order.defined() || groups() >= (inputs() + group_size - 1) / group_size, groups(), " groups of ",
                 group_size, " for ", inputs(), " inputs");
-    TORCH_CHECK(zeros.dim() == 2 && zeros.size(0) == groups(), "zeros have to have a row a group");
+    TORCH_CHECK(zeros.dim() == 2 && zeros.size(0) == groups(), "zero points must have ", groups(), " rows, one per group (got ",
+                zeros.sizes(), ")");
     TORCH_CHECK(has_packed_zeros() ? zeros.size(1) * 32 == outputs() * bits
                                    : at::isFloatingType(zeros.scalar_type()) && zeros.size(1) == outputs(),
-                "zeros of the shape ", zeros.sizes(), " for ", outputs(), " outputs of ", bits, " bits");
+                "zero points of shape ", zeros.sizes(), " for ", outputs(), " outputs of ", bits, " bits");
     if (order.defined()) {
         TORCH_CHECK(order.dim() == 1 && order.size(0) == inputs() && order.scalar_type() == at::kInt,
-                    "the order of groups has to be an int32 for each input");
+                    "the group indices must be int32 [", inputs(), "] (got ", order.sizes(), " ", order.scalar_type(), ")");
     }
 }
 
 at::Tensor pack_bits(const at::Tensor &values, int bits, int64_t axis) {
-    TORCH_CHECK(values.dim() == 2 && values.size(axis) * bits % 32 == 0, "values of the shape ", values.sizes(),
-                " don't fill words of ", 32 / bits, " along axis ", axis);
+    TORCH_CHECK(values.dim() == 2 && values.size(axis) * bits % 32 == 0, "values of shape ", values.sizes(),
+                " don't fill int32 words of ", bits, "-bit values along axis ", axis);
     at::Tensor rows = (axis == 0 ? values : values.t()).to(at::kLong);
     const int64_t per_block = bits == 3 ? 32 : 32 / bits, words = bits == 3 ? 3 : 1, columns = rows.size(1);
     rows = rows.reshape({-1, per_block, columns});
@@ -63,7 +66,8 @@ at::Tensor pack_bits(const at::Tensor &values, int bits, int64_t axis) {
 }
 
 at::Tensor unpack_bits(const at::Tensor &packed, int bits, int64_t axis) {
-    TORCH_CHECK(packed.dim() == 2 && packed.size(axis) * 32 % bits == 0, "words of the shape ", packed.sizes());
+    TORCH_CHECK(packed.dim() == 2 && packed.size(axis) * 32 % bits == 0, "words of shape ", packed.sizes(),
+                " don't hold ", bits, "-bit values");
     at::Tensor rows = (axis == 0 ? packed : packed.t()).to(at::kLong).bitwise_and(0xffffffffLL);
     const int64_t per_block = bits == 3 ? 32 : 32 / bits, words = bits == 3 ? 3 : 1, columns = rows.size(1);
     rows = rows.reshape({-1, words, columns});
@@ -82,7 +86,7 @@ at::Tensor unpack_bits(const at::Tensor &packed, int bits, int64_t axis) {
 
 namespace {
 
-/// Elements of a tile: 1 MB of floats, what a second cache holds.
+/// Elements per tile: 1 MB of floats, to fit in the L2 cache.
 constexpr int64_t tile_elements = 262144;
 
 GroupMatrix matrix(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order,
@@ -95,18 +99,18 @@ GroupMatrix matrix(const CTTensor *packed, const CTTensor *scales, const CTTenso
         if (w.order.is_cpu()) {
             const auto *groups = static_cast<const int32_t *>(w.order.const_data_ptr());
             for (int64_t i = 0; i < w.inputs(); ++i) {
-                TORCH_CHECK(groups[i] >= 0 && groups[i] < w.groups(), "input ", i, " is in group ", groups[i], " of ",
-                            w.groups());
+                TORCH_CHECK(groups[i] >= 0 && groups[i] < w.groups(), "input ", i, " has group index ", groups[i],
+                            ", out of range for ", w.groups(), " groups");
             }
         }
     }
-    // The kernels read halves, floats and doubles.
+    // The kernels read fp16, fp32 and fp64.
     if (w.scales.scalar_type() == at::kBFloat16) w.scales = w.scales.to(at::kFloat);
     if (w.zeros.scalar_type() == at::kBFloat16) w.zeros = w.zeros.to(at::kFloat);
     return w;
 }
 
-/// The whole matrix transposed, [inputs, outputs], of plain operations, for devices without a kernel here.
+/// The full matrix transposed, [inputs, outputs], from libtorch's operations, for devices without a kernel here.
 at::Tensor transposed(const GroupMatrix &w, at::ScalarType type) {
     at::Tensor group = w.order.defined()
                            ? w.order.to(at::kLong)
@@ -123,11 +127,11 @@ bool has_kernel(const GroupMatrix &w, at::ScalarType type) {
     return w.packed.is_cpu() && (type == at::kFloat || type == at::kDouble);
 }
 
-/// Calls `body(first, count, start, width, tile)` for tiles [count, width] that together are the matrix; one tile
-/// at a time is there.
+/// Calls `body(first, count, start, width, tile)` for tiles [count, width] that cover the matrix; one tile at a time
+/// is allocated.
 template <typename Body> void for_tiles(const GroupMatrix &w, const at::Tensor &like, Body body) {
     const int64_t inputs = w.inputs(), outputs = w.outputs();
-    // Wide enough for a matrix product, then as long as fits.
+    // Wide enough for GEMM, then as long as fits.
     const int64_t width = std::min(outputs, std::max<int64_t>(128, tile_elements / inputs / 32 * 32));
     const int64_t length = std::min(inputs, std::max<int64_t>(32, tile_elements / width / 32 * 32));
     at::Tensor memory = at::empty({length * width}, like.options());
@@ -175,7 +179,7 @@ at::Tensor multiply_transposed(const GroupMatrix &w, const at::Tensor &given) {
     return result;
 }
 
-/// y = x Wᵀ, x [tokens, in]. Keeps the packed integers, which the model holds anyway, and nothing of x.
+/// y = x Wᵀ, x [tokens, in]. Saves the packed integers, which the model holds anyway, and not x.
 struct GroupLinear : public Function<GroupLinear> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &packed,
                               const at::Tensor &scales, const at::Tensor &zeros,
@@ -218,15 +222,15 @@ CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTen
     return tensor_or_error([&]() -> at::Tensor {
         GroupMatrix w = matrix(packed, scales, zeros, order, bits, group_size, zero_offset);
         const at::Tensor &input = unbox(x);
-        TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs(), "an input of the shape ", input.sizes(),
-                    " for a matrix of ", w.inputs(), " inputs");
+        TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs(), "an input of shape ", input.sizes(),
+                    " for a matrix with ", w.inputs(), " inputs");
         if (recomputation_is_complete()) return unasked_product(input, w.outputs());
         KeepsSaved keeps(true);
         auto shape = input.sizes().vec();
         shape.back() = w.outputs();
         const at::ScalarType type = compute_type(input);
         WithoutAutocast guard;
-        // The kernels here make floats of the integers, whatever they are multiplied by.
+        // The kernels here dequantize to floats, whatever the type of x.
         const bool is_wide = input.is_cpu() && !has_kernel(w, type);
         at::Tensor flat = in_type(input.reshape({-1, input.size(-1)}), is_wide ? at::kFloat : type);
         c10::optional<at::Tensor> groups;

@@ -1,4 +1,4 @@
-// Group-wise quantized matrices: what the files of their kernels share.
+// Group-wise quantized matrices: declarations shared by their kernels.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,30 +7,30 @@
 
 namespace ctorch {
 
-/// W[o, i] = scales[g, o] · (q[i, o] − zeros[g, o]) with g the group of input i.
+/// W[o, i] = scales[g, o] · (q[i, o] − zeros[g, o]) with g the group of input i; `zeros` are zero points.
 struct GroupMatrix {
     /// int32 [inputs · bits / 32, outputs]: the values of one output along the inputs, lowest bits first.
     at::Tensor packed;
     /// [groups, outputs]
     at::Tensor scales;
-    /// int32 [groups, outputs · bits / 32], packed along the outputs; or real numbers [groups, outputs].
+    /// int32 [groups, outputs · bits / 32], packed along the outputs; or floats [groups, outputs].
     at::Tensor zeros;
     /// int32 [inputs], the group of each input; undefined where input i is in group i / group_size.
     at::Tensor order;
     int bits;
     int64_t group_size;
-    /// What is added to packed zeros: 1 in GPTQ's first format.
+    /// Offset added to packed zero points: 1 in GPTQ's v1 format.
     int zero_offset;
 
     int64_t inputs() const { return packed.size(0) * 32 / bits; }
     int64_t outputs() const { return packed.size(1); }
     int64_t groups() const { return scales.size(0); }
     bool has_packed_zeros() const { return zeros.scalar_type() == at::kInt; }
-    /// Throws where the shapes, the types or the groups don't belong together.
+    /// Throws if the shapes, types or groups are inconsistent.
     void check() const;
 };
 
-/// Rows of x up to which the kernel that reads the packed integers directly is taken.
+/// Maximum rows of x for the kernel that reads the packed integers directly.
 constexpr int64_t few_rows = 8;
 
 /// Writes W[o, i] for i in [first, first + count) and o in [start, start + width) to `tile` [count, width], float or
@@ -38,7 +38,7 @@ constexpr int64_t few_rows = 8;
 void dequantize_tile(const GroupMatrix &, int64_t first, int64_t count, int64_t start, int64_t width,
                      at::Tensor &tile);
 
-/// y [rows, outputs] = x [rows, inputs] Wᵀ for at most ``few_rows`` rows of floats on the CPU and without an order.
+/// y [rows, outputs] = x [rows, inputs] Wᵀ for at most ``few_rows`` fp32 rows on the CPU, without `order`.
 void multiply_few_rows(const GroupMatrix &, const at::Tensor &x, at::Tensor &y);
 
 /// Unsigned integers of `bits` bits along `axis` (0 or 1) of a matrix as int32 words, lowest bits first.

@@ -1,5 +1,5 @@
-// The loops over packed integers. All run along the outputs, which lie side by side, so that the compiler makes vectors
-// of them; the loader picks the version for the processor at hand.
+// Loops over packed integers. All run along the outputs, which are contiguous, so that the compiler vectorizes them;
+// the loader picks the version for the processor.
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -20,13 +20,13 @@ namespace {
 
 using ctorch::GroupMatrix;
 
-/// How many values share how many words: those of 3 bits cross the borders of words.
+/// Values per block and words per block: 3-bit values straddle words.
 template <int BITS> struct Block {
     static constexpr int words = BITS == 3 ? 3 : 1;
     static constexpr int values = words * 32 / BITS;
 };
 
-/// Value k of a block, of which word j lies at `words[j * stride]`.
+/// Value k of a block whose word j is `words[j * stride]`.
 template <int BITS, int K> CT_INLINE int32_t value(const uint32_t *words, int64_t stride) {
     constexpr int word = K * BITS / 32, shift = K * BITS % 32;
     uint32_t bits = words[word * stride] >> shift;
@@ -34,7 +34,7 @@ template <int BITS, int K> CT_INLINE int32_t value(const uint32_t *words, int64_
     return static_cast<int32_t>(bits & ((1u << BITS) - 1));
 }
 
-/// Exact for all finite halves, subnormal ones too.
+/// Exact for all finite fp16 values, including subnormals.
 CT_INLINE float half_to_float(uint16_t half) {
     const float magnitude = std::bit_cast<float>(static_cast<uint32_t>(half & 0x7fff) << 13) * 0x1p112f;
     return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | static_cast<uint32_t>(half & 0x8000) << 16);
@@ -44,7 +44,7 @@ CT_CLONES void widen(const uint16_t *from, float *to, int64_t count) {
     for (int64_t i = 0; i < count; ++i) to[i] = half_to_float(from[i]);
 }
 
-/// Row `row` of a matrix [groups, outputs] of halves, floats or doubles, from column `start`.
+/// Row `row` of a matrix [groups, outputs] of fp16, fp32 or fp64, from column `start`.
 template <typename T> void read_row(const at::Tensor &matrix, int64_t row, int64_t start, int64_t width, T *to) {
     const int64_t offset = row * matrix.size(1) + start;
     const void *data = matrix.const_data_ptr();
@@ -63,7 +63,7 @@ template <typename T> void read_row(const at::Tensor &matrix, int64_t row, int64
     }
 }
 
-/// Row `group` of the zeros, packed or not.
+/// Row `group` of the zero points, packed or not.
 template <typename T> void read_zeros(const GroupMatrix &w, int64_t group, int64_t start, int64_t width, T *to) {
     if (!w.has_packed_zeros()) return read_row(w.zeros, group, start, width, to);
     const auto *row = static_cast<const uint32_t *>(w.zeros.const_data_ptr()) + group * w.zeros.size(1);
@@ -72,12 +72,12 @@ template <typename T> void read_zeros(const GroupMatrix &w, int64_t group, int64
         const int64_t bit = (start + i) * w.bits, word = bit / 32, shift = bit % 32;
         uint32_t value = row[word] >> shift;
         if (shift + w.bits > 32) value |= row[word + 1] << (32 - shift);
-        // The first format stores z − 1, which is all ones for 0.
+        // GPTQ's v1 format stores z − 1, which is all ones for 0.
         to[i] = static_cast<T>((value + static_cast<uint32_t>(w.zero_offset)) & mask);
     }
 }
 
-// MARK: A tile of the matrix as numbers
+// MARK: Dequantizing a tile
 
 template <int BITS, int K, typename T>
 CT_INLINE void dequantize_value(const uint32_t *words, int64_t stride, const T *scales, const T *zeros, T *to,
@@ -128,7 +128,7 @@ template <typename T>
 void dequantize(const GroupMatrix &w, int64_t first, int64_t count, int64_t start, int64_t width, T *tile) {
     const int values = w.bits == 3 ? 32 : 32 / w.bits, words = w.bits == 3 ? 3 : 1;
     const auto *order = w.order.defined() ? static_cast<const int32_t *>(w.order.const_data_ptr()) : nullptr;
-    // The groups that the tile touches: a range, or with an order any of them.
+    // The groups that the tile touches: a range, or with `order` any of them.
     const int64_t low = order ? 0 : first / w.group_size;
     const int64_t high = order ? w.groups() : (first + count - 1) / w.group_size + 1;
     std::vector<T> scales((high - low) * width), zeros((high - low) * width);
@@ -153,12 +153,12 @@ void dequantize(const GroupMatrix &w, int64_t first, int64_t count, int64_t star
     });
 }
 
-// MARK: Few rows, straight from the packed integers
+// MARK: Few rows, straight from the packed integers (GEMV)
 
-/// Outputs that are worked on together, so that their sums stay in the first cache.
+/// Outputs per block, so that their accumulators stay in the L1 cache.
 constexpr int64_t strip = 512;
 
-/// sums[r][o] += Σ_k x[r][k] · value k of the block, for some outputs.
+/// sums[r][o] += Σ_k x[r][k] · value k of the block, for a block of outputs.
 template <int BITS, int ROWS, int... K>
 CT_INLINE void accumulate_block(std::integer_sequence<int, K...>, const uint32_t *words, int64_t stride,
                                 const float *x, int64_t x_stride, float *sums, int64_t width) {
@@ -234,7 +234,7 @@ void multiply_few_rows(const GroupMatrix &w, const at::Tensor &x, at::Tensor &y)
     const auto *numbers = static_cast<const float *>(x.const_data_ptr());
     const auto *packed = static_cast<const uint32_t *>(w.packed.const_data_ptr());
     auto *results = static_cast<float *>(y.mutable_data_ptr());
-    // Σ x over each group: what the zeros are multiplied by.
+    // Σ x over each group, the factor of its zero point.
     std::vector<float> totals(rows * groups, 0.0f);
     for (int64_t r = 0; r < rows; ++r) {
         for (int64_t i = 0; i < inputs; ++i) totals[r * groups + i / w.group_size] += numbers[r * inputs + i];

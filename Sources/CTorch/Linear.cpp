@@ -1,4 +1,4 @@
-// A projection as one autograd node, over whichever matrix product is the fastest (`Blas.hpp`).
+// A linear projection as one autograd node, with whichever matmul is fastest (`Blas.hpp`).
 #include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ops/linear.h>
 
@@ -15,7 +15,7 @@ using torch::autograd::variable_list;
 
 namespace {
 
-/// y = x Wᵀ + b with x [tokens, in], W [out, in]. Keeps x only where the weight is trained.
+/// y = x Wᵀ + b with x [tokens, in], W [out, in]. Saves x only if the weight is trained.
 struct Projection : public Function<Projection> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight,
                               const c10::optional<at::Tensor> &bias) {
@@ -37,7 +37,7 @@ struct Projection : public Function<Projection> {
     }
 };
 
-/// Fewer rows than this are a matter of memory, not of arithmetic.
+/// With fewer rows than this, a matmul is bandwidth-bound.
 constexpr int64_t fewest_rows = 16;
 
 bool is_for_blas(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias) {
@@ -57,7 +57,7 @@ extern "C" CTTensor *ct_linear(const CTTensor *x, const CTTensor *weight, const 
         if (is_for_few_rows(input, w, unbox(bias)) && !is_half(compute_type(input))) {
             return multiply_few(input, w, unbox(bias));
         }
-        // A frozen weight that isn't converted is all that the node saves.
+        // With a frozen weight that isn't converted, the node saves that weight alone.
         KeepsSaved guard(!w.requires_grad() && compute_type(input) == w.scalar_type());
         if (!is_for_blas(input, w, unbox(bias))) return at::linear(input, w, optional(bias));
         auto shape = input.sizes().vec();

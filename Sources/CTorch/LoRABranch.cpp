@@ -1,4 +1,4 @@
-// LoRA's path as one autograd node that adds into the projection's output (Hu et al. 2021, eq. 3).
+// The LoRA branch as one autograd node that adds to the projection's output in place (Hu et al. 2021, eq. 3).
 #include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ops/mm.h>
 
@@ -18,8 +18,8 @@ namespace {
 
 /// y += s · drop(x) Aᵀ Bᵀ, with x [tokens, in], A [r, in], B [out, r].
 ///
-/// Keeps x, which the projections of one input share, and drop(x) Aᵀ, r numbers a token, times s where a BLAS multiplies; no
-/// matrix of the output's size is made.
+/// Saves x, which the projections of one input share, and drop(x) Aᵀ, r floats per token (times s with a BLAS); no
+/// matrix of the output's size is allocated.
 struct LoRABranch : public Function<LoRABranch> {
     static at::Tensor forward(AutogradContext *context, at::Tensor y, const at::Tensor &x, const at::Tensor &a,
                               const at::Tensor &b, double scale, double dropout, int64_t seed) {
@@ -29,7 +29,7 @@ struct LoRABranch : public Function<LoRABranch> {
         if (is_scaled) {
             add_product(y, low.mul_(scale), b.t());
         } else {
-            // Narrower numbers are scaled in the product, without another rounding.
+            // In half precision the scale is part of the matmul, without another rounding.
             y.addmm_(low, b.t(), 1, scale);
         }
         context->mark_dirty({y});
@@ -65,7 +65,7 @@ struct LoRABranch : public Function<LoRABranch> {
 
 bool is_plain(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous(); }
 
-/// Whether the kernel for few rows adds the update: nothing needs a gradient.
+/// Whether the few-row kernel adds the LoRA delta: nothing needs a gradient.
 bool is_for_few(const at::Tensor &y, const at::Tensor &x, const at::Tensor &a, const at::Tensor &b) {
     return is_plain(y) && is_plain(x) && is_plain(a) && is_plain(b) && !is_half(compute_type(y)) &&
            !(at::GradMode::is_enabled() && (y.requires_grad() || x.requires_grad() || a.requires_grad() || b.requires_grad()));
@@ -76,15 +76,15 @@ float *floats(const at::Tensor &x) { return static_cast<float *>(x.mutable_data_
 void check_factors(const at::Tensor &y, const at::Tensor &x, const at::Tensor &a, const at::Tensor &b) {
     TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(0) == b.size(1) && a.size(1) == x.size(-1) && b.size(0) == y.size(-1) &&
                     x.numel() * y.size(-1) == y.numel() * x.size(-1),
-                "an update by [", a.sizes(), "] and [", b.sizes(), "] between [", x.sizes(), "] and [", y.sizes(), "]");
+                "shape mismatch: LoRA A ", a.sizes(), ", B ", b.sizes(), ", input ", x.sizes(), ", output ", y.sizes());
 }
 
-/// Fewer rows are not worth another thread.
+/// Minimum rows per thread.
 constexpr int64_t rows_of_a_thread = 4;
-/// Nor are fewer elements of B.
+/// Minimum elements of B per thread.
 constexpr int64_t elements_of_b = 4096;
 
-/// Rows in a row that use the same update, or none.
+/// Consecutive rows with the same adapter, or none.
 struct Group {
     int64_t first, end;
     const CTTensor *a, *b;
@@ -134,11 +134,13 @@ extern "C" int ct_grouped_lora_branches(const CTTensor *y, const CTTensor *x, in
                                         const CTTensor *const *a, const CTTensor *const *b, const double *scales) {
     return status_or_error([&] {
         const at::Tensor &output = unbox(y), &input = unbox(x);
-        TORCH_CHECK(output.dim() == 2 && input.dim() == 2 && output.size(0) == input.size(0), "rows in two dimensions");
+        TORCH_CHECK(output.dim() == 2 && input.dim() == 2 && output.size(0) == input.size(0),
+                    "input and output must be matrices with equally many rows (got ", input.sizes(), " and ", output.sizes(), ")");
         bool is_for_kernel = true;
         std::vector<Group> list;
         for (int g = 0; g < groups; ++g) {
-            TORCH_CHECK(0 <= offsets[g] && offsets[g] <= offsets[g + 1] && offsets[g + 1] <= output.size(0), "groups of rows");
+            TORCH_CHECK(0 <= offsets[g] && offsets[g] <= offsets[g + 1] && offsets[g + 1] <= output.size(0),
+                        "offsets of group ", g, " are not within ", output.size(0), " rows");
             if (!a[g] || offsets[g] == offsets[g + 1]) continue;
             check_factors(output, input, unbox(a[g]), unbox(b[g]));
             is_for_kernel = is_for_kernel && is_for_few(output, input, unbox(a[g]), unbox(b[g]));

@@ -87,7 +87,8 @@ void loss_rows(at::Tensor &scores, const at::Tensor &given, double scale, double
     const at::Tensor wanted = given.contiguous();
     const auto *targets = static_cast<const int64_t *>(wanted.const_data_ptr());
     for (int64_t row = 0; row < rows; ++row) {
-        TORCH_CHECK(targets[row] >= 0 && targets[row] < vocabulary, "a target of ", targets[row], " among ", vocabulary, " words");
+        TORCH_CHECK(targets[row] >= 0 && targets[row] < vocabulary, "target ", targets[row],
+                    " is out of range for a vocabulary of ", vocabulary);
     }
     auto *all = static_cast<float *>(scores.mutable_data_ptr());
     std::vector<double> losses(static_cast<size_t>(rows));

@@ -148,7 +148,7 @@ int ct_memory_log_begin(void) {
     return status_or_error([] {
         prepare();
         std::lock_guard<std::mutex> guard(mutex);
-        TORCH_CHECK(!is_logging, "memory is being logged already");
+        TORCH_CHECK(!is_logging, "a memory log is already active");
         events.clear();
         is_logging = is_recorded = true;
     });

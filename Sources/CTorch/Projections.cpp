@@ -233,8 +233,8 @@ struct Shared {
                 if (weight.requires_grad()) part.weight = shared.add(weight); else part.frozen = weight;
             } else {
                 part.stored = stored_matrix(&one.stored);
-                TORCH_CHECK(x.dim() > 0 && x.size(-1) == part.stored->inputs, "an input of the shape ", x.sizes(),
-                            " for a matrix of ", part.stored->inputs, " inputs");
+                TORCH_CHECK(x.dim() > 0 && x.size(-1) == part.stored->inputs, "an input of shape ", x.sizes(),
+                            " for a matrix with ", part.stored->inputs, " inputs");
                 part.outputs = part.stored->outputs;
             }
             if (one.bias) part.bias = shared.add(in_type(unbox(one.bias), type));
@@ -242,7 +242,8 @@ struct Shared {
                 const at::Tensor &a = unbox(one.a), &b = unbox(one.b);
                 TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(0) == b.size(1) && a.size(1) == x.size(-1) &&
                                 b.size(0) == part.outputs,
-                            "an update by [", a.sizes(), "] and [", b.sizes(), "] of ", part.outputs, " outputs for [", x.sizes(), "]");
+                            "shape mismatch: LoRA A ", a.sizes(), ", B ", b.sizes(), ", input ", x.sizes(),
+                            ", ", part.outputs, " outputs");
                 part.rank = a.size(0);
                 part.start = shared.parts->rank;
                 shared.parts->rank += part.rank;

@@ -21,27 +21,28 @@ using torch::autograd::variable_list;
 namespace ctorch {
 
 void StoredMatrix::check() const {
-    TORCH_CHECK(outputs > 0 && inputs > 0, "a matrix of the shape [", outputs, ", ", inputs, "]");
+    TORCH_CHECK(outputs > 0 && inputs > 0, "a stored matrix of shape [", outputs, ", ", inputs, "] is empty");
     if (has_blocks()) {
-        TORCH_CHECK(block > 0, "blocks of ", block, " numbers");
-        TORCH_CHECK(codes.numel() == (count() + 1) / 2, codes.numel(), " bytes for ", count(), " numbers of 4 bits");
-        TORCH_CHECK(table.numel() == 16 && table.scalar_type() == at::kFloat, "a table has to hold 16 floats");
+        TORCH_CHECK(block > 0, "the block size must be positive (got ", block, ")");
+        TORCH_CHECK(codes.numel() == (count() + 1) / 2, codes.numel(), " bytes for ", count(), " 4-bit codes");
+        TORCH_CHECK(table.numel() == 16 && table.scalar_type() == at::kFloat, "the code table must be 16 float32 values (got ",
+                    table.numel(), " ", table.scalar_type(), ")");
         TORCH_CHECK(scales.numel() == blocks(), scales.numel(), " scales for ", blocks(), " blocks");
         if (nested_scales.defined()) {
             TORCH_CHECK(scales.scalar_type() == at::kByte && nested_scales.scalar_type() == at::kFloat &&
                             nested_scales.numel() == (blocks() + 255) / 256 &&
                             nested_table.numel() == 256 && nested_table.scalar_type() == at::kFloat,
-                        "nested scales don't fit ", blocks(), " blocks");
+                        "nested scales don't match ", blocks(), " blocks");
         } else {
-            TORCH_CHECK(scales.scalar_type() == at::kFloat, "scales have to be float32");
+            TORCH_CHECK(scales.scalar_type() == at::kFloat, "scales must be float32 (got ", scales.scalar_type(), ")");
         }
     } else if (has_rows()) {
-        TORCH_CHECK(codes.numel() == count(), codes.numel(), " bytes for ", count(), " numbers");
+        TORCH_CHECK(codes.numel() == count(), codes.numel(), " int8 codes for ", count(), " weights");
         TORCH_CHECK(scales.numel() == outputs && scales.scalar_type() == at::kFloat, scales.numel(), " scales for ",
                     outputs, " rows");
     } else {
         TORCH_CHECK(at::isFloatingType(codes.scalar_type()) && codes.numel() == count(), codes.numel(),
-                    " numbers for ", count());
+                    " floats for ", count(), " weights");
     }
 }
 
@@ -157,13 +158,13 @@ namespace {
 
 /// Rows `ids` [n] of W as numbers, [n, inputs].
 at::Tensor some_rows(const StoredMatrix &w, const at::Tensor &ids, at::ScalarType type) {
-    TORCH_CHECK(ids.scalar_type() == at::kLong, "ids have to be int64");
+    TORCH_CHECK(ids.scalar_type() == at::kLong, "ids must be int64 (got ", ids.scalar_type(), ")");
     if (w.codes.is_cpu() && (w.has_blocks() || w.has_rows())) {
         at::Tensor known = ids.contiguous(), rows = at::empty({ids.size(0), w.inputs}, w.codes.options().dtype(at::kFloat));
         const auto *places = static_cast<const int64_t *>(known.const_data_ptr());
         auto *out = static_cast<float *>(rows.mutable_data_ptr());
         for (int64_t i = 0; i < known.size(0); ++i) {
-            TORCH_CHECK(places[i] >= 0 && places[i] < w.outputs, "there is no row ", places[i], " among ", w.outputs);
+            TORCH_CHECK(places[i] >= 0 && places[i] < w.outputs, "id ", places[i], " is out of range for ", w.outputs, " rows");
             dequantize_rows(w, places[i], 1, out + i * w.inputs);
         }
         return rows.to(type);
@@ -227,8 +228,8 @@ CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, cons
     return tensor_or_error([&]() -> at::Tensor {
         StoredMatrix w = stored_matrix(stored);
         const at::Tensor &input = unbox(x);
-        TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs, "an input of the shape ", input.sizes(),
-                    " for a matrix of ", w.inputs, " inputs");
+        TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs, "an input of shape ", input.sizes(),
+                    " for a matrix with ", w.inputs, " inputs");
         if (recomputation_is_complete()) return unasked_product(input, w.outputs);
         KeepsSaved keeps(true);
         auto shape = input.sizes().vec();

@@ -79,7 +79,7 @@ CTTensor *ct_block_table(CTBlockCode kind) {
 int ct_quantize_blocks(const CTTensor *weight, CTBlockCode kind, int64_t block, CTTensor **codes, CTTensor **scales) {
     return status_or_error([&] {
         at::NoGradGuard guard;
-        TORCH_CHECK(block > 0 && block % 2 == 0, "blocks of ", block, " numbers");
+        TORCH_CHECK(block > 0 && block % 2 == 0, "the block size must be positive and even (got ", block, ")");
         at::Tensor numbers = unbox(weight).detach().to(at::kCPU, at::kFloat).contiguous();
         const int64_t count = numbers.numel(), blocks = (count + block - 1) / block;
         at::Tensor packed = at::empty({(count + 1) / 2, 1}, at::kByte), largest = at::empty({blocks}, at::kFloat);
@@ -136,7 +136,7 @@ int ct_quantize_scales(const CTTensor *scales, CTTensor **codes, CTTensor **nest
 int ct_quantize_rows(const CTTensor *weight, CTTensor **codes, CTTensor **scales) {
     return status_or_error([&] {
         at::NoGradGuard guard;
-        TORCH_CHECK(unbox(weight).dim() == 2, "rows of a matrix are wanted");
+        TORCH_CHECK(unbox(weight).dim() == 2, "expected a matrix (got ", unbox(weight).sizes(), ")");
         at::Tensor whole = unbox(weight).detach();
         const int64_t rows = whole.size(0), size = whole.size(1);
         at::Tensor rounded = at::empty({rows, size}, at::kChar), scale = at::empty({rows}, at::kFloat);

@@ -104,8 +104,8 @@ struct Part {
         Exchanged<std::shared_ptr<Part>> none(dropping, nullptr);
         Exchanged<Part *> self(collecting, this);
         TORCH_CHECK(again(context) == 0, last_error());
-        TORCH_CHECK(collected == count, "a layer that was computed again saved ", collected, " tensors, and ", count,
-                    " the first time");
+        TORCH_CHECK(collected == count, "activation checkpointing: the recomputed layer saved ", collected,
+                    " tensors, the original forward pass ", count);
     }
 };
 
@@ -122,7 +122,7 @@ struct CollectedTensor final : torch::autograd::SavedVariableHooks {
     explicit CollectedTensor(Part *part) : part(part) {}
     void call_pack_hook(const at::Tensor &tensor) override { part->collect(tensor); }
     at::Tensor call_unpack_hook() override {
-        TORCH_CHECK(false, "a layer was differentiated while it was computed again");
+        TORCH_CHECK(false, "activation checkpointing: backward was called inside a recomputed layer");
     }
 };
 

@@ -51,7 +51,7 @@ extern "C" CTTensor *ct_rotary(const CTTensor *x, const CTTensor *cosines, const
     return tensor_or_error([&] {
         const at::Tensor &t = unbox(x), &c = unbox(cosines);
         TORCH_CHECK(t.dim() == 3 && c.dim() == 2 && c.size(0) == t.size(0) && 2 * c.size(1) <= t.size(2),
-                    "rotation of ", t.sizes(), " by angles ", c.sizes());
+                    "shape mismatch: RoPE over ", t.sizes(), " with cosines ", c.sizes());
         return applied<Rotary>(t, c, unbox(sines));
     });
 }

@@ -75,7 +75,7 @@ import Testing
                 Recomputation.run({ part(trained) }, again: { _ = part(trained, part(trained)) }).sum().backward()
             }
         }
-        #expect(other.problem.contains("computed again"))
+        #expect(other.problem.contains("recomputed layer saved"))
         let error = try #require(throws: PEFTError.self) {
             try withTorchErrors {
                 let trained = weight()
