@@ -35,50 +35,50 @@ CT_CLONES void softmax_backward(const float *p, float *g, float *to_bias, float 
         for (int k = 0; k < lanes; ++k) sums[k] += p[i + k] * g[i + k];
     }
     for (; i < keys; ++i) sums[0] += p[i] * g[i];
-    float along = 0;
-    for (float one : sums) along += one;
+    float dot = 0;
+    for (float one : sums) dot += one;
     if (to_bias) {
         for (int64_t j = 0; j < keys; ++j) {
-            const float own = p[j] * (g[j] - along);
-            to_bias[j] += own;
-            g[j] = own * scale;
+            const float to_score = p[j] * (g[j] - dot);
+            to_bias[j] += to_score;
+            g[j] = to_score * scale;
         }
     } else {
-        for (int64_t j = 0; j < keys; ++j) g[j] = p[j] * (g[j] - along) * scale;
+        for (int64_t j = 0; j < keys; ++j) g[j] = p[j] * (g[j] - dot) * scale;
     }
 }
 
-CT_CLONES void widen(const BFloat *x, float *y, int64_t count) {
+CT_CLONES void upcast(const BFloat *x, float *y, int64_t count) {
     for (int64_t i = 0; i < count; ++i) y[i] = x[i];
 }
 
-CT_CLONES void narrow(const float *x, BFloat *y, int64_t count) {
+CT_CLONES void downcast(const float *x, BFloat *y, int64_t count) {
     for (int64_t i = 0; i < count; ++i) y[i] = rounded<BFloat>(x[i]);
 }
 
 /// Some heads of one sequence in a packed tensor [tokens, heads, size], in fp32: in place, or an upcast copy of bf16.
-class Share {
+class HeadSlice {
 public:
     /// - Parameter reads: whether the values are read; if not, a bf16 tensor's copy starts as zeros.
-    Share(const at::Tensor &x, int64_t first, int64_t tokens, int64_t head, int64_t heads, bool reads)
-        : tokens(tokens), size(x.size(2)), width(heads * size), whole(x.size(1) * size) {
-        const int64_t start = first * whole + head * size;
-        // The tensor is written to only through non-const callers.
+    HeadSlice(const at::Tensor &x, int64_t first, int64_t tokens, int64_t head, int64_t heads, bool reads)
+        : tokens(tokens), size(x.size(2)), width(heads * size), token_stride(x.size(1) * size) {
+        const int64_t start = first * token_stride + head * size;
+        // Outputs and gradients are written through this class too.
         void *all = const_cast<void *>(x.const_data_ptr());
         if (x.scalar_type() == at::kFloat) {
             floats = static_cast<float *>(all) + start;
             return;
         }
-        narrow_numbers = static_cast<BFloat *>(all) + start;
+        bf16 = static_cast<BFloat *>(all) + start;
         copy.resize(static_cast<size_t>(tokens * width));
         floats = copy.data();
         if (!reads) return;
-        for (int64_t token = 0; token < tokens; ++token) widen(narrow_numbers + token * whole, floats + token * width, width);
+        for (int64_t token = 0; token < tokens; ++token) upcast(bf16 + token * token_stride, floats + token * width, width);
     }
-    Share(const Share &) = delete;
+    HeadSlice(const HeadSlice &) = delete;
 
     /// Floats from one token to the next.
-    int64_t stride() const { return narrow_numbers ? width : whole; }
+    int64_t stride() const { return bf16 ? width : token_stride; }
     /// Token and head are relative to this slice.
     float *at(int64_t token, int64_t head = 0) const { return floats + token * stride() + head * size; }
     int64_t head_size() const { return size; }
@@ -88,14 +88,14 @@ public:
     }
     /// Downcasts a copy back into the bf16 tensor.
     void store() const {
-        if (!narrow_numbers) return;
-        for (int64_t token = 0; token < tokens; ++token) narrow(floats + token * width, narrow_numbers + token * whole, width);
+        if (!bf16) return;
+        for (int64_t token = 0; token < tokens; ++token) downcast(floats + token * width, bf16 + token * token_stride, width);
     }
 
 private:
-    int64_t tokens, size, width, whole;
+    int64_t tokens, size, width, token_stride;
     float *floats;
-    BFloat *narrow_numbers = nullptr;
+    BFloat *bf16 = nullptr;
     std::vector<float> copy;
 };
 
@@ -154,18 +154,18 @@ struct Heads {
     int64_t queries_of_a_key() const { return queries / keys; }
 };
 
-Share queries_of(const Item &item, const AttentionSettings &settings, const Heads &heads, const at::Tensor &x, bool reads) {
-    return Share(x, settings.query_offsets[item.row], settings.queries(item.row), item.group * heads.queries_of_a_key(),
+HeadSlice queries_of(const Item &item, const AttentionSettings &settings, const Heads &heads, const at::Tensor &x, bool reads) {
+    return HeadSlice(x, settings.query_offsets[item.row], settings.queries(item.row), item.group * heads.queries_of_a_key(),
                  heads.queries_of_a_key(), reads);
 }
 
-Share keys_of(const Item &item, const AttentionSettings &settings, const at::Tensor &x, bool reads) {
-    return Share(x, settings.key_offsets[item.row], settings.keys(item.row), item.group, 1, reads);
+HeadSlice keys_of(const Item &item, const AttentionSettings &settings, const at::Tensor &x, bool reads) {
+    return HeadSlice(x, settings.key_offsets[item.row], settings.keys(item.row), item.group, 1, reads);
 }
 
 /// softmax of the block's scores, [queries, tile keys], before dropout.
-void make_probabilities(const AttentionSettings &settings, const Share &q, const Share &k, const Bias &biases, const Part &part,
-                        float *scores) {
+void make_probabilities(const AttentionSettings &settings, const HeadSlice &q, const HeadSlice &k, const Bias &biases,
+                        const Part &part, float *scores) {
     const AttentionTile &tile = part.tile;
     serial_product(false, true, part.queries(), tile.keys, q.head_size(), 1, q.at(part.first_query(), part.each), q.stride(),
                    k.at(tile.key), k.stride(), 0, scores, tile.keys);
@@ -267,8 +267,9 @@ void attention_rows(const at::Tensor &q, const at::Tensor &k, const at::Tensor &
     const Bias bias(wide_bias, settings);
     on_all(settings, heads, apart(settings, heads.keys), [&](const std::vector<Item> &items, std::vector<float> &scores) {
         for (const Item &item : items) {
-            const Share queries = queries_of(item, settings, heads, q, true), y = queries_of(item, settings, heads, output, false);
-            const Share own = keys_of(item, settings, k, true), values = keys_of(item, settings, v, true);
+            const HeadSlice queries = queries_of(item, settings, heads, q, true);
+            const HeadSlice y = queries_of(item, settings, heads, output, false);
+            const HeadSlice own = keys_of(item, settings, k, true), values = keys_of(item, settings, v, true);
             for_parts(settings, heads, item, [&](const Part &part) {
                 const int64_t keys = part.tile.keys, count = part.queries() * keys;
                 // Queries that see no key.
@@ -298,11 +299,11 @@ void attention_rows_backward(const at::Tensor &gradient, const at::Tensor &q, co
     const auto lists = db.data ? by_head(settings, heads.keys) : apart(settings, heads.keys);
     on_all(settings, heads, lists, [&](const std::vector<Item> &items, std::vector<float> &scratch) {
         for (const Item &item : items) {
-            const Share own_queries = queries_of(item, settings, heads, q, true);
-            const Share upstream = queries_of(item, settings, heads, gradient, true);
-            const Share dq = queries_of(item, settings, heads, to_q, false);
-            const Share own_keys = keys_of(item, settings, k, true), values = keys_of(item, settings, v, true);
-            const Share dk = keys_of(item, settings, to_k, false), dv = keys_of(item, settings, to_v, false);
+            const HeadSlice own_queries = queries_of(item, settings, heads, q, true);
+            const HeadSlice upstream = queries_of(item, settings, heads, gradient, true);
+            const HeadSlice dq = queries_of(item, settings, heads, to_q, false);
+            const HeadSlice own_keys = keys_of(item, settings, k, true), values = keys_of(item, settings, v, true);
+            const HeadSlice dk = keys_of(item, settings, to_k, false), dv = keys_of(item, settings, to_v, false);
             // Overlapping tiles accumulate into the gradients of the keys that they share.
             dk.set_zero(0, settings.keys(item.row));
             dv.set_zero(0, settings.keys(item.row));

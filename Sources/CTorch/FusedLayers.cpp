@@ -101,8 +101,8 @@ struct RMSNorm : public Function<RMSNorm> {
         at::Tensor to_x;
         if (context->needs_input_grad(0)) {
             at::Tensor weighted = gradient * (offset != 0 ? scale_of(weight, offset, inverse) : weight);
-            at::Tensor along = (weighted * normalized).mean(-1, true);
-            to_x = weighted.sub_(normalized.mul_(along)).mul_(inverse).to(saved[0].scalar_type());
+            at::Tensor mean = (weighted * normalized).mean(-1, true);
+            to_x = weighted.sub_(normalized.mul_(mean)).mul_(inverse).to(saved[0].scalar_type());
         }
         return {to_x, to_weight, at::Tensor(), at::Tensor()};
     }

@@ -104,12 +104,12 @@ extern "C" int ct_gptq(const CTTensor *weight_box, const CTTensor *hessian, int 
                             s[o * groups + g] = now.scale;
                             z[o * groups + g] = now.zero;
                         }
-                        const Grid own{s[o * groups + g], z[o * groups + g]};
-                        const double value = nearest(row[i], own, steps);
+                        const Grid group_grid{s[o * groups + g], z[o * groups + g]};
+                        const double value = nearest(row[i], group_grid, steps);
                         integers[o * inputs + i] = static_cast<int32_t>(value);
                         if (!u) continue;
                         const double *line = u + i * inputs;
-                        const double error = (row[i] - own.scale * (value - own.zero)) / line[i];
+                        const double error = (row[i] - group_grid.scale * (value - group_grid.zero)) / line[i];
                         for (int64_t j = i + 1; j < end; ++j) row[j] -= error * line[j];
                         e[o * errors.size(1) + i - first] = error;
                     }

@@ -60,9 +60,9 @@ at::Tensor pack_bits(const at::Tensor &values, int bits, int64_t axis) {
         if (shift + bits > 32) packed.select(1, word + 1).bitwise_or_(at::bitwise_right_shift(shifted, 32));
     }
     // Words above 2³¹ are negative as int32.
-    at::Tensor whole = packed.reshape({-1, columns});
-    whole = at::where(whole.ge(1LL << 31), whole - (1LL << 32), whole).to(at::kInt);
-    return (axis == 0 ? whole : whole.t()).contiguous();
+    at::Tensor flat = packed.reshape({-1, columns});
+    flat = at::where(flat.ge(1LL << 31), flat - (1LL << 32), flat).to(at::kInt);
+    return (axis == 0 ? flat : flat.t()).contiguous();
 }
 
 at::Tensor unpack_bits(const at::Tensor &packed, int bits, int64_t axis) {
@@ -78,8 +78,8 @@ at::Tensor unpack_bits(const at::Tensor &packed, int bits, int64_t axis) {
         if (shift + bits > 32) value = value.bitwise_or(at::bitwise_left_shift(rows.select(1, word + 1), 32 - shift));
         values.push_back(value.bitwise_and((1LL << bits) - 1));
     }
-    at::Tensor whole = at::stack(values, 1).reshape({-1, columns}).to(at::kInt);
-    return (axis == 0 ? whole : whole.t()).contiguous();
+    at::Tensor flat = at::stack(values, 1).reshape({-1, columns}).to(at::kInt);
+    return (axis == 0 ? flat : flat.t()).contiguous();
 }
 
 }  // namespace ctorch
@@ -250,12 +250,12 @@ CTTensor *ct_group_dense(const CTTensor *packed, const CTTensor *scales, const C
         if (w.packed.is_meta()) return at::empty({w.outputs(), w.inputs()}, w.packed.options().dtype(wanted));
         const at::ScalarType computed = wanted == at::kDouble ? at::kDouble : at::kFloat;
         if (!has_kernel(w, computed)) return transposed(w, computed).t().to(wanted).contiguous();
-        at::Tensor whole = at::empty({w.outputs(), w.inputs()}, w.packed.options().dtype(wanted));
+        at::Tensor dense = at::empty({w.outputs(), w.inputs()}, w.packed.options().dtype(wanted));
         at::Tensor like = at::empty({0}, w.packed.options().dtype(computed));
         for_tiles(w, like, [&](int64_t first, int64_t count, int64_t start, int64_t width, const at::Tensor &tile) {
-            whole.narrow(0, start, width).narrow(1, first, count).copy_(tile.t());
+            dense.narrow(0, start, width).narrow(1, first, count).copy_(tile.t());
         });
-        return whole;
+        return dense;
     });
 }
 

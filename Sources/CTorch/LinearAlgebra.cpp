@@ -1,4 +1,4 @@
-// Decompositions and solvers that initializations and orthogonal methods need, and the LSTM of P-tuning.
+// Decompositions and solvers for initializations and orthogonal methods, and the LSTM of P-tuning.
 #include <ATen/ops/eye.h>
 #include <ATen/ops/kron.h>
 #include <ATen/ops/linalg_qr.h>

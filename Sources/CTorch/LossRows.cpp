@@ -13,10 +13,10 @@ using ctorch::exponential;
 namespace {
 
 constexpr int lanes = 32;
-/// Scores that are worth a thread.
+/// Minimum logits per thread.
 constexpr int64_t grain = 32768;
 
-/// Σ exp(scale · s − most), the exponentials written over s where they are kept, and what scale · s adds up to.
+/// Σ exp(scale · s − most), with the exponentials written over s where they are needed, and Σ scale · s.
 struct Sums {
     double exponentials, plain;
 };
@@ -37,7 +37,7 @@ CT_CLONES void largest_of(const float *s, int64_t count, float scale, float *res
     *result = largest;
 }
 
-/// Sums of blocks are fp32, sums of those double: rounding doesn't grow with the vocabulary.
+/// Blocks are summed in fp32, their sums in double, so that rounding errors don't grow with the vocabulary.
 CT_CLONES void exponentials(float *s, int64_t count, float scale, float most, bool keeps, Sums *result) {
     constexpr int64_t block = 4096;
     *result = {0, 0};
@@ -84,8 +84,8 @@ void loss_rows(at::Tensor &scores, const at::Tensor &given, double scale, double
                at::Tensor &total) {
     if (scores.is_meta()) return;
     const int64_t vocabulary = scores.size(1), rows = scores.size(0);
-    const at::Tensor wanted = given.contiguous();
-    const auto *targets = static_cast<const int64_t *>(wanted.const_data_ptr());
+    const at::Tensor ids = given.contiguous();
+    const auto *targets = static_cast<const int64_t *>(ids.const_data_ptr());
     for (int64_t row = 0; row < rows; ++row) {
         TORCH_CHECK(targets[row] >= 0 && targets[row] < vocabulary, "target ", targets[row],
                     " is out of range for a vocabulary of ", vocabulary);
@@ -97,13 +97,13 @@ void loss_rows(at::Tensor &scores, const at::Tensor &given, double scale, double
         for (int64_t row = begin; row < end; ++row) {
             float *s = all + row * vocabulary, most;
             largest_of(s, vocabulary, static_cast<float>(scale), &most);
-            // Against the largest, as all of these are.
-            const double own = s[targets[row]] * static_cast<float>(scale) - most;
+            // Relative to the maximum, like all of these.
+            const double logit = s[targets[row]] * static_cast<float>(scale) - most;
             Sums sums;
             exponentials(s, vocabulary, static_cast<float>(scale), most, makes_gradient, &sums);
             const double normalizer = std::log(sums.exponentials);
             losses[static_cast<size_t>(row)] =
-                (1 - smoothing) * (normalizer - own) + (smoothing > 0 ? smoothing * (normalizer - sums.plain / count) : 0);
+                (1 - smoothing) * (normalizer - logit) + (smoothing > 0 ? smoothing * (normalizer - sums.plain / count) : 0);
             if (!makes_gradient) continue;
             scaled(s, vocabulary, static_cast<float>(scale / sums.exponentials), static_cast<float>(-smoothing * scale / count));
             s[targets[row]] += static_cast<float>((smoothing - 1) * scale);

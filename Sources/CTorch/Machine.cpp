@@ -1,4 +1,4 @@
-// What Linux says in /proc, and macOS in system calls: memory of the process, the processor's name, mapped files.
+// System information from /proc on Linux and system calls on macOS: process memory, processor name, mapped files.
 #include "Machine.hpp"
 
 #include "ctorch.h"
@@ -52,7 +52,7 @@ template <typename Use> bool read_lines(const char *file, Use use) {
     return true;
 }
 
-/// The number after `field` where `line` begins with it.
+/// Parses the number after `field` if `line` begins with it.
 bool read_kibibytes(const char *line, const char *field, int64_t *bytes) {
     const size_t length = std::strlen(field);
     if (std::strncmp(line, field, length) != 0) return false;

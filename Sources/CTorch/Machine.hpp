@@ -4,6 +4,6 @@
 #include <cstdint>
 
 namespace ctorch {
-/// Finds the mapped file that `address` belongs to and copies its path, or as much of it as fits. Async-signal-safe.
+/// Finds the mapped file that contains `address` and copies its path, truncated to fit. Async-signal-safe.
 bool find_mapped_file(uintptr_t address, char *path, size_t room);
 }  // namespace ctorch

@@ -1,4 +1,4 @@
-// Products of tensors by whichever library is the fastest: for fp32 on the CPU it may be the one of `Blas.hpp`.
+// Matmuls of tensors by the fastest library: for fp32 on the CPU that may be the one of `Blas.hpp`.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,7 +11,7 @@
 
 namespace ctorch {
 
-/// A matrix whose rows or columns lie end to end, as a BLAS reads it.
+/// A matrix with contiguous rows or columns, as BLAS reads it.
 struct BlasMatrix {
     const float *data;
     int64_t stride;
@@ -20,11 +20,11 @@ struct BlasMatrix {
     explicit BlasMatrix(const at::Tensor &x)
         : data(static_cast<const float *>(x.const_data_ptr())), is_transposed(!by_rows(x)) {
         const int64_t lines = is_transposed ? x.size(1) : x.size(0), length = is_transposed ? x.size(0) : x.size(1);
-        // The stride of a single line may be anything.
+        // With a single row or column its stride is arbitrary.
         stride = lines > 1 ? (is_transposed ? x.stride(1) : x.stride(0)) : std::max<int64_t>(1, length);
     }
 
-    /// Rows of numbers side by side that don't overlap, as those of a broadcast tensor do.
+    /// Contiguous rows that don't overlap, unlike those of a broadcast tensor.
     static bool by_rows(const at::Tensor &x) {
         return (x.stride(1) == 1 || x.size(1) == 1) && (x.size(0) <= 1 || x.stride(0) >= std::max<int64_t>(1, x.size(1)));
     }
@@ -33,8 +33,8 @@ struct BlasMatrix {
 
 inline at::Tensor readable(const at::Tensor &x) { return BlasMatrix::fits(x) ? x : x.contiguous(); }
 
-/// x [m, k] · y [k, n] in fp32 on the CPU by `matrix_product`, plus beta times the `result` that it is written to where one is
-/// given.
+/// x [m, k] · y [k, n] in fp32 on the CPU by `matrix_product`, plus beta times `result`, if given, which it is
+/// written to.
 inline at::Tensor blas_product(const at::Tensor &x, const at::Tensor &y, at::Tensor result = {}, float beta = 1) {
     if (!result.defined()) beta = 0;
     if (!result.defined()) result = at::empty({x.size(0), y.size(1)}, x.options());
@@ -46,12 +46,12 @@ inline at::Tensor blas_product(const at::Tensor &x, const at::Tensor &y, at::Ten
     return result;
 }
 
-/// Whether the library of `Blas.hpp` is to multiply them.
+/// Whether to multiply them with the library of `Blas.hpp`.
 inline bool are_for_blas(const at::Tensor &x, const at::Tensor &y) {
     return x.is_cpu() && y.is_cpu() && x.scalar_type() == at::kFloat && y.scalar_type() == at::kFloat && has_fast_blas();
 }
 
-/// x · y by whichever library is the fastest.
+/// x · y by the fastest library.
 inline at::Tensor multiplied(const at::Tensor &x, const at::Tensor &y) { return are_for_blas(x, y) ? blas_product(x, y) : at::mm(x, y); }
 
 /// result = x · y.

@@ -1,5 +1,5 @@
-// What a step would allocate, found out by taking it on the meta device: its tensors have shapes and lifetimes, and an
-// allocator that hands out nothing can still count. So the arithmetic of the plan is that of the program itself.
+// Measures what a training step would allocate by running it on the meta device, whose tensors have shapes and
+// lifetimes but no data: an allocator that only counts. So a memory plan follows the program itself.
 #include <ATen/ExpandUtils.h>
 #include <c10/core/Allocator.h>
 #include <torch/library.h>
@@ -17,11 +17,11 @@ namespace {
 
 std::mutex mutex;
 bool is_logging = false;
-/// Whether this thread's steps are the ones in the log. Others may train meanwhile. (The meta device's backward pass runs
-/// on the thread that asks for it.)
+/// Whether this thread's allocations are logged; other threads may train meanwhile. (The meta device's backward pass
+/// runs on the calling thread.)
 thread_local bool is_recorded = false;
 int64_t next_block = 1;
-/// Pairs: (block, bytes) where a block is made, (−block, 0) where it is freed, (0, 1) and (0, 0) around logits.
+/// Pairs: (block, bytes) at an allocation, (−block, 0) when it is freed, (0, 1) and (0, 0) around logits.
 std::vector<int64_t> events;
 
 struct Block {
@@ -38,7 +38,7 @@ void free_block(void *context) {
     delete block;
 }
 
-/// Stands in for the meta device's own allocator: the same null pointers, with a note of their lifetimes.
+/// Replaces the meta device's allocator: returns the same null pointers, and logs their lifetimes.
 struct LoggingAllocator final : public at::Allocator {
     at::DataPtr allocate(size_t bytes) override {
         Block *block = nullptr;
@@ -55,7 +55,7 @@ struct LoggingAllocator final : public at::Allocator {
     void copy_data(void *, const void *, size_t) const override {}
 };
 
-// Operations whose shapes PyTorch knows in Python alone. They make what the CPU's kernels make.
+// Operations whose meta kernels PyTorch has in Python only. They allocate what the CPU's kernels allocate.
 
 at::Tensor embedding_gradient(const at::Tensor &gradient, const at::Tensor &, c10::SymInt entries, c10::SymInt, bool) {
     return at::empty({entries.expect_int(), gradient.size(-1)}, gradient.options());
@@ -84,7 +84,7 @@ at::Tensor index_select(const at::Tensor &x, int64_t axis, const at::Tensor &ind
 
 at::Tensor &abs_out(const at::Tensor &x, at::Tensor &out) { return const_cast<at::Tensor &>(out.resize_(x.sizes())); }
 
-/// The CPU's makes the exponentials of all elements before it sums them.
+/// The CPU's kernel computes the exponentials of all elements before it sums them.
 at::Tensor logsumexp(const at::Tensor &x, at::IntArrayRef axes, bool keep) {
     at::Tensor exponentials = at::empty_like(x);
     return exponentials.sum(axes, keep);
@@ -105,7 +105,7 @@ void note_logits(bool begins) {
     if (is_logging && is_recorded) events.insert(events.end(), {0, begins ? 1 : 0});
 }
 
-/// Takes over the meta device, once.
+/// Installs the allocator and the kernels, once.
 void prepare() {
     static LoggingAllocator allocator;
     static std::unique_ptr<torch::Library> kernels;

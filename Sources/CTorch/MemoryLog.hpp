@@ -1,9 +1,9 @@
-// What kernels tell the log of memory.
+// Annotations of the memory log by kernels.
 #pragma once
 
 namespace ctorch {
 
-/// What is made while it lives belongs to the logits.
+/// Allocations during its lifetime are attributed to the logits.
 struct LogitsScope {
     LogitsScope();
     ~LogitsScope();

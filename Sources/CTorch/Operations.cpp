@@ -63,7 +63,7 @@ namespace {
 
 at::Generator generator(uint64_t seed) { return at::detail::createCPUGenerator(seed); }
 
-/// Random numbers are drawn on the CPU and moved, so that a seed means the same on every device.
+/// Random values are drawn on the CPU and copied, so that a seed gives the same values on every device.
 template <typename Draw> void draw(at::Tensor &target, Draw body) {
     at::NoGradGuard guard;
     if (target.is_cpu()) {

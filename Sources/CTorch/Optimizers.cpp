@@ -45,7 +45,7 @@ int ct_clip_gradients(CTTensor *const *parameters, int count, double largest_nor
         }
         at::Tensor total = at::stack(at::_foreach_norm(gradients, 2)).norm();
         *norm = total.item().toDouble();
-        // The 1e-6 is PyTorch's clip_grad_norm_, so that the same run gives the same numbers.
+        // The 1e-6 is from PyTorch's clip_grad_norm_, so that the same run gives the same values.
         double factor = largest_norm / (*norm + 1e-6);
         if (largest_norm > 0 && factor < 1) at::_foreach_mul_(gradients, factor);
     });
@@ -58,7 +58,7 @@ int ct_adamw_step(CTTensor *const *parameters, CTTensor *const *first_moments, C
         at::NoGradGuard guard;
         if (count == 0) return;
         std::vector<at::Tensor> values = list(parameters, count);
-        // The kernel counts from the state's step tensors and expects them to be advanced already.
+        // The kernel reads the step from the state's step tensors and expects them to be advanced already.
         std::vector<at::Tensor> steps(values.size(), at::full({}, static_cast<double>(step),
                                                               at::dtype(at::kFloat).device(values[0].device())));
         at::_fused_adamw_(values, gradients_of(values), list(first_moments, count), list(second_moments, count), {},

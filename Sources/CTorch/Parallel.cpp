@@ -19,7 +19,7 @@ struct Task {
     int (*count)();
 };
 
-/// What libtorch's OpenMP offers to compiled code; all NULL where it has another.
+/// The entry points of libtorch's OpenMP; all NULL with another runtime than libgomp.
 struct Runtime {
     void (*parallel)(void (*)(void *), void *, unsigned, unsigned) = nullptr;
     int (*number)() = nullptr;
@@ -31,7 +31,7 @@ const Runtime &runtime() {
     static const Runtime found = [] {
         Runtime result;
 #if defined(__linux__)
-        // libgomp was loaded with libtorch: its pool of threads is the one that libtorch's kernels use.
+        // libgomp was loaded with libtorch: its thread pool is the one that libtorch's kernels use.
         result.parallel = reinterpret_cast<decltype(result.parallel)>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
         result.number = reinterpret_cast<decltype(result.number)>(dlsym(RTLD_DEFAULT, "omp_get_thread_num"));
         result.count = reinterpret_cast<decltype(result.count)>(dlsym(RTLD_DEFAULT, "omp_get_num_threads"));

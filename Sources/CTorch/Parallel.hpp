@@ -1,4 +1,4 @@
-// Loops over libtorch's own threads.
+// Parallel loops on libtorch's own thread pool.
 #pragma once
 
 #include <atomic>
@@ -8,16 +8,16 @@
 
 namespace ctorch {
 
-/// Runs `work(context, thread, threads)` on up to `threads` of libtorch's threads at once and returns how many there were.
+/// Runs `work(context, thread, threads)` on up to `threads` of libtorch's threads and returns how many there were.
 void on_threads(int64_t threads, void (*work)(void *context, int64_t thread, int64_t threads), void *context);
 
-/// Threads that a loop of so many steps is worth, at `grain` steps each.
+/// Number of threads for a loop of that many steps, at least `grain` steps each.
 int64_t threads_for(int64_t steps, int64_t grain);
 
-/// `body(from, to)` over parts of begin ..< end of at least `grain` steps, each on a thread of its own.
+/// Calls `body(from, to)` over chunks of begin ..< end of at least `grain` steps, one per thread (static scheduling).
 ///
-/// at::parallel_for is a template whose threads come from an OpenMP pragma: in a program that isn't compiled with OpenMP,
-/// as this one, it runs everything on one thread.
+/// at::parallel_for is a template whose threads come from an OpenMP pragma: in a program compiled without OpenMP, as
+/// this one, it runs everything on one thread.
 template <typename Body> void parallel_for(int64_t begin, int64_t end, int64_t grain, const Body &body) {
     if (begin >= end) return;
     int64_t threads = threads_for(end - begin, grain);
@@ -46,8 +46,8 @@ template <typename Body> void parallel_for(int64_t begin, int64_t end, int64_t g
     if (loop.failure) std::rethrow_exception(loop.failure);
 }
 
-/// The same over 0 ..< steps where threads may be held up, as those that read memory are: each has a part of its own, and the
-/// rest, a quarter, goes in small parts to whoever is done.
+/// The same over 0 ..< steps for bandwidth-bound loops, whose threads progress unevenly: each has a static chunk, and
+/// the last quarter is handed out in small chunks to whichever thread is free.
 template <typename Body> void parallel_with_rest(int64_t steps, int64_t grain, const Body &body) {
     const int64_t threads = threads_for(steps, grain);
     if (threads <= 1) {
@@ -59,7 +59,7 @@ template <typename Body> void parallel_with_rest(int64_t steps, int64_t grain, c
     const int64_t part = (rest + parts_of_rest * threads - 1) / (parts_of_rest * threads);
     std::atomic<int64_t> next{own * threads};
     parallel_for(0, threads, 1, [&](int64_t from, int64_t to) {
-        // Where there are fewer threads than were asked for, one has several parts.
+        // If fewer threads than requested were started, some process several chunks.
         if (own > 0) body(from * own, to * own);
         for (int64_t start = next.fetch_add(part); start < steps; start = next.fetch_add(part)) {
             body(start, start + part < steps ? start + part : steps);

@@ -1,4 +1,4 @@
-// Which type an operation of ours computes in where libtorch's autocast is on.
+// The compute type of our operations under libtorch's autocast.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,7 +7,7 @@
 
 namespace ctorch {
 
-/// The type that products with tensors like `x` are computed in: autocast's where it is on for their device.
+/// The compute type of matmuls with tensors like `x`: autocast's if it is enabled for their device.
 inline at::ScalarType compute_type(const at::Tensor &x) {
     at::ScalarType own = x.scalar_type();
     bool is_narrowable = own == at::kFloat || own == at::kHalf || own == at::kBFloat16;
@@ -18,12 +18,12 @@ inline at::ScalarType compute_type(const at::Tensor &x) {
 
 inline bool is_half(at::ScalarType type) { return type == at::kHalf || type == at::kBFloat16; }
 
-/// `x` in that type, by a step that gradients pass; what is undefined stays so.
+/// `x` cast to that type, differentiably; undefined tensors stay undefined.
 inline at::Tensor in_type(const at::Tensor &x, at::ScalarType type) {
     return !x.defined() || x.scalar_type() == type || !x.is_floating_point() ? x : x.to(type);
 }
 
-/// The operations inside see the types that they are given. An operation of ours casts what it takes, once.
+/// Disables autocast for the operations inside: an operation of ours casts its arguments once.
 struct WithoutAutocast {
     c10::impl::ExcludeDispatchKeyGuard guard{c10::autocast_dispatch_keyset};
 };

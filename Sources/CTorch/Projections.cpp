@@ -1,5 +1,5 @@
-// Several projections of one input with their low-rank updates (Hu et al. 2021, eq. 3) as one autograd node: the factors A
-// make one wide product, and what flows back to the input is added up where it is made.
+// Several projections of one input with their LoRA branches (Hu et al. 2021, eq. 3) as one autograd node: the factors
+// A are concatenated to one wide matmul, and the gradients w.r.t. the input are accumulated in place.
 #include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
@@ -24,19 +24,19 @@ using torch::autograd::variable_list;
 
 namespace {
 
-/// A tensor's place among those that a node is given; −1 where there is none.
+/// Index of a tensor among a node's arguments; −1 if absent.
 using Place = int64_t;
 
 /// One projection of a node.
 struct Part {
-    /// W where it is frozen: the node holds it without libtorch's hooks for what it saves.
+    /// W if it is frozen: the node holds it directly, not as a saved tensor with libtorch's hooks.
     at::Tensor frozen;
     std::optional<StoredMatrix> stored;
     Place weight = -1, bias = -1, a = -1, b = -1;
     double scale = 0, dropout = 0;
     uint64_t seed = 0;
     int64_t outputs = 0, rank = 0;
-    /// Where its rank begins among those of all.
+    /// Offset of its rank among all ranks.
     int64_t start = 0;
 
     bool has_update() const { return a >= 0; }
@@ -50,7 +50,7 @@ struct Parts : torch::CustomClassHolder {
 
 /// yᵢ = x Wᵢᵀ + biasᵢ + sᵢ · dropᵢ(x) Aᵢᵀ Bᵢᵀ with x [tokens, in], Wᵢ [outᵢ, in], Aᵢ [rᵢ, in], Bᵢ [outᵢ, rᵢ].
 ///
-/// Keeps x, which all share, where a W or A is trained, and drop(x) Aᵀ, Σ r numbers a token.
+/// Saves x, which all share, if a W or A is trained, and drop(x) Aᵀ, Σ r floats per token.
 struct SharedProjections : public Function<SharedProjections> {
     static variable_list forward(AutogradContext *context, const at::Tensor &x, const at::TensorList &tensors,
                                  const c10::intrusive_ptr<Parts> &parts) {
@@ -59,23 +59,23 @@ struct SharedProjections : public Function<SharedProjections> {
             low = at::empty({x.size(0), parts->rank}, x.options());
             if (!parts->drops) set_product(low, x, all_a(*parts, tensors).t());
         }
-        // Narrower numbers are scaled in the product, without another rounding.
+        // In half precision the scale is part of the matmul, without another rounding.
         const bool is_scaled = low.defined() && low.scalar_type() == at::kFloat;
         variable_list results;
         bool trains_inputs = false, trains_b = false;
         for (const Part &part : parts->list) {
-            at::Tensor y = made(part, x, part.weight >= 0 ? tensors[part.weight] : part.frozen,
+            at::Tensor y = project(part, x, part.weight >= 0 ? tensors[part.weight] : part.frozen,
                                 part.bias >= 0 ? tensors[part.bias] : at::Tensor());
             trains_inputs = trains_inputs || (part.weight >= 0 && tensors[part.weight].requires_grad());
             if (part.has_update()) {
                 const at::Tensor &a = tensors[part.a], &b = tensors[part.b];
-                at::Tensor own = low.narrow(1, part.start, part.rank);
-                if (parts->drops) set_product(own, input_of(part, x), a.t());
+                at::Tensor part_low = low.narrow(1, part.start, part.rank);
+                if (parts->drops) set_product(part_low, input_of(part, x), a.t());
                 if (is_scaled) {
-                    if (part.scale != 1) own.mul_(part.scale);
-                    add_product(y, own, b.t());
+                    if (part.scale != 1) part_low.mul_(part.scale);
+                    add_product(y, part_low, b.t());
                 } else {
-                    y.addmm_(own, b.t(), 1, part.scale);
+                    y.addmm_(part_low, b.t(), 1, part.scale);
                 }
                 trains_inputs = trains_inputs || a.requires_grad();
                 trains_b = trains_b || b.requires_grad();
@@ -115,9 +115,9 @@ struct SharedProjections : public Function<SharedProjections> {
             if (!needs(part.a) && !context->needs_input_grad(0)) continue;
             needs_low = true;
             if (!to_low.defined()) to_low = at::empty({gradient.size(0), parts->rank}, gradient.options());
-            at::Tensor own = to_low.narrow(1, part.start, part.rank);
-            set_product(own, gradient, tensors[part.b]);
-            if (part.scale != 1) own.mul_(part.scale);
+            at::Tensor to_part = to_low.narrow(1, part.start, part.rank);
+            set_product(to_part, gradient, tensors[part.b]);
+            if (part.scale != 1) to_part.mul_(part.scale);
         }
         if (needs_low) share_low(context, *parts, to_low, x, tensors, to_x, result, needs);
         results[0] = to_x;
@@ -137,7 +137,7 @@ private:
         return part.dropout > 0 ? dropped(x, part.dropout, part.seed) : x;
     }
 
-    static at::Tensor made(const Part &part, const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias) {
+    static at::Tensor project(const Part &part, const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias) {
         if (part.stored) {
             at::Tensor y = part.stored->product(x);
             return bias.defined() ? y.add_(bias) : y;
@@ -151,8 +151,8 @@ private:
     /// sum += g W.
     static void add_to_input(at::Tensor &sum, const Part &part, const at::Tensor &gradient, const at::Tensor &weight) {
         if (part.stored) {
-            at::Tensor own = part.stored->transposed_product(gradient);
-            sum = sum.defined() ? sum.add_(own) : own;
+            at::Tensor to_x = part.stored->transposed_product(gradient);
+            sum = sum.defined() ? sum.add_(to_x) : to_x;
         } else if (sum.defined()) {
             add_product(sum, gradient, weight);
         } else {
@@ -160,7 +160,7 @@ private:
         }
     }
 
-    /// What the gradient of drop(x) Aᵀ is to A and to x.
+    /// Given the gradient w.r.t. drop(x) Aᵀ, the gradients w.r.t. A and x.
     template <typename Result, typename Needs>
     static void share_low(AutogradContext *context, const Parts &parts, const at::Tensor &to_low, const at::Tensor &x,
                           const at::TensorList &tensors, at::Tensor &to_x, Result result, Needs needs) {
@@ -176,21 +176,21 @@ private:
         }
         for (const Part &part : parts.list) {
             if (!part.has_update()) continue;
-            const at::Tensor own = to_low.narrow(1, part.start, part.rank);
-            if (needs(part.a)) result(part.a) = multiplied(own.t(), input_of(part, x));
+            const at::Tensor to_part = to_low.narrow(1, part.start, part.rank);
+            if (needs(part.a)) result(part.a) = multiplied(to_part.t(), input_of(part, x));
             if (!context->needs_input_grad(0)) continue;
             if (part.dropout > 0) {
-                at::Tensor to_dropped = multiplied(own, tensors[part.a]);
+                at::Tensor to_dropped = multiplied(to_part, tensors[part.a]);
                 drop_in_place(to_dropped, part.dropout, part.seed);
                 to_x.add_(to_dropped);
             } else {
-                add_product(to_x, own, tensors[part.a]);
+                add_product(to_x, to_part, tensors[part.a]);
             }
         }
     }
 };
 
-/// One of them by the way that all inputs go.
+/// One of them, by the functions for single projections.
 at::Tensor made_alone(const CTTensor *x, const CTProjection &given) {
     const auto taken = [](CTTensor *result) {
         TORCH_CHECK(result, last_error());
@@ -204,7 +204,7 @@ at::Tensor made_alone(const CTTensor *x, const CTProjection &given) {
     return taken(ct_lora_branch(&boxed, x, given.a, given.b, given.scale, given.dropout, given.seed));
 }
 
-/// What one node is to compute, and the tensors that gradients may reach; none where the node doesn't take them.
+/// One node's arguments, and the tensors that gradients may reach; none if the node doesn't apply.
 struct Shared {
     c10::intrusive_ptr<Parts> parts = c10::make_intrusive<Parts>();
     variable_list tensors;
@@ -214,12 +214,12 @@ struct Shared {
         return static_cast<Place>(tensors.size()) - 1;
     }
 
-    /// - Parameter type: what is computed in.
+    /// - Parameter type: the compute type.
     static std::optional<Shared> of(const at::Tensor &x, const std::vector<CTProjection> &given, at::ScalarType type) {
         Shared shared;
         bool has_update = false;
         for (const CTProjection &one : given) has_update = has_update || one.a;
-        // A projection alone has a node of its own, which converts weights of other types.
+        // A single projection uses its own node, which converts weights of other types.
         if (given.size() < 2 && !has_update) return std::nullopt;
         for (const CTProjection &one : given) {
             Part part;
@@ -273,11 +273,11 @@ std::vector<at::Tensor> projections(const CTTensor *boxed, const std::vector<CTP
         }
         const at::Tensor flat = readable(in_type(x.reshape({-1, x.size(-1)}), compute_type(x)));
         WithoutAutocast guard;
-        const variable_list made = SharedProjections::apply(flat, at::TensorList(shared->tensors), shared->parts);
+        const variable_list outputs = SharedProjections::apply(flat, at::TensorList(shared->tensors), shared->parts);
         auto shape = x.sizes().vec();
-        for (size_t i = 0; i < made.size(); ++i) {
+        for (size_t i = 0; i < outputs.size(); ++i) {
             shape.back() = parts[i].outputs;
-            results.push_back(made[i].reshape(shape));
+            results.push_back(outputs[i].reshape(shape));
         }
         return results;
     }
@@ -289,7 +289,7 @@ std::vector<at::Tensor> projections(const CTTensor *boxed, const std::vector<CTP
 
 extern "C" int ct_projections(const CTTensor *x, int count, const CTProjection *given, CTTensor **results) {
     return status_or_error([&] {
-        const std::vector<at::Tensor> made = projections(x, {given, given + count});
-        for (size_t i = 0; i < made.size(); ++i) results[i] = box(made[i]);
+        const std::vector<at::Tensor> outputs = projections(x, {given, given + count});
+        for (size_t i = 0; i < outputs.size(); ++i) results[i] = box(outputs[i]);
     });
 }

@@ -1,5 +1,5 @@
-// Projections by matrices that are stored in fewer bits: no dense copy of one is ever whole. Tiles of some rows are
-// made, multiplied by and forgotten, in the backward pass too (or else the graph would keep every dense copy alive).
+// Projections by quantized matrices without a full dense copy: tiles of some rows are dequantized, multiplied and
+// discarded, in the backward pass too (otherwise the autograd graph would keep every dense copy alive).
 #include "Quantized.hpp"
 
 #include <torch/csrc/autograd/custom_function.h>
@@ -57,12 +57,12 @@ at::Tensor StoredMatrix::block_scales(int64_t first, int64_t end) const {
 
 namespace {
 
-/// Elements of a tile on the CPU, 1 MB of floats: what a second cache holds.
+/// Elements per tile on the CPU: 1 MB of floats, to fit in the L2 cache.
 constexpr int64_t tile_elements = 262144;
-/// And elsewhere, where launching many small products costs more than memory.
+/// On other devices, where launching many small matmuls costs more than memory.
 constexpr int64_t device_tile_elements = 16777216;
 
-/// Rows of W by plain operations, for devices without a kernel here.
+/// Dequantizes rows of W with libtorch's operations, for devices without a kernel here.
 at::Tensor plain_rows(const StoredMatrix &w, int64_t first, int64_t count, at::ScalarType type) {
     at::Tensor codes = w.codes.reshape({-1});
     const int64_t start = first * w.inputs, end = start + count * w.inputs;
@@ -72,7 +72,7 @@ at::Tensor plain_rows(const StoredMatrix &w, int64_t first, int64_t count, at::S
     }
     if (!w.has_blocks()) return codes.slice(0, start, end).view({count, w.inputs}).to(type);
     if (start % w.block == 0 && end % w.block == 0 && w.block % 2 == 0) {
-        // A byte is two numbers, which one look into a table of 256 pairs gives.
+        // A byte holds two codes; one lookup in a table of 256 pairs decodes both.
         at::Tensor high = w.table.repeat_interleave(16), low = w.table.repeat({16});
         at::Tensor pairs = at::stack({high, low}, 1).view(at::kDouble).reshape({256});
         at::Tensor values = pairs.index_select(0, codes.slice(0, start / 2, end / 2).to(at::kInt)).view(at::kFloat);
@@ -81,7 +81,7 @@ at::Tensor plain_rows(const StoredMatrix &w, int64_t first, int64_t count, at::S
         at::mul_out(rows, values.view(rows.sizes()), scales);
         return rows.view({count, w.inputs});
     }
-    // Whole blocks and whole bytes, then what was asked for.
+    // Complete blocks and bytes first, then the requested rows.
     const int64_t step = w.block % 2 == 0 ? w.block : 2 * w.block;
     const int64_t from = start / step * step, to = std::min((end + step - 1) / step * step, w.count());
     at::Tensor bytes = codes.slice(0, from / 2, (to + 1) / 2);
@@ -92,7 +92,7 @@ at::Tensor plain_rows(const StoredMatrix &w, int64_t first, int64_t count, at::S
     return (values * scales).slice(0, start - from, end - from).view({count, w.inputs}).to(type);
 }
 
-/// Calls `body(first, count, tile)` for tiles [count, inputs] of W in `like`'s type; one at a time is there.
+/// Calls `body(first, count, tile)` for tiles [count, inputs] of W in `like`'s type; one at a time is allocated.
 template <typename Body> void for_tiles(const StoredMatrix &w, const at::Tensor &like, Body body) {
     const bool on_cpu = like.is_cpu() || like.is_meta();
     const int64_t elements = on_cpu ? tile_elements : device_tile_elements;
@@ -145,7 +145,7 @@ StoredMatrix stored_matrix(const CTStoredMatrix *m) {
     StoredMatrix w{unbox(m->codes), unbox(m->scales), unbox(m->table), unbox(m->nested_scales),
                    unbox(m->nested_table), m->offset, m->block, m->outputs, m->inputs};
     w.check();
-    // The kernels go by addresses.
+    // The kernels use raw pointers.
     for (at::Tensor *part : {&w.codes, &w.scales, &w.table, &w.nested_scales, &w.nested_table}) {
         if (part->defined()) *part = part->contiguous();
     }
@@ -156,7 +156,7 @@ StoredMatrix stored_matrix(const CTStoredMatrix *m) {
 
 namespace {
 
-/// Rows `ids` [n] of W as numbers, [n, inputs].
+/// Rows `ids` [n] of W, dequantized, [n, inputs].
 at::Tensor some_rows(const StoredMatrix &w, const at::Tensor &ids, at::ScalarType type) {
     TORCH_CHECK(ids.scalar_type() == at::kLong, "ids must be int64 (got ", ids.scalar_type(), ")");
     if (w.codes.is_cpu() && (w.has_blocks() || w.has_rows())) {
@@ -175,7 +175,7 @@ at::Tensor some_rows(const StoredMatrix &w, const at::Tensor &ids, at::ScalarTyp
         return (rows.to(at::kFloat) * (w.scales.reshape({-1, 1}).index_select(0, ids) / 127.0)).to(type);
     }
     if (ids.is_meta()) return at::empty({ids.size(0), w.inputs}, ids.options().dtype(type));
-    // The blocks that the rows lie in, then the rows.
+    // The blocks that contain the rows, then the rows.
     if (w.inputs % w.block != 0 || w.inputs % 2 != 0 || w.nested_scales.defined()) {
         return plain_rows(w, 0, w.outputs, at::kFloat).index_select(0, ids).to(type);
     }
@@ -186,7 +186,7 @@ at::Tensor some_rows(const StoredMatrix &w, const at::Tensor &ids, at::ScalarTyp
     return plain_rows(part, 0, part.outputs, type);
 }
 
-/// y = x Wᵀ + b, x [tokens, inputs]. Keeps what the model holds anyway, and nothing of x.
+/// y = x Wᵀ + b, x [tokens, inputs]. Saves only what the model holds anyway, and not x.
 struct StoredLinear : public Function<StoredLinear> {
     using Optional = std::optional<at::Tensor>;
 
@@ -236,7 +236,7 @@ CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, cons
         shape.back() = w.outputs;
         const at::ScalarType type = compute_type(input);
         WithoutAutocast guard;
-        // A custom function takes undefined tensors as options alone.
+        // An autograd function takes undefined tensors as optionals only.
         auto option = [](const at::Tensor &tensor) {
             return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
         };

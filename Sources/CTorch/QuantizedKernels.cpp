@@ -1,5 +1,4 @@
-// Numbers out of stored matrices on the CPU. The library is compiled for any x86-64 or arm64; what AVX2 does faster is chosen
-// when it runs.
+// Dequantization on the CPU. The library is compiled for any x86-64 or arm64; AVX2 versions are selected at run time.
 #include "Clones.hpp"
 #include "Parallel.hpp"
 #include "Quantized.hpp"
@@ -24,7 +23,7 @@ namespace {
 const float *floats(const at::Tensor &tensor) { return static_cast<const float *>(tensor.const_data_ptr()); }
 const uint8_t *bytes(const at::Tensor &tensor) { return static_cast<const uint8_t *>(tensor.const_data_ptr()); }
 
-/// What both halves of each byte mean.
+/// The values of both 4-bit codes of each byte.
 struct PairTable {
     std::array<float, 512> pairs;
 
@@ -36,7 +35,7 @@ struct PairTable {
     }
 };
 
-/// Numbers start..<end of the flat matrix.
+/// Weights start..<end of the flattened matrix.
 void dequantize_blocks(const StoredMatrix &w, const PairTable &table, int64_t start, int64_t end, float *out) {
     const uint8_t *codes = bytes(w.codes);
     const StoredScales scales(w);
@@ -100,7 +99,7 @@ void dequantize_some_rows(const StoredMatrix &w, const PairTable *table, int64_t
     }
 }
 
-/// Rows of W that are worth a thread.
+/// Minimum rows of W per thread.
 int64_t grain(const StoredMatrix &w) { return std::max<int64_t>(1, 65536 / w.inputs); }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Rounding matrices to fewer bits, to the bit as bitsandbytes does it on a CPU.
+// Quantizers whose codes are bit-identical to bitsandbytes' on a CPU.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -16,7 +16,7 @@ using namespace ctorch;
 
 namespace {
 
-/// NormalFloat's numbers in order (Dettmers et al. 2023, appendix E), by their bits' decimal expansion.
+/// NormalFloat's values in order (Dettmers et al. 2023, appendix E), as the exact decimal expansions of their floats.
 constexpr std::array<float, 16> normal_floats = {
     -1.0f,
     -0.6961928009986877f,
@@ -36,13 +36,13 @@ constexpr std::array<float, 16> normal_floats = {
     1.0f,
 };
 
-/// A sign, two bits of exponent and one of fraction, over the largest: twelfths of 0, 1/16, 8, 12, 4, 6, 2 and 3.
+/// FP4: a sign, two exponent bits and one fraction bit, over the maximum: twelfths of 0, 1/16, 8, 12, 4, 6, 2 and 3.
 constexpr std::array<float, 16> small_floats = {
     0.0f,  0.0625f / 12.0f,  8.0f / 12.0f,  1.0f,  4.0f / 12.0f,  0.5f,  2.0f / 12.0f,  0.25f,
     0.0f, -0.0625f / 12.0f, -8.0f / 12.0f, -1.0f, -4.0f / 12.0f, -0.5f, -2.0f / 12.0f, -0.25f,
 };
 
-/// Which codes mean the table's numbers from the smallest up. (Of FP4's two zeros the positive comes first.)
+/// Codes in ascending order of their values. (Of FP4's two zeros the positive one comes first.)
 constexpr std::array<uint8_t, 16> normal_order = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 constexpr std::array<uint8_t, 16> small_order = {11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3};
 
@@ -57,7 +57,7 @@ struct Code {
         for (size_t i = 0; i < 15; ++i) midpoints[i] = (table[order[i]] + table[order[i + 1]]) / 2;
     }
 
-    /// The nearest number's code; what lies halfway goes to the lower one.
+    /// The code of the nearest value; ties go to the lower one.
     uint8_t nearest(float value) const {
         size_t index = 0;
         for (float midpoint : midpoints) index += value > midpoint ? 1 : 0;
@@ -115,8 +115,8 @@ int ct_quantize_scales(const CTTensor *scales, CTTensor **codes, CTTensor **nest
                        double *offset) {
     return status_or_error([&] {
         at::NoGradGuard guard;
-        const at::Tensor &whole = unbox(scales);
-        at::Tensor mean = whole.mean(), numbers = (whole - mean).contiguous(), map = dynamic_map(true);
+        const at::Tensor &all = unbox(scales);
+        at::Tensor mean = all.mean(), numbers = (all - mean).contiguous(), map = dynamic_map(true);
         const int64_t count = numbers.numel(), blocks = (count + 255) / 256;
         at::Tensor bytes = at::empty({count}, at::kByte), peaks = at::empty({blocks}, at::kFloat);
         const auto *values = static_cast<const float *>(numbers.const_data_ptr());
@@ -137,19 +137,19 @@ int ct_quantize_rows(const CTTensor *weight, CTTensor **codes, CTTensor **scales
     return status_or_error([&] {
         at::NoGradGuard guard;
         TORCH_CHECK(unbox(weight).dim() == 2, "expected a matrix (got ", unbox(weight).sizes(), ")");
-        at::Tensor whole = unbox(weight).detach();
-        const int64_t rows = whole.size(0), size = whole.size(1);
+        at::Tensor matrix = unbox(weight).detach();
+        const int64_t rows = matrix.size(0), size = matrix.size(1);
         at::Tensor rounded = at::empty({rows, size}, at::kChar), scale = at::empty({rows}, at::kFloat);
-        // Some rows at a time, as a table of words is large beside what it becomes.
+        // In chunks of rows: an embedding table in fp16 is large compared with its codes.
         const int64_t step = std::max<int64_t>(1, (4 << 20) / std::max<int64_t>(1, size));
         for (int64_t first = 0; first < rows; first += step) {
             const int64_t count = std::min(step, rows - first);
-            // Through halves, as bitsandbytes' module does it before it rounds.
-            at::Tensor numbers = whole.narrow(0, first, count).to(at::kCPU, at::kHalf);
+            // Rounded to fp16 first, as bitsandbytes' module does.
+            at::Tensor numbers = matrix.narrow(0, first, count).to(at::kCPU, at::kHalf);
             at::Tensor peaks = std::get<0>(numbers.abs().max(1)).to(at::kFloat);
-            // As Python divides a number by a tensor, rounding twice.
+            // Division as Python divides a number by a tensor, with two roundings.
             at::Tensor factors = peaks.reciprocal().mul_(127.0).unsqueeze(1);
-            // A row of zeros: 0 · ∞.
+            // An all-zero row: 0 · ∞.
             rounded.narrow(0, first, count).copy_((numbers * factors).nan_to_num(0, 127, -127).round_());
             scale.narrow(0, first, count).copy_(peaks);
         }

@@ -1,8 +1,8 @@
-// Gradient checkpointing (Chen et al. 2016): what a part of the forward pass keeps for the backward pass is dropped, and
-// made again by running that part once more when the first of its gradients is computed.
+// Activation checkpointing (Chen et al. 2016): the tensors that a segment of the forward pass saves for the backward
+// pass are dropped, and recomputed by running the segment again when the first of its gradients is computed.
 //
-// The graph of gradients stays as it is; only the tensors that its nodes save go through hooks, which remember a number
-// instead of the tensor. So gradients flow and add up in the same order as without, and are the same bits.
+// The autograd graph is unchanged; saved-tensor hooks store an index instead of the tensor. So gradients accumulate
+// in the same order as without checkpointing, and are bit-identical.
 #include "Recomputation.hpp"
 
 #include <ATen/autocast_mode.h>
@@ -23,12 +23,12 @@ using namespace ctorch;
 namespace {
 
 struct Part;
-/// The part whose saved tensors are dropped, and the one that is being computed again.
+/// The segment whose saved tensors are dropped, and the one that is being recomputed.
 thread_local std::shared_ptr<Part> dropping;
 thread_local Part *collecting = nullptr;
 thread_local bool keeps_saved = false;
 
-/// Autocast as it was in the first pass. The backward pass runs outside of it.
+/// Autocast's state in the original forward pass. The backward pass runs outside of it.
 struct AutocastState {
     struct Device {
         at::DeviceType type;
@@ -67,13 +67,13 @@ template <typename Value> struct Exchanged {
     ~Exchanged() { place = std::move(before); }
 };
 
-/// A part of one forward pass. It lives as long as a node has something saved in it.
+/// A checkpointed segment of one forward pass. It lives as long as an autograd node has a tensor saved in it.
 struct Part {
     int (*again)(void *);
     void (*release)(void *);
     void *context;
     AutocastState autocast;
-    /// Tensors that its nodes saved.
+    /// Number of tensors that its autograd nodes saved.
     size_t count = 0;
     std::vector<at::Tensor> saved;
     size_t collected = 0;
@@ -85,12 +85,12 @@ struct Part {
     ~Part() { release(context); }
 
     void collect(const at::Tensor &tensor) {
-        // Without its history: the graph of the second pass is not kept.
+        // Detached, so that the graph of the recomputation is freed.
         if (collected < count) saved[collected] = tensor.detach();
         ++collected;
     }
 
-    /// Each is given out once, so that it goes when its node has used it; a second backward pass computes again.
+    /// Each is handed out once, so that it is freed after its node used it; a second backward pass recomputes again.
     at::Tensor take(size_t index) {
         if (index >= saved.size() || !saved[index].defined()) compute();
         return std::exchange(saved[index], at::Tensor());
@@ -126,7 +126,7 @@ struct CollectedTensor final : torch::autograd::SavedVariableHooks {
     }
 };
 
-/// libtorch asks its engine which hooks a saved tensor gets; the plain engine has none.
+/// libtorch asks its engine for the hooks of a saved tensor; the default engine has none.
 struct HookedEngine final : torch::autograd::Engine {
     std::unique_ptr<torch::autograd::SavedVariableHooks> get_default_saved_variable_hooks() override {
         if (keeps_saved) return nullptr;
@@ -137,7 +137,7 @@ struct HookedEngine final : torch::autograd::Engine {
 };
 
 torch::autograd::Engine &hooked_engine() {
-    // Never destroyed: its threads outlive what runs at the program's end.
+    // Never destroyed: its threads outlive the static destructors at exit.
     static auto *engine = new HookedEngine;
     return *engine;
 }

@@ -1,18 +1,18 @@
-// Parts of a forward pass that are computed again in the backward pass.
+// Activation checkpointing.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 namespace ctorch {
 
-/// Whether the part that is being computed again on this thread has given all that the backward pass asks for: what
-/// follows in it needs shapes alone.
+/// Whether the recomputed segment on this thread has saved all tensors that the backward pass needs: the operations
+/// that follow in it need to return shapes only.
 bool recomputation_is_complete();
 
-/// The shape and type of a projection's output for x, without its numbers.
+/// A projection's output for x, uninitialized: its shape and type only.
 at::Tensor unasked_product(const at::Tensor &x, int64_t outputs);
 
-/// Inside, nodes keep what they save: tensors of the model itself, which live on anyway.
+/// Inside, nodes save tensors without hooks: tensors of the model itself, which live on anyway.
 class KeepsSaved {
 public:
     explicit KeepsSaved(bool keeps);

@@ -1,5 +1,5 @@
-// Rotary positions as one autograd node: it keeps the angles' cosines and sines, which all layers share, and makes no
-// matrix but its result. Rotating back is rotating by the opposite angle.
+// Rotary position embeddings (RoPE) as one autograd node: it saves the cosines and sines, which all layers share, and
+// allocates no matrix but its result. The gradient is rotated by the opposite angle.
 #include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mul.h>
@@ -14,8 +14,8 @@ using torch::autograd::variable_list;
 
 namespace {
 
-/// The first 2p components of each head of x [tokens, heads, size] as p pairs (i, i + p), turned by the angles whose
-/// cosines and sines are given, [tokens, p] (Su et al. 2021, eq. 34, with halves as pairs); the others pass through.
+/// Rotates the first 2p components of each head of x [tokens, heads, size] as p pairs (i, i + p) by the angles with
+/// the given cosines and sines [tokens, p] (Su et al. 2021, eq. 34, with halves as pairs); the others pass through.
 at::Tensor rotated(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, double direction) {
     int64_t pairs = cosines.size(1), rest = x.size(2) - 2 * pairs;
     at::Tensor result = at::empty(x.sizes(), x.options());

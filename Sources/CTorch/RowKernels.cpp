@@ -13,13 +13,12 @@ using ctorch::rounded;
 
 namespace {
 
-/// Numbers that one thread takes at least.
+/// Minimum elements per thread.
 constexpr int64_t grain = 32768;
 
 int64_t row_grain(int64_t size) { return std::max<int64_t>(1, grain / std::max<int64_t>(size, 1)); }
 
-/// Sums of so many numbers each, so that rounding doesn't grow with the row and the loop can be vectorized without
-/// leave to reorder.
+/// Independent partial sums per row, which limit rounding errors and let the compiler vectorize without -ffast-math.
 constexpr int lanes = 32;
 
 inline float sum_of(const float *part) {
@@ -158,7 +157,7 @@ template <typename Number> struct Rotation {
     }
 };
 
-/// Loops can't be compiled for several processors as templates: a function for each type and kind.
+/// target_clones doesn't apply to templates: one function for each type and activation.
 #define CT_RUN(...) \
     CT_CLONES void run(__VA_ARGS__ kernel) { kernel.loop(); }
 #define CT_RUN_GATE(KIND)             \
@@ -179,11 +178,11 @@ CT_RUN_GATE(Relu)
 #undef CT_RUN_GATE
 #undef CT_RUN
 
-// Untyped: the names of the typed ones differ between compilers in some versions of libtorch.
+// Untyped, since the typed accessors' symbol names differ between compilers in some versions of libtorch.
 template <typename Number> const Number *in(const at::Tensor &x) { return static_cast<const Number *>(x.const_data_ptr()); }
 template <typename Number> Number *out(at::Tensor &x) { return static_cast<Number *>(x.mutable_data_ptr()); }
 
-/// Calls the body with a value of the type that x is of.
+/// Calls the body with a value of x's element type.
 template <typename Body> void with_type(const at::Tensor &x, Body body) {
     if (x.scalar_type() == at::kBFloat16) return body(BFloat());
     body(0.0f);

@@ -1,5 +1,5 @@
-// Passes over rows of fp32 or bf16 numbers on the CPU that libtorch makes in several: each reads and writes memory once,
-// and computes in fp32.
+// Row-wise kernels for fp32 and bf16 on the CPU that fuse what libtorch does in several passes: each reads and writes
+// memory once, and computes in fp32.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,22 +8,22 @@
 
 namespace ctorch {
 
-/// Whether these kernels take the tensor: fp32 or bf16 on the CPU, end to end. (Or on the meta device, where nothing is
-/// computed and memory is counted as it would be there.) All that one of them is given is of one type, but for a norm's
+/// Whether these kernels apply to the tensor: contiguous fp32 or bf16 on the CPU. (Or on the meta device, where
+/// nothing is computed and memory is counted as on the CPU.) All arguments of a kernel have one type, except a norm's
 /// weight and r, which are fp32.
 inline bool has_row_kernel(const at::Tensor &x) {
     return (x.is_cpu() || x.is_meta()) && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
            x.is_contiguous();
 }
 
-/// Whether they take all of them.
+/// Whether they apply to all of them.
 template <typename... Others> bool have_row_kernels(const at::Tensor &x, const Others &...others) {
     return has_row_kernel(x) && ((has_row_kernel(others) && others.scalar_type() == x.scalar_type()) && ...);
 }
 
-/// y = x · r · w with r = (mean(x²) + ε)^−½ of each row; `inverse` [rows] takes r. x [rows, size], w [size].
+/// y = x · r · w with r = (mean(x²) + ε)^−½ of each row; `inverse` [rows] receives r. x [rows, size], w [size].
 void rms_norm_rows(const at::Tensor &x, const at::Tensor &weight, float epsilon, at::Tensor &y, at::Tensor &inverse);
-/// The gradient to x: r · (g w − x̂ · mean(g w x̂)) with x̂ = x r.
+/// The gradient w.r.t. x: r · (g w − x̂ · mean(g w x̂)) with x̂ = x r.
 void rms_norm_rows_backward(const at::Tensor &gradient, const at::Tensor &x, const at::Tensor &weight,
                             const at::Tensor &inverse, at::Tensor &to_x);
 
@@ -33,8 +33,8 @@ void gate_rows(CTActivation kind, const at::Tensor &gate, const at::Tensor &up, 
 void gate_rows_backward(CTActivation kind, const at::Tensor &gradient, const at::Tensor &gate, const at::Tensor &up,
                         at::Tensor &to_gate, at::Tensor &to_up);
 
-/// x [tokens, heads, size] with its first 2p components turned as pairs (i, i + p), angles [tokens, p]; `direction` is
-/// 1, or −1 for turning back.
+/// RoPE: rotates the first 2p components of x [tokens, heads, size] as pairs (i, i + p), angles [tokens, p];
+/// `direction` is 1, or −1 for the inverse.
 void rotate_rows(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, float direction,
                  at::Tensor &y);
 

@@ -19,11 +19,11 @@ namespace {
 thread_local std::string last_message;
 
 #if defined(__GLIBC__)
-/// 64-byte aligned blocks out of plain ones.
+/// Allocates 64-byte aligned blocks within plain malloc blocks.
 ///
-/// glibc's posix_memalign asks its heap for more than it hands out, so that a freed block never serves the next
-/// request of its size: training, which frees and makes the same tensors at every layer, then holds up to half as
-/// much again as lives. Plain blocks are reused exactly.
+/// glibc's posix_memalign requests more from its heap than it returns, so that a freed block can't serve the next
+/// request of the same size: training, which frees and allocates the same tensors at every layer, then holds up to 50
+/// % more than is live. Plain blocks are reused exactly.
 struct AlignedAllocator final : c10::Allocator {
     static constexpr size_t alignment = 64;
 
@@ -31,14 +31,14 @@ struct AlignedAllocator final : c10::Allocator {
         if (size == 0) return {nullptr, nullptr, &release, c10::Device(c10::DeviceType::CPU)};
         void *block = size <= SIZE_MAX - alignment ? std::malloc(size + alignment) : nullptr;
         TORCH_CHECK(block != nullptr, "not enough memory: a tensor needs ", size, " bytes");
-        // malloc aligns to 16 bytes, so that in front of the start there is always room for the block's address.
+        // malloc aligns to 16 bytes, so there is always room for the block's address before the aligned start.
         auto start = (reinterpret_cast<uintptr_t>(block) + alignment) & ~(uintptr_t{alignment} - 1);
         auto data = reinterpret_cast<void *>(start);
         static_cast<void **>(data)[-1] = block;
         return {data, data, &release, c10::Device(c10::DeviceType::CPU)};
     }
 
-    /// oneDNN's kernels (GELU's among them) ask for blocks without a tensor around them.
+    /// oneDNN's kernels (GELU's among them) allocate blocks without a tensor.
     c10::DeleterFnPtr raw_deleter() const override { return &release; }
 
     static void release(void *data) {
@@ -81,8 +81,8 @@ void ct_set_threads(int threads) {
 int ct_threads(void) { return at::get_num_threads(); }
 
 bool ct_cuda_available(void) {
-    // The program links the CPU part alone, so that it starts fast and runs where there is nothing else. The CUDA
-    // part registers itself when it is loaded; it lies beside the libraries that were linked, where there is one.
+    // The program links libtorch's CPU library only, so that it starts fast and runs without CUDA. The CUDA library
+    // registers itself when it is loaded; it is in the folder of the linked libraries, if installed.
 #if defined(__linux__)
     static bool is_loaded = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr;
     if (!is_loaded) return false;
@@ -135,7 +135,7 @@ CTAutocast *ct_autocast_enter(CTDevice device, CTDType type) {
 
 void ct_autocast_leave(CTAutocast *before) {
     if (before == nullptr) return;
-    // Weights that were narrowed once for all their uses are given back at the end of the outermost scope.
+    // Frees the weights that autocast downcast and cached, at the end of the outermost scope.
     if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
     at::autocast::set_autocast_enabled(before->device, before->was_on);
     at::autocast::set_autocast_dtype(before->device, before->type);

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int lanes = 16;
 
-/// Below −87 the exponential here ends.
+/// e^x, flushed to 0 below −87.
 inline float power_of(float x) { return x < -87.0f ? 0.0f : ctorch::exponential(x); }
 
 CT_CLONES void softmax(float *s, const float *bias, int64_t bias_stride, float scale, int64_t count) {

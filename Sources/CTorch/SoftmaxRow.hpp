@@ -1,12 +1,12 @@
-// softmax of a row of scores, as attention makes it.
+// The softmax of a row of attention scores.
 #pragma once
 
 #include <cstdint>
 
 namespace ctorch {
 
-/// softmax(scale · s + bias) of `count` scores in place, on the thread that calls. The bias may be NULL; its numbers lie
-/// `bias_stride` apart. What is −∞ becomes 0.
+/// softmax(scale · s + bias) of `count` scores in place, on the calling thread. The bias may be NULL; its stride is
+/// `bias_stride`. A score of −∞ becomes 0.
 void softmax_row(float *s, const float *bias, int64_t bias_stride, float scale, int64_t count);
 
 }  // namespace ctorch

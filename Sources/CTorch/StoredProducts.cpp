@@ -1,5 +1,5 @@
-// Products of few rows by stored matrices on the CPU, read as they are stored: a step of generation. The library is compiled
-// for any x86-64 or arm64; what newer processors do faster is chosen when it runs.
+// GEMV-like kernels for few rows of x and quantized matrices on the CPU, read as they are stored, for decode steps.
+// The library is compiled for any x86-64 or arm64; versions for newer processors are selected at run time.
 #include "Clones.hpp"
 #include "Parallel.hpp"
 #include "Quantized.hpp"
@@ -22,7 +22,7 @@ namespace {
 const float *floats(const at::Tensor &tensor) { return static_cast<const float *>(tensor.const_data_ptr()); }
 
 float dot(const float *a, const float *b, int64_t count) {
-    // Eight sums, which compilers keep in registers side by side.
+    // Eight accumulators, which compilers keep in registers.
     std::array<float, 8> sums{};
     int64_t i = 0;
     for (; i + 8 <= count; i += 8) {
@@ -34,7 +34,7 @@ float dot(const float *a, const float *b, int64_t count) {
     return sum;
 }
 
-/// Any form, any size: some rows of W at a time through a buffer.
+/// Any format and size: some rows of W at a time are dequantized to a buffer.
 void multiply_any(const StoredMatrix &w, const float *x, int64_t rows, float *y, int64_t first, int64_t end) {
     constexpr int64_t step = 16;
     std::vector<float> buffer(static_cast<size_t>(step * w.inputs));
@@ -59,7 +59,7 @@ CT_AVX2 inline float sum(__m256 v) {
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
-/// The four bytes of each of the table's floats apart, for shuffles to look up.
+/// The table's floats split into their four bytes, for lookups by byte shuffles.
 struct ByteTables {
     std::array<std::array<uint8_t, 16>, 4> parts;
 
@@ -72,7 +72,7 @@ struct ByteTables {
     }
 };
 
-/// Where `ordered` has the inputs of 64 numbers: vector v of eight holds those whose codes come out together.
+/// Layout of 64 inputs in `ordered`: vector v of eight holds the inputs whose codes are decoded together.
 void order_inputs(const float *x, int64_t count, float *ordered) {
     for (int64_t start = 0; start < count; start += 64) {
         for (int64_t v = 0; v < 8; ++v) {
@@ -84,7 +84,7 @@ void order_inputs(const float *x, int64_t count, float *ordered) {
     }
 }
 
-/// Rows of 4-bit codes in blocks of multiples of 64, whose x lies as `order_inputs` has it.
+/// Rows of 4-bit codes in blocks of multiples of 64, with x in the layout of `order_inputs`.
 template <int Rows>
 CT_AVX2 void multiply_blocks(const StoredMatrix &w, const ByteTables &tables, const float *x, float *y, int64_t first,
                              int64_t end) {
@@ -135,7 +135,7 @@ CT_AVX2 void multiply_blocks(const StoredMatrix &w, const ByteTables &tables, co
     }
 }
 
-/// Where `ordered` has the inputs of 32 numbers: those of the bytes' upper halves, then those of the lower ones.
+/// Layout of 32 inputs in `ordered`: those of the bytes' high halves, then those of the low halves.
 CT_AVX512 void order_halves(const float *x, int64_t count, float *ordered) {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
@@ -146,10 +146,10 @@ CT_AVX512 void order_halves(const float *x, int64_t count, float *ordered) {
     }
 }
 
-/// Bytes of codes that are fetched before they are read, where the arithmetic keeps the processor from looking as far.
+/// Software prefetch distance in bytes of codes, where the arithmetic limits the processor's own lookahead.
 constexpr int64_t fetched_ahead = 1024;
 
-/// The same where a register holds the whole table, times a block's scale; x lies as `order_halves` has it.
+/// The same with the table, times a block's scale, in one register; x in the layout of `order_halves`.
 template <int Rows>
 CT_AVX512 void multiply_blocks_wide(const StoredMatrix &w, const float *table, const float *x, float *y, int64_t first,
                                     int64_t end) {
@@ -191,7 +191,7 @@ CT_AVX512 void multiply_blocks_wide(const StoredMatrix &w, const float *table, c
     }
 }
 
-/// Eight numbers as they are stored, without a row's scale.
+/// Eight stored values as floats, without the row's scale.
 struct Int8Lane {
     const int8_t *codes;
     CT_AVX2 __m256 operator()(int64_t place) const {
@@ -215,11 +215,11 @@ struct HalfLane {
     }
 };
 
-/// Rows whose numbers stand one after another, in multiples of 32.
+/// Rows of int8 or 16-bit values, in multiples of 32.
 template <int Rows, typename Lane>
 CT_AVX2 void multiply_lanes(const StoredMatrix &w, Lane lane, const float *scales, const float *x, float *y,
                             int64_t first, int64_t end) {
-    // As many as keep the processor from waiting for one before the next, and as there are registers for.
+    // Enough accumulators to hide latency, within the available registers.
     constexpr int sums = Rows == 1 ? 4 : Rows <= 4 ? 2 : 1;
     for (int64_t row = first; row < end; ++row) {
         __m256 total[Rows][sums];
@@ -244,7 +244,7 @@ CT_AVX2 void multiply_lanes(const StoredMatrix &w, Lane lane, const float *scale
     }
 }
 
-/// Calls the body with the number of rows as a constant.
+/// Calls the body with the number of rows as a compile-time constant.
 template <typename Body> void with_rows(int64_t rows, Body body) {
     switch (rows) {
     case 1: return body(std::integral_constant<int, 1>());
@@ -262,7 +262,7 @@ template <typename Body> void with_rows(int64_t rows, Body body) {
 
 }  // namespace
 
-/// What reads W, and x as it reads it.
+/// The kernel for W, and x in its layout.
 struct StoredProduct::Kernel {
     enum class Kind { any, blocks, wide_blocks, lanes } kind = Kind::any;
     std::vector<float> ordered;

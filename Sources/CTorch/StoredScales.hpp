@@ -1,11 +1,11 @@
-// The scales of 4-bit blocks as kernels read them.
+// The scales of 4-bit blocks as the kernels read them.
 #pragma once
 
 #include "Quantized.hpp"
 
 namespace ctorch {
 
-/// The scales of blocks, by address: asking a tensor for it costs more than a block.
+/// The scales of blocks by raw pointer: a tensor's accessor costs more than a block.
 struct StoredScales {
     const float *plain = nullptr;
     const uint8_t *codes = nullptr;
@@ -26,7 +26,7 @@ struct StoredScales {
     }
 
     float operator[](int64_t block) const {
-// Two roundings, as the reference has them.
+// Two roundings, as in the reference implementation.
 #pragma STDC FP_CONTRACT OFF
         return plain ? plain[block] : table[codes[block]] * nested[block / 256] + offset;
     }

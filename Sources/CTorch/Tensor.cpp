@@ -1,4 +1,4 @@
-// Making tensors, asking them things, and their gradients.
+// Creating tensors, their properties and their gradients.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
@@ -86,7 +86,7 @@ void *ct_data(const CTTensor *tensor) {
 
 double ct_item(const CTTensor *tensor, bool *ok) {
     double result = 0;
-    // A planned step has no numbers: any will do.
+    // Meta tensors of a planned step have no values: any result will do.
     if (unbox(tensor).is_meta() && memory_is_logged()) {
         *ok = true;
         return 1;
@@ -118,7 +118,7 @@ int ct_copy_into(CTTensor *destination, const CTTensor *source) {
 
 bool ct_same_bits(const CTTensor *a, const CTTensor *b) {
     bool same = false;
-    // A failure (no memory for the copies, a tensor without elements on the meta device) reads as "not the same".
+    // A failure (no memory for the copies, a tensor without elements on the meta device) counts as "not the same".
     status_or_error([&] {
         const at::Tensor &x = unbox(a), &y = unbox(b);
         if (!x.defined() || !y.defined() || x.scalar_type() != y.scalar_type() || x.sizes() != y.sizes()) return;

@@ -1,4 +1,4 @@
-// Products by one tile of a matrix that is stored in fewer bits.
+// Matmuls with one dequantized tile of a matrix.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,10 +8,10 @@
 
 namespace ctorch {
 
-/// result = a · b, or result += a · b; all with rows whose numbers lie side by side, b is a tile or a tile transposed.
+/// result = a · b, or result += a · b; all have contiguous rows, b is a tile or a transposed tile.
 inline void product(at::Tensor &result, const at::Tensor &a, const at::Tensor &tile, bool is_transposed, bool adds) {
     if (result.is_cpu() && result.scalar_type() == at::kFloat && has_fast_blas()) {
-        // Untyped: the names of the typed ones differ between compilers in some versions of libtorch.
+        // Untyped, since the typed accessors' symbol names differ between compilers in some versions of libtorch.
         const void *from = a.const_data_ptr(), *by = tile.const_data_ptr();
         matrix_product(false, is_transposed, a.size(0), result.size(1), a.size(1), static_cast<const float *>(from),
                        a.stride(0), static_cast<const float *>(by), tile.stride(0), adds ? 1 : 0,

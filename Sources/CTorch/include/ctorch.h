@@ -1,9 +1,9 @@
-// The C face of libtorch: what swift-peft needs of it and no more.
+// C interface to the parts of libtorch that swift-peft uses.
 //
 // Conventions
-// - A function that returns a pointer returns NULL on failure, one that returns `int` returns 0 on
-//   success; `ct_last_error` then says why, for the calling thread. No exception crosses this header.
-// - Every returned `CTTensor *` is owned by the caller and given back with `ct_release`.
+// - A function that returns a pointer returns NULL on failure, one that returns `int` returns 0 on success;
+//   `ct_last_error` then gives the reason, per thread. No exception crosses this header.
+// - Every returned `CTTensor *` is owned by the caller and released with `ct_release`.
 // - Shapes are int64_t arrays; token ids and offsets are int64_t.
 #ifndef CTORCH_H
 #define CTORCH_H
@@ -42,38 +42,38 @@ void ct_set_threads(int threads);
 int ct_threads(void);
 bool ct_cuda_available(void);
 bool ct_mps_available(void);
-/// Keeps freed blocks in the process instead of giving each back to the system (glibc only), so that the
-/// temporaries of the next step don't fault their pages in again.
+/// Keeps freed blocks in the process instead of returning each to the system (glibc only), so that the temporaries of
+/// the next step don't page-fault again.
 void ct_keep_freed_memory(void);
-/// The library that large fp32 products on the CPU go through, where it isn't libtorch's own; else "".
+/// Name of the library for large fp32 matmuls on the CPU if it isn't libtorch's own; else "".
 const char *ct_blas_name(void);
-/// Whether that library may be used, for comparisons.
+/// Enables or disables that library, for comparisons.
 void ct_allow_other_blas(bool allowed);
-/// Bytes that tensors take on a device that isn't the CPU, and the most they took.
+/// Current and peak bytes of tensors on a device other than the CPU.
 int ct_device_memory(CTDevice, int device_index, int64_t *now, int64_t *peak);
-/// Resident bytes of this process now, and the most there were.
+/// Current and peak resident bytes of this process.
 int ct_process_memory(int64_t *now, int64_t *peak);
-/// The processor's name, cut to `room` bytes with the final 0.
+/// The processor's name, truncated to `room` bytes including the final 0.
 int ct_processor_name(char *name, size_t room);
-/// Gives free blocks back to the system, where the allocator can.
+/// Returns free blocks to the system, if the allocator can.
 void ct_trim_memory(void);
 
-/// Notes every block that tensors on the meta device would take, from now on.
+/// Starts logging the allocations of tensors on the meta device.
 int ct_memory_log_begin(void);
-/// Events so far: a place in the log.
+/// Number of events so far: a position in the log.
 int64_t ct_memory_log_count(void);
-/// Ends the log and copies up to `capacity` events as pairs: (block, bytes) where block `block` > 0 is made,
-/// (-block, 0) where it is freed; (0, 1) and (0, 0) enclose what belongs to logits. Returns how many.
+/// Ends the log and copies up to `capacity` events as pairs: (block, bytes) when block `block` > 0 is allocated,
+/// (-block, 0) when it is freed; (0, 1) and (0, 0) enclose the allocations of logits. Returns how many.
 int64_t ct_memory_log_end(int64_t *pairs, int64_t capacity);
 
-// Life and properties
+// Lifetime and properties
 void ct_release(CTTensor *);
 CTTensor *ct_undefined(void);
 CTTensor *ct_empty(const int64_t *shape, int rank, CTDType, CTDevice, int device_index);
 CTTensor *ct_full(const int64_t *shape, int rank, double value, CTDType, CTDevice, int device_index);
 CTTensor *ct_arange(int64_t start, int64_t end, CTDType, CTDevice, int device_index);
 CTTensor *ct_from_bytes(const void *bytes, const int64_t *shape, int rank, CTDType);
-/// A tensor over memory that someone else owns; `release(context)` is called when the last view is gone.
+/// A tensor over memory owned by the caller; `release(context)` is called when the last view is freed.
 CTTensor *ct_from_memory(void *memory, const int64_t *shape, int rank, CTDType, void (*release)(void *),
                          void *context);
 int ct_rank(const CTTensor *);
@@ -96,8 +96,8 @@ bool ct_same_bits(const CTTensor *, const CTTensor *);
 CTGradMode *ct_grad_mode_enter(bool enabled);
 void ct_grad_mode_leave(CTGradMode *);
 bool ct_grad_mode_is_enabled(void);
-/// From now on this thread's matrix products on the device are computed in the narrower type; NULL where the device
-/// knows no such thing.
+/// Starts autocast on this thread: matmuls on the device run in the given type. NULL if the device doesn't support
+/// it.
 CTAutocast *ct_autocast_enter(CTDevice, CTDType);
 void ct_autocast_leave(CTAutocast *);
 bool ct_requires_grad(const CTTensor *);
@@ -107,11 +107,12 @@ int ct_backward(const CTTensor *loss);
 /// NULL without an error where there is no gradient.
 CTTensor *ct_grad(const CTTensor *);
 int ct_set_grad(CTTensor *, const CTTensor *grad);
-/// What nodes save between the two calls is dropped, and made again by `again`, which returns 0 when the same operations
-/// succeeded, once the backward pass gets there. `release` gets `context` when nothing can ask for it any more.
+/// Activation checkpointing: tensors saved by autograd nodes between the two calls are dropped and recomputed in the
+/// backward pass by `again`, which must run the same operations and return 0 on success. `release(context)` is called
+/// when `again` can't be called any more.
 void ct_recomputed_begin(int (*again)(void *), void (*release)(void *), void *context);
 void ct_recomputed_end(void);
-/// Whether such a part is running on this thread, for the first or the second time.
+/// Whether a checkpointed segment runs on this thread, for the first time or recomputed.
 bool ct_is_recomputed(void);
 void ct_set_last_error(const char *message);
 
@@ -143,7 +144,7 @@ CTTensor *ct_reshape(const CTTensor *, const int64_t *shape, int rank);
 CTTensor *ct_permute(const CTTensor *, const int64_t *axes, int rank);
 CTTensor *ct_transpose(const CTTensor *, int a, int b);
 CTTensor *ct_narrow(const CTTensor *, int axis, int64_t start, int64_t length);
-/// Consecutive parts of the given lengths, as views; one gradient of the whole is made of those of the parts.
+/// Consecutive views of the given lengths; their gradients are concatenated.
 int ct_split(const CTTensor *, int axis, const int64_t *lengths, int count, CTTensor **parts);
 CTTensor *ct_expand(const CTTensor *, const int64_t *shape, int rank);
 CTTensor *ct_cat(CTTensor *const *, int count, int axis);
@@ -168,44 +169,45 @@ CTTensor *ct_kron(const CTTensor *, const CTTensor *);
 CTTensor *ct_lstm(const CTTensor *x, CTTensor *const *weights, int count, int64_t hidden, int layers,
                   bool bidirectional);
 
-// Random numbers, each a function of its seed alone
+// Random values, each a function of its seed alone
 int ct_uniform(CTTensor *, double low, double high, uint64_t seed);
 int ct_normal(CTTensor *, double mean, double deviation, uint64_t seed);
 CTTensor *ct_multinomial(const CTTensor *probabilities, uint64_t seed);
 
-// Fused operations with gradients of their own (see the .cpp files for the arithmetic)
+// Fused operations with custom gradients (see the .cpp files for the equations)
 /// x / sqrt(mean(x²) + epsilon) · (offset + weight) over the last axis.
 CTTensor *ct_rms_norm(const CTTensor *x, const CTTensor *weight, double epsilon, double offset);
 CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTensor *bias, double epsilon);
 CTTensor *ct_gated_activation(CTActivation, const CTTensor *gate, const CTTensor *up);
-/// y + scale · (f(x downᵀ + down_bias) upᵀ + up_bias); x is y where it is NULL; a scale that is trained has one
-/// element and stands in for the number.
+/// y + scale · (f(x downᵀ + down_bias) upᵀ + up_bias); x defaults to y where NULL; a trained scale is a tensor of one
+/// element that replaces the number.
 CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *down, const CTTensor *down_bias,
                         const CTTensor *up, const CTTensor *up_bias, const CTTensor *learned_scale, double scale,
                         CTActivation);
 CTTensor *ct_dropout(const CTTensor *x, double probability, uint64_t seed);
-/// The first 2p components of each head of x [tokens, heads, size] turned as pairs (i, i + p) by angles whose cosines
-/// and sines are [tokens, p]; the others pass through.
+/// RoPE: rotates the first 2p components of each head of x [tokens, heads, size] as pairs (i, i + p) by angles whose
+/// cosines and sines are [tokens, p]; the others pass through.
 CTTensor *ct_rotary(const CTTensor *x, const CTTensor *cosines, const CTTensor *sines);
-/// Attention within each row of packed q [tokens, heads, size] and k, v [tokens, key heads, size], where each head of
-/// keys serves heads / key heads of the queries'. With causal a query sees keys up to its own, with a window > 0 only
-/// the last `window` of those; what is out of sight is hardly computed. softcap > 0 turns scaled scores s into
-/// softcap · tanh(s / softcap) before the bias.
+/// Attention within each sequence of packed q [tokens, heads, size] and k, v [tokens, key heads, size] (grouped-query
+/// attention where key heads < heads). With causal a query sees keys up to its own, with a window > 0 only the last
+/// `window` of those; few masked scores are computed. softcap > 0 maps scaled scores s to softcap · tanh(s / softcap)
+/// before the bias.
 CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *bias,
                               const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal,
                               double scale, double dropout, uint64_t seed, int64_t window, double softcap);
-/// softmax(cap(scale · q kᵀ) + mask) v over padded rows, for steps of generation.
+/// softmax(cap(scale · q kᵀ) + mask) v over padded sequences, for decode steps.
 CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *mask,
                        double scale, double softcap);
-/// Writes x [batch, heads, tokens, size] into a cache [batch, heads, capacity, size] from `column` on. 0 when it worked.
+/// Writes x [batch, heads, tokens, size] into a KV cache [batch, heads, capacity, size] from `column` on. Returns 0
+/// on success.
 int ct_write_columns(const CTTensor *cache, const CTTensor *x, int64_t column);
 CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b,
                          double scale, double dropout, uint64_t seed);
-/// The same for groups of rows, offsets[g] ..< offsets[g + 1] of y and x, each with an update of its own, or none where
-/// a[g] is NULL; y is written over. No gradients. 0 when it worked.
+/// The same for groups of rows, offsets[g] ..< offsets[g + 1] of y and x, each with its own LoRA branch, or none
+/// where a[g] is NULL; y is modified in place. No gradients. Returns 0 on success.
 int ct_grouped_lora_branches(const CTTensor *y, const CTTensor *x, int groups, const int64_t *offsets,
                              const CTTensor *const *a, const CTTensor *const *b, const double *scales);
-/// Cross-entropy of the logits scale · hidden weightᵀ, soft-capped where softcap > 0, in chunks of rows.
+/// Cross-entropy of the logits scale · hidden weightᵀ, soft-capped if softcap > 0, in chunks of rows.
 CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *targets,
                                   double scale, double label_smoothing, double softcap);
 
@@ -214,47 +216,47 @@ int ct_clip_gradients(CTTensor *const *parameters, int count, double largest_nor
 int ct_adamw_step(CTTensor *const *parameters, CTTensor *const *first_moments,
                   CTTensor *const *second_moments, int count, int64_t step, double rate, double beta1,
                   double beta2, double weight_decay, double epsilon);
-/// One AdamW step of a parameter whose moments are bytes in blocks of 256 with their largest as scales: uint8 of the
-/// parameter's shape and float32 [⌈n / 256⌉], all on the CPU. The first moments' codes are of the signed map.
+/// One AdamW step of a parameter with 8-bit moments in blocks of 256 scaled by their absolute maxima: uint8 of the
+/// parameter's shape and float32 [⌈n / 256⌉], all on the CPU. The first moments use the signed map.
 int ct_adamw_8bit_step(CTTensor *parameter, CTTensor *first, CTTensor *second, CTTensor *first_scales,
                        CTTensor *second_scales, int64_t step, double rate, double beta1, double beta2,
                        double weight_decay, double epsilon);
-/// The 256 numbers that the codes mean, in order.
+/// The 256 values of the codes, in order.
 CTTensor *ct_dynamic_map(bool is_signed);
 
 // Group-wise quantized matrices (GroupQuantized.cpp)
 /// x [..., in] Wᵀ + bias with W[o, i] = scales[g, o] · (q[i, o] − zeros[g, o]); q are integers of 2, 3, 4 or 8 bits,
-/// int32 [in · bits / 32, out], lowest bits first along the inputs. `zeros` are packed likewise along the outputs, with
-/// `zero_offset` to be added, or real numbers [groups, out]. `order` says each input's group; NULL for i / group_size.
+/// int32 [in · bits / 32, out], lowest bits first along the inputs. The zero points `zeros` are packed likewise along
+/// the outputs, plus `zero_offset`, or floats [groups, out]. `order` is each input's group; NULL for i / group_size.
 CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros,
                           const CTTensor *order, const CTTensor *bias, int bits, int64_t group_size, int zero_offset);
-/// The same W as numbers, [out, in].
+/// The same W, dequantized, [out, in].
 CTTensor *ct_group_dense(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order,
                          int bits, int64_t group_size, int zero_offset, CTDType);
-/// Unsigned integers along one axis of a matrix as int32 words, lowest bits first, and back.
+/// Packs unsigned integers along one axis of a matrix into int32 words, lowest bits first, and back.
 CTTensor *ct_pack_bits(const CTTensor *values, int bits, int axis);
 CTTensor *ct_unpack_bits(const CTTensor *packed, int bits, int axis);
-/// Rounds weight [out, in] to groups along the inputs: values int32 [in, out], scales and zeros [groups, out]. With the
-/// Hessian [in, in] of the layer's squared error, errors are made up for in later columns (GPTQ); NULL rounds to
-/// nearest.
+/// Quantizes weight [out, in] in groups along the inputs: values int32 [in, out], scales and zero points [groups,
+/// out]. With the Hessian [in, in] of the layer's squared error, errors are compensated in later columns (GPTQ); NULL
+/// rounds to nearest.
 int ct_gptq(const CTTensor *weight, const CTTensor *hessian, int bits, int64_t group_size, bool symmetric,
             double damping, CTTensor **values, CTTensor **scales, CTTensor **zeros);
-// Matrices stored in fewer bits (Quantized.cpp, Quantizers.cpp)
+// Quantized matrices (Quantized.cpp, Quantizers.cpp)
 typedef enum { CT_NF4 = 0, CT_FP4 = 1 } CTBlockCode;
 
-/// W [outputs, inputs] by rows: uint8 codes of two 4-bit indices into `table` (16 floats) with a scale for `block`
-/// numbers, which is scales[b] or nested_table[scales[b]] · nested_scales[b / 256] + offset; or int8 codes with
-/// W = codes · scales[row] / 127; or 16-bit floats. What a form doesn't have is NULL.
+/// W [outputs, inputs], row-major: uint8 codes of two 4-bit indices into `table` (16 floats) with one scale per
+/// `block` weights, which is scales[b] or nested_table[scales[b]] · nested_scales[b / 256] + offset; or int8 codes
+/// with W = codes · scales[row] / 127; or 16-bit floats. Fields that a format doesn't use are NULL.
 typedef struct {
     const CTTensor *codes, *scales, *table, *nested_scales, *nested_table;
     double offset;
     int64_t block, outputs, inputs;
 } CTStoredMatrix;
 
-/// x [..., inputs] Wᵀ + bias in x's type, by tiles; gradients reach x and the bias.
+/// x [..., inputs] Wᵀ + bias in x's type, by tiles; differentiable w.r.t. x and the bias.
 CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *, const CTTensor *bias);
-/// One of several projections of one input: its matrix, dense where `weight` is given, else stored, and what is added. What
-/// it doesn't have is NULL.
+/// One of several projections of one input: its matrix, dense if `weight` is given, otherwise quantized, and its bias
+/// and LoRA branch. Absent fields are NULL.
 typedef struct {
     const CTTensor *weight;
     CTStoredMatrix stored;
@@ -262,25 +264,25 @@ typedef struct {
     double scale, dropout;
     uint64_t seed;
 } CTProjection;
-/// x [..., inputs] Wᵀ + bias + scale · drop(x) aᵀ bᵀ for each (Projections.cpp), all at once. 0 when it worked.
+/// x [..., inputs] Wᵀ + bias + scale · drop(x) aᵀ bᵀ for each, fused (Projections.cpp). Returns 0 on success.
 int ct_projections(const CTTensor *x, int count, const CTProjection *, CTTensor **results);
-/// W as numbers, [outputs, inputs].
+/// W, dequantized, [outputs, inputs].
 CTTensor *ct_stored_dense(const CTStoredMatrix *, CTDType);
-/// Rows `ids` [...] (int64) of W as numbers, [..., inputs].
+/// Rows `ids` [...] (int64) of W, dequantized, [..., inputs].
 CTTensor *ct_stored_rows(const CTStoredMatrix *, const CTTensor *ids, CTDType);
-/// The same as `ct_linear_cross_entropy` by a matrix [vocabulary, size] that no gradient reaches, by tiles.
+/// The same as `ct_linear_cross_entropy` with a frozen matrix [vocabulary, size], by tiles.
 CTTensor *ct_stored_cross_entropy(const CTTensor *hidden, const CTStoredMatrix *, const CTTensor *targets, double scale,
                                   double label_smoothing, double softcap);
-/// The 16 numbers that the codes mean.
+/// The 16 values of the codes.
 CTTensor *ct_block_table(CTBlockCode);
-/// codes uint8 [⌈n / 2⌉, 1] and scales float32 [⌈n / block⌉] of a weight's n numbers.
+/// codes uint8 [⌈n / 2⌉, 1] and scales float32 [⌈n / block⌉] of a tensor of n weights.
 int ct_quantize_blocks(const CTTensor *weight, CTBlockCode, int64_t block, CTTensor **codes, CTTensor **scales);
-/// Scales as bytes in blocks of 256 on the signed dynamic map, after their mean (`offset`) is taken off.
+/// Quantizes scales to bytes in blocks of 256 on the signed dynamic map, after subtracting their mean (`offset`).
 int ct_quantize_scales(const CTTensor *scales, CTTensor **codes, CTTensor **nested_scales, CTTensor **table,
                        double *offset);
-/// codes int8 [out, in] and scales float32 [out], the rows' largest.
+/// codes int8 [out, in] and scales float32 [out], the rows' absolute maxima.
 int ct_quantize_rows(const CTTensor *weight, CTTensor **codes, CTTensor **scales);
-/// Whether products that this thread asks for may use 512-bit vectors where the processor has them, for tests of the others.
+/// Whether kernels called on this thread may use 512-bit vectors, if available; to test the other kernels.
 void ct_use_wide_vectors(bool allowed);
 
 #ifdef __cplusplus

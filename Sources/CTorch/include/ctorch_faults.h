@@ -1,12 +1,12 @@
-// What the system does to a process from outside.
+// Faults that the system raises in a process.
 #pragma once
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/// From now on a process that reads a mapped file beyond its end (the file was truncated, or its disk fails) ends with the
-/// status 1 and one line on standard error that names the file, in place of SIGBUS alone. For programs: it installs a handler.
+/// Installs a SIGBUS handler: a process that reads a mapped file beyond its end (the file was truncated, or its disk
+/// fails) exits with status 1 and one line on standard error that names the file. For programs, not libraries.
 void ct_report_truncated_files(void);
 
 #ifdef __cplusplus
