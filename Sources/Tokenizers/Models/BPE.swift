@@ -1,20 +1,20 @@
 import Support
 
-/// Byte-pair encoding: a word begins as its characters, and the two neighbors that come first in the list of
-/// merges become one piece until none are left (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909).
+/// Byte-pair encoding: a word starts as its characters, and the adjacent pair that comes first in the list of merges
+/// becomes one piece, until no merge applies (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909).
 struct BPE: TokenizerModel {
     struct Configuration: Sendable {
-        /// What stands for a character outside the vocabulary; without one such characters are dropped.
+        /// The token for characters outside the vocabulary; without one such characters are dropped.
         var unknownToken: String?
-        /// Whether neighboring unknown characters are one token.
+        /// Whether adjacent unknown characters become one token.
         var fusesUnknown = false
         /// Whether unknown characters become the pieces `<0x00>` … `<0xFF>` of their bytes.
         var byteFallback = false
-        /// Whether a word that is a piece is taken as it is, even if no merges lead to it.
+        /// Whether a word in the vocabulary is used as it is, even if no merges produce it.
         var ignoresMerges = false
-        /// What stands before every character of a word but the first.
+        /// Prefix of every character of a word but the first.
         var continuingPrefix = ""
-        /// What stands behind the last character of a word.
+        /// Suffix of the last character of a word.
         var wordSuffix = ""
     }
 
@@ -27,14 +27,14 @@ struct BPE: TokenizerModel {
     private let suffix: [UInt8]
     /// The id of the piece for each byte, or -1; empty without byte fallback.
     private let byteIDs: [Int32]
-    /// Whether no merge reaches over the beginning of a word, which "▁" marks: then a text that no pre-tokenizer
-    /// cuts can be cut there all the same.
+    /// Whether no merge crosses the beginning of a word marked by "▁": then a text without a pre-tokenizer can still
+    /// be split there.
     private let wordsAreSeparate: Bool
-    /// Made when the first long text comes, where words are not separate; `nil` where it could tell another cut.
+    /// Created for the first long text, if words can't be split; `nil` if its result could differ.
     private let search = OnDemand<BPESearch?>()
     private let states = Pool { State() }
 
-    /// What a thread works with.
+    /// Per-thread working memory.
     private final class State {
         let cache = WordCache()
         let word = MergedWord()
@@ -85,7 +85,7 @@ struct BPE: TokenizerModel {
         }
     }
 
-    /// Where the next "▁" stands that follows something else.
+    /// The position of the next "▁" that follows another character.
     @inline(__always)
     private static func wordEnd(_ bytes: UnsafePointer<UInt8>, _ start: Int, _ end: Int) -> Int {
         func isMark(_ index: Int) -> Bool {
@@ -145,14 +145,14 @@ struct BPE: TokenizerModel {
         }
     }
 
-    /// Makes `word` the characters of a piece of text.
-    /// - Parameter length: called with the bytes of each symbol, as the reference counts them: characters that are dropped
-    ///   have none.
+    /// Sets `word` to the characters of a piece of text.
+    /// - Parameter length: called with the length in bytes of each symbol, as the reference counts it: dropped
+    ///   characters have none.
     @inline(__always)
     private func fill(
         _ word: MergedWord, _ bytes: UnsafeBufferPointer<UInt8>, length: (Int) -> Void = { _ in }
     ) {
-        // Prefixes and suffixes are no symbols, but fall back to bytes like the character at which they stand.
+        // Prefixes and suffixes are not symbols, but fall back to bytes together with their character.
         word.clear(room: bytes.count * (1 + prefix.count) + suffix.count)
         var decorated: [UInt8] = []
         var hasUnknown = false
@@ -191,7 +191,7 @@ struct BPE: TokenizerModel {
             }
             let fallback = decorated.isEmpty ? Array(character) : decorated
             if !byteIDs.isEmpty, fallback.allSatisfy({ byteIDs[Int($0)] >= 0 }) {
-                // As in the reference, an unknown character that waits to be fused stays behind these bytes.
+                // As in the reference, a pending unknown character is emitted after these bytes.
                 for byte in fallback {
                     word.append(byteIDs[Int(byte)])
                     length(1)
@@ -210,10 +210,11 @@ struct BPE: TokenizerModel {
 // MARK: - Long texts
 
 extension BPE {
-    /// A word of more bytes costs less to search than to merge.
+    /// Longer words, in bytes, are faster to search than to merge.
     private static let longestMerged = 48
 
-    /// `nil` where a character may be dropped, so that its neighbors merge, or may merge although it is no piece.
+    /// `nil` if a character may be dropped, so that its neighbors merge, or may merge although it is not in the
+    /// vocabulary.
     private func makeSearch() -> BPESearch? {
         guard prefix.isEmpty, suffix.isEmpty, let unknownID else { return nil }
         let outside = Set(byteIDs + [Int32(unknownID)])
@@ -227,7 +228,7 @@ extension BPE {
         var start = 0
         while start < text.count {
             start += search.append(UnsafeBufferPointer(rebasing: text[start...]), state.search, into: &ids)
-            // What is no piece doesn't merge with what is.
+            // A character outside the vocabulary doesn't merge.
             var end = start
             while end < text.count {
                 let size = min(readScalarLength(text[end]), text.count - end)
@@ -243,8 +244,8 @@ extension BPE {
 }
 
 extension BPE {
-    /// The model over bytes, written as ``ByteCharacters``: text becomes ids without being written so first.
-    /// `nil` where a byte has no piece, or words are decorated.
+    /// The model over raw bytes instead of ``ByteCharacters``, which skips that conversion of the text. `nil` if a
+    /// byte is not in the vocabulary, or words have prefixes or suffixes.
     func byteLevel() -> ByteLevelBPE? {
         guard prefix.isEmpty, suffix.isEmpty else { return nil }
         let symbols = ByteCharacters.encoded.compactMap { vocabulary.id(for: $0) }

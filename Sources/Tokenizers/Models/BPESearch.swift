@@ -1,20 +1,20 @@
-/// Byte-pair encoding of a long text in linear time, without merging it: from left to right the longest piece that may
-/// stand there.
+/// Byte-pair encoding of a long text in linear time, without merging: a left-to-right search for the longest valid
+/// next piece.
 ///
-/// Whether a piece may stand there is a matter of the piece before it alone. Let a text be cut into pieces each of which
-/// is what merging makes of its own characters. Until the first merge that reaches over a cut, all of them merge as if
-/// each were alone; and that merge, the most important one then, would come as well if its two pieces were all the text.
-/// So a cut is the model's if and only if merging any two neighbors leaves these two. There is one such cut of each
-/// beginning of the text: a search that goes back where nothing fits finds it, and need not come to a place twice that
-/// nothing led on from.
+/// Whether a piece is valid depends only on the piece before it. Consider a segmentation into pieces each of which
+/// is the result of merging its own characters. Until the first merge across a boundary, all pieces merge as if each
+/// were alone; and that merge, which has the lowest rank at that point, would also happen if its two pieces were the
+/// entire text. So a segmentation is the model's if and only if merging any two adjacent pieces leaves them as they
+/// are. Each prefix of the text has exactly one such segmentation: a search that backtracks where nothing fits finds
+/// it, and never needs to visit a dead end twice.
 struct BPESearch: Sendable {
     private struct Piece {
         /// In bytes.
         var length: Int32 = 0
-        /// The longest other piece that it begins with, or ``ByteTrie/none``.
+        /// Its longest proper prefix that is a piece, or ``ByteTrie/none``.
         var shorter = ByteTrie.none
-        /// What the last merge makes it of, and the rank of that merge; ``beginning`` where it is one character, ``never``
-        /// where merging its characters makes something else.
+        /// The two pieces of its last merge, and the rank of that merge; ``beginning`` for a single character,
+        /// ``never`` if merging its characters has another result.
         var left = ByteTrie.none
         var right = ByteTrie.none
         var rank = never
@@ -24,17 +24,17 @@ struct BPESearch: Sendable {
     }
 
     private let merges: MergeTable
-    /// By id.
+    /// Indexed by id.
     private let pieces: [Piece]
-    /// The pieces that merging makes of their own characters.
+    /// The pieces that result from merging their own characters.
     private let trie: DoubleArray
 
-    /// - Returns: `nil` where pieces share an id, or some merge goes before those that make its pieces.
+    /// - Returns: `nil` if pieces share an id, or a merge has a lower rank than those that produce its pieces.
     init?(_ vocabulary: Vocabulary, _ merges: MergeTable) {
         let entries = vocabulary.entries.filter { !$0.piece.isEmpty }.sorted { $0.piece.count < $1.piece.count }
         var pieces = Array(repeating: Piece(), count: Int(entries.lazy.map(\.id).max() ?? -1) + 1)
         var reached: [(key: ArraySlice<UInt8>, number: Int32)] = []
-        // What a piece is made of is shorter.
+        // The two parts of a piece are shorter than the piece.
         for (text, id) in entries {
             guard pieces[Int(id)].length == 0,
                 var piece = BPESearch.piece(Array(text), id, vocabulary, merges, pieces)
@@ -50,8 +50,8 @@ struct BPESearch: Sendable {
         (self.merges, self.pieces, self.trie) = (merges, pieces, trie)
     }
 
-    /// How merging makes a piece.
-    /// - Returns: `nil` where a merge goes before those that make its pieces.
+    /// How merging produces a piece.
+    /// - Returns: `nil` if a merge has a lower rank than those that produce its pieces.
     private static func piece(
         _ text: [UInt8], _ id: Int32, _ vocabulary: Vocabulary, _ merges: MergeTable, _ pieces: [Piece]
     ) -> Piece? {
@@ -70,17 +70,17 @@ struct BPESearch: Sendable {
         return found
     }
 
-    /// Whether two pieces come into being side by side without a merge over their cut that goes before `rank`.
+    /// Whether two pieces form side by side without a merge across their boundary of lower rank than `rank`.
     @inline(__always)
     private static func mayMeet(
         _ left: Int32, _ right: Int32, before rank: Int32, _ merges: MergeTable, _ pieces: UnsafeBufferPointer<Piece>
     ) -> Bool {
         var (left, right, rank) = (left, right, rank)
-        // From the end to the beginning: what touches the cut, and the rank at which the next thing happens to it.
+        // From the last merge back to the first: the pieces at the boundary, and the rank of the next merge of each.
         while true {
             if merges.merge(left, right).rank < rank { return false }
             let (first, second) = (pieces[Int(left)], pieces[Int(right)])
-            // Of equal merges the leftmost goes first.
+            // Of equal merges the leftmost comes first.
             if first.rank > second.rank {
                 (left, rank) = (first.right, first.rank)
             } else if second.rank != Piece.beginning {
@@ -91,20 +91,20 @@ struct BPESearch: Sendable {
         }
     }
 
-    /// What a thread works with.
+    /// Per-thread working memory.
     final class State {
         fileprivate let known = KnownNeighbors()
         fileprivate var path = [Int32]()
-        /// Where nothing led on from, a bit for each byte.
+        /// Dead ends, one bit per byte.
         fileprivate var dead = [UInt64]()
     }
 
-    /// Appends the ids of text up to its end or the first character that is no piece.
-    /// - Returns: the bytes that they cover.
+    /// Appends the ids of text up to its end or the first character outside the vocabulary.
+    /// - Returns: the number of bytes covered.
     func append(_ text: UnsafeBufferPointer<UInt8>, _ state: State, into ids: inout [Int]) -> Int {
         let words = text.count / 64 + 1
         if state.dead.count < words { state.dead = Array(repeating: 0, count: 2 * words) }
-        // A piece has a byte at least.
+        // A piece has at least one byte.
         if state.path.count < text.count { state.path = Array(repeating: 0, count: 2 * text.count) }
         return state.path.withUnsafeMutableBufferPointer { path in
             state.dead.withUnsafeMutableBufferPointer { dead in
@@ -115,20 +115,21 @@ struct BPESearch: Sendable {
         }
     }
 
-    /// - Returns: the bytes that are covered, and by how many pieces, which are in `path` then.
+    /// - Returns: the number of bytes covered, and the number of pieces, which are in `path`.
     private func search(
         _ text: UnsafeBufferPointer<UInt8>, _ pieces: UnsafeBufferPointer<Piece>, _ known: KnownNeighbors,
         _ path: UnsafeMutableBufferPointer<Int32>, _ dead: UnsafeMutableBufferPointer<UInt64>
     ) -> (bytes: Int, count: Int) {
         var count = 0
         var place = 0
-        // Bits are 0 between calls: what this one sets lies before the furthest place, not all the text.
+        // Bits are 0 between calls: only those before the furthest position need clearing, not those of all the
+        // text.
         var furthest = 0
         defer { dead[...(furthest >> 6)].update(repeating: 0) }
         var left = ByteTrie.none
         var (right, end) = trie.longest(text, from: 0)
         while right != ByteTrie.none {
-            // The longest piece that may stand here.
+            // The longest valid piece here.
             while true {
                 if dead[end >> 6] >> UInt64(end & 63) & 1 == 0 {
                     if left == ByteTrie.none { break }
@@ -159,9 +160,9 @@ struct BPESearch: Sendable {
     }
 }
 
-/// Which pieces may be neighbors, of those that were asked for last: the same ones come again and again.
+/// Caches which pieces may be adjacent, since pairs repeat.
 private final class KnownNeighbors {
-    /// The two ids of 24 bits, the answer, and one more, so that 0 is an empty entry.
+    /// Two 24-bit ids, the result, and a constant 1 bit, so that 0 is an empty entry.
     private let entries: UnsafeMutablePointer<UInt64>
     private static let bits: UInt64 = 15
 

@@ -1,14 +1,14 @@
-/// Byte-level byte-pair encoding from words of raw bytes to ids, as GPT-2, RoBERTa, Llama 3 and Qwen have it.
+/// Byte-level byte-pair encoding from words of raw bytes to ids, as in GPT-2, RoBERTa, Llama 3 and Qwen.
 ///
-/// It does what ``ByteLevelPreTokenizer`` and ``BPE`` do one after the other, in one go.
+/// Equivalent to ``ByteLevelPreTokenizer`` followed by ``BPE``, fused.
 struct ByteLevelBPE: Sendable {
-    /// The symbol that each byte begins as.
+    /// The initial symbol of each byte.
     let symbols: [Int32]
     let merges: MergeTable
-    /// The vocabulary of a model that takes a word as it is if it is a piece.
+    /// The vocabulary, if the model uses a word in it as it is.
     let wholeWords: Vocabulary?
 
-    /// What a thread works with.
+    /// Per-thread working memory.
     final class State {
         fileprivate let cache = WordCache()
         fileprivate let word = MergedWord()
@@ -51,17 +51,17 @@ struct ByteLevelBPE: Sendable {
     }
 }
 
-/// The pre-tokenizer and the model of a byte-level tokenizer, together.
+/// The pre-tokenizer and the model of a byte-level tokenizer, fused.
 struct ByteLevelEncoder: JointStages {
     private let model: ByteLevelBPE
-    /// What cuts the text before the byte level does.
+    /// The pre-tokenizers before the byte level.
     private let stages: [any PreTokenizer]
-    /// What cuts the pieces of the stages into words; without it they are the words.
+    /// Splits their pieces into words; if `nil`, the pieces are the words.
     private let scanner: WordScanner?
     private let addsPrefixSpace: Bool
     private let states = Pool { ByteLevelBPE.State() }
 
-    /// `nil` where these stages are something else.
+    /// `nil` for other stages.
     init?(_ preTokenizer: (any PreTokenizer)?, _ model: any TokenizerModel) {
         guard let bpe = (model as? BPE)?.byteLevel() else { return nil }
         var stages = (preTokenizer as? PreTokenizerSequence)?.flattened ?? preTokenizer.map { [$0] } ?? []

@@ -14,13 +14,13 @@ final class MergeTable: @unchecked Sendable {
 
     struct Merge {
         var rank: Int32
-        /// The id that it leads to.
+        /// The resulting id.
         var result: Int32
 
         static let none = Merge(rank: .max, result: -1)
     }
 
-    /// No pair of ids looks like this, since ids end far below.
+    /// Marks an empty slot: ids are much smaller.
     private static let empty = UInt64.max
 
     init(_ list: MergeList, _ vocabulary: Vocabulary, prefixLength: Int, file: String) throws {
@@ -30,7 +30,7 @@ final class MergeTable: @unchecked Sendable {
         entries.initialize(repeating: Entry(key: MergeTable.empty, merge: .none), count: 1 << bits)
         mask = 1 << bits - 1
         shift = UInt64(64 - bits)
-        /// The id of a piece of merge `rank`.
+        /// The id of a piece that merge `rank` joins or produces.
         func id(_ piece: UnsafeBufferPointer<UInt8>, _ rank: Int) throws -> Int32 {
             if let id = vocabulary.id(for: piece) { return id }
             throw PEFTError(
@@ -59,7 +59,7 @@ final class MergeTable: @unchecked Sendable {
 
     deinit { entries.deallocate() }
 
-    /// Adds a merge. Of equal ones the last one counts.
+    /// Adds a merge. A later duplicate replaces an earlier one.
     private func insert(_ left: Int32, _ right: Int32, _ rank: Int, _ result: Int32) {
         let key = MergeTable.key(left, right)
         entries[slot(of: key)] = Entry(key: key, merge: Merge(rank: Int32(rank), result: result))
@@ -70,7 +70,7 @@ final class MergeTable: @unchecked Sendable {
         UInt64(UInt32(bitPattern: left)) << 32 | UInt64(UInt32(bitPattern: right))
     }
 
-    /// Where `key` is or would be.
+    /// The slot of `key`, occupied or free.
     @inline(__always)
     private func slot(of key: UInt64) -> Int {
         let hash = (key ^ key >> 29) &* 0x9E37_79B9_7F4A_7C15

@@ -1,17 +1,17 @@
-/// The symbols of a word while byte-pair encoding merges them. Kept for all words, so that they cost no allocation.
+/// The symbols of a word during byte-pair encoding, reused for all words so that none costs an allocation.
 ///
-/// It belongs to one thread at a time; see ``Pool``.
+/// Not thread-safe; see ``Pool``.
 final class MergedWord {
-    /// Ids; only the first ``count`` count.
+    /// Ids; only the first ``count`` are valid.
     private(set) var symbols: UnsafeMutablePointer<Int32>
     private(set) var count = 0
     private var capacity = 64
-    /// What each symbol becomes with the one behind it, while the word is short.
+    /// What each symbol merges into with its successor, while the word is short.
     private let merges: UnsafeMutablePointer<MergeTable.Merge>
-    /// Up to here the next merge is looked for among all of them, which beats a queue.
+    /// Up to this length the next merge is found by a linear scan, which is faster than a priority queue.
     private static let shortest = 48
 
-    /// Of each symbol of a long word, the ones before and behind it, or -1.
+    /// Previous and next symbol of each symbol of a long word, or -1.
     private var links: UnsafeMutablePointer<(previous: Int32, next: Int32)>
     private var queue: UnsafeMutablePointer<UInt64>
 
@@ -29,7 +29,7 @@ final class MergedWord {
         merges.deallocate()
     }
 
-    /// Makes the word empty, with room for as many symbols.
+    /// Clears the word and reserves room for that many symbols.
     @inline(__always)
     func clear(room: Int) {
         count = 0
@@ -47,7 +47,7 @@ final class MergedWord {
         queue = .allocate(capacity: 3 * capacity)
     }
 
-    /// Appends a symbol, for which there is room.
+    /// Appends a symbol; room must be reserved.
     @inline(__always)
     func append(_ symbol: Int32) {
         (symbols + count).initialize(to: symbol)
@@ -77,7 +77,7 @@ final class MergedWord {
         count = pairs + 1
     }
 
-    /// Merges, and tells which symbol each piece began with.
+    /// Merges, and reports the first symbol of each resulting piece.
     func mergePlaced(by table: MergeTable) -> [Int] {
         guard count > 1 else { return Array(0..<count) }
         var starts: [Int] = []
@@ -85,7 +85,7 @@ final class MergedWord {
         return starts
     }
 
-    /// Takes n log n steps for n symbols: texts without a pre-tokenizer are one word.
+    /// Takes O(n log n) time for n symbols: a text without a pre-tokenizer is one word.
     private func mergeLong(by table: MergeTable, keeps: (Int) -> Void = { _ in }) {
         let (symbols, links, count) = (symbols, links, count)
         var queue = Queue(entries: queue)
@@ -93,7 +93,7 @@ final class MergedWord {
             (links + position).initialize(
                 to: (Int32(position - 1), position + 1 < count ? Int32(position + 1) : -1))
         }
-        /// Queues the merge of a symbol with the one behind it, if there is one.
+        /// Queues the merge of a symbol with its successor, if there is one.
         func offer(_ position: Int) {
             let merge = table.merge(symbols[position], symbols[Int(links[position].next)])
             if merge.rank != .max { queue.push(UInt64(merge.rank) << 32 | UInt64(position)) }
@@ -103,7 +103,7 @@ final class MergedWord {
             let position = Int(top & 0xFFFF_FFFF)
             guard symbols[position] >= 0, links[position].next >= 0 else { continue }
             let right = Int(links[position].next)
-            // Whatever has changed since has another rank or none.
+            // Outdated entries have another rank now, or none.
             let merge = table.merge(symbols[position], symbols[right])
             guard merge.rank == Int32(top >> 32) else { continue }
             symbols[position] = merge.result
@@ -123,8 +123,8 @@ final class MergedWord {
         self.count = kept
     }
 
-    /// A binary heap of merges that may be possible: the rank, then the position of the left symbol, so that of
-    /// equal merges the leftmost goes first. A word of n symbols offers less than 3 n of them in all.
+    /// A binary heap of candidate merges ordered by rank, then by the position of the left symbol, so that of equal
+    /// merges the leftmost comes first. A word of n symbols queues less than 3 n of them in total.
     private struct Queue {
         let entries: UnsafeMutablePointer<UInt64>
         var count = 0

@@ -1,25 +1,25 @@
-/// ``MetaspacePreTokenizer`` and ``Unigram`` together, as T5 has them: words that are known are looked up as the text has
-/// them, and only new ones are written with their "▁".
+/// ``MetaspacePreTokenizer`` and ``Unigram`` fused, as in T5: cached words are looked up by their bytes in the text,
+/// and only new ones are rewritten with "▁".
 struct MetaspaceUnigram: JointStages {
     private let model: Unigram
-    /// What cuts the text before.
+    /// The pre-tokenizers before.
     private let stages: [any PreTokenizer]
     private let scheme: Metaspace.PrependScheme
-    /// What stands for a space, and begins words.
+    /// The character that replaces a space and begins words.
     private let mark: [UInt8]
     private let states = Pool { State() }
 
-    /// What a thread works with.
+    /// Per-thread working memory.
     private final class State {
         let lattice = Unigram.Lattice()
-        /// Words without the mark that they begin with.
+        /// Words without their leading mark.
         let words = WordCache()
-        /// Beginnings of text without a mark.
+        /// Text beginnings without a mark.
         private(set) lazy var beginnings = WordCache()
         var marked: [UInt8] = []
     }
 
-    /// `nil` where these stages are something else.
+    /// `nil` for other stages.
     init?(_ preTokenizer: (any PreTokenizer)?, _ model: any TokenizerModel) {
         guard let model = model as? Unigram, let preTokenizer else { return nil }
         var stages = (preTokenizer as? PreTokenizerSequence)?.flattened ?? [preTokenizer]
@@ -44,7 +44,7 @@ struct MetaspaceUnigram: JointStages {
         }
     }
 
-    /// - Parameter isMarked: whether a piece without a mark before it gets one.
+    /// - Parameter isMarked: whether a piece without a leading mark gets one.
     private func append(
         _ bytes: [UInt8], _ piece: Range<Int>, isMarked: Bool, _ state: State, _ ids: inout [Int]
     ) {
@@ -74,7 +74,7 @@ struct MetaspaceUnigram: JointStages {
         }
     }
 
-    /// The bytes of the space or the mark that text begins with; 0 for others.
+    /// Length in bytes of the space or mark at the beginning of the text; 0 without one.
     @inline(__always)
     private static func markLength(
         _ text: UnsafePointer<UInt8>, _ count: Int, _ mark: UnsafeBufferPointer<UInt8>

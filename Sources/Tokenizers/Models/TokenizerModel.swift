@@ -1,6 +1,6 @@
 /// Maps pieces of text to ids of its vocabulary.
 ///
-/// To add a model, add a file with a type of this protocol and a line in ``ModelFile``.
+/// To add a model, add a file with a type that conforms to this protocol and a line in ``ModelFile``.
 protocol TokenizerModel: Sendable {
     /// The number of ids, which start at 0.
     var vocabularySize: Int { get }

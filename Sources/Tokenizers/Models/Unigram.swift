@@ -17,11 +17,11 @@ struct Unigram: TokenizerModel {
     private let states = Pool { State() }
 
     /// - Parameters:
-    ///   - vocabulary: pieces with their log probabilities; the index is the id. Where a piece occurs twice,
-    ///     the later one counts.
+    ///   - vocabulary: pieces with their log probabilities; the index is the id. A later duplicate replaces an
+    ///     earlier one.
     ///   - unknownID: the id of the unknown token.
     ///   - byteFallback: whether text that no piece covers becomes the pieces `<0x00>` … `<0xFF>` of its bytes.
-    ///   - file: what errors name.
+    ///   - file: the file name for errors.
     init(
         vocabulary: [(piece: String, score: Double)], unknownID: Int, byteFallback: Bool, file: String
     ) throws {
@@ -41,7 +41,7 @@ struct Unigram: TokenizerModel {
         unknownScore = (scores.min() ?? 0) - Unigram.unknownPenalty
         var trie = ByteTrie(expectedKeys: vocabulary.count)
         for (id, entry) in vocabulary.enumerated() {
-            // The empty piece would match everywhere without getting on.
+            // An empty piece would match everywhere without advancing.
             guard !entry.piece.utf8.isEmpty else { continue }
             guard trie.insert(entry.piece.utf8, value: Int32(id)) != nil else {
                 throw PEFTError("\(file): the vocabulary is too large: more than 16 million distinct prefixes")
@@ -83,15 +83,15 @@ struct Unigram: TokenizerModel {
         readBack(lattice, piece) { id, _ in ids.append(id) }
     }
 
-    /// What a thread works with.
+    /// Per-thread working memory.
     private final class State {
         let cache = WordCache()
         let lattice = Lattice()
     }
 
-    /// The best path to each byte position of a piece. Kept for all pieces, so that words cost no allocation.
+    /// The best path to each byte position of a piece, reused for all pieces to avoid allocations.
     final class Lattice {
-        /// Of each position.
+        /// One per position.
         fileprivate private(set) var nodes: UnsafeMutablePointer<Node>
         private var capacity = 64
         fileprivate var path: [(range: Range<Int>, id: Int32)] = []
@@ -99,7 +99,7 @@ struct Unigram: TokenizerModel {
         fileprivate struct Node {
             /// Sum of the log probabilities up to here.
             var score = 0.0
-            /// Where the last piece begins; -1 where no path leads.
+            /// Start of the last piece; -1 if the position is unreachable.
             var start: Int32 = -1
             /// The last piece.
             var id: Int32 = 0
@@ -108,7 +108,7 @@ struct Unigram: TokenizerModel {
         init() { nodes = .allocate(capacity: capacity) }
         deinit { nodes.deallocate() }
 
-        /// Makes room for pieces of as many bytes.
+        /// Reserves room for pieces of that many bytes.
         fileprivate func reserve(_ longest: Int) {
             guard longest >= capacity else { return }
             nodes.deallocate()
@@ -116,7 +116,7 @@ struct Unigram: TokenizerModel {
             nodes = .allocate(capacity: capacity)
         }
 
-        /// Keeps the first of equally good paths, as the reference does.
+        /// Keeps the first of equally likely paths, as the reference does.
         @inline(__always)
         fileprivate func offer(end: Int, start: Int, score: Double, id: Int32) {
             guard nodes[end].start < 0 || score > nodes[end].score else { return }
@@ -187,7 +187,7 @@ struct Unigram: TokenizerModel {
             }
             let rest = piece[range]
             if let known = trie.lookUp(rest) {
-                // Several unknown characters together can be a piece that alone was too unlikely.
+                // Several unknown characters together can be a piece that was too unlikely on its own.
                 append(known, range)
             } else if !byteIDs.isEmpty, rest.allSatisfy({ byteIDs[Int($0)] != ByteTrie.none }) {
                 for byte in rest { append(Int(byteIDs[Int(byte)]), range) }

@@ -1,24 +1,24 @@
 import Support
 
-/// Pieces with ids that a file gives them. Ids may leave gaps.
+/// Pieces with the ids of a file. Ids may have gaps.
 ///
-/// Pieces are told apart by their bytes, as everywhere here.
+/// Pieces are compared by their bytes, as everywhere in this module.
 struct Vocabulary: Sendable {
-    /// Above this an id is taken for damage, not for a place in a table.
+    /// A larger id means a damaged file.
     static let largestID = 1 << 24
 
     private var pieces: ByteTable
     /// The id of each piece, in the order of the table.
     private var ids: [Int32] = []
-    /// The number of the piece with each id, or -1.
+    /// The index of the piece with each id, or -1.
     private var numbers: [Int32] = []
 
     init(expectedPieces: Int = 16) { pieces = ByteTable(expectedKeys: expectedPieces) }
 
-    /// The number of different pieces.
+    /// The number of distinct pieces.
     var count: Int { pieces.count }
 
-    /// Adds a piece; where it is there already, the new id counts.
+    /// Adds a piece; a later duplicate replaces the id.
     /// - Parameter id: from 0 up to ``largestID``.
     mutating func insert(_ piece: [UInt8], id: Int) {
         let number = piece.withUnsafeBufferPointer { pieces.insert($0) }
@@ -41,10 +41,10 @@ struct Vocabulary: Sendable {
     }
 }
 
-/// The merges of byte-pair encoding, the most important one first: two pieces each, end to end in one buffer.
+/// The merges of byte-pair encoding in order of rank: two pieces each, contiguous in one buffer.
 struct MergeList: Sendable {
     private(set) var bytes: [UInt8] = []
-    /// Where the second piece of each merge begins, and where it ends.
+    /// The start of each merge's second piece, and its end.
     private(set) var bounds: [(middle: Int, end: Int)] = []
 
     mutating func append(_ left: some Sequence<UInt8>, _ right: some Sequence<UInt8>) {
@@ -54,9 +54,9 @@ struct MergeList: Sendable {
         bounds.append((middle, bytes.count))
     }
 
-    /// Reads "left right". Lines that begin with "#version" say nothing.
-    /// - Returns: whether there is one space, as the `tokenizers` library demands: which of several lies between the pieces
-    ///   can't be told.
+    /// Parses "left right". Lines that begin with "#version" are skipped.
+    /// - Returns: whether there is exactly one space, as the `tokenizers` library requires: with several, the
+    ///   separator is ambiguous.
     mutating func append(line: some BidirectionalCollection<UInt8>) -> Bool {
         if line.starts(with: "#version".utf8) { return true }
         guard let space = line.firstIndex(of: 0x20), line.lastIndex(of: 0x20) == space else { return false }
@@ -73,7 +73,7 @@ struct MergeList: Sendable {
         }
     }
 
-    /// Whether what some merge makes holds `mark` behind something else.
+    /// Whether some merge's result contains `mark` after another character.
     func containsMark(within mark: [UInt8]) -> Bool {
         var start = 0
         for (_, end) in bounds {

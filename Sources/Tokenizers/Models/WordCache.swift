@@ -1,10 +1,10 @@
-/// A cache of the ids of words, as words repeat.
+/// Caches the ids of words, since words repeat.
 ///
-/// Most words have at most 15 bytes and four ids. They lie in a table of pairs of entries, a pair to a cache line:
-/// a new word takes the first place of its pair and pushes the word there to the second. Other words are in a
-/// table that is emptied when it is full.
+/// Most words have at most 15 bytes and four ids. They are stored in a two-way set-associative table, one set per
+/// cache line: a new word takes the first entry of its set and moves the word there to the second. Other words are
+/// in a hash table that is emptied when it is full.
 ///
-/// It belongs to one thread at a time; see ``Pool``.
+/// Not thread-safe; see ``Pool``.
 final class WordCache {
     /// A word of at most 15 bytes: the bytes, zeros, and the number of bytes as the last.
     struct Key {
@@ -39,7 +39,7 @@ final class WordCache {
             high |= UInt64(count) << 56
         }
 
-        /// Multiplying spreads every bit upwards, so the uppermost ones depend on all.
+        /// Multiplication propagates every bit upwards, so the highest bits depend on all.
         @inline(__always)
         var bucket: Int {
             let mixed = (low ^ high &* 0x9E37_79B9_7F4A_7C15) &* 0xD6E8_FEB8_6659_FD93
@@ -52,11 +52,11 @@ final class WordCache {
         // No word has 255 bytes.
         var low: UInt64 = .max
         var high: UInt64 = .max
-        /// -1 behind the last.
+        /// Padded with -1.
         var ids: (Int32, Int32, Int32, Int32) = (-1, -1, -1, -1)
     }
 
-    /// Longer words hardly come twice.
+    /// Longer words rarely repeat.
     static let longestWord = 64
     private static let longestKey = 15
     private static let bucketBits: UInt64 = 15
@@ -76,7 +76,7 @@ final class WordCache {
 
     deinit { UnsafeMutableRawPointer(entries).deallocate() }
 
-    /// Appends the ids of `word` if they are known.
+    /// Appends the ids of `word` if it is cached.
     @inline(__always)
     func find(_ word: UnsafePointer<UInt8>, count: Int, readable: Int, into result: inout [Int]) -> Bool {
         guard count <= WordCache.longestKey else { return findLong(word, count, into: &result) }
@@ -99,7 +99,7 @@ final class WordCache {
         return true
     }
 
-    /// Remembers the ids of a word that is not known yet.
+    /// Caches the ids of a new word.
     func store(_ word: UnsafePointer<UInt8>, count: Int, readable: Int, _ ids: ArraySlice<Int>) {
         guard count <= WordCache.longestKey, ids.count <= 4 else { return storeLong(word, count, ids) }
         let key = Key(word, count: count, readable: readable)

@@ -1,6 +1,6 @@
 import Support
 
-/// Every word is a piece, or it is unknown.
+/// Maps each word to its id, or to the unknown token.
 struct WordLevel: TokenizerModel {
     let unknownID: Int?
     private let unknown: Int

@@ -1,19 +1,19 @@
 import Support
 
-/// WordPiece (greedy longest match first, from left to right); a word that can't be segmented is
-/// unknown as a whole (Devlin et al. 2019, https://arxiv.org/abs/1810.04805).
+/// WordPiece (greedy longest match first, from left to right); a word that can't be segmented becomes the unknown
+/// token (Devlin et al. 2019, https://arxiv.org/abs/1810.04805).
 struct WordPiece: TokenizerModel {
     let unknownID: Int?
     private let vocabulary: Vocabulary
     private let unknown: Int
     private let longestWord: Int
     private let trie: ByteTrie
-    /// Where in the trie the pieces begin that continue a word, or ``ByteTrie/none``.
+    /// The trie node where continuation pieces begin, or ``ByteTrie/none``.
     private let continuation: ByteTrie.Node
     private let caches = Pool { WordCache() }
 
     /// - Parameters:
-    ///   - continuingPrefix: what pieces begin with that continue a word.
+    ///   - continuingPrefix: the prefix of continuation pieces, such as "##".
     ///   - longestWord: words with more characters are unknown.
     init(
         vocabulary: Vocabulary, unknownToken: String, continuingPrefix: String, longestWord: Int, file: String
@@ -69,8 +69,8 @@ struct WordPiece: TokenizerModel {
     }
 
     /// Appends the ids of a word.
-    /// - Parameter ends: called with the end of each piece, also of those that are then taken back.
-    /// - Returns: whether pieces cover it; if not, nothing is appended.
+    /// - Parameter ends: called with the end of each piece, including pieces that are then discarded.
+    /// - Returns: whether pieces cover the word; if not, nothing is appended.
     @inline(__always)
     private func cut(
         _ bytes: [UInt8], _ word: Range<Int>, into ids: inout [Int], ends: (Int) -> Void = { _ in }

@@ -1,4 +1,4 @@
-/// BERT's rewriting of text: no control characters, spaces around Chinese characters, no accents, lowercase.
+/// BERT's normalization: removes control characters, spaces out Chinese characters, strips accents, lowercases.
 struct BertNormalizer: Normalizer {
     let cleansText: Bool
     let separatesChinese: Bool
@@ -9,7 +9,7 @@ struct BertNormalizer: Normalizer {
     {
         self.cleansText = cleansText
         self.separatesChinese = separatesChinese
-        // As in the original: accents go where capitals go.
+        // As in BERT, the default for stripping accents is that for lowercasing.
         self.stripsAccents = stripsAccents ?? lowercases
         self.lowercases = lowercases
     }
@@ -44,7 +44,7 @@ struct BertNormalizer: Normalizer {
                 case 0x20...0x7E: buffer[next] = byte
                 case _ where !cleansText: buffer[next] = byte
                 case 0x09, 0x0A, 0x0D: buffer[next] = 0x20
-                // Other control characters go.
+                // Other control characters are removed.
                 default: continue
                 }
                 next += 1
@@ -54,7 +54,7 @@ struct BertNormalizer: Normalizer {
         if cleansText, BertNormalizer.isControl(Unicode.Scalar(first)) { text.lostStart = true }
     }
 
-    /// The first two steps; a Chinese character is none that the first step touches.
+    /// The first two steps; the first one changes no Chinese character.
     private func clean(_ text: inout NormalizedText) {
         var result: [UInt8] = []
         result.reserveCapacity(text.bytes.count)
@@ -77,7 +77,7 @@ struct BertNormalizer: Normalizer {
         text.bytes = result
     }
 
-    /// Control, format and private characters as of Unicode 8, but for those that are whitespace.
+    /// Control, format and private-use characters as of Unicode 8, except whitespace.
     private static func isControl(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case 0x09, 0x0A, 0x0D, 0x20...0x7E: return false
@@ -91,7 +91,7 @@ struct BertNormalizer: Normalizer {
         }
     }
 
-    /// Ideographs, as BERT lists them; not Japanese or Korean letters.
+    /// Ideographs, as BERT lists them; no Japanese or Korean letters.
     private static func isChinese(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case ..<0x3400: false
@@ -102,7 +102,7 @@ struct BertNormalizer: Normalizer {
         }
     }
 
-    /// Nonspacing marks as of Unicode 8, of which a few have another category today.
+    /// Nonspacing marks as of Unicode 8; a few have another category today.
     static func isAccent(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case ..<0x300, 0x1885, 0x1886, 0xA9BD, 0x111C9: false

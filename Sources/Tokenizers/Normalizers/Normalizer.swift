@@ -1,20 +1,20 @@
-/// Text on its way through the normalizers.
+/// Text during normalization.
 struct NormalizedText {
     /// Valid UTF-8.
     var bytes: [UInt8]
-    /// Whether a normalizer took the first character away. What follows then no longer begins the text,
-    /// which a ``Metaspace`` that prefixes only the beginning has to know.
+    /// Whether a normalizer removed the first character. The rest then no longer begins the text, which matters to a
+    /// ``Metaspace`` that adds its prefix only at the beginning.
     var lostStart = false
-    /// The most bytes that replacements may make of it.
+    /// The maximum length in bytes that replacements may produce.
     let limit: Int
 
     init(_ bytes: [UInt8]) { (self.bytes, limit) = (bytes, TextFailures.limit(for: bytes.count)) }
 }
 
-/// Rewrites text before it is cut into pieces. One file or a few lines each, registered in ``normalizers``.
+/// Rewrites text before pre-tokenization. One file or a few lines each, registered in ``normalizers``.
 protocol Normalizer: Sendable {
     func normalize(_ text: inout NormalizedText)
-    /// The same, keeping track of where everything comes from.
+    /// The same with alignment to the original text.
     func align(_ text: inout AlignedText)
 }
 
@@ -51,7 +51,7 @@ struct NormalizerSequence: Normalizer {
     }
 }
 
-/// Lowercases each scalar on its own, so a final sigma stays an ordinary one.
+/// Lowercases each scalar on its own: a final sigma becomes an ordinary one.
 struct Lowercase: Normalizer {
     func normalize(_ text: inout NormalizedText) {
         var result: [UInt8] = []
@@ -72,7 +72,7 @@ struct Lowercase: Normalizer {
     }
 }
 
-/// Puts a string before every text that is not empty.
+/// Prepends a string to every text that is not empty.
 struct Prepend: Normalizer {
     let prefix: [UInt8]
 
@@ -87,7 +87,7 @@ struct Prepend: Normalizer {
     }
 }
 
-/// Removes whitespace from the ends.
+/// Strips whitespace from the ends.
 struct Strip: Normalizer {
     let left: Bool
     let right: Bool
@@ -111,19 +111,19 @@ struct Strip: Normalizer {
     }
 }
 
-/// Removes combining marks; it takes an NFD before it to catch the accents of composed letters.
+/// Removes combining marks; NFD before it separates the accents of composed letters.
 struct StripAccents: Normalizer {
     func normalize(_ text: inout NormalizedText) { text.keepScalars { !$0.isMark } }
 }
 
 extension NormalizedText {
-    /// Removes the characters beyond ASCII that `isKept` turns down.
+    /// Removes the characters beyond ASCII for which `isKept` is false.
     mutating func keepScalars(_ isKept: (Unicode.Scalar) -> Bool) {
         guard bytes.contains(where: { $0 >= 0x80 }) else { return }
         keep { $0.value < 0x80 || isKept($0) }
     }
 
-    /// Removes the characters that `isKept` turns down.
+    /// Removes the characters for which `isKept` is false.
     mutating func keep(_ isKept: (Unicode.Scalar) -> Bool) {
         var result: [UInt8] = []
         result.reserveCapacity(bytes.count)
@@ -148,7 +148,7 @@ struct ByteLevelNormalizer: Normalizer {
     }
 }
 
-/// What machine translation did before SentencePiece: no control characters, and one kind of space.
+/// NMT's normalization before SentencePiece: removes control characters, and unifies spaces.
 struct Nmt: Normalizer {
     func normalize(_ text: inout NormalizedText) {
         text.keep { !Nmt.isControl($0) }

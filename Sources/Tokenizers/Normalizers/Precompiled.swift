@@ -3,16 +3,16 @@ import Support
 
 /// SentencePiece's character map: a double-array trie over UTF-8 and the replacements it points to.
 ///
-/// It is applied as the `tokenizers` library does, which is not quite what SentencePiece does: the text is
-/// cut into grapheme clusters; a cluster shorter than 6 bytes of which *some prefix* is in the map is replaced
-/// as a whole by what the *shortest* such prefix maps to; every other cluster is taken scalar by scalar.
-/// So "\r\n" becomes one space, as "\r" does.
+/// Applied as in the `tokenizers` library, which differs from SentencePiece: the text is split into grapheme
+/// clusters; a cluster shorter than 6 bytes of which *some prefix* is in the map is replaced entirely by the mapping
+/// of the *shortest* such prefix; every other cluster is mapped scalar by scalar. So "\r\n" becomes one space, as
+/// "\r" does.
 struct Precompiled: Normalizer {
     /// Darts-clone's units: label in bits 0–7, "has a value" in bit 8, offset in bits 9–31.
     private let trie: [UInt32]
-    /// Replacements, each ended by NUL or the end.
+    /// Replacements, each terminated by NUL or the end.
     private let replacements: [UInt8]
-    /// Which ASCII characters stay as they are.
+    /// ASCII characters that are unchanged.
     private let isPlain: [Bool]
 
     init(_ fields: StageFields) throws {
@@ -23,7 +23,7 @@ struct Precompiled: Normalizer {
         do { try self.init(Array(data)) } catch { throw fields.malformed(error.what) }
     }
 
-    /// What is wrong with a character map; the caller knows the file.
+    /// An error in a character map; the caller adds the file.
     struct Damage: Error { let what: String }
 
     /// Layout of `bytes`: the trie's size in bytes (32 bits, little endian), the trie, the replacements.
@@ -42,7 +42,7 @@ struct Precompiled: Normalizer {
         guard validated(blob) != nil else { throw Damage(what: "the character map's replacements are not UTF-8") }
         trie = units
         replacements = blob
-        // A unit with bit 31 set holds a value and points nowhere.
+        // A unit with bit 31 set holds a value and has no target.
         for (index, unit) in units.enumerated() where unit >> 31 == 0 {
             let target = index ^ Precompiled.offset(of: unit)
             guard target < units.count else { throw Damage(what: "the character map's trie points outside itself") }
@@ -94,7 +94,8 @@ struct Precompiled: Normalizer {
 
     func align(_ text: inout AlignedText) {
         var changes: [(scalar: Unicode.Scalar, change: Int)] = []
-        /// A longer replacement ends with new scalars; what a shorter one leaves out goes to its last.
+        /// The additional scalars of a longer replacement are inserted at its end; those that a shorter one drops
+        /// belong to its last.
         func replace(_ count: Int, with new: [Unicode.Scalar]) {
             let first = changes.count
             changes += new.map { ($0, 0) }
@@ -146,7 +147,7 @@ struct Precompiled: Normalizer {
         }
     }
 
-    /// The length of the scalar at `index`, if it is plain to see that it is a cluster of its own.
+    /// The length of the scalar at `index`, if it is obviously a cluster of its own.
     private static func loneScalar(_ bytes: [UInt8], _ index: Int) -> Int? {
         let (scalar, length) = bytes.scalar(at: index)
         guard isSeparate(scalar) else { return nil }
@@ -155,7 +156,7 @@ struct Precompiled: Normalizer {
         return isSeparate(bytes.scalar(at: index + length).scalar) ? length : nil
     }
 
-    /// Whether a scalar never joins another that is one of these, "\r\n" apart: some frequent ones, all of Unicode's
+    /// Whether a scalar never joins another of this set, except "\r\n": some frequent ones, all with Unicode's
     /// property Grapheme_Cluster_Break=Other or line breaks.
     @inline(__always)
     private static func isSeparate(_ scalar: Unicode.Scalar) -> Bool {
@@ -167,7 +168,7 @@ struct Precompiled: Normalizer {
         }
     }
 
-    /// The end of the clusters that begin at `start`: no cluster holds two ASCII characters but "\r\n".
+    /// The end of the clusters that begin at `start`: no cluster contains two ASCII characters except "\r\n".
     private static func portionEnd(_ bytes: [UInt8], from start: Int) -> Int {
         var end = start + 1
         while end < bytes.count {
@@ -182,14 +183,14 @@ struct Precompiled: Normalizer {
         Precompiled.shortestMatch(bytes, range, trie, replacements)
     }
 
-    /// Where the replacement of the shortest prefix of `bytes[range]` lies that is in the map.
+    /// The position of the replacement of the shortest prefix of `bytes[range]` in the map.
     private static func shortestMatch(
         _ bytes: [UInt8], _ range: Range<Int>, _ trie: [UInt32], _ replacements: [UInt8]
     ) -> Range<Int>? {
         var position = offset(of: trie[0])
         for index in range {
             let byte = bytes[index]
-            // NUL is the trie's own end mark, so no key goes on past it.
+            // NUL is the trie's terminator, so no key continues past it.
             guard byte != 0 else { return nil }
             position ^= Int(byte)
             guard position < trie.count else { return nil }
@@ -207,7 +208,7 @@ struct Precompiled: Normalizer {
         return nil
     }
 
-    /// Offsets that need more than 21 bits are stored in steps of 256; bit 9 says so.
+    /// Offsets of more than 21 bits are stored in units of 256, which bit 9 indicates.
     @inline(__always)
     private static func offset(of unit: UInt32) -> Int {
         Int(unit >> 10) << Int((unit & 0x200) >> 6)

@@ -1,4 +1,4 @@
-/// What `Replace` does, as a normalizer and as a decoder: every match of a pattern becomes `content`.
+/// `Replace`, as a normalizer and as a decoder: every match of a pattern becomes `content`.
 struct Replacement: Sendable {
     private let pattern: TextPattern
     private let content: [UInt8]
@@ -20,7 +20,7 @@ struct Replacement: Sendable {
         self.content = Array(content.utf8)
     }
 
-    /// What is replaced in `bytes`; nothing where the result would be longer than `limit`.
+    /// The matches in `bytes`; none if the result would be longer than `limit`.
     func matches(in bytes: [UInt8], limit: Int) -> [Range<Int>] {
         let matches = pattern.matches(in: bytes)
         guard content.count > 1 else { return matches }
@@ -28,7 +28,7 @@ struct Replacement: Sendable {
         return isWithin(limit, bytes.count - removed, matches.count) ? matches : []
     }
 
-    /// Whether `count` times the content beside `rest` bytes is no longer than `limit`.
+    /// Whether `count` times the content plus `rest` bytes is at most `limit`.
     private func isWithin(_ limit: Int, _ rest: Int, _ count: Int) -> Bool {
         let (added, overflows) = content.count.multipliedReportingOverflow(by: count)
         if !overflows, added <= max(0, limit - rest) || added <= count { return true }
@@ -37,8 +37,8 @@ struct Replacement: Sendable {
     }
     var scalars: [Unicode.Scalar] { Array(String(decoding: content, as: UTF8.self).unicodeScalars) }
 
-    /// - Parameter limit: the longest result in bytes.
-    /// - Returns: the new bytes, and whether what begins them is no longer what began `bytes`.
+    /// - Parameter limit: the maximum length of the result in bytes.
+    /// - Returns: the new bytes, and whether the beginning of `bytes` was replaced.
     func apply(to bytes: [UInt8], limit: Int) -> (bytes: [UInt8], lostStart: Bool) {
         if case .literal(let literal) = pattern, literal.count == 1 { return replace(literal[0], in: bytes, limit) }
         let matches = matches(in: bytes, limit: limit)
@@ -52,13 +52,13 @@ struct Replacement: Sendable {
             index = match.upperBound
         }
         result.append(contentsOf: bytes[index...])
-        // The reference places new characters at the last one they replace.
+        // The reference aligns new characters to the last one that they replace.
         let lostStart =
             first.lowerBound == 0 && !first.isEmpty && (content.isEmpty || first.count > bytes.scalarLength(at: 0))
         return (result, lostStart)
     }
 
-    /// The same for a byte, such as a space: the most frequent replacement of all.
+    /// The same for a byte, such as a space: the most frequent replacement.
     private func replace(_ byte: UInt8, in bytes: [UInt8], _ limit: Int) -> (bytes: [UInt8], lostStart: Bool) {
         let count = bytes.count { $0 == byte }
         guard count > 0, isWithin(limit, bytes.count - count, count) else { return (bytes, false) }

@@ -2,12 +2,12 @@ import Foundation
 
 /// Unicode's normalization forms.
 ///
-/// Foundation normalizes; this type decides what it gets to see:
-/// - ASCII never changes and never joins what stands before it, so only what is between is handed over;
-/// - characters younger than Unicode 9 pass unchanged. The reference implementation's tables end there,
-///   and ids must not depend on the machine's version of Unicode;
-/// - portions are neither short, since a call costs as much as many characters, nor long, since Foundation's
-///   time grows with the square of some of them.
+/// Foundation normalizes; this type selects the text that is passed to it:
+/// - ASCII never changes and never combines with the character before it, so only the text between ASCII is passed;
+/// - characters newer than Unicode 9 are unchanged. The reference implementation's tables end there, and ids must
+///   not depend on the machine's version of Unicode;
+/// - chunks are not short, since a call costs as much as many characters, and not long, since Foundation takes
+///   quadratic time for some of them.
 enum UnicodeForm: Normalizer {
     case nfc, nfd, nfkc, nfkd
 
@@ -17,7 +17,7 @@ enum UnicodeForm: Normalizer {
         var result: [UInt8] = []
         result.reserveCapacity(bytes.count + 16)
         var portion = Portion(form: self)
-        // A letter before the first mark may join it.
+        // A letter before the first mark may combine with it.
         var index = max(0, first - 1)
         result.append(contentsOf: bytes[..<index])
         while index < bytes.count {
@@ -51,8 +51,8 @@ enum UnicodeForm: Normalizer {
 
     private var composes: Bool { self == .nfc || self == .nfkc }
 
-    /// Foundation on Linux orders only what canonical mappings of an earlier call brought in, and composes no
-    /// composed syllable with a jamo; so it is asked for one step at a time.
+    /// Foundation on Linux reorders only marks that an earlier call decomposed, and doesn't compose a composed
+    /// syllable with a jamo; so it is called one step at a time.
     private func apply(_ text: String) -> String {
         let mapped =
             self == .nfc || self == .nfd
@@ -61,8 +61,8 @@ enum UnicodeForm: Normalizer {
         return composes ? UnicodeForm.compose(ordered) : ordered
     }
 
-    /// Composes, but hands Foundation on Linux no character beyond 16 bits that never composes: it looks at
-    /// the lower 16 bits and makes "ẃ" of U+10057 and an acute accent.
+    /// Composes, but passes Foundation on Linux no character beyond 16 bits that never composes: it compares the
+    /// lower 16 bits only and composes U+10057 and an acute accent to "ẃ".
     private static func compose(_ text: String) -> String {
         guard text.unicodeScalars.contains(where: isSolitary) else {
             return text.precomposedStringWithCanonicalMapping
@@ -101,13 +101,13 @@ enum UnicodeForm: Normalizer {
     }
 
     private static func isKnown(_ scalar: Unicode.Scalar) -> Bool {
-        // Latin, Greek and Cyrillic are all older; looking the age up takes time.
+        // Latin, Greek and Cyrillic are all older; the lookup of the age is slow.
         if scalar.value < 0x0500 { return true }
         guard let age = scalar.properties.age else { return false }
         return age.major <= 9
     }
 
-    /// Whether `scalar`, or what it maps to, may combine with what stands before it or change places with it.
+    /// Whether `scalar`, or its mapping, may combine with the character before it or be reordered with it.
     private static func mayJoin(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case ..<0x300: false
@@ -123,12 +123,12 @@ enum UnicodeForm: Normalizer {
         }
     }
 
-    /// Scalars waiting to be normalized together.
+    /// Scalars to be normalized together.
     private struct Portion {
         let form: UnicodeForm
         private var scalars: [Unicode.Scalar] = []
         private var marks = 0
-        /// Whether the form leaves all of it as it is.
+        /// Whether the form leaves all of it unchanged.
         private var isInert: Bool
 
         init(form: UnicodeForm) {
@@ -137,7 +137,7 @@ enum UnicodeForm: Normalizer {
         }
 
         var isLong: Bool { scalars.count >= 64 }
-        /// Whether a few ASCII characters had better come along than cost Foundation another call.
+        /// Whether it is cheaper to include a few ASCII characters than to call Foundation again.
         var takesShortRuns: Bool { !scalars.isEmpty && !isLong }
 
         mutating func append(_ scalar: Unicode.Scalar) {
@@ -147,13 +147,13 @@ enum UnicodeForm: Normalizer {
                 orderMarks()
             }
             scalars.append(scalar)
-            // What NFKC and case folding together leave alone, NFC and NFKC do too.
+            // Text that NFKC with case folding leaves unchanged is unchanged by NFC and NFKC too.
             if isInert, scalar.value >= 0x80 {
                 isInert = !scalar.properties.changesWhenNFKCCaseFolded && !UnicodeForm.mayJoin(scalar)
             }
         }
 
-        /// Puts a long run of marks into canonical order, which every form would do, but by insertion.
+        /// Puts a long run of marks into canonical order, as every form does, but not by insertion sort.
         private mutating func orderMarks() {
             if marks > 32 {
                 let classes = scalars.suffix(marks).map { ($0.properties.canonicalCombiningClass.rawValue, $0) }

@@ -1,8 +1,8 @@
-/// Writes text as GPT-2's ``ByteCharacters``, and cuts it into words before that.
+/// Splits text into words, then rewrites it as GPT-2's ``ByteCharacters``.
 struct ByteLevelPreTokenizer: PreTokenizer {
-    /// Whether every piece gets a space before it if it has none.
+    /// Whether a space is prepended to every piece that doesn't begin with one.
     let addsPrefixSpace: Bool
-    /// Whether pieces are cut by GPT-2's expression.
+    /// Whether to split by GPT-2's regular expression.
     let splits: Bool
 
     init(addsPrefixSpace: Bool, splits: Bool = true) {

@@ -1,6 +1,6 @@
 import Support
 
-/// The convention of SentencePiece to write a space as a visible character, "▁", and to begin words with it.
+/// SentencePiece's convention: a space is written as a visible character, "▁", which begins words.
 struct Metaspace: Sendable {
     /// Which pieces get the prefix.
     enum PrependScheme: String, Sendable {
@@ -9,7 +9,7 @@ struct Metaspace: Sendable {
 
     let replacement: Unicode.Scalar
     let prependScheme: PrependScheme
-    /// Whether a piece is cut before each replacement character.
+    /// Whether to split before each replacement character.
     let split: Bool
 
     init(replacement: Unicode.Scalar = "▁", prependScheme: PrependScheme = .always, split: Bool = true) {
@@ -18,7 +18,7 @@ struct Metaspace: Sendable {
         self.split = split
     }
 
-    /// Reads both the present fields and the older `add_prefix_space`.
+    /// Reads both the current fields and the older `add_prefix_space`.
     init(_ fields: StageFields) throws {
         replacement = try fields.scalar("replacement")
         split = try fields.bool("split", default: true)
@@ -37,7 +37,7 @@ struct Metaspace: Sendable {
     }
 }
 
-/// Replaces spaces, adds the prefix, and cuts before each replacement character.
+/// Replaces spaces, adds the prefix, and splits before each replacement character.
 struct MetaspacePreTokenizer: PreTokenizer {
     let metaspace: Metaspace
     let replacement: [UInt8]
@@ -96,7 +96,7 @@ struct MetaspacePreTokenizer: PreTokenizer {
         text.pieces = result
     }
 
-    /// The same with origins: the prefix has that of the first character.
+    /// The same with alignment: the prefix is aligned to the first character.
     private func splitAligned(_ text: inout PreTokenizedText) {
         guard let origins = text.origins else { return }
         let source = text.bytes

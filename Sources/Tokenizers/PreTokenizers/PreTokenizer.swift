@@ -1,14 +1,14 @@
-/// Normalized text cut into the pieces that the model sees one by one.
+/// Normalized text split into the pieces that the model encodes one by one.
 ///
-/// All pieces lie in one buffer: a text has hundreds of words, and none of them needs an array of its own.
+/// All pieces are in one buffer, so that none of the hundreds of words of a text needs its own array.
 struct PreTokenizedText {
     /// Valid UTF-8.
     var bytes: [UInt8]
-    /// In order, not empty, cut at scalars; what lies between them is dropped.
+    /// In order, not empty, at scalar boundaries; text between them is dropped.
     var pieces: [Range<Int>]
-    /// Whether the first piece begins the whole text.
+    /// Whether the first piece begins the text.
     var startsText: Bool
-    /// The part of the original text that each byte stands for, where offsets are asked for.
+    /// The range of the original text for each byte, if offsets are requested.
     var origins: [Range<Int>]?
 
     init(_ bytes: [UInt8], startsText: Bool, origins: [Range<Int>]? = nil) {
@@ -19,7 +19,7 @@ struct PreTokenizedText {
     }
 }
 
-/// Cuts normalized text into pieces. Registered in ``preTokenizers``.
+/// Splits normalized text into pieces. Registered in ``preTokenizers``.
 protocol PreTokenizer: Sendable {
     func split(_ text: inout PreTokenizedText)
 }
@@ -48,7 +48,7 @@ let preTokenizers: [String: @Sendable (StageFields) throws -> any PreTokenizer] 
 struct PreTokenizerSequence: PreTokenizer {
     let members: [any PreTokenizer]
 
-    /// The members, with those of inner sequences in their place.
+    /// The members, with nested sequences flattened.
     var flattened: [any PreTokenizer] {
         members.flatMap { ($0 as? PreTokenizerSequence)?.flattened ?? [$0] }
     }
@@ -72,7 +72,7 @@ struct Whitespace: PreTokenizer {
     }
 }
 
-/// Cuts after every so many scalars.
+/// Splits into chunks of a fixed number of scalars.
 struct FixedLength: PreTokenizer {
     let length: Int
 
@@ -101,7 +101,7 @@ struct FixedLength: PreTokenizer {
 }
 
 extension PreTokenizedText {
-    /// Cuts every piece into its longest runs of scalars of one class; scalars of class `nil` are dropped.
+    /// Splits every piece into its longest runs of scalars of one class; scalars of class `nil` are dropped.
     @inline(__always)
     mutating func keepRuns(_ classOf: (Unicode.Scalar) -> UInt8?) {
         var result: [Range<Int>] = []

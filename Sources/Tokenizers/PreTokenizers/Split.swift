@@ -1,14 +1,14 @@
-/// What becomes of the places where a pre-tokenizer cuts.
+/// What happens to the matches of a pre-tokenizer's delimiter.
 enum SplitBehavior: String, Sendable {
     /// They are dropped.
     case removed = "Removed"
     /// Each is a piece.
     case isolated = "Isolated"
-    /// Each goes to the piece before it.
+    /// Each is appended to the piece before it.
     case mergedWithPrevious = "MergedWithPrevious"
-    /// Each goes to the piece after it.
+    /// Each is prepended to the piece after it.
     case mergedWithNext = "MergedWithNext"
-    /// Those that touch are one piece.
+    /// Adjacent ones become one piece.
     case contiguous = "Contiguous"
 
     init(_ fields: StageFields, default fallback: SplitBehavior? = nil) throws {
@@ -25,11 +25,11 @@ enum SplitBehavior: String, Sendable {
     }
 }
 
-/// Cuts at the matches of a pattern.
+/// Splits at the matches of a pattern.
 struct Split: PreTokenizer {
     let pattern: TextPattern
     let behavior: SplitBehavior
-    /// Whether to cut at what does not match instead.
+    /// Whether to split at the text between matches instead.
     let isInverted: Bool
 
     init(_ fields: StageFields) throws {
@@ -38,14 +38,14 @@ struct Split: PreTokenizer {
         isInverted = try fields.bool("invert", default: false)
     }
 
-    /// The scanner whose words the pieces are, where that is all to it.
+    /// The scanner whose words are the pieces, if it is equivalent.
     var words: WordScanner? {
         if case .words(let scanner) = pattern, behavior == .isolated, !isInverted { scanner } else { nil }
     }
 
     func split(_ text: inout PreTokenizedText) {
         text.split(behavior, isInverted: isInverted) { bytes, piece in
-            // An expression may look around itself, but not beyond its piece.
+            // Lookaround sees the piece only, not the text around it.
             if piece.count == bytes.count { return pattern.matches(in: bytes) }
             return pattern.matches(in: Array(bytes[piece])).map {
                 $0.lowerBound + piece.lowerBound..<$0.upperBound + piece.lowerBound
@@ -54,7 +54,7 @@ struct Split: PreTokenizer {
     }
 }
 
-/// Cuts at characters of a class, each a match of its own.
+/// Splits at characters of a class, each a match of its own.
 struct CharacterSplit: PreTokenizer {
     let behavior: SplitBehavior
     let isMatch: @Sendable (Unicode.Scalar) -> Bool
@@ -88,7 +88,7 @@ struct CharacterSplit: PreTokenizer {
     }
 }
 
-/// Drops whitespace and makes every punctuation mark a piece.
+/// Splits at whitespace, which is dropped, and makes every punctuation mark a piece.
 struct BertPreTokenizer: PreTokenizer {
     private enum Kind: UInt8 { case word, space, mark }
 
@@ -103,7 +103,7 @@ struct BertPreTokenizer: PreTokenizer {
         result.reserveCapacity(text.bytes.count / 4 + 1)
         let ascii = BertPreTokenizer.ascii
         for piece in text.pieces {
-            /// Where the word under way begins.
+            /// The start of the current word.
             var start = piece.lowerBound
             var index = start
             while index < piece.upperBound {
@@ -131,7 +131,7 @@ struct BertPreTokenizer: PreTokenizer {
 }
 
 extension PreTokenizedText {
-    /// Cuts every piece at its matches.
+    /// Splits every piece at its matches.
     /// - Parameter matches: the matches in a piece of `bytes`, in order.
     mutating func split(
         _ behavior: SplitBehavior, isInverted: Bool, at matches: (_ bytes: [UInt8], Range<Int>) -> [Range<Int>]

@@ -1,5 +1,5 @@
-/// Cuts where the script changes. Spaces, and characters younger than Unicode 9, have no script and stay with what is before
-/// them; at the beginning of a piece they are dropped, as in the reference.
+/// Splits where the script changes. Spaces, and characters newer than Unicode 9, have no script and stay with the
+/// text before them; at the beginning of a piece they are dropped, as in the reference.
 struct UnicodeScripts: PreTokenizer {
     func split(_ text: inout PreTokenizedText) {
         var result: [Range<Int>] = []
@@ -24,7 +24,7 @@ struct UnicodeScripts: PreTokenizer {
         text.pieces = result
     }
 
-    /// A number for the script; "common" is one too.
+    /// Index of the script; "common" is one too.
     private static func script(of scalar: Unicode.Scalar) -> UInt8? {
         let value = scalar.value
         if value == 0x20 { return nil }

@@ -1,5 +1,5 @@
-/// GPT-2's way to write any bytes as visible characters: printable ASCII and Latin-1 stand for themselves, the
-/// other bytes, in order, for the characters from U+0100 on. A space becomes "Ġ".
+/// GPT-2's encoding of bytes as visible characters: printable ASCII and Latin-1 encode themselves, the other bytes,
+/// in order, are encoded as the characters from U+0100 on. A space becomes "Ġ".
 enum ByteCharacters {
     private static let scalars: [Unicode.Scalar] = {
         var next: UInt32 = 0x100
@@ -22,7 +22,7 @@ enum ByteCharacters {
         return bytes
     }()
 
-    /// The byte that a character stands for.
+    /// The byte that a character encodes.
     static func byte(_ scalar: Unicode.Scalar) -> UInt8? {
         scalar.value < 0x180 ? bytes[Int(scalar.value)] : nil
     }

@@ -1,13 +1,13 @@
-/// Byte strings, numbered in the order in which they came: a hash table for lookups of whole keys.
+/// Byte strings, indexed in insertion order: a hash table for exact lookups.
 ///
-/// Against ``ByteTrie`` it can't say which keys begin a text, but building and asking it costs one probe a key
-/// instead of one a byte, which counts where a file has 150,000 pieces and as many merges.
+/// Unlike ``ByteTrie`` it can't find prefixes of a text, but insertions and lookups cost one probe per key instead
+/// of one per byte, which matters for a file with 150,000 pieces and as many merges.
 struct ByteTable: Sendable {
-    /// All keys, end to end.
+    /// All keys, contiguous.
     private var pool: [UInt8] = []
-    /// Where each key ends in `pool`; it begins where the one before ends.
+    /// End of each key in `pool`; it begins at the end of the previous one.
     private var ends: [Int] = []
-    /// The upper half of a key's hash, and its number + 1; 0 is an empty slot.
+    /// The upper half of a key's hash, and its index + 1; 0 is an empty slot.
     private var slots: [UInt64]
 
     init(expectedKeys: Int = 16) {
@@ -19,10 +19,10 @@ struct ByteTable: Sendable {
 
     var count: Int { ends.count }
 
-    /// The bytes of the key with this number.
+    /// The bytes of the key with this index.
     func key(_ number: Int) -> ArraySlice<UInt8> { pool[(number == 0 ? 0 : ends[number - 1])..<ends[number]] }
 
-    /// The number of exactly this key, or `nil`.
+    /// The index of exactly this key, or `nil`.
     func number(of key: UnsafeBufferPointer<UInt8>) -> Int? {
         let hash = ByteTable.hash(key)
         return pool.withUnsafeBufferPointer { pool in
@@ -43,8 +43,8 @@ struct ByteTable: Sendable {
         Array(key).withUnsafeBufferPointer { number(of: $0) }
     }
 
-    /// Adds a key, unless it is there.
-    /// - Returns: its number.
+    /// Adds a key if it is new.
+    /// - Returns: its index.
     @discardableResult
     mutating func insert(_ key: UnsafeBufferPointer<UInt8>) -> Int {
         if let known = number(of: key) { return known }
@@ -70,7 +70,7 @@ struct ByteTable: Sendable {
         return true
     }
 
-    /// FNV-1a, with a last step that spreads it over the lower bits too.
+    /// FNV-1a, with a final step that mixes the upper bits into the lower ones.
     private static func hash(_ key: UnsafeBufferPointer<UInt8>) -> UInt64 {
         var value: UInt64 = 0xCBF2_9CE4_8422_2325
         for byte in key { value = (value ^ UInt64(byte)) &* 0x100_0000_01B3 }

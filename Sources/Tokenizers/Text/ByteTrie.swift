@@ -1,10 +1,10 @@
-/// A set of byte strings, each with a number: the shape every lookup of this module takes.
+/// A set of byte strings with an index each; the interface of all lookups in this module.
 ///
-/// Keys are bytes, not `String`s, because two `String`s are equal as soon as they are canonically
-/// equivalent, while "é" and "e" + U+0301 are different pieces of a vocabulary.
+/// Keys are bytes, not `String`s, because `String`s that are canonically equivalent are equal, while "é" and "e" +
+/// U+0301 are different pieces of a vocabulary.
 ///
-/// Transitions lie in one open-addressing table. It is built in one pass without sorting, and a step
-/// costs one probe in most cases.
+/// Transitions are in one open-addressing hash table. It is built in one pass without sorting, and most steps cost
+/// one probe.
 struct ByteTrie: Sendable {
     typealias Node = Int32
 
@@ -15,19 +15,19 @@ struct ByteTrie: Sendable {
     private var slots: [UInt64]
     private var shift: UInt64
     private var transitions = 0
-    /// The number that ends at each node, or ``none``.
+    /// The index of the key that ends at each node, or ``none``.
     private var values: [Int32] = [ByteTrie.none]
 
     init(expectedKeys: Int = 16) {
         var bits: UInt64 = 6
-        // A vocabulary's trie holds about three nodes for each piece; half of the table stays free.
+        // A vocabulary's trie has about three nodes per piece; half of the table stays free.
         while (1 << bits) < expectedKeys * 6 { bits += 1 }
         slots = [UInt64](repeating: 0, count: 1 << Int(bits))
         shift = 64 - bits
         values.reserveCapacity(expectedKeys * 3)
     }
 
-    /// How many nodes a trie may have: what fits beside a byte and a child in one slot.
+    /// Maximum number of nodes: what fits beside a byte and a child in one slot.
     static let capacity = 1 << 24
 
     /// The node that `byte` leads to, or ``none``.
@@ -43,12 +43,12 @@ struct ByteTrie: Sendable {
         }
     }
 
-    /// The number of the key that ends at `node`, or ``none``.
+    /// The index of the key that ends at `node`, or ``none``.
     @inline(__always)
     func value(at node: Node) -> Int32 { values[Int(node)] }
 
-    /// Adds `key`, or gives it another number.
-    /// - Returns: the number it had before, or ``none``; `nil` where the trie is full.
+    /// Adds `key`, or changes its index.
+    /// - Returns: its previous index, or ``none``; `nil` if the trie is full.
     @discardableResult
     mutating func insert(_ key: some Sequence<UInt8>, value: Int32) -> Int32? {
         var node = ByteTrie.root
@@ -71,7 +71,7 @@ struct ByteTrie: Sendable {
         return before
     }
 
-    /// The number of exactly this key, or `nil`.
+    /// The index of exactly this key, or `nil`.
     func lookUp(_ key: some Sequence<UInt8>) -> Int? {
         var node = ByteTrie.root
         for byte in key {

@@ -1,22 +1,23 @@
-/// What ``ByteTrie`` answers, of keys that are all there from the beginning: a step costs one look into memory, and what
-/// is often asked for lies together (Aoe 1989, https://doi.org/10.1109/32.31365).
+/// A double-array trie, for keys that are all known at creation: faster than ``ByteTrie``, with one memory access
+/// per step, and frequently used nodes close together (Aoe 1989, https://doi.org/10.1109/32.31365).
 ///
-/// The child of a node by a byte lies at the node's base ^ byte, if the byte is noted there: no two nodes share a base.
+/// The child of a node for a byte is at the node's base ^ byte, if that slot stores the byte: no two nodes share a
+/// base.
 struct DoubleArray: Sendable {
-    /// Of each place: the byte that leads to it, its base (24 bits), and the number of the key that ends there, + 1.
+    /// For each slot: the byte that leads to it, its base (24 bits), and the index of the key that ends there, + 1.
     private var units: [UInt64]
     private var root: UInt64 = 0
 
-    /// No byte of UTF-8, so that no step leads to a free place.
+    /// Not a byte of UTF-8, so that no step leads to a free slot.
     private static let free: UInt64 = 0xFF
-    /// Nodes without children have base 0, where nothing lies.
+    /// Nodes without children have base 0, where there are no slots.
     private static let blockSize = 256
-    /// Blocks before the last ones are almost full, and looking for room there takes long.
+    /// Only the last blocks are searched for free slots: earlier ones are almost full, and a search there is slow.
     private static let openBlocks = 16
     private static let largestSize = 1 << 24
 
-    /// - Parameter keys: UTF-8, not empty, each once, with numbers from 0.
-    /// - Returns: `nil` where they are too many.
+    /// - Parameter keys: UTF-8, not empty, distinct, with indices from 0.
+    /// - Returns: `nil` if there are too many.
     init?(_ keys: [(key: ArraySlice<UInt8>, number: Int32)]) {
         units = Array(repeating: DoubleArray.free, count: DoubleArray.blockSize)
         let keys = keys.sorted { $0.key.lexicographicallyPrecedes($1.key) }
@@ -25,7 +26,7 @@ struct DoubleArray: Sendable {
         root = UInt64(base) << 8
     }
 
-    /// Places the nodes behind one, whose keys these are.
+    /// Allocates the descendants of a node with these keys.
     /// - Returns: the node's base.
     private mutating func place(
         _ keys: ArraySlice<(key: ArraySlice<UInt8>, number: Int32)>, depth: Int, _ bases: inout Set<Int>
@@ -56,7 +57,7 @@ struct DoubleArray: Sendable {
             units += repeatElement(DoubleArray.free, count: DoubleArray.blockSize)
         }
         bases.insert(base)
-        // All take their places before the nodes behind them look for theirs.
+        // All children are allocated before any of their descendants.
         for child in children { units[base ^ Int(child.byte)] = UInt64(child.byte) }
         for child in children {
             guard let below = place(keys[child.keys], depth: depth + 1, &bases) else { return nil }
@@ -67,7 +68,7 @@ struct DoubleArray: Sendable {
         return base
     }
 
-    /// The number of the longest key that begins at a place of UTF-8, or ``ByteTrie/none``, and where it ends.
+    /// The index of the longest key that begins at a position of UTF-8, or ``ByteTrie/none``, and its end.
     @inline(__always)
     func longest(_ text: UnsafeBufferPointer<UInt8>, from start: Int) -> (number: Int32, end: Int) {
         units.withUnsafeBufferPointer { units in

@@ -1,8 +1,8 @@
 import Foundation
 
-/// A value that is made when it is first asked for, once for all threads.
+/// A value created lazily at its first use, once for all threads.
 final class OnDemand<Value: Sendable>: @unchecked Sendable {
-    // Touched only under the lock.
+    // Accessed only under the lock.
     private var value: Value?
     private let lock = NSLock()
 

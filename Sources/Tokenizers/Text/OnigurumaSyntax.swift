@@ -1,21 +1,21 @@
-/// Regular expressions of the reference's engine, Oniguruma, in the words of the one at hand, ICU.
+/// Translates regular expressions from Oniguruma, the reference's engine, to ICU.
 ///
-/// Both read nearly the same syntax. What means something else there:
-/// - `.` leaves out no other character than "\n";
-/// - `^` and `$` stand at the ends of each line, `^` not behind a "\n" that ends the text;
-/// - `\w` holds no joiners, but does hold "²³¹¼½¾"; `\h` is a hexadecimal digit.
+/// Both have nearly the same syntax. The differences in Oniguruma:
+/// - `.` matches every character but "\n";
+/// - `^` and `$` match at the ends of each line, but `^` not after a "\n" that ends the text;
+/// - `\w` excludes joiners and includes "²³¹¼½¾"; `\h` is a hexadecimal digit.
 enum OnigurumaSyntax {
     private static let word = #"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u00B2\u00B3\u00B9\u00BC-\u00BE"#
 
-    /// - Returns: `nil` for options that ICU reads otherwise.
+    /// - Returns: `nil` for options that ICU interprets differently.
     static func translated(_ expression: String) -> String? {
         var result = ""
-        /// How many brackets of character classes are open.
+        /// Nesting depth of character classes.
         var depth = 0
         var scalars = expression.unicodeScalars.makeIterator()
         var isGroup = 0
         while let scalar = scalars.next() {
-            // `(?m` lets the dot match line breaks there, and moves anchors here.
+            // In Oniguruma `(?m` lets the dot match line breaks; in ICU it changes anchors.
             isGroup = scalar == "(" ? 1 : isGroup == 1 && scalar == "?" ? 2 : isGroup == 2 && isOption(scalar) ? 2 : 0
             if isGroup == 2, scalar == "m" || scalar == "s" || scalar == "x", depth == 0 { return nil }
             switch scalar {

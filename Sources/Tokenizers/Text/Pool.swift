@@ -1,9 +1,8 @@
 import Foundation
 
-/// Working memory that is lent to one caller at a time: each thread that encodes gets its own, and what it has
-/// learned of the text stays for the next.
+/// A pool of working memory: each encoding thread borrows an instance, whose caches are reused by the next.
 final class Pool<Item: AnyObject>: @unchecked Sendable {
-    // Touched only under the lock.
+    // Accessed only under the lock.
     private var free: [Item] = []
     private let lock = NSLock()
     private let make: @Sendable () -> Item

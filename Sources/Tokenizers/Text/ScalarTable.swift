@@ -1,11 +1,10 @@
-/// One byte about every scalar, found out for 256 of them at a time when the first is asked for: Unicode's
-/// properties take long to look up.
+/// One byte of properties per scalar, computed lazily in blocks of 256: lookups of Unicode's properties are slow.
 ///
-/// It belongs to one thread at a time; see ``Pool``.
+/// Not thread-safe; see ``Pool``.
 final class ScalarTable {
     private let blocks: UnsafeMutablePointer<UnsafeMutablePointer<UInt8>?>
     private let property: @Sendable (Unicode.Scalar) -> UInt8
-    /// That of ASCII, always there.
+    /// The block of ASCII, always present.
     let ascii: UnsafePointer<UInt8>
     private static let blockCount = 0x1100
 
@@ -32,7 +31,7 @@ final class ScalarTable {
         return block
     }
 
-    /// - Parameter value: a scalar's.
+    /// - Parameter value: the value of a scalar.
     @inline(__always)
     func property(of value: UInt32) -> UInt8 {
         let index = Int(value >> 8)
@@ -60,6 +59,6 @@ func readScalar(_ bytes: UnsafePointer<UInt8>, _ index: Int) -> (value: UInt32, 
     return ((lead & 0x07) << 18 | second << 12 | third << 6 | UInt32(bytes[index + 3] & 0x3F), 4)
 }
 
-/// The length of a scalar by the first of its bytes.
+/// The length of a scalar from its first byte.
 @inline(__always)
 func readScalarLength(_ lead: UInt8) -> Int { lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4 }

@@ -1,8 +1,8 @@
 import Foundation
 import Support
 
-/// Encoding and decoding don't throw. Where a tokenizer's file makes them take steps or memory without end, the stage leaves
-/// its text as it is and records the failure here, for the enclosing ``withTokenizerErrors(_:)`` to throw.
+/// Encoding and decoding don't throw. If a tokenizer file makes them take unbounded time or memory, the stage leaves
+/// its text unchanged and records the error here, for the enclosing ``withTokenizerErrors(_:)`` to throw.
 enum TextFailures {
     final class Entry { var first: (any Error)? }
     private static let key = "swift-peft.tokenizer-failures"
@@ -20,7 +20,7 @@ enum TextFailures {
         if entry.first == nil { entry.first = error }
     }
 
-    /// Bytes that replacements may make of a text: ordinary ones make at most a few times as many.
+    /// Maximum bytes after replacements; ordinary ones expand a text at most a few times.
     static func limit(for count: Int) -> Int { max(1 << 20, 64 * count) }
 
     static func recordGrowth(_ count: Int) {

@@ -1,12 +1,12 @@
 import Foundation
 import Support
 
-/// What is looked for in text: the `pattern` of the stages that have one.
+/// The `pattern` of normalizers, pre-tokenizers and decoders.
 enum TextPattern: Sendable {
     case literal([UInt8])
-    /// At least `minimum` times the same scalar, as in ` {2,}`: by far the most frequent expression.
+    /// At least `minimum` repetitions of a scalar, as in ` {2,}`: by far the most frequent regular expression.
     case run(of: [UInt8], minimum: Int)
-    /// One of the expressions that cut text into words.
+    /// One of the regular expressions that split text into words.
     case words(WordScanner)
     case expression(LimitedExpression)
 
@@ -33,7 +33,7 @@ enum TextPattern: Sendable {
         }
     }
 
-    /// Reads `x{n,}` and `x+` where `x` is one scalar without a meaning of its own.
+    /// Parses `x{n,}` and `x+` where `x` is one scalar that is not a metacharacter.
     private static func run(_ expression: String) -> TextPattern? {
         let scalars = Array(expression.unicodeScalars)
         guard let scalar = scalars.first, !"\\.[](){}*+?^$|".unicodeScalars.contains(scalar) else { return nil }
@@ -45,7 +45,7 @@ enum TextPattern: Sendable {
         return .run(of: bytes, minimum: minimum)
     }
 
-    /// Where the pattern matches, in order and without overlap.
+    /// The matches of the pattern, in order and without overlap.
     func matches(in bytes: [UInt8]) -> [Range<Int>] {
         switch self {
         case .literal(let literal): runs(of: literal, minimum: 1, maximum: 1, in: bytes)
@@ -56,8 +56,8 @@ enum TextPattern: Sendable {
         }
     }
 
-    /// The runs of a byte, such as spaces. Where the last byte of a run from here would be something else, none begins up to
-    /// there.
+    /// The runs of a byte, such as spaces. If the byte at the last position of a possible run differs, no run begins
+    /// before it.
     private func runs(of unit: UInt8, minimum: Int, in bytes: [UInt8]) -> [Range<Int>] {
         var found: [Range<Int>] = []
         bytes.withUnsafeBufferPointer { bytes in

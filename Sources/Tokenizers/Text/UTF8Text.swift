@@ -1,4 +1,4 @@
-/// Reading scalars out of UTF-8 bytes that are known to be valid: they come from a `String`.
+/// Reads scalars from UTF-8 bytes that are known to be valid: they come from a `String`.
 
 extension Array where Element == UInt8 {
     /// The length in bytes of the scalar that begins at `index`.
@@ -37,7 +37,7 @@ extension Array where Element == UInt8 {
 }
 
 extension Unicode.Scalar {
-    /// Unicode's White_Space, spelled out because looking a property up is much slower.
+    /// Unicode's White_Space, hard-coded because the property lookup is much slower.
     @inline(__always)
     var isWhitespace: Bool {
         switch value {
@@ -72,7 +72,7 @@ extension Unicode.Scalar {
 }
 
 extension Unicode.Scalar {
-    /// `\p{L}` of Unicode 16, which is what the reference's expressions know.
+    /// `\p{L}` of Unicode 16, the version of the reference's regular expressions.
     var isLetter: Bool {
         switch properties.generalCategory {
         case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter: isOf(unicode: 16)
@@ -80,7 +80,7 @@ extension Unicode.Scalar {
         }
     }
 
-    /// `\p{N}` as of a version of Unicode: 16 in the reference's expressions, 17 elsewhere.
+    /// `\p{N}` as of a version of Unicode: 16 in the reference's regular expressions, 17 elsewhere.
     func isNumber(unicode version: Int = 16) -> Bool {
         switch properties.generalCategory {
         case .decimalNumber, .letterNumber, .otherNumber: isOf(unicode: version)
@@ -93,7 +93,7 @@ extension Unicode.Scalar {
         switch value {
         case 0x21...0x2F, 0x3A...0x40, 0x5B...0x60, 0x7B...0x7E: return true
         case 0..<0x80: return false
-        // Had another category since.
+        // Their category has changed since.
         case 0x166D, 0x111C9: return true
         default: break
         }
@@ -105,10 +105,10 @@ extension Unicode.Scalar {
         }
     }
 
-    /// Whether the character was there in this version of Unicode. Tables of the reference end at one, and ids
-    /// must not depend on the machine's.
+    /// Whether the character existed in this version of Unicode. The reference's tables end at one, and ids must not
+    /// depend on the machine's.
     func isOf(unicode version: Int) -> Bool {
-        // Looking the age up takes time, and these are all old.
+        // The lookup of the age is slow, and these are all old.
         switch value {
         case 0..<0x500, 0x3041...0x3096, 0x30A1...0x30FA, 0x4E00...0x9FCC, 0xAC00...0xD7A3: return true
         default: return properties.age.map { $0.major <= version } ?? false
@@ -118,7 +118,8 @@ extension Unicode.Scalar {
 
 /// `bytes` as a string, or `nil` if they are not valid UTF-8.
 func validated(_ bytes: some Collection<UInt8>) -> String? {
-    // A repaired string differs from its bytes. Foundation's initializer would drop a byte order mark.
+    // `String(decoding:)` repairs invalid bytes, which the comparison detects. Foundation's initializer would drop a
+    // byte order mark.
     let text = String(decoding: bytes, as: UTF8.self)
     return text.utf8.elementsEqual(bytes) ? text : nil
 }

@@ -1,18 +1,18 @@
-/// The expressions with which byte-level tokenizers cut text into words, run by hand: they take most of the time
-/// of encoding, and they look at a class of each character only.
+/// Hand-written scanners for the regular expressions that split text in byte-level tokenizers: these take most of
+/// the encoding time, and they depend only on the class of each character.
 ///
 /// - GPT-2: `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
 /// - Llama 3 and Qwen 2 match contractions in either case, let a word begin with any one character that is no
-///   letter, digit or line break, cut digits into threes or ones, and keep line breaks together.
-/// - GPT-4o cuts words where small letters are followed by capitals, and leaves contractions at their words; later
-///   models of Mistral do so without contractions, and cut digits into ones.
+///   letter, digit or line break, split digits into threes or ones, and keep line breaks together.
+/// - GPT-4o splits words where lowercase letters are followed by uppercase ones, and leaves contractions attached to
+///   their words; later Mistral models do so without contractions, and split digits into ones.
 ///
-/// Each of them matches everywhere, so a text falls into its matches.
+/// Each of them matches everywhere, so the matches partition the text.
 struct WordScanner: Sendable, Equatable {
     private enum Style { case gpt2, llama3, gpt4o, tekken }
 
     private let style: Style
-    /// How many digits a match holds.
+    /// Maximum digits per match.
     private let longestNumber: Int
 
     static let gpt2 = WordScanner(style: .gpt2, longestNumber: .max)
@@ -22,7 +22,7 @@ struct WordScanner: Sendable, Equatable {
         self.longestNumber = longestNumber
     }
 
-    /// The scanner for an expression, if it is one of these.
+    /// The scanner for a regular expression, if it is one of these.
     init?(expression: String) {
         guard let scanner = WordScanner.expressions[expression] else { return nil }
         self = scanner
@@ -42,7 +42,7 @@ struct WordScanner: Sendable, Equatable {
             #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#: .gpt2,
             llama3(#"\p{N}{1,3}"#): WordScanner(style: .llama3, longestNumber: 3),
             llama3(#"\p{N}"#): WordScanner(style: .llama3, longestNumber: 1),
-            // The same with possessive quantifiers, as tiktoken has it.
+            // The same with possessive quantifiers, as in tiktoken.
             #"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"#:
                 WordScanner(style: .llama3, longestNumber: 3),
             gpt4o("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", #"\p{N}{1,3}"#): WordScanner(style: .gpt4o, longestNumber: 3),
@@ -50,7 +50,7 @@ struct WordScanner: Sendable, Equatable {
         ]
     }()
 
-    /// Classes of characters, a bit each.
+    /// Character classes, one bit each.
     private enum Kind {
         /// `\p{Lu}`, `\p{Lt}`
         static let upper: UInt8 = 1
@@ -85,7 +85,7 @@ struct WordScanner: Sendable, Equatable {
     static func makeKinds() -> ScalarTable { ScalarTable(kind(of:)) }
     private static let kinds = Pool { makeKinds() }
 
-    /// The words of `bytes[range]`, end to end.
+    /// The words of `bytes[range]`, contiguous.
     func words(in bytes: [UInt8], _ range: Range<Int>) -> [Range<Int>] {
         var words: [Range<Int>] = []
         words.reserveCapacity(range.count / 4 + 1)
@@ -214,7 +214,7 @@ struct WordScanner: Sendable, Equatable {
         }
         let behind = start + first.length
         let isPrefix = first.kind & (Kind.letter | Kind.lineBreak) == 0
-        // Either alternative first tries with the prefix, then without, which only a mark can be.
+        // Either alternative first tries with the prefix, then without; without it, only a mark can match.
         if isPrefix, let end = endingSmall(text, behind) { return end }
         if !isPrefix || first.kind == Kind.mark, let end = endingSmall(text, start) { return end }
         if isPrefix, let end = capitals(text, behind) { return end }
@@ -231,7 +231,7 @@ struct WordScanner: Sendable, Equatable {
     @inline(__always)
     private func endingSmall(_ text: Text, _ start: Int) -> Int? {
         var index = start
-        /// Behind the last character that both classes hold: what the first one gives back.
+        /// After the last character that is in both classes: how far the first one backtracks.
         var shared: Int?
         while index < text.end {
             let next = text.kind(at: index)
@@ -243,18 +243,18 @@ struct WordScanner: Sendable, Equatable {
         return end > index ? withContraction(text, end) : shared.map { withContraction(text, $0) }
     }
 
-    /// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+` and a contraction, where no small letter follows.
+    /// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+` and a contraction, if no lowercase letter follows.
     private func capitals(_ text: Text, _ start: Int) -> Int? {
         let end = text.run(of: Kind.upper | Kind.caseless | Kind.mark, from: start)
         return end > start ? withContraction(text, end) : nil
     }
 
-    /// The end of the contraction behind a word that ends at `end`, or `end`.
+    /// The end of a contraction that follows a word ending at `end`, or `end`.
     private func withContraction(_ text: Text, _ end: Int) -> Int {
         style == .gpt4o ? contraction(text, end) ?? end : end
     }
 
-    /// `[^\s\p{L}\p{N}]+[\r\n]*`, GPT-4o's with slashes among the line breaks.
+    /// `[^\s\p{L}\p{N}]+[\r\n]*`; GPT-4o's counts slashes as line breaks.
     private func symbols(_ text: Text, _ start: Int) -> Int {
         var index = text.run(of: Kind.symbol, from: start)
         while let byte = text.byte(at: index) {
@@ -264,16 +264,16 @@ struct WordScanner: Sendable, Equatable {
         return index
     }
 
-    /// `\s+(?!\S)|\s+`: the last space before a word is left to it.
+    /// `\s+(?!\S)|\s+`: the last space before a word is left for that word.
     private func whiteSpaceBeforeWord(_ text: Text, _ start: Int) -> Int {
         let space = text.whiteSpace(from: start)
         return space.end == text.end || space.last == start ? space.end : space.last
     }
 
-    /// The end of `'s` and its like at `start`.
+    /// The end of a contraction such as `'s` at `start`.
     private func contraction(_ text: Text, _ start: Int) -> Int? {
         guard text.byte(at: start) == UInt8(ascii: "'") else { return nil }
-        /// In lowercase if that doesn't matter.
+        /// Lowercased if case is ignored.
         func letter(_ index: Int) -> UInt8? {
             guard let byte = text.byte(at: index) else { return nil }
             return style != .gpt2 && 0x41...0x5A ~= byte ? byte | 0x20 : byte
@@ -283,7 +283,7 @@ struct WordScanner: Sendable, Equatable {
         case UInt8(ascii: "s"), UInt8(ascii: "t"), UInt8(ascii: "m"), UInt8(ascii: "d"): return start + 2
         case UInt8(ascii: "r"), UInt8(ascii: "v"): return letter(start + 2) == UInt8(ascii: "e") ? start + 3 : nil
         case UInt8(ascii: "l"): return letter(start + 2) == first ? start + 3 : nil
-        // U+017F, a long s, is an s without regard to case.
+        // U+017F, long s, matches s if case is ignored.
         case 0xC5 where style != .gpt2 && text.byte(at: start + 2) == 0xBF: return start + 3
         default: return nil
         }
