@@ -3,10 +3,10 @@
 
     python3 Benchmarks/contention.py [--program .build/release/peft] [--rounds 3] [--busy 0 1 2]
 
-Trains LoRA on Models/tiny-t5 and the demo's dialogues for a few steps, alone and beside busy loops, once as users get the
-program and once with libgomp's own spinning (GOMP_SPINCOUNT=300000). Rounds are interleaved, so that a change in the
-machine's speed hits all settings alike. With n cores and b busy loops, the fair share is n / (n + b) of the speed alone.
-Needs a machine that does nothing else.
+Trains LoRA on Models/tiny-t5 and the demo's dialogues for a few steps, alone and next to busy loops, once with
+the default settings and once with libgomp's own spinning (GOMP_SPINCOUNT=300000). Rounds are interleaved, so that a change in the
+machine's speed affects all settings equally. With n cores and b busy loops, the fair share is n / (n + b) of the speed alone.
+Requires an otherwise idle machine.
 """
 import argparse
 import os

@@ -3,10 +3,11 @@
     swift build -c release --product generation-benchmark
     python generation.py [--rounds 3] [--new-tokens 48] [--write RESULTS.json]
 
-A Llama of 110 million random parameters continues prompts of 64 random tokens greedily: one row and eight, the base alone,
-with an unmerged LoRA (r 16 on all linears), and with an adapter of its own for each row. Sides take turns, a process
-each; all tokens have to be the same on both. Then, on our side alone: 64 rows over 64 adapters against 64 over one (r 16 on all linears, and r 8 on q
-and v), and one row over bases in fewer bits, with the share of the rate at which the threads can read memory.
+A Llama of 110 million random parameters continues prompts of 64 random tokens greedily at batch sizes 1 and 8: the base model
+alone, with an unmerged LoRA (r 16 on all linear layers), and with a different adapter for each example. The sides alternate,
+one process each; all tokens must be equal. Then, on our side only: batch size 64 with 64 adapters against one adapter (r 16 on
+all linear layers, and r 8 on q and v), and batch size 1 with quantized base models, with the fraction of the threads' memory
+bandwidth that decoding reaches.
 """
 import argparse
 import json
@@ -166,7 +167,7 @@ def step(result, name):
 
 
 def alone(folder, options):
-    """What has no counterpart there."""
+    """Cases without a counterpart in PEFT."""
     report = {}
     cases = BOTH[:2]
     result = ours(folder, options, cases, rounds=2 * options.rounds)
@@ -184,7 +185,7 @@ def alone(folder, options):
     for weights in (None, "bf16", "int8", "nf4", "nf4-double"):
         result = ours(folder, options, BOTH[:1], rounds=2 * options.rounds + 1, **({"weights": weights} if weights else {}))
         seconds, size = step(result, BOTH[0]["name"]), result["projectionBytes"]
-        # Of each round by the rate that memory had then.
+        # Relative to the memory bandwidth measured in the same round.
         pairs = zip(result["cases"][0]["stepSeconds"], result["readingRates"])
         share = statistics.median(size / one / rate for one, rate in pairs)
         rate = statistics.median(result["readingRates"])

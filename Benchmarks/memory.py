@@ -3,10 +3,10 @@
     swift build -c release
     python Benchmarks/memory.py [--only TEXT] [--write]      # needs torch and safetensors, for the models' weights
 
-Each row trains a few steps in a fresh process and compares its peak of resident memory with the plan's total for the
-same model, method, batch and lengths. Models are `tiny-t5`, which comes with the project (bf16), and others of random
-weights; prompts are words that are one token each, so that all rows have the length that is asked for.
-`--write` puts the table into Benchmarks/MEMORY.md.
+Each case trains a few steps in a fresh process and compares its peak resident memory with the plan's total for the same
+model, method, batch size and lengths. Models are `tiny-t5`, which comes with the project (bf16), and others with random
+weights; prompts are words of one token each, so that all examples have exactly the given length.
+`--write` writes the table to Benchmarks/MEMORY.md.
 """
 import argparse
 import json
@@ -114,7 +114,7 @@ def make_model(folder, settings):
 
 
 def make_rows(file, rows, prompt, target, ends):
-    """Rows of so many tokens each, `ends` of them the tokenizer's own."""
+    """Examples of a given number of tokens, of which the tokenizer adds `ends`."""
     random.seed(1)
     vocabulary = json.loads((ROOT / "Models/tiny-t5/tokenizer.json").read_text())["model"]["vocab"]
     pieces = [piece[0] if isinstance(piece, list) else piece for piece in vocabulary]

@@ -3,11 +3,11 @@
     swift build -c release --product training-benchmark
     python Benchmarks/scaling.py [--threads 1] [--write RESULTS.json]
 
-A Llama of random weights (512 × 8, 8,192 words) trains a LoRA on all linears; one number changes at a time, the others stay
-at rank 16, 4 rows, 256 tokens (a quarter of them with loss) and 8 layers. Each point is a process of its own: the median
-of the steps after two that warm up, and the peak of resident memory less that of a process with next to nothing to do. The
-exponent between two points is log(time ratio) / log(number's ratio): 1 is proportional, 0 constant. Prints a table in
-Markdown. Needs nothing but Python.
+A Llama with random weights (hidden size 512, 8 layers, vocabulary 8,192) trains a LoRA on all linear layers; one setting
+varies at a time, the others stay at rank 16, batch size 4, 256 tokens (a quarter of them targets) and 8 layers. Each point is a
+separate process: the median step after two warm-up steps, and the peak resident memory minus that of a minimal process. The
+exponent between two points is log(time ratio) / log(setting's ratio): 1 is proportional, 0 constant. Prints a Markdown table.
+Requires only Python.
 """
 import argparse
 import json
@@ -26,7 +26,7 @@ VALUES = dict(rank=[4, 16, 64, 256], batch=[1, 2, 4, 8, 16], length=[64, 128, 25
 
 
 def measured(threads, steps, rank, batch, length, layers):
-    """Seconds of a step and the peak in bytes."""
+    """Seconds per step and peak memory in bytes."""
     config = dict(
         model_type="llama", architectures=["LlamaForCausalLM"], vocab_size=8192, hidden_size=512, intermediate_size=1408,
         num_hidden_layers=layers, num_attention_heads=8, num_key_value_heads=8, tie_word_embeddings=False, eos_token_id=1,
@@ -63,7 +63,7 @@ def main():
         before = None
         for value in values:
             seconds, peak = measured(arguments.threads, arguments.steps, **dict(USUAL, **{field: value}))
-            # The layers' own weights are no growth of a step.
+            # Without the weights of the additional layers, which are not the step's memory.
             base = floor if field != "layers" else measured(
                 arguments.threads, 3, rank=1, batch=1, length=8, layers=value)[1]
             point = (value, seconds, max(1, peak - base))

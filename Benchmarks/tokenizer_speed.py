@@ -3,14 +3,13 @@
     swift build -c release --product tokenizer-benchmark
     python Benchmarks/tokenizer_speed.py --shared FOLDER [--minilm FOLDER] [--only NAME ...] [--rounds 5] [--check-only]
 
-needs tokenizers, transformers and sentencepiece. FOLDER holds DialogSum, E2E, WikiText-2, GSM8K, Banking77 and the
-tokenizers of T5, GPT-2, RoBERTa, Llama 2 and TinyStories. Tokenizers with the expressions of Llama 3, Qwen 2 and GPT-4o
+Requires tokenizers, transformers and sentencepiece. FOLDER holds DialogSum, E2E, WikiText-2, GSM8K, Banking77 and the
+tokenizers of T5, GPT-2, RoBERTa, Llama 2 and TinyStories. Tokenizers with the regular expressions of Llama 3, Qwen 2 and GPT-4o
 are trained here, on WikiText-2.
 
-First the ids of at least 10,000 lines, and the text that they decode to, have to be equal. Then both sides run in turn
-on one thread, each round on text of its own, so that neither meets a text twice; of the reference's three ways to encode
-(`encode`, `encode_batch`, `encode_batch_fast`) the fastest counts. What is compared is the processor's time, since machines
-are shared; of two threads the time that passed is shown.
+First the ids of at least 10,000 lines, and the text decoded from them, must be equal. Then both sides alternate on one thread,
+with different text in each round, so that neither encodes a text twice; the reference's result is the fastest of `encode`,
+`encode_batch` and `encode_batch_fast`. CPU times are compared, since machines are shared; for two threads, wall-clock times.
 """
 import argparse
 import csv
@@ -28,7 +27,7 @@ import time
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
-# A folder beside this script has the name of the package.
+# A folder next to this script has the same name as the package.
 sys.path = [path for path in sys.path if pathlib.Path(path or ".").resolve() != HERE]
 sys.path.append(str(ROOT / "Tests/TokenizersTests/Fixtures"))
 
@@ -92,7 +91,7 @@ def lines_to_check(shared):
 
 
 def lines_to_time(shared, rounds):
-    """Two corpora, a quarter of each cut into a part for each round."""
+    """Two corpora, a quarter of each split into one part per round."""
     def parts(lines):
         return [lines[start::4 * rounds] for start in range(rounds)]
     dialogues = [row["dialogue"] for row in rows(shared / "dialogsum/dialogsum.train.jsonl")]
@@ -119,7 +118,7 @@ def write_ids(file, lists):
 
 
 def trained(name, shared):
-    """A byte-level tokenizer with one of the newer expressions."""
+    """A byte-level tokenizer with one of the newer regular expressions."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC() if name == "qwen2" else None
     split = pre_tokenizers.Split(Regex(PATTERNS[name]), "isolated")
@@ -137,7 +136,7 @@ def trained(name, shared):
 
 
 def repaired_llama2(folder):
-    """In the file at hand three merges have a no-break space turned into a plain one, which the reference refuses."""
+    """Repairs three merges of the file whose no-break space became a plain one, which the reference rejects."""
     content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     vocabulary = content["model"]["vocab"]
 
@@ -174,7 +173,7 @@ def tokenizers(arguments, work):
 
         def converted(path=path, name=name):
             if name == "llama2-spm":
-                # What the sentencepiece library does; transformers 5 orders the merges of spaces otherwise.
+                # As the sentencepiece library does; transformers 5 orders the merges of spaces differently.
                 from make_subword_fixtures import llama2_sentencepiece
                 return llama2_sentencepiece(path)
             from transformers import T5TokenizerFast
@@ -198,7 +197,7 @@ def tokenizers(arguments, work):
 
 
 class Program:
-    """Our side: one process a tokenizer, that does one thing for each line it reads."""
+    """Our side: one process per tokenizer, which executes one command per input line."""
 
     def __init__(self, binary, folder):
         self.process = subprocess.Popen([binary, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

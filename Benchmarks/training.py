@@ -1,19 +1,19 @@
 """Training speed and memory against Hugging Face PEFT: the same weights, examples, adapter and hyperparameters.
 
-    make bench                                # makes the environment outside the checkout and runs this
+    make bench                                # creates the environment outside the checkout and runs this
 
     python training.py [CASE …] [--rounds 3] [--steps 8] [--batch 8] [--dialogues FILE.jsonl] [--write RESULTS.json]
 
 Cases are named MODEL-METHOD[-lab]: `llama` is a Llama of 110 million parameters, `t5` has FLAN-T5-small's shape; methods
-are lora, full, prompt, prefix, ia3, norms and houlsby. The peer pads rows to the longest of a batch; with `-lab`, inputs
-and targets to 512. Weights are random, and rows are random ids of the lengths of the dialogues' words, times 1.35 as
-subwords. Each round runs one side and then the other, each in a process of its own; the first quarter of a process's
-steps, two at least, warms up and doesn't count. A tokens/s counts real tokens only. Before timing, both sides train four
-steps from the same adapter without dropout, and their losses have to agree to 1e-3 (where the method begins with random
-numbers that the other side can't read, only the first loss, of a method that changes nothing at first, is compared).
+are lora, full, prompt, prefix, ia3, norms and houlsby. PEFT pads examples to the longest of a batch; with `-lab`, inputs
+and targets to 512. Weights are random, and examples are random ids with the lengths of the dialogues in words, times 1.35 for
+subwords. Each round runs one side and then the other, each in its own process; the first quarter of the steps, at least two,
+is warm-up. Tokens/s excludes padding. Before timing, both sides train four steps from the same adapter without dropout, and
+their losses must agree to 1e-3 (if the method's random initialization can't be exchanged, only the first loss is compared,
+which the adapter doesn't change).
 
 On a GPU: --device cuda --precision bfloat16, with the cases llama1b-lora and llama8b-lora; --weights nf4 for QLoRA, where
-the peer's weights are bitsandbytes'.
+PEFT's weights are quantized by bitsandbytes.
 """
 import argparse
 import json
@@ -78,7 +78,7 @@ class Case:
         return None
 
     def own_method(self):
-        """What our side begins anew; nothing where it reads the adapter that Hugging Face wrote."""
+        """The adapter that our side creates; none if it reads the adapter that Hugging Face wrote."""
         names = {"full": "full", "norms": "layernorm", "houlsby": "houlsby"}
         if self.method not in names and self.peft_config() is None:
             sys.exit(f"unknown method '{self.method}'")
@@ -129,7 +129,7 @@ def in_four_bits(model):
 
 
 def make_inputs(case, folder, dialogues, count, options):
-    """A random model, a fresh adapter and rows of random ids, as both sides read them."""
+    """A random model, a new adapter and examples of random ids, in files that both sides read."""
     import torch
     from peft import get_peft_model
     from safetensors.torch import save_file
@@ -158,7 +158,7 @@ def make_inputs(case, folder, dialogues, count, options):
 
 
 class Houlsby:
-    """Bottlenecks after both sublayers of each layer, as Houlsby et al. 2019 have them; PEFT has none."""
+    """Bottlenecks after both sublayers of each layer, as in Houlsby et al. 2019; PEFT has none."""
 
     def __init__(self, model, size, reduction):
         import torch
@@ -175,7 +175,7 @@ class Houlsby:
 
 
 def peer_trained(case, folder, model):
-    """The model with what is trained."""
+    """The model with its trainable parameters."""
     from peft import PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 
     if case.method == "full":
@@ -190,7 +190,7 @@ def peer_trained(case, folder, model):
     if case.method == "houlsby":
         return model, Houlsby(model, MODELS[case.model]["hidden_size"], 12).parameters
     if case.method in ("prompt", "prefix"):
-        # from_pretrained refuses to train these.
+        # from_pretrained doesn't allow training these.
         model = get_peft_model(model, case.peft_config())
         set_peft_model_state_dict(model, load_peft_weights(folder / "adapter"))
     else:
@@ -287,8 +287,8 @@ def speed(result):
 
 
 def compare(case, folder, options):
-    """Rounds of both sides in turn: medians and ranges."""
-    # In a process of its own, which leaves nothing on the device.
+    """Alternating rounds of both sides: medians and ranges."""
+    # In a separate process, which leaves nothing on the device.
     run_peer(case, folder, options, options.steps, "--make")
     difference = None
     if not options.random:
@@ -316,7 +316,7 @@ def compare(case, folder, options):
 
 
 def product_rate(threads):
-    """GFLOP/s of PyTorch's matrix products of the 110 M shape, the best of several."""
+    """GFLOP/s of PyTorch's matmuls in the 110 M model's shapes, the best of several."""
     import time
 
     import torch

@@ -3,8 +3,8 @@
     swift build -c release --product weights-benchmark
     python Benchmarks/weights.py [--rounds 3] [--kinds fp32,nf4,…] [--shape 1b]      # needs torch and safetensors
 
-A kind may say after a + how the embedding table and the output layer are kept: nf4+int8.
-Kinds take turns, a process each, and the best of the rounds counts, as other programs share the machine.
+A format for the embedding table and the output layer may follow after a +: nf4+int8.
+The formats alternate, one process each, and the best round counts, since other programs share the machine.
 """
 import argparse
 import json

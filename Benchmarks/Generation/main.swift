@@ -1,5 +1,5 @@
-// Our side of the generation benchmark: `generation-benchmark FOLDER` does what FOLDER/run.json says and prints one line of
-// JSON. FOLDER is made by `generation.py`; see `Run` for what the file holds.
+// Our side of the generation benchmark: `generation-benchmark FOLDER` runs FOLDER/run.json and prints one line of
+// JSON. `generation.py` creates FOLDER; see `Run` for the fields of the file.
 import Foundation
 import LanguageModels
 import PEFT
@@ -11,7 +11,7 @@ import TorchNN
 struct Case {
     var name: String
     var rows: Int
-    /// Names of adapters: none for the base model, one for all rows, or one per row.
+    /// Names of adapters: none for the base model, one for all examples, or one per example.
     var adapters: [String]
 }
 
@@ -90,7 +90,7 @@ func measure(_ folder: URL) throws -> JSON {
     for item in run.cases {
         results[item.name] = .array(try texts(item, parameters).map { .array($0.map(JSON.integer)) })
     }
-    // Where machines are shared, memory is twice as fast in one second as in another: each round has its own rate.
+    // On a shared machine memory bandwidth varies by a factor of two within seconds: each round measures its own.
     var rates: [Double] = []
     for _ in 0..<run.rounds {
         let before = try readingRate(numbers)
@@ -101,7 +101,7 @@ func measure(_ folder: URL) throws -> JSON {
         }
         rates.append(try (before + readingRate(numbers)) / 2)
     }
-    // A step reads every projection, the output layer among them, and no more than some rows of the embedding.
+    // A decode step reads every projection, including the output layer, and only some rows of the embedding table.
     let projections = model.namedModules().compactMap { $0.module as? Linear }.flatMap(\.weight.parameters)
         .reduce(0) { $0 + $1.parameter.tensor.byteCount }
     let cases = run.cases.map { item -> JSON in

@@ -1,6 +1,6 @@
-// How long switching between adapters takes, and what a batch costs whose rows use different ones, on a model of
-// BERT-base's shape (110 M parameters) with random weights: LoRA of rank 8 on queries and values, and of rank 16 on all
-// projections.
+// Time to switch between adapters, and the cost of a batch whose examples use different adapters, on a model of
+// BERT-base's shape (110 M parameters) with random weights: LoRA of rank 8 on queries and values, and of rank 16 on
+// all projections.
 import Foundation
 import LanguageModels
 import PEFT
@@ -70,7 +70,7 @@ for (label, rank, targets) in [("q, v, r 8", 8, ["query", "value"]), ("all linea
     try set.activate(nil)
 }
 
-// Eight rows of one adapter, and of eight. Measured in turns, as other programs share the machine.
+// Eight examples with one adapter, and with eight; alternating, since other programs share the machine.
 let set = try adapters(8, rank: 16, targets: ["all-linear"])
 let batch = MixedBatch(set)
 var (alone, mixed, base): ([Double], [Double], [Double]) = ([], [], [])

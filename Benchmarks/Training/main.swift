@@ -1,5 +1,5 @@
-// Our side of the training benchmark: `training-benchmark FOLDER` does what FOLDER/run.json says and prints one line of
-// JSON. FOLDER is made by `training.py`; see `Run` for what the file holds.
+// Our side of the training benchmark: `training-benchmark FOLDER` runs FOLDER/run.json and prints one line of JSON.
+// `training.py` creates FOLDER; see `Run` for the fields of the file.
 import Foundation
 import LanguageModels
 import PEFT
@@ -41,7 +41,7 @@ struct Run {
         let folder = try ModelFolder(folder)
         guard isRandom else { return try folder.with(weights: storage).load(dtype: precision, device: device) }
         let model = try folder.outline()
-        // The same few random numbers over and over: what is measured doesn't depend on them.
+        // A few random numbers, repeated: the measurements don't depend on the values.
         var random = SeededRandom(seed: 0)
         let numbers = Tensor.empty([1 << 22], dtype: .float32)
         numbers.fillNormal(deviation: 0.02, from: &random)
@@ -109,7 +109,7 @@ func measure(_ folder: URL) throws -> JSON {
             losses.append(loss.item())
             optimizer.update(learningRate: 1e-3)
             optimizer.clearGradients()
-            // Waits for the device.
+            // Synchronizes with the device.
             _ = adapter.parameters.first?.tensor.sum().item()
         }
         let elapsed = start.duration(to: .now).components

@@ -1,6 +1,7 @@
-// What a base in fewer bits costs: `weights-benchmark FOLDER WEIGHTS [ROWS LENGTH STEPS]` trains a LoRA over the model in
-// FOLDER with its projections kept as WEIGHTS says, then decodes, and prints one line of JSON. WEIGHTS names a kind, and
-// after a + that of the embedding table and the output layer. `weights.py` makes the folder and runs the kinds in turn.
+// Cost of a quantized base model: `weights-benchmark FOLDER WEIGHTS [ROWS LENGTH STEPS]` trains a LoRA adapter over
+// the model in FOLDER with its projections stored as WEIGHTS, then decodes, and prints one line of JSON. WEIGHTS is
+// a weight format, and after a + that of the embedding table and the output layer. `weights.py` creates the folder
+// and runs the formats in turn.
 import Foundation
 import LanguageModels
 import PEFT
@@ -41,7 +42,7 @@ do {
         .reduce(0) { $0 + $1.parameter.tensor.byteCount }
     let vocabulary = model.configuration["vocab_size"]?.int ?? 2
 
-    // Decoding of one row, without the adapter.
+    // Decoding with batch size 1, without the adapter.
     let decoding = try withTorchErrors {
         try withoutGradients { () -> [Double] in
             let prompt = PackedSequences([(0..<16).map { 3 + $0 * 7 % (vocabulary - 3) }], device: .cpu)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the dialogue data set: train.jsonl, validation.jsonl and test.jsonl.
+"""Writes the dialogue dataset: train.jsonl, validation.jsonl and test.jsonl.
 
     python3 generate.py                the committed files
     python3 generate.py --check        generates and compares with the files, writes nothing
@@ -23,18 +23,18 @@ from topics import COMMON, HELD_OUT_TOPICS, NAMES, PRICES, TOPICS
 
 SEED = 2024
 SIZES = {"train": 1800, "validation": 120, "test": 200}
-HELD_OUT_SHARE = 0.3  # of the validation and the test set
+HELD_OUT_SHARE = 0.3  # fraction of the validation and the test set
 TURNS = range(4, 13)
 SUMMARY_WORDS = range(10, 26)
 MAX_WORDS = 52  # of a dialogue, to keep the training short
 NAME_SLOTS = {"friend", "friend2", "smallname", "smallday"}
 DERIVED = {"day2", "span2", "dest2", "price", "price2", "fee", "wage", "wage2", "friend", "friend2", "smallname"}
-OPTIONS = "x>xpro>xcon"  # a slot with options, of which a scene has two
-OPENED = 0.7  # the share of dialogues with an opening
-OPTIONAL = 0.1  # the share of optional exchanges that are kept
-SUMMARY_WEIGHTS = (3, 1, 1)  # the first summary of a plot is the usual one
-CLOSED = 0.1  # the share of dialogues with a closing
-INTRODUCED = 0.7  # the share of speakers that have a name (which not every dialogue mentions)
+OPTIONS = "x>xpro>xcon"  # a slot with options, two of which occur in a scene
+OPENED = 0.7  # fraction of dialogues with an opening
+OPTIONAL = 0.1  # fraction of optional exchanges that are included
+SUMMARY_WEIGHTS = (3, 1, 1)  # the first summary of a plot is the most frequent
+CLOSED = 0.1  # fraction of dialogues with a closing
+INTRODUCED = 0.7  # fraction of speakers with a name (which not every dialogue mentions)
 
 
 def values(text):
@@ -69,7 +69,7 @@ class Example:
         }
 
 
-# The plots that a topic can have: those of its frames for which it has all slots.
+# The plots of a topic: those of its frames for which it has all slots.
 PLOTS = {
     topic: [
         (name, plot)
@@ -82,7 +82,7 @@ PLOTS = {
 
 
 class Generator:
-    """Draws examples with the names of one split."""
+    """Samples examples with the names of one split."""
 
     def __init__(self, split, rng):
         self.rng = rng
@@ -106,7 +106,7 @@ class Generator:
         summary = choose(template, rng, PHRASES)
         spoken = set().union(*(slots_of(text) for _, text in script))
         if not slots_of(summary) - {"A", "B"} <= spoken:
-            return None  # the summary may only tell what was said
+            return None  # a summary may only mention what the dialogue contains
 
         scene = Scene(people, slot_values, frame.owners)
         turns = self._turns(script, scene)
@@ -147,7 +147,7 @@ class Generator:
         for slot in ("day", "span", "dest"):
             candidates = values(fillers.get(slot) or COMMON.get(slot, ""))
             others = [value for value in candidates if slot in chosen and value.split()[-1] != chosen[slot].split()[-1]]
-            if others:  # not the same weekday, either
+            if others:  # nor the same weekday
                 chosen[slot + "2"] = rng.choice(others)
         price = rng.randrange(*PRICES.get(topic, PRICES[None]), 5)
         chosen |= {
@@ -184,7 +184,7 @@ class Generator:
         return script
 
     def _greeting(self, templates, people):
-        """One of the templates whose names are known."""
+        """One of the templates whose required names are known."""
         unknown = {role.lower() for role, person in people.items() if not person.name}
         return self.rng.choice([t for t in templates if not {f"{{{role}}}" for role in unknown} & set(re.findall(r"\{\w\}", t))])
 
@@ -194,7 +194,7 @@ class Generator:
 
     @staticmethod
     def _turns(script, scene):
-        """Joins consecutive lines of a speaker; whoever speaks first is #Person1#."""
+        """Joins consecutive lines of a speaker; the first speaker is #Person1#."""
         first = script[0][0]
         for role, person in scene.people.items():
             person.label = "#Person1#" if role == first else "#Person2#"
@@ -210,7 +210,7 @@ class Generator:
 
 
 def topics_for(split, size, rng):
-    """A topic for every example: all equally often, and held-out ones only outside of training."""
+    """A topic for every example: all equally often, held-out ones only in validation and test."""
     held_out = 0 if split == "train" else round(size * HELD_OUT_SHARE)
     known = [topic for topic in TOPICS if topic not in HELD_OUT_TOPICS]
     chosen = [known[i % len(known)] for i in range(size - held_out)]
@@ -242,7 +242,7 @@ def generate():
 
 
 def verify(splits):
-    """What the README promises."""
+    """The properties that the README states."""
     train, validation, test = (splits[split] for split in SIZES)
     everything = train + validation + test
     assert all(len(splits[split]) == size for split, size in SIZES.items())

@@ -1,16 +1,16 @@
 """The initial weights: T5's own initialization, with heads that copy.
 
-Pretraining is short, and what takes a small model longest to find is how to copy: to read on in the source where the target
-stands. So the first weights do it already, roughly, and training refines it (an induction head; Olsson et al. 2022,
+Pretraining is short, and a small model takes longest to learn copying: to continue in the source at the target's position. So
+the initial weights already copy, roughly, and training refines it (an induction head; Olsson et al. 2022,
 https://arxiv.org/abs/2209.11895). With x the normalized embedding of a token and P, Q, S orthogonal 64-dimensional
 subspaces of the residual stream,
 
-    encoder, first layer, head 0:   attends to the token before (relative bias), reads P x and writes it into Q
-    decoder, first two layers:      head 0 of the cross-attention asks P x of the token written last and finds Q of the
-                                    source: what came after it there; it adds that token's identity in S to the residual
-    decoder, all layers:            head 3 of the self-attention looks at the token itself and subtracts its identity
+    encoder, first layer, head 0:   attends to the previous token (relative bias), reads P x and writes it into Q
+    decoder, first two layers:      head 0 of the cross-attention queries with P x of the last generated token and matches Q
+                                    of the source, at the token after it; it adds that token's identity in S to the residual
+    decoder, all layers:            head 3 of the self-attention attends to the token itself and subtracts its identity
 
-and the tied output layer then prefers the token that comes next in the source. All other heads begin as T5's.
+and the tied output layer then prefers the token that comes next in the source. All other heads are initialized as in T5.
 """
 
 import math
@@ -24,8 +24,8 @@ D, HEAD = 256, 64
 def embeddings(old_table, old, new, generator):
     """Embeddings for the new vocabulary from those of the old one: the vector of the same piece, or a mean of its pieces.
 
-    They are centered and scaled to a standard deviation of 1, as the old ones share a large common part. A mean of pieces
-    gets a random part, as words that share pieces have to be told apart.
+    They are centered and scaled to a standard deviation of 1, as the old ones share a large common component. Noise is added
+    to a mean of pieces, to distinguish words that share pieces.
     """
     table = old_table - old_table.mean(0)
     first = torch.linalg.svd(table, full_matrices=False)[2][0]
@@ -64,7 +64,7 @@ def initialize(model, table, seed=0, copying=True):
         elif "relative_attention_bias" in name:
             normal(tensor, 0.05)
     model.shared.weight.copy_(table)
-    # Where heads look at first. Buckets: 0 is the token itself, n the n-th before, 16 + n the n-th after (encoder).
+    # Initial attention biases. Buckets: 0 is the token itself, n the n-th before, 16 + n the n-th after (encoder).
     bias = model.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight
     bias[1, 0] = 7
     bias[17, 1] = 6
@@ -87,7 +87,7 @@ def initialize(model, table, seed=0, copying=True):
         attention.k.weight[head] = q
         attention.v.weight[head] = subspace
         attention.o.weight[:, head] = GAIN * subspace.T
-    # The tied output layer would prefer the token written last: a head that looks at itself takes its identity out again.
+    # The tied output layer would prefer the last generated token: a head that attends to itself subtracts its identity.
     bias[0, 3] = 9
     for layer, subspace, growth in zip(model.decoder.block, (s0, s1, p, q), (1.0, 1.3, 1.6, 1.8)):
         attention = layer.layer[0].SelfAttention

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Pretrains tiny-t5 further: texts and dialogues in, tasks that need their source out. See README.md.
+"""Continues the pretraining of tiny-t5 on tasks built from texts and dialogues that require the source. See README.md.
 
     python3 pretrain.py --base FOLDER --vocabulary FOLDER --texts FOLDER --out FOLDER --until 21:15
 """
@@ -149,7 +149,7 @@ def main():
             group["peak"] = new["peak"]
     step, tokens, running, saved, begun = 0, 0, [], time.time(), time.time()
     batches = Batches(source, tokenizer, options.batch)
-    control = Path(options.out, "minutes")  # write to it to end earlier or later
+    control = Path(options.out, "minutes")  # write a number to it to change the training time
     control.parent.mkdir(parents=True, exist_ok=True)
     control.write_text(str(options.minutes))
     print("   " + "  ".join(f"{n} {r:.2f}/{w:.2f}" for n, (r, w) in evaluate(model, held_batches).items()), flush=True)

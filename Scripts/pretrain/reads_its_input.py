@@ -4,8 +4,8 @@
     python3 reads_its_input.py MODEL [EXAMPLES.jsonl] [--examples 100] [--source '{dialogue}'] [--target '{summary}']
 
 A model that ignores its encoder has the same loss with both. Two targets are measured on the test dialogues: the longest line
-of the dialogue, which stands in the source, and the target of the examples (a summary), which a model that was not fine-tuned
-does not know how to write. Losses are nats per token.
+of the dialogue, which occurs in the source, and the target of the examples (a summary), which a model cannot write before
+fine-tuning. Losses are nats per token.
 """
 
 import argparse

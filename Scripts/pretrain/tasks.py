@@ -1,7 +1,7 @@
 """The tasks that tiny-t5 is pretrained on, as (source, target) texts.
 
-All of them need the source: what has to be written stands there, in another place, another order or another person. None
-of them is the task of the demo: no summary, and no template of a summary, occurs.
+All of them require the source: the target occurs there in another position, order or grammatical person. None of them is the
+demo's task: no summary, and no template of a summary, occurs.
 """
 
 import random
@@ -12,7 +12,7 @@ import texts  # noqa: F401  (puts the grammar on the path)
 
 from grammar import slots_of
 
-# What is asked about a dialogue, by the slot of its grammar that holds the answer; {A} and {B} are the speakers.
+# Questions about a dialogue, by the slot of its grammar that holds the answer; {A} and {B} are the speakers.
 QUESTIONS = {
     "day": "Which day?",
     "day2": "Which other day?",
@@ -115,7 +115,7 @@ FUNCTION_WORDS |= set(re.findall("[a-z]+", " ".join(QUESTIONS.values()).lower())
 
 class Tasks:
     def __init__(self, paragraphs, dialogues, words, names, seed):
-        """`words`: those that are one piece of the vocabulary; they fill the lists and replace others."""
+        """`words`: words that are one piece of the vocabulary, for word lists and replacements."""
         self.rng = random.Random(seed)
         self.paragraphs = [text for source in paragraphs.values() for text in source]
         self.stories = paragraphs["stories"]
@@ -125,10 +125,10 @@ class Tasks:
         self.names = names
         self.weights = {}
 
-    # Material
+    # Sampling
 
     def dialogue(self):
-        """A new dialogue, or one of the last ones again, as drawing is slower than reading."""
+        """A new dialogue, or a recent one again, as sampling is slower than training."""
         if len(self.recent) > 3000:
             self.recent = self.recent[1000:]
         if len(self.recent) < 500 or self.rng.random() < 0.5:
@@ -137,9 +137,9 @@ class Tasks:
         return self.rng.choice(self.recent) if len(self.recent) > 400 else self.recent[-1]
 
     def part(self, fewest=1):
-        """Some lines of a dialogue: (turns, scene, script). Half of the time few of them, which are quick to read.
+        """Consecutive lines of a dialogue: (turns, scene, script). Half of the time only a few, which train faster.
 
-        Who is named only in the other lines has no name.
+        A speaker who is named only in the other lines has no name.
         """
         turns, scene, script = self.dialogue()
         for person in scene.people.values():
@@ -157,7 +157,7 @@ class Tasks:
         return turns, scene, script
 
     def spoken(self, turns, scene, script):
-        """The slots with a question whose values these lines say, with who says them."""
+        """The slots with a question whose values occur in these lines, with the speaker."""
         text = " ".join(line for _, line in turns).lower()
         found = {}
         for role, template in script:
@@ -170,7 +170,7 @@ class Tasks:
         return [f"{scene.people[role].label}: {text}" for role, text in turns]
 
     def sentences(self, most):
-        """Some consecutive sentences of a text, at most so many words."""
+        """Some consecutive sentences of a text, with a maximum number of words."""
         while True:
             text = self.rng.choice(self.stories if self.rng.random() < 0.5 else self.paragraphs)
             parts = re.split(r"(?<=[.?!;]) ", text)
@@ -185,7 +185,7 @@ class Tasks:
                 return chosen
 
     def replaced(self, source, target, share):
-        """Both texts with some words replaced by others, the same ones in both: what is copied can't be guessed."""
+        """Both texts with some words replaced consistently, so that copied words can't be guessed."""
         rng = self.rng
         replacement = {}
         for word in sorted(set(re.findall(r"\b[A-Za-z]+\b", source))):
@@ -217,7 +217,7 @@ class Tasks:
         return "Copy: " + text, text
 
     def find_words(self):
-        """What follows two words of a list."""
+        """The words that follow two words of a list."""
         rows = [self.random_words(self.rng.randrange(3, 8)) for _ in range(self.rng.randrange(1, 4))]
         row = self.rng.choice(rows)
         start = self.rng.randrange(len(row) - 1)
@@ -225,7 +225,7 @@ class Tasks:
         return f"Continue {row[start]}: {text}", " ".join(row[start + 1 :])
 
     def pairs(self):
-        """A value by its key, several times."""
+        """Several lookups of a value by its key."""
         keys = self.random_words(self.rng.randrange(2, 7))
         rows = {key: " ".join(self.random_words(self.rng.randrange(1, 4))) for key in keys}
         asked = self.rng.sample(sorted(rows), self.rng.randrange(1, len(rows) + 1))
@@ -253,7 +253,7 @@ class Tasks:
         return join(source), join(target)
 
     def denoise(self, pieces=None):
-        """The text in order, of one whose sentences are shuffled and which lost some words."""
+        """The text in order, from one with shuffled sentences and deleted words."""
         pieces = pieces or self.sentences(24)
         shuffled = pieces[:]
         self.rng.shuffle(shuffled)
@@ -263,7 +263,7 @@ class Tasks:
         return "Repair: " + "\n".join(noisy), " ".join(pieces)
 
     def continue_sentence(self):
-        """A sentence of the text by its first words."""
+        """A sentence of the text, given its first words."""
         pieces = self.sentences(45)
         piece = self.rng.choice(pieces).split(" ")
         if len(piece) < 4:
@@ -290,7 +290,7 @@ class Tasks:
         return self.replaced(f"{ask}\n" + "\n".join(self.lines(turns, scene)), " | ".join(answers), share)
 
     def who(self):
-        """Who says something, by name where the dialogue tells it; and the names themselves."""
+        """The speaker of a line, by name if the dialogue mentions it; and the names themselves."""
         turns, scene, _ = self.part()
         shown = lambda role: scene.people[role].shown
         label = lambda role: scene.people[role].label
@@ -309,7 +309,7 @@ class Tasks:
         return self.replaced(f"{' '.join(asked)}\n{text}", " | ".join(answers), 0.15)
 
     def next_line(self):
-        """The rest of a line by its beginning, or the line after another."""
+        """The rest of a line given its beginning, or the line after a given one."""
         turns, scene, _ = self.part(2)
         lines = self.lines(turns, scene)
         text = "\n".join(lines)
@@ -327,7 +327,7 @@ class Tasks:
         return self.replaced(source, target, 0.2)
 
     def missing_line(self):
-        """A line of a dialogue that was taken out; its neighbors tell much of it."""
+        """A line removed from a dialogue, largely predictable from its neighbors."""
         turns, scene, _ = self.part(2)
         lines = self.lines(turns, scene)
         index = self.rng.randrange(len(lines))
@@ -376,7 +376,7 @@ class Tasks:
         return name, source, target
 
 
-# Shares of the tasks: first short ones that teach copying, then those of texts and dialogues.
+# Sampling weights of the tasks: first short ones that teach copying, then those on texts and dialogues.
 STAGES = {
     "copy": {"copy_words": 3, "find_words": 3, "pairs": 3, "report": 3, "next_line": 2, "answers": 3, "who": 1},
     "read": {

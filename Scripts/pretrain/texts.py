@@ -32,9 +32,9 @@ def paragraphs(folder):
 
 
 class Recorder(generate.Generator):
-    """Draws dialogues as the data set does and keeps what each of them was made of.
+    """Samples dialogues as the dataset does and records the components of each.
 
-    Its names are those of the training split and a list of others; no name of the validation or the test split.
+    Names are from the training split and a list of others, never from the validation or the test split.
     """
 
     def __init__(self, rng):
@@ -51,9 +51,9 @@ class Recorder(generate.Generator):
 
 
 class Dialogues:
-    """An endless supply of dialogues of the training topics, none of which belongs to a validation or test example.
+    """Samples dialogues of the training topics, excluding those of validation and test examples.
 
-    A dialogue is left out if the validation or test set has its text, or the same topic, plot and values.
+    A dialogue is excluded if the validation or test set has its text, or the same topic, plot and values.
     """
 
     def __init__(self, seed):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes tiny-t5's vocabulary: 8,104 pieces with a token for line breaks.
+"""Builds tiny-t5's vocabulary: 8,104 pieces with a token for line breaks.
 
     python3 vocabulary.py TEXTS OUT
 
-Frequent words are whole pieces, which a small model copies more easily than fragments, and punctuation is never part of a
-word's piece, so that a word has the same piece wherever it stands. Other words are made of fragments.
+Frequent words are single pieces, which a small model copies more easily than fragments, and punctuation is never part of a
+word's piece, so that a word always has the same piece. Other words consist of fragments.
 """
 
 import collections
@@ -21,12 +21,12 @@ from texts import Dialogues, paragraphs
 SIZE = 8104
 SENTINELS = 100
 FRAGMENTS = 1600
-FRAGMENT_PENALTY = 8.0  # nats; a word that is a piece is never made of fragments
+FRAGMENT_PENALTY = 8.0  # nats; a word that is a piece is never split into fragments
 WORD = re.compile(r"▁?#Person[0-9]#|▁?[A-Za-z]+|'[a-z]+|▁?[0-9]+|▁?[^▁]")
 
 
 def fragments(rare, size):
-    """Pieces for the words that are too rare to have their own, by byte-pair encoding."""
+    """Fragments for words too rare for their own piece, by byte-pair encoding."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s"), "removed")
     alphabet = [chr(code) for code in range(33, 127)] + ["▁"]
@@ -42,7 +42,7 @@ def fragments(rare, size):
 
 
 def make(counts):
-    """`counts`: of each word, spaces as ▁."""
+    """`counts`: the frequency of each word, with spaces as ▁."""
     words = SIZE - SENTINELS - 4 - FRAGMENTS  # 4: padding, end, unknown, line break
     ranked = [word for word, _ in counts.most_common()]
     frequent = ranked[:words]
@@ -51,7 +51,7 @@ def make(counts):
     total = sum(counts.values())
     scores = {piece: math.log(count / total) - FRAGMENT_PENALTY for piece, count in parts.items()}
     scores |= {word: math.log(counts[word] / total) for word in frequent}
-    for word in ranked[words:]:  # pieces that are fragments and words leave room for further words
+    for word in ranked[words:]:  # pieces that are both fragments and words leave room for more words
         if len(scores) >= SIZE - SENTINELS - 4:
             break
         scores.setdefault(word, math.log(counts[word] / total))

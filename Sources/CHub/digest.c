@@ -17,7 +17,7 @@ static uint32_t load_big(const uint8_t *p) {
 
 typedef void (*block_function)(uint32_t *state, const uint8_t *bytes, size_t blocks);
 
-/// Collects bytes to blocks of 64.
+/// Buffers bytes into 64-byte blocks.
 static void add(chub_digest *digest, const uint8_t *bytes, size_t count, block_function blocks) {
     size_t used = digest->count % 64;
     digest->count += count;
@@ -33,7 +33,7 @@ static void add(chub_digest *digest, const uint8_t *bytes, size_t count, block_f
     if (count % 64 > 0) memcpy(digest->rest, bytes + count / 64 * 64, count % 64);
 }
 
-/// A one, zeros, and the number of bits; then the state, big-endian.
+/// Padding: a one bit, zeros, and the length in bits; then the state, big-endian.
 static void end(chub_digest *digest, uint8_t *sum, int words, block_function blocks) {
     uint64_t bits = digest->count * 8;
     uint8_t tail[128] = {0x80};
@@ -81,7 +81,7 @@ static void blocks256(uint32_t *state, const uint8_t *bytes, size_t blocks) {
 }
 
 #if defined(__x86_64__)
-/// The same with the processor's own instructions: four rounds a turn, the state as (a b e f) and (c d g h).
+/// The same with the processor's SHA instructions: four rounds per iteration, the state as (a b e f) and (c d g h).
 __attribute__((target("sha,sse4.1,ssse3"))) static void blocks256_sha(uint32_t *state, const uint8_t *bytes,
                                                                       size_t blocks) {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
@@ -142,7 +142,7 @@ void chub_sha256_add(chub_digest *digest, const void *bytes, size_t count) {
 
 void chub_sha256_end(chub_digest *digest, uint8_t sum[32]) { end(digest, sum, 8, best256()); }
 
-// SHA-1, which git names its blobs by
+// SHA-1, the hash of git's blobs
 
 static void blocks1(uint32_t *state, const uint8_t *bytes, size_t blocks) {
     for (; blocks > 0; blocks--, bytes += 64) {

@@ -1,5 +1,5 @@
-// libcurl by dlopen: its functions and the numbers of its options are a stable interface, so that neither its headers
-// at build time nor its libraries at start-up are needed.
+// libcurl by dlopen: its functions and option numbers are a stable ABI, so that neither its headers are needed at
+// build time nor its libraries at start-up.
 #include "chub.h"
 
 #include <dlfcn.h>
@@ -115,7 +115,7 @@ static size_t receive_header(const char *bytes, size_t size, size_t count, void 
 
 static size_t receive_body(const char *bytes, size_t size, size_t count, void *data) {
     const chub_request *request = data;
-    // 0 would be what libcurl takes for success where the part is empty.
+    // For an empty part, 0 would mean success to libcurl.
     return request->on_body(bytes, size * count, request->context) == 0 ? size * count : (size_t)-1;
 }
 
@@ -140,7 +140,7 @@ static chub_outcome outcome_of(int code) {
 chub_result chub_perform(chub_session *session, const chub_request *request) {
     chub_result result = {.outcome = CHUB_FAILED};
     void *handle = session->handle;
-    // Options go, open connections stay.
+    // Resets the options but keeps open connections.
     curl.easy_reset(handle);
     void *headers = NULL;
     for (int i = 0; i < request->header_count; i++) {

@@ -8,15 +8,15 @@
 extern "C" {
 #endif
 
-// Transfers, by the system's libcurl. It is loaded at the first request, so that programs that make none start
+// Transfers by the system's libcurl, which is loaded at the first request, so that programs without requests start
 // without it.
 
-/// Loads libcurl. Returns NULL, or why that failed.
+/// Loads libcurl. Returns NULL, or an error message.
 const char *chub_load(void);
 
-/// A connection that is kept open between requests. Use it from one thread at a time.
+/// A persistent connection. Use it from one thread at a time.
 typedef struct chub_session chub_session;
-/// NULL where libcurl can't be loaded or memory is short.
+/// Returns NULL if libcurl can't be loaded or memory is short.
 chub_session *chub_session_open(void);
 void chub_session_close(chub_session *);
 
@@ -25,13 +25,13 @@ typedef struct {
     /// Lines such as "Accept: */*".
     const char *const *headers;
     int header_count;
-    /// Whether only the headers are asked for (HEAD).
+    /// Whether to request only the headers (HEAD).
     int is_head;
-    /// Seconds to wait for a connection, and for the next byte of one that stalls.
+    /// Timeouts in seconds: to connect, and for the next byte of a stalled connection.
     long connect_timeout, stall_timeout;
-    /// File with certificates of authorities, or NULL for the system's.
+    /// CA certificate file, or NULL for the system's.
     const char *authorities;
-    /// Each is given a part of the response and returns 0 to go on.
+    /// Each receives a part of the response and returns 0 to continue.
     int (*on_header)(const char *line, size_t count, void *context);
     int (*on_body)(const void *bytes, size_t count, void *context);
     /// Called several times a second.
@@ -43,11 +43,11 @@ typedef enum {
     CHUB_OK = 0,
     /// The host was not found or didn't answer.
     CHUB_UNREACHABLE,
-    /// The connection was cut, stalled or garbled.
+    /// The connection was interrupted, stalled or sent invalid data.
     CHUB_CUT,
-    /// No secure connection, for a reason that trying again doesn't change.
+    /// No secure connection, for a reason that a retry doesn't change.
     CHUB_INSECURE,
-    /// A callback asked to stop.
+    /// A callback requested to stop.
     CHUB_STOPPED,
     CHUB_FAILED,
 } chub_outcome;
@@ -58,7 +58,7 @@ typedef struct {
     char message[256];
 } chub_result;
 
-/// Makes one request; redirects are not followed.
+/// Sends one request; redirects are not followed.
 chub_result chub_perform(chub_session *, const chub_request *);
 
 // Checksums.

@@ -26,7 +26,7 @@ extension Filters {
                     groups.append((pair[0], [pair[1]]))
                 }
             }
-            // A group has the name that its first element writes.
+            // A group is named by the key of its first element.
             return .list(
                 try groups.map { group in
                     let name = try group.values.first.map {
@@ -35,7 +35,8 @@ extension Filters {
                     return try interpreter.shallow(.tuple([name ?? group.key, .list(group.values)]))
                 })
         },
-        // Python draws an element; here each rendering draws the same one, as all that is random is a function of a seed.
+        // Python picks a random element; here each rendering picks the same one, as all randomness is a function of
+        // a seed.
         "random": plain("random") { value in
             if value.isNone || value.numeric != nil {
                 throw JinjaFailure("object of type '\(value.typeName)' has no len()")
@@ -48,7 +49,7 @@ extension Filters {
         },
     ]
 
-    /// `grouper` and `list` of what `groupby` makes.
+    /// `grouper` and `list` of the results of `groupby`.
     static func part(_ name: String, ofGroup value: JinjaValue) -> JinjaValue? {
         guard case .tuple(let values) = value, values.count == 2, case .list = values[1] else { return nil }
         return name == "grouper" ? values[0] : name == "list" ? values[1] : nil

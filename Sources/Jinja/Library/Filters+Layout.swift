@@ -63,7 +63,7 @@ extension Filters {
             let prefixes = ["k", "M", "G", "T", "P", "E", "Z", "Y"]
             var unit = base * base
             var index = 0
-            // Python compares with the exact power. 10²⁴ lies above the nearest float.
+            // Python compares with the exact power. 10²⁴ is greater than the nearest float.
             let roundedDown = 1e24
             while index + 1 < prefixes.count, !(bytes < unit || bytes == unit && unit == roundedDown && !isBinary) {
                 unit *= base
@@ -126,7 +126,7 @@ struct WordWrapper {
         rest[rest.count - 1] = Array(word[end...])
     }
 
-    // MARK: Where a line may be broken
+    // MARK: Break opportunities
 
     private static func isSpace(_ scalar: Unicode.Scalar) -> Bool { scalar == " " || 0x09...0x0D ~= scalar.value }
     private static func isWord(_ scalar: Unicode.Scalar) -> Bool {
@@ -139,7 +139,7 @@ struct WordWrapper {
         isWord(scalar) || "!\"'&.,?".unicodeScalars.contains(scalar)
     }
 
-    /// Words with their hyphens, dashes, and whitespace between.
+    /// Words with their hyphens, dashes, and the whitespace between them.
     private func chunks(_ text: [Unicode.Scalar]) -> [[Unicode.Scalar]] {
         var result: [[Unicode.Scalar]] = []
         var start = 0
@@ -159,7 +159,7 @@ struct WordWrapper {
         }
         func endsWord(_ place: Int) -> Bool { at(place).map(Self.isSpace) ?? true }
         guard breaksHyphens else { return text[start...].firstIndex(where: Self.isSpace) ?? text.count }
-        /// Where a run of two or more hyphens before a word ends, if one begins here.
+        /// The end of a run of two or more hyphens before a word, if one begins here.
         func dashEnd(_ place: Int) -> Int? {
             var end = place
             while at(end) == "-" { end += 1 }
@@ -187,7 +187,7 @@ struct WordWrapper {
     }
 }
 
-/// Python's `pprint.pformat`: dictionaries in the order of their keys, and lines of at most 80 characters where it can.
+/// Python's `pprint.pformat`: dictionaries sorted by key, and lines of at most 80 characters where possible.
 struct PrettyPrinter {
     private var out = ""
 
@@ -239,7 +239,7 @@ struct PrettyPrinter {
         out += close
     }
 
-    /// A long text as several literals, one below the other.
+    /// A long string as several literals on consecutive lines.
     private mutating func write(_ text: String, _ whole: String, indent: Int, allowance: Int, isAlone: Bool) {
         let (indent, allowance) = isAlone ? (indent + 1, allowance + 1) : (indent, allowance)
         let width = Self.width - indent
@@ -275,7 +275,7 @@ struct PrettyPrinter {
         out += isAlone ? "(\(text))" : text
     }
 
-    /// Words, each with the whitespace behind it.
+    /// Words, each with the whitespace after it.
     private static func words(_ line: String) -> [String] {
         var result: [String] = []
         var word = String.UnicodeScalarView()

@@ -125,7 +125,7 @@ extension Filters {
         },
     ]
 
-    /// The elements of a value that Python takes for true, and none of others: nothing asks these to be iterable.
+    /// The elements of a truthy value, and none of a falsy one, which need not be iterable.
     private static func elements(_ value: JinjaValue) throws -> [JinjaValue] {
         value.isTrue ? try value.iterated() : []
     }
@@ -152,7 +152,8 @@ extension Filters {
         return .generator(Generator(try values.map { try interpreter.filter(name, $0, rest) }))
     }
 
-    /// `select` and its kin: by the value itself or by one of its attributes, tested or taken for true or false.
+    /// `select`, `reject`, `selectattr` and `rejectattr`: by the value or an attribute, with a test or by truth
+    /// value.
     private static func choosing(_ name: String, by attribute: Bool, keeping: Bool) -> Filter {
         { interpreter, value, arguments in
             var rest = arguments
@@ -186,7 +187,7 @@ extension Filters {
         }
     }
 
-    // MARK: Keys
+    // MARK: Sort keys
 
     /// The attribute at a path such as `function.name` or `0.id`.
     static func attribute(
@@ -217,7 +218,7 @@ extension Filters {
         return .string(text.lowercased())
     }
 
-    /// The values by their keys; equal ones keep their order, in reverse too.
+    /// The values sorted by their keys; stable, also in reverse.
     static func sorted(_ keyed: [(key: JinjaValue, value: JinjaValue)], reverse: Bool) throws -> [JinjaValue] {
         try keyed.enumerated().sorted { a, b in
             let (first, second) = reverse ? (b.element.key, a.element.key) : (a.element.key, b.element.key)

@@ -42,14 +42,14 @@ extension Filters {
         },
     ]
 
-    /// Text of any value, changed; a mark stays.
+    /// Transforms the text of any value; keeps an HTML mark.
     private static func changed(_ value: JinjaValue, _ change: (String) -> String) throws -> JinjaValue {
         let text = change(try value.string())
         if case .markup = value { return .markup(text) }
         return .string(text)
     }
 
-    /// Text of any value that isn't marked as HTML, where a mark would change the result.
+    /// Text of any value that isn't marked as HTML, for filters whose result a mark would change.
     static func unmarked(_ value: JinjaValue?, _ filter: String) throws -> String {
         guard let value else { return "" }
         if case .markup = value {
@@ -58,7 +58,7 @@ extension Filters {
         return try value.string()
     }
 
-    /// Jinja's own title case: words begin behind whitespace, hyphens and opening brackets.
+    /// Jinja's title case: words begin after whitespace, hyphens and opening brackets.
     private static func title(_ text: String) -> String {
         var out = ""
         var isInside = false

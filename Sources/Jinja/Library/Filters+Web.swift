@@ -61,7 +61,7 @@ extension Filters {
         return Arithmetic.escaped(try value.string())
     }
 
-    /// The text as a part of a URL, in UTF-8.
+    /// The text percent-encoded as a part of a URL, in UTF-8.
     private static func quoted(_ text: String, keeping safe: String) -> String {
         var out = ""
         for byte in text.utf8 {
@@ -84,7 +84,7 @@ extension String {
 
 /// HTML as text.
 enum MarkupText {
-    /// MarkupSafe's `striptags`: no tags and comments, single spaces, entities as characters.
+    /// MarkupSafe's `striptags`: removes tags and comments, collapses whitespace, decodes entities.
     static func withoutTags(_ text: String) throws -> String {
         let bytes = Array(text.utf8)
         var kept: [UInt8] = []
@@ -99,7 +99,7 @@ enum MarkupText {
         return try withoutEntities(String(bytes: kept + bytes[place...]).words().joined(separator: " "))
     }
 
-    /// The entities that HTML needs; others are refused, as there are thousands of them.
+    /// The entities that HTML requires; of the thousands of others, each is an error.
     private static let entities = ["amp": "&", "lt": "<", "gt": ">", "quot": "\"", "apos": "'", "nbsp": "\u{A0}"]
 
     private static func withoutEntities(_ text: String) throws -> String {
@@ -133,13 +133,13 @@ enum MarkupText {
     }
 }
 
-/// Links around the addresses in a text, as Jinja's `urlize` finds them.
+/// Adds links to the addresses in a text, as Jinja's `urlize` finds them.
 struct Links {
-    /// How much of an address is shown.
+    /// Maximum characters shown of an address.
     var limit: Int?
     var relation = ""
     var target: String?
-    /// Further beginnings of addresses, such as `tel:`.
+    /// Additional URI schemes, such as `tel:`.
     var schemes: [String] = []
 
     static func isScheme(_ text: String) -> Bool { matches(text, #"^[\w.+\-]{2,}:/{0,2}$"#) }
@@ -156,7 +156,7 @@ struct Links {
         text.range(of: pattern, options: [.regularExpression, .caseInsensitive]) != nil
     }
 
-    /// - Parameter text: HTML, whose signs are entities.
+    /// - Parameter text: HTML with its special characters escaped.
     func text(_ text: String) -> String {
         var out = ""
         var word = String.UnicodeScalarView()
@@ -177,7 +177,7 @@ struct Links {
         let head = Self.taken(&middle, ["(", "<", "&lt;"], atEnd: false)
         var tail = Substring(Self.taken(&middle, [")", ">", ".", ",", "&gt;"], atEnd: true))
         var inner = String(middle)
-        // Brackets that belong to the address come back from its end.
+        // Closing brackets that balance one in the address are moved back to it.
         for (open, close) in [("(", ")"), ("<", ">"), ("&lt;", "&gt;")] {
             let (opened, closed) = (Self.count(open, in: inner), Self.count(close, in: inner))
             guard opened > closed else { continue }
@@ -218,7 +218,7 @@ struct Links {
         return result
     }
 
-    /// Takes as many of the parts as there are off one end of a text.
+    /// Strips as many of the parts as there are from one end of a text.
     private static func taken(_ text: inout Substring, _ parts: [String], atEnd: Bool) -> String {
         var result = ""
         while let part = parts.first(where: { atEnd ? text.hasSuffix($0) : text.hasPrefix($0) }) {

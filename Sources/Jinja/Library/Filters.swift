@@ -1,4 +1,4 @@
-/// What may stand behind `|`. Signatures and results are Jinja's, but for `tojson`, which is transformers'.
+/// The filters. Signatures and results are Jinja's, except `tojson`, which is transformers'.
 enum Filters {
     typealias Filter = @Sendable (Interpreter, JinjaValue, Arguments) throws -> JinjaValue
 
@@ -16,7 +16,7 @@ enum Filters {
         }
     }
 
-    /// Numbers, marks, and what works on anything.
+    /// Filters of numbers, of HTML marks, and of any value.
     private static let values: [String: Filter] = {
         let fallback: Filter = { _, value, arguments in
             let given = try arguments.bound("default", ["default_value", "boolean"])

@@ -1,6 +1,6 @@
 import Foundation
 
-/// The functions that every template has.
+/// The global functions of every template.
 enum Globals {
     static var functions: [String: JinjaValue] {
         [
@@ -70,7 +70,7 @@ enum Globals {
         throw JinjaFailure("the template raised an exception: \(try message?.string() ?? "")")
     }
 
-    /// The local time in C's `strftime` form, as Python's.
+    /// The local time formatted with C's `strftime`, as in Python.
     private static func time(_ interpreter: Interpreter, _ arguments: Arguments) throws -> JinjaValue {
         let format = try arguments.bound("strftime_now", ["format"], required: 1).text(0, "the format") ?? ""
         guard !format.isEmpty else { return .string("") }

@@ -8,8 +8,8 @@ enum Methods {
         "is_integer", "numerator", "real", "to_bytes",
     ]
 
-    /// The method `name` of a value, `nil` where its type has none.
-    /// - Throws: where Python has it and it is not supported, or where it would change the value.
+    /// The method `name` of a value, `nil` if its type has none.
+    /// - Throws: for methods of Python that are not supported, or that would modify the value.
     static func method(_ name: String, of value: JinjaValue) throws -> JinjaValue? {
         let body: Body?
         switch value {
@@ -86,7 +86,7 @@ enum Methods {
 
     enum Alignment { case left, right, center }
 
-    /// `text` filled up to `width` characters.
+    /// `text` padded to `width` characters.
     static func padded(_ text: String, _ width: Int, _ filling: String, _ alignment: Alignment) throws -> String {
         guard width <= JinjaLimits.text / 4 else { throw JinjaFailure("a string is too long") }
         guard filling.unicodeScalars.count == 1 else {
@@ -98,7 +98,7 @@ enum Methods {
         switch alignment {
         case .left: left = 0
         case .right: left = gap
-        // Python's rule for an odd gap.
+        // Python's rule for odd padding.
         case .center: left = gap / 2 + (gap & width & 1)
         }
         return String(repeating: filling, count: left) + text + String(repeating: filling, count: gap - left)

@@ -13,7 +13,7 @@ struct PercentFormat {
     static func text(_ format: String, _ value: JinjaValue) throws -> String {
         var formatter = PercentFormat(value)
         let text = try formatter.text(Array(format.unicodeScalars))
-        // Python treats a list as a mapping, whose entries may remain unused.
+        // Python treats a list as a mapping, whose entries may be unused.
         if case .list = value { return text }
         if case .sequence(let values) = formatter.values, formatter.next < values.count {
             throw JinjaFailure("not all arguments converted during string formatting")
@@ -42,7 +42,7 @@ struct PercentFormat {
         }
     }
 
-    /// A conversion such as `%-8.3f`.
+    /// A conversion specifier such as `%-8.3f`.
     private struct Conversion {
         var flags: Set<Unicode.Scalar> = []
         var width = 0

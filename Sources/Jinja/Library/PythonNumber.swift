@@ -1,8 +1,8 @@
 import Foundation
 
-/// How Python reads and rounds numbers.
+/// Python's parsing and rounding of numbers.
 enum PythonNumber {
-    /// The text without whitespace around it and underscores between digits; `nil` where these stand elsewhere.
+    /// The text without surrounding whitespace and underscores between digits; `nil` for misplaced underscores.
     static func digits(_ text: String) -> String? {
         let text = text.stripped()
         guard text.contains("_") else { return text }
@@ -14,9 +14,9 @@ enum PythonNumber {
         return text.filter { $0 != "_" }
     }
 
-    /// What `float()` reads.
+    /// Parses as `float()` does.
     static func float(_ text: String) -> Double? {
-        // Swift also reads hexadecimal numbers and spells of NaN that Python doesn't.
+        // Swift also accepts hexadecimal numbers and spellings of NaN that Python rejects.
         let lower = text.lowercased()
         let bare = lower.hasPrefix("+") || lower.hasPrefix("-") ? String(lower.dropFirst()) : lower
         if ["inf", "infinity"].contains(bare) { return lower.hasPrefix("-") ? -.infinity : .infinity }
@@ -26,7 +26,7 @@ enum PythonNumber {
             .map { lower.hasPrefix("-") ? -$0 : $0 }
     }
 
-    /// `round()`: exact decimals of the binary number, halves to even.
+    /// `round()`: the exact decimal expansion of the binary number, ties to even.
     static func rounded(_ number: Double, places: Int) -> Double {
         guard number.isFinite else { return number }
         guard places >= 0 else {

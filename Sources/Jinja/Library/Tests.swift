@@ -1,4 +1,4 @@
-/// What may stand behind `is`.
+/// The tests, which follow `is`.
 enum Tests {
     typealias Test = @Sendable (JinjaValue, Arguments) throws -> Bool
 
@@ -69,7 +69,7 @@ enum Tests {
         try Arithmetic.result(value, "%", .integer(divisor)).numeric ?? .nan
     }
 
-    /// Python asks for a length and for items by index.
+    /// Python requires a length and items by index.
     private static func isSequence(_ value: JinjaValue) -> Bool {
         switch value {
         case .string, .markup, .list, .tuple, .dictionary, .range, .undefined: true
@@ -84,7 +84,7 @@ enum Tests {
         }
     }
 
-    /// Python's `islower` and `isupper`: some letters, and none of the other case.
+    /// Python's `islower` and `isupper`: at least one cased letter, and none of the other case.
     private static func isCase(
         _ text: String, _ other: KeyPath<Unicode.Scalar.Properties, Bool>,
         but own: KeyPath<Unicode.Scalar.Properties, Bool>

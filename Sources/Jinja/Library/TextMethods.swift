@@ -97,7 +97,7 @@ enum TextMethods {
         return isRight ? [.string(""), .string(""), .string(text)] : [.string(text), .string(""), .string("")]
     }
 
-    /// The part of a text between two of its characters, counted as in a slice.
+    /// The part of a string between two positions, as in a slice.
     private static func window(
         _ text: String, _ start: Int?, _ end: Int?
     ) -> (scalars: ArraySlice<Unicode.Scalar>, isInside: Bool) {
@@ -135,7 +135,7 @@ enum TextMethods {
                     places.append(place)
                     if ["find", "index"].contains(name) { break }
                 }
-                // `count` counts what doesn't overlap.
+                // `count` counts non-overlapping occurrences.
                 place += isHere && name == "count" ? max(1, part.count) : 1
             }
         }

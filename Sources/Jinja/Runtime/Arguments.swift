@@ -1,9 +1,9 @@
-/// What a function is called with.
+/// The arguments of a function call.
 struct Arguments {
     var positional: [JinjaValue] = []
     var named: [(name: String, value: JinjaValue)] = []
 
-    /// The arguments by the function's parameters, `nil` for those that were left out.
+    /// The arguments matched to the function's parameters, `nil` for omitted ones.
     func bound(_ function: String, _ parameters: [String], required: Int = 0) throws -> [JinjaValue?] {
         guard positional.count <= parameters.count else {
             throw JinjaFailure(
@@ -25,7 +25,7 @@ struct Arguments {
 }
 
 extension JinjaValue {
-    /// The value as an argument that has to be text.
+    /// The value as a string argument.
     func text(of argument: String) throws -> String {
         if let text { return text }
         if case .undefined(let reason) = self { throw JinjaFailure(reason) }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// Python's arithmetic on integers (of 64 bits; larger ones are an error), floats, texts and lists.
+/// Python's arithmetic on integers (64 bits; overflow is an error), floats, strings and lists.
 enum Arithmetic {
     static func result(_ a: JinjaValue, _ sign: String, _ b: JinjaValue) throws -> JinjaValue {
         if let x = a.wholeNumber, let y = b.wholeNumber { return try whole(x, sign, y) }
@@ -40,7 +40,7 @@ enum Arithmetic {
         throw JinjaFailure("bad operand type for unary +: '\(value.typeName)'")
     }
 
-    /// HTML's signs as entities, as MarkupSafe writes them.
+    /// Escapes HTML's special characters as MarkupSafe does.
     static func escaped(_ text: String) -> String {
         var out = ""
         for scalar in text.unicodeScalars {
@@ -97,7 +97,7 @@ enum Arithmetic {
             let (quotient, overflow) = a.dividedReportingOverflow(by: b)
             guard !overflow else { return try checked((0, true)) }
             let rest = a - quotient * b
-            // Python rounds down, and the rest has the divisor's sign.
+            // Python rounds towards negative infinity, and the remainder has the divisor's sign.
             let isBelow = rest != 0 && (rest < 0) != (b < 0)
             return .integer(sign == "//" ? (isBelow ? quotient - 1 : quotient) : (isBelow ? rest + b : rest))
         default:

@@ -71,7 +71,7 @@ extension Interpreter {
         }
     }
 
-    /// Refuses lists that were put into lists again and again.
+    /// Rejects lists that are nested too deeply.
     func shallow(_ value: JinjaValue) throws -> JinjaValue {
         guard value.depth() <= JinjaLimits.depth else {
             throw JinjaFailure("a value is nested more than \(JinjaLimits.depth) levels deep")
@@ -106,7 +106,7 @@ extension Interpreter {
 
     // MARK: Attributes and items
 
-    /// `object.name`: what Python finds there, else the item of that name.
+    /// `object.name`: Python's attribute, otherwise the item of that name.
     func attribute(_ name: String, of object: JinjaValue) throws -> JinjaValue {
         switch object {
         case .undefined(let reason): throw JinjaFailure(reason)
@@ -120,12 +120,12 @@ extension Interpreter {
         return missing(name, object)
     }
 
-    /// `object[index]`: the item, else the attribute of that name.
+    /// `object[index]`: the item, otherwise the attribute of that name.
     func item(_ index: JinjaValue, of object: JinjaValue) throws -> JinjaValue {
         switch object {
         case .undefined(let reason): throw JinjaFailure(reason)
         case .dictionary(let dictionary):
-            // A key that can't be one is not there.
+            // An unhashable key is absent.
             if let value = try? dictionary.value(for: index) { return value }
         case .list(let values), .tuple(let values):
             if let place = index.wholeNumber { return element(place, of: values) { $0 } ?? missing(index, object) }
@@ -144,7 +144,7 @@ extension Interpreter {
         return missing(index, object)
     }
 
-    /// What Python finds under a name, without looking for an item of that name.
+    /// Python's attribute of that name, not an item.
     func attributeOnly(_ name: String, of object: JinjaValue) throws -> JinjaValue {
         switch object {
         case .namespace, .loop, .undefined: try attribute(name, of: object)

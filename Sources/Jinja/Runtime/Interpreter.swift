@@ -1,6 +1,6 @@
 import Foundation
 
-/// Names and their values: those of the template, a macro, or one round of a loop.
+/// A scope: the names of the template, a macro, or one iteration of a loop, with their values.
 final class Scope {
     var values: [String: JinjaValue] = [:]
     let parent: Scope?
@@ -17,18 +17,18 @@ final class Scope {
     }
 }
 
-/// Runs a template's statements once.
+/// Executes a template's statements once.
 final class Interpreter {
     private(set) var output = ""
     private(set) var generated: [Range<Int>] = []
     let now: Date
     private var scope: Scope
-    /// Texts that are being made for a macro, a call or a block, inside the output.
+    /// Output captured for macros, calls and blocks, nested within the output.
     private var captures = 0
     private var calls = 0
     private var work = 0
     var namespaces = 0
-    /// The line of what is being evaluated.
+    /// The line that is being evaluated.
     private var line = 0
 
     private enum Flow { case onward, leaveLoop, nextRound }
@@ -47,7 +47,7 @@ final class Interpreter {
         }
     }
 
-    /// Counts work, which ends a template that never ends.
+    /// Counts steps, to stop a template that never ends.
     func spend(_ amount: Int) throws {
         work += 1 + amount
         guard work <= JinjaLimits.work else {
@@ -91,7 +91,7 @@ final class Interpreter {
             guard flow == .onward else { return flow }
             try write(try filtered(.string(text), by: filter).string())
         case .with(let values, let body):
-            // The values don't see each other's names.
+            // The values are evaluated before any of the names is set.
             let computed = try values.map { ($0.target, try evaluate($0.value)) }
             return try inScope {
                 for (target, value) in computed { try assign(value, to: target) }
@@ -149,7 +149,7 @@ final class Interpreter {
         guard output.utf8.count <= JinjaLimits.text else { throw JinjaFailure("the output is too long") }
     }
 
-    /// What statements write, kept from the output.
+    /// Captures what statements write, instead of sending it to the output.
     private func captured(_ body: [Statement]) throws -> (text: String, flow: Flow) {
         let outer = output
         output = ""
@@ -186,7 +186,7 @@ final class Interpreter {
 
     // MARK: Macros
 
-    /// A macro sees the names of where it was written, as they are when it is called.
+    /// A macro sees the scope where it is defined, with the values at the time of the call.
     private func function(_ macro: Macro) -> JinjaValue {
         let home = scope
         return .function(
@@ -243,7 +243,7 @@ final class Interpreter {
         return .string(text)
     }
 
-    // MARK: What expressions need
+    // MARK: Calls, filters and tests
 
     func value(of name: String) -> JinjaValue { scope.value(of: name) ?? .undefined("'\(name)' is undefined") }
 

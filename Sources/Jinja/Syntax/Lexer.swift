@@ -1,4 +1,4 @@
-/// A piece of a template's source.
+/// A token of a template's source.
 struct Token: Equatable {
     enum Kind: Equatable {
         case data(String)
@@ -13,7 +13,7 @@ struct Token: Equatable {
     var kind: Kind
     var line: Int
 
-    /// The token as an error shows it.
+    /// The token as errors show it.
     var description: String {
         switch kind {
         case .data: "text"
@@ -31,13 +31,13 @@ struct Token: Equatable {
     }
 }
 
-/// Cuts a template into tokens as Jinja does with `trim_blocks` (the line break after a block is dropped) and
-/// `lstrip_blocks` (so is the whitespace before one that begins its line).
+/// Splits a template into tokens as Jinja does with `trim_blocks` (the line break after a block is dropped) and
+/// `lstrip_blocks` (so is the whitespace before a block at the beginning of a line).
 struct Lexer {
     private let source: [UInt8]
     private var index = 0
     private var line = 1
-    /// Whether what was read last ended a line.
+    /// Whether the last token ended at the end of a line.
     private var startsLine = true
     private var tokens: [Token] = []
 
@@ -93,7 +93,7 @@ struct Lexer {
         }
     }
 
-    /// Adds the text in front of a tag, as far as the tag leaves it.
+    /// Adds the text before a tag, without the whitespace that the tag strips.
     private mutating func addData(_ range: Range<Int>, sign: UInt8, mayStrip: Bool) {
         var end = range.upperBound
         if sign == UInt8(ascii: "-") {
@@ -116,7 +116,7 @@ struct Lexer {
         closeTag(sign: sign, trims: true)
     }
 
-    /// What `{% raw %}` begins: text up to `{% endraw %}`. `place` is behind the word "raw".
+    /// The text from `{% raw %}` to `{% endraw %}`. `place` is after the word "raw".
     private mutating func raw(from place: Int) throws {
         let (opening, _) = try closing(of: "raw", at: place, trims: false)
         advance(to: opening)
@@ -135,7 +135,7 @@ struct Lexer {
         throw JinjaFailure("'raw' without 'endraw'", line: line)
     }
 
-    /// Where the text goes on after the `%}` of a tag without expressions.
+    /// The position of the text after the `%}` of a tag without expressions.
     private func closing(of name: String, at place: Int, trims: Bool) throws -> (index: Int, endsLine: Bool) {
         var place = skippingSpace(place)
         let isStripping = place < source.count && source[place] == UInt8(ascii: "-")
@@ -152,7 +152,7 @@ struct Lexer {
         return (place + 1, true)
     }
 
-    /// The place behind `name`, where whitespace and that word come next.
+    /// The position after `name`, if optional whitespace and that word come next.
     private func word(_ name: String, from start: Int) -> Int? {
         let place = skippingSpace(start)
         guard source[place...].starts(with: name.utf8) else { return nil }
@@ -259,7 +259,7 @@ struct Lexer {
         advance(to: place + 1)
     }
 
-    /// What follows a backslash, as in Python's strings.
+    /// Parses an escape sequence as in Python's strings, after the backslash.
     private func escape(_ place: Int, into out: inout [UInt8], line: Int) throws -> Int {
         guard place < source.count else { throw JinjaFailure("unterminated string", line: line) }
         let simple: [UInt8: UInt8] = [
@@ -318,7 +318,7 @@ struct Lexer {
         advance(to: index + sign.utf8.count)
     }
 
-    // MARK: Pieces
+    // MARK: Characters
 
     private mutating func add(_ kind: Token.Kind) { tokens.append(Token(kind: kind, line: line)) }
 
@@ -327,7 +327,7 @@ struct Lexer {
         index = place
     }
 
-    /// Drops the whitespace that the end of a tag takes with it.
+    /// Drops the whitespace that the end of a tag strips.
     private mutating func closeTag(sign: UInt8, trims: Bool) {
         startsLine = false
         if sign == UInt8(ascii: "-") {
@@ -348,7 +348,7 @@ struct Lexer {
                 place += 1
                 continue
             }
-            // The few spaces beyond ASCII.
+            // Non-ASCII whitespace.
             let rest = String(bytes: source[place...].prefix(4)).unicodeScalars
             guard let first = rest.first, first.isPythonSpace else { break }
             place += UTF8.width(first)

@@ -1,4 +1,4 @@
-/// Expressions, loosest operators first.
+/// Expressions, from lowest to highest precedence.
 extension Parser {
     mutating func expression(allowsConditionals: Bool = true) throws -> Expression {
         try nested { parser in
@@ -16,7 +16,7 @@ extension Parser {
         }
     }
 
-    /// One expression, or several with commas between them.
+    /// One expression, or a tuple of several separated by commas.
     mutating func tuple(
         allowsConditionals: Bool = true, endsBefore word: String? = nil, inParentheses: Bool = false
     ) throws -> Expression {
@@ -44,7 +44,7 @@ extension Parser {
         }
     }
 
-    /// Counts an operator of a chain, whose tree is as deep as the chain is long.
+    /// Counts an operator of a chain, whose syntax tree is as deep as the chain is long.
     private func count(_ operators: inout Int) throws {
         operators += 1
         guard operators <= JinjaLimits.chain else {
@@ -282,7 +282,7 @@ extension Parser {
         }
     }
 
-    /// `| name(…) | name`, on the value before or on a block's text.
+    /// `| name(…) | name`, applied to the value before or to a block's text.
     mutating func filters(on value: Expression?, startsInline: Bool = true) throws -> Expression {
         var value = value
         var operators = 0

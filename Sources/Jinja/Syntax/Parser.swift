@@ -1,12 +1,12 @@
-/// Reads statements. The grammar is Jinja's; what transformers' environment doesn't have, or this doesn't support, is
-/// refused by name.
+/// Parses statements. The grammar is Jinja's; features that transformers' environment lacks, or that are not
+/// supported here, are rejected by name.
 struct Parser {
     private let tokens: [Token]
     private var place = 0
-    /// Loops that `break` may leave from here; a macro's body begins anew.
+    /// Nesting depth of the loops that `break` may leave; 0 at the beginning of a macro's body.
     private var loops = 0
     var depth = 0
-    /// Names of a macro's extra arguments that were read.
+    /// The implicit arguments that a macro's body uses: `varargs`, `kwargs` or `caller`.
     private var special: Set<String> = []
     private(set) var hasGenerationBlocks = false
 
@@ -64,7 +64,7 @@ struct Parser {
         JinjaFailure(message, remedy: remedy, line: line)
     }
 
-    /// Runs `body` one level deeper.
+    /// Runs `body` one nesting level deeper.
     mutating func nested<Result>(_ body: (inout Parser) throws -> Result) throws -> Result {
         depth += 1
         defer { depth -= 1 }
@@ -78,7 +78,7 @@ struct Parser {
 
     // MARK: Statements
 
-    /// The statements up to a tag of one of `names`, which is left to the caller, opened; or to the end.
+    /// The statements up to an opened tag with one of `names`, which the caller parses; or to the end.
     private mutating func statements(until names: Set<String>) throws -> [Statement] {
         try nested { parser in
             var result: [Statement] = []
@@ -122,7 +122,7 @@ struct Parser {
         return result
     }
 
-    /// A body that runs as a function of its own, so that no `break` can leave a loop around it.
+    /// A body that runs as a function, so that no `break` in it can leave an enclosing loop.
     private mutating func closedBody(until name: String) throws -> [Statement] {
         let outer = loops
         loops = 0

@@ -1,4 +1,4 @@
-/// An expression with the line it began on.
+/// An expression with the line where it begins.
 final class Expression: Sendable {
     let kind: Kind
     let line: Int
@@ -42,7 +42,7 @@ struct CallArguments: Sendable {
     var unpackedNames: Expression?
 }
 
-/// What an assignment or a loop gives values to.
+/// The target of an assignment or a loop.
 indirect enum Target: Sendable {
     case name(String)
     case attribute(String, String)
@@ -58,7 +58,7 @@ final class Macro: Sendable {
     let name: String
     let parameters: [Parameter]
     let body: [Statement]
-    /// Whether the body asks for what was passed beyond the parameters.
+    /// Whether the body uses arguments beyond the parameters: `varargs`, `kwargs` or `caller`.
     let uses: Set<String>
 
     init(_ name: String, _ parameters: [Parameter], _ body: [Statement], uses: Set<String>) {
