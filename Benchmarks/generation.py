@@ -173,13 +173,13 @@ def alone(folder, options):
     result = ours(folder, options, cases, rounds=2 * options.rounds)
     pairs = zip(*(next(c for c in result["cases"] if c["name"] == item["name"])["stepSeconds"] for item in cases))
     cost = statistics.median(b / a for a, b in pairs) - 1
-    print(f"unmerged LoRA r 16 on all linears, 1 row: {cost:+.1%} time per token", flush=True)
+    print(f"unmerged LoRA r 16 on all linear layers, batch size 1: {cost:+.1%} time per token", flush=True)
     report["unmerged"] = cost
     for kind in ("wide", "narrow"):
         names = [f"one {kind}", f"64 {kind}"]
         result = ours(folder, options, [c for c in MANY if c["name"] in names], rounds=options.rounds)
         one, many = step(result, names[0]), step(result, names[1])
-        print(f"64 rows, {kind} adapters: one {64 / one:.0f} tokens/s, 64 different {64 / many:.0f}: {one / many:.0%}",
+        print(f"batch size 64, {kind} adapters: one {64 / one:.0f} tokens/s, 64 different {64 / many:.0f}: {one / many:.0%}",
               flush=True)
         report[kind] = dict(one=64 / one, many=64 / many)
     for weights in (None, "bf16", "int8", "nf4", "nf4-double"):
@@ -189,8 +189,8 @@ def alone(folder, options):
         pairs = zip(result["cases"][0]["stepSeconds"], result["readingRates"])
         share = statistics.median(size / one / rate for one, rate in pairs)
         rate = statistics.median(result["readingRates"])
-        print(f"{weights or 'fp32'}, 1 row: {1 / seconds:.1f} tokens/s, {size / 1e6:.0f} MB a token at {size / seconds / 1e9:.1f} of "
-              f"{rate / 1e9:.1f} GB/s: {share:.0%}", flush=True)
+        print(f"{weights or 'fp32'}, batch size 1: {1 / seconds:.1f} tokens/s, {size / 1e6:.0f} MB a token at "
+              f"{size / seconds / 1e9:.1f} of {rate / 1e9:.1f} GB/s: {share:.0%}", flush=True)
         report[weights or "fp32"] = dict(tokens=1 / seconds, bytes=size, rate=rate, share=share)
     return report
 

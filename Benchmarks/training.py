@@ -354,7 +354,7 @@ def main():
     if options.peer:
         return peer(cases[0], pathlib.Path(options.peer), options)
     if options.device == "cpu":
-        print(f"{platform.processor() or platform.machine()}, {options.threads} threads; PyTorch's fp32 products: "
+        print(f"{platform.processor() or platform.machine()}, {options.threads} threads; PyTorch's fp32 matmuls: "
               f"{product_rate(options.threads):.0f} GFLOP/s", flush=True)
     results = []
     for case in cases:

@@ -65,7 +65,7 @@ for (label, rank, targets) in [("q, v, r 8", 8, ["query", "value"]), ("all linea
     print(
         String(
             format:
-                "%@ at %d places: switch median %.4f ms, 99th percentile %.4f ms of 1000; A → B → A bit for bit: %@",
+                "%@ at %d modules: switch median %.4f ms, 99th percentile %.4f ms of 1000; A → B → A bit for bit: %@",
             label, places, times[500] * 1e3, times[990] * 1e3, same ? "yes" : "no"))
     try set.activate(nil)
 }
@@ -84,6 +84,6 @@ for _ in 0..<10 {
 func median(_ times: [Double]) -> Double { times.sorted()[times.count / 2] * 1e3 }
 print(
     String(
-        format: "8 rows of 32 tokens: base %.1f ms, one adapter %.1f ms, 8 adapters in one batch %.1f ms",
+        format: "8 examples of 32 tokens: base %.1f ms, one adapter %.1f ms, 8 adapters in one batch %.1f ms",
         median(base),
         median(alone), median(mixed)))

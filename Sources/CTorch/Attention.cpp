@@ -344,7 +344,7 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
         auto typed = [type](const CTTensor *t) { return in_type(unbox(t), type).contiguous(); };
         at::Tensor queries = typed(q), keys = typed(k), values = typed(v);
         WithoutAutocast guard;
-        // Where a prompt is read, nobody asks in the last layer.
+        // In prefill the last layer may have no queries.
         if (queries.size(0) == 0) return queries;
         if (FlashAttention::takes(queries, unbox(bias), settings)) {
             return FlashAttention::apply(queries, keys, values, settings);
@@ -368,8 +368,7 @@ CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, 
             return at::matmul(scores.softmax(-1), unbox(v));
         }
         if (bias.defined() && bias.is_cuda()) {
-            // The GPU's kernel reads 16 bytes at a time, also from rows of a part of a mask: a copy whose rows are
-            // padded to that.
+            // The GPU's kernel reads 16 bytes at a time, also from rows of a sliced mask: a copy with padded rows.
             int64_t width = bias.size(-1), step = 16 / bias.element_size();
             int64_t padded = (width + step - 1) / step * step;
             at::Tensor copy = at::empty({bias.size(0), bias.size(1), bias.size(2), padded}, bias.options());

@@ -114,7 +114,7 @@ struct Part {
     /// Relative to the sequence.
     int64_t first_query() const { return tile.query + begin; }
     /// Offset of the block's first score in the tile's [heads, queries, keys].
-    int64_t place() const { return (head * tile.queries + begin) * tile.keys; }
+    int64_t offset() const { return (head * tile.queries + begin) * tile.keys; }
 };
 
 /// A bias or its gradient, [heads, queries, keys], by raw pointer.
@@ -277,7 +277,7 @@ void attention_rows(const at::Tensor &q, const at::Tensor &k, const at::Tensor &
                 scores.resize(std::max(scores.size(), static_cast<size_t>(count)));
                 make_probabilities(settings, queries, own, bias, part, scores.data());
                 if (settings.dropout > 0) {
-                    drop_part(scores.data(), scores.data(), part.place(), count, settings.dropout,
+                    drop_part(scores.data(), scores.data(), part.offset(), count, settings.dropout,
                               tile_seed(settings.seed, part.row, part.number));
                 }
                 serial_product(false, false, part.queries(), heads.size, keys, 1, scores.data(), keys, values.at(part.tile.key),
@@ -315,13 +315,13 @@ void attention_rows_backward(const at::Tensor &gradient, const at::Tensor &q, co
                 float *p = scratch.data(), *s = p + count, *used = drops ? s + count : p;
                 const uint64_t seed = tile_seed(settings.seed, part.row, part.number);
                 make_probabilities(settings, own_queries, own_keys, bias, part, p);
-                if (drops) drop_part(p, used, part.place(), count, settings.dropout, seed);
+                if (drops) drop_part(p, used, part.offset(), count, settings.dropout, seed);
                 const int64_t first = part.first_query(), from = part.tile.key, size = heads.size;
                 serial_product(true, false, keys, size, queries, 1, used, keys, upstream.at(first, part.each), upstream.stride(), 1,
                                dv.at(from), dv.stride());
                 serial_product(false, true, queries, keys, size, 1, upstream.at(first, part.each), upstream.stride(),
                                values.at(from), values.stride(), 0, s, keys);
-                if (drops) drop_part(s, s, part.place(), count, settings.dropout, seed);
+                if (drops) drop_part(s, s, part.offset(), count, settings.dropout, seed);
                 for (int64_t i = 0; i < queries; ++i) {
                     softmax_backward(p + i * keys, s + i * keys, db.row(settings, part, i), static_cast<float>(settings.scale), keys);
                 }

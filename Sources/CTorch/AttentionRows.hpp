@@ -77,7 +77,7 @@ inline int64_t skipped_columns(const AttentionSettings &settings, bool has_bias,
 bool is_for_attention_rows(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
                            const AttentionSettings &);
 
-/// y [queries, heads, size]; all end to end. What dropout takes away is what it takes away in the other way of computing.
+/// y [queries, heads, size]; all contiguous. Dropout masks are the same as with libtorch's operations.
 void attention_rows(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
                     const AttentionSettings &, at::Tensor &y);
 

@@ -111,13 +111,13 @@ extern "C" CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const 
             if (rows > rows_of_a_thread) {
                 ctorch::parallel_for(0, rows, rows_of_a_thread, [&](int64_t begin, int64_t end) { add(begin, end, 0, outputs); });
             } else {
-                // B is divided among the threads; each makes x Aᵀ for itself, which is sooner done than shared.
+                // B is divided among the threads; each computes x Aᵀ itself, which is faster than synchronizing.
                 const int64_t grain = std::max<int64_t>(1, elements_of_b / std::max<int64_t>(1, rank));
                 ctorch::parallel_for(0, outputs, grain, [&](int64_t first, int64_t last) { add(0, rows, first, last); });
             }
             return y_given;
         }
-        // A narrower base decides, while what is trained stays wide.
+        // The base's type decides: trained parameters of a wider type are downcast.
         at::ScalarType type = compute_type(unbox(y));
         at::Tensor output = in_type(unbox(y), type), input = in_type(unbox(x), type);
         at::Tensor first = in_type(unbox(a), type), second = in_type(unbox(b), type);

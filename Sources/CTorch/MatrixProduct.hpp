@@ -20,7 +20,7 @@ struct BlasMatrix {
     explicit BlasMatrix(const at::Tensor &x)
         : data(static_cast<const float *>(x.const_data_ptr())), is_transposed(!by_rows(x)) {
         const int64_t lines = is_transposed ? x.size(1) : x.size(0), length = is_transposed ? x.size(0) : x.size(1);
-        // With a single row or column its stride is arbitrary.
+        // The stride of a single row or column is arbitrary.
         stride = lines > 1 ? (is_transposed ? x.stride(1) : x.stride(0)) : std::max<int64_t>(1, length);
     }
 

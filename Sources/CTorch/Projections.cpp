@@ -119,7 +119,7 @@ struct SharedProjections : public Function<SharedProjections> {
             set_product(to_part, gradient, tensors[part.b]);
             if (part.scale != 1) to_part.mul_(part.scale);
         }
-        if (needs_low) share_low(context, *parts, to_low, x, tensors, to_x, result, needs);
+        if (needs_low) propagate_low(context, *parts, to_low, x, tensors, to_x, result, needs);
         results[0] = to_x;
         return results;
     }
@@ -162,7 +162,7 @@ private:
 
     /// Given the gradient w.r.t. drop(x) Aᵀ, the gradients w.r.t. A and x.
     template <typename Result, typename Needs>
-    static void share_low(AutogradContext *context, const Parts &parts, const at::Tensor &to_low, const at::Tensor &x,
+    static void propagate_low(AutogradContext *context, const Parts &parts, const at::Tensor &to_low, const at::Tensor &x,
                           const at::TensorList &tensors, at::Tensor &to_x, Result result, Needs needs) {
         if (!parts.drops) {
             at::Tensor to_all;
@@ -191,7 +191,7 @@ private:
 };
 
 /// One of them, by the functions for single projections.
-at::Tensor made_alone(const CTTensor *x, const CTProjection &given) {
+at::Tensor project_alone(const CTTensor *x, const CTProjection &given) {
     const auto taken = [](CTTensor *result) {
         TORCH_CHECK(result, last_error());
         at::Tensor value = unbox(result);
@@ -281,7 +281,7 @@ std::vector<at::Tensor> projections(const CTTensor *boxed, const std::vector<CTP
         }
         return results;
     }
-    for (const CTProjection &one : given) results.push_back(made_alone(boxed, one));
+    for (const CTProjection &one : given) results.push_back(project_alone(boxed, one));
     return results;
 }
 
