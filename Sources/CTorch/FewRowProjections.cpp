@@ -104,8 +104,8 @@ bool are_for_few_rows(const at::Tensor &x, const std::deque<Part> &parts) {
 /// Thread boundaries within the outputs are multiples of this.
 constexpr int64_t step = outputs_of_blocks;
 
-/// Computes x aᵀ for the LoRA branches of all projections, dynamically scheduled in chunks of rows of a. By the time
-/// a thread adds its deltas, all chunks have been computed.
+/// Computes x aᵀ for the LoRA branches of all projections, dynamically scheduled in chunks of rows of a. Threads do this
+/// before their outputs, so `wait` rarely has to wait when they add the deltas.
 class LowProducts {
 public:
     LowProducts(std::deque<Part> &parts, const float *x, int64_t rows, int64_t inputs)

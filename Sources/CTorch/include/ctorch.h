@@ -73,7 +73,7 @@ CTTensor *ct_empty(const int64_t *shape, int rank, CTDType, CTDevice, int device
 CTTensor *ct_full(const int64_t *shape, int rank, double value, CTDType, CTDevice, int device_index);
 CTTensor *ct_arange(int64_t start, int64_t end, CTDType, CTDevice, int device_index);
 CTTensor *ct_from_bytes(const void *bytes, const int64_t *shape, int rank, CTDType);
-/// A tensor over memory owned by the caller; `release(context)` is called when the last view is freed.
+/// A tensor over external memory; `release(context)` is called when the last view is freed.
 CTTensor *ct_from_memory(void *memory, const int64_t *shape, int rank, CTDType, void (*release)(void *),
                          void *context);
 int ct_rank(const CTTensor *);

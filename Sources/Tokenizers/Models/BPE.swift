@@ -30,7 +30,7 @@ struct BPE: TokenizerModel {
     /// Whether no merge crosses the beginning of a word marked by "▁": then a text without a pre-tokenizer can still
     /// be split there.
     private let wordsAreSeparate: Bool
-    /// Created for the first long text, if words can't be split; `nil` if its result could differ.
+    /// Created for the first long text that can't be split into words; `nil` if its result could differ from merging.
     private let search = OnDemand<BPESearch?>()
     private let states = Pool { State() }
 
