@@ -13,8 +13,8 @@ start=$(date +%s)
     --data Examples/dialogues/train.jsonl \
     --validation Examples/dialogues/validation.jsonl \
     --test Examples/dialogues/test.jsonl --limit-test 100 \
-    --prompt 'Summarize: {dialogue}' \
-    --target '{summary}' \
-    --lr full=1.5e-3,lora=1e-3 --steps 500 --batch-size 8 --warmup 20 --max-new-tokens 60 \
+    --prompt 'Key facts: {dialogue}' \
+    --target '{facts}' \
+    --lr full=1.5e-3,lora=1e-3 --steps 500 --batch-size 8 --warmup 20 --max-new-tokens 60 --no-repeat-ngram 4 \
     --html demo/report.html --output demo/report.json
 echo "finished in $(($(date +%s) - start)) s; open demo/report.html for loss curves, costs and sample outputs"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Continues the pretraining of tiny-t5 on tasks built from texts and dialogues that require the source. See README.md.
 
-    python3 pretrain.py --base FOLDER --vocabulary FOLDER --texts FOLDER --out FOLDER --until 21:15
+    python3 pretrain.py --base FOLDER --vocabulary FOLDER --texts FOLDER --out FOLDER --minutes 60
 """
 
 import argparse
@@ -114,9 +114,9 @@ def main():
     parser.add_argument("--resume")
     parser.add_argument("--minutes", type=float, required=True, help="wall-clock training time")
     parser.add_argument("--copy-share", type=float, default=0.08, help="fraction of the time for tasks that teach copying")
-    parser.add_argument("--decay", type=float, default=0.3, help="fraction of the time in which the learning rate decays to 0")
-    parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--embedding-lr", type=float, default=5e-3)
+    parser.add_argument("--decay", type=float, default=0.6, help="fraction of the time in which the learning rate decays to 0")
+    parser.add_argument("--lr", type=float, default=6e-4)
+    parser.add_argument("--embedding-lr", type=float, default=1.2e-3)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures whether an encoder-decoder model reads its input: the loss with the right input and with another example's.
 
-    python3 reads_its_input.py MODEL [EXAMPLES.jsonl] [--examples 100] [--source '{dialogue}'] [--target '{summary}']
+    python3 reads_its_input.py MODEL [EXAMPLES.jsonl] [--count 100] [--source '{dialogue}'] [--target '{summary}']
 
 A model that ignores its encoder has the same loss with both. Two targets are measured on the test dialogues: the longest line
 of the dialogue, which occurs in the source, and the target of the examples (a summary), which a model cannot write before
