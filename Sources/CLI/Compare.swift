@@ -64,15 +64,13 @@ struct Compare: ParsableCommand {
         help: ArgumentHelp(
             "Text file for measuring forgetting: its loss before and after training.", valueName: "file"))
     var retain: String?
-    @Option(help: ArgumentHelp("Write the report as an HTML page.", valueName: "file")) var html: String?
-    @Option(help: ArgumentHelp("Write the report as JSON.", valueName: "file")) var output: String?
+    @OptionGroup var outputs: ReportOptions
     @OptionGroup var continuation: ContinuationOptions
-    @Flag(help: "Print the report as JSON.") var json = false
     @Flag(help: "Suppress progress output.") var quiet = false
 
     func run() throws {
         if let from {
-            try Output.check([html, output])
+            try Output.check([outputs.html, outputs.output])
             return try present(
                 ComparisonReport.read(URL(fileURLWithPath: NSString(string: from).expandingTildeInPath)))
         }
@@ -92,7 +90,7 @@ struct Compare: ParsableCommand {
         }
         let roundings = try roundings()
         let beside = try Baseline.list(baselines ?? "")
-        let (state, adapters) = try continuation.open(output: output, html: html)
+        let (state, adapters) = try continuation.open(output: outputs.output, html: outputs.html)
         defer { withExtendedLifetime(state) {} }
         let folder = try model.folder()
         let rows = try ComparisonData(
@@ -144,17 +142,9 @@ struct Compare: ParsableCommand {
     }
 
     private func present(_ report: ComparisonReport) throws {
-        // Print the results before writing files, which may fail.
-        if json {
-            print(String(decoding: try report.json(), as: UTF8.self))
-        } else {
-            print(report.table(color: Console.usesColor, width: Console.width))
-        }
-        if let output { try Output.write(report.json(), to: output) }
-        if let html {
-            try Output.write(report.html(), to: html)
-            if !json { print("report: \(html)") }
-        }
+        try outputs.present(
+            table: report.table(color: Console.usesColor, width: Console.width), json: report.json(),
+            html: report.html())
     }
 
     private func roundings() throws -> [WeightRounding] {

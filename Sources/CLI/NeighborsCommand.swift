@@ -23,13 +23,11 @@ struct NeighborsCommand: ParsableCommand {
         help: ArgumentHelp(
             "Comma-separated words that name the task (default: those of the templates).", valueName: "words"))
     var task: String?
-    @Option(help: ArgumentHelp("Write lists and a plot as an HTML page.", valueName: "file")) var html: String?
-    @Option(help: ArgumentHelp("Write the result as JSON.", valueName: "file")) var output: String?
-    @Flag(help: "Print the result as JSON.") var json = false
+    @OptionGroup var outputs: ReportOptions
 
     func run() throws {
         try require("--count", count)
-        try Output.check([html, output])
+        try Output.check([outputs.html, outputs.output])
         let adapted = try AdaptedModel(model, adapter: adapter, merge: false)
         guard let attached = adapted.adapter else { return }
         var options = Neighbors.Options()
@@ -41,11 +39,7 @@ struct NeighborsCommand: ParsableCommand {
         let name = URL(fileURLWithPath: adapter).lastPathComponent
         let report = try Neighbors(attached, tokenizer: adapted.tokenizer, options: options).report(
             name: name, model: adapted.record?.model ?? model.model ?? "the base model")
-        print(json ? String(decoding: try report.json(), as: UTF8.self) : report.table())
-        if let output { try Output.write(report.json(), to: output) }
-        if let html {
-            try Output.write(report.html(), to: html)
-            if !json { print("report: \(html)") }
-        }
+        try outputs.present(
+            table: report.table(), json: report.json(), html: report.html())
     }
 }

@@ -47,16 +47,7 @@ struct PlanCommand: ParsableCommand {
             "Data whose lengths to plan for, in place of --prompt-tokens and --target-tokens.", valueName: "file"))
     var data: [String] = []
     @Option(help: ArgumentHelp("Maximum number of examples.", valueName: "n")) var limit: Int?
-    @Option(
-        help: ArgumentHelp(
-            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")) (default: quantized weights as stored, others fp32).",
-            valueName: "format"))
-    var weights: String?
-    @Option(
-        help: ArgumentHelp(
-            "Weight format of the embedding table and the output layer (default: 16-bit tables as stored beside quantized projections, else fp32).",
-            valueName: "format"))
-    var embeddingWeights: String?
+    @OptionGroup var formats: WeightFormatOptions
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
     @Flag(help: "Print the result as JSON.") var json = false
@@ -79,9 +70,8 @@ struct PlanCommand: ParsableCommand {
         settings.memory.offloadsActivations = offloadActivations
         settings.memory.pagesOptimizer = pageOptimizer
         try checkingOptions { try settings.validate() }
-        var source = try PlanSource(
-            model, weights: checkingOptions { try weights.map { try WeightStorage($0) } },
-            embeddings: checkingOptions { try embeddingWeights.map { try WeightStorage($0) } })
+        let (storage, embeddingStorage) = try formats.storages()
+        var source = try PlanSource(model, weights: storage, embeddings: embeddingStorage)
         guard let process = try ProcessBaseline.measure() else {
             throw PEFTError("can't measure the memory of a process on this system", remedy: "use Linux")
         }

@@ -35,7 +35,7 @@ extension QuantizeCommand {
         let target = try Output.folder(output)
         let device = try model.prepare()
         let folder = try model.folder()
-        guard !folder.isQuantized, model.weights == nil else {
+        guard !folder.isQuantized, model.formats.weights == nil else {
             throw PEFTError(
                 "\(folder.url.path) is already quantized, or --weights was given",
                 remedy: "use a folder of fp32 or bf16 weights, without --weights")

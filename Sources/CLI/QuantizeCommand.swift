@@ -116,7 +116,7 @@ struct QuantizeCommand: ParsableCommand {
 
     /// Checks that the output format can store embeddings as `--embedding-weights`.
     private func checkEmbeddings() throws {
-        guard let name = model.embeddingWeights else { return }
+        guard let name = model.formats.embeddingWeights else { return }
         let storage = try WeightStorage(name)
         guard try GGUFTarget.type(to, usual: .q8_0) == nil else {
             throw UsageError(

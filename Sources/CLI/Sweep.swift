@@ -51,16 +51,14 @@ struct SweepCommand: ParsableCommand {
         help: ArgumentHelp(
             "Text file for measuring forgetting: its loss before and after training.", valueName: "file")
     ) var retain: String?
-    @Option(help: ArgumentHelp("Write the report as an HTML page.", valueName: "file")) var html: String?
-    @Option(help: ArgumentHelp("Write the report as JSON.", valueName: "file")) var output: String?
+    @OptionGroup var outputs: ReportOptions
     @OptionGroup var continuation: ContinuationOptions
-    @Flag(help: "Print the report as JSON.") var json = false
     @Flag(help: "Suppress progress output.") var quiet = false
 
     func run() throws {
         try require("--seeds", seeds)
         let device = try model.prepare()
-        let (state, adapters) = try continuation.open(output: output, html: html)
+        let (state, adapters) = try continuation.open(output: outputs.output, html: outputs.html)
         defer { withExtendedLifetime(state) {} }
         let choice = try MethodArguments.choice(method)
         let folder = try model.folder()
@@ -91,12 +89,8 @@ struct SweepCommand: ParsableCommand {
             })
         progress.finish()
         try state?.save(report.json())
-        print(json ? String(decoding: try report.json(), as: UTF8.self) : report.table(width: Console.width))
-        if let output { try Output.write(report.json(), to: output) }
-        if let html {
-            try Output.write(report.html(), to: html)
-            if !json { print("report: \(html)") }
-        }
+        try outputs.present(
+            table: report.table(width: Console.width), json: report.json(), html: report.html())
         state?.remove()
     }
 }

@@ -24,17 +24,7 @@ struct ModelOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Number of CPU threads.", valueName: "n"))
     var threads: Int?
 
-    @Option(
-        help: ArgumentHelp(
-            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")) (default: quantized weights as stored, others fp32).",
-            valueName: "format"))
-    var weights: String?
-
-    @Option(
-        help: ArgumentHelp(
-            "Weight format of the embedding table and the output layer (default: 16-bit tables as stored beside quantized projections, else fp32).",
-            valueName: "format"))
-    var embeddingWeights: String?
+    @OptionGroup var formats: WeightFormatOptions
 
     /// Sets the number of threads and returns the device.
     func prepare() throws -> Device {
@@ -50,13 +40,34 @@ struct ModelOptions: ParsableArguments {
     func folder(
         default fallback: String? = nil, weights storage: WeightStorage? = nil, embeddings: WeightStorage? = nil
     ) throws -> ModelFolder {
-        let stored = try checkingOptions { try weights.map { try WeightStorage($0) } }
-        let storedEmbeddings = try checkingOptions { try embeddingWeights.map { try WeightStorage($0) } }
+        let (stored, storedEmbeddings) = try formats.storages()
         var folder = try HubFetch.model(model ?? fallback ?? ModelLocator.embedded)
             .with(embeddings: storedEmbeddings ?? embeddings)
         folder.precision = precision.type
         if let stored { return folder.with(weights: stored) }
         return folder.isQuantized ? folder : folder.with(weights: storage)
+    }
+}
+
+/// The weight formats of a base model.
+struct WeightFormatOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")) (default: quantized weights as stored, others fp32).",
+            valueName: "format"))
+    var weights: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Weight format of the embedding table and the output layer (default: 16-bit tables as stored beside quantized projections, else fp32).",
+            valueName: "format"))
+    var embeddingWeights: String?
+
+    /// - Throws: ``UsageError`` for an unknown format.
+    func storages() throws -> (projections: WeightStorage?, embeddings: WeightStorage?) {
+        try checkingOptions {
+            (try weights.map { try WeightStorage($0) }, try embeddingWeights.map { try WeightStorage($0) })
+        }
     }
 }
 
