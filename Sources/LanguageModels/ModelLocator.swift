@@ -41,7 +41,7 @@ public enum ModelLocator {
         -> URL
     {
         let path = URL(fileURLWithPath: NSString(string: name).expandingTildeInPath)
-        // A path that isn't a Hub name is reported by whoever reads the folder.
+        // A path that isn't a Hub name is reported where the folder is read.
         if localFolder(name) != nil || (try? HubName(name)) == nil { return path }
         let cache = HubCache(settings)
         guard name.contains("/") || (try? cache.snapshot(HubName(name))) != nil else { return path }

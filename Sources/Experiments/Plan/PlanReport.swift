@@ -58,7 +58,7 @@ public struct PlanReport {
         var lines = [
             "\(outline.family), \(grouped(outline.parameterCount)) parameters, weights "
                 + "\(bytes(outline.parameterCount * 4)) in fp32",
-            "batch of \(counted(batch.rows.count, "example")),  \(counted(batch.tokens, "token")), prompts up to \(batch.longestPrompt) "
+            "batch of \(counted(batch.rows.count, "example")), \(counted(batch.tokens, "token")), prompts up to \(batch.longestPrompt) "
                 + "and targets up to \(batch.longestTarget); \(configuration.optimizer.rawValue)",
         ]
         for plan in plans {
