@@ -72,10 +72,11 @@ if mounted(8000):
             environment = {**faults.environment, "PEFT_TEST_STOP": "3"}
             subprocess.run(faults.command(*command), cwd=faults.folder, env=environment, capture_output=True)
             filler = disk / "filler"
-            with filler.open("wb") as file:
+            # Unbuffered: closing would write what is left in a buffer once more.
+            with filler.open("wb", buffering=0) as file:
                 try:
                     while file.write(bytes(4096)):
-                        file.flush()
+                        pass
                 except OSError:
                     pass
             with filler.open("r+b") as file:
