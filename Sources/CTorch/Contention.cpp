@@ -93,12 +93,13 @@ private:
 
 void watch(Parallel parallel) {
     using namespace std::chrono_literals;
-    constexpr auto interval = 100ms;
-    /// An idle machine has a few involuntary switches a second, one with a busy process more than a hundred.
-    constexpr long limit = 5;
-    /// Intervals without contention after which the team ends. Sleeping threads are rarely preempted, so it also ends
-    /// while the contention lasts, and is recreated one interval later.
-    constexpr int patience = 50;
+    // Long enough that single bursts, of up to 27 switches, don't count.
+    constexpr auto interval = 500ms;
+    /// Involuntary switches in an interval, per processor. Two cores of an AMD Zen 3 have 15 alone, 90 beside a busy loop, and
+    /// over 1,000 there while the team is held. One loop beside many cores may stay below.
+    const long limit = 25 * static_cast<long>(processors());
+    /// Intervals without contention after which the team ends.
+    constexpr int patience = 4;
     // Never destroyed: the process may end while the thread sleeps.
     auto &team = *new SpareTeam;
     int calm = 0;
