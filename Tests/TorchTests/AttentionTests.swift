@@ -159,14 +159,13 @@ import Testing
 
     private func inputs(_ item: Case) -> [Tensor] {
         let (queries, keys) = (item.queries.last ?? 0, item.keys.last ?? 0)
-        func longest(_ offsets: [Int]) -> Int { zip(offsets.dropFirst(), offsets).map { $0 - $1 }.max() ?? 0 }
+        func lengths(_ offsets: [Int]) -> [Int] { zip(offsets.dropFirst(), offsets).map { $0 - $1 } }
+        func longest(_ offsets: [Int]) -> Int { lengths(offsets).max() ?? 0 }
         let tensors = [
             random(queries, Self.heads, 3, seed: 1), random(keys, item.keyHeads, 3, seed: 2),
             random(keys, item.keyHeads, 3, seed: 3),
         ]
-        let prefix =
-            zip(zip(item.keys.dropFirst(), item.keys), zip(item.queries.dropFirst(), item.queries))
-            .map { $0.0 - $0.1 - ($1.0 - $1.1) }.max() ?? 0
+        let prefix: Int = zip(lengths(item.keys), lengths(item.queries)).map { $0 - $1 }.max() ?? 0
         let bias = random(Self.heads, longest(item.queries), prefix + longest(item.queries), seed: 4)
         return item.hasBias ? tensors + [bias] : tensors
     }

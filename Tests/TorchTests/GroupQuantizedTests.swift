@@ -95,7 +95,8 @@ import Testing
     }
 
     @Test(arguments: [2, 3, 4, 8], [0, 1]) func packingKeepsTheIntegers(bits: Int, axis: Int) throws {
-        let values = Tensor((0..<(64 * 32)).map { Int32(($0 * 37) % (1 << bits)) }, shape: [64, 32])
+        let integers: [Int32] = (0..<2_048).map { Int32($0 * 37 % (1 << bits)) }
+        let values = Tensor(integers, shape: [64, 32])
         let packed = try withTorchErrors { values.packed(bits: bits, axis: axis) }
         #expect(packed.dim(axis) == values.dim(axis) * bits / 32)
         #expect(try withTorchErrors { packed.unpacked(bits: bits, axis: axis) }.isIdentical(to: values))
