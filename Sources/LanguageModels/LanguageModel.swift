@@ -71,8 +71,7 @@ public enum Architecture: String, Sendable {
 
 /// A language model whose parameters are named as in Hugging Face's checkpoints.
 public protocol LanguageModel: Module {
-    /// `model_type` in `config.json`.
-    var family: String { get }
+    var modelFamily: ModelFamily { get }
     var architecture: Architecture { get }
     /// The model's head and task.
     var head: ModelHead { get }
@@ -158,6 +157,8 @@ public protocol DecodingState: AnyObject {
 }
 
 extension LanguageModel {
+    /// `model_type` in `config.json`.
+    public var family: String { modelFamily.name }
     public var head: ModelHead { ModelHead(task: architecture == .encoderDecoder ? .sequenceToSequence : .causalLM) }
     /// Whether the model generates text.
     public var generates: Bool { head.task.generates }

@@ -155,6 +155,21 @@ public struct ModelFolder {
         return ModelHead(task: .embeddings, pooling: pooling)
     }
 
+    /// Whether the files' tensors decide that the output layer is tied to the embedding or that it isn't, whatever the
+    /// configuration says; `nil` if they don't.
+    private func tying(_ tensors: ShardedTensors) -> Bool? {
+        guard let family = ModelRegistry.family(of: configuration) else { return nil }
+        // A different output matrix means that the layers aren't tied.
+        if !isGGUF, tensors.holdsOwnOutputLayer(of: family) { return false }
+        // A T5 without an output matrix is tied, although those without output scaling are configured as untied.
+        if case .tiedIfMissing(let output) = family.modules.output, !tensors.has(output + ".weight"),
+            tensors.has(family.modules.inputEmbedding + ".weight")
+        {
+            return true
+        }
+        return nil
+    }
+
     /// Loads the model with its weights.
     ///
     /// fp32 weights are memory-mapped and read on use; other dtypes are converted one tensor at a time. With a
@@ -164,20 +179,10 @@ public struct ModelFolder {
         let dtype = dtype ?? precision
         let tensors = try tensors()
         var configuration = configuration
-        if !isGGUF, tensors.holdsOwnOutputLayer, case .object(var object) = configuration {
-            // The file decides: if it contains a different output matrix, the layers aren't tied, whatever the
-            // configuration says.
-            object["tie_word_embeddings"] = false
+        if let tied = tying(tensors), case .object(var object) = configuration {
+            object["tie_word_embeddings"] = .bool(tied)
             object["scale_decoder_outputs"] =
                 object["scale_decoder_outputs"] ?? self.configuration["tie_word_embeddings"] ?? true
-            configuration = .object(object)
-        } else if !tensors.has("lm_head.weight"), tensors.has("shared.weight"),
-            case .object(var object) = configuration
-        {
-            // A T5 without an output matrix is tied, although those without output scaling are configured as untied.
-            object["scale_decoder_outputs"] =
-                object["scale_decoder_outputs"] ?? self.configuration["tie_word_embeddings"] ?? true
-            object["tie_word_embeddings"] = true
             configuration = .object(object)
         }
         let model = try outline(configuration, tensors: tensors)

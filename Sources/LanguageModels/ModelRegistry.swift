@@ -3,27 +3,25 @@ import Support
 import Torch
 import TorchNN
 
-/// The supported model families, by `model_type`. To add one, add a file in `Models/` and a line here.
+/// The supported model families. To add one, add a file in `Models/` and its name here (see CONTRIBUTING.md).
 public enum ModelRegistry {
-    static let families: [String: @Sendable (JSON) throws -> any LanguageModel] = [
-        "t5": { try T5(T5Configuration($0)) }, "mt5": { try T5(T5Configuration($0)) },
-        "llama": { try Llama(LlamaConfiguration($0)) }, "mistral": { try Llama(LlamaConfiguration($0)) },
-        "qwen2": { try Llama(LlamaConfiguration($0)) }, "qwen3": { try Llama(LlamaConfiguration($0)) },
-        "gemma": { try Gemma(GemmaConfiguration($0)) }, "gemma2": { try Gemma(GemmaConfiguration($0)) },
-        "gemma3_text": { try Gemma(GemmaConfiguration($0)) }, "phi3": { try Phi3(Phi3Configuration($0)) },
-        "gpt2": { try GPT2(GPT2Configuration($0)) },
+    /// In the order in which errors list those that GGUF files have.
+    static let families: [ModelFamily] = [
+        .t5, .mt5, .llama, .mistral, .qwen2, .qwen3, .gemma, .gemma2, .gemma3, .phi3, .gpt2, .bert, .roberta,
+        .xlmRoBERTa, .distilbert,
     ]
 
-    /// Encoder families, with a head for their task.
-    static let encoders: [String: @Sendable (JSON, ModelHead) throws -> any LanguageModel] = [
-        "bert": { try BERT(BERTConfiguration($0), head: $1) },
-        "roberta": { try RoBERTa(BERTConfiguration($0), head: $1) },
-        "xlm-roberta": { try RoBERTa(BERTConfiguration($0), head: $1) },
-        "distilbert": { try DistilBERT(DistilBERTConfiguration($0), head: $1) },
-    ]
+    private static let byName = Dictionary(families.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+
+    /// The family of a `config.json`; `nil` if it is not supported.
+    static func family(of configuration: JSON) -> ModelFamily? {
+        configuration["model_type"]?.string.flatMap { byName[$0] }
+    }
 
     /// Whether models of this `model_type` are encoders.
-    public static func isEncoder(_ family: String) -> Bool { encoders[family] != nil }
+    public static func isEncoder(_ family: String) -> Bool {
+        if case .encoder = byName[family]?.constructor { true } else { false }
+    }
 
     /// Why families that resemble supported ones are unsupported.
     private static let refusals: [String: String] = [
@@ -55,42 +53,50 @@ public enum ModelRegistry {
     }
 
     private static func describe(_ configuration: JSON, file: String, head: ModelHead?) throws -> any LanguageModel {
-        let known = Set(families.keys).union(encoders.keys).sorted().joined(separator: ", ")
-        guard let family = configuration["model_type"]?.string else {
+        let known = byName.keys.sorted().joined(separator: ", ")
+        guard let type = configuration["model_type"]?.string else {
             throw PEFTError(
                 "\(file) has no 'model_type'",
                 remedy: "supported types are \(known)")
         }
-        let isKnown = families[family] != nil || encoders[family] != nil
-        for (key, meaning) in foreignKeys where isKnown && configuration[key] ?? .null != .null {
+        guard let family = byName[type] else {
+            let reason = refusals[type].map { ": \($0)" } ?? ""
+            throw PEFTError(
+                "\(file) has the model type '\(type)', which is not supported\(reason)",
+                remedy: "supported types are \(known)")
+        }
+        for (key, meaning) in foreignKeys where configuration[key] ?? .null != .null {
             throw PEFTError(
                 "\(file) has '\(key)' (\(meaning)), which is not supported",
-                remedy: "use a '\(family)' model without it")
+                remedy: "use a '\(type)' model without it")
         }
         let head = head ?? ModelHead(configuration: configuration)
-        if let make = encoders[family] {
+        switch family.constructor {
+        case .encoder(let make):
             let head = head ?? ModelHead(sequence: configuration)
             guard !head.task.generates else {
                 throw PEFTError(
-                    "a \(family) model can't do the task \(head.task.rawValue): it is an encoder",
+                    "a \(type) model can't do the task \(head.task.rawValue): it is an encoder",
                     remedy: "use it for classification, regression, token classification or embeddings")
             }
-            return try make(configuration.with(head), head)
+            return try make(configuration.with(head), family, head)
+        case .generator(let make):
+            return try generator(configuration, family, head: head, make)
         }
-        guard let make = families[family] else {
-            let reason = refusals[family].map { ": \($0)" } ?? ""
-            throw PEFTError(
-                "\(file) has the model type '\(family)', which is not supported\(reason)",
-                remedy: "supported types are \(known)")
-        }
+    }
+
+    private static func generator(
+        _ configuration: JSON, _ family: ModelFamily, head: ModelHead?,
+        _ make: (JSON, ModelFamily) throws -> any LanguageModel
+    ) throws -> any LanguageModel {
         guard let head, !head.task.generates else {
-            let model = try make(configuration)
+            let model = try make(configuration, family)
             guard let head, head.task != model.head.task else { return model }
             throw PEFTError(
-                "a \(family) model can't do the task \(head.task.rawValue)",
+                "a \(family.name) model can't do the task \(head.task.rawValue)",
                 remedy: "use the task \(model.head.task.rawValue)")
         }
-        return try classifier(configuration, head: head, make)
+        return try classifier(configuration, head: head) { try make($0, family) }
     }
 
     /// A decoder-only model with a classification head on the last token.

@@ -6,6 +6,12 @@ import TorchNN
 protocol TiedOutputModel: LanguageModel {
     /// The untied output layer; `nil` if it is tied to the input embeddings.
     var outputProjection: Linear? { get set }
+    /// Keys of `config.json` without which a model that was tied would compute differently once it is untied.
+    var untyingKeys: [String: JSON] { get }
+}
+
+extension TiedOutputModel {
+    var untyingKeys: [String: JSON] { [:] }
 }
 
 extension LanguageModel {
@@ -31,8 +37,7 @@ extension LanguageModel {
         }
         let wasTied = !aliases.filter { $0.key == outputLayer + ".weight" }.isEmpty
         if wasTied, ownOutputLayer != nil {
-            // A tied T5 scales its output layer's input, and continues to when untied.
-            if let model = self as? T5 { fields["scale_decoder_outputs"] = .bool(model.settings.scalesOutput) }
+            if let model = self as? any TiedOutputModel { fields.merge(model.untyingKeys) { $1 } }
             fields["tie_word_embeddings"] = false
         }
         return fields

@@ -77,13 +77,11 @@ struct ShardedTensors {
     }
 
     /// Whether the files contain an output layer that differs from the embedding.
-    var holdsOwnOutputLayer: Bool {
-        let tables = [
-            "shared.weight", "model.embed_tokens.weight", "transformer.wte.weight", "embed_tokens.weight",
-            "wte.weight",
-        ]
-        guard let head = owner["lm_head.weight"], let name = tables.first(where: { owner[$0] != nil }),
-            let a = try? head.tensor("lm_head.weight"), let b = try? owner[name]?.tensor(name)
+    func holdsOwnOutputLayer(of family: ModelFamily) -> Bool {
+        let tables = [family.modules.inputEmbedding, family.modules.embedding].map { $0 + ".weight" }
+        guard let output = family.modules.output.path.map({ $0 + ".weight" }), let head = owner[output],
+            let name = tables.first(where: { owner[$0] != nil }),
+            let a = try? head.tensor(output), let b = try? owner[name]?.tensor(name)
         else { return false }
         return !a.isIdentical(to: b)
     }

@@ -33,7 +33,7 @@ public struct RowEncoder: Sendable {
         limits = try InputLimits(model, tokenizer, virtualTokens: virtualTokens)
         self.maxInputTokens = min(maxInputTokens, limits.input ?? .max)
         endToken = model.generationDefaults.endTokens.min() ?? tokenizer.eosTokenID
-        hasSegments = model.family == "bert" && model.configuration["type_vocab_size"]?.int ?? 2 > 1
+        hasSegments = model.modelFamily.tokenTypes.areSeveral(in: model.configuration)
         guard head.task != .classification || head.labels.count > 1 else {
             throw PEFTError(
                 "a classifier needs at least two classes, but the examples have \(head.labels.count)",

@@ -11,7 +11,7 @@ struct GGUFConfiguration {
     ///   metadata.
     init(_ file: GGUFFile) throws {
         let read = GGUFSettings(file)
-        let architecture = try read.architecture()
+        let (family, architecture) = try read.architecture()
         let layers = try read.count("block_count")
         guard layers <= file.entries.count else {
             throw PEFTError(
@@ -43,33 +43,24 @@ struct GGUFConfiguration {
             throw PEFTError(
                 "\(file.url.path) has no 'token_embd.weight'", remedy: "use a GGUF file with a complete model")
         }
+        let feedForwardSize = try read.count("feed_forward_length")
+        let positions = try read.count("context_length", default: 2048)
+        let sizes = GGUFSizes(
+            layers: layers, hiddenSize: size, feedForwardSize: feedForwardSize, heads: heads, keyHeads: keyHeads,
+            headSize: headSize, epsilon: try read.number("attention.layer_norm_rms_epsilon"))
         var fields: [String: JSON] = [
-            "model_type": .string(architecture.family), "architectures": [.string(architecture.modelClass)],
+            "model_type": .string(family.name), "architectures": [.string(architecture.modelClass)],
             "vocab_size": .integer(table.shape[0]), "hidden_size": .integer(size),
-            "intermediate_size": .integer(try read.count("feed_forward_length")),
+            "intermediate_size": .integer(feedForwardSize),
             "num_hidden_layers": .integer(layers), "num_attention_heads": .integer(heads),
             "num_key_value_heads": .integer(keyHeads), "head_dim": .integer(headSize),
-            "max_position_embeddings": .integer(try read.count("context_length", default: 2048)),
-            "rms_norm_eps": .number(try read.number("attention.layer_norm_rms_epsilon")),
+            "max_position_embeddings": .integer(positions),
+            "rms_norm_eps": .number(sizes.epsilon),
             "tie_word_embeddings": .bool(file.entries["output.weight"] == nil),
             "attention_dropout": 0.0, "use_cache": true,
         ]
-        if architecture.isGemma {
-            fields["hidden_act"] = "gelu_pytorch_tanh"
-            fields["hidden_activation"] = "gelu_pytorch_tanh"
-        } else {
-            fields["hidden_act"] = "silu"
-        }
-        if architecture.family == "llama" {
-            fields["attention_bias"] = .bool(file.entries["blk.0.attn_q.bias"] != nil)
-            fields["mlp_bias"] = .bool(file.entries["blk.0.ffn_up.bias"] != nil)
-        } else if architecture.family == "qwen3" {
-            fields["attention_bias"] = .bool(file.entries["blk.0.attn_q.bias"] != nil)
-        }
-        fields.merge(try read.gemma(architecture, layers: layers, size: size, heads: heads, headSize: headSize)) {
-            $1
-        }
-        fields.merge(try read.rotary(architecture, headSize: headSize)) { $1 }
+        fields.merge(try architecture.configuration(read, sizes)) { $1 }
+        fields.merge(try read.rotary(headSize: headSize)) { $1 }
         fields.merge(read.tokens()) { $1 }
         json = .object(fields)
         names = GGUFNames(architecture, heads: heads, keyHeads: keyHeads)
@@ -77,7 +68,7 @@ struct GGUFConfiguration {
 }
 
 /// Typed access to metadata, with errors that name the key.
-private struct GGUFSettings {
+struct GGUFSettings {
     let file: GGUFFile
     private let prefix: String
 
@@ -88,7 +79,10 @@ private struct GGUFSettings {
 
     subscript(key: String) -> GGUFValue? { file.settings[prefix + key] }
 
-    func architecture() throws -> GGUFArchitecture {
+    /// Whether the file has a tensor.
+    func hasTensor(_ name: String) -> Bool { file.entries[name] != nil }
+
+    func architecture() throws -> (ModelFamily, GGUFArchitecture) {
         let kind = file.settings["general.type"]?.string ?? "model"
         guard kind == "model" else {
             throw PEFTError(
@@ -101,10 +95,11 @@ private struct GGUFSettings {
             throw PEFTError(
                 "\(file.url.path) has no 'general.architecture'", remedy: "the file is damaged; download it again")
         }
-        guard let match = GGUFArchitecture.all.first(where: { $0.name == name }) else {
+        let readable = ModelRegistry.families.compactMap { family in family.gguf.read.map { (family, $0) } }
+        guard let match = readable.first(where: { $1.name == name }) else {
             throw PEFTError(
                 "\(file.url.path) has the architecture '\(name)', which is not supported in GGUF files",
-                remedy: "supported architectures are \(GGUFArchitecture.all.map(\.name).joined(separator: ", "))")
+                remedy: "supported architectures are \(readable.map(\.1.name).joined(separator: ", "))")
         }
         return match
     }
@@ -144,33 +139,9 @@ private struct GGUFSettings {
         return fields
     }
 
-    // MARK: Gemma
-
-    func gemma(_ architecture: GGUFArchitecture, layers: Int, size: Int, heads: Int, headSize: Int) throws
-        -> [String: JSON]
-    {
-        guard architecture.hasOutputNorms else { return [:] }
-        let isUnusual = GGUFArchitecture.unusualScales[architecture.name] == layers
-        var fields: [String: JSON] = [
-            "query_pre_attn_scalar": .integer(isUnusual ? size / heads : headSize),
-            "sliding_window": .integer(try count("attention.sliding_window", default: 4096)),
-        ]
-        if architecture.name == "gemma2" {
-            fields["attn_logit_softcapping"] = .number(try number("attn_logit_softcapping", default: 50))
-            fields["final_logit_softcapping"] = .number(try number("final_logit_softcapping", default: 30))
-        } else {
-            fields["attn_logit_softcapping"] = .null
-            fields["final_logit_softcapping"] =
-                self["final_logit_softcapping"] == nil ? .null : .number(try number("final_logit_softcapping"))
-            fields["rope_local_base_freq"] = .number(try number("rope.freq_base_swa", default: 10_000))
-            fields["sliding_window_pattern"] = 6
-        }
-        return fields
-    }
-
     // MARK: RoPE
 
-    func rotary(_ architecture: GGUFArchitecture, headSize: Int) throws -> [String: JSON] {
+    func rotary(headSize: Int) throws -> [String: JSON] {
         let base = try number("rope.freq_base", default: 10_000)
         var fields: [String: JSON] = ["rope_theta": .number(base)]
         let original = self["rope.scaling.original_context_length"]?.integer

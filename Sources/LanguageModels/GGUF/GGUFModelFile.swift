@@ -43,7 +43,7 @@ final class GGUFModelFile: TensorFile {
         var isQuantized = false
         for (name, entry) in file.entries where name != "rope_freqs.weight" {
             // A tensor unknown to the family keeps its name, so it is reported as unknown.
-            let path = described.names.architecture.path(of: name) ?? name
+            let path = described.names.path(of: name) ?? name
             if packed, path.hasPrefix("model.layers."), path.hasSuffix(".weight"), entry.shape.count == 2,
                 let type = file.type(of: name), type.plain == nil,
                 case let settings = GroupQuantization(bits: type.packedBits, groupSize: type.group),

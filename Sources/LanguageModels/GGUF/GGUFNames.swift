@@ -10,20 +10,16 @@ public struct GGUFNames: Sendable {
     /// - Throws: ``PEFTError`` for a model that GGUF can't represent.
     public init(of model: any LanguageModel) throws {
         func refusal(_ reason: String) -> PEFTError {
-            PEFTError(
+            let readable = ModelRegistry.families.filter { $0.gguf.read != nil }
+            return PEFTError(
                 "a \(model.family) model can't be written as GGUF: \(reason)",
-                remedy: "use a causal language model of \(GGUFArchitecture.all.map(\.family).joined(separator: ", "))"
-            )
+                remedy: "use a causal language model of \(readable.map(\.name).joined(separator: ", "))")
         }
-        guard let architecture = GGUFArchitecture.of(family: model.family) else {
-            throw refusal("the family is not supported")
+        guard let architecture = model.modelFamily.gguf.written else { throw refusal("the family is not supported") }
+        guard let model = model as? any GGUFWritable else {
+            throw refusal("its head is not a language-modeling head")
         }
-        self.architecture = architecture
-        switch model {
-        case let model as Llama: (heads, keyHeads) = (model.settings.heads, model.settings.keyHeads)
-        case let model as Gemma: (heads, keyHeads) = (model.settings.heads, model.settings.keyHeads)
-        default: throw refusal("its head is not a language-modeling head")
-        }
+        self.init(architecture, heads: model.ggufSizes.heads, keyHeads: model.ggufSizes.keyHeads)
     }
 
     init(_ architecture: GGUFArchitecture, heads: Int, keyHeads: Int) {
@@ -34,10 +30,10 @@ public struct GGUFNames: Sendable {
     public var name: String { architecture.name }
 
     /// The file's name of a model's tensor; `nil` if it has none.
-    public func tensor(of path: String) -> String? { architecture.tensor(of: path) }
+    public func tensor(of path: String) -> String? { architecture.tensors.tensor(of: path) }
 
     /// The model's path of a file's tensor; `nil` if it has none.
-    public func path(of tensor: String) -> String? { architecture.path(of: tensor) }
+    public func path(of tensor: String) -> String? { architecture.tensors.path(of: tensor) }
 
     /// The stored row of each row of a model's tensor; `nil` if the order is the same.
     /// - Throws: ``PEFTError`` if the rows aren't divisible by the heads.

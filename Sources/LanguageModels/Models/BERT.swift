@@ -14,17 +14,17 @@ public final class BERT: Module, EncoderModel {
 
     init(_ settings: BERTConfiguration, head: ModelHead) {
         (self.settings, self.head) = (settings, head)
-        names = EncoderNames("bert", heads: ["classifier", "cls", "qa_outputs"], for: head.task)
+        names = EncoderNames(settings.family.modules, heads: ["classifier", "cls", "qa_outputs"], for: head.task)
         // As in transformers, token classification has no pooler.
         _encoder = ModuleInfo(
             wrappedValue: BERTEncoder(settings, hasPooler: head.task != .tokenClassification), key: names.key)
         _classifier.wrappedValue = head.task == .embeddings ? nil : Linear(settings.size, head.outputs)
     }
 
-    public var family: String { "bert" }
+    public var modelFamily: ModelFamily { settings.family }
     public var configuration: JSON { settings.json }
     public var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
-    public var inputEmbedding: String { names.path("embeddings.word_embeddings") }
+    public var inputEmbedding: String { names.inputEmbedding }
     public var vocabularySize: Int { encoder.words.entries }
     public var positionLimit: Int? { settings.positions }
     public var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
@@ -155,6 +155,7 @@ final class BERTAttention: Module {
 }
 
 struct BERTConfiguration: Sendable {
+    let family: ModelFamily
     let vocabularySize: Int
     let size: Int
     let feedForwardSize: Int
@@ -171,10 +172,10 @@ struct BERTConfiguration: Sendable {
     let activation: Activation
     let json: JSON
 
-    init(_ json: JSON) throws {
+    /// - Parameter isRoBERTa: whether positions and defaults are RoBERTa's.
+    init(_ json: JSON, isRoBERTa: Bool, family: ModelFamily) throws {
         let read = ConfigurationReader(json: json)
-        self.json = json
-        let isRoBERTa = json["model_type"]?.string != "bert"
+        (self.json, self.family) = (json, family)
         vocabularySize = try read.integer("vocab_size", default: isRoBERTa ? 50265 : 30522)
         size = try read.integer("hidden_size", default: 768)
         layers = try read.integer("num_hidden_layers", default: 12)
@@ -211,5 +212,24 @@ extension ConfigurationReader {
                 "config.json: '\(key)' is '\(name)', which is not supported", remedy: "use gelu, relu or silu")
         }
         return activation
+    }
+}
+
+extension ModelFamily {
+    static let bert = ModelFamily(
+        name: "bert",
+        constructor: .encoder { BERT(try BERTConfiguration($0, isRoBERTa: false, family: $1), head: $2) },
+        modules: .bert(prefix: "bert"), tokenTypes: .embedded(key: "type_vocab_size", default: 2),
+        adapterTargets: AdapterTargets(
+            lora: .named(["query", "value"]), adaLoRA: .named(["query", "value"]),
+            ia3: .named(["key", "value", "output.dense"]), ia3FeedForward: ["output.dense"], norms: ["LayerNorm"]),
+        gguf: .none)
+}
+
+extension ModuleNames {
+    static func bert(prefix: String) -> ModuleNames {
+        ModuleNames(
+            prefix: prefix, embedding: "embeddings.word_embeddings", output: .none, attention: ["attention"],
+            feedForward: ["intermediate", "output", "pooler"])
     }
 }

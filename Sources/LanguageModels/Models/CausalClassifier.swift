@@ -21,7 +21,7 @@ final class CausalClassifier: Module, EncoderModel {
         _score.wrappedValue = Linear(size, head.outputs, bias: false)
     }
 
-    var family: String { base.family }
+    var modelFamily: ModelFamily { base.modelFamily }
     var architecture: Architecture { .decoder }
     var outputLayer: String { "score" }
     var inputEmbedding: String { base.inputEmbedding }

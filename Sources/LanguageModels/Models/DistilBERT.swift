@@ -16,7 +16,7 @@ public final class DistilBERT: Module, EncoderModel {
     init(_ settings: DistilBERTConfiguration, head: ModelHead) {
         (self.settings, self.head) = (settings, head)
         names = EncoderNames(
-            "distilbert",
+            settings.family.modules,
             heads: [
                 "pre_classifier", "classifier", "vocab_transform", "vocab_layer_norm", "vocab_projector",
                 "qa_outputs",
@@ -26,10 +26,10 @@ public final class DistilBERT: Module, EncoderModel {
         _classifier.wrappedValue = head.task == .embeddings ? nil : Linear(settings.size, head.outputs)
     }
 
-    public var family: String { "distilbert" }
+    public var modelFamily: ModelFamily { settings.family }
     public var configuration: JSON { settings.json }
     public var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
-    public var inputEmbedding: String { names.path("embeddings.word_embeddings") }
+    public var inputEmbedding: String { names.inputEmbedding }
     public var vocabularySize: Int { encoder.words.entries }
     public var positionLimit: Int? { settings.positions }
     /// Hugging Face PEFT compares name suffixes, and so trains `pre_classifier` with `classifier`.
@@ -142,6 +142,7 @@ final class DistilBERTAttention: Module {
 
 struct DistilBERTConfiguration: Sendable {
     static let epsilon = 1e-12
+    let family: ModelFamily
     let vocabularySize: Int
     let size: Int
     let feedForwardSize: Int
@@ -154,9 +155,9 @@ struct DistilBERTConfiguration: Sendable {
     let activation: Activation
     let json: JSON
 
-    init(_ json: JSON) throws {
+    init(_ json: JSON, family: ModelFamily) throws {
         let read = ConfigurationReader(json: json)
-        self.json = json
+        (self.json, self.family) = (json, family)
         vocabularySize = try read.integer("vocab_size", default: 30522)
         size = try read.integer("dim", default: 768)
         layers = try read.integer("n_layers", default: 6)
@@ -172,4 +173,19 @@ struct DistilBERTConfiguration: Sendable {
                 "config.json: the hidden size \(size) isn't divisible by \(heads) heads", remedy: "check 'n_heads'")
         }
     }
+}
+
+extension ModelFamily {
+    static let distilbert = ModelFamily(
+        name: "distilbert",
+        constructor: .encoder { DistilBERT(try DistilBERTConfiguration($0, family: $1), head: $2) },
+        modules: ModuleNames(
+            prefix: "distilbert", embedding: "embeddings.word_embeddings", output: .none, attention: ["attention"],
+            feedForward: ["ffn"]),
+        tokenTypes: .none,
+        adapterTargets: AdapterTargets(
+            lora: .named(["q_lin", "v_lin"]), adaLoRA: .named(["q_lin", "v_lin"]),
+            ia3: .named(["k_lin", "v_lin", "lin2"]), ia3FeedForward: ["lin2"],
+            norms: ["LayerNorm", "sa_layer_norm", "output_layer_norm"]),
+        gguf: .none)
 }

@@ -195,26 +195,26 @@ final class NoDecoding: DecodingState {
 
 /// Names of an encoder's tensors: with a prefix (`bert.`) in a model with a head, without it in a headless one.
 struct EncoderNames {
-    let prefix: String
+    let modules: ModuleNames
     let heads: [String]
     let isBare: Bool
 
-    /// - Parameters:
-    ///   - prefix: the prefix.
-    ///   - heads: first components of the names that belong to heads.
-    init(_ prefix: String, heads: [String], for task: ModelTask) {
-        (self.prefix, self.heads, isBare) = (prefix, heads, task == .embeddings)
+    /// - Parameter heads: first components of the names that belong to heads.
+    init(_ modules: ModuleNames, heads: [String], for task: ModelTask) {
+        (self.modules, self.heads, isBare) = (modules, heads, task == .embeddings)
     }
 
     /// Key of the encoder in the model.
-    var key: String { isBare ? "" : prefix }
+    var key: String { isBare ? "" : modules.prefix }
 
-    func path(_ name: String) -> String { isBare ? name : "\(prefix).\(name)" }
+    var inputEmbedding: String { isBare ? modules.embedding : modules.inputEmbedding }
 
     /// The model's path of a file's tensor name, from either kind of file.
     func canonical(_ name: String) -> String {
         guard !isHead(name) else { return name }
-        return path(name.hasPrefix(prefix + ".") ? String(name.dropFirst(prefix.count + 1)) : name)
+        let prefix = modules.prefix + "."
+        let bare = name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : name
+        return isBare ? bare : prefix + bare
     }
 
     func isHead(_ name: String) -> Bool { heads.contains { name.hasPrefix($0 + ".") } }

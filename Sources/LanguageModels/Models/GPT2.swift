@@ -3,7 +3,7 @@ import Torch
 import TorchNN
 
 /// GPT-2 (Radford et al. 2019): decoder-only, with learned positions and a fused q/k/v projection.
-public final class GPT2: Module, CausalModel, TiedOutputModel {
+public final class GPT2: Module, CausalModel {
     let settings: GPT2Configuration
     public var folderSettings = FolderSettings()
     @ModuleInfo(key: "transformer.wte") var embedding: Embedding
@@ -12,7 +12,7 @@ public final class GPT2: Module, CausalModel, TiedOutputModel {
     @ModuleInfo(key: "transformer.h") var layers: [GPT2Block]
     @ModuleInfo(key: "transformer.ln_f") var norm: LayerNorm
     /// `nil` if the output layer is tied to the embedding, as in all published models.
-    @ModuleInfo(key: "lm_head") var head: Linear?
+    @ModuleInfo(key: "lm_head") var outputProjection: Linear?
 
     init(_ settings: GPT2Configuration) {
         self.settings = settings
@@ -21,25 +21,11 @@ public final class GPT2: Module, CausalModel, TiedOutputModel {
         _inputSite.wrappedValue = InputSite(.decoder, size: settings.size)
         _layers.wrappedValue = (0..<settings.layers).map { GPT2Block(settings, layer: $0) }
         _norm.wrappedValue = LayerNorm(settings.size, epsilon: settings.epsilon)
-        _head.wrappedValue = settings.isTied ? nil : Linear(settings.size, settings.vocabularySize, bias: false)
+        _outputProjection.wrappedValue =
+            settings.isTied ? nil : Linear(settings.size, settings.vocabularySize, bias: false)
     }
 
-    public var family: String { "gpt2" }
-    public var architecture: Architecture { .decoder }
-    public var configuration: JSON { settings.json }
-    public var outputLayer: String { "lm_head" }
-    public var inputEmbedding: String { "transformer.wte" }
-    public var vocabularySize: Int { embedding.entries }
     public var positionLimit: Int? { settings.positions }
-    public var aliases: [String: String] { settings.isTied ? ["lm_head.weight": "transformer.wte.weight"] : [:] }
-    public var generationDefaults: GenerationDefaults {
-        GenerationDefaults(
-            startToken: nil, endTokens: Set(settings.endTokens), padToken: settings.endTokens.first ?? 0)
-    }
-    public func canonicalName(_ name: String) -> String {
-        if let alias = aliases[name] { return alias }
-        return name.hasPrefix("transformer.") || name.hasPrefix("lm_head.") ? name : "transformer." + name
-    }
     public func fusedParts(of path: String) -> [FusedPart]? {
         path.hasSuffix(".c_attn") ? ["q", "k", "v"].map { FusedPart(name: $0, size: settings.size) } : nil
     }
@@ -49,30 +35,9 @@ public final class GPT2: Module, CausalModel, TiedOutputModel {
     }
 
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
-    func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let x = dropout(x + positions(context.positions), settings.embeddingDropout)
         return norm(through(layers, x, context))
-    }
-    var outputProjection: Linear? {
-        get { head }
-        set { head = newValue }
-    }
-    func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil) }
-    var outputWeight: (any LinearWeight)? {
-        guard let head else { return embedding.outputWeight }
-        return head.isAdapted ? nil : head.weight
-    }
-
-    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
-        causalBatch(rows, device: device)
-    }
-    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
-        causalLoss(batch, labelSmoothing: labelSmoothing)
-    }
-    public func logits(_ batch: TrainingBatch) -> Tensor { causalLogits(batch) }
-    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
-        CausalDecodingState(self, prompts, capacity: capacity, beams: beams)
     }
 }
 
@@ -136,7 +101,8 @@ final class GPT2Attention: Module {
     }
 }
 
-struct GPT2Configuration: Sendable {
+struct GPT2Configuration: CausalConfiguration {
+    let family: ModelFamily
     let vocabularySize: Int
     let size: Int
     let feedForwardSize: Int
@@ -161,9 +127,9 @@ struct GPT2Configuration: Sendable {
         (scalesScores ? 1 / Double(size / heads).squareRoot() : 1) / (scalesByLayer ? Double(layer + 1) : 1)
     }
 
-    init(_ json: JSON) throws {
+    init(_ json: JSON, family: ModelFamily) throws {
         let read = ConfigurationReader(json: json)
-        self.json = json
+        (self.json, self.family) = (json, family)
         vocabularySize = try read.integer("vocab_size", default: 50257)
         size = try read.integer("n_embd", default: 768)
         layers = try read.integer("n_layer", default: 12)
@@ -189,4 +155,17 @@ struct GPT2Configuration: Sendable {
                 "config.json: the hidden size \(size) isn't divisible by \(heads) heads", remedy: "check 'n_head'")
         }
     }
+}
+
+extension ModelFamily {
+    static let gpt2 = ModelFamily(
+        name: "gpt2", constructor: .generator { try GPT2(GPT2Configuration($0, family: $1)) },
+        modules: ModuleNames(
+            prefix: "transformer", embedding: "wte", output: .projection("lm_head"), attention: ["attn"],
+            feedForward: ["mlp"]),
+        tokenTypes: .none,
+        adapterTargets: AdapterTargets(
+            lora: .named(["c_attn"]), adaLoRA: .named(["c_attn"]), ia3: .named(["c_attn", "mlp.c_proj"]),
+            ia3FeedForward: ["mlp.c_proj"], norms: ["ln_1", "ln_2", "ln_f"]),
+        gguf: .none)
 }

@@ -5,7 +5,7 @@ import TorchNN
 /// Gemma (Gemma Team 2024) in its three text versions. All scale embeddings by √size and norms by 1 + w. Gemma 2 has
 /// norms before and after each sublayer, sliding windows in every other layer, and softcapped scores; Gemma 3
 /// normalizes queries and keys instead of softcapping, and its sliding-window layers have their own RoPE base.
-public final class Gemma: Module, CausalModel, TiedOutputModel {
+public final class Gemma: Module, CausalModel {
     let settings: GemmaConfiguration
     public var folderSettings = FolderSettings()
     @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
@@ -13,7 +13,7 @@ public final class Gemma: Module, CausalModel, TiedOutputModel {
     @ModuleInfo(key: "model.layers") var layers: [GemmaBlock]
     @ModuleInfo(key: "model.norm") var norm: RMSNorm
     /// `nil` if the output layer is tied to the embedding.
-    @ModuleInfo(key: "lm_head") var head: Linear?
+    @ModuleInfo(key: "lm_head") var outputProjection: Linear?
 
     init(_ settings: GemmaConfiguration) {
         self.settings = settings
@@ -21,22 +21,10 @@ public final class Gemma: Module, CausalModel, TiedOutputModel {
         _inputSite.wrappedValue = InputSite(.decoder, size: settings.hiddenSize)
         _layers.wrappedValue = (0..<settings.layers).map { GemmaBlock(settings, layer: $0) }
         _norm.wrappedValue = settings.norm()
-        _head.wrappedValue =
+        _outputProjection.wrappedValue =
             settings.isTied ? nil : Linear(settings.hiddenSize, settings.vocabularySize, bias: false)
     }
 
-    public var family: String { settings.family }
-    public var architecture: Architecture { .decoder }
-    public var configuration: JSON { settings.json }
-    public var outputLayer: String { "lm_head" }
-    public var inputEmbedding: String { "model.embed_tokens" }
-    public var vocabularySize: Int { embedding.entries }
-    public var aliases: [String: String] { settings.isTied ? ["lm_head.weight": "model.embed_tokens.weight"] : [:] }
-    public var generationDefaults: GenerationDefaults {
-        GenerationDefaults(
-            startToken: nil, endTokens: Set(settings.endTokens), padToken: settings.endTokens.first ?? 0)
-    }
-    public func canonicalName(_ name: String) -> String { decoderName(name, aliases: aliases) }
     public func isIgnorable(_ name: String) -> Bool { name.hasSuffix("rotary_emb.inv_freq") }
 
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
@@ -45,30 +33,7 @@ public final class Gemma: Module, CausalModel, TiedOutputModel {
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         norm(through(layers, x, context))
     }
-    var outputProjection: Linear? {
-        get { head }
-        set { head = newValue }
-    }
-    func scores(_ hidden: Tensor) -> Tensor {
-        let scores = head?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
-        return settings.outputSoftcap.map { (scores / $0).tanh() * $0 } ?? scores
-    }
-    var outputWeight: (any LinearWeight)? {
-        guard let head else { return embedding.outputWeight }
-        return head.isAdapted ? nil : head.weight
-    }
     var outputSoftcap: Double? { settings.outputSoftcap }
-
-    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
-        causalBatch(rows, device: device)
-    }
-    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
-        causalLoss(batch, labelSmoothing: labelSmoothing)
-    }
-    public func logits(_ batch: TrainingBatch) -> Tensor { causalLogits(batch) }
-    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
-        CausalDecodingState(self, prompts, capacity: capacity, beams: beams)
-    }
 }
 
 final class GemmaBlock: Module, StackLayer {
@@ -115,8 +80,10 @@ final class GemmaBlock: Module, StackLayer {
 }
 
 /// `config.json` of Gemma, Gemma 2 and the text model of Gemma 3.
-struct GemmaConfiguration: Sendable {
-    let family: String
+struct GemmaConfiguration: CausalConfiguration {
+    let family: ModelFamily
+    /// 1, 2 or 3.
+    let version: Int
     let vocabularySize: Int
     let hiddenSize: Int
     let feedForwardSize: Int
@@ -141,14 +108,11 @@ struct GemmaConfiguration: Sendable {
     let localRotary: RotaryPositions
     let json: JSON
 
-    private var version: Int { ["gemma": 1, "gemma2": 2][family] ?? 3 }
     var hasOutputNorms: Bool { version > 1 }
 
-    init(_ json: JSON) throws {
+    init(_ json: JSON, version: Int, family: ModelFamily) throws {
         let read = ConfigurationReader(json: json)
-        self.json = json
-        family = try read.string("model_type", default: "gemma")
-        let version = ["gemma": 1, "gemma2": 2][family] ?? 3
+        (self.json, self.version, self.family) = (json, version, family)
         vocabularySize = try read.integer("vocab_size", default: version == 3 ? 262_208 : 256_000)
         hiddenSize = try read.integer("hidden_size", default: version == 1 ? 3072 : 2304)
         feedForwardSize = try read.integer("intermediate_size", default: version == 1 ? 24_576 : 9216)
@@ -213,4 +177,22 @@ struct GemmaConfiguration: Sendable {
         if version == 3 { settings.headNorm = { norm(headSize) } }
         return settings
     }
+}
+
+extension ModelFamily {
+    /// The first Gemma (Gemma Team 2024, Open Models Based on Gemini Research and Technology).
+    static let gemma = ModelFamily(
+        name: "gemma", constructor: .generator { try Gemma(GemmaConfiguration($0, version: 1, family: $1)) },
+        modules: .llama, tokenTypes: .none,
+        adapterTargets: AdapterTargets(
+            lora: .named(["q_proj", "v_proj"]), adaLoRA: .named(["q_proj", "v_proj"]),
+            ia3: .named(["q_proj", "v_proj", "down_proj"]), ia3FeedForward: ["down_proj"],
+            norms: ["input_layernorm", "post_attention_layernorm", "norm"]),
+        gguf: .architecture(.gemma))
+}
+
+extension GGUFArchitecture {
+    static let gemma = GGUFArchitecture(
+        name: "gemma", modelClass: "GemmaForCausalLM", tensors: .llama, pairsNeighbors: false, addsOneToNorms: true
+    ) { _, _ in Gemma.ggufActivation }
 }

@@ -2,9 +2,9 @@ import Support
 import Torch
 import TorchNN
 
-/// Llama (Touvron et al. 2023) and similar models: Mistral (sliding-window attention), Qwen2 (biases on q, k, v) and
-/// Qwen3 (norms on q and k). Decoder-only, with RoPE, grouped-query attention and a gated feed-forward network.
-public final class Llama: Module, CausalModel, TiedOutputModel {
+/// Llama (Touvron et al. 2023) and the families that differ from it only in a ``LlamaVariant``. Decoder-only, with
+/// RoPE, grouped-query attention and a gated feed-forward network.
+public final class Llama: Module, CausalModel {
     public let settings: LlamaConfiguration
     public var folderSettings = FolderSettings()
     @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
@@ -12,57 +12,23 @@ public final class Llama: Module, CausalModel, TiedOutputModel {
     @ModuleInfo(key: "model.layers") var layers: [LlamaBlock]
     @ModuleInfo(key: "model.norm") var norm: RMSNorm
     /// `nil` if the output layer is tied to the embedding.
-    @ModuleInfo(key: "lm_head") var head: Linear?
+    @ModuleInfo(key: "lm_head") var outputProjection: Linear?
 
-    public init(_ settings: LlamaConfiguration) {
+    init(_ settings: LlamaConfiguration) {
         self.settings = settings
         _embedding.wrappedValue = Embedding(settings.vocabularySize, settings.hiddenSize)
         _inputSite.wrappedValue = InputSite(.decoder, size: settings.hiddenSize)
         _layers.wrappedValue = (0..<settings.layers).map { LlamaBlock(settings, layer: $0) }
         _norm.wrappedValue = RMSNorm(settings.hiddenSize, epsilon: settings.epsilon)
-        _head.wrappedValue =
+        _outputProjection.wrappedValue =
             settings.isTied ? nil : Linear(settings.hiddenSize, settings.vocabularySize, bias: false)
     }
 
-    public var family: String { settings.family }
-    public var architecture: Architecture { .decoder }
-    public var configuration: JSON { settings.json }
-    public var outputLayer: String { "lm_head" }
-    public var inputEmbedding: String { "model.embed_tokens" }
-    public var vocabularySize: Int { embedding.entries }
-    public var aliases: [String: String] { settings.isTied ? ["lm_head.weight": "model.embed_tokens.weight"] : [:] }
-    public var generationDefaults: GenerationDefaults {
-        GenerationDefaults(
-            startToken: nil, endTokens: Set(settings.endTokens), padToken: settings.endTokens.first ?? 0)
-    }
-    /// Files of a headless model have no prefix.
-    public func canonicalName(_ name: String) -> String { decoderName(name, aliases: aliases) }
     public func isIgnorable(_ name: String) -> Bool { name.hasSuffix("rotary_emb.inv_freq") }
 
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
-    func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         norm(through(layers, x, context))
-    }
-    var outputProjection: Linear? {
-        get { head }
-        set { head = newValue }
-    }
-    func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil) }
-    var outputWeight: (any LinearWeight)? {
-        guard let head else { return embedding.outputWeight }
-        return head.isAdapted ? nil : head.weight
-    }
-
-    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
-        causalBatch(rows, device: device)
-    }
-    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
-        causalLoss(batch, labelSmoothing: labelSmoothing)
-    }
-    public func logits(_ batch: TrainingBatch) -> Tensor { causalLogits(batch) }
-    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
-        CausalDecodingState(self, prompts, capacity: capacity, beams: beams)
     }
 }
 
@@ -98,8 +64,8 @@ final class LlamaBlock: Module, StackLayer {
 }
 
 /// `config.json` of Llama and similar models.
-public struct LlamaConfiguration: Sendable {
-    public let family: String
+public struct LlamaConfiguration: CausalConfiguration {
+    public let family: ModelFamily
     public let vocabularySize: Int
     public let hiddenSize: Int
     public let feedForwardSize: Int
@@ -115,7 +81,7 @@ public struct LlamaConfiguration: Sendable {
     public let hasQKVBias: Bool
     public let hasOutputBias: Bool
     public let hasFeedForwardBias: Bool
-    /// Whether queries and keys are normalized per head (Qwen3).
+    /// Whether queries and keys are normalized per head.
     public let hasHeadNorms: Bool
     public let attentionDropout: Double
     public let endTokens: [Int]
@@ -124,58 +90,27 @@ public struct LlamaConfiguration: Sendable {
     let rotary: RotaryPositions
     public let json: JSON
 
-    public init(_ json: JSON) throws {
+    init(_ json: JSON, _ variant: LlamaVariant, family: ModelFamily) throws {
         let read = ConfigurationReader(json: json)
-        self.json = json
-        family = try read.string("model_type", default: "llama")
+        (self.json, self.family) = (json, family)
         vocabularySize = try read.integer("vocab_size", default: 32000)
         hiddenSize = try read.integer("hidden_size", default: 4096)
         feedForwardSize = try read.integer("intermediate_size", default: 11008)
         layers = try read.integer("num_hidden_layers", default: 32)
         let count = try read.integer("num_attention_heads", default: 32)
         (heads, keyHeads, headSize) = try read.heads(
-            count: count, keyHeads: family == "mistral" ? 8 : nil,
-            headSize: family == "qwen3" ? 128 : hiddenSize / count)
+            count: count, keyHeads: variant.keyHeads, headSize: variant.headSize ?? hiddenSize / count)
         epsilon = try read.number("rms_norm_eps", default: 1e-6)
         isTied = try read.boolean("tie_word_embeddings", default: false)
-        let (hasBiases, isQwen2) = (["llama", "qwen3"].contains(family), family == "qwen2")
-        hasQKVBias = try isQwen2 || hasBiases && read.boolean("attention_bias", default: false)
-        hasOutputBias = try hasBiases && read.boolean("attention_bias", default: false)
-        hasFeedForwardBias = try family == "llama" && read.boolean("mlp_bias", default: false)
-        hasHeadNorms = family == "qwen3"
+        hasQKVBias = try variant.qkvBias.isPresent(read)
+        hasOutputBias = try variant.outputBias.isPresent(read)
+        hasFeedForwardBias = try variant.feedForwardBias.isPresent(read)
+        hasHeadNorms = variant.hasHeadNorms
         attentionDropout = try read.number("attention_dropout", default: 0)
         endTokens = try read.tokens("eos_token_id", default: [2])
         activation = try read.activation("hidden_act", default: "silu")
-        windows = try Self.windows(read, family: family, layers: layers)
+        windows = try variant.windows(read, layers)
         rotary = try RotaryPositions(read, headSize: headSize)
-    }
-
-    private static func windows(_ read: ConfigurationReader, family: String, layers: Int) throws -> [Int?] {
-        switch family {
-        case "mistral":
-            let window = try read.optionalInteger("sliding_window", default: 4096)
-            let windows = [Int?](repeating: window, count: layers)
-            guard try AttentionWindows.read(read, layers: layers, window: window, slides: { _ in true }) == windows
-            else {
-                throw PEFTError(
-                    "config.json: 'layer_types' mixes layer types, but all layers of a Mistral are alike",
-                    remedy: "remove 'layer_types'")
-            }
-            return windows
-        case "qwen2", "qwen3":
-            let isUsed = try read.boolean("use_sliding_window", default: false)
-            let first = try read.integer("max_window_layers", default: 28, in: 0...1_000_000)
-            return try AttentionWindows.read(
-                read, layers: layers, window: isUsed ? read.optionalInteger("sliding_window", default: 4096) : nil
-            ) { $0 >= first }
-        default:
-            if let window = read.json["sliding_window"], window != .null {
-                throw PEFTError(
-                    "config.json: 'sliding_window' is \(window.text(indent: nil)), which a \(family) model doesn't have",
-                    remedy: "check 'model_type'")
-            }
-            return Array(repeating: nil, count: layers)
-        }
     }
 
     var attention: GroupedQueryAttention.Settings {
@@ -185,4 +120,76 @@ public struct LlamaConfiguration: Sendable {
         if hasHeadNorms { settings.headNorm = { [headSize, epsilon] in RMSNorm(headSize, epsilon: epsilon) } }
         return settings
     }
+}
+
+extension Llama: GGUFWritable {
+    var ggufSizes: GGUFSizes {
+        GGUFSizes(
+            layers: settings.layers, hiddenSize: settings.hiddenSize, feedForwardSize: settings.feedForwardSize,
+            heads: settings.heads, keyHeads: settings.keyHeads, headSize: settings.headSize,
+            epsilon: settings.epsilon)
+    }
+
+    func describe(in description: inout GGUFDescription) throws {
+        guard settings.windows.allSatisfy({ $0 == nil }) else {
+            throw description.refusal("layers use sliding-window attention")
+        }
+        guard settings.activation == .silu else { throw description.refusal("its activation isn't SiLU") }
+        description.addSizes(of: self)
+        try description.addRotary(settings.rotary)
+    }
+}
+
+extension ModelFamily {
+    static let llama = ModelFamily(
+        name: "llama", constructor: .generator { try Llama(LlamaConfiguration($0, .llama, family: $1)) },
+        modules: .llama, tokenTypes: .none,
+        adapterTargets: AdapterTargets(
+            lora: .named(["q_proj", "v_proj"]), adaLoRA: .named(["q_proj", "v_proj"]),
+            ia3: .named(["k_proj", "v_proj", "down_proj"]), ia3FeedForward: ["down_proj"],
+            norms: ["input_layernorm", "post_attention_layernorm", "norm"]),
+        gguf: .architecture(.llama))
+}
+
+extension LlamaVariant {
+    static let llama = LlamaVariant(
+        keyHeads: nil, headSize: nil, qkvBias: .configured("attention_bias"),
+        outputBias: .configured("attention_bias"), feedForwardBias: .configured("mlp_bias"), hasHeadNorms: false
+    ) { read, layers in
+        if let window = read.json["sliding_window"], window != .null {
+            throw PEFTError(
+                "config.json: 'sliding_window' is \(window.text(indent: nil)), which a llama model doesn't have",
+                remedy: "check 'model_type'")
+        }
+        return Array(repeating: nil, count: layers)
+    }
+}
+
+extension ModuleNames {
+    static let llama = ModuleNames(
+        prefix: "model", embedding: "embed_tokens", output: .projection("lm_head"), attention: ["self_attn"],
+        feedForward: ["mlp"])
+}
+
+extension GGUFArchitecture {
+    static let llama = GGUFArchitecture(
+        name: "llama", modelClass: "LlamaForCausalLM", tensors: .llama, pairsNeighbors: true, addsOneToNorms: false
+    ) { read, _ in
+        [
+            "hidden_act": "silu", "attention_bias": .bool(read.hasTensor("blk.0.attn_q.bias")),
+            "mlp_bias": .bool(read.hasTensor("blk.0.ffn_up.bias")),
+        ]
+    }
+}
+
+extension GGUFTensorNames {
+    static let llama = GGUFTensorNames(
+        outer: [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")],
+        inner: [
+            ("attn_norm", "input_layernorm"), ("attn_q", "self_attn.q_proj"), ("attn_k", "self_attn.k_proj"),
+            ("attn_v", "self_attn.v_proj"), ("attn_output", "self_attn.o_proj"),
+            ("attn_q_norm", "self_attn.q_norm"), ("attn_k_norm", "self_attn.k_norm"),
+            ("ffn_gate", "mlp.gate_proj"), ("ffn_up", "mlp.up_proj"), ("ffn_down", "mlp.down_proj"),
+            ("ffn_norm", "post_attention_layernorm"),
+        ])
 }

@@ -4,7 +4,7 @@ import TorchNN
 
 /// Phi-3 (Abdin et al. 2024): a Llama with fused q/k/v and gate/up projections, which may apply RoPE to a part of
 /// each head only.
-public final class Phi3: Module, CausalModel, TiedOutputModel {
+public final class Phi3: Module, CausalModel {
     let settings: Phi3Configuration
     public var folderSettings = FolderSettings()
     @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
@@ -12,7 +12,7 @@ public final class Phi3: Module, CausalModel, TiedOutputModel {
     @ModuleInfo(key: "model.layers") var layers: [Phi3Block]
     @ModuleInfo(key: "model.norm") var norm: RMSNorm
     /// `nil` if the output layer is tied to the embedding.
-    @ModuleInfo(key: "lm_head") var head: Linear?
+    @ModuleInfo(key: "lm_head") var outputProjection: Linear?
 
     init(_ settings: Phi3Configuration) {
         self.settings = settings
@@ -20,22 +20,10 @@ public final class Phi3: Module, CausalModel, TiedOutputModel {
         _inputSite.wrappedValue = InputSite(.decoder, size: settings.hiddenSize)
         _layers.wrappedValue = (0..<settings.layers).map { Phi3Block(settings, layer: $0) }
         _norm.wrappedValue = RMSNorm(settings.hiddenSize, epsilon: settings.epsilon)
-        _head.wrappedValue =
+        _outputProjection.wrappedValue =
             settings.isTied ? nil : Linear(settings.hiddenSize, settings.vocabularySize, bias: false)
     }
 
-    public var family: String { "phi3" }
-    public var architecture: Architecture { .decoder }
-    public var configuration: JSON { settings.json }
-    public var outputLayer: String { "lm_head" }
-    public var inputEmbedding: String { "model.embed_tokens" }
-    public var vocabularySize: Int { embedding.entries }
-    public var aliases: [String: String] { settings.isTied ? ["lm_head.weight": "model.embed_tokens.weight"] : [:] }
-    public var generationDefaults: GenerationDefaults {
-        GenerationDefaults(
-            startToken: nil, endTokens: Set(settings.endTokens), padToken: settings.endTokens.first ?? 0)
-    }
-    public func canonicalName(_ name: String) -> String { decoderName(name, aliases: aliases) }
     public func isIgnorable(_ name: String) -> Bool { name.hasSuffix("rotary_emb.inv_freq") }
     public func fusedParts(of path: String) -> [FusedPart]? {
         if path.hasSuffix(".qkv_proj") {
@@ -50,32 +38,11 @@ public final class Phi3: Module, CausalModel, TiedOutputModel {
     }
 
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
-    func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         norm(through(layers, x, context))
     }
-    var outputProjection: Linear? {
-        get { head }
-        set { head = newValue }
-    }
-    func scores(_ hidden: Tensor) -> Tensor { head?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil) }
-    var outputWeight: (any LinearWeight)? {
-        guard let head else { return embedding.outputWeight }
-        return head.isAdapted ? nil : head.weight
-    }
     /// Keys rotated with the short-context frequencies don't match queries with the long-context ones.
     var rereadLength: Int? { settings.rotary.longFrequencies == nil ? nil : settings.rotary.switchLength }
-
-    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
-        causalBatch(rows, device: device)
-    }
-    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
-        causalLoss(batch, labelSmoothing: labelSmoothing)
-    }
-    public func logits(_ batch: TrainingBatch) -> Tensor { causalLogits(batch) }
-    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
-        CausalDecodingState(self, prompts, capacity: capacity, beams: beams)
-    }
 }
 
 final class Phi3Block: Module, StackLayer {
@@ -157,7 +124,8 @@ final class Phi3FeedForward: Module {
 }
 
 /// `config.json` of Phi-3.
-struct Phi3Configuration: Sendable {
+struct Phi3Configuration: CausalConfiguration {
+    let family: ModelFamily
     let vocabularySize: Int
     let hiddenSize: Int
     let feedForwardSize: Int
@@ -176,9 +144,9 @@ struct Phi3Configuration: Sendable {
     let rotary: RotaryPositions
     let json: JSON
 
-    init(_ json: JSON) throws {
+    init(_ json: JSON, family: ModelFamily) throws {
         let read = ConfigurationReader(json: json)
-        self.json = json
+        (self.json, self.family) = (json, family)
         vocabularySize = try read.integer("vocab_size", default: 32064)
         hiddenSize = try read.integer("hidden_size", default: 3072)
         feedForwardSize = try read.integer("intermediate_size", default: 8192)
@@ -210,4 +178,15 @@ struct Phi3Configuration: Sendable {
             }
         }
     }
+}
+
+extension ModelFamily {
+    static let phi3 = ModelFamily(
+        name: "phi3", constructor: .generator { try Phi3(Phi3Configuration($0, family: $1)) },
+        modules: .llama, tokenTypes: .none,
+        // Hugging Face has no (IA)³ defaults for Phi-3, whose q, k and v are one fused projection.
+        adapterTargets: AdapterTargets(
+            lora: .named(["qkv_proj"]), adaLoRA: .named(["qkv_proj"]), ia3: .named(["qkv_proj", "down_proj"]),
+            ia3FeedForward: ["down_proj"], norms: ["input_layernorm", "post_attention_layernorm", "norm"]),
+        gguf: .none)
 }

@@ -2,7 +2,7 @@ import Support
 import Torch
 import TorchNN
 
-/// RoBERTa (Liu et al. 2019) and XLM-RoBERTa (Conneau et al. 2020): BERT's encoder with positions that start after
+/// RoBERTa (Liu et al. 2019) and ``ModelFamily/xlmRoBERTa``: BERT's encoder with positions that start after
 /// the padding id, and its own classification head instead of the pooler.
 public final class RoBERTa: Module, EncoderModel {
     public let head: ModelHead
@@ -15,7 +15,7 @@ public final class RoBERTa: Module, EncoderModel {
 
     init(_ settings: BERTConfiguration, head: ModelHead) {
         (self.settings, self.head) = (settings, head)
-        names = EncoderNames("roberta", heads: ["classifier", "lm_head", "qa_outputs"], for: head.task)
+        names = EncoderNames(settings.family.modules, heads: ["classifier", "lm_head", "qa_outputs"], for: head.task)
         _encoder = ModuleInfo(
             wrappedValue: BERTEncoder(settings, hasPooler: head.task == .embeddings), key: names.key)
         _rowHead.wrappedValue =
@@ -24,12 +24,12 @@ public final class RoBERTa: Module, EncoderModel {
         _tokenHead.wrappedValue = head.task == .tokenClassification ? Linear(settings.size, head.outputs) : nil
     }
 
-    public var family: String { settings.json["model_type"]?.string ?? "roberta" }
+    public var modelFamily: ModelFamily { settings.family }
     public var configuration: JSON { settings.json }
     public var outputLayer: String {
         head.task == .embeddings ? "" : head.task == .tokenClassification ? "classifier" : "classifier.out_proj"
     }
-    public var inputEmbedding: String { names.path("embeddings.word_embeddings") }
+    public var inputEmbedding: String { names.inputEmbedding }
     public var vocabularySize: Int { encoder.words.entries }
     public var positionLimit: Int? { settings.positions - settings.firstPosition }
     public var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
@@ -70,4 +70,15 @@ final class RoBERTaHead: Module {
     func callAsFunction(_ x: Tensor) -> Tensor {
         output(dropout(dense(dropout(x, rate)).tanh(), rate))
     }
+}
+
+extension ModelFamily {
+    static let roberta = ModelFamily(
+        name: "roberta",
+        constructor: .encoder { RoBERTa(try BERTConfiguration($0, isRoBERTa: true, family: $1), head: $2) },
+        modules: .bert(prefix: "roberta"), tokenTypes: .none,
+        adapterTargets: AdapterTargets(
+            lora: .named(["query", "value"]), adaLoRA: .named(["query", "value"]),
+            ia3: .named(["key", "value", "output.dense"]), ia3FeedForward: ["output.dense"], norms: ["LayerNorm"]),
+        gguf: .none)
 }

@@ -11,29 +11,25 @@ public final class T5: Module, TiedOutputModel {
     @ModuleInfo var encoder: T5Stack
     @ModuleInfo var decoder: T5Stack
     /// `nil` if the output layer is tied to the embedding.
-    @ModuleInfo(key: "lm_head") var head: Linear?
+    @ModuleInfo(key: "lm_head") var outputProjection: Linear?
 
-    public init(_ settings: T5Configuration) {
+    init(_ settings: T5Configuration) {
         self.settings = settings
         let embedding = Embedding(settings.vocabularySize, settings.modelSize)
         _embedding.wrappedValue = embedding
         _encoder.wrappedValue = T5Stack(settings, isDecoder: false, embedding: embedding)
         _decoder.wrappedValue = T5Stack(settings, isDecoder: true, embedding: embedding)
-        _head.wrappedValue =
+        _outputProjection.wrappedValue =
             settings.isTied ? nil : Linear(settings.modelSize, settings.vocabularySize, bias: false)
     }
 
-    var outputProjection: Linear? {
-        get { head }
-        set { head = newValue }
-    }
-    public var family: String { settings.family }
+    public var modelFamily: ModelFamily { settings.family }
     public var configuration: JSON { settings.json }
     public var architecture: Architecture { .encoderDecoder }
-    public var outputLayer: String { "lm_head" }
+    public var outputLayer: String { modelFamily.modules.output.path ?? "" }
     /// transformers never quantizes these projections, whose outputs are large.
     public var unquantizedProjections: Set<String> { ["wo"] }
-    public var inputEmbedding: String { "shared" }
+    public var inputEmbedding: String { modelFamily.modules.inputEmbedding }
     public var vocabularySize: Int { embedding.entries }
     public var aliases: [String: String] {
         var aliases = [
@@ -42,6 +38,8 @@ public final class T5: Module, TiedOutputModel {
         if settings.isTied { aliases["lm_head.weight"] = "shared.weight" }
         return aliases
     }
+    /// A tied T5 scales its output layer's input, and continues to when untied.
+    var untyingKeys: [String: JSON] { ["scale_decoder_outputs": .bool(settings.scalesOutput)] }
     public var generationDefaults: GenerationDefaults {
         GenerationDefaults(
             startToken: settings.startToken, endTokens: Set(settings.endTokens), padToken: settings.padToken)
@@ -55,13 +53,13 @@ public final class T5: Module, TiedOutputModel {
     }
 
     public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
-        if let head, head.isAdapted {
+        if let outputProjection, outputProjection.isAdapted {
             // Adapters over the output layer act on the logits themselves.
             let logs = scores(hidden(batch)).logSoftmax()
             let targetLoss = logs.gathering(axis: 1, batch.targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
             return labelSmoothing > 0 ? targetLoss - logs.mean(axes: [-1]).sum() * labelSmoothing : targetLoss
         }
-        return (head?.weight ?? embedding.outputWeight).crossEntropy(
+        return (outputProjection?.weight ?? embedding.outputWeight).crossEntropy(
             hidden: hidden(batch), targets: batch.targets, scale: outputScale, softcap: nil,
             labelSmoothing: labelSmoothing)
     }
@@ -90,7 +88,7 @@ public final class T5: Module, TiedOutputModel {
     /// Hidden states `[..., modelSize]` -> logits `[..., vocabulary]`.
     func scores(_ hidden: Tensor) -> Tensor {
         let hidden = settings.scalesOutput ? hidden * outputScale : hidden
-        return head?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
+        return outputProjection?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
     }
 
     public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {

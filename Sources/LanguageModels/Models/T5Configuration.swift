@@ -3,8 +3,7 @@ import Torch
 
 /// `config.json` of a T5: v1.0 (ReLU, tied), v1.1 and FLAN (gated GELU, untied), tied gated models, and mT5.
 public struct T5Configuration: Sendable {
-    /// `t5` or `mt5`.
-    public let family: String
+    public let family: ModelFamily
     public let vocabularySize: Int
     /// Size of the hidden states.
     public let modelSize: Int
@@ -32,11 +31,10 @@ public struct T5Configuration: Sendable {
     public let startToken: Int
     public let json: JSON
 
-    public init(_ json: JSON) throws {
+    /// - Parameter isMultilingual: whether it is an mT5, which has other defaults and never scales hidden states.
+    init(_ json: JSON, isMultilingual: Bool, family: ModelFamily) throws {
         let read = ConfigurationReader(json: json)
-        self.json = json
-        family = try read.string("model_type", default: "t5")
-        let isMultilingual = family == "mt5"
+        (self.json, self.family) = (json, family)
         vocabularySize = try read.integer("vocab_size", default: isMultilingual ? 250_112 : 32128)
         modelSize = try read.integer("d_model", default: 512)
         headSize = try read.integer("d_kv", default: 64)
@@ -74,4 +72,21 @@ public struct T5Configuration: Sendable {
                 "config.json: 'dropout_rate' is \(dropout)", remedy: "use a value of at least 0 and below 1")
         }
     }
+}
+
+extension ModelFamily {
+    static let t5 = ModelFamily(
+        name: "t5",
+        constructor: .generator { try T5(T5Configuration($0, isMultilingual: false, family: $1)) },
+        modules: .t5, tokenTypes: .none,
+        adapterTargets: AdapterTargets(
+            lora: .named(["q", "v"]), adaLoRA: .named(["q", "k", "v", "o", "wi", "wo"]),
+            ia3: .named(["k", "v", "wo"]), ia3FeedForward: ["wo"], norms: ["layer_norm", "final_layer_norm"]),
+        gguf: .none)
+}
+
+extension ModuleNames {
+    static let t5 = ModuleNames(
+        prefix: "", embedding: "shared", output: .tiedIfMissing("lm_head"),
+        attention: ["SelfAttention", "EncDecAttention"], feedForward: ["DenseReluDense"])
 }

@@ -78,7 +78,7 @@ public struct ModelOutline {
         public let takesCopies: Bool
     }
 
-    public let family: String
+    package let modelFamily: ModelFamily
     public let architecture: Architecture
     /// The model's head and task.
     public let head: ModelHead
@@ -104,7 +104,7 @@ public struct ModelOutline {
     public internal(set) var modules: [String]
 
     public init(_ model: any LanguageModel) {
-        family = model.family
+        modelFamily = model.modelFamily
         (architecture, head) = (model.architecture, model.head)
         configuration = model.configuration
         outputLayer = model.outputLayer
@@ -174,9 +174,13 @@ public struct ModelOutline {
             let owner = path.split(separator: ".").dropLast().joined(separator: ".")
             return ParameterSite(
                 path: path, shape: parameter.tensor.shape,
-                component: Self.component(path, types[owner], head: head), meaning: meanings[path])
+                component: Self.component(path, types[owner], model.modelFamily.modules, head: head),
+                meaning: meanings[path])
         }
     }
+
+    /// `model_type` in `config.json`.
+    public var family: String { modelFamily.name }
 
     /// Whether the output layer is tied to the input embeddings.
     public var isTied: Bool {
@@ -191,16 +195,16 @@ public struct ModelOutline {
     /// Total number of parameters.
     public var parameterCount: Int { parameters.reduce(0) { $0 + $1.count } }
 
-    private static func component(_ path: String, _ owner: Module?, head: [String]) -> Component {
+    private static func component(_ path: String, _ owner: Module?, _ names: ModuleNames, head: [String])
+        -> Component
+    {
         if head.contains(where: { path == $0 || path.hasPrefix($0 + ".") }) { return .head }
         if owner is RMSNorm || owner is LayerNorm { return .norm }
-        let lower = path.lowercased()
-        let has = { (words: [String]) in words.contains { lower.contains($0) } }
+        let parts = Set(path.split(separator: ".").map(String.init))
         // A relative attention bias is an embedding, but belongs to the attention.
-        if has(["attention", "attn"]) { return .attention }
-        if owner is Embedding || has(["embed", "wte", "wpe"]) { return .embedding }
-        if owner is Linear, has(["mlp", "dense", "intermediate", "output", "ffn", "feed"]) { return .feedForward }
-        return .other
+        if !names.attention.isDisjoint(with: parts) { return .attention }
+        if owner is Embedding { return .embedding }
+        return owner is Linear && !names.feedForward.isDisjoint(with: parts) ? .feedForward : .other
     }
 
     private static func weight(of module: Module) -> (any LinearWeight)? {

@@ -1,3 +1,4 @@
+import LanguageModels
 import Support
 
 extension MethodConfiguration {
@@ -63,22 +64,16 @@ extension MethodConfiguration {
 }
 
 extension TargetSelection {
-    /// Hugging Face PEFT's default targets: mostly the attention's query and value projections.
-    static let queryAndValue: [String: [String]] = [
-        "t5": ["q", "v"], "mt5": ["q", "v"], "gpt2": ["c_attn"], "bert": ["query", "value"],
-        "roberta": ["query", "value"], "distilbert": ["q_lin", "v_lin"], "llama": ["q_proj", "v_proj"],
-        "mistral": ["q_proj", "v_proj"], "qwen2": ["q_proj", "v_proj"], "qwen3": ["q_proj", "v_proj"],
-        "gemma": ["q_proj", "v_proj"], "gemma2": ["q_proj", "v_proj"], "gemma3_text": ["q_proj", "v_proj"],
-        "phi3": ["qkv_proj"],
-    ]
-
     /// The selection with default targets filled in if none were given.
-    func resolved(for model: ModelOutline, defaults: [String: [String]] = queryAndValue) -> TargetSelection {
+    /// - Parameter targets: the method's defaults in the model's family.
+    func resolved(for model: ModelOutline, defaults targets: KeyPath<AdapterTargets, DefaultTargets> = \.lora)
+        -> TargetSelection
+    {
         var selection = self
         if selection.targets.isEmpty {
             // Models of a family differ: T5's feed-forward network has one input projection or two.
             let leaves = Set(model.linears.map { $0.path.split(separator: ".").last.map(String.init) ?? $0.path })
-            let known = defaults[model.family]?.filter(leaves.contains) ?? []
+            let known = model.modelFamily.adapterTargets[keyPath: targets].names.filter(leaves.contains)
             selection.targets = known.isEmpty ? ["all-linear"] : known
         }
         // Hugging Face accepts layer restrictions only with a list of names, and mistakes a token-classification head

@@ -130,15 +130,9 @@ public enum AdaLoRA: PEFTMethod {
         "AdaLoRA r \(configuration.initialRank)→\(configuration.targetRank) (\(configuration.selection.label))"
     }
 
-    /// Default targets for which Hugging Face PEFT differs from other methods.
-    private static let everyProjection = [
-        "t5": ["q", "k", "v", "o", "wi", "wo"], "mt5": ["q", "k", "v", "o", "wi_0", "wi_1", "wo"],
-    ]
-
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         var configuration = configuration
-        configuration.selection = configuration.selection.resolved(
-            for: model, defaults: TargetSelection.queryAndValue.merging(everyProjection) { $1 })
+        configuration.selection = configuration.selection.resolved(for: model, defaults: \.adaLoRA)
         return configuration
     }
 

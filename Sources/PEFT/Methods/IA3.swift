@@ -50,31 +50,14 @@ public enum IA3: PEFTMethod {
         public func validate() throws { try selection.validate() }
     }
 
-    /// Keys, values and the feed-forward output projection: Hugging Face PEFT's default targets.
-    static let targets: [String: (all: [String], feedForward: [String])] = [
-        "t5": (["k", "v", "wo"], ["wo"]), "mt5": (["k", "v", "wi_1"], []),
-        "gpt2": (["c_attn", "mlp.c_proj"], ["mlp.c_proj"]),
-        "bert": (["key", "value", "output.dense"], ["output.dense"]),
-        "roberta": (["key", "value", "output.dense"], ["output.dense"]),
-        "distilbert": (["k_lin", "v_lin", "lin2"], ["lin2"]),
-        "llama": (["k_proj", "v_proj", "down_proj"], ["down_proj"]),
-        "mistral": (["k_proj", "v_proj", "down_proj"], ["down_proj"]),
-        "qwen2": (["q_proj", "v_proj", "down_proj"], ["down_proj"]),
-        "qwen3": (["q_proj", "v_proj", "down_proj"], ["down_proj"]),
-        "gemma": (["q_proj", "v_proj", "down_proj"], ["down_proj"]),
-        "gemma2": (["q_proj", "v_proj", "down_proj"], ["down_proj"]),
-        "gemma3_text": (["q_proj", "v_proj", "down_proj"], ["down_proj"]),
-        // Hugging Face has no defaults for Phi-3, whose q, k and v are one fused projection.
-        "phi3": (["qkv_proj", "down_proj"], ["down_proj"]),
-    ]
-
     public static func label(_ configuration: Configuration) -> String { "IA³ (\(configuration.selection.label))" }
 
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         var configuration = configuration
-        if configuration.selection.targets.isEmpty, let known = targets[model.family] {
-            configuration.selection.targets = known.all
-            if configuration.feedForward.isEmpty { configuration.feedForward = known.feedForward }
+        let defaults = model.modelFamily.adapterTargets
+        if configuration.selection.targets.isEmpty, case .named(let names) = defaults.ia3 {
+            configuration.selection.targets = names
+            if configuration.feedForward.isEmpty { configuration.feedForward = defaults.ia3FeedForward }
         }
         configuration.selection = configuration.selection.resolved(for: model)
         return configuration

@@ -31,20 +31,11 @@ public enum LayerNormTuning: PEFTMethod {
         model.parameters.filter { $0.component == .norm }
     }
 
-    /// Families of which Hugging Face PEFT trains only some norms.
-    private static let fewer: [String: Set<String>] = [
-        "qwen2": ["post_attention_layernorm"], "qwen3": ["post_attention_layernorm"],
-        "gemma3_text": [
-            "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
-            "norm",
-        ],
-    ]
-
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         var configuration = configuration
         if configuration.selection.targets.isEmpty {
             let all = TargetSelection.leaves(norms(of: model).map(\.owner))
-            configuration.selection.targets = fewer[model.family].map { few in all.filter(few.contains) } ?? all
+            configuration.selection.targets = all.filter(model.modelFamily.adapterTargets.norms.contains)
         }
         return configuration
     }

@@ -1,0 +1,28 @@
+/// The modules of a family that methods adapt by default, as in Hugging Face PEFT's tables
+/// (`peft/utils/constants.py`). Names are last path components or dotted suffixes.
+package struct AdapterTargets: Sendable {
+    /// Projections of LoRA and the methods that share its table: VeRA, LoHa, LoKr, OFT, BOFT, QA-LoRA.
+    package let lora: DefaultTargets
+    package let adaLoRA: DefaultTargets
+    package let ia3: DefaultTargets
+    /// Targets of (IA)³ whose input is rescaled instead of their output.
+    package let ia3FeedForward: [String]
+    /// Norms that LayerNorm tuning trains.
+    package let norms: Set<String>
+}
+
+/// Projections that a method adapts by default.
+package enum DefaultTargets: Sendable {
+    /// Those of these names that a model has; every projection if it has none of them.
+    case named([String])
+    /// Every projection except the output layer.
+    case allLinear
+
+    /// The names; empty for every projection.
+    package var names: [String] {
+        switch self {
+        case .named(let names): names
+        case .allLinear: []
+        }
+    }
+}

@@ -1,0 +1,122 @@
+import Support
+import Torch
+import TorchNN
+
+/// A decoder-only model, as generation and training use it.
+///
+/// A family gives its modules, ``embed(_:)`` and ``decode(_:_:)``; all else follows from them and from `config.json`.
+protocol CausalModel: TiedOutputModel {
+    associatedtype Settings: CausalConfiguration
+    var settings: Settings { get }
+    var embedding: Embedding { get }
+    var inputSite: InputSite { get }
+    /// The prefix site of each layer.
+    var prefixSites: [KeyValueSite] { get }
+    /// Token embeddings, before positions: `[tokens]` -> `[tokens, size]`.
+    func embed(_ ids: Tensor) -> Tensor
+    /// The layers and the final norm: embedded tokens `[tokens, size]` -> hidden states `[tokens, size]`.
+    func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor
+    /// c of the logit softcap: s becomes c · tanh(s / c).
+    var outputSoftcap: Double? { get }
+    /// The sequence length from which RoPE frequencies differ, so that the KV cache is recomputed.
+    var rereadLength: Int? { get }
+}
+
+/// What all decoder-only models read from `config.json`.
+protocol CausalConfiguration: Sendable {
+    var family: ModelFamily { get }
+    /// Whether the output layer is tied to the embedding.
+    var isTied: Bool { get }
+    var endTokens: [Int] { get }
+    var json: JSON { get }
+}
+
+extension CausalModel {
+    public var modelFamily: ModelFamily { settings.family }
+    public var architecture: Architecture { .decoder }
+    public var configuration: JSON { settings.json }
+    public var outputLayer: String { modelFamily.modules.output.path ?? "" }
+    public var inputEmbedding: String { modelFamily.modules.inputEmbedding }
+    public var vocabularySize: Int { embedding.entries }
+    public var aliases: [String: String] {
+        settings.isTied ? [outputLayer + ".weight": inputEmbedding + ".weight"] : [:]
+    }
+    public var generationDefaults: GenerationDefaults {
+        GenerationDefaults(
+            startToken: nil, endTokens: Set(settings.endTokens), padToken: settings.endTokens.first ?? 0)
+    }
+    public func canonicalName(_ name: String) -> String { aliases[name] ?? modelFamily.modules.canonical(name) }
+    public func virtualTokens(forRows rows: Int) -> [Int] {
+        LanguageModels.virtualTokens(inputSite, prefixSites.first, forRows: rows)
+    }
+
+    var outputSoftcap: Double? { nil }
+    var rereadLength: Int? { nil }
+    func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
+
+    /// Hidden states `[tokens, size]` -> logits `[tokens, vocabulary]`.
+    func scores(_ hidden: Tensor) -> Tensor {
+        let scores = outputProjection?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
+        return outputSoftcap.map { (scores / $0).tanh() * $0 } ?? scores
+    }
+
+    /// The output layer's weight, if nothing but the softcap acts on the logits.
+    private var outputWeight: (any LinearWeight)? {
+        guard let outputProjection else { return embedding.outputWeight }
+        return outputProjection.isAdapted ? nil : outputProjection.weight
+    }
+
+    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
+        let input = PackedSequences(rows.map { $0.input + $0.target.dropLast() }, device: device)
+        // The last token of the prompt predicts the first of the target, and so on.
+        let spans = zip(rows, input.offsets.dropFirst()).map { row, end in (end - row.target.count)..<end }
+        return TrainingBatch(
+            input: input, decoder: nil, targets: Tensor(rows.flatMap(\.target), device: device),
+            positions: Tensor(spans.flatMap { Array($0) }, device: device), outputs: OutputSpans(spans))
+    }
+
+    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
+        let hidden = hidden(batch)
+        if let weight = outputWeight {
+            return weight.crossEntropy(
+                hidden: hidden, targets: batch.targets, scale: 1, softcap: outputSoftcap,
+                labelSmoothing: labelSmoothing)
+        }
+        let logs = scores(hidden).logSoftmax()
+        let targetLoss = logs.gathering(axis: 1, batch.targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
+        return labelSmoothing > 0 ? targetLoss - logs.mean(axes: [-1]).sum() * labelSmoothing : targetLoss
+    }
+
+    public func logits(_ batch: TrainingBatch) -> Tensor { scores(hidden(batch)) }
+
+    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
+        CausalDecodingState(self, prompts, capacity: capacity, beams: beams)
+    }
+
+    /// Hidden states of the positions that contribute to the loss, `[targets, size]`.
+    private func hidden(_ batch: TrainingBatch) -> Tensor {
+        let (states, rows, context) = read(batch.input, keeps: false, outputs: batch.outputs?.spans)
+        if let outputs = batch.outputs, context.leavesOut {
+            return outputs.kept.map { states.selecting($0) } ?? states
+        }
+        let own = rows.withoutPrompts(states)
+        return batch.positions.map { own.selecting($0) } ?? own
+    }
+
+    /// Runs packed sequences through the layers: `[tokens, size]`, including virtual tokens; or only the tokens of
+    /// `outputs`, which are trailing in each sequence, if ``UnreadOutputs`` may be skipped.
+    func read(_ input: PackedSequences, keeps: Bool, longest: Int = 0, outputs: [Range<Int>]? = nil) -> (
+        states: Tensor, rows: PromptedRows, context: PackedContext
+    ) {
+        let input = checked(input)
+        let embedded = RowRouting.within(input.offsets) { embed(input.ids) }
+        let rows = inputSite(embedded, offsets: input.offsets)
+        let prefixes = (prefixSites.first?.prefixes(forRows: input.rows) ?? []).map { $0?.keys.dim(0) ?? 0 }
+        let context = PackedContext(
+            rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: true, keeps: keeps,
+            longest: longest, selected: outputs.flatMap { SelectedTokens(rows, of: input.offsets, spans: $0) },
+            limit: positionLimit)
+        let states = RowRouting.within(rows.offsets) { decode(rows.states, context) }
+        return (states, rows, context)
+    }
+}
