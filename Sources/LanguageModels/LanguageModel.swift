@@ -82,8 +82,6 @@ public protocol LanguageModel: Module {
     var outputLayer: String { get }
     /// Paths of modules without pretrained weights, such as a classification head; every method trains them too.
     var newModules: [String] { get }
-    /// Last path components of projections that are never quantized.
-    var unquantizedProjections: Set<String> { get }
     /// Path of the input embeddings.
     var inputEmbedding: String { get }
     /// Number of tokens in the input embeddings.
@@ -166,7 +164,6 @@ extension LanguageModel {
         batch(rows.map { ($0.input, $0.target) }, device: device)
     }
     public var newModules: [String] { [] }
-    public var unquantizedProjections: Set<String> { [] }
     public func virtualTokens(forRows rows: Int) -> [Int] { Array(repeating: 0, count: rows) }
     public func canonicalName(_ name: String) -> String { aliases[name] ?? name }
     public func isIgnorable(_ name: String) -> Bool { false }

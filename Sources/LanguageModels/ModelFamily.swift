@@ -36,6 +36,8 @@ package struct ModuleNames: Sendable {
     package let attention: Set<String>
     /// Path components of feed-forward sublayers, and of other projections that are counted with them.
     package let feedForward: Set<String>
+    /// Last path components of projections that are never quantized.
+    let unquantized: Set<String>
 
     /// Path of the input embeddings in a complete model.
     var inputEmbedding: String { prefix.isEmpty ? embedding : "\(prefix).\(embedding)" }

@@ -4,10 +4,10 @@ import TorchNN
 
 /// BERT (Devlin et al. 2019): an encoder with a pooler and classifier over the first position, a classifier of each
 /// token, or no head.
-public final class BERT: Module, EncoderModel {
+public final class BERT: Module, PretrainedEncoder {
     public let head: ModelHead
-    private let settings: BERTConfiguration
-    private let names: EncoderNames
+    let settings: BERTConfiguration
+    let names: EncoderNames
     public var folderSettings = FolderSettings()
     @ModuleInfo var encoder: BERTEncoder
     @ModuleInfo var classifier: Linear?
@@ -21,11 +21,7 @@ public final class BERT: Module, EncoderModel {
         _classifier.wrappedValue = head.task == .embeddings ? nil : Linear(settings.size, head.outputs)
     }
 
-    public var modelFamily: ModelFamily { settings.family }
-    public var configuration: JSON { settings.json }
     public var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
-    public var inputEmbedding: String { names.inputEmbedding }
-    public var vocabularySize: Int { encoder.words.entries }
     public var positionLimit: Int? { settings.positions }
     public var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
 
@@ -43,9 +39,6 @@ public final class BERT: Module, EncoderModel {
         return path.hasSuffix(".bias") ? 0 : 0.02
     }
 
-    var inputSite: InputSite { encoder.inputSite }
-    var prefixSites: [KeyValueSite] { encoder.layers.map(\.attention.prefix) }
-    func embed(_ ids: Tensor) -> Tensor { encoder.words(ids) }
     func encode(_ x: Tensor, types: Tensor?, _ context: AttentionContext) -> Tensor {
         encoder(x, types: types, context)
     }
@@ -59,7 +52,7 @@ public final class BERT: Module, EncoderModel {
 }
 
 /// BERT without a head; RoBERTa differs only in its positions.
-final class BERTEncoder: Module {
+final class BERTEncoder: Module, EncoderLayers {
     @ModuleInfo(key: "embeddings.word_embeddings") var words: Embedding
     @ModuleInfo(key: "embeddings.position_embeddings") var positions: Embedding
     @ModuleInfo(key: "embeddings.token_type_embeddings") var types: Embedding
@@ -80,6 +73,8 @@ final class BERTEncoder: Module {
         _layers.wrappedValue = (0..<settings.layers).map { BERTBlock(settings, layer: $0) }
         _pooler.wrappedValue = hasPooler ? Linear(size, size) : nil
     }
+
+    var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
 
     /// Embedded tokens `[tokens, size]` -> hidden states `[tokens, size]`.
     func callAsFunction(_ x: Tensor, types: Tensor?, _ context: AttentionContext) -> Tensor {
@@ -154,7 +149,7 @@ final class BERTAttention: Module {
     }
 }
 
-struct BERTConfiguration: Sendable {
+struct BERTConfiguration: EncoderConfiguration {
     let family: ModelFamily
     let vocabularySize: Int
     let size: Int
@@ -230,6 +225,6 @@ extension ModuleNames {
     static func bert(prefix: String) -> ModuleNames {
         ModuleNames(
             prefix: prefix, embedding: "embeddings.word_embeddings", output: .none, attention: ["attention"],
-            feedForward: ["intermediate", "output", "pooler"])
+            feedForward: ["intermediate", "output", "pooler"], unquantized: [])
     }
 }

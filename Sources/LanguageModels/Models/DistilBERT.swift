@@ -4,10 +4,10 @@ import TorchNN
 
 /// DistilBERT (Sanh et al. 2019): BERT's blocks under other names, without token types and pooler, and with an
 /// additional layer in the sequence classification head.
-public final class DistilBERT: Module, EncoderModel {
+public final class DistilBERT: Module, PretrainedEncoder {
     public let head: ModelHead
-    private let settings: DistilBERTConfiguration
-    private let names: EncoderNames
+    let settings: DistilBERTConfiguration
+    let names: EncoderNames
     public var folderSettings = FolderSettings()
     @ModuleInfo var encoder: DistilBERTEncoder
     @ModuleInfo(key: "pre_classifier") var preClassifier: Linear?
@@ -26,26 +26,18 @@ public final class DistilBERT: Module, EncoderModel {
         _classifier.wrappedValue = head.task == .embeddings ? nil : Linear(settings.size, head.outputs)
     }
 
-    public var modelFamily: ModelFamily { settings.family }
-    public var configuration: JSON { settings.json }
     public var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
-    public var inputEmbedding: String { names.inputEmbedding }
-    public var vocabularySize: Int { encoder.words.entries }
     public var positionLimit: Int? { settings.positions }
     /// Hugging Face PEFT compares name suffixes, and so trains `pre_classifier` with `classifier`.
     public var newModules: [String] {
         head.task == .embeddings ? [] : head.task.scoresRows ? ["pre_classifier", "classifier"] : ["classifier"]
     }
-    public func canonicalName(_ name: String) -> String { names.canonical(name) }
     public func isIgnorable(_ name: String) -> Bool { names.isHead(name) || name.hasSuffix("position_ids") }
     public func initialDeviation(of path: String) -> Double? {
         guard names.isHead(path) else { return nil }
         return path.hasSuffix(".bias") ? 0 : 0.02
     }
 
-    var inputSite: InputSite { encoder.inputSite }
-    var prefixSites: [KeyValueSite] { encoder.layers.map(\.attention.prefix) }
-    func embed(_ ids: Tensor) -> Tensor { encoder.words(ids) }
     func encode(_ x: Tensor, types: Tensor?, _ context: AttentionContext) -> Tensor { encoder(x, context) }
     func rowScores(_ states: Tensor) -> Tensor {
         let pooled = Activation.relu(preClassifier?(states) ?? states)
@@ -54,7 +46,7 @@ public final class DistilBERT: Module, EncoderModel {
     func tokenScores(_ states: Tensor) -> Tensor { classifier?(dropout(states, settings.dropout)) ?? states }
 }
 
-final class DistilBERTEncoder: Module {
+final class DistilBERTEncoder: Module, EncoderLayers {
     @ModuleInfo(key: "embeddings.word_embeddings") var words: Embedding
     @ModuleInfo(key: "embeddings.position_embeddings") var positions: Embedding
     @ModuleInfo(key: "embeddings.LayerNorm") var embeddingNorm: LayerNorm
@@ -70,6 +62,8 @@ final class DistilBERTEncoder: Module {
         _inputSite.wrappedValue = InputSite(.encoder, size: settings.size)
         _layers.wrappedValue = (0..<settings.layers).map { DistilBERTBlock(settings, layer: $0) }
     }
+
+    var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
 
     /// Embedded tokens `[tokens, size]` -> hidden states `[tokens, size]`.
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
@@ -140,7 +134,7 @@ final class DistilBERTAttention: Module {
     }
 }
 
-struct DistilBERTConfiguration: Sendable {
+struct DistilBERTConfiguration: EncoderConfiguration {
     static let epsilon = 1e-12
     let family: ModelFamily
     let vocabularySize: Int
@@ -181,7 +175,7 @@ extension ModelFamily {
         constructor: .encoder { DistilBERT(try DistilBERTConfiguration($0, family: $1), head: $2) },
         modules: ModuleNames(
             prefix: "distilbert", embedding: "embeddings.word_embeddings", output: .none, attention: ["attention"],
-            feedForward: ["ffn"]),
+            feedForward: ["ffn"], unquantized: []),
         tokenTypes: .none,
         adapterTargets: AdapterTargets(
             lora: .named(["q_lin", "v_lin"]), adaLoRA: .named(["q_lin", "v_lin"]),

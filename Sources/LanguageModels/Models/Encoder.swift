@@ -192,30 +192,3 @@ final class NoDecoding: DecodingState {
     func reorder(_ sources: Tensor) {}
     func keep(rows: [Int]) {}
 }
-
-/// Names of an encoder's tensors: with a prefix (`bert.`) in a model with a head, without it in a headless one.
-struct EncoderNames {
-    let modules: ModuleNames
-    let heads: [String]
-    let isBare: Bool
-
-    /// - Parameter heads: first components of the names that belong to heads.
-    init(_ modules: ModuleNames, heads: [String], for task: ModelTask) {
-        (self.modules, self.heads, isBare) = (modules, heads, task == .embeddings)
-    }
-
-    /// Key of the encoder in the model.
-    var key: String { isBare ? "" : modules.prefix }
-
-    var inputEmbedding: String { isBare ? modules.embedding : modules.inputEmbedding }
-
-    /// The model's path of a file's tensor name, from either kind of file.
-    func canonical(_ name: String) -> String {
-        guard !isHead(name) else { return name }
-        let prefix = modules.prefix + "."
-        let bare = name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : name
-        return isBare ? bare : prefix + bare
-    }
-
-    func isHead(_ name: String) -> Bool { heads.contains { name.hasPrefix($0 + ".") } }
-}

@@ -162,7 +162,7 @@ extension ModelFamily {
         name: "gpt2", constructor: .generator { try GPT2(GPT2Configuration($0, family: $1)) },
         modules: ModuleNames(
             prefix: "transformer", embedding: "wte", output: .projection("lm_head"), attention: ["attn"],
-            feedForward: ["mlp"]),
+            feedForward: ["mlp"], unquantized: []),
         tokenTypes: .none,
         adapterTargets: AdapterTargets(
             lora: .named(["c_attn"]), adaLoRA: .named(["c_attn"]), ia3: .named(["c_attn", "mlp.c_proj"]),

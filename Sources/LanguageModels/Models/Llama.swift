@@ -168,7 +168,7 @@ extension LlamaVariant {
 extension ModuleNames {
     static let llama = ModuleNames(
         prefix: "model", embedding: "embed_tokens", output: .projection("lm_head"), attention: ["self_attn"],
-        feedForward: ["mlp"])
+        feedForward: ["mlp"], unquantized: [])
 }
 
 extension GGUFArchitecture {

@@ -4,10 +4,10 @@ import TorchNN
 
 /// RoBERTa (Liu et al. 2019) and ``ModelFamily/xlmRoBERTa``: BERT's encoder with positions that start after
 /// the padding id, and its own classification head instead of the pooler.
-public final class RoBERTa: Module, EncoderModel {
+public final class RoBERTa: Module, PretrainedEncoder {
     public let head: ModelHead
-    private let settings: BERTConfiguration
-    private let names: EncoderNames
+    let settings: BERTConfiguration
+    let names: EncoderNames
     public var folderSettings = FolderSettings()
     @ModuleInfo var encoder: BERTEncoder
     @ModuleInfo(key: "classifier") var rowHead: RoBERTaHead?
@@ -24,16 +24,11 @@ public final class RoBERTa: Module, EncoderModel {
         _tokenHead.wrappedValue = head.task == .tokenClassification ? Linear(settings.size, head.outputs) : nil
     }
 
-    public var modelFamily: ModelFamily { settings.family }
-    public var configuration: JSON { settings.json }
     public var outputLayer: String {
         head.task == .embeddings ? "" : head.task == .tokenClassification ? "classifier" : "classifier.out_proj"
     }
-    public var inputEmbedding: String { names.inputEmbedding }
-    public var vocabularySize: Int { encoder.words.entries }
     public var positionLimit: Int? { settings.positions - settings.firstPosition }
     public var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
-    public func canonicalName(_ name: String) -> String { names.canonical(name) }
     public func isIgnorable(_ name: String) -> Bool {
         names.isHead(name) || name.hasSuffix("position_ids") || name.contains("pooler.")
     }
@@ -42,9 +37,6 @@ public final class RoBERTa: Module, EncoderModel {
         return path.hasSuffix(".bias") ? 0 : 0.02
     }
 
-    var inputSite: InputSite { encoder.inputSite }
-    var prefixSites: [KeyValueSite] { encoder.layers.map(\.attention.prefix) }
-    func embed(_ ids: Tensor) -> Tensor { encoder.words(ids) }
     func encode(_ x: Tensor, types: Tensor?, _ context: AttentionContext) -> Tensor {
         encoder(x, types: types, context)
     }

@@ -27,8 +27,6 @@ public final class T5: Module, TiedOutputModel {
     public var configuration: JSON { settings.json }
     public var architecture: Architecture { .encoderDecoder }
     public var outputLayer: String { modelFamily.modules.output.path ?? "" }
-    /// transformers never quantizes these projections, whose outputs are large.
-    public var unquantizedProjections: Set<String> { ["wo"] }
     public var inputEmbedding: String { modelFamily.modules.inputEmbedding }
     public var vocabularySize: Int { embedding.entries }
     public var aliases: [String: String] {

@@ -88,5 +88,7 @@ extension ModelFamily {
 extension ModuleNames {
     static let t5 = ModuleNames(
         prefix: "", embedding: "shared", output: .tiedIfMissing("lm_head"),
-        attention: ["SelfAttention", "EncDecAttention"], feedForward: ["DenseReluDense"])
+        attention: ["SelfAttention", "EncDecAttention"], feedForward: ["DenseReluDense"],
+        // transformers never quantizes these projections, whose outputs are large.
+        unquantized: ["wo"])
 }

@@ -58,7 +58,7 @@ public enum WeightStorage: Sendable, Equatable {
     public func projections(of model: any LanguageModel) -> [(path: String, linear: Linear)] {
         guard self != .float32 else { return [] }
         let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
-        let excluded = self == .bfloat16 ? [] : model.unquantizedProjections
+        let excluded = self == .bfloat16 ? [] : model.modelFamily.modules.unquantized
         return model.namedModules().compactMap { path, module in
             guard let linear = module as? Linear, !linear.weight.isQuantized,
                 !left.contains(where: { path == $0 || path.hasPrefix($0 + ".") }),
