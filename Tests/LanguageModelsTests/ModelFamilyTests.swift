@@ -1,0 +1,76 @@
+import Foundation
+import Support
+import Testing
+import Torch
+import TorchNN
+
+@testable import LanguageModels
+
+/// What the families declare fits the models that they make of an empty `config.json`.
+@Suite struct ModelFamilyTests {
+    static let names = ModelRegistry.families.map(\.name)
+
+    private static func made(_ name: String) throws -> (family: ModelFamily, model: any LanguageModel) {
+        let model = try ModelRegistry.outline(["model_type": .string(name)], file: "config.json")
+        return (model.modelFamily, model)
+    }
+
+    /// Whether one of the paths has this name.
+    private static func occurs(_ name: String, _ paths: [String]) -> Bool {
+        paths.contains { $0 == name || $0.hasSuffix("." + name) }
+    }
+
+    /// CONTRIBUTING shows the file of one family as it is.
+    @Test func contributingShowsAFamily() throws {
+        let root = (0..<3).reduce(URL(fileURLWithPath: #filePath)) { url, _ in url.deletingLastPathComponent() }
+        func text(_ path: String) throws -> String {
+            try String(contentsOf: root.appendingPathComponent(path), encoding: .utf8)
+        }
+        let code = try text("Sources/LanguageModels/Models/Mistral.swift")
+        #expect(
+            try text("CONTRIBUTING.md").contains("```swift\n\(code)```"), "copy Mistral.swift into CONTRIBUTING.md")
+    }
+
+    @Test func namesAreDistinct() { #expect(Set(Self.names).count == ModelRegistry.families.count) }
+
+    @Test(arguments: names) func modelsHaveTheEmbeddingAndOutputLayer(name: String) throws {
+        let (family, model) = try Self.made(name)
+        #expect(family.name == name && model.family == name)
+        #expect(model.vocabularyTable != nil)
+        #expect((model.generates ? model.outputLayer : nil) == family.modules.output.path)
+        #expect(ModelRegistry.isEncoder(name) == (model.architecture == .encoder))
+    }
+
+    /// Every projection is part of an attention or a feed-forward sublayer, the output layer or an untrained head.
+    @Test(arguments: names) func projectionsAreOfNamedSublayers(name: String) throws {
+        let (family, model) = try Self.made(name)
+        let known = family.modules.attention.union(family.modules.feedForward)
+        for (path, module) in model.namedModules() where module is Linear && path != model.outputLayer {
+            let parts = path.split(separator: ".").map(String.init)
+            let isNew = model.newModules.contains { path == $0 || path.hasPrefix($0 + ".") }
+            #expect(isNew || !known.isDisjoint(with: parts), "\(path)")
+        }
+    }
+
+    @Test(arguments: names) func modelsHaveTheDefaultTargets(name: String) throws {
+        let (family, model) = try Self.made(name)
+        let modules = model.namedModules()
+        let linears = modules.filter { $0.module is Linear }.map(\.path)
+        let norms = modules.filter { $0.module is RMSNorm || $0.module is LayerNorm }.map(\.path)
+        let targets = family.adapterTargets
+        for target in targets.lora.names + targets.adaLoRA.names + targets.ia3.names {
+            #expect(Self.occurs(target, linears), "\(target)")
+        }
+        for norm in targets.norms { #expect(Self.occurs(norm, norms), "\(norm)") }
+        #expect(Set(targets.ia3FeedForward).isSubset(of: targets.ia3.names))
+    }
+
+    /// A GGUF file has a name for every tensor, and the name leads back.
+    @Test(arguments: names) func tensorsHaveNamesInGGUF(name: String) throws {
+        let (family, model) = try Self.made(name)
+        guard let names = family.gguf.written?.tensors else { return }
+        for path in model.parameters().map(\.path) {
+            #expect(names.tensor(of: path).flatMap(names.path) == path, "\(path)")
+        }
+    }
+}
