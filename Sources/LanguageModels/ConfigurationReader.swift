@@ -5,23 +5,25 @@ import Torch
 struct ConfigurationReader {
     let json: JSON
 
-    /// The largest value of a key. Sizes far beyond those of any model are rejected, so that no product of them
-    /// overflows and no outline needs unbounded memory.
-    private static func limit(_ key: String) -> Int {
-        switch key {
-        case "num_hidden_layers", "num_layers", "num_decoder_layers", "n_layer", "n_layers": 1_024
-        case "num_attention_heads", "num_key_value_heads", "num_heads", "n_head", "n_heads": 4_096
-        case "head_dim", "d_kv": 1 << 14
-        case "hidden_size", "d_model", "n_embd", "dim", "intermediate_size", "d_ff", "n_inner", "hidden_dim",
-            "type_vocab_size", "relative_attention_num_buckets":
-            1 << 20
-        case "vocab_size": 1 << 24
-        default: 1_000_000_000
-        }
+    /// What a number of `config.json` counts, with its largest value. Sizes far beyond those of any model are rejected,
+    /// so that no product of them overflows and no outline needs unbounded memory.
+    enum Size: Int {
+        case layers = 1_024
+        case heads = 4_096
+        case headSize = 16_384
+        /// Of hidden states, feed-forward networks and small tables.
+        case width = 1_048_576
+        case vocabulary = 16_777_216
+        /// Positions and distances.
+        case length = 1_000_000_000
     }
 
-    func integer(_ key: String, default fallback: Int? = nil, in range: ClosedRange<Int>? = nil) throws -> Int {
-        let range = range ?? 1...Self.limit(key)
+    /// A size of at least 1.
+    func integer(_ key: String, _ size: Size, default fallback: Int? = nil) throws -> Int {
+        try integer(key, default: fallback, in: 1...size.rawValue)
+    }
+
+    func integer(_ key: String, default fallback: Int? = nil, in range: ClosedRange<Int>) throws -> Int {
         guard let value = json[key], value != .null else {
             if let fallback { return fallback }
             throw PEFTError("config.json has no '\(key)'", remedy: "add it as an integer")
@@ -71,10 +73,10 @@ struct ConfigurationReader {
         return list
     }
 
-    /// As ``integer(_:default:in:)``, but `null` means none.
+    /// A length of at least 1; `null` means none.
     func optionalInteger(_ key: String, default fallback: Int?) throws -> Int? {
         guard let value = json[key] else { return fallback }
-        return value == .null ? nil : try integer(key)
+        return value == .null ? nil : try integer(key, .length)
     }
 
     /// A number above 0; `null` means none.
@@ -102,10 +104,10 @@ struct ConfigurationReader {
     /// The parameters are the defaults of missing fields; without `keyHeads` the key-value heads default to the query
     ///   heads.
     func heads(count: Int, keyHeads: Int? = nil, headSize: Int) throws -> (Int, Int, Int) {
-        let heads = try integer("num_attention_heads", default: count)
+        let heads = try integer("num_attention_heads", .heads, default: count)
         let isNull = json["num_key_value_heads"] == .null
-        let keyHeads = try isNull ? heads : integer("num_key_value_heads", default: keyHeads ?? heads)
-        let size = try integer("head_dim", default: headSize)
+        let keyHeads = try isNull ? heads : integer("num_key_value_heads", .heads, default: keyHeads ?? heads)
+        let size = try integer("head_dim", .headSize, default: headSize)
         guard heads.isMultiple(of: keyHeads) else {
             throw PEFTError(
                 "config.json: \(heads) attention heads aren't divisible by \(keyHeads) key-value heads",

@@ -113,11 +113,11 @@ struct GemmaConfiguration: CausalConfiguration {
     init(_ json: JSON, version: Int, family: ModelFamily) throws {
         let read = ConfigurationReader(json: json)
         (self.json, self.version, self.family) = (json, version, family)
-        vocabularySize = try read.integer("vocab_size", default: version == 3 ? 262_208 : 256_000)
-        hiddenSize = try read.integer("hidden_size", default: version == 1 ? 3072 : 2304)
-        feedForwardSize = try read.integer("intermediate_size", default: version == 1 ? 24_576 : 9216)
-        layers = try read.integer("num_hidden_layers", default: version == 1 ? 28 : 26)
-        let count = try read.integer("num_attention_heads", default: version == 1 ? 16 : 8)
+        vocabularySize = try read.integer("vocab_size", .vocabulary, default: version == 3 ? 262_208 : 256_000)
+        hiddenSize = try read.integer("hidden_size", .width, default: version == 1 ? 3072 : 2304)
+        feedForwardSize = try read.integer("intermediate_size", .width, default: version == 1 ? 24_576 : 9216)
+        layers = try read.integer("num_hidden_layers", .layers, default: version == 1 ? 28 : 26)
+        let count = try read.integer("num_attention_heads", .heads, default: version == 1 ? 16 : 8)
         (heads, keyHeads, headSize) = try read.heads(
             count: count, keyHeads: version == 1 ? 16 : 4, headSize: 256)
         epsilon = try read.number("rms_norm_eps", default: 1e-6)
@@ -163,7 +163,7 @@ struct GemmaConfiguration: CausalConfiguration {
     }
 
     private static func windows(_ read: ConfigurationReader, version: Int, layers: Int) throws -> [Int?] {
-        let pattern = try version == 2 ? 2 : read.integer("sliding_window_pattern", default: 6)
+        let pattern = try version == 2 ? 2 : read.integer("sliding_window_pattern", .length, default: 6)
         let window = try read.optionalInteger("sliding_window", default: 4096)
         return try AttentionWindows.read(read, layers: layers, window: window) { !($0 + 1).isMultiple(of: pattern) }
     }

@@ -93,11 +93,11 @@ public struct LlamaConfiguration: CausalConfiguration {
     init(_ json: JSON, _ variant: LlamaVariant, family: ModelFamily) throws {
         let read = ConfigurationReader(json: json)
         (self.json, self.family) = (json, family)
-        vocabularySize = try read.integer("vocab_size", default: 32000)
-        hiddenSize = try read.integer("hidden_size", default: 4096)
-        feedForwardSize = try read.integer("intermediate_size", default: 11008)
-        layers = try read.integer("num_hidden_layers", default: 32)
-        let count = try read.integer("num_attention_heads", default: 32)
+        vocabularySize = try read.integer("vocab_size", .vocabulary, default: 32000)
+        hiddenSize = try read.integer("hidden_size", .width, default: 4096)
+        feedForwardSize = try read.integer("intermediate_size", .width, default: 11008)
+        layers = try read.integer("num_hidden_layers", .layers, default: 32)
+        let count = try read.integer("num_attention_heads", .heads, default: 32)
         (heads, keyHeads, headSize) = try read.heads(
             count: count, keyHeads: variant.keyHeads, headSize: variant.headSize ?? hiddenSize / count)
         epsilon = try read.number("rms_norm_eps", default: 1e-6)

@@ -147,11 +147,11 @@ struct Phi3Configuration: CausalConfiguration {
     init(_ json: JSON, family: ModelFamily) throws {
         let read = ConfigurationReader(json: json)
         (self.json, self.family) = (json, family)
-        vocabularySize = try read.integer("vocab_size", default: 32064)
-        hiddenSize = try read.integer("hidden_size", default: 3072)
-        feedForwardSize = try read.integer("intermediate_size", default: 8192)
-        layers = try read.integer("num_hidden_layers", default: 32)
-        let count = try read.integer("num_attention_heads", default: 32)
+        vocabularySize = try read.integer("vocab_size", .vocabulary, default: 32064)
+        hiddenSize = try read.integer("hidden_size", .width, default: 3072)
+        feedForwardSize = try read.integer("intermediate_size", .width, default: 8192)
+        layers = try read.integer("num_hidden_layers", .layers, default: 32)
+        let count = try read.integer("num_attention_heads", .heads, default: 32)
         (heads, keyHeads, headSize) = try read.heads(count: count, headSize: hiddenSize / count)
         epsilon = try read.number("rms_norm_eps", default: 1e-5)
         isTied = try read.boolean("tie_word_embeddings", default: false)
@@ -165,7 +165,7 @@ struct Phi3Configuration: CausalConfiguration {
                 "config.json: 'layer_types' is set, but all layers of a Phi-3 are alike",
                 remedy: "remove 'layer_types'")
         }
-        let original = try read.integer("original_max_position_embeddings", default: 4096)
+        let original = try read.integer("original_max_position_embeddings", .length, default: 4096)
         rotary = try RotaryPositions(read, headSize: headSize, allowsPartial: true, originalPositions: original) {
             switch $0 {
             case "default", "longrope": return $0

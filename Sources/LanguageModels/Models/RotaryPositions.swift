@@ -88,7 +88,7 @@ extension RotaryPositions {
             Settings(
                 parameters: parameters, kind: rename(Self.kind(parameters)),
                 base: parameters?["rope_theta"]?.double ?? theta, size: Int(Double(headSize) * share),
-                positions: read.integer("max_position_embeddings", default: 2048),
+                positions: read.integer("max_position_embeddings", .length, default: 2048),
                 originalPositions: originalPositions ?? read.json["original_max_position_embeddings"]?.int))
     }
 
@@ -112,7 +112,8 @@ extension RotaryPositions {
         try self.init(
             Settings(
                 parameters: all, kind: Self.kind(all), base: all?["rope_theta"]?.double ?? theta, size: headSize,
-                positions: read.integer("max_position_embeddings", default: 131_072), originalPositions: nil))
+                positions: read.integer("max_position_embeddings", .length, default: 131_072), originalPositions: nil)
+        )
     }
 
     private static func kind(_ parameters: JSON?) -> String {

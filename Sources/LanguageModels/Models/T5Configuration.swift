@@ -35,15 +35,15 @@ public struct T5Configuration: Sendable {
     init(_ json: JSON, isMultilingual: Bool, family: ModelFamily) throws {
         let read = ConfigurationReader(json: json)
         (self.json, self.family) = (json, family)
-        vocabularySize = try read.integer("vocab_size", default: isMultilingual ? 250_112 : 32128)
-        modelSize = try read.integer("d_model", default: 512)
-        headSize = try read.integer("d_kv", default: 64)
-        feedForwardSize = try read.integer("d_ff", default: isMultilingual ? 1024 : 2048)
-        encoderLayers = try read.integer("num_layers", default: isMultilingual ? 8 : 6)
-        decoderLayers = try read.integer("num_decoder_layers", default: encoderLayers)
-        heads = try read.integer("num_heads", default: isMultilingual ? 6 : 8)
+        vocabularySize = try read.integer("vocab_size", .vocabulary, default: isMultilingual ? 250_112 : 32128)
+        modelSize = try read.integer("d_model", .width, default: 512)
+        headSize = try read.integer("d_kv", .headSize, default: 64)
+        feedForwardSize = try read.integer("d_ff", .width, default: isMultilingual ? 1024 : 2048)
+        encoderLayers = try read.integer("num_layers", .layers, default: isMultilingual ? 8 : 6)
+        decoderLayers = try read.integer("num_decoder_layers", .layers, default: encoderLayers)
+        heads = try read.integer("num_heads", .heads, default: isMultilingual ? 6 : 8)
         relativeBuckets = try read.integer("relative_attention_num_buckets", default: 32, in: 4...1_000_000)
-        relativeMaximumDistance = try read.integer("relative_attention_max_distance", default: 128)
+        relativeMaximumDistance = try read.integer("relative_attention_max_distance", .length, default: 128)
         guard relativeMaximumDistance > relativeBuckets / 2 else {
             throw PEFTError(
                 "config.json: 'relative_attention_max_distance' is \(relativeMaximumDistance)",
