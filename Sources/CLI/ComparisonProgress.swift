@@ -1,6 +1,7 @@
 import Experiments
 import Foundation
 import Support
+import Training
 
 /// Shows the progress of a comparison or a sweep.
 struct ComparisonProgress {
@@ -39,9 +40,9 @@ struct ComparisonProgress {
                 "\(method)  \(rows) of \(counted(count, "test example")) generated")
         case .skipped(let method): display.finish("  \(method.label) skipped: \(method.reason)")
         case .finished(let run, let report):
-            let metric = report.primaryMetric
-            let quality = run.quality[metric].map {
-                String(format: "%@ %.2f", MetricNames.name(metric), $0.mean * MetricNames.scale(metric))
+            let metric = MetricDescription.of(report.primaryMetric)
+            let quality = run.quality[metric.key].map {
+                String(format: "%@ %.2f", metric.name, $0.mean * metric.scale)
             }
             let time = run.trainingSeconds.map { "trained in \(Console.duration($0))" }
             let label = run.storedAs.map { "→ \($0)" }

@@ -134,10 +134,11 @@ struct Evaluate: ParsableCommand {
     }
 
     func printTable(_ result: EvaluationResult, rows: Int) {
-        for metric in MetricNames.ordered(Set(result.metrics.keys)) {
-            guard let value = result.metrics[metric] else { continue }
-            let padded = MetricNames.name(metric).padding(toLength: 16, withPad: " ", startingAt: 0)
-            let scale = MetricNames.scale(metric)
+        for key in MetricDescription.ordered(Set(result.metrics.keys)) {
+            guard let value = result.metrics[key] else { continue }
+            let metric = MetricDescription.of(key)
+            let padded = metric.name.padding(toLength: 16, withPad: " ", startingAt: 0)
+            let scale = metric.scale
             print(
                 String(
                     format:

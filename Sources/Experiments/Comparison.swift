@@ -231,7 +231,7 @@ public struct Comparison {
 
     /// For texts without prompts, perplexity: generated text would be meaningless.
     private var primaryMetric: String {
-        if outline.generates, rows.questions.allSatisfy(\.prompt.isEmpty) { return "perplexity" }
+        if outline.generates, rows.questions.allSatisfy(\.prompt.isEmpty) { return Perplexity.key }
         return outline.head.primaryMetric(hasTargets: rows.questions.contains { !$0.target.isEmpty })
     }
 

@@ -16,6 +16,16 @@ public enum BLEU {
             .reduce(into: Statistics()) { $0.add($1) }.score
     }
 
+    static let description = MetricDescription(
+        key: "bleu", name: "BLEU",
+        explanation: "Precision of n-grams of one to four words with a brevity penalty, in percent."
+    ) { texts, bootstrap in
+        let statistics = statistics(predictions: texts.predictions, references: texts.references)
+        return try bootstrap.value(rows: statistics.count) { rows in
+            rows.reduce(into: Statistics()) { $0.add(statistics[$1]) }.score
+        }
+    }
+
     static let maximumOrder = 4
 
     /// Sufficient statistics of one example: the score is a function of their sums.

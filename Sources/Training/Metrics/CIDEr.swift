@@ -8,6 +8,13 @@ import Support
 /// authors' program (lengths in bigrams), times 10. Words are the lowercased `13a` tokens that
 /// contain a letter or a digit; the authors' program uses another tokenizer, so its scores differ slightly.
 public enum CIDEr {
+    static let description = MetricDescription(
+        key: "cider", name: "CIDEr", range: 0...10, unit: "", places: 2,
+        explanation: "Cosine similarity to the references over TF-IDF-weighted n-grams, 0 … 10."
+    ) { texts, bootstrap in
+        try bootstrap.mean(of: scores(predictions: texts.predictions, references: texts.references))
+    }
+
     static let longest = 4
     /// Standard deviation σ of the length penalty, in words.
     static let deviation = 6.0

@@ -11,6 +11,33 @@ public enum ClassificationMetric: String, CaseIterable, Sendable, Codable {
     case microF1
     /// Matthews correlation coefficient of predicted and true classes (Gorodkin 2004 for more than two), in −1 … 1.
     case mcc
+
+    static let descriptions = allCases.map(\.description)
+
+    private var description: MetricDescription {
+        switch self {
+        case .accuracy:
+            MetricDescription(
+                key: rawValue, name: "Accuracy",
+                explanation: "Examples with the correct class, in percent. Higher is better.")
+        case .macroF1:
+            MetricDescription(
+                key: rawValue, name: "Macro F1",
+                explanation:
+                    "F1 per class, averaged with equal weights, in percent: rare classes count as much as frequent ones."
+            )
+        case .microF1:
+            MetricDescription(
+                key: rawValue, name: "Micro F1",
+                explanation: "F1 over all decisions pooled, in percent: frequent classes count more.")
+        case .mcc:
+            MetricDescription(
+                key: rawValue, name: "MCC", range: -1...1,
+                explanation:
+                    "Matthews correlation of predicted and true classes, times 100: −100 … 100, where 0 is chance level."
+            )
+        }
+    }
 }
 
 /// Evaluates predicted classes against the true ones.

@@ -1,5 +1,9 @@
 /// Correlation coefficients of two lists of numbers, in −1 … 1.
 enum Correlation {
+    static let pearsonExplanation = "Pearson correlation of predicted and true values, times 100."
+    static let spearmanExplanation =
+        "Spearman rank correlation of predicted and true values, times 100: only the order counts."
+
     /// Pearson's r; 0 where one list is constant.
     static func pearson(_ a: [Double], _ b: [Double]) -> Double {
         let count = Double(a.count)

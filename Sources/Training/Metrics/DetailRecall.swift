@@ -16,6 +16,19 @@ import Support
 public enum DetailRecall {
     /// Its key in reports.
     public static let key = "detailRecall"
+
+    static let description = MetricDescription(
+        key: key, name: "Detail recall", prominence: .always,
+        explanation:
+            "Names, numbers and content words shared by prompt and target that the output also contains, in percent. "
+            + "Words common to most targets do not count."
+    ) { texts, bootstrap in
+        try texts.prompts.flatMap { prompts in
+            try value(
+                prompts: prompts, predictions: texts.predictions, references: texts.references, bootstrap: bootstrap)
+        }
+    }
+
     /// Minimum number of examples for excluding words that most references share.
     public static let fewestRows = 10
 

@@ -9,6 +9,21 @@ public enum EmbeddingMetric: String, CaseIterable, Sendable, Codable {
     case recall1
     /// Mean reciprocal rank of a text's paired text among all candidates, in 0 … 1.
     case mrr
+
+    static let descriptions = [
+        MetricDescription(
+            key: EmbeddingMetric.cosineSpearman.rawValue, name: "Spearman of cosines", range: -1...1,
+            explanation: Correlation.spearmanExplanation),
+        MetricDescription(
+            key: EmbeddingMetric.cosinePearson.rawValue, name: "Pearson of cosines", range: -1...1,
+            explanation: Correlation.pearsonExplanation),
+        MetricDescription(
+            key: EmbeddingMetric.recall1.rawValue, name: "Recall@1",
+            explanation: "Texts whose paired text is the nearest of all candidates, in percent."),
+        MetricDescription(
+            key: EmbeddingMetric.mrr.rawValue, name: "MRR",
+            explanation: "Mean reciprocal rank of a text's paired text among all candidates, times 100."),
+    ]
 }
 
 /// Evaluates the cosine similarities of pairs of texts against target similarities.

@@ -5,8 +5,20 @@ import Support
 public enum EntityMetric: String, CaseIterable, Sendable, Codable {
     /// F1, precision and recall of entities, which must match in type and boundaries, over the whole dataset.
     case entityF1, entityPrecision, entityRecall
-    /// Fraction of words with the correct label.
+    /// Fraction of words with the correct label; described by ``ClassificationMetric/accuracy``.
     case accuracy
+
+    static let descriptions = [
+        MetricDescription(
+            key: EntityMetric.entityF1.rawValue, name: "Entity F1",
+            explanation: "F1 of entities with the correct type and boundaries, in percent."),
+        MetricDescription(
+            key: EntityMetric.entityPrecision.rawValue, name: "Precision",
+            explanation: "Precision: predicted entities that are correct, in percent."),
+        MetricDescription(
+            key: EntityMetric.entityRecall.rawValue, name: "Recall",
+            explanation: "Recall: reference entities that were found, in percent."),
+    ]
 }
 
 /// A span of words with one type.

@@ -2,6 +2,13 @@ import Foundation
 
 /// Exact match of a prediction with a reference.
 public enum ExactMatch {
+    static let description = MetricDescription(
+        key: "exactMatch", name: "Exact match", explanation: "Outputs identical to the target, in percent."
+    ) { texts, bootstrap in
+        try bootstrap.mean(
+            of: zip(texts.predictions, texts.references).map { matches(prediction: $0, references: $1) ? 1 : 0 })
+    }
+
     /// Equal code points after trimming whitespace at both ends, for at least one reference.
     public static func matches(prediction: String, references: [String]) -> Bool {
         let predicted = trimmed(prediction)

@@ -8,6 +8,14 @@ import Support
 /// published program also matches WordNet synonyms, so its scores are slightly higher. Equal to
 /// NLTK's `meteor_score` with an empty WordNet. Words are the lowercased `13a` tokens.
 public enum METEOR {
+    static let description = MetricDescription(
+        key: "meteor", name: "METEOR",
+        explanation:
+            "Matched words, exact or stemmed, weighted toward recall, with a penalty for fragmented matches, in percent."
+    ) { texts, bootstrap in
+        try bootstrap.mean(of: scores(predictions: texts.predictions, references: texts.references))
+    }
+
     /// The score of each example, in 0 … 1, against its best reference.
     /// - Throws: ``PEFTError`` for lists of different length, an empty list or an example without references.
     public static func scores(predictions: [String], references: [[String]]) throws -> [Double] {

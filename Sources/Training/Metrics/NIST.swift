@@ -8,6 +8,17 @@ import Support
 /// eqs. 2 and 3, with n-grams up to five words and the mean length of an example's references, as in NIST's mteval. Words
 /// are the lowercased `13a` tokens.
 public enum NIST {
+    static let description = MetricDescription(
+        key: "nist", name: "NIST", range: 0 ... .infinity, unit: "bits", places: 2,
+        explanation:
+            "Like BLEU, but n-grams are weighted by their information, so rare ones count more, in bits; unbounded."
+    ) { texts, bootstrap in
+        let statistics = statistics(predictions: texts.predictions, references: texts.references)
+        return try bootstrap.value(rows: statistics.count) { rows in
+            rows.reduce(into: Statistics()) { $0.add(statistics[$1]) }.score
+        }
+    }
+
     static let longest = 5
 
     /// The corpus score in bits, at least 0 and unbounded.

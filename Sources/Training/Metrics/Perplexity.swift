@@ -8,6 +8,15 @@ public enum Perplexity {
     /// Its key in reports.
     public static let key = "perplexity"
 
+    static let description = MetricDescription(
+        key: key, name: "Perplexity", range: 1 ... .infinity, higherIsBetter: false, unit: "", places: 2,
+        explanation: "Exponential of the mean loss per token. Lower is better.")
+    static let lossDescription = MetricDescription(
+        key: lossKey, name: "Loss", range: 0 ... .infinity, higherIsBetter: false, unit: "nats", places: 3,
+        explanation: "Cross-entropy per target token of the test examples, in nats. Lower is better.")
+    /// The key of the loss, which reports store beside the metrics.
+    package static let lossKey = "loss"
+
     /// - Parameter losses: for each example, the sum of its tokens' losses in nats, and their number.
     /// - Throws: ``PEFTError`` if there are no examples.
     public static func value(

@@ -4,6 +4,7 @@
 /// Python package `rouge_score` 0.1.2 (`use_stemmer=True` by default here): tokens are the runs of `a-z0-9`
 /// of the lowercased text, and those of more than three letters are stemmed.
 public struct ROUGE: Sendable {
+    /// Raw values are the variants' keys in reports.
     public enum Variant: String, CaseIterable, Sendable, Codable {
         /// Overlap of unigrams.
         case rouge1
@@ -13,6 +14,31 @@ public struct ROUGE: Sendable {
         case rougeL
         /// Summary-level: longest common subsequences of sentences, one per line.
         case rougeLsum
+    }
+
+    static let rouge1 = description(
+        .rouge1, name: "ROUGE-1",
+        explanation:
+            "F1 overlap of unigrams (single words) between output and target, in percent. Higher is better.")
+    static let rouge2 = description(
+        .rouge2, name: "ROUGE-2",
+        explanation: "F1 overlap of bigrams (pairs of adjacent words), in percent: stricter than ROUGE-1.")
+    static let rougeL = description(
+        .rougeL, name: "ROUGE-L",
+        explanation: "F1 of the longest common subsequence of words, in percent: rewards the right order.")
+    static let rougeLsum = description(
+        .rougeLsum, name: "ROUGE-Lsum", prominence: .never,
+        explanation: "ROUGE-L computed line by line, in percent.")
+
+    /// The mean F-measure over examples, each against its best reference.
+    private static func description(
+        _ variant: Variant, name: String, prominence: MetricDescription.Prominence = .ordinary, explanation: String
+    ) -> MetricDescription {
+        MetricDescription(
+            key: variant.rawValue, name: name, prominence: prominence, explanation: explanation
+        ) { texts, bootstrap in
+            try bootstrap.mean(of: texts.rouge.map { $0[variant]?.fmeasure ?? 0 })
+        }
     }
 
     /// Precision, recall and F-measure, each in 0 … 1.

@@ -7,6 +7,21 @@ public enum RegressionMetric: String, CaseIterable, Sendable, Codable {
     case pearson, spearman
     /// Mean squared error and mean absolute error, at least 0 and unbounded; lower is better.
     case mse, mae
+
+    static let descriptions = [
+        MetricDescription(
+            key: RegressionMetric.spearman.rawValue, name: "Spearman", range: -1...1,
+            explanation: Correlation.spearmanExplanation),
+        MetricDescription(
+            key: RegressionMetric.pearson.rawValue, name: "Pearson", range: -1...1,
+            explanation: Correlation.pearsonExplanation),
+        MetricDescription(
+            key: RegressionMetric.mse.rawValue, name: "MSE", range: 0 ... .infinity, higherIsBetter: false, unit: "",
+            places: 3, explanation: "Mean squared error. Lower is better."),
+        MetricDescription(
+            key: RegressionMetric.mae.rawValue, name: "MAE", range: 0 ... .infinity, higherIsBetter: false, unit: "",
+            places: 3, explanation: "Mean absolute error. Lower is better."),
+    ]
 }
 
 /// Evaluates predicted values against the true ones.

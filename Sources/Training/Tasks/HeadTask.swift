@@ -85,7 +85,7 @@ extension ModelHead {
     /// - Parameter hasTargets: for embeddings, whether the pairs have target similarities.
     public func primaryMetric(hasTargets: Bool) -> String {
         switch task {
-        case .sequenceToSequence, .causalLM: GenerationMetric.rouge1.rawValue
+        case .sequenceToSequence, .causalLM: ROUGE.Variant.rouge1.rawValue
         case .classification: ClassificationMetric.accuracy.rawValue
         case .multiLabel: ClassificationMetric.microF1.rawValue
         case .regression: RegressionMetric.spearman.rawValue
