@@ -8,9 +8,6 @@ import Training
 
 /// Results of quantizing one method's trained models, collected over the seeds: one entry of the report per weight format.
 struct PostQuantization: Codable {
-    /// The label of quantized weights that an adapter was merged into without requantization.
-    static let merged = "merged"
-
     private struct Row: Codable {
         let storage: String
         var qualities: [[String: DrawnMetric]] = []
@@ -91,7 +88,7 @@ extension Comparison {
                 try adapter.merge()
                 // As `peft merge` stores them.
                 model.storeZeroPoints(as: .float16)
-                return try measure(model, as: PostQuantization.merged, label, seed, &found, onEvent)
+                return try measure(model, as: MethodRun.merged, label, seed, &found, onEvent)
             }
             try withTorchErrors { try model.upcastWeights(groups: true) }
             try adapter.merge()

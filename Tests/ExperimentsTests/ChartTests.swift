@@ -62,8 +62,8 @@ import Testing
 
     @Test func meansCoverOnlyStepsThatEverySeedReached() {
         let mean = Curves.mean([
-            [.init(step: 1, loss: 2), .init(step: 2, loss: 1)],
-            [.init(step: 1, loss: 4), .init(step: 2, loss: .nan)],
+            [(1, 2), (2, 1)],
+            [(1, 4), (2, .nan)],
         ])
         #expect(mean.count == 1 && mean[0].y == 3)
     }
@@ -93,7 +93,7 @@ import Testing
 
     @Test func stylesOfTheUsualRunsDiffer() {
         let methods = ["base", "full", "lora", "dora", "ia3", "promptTuning", "prefixTuning", "bitfit", "vera"]
-        let styles = Palette.styles(for: methods.map { MethodRun(method: $0, label: $0) })
+        let styles = ReportSamples.report(methods.map { MethodRun(method: $0, label: $0) }).styles
         #expect(Set(styles).count == methods.count)
         #expect(Set(styles.map(\.color)).count == methods.count)
     }

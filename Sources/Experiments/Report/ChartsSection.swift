@@ -243,12 +243,12 @@ extension ReportBuilder {
         let shown = Set(notable)
         let lines = entries.enumerated().filter { shown.contains($0.offset) }.map(\.element).compactMap {
             run, style -> LineChart.Line? in
-            let seeds = run.curves.map(part)
-            if seeds.contains(where: { $0.contains { !$0.loss.isFinite } }) { lost.append(run.label) }
+            let seeds = run.curves.map { part($0).map { (x: Double($0.step), y: $0.loss) } }
+            if seeds.contains(where: { $0.contains { !$0.y.isFinite } }) { lost.append(run.label) }
             let mean = Curves.mean(seeds)
             guard mean.count > 1 else { return nil }
             isThinned = isThinned || mean.count > limit
-            let strands = seeds.count > 1 ? seeds.map { Curves.thinned(Curves.points($0), to: limit) } : []
+            let strands = seeds.count > 1 ? seeds.map { Curves.thinned($0.sorted { $0.x < $1.x }, to: limit) } : []
             return LineChart.Line(
                 label: report.shortLabel(run), style: style, points: Curves.thinned(mean, to: limit), strands: strands
             )

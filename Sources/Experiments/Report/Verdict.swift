@@ -306,7 +306,7 @@ private struct Writer {
         return sentences
     }
 
-    private func isMerged(_ run: MethodRun) -> Bool { run.storedAs == PostQuantization.merged }
+    private func isMerged(_ run: MethodRun) -> Bool { run.storedAs == MethodRun.merged }
 
     func spread() -> String? {
         let statistics = report.runs.compactMap { run in report.ranking.flatMap { run.statistic($0) } }

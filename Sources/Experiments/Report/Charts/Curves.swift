@@ -1,25 +1,21 @@
-/// Loss curves prepared for drawing: seeds averaged, long ones thinned.
+/// Curves prepared for drawing: strands averaged, long ones thinned.
 enum Curves {
     typealias Points = [(x: Double, y: Double)]
 
-    /// Mean over the seeds at the steps that every seed has a finite loss for.
-    static func mean(_ curves: [[MethodRun.Point]]) -> Points {
-        var sums: [Int: (sum: Double, count: Int)] = [:]
-        let used = curves.filter { curve in curve.contains { $0.loss.isFinite } }
+    /// Mean over the curves at the x that every curve has a finite y for.
+    static func mean(_ curves: [Points]) -> Points {
+        var sums: [Double: (sum: Double, count: Int)] = [:]
+        let used = curves.filter { curve in curve.contains { $0.y.isFinite } }
         for curve in used {
-            for point in curve where point.loss.isFinite {
-                let known = sums[point.step] ?? (0, 0)
-                sums[point.step] = (known.sum + point.loss, known.count + 1)
+            for point in curve where point.y.isFinite {
+                let known = sums[point.x] ?? (0, 0)
+                sums[point.x] = (known.sum + point.y, known.count + 1)
             }
         }
-        return sums.keys.sorted().compactMap { step in
-            guard let entry = sums[step], entry.count >= used.count else { return nil }
-            return (Double(step), entry.sum / Double(entry.count))
+        return sums.keys.sorted().compactMap { x in
+            guard let entry = sums[x], entry.count >= used.count else { return nil }
+            return (x, entry.sum / Double(entry.count))
         }
-    }
-
-    static func points(_ curve: [MethodRun.Point]) -> Points {
-        curve.sorted { $0.step < $1.step }.map { (Double($0.step), $0.loss) }
     }
 
     /// At most `count` points, each the mean of its neighbors' finite values; the last one stays last.

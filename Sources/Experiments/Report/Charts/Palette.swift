@@ -1,4 +1,4 @@
-/// How one run looks in every chart: a color and a shape, so that color is never the only distinction.
+/// How one thing looks in every chart: a color and a shape, so that color is never the only distinction.
 struct RunStyle: Hashable, Sendable {
     /// CSS class that sets `--m`; see ``Palette/style``.
     let color: Int
@@ -8,7 +8,7 @@ struct RunStyle: Hashable, Sendable {
 
     var cssClass: Markup { "m\(color)" }
 
-    /// The run's symbol with its center at (x, y).
+    /// The symbol with its center at (x, y).
     func marker(x: Double, y: Double, radius r: Double = 5) -> Markup {
         switch shape {
         case .circle: return "<circle class=\"dot\" cx=\"\(x)\" cy=\"\(y)\" r=\"\(r)\"/>"
@@ -44,8 +44,7 @@ struct RunStyle: Hashable, Sendable {
 }
 
 /// Colors that stay apart for readers with color-vision deficiency, dark enough to read as text on the
-/// page (4.5 : 1 and more) in both schemes. Gray is the base model, blue full fine-tuning, orange the first
-/// adapter.
+/// page (4.5 : 1 and more) in both schemes.
 enum Palette {
     private static let light = [
         "#6b7280", "#1d5fae", "#c2410c", "#047857", "#9d3c8c", "#7c6200", "#0e7490", "#be185d", "#5b4bc4",
@@ -54,16 +53,14 @@ enum Palette {
         "#9aa4b1", "#7db4f5", "#fb9157", "#4fc79b", "#e197d3", "#d9bb4f", "#5cc8de", "#f58ab5", "#aea2fa",
     ]
 
-    static func styles(for runs: [MethodRun]) -> [RunStyle] {
-        var next = 0
-        return runs.map { run in
-            if run.isBase { return RunStyle(color: 0, shape: .circle) }
-            if run.isFull { return RunStyle(color: 1, shape: .square) }
-            defer { next += 1 }
-            let shapes = RunStyle.Shape.allCases
-            // Seven colors and five shapes have no common factor: pairs repeat after 35 adapters.
-            return RunStyle(color: 2 + next % 7, shape: shapes[[2, 3, 0, 5, 4][next % 5] % shapes.count])
-        }
+    static let gray = RunStyle(color: 0, shape: .circle)
+    static let blue = RunStyle(color: 1, shape: .square)
+
+    /// Styles from orange on, for any number of things beside the gray and the blue one.
+    static func series(_ index: Int) -> RunStyle {
+        let shapes = RunStyle.Shape.allCases
+        // Seven colors and five shapes have no common factor: pairs repeat after 35.
+        return RunStyle(color: 2 + index % 7, shape: shapes[[2, 3, 0, 5, 4][index % 5] % shapes.count])
     }
 
     static var style: String {

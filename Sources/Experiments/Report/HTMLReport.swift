@@ -27,7 +27,7 @@ struct ReportBuilder {
 
     init(_ report: ComparisonReport) {
         self.report = report
-        styles = Palette.styles(for: report.runs)
+        styles = report.styles
         metrics = report.metrics
         ranking = report.ranking
     }

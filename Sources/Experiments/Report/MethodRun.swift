@@ -1,98 +1,4 @@
-import Foundation
 import Support
-import Training
-
-/// The result of `peft compare`: one entry per method, with the same data, seeds and budget.
-///
-/// The JSON form is stable: later versions add keys and never rename or drop one.
-public struct ComparisonReport: Codable, Sendable {
-    /// Program version that wrote the report.
-    public var version: String
-    /// ISO 8601, UTC.
-    public var date: String
-    public var model: Model
-    public var data: DataSet
-    public var machine: Machine
-    /// Steps, batch size, schedule … as used, for reproducing the run.
-    public var settings: [String: JSON]
-    /// The metric that ranks the methods, a key of ``MethodRun/quality``.
-    public var primaryMetric: String
-    /// In the order of `--methods`; `base` is the untrained model.
-    public var runs: [MethodRun]
-    /// Methods that were skipped, with the reason.
-    public var skipped: [SkippedMethod]?
-    /// Model-free baselines on the same test examples.
-    public var baselines: [BaselineResult]?
-    /// The model's task; text generation if absent.
-    public var task: Task?
-
-    public enum Task: String, Codable, Sendable {
-        case generation, classification
-        case multiLabel = "multi-label"
-        case regression
-        case tokenClassification = "token-classification"
-        case embeddings
-    }
-
-    /// The unit of ``MethodRun/Inference``: a generated token, or an example for models with a head.
-    var inferenceUnit: String { task ?? .generation == .generation ? "token" : "row" }
-
-    public struct Model: Codable, Sendable {
-        public var name: String
-        public var family: String
-        public var parameters: Int
-        public var bytes: Int
-
-        public init(name: String, family: String, parameters: Int, bytes: Int) {
-            (self.name, self.family, self.parameters, self.bytes) = (name, family, parameters, bytes)
-        }
-    }
-
-    public struct DataSet: Codable, Sendable {
-        public var name: String
-        public var trainingRows: Int
-        public var validationRows: Int
-        public var testRows: Int
-        public var prompt: String
-        public var target: String
-
-        public init(
-            name: String, trainingRows: Int, validationRows: Int, testRows: Int, prompt: String, target: String
-        ) {
-            (self.name, self.trainingRows, self.validationRows) = (name, trainingRows, validationRows)
-            (self.testRows, self.prompt, self.target) = (testRows, prompt, target)
-        }
-    }
-
-    public struct Machine: Codable, Sendable {
-        public var processor: String
-        public var threads: Int
-        public var memoryBytes: Int
-        public var system: String
-
-        public init(processor: String, threads: Int, memoryBytes: Int, system: String) {
-            (self.processor, self.threads) = (processor, threads)
-            (self.memoryBytes, self.system) = (memoryBytes, system)
-        }
-    }
-
-    public init(
-        version: String, date: String, model: Model, data: DataSet, machine: Machine,
-        settings: [String: JSON], primaryMetric: String, runs: [MethodRun]
-    ) {
-        (self.version, self.date, self.model, self.data) = (version, date, model, data)
-        (self.machine, self.settings) = (machine, settings)
-        (self.primaryMetric, self.runs) = (primaryMetric, runs)
-    }
-}
-
-/// A method that doesn't fit the model, or failed.
-public struct SkippedMethod: Codable, Sendable, Equatable {
-    public var label: String
-    public var reason: String
-
-    public init(label: String, reason: String) { (self.label, self.reason) = (label, reason) }
-}
 
 /// One method's results: quality with intervals, and cost.
 public struct MethodRun: Codable, Sendable {
@@ -140,9 +46,12 @@ public struct MethodRun: Codable, Sendable {
     public var modelBytes: Int?
     /// Index of the run whose model this is, merged and quantized; such an entry trained nothing itself.
     public var source: Int?
-    /// Weight format it was quantized to (`nf4`, `int4-g32-gptq` …), or `merged` if the adapter was merged into quantized
+    /// Weight format it was quantized to (`nf4`, `int4-g32-gptq` …), or ``merged`` if the adapter was merged into quantized
     /// weights without requantization.
     public var storedAs: String?
+
+    /// ``storedAs`` of quantized weights that an adapter was merged into without requantization.
+    static let merged = "merged"
 
     public struct LearningRateTrial: Codable, Sendable {
         public var learningRate: Double
@@ -220,41 +129,30 @@ public struct MethodRun: Codable, Sendable {
     }
 }
 
-/// A value over several seeds.
-public struct Statistic: Codable, Sendable {
-    public var mean: Double
-    /// Standard deviation over seeds (n − 1); `nil` with one seed.
-    public var sd: Double?
-    /// 95 % bootstrap interval over the test examples of the first seed.
-    public var low: Double?
-    public var high: Double?
-    public var values: [Double]
-    /// The mean over seeds on each bootstrap resample, which is the same for every run; not part of the coded form.
-    var resampled: [Double] = []
-
-    private enum CodingKeys: String, CodingKey { case mean, sd, low, high, values }
-
-    public init(_ values: [Double], low: Double? = nil, high: Double? = nil) {
-        let mean = values.isEmpty ? .nan : values.reduce(0, +) / Double(values.count)
-        self.values = values
-        self.mean = mean
-        self.low = low
-        self.high = high
-        if values.count > 1 {
-            let squares = values.map { ($0 - mean) * ($0 - mean) }.reduce(0, +)
-            sd = (squares / Double(values.count - 1)).squareRoot()
-        }
+extension MethodRun {
+    /// The metric's statistic, if it has a finite mean.
+    func statistic(_ metric: Metric) -> Statistic? {
+        guard let value = metric == .loss ? loss : quality[metric.key], value.mean.isFinite else { return nil }
+        return value
     }
 
-    /// A metric over several seeds, each evaluated on the same examples.
-    init(_ seeds: [MetricValue]) {
-        func finite(_ value: Double?) -> Double? { value.flatMap { $0.isFinite ? $0 : nil } }
-        self.init(seeds.map(\.value), low: finite(seeds.first?.low), high: finite(seeds.first?.high))
-        guard let count = seeds.first?.resampled.count, seeds.allSatisfy({ $0.resampled.count == count }) else {
-            return
-        }
-        resampled = (0..<count).map { draw in
-            seeds.reduce(0) { $0 + $1.resampled[draw] } / Double(seeds.count)
-        }
+    var isBase: Bool { method == "base" && !isRequantized }
+    /// The frozen base model with only its new head trained: the reference where the base has no head.
+    var isHead: Bool { method == "head" && !isRequantized }
+    var isFull: Bool { method == "full" && !isRequantized }
+    /// Another run's model, quantized after training: it trained nothing itself.
+    var isRequantized: Bool { source != nil }
+    var isTrained: Bool { !isBase && !isRequantized }
+    /// A trained model that was quantized with its adapter merged.
+    var isQuantized: Bool { isRequantized && method != "base" }
+    /// A trained run that is neither full fine-tuning nor the training of the head only.
+    var isAdapter: Bool { isTrained && !isHead && !isFull }
+
+    var trainableShare: Double? {
+        if share.isFinite, share > 0 || trainable == 0 { return share }
+        return total > 0 ? Double(trainable) / Double(total) : nil
     }
+
+    /// Number of seeds of this run.
+    var seedCount: Int { max(curves.count, quality.values.map(\.values.count).max() ?? 0, loss?.values.count ?? 0) }
 }

@@ -48,22 +48,8 @@ extension SubspaceBasis {
     }
 }
 
-/// Similarity of the subspaces of two adapters (Hu et al. 2021, section 7.2, eq. 4):
-/// φ(A, A', i, j) = ‖V_iᵀ V'_j‖²_F / min(i, j), with the first i and j right-singular vectors; in 0 (orthogonal) … 1 (contained).
-public struct SubspaceSimilarity: Codable, Sendable {
-    public var from: String
-    public var to: String
-    /// Whether the two come from different seeds of the same value.
-    public var isBetweenSeeds: Bool
-    /// φ with all directions of both, averaged over the projections.
-    public var whole: Double
-    /// φ of the strongest direction of each.
-    public var first: Double
-    /// Expected φ of two random subspaces of these dimensions: max(i, j) / inputs, averaged over the projections.
-    public var random: Double
-    /// φ(i, j) for i = 1 … ranks of `from` (rows) and j = 1 … ranks of `to`, at most 64 each.
-    public var grid: [[Double]]
-
+extension SubspaceSimilarity {
+    /// The similarities of all pairs of values in their first seed, then of two seeds of each value.
     static func pairs(_ bases: [SubspaceBasis], values: [String]) throws -> [SubspaceSimilarity] {
         var result: [SubspaceSimilarity] = []
         let first = bases.filter { $0.seed == 0 }
