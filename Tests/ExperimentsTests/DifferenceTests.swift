@@ -41,7 +41,7 @@ import Training
     @Test func intervalsOverlapAndPairsDiffer() throws {
         let report = try smallSteadyGain()
         let rouge = Metric(key: "rouge1")
-        let (lora, dora) = (report.runs[1], report.runs[2])
+        let (lora, dora) = (report.reportedRuns[1], report.reportedRuns[2])
         #expect(
             try #require(lora.statistic(rouge)).overlaps(try #require(dora.statistic(rouge)), over: .testRows) == true
         )
@@ -65,7 +65,7 @@ import Training
         let error = (variance / Double(Self.rows)).squareRoot()
         let report = compared([try run("lora", [Self.hardness]), try run("dora", [other])])
         let found = try #require(
-            report.difference(of: report.runs[1], to: report.runs[0], by: Metric(key: "rouge1")))
+            report.difference(of: report.reportedRuns[1], to: report.reportedRuns[0], by: Metric(key: "rouge1")))
         #expect(abs(found.value - mean) < 1e-12)
         #expect(abs((found.high - found.low) / (2 * 1.96 * error) - 1) < 0.1)
     }
@@ -75,12 +75,12 @@ import Training
         let (low, high) = (Self.hardness, Self.hardness.map { $0 + 0.3 })
         let rouge = Metric(key: "rouge1")
         let one = compared([try run("lora", [low]), try run("dora", [high])])
-        #expect(one.isWithinSpread(one.runs[0], of: one.runs[1], by: rouge) == false)
+        #expect(one.isWithinSpread(one.reportedRuns[0], of: one.reportedRuns[1], by: rouge) == false)
         #expect(
             try #require(one.runs[0].statistic(rouge)).overlaps(
                 try #require(one.runs[1].statistic(rouge)), over: .testRows) == false)
         let three = compared([try run("lora", [low, high, low]), try run("dora", [high, low, high])])
-        #expect(three.isWithinSpread(three.runs[0], of: three.runs[1], by: rouge) == true)
+        #expect(three.isWithinSpread(three.reportedRuns[0], of: three.reportedRuns[1], by: rouge) == true)
     }
 
     @Test func twoDeviationsApartIsNotSureWithTwoSeeds() throws {
@@ -89,7 +89,7 @@ import Training
             ReportSamples.run("lora", "LoRA", rouge1: [0.41, 0.43]),
             ReportSamples.run("dora", "DoRA", rouge1: [0.38, 0.40]),
         ])
-        let (a, b) = (report.runs[0], report.runs[1])
+        let (a, b) = (report.reportedRuns[0], report.reportedRuns[1])
         let rouge = Metric(key: "rouge1")
         #expect(try #require(a.statistic(rouge)).overlaps(try #require(b.statistic(rouge)), over: .seeds) == false)
         #expect(report.isWithinSpread(a, of: b, by: rouge) == true)
@@ -106,7 +106,9 @@ import Training
         let others = (0..<8).map { ReportSamples.run("ia3", "other \($0)", rouge1: [0.2, 0.22]) }
         let rouge = Metric(key: "rouge1")
         func difference(_ runs: [MethodRun]) throws -> Difference {
-            try #require(ReportSamples.report(runs).difference(of: runs[0], to: runs[1], by: rouge))
+            let report = ReportSamples.report(runs)
+            return try #require(
+                report.difference(of: report.reportedRuns[0], to: report.reportedRuns[1], by: rouge))
         }
         #expect(try difference(pair).isWithinSpread)
         let sure = try difference(pair + others)
@@ -142,8 +144,18 @@ import Training
             #expect(
                 try #require(first.statistic(metric)).overlaps(
                     try #require(second.statistic(metric)), over: .testRows) == true)
-            #expect(report.isWithinSpread(report.runs[0], of: report.runs[1], by: metric) == false)
+            #expect(report.isWithinSpread(report.reportedRuns[0], of: report.reportedRuns[1], by: metric) == false)
         }
+    }
+
+    /// Runs are told apart by their place, even if labels and figures are equal.
+    @Test func equalRunsAreDifferentRuns() throws {
+        let twin = try run("lora", [Self.hardness])
+        let report = compared([try run("base", [Self.hardness.map { $0 / 4 }]), twin, twin])
+        #expect(report.reportedRuns.map(\.id) == [0, 1, 2])
+        #expect(
+            report.runs.map { $0.differences?.filter { $0.metric == "rouge1" }.map(\.to) } == [[1], [0], [0, 1]])
+        #expect(Verdict(report, numbers: .terminal).rivals?.hasPrefix("Lora is statistically") == true)
     }
 
     @Test func aReportReadAgainSaysTheSame() throws {

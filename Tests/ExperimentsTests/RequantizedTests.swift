@@ -12,7 +12,7 @@ import Testing
         #expect(report.subject?.label == "LoRA r 16 (all linears)")
         #expect(report.base?.label == "base" && report.seedCount == 2)
         let entries = try #require(TradeOffs(report)).entries
-        #expect(entries.map(\.index) == [1, 4, 6])
+        #expect(entries.map(\.run.id) == [1, 4, 6])
         let verdict = Verdict(report, numbers: .terminal)
         #expect(verdict.choice?.contains("→") == false)
         #expect(verdict.rivals?.contains("→") != true)
@@ -34,17 +34,17 @@ import Testing
 
     /// A run and its quantized model share seeds: their differences vary less than the runs do.
     @Test func seedsArePairs() throws {
-        let stored = try #require(report.quantizationChange(report.runs[3], by: rouge))
+        let stored = try #require(report.quantizationChange(report.reportedRuns[3], by: rouge))
         // −3 and −1 points, pooled with the constant differences of the other rows: the larger variance counts, 4 degrees of
         // freedom of all.
         #expect(abs(stored.value + 0.02) < 1e-12)
         #expect(abs((stored.high - stored.low) / 2 - 2.776 * (0.0002 / 2).squareRoot()) < 1e-6)
-        let steady = try #require(report.quantizationChange(report.runs[2], by: rouge))
+        let steady = try #require(report.quantizationChange(report.reportedRuns[2], by: rouge))
         // Its own differences are equal, so the pooled variance counts: 0.0002 / 4.
         #expect(abs((steady.high - steady.low) / 2 - 2.776 * (0.00005 / 2).squareRoot()) < 1e-6)
-        #expect(report.quantizationChange(report.runs[1], by: rouge) == nil)
+        #expect(report.quantizationChange(report.reportedRuns[1], by: rouge) == nil)
         // Other rows' seeds stay apart.
-        let other = try #require(report.difference(of: report.runs[4], to: report.runs[1], by: rouge))
+        let other = try #require(report.difference(of: report.reportedRuns[4], to: report.reportedRuns[1], by: rouge))
         #expect(other.high - other.low > 0.1)
     }
 

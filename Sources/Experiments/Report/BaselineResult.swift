@@ -18,7 +18,7 @@ extension ComparisonReport {
             let best = (baselines ?? []).compactMap({ result in result.statistic(metric).map { (result.label, $0) } })
                 .max(by: { metric.isBetter($1.1.mean, than: $0.1.mean) })
         else { return nil }
-        let trained = runs.filter(\.isTrained).compactMap { run in run.statistic(metric).map { (run, $0) } }
+        let trained = reportedRuns.filter(\.isTrained).compactMap { run in run.statistic(metric).map { (run, $0) } }
         guard let last = trained.min(by: { metric.isBetter($1.1.mean, than: $0.1.mean) }) else { return nil }
         let level = "(\(best.0), \(metric.format(best.1.mean, with: numbers)))"
         let shown = numbers.decimal(abs(metric.gain(of: last.1, over: best.1)), places: metric.places)

@@ -100,8 +100,8 @@ extension ReportBuilder {
                 }, style: style)
         }
         guard points.count > 1 else { return nil }
-        let base = report.base?.label
-        let level = entries.first { $0.run.isBase && $0.run.label == base }.flatMap { run, style in
+        let base = report.base?.id
+        let level = entries.first { $0.run.isBase && $0.run.id == base }.flatMap { run, style in
             run.statistic(metric).map { value in
                 ScatterChart.Level(
                     label: "\(report.shortLabel(run)), untrained: \(metric.format(value.mean, with: numbers))",
@@ -172,8 +172,8 @@ extension ReportBuilder {
     private func costCharts() -> Markup? {
         func chart(
             _ title: String, _ caption: Markup, isCost: Bool = true, includesStored: Bool = false,
-            value: (MethodRun) -> Double?,
-            write: (Double) -> String, absent: (MethodRun) -> String
+            value: (ReportedRun) -> Double?,
+            write: (Double) -> String, absent: (ReportedRun) -> String
         ) -> Markup? {
             let rows = entries.filter { includesStored || !$0.run.isRequantized }.map { run, style -> RowChart.Row in
                 let known = value(run).flatMap { $0.isFinite ? $0 : nil }
@@ -186,7 +186,7 @@ extension ReportBuilder {
                 "\(title) \(isCost ? "↓" : "↑")", caption,
                 RowChart(rows: rows, description: describe(title, rows)).bars(areCosts: isCost))
         }
-        func untrained(_ run: MethodRun) -> String { run.isBase ? "not trained" : "not measured" }
+        func untrained(_ run: ReportedRun) -> String { run.isBase ? "not trained" : "not measured" }
         let figures = [
             chart(
                 "Peak memory",

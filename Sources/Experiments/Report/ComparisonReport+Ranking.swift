@@ -14,20 +14,23 @@ extension ComparisonReport {
     }
 
     /// The untrained model; in its original weight format if it was measured in several.
-    var base: MethodRun? {
-        runs.first { $0.isBase && $0.label == "base" } ?? runs.first(where: \.isBase) ?? runs.first(where: \.isHead)
+    var base: ReportedRun? {
+        let runs = reportedRuns
+        return runs.first { $0.isBase && $0.label == "base" } ?? runs.first(where: \.isBase)
+            ?? runs.first(where: \.isHead)
     }
-    var full: MethodRun? { runs.first(where: \.isFull) }
+    var full: ReportedRun? { reportedRuns.first(where: \.isFull) }
 
     /// The run the report is about: the best adapter, else full fine-tuning, else the first run.
-    var subject: MethodRun? {
+    var subject: ReportedRun? {
+        let runs = reportedRuns
         guard let metric = ranking else { return runs.first(where: \.isAdapter) ?? full ?? runs.first }
         let adapters = runs.filter { $0.isAdapter && $0.statistic(metric) != nil }
         return best(of: adapters, by: metric) ?? full ?? runs.first
     }
 
-    func best(of runs: [MethodRun], by metric: Metric) -> MethodRun? {
-        var best: (run: MethodRun, mean: Double)?
+    func best(of runs: [ReportedRun], by metric: Metric) -> ReportedRun? {
+        var best: (run: ReportedRun, mean: Double)?
         for run in runs {
             guard let mean = run.statistic(metric)?.mean else { continue }
             if let known = best, !metric.isBetter(mean, than: known.mean) { continue }
@@ -77,7 +80,5 @@ extension ComparisonReport {
         return Set(short).count == Set(runs.map(\.label)).count ? short : runs.map(\.label)
     }
 
-    func shortLabel(_ run: MethodRun) -> String {
-        runs.firstIndex { $0.label == run.label }.map { shortLabels[$0] } ?? run.label
-    }
+    func shortLabel(_ run: ReportedRun) -> String { shortLabels[run.id] }
 }

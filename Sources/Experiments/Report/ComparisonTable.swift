@@ -47,13 +47,13 @@ extension ComparisonReport {
 
     private func tableColumns() -> [Column] {
         let numbers = NumberFormat.terminal
-        func text(_ run: MethodRun, _ write: (MethodRun) -> String?) -> [Cell] {
+        func text(_ run: ReportedRun, _ write: (ReportedRun) -> String?) -> [Cell] {
             [Cell(write(run) ?? NumberFormat.missing)]
         }
         func column(
-            _ title: String..., importance: Int, write: @escaping (MethodRun) -> String?
+            _ title: String..., importance: Int, write: @escaping (ReportedRun) -> String?
         ) -> Column {
-            Column(title: title, importance: importance, cells: runs.map { text($0, write) })
+            Column(title: title, importance: importance, cells: reportedRuns.map { text($0, write) })
         }
         var columns = [
             Column(
@@ -95,7 +95,7 @@ extension ComparisonReport {
 
     private func metricColumn(_ metric: Metric) -> Column {
         let numbers = NumberFormat.terminal
-        let best = best(of: runs, by: metric)?.statistic(metric)?.mean
+        let best = best(of: reportedRuns, by: metric)?.statistic(metric)?.mean
         // Align the ± parts with each other, and the decimal points before them.
         let values = runs.map { $0.statistic(metric) } + (baselines ?? []).map { $0.statistic(metric) }
         let parts = values.enumerated().map { index, value -> (value: String, spread: String, isBest: Bool) in
@@ -118,7 +118,7 @@ extension ComparisonReport {
     /// The change from quantizing the trained model, with its interval.
     private func storingColumn() -> [Column] {
         guard runs.contains(where: \.isRequantized), let metric = ranking else { return [] }
-        let texts = runs.map { run -> String? in
+        let texts = reportedRuns.map { run -> String? in
             quantizationChange(run, by: metric).map {
                 let parts = metric.format($0, with: .terminal)
                 return "\(parts.value) \(parts.interval)"
@@ -133,9 +133,9 @@ extension ComparisonReport {
 
     /// The difference of each run from the best, with its interval.
     private func distanceColumn() -> [Column] {
-        guard runs.count > 1, let metric = ranking, let best = best(of: runs, by: metric) else { return [] }
+        guard runs.count > 1, let metric = ranking, let best = best(of: reportedRuns, by: metric) else { return [] }
         let top = best.statistic(metric)?.mean
-        let texts = runs.map { run -> String? in
+        let texts = reportedRuns.map { run -> String? in
             if run.statistic(metric)?.mean == top { return "best" }
             let parts = difference(of: run, to: best, by: metric).map { metric.format($0, with: .terminal) }
             return parts.map { "\($0.value) \($0.interval)" }

@@ -116,9 +116,8 @@ extension ComparisonReport {
     /// The variance over seeds of the changes from quantization.
     private func pairSpread(_ metric: Metric) -> SeedSpread? {
         SeedSpread(
-            runs.compactMap { run in
-                guard let source = run.source, runs.indices.contains(source),
-                    let a = run.statistic(metric)?.values, let b = runs[source].statistic(metric)?.values,
+            reportedRuns.compactMap { run in
+                guard let a = run.statistic(metric)?.values, let b = source(of: run)?.statistic(metric)?.values,
                     a.count == b.count
                 else { return nil }
                 return zip(a, b).map { $0 - $1 }.filter(\.isFinite)
@@ -127,16 +126,16 @@ extension ComparisonReport {
 
     /// Stores the differences of each run from those it is compared with, so that a report read from JSON has them.
     mutating func findDifferences() {
-        let ranking = ranking
-        let reading = [base, full, subject].compactMap { $0.flatMap(place(of:)) }
+        let (ranking, known) = (ranking, reportedRuns)
+        let reading = [base, full, subject].map { $0?.id }
         let spreads = (metrics + [.loss]).reduce(into: [String: SeedSpread?]()) { $0[$1.key] = seedSpread($1) }
         for index in runs.indices {
             var found: [Difference] = []
             for metric in metrics + [.loss] {
                 let all = spreads[metric.key] ?? nil
-                let leader = best(of: runs, by: metric).flatMap(place(of:))
-                let trained = best(of: runs.filter(\.isTrained), by: metric).flatMap(place(of:))
-                let quantized = best(of: runs.filter(\.isQuantized), by: metric).flatMap(place(of:))
+                let leader = best(of: known, by: metric)?.id
+                let trained = best(of: known.filter(\.isTrained), by: metric)?.id
+                let quantized = best(of: known.filter(\.isQuantized), by: metric)?.id
                 let others = metric == ranking ? [leader, trained, quantized] + reading : [leader]
                 let source = metric == ranking || metric == .loss ? runs[index].source : nil
                 for place in Set((others + [source]).compactMap(\.self)).sorted()
@@ -158,41 +157,29 @@ extension ComparisonReport {
     var hasDifferences: Bool { runs.contains { $0.differences != nil } }
 
     /// The difference of two runs; `nil` if no interval can be computed.
-    func difference(of run: MethodRun, to other: MethodRun, by metric: Metric) -> Difference? {
+    func difference(of run: ReportedRun, to other: ReportedRun, by metric: Metric) -> Difference? {
         guard let a = run.statistic(metric), let b = other.statistic(metric) else { return nil }
-        let (own, others) = (place(of: run), place(of: other))
-        func stored(_ run: MethodRun, _ place: Int?) -> Difference? {
-            run.differences?.first { $0.metric == metric.key && $0.to == place }
+        func stored(_ run: ReportedRun, to other: ReportedRun) -> Difference? {
+            run.differences?.first { $0.metric == metric.key && $0.to == other.id }
         }
-        if let known = stored(run, others) ?? stored(other, own)?.reversed { return known }
-        let isPaired = run.source != nil && run.source == others
+        if let known = stored(run, to: other) ?? stored(other, to: run)?.reversed { return known }
+        let isPaired = run.source == other.id
         return Difference(
-            a, to: b, metric: metric.key, place: others ?? 0, all: isPaired ? pairSpread(metric) : seedSpread(metric),
+            a, to: b, metric: metric.key, place: other.id, all: isPaired ? pairSpread(metric) : seedSpread(metric),
             isPaired: isPaired)
     }
 
     /// The difference of a quantized model from the trained one.
-    func quantizationChange(_ run: MethodRun, by metric: Metric) -> Difference? {
-        guard let source = run.source, runs.indices.contains(source) else { return nil }
-        return difference(of: run, to: runs[source], by: metric)
+    func quantizationChange(_ run: ReportedRun, by metric: Metric) -> Difference? {
+        source(of: run).flatMap { difference(of: run, to: $0, by: metric) }
     }
 
     /// Whether two runs are statistically indistinguishable. Reports of earlier versions with one seed have no differences;
     /// for them the overlap of the runs' own intervals decides, which is less sensitive.
     /// - Returns: `nil` without any intervals.
-    func isWithinSpread(_ run: MethodRun, of other: MethodRun, by metric: Metric) -> Bool? {
+    func isWithinSpread(_ run: ReportedRun, of other: ReportedRun, by metric: Metric) -> Bool? {
         if let difference = difference(of: run, to: other, by: metric) { return difference.isWithinSpread }
         guard let a = run.statistic(metric), let b = other.statistic(metric) else { return nil }
         return a.overlaps(b, over: spread)
-    }
-
-    /// Index of a run; runs with equal labels are distinguished by their results.
-    private func place(of run: MethodRun) -> Int? {
-        // Compare bit patterns, so that NaN equals itself.
-        func figures(_ run: MethodRun) -> [String: [UInt64]] { run.quality.mapValues { $0.values.map(\.bitPattern) } }
-        return runs.firstIndex {
-            $0.label == run.label && $0.trainable == run.trainable && $0.steps == run.steps
-                && figures($0) == figures(run)
-        }
     }
 }

@@ -186,15 +186,15 @@ extension ReportBuilder {
         return columns
     }
 
-    private func untrained(_ run: MethodRun) -> String {
+    private func untrained(_ run: ReportedRun) -> String {
         run.isBase ? "not trained" : run.isRequantized ? "a quantized copy of another method's model" : "not measured"
     }
 
     private func column(
         _ title: String, unit: String = "", falling: Bool = false, explanation: String,
-        value: (MethodRun) -> Double?, write: (Double) -> String, reason: (MethodRun) -> String
+        value: (ReportedRun) -> Double?, write: (Double) -> String, reason: (ReportedRun) -> String
     ) -> Column {
-        let cells = report.runs.map { run -> Cell in
+        let cells = report.reportedRuns.map { run -> Cell in
             guard let value = value(run) else { return Cell(missing(reason(run)), value: nil) }
             guard value.isFinite else { return Cell(missing("not a finite number"), value: nil) }
             return Cell("\(write(value))", value: value)
@@ -203,8 +203,8 @@ extension ReportBuilder {
     }
 
     private func quality(_ metric: Metric) -> Column {
-        let leader = report.best(of: report.runs, by: metric), best = leader?.statistic(metric)
-        let cells = report.runs.map { run -> Cell in
+        let leader = report.best(of: report.reportedRuns, by: metric), best = leader?.statistic(metric)
+        let cells = report.reportedRuns.map { run -> Cell in
             guard let value = run.statistic(metric) else {
                 let known = metric == .loss ? run.loss : run.quality[metric.key]
                 return Cell(missing(known == nil ? "not measured" : "not a finite number"), value: nil)
@@ -238,7 +238,7 @@ extension ReportBuilder {
                 value: { $0.modelBytes.map(Double.init) }, write: numbers.bytes, reason: { _ in "not measured" })
         ]
         guard report.runs.contains(where: \.isRequantized), let metric = ranking else { return columns }
-        let cells = report.runs.map { run -> Cell in
+        let cells = report.reportedRuns.map { run -> Cell in
             guard run.isRequantized else { return Cell(missing("the trained model itself"), value: nil) }
             guard let difference = report.quantizationChange(run, by: metric) else {
                 return Cell(missing("no interval available"), value: nil)
@@ -258,13 +258,14 @@ extension ReportBuilder {
 
     /// The difference of each run from the best by the ranking metric, with its interval.
     private func distanceToTheBest() -> [Column] {
-        guard report.runs.count > 1, let metric = ranking, let best = report.best(of: report.runs, by: metric) else {
+        guard report.runs.count > 1, let metric = ranking, let best = report.best(of: report.reportedRuns, by: metric)
+        else {
             return []
         }
         let top = best.statistic(metric)?.mean
-        let differences = report.runs.map { report.difference(of: $0, to: best, by: metric) }
+        let differences = report.reportedRuns.map { report.difference(of: $0, to: best, by: metric) }
         guard differences.contains(where: { $0 != nil }) else { return [] }
-        let cells = zip(report.runs, differences).map { run, difference -> Cell in
+        let cells = zip(report.reportedRuns, differences).map { run, difference -> Cell in
             if run.statistic(metric)?.mean == top { return Cell(missing("the best"), value: 0) }
             guard let difference else { return Cell(missing("no interval available"), value: nil) }
             let parts = metric.format(difference, with: numbers)

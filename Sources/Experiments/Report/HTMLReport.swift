@@ -33,7 +33,7 @@ struct ReportBuilder {
     }
 
     /// Runs with their styles.
-    var entries: [(run: MethodRun, style: RunStyle)] { Array(zip(report.runs, styles)).map { ($0.0, $0.1) } }
+    var entries: [(run: ReportedRun, style: RunStyle)] { zip(report.reportedRuns, styles).map { ($0, $1) } }
 
     /// Indices of the runs shown in crowded charts: all, or of more than ten the untrained model, full fine-tuning and the
     /// six best others.
@@ -153,7 +153,7 @@ struct ReportBuilder {
             """
     }
 
-    private func distances(_ run: MethodRun, _ value: Statistic, _ metric: Metric) -> String {
+    private func distances(_ run: ReportedRun, _ value: Statistic, _ metric: Metric) -> String {
         var parts: [String] = []
         for (other, name) in [(report.base, "base"), (report.full, "full")] {
             guard let other, other.method != run.method, let level = other.statistic(metric) else { continue }

@@ -18,8 +18,7 @@ struct TradeOffs {
     }
 
     struct Entry {
-        let run: MethodRun
-        let index: Int
+        let run: ReportedRun
         let values: [Axis: Double]
         /// Whether no other method is at least as good in all five and better in one.
         var isOnFrontier = false
@@ -33,7 +32,7 @@ struct TradeOffs {
         guard let metric = report.ranking else { return nil }
         self.metric = metric
         let base = report.base?.inference?.merged
-        entries = report.runs.enumerated().compactMap { index, run in
+        entries = report.reportedRuns.compactMap { run in
             guard run.isTrained, let quality = run.statistic(metric)?.mean else { return nil }
             var values: [Axis: Double] = [.quality: quality]
             if run.trainable > 0 { values[.parameters] = Double(run.trainable) }
@@ -42,12 +41,12 @@ struct TradeOffs {
             values[.inference] = run.inferenceCost.map { cost in
                 base == nil ? cost : (run.inference?.base ?? base).map { cost / $0 } ?? cost
             }
-            return Entry(run: run, index: index, values: values.filter { $0.value.isFinite })
+            return Entry(run: run, values: values.filter { $0.value.isFinite })
         }
         guard entries.count > 1 else { return nil }
         for index in entries.indices {
             entries[index].isOnFrontier = !entries.contains { other in
-                other.index != entries[index].index && dominates(other, entries[index])
+                other.run.id != entries[index].run.id && dominates(other, entries[index])
             }
         }
     }
@@ -81,7 +80,7 @@ struct TradeOffs {
             {
                 return false
             }
-            return entry.index == best.index || report.isWithinSpread(entry.run, of: best.run, by: metric) == true
+            return entry.run.id == best.run.id || report.isWithinSpread(entry.run, of: best.run, by: metric) == true
         }
         func cost(_ entry: Entry) -> Double {
             let logarithms: [Double?] = [
@@ -132,7 +131,7 @@ extension ReportBuilder {
                 let share = Self.length(value, axis, range)
                 return """
                     <td data-value="\(String(value))"><span class="amount">\(figure(axis, value, entry.run, tradeOffs.metric))</span>\
-                    <svg class="meter \(styles[entry.index].cssClass)" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">\
+                    <svg class="meter \(styles[entry.run.id].cssClass)" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">\
                     <rect class="track" width="100" height="6"/><rect class="\(isGain(axis, tradeOffs.metric) ? "fill" : "fill pale")" width="\(share * 100)" height="6"/></svg></td>
                     """
             }
@@ -142,7 +141,7 @@ extension ReportBuilder {
                 ? " <span class=\"frontier-mark\" title=\"On the Pareto frontier: no other method is as good in all five and better in one\">◆<span class=\"hidden\"> not dominated</span></span>"
                 : ""
             return """
-                <tr><th scope="row" data-value="\(entry.run.label)">\(styles[entry.index].swatch)\(entry.run.label)\(mark)</th>\(cells)</tr>
+                <tr><th scope="row" data-value="\(entry.run.label)">\(styles[entry.run.id].swatch)\(entry.run.label)\(mark)</th>\(cells)</tr>
                 """
         }
         let count = tradeOffs.entries.filter(\.isOnFrontier).count
@@ -188,7 +187,7 @@ extension ReportBuilder {
             ? " ↑<span class=\"hidden\"> higher is better</span>" : " ↓<span class=\"hidden\"> lower is better</span>"
     }
 
-    private func figure(_ axis: TradeOffs.Axis, _ value: Double, _ run: MethodRun, _ metric: Metric) -> Markup {
+    private func figure(_ axis: TradeOffs.Axis, _ value: Double, _ run: ReportedRun, _ metric: Metric) -> Markup {
         func spread(_ statistic: Statistic?, _ write: (Double) -> String) -> Markup {
             guard let sd = statistic?.sd, sd.isFinite else { return "" }
             return " <span class=\"spread\">±\(numbers.space)\(write(sd))</span>"
@@ -214,7 +213,7 @@ extension ReportBuilder {
         }
     }
 
-    private func forgetting(_ run: MethodRun) -> Markup {
+    private func forgetting(_ run: ReportedRun) -> Markup {
         guard let retention = run.retention, retention.after.mean.isFinite else {
             return "<td>\(missing("not measured"))</td>"
         }

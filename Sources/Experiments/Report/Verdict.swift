@@ -48,13 +48,13 @@ private struct Writer {
     private static let oneSeed = "One seed per method, so the variance over seeds is unknown"
 
     let report: ComparisonReport
-    let subject: MethodRun
+    let subject: ReportedRun
     let numbers: NumberFormat
 
     private var name: String { name(of: subject) }
 
     /// A short name stays on one line where the format has a space for that.
-    private func name(of run: MethodRun) -> String {
+    private func name(of run: ReportedRun) -> String {
         let label = report.shortLabel(run)
         return numbers.space == " " || label.count > 20 ? label : label.replacing(" ", with: "\u{A0}")
     }
@@ -83,7 +83,7 @@ private struct Writer {
         let value = tradeOffs.metric.format(entry.values[.quality] ?? .nan, with: numbers)
         let quality = "\(tradeOffs.metric.name) \(value)"
         let why =
-            entry.index == best.index
+            entry.run.id == best.run.id
             ? (among == 1
                 ? "its \(quality) is clearly the best"
                 : "its \(quality) is the best, and it is the cheapest of \(among) statistically indistinguishable methods")
@@ -105,7 +105,7 @@ private struct Writer {
             ]
         }
         var sentences: [String] = []
-        let adapters = report.runs.filter { $0.isAdapter && $0.statistic(metric) != nil }
+        let adapters = report.reportedRuns.filter { $0.isAdapter && $0.statistic(metric) != nil }
         let name = adapters.count > 1 ? "\(name), the best of \(adapters.count) adapters," : name
         if let base = report.base, let level = base.statistic(metric) {
             sentences.append(against(base: level, value, metric, isClear(subject, base, metric), name: name))
@@ -123,7 +123,7 @@ private struct Writer {
     }
 
     /// Whether the difference of two runs is statistically significant; `nil` without intervals.
-    private func isClear(_ run: MethodRun, _ other: MethodRun, _ metric: Metric) -> Bool? {
+    private func isClear(_ run: ReportedRun, _ other: ReportedRun, _ metric: Metric) -> Bool? {
         report.isWithinSpread(run, of: other, by: metric).map { !$0 }
     }
 
@@ -153,7 +153,7 @@ private struct Writer {
         report.base?.isHead == true ? "the frozen base model with only a trained head" : "the base model"
     }
 
-    private func against(full run: MethodRun, _ metric: Metric) -> String {
+    private func against(full run: ReportedRun, _ metric: Metric) -> String {
         guard let full = run.statistic(metric), let value = subject.statistic(metric) else { return "" }
         let shown = metric.format(full.mean, with: numbers)
         let gain = metric.gain(of: full, over: value)
@@ -222,18 +222,9 @@ private struct Writer {
     }
 
     func rivals() -> String? {
-        guard let metric = report.ranking, subject.isAdapter, let value = subject.statistic(metric) else {
-            return nil
-        }
-        // Two runs may share a label; exclude the subject only once.
-        var skippedSubject = false
-        let close = report.runs.filter { run in
-            guard run.isAdapter, let other = run.statistic(metric) else { return false }
-            if !skippedSubject, run.label == subject.label, other.mean == value.mean {
-                skippedSubject = true
-                return false
-            }
-            return isClear(run, subject, metric) == false
+        guard let metric = report.ranking, subject.isAdapter, subject.statistic(metric) != nil else { return nil }
+        let close = report.reportedRuns.filter { run in
+            run.isAdapter && run.id != subject.id && isClear(run, subject, metric) == false
         }
         guard let smallest = close.min(by: { $0.trainable < $1.trainable }) else { return nil }
         let names = close.map(name(of:))
@@ -253,7 +244,7 @@ private struct Writer {
         guard let metric = report.ranking, subject.isAdapter, let value = subject.statistic(metric) else {
             return nil
         }
-        let small = report.runs.filter { run in
+        let small = report.reportedRuns.filter { run in
             guard run.isAdapter, run.trainable > 0, run.trainable <= subject.trainable / 10 else { return false }
             return run.statistic(metric) != nil && isClear(run, subject, metric) == true
         }
@@ -267,7 +258,7 @@ private struct Writer {
     /// The best of the quantized models, and those whose adapters were merged without requantization.
     func shipping() -> [String] {
         guard let metric = report.ranking else { return [] }
-        let stored = report.runs.filter { $0.isQuantized && $0.statistic(metric) != nil }
+        let stored = report.reportedRuns.filter { $0.isQuantized && $0.statistic(metric) != nil }
         guard let best = report.best(of: stored, by: metric), let value = best.statistic(metric) else { return [] }
         var sentences: [String] = []
         let size = best.modelBytes.map { " in \(numbers.bytes($0))" } ?? ""
@@ -283,20 +274,20 @@ private struct Writer {
                 ? "; the change from quantization is not statistically significant (\(parts.value) \(parts.interval))"
                 : "; quantization changed it by \(parts.value) \(parts.interval)"
         }
-        let close = stored.filter { $0.label != best.label && isClear($0, best, metric) == false }
+        let close = stored.filter { $0.id != best.id && isClear($0, best, metric) == false }
         if !close.isEmpty {
             let names = close.map(name(of:))
             first += ". Statistically indistinguishable from it: \(names.joined(separator: ", "))"
         }
         sentences.append(first + ".")
         for run in stored where isMerged(run) {
-            guard let source = run.source, report.runs.indices.contains(source),
-                let before = report.runs[source].statistic(metric), let after = run.statistic(metric)
+            guard let source = report.source(of: run),
+                let before = source.statistic(metric), let after = run.statistic(metric)
             else { continue }
             let (beside, within) = (
                 metric.format(before.mean, with: numbers), metric.format(after.mean, with: numbers)
             )
-            let adapter = name(of: report.runs[source])
+            let adapter = name(of: source)
             sentences.append(
                 beside == within
                     ? "\(adapter) merges into the zero points of its base without loss: \(metric.name) \(within) unmerged and merged."
@@ -306,7 +297,7 @@ private struct Writer {
         return sentences
     }
 
-    private func isMerged(_ run: MethodRun) -> Bool { run.storedAs == MethodRun.merged }
+    private func isMerged(_ run: ReportedRun) -> Bool { run.storedAs == MethodRun.merged }
 
     func spread() -> String? {
         let statistics = report.runs.compactMap { run in report.ranking.flatMap { run.statistic($0) } }
