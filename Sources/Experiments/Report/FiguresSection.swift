@@ -4,8 +4,8 @@ import Foundation
 extension ReportBuilder {
     func figures() -> Markup {
         guard !report.runs.isEmpty else { return "" }
-        let columns = self.columns()
-        let heads: [Markup] = columns.map { column in
+        let columns = pageColumns()
+        let heads: [Markup] = columns.map(\.page).map { column in
             let lines = column.title.split(separator: "\n").map(String.init)
             let small: [Markup] = (lines.dropFirst() + [column.unit]).filter { !$0.isEmpty }.map {
                 " <small>\($0)</small>"
@@ -91,127 +91,58 @@ extension ReportBuilder {
     }
 
     private struct Column {
-        /// Text after a newline is set smaller beneath.
-        var title: String
+        let page: ReportColumn.Page
         /// The metric of a column of quality.
-        var metric: Metric?
-        var unit = ""
-        /// Whether large values are what a reader looks for first.
-        var falling = false
-        var explanation: String
-        var cells: [Cell]
+        let metric: Metric?
+        let cells: [Cell]
     }
 
-    /// Decisive columns first; columns that only document the run last.
-    private func columns() -> [Column] {
-        let leading = report.leadingMetrics
-        var columns = leading.map(quality) + quantizationColumns() + distanceToTheBest() + costColumns()
-        columns += metrics.filter { !leading.contains($0) }.map(quality)
-        if report.runs.contains(where: { $0.loss != nil }) { columns.append(quality(.loss)) }
-        return columns + trainingColumns()
-    }
-
-    private func costColumns() -> [Column] {
-        [
-            column(
-                "Trainable", unit: "parameters",
-                explanation: "Trained parameters. Optimizer state and gradients grow with them.",
-                value: { $0.isRequantized ? nil : Double($0.trainable) }, write: { numbers.decimal($0, places: 0) },
-                reason: untrained),
-            column(
-                "Share",
-                explanation: "Trainable parameters divided by all parameters, those of the adapter included.",
-                value: { $0.isRequantized ? nil : $0.trainableShare }, write: numbers.percent,
-                reason: { $0.isRequantized ? untrained($0) : "the total is unknown" }),
-            column(
-                "Speed", unit: "tokens/s", falling: true,
-                explanation: "Training throughput in tokens per second, without padding, median over seeds.",
-                value: { $0.tokensPerSecond }, write: numbers.significant, reason: untrained),
-            column(
-                "Peak\nmemory",
-                explanation: "Largest resident memory of the whole process while training; for the untrained model, "
-                    + "while evaluating. 1 GB is 10⁹ bytes.",
-                value: { $0.peakBytes.map(Double.init) }, write: numbers.bytes, reason: { _ in "not measured" }),
-            column(
-                "File\nsize",
-                explanation:
-                    "Size of the saved adapter, or of the whole model after full fine-tuning.",
-                value: { $0.adapterBytes.map(Double.init) }, write: numbers.bytes, reason: untrained),
-            column(
-                "ms/\(report.inferenceUnit)", unit: "merged",
-                explanation:
-                    "Milliseconds per generated token (greedy decoding, batch size 1) with the adapter merged into the weights.",
-                value: { $0.inference?.merged }, write: numbers.significant, reason: { _ in "not measured" }),
-            column(
-                "ms/\(report.inferenceUnit)", unit: "unmerged",
-                explanation:
-                    "The same with the adapter unmerged, which is how several adapters share one base model.",
-                value: { $0.inference?.unmerged }, write: numbers.significant, reason: { _ in "not measured" }),
-        ]
-    }
-
-    private func trainingColumns() -> [Column] {
-        var columns = [
-            column(
-                "Learning\nrate",
-                explanation:
-                    "Peak learning rate of the schedule; if several were tried, the one with the lowest validation loss.",
-                value: { $0.learningRate }, write: numbers.rate, reason: untrained),
-            column(
-                "Steps", explanation: "Optimizer steps of each training run.",
-                value: { $0.steps > 0 ? Double($0.steps) : nil }, write: { numbers.decimal($0, places: 0) },
-                reason: untrained),
-            column(
-                "Training\ntime", explanation: "Wall-clock time of one training run on the machine named below.",
-                value: { $0.trainingSeconds }, write: { numbers.duration(seconds: $0) }, reason: untrained),
-        ]
-        if let text = report.runs.compactMap(\.retention).first?.text {
-            columns.append(
-                column(
-                    "Forgetting", unit: "nats/token",
-                    explanation:
-                        "Increase of the loss on general text (\(text)) through training, mean over seeds; negative if it fell.",
-                    value: { $0.retention.map { $0.after.mean - $0.before } },
-                    write: { numbers.signed($0, places: 3) }, reason: { _ in "not measured" }))
+    /// The report's columns, by section.
+    private func pageColumns() -> [Column] {
+        let all = report.columns
+        return ReportColumn.Page.Section.allCases.flatMap { section in
+            all.compactMap { column in
+                guard let page = column.page, page.section == section else { return nil }
+                switch column.content {
+                case .quality(let metric): return Column(page: page, metric: metric, cells: qualityCells(metric))
+                case .number(let number): return Column(page: page, metric: nil, cells: cells(number))
+                case .difference(let metric, let cell):
+                    return Column(
+                        page: page, metric: nil, cells: report.reportedRuns.map { self.cell(cell($0), metric) })
+                }
+            }
         }
-        if report.runs.contains(where: { $0.inference?.largestDifference != nil }) {
-            columns.append(
-                column(
-                    "Merge drift", unit: "largest logit",
-                    explanation:
-                        "Largest absolute difference of any logit between merged and unmerged: the rounding error of merging.",
-                    value: { $0.inference?.largestDifference }, write: numbers.rate,
-                    reason: { _ in "nothing to merge" }))
-        }
-        return columns
     }
 
-    private func untrained(_ run: ReportedRun) -> String {
-        run.isBase ? "not trained" : run.isRequantized ? "a quantized copy of another method's model" : "not measured"
-    }
-
-    private func column(
-        _ title: String, unit: String = "", falling: Bool = false, explanation: String,
-        value: (ReportedRun) -> Double?, write: (Double) -> String, reason: (ReportedRun) -> String
-    ) -> Column {
-        let cells = report.reportedRuns.map { run -> Cell in
-            guard let value = value(run) else { return Cell(missing(reason(run)), value: nil) }
+    private func cells(_ number: ReportColumn.Number) -> [Cell] {
+        report.reportedRuns.map { run in
+            guard let value = number.value(run) else { return Cell(missing(number.reason(run)), value: nil) }
             guard value.isFinite else { return Cell(missing("not a finite number"), value: nil) }
-            return Cell("\(write(value))", value: value)
+            return Cell("\(number.write(numbers, value))", value: value)
         }
-        return Column(title: title, unit: unit, falling: falling, explanation: explanation, cells: cells)
     }
 
-    private func quality(_ metric: Metric) -> Column {
-        let leader = report.best(of: report.reportedRuns, by: metric), best = leader?.statistic(metric)
-        let cells = report.reportedRuns.map { run -> Cell in
+    private func cell(_ cell: ReportColumn.DifferenceCell, _ metric: Metric) -> Cell {
+        switch cell {
+        case .difference(let difference):
+            let parts = metric.format(difference, with: numbers)
+            return Cell("\(parts.value) <span class=\"spread\">\(parts.interval)</span>", value: difference.value)
+        case .unknown: return Cell(missing("no interval available"), value: nil)
+        case .reference(_, let reason, let value): return Cell(missing(reason), value: value)
+        }
+    }
+
+    private func qualityCells(_ metric: Metric) -> [Cell] {
+        let all = report.reportedRuns
+        let leader = report.best(of: all, by: metric), best = leader?.statistic(metric)
+        return all.map { run in
             guard let value = run.statistic(metric) else {
                 let known = metric == .loss ? run.loss : run.quality[metric.key]
                 return Cell(missing(known == nil ? "not measured" : "not a finite number"), value: nil)
             }
             var content: Markup = "<span class=\"mean\">\(metric.format(value.mean, with: numbers))</span>"
             if let spread = spreadText(value, metric) { content += " <span class=\"spread\">\(spread)</span>" }
-            guard let leader, let best, report.runs.count > 1 else { return Cell(content, value: value.mean) }
+            guard let leader, let best, all.count > 1 else { return Cell(content, value: value.mean) }
             if value.mean == best.mean {
                 return Cell(content + "<span class=\"hidden\"> best</span>", value: value.mean, cssClass: "best")
             }
@@ -221,66 +152,6 @@ extension ReportBuilder {
             }
             return Cell(content, value: value.mean)
         }
-        return Column(
-            title: metric.name, metric: metric, unit: metric == .loss ? "nats/token" : "",
-            falling: metric.higherIsBetter, explanation: metric.explanation, cells: cells)
-    }
-
-    /// The change from quantizing trained models, and the sizes of the models.
-    private func quantizationColumns() -> [Column] {
-        guard report.showsModelSizes else { return [] }
-        var columns = [
-            column(
-                "Model\nsize",
-                explanation:
-                    "Size of all weight files needed to run the model: the base as stored plus the "
-                    + "adapter, or the whole model if the adapter was merged.",
-                value: { $0.modelBytes.map(Double.init) }, write: numbers.bytes, reason: { _ in "not measured" })
-        ]
-        guard report.runs.contains(where: \.isRequantized), let metric = ranking else { return columns }
-        let cells = report.reportedRuns.map { run -> Cell in
-            guard run.isRequantized else { return Cell(missing("the trained model itself"), value: nil) }
-            guard let difference = report.quantizationChange(run, by: metric) else {
-                return Cell(missing("no interval available"), value: nil)
-            }
-            let parts = metric.format(difference, with: numbers)
-            return Cell("\(parts.value) <span class=\"spread\">\(parts.interval)</span>", value: difference.value)
-        }
-        columns.insert(
-            Column(
-                title: "Quantization", unit: "Δ \(metric.name)", falling: metric.higherIsBetter,
-                explanation:
-                    "Change from merging the adapter and quantizing the model, with the 95\(numbers.space)% "
-                    + "interval of the paired difference on the same test examples (and seeds).",
-                cells: cells), at: 0)
-        return columns
-    }
-
-    /// The difference of each run from the best by the ranking metric, with its interval.
-    private func distanceToTheBest() -> [Column] {
-        guard report.runs.count > 1, let metric = ranking, let best = report.best(of: report.reportedRuns, by: metric)
-        else {
-            return []
-        }
-        let top = best.statistic(metric)?.mean
-        let differences = report.reportedRuns.map { report.difference(of: $0, to: best, by: metric) }
-        guard differences.contains(where: { $0 != nil }) else { return [] }
-        let cells = zip(report.reportedRuns, differences).map { run, difference -> Cell in
-            if run.statistic(metric)?.mean == top { return Cell(missing("the best"), value: 0) }
-            guard let difference else { return Cell(missing("no interval available"), value: nil) }
-            let parts = metric.format(difference, with: numbers)
-            return Cell("\(parts.value) <span class=\"spread\">\(parts.interval)</span>", value: difference.value)
-        }
-        return [
-            Column(
-                title: "vs. best", unit: metric.name, falling: metric.higherIsBetter,
-                explanation: "Difference from the best method with its 95\(numbers.space)% interval: "
-                    + (report.hasDifferences
-                        ? "a paired bootstrap over the test examples and, with several seeds, the variance over seeds"
-                        : "the variance over seeds")
-                    + ". If the interval contains 0, the two are statistically indistinguishable.",
-                cells: cells)
-        ]
     }
 
     /// `± 0.4` over seeds, `[41.1, 45.0]` over rows.
@@ -297,8 +168,9 @@ extension ReportBuilder {
 
     private func glossary(_ columns: [Column]) -> Markup {
         var terms = columns.map { column in
-            let title = column.title.replacing("\n", with: " ")
-            return (column.unit.isEmpty ? title : "\(title) (\(column.unit))", column.explanation)
+            let page = column.page
+            let title = page.title.replacing("\n", with: " ")
+            return (page.unit.isEmpty ? title : "\(title) (\(page.unit))", page.explanation)
         }
         if report.spread == .seeds {
             terms.insert(
