@@ -9,10 +9,7 @@ extension ComparisonReport {
         guard let data = try? Data(contentsOf: file) else {
             throw PEFTError("can't read \(file.path)", remedy: "pass a file written by peft compare --output")
         }
-        let decoder = JSONDecoder()
-        decoder.nonConformingFloatDecodingStrategy = .convertFromString(
-            positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-        do { return try decoder.decode(ComparisonReport.self, from: data) } catch {
+        do { return try ReportJSON.report(ComparisonReport.self, from: data) } catch {
             throw PEFTError(
                 "\(file.path) is not a comparison report", remedy: "pass a file written by peft compare --output"
             )
@@ -20,13 +17,7 @@ extension ComparisonReport {
     }
 
     /// The report as JSON, keys sorted.
-    public func json() throws -> Data {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-        encoder.nonConformingFloatEncodingStrategy = .convertToString(
-            positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-        return try encoder.encode(self)
-    }
+    public func json() throws -> Data { try ReportJSON.data(self) }
 }
 
 extension ComparisonReport.Machine {

@@ -1,4 +1,5 @@
 import Support
+import Training
 
 /// One method's results: quality with intervals, and cost.
 public struct MethodRun: Codable, Sendable {
@@ -8,8 +9,7 @@ public struct MethodRun: Codable, Sendable {
     public var label: String
     /// The method's configuration as used (rank, alpha, targets …).
     public var configuration: [String: JSON]
-    /// Values over the seeds by metric key (`rouge1`, `bleu`, `accuracy` …). Most are in 0 … 1; correlations and `mcc` are in
-    /// −1 … 1, `cider` in 0 … 10, `perplexity` at least 1, and `nist` (bits), `mse` and `mae` at least 0 and unbounded.
+    /// Values over the seeds by metric key (`rouge1`, `bleu`, `accuracy` …), each in the range of its ``MetricDescription``.
     public var quality: [String: Statistic]
     /// Loss per target token on the test examples, in nats.
     public var loss: Statistic?

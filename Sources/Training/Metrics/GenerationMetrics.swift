@@ -33,8 +33,8 @@ final class GeneratedTexts {
 ///   - prompts: the prompt of each example; adds ``DetailRecall`` if any reference shares details with its prompt.
 ///   - stemming: whether ROUGE compares stems instead of words.
 ///   - bootstrap: the bootstrap of the intervals, with the same resamples for every metric.
-/// - Returns: every metric of generated texts by its key, in the range of its ``MetricDescription``: ROUGE, BLEU, METEOR, exact
-///   match and, if prompts are given, ``DetailRecall`` in 0 … 1, CIDEr in 0 … 10, NIST in bits, at least 0 and unbounded.
+/// - Returns: every metric of generated texts by its key, each in the range of its ``MetricDescription``; ``DetailRecall`` if
+///   prompts are given.
 /// - Throws: ``PEFTError`` for lists of different length, an empty list or an example without references.
 public func evaluateGeneration(
     predictions: [String], references: [[String]], prompts: [String]? = nil, stemming: Bool = true,

@@ -71,13 +71,8 @@ public struct NeighborsReport: Codable, Sendable {
         return sentences
     }
 
-    public func json() throws -> Data {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-        encoder.nonConformingFloatEncodingStrategy = .convertToString(
-            positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-        return try encoder.encode(self)
-    }
+    /// The report as JSON, keys sorted.
+    public func json() throws -> Data { try ReportJSON.data(self) }
 
     /// The nearest words for a terminal; task words are in brackets.
     public func table() -> String {

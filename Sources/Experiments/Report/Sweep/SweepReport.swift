@@ -60,13 +60,7 @@ public struct SweepReport: Codable, Sendable {
     }
 
     /// The report as JSON, keys sorted.
-    public func json() throws -> Data {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-        encoder.nonConformingFloatEncodingStrategy = .convertToString(
-            positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-        return try encoder.encode(self)
-    }
+    public func json() throws -> Data { try ReportJSON.data(self) }
 
     /// The sweep as a comparison whose methods are the values.
     var comparison: ComparisonReport {
