@@ -64,17 +64,28 @@ let package = Package(
         .executableTarget(name: "generation-benchmark", dependencies: ["PEFT"], path: "Benchmarks/Generation"),
         .executableTarget(name: "switching-benchmark", dependencies: ["PEFT"], path: "Benchmarks/Switching"),
         .executableTarget(name: "tokenizer-benchmark", dependencies: ["Tokenizers"], path: "Benchmarks/Tokenizers"),
-        .testTarget(name: "SupportTests", dependencies: ["Support"]),
-        .testTarget(name: "HubTests", dependencies: ["Hub"], exclude: ["Server/hub_server.py"]),
+        // Helpers that several test targets use.
+        .target(name: "TestSupport", dependencies: ["Support"], path: "Tests/TestSupport"),
+        .target(name: "TorchTestSupport", dependencies: ["TestSupport", "Torch"], path: "Tests/TorchTestSupport"),
+        .testTarget(name: "SupportTests", dependencies: ["Support", "TestSupport"]),
+        .testTarget(name: "HubTests", dependencies: ["Hub", "TestSupport"], exclude: ["Server/hub_server.py"]),
         .testTarget(name: "JinjaTests", dependencies: ["Jinja"], resources: [.copy("Fixtures")]),
-        .testTarget(name: "TorchTests", dependencies: ["Torch"], resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "TorchTests", dependencies: ["TestSupport", "Torch", "TorchTestSupport"],
+            resources: [.copy("Fixtures")]),
         .testTarget(name: "TorchNNTests", dependencies: ["TorchNN"], resources: [.copy("Fixtures")]),
-        .testTarget(name: "TokenizersTests", dependencies: ["Tokenizers"], resources: [.copy("Fixtures")]),
-        .testTarget(name: "LanguageModelsTests", dependencies: ["LanguageModels"], resources: [.copy("Fixtures")]),
-        .testTarget(name: "PEFTTests", dependencies: ["PEFT"], resources: [.copy("Fixtures")]),
-        .testTarget(name: "TrainingTests", dependencies: ["Training"], resources: [.copy("Fixtures")]),
-        .testTarget(name: "ExperimentsTests", dependencies: ["Experiments"]),
-        .testTarget(name: "CommandTests", dependencies: ["PEFTCommand", "Support"]),
+        .testTarget(
+            name: "TokenizersTests", dependencies: ["TestSupport", "Tokenizers"], resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "LanguageModelsTests", dependencies: ["LanguageModels", "TestSupport", "TorchTestSupport"],
+            resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "PEFTTests", dependencies: ["PEFT", "TestSupport", "TorchTestSupport"],
+            resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "TrainingTests", dependencies: ["TestSupport", "Training"], resources: [.copy("Fixtures")]),
+        .testTarget(name: "ExperimentsTests", dependencies: ["Experiments", "TestSupport"]),
+        .testTarget(name: "CommandTests", dependencies: ["PEFTCommand", "Support", "TestSupport"]),
     ],
     cxxLanguageStandard: .cxx20
 )

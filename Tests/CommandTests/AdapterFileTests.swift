@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 /// Adapters' folders as commands find them.
@@ -16,10 +17,7 @@ struct AdapterFileTests {
     }
 
     private func configure(_ program: Program, _ folder: String, _ change: (inout [String: JSON]) -> Void) throws {
-        let file = program.folder.appendingPathComponent("\(folder)/adapter_config.json")
-        var fields = try #require(JSON.read(file).object)
-        change(&fields)
-        try JSON.object(fields).text().write(to: file, atomically: true, encoding: .utf8)
+        try JSON.rewrite(program.folder.appendingPathComponent("\(folder)/adapter_config.json"), change)
     }
 
     @Test func aMissingBaseIsToldApartFromOneThatIsNotThere() throws {

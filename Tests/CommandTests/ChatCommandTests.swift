@@ -1,10 +1,11 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @Suite(.serialized)
 struct ChatCommandTests {
-    private static let fixture = Program.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat")
+    private static let fixture = Checkout.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat")
     private let model = fixture.appendingPathComponent("model").path
     private let rows = fixture.appendingPathComponent("rows.jsonl").path
 

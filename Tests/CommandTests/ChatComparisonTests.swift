@@ -1,18 +1,14 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 /// Comparisons, sweeps, plans and named adapters on rows of messages.
 @Suite(.serialized)
 struct ChatComparisonTests {
-    private static let fixture = Program.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat")
+    private static let fixture = Checkout.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat")
     private let model = fixture.appendingPathComponent("model").path
     private let rows = fixture.appendingPathComponent("rows.jsonl").path
-
-    private func json(_ result: Program.Result, sourceLocation: SourceLocation = #_sourceLocation) throws -> JSON {
-        #expect(result.status == 0, "\(result.error)", sourceLocation: sourceLocation)
-        return try JSON.parse(Data(result.output.utf8), name: "output")
-    }
 
     private func train(_ program: Program, _ name: String, _ more: [String]) throws {
         let result = try program.run(

@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 /// Data of many kinds from the command line.
@@ -79,7 +80,7 @@ struct DataCommandTests {
         let program = try Program()
         let base = program.folder.appendingPathComponent("base")
         try FileManager.default.copyItem(
-            at: Program.root.appendingPathComponent("Tests/LanguageModelsTests/Fixtures/heads/bert"), to: base)
+            at: Checkout.model("heads/bert"), to: base)
         let vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + (5..<48).map { "word\($0)" }
         try program.write("base/vocab.txt", vocabulary.joined(separator: "\n"))
         try program.write(

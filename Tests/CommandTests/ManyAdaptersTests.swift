@@ -25,11 +25,6 @@ struct ManyAdaptersTests {
         return program
     }
 
-    private func json(_ result: Program.Result, sourceLocation: SourceLocation = #_sourceLocation) throws -> JSON {
-        #expect(result.status == 0, "\(result.error)", sourceLocation: sourceLocation)
-        return try JSON.parse(Data(result.output.utf8), name: "output")
-    }
-
     private let two = ["--adapter", "a=a", "--adapter", "b=b"]
 
     @Test func rowsNameTheirAdapters() throws {

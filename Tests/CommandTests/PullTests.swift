@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 /// `peft pull` and names on a hub, against the server of HubTests.
@@ -8,8 +9,7 @@ struct PullTests {
     /// A server, and the program with an environment that names it.
     private final class Hub {
         let folder: URL
-        private let server = Process()
-        private let input = Pipe()
+        private let server: HubServer
         private var environment = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("HF_") }
 
         init() throws {
@@ -18,27 +18,14 @@ struct PullTests {
             try FileManager.default.createDirectory(
                 at: repository.deletingLastPathComponent(), withIntermediateDirectories: true)
             try FileManager.default.copyItem(
-                at: Program.root.appendingPathComponent("Models/tiny-t5"), to: repository)
-            let python: URL = try #require(Program.python)
-            server.executableURL = python
-            server.arguments = [
-                Program.root.appendingPathComponent("Tests/HubTests/Server/hub_server.py").path, folder.path,
-            ]
-            let output = Pipe()
-            (server.standardOutput, server.standardInput) = (output, input)
-            try server.run()
-            var line = Data()
-            while !line.contains(0x0A), case let part = output.fileHandleForReading.availableData, !part.isEmpty {
-                line += part
-            }
-            let port = try #require(try JSON.parse(line, name: "ports")["hub"]?.int)
-            environment["HF_ENDPOINT"] = "http://127.0.0.1:\(port)"
+                at: Checkout.tinyT5, to: repository)
+            server = try HubServer(folder: folder)
+            environment["HF_ENDPOINT"] = server.endpoint
             environment["HF_HOME"] = folder.appendingPathComponent("home").path
         }
 
         func stop() {
-            try? input.fileHandleForWriting.close()
-            server.waitUntilExit()
+            server.stop()
             try? FileManager.default.removeItem(at: folder)
         }
 
@@ -214,14 +201,8 @@ struct PullTests {
             let fetched = try Data(
                 contentsOf: URL(fileURLWithPath: folder).appendingPathComponent("model.safetensors"))
             let original = try Data(
-                contentsOf: Program.root.appendingPathComponent("Models/tiny-t5/model.safetensors"))
+                contentsOf: Checkout.root.appendingPathComponent("Models/tiny-t5/model.safetensors"))
             #expect(fetched == original)
         }
     }
-}
-
-extension Program {
-    static let python: URL? = (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":")
-        .map { URL(fileURLWithPath: String($0)).appendingPathComponent("python3") }
-        .first { FileManager.default.isExecutableFile(atPath: $0.path) }
 }

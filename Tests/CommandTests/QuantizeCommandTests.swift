@@ -5,10 +5,6 @@ import Testing
 /// The way from a plain base to a merged quantized model, on the embedded T5.
 @Suite(.serialized)
 struct QuantizeCommandTests {
-    private func json(_ result: Program.Result) throws -> JSON {
-        #expect(result.status == 0, "\(result.error)")
-        return try JSON.parse(Data(result.output.utf8), name: "output")
-    }
 
     @Test func quantizeTrainMergeEvaluate() throws {
         let program = try Program()

@@ -8,11 +8,6 @@ struct RequantizedCommandTests {
     private let rows = (0..<6).map { ##"{"talk": "#Person1#: Hello \##($0).", "short": "They greet \##($0)."}"## }
     private let templates = ["--prompt", "Summarize: {talk}", "--target", "{short}"]
 
-    private func json(_ result: Program.Result, sourceLocation: SourceLocation = #_sourceLocation) throws -> JSON {
-        #expect(result.status == 0, "\(result.error)", sourceLocation: sourceLocation)
-        return try JSON.parse(Data(result.output.utf8), name: "output")
-    }
-
     @Test func aRowForEachWayToStore() throws {
         let program = try Program()
         defer { program.remove() }

@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 /// Runs that were interrupted, on a Llama of 16 hidden units and, where a method needs biases or a new head, a BERT.
@@ -10,9 +11,9 @@ struct ResumeTests {
             #"{"q": "Tom \#($0)", "a": "ran away \#($0)", "kind": "\#($0 % 2 == 0 ? "even" : "odd")"}"#
         }
         try program.write("rows.jsonl", rows.joined(separator: "\n"))
-        let llama = Program.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat/model")
+        let llama = Checkout.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat/model")
         try FileManager.default.copyItem(at: llama, to: program.folder.appendingPathComponent("llama"))
-        let bert = Program.root.appendingPathComponent("Tests/LanguageModelsTests/Fixtures/heads/bert")
+        let bert = Checkout.model("heads/bert")
         try FileManager.default.copyItem(at: bert, to: program.folder.appendingPathComponent("bert"))
         let vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + (5..<48).map { "word\($0)" }
         try program.write("bert/vocab.txt", vocabulary.joined(separator: "\n"))

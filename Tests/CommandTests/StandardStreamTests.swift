@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 /// Closed, full and broken standard streams, and outputs that can't be written.
@@ -8,7 +9,7 @@ struct StandardStreamTests {
         let program = try Program()
         let rows = (0..<4).map { #"{"q": "Tom \#($0)", "a": "ran away \#($0)"}"# }
         try program.write("rows.jsonl", rows.joined(separator: "\n"))
-        let model = Program.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat/model")
+        let model = Checkout.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat/model")
         try FileManager.default.copyItem(at: model, to: program.folder.appendingPathComponent("llama"))
         return program
     }
@@ -109,7 +110,7 @@ struct StandardStreamTests {
 
     /// `print` and `FileHandle` neither report nor survive a failed write; `StandardStreams` does both.
     @Test func oneWayToTheStandardStreams() throws {
-        let sources = Program.root.appendingPathComponent("Sources")
+        let sources = Checkout.root.appendingPathComponent("Sources")
         let files = FileManager.default.enumerator(at: sources, includingPropertiesForKeys: nil)
         var found: [String] = []
         for case let file as URL in try #require(files) where file.pathExtension == "swift" {

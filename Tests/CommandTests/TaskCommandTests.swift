@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 /// Tasks of encoders from the command line, on a BERT of 16 numbers a token with a vocabulary of words.
@@ -12,7 +13,7 @@ struct TaskCommandTests {
         let program = try Program()
         let base = program.folder.appendingPathComponent("base")
         try FileManager.default.copyItem(
-            at: Program.root.appendingPathComponent("Tests/LanguageModelsTests/Fixtures/heads/bert"), to: base)
+            at: Checkout.model("heads/bert"), to: base)
         let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         let vocabulary = special + Self.words + (special.count + Self.words.count..<48).map { "filler\($0)" }
         try program.write("base/vocab.txt", vocabulary.joined(separator: "\n"))
@@ -20,11 +21,6 @@ struct TaskCommandTests {
             "base/tokenizer_config.json", #"{"tokenizer_class": "BertTokenizer", "do_lower_case": true}"#)
         try program.write("rows.jsonl", rows.map { $0.text(indent: nil) }.joined(separator: "\n"))
         return program
-    }
-
-    private func json(_ result: Program.Result) throws -> JSON {
-        #expect(result.status == 0, "\(result.error)")
-        return try JSON.parse(Data(result.output.utf8), name: "output")
     }
 
     private func train(_ program: Program, _ more: [String]) throws -> JSON {

@@ -1,14 +1,12 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 import Training
 
 @testable import Experiments
 
 @Suite struct BaselineTests {
-    private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent()
-
     private func texts(
         training: [(prompt: String, target: String)], test: [(prompt: String, target: String)],
         topics: [String] = []
@@ -64,7 +62,7 @@ import Training
     func scoresOfTheDialogues(name: String, expected: Double) throws {
         let prompt = try Template("Summarize: {dialogue}")
         let templates = RowTemplates(prompt: prompt, target: try Template("{summary}"))
-        let folder = Self.root.appendingPathComponent("Examples/dialogues")
+        let folder = Checkout.root.appendingPathComponent("Examples/dialogues")
         let (training, test) = (
             try DataSet.read(folder.appendingPathComponent("train.jsonl")),
             try DataSet.read(folder.appendingPathComponent("test.jsonl"))

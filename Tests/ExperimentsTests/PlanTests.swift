@@ -1,6 +1,7 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Training
 
@@ -8,13 +9,10 @@ import Training
 @testable import PEFT
 
 @Suite struct PlanTests {
-    private static let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-        .deletingLastPathComponent().appendingPathComponent("LanguageModelsTests/Fixtures")
-
     /// Every method on every architecture is planned without weights, or says what is in the way.
     @Test(arguments: ["t5-v1.1", "llama", "gpt2", "bert"])
     func everyMethodIsPlanned(model: String) throws {
-        let configuration = try JSON.read(Self.fixtures.appendingPathComponent(model + "/config.json"))
+        let configuration = try JSON.read(Checkout.model(model + "/config.json"))
         let base = PlannedBase(fileBytes: 0, usedVocabulary: nil) {
             try ModelRegistry.outline(configuration, file: "config.json")
         }
@@ -44,7 +42,7 @@ import Training
     /// Steps over an embedding table and an output layer in fewer bits, and their bytes.
     @Test(arguments: ["llama", "t5-v1.0"], ["bf16", "int8", "nf4"])
     func embeddingsInFewerBitsArePlanned(model: String, kind: String) throws {
-        let folder = try ModelFolder(Self.fixtures.appendingPathComponent(model))
+        let folder = try ModelFolder(Checkout.model(model))
         let plans = try [nil, WeightStorage(kind)].map { storage in
             let base = PlannedBase(fileBytes: 0, usedVocabulary: nil) {
                 try folder.with(embeddings: storage).outline()
@@ -60,7 +58,7 @@ import Training
     }
 
     @Test func moreRowsTakeMoreMemory() throws {
-        let configuration = try JSON.read(Self.fixtures.appendingPathComponent("llama/config.json"))
+        let configuration = try JSON.read(Checkout.model("llama/config.json"))
         let base = PlannedBase(fileBytes: 0, usedVocabulary: nil) {
             try ModelRegistry.outline(configuration, file: "config.json")
         }

@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Hub
@@ -24,12 +25,11 @@ import Testing
     }
 
     @Test func theTokenMayLieInAFile() throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("peft-token-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        try "filed\n".write(to: folder.appendingPathComponent("token"), atomically: true, encoding: .utf8)
-        #expect(HubSettings(environment: ["HF_HOME": folder.path]).token == "filed")
-        #expect(HubSettings(environment: ["HF_HOME": folder.path, "HF_TOKEN": "own"]).token == "own")
+        try withTemporaryFile("token", "filed\n".utf8) { file in
+            let home = file.deletingLastPathComponent().path
+            #expect(HubSettings(environment: ["HF_HOME": home]).token == "filed")
+            #expect(HubSettings(environment: ["HF_HOME": home, "HF_TOKEN": "own"]).token == "own")
+        }
     }
 
     @Test func patternsMatchAsPythonsDo() {

@@ -1,8 +1,10 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import LanguageModels
 
@@ -16,26 +18,12 @@ import TorchNN
     }
 
     private static func logits(_ model: any LanguageModel) throws -> Tensor {
-        let expected = try JSON.read(folder("nf4").appendingPathComponent("expected.json"))
-        let rows = (expected["rows"]?.array ?? []).map { row -> (input: [Int], target: [Int]) in
-            let parts = (row.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
-            return (parts.first ?? [], parts.last ?? [])
-        }
+        let rows = try JSON.read(folder("nf4").appendingPathComponent("expected.json")).rows
         return try withTorchErrors { withoutGradients { model.logits(model.batch(rows, device: .cpu)) } }
-    }
-
-    private static func difference(_ a: Tensor, _ b: Tensor) -> Double {
-        let (x, y): ([Double], [Double]) = (a.array(), b.array())
-        guard x.count == y.count, !x.isEmpty else { return .infinity }
-        return (zip(x, y).map { abs($0 - $1) }.max() ?? .infinity) / (y.map(abs).max() ?? 1)
     }
 
     private static func quantized(_ model: any LanguageModel) -> Int {
         model.namedModules().filter { ($0.module as? Linear)?.weight.isQuantized == true }.count
-    }
-
-    private static func temporary() -> URL {
-        FileManager.default.temporaryDirectory.appendingPathComponent("bnb-\(UUID().uuidString)")
     }
 
     @Test(arguments: names) func logitsAreThoseOfTransformers(name: String) throws {
@@ -43,7 +31,7 @@ import TorchNN
         let expected = try SafetensorsFile(folder.appendingPathComponent("expected.safetensors")).tensor("logits")
         let model = try ModelFolder(folder).load()
         #expect(Self.quantized(model) == (name == "fp4-some" ? 5 : name == "gpt2" ? 4 : 7))
-        #expect(Self.difference(try Self.logits(model), expected) < 1e-4)
+        #expect(relativeDifference(try Self.logits(model), expected) < 1e-4)
         let outline = try ModelFolder(folder).outline()
         #expect(outline.parameters().map(\.path) == model.parameters().map(\.path))
         #expect(
@@ -53,20 +41,22 @@ import TorchNN
     /// Written and read again, every tensor has the same bits and the same name.
     @Test(arguments: names) func foldersSurvive(name: String) throws {
         let folder = try Self.folder(name)
-        let copy = Self.temporary()
-        defer { try? FileManager.default.removeItem(at: copy) }
-        try ModelFolder(folder).load().save(to: copy)
-        let own = try SafetensorsFile(folder.appendingPathComponent("model.safetensors"))
-        let written = try SafetensorsFile(copy.appendingPathComponent("model.safetensors"))
-        #expect(own.entries.keys.sorted() == written.entries.keys.sorted())
-        for (key, entry) in own.entries {
-            #expect(written.entries[key]?.dtype == entry.dtype)
-            #expect(try written.tensor(key).isIdentical(to: own.tensor(key)), "\(key)")
-        }
-        let settings = try JSON.read(copy.appendingPathComponent("config.json"))["quantization_config"]
-        let before = try JSON.read(folder.appendingPathComponent("config.json"))["quantization_config"]
-        for key in ["quant_method", "load_in_4bit", "load_in_8bit", "bnb_4bit_use_double_quant"] {
-            #expect(settings?[key] == before?[key], "\(key)")
+        try withTemporaryFolder { temporary in
+            let copy = temporary.appendingPathComponent("copy")
+            try ModelFolder(folder).load().save(to: copy)
+            let own = try SafetensorsFile(folder.appendingPathComponent("model.safetensors"))
+            let written = try SafetensorsFile(copy.appendingPathComponent("model.safetensors"))
+            #expect(own.entries.keys.sorted() == written.entries.keys.sorted())
+            for (key, entry) in own.entries {
+                #expect(written.entries[key]?.dtype == entry.dtype)
+                #expect(try written.tensor(key).isIdentical(to: own.tensor(key)), "\(key)")
+            }
+            let settings = try JSON.read(copy.appendingPathComponent("config.json"))["quantization_config"]
+            let before = try #require(
+                try JSON.read(folder.appendingPathComponent("config.json"))["quantization_config"])
+            for key in ["quant_method", "load_in_4bit", "load_in_8bit", "bnb_4bit_use_double_quant"] {
+                #expect(settings?[key] == before[key], "\(key)")
+            }
         }
     }
 
@@ -95,7 +85,7 @@ import TorchNN
         for (_, linear) in WeightStorage.bfloat16.projections(of: wide) {
             linear.weight = DenseWeight(linear.weight.dense(as: .bfloat16).to(.float32))
         }
-        #expect(Self.difference(try Self.logits(narrow), try Self.logits(wide)) < 1e-5)
+        #expect(relativeDifference(try Self.logits(narrow), try Self.logits(wide)) < 1e-5)
         let bytes = { (model: any LanguageModel) in
             WeightStorage.bfloat16.projections(of: model).flatMap(\.linear.weight.parameters)
                 .reduce(0) { $0 + $1.parameter.tensor.byteCount }
@@ -109,14 +99,13 @@ import TorchNN
         let quantized = try ModelFolder(Self.folder("nf4"))
         #expect(throws: PEFTError.self) { try quantized.with(weights: .int8).load() }
         // A description that speaks of another matrix.
-        let copy = Self.temporary()
-        defer { try? FileManager.default.removeItem(at: copy) }
-        try FileManager.default.copyItem(at: Self.folder("nf4"), to: copy)
-        let file = copy.appendingPathComponent("model.safetensors")
-        var data = try Data(contentsOf: file)
-        let place = try #require(data.range(of: Data("\"shape\": [64, 128]".utf8)))
-        data.replaceSubrange(place, with: Data("\"shape\": [128, 64]".utf8))
-        try data.write(to: file)
-        #expect(throws: PEFTError.self) { try ModelFolder(copy).load() }
+        try withTemporaryCopy(of: Self.folder("nf4")) { copy in
+            let file = copy.appendingPathComponent("model.safetensors")
+            var data = try Data(contentsOf: file)
+            let place = try #require(data.range(of: Data("\"shape\": [64, 128]".utf8)))
+            data.replaceSubrange(place, with: Data("\"shape\": [128, 64]".utf8))
+            try data.write(to: file)
+            #expect(throws: PEFTError.self) { try ModelFolder(copy).load() }
+        }
     }
 }

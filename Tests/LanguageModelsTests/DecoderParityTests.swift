@@ -1,8 +1,10 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import LanguageModels
 
@@ -32,26 +34,17 @@ struct DecoderFixture: Sendable, CustomTestStringConvertible {
             JSON.read(file("config.json")), weights: DecoderFixture(name: weights).file("model.safetensors")
         ) { try ModelFolder($0).load() }
     }
-
-    func rows(_ expected: JSON) -> [(input: [Int], target: [Int])] {
-        (expected["rows"]?.array ?? []).map { row in
-            let parts = (row.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
-            return (parts.first ?? [], parts.last ?? [])
-        }
-    }
 }
 
 /// Calls `body` with a folder of a configuration and weights, which is removed afterwards.
 func withModelFolder<Result>(_ configuration: JSON, weights: URL?, _ body: (URL) throws -> Result) throws -> Result {
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("model-\(UUID().uuidString)")
-    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: folder) }
-    try configuration.text().write(
-        to: folder.appendingPathComponent("config.json"), atomically: true, encoding: .utf8)
-    if let weights {
-        try FileManager.default.copyItem(at: weights, to: folder.appendingPathComponent("model.safetensors"))
+    try withTemporaryFolder { folder in
+        try AtomicFile.write(configuration.text(), to: folder.appendingPathComponent("config.json"))
+        if let weights {
+            try FileManager.default.copyItem(at: weights, to: folder.appendingPathComponent("model.safetensors"))
+        }
+        return try body(folder)
     }
-    return try body(folder)
 }
 
 /// Decoders of all families and variants, and mT5, compute here what transformers computes.
@@ -63,9 +56,9 @@ func withModelFolder<Result>(_ configuration: JSON, weights: URL?, _ body: (URL)
     @Test(arguments: DecoderFixture.all) func logitsLossAndGradientsEqualTransformers(fixture: DecoderFixture) throws
     {
         let (model, expected, tensors) = (try fixture.load(), try fixture.expected(), try fixture.tensors())
-        let batch = model.batch(fixture.rows(expected), device: .cpu)
+        let batch = model.batch(expected.rows, device: .cpu)
         let logits = try withTorchErrors { withoutGradients { model.logits(batch) } }
-        #expect(relativeDifference(logits.array(), try tensors.tensor("logits").array()) < 1e-4)
+        #expect(relativeDifference(logits, try tensors.tensor("logits")) < 1e-4)
 
         for (_, parameter) in model.parameters() { parameter.tensor.requiresGrad = true }
         let loss = try withTorchErrors {
@@ -94,7 +87,7 @@ func withModelFolder<Result>(_ configuration: JSON, weights: URL?, _ body: (URL)
         for parameter in parameters { parameter.tensor = parameter.tensor.detached().clone() }
         for parameter in parameters { parameter.tensor.requiresGrad = true }
         let optimizer = AdamW(parameters, weightDecay: 0.01)
-        let rows = fixture.rows(expected)
+        let rows = expected.rows
         let losses = try withTorchErrors {
             (0..<20).map { step in
                 let batch = model.batch([rows[step % 3], rows[(step + 1) % 3]], device: .cpu)
@@ -110,9 +103,9 @@ func withModelFolder<Result>(_ configuration: JSON, weights: URL?, _ body: (URL)
 
     @Test(arguments: DecoderFixture.all) func generatedIdsEqualTransformers(fixture: DecoderFixture) throws {
         let (model, expected) = (try fixture.load(), try fixture.expected())
-        let prompts = fixture.rows(expected).map(\.input)
+        let prompts = expected.rows.map(\.input)
         func ids(_ key: String) -> [[Int]] {
-            (expected[key]?.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
+            (expected[key]?.array ?? []).map(\.integers)
         }
         for (key, beams) in [("greedy", 1), ("beams", 3)] {
             let generator = try Generator(model, GenerateParameters(maxNewTokens: 12, beams: beams))
@@ -131,7 +124,7 @@ func withModelFolder<Result>(_ configuration: JSON, weights: URL?, _ body: (URL)
         let model = try #require(try fixture.load() as? Phi3)
         #expect(model.rereadLength == 16)
         let expected = try fixture.expected()
-        #expect(Set(fixture.rows(expected).map { $0.input.count > 16 }) == [true, false])
+        #expect(Set(expected.rows.map { $0.input.count > 16 }) == [true, false])
         #expect(expected["together"] != expected["greedy"])
     }
 

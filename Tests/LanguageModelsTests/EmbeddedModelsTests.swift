@@ -1,31 +1,23 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import LanguageModels
 
 /// The model that comes with the project is found from other packages too, and its tokenizer goes where the model goes.
 @Suite struct EmbeddedModelsTests {
-    private static let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-        .deletingLastPathComponent().deletingLastPathComponent()
-
-    private func withFolder(_ body: (URL) throws -> Void) throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("embedded-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        try body(folder)
-    }
 
     /// A program of another package lies anywhere; the library knows the checkout that it was built from.
     @Test func programsElsewhereFindTheCheckout() throws {
         let places = EmbeddedModels.places(environment: [:], program: URL(fileURLWithPath: "/opt/app/bin/app"))
         #expect(places.map(\.path).contains("/opt/app/bin/Models"))
-        #expect(places.last?.path == Self.checkout.appendingPathComponent("Models").path)
+        #expect(places.last?.path == Checkout.root.appendingPathComponent("Models").path)
         #expect(EmbeddedModels.folder("tiny-t5", in: Array(places.suffix(1))) != nil)
     }
 
     @Test func theProgramsNeighborhoodComesBeforeTheCheckout() throws {
-        try withFolder { folder in
+        try withTemporaryFolder { folder in
             let model = folder.appendingPathComponent("Models/tiny-t5")
             try FileManager.default.createDirectory(at: model, withIntermediateDirectories: true)
             try "{}".write(to: model.appendingPathComponent("config.json"), atomically: true, encoding: .utf8)
@@ -36,7 +28,7 @@ import Testing
     }
 
     @Test func theVariableDecidesAlone() throws {
-        try withFolder { folder in
+        try withTemporaryFolder { folder in
             let places = EmbeddedModels.places(environment: ["PEFT_MODELS": folder.path])
             #expect(places.map(\.path) == [folder.path])
             #expect(EmbeddedModels.folder("tiny-t5", in: places) == nil)
@@ -54,7 +46,7 @@ import Testing
     }
 
     @Test func savingKeepsTheTokenizerAndTheSettingsOfGeneration() throws {
-        try withFolder { folder in
+        try withTemporaryFolder { folder in
             let source = folder.appendingPathComponent("source")
             try FileManager.default.copyItem(at: ModelLocator.folder("tiny-t5"), to: source)
             let settings = source.appendingPathComponent("generation_config.json")

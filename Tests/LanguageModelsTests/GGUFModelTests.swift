@@ -1,9 +1,11 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 import Tokenizers
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import LanguageModels
 
@@ -22,12 +24,12 @@ import TorchNN
 
     /// The scores of the last four positions.
     private static func difference(_ model: any LanguageModel, _ name: String) throws -> Double {
-        let row = (try expected(name)["rows"]?.array ?? []).compactMap(\.int)
+        let row = try #require(try expected(name)["rows"]).integers
         let batch = model.batch([(Array(row.prefix(8)), Array(row.dropFirst(8)) + [0])], device: .cpu)
         let logits = try withTorchErrors { withoutGradients { model.logits(batch) } }
         let golden = try SafetensorsFile(fixture("logits.safetensors")).tensor(name)
         let own = logits.narrowed(axis: 0, (logits.dim(0) - 4)..<logits.dim(0))
-        return relativeDifference(own.array(), golden.array())
+        return relativeDifference(own, golden)
     }
 
     @Test(arguments: names) func logitsEqualTransformers(name: String) throws {
@@ -73,7 +75,9 @@ import TorchNN
         #expect(!again.isGGUF && !again.isQuantized)
         #expect(try Self.difference(again.load(), name) < 1e-4)
         let (a, b) = (try Tokenizer.load(folder: file), try Tokenizer.load(folder: copy))
-        for row in try Self.expected(name)["ids"]?.array ?? [] {
+        let rows = try #require(try Self.expected(name)["ids"]?.array)
+        #expect(!rows.isEmpty)
+        for row in rows {
             let text = row.array?.first?.string ?? ""
             #expect(a.encode(text: text) == b.encode(text: text))
         }
@@ -156,12 +160,4 @@ import TorchNN
         }
         #expect(intact > 0 && refused > 0)
     }
-}
-
-/// Calls `body` with a new folder that is removed afterwards.
-func withTemporaryFolder<Result>(_ body: (URL) throws -> Result) throws -> Result {
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("gguf-\(UUID().uuidString)")
-    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: folder) }
-    return try body(folder)
 }

@@ -1,9 +1,11 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 import Tokenizers
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import LanguageModels
 
@@ -20,7 +22,7 @@ import TorchNN
     }
 
     private static func difference(_ a: any LanguageModel, _ b: any LanguageModel) throws -> Double {
-        try relativeDifference(logits(a).array(), logits(b).array())
+        try relativeDifference(logits(a), logits(b))
     }
 
     private static func load(_ name: String) throws -> any LanguageModel {

@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
@@ -14,7 +15,7 @@ import TorchNN
         try JSON.read(#require(Self.fixtures).appendingPathComponent("generation.json"))[key]?.array ?? []
     }
 
-    private func ids(_ json: JSON?) -> [[Int]] { (json?.array ?? []).map { ($0.array ?? []).compactMap(\.int) } }
+    private func ids(_ json: JSON?) -> [[Int]] { (json?.array ?? []).map(\.integers) }
 
     /// A fixture's model with settings as its folder would have them.
     private func load(_ name: String, _ settings: JSON) throws -> any LanguageModel {

@@ -1,8 +1,10 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import LanguageModels
 
@@ -15,22 +17,12 @@ import TorchNN
     }
 
     private static func rows(_ folder: URL) throws -> [(input: [Int], target: [Int])] {
-        let expected = try JSON.read(folder.appendingPathComponent("expected.json"))
-        return (expected["rows"]?.array ?? []).map { row in
-            let parts = (row.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
-            return (parts.first ?? [], parts.last ?? [])
-        }
+        try JSON.read(folder.appendingPathComponent("expected.json")).rows
     }
 
     private static func logits(_ model: any LanguageModel, _ folder: URL) throws -> Tensor {
         let rows = try rows(folder)
         return try withTorchErrors { withoutGradients { model.logits(model.batch(rows, device: .cpu)) } }
-    }
-
-    private static func difference(_ a: Tensor, _ b: Tensor) -> Double {
-        let (x, y): ([Double], [Double]) = (a.array(), b.array())
-        guard x.count == y.count, !x.isEmpty else { return .infinity }
-        return (zip(x, y).map { abs($0 - $1) }.max() ?? .infinity) / (y.map(abs).max() ?? 1)
     }
 
     private static func weights(_ model: any LanguageModel) -> [(path: String, weight: GroupQuantizedWeight)] {
@@ -47,8 +39,8 @@ import TorchNN
             let weights = Self.weights(model)
             #expect(weights.count == 7 * (name == "plain" ? 2 : 1))
             let k = try #require(weights.first { $0.path.hasSuffix("layers.0.self_attn.k_proj") }).weight
-            #expect(Self.difference(k.dense(as: dtype), try expected.tensor("k_proj")) < 1e-6)
-            #expect(Self.difference(try Self.logits(model, folder), try expected.tensor("logits")) < 1e-4)
+            #expect(relativeDifference(k.dense(as: dtype), try expected.tensor("k_proj")) < 1e-6)
+            #expect(relativeDifference(try Self.logits(model, folder), try expected.tensor("logits")) < 1e-4)
         }
     }
 
@@ -104,9 +96,8 @@ import TorchNN
             ("swift_peft_zeros", "float16", "declares floating-point zero points"),
         ]
         for (key, value, words) in changes {
-            guard case .object(var fields) = configuration,
-                case .object(var settings)? = fields["quantization_config"]
-            else { continue }
+            var fields = try #require(configuration.object)
+            var settings = try #require(fields["quantization_config"]?.object)
             settings[key] = value
             fields["quantization_config"] = .object(settings)
             let error = try #require(throws: PEFTError.self) {

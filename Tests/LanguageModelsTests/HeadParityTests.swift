@@ -1,8 +1,10 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import LanguageModels
 
@@ -100,34 +102,34 @@ import TorchNN
     /// What is saved names its task, and reads as what it was.
     @Test(arguments: cases) func aSavedModelKeepsItsTask(given: Case) throws {
         let model = try HeadFixture(given).load()
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("peft-\(UUID().uuidString)")
-        defer { try? FileManager.default.removeItem(at: folder) }
-        try model.save(to: folder)
-        // The small configurations have no class that could be renamed; published ones do.
-        let file = folder.appendingPathComponent("config.json")
-        var fields = try JSON.read(file).object ?? [:]
-        if given.task != .embeddings {
-            fields["architectures"] = [
-                .string(given.task == .tokenClassification ? "XForTokenClassification" : "XForSequenceClassification")
-            ]
+        let loaded = try withTemporaryFolder { temporary in
+            let folder = temporary.appendingPathComponent("saved")
+            try model.save(to: folder)
+            // The small configurations have no class that could be renamed; published ones do.
+            if given.task != .embeddings {
+                let isTagging = given.task == .tokenClassification
+                try JSON.rewrite(folder.appendingPathComponent("config.json")) {
+                    $0["architectures"] = [
+                        .string(isTagging ? "XForTokenClassification" : "XForSequenceClassification")
+                    ]
+                }
+            }
+            #expect(try !ModelFolder(folder).lacksHead())
+            return try ModelFolder(folder).load()
         }
-        try AtomicFile.write(JSON.object(fields).text(), to: file)
-        let loaded = try ModelFolder(folder).load()
         #expect(loaded.head == model.head)
-        #expect(try !ModelFolder(folder).lacksHead())
         let rows = try HeadFixture(given).rows
         let (a, b) = try withTorchErrors {
             withoutGradients {
                 (model.logits(model.batch(rows, device: .cpu)), loaded.logits(loaded.batch(rows, device: .cpu)))
             }
         }
-        #expect(relativeDifference(a.array(Double.self), b.array()) < 1e-6)
+        #expect(relativeDifference(a, b) < 1e-6)
     }
 }
 
 struct HeadFixture {
-    static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent(
-        "Fixtures/heads")
+    static let folder = Checkout.model("heads")
     let expected: JSON
     private let given: HeadParityTests.Case
 
@@ -145,20 +147,15 @@ struct HeadFixture {
 
     /// The encoder with the head's tensors of the fixture.
     func load() throws -> any LanguageModel {
-        var folder = Self.folder.appendingPathComponent(given.family)
-        if let type = given.type {
-            let copy = FileManager.default.temporaryDirectory.appendingPathComponent("peft-\(UUID().uuidString)")
-            try FileManager.default.copyItem(at: folder, to: copy)
-            var fields = try JSON.read(copy.appendingPathComponent("config.json")).object ?? [:]
-            fields["model_type"] = .string(type)
-            try AtomicFile.write(JSON.object(fields).text(), to: copy.appendingPathComponent("config.json"))
-            folder = copy
+        let model = try withTemporaryCopy(of: Self.folder.appendingPathComponent(given.family)) { folder in
+            if let type = given.type {
+                try JSON.rewrite(folder.appendingPathComponent("config.json")) { $0["model_type"] = .string(type) }
+            }
+            return try ModelFolder(folder).with(head).load()
         }
-        let model = try ModelFolder(folder).with(head).load()
-        if given.type != nil { try? FileManager.default.removeItem(at: folder) }
         let parameters = Dictionary(model.parameters().map { ($0.path, $0.parameter) }, uniquingKeysWith: { $1 })
         for (path, value) in expected["head"]?.object ?? [:] {
-            let shape = (value["shape"]?.array ?? []).compactMap(\.int)
+            let shape = value["shape"]?.integers ?? []
             let values = (value["values"]?.array ?? []).compactMap(\.double).map(Float.init)
             let parameter = try #require(parameters[path], "the model has no \(path)")
             #expect(parameter.tensor.shape == shape)
@@ -176,10 +173,10 @@ struct HeadFixture {
 
     var rows: [TrainingRow] {
         (expected["rows"]?.array ?? []).map { row in
-            func ids(_ key: String) -> [Int] { (row[key]?.array ?? []).compactMap(\.int) }
+            func ids(_ key: String) -> [Int] { row[key]?.integers ?? [] }
             return TrainingRow(
                 input: ids("input"), target: ids("target"), segments: ids("segments"), score: row["score"]?.double,
-                candidates: (row["candidates"]?.array ?? []).map { ($0.array ?? []).compactMap(\.int) })
+                candidates: (row["candidates"]?.array ?? []).map(\.integers))
         }
     }
 }

@@ -1,8 +1,10 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import LanguageModels
 
@@ -147,7 +149,7 @@ import TorchNN
         try withModelFolder(JSON.read(fixture.file("config.json")), weights: nil) { folder in
             try SafetensorsFile.write(tensors, metadata: [:], to: folder.appendingPathComponent("model.safetensors"))
             let (model, original) = (try ModelFolder(folder).load(), try fixture.load())
-            let batch = model.batch(fixture.rows(expected), device: .cpu)
+            let batch = model.batch(expected.rows, device: .cpu)
             #expect(
                 try withTorchErrors {
                     withoutGradients { model.logits(batch).isIdentical(to: original.logits(batch)) }
@@ -166,11 +168,11 @@ import TorchNN
         try withModelFolder(JSON.read(fixture.file("config.json")), weights: nil) { folder in
             try SafetensorsFile.write(tensors, metadata: [:], to: folder.appendingPathComponent("model.safetensors"))
             let (model, original) = (try ModelFolder(folder).load(), try fixture.load())
-            let batch = model.batch(fixture.rows(try fixture.expected()), device: .cpu)
+            let batch = model.batch(try fixture.expected().rows, device: .cpu)
             let (twice, once) = try withTorchErrors {
                 withoutGradients { (model.logits(batch), original.logits(batch)) }
             }
-            #expect(relativeDifference(twice.array(), (once * 2).array()) < 1e-6)
+            #expect(relativeDifference(twice, once * 2) < 1e-6)
         }
     }
 }

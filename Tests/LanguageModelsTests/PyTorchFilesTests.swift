@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
@@ -10,13 +11,6 @@ import TorchNN
 @Suite struct PyTorchFilesTests {
     private static let folder = Bundle.module.bundleURL.appendingPathComponent("Fixtures/pytorch-shards")
     private static let reference = Bundle.module.bundleURL.appendingPathComponent("Fixtures/llama")
-
-    private func withCopy(_ body: (URL) throws -> Void) throws {
-        let copy = FileManager.default.temporaryDirectory.appendingPathComponent("peft-bin-\(UUID().uuidString)")
-        try FileManager.default.copyItem(at: Self.folder, to: copy)
-        defer { try? FileManager.default.removeItem(at: copy) }
-        try body(copy)
-    }
 
     @Test func shardsOfBothFormatsAreRead() throws {
         let folder = try ModelFolder(Self.folder)
@@ -33,7 +27,7 @@ import TorchNN
     }
 
     @Test func safetensorsArePreferred() throws {
-        try withCopy { copy in
+        try withTemporaryCopy(of: Self.folder) { copy in
             try FileManager.default.copyItem(
                 at: Self.reference.appendingPathComponent("model.safetensors"),
                 to: copy.appendingPathComponent("model.safetensors"))
@@ -44,7 +38,7 @@ import TorchNN
 
     @Test func whatIsMissingIsNamed() throws {
         let shard = "pytorch_model-00002-of-00002.bin"
-        try withCopy { copy in
+        try withTemporaryCopy(of: Self.folder) { copy in
             let cut = try Data(contentsOf: copy.appendingPathComponent(shard)).dropLast(1000)
             try cut.write(to: copy.appendingPathComponent(shard))
             let damaged = try #require(throws: PEFTError.self) { try ModelFolder(copy).load() }

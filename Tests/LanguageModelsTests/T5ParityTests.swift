@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
@@ -16,25 +17,11 @@ struct T5Fixture {
         expected = try JSON.read(folder.appendingPathComponent("expected.json"))
     }
 
-    var rows: [(input: [Int], target: [Int])] {
-        (expected["rows"]?.array ?? []).map { row in
-            let parts = (row.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
-            return (parts.first ?? [], parts.last ?? [])
-        }
-    }
+    var rows: [(input: [Int], target: [Int])] { expected.rows }
 
     func numbers(_ key: String) -> [Double] { (expected[key]?.array ?? []).compactMap(\.double) }
-    func tokens(_ key: String) -> [[Int]] {
-        (expected[key]?.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
-    }
+    func tokens(_ key: String) -> [[Int]] { (expected[key]?.array ?? []).map(\.integers) }
     func load() throws -> any LanguageModel { try ModelFolder(folder).load() }
-}
-
-/// |a − b| relative to the largest number of either.
-func relativeDifference(_ a: [Double], _ b: [Double]) -> Double {
-    guard a.count == b.count else { return .infinity }
-    let scale = max(a.map(abs).max() ?? 0, b.map(abs).max() ?? 0, 1e-12)
-    return (zip(a, b).map { abs($0 - $1) }.max() ?? 0) / scale
 }
 
 @Suite struct T5ParityTests {

@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
@@ -28,16 +29,15 @@ import TorchNN
 
     /// What a file would take, against the files.
     @Test(arguments: ["nf4", "int8", "int4-g32"]) func bytesAreThoseOfTheFile(name: String) throws {
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent()
-        let folder = try ModelFolder(root.appendingPathComponent("Models/tiny-t5"))
+        let folder = try ModelFolder(Checkout.tinyT5)
         let model = try folder.load()
         try WeightRounding(name).apply(to: model) {}
         let type = try folder.storedType() ?? .float32
-        let target = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
-        defer { try? FileManager.default.removeItem(at: target) }
-        try model.save(to: target, dtype: type)
-        let file = try ModelFolder(target).weightBytes
+        let file = try withTemporaryFolder { temporary in
+            let target = temporary.appendingPathComponent("rounded")
+            try model.save(to: target, dtype: type)
+            return try ModelFolder(target).weightBytes
+        }
         let counted = model.storedBytes(as: type)
         // The rest is the file's header.
         #expect(counted <= file && file < counted + 64_000, "\(counted) of \(file)")
@@ -45,8 +45,7 @@ import TorchNN
 
     /// GPT-2's matrices lie the other way in the file; its square ones don't show that by their shape.
     @Test(arguments: ["nf4", "int8"]) func errorsOfSquareMatrices(name: String) throws {
-        let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Fixtures")
-        let folder = try ModelFolder(fixtures.appendingPathComponent("gpt2"))
+        let folder = try ModelFolder(Checkout.model("gpt2"))
         let outcomes = try folder.outcomes(of: folder.with(weights: WeightStorage(name)).load())
         #expect(outcomes.contains { $0.path.hasSuffix("attn.c_proj") })
         for outcome in outcomes { #expect(outcome.error < 0.15, "\(outcome.path)") }

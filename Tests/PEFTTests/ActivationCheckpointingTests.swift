@@ -1,6 +1,7 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
@@ -47,14 +48,12 @@ import TorchNN
             "dropout_rate", "attention_dropout", "embd_pdrop", "attn_pdrop", "resid_pdrop", "hidden_dropout_prob",
             "attention_probs_dropout_prob", "dropout",
         ]
-        let copy = FileManager.default.temporaryDirectory.appendingPathComponent("dropping-\(UUID().uuidString)")
-        try FileManager.default.copyItem(at: Models.folder.appendingPathComponent(name), to: copy)
-        defer { try? FileManager.default.removeItem(at: copy) }
-        let file = copy.appendingPathComponent("config.json")
-        var fields = try #require(JSON.read(file).object)
-        for key in keys where fields[key] != nil { fields[key] = .number(0.2) }
-        try AtomicFile.write(JSON.object(fields).text(), to: file)
-        return try ModelFolder(copy).load()
+        return try withTemporaryCopy(of: Checkout.model(name)) { copy in
+            try JSON.rewrite(copy.appendingPathComponent("config.json")) { fields in
+                for key in keys where fields[key] != nil { fields[key] = .number(0.2) }
+            }
+            return try ModelFolder(copy).load()
+        }
     }
 
     @Test(arguments: ["lora", "prefix", "full"], ["t5-v1.1", "llama", "gpt2", "bert"])
@@ -74,7 +73,7 @@ import TorchNN
     @Test(arguments: PEFTMethods.builtIn.map { $0.name }, ["t5-gated", "llama", "bert:classification"])
     func halfPrecision(name: String, base: String) throws {
         let choice = MethodChoice.forTests(try PEFTMethods.named(name), on: base)
-        guard (try? choice.plan(for: ModelOutline(Models.load(base)))) != nil else { return }
+        guard try fits(choice, base) else { return }
         try compare(choice) { try Models.load(base, dtype: .bfloat16) }
     }
 

@@ -1,9 +1,11 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import PEFT
 
@@ -13,7 +15,7 @@ import TorchNN
         let folder = try #require(Bundle.module.resourceURL).appendingPathComponent("Fixtures/schedules/adalora")
         let expected = try JSON.read(folder.appendingPathComponent("expected.json"))
         let base = try #require(expected["base"]?.string)
-        let rows = Models.rows(expected)
+        let rows = expected.rows
         let adapter = try AdapterFolder(folder.appendingPathComponent("start"))
             .attach(to: Models.load(base), isTrainable: true)
         let hook = try #require(adapter.trainingHook())

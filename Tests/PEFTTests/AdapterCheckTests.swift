@@ -1,6 +1,7 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
@@ -25,13 +26,6 @@ import TorchNN
             #expect(try model.scores().isIdentical(to: before))
             return check
         }
-    }
-
-    private func edit(_ folder: URL, _ change: (inout [String: JSON]) -> Void) throws {
-        let file = folder.appendingPathComponent("adapter_config.json")
-        var fields = try JSON.read(file).object ?? [:]
-        change(&fields)
-        try JSON.object(fields).text().write(to: file, atomically: true, encoding: .utf8)
     }
 
     @Test(
@@ -97,7 +91,7 @@ import TorchNN
     @Test func everyMismatchIsListed() throws {
         let check = try check(on: "t5-v1.0")
         #expect(!check.fits || check.isEffective)
-        let other = try self.check { folder in try self.edit(folder) { $0["r"] = 3 } }
+        let other = try self.check { folder in try rewriteConfiguration(folder) { $0["r"] = 3 } }
         #expect(!other.fits)
         #expect(other.problems.count == 32)
         #expect(other.effect == nil)
@@ -105,14 +99,14 @@ import TorchNN
         #expect(other.groups[0].kind.contains("shape"))
         #expect(other.warnings.contains { $0.contains("have rank 8, but adapter_config.json says 3") })
         let wider = try self.check { folder in
-            try self.rewrite(folder) {
+            try rewriteTensors(folder) {
                 for name in $0.keys where name.contains("lora_A") { $0[name] = .ones([8, 77]) }
             }
         }
         #expect(wider.warnings.contains { $0.contains("inputs of size 77") && $0.contains("another model") })
         let mixed = try self.check { folder in
-            try self.edit(folder) { $0["r"] = 3 }
-            try self.rewrite(folder) {
+            try rewriteConfiguration(folder) { $0["r"] = 3 }
+            try rewriteTensors(folder) {
                 let names = $0.keys.sorted()
                 $0["base_model.model.nowhere.lora_A.weight"] = $0.removeValue(forKey: names[0])
             }
@@ -121,18 +115,9 @@ import TorchNN
         #expect(mixed.problems.count == 33)
     }
 
-    private func rewrite(_ folder: URL, _ change: (inout [String: Tensor]) -> Void) throws {
-        let file = folder.appendingPathComponent("adapter_model.safetensors")
-        let stored = try SafetensorsFile(file)
-        var tensors = try Dictionary(
-            uniqueKeysWithValues: stored.entries.keys.map { ($0, try stored.tensor($0).clone()) })
-        change(&tensors)
-        try SafetensorsFile.write(tensors, metadata: ["format": "pt"], to: file)
-    }
-
     @Test func settingsThatNameNothingAreNoted() throws {
         let check = try check { folder in
-            try self.edit(folder) {
+            try rewriteConfiguration(folder) {
                 $0["target_modules"] = ["q", "v", "query_key_value"]
                 $0["exclude_modules"] = ["dense"]
                 $0["rank_pattern"] = ["SelfAttention.q": 8, "q": 8]
@@ -154,7 +139,7 @@ import TorchNN
     /// Numbers, but none that a model can compute with.
     @Test func valuesThatOverflowAreAProblem() throws {
         let check = try check { folder in
-            try self.rewrite(folder) { for tensor in $0.values { tensor.fill(3e38) } }
+            try rewriteTensors(folder) { for tensor in $0.values { tensor.fill(3e38) } }
         }
         #expect(!check.fits && check.effect == nil)
         #expect(check.problems.contains { $0.contains("logits are NaN or infinite") })
@@ -162,7 +147,7 @@ import TorchNN
 
     @Test func severalTypesAreNoted() throws {
         let check = try check { folder in
-            try self.rewrite(folder) {
+            try rewriteTensors(folder) {
                 let name = $0.keys.sorted()[0]
                 $0[name] = $0[name]?.to(.bfloat16)
             }
@@ -172,20 +157,20 @@ import TorchNN
     }
 
     @Test func aTargetThatMatchesNothingIsAProblem() throws {
-        let check = try check { folder in try self.edit(folder) { $0["target_modules"] = ["query"] } }
+        let check = try check { folder in try rewriteConfiguration(folder) { $0["target_modules"] = ["query"] } }
         #expect(check.problems.count == 1)
         #expect(check.problems[0].contains("'query' matches no projection"))
     }
 
     @Test func patternsWithoutEffectAreNoted() throws {
-        let check = try check { folder in try self.edit(folder) { $0["alpha_pattern"] = ["vv": 3] } }
+        let check = try check { folder in try rewriteConfiguration(folder) { $0["alpha_pattern"] = ["vv": 3] } }
         #expect(check.fits)
         #expect(check.warnings.contains { $0.contains("'vv'") && $0.contains("no effect") })
     }
 
     @Test func scalesAreWorkedOutAnew() throws {
         let check = try check { folder in
-            try self.edit(folder) {
+            try rewriteConfiguration(folder) {
                 $0["alpha_pattern"] = ["SelfAttention.q": 3]
                 $0["use_rslora"] = true
             }

@@ -1,6 +1,7 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
@@ -37,44 +38,28 @@ import TorchNN
     @Test(arguments: [Double.nan, .infinity, -.infinity]) func valuesThatAreNotFiniteAreRefused(value: Double) throws
     {
         let error = try damaged { folder in
-            try rewrite(folder) { tensors in
+            try rewriteTensors(folder) { tensors in
                 tensors[Self.key]?.narrowed(axis: 0, 0..<1).narrowed(axis: 1, 0..<2).fill(value)
             }
         }
         #expect(error.problem.contains("'\(Self.key)' contains 2 NaN or infinite values"))
     }
 
-    private func rewrite(_ folder: URL, _ change: (inout [String: Tensor]) -> Void) throws {
-        let url = folder.appendingPathComponent("adapter_model.safetensors")
-        let file = try SafetensorsFile(url)
-        var tensors = Dictionary(
-            uniqueKeysWithValues: try file.entries.keys.map { ($0, try file.tensor($0).clone()) })
-        change(&tensors)
-        try SafetensorsFile.write(tensors, metadata: file.metadata, to: url)
-    }
-
-    private func configure(_ folder: URL, _ change: (inout [String: JSON]) -> Void) throws {
-        let url = folder.appendingPathComponent("adapter_config.json")
-        var fields = try #require(JSON.read(url).object)
-        change(&fields)
-        try AtomicFile.write(JSON.object(fields).text(), to: url)
-    }
-
     @Test func missingTensor() throws {
-        let error = try damaged { try rewrite($0) { $0[Self.key] = nil } }
+        let error = try damaged { try rewriteTensors($0) { $0[Self.key] = nil } }
         #expect(error.problem.contains(Self.key))
     }
 
     @Test func unknownTensor() throws {
         let wrong = Self.key.replacingOccurrences(of: "lora_A", with: "lora_C")
-        let error = try damaged { try rewrite($0) { $0[wrong] = .zeros([4, 24]) } }
+        let error = try damaged { try rewriteTensors($0) { $0[wrong] = .zeros([4, 24]) } }
         #expect(error.problem.contains(wrong))
         #expect(try #require(error.remedy).contains("SelfAttention.q.lora_"))
     }
 
     @Test func tensorWithoutThePrefix() throws {
         let error = try damaged {
-            try rewrite($0) {
+            try rewriteTensors($0) {
                 $0[String(Self.key.dropFirst("base_model.model.".count))] = $0[Self.key]
                 $0[Self.key] = nil
             }
@@ -83,29 +68,29 @@ import TorchNN
     }
 
     @Test func misshapenTensor() throws {
-        let error = try damaged { try rewrite($0) { $0[Self.key] = .zeros([4, 25]) } }
+        let error = try damaged { try rewriteTensors($0) { $0[Self.key] = .zeros([4, 25]) } }
         #expect(error.problem.contains(Self.key))
         #expect(error.problem.contains("[4, 25]"))
         #expect(error.problem.contains("[4, 24]"))
     }
 
     @Test func transposedTensor() throws {
-        let error = try damaged { try rewrite($0) { $0[Self.key] = .zeros([24, 4]) } }
+        let error = try damaged { try rewriteTensors($0) { $0[Self.key] = .zeros([24, 4]) } }
         #expect(error.problem.contains("[24, 4]"))
     }
 
     @Test func tensorOfIntegers() throws {
-        let error = try damaged { try rewrite($0) { $0[Self.key] = .zeros([4, 24], dtype: .int64) } }
+        let error = try damaged { try rewriteTensors($0) { $0[Self.key] = .zeros([4, 24], dtype: .int64) } }
         #expect(error.problem.contains(Self.key) && error.problem.contains("int64"))
     }
 
     @Test func anotherRank() throws {
-        let error = try damaged { try configure($0) { $0["r"] = 5 } }
+        let error = try damaged { try rewriteConfiguration($0) { $0["r"] = 5 } }
         #expect(error.problem.contains("[5, 24]"))
     }
 
     @Test func moreTargetsThanTensors() throws {
-        let error = try damaged { try configure($0) { $0["target_modules"] = ["q", "v", "k"] } }
+        let error = try damaged { try rewriteConfiguration($0) { $0["target_modules"] = ["q", "v", "k"] } }
         #expect(error.problem.contains(".k.lora_A.weight"))
     }
 
@@ -153,14 +138,14 @@ import TorchNN
     ]
 
     @Test(arguments: impossible) func impossibleSetting(key: String, value: JSON) throws {
-        let error = try damaged { try configure($0) { $0[key] = value } }
+        let error = try damaged { try rewriteConfiguration($0) { $0[key] = value } }
         // The message names the field, or the value that fits nothing.
         let named = [key, "rank", "alpha", "dropout", "layers", "'qq'", "'(unclosed'", "target"]
         #expect(named.contains { error.description.contains($0) }, "\(error)")
     }
 
     @Test func unknownMethods() throws {
-        let error = try damaged { try configure($0) { $0["peft_type"] = "TELEPATHY" } }
+        let error = try damaged { try rewriteConfiguration($0) { $0["peft_type"] = "TELEPATHY" } }
         #expect(error.problem.contains("TELEPATHY") && error.remedy?.contains("LORA") == true)
         #expect(try failure { _ = try PEFTMethods.named("lorra") }.remedy?.contains("'lora'") == true)
         #expect(try PEFTMethods.named("LoRA").name == "lora")

@@ -1,9 +1,11 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import PEFT
 
@@ -15,7 +17,7 @@ import TorchNN
 
     @Test func loralibsFusedProjectionsComputeTheSame() throws {
         let expected = try SafetensorsFile(folder().appendingPathComponent("loralib.safetensors"))
-        let rows = Models.rows(try JSON.parse(Data(#require(expected.metadata["rows"]).utf8), name: "rows"))
+        let rows = try JSON.parse(Data(#require(expected.metadata["rows"]).utf8), name: "rows").rows
         let (adapter, notes) = try AdapterConversion.loralib(
             folder().appendingPathComponent("loralib.pt"), on: Models.load("gpt2"), alpha: 8,
             enabled: [true, false, true])

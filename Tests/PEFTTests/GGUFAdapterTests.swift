@@ -1,8 +1,10 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Torch
+import TorchTestSupport
 
 @testable import PEFT
 

@@ -1,9 +1,11 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import PEFT
 
@@ -23,7 +25,7 @@ import TorchNN
         let expected: JSON
         let tensors: SafetensorsFile
         let base: String
-        var rows: [(input: [Int], target: [Int])] { Models.rows(expected) }
+        var rows: [(input: [Int], target: [Int])] { expected.rows }
 
         init(_ name: String) throws {
             folder = try #require(Bundle.module.resourceURL).appendingPathComponent("Fixtures/hugging-face/\(name)")
@@ -61,8 +63,7 @@ import TorchNN
         let adapter = try fixture.attach()
         try withTorchErrors { adapter.model.loss(fixture.rows).backward() }
         let keys = fixture.tensors.entries.keys.filter { $0.hasPrefix("gradient.") }
-        // A file without gradients belongs to a method that stores something else than what it trains.
-        guard !keys.isEmpty else { return }
+        #expect(!keys.isEmpty)
         let trained =
             adapter.added.filter(\.parameter.isTrained).map { ($0.key, $0.parameter.parameter) }
             + adapter.trained.map { ($0.key, $0.parameter) }
@@ -73,7 +74,8 @@ import TorchNN
         for (key, parameter) in trained {
             let gradient = try #require(parameter.tensor.grad, "no gradient for \(key)")
             let expected = try fixture.tensors.tensor("gradient.\(key)")
-            #expect(relativeDifference(gradient, expected) < 1e-3, "\(key)")
+            // A method may train a tensor in another shape than the file's.
+            #expect(relativeDifference(gradient.array(), expected.array()) < 1e-3, "\(key)")
         }
     }
 
@@ -86,17 +88,24 @@ import TorchNN
         #expect(try #require(losses.min()) < losses[0])
     }
 
-    @Test(arguments: variants) func mergedWeightsAreEqual(name: String) throws {
+    /// The variants whose merged weights Hugging Face PEFT wrote.
+    static let mergeable = variants.filter { name in
+        let file = try? Fixture(name).tensors
+        return file?.entries.keys.contains { $0.hasPrefix("merged.") } == true
+    }
+
+    @Test func thereAreMergedFixtures() { #expect(Self.mergeable.count >= 20) }
+
+    @Test(arguments: mergeable) func mergedWeightsAreEqual(name: String) throws {
         let fixture = try Fixture(name)
         let adapter = try fixture.attach()
         let keys = fixture.tensors.entries.keys.filter { $0.hasPrefix("merged.") }
-        guard !keys.isEmpty else { return }
         try adapter.merge()
         let parameters = Dictionary(
             adapter.model.parameters().map { ($0.path, $0.parameter) }, uniquingKeysWith: { $1 })
         for key in keys {
             let merged = try #require(parameters[key.dropFirst("merged.".count) + ".weight"]).tensor
-            #expect(relativeDifference(merged, try fixture.tensors.tensor(key)) < 1e-6, "\(key)")
+            #expect(relativeDifference(merged.array(), try fixture.tensors.tensor(key).array()) < 1e-6, "\(key)")
         }
         let logits = try adapter.model.scores(fixture.rows)
         #expect(relativeDifference(logits, try fixture.tensors.tensor("logits")) < 1e-4)

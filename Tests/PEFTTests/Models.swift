@@ -1,6 +1,7 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
@@ -9,8 +10,7 @@ import TorchNN
 
 /// The small base models, which are the fixtures of another target.
 enum Models {
-    static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .appendingPathComponent("LanguageModelsTests/Fixtures")
+    static let folder = Checkout.models
 
     /// - Parameter name: a fixture's folder; `family:task` for an encoder or decoder with a new head.
     static func load(_ name: String, dtype: DType = .float32) throws -> any LanguageModel {
@@ -47,13 +47,6 @@ enum Models {
     static func rows(for model: any LanguageModel) -> [(input: [Int], target: [Int])] {
         if model.configuration["vocab_size"]?.int == 48 { return headRows(model.head.task) }
         return model.generates ? rows : rows.enumerated().map { ($1.input, [$0 * 2]) }
-    }
-
-    static func rows(_ expected: JSON) -> [(input: [Int], target: [Int])] {
-        (expected["rows"]?.array ?? []).map { row in
-            let parts = (row.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
-            return (parts.first ?? [], parts.last ?? [])
-        }
     }
 }
 
@@ -142,27 +135,34 @@ extension Adapter {
     }
 }
 
-/// The largest |a − b| relative to the largest number of either.
-func relativeDifference(_ a: [Double], _ b: [Double]) -> Double {
-    guard a.count == b.count, !a.isEmpty else { return .infinity }
-    let scale = max(a.map(abs).max() ?? 0, b.map(abs).max() ?? 0, 1e-12)
-    let largest = zip(a, b).map { abs($0 - $1) }.reduce(0) { $1.isNaN ? .infinity : max($0, $1) }
-    return largest / scale
-}
-
-func relativeDifference(_ a: Tensor, _ b: Tensor) -> Double { relativeDifference(a.array(), b.array()) }
-
-/// Calls `body` with a new folder that is removed afterwards.
-func withTemporaryFolder<Result>(_ body: (URL) throws -> Result) throws -> Result {
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("peft-\(UUID().uuidString)")
-    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: folder) }
-    return try body(folder)
-}
-
 /// The ``PEFTError`` that `body` throws.
 func failure(
     sourceLocation: SourceLocation = #_sourceLocation, _ body: () throws -> Void
 ) throws -> PEFTError {
     try #require(throws: PEFTError.self, sourceLocation: sourceLocation) { try body() }
+}
+
+/// Changes the fields of an adapter's `adapter_config.json`.
+func rewriteConfiguration(_ folder: URL, _ change: (inout [String: JSON]) throws -> Void) throws {
+    try JSON.rewrite(folder.appendingPathComponent("adapter_config.json"), change)
+}
+
+/// Changes the tensors of an adapter's `adapter_model.safetensors`.
+func rewriteTensors(_ folder: URL, _ change: (inout [String: Tensor]) throws -> Void) throws {
+    let url = folder.appendingPathComponent("adapter_model.safetensors")
+    let file = try SafetensorsFile(url)
+    var tensors = Dictionary(
+        uniqueKeysWithValues: try file.entries.keys.map { ($0, try file.tensor($0).clone()) })
+    try change(&tensors)
+    try SafetensorsFile.write(tensors, metadata: file.metadata, to: url)
+}
+
+/// Whether a method fits a base model. One that doesn't says what to do instead.
+func fits(_ choice: MethodChoice, _ base: String) throws -> Bool {
+    let outline = ModelOutline(try Models.load(base))
+    do { _ = try choice.plan(for: outline) } catch let error as PEFTError {
+        #expect(error.remedy != nil, "\(choice.label) on \(base): \(error)")
+        return false
+    }
+    return true
 }

@@ -1,9 +1,11 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import PEFT
 

@@ -1,9 +1,11 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import PEFT
 
@@ -23,20 +25,8 @@ import TorchNN
         return model
     }
 
-    private static func difference(_ a: Tensor, _ b: Tensor) -> Double {
-        let (x, y): ([Double], [Double]) = (a.array(), b.array())
-        guard x.count == y.count, !x.isEmpty else { return .infinity }
-        return (zip(x, y).map { abs($0 - $1) }.max() ?? .infinity) / max(y.map(abs).max() ?? 0, 1e-30)
-    }
-
     private static func loss(_ model: any LanguageModel) -> Tensor {
         model.lossSum(model.batch(Models.rows(for: model), device: .cpu), labelSmoothing: 0)
-    }
-
-    private static func logits(_ model: any LanguageModel) throws -> Tensor {
-        try withTorchErrors {
-            withoutGradients { model.logits(model.batch(Models.rows(for: model), device: .cpu)) }
-        }
     }
 
     private static func choice(_ name: String = "lora") throws -> MethodChoice {
@@ -75,9 +65,9 @@ import TorchNN
             }
         }
         #expect(abs(losses[0] - losses[1]) <= 1e-4 * abs(losses[1]))
-        #expect(try Self.difference(Self.logits(kept), Self.logits(dense)) < 1e-4)
+        #expect(try relativeDifference(kept.scores(), dense.scores()) < 1e-4)
         for (a, b) in zip(adapters[0].parameters, adapters[1].parameters) {
-            #expect(Self.difference(try #require(a.tensor.grad), try #require(b.tensor.grad)) < 1e-3)
+            #expect(relativeDifference(try #require(a.tensor.grad), try #require(b.tensor.grad)) < 1e-3)
         }
     }
 
@@ -86,10 +76,10 @@ import TorchNN
     func adaptersTrainOverIt(storage: String, method: String) throws {
         let model = try Self.base(storage)
         let before = model.parameters().map { ($0.path, $0.parameter.tensor.clone()) }
-        let bare = try Self.logits(model)
+        let bare = try model.scores()
         let adapter = try Adapter(Self.choice(method), on: model, seed: 1)
-        let start = try Self.logits(model)
-        if adapter.choice.method.start == .unchanged { #expect(Self.difference(start, bare) < 1e-4) }
+        let start = try model.scores()
+        if adapter.choice.method.start == .unchanged { #expect(relativeDifference(start, bare) < 1e-4) }
         let optimizer = AdamW(adapter.parameters, weightDecay: 0)
         var losses: [Double] = []
         try withTorchErrors {
@@ -102,7 +92,7 @@ import TorchNN
             }
         }
         #expect(try #require(losses.last) < losses[0])
-        let trained = try Self.logits(model)
+        let trained = try model.scores()
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("kept-\(UUID().uuidString)")
         defer { try? FileManager.default.removeItem(at: folder) }
         try adapter.save(to: folder, base: "llama")
@@ -111,12 +101,12 @@ import TorchNN
             let now = try #require(model.parameters().first { $0.path == path }).parameter.tensor
             #expect(now.isIdentical(to: tensor), "\(path)")
         }
-        #expect(try Self.logits(model).isIdentical(to: bare))
+        #expect(try model.scores().isIdentical(to: bare))
         adapter.activate()
-        #expect(try Self.logits(model).isIdentical(to: trained))
+        #expect(try model.scores().isIdentical(to: trained))
         let other = try Self.base(storage)
         _ = try AdapterFolder(folder).attach(to: other)
-        #expect(try Self.difference(Self.logits(other), trained) < 1e-5)
+        #expect(try relativeDifference(other.scores(), trained) < 1e-5)
     }
 
     /// Merged into the numbers nothing is lost; merged into codes, what rounding loses.
@@ -127,18 +117,18 @@ import TorchNN
         for parameter in adapter.parameters {
             withoutGradients { parameter.tensor.fillNormal(deviation: 0.1, from: &random) }
         }
-        let adapted = try Self.logits(model)
+        let adapted = try model.scores()
         try adapter.merge()
         #expect(model.hasRoundedWeights)
-        let rounded = try Self.difference(Self.logits(model), adapted)
+        let rounded = try relativeDifference(model.scores(), adapted)
         #expect(rounded > 1e-4)
         try adapter.unmerge()
-        #expect(try Self.logits(model).isIdentical(to: adapted))
+        #expect(try model.scores().isIdentical(to: adapted))
         try withTorchErrors { try model.upcastWeights() }
         let batches = [model.batch(Models.rows(for: model), device: .cpu)]
         let drifts = try MergeDrift.merging(
             adapter, on: batches, types: [.float32], storages: [WeightStorage(storage)])
-        #expect(try Self.difference(Self.logits(model), adapted) < 1e-5)
+        #expect(try relativeDifference(model.scores(), adapted) < 1e-5)
         #expect(drifts.map(\.dtype) == ["float32", storage])
         #expect(drifts[0].mean < drifts[1].mean / 10)
     }
@@ -165,12 +155,12 @@ import TorchNN
             try choice.set("alpha", to: "2")
             try choice.set("loftq-iterations", to: String(iterations))
             let (kept, dense) = (try Self.base(storage, name), try Self.base(nil, name))
-            let bare = try Self.logits(kept)
+            let bare = try kept.scores()
             let adapters = try [kept, dense].map { try Adapter(choice, on: $0, seed: 2) }
-            let scores = try [kept, dense].map { try Self.logits($0) }
+            let scores = try [kept, dense].map { try $0.scores() }
             // Scales that are rounded too, or a base in bf16, are another base.
             if storage == "nf4" {
-                #expect(Self.difference(scores[0], scores[1]) < 1e-5, "\(name)")
+                #expect(relativeDifference(scores[0], scores[1]) < 1e-5, "\(name)")
                 for (a, b) in zip(adapters[0].attached, adapters[1].attached) {
                     let (packed, numbers) = (
                         try #require(a.adapter as? any LinearAdapter).replacementWeight,
@@ -181,7 +171,7 @@ import TorchNN
                     let (x, y) = (
                         try #require(packed).dense(as: .float32), try #require(numbers).dense(as: .float32)
                     )
-                    #expect(Self.difference(x, y) < 1e-5, "\(a.path)")
+                    #expect(relativeDifference(x, y) < 1e-5, "\(a.path)")
                 }
             }
             // What rounding lost of each weight comes back in part.
@@ -202,15 +192,15 @@ import TorchNN
             for parameter in adapters[0].parameters {
                 withoutGradients { parameter.tensor.fillNormal(deviation: 0.05, from: &random) }
             }
-            let trained = try Self.logits(kept)
+            let trained = try kept.scores()
             let folder = FileManager.default.temporaryDirectory.appendingPathComponent("loftq-\(UUID().uuidString)")
             defer { try? FileManager.default.removeItem(at: folder) }
             try adapters[0].save(to: folder, base: name)
             let other = try Self.base(storage, name)
             _ = try AdapterFolder(folder).attach(to: other)
-            #expect(try Self.logits(other).isIdentical(to: trained), "\(name)")
+            #expect(try other.scores().isIdentical(to: trained), "\(name)")
             try adapters[0].deactivate()
-            #expect(try Self.logits(kept).isIdentical(to: bare), "\(name)")
+            #expect(try kept.scores().isIdentical(to: bare), "\(name)")
         }
     }
 

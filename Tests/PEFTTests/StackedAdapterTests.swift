@@ -1,8 +1,10 @@
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import PEFT
 

@@ -1,8 +1,10 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Torch
+import TorchTestSupport
 
 @testable import PEFT
 
@@ -18,9 +20,8 @@ import Torch
 
     /// The table of families and tasks as the documentation has it.
     static let cells: [Cell] = {
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent()
-        let text = (try? String(contentsOf: root.appendingPathComponent("docs/tasks.md"), encoding: .utf8)) ?? ""
+        let text =
+            (try? String(contentsOf: Checkout.root.appendingPathComponent("docs/tasks.md"), encoding: .utf8)) ?? ""
         let rows = text.split(separator: "\n").filter { $0.hasPrefix("|") }.map { line in
             line.split(separator: "|").map { $0.trimmingCharacters(in: CharacterSet(charactersIn: " `")) }
         }

@@ -1,9 +1,11 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import PEFT
 
@@ -29,7 +31,7 @@ import TorchNN
             let expected = try SafetensorsFile(url.appendingPathComponent("expected.safetensors"))
             base = try #require(expected.metadata["base"])
             isTied = expected.metadata["tied"] == "true"
-            rows = Models.rows(try JSON.parse(Data(#require(expected.metadata["rows"]).utf8), name: "rows"))
+            rows = try JSON.parse(Data(#require(expected.metadata["rows"]).utf8), name: "rows").rows
             logits = try expected.tensor("logits")
         }
     }

@@ -1,15 +1,10 @@
 import Foundation
+import TestSupport
 import Testing
 
 @testable import Support
 
 @Suite struct FolderLockTests {
-    private func withTemporaryFolder(_ body: (URL) throws -> Void) throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("support-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        try body(folder)
-    }
 
     @Test func anEmptyFolderGoesWithItsLock() throws {
         try withTemporaryFolder { parent in

@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Tokenizers
@@ -29,7 +30,7 @@ import Testing
     static let names = content?.cases.map(\.name) ?? []
 
     func load(_ tokenizer: JSON, _ configuration: JSON) throws -> Tokenizer {
-        try Folders.withTemporary { folder in
+        try withTemporaryFolder { folder in
             try AtomicFile.write(tokenizer.text(), to: folder.appendingPathComponent("tokenizer.json"))
             try AtomicFile.write(configuration.text(), to: folder.appendingPathComponent("tokenizer_config.json"))
             return try Tokenizer.load(folder: folder)

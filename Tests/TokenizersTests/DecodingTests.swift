@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Tokenizers
@@ -29,7 +30,7 @@ import Testing
     private func tokenizer(_ configuration: String, model: String? = nil, added: String = "[]") throws -> Tokenizer {
         let words = #"{"<x>": 0, "hello": 1, ".": 2, "it": 3, "'s": 4, "<y>": 5}"#
         let model = model ?? #"{"type": "WordLevel", "vocab": \#(words), "unk_token": "<x>"}"#
-        return try Folders.withTemporary { folder in
+        return try withTemporaryFolder { folder in
             try AtomicFile.write(
                 #"{"added_tokens": \#(added), "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null, "model": \#(model)}"#,
                 to: folder.appendingPathComponent("tokenizer.json"))

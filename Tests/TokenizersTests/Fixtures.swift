@@ -1,13 +1,13 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Tokenizers
 
 /// The folders that tests read.
 enum Folders {
-    static let package = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent().resolvingSymlinksInPath()
+    static let package = Checkout.root.resolvingSymlinksInPath()
     /// A tokenizer that comes with the package: NFKC, no character map.
     static let tinyT5 = package.appendingPathComponent("Models/tiny-t5")
     /// Data that is not part of the package; its tests are skipped where it is absent.
@@ -68,21 +68,13 @@ enum Folders {
 
     /// Loads the tokenizer of some files of `folder` alone.
     static func load(_ names: [String], of folder: URL) throws -> Tokenizer {
-        try withTemporary { copy in
+        try withTemporaryFolder { copy in
             for name in names {
                 try FileManager.default.copyItem(
                     at: folder.appendingPathComponent(name), to: copy.appendingPathComponent(name))
             }
             return try Tokenizer.load(folder: copy)
         }
-    }
-
-    /// Calls `body` with a new folder that is removed afterwards.
-    static func withTemporary<Result>(_ body: (URL) throws -> Result) throws -> Result {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("tokenizers-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        return try body(folder)
     }
 }
 
@@ -198,7 +190,7 @@ func same(_ a: String, _ b: String) -> Bool { a.utf8.elementsEqual(b.utf8) }
 extension Tokenizer {
     /// A tokenizer from the text of a `tokenizer.json`.
     static func load(json: String) throws -> Tokenizer {
-        try Folders.withTemporary { folder in
+        try withTemporaryFolder { folder in
             try AtomicFile.write(json, to: folder.appendingPathComponent("tokenizer.json"))
             return try Tokenizer.load(folder: folder)
         }

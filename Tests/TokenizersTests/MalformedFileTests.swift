@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Tokenizers
@@ -262,7 +263,7 @@ import Testing
     ].flatMap { $0 }
 
     func load(_ bytes: [UInt8], configuration: JSON? = nil) throws -> Tokenizer {
-        try Folders.withTemporary { folder in
+        try withTemporaryFolder { folder in
             try AtomicFile.write(Data(bytes), to: folder.appendingPathComponent("spiece.model"))
             if let configuration {
                 try AtomicFile.write(configuration.text(), to: folder.appendingPathComponent("tokenizer_config.json"))
@@ -351,12 +352,12 @@ import Testing
     // MARK: - Folders and roles
 
     @Test func emptyFolderSaysWhatIsMissing() throws {
-        let error = #expect(throws: PEFTError.self) { try Folders.withTemporary { try Tokenizer.load(folder: $0) } }
+        let error = #expect(throws: PEFTError.self) { try withTemporaryFolder { try Tokenizer.load(folder: $0) } }
         #expect(error?.description.contains("tokenizer.json or spiece.model") == true)
     }
 
     func load(configuration: JSON, map: JSON? = nil) throws -> Tokenizer {
-        try Folders.withTemporary { folder in
+        try withTemporaryFolder { folder in
             try AtomicFile.write(MalformedFileTests.valid.text(), to: folder.appendingPathComponent("tokenizer.json"))
             try AtomicFile.write(configuration.text(), to: folder.appendingPathComponent("tokenizer_config.json"))
             if let map {

@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Tokenizers
@@ -7,7 +8,7 @@ import Testing
 /// The files from before `tokenizer.json`, made up here; those of real tokenizers are in ``SubwordTests``.
 @Suite struct OlderFilesTests {
     func load(_ files: [String: String]) throws -> Tokenizer {
-        try Folders.withTemporary { folder in
+        try withTemporaryFolder { folder in
             for (name, text) in files { try AtomicFile.write(text, to: folder.appendingPathComponent(name)) }
             return try Tokenizer.load(folder: folder)
         }
@@ -52,7 +53,7 @@ import Testing
         let trainer = MalformedFileTests.field(3, 2)
         let bytes =
             MalformedFileTests.pieces + MalformedFileTests.field(2, trainer) + MalformedFileTests.field(3, normalizer)
-        return try Folders.withTemporary { folder in
+        return try withTemporaryFolder { folder in
             try AtomicFile.write(Data(bytes), to: folder.appendingPathComponent("tokenizer.model"))
             return try Tokenizer.load(folder: folder)
         }

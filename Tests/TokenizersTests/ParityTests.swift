@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Tokenizers
@@ -22,7 +23,7 @@ import Testing
     func t5SentencePieceModelMatchesReferenceOnNastyLines(withConfiguration: Bool) throws {
         let expected = try Fixture.read("t5", as: Fixture.Nasty.self)
         let names = ["spiece.model"] + (withConfiguration ? ["tokenizer_config.json"] : [])
-        let tokenizer = try Folders.withTemporary { folder in
+        let tokenizer = try withTemporaryFolder { folder in
             for name in names {
                 try FileManager.default.copyItem(
                     at: Folders.t5.appendingPathComponent(name), to: folder.appendingPathComponent(name))

@@ -1,17 +1,14 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Tokenizers
 
 /// Where tokens lie in a text, on real tokenizers where they are there.
 @Suite struct PlacesTests {
-    private static let data = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-        .appendingPathComponent("shared/data")
-
     private static func exists(_ name: String) -> Bool {
-        FileManager.default.fileExists(atPath: data.appendingPathComponent("\(name)/tokenizer.json").path)
+        FileManager.default.fileExists(atPath: Folders.shared.appendingPathComponent("\(name)/tokenizer.json").path)
     }
 
     private static let texts = [
@@ -21,7 +18,7 @@ import Testing
 
     @Test(arguments: ["gpt2-tokenizer", "llama2-tokenizer", "tinystories-656k-hf"].filter(exists))
     func placesCoverTheText(name: String) throws {
-        let folder = name == "llama2-tokenizer" ? Folders.repairedLlama2 : Self.data.appendingPathComponent(name)
+        let folder = name == "llama2-tokenizer" ? Folders.repairedLlama2 : Folders.shared.appendingPathComponent(name)
         let tokenizer = try Tokenizer.load(folder: #require(folder))
         for text in Self.texts {
             let ids = tokenizer.encode(text: text, addSpecialTokens: false)
@@ -60,11 +57,9 @@ import Testing
              "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": null, "decoder": null,
              "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": \(model)}}
             """
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("places-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        try AtomicFile.write(json, to: folder.appendingPathComponent("tokenizer.json"))
-        let tokenizer = try Tokenizer.load(folder: folder)
+        let tokenizer = try withTemporaryFile("tokenizer.json", json.utf8) {
+            try Tokenizer.load(folder: $0.deletingLastPathComponent())
+        }
         let text = "Hello Therefore"
         let ids = tokenizer.encode(text: text, addSpecialTokens: false)
         let places = tokenizer.places(of: ids, in: text)

@@ -1,4 +1,5 @@
 import Testing
+import TorchTestSupport
 
 @testable import Torch
 

@@ -1,6 +1,8 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
+import TorchTestSupport
 
 @testable import Torch
 

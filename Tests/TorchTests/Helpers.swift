@@ -2,6 +2,7 @@ import Foundation
 import Support
 import Testing
 import Torch
+import TorchTestSupport
 
 /// Normal numbers that depend on the seed alone.
 func random(_ shape: Int..., seed: UInt64, dtype: DType = .float64) -> Tensor {
@@ -9,14 +10,6 @@ func random(_ shape: Int..., seed: UInt64, dtype: DType = .float64) -> Tensor {
     let tensor = Tensor.empty(shape, dtype: dtype)
     tensor.fillNormal(from: &source)
     return tensor
-}
-
-/// The largest |a − b| relative to the largest number of either; ∞ for other shapes and for NaN.
-func relativeDifference(_ a: Tensor, _ b: Tensor) -> Double {
-    guard a.shape == b.shape else { return .infinity }
-    let (x, y): ([Double], [Double]) = (a.array(), b.array())
-    let scale = max(x.map(abs).max() ?? 0, y.map(abs).max() ?? 0, 1e-300)
-    return zip(x, y).map { abs($0 - $1) }.reduce(0) { $1.isNaN ? .infinity : max($0, $1) } / scale
 }
 
 /// The gradients of Σ function(inputs) ⊙ c for a fixed random c.
@@ -85,14 +78,6 @@ func expectSame(
     for (number, (a, b)) in pairs.enumerated() {
         #expect(relativeDifference(a, b) < tolerance, "gradient of input \(number)", sourceLocation: sourceLocation)
     }
-}
-
-/// Calls `body` with a new folder that is removed afterwards.
-func withTemporaryFolder<Result>(_ body: (URL) throws -> Result) throws -> Result {
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("torch-\(UUID().uuidString)")
-    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: folder) }
-    return try body(folder)
 }
 
 /// One to eight changes: bits, bytes, numbers at their limits, pieces lost, doubled or moved.

@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Torch
@@ -89,12 +90,7 @@ import Testing
     }
 
     private func read(archive: [UInt8]) throws -> TorchFile {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("peft-pt-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        let file = folder.appendingPathComponent("hostile.pt")
-        try Data(archive).write(to: file)
-        return try TorchFile(file)
+        try withTemporaryFile("hostile.pt", archive) { try TorchFile($0) }
     }
 
     private func refusal(_ pickle: [UInt8], sourceLocation: SourceLocation = #_sourceLocation) throws -> String {

@@ -2,6 +2,7 @@ import Foundation
 import LanguageModels
 import PEFT
 import Support
+import TestSupport
 import Testing
 import Tokenizers
 import Torch
@@ -10,44 +11,27 @@ import Torch
 
 /// Examples that don't fit a model are named before training.
 @Suite struct InputLimitTests {
-    private static let package = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-        .deletingLastPathComponent().deletingLastPathComponent()
-
-    private func folder(_ name: String) -> URL {
-        Self.package.appendingPathComponent("Tests/LanguageModelsTests/Fixtures/\(name)")
-    }
-
-    /// Words of one character each, `a` being 2 and so on.
-    private func tokenizer(_ vocabulary: Int, configuration: String = "{}") throws -> Tokenizer {
-        let words = (0..<vocabulary).map { id in
-            let letter = String(UnicodeScalar(UInt8(64 + id % 60)))
-            let word = id < 2 ? "<\(id)>" : letter + (id < 60 ? "" : "\(id)")
-            return #""\#(word.replacingOccurrences(of: "\\", with: "\\\\"))": \#(id)"#
+    private func tokenizer(_ vocabulary: Int) throws -> Tokenizer {
+        try withTemporaryFolder { folder in
+            try WordTokenizer.write(WordTokenizer.words(vocabulary), to: folder)
+            return try Tokenizer.load(folder: folder)
         }
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("limits-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        try AtomicFile.write(
-            #"{"added_tokens": [], "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null, "model": {"type": "WordLevel", "vocab": {\#(words.joined(separator: ", "))}, "unk_token": "<0>"}}"#,
-            to: folder.appendingPathComponent("tokenizer.json"))
-        try AtomicFile.write(configuration, to: folder.appendingPathComponent("tokenizer_config.json"))
-        return try Tokenizer.load(folder: folder)
     }
 
     private func example(_ prompt: Int, _ target: Int, line: Int = 7) -> Example {
-        func text(_ count: Int) -> String { Array(repeating: "B", count: count).joined(separator: " ") }
+        func text(_ count: Int) -> String { Array(repeating: "w2", count: count).joined(separator: " ") }
         return Example(
             prompt: text(prompt), target: text(target), row: .init(file: "rows.jsonl", number: line))
     }
 
     @Test func longExamplesAreNamed() throws {
-        let model = try ModelFolder(folder("gpt2")).load()
+        let model = try ModelFolder(Checkout.model("gpt2")).load()
         let encoder = try RowEncoder(tokenizer(50), for: model, maxInputTokens: 512)
         #expect(encoder.maxInputTokens == 128)
         // The end token follows the target and isn't read.
         _ = try encoder.encode([example(100, 28)])
         let error = try #require(throws: PEFTError.self) { try encoder.encode([example(2, 2), example(100, 29)]) }
-        #expect(error.problem.contains("rows.jsonl") && error.problem.contains("7"))
+        #expect(error.problem.contains("rows.jsonl line 7"))
         #expect(error.problem.contains("130 tokens") && error.problem.contains("128 positions"))
         // Virtual tokens take up positions.
         let prompted = try RowEncoder(tokenizer(50), for: model, maxInputTokens: 512, virtualTokens: 20)
@@ -60,7 +44,7 @@ import Torch
     }
 
     @Test func attachedVirtualTokensCount() throws {
-        let model = try ModelFolder(folder("gpt2")).load()
+        let model = try ModelFolder(Checkout.model("gpt2")).load()
         for method in [PromptTuning.self, PrefixTuning.self] as [any PEFTMethod.Type] {
             let choice = MethodChoice(method)
             #expect(choice.virtualTokens == 20)
@@ -88,7 +72,7 @@ import Torch
     }
 
     @Test func encodersTruncate() throws {
-        let base = try ModelFolder(folder("bert"))
+        let base = try ModelFolder(Checkout.model("bert"))
         let model = try base.with(ModelHead(task: .classification, labels: ["x", "y"])).outline()
         let limit = try #require(model.positionLimit)
         let encoder = try RowEncoder(tokenizer(50), for: model, maxInputTokens: limit + 100)
@@ -101,10 +85,9 @@ import Torch
     }
 
     @Test func unknownTokensAreNamed() throws {
-        let model = try ModelFolder(folder("llama")).outline()
+        let model = try ModelFolder(Checkout.model("llama")).outline()
         let encoder = try RowEncoder(tokenizer(120), for: model, maxInputTokens: 512)
-        let word = String(UnicodeScalar(UInt8(64 + 100 % 60))) + "100"
-        let row = Example(prompt: "B \(word)", target: "C", row: .init(file: "rows.jsonl", number: 3))
+        let row = Example(prompt: "w2 w100", target: "w3", row: .init(file: "rows.jsonl", number: 3))
         let error = try #require(throws: PEFTError.self) { try encoder.encode([row]) }
         #expect(error.problem.contains("rows.jsonl") && error.problem.contains("token id 100"))
         #expect(error.problem.contains("vocabulary of 96"))
@@ -112,20 +95,21 @@ import Torch
 
     /// sentence-transformers reads as many tokens as `sentence_bert_config.json` says.
     @Test func sentenceBERTLimitsEmbeddings() throws {
-        var model = try ModelFolder(folder("bert")).with(ModelHead(task: .embeddings)).outline()
+        var model = try ModelFolder(Checkout.model("bert")).with(ModelHead(task: .embeddings)).outline()
         model.folderSettings.maximumTextLength = 12
         let encoder = try RowEncoder(tokenizer(50), for: model, maxInputTokens: 512)
         #expect(encoder.maxInputTokens == 12)
         let note = try InputLimits(model, tokenizer(50)).note(maxInputTokens: 64)
         #expect(note?.contains("'max_seq_length' in sentence_bert_config.json is 12") == true)
-        model = try ModelFolder(folder("bert")).with(ModelHead(task: .classification, labels: ["x", "y"])).outline()
+        model = try ModelFolder(Checkout.model("bert")).with(ModelHead(task: .classification, labels: ["x", "y"]))
+            .outline()
         model.folderSettings.maximumTextLength = 12
         #expect(try RowEncoder(tokenizer(50), for: model, maxInputTokens: 32).maxInputTokens == 32)
     }
 
     /// A tensor of the base that is damaged is no matter of the learning rate.
     @Test func damagedBasesAreNamed() throws {
-        let model = try ModelFolder(folder("llama")).load()
+        let model = try ModelFolder(Checkout.model("llama")).load()
         let path = "model.layers.0.mlp.down_proj.weight"
         let parameter = try #require(model.parameters().first { $0.path == path }).parameter
         let damaged = parameter.tensor.detached().clone()

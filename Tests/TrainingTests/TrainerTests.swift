@@ -2,6 +2,7 @@ import Foundation
 import LanguageModels
 import PEFT
 import Support
+import TestSupport
 import Testing
 import Tokenizers
 import Torch
@@ -13,20 +14,12 @@ import TorchNN
 @Suite struct TrainerTests {
     // MARK: Pieces
 
-    private static let package = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-        .deletingLastPathComponent()
-        .deletingLastPathComponent()
-
     /// A copy of a small model whose dropout is live.
     private func model(in folder: URL, dropout: Double = 0.1) throws -> any LanguageModel {
         let copy = folder.appendingPathComponent("model-\(dropout)")
         if !FileManager.default.fileExists(atPath: copy.path) {
-            let source = Self.package.appendingPathComponent("Tests/LanguageModelsTests/Fixtures/t5-v1.1")
-            try FileManager.default.copyItem(at: source, to: copy)
-            let file = copy.appendingPathComponent("config.json")
-            var fields = try #require(JSON.read(file).object)
-            fields["dropout_rate"] = .number(dropout)
-            try AtomicFile.write(JSON.object(fields).text(), to: file)
+            try FileManager.default.copyItem(at: Checkout.model("t5-v1.1"), to: copy)
+            try JSON.rewrite(copy.appendingPathComponent("config.json")) { $0["dropout_rate"] = .number(dropout) }
         }
         return try ModelFolder(copy).load()
     }
@@ -79,13 +72,6 @@ import TorchNN
             }
         }
         #expect(interruption.step == step)
-    }
-
-    private func withTemporaryFolder(_ body: (URL) throws -> Void) throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("training-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        try body(folder)
     }
 
     // MARK: Memory
@@ -494,7 +480,7 @@ import TorchNN
 
     /// A prompt that is too long loses its end; its end token and the whole target stay.
     @Test func truncationNeverEatsTheTarget() throws {
-        let tokenizer = try Tokenizer.load(folder: Self.package.appendingPathComponent("Models/tiny-t5"))
+        let tokenizer = try Tokenizer.load(folder: Checkout.tinyT5)
         let long = String(repeating: "a long dialogue about very many things, ", count: 40)
         let rows = [(long, long), ("short", "summary"), (long, "x")].enumerated().map { index, pair in
             Example(

@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Hub
@@ -8,12 +9,7 @@ import Testing
 final class TestHub {
     let folder: URL
     private(set) var settings: HubSettings
-    private let process = Process()
-    private let input = Pipe()
-
-    static let python: URL? = (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":")
-        .map { URL(fileURLWithPath: String($0)).appendingPathComponent("python3") }
-        .first { FileManager.default.isExecutableFile(atPath: $0.path) }
+    private let server: HubServer
 
     /// Calls `body` with a hub that holds `repositories`: name → path → content.
     static func run(
@@ -29,30 +25,16 @@ final class TestHub {
         settings = HubSettings(environment: ["HF_HUB_CACHE": folder.appendingPathComponent("cache").path])
         settings.retryDelay = 0.01
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        server = try HubServer(folder: folder)
+        settings.endpoint = server.endpoint
         for (name, files) in repositories {
             for (path, data) in files { try put(data, path, in: name) }
         }
         try set(faults)
-        let python: URL = try #require(Self.python)
-        process.executableURL = python
-        process.arguments = [
-            URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("hub_server.py").path,
-            folder.path,
-        ]
-        let output = Pipe()
-        (process.standardOutput, process.standardInput) = (output, input)
-        try process.run()
-        var line = Data()
-        while !line.contains(0x0A), case let part = output.fileHandleForReading.availableData, !part.isEmpty {
-            line += part
-        }
-        let ports = try JSON.parse(line, name: "the test server's ports")
-        settings.endpoint = "http://127.0.0.1:\(try #require(ports["hub"]?.int))"
     }
 
     private func stop() {
-        try? input.fileHandleForWriting.close()
-        process.waitUntilExit()
+        server.stop()
         try? FileManager.default.removeItem(at: folder)
     }
 

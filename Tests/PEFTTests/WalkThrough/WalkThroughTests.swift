@@ -1,5 +1,6 @@
 import Foundation
 import PEFT
+import TestSupport
 import Testing
 
 /// The method that CONTRIBUTING adds step by step is the one that is compiled and tested here.
@@ -8,8 +9,7 @@ import Testing
 
     @Test func contributingShowsTheFileAsItIs() throws {
         let code = try String(contentsOf: Self.folder.appendingPathComponent("OutputGate.swift"), encoding: .utf8)
-        let root = Self.folder.deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-        let page = try String(contentsOf: root.appendingPathComponent("CONTRIBUTING.md"), encoding: .utf8)
+        let page = try String(contentsOf: Checkout.root.appendingPathComponent("CONTRIBUTING.md"), encoding: .utf8)
         #expect(page.contains("```swift\n\(code)```"), "copy OutputGate.swift into CONTRIBUTING.md")
     }
 

@@ -1,6 +1,7 @@
 import Foundation
 import Jinja
 import Support
+import TestSupport
 import Testing
 
 @testable import Training
@@ -9,7 +10,7 @@ import Testing
     private func rows(_ text: String, _ name: String = "rows.jsonl", _ chats: ChatRows = ChatRows()) throws
         -> [Conversation]
     {
-        try withFile(name, text.utf8) { try chats.read($0) }
+        try withTemporaryFile(name, text.utf8) { try chats.read($0) }
     }
 
     private func roles(_ conversation: Conversation) -> [String] {

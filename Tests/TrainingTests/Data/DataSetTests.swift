@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Training
@@ -41,7 +42,7 @@ import Testing
     @Test func linesAcrossChunks() throws {
         let lines = (0..<40).map { String(repeating: "ä", count: $0 * 3 % 17) }
         for ending in ["\n", "\r\n"] {
-            try withFile("a.txt", (["\u{FEFF}"] + [lines.joined(separator: ending)]).joined().utf8) { url in
+            try withTemporaryFile("a.txt", (["\u{FEFF}"] + [lines.joined(separator: ending)]).joined().utf8) { url in
                 for size in [1, 2, 7, 64, 4096] {
                     var reader = try LineReader(url, chunkSize: size)
                     var found: [String] = []
@@ -111,7 +112,7 @@ import Testing
         let start = name == "a.json" ? "[\n" : "\"x\"\n"
         let first = name == "a.jsonl" ? "{}\n" : start
         let bytes = Array(first.utf8) + [0x22, 0xFF, 0x22, 0x0A]
-        try withFile(name, bytes) { url in
+        try withTemporaryFile(name, bytes) { url in
             let error = message { _ = try DataSet.read(url) }
             #expect(error == "\(name) line 2 is not UTF-8 text; save the file as UTF-8")
         }
@@ -134,7 +135,7 @@ import Testing
     /// The text of a row has the columns in their order.
     @Test(arguments: [("a.csv", "z,a\n1,\"\"\"2\"\"\""), ("a.tsv", "z\ta\n1\t\"2\"")])
     func columnsKeepTheirOrder(name: String, content: String) throws {
-        let row = try withFile(name, content.utf8) { try DataSet.read($0, keepsText: true)[0] }
+        let row = try withTemporaryFile(name, content.utf8) { try DataSet.read($0, keepsText: true)[0] }
         #expect(row.text == #"{"z": "1", "a": "\"2\""}"#)
         #expect(try read(name, content)[0].text == nil)
     }

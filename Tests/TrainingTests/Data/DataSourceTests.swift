@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Training
@@ -28,7 +29,7 @@ import Testing
 
     @Test func aFileThatExistsIsThatFile() throws {
         for name in ["a.json:train", "from x to y.txt", "b[1].txt"] {
-            try withFile(name, "{\"text\": \"x\"}\n".utf8) { (file: URL) throws in
+            try withTemporaryFile(name, "{\"text\": \"x\"}\n".utf8) { (file: URL) throws in
                 #expect(DataSource(file.path).place == .file(URL(fileURLWithPath: file.path)))
                 #expect(try DataSource.all([file.path]) == [DataSource(file.path)])
             }
@@ -36,7 +37,7 @@ import Testing
     }
 
     @Test func severalFilesInOrder() throws {
-        try withFile("b.txt", "3\n4\n".utf8) { (file: URL) throws in
+        try withTemporaryFile("b.txt", "3\n4\n".utf8) { (file: URL) throws in
             let folder = file.deletingLastPathComponent()
             try Data("1\n2".utf8).write(to: folder.appendingPathComponent("a.txt"))
             let both = try DataSource.all([folder.path + "/?.txt"])
@@ -77,7 +78,7 @@ import Testing
         ])
     func compressedFilesAreReadAsTheirText(name: String, text: String) throws {
         for compression in Compression.all where ProgramOutput.find(compression.program) != nil {
-            try withFile(name, text.utf8) { (file: URL) throws in
+            try withTemporaryFile(name, text.utf8) { (file: URL) throws in
                 try compress(file, compression.program)
                 let packed = file.appendingPathExtension(compression.fileExtension)
                 #expect(try DataSet.read(packed).map { $0["x"] } == ["1", "2"], "\(packed)")
@@ -88,7 +89,7 @@ import Testing
     @Test(.enabled(if: ProgramOutput.find("gzip") != nil, "gzip isn't on the PATH"))
     func damagedFilesAreNamed() throws {
         let rows = (0..<5000).map { "{\"x\": \"row \($0)\"}" }.joined(separator: "\n")
-        try withFile("a.jsonl", rows.utf8) { (file: URL) throws in
+        try withTemporaryFile("a.jsonl", rows.utf8) { (file: URL) throws in
             try compress(file, "gzip")
             let packed = file.appendingPathExtension("gz")
             try Data(contentsOf: packed).prefix(3000).write(to: packed)

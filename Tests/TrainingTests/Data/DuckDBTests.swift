@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Training
@@ -8,7 +9,7 @@ import Testing
     private func query(_ name: String) throws -> String { try DuckDB.arguments(for: DataSource(name)).last ?? "" }
 
     @Test func namesCanNotBecomeStatements() throws {
-        try withFile("it's; drop [a]*.parquet", "PAR1".utf8) { (file: URL) throws in
+        try withTemporaryFile("it's; drop [a]*.parquet", "PAR1".utf8) { (file: URL) throws in
             let folder = DuckDB.escaped(file.deletingLastPathComponent().path)
             #expect(try query(file.path) == "SELECT * FROM read_parquet('\(folder)/it''s; drop [[]a][*].parquet')")
         }
@@ -38,7 +39,7 @@ import Testing
             ("a.json", "[{\"x\": \"a\"},\n {\"x\": \"b\\n\"}]"), ("a.txt", "one|two\n\nthree \"3\"\n"),
         ]
         for (name, text) in files {
-            try withFile(name, text.utf8) { (file: URL) throws in
+            try withTemporaryFile(name, text.utf8) { (file: URL) throws in
                 let statement = DuckDB.statement(for: file.path, try DataFormat(fileName: name))
                 let mode =
                     DuckDB.writesRows(try DataFormat(fileName: name)) ? ["-jsonlines"] : ["-list", "-noheader"]
@@ -52,7 +53,7 @@ import Testing
                 #expect(try DataSet.read(copy).map(\.fields) == DataSet.read(file).map(\.fields), "\(name)")
             }
         }
-        try withFile("it's [1]*.csv", "x,y\n1,a\n2,b\n".utf8) { (file: URL) throws in
+        try withTemporaryFile("it's [1]*.csv", "x,y\n1,a\n2,b\n".utf8) { (file: URL) throws in
             let parquet = file.deletingLastPathComponent().appendingPathComponent("it's [1]*.parquet")
             let copy =
                 "copy (select x, y, [x] as l, {'role': y} as s from read_csv(\(DuckDB.quoted(DuckDB.escaped(file.path))))) to \(DuckDB.quoted(parquet.path))"

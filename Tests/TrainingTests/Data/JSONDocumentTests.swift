@@ -1,5 +1,6 @@
 import Foundation
 import Support
+import TestSupport
 import Testing
 
 @testable import Training
@@ -64,7 +65,7 @@ import Testing
     /// The order of keys counts for chats, and rows of columns keep it too.
     @Test func textIsKept() throws {
         let text = #"{"z": [{"b": 1, "a": 2}, "é"], "m": [[{"role": "user", "content": "Hi"}], []]}"#
-        try withFile("a.json", text.utf8) { (file: URL) throws in
+        try withTemporaryFile("a.json", text.utf8) { (file: URL) throws in
             let rows = try DataSet.read(file, keepsText: true)
             #expect(rows[0].text == #"{"z": {"b": 1, "a": 2}, "m": [{"role": "user", "content": "Hi"}]}"#)
             #expect(rows[1].text == #"{"z": "é", "m": []}"#)
@@ -85,7 +86,7 @@ import Testing
     }
 
     @Test func aListIsChosenAfterAColon() throws {
-        try withFile("a.json", splits.utf8) { (file: URL) throws in
+        try withTemporaryFile("a.json", splits.utf8) { (file: URL) throws in
             func rows(_ list: String) throws -> [Row] { try DataSet.read(DataSource("\(file.path):\(list)")) }
             #expect(try rows("train").map(\.fields) == [["q": "a"], ["q": "b"]])
             #expect(try rows("train")[1].location.description.hasSuffix("a.json:train element 2"))
@@ -95,7 +96,7 @@ import Testing
                 message { _ = try rows("trian") }.contains(
                     "a.json has no list 'trian'; it has train, test, pairs — did you mean 'train'?"))
         }
-        try withFile("b.json", #"{"train": {"q": ["a", "b"]}, "test": 3}"#.utf8) { (file: URL) throws in
+        try withTemporaryFile("b.json", #"{"train": {"q": ["a", "b"]}, "test": 3}"#.utf8) { (file: URL) throws in
             #expect(try DataSet.read(DataSource("\(file.path):train")).map(\.fields) == [["q": "a"], ["q": "b"]])
             #expect(
                 message { _ = try DataSet.read(DataSource("\(file.path):test")) }.contains("b.json:test is a number"))

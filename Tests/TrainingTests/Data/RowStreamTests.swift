@@ -1,6 +1,7 @@
 import Foundation
 import LanguageModels
 import Support
+import TestSupport
 import Testing
 import Tokenizers
 
@@ -11,15 +12,6 @@ import Tokenizers
     private func encoder(limit: Int = 20) throws -> RowEncoder {
         let folder = try ModelFolder(ModelLocator.folder(ModelLocator.embedded))
         return try RowEncoder(Tokenizer.load(folder: folder.url), for: folder.outline(), maxInputTokens: limit)
-    }
-
-    private func withFile(_ name: String, _ text: String, _ body: (URL) throws -> Void) throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("rows-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        let file = folder.appendingPathComponent(name)
-        try Data(text.utf8).write(to: file)
-        try body(file)
     }
 
     private func templates(_ prompt: String, _ target: String) throws -> RowTemplates {
@@ -35,7 +27,7 @@ import Tokenizers
 
     @Test(arguments: ["\n", "\r\n"], [nil, 1, 2500, 100_000]) func sameAsReadFirst(end: String, limit: Int?) throws {
         let (encoder, templates) = (try encoder(), try templates("{q}", "{a}"))
-        try withFile("rows.jsonl", lines.joined(separator: end)) { file in
+        try withTemporaryFile("rows.jsonl", lines.joined(separator: end)) { file in
             #expect(encoder.streams(file))
             let expected = try encoder.encode(templates.examples(from: DataSet.read(file, limit: limit)))
             let streamed = try encoder.encode(file, templates, limit: limit)
@@ -56,7 +48,7 @@ import Tokenizers
     @Test(arguments: [1, 400, 3000]) func rowsKeepTheirOrder(partBytes: Int) throws {
         let (encoder, templates) = (try encoder(), try templates("{q}", "{a}"))
         let lines = lines.prefix(partBytes == 1 ? 300 : 2000)
-        try withFile("rows.jsonl", lines.joined(separator: "\n")) { file in
+        try withTemporaryFile("rows.jsonl", lines.joined(separator: "\n")) { file in
             let expected = try encoder.encode(templates.examples(from: DataSet.read(file))).examples
             let streamed = try encoder.encode([DataSource(file)], templates, limit: nil, partBytes: partBytes).rows
             #expect(streamed.count == expected.count)
@@ -73,7 +65,7 @@ import Tokenizers
         var lines = Array(lines.prefix(200))
         lines[150] = bad
         lines[170] = "[]"
-        try withFile("rows.jsonl", "") { file in
+        try withTemporaryFile("rows.jsonl", "") { file in
             try (Data(lines.joined(separator: "\n").utf8) + Data([0x0A, 0xFF, 0x0A])).write(to: file)
             let error = #expect(throws: PEFTError.self) {
                 try encoder.encode([DataSource(file)], templates, limit: nil, partBytes: partBytes)
@@ -84,7 +76,7 @@ import Tokenizers
 
     @Test func linesOfText() throws {
         let (encoder, templates) = (try encoder(), try templates("", "{text}"))
-        try withFile("rows.txt", "one line\n\nand \"another\" {one}\n") { file in
+        try withTemporaryFile("rows.txt", "one line\n\nand \"another\" {one}\n") { file in
             let expected = try encoder.encode(templates.examples(from: DataSet.read(file)))
             let streamed = try encoder.encode(file, templates)
             #expect(streamed.rows.map(\.target) == expected.examples.map(\.target))
@@ -99,7 +91,7 @@ import Tokenizers
         let (encoder, templates) = (try encoder(), try templates("{q}", "{a}"))
         var lines = lines
         for (line, text) in bad { lines[line] = text }
-        try withFile("rows.jsonl", lines.joined(separator: "\n")) { file in
+        try withTemporaryFile("rows.jsonl", lines.joined(separator: "\n")) { file in
             let expected = #expect(throws: PEFTError.self) {
                 try encoder.encode(templates.examples(from: DataSet.read(file)))
             }
@@ -113,7 +105,7 @@ import Tokenizers
 
     @Test func whatIsNotTextIsRefusedAfterTheRowsBefore() throws {
         let (encoder, templates) = (try encoder(), try templates("{q}", "{a}"))
-        try withFile("rows.jsonl", "") { file in
+        try withTemporaryFile("rows.jsonl", "") { file in
             #expect(throws: PEFTError.self) { try encoder.encode(file, templates) }
             try (Data(lines[0].utf8) + Data([0x0A, 0xFF, 0x0A])).write(to: file)
             let error = #expect(throws: PEFTError.self) { try encoder.encode(file, templates) }
@@ -127,7 +119,7 @@ import Tokenizers
     /// Several sources, of which one is compressed where that can be, are their rows one after another.
     @Test func severalSources() throws {
         let (encoder, templates) = (try encoder(), try templates("{q}", "{a}"))
-        try withFile("b.jsonl", lines.prefix(1500).joined(separator: "\n")) { file in
+        try withTemporaryFile("b.jsonl", lines.prefix(1500).joined(separator: "\n")) { file in
             let folder = file.deletingLastPathComponent()
             try Data(lines.suffix(900).joined(separator: "\r\n").utf8).write(
                 to: folder.appendingPathComponent("a.json"))
@@ -161,8 +153,8 @@ import Tokenizers
     @Test func documentsAndTablesDoNotStream() throws {
         let encoder = try encoder()
         for (name, text) in [("a.json", "[{\"q\": 1}]"), ("a.jsonl", "[\n{\"q\": 1}]"), ("a.csv", "q\n1")] {
-            try withFile(name, text) { #expect(!encoder.streams($0)) }
+            try withTemporaryFile(name, text) { #expect(!encoder.streams($0)) }
         }
-        try withFile("a.json", "{\"q\": 1}\n{\"q\": 2}") { #expect(encoder.streams($0)) }
+        try withTemporaryFile("a.json", "{\"q\": 1}\n{\"q\": 2}") { #expect(encoder.streams($0)) }
     }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// Golden numbers that `Fixtures/make_metric_fixtures.py` wrote.
@@ -9,10 +10,8 @@ enum Fixture {
     }
 
     /// The folder of data sets beside the package root, which a plain checkout doesn't have.
-    static func shared(_ path: String, from file: StaticString = #filePath) -> URL? {
-        var root = URL(fileURLWithPath: "\(file)")
-        for _ in 0..<4 { root.deleteLastPathComponent() }
-        let url = root.deletingLastPathComponent().appendingPathComponent("shared/data/\(path)")
+    static func shared(_ path: String) -> URL? {
+        let url = Checkout.root.deletingLastPathComponent().appendingPathComponent("shared/data/\(path)")
         return FileManager.default.fileExists(atPath: url.path) ? url : nil
     }
 }
