@@ -70,7 +70,7 @@ import TorchNN
     }
 
     /// bf16 under autocast, where trained weights are narrowed in each pass.
-    @Test(arguments: PEFTMethods.builtIn.map { $0.name }, ["t5-gated", "llama", "bert:classification"])
+    @Test(arguments: PEFTMethods.builtIn.map { $0.name }, ["t5-v1.1", "llama", "bert:classification"])
     func halfPrecision(name: String, base: String) throws {
         let choice = MethodChoice.forTests(try PEFTMethods.named(name), on: base)
         guard try fits(choice, base) else { return }

@@ -30,7 +30,7 @@ import TorchNN
         return (loss, adapter.parameters.map { $0.tensor.grad ?? .zeros(like: $0.tensor) }, adapter)
     }
 
-    @Test(arguments: PEFTMethods.builtIn.map { $0.name }, ["t5-gated", "llama", "bert:classification"])
+    @Test(arguments: PEFTMethods.builtIn.map { $0.name }, ["t5-v1.1", "llama", "bert:classification"])
     func everyMethodTrains(name: String, base: String) throws {
         let method = try PEFTMethods.named(name)
         guard try fits(.forTests(method, on: base), base) else { return }
