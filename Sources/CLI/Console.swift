@@ -43,15 +43,7 @@ enum Console {
         return unit == 0 ? "\(count) B" : String(format: value < 10 ? "%.2f %@" : "%.0f %@", value, units[unit])
     }
 
-    static func grouped(_ number: Int) -> String {
-        var digits = String(abs(number))
-        var parts: [String] = []
-        while digits.count > 3 {
-            parts.insert(String(digits.suffix(3)), at: 0)
-            digits.removeLast(3)
-        }
-        return (number < 0 ? "-" : "") + ([digits] + parts).joined(separator: ",")
-    }
+    static func grouped(_ number: Int) -> String { Support.grouped(number) }
 
     static func duration(_ seconds: Double) -> String {
         guard seconds.isFinite, seconds < 1e9 else { return "–" }

@@ -55,7 +55,7 @@ struct Main {
             Foundation.exit(64)
         } catch let error as PEFTError {
             Console.error(error.description)
-            Foundation.exit(1)
+            Foundation.exit(error.isUsage ? 64 : 1)
         } catch let diverged as TrainingDiverged {
             Console.error(diverged.description)
             Foundation.exit(1)

@@ -6,10 +6,14 @@ public struct PEFTError: Error, Equatable, CustomStringConvertible {
     public let problem: String
     /// What to do, if that is known.
     public let remedy: String?
+    /// Whether settings are missing or contradict each other, whatever the files contain. The exit code of the command
+    /// line is then 64 (`EX_USAGE`) in place of 1.
+    public let isUsage: Bool
 
-    public init(_ problem: String, remedy: String? = nil) {
+    public init(_ problem: String, remedy: String? = nil, isUsage: Bool = false) {
         self.problem = problem
         self.remedy = remedy
+        self.isUsage = isUsage
     }
 
     public var description: String {
