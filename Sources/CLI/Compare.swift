@@ -94,10 +94,11 @@ struct Compare: ParsableCommand {
         defer { withExtendedLifetime(state) {} }
         let folder = try model.folder()
         let rows = try ComparisonData(
-            templates, chat, for: folder, training: data.isEmpty ? nil : (data, limit),
-            validation: validation.map { ([$0], limitValidation) }, test: ([test], limitTest),
+            templates.settings(chat), for: folder, training: data.isEmpty ? nil : RowsFile(data, limit: limit),
+            validation: validation.map { RowsFile([$0], limit: limitValidation) },
+            test: RowsFile([test], limit: limitTest),
             split: split.heldOut(validation: validation, seed: training.seed), multiReference: multiReference,
-            baselines: beside)
+            baselines: beside, onNote: Console.note)
         var plan = ComparisonPlan(
             methods: chosen.map {
                 .init(

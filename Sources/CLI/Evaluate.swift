@@ -46,50 +46,28 @@ struct Evaluate: ParsableCommand {
             throw UsageError("--adapter-field requires named adapters", remedy: "use --adapter name=folder")
         }
         let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge)
-        let templates = try templates.recognized(
-            data, chat, generates: adapted.model.generates, record: adapted.record)
+        let settings = try templates.settings(chat).recognized(
+            data, generates: adapted.model.generates, record: adapted.record)
         try ModelNotes.generation(parameters, for: adapted.model)
         try ModelNotes.input(templates.maxInput, for: adapted.model, adapted.tokenizer)
-        if let settings = try chat.settings(
-            templates, data: data, folder: adapted.tokenizerFolder, record: adapted.record)
-        {
-            return try evaluate(settings, templates, adapted, parameters)
-        }
-        var rows = try Rows.read(data, templates.rows(record: adapted.record), limit: limit)
-        if multiReference { rows = Example.groupedByPrompt(rows) }
-        let evaluator = Evaluator(
-            model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize,
-            maxInputTokens: templates.maxInput ?? adapted.record?.maxInputTokens ?? TemplateOptions.defaultMaxInput)
-        let display = ProgressDisplay(isQuiet: quiet || json)
-        let result = try evaluator.evaluate(rows) {
-            display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "example"))")
-        }
-        display.finish()
-        noteLabels(result, rows, adapted.model.head)
-        ModelNotes.lastPosition(result.endedAtLastPosition, of: adapted.model)
-        try report(result, rows.map { ($0.prompt, $0.target) })
-    }
-
-    /// Evaluates chats: the target is the last assistant turn.
-    private func evaluate(
-        _ settings: ChatSettings, _ templates: TemplateOptions, _ adapted: AdaptedModel,
-        _ parameters: GenerateParameters
-    ) throws {
-        let wrapped = try chat.wrapped(templates, record: adapted.record)
-        let rows = try Rows.read(data, settings, wrapped?.prompt, wrapped?.target, limit: limit)
-        let chats = try settings.encoder(adapted.tokenizer, folder: adapted.tokenizerFolder, for: adapted.model)
+        let format = try settings.exampleFormat(
+            of: data, tokenizerFolder: adapted.tokenizerFolder, record: adapted.record)
+        var examples = try format.read(data, limit: limit)
+        if multiReference { examples = examples.groupedByPrompt }
+        let prepared = try examples.prepared(
+            adapted.tokenizer, folder: adapted.tokenizerFolder, for: adapted.model,
+            maxInputTokens: settings.inputLimit(adapted.record))
         let evaluator = Evaluator(
             model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize)
         let display = ProgressDisplay(isQuiet: quiet || json)
-        let result = try evaluator.evaluate(rows, chats) {
-            display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "example"))")
+        let count = examples.count
+        let result = try prepared.evaluate(with: evaluator) {
+            display.update(share: Double($0) / Double(count), "\($0) of \(counted(count, "example"))")
         }
         display.finish()
+        noteLabels(result, examples.texts, adapted.model.head)
         ModelNotes.lastPosition(result.endedAtLastPosition, of: adapted.model)
-        let questions = try rows.map { try chats.question($0) }
-        try report(
-            result,
-            questions.map { (adapted.tokenizer.decode(tokens: $0.prompt, skipSpecialTokens: false), $0.answer) })
+        try report(result, prepared.questions())
     }
 
     private func report(_ result: EvaluationResult, _ rows: [(prompt: String, target: String)]) throws {
@@ -122,9 +100,7 @@ struct Evaluate: ParsableCommand {
 
     /// Prints notes about labels unknown to the model and about class indices.
     private func noteLabels(_ result: EvaluationResult, _ rows: [Example], _ head: ModelHead) {
-        if let meaning = head.classIndexMeaning(in: rows) {
-            Console.note("the data has class indices: \(meaning)")
-        }
+        if let note = head.classIndexNote(for: rows) { Console.note(note) }
         guard !result.unknownLabels.isEmpty else { return }
         let labels = result.unknownLabels.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
         let shown = labels.prefix(5).map { "'\($0.key)' (\(Console.grouped($0.value)))" }.joined(separator: ", ")

@@ -87,29 +87,19 @@ extension Evaluate {
         _ rows: [Row], _ named: NamedAdapters, _ record: TrainingRecord?, _ parameters: GenerateParameters,
         onProgress: (Int) -> Void
     ) throws -> Part {
-        var evaluator = Evaluator(
+        let evaluator = Evaluator(
             model: named.model, tokenizer: named.tokenizer, parameters: parameters, batchSize: batchSize)
-        let templates = try templates.recognizing(data, chat, generates: named.model.generates, record: record)
-            .templates
-        if let settings = try chat.settings(templates, data: data, folder: named.tokenizerFolder, record: record) {
-            let wrapped = try chat.wrapped(templates, record: record)
-            let conversations = try settings.conversations(rows, prompt: wrapped?.prompt, target: wrapped?.target)
-            let chats = try settings.encoder(named.tokenizer, folder: named.tokenizerFolder, for: named.model)
-            let questions = try conversations.map { try chats.question($0) }
-            return Part(
-                result: try evaluator.evaluate(conversations, chats, onProgress: onProgress),
-                asked: questions.map {
-                    (named.tokenizer.decode(tokens: $0.prompt, skipSpecialTokens: false), $0.answer)
-                }, tokens: try chats.encode(conversations).summary.targetTokens)
-        }
-        let examples = try templates.rows(record: record).examples(from: rows)
-        evaluator.maxInputTokens = templates.maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
-        let encoder = try RowEncoder(
-            named.tokenizer, for: named.model, maxInputTokens: evaluator.maxInputTokens)
+        let settings = try templates.settings(chat).recognizing(
+            data, generates: named.model.generates, record: record
+        ).settings
+        let prepared = try settings.exampleFormat(of: data, tokenizerFolder: named.tokenizerFolder, record: record)
+            .examples(from: rows)
+            .prepared(
+                named.tokenizer, folder: named.tokenizerFolder, for: named.model,
+                maxInputTokens: settings.inputLimit(record))
         return Part(
-            result: try evaluator.evaluate(examples, onProgress: onProgress),
-            asked: examples.map { ($0.prompt, $0.target) },
-            tokens: try encoder.encode(examples.filter(encoder.knowsLabels)).summary.targetTokens)
+            result: try prepared.evaluate(with: evaluator, onProgress: onProgress), asked: try prepared.questions(),
+            tokens: try prepared.lossTokens())
     }
 
     /// The sum over all adapters.

@@ -147,24 +147,18 @@ struct PlanCommand: ParsableCommand {
             throw UsageError(
                 "--data cannot be used with --prompt-tokens or --target-tokens", remedy: "use one or the other")
         }
-        guard let tokenizer else {
+        guard let tokenizer, let folder = source.folder?.url else {
             throw PEFTError(
                 "\(model) has no tokenizer, which --data requires",
                 remedy: "use --prompt-tokens and --target-tokens instead")
         }
-        let templates = try templates.recognized(data, chat, generates: source.outline().generates)
-        if let folder = source.folder, let chats = try chat.settings(templates, data: data, folder: folder.url) {
-            let wrapped = try chat.wrapped(templates)
-            let rows = try Rows.read(data, chats, wrapped?.prompt, wrapped?.target, limit: limit)
-            let encoder = try chats.encoder(tokenizer, folder: folder.url, for: source.outline())
-            return try PlannedBatch(encoder.encode(rows).examples, configuration: settings)
-        }
-        let rows = try Rows.read(data, templates.rows(), limit: limit)
-        try source.choose(templates.choice(), rows)
-        let encoder = try RowEncoder(
-            tokenizer, for: source.outline(),
-            maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput)
-        return try PlannedBatch(encoder.encode(rows).examples, configuration: settings)
+        let rows = try templates.settings(chat).recognized(data, generates: source.outline().generates)
+        let format = try rows.exampleFormat(of: data, tokenizerFolder: folder)
+        let examples = try format.read(data, limit: limit)
+        if case .texts(let texts) = examples { try source.choose(rows.task, texts) }
+        let prepared = try examples.prepared(
+            tokenizer, folder: folder, for: source.outline(), maxInputTokens: rows.inputLimit())
+        return try PlannedBatch(prepared.encoded().examples, configuration: settings)
     }
 }
 

@@ -84,7 +84,7 @@ struct Predict: ParsableCommand {
     /// The examples of the data, or of the texts on the command line.
     private func examples(_ rows: [Row]?, _ record: TrainingRecord?) throws -> [Example] {
         if let rows {
-            var templates = try templates.rows(record: record, needsTarget: false)
+            var templates = try templates.templateSettings().templates(record: record, needsTarget: false)
             // Targets are not required.
             templates.target = nil
             return try templates.examples(from: rows)

@@ -149,7 +149,9 @@ struct QuantizeCommand: ParsableCommand {
             if model.generates { templates.target = "{text}" } else { templates.prompt = "{text}" }
         }
         if templates.prompt == nil { templates.prompt = "" }
-        let rows = try Rows.read(file, templates.rows(needsTarget: false), limit: limit)
+        let rowTemplates = try templates.templateSettings().templates(needsTarget: false)
+        try require("--limit", limit)
+        let rows = try rowTemplates.examples(from: DataSet.read(DataSource.all([file]), limit: limit))
         let longest = min(templates.maxInput ?? TemplateOptions.defaultMaxInput, model.positionRoom() ?? .max)
         let encoded = rows.compactMap { row -> EncodedExample? in
             let ids = Array(tokenizer.encode(text: row.prompt + row.target).prefix(longest))

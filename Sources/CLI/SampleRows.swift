@@ -25,12 +25,14 @@ enum SampleRows {
         _ data: String?, _ templates: TemplateOptions, limit: Int, model: any LanguageModel, tokenizer: Tokenizer,
         record: TrainingRecord?, device: Device
     ) throws -> [TrainingBatch] {
-        let maxInput = templates.maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
         var encoded: [EncodedExample]
         if let data {
-            let templates = try templates.recognized([data], nil, generates: model.generates, record: record)
-            let rows = try Rows.read(data, templates.rows(record: record), limit: limit)
-            encoded = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInput).encode(rows).examples
+            let settings = try templates.settings().recognized([data], generates: model.generates, record: record)
+            let templates = try settings.templates(record: record)
+            try require("--limit", limit)
+            let examples = try templates.examples(from: DataSet.read(DataSource.all([data]), limit: limit))
+            encoded = try RowEncoder(tokenizer, for: model, maxInputTokens: settings.inputLimit(record))
+                .encode(examples).examples
         } else {
             encoded = sentences.map { sentence in
                 let ids = tokenizer.encode(text: sentence)

@@ -63,9 +63,10 @@ struct SweepCommand: ParsableCommand {
         let choice = try MethodArguments.choice(method)
         let folder = try model.folder()
         let rows = try ComparisonData(
-            templates, chat, for: folder, training: (data, limit),
-            validation: validation.map { ([$0], limitValidation) }, test: ([test], limitTest),
-            split: split.heldOut(validation: validation, seed: training.seed))
+            templates.settings(chat), for: folder, training: RowsFile(data, limit: limit),
+            validation: validation.map { RowsFile([$0], limit: limitValidation) },
+            test: RowsFile([test], limit: limitTest),
+            split: split.heldOut(validation: validation, seed: training.seed), onNote: Console.note)
         let plan = ComparisonPlan(
             methods: [], seeds: seeds, training: try training.configuration(),
             generation: try generation.parameters(seed: training.seed),

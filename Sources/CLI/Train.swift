@@ -70,7 +70,7 @@ struct Train: ParsableCommand {
         configuration.checkpointEvery = checkpointEvery
         try checkingOptions { try configuration.validate() }
 
-        if showBatch { return try rows(start).show(configuration, showsIDs: showIds, json: json) }
+        if showBatch { return try prepareData(start).show(configuration, showsIDs: showIds, json: json) }
         guard let output else { return }
         let checkpoints = CheckpointFolder(of: Output.url(output))
         checkpoints.removeIfFinished(Output.url(output))
@@ -89,7 +89,7 @@ struct Train: ParsableCommand {
             let bare = try model.folder(weights: choice.baseStorage).outline()
             if bare.generates { _ = try choice.plan(for: ModelOutline(bare)) }
         }
-        let data = try rows(start)
+        let data = try prepareData(start)
         let (modelFolder, tokenizer) = (data.folder, data.tokenizer)
         let outline = try modelFolder.outline()
         if start == nil {
@@ -141,8 +141,8 @@ struct Train: ParsableCommand {
         let baseName = try start?.base.name(model) ?? model.model ?? ModelLocator.embedded
         var record = TrainingRecord(
             model: baseName, method: choice.method.name,
-            methodFields: choice.configuration.named, prompt: data.templates?.prompt.text ?? "",
-            target: data.templates?.target?.text ?? "", maxInputTokens: data.maxInputTokens,
+            methodFields: choice.configuration.named, prompt: data.format.templates?.prompt.text ?? "",
+            target: data.format.templates?.target?.text ?? "", maxInputTokens: data.maxInputTokens,
             data: self.data.joined(separator: ", "),
             trainingRows: data.training.count, validationRows: data.validation.count,
             configuration: configuration, trainable: plan.trainable, total: plan.total, result: result,
@@ -150,14 +150,14 @@ struct Train: ParsableCommand {
         record.validationSplit = split.validationSplit
         record.head = data.head
         record.labels = data.head.flatMap { $0.labels.isEmpty ? nil : $0.labels }
-        (record.pair, record.negative) = (data.templates?.pair?.text, data.templates?.negative?.text)
-        record.chat = data.chat
+        (record.pair, record.negative) = (data.format.templates?.pair?.text, data.format.templates?.negative?.text)
+        record.chat = data.format.chat
         record.weights = modelFolder.storage?.name
         record.embeddingWeights = modelFolder.embeddingStorage?.name
         try AtomicFile.writeFolder(folder, replacing: false) { folder in
             if choice.method.peftType == nil {
                 try adapter.model.write(into: folder)
-                if let template = data.chat?.template {
+                if let template = data.format.chat?.template {
                     try AtomicFile.write(template, to: folder.appendingPathComponent(ChatTemplate.fileName))
                 }
             } else {
@@ -170,17 +170,18 @@ struct Train: ParsableCommand {
         try report(record, result, output)
     }
 
-    private func rows(_ start: StartingAdapter?) throws -> TrainingRows {
+    private func prepareData(_ start: StartingAdapter?) throws -> TrainingData {
         let choice = try start?.choice(method: method) ?? MethodArguments.choice(method ?? "lora")
         let folder = try start?.folder(model) ?? model.folder(weights: choice.baseStorage)
-        return try TrainingRows(
-            folder, templates, chat, data: data, validation: validation,
-            split: split.heldOut(validation: validation, seed: training.seed), limit: limit,
-            virtualTokens: choice.virtualTokens, record: start?.record, adapter: start?.adapter,
-            tokenizerFolder: start.map { try AdapterBase.tokenizerFolder($0.adapter.url, base: folder) })
+        let split = try split.heldOut(validation: validation, seed: training.seed)
+        let tokenizerFolder = try start.map { try AdapterBase.tokenizerFolder($0.adapter.url, base: folder) }
+        return try TrainingData(
+            data, validation: validation, split: split, limit: limit, for: folder, settings: templates.settings(chat),
+            virtualTokens: choice.virtualTokens, adapter: start?.adapter, record: start?.record,
+            tokenizerFolder: tokenizerFolder, onNote: Console.note)
     }
 
-    private func announce(_ adapter: Adapter, _ trainer: Trainer, _ plan: PlanSummary, _ data: TrainingRows) {
+    private func announce(_ adapter: Adapter, _ trainer: Trainer, _ plan: PlanSummary, _ data: TrainingData) {
         let share = String(format: "%.2f %%", plan.share * 100)
         Console.note(
             "\(adapter.choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trainable (\(share))"
@@ -190,7 +191,7 @@ struct Train: ParsableCommand {
         Console.note(
             "\(counted(summary.rows, "example")), \(counted(summary.inputTokens, "input token")), \(counted(summary.targetTokens, "target token")), \(counted(trainer.totalSteps, "optimizer step"))"
         )
-        data.noteLosses()
+        data.showNotes()
     }
 
     /// The task with its labels, as a line of text.

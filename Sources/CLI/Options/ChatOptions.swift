@@ -1,7 +1,6 @@
 import ArgumentParser
 import Foundation
 import Support
-import Tokenizers
 import Training
 
 struct ChatOptions: ParsableArguments {
@@ -23,63 +22,19 @@ struct ChatOptions: ParsableArguments {
             valueName: "tokens"))
     var maxLength: Int?
 
-    /// How rows are read as chats; `nil` if they are not chats.
-    /// - Parameters:
-    ///   - templates: with a prompt and a target, rows are chats only with `--chat`.
-    ///   - folder: the tokenizer's folder.
-    ///   - record: the settings an adapter was trained with, which options override.
-    func settings(
-        _ templates: TemplateOptions, data: [String], folder: URL, record: TrainingRecord? = nil
-    ) throws -> ChatSettings? {
-        guard try areMeant(templates, data: data, record: record) else {
-            guard template.isEmpty, loss == nil, maxLength == nil else {
-                throw PEFTError(
-                    "chat options require chats, but the data has no messages",
-                    remedy: "add --chat to --prompt and --target, or name the field with --messages")
-            }
-            return nil
-        }
-        guard templates.maxInput == nil else {
-            throw PEFTError("--max-input applies to prompts, but the data holds chats", remedy: "use --max-length")
-        }
-        var settings = record?.chat ?? ChatSettings()
-        settings.field = messages ?? settings.field
-        settings.maxLength = maxLength ?? settings.maxLength
-        try template.apply(to: &settings, folder: folder)
-        guard let loss else { return settings }
+    /// - Throws: ``UsageError`` for an unknown loss, or an option of the chat template without a value.
+    func choice() throws -> ChatChoice {
+        var choice = ChatChoice()
+        (choice.wrapsTemplates, choice.messages, choice.maxLength) = (chat, messages, maxLength)
+        choice.template = try template.choice()
+        guard let loss else { return choice }
         guard let kind = ChatLoss(rawValue: loss.lowercased()) else {
             throw UsageError(
                 "unknown --loss '\(loss)'",
                 remedy: "use one of \(ChatLoss.allCases.map(\.rawValue).joined(separator: ", "))")
         }
-        settings.loss = kind
-        return settings
-    }
-
-    private func areMeant(_ templates: TemplateOptions, data: [String], record: TrainingRecord?) throws -> Bool {
-        if chat {
-            guard templates.prompt != nil || templates.target == nil, messages == nil || templates.prompt == nil
-            else {
-                throw UsageError(
-                    "--chat requires --prompt and --target, or data with messages",
-                    remedy: "use both templates or neither")
-            }
-            return true
-        }
-        if messages != nil { return true }
-        guard templates.prompt == nil, templates.target == nil else { return false }
-        if let record { return record.chat != nil }
-        return try Rows.first(data).map(ChatRows.areIn) ?? false
-    }
-
-    /// The templates of rows without messages.
-    func wrapped(_ templates: TemplateOptions, record: TrainingRecord? = nil) throws -> (
-        prompt: Template, target: Template
-    )? {
-        guard messages == nil else { return nil }
-        let known = record.flatMap { $0.chat == nil || $0.prompt.isEmpty ? nil : $0 }
-        guard templates.prompt != nil || known != nil else { return nil }
-        return (try templates.prompt(default: known?.prompt), try templates.target(default: known?.target))
+        choice.loss = kind
+        return choice
     }
 }
 
@@ -98,18 +53,23 @@ struct ChatTemplateOptions: ParsableArguments {
 
     var isEmpty: Bool { chatTemplate == nil && chatOption.isEmpty && system == nil }
 
-    func apply(to settings: inout ChatSettings, folder: URL) throws {
-        if let chatTemplate {
-            settings.template = try ChatTemplate.load(folder: folder, choice: chatTemplate).template.source
-        }
-        settings.system = system.map(TemplateOptions.unescape) ?? settings.system
+    /// - Throws: ``UsageError`` for a variable without a value.
+    func choice() throws -> ChatTemplateChoice {
+        var choice = ChatTemplateChoice()
+        (choice.template, choice.system) = (chatTemplate, system.map(TemplateOptions.unescape))
         for pair in chatOption {
             let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
             guard parts.count == 2, !parts[0].isEmpty else {
                 throw UsageError("--chat-option '\(pair)' has no '='", remedy: "use --chat-option name=value")
             }
             // A value that is not JSON is a string.
-            settings.variables[parts[0]] = (try? JSON.parse(Data(parts[1].utf8), name: "")) ?? .string(parts[1])
+            choice.variables[parts[0]] = (try? JSON.parse(Data(parts[1].utf8), name: "")) ?? .string(parts[1])
         }
+        return choice
+    }
+
+    /// - Parameter folder: the tokenizer's folder.
+    func apply(to settings: inout ChatSettings, folder: URL) throws {
+        try choice().apply(to: &settings, folder: folder)
     }
 }

@@ -41,7 +41,26 @@ struct TemplateOptions: ParsableArguments {
 
     @OptionGroup var layout: FormatOptions
 
-    static let defaultMaxInput = 512
+    static let defaultMaxInput = DataSettings.defaultMaxInputTokens
+
+    /// The settings, with names checked.
+    /// - Parameter chat: `nil` for commands that read no chats.
+    func settings(_ chat: ChatOptions? = nil) throws -> DataSettings {
+        var settings = try templateSettings()
+        settings.format = try layout.choice()
+        if let chat { settings.chat = try chat.choice() }
+        return settings
+    }
+
+    /// The settings of commands that detect neither formats nor chats.
+    func templateSettings() throws -> DataSettings {
+        var settings = DataSettings(
+            prompt: prompt.map(Self.unescape), target: target.map(Self.unescape), pair: pair.map(Self.unescape),
+            negative: negative.map(Self.unescape))
+        settings.task = try choice()
+        settings.maxInputTokens = maxInput
+        return settings
+    }
 
     /// The task and pooling, with names checked.
     func choice() throws -> TaskChoice {
@@ -55,34 +74,6 @@ struct TemplateOptions: ParsableArguments {
                 "unknown --\(option) '\(name)'", remedy: hint + "use one of \(all.joined(separator: ", "))")
         }
         return TaskChoice(task: try named(task, option: "task"), pooling: try named(pooling, option: "pooling"))
-    }
-
-    /// All templates; missing ones are those the adapter was trained with.
-    /// - Parameter needsTarget: whether a target is required if there is no second text.
-    func rows(record: TrainingRecord? = nil, needsTarget: Bool = true) throws -> RowTemplates {
-        let task = try choice().task
-        let pair = try (pair.map(Self.unescape) ?? record?.pair).map { try Template($0) }
-        let negative = try (negative.map(Self.unescape) ?? record?.negative).map { try Template($0) }
-        let known = record.flatMap { $0.target.isEmpty ? nil : $0.target }
-        let isOptional = !needsTarget || task == .embeddings || pair != nil && task == nil
-        return RowTemplates(
-            prompt: try prompt(default: record?.prompt),
-            target: target == nil && known == nil && isOptional ? nil : try target(default: known), pair: pair,
-            negative: negative)
-    }
-
-    func prompt(default fallback: String? = nil) throws -> Template {
-        try template(prompt, fallback, option: "prompt", example: "'Summarize: {dialogue}'")
-    }
-
-    func target(default fallback: String? = nil) throws -> Template {
-        try template(target, fallback, option: "target", example: "'{summary}'")
-    }
-
-    private func template(_ given: String?, _ fallback: String?, option: String, example: String) throws -> Template {
-        if let given { return try checkingOptions { try Template(Self.unescape(given)) } }
-        if let fallback { return try Template(fallback) }
-        throw UsageError("--\(option) is missing", remedy: "add a template such as --\(option) \(example)")
     }
 
     /// Replaces the escapes `\n`, `\t` and `\\`, which a shell's single quotes leave as they are.
@@ -100,21 +91,5 @@ struct TemplateOptions: ParsableArguments {
             }
         }
         return result
-    }
-}
-
-enum Rows {
-    /// At most `limit` rows of a file as chats.
-    static func read(
-        _ path: String, _ settings: ChatSettings, _ prompt: Template?, _ target: Template?, limit: Int?
-    ) throws -> [Conversation] {
-        try require("--limit", limit)
-        return try read([path], settings, prompt, target, limit: limit)
-    }
-
-    /// At most `limit` rows of a file as examples.
-    static func read(_ path: String, _ templates: RowTemplates, limit: Int? = nil) throws -> [Example] {
-        try require("--limit", limit)
-        return try read([path], templates, limit: limit)
     }
 }

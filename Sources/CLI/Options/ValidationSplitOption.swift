@@ -1,5 +1,4 @@
 import ArgumentParser
-import Support
 import Training
 
 /// Holds out part of the training data for validation.
@@ -23,18 +22,5 @@ struct ValidationSplitOption: ParsableArguments {
             )
         }
         return ValidationSplit(share: validationSplit, seed: seed)
-    }
-}
-
-/// The part of the training data that is held out for validation; a function of the seed.
-struct ValidationSplit {
-    let share: Double
-    let seed: UInt64
-
-    /// - Parameter classes: the class of each example, for a stratified split.
-    func callAsFunction<Element>(_ rows: [Element], classes: [String]? = nil) throws -> (
-        training: [Element], heldOut: [Element]
-    ) {
-        try split(rows, heldOut: .fraction(share), seed: seed, classes: classes)
     }
 }

@@ -24,6 +24,23 @@ public func split<Element>(
     )
 }
 
+/// A fraction of the training data that is held out for validation; a function of the seed.
+public struct ValidationSplit: Sendable {
+    /// Between 0 and 1.
+    public let share: Double
+    public let seed: UInt64
+
+    public init(share: Double, seed: UInt64 = 0) { (self.share, self.seed) = (share, seed) }
+
+    /// - Parameter classes: the class of each row, for a stratified split.
+    /// - Throws: ``PEFTError`` as ``split(_:heldOut:seed:classes:)`` does.
+    public func callAsFunction<Element>(_ rows: [Element], classes: [String]? = nil) throws -> (
+        training: [Element], heldOut: [Element]
+    ) {
+        try split(rows, heldOut: .fraction(share), seed: seed, classes: classes)
+    }
+}
+
 /// Whether each of `rows` rows is held out.
 private func heldOutRows(of rows: Int, _ heldOut: HeldOut, seed: UInt64, classes: [String]?) throws -> [Bool] {
     let count: Int

@@ -1,7 +1,16 @@
 import LanguageModels
+import Support
 
 /// Counts evaluation examples that are also in the training data (contamination).
 public enum SharedExamples {
+    /// A warning; `nil` if there are none.
+    /// - Parameter name: the split of the examples, such as `test`.
+    package static func note(_ shared: Int, of all: Int, _ name: String) -> String? {
+        guard shared > 0 else { return nil }
+        return
+            "warning: \(grouped(shared)) of the \(grouped(all)) \(name) examples \(shared == 1 ? "is" : "are") also in the training data; remove \(shared == 1 ? "it" : "them") from one of the two"
+    }
+
     /// How many of `examples` are equal to one of `training`, token by token.
     public static func count(_ examples: [EncodedExample], in training: EncodedRows) -> Int {
         // Compare only examples of equal length, as the training examples may be in a file.

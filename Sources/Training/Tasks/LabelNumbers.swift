@@ -57,4 +57,9 @@ extension ModelHead {
         let meanings = targets.prefix(4).map { "\($0) is '\(numbers.canonical($0))'" }
         return meanings.joined(separator: ", ") + (targets.count > 4 ? ", …" : "")
     }
+
+    /// A note for the user on class indices in targets; `nil` if the targets are labels.
+    package func classIndexNote(for examples: [Example]) -> String? {
+        classIndexMeaning(in: examples).map { "the data has class indices: \($0)" }
+    }
 }

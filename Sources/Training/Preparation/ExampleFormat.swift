@@ -1,0 +1,94 @@
+import Foundation
+import Support
+import Tokenizers
+
+/// How the rows of a dataset become examples: as prompts and targets, or as conversations.
+public enum ExampleFormat: Sendable {
+    case texts(RowTemplates)
+    /// Conversations from the rows' messages, or with `turns` from a prompt and its target as two turns.
+    case chats(ChatSettings, turns: RowTemplates?)
+
+    /// The templates; `nil` for rows of messages.
+    public var templates: RowTemplates? {
+        switch self {
+        case .texts(let templates): templates
+        case .chats(_, let turns): turns
+        }
+    }
+
+    /// The chat settings; `nil` for prompts and targets.
+    public var chat: ChatSettings? {
+        guard case .chats(let settings, _) = self else { return nil }
+        return settings
+    }
+
+    /// Reads at most `limit` rows of all sources together.
+    /// - Parameter data: names of data sources (``DataSource/all(_:)``).
+    /// - Throws: ``PEFTError`` naming the row and the problem.
+    public func read(_ data: [String], limit: Int? = nil) throws -> Examples {
+        // Messages keep the order of their keys.
+        let isInOrder = chat != nil && templates == nil
+        return try examples(from: DataSet.read(DataSource.all(data), limit: limit, keepsText: isInOrder))
+    }
+
+    /// - Parameter rows: rows of messages preferably have their JSON text, which keeps the order of keys.
+    public func examples(from rows: [Row]) throws -> Examples {
+        switch self {
+        case .texts(let templates): .texts(try templates.examples(from: rows))
+        case .chats(let settings, let turns):
+            .chats(try settings.conversations(rows, prompt: turns?.prompt, target: turns?.target), settings)
+        }
+    }
+}
+
+extension DataSettings {
+    /// Whether rows are read as prompts and targets or as conversations.
+    ///
+    /// With a prompt and a target, rows are conversations only if ``ChatChoice/wrapsTemplates`` is set. Otherwise they are
+    /// if a field of messages is named, the adapter was trained on conversations, or the first row holds messages.
+    /// - Parameters:
+    ///   - data: names of data sources (``DataSource/all(_:)``).
+    ///   - tokenizerFolder: the tokenizer's folder, with its chat template.
+    ///   - record: the settings that an adapter was trained with, which these override.
+    /// - Throws: ``PEFTError`` for missing or contradictory settings.
+    public func exampleFormat(of data: [String], tokenizerFolder: URL, record: TrainingRecord? = nil) throws
+        -> ExampleFormat
+    {
+        guard try areChats(data, record) else {
+            guard !chat.isSet else {
+                throw PEFTError(
+                    "chat options require chats, but the data has no messages",
+                    remedy: "add --chat to --prompt and --target, or name the field with --messages")
+            }
+            return .texts(try templates(record: record))
+        }
+        guard maxInputTokens == nil else {
+            throw PEFTError("--max-input applies to prompts, but the data holds chats", remedy: "use --max-length")
+        }
+        return .chats(try chat.settings(folder: tokenizerFolder, record: record), turns: try turns(record))
+    }
+
+    private func areChats(_ data: [String], _ record: TrainingRecord?) throws -> Bool {
+        if chat.wrapsTemplates {
+            guard prompt != nil || target == nil, chat.messages == nil || prompt == nil else {
+                throw PEFTError(
+                    "--chat requires --prompt and --target, or data with messages",
+                    remedy: "use both templates or neither", isUsage: true)
+            }
+            return true
+        }
+        if chat.messages != nil { return true }
+        guard prompt == nil, target == nil else { return false }
+        if let record { return record.chat != nil }
+        return try Self.firstRow(of: data).map(ChatRows.areIn) ?? false
+    }
+
+    /// The templates of the turns of rows without messages.
+    private func turns(_ record: TrainingRecord?) throws -> RowTemplates? {
+        guard chat.messages == nil else { return nil }
+        let known = record.flatMap { $0.chat == nil || $0.prompt.isEmpty ? nil : $0 }
+        guard prompt != nil || known != nil else { return nil }
+        return RowTemplates(
+            prompt: try promptTemplate(default: known?.prompt), target: try targetTemplate(default: known?.target))
+    }
+}
