@@ -58,6 +58,7 @@ let package = Package(
             ],
             path: "Sources/CLI"
         ),
+        .executableTarget(name: "finetune-example", dependencies: ["Training"], path: "Examples/FineTune"),
         .executableTarget(name: "summarize-example", dependencies: ["Training"], path: "Examples/Summarize"),
         .executableTarget(name: "training-benchmark", dependencies: ["Training"], path: "Benchmarks/Training"),
         .executableTarget(name: "weights-benchmark", dependencies: ["Training"], path: "Benchmarks/Weights"),

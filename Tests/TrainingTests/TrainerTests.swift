@@ -480,14 +480,15 @@ import TorchNN
 
     /// A prompt that is too long loses its end; its end token and the whole target stay.
     @Test func truncationNeverEatsTheTarget() throws {
-        let tokenizer = try Tokenizer.load(folder: Checkout.tinyT5)
+        let folder = Checkout.tinyT5
+        let (tokenizer, model) = try (Tokenizer.load(folder: folder), ModelFolder(folder).outline())
         let long = String(repeating: "a long dialogue about very many things, ", count: 40)
         let rows = [(long, long), ("short", "summary"), (long, "x")].enumerated().map { index, pair in
             Example(
                 prompt: pair.0, target: pair.1,
                 row: Row.Location(file: "rows.jsonl", number: index + 1, unit: .line))
         }
-        let (examples, summary) = try tokenizer.encode(rows, maxInputTokens: 16)
+        let (examples, summary) = try RowEncoder(tokenizer, for: model, maxInputTokens: 16).encode(rows)
         let end = try #require(tokenizer.eosTokenID)
         #expect(examples.map(\.input.count).max() == 16)
         #expect(examples.allSatisfy { $0.input.last == end && $0.target.last == end })
@@ -497,6 +498,6 @@ import TorchNN
         #expect((summary.rows, summary.truncated) == (3, 2))
         #expect(summary.longestTarget == examples[0].target.count)
         #expect(summary.inputTokens == examples.reduce(0) { $0 + $1.input.count })
-        #expect(throws: PEFTError.self) { try tokenizer.encode(rows, maxInputTokens: 1) }
+        #expect(throws: PEFTError.self) { try RowEncoder(tokenizer, for: model, maxInputTokens: 1) }
     }
 }

@@ -92,7 +92,14 @@ public struct RowEncoder: Sendable {
     public func prompt(_ text: String) -> (ids: [Int], isTruncated: Bool) {
         if !head.task.generates { return closed(text) }
         switch architecture {
-        case .encoderDecoder: return tokenizer.encodePrompt(text, maxTokens: maxInputTokens)
+        case .encoderDecoder:
+            let ids = tokenizer.encode(text: text)
+            guard ids.count > maxInputTokens else { return (ids, false) }
+            // The end token stays.
+            if let last = ids.last, last == tokenizer.eosTokenID {
+                return (ids.prefix(maxInputTokens - 1) + [last], true)
+            }
+            return (Array(ids.prefix(maxInputTokens)), true)
         case .decoder, .encoder:
             var ids = tokenizer.encode(text: text)
             // The target follows, so drop an end token.

@@ -34,6 +34,7 @@ public struct TrainingData {
     public let maxInputTokens: Int
     /// Maximum number of tokens of a prompt, a text or a conversation for this model.
     let maxTokens: Int
+    private let tokenizerFolder: URL
 
     /// - Parameters:
     ///   - data: names of data sources (``DataSource/all(_:)``).
@@ -53,6 +54,7 @@ public struct TrainingData {
         onNote: (String) -> Void = { _ in }
     ) throws {
         let tokenizerFolder = tokenizerFolder ?? folder.url
+        self.tokenizerFolder = tokenizerFolder
         tokenizer = try Tokenizer.load(folder: tokenizerFolder)
         let (settings, recognized) = try settings.recognizing(
             data, generates: settings.task.generates(folder), record: record)
@@ -68,6 +70,17 @@ public struct TrainingData {
         (summary, maxTokens) = (encoded.summary, encoded.maxTokens)
         (training, self.validation) = try Self.splitting(encoded, split, onNote)
         if let note = encoded.closingNote { onNote(note) }
+    }
+
+    /// Reads further data in the same format, such as a test set.
+    /// - Parameters:
+    ///   - data: names of data sources (``DataSource/all(_:)``).
+    ///   - model: the trained model.
+    /// - Throws: ``PEFTError`` for the first invalid row.
+    public func examples(_ data: [String], limit: Int? = nil, for model: any LanguageModel) throws -> PreparedExamples
+    {
+        try format.read(data, limit: limit).prepared(
+            tokenizer, folder: tokenizerFolder, for: model, maxInputTokens: maxInputTokens)
     }
 
     /// The training and validation splits.
