@@ -25,7 +25,7 @@ extension LanguageModel {
         let keptAsStored = storedAsTheyAre
         // 16-bit weights that are upcast for computing don't determine the model's dtype.
         let narrow = Set(
-            vocabularyPlaces.filter { $0.weight is NarrowWeight }.flatMap(\.weight.parameters).map {
+            vocabularyPlaces.filter { $0.weight.precision == .half }.flatMap(\.weight.parameters).map {
                 ObjectIdentifier($0.parameter)
             })
         let first = parameters().first { !narrow.contains(ObjectIdentifier($0.parameter)) }

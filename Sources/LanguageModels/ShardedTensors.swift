@@ -145,7 +145,7 @@ struct ShardedTensors {
             (storage?.projections(of: model) ?? []).compactMap { _, linear in
                 linear.weight.parameters.first.map { (ObjectIdentifier($0.parameter), linear) }
             }, uniquingKeysWith: { first, _ in first })
-        let places = model.vocabularyPlaces.filter { $0.weight is DenseWeight }
+        let places = model.vocabularyPlaces.filter { $0.weight.precision == .full }
         let words = Dictionary(
             places.compactMap { place in
                 place.weight.parameters.first.map { (ObjectIdentifier($0.parameter), place) }
@@ -161,17 +161,14 @@ struct ShardedTensors {
             }
             if let storage, let linear = kept[ObjectIdentifier(parameter)] {
                 parameter.tensor = try file.tensor(name).to(device)
-                let isTransposed = linear.weight is TransposedWeight
-                linear.weight = storage.converted(linear.weight)
-                if var blocks = linear.weight as? BlockQuantizedWeight {
-                    blocks.numbers = StoredNumbers {
-                        let tensor = try file.tensor(name).to(device).to(.float32)
-                        return isTransposed ? tensor.T.contiguous() : tensor
-                    } forget: {
-                        file.forget(name)
-                    }
-                    linear.weight = blocks
+                let isTransposed = linear.weight.isTransposed
+                let original = OriginalValues {
+                    let tensor = try file.tensor(name).to(device).to(.float32)
+                    return isTransposed ? tensor.T.contiguous() : tensor
+                } forget: {
+                    file.forget(name)
                 }
+                linear.weight = storage.converted(linear.weight).with(original: original)
                 // The parameter list still references the dense values, and the system caches the file's pages.
                 if linear.weight.parameters.first?.parameter.tensor !== parameter.tensor {
                     parameter.tensor = .empty([0])

@@ -132,6 +132,10 @@ final class GGUFModelFile: TensorFile {
     }
 }
 
+extension QuantizedFolder.Method {
+    static let gguf = Self(name: GGUFModelFile.method) { _ in GGUFModelFile.scheme }
+}
+
 extension ModelFolder {
     /// The GGUF file at a path: the path itself, or the only GGUF file in a folder without `config.json`.
     /// - Throws: ``PEFTError`` if there are several.

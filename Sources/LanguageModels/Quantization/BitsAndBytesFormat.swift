@@ -61,13 +61,17 @@ struct BitsAndBytesFormat {
             stateSize: stored?("weight.quant_state.bitsandbytes__\(settings.code.rawValue)")?.first)
     }
 
-    /// The `quantization_config` of a model with such weights; `nil` if it has none.
+    /// The `quantization_config` of a model with projections that are declared so; `nil` if it has none.
     /// - Throws: ``PEFTError`` if formats differ, which one configuration can't describe.
-    static func json(of model: any LanguageModel) throws -> JSON? {
-        let linears = model.namedModules().compactMap { path, module in (module as? Linear).map { (path, $0.weight) }
+    static func json(of projections: QuantizedFolder.Projections) throws -> JSON? {
+        var (blocks, rows, left): ([BlockQuantization], Int, [String]) = ([], 0, [])
+        for (path, declaration) in projections.all {
+            switch declaration {
+            case .bitsAndBytes(let settings?): blocks.append(settings)
+            case .bitsAndBytes(nil): rows += 1
+            default: left.append(path)
+            }
         }
-        let blocks = linears.compactMap { ($0.1 as? BlockQuantizedWeight)?.settings }
-        let rows = linears.filter { $0.1 is RowQuantizedWeight }.count
         guard rows > 0 || !blocks.isEmpty else { return nil }
         let kinds = Set(blocks.map { "\($0.code.rawValue) \($0.isDouble)" })
         guard rows == 0 || blocks.isEmpty, kinds.count <= 1 else {
@@ -75,9 +79,9 @@ struct BitsAndBytesFormat {
                 "the model's projections have different quantization formats, which config.json can't describe",
                 remedy: "quantize all projections to the same format")
         }
-        var left = linears.filter { !($0.1 is BlockQuantizedWeight || $0.1 is RowQuantizedWeight) }.map(\.0)
         // A tied output layer is still a projection to bitsandbytes.
-        if !model.outputLayer.isEmpty, !left.contains(model.outputLayer) { left.append(model.outputLayer) }
+        let output = projections.outputLayer
+        if !output.isEmpty, !left.contains(output) { left.append(output) }
         return [
             "quant_method": .string(method), "load_in_4bit": .bool(rows == 0), "load_in_8bit": .bool(rows > 0),
             "_load_in_4bit": .bool(rows == 0), "_load_in_8bit": .bool(rows > 0),
@@ -88,4 +92,13 @@ struct BitsAndBytesFormat {
             "llm_int8_skip_modules": .array(left.map(JSON.string)), "llm_int8_threshold": 6.0,
         ]
     }
+}
+
+extension QuantizedFolder.Method {
+    static let bitsAndBytes = Self(
+        name: BitsAndBytesFormat.method,
+        scheme: { json in
+            let format = try BitsAndBytesFormat(json)
+            return .init(marker: format.marker, shapes: format.weight)
+        }, configuration: BitsAndBytesFormat.json)
 }

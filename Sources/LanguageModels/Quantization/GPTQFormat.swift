@@ -80,17 +80,22 @@ public struct GPTQFormat: Sendable, Equatable {
         return .object(fields)
     }
 
-    /// The format of a model with such weights; `nil` if it has none.
+    /// The format of a model with projections that are declared so; `nil` if it has none.
     /// - Throws: ``PEFTError`` if formats differ, which one configuration can't describe.
-    init?(of weights: [GroupQuantizedWeight]) throws {
-        guard let first = weights.first else { return nil }
-        self.init(first.settings, zeroType: weights.lazy.compactMap { $0.zeros?.tensor.dtype }.first)
-        guard weights.allSatisfy({ $0.settings == first.settings }) else {
+    init?(of projections: QuantizedFolder.Projections) throws {
+        typealias Own = (settings: GroupQuantization, zeroType: DType?, hasOrder: Bool)
+        let own = projections.all.compactMap { _, declaration -> Own? in
+            guard case .gptq(let settings, let zeroType, let hasOrder) = declaration else { return nil }
+            return (settings, zeroType, hasOrder)
+        }
+        guard let first = own.first else { return nil }
+        self.init(first.settings, zeroType: own.lazy.compactMap(\.zeroType).first)
+        guard own.allSatisfy({ $0.settings == first.settings }) else {
             throw PEFTError(
                 "the model's projections have different quantization formats, which a GPTQ folder can't describe",
                 remedy: "quantize all projections to the same format")
         }
-        hasOrder = !weights.allSatisfy(\.hasPlainOrder)
+        hasOrder = own.contains(where: \.hasOrder)
     }
 }
 
@@ -125,5 +130,24 @@ struct AWQFormat {
                 remedy: "use the config.json that belongs to these weights")
         }
         return AWQWeight(outputs: outputs, inputs: inputs, groupSize: groupSize)
+    }
+}
+
+extension QuantizedFolder.Method {
+    static let gptq = Self(
+        name: GPTQFormat.method,
+        scheme: { json in
+            let format = try GPTQFormat(json)
+            return .init { outputs, inputs, path, stored in
+                let hasZeros = stored.map { $0("zeros") != nil } ?? true
+                return try format.weight(outputs: outputs, inputs: inputs, at: path, hasZeros: hasZeros)
+            }
+        }, configuration: { try GPTQFormat(of: $0)?.json })
+
+    static let awq = Self(name: AWQFormat.method) { json in
+        let format = try AWQFormat(json)
+        return .init { outputs, inputs, path, _ in
+            try format.weight(outputs: outputs, inputs: inputs, at: path)
+        }
     }
 }

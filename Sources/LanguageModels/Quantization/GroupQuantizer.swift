@@ -91,7 +91,7 @@ public struct GroupQuantizer: Sendable {
             }
         }
         // Projections that the samples never reached.
-        for (path, linear) in chosen where !(linear.weight is GroupQuantizedWeight) {
+        for (path, linear) in chosen where linear.weight.grouped == nil {
             let dense = linear.weight.dense(as: .float32)
             let weight = try withTorchErrors { try GroupQuantizedWeight(rounding: dense, to: settings) }
             outcomes.append(try outcome(path, linear, dense, weight, hessian: nil))

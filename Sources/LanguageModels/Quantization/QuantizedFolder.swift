@@ -3,8 +3,20 @@ import Torch
 import TorchNN
 
 /// Formats of quantized weights in folders, by `quant_method` of their `quantization_config`. To add one, add a file
-/// here and a line in ``schemes``.
+/// here and a line in ``methods``.
 enum QuantizedFolder {
+    static let methods: [Method] = [.gptq, .awq, .gguf, .bitsAndBytes]
+
+    /// One `quant_method`.
+    struct Method: Sendable {
+        let name: String
+        /// Reads a `quantization_config`.
+        let scheme: @Sendable (JSON) throws -> Scheme
+        /// The `quantization_config` of a model with these projections; `nil` if none are declared so. `nil` for a
+        /// method that is only read.
+        var configuration: (@Sendable (Projections) throws -> JSON?)?
+    }
+
     struct Scheme {
         /// The tensor below a projection whose presence marks it as quantized.
         var marker = "qweight"
@@ -15,26 +27,12 @@ enum QuantizedFolder {
     /// Shape of a tensor in the folder by its name below the projection's; `nil` without files.
     typealias Stored = (String) -> [Int]?
 
-    static let schemes: [String: @Sendable (JSON) throws -> Scheme] = [
-        GPTQFormat.method: { json in
-            let format = try GPTQFormat(json)
-            return Scheme { outputs, inputs, path, stored in
-                let hasZeros = stored.map { $0("zeros") != nil } ?? true
-                return try format.weight(outputs: outputs, inputs: inputs, at: path, hasZeros: hasZeros)
-            }
-        },
-        AWQFormat.method: { json in
-            let format = try AWQFormat(json)
-            return Scheme { outputs, inputs, path, _ in
-                try format.weight(outputs: outputs, inputs: inputs, at: path)
-            }
-        },
-        GGUFModelFile.method: { _ in GGUFModelFile.scheme },
-        BitsAndBytesFormat.method: { json in
-            let format = try BitsAndBytesFormat(json)
-            return Scheme(marker: format.marker, shapes: format.weight)
-        },
-    ]
+    /// A model's projections with how their weights are declared.
+    struct Projections {
+        let all: [(path: String, declaration: WeightDeclaration?)]
+        /// Path of the output layer; empty if there is none.
+        let outputLayer: String
+    }
 
     /// Splits `quantization_config` from a configuration; the scheme is `nil` if there is none.
     /// - Throws: ``PEFTError`` for an unsupported method.
@@ -43,10 +41,10 @@ enum QuantizedFolder {
             case .object(var fields) = configuration
         else { return (configuration, nil) }
         let method = settings["quant_method"]?.string ?? ""
-        guard let scheme = schemes[method] else {
+        guard let scheme = methods.first(where: { $0.name == method })?.scheme else {
             throw PEFTError(
                 "\(file): 'quantization_config.quant_method' is '\(method)', which is not supported",
-                remedy: "supported methods are \(schemes.keys.sorted().joined(separator: ", "))")
+                remedy: "supported methods are \(methods.map(\.name).sorted().joined(separator: ", "))")
         }
         fields["quantization_config"] = nil
         return (.object(fields), try scheme(settings))
@@ -71,8 +69,14 @@ enum QuantizedFolder {
 
     /// The `quantization_config` of a model's weights; `nil` if none are quantized.
     static func configuration(of model: any LanguageModel) throws -> JSON? {
-        let groups = model.namedModules().compactMap { ($0.module as? Linear)?.weight as? GroupQuantizedWeight }
-        return try GPTQFormat(of: groups)?.json ?? BitsAndBytesFormat.json(of: model)
+        let projections = Projections(
+            all: model.namedModules().compactMap { path, module in
+                (module as? Linear).map { (path, $0.weight.declaration) }
+            }, outputLayer: model.outputLayer)
+        for method in methods {
+            if let configuration = try method.configuration?(projections) { return configuration }
+        }
+        return nil
     }
 }
 
@@ -80,7 +84,7 @@ extension LanguageModel {
     /// Stores floating-point zero points, which merging creates, in a dtype; with `nil` they are rounded to the grid.
     public func storeZeroPoints(as type: DType?) {
         for (_, module) in namedModules() {
-            guard let linear = module as? Linear, let weight = linear.weight as? GroupQuantizedWeight,
+            guard let linear = module as? Linear, let weight = linear.weight.grouped,
                 let zeros = weight.zeros?.tensor
             else { continue }
             linear.weight = weight.with(zeros: zeros, as: type)
@@ -89,7 +93,7 @@ extension LanguageModel {
 
     /// Whether some weights have floating-point zero points.
     public var hasFloatZeroPoints: Bool {
-        namedModules().contains { (($0.module as? Linear)?.weight as? GroupQuantizedWeight)?.zeros != nil }
+        namedModules().contains { ($0.module as? Linear)?.weight.grouped?.zeros != nil }
     }
 
     /// Parameters that keep their stored dtype whatever the model computes in: packed integers with their scales and

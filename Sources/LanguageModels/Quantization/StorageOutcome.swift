@@ -20,7 +20,7 @@ extension ModelFolder {
         let tensors = try tensors()
         // The shape of a square matrix doesn't show whether it is transposed.
         let transposed = Set(
-            try outline().namedModules().filter { ($0.module as? Linear)?.weight is TransposedWeight }.map(\.path))
+            try outline().namedModules().filter { ($0.module as? Linear)?.weight.isTransposed == true }.map(\.path))
         return try model.namedModules().compactMap { path, module in
             guard let weight = (module as? Linear)?.weight, weight.isQuantized else { return nil }
             return try withTorchErrors {

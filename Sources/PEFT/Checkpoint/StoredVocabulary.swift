@@ -88,7 +88,7 @@ struct StoredVocabulary {
 
     /// Stored in the format of the base's embedding, or in fp32 if that is quantized.
     private static func weight(_ tensor: Tensor, like model: any LanguageModel) -> any LinearWeight {
-        let own = (model.vocabularyTable?.weight as? DenseWeight)?.parameter.tensor.dtype
+        let own = model.vocabularyTable?.weight.denseTensor?.dtype
         return DenseWeight(tensor.to(own ?? .float32).to(model.device))
     }
 

@@ -117,7 +117,7 @@ public struct ModelOutline {
             (module as? Linear).map {
                 LinearSite(
                     path: path, inputs: $0.inputs, outputs: $0.outputs, hasBias: $0.bias != nil,
-                    groupSize: ($0.weight as? GroupQuantizedWeight).map { $0.settings.groupSize ?? $0.inputs },
+                    groupSize: $0.weight.grouped?.groupSize,
                     parts: model.fusedParts(of: path))
             }
         }
@@ -132,18 +132,10 @@ public struct ModelOutline {
             }, uniquingKeysWith: { first, _ in first })
         let wordPaths = [model.inputEmbedding, model.outputLayer]
         frozen = named.flatMap { path, module -> [FrozenTensor] in
-            guard let weight = Self.weight(of: module), !(weight is DenseWeight || weight is TransposedWeight)
-            else { return [] }
-            let storage =
-                switch weight {
-                case let blocks as BlockQuantizedWeight: blocks.settings.code.rawValue
-                case is RowQuantizedWeight: "int8"
-                case let narrow as NarrowWeight: narrow.parameter.tensor.dtype == .float16 ? "fp16" : "bf16"
-                default: "group-wise integers"
-                }
-            let takesCopies = weight is NarrowWeight && wordPaths.contains(path)
+            guard let weight = Self.weight(of: module), weight.precision != .full else { return [] }
+            let takesCopies = weight.precision == .half && wordPaths.contains(path)
             return weight.parameters.map {
-                FrozenTensor(path: "\(path).\($0.key)", storage: storage, takesCopies: takesCopies)
+                FrozenTensor(path: "\(path).\($0.key)", storage: weight.formatName, takesCopies: takesCopies)
             }
         }
         let kept = Set(frozen.map(\.path))

@@ -54,7 +54,7 @@ final class VocabularyMatrices {
 
     private func putLayer() {
         guard model.hasTiedOutput, let site = model.vocabularyTable else { return }
-        if layer == nil { layer = Linear(output ?? Self.sharing(site.weight), bias: nil) }
+        if layer == nil { layer = Linear(output ?? site.weight.withOwnParameters(), bias: nil) }
         model.setOutputLayer(layer)
     }
 
@@ -69,15 +69,6 @@ final class VocabularyMatrices {
             if model.ownOutputLayer === layer, !isUsed { model.setOutputLayer(nil) }
         } else if output != nil, let weight = before.output {
             model.ownOutputLayer?.weight = weight
-        }
-    }
-
-    /// A weight with the same values that can be replaced or trained separately.
-    private static func sharing(_ weight: any LinearWeight) -> any LinearWeight {
-        switch weight {
-        case let weight as DenseWeight: DenseWeight(weight.parameter.tensor)
-        case let weight as NarrowWeight: NarrowWeight(weight.parameter.tensor)
-        default: weight
         }
     }
 }

@@ -27,7 +27,7 @@ final class DoRAAdapter: LoRAAdapter {
         _ linear: Linear, rank: Int, scale: Double, dropout: Double, initialization: LoRAVariant.Initialization,
         context: AttachmentContext
     ) {
-        original = (linear.weight as? DenseWeight).map { DenseWeight($0.parameter.tensor) } ?? linear.weight
+        original = linear.weight.snapshot()
         super.init(
             linear, rank: rank, scale: scale, dropout: dropout, initialization: initialization, context: context)
         magnitude = withoutGradients {

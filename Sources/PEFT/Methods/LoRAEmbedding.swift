@@ -104,7 +104,7 @@ final class DoRAEmbeddingAdapter: LoRAEmbeddingAdapter {
     private lazy var squaredNorms = withoutGradients { original.dense(as: a.dtype).squared().sum(axes: [0]) }
 
     init(_ table: Embedding, rank: Int, scale: Double, context: AttachmentContext) {
-        original = (table.weight as? DenseWeight).map { DenseWeight($0.parameter.tensor) } ?? table.weight
+        original = table.weight.snapshot()
         super.init(table, rank: rank, scale: scale, context: context)
         magnitude = withoutGradients {
             context.device == .meta

@@ -29,7 +29,7 @@ final class OutputTokenRows: Module, LinearAdapter, AdapterModule {
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         let own = base.weight
         // The full matrix exists only during the matmul, so that gradients w.r.t. x include the trained rows.
-        let numbers = (own as? DenseWeight)?.parameter.tensor ?? own.dense(as: rows.dtype)
+        let numbers = own.denseTensor ?? own.dense(as: rows.dtype)
         let replaced = DenseWeight(numbers.replacing(indices, with: rows.to(numbers.dtype)))
         if base.isBare { return base.project(x, with: replaced) }
         return base(x) + (replaced.project(x, bias: nil) - own.project(x, bias: nil))

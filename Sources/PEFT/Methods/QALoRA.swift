@@ -264,8 +264,8 @@ final class QALoRAAdapter: Module, LinearAdapter, AdapterModule {
 
     /// Shifts the zero points of a weight that is quantized in the same groups, or in subdivisions of them.
     func merged(into weight: any LinearWeight) throws -> (any LinearWeight)? {
-        guard let weight = weight as? GroupQuantizedWeight else { return nil }
-        let own = weight.settings.groupSize ?? weight.inputs
+        guard let weight = weight.grouped else { return nil }
+        let own = weight.groupSize
         guard weight.hasPlainOrder else {
             throw PEFTError(
                 "QA-LoRA can't be merged into a weight quantized with desc_act",

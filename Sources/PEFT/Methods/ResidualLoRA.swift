@@ -31,12 +31,12 @@ final class ResidualLoRAAdapter: LoRAAdapter {
             }
             // Quantizing the residual again would give a base that no file describes.
             residual =
-                linear.weight.isQuantized || linear.weight is NarrowWeight
+                linear.weight.precision != .full
                 ? WeightWithDelta(linear.weight, a: a.to(context.dtype), b: b.to(context.dtype), scale: -scale)
                 : try linear.weight.replacing(with: rest)
         }
         // A snapshot of the tensor: another adapter may replace the parameter's values.
-        original = (linear.weight as? DenseWeight).map { DenseWeight($0.parameter.tensor) } ?? linear.weight
+        original = linear.weight.snapshot()
         start = (a.to(context.dtype), b.to(context.dtype))
         isExact = variant.initialization != .loftq
         super.init(
@@ -128,24 +128,23 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         a: Tensor, b: Tensor, quantized: any LinearWeight
     ) {
         try check(rank: rank, outputs: base.outputs, inputs: base.inputs)
-        let blocks = base as? BlockQuantizedWeight
         let isMeta = base.parameters.first?.parameter.tensor.device == .meta
-        guard !base.isQuantized || blocks?.settings.code == .nf4 else {
+        guard !base.isQuantized || base.blockCode == .nf4 else {
             throw PEFTError(
                 "LoftQ needs an NF4 base, but this one is stored in another format",
                 remedy: "use --weights nf4 or nf4-double, or the method qlora")
         }
-        guard !base.isQuantized || blocks?.numbers != nil || isMeta else {
+        guard !base.isQuantized || base.original != nil || isMeta else {
             throw PEFTError(
                 "LoftQ needs the original weights, which this quantized base doesn't contain",
                 remedy: "use the original model with --weights nf4, or the method qlora")
         }
-        defer { blocks?.numbers?.forget() }
-        let weight = try blocks?.numbers?.read() ?? base.dense(as: .float32)
+        defer { base.original?.forget() }
+        let weight = try base.original?.read() ?? base.dense(as: .float32)
         func rounded(_ rest: Tensor, isFirst: Bool) throws -> any LinearWeight {
-            if let blocks { return isFirst ? blocks : blocks.replacing(with: rest) }
-            // bf16 would round NF4's values.
-            if base is NarrowWeight { return BlockQuantizedWeight(rounding: rest, to: BlockQuantization(.nf4)) }
+            if base.isQuantized { return isFirst ? base : try base.replacing(with: rest) }
+            // 16 bits would round NF4's values.
+            if base.precision == .half { return BlockQuantizedWeight(rounding: rest, to: BlockQuantization(.nf4)) }
             return try base.replacing(with: NormalFloat4.rounded(rest))
         }
         var rest = weight

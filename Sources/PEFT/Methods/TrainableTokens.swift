@@ -210,7 +210,7 @@ final class TokenRows: Module, EmbeddingAdapter, AdapterModule {
 
     func outputWeight(_ weight: any LinearWeight) -> any LinearWeight {
         // A quantized embedding is dequantized only while the output layer uses it.
-        let numbers = (weight as? DenseWeight)?.parameter.tensor ?? weight.dense(as: rows.dtype)
+        let numbers = weight.denseTensor ?? weight.dense(as: rows.dtype)
         return DenseWeight(numbers.replacing(indices, with: rows.to(numbers.dtype)))
     }
     var reachesTiedOutput: Bool { true }

@@ -18,6 +18,7 @@ public struct WeightWithDelta: LinearWeight {
         Functions.loraBranch(base.project(x, bias: bias), x: x, a: a, b: b, scale: scale, dropout: 0, seed: 0)
     }
     public func dense(as type: DType) -> Tensor { base.dense(as: type) + b.to(type).matmul(a.to(type)) * scale }
+    public var formatName: String { base.formatName }
     public func replacing(with dense: Tensor) throws -> any LinearWeight { try base.replacing(with: dense) }
     public var parameters: [(key: String, parameter: Parameter)] { base.parameters }
 }

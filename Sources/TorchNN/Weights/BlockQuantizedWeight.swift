@@ -24,7 +24,7 @@ public struct BlockQuantizedWeight: StoredWeight {
     /// The mean of the scales, which is subtracted before they are quantized.
     private let offset: Double
     /// The original values, if they can still be read; a replaced weight has none.
-    public var numbers: StoredNumbers?
+    public private(set) var original: OriginalValues?
 
     private init(
         _ outputs: Int, _ inputs: Int, _ settings: BlockQuantization, codes: Parameter, scales: Parameter,
@@ -83,9 +83,19 @@ public struct BlockQuantizedWeight: StoredWeight {
             outputs: outputs, inputs: inputs)
     }
 
+    public var formatName: String { settings.code.rawValue }
+    public var blockCode: BlockCode? { settings.code }
+    public var declaration: WeightDeclaration? { .bitsAndBytes(settings) }
+
     /// Quantizes other values with the same settings.
     public func replacing(with dense: Tensor) -> any LinearWeight {
         BlockQuantizedWeight(rounding: dense, to: settings)
+    }
+
+    public func with(original: OriginalValues) -> any LinearWeight {
+        var weight = self
+        weight.original = original
+        return weight
     }
 
     /// Applies the file's `quant_state`.
@@ -105,7 +115,7 @@ public struct BlockQuantizedWeight: StoredWeight {
                 outputs, inputs, settings, codes: codes, scales: scales, table: table,
                 nested: nestedScales.flatMap { scales in nestedTable.map { (scales, $0) } }, state: state,
                 offset: json["nested_offset"]?.double ?? 0)
-            weight.numbers = numbers
+            weight.original = original
             return weight
         } catch let error as PEFTError {
             reportFailure(error)
@@ -124,42 +134,27 @@ public struct BlockQuantizedWeight: StoredWeight {
     }
 }
 
-/// The original values of a quantized weight, in a file that still exists.
-public struct StoredNumbers {
-    /// Reads `[outputs, inputs]` as fp32.
-    public let read: () throws -> Tensor
-    /// Releases the memory of what was read.
-    public let forget: () -> Void
+extension WeightFormat.Family {
+    static let nf4 = blocks(.nf4)
+    static let fp4 = blocks(.fp4)
 
-    public init(read: @escaping () throws -> Tensor, forget: @escaping () -> Void) {
-        (self.read, self.forget) = (read, forget)
+    /// With the suffix `-double` the blocks' scales are quantized too (double quantization).
+    private static func blocks(_ code: BlockCode) -> Self {
+        Self(names: [code.rawValue, code.rawValue + "-double"]) { name, block in
+            let parts = name.split(separator: "-", maxSplits: 1)
+            guard parts.first == Substring(code.rawValue), parts.count == 1 || parts[1] == "double" else {
+                return nil
+            }
+            return .blocks(BlockQuantization(code, block: block, isDouble: parts.count == 2))
+        }
     }
 }
 
-/// Settings of blockwise 4-bit quantization.
-public struct BlockQuantization: Sendable, Equatable {
-    public var code: BlockCode
-    /// Block size: number of values that share a scale.
-    public var block: Int
-    /// Whether the scales are quantized too (double quantization).
-    public var isDouble: Bool
-
-    /// Block sizes that bitsandbytes supports.
-    public static let blocks = [32, 64, 128, 256, 512, 1024, 2048, 4096]
-
-    public init(_ code: BlockCode = .nf4, block: Int = 64, isDouble: Bool = false) {
-        (self.code, self.block, self.isDouble) = (code, block, isDouble)
-    }
-
-    /// Number of blocks of `count` values.
-    public func blocks(of count: Int) -> Int { (count + block - 1) / block }
-
-    /// bitsandbytes' `quant_state` of a weight.
-    func description(outputs: Int, inputs: Int, offset: Double) -> String {
-        let nested =
-            isDouble
-            ? ", \"nested_blocksize\": 256, \"nested_dtype\": \"float32\", \"nested_offset\": \(offset)" : ""
-        return "{\"quant_type\": \"\(code.rawValue)\", \"blocksize\": \(block), \"dtype\": \"float32\", "
-            + "\"shape\": [\(outputs), \(inputs)]\(nested)}"
+extension WeightFormat {
+    /// NF4 or FP4 in blocks (Dettmers et al. 2023).
+    public static func blocks(_ settings: BlockQuantization) -> WeightFormat {
+        WeightFormat(
+            settings.code.rawValue + (settings.isDouble ? "-double" : ""), blocks: settings,
+            quantizing: { BlockQuantizedWeight(rounding: $0, to: settings) })
     }
 }

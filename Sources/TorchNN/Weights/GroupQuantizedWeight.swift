@@ -1,48 +1,11 @@
 import Support
 import Torch
 
-/// Settings of group-wise integer quantization.
-public struct GroupQuantization: Sendable, Equatable {
-    /// Bits per weight: 2, 3, 4 or 8.
-    public var bits: Int
-    /// Inputs that share a scale and a zero point; `nil` for all inputs (per-channel).
-    public var groupSize: Int?
-    /// Whether the zero point is the middle of the grid.
-    public var isSymmetric: Bool
-    /// Difference between a zero point and its stored value: 1 in GPTQ's first format, 0 in its second.
-    public var zeroOffset: Int
-
-    public init(bits: Int, groupSize: Int?, isSymmetric: Bool = false, zeroOffset: Int = 1) {
-        (self.bits, self.groupSize) = (bits, groupSize)
-        (self.isSymmetric, self.zeroOffset) = (isSymmetric, zeroOffset)
-    }
-
-    /// Number of values that fill whole words.
-    var block: Int { bits == 3 ? 32 : 32 / bits }
-
-    /// Number of groups of `inputs` inputs.
-    public func groups(of inputs: Int) -> Int {
-        guard let groupSize, groupSize > 0 else { return 1 }
-        return (inputs + groupSize - 1) / groupSize
-    }
-
-    /// Why a matrix of this shape can't be quantized with these settings; `nil` if it can.
-    public func refusal(outputs: Int, inputs: Int) -> String? {
-        // The kernels process 32 inputs at a time.
-        if !inputs.isMultiple(of: 32) { return "\(inputs) inputs are not a multiple of 32" }
-        if !outputs.isMultiple(of: block) { return "\(outputs) outputs are not a multiple of \(block)" }
-        if let groupSize, !inputs.isMultiple(of: groupSize) {
-            return "\(inputs) inputs are not a multiple of the group size \(groupSize)"
-        }
-        return nil
-    }
-}
-
 /// A weight of packed integers with a scale and a zero point for each output and group of inputs, W[o, i] = scale[g,
 /// o] · (q[i, o] − zero[g, o]), in GPTQ's format (Frantar et al. 2022).
 ///
 /// Only the packed integers are in memory; matmuls dequantize tile by tile, and so does the backward pass.
-public struct GroupQuantizedWeight: LinearWeight {
+public struct GroupQuantizedWeight: GroupedWeight {
     public let outputs: Int
     public let inputs: Int
     public let settings: GroupQuantization
@@ -117,18 +80,23 @@ public struct GroupQuantizedWeight: LinearWeight {
 
     // MARK: As a weight
 
+    public var groupSize: Int { settings.groupSize ?? inputs }
     private var matrix: GroupQuantizedMatrix {
-        let groupSize = settings.groupSize ?? inputs
-        return GroupQuantizedMatrix(
+        GroupQuantizedMatrix(
             packed: integers.tensor, scales: scales.tensor, zeros: zeros?.tensor ?? packedZeros.tensor,
             order: knowledge.isPlain(order.tensor, groupSize: groupSize) ? nil : order.tensor, bits: settings.bits,
             groupSize: groupSize, zeroOffset: settings.zeroOffset)
     }
 
     /// Whether input i is in group i / groupSize.
-    public var hasPlainOrder: Bool { knowledge.isPlain(order.tensor, groupSize: settings.groupSize ?? inputs) }
+    public var hasPlainOrder: Bool { knowledge.isPlain(order.tensor, groupSize: groupSize) }
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
     public func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
+    public var formatName: String { "group-wise integers" }
+    public var grouped: (any GroupedWeight)? { self }
+    public var declaration: WeightDeclaration? {
+        .gptq(settings, zeroType: zeros?.tensor.dtype, hasOrder: !hasPlainOrder)
+    }
     /// Quantizes other values by round-to-nearest with new grids.
     public func replacing(with dense: Tensor) throws -> any LinearWeight {
         var settings = settings
@@ -175,5 +143,41 @@ private final class OrderKnowledge {
         isPlain = order.array(Int32.self).enumerated().allSatisfy { Int($1) == $0 / groupSize }
         known = order
         return isPlain
+    }
+}
+
+extension WeightFormat.Family {
+    /// `int2`, `int3`, `int4` or `int8`, followed by `-g` and the group size, and optionally `-gptq`, as in
+    /// `int4-g32-gptq`. (Plain `int8` has one scale per output.)
+    static let groups = Self(
+        names: [],
+        summary: "group-wise integers such as int4-g32 and int4-g32-gptq (group sizes are multiples of 32)"
+    ) { name, _ in
+        var parts = name.split(separator: "-").map(String.init)
+        let bits = ["int2": 2, "int3": 3, "int4": 4, "int8": 8][parts.first ?? ""]
+        guard let bits, bits != 8 || parts.count > 1 else { return nil }
+        parts.removeFirst()
+        let usesGPTQ = parts.last == "gptq"
+        if usesGPTQ { parts.removeLast() }
+        var groupSize = WeightFormat.usualGroupSize
+        if let group = parts.first {
+            guard parts.count == 1, group.hasPrefix("g"), let size = Int(group.dropFirst()), size > 0,
+                size.isMultiple(of: 32)
+            else { return nil }
+            groupSize = size
+        }
+        return .groups(GroupQuantization(bits: bits, groupSize: groupSize), usesGPTQ: usesGPTQ)
+    }
+}
+
+extension WeightFormat {
+    /// Group size unless the name has one: inputs that share a scale and a zero point.
+    public static let usualGroupSize = 128
+
+    /// Group-wise integers, by GPTQ (Frantar et al. 2022) or round-to-nearest.
+    public static func groups(_ settings: GroupQuantization, usesGPTQ: Bool) -> WeightFormat {
+        WeightFormat(
+            "int\(settings.bits)-g\(settings.groupSize ?? 0)\(usesGPTQ ? "-gptq" : "")",
+            groups: Groups(settings: settings, usesGPTQ: usesGPTQ))
     }
 }

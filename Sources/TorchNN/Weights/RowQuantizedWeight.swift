@@ -39,9 +39,20 @@ public struct RowQuantizedWeight: StoredWeight {
     public var matrix: StoredMatrix {
         StoredMatrix(codes: codes.tensor, scales: scales.tensor, outputs: outputs, inputs: inputs)
     }
+    public var formatName: String { "int8" }
+    public var declaration: WeightDeclaration? { .bitsAndBytes(nil) }
     /// Quantizes other values with the same settings.
     public func replacing(with dense: Tensor) -> any LinearWeight { RowQuantizedWeight(rounding: dense) }
     public var parameters: [(key: String, parameter: Parameter)] {
         [("weight", codes), ("SCB", scales), ("weight_format", format)]
     }
+}
+
+extension WeightFormat.Family {
+    static let int8 = Self("int8", format: .int8)
+}
+
+extension WeightFormat {
+    /// int8 by rows (Dettmers et al. 2022).
+    public static let int8 = WeightFormat("int8", quantizing: { RowQuantizedWeight(rounding: $0) })
 }

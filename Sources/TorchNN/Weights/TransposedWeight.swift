@@ -14,11 +14,13 @@ public struct TransposedWeight: LinearWeight {
             bias: Parameter(.empty([outputs], device: device)))
     }
 
-    public var isQuantized: Bool { false }
     public var outputs: Int { parameter.tensor.dim(1) }
     public var inputs: Int { parameter.tensor.dim(0) }
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor { Functions.linear(x, parameter.tensor.T, bias: bias) }
     public func dense(as type: DType) -> Tensor { parameter.tensor.T.to(type) }
+    public var formatName: String { WeightFormat.name(of: parameter.tensor.dtype) }
+    public var precision: WeightPrecision { .full }
+    public var isTransposed: Bool { true }
     public func replacing(with dense: Tensor) -> any LinearWeight {
         TransposedWeight(dense.T.to(parameter.tensor.dtype).contiguous())
     }

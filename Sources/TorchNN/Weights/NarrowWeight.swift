@@ -10,8 +10,6 @@ public struct NarrowWeight: LinearWeight {
 
     public init(_ tensor: Tensor) { parameter = Parameter(tensor) }
 
-    /// Not quantized: it may be saved in any dtype.
-    public var isQuantized: Bool { false }
     public var outputs: Int { parameter.tensor.dim(0) }
     public var inputs: Int { parameter.tensor.dim(1) }
     private var matrix: StoredMatrix {
@@ -36,8 +34,25 @@ public struct NarrowWeight: LinearWeight {
                 hidden: hidden, targets: targets, scale: scale, softcap: softcap, labelSmoothing: labelSmoothing)
     }
     public func dense(as type: DType) -> Tensor { parameter.tensor.to(type) }
+    public var formatName: String { parameter.tensor.dtype == .float16 ? "fp16" : "bf16" }
+    public var precision: WeightPrecision { .half }
     public func replacing(with dense: Tensor) -> any LinearWeight {
         NarrowWeight(dense.to(parameter.tensor.dtype).contiguous())
     }
+    public func withOwnParameters() -> any LinearWeight { NarrowWeight(parameter.tensor) }
     public var parameters: [(key: String, parameter: Parameter)] { [("weight", parameter)] }
+}
+
+extension WeightFormat.Family {
+    /// bf16, upcast tile by tile in matmuls.
+    static let bfloat16 = Self("bf16", "bfloat16", format: .bfloat16)
+}
+
+extension WeightFormat {
+    /// Projections that files store transposed stay as they are: a bf16 weight is stored as it is in memory.
+    public static let bfloat16 = WeightFormat(
+        "bf16", dtype: .bfloat16, includesTransposed: false,
+        conversion: Conversion(
+            weight: { NarrowWeight($0.dense(as: .bfloat16).contiguous()) },
+            vocabulary: { $1.size > 2 ? NarrowWeight($0.to(.bfloat16)) : nil }))
 }

@@ -29,6 +29,7 @@ public struct AWQWeight: LinearWeight {
     public var parameters: [(key: String, parameter: Parameter)] {
         [("qweight", integers), ("qzeros", packedZeros), ("scales", scales)]
     }
+    public var formatName: String { "group-wise integers" }
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor { repacked.project(x, bias: bias) }
     public func dense(as type: DType) -> Tensor { repacked.dense(as: type) }
     public func replacing(with dense: Tensor) throws -> any LinearWeight { try repacked.replacing(with: dense) }

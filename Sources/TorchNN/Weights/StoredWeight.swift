@@ -1,0 +1,19 @@
+import Torch
+
+/// A weight whose matmul dequantizes tile by tile.
+public protocol StoredWeight: LinearWeight {
+    var matrix: StoredMatrix { get }
+}
+
+extension StoredWeight {
+    public var projectionMatrix: Projection.Matrix? { .stored(matrix) }
+    public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
+    public func rows(_ ids: Tensor, as type: DType) -> Tensor { matrix.rows(ids, as: type) }
+    public func crossEntropy(
+        hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
+    ) -> Tensor {
+        matrix.crossEntropy(
+            hidden: hidden, targets: targets, scale: scale, softcap: softcap, labelSmoothing: labelSmoothing)
+    }
+    public func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
+}

@@ -1,0 +1,134 @@
+import Support
+import Torch
+
+/// A weight format that users name, with its settings, such as `nf4-double` or `int4-g32-gptq`.
+public struct WeightFormat: Sendable, Equatable {
+    /// Canonical name.
+    public let name: String
+    /// Dtype of a format of floats; `nil` if the format is quantized.
+    public let dtype: DType?
+    /// Whether projections that files store transposed have this format too.
+    public let includesTransposed: Bool
+    /// How matrices are converted while a model is loaded, one at a time; `nil` if they stay in the compute dtype or if
+    /// the format has ``groups``.
+    public let conversion: Conversion?
+    /// The settings of group-wise integers, to which a loaded model is quantized; `nil` for other formats.
+    public let groups: Groups?
+    /// The settings of 4-bit blocks; `nil` for other formats.
+    public let blocks: BlockQuantization?
+
+    /// Converts a matrix; a meta matrix stays without values.
+    public struct Conversion: Sendable {
+        /// A projection's weight.
+        public let weight: @Sendable (any LinearWeight) -> any LinearWeight
+        /// The input embeddings or the output layer, from the file's values `[words, size]` and the compute dtype;
+        /// `nil` for a dense weight in the compute dtype.
+        public let vocabulary: @Sendable (_ stored: Tensor, _ dtype: DType) -> (any LinearWeight)?
+    }
+
+    public struct Groups: Sendable, Equatable {
+        public let settings: GroupQuantization
+        /// Whether GPTQ quantizes, which needs calibration samples; else values are rounded to nearest.
+        public let usesGPTQ: Bool
+    }
+
+    /// A format of floats.
+    init(_ name: String, dtype: DType, includesTransposed: Bool = true, conversion: Conversion? = nil) {
+        (self.name, self.dtype, self.includesTransposed) = (name, dtype, includesTransposed)
+        (self.conversion, groups, blocks) = (conversion, nil, nil)
+    }
+
+    /// A format that quantizes any matrix `[outputs, inputs]`.
+    init(
+        _ name: String, blocks: BlockQuantization? = nil, quantizing: @escaping @Sendable (Tensor) -> any LinearWeight
+    ) {
+        (self.name, self.blocks) = (name, blocks)
+        conversion = Conversion(
+            weight: { quantizing($0.dense(as: .float32)) }, vocabulary: { stored, _ in quantizing(stored) })
+        (dtype, includesTransposed, groups) = (nil, true, nil)
+    }
+
+    /// Group-wise integers.
+    init(_ name: String, groups: Groups) {
+        (self.name, self.groups) = (name, groups)
+        (dtype, includesTransposed, conversion, blocks) = (nil, true, nil, nil)
+    }
+
+    public static func == (a: WeightFormat, b: WeightFormat) -> Bool {
+        (a.name, a.blocks, a.groups) == (b.name, b.blocks, b.groups)
+    }
+
+    public var isQuantized: Bool { dtype == nil }
+
+    /// The name of dense weights of a dtype.
+    static func name(of dtype: DType) -> String {
+        switch dtype {
+        case .float32: "fp32"
+        case .bfloat16: "bf16"
+        case .float16: "fp16"
+        default: dtype.rawValue
+        }
+    }
+}
+
+// MARK: Names
+
+extension WeightFormat {
+    /// All formats that users name. To add one, add a line.
+    static let families: [Family] = [.float32, .bfloat16, .nf4, .fp4, .int8, .groups]
+
+    /// A format with its variants.
+    struct Family: Sendable {
+        /// Canonical names of the formats to which models are converted while they are loaded, as help and errors list
+        /// them.
+        let names: [String]
+        /// How errors describe formats whose names they don't list.
+        let summary: String?
+        /// The format of a lower-case name; `nil` if it is another family's.
+        let parse: @Sendable (_ name: String, _ block: Int) -> WeightFormat?
+
+        init(
+            names: [String], summary: String? = nil,
+            parse: @escaping @Sendable (_ name: String, _ block: Int) -> WeightFormat?
+        ) {
+            (self.names, self.summary, self.parse) = (names, summary, parse)
+        }
+
+        /// A single format.
+        init(_ name: String, _ aliases: String..., format: WeightFormat) {
+            self.init(names: [name]) { given, _ in
+                let parts = given.split(separator: "-", maxSplits: 1).map(String.init)
+                return parts.count == 1 && ([name] + aliases).contains(parts[0]) ? format : nil
+            }
+        }
+    }
+
+    /// Names of the formats to which models are converted while they are loaded.
+    public static let loadingNames = families.flatMap(\.names)
+
+    /// The quantized formats to which models are converted while they are loaded, without variants.
+    public static let loadingQuantizers = families.compactMap { family in
+        family.names.first.flatMap { family.parse($0, usualBlock) }
+    }.filter(\.isQuantized)
+
+    /// Block size of formats that have blocks, unless another is chosen.
+    public static let usualBlock = 64
+
+    /// - Parameters:
+    ///   - name: a name of ``loadingNames``, or one of group-wise integers such as `int4-g32-gptq`.
+    ///   - whileLoading: whether only the formats of ``loadingNames`` are accepted.
+    /// - Throws: ``PEFTError`` for another name.
+    public init(_ name: String, block: Int = usualBlock, whileLoading: Bool = false) throws {
+        let own = name.lowercased()
+        let formats = Self.families.lazy.compactMap { $0.parse(own, block) }
+        guard let format = formats.first(where: { $0.groups == nil || !whileLoading }) else {
+            let others = whileLoading ? [] : Self.families.compactMap(\.summary)
+            throw PEFTError(
+                "unknown weight format '\(name)'",
+                remedy: (nearestName(to: name, in: Self.loadingNames).map { "did you mean \($0)? " } ?? "")
+                    + "use one of \(([Self.loadingNames.joined(separator: ", ")] + others).joined(separator: ", or "))"
+            )
+        }
+        self = format
+    }
+}
