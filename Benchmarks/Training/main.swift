@@ -57,8 +57,8 @@ struct Run {
             return whole.narrowed(axis: 0, 0..<tensor.count).reshaped(tensor.shape)
         }
         for (_, parameter) in model.parameters() { parameter.tensor = filled(parameter.tensor) }
-        if case .blocks(let settings)? = storage {
-            for (_, linear) in WeightStorage.blocks(settings).projections(of: model) {
+        if let storage, let settings = storage.format.blocks {
+            for (_, linear) in storage.projections(of: model) {
                 let weight = BlockQuantizedWeight(
                     outputs: linear.outputs, inputs: linear.inputs, settings: settings, device: device)
                 weight.codes.tensor = filled(weight.codes.tensor)

@@ -94,7 +94,7 @@ struct MergeCommand: ParsableCommand {
         }
         let drifts = try MergeDrift.merging(
             attached, on: batches, types: requantize ? [.float32] : Self.types,
-            storages: staysQuantized ? [] : try ["nf4", "fp4", "int8"].map { try WeightStorage($0) })
+            storages: staysQuantized ? [] : WeightStorage.quantizers)
         let hasZeros = adapted.model.hasFloatZeroPoints
         guard hasZeros || zeros == nil else {
             throw PEFTError(

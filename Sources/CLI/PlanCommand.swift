@@ -124,7 +124,7 @@ struct PlanCommand: ParsableCommand {
     }
 
     private func storage(_ rounding: WeightRounding) throws -> WeightStorage {
-        guard case .storage(let storage) = rounding else {
+        guard let storage = rounding.storage else {
             throw UsageError(
                 "peft plan cannot quantize to \(rounding.name) on the fly",
                 remedy: "quantize the model with peft quantize first, and pass its folder as --model")

@@ -15,7 +15,7 @@ extension QuantizeCommand {
                 throw UsageError(
                     "--double cannot be used with --to \(to)", remedy: "use it with nf4 or fp4, or remove it")
             }
-            return to.lowercased() == "int8" ? .int8 : nil
+            return WeightStorage.quantizers.first { $0.name == to.lowercased() }
         }
         guard BlockQuantization.blocks.contains(block) else {
             throw UsageError(

@@ -123,7 +123,7 @@ struct QuantizeCommand: ParsableCommand {
                 "--to \(to) sets the format of embeddings and cannot be used with --embedding-weights",
                 remedy: "remove --embedding-weights")
         }
-        guard storage == .float32 || storage == .bfloat16 else {
+        guard !storage.format.isQuantized else {
             throw UsageError(
                 "the Hugging Face layout can't hold embeddings as \(storage.name)",
                 remedy: "use --embedding-weights bf16 here, and \(storage.name) when loading the folder")
@@ -132,11 +132,7 @@ struct QuantizeCommand: ParsableCommand {
 
     /// The data type of tensors that are not quantized.
     func storedType(_ folder: ModelFolder) throws -> DType {
-        switch folder.embeddingStorage {
-        case .bfloat16: .bfloat16
-        case .float32: .float32
-        default: try folder.storedType() ?? .float32
-        }
+        try folder.embeddingStorage?.format.dtype ?? folder.storedType() ?? .float32
     }
 
     /// Batches of calibration examples.

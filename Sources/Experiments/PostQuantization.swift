@@ -177,10 +177,7 @@ extension Comparison {
 
     /// The base model in another weight format; group-quantized ones are saved to a folder once for all seeds and methods.
     func roundedFolder(_ rounding: WeightRounding) throws -> ModelFolder {
-        guard case .groups = rounding else {
-            guard case .storage(let storage) = rounding else { return folder }
-            return folder.with(weights: storage)
-        }
+        if let storage = rounding.storage { return folder.with(weights: storage) }
         return try bases.folder(rounding) { target in
             let model = try folder.with(weights: .float32).load(dtype: .float32, device: plan.device)
             try rounding.apply(to: model) { try readSamples(model) }
@@ -194,7 +191,7 @@ extension Adapter {
     fileprivate func mergesAsStored() throws -> Bool {
         guard !attached.isEmpty else { return false }
         return try attached.allSatisfy { _, site, adapter in
-            guard let linear = site as? Linear, linear.weight is GroupQuantizedWeight,
+            guard let linear = site as? Linear, linear.weight.grouped != nil,
                 let adapter = adapter as? any LinearAdapter
             else { return false }
             return try withTorchErrors { try withoutGradients { try adapter.merged(into: linear.weight) != nil } }

@@ -124,10 +124,10 @@ public struct ModelFolder {
         let model = try ModelRegistry.outline(plain, file: file, head: completeHead)
         model.folderSettings = try folderSettings()
         guard let scheme else {
-            if let storage, storage != .float32, storage.projections(of: model).isEmpty {
+            if let storage, storage.format.conversion != nil, storage.projections(of: model).isEmpty {
                 throw PEFTError(
                     "no projection of a \(model.family) can be stored as \(storage.name)",
-                    remedy: storage == .bfloat16 ? "use --weights int8 or nf4" : "remove --weights")
+                    remedy: storage.format.includesTransposed ? "remove --weights" : "use --weights int8 or nf4")
             }
             return model
         }

@@ -18,20 +18,17 @@ public struct VocabularyStorage: Sendable, Equatable {
     ///   - stored: the values in the file.
     ///   - dtype: compute dtype.
     func converted(_ stored: Tensor, dtype: DType) -> (any LinearWeight)? {
-        switch kind {
-        case nil: keepsStored && dtype == .float32 && stored.dtype.size == 2 ? NarrowWeight(stored) : nil
-        case .float32: nil
-        case .bfloat16: dtype.size > 2 ? NarrowWeight(stored.to(.bfloat16)) : nil
-        case .int8: RowQuantizedWeight(rounding: stored)
-        case .blocks(let settings): BlockQuantizedWeight(rounding: stored, to: settings)
+        guard let kind else {
+            return keepsStored && dtype == .float32 && stored.dtype.size == 2 ? NarrowWeight(stored) : nil
         }
+        return kind.format.conversion?.vocabulary(stored, dtype)
     }
 
     /// Installs empty vocabulary matrices in a meta model.
     ///
     /// - Parameter stored: dtype of a tensor in the file, by the model's name; `nil` if unknown.
     public func apply(to outline: any LanguageModel, stored: (String) -> DType?) {
-        for place in outline.vocabularyPlaces where place.weight is DenseWeight {
+        for place in outline.vocabularyPlaces where place.weight.precision == .full {
             let type = stored(place.path + ".weight") ?? .float32
             let shape = Tensor.empty([place.weight.outputs, place.weight.inputs], dtype: type, device: .meta)
             if let weight = converted(shape, dtype: .float32) { place.weight = weight }
@@ -75,10 +72,7 @@ extension LanguageModel {
 
     /// Dequantizes or upcasts the embedding and the output layer to fp32.
     public func upcastVocabulary() {
-        for place in vocabularyPlaces
-        where place.weight is BlockQuantizedWeight || place.weight is RowQuantizedWeight
-            || place.weight is NarrowWeight
-        {
+        for place in vocabularyPlaces where place.weight.precision != .full && place.weight.grouped == nil {
             place.weight = DenseWeight(place.weight.dense(as: .float32))
         }
     }

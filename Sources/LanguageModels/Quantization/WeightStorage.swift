@@ -2,69 +2,52 @@ import Support
 import Torch
 import TorchNN
 
-/// Weight format of a base model's projections in memory. Norms and untrained heads stay in the compute dtype; for
-/// the embedding and the output layer see ``VocabularyStorage``.
-public enum WeightStorage: Sendable, Equatable {
-    case float32
+/// Weight format of a base model's projections in memory, to which they are converted while it is loaded. Norms and
+/// untrained heads stay in the compute dtype; for the embedding and the output layer see ``VocabularyStorage``.
+public struct WeightStorage: Sendable, Equatable {
+    public let format: WeightFormat
+
+    public static let float32 = WeightStorage(format: .float32)
     /// bf16, upcast tile by tile in matmuls.
-    case bfloat16
-    /// NF4 or FP4 in blocks (Dettmers et al. 2023).
-    case blocks(BlockQuantization)
+    public static let bfloat16 = WeightStorage(format: .bfloat16)
     /// int8 by rows (Dettmers et al. 2022).
-    case int8
+    public static let int8 = WeightStorage(format: .int8)
+    /// NF4 or FP4 in blocks (Dettmers et al. 2023).
+    public static func blocks(_ settings: BlockQuantization) -> WeightStorage {
+        WeightStorage(format: .blocks(settings))
+    }
+    /// Quantized formats without their variants.
+    public static let quantizers = WeightFormat.loadingQuantizers.map { WeightStorage(format: $0) }
 
     /// The names that ``init(_:block:)`` accepts.
-    public static let names = ["fp32", "bf16", "nf4", "nf4-double", "fp4", "fp4-double", "int8"]
+    public static let names = WeightFormat.loadingNames
 
     /// - Parameter name: one of ``names``; `-double` quantizes the blocks' scales too (double quantization).
     /// - Throws: ``PEFTError`` for an unknown name.
-    public init(_ name: String, block: Int = 64) throws {
-        let parts = name.lowercased().split(separator: "-", maxSplits: 1).map(String.init)
-        let isDouble = parts.count == 2 && parts[1] == "double"
-        switch (parts.first ?? "", parts.count == 1 || isDouble) {
-        case ("fp32", true) where !isDouble, ("float32", true) where !isDouble: self = .float32
-        case ("bf16", true) where !isDouble, ("bfloat16", true) where !isDouble: self = .bfloat16
-        case ("int8", true) where !isDouble: self = .int8
-        case ("nf4", true): self = .blocks(BlockQuantization(.nf4, block: block, isDouble: isDouble))
-        case ("fp4", true): self = .blocks(BlockQuantization(.fp4, block: block, isDouble: isDouble))
-        default:
-            throw PEFTError(
-                "unknown weight format '\(name)'",
-                remedy: (nearestName(to: name, in: Self.names).map { "did you mean \($0)? " } ?? "")
-                    + "use one of \(Self.names.joined(separator: ", "))")
-        }
+    public init(_ name: String, block: Int = WeightFormat.usualBlock) throws {
+        format = try WeightFormat(name, block: block, whileLoading: true)
     }
 
-    public var name: String {
-        switch self {
-        case .float32: "fp32"
-        case .bfloat16: "bf16"
-        case .int8: "int8"
-        case .blocks(let settings): settings.code.rawValue + (settings.isDouble ? "-double" : "")
-        }
-    }
+    /// - Parameter format: one without groups.
+    init(format: WeightFormat) { self.format = format }
+
+    public var name: String { format.name }
 
     /// Converts a weight to this format; a meta weight stays without values.
     public func converted(_ weight: any LinearWeight) -> any LinearWeight {
-        switch self {
-        case .float32: weight
-        case .bfloat16: NarrowWeight(weight.dense(as: .bfloat16).contiguous())
-        case .int8: RowQuantizedWeight(rounding: weight.dense(as: .float32))
-        case .blocks(let settings): BlockQuantizedWeight(rounding: weight.dense(as: .float32), to: settings)
-        }
+        format.conversion?.weight(weight) ?? weight
     }
 
     /// The projections that this format applies to, by path.
     public func projections(of model: any LanguageModel) -> [(path: String, linear: Linear)] {
-        guard self != .float32 else { return [] }
+        guard format.conversion != nil else { return [] }
         let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
-        let excluded = self == .bfloat16 ? [] : model.modelFamily.modules.unquantized
+        let excluded = format.isQuantized ? model.modelFamily.modules.unquantized : []
         return model.namedModules().compactMap { path, module in
             guard let linear = module as? Linear, !linear.weight.isQuantized,
                 !left.contains(where: { path == $0 || path.hasPrefix($0 + ".") }),
                 !excluded.contains(String(path.split(separator: ".").last ?? "")),
-                // bf16 is stored as it is in memory, and these files have it transposed.
-                self != .bfloat16 || !(linear.weight is TransposedWeight)
+                format.includesTransposed || !linear.weight.isTransposed
             else { return nil }
             return (path, linear)
         }
@@ -84,21 +67,17 @@ extension LanguageModel {
         let plain = try ModelRegistry.outline(configuration, file: "the model's configuration", head: head)
         let modules = Dictionary(plain.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { a, _ in a })
         for (path, module) in namedModules() {
-            guard let linear = module as? Linear,
-                linear.weight is BlockQuantizedWeight || linear.weight is RowQuantizedWeight
-                    || linear.weight is NarrowWeight || groups && linear.weight is GroupQuantizedWeight
+            guard let linear = module as? Linear, linear.weight.precision != .full,
+                groups || linear.weight.grouped == nil
             else { continue }
             let dense = linear.weight.dense(as: .float32)
-            let isTransposed = (modules[path] as? Linear)?.weight is TransposedWeight
-            linear.weight = isTransposed ? TransposedWeight(dense.T.contiguous()) : DenseWeight(dense)
+            // The model's files may have it transposed.
+            linear.weight = try (modules[path] as? Linear)?.weight.replacing(with: dense) ?? DenseWeight(dense)
         }
     }
 
     /// Whether some projections are stored in blocks or as int8.
     public var hasRoundedWeights: Bool {
-        namedModules().contains {
-            let weight = ($0.module as? Linear)?.weight
-            return weight is BlockQuantizedWeight || weight is RowQuantizedWeight
-        }
+        namedModules().contains { ($0.module as? Linear)?.weight.isRoundedByMerging == true }
     }
 }
