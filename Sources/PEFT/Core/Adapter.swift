@@ -115,12 +115,14 @@ public final class Adapter {
     private func attach(_ plan: [Attachment], tokenizer: Tokenizer?, isLoading: Bool) throws {
         let modules = Dictionary(model.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { $1 })
         let parameters = Dictionary(model.parameters().map { ($0.path, $0.parameter) }, uniquingKeysWith: { $1 })
+        // All targets are found before the first change.
+        let targets = try plan.map { try $0.target(modules: modules, parameters: parameters) }
         let context = AttachmentContext(model: model, tokenizer: tokenizer, seed: seed, isLoading: isLoading)
         var seen: Set<String> = []
         try withTorchErrors {
-            for attachment in plan {
-                if attachment.site == .parameter {
-                    guard let parameter = parameters[attachment.path] else { continue }
+            for (attachment, target) in zip(plan, targets) {
+                switch target {
+                case .parameter(let parameter):
                     guard attachment.keepsBase || !parameter.isCovered else {
                         throw PEFTError(
                             "another active adapter replaces the model's '\(attachment.path)'",
@@ -138,16 +140,14 @@ public final class Adapter {
                             copies: attachment.tensors[0].copies,
                             parameter: parameter,
                             values: values, base: base))
-                    continue
-                }
-                guard let site = modules[attachment.path] as? any AdapterSite,
-                    let adapter = try attachment.make(site, context)
-                else { continue }
-                attached.append((attachment.path, site, adapter))
-                siteKinds.append(attachment.site)
-                for parameter in adapter.adapterParameters {
-                    let key = attachment.fileKey(parameter.key)
-                    if seen.insert(key).inserted { added.append((key, parameter)) }
+                case .site(let site, let make):
+                    let adapter = try make(context)
+                    attached.append((attachment.path, site, adapter))
+                    siteKinds.append(attachment.site)
+                    for parameter in adapter.adapterParameters {
+                        let key = attachment.fileKey(parameter.key)
+                        if seen.insert(key).inserted { added.append((key, parameter)) }
+                    }
                 }
             }
         }

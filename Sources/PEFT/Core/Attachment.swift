@@ -47,14 +47,48 @@ public struct Attachment {
     public let tensors: [TensorSpec]
     /// Whether the original values are saved, so the adapter can be detached.
     public let keepsBase: Bool
-    let make: (Module, AttachmentContext) throws -> (any AdapterModule)?
+    /// The target among the modules and parameters at ``path``.
+    private let find: (Module?, Parameter?) throws -> Target
 
-    private init<Place: Module>(
-        _ site: Site, _ path: String, _ tensors: [TensorSpec], keepsBase: Bool = true,
-        make: @escaping (Place, AttachmentContext) throws -> (any AdapterModule)?
+    /// The part of a model that an attachment changes.
+    enum Target {
+        case parameter(Parameter)
+        case site(any AdapterSite, make: (AttachmentContext) throws -> any AdapterModule)
+    }
+
+    private init<Place: AdapterSite>(
+        _ site: Site, _ path: String, _ tensors: [TensorSpec],
+        make: @escaping (Place, AttachmentContext) throws -> any AdapterModule
     ) {
-        (self.site, self.path, self.tensors, self.keepsBase) = (site, path, tensors, keepsBase)
-        self.make = { module, context in try (module as? Place).flatMap { try make($0, context) } }
+        (self.site, self.path, self.tensors, keepsBase) = (site, path, tensors, true)
+        find = { module, _ in
+            guard let place = module as? Place else {
+                throw Self.mismatch(at: path, expected: "\(Place.self)", found: module.map { "\(type(of: $0))" })
+            }
+            return .site(place) { try make(place, $0) }
+        }
+    }
+
+    private init(training path: String, _ spec: TensorSpec, keepsBase: Bool) {
+        (site, self.path, tensors, self.keepsBase) = (.parameter, path, [spec], keepsBase)
+        find = { module, parameter in
+            guard let parameter else {
+                throw Self.mismatch(at: path, expected: "Parameter", found: module.map { "\(type(of: $0))" })
+            }
+            return .parameter(parameter)
+        }
+    }
+
+    /// What a model has at ``path``.
+    /// - Throws: ``PEFTError`` if it has nothing there, or a module of another type.
+    func target(modules: [String: Module], parameters: [String: Parameter]) throws -> Target {
+        try find(modules[path], parameters[path])
+    }
+
+    private static func mismatch(at path: String, expected: String, found: String?) -> PEFTError {
+        PEFTError(
+            "the method's plan expects type \(expected) at '\(path)', but the model has \(found ?? "nothing") there",
+            remedy: "plan with paths of the model's ModelOutline")
     }
 
     /// An adapter over the projection at `path`.
@@ -98,7 +132,7 @@ public struct Attachment {
         _ path: String, shape: [Int], key: String? = nil, keepsBase: Bool = true, copies: [String] = []
     ) -> Attachment {
         let spec = TensorSpec(key ?? AdapterKeys.prefix + path, shape, copies: copies)
-        return Attachment(.parameter, path, [spec], keepsBase: keepsBase) { (_: Module, _) in nil }
+        return Attachment(training: path, spec, keepsBase: keepsBase)
     }
 
     /// The full name of a tensor in the adapter file.
