@@ -28,6 +28,7 @@ struct Compare: ParsableCommand {
     @OptionGroup var model: ModelOptions
     @Option(help: ArgumentHelp("Comma-separated methods; see peft methods.", valueName: "list")) var methods =
         "base,full,lora"
+    @OptionGroup var options: MethodOptions
     @Option(help: DataHelp.training) var data: [String] = []
     @Option(help: ArgumentHelp("Validation data for the learning-rate search.", valueName: "file")) var validation:
         String?
@@ -80,8 +81,8 @@ struct Compare: ParsableCommand {
         try require("--seeds", seeds)
         let device = try model.prepare()
         let rates = try parseRates()
-        let chosen = try MethodArguments.list(methods)
-        let isAll = MethodArguments.namesAll(methods)
+        let chosen = try options.list(methods)
+        let isAll = MethodOptions.namesAll(methods)
         if let unknown = rates.byMethod.keys.first(where: { name in
             // A base model without a head is compared as "head".
             !chosen.contains { $0.name == name || $0.choice == nil && name == HeadTraining.name }

@@ -20,6 +20,7 @@ struct Inspect: ParsableCommand {
         String =
             ModelLocator.embedded
     @Option(help: "Fine-tuning method to plan; see peft methods.") var method: String?
+    @OptionGroup var options: MethodOptions
     @Flag(help: "List all tensors.") var tensors = false
     @Flag(help: "Print the result as JSON.") var json = false
 
@@ -73,7 +74,7 @@ struct Inspect: ParsableCommand {
                 "  \(name.padding(toLength: 14, withPad: " ", startingAt: 0)) \(site.count) of \(site.shape)")
         }
         if let method {
-            let choice = try MethodArguments.choice(method)
+            let choice = try options.choice(method)
             let attachments = try choice.plan(for: outline)
             let plan = PlanSummary(attachments, outline: outline)
             RunWarnings.show(RunWarnings.layers(choice, outline))
@@ -85,7 +86,7 @@ struct Inspect: ParsableCommand {
             lines.append(
                 "\(choice.label): \(Console.grouped(plan.trainable)) of \(Console.grouped(plan.total)) parameters are trainable "
                     + String(format: "(%.2f %%)", plan.share * 100) + ", \(counted(attachments.count, "target"))")
-        } else if let extra = MethodArguments.parsed.first {
+        } else if let extra = options.given.first {
             throw UsageError("--\(extra.name) requires --method", remedy: "add --method, such as --method lora")
         }
         if tensors {

@@ -31,6 +31,7 @@ struct PlanCommand: ParsableCommand {
     @Option(help: "Fine-tuning method; see peft methods (default: lora).") var method: String?
     @Option(help: ArgumentHelp("Comma-separated methods, such as lora(rank=8),full.", valueName: "list"))
     var methods: String?
+    @OptionGroup var options: MethodOptions
     @Option(help: ArgumentHelp("Examples per micro-batch.", valueName: "n"))
     var batchSize = TrainingConfiguration().batchSize
     @Option(help: ArgumentHelp("Gradient-accumulation steps.", valueName: "n"))
@@ -100,12 +101,12 @@ struct PlanCommand: ParsableCommand {
             throw UsageError("--method and --methods are mutually exclusive", remedy: "use one of them")
         }
         guard let methods else {
-            let choice = try MethodArguments.choice(method ?? "lora")
+            let choice = try options.choice(method ?? "lora")
             _ = try choice.plan(for: outline)
             return [(choice, nil)]
         }
-        let isAll = MethodArguments.namesAll(methods)
-        let rows = try MethodArguments.list(methods).compactMap { row in
+        let isAll = MethodOptions.namesAll(methods)
+        let rows = try options.list(methods).compactMap { row in
             try row.choice.map { ($0, try row.weights.map(storage)) }
         }
         let chosen = try rows.filter { choice, _ in

@@ -30,7 +30,7 @@ struct StartingAdapter {
 
     /// The adapter's method and settings.
     /// - Throws: ``PEFTError`` for an option that differs from them.
-    func choice(method name: String?) throws -> MethodChoice {
+    func choice(method name: String?, _ options: MethodOptions) throws -> MethodChoice {
         let choice = adapter.choice
         if let name {
             let method = try PEFTMethods.named(name)
@@ -41,7 +41,7 @@ struct StartingAdapter {
                     remedy: "remove --method or --from-adapter")
             }
         }
-        for (option, value) in MethodArguments.parsed {
+        for (option, value) in options.given.map({ ($0.name, $0.value) }) {
             var changed = choice
             try changed.set(option, to: value)
             let (current, requested) = (

@@ -23,6 +23,7 @@ struct SweepCommand: ParsableCommand {
 
     @OptionGroup var model: ModelOptions
     @Option(help: "Fine-tuning method; see peft methods.") var method = "lora"
+    @OptionGroup var options: MethodOptions
     @Option(help: ArgumentHelp("Method option to vary; see peft methods NAME.", valueName: "name")) var field = "rank"
     @Option(
         help: ArgumentHelp("Comma-separated values; + separates the elements of a list.", valueName: "list"))
@@ -60,7 +61,7 @@ struct SweepCommand: ParsableCommand {
         let device = try model.prepare()
         let (state, adapters) = try continuation.open(output: outputs.output, html: outputs.html)
         defer { withExtendedLifetime(state) {} }
-        let choice = try MethodArguments.choice(method)
+        let choice = try options.choice(method)
         let folder = try model.folder()
         let rows = try ComparisonData(
             templates.settings(chat), for: folder, training: RowsFile(data, limit: limit),

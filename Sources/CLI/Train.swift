@@ -30,6 +30,7 @@ struct Train: ParsableCommand {
     @OptionGroup var templates: TemplateOptions
     @OptionGroup var chat: ChatOptions
     @Option(help: "Fine-tuning method; see peft methods (default: lora).") var method: String?
+    @OptionGroup var options: MethodOptions
     @Option(
         help: ArgumentHelp("Continue training this adapter, with its method and settings.", valueName: "folder"))
     var fromAdapter: String?
@@ -63,7 +64,7 @@ struct Train: ParsableCommand {
     func run() throws {
         let device = try model.prepare()
         let start = try fromAdapter.map { try StartingAdapter($0) }
-        let choice = try start?.choice(method: method) ?? MethodArguments.choice(method ?? "lora")
+        let choice = try start?.choice(method: method, options) ?? options.choice(method ?? "lora")
         var configuration = try training.configuration()
         configuration.learningRate = learningRate ?? choice.method.defaultLearningRate
         configuration.patience = patience
@@ -171,7 +172,7 @@ struct Train: ParsableCommand {
     }
 
     private func prepareData(_ start: StartingAdapter?) throws -> TrainingData {
-        let choice = try start?.choice(method: method) ?? MethodArguments.choice(method ?? "lora")
+        let choice = try start?.choice(method: method, options) ?? options.choice(method ?? "lora")
         let folder = try start?.folder(model) ?? model.folder(weights: choice.baseStorage)
         let split = try split.heldOut(validation: validation, seed: training.seed)
         let tokenizerFolder = try start.map { try AdapterBase.tokenizerFolder($0.adapter.url, base: folder) }

@@ -14,6 +14,8 @@ enum GivenArgument: Equatable {
     var words: [String] {
         switch self {
         case .other(let text): return [text]
+        case .option(let option, _, let value) where option.isMethods:
+            return [MethodOptions.Given(name: option.key, value: value ?? "true").word]
         case .option(_, let name, nil): return [name]
         case .option(let option, let name, let value?):
             guard option.kind == .flag || value.hasPrefix("-") else { return [name, value] }

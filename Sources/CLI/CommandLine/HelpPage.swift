@@ -16,7 +16,7 @@ struct HelpPage {
         for section in HelpSections.of(table) where !section.options.isEmpty {
             parts.append((["\(section.title):"] + section.options.map(Self.entry)).joined(separator: "\n"))
         }
-        if MethodArguments.commands.contains(table.command) {
+        if table.takesMethodOptions {
             parts.append(
                 Self.wrap(
                     "Method options, such as --rank, differ by method: see peft methods and peft methods NAME.",

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Support
 
-/// Prepares a command line for the parser: inserts the options of a configuration file, extracts method options, and
+/// Prepares a command line for the parser: inserts the options of a configuration file, rewrites method options, and
 /// rejects mistakes that the parser would accept or report poorly.
 enum Invocation {
     enum Outcome {
@@ -36,7 +36,7 @@ enum Invocation {
         }
         if given.contains(where: { $0.key == "quiet" }) { Console.isQuiet = true }
         if !table.declares("quiet") { given.removeAll { $0.key == "quiet" } }
-        return .parse([first] + MethodArguments.extract(given).flatMap(\.words))
+        return .parse([first] + given.flatMap(\.words))
     }
 
     /// The parsed command.

@@ -33,17 +33,20 @@ struct OptionTable {
     let abstract: String
     let discussion: String
     let options: [Option]
+    /// Whether the command declares ``MethodOptions``.
+    let takesMethodOptions: Bool
     private let byName: [String: Int]
 
     /// - Throws: ``PEFTError`` if the parser's description can't be read.
     init(_ command: any ParsableCommand.Type) throws {
         let json = try JSON.parse(Data(command._dumpHelp().utf8), name: "the options")
-        let declared = (json["command"]?["arguments"]?.array ?? []).compactMap(Self.option)
-        let name = json["command"]?["commandName"]?.string ?? ""
-        self.command = name
+        let arguments = json["command"]?["arguments"]?.array ?? []
+        let declared = arguments.compactMap(Self.option)
+        takesMethodOptions = arguments.contains { $0["preferredName"]?["name"]?.string == MethodOptions.carrier }
+        self.command = json["command"]?["commandName"]?.string ?? ""
         abstract = json["command"]?["abstract"]?.string ?? ""
         discussion = json["command"]?["discussion"]?.string ?? ""
-        let methods = MethodArguments.commands.contains(name) ? Self.methodOptions() : []
+        let methods = takesMethodOptions ? Self.methodOptions() : []
         options =
             declared + methods
             + [

@@ -1,33 +1,43 @@
+import ArgumentParser
 import LanguageModels
 import PEFT
 import Support
 
-/// Options that methods declare: `--rank 8`, `--rslora`, `--targets=q,v`.
+/// Options that methods declare: `--rank 8`, `--rslora`, `--targets=q,v`. A command that has this group accepts them.
 ///
-/// They are extracted before the command line is parsed: the parser needs every option at compile time, but each method
-/// declares its options in its own configuration.
-enum MethodArguments {
-    /// The extracted options as names and values.
-    nonisolated(unsafe) private(set) static var parsed: [(name: String, value: String)] = []
+/// The parser needs every option at compile time, but each method declares its options in its own configuration.
+/// Therefore ``GivenArgument/words`` passes them to the parser as values of one option, which users don't see.
+struct MethodOptions: ParsableArguments {
+    /// Name of the option whose values are the method options.
+    static let carrier = "method-option"
 
-    /// Commands that accept method options.
-    static let commands: Set = ["train", "compare", "sweep", "inspect", "plan"]
+    /// One method option with its value; a flag's is `true`.
+    struct Given: ExpressibleByArgument {
+        let name: String
+        let value: String
 
-    /// Extracts the method options from a command line and returns the rest.
-    static func extract(_ arguments: [GivenArgument]) -> [GivenArgument] {
-        arguments.filter { argument in
-            guard case .option(let option, _, let value) = argument, option.isMethods else { return true }
-            parsed.append((option.key, value ?? "true"))
-            return false
+        init(name: String, value: String) { (self.name, self.value) = (name, value) }
+
+        /// Parses `name=value`.
+        init?(argument: String) {
+            // By scalar, as a combining character at the start of the value belongs to it.
+            let scalars = argument.unicodeScalars
+            guard let equals = scalars.firstIndex(of: "=") else { return nil }
+            (name, value) = (String(scalars[..<equals]), String(scalars[scalars.index(after: equals)...]))
         }
+
+        /// The word for the parser.
+        var word: String { "--\(MethodOptions.carrier)=\(name)=\(value)" }
     }
 
-    /// A method with the extracted options applied.
+    @Option(name: .customLong(carrier), help: .private) var given: [Given] = []
+
+    /// A method with these options applied.
     /// - Throws: ``UsageError`` for an option that the method doesn't have.
-    static func choice(_ name: String) throws -> MethodChoice {
+    func choice(_ name: String) throws -> MethodChoice {
         try checkingOptions {
             var choice = MethodChoice(try PEFTMethods.named(name))
-            for (option, value) in parsed { try choice.set(option, to: value) }
+            for option in given { try choice.set(option.name, to: option.value) }
             return choice
         }
     }
@@ -42,10 +52,10 @@ enum MethodArguments {
 
     /// Methods of a comparison: `base,full,lora(rank=8,targets=q+v)`. Method options outside the parentheses are defaults
     /// for every method that has them. `weights` is the base model's weight format: `qalora(weights=int4-g32)`.
-    static func list(_ text: String) throws -> [Row] { try checkingOptions { try rows(text) } }
+    func list(_ text: String) throws -> [Row] { try checkingOptions { try rows(text) } }
 
-    private static func rows(_ text: String) throws -> [Row] {
-        let specifications = try split(text)
+    private func rows(_ text: String) throws -> [Row] {
+        let specifications = try Self.split(text)
         var used: Set<String> = []
         let expanded = specifications.flatMap { item -> [(name: String, fields: [(String, String)])] in
             guard item.name == "all" else { return [item] }
@@ -66,16 +76,16 @@ enum MethodArguments {
             let method = try PEFTMethods.named(name)
             var choice = MethodChoice(method)
             let names = Set(MethodChoice.options(of: method).map(\.name))
-            for (option, value) in parsed where names.contains(option) {
-                used.insert(option)
-                try choice.set(option, to: value)
+            for option in given where names.contains(option.name) {
+                used.insert(option.name)
+                try choice.set(option.name, to: option.value)
             }
             for (option, value) in fields {
                 try choice.set(option, to: value.split(separator: "+").joined(separator: ","))
             }
             return (name, choice, weights)
         }
-        if let unused = parsed.first(where: { !used.contains($0.name) }) {
+        if let unused = given.first(where: { !used.contains($0.name) }) {
             throw UsageError("no method of --methods \(text) has the option --\(unused.name)", remedy: "remove it")
         }
         return result
