@@ -5,6 +5,9 @@ import PackageDescription
 // `swift build` and `swift test` need no environment variables.
 let libtorch = "\(Context.packageDirectory)/.libtorch"
 
+// The kernels are inner loops: a debug build keeps them optimized.
+let kernelFlags = ["-O3", "-fno-math-errno", "-fno-trapping-math"]
+
 let package = Package(
     name: "swift-peft",
     platforms: [.macOS(.v14)],
@@ -19,17 +22,21 @@ let package = Package(
         .package(url: "https://github.com/swiftcsv/SwiftCSV", from: "0.10.0"),
     ],
     targets: [
+        // Plain pointers in, plain pointers out: no libtorch.
+        .target(
+            name: "CKernels", cxxSettings: [.unsafeFlags(kernelFlags)],
+            linkerSettings: [.linkedLibrary("dl", .when(platforms: [.linux]))]),
         .target(
             name: "CTorch",
+            dependencies: ["CKernels"],
             cxxSettings: [
                 // Each file includes the operators it calls: ATen/ATen.h alone is a quarter of a million lines.
                 .define("AT_PER_OPERATOR_HEADERS"),
-                .unsafeFlags([
-                    "-isystem", "\(libtorch)/include",
-                    "-isystem", "\(libtorch)/include/torch/csrc/api/include",
-                    // The kernels here are inner loops: a debug build keeps them optimized.
-                    "-O3", "-fno-math-errno", "-fno-trapping-math",
-                ]),
+                .unsafeFlags(
+                    [
+                        "-isystem", "\(libtorch)/include",
+                        "-isystem", "\(libtorch)/include/torch/csrc/api/include",
+                    ] + kernelFlags),
             ],
             linkerSettings: [
                 .unsafeFlags(["-L\(libtorch)/lib", "-Xlinker", "-rpath", "-Xlinker", "\(libtorch)/lib"]),
@@ -68,6 +75,7 @@ let package = Package(
         // Helpers that several test targets use.
         .target(name: "TestSupport", dependencies: ["Support"], path: "Tests/TestSupport"),
         .target(name: "TorchTestSupport", dependencies: ["TestSupport", "Torch"], path: "Tests/TorchTestSupport"),
+        .testTarget(name: "CKernelsTests", dependencies: ["CKernels"]),
         .testTarget(name: "SupportTests", dependencies: ["Support", "TestSupport"]),
         .testTarget(name: "HubTests", dependencies: ["Hub", "TestSupport"], exclude: ["Server/hub_server.py"]),
         .testTarget(name: "JinjaTests", dependencies: ["Jinja"], resources: [.copy("Fixtures")]),

@@ -26,6 +26,11 @@
 #include "Precision.hpp"
 
 using namespace ctorch;
+using ckernels::AttentionTile;
+using ckernels::skipped_columns;
+using ckernels::tile_queries;
+using ckernels::tile_seed;
+using ckernels::tiles_of;
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;

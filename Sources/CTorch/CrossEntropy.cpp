@@ -7,11 +7,12 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "Bridge.hpp"
-#include "LossRows.hpp"
+#include "Elements.hpp"
 #include "MatrixProduct.hpp"
 #include "MemoryLog.hpp"
 #include "Precision.hpp"
 #include "Quantized.hpp"
+#include "ckernels/LossRows.hpp"
 
 using namespace ctorch;
 using torch::autograd::AutogradContext;
@@ -24,6 +25,26 @@ namespace {
 /// at least 16 rows, for efficient matmuls.
 int64_t chunk_rows(int64_t vocabulary, bool is_gpu) {
     return std::max<int64_t>(16, (is_gpu ? 256 << 20 : 8 << 20) / (4 * std::max<int64_t>(vocabulary, 1)));
+}
+
+bool is_for_loss_rows(const at::Tensor &scores, const at::Tensor &targets) {
+    return (scores.is_cpu() || scores.is_meta()) && scores.scalar_type() == at::kFloat && scores.dim() == 2 &&
+           scores.is_contiguous() && scores.size(1) > 0 && targets.scalar_type() == at::kLong &&
+           targets.device() == scores.device();
+}
+
+/// Adds the loss of the rows to `total`, a double, and overwrites the scores by their gradient if `makes_gradient`.
+void add_loss_rows(at::Tensor &scores, const at::Tensor &given, double scale, double smoothing, bool makes_gradient,
+                   at::Tensor &total) {
+    if (scores.is_meta()) return;
+    const int64_t vocabulary = scores.size(1), rows = scores.size(0);
+    const at::Tensor ids = given.contiguous();
+    const auto *targets = elements<int64_t>(ids);
+    for (int64_t row = 0; row < rows; ++row) {
+        TORCH_CHECK(targets[row] >= 0 && targets[row] < vocabulary, "target ", targets[row],
+                    " is out of range for a vocabulary of ", vocabulary);
+    }
+    total += ckernels::loss_rows(mutable_elements<float>(scores), targets, rows, vocabulary, scale, smoothing, makes_gradient);
 }
 
 /// Options of the loss.
@@ -55,7 +76,7 @@ at::Tensor loss_by_chunks(const at::Tensor &hidden, const at::Tensor &targets, i
         at::Tensor logits = scores(part);
         if (is_half(logits.scalar_type())) logits = logits.to(at::kFloat);
         if (is_for_loss_rows(logits, targets) && softcap == 0) {
-            loss_rows(logits, targets.narrow(0, start, count), scale, smoothing, needs_gradient, total);
+            add_loss_rows(logits, targets.narrow(0, start, count), scale, smoothing, needs_gradient, total);
             if (needs_gradient) take(start, part, logits.to(hidden.scalar_type()));
             continue;
         }

@@ -4,48 +4,25 @@
 #include <ATen/ops/empty.h>
 
 #include <cstring>
-#include <vector>
 
 #include "Bridge.hpp"
-#include "Clones.hpp"
-#include "FewRows.hpp"
-#include "Parallel.hpp"
-#include "SoftmaxRow.hpp"
+#include "Elements.hpp"
+#include "ckernels/DecodeAttention.hpp"
 
 namespace {
 
 constexpr int64_t most_queries = 16;
-/// Minimum multiplications per thread.
-constexpr int64_t grain = 32768;
 
-/// y [size] = p [keys] V [keys, size].
-CT_CLONES void weighted_sum(const float *p, const float *v, int64_t stride, int64_t keys, int64_t size, float *y) {
-    constexpr int width = 32;
-    int64_t start = 0;
-    for (; start + width <= size; start += width) {
-        float sums[width] = {};
-        for (int64_t j = 0; j < keys; ++j) {
-            const float *row = v + j * stride + start;
-            for (int k = 0; k < width; ++k) sums[k] += p[j] * row[k];
-        }
-        for (int k = 0; k < width; ++k) y[start + k] = sums[k];
-    }
-    for (; start < size; ++start) {
-        float sum = 0;
-        for (int64_t j = 0; j < keys; ++j) sum += p[j] * v[j * stride + start];
-        y[start] = sum;
-    }
-}
+bool is_for_kernel(const at::Tensor &x) { return ctorch::is_float(x) && x.dim() == 4; }
 
-bool is_float(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat && x.dim() == 4; }
-const float *floats(const at::Tensor &x) { return static_cast<const float *>(x.const_data_ptr()); }
+ckernels::HeadsView view_of(const at::Tensor &x) { return {ctorch::floats(x), x.stride(0), x.stride(1), x.stride(2)}; }
 
 }  // namespace
 
 namespace ctorch {
 
 bool is_for_decode_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &mask) {
-    return is_float(q) && is_float(k) && is_float(v) && (!mask.defined() || is_float(mask)) && q.numel() > 0 && q.size(2) <= most_queries &&
+    return is_for_kernel(q) && is_for_kernel(k) && is_for_kernel(v) && (!mask.defined() || is_for_kernel(mask)) && q.numel() > 0 && q.size(2) <= most_queries &&
            k.stride(3) == 1 && v.stride(3) == 1 && k.size(2) > 0 && q.size(0) == k.size(0) && q.size(1) == k.size(1) &&
            q.size(3) == k.size(3) && k.sizes() == v.sizes() &&
            !(at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad()));
@@ -53,29 +30,15 @@ bool is_for_decode_attention(const at::Tensor &q, const at::Tensor &k, const at:
 
 at::Tensor decode_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &mask,
                             double scale) {
-    const int64_t heads = q.size(1), queries = q.size(2), size = q.size(3), keys = k.size(2);
+    const ckernels::DecodeSizes sizes{q.size(0), q.size(1), q.size(2), k.size(2), q.size(3)};
     const at::Tensor input = q.contiguous();
     at::Tensor y = at::empty(input.sizes(), input.options());
-    const at::Tensor bias = mask.defined() ? mask.expand({q.size(0), heads, queries, keys}) : mask;
-    auto *out = static_cast<float *>(y.mutable_data_ptr());
-    ctorch::parallel_for(0, q.size(0) * heads, std::max<int64_t>(1, grain / (queries * keys * size)), [&](int64_t begin, int64_t end) {
-        std::vector<float> scores(static_cast<size_t>(queries * keys));
-        for (int64_t item = begin; item < end; ++item) {
-            const int64_t row = item / heads, head = item % heads;
-            multiply_few_part(floats(k) + row * k.stride(0) + head * k.stride(1), k.stride(2),
-                              floats(input) + item * queries * size, queries, size, scores.data(), keys, nullptr,
-                              Start::zero, 0, keys);
-            for (int64_t query = 0; query < queries; ++query) {
-                float *own = scores.data() + query * keys;
-                const float *added = bias.defined() ? floats(bias) + row * bias.stride(0) + head * bias.stride(1) +
-                                                          query * bias.stride(2)
-                                                    : nullptr;
-                softmax_row(own, added, bias.defined() ? bias.stride(3) : 0, static_cast<float>(scale), keys);
-                weighted_sum(own, floats(v) + row * v.stride(0) + head * v.stride(1), v.stride(2), keys, size,
-                             out + (item * queries + query) * size);
-            }
-        }
-    });
+    ckernels::ScoreBias bias;
+    if (mask.defined()) {
+        const at::Tensor wide = mask.expand({sizes.batch, sizes.heads, sizes.queries, sizes.keys});
+        bias = {floats(wide), wide.stride(0), wide.stride(1), wide.stride(2), wide.stride(3)};
+    }
+    ckernels::decode_attention(sizes, floats(input), view_of(k), view_of(v), bias, static_cast<float>(scale), mutable_floats(y));
     return y;
 }
 

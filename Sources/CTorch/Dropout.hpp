@@ -11,7 +11,4 @@ at::Tensor dropped(const at::Tensor &x, double probability, uint64_t seed);
 /// In place; x must be contiguous.
 void drop_in_place(at::Tensor &x, double probability, uint64_t seed);
 
-/// Elements first ..< first + count of such a tensor from x to y, which may alias, on the calling thread.
-void drop_part(const float *x, float *y, int64_t first, int64_t count, double probability, uint64_t seed);
-
 }  // namespace ctorch

@@ -1,35 +1,14 @@
-// GEMV-like kernels for few rows of x in fp32 on the CPU, as in decoding: one pass over W at memory bandwidth.
+// Projections of few rows in fp32 on the CPU by the GEMV-like kernels (`ckernels/FewRows.hpp`).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 namespace ctorch {
 
-/// Maximum rows for these kernels; with more, blocked GEMM is faster.
-constexpr int64_t few_rows = 32;
-
-/// A multiple of the outputs that the kernels compute at a time.
-constexpr int64_t outputs_of_blocks = 12;
-/// Minimum elements of a matrix per thread.
-constexpr int64_t elements_of_a_thread = 65536;
-
-/// What the result is added to.
-enum class Start { zero, bias, output };
-
-/// y [rows, outputs] = start + x [rows, inputs] Wᵀ, for outputs first ..< end, on the calling thread. All are
-/// contiguous but W, whose row stride is `stride`.
-void multiply_few_part(const float *weight, int64_t stride, const float *x, int64_t rows, int64_t inputs, float *y,
-                       int64_t outputs, const float *bias, Start start, int64_t first, int64_t end);
-
 /// x [rows, inputs] Wᵀ + b on all threads.
 at::Tensor multiply_few(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias);
 
 /// Whether `multiply_few` applies and is faster: no gradient is needed, and rows are few.
 bool is_for_few_rows(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias);
-
-/// y += s · x Aᵀ Bᵀ for outputs first ..< end, on the calling thread, with contiguous y [rows, outputs], x [rows,
-/// inputs], A [rank, inputs] and B [outputs, rank].
-void add_low_rank(float *y, const float *x, int64_t rows, int64_t inputs, int64_t outputs, int64_t rank, const float *a,
-                  const float *b, float scale, int64_t first, int64_t end);
 
 }  // namespace ctorch

@@ -1,6 +1,5 @@
 // GPTQ (Frantar et al. 2022): columns are quantized one after another, and the rounding error of each is compensated
 // in the columns that follow.
-#include <ATen/Parallel.h>
 #include <ATen/ops/cholesky_inverse.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_cholesky.h>
@@ -9,8 +8,8 @@
 #include <cmath>
 #include <vector>
 
-#include "Parallel.hpp"
 #include "Bridge.hpp"
+#include "ckernels/Parallel.hpp"
 
 using namespace ctorch;
 
@@ -92,7 +91,7 @@ extern "C" int ct_gptq(const CTTensor *weight_box, const CTTensor *hessian, int 
             at::Tensor lost = errors.narrow(1, 0, width);
             auto *e = static_cast<double *>(errors.mutable_data_ptr());
             // Outputs are independent of each other.
-            ctorch::parallel_for(0, outputs, 8, [&](int64_t from, int64_t to) {
+            ckernels::parallel_for(0, outputs, 8, [&](int64_t from, int64_t to) {
                 for (int64_t o = from; o < to; ++o) {
                     double *row = w + o * inputs;
                     for (int64_t i = first; i < end; ++i) {

@@ -13,6 +13,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "Bridge.hpp"
+#include "Elements.hpp"
 #include "Precision.hpp"
 #include "Recomputation.hpp"
 #include "TileProduct.hpp"
@@ -44,6 +45,20 @@ void GroupMatrix::check() const {
         TORCH_CHECK(order.dim() == 1 && order.size(0) == inputs() && order.scalar_type() == at::kInt,
                     "the group indices must be int32 [", inputs(), "] (got ", order.sizes(), " ", order.scalar_type(), ")");
     }
+}
+
+ckernels::GroupWeights GroupMatrix::weights() const {
+    const auto floats_of = [](const at::Tensor &x) -> ckernels::FloatMatrix {
+        using Type = ckernels::FloatMatrix::Type;
+        const at::ScalarType type = x.scalar_type();
+        return {type == at::kHalf ? Type::fp16 : type == at::kFloat ? Type::fp32 : Type::fp64, x.const_data_ptr()};
+    };
+    ckernels::GroupWeights w{.packed = elements<uint32_t>(packed), .scales = floats_of(scales), .bits = bits,
+                             .group_size = group_size, .zero_offset = zero_offset, .inputs = inputs(), .outputs = outputs(),
+                             .groups = groups()};
+    if (has_packed_zeros()) w.packed_zeros = elements<uint32_t>(zeros); else w.zeros = floats_of(zeros);
+    if (order.defined()) w.order = elements<int32_t>(order);
+    return w;
 }
 
 at::Tensor pack_bits(const at::Tensor &values, int bits, int64_t axis) {
@@ -127,6 +142,15 @@ bool has_kernel(const GroupMatrix &w, at::ScalarType type) {
     return w.packed.is_cpu() && (type == at::kFloat || type == at::kDouble);
 }
 
+/// Dequantizes inputs first ..< first + count of outputs start ..< start + width to `tile` [count, width].
+void dequantize_tile(const GroupMatrix &w, int64_t first, int64_t count, int64_t start, int64_t width, at::Tensor &tile) {
+    if (tile.scalar_type() == at::kDouble) {
+        ckernels::dequantize_tile(w.weights(), first, count, start, width, mutable_elements<double>(tile));
+    } else {
+        ckernels::dequantize_tile(w.weights(), first, count, start, width, mutable_floats(tile));
+    }
+}
+
 /// Calls `body(first, count, start, width, tile)` for tiles [count, width] that cover the matrix; one tile at a time
 /// is allocated.
 template <typename Body> void for_tiles(const GroupMatrix &w, const at::Tensor &like, Body body) {
@@ -153,9 +177,9 @@ at::Tensor multiply(const GroupMatrix &w, const at::Tensor &given) {
     if (x.size(0) == 0) return y;
     if (x.is_meta()) {
         for_tiles(w, x, [](int64_t, int64_t, int64_t, int64_t, const at::Tensor &) {});
-    } else if (x.size(0) <= few_rows && x.scalar_type() == at::kFloat && !w.order.defined() &&
+    } else if (x.size(0) <= ckernels::few_group_rows && x.scalar_type() == at::kFloat && !w.order.defined() &&
                w.group_size % 32 == 0) {
-        multiply_few_rows(w, x, y);
+        ckernels::multiply_few_rows(w.weights(), floats(x), x.size(0), mutable_floats(y));
     } else {
         for_tiles(w, x, [&](int64_t first, int64_t count, int64_t start, int64_t width, const at::Tensor &tile) {
             at::Tensor part = y.narrow(1, start, width);

@@ -1,9 +1,11 @@
-// Group-wise quantized matrices: declarations shared by their kernels.
+// Group-wise quantized matrices.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+
+#include "ckernels/GroupWeights.hpp"
 
 namespace ctorch {
 
@@ -28,18 +30,9 @@ struct GroupMatrix {
     bool has_packed_zeros() const { return zeros.scalar_type() == at::kInt; }
     /// Throws if the shapes, types or groups are inconsistent.
     void check() const;
+    /// The matrix, whose parts must be contiguous and on the CPU, as the kernels read it.
+    ckernels::GroupWeights weights() const;
 };
-
-/// Maximum rows of x for the kernel that reads the packed integers directly.
-constexpr int64_t few_rows = 8;
-
-/// Writes W[o, i] for i in [first, first + count) and o in [start, start + width) to `tile` [count, width], float or
-/// double, on the CPU; `first` and `count` are multiples of 32.
-void dequantize_tile(const GroupMatrix &, int64_t first, int64_t count, int64_t start, int64_t width,
-                     at::Tensor &tile);
-
-/// y [rows, outputs] = x [rows, inputs] Wᵀ for at most ``few_rows`` fp32 rows on the CPU, without `order`.
-void multiply_few_rows(const GroupMatrix &, const at::Tensor &x, at::Tensor &y);
 
 /// Unsigned integers of `bits` bits along `axis` (0 or 1) of a matrix as int32 words, lowest bits first.
 at::Tensor pack_bits(const at::Tensor &values, int bits, int64_t axis);

@@ -45,7 +45,7 @@ bool is_for_blas(const at::Tensor &x, const at::Tensor &weight, const at::Tensor
     return is_float(x) && is_float(weight) && weight.dim() == 2 && x.dim() >= 1 && x.size(-1) == weight.size(1) &&
            x.numel() >= fewest_rows * weight.size(1) && weight.size(1) > 0 &&
            (!bias.defined() || (is_float(bias) && bias.dim() == 1 && bias.size(0) == weight.size(0))) &&
-           BlasMatrix::fits(weight) && has_fast_blas() && !is_half(compute_type(x));
+           BlasMatrix::fits(weight) && ckernels::has_fast_blas() && !is_half(compute_type(x));
 }
 
 }  // namespace

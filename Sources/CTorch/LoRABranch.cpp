@@ -4,10 +4,11 @@
 
 #include "Bridge.hpp"
 #include "Dropout.hpp"
-#include "FewRows.hpp"
+#include "Elements.hpp"
 #include "MatrixProduct.hpp"
-#include "Parallel.hpp"
 #include "Precision.hpp"
+#include "ckernels/FewRows.hpp"
+#include "ckernels/Parallel.hpp"
 
 using namespace ctorch;
 using torch::autograd::AutogradContext;
@@ -63,15 +64,11 @@ struct LoRABranch : public Function<LoRABranch> {
     }
 };
 
-bool is_plain(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous(); }
-
 /// Whether the few-row kernel adds the LoRA delta: nothing needs a gradient.
 bool is_for_few(const at::Tensor &y, const at::Tensor &x, const at::Tensor &a, const at::Tensor &b) {
     return is_plain(y) && is_plain(x) && is_plain(a) && is_plain(b) && !is_half(compute_type(y)) &&
            !(at::GradMode::is_enabled() && (y.requires_grad() || x.requires_grad() || a.requires_grad() || b.requires_grad()));
 }
-
-float *floats(const at::Tensor &x) { return static_cast<float *>(x.mutable_data_ptr()); }
 
 void check_factors(const at::Tensor &y, const at::Tensor &x, const at::Tensor &a, const at::Tensor &b) {
     TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(0) == b.size(1) && a.size(1) == x.size(-1) && b.size(0) == y.size(-1) &&
@@ -98,22 +95,22 @@ extern "C" CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const 
     return tensor_or_error([&]() -> at::Tensor {
         const at::Tensor &y_given = unbox(y), &x_given = unbox(x);
         if (dropout == 0 && is_for_few(y_given, x_given, unbox(a), unbox(b)) && y_given.size(-1) > 0 &&
-            y_given.numel() <= few_rows * y_given.size(-1)) {
+            y_given.numel() <= ckernels::few_dense_rows * y_given.size(-1)) {
             check_factors(y_given, x_given, unbox(a), unbox(b));
             const int64_t inputs = x_given.size(-1), outputs = y_given.size(-1);
-            float *to = floats(y_given);
+            float *to = mutable_floats(y_given);
             const float *from = floats(x_given);
             const int64_t rows = y_given.numel() / outputs, rank = unbox(a).size(0);
             const auto add = [&](int64_t begin, int64_t end, int64_t first, int64_t last) {
-                add_low_rank(to + begin * outputs, from + begin * inputs, end - begin, inputs, outputs, rank,
+                ckernels::add_low_rank(to + begin * outputs, from + begin * inputs, end - begin, inputs, outputs, rank,
                              floats(unbox(a)), floats(unbox(b)), static_cast<float>(scale), first, last);
             };
             if (rows > rows_of_a_thread) {
-                ctorch::parallel_for(0, rows, rows_of_a_thread, [&](int64_t begin, int64_t end) { add(begin, end, 0, outputs); });
+                ckernels::parallel_for(0, rows, rows_of_a_thread, [&](int64_t begin, int64_t end) { add(begin, end, 0, outputs); });
             } else {
                 // B is divided among the threads; each computes x Aᵀ itself, which is faster than synchronizing.
                 const int64_t grain = std::max<int64_t>(1, elements_of_b / std::max<int64_t>(1, rank));
-                ctorch::parallel_for(0, outputs, grain, [&](int64_t first, int64_t last) { add(0, rows, first, last); });
+                ckernels::parallel_for(0, outputs, grain, [&](int64_t first, int64_t last) { add(0, rows, first, last); });
             }
             return y_given;
         }
@@ -147,12 +144,13 @@ extern "C" int ct_grouped_lora_branches(const CTTensor *y, const CTTensor *x, in
             list.push_back({offsets[g], offsets[g + 1], a[g], b[g], scales[g]});
         }
         if (is_for_kernel) {
-            float *to = floats(output), *from = floats(input);
+            float *to = mutable_floats(output);
+            const float *from = floats(input);
             const int64_t inputs = input.size(1), outputs = output.size(1);
-            ctorch::parallel_for(0, static_cast<int64_t>(list.size()), 1, [&](int64_t begin, int64_t end) {
+            ckernels::parallel_for(0, static_cast<int64_t>(list.size()), 1, [&](int64_t begin, int64_t end) {
                 for (int64_t g = begin; g < end; ++g) {
                     const Group &group = list[static_cast<size_t>(g)];
-                    add_low_rank(to + group.first * outputs, from + group.first * inputs, group.end - group.first, inputs,
+                    ckernels::add_low_rank(to + group.first * outputs, from + group.first * inputs, group.end - group.first, inputs,
                                  outputs, unbox(group.a).size(0), floats(unbox(group.a)), floats(unbox(group.b)),
                                  static_cast<float>(group.scale), 0, outputs);
                 }

@@ -9,9 +9,11 @@
 #include <ATen/ops/stack.h>
 
 #include "Bridge.hpp"
+#include "Elements.hpp"
 #include "Precision.hpp"
 #include "Recomputation.hpp"
 #include "TileProduct.hpp"
+#include "ckernels/StoredProduct.hpp"
 
 using namespace ctorch;
 using torch::autograd::AutogradContext;
@@ -44,6 +46,38 @@ void StoredMatrix::check() const {
         TORCH_CHECK(at::isFloatingType(codes.scalar_type()) && codes.numel() == count(), codes.numel(),
                     " floats for ", count(), " weights");
     }
+}
+
+ckernels::StoredWeights StoredMatrix::weights() const {
+    using Format = ckernels::StoredWeights::Format;
+    ckernels::StoredWeights w{.format = Format::fp32, .codes = codes.const_data_ptr(), .block = block, .outputs = outputs,
+                              .inputs = inputs};
+    if (has_blocks()) {
+        w.format = Format::blocks;
+        w.table = floats(table);
+        if (nested_scales.defined()) {
+            w.scale_codes = elements<uint8_t>(scales);
+            w.nested_scales = floats(nested_scales);
+            w.nested_table = floats(nested_table);
+            w.offset = static_cast<float>(offset);
+        } else {
+            w.scales = floats(scales);
+        }
+        return w;
+    }
+    if (has_rows()) {
+        w.format = Format::rows;
+        w.scales = floats(scales);
+        return w;
+    }
+    switch (codes.scalar_type()) {
+        case at::kHalf: w.format = Format::fp16; break;
+        case at::kBFloat16: w.format = Format::bf16; break;
+        case at::kFloat: break;
+        case at::kDouble: w.format = Format::fp64; break;
+        default: TORCH_CHECK(false, "a stored matrix of ", codes.scalar_type(), " has no kernel on the CPU");
+    }
+    return w;
 }
 
 at::Tensor StoredMatrix::block_scales(int64_t first, int64_t end) const {
@@ -106,7 +140,7 @@ template <typename Body> void for_tiles(const StoredMatrix &w, const at::Tensor 
             continue;
         }
         at::Tensor tile = memory.narrow(0, 0, count);
-        if (like.is_cpu()) dequantize_rows(w, first, count, static_cast<float *>(memory.mutable_data_ptr()));
+        if (like.is_cpu()) ckernels::dequantize_rows(w.weights(), first, count, mutable_floats(memory));
         body(first, count, tile.to(like.scalar_type()));
     }
 }
@@ -118,9 +152,8 @@ namespace ctorch {
 at::Tensor StoredMatrix::product(const at::Tensor &given) const {
     at::Tensor x = given.is_cpu() ? given.contiguous() : given;
     at::Tensor y = at::empty({x.size(0), outputs}, x.options());
-    if (x.is_cpu() && x.scalar_type() == at::kFloat && x.size(0) <= few_stored_rows) {
-        multiply_stored(*this, static_cast<const float *>(x.const_data_ptr()), x.size(0),
-                        static_cast<float *>(y.mutable_data_ptr()));
+    if (x.is_cpu() && x.scalar_type() == at::kFloat && x.size(0) <= ckernels::few_stored_rows) {
+        ckernels::multiply_stored(weights(), floats(x), x.size(0), mutable_floats(y));
         return y;
     }
     for_tiles(*this, x, [&](int64_t first, int64_t count, const at::Tensor &tile) {
@@ -161,11 +194,12 @@ at::Tensor some_rows(const StoredMatrix &w, const at::Tensor &ids, at::ScalarTyp
     TORCH_CHECK(ids.scalar_type() == at::kLong, "ids must be int64 (got ", ids.scalar_type(), ")");
     if (w.codes.is_cpu() && (w.has_blocks() || w.has_rows())) {
         at::Tensor known = ids.contiguous(), rows = at::empty({ids.size(0), w.inputs}, w.codes.options().dtype(at::kFloat));
-        const auto *places = static_cast<const int64_t *>(known.const_data_ptr());
-        auto *out = static_cast<float *>(rows.mutable_data_ptr());
+        const ckernels::StoredWeights weights = w.weights();
+        const auto *places = elements<int64_t>(known);
+        float *out = mutable_floats(rows);
         for (int64_t i = 0; i < known.size(0); ++i) {
             TORCH_CHECK(places[i] >= 0 && places[i] < w.outputs, "id ", places[i], " is out of range for ", w.outputs, " rows");
-            dequantize_rows(w, places[i], 1, out + i * w.inputs);
+            ckernels::dequantize_rows(weights, places[i], 1, out + i * w.inputs);
         }
         return rows.to(type);
     }

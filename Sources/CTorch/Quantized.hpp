@@ -1,11 +1,10 @@
-// Quantized matrices and the kernels that read them.
+// Quantized matrices.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <memory>
-
 #include "Bridge.hpp"
+#include "ckernels/StoredWeights.hpp"
 
 namespace ctorch {
 
@@ -31,6 +30,8 @@ struct StoredMatrix {
     int64_t blocks() const { return (count() + block - 1) / block; }
     /// Throws if the parts are inconsistent.
     void check() const;
+    /// The matrix, whose parts must be contiguous and on the CPU, as the kernels read it.
+    ckernels::StoredWeights weights() const;
     /// Scales of blocks first..<end, dequantized to float32.
     at::Tensor block_scales(int64_t first, int64_t end) const;
     /// x [rows, inputs] Wᵀ → [rows, outputs] and g [rows, outputs] W → [rows, inputs], by tiles, in the argument's
@@ -41,30 +42,5 @@ struct StoredMatrix {
 
 /// The matrix with its parts checked and contiguous.
 StoredMatrix stored_matrix(const CTStoredMatrix *);
-
-/// Maximum rows of x for the decoding kernels.
-constexpr int64_t few_stored_rows = 8;
-
-/// Dequantizes rows first..<first + count of W into `tile`, contiguous float32 on the CPU.
-void dequantize_rows(const StoredMatrix &, int64_t first, int64_t count, float *tile);
-/// y [rows, outputs] = x [rows, inputs] Wᵀ for up to `few_stored_rows` contiguous float32 rows on the CPU.
-void multiply_stored(const StoredMatrix &, const float *x, int64_t rows, float *y);
-
-/// The same in chunks of outputs: x is reordered once for the kernel of W's format.
-class StoredProduct {
-public:
-    StoredProduct(const StoredMatrix &, const float *x, int64_t rows, float *y);
-    ~StoredProduct();
-    /// Outputs first ..< end, on the calling thread.
-    void make(int64_t first, int64_t end) const;
-
-private:
-    struct Kernel;
-    const StoredMatrix &w;
-    const float *x;
-    int64_t rows;
-    float *y;
-    std::unique_ptr<Kernel> kernel;
-};
 
 }  // namespace ctorch

@@ -1,24 +1,16 @@
-// Row-wise kernels for fp32 and bf16 on the CPU that fuse what libtorch does in several passes: each reads and writes
-// memory once, and computes in fp32.
+// The row-wise kernels of CKernels on tensors.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include "Elements.hpp"
 #include "ctorch.h"
 
 namespace ctorch {
 
-/// Whether these kernels apply to the tensor: contiguous fp32 or bf16 on the CPU. (Or on the meta device, where
-/// nothing is computed and memory is counted as on the CPU.) All arguments of a kernel have one type, except a norm's
-/// weight and r, which are fp32.
-inline bool has_row_kernel(const at::Tensor &x) {
-    return (x.is_cpu() || x.is_meta()) && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
-           x.is_contiguous();
-}
-
-/// Whether they apply to all of them.
+/// Whether these kernels apply. All arguments of a kernel have one type, except a norm's weight and r, which are fp32.
 template <typename... Others> bool have_row_kernels(const at::Tensor &x, const Others &...others) {
-    return has_row_kernel(x) && ((has_row_kernel(others) && others.scalar_type() == x.scalar_type()) && ...);
+    return is_row_major(x) && ((is_row_major(others) && others.scalar_type() == x.scalar_type()) && ...);
 }
 
 /// y = x · r · w with r = (mean(x²) + ε)^−½ of each row; `inverse` [rows] receives r. x [rows, size], w [size].

@@ -1,6 +1,5 @@
-// Errors, threads, memory, gradient mode.
+// Errors, memory, gradient mode.
 #include <ATen/Context.h>
-#include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -73,12 +72,6 @@ extern "C" {
 const char *ct_last_error(void) { return ctorch::last_error(); }
 
 void ct_set_last_error(const char *message) { ctorch::set_last_error(message); }
-
-void ct_set_threads(int threads) {
-    if (threads > 0) at::set_num_threads(threads);
-}
-
-int ct_threads(void) { return at::get_num_threads(); }
 
 bool ct_cuda_available(void) {
     // The program links libtorch's CPU library only, so that it starts fast and runs without CUDA. The CUDA library

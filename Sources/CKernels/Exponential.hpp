@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace ctorch {
+namespace ckernels {
 
 /// e^x to about one unit in the last place: 2^n · e^r with |r| ≤ ln 2 / 2, the latter by its Taylor polynomial.
 inline float exponential(float x) {
@@ -24,4 +24,4 @@ inline float exponential(float x) {
     return power * scale;
 }
 
-}  // namespace ctorch
+}  // namespace ckernels

@@ -1,4 +1,4 @@
-// Parallel loops on libtorch's own thread pool.
+// Parallel loops on the thread pool of the program that uses the kernels.
 #pragma once
 
 #include <atomic>
@@ -6,18 +6,29 @@
 #include <exception>
 #include <mutex>
 
-namespace ctorch {
+namespace ckernels {
 
-/// Runs `work(context, thread, threads)` on up to `threads` of libtorch's threads and returns how many there were.
-void on_threads(int64_t threads, void (*work)(void *context, int64_t thread, int64_t threads), void *context);
+/// The threads that loops run on. The kernels have none of their own, so that there is one pool in the process.
+struct ThreadPool {
+    /// Number of threads for a loop that starts here: 1 within a parallel region.
+    int64_t (*available)();
+    /// Runs `work(context, thread, threads)` on up to `threads` threads.
+    void (*run)(int64_t threads, void (*work)(void *context, int64_t thread, int64_t threads), void *context);
+};
+
+/// Sets the pool, before the first loop. Without one, loops run on the calling thread.
+void use_threads(const ThreadPool &);
+
+/// Number of threads for a loop that starts here.
+int64_t available_threads();
 
 /// Number of threads for a loop of that many steps, at least `grain` steps each.
 int64_t threads_for(int64_t steps, int64_t grain);
 
+/// Runs `work(context, thread, threads)` on up to `threads` threads of the pool.
+void on_threads(int64_t threads, void (*work)(void *context, int64_t thread, int64_t threads), void *context);
+
 /// Calls `body(from, to)` over chunks of begin ..< end of at least `grain` steps, one per thread (static scheduling).
-///
-/// at::parallel_for is a template whose threads come from an OpenMP pragma: in a program compiled without OpenMP, as
-/// this one, it runs everything on one thread.
 template <typename Body> void parallel_for(int64_t begin, int64_t end, int64_t grain, const Body &body) {
     if (begin >= end) return;
     int64_t threads = threads_for(end - begin, grain);
@@ -67,4 +78,4 @@ template <typename Body> void parallel_with_rest(int64_t steps, int64_t grain, c
     });
 }
 
-}  // namespace ctorch
+}  // namespace ckernels

@@ -3,17 +3,16 @@
 // libtorch's threads split the rows or columns, so that there is one thread pool and not two.
 //
 // PEFT_BLAS=openblas in the environment uses OpenBLAS on any processor; PEFT_BLAS=torch never uses it.
-#include "Parallel.hpp"
-#include "Blas.hpp"
+#include "ckernels/Blas.hpp"
 
-#include <ATen/Parallel.h>
-
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <utility>
 
-#include "Bridge.hpp"
+#include "ckernels/Parallel.hpp"
 
 #if defined(__linux__)
 #include <dlfcn.h>
@@ -48,7 +47,7 @@ bool is_worth_it() {
 /// Loads `name` from the folder of the library that contains `address`, or from the loader's search path.
 void *open_beside(const void *address, const char *name) {
     Dl_info info;
-    if (dladdr(address, &info) != 0 && info.dli_fname != nullptr) {
+    if (address != nullptr && dladdr(address, &info) != 0 && info.dli_fname != nullptr) {
         std::string path = info.dli_fname;
         path.replace(path.find_last_of('/') + 1, std::string::npos, name);
         if (void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
@@ -57,14 +56,16 @@ void *open_beside(const void *address, const char *name) {
 }
 #endif
 
+/// An address in the library beside which OpenBLAS is installed.
+const void *neighbor = nullptr;
+
 Library load() {
 #if defined(__linux__)
     const char *choice = std::getenv("PEFT_BLAS");
     if (choice != nullptr ? std::strcmp(choice, "openblas") != 0 : !is_worth_it()) return {};
-    const void *torch = reinterpret_cast<const void *>(&at::get_num_threads);
     // SciPy's wheel prefixes its symbols; system packages don't.
     for (auto [file, prefix] : {std::pair{"libscipy_openblas.so", "scipy_"}, {"libopenblas.so.0", ""}}) {
-        void *library = open_beside(torch, file);
+        void *library = open_beside(neighbor, file);
         if (library == nullptr) continue;
         auto symbol = [&](const char *name) { return dlsym(library, (std::string(prefix) + name).c_str()); };
         auto sgemm = reinterpret_cast<Sgemm>(symbol("sgemm_"));
@@ -99,7 +100,13 @@ std::atomic<bool> is_allowed{true};
 
 }  // namespace
 
-namespace ctorch {
+namespace ckernels {
+
+void look_for_blas_beside(const void *address) { neighbor = address; }
+
+const char *blas_name() { return has_fast_blas() ? library().name.c_str() : ""; }
+
+void allow_blas(bool allowed) { is_allowed = allowed; }
 
 bool has_fast_blas() { return is_allowed.load(std::memory_order_relaxed) && library().sgemm != nullptr; }
 
@@ -127,20 +134,12 @@ void matrix_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64
     };
     // Chunks are multiples of the kernels' tiles; the longer side is split, so that little is packed twice.
     bool by_rows = m >= n;
-    int64_t length = by_rows ? m : n, threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+    int64_t length = by_rows ? m : n, threads = available_threads();
     int64_t step = std::max<int64_t>(64, ((length + threads - 1) / threads + 15) / 16 * 16);
-    ctorch::parallel_for(0, (length + step - 1) / step, 1, [&](int64_t begin, int64_t end) {
+    ckernels::parallel_for(0, (length + step - 1) / step, 1, [&](int64_t begin, int64_t end) {
         int64_t from = begin * step, count = std::min(length, end * step) - from;
         if (by_rows) part(from, count, 0, n); else part(0, m, from, count);
     });
 }
 
-}  // namespace ctorch
-
-extern "C" {
-
-const char *ct_blas_name(void) { return ctorch::has_fast_blas() ? library().name.c_str() : ""; }
-
-void ct_allow_other_blas(bool allowed) { is_allowed = allowed; }
-
-}
+}  // namespace ckernels

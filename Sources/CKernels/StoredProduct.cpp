@@ -1,41 +1,22 @@
-// GEMV-like kernels for few rows of x and quantized matrices on the CPU, read as they are stored, for decode steps.
-// The library is compiled for any x86-64 or arm64; versions for newer processors are selected at run time.
-#include "Clones.hpp"
-#include "Parallel.hpp"
-#include "Quantized.hpp"
-#include "StoredScales.hpp"
-#include "include/ctorch.h"
+#include "ckernels/StoredProduct.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <optional>
 #include <type_traits>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "Simd.hpp"
+#include "ckernels/Parallel.hpp"
 
-namespace ctorch {
+namespace ckernels {
 namespace {
 
-const float *floats(const at::Tensor &tensor) { return static_cast<const float *>(tensor.const_data_ptr()); }
-
-float dot(const float *a, const float *b, int64_t count) {
-    // Eight accumulators, which compilers keep in registers.
-    std::array<float, 8> sums{};
-    int64_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-        for (int64_t k = 0; k < 8; ++k) sums[static_cast<size_t>(k)] += a[i + k] * b[i + k];
-    }
-    float sum = 0;
-    for (; i < count; ++i) sum += a[i] * b[i];
-    for (float part : sums) sum += part;
-    return sum;
-}
+using Format = StoredWeights::Format;
 
 /// Any format and size: some rows of W at a time are dequantized to a buffer.
-void multiply_any(const StoredMatrix &w, const float *x, int64_t rows, float *y, int64_t first, int64_t end) {
+void multiply_any(const StoredWeights &w, const float *x, int64_t rows, float *y, int64_t first, int64_t end) {
     constexpr int64_t step = 16;
     std::vector<float> buffer(static_cast<size_t>(step * w.inputs));
     for (int64_t row = first; row < end; row += step) {
@@ -50,14 +31,6 @@ void multiply_any(const StoredMatrix &w, const float *x, int64_t rows, float *y,
 }
 
 #if defined(__x86_64__)
-
-const uint8_t *bytes(const at::Tensor &tensor) { return static_cast<const uint8_t *>(tensor.const_data_ptr()); }
-
-CT_AVX2 inline float sum(__m256 v) {
-    __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
-}
 
 /// The table's floats split into their four bytes, for lookups by byte shuffles.
 struct ByteTables {
@@ -86,7 +59,7 @@ void order_inputs(const float *x, int64_t count, float *ordered) {
 
 /// Rows of 4-bit codes in blocks of multiples of 64, with x in the layout of `order_inputs`.
 template <int Rows>
-CT_AVX2 void multiply_blocks(const StoredMatrix &w, const ByteTables &tables, const float *x, float *y, int64_t first,
+CK_AVX2 void multiply_blocks(const StoredWeights &w, const ByteTables &tables, const float *x, float *y, int64_t first,
                              int64_t end) {
     constexpr int sums = Rows == 1 ? 4 : Rows <= 3 ? 2 : 1;
     __m256i parts[4];
@@ -95,8 +68,7 @@ CT_AVX2 void multiply_blocks(const StoredMatrix &w, const ByteTables &tables, co
             _mm_loadu_si128(reinterpret_cast<const __m128i *>(tables.parts[static_cast<size_t>(k)].data())));
     }
     const __m256i low = _mm256_set1_epi8(15);
-    const uint8_t *codes = bytes(w.codes);
-    const StoredScales scales(w);
+    const uint8_t *codes = w.bytes();
     const int64_t per_row = w.inputs / w.block;
     for (int64_t row = first; row < end; ++row) {
         __m256 total[Rows][sums];
@@ -106,7 +78,7 @@ CT_AVX2 void multiply_blocks(const StoredMatrix &w, const ByteTables &tables, co
         int64_t i = 0;
         const uint8_t *next = codes + row * w.inputs / 2;
         for (int64_t step = 0; step < w.inputs / 64; ++step, i += 64, next += 32) {
-            const __m256 scale = _mm256_set1_ps(scales[row * per_row + (w.block == 64 ? step : i / w.block)]);
+            const __m256 scale = _mm256_set1_ps(w.scale_of_block(row * per_row + (w.block == 64 ? step : i / w.block)));
             const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(next));
             for (int half = 0; half < 2; ++half) {
                 const __m256i index =
@@ -130,13 +102,13 @@ CT_AVX2 void multiply_blocks(const StoredMatrix &w, const ByteTables &tables, co
         for (int r = 0; r < Rows; ++r) {
             __m256 all = total[r][0];
             for (int k = 1; k < sums; ++k) all = _mm256_add_ps(all, total[r][k]);
-            y[r * w.outputs + row] = sum(all);
+            y[r * w.outputs + row] = sum_of(all);
         }
     }
 }
 
 /// Layout of 32 inputs in `ordered`: those of the bytes' high halves, then those of the low halves.
-CT_AVX512 void order_halves(const float *x, int64_t count, float *ordered) {
+CK_AVX512 void order_halves(const float *x, int64_t count, float *ordered) {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     for (int64_t start = 0; start < count; start += 32) {
@@ -151,12 +123,11 @@ constexpr int64_t fetched_ahead = 1024;
 
 /// The same with the table, times a block's scale, in one register; x in the layout of `order_halves`.
 template <int Rows>
-CT_AVX512 void multiply_blocks_wide(const StoredMatrix &w, const float *table, const float *x, float *y, int64_t first,
+CK_AVX512 void multiply_blocks_wide(const StoredWeights &w, const float *table, const float *x, float *y, int64_t first,
                                     int64_t end) {
     constexpr int sums = Rows == 1 ? 4 : 2;
     const __m512 numbers = _mm512_loadu_ps(table);
-    const uint8_t *codes = bytes(w.codes);
-    const StoredScales scales(w);
+    const uint8_t *codes = w.bytes();
     const int64_t per_row = w.inputs / w.block;
     for (int64_t row = first; row < end; ++row) {
         __m512 total[Rows][sums];
@@ -165,7 +136,7 @@ CT_AVX512 void multiply_blocks_wide(const StoredMatrix &w, const float *table, c
         }
         const uint8_t *next = codes + row * w.inputs / 2;
         for (int64_t block = 0, i = 0; block < per_row; ++block) {
-            const __m512 scaled = _mm512_mul_ps(numbers, _mm512_set1_ps(scales[row * per_row + block]));
+            const __m512 scaled = _mm512_mul_ps(numbers, _mm512_set1_ps(w.scale_of_block(row * per_row + block)));
             for (const int64_t stop = i + w.block; i < stop; i += 64) {
                 _mm_prefetch(reinterpret_cast<const char *>(next) + fetched_ahead, _MM_HINT_T0);
                 for (int part = 0; part < 2; ++part, next += 16) {
@@ -194,30 +165,30 @@ CT_AVX512 void multiply_blocks_wide(const StoredMatrix &w, const float *table, c
 /// Eight stored values as floats, without the row's scale.
 struct Int8Lane {
     const int8_t *codes;
-    CT_AVX2 __m256 operator()(int64_t place) const {
+    CK_AVX2 __m256 operator()(int64_t place) const {
         return _mm256_cvtepi32_ps(
             _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(codes + place))));
     }
 };
 
 struct BFloatLane {
-    const uint16_t *codes;
-    CT_AVX2 __m256 operator()(int64_t place) const {
+    const BFloat *codes;
+    CK_AVX2 __m256 operator()(int64_t place) const {
         const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i *>(codes + place));
         return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(eight), 16));
     }
 };
 
 struct HalfLane {
-    const uint16_t *codes;
-    CT_AVX2 __m256 operator()(int64_t place) const {
+    const Half *codes;
+    CK_AVX2 __m256 operator()(int64_t place) const {
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(codes + place)));
     }
 };
 
 /// Rows of int8 or 16-bit values, in multiples of 32.
 template <int Rows, typename Lane>
-CT_AVX2 void multiply_lanes(const StoredMatrix &w, Lane lane, const float *scales, const float *x, float *y,
+CK_AVX2 void multiply_lanes(const StoredWeights &w, Lane lane, const float *scales, const float *x, float *y,
                             int64_t first, int64_t end) {
     // Enough accumulators to hide latency, within the available registers.
     constexpr int sums = Rows == 1 ? 4 : Rows <= 4 ? 2 : 1;
@@ -239,7 +210,7 @@ CT_AVX2 void multiply_lanes(const StoredMatrix &w, Lane lane, const float *scale
         for (int r = 0; r < Rows; ++r) {
             __m256 all = total[r][0];
             for (int k = 1; k < sums; ++k) all = _mm256_add_ps(all, total[r][k]);
-            y[r * w.outputs + row] = sum(all) * scale;
+            y[r * w.outputs + row] = sum_of(all) * scale;
         }
     }
 }
@@ -271,12 +242,12 @@ struct StoredProduct::Kernel {
 #endif
 };
 
-StoredProduct::StoredProduct(const StoredMatrix &w, const float *x, int64_t rows, float *y)
+StoredProduct::StoredProduct(const StoredWeights &w, const float *x, int64_t rows, float *y)
     : w(w), x(x), rows(rows), y(y), kernel(std::make_unique<Kernel>()) {
 #if defined(__x86_64__)
     using Kind = Kernel::Kind;
     if (!has_avx2() || rows == 0) return;
-    if (w.has_blocks()) {
+    if (w.format == Format::blocks) {
         if (w.inputs % 64 != 0 || w.block % 64 != 0 || w.inputs % w.block != 0) return;
         kernel->ordered.resize(static_cast<size_t>(rows * w.inputs));
         if (has_avx512()) {
@@ -284,15 +255,13 @@ StoredProduct::StoredProduct(const StoredMatrix &w, const float *x, int64_t rows
             kernel->kind = Kind::wide_blocks;
         } else {
             order_inputs(x, rows * w.inputs, kernel->ordered.data());
-            kernel->tables.emplace(floats(w.table));
+            kernel->tables.emplace(w.table);
             kernel->kind = Kind::blocks;
         }
         return;
     }
-    const at::ScalarType type = w.codes.scalar_type();
-    if (w.inputs % 32 == 0 && (w.has_rows() || type == at::kBFloat16 || type == at::kHalf)) {
-        kernel->kind = Kind::lanes;
-    }
+    const bool has_lane = w.format == Format::rows || w.format == Format::bf16 || w.format == Format::fp16;
+    if (w.inputs % 32 == 0 && has_lane) kernel->kind = Kind::lanes;
 #endif
 }
 
@@ -302,7 +271,6 @@ void StoredProduct::make(int64_t first, int64_t end) const {
     if (rows == 0) return;
 #if defined(__x86_64__)
     using Kind = Kernel::Kind;
-    const auto *halves = static_cast<const uint16_t *>(w.codes.const_data_ptr());
     switch (kernel->kind) {
     case Kind::any: break;
     case Kind::blocks:
@@ -311,17 +279,16 @@ void StoredProduct::make(int64_t first, int64_t end) const {
         });
     case Kind::wide_blocks:
         return with_rows(rows, [&](auto count) {
-            multiply_blocks_wide<count>(w, floats(w.table), kernel->ordered.data(), y, first, end);
+            multiply_blocks_wide<count>(w, w.table, kernel->ordered.data(), y, first, end);
         });
     case Kind::lanes:
         return with_rows(rows, [&](auto count) {
-            if (w.has_rows()) {
-                multiply_lanes<count>(w, Int8Lane{static_cast<const int8_t *>(w.codes.const_data_ptr())},
-                                      floats(w.scales), x, y, first, end);
-            } else if (w.codes.scalar_type() == at::kHalf) {
-                multiply_lanes<count>(w, HalfLane{halves}, nullptr, x, y, first, end);
+            if (w.format == Format::rows) {
+                multiply_lanes<count>(w, Int8Lane{w.integers()}, w.scales, x, y, first, end);
+            } else if (w.format == Format::fp16) {
+                multiply_lanes<count>(w, HalfLane{w.halves()}, nullptr, x, y, first, end);
             } else {
-                multiply_lanes<count>(w, BFloatLane{halves}, nullptr, x, y, first, end);
+                multiply_lanes<count>(w, BFloatLane{w.bfloats()}, nullptr, x, y, first, end);
             }
         });
     }
@@ -329,18 +296,18 @@ void StoredProduct::make(int64_t first, int64_t end) const {
     multiply_any(w, x, rows, y, first, end);
 }
 
-void multiply_stored(const StoredMatrix &w, const float *x, int64_t rows, float *y) {
+void multiply_stored(const StoredWeights &w, const float *x, int64_t rows, float *y) {
     const StoredProduct product(w, x, rows, y);
-    ctorch::parallel_with_rest(w.outputs, std::max<int64_t>(1, 65536 / w.inputs),
+    parallel_with_rest(w.outputs, std::max<int64_t>(1, 65536 / w.inputs),
                                [&](int64_t from, int64_t to) { product.make(from, to); });
 }
 
-}  // namespace ctorch
-
-extern "C" void ct_use_wide_vectors(bool allowed) {
+void use_wide_vectors(bool allowed) {
 #if defined(__x86_64__)
-    ctorch::avoids_avx512 = !allowed;
+    avoids_avx512 = !allowed;
 #else
     (void)allowed;
 #endif
 }
+
+}  // namespace ckernels

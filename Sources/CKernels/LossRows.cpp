@@ -1,14 +1,16 @@
-#include "LossRows.hpp"
+#include "ckernels/LossRows.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
-#include "Clones.hpp"
 #include "Exponential.hpp"
-#include "Parallel.hpp"
+#include "Simd.hpp"
+#include "ckernels/Parallel.hpp"
 
-using ctorch::exponential;
+using ckernels::exponential;
+using ckernels::largest_of;
 
 namespace {
 
@@ -21,7 +23,7 @@ struct Sums {
     double exponentials, plain;
 };
 
-CT_CLONES void largest_of(const float *s, int64_t count, float scale, float *result) {
+CK_CLONES void find_largest(const float *s, int64_t count, float scale, float *result) {
     float most[lanes];
     for (float &one : most) one = -std::numeric_limits<float>::infinity();
     int64_t i = 0;
@@ -32,13 +34,11 @@ CT_CLONES void largest_of(const float *s, int64_t count, float scale, float *res
         }
     }
     for (; i < count; ++i) most[0] = s[i] * scale > most[0] ? s[i] * scale : most[0];
-    float largest = most[0];
-    for (float one : most) largest = one > largest ? one : largest;
-    *result = largest;
+    *result = largest_of(most);
 }
 
 /// Blocks are summed in fp32, their sums in double, so that rounding errors don't grow with the vocabulary.
-CT_CLONES void exponentials(float *s, int64_t count, float scale, float most, bool keeps, Sums *result) {
+CK_CLONES void exponentials(float *s, int64_t count, float scale, float most, bool keeps, Sums *result) {
     constexpr int64_t block = 4096;
     *result = {0, 0};
     for (int64_t start = 0; start < count; start += block) {
@@ -66,37 +66,22 @@ CT_CLONES void exponentials(float *s, int64_t count, float scale, float most, bo
     }
 }
 
-CT_CLONES void scaled(float *s, int64_t count, float factor, float shift) {
+CK_CLONES void scaled(float *s, int64_t count, float factor, float shift) {
     for (int64_t i = 0; i < count; ++i) s[i] = s[i] * factor + shift;
 }
 
 }  // namespace
 
-namespace ctorch {
+namespace ckernels {
 
-bool is_for_loss_rows(const at::Tensor &scores, const at::Tensor &targets) {
-    return (scores.is_cpu() || scores.is_meta()) && scores.scalar_type() == at::kFloat && scores.dim() == 2 &&
-           scores.is_contiguous() && scores.size(1) > 0 && targets.scalar_type() == at::kLong &&
-           targets.device() == scores.device();
-}
-
-void loss_rows(at::Tensor &scores, const at::Tensor &given, double scale, double smoothing, bool makes_gradient,
-               at::Tensor &total) {
-    if (scores.is_meta()) return;
-    const int64_t vocabulary = scores.size(1), rows = scores.size(0);
-    const at::Tensor ids = given.contiguous();
-    const auto *targets = static_cast<const int64_t *>(ids.const_data_ptr());
-    for (int64_t row = 0; row < rows; ++row) {
-        TORCH_CHECK(targets[row] >= 0 && targets[row] < vocabulary, "target ", targets[row],
-                    " is out of range for a vocabulary of ", vocabulary);
-    }
-    auto *all = static_cast<float *>(scores.mutable_data_ptr());
+double loss_rows(float *scores, const int64_t *targets, int64_t rows, int64_t vocabulary, double scale, double smoothing,
+                 bool makes_gradient) {
     std::vector<double> losses(static_cast<size_t>(rows));
     const double count = static_cast<double>(vocabulary);
-    ctorch::parallel_for(0, rows, std::max<int64_t>(1, grain / vocabulary), [&](int64_t begin, int64_t end) {
+    parallel_for(0, rows, std::max<int64_t>(1, grain / vocabulary), [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; ++row) {
-            float *s = all + row * vocabulary, most;
-            largest_of(s, vocabulary, static_cast<float>(scale), &most);
+            float *s = scores + row * vocabulary, most;
+            find_largest(s, vocabulary, static_cast<float>(scale), &most);
             // Relative to the maximum, like all of these.
             const double logit = s[targets[row]] * static_cast<float>(scale) - most;
             Sums sums;
@@ -111,7 +96,7 @@ void loss_rows(at::Tensor &scores, const at::Tensor &given, double scale, double
     });
     double sum = 0;
     for (double loss : losses) sum += loss;
-    total += sum;
+    return sum;
 }
 
-}  // namespace ctorch
+}  // namespace ckernels

@@ -1,18 +1,18 @@
-#include "SoftmaxRow.hpp"
+#include "ckernels/SoftmaxRow.hpp"
 
 #include <limits>
 
-#include "Clones.hpp"
 #include "Exponential.hpp"
+#include "Simd.hpp"
 
 namespace {
 
 constexpr int lanes = 16;
 
 /// e^x, flushed to 0 below −87.
-inline float power_of(float x) { return x < -87.0f ? 0.0f : ctorch::exponential(x); }
+inline float power_of(float x) { return x < -87.0f ? 0.0f : ckernels::exponential(x); }
 
-CT_CLONES void softmax(float *s, const float *bias, int64_t bias_stride, float scale, int64_t count) {
+CK_CLONES void softmax(float *s, const float *bias, int64_t bias_stride, float scale, int64_t count) {
     if (!bias) {
         for (int64_t i = 0; i < count; ++i) s[i] *= scale;
     } else if (bias_stride == 1) {
@@ -27,8 +27,7 @@ CT_CLONES void softmax(float *s, const float *bias, int64_t bias_stride, float s
         for (int k = 0; k < lanes; ++k) most[k] = s[i + k] > most[k] ? s[i + k] : most[k];
     }
     for (; i < count; ++i) most[0] = s[i] > most[0] ? s[i] : most[0];
-    float largest = most[0];
-    for (float one : most) largest = one > largest ? one : largest;
+    const float largest = ckernels::largest_of(most);
     float sums[lanes] = {};
     for (i = 0; i + lanes <= count; i += lanes) {
         for (int k = 0; k < lanes; ++k) {
@@ -40,18 +39,16 @@ CT_CLONES void softmax(float *s, const float *bias, int64_t bias_stride, float s
         s[i] = power_of(s[i] - largest);
         sums[0] += s[i];
     }
-    float sum = 0;
-    for (float one : sums) sum += one;
-    const float factor = 1 / sum;
+    const float factor = 1 / ckernels::sum_of(sums);
     for (int64_t j = 0; j < count; ++j) s[j] *= factor;
 }
 
 }  // namespace
 
-namespace ctorch {
+namespace ckernels {
 
 void softmax_row(float *s, const float *bias, int64_t bias_stride, float scale, int64_t count) {
     softmax(s, bias, bias_stride, scale, count);
 }
 
-}  // namespace ctorch
+}  // namespace ckernels

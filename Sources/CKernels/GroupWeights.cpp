@@ -1,24 +1,20 @@
-// Loops over packed integers. All run along the outputs, which are contiguous, so that the compiler vectorizes them;
-// the loader picks the version for the processor.
-#include <ATen/Parallel.h>
+// Loops over packed integers. All run along the outputs, which are contiguous, so that the compiler vectorizes them.
+#include "ckernels/GroupWeights.hpp"
 
 #include <algorithm>
-#include <bit>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
-#include "Parallel.hpp"
-#include "GroupQuantized.hpp"
-
-#if defined(__x86_64__) && defined(__linux__)
-#define CT_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
-#else
-#define CT_CLONES
-#endif
-#define CT_INLINE inline __attribute__((always_inline))
+#include "Simd.hpp"
+#include "ckernels/HalfPrecision.hpp"
+#include "ckernels/Parallel.hpp"
 
 namespace {
 
-using ctorch::GroupMatrix;
+using ckernels::FloatMatrix;
+using ckernels::GroupWeights;
+using ckernels::Half;
 
 /// Values per block and words per block: 3-bit values straddle words.
 template <int BITS> struct Block {
@@ -27,46 +23,36 @@ template <int BITS> struct Block {
 };
 
 /// Value k of a block whose word j is `words[j * stride]`.
-template <int BITS, int K> CT_INLINE int32_t value(const uint32_t *words, int64_t stride) {
+template <int BITS, int K> CK_INLINED int32_t value(const uint32_t *words, int64_t stride) {
     constexpr int word = K * BITS / 32, shift = K * BITS % 32;
     uint32_t bits = words[word * stride] >> shift;
     if constexpr (shift + BITS > 32) bits |= words[(word + 1) * stride] << (32 - shift);
     return static_cast<int32_t>(bits & ((1u << BITS) - 1));
 }
 
-/// Exact for all finite fp16 values, including subnormals.
-CT_INLINE float half_to_float(uint16_t half) {
-    const float magnitude = std::bit_cast<float>(static_cast<uint32_t>(half & 0x7fff) << 13) * 0x1p112f;
-    return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | static_cast<uint32_t>(half & 0x8000) << 16);
-}
-
-CT_CLONES void widen(const uint16_t *from, float *to, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) to[i] = half_to_float(from[i]);
-}
-
-/// Row `row` of a matrix [groups, outputs] of fp16, fp32 or fp64, from column `start`.
-template <typename T> void read_row(const at::Tensor &matrix, int64_t row, int64_t start, int64_t width, T *to) {
-    const int64_t offset = row * matrix.size(1) + start;
-    const void *data = matrix.const_data_ptr();
-    switch (matrix.scalar_type()) {
-        case at::kHalf: {
-            const auto *from = static_cast<const uint16_t *>(data) + offset;
+/// Row `row` of a matrix [groups, outputs], from column `start`.
+template <typename T>
+void read_row(const FloatMatrix &matrix, int64_t outputs, int64_t row, int64_t start, int64_t width, T *to) {
+    const int64_t offset = row * outputs + start;
+    switch (matrix.type) {
+        case FloatMatrix::Type::fp16: {
+            const auto *from = static_cast<const Half *>(matrix.data) + offset;
             if constexpr (std::is_same_v<T, float>) {
-                widen(from, to, width);
+                ckernels::upcast(from, to, width);
             } else {
-                for (int64_t i = 0; i < width; ++i) to[i] = half_to_float(from[i]);
+                for (int64_t i = 0; i < width; ++i) to[i] = from[i];
             }
             break;
         }
-        case at::kFloat: std::copy_n(static_cast<const float *>(data) + offset, width, to); break;
-        default: std::copy_n(static_cast<const double *>(data) + offset, width, to);
+        case FloatMatrix::Type::fp32: std::copy_n(static_cast<const float *>(matrix.data) + offset, width, to); break;
+        case FloatMatrix::Type::fp64: std::copy_n(static_cast<const double *>(matrix.data) + offset, width, to);
     }
 }
 
 /// Row `group` of the zero points, packed or not.
-template <typename T> void read_zeros(const GroupMatrix &w, int64_t group, int64_t start, int64_t width, T *to) {
-    if (!w.has_packed_zeros()) return read_row(w.zeros, group, start, width, to);
-    const auto *row = static_cast<const uint32_t *>(w.zeros.const_data_ptr()) + group * w.zeros.size(1);
+template <typename T> void read_zeros(const GroupWeights &w, int64_t group, int64_t start, int64_t width, T *to) {
+    if (w.packed_zeros == nullptr) return read_row(w.zeros, w.outputs, group, start, width, to);
+    const uint32_t *row = w.packed_zeros + group * w.zero_words();
     const uint32_t mask = (1u << w.bits) - 1;
     for (int64_t i = 0; i < width; ++i) {
         const int64_t bit = (start + i) * w.bits, word = bit / 32, shift = bit % 32;
@@ -80,7 +66,7 @@ template <typename T> void read_zeros(const GroupMatrix &w, int64_t group, int64
 // MARK: Dequantizing a tile
 
 template <int BITS, int K, typename T>
-CT_INLINE void dequantize_value(const uint32_t *words, int64_t stride, const T *scales, const T *zeros, T *to,
+CK_INLINED void dequantize_value(const uint32_t *words, int64_t stride, const T *scales, const T *zeros, T *to,
                                 int64_t width) {
     for (int64_t o = 0; o < width; ++o) {
         to[o] = scales[o] * (static_cast<T>(value<BITS, K>(words + o, stride)) - zeros[o]);
@@ -89,14 +75,14 @@ CT_INLINE void dequantize_value(const uint32_t *words, int64_t stride, const T *
 
 /// `rows[k]` is the group of value k of the block.
 template <int BITS, typename T, int... K>
-CT_INLINE void dequantize_block(std::integer_sequence<int, K...>, const uint32_t *words, int64_t stride,
+CK_INLINED void dequantize_block(std::integer_sequence<int, K...>, const uint32_t *words, int64_t stride,
                                 const T *scales, const T *zeros, const int32_t *rows, T *to, int64_t width) {
     (dequantize_value<BITS, K>(words, stride, scales + rows[K] * width, zeros + rows[K] * width, to + K * width, width),
      ...);
 }
 
 #define DEQUANTIZE(BITS, T, NAME)                                                                                   \
-    CT_CLONES void NAME(const uint32_t *words, int64_t stride, const T *scales, const T *zeros, const int32_t *rows, \
+    CK_CLONES void NAME(const uint32_t *words, int64_t stride, const T *scales, const T *zeros, const int32_t *rows, \
                         T *to, int64_t width) {                                                                      \
         dequantize_block<BITS, T>(std::make_integer_sequence<int, Block<BITS>::values>(), words, stride, scales,     \
                                   zeros, rows, to, width);                                                           \
@@ -125,29 +111,28 @@ template <typename T> Dequantize<T> dequantize_function(int bits) {
 }
 
 template <typename T>
-void dequantize(const GroupMatrix &w, int64_t first, int64_t count, int64_t start, int64_t width, T *tile) {
-    const int values = w.bits == 3 ? 32 : 32 / w.bits, words = w.bits == 3 ? 3 : 1;
-    const auto *order = w.order.defined() ? static_cast<const int32_t *>(w.order.const_data_ptr()) : nullptr;
+void dequantize(const GroupWeights &w, int64_t first, int64_t count, int64_t start, int64_t width, T *tile) {
+    const int64_t values = w.values_of_a_block(), words = w.words_of_a_block();
+    const int32_t *order = w.order;
     // The groups that the tile touches: a range, or with `order` any of them.
     const int64_t low = order ? 0 : first / w.group_size;
-    const int64_t high = order ? w.groups() : (first + count - 1) / w.group_size + 1;
+    const int64_t high = order ? w.groups : (first + count - 1) / w.group_size + 1;
     std::vector<T> scales((high - low) * width), zeros((high - low) * width);
     for (int64_t g = low; g < high; ++g) {
-        read_row(w.scales, g, start, width, scales.data() + (g - low) * width);
+        read_row(w.scales, w.outputs, g, start, width, scales.data() + (g - low) * width);
         read_zeros(w, g, start, width, zeros.data() + (g - low) * width);
     }
-    const auto *packed = static_cast<const uint32_t *>(w.packed.const_data_ptr());
     const auto function = dequantize_function<T>(w.bits);
-    const int64_t stride = w.outputs();
-    ctorch::parallel_for(0, count / values, std::max<int64_t>(1, 32768 / (values * width)), [&](int64_t from, int64_t to) {
+    const int64_t stride = w.outputs;
+    ckernels::parallel_for(0, count / values, std::max<int64_t>(1, 32768 / (values * width)), [&](int64_t from, int64_t to) {
         int32_t rows[32];
         for (int64_t block = from; block < to; ++block) {
             const int64_t input = first + block * values;
-            for (int k = 0; k < values; ++k) {
+            for (int64_t k = 0; k < values; ++k) {
                 const int64_t group = order ? order[input + k] : (input + k) / w.group_size;
                 rows[k] = static_cast<int32_t>(group - low);
             }
-            function(packed + input / values * words * stride + start, stride, scales.data(), zeros.data(), rows,
+            function(w.packed + input / values * words * stride + start, stride, scales.data(), zeros.data(), rows,
                      tile + block * values * width, width);
         }
     });
@@ -160,7 +145,7 @@ constexpr int64_t strip = 512;
 
 /// sums[r][o] += Σ_k x[r][k] · value k of the block, for a block of outputs.
 template <int BITS, int ROWS, int... K>
-CT_INLINE void accumulate_block(std::integer_sequence<int, K...>, const uint32_t *words, int64_t stride,
+CK_INLINED void accumulate_block(std::integer_sequence<int, K...>, const uint32_t *words, int64_t stride,
                                 const float *x, int64_t x_stride, float *sums, int64_t width) {
     float factors[ROWS][sizeof...(K)];
     for (int r = 0; r < ROWS; ++r) ((factors[r][K] = x[r * x_stride + K]), ...);
@@ -178,7 +163,7 @@ CT_INLINE void accumulate_block(std::integer_sequence<int, K...>, const uint32_t
 }
 
 template <int BITS, int ROWS>
-CT_INLINE void accumulate(const uint32_t *words, int64_t blocks, int64_t stride, const float *x, int64_t x_stride,
+CK_INLINED void accumulate(const uint32_t *words, int64_t blocks, int64_t stride, const float *x, int64_t x_stride,
                           float *sums, int64_t width) {
     for (int64_t block = 0; block < blocks; ++block) {
         accumulate_block<BITS, ROWS>(std::make_integer_sequence<int, Block<BITS>::values>(),
@@ -188,7 +173,7 @@ CT_INLINE void accumulate(const uint32_t *words, int64_t blocks, int64_t stride,
 }
 
 #define ACCUMULATE(BITS, ROWS)                                                                                   \
-    CT_CLONES void accumulate_##BITS##_##ROWS(const uint32_t *words, int64_t blocks, int64_t stride,             \
+    CK_CLONES void accumulate_##BITS##_##ROWS(const uint32_t *words, int64_t blocks, int64_t stride,             \
                                               const float *x, int64_t x_stride, float *sums, int64_t width) {    \
         accumulate<BITS, ROWS>(words, blocks, stride, x, x_stride, sums, width);                                 \
     }
@@ -210,54 +195,50 @@ Accumulate accumulate_function(int bits, int rows) {
 }
 
 /// y += scales · (sums − zeros · total)
-CT_CLONES void finish_group(const float *sums, const float *scales, const float *zeros, float total, float *y,
+CK_CLONES void finish_group(const float *sums, const float *scales, const float *zeros, float total, float *y,
                             int64_t width) {
     for (int64_t o = 0; o < width; ++o) y[o] += scales[o] * (sums[o] - zeros[o] * total);
 }
 
 }  // namespace
 
-namespace ctorch {
+namespace ckernels {
 
-void dequantize_tile(const GroupMatrix &w, int64_t first, int64_t count, int64_t start, int64_t width,
-                     at::Tensor &tile) {
-    if (tile.scalar_type() == at::kDouble) {
-        dequantize(w, first, count, start, width, static_cast<double *>(tile.mutable_data_ptr()));
-    } else {
-        dequantize(w, first, count, start, width, static_cast<float *>(tile.mutable_data_ptr()));
-    }
+template <typename Number>
+void dequantize_tile(const GroupWeights &w, int64_t first, int64_t count, int64_t start, int64_t width, Number *tile) {
+    dequantize(w, first, count, start, width, tile);
 }
 
-void multiply_few_rows(const GroupMatrix &w, const at::Tensor &x, at::Tensor &y) {
-    const int values = w.bits == 3 ? 32 : 32 / w.bits, words = w.bits == 3 ? 3 : 1;
-    const int64_t rows = x.size(0), inputs = w.inputs(), outputs = w.outputs(), groups = w.groups();
-    const auto *numbers = static_cast<const float *>(x.const_data_ptr());
-    const auto *packed = static_cast<const uint32_t *>(w.packed.const_data_ptr());
-    auto *results = static_cast<float *>(y.mutable_data_ptr());
+template void dequantize_tile(const GroupWeights &, int64_t, int64_t, int64_t, int64_t, float *);
+template void dequantize_tile(const GroupWeights &, int64_t, int64_t, int64_t, int64_t, double *);
+
+void multiply_few_rows(const GroupWeights &w, const float *x, int64_t rows, float *y) {
+    const int64_t values = w.values_of_a_block(), words = w.words_of_a_block();
+    const int64_t inputs = w.inputs, outputs = w.outputs, groups = w.groups;
     // Σ x over each group, the factor of its zero point.
     std::vector<float> totals(rows * groups, 0.0f);
     for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t i = 0; i < inputs; ++i) totals[r * groups + i / w.group_size] += numbers[r * inputs + i];
+        for (int64_t i = 0; i < inputs; ++i) totals[r * groups + i / w.group_size] += x[r * inputs + i];
     }
     const int64_t strips = (outputs + strip - 1) / strip;
-    ctorch::parallel_for(0, strips, 1, [&](int64_t from, int64_t to) {
+    ckernels::parallel_for(0, strips, 1, [&](int64_t from, int64_t to) {
         std::vector<float> sums(4 * strip), scales(strip), zeros(strip);
         for (int64_t index = from; index < to; ++index) {
             const int64_t start = index * strip, width = std::min(strip, outputs - start);
-            for (int64_t r = 0; r < rows; ++r) std::fill_n(results + r * outputs + start, width, 0.0f);
+            for (int64_t r = 0; r < rows; ++r) std::fill_n(y + r * outputs + start, width, 0.0f);
             for (int64_t g = 0; g < groups; ++g) {
-                read_row(w.scales, g, start, width, scales.data());
+                read_row(w.scales, w.outputs, g, start, width, scales.data());
                 read_zeros(w, g, start, width, zeros.data());
                 const int64_t first = g * w.group_size, count = std::min(w.group_size, inputs - first);
                 for (int64_t r = 0; r < rows;) {
                     const int together = rows - r >= 4 ? 4 : rows - r >= 2 ? 2 : 1;
                     std::fill_n(sums.data(), together * strip, 0.0f);
                     accumulate_function(w.bits, together)(
-                        packed + first / values * words * outputs + start, count / values, outputs,
-                        numbers + r * inputs + first, inputs, sums.data(), width);
+                        w.packed + first / values * words * outputs + start, count / values, outputs,
+                        x + r * inputs + first, inputs, sums.data(), width);
                     for (int k = 0; k < together; ++k) {
                         finish_group(sums.data() + k * strip, scales.data(), zeros.data(),
-                                     totals[(r + k) * groups + g], results + (r + k) * outputs + start, width);
+                                     totals[(r + k) * groups + g], y + (r + k) * outputs + start, width);
                     }
                     r += together;
                 }
@@ -266,4 +247,4 @@ void multiply_few_rows(const GroupMatrix &w, const at::Tensor &x, at::Tensor &y)
     });
 }
 
-}  // namespace ctorch
+}  // namespace ckernels

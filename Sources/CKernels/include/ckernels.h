@@ -1,0 +1,53 @@
+// C interface to some kernels, for the tests. The library calls the C++ headers in `ckernels/`.
+#ifndef CKERNELS_H
+#define CKERNELS_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// 16-bit floats, as bits
+void ck_upcast_bf16(const uint16_t *x, float *y, int64_t count);
+void ck_upcast_fp16(const uint16_t *x, float *y, int64_t count);
+void ck_downcast_to_bf16(const float *x, uint16_t *y, int64_t count);
+
+// Rows
+/// softmax(scale · s + bias) in place; the bias may be NULL.
+void ck_softmax_row(float *s, const float *bias, int64_t bias_stride, float scale, int64_t count);
+/// y = x · (mean(x²) + ε)^−½ · w, [rows, size].
+void ck_rms_norm_rows(const float *x, const float *weight, float epsilon, float *y, int64_t rows, int64_t size);
+/// The loss of rows of scores; the scores become their gradient.
+double ck_loss_rows(float *scores, const int64_t *targets, int64_t rows, int64_t vocabulary, double scale, double smoothing);
+
+typedef enum { CK_RELU, CK_GELU_TANH, CK_SILU } CKGate;
+/// y = f(gate) ⊙ up.
+void ck_gate_rows(CKGate, const float *gate, const float *up, float *y, int64_t count);
+
+/// y = x ⊙ mask / (1 − p), where the mask is a function of (seed, position).
+void ck_drop(const float *x, float *y, int64_t count, double probability, uint64_t seed);
+
+// Matmuls with few rows of x: y [rows, outputs] = x [rows, inputs] Wᵀ
+void ck_multiply_few(const float *weight, const float *x, int64_t rows, int64_t inputs, float *y, int64_t outputs,
+                     const float *bias);
+/// The same with W in bf16.
+void ck_multiply_few_bf16(const uint16_t *weight, const float *x, int64_t rows, int64_t inputs, float *y, int64_t outputs);
+
+// Matrices quantized in groups: packed [inputs · bits / 32, outputs], scales and zeros [groups, outputs] in fp32
+/// W transposed, [inputs, outputs].
+void ck_dequantize_groups(const uint32_t *packed, const float *scales, const float *zeros, int bits, int64_t group_size,
+                          int64_t inputs, int64_t outputs, float *dense);
+void ck_multiply_groups(const uint32_t *packed, const float *scales, const float *zeros, int bits, int64_t group_size,
+                        int64_t inputs, int64_t outputs, const float *x, int64_t rows, float *y);
+
+// Matrices quantized in blocks
+/// NF4 codes, two per byte, and the scale of each block.
+void ck_quantize_nf4(const float *weight, int64_t count, int64_t block, uint8_t *codes, float *scales);
+/// W [outputs, inputs] from such codes.
+void ck_dequantize_nf4(const uint8_t *codes, const float *scales, int64_t block, int64_t outputs, int64_t inputs, float *dense);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

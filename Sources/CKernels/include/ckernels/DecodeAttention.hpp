@@ -1,0 +1,29 @@
+// Attention of decode steps, with few queries per sequence.
+#pragma once
+
+#include <cstdint>
+
+namespace ckernels {
+
+/// x [batch, heads, tokens, size], whose last axis is contiguous, for example a view of a larger KV cache.
+struct HeadsView {
+    const float *data;
+    int64_t batch_stride, head_stride, token_stride;
+};
+
+/// A bias [batch, heads, queries, keys]; broadcast axes have a stride of 0. `data` may be NULL.
+struct ScoreBias {
+    const float *data = nullptr;
+    int64_t batch_stride = 0, head_stride = 0, query_stride = 0, key_stride = 0;
+};
+
+/// Sizes of q [batch, heads, queries, size] and of k and v [batch, heads, keys, size].
+struct DecodeSizes {
+    int64_t batch, heads, queries, keys, size;
+};
+
+/// y = softmax(scale · q kᵀ + bias) v, with contiguous q and y.
+void decode_attention(const DecodeSizes &, const float *q, const HeadsView &k, const HeadsView &v, const ScoreBias &bias,
+                      float scale, float *y);
+
+}  // namespace ckernels
