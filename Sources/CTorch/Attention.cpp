@@ -114,6 +114,21 @@ at::Tensor probabilities(const at::Tensor &q, const at::Tensor &k, int64_t heads
     return at::softmax_out(scores, scores, -1);
 }
 
+/// The settings of a node.
+struct SavedSettings : torch::CustomClassHolder {
+    AttentionSettings value;
+
+    explicit SavedSettings(AttentionSettings value) : value(std::move(value)) {}
+};
+
+void save(AutogradContext *context, const AttentionSettings &settings) {
+    context->saved_data["settings"] = c10::IValue::make_capsule(c10::make_intrusive<SavedSettings>(settings));
+}
+
+c10::intrusive_ptr<SavedSettings> saved_settings(AutogradContext *context) {
+    return c10::static_intrusive_pointer_cast<SavedSettings>(context->saved_data["settings"].toCapsule());
+}
+
 struct PackedAttention : public Function<PackedAttention> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
                               const c10::optional<at::Tensor> &optional_bias, const AttentionSettings &settings) {
@@ -131,14 +146,7 @@ struct PackedAttention : public Function<PackedAttention> {
         }
         if (!context) return output;
         context->save_for_backward({q, k, v, bias});
-        context->saved_data["query_offsets"] = settings.query_offsets;
-        context->saved_data["key_offsets"] = settings.key_offsets;
-        context->saved_data["causal"] = settings.causal;
-        context->saved_data["scale"] = settings.scale;
-        context->saved_data["dropout"] = settings.dropout;
-        context->saved_data["seed"] = static_cast<int64_t>(settings.seed);
-        context->saved_data["window"] = settings.window;
-        context->saved_data["softcap"] = settings.softcap;
+        save(context, settings);
         return output;
     }
 
@@ -172,14 +180,8 @@ struct PackedAttention : public Function<PackedAttention> {
     static variable_list backward(AutogradContext *context, variable_list gradients) {
         auto saved = context->get_saved_variables();
         const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &bias = saved[3];
-        AttentionSettings settings{context->saved_data["query_offsets"].toIntVector(),
-                          context->saved_data["key_offsets"].toIntVector(),
-                          context->saved_data["causal"].toBool(),
-                          context->saved_data["scale"].toDouble(),
-                          context->saved_data["dropout"].toDouble(),
-                          static_cast<uint64_t>(context->saved_data["seed"].toInt()),
-                          context->saved_data["window"].toInt(),
-                          context->saved_data["softcap"].toDouble()};
+        const auto kept = saved_settings(context);
+        const AttentionSettings &settings = kept->value;
         at::Tensor gradient = gradients[0].contiguous();
         at::Tensor to_q = at::empty_like(q), to_k = at::empty_like(k), to_v = at::empty_like(v), to_bias;
         if (bias.defined() && bias.requires_grad()) to_bias = at::zeros_like(bias);
@@ -261,49 +263,50 @@ struct FlashAttention : public Function<FlashAttention> {
                settings.dropout == 0 && q.size(2) <= 256 && q.size(2) % 8 == 0;
     }
 
+    /// Most queries and most keys of a sequence, at least 1.
+    static std::pair<int64_t, int64_t> longest_of(const AttentionSettings &settings) {
+        int64_t longest = 1, longest_keys = 1;
+        for (size_t row = 0; row < settings.rows(); ++row) {
+            longest = std::max(longest, settings.queries(row));
+            longest_keys = std::max(longest_keys, settings.keys(row));
+        }
+        return {longest, longest_keys};
+    }
+
+    /// Keys before and after a query's own that it sees; none for no limit.
+    static std::pair<c10::optional<int64_t>, c10::optional<int64_t>> window_of(const AttentionSettings &settings) {
+        if (settings.window <= 0) return {};
+        return {settings.window - 1, 0};
+    }
+
     static at::Tensor offsets(const std::vector<int64_t> &values, const at::Tensor &like) {
         return at::tensor(values, at::dtype(at::kInt)).to(like.device(), true);
     }
 
     static at::Tensor forward(AutogradContext *context, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
                               const AttentionSettings &settings) {
-        int64_t longest = 1, longest_keys = 1;
-        for (size_t row = 0; row < settings.rows(); ++row) {
-            longest = std::max(longest, settings.queries(row));
-            longest_keys = std::max(longest_keys, settings.keys(row));
-        }
+        const auto [longest, longest_keys] = longest_of(settings);
         at::Tensor of_queries = offsets(settings.query_offsets, q);
         at::Tensor of_keys =
             settings.key_offsets == settings.query_offsets ? of_queries : offsets(settings.key_offsets, q);
-        c10::optional<int64_t> left, right;
-        if (settings.window > 0) {
-            left = settings.window - 1;
-            right = 0;
-        }
+        const auto [left, right] = window_of(settings);
         auto [output, normalizer, state, unused, mask] =
             at::_flash_attention_forward(q, k, v, of_queries, of_keys, longest, longest_keys, 0.0, settings.causal,
                                          false, settings.scale, left, right);
         context->save_for_backward({q, k, v, output, normalizer, of_queries, of_keys, state, unused});
-        context->saved_data["longest"] = longest;
-        context->saved_data["longest_keys"] = longest_keys;
-        context->saved_data["causal"] = settings.causal;
-        context->saved_data["scale"] = settings.scale;
-        context->saved_data["window"] = settings.window;
+        save(context, settings);
         return output;
     }
 
     static variable_list backward(AutogradContext *context, variable_list gradients) {
         auto saved = context->get_saved_variables();
-        int64_t window = context->saved_data["window"].toInt();
-        c10::optional<int64_t> left, right;
-        if (window > 0) {
-            left = window - 1;
-            right = 0;
-        }
+        const auto kept = saved_settings(context);
+        const AttentionSettings &settings = kept->value;
+        const auto [longest, longest_keys] = longest_of(settings);
+        const auto [left, right] = window_of(settings);
         auto [to_q, to_k, to_v] = at::_flash_attention_backward(
             gradients[0].contiguous(), saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], saved[6],
-            context->saved_data["longest"].toInt(), context->saved_data["longest_keys"].toInt(), 0.0,
-            context->saved_data["causal"].toBool(), saved[7], saved[8], context->saved_data["scale"].toDouble(), left,
+            longest, longest_keys, 0.0, settings.causal, saved[7], saved[8], settings.scale, left,
             right);
         return {to_q, to_k, to_v, at::Tensor()};
     }
