@@ -1,5 +1,8 @@
 #include "ckernels/HalfPrecision.hpp"
 
+#include <algorithm>
+#include <cmath>
+
 #include "Simd.hpp"
 
 namespace {
@@ -33,6 +36,15 @@ CK_AVX2 int64_t upcast_by_eight(const Half *x, float *y, int64_t count) {
 }  // namespace
 
 namespace ckernels {
+
+float rounded_to_half(float x) {
+    int exponent = 0;
+    std::frexp(x, &exponent);
+    // fp16 has ten fraction bits, and none below 2⁻²⁴; the sum with a power of two that is thirteen binary orders larger
+    // has no others.
+    const float large = std::copysign(std::ldexp(1.0f, std::max(exponent - 1, -14) + 13), x);
+    return x + large - large;
+}
 
 void upcast(const BFloat *x, float *y, int64_t count) { upcast_bfloats(x, y, count); }
 

@@ -41,6 +41,8 @@ void ck_upcast_fp16(const uint16_t *x, float *y, int64_t count) { upcast(reinter
 
 void ck_downcast_to_bf16(const float *x, uint16_t *y, int64_t count) { downcast(x, bfloats(y), count); }
 
+float ck_rounded_to_fp16(float x) { return rounded_to_half(x); }
+
 void ck_softmax_row(float *s, const float *bias, int64_t bias_stride, float scale, int64_t count) {
     softmax_row(s, bias, bias_stride, scale, count);
 }

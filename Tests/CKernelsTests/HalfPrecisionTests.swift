@@ -40,4 +40,16 @@ import Testing
         let bits = (UInt16.min...UInt16.max).filter { $0 & 0x7FFF <= 0x7C00 }
         #expect(upcastFP16(bits).map(\.bitPattern) == bits.map { upcastFP16([$0])[0].bitPattern })
     }
+
+    @Test func roundingToFP16() {
+        let values = upcastFP16((UInt16.min...UInt16.max).filter { $0 & 0x7FFF < 0x7C00 })
+        #expect(values.allSatisfy { ck_rounded_to_fp16($0) == $0 })
+        // Neighbors are 2⁻¹⁰ apart above 1, and 2⁻²⁴ below 2⁻¹⁴; halfway cases go to the even one.
+        let rounded: [(Float, Float)] = [
+            (1 + 0x1p-11, 1), (1 + 0x1.8p-10, 1 + 0x1p-9), (1 + 0x1.01p-11, 1 + 0x1p-10),
+            (-1 - 0x1.01p-11, -1 - 0x1p-10),
+            (0x1.8p-24, 0x1p-23), (0x1p-25, 0), (0x1.01p-25, 0x1p-24), (2047.5, 2048), (65503, 65504),
+        ]
+        for (value, nearest) in rounded { #expect(ck_rounded_to_fp16(value) == nearest) }
+    }
 }

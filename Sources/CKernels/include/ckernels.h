@@ -12,6 +12,8 @@ extern "C" {
 void ck_upcast_bf16(const uint16_t *x, float *y, int64_t count);
 void ck_upcast_fp16(const uint16_t *x, float *y, int64_t count);
 void ck_downcast_to_bf16(const float *x, uint16_t *y, int64_t count);
+/// The nearest fp16 of x, within ±65504, as a float.
+float ck_rounded_to_fp16(float x);
 
 // Rows
 /// softmax(scale · s + bias) in place; the bias may be NULL.

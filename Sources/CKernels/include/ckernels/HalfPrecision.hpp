@@ -58,6 +58,9 @@ template <typename Number> inline __attribute__((always_inline)) Number rounded(
     }
 }
 
+/// x, within ±65504, rounded to the nearest fp16, ties to even.
+float rounded_to_half(float x);
+
 void upcast(const BFloat *x, float *y, int64_t count);
 void upcast(const Half *x, float *y, int64_t count);
 void downcast(const float *x, BFloat *y, int64_t count);
