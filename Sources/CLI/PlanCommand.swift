@@ -153,12 +153,12 @@ struct PlanCommand: ParsableCommand {
                 "\(model) has no tokenizer, which --data requires",
                 remedy: "use --prompt-tokens and --target-tokens instead")
         }
-        let rows = try templates.settings(chat).recognized(data, generates: source.outline().generates)
-        let format = try rows.exampleFormat(of: data, tokenizerFolder: folder)
+        let reading = try templates.settings(chat).recognized(data, generates: source.outline().generates)
+        let format = try reading.exampleFormat(of: data, tokenizerFolder: folder)
         let examples = try format.read(data, limit: limit)
-        if case .texts(let texts) = examples { try source.choose(rows.task, texts) }
+        if case .texts(let texts) = examples { try source.choose(reading.task, texts) }
         let prepared = try examples.prepared(
-            tokenizer, folder: folder, for: source.outline(), maxInputTokens: rows.inputLimit())
+            tokenizer, folder: folder, for: source.outline(), maxInputTokens: reading.inputLimit())
         return try PlannedBatch(prepared.encoded().examples, configuration: settings)
     }
 }

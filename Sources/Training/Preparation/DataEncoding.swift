@@ -56,6 +56,7 @@ struct DataEncoding {
             summary: summary, maxTokens: encoder.maxTokens)
     }
 
+    /// Validation prompts and targets are read before the training data, and so is the limit checked.
     private func validationExamples(_ name: String, _ format: ExampleFormat) throws -> [Example] {
         if let limit, limit < 1 {
             throw PEFTError("--limit must be at least 1 (got \(limit))", isUsage: true)
