@@ -1,0 +1,56 @@
+import Support
+import Testing
+import Torch
+
+@testable import TorchNN
+
+/// What weights say about their formats.
+@Suite struct WeightFormatTests {
+    /// Names, and whether models are converted to them while they are loaded.
+    @Test(arguments: [
+        ("fp32", "fp32", true), ("float32", "fp32", true), ("BFloat16", "bf16", true), ("nf4", "nf4", true),
+        ("FP4-double", "fp4-double", true), ("int8", "int8", true), ("int8-g64", "int8-g64", false),
+        ("int4-gptq", "int4-g128-gptq", false),
+    ])
+    func names(given: String, canonical: String, isLoading: Bool) throws {
+        #expect(try WeightFormat(given).name == canonical)
+        if isLoading {
+            #expect(try WeightFormat(given, whileLoading: true) == WeightFormat(canonical))
+            #expect(WeightFormat.loadingNames.contains(canonical))
+        } else {
+            #expect(throws: PEFTError.self) { try WeightFormat(given, whileLoading: true) }
+        }
+    }
+
+    @Test(arguments: ["", "nf5", "int8-double", "nf4-triple", "fp32-double", "int4-g33", "int5-g32"])
+    func unknownNames(name: String) {
+        #expect(throws: PEFTError.self) { try WeightFormat(name) }
+    }
+
+    @Test func listedFormats() {
+        #expect(WeightFormat.loadingNames == ["fp32", "bf16", "nf4", "nf4-double", "fp4", "fp4-double", "int8"])
+        #expect(WeightFormat.loadingQuantizers.map(\.name) == ["nf4", "fp4", "int8"])
+    }
+
+    /// A format's weights have its name and are quantized if it is.
+    @Test(arguments: ["bf16", "nf4", "nf4-double", "fp4", "int8"]) func convertedWeights(name: String) throws {
+        try withTorchErrors {
+            let format = try WeightFormat(name)
+            let dense = TransposedWeight(Tensor.ones([64, 32]))
+            let weight = try #require(format.conversion).weight(dense)
+            #expect(weight.outputs == 32 && weight.inputs == 64)
+            #expect(name.hasPrefix(weight.formatName) && weight.isQuantized == format.isQuantized)
+            #expect(weight.precision != .full && weight.denseTensor == nil && !weight.isTransposed)
+            let vocabulary = try #require(format.conversion).vocabulary(.ones([32, 64]), .float32)
+            #expect(vocabulary?.formatName == weight.formatName)
+        }
+    }
+
+    @Test func groupsAbsorbDeltas() throws {
+        let weight = try GroupQuantizedWeight(
+            rounding: .ones([32, 64]), to: GroupQuantization(bits: 4, groupSize: 32))
+        #expect(weight.grouped?.groupSize == 32 && weight.isQuantized && !weight.isRoundedByMerging)
+        #expect(
+            weight.declaration == .gptq(GroupQuantization(bits: 4, groupSize: 32), zeroType: nil, hasOrder: false))
+    }
+}
