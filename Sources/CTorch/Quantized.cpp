@@ -26,6 +26,7 @@ void StoredMatrix::check() const {
     TORCH_CHECK(outputs > 0 && inputs > 0, "a stored matrix of shape [", outputs, ", ", inputs, "] is empty");
     if (has_blocks()) {
         TORCH_CHECK(block > 0, "the block size must be positive (got ", block, ")");
+        TORCH_CHECK(codes.scalar_type() == at::kByte, "4-bit codes must be uint8 (got ", codes.scalar_type(), ")");
         TORCH_CHECK(codes.numel() == (count() + 1) / 2, codes.numel(), " bytes for ", count(), " 4-bit codes");
         TORCH_CHECK(table.numel() == 16 && table.scalar_type() == at::kFloat, "the code table must be 16 float32 values (got ",
                     table.numel(), " ", table.scalar_type(), ")");
@@ -39,6 +40,7 @@ void StoredMatrix::check() const {
             TORCH_CHECK(scales.scalar_type() == at::kFloat, "scales must be float32 (got ", scales.scalar_type(), ")");
         }
     } else if (has_rows()) {
+        TORCH_CHECK(codes.scalar_type() == at::kChar, "codes of rows must be int8 (got ", codes.scalar_type(), ")");
         TORCH_CHECK(codes.numel() == count(), codes.numel(), " int8 codes for ", count(), " weights");
         TORCH_CHECK(scales.numel() == outputs && scales.scalar_type() == at::kFloat, scales.numel(), " scales for ",
                     outputs, " rows");
@@ -175,7 +177,7 @@ at::Tensor StoredMatrix::transposed_product(const at::Tensor &given) const {
 }
 
 StoredMatrix stored_matrix(const CTStoredMatrix *m) {
-    StoredMatrix w{unbox(m->codes), unbox(m->scales), unbox(m->table), unbox(m->nested_scales),
+    StoredMatrix w{m->format, unbox(m->codes), unbox(m->scales), unbox(m->table), unbox(m->nested_scales),
                    unbox(m->nested_table), m->offset, m->block, m->outputs, m->inputs};
     w.check();
     // The kernels use raw pointers.
@@ -225,14 +227,15 @@ struct StoredLinear : public Function<StoredLinear> {
     using Optional = std::optional<at::Tensor>;
 
     static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const Optional &bias,
-                              const at::Tensor &codes, const Optional &scales, const Optional &table,
+                              CTWeightFormat format, const at::Tensor &codes, const Optional &scales, const Optional &table,
                               const Optional &nested_scales, const Optional &nested_table, double offset,
                               int64_t block, int64_t outputs, int64_t inputs) {
         auto value = [](const Optional &tensor) { return tensor.value_or(at::Tensor()); };
-        StoredMatrix w{codes,  value(scales), value(table), value(nested_scales), value(nested_table),
-                       offset, block,         outputs,      inputs};
+        StoredMatrix w{format, codes, value(scales), value(table), value(nested_scales), value(nested_table),
+                       offset, block, outputs,       inputs};
         if (context) {
             context->save_for_backward({w.codes, w.scales, w.table, w.nested_scales, w.nested_table});
+            context->saved_data["format"] = static_cast<int64_t>(format);
             context->saved_data["offset"] = offset;
             context->saved_data["block"] = block;
             context->saved_data["outputs"] = outputs;
@@ -245,9 +248,9 @@ struct StoredLinear : public Function<StoredLinear> {
     static variable_list backward(AutogradContext *context, variable_list gradients) {
         auto saved = context->get_saved_variables();
         auto &data = context->saved_data;
-        StoredMatrix w{saved[0], saved[1], saved[2], saved[3], saved[4], data["offset"].toDouble(),
-                       data["block"].toInt(), data["outputs"].toInt(), data["inputs"].toInt()};
-        variable_list results(11);
+        StoredMatrix w{static_cast<CTWeightFormat>(data["format"].toInt()), saved[0], saved[1], saved[2], saved[3], saved[4],
+                       data["offset"].toDouble(), data["block"].toInt(), data["outputs"].toInt(), data["inputs"].toInt()};
+        variable_list results(12);
         if (context->needs_input_grad(0)) results[0] = w.transposed_product(gradients[0]);
         if (context->needs_input_grad(1)) results[1] = gradients[0].sum(0);
         return results;
@@ -275,9 +278,9 @@ CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, cons
             return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
         };
         at::Tensor flat = in_type(input.reshape({-1, w.inputs}), type);
-        at::Tensor y = applied<StoredLinear>(flat, option(in_type(unbox(bias), type)), w.codes, option(w.scales),
-                                             option(w.table), option(w.nested_scales), option(w.nested_table), w.offset,
-                                             w.block, w.outputs, w.inputs);
+        at::Tensor y = applied<StoredLinear>(flat, option(in_type(unbox(bias), type)), w.format, w.codes,
+                                             option(w.scales), option(w.table), option(w.nested_scales),
+                                             option(w.nested_table), w.offset, w.block, w.outputs, w.inputs);
         return y.reshape(shape);
     });
 }

@@ -9,11 +9,12 @@
 namespace ctorch {
 
 /// W [outputs, inputs], row-major, in one of three formats:
-/// - uint8 codes, two 4-bit indices into a table per byte, the first in the high half; one scale per `block` weights
+/// - blocks: uint8 codes, two 4-bit indices into a table per byte, the first in the high half; one scale per `block` weights
 ///   (Dettmers et al. 2023), which may itself be quantized to bytes (`nested`);
-/// - int8 with one scale per row (Dettmers et al. 2022);
+/// - rows: int8 with one scale per row (Dettmers et al. 2022);
 /// - 16-bit floats.
 struct StoredMatrix {
+    CTWeightFormat format = CT_WEIGHT_FLOATS;
     at::Tensor codes;
     /// float32 [blocks] or [outputs]; uint8 [blocks] if nested.
     at::Tensor scales;
@@ -24,8 +25,8 @@ struct StoredMatrix {
     double offset = 0;
     int64_t block = 64, outputs = 0, inputs = 0;
 
-    bool has_blocks() const { return codes.scalar_type() == at::kByte; }
-    bool has_rows() const { return codes.scalar_type() == at::kChar; }
+    bool has_blocks() const { return format == CT_WEIGHT_BLOCKS; }
+    bool has_rows() const { return format == CT_WEIGHT_ROWS; }
     int64_t count() const { return outputs * inputs; }
     int64_t blocks() const { return (count() + block - 1) / block; }
     /// Throws if the parts are inconsistent.

@@ -15,8 +15,8 @@ public enum BlockCode: String, CaseIterable, Sendable {
 
 /// A matrix W `[outputs, inputs]`, quantized or in 16 bits, in row-major order.
 public struct StoredMatrix {
-    /// uint8 `[⌈n / 2⌉, 1]`, two 4-bit codes per byte, the first in its high half; int8 `[outputs, inputs]`; or
-    /// 16-bit floats.
+    public let format: Format
+    /// In the format's dtype.
     public let codes: Tensor
     /// float32, one per block of 4-bit codes (uint8 with double quantization) or per row of int8.
     public let scales: Tensor?
@@ -27,6 +27,24 @@ public struct StoredMatrix {
     public let block: Int
     public let outputs: Int
     public let inputs: Int
+
+    /// How the codes are stored.
+    public enum Format: Sendable {
+        /// uint8 `[⌈n / 2⌉, 1]`, two 4-bit codes per byte, the first in its high half.
+        case blocks
+        /// int8 `[outputs, inputs]`
+        case rows
+        /// 16-bit floats `[outputs, inputs]`
+        case floats
+
+        var raw: CTWeightFormat {
+            switch self {
+            case .blocks: CT_WEIGHT_BLOCKS
+            case .rows: CT_WEIGHT_ROWS
+            case .floats: CT_WEIGHT_FLOATS
+            }
+        }
+    }
 
     /// Doubly quantized scales: table[byte] · scales[block / 256] + offset.
     public struct NestedScales {
@@ -42,9 +60,10 @@ public struct StoredMatrix {
     }
 
     public init(
-        codes: Tensor, scales: Tensor? = nil, table: Tensor? = nil, nested: NestedScales? = nil, block: Int = 64,
-        outputs: Int, inputs: Int
+        _ format: Format, codes: Tensor, scales: Tensor? = nil, table: Tensor? = nil, nested: NestedScales? = nil,
+        block: Int = 64, outputs: Int, inputs: Int
     ) {
+        self.format = format
         (self.codes, self.scales, self.table, self.nested) = (codes, scales, table, nested)
         (self.block, self.outputs, self.inputs) = (block, outputs, inputs)
     }
@@ -52,7 +71,7 @@ public struct StoredMatrix {
     /// Valid while this value exists.
     var raw: CTStoredMatrix {
         CTStoredMatrix(
-            codes: codes.pointer, scales: scales?.pointer, table: table?.pointer,
+            format: format.raw, codes: codes.pointer, scales: scales?.pointer, table: table?.pointer,
             nested_scales: nested?.scales.pointer, nested_table: nested?.table.pointer,
             offset: nested?.offset ?? 0, block: Int64(block), outputs: Int64(outputs), inputs: Int64(inputs))
     }
@@ -112,7 +131,7 @@ extension StoredMatrix {
             nested = NestedScales(scales: owned(largest), table: owned(table), offset: offset)
         }
         return StoredMatrix(
-            codes: owned(codes), scales: stored, table: code.table, nested: nested, block: block,
+            .blocks, codes: owned(codes), scales: stored, table: code.table, nested: nested, block: block,
             outputs: weight.dim(0), inputs: weight.dim(1))
     }
 
@@ -121,7 +140,7 @@ extension StoredMatrix {
         var (codes, scales): (OpaquePointer?, OpaquePointer?)
         check(ct_quantize_rows(weight.pointer, &codes, &scales))
         return StoredMatrix(
-            codes: owned(codes), scales: owned(scales), outputs: weight.dim(0), inputs: weight.dim(1))
+            .rows, codes: owned(codes), scales: owned(scales), outputs: weight.dim(0), inputs: weight.dim(1))
     }
 
     private static func owned(_ pointer: OpaquePointer?) -> Tensor { Tensor(owning: pointer ?? ct_undefined()) }

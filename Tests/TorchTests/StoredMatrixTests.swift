@@ -72,7 +72,7 @@ import TorchTestSupport
         case "int8": .roundingRows(weight)
         default:
             StoredMatrix(
-                codes: weight.to(try #require(DType(rawValue: form))), outputs: outputs, inputs: inputs)
+                .floats, codes: weight.to(try #require(DType(rawValue: form))), outputs: outputs, inputs: inputs)
         }
     }
 
@@ -194,7 +194,7 @@ import TorchTestSupport
 
     @Test func shapesAreKnownWithoutNumbers() throws {
         let matrix = StoredMatrix(
-            codes: .empty([64, 1], dtype: .uint8, device: .meta), scales: .empty([2], device: .meta),
+            .blocks, codes: .empty([64, 1], dtype: .uint8, device: .meta), scales: .empty([2], device: .meta),
             table: .empty([16], device: .meta), outputs: 2, inputs: 64)
         let y = try withTorchErrors { matrix.project(.empty([3, 5, 64], device: .meta), bias: nil) }
         #expect(y.shape == [3, 5, 2])
@@ -206,11 +206,13 @@ import TorchTestSupport
     @Test func partsThatDontFitAreRefused() throws {
         let matrix = StoredMatrix.rounding(.ones([4, 64]), to: .nf4, block: 64, isDouble: false)
         let wrong = [
-            StoredMatrix(codes: matrix.codes, scales: matrix.scales, table: matrix.table, outputs: 8, inputs: 64),
-            StoredMatrix(codes: matrix.codes, scales: nil, table: matrix.table, outputs: 4, inputs: 64),
-            StoredMatrix(codes: matrix.codes, scales: matrix.scales, table: nil, outputs: 4, inputs: 64),
             StoredMatrix(
-                codes: matrix.codes, scales: matrix.scales, table: matrix.table, block: 32, outputs: 4, inputs: 64),
+                .blocks, codes: matrix.codes, scales: matrix.scales, table: matrix.table, outputs: 8, inputs: 64),
+            StoredMatrix(.blocks, codes: matrix.codes, scales: nil, table: matrix.table, outputs: 4, inputs: 64),
+            StoredMatrix(.blocks, codes: matrix.codes, scales: matrix.scales, table: nil, outputs: 4, inputs: 64),
+            StoredMatrix(
+                .blocks, codes: matrix.codes, scales: matrix.scales, table: matrix.table, block: 32, outputs: 4,
+                inputs: 64),
         ]
         for matrix in wrong {
             #expect(throws: (any Error).self) { try withTorchErrors { matrix.project(.ones([1, 64]), bias: nil) } }

@@ -244,10 +244,14 @@ int ct_gptq(const CTTensor *weight, const CTTensor *hessian, int bits, int64_t g
 // Quantized matrices (Quantized.cpp, Quantizers.cpp)
 typedef enum { CT_NF4 = 0, CT_FP4 = 1 } CTBlockCode;
 
-/// W [outputs, inputs], row-major: uint8 codes of two 4-bit indices into `table` (16 floats) with one scale per
-/// `block` weights, which is scales[b] or nested_table[scales[b]] · nested_scales[b / 256] + offset; or int8 codes
-/// with W = codes · scales[row] / 127; or 16-bit floats. Fields that a format doesn't use are NULL.
+/// How a matrix is stored.
+typedef enum { CT_WEIGHT_BLOCKS = 0, CT_WEIGHT_ROWS = 1, CT_WEIGHT_FLOATS = 2 } CTWeightFormat;
+
+/// W [outputs, inputs], row-major. Blocks: uint8 codes of two 4-bit indices into `table` (16 floats) with one scale per
+/// `block` weights, which is scales[b] or nested_table[scales[b]] · nested_scales[b / 256] + offset. Rows: int8 codes
+/// with W = codes · scales[row] / 127. Floats: 16-bit codes. Fields that a format doesn't use are NULL.
 typedef struct {
+    CTWeightFormat format;
     const CTTensor *codes, *scales, *table, *nested_scales, *nested_table;
     double offset;
     int64_t block, outputs, inputs;

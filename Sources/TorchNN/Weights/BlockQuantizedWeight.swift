@@ -79,7 +79,8 @@ public struct BlockQuantizedWeight: StoredWeight {
             nested = .init(scales: nestedScales.tensor, table: nestedTable.tensor, offset: offset)
         }
         return StoredMatrix(
-            codes: codes.tensor, scales: scales.tensor, table: table.tensor, nested: nested, block: settings.block,
+            .blocks, codes: codes.tensor, scales: scales.tensor, table: table.tensor, nested: nested,
+            block: settings.block,
             outputs: outputs, inputs: inputs)
     }
 

@@ -13,7 +13,7 @@ public struct NarrowWeight: LinearWeight {
     public var outputs: Int { parameter.tensor.dim(0) }
     public var inputs: Int { parameter.tensor.dim(1) }
     private var matrix: StoredMatrix {
-        StoredMatrix(codes: parameter.tensor, outputs: outputs, inputs: inputs)
+        StoredMatrix(.floats, codes: parameter.tensor, outputs: outputs, inputs: inputs)
     }
     private var isWide: Bool { parameter.tensor.dtype.size > 2 }
     private var wide: DenseWeight { DenseWeight(parameter) }

@@ -37,7 +37,7 @@ public struct RowQuantizedWeight: StoredWeight {
     public var outputs: Int { codes.tensor.dim(0) }
     public var inputs: Int { codes.tensor.dim(1) }
     public var matrix: StoredMatrix {
-        StoredMatrix(codes: codes.tensor, scales: scales.tensor, outputs: outputs, inputs: inputs)
+        StoredMatrix(.rows, codes: codes.tensor, scales: scales.tensor, outputs: outputs, inputs: inputs)
     }
     public var formatName: String { "int8" }
     public var declaration: WeightDeclaration? { .bitsAndBytes(nil) }
