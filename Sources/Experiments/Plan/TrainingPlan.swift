@@ -189,7 +189,7 @@ public struct TrainingPlan: Sendable {
     private static func replacedWeights(
         _ choice: MethodChoice, _ outline: ModelOutline, _ attachments: [Attachment]
     ) -> Int {
-        guard let lora = choice.configuration as? LoRA.Configuration, lora.variant.initialization.replacesWeight
+        guard let lora = choice.configuration as? LoRA.Configuration, lora.variants.initialization.replacesWeight
         else {
             return 0
         }

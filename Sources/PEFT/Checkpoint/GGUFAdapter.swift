@@ -18,7 +18,7 @@ public enum GGUFAdapter {
     ) throws {
         let names = try GGUFNames(of: model)
         guard let configuration = folder.choice.configuration as? LoRA.Configuration,
-            !configuration.variant.isDoRA, !configuration.variant.initialization.replacesWeight
+            configuration.variants.isPlain
         else {
             throw PEFTError(
                 "\(folder.url.path) is \(folder.choice.label), but GGUF adapters support only plain LoRA",
@@ -58,8 +58,8 @@ public enum GGUFAdapter {
                     .init(target + ".lora_a", shape.reversed(), type) { try read().T.contiguous() })
             case .b, .embeddingB:
                 // llama.cpp scales by α / r; fold any other scale into B.
-                let (rank, scale) = try LoRA.rankAndScale(configuration, at: path)
-                let factor = scale * Double(rank) / alpha
+                let branch = try LoRA.branch(configuration, at: path)
+                let factor = branch.scale * Double(branch.rank) / alpha
                 contents.append(
                     .init(target + ".lora_b", shape, type) {
                         let b = try part == .b ? names.stored(read(), at: path + ".weight") : read()

@@ -79,7 +79,7 @@ public enum MLXAdapter {
         var configuration = LoRA.Configuration(
             rank: rank, alpha: scale * Double(rank), dropout: parameters["dropout"]?.double ?? 0,
             targets: ExactTargets.names(of: ranks.keys, in: outline))
-        configuration.variant.isDoRA = kind == "dora"
+        configuration.variants[DoRA.self].isEnabled = kind == "dora"
         // A tied output layer uses the embedding's LoRA branch.
         configuration.extras.tiesEmbeddings = outline.isTied && ranks[outline.inputEmbedding] != nil
         for (path, own) in ranks where own != rank {

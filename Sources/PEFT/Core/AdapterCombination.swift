@@ -90,7 +90,7 @@ public struct AdapterCombination {
                     remedy: "combine only plain LoRA adapters")
             }
             for (path, _, module) in adapter.attached {
-                guard let update = module as? LoRAAdapter, !(update is DoRAAdapter) else {
+                guard let update = module as? LoRAAdapter, update.isDelta else {
                     throw PEFTError(
                         "adapter '\(adapter.name)' is \(adapter.choice.label), which can't be combined",
                         remedy: "use plain LoRA adapters over projections")

@@ -1,24 +1,26 @@
 import Support
 
+/// Values that the command line accepts for a field.
+public enum ConfigurationFieldKind: Sendable {
+    case integer(ClosedRange<Int>)
+    case number(ClosedRange<Double>)
+    case flag
+    /// Any text.
+    case text
+    /// One of these words.
+    case choice([String])
+    /// Comma-separated names.
+    case names
+    /// Comma-separated integers.
+    case integers
+    /// Comma-separated `pattern=number`.
+    case numbersByPattern
+}
+
 /// One field of a method's configuration, declared once for the command line, `adapter_config.json` and the
 /// documentation.
 public struct ConfigurationField<Configuration>: Sendable {
-    /// Values that the command line accepts.
-    public enum Kind: Sendable {
-        case integer(ClosedRange<Int>)
-        case number(ClosedRange<Double>)
-        case flag
-        /// Any text.
-        case text
-        /// One of these words.
-        case choice([String])
-        /// Comma-separated names.
-        case names
-        /// Comma-separated integers.
-        case integers
-        /// Comma-separated `pattern=number`.
-        case numbersByPattern
-    }
+    public typealias Kind = ConfigurationFieldKind
 
     /// Name on the command line, without dashes.
     public let name: String
@@ -41,6 +43,16 @@ public struct ConfigurationField<Configuration>: Sendable {
         (self.name, self.key, self.kind, self.help) = (name, key, kind, help)
         self.isExtension = isExtension
         (self.read, self.write) = (read, write)
+    }
+
+    /// The same field of a configuration that contains this one.
+    func within<Outer>(_ path: WritableKeyPath<Outer, Configuration> & Sendable) -> ConfigurationField<Outer> {
+        let (read, write) = (self.read, self.write)
+        return ConfigurationField<Outer>(name, key: key, kind, help: help, isExtension: isExtension) {
+            read($0[keyPath: path])
+        } write: {
+            try write(&$0[keyPath: path], $1)
+        }
     }
 
     /// Converts command-line text to the field's JSON value.

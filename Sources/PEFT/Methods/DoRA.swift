@@ -5,13 +5,57 @@ import TorchNN
 
 /// Weight-decomposed low-rank adaptation (Liu et al. 2024, eq. 5): W' = m ⊙ (W + s B A) / ‖W + s B A‖ with one
 /// magnitude m and one norm per output; the norm is excluded from the gradient (section 4.3).
-public enum DoRA: LoRAFamily {
+public struct DoRA: LoRAFamily, LoRAVariant {
     public static let name = "dora"
     public static let summary = "LoRA with a trained magnitude vector (Liu et al. 2024)"
 
-    public static func configure(_ configuration: inout LoRA.Configuration) { configuration.variant.isDoRA = true }
+    public var isEnabled = false
+
+    public init() {}
+
+    public static func configure(_ configuration: inout LoRA.Configuration) {
+        configuration.variants[DoRA.self].isEnabled = true
+    }
 
     public static func recognizes(_ json: [String: JSON]) -> Bool { json["use_dora"] == true }
+
+    public static let fields: [ConfigurationField<LoRAVariants>] = [
+        .init("dora", key: "use_dora", .flag, help: "train a magnitude vector too (DoRA)") {
+            .bool($0[DoRA.self].isEnabled)
+        } write: {
+            $0[DoRA.self].isEnabled = try flag($1)
+        }
+    ]
+
+    public func label(_ name: String) -> String { "DoRA" }
+
+    public func validate(beside variants: LoRAVariants) throws {
+        guard !variants.initialization.replacesWeight else {
+            throw PEFTError(
+                "DoRA can't be combined with an initialization that changes the weight",
+                remedy: "remove --dora or --init")
+        }
+    }
+
+    public func validate(embedding path: String, isTied: Bool) throws {
+        guard !isTied else {
+            throw PEFTError(
+                "DoRA over '\(path)' can't share its magnitudes with the tied output layer",
+                remedy: "remove --tie-embeddings or --dora")
+        }
+    }
+
+    public var isPlain: Bool { false }
+
+    public func addedTensors(outputs: Int) -> [TensorSpec] { [TensorSpec("lora_magnitude_vector", [outputs])] }
+
+    public func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
+        -> (any AdapterModule & LinearAdapter)?
+    { DoRAAdapter(linear, branch, context) }
+
+    public func adapter(over table: Embedding, _ branch: LoRABranch, _ context: AttachmentContext) throws
+        -> (any AdapterModule & EmbeddingAdapter)?
+    { DoRAEmbeddingAdapter(table, branch, context) }
 }
 
 /// A LoRA branch with a magnitude per output.
@@ -23,13 +67,9 @@ final class DoRAAdapter: LoRAAdapter {
     /// ‖W‖² of each row, `[out]`.
     private lazy var squaredNorms = withoutGradients { original.dense(as: a.dtype).squared().sum(axes: [1]) }
 
-    override init(
-        _ linear: Linear, rank: Int, scale: Double, dropout: Double, initialization: LoRAVariant.Initialization,
-        context: AttachmentContext
-    ) {
+    override init(_ linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) {
         original = linear.weight.snapshot()
-        super.init(
-            linear, rank: rank, scale: scale, dropout: dropout, initialization: initialization, context: context)
+        super.init(linear, branch, context)
         magnitude = withoutGradients {
             context.device == .meta
                 ? .empty([linear.outputs], dtype: context.dtype, device: .meta)
@@ -48,6 +88,7 @@ final class DoRAAdapter: LoRAAdapter {
     }
 
     override var lowRankFactors: LowRankFactors? { nil }
+    override var isDelta: Bool { false }
 
     override func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         let weight = base.weight
@@ -70,5 +111,43 @@ final class DoRAAdapter: LoRAAdapter {
         let whole = try super.merged(into: weight.to(.float64))
         let norm = try super.merged(into: original.dense(as: .float64)).squared().sum(axes: [1]).sqrt()
         return (whole * (magnitude.detached().to(.float64) / norm).unsqueezed(1)).to(weight.dtype)
+    }
+}
+
+/// DoRA over an embedding, with a magnitude per embedding dimension as in Hugging Face PEFT: the columns of E + s (B
+/// A)ᵀ are scaled to the norms m `[size]`.
+final class DoRAEmbeddingAdapter: LoRAEmbeddingAdapter {
+    @ParameterInfo(key: "lora_magnitude_vector") var magnitude: Tensor = .zeros([0])
+    /// The embedding when the adapter was attached.
+    private let original: any LinearWeight
+    /// ‖E‖² of each column, `[size]`.
+    private lazy var squaredNorms = withoutGradients { original.dense(as: a.dtype).squared().sum(axes: [0]) }
+
+    init(_ table: Embedding, _ branch: LoRABranch, _ context: AttachmentContext) {
+        original = table.weight.snapshot()
+        super.init(table, branch, tiedOutput: nil, context)
+        magnitude = withoutGradients {
+            context.device == .meta
+                ? .empty([table.size], dtype: context.dtype, device: .meta) : norms().detached().clone()
+        }
+    }
+
+    /// ‖E + s (B A)ᵀ‖ of each column, `[size]`, without forming the sum: as for a projection, with the transposed
+    /// embedding.
+    private func norms() -> Tensor {
+        let cross = (original.dense(as: a.dtype).T.matmul(a.T) * b).sum(axes: [1])
+        let update = (b.matmul(a.matmul(a.T)) * b).sum(axes: [1])
+        return (squaredNorms + cross * (2 * scale) + update * (scale * scale)).atLeast(0).sqrt()
+    }
+
+    override func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: any LinearWeight) -> Tensor {
+        let gain = magnitude / withoutGradients { norms().detached() }
+        return (vectors + update(ids, like: vectors)) * gain.to(vectors.dtype)
+    }
+
+    override func merged(into weight: Tensor) throws -> Tensor {
+        let whole = try super.merged(into: weight.to(.float64))
+        let norm = try super.merged(into: original.dense(as: .float64)).squared().sum(axes: [0]).sqrt()
+        return (whole * (magnitude.detached().to(.float64) / norm)).to(weight.dtype)
     }
 }

@@ -5,16 +5,52 @@ import TorchNN
 
 /// EVA (Paischer et al. 2024): A is initialized with the principal directions of the projection's inputs on training
 /// data, and ranks are redistributed to projections where they explain more variance.
-public enum EVA: LoRAFamily {
+public struct EVA: LoRAFamily, LoRAInitialization {
     public static let name = "eva"
     public static let summary =
         "LoRA initialized with the principal directions of the activations (Paischer et al. 2024)"
 
-    public static func configure(_ configuration: inout LoRA.Configuration) {
-        configuration.variant.initialization = .eva
-    }
+    /// ρ: the maximum rank of a projection as a multiple of the configured rank.
+    public var rho = 2.0
+
+    public init() {}
 
     public static func recognizes(_ json: [String: JSON]) -> Bool { json["init_lora_weights"] == "eva" }
+
+    public static let fields: [ConfigurationField<LoRAVariants>] = [
+        .init(
+            "eva-rho", key: "eva_config", .number(1...1000),
+            help: "EVA: maximum rank of a projection as a multiple of the rank (2)"
+        ) {
+            $0.uses(EVA.self)
+                ? [
+                    "rho": .number($0[EVA.self].rho), "tau": 0.99, "whiten": false,
+                    "use_label_mask": true, "label_mask_value": -100, "adjust_scaling_factors": true,
+                ] : .null
+        } write: {
+            $0[EVA.self].rho = try number($1["rho"] ?? $1)
+        }
+    ]
+
+    public func label(_ name: String) -> String { "EVA" }
+
+    public func trainingHook(for adapter: Adapter) -> (any TrainingHook)? {
+        adapter.isFromFile ? nil : EVAInitialization(adapter, rho: rho)
+    }
+
+    /// The file contains the ranks that the projections got.
+    public func fileConfiguration(_ configuration: LoRA.Configuration, of adapter: Adapter) -> LoRA.Configuration {
+        var configuration = configuration
+        for entry in adapter.attached {
+            guard let update = entry.adapter as? LoRAAdapter, update.rank != update.plannedRank else { continue }
+            let path = NSRegularExpression.escapedPattern(for: entry.path)
+            configuration.rankPattern[path] = Double(update.rank)
+            // Keep the scale unchanged when the rank changes.
+            configuration.alphaPattern[path] =
+                update.scale * configuration.variants.scaleDivisor(rank: update.rank)
+        }
+        return configuration
+    }
 }
 
 /// Collects the inputs of all projections over training batches, then sets each projection's directions and rank.

@@ -49,9 +49,6 @@ public struct ProjectionSlices: Sendable, Equatable {
         }
     }
 
-    /// Factor by which alpha grows with the total rank, so that the scale α / r or α / √r is unchanged.
-    func factor(isRankStabilized: Bool) -> Double { isRankStabilized ? Double(count).squareRoot() : Double(count) }
-
     /// - Parameter rank: the total rank of all slices.
     func attachment(
         at site: ModelOutline.LinearSite, in model: ModelOutline, rank: Int, scale: Double, dropout: Double

@@ -15,32 +15,18 @@ final class ResidualLoRAAdapter: LoRAAdapter {
     /// Whether the residual plus B₀ A₀ equals the weight; with LoftQ the quantization error is lost.
     private let isExact: Bool
 
+    /// - Parameters:
+    ///   - residual: the weight while the adapter is active.
+    ///   - isExact: whether the residual plus s B A equals the weight.
     init(
-        _ linear: Linear, rank: Int, scale: Double, dropout: Double, variant: LoRAVariant, context: AttachmentContext
-    ) throws {
-        let a: Tensor, b: Tensor
-        if variant.initialization == .loftq {
-            (a, b, residual) = try withoutGradients {
-                try Self.loftq(linear.weight, rank: rank, iterations: variant.loftqIterations)
-            }
-        } else {
-            let weight = linear.weight.dense(as: .float32)
-            let rest: Tensor
-            (a, b, rest) = try withoutGradients {
-                try Self.decompose(weight, rank: rank, scale: scale, variant: variant)
-            }
-            // Quantizing the residual again would give a base that no file describes.
-            residual =
-                linear.weight.precision != .full
-                ? WeightWithDelta(linear.weight, a: a.to(context.dtype), b: b.to(context.dtype), scale: -scale)
-                : try linear.weight.replacing(with: rest)
-        }
+        _ linear: Linear, _ branch: LoRABranch, a: Tensor, b: Tensor, residual: any LinearWeight, isExact: Bool,
+        context: AttachmentContext
+    ) {
+        (self.residual, self.isExact) = (residual, isExact)
         // A snapshot of the tensor: another adapter may replace the parameter's values.
         original = linear.weight.snapshot()
         start = (a.to(context.dtype), b.to(context.dtype))
-        isExact = variant.initialization != .loftq
-        super.init(
-            linear, rank: rank, scale: scale, dropout: dropout, initialization: .standard, context: context)
+        super.init(linear, branch, context)
         self.a.copy(from: start.a)
         self.b.copy(from: start.b)
     }
@@ -68,96 +54,15 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         return try super.merged(into: weight.isIdentical(to: own) ? rest : weight + (rest - own))
     }
 
-    private static func check(rank: Int, outputs: Int, inputs: Int) throws {
+    /// - Throws: ``PEFTError`` if the weight has no part of this rank.
+    static func check(rank: Int, of weight: any LinearWeight) throws {
+        let (outputs, inputs) = (weight.outputs, weight.inputs)
         let most = min(outputs, inputs)
         guard rank <= most else {
             throw PEFTError(
                 "the rank \(rank) exceeds that of a weight of shape [\(outputs), \(inputs)]",
                 remedy: "use a rank of at most \(most)")
         }
-    }
-
-    /// A and B of rank r, and W − s B A. Hugging Face decomposes in fp32; fp64 gives the result of exact arithmetic on
-    /// every machine, however its libraries round.
-    private static func decompose(_ weight: Tensor, rank: Int, scale: Double, variant: LoRAVariant) throws
-        -> (a: Tensor, b: Tensor, residual: Tensor)
-    {
-        try check(rank: rank, outputs: weight.dim(0), inputs: weight.dim(1))
-        switch variant.initialization {
-        case .olora:
-            let (q, r) = weight.to(.float64).qr()
-            return split(weight, r.narrowed(axis: 0, 0..<rank), q.narrowed(axis: 1, 0..<rank), scale)
-        default:
-            let (u, s, vh) = weight.to(.float64).svd()
-            let right = vh.narrowed(axis: 0, 0..<rank).contiguous()
-            let root = (s.narrowed(axis: 0, 0..<rank) / scale).sqrt() * signs(of: right)
-            return split(weight, right * root.unsqueezed(1), u.narrowed(axis: 1, 0..<rank) * root, scale)
-        }
-    }
-
-    /// The sign of each row's largest component. The sign of a singular vector pair is arbitrary and depends on the
-    /// library's rounding; with these signs the largest component of each right singular vector is positive on every
-    /// machine.
-    private static func signs(of rows: Tensor) -> Tensor {
-        guard rows.device != .meta else { return .ones([rows.dim(0)], dtype: rows.dtype, device: .meta) }
-        let values: [Double] = rows.array()
-        let width = rows.dim(1)
-        let signs = (0..<rows.dim(0)).map { row -> Double in
-            let largest = values[row * width..<(row + 1) * width].max { abs($0) < abs($1) }
-            return largest ?? 1 < 0 ? -1 : 1
-        }
-        return Tensor(signs, device: rows.device)
-    }
-
-    /// A and B in the weight's dtype, and the residual.
-    private static func split(_ weight: Tensor, _ wideA: Tensor, _ wideB: Tensor, _ scale: Double) -> (
-        a: Tensor, b: Tensor, residual: Tensor
-    ) {
-        let (a, b) = (wideA.to(weight.dtype).contiguous(), wideB.to(weight.dtype).contiguous())
-        let rest = weight.to(.float64) - b.to(.float64).matmul(a.to(.float64)) * scale
-        return (a, b, rest.to(weight.dtype))
-    }
-
-    /// Alternates Q = quantize(W − B A) and B A = the best rank-r approximation of W − Q (Li et al. 2023, algorithm
-    /// 1). As in Hugging Face PEFT, LoRA's scale is not applied.
-    ///
-    /// Over an NF4 base the original weights W are read again from the model's file, one projection at a time, and Q
-    /// is packed like the base. The first Q is the base's own weight, so that one alternation needs no extra memory.
-    /// - Returns: A, B and Q.
-    private static func loftq(_ base: any LinearWeight, rank: Int, iterations: Int) throws -> (
-        a: Tensor, b: Tensor, quantized: any LinearWeight
-    ) {
-        try check(rank: rank, outputs: base.outputs, inputs: base.inputs)
-        let isMeta = base.parameters.first?.parameter.tensor.device == .meta
-        guard !base.isQuantized || base.blockCode == .nf4 else {
-            throw PEFTError(
-                "LoftQ needs an NF4 base, but this one is stored in another format",
-                remedy: "use --weights nf4 or nf4-double, or the method qlora")
-        }
-        guard !base.isQuantized || base.original != nil || isMeta else {
-            throw PEFTError(
-                "LoftQ needs the original weights, which this quantized base doesn't contain",
-                remedy: "use the original model with --weights nf4, or the method qlora")
-        }
-        defer { base.original?.forget() }
-        let weight = try base.original?.read() ?? base.dense(as: .float32)
-        func rounded(_ rest: Tensor, isFirst: Bool) throws -> any LinearWeight {
-            if base.isQuantized { return isFirst ? base : try base.replacing(with: rest) }
-            // 16 bits would round NF4's values.
-            if base.precision == .half { return BlockQuantizedWeight(rounding: rest, to: BlockQuantization(.nf4)) }
-            return try base.replacing(with: NormalFloat4.rounded(rest))
-        }
-        var rest = weight
-        var (a, b, quantized) = (weight, weight, base)
-        for iteration in 0..<iterations {
-            quantized = try rounded(rest, isFirst: iteration == 0)
-            let (u, s, vh) = (weight - quantized.dense(as: .float32)).to(.float64).svd()
-            let root = s.narrowed(axis: 0, 0..<rank).sqrt()
-            a = (vh.narrowed(axis: 0, 0..<rank) * root.unsqueezed(1)).to(weight.dtype).contiguous()
-            b = (u.narrowed(axis: 1, 0..<rank) * root).to(weight.dtype).contiguous()
-            rest = weight - b.matmul(a)
-        }
-        return (a, b, quantized)
     }
 
     // MARK: Files
@@ -183,6 +88,55 @@ final class ResidualLoRAAdapter: LoRAAdapter {
         // A file written by another program contains A and B themselves.
         if let a = tensors["lora_A.weight"] { self.a.copy(from: a) }
         if let b = tensors["lora_B.weight"] { self.b.copy(from: b) }
+    }
+}
+
+/// An initialization with a part of the weight, which is subtracted from it: the base computes with W − s B A.
+public protocol ResidualInitialization: LoRAInitialization {
+    /// A `[r, in]` and B `[out, r]` of a weight `[out, in]`, all in fp64, with s B A the part of rank r to adapt.
+    /// Hugging Face decomposes in fp32; fp64 gives the result of exact arithmetic on every machine, however its
+    /// libraries round.
+    func factors(of weight: Tensor, rank: Int, scale: Double) -> (a: Tensor, b: Tensor)
+}
+
+extension ResidualInitialization {
+    public var replacesWeight: Bool { true }
+
+    public func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
+        -> (any AdapterModule & LinearAdapter)?
+    {
+        guard context.device != .meta else { return nil }
+        let weight = linear.weight.dense(as: .float32)
+        let (a, b, rest) = try withoutGradients {
+            try ResidualLoRAAdapter.check(rank: branch.rank, of: linear.weight)
+            return split(weight, rank: branch.rank, scale: branch.scale)
+        }
+        // Quantizing the residual again would give a base that no file describes.
+        let residual: any LinearWeight =
+            linear.weight.precision != .full
+            ? WeightWithDelta(linear.weight, a: a.to(context.dtype), b: b.to(context.dtype), scale: -branch.scale)
+            : try linear.weight.replacing(with: rest)
+        return ResidualLoRAAdapter(linear, branch, a: a, b: b, residual: residual, isExact: true, context: context)
+    }
+
+    /// A and B in the weight's dtype, and the residual W − s B A.
+    private func split(_ weight: Tensor, rank: Int, scale: Double) -> (a: Tensor, b: Tensor, residual: Tensor) {
+        let (wideA, wideB) = factors(of: weight.to(.float64), rank: rank, scale: scale)
+        let (a, b) = (wideA.to(weight.dtype).contiguous(), wideB.to(weight.dtype).contiguous())
+        let rest = weight.to(.float64) - b.to(.float64).matmul(a.to(.float64)) * scale
+        return (a, b, rest.to(weight.dtype))
+    }
+
+    /// The file contains plain LoRA of twice the rank (``ResidualLoRAAdapter``).
+    public func fileConfiguration(_ configuration: LoRA.Configuration, of adapter: Adapter) -> LoRA.Configuration {
+        var configuration = configuration
+        configuration.variants.initialization = KaimingInitialization()
+        let factor = configuration.variants.scaleDivisor(rank: 2)
+        configuration.rank *= 2
+        configuration.alpha *= factor
+        configuration.rankPattern = configuration.rankPattern.mapValues { $0 * 2 }
+        configuration.alphaPattern = configuration.alphaPattern.mapValues { $0 * factor }
+        return configuration
     }
 }
 
