@@ -21,7 +21,7 @@ extension ComparisonReport {
 struct ReportBuilder {
     let report: ComparisonReport
     let numbers = NumberFormat.page
-    let styles: [RunStyle]
+    let styles: [SeriesStyle]
     let metrics: [Metric]
     let ranking: Metric?
 
@@ -33,7 +33,7 @@ struct ReportBuilder {
     }
 
     /// Runs with their styles.
-    var entries: [(run: ReportedRun, style: RunStyle)] { zip(report.reportedRuns, styles).map { ($0, $1) } }
+    var entries: [(run: ReportedRun, style: SeriesStyle)] { zip(report.reportedRuns, styles).map { ($0, $1) } }
 
     /// Indices of the runs shown in crowded charts: all, or of more than ten the untrained model, full fine-tuning and the
     /// six best others.

@@ -8,7 +8,7 @@ extension ReportBuilder {
     private struct Row {
         var prompt: String
         var target: String
-        var outputs: [(run: ReportedRun, style: RunStyle, text: String)]
+        var outputs: [(run: ReportedRun, style: SeriesStyle, text: String)]
     }
 
     /// Samples of all runs, brought together by test row.

@@ -5,7 +5,7 @@ struct HeatMap {
     let rowTitle: String
     let columnTitle: String
     let description: String
-    let style: RunStyle
+    let style: SeriesStyle
 
     func draw() -> Markup {
         let columns = values.first?.count ?? 0

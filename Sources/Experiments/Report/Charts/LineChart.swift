@@ -2,7 +2,7 @@
 struct LineChart {
     struct Line {
         var label: String
-        var style: RunStyle
+        var style: SeriesStyle
         /// The line itself, left to right; gaps where a value is not finite.
         var points: [(x: Double, y: Double)]
         /// Thin lines behind it: the seeds.

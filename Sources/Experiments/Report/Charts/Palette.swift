@@ -1,5 +1,5 @@
-/// How one thing looks in every chart: a color and a shape, so that color is never the only distinction.
-struct RunStyle: Hashable, Sendable {
+/// How a series looks in every chart: a color and a shape, so that color is never the only distinction.
+struct SeriesStyle: Hashable, Sendable {
     /// CSS class that sets `--m`; see ``Palette/style``.
     let color: Int
     let shape: Shape
@@ -53,14 +53,14 @@ enum Palette {
         "#9aa4b1", "#7db4f5", "#fb9157", "#4fc79b", "#e197d3", "#d9bb4f", "#5cc8de", "#f58ab5", "#aea2fa",
     ]
 
-    static let gray = RunStyle(color: 0, shape: .circle)
-    static let blue = RunStyle(color: 1, shape: .square)
+    static let gray = SeriesStyle(color: 0, shape: .circle)
+    static let blue = SeriesStyle(color: 1, shape: .square)
 
-    /// Styles from orange on, for any number of things beside the gray and the blue one.
-    static func series(_ index: Int) -> RunStyle {
-        let shapes = RunStyle.Shape.allCases
+    /// Styles from orange on, for any number of series beside the gray and the blue one.
+    static func series(_ index: Int) -> SeriesStyle {
+        let shapes = SeriesStyle.Shape.allCases
         // Seven colors and five shapes have no common factor: pairs repeat after 35.
-        return RunStyle(color: 2 + index % 7, shape: shapes[[2, 3, 0, 5, 4][index % 5] % shapes.count])
+        return SeriesStyle(color: 2 + index % 7, shape: shapes[[2, 3, 0, 5, 4][index % 5] % shapes.count])
     }
 
     static var style: String {

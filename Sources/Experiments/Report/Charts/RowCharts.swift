@@ -1,4 +1,4 @@
-/// Charts with one row per run: name and value above, mark beneath. Long names have the whole width, and
+/// Charts with a row per series: name and value above, mark beneath. Long names have the whole width, and
 /// the same drawing serves a phone and a third of a wide page.
 struct RowChart {
     struct Row {
@@ -9,7 +9,7 @@ struct RowChart {
         var shown: String
         var value: Double?
         var interval: ClosedRange<Double>?
-        var style: RunStyle
+        var style: SeriesStyle
     }
 
     let rows: [Row]

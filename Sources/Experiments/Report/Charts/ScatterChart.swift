@@ -1,17 +1,17 @@
-/// Quality against trained parameters: what a parameter buys.
+/// Points with intervals over a logarithmic axis: quality against trained parameters shows what a parameter buys.
 struct ScatterChart {
     struct Point {
         var label: String
         var x: Double
         var y: Double
         var interval: ClosedRange<Double>?
-        var style: RunStyle
+        var style: SeriesStyle
     }
     /// A level without a place on the x axis: the untrained model.
     struct Level {
         var label: String
         var y: Double
-        var style: RunStyle
+        var style: SeriesStyle
     }
 
     let points: [Point]
@@ -94,7 +94,7 @@ struct ScatterChart {
             """
     }
 
-    /// The runs that no other beats in both directions, joined by a staircase.
+    /// The points that no other beats in both directions, joined by a staircase.
     private func frontier(x: Scale, y: Scale) -> Markup {
         var best: [Point] = []
         for point in points.sorted(by: {

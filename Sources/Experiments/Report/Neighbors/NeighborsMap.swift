@@ -4,7 +4,7 @@ extension NeighborsReport {
         let name: String
         let x: Double
         let y: Double
-        let style: RunStyle
+        let style: SeriesStyle
         let radius: Double
         /// Which marks are named first.
         let rank: Int
@@ -46,14 +46,15 @@ extension NeighborsReport {
             let (x, y) = place(token.place)
             marks.append(
                 Mark(
-                    name: "virtual token \(token.name)", x: x, y: y, style: RunStyle(color: 2, shape: .diamond),
+                    name: "virtual token \(token.name)", x: x, y: y, style: SeriesStyle(color: 2, shape: .diamond),
                     radius: 4.5, rank: 1))
             for (index, word) in token.cosine.enumerated() where index < token.neighborPlaces.count {
                 guard seen.insert(word.id).inserted else { continue }
                 let (x, y) = place(token.neighborPlaces[index])
                 marks.append(
                     Mark(
-                        name: word.text, x: x, y: y, style: RunStyle(color: word.namesTask ? 3 : 1, shape: .circle),
+                        name: word.text, x: x, y: y,
+                        style: SeriesStyle(color: word.namesTask ? 3 : 1, shape: .circle),
                         radius: 3, rank: word.namesTask ? 0 : 2 + index))
             }
         }

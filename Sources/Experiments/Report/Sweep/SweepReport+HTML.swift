@@ -29,7 +29,7 @@ extension SweepReport {
 
     private func chartSection(_ builder: ReportBuilder) -> Markup {
         let numbers = NumberFormat.page
-        let style = RunStyle(color: 2, shape: .circle)
+        let style = SeriesStyle(color: 2, shape: .circle)
         let positions = positions
         var figures: [Markup] = []
         for metric in [ranking, .loss] where figures.isEmpty || metric != ranking {
@@ -108,7 +108,7 @@ extension SweepReport {
         func cells(_ pair: SubspaceSimilarity) -> Int { pair.grid.count * (pair.grid.first?.count ?? 0) }
         guard let largest = pairs.max(by: { cells($0) < cells($1) }) else { return "" }
         let numbers = NumberFormat.page
-        let style = RunStyle(color: 1, shape: .square)
+        let style = SeriesStyle(color: 1, shape: .square)
         // The largest value against the plateau shows whether the additional directions matter.
         let second =
             pairs.first { $0.from == plateau && $0.to == largest.to && cells($0) != cells(largest) }
