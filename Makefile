@@ -33,9 +33,11 @@ bench: setup ## Benchmark against Hugging Face PEFT (downloads about 6 GB of Pyt
 
 format: need-swift ## Format the sources in place
 	swift format --in-place --parallel --recursive $(SOURCES)
+	Scripts/format-cpp.sh
 
 lint: need-swift ## Check format and style of the sources
 	swift format lint --strict --parallel --recursive $(SOURCES)
+	Scripts/format-cpp.sh --check
 
 test-scripts: need-python ## Run the tests of the setup scripts
 	python3 -m unittest discover -s Scripts

@@ -114,8 +114,8 @@ struct Bias : AttentionBias {
     /// The bias row of a query of a block; NULL without a bias.
     float *row(const AttentionSettings &settings, const Part &part, int64_t query) const {
         if (!data) return nullptr;
-        return data + part.head * head_stride + (part.tile.query + part.begin + query) * query_stride +
-               longest_prefix - settings.prefix(part.row) + part.tile.key;
+        return data + part.head * head_stride + (part.tile.query + part.begin + query) * query_stride + longest_prefix -
+               settings.prefix(part.row) + part.tile.key;
     }
 };
 
@@ -135,7 +135,7 @@ struct Heads {
 
 HeadSlice queries_of(const Item &item, const AttentionSettings &settings, const Heads &heads, const PackedHeads &x, bool reads) {
     return HeadSlice(x, settings.query_offsets[item.row], settings.queries(item.row), item.group * heads.queries_of_a_key(),
-                 heads.queries_of_a_key(), reads);
+                     heads.queries_of_a_key(), reads);
 }
 
 HeadSlice keys_of(const Item &item, const AttentionSettings &settings, const PackedHeads &x, bool reads) {
@@ -279,13 +279,14 @@ void attention_rows_backward(const PackedHeads &gradient, const PackedHeads &q, 
                 make_probabilities(settings, own_queries, own_keys, bias, part, p);
                 if (drops) drop_part(p, used, part.offset(), count, mask);
                 const int64_t first = part.first_query(), from = part.tile.key, size = heads.size;
-                serial_product(true, false, keys, size, queries, 1, used, keys, upstream.at(first, part.each), upstream.stride(), 1,
-                               dv.at(from), dv.stride());
+                serial_product(true, false, keys, size, queries, 1, used, keys, upstream.at(first, part.each), upstream.stride(),
+                               1, dv.at(from), dv.stride());
                 serial_product(false, true, queries, keys, size, 1, upstream.at(first, part.each), upstream.stride(),
                                values.at(from), values.stride(), 0, s, keys);
                 if (drops) drop_part(s, s, part.offset(), count, mask);
                 for (int64_t i = 0; i < queries; ++i) {
-                    softmax_backward(p + i * keys, s + i * keys, db.row(settings, part, i), static_cast<float>(settings.scale), keys);
+                    softmax_backward(p + i * keys, s + i * keys, db.row(settings, part, i), static_cast<float>(settings.scale),
+                                     keys);
                 }
                 serial_product(false, false, queries, size, keys, 1, s, keys, own_keys.at(from), own_keys.stride(), 0,
                                dq.at(first, part.each), dq.stride());

@@ -87,9 +87,8 @@ const Library &library() {
 /// The sgemm of the MKL inside libtorch, NULL without one. Within a parallel region it is single-threaded.
 Sgemm mkl_sgemm() {
 #if defined(__linux__) && defined(__x86_64__)
-    static const Sgemm found = dlsym(RTLD_DEFAULT, "MKL_Get_Max_Threads") == nullptr
-                                   ? nullptr
-                                   : reinterpret_cast<Sgemm>(dlsym(RTLD_DEFAULT, "sgemm_"));
+    static const Sgemm found =
+        dlsym(RTLD_DEFAULT, "MKL_Get_Max_Threads") == nullptr ? nullptr : reinterpret_cast<Sgemm>(dlsym(RTLD_DEFAULT, "sgemm_"));
     return found;
 #else
     return nullptr;
@@ -125,12 +124,12 @@ void serial_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64
     sgemm(&first, &second, &width, &height, &depth, &alpha, b, &b_step, a, &a_step, &beta, c, &c_step);
 }
 
-void matrix_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, const float *a,
-                    int64_t a_stride, const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride) {
+void matrix_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, const float *a, int64_t a_stride,
+                    const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride) {
     auto part = [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
         serial_product(a_is_transposed, b_is_transposed, rows, columns, k, 1, a + row * (a_is_transposed ? 1 : a_stride),
-                       a_stride, b + column * (b_is_transposed ? b_stride : 1), b_stride, beta,
-                       c + row * c_stride + column, c_stride);
+                       a_stride, b + column * (b_is_transposed ? b_stride : 1), b_stride, beta, c + row * c_stride + column,
+                       c_stride);
     };
     // Chunks are multiples of the kernels' tiles; the longer side is split, so that little is packed twice.
     bool by_rows = m >= n;
@@ -138,7 +137,8 @@ void matrix_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64
     int64_t step = std::max<int64_t>(64, ((length + threads - 1) / threads + 15) / 16 * 16);
     ckernels::parallel_for(0, (length + step - 1) / step, 1, [&](int64_t begin, int64_t end) {
         int64_t from = begin * step, count = std::min(length, end * step) - from;
-        if (by_rows) part(from, count, 0, n); else part(0, m, from, count);
+        if (by_rows) part(from, count, 0, n);
+        else part(0, m, from, count);
     });
 }
 

@@ -32,7 +32,7 @@ constexpr std::array<float, 16> normal_floats = {
 
 /// FP4: a sign, two exponent bits and one fraction bit, over the maximum: twelfths of 0, 1/16, 8, 12, 4, 6, 2 and 3.
 constexpr std::array<float, 16> small_floats = {
-    0.0f,  0.0625f / 12.0f,  8.0f / 12.0f,  1.0f,  4.0f / 12.0f,  0.5f,  2.0f / 12.0f,  0.25f,
+    0.0f, 0.0625f / 12.0f,  8.0f / 12.0f,  1.0f,  4.0f / 12.0f,  0.5f,  2.0f / 12.0f,  0.25f,
     0.0f, -0.0625f / 12.0f, -8.0f / 12.0f, -1.0f, -4.0f / 12.0f, -0.5f, -2.0f / 12.0f, -0.25f,
 };
 
@@ -46,8 +46,8 @@ struct Code {
     std::array<float, 15> midpoints;
 
     explicit Code(BlockCode kind)
-        : table(kind == BlockCode::nf4 ? normal_floats : small_floats), order(kind == BlockCode::nf4 ? normal_order : small_order),
-          midpoints() {
+        : table(kind == BlockCode::nf4 ? normal_floats : small_floats),
+          order(kind == BlockCode::nf4 ? normal_order : small_order), midpoints() {
         for (size_t i = 0; i < 15; ++i) midpoints[i] = (table[order[i]] + table[order[i + 1]]) / 2;
     }
 

@@ -15,9 +15,7 @@ struct Grid {
 };
 
 /// A scale as files store it.
-double storable(double scale) {
-    return rounded_to_half(static_cast<float>(std::clamp(scale, 0x1p-24, 65504.0)));
-}
+double storable(double scale) { return rounded_to_half(static_cast<float>(std::clamp(scale, 0x1p-24, 65504.0))); }
 
 /// Scale and zero point of a group: a range that contains 0 and all weights, in 2^bits steps. Scales are rounded to
 /// fp16 before they are used, as files store them so.

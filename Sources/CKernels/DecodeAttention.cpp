@@ -47,9 +47,9 @@ void decode_attention(const DecodeSizes &sizes, const float *q, const HeadsView 
                               queries, size, scores.data(), keys, nullptr, Start::zero, 0, keys);
             for (int64_t query = 0; query < queries; ++query) {
                 float *own = scores.data() + query * keys;
-                const float *added = bias.data ? bias.data + row * bias.batch_stride + head * bias.head_stride +
-                                                     query * bias.query_stride
-                                               : nullptr;
+                const float *added =
+                    bias.data ? bias.data + row * bias.batch_stride + head * bias.head_stride + query * bias.query_stride
+                              : nullptr;
                 softmax_row(own, added, bias.key_stride, scale, keys);
                 weighted_sum(own, v.data + row * v.batch_stride + head * v.head_stride, v.token_stride, keys, size,
                              y + (item * queries + query) * size);

@@ -31,8 +31,8 @@ CK_CLONES void drop_float(const float *x, float *y, int64_t first, int64_t count
     }
 }
 
-CK_CLONES void drop_bfloat16(const BFloat *x, BFloat *y, int64_t begin, int64_t end, uint32_t key,
-                             uint32_t second_key, uint32_t threshold, float factor) {
+CK_CLONES void drop_bfloat16(const BFloat *x, BFloat *y, int64_t begin, int64_t end, uint32_t key, uint32_t second_key,
+                             uint32_t threshold, float factor) {
     for (int64_t i = begin; i < end; ++i) {
         uint32_t bits = mix(static_cast<uint32_t>(i), key, second_key);
         // A NaN stays one: its lower bits are 0.
@@ -58,7 +58,8 @@ uint32_t threshold_of(double probability) {
 double factor_of(double probability) { return probability < 1 ? 1 / (1 - probability) : 0; }
 
 void drop_range(const float *x, float *y, int64_t begin, int64_t end, const DropoutMask &mask) {
-    drop_float(x + begin, y + begin, begin, end - begin, mask.key, mask.second_key, mask.threshold, static_cast<float>(mask.factor));
+    drop_float(x + begin, y + begin, begin, end - begin, mask.key, mask.second_key, mask.threshold,
+               static_cast<float>(mask.factor));
 }
 
 void drop_range(const BFloat *x, BFloat *y, int64_t begin, int64_t end, const DropoutMask &mask) {

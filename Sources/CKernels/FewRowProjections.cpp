@@ -57,8 +57,7 @@ constexpr int64_t step = outputs_of_blocks;
 /// before their outputs, so `wait` rarely has to wait when they add the deltas.
 class LowProducts {
 public:
-    LowProducts(std::deque<Part> &parts, const float *x, int64_t rows, int64_t inputs)
-        : x(x), rows(rows), inputs(inputs) {
+    LowProducts(std::deque<Part> &parts, const float *x, int64_t rows, int64_t inputs) : x(x), rows(rows), inputs(inputs) {
         for (Part &part : parts) {
             part.low.resize(static_cast<size_t>(rows * part.given.rank));
             for (int64_t first = 0; first < part.given.rank; first += step) {

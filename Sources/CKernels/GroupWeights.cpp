@@ -66,8 +66,7 @@ template <typename T> void read_zeros(const GroupWeights &w, int64_t group, int6
 // MARK: Dequantizing a tile
 
 template <int BITS, int K, typename T>
-CK_INLINED void dequantize_value(const uint32_t *words, int64_t stride, const T *scales, const T *zeros, T *to,
-                                int64_t width) {
+CK_INLINED void dequantize_value(const uint32_t *words, int64_t stride, const T *scales, const T *zeros, T *to, int64_t width) {
     for (int64_t o = 0; o < width; ++o) {
         to[o] = scales[o] * (static_cast<T>(value<BITS, K>(words + o, stride)) - zeros[o]);
     }
@@ -75,17 +74,16 @@ CK_INLINED void dequantize_value(const uint32_t *words, int64_t stride, const T 
 
 /// `rows[k]` is the group of value k of the block.
 template <int BITS, typename T, int... K>
-CK_INLINED void dequantize_block(std::integer_sequence<int, K...>, const uint32_t *words, int64_t stride,
-                                const T *scales, const T *zeros, const int32_t *rows, T *to, int64_t width) {
-    (dequantize_value<BITS, K>(words, stride, scales + rows[K] * width, zeros + rows[K] * width, to + K * width, width),
-     ...);
+CK_INLINED void dequantize_block(std::integer_sequence<int, K...>, const uint32_t *words, int64_t stride, const T *scales,
+                                 const T *zeros, const int32_t *rows, T *to, int64_t width) {
+    (dequantize_value<BITS, K>(words, stride, scales + rows[K] * width, zeros + rows[K] * width, to + K * width, width), ...);
 }
 
-#define DEQUANTIZE(BITS, T, NAME)                                                                                   \
-    CK_CLONES void NAME(const uint32_t *words, int64_t stride, const T *scales, const T *zeros, const int32_t *rows, \
-                        T *to, int64_t width) {                                                                      \
-        dequantize_block<BITS, T>(std::make_integer_sequence<int, Block<BITS>::values>(), words, stride, scales,     \
-                                  zeros, rows, to, width);                                                           \
+#define DEQUANTIZE(BITS, T, NAME)                                                                                             \
+    CK_CLONES void NAME(const uint32_t *words, int64_t stride, const T *scales, const T *zeros, const int32_t *rows, T *to,   \
+                        int64_t width) {                                                                                      \
+        dequantize_block<BITS, T>(std::make_integer_sequence<int, Block<BITS>::values>(), words, stride, scales, zeros, rows, \
+                                  to, width);                                                                                 \
     }
 DEQUANTIZE(2, float, dequantize_2)
 DEQUANTIZE(3, float, dequantize_3)
@@ -145,8 +143,8 @@ constexpr int64_t strip = 512;
 
 /// sums[r][o] += Σ_k x[r][k] · value k of the block, for a block of outputs.
 template <int BITS, int ROWS, int... K>
-CK_INLINED void accumulate_block(std::integer_sequence<int, K...>, const uint32_t *words, int64_t stride,
-                                const float *x, int64_t x_stride, float *sums, int64_t width) {
+CK_INLINED void accumulate_block(std::integer_sequence<int, K...>, const uint32_t *words, int64_t stride, const float *x,
+                                 int64_t x_stride, float *sums, int64_t width) {
     float factors[ROWS][sizeof...(K)];
     for (int r = 0; r < ROWS; ++r) ((factors[r][K] = x[r * x_stride + K]), ...);
     for (int64_t o = 0; o < width; ++o) {
@@ -163,19 +161,19 @@ CK_INLINED void accumulate_block(std::integer_sequence<int, K...>, const uint32_
 }
 
 template <int BITS, int ROWS>
-CK_INLINED void accumulate(const uint32_t *words, int64_t blocks, int64_t stride, const float *x, int64_t x_stride,
-                          float *sums, int64_t width) {
+CK_INLINED void accumulate(const uint32_t *words, int64_t blocks, int64_t stride, const float *x, int64_t x_stride, float *sums,
+                           int64_t width) {
     for (int64_t block = 0; block < blocks; ++block) {
         accumulate_block<BITS, ROWS>(std::make_integer_sequence<int, Block<BITS>::values>(),
-                                     words + block * Block<BITS>::words * stride, stride,
-                                     x + block * Block<BITS>::values, x_stride, sums, width);
+                                     words + block * Block<BITS>::words * stride, stride, x + block * Block<BITS>::values,
+                                     x_stride, sums, width);
     }
 }
 
-#define ACCUMULATE(BITS, ROWS)                                                                                   \
-    CK_CLONES void accumulate_##BITS##_##ROWS(const uint32_t *words, int64_t blocks, int64_t stride,             \
-                                              const float *x, int64_t x_stride, float *sums, int64_t width) {    \
-        accumulate<BITS, ROWS>(words, blocks, stride, x, x_stride, sums, width);                                 \
+#define ACCUMULATE(BITS, ROWS)                                                                                       \
+    CK_CLONES void accumulate_##BITS##_##ROWS(const uint32_t *words, int64_t blocks, int64_t stride, const float *x, \
+                                              int64_t x_stride, float *sums, int64_t width) {                        \
+        accumulate<BITS, ROWS>(words, blocks, stride, x, x_stride, sums, width);                                     \
     }
 #define ACCUMULATE_ALL(BITS) ACCUMULATE(BITS, 1) ACCUMULATE(BITS, 2) ACCUMULATE(BITS, 4)
 ACCUMULATE_ALL(2)
@@ -195,8 +193,7 @@ Accumulate accumulate_function(int bits, int rows) {
 }
 
 /// y += scales · (sums − zeros · total)
-CK_CLONES void finish_group(const float *sums, const float *scales, const float *zeros, float total, float *y,
-                            int64_t width) {
+CK_CLONES void finish_group(const float *sums, const float *scales, const float *zeros, float total, float *y, int64_t width) {
     for (int64_t o = 0; o < width; ++o) y[o] += scales[o] * (sums[o] - zeros[o] * total);
 }
 
@@ -233,12 +230,11 @@ void multiply_few_rows(const GroupWeights &w, const float *x, int64_t rows, floa
                 for (int64_t r = 0; r < rows;) {
                     const int together = rows - r >= 4 ? 4 : rows - r >= 2 ? 2 : 1;
                     std::fill_n(sums.data(), together * strip, 0.0f);
-                    accumulate_function(w.bits, together)(
-                        w.packed + first / values * words * outputs + start, count / values, outputs,
-                        x + r * inputs + first, inputs, sums.data(), width);
+                    accumulate_function(w.bits, together)(w.packed + first / values * words * outputs + start, count / values,
+                                                          outputs, x + r * inputs + first, inputs, sums.data(), width);
                     for (int k = 0; k < together; ++k) {
-                        finish_group(sums.data() + k * strip, scales.data(), zeros.data(),
-                                     totals[(r + k) * groups + g], y + (r + k) * outputs + start, width);
+                        finish_group(sums.data() + k * strip, scales.data(), zeros.data(), totals[(r + k) * groups + g],
+                                     y + (r + k) * outputs + start, width);
                     }
                     r += together;
                 }

@@ -229,12 +229,14 @@ void rotate_rows(const Number *x, const Number *cosines, const Number *sines, fl
     });
 }
 
-#define CK_ROW_KERNELS(NUMBER)                                                                                                    \
-    template void rms_norm_rows(const NUMBER *, const float *, float, NUMBER *, float *, int64_t, int64_t);                       \
-    template void rms_norm_rows_backward(const NUMBER *, const NUMBER *, const float *, const float *, NUMBER *, int64_t, int64_t); \
-    template void gate_rows(Gate, const NUMBER *, const NUMBER *, NUMBER *, int64_t);                                             \
-    template void gate_rows_backward(Gate, const NUMBER *, const NUMBER *, const NUMBER *, NUMBER *, NUMBER *, int64_t);          \
-    template void rotate_rows(const NUMBER *, const NUMBER *, const NUMBER *, float, NUMBER *, int64_t, int64_t, int64_t, int64_t);
+#define CK_ROW_KERNELS(NUMBER)                                                                                            \
+    template void rms_norm_rows(const NUMBER *, const float *, float, NUMBER *, float *, int64_t, int64_t);               \
+    template void rms_norm_rows_backward(const NUMBER *, const NUMBER *, const float *, const float *, NUMBER *, int64_t, \
+                                         int64_t);                                                                        \
+    template void gate_rows(Gate, const NUMBER *, const NUMBER *, NUMBER *, int64_t);                                     \
+    template void gate_rows_backward(Gate, const NUMBER *, const NUMBER *, const NUMBER *, NUMBER *, NUMBER *, int64_t);  \
+    template void rotate_rows(const NUMBER *, const NUMBER *, const NUMBER *, float, NUMBER *, int64_t, int64_t, int64_t, \
+                              int64_t);
 CK_ROW_KERNELS(float)
 CK_ROW_KERNELS(BFloat)
 #undef CK_ROW_KERNELS

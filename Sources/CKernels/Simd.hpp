@@ -60,8 +60,7 @@ inline float dot(const float *a, const float *b, int64_t count) {
 namespace ckernels {
 
 inline bool has_avx2() {
-    static const bool has =
-        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     return has;
 }
 

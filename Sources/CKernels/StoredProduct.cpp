@@ -81,8 +81,7 @@ CK_AVX2 void multiply_blocks(const StoredWeights &w, const ByteTables &tables, c
             const __m256 scale = _mm256_set1_ps(w.scale_of_block(row * per_row + (w.block == 64 ? step : i / w.block)));
             const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(next));
             for (int half = 0; half < 2; ++half) {
-                const __m256i index =
-                    _mm256_and_si256(half == 0 ? _mm256_srli_epi16(packed, 4) : packed, low);
+                const __m256i index = _mm256_and_si256(half == 0 ? _mm256_srli_epi16(packed, 4) : packed, low);
                 const __m256i b0 = _mm256_shuffle_epi8(parts[0], index), b1 = _mm256_shuffle_epi8(parts[1], index);
                 const __m256i b2 = _mm256_shuffle_epi8(parts[2], index), b3 = _mm256_shuffle_epi8(parts[3], index);
                 const __m256i l0 = _mm256_unpacklo_epi8(b0, b1), l1 = _mm256_unpacklo_epi8(b2, b3);
@@ -93,8 +92,7 @@ CK_AVX2 void multiply_blocks(const StoredWeights &w, const ByteTables &tables, c
                     const __m256 value = _mm256_mul_ps(_mm256_castsi256_ps(values[v]), scale);
                     const float *input = x + i + 32 * half + 8 * v;
                     for (int r = 0; r < Rows; ++r) {
-                        total[r][v % sums] =
-                            _mm256_fmadd_ps(value, _mm256_loadu_ps(input + r * w.inputs), total[r][v % sums]);
+                        total[r][v % sums] = _mm256_fmadd_ps(value, _mm256_loadu_ps(input + r * w.inputs), total[r][v % sums]);
                     }
                 }
             }
@@ -141,8 +139,7 @@ CK_AVX512 void multiply_blocks_wide(const StoredWeights &w, const float *table, 
                 _mm_prefetch(reinterpret_cast<const char *>(next) + fetched_ahead, _MM_HINT_T0);
                 for (int part = 0; part < 2; ++part, next += 16) {
                     // The lookup reads the lowest four bits of each index.
-                    const __m512i pairs =
-                        _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(next)));
+                    const __m512i pairs = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(next)));
                     const __m512 upper = _mm512_permutexvar_ps(_mm512_srli_epi32(pairs, 4), scaled);
                     const __m512 lower = _mm512_permutexvar_ps(pairs, scaled);
                     for (int r = 0; r < Rows; ++r) {
@@ -166,8 +163,7 @@ CK_AVX512 void multiply_blocks_wide(const StoredWeights &w, const float *table, 
 struct Int8Lane {
     const int8_t *codes;
     CK_AVX2 __m256 operator()(int64_t place) const {
-        return _mm256_cvtepi32_ps(
-            _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(codes + place))));
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(codes + place))));
     }
 };
 
@@ -188,8 +184,8 @@ struct HalfLane {
 
 /// Rows of int8 or 16-bit values, in multiples of 32.
 template <int Rows, typename Lane>
-CK_AVX2 void multiply_lanes(const StoredWeights &w, Lane lane, const float *scales, const float *x, float *y,
-                            int64_t first, int64_t end) {
+CK_AVX2 void multiply_lanes(const StoredWeights &w, Lane lane, const float *scales, const float *x, float *y, int64_t first,
+                            int64_t end) {
     // Enough accumulators to hide latency, within the available registers.
     constexpr int sums = Rows == 1 ? 4 : Rows <= 4 ? 2 : 1;
     for (int64_t row = first; row < end; ++row) {
@@ -218,14 +214,14 @@ CK_AVX2 void multiply_lanes(const StoredWeights &w, Lane lane, const float *scal
 /// Calls the body with the number of rows as a compile-time constant.
 template <typename Body> void with_rows(int64_t rows, Body body) {
     switch (rows) {
-    case 1: return body(std::integral_constant<int, 1>());
-    case 2: return body(std::integral_constant<int, 2>());
-    case 3: return body(std::integral_constant<int, 3>());
-    case 4: return body(std::integral_constant<int, 4>());
-    case 5: return body(std::integral_constant<int, 5>());
-    case 6: return body(std::integral_constant<int, 6>());
-    case 7: return body(std::integral_constant<int, 7>());
-    default: return body(std::integral_constant<int, 8>());
+        case 1: return body(std::integral_constant<int, 1>());
+        case 2: return body(std::integral_constant<int, 2>());
+        case 3: return body(std::integral_constant<int, 3>());
+        case 4: return body(std::integral_constant<int, 4>());
+        case 5: return body(std::integral_constant<int, 5>());
+        case 6: return body(std::integral_constant<int, 6>());
+        case 7: return body(std::integral_constant<int, 7>());
+        default: return body(std::integral_constant<int, 8>());
     }
 }
 
@@ -272,25 +268,23 @@ void StoredProduct::make(int64_t first, int64_t end) const {
 #if defined(__x86_64__)
     using Kind = Kernel::Kind;
     switch (kernel->kind) {
-    case Kind::any: break;
-    case Kind::blocks:
-        return with_rows(rows, [&](auto count) {
-            multiply_blocks<count>(w, *kernel->tables, kernel->ordered.data(), y, first, end);
-        });
-    case Kind::wide_blocks:
-        return with_rows(rows, [&](auto count) {
-            multiply_blocks_wide<count>(w, w.table, kernel->ordered.data(), y, first, end);
-        });
-    case Kind::lanes:
-        return with_rows(rows, [&](auto count) {
-            if (w.format == Format::rows) {
-                multiply_lanes<count>(w, Int8Lane{w.integers()}, w.scales, x, y, first, end);
-            } else if (w.format == Format::fp16) {
-                multiply_lanes<count>(w, HalfLane{w.halves()}, nullptr, x, y, first, end);
-            } else {
-                multiply_lanes<count>(w, BFloatLane{w.bfloats()}, nullptr, x, y, first, end);
-            }
-        });
+        case Kind::any: break;
+        case Kind::blocks:
+            return with_rows(
+                rows, [&](auto count) { multiply_blocks<count>(w, *kernel->tables, kernel->ordered.data(), y, first, end); });
+        case Kind::wide_blocks:
+            return with_rows(rows,
+                             [&](auto count) { multiply_blocks_wide<count>(w, w.table, kernel->ordered.data(), y, first, end); });
+        case Kind::lanes:
+            return with_rows(rows, [&](auto count) {
+                if (w.format == Format::rows) {
+                    multiply_lanes<count>(w, Int8Lane{w.integers()}, w.scales, x, y, first, end);
+                } else if (w.format == Format::fp16) {
+                    multiply_lanes<count>(w, HalfLane{w.halves()}, nullptr, x, y, first, end);
+                } else {
+                    multiply_lanes<count>(w, BFloatLane{w.bfloats()}, nullptr, x, y, first, end);
+                }
+            });
     }
 #endif
     multiply_any(w, x, rows, y, first, end);
@@ -299,7 +293,7 @@ void StoredProduct::make(int64_t first, int64_t end) const {
 void multiply_stored(const StoredWeights &w, const float *x, int64_t rows, float *y) {
     const StoredProduct product(w, x, rows, y);
     parallel_with_rest(w.outputs, std::max<int64_t>(1, 65536 / w.inputs),
-                               [&](int64_t from, int64_t to) { product.make(from, to); });
+                       [&](int64_t from, int64_t to) { product.make(from, to); });
 }
 
 void use_wide_vectors(bool allowed) {

@@ -44,19 +44,19 @@ void dequantize_blocks(const StoredWeights &w, const PairTable &table, int64_t s
 void dequantize_some_rows(const StoredWeights &w, const PairTable *table, int64_t first, int64_t end, float *out) {
     const int64_t start = first * w.inputs, count = (end - first) * w.inputs;
     switch (w.format) {
-    case Format::blocks: return dequantize_blocks(w, *table, start, end * w.inputs, out);
-    case Format::rows:
-        for (int64_t row = first; row < end; ++row, out += w.inputs) {
-            const float scale = w.scales[row] / 127.0f;
-            for (int64_t i = 0; i < w.inputs; ++i) out[i] = static_cast<float>(w.integers()[row * w.inputs + i]) * scale;
-        }
-        return;
-    case Format::fp16: return upcast(w.halves() + start, out, count);
-    case Format::bf16: return upcast(w.bfloats() + start, out, count);
-    case Format::fp32: std::copy_n(static_cast<const float *>(w.codes) + start, count, out); return;
-    case Format::fp64:
-        std::transform(static_cast<const double *>(w.codes) + start, static_cast<const double *>(w.codes) + start + count, out,
-                       [](double x) { return static_cast<float>(x); });
+        case Format::blocks: return dequantize_blocks(w, *table, start, end * w.inputs, out);
+        case Format::rows:
+            for (int64_t row = first; row < end; ++row, out += w.inputs) {
+                const float scale = w.scales[row] / 127.0f;
+                for (int64_t i = 0; i < w.inputs; ++i) out[i] = static_cast<float>(w.integers()[row * w.inputs + i]) * scale;
+            }
+            return;
+        case Format::fp16: return upcast(w.halves() + start, out, count);
+        case Format::bf16: return upcast(w.bfloats() + start, out, count);
+        case Format::fp32: std::copy_n(static_cast<const float *>(w.codes) + start, count, out); return;
+        case Format::fp64:
+            std::transform(static_cast<const double *>(w.codes) + start, static_cast<const double *>(w.codes) + start + count,
+                           out, [](double x) { return static_cast<float>(x); });
     }
 }
 

@@ -97,5 +97,4 @@ void ck_dequantize_nf4(const uint8_t *codes, const float *scales, int64_t block,
                      .inputs = inputs},
                     0, outputs, dense);
 }
-
 }

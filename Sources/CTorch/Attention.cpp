@@ -46,9 +46,7 @@ at::Tensor grouped(const at::Tensor &x, int64_t first, int64_t count, int64_t gr
 }
 
 /// [heads, queries, keys] as [groups, heads / groups · queries, keys].
-at::Tensor by_group(const at::Tensor &x, int64_t groups) {
-    return x.view({groups, x.size(0) / groups * x.size(1), x.size(2)});
-}
+at::Tensor by_group(const at::Tensor &x, int64_t groups) { return x.view({groups, x.size(0) / groups * x.size(1), x.size(2)}); }
 
 /// The inverse of `grouped`: writes `values` to those tokens of x.
 void scatter(at::Tensor x, int64_t first, int64_t count, int64_t groups, const at::Tensor &values) {
@@ -84,7 +82,8 @@ struct Masks {
         if (beyond == 0) return;
         // Query reach − 1 is the last that sees the first key; the next one misses one key, the one after it two, and
         // so on.
-        scores.narrow(1, tile.reach - 1, beyond + 1).narrow(2, 0, beyond + 1)
+        scores.narrow(1, tile.reach - 1, beyond + 1)
+            .narrow(2, 0, beyond + 1)
             .add_(past.narrow(0, 0, beyond + 1).narrow(1, 0, beyond + 1));
     }
 };
@@ -164,9 +163,8 @@ struct PackedAttention : public Function<PackedAttention> {
             size_t number = 0;
             for (const AttentionTile &tile : tiles_of(settings, row)) {
                 int64_t first = settings.query_offsets[row] + tile.query, from = settings.key_offsets[row] + tile.key;
-                at::Tensor weights = probabilities(grouped(q, first, tile.queries, groups),
-                                                   grouped(k, from, tile.keys, groups), heads, tile, bias, skipped,
-                                                   masks, settings);
+                at::Tensor weights = probabilities(grouped(q, first, tile.queries, groups), grouped(k, from, tile.keys, groups),
+                                                   heads, tile, bias, skipped, masks, settings);
                 if (settings.dropout > 0) {
                     drop_in_place(weights, settings.dropout, tile_seed(settings.seed, row, number));
                 }
@@ -192,7 +190,8 @@ struct PackedAttention : public Function<PackedAttention> {
         if (is_upcast(q)) {
             const auto upcast = [](const at::Tensor &x) { return in_type(x, at::kFloat); };
             at::Tensor q_sum = upcast(to_q), k_sum = upcast(to_k), v_sum = upcast(to_v), bias_sum = upcast(to_bias);
-            attend_backward(upcast(gradient), upcast(q), upcast(k), upcast(v), upcast(bias), settings, q_sum, k_sum, v_sum, bias_sum);
+            attend_backward(upcast(gradient), upcast(q), upcast(k), upcast(v), upcast(bias), settings, q_sum, k_sum, v_sum,
+                            bias_sum);
             to_q.copy_(q_sum);
             to_k.copy_(k_sum);
             to_v.copy_(v_sum);
@@ -235,8 +234,7 @@ struct PackedAttention : public Function<PackedAttention> {
                              at::bmm(by_group(dropped_weights, groups).transpose(1, 2), upstream));
                 at::Tensor to_scores = at::_softmax_backward_data(to_weights, weights, -1, weights.scalar_type());
                 if (to_bias.defined()) {
-                    to_bias.narrow(1, tile.query, tile.queries).narrow(2, skipped + tile.key, tile.keys)
-                        .add_(to_scores);
+                    to_bias.narrow(1, tile.query, tile.queries).narrow(2, skipped + tile.key, tile.keys).add_(to_scores);
                 }
                 if (capped.defined()) at::tanh_backward_out(to_scores, to_scores, capped);
                 if (settings.scale != 1) to_scores.mul_(settings.scale);
@@ -251,7 +249,8 @@ struct PackedAttention : public Function<PackedAttention> {
     /// Adds `part` [groups, keys, size] to packed x, or overwrites x if it is the sequence's only contribution.
     static void add_gradient(at::Tensor &x, int64_t first, int64_t count, bool is_whole, const at::Tensor &part) {
         at::Tensor target = x.narrow(0, first, count).transpose(0, 1);
-        if (is_whole) target.copy_(part); else target.add_(part);
+        if (is_whole) target.copy_(part);
+        else target.add_(part);
     }
 };
 
@@ -259,8 +258,8 @@ struct PackedAttention : public Function<PackedAttention> {
 /// mask is aligned to the last key, as here: all queries see the prefix.
 struct FlashAttention : public Function<FlashAttention> {
     static bool takes(const at::Tensor &q, const at::Tensor &bias, const AttentionSettings &settings) {
-        return q.is_cuda() && is_half(q.scalar_type()) && !bias.defined() && settings.softcap == 0 &&
-               settings.dropout == 0 && q.size(2) <= 256 && q.size(2) % 8 == 0;
+        return q.is_cuda() && is_half(q.scalar_type()) && !bias.defined() && settings.softcap == 0 && settings.dropout == 0 &&
+               q.size(2) <= 256 && q.size(2) % 8 == 0;
     }
 
     /// Most queries and most keys of a sequence, at least 1.
@@ -287,12 +286,10 @@ struct FlashAttention : public Function<FlashAttention> {
                               const AttentionSettings &settings) {
         const auto [longest, longest_keys] = longest_of(settings);
         at::Tensor of_queries = offsets(settings.query_offsets, q);
-        at::Tensor of_keys =
-            settings.key_offsets == settings.query_offsets ? of_queries : offsets(settings.key_offsets, q);
+        at::Tensor of_keys = settings.key_offsets == settings.query_offsets ? of_queries : offsets(settings.key_offsets, q);
         const auto [left, right] = window_of(settings);
-        auto [output, normalizer, state, unused, mask] =
-            at::_flash_attention_forward(q, k, v, of_queries, of_keys, longest, longest_keys, 0.0, settings.causal,
-                                         false, settings.scale, left, right);
+        auto [output, normalizer, state, unused, mask] = at::_flash_attention_forward(
+            q, k, v, of_queries, of_keys, longest, longest_keys, 0.0, settings.causal, false, settings.scale, left, right);
         context->save_for_backward({q, k, v, output, normalizer, of_queries, of_keys, state, unused});
         save(context, settings);
         return output;
@@ -304,10 +301,9 @@ struct FlashAttention : public Function<FlashAttention> {
         const AttentionSettings &settings = kept->value;
         const auto [longest, longest_keys] = longest_of(settings);
         const auto [left, right] = window_of(settings);
-        auto [to_q, to_k, to_v] = at::_flash_attention_backward(
-            gradients[0].contiguous(), saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], saved[6],
-            longest, longest_keys, 0.0, settings.causal, saved[7], saved[8], settings.scale, left,
-            right);
+        auto [to_q, to_k, to_v] = at::_flash_attention_backward(gradients[0].contiguous(), saved[0], saved[1], saved[2], saved[3],
+                                                                saved[4], saved[5], saved[6], longest, longest_keys, 0.0,
+                                                                settings.causal, saved[7], saved[8], settings.scale, left, right);
         return {to_q, to_k, to_v, at::Tensor()};
     }
 };
@@ -317,8 +313,8 @@ void check(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const 
            const AttentionSettings &settings) {
     TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && k.sizes() == v.sizes() && q.size(2) == k.size(2), "shape mismatch: queries ",
                 q.sizes(), ", keys ", k.sizes(), ", values ", v.sizes());
-    TORCH_CHECK(k.size(1) > 0 && q.size(1) % k.size(1) == 0, q.size(1), " query heads are not a multiple of ",
-                k.size(1), " key heads");
+    TORCH_CHECK(k.size(1) > 0 && q.size(1) % k.size(1) == 0, q.size(1), " query heads are not a multiple of ", k.size(1),
+                " key heads");
     const auto is_within = [](const std::vector<int64_t> &offsets, int64_t tokens) {
         return offsets.front() == 0 && offsets.back() == tokens && std::is_sorted(offsets.begin(), offsets.end());
     };
@@ -327,11 +323,10 @@ void check(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const 
     for (size_t row = 0; row < settings.rows(); ++row) {
         TORCH_CHECK(!settings.causal || settings.prefix(row) >= 0, "sequence ", row, " has ", settings.queries(row),
                     " causal queries but only ", settings.keys(row), " keys");
-        TORCH_CHECK(!bias.defined() ||
-                        (bias.dim() == 3 && bias.size(0) == q.size(1) && bias.size(1) >= settings.queries(row) &&
-                         bias.size(2) >= skipped_columns(settings, true, row) + settings.keys(row)),
-                    "a bias of shape ", bias.sizes(), " for ", settings.queries(row), " queries, ",
-                    settings.keys(row), " keys and ", q.size(1), " heads");
+        TORCH_CHECK(!bias.defined() || (bias.dim() == 3 && bias.size(0) == q.size(1) && bias.size(1) >= settings.queries(row) &&
+                                        bias.size(2) >= skipped_columns(settings, true, row) + settings.keys(row)),
+                    "a bias of shape ", bias.sizes(), " for ", settings.queries(row), " queries, ", settings.keys(row),
+                    " keys and ", q.size(1), " heads");
     }
 }
 
@@ -340,13 +335,18 @@ void check(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const 
 extern "C" {
 
 CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *bias,
-                              const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal,
-                              double scale, double dropout, uint64_t seed, int64_t window, double softcap) {
+                              const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal, double scale,
+                              double dropout, uint64_t seed, int64_t window, double softcap) {
     return tensor_or_error([&]() -> at::Tensor {
         TORCH_CHECK(window == 0 || causal, "window ", window, " requires causal attention");
         AttentionSettings settings{{query_offsets, query_offsets + rows + 1},
                                    {key_offsets, key_offsets + rows + 1},
-                                   causal, scale, dropout, seed, window, softcap};
+                                   causal,
+                                   scale,
+                                   dropout,
+                                   seed,
+                                   window,
+                                   softcap};
         check(unbox(q), unbox(k), unbox(v), unbox(bias), settings);
         at::ScalarType type = compute_type(unbox(q));
         auto typed = [type](const CTTensor *t) { return in_type(unbox(t), type).contiguous(); };
@@ -358,8 +358,7 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
             return FlashAttention::apply(queries, keys, values, settings);
         }
         return applied<PackedAttention>(queries, keys, values,
-                                        unbox(bias).defined() ? c10::optional<at::Tensor>(unbox(bias)) : c10::nullopt,
-                                        settings);
+                                        unbox(bias).defined() ? c10::optional<at::Tensor>(unbox(bias)) : c10::nullopt, settings);
     });
 }
 
@@ -386,10 +385,8 @@ CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, 
         if (is_for_decode_attention(query, unbox(k), unbox(v), bias)) {
             return decode_attention(query, unbox(k), unbox(v), bias, scale);
         }
-        return at::scaled_dot_product_attention(query, unbox(k), unbox(v), bias.defined()
-                                                    ? c10::optional<at::Tensor>(bias) : c10::nullopt,
-                                                0, false, scale);
+        return at::scaled_dot_product_attention(query, unbox(k), unbox(v),
+                                                bias.defined() ? c10::optional<at::Tensor>(bias) : c10::nullopt, 0, false, scale);
     });
 }
-
 }

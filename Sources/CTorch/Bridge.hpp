@@ -44,9 +44,7 @@ inline at::Device device(CTDevice kind, int index) {
     return at::Device(static_cast<at::DeviceType>(kind), kind == CT_CUDA ? static_cast<at::DeviceIndex>(index) : -1);
 }
 
-inline at::IntArrayRef shape_of(const int64_t *shape, int rank) {
-    return at::IntArrayRef(shape, static_cast<size_t>(rank));
-}
+inline at::IntArrayRef shape_of(const int64_t *shape, int rank) { return at::IntArrayRef(shape, static_cast<size_t>(rank)); }
 
 /// Runs `body` and boxes the tensor it returns.
 template <typename Body> CTTensor *tensor_or_error(Body body) {

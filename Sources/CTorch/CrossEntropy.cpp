@@ -103,8 +103,7 @@ at::Tensor loss_by_chunks(const at::Tensor &hidden, const at::Tensor &targets, i
 /// The loss of logits h Wᵀ, with h [n, d] and W [vocabulary, d].
 struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &hidden, const at::Tensor &weight,
-                              const at::Tensor &targets, const Terms &terms, bool to_hidden_needed,
-                              bool to_weight_needed) {
+                              const at::Tensor &targets, const Terms &terms, bool to_hidden_needed, bool to_weight_needed) {
         at::Tensor to_hidden, to_weight;
         if (to_hidden_needed) to_hidden = at::empty_like(hidden);
         if (to_weight_needed) to_weight = at::zeros_like(weight);
@@ -169,8 +168,8 @@ void check_shapes(const at::Tensor &hidden, at::IntArrayRef weight, const at::Te
 
 extern "C" {
 
-CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *targets,
-                                  double scale, double label_smoothing, double softcap) {
+CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *targets, double scale,
+                                  double label_smoothing, double softcap) {
     return tensor_or_error([&] {
         at::ScalarType type = compute_type(unbox(hidden));
         at::Tensor h = in_type(unbox(hidden), type), w = in_type(unbox(weight), type), t = unbox(targets);
@@ -182,8 +181,8 @@ CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight
     });
 }
 
-CTTensor *ct_stored_cross_entropy(const CTTensor *hidden, const CTStoredMatrix *stored, const CTTensor *targets,
-                                  double scale, double label_smoothing, double softcap) {
+CTTensor *ct_stored_cross_entropy(const CTTensor *hidden, const CTStoredMatrix *stored, const CTTensor *targets, double scale,
+                                  double label_smoothing, double softcap) {
     return tensor_or_error([&] {
         StoredMatrix w = stored_matrix(stored);
         at::Tensor h = in_type(unbox(hidden), compute_type(unbox(hidden))), t = unbox(targets);
@@ -193,5 +192,4 @@ CTTensor *ct_stored_cross_entropy(const CTTensor *hidden, const CTStoredMatrix *
                                          c10::GradMode::is_enabled() && h.requires_grad());
     });
 }
-
 }

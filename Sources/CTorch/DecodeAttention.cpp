@@ -22,14 +22,13 @@ ckernels::HeadsView view_of(const at::Tensor &x) { return {ctorch::floats(x), x.
 namespace ctorch {
 
 bool is_for_decode_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &mask) {
-    return is_for_kernel(q) && is_for_kernel(k) && is_for_kernel(v) && (!mask.defined() || is_for_kernel(mask)) && q.numel() > 0 && q.size(2) <= most_queries &&
-           k.stride(3) == 1 && v.stride(3) == 1 && k.size(2) > 0 && q.size(0) == k.size(0) && q.size(1) == k.size(1) &&
-           q.size(3) == k.size(3) && k.sizes() == v.sizes() &&
+    return is_for_kernel(q) && is_for_kernel(k) && is_for_kernel(v) && (!mask.defined() || is_for_kernel(mask)) &&
+           q.numel() > 0 && q.size(2) <= most_queries && k.stride(3) == 1 && v.stride(3) == 1 && k.size(2) > 0 &&
+           q.size(0) == k.size(0) && q.size(1) == k.size(1) && q.size(3) == k.size(3) && k.sizes() == v.sizes() &&
            !(at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad()));
 }
 
-at::Tensor decode_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &mask,
-                            double scale) {
+at::Tensor decode_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &mask, double scale) {
     const ckernels::DecodeSizes sizes{q.size(0), q.size(1), q.size(2), k.size(2), q.size(3)};
     const at::Tensor input = q.contiguous();
     at::Tensor y = at::empty(input.sizes(), input.options());
@@ -48,8 +47,8 @@ extern "C" int ct_write_columns(const CTTensor *cache, const CTTensor *given, in
     using ctorch::unbox;
     return ctorch::status_or_error([&] {
         const at::Tensor &to = unbox(cache), &x = unbox(given);
-        TORCH_CHECK(to.dim() == 4 && x.dim() == 4 && x.size(0) == to.size(0) && x.size(1) == to.size(1) && x.size(3) == to.size(3) &&
-                        column >= 0 && column + x.size(2) <= to.size(2),
+        TORCH_CHECK(to.dim() == 4 && x.dim() == 4 && x.size(0) == to.size(0) && x.size(1) == to.size(1) &&
+                        x.size(3) == to.size(3) && column >= 0 && column + x.size(2) <= to.size(2),
                     "can't write ", x.sizes(), " at column ", column, " of a KV cache of shape ", to.sizes());
         if (!x.is_cpu() || !to.is_cpu() || x.scalar_type() != to.scalar_type() || x.stride(3) != 1 || !to.is_contiguous() ||
             (at::GradMode::is_enabled() && x.requires_grad())) {

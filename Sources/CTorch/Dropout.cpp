@@ -24,8 +24,7 @@ void drop(const at::Tensor &x, at::Tensor &y, double probability, uint64_t seed)
 }
 
 bool has_kernel(const at::Tensor &x) {
-    return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble ||
-                          x.scalar_type() == at::kBFloat16);
+    return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble || x.scalar_type() == at::kBFloat16);
 }
 
 /// For devices and types without a kernel: the GPU's generator, reseeded for each mask; otherwise the factors are

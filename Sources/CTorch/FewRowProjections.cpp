@@ -51,13 +51,15 @@ struct Part {
 
 /// Whether the GEMV kernels apply to all of them.
 bool are_for_few_rows(const at::Tensor &x, const std::vector<Part> &parts) {
-    if (at::GradMode::is_enabled() || !is_plain(x) || x.dim() < 1 || x.size(-1) == 0 || compute_type(x) != at::kFloat) return false;
+    if (at::GradMode::is_enabled() || !is_plain(x) || x.dim() < 1 || x.size(-1) == 0 || compute_type(x) != at::kFloat)
+        return false;
     const int64_t inputs = x.size(-1), rows = x.numel() / inputs;
     if (rows == 0) return false;
     for (const Part &part : parts) {
         if (part.stored) {
             if (part.stored->inputs != inputs || !part.stored->codes.is_cpu() || rows > ckernels::few_stored_rows) return false;
-            if (part.given.bias && !(is_plain(unbox(part.given.bias)) && unbox(part.given.bias).numel() == part.outputs)) return false;
+            if (part.given.bias && !(is_plain(unbox(part.given.bias)) && unbox(part.given.bias).numel() == part.outputs))
+                return false;
         } else if (!is_for_few_rows(x, unbox(part.given.weight), unbox(part.given.bias))) {
             return false;
         }

@@ -11,8 +11,7 @@ namespace ctorch {
 bool is_for_few_rows(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias) {
     return is_float(x) && is_float(weight) && weight.dim() == 2 && x.dim() >= 1 && weight.size(1) > 0 &&
            x.size(-1) == weight.size(1) && x.numel() <= ckernels::few_dense_rows * weight.size(1) && weight.stride(1) == 1 &&
-           x.is_contiguous() &&
-           (!bias.defined() || (is_float(bias) && bias.is_contiguous() && bias.numel() == weight.size(0))) &&
+           x.is_contiguous() && (!bias.defined() || (is_float(bias) && bias.is_contiguous() && bias.numel() == weight.size(0))) &&
            !(at::GradMode::is_enabled() &&
              (x.requires_grad() || weight.requires_grad() || (bias.defined() && bias.requires_grad())));
 }

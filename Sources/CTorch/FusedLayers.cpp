@@ -30,8 +30,8 @@ namespace {
 /// y = x / sqrt(mean(x²) + ε) · (o + w) over the last axis (Zhang & Sennrich 2019, eq. 4); the offset o is 0, or 1 in
 /// Gemma. Saves x and one float per row.
 struct RMSNorm : public Function<RMSNorm> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight,
-                              double epsilon, double offset) {
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight, double epsilon,
+                              double offset) {
         if (context) context->saved_data["offset"] = offset;
         if (is_for_rows(x, weight)) {
             at::Tensor y = at::empty_like(x), inverse = at::empty({x.numel() / x.size(-1)}, x.options().dtype(at::kFloat));
@@ -78,9 +78,9 @@ struct RMSNorm : public Function<RMSNorm> {
         auto saved = context->get_saved_variables();
         double offset = context->saved_data["offset"].toDouble();
         if (is_for_gpu(saved[0], saved[1], offset)) {
-            auto [to_x, to_weight] = at::_fused_rms_norm_backward(
-                gradients[0].contiguous(), saved[0], saved[1].sizes(), saved[2], saved[1],
-                {context->needs_input_grad(0), context->needs_input_grad(1)});
+            auto [to_x, to_weight] =
+                at::_fused_rms_norm_backward(gradients[0].contiguous(), saved[0], saved[1].sizes(), saved[2], saved[1],
+                                             {context->needs_input_grad(0), context->needs_input_grad(1)});
             return {to_x, to_weight, at::Tensor(), at::Tensor()};
         }
         if (is_for_rows(saved[0], saved[1]) && !context->needs_input_grad(1)) {
@@ -158,8 +158,7 @@ struct GatedActivation : public Function<GatedActivation> {
     }
 
     static bool is_for_rows(int64_t kind, const at::Tensor &gate, const at::Tensor &up) {
-        return has_gate_kernel(static_cast<CTActivation>(kind)) && have_row_kernels(gate, up) &&
-               gate.sizes() == up.sizes();
+        return has_gate_kernel(static_cast<CTActivation>(kind)) && have_row_kernels(gate, up) && gate.sizes() == up.sizes();
     }
 };
 
@@ -248,9 +247,8 @@ CTTensor *ct_gated_activation(CTActivation kind, const CTTensor *gate, const CTT
     return tensor_or_error([&] { return applied<GatedActivation>(unbox(gate), unbox(up), static_cast<int64_t>(kind)); });
 }
 
-CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *down, const CTTensor *down_bias,
-                        const CTTensor *up, const CTTensor *up_bias, const CTTensor *learned, double scale,
-                        CTActivation kind) {
+CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *down, const CTTensor *down_bias, const CTTensor *up,
+                        const CTTensor *up_bias, const CTTensor *learned, double scale, CTActivation kind) {
     return tensor_or_error([&]() -> at::Tensor {
         auto flat = [](const at::Tensor &t) { return t.reshape({-1, t.size(-1)}); };
         at::ScalarType type = compute_type(unbox(y));
@@ -270,5 +268,4 @@ CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *do
 CTTensor *ct_dropout(const CTTensor *x, double probability, uint64_t seed) {
     return tensor_or_error([&] { return Dropout::apply(unbox(x), probability, static_cast<int64_t>(seed)); });
 }
-
 }

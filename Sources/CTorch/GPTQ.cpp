@@ -32,8 +32,8 @@ at::Tensor inverse_factor(const at::Tensor &hessian, at::Tensor &weight, double 
 
 }  // namespace
 
-extern "C" int ct_gptq(const CTTensor *weight_box, const CTTensor *hessian, int bits, int64_t group_size,
-                       bool symmetric, double damping, CTTensor **values, CTTensor **scales, CTTensor **zeros) {
+extern "C" int ct_gptq(const CTTensor *weight_box, const CTTensor *hessian, int bits, int64_t group_size, bool symmetric,
+                       double damping, CTTensor **values, CTTensor **scales, CTTensor **zeros) {
     return status_or_error([&] {
         at::Tensor weight = unbox(weight_box).to(at::kCPU, at::kDouble).clone().contiguous();
         const int64_t outputs = weight.size(0), inputs = weight.size(1);

@@ -29,13 +29,13 @@ void GroupMatrix::check() const {
     TORCH_CHECK(bits == 2 || bits == 3 || bits == 4 || bits == 8, "unsupported bit width ", bits, ", not 2, 3, 4 or 8");
     TORCH_CHECK(packed.dim() == 2 && packed.scalar_type() == at::kInt, "packed weights must be an int32 matrix (got ",
                 packed.sizes(), " ", packed.scalar_type(), ")");
-    TORCH_CHECK(packed.size(0) > 0 && packed.size(0) * 32 % bits == 0, packed.size(0),
-                " packed words don't hold ", bits, "-bit values");
+    TORCH_CHECK(packed.size(0) > 0 && packed.size(0) * 32 % bits == 0, packed.size(0), " packed words don't hold ", bits,
+                "-bit values");
     TORCH_CHECK(group_size > 0, "the group size must be positive (got ", group_size, ")");
     TORCH_CHECK(scales.dim() == 2 && scales.size(1) == outputs() && at::isFloatingType(scales.scalar_type()),
                 "scales must be a floating-point matrix [groups, ", outputs(), "] (got ", scales.sizes(), ")");
-    TORCH_CHECK(order.defined() || groups() >= (inputs() + group_size - 1) / group_size, groups(), " groups of ",
-                group_size, " for ", inputs(), " inputs");
+    TORCH_CHECK(order.defined() || groups() >= (inputs() + group_size - 1) / group_size, groups(), " groups of ", group_size,
+                " for ", inputs(), " inputs");
     TORCH_CHECK(zeros.dim() == 2 && zeros.size(0) == groups(), "zero points must have ", groups(), " rows, one per group (got ",
                 zeros.sizes(), ")");
     TORCH_CHECK(has_packed_zeros() ? zeros.size(1) * 32 == outputs() * bits
@@ -53,10 +53,16 @@ ckernels::GroupWeights GroupMatrix::weights() const {
         const at::ScalarType type = x.scalar_type();
         return {type == at::kHalf ? Type::fp16 : type == at::kFloat ? Type::fp32 : Type::fp64, x.const_data_ptr()};
     };
-    ckernels::GroupWeights w{.packed = elements<uint32_t>(packed), .scales = floats_of(scales), .bits = bits,
-                             .group_size = group_size, .zero_offset = zero_offset, .inputs = inputs(), .outputs = outputs(),
+    ckernels::GroupWeights w{.packed = elements<uint32_t>(packed),
+                             .scales = floats_of(scales),
+                             .bits = bits,
+                             .group_size = group_size,
+                             .zero_offset = zero_offset,
+                             .inputs = inputs(),
+                             .outputs = outputs(),
                              .groups = groups()};
-    if (has_packed_zeros()) w.packed_zeros = elements<uint32_t>(zeros); else w.zeros = floats_of(zeros);
+    if (has_packed_zeros()) w.packed_zeros = elements<uint32_t>(zeros);
+    else w.zeros = floats_of(zeros);
     if (order.defined()) w.order = elements<int32_t>(order);
     return w;
 }
@@ -81,8 +87,8 @@ at::Tensor pack_bits(const at::Tensor &values, int bits, int64_t axis) {
 }
 
 at::Tensor unpack_bits(const at::Tensor &packed, int bits, int64_t axis) {
-    TORCH_CHECK(packed.dim() == 2 && packed.size(axis) * 32 % bits == 0, "words of shape ", packed.sizes(),
-                " don't hold ", bits, "-bit values");
+    TORCH_CHECK(packed.dim() == 2 && packed.size(axis) * 32 % bits == 0, "words of shape ", packed.sizes(), " don't hold ", bits,
+                "-bit values");
     at::Tensor rows = (axis == 0 ? packed : packed.t()).to(at::kLong).bitwise_and(0xffffffffLL);
     const int64_t per_block = bits == 3 ? 32 : 32 / bits, words = bits == 3 ? 3 : 1, columns = rows.size(1);
     rows = rows.reshape({-1, words, columns});
@@ -104,10 +110,15 @@ namespace {
 /// Elements per tile: 1 MB of floats, to fit in the L2 cache.
 constexpr int64_t tile_elements = 262144;
 
-GroupMatrix matrix(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order,
-                   int bits, int64_t group_size, int zero_offset) {
-    GroupMatrix w{unbox(packed).contiguous(), unbox(scales).contiguous(), unbox(zeros).contiguous(), unbox(order),
-                  bits, group_size, zero_offset};
+GroupMatrix matrix(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order, int bits,
+                   int64_t group_size, int zero_offset) {
+    GroupMatrix w{unbox(packed).contiguous(),
+                  unbox(scales).contiguous(),
+                  unbox(zeros).contiguous(),
+                  unbox(order),
+                  bits,
+                  group_size,
+                  zero_offset};
     w.check();
     if (w.order.defined()) {
         w.order = w.order.contiguous();
@@ -127,13 +138,11 @@ GroupMatrix matrix(const CTTensor *packed, const CTTensor *scales, const CTTenso
 
 /// The full matrix transposed, [inputs, outputs], from libtorch's operations, for devices without a kernel here.
 at::Tensor transposed(const GroupMatrix &w, at::ScalarType type) {
-    at::Tensor group = w.order.defined()
-                           ? w.order.to(at::kLong)
-                           : at::arange(w.inputs(), w.packed.options().dtype(at::kLong)).floor_divide(w.group_size);
-    at::Tensor zeros =
-        w.has_packed_zeros()
-            ? unpack_bits(w.zeros, w.bits, 1).add(w.zero_offset).bitwise_and((1 << w.bits) - 1).to(type)
-            : w.zeros.to(type);
+    at::Tensor group = w.order.defined() ? w.order.to(at::kLong)
+                                         : at::arange(w.inputs(), w.packed.options().dtype(at::kLong)).floor_divide(w.group_size);
+    at::Tensor zeros = w.has_packed_zeros()
+                           ? unpack_bits(w.zeros, w.bits, 1).add(w.zero_offset).bitwise_and((1 << w.bits) - 1).to(type)
+                           : w.zeros.to(type);
     at::Tensor q = unpack_bits(w.packed, w.bits, 0).to(type);
     return q.sub_(zeros.index_select(0, group)).mul_(w.scales.to(type).index_select(0, group));
 }
@@ -205,9 +214,8 @@ at::Tensor multiply_transposed(const GroupMatrix &w, const at::Tensor &given) {
 
 /// y = x Wᵀ, x [tokens, in]. Saves the packed integers, which the model holds anyway, and not x.
 struct GroupLinear : public Function<GroupLinear> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &packed,
-                              const at::Tensor &scales, const at::Tensor &zeros,
-                              const c10::optional<at::Tensor> &order, int64_t bits, int64_t group_size,
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &packed, const at::Tensor &scales,
+                              const at::Tensor &zeros, const c10::optional<at::Tensor> &order, int64_t bits, int64_t group_size,
                               int64_t zero_offset) {
         context->save_for_backward({packed, scales, zeros});
         if (order) context->saved_data["order"] = *order;
@@ -231,8 +239,7 @@ struct GroupLinear : public Function<GroupLinear> {
                       static_cast<int>(data["zero_offset"].toInt())};
         at::Tensor to_x;
         if (context->needs_input_grad(0)) to_x = multiply_transposed(w, gradients[0]);
-        return {to_x,         at::Tensor(), at::Tensor(), at::Tensor(),
-                at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+        return {to_x, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
 };
 
@@ -241,13 +248,12 @@ struct GroupLinear : public Function<GroupLinear> {
 extern "C" {
 
 CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros,
-                          const CTTensor *order, const CTTensor *bias, int bits, int64_t group_size,
-                          int zero_offset) {
+                          const CTTensor *order, const CTTensor *bias, int bits, int64_t group_size, int zero_offset) {
     return tensor_or_error([&]() -> at::Tensor {
         GroupMatrix w = matrix(packed, scales, zeros, order, bits, group_size, zero_offset);
         const at::Tensor &input = unbox(x);
-        TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs(), "an input of shape ", input.sizes(),
-                    " for a matrix with ", w.inputs(), " inputs");
+        TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs(), "an input of shape ", input.sizes(), " for a matrix with ",
+                    w.inputs(), " inputs");
         if (recomputation_is_complete()) return unasked_product(input, w.outputs());
         KeepsSaved keeps(true);
         auto shape = input.sizes().vec();
@@ -259,15 +265,15 @@ CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTen
         at::Tensor flat = in_type(input.reshape({-1, input.size(-1)}), is_wide ? at::kFloat : type);
         c10::optional<at::Tensor> groups;
         if (w.order.defined()) groups = w.order;
-        at::Tensor y = GroupLinear::apply(flat, w.packed, w.scales, w.zeros, groups, static_cast<int64_t>(bits),
-                                          group_size, static_cast<int64_t>(zero_offset));
+        at::Tensor y = GroupLinear::apply(flat, w.packed, w.scales, w.zeros, groups, static_cast<int64_t>(bits), group_size,
+                                          static_cast<int64_t>(zero_offset));
         y = in_type(y, type).reshape(shape);
         return bias && unbox(bias).defined() ? y + in_type(unbox(bias), type) : y;
     });
 }
 
-CTTensor *ct_group_dense(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order,
-                         int bits, int64_t group_size, int zero_offset, CTDType type) {
+CTTensor *ct_group_dense(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order, int bits,
+                         int64_t group_size, int zero_offset, CTDType type) {
     return tensor_or_error([&]() -> at::Tensor {
         GroupMatrix w = matrix(packed, scales, zeros, order, bits, group_size, zero_offset);
         const at::ScalarType wanted = scalar_type(type);
@@ -290,5 +296,4 @@ CTTensor *ct_pack_bits(const CTTensor *values, int bits, int axis) {
 CTTensor *ct_unpack_bits(const CTTensor *packed, int bits, int axis) {
     return tensor_or_error([&] { return unpack_bits(unbox(packed), bits, axis); });
 }
-
 }

@@ -35,17 +35,15 @@ CTTensor *ct_solve(const CTTensor *a, const CTTensor *b) {
 }
 
 CTTensor *ct_eye(int64_t size, CTDType type, CTDevice kind, int device_index) {
-    return tensor_or_error([&] {
-        return at::eye(size, at::TensorOptions().dtype(scalar_type(type)).device(device(kind, device_index)));
-    });
+    return tensor_or_error(
+        [&] { return at::eye(size, at::TensorOptions().dtype(scalar_type(type)).device(device(kind, device_index))); });
 }
 
 CTTensor *ct_kron(const CTTensor *a, const CTTensor *b) {
     return tensor_or_error([&] { return at::kron(unbox(a), unbox(b)); });
 }
 
-CTTensor *ct_lstm(const CTTensor *x, CTTensor *const *weights, int count, int64_t hidden, int layers,
-                  bool bidirectional) {
+CTTensor *ct_lstm(const CTTensor *x, CTTensor *const *weights, int count, int64_t hidden, int layers, bool bidirectional) {
     return tensor_or_error([&]() -> at::Tensor {
         std::vector<at::Tensor> list;
         list.reserve(static_cast<size_t>(count));
@@ -55,5 +53,4 @@ CTTensor *ct_lstm(const CTTensor *x, CTTensor *const *weights, int count, int64_
         return std::get<0>(at::lstm(input, {start, start}, list, true, layers, 0, false, bidirectional, false));
     });
 }
-
 }

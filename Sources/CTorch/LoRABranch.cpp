@@ -90,8 +90,8 @@ struct Group {
 
 }  // namespace
 
-extern "C" CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b,
-                                    double scale, double dropout, uint64_t seed) {
+extern "C" CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b, double scale,
+                                    double dropout, uint64_t seed) {
     return tensor_or_error([&]() -> at::Tensor {
         const at::Tensor &y_given = unbox(y), &x_given = unbox(x);
         if (dropout == 0 && is_for_few(y_given, x_given, unbox(a), unbox(b)) && y_given.size(-1) > 0 &&
@@ -103,10 +103,11 @@ extern "C" CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const 
             const int64_t rows = y_given.numel() / outputs, rank = unbox(a).size(0);
             const auto add = [&](int64_t begin, int64_t end, int64_t first, int64_t last) {
                 ckernels::add_low_rank(to + begin * outputs, from + begin * inputs, end - begin, inputs, outputs, rank,
-                             floats(unbox(a)), floats(unbox(b)), static_cast<float>(scale), first, last);
+                                       floats(unbox(a)), floats(unbox(b)), static_cast<float>(scale), first, last);
             };
             if (rows > rows_of_a_thread) {
-                ckernels::parallel_for(0, rows, rows_of_a_thread, [&](int64_t begin, int64_t end) { add(begin, end, 0, outputs); });
+                ckernels::parallel_for(0, rows, rows_of_a_thread,
+                                       [&](int64_t begin, int64_t end) { add(begin, end, 0, outputs); });
             } else {
                 // B is divided among the threads; each computes x Aᵀ itself, which is faster than synchronizing.
                 const int64_t grain = std::max<int64_t>(1, elements_of_b / std::max<int64_t>(1, rank));
@@ -121,8 +122,8 @@ extern "C" CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const 
         WithoutAutocast guard;
         auto shape = output.sizes().vec();
         at::Tensor flat = output.reshape({-1, output.size(-1)});
-        at::Tensor result = LoRABranch::apply(flat, input.reshape({-1, input.size(-1)}), first, second, scale,
-                                              dropout, static_cast<int64_t>(seed));
+        at::Tensor result = LoRABranch::apply(flat, input.reshape({-1, input.size(-1)}), first, second, scale, dropout,
+                                              static_cast<int64_t>(seed));
         return result.reshape(shape);
     });
 }
@@ -132,12 +133,13 @@ extern "C" int ct_grouped_lora_branches(const CTTensor *y, const CTTensor *x, in
     return status_or_error([&] {
         const at::Tensor &output = unbox(y), &input = unbox(x);
         TORCH_CHECK(output.dim() == 2 && input.dim() == 2 && output.size(0) == input.size(0),
-                    "input and output must be matrices with equally many rows (got ", input.sizes(), " and ", output.sizes(), ")");
+                    "input and output must be matrices with equally many rows (got ", input.sizes(), " and ", output.sizes(),
+                    ")");
         bool is_for_kernel = true;
         std::vector<Group> list;
         for (int g = 0; g < groups; ++g) {
-            TORCH_CHECK(0 <= offsets[g] && offsets[g] <= offsets[g + 1] && offsets[g + 1] <= output.size(0),
-                        "offsets of group ", g, " are not within ", output.size(0), " rows");
+            TORCH_CHECK(0 <= offsets[g] && offsets[g] <= offsets[g + 1] && offsets[g + 1] <= output.size(0), "offsets of group ",
+                        g, " are not within ", output.size(0), " rows");
             if (!a[g] || offsets[g] == offsets[g + 1]) continue;
             check_factors(output, input, unbox(a[g]), unbox(b[g]));
             is_for_kernel = is_for_kernel && is_for_few(output, input, unbox(a[g]), unbox(b[g]));
@@ -150,9 +152,9 @@ extern "C" int ct_grouped_lora_branches(const CTTensor *y, const CTTensor *x, in
             ckernels::parallel_for(0, static_cast<int64_t>(list.size()), 1, [&](int64_t begin, int64_t end) {
                 for (int64_t g = begin; g < end; ++g) {
                     const Group &group = list[static_cast<size_t>(g)];
-                    ckernels::add_low_rank(to + group.first * outputs, from + group.first * inputs, group.end - group.first, inputs,
-                                 outputs, unbox(group.a).size(0), floats(unbox(group.a)), floats(unbox(group.b)),
-                                 static_cast<float>(group.scale), 0, outputs);
+                    ckernels::add_low_rank(to + group.first * outputs, from + group.first * inputs, group.end - group.first,
+                                           inputs, outputs, unbox(group.a).size(0), floats(unbox(group.a)),
+                                           floats(unbox(group.b)), static_cast<float>(group.scale), 0, outputs);
                 }
             });
             return;

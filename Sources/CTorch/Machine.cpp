@@ -47,7 +47,8 @@ template <typename Use> bool read_lines(const char *file, Use use) {
     std::FILE *lines = std::fopen(file, "re");
     if (lines == nullptr) return false;
     char line[512];
-    while (std::fgets(line, sizeof line, lines) != nullptr && use(line)) {}
+    while (std::fgets(line, sizeof line, lines) != nullptr && use(line)) {
+    }
     std::fclose(lines);
     return true;
 }

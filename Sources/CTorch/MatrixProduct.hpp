@@ -18,8 +18,7 @@ struct BlasMatrix {
     int64_t stride;
     bool is_transposed;
 
-    explicit BlasMatrix(const at::Tensor &x)
-        : data(floats(x)), is_transposed(!by_rows(x)) {
+    explicit BlasMatrix(const at::Tensor &x) : data(floats(x)), is_transposed(!by_rows(x)) {
         const int64_t lines = is_transposed ? x.size(1) : x.size(0), length = is_transposed ? x.size(0) : x.size(1);
         // The stride of a single row or column is arbitrary.
         stride = lines > 1 ? (is_transposed ? x.stride(1) : x.stride(0)) : std::max<int64_t>(1, length);
@@ -42,18 +41,21 @@ inline at::Tensor blas_product(const at::Tensor &x, const at::Tensor &y, at::Ten
     at::Tensor a = readable(x), b = readable(y);
     BlasMatrix first(a), second(b);
     ckernels::matrix_product(first.is_transposed, second.is_transposed, x.size(0), y.size(1), x.size(1), first.data, first.stride,
-                   second.data, second.stride, beta, mutable_floats(result),
-                   std::max(result.stride(0), result.size(1)));
+                             second.data, second.stride, beta, mutable_floats(result),
+                             std::max(result.stride(0), result.size(1)));
     return result;
 }
 
 /// Whether to multiply them with the library of `Blas.hpp`.
 inline bool are_for_blas(const at::Tensor &x, const at::Tensor &y) {
-    return x.is_cpu() && y.is_cpu() && x.scalar_type() == at::kFloat && y.scalar_type() == at::kFloat && ckernels::has_fast_blas();
+    return x.is_cpu() && y.is_cpu() && x.scalar_type() == at::kFloat && y.scalar_type() == at::kFloat &&
+           ckernels::has_fast_blas();
 }
 
 /// x · y by the fastest library.
-inline at::Tensor multiplied(const at::Tensor &x, const at::Tensor &y) { return are_for_blas(x, y) ? blas_product(x, y) : at::mm(x, y); }
+inline at::Tensor multiplied(const at::Tensor &x, const at::Tensor &y) {
+    return are_for_blas(x, y) ? blas_product(x, y) : at::mm(x, y);
+}
 
 /// result = x · y.
 inline void set_product(at::Tensor &result, const at::Tensor &x, const at::Tensor &y) {

@@ -62,16 +62,16 @@ at::Tensor embedding_gradient(const at::Tensor &gradient, const at::Tensor &, c1
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> layer_norm(const at::Tensor &x, c10::SymIntArrayRef shape,
-                                                          const c10::optional<at::Tensor> &,
-                                                          const c10::optional<at::Tensor> &, double) {
+                                                          const c10::optional<at::Tensor> &, const c10::optional<at::Tensor> &,
+                                                          double) {
     auto sizes = x.sizes().vec();
     for (size_t i = sizes.size() - shape.size(); i < sizes.size(); ++i) sizes[i] = 1;
     return {at::empty_like(x), at::empty(sizes, x.options()), at::empty(sizes, x.options())};
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> layer_norm_gradient(
-    const at::Tensor &, const at::Tensor &x, c10::SymIntArrayRef, const at::Tensor &, const at::Tensor &,
-    const c10::optional<at::Tensor> &weight, const c10::optional<at::Tensor> &bias, std::array<bool, 3> wanted) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor>
+layer_norm_gradient(const at::Tensor &, const at::Tensor &x, c10::SymIntArrayRef, const at::Tensor &, const at::Tensor &,
+                    const c10::optional<at::Tensor> &weight, const c10::optional<at::Tensor> &bias, std::array<bool, 3> wanted) {
     return {wanted[0] ? at::empty_like(x) : at::Tensor(), wanted[1] ? at::empty_like(*weight) : at::Tensor(),
             wanted[2] ? at::empty_like(*bias) : at::Tensor()};
 }
@@ -167,5 +167,4 @@ int64_t ct_memory_log_end(int64_t *pairs, int64_t capacity) {
     events.clear();
     return count;
 }
-
 }

@@ -165,15 +165,11 @@ CTTensor *ct_embedding(const CTTensor *weight, const CTTensor *ids) {
 }
 
 CTTensor *ct_sum(const CTTensor *x, const int64_t *axes, int count, bool keep) {
-    return tensor_or_error([&] {
-        return count == 0 ? at::sum(unbox(x)) : at::sum(unbox(x), shape_of(axes, count), keep);
-    });
+    return tensor_or_error([&] { return count == 0 ? at::sum(unbox(x)) : at::sum(unbox(x), shape_of(axes, count), keep); });
 }
 
 CTTensor *ct_mean(const CTTensor *x, const int64_t *axes, int count, bool keep) {
-    return tensor_or_error([&] {
-        return count == 0 ? at::mean(unbox(x)) : at::mean(unbox(x), shape_of(axes, count), keep);
-    });
+    return tensor_or_error([&] { return count == 0 ? at::mean(unbox(x)) : at::mean(unbox(x), shape_of(axes, count), keep); });
 }
 
 CTTensor *ct_max(const CTTensor *x) {
@@ -280,15 +276,12 @@ CTTensor *ct_flip(const CTTensor *x, int axis) {
 }
 
 int ct_uniform(CTTensor *x, double low, double high, uint64_t seed) {
-    return status_or_error([&] {
-        draw(x->value, [&](at::Tensor &target) { target.uniform_(low, high, generator(seed)); });
-    });
+    return status_or_error([&] { draw(x->value, [&](at::Tensor &target) { target.uniform_(low, high, generator(seed)); }); });
 }
 
 int ct_normal(CTTensor *x, double mean, double deviation, uint64_t seed) {
-    return status_or_error([&] {
-        draw(x->value, [&](at::Tensor &target) { target.normal_(mean, deviation, generator(seed)); });
-    });
+    return status_or_error(
+        [&] { draw(x->value, [&](at::Tensor &target) { target.normal_(mean, deviation, generator(seed)); }); });
 }
 
 CTTensor *ct_multinomial(const CTTensor *probabilities, uint64_t seed) {
@@ -297,5 +290,4 @@ CTTensor *ct_multinomial(const CTTensor *probabilities, uint64_t seed) {
         return at::multinomial(p, 1, false, generator(seed)).to(unbox(probabilities).device());
     });
 }
-
 }

@@ -51,19 +51,17 @@ int ct_clip_gradients(CTTensor *const *parameters, int count, double largest_nor
     });
 }
 
-int ct_adamw_step(CTTensor *const *parameters, CTTensor *const *first_moments, CTTensor *const *second_moments,
-                  int count, int64_t step, double rate, double beta1, double beta2, double weight_decay,
-                  double epsilon) {
+int ct_adamw_step(CTTensor *const *parameters, CTTensor *const *first_moments, CTTensor *const *second_moments, int count,
+                  int64_t step, double rate, double beta1, double beta2, double weight_decay, double epsilon) {
     return status_or_error([&] {
         at::NoGradGuard guard;
         if (count == 0) return;
         std::vector<at::Tensor> values = list(parameters, count);
         // The kernel reads the step from the state's step tensors and expects them to be advanced already.
-        std::vector<at::Tensor> steps(values.size(), at::full({}, static_cast<double>(step),
-                                                              at::dtype(at::kFloat).device(values[0].device())));
-        at::_fused_adamw_(values, gradients_of(values), list(first_moments, count), list(second_moments, count), {},
-                          steps, rate, beta1, beta2, weight_decay, epsilon, false, false);
+        std::vector<at::Tensor> steps(values.size(),
+                                      at::full({}, static_cast<double>(step), at::dtype(at::kFloat).device(values[0].device())));
+        at::_fused_adamw_(values, gradients_of(values), list(first_moments, count), list(second_moments, count), {}, steps, rate,
+                          beta1, beta2, weight_decay, epsilon, false, false);
     });
 }
-
 }

@@ -65,7 +65,7 @@ struct SharedProjections : public Function<SharedProjections> {
         bool trains_inputs = false, trains_b = false;
         for (const Part &part : parts->list) {
             at::Tensor y = project(part, x, part.weight >= 0 ? tensors[part.weight] : part.frozen,
-                                part.bias >= 0 ? tensors[part.bias] : at::Tensor());
+                                   part.bias >= 0 ? tensors[part.bias] : at::Tensor());
             trains_inputs = trains_inputs || (part.weight >= 0 && tensors[part.weight].requires_grad());
             if (part.has_update()) {
                 const at::Tensor &a = tensors[part.a], &b = tensors[part.b];
@@ -104,7 +104,8 @@ struct SharedProjections : public Function<SharedProjections> {
         for (size_t i = 0; i < parts->list.size(); ++i) {
             const Part &part = parts->list[i];
             const at::Tensor gradient = readable(gradients[i]);
-            if (context->needs_input_grad(0)) add_to_input(to_x, part, gradient, part.weight >= 0 ? tensors[part.weight] : part.frozen);
+            if (context->needs_input_grad(0))
+                add_to_input(to_x, part, gradient, part.weight >= 0 ? tensors[part.weight] : part.frozen);
             if (needs(part.weight)) result(part.weight) = multiplied(gradient.t(), x);
             if (needs(part.bias)) result(part.bias) = gradient.sum(0);
             if (!part.has_update()) continue;
@@ -163,7 +164,7 @@ private:
     /// Given the gradient w.r.t. drop(x) Aᵀ, the gradients w.r.t. A and x.
     template <typename Result, typename Needs>
     static void propagate_low(AutogradContext *context, const Parts &parts, const at::Tensor &to_low, const at::Tensor &x,
-                          const at::TensorList &tensors, at::Tensor &to_x, Result result, Needs needs) {
+                              const at::TensorList &tensors, at::Tensor &to_x, Result result, Needs needs) {
         if (!parts.drops) {
             at::Tensor to_all;
             for (const Part &part : parts.list) {
@@ -230,7 +231,8 @@ struct Shared {
                     return std::nullopt;
                 }
                 part.outputs = weight.size(0);
-                if (weight.requires_grad()) part.weight = shared.add(weight); else part.frozen = weight;
+                if (weight.requires_grad()) part.weight = shared.add(weight);
+                else part.frozen = weight;
             } else {
                 part.stored = stored_matrix(&one.stored);
                 TORCH_CHECK(x.dim() > 0 && x.size(-1) == part.stored->inputs, "an input of shape ", x.sizes(),
@@ -242,8 +244,8 @@ struct Shared {
                 const at::Tensor &a = unbox(one.a), &b = unbox(one.b);
                 TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(0) == b.size(1) && a.size(1) == x.size(-1) &&
                                 b.size(0) == part.outputs,
-                            "shape mismatch: LoRA A ", a.sizes(), ", B ", b.sizes(), ", input ", x.sizes(),
-                            ", ", part.outputs, " outputs");
+                            "shape mismatch: LoRA A ", a.sizes(), ", B ", b.sizes(), ", input ", x.sizes(), ", ", part.outputs,
+                            " outputs");
                 part.rank = a.size(0);
                 part.start = shared.parts->rank;
                 shared.parts->rank += part.rank;

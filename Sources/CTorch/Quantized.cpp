@@ -33,8 +33,8 @@ void StoredMatrix::check() const {
         TORCH_CHECK(scales.numel() == blocks(), scales.numel(), " scales for ", blocks(), " blocks");
         if (nested_scales.defined()) {
             TORCH_CHECK(scales.scalar_type() == at::kByte && nested_scales.scalar_type() == at::kFloat &&
-                            nested_scales.numel() == (blocks() + 255) / 256 &&
-                            nested_table.numel() == 256 && nested_table.scalar_type() == at::kFloat,
+                            nested_scales.numel() == (blocks() + 255) / 256 && nested_table.numel() == 256 &&
+                            nested_table.scalar_type() == at::kFloat,
                         "nested scales don't match ", blocks(), " blocks");
         } else {
             TORCH_CHECK(scales.scalar_type() == at::kFloat, "scales must be float32 (got ", scales.scalar_type(), ")");
@@ -42,18 +42,18 @@ void StoredMatrix::check() const {
     } else if (has_rows()) {
         TORCH_CHECK(codes.scalar_type() == at::kChar, "codes of rows must be int8 (got ", codes.scalar_type(), ")");
         TORCH_CHECK(codes.numel() == count(), codes.numel(), " int8 codes for ", count(), " weights");
-        TORCH_CHECK(scales.numel() == outputs && scales.scalar_type() == at::kFloat, scales.numel(), " scales for ",
-                    outputs, " rows");
+        TORCH_CHECK(scales.numel() == outputs && scales.scalar_type() == at::kFloat, scales.numel(), " scales for ", outputs,
+                    " rows");
     } else {
-        TORCH_CHECK(at::isFloatingType(codes.scalar_type()) && codes.numel() == count(), codes.numel(),
-                    " floats for ", count(), " weights");
+        TORCH_CHECK(at::isFloatingType(codes.scalar_type()) && codes.numel() == count(), codes.numel(), " floats for ", count(),
+                    " weights");
     }
 }
 
 ckernels::StoredWeights StoredMatrix::weights() const {
     using Format = ckernels::StoredWeights::Format;
-    ckernels::StoredWeights w{.format = Format::fp32, .codes = codes.const_data_ptr(), .block = block, .outputs = outputs,
-                              .inputs = inputs};
+    ckernels::StoredWeights w{
+        .format = Format::fp32, .codes = codes.const_data_ptr(), .block = block, .outputs = outputs, .inputs = inputs};
     if (has_blocks()) {
         w.format = Format::blocks;
         w.table = floats(table);
@@ -177,8 +177,8 @@ at::Tensor StoredMatrix::transposed_product(const at::Tensor &given) const {
 }
 
 StoredMatrix stored_matrix(const CTStoredMatrix *m) {
-    StoredMatrix w{m->format, unbox(m->codes), unbox(m->scales), unbox(m->table), unbox(m->nested_scales),
-                   unbox(m->nested_table), m->offset, m->block, m->outputs, m->inputs};
+    StoredMatrix w{m->format, unbox(m->codes), unbox(m->scales), unbox(m->table), unbox(m->nested_scales), unbox(m->nested_table),
+                   m->offset, m->block,        m->outputs,       m->inputs};
     w.check();
     // The kernels use raw pointers.
     for (at::Tensor *part : {&w.codes, &w.scales, &w.table, &w.nested_scales, &w.nested_table}) {
@@ -226,10 +226,10 @@ at::Tensor some_rows(const StoredMatrix &w, const at::Tensor &ids, at::ScalarTyp
 struct StoredLinear : public Function<StoredLinear> {
     using Optional = std::optional<at::Tensor>;
 
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const Optional &bias,
-                              CTWeightFormat format, const at::Tensor &codes, const Optional &scales, const Optional &table,
-                              const Optional &nested_scales, const Optional &nested_table, double offset,
-                              int64_t block, int64_t outputs, int64_t inputs) {
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const Optional &bias, CTWeightFormat format,
+                              const at::Tensor &codes, const Optional &scales, const Optional &table,
+                              const Optional &nested_scales, const Optional &nested_table, double offset, int64_t block,
+                              int64_t outputs, int64_t inputs) {
         auto value = [](const Optional &tensor) { return tensor.value_or(at::Tensor()); };
         StoredMatrix w{format, codes, value(scales), value(table), value(nested_scales), value(nested_table),
                        offset, block, outputs,       inputs};
@@ -248,8 +248,16 @@ struct StoredLinear : public Function<StoredLinear> {
     static variable_list backward(AutogradContext *context, variable_list gradients) {
         auto saved = context->get_saved_variables();
         auto &data = context->saved_data;
-        StoredMatrix w{static_cast<CTWeightFormat>(data["format"].toInt()), saved[0], saved[1], saved[2], saved[3], saved[4],
-                       data["offset"].toDouble(), data["block"].toInt(), data["outputs"].toInt(), data["inputs"].toInt()};
+        StoredMatrix w{static_cast<CTWeightFormat>(data["format"].toInt()),
+                       saved[0],
+                       saved[1],
+                       saved[2],
+                       saved[3],
+                       saved[4],
+                       data["offset"].toDouble(),
+                       data["block"].toInt(),
+                       data["outputs"].toInt(),
+                       data["inputs"].toInt()};
         variable_list results(12);
         if (context->needs_input_grad(0)) results[0] = w.transposed_product(gradients[0]);
         if (context->needs_input_grad(1)) results[1] = gradients[0].sum(0);
@@ -265,8 +273,8 @@ CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, cons
     return tensor_or_error([&]() -> at::Tensor {
         StoredMatrix w = stored_matrix(stored);
         const at::Tensor &input = unbox(x);
-        TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs, "an input of shape ", input.sizes(),
-                    " for a matrix with ", w.inputs, " inputs");
+        TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs, "an input of shape ", input.sizes(), " for a matrix with ",
+                    w.inputs, " inputs");
         if (recomputation_is_complete()) return unasked_product(input, w.outputs);
         KeepsSaved keeps(true);
         auto shape = input.sizes().vec();
@@ -278,9 +286,9 @@ CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, cons
             return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
         };
         at::Tensor flat = in_type(input.reshape({-1, w.inputs}), type);
-        at::Tensor y = applied<StoredLinear>(flat, option(in_type(unbox(bias), type)), w.format, w.codes,
-                                             option(w.scales), option(w.table), option(w.nested_scales),
-                                             option(w.nested_table), w.offset, w.block, w.outputs, w.inputs);
+        at::Tensor y =
+            applied<StoredLinear>(flat, option(in_type(unbox(bias), type)), w.format, w.codes, option(w.scales), option(w.table),
+                                  option(w.nested_scales), option(w.nested_table), w.offset, w.block, w.outputs, w.inputs);
         return y.reshape(shape);
     });
 }
@@ -288,8 +296,7 @@ CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, cons
 CTTensor *ct_stored_dense(const CTStoredMatrix *stored, CTDType type) {
     return tensor_or_error([&]() -> at::Tensor {
         StoredMatrix w = stored_matrix(stored);
-        at::Tensor whole =
-            at::empty({w.outputs, w.inputs}, w.codes.options().dtype(scalar_type(type)).requires_grad(false));
+        at::Tensor whole = at::empty({w.outputs, w.inputs}, w.codes.options().dtype(scalar_type(type)).requires_grad(false));
         at::NoGradGuard guard;
         for_tiles(w, whole, [&](int64_t first, int64_t count, const at::Tensor &tile) {
             if (!whole.is_meta()) whole.narrow(0, first, count).copy_(tile);
@@ -308,5 +315,4 @@ CTTensor *ct_stored_rows(const CTStoredMatrix *stored, const CTTensor *indices, 
         return some_rows(w, ids.reshape({-1}), scalar_type(type)).reshape(shape);
     });
 }
-
 }

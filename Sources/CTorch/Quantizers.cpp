@@ -42,8 +42,7 @@ int ct_quantize_blocks(const CTTensor *weight, CTBlockCode kind, int64_t block, 
     });
 }
 
-int ct_quantize_scales(const CTTensor *scales, CTTensor **codes, CTTensor **nested_scales, CTTensor **table,
-                       double *offset) {
+int ct_quantize_scales(const CTTensor *scales, CTTensor **codes, CTTensor **nested_scales, CTTensor **table, double *offset) {
     return status_or_error([&] {
         at::NoGradGuard guard;
         const at::Tensor &all = unbox(scales);
@@ -88,5 +87,4 @@ int ct_quantize_rows(const CTTensor *weight, CTTensor **codes, CTTensor **scales
         *scales = box(scale);
     });
 }
-
 }

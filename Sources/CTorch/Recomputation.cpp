@@ -78,8 +78,7 @@ struct Part {
     std::vector<at::Tensor> saved;
     size_t collected = 0;
 
-    Part(int (*again)(void *), void (*release)(void *), void *context)
-        : again(again), release(release), context(context) {}
+    Part(int (*again)(void *), void (*release)(void *), void *context) : again(again), release(release), context(context) {}
     Part(const Part &) = delete;
     Part &operator=(const Part &) = delete;
     ~Part() { release(context); }
@@ -170,5 +169,4 @@ void ct_recomputed_begin(int (*again)(void *), void (*release)(void *), void *co
 void ct_recomputed_end(void) { dropping = nullptr; }
 
 bool ct_is_recomputed(void) { return dropping != nullptr || collecting != nullptr; }
-
 }

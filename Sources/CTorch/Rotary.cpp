@@ -33,8 +33,7 @@ at::Tensor rotated(const at::Tensor &x, const at::Tensor &cosines, const at::Ten
 }
 
 struct Rotary : public Function<Rotary> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &cosines,
-                              const at::Tensor &sines) {
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines) {
         if (context) context->save_for_backward({cosines, sines});
         return rotated(x, cosines, sines, 1);
     }

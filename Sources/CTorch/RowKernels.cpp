@@ -41,8 +41,8 @@ void rms_norm_rows(const at::Tensor &x, const at::Tensor &weight, float epsilon,
     });
 }
 
-void rms_norm_rows_backward(const at::Tensor &gradient, const at::Tensor &x, const at::Tensor &weight,
-                            const at::Tensor &inverse, at::Tensor &to_x) {
+void rms_norm_rows_backward(const at::Tensor &gradient, const at::Tensor &x, const at::Tensor &weight, const at::Tensor &inverse,
+                            at::Tensor &to_x) {
     if (x.is_meta()) return;
     with_type(x, [&](auto number) {
         using Number = decltype(number);
@@ -73,8 +73,7 @@ void gate_rows_backward(CTActivation kind, const at::Tensor &gradient, const at:
     });
 }
 
-void rotate_rows(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, float direction,
-                 at::Tensor &y) {
+void rotate_rows(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, float direction, at::Tensor &y) {
     if (x.is_meta()) return;
     with_type(x, [&](auto number) {
         using Number = decltype(number);

@@ -16,8 +16,8 @@ template <typename... Others> bool have_row_kernels(const at::Tensor &x, const O
 /// y = x · r · w with r = (mean(x²) + ε)^−½ of each row; `inverse` [rows] receives r. x [rows, size], w [size].
 void rms_norm_rows(const at::Tensor &x, const at::Tensor &weight, float epsilon, at::Tensor &y, at::Tensor &inverse);
 /// The gradient w.r.t. x: r · (g w − x̂ · mean(g w x̂)) with x̂ = x r.
-void rms_norm_rows_backward(const at::Tensor &gradient, const at::Tensor &x, const at::Tensor &weight,
-                            const at::Tensor &inverse, at::Tensor &to_x);
+void rms_norm_rows_backward(const at::Tensor &gradient, const at::Tensor &x, const at::Tensor &weight, const at::Tensor &inverse,
+                            at::Tensor &to_x);
 
 /// Whether f has a kernel for f(gate) ⊙ up.
 bool has_gate_kernel(CTActivation kind);
@@ -27,7 +27,6 @@ void gate_rows_backward(CTActivation kind, const at::Tensor &gradient, const at:
 
 /// RoPE: rotates the first 2p components of x [tokens, heads, size] as pairs (i, i + p), angles [tokens, p];
 /// `direction` is 1, or −1 for the inverse.
-void rotate_rows(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, float direction,
-                 at::Tensor &y);
+void rotate_rows(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, float direction, at::Tensor &y);
 
 }  // namespace ctorch

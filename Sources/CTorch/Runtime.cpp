@@ -44,9 +44,7 @@ struct AlignedAllocator final : c10::Allocator {
         if (data != nullptr) std::free(static_cast<void **>(data)[-1]);
     }
 
-    void copy_data(void *target, const void *source, size_t size) const override {
-        default_copy_data(target, source, size);
-    }
+    void copy_data(void *target, const void *source, size_t size) const override { default_copy_data(target, source, size); }
 };
 #endif
 }  // namespace
@@ -86,8 +84,8 @@ bool ct_mps_available(void) { return at::globalContext().hasMPS(); }
 
 int ct_device_memory(CTDevice kind, int index, int64_t *now, int64_t *peak) {
     return ctorch::status_or_error([&] {
-        auto stats = at::getDeviceAllocator(static_cast<at::DeviceType>(kind))
-                         ->getDeviceStats(static_cast<c10::DeviceIndex>(index));
+        auto stats =
+            at::getDeviceAllocator(static_cast<at::DeviceType>(kind))->getDeviceStats(static_cast<c10::DeviceIndex>(index));
         const auto &all = stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
         *now = all.current;
         *peak = all.peak;
@@ -134,5 +132,4 @@ void ct_autocast_leave(CTAutocast *before) {
     at::autocast::set_autocast_dtype(before->device, before->type);
     delete before;
 }
-
 }

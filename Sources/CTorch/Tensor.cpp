@@ -18,21 +18,17 @@ void ct_release(CTTensor *tensor) { delete tensor; }
 CTTensor *ct_undefined(void) { return box(at::Tensor()); }
 
 CTTensor *ct_empty(const int64_t *shape, int rank, CTDType type, CTDevice kind, int index) {
-    return tensor_or_error([&] {
-        return at::empty(shape_of(shape, rank), at::dtype(scalar_type(type)).device(device(kind, index)));
-    });
+    return tensor_or_error(
+        [&] { return at::empty(shape_of(shape, rank), at::dtype(scalar_type(type)).device(device(kind, index))); });
 }
 
 CTTensor *ct_full(const int64_t *shape, int rank, double value, CTDType type, CTDevice kind, int index) {
-    return tensor_or_error([&] {
-        return at::full(shape_of(shape, rank), value, at::dtype(scalar_type(type)).device(device(kind, index)));
-    });
+    return tensor_or_error(
+        [&] { return at::full(shape_of(shape, rank), value, at::dtype(scalar_type(type)).device(device(kind, index))); });
 }
 
 CTTensor *ct_arange(int64_t start, int64_t end, CTDType type, CTDevice kind, int index) {
-    return tensor_or_error([&] {
-        return at::arange(start, end, at::dtype(scalar_type(type)).device(device(kind, index)));
-    });
+    return tensor_or_error([&] { return at::arange(start, end, at::dtype(scalar_type(type)).device(device(kind, index))); });
 }
 
 CTTensor *ct_from_bytes(const void *bytes, const int64_t *shape, int rank, CTDType type) {
@@ -43,17 +39,13 @@ CTTensor *ct_from_bytes(const void *bytes, const int64_t *shape, int rank, CTDTy
     });
 }
 
-CTTensor *ct_from_memory(void *memory, const int64_t *shape, int rank, CTDType type, void (*release)(void *),
-                         void *context) {
+CTTensor *ct_from_memory(void *memory, const int64_t *shape, int rank, CTDType type, void (*release)(void *), void *context) {
     return tensor_or_error([&] {
-        return at::from_blob(memory, shape_of(shape, rank), [=](void *) { release(context); },
-                             at::dtype(scalar_type(type)));
+        return at::from_blob(memory, shape_of(shape, rank), [=](void *) { release(context); }, at::dtype(scalar_type(type)));
     });
 }
 
-int ct_rank(const CTTensor *tensor) {
-    return tensor->value.defined() ? static_cast<int>(tensor->value.dim()) : 0;
-}
+int ct_rank(const CTTensor *tensor) { return tensor->value.defined() ? static_cast<int>(tensor->value.dim()) : 0; }
 
 int64_t ct_dim(const CTTensor *tensor, int axis) {
     if (!tensor->value.defined()) return 0;
@@ -75,9 +67,7 @@ int ct_device_index(const CTTensor *tensor) {
     return tensor->value.defined() && tensor->value.device().has_index() ? tensor->value.device().index() : 0;
 }
 
-bool ct_is_contiguous(const CTTensor *tensor) {
-    return tensor->value.defined() && tensor->value.is_contiguous();
-}
+bool ct_is_contiguous(const CTTensor *tensor) { return tensor->value.defined() && tensor->value.is_contiguous(); }
 
 void *ct_data(const CTTensor *tensor) {
     if (!tensor->value.defined() || !tensor->value.has_storage()) return nullptr;
@@ -109,8 +99,8 @@ CTTensor *ct_to(const CTTensor *tensor, CTDType type, CTDevice kind, int index) 
 
 int ct_copy_into(CTTensor *destination, const CTTensor *source) {
     return status_or_error([&] {
-        TORCH_CHECK(destination->value.sizes() == unbox(source).sizes(), "copy from shape ",
-                    unbox(source).sizes(), " into shape ", destination->value.sizes());
+        TORCH_CHECK(destination->value.sizes() == unbox(source).sizes(), "copy from shape ", unbox(source).sizes(),
+                    " into shape ", destination->value.sizes());
         at::NoGradGuard guard;
         destination->value.copy_(unbox(source));
     });
@@ -128,9 +118,7 @@ bool ct_same_bits(const CTTensor *a, const CTTensor *b) {
     return same;
 }
 
-bool ct_requires_grad(const CTTensor *tensor) {
-    return tensor->value.defined() && tensor->value.requires_grad();
-}
+bool ct_requires_grad(const CTTensor *tensor) { return tensor->value.defined() && tensor->value.requires_grad(); }
 
 int ct_set_requires_grad(CTTensor *tensor, bool value) {
     return status_or_error([&] { tensor->value.set_requires_grad(value); });
@@ -153,5 +141,4 @@ CTTensor *ct_grad(const CTTensor *tensor) {
 int ct_set_grad(CTTensor *tensor, const CTTensor *grad) {
     return status_or_error([&] { tensor->value.mutable_grad() = unbox(grad); });
 }
-
 }

@@ -79,5 +79,4 @@ const char *ct_blas_name(void) { return ckernels::blas_name(); }
 void ct_allow_other_blas(bool allowed) { ckernels::allow_blas(allowed); }
 
 void ct_use_wide_vectors(bool allowed) { ckernels::use_wide_vectors(allowed); }
-
 }

@@ -12,9 +12,8 @@ namespace ctorch {
 /// result = a · b, or result += a · b; all have contiguous rows, b is a tile or a transposed tile.
 inline void product(at::Tensor &result, const at::Tensor &a, const at::Tensor &tile, bool is_transposed, bool adds) {
     if (result.is_cpu() && result.scalar_type() == at::kFloat && ckernels::has_fast_blas()) {
-        ckernels::matrix_product(false, is_transposed, a.size(0), result.size(1), a.size(1), floats(a),
-                       a.stride(0), floats(tile), tile.stride(0), adds ? 1 : 0,
-                       mutable_floats(result), result.stride(0));
+        ckernels::matrix_product(false, is_transposed, a.size(0), result.size(1), a.size(1), floats(a), a.stride(0), floats(tile),
+                                 tile.stride(0), adds ? 1 : 0, mutable_floats(result), result.stride(0));
         return;
     }
     at::Tensor b = is_transposed ? tile.t() : tile;

@@ -21,8 +21,16 @@ typedef struct CTGradMode CTGradMode;
 typedef struct CTAutocast CTAutocast;
 
 typedef enum {
-    CT_UINT8 = 0, CT_INT8 = 1, CT_INT16 = 2, CT_INT32 = 3, CT_INT64 = 4,
-    CT_FLOAT16 = 5, CT_FLOAT32 = 6, CT_FLOAT64 = 7, CT_BOOL = 11, CT_BFLOAT16 = 15,
+    CT_UINT8 = 0,
+    CT_INT8 = 1,
+    CT_INT16 = 2,
+    CT_INT32 = 3,
+    CT_INT64 = 4,
+    CT_FLOAT16 = 5,
+    CT_FLOAT32 = 6,
+    CT_FLOAT64 = 7,
+    CT_BOOL = 11,
+    CT_BFLOAT16 = 15,
 } CTDType;
 
 typedef enum { CT_CPU = 0, CT_CUDA = 1, CT_MPS = 13, CT_META = 14 } CTDevice;
@@ -30,8 +38,20 @@ typedef enum { CT_CPU = 0, CT_CUDA = 1, CT_MPS = 13, CT_META = 14 } CTDevice;
 typedef enum { CT_RELU = 0, CT_GELU = 1, CT_GELU_TANH = 2, CT_SILU = 3 } CTActivation;
 
 typedef enum {
-    CT_NEG, CT_SQRT, CT_RSQRT, CT_EXP, CT_LOG, CT_TANH, CT_SIGMOID, CT_ABS, CT_SQUARE, CT_ISFINITE, CT_SIGN,
-    CT_ROUND, CT_SIN, CT_COS,
+    CT_NEG,
+    CT_SQRT,
+    CT_RSQRT,
+    CT_EXP,
+    CT_LOG,
+    CT_TANH,
+    CT_SIGMOID,
+    CT_ABS,
+    CT_SQUARE,
+    CT_ISFINITE,
+    CT_SIGN,
+    CT_ROUND,
+    CT_SIN,
+    CT_COS,
 } CTUnary;
 
 typedef enum { CT_ADD, CT_SUB, CT_MUL, CT_DIV, CT_EQ, CT_NE, CT_LT, CT_GT, CT_MAXIMUM, CT_MINIMUM } CTBinary;
@@ -74,8 +94,7 @@ CTTensor *ct_full(const int64_t *shape, int rank, double value, CTDType, CTDevic
 CTTensor *ct_arange(int64_t start, int64_t end, CTDType, CTDevice, int device_index);
 CTTensor *ct_from_bytes(const void *bytes, const int64_t *shape, int rank, CTDType);
 /// A tensor over external memory; `release(context)` is called when the last view is freed.
-CTTensor *ct_from_memory(void *memory, const int64_t *shape, int rank, CTDType, void (*release)(void *),
-                         void *context);
+CTTensor *ct_from_memory(void *memory, const int64_t *shape, int rank, CTDType, void (*release)(void *), void *context);
 int ct_rank(const CTTensor *);
 int64_t ct_dim(const CTTensor *, int axis);
 int64_t ct_count(const CTTensor *);
@@ -166,8 +185,7 @@ CTTensor *ct_eye(int64_t size, CTDType, CTDevice, int device_index);
 CTTensor *ct_kron(const CTTensor *, const CTTensor *);
 /// A multi-layer LSTM over x [length, batch, in]; `weights` as PyTorch lists them: for each layer and direction
 /// w_ih, w_hh, b_ih, b_hh. Starts from zeros; dropout off. Returns [length, batch, hidden · directions].
-CTTensor *ct_lstm(const CTTensor *x, CTTensor *const *weights, int count, int64_t hidden, int layers,
-                  bool bidirectional);
+CTTensor *ct_lstm(const CTTensor *x, CTTensor *const *weights, int count, int64_t hidden, int layers, bool bidirectional);
 
 // Random values, each a function of its seed alone
 int ct_uniform(CTTensor *, double low, double high, uint64_t seed);
@@ -181,9 +199,8 @@ CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTenso
 CTTensor *ct_gated_activation(CTActivation, const CTTensor *gate, const CTTensor *up);
 /// y + scale · (f(x downᵀ + down_bias) upᵀ + up_bias); x defaults to y where NULL; a trained scale is a tensor of one
 /// element that replaces the number.
-CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *down, const CTTensor *down_bias,
-                        const CTTensor *up, const CTTensor *up_bias, const CTTensor *learned_scale, double scale,
-                        CTActivation);
+CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *down, const CTTensor *down_bias, const CTTensor *up,
+                        const CTTensor *up_bias, const CTTensor *learned_scale, double scale, CTActivation);
 CTTensor *ct_dropout(const CTTensor *x, double probability, uint64_t seed);
 /// RoPE: rotates the first 2p components of each head of x [tokens, heads, size] as pairs (i, i + p) by angles whose
 /// cosines and sines are [tokens, p]; the others pass through.
@@ -193,34 +210,32 @@ CTTensor *ct_rotary(const CTTensor *x, const CTTensor *cosines, const CTTensor *
 /// `window` of those; few masked scores are computed. softcap > 0 maps scaled scores s to softcap · tanh(s / softcap)
 /// before the bias.
 CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *bias,
-                              const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal,
-                              double scale, double dropout, uint64_t seed, int64_t window, double softcap);
+                              const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal, double scale,
+                              double dropout, uint64_t seed, int64_t window, double softcap);
 /// softmax(cap(scale · q kᵀ) + mask) v over padded sequences, for decode steps.
-CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *mask,
-                       double scale, double softcap);
+CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *mask, double scale,
+                       double softcap);
 /// Writes x [batch, heads, tokens, size] into a KV cache [batch, heads, capacity, size] from `column` on. Returns 0
 /// on success.
 int ct_write_columns(const CTTensor *cache, const CTTensor *x, int64_t column);
-CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b,
-                         double scale, double dropout, uint64_t seed);
+CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b, double scale, double dropout,
+                         uint64_t seed);
 /// The same for groups of rows, offsets[g] ..< offsets[g + 1] of y and x, each with its own LoRA branch, or none
 /// where a[g] is NULL; y is modified in place. No gradients. Returns 0 on success.
-int ct_grouped_lora_branches(const CTTensor *y, const CTTensor *x, int groups, const int64_t *offsets,
-                             const CTTensor *const *a, const CTTensor *const *b, const double *scales);
+int ct_grouped_lora_branches(const CTTensor *y, const CTTensor *x, int groups, const int64_t *offsets, const CTTensor *const *a,
+                             const CTTensor *const *b, const double *scales);
 /// Cross-entropy of the logits scale · hidden weightᵀ, soft-capped if softcap > 0, in chunks of rows.
-CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *targets,
-                                  double scale, double label_smoothing, double softcap);
+CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *targets, double scale,
+                                  double label_smoothing, double softcap);
 
 // Optimizers, over lists of equal length
 int ct_clip_gradients(CTTensor *const *parameters, int count, double largest_norm, double *norm);
-int ct_adamw_step(CTTensor *const *parameters, CTTensor *const *first_moments,
-                  CTTensor *const *second_moments, int count, int64_t step, double rate, double beta1,
-                  double beta2, double weight_decay, double epsilon);
+int ct_adamw_step(CTTensor *const *parameters, CTTensor *const *first_moments, CTTensor *const *second_moments, int count,
+                  int64_t step, double rate, double beta1, double beta2, double weight_decay, double epsilon);
 /// One AdamW step of a parameter with 8-bit moments in blocks of 256 scaled by their absolute maxima: uint8 of the
 /// parameter's shape and float32 [⌈n / 256⌉], all on the CPU. The first moments use the signed map.
-int ct_adamw_8bit_step(CTTensor *parameter, CTTensor *first, CTTensor *second, CTTensor *first_scales,
-                       CTTensor *second_scales, int64_t step, double rate, double beta1, double beta2,
-                       double weight_decay, double epsilon);
+int ct_adamw_8bit_step(CTTensor *parameter, CTTensor *first, CTTensor *second, CTTensor *first_scales, CTTensor *second_scales,
+                       int64_t step, double rate, double beta1, double beta2, double weight_decay, double epsilon);
 /// The 256 values of the codes, in order.
 CTTensor *ct_dynamic_map(bool is_signed);
 
@@ -231,16 +246,16 @@ CTTensor *ct_dynamic_map(bool is_signed);
 CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros,
                           const CTTensor *order, const CTTensor *bias, int bits, int64_t group_size, int zero_offset);
 /// The same W, dequantized, [out, in].
-CTTensor *ct_group_dense(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order,
-                         int bits, int64_t group_size, int zero_offset, CTDType);
+CTTensor *ct_group_dense(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order, int bits,
+                         int64_t group_size, int zero_offset, CTDType);
 /// Packs unsigned integers along one axis of a matrix into int32 words, lowest bits first, and back.
 CTTensor *ct_pack_bits(const CTTensor *values, int bits, int axis);
 CTTensor *ct_unpack_bits(const CTTensor *packed, int bits, int axis);
 /// Quantizes weight [out, in] in groups along the inputs: values int32 [in, out], scales and zero points [groups,
 /// out]. With the Hessian [in, in] of the layer's squared error, errors are compensated in later columns (GPTQ); NULL
 /// rounds to nearest.
-int ct_gptq(const CTTensor *weight, const CTTensor *hessian, int bits, int64_t group_size, bool symmetric,
-            double damping, CTTensor **values, CTTensor **scales, CTTensor **zeros);
+int ct_gptq(const CTTensor *weight, const CTTensor *hessian, int bits, int64_t group_size, bool symmetric, double damping,
+            CTTensor **values, CTTensor **scales, CTTensor **zeros);
 // Quantized matrices (Quantized.cpp, Quantizers.cpp)
 typedef enum { CT_NF4 = 0, CT_FP4 = 1 } CTBlockCode;
 
@@ -282,8 +297,7 @@ CTTensor *ct_block_table(CTBlockCode);
 /// codes uint8 [⌈n / 2⌉, 1] and scales float32 [⌈n / block⌉] of a tensor of n weights.
 int ct_quantize_blocks(const CTTensor *weight, CTBlockCode, int64_t block, CTTensor **codes, CTTensor **scales);
 /// Quantizes scales to bytes in blocks of 256 on the signed dynamic map, after subtracting their mean (`offset`).
-int ct_quantize_scales(const CTTensor *scales, CTTensor **codes, CTTensor **nested_scales, CTTensor **table,
-                       double *offset);
+int ct_quantize_scales(const CTTensor *scales, CTTensor **codes, CTTensor **nested_scales, CTTensor **table, double *offset);
 /// codes int8 [out, in] and scales float32 [out], the rows' absolute maxima.
 int ct_quantize_rows(const CTTensor *weight, CTTensor **codes, CTTensor **scales);
 /// Whether kernels called on this thread may use 512-bit vectors, if available; to test the other kernels.

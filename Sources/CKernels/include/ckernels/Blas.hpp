@@ -19,8 +19,8 @@ bool has_fast_blas();
 
 /// Row-major C [m, n] = A' [m, k] · B' [k, n] + beta · C on all threads, where A' is A, or Aᵀ if A is
 /// stored [k, m], and B' likewise. Strides are row strides (leading dimensions).
-void matrix_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, const float *a,
-                    int64_t a_stride, const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride);
+void matrix_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, const float *a, int64_t a_stride,
+                    const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride);
 
 /// Whether `serial_product` has a library: the one above, or the MKL inside libtorch.
 bool has_serial_blas();

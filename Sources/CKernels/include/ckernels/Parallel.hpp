@@ -42,18 +42,21 @@ template <typename Body> void parallel_for(int64_t begin, int64_t end, int64_t g
         std::mutex mutex;
         std::exception_ptr failure;
     } loop{body, begin, end, {}, {}};
-    on_threads(threads, [](void *context, int64_t thread, int64_t count) {
-        auto &loop = *static_cast<Loop *>(context);
-        int64_t step = (loop.end - loop.begin + count - 1) / count;
-        int64_t from = loop.begin + thread * step, to = from + step < loop.end ? from + step : loop.end;
-        if (from >= to) return;
-        try {
-            loop.body(from, to);
-        } catch (...) {
-            std::lock_guard<std::mutex> lock(loop.mutex);
-            if (!loop.failure) loop.failure = std::current_exception();
-        }
-    }, &loop);
+    on_threads(
+        threads,
+        [](void *context, int64_t thread, int64_t count) {
+            auto &loop = *static_cast<Loop *>(context);
+            int64_t step = (loop.end - loop.begin + count - 1) / count;
+            int64_t from = loop.begin + thread * step, to = from + step < loop.end ? from + step : loop.end;
+            if (from >= to) return;
+            try {
+                loop.body(from, to);
+            } catch (...) {
+                std::lock_guard<std::mutex> lock(loop.mutex);
+                if (!loop.failure) loop.failure = std::current_exception();
+            }
+        },
+        &loop);
     if (loop.failure) std::rethrow_exception(loop.failure);
 }
 
