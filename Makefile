@@ -1,5 +1,8 @@
 # Shortcuts for common commands; `make` lists them. SWIFT_FLAGS is passed to `swift build` and `swift test`.
 
+# A target may import only what Package.swift declares.
+IMPORTS := --explicit-target-dependency-import-check error
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup duckdb build test demo bench format lint test-scripts clean need-swift need-python
@@ -17,16 +20,17 @@ duckdb: need-python ## Download DuckDB, for Parquet, remote files and SQL (or us
 	@python3 Scripts/setup-duckdb.py
 
 build: setup ## Build .build/release/peft
-	swift build -c release --product peft $(SWIFT_FLAGS)
+	swift build -c release --product peft $(IMPORTS) $(SWIFT_FLAGS)
 
 # Tests run several processes at once: let OpenMP threads that wait at a barrier sleep soon.
 test: export GOMP_SPINCOUNT ?= 1000
 test: setup ## Run all tests of the package
-	swift test $(SWIFT_FLAGS)
+	swift test --disable-index-store $(IMPORTS) $(SWIFT_FLAGS)
 
 demo: build ## Compare full fine-tuning and LoRA on the example dataset
 	Scripts/demo.sh
 
+bench: export PEFT_BENCHMARKS = 1
 bench: setup ## Benchmark against Hugging Face PEFT (downloads about 6 GB of Python packages at first)
 	for product in training-benchmark generation-benchmark; do swift build -c release --product $$product || exit 1; done
 	Benchmarks/run.sh $(BENCH_ARGUMENTS)
@@ -46,7 +50,7 @@ clean: ## Remove build products (the cached libtorch stays)
 	rm -rf .build
 
 need-swift:
-	@command -v swift >/dev/null || { echo "swift is not on the PATH: install Swift 6.1 or newer" >&2; exit 1; }
+	@command -v swift >/dev/null || { echo "swift is not on the PATH: install Swift 6.2 or newer" >&2; exit 1; }
 
 need-python:
 	@command -v python3 >/dev/null || { echo "python3 (3.9 or newer, with pip) is not on the PATH" >&2; exit 1; }

@@ -1,4 +1,4 @@
-// swift-tools-version: 6.1
+// swift-tools-version: 6.2
 import PackageDescription
 
 // `make setup` puts libtorch into a per-user cache and links it here, so that plain
@@ -13,7 +13,7 @@ let package = Package(
     platforms: [.macOS(.v14)],
     products: [
         .library(name: "PEFT", targets: ["PEFT", "Training", "Experiments", "LanguageModels", "TorchNN", "Torch"]),
-        .library(name: "Tokenizers", targets: ["Tokenizers"]),
+        .library(name: "PEFTTokenizers", targets: ["PEFTTokenizers"]),
         .executable(name: "peft", targets: ["PEFTCommand"]),
     ],
     dependencies: [
@@ -43,58 +43,103 @@ let package = Package(
                 .linkedLibrary("torch_cpu"), .linkedLibrary("c10"),
             ]
         ),
-        .target(name: "Support"),
+        // Modules that other packages have too bear this one's name, so that one program can use both.
+        .target(name: "PEFTSupport", path: "Sources/Support"),
         // A checksum is an inner loop too.
         .target(
             name: "CHub", cSettings: [.unsafeFlags(["-O3"])],
             linkerSettings: [.linkedLibrary("dl", .when(platforms: [.linux]))]),
-        .target(name: "Hub", dependencies: ["CHub", "Support"]),
-        .target(name: "Torch", dependencies: ["CTorch", "Support"]),
-        .target(name: "TorchNN", dependencies: ["Torch"]),
-        .target(name: "Jinja", dependencies: ["Support"]),
-        .target(name: "Tokenizers", dependencies: ["Jinja", "Support"]),
-        .target(name: "LanguageModels", dependencies: ["TorchNN", "Tokenizers", "Hub"]),
-        .target(name: "PEFT", dependencies: ["LanguageModels"]),
-        .target(name: "Training", dependencies: ["Jinja", "PEFT", "SwiftCSV"]),
-        .target(name: "Experiments", dependencies: ["Training"]),
+        .target(name: "PEFTHub", dependencies: ["CHub", "PEFTSupport"], path: "Sources/Hub"),
+        .target(name: "Torch", dependencies: ["CTorch", "PEFTSupport"]),
+        .target(name: "TorchNN", dependencies: ["PEFTSupport", "Torch"]),
+        .target(name: "PEFTJinja", dependencies: ["PEFTSupport"], path: "Sources/Jinja"),
+        .target(name: "PEFTTokenizers", dependencies: ["PEFTJinja", "PEFTSupport"], path: "Sources/Tokenizers"),
+        .target(
+            name: "LanguageModels", dependencies: ["PEFTHub", "PEFTSupport", "PEFTTokenizers", "Torch", "TorchNN"]),
+        .target(name: "PEFT", dependencies: ["LanguageModels", "PEFTSupport", "PEFTTokenizers", "Torch", "TorchNN"]),
+        .target(
+            name: "Training",
+            dependencies: [
+                "LanguageModels", "PEFT", "PEFTJinja", "PEFTSupport", "PEFTTokenizers", "SwiftCSV", "Torch",
+                "TorchNN",
+            ]),
+        .target(
+            name: "Experiments",
+            dependencies: ["LanguageModels", "PEFT", "PEFTSupport", "PEFTTokenizers", "Torch", "TorchNN", "Training"]),
         .executableTarget(
             name: "PEFTCommand",
             dependencies: [
-                "Experiments", "Jinja", "Yams",
+                "Experiments", "LanguageModels", "PEFT", "PEFTHub", "PEFTJinja", "PEFTSupport", "PEFTTokenizers",
+                "Torch", "TorchNN", "Training", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Sources/CLI"
         ),
-        .executableTarget(name: "finetune-example", dependencies: ["Training"], path: "Examples/FineTune"),
-        .executableTarget(name: "summarize-example", dependencies: ["Training"], path: "Examples/Summarize"),
-        .executableTarget(name: "training-benchmark", dependencies: ["Training"], path: "Benchmarks/Training"),
-        .executableTarget(name: "weights-benchmark", dependencies: ["Training"], path: "Benchmarks/Weights"),
-        .executableTarget(name: "generation-benchmark", dependencies: ["PEFT"], path: "Benchmarks/Generation"),
-        .executableTarget(name: "switching-benchmark", dependencies: ["PEFT"], path: "Benchmarks/Switching"),
-        .executableTarget(name: "tokenizer-benchmark", dependencies: ["Tokenizers"], path: "Benchmarks/Tokenizers"),
+        .executableTarget(
+            name: "finetune-example", dependencies: ["LanguageModels", "PEFT", "Training"], path: "Examples/FineTune"),
+        .executableTarget(
+            name: "summarize-example", dependencies: ["LanguageModels", "PEFT", "Training"],
+            path: "Examples/Summarize"
+        ),
         // Helpers that several test targets use.
-        .target(name: "TestSupport", dependencies: ["Support"], path: "Tests/TestSupport"),
+        .target(name: "TestSupport", dependencies: ["PEFTSupport"], path: "Tests/TestSupport"),
         .target(name: "TorchTestSupport", dependencies: ["TestSupport", "Torch"], path: "Tests/TorchTestSupport"),
         .testTarget(name: "CKernelsTests", dependencies: ["CKernels"]),
-        .testTarget(name: "SupportTests", dependencies: ["Support", "TestSupport"]),
-        .testTarget(name: "HubTests", dependencies: ["Hub", "TestSupport"], exclude: ["Server/hub_server.py"]),
-        .testTarget(name: "JinjaTests", dependencies: ["Jinja"], resources: [.copy("Fixtures")]),
+        .testTarget(name: "SupportTests", dependencies: ["PEFTSupport", "TestSupport"]),
         .testTarget(
-            name: "TorchTests", dependencies: ["TestSupport", "Torch", "TorchTestSupport"],
-            resources: [.copy("Fixtures")]),
-        .testTarget(name: "TorchNNTests", dependencies: ["TorchNN"], resources: [.copy("Fixtures")]),
+            name: "HubTests", dependencies: ["PEFTHub", "PEFTSupport", "TestSupport"],
+            exclude: ["Server/hub_server.py"]),
+        .testTarget(name: "JinjaTests", dependencies: ["PEFTJinja", "PEFTSupport"], resources: [.copy("Fixtures")]),
         .testTarget(
-            name: "TokenizersTests", dependencies: ["TestSupport", "Tokenizers"], resources: [.copy("Fixtures")]),
-        .testTarget(
-            name: "LanguageModelsTests", dependencies: ["LanguageModels", "TestSupport", "TorchTestSupport"],
+            name: "TorchTests", dependencies: ["PEFTSupport", "TestSupport", "Torch", "TorchTestSupport"],
             resources: [.copy("Fixtures")]),
         .testTarget(
-            name: "PEFTTests", dependencies: ["PEFT", "TestSupport", "TorchTestSupport"],
+            name: "TorchNNTests", dependencies: ["PEFTSupport", "Torch", "TorchNN"], resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "TokenizersTests", dependencies: ["PEFTSupport", "PEFTTokenizers", "TestSupport"],
             resources: [.copy("Fixtures")]),
         .testTarget(
-            name: "TrainingTests", dependencies: ["TestSupport", "Training"], resources: [.copy("Fixtures")]),
-        .testTarget(name: "ExperimentsTests", dependencies: ["Experiments", "TestSupport"]),
-        .testTarget(name: "CommandTests", dependencies: ["PEFTCommand", "Support", "TestSupport"]),
+            name: "LanguageModelsTests",
+            dependencies: [
+                "LanguageModels", "PEFTSupport", "PEFTTokenizers", "TestSupport", "Torch", "TorchNN",
+                "TorchTestSupport",
+            ],
+            resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "PEFTTests",
+            dependencies: [
+                "LanguageModels", "PEFT", "PEFTSupport", "TestSupport", "Torch", "TorchNN", "TorchTestSupport",
+            ],
+            resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "TrainingTests",
+            dependencies: [
+                "LanguageModels", "PEFT", "PEFTJinja", "PEFTSupport", "PEFTTokenizers", "TestSupport", "Torch",
+                "TorchNN", "Training",
+            ],
+            resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "ExperimentsTests",
+            dependencies: [
+                "Experiments", "LanguageModels", "PEFT", "PEFTSupport", "PEFTTokenizers", "TestSupport", "Torch",
+                "TorchNN", "Training",
+            ]),
+        .testTarget(name: "CommandTests", dependencies: ["PEFTCommand", "PEFTSupport", "TestSupport", "Training"]),
     ],
     cxxLanguageStandard: .cxx20
 )
+
+// `make bench` builds the benchmarks; other builds need not.
+if Context.environment["PEFT_BENCHMARKS"] != nil {
+    let models: [Target.Dependency] = ["LanguageModels", "PEFT", "PEFTSupport", "Torch", "TorchNN"]
+    package.targets += [
+        .executableTarget(
+            name: "training-benchmark", dependencies: models + ["Training"], path: "Benchmarks/Training"),
+        .executableTarget(name: "weights-benchmark", dependencies: models + ["Training"], path: "Benchmarks/Weights"),
+        .executableTarget(name: "generation-benchmark", dependencies: models, path: "Benchmarks/Generation"),
+        .executableTarget(name: "switching-benchmark", dependencies: models, path: "Benchmarks/Switching"),
+        .executableTarget(
+            name: "tokenizer-benchmark", dependencies: ["PEFTSupport", "PEFTTokenizers"],
+            path: "Benchmarks/Tokenizers"),
+    ]
+}

@@ -1,6 +1,6 @@
 """Generation speed against Hugging Face PEFT: the same weights, adapters and prompts, the same tokens.
 
-    swift build -c release --product generation-benchmark
+    PEFT_BENCHMARKS=1 swift build -c release --product generation-benchmark
     python generation.py [--rounds 3] [--new-tokens 48] [--write RESULTS.json]
 
 A Llama of 110 million random parameters continues prompts of 64 random tokens greedily at batch sizes 1 and 8: the base model

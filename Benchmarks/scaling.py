@@ -1,6 +1,6 @@
 """Scaling of the time and memory of a training step with rank, batch size, sequence length and layers.
 
-    swift build -c release --product training-benchmark
+    PEFT_BENCHMARKS=1 swift build -c release --product training-benchmark
     python Benchmarks/scaling.py [--threads 1] [--write RESULTS.json]
 
 A Llama with random weights (hidden size 512, 8 layers, vocabulary 8,192) trains a LoRA on all linear layers; one setting

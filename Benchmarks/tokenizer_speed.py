@@ -1,6 +1,6 @@
 """Tokenizers against Hugging Face's `tokenizers`: equality of ids and text, and speed.
 
-    swift build -c release --product tokenizer-benchmark
+    PEFT_BENCHMARKS=1 swift build -c release --product tokenizer-benchmark
     python Benchmarks/tokenizer_speed.py --shared FOLDER [--minilm FOLDER] [--only NAME ...] [--rounds 5] [--check-only]
 
 Requires tokenizers, transformers and sentencepiece. FOLDER holds DialogSum, E2E, WikiText-2, GSM8K, Banking77 and the

@@ -1,6 +1,6 @@
 """Memory, training-step time and decoding speed of quantized base models: a 110 M Llama with random weights.
 
-    swift build -c release --product weights-benchmark
+    PEFT_BENCHMARKS=1 swift build -c release --product weights-benchmark
     python Benchmarks/weights.py [--rounds 3] [--kinds fp32,nf4,…] [--shape 1b]      # needs torch and safetensors
 
 A format for the embedding table and the output layer may follow after a +: nf4+int8.

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Checks that take too long for every change: the release build without warnings, the demo, every method on every
-# family, fault injection.
+# Checks that take too long for every change: the release build without warnings, the demo, the benchmarks' programs, a
+# program of another package, every method on every family, fault injection.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 make build SWIFT_FLAGS='-Xswiftc -warnings-as-errors -Xcxx -Wall -Xcxx -Wextra -Xcxx -Werror'
 make demo
+PEFT_BENCHMARKS=1 swift build -c release
+Scripts/check_dependency.py
 PEFT_ALL_LAWS=1 make test
 for script in kill_at_random full_disk closed_descriptors two_writers; do
     Scripts/faults/$script.py

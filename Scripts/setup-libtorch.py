@@ -220,7 +220,7 @@ def named_libtorch(path):
 
 def check_swift():
     if not shutil.which("swift"):
-        raise Failure("swift is not on the PATH: install Swift 6.1 or newer and open a new shell")
+        raise Failure("swift is not on the PATH: install Swift 6.2 or newer and open a new shell")
 
 
 def check_compiler():

@@ -1,8 +1,8 @@
 // Our side of the tokenizer benchmark: `tokenizer-benchmark FOLDER` loads the tokenizer in FOLDER and answers each line
 // of standard input, written by `tokenizer_speed.py`, with one line of JSON.
 import Foundation
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 
 func fail(_ message: String) -> Never {
     FileHandle.standardError.write(Data("tokenizer-benchmark: \(message)\n".utf8))

@@ -3,7 +3,7 @@
 import Foundation
 import LanguageModels
 import PEFT
-import Support
+import PEFTSupport
 import Torch
 import TorchNN
 import Training

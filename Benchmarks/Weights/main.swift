@@ -5,7 +5,7 @@
 import Foundation
 import LanguageModels
 import PEFT
-import Support
+import PEFTSupport
 import Torch
 import TorchNN
 import Training

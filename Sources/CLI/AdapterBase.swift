@@ -1,8 +1,8 @@
 import Foundation
 import LanguageModels
 import PEFT
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 
 /// The base model of an adapter: `--model`, or else the one its `adapter_config.json` names.
 struct AdapterBase {

@@ -1,7 +1,7 @@
 import Foundation
 import LanguageModels
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 import Training
 
 /// `--show-batch`: the first batch, with the tokens that contribute to the loss marked.

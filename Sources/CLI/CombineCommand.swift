@@ -2,7 +2,7 @@ import ArgumentParser
 import Foundation
 import LanguageModels
 import PEFT
-import Support
+import PEFTSupport
 
 struct CombineCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -3,8 +3,8 @@ import Experiments
 import Foundation
 import LanguageModels
 import PEFT
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 import Training
 
 struct Compare: ParsableCommand {

@@ -1,6 +1,6 @@
 import Experiments
 import Foundation
-import Support
+import PEFTSupport
 import Training
 
 /// Shows the progress of a comparison or a sweep.

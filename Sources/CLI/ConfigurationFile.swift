@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Yams
 
 /// `--config FILE`: a YAML or JSON mapping of option names to values. Options on the command line take precedence.

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Terminal output: results on standard output, everything else on standard error.
 enum Console {
@@ -43,7 +43,7 @@ enum Console {
         return unit == 0 ? "\(count) B" : String(format: value < 10 ? "%.2f %@" : "%.0f %@", value, units[unit])
     }
 
-    static func grouped(_ number: Int) -> String { Support.grouped(number) }
+    static func grouped(_ number: Int) -> String { PEFTSupport.grouped(number) }
 
     static func duration(_ seconds: Double) -> String {
         guard seconds.isFinite, seconds < 1e9 else { return "–" }

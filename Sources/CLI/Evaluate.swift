@@ -2,7 +2,7 @@ import ArgumentParser
 import Foundation
 import LanguageModels
 import Experiments
-import Support
+import PEFTSupport
 import Training
 
 struct Evaluate: ParsableCommand {

@@ -1,7 +1,7 @@
 import Foundation
 import LanguageModels
 import PEFT
-import Support
+import PEFTSupport
 import Training
 
 /// Several adapters over one base model: each on all examples, or on the examples that name it.

@@ -1,7 +1,7 @@
 import Foundation
-import Jinja
+import PEFTJinja
 import LanguageModels
-import Support
+import PEFTSupport
 import Training
 
 /// `peft generate --chat`: generates the next assistant turn of a conversation.

@@ -1,7 +1,7 @@
 import Foundation
 import LanguageModels
 import PEFT
-import Support
+import PEFTSupport
 import Training
 
 /// Generates with several adapters; prompts for different adapters share mixed-adapter batches where possible.

@@ -1,6 +1,6 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 import Training
 
 /// `peft generate --data`: generates a text for each row of a dataset; targets are not required.

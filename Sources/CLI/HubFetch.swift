@@ -1,8 +1,8 @@
 import Foundation
-import Hub
+import PEFTHub
 import LanguageModels
 import PEFT
-import Support
+import PEFTSupport
 
 /// Resolves models and adapters by folder or by hub name, downloading those that are not in the cache.
 enum HubFetch {

@@ -2,7 +2,7 @@ import ArgumentParser
 import Foundation
 import LanguageModels
 import PEFT
-import Support
+import PEFTSupport
 import Torch
 
 struct Inspect: ParsableCommand {

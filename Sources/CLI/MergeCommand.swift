@@ -2,8 +2,8 @@ import ArgumentParser
 import Foundation
 import LanguageModels
 import PEFT
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 import Torch
 import TorchNN
 import Training

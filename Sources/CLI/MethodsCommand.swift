@@ -1,6 +1,6 @@
 import ArgumentParser
 import PEFT
-import Support
+import PEFTSupport
 
 struct MethodsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

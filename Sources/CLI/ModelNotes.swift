@@ -1,6 +1,6 @@
 import LanguageModels
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 import Training
 
 /// Notes on standard error about a model's own settings and limits.

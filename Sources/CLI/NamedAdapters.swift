@@ -1,8 +1,8 @@
 import Foundation
 import LanguageModels
 import PEFT
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 import Training
 
 /// Several named adapters over one base model: `--adapter news=folder --adapter mail=folder`.

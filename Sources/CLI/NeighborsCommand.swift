@@ -2,7 +2,7 @@ import ArgumentParser
 import Experiments
 import Foundation
 import PEFT
-import Support
+import PEFTSupport
 
 struct NeighborsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Files and folders that a command writes. All are checked before the work starts: they must be writable and must not
 /// exist, because nothing is overwritten.

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Foundation
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 import Torch
 import Training
 

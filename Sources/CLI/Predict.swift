@@ -1,7 +1,7 @@
 import ArgumentParser
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 import Training
 
 struct Predict: ParsableCommand {

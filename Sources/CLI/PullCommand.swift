@@ -1,8 +1,8 @@
 import ArgumentParser
 import Foundation
-import Hub
+import PEFTHub
 import LanguageModels
-import Support
+import PEFTSupport
 
 struct PullCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,8 +1,8 @@
 import ArgumentParser
 import Foundation
 import LanguageModels
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 import Torch
 import TorchNN
 import Training

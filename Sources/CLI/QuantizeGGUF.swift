@@ -1,6 +1,6 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 import Torch
 
 /// The GGUF formats of llama.cpp.

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Results on standard output. After a failed write the run continues, so that its files are saved, and then exits with
 /// an error.

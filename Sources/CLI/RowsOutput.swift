@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Training
 
 /// An output file of rows with a model's results in additional columns, in the format of its extension: JSONL, CSV, TSV,

@@ -1,5 +1,5 @@
 import PEFT
-import Support
+import PEFTSupport
 import Training
 
 /// Warnings about settings that are valid but probably a mistake, one line each on standard error.

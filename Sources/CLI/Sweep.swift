@@ -3,7 +3,7 @@ import Experiments
 import Foundation
 import LanguageModels
 import PEFT
-import Support
+import PEFTSupport
 import Training
 
 struct SweepCommand: ParsableCommand {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Training
 
 /// What `peft train` prints of its data.

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Training
 
 /// Model-free outputs to compare with. A trained model that is not significantly better has learned what targets look

@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 import Training
 
 /// Names of data sources (``DataSource/all(_:)``), and the maximum number of rows to read.

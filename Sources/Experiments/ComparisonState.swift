@@ -1,6 +1,6 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 import Training
 
 /// Finished runs of a comparison or a sweep, in a folder beside its output, so that an interrupted one

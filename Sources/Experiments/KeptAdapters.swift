@@ -1,8 +1,8 @@
 import Foundation
 import LanguageModels
 import PEFT
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 import Training
 
 /// An adapter trained by a comparison, before its evaluation.

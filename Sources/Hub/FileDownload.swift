@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The download of one file of a repository into the cache.
 ///

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The files of a repository to download.
 public struct FileSelection: Sendable {

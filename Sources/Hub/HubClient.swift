@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The progress of a download.
 public struct HubProgress: Sendable {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Translates error responses of the hub to errors with remedies.
 struct HubErrors {

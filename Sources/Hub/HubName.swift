@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// A repository on a hub, at a revision: `google/flan-t5-base`, `google/flan-t5-base@main`, `gpt2@<commit>`.
 public struct HubName: Hashable, Sendable, CustomStringConvertible {

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// A partial download that grows over several attempts.
 final class PartialFile {

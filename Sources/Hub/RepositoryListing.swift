@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The files of a repository at one commit.
 struct RepositoryListing {

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// A Jinja template, supporting what published chat templates use, with the semantics of the environment that
 /// transformers renders them in: the immutable sandbox with `trim_blocks`, `lstrip_blocks`, loop controls,

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// Reads typed values from `config.json`, with errors that name the key.

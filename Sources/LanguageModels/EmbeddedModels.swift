@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Finds the models that are bundled with the project.
 enum EmbeddedModels {

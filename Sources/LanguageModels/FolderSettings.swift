@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Settings for using a model that are stored in files next to its weights.
 public struct FolderSettings: Sendable {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// A family of models: its `model_type`, how its models are made from `config.json`, and what adapters, weight files
 /// and tokenization need to know about it.

@@ -1,6 +1,6 @@
 import Foundation
-import Hub
-import Support
+import PEFTHub
+import PEFTSupport
 
 /// Resolves the folder for `--model` or `--adapter`.
 public enum ModelLocator {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// A model's task.
 public enum ModelTask: String, Codable, Sendable, CaseIterable {

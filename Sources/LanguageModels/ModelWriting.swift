@@ -1,6 +1,6 @@
 import Foundation
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 import Torch
 import TorchNN
 

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Torch
 
 /// Weights in one file, or in shards listed by an index.

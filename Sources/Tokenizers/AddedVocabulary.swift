@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// A token besides the model's vocabulary, which is matched in text before the other stages.
 struct AddedToken: Equatable, Sendable {

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 extension Tokenizer {
     /// The files a tokenizer may consist of, in Hugging Face's layout.

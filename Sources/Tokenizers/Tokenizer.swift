@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Encodes text to token ids and decodes it, from `tokenizer.json` or one of the older file formats.
 ///

@@ -1,5 +1,5 @@
 import CTorch
-import Support
+import PEFTSupport
 
 /// The device of a tensor's elements.
 public enum Device: Hashable, Sendable, CustomStringConvertible {

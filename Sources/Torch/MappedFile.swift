@@ -1,6 +1,6 @@
 import CTorch
 import Foundation
-import Support
+import PEFTSupport
 
 /// A private mapping of a whole file, unmapped when its last tensor is released.
 final class MappedFile: @unchecked Sendable {

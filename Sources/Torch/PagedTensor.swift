@@ -1,6 +1,6 @@
 import CTorch
 import Foundation
-import Support
+import PEFTSupport
 import Synchronization
 
 #if canImport(Glibc)

@@ -1,5 +1,5 @@
 import CTorch
-import Support
+import PEFTSupport
 
 /// Recomputation of a part of the forward pass in the backward pass, instead of saving its intermediate tensors (Chen
 /// et al. 2016, Training deep nets with sublinear memory cost).

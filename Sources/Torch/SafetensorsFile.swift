@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// A memory-mapped safetensors file: elements are read on use.
 ///

@@ -1,5 +1,5 @@
 import CTorch
-import Support
+import PEFTSupport
 
 // A random tensor depends only on the seed, on every device and for every number of threads, so that a resumed run
 // equals an uninterrupted one.

@@ -1,6 +1,6 @@
 import CTorch
 import Foundation
-import Support
+import PEFTSupport
 
 /// A libtorch tensor: a multi-dimensional array with a dtype and a device, and a node in the autograd graph.
 ///

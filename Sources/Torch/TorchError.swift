@@ -1,6 +1,6 @@
 import CTorch
 import Foundation
-import Support
+import PEFTSupport
 
 /// Tensor operations don't throw, so that a model reads like its paper. An error in libtorch is recorded until the
 /// enclosing ``withTorchErrors(_:)`` returns, which throws the first one; until then failed operations return empty

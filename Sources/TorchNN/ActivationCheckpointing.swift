@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// Activation checkpointing (Chen et al. 2016): each layer saves only its input, and its saved tensors are recomputed

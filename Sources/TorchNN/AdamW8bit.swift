@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// AdamW with 8-bit moments (Dettmers et al. 2022, 8-bit optimizers via block-wise quantization), as bitsandbytes'

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// Scope in which dropout is active, and the source of its masks.

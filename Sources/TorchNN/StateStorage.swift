@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// Where optimizer state is stored.

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The examples of each step: every epoch is a permutation of all examples by (seed, epoch), cut into micro-batches of
 /// a fixed number of examples or a maximum number of tokens.

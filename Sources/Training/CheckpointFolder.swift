@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The checkpoint folder of a run: the output's path with `.checkpoint` appended.
 public struct CheckpointFolder: Sendable {

@@ -1,7 +1,7 @@
 import Foundation
 import LanguageModels
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 import Torch
 
 /// The result of evaluating a model on a dataset.

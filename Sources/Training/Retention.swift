@@ -1,7 +1,7 @@
 import Foundation
 import LanguageModels
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 import Torch
 
 /// General text for measuring forgetting: the change of its loss through training on another task.

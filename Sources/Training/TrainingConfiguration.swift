@@ -1,5 +1,5 @@
 import PEFT
-import Support
+import PEFTSupport
 import TorchNN
 
 /// Memory optimizations that don't change the results of training.

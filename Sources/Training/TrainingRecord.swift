@@ -1,6 +1,6 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 
 /// The contents of `training.json` beside a trained adapter or model: everything needed to use it as it was trained, and
 /// to reproduce the training.

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
 /// `peft generate --data` and tables of `peft predict`.

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
 /// What is refused, warned of and shown before a command runs.

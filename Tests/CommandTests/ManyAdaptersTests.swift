@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
 /// Commands on several adapters: generate, evaluate, combine, merge, verify.

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
 /// The way from a plain base to a merged quantized model, on the embedded T5.

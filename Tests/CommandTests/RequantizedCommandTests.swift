@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
 /// Comparisons whose rows are also merged and stored in few bits.

@@ -1,7 +1,7 @@
 import Foundation
 import LanguageModels
 import PEFT
-import Support
+import PEFTSupport
 import TestSupport
 import Testing
 import Training

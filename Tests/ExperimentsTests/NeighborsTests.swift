@@ -1,9 +1,9 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 import TestSupport
 import Testing
-import Tokenizers
+import PEFTTokenizers
 import Torch
 
 @testable import Experiments

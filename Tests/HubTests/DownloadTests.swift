@@ -1,8 +1,8 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
-@testable import Hub
+@testable import PEFTHub
 
 /// One file under all that can happen on the way.
 struct DownloadTests {

@@ -1,8 +1,8 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
-@testable import Hub
+@testable import PEFTHub
 
 /// Pulls from a local server. Checksums are the server's, computed by Python's `hashlib`.
 struct PullTests {

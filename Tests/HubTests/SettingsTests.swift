@@ -1,9 +1,9 @@
 import Foundation
-import Support
+import PEFTSupport
 import TestSupport
 import Testing
 
-@testable import Hub
+@testable import PEFTHub
 
 @Suite struct SettingsTests {
     @Test func variablesMeanWhatTheyMeanToPython() throws {

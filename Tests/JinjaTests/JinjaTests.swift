@@ -1,8 +1,8 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
-@testable import Jinja
+@testable import PEFTJinja
 
 /// Against what transformers renders; the fixtures' script is `make_jinja_fixtures.py`.
 @Suite struct JinjaTests {

@@ -1,8 +1,8 @@
 import Foundation
-import Support
+import PEFTSupport
 import TestSupport
 import Testing
-import Tokenizers
+import PEFTTokenizers
 import Torch
 import TorchNN
 import TorchTestSupport

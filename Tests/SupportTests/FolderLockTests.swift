@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@testable import Support
+@testable import PEFTSupport
 
 @Suite struct FolderLockTests {
 

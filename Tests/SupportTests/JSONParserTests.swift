@@ -1,8 +1,8 @@
-import Support
+import PEFTSupport
 import Foundation
 import Testing
 
-@testable import Support
+@testable import PEFTSupport
 
 @Suite struct JSONParserTests {
     private func parse(_ text: String) throws -> JSON { try JSONParser.parse(Array(text.utf8)[...]) }

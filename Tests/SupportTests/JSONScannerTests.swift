@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Support
+@testable import PEFTSupport
 
 @Suite struct JSONScannerTests {
     /// The names of an object's members and where their values end, or the error.

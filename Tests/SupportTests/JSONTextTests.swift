@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import Support
+@testable import PEFTSupport
 
 @Suite struct JSONTextTests {
     /// What Python's `json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)` printed.

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
 /// Expressions that would take exponential time end in an error; ordinary ones find what they always found.

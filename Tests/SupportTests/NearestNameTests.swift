@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Support
+@testable import PEFTSupport
 
 @Suite struct NearestNameTests {
     @Test(arguments: [

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import Support
+@testable import PEFTSupport
 
 @Suite struct ProgramOutputTests {
     private func shell(_ script: String, input: URL? = nil) throws -> ProgramOutput {

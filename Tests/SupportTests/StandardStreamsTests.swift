@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import Support
+@testable import PEFTSupport
 
 @Suite(.serialized) struct StandardStreamsTests {
     private func pipe() throws -> (reading: Int32, writing: Int32) {

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The test hub `Tests/HubTests/Server/hub_server.py`, which serves the repositories below `folder/repos` on a port of
 /// this machine, and logs requests in `folder/requests.jsonl`.

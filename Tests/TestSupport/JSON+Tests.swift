@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 extension JSON {
     /// The integers of an array; empty for anything else.

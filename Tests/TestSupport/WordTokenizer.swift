@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// A tokenizer whose tokens are words between spaces: a text's ids can be read off the text.
 package enum WordTokenizer {

@@ -1,9 +1,9 @@
 import Foundation
-import Support
+import PEFTSupport
 import TestSupport
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// What `tokenizer_config.json` changes about a `tokenizer.json`, as Python's transformers reads both. The fixture is
 /// written by `Fixtures/make_configuration_fixtures.py`.

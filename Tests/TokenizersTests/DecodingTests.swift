@@ -1,9 +1,9 @@
 import Foundation
-import Support
+import PEFTSupport
 import TestSupport
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// What transformers does around the `tokenizers` library's decoding.
 @Suite struct DecodingTests {

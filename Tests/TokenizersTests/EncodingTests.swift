@@ -1,7 +1,7 @@
-import Support
+import PEFTSupport
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// Pairs, limits and words: ids, types and words are those of Python's `tokenizers`. The fixture is written by
 /// `Fixtures/make_encoding_fixtures.py`.

@@ -1,9 +1,9 @@
 import Foundation
-import Support
+import PEFTSupport
 import TestSupport
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// The folders that tests read.
 enum Folders {

@@ -1,9 +1,9 @@
 import Foundation
-import Support
+import PEFTSupport
 import TestSupport
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// Whatever a file holds ends in a tokenizer or in an error that names the file and the fault.
 @Suite struct MalformedFileTests {

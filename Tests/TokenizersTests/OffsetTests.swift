@@ -1,8 +1,8 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// Where tokens lie in their text is exactly what Python's `tokenizers` says. The fixture is written by
 /// `Fixtures/make_offset_fixtures.py`.

@@ -1,9 +1,9 @@
 import Foundation
-import Support
+import PEFTSupport
 import TestSupport
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// The files from before `tokenizer.json`, made up here; those of real tokenizers are in ``SubwordTests``.
 @Suite struct OlderFilesTests {

@@ -1,9 +1,9 @@
 import Foundation
-import Support
+import PEFTSupport
 import TestSupport
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// Where tokens lie in a text, on real tokenizers where they are there.
 @Suite struct PlacesTests {

@@ -1,8 +1,8 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// What is found in one go is what the stages make one after the other.
 @Suite struct SearchTests {

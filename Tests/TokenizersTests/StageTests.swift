@@ -1,8 +1,8 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// Each stage on its own: small tokenizers that the reference ran too, and cases worked out by hand.
 @Suite struct StageTests {

@@ -1,8 +1,8 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// Stages that few files name, and decoding token by token, which has to give the text of decoding all at once.
 @Suite struct StreamingTests {

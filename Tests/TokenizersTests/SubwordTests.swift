@@ -1,8 +1,8 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// Byte-pair encoding, WordPiece and the stages around them: ids and text are exactly those of Python's
 /// `tokenizers`. Fixtures are written by `Fixtures/make_subword_fixtures.py`.

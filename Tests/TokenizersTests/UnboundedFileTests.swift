@@ -1,8 +1,8 @@
 import Foundation
-import Support
+import PEFTSupport
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// Files whose stages would take time or memory without end on some text load, and such a text ends in an error.
 @Suite struct UnboundedFileTests {

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Tokenizers
+@testable import PEFTTokenizers
 
 /// Cuts are those of Python's `tokenizers`; the fixture is written by `Fixtures/make_script_fixtures.py`.
 @Suite struct UnicodeScriptsTests {

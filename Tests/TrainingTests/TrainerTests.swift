@@ -1,10 +1,10 @@
 import Foundation
 import LanguageModels
 import PEFT
-import Support
+import PEFTSupport
 import TestSupport
 import Testing
-import Tokenizers
+import PEFTTokenizers
 import Torch
 import TorchNN
 

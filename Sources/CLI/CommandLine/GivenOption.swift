@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// A part of a command line.
 enum GivenArgument: Equatable {

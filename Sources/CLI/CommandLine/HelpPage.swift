@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The `--help` page of a command, at most 80 columns wide, common options first.
 struct HelpPage {

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Support
+import PEFTSupport
 
 /// Prepares a command line for the parser: inserts the options of a configuration file, rewrites method options, and
 /// rejects mistakes that the parser would accept or report poorly.

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Foundation
 import PEFT
-import Support
+import PEFTSupport
 
 /// The options of a command: those declared to the parser, those that methods declare, and `--config`.
 ///

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// An invalid command line, whatever the files contain: an unknown option, a value out of range, mutually exclusive
 /// options. The exit code is 64 (`EX_USAGE`); failures of files, models and runs are ``PEFTError``, with exit code 1.

@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import Support
+import PEFTSupport
 import Training
 
 struct ChatOptions: ParsableArguments {

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Experiments
 import Foundation
-import Support
+import PEFTSupport
 
 /// Options of `compare` and `sweep` for resuming and for keeping adapters.
 struct ContinuationOptions: ParsableArguments {

@@ -1,7 +1,7 @@
 import ArgumentParser
 import LanguageModels
 import PEFT
-import Support
+import PEFTSupport
 
 /// Options that methods declare: `--rank 8`, `--rslora`, `--targets=q,v`. A command that has this group accepts them.
 ///

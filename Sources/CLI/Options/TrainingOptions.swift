@@ -1,5 +1,5 @@
 import ArgumentParser
-import Support
+import PEFTSupport
 import Training
 
 struct TrainingOptions: ParsableArguments {

@@ -1,6 +1,6 @@
 import Foundation
 import PEFT
-import Support
+import PEFTSupport
 import Training
 
 /// Plans of several methods on one model, as text and as JSON.

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The result of `peft compare`: one entry per method, with the same data, seeds and budget.
 ///

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 extension ComparisonReport {
     /// The comparison as one HTML page: the verdict first, then results, charts, sample outputs and how to

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Training
 
 /// One method's results: quality with intervals, and cost.

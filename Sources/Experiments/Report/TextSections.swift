@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Sample outputs, and how to reproduce the comparison.
 extension ReportBuilder {

@@ -1,6 +1,6 @@
 import Foundation
 import PEFT
-import Support
+import PEFTSupport
 import Torch
 
 /// Right-singular vectors of one adapter's A matrices, by projection.

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The lock of Python's `filelock`: `flock` on a file that stays open while the lock is held. The system
 /// releases it when the process ends for any reason.

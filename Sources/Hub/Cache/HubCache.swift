@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The cache of Python's `huggingface_hub`: `models--owner--name/{blobs,refs,snapshots,.no_exist}`.
 ///

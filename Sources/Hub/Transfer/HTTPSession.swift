@@ -1,6 +1,6 @@
 import CHub
 import Foundation
-import Support
+import PEFTSupport
 
 /// The head of a response, and its body unless a sink received it.
 struct HTTPResponse {

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Requests to a hub: the token is sent to the hub only, redirects are followed, and transient errors are retried.
 final class HubConnection {

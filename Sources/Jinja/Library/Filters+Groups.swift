@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 extension Filters {
     static let groups: [String: Filter] = [

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// What Python's `json.dumps` writes.
 struct JSONText {

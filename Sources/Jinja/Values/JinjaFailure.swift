@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// An error in a template; the line is added where it is caught.
 struct JinjaFailure: Error {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// A value of a template: Python's types, with Python's behavior.
 ///

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 extension JinjaValue {
     /// Reads JSON text; the keys of objects keep their order, which a template that writes tools down shows.

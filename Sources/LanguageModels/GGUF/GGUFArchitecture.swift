@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// What GGUF files have of a family.

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Torch
 
 /// Converts the metadata of a GGUF file to a `config.json`.

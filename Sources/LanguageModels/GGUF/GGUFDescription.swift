@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Torch
 
 /// A model that can be written as GGUF.

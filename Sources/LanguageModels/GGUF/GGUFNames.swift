@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// Names of a model's tensors in GGUF files, and the row order there.

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Generation parameters. `nil` uses the model's `generation_config.json` or, if it has no value, the default in
 /// parentheses; see ``GenerationSettings``.

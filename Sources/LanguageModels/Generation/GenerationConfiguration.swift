@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The values in `generation_config.json`, named after transformers' keys; `nil` if absent.
 public struct GenerationConfiguration: Sendable, Equatable {

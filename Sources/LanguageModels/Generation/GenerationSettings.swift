@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Resolved generation settings: the caller's parameters, then the model's `generation_config.json`, then the
 /// defaults, combined as in transformers. There are two differences: without a length the default is 128 new tokens,

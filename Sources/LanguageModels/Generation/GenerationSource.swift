@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The file with a model's generation settings: `generation_config.json` or, in older folders, the same keys in
 /// `config.json`. Its errors are deferred until generation, so that a damaged file doesn't prevent training.

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// Changes logits before a token is chosen: penalties, forbidden tokens and forced tokens, in the order of

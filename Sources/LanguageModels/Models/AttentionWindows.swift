@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Sliding-window sizes of a decoder's layers.
 enum AttentionWindows {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 extension Gemma: GGUFWritable {
     var ggufSizes: GGUFSizes {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 extension ModelFamily {
     /// Gemma 2 (Gemma Team 2024, Improving Open Language Models at a Practical Size).

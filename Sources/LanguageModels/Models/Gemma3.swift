@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 extension ModelFamily {
     /// The text model of Gemma 3 (Gemma Team 2025).

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Where families that share Llama's layers differ, as their `config.json` is read.
 struct LlamaVariant: Sendable {

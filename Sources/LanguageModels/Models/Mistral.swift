@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 extension ModelFamily {
     /// Mistral (Jiang et al. 2023): a Llama with sliding windows in all layers.

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Torch
 
 /// Rotary position embeddings (RoPE; Su et al. 2021, RoFormer) in the variants of published models: the frequencies

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// `config.json` of a T5: v1.0 (ReLU, tied), v1.1 and FLAN (gated GELU, untied), tied gated models, and mT5.

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 import TorchNN
 

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Torch
 
 /// Conversion of older adapter formats to the current Hugging Face PEFT format.

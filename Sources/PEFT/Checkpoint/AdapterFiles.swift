@@ -1,6 +1,6 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 import Torch
 
 /// The files of an adapter folder, written by any of the supported programs.

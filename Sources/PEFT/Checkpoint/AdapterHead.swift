@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 
 extension AdapterFolder {
     /// The head that the adapter was trained with, inferred from its `task_type` and tensor shapes; `nil` for

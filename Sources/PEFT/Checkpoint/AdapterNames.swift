@@ -1,6 +1,6 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 import Torch
 
 /// Normalizes tensor names that other programs and wrappers change.

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Checks the settings of an `adapter_config.json` that the method's fields don't cover. Settings that change the
 /// output are rejected and all others are reported, so none is silently ignored.

@@ -1,6 +1,6 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 import Torch
 
 /// LoRA adapters in llama.cpp's GGUF format: for each weight `NAME.lora_a` `[r, in]` and `NAME.lora_b` `[out, r]`,

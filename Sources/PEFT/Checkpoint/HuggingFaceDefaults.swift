@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The default configurations of Hugging Face PEFT 0.21, by `peft_type`.
 enum HuggingFaceDefaults {

@@ -1,6 +1,6 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 import Torch
 
 /// LoRA adapters of Apple's mlx-lm: `adapters.safetensors` with transposed factors `NAME.lora_a` `[in, r]` and

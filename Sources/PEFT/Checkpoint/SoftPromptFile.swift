@@ -1,6 +1,6 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 import Torch
 
 /// Soft prompts as arrays `[tokens, size]`, as Google's prompt-tuning released them for T5 (Lester et al. 2021).

@@ -1,6 +1,6 @@
 import LanguageModels
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 import Torch
 import TorchNN
 

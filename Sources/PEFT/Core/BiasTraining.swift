@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Which of the model's own biases are trained with an adapter, as Hugging Face's `bias`.
 public enum BiasTraining: Sendable {

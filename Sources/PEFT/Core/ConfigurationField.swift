@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Values that the command line accepts for a field.
 public enum ConfigurationFieldKind: Sendable {

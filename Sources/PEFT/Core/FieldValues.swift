@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 // Converters of configuration values from JSON to Swift, with uniform errors.
 

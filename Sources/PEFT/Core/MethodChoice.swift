@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 
 /// A method with its configuration, type-erased.
 public struct MethodChoice: Sendable {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Modules of the model that are trained in full alongside an adapter, such as an output layer: Hugging Face's
 /// `modules_to_save`. Part of `targetFields`; ``MethodChoice`` adds them to a method's plan.

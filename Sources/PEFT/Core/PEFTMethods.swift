@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Synchronization
 
 /// All methods, in the order in which help lists them. To add a method, add a file in `Methods/` and a line here, or

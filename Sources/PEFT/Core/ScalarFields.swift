@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 extension MethodConfiguration {
     /// A rank field from 1 to 65,536.

@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 
 extension MethodConfiguration {
     /// The fields that select target modules, with Hugging Face's names and meanings; shared by all methods that

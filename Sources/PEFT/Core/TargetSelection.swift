@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The projections that a method adapts, with the semantics of Hugging Face's fields.
 public struct TargetSelection: Sendable {

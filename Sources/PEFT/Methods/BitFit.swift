@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 
 /// BitFit (Ben Zaken et al. 2022): trains only the biases, and the classification head if it is untrained.
 public enum BitFit: PEFTMethod {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// A normal with standard deviation 1/r, B zero.

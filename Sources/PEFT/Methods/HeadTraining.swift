@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 
 /// Trains only the untrained head over the frozen base: a linear probe (Alain & Bengio 2017), the baseline for every
 /// method on a model without a head for the task.

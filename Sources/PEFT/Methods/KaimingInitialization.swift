@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// The default: A Kaiming uniform, B zero, so that training starts at the base model.

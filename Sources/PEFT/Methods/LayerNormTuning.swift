@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 
 /// Trains the normalization layers (Zhao et al. 2024, Tuning LayerNorm in Attention).
 public enum LayerNormTuning: PEFTMethod {

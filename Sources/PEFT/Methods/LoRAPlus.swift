@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// LoRA+ (Hayou et al. 2024): B's learning rate is λ times A's, which makes feature learning efficient in wide
 /// models. The file is LoRA's, with the ratio noted for further training.

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// OLoRA (Büyükakyüz 2024): with W = Q R, A and B are initialized with the first r rows of R and columns of Q; the

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// Semi-orthogonal A and B with A Bᵀ = 0 (even ranks).

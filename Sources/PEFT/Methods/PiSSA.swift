@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// PiSSA (Meng et al. 2024, eq. 2–4): A and B are initialized with the principal singular values and vectors of W,

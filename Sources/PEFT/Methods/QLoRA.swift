@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 import TorchNN
 
 /// QLoRA (Dettmers et al. 2023): LoRA over a base quantized to NF4 with double quantization.

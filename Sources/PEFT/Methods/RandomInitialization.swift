@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// A Kaiming uniform and B uniform in ±1/√r: ΔW starts as noise, for tests.

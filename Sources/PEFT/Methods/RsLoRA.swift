@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Rank-stabilized LoRA (Kalajdzievski 2023): s = α / √r instead of α / r, so that large ranks learn as fast as small
 /// ones.

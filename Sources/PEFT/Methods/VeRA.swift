@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 import Torch
 import TorchNN
 

@@ -1,6 +1,6 @@
 import Foundation
-import Jinja
-import Support
+import PEFTJinja
+import PEFTSupport
 
 /// A chat template: the tokenizer's Jinja template with the tokenizer's special tokens.
 ///

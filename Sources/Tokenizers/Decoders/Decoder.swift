@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Turns pieces back into text. Registered in ``decoders``.
 protocol Decoder: Sendable {

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The tokenizer of a GGUF file, as the files that Hugging Face's readers take.
 ///

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// A tokenizer as the settings of a GGUF file.
 public enum GGUFVocabulary {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The `model` of a `tokenizer.json`, decoded by its type.
 ///

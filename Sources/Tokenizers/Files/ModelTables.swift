@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The vocabulary and the merges of a `tokenizer.json`, cut out of it.
 ///

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The files that came before `tokenizer.json`. They hold a vocabulary and perhaps merges; what else a tokenizer
 /// does is known from its family.

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// What a SentencePiece model file (`spiece.model`) holds, as far as encoding needs it.
 struct SentencePieceFile {

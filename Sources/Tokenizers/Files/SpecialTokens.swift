@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Which tokens have a role, from `tokenizer_config.json` and, where that is silent, `special_tokens_map.json`.
 struct SpecialTokens {

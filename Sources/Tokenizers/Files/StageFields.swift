@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// One object of a tokenizer's JSON, with its place, so that every error says which file and where.
 struct StageFields {

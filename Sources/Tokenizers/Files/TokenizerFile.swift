@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// What `tokenizer.json` holds: the stages, and the tokens beside the model's vocabulary. Its truncation and
 /// padding are not read: how long a batch is, is the caller's matter.

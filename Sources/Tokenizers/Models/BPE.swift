@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Byte-pair encoding: a word starts as its characters, and the adjacent pair that comes first in the list of merges
 /// becomes one piece, until no merge applies (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909).

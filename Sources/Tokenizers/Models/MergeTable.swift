@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The merges of byte-pair encoding: an open-addressing table from two ids to the merge's rank and resulting id.
 final class MergeTable: @unchecked Sendable {

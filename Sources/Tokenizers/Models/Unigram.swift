@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The unigram language model of SentencePiece: of all segmentations of a text into pieces of the vocabulary,
 /// the one with the highest sum of log probabilities (Kudo 2018, https://arxiv.org/abs/1804.10959).

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Pieces with the ids of a file. Ids may have gaps.
 ///

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Maps each word to its id, or to the unknown token.
 struct WordLevel: TokenizerModel {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// WordPiece (greedy longest match first, from left to right); a word that can't be segmented becomes the unknown
 /// token (Devlin et al. 2019, https://arxiv.org/abs/1810.04805).

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// SentencePiece's character map: a double-array trie over UTF-8 and the replacements it points to.
 ///

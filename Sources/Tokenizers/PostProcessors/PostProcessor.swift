@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// What stands around one text or a pair of texts, as in `[CLS] A [SEP] B [SEP]`.
 ///

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// SentencePiece's convention: a space is written as a visible character, "▁", which begins words.
 struct Metaspace: Sendable {

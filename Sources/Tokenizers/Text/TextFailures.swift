@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Encoding and decoding don't throw. If a tokenizer file makes them take unbounded time or memory, the stage leaves
 /// its text unchanged and records the error here, for the enclosing ``withTokenizerErrors(_:)`` to throw.

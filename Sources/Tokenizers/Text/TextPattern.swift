@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The `pattern` of normalizers, pre-tokenizers and decoders.
 enum TextPattern: Sendable {

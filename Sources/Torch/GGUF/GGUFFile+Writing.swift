@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 extension GGUFType {
     /// The types that can be written.

@@ -1,6 +1,6 @@
 import CTorch
 import Foundation
-import Support
+import PEFTSupport
 
 /// A memory-mapped GGUF file, llama.cpp's format.
 public final class GGUFFile: TensorFile {

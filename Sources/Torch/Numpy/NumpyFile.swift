@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Reader of `numpy.save` arrays (`.npy`): magic bytes, a header that is a Python dictionary, and the values.
 public enum NumpyFile {

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// A pickle interpreter that can only build data.
 ///

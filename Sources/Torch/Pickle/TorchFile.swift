@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// A memory-mapped `torch.save` file, read without running code.
 ///

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The stored (uncompressed) files in a zip archive, as far as `torch.save` uses the format.
 ///

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// A place in a model where adapters of one kind attach: projections, embeddings, sublayer outputs, embedded inputs,
 /// keys and values of attentions.

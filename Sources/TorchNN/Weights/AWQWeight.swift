@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// A weight in AWQ's file format (Lin et al. 2023, GEMM version), which is repacked as a ``GroupQuantizedWeight``

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 import Torch
 
 /// A weight quantized to 4-bit codes, NF4 or FP4, with a scale for each block, stored as in bitsandbytes (QLoRA,

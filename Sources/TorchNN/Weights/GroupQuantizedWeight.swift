@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// A weight of packed integers with a scale and a zero point for each output and group of inputs, W[o, i] = scale[g,

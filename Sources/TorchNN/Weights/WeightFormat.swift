@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// A weight format that users name, with its settings, such as `nf4-double` or `int4-g32-gptq`.

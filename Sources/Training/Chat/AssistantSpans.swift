@@ -1,6 +1,6 @@
-import Jinja
-import Support
-import Tokenizers
+import PEFTJinja
+import PEFTSupport
+import PEFTTokenizers
 
 /// Which tokens of a conversation contribute to the loss.
 public enum ChatLoss: String, CaseIterable, Sendable, Codable {

@@ -1,7 +1,7 @@
-import Jinja
+import PEFTJinja
 import LanguageModels
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 
 /// Encodes conversations to token ids and loss masks.
 ///

@@ -1,6 +1,6 @@
 import Foundation
-import Jinja
-import Support
+import PEFTJinja
+import PEFTSupport
 
 /// Reads conversations from the rows of a dataset: OpenAI's `messages`, ShareGPT's `conversations`, or `prompt` and
 /// `completion`.

@@ -1,8 +1,8 @@
 import Foundation
-import Jinja
+import PEFTJinja
 import LanguageModels
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 
 /// How rows become conversations and token ids. Training on chats records these settings, so that evaluation and
 /// generation use the same ones.

@@ -1,5 +1,5 @@
-import Jinja
-import Support
+import PEFTJinja
+import PEFTSupport
 
 /// An example as a list of messages, to be rendered by a chat template.
 public struct Conversation {

@@ -1,6 +1,6 @@
-import Jinja
-import Support
-import Tokenizers
+import PEFTJinja
+import PEFTSupport
+import PEFTTokenizers
 
 /// Renders a conversation, or a variation of it, with a chat template and the conversation's tools and variables.
 struct ConversationRenderer {

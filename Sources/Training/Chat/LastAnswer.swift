@@ -1,4 +1,4 @@
-import Jinja
+import PEFTJinja
 
 /// The text that follows a generation prompt that opens reasoning.
 enum LastAnswer {

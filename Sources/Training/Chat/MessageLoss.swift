@@ -1,5 +1,5 @@
-import Jinja
-import Support
+import PEFTJinja
+import PEFTSupport
 
 /// Per-message loss masks: OpenAI's `weight` (0 or 1) and axolotl's `train` (true or false).
 enum MessageLoss {

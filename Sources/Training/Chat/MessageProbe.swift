@@ -1,4 +1,4 @@
-import Jinja
+import PEFTJinja
 
 /// Markers that replace a message's text to find its position in a rendering: private-use characters, which no
 /// template treats specially.

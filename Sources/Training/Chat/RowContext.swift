@@ -1,5 +1,5 @@
-import Jinja
-import Support
+import PEFTJinja
+import PEFTSupport
 
 /// The fields of a row besides its messages, as arguments of transformers' `apply_chat_template`.
 ///

@@ -1,5 +1,5 @@
-import Jinja
-import Support
+import PEFTJinja
+import PEFTSupport
 
 /// Tool calls in the form that chat templates expect: in `tool_calls`, with arguments as objects.
 ///

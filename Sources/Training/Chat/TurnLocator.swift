@@ -1,5 +1,5 @@
-import Jinja
-import Support
+import PEFTJinja
+import PEFTSupport
 
 /// Finds the assistant's turns in the rendering of a whole conversation.
 ///

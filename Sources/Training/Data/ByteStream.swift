@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The bytes of a data file, or of a program's output, read in chunks.
 struct ByteStream {

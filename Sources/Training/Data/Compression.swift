@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// A compression format, decompressed by an external program while the file is read.
 struct Compression: Sendable {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The format of a data file.
 enum DataFormat: Sendable {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The non-blank lines of data sources, in chunks.
 struct DataLines: @unchecked Sendable {

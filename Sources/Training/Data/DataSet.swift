@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Reads the rows of datasets in common file formats.
 public enum DataSet {

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// A data source as given to `--data`: a file, a list inside a JSON file, a remote file, or an SQL query.
 ///

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Reads Parquet, remote files and SQL queries through DuckDB's command line, which streams rows as lines.
 ///

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// A training example: the model reads the prompt and learns to generate the target.
 public struct Example: Sendable, Hashable {

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The rows of a JSON file that is one value, or several values that span lines.
 ///

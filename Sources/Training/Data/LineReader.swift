@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Reads a file line by line, buffering one chunk and an incomplete line.
 ///

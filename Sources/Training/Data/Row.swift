@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// One row of a data file: named values and their location.
 public struct Row: Sendable, Hashable {

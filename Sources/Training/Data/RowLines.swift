@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The rows of a data source with one row per line: JSON Lines, text, and DuckDB's output.
 struct RowLines {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The templates that render a row to an example.
 public struct RowTemplates: Sendable {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The size of the held-out part of a dataset.
 public enum HeldOut: Sendable, Hashable {

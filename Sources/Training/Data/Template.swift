@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Text with placeholders for a row's fields, such as `"Summarize.\n\n{dialogue}\n\nSummary: "`.
 ///

@@ -1,6 +1,6 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 
 /// Examples as token ids, in memory or in a memory-mapped file with an index of 16 bytes per example in memory.
 public struct EncodedRows: RandomAccessCollection, Sendable {

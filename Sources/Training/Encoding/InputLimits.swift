@@ -1,6 +1,6 @@
 import LanguageModels
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 
 /// The maximum length of examples for a model, and its range of token ids.
 public struct InputLimits: Sendable {

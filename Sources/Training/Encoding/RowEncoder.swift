@@ -1,6 +1,6 @@
 import LanguageModels
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 
 /// Encodes examples to token ids for a model's task.
 ///

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// Corpus BLEU: n-gram precision up to order 4 over a whole test set, with a brevity penalty.
 ///

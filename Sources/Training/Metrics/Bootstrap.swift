@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// A metric's value with its bootstrap confidence interval.
 public struct MetricValue: Codable, Sendable, Hashable {

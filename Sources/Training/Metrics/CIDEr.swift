@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// CIDEr-D: TF-IDF-weighted n-gram similarity of a text to its references, in 0 … 10.
 ///

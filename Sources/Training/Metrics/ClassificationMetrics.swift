@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The metrics of ``evaluateClassification(predictions:references:bootstrap:)``; raw values are
 /// their keys in reports.

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Detail recall: the fraction of the details shared by reference and prompt that the prediction contains, in 0 … 1.
 ///

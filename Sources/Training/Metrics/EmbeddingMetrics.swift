@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Torch
 
 /// The metrics of embeddings; raw values are their keys in reports.

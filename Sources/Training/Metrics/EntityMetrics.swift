@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The metrics of ``evaluateEntities(predictions:references:bootstrap:)``, each in 0 … 1; raw values are
 /// their keys in reports.

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// Generated texts with their references, which metrics score.
 final class GeneratedTexts {

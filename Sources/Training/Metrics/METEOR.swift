@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// METEOR without synonyms: exact and stem matches, weighted toward recall, with a fragmentation penalty; in 0 … 1.
 ///

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// NIST: like BLEU, but each matched n-gram is weighted by its information, in bits. The score is at least 0 and has no
 /// upper bound.

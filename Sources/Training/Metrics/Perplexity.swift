@@ -1,6 +1,6 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 import Torch
 
 /// Perplexity: exp of the mean loss per token (not per example), at least 1.

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// The metrics of ``evaluateRegression(predictions:references:bootstrap:)``; raw values are their
 /// keys in reports.

@@ -1,6 +1,6 @@
 import Foundation
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 
 /// How rows become conversations, as far as the user says (``ChatSettings`` once the data are known).
 public struct ChatChoice: Sendable {

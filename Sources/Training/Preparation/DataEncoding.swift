@@ -1,8 +1,8 @@
 import Foundation
 import LanguageModels
 import PEFT
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 
 /// All encoded examples of ``TrainingData``, before a part is held out.
 struct EncodedData {

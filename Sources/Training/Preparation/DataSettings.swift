@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 
 /// How the rows of a dataset become examples, as far as the user says. The rest follows from the first row, the model, and
 /// the settings that an adapter was trained with (``TrainingRecord``).

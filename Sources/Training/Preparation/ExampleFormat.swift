@@ -1,6 +1,6 @@
 import Foundation
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 
 /// How the rows of a dataset become examples: as prompts and targets, or as conversations.
 public enum ExampleFormat: Sendable {

@@ -1,6 +1,6 @@
 import Foundation
 import LanguageModels
-import Tokenizers
+import PEFTTokenizers
 
 /// Examples with the encoder of a model for them.
 public enum PreparedExamples {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// A dataset format that implies the templates of prompt and target.
 public struct RecognizedFormat: Sendable {

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 /// A common dataset format, which determines the prompt and the target of a row.
 public enum RowFormat: String, CaseIterable, Sendable {

@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 
 /// Counts evaluation examples that are also in the training data (contamination).
 public enum SharedExamples {

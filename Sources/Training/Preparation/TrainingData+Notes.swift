@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 extension TrainingData {
     /// Notes for the user on the detected format, on truncated and dropped examples, and on what a model won't learn from

@@ -1,8 +1,8 @@
 import Foundation
 import LanguageModels
 import PEFT
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 
 /// Encoded training and validation data for a model, prepared as `peft train` prepares them.
 ///

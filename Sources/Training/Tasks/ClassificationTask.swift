@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 import Torch
 
 /// Single-label classification with softmax cross-entropy.

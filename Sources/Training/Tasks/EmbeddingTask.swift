@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 import Torch
 
 /// Text embeddings. Contrastive training (InfoNCE) pulls a text toward its `--pair` and away from the pairs of other

@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 import Torch
 
 /// A task of models with a head: encodes targets to labels, decodes outputs to predictions, and computes

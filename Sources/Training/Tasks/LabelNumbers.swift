@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 
 /// Class indices by label.
 struct LabelNumbers: Sendable {

@@ -1,5 +1,5 @@
 import LanguageModels
-import Support
+import PEFTSupport
 import Torch
 
 /// Multi-label classification with binary cross-entropy. A target has zero or more labels, one per line, as a list field

@@ -1,6 +1,6 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 
 /// The task as far as the user chose it; the rest is inferred from the model and the data.
 public struct TaskChoice: Sendable {

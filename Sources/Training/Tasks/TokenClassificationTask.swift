@@ -1,6 +1,6 @@
 import LanguageModels
-import Support
-import Tokenizers
+import PEFTSupport
+import PEFTTokenizers
 import Torch
 
 /// Token classification: a class for each word. Words and labels are given one per line, as list fields render in

@@ -1,9 +1,9 @@
 import Foundation
-import Support
+import PEFTSupport
 import TestSupport
 import Testing
 
-@testable import Hub
+@testable import PEFTHub
 
 /// The hub of `hub_server.py` on a port of this machine, with a cache of its own.
 final class TestHub {

@@ -1,6 +1,6 @@
 import LanguageModels
 import PEFT
-import Support
+import PEFTSupport
 import Torch
 import TorchNN
 

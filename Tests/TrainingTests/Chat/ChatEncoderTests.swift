@@ -1,9 +1,9 @@
 import Foundation
-import Jinja
+import PEFTJinja
 import LanguageModels
-import Support
+import PEFTSupport
 import Testing
-import Tokenizers
+import PEFTTokenizers
 
 @testable import Training
 

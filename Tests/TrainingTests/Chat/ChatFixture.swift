@@ -1,9 +1,9 @@
 import Foundation
-import Jinja
+import PEFTJinja
 import LanguageModels
-import Support
+import PEFTSupport
 import Testing
-import Tokenizers
+import PEFTTokenizers
 import Training
 
 /// The model, conversations and transformers' results of `make_chat_fixtures.py`.

@@ -1,6 +1,6 @@
 import Foundation
-import Jinja
-import Support
+import PEFTJinja
+import PEFTSupport
 import TestSupport
 import Testing
 

@@ -1,7 +1,7 @@
-import Jinja
-import Support
+import PEFTJinja
+import PEFTSupport
 import Testing
-import Tokenizers
+import PEFTTokenizers
 
 @testable import Training
 

@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 import Testing
 
 @testable import Training

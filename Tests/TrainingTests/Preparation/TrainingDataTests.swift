@@ -1,8 +1,8 @@
 import Foundation
 import LanguageModels
-import Support
+import PEFTSupport
 import Testing
-import Tokenizers
+import PEFTTokenizers
 
 @testable import Training
 

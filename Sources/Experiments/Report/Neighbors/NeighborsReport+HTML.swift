@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 extension NeighborsReport {
     /// The nearest words and their map as one self-contained HTML page.

@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The result of `peft neighbors`: the vocabulary entries nearest to each virtual token of a soft prompt.
 public struct NeighborsReport: Codable, Sendable {

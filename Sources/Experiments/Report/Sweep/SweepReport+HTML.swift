@@ -1,4 +1,4 @@
-import Support
+import PEFTSupport
 
 extension SweepReport {
     /// The sweep as one self-contained HTML page.

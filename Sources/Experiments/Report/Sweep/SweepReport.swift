@@ -1,5 +1,5 @@
 import Foundation
-import Support
+import PEFTSupport
 
 /// The result of `peft sweep`: quality and cost at each value of one configuration field.
 public struct SweepReport: Codable, Sendable {
