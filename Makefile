@@ -25,7 +25,7 @@ build: setup ## Build .build/release/peft
 # Tests run several processes at once: let OpenMP threads that wait at a barrier sleep soon.
 test: export GOMP_SPINCOUNT ?= 1000
 test: setup ## Run all tests of the package
-	swift test --disable-index-store $(IMPORTS) $(SWIFT_FLAGS)
+	swift test $(IMPORTS) $(SWIFT_FLAGS)
 
 demo: build ## Compare full fine-tuning and LoRA on the example dataset
 	Scripts/demo.sh

@@ -1,7 +1,7 @@
 import ArgumentParser
+import Experiments
 import Foundation
 import LanguageModels
-import Experiments
 import PEFTSupport
 import Training
 

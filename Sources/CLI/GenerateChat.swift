@@ -1,6 +1,6 @@
 import Foundation
-import PEFTJinja
 import LanguageModels
+import PEFTJinja
 import PEFTSupport
 import Training
 

@@ -1,7 +1,7 @@
 import Foundation
-import PEFTHub
 import LanguageModels
 import PEFT
+import PEFTHub
 import PEFTSupport
 
 /// Resolves models and adapters by folder or by hub name, downloading those that are not in the cache.

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Foundation
-import PEFTHub
 import LanguageModels
+import PEFTHub
 import PEFTSupport
 
 struct PullCommand: ParsableCommand {

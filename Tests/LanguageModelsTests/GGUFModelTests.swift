@@ -1,8 +1,8 @@
 import Foundation
 import PEFTSupport
+import PEFTTokenizers
 import TestSupport
 import Testing
-import PEFTTokenizers
 import Torch
 import TorchNN
 import TorchTestSupport

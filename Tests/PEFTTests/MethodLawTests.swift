@@ -121,8 +121,8 @@ import TorchTestSupport
         let outline = ModelOutline(model)
         let summary = PlanSummary(try item.choice.plan(for: outline), outline: outline)
         // A weight that is kept in fewer bits counts as the numbers that it stands for.
-        let kept = model.namedModules().compactMap { $0.module as? Linear }.filter(\.weight.isQuantized)
-        let stored = kept.flatMap(\.weight.parameters).reduce(0) { $0 + $1.parameter.tensor.count }
+        let kept = model.namedModules().compactMap { $0.module as? Linear }.filter { $0.weight.isQuantized }
+        let stored = kept.flatMap { $0.weight.parameters }.reduce(0) { $0 + $1.parameter.tensor.count }
         let own = model.parameterCount - stored + kept.reduce(0) { $0 + $1.outputs * $1.inputs }
         let adapter = try Adapter(item.choice, on: model)
         #expect(adapter.trainableCount == summary.trainable)

@@ -2,9 +2,9 @@ import Foundation
 import LanguageModels
 import PEFT
 import PEFTSupport
+import PEFTTokenizers
 import TestSupport
 import Testing
-import PEFTTokenizers
 import Torch
 import TorchNN
 

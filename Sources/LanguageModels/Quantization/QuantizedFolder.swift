@@ -103,7 +103,8 @@ extension LanguageModel {
             (module as? Linear)?.weight ?? (module as? Embedding)?.weight
         }
         return Set(
-            weights.filter(\.isQuantized)
+            // A key path in place of the closure crashes the compiler of Swift 6.3.1.
+            weights.filter { $0.isQuantized }
                 .flatMap { $0.parameters.map { ObjectIdentifier($0.parameter) } })
     }
 }

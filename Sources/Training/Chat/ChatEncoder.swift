@@ -1,5 +1,5 @@
-import PEFTJinja
 import LanguageModels
+import PEFTJinja
 import PEFTSupport
 import PEFTTokenizers
 

@@ -1,9 +1,9 @@
 import Foundation
-import PEFTJinja
 import LanguageModels
+import PEFTJinja
 import PEFTSupport
-import Testing
 import PEFTTokenizers
+import Testing
 
 @testable import Training
 

@@ -1,9 +1,9 @@
 import Foundation
-import PEFTJinja
 import LanguageModels
+import PEFTJinja
 import PEFTSupport
-import Testing
 import PEFTTokenizers
+import Testing
 import Training
 
 /// The model, conversations and transformers' results of `make_chat_fixtures.py`.

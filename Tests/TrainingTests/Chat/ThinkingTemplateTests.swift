@@ -1,7 +1,7 @@
 import PEFTJinja
 import PEFTSupport
-import Testing
 import PEFTTokenizers
+import Testing
 
 @testable import Training
 

@@ -1,9 +1,9 @@
 import Foundation
 import LanguageModels
 import PEFTSupport
+import PEFTTokenizers
 import TestSupport
 import Testing
-import PEFTTokenizers
 
 @testable import Training
 

@@ -1,5 +1,5 @@
-import PEFTSupport
 import Foundation
+import PEFTSupport
 import Testing
 
 @testable import Training

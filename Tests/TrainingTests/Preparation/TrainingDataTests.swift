@@ -1,8 +1,9 @@
 import Foundation
 import LanguageModels
 import PEFTSupport
-import Testing
 import PEFTTokenizers
+import TestSupport
+import Testing
 
 @testable import Training
 
@@ -29,7 +30,7 @@ import PEFTTokenizers
         let content =
             name == "rows.json"
             ? "[" + Self.lines(6).replacingOccurrences(of: "\n", with: ",") + "]" : Self.lines(6)
-        try withFile(name, content.utf8) { file in
+        try withTemporaryFile(name, content.utf8) { file in
             let data = try TrainingData([file.path], limit: 5, for: folder, settings: texts)
             let examples = try texts.templates().examples(from: DataSet.read(file, limit: 5))
             let encoder = try RowEncoder(data.tokenizer, for: folder.outline(), maxInputTokens: 512)
@@ -57,7 +58,7 @@ import PEFTTokenizers
     /// Alpaca rows need no templates; as turns they have no headings.
     @Test func formatsAreRecognized() throws {
         let folder = try folder(.decoder)
-        try withFile("rows.jsonl", #"{"instruction": "Add", "input": "", "output": "4"}"#.utf8) { file in
+        try withTemporaryFile("rows.jsonl", #"{"instruction": "Add", "input": "", "output": "4"}"#.utf8) { file in
             let data = try TrainingData([file.path], for: folder)
             #expect(data.recognized?.format == .alpaca)
             #expect(data.format.templates?.prompt.text.hasPrefix("### Instruction") == true)
@@ -73,7 +74,7 @@ import PEFTTokenizers
 
     @Test func notesAreReturned() throws {
         let folder = try folder(.encoderDecoder)
-        try withFile("rows.jsonl", Self.lines(8).utf8) { file in
+        try withTemporaryFile("rows.jsonl", Self.lines(8).utf8) { file in
             var (notes, settings): ([String], DataSettings) = ([], texts)
             settings.maxInputTokens = 3
             let data = try TrainingData(
@@ -93,7 +94,7 @@ import PEFTTokenizers
     /// Contradictory or missing settings are told from rows that don't fit.
     @Test func mistakesInSettingsAreUsageErrors() throws {
         let folder = try folder(.encoderDecoder)
-        try withFile("rows.jsonl", Self.lines(2).utf8) { file in
+        try withTemporaryFile("rows.jsonl", Self.lines(2).utf8) { file in
             func error(_ change: (inout DataSettings) -> Void) -> PEFTError? {
                 var settings = DataSettings()
                 change(&settings)
