@@ -57,20 +57,27 @@ extension Comparison {
             onEvent(.tried(method: label, learningRate: rate, validationLoss: loss))
         }
         for exponent in -1...1 { try attempt(exponent) }
-        while let best = losses.min(by: { $0.value < $1.value })?.key, abs(best) < 3 {
+        // Of equal losses that nearest to the default rate; if all diverged, the lowest rate.
+        func best() -> Int? {
+            let exponents = losses.keys.sorted { (abs($0), $0) < (abs($1), $1) }
+            guard let best = exponents.min(by: { losses[$0, default: .infinity] < losses[$1, default: .infinity] })
+            else { return nil }
+            return losses[best] == .infinity ? exponents.min() : best
+        }
+        while let best = best(), abs(best) < 3 {
             let lowest = losses.keys.min() ?? 0
             let highest = losses.keys.max() ?? 0
             guard best == lowest || best == highest else { break }
             try attempt(best == lowest ? best - 1 : best + 1)
         }
-        guard let best = losses.min(by: { $0.value < $1.value }), best.value.isFinite else {
+        guard let best = best(), losses[best]?.isFinite == true else {
             throw PEFTError("none of the learning rates tried for \(label) converged", remedy: "set one with --lr")
         }
         let trials = losses.sorted { $0.key < $1.key }.filter(\.value.isFinite).map {
             MethodRun.LearningRateTrial(
                 learningRate: roundedRate(middle * pow(step, Double($0.key))), validationLoss: $0.value)
         }
-        return (roundedRate(middle * pow(step, Double(best.key))), trials)
+        return (roundedRate(middle * pow(step, Double(best))), trials)
     }
 
     /// Two digits are enough for a learning rate.

@@ -200,8 +200,6 @@ import Training
             ).memory
         }
         #expect(plans[0].activations > 0)
-        withKnownIssue("the second micro-batch's forward pass has no mark: its activations count as temporaries") {
-            #expect(plans[1].activations >= plans[0].activations)
-        }
+        #expect(plans[1].activations >= plans[0].activations)
     }
 }

@@ -111,9 +111,7 @@ import Torch
         let expected = try report().clustering.mean
         for count in [1, 2] {
             let mean = try report { $0.count = count }.clustering.mean
-            withKnownIssue("the groups are no longer than the lists; one word alone has a clustering of 1") {
-                #expect(abs(mean - expected) < 1e-6, "\(count) listed")
-            }
+            #expect(abs(mean - expected) < 1e-6, "\(count) listed")
         }
     }
 

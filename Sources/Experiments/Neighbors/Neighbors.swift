@@ -81,20 +81,21 @@ public struct Neighbors {
         let used = min(vocabulary.dim(0), tokenizer.vocabularySize)
         let words = vocabulary.narrowed(axis: 0, 0..<used)
         let unit = normalized(words)
+        // The clustering is that of five words, however many are listed.
         let count = min(options.count, used)
+        let groupSize = min(5, used)
         let cosines = normalized(prompt).matmul(unit.T)
         // ‖p − w‖² = ‖p‖² + ‖w‖² − 2 p·w, without a tensor of all differences.
         let squares =
             prompt.squared().sum(axes: [1], keep: true) + words.squared().sum(axes: [1]).unsqueezed(0)
             - prompt.matmul(words.T) * 2
-        let byCosine = cosines.topK(count)
+        let byCosine = cosines.topK(max(count, groupSize))
         let byDistance = (-squares).topK(count)
         let cosineIDs = rows(byCosine.indices), distanceIDs = rows(byDistance.indices)
         let cosineValues = rows(byCosine.values), distanceValues = rows(byDistance.values)
-        let groups = cosineIDs.map { Array($0.prefix(5)).map { Int($0) } }
+        let groups = cosineIDs.map { $0.prefix(groupSize).map { Int($0) } }
         let clusters = groups.map { pairwise(unit, $0) }
         var random = SeededRandom(seed: options.seed, stream: 0x4E)
-        let groupSize = min(5, used)
         let randomClusters = (0..<max(2, options.samples)).map { _ in
             pairwise(unit, (0..<groupSize).map { _ in random.below(used) })
         }
@@ -102,7 +103,7 @@ public struct Neighbors {
             let ids = rows(normalized(prompt).matmul(unit.T).topK(groupSize).indices)
             return ids.map { pairwise(unit, $0.map { Int($0) }) }
         }
-        let places = try project(prompt, words, groups)
+        let places = try project(prompt, words, groups.map { Array($0.prefix(count)) })
         let submodules = adapter.attached.filter { $0.site is InputSite }.count
         let perSubmodule = prompt.dim(0) / max(1, submodules)
         func neighbor(_ id: Double, _ value: Double) -> NeighborsReport.Neighbor {
@@ -112,7 +113,7 @@ public struct Neighbors {
         let tokens = (0..<prompt.dim(0)).map { row in
             NeighborsReport.Token(
                 name: submodules > 1 && row >= perSubmodule ? "decoder \(row - perSubmodule + 1)" : "\(row + 1)",
-                cosine: zip(cosineIDs[row], cosineValues[row]).map { neighbor($0, $1) },
+                cosine: zip(cosineIDs[row].prefix(count), cosineValues[row]).map { neighbor($0, $1) },
                 distance: zip(distanceIDs[row], distanceValues[row]).map { neighbor($0, max(0, -$1).squareRoot()) },
                 clustering: clusters[row], place: places.tokens[row], neighborPlaces: places.neighbors[row])
         }

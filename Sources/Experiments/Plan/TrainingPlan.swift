@@ -142,8 +142,8 @@ public struct TrainingPlan: Sendable {
             mark(MemoryLedger.Mark.optimizer)
             let optimizer = configuration.makeOptimizer(adapter)
             for step in 0..<2 {
-                mark(MemoryLedger.Mark.forward)
                 for pass in 0..<min(2, configuration.accumulation) {
+                    mark(MemoryLedger.Mark.forward)
                     let tokens = model.batch(rows, device: .meta)
                     let sum = DropoutScope.run(seed: 0, stream: UInt64(step)) {
                         ActivationCheckpointing.run(configuration.memory.activations) {
@@ -152,7 +152,7 @@ public struct TrainingPlan: Sendable {
                         }
                     }
                     let penalty = pass == 0 ? hook?.penalty() : nil
-                    if pass == 0 { mark(MemoryLedger.Mark.backward) }
+                    mark(MemoryLedger.Mark.backward)
                     (penalty.map { sum + $0 } ?? sum).backward()
                 }
                 mark(MemoryLedger.Mark.update)
