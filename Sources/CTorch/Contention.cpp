@@ -95,8 +95,8 @@ void watch(Parallel parallel) {
     using namespace std::chrono_literals;
     // Long enough that single bursts, of up to 27 switches, don't count.
     constexpr auto interval = 500ms;
-    /// Involuntary switches in an interval, per processor. Two cores of an AMD Zen 3 have 15 alone, 90 beside a busy loop, and
-    /// over 1,000 there while the team is held. One loop beside many cores may stay below.
+    /// Involuntary switches of all threads in an interval that mean contention. On 2 cores of an AMD Zen 3 there are about 15
+    /// alone, 90 beside a busy loop, and over 1,000 while the team is held beside one. One loop beside many cores may stay below.
     const long limit = 25 * static_cast<long>(processors());
     /// Intervals without contention after which the team ends.
     constexpr int patience = 4;
