@@ -6,7 +6,6 @@
 #include "ckernels/Blas.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -95,7 +94,7 @@ Sgemm mkl_sgemm() {
 #endif
 }
 
-std::atomic<bool> is_allowed{true};
+thread_local bool is_allowed = true;
 
 }  // namespace
 
@@ -107,10 +106,10 @@ const char *blas_name() { return has_fast_blas() ? library().name.c_str() : ""; 
 
 void allow_blas(bool allowed) { is_allowed = allowed; }
 
-bool has_fast_blas() { return is_allowed.load(std::memory_order_relaxed) && library().sgemm != nullptr; }
+bool has_fast_blas() { return is_allowed && library().sgemm != nullptr; }
 
 bool has_serial_blas() {
-    return is_allowed.load(std::memory_order_relaxed) && (library().sgemm != nullptr || mkl_sgemm() != nullptr);
+    return is_allowed && (library().sgemm != nullptr || mkl_sgemm() != nullptr);
 }
 
 void serial_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, float alpha, const float *a,

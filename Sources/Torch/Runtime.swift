@@ -26,8 +26,12 @@ public enum Runtime {
         return other.isEmpty ? "libtorch's" : other
     }
 
-    /// Whether GEMMs may use another library than libtorch's, for comparisons.
-    public static func allowOtherBLAS(_ allowed: Bool) { ct_allow_other_blas(allowed) }
+    /// Runs `body` with or without a BLAS library other than libtorch's in this thread's matmuls, to test and measure both.
+    static func withOtherBLAS<Result>(_ isAllowed: Bool, _ body: () throws -> Result) rethrows -> Result {
+        ct_allow_other_blas(isAllowed)
+        defer { ct_allow_other_blas(true) }
+        return try body()
+    }
 
     /// Runs `body` without 512-bit vectors in this thread's matmuls, to test and measure the other kernels.
     static func withoutWideVectors<Result>(_ body: () throws -> Result) rethrows -> Result {

@@ -101,15 +101,15 @@ import TorchTestSupport
         let wide = narrow.map { $0.to(.float64) }
         let expected = try withTorchErrors { withoutGradients { packed(item, wide) } }
         let slopes = try gradients(wide) { packed(item, $0) }
-        defer { Runtime.allowOtherBLAS(true) }
         for isAllowed in [true, false] {
-            Runtime.allowOtherBLAS(isAllowed)
-            let result = try withTorchErrors { withoutGradients { packed(item, narrow) } }
-            #expect(result.dtype == .float32)
-            #expect(relativeDifference(result.to(.float64), expected) < 2e-6)
-            let own = try gradients(narrow) { packed(item, $0).to(.float64) }
-            for (number, pair) in zip(own, slopes).enumerated() {
-                #expect(relativeDifference(pair.0.to(.float64), pair.1) < 5e-6, "gradient of input \(number)")
+            try Runtime.withOtherBLAS(isAllowed) {
+                let result = try withTorchErrors { withoutGradients { packed(item, narrow) } }
+                #expect(result.dtype == .float32)
+                #expect(relativeDifference(result.to(.float64), expected) < 2e-6)
+                let own = try gradients(narrow) { packed(item, $0).to(.float64) }
+                for (number, pair) in zip(own, slopes).enumerated() {
+                    #expect(relativeDifference(pair.0.to(.float64), pair.1) < 5e-6, "gradient of input \(number)")
+                }
             }
         }
     }
@@ -120,15 +120,15 @@ import TorchTestSupport
         let wide = narrow.map { $0.to(.float64) }
         let expected = try withTorchErrors { withoutGradients { packed(item, wide) } }
         let slopes = try gradients(wide) { packed(item, $0) }
-        defer { Runtime.allowOtherBLAS(true) }
         for isAllowed in [true, false] {
-            Runtime.allowOtherBLAS(isAllowed)
-            let result = try withTorchErrors { withoutGradients { packed(item, narrow) } }
-            #expect(result.dtype == .bfloat16)
-            #expect(relativeDifference(result.to(.float64), expected) < 4e-3)
-            let own = try gradients(narrow) { packed(item, $0).to(.float64) }
-            for (number, pair) in zip(own, slopes).enumerated() {
-                #expect(relativeDifference(pair.0.to(.float64), pair.1) < 1.2e-2, "gradient of input \(number)")
+            try Runtime.withOtherBLAS(isAllowed) {
+                let result = try withTorchErrors { withoutGradients { packed(item, narrow) } }
+                #expect(result.dtype == .bfloat16)
+                #expect(relativeDifference(result.to(.float64), expected) < 4e-3)
+                let own = try gradients(narrow) { packed(item, $0).to(.float64) }
+                for (number, pair) in zip(own, slopes).enumerated() {
+                    #expect(relativeDifference(pair.0.to(.float64), pair.1) < 1.2e-2, "gradient of input \(number)")
+                }
             }
         }
     }

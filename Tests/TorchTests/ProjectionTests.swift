@@ -121,22 +121,22 @@ import TorchTestSupport
     func togetherIsWhatEachMakesAlone(item: Case, dtype: DType) throws {
         let tolerance = dtype == .bfloat16 ? 1.5e-2 : dtype == .float32 || item.parts[0].form != nil ? 3e-6 : 1e-12
         let (narrow, wide) = (try Inputs(item, dtype), try Inputs(item, .float64))
-        defer { Runtime.allowOtherBLAS(true) }
         for isAllowed in dtype == .float32 ? [true, false] : [true] {
-            Runtime.allowOtherBLAS(isAllowed)
-            for hasGradients in [true, false] {
-                let (found, expected) = try withTorchErrors {
-                    hasGradients
-                        ? (narrow.together(narrow.leaves), wide.alone(wide.leaves))
-                        : withoutGradients { (narrow.together(narrow.leaves), wide.alone(wide.leaves)) }
+            try Runtime.withOtherBLAS(isAllowed) {
+                for hasGradients in [true, false] {
+                    let (found, expected) = try withTorchErrors {
+                        hasGradients
+                            ? (narrow.together(narrow.leaves), wide.alone(wide.leaves))
+                            : withoutGradients { (narrow.together(narrow.leaves), wide.alone(wide.leaves)) }
+                    }
+                    #expect(found.dtype == dtype)
+                    #expect(relativeDifference(found.to(.float64), expected) < tolerance)
                 }
-                #expect(found.dtype == dtype)
-                #expect(relativeDifference(found.to(.float64), expected) < tolerance)
-            }
-            let found = try gradients(narrow.leaves) { narrow.together($0).to(.float64) }
-            let expected = try gradients(wide.leaves) { wide.alone($0) }
-            for (number, pair) in zip(found, expected).enumerated() {
-                #expect(relativeDifference(pair.0.to(.float64), pair.1) < tolerance, "gradient \(number)")
+                let found = try gradients(narrow.leaves) { narrow.together($0).to(.float64) }
+                let expected = try gradients(wide.leaves) { wide.alone($0) }
+                for (number, pair) in zip(found, expected).enumerated() {
+                    #expect(relativeDifference(pair.0.to(.float64), pair.1) < tolerance, "gradient \(number)")
+                }
             }
         }
     }

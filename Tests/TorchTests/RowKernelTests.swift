@@ -84,7 +84,6 @@ import TorchTestSupport
     /// weight that is stored transposed, with and without a bias.
     @Test(arguments: [(17, 5, 3), (64, 130, 65), (300, 64, 700)])
     func products(rows: Int, inputs: Int, outputs: Int) throws {
-        defer { Runtime.allowOtherBLAS(true) }
         let x = random(rows, inputs, seed: 1, dtype: .float32), bias = random(outputs, seed: 3, dtype: .float32)
         for weight in [
             random(outputs, inputs, seed: 2, dtype: .float32), random(inputs, outputs, seed: 2, dtype: .float32).T,
@@ -97,9 +96,10 @@ import TorchTestSupport
             }
             let exact = try results(x.to(.float64), weight.to(.float64), bias.to(.float64))
             for isAllowed in [true, false] {
-                Runtime.allowOtherBLAS(isAllowed)
-                for (number, (a, b)) in try zip(results(x, weight, bias), exact).enumerated() {
-                    #expect(relativeDifference(a, b) < 2e-6, "result \(number), another library: \(isAllowed)")
+                try Runtime.withOtherBLAS(isAllowed) {
+                    for (number, (a, b)) in try zip(results(x, weight, bias), exact).enumerated() {
+                        #expect(relativeDifference(a, b) < 2e-6, "result \(number), another library: \(isAllowed)")
+                    }
                 }
             }
         }

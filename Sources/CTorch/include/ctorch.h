@@ -67,7 +67,7 @@ bool ct_mps_available(void);
 void ct_keep_freed_memory(void);
 /// Name of the library for large fp32 matmuls on the CPU if it isn't libtorch's own; else "".
 const char *ct_blas_name(void);
-/// Enables or disables that library, for comparisons.
+/// Enables or disables that library for the calling thread's matmuls, for comparisons.
 void ct_allow_other_blas(bool allowed);
 /// Current and peak bytes of tensors on a device other than the CPU.
 int ct_device_memory(CTDevice, int device_index, int64_t *now, int64_t *peak);

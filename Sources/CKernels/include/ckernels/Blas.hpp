@@ -11,7 +11,7 @@ void look_for_blas_beside(const void *address);
 /// Name of that library, "" without one.
 const char *blas_name();
 
-/// Enables or disables it, for comparisons.
+/// Enables or disables it for the calling thread's matmuls, for comparisons.
 void allow_blas(bool allowed);
 
 /// Whether fp32 matmuls on the CPU should use `matrix_product`.
