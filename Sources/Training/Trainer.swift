@@ -303,11 +303,6 @@ public final class Trainer {
         plan.microBatches(ofStep: step).map { rows in model.batch(rows.map { training[$0] }) }
     }
 
-    /// The examples of each micro-batch of a step.
-    public func examples(ofStep step: Int) -> [[EncodedExample]] {
-        plan.microBatches(ofStep: step).map { rows in rows.map { training[$0] } }
-    }
-
     /// Loss per target token over the validation examples in nats, without dropout.
     public func validationLoss() throws -> Double {
         try model.meanLoss(validation, batchSize: configuration.batchSize)
