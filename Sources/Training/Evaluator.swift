@@ -99,7 +99,7 @@ public struct Evaluator {
         let unknown = examples.map(task.unknownLabels)
         let encoded = try zip(examples, unknown).map { example, unknown in
             try rows.checkTarget(example)
-            return try EncodedExample(task.encode(example, rows, needsTarget: unknown.isEmpty).row)
+            return try EncodedExample(task.encode(example, rows.texts, needsTarget: unknown.isEmpty).row)
         }
         let known = encoded.indices.filter { unknown[$0].isEmpty }.map { encoded[$0] }
         guard !known.isEmpty else {
@@ -133,7 +133,7 @@ public struct Evaluator {
                 "a \(model.family) model generates text and has no labels to predict", remedy: "use peft generate")
         }
         let rows = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInputTokens)
-        let encoded = try examples.map { try task.encode($0, rows, needsTarget: false).row }
+        let encoded = try examples.map { try task.encode($0, rows.texts, needsTarget: false).row }
         return try task.predict(encoded, with: model, batchSize: batchSize, onProgress: onProgress)
     }
 

@@ -15,8 +15,8 @@ public struct RowEncoder: Sendable {
     public let maxInputTokens: Int
     private let limits: InputLimits
     private let endToken: Int?
-    /// Whether the model has token type ids for the texts of a pair.
-    private let hasSegments: Bool
+    /// Encodes the texts of a model with a head.
+    let texts: TextEncoder
 
     /// - Parameters:
     ///   - maxInputTokens: maximum number of prompt tokens; lowered to the model's limit (``InputLimits``).
@@ -33,7 +33,7 @@ public struct RowEncoder: Sendable {
         limits = try InputLimits(model, tokenizer, virtualTokens: virtualTokens)
         self.maxInputTokens = min(maxInputTokens, limits.input ?? .max)
         endToken = model.generationDefaults.endTokens.min() ?? tokenizer.eosTokenID
-        hasSegments = model.modelFamily.tokenTypes.areSeveral(in: model.configuration)
+        texts = TextEncoder(tokenizer, for: model, maxTokens: self.maxInputTokens)
         guard head.task != .classification || head.labels.count > 1 else {
             throw PEFTError(
                 "a classifier needs at least two classes, but the examples have \(head.labels.count)",
@@ -46,7 +46,9 @@ public struct RowEncoder: Sendable {
         if let task = head.headTask {
             let encoded = try examples.map { example -> EncodedExample in
                 try checkTarget(example)
-                let (row, isTruncated) = try withTokenizerErrors { try task.encode(example, self, needsTarget: true) }
+                let (row, isTruncated) = try withTokenizerErrors {
+                    try task.encode(example, texts, needsTarget: true)
+                }
                 try limits.check(row, of: example)
                 summary.add(row, isTruncated: isTruncated)
                 return EncodedExample(row, at: example.row)
@@ -90,7 +92,7 @@ public struct RowEncoder: Sendable {
 
     /// Encodes a prompt, truncated to the limit with a closing special token kept.
     public func prompt(_ text: String) -> (ids: [Int], isTruncated: Bool) {
-        if !head.task.generates { return closed(text) }
+        if !head.task.generates { return texts.encode(text) }
         switch architecture {
         case .encoderDecoder:
             let ids = tokenizer.encode(text: text)
@@ -108,22 +110,5 @@ public struct RowEncoder: Sendable {
             if ids.isEmpty, let first = tokenizer.bosTokenID ?? endToken { ids = [first] }
             return ids.count > maxInputTokens ? (Array(ids.prefix(maxInputTokens)), true) : (ids, false)
         }
-    }
-
-    /// Encodes a text for a model with a head.
-    private func closed(_ text: String) -> (ids: [Int], isTruncated: Bool) {
-        let ids = tokenizer.encode(text: text)
-        guard ids.count > maxInputTokens else { return (ids, false) }
-        // BERT's inputs end with [SEP].
-        let bare = tokenizer.encode(text: text, addSpecialTokens: false)
-        let isClosed = ids.last != bare.last
-        return (ids.prefix(maxInputTokens - (isClosed ? 1 : 0)) + (isClosed ? [ids[ids.count - 1]] : []), true)
-    }
-
-    /// Encodes a pair of texts for a model with a head, with token type ids. If the pair is
-    /// too long, the longer text is truncated.
-    func pair(_ first: String, _ second: String) -> (ids: [Int], segments: [Int], isTruncated: Bool) {
-        let encoding = tokenizer.encode(text: first, pair: second, maxTokens: maxInputTokens)
-        return (encoding.ids, hasSegments ? encoding.typeIDs : [], encoding.isTruncated)
     }
 }

@@ -8,10 +8,10 @@ struct ClassificationTask: HeadTask {
 
     init(labels: [String]) { numbers = LabelNumbers(labels) }
 
-    func encode(_ example: Example, _ rows: RowEncoder, needsTarget: Bool) throws -> (
+    func encode(_ example: Example, _ texts: TextEncoder, needsTarget: Bool) throws -> (
         row: TrainingRow, isTruncated: Bool
     ) {
-        var (row, isTruncated) = try text(example, rows)
+        var (row, isTruncated) = try text(example, texts)
         row.target = needsTarget ? [try numbers.number(of: example.target, in: example.row)] : [0]
         return (row, isTruncated)
     }

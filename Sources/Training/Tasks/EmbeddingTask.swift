@@ -5,24 +5,24 @@ import Torch
 /// Text embeddings. Contrastive training (InfoNCE) pulls a text toward its `--pair` and away from the pairs of other
 /// examples in the batch and from its `--negative`; if there are targets, the cosine similarity is regressed to them.
 struct EmbeddingTask: HeadTask {
-    func encode(_ example: Example, _ rows: RowEncoder, needsTarget: Bool) throws -> (
+    func encode(_ example: Example, _ texts: TextEncoder, needsTarget: Bool) throws -> (
         row: TrainingRow, isTruncated: Bool
     ) {
-        let texts = try [example.prompt, example.pair, example.negative].compactMap { $0 }.map { text in
-            let encoded = rows.prompt(text)
-            guard !encoded.ids.isEmpty else {
+        let encoded = try [example.prompt, example.pair, example.negative].compactMap { $0 }.map { text in
+            let one = texts.encode(text)
+            guard !one.ids.isEmpty else {
                 throw PEFTError("\(example.row): a text has no tokens", remedy: "fill in the text or remove the row")
             }
-            return encoded
+            return one
         }
         if needsTarget, example.pair == nil {
             throw PEFTError(
                 "embeddings are trained and evaluated on pairs of texts, but --pair is missing",
                 remedy: "name the text that matches the prompt, such as --pair '{answer}'")
         }
-        var row = TrainingRow(input: texts[0].ids, candidates: texts.dropFirst().map(\.ids))
+        var row = TrainingRow(input: encoded[0].ids, candidates: encoded.dropFirst().map(\.ids))
         if needsTarget, !example.target.isEmpty { row.score = try RegressionTask.number(example) }
-        return (row, texts.contains(where: \.isTruncated))
+        return (row, encoded.contains(where: \.isTruncated))
     }
 
     func read(_ outputs: Tensor, rows: [TrainingRow]) throws -> [Prediction] {

@@ -8,7 +8,7 @@ protocol HeadTask: Sendable {
     /// Encodes an example.
     /// - Parameter needsTarget: whether the example must have a target.
     /// - Throws: ``PEFTError`` naming the row, for a target that is invalid for the task.
-    func encode(_ example: Example, _ rows: RowEncoder, needsTarget: Bool) throws -> (
+    func encode(_ example: Example, _ texts: TextEncoder, needsTarget: Bool) throws -> (
         row: TrainingRow, isTruncated: Bool
     )
 
@@ -127,12 +127,12 @@ extension HeadTask {
     }
 
     /// Encodes the text, or the pair of texts, of an example.
-    func text(_ example: Example, _ rows: RowEncoder) throws -> (row: TrainingRow, isTruncated: Bool) {
+    func text(_ example: Example, _ texts: TextEncoder) throws -> (row: TrainingRow, isTruncated: Bool) {
         if let pair = example.pair {
-            let both = rows.pair(example.prompt, pair)
+            let both = texts.encode(example.prompt, pair: pair)
             return (TrainingRow(input: both.ids, segments: both.segments), both.isTruncated)
         }
-        let one = rows.prompt(example.prompt)
+        let one = texts.encode(example.prompt)
         guard !one.ids.isEmpty else {
             throw PEFTError("\(example.row): the text has no tokens", remedy: "fill in the text or remove the row")
         }

@@ -15,10 +15,10 @@ struct MultiLabelTask: HeadTask {
             .map(String.init)
     }
 
-    func encode(_ example: Example, _ rows: RowEncoder, needsTarget: Bool) throws -> (
+    func encode(_ example: Example, _ texts: TextEncoder, needsTarget: Bool) throws -> (
         row: TrainingRow, isTruncated: Bool
     ) {
-        var (row, isTruncated) = try text(example, rows)
+        var (row, isTruncated) = try text(example, texts)
         if needsTarget {
             row.target = try Self.labels(example.target).map { try numbers.number(of: $0, in: example.row) }
         }

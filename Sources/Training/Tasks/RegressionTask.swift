@@ -5,10 +5,10 @@ import Torch
 
 /// Regression of one value.
 struct RegressionTask: HeadTask {
-    func encode(_ example: Example, _ rows: RowEncoder, needsTarget: Bool) throws -> (
+    func encode(_ example: Example, _ texts: TextEncoder, needsTarget: Bool) throws -> (
         row: TrainingRow, isTruncated: Bool
     ) {
-        var (row, isTruncated) = try text(example, rows)
+        var (row, isTruncated) = try text(example, texts)
         if needsTarget { row.score = try Self.number(example) }
         return (row, isTruncated)
     }

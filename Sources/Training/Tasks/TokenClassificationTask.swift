@@ -15,7 +15,7 @@ struct TokenClassificationTask: HeadTask {
         text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
     }
 
-    func encode(_ example: Example, _ rows: RowEncoder, needsTarget: Bool) throws -> (
+    func encode(_ example: Example, _ texts: TextEncoder, needsTarget: Bool) throws -> (
         row: TrainingRow, isTruncated: Bool
     ) {
         let words = Self.lines(example.prompt)
@@ -29,15 +29,15 @@ struct TokenClassificationTask: HeadTask {
             }
             labels = own
         }
-        let around = rows.tokenizer.encode(text: "")
+        let around = texts.tokenizer.encode(text: "")
         // A special token in front, or one on each side.
         let lead = Array(around.prefix((around.count + 1) / 2)), tail = Array(around.dropFirst(lead.count))
         var row = TrainingRow(input: lead, target: lead.map { _ in -100 })
         var isTruncated = false
         for (index, word) in words.enumerated() {
-            let pieces = rows.tokenizer.encodeWord(word)
+            let pieces = texts.tokenizer.encodeWord(word)
             guard !pieces.isEmpty else { continue }
-            guard row.input.count + pieces.count + tail.count <= rows.maxInputTokens else {
+            guard row.input.count + pieces.count + tail.count <= texts.maxTokens else {
                 isTruncated = true
                 break
             }
