@@ -7,7 +7,8 @@ import Torch
 /// General text for measuring forgetting: the change of its loss through training on another task.
 ///
 /// The text is split into pieces. An encoder-decoder reads the first half of each and predicts the second (prefix
-/// language modeling, Raffel et al. 2020, section 3.2.3); a decoder-only model predicts all but a piece's first token.
+/// language modeling, Raffel et al. 2020, section 3.2.3); a decoder-only model predicts all but a piece's first token. If the
+/// tokenizer adds a begin token, that is each piece's first token, as in training; special tokens occur nowhere else in it.
 public struct Retention: Sendable {
     public let name: String
     public let pieces: [EncodedExample]
@@ -28,29 +29,37 @@ public struct Retention: Sendable {
         }
         name = file.lastPathComponent
         let text = try Self.text(file)
+        let begin = Self.beginToken(of: tokenizer).map { [$0] } ?? []
+        let textTokens = max(1, pieceTokens - begin.count)
         var ids: [Int] = []
         for line in text.split(whereSeparator: \.isNewline) {
-            var tokens = tokenizer.encode(text: String(line))
-            // No end tokens inside a piece.
+            var tokens = tokenizer.encode(text: String(line), addSpecialTokens: false)[...]
+            // Nor those that the text spells out at the ends of its lines.
+            if let begin = tokenizer.bosTokenID, tokens.first == begin { tokens.removeFirst() }
             if let end = tokenizer.eosTokenID, tokens.last == end { tokens.removeLast() }
             ids += tokens
             // The rest of a large file would not be used.
-            if ids.count > pieceTokens * limit * 8 { break }
+            if ids.count > textTokens * limit * 8 { break }
         }
-        let count = ids.count / pieceTokens
+        let count = ids.count / textTokens
         guard count >= 1 else {
             throw PEFTError(
                 "\(file.path) has only \(counted(ids.count, "token"))",
-                remedy: "--retain needs at least \(pieceTokens)")
+                remedy: "--retain needs at least \(textTokens)")
         }
         let used = min(count, limit)
         pieces = (0..<used).map { index in
-            let start = index * count / used * pieceTokens
-            let piece = Array(ids[start..<(start + pieceTokens)])
+            let start = index * count / used * textTokens
+            let piece = begin + ids[start..<(start + textTokens)]
             let read = architecture == .decoder ? 1 : pieceTokens / 2
             let end = tokenizer.eosTokenID.map { architecture == .encoderDecoder ? [$0] : [] } ?? []
             return EncodedExample(input: Array(piece[..<read]) + end, target: Array(piece[read...]))
         }
+    }
+
+    /// The begin token that the tokenizer adds to a text; `nil` if it adds none.
+    private static func beginToken(of tokenizer: Tokenizer) -> Int? {
+        tokenizer.bosTokenID.flatMap { tokenizer.encode(text: "").first == $0 ? $0 : nil }
     }
 
     /// The field `text` of rows, or the contents of a text file.

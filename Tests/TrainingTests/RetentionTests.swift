@@ -18,6 +18,29 @@ import Torch
         }
     }
 
+    /// The same words between `w2` as begin token and `</s>`, as Llama's tokenizer adds the first and T5's the second.
+    private static func tokenizer(adding template: [String]) throws -> Tokenizer {
+        try withTemporaryFolder { folder in
+            try WordTokenizer.write(WordTokenizer.words(96), beginToken: "w2", endToken: "</s>", to: folder)
+            let file = folder.appendingPathComponent("tokenizer.json")
+            var json = try #require(JSON.read(file).object)
+            let tokens = template.filter { $0 != "A" }
+            json["post_processor"] = [
+                "type": "TemplateProcessing", "pair": [],
+                "single": .array(
+                    template.map { [($0 == "A" ? "Sequence" : "SpecialToken"): ["id": .string($0), "type_id": 0]] }),
+                "special_tokens": .object(
+                    Dictionary(
+                        uniqueKeysWithValues: tokens.map { token in
+                            let id = WordTokenizer.words(96).firstIndex(of: token) ?? 0
+                            return (token, ["id": .string(token), "ids": [.integer(id)], "tokens": [.string(token)]])
+                        })),
+            ]
+            try AtomicFile.write(JSON.object(json).text(), to: file)
+            return try Tokenizer.load(folder: folder)
+        }
+    }
+
     /// The text whose tokens are `ids`, in lines of five tokens.
     private static func text(_ ids: some Sequence<Int>) -> String {
         let words = ids.map { "w\($0)" }
@@ -26,12 +49,13 @@ import Torch
     }
 
     private func retention(
-        _ text: String, name: String = "general.txt", of model: any LanguageModel, pieceTokens: Int = 4,
-        limit: Int = 64
+        _ text: String, name: String = "general.txt", of model: any LanguageModel, tokenizer: Tokenizer? = nil,
+        pieceTokens: Int = 4, limit: Int = 64
     ) throws -> Retention {
         try withTemporaryFile(name, text) { file in
             try Retention(
-                file, tokenizer: Self.tokenizer.get(), head: model.head, architecture: model.architecture,
+                file, tokenizer: tokenizer ?? Self.tokenizer.get(), head: model.head,
+                architecture: model.architecture,
                 pieceTokens: pieceTokens, limit: limit)
         }
     }
@@ -65,6 +89,19 @@ import Torch
     @Test func endTokensOfLinesAreLeftOut() throws {
         let retention = try retention("w2 w3 </s>\nw4 w5 </s>\n", of: load("llama"))
         #expect(retention.pieces.map { $0.input + $0.target } == [[2, 3, 4, 5]])
+    }
+
+    /// A begin token that the tokenizer adds to each line is at the start of each piece and nowhere else.
+    @Test func aBeginTokenOpensEachPiece() throws {
+        let text = "w3 w4\nw5 w6 w7\nw8"
+        let opened = try retention(
+            text, of: load("llama"), tokenizer: Self.tokenizer(adding: ["w2", "A"]), pieceTokens: 4)
+        #expect(opened.pieces.map(\.input) == [[2], [2]])
+        #expect(opened.pieces.map(\.target) == [[3, 4, 5], [6, 7, 8]])
+        // Its end token neither, and a begin token that the tokenizer doesn't add is not in the text.
+        let closed = try retention(
+            "w2 w3 w4\nw5 w6", of: load("llama"), tokenizer: Self.tokenizer(adding: ["A", "</s>"]), pieceTokens: 4)
+        #expect(closed.pieces.map { $0.input + $0.target } == [[3, 4, 5, 6]])
     }
 
     @Test func rowsHaveAText() throws {
