@@ -56,15 +56,19 @@ package enum OutputName: Sendable {
     /// `config.json` says whether it is tied to the input embeddings, unless the file has a matrix that differs.
     case projection(String)
     /// As `projection`, and it is also tied if the file has no such matrix.
-    case tiedIfMissing(String)
+    /// - Parameter scaleKey: the key of `config.json` that says whether its input is scaled, if the family has one; without
+    ///   the key, it is scaled if `config.json` says that it is tied.
+    case tiedIfMissing(String, scaleKey: String?)
 
     /// Path of the projection.
     var path: String? {
         switch self {
         case .none: nil
-        case .projection(let path), .tiedIfMissing(let path): path
+        case .projection(let path), .tiedIfMissing(let path, _): path
         }
     }
+
+    var scaleKey: String? { if case .tiedIfMissing(_, let key) = self { key } else { nil } }
 
     /// Whether a tensor belongs to the projection.
     func contains(_ name: String) -> Bool { path.map { name.hasPrefix($0 + ".") } ?? false }

@@ -162,7 +162,7 @@ public struct ModelFolder {
         // A different output matrix means that the layers aren't tied.
         if !isGGUF, tensors.holdsOwnOutputLayer(of: family) { return false }
         // A T5 without an output matrix is tied, although those without output scaling are configured as untied.
-        if case .tiedIfMissing(let output) = family.modules.output, !tensors.has(output + ".weight"),
+        if case .tiedIfMissing(let output, _) = family.modules.output, !tensors.has(output + ".weight"),
             tensors.has(family.modules.inputEmbedding + ".weight")
         {
             return true
@@ -181,8 +181,10 @@ public struct ModelFolder {
         var configuration = configuration
         if let tied = tying(tensors), case .object(var object) = configuration {
             object["tie_word_embeddings"] = .bool(tied)
-            object["scale_decoder_outputs"] =
-                object["scale_decoder_outputs"] ?? self.configuration["tie_word_embeddings"] ?? true
+            // Scaling follows from what the file says about tying.
+            if let key = ModelRegistry.family(of: configuration)?.modules.output.scaleKey {
+                object[key] = object[key] ?? self.configuration["tie_word_embeddings"] ?? true
+            }
             configuration = .object(object)
         }
         let model = try outline(configuration, tensors: tensors)

@@ -37,7 +37,9 @@ public final class T5: Module, TiedOutputModel {
         return aliases
     }
     /// A tied T5 scales its output layer's input, and continues to when untied.
-    var untyingKeys: [String: JSON] { ["scale_decoder_outputs": .bool(settings.scalesOutput)] }
+    var untyingKeys: [String: JSON] {
+        modelFamily.modules.output.scaleKey.map { [$0: .bool(settings.scalesOutput)] } ?? [:]
+    }
     public var generationDefaults: GenerationDefaults {
         GenerationDefaults(
             startToken: settings.startToken, endTokens: Set(settings.endTokens), padToken: settings.padToken)

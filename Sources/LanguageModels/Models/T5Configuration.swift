@@ -78,7 +78,7 @@ extension ModelFamily {
     static let t5 = ModelFamily(
         name: "t5",
         constructor: .generator { try T5(T5Configuration($0, isMultilingual: false, family: $1)) },
-        modules: .t5, tokenTypes: .none,
+        modules: .t5(scaleKey: "scale_decoder_outputs"), tokenTypes: .none,
         adapterTargets: AdapterTargets(
             lora: .named(["q", "v"]), adaLoRA: .named(["q", "k", "v", "o", "wi", "wo"]),
             ia3: .named(["k", "v", "wo"]), ia3FeedForward: ["wo"], norms: ["layer_norm", "final_layer_norm"]),
@@ -86,9 +86,12 @@ extension ModelFamily {
 }
 
 extension ModuleNames {
-    static let t5 = ModuleNames(
-        prefix: "", embedding: "shared", output: .tiedIfMissing("lm_head"),
-        attention: ["SelfAttention", "EncDecAttention"], feedForward: ["DenseReluDense"],
-        // transformers never quantizes these projections, whose outputs are large.
-        unquantized: ["wo"])
+    /// - Parameter scaleKey: as in ``OutputName/tiedIfMissing(_:scaleKey:)``.
+    static func t5(scaleKey: String?) -> ModuleNames {
+        ModuleNames(
+            prefix: "", embedding: "shared", output: .tiedIfMissing("lm_head", scaleKey: scaleKey),
+            attention: ["SelfAttention", "EncDecAttention"], feedForward: ["DenseReluDense"],
+            // transformers never quantizes these projections, whose outputs are large.
+            unquantized: ["wo"])
+    }
 }
