@@ -1,21 +1,20 @@
 import Foundation
-import LanguageModels
 import PEFTSupport
 import Testing
 import Torch
 import TorchNN
 
+@testable import LanguageModels
 @testable import PEFT
 
-/// Where no targets are given, a method goes where Hugging Face PEFT's does (`make_decoder_adapter_fixtures.py` wrote
-/// its tables).
+/// Without `--targets`, a method adapts what Hugging Face PEFT's adapts (`make_default_targets.py` wrote its tables).
 @Suite struct FamilyDefaultsTests {
     /// A small model of each type.
     static let models = [
         "t5": ["t5-v1.0", "t5-v1.1"], "mt5": ["decoders/mt5"], "llama": ["llama", "decoders/llama-biases"],
         "qwen2": ["qwen2", "decoders/qwen2"], "qwen3": ["qwen3"], "gemma": ["decoders/gemma"],
         "gemma2": ["decoders/gemma2"], "gemma3_text": ["decoders/gemma3"], "phi3": ["decoders/phi3"],
-        "gpt2": ["gpt2"],
+        "gpt2": ["gpt2"], "mistral": ["decoders/mistral"], "bert": ["heads/bert"], "roberta": ["heads/roberta"],
     ]
 
     static let cases = models.flatMap { family, bases in bases.map { (family: family, base: $0) } }
@@ -23,6 +22,49 @@ import TorchNN
     private static func table() throws -> JSON {
         let file = try #require(Bundle.module.resourceURL).appendingPathComponent("Fixtures/defaults.json")
         return try JSON.read(file)
+    }
+
+    /// What a family declares for each of Hugging Face's tables.
+    private static func declared(_ targets: AdapterTargets) -> [String: Set<String>] {
+        var names = ["adalora": targets.adaLoRA.names, "ia3": targets.ia3.names]
+        for method in ["lora", "vera", "loha", "lokr", "oft", "boft"] { names[method] = targets.lora.names }
+        (names["ia3_feedforward"], names["layernorm"]) = (targets.ia3FeedForward, Array(targets.norms))
+        return names.mapValues { Set($0) }
+    }
+
+    /// Differences from Hugging Face's tables, which `docs/methods.md` explains. Without it, `dense` would match RoBERTa's
+    /// classification head, too, which Hugging Face PEFT leaves out otherwise.
+    private static let differences = [
+        "roberta.adalora": Set(["query", "key", "value", "intermediate.dense", "output.dense"])
+    ]
+
+    /// Families that its tables lack, so that they have defaults here alone.
+    private static let added = [
+        "adalora": Set(["mistral", "phi3", "xlm-roberta", "distilbert"]),
+        "ia3": ["phi3", "xlm-roberta", "distilbert"],
+        "layernorm": ["phi3", "bert", "roberta", "xlm-roberta", "distilbert"],
+    ]
+
+    @Test func everyFamilyDeclaresHuggingFacesTargets() throws {
+        let table = try Self.table()
+        let methods = try #require(table.object).keys
+        var lacking: [String: Set<String>] = [:]
+        for family in ModelRegistry.families {
+            let declared = Self.declared(family.adapterTargets)
+            #expect(Set(declared.keys) == Set(methods))
+            for (method, names) in declared {
+                guard let entry = table[method]?[family.name]?.array else {
+                    lacking[method, default: []].insert(family.name)
+                    continue
+                }
+                let expected = Self.differences["\(family.name).\(method)"] ?? Set(entry.compactMap(\.string))
+                #expect(names == expected, "\(method) on \(family.name)")
+            }
+        }
+        for method in methods {
+            let added = Self.added[method == "ia3_feedforward" ? "ia3" : method] ?? ["phi3", "distilbert"]
+            #expect(lacking[method] == added, "\(method)")
+        }
     }
 
     private func outline(_ base: String) throws -> ModelOutline {
@@ -36,13 +78,18 @@ import TorchNN
         for method in ["lora", "adalora", "ia3", "vera", "loha", "lokr", "oft", "boft", "layernorm"] {
             guard let targets = table[method]?[family]?.array?.compactMap(\.string) else { continue }
             var choice = MethodChoice(try PEFTMethods.named(method))
-            let planned = Set(try choice.plan(for: outline).map(\.path))
+            /// Hugging Face PEFT adapts no module that is trained in full, such as a new head.
+            func plan() throws -> Set<String> {
+                let paths = try choice.plan(for: outline).map(\.path)
+                return Set(paths.filter { path in !outline.newModules.contains { path.hasPrefix($0 + ".") } })
+            }
+            let planned = try plan()
             // Some of a family's targets are not in each of its models; Hugging Face passes them over.
             let paths = method == "layernorm" ? outline.parameters.map(\.owner) : outline.linears.map(\.path)
             let there = targets.filter { target in paths.contains { TargetSelection.names(target, $0) } }
             #expect(!there.isEmpty, "\(method)")
             try choice.set("targets", to: there.joined(separator: ","))
-            #expect(planned == Set(try choice.plan(for: outline).map(\.path)), "\(method)")
+            #expect(try planned == plan(), "\(method)")
         }
     }
 

@@ -70,7 +70,8 @@ extension ModelFamily {
         constructor: .encoder { RoBERTa(try BERTConfiguration($0, isRoBERTa: true, family: $1), head: $2) },
         modules: .bert(prefix: "roberta"), tokenTypes: .none,
         adapterTargets: AdapterTargets(
-            lora: .named(["query", "value"]), adaLoRA: .named(["query", "value"]),
+            lora: .named(["query", "value"]),
+            adaLoRA: .named(["query", "key", "value", "intermediate.dense", "output.dense"]),
             ia3: .named(["key", "value", "output.dense"]), ia3FeedForward: ["output.dense"], norms: ["LayerNorm"]),
         gguf: .none)
 }

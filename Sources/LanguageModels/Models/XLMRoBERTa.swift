@@ -4,7 +4,6 @@ extension ModelFamily {
         name: "xlm-roberta",
         constructor: .encoder { RoBERTa(try BERTConfiguration($0, isRoBERTa: true, family: $1), head: $2) },
         modules: .bert(prefix: "roberta"), tokenTypes: .none,
-        adapterTargets: AdapterTargets(
-            lora: .allLinear, adaLoRA: .allLinear, ia3: .allLinear, ia3FeedForward: [], norms: ["LayerNorm"]),
+        adapterTargets: ModelFamily.roberta.adapterTargets,
         gguf: .none)
 }

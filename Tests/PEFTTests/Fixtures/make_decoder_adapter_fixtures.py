@@ -1,11 +1,9 @@
-"""Writes adapters over the decoders and the mT5 of `make_decoder_fixtures.py` that Hugging Face PEFT made, and PEFT's
-default targets.
+"""Writes adapters over the decoders and the mT5 of `make_decoder_fixtures.py` that Hugging Face PEFT made.
 
     pip install torch transformers peft safetensors
     OMP_NUM_THREADS=1 python make_decoder_adapter_fixtures.py
 
-The same things are stored as by the other scripts (see hugging_face.py), in folders `hugging-face/<model>-<method>`;
-`defaults.json` holds for each method and type of model the targets that PEFT takes if none are given.
+The same things are stored as by the other scripts (see hugging_face.py), in folders `hugging-face/<model>-<method>`.
 """
 import json
 import shutil
@@ -13,15 +11,11 @@ import shutil
 import torch
 from peft import (AdaLoraConfig, IA3Config, LNTuningConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig,
                   TrainableTokensConfig, get_peft_model)
-from peft.utils import constants, get_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from hugging_face import HERE, MODELS, jitter
-
-FAMILIES = ["t5", "mt5", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "gpt2"]
-MAPPINGS = dict(lora="LORA", adalora="ADALORA", ia3="IA3", ia3_feedforward="IA3_FEEDFORWARD", vera="VERA", loha="LOHA",
-                lokr="LOKR", oft="OFT", boft="BOFT", layernorm="LNTUNING")
 
 
 def inputs(model, data):
@@ -102,10 +96,3 @@ write("phi3-lora", "phi3", LoraConfig(r=3, lora_alpha=6, target_modules=["qkv_pr
 write("phi3-prefix", "phi3", PrefixTuningConfig(num_virtual_tokens=4, **LM))
 write("mt5-ia3", "mt5", IA3Config(**S2S))
 write("mt5-adalora", "mt5", AdaLoraConfig(init_r=2, target_r=1, orth_reg_weight=0.0, total_step=1000, tinit=100, tfinal=100, **S2S))
-
-defaults = {}
-for method, mapping in MAPPINGS.items():
-    table = getattr(constants, f"TRANSFORMERS_MODELS_TO_{mapping}_TARGET_MODULES_MAPPING", None) or getattr(
-        constants, f"TRANSFORMERS_MODELS_TO_{mapping}_MODULES_MAPPING")
-    defaults[method] = {family: sorted(table[family]) for family in FAMILIES if family in table}
-(HERE / "defaults.json").write_text(json.dumps(defaults, indent=1, sort_keys=True) + "\n")

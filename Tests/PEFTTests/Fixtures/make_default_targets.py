@@ -1,0 +1,22 @@
+"""Writes `defaults.json`: for each method and type of model, the targets that Hugging Face PEFT takes if none are given.
+
+    pip install torch transformers peft==0.21.2
+    python make_default_targets.py
+"""
+import json
+import pathlib
+
+from peft.utils import constants
+
+FAMILIES = ["t5", "mt5", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "gpt2", "bert",
+            "roberta", "xlm-roberta", "distilbert"]
+MAPPINGS = dict(lora="LORA", adalora="ADALORA", ia3="IA3", ia3_feedforward="IA3_FEEDFORWARD", vera="VERA", loha="LOHA",
+                lokr="LOKR", oft="OFT", boft="BOFT", layernorm="LNTUNING")
+
+defaults = {}
+for method, mapping in MAPPINGS.items():
+    table = getattr(constants, f"TRANSFORMERS_MODELS_TO_{mapping}_TARGET_MODULES_MAPPING", None) or getattr(
+        constants, f"TRANSFORMERS_MODELS_TO_{mapping}_MODULES_MAPPING")
+    defaults[method] = {family: sorted(table[family]) for family in FAMILIES if family in table}
+path = pathlib.Path(__file__).parent / "defaults.json"
+path.write_text(json.dumps(defaults, indent=1, sort_keys=True) + "\n")
