@@ -1,6 +1,7 @@
 import Foundation
 import LanguageModels
 import PEFT
+import PEFTSupport
 import Testing
 import Torch
 
@@ -45,6 +46,15 @@ import Torch
         points[0].run.loss = Statistic([1.0, 1.2])
         points[1].run.loss = Statistic([1.4, 1.5])
         #expect(SweepReport.plateau(points, metric: .loss).best == "1")
+    }
+
+    @Test(arguments: [
+        (["4"], "a sweep needs at least 2 values of --rank (got 1)"),
+        (["1", "16", "8", "16", "8"], "--rank lists the value '16' twice; list each value once"),
+    ])
+    func impossibleListsOfValuesAreRejected(values: [String], message: String) {
+        let question = Sweep.Question(choice: MethodChoice(LoRA.self), field: "rank", values: values)
+        #expect { try question.validate() } throws: { ($0 as? PEFTError)?.description == message }
     }
 
     // MARK: Budgets

@@ -31,6 +31,26 @@ public struct Sweep {
             (self.budget, self.budgetField) = (budget, budgetField)
             (self.learningRate, self.tunesEach) = (learningRate, tunesEach)
         }
+
+        /// - Throws: ``PEFTError`` for fewer than two values, a duplicate value or an unknown field.
+        func validate() throws {
+            guard values.count > 1 else {
+                throw PEFTError(
+                    "a sweep needs at least 2 values of --\(field) (got \(values.count))")
+            }
+            var seen: Set<String> = []
+            if let duplicate = values.first(where: { !seen.insert($0).inserted }) {
+                throw PEFTError("--\(field) lists the value '\(duplicate)' twice", remedy: "list each value once")
+            }
+            let fields = MethodChoice.options(of: choice.method).map(\.name)
+            for field in [field] + (budget == nil ? [] : [budgetField])
+            where !fields.contains(field) {
+                let hint = nearestName(to: field, in: fields).map { "did you mean '\($0)'?" }
+                throw PEFTError(
+                    "\(choice.method.name) has no field '\(field)'",
+                    remedy: hint ?? "it has \(fields.sorted().joined(separator: ", "))")
+            }
+        }
     }
 
     let question: Question
@@ -42,21 +62,7 @@ public struct Sweep {
     public init(
         model folder: ModelFolder, name: String, data: ComparisonData, plan: ComparisonPlan, question: Question
     ) throws {
-        guard question.values.count > 1 else {
-            throw PEFTError(
-                "a sweep needs at least 2 values of --\(question.field) (got \(question.values.count))")
-        }
-        guard Set(question.values).count == question.values.count else {
-            throw PEFTError("--\(question.field) has a duplicate value", remedy: "list each value once")
-        }
-        let fields = MethodChoice.options(of: question.choice.method).map(\.name)
-        for field in [question.field] + (question.budget == nil ? [] : [question.budgetField])
-        where !fields.contains(field) {
-            let hint = nearestName(to: field, in: fields).map { "did you mean '\($0)'?" }
-            throw PEFTError(
-                "\(question.choice.method.name) has no field '\(field)'",
-                remedy: hint ?? "it has \(fields.sorted().joined(separator: ", "))")
-        }
+        try question.validate()
         let outline = ModelOutline(try folder.outline())
         self.question = question
         choices = try question.values.map { value in
