@@ -42,7 +42,8 @@ public struct MemoryLedger: Sendable, Equatable {
         static let optimizer = "optimizer", forward = "forward", backward = "backward", update = "update"
     }
 
-    /// Finds the peak of a log of steps, the blocks that are alive at it, and the size of the heap there.
+    /// Finds the peak of a log of steps and the blocks that are alive at it. The allocator's part is what the heap's highest address
+    /// in the whole log, up to which memory stays resident, exceeds that peak by.
     init(_ log: MemoryLog) {
         enum Kind { case weights, optimizerStates, logits, forward, backward, update }
         var marks = log.marks[...]
