@@ -72,4 +72,32 @@ import Training
         let (small, large) = (Double(totals[1] - totals[0]) / 32, Double(totals[2] - totals[1]) / 64)
         #expect(small > 0 && abs(large / small - 1) < 0.1)
     }
+
+    /// A report names the formats that the base is stored in, and those of a method that quantizes it.
+    @Test func reportsNameTheFormatsOfWeights() throws {
+        let folder = try ModelFolder(Checkout.model("llama"))
+        func report(_ weights: WeightStorage?, planned: WeightStorage?) throws -> (report: PlanReport, base: Int) {
+            let outline = ModelOutline(try folder.with(weights: weights).outline())
+            let base = PlannedBase(fileBytes: 0, usedVocabulary: nil) { try folder.with(weights: planned).outline() }
+            let batch = try PlannedBatch(rows: 2, prompt: 12, target: 5)
+            let plan = try TrainingPlan(
+                MethodChoice(LoRA.self), on: base, batch: batch, configuration: TrainingConfiguration(), baseline: 0)
+            return (
+                PlanReport(outline: outline, batch: batch, configuration: TrainingConfiguration(), plans: [plan]),
+                plan.weightBytes
+            )
+        }
+        func text(_ report: PlanReport) -> String { report.text(bytes: { "<\($0)>" }, grouped: { String($0) }) }
+        let dense = try report(nil, planned: nil)
+        let packed = try report(WeightStorage("nf4"), planned: WeightStorage("nf4"))
+        #expect(dense.base == dense.report.outline.parameterCount * 4)
+        #expect(text(dense.report).contains("weights <\(dense.base)> in fp32\n"))
+        #expect(packed.base == (try folder.with(weights: WeightStorage("nf4")).load().byteCount))
+        #expect(text(packed.report).contains("weights <\(packed.base)> in nf4 and fp32\n"))
+        #expect(packed.report.json["weightBytes"] == .integer(packed.base))
+        #expect(!text(packed.report).contains("  weights: "))
+        let quantizing = text(try report(nil, planned: WeightStorage("nf4")).report)
+        #expect(quantizing.contains("weights <\(dense.base)> in fp32\n"))
+        #expect(quantizing.contains("  weights: <\(packed.base)> in nf4 and fp32\n"))
+    }
 }

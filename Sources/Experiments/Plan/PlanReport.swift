@@ -19,7 +19,7 @@ public struct PlanReport {
     public var json: JSON {
         [
             "family": .string(outline.family), "parameters": .integer(outline.parameterCount),
-            "weightBytes": .integer(outline.parameterCount * 4),
+            "weightBytes": .integer(outline.weightBytes),
             "batch": [
                 "rows": .integer(batch.rows.count), "longestPrompt": .integer(batch.longestPrompt),
                 "longestTarget": .integer(batch.longestTarget), "tokens": .integer(batch.tokens),
@@ -57,7 +57,7 @@ public struct PlanReport {
         }
         var lines = [
             "\(outline.family), \(grouped(outline.parameterCount)) parameters, weights "
-                + "\(bytes(outline.parameterCount * 4)) in fp32",
+                + Self.weights(bytes(outline.weightBytes), in: outline.weightFormats),
             "batch of \(counted(batch.rows.count, "example")), \(counted(batch.tokens, "token")), prompts up to \(batch.longestPrompt) "
                 + "and targets up to \(batch.longestTarget); \(configuration.optimizer.rawValue)",
         ]
@@ -70,6 +70,10 @@ public struct PlanReport {
                 ($1.value, $0.key.rawValue) < ($0.value, $1.key.rawValue)
             }) {
                 lines.append("    " + left(component.rawValue, 22) + right(grouped(count), 14))
+            }
+            // Methods may store the base in a format of their own.
+            if plan.weightBytes != outline.weightBytes {
+                lines.append("  weights: \(Self.weights(bytes(plan.weightBytes), in: plan.weightFormats))")
             }
             lines.append("  peak memory, estimated")
             for entry in plan.memory.entries {
@@ -95,6 +99,12 @@ public struct PlanReport {
             }
         }
         return lines.joined(separator: "\n")
+    }
+
+    /// Such as `1.2 GB in nf4 and fp32`.
+    private static func weights(_ size: String, in formats: [String]) -> String {
+        let others = formats.dropLast().joined(separator: ", ")
+        return "\(size) in \(others.isEmpty ? "" : others + " and ")\(formats.last ?? "")"
     }
 
     /// How to reduce a term.

@@ -84,6 +84,8 @@ public struct TrainingPlan: Sendable {
     public let memory: MemoryLedger
     /// Bytes of the model's weights as stored in memory: fp32 unless quantized.
     public let weightBytes: Int
+    /// Names of the formats that the weights are stored in.
+    public let weightFormats: [String]
     /// The peak while loading weights that are not stored in fp32 and upcast.
     public let loadingBytes: Int
 
@@ -105,7 +107,7 @@ public struct TrainingPlan: Sendable {
         let outline = ModelOutline(model)
         let attachments = try choice.plan(for: outline)
         (self.choice, summary) = (choice, PlanSummary(attachments, outline: outline))
-        weightBytes = outline.weightBytes
+        (weightBytes, weightFormats) = (outline.weightBytes, outline.weightFormats)
         let log = try Self.steps(choice, on: model, batch: batch, configuration: configuration)
         var memory = MemoryLedger(log)
         memory.weights += Self.residentWeights(outline, attachments, base, batch: batch)

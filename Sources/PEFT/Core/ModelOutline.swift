@@ -171,6 +171,13 @@ public struct ModelOutline {
         }
     }
 
+    /// Names of the formats that the weights are stored in: those of ``frozen`` tensors, then that of all others.
+    public var weightFormats: [String] {
+        var names: [String] = []
+        for tensor in frozen where !names.contains(tensor.storage) { names.append(tensor.storage) }
+        return names + ["fp32"]
+    }
+
     /// `model_type` in `config.json`.
     public var family: String { modelFamily.name }
 
