@@ -58,28 +58,30 @@ extension Generate {
     /// user turn if the adapter was trained on chats.
     private func prompts(_ rows: [Row], _ adapted: AdaptedModel) throws -> [Prompt] {
         let record = adapted.record
-        let areChats =
-            prompt == nil && chat != false && (record?.chat?.field != nil || rows.first.map(ChatRows.areIn) == true)
-        if areChats || chat ?? (!template.isEmpty || record?.chat != nil) {
-            var settings = record?.chat ?? ChatSettings()
-            try template.apply(to: &settings, folder: adapted.tokenizerFolder)
-            let chats = try settings.encoder(adapted.tokenizer, folder: adapted.tokenizerFolder, for: adapted.model)
-            return try conversations(rows, areChats: areChats, settings, record).map { conversation in
-                let ids =
-                    conversation.endsWithAssistant
-                    ? try chats.question(conversation).prompt
-                    : try chats.prompt(
-                        conversation.messages, tools: conversation.tools, variables: conversation.variables)
-                return (adapted.tokenizer.decode(tokens: ids, skipSpecialTokens: false), ids, chats.turnEnd)
+        var settings = DataSettings(prompt: prompt.map(TemplateOptions.unescape))
+        let templates: RowTemplates
+        if chat == false {
+            templates = try settings.templates(record: record, needsTarget: false)
+        } else {
+            settings.chat.template = try template.choice()
+            settings.chat.wrapsTemplates = chat ?? (!template.isEmpty || record?.chat != nil)
+            let format = try settings.exampleFormat(
+                of: data, tokenizerFolder: adapted.tokenizerFolder, record: record, needsTarget: false)
+            switch format {
+            case .chats(let settings, let turns): return try prompts(rows, settings, turns, adapted)
+            case .texts(let texts): templates = texts
             }
         }
-        let template = try rowTemplate(record)
+        // An adapter that was trained on texts without prompts has an empty template.
+        guard !templates.prompt.text.isEmpty else {
+            throw UsageError("--data requires a prompt template", remedy: "add --prompt, such as --prompt '{text}'")
+        }
         let most = try mostInput(record)
         try ModelNotes.input(maxInput, for: adapted.model, adapted.tokenizer)
         let encoder = try RowEncoder(adapted.tokenizer, for: adapted.model, maxInputTokens: most)
         var truncated = 0
         let prompts = try rows.map { row -> Prompt in
-            let text = try template.render(row)
+            let text = try templates.prompt.render(row)
             let (ids, isTruncated) = encoder.prompt(text)
             if isTruncated { truncated += 1 }
             return (text, ids, nil)
@@ -92,24 +94,30 @@ extension Generate {
         return prompts
     }
 
-    private func conversations(_ rows: [Row], areChats: Bool, _ settings: ChatSettings, _ record: TrainingRecord?)
-        throws -> [Conversation]
+    /// The prompts of conversations: the rows' messages, or a user turn with the filled-in template.
+    private func prompts(_ rows: [Row], _ settings: ChatSettings, _ turns: RowTemplates?, _ adapted: AdaptedModel)
+        throws
+        -> [Prompt]
     {
-        guard !areChats else { return try settings.conversations(rows) }
-        let template = try rowTemplate(record)
-        return try rows.map { row in
-            var conversation = Conversation(
-                messages: [Conversation.message("user", try template.render(row))], row: row.location)
-            if let system = settings.system { conversation.insert(system: system) }
-            return conversation
+        let chats = try settings.encoder(adapted.tokenizer, folder: adapted.tokenizerFolder, for: adapted.model)
+        return try conversations(rows, settings, turns?.prompt).map { conversation in
+            let ids =
+                conversation.endsWithAssistant
+                ? try chats.question(conversation).prompt
+                : try chats.prompt(
+                    conversation.messages, tools: conversation.tools, variables: conversation.variables)
+            return (adapted.tokenizer.decode(tokens: ids, skipSpecialTokens: false), ids, chats.turnEnd)
         }
     }
 
-    /// `--prompt`, or the template that the adapter was trained with.
-    private func rowTemplate(_ record: TrainingRecord?) throws -> Template {
-        guard let text = prompt.map(TemplateOptions.unescape) ?? record?.prompt, !text.isEmpty else {
-            throw UsageError("--data requires a prompt template", remedy: "add --prompt, such as --prompt '{text}'")
+    private func conversations(_ rows: [Row], _ settings: ChatSettings, _ prompt: Template?) throws -> [Conversation]
+    {
+        guard let prompt else { return try settings.conversations(rows) }
+        return try rows.map { row in
+            var conversation = Conversation(
+                messages: [Conversation.message("user", try prompt.render(row))], row: row.location)
+            if let system = settings.system { conversation.insert(system: system) }
+            return conversation
         }
-        return try Template(text)
     }
 }

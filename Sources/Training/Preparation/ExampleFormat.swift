@@ -45,27 +45,30 @@ extension DataSettings {
     /// Whether rows are read as prompts and targets or as conversations.
     ///
     /// With a prompt and a target, rows are conversations only if ``ChatChoice/wrapsTemplates`` is set. Otherwise they are
-    /// if a field of messages is named, the adapter was trained on conversations, or the first row holds messages.
+    /// if a field of messages is named, the adapter was trained on conversations, or the first row holds messages, unless it has
+    /// the fields of the adapter's template too.
     /// - Parameters:
     ///   - data: names of data sources (``DataSource/all(_:)``).
     ///   - tokenizerFolder: the tokenizer's folder, with its chat template.
     ///   - record: the settings that an adapter was trained with, which these override.
+    ///   - needsTarget: whether the examples need targets; for generation they don't.
     /// - Throws: ``PEFTError`` for missing or contradictory settings.
-    public func exampleFormat(of data: [String], tokenizerFolder: URL, record: TrainingRecord? = nil) throws
-        -> ExampleFormat
-    {
+    public func exampleFormat(
+        of data: [String], tokenizerFolder: URL, record: TrainingRecord? = nil, needsTarget: Bool = true
+    ) throws -> ExampleFormat {
         guard try areChats(data, record) else {
             guard !chat.isSet else {
                 throw PEFTError(
                     "chat options require chats, but the data has no messages",
                     remedy: "add --chat to --prompt and --target, or name the field with --messages")
             }
-            return .texts(try templates(record: record))
+            return .texts(try templates(record: record, needsTarget: needsTarget))
         }
         guard maxInputTokens == nil else {
             throw PEFTError("--max-input applies to prompts, but the data holds chats", remedy: "use --max-length")
         }
-        return .chats(try chat.settings(folder: tokenizerFolder, record: record), turns: try turns(record))
+        let turns = try turns(data, record, needsTarget: needsTarget)
+        return .chats(try chat.settings(folder: tokenizerFolder, record: record), turns: turns)
     }
 
     private func areChats(_ data: [String], _ record: TrainingRecord?) throws -> Bool {
@@ -79,16 +82,25 @@ extension DataSettings {
         }
         if chat.messages != nil { return true }
         guard prompt == nil, target == nil else { return false }
-        if let record { return record.chat != nil }
-        return try Self.firstRow(of: data).map(ChatRows.areIn) ?? false
+        if record?.chat != nil { return true }
+        return try holdMessages(data, record)
+    }
+
+    /// Whether rows hold messages, and not the fields of the template that an adapter was trained with.
+    private func holdMessages(_ data: [String], _ record: TrainingRecord?) throws -> Bool {
+        guard let row = try Self.firstRow(of: data), ChatRows.areIn(row) else { return false }
+        guard let prompt = record?.prompt, !prompt.isEmpty else { return true }
+        return (try? Template(prompt).render(row)) == nil
     }
 
     /// The templates of the turns of rows without messages.
-    private func turns(_ record: TrainingRecord?) throws -> RowTemplates? {
+    private func turns(_ data: [String], _ record: TrainingRecord?, needsTarget: Bool) throws -> RowTemplates? {
         guard chat.messages == nil else { return nil }
-        let known = record.flatMap { $0.chat == nil || $0.prompt.isEmpty ? nil : $0 }
-        guard prompt != nil || known != nil else { return nil }
+        let isKnown = record?.prompt.isEmpty == false && (chat.wrapsTemplates || record?.chat != nil)
+        let known = isKnown ? record : nil
+        guard try prompt != nil || known != nil && !holdMessages(data, record) else { return nil }
         return RowTemplates(
-            prompt: try promptTemplate(default: known?.prompt), target: try targetTemplate(default: known?.target))
+            prompt: try promptTemplate(default: known?.prompt),
+            target: needsTarget ? try targetTemplate(default: known?.target) : nil)
     }
 }
