@@ -30,7 +30,7 @@ extension QuantizeCommand {
         guard calibration == nil else {
             throw UsageError(
                 "--calibration cannot be used with --to \(to)",
-                remedy: "use it with int2, int3, int4 or int8-groups, or remove it")
+                remedy: "use it with \(Self.groupList), or remove it")
         }
         let target = try Output.folder(output)
         let device = try model.prepare()

@@ -32,7 +32,7 @@ struct QuantizeCommand: ParsableCommand {
     var output: String
     @Option(
         help: """
-            Quantization format: nf4, fp4 or int8 (bitsandbytes); int2, int3, int4 or int8-groups (GPTQ); \
+            Quantization format: \(list(blockNames)) (bitsandbytes); \(groupList) (GPTQ); \
             \(GGUFTarget.names.joined(separator: ", ")) (llama.cpp).
             """) var to = "int4"
     @Flag(help: "Double quantization: quantize the scales of nf4 or fp4 blocks too.") var double = false
@@ -53,18 +53,23 @@ struct QuantizeCommand: ParsableCommand {
     @OptionGroup var templates: TemplateOptions
     @Flag(help: "Print the result as JSON.") var json = false
 
-    private static let formats = ["int2": 2, "int3": 3, "int4": 4, "int8-groups": 8]
+    /// As in `nf4, fp4 or int8`.
+    private static func list(_ names: [String]) -> String {
+        (names.count < 2 ? names : [names.dropLast().joined(separator: ", "), names[names.count - 1]])
+            .joined(separator: " or ")
+    }
+
+    /// The formats of bitsandbytes, which need no calibration data.
+    private static let blockNames = WeightFormat.loadingQuantizers.map(\.name)
+    static let groupList = list(WeightFormat.groupNames.map(\.name))
 
     func run() throws {
         try checkEmbeddings()
         if let type = try GGUFTarget.type(to, usual: .q8_0) { return try writeGGUF(type) }
         if let storage = try storage() { return try keep(storage) }
-        guard let bits = Self.formats[to.lowercased()] else {
-            throw UsageError(
-                "unknown --to '\(to)'",
-                remedy:
-                    "use one of nf4, fp4, int8, \((Self.formats.keys.sorted() + GGUFTarget.names).joined(separator: ", "))"
-            )
+        guard let bits = WeightFormat.groupNames.first(where: { $0.name == to.lowercased() })?.bits else {
+            let names = Self.blockNames + WeightFormat.groupNames.map(\.name) + GGUFTarget.names
+            throw UsageError("unknown --to '\(to)'", remedy: "use one of \(names.joined(separator: ", "))")
         }
         guard group == -1 || group > 0 && group.isMultiple(of: 32) else {
             throw UsageError(

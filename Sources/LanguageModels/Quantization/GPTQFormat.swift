@@ -26,7 +26,7 @@ public struct GPTQFormat: Sendable, Equatable {
                 "config.json: 'quantization_config.\(key)' is \((json[key] ?? .null).text(indent: nil))",
                 remedy: remedy)
         }
-        guard let bits = json["bits"]?.int, [2, 3, 4, 8].contains(bits) else {
+        guard let bits = json["bits"]?.int, GroupQuantization.supportedBits.contains(bits) else {
             throw wrong("bits", "use 2, 3, 4 or 8")
         }
         guard let group = json["group_size"]?.int ?? (json["group_size"] ?? .null == .null ? 128 : nil),

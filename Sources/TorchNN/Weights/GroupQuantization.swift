@@ -1,6 +1,9 @@
 /// Settings of group-wise integer quantization.
 public struct GroupQuantization: Sendable, Equatable {
-    /// Bits per weight: 2, 3, 4 or 8.
+    /// The supported bits per weight.
+    public static let supportedBits = [2, 3, 4, 8]
+
+    /// Bits per weight, one of ``supportedBits``.
     public var bits: Int
     /// Inputs that share a scale and a zero point; `nil` for all inputs (per-channel).
     public var groupSize: Int?

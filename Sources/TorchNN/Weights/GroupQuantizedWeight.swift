@@ -151,10 +151,11 @@ extension WeightFormat.Family {
     /// `int4-g32-gptq`. (Plain `int8` has one scale per output.)
     static let groups = Self(
         names: [],
-        summary: "group-wise integers such as int4-g32 and int4-g32-gptq (group sizes are multiples of 32)"
+        summary: "group-wise integers such as int4-g32 and int4-g32-gptq (group sizes are multiples of 32)",
+        groupBits: GroupQuantization.supportedBits
     ) { name, _ in
         var parts = name.split(separator: "-").map(String.init)
-        let bits = ["int2": 2, "int3": 3, "int4": 4, "int8": 8][parts.first ?? ""]
+        let bits = GroupQuantization.supportedBits.first { parts.first == "int\($0)" }
         guard let bits, bits != 8 || parts.count > 1 else { return nil }
         parts.removeFirst()
         let usesGPTQ = parts.last == "gptq"

@@ -84,14 +84,16 @@ extension WeightFormat {
         let names: [String]
         /// How errors describe formats whose names they don't list.
         let summary: String?
+        /// Bits of group-wise integers, to which a loaded model is quantized; empty for other formats.
+        let groupBits: [Int]
         /// The format of a lower-case name; `nil` if it is another family's.
         let parse: @Sendable (_ name: String, _ block: Int) -> WeightFormat?
 
         init(
-            names: [String], summary: String? = nil,
+            names: [String], summary: String? = nil, groupBits: [Int] = [],
             parse: @escaping @Sendable (_ name: String, _ block: Int) -> WeightFormat?
         ) {
-            (self.names, self.summary, self.parse) = (names, summary, parse)
+            (self.names, self.summary, self.groupBits, self.parse) = (names, summary, groupBits, parse)
         }
 
         /// A single format.
@@ -110,6 +112,11 @@ extension WeightFormat {
     public static let loadingQuantizers = families.compactMap { family in
         family.names.first.flatMap { family.parse($0, usualBlock) }
     }.filter(\.isQuantized)
+
+    /// Names of group-wise integers without a group size, with their bits. One that is another format's name ends in `-groups`.
+    public static let groupNames = families.flatMap(\.groupBits).map { bits in
+        (name: loadingNames.contains("int\(bits)") ? "int\(bits)-groups" : "int\(bits)", bits: bits)
+    }
 
     /// Block size of formats that have blocks, unless another is chosen.
     public static let usualBlock = 64
