@@ -119,7 +119,14 @@ import Torch
         #expect((report.best, report.plateau) == ("4", "2"))
         let table = report.table()
         #expect(table.contains("The plateau begins at rank 2: ROUGE-1 41.0, within one standard deviation (2.8)"))
-        #expect(table.contains("plateau"))
+        // The columns of comparisons, with the standard deviation that the sentences name.
+        let lines = table.split(separator: "\n")
+        #expect(lines[1].hasPrefix("rank    ROUGE-1"))
+        #expect(lines[4].hasPrefix("2     41.0 ±2.8") && lines[4].hasSuffix("plateau"))
+        #expect(lines[5].hasPrefix("4     42.0 ±2.8") && lines[5].hasSuffix("best"))
+        // Where there is little room, the least important are left out.
+        let narrow = report.table(width: 40)
+        #expect(table.contains("learn.") && !narrow.contains("learn.") && narrow.contains("parameters"))
         let page = report.html()
         #expect(page.contains("Quality over rank"))
         // The chart has the spread that the table has.

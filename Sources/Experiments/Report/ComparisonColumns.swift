@@ -7,6 +7,13 @@ extension ComparisonReport {
             + [mergedInference, unmergedInference] + mergeDriftColumns
     }
 
+    /// The columns of a sweep's table: quality with its standard deviation over seeds, and cost.
+    var sweepColumns: [ReportColumn] {
+        let metric = ranking ?? .loss
+        return [deviation(metric)] + (metric == .loss ? [] : [mean(.loss)])
+            + [trainable, share, learningRate, speed, peakMemory] + forgettingColumns
+    }
+
     /// The metrics of the terminal's table: the leading ones or, without any, the loss.
     var tableMetrics: [Metric] { leadingMetrics.isEmpty ? [.loss] : leadingMetrics }
 
@@ -82,6 +89,26 @@ extension ComparisonReport {
                             : "the variance over seeds")
                         + ". If the interval contains 0, the two are statistically indistinguishable."))
         ]
+    }
+
+    private func mean(_ metric: Metric) -> ReportColumn {
+        ReportColumn(
+            content: .number(
+                .init(
+                    value: { $0.statistic(metric)?.mean }, write: { metric.format($1, with: $0) },
+                    reason: { _ in "not measured" })),
+            terminal: .init(metric.name, importance: 50), page: nil)
+    }
+
+    private func deviation(_ metric: Metric) -> ReportColumn {
+        ReportColumn(
+            content: mean(metric).content,
+            terminal: .init(metric.name, importance: 100) { numbers, run in
+                run.statistic(metric).map { value in
+                    metric.format(value.mean, with: numbers)
+                        + (value.sd.map { " ±" + metric.format($0, with: numbers) } ?? "")
+                }
+            }, page: nil)
     }
 
     // MARK: - Sizes and cost

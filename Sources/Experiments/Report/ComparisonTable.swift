@@ -6,34 +6,15 @@ extension ComparisonReport {
     ///   - color: whether to mark the best values with ANSI bold green.
     ///   - width: width of the terminal in columns.
     public func table(color: Bool, width: Int = 120) -> String {
-        let all = terminalColumns()
+        let all = allColumns()
         var columns = all
         columns[0].wrap(to: max(columns[0].longestWord, columns[0].width - columns.overhang(width)))
         while columns.overhang(width) > 0, let index = columns.leastImportant { columns.remove(at: index) }
 
-        var out: [String] = []
-        let headerLines = columns.map(\.title.count).max() ?? 0
-        for line in 0..<headerLines {
-            // Titles are aligned at the bottom.
-            out.append(
-                columns.line { column in
-                    let index = line - (headerLines - column.title.count)
-                    return TerminalCell(index >= 0 ? column.title[index] : "")
-                })
-        }
-        out.append(String(repeating: "─", count: columns.totalWidth))
-        let beside = baselines ?? []
-        for row in 0..<(runs.count + beside.count) {
+        var out = columns.header
+        for row in 0..<(runs.count + (baselines ?? []).count) {
             if row == runs.count { out.append("model-free baselines") }
-            let height = columns.map { $0.cells[row].count }.max() ?? 1
-            for line in 0..<height {
-                out.append(
-                    columns.line { column in
-                        let lines = column.cells[row]
-                        guard line < lines.count else { return TerminalCell("") }
-                        return lines[line].marked(color && lines[line].isBest)
-                    })
-            }
+            out += columns.row(row, color: color)
         }
         out.append("")
         let sentences =
@@ -47,17 +28,18 @@ extension ComparisonReport {
         return out.joined(separator: "\n") + "\n"
     }
 
-    private func terminalColumns() -> [TerminalColumn] {
+    private func allColumns() -> [TerminalColumn] {
         let labels = runs.map(\.label) + (baselines ?? []).map(\.label)
-        let method = TerminalColumn(
-            title: ["method"], importance: .max, isText: true,
-            cells: labels.map { [TerminalCell(TerminalText.printable($0))] })
-        return [method]
-            + columns.compactMap { column in
-                column.terminal.map {
-                    TerminalColumn(title: $0.title, importance: $0.importance, cells: cells(column.content, $0))
-                }
+        return [TerminalColumn(title: "method", texts: labels)] + terminalColumns(columns)
+    }
+
+    /// The columns that the terminal shows.
+    func terminalColumns(_ columns: [ReportColumn]) -> [TerminalColumn] {
+        columns.compactMap { column in
+            column.terminal.map {
+                TerminalColumn(title: $0.title, importance: $0.importance, cells: cells(column.content, $0))
             }
+        }
     }
 
     /// The cells of all runs and baselines. Baselines have a quality and no cost.

@@ -49,6 +49,15 @@ struct TerminalColumn {
     }
 }
 
+extension TerminalColumn {
+    /// A column of texts, which is never left out.
+    init(title: String, texts: [String]) {
+        self.init(
+            title: [title], importance: .max, isText: true,
+            cells: texts.map { [TerminalCell(TerminalText.printable($0))] })
+    }
+}
+
 extension [TerminalColumn] {
     private static var gap: Int { 2 }
 
@@ -59,6 +68,31 @@ extension [TerminalColumn] {
 
     var leastImportant: Int? {
         indices.filter { self[$0].importance < 100 }.min { self[$0].importance < self[$1].importance }
+    }
+
+    /// The titles, aligned at the bottom, and a rule.
+    var header: [String] {
+        let height = map(\.title.count).max() ?? 0
+        let lines = (0..<height).map { line in
+            self.line { column in
+                let index = line - (height - column.title.count)
+                return TerminalCell(index >= 0 ? column.title[index] : "")
+            }
+        }
+        return lines + [String(repeating: "─", count: totalWidth)]
+    }
+
+    /// The lines of a row.
+    /// - Parameter color: whether the best values are marked.
+    func row(_ row: Int, color: Bool = false) -> [String] {
+        let height = map { $0.cells[row].count }.max() ?? 1
+        return (0..<height).map { line in
+            self.line { column in
+                let lines = column.cells[row]
+                guard line < lines.count else { return TerminalCell("") }
+                return lines[line].marked(color && lines[line].isBest)
+            }
+        }
     }
 
     func line(cell: (TerminalColumn) -> TerminalCell) -> String {
