@@ -4,7 +4,7 @@
 // masked scores are computed. Grouped-query attention doesn't repeat keys: the query heads of one key head are
 // stacked along the rows of the matmuls. On the CPU, in fp32 and bf16, the kernels of `AttentionRows.cpp` do all of
 // this where they apply.
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/_softmax_backward_data.h>
@@ -20,6 +20,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "AttentionRows.hpp"
+#include "AutogradNode.hpp"
 #include "Bridge.hpp"
 #include "DecodeAttention.hpp"
 #include "Dropout.hpp"
@@ -31,9 +32,6 @@ using ckernels::skipped_columns;
 using ckernels::tile_queries;
 using ckernels::tile_seed;
 using ckernels::tiles_of;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 namespace {
 
@@ -113,25 +111,13 @@ at::Tensor probabilities(const at::Tensor &q, const at::Tensor &k, int64_t heads
     return at::softmax_out(scores, scores, -1);
 }
 
-/// The settings of a node.
-struct SavedSettings : torch::CustomClassHolder {
-    AttentionSettings value;
+class PackedAttention : public AutogradNode {
+public:
+    explicit PackedAttention(AttentionSettings settings) : settings(std::move(settings)) {}
 
-    explicit SavedSettings(AttentionSettings value) : value(std::move(value)) {}
-};
-
-void save(AutogradContext *context, const AttentionSettings &settings) {
-    context->saved_data["settings"] = c10::IValue::make_capsule(c10::make_intrusive<SavedSettings>(settings));
-}
-
-c10::intrusive_ptr<SavedSettings> saved_settings(AutogradContext *context) {
-    return c10::static_intrusive_pointer_cast<SavedSettings>(context->saved_data["settings"].toCapsule());
-}
-
-struct PackedAttention : public Function<PackedAttention> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
-                              const c10::optional<at::Tensor> &optional_bias, const AttentionSettings &settings) {
-        at::Tensor bias = optional_bias.value_or(at::Tensor());
+    /// Of q, k, v and a bias, which may be undefined.
+    Tensors forward(NodeContext *context, const Tensors &inputs) override {
+        const at::Tensor &q = inputs[0], &k = inputs[1], &v = inputs[2], &bias = inputs[3];
         at::Tensor output = at::empty_like(q);
         if (is_for_attention_rows(q, k, v, bias, settings)) {
             attention_rows(q, k, v, bias, settings, output);
@@ -143,10 +129,8 @@ struct PackedAttention : public Function<PackedAttention> {
         } else {
             attend(q, k, v, bias, settings, output);
         }
-        if (!context) return output;
-        context->save_for_backward({q, k, v, bias});
-        save(context, settings);
-        return output;
+        if (context) context->save({q, k, v, bias});
+        return {output};
     }
 
     /// Whether libtorch's operations run in fp32. On the CPU its half-precision operations round scores,
@@ -175,17 +159,15 @@ struct PackedAttention : public Function<PackedAttention> {
         }
     }
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        auto saved = context->get_saved_variables();
+    Tensors backward(NodeContext &context, const Tensors &gradients) override {
+        const Tensors saved = context.saved();
         const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &bias = saved[3];
-        const auto kept = saved_settings(context);
-        const AttentionSettings &settings = kept->value;
         at::Tensor gradient = gradients[0].contiguous();
         at::Tensor to_q = at::empty_like(q), to_k = at::empty_like(k), to_v = at::empty_like(v), to_bias;
         if (bias.defined() && bias.requires_grad()) to_bias = at::zeros_like(bias);
         if (is_for_attention_rows(q, k, v, bias, settings)) {
             attention_rows_backward(gradient, q, k, v, bias, settings, to_q, to_k, to_v, to_bias);
-            return {to_q, to_k, to_v, to_bias, at::Tensor()};
+            return {to_q, to_k, to_v, to_bias};
         }
         if (is_upcast(q)) {
             const auto upcast = [](const at::Tensor &x) { return in_type(x, at::kFloat); };
@@ -199,7 +181,7 @@ struct PackedAttention : public Function<PackedAttention> {
         } else {
             attend_backward(gradient, q, k, v, bias, settings, to_q, to_k, to_v, to_bias);
         }
-        return {to_q, to_k, to_v, to_bias, at::Tensor()};
+        return {to_q, to_k, to_v, to_bias};
     }
 
     static void attend_backward(const at::Tensor &gradient, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
@@ -252,11 +234,17 @@ struct PackedAttention : public Function<PackedAttention> {
         if (is_whole) target.copy_(part);
         else target.add_(part);
     }
+
+private:
+    AttentionSettings settings;
 };
 
 /// On a GPU: libtorch's variable-length flash attention (Dao 2023), which has no bias and no soft cap. Its causal
 /// mask is aligned to the last key, as here: all queries see the prefix.
-struct FlashAttention : public Function<FlashAttention> {
+class FlashAttention : public AutogradNode {
+public:
+    explicit FlashAttention(AttentionSettings settings) : settings(std::move(settings)) {}
+
     static bool takes(const at::Tensor &q, const at::Tensor &bias, const AttentionSettings &settings) {
         return q.is_cuda() && is_half(q.scalar_type()) && !bias.defined() && settings.softcap == 0 && settings.dropout == 0 &&
                q.size(2) <= 256 && q.size(2) % 8 == 0;
@@ -282,30 +270,31 @@ struct FlashAttention : public Function<FlashAttention> {
         return at::tensor(values, at::dtype(at::kInt)).to(like.device(), true);
     }
 
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
-                              const AttentionSettings &settings) {
+    /// Of q, k and v.
+    Tensors forward(NodeContext *context, const Tensors &inputs) override {
+        const at::Tensor &q = inputs[0], &k = inputs[1], &v = inputs[2];
         const auto [longest, longest_keys] = longest_of(settings);
         at::Tensor of_queries = offsets(settings.query_offsets, q);
         at::Tensor of_keys = settings.key_offsets == settings.query_offsets ? of_queries : offsets(settings.key_offsets, q);
         const auto [left, right] = window_of(settings);
         auto [output, normalizer, state, unused, mask] = at::_flash_attention_forward(
             q, k, v, of_queries, of_keys, longest, longest_keys, 0.0, settings.causal, false, settings.scale, left, right);
-        context->save_for_backward({q, k, v, output, normalizer, of_queries, of_keys, state, unused});
-        save(context, settings);
-        return output;
+        if (context) context->save({q, k, v, output, normalizer, of_queries, of_keys, state, unused});
+        return {output};
     }
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        auto saved = context->get_saved_variables();
-        const auto kept = saved_settings(context);
-        const AttentionSettings &settings = kept->value;
+    Tensors backward(NodeContext &context, const Tensors &gradients) override {
+        const Tensors saved = context.saved();
         const auto [longest, longest_keys] = longest_of(settings);
         const auto [left, right] = window_of(settings);
         auto [to_q, to_k, to_v] = at::_flash_attention_backward(gradients[0].contiguous(), saved[0], saved[1], saved[2], saved[3],
                                                                 saved[4], saved[5], saved[6], longest, longest_keys, 0.0,
                                                                 settings.causal, saved[7], saved[8], settings.scale, left, right);
-        return {to_q, to_k, to_v, at::Tensor()};
+        return {to_q, to_k, to_v};
     }
+
+private:
+    AttentionSettings settings;
 };
 
 /// The kernels use raw pointers, so shapes and offsets are checked first.
@@ -355,10 +344,9 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
         // In prefill the last layer may have no queries.
         if (queries.size(0) == 0) return queries;
         if (FlashAttention::takes(queries, unbox(bias), settings)) {
-            return FlashAttention::apply(queries, keys, values, settings);
+            return applied(FlashAttention(settings), {queries, keys, values});
         }
-        return applied<PackedAttention>(queries, keys, values,
-                                        unbox(bias).defined() ? c10::optional<at::Tensor>(unbox(bias)) : c10::nullopt, settings);
+        return applied(PackedAttention(std::move(settings)), {queries, keys, values, unbox(bias)});
     });
 }
 

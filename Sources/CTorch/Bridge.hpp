@@ -31,13 +31,6 @@ inline c10::optional<at::Tensor> optional(const CTTensor *tensor) {
     return tensor ? c10::optional<at::Tensor>(tensor->value) : c10::nullopt;
 }
 
-/// Applies an autograd function. Where no gradient is recorded, its forward function is called directly, without a
-/// context: creating an autograd node costs microseconds, which dominate in a decode step.
-template <typename Node, typename... Arguments> at::Tensor applied(Arguments &&...arguments) {
-    if (at::GradMode::is_enabled()) return Node::apply(std::forward<Arguments>(arguments)...);
-    return Node::forward(nullptr, std::forward<Arguments>(arguments)...);
-}
-
 inline at::ScalarType scalar_type(CTDType type) { return static_cast<at::ScalarType>(type); }
 
 inline at::Device device(CTDevice kind, int index) {

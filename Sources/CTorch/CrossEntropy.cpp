@@ -1,11 +1,12 @@
 // Fused linear cross-entropy: the matrix of logits is never materialized, only chunks of its rows.
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include "AutogradNode.hpp"
 #include "Bridge.hpp"
 #include "Elements.hpp"
 #include "MatrixProduct.hpp"
@@ -15,9 +16,6 @@
 #include "ckernels/LossRows.hpp"
 
 using namespace ctorch;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 namespace {
 
@@ -101,9 +99,13 @@ at::Tensor loss_by_chunks(const at::Tensor &hidden, const at::Tensor &targets, i
 }
 
 /// The loss of logits h Wᵀ, with h [n, d] and W [vocabulary, d].
-struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &hidden, const at::Tensor &weight,
-                              const at::Tensor &targets, const Terms &terms, bool to_hidden_needed, bool to_weight_needed) {
+struct LinearCrossEntropy : AutogradNode {
+    LinearCrossEntropy(at::Tensor targets, const Terms &terms) : targets(std::move(targets)), terms(terms) {}
+
+    /// Of h and W.
+    Tensors forward(NodeContext *context, const Tensors &inputs) override {
+        const at::Tensor &hidden = inputs[0], &weight = inputs[1];
+        const bool to_hidden_needed = context && hidden.requires_grad(), to_weight_needed = context && weight.requires_grad();
         at::Tensor to_hidden, to_weight;
         if (to_hidden_needed) to_hidden = at::empty_like(hidden);
         if (to_weight_needed) to_weight = at::zeros_like(weight);
@@ -117,27 +119,36 @@ struct LinearCrossEntropy : public Function<LinearCrossEntropy> {
                 }
                 if (to_weight_needed) add_product(to_weight, gradient.t(), part);
             });
-        context->save_for_backward({to_hidden, to_weight});
-        return total;
+        if (context) context->save({to_hidden, to_weight});
+        return {total};
     }
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        auto saved = context->get_saved_variables();
-        variable_list results(6);
+    Tensors backward(NodeContext &context, const Tensors &gradients) override {
+        const Tensors saved = context.saved();
+        Tensors results(2);
         for (size_t i = 0; i < 2; ++i) {
             if (saved[i].defined()) results[i] = saved[i] * gradients[0].to(saved[i].scalar_type());
         }
         return results;
     }
+
+private:
+    at::Tensor targets;
+    Terms terms;
 };
 
 /// Chunks are this many times as long with a quantized W, as each chunk dequantizes all of its tiles.
 constexpr int64_t stored_chunks = 4;
 
 /// The same with a frozen, quantized W.
-struct StoredCrossEntropy : public Function<StoredCrossEntropy> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &hidden, const StoredMatrix &weight,
-                              const at::Tensor &targets, const Terms &terms, bool to_hidden_needed) {
+struct StoredCrossEntropy : AutogradNode {
+    StoredCrossEntropy(StoredMatrix weight, at::Tensor targets, const Terms &terms)
+        : weight(std::move(weight)), targets(std::move(targets)), terms(terms) {}
+
+    /// Of h.
+    Tensors forward(NodeContext *context, const Tensors &inputs) override {
+        const at::Tensor &hidden = inputs[0];
+        const bool to_hidden_needed = context && hidden.requires_grad();
         at::Tensor to_hidden;
         if (to_hidden_needed) to_hidden = at::empty_like(hidden);
         at::Tensor total = loss_by_chunks(
@@ -146,16 +157,20 @@ struct StoredCrossEntropy : public Function<StoredCrossEntropy> {
             [&](int64_t start, const at::Tensor &part, const at::Tensor &gradient) {
                 to_hidden.narrow(0, start, part.size(0)).copy_(weight.transposed_product(gradient));
             });
-        context->save_for_backward({to_hidden});
-        return total;
+        if (context) context->save({to_hidden});
+        return {total};
     }
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        auto saved = context->get_saved_variables();
-        variable_list results(5);
-        if (saved[0].defined()) results[0] = saved[0] * gradients[0].to(saved[0].scalar_type());
-        return results;
+    Tensors backward(NodeContext &context, const Tensors &gradients) override {
+        const Tensors saved = context.saved();
+        if (!saved[0].defined()) return {};
+        return {saved[0] * gradients[0].to(saved[0].scalar_type())};
     }
+
+private:
+    StoredMatrix weight;
+    at::Tensor targets;
+    Terms terms;
 };
 
 void check_shapes(const at::Tensor &hidden, at::IntArrayRef weight, const at::Tensor &targets) {
@@ -175,9 +190,7 @@ CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight
         at::Tensor h = in_type(unbox(hidden), type), w = in_type(unbox(weight), type), t = unbox(targets);
         WithoutAutocast guard;
         check_shapes(h, w.sizes(), t);
-        bool grad = c10::GradMode::is_enabled();
-        return LinearCrossEntropy::apply(h, w, t, Terms{scale, label_smoothing, softcap}, grad && h.requires_grad(),
-                                         grad && w.requires_grad());
+        return applied(LinearCrossEntropy(t, Terms{scale, label_smoothing, softcap}), {h, w});
     });
 }
 
@@ -188,8 +201,7 @@ CTTensor *ct_stored_cross_entropy(const CTTensor *hidden, const CTStoredMatrix *
         at::Tensor h = in_type(unbox(hidden), compute_type(unbox(hidden))), t = unbox(targets);
         WithoutAutocast guard;
         check_shapes(h, {w.outputs, w.inputs}, t);
-        return StoredCrossEntropy::apply(h, w, t, Terms{scale, label_smoothing, softcap},
-                                         c10::GradMode::is_enabled() && h.requires_grad());
+        return applied(StoredCrossEntropy(w, t, Terms{scale, label_smoothing, softcap}), {h});
     });
 }
 }

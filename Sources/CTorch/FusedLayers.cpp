@@ -1,6 +1,6 @@
 // Normalization, gated activation, bottleneck adapters and dropout as single autograd nodes: each saves its input
 // alone and recomputes the rest in the backward pass, where libtorch's compositions save every intermediate.
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/_fused_rms_norm.h>
 #include <ATen/ops/_fused_rms_norm_backward.h>
 #include <ATen/ops/addmm.h>
@@ -15,42 +15,43 @@
 #include <ATen/ops/silu_backward.h>
 #include <ATen/ops/threshold_backward.h>
 
+#include "AutogradNode.hpp"
 #include "Bridge.hpp"
 #include "Dropout.hpp"
 #include "Precision.hpp"
 #include "RowKernels.hpp"
 
 using namespace ctorch;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 namespace {
 
 /// y = x / sqrt(mean(x²) + ε) · (o + w) over the last axis (Zhang & Sennrich 2019, eq. 4); the offset o is 0, or 1 in
 /// Gemma. Saves x and one float per row.
-struct RMSNorm : public Function<RMSNorm> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight, double epsilon,
-                              double offset) {
-        if (context) context->saved_data["offset"] = offset;
+class RMSNorm : public AutogradNode {
+public:
+    RMSNorm(double epsilon, double offset) : epsilon(epsilon), offset(offset) {}
+
+    /// Of x and w.
+    Tensors forward(NodeContext *context, const Tensors &inputs) override {
+        const at::Tensor &x = inputs[0], &weight = inputs[1];
         if (is_for_rows(x, weight)) {
             at::Tensor y = at::empty_like(x), inverse = at::empty({x.numel() / x.size(-1)}, x.options().dtype(at::kFloat));
             rms_norm_rows(x, scale_of(weight, offset, inverse), static_cast<float>(epsilon), y, inverse);
-            if (context) context->save_for_backward({x, weight, inverse});
-            return y;
+            if (context) context->save({x, weight, inverse});
+            return {y};
         }
         if (is_for_gpu(x, weight, offset)) {
             auto [y, inverse] = at::_fused_rms_norm(x, weight.sizes(), weight, epsilon);
-            if (context) context->save_for_backward({x, weight, inverse});
-            return y;
+            if (context) context->save({x, weight, inverse});
+            return {y};
         }
         // Statistics in fp32 at least, as half-precision models are trained.
         at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
         at::Tensor inverse = wide.square().mean(-1, true).add_(epsilon).rsqrt_();
-        if (context) context->save_for_backward({x, weight, inverse});
+        if (context) context->save({x, weight, inverse});
         // With an offset, rounding to the stored type comes last.
-        if (offset != 0) return (wide * inverse).mul_(scale_of(weight, offset, wide)).to(x.scalar_type());
-        return (wide * inverse).to(weight.scalar_type()).mul_(weight);
+        if (offset != 0) return {(wide * inverse).mul_(scale_of(weight, offset, wide)).to(x.scalar_type())};
+        return {(wide * inverse).to(weight.scalar_type()).mul_(weight)};
     }
 
     /// o + w, [size], in the type of `like`.
@@ -74,19 +75,18 @@ struct RMSNorm : public Function<RMSNorm> {
         return x.is_cuda() && offset == 0 && x.scalar_type() == weight.scalar_type();
     }
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        auto saved = context->get_saved_variables();
-        double offset = context->saved_data["offset"].toDouble();
+    Tensors backward(NodeContext &context, const Tensors &gradients) override {
+        const Tensors saved = context.saved();
         if (is_for_gpu(saved[0], saved[1], offset)) {
             auto [to_x, to_weight] =
                 at::_fused_rms_norm_backward(gradients[0].contiguous(), saved[0], saved[1].sizes(), saved[2], saved[1],
-                                             {context->needs_input_grad(0), context->needs_input_grad(1)});
-            return {to_x, to_weight, at::Tensor(), at::Tensor()};
+                                             {context.needs_gradient(0), context.needs_gradient(1)});
+            return {to_x, to_weight};
         }
-        if (is_for_rows(saved[0], saved[1]) && !context->needs_input_grad(1)) {
+        if (is_for_rows(saved[0], saved[1]) && !context.needs_gradient(1)) {
             at::Tensor gradient = gradients[0].contiguous(), to_x = at::empty_like(gradient);
             rms_norm_rows_backward(gradient, saved[0], scale_of(saved[1], offset, saved[2]), saved[2], to_x);
-            return {to_x, at::Tensor(), at::Tensor(), at::Tensor()};
+            return {to_x, at::Tensor()};
         }
         at::Tensor wide = saved[0].to(saved[2].scalar_type());
         const at::Tensor &weight = saved[1];
@@ -95,17 +95,20 @@ struct RMSNorm : public Function<RMSNorm> {
         at::Tensor gradient = gradients[0].to(inverse.scalar_type());
         at::Tensor normalized = wide * inverse;
         at::Tensor to_weight;
-        if (context->needs_input_grad(1)) {
+        if (context.needs_gradient(1)) {
             to_weight = (gradient * normalized).reshape({-1, weight.size(0)}).sum(0).to(weight.scalar_type());
         }
         at::Tensor to_x;
-        if (context->needs_input_grad(0)) {
+        if (context.needs_gradient(0)) {
             at::Tensor weighted = gradient * (offset != 0 ? scale_of(weight, offset, inverse) : weight);
             at::Tensor mean = (weighted * normalized).mean(-1, true);
             to_x = weighted.sub_(normalized.mul_(mean)).mul_(inverse).to(saved[0].scalar_type());
         }
-        return {to_x, to_weight, at::Tensor(), at::Tensor()};
+        return {to_x, to_weight};
     }
+
+private:
+    double epsilon, offset;
 };
 
 at::Tensor activate(CTActivation kind, const at::Tensor &x) {
@@ -129,98 +132,105 @@ at::Tensor activation_gradient(CTActivation kind, const at::Tensor &gradient, co
 }
 
 /// y = f(gate) ⊙ up (Shazeer 2020). Saves gate and up; f(gate) is recomputed.
-struct GatedActivation : public Function<GatedActivation> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &gate, const at::Tensor &up, int64_t kind) {
-        if (context) {
-            context->save_for_backward({gate, up});
-            context->saved_data["kind"] = kind;
-        }
-        if (is_for_rows(kind, gate, up)) {
+class GatedActivation : public AutogradNode {
+public:
+    explicit GatedActivation(CTActivation kind) : kind(kind) {}
+
+    /// Of gate and up.
+    Tensors forward(NodeContext *context, const Tensors &inputs) override {
+        const at::Tensor &gate = inputs[0], &up = inputs[1];
+        if (context) context->save({gate, up});
+        if (is_for_rows(gate, up)) {
             at::Tensor y = at::empty_like(gate);
-            gate_rows(static_cast<CTActivation>(kind), gate, up, y);
-            return y;
+            gate_rows(kind, gate, up, y);
+            return {y};
         }
-        return activate(static_cast<CTActivation>(kind), gate).mul_(up);
+        return {activate(kind, gate).mul_(up)};
     }
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        auto saved = context->get_saved_variables();
-        auto kind = static_cast<CTActivation>(context->saved_data["kind"].toInt());
-        if (is_for_rows(kind, saved[0], saved[1])) {
+    Tensors backward(NodeContext &context, const Tensors &gradients) override {
+        const Tensors saved = context.saved();
+        if (is_for_rows(saved[0], saved[1])) {
             at::Tensor gradient = gradients[0].contiguous();
             at::Tensor to_gate = at::empty_like(gradient), to_up = at::empty_like(gradient);
             gate_rows_backward(kind, gradient, saved[0], saved[1], to_gate, to_up);
-            return {to_gate, to_up, at::Tensor()};
+            return {to_gate, to_up};
         }
         at::Tensor to_up = activate(kind, saved[0]).mul_(gradients[0]);
         at::Tensor to_gate = activation_gradient(kind, gradients[0] * saved[1], saved[0]);
-        return {to_gate, to_up, at::Tensor()};
+        return {to_gate, to_up};
     }
 
-    static bool is_for_rows(int64_t kind, const at::Tensor &gate, const at::Tensor &up) {
-        return has_gate_kernel(static_cast<CTActivation>(kind)) && have_row_kernels(gate, up) && gate.sizes() == up.sizes();
+private:
+    CTActivation kind;
+
+    bool is_for_rows(const at::Tensor &gate, const at::Tensor &up) const {
+        return has_gate_kernel(kind) && have_row_kernels(gate, up) && gate.sizes() == up.sizes();
     }
 };
 
 /// y + s · (f(x Dᵀ + d) Uᵀ + u) with x, y [tokens, size], D [r, size], U [size, r] (Houlsby et al. 2019); x defaults
 /// to y. Saves x and r floats per token, and allocates no other matrix of the output's size.
-struct Bottleneck : public Function<Bottleneck> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &y, const c10::optional<at::Tensor> &x,
-                              const at::Tensor &down, const at::Tensor &down_bias, const at::Tensor &up,
-                              const at::Tensor &up_bias, const c10::optional<at::Tensor> &learned, double scale, int64_t kind) {
-        const at::Tensor &input = x.has_value() ? *x : y;
-        double factor = learned.has_value() && !learned->is_meta() ? learned->item<double>() : scale;
+class Bottleneck : public AutogradNode {
+public:
+    /// - Parameter factor: s, unless it is learned.
+    Bottleneck(double factor, CTActivation kind) : factor(factor), kind(kind) {}
+
+    /// Of y, x, D, d, U, u and s; x and s may be undefined.
+    Tensors forward(NodeContext *context, const Tensors &inputs) override {
+        const at::Tensor &y = inputs[0], &x = inputs[1], &down = inputs[2], &down_bias = inputs[3], &up = inputs[4],
+                         &up_bias = inputs[5], &learned = inputs[6];
+        const at::Tensor &input = x.defined() ? x : y;
+        is_parallel = x.defined();
+        if (learned.defined() && !learned.is_meta()) factor = learned.item<double>();
         at::Tensor low = at::addmm(down_bias, input, down.t());
-        at::Tensor active = activate(static_cast<CTActivation>(kind), low);
-        context->save_for_backward({input, down, up, up_bias, low});
-        context->saved_data["kind"] = kind;
-        context->saved_data["is_parallel"] = x.has_value();
-        context->saved_data["is_learned"] = learned.has_value();
-        context->saved_data["factor"] = factor;
-        return at::addmm(y, active, up.t(), 1, factor).add_(up_bias, factor);
+        at::Tensor active = activate(kind, low);
+        if (context) context->save({input, down, up, up_bias, low});
+        return {at::addmm(y, active, up.t(), 1, factor).add_(up_bias, factor)};
     }
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        auto saved = context->get_saved_variables();
+    Tensors backward(NodeContext &context, const Tensors &gradients) override {
+        const Tensors saved = context.saved();
         const at::Tensor &input = saved[0], &down = saved[1], &up = saved[2], &low = saved[4], &gradient = gradients[0];
-        auto kind = static_cast<CTActivation>(context->saved_data["kind"].toInt());
-        bool is_parallel = context->saved_data["is_parallel"].toBool();
-        // Index among the given tensors.
-        size_t first = is_parallel ? 2 : 1;
-        double factor = context->saved_data["factor"].toDouble();
         at::Tensor to_y = gradient, to_x, to_down, to_down_bias, to_up, to_up_bias, to_scale;
         at::Tensor active = activate(kind, low), to_active = at::mm(gradient, up), summed = gradient.sum(0);
-        if (context->needs_input_grad(first + 2)) to_up = at::mm(gradient.t(), active).mul_(factor);
-        if (context->needs_input_grad(first + 3)) to_up_bias = summed * factor;
-        if (context->saved_data["is_learned"].toBool() && context->needs_input_grad(first + 4)) {
+        if (context.needs_gradient(4)) to_up = at::mm(gradient.t(), active).mul_(factor);
+        if (context.needs_gradient(5)) to_up_bias = summed * factor;
+        if (context.needs_gradient(6)) {
             to_scale = ((to_active * active).sum() + (summed * saved[3]).sum()).reshape({1});
         }
         at::Tensor to_low = activation_gradient(kind, to_active.mul_(factor), low);
-        if (context->needs_input_grad(first + 0)) to_down = at::mm(to_low.t(), input);
-        if (context->needs_input_grad(first + 1)) to_down_bias = to_low.sum(0);
+        if (context.needs_gradient(2)) to_down = at::mm(to_low.t(), input);
+        if (context.needs_gradient(3)) to_down_bias = to_low.sum(0);
         if (is_parallel) {
-            if (context->needs_input_grad(1)) to_x = at::mm(to_low, down);
-        } else if (context->needs_input_grad(0)) {
+            if (context.needs_gradient(1)) to_x = at::mm(to_low, down);
+        } else if (context.needs_gradient(0)) {
             to_y = at::addmm(gradient, to_low, down);
         }
-        return {to_y, to_x, to_down, to_down_bias, to_up, to_up_bias, to_scale, at::Tensor(), at::Tensor()};
+        return {to_y, to_x, to_down, to_down_bias, to_up, to_up_bias, to_scale};
     }
+
+private:
+    double factor;
+    CTActivation kind;
+    /// Whether x is given.
+    bool is_parallel = false;
 };
 
 /// y = x ⊙ mask / (1 − p). The mask is a function of (seed, position): nothing is saved, and the backward pass
 /// regenerates it.
-struct Dropout : public Function<Dropout> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, double probability, int64_t seed) {
-        context->saved_data["probability"] = probability;
-        context->saved_data["seed"] = seed;
-        return dropped(x, probability, static_cast<uint64_t>(seed));
-    }
+class Dropout : public AutogradNode {
+public:
+    Dropout(double probability, uint64_t seed) : probability(probability), seed(seed) {}
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        return {dropped(gradients[0], context->saved_data["probability"].toDouble(),
-                        static_cast<uint64_t>(context->saved_data["seed"].toInt())),
-                at::Tensor(), at::Tensor()};
-    }
+    /// Of x.
+    Tensors forward(NodeContext *, const Tensors &inputs) override { return {dropped(inputs[0], probability, seed)}; }
+
+    Tensors backward(NodeContext &, const Tensors &gradients) override { return {dropped(gradients[0], probability, seed)}; }
+
+private:
+    double probability;
+    uint64_t seed;
 };
 
 }  // namespace
@@ -228,7 +238,7 @@ struct Dropout : public Function<Dropout> {
 extern "C" {
 
 CTTensor *ct_rms_norm(const CTTensor *x, const CTTensor *weight, double epsilon, double offset) {
-    return tensor_or_error([&] { return applied<RMSNorm>(unbox(x), unbox(weight), epsilon, offset); });
+    return tensor_or_error([&] { return applied(RMSNorm(epsilon, offset), {unbox(x), unbox(weight)}); });
 }
 
 CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTensor *bias, double epsilon) {
@@ -244,7 +254,7 @@ CTTensor *ct_layer_norm(const CTTensor *x, const CTTensor *weight, const CTTenso
 }
 
 CTTensor *ct_gated_activation(CTActivation kind, const CTTensor *gate, const CTTensor *up) {
-    return tensor_or_error([&] { return applied<GatedActivation>(unbox(gate), unbox(up), static_cast<int64_t>(kind)); });
+    return tensor_or_error([&] { return applied(GatedActivation(kind), {unbox(gate), unbox(up)}); });
 }
 
 CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *down, const CTTensor *down_bias, const CTTensor *up,
@@ -254,18 +264,17 @@ CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *do
         at::ScalarType type = compute_type(unbox(y));
         auto typed = [type](const CTTensor *t) { return in_type(unbox(t), type); };
         at::Tensor output = typed(y);
-        c10::optional<at::Tensor> input, factor;
+        at::Tensor input, factor;
         if (x != nullptr) input = flat(typed(x));
         if (learned != nullptr) factor = typed(learned);
         at::Tensor first = typed(down), first_bias = typed(down_bias), second = typed(up), second_bias = typed(up_bias);
         WithoutAutocast guard;
-        return Bottleneck::apply(flat(output), input, first, first_bias, second, second_bias, factor, scale,
-                                 static_cast<int64_t>(kind))
+        return applied(Bottleneck(scale, kind), {flat(output), input, first, first_bias, second, second_bias, factor})
             .reshape(output.sizes());
     });
 }
 
 CTTensor *ct_dropout(const CTTensor *x, double probability, uint64_t seed) {
-    return tensor_or_error([&] { return Dropout::apply(unbox(x), probability, static_cast<int64_t>(seed)); });
+    return tensor_or_error([&] { return applied(Dropout(probability, seed), {unbox(x)}); });
 }
 }

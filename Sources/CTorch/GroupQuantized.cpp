@@ -2,7 +2,7 @@
 // multiplied and discarded, in the backward pass too.
 #include "GroupQuantized.hpp"
 
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bitwise_left_shift.h>
 #include <ATen/ops/bitwise_right_shift.h>
@@ -12,6 +12,7 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
+#include "AutogradNode.hpp"
 #include "Bridge.hpp"
 #include "Elements.hpp"
 #include "Precision.hpp"
@@ -19,9 +20,6 @@
 #include "TileProduct.hpp"
 
 using namespace ctorch;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 namespace ctorch {
 
@@ -213,34 +211,32 @@ at::Tensor multiply_transposed(const GroupMatrix &w, const at::Tensor &given) {
 }
 
 /// y = x Wᵀ, x [tokens, in]. Saves the packed integers, which the model holds anyway, and not x.
-struct GroupLinear : public Function<GroupLinear> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &packed, const at::Tensor &scales,
-                              const at::Tensor &zeros, const c10::optional<at::Tensor> &order, int64_t bits, int64_t group_size,
-                              int64_t zero_offset) {
-        context->save_for_backward({packed, scales, zeros});
-        if (order) context->saved_data["order"] = *order;
-        context->saved_data["bits"] = bits;
-        context->saved_data["group_size"] = group_size;
-        context->saved_data["zero_offset"] = zero_offset;
-        return multiply({packed, scales, zeros, order.value_or(at::Tensor()), static_cast<int>(bits), group_size,
-                         static_cast<int>(zero_offset)},
-                        x);
+struct GroupLinear : AutogradNode {
+    explicit GroupLinear(GroupMatrix weight) : weight(std::move(weight)) {}
+
+    /// Of x, and of the scales and zero points, which may require gradients that are not computed.
+    Tensors forward(NodeContext *context, const Tensors &inputs) override {
+        at::Tensor y = multiply(weight, inputs[0]);
+        if (context) {
+            context->save({weight.packed, weight.scales, weight.zeros});
+            weight.packed = weight.scales = weight.zeros = at::Tensor();
+        }
+        return {y};
     }
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        auto saved = context->get_saved_variables();
-        auto &data = context->saved_data;
-        GroupMatrix w{saved[0],
-                      saved[1],
-                      saved[2],
-                      data.count("order") ? data["order"].toTensor() : at::Tensor(),
-                      static_cast<int>(data["bits"].toInt()),
-                      data["group_size"].toInt(),
-                      static_cast<int>(data["zero_offset"].toInt())};
-        at::Tensor to_x;
-        if (context->needs_input_grad(0)) to_x = multiply_transposed(w, gradients[0]);
-        return {to_x, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    Tensors backward(NodeContext &context, const Tensors &gradients) override {
+        if (!context.needs_gradient(0)) return {};
+        const Tensors saved = context.saved();
+        GroupMatrix w = weight;
+        w.packed = saved[0];
+        w.scales = saved[1];
+        w.zeros = saved[2];
+        return {multiply_transposed(w, gradients[0])};
     }
+
+private:
+    /// In the backward pass without the tensors that are saved.
+    GroupMatrix weight;
 };
 
 }  // namespace
@@ -263,10 +259,7 @@ CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTen
         // The kernels here dequantize to floats, whatever the type of x.
         const bool is_wide = input.is_cpu() && !has_kernel(w, type);
         at::Tensor flat = in_type(input.reshape({-1, input.size(-1)}), is_wide ? at::kFloat : type);
-        c10::optional<at::Tensor> groups;
-        if (w.order.defined()) groups = w.order;
-        at::Tensor y = GroupLinear::apply(flat, w.packed, w.scales, w.zeros, groups, static_cast<int64_t>(bits), group_size,
-                                          static_cast<int64_t>(zero_offset));
+        at::Tensor y = applied(GroupLinear(w), {flat});
         y = in_type(y, type).reshape(shape);
         return bias && unbox(bias).defined() ? y + in_type(unbox(bias), type) : y;
     });

@@ -1,7 +1,7 @@
 // A linear projection as one autograd node, with whichever matmul is fastest (`Blas.hpp`).
-#include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ops/linear.h>
 
+#include "AutogradNode.hpp"
 #include "Bridge.hpp"
 #include "FewRows.hpp"
 #include "MatrixProduct.hpp"
@@ -9,30 +9,26 @@
 #include "Recomputation.hpp"
 
 using namespace ctorch;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 namespace {
 
 /// y = x Wᵀ + b with x [tokens, in], W [out, in]. Saves x only if the weight is trained.
-struct Projection : public Function<Projection> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight,
-                              const c10::optional<at::Tensor> &bias) {
-        bool trains = weight.requires_grad();
-        context->save_for_backward({trains ? x : at::Tensor(), weight});
-        context->saved_data["has_bias"] = bias.has_value();
+struct Projection : AutogradNode {
+    /// Of x, W and b, which may be undefined.
+    Tensors forward(NodeContext *context, const Tensors &inputs) override {
+        const at::Tensor &x = inputs[0], &weight = inputs[1], &bias = inputs[2];
+        if (context) context->save({weight.requires_grad() ? x : at::Tensor(), weight});
         at::Tensor start;
-        if (bias.has_value()) start = bias->expand({x.size(0), weight.size(0)}).contiguous();
-        return blas_product(x, weight.t(), start);
+        if (bias.defined()) start = bias.expand({x.size(0), weight.size(0)}).contiguous();
+        return {blas_product(x, weight.t(), start)};
     }
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        auto saved = context->get_saved_variables();
+    Tensors backward(NodeContext &context, const Tensors &gradients) override {
+        const Tensors saved = context.saved();
         at::Tensor gradient = readable(gradients[0]), to_x, to_weight, to_bias;
-        if (context->needs_input_grad(0)) to_x = blas_product(gradient, saved[1]);
-        if (context->needs_input_grad(1)) to_weight = blas_product(gradient.t(), saved[0]);
-        if (context->saved_data["has_bias"].toBool() && context->needs_input_grad(2)) to_bias = gradient.sum(0);
+        if (context.needs_gradient(0)) to_x = blas_product(gradient, saved[1]);
+        if (context.needs_gradient(1)) to_weight = blas_product(gradient.t(), saved[0]);
+        if (context.needs_gradient(2)) to_bias = gradient.sum(0);
         return {to_x, to_weight, to_bias};
     }
 };
@@ -62,6 +58,6 @@ extern "C" CTTensor *ct_linear(const CTTensor *x, const CTTensor *weight, const 
         if (!is_for_blas(input, w, unbox(bias))) return at::linear(input, w, optional(bias));
         auto shape = input.sizes().vec();
         shape.back() = w.size(0);
-        return Projection::apply(readable(input.reshape({-1, input.size(-1)})), w, optional(bias)).reshape(shape);
+        return applied(Projection(), {readable(input.reshape({-1, input.size(-1)})), w, unbox(bias)}).reshape(shape);
     });
 }

@@ -1,7 +1,7 @@
 // The LoRA branch as one autograd node that adds to the projection's output in place (Hu et al. 2021, eq. 3).
-#include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ops/mm.h>
 
+#include "AutogradNode.hpp"
 #include "Bridge.hpp"
 #include "Dropout.hpp"
 #include "Elements.hpp"
@@ -11,9 +11,6 @@
 #include "ckernels/Parallel.hpp"
 
 using namespace ctorch;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 namespace {
 
@@ -21,47 +18,53 @@ namespace {
 ///
 /// Saves x, which the projections of one input share, and drop(x) Aᵀ, r floats per token (times s with a BLAS); no
 /// matrix of the output's size is allocated.
-struct LoRABranch : public Function<LoRABranch> {
-    static at::Tensor forward(AutogradContext *context, at::Tensor y, const at::Tensor &x, const at::Tensor &a,
-                              const at::Tensor &b, double scale, double dropout, int64_t seed) {
-        at::Tensor input = dropout > 0 ? dropped(x, dropout, static_cast<uint64_t>(seed)) : x;
+struct LoRABranch : AutogradNode {
+    LoRABranch(double scale, double dropout, uint64_t seed) : scale(scale), dropout(dropout), seed(seed) {}
+
+    /// Of y, x, A and B.
+    Tensors forward(NodeContext *context, const Tensors &inputs) override {
+        at::Tensor y = inputs[0];
+        const at::Tensor &x = inputs[1], &a = inputs[2], &b = inputs[3];
+        at::Tensor input = dropout > 0 ? dropped(x, dropout, seed) : x;
         at::Tensor low = multiplied(input, a.t());
-        const bool is_scaled = are_for_blas(low, b);
+        is_scaled = are_for_blas(low, b);
         if (is_scaled) {
             add_product(y, low.mul_(scale), b.t());
         } else {
             // In half precision the scale is part of the matmul, without another rounding.
             y.addmm_(low, b.t(), 1, scale);
         }
-        context->mark_dirty({y});
-        context->save_for_backward({x, a, b, low});
-        context->saved_data["scale"] = scale;
-        context->saved_data["is_scaled"] = is_scaled;
-        context->saved_data["dropout"] = dropout;
-        context->saved_data["seed"] = seed;
-        return y;
+        if (context) {
+            context->mark_dirty(y);
+            context->save({x, a, b, low});
+        }
+        return {y};
     }
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        auto saved = context->get_saved_variables();
+    Tensors backward(NodeContext &context, const Tensors &gradients) override {
+        const Tensors saved = context.saved();
         const at::Tensor &x = saved[0], &a = saved[1], &b = saved[2], &low = saved[3], &gradient = gradients[0];
-        double scale = context->saved_data["scale"].toDouble(), dropout = context->saved_data["dropout"].toDouble();
-        auto seed = static_cast<uint64_t>(context->saved_data["seed"].toInt());
         at::Tensor to_x, to_a, to_b;
-        if (context->needs_input_grad(3)) {
+        if (context.needs_gradient(3)) {
             to_b = multiplied(gradient.t(), low);
-            if (!context->saved_data["is_scaled"].toBool()) to_b.mul_(scale);
+            if (!is_scaled) to_b.mul_(scale);
         }
         at::Tensor to_low = multiplied(gradient, b).mul_(scale);
-        if (context->needs_input_grad(2)) {
+        if (context.needs_gradient(2)) {
             to_a = multiplied(to_low.t(), dropout > 0 ? dropped(x, dropout, seed) : x);
         }
-        if (context->needs_input_grad(1)) {
+        if (context.needs_gradient(1)) {
             to_x = multiplied(to_low, a);
             if (dropout > 0) drop_in_place(to_x, dropout, seed);
         }
-        return {gradient, to_x, to_a, to_b, at::Tensor(), at::Tensor(), at::Tensor()};
+        return {gradient, to_x, to_a, to_b};
     }
+
+private:
+    double scale, dropout;
+    uint64_t seed;
+    /// Whether x Aᵀ was scaled before it was saved.
+    bool is_scaled = false;
 };
 
 /// Whether the few-row kernel adds the LoRA delta: nothing needs a gradient.
@@ -122,8 +125,7 @@ extern "C" CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const 
         WithoutAutocast guard;
         auto shape = output.sizes().vec();
         at::Tensor flat = output.reshape({-1, output.size(-1)});
-        at::Tensor result = LoRABranch::apply(flat, input.reshape({-1, input.size(-1)}), first, second, scale, dropout,
-                                              static_cast<int64_t>(seed));
+        at::Tensor result = applied(LoRABranch(scale, dropout, seed), {flat, input.reshape({-1, input.size(-1)}), first, second});
         return result.reshape(shape);
     });
 }

@@ -2,18 +2,21 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/autocast_mode.h>
+#include <c10/core/DispatchKeySet.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include "Autocast.hpp"
 
 namespace ctorch {
 
 /// The compute type of matmuls with tensors like `x`: autocast's if it is enabled for their device.
 inline at::ScalarType compute_type(const at::Tensor &x) {
-    at::ScalarType own = x.scalar_type();
-    bool is_narrowable = own == at::kFloat || own == at::kHalf || own == at::kBFloat16;
-    at::DeviceType device = x.device().type();
+    const at::ScalarType own = x.scalar_type();
+    const bool is_narrowable = own == at::kFloat || own == at::kHalf || own == at::kBFloat16;
+    const at::DeviceType device = x.device().type();
     if (!is_narrowable || (device != at::kCPU && device != at::kCUDA)) return own;
-    return at::autocast::is_autocast_enabled(device) ? at::autocast::get_autocast_dtype(device) : own;
+    const AutocastState state = AutocastState::current(device);
+    return state.is_on ? state.type : own;
 }
 
 inline bool is_half(at::ScalarType type) { return type == at::kHalf || type == at::kBFloat16; }

@@ -1,14 +1,15 @@
 // Several projections of one input with their LoRA branches (Hu et al. 2021, eq. 3) as one autograd node: the factors
 // A are concatenated to one wide matmul, and the gradients w.r.t. the input are accumulated in place.
-#include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
+#include <memory>
 #include <optional>
 #include <vector>
 
+#include "AutogradNode.hpp"
 #include "Bridge.hpp"
 #include "Dropout.hpp"
 #include "FewRowProjections.hpp"
@@ -18,9 +19,6 @@
 #include "Recomputation.hpp"
 
 using namespace ctorch;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 namespace {
 
@@ -42,7 +40,7 @@ struct Part {
     bool has_update() const { return a >= 0; }
 };
 
-struct Parts : torch::CustomClassHolder {
+struct Parts {
     std::vector<Part> list;
     int64_t rank = 0;
     bool drops = false;
@@ -51,17 +49,22 @@ struct Parts : torch::CustomClassHolder {
 /// yᵢ = x Wᵢᵀ + biasᵢ + sᵢ · dropᵢ(x) Aᵢᵀ Bᵢᵀ with x [tokens, in], Wᵢ [outᵢ, in], Aᵢ [rᵢ, in], Bᵢ [outᵢ, rᵢ].
 ///
 /// Saves x, which all share, if a W or A is trained, and drop(x) Aᵀ, Σ r floats per token.
-struct SharedProjections : public Function<SharedProjections> {
-    static variable_list forward(AutogradContext *context, const at::Tensor &x, const at::TensorList &tensors,
-                                 const c10::intrusive_ptr<Parts> &parts) {
+class SharedProjections : public AutogradNode {
+public:
+    explicit SharedProjections(std::shared_ptr<Parts> parts) : parts(std::move(parts)) {}
+
+    /// Of x and the tensors that the parts name.
+    Tensors forward(NodeContext *context, const Tensors &inputs) override {
+        const at::Tensor &x = inputs[0];
+        const at::TensorList tensors = at::TensorList(inputs).slice(1);
         at::Tensor low;
         if (parts->rank > 0) {
             low = at::empty({x.size(0), parts->rank}, x.options());
             if (!parts->drops) set_product(low, x, all_a(*parts, tensors).t());
         }
         // In half precision the scale is part of the matmul, without another rounding.
-        const bool is_scaled = low.defined() && low.scalar_type() == at::kFloat;
-        variable_list results;
+        is_scaled = low.defined() && low.scalar_type() == at::kFloat;
+        Tensors results;
         bool trains_inputs = false, trains_b = false;
         for (const Part &part : parts->list) {
             at::Tensor y = project(part, x, part.weight >= 0 ? tensors[part.weight] : part.frozen,
@@ -82,29 +85,25 @@ struct SharedProjections : public Function<SharedProjections> {
             }
             results.push_back(y);
         }
-        variable_list saved{trains_inputs ? x : at::Tensor(), trains_b ? low : at::Tensor()};
+        Tensors saved{trains_inputs ? x : at::Tensor(), trains_b ? low : at::Tensor()};
         saved.insert(saved.end(), tensors.begin(), tensors.end());
-        context->save_for_backward(std::move(saved));
-        context->saved_data["parts"] = c10::IValue::make_capsule(parts);
-        context->saved_data["is_scaled"] = is_scaled;
+        if (context) context->save(std::move(saved));
         return results;
     }
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        const auto saved = context->get_saved_variables();
-        const auto parts = c10::static_intrusive_pointer_cast<Parts>(context->saved_data["parts"].toCapsule());
-        const bool is_scaled = context->saved_data["is_scaled"].toBool();
+    Tensors backward(NodeContext &context, const Tensors &gradients) override {
+        const Tensors saved = context.saved();
         const at::Tensor &x = saved[0], &low = saved[1];
         const at::TensorList tensors(saved.data() + 2, saved.size() - 2);
-        const auto needs = [&](Place place) { return place >= 0 && context->needs_input_grad(static_cast<size_t>(1 + place)); };
-        variable_list results(2 + tensors.size());
+        const auto needs = [&](Place place) { return place >= 0 && context.needs_gradient(static_cast<size_t>(1 + place)); };
+        Tensors results(1 + tensors.size());
         const auto result = [&](Place place) -> at::Tensor & { return results[static_cast<size_t>(1 + place)]; };
         at::Tensor to_low, to_x;
         bool needs_low = false;
         for (size_t i = 0; i < parts->list.size(); ++i) {
             const Part &part = parts->list[i];
             const at::Tensor gradient = readable(gradients[i]);
-            if (context->needs_input_grad(0))
+            if (context.needs_gradient(0))
                 add_to_input(to_x, part, gradient, part.weight >= 0 ? tensors[part.weight] : part.frozen);
             if (needs(part.weight)) result(part.weight) = multiplied(gradient.t(), x);
             if (needs(part.bias)) result(part.bias) = gradient.sum(0);
@@ -113,7 +112,7 @@ struct SharedProjections : public Function<SharedProjections> {
                 result(part.b) = multiplied(gradient.t(), low.narrow(1, part.start, part.rank));
                 if (!is_scaled) result(part.b).mul_(part.scale);
             }
-            if (!needs(part.a) && !context->needs_input_grad(0)) continue;
+            if (!needs(part.a) && !context.needs_gradient(0)) continue;
             needs_low = true;
             if (!to_low.defined()) to_low = at::empty({gradient.size(0), parts->rank}, gradient.options());
             at::Tensor to_part = to_low.narrow(1, part.start, part.rank);
@@ -126,8 +125,12 @@ struct SharedProjections : public Function<SharedProjections> {
     }
 
 private:
+    std::shared_ptr<Parts> parts;
+    /// Whether drop(x) Aᵀ was scaled before it was saved.
+    bool is_scaled = false;
+
     static at::Tensor all_a(const Parts &parts, const at::TensorList &tensors) {
-        variable_list list;
+        Tensors list;
         for (const Part &part : parts.list) {
             if (part.has_update()) list.push_back(tensors[part.a]);
         }
@@ -163,7 +166,7 @@ private:
 
     /// Given the gradient w.r.t. drop(x) Aᵀ, the gradients w.r.t. A and x.
     template <typename Result, typename Needs>
-    static void propagate_low(AutogradContext *context, const Parts &parts, const at::Tensor &to_low, const at::Tensor &x,
+    static void propagate_low(const NodeContext &context, const Parts &parts, const at::Tensor &to_low, const at::Tensor &x,
                               const at::TensorList &tensors, at::Tensor &to_x, Result result, Needs needs) {
         if (!parts.drops) {
             at::Tensor to_all;
@@ -172,14 +175,14 @@ private:
                 if (!to_all.defined()) to_all = multiplied(to_low.t(), x);
                 result(part.a) = to_all.narrow(0, part.start, part.rank);
             }
-            if (context->needs_input_grad(0)) add_product(to_x, to_low, all_a(parts, tensors));
+            if (context.needs_gradient(0)) add_product(to_x, to_low, all_a(parts, tensors));
             return;
         }
         for (const Part &part : parts.list) {
             if (!part.has_update()) continue;
             const at::Tensor to_part = to_low.narrow(1, part.start, part.rank);
             if (needs(part.a)) result(part.a) = multiplied(to_part.t(), input_of(part, x));
-            if (!context->needs_input_grad(0)) continue;
+            if (!context.needs_gradient(0)) continue;
             if (part.dropout > 0) {
                 at::Tensor to_dropped = multiplied(to_part, tensors[part.a]);
                 drop_in_place(to_dropped, part.dropout, part.seed);
@@ -207,8 +210,8 @@ at::Tensor project_alone(const CTTensor *x, const CTProjection &given) {
 
 /// One node's arguments, and the tensors that gradients may reach; none if the node doesn't apply.
 struct Shared {
-    c10::intrusive_ptr<Parts> parts = c10::make_intrusive<Parts>();
-    variable_list tensors;
+    std::shared_ptr<Parts> parts = std::make_shared<Parts>();
+    Tensors tensors;
 
     Place add(const at::Tensor &tensor) {
         tensors.push_back(tensor);
@@ -275,7 +278,9 @@ std::vector<at::Tensor> projections(const CTTensor *boxed, const std::vector<CTP
         }
         const at::Tensor flat = readable(in_type(x.reshape({-1, x.size(-1)}), compute_type(x)));
         WithoutAutocast guard;
-        const variable_list outputs = SharedProjections::apply(flat, at::TensorList(shared->tensors), shared->parts);
+        Tensors inputs{flat};
+        inputs.insert(inputs.end(), shared->tensors.begin(), shared->tensors.end());
+        const Tensors outputs = recorded(std::make_shared<SharedProjections>(shared->parts), inputs);
         auto shape = x.sizes().vec();
         for (size_t i = 0; i < outputs.size(); ++i) {
             shape.back() = parts[i].outputs;

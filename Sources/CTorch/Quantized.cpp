@@ -2,12 +2,13 @@
 // discarded, in the backward pass too (otherwise the autograd graph would keep every dense copy alive).
 #include "Quantized.hpp"
 
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/stack.h>
 
+#include "AutogradNode.hpp"
 #include "Bridge.hpp"
 #include "Elements.hpp"
 #include "Precision.hpp"
@@ -16,9 +17,6 @@
 #include "ckernels/StoredProduct.hpp"
 
 using namespace ctorch;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 namespace ctorch {
 
@@ -223,46 +221,39 @@ at::Tensor some_rows(const StoredMatrix &w, const at::Tensor &ids, at::ScalarTyp
 }
 
 /// y = x Wᵀ + b, x [tokens, inputs]. Saves only what the model holds anyway, and not x.
-struct StoredLinear : public Function<StoredLinear> {
-    using Optional = std::optional<at::Tensor>;
+struct StoredLinear : AutogradNode {
+    explicit StoredLinear(StoredMatrix weight) : weight(std::move(weight)) {}
 
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const Optional &bias, CTWeightFormat format,
-                              const at::Tensor &codes, const Optional &scales, const Optional &table,
-                              const Optional &nested_scales, const Optional &nested_table, double offset, int64_t block,
-                              int64_t outputs, int64_t inputs) {
-        auto value = [](const Optional &tensor) { return tensor.value_or(at::Tensor()); };
-        StoredMatrix w{format, codes, value(scales), value(table), value(nested_scales), value(nested_table),
-                       offset, block, outputs,       inputs};
+    /// Of x and b, which may be undefined.
+    Tensors forward(NodeContext *context, const Tensors &inputs) override {
+        at::Tensor y = weight.product(inputs[0]);
+        if (inputs[1].defined()) y.add_(inputs[1]);
         if (context) {
-            context->save_for_backward({w.codes, w.scales, w.table, w.nested_scales, w.nested_table});
-            context->saved_data["format"] = static_cast<int64_t>(format);
-            context->saved_data["offset"] = offset;
-            context->saved_data["block"] = block;
-            context->saved_data["outputs"] = outputs;
-            context->saved_data["inputs"] = inputs;
+            context->save({weight.codes, weight.scales, weight.table, weight.nested_scales, weight.nested_table});
+            weight.codes = weight.scales = weight.table = weight.nested_scales = weight.nested_table = at::Tensor();
         }
-        at::Tensor y = w.product(x);
-        return bias ? y.add_(*bias) : y;
+        return {y};
     }
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        auto saved = context->get_saved_variables();
-        auto &data = context->saved_data;
-        StoredMatrix w{static_cast<CTWeightFormat>(data["format"].toInt()),
-                       saved[0],
-                       saved[1],
-                       saved[2],
-                       saved[3],
-                       saved[4],
-                       data["offset"].toDouble(),
-                       data["block"].toInt(),
-                       data["outputs"].toInt(),
-                       data["inputs"].toInt()};
-        variable_list results(12);
-        if (context->needs_input_grad(0)) results[0] = w.transposed_product(gradients[0]);
-        if (context->needs_input_grad(1)) results[1] = gradients[0].sum(0);
+    Tensors backward(NodeContext &context, const Tensors &gradients) override {
+        Tensors results(2);
+        if (context.needs_gradient(0)) {
+            const Tensors saved = context.saved();
+            StoredMatrix w = weight;
+            w.codes = saved[0];
+            w.scales = saved[1];
+            w.table = saved[2];
+            w.nested_scales = saved[3];
+            w.nested_table = saved[4];
+            results[0] = w.transposed_product(gradients[0]);
+        }
+        if (context.needs_gradient(1)) results[1] = gradients[0].sum(0);
         return results;
     }
+
+private:
+    /// In the backward pass without the tensors that are saved.
+    StoredMatrix weight;
 };
 
 }  // namespace
@@ -281,14 +272,8 @@ CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *stored, cons
         shape.back() = w.outputs;
         const at::ScalarType type = compute_type(input);
         WithoutAutocast guard;
-        // An autograd function takes undefined tensors as optionals only.
-        auto option = [](const at::Tensor &tensor) {
-            return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
-        };
         at::Tensor flat = in_type(input.reshape({-1, w.inputs}), type);
-        at::Tensor y =
-            applied<StoredLinear>(flat, option(in_type(unbox(bias), type)), w.format, w.codes, option(w.scales), option(w.table),
-                                  option(w.nested_scales), option(w.nested_table), w.offset, w.block, w.outputs, w.inputs);
+        at::Tensor y = applied(StoredLinear(w), {flat, in_type(unbox(bias), type)});
         return y.reshape(shape);
     });
 }

@@ -5,7 +5,6 @@
 // in the same order as without checkpointing, and are bit-identical.
 #include "Recomputation.hpp"
 
-#include <ATen/autocast_mode.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/saved_variable_hooks.h>
@@ -15,6 +14,7 @@
 #include <memory>
 #include <mutex>
 
+#include "Autocast.hpp"
 #include "Bridge.hpp"
 #include "Precision.hpp"
 
@@ -29,34 +29,22 @@ thread_local Part *collecting = nullptr;
 thread_local bool keeps_saved = false;
 
 /// Autocast's state in the original forward pass. The backward pass runs outside of it.
-struct AutocastState {
-    struct Device {
-        at::DeviceType type;
-        bool is_on;
-        at::ScalarType dtype;
-    };
-    std::array<Device, 2> devices{read(at::kCPU), read(at::kCUDA)};
-
-    static Device read(at::DeviceType type) {
-        return {type, at::autocast::is_autocast_enabled(type), at::autocast::get_autocast_dtype(type)};
-    }
+struct AutocastStates {
+    std::array<AutocastState, 2> devices{AutocastState::current(at::kCPU), AutocastState::current(at::kCUDA)};
 
     void apply() const {
-        for (const Device &device : devices) {
-            at::autocast::set_autocast_enabled(device.type, device.is_on);
-            at::autocast::set_autocast_dtype(device.type, device.dtype);
-        }
+        for (const AutocastState &device : devices) device.apply();
     }
 };
 
 struct AutocastScope {
-    AutocastState before;
-    explicit AutocastScope(const AutocastState &state) {
-        state.apply();
-        at::autocast::increment_nesting();
+    AutocastStates before;
+    explicit AutocastScope(const AutocastStates &states) {
+        states.apply();
+        enter_autocast();
     }
     ~AutocastScope() {
-        if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+        leave_autocast();
         before.apply();
     }
 };
@@ -72,7 +60,7 @@ struct Part {
     int (*again)(void *);
     void (*release)(void *);
     void *context;
-    AutocastState autocast;
+    AutocastStates autocast;
     /// Number of tensors that its autograd nodes saved.
     size_t count = 0;
     std::vector<at::Tensor> saved;

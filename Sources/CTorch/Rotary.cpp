@@ -1,16 +1,13 @@
 // Rotary position embeddings (RoPE) as one autograd node: it saves the cosines and sines, which all layers share, and
 // allocates no matrix but its result. The gradient is rotated by the opposite angle.
-#include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mul.h>
 
+#include "AutogradNode.hpp"
 #include "Bridge.hpp"
 #include "RowKernels.hpp"
 
 using namespace ctorch;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 namespace {
 
@@ -32,15 +29,16 @@ at::Tensor rotated(const at::Tensor &x, const at::Tensor &cosines, const at::Ten
     return result;
 }
 
-struct Rotary : public Function<Rotary> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines) {
-        if (context) context->save_for_backward({cosines, sines});
-        return rotated(x, cosines, sines, 1);
+/// Of x, cosines and sines.
+struct Rotary : AutogradNode {
+    Tensors forward(NodeContext *context, const Tensors &inputs) override {
+        if (context) context->save({inputs[1], inputs[2]});
+        return {rotated(inputs[0], inputs[1], inputs[2], 1)};
     }
 
-    static variable_list backward(AutogradContext *context, variable_list gradients) {
-        auto saved = context->get_saved_variables();
-        return {rotated(gradients[0], saved[0], saved[1], -1), at::Tensor(), at::Tensor()};
+    Tensors backward(NodeContext &context, const Tensors &gradients) override {
+        const Tensors saved = context.saved();
+        return {rotated(gradients[0], saved[0], saved[1], -1)};
     }
 };
 
@@ -51,6 +49,6 @@ extern "C" CTTensor *ct_rotary(const CTTensor *x, const CTTensor *cosines, const
         const at::Tensor &t = unbox(x), &c = unbox(cosines);
         TORCH_CHECK(t.dim() == 3 && c.dim() == 2 && c.size(0) == t.size(0) && 2 * c.size(1) <= t.size(2),
                     "shape mismatch: RoPE over ", t.sizes(), " with cosines ", c.sizes());
-        return applied<Rotary>(t, c, unbox(sines));
+        return applied(Rotary(), {t, c, unbox(sines)});
     });
 }

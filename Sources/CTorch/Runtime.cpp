@@ -1,10 +1,10 @@
 // Errors, memory, gradient mode.
 #include <ATen/Context.h>
-#include <ATen/autocast_mode.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
 
+#include "Autocast.hpp"
 #include "Bridge.hpp"
 
 #if defined(__GLIBC__)
@@ -59,10 +59,9 @@ struct CTGradMode {
     c10::AutoGradMode guard;
 };
 
+/// The state before the scope.
 struct CTAutocast {
-    at::DeviceType device;
-    bool was_on;
-    at::ScalarType type;
+    ctorch::AutocastState state;
 };
 
 extern "C" {
@@ -117,19 +116,16 @@ bool ct_grad_mode_is_enabled(void) { return at::GradMode::is_enabled(); }
 CTAutocast *ct_autocast_enter(CTDevice device, CTDType type) {
     auto kind = static_cast<at::DeviceType>(device);
     if (kind != at::kCPU && kind != at::kCUDA) return nullptr;
-    auto *before = new CTAutocast{kind, at::autocast::is_autocast_enabled(kind), at::autocast::get_autocast_dtype(kind)};
-    at::autocast::set_autocast_enabled(kind, true);
-    at::autocast::set_autocast_dtype(kind, ctorch::scalar_type(type));
-    at::autocast::increment_nesting();
+    auto *before = new CTAutocast{ctorch::AutocastState::current(kind)};
+    ctorch::AutocastState{kind, true, ctorch::scalar_type(type)}.apply();
+    ctorch::enter_autocast();
     return before;
 }
 
 void ct_autocast_leave(CTAutocast *before) {
     if (before == nullptr) return;
-    // Frees the weights that autocast downcast and cached, at the end of the outermost scope.
-    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-    at::autocast::set_autocast_enabled(before->device, before->was_on);
-    at::autocast::set_autocast_dtype(before->device, before->type);
+    ctorch::leave_autocast();
+    before->state.apply();
     delete before;
 }
 }
