@@ -108,9 +108,7 @@ void allow_blas(bool allowed) { is_allowed = allowed; }
 
 bool has_fast_blas() { return is_allowed && library().sgemm != nullptr; }
 
-bool has_serial_blas() {
-    return is_allowed && (library().sgemm != nullptr || mkl_sgemm() != nullptr);
-}
+bool has_serial_blas() { return is_allowed && (library().sgemm != nullptr || mkl_sgemm() != nullptr); }
 
 void serial_product(bool a_is_transposed, bool b_is_transposed, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
                     int64_t a_stride, const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride) {
