@@ -72,8 +72,9 @@ extension TargetSelection {
         var selection = self
         if selection.targets.isEmpty {
             // Models of a family differ: T5's feed-forward network has one input projection or two.
-            let leaves = Set(model.linears.map { $0.path.split(separator: ".").last.map(String.init) ?? $0.path })
-            let known = model.modelFamily.adapterTargets[keyPath: targets].names.filter(leaves.contains)
+            let known = model.modelFamily.adapterTargets[keyPath: targets].names.filter { name in
+                model.linears.contains { TargetSelection.names(name, $0.path) }
+            }
             selection.targets = known.isEmpty ? ["all-linear"] : known
         }
         // Hugging Face accepts layer restrictions only with a list of names, and mistakes a token-classification head
