@@ -26,11 +26,24 @@ import Torch
 
     @Test func initializationsAreListedInHelpAndErrors() throws {
         let help = MethodChoice.options(of: LoRA.self).first { $0.name == "init" }?.help
-        #expect(help == "LoRA initialization: true, gaussian, orthogonal, pissa, olora, eva or loftq (true)")
+        #expect(help == "LoRA initialization: true, gaussian, orthogonal, pissa, olora, eva or loftq (default: true)")
         let error = try failure { _ = try choice([("init", "random2")]) }
         #expect(error.problem.contains("\"random2\" is not a LoRA initialization"))
         #expect(error.remedy == "use true, false, gaussian, orthogonal, pissa, olora, eva or loftq")
         #expect(throws: PEFTError.self) { try choice([("init", "pissa_niter_x")]) }
+    }
+
+    /// Help shows the value that a field has in the method's default configuration.
+    @Test(arguments: [
+        ("lora", "rank", "LoRA rank r (default: 8)"), ("vera", "d-initial", "initial value of d (default: 0.1)"),
+        ("houlsby", "rank", "bottleneck size r (default: 64)"), ("lora", "layers", "such as 0-3,7 (default: all)"),
+        ("lora+", "lr-ratio", "(LoRA+) (default: 16)"), ("lora", "lr-ratio", "to A's (LoRA+)"),
+        ("rslora", "rslora", "√rank instead (default: true)"), ("oft", "coft-eps", "the identity (default: 6e-05)"),
+    ])
+    func helpNamesDefaults(method: String, option: String, text: String) throws {
+        let options = MethodChoice.options(of: try PEFTMethods.named(method))
+        let help = try #require(options.first { $0.name == option }?.help)
+        #expect(help.hasSuffix(text), "\(help)")
     }
 
     @Test(

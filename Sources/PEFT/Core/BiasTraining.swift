@@ -41,7 +41,7 @@ extension MethodConfiguration {
     {
         .init(
             "bias", key: "bias", .choice(["none", "all", only]),
-            help: "which biases to train: none, all or \(only) (none)"
+            help: "which biases to train: none, all or \(only)"
         ) {
             switch $0[keyPath: bias] {
             case .none: "none"

@@ -27,6 +27,7 @@ public struct ConfigurationField<Configuration>: Sendable {
     /// Name in `adapter_config.json`.
     public let key: String
     public let kind: Kind
+    /// What it sets. A default that is not a value, such as the model's hidden size, is named in parentheses.
     public let help: String
     /// Whether the key is an extension to Hugging Face's format, which is left out of a file if its value is null.
     public let isExtension: Bool
@@ -43,6 +44,23 @@ public struct ConfigurationField<Configuration>: Sendable {
         (self.name, self.key, self.kind, self.help) = (name, key, kind, help)
         self.isExtension = isExtension
         (self.read, self.write) = (read, write)
+    }
+
+    /// The help with the field's value in the default configuration, as the argument parser writes that of other options.
+    func help(in defaults: Configuration) -> String {
+        guard !help.contains("(default: "), let value = Self.shown(read(defaults)) else { return help }
+        return "\(help) (default: \(value))"
+    }
+
+    /// A value as on the command line; `nil` for one that means none.
+    private static func shown(_ value: JSON) -> String? {
+        switch value {
+        case .bool(let isOn): isOn ? "true" : nil
+        case .string(let text): text.isEmpty ? nil : text
+        case .array(let elements): elements.isEmpty ? nil : elements.compactMap(shown).joined(separator: ",")
+        case .null, .object: nil
+        default: value.text(indent: nil)
+        }
     }
 
     /// The same field of a configuration that contains this one.

@@ -71,13 +71,19 @@ public struct MethodChoice: Sendable {
         MethodChoice(configured.resolved(for: outline))
     }
 
-    /// Options of a method for help texts: name, help.
+    /// Options of a method for help texts, which end with the default.
     public static func options(of method: any PEFTMethod.Type) -> [(name: String, help: String, isFlag: Bool)] {
-        func options<Method: PEFTMethod>(_ method: Method.Type) -> [(name: String, help: String, isFlag: Bool)] {
-            Method.Configuration.fields.map {
-                if case .flag = $0.kind { ($0.name, $0.help, true) } else { ($0.name, $0.help, false) }
+        func options<Configuration: MethodConfiguration>(_ defaults: Configuration) -> [(
+            name: String, help: String, isFlag: Bool
+        )] {
+            Configuration.fields.map {
+                if case .flag = $0.kind {
+                    ($0.name, $0.help(in: defaults), true)
+                } else {
+                    ($0.name, $0.help(in: defaults), false)
+                }
             }
         }
-        return options(method)
+        return options(MethodChoice(method).configuration)
     }
 }

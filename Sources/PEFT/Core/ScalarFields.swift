@@ -2,10 +2,8 @@ import PEFTSupport
 
 extension MethodConfiguration {
     /// A rank field from 1 to 65,536.
-    static func rankField(_ path: WritableKeyPath<Self, Int> & Sendable, default value: Int, help: String)
-        -> ConfigurationField<Self>
-    {
-        integerField("rank", key: "r", path, 1...65536, help: "\(help) (\(value))")
+    static func rankField(_ path: WritableKeyPath<Self, Int> & Sendable, help: String) -> ConfigurationField<Self> {
+        integerField("rank", key: "r", path, 1...65536, help: help)
     }
 
     static func integerField(

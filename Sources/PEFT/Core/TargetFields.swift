@@ -6,7 +6,7 @@ extension MethodConfiguration {
     /// target modules by name.
     static func targetFields(
         _ selection: WritableKeyPath<Self, TargetSelection> & Sendable,
-        help: String = "target modules, comma-separated, or all-linear (attention query and value)"
+        help: String = "target modules, comma-separated, or all-linear (default: attention query and value)"
     ) -> [ConfigurationField<Self>] {
         [
             .init("targets", key: "target_modules", .names, help: help) {
@@ -41,7 +41,8 @@ extension MethodConfiguration {
     {
         [
             .init(
-                "layers", key: "layers_to_transform", .integers, help: "layer indices to adapt, such as 0-3,7 (all)"
+                "layers", key: "layers_to_transform", .integers,
+                help: "layer indices to adapt, such as 0-3,7 (default: all)"
             ) {
                 $0[keyPath: selection].layers.map { .array($0.map { .integer($0) }) } ?? .null
             } write: {

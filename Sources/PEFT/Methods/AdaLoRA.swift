@@ -59,39 +59,42 @@ public enum AdaLoRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                integerField("init-rank", key: "init_r", \.initialRank, 1...65536, help: "initial rank (12)"),
+                integerField("init-rank", key: "init_r", \.initialRank, 1...65536, help: "initial rank"),
                 integerField(
                     "target-rank", key: "target_r", \.targetRank, 1...65536,
-                    help: "target mean rank after pruning (8)"),
+                    help: "target mean rank after pruning"),
                 numberField(
                     "alpha", key: "lora_alpha", \.alpha, 1e-9...1e6,
-                    help: "LoRA alpha; the branch is scaled by alpha / rank (16)"
+                    help: "LoRA alpha; the branch is scaled by alpha / rank"
                 ),
                 numberField(
-                    "dropout", key: "lora_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input (0)"),
+                    "dropout", key: "lora_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
                 stepsField(
-                    "t-init", key: "tinit", \.warmup, file: 0, help: "warmup steps before pruning (10 % of all)"),
+                    "t-init", key: "tinit", \.warmup, file: 0,
+                    help: "warmup steps before pruning (default: 10 % of all)"),
                 stepsField(
-                    "t-final", key: "tfinal", \.final, file: 0, help: "final steps without pruning (30 % of all)"),
+                    "t-final", key: "tfinal", \.final, file: 0,
+                    help: "final steps without pruning (default: 30 % of all)"),
                 stepsField(
-                    "delta-t", key: "deltaT", \.interval, file: 1, help: "steps between prunings (1 % of all)"),
+                    "delta-t", key: "deltaT", \.interval, file: 1,
+                    help: "steps between prunings (default: 1 % of all)"),
                 .init(
                     "total-step", key: "total_step", .integer(1...1_000_000_000_000),
-                    help: "total steps of the schedule (those of the run)"
+                    help: "total steps of the schedule (default: those of the run)"
                 ) {
                     $0.totalSteps.map { .integer($0) } ?? .integer(1)
                 } write: {
                     $0.totalSteps = try integer($1)
                 },
                 numberField(
-                    "beta1", key: "beta1", \.beta1, 1e-6...0.999999, help: "EMA coefficient of the sensitivity (0.85)"
+                    "beta1", key: "beta1", \.beta1, 1e-6...0.999999, help: "EMA coefficient of the sensitivity"
                 ),
                 numberField(
-                    "beta2", key: "beta2", \.beta2, 1e-6...0.999999, help: "EMA coefficient of its uncertainty (0.85)"
+                    "beta2", key: "beta2", \.beta2, 1e-6...0.999999, help: "EMA coefficient of its uncertainty"
                 ),
                 numberField(
                     "orth-reg", key: "orth_reg_weight", \.orthogonality, 0...1e6,
-                    help: "weight of the orthogonality penalty (0.5)"),
+                    help: "weight of the orthogonality penalty"),
                 .init(
                     "kept", key: "rank_pattern", .text, help: "retained singular values, as in adapter_config.json"
                 ) {

@@ -33,16 +33,16 @@ public enum BOFT: PEFTMethod {
         public static let fields: [ConfigurationField<Configuration>] =
             [
                 integerField(
-                    "block-size", key: "boft_block_size", \.blockSize, 0...65536, help: "block size (4)"),
+                    "block-size", key: "boft_block_size", \.blockSize, 0...65536, help: "block size"),
                 integerField(
                     "blocks", key: "boft_block_num", \.blocks, 0...65536,
-                    help: "number of blocks, instead of the block size (0)"),
+                    help: "number of blocks, instead of the block size"),
                 integerField(
                     "butterfly-factors", key: "boft_n_butterfly_factor", \.factors, 1...30,
-                    help: "number of butterfly factors (1)"),
+                    help: "number of butterfly factors"),
                 numberField(
                     "dropout", key: "boft_dropout", \.dropout, 0...0.99,
-                    help: "probability of dropping a block in training (0)"),
+                    help: "probability of dropping a block in training"),
             ] + targetFields(\.selection) + layerFields(\.selection)
 
         public static let neutral: [String: [JSON]] = [

@@ -33,7 +33,7 @@ public struct BottleneckConfiguration: MethodConfiguration {
     static let activations = ["relu", "gelu", "gelu_new", "silu"]
 
     public static let fields: [ConfigurationField<BottleneckConfiguration>] = [
-        .init("rank", key: "r", .integer(1...65536), help: "bottleneck size r (64)") {
+        .init("rank", key: "r", .integer(1...65536), help: "bottleneck size r") {
             .integer($0.rank)
         } write: {
             $0.rank = try integer($1)
@@ -48,7 +48,7 @@ public struct BottleneckConfiguration: MethodConfiguration {
         },
         .init(
             "activation", key: "activation", .choice(activations),
-            help: "activation between the two projections (relu)"
+            help: "activation between the two projections"
         ) {
             .string($0.activation)
         } write: {

@@ -18,7 +18,7 @@ public struct EVA: LoRAFamily, LoRAInitialization {
     public static let fields: [ConfigurationField<LoRAVariants>] = [
         .init(
             "eva-rho", key: "eva_config", .number(1...1000),
-            help: "EVA: maximum rank of a projection as a multiple of the rank (2)"
+            help: "EVA: maximum rank of a projection as a multiple of the rank (default: 2)"
         ) {
             $0.uses(EVA.self)
                 ? [

@@ -28,11 +28,12 @@ public enum IA3: PEFTMethod {
         }
 
         public static let fields: [ConfigurationField<Configuration>] =
-            targetFields(\.selection, help: "target modules (keys, values and the feed-forward output projection)")
+            targetFields(
+                \.selection, help: "target modules (default: keys, values and the feed-forward output projection)")
             + [
                 .init(
                     "feedforward", key: "feedforward_modules", .names,
-                    help: "targets whose input is rescaled (the feed-forward output projection)"
+                    help: "targets whose input is rescaled (default: the feed-forward output projection)"
                 ) {
                     $0.isFeedForwardPattern
                         ? .string($0.feedForward.first ?? "")

@@ -20,7 +20,7 @@ public enum LayerNormTuning: PEFTMethod {
         }
 
         public static let fields: [ConfigurationField<Configuration>] = targetFields(
-            \.selection, help: "names of norms (those of the layers and the final norm)")
+            \.selection, help: "names of norms (default: those of the layers and the final norm)")
         public static let neutral: [String: [JSON]] = [:]
         public func validate() throws { try selection.validate() }
     }

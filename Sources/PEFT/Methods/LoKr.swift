@@ -33,7 +33,7 @@ public enum LoKr: PEFTMethod {
                     help: "decompose both Kronecker factors"),
                 integerField(
                     "decompose-factor", key: "decompose_factor", \.factor, -1...65536,
-                    help: "size of one factor; -1 for the most equal pair (-1)"),
+                    help: "size of one factor; -1 for the most equal pair"),
                 .init(
                     "init", key: "init_weights", .choice(["true", "lycoris"]),
                     help: "factor initialized to zero: the first (true) or the second (lycoris)"

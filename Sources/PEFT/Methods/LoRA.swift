@@ -52,21 +52,21 @@ public enum LoRA: PEFTMethod {
 
         private static let rankFields: [ConfigurationField<Configuration>] =
             [
-                .init("rank", key: "r", .integer(1...65536), help: "LoRA rank r (8)") {
+                .init("rank", key: "r", .integer(1...65536), help: "LoRA rank r") {
                     .integer($0.rank)
                 } write: {
                     $0.rank = try integer($1)
                 },
                 .init(
                     "alpha", key: "lora_alpha", .number(0...1e6),
-                    help: "LoRA alpha; the branch is scaled by alpha / rank (16)"
+                    help: "LoRA alpha; the branch is scaled by alpha / rank"
                 ) {
                     .wholeOr($0.alpha)
                 } write: {
                     $0.alpha = try number($1)
                 },
                 .init(
-                    "dropout", key: "lora_dropout", .number(0...0.99), help: "dropout on the LoRA branch's input (0)"
+                    "dropout", key: "lora_dropout", .number(0...0.99), help: "dropout on the LoRA branch's input"
                 ) {
                     .number($0.dropout)
                 } write: {

@@ -85,7 +85,7 @@ public struct LoRAVariants: Sendable {
 
     private static let initializationField = ConfigurationField<LoRAVariants>(
         "init", key: "init_lora_weights", .text,
-        help: "LoRA initialization: \(list(initializations.filter { !$0.isForTests })) (true)"
+        help: "LoRA initialization: \(list(initializations.filter { !$0.isForTests }))"
     ) {
         $0.initialization.json
     } write: {

@@ -23,7 +23,7 @@ public struct LoftQ: LoRAFamily, LoRAInitialization {
     public static let fields: [ConfigurationField<LoRAVariants>] = [
         .init(
             "loftq-iterations", key: "loftq_config", .integer(1...100),
-            help: "LoftQ: iterations of quantization and SVD (1)"
+            help: "LoftQ: iterations of quantization and SVD (default: 1)"
         ) {
             $0.uses(LoftQ.self)
                 ? ["loftq_bits": 4, "loftq_iter": .integer($0[LoftQ.self].iterations)] : [:]

@@ -48,16 +48,16 @@ protocol LyCORISConfiguration: MethodConfiguration {
 extension LyCORISConfiguration {
     static var lycorisFields: [ConfigurationField<Self>] {
         [
-            rankField(\.settings.rank, default: 8, help: "rank of ΔW"),
+            rankField(\.settings.rank, help: "rank of ΔW"),
             numberField(
                 "alpha", key: "alpha", \.settings.alpha, 0...1e6,
-                help: "alpha; ΔW is scaled by alpha / rank (8)"),
+                help: "alpha; ΔW is scaled by alpha / rank"),
             numberField(
                 "rank-dropout", key: "rank_dropout", \.settings.rankDropout, 0...0.99,
-                help: "probability of dropping a row of ΔW in training (0)"),
+                help: "probability of dropping a row of ΔW in training"),
             numberField(
                 "module-dropout", key: "module_dropout", \.settings.moduleDropout, 0...0.99,
-                help: "probability of dropping a module's ΔW in training (0)"),
+                help: "probability of dropping a module's ΔW in training"),
             .init(
                 "rank-pattern", key: "rank_pattern", .numbersByPattern,
                 help: "ranks for matching modules: pattern=rank,…"

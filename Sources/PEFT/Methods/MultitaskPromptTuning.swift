@@ -48,12 +48,12 @@ public enum MultitaskPromptTuning: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             tokenFields(\.tokens) + [
-                .init("tasks", key: "num_tasks", .integer(1...100_000), help: "number of tasks (1)") {
+                .init("tasks", key: "num_tasks", .integer(1...100_000), help: "number of tasks") {
                     .integer($0.tasks)
                 } write: {
                     $0.tasks = try integer($1)
                 },
-                .init("ranks", key: "num_ranks", .integer(1...65536), help: "rank of each task's factors (1)") {
+                .init("ranks", key: "num_ranks", .integer(1...65536), help: "rank of each task's factors") {
                     .integer($0.ranks)
                 } write: {
                     $0.ranks = try integer($1)
@@ -84,7 +84,7 @@ public enum MultitaskPromptTuning: PEFTMethod {
                 },
                 .init(
                     "init-task", key: "prompt_tuning_init_task", .integer(0...100_000),
-                    help: "index of the task in --init-file to initialize from (0)"
+                    help: "index of the task in --init-file to initialize from"
                 ) {
                     .integer($0.sourceTask)
                 } write: {

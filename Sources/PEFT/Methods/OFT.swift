@@ -39,23 +39,23 @@ public enum OFT: PEFTMethod {
         public static let fields: [ConfigurationField<Configuration>] =
             [
                 integerField(
-                    "blocks", key: "r", \.blocks, 0...65536, help: "number of blocks, instead of the block size (0)"),
+                    "blocks", key: "r", \.blocks, 0...65536, help: "number of blocks, instead of the block size"),
                 integerField(
-                    "block-size", key: "oft_block_size", \.blockSize, 0...65536, help: "block size (32)"),
+                    "block-size", key: "oft_block_size", \.blockSize, 0...65536, help: "block size"),
                 numberField(
                     "module-dropout", key: "module_dropout", \.moduleDropout, 0...0.99,
-                    help: "probability of dropping a block in training (0)"),
+                    help: "probability of dropping a block in training"),
                 flagField("coft", key: "coft", \.isConstrained, help: "constrain the rotations (COFT)"),
                 numberField(
                     "coft-eps", key: "eps", \.epsilon, 0...1,
-                    help: "COFT's bound on a rotation's distance from the identity (6e-5)"),
+                    help: "COFT's bound on a rotation's distance from the identity"),
                 flagField("block-share", key: "block_share", \.isShared, help: "share one rotation among all blocks"),
                 flagField(
                     "cayley-series", key: "use_cayley_neumann", \.usesSeries,
-                    help: "approximate the Cayley transform by a Neumann series (true)"),
+                    help: "approximate the Cayley transform by a Neumann series"),
                 integerField(
                     "cayley-terms", key: "num_cayley_neumann_terms", \.terms, 1...100,
-                    help: "terms of the Neumann series (5)"
+                    help: "terms of the Neumann series"
                 ),
             ] + targetFields(\.selection) + layerFields(\.selection)
 

@@ -39,7 +39,7 @@ public enum PTuning: PEFTMethod {
             tokenFields(\.tokens) + [
                 .init(
                     "encoder", key: "encoder_reparameterization_type", .choice(["MLP", "LSTM"]),
-                    help: "prompt encoder: MLP or LSTM (MLP)"
+                    help: "prompt encoder: MLP or LSTM"
                 ) {
                     .string($0.usesLSTM ? "LSTM" : "MLP")
                 } write: {
@@ -51,20 +51,20 @@ public enum PTuning: PEFTMethod {
                 },
                 .init(
                     "hidden-size", key: "encoder_hidden_size", .integer(1...1_000_000),
-                    help: "hidden size of the prompt encoder (the model's)"
+                    help: "hidden size of the prompt encoder (default: the model's)"
                 ) {
                     $0.hiddenSize.map { .integer($0) } ?? .null
                 } write: {
                     $0.hiddenSize = try integer($1)
                 },
-                .init("encoder-layers", key: "encoder_num_layers", .integer(1...64), help: "LSTM layers (2)") {
+                .init("encoder-layers", key: "encoder_num_layers", .integer(1...64), help: "LSTM layers") {
                     .integer($0.layers)
                 } write: {
                     $0.layers = try integer($1)
                 },
                 .init(
                     "encoder-dropout", key: "encoder_dropout", .number(0...0.99),
-                    help: "dropout between LSTM layers (0)"
+                    help: "dropout between LSTM layers"
                 ) {
                     .number($0.dropout)
                 } write: {

@@ -39,7 +39,7 @@ public enum PrefixTuning: PEFTMethod {
                 },
                 .init(
                     "hidden-size", key: "encoder_hidden_size", .integer(1...1_000_000),
-                    help: "hidden size of the MLP (that of the keys)"
+                    help: "hidden size of the MLP (default: that of the keys)"
                 ) {
                     $0.hiddenSize.map { .integer($0) } ?? .null
                 } write: {

@@ -152,7 +152,7 @@ extension MethodConfiguration {
         [
             .init(
                 "init", key: "prompt_tuning_init", .choice(PromptStart.Kind.allCases.map(\.rawValue)),
-                help: "prompt initialization: uniform, normal, vocabulary, labels or text (vocabulary)"
+                help: "prompt initialization: uniform, normal, vocabulary, labels or text"
             ) {
                 .string($0[keyPath: start].kind.huggingFaceName)
             } write: {
@@ -180,7 +180,7 @@ extension MethodConfiguration {
             },
             .init(
                 "init-tokenizer", key: "tokenizer_name_or_path", .text,
-                help: "tokenizer name to store in adapter_config.json (the model's)"
+                help: "tokenizer name to store in adapter_config.json (default: the model's)"
             ) {
                 $0[keyPath: start].tokenizer.map { .string($0) } ?? .null
             } write: {

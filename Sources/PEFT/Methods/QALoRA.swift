@@ -61,15 +61,15 @@ public enum QALoRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                rankField(\.rank, default: 8, help: "LoRA rank r"),
+                rankField(\.rank, help: "LoRA rank r"),
                 numberField(
                     "alpha", key: "lora_alpha", \.alpha, 0...1e6,
-                    help: "LoRA alpha; the branch is scaled by alpha / rank (16)"),
+                    help: "LoRA alpha; the branch is scaled by alpha / rank"),
                 numberField(
-                    "dropout", key: "lora_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input (0)"),
+                    "dropout", key: "lora_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
                 .init(
                     "group-size", key: "qalora_group_size", .integer(1...65536),
-                    help: "inputs per pooled group (the base's group size, or 32)"
+                    help: "inputs per pooled group (default: the base's group size, or 32)"
                 ) {
                     $0.groupSize.map(JSON.integer) ?? .null
                 } write: {

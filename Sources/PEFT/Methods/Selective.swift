@@ -41,18 +41,19 @@ public enum Selective: PEFTMethod {
         public static let fields: [ConfigurationField<Configuration>] = [
             list(
                 "components", key: "components", \.components,
-                help: "components to train: attention, feed-forward, norms, embeddings, head (all)"),
+                help: "components to train: attention, feed-forward, norms, embeddings, head (default: all)"),
             .init(
                 "select-layers", key: "layers", .text,
-                help: "layers to train: first:2, last:2, or indices such as 0-3,7 (all)"
+                help: "layers to train: first:2, last:2, or indices such as 0-3,7 (default: all)"
             ) {
                 .string($0.layers)
             } write: {
                 $0.layers = try text($1)
             },
-            list("kinds", key: "kinds", \.kinds, help: "kinds of parameters to train: weight, bias (both)"),
+            list("kinds", key: "kinds", \.kinds, help: "kinds of parameters to train: weight, bias (default: both)"),
             list(
-                "pattern", key: "patterns", \.patterns, help: "parts of parameter paths, or regular expressions (all)"
+                "pattern", key: "patterns", \.patterns,
+                help: "parts of parameter paths, or regular expressions (default: all)"
             ),
         ]
 

@@ -35,7 +35,9 @@ public enum TrainableTokens: PEFTMethod {
             } write: {
                 $0.tokens = try integers($1)
             },
-            .init("targets", key: "target_modules", .names, help: "name of the embedding (the input embedding)") {
+            .init(
+                "targets", key: "target_modules", .names, help: "name of the embedding (default: the input embedding)"
+            ) {
                 let selection = $0.selection
                 if selection.targets.isEmpty { return .null }
                 return selection.isPattern

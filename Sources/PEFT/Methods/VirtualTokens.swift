@@ -84,7 +84,7 @@ extension MethodConfiguration {
             }
         }
         return [
-            .init("tokens", key: "num_virtual_tokens", .integer(1...100_000), help: "number of virtual tokens (20)") {
+            .init("tokens", key: "num_virtual_tokens", .integer(1...100_000), help: "number of virtual tokens") {
                 .integer($0[keyPath: tokens].count)
             } write: {
                 $0[keyPath: tokens].count = try integer($1)

@@ -20,7 +20,7 @@ public enum OutputGate: PEFTMethod {
 
         // Declared once: `--targets` on the command line, `target_modules` in adapter_config.json, and the help.
         public static let fields: [ConfigurationField<Configuration>] = [
-            .init("targets", key: "target_modules", .names, help: "names of projections (o)") {
+            .init("targets", key: "target_modules", .names, help: "names of projections") {
                 .array($0.targets.map { .string($0) })
             } write: {
                 $0.targets = ($1.array ?? []).compactMap(\.string)
