@@ -124,7 +124,12 @@ let package = Package(
                 "Experiments", "LanguageModels", "PEFT", "PEFTSupport", "PEFTTokenizers", "TestSupport", "Torch",
                 "TorchNN", "Training",
             ]),
-        .testTarget(name: "CommandTests", dependencies: ["PEFTCommand", "PEFTSupport", "TestSupport", "Training"]),
+        .testTarget(
+            name: "CommandTests",
+            dependencies: [
+                "PEFTCommand", "PEFTSupport", "TestSupport", "Training",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ]),
     ],
     cxxLanguageStandard: .cxx20
 )

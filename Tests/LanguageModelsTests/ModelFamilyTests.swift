@@ -20,17 +20,6 @@ import TorchNN
         paths.contains { $0 == name || $0.hasSuffix("." + name) }
     }
 
-    /// CONTRIBUTING shows the file of one family as it is.
-    @Test func contributingShowsAFamily() throws {
-        let root = (0..<3).reduce(URL(fileURLWithPath: #filePath)) { url, _ in url.deletingLastPathComponent() }
-        func text(_ path: String) throws -> String {
-            try String(contentsOf: root.appendingPathComponent(path), encoding: .utf8)
-        }
-        let code = try text("Sources/LanguageModels/Models/Mistral.swift")
-        #expect(
-            try text("CONTRIBUTING.md").contains("```swift\n\(code)```"), "copy Mistral.swift into CONTRIBUTING.md")
-    }
-
     @Test func namesAreDistinct() { #expect(Set(Self.names).count == ModelRegistry.families.count) }
 
     @Test(arguments: names) func modelsHaveTheEmbeddingAndOutputLayer(name: String) throws {

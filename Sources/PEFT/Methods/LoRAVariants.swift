@@ -15,11 +15,15 @@ public struct LoRAVariants: Sendable {
     ]
     static let initializations = all.compactMap { $0 as? any LoRAInitialization.Type }
 
+    /// The variants that a configuration can use, ``all`` except in tests.
+    private let types: [any LoRAVariant.Type]
     /// Settings that aren't the default ones, by type.
     private var settings: [ObjectIdentifier: any LoRAVariant] = [:]
     private var selected: any LoRAInitialization.Type = KaimingInitialization.self
 
-    public init() {}
+    public init() { self.init(Self.all) }
+
+    init(_ types: [any LoRAVariant.Type]) { self.types = types }
 
     /// The settings of a variant.
     public subscript<Variant: LoRAVariant>(_ type: Variant.Type) -> Variant {
@@ -48,7 +52,7 @@ public struct LoRAVariants: Sendable {
 
     /// The initialization and all other variants that are on.
     var used: [any LoRAVariant] {
-        let others = Self.all.map { settings[ObjectIdentifier($0)] ?? $0.init() }
+        let others = types.map { settings[ObjectIdentifier($0)] ?? $0.init() }
         return [initialization] + others.filter(\.isEnabled)
     }
 
@@ -93,7 +97,7 @@ public struct LoRAVariants: Sendable {
     }
 
     private mutating func readInitialization(_ json: JSON) throws {
-        for type in Self.initializations {
+        for type in types.compactMap({ $0 as? any LoRAInitialization.Type }) {
             var candidate = setting(type)
             guard try candidate.read(json) else { continue }
             initialization = candidate

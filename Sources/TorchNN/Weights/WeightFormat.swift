@@ -126,16 +126,24 @@ extension WeightFormat {
     ///   - whileLoading: whether only the formats of ``loadingNames`` are accepted.
     /// - Throws: ``PEFTError`` for another name.
     public init(_ name: String, block: Int = usualBlock, whileLoading: Bool = false) throws {
-        let own = name.lowercased()
-        let formats = Self.families.lazy.compactMap { $0.parse(own, block) }
+        self = try Self.named(name, block: block, whileLoading: whileLoading, in: Self.families)
+    }
+
+    /// The format with a name in a table of formats.
+    static func named(
+        _ name: String, block: Int = usualBlock, whileLoading: Bool = false, in families: [Family]
+    ) throws -> WeightFormat {
+        let lowered = name.lowercased()
+        let formats = families.lazy.compactMap { $0.parse(lowered, block) }
         guard let format = formats.first(where: { $0.groups == nil || !whileLoading }) else {
-            let others = whileLoading ? [] : Self.families.compactMap(\.summary)
+            let names = families.flatMap(\.names)
+            let others = whileLoading ? [] : families.compactMap(\.summary)
             throw PEFTError(
                 "unknown weight format '\(name)'",
-                remedy: (nearestName(to: name, in: Self.loadingNames).map { "did you mean \($0)? " } ?? "")
-                    + "use one of \(([Self.loadingNames.joined(separator: ", ")] + others).joined(separator: ", or "))"
+                remedy: (nearestName(to: name, in: names).map { "did you mean \($0)? " } ?? "")
+                    + "use one of \(([names.joined(separator: ", ")] + others).joined(separator: ", or "))"
             )
         }
-        self = format
+        return format
     }
 }

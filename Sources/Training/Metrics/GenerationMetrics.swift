@@ -24,6 +24,13 @@ final class GeneratedTexts {
             rouge.score(prediction: $0, references: $1, tokenizer: &tokenizer)
         }
     }()
+
+    /// The metrics of generated texts among `metrics`, by key.
+    func values(of metrics: [MetricDescription], _ bootstrap: Bootstrap) throws -> [String: MetricValue] {
+        try metrics.reduce(into: [:]) { values, metric in
+            values[metric.key] = try metric.scoreTexts?(self, bootstrap)
+        }
+    }
 }
 
 /// Evaluates generated texts against their references.
@@ -43,9 +50,7 @@ public func evaluateGeneration(
     try checkPairs(predictions: predictions, references: references)
     let texts = GeneratedTexts(
         predictions: predictions, references: references, prompts: prompts, stemming: stemming)
-    return try MetricDescription.all.reduce(into: [:]) { values, metric in
-        values[metric.key] = try metric.scoreTexts?(texts, bootstrap)
-    }
+    return try texts.values(of: MetricDescription.all, bootstrap)
 }
 
 /// Checks that every example has a prediction and at least one reference.
