@@ -66,7 +66,8 @@ extension Generate {
             settings.chat.template = try template.choice()
             settings.chat.wrapsTemplates = chat ?? (!template.isEmpty || record?.chat != nil)
             let format = try settings.exampleFormat(
-                of: data, tokenizerFolder: adapted.tokenizerFolder, record: record, needsTarget: false)
+                firstRow: { rows.first }, tokenizerFolder: adapted.tokenizerFolder, record: record, needsTarget: false
+            )
             switch format {
             case .chats(let settings, let turns): return try prompts(rows, settings, turns, adapted)
             case .texts(let texts): templates = texts

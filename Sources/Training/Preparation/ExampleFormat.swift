@@ -56,7 +56,17 @@ extension DataSettings {
     public func exampleFormat(
         of data: [String], tokenizerFolder: URL, record: TrainingRecord? = nil, needsTarget: Bool = true
     ) throws -> ExampleFormat {
-        guard try areChats(data, record) else {
+        try exampleFormat(
+            firstRow: { try Self.firstRow(of: data) }, tokenizerFolder: tokenizerFolder, record: record,
+            needsTarget: needsTarget)
+    }
+
+    /// The same for rows that were already read.
+    /// - Parameter firstRow: called if the format depends on it.
+    package func exampleFormat(
+        firstRow: () throws -> Row?, tokenizerFolder: URL, record: TrainingRecord?, needsTarget: Bool
+    ) throws -> ExampleFormat {
+        guard try areChats(firstRow, record) else {
             guard !chat.isSet else {
                 throw PEFTError(
                     "chat options require chats, but the data has no messages",
@@ -67,11 +77,11 @@ extension DataSettings {
         guard maxInputTokens == nil else {
             throw PEFTError("--max-input applies to prompts, but the data holds chats", remedy: "use --max-length")
         }
-        let turns = try turns(data, record, needsTarget: needsTarget)
+        let turns = try turns(firstRow, record, needsTarget: needsTarget)
         return .chats(try chat.settings(folder: tokenizerFolder, record: record), turns: turns)
     }
 
-    private func areChats(_ data: [String], _ record: TrainingRecord?) throws -> Bool {
+    private func areChats(_ firstRow: () throws -> Row?, _ record: TrainingRecord?) throws -> Bool {
         if chat.wrapsTemplates {
             guard prompt != nil || target == nil, chat.messages == nil || prompt == nil else {
                 throw PEFTError(
@@ -83,22 +93,24 @@ extension DataSettings {
         if chat.messages != nil { return true }
         guard prompt == nil, target == nil else { return false }
         if record?.chat != nil { return true }
-        return try holdMessages(data, record)
+        return try holdMessages(firstRow, record)
     }
 
     /// Whether rows hold messages, and not the fields of the template that an adapter was trained with.
-    private func holdMessages(_ data: [String], _ record: TrainingRecord?) throws -> Bool {
-        guard let row = try Self.firstRow(of: data), ChatRows.areIn(row) else { return false }
+    private func holdMessages(_ firstRow: () throws -> Row?, _ record: TrainingRecord?) throws -> Bool {
+        guard let row = try firstRow(), ChatRows.areIn(row) else { return false }
         guard let prompt = record?.prompt, !prompt.isEmpty else { return true }
         return (try? Template(prompt).render(row)) == nil
     }
 
     /// The templates of the turns of rows without messages.
-    private func turns(_ data: [String], _ record: TrainingRecord?, needsTarget: Bool) throws -> RowTemplates? {
+    private func turns(
+        _ firstRow: () throws -> Row?, _ record: TrainingRecord?, needsTarget: Bool
+    ) throws -> RowTemplates? {
         guard chat.messages == nil else { return nil }
         let isKnown = record?.prompt.isEmpty == false && (chat.wrapsTemplates || record?.chat != nil)
         let known = isKnown ? record : nil
-        guard try prompt != nil || known != nil && !holdMessages(data, record) else { return nil }
+        guard try prompt != nil || known != nil && !holdMessages(firstRow, record) else { return nil }
         return RowTemplates(
             prompt: try promptTemplate(default: known?.prompt),
             target: needsTarget ? try targetTemplate(default: known?.target) : nil)

@@ -61,8 +61,10 @@ extension DataSettings {
         return (copy, RecognizedFormat(format: format, templates: templates))
     }
 
-    /// The first row, from which the format of all rows is detected.
+    /// The first row, from which the format of all rows is detected; `nil` for a pipe, whose rows can be read once.
     static func firstRow(of data: [String]) throws -> Row? {
-        try DataSource.all(Array(data.prefix(1))).first.flatMap { try DataSet.read($0, limit: 1).first }
+        guard let source = try DataSource.all(Array(data.prefix(1))).first else { return nil }
+        if case .file(let file) = source.place, AtomicFile.isDevice(file) { return nil }
+        return try DataSet.read(source, limit: 1).first
     }
 }

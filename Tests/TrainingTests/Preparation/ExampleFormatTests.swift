@@ -72,4 +72,19 @@ import Testing
             }
         }
     }
+
+    /// A pipe's rows can be read once, so that none is read to learn its format.
+    @Test(.timeLimit(.minutes(1))) func pipesAreNotRead() throws {
+        try withTemporaryFolder { folder in
+            let pipe = folder.appendingPathComponent("rows.jsonl")
+            try #require(mkfifo(pipe.path, 0o600) == 0)
+            let handle = try #require(FileHandle(forUpdatingAtPath: pipe.path))
+            let row = "{\(Self.messages)}\n"
+            try handle.write(contentsOf: Data(row.utf8))
+            let record = Self.record("{q}", isChat: false)
+            let format = try DataSettings().exampleFormat(of: [pipe.path], tokenizerFolder: folder, record: record)
+            #expect(format.chat == nil)
+            #expect(handle.availableData == Data(row.utf8))
+        }
+    }
 }
