@@ -1,10 +1,12 @@
 // Decompositions and solvers for initializations and orthogonal methods, and the LSTM of P-tuning.
 #include <ATen/ops/eye.h>
+#include <ATen/ops/fft_ifft2.h>
 #include <ATen/ops/kron.h>
 #include <ATen/ops/linalg_qr.h>
 #include <ATen/ops/linalg_solve.h>
 #include <ATen/ops/linalg_svd.h>
 #include <ATen/ops/lstm.h>
+#include <ATen/ops/real.h>
 #include <ATen/ops/zeros.h>
 
 #include "Bridge.hpp"
@@ -41,6 +43,14 @@ CTTensor *ct_eye(int64_t size, CTDType type, CTDevice kind, int device_index) {
 
 CTTensor *ct_kron(const CTTensor *a, const CTTensor *b) {
     return tensor_or_error([&] { return at::kron(unbox(a), unbox(b)); });
+}
+
+CTTensor *ct_inverse_fourier_real(const CTTensor *x) {
+    return tensor_or_error([&]() -> at::Tensor {
+        // The meta device has no transform; the result has the shape of its input.
+        if (unbox(x).is_meta()) return unbox(x).clone();
+        return at::real(at::fft_ifft2(unbox(x)));
+    });
 }
 
 CTTensor *ct_lstm(const CTTensor *x, CTTensor *const *weights, int count, int64_t hidden, int layers, bool bidirectional) {

@@ -36,6 +36,7 @@
 #include <ATen/ops/neg.h>
 #include <ATen/ops/permute.h>
 #include <ATen/ops/pow.h>
+#include <ATen/ops/randperm.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/reshape.h>
 #include <ATen/ops/round.h>
@@ -289,5 +290,9 @@ CTTensor *ct_multinomial(const CTTensor *probabilities, uint64_t seed) {
         at::Tensor p = unbox(probabilities).cpu();
         return at::multinomial(p, 1, false, generator(seed)).to(unbox(probabilities).device());
     });
+}
+
+CTTensor *ct_random_permutation(int64_t count, uint64_t seed) {
+    return tensor_or_error([&] { return at::randperm(count, generator(seed), at::TensorOptions().dtype(at::kLong)); });
 }
 }

@@ -32,5 +32,8 @@ extension Tensor {
     /// The Kronecker product of matrices: `[a, b]` ⊗ `[c, d]` -> `[a · c, b · d]`.
     public func kronecker(_ other: Tensor) -> Tensor { wrap(ct_kron(pointer, other.pointer)) }
 
+    /// The real part of the inverse 2-D Fourier transform of a real matrix `[m, n]`.
+    public func inverseFourierReal() -> Tensor { wrap(ct_inverse_fourier_real(pointer)) }
+
     private func owned(_ pointer: OpaquePointer?) -> Tensor { Tensor(owning: pointer ?? ct_undefined()) }
 }

@@ -19,6 +19,11 @@ extension Tensor {
         check(ct_normal(pointer, mean, deviation, random.next()))
     }
 
+    /// A permutation of 0 ..< count (int64), the same as `torch.randperm`'s for a seed of its CPU generator.
+    public static func randomPermutation(_ count: Int, seed: UInt64) -> Tensor {
+        wrap(ct_random_permutation(Int64(count), seed))
+    }
+
     /// Samples one index per row of probabilities `[rows, entries]`; int64 `[rows]`.
     public func sampled(from random: inout SeededRandom) -> Tensor {
         wrap(ct_multinomial(pointer, random.next())).reshaped(-1)

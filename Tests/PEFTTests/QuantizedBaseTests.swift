@@ -72,7 +72,9 @@ import TorchTestSupport
     }
 
     /// Training leaves the base's bits, saving and loading and switching give the same numbers.
-    @Test(arguments: storages, ["lora", "dora", "ia3", "pissa", "vera", "oft", "lokr", "houlsby", "qlora"])
+    @Test(
+        arguments: storages,
+        ["lora", "dora", "ia3", "pissa", "vera", "oft", "lokr", "houlsby", "qlora", "hira", "hra"])
     func adaptersTrainOverIt(storage: String, method: String) throws {
         let model = try Self.base(storage)
         let before = model.parameters().map { ($0.path, $0.parameter.tensor.clone()) }

@@ -183,6 +183,8 @@ int ct_qr(const CTTensor *, CTTensor **q, CTTensor **r);
 CTTensor *ct_solve(const CTTensor *a, const CTTensor *b);
 CTTensor *ct_eye(int64_t size, CTDType, CTDevice, int device_index);
 CTTensor *ct_kron(const CTTensor *, const CTTensor *);
+/// The real part of the inverse 2-D Fourier transform of a real matrix.
+CTTensor *ct_inverse_fourier_real(const CTTensor *);
 /// A multi-layer LSTM over x [length, batch, in]; `weights` as PyTorch lists them: for each layer and direction
 /// w_ih, w_hh, b_ih, b_hh. Starts from zeros; dropout off. Returns [length, batch, hidden · directions].
 CTTensor *ct_lstm(const CTTensor *x, CTTensor *const *weights, int count, int64_t hidden, int layers, bool bidirectional);
@@ -191,6 +193,8 @@ CTTensor *ct_lstm(const CTTensor *x, CTTensor *const *weights, int count, int64_
 int ct_uniform(CTTensor *, double low, double high, uint64_t seed);
 int ct_normal(CTTensor *, double mean, double deviation, uint64_t seed);
 CTTensor *ct_multinomial(const CTTensor *probabilities, uint64_t seed);
+/// A permutation of 0 … count − 1 (int64), as torch.randperm draws it for a seed.
+CTTensor *ct_random_permutation(int64_t count, uint64_t seed);
 
 // Fused operations with custom gradients (see the .cpp files for the equations)
 /// x / sqrt(mean(x²) + epsilon) · (offset + weight) over the last axis.

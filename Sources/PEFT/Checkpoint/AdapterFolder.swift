@@ -105,11 +105,13 @@ public struct AdapterFolder {
         sources: [String: String], problems: [Problem]
     ) {
         var wanted: [String: [Int]] = [:]
+        var indices: Set<String> = []
         var copies: [String: (original: String, isTransposed: Bool)] = [:]
         for attachment in plan {
             for tensor in attachment.tensors where tensor.isStored {
-                wanted[attachment.fileKey(tensor.key)] = tensor.fileShape
                 let key = attachment.fileKey(tensor.key)
+                wanted[key] = tensor.fileShape
+                if tensor.isIndex { indices.insert(key) }
                 for copy in tensor.copies { copies[copy] = (key, false) }
                 for copy in tensor.transposedCopies { copies[copy] = (key, true) }
                 // Fully trained modules may also appear under their wrapper's name.
@@ -145,7 +147,10 @@ public struct AdapterFolder {
                 problems.append(.missing(key))
                 continue
             }
-            if !entry.dtype.isFloatingPoint { problems.append(.notNumbers(key, type: entry.dtype.rawValue)) }
+            // On Windows, Hugging Face stores positions as floating point.
+            if !entry.dtype.isFloatingPoint, !indices.contains(key) {
+                problems.append(.notNumbers(key, type: entry.dtype.rawValue))
+            }
             if entry.shape != shape { problems.append(.misshapen(key, stored: entry.shape, needed: shape)) }
         }
         return (sources, problems)

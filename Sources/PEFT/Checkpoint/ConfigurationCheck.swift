@@ -6,7 +6,7 @@ enum ConfigurationCheck {
     /// Fields that affect initialization or training but not the output of a stored adapter.
     private static let trainingOnly: Set = [
         "init_ia3_weights", "corda_config", "megatron_core", "qalora_group_size", "merge_weights",
-        "use_effective_conv2d",
+        "use_effective_conv2d", "generator_seed",
     ]
 
     /// - Returns: notes for the user.

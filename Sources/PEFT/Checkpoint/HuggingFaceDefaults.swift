@@ -27,6 +27,35 @@ enum HuggingFaceDefaults {
             "boft_n_butterfly_factor": 1, "exclude_modules": nil, "fan_in_fan_out": false, "init_weights": true,
             "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil, "target_modules": nil,
         ],
+        "C3A": [
+            "bias": "none", "block_size": 256, "block_size_pattern": [:], "init_weights": "xavier_uniform",
+            "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil, "target_modules": nil,
+        ],
+        "DELORA": [
+            "bias": "none", "delora_lambda": 15, "exclude_modules": nil, "init_weights": true,
+            "lambda_pattern": [:], "layers_pattern": nil, "layers_to_transform": nil, "module_dropout": 0.0,
+            "modules_to_save": nil, "r": 8, "rank_pattern": [:], "target_modules": nil,
+        ],
+        "FOURIERFT": [
+            "bias": "none", "exclude_modules": nil, "fan_in_fan_out": false, "init_weights": false,
+            "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil, "n_frequency": 1000,
+            "n_frequency_pattern": [:], "random_loc_seed": 777, "scaling": 150.0, "target_modules": nil,
+        ],
+        "GRALORA": [
+            "alpha": 64, "bias": "none", "fan_in_fan_out": false, "gralora_dropout": 0.0, "gralora_k": 2,
+            "hybrid_r": 0, "init_weights": true, "layers_pattern": nil, "layers_to_transform": nil,
+            "modules_to_save": nil, "r": 32, "target_modules": nil,
+        ],
+        "HIRA": [
+            "exclude_modules": nil, "fan_in_fan_out": false, "hira_dropout": 0.0, "init_weights": true,
+            "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil, "r": 32,
+            "rank_pattern": [:], "target_modules": nil,
+        ],
+        "HRA": [
+            "apply_GS": false, "bias": "none", "exclude_modules": nil, "init_weights": true,
+            "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil, "r": 8,
+            "target_modules": nil,
+        ],
         "IA3": [
             "exclude_modules": nil, "fan_in_fan_out": false, "feedforward_modules": nil, "init_ia3_weights": true,
             "modules_to_save": nil, "target_modules": nil,
@@ -56,6 +85,11 @@ enum HuggingFaceDefaults {
             "trainable_token_indices": nil, "use_bdlora": nil, "use_dora": false, "use_qalora": false,
             "use_rslora": false, "velora_config": nil,
         ],
+        "MISS": [
+            "bias": "none", "exclude_modules": nil, "init_weights": true, "layers_pattern": nil,
+            "layers_to_transform": nil, "mini_r": 1, "miss_dropout": 0.0, "modules_to_save": nil, "r": 64,
+            "target_modules": nil,
+        ],
         "MULTITASK_PROMPT_TUNING": [
             "modules_to_save": nil, "num_attention_heads": nil, "num_layers": nil, "num_ranks": 1, "num_tasks": 1,
             "num_transformer_submodules": nil, "num_virtual_tokens": nil, "prompt_tuning_init": "RANDOM",
@@ -78,18 +112,50 @@ enum HuggingFaceDefaults {
             "num_virtual_tokens": nil, "prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": nil,
             "token_dim": nil, "tokenizer_kwargs": nil, "tokenizer_name_or_path": nil,
         ],
+        "PVERA": [
+            "bias": "none", "d_initial": 0.1, "fan_in_fan_out": false, "generator_seed": nil,
+            "init_weights": true, "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil,
+            "projection_prng_key": 0, "pvera_dropout": 0.0, "r": 256, "sample_at_inference": false,
+            "save_projection": true, "target_modules": nil,
+        ],
         "P_TUNING": [
             "encoder_dropout": 0.0, "encoder_hidden_size": nil, "encoder_num_layers": 2,
             "encoder_reparameterization_type": "MLP", "modules_to_save": nil, "num_attention_heads": nil,
             "num_layers": nil, "num_transformer_submodules": nil, "num_virtual_tokens": nil, "token_dim": nil,
         ],
+        "RANDLORA": [
+            "bias": "none", "fan_in_fan_out": false, "init_weights": true, "layers_pattern": nil,
+            "layers_to_transform": nil, "modules_to_save": nil, "projection_prng_key": 0, "r": 32,
+            "randlora_alpha": 640, "randlora_dropout": 0.0, "save_projection": true, "sparse": false,
+            "target_modules": nil, "very_sparse": false,
+        ],
+        "ROAD": [
+            "group_size": 64, "init_weights": true, "modules_to_save": nil, "target_modules": nil,
+            "variant": "road_1",
+        ],
+        "SHIRA": [
+            "fan_in_fan_out": false, "init_weights": true, "mask_type": "random", "modules_to_save": nil,
+            "r": 32, "random_seed": nil, "target_modules": nil,
+        ],
         "TRAINABLE_TOKENS": [
             "init_weights": true, "target_modules": nil, "token_indices": [],
+        ],
+        "VBLORA": [
+            "bias": "none", "exclude_modules": nil, "fan_in_fan_out": false, "init_logits_std": 0.1,
+            "init_vector_bank_bound": 0.02, "layers_pattern": nil, "layers_to_transform": nil,
+            "modules_to_save": nil, "num_vectors": 256, "r": 4, "save_only_topk_weights": false,
+            "target_modules": nil, "topk": 2, "vblora_dropout": 0.0, "vector_length": 256,
         ],
         "VERA": [
             "bias": "none", "d_initial": 0.1, "fan_in_fan_out": false, "init_weights": true, "layers_pattern": nil,
             "layers_to_transform": nil, "modules_to_save": nil, "projection_prng_key": 0, "r": 256,
             "save_projection": true, "target_modules": nil, "vera_dropout": 0.0,
+        ],
+        "WAVEFT": [
+            "bias": "none", "exclude_modules": nil, "fan_in_fan_out": false, "init_weights": true,
+            "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil, "n_frequency": 2592,
+            "n_frequency_pattern": [:], "proportional_parameters": false, "random_loc_seed": 777,
+            "scaling": 25.0, "target_modules": nil, "use_idwt": true, "wavelet_family": "db1",
         ],
     ]
 }

@@ -20,12 +20,15 @@ public struct TensorSpec: Sendable, Equatable {
     public let copies: [String]
     /// Full names of transposed copies.
     public let transposedCopies: [String]
+    /// Whether it contains integers, such as positions.
+    public let isIndex: Bool
 
     public init(
         _ key: String, _ shape: [Int], isTrained: Bool = true, isStored: Bool = true, fileShape: [Int]? = nil,
-        copies: [String] = [], transposedCopies: [String] = []
+        copies: [String] = [], transposedCopies: [String] = [], isIndex: Bool = false
     ) {
         (self.key, self.shape, self.isTrained, self.isStored) = (key, shape, isTrained, isStored)
+        self.isIndex = isIndex
         (self.fileShape, self.copies, self.transposedCopies) = (fileShape ?? shape, copies, transposedCopies)
     }
 

@@ -79,38 +79,12 @@ public enum VeRA: PEFTMethod {
                 ]
             ) { linear, context in
                 let shared = context.shared("vera") {
-                    SharedProjection(configuration, inputs: inputs, outputs: outputs, context)
+                    SharedProjection(
+                        key: configuration.key, rows: rank, rank: rank, inputs: inputs, outputs: outputs, context)
                 }
                 return VeRAAdapter(linear, configuration, shared: shared, context)
             }
         }
-    }
-}
-
-/// A `[r, largest in]` and B `[largest out, r]`; a projection uses a leading slice.
-final class SharedProjection {
-    let a: Parameter
-    let b: Parameter
-
-    /// Kaiming uniform, ±√(6 / fan in), from one random stream: the same values as Hugging Face PEFT's for the same
-    /// key.
-    init(_ configuration: VeRA.Configuration, inputs: Int, outputs: Int, _ context: AttachmentContext) {
-        let rank = configuration.rank
-        guard context.device != .meta else {
-            a = Parameter(.empty([rank, inputs], device: .meta))
-            b = Parameter(.empty([outputs, rank], device: .meta))
-            return
-        }
-        /// Elements of a random stream, uniform in ±bound, from index `start`.
-        func drawn(_ shape: [Int], after start: Int, bound: Double) -> Tensor {
-            let count = shape.reduce(1, *)
-            let all = Tensor.empty([start + count])
-            all.fillUniform(-bound, bound, seed: UInt64(configuration.key))
-            return all.narrowed(axis: 0, start..<(start + count)).reshaped(shape).contiguous()
-                .to(context.dtype).to(context.device)
-        }
-        a = Parameter(drawn([rank, inputs], after: 0, bound: (6 / Double(inputs)).squareRoot()))
-        b = Parameter(drawn([outputs, rank], after: rank * inputs, bound: (6 / Double(rank)).squareRoot()))
     }
 }
 
