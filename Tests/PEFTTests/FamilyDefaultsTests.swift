@@ -75,9 +75,13 @@ import TorchNN
         let table = try Self.table()
         let outline = try outline(base)
         #expect(outline.family == family)
-        for method in ["lora", "adalora", "ia3", "vera", "loha", "lokr", "oft", "boft", "layernorm"] {
+        let methods = [
+            "lora", "adalora", "ia3", "vera", "loha", "lokr", "oft", "boft", "layernorm",
+            "miss", "hira", "shira", "gralora", "randlora", "delora", "road", "pvera", "hra",
+        ]
+        for method in methods {
             guard let targets = table[method]?[family]?.array?.compactMap(\.string) else { continue }
-            var choice = MethodChoice(try PEFTMethods.named(method))
+            var choice = MethodChoice.forTests(try PEFTMethods.named(method))
             /// Hugging Face PEFT adapts no module that is trained in full, such as a new head.
             func plan() throws -> Set<String> {
                 let paths = try choice.plan(for: outline).map(\.path)

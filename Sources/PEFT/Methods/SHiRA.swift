@@ -112,10 +112,10 @@ final class SHiRAAdapter: Module, WeightDelta {
         guard let value = tensors["shira_indices"] else { return }
         let flat: [Int] = value.to(.int64).array()
         let (rows, columns) = (flat.prefix(flat.count / 2), flat.suffix(flat.count / 2))
-        let chosen = zip(rows, columns).map { $0 * inputs + $1 }
-        guard rows.allSatisfy({ (0..<outputs).contains($0) }), columns.allSatisfy({ (0..<inputs).contains($0) }),
-            Set(chosen).count == chosen.count
-        else {
+        let isInside =
+            rows.allSatisfy { (0..<outputs).contains($0) } && columns.allSatisfy { (0..<inputs).contains($0) }
+        let chosen = isInside ? zip(rows, columns).map { $0 * inputs + $1 } : []
+        guard isInside, Set(chosen).count == chosen.count else {
             throw PEFTError(
                 "'shira_indices' are not distinct positions of a weight [\(outputs), \(inputs)]",
                 remedy: "use the base model that the adapter was trained on")

@@ -11,7 +11,9 @@ from peft.utils import constants
 FAMILIES = ["t5", "mt5", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "gpt2", "bert",
             "roberta", "xlm-roberta", "distilbert"]
 MAPPINGS = dict(lora="LORA", adalora="ADALORA", ia3="IA3", ia3_feedforward="IA3_FEEDFORWARD", vera="VERA", loha="LOHA",
-                lokr="LOKR", oft="OFT", boft="BOFT", layernorm="LNTUNING")
+                lokr="LOKR", oft="OFT", boft="BOFT", layernorm="LNTUNING",
+                miss="MISS", hira="HIRA", shira="SHIRA", gralora="GRALORA", randlora="RANDLORA", delora="DELORA", road="ROAD",
+                pvera="PVERA", hra="HRA")
 
 defaults = {}
 for method, mapping in MAPPINGS.items():

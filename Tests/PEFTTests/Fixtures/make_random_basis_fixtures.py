@@ -121,7 +121,7 @@ if __name__ == "__main__":
     write("randlora-sparse", RandLoraConfig, T5, r=24, randlora_alpha=10, sparse=True, save_projection=False,
           deviation=0.02)
     write("randlora-very-sparse", RandLoraConfig, T5, r=12, randlora_alpha=10, very_sparse=True, save_projection=False,
-          projection_prng_key=5, layers_to_transform=[1], layers_pattern="block", deviation=0.02)
+          projection_prng_key=5, layers_to_transform=[1], layers_pattern=["block"], deviation=0.02)
     write("delora", DeloraConfig, LLAMA, r=3)
     write("delora-patterns", DeloraConfig, T5, rate=3e-4, r=3, delora_lambda=10, rank_pattern={"wo": 2}, lambda_pattern={"q": 6})
     write("road", RoadConfig, LLAMA, group_size=8)
