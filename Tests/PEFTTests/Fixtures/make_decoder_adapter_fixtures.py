@@ -13,6 +13,9 @@ from peft import (AdaLoraConfig, IA3Config, LNTuningConfig, LoraConfig, PrefixTu
                   TrainableTokensConfig, get_peft_model)
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+from hugging_face import HERE, MODELS, jitter
 
 
 def inputs(model, data):
