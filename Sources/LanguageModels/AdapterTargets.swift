@@ -11,6 +11,17 @@ package struct AdapterTargets: Sendable {
     package let norms: Set<String>
 }
 
+extension AdapterTargets {
+    /// Llama's targets, for families with the same projections.
+    static func likeLlama(
+        norms: Set<String> = ["input_layernorm", "post_attention_layernorm", "norm"]
+    ) -> AdapterTargets {
+        AdapterTargets(
+            lora: .named(["q_proj", "v_proj"]), adaLoRA: .named(["q_proj", "v_proj"]),
+            ia3: .named(["k_proj", "v_proj", "down_proj"]), ia3FeedForward: ["down_proj"], norms: norms)
+    }
+}
+
 /// Projections that a method adapts by default.
 package enum DefaultTargets: Sendable {
     /// Those of these names that a model has; every projection if it has none of them.

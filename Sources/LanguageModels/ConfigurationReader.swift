@@ -5,6 +5,22 @@ import Torch
 struct ConfigurationReader {
     let json: JSON
 
+    /// - Parameter defaults: values of keys that the file lacks.
+    init(json: JSON, defaults: [String: JSON] = [:]) {
+        self.json = defaults.isEmpty ? json : .object(defaults.merging(json.object ?? [:]) { $1 })
+    }
+
+    /// Keys of transformers' decoder classes that change neither training nor the logits: initialization, caching,
+    /// tokens of generation and of packed datasets, and how a matmul is split among devices.
+    static let irrelevantKeys: Set<String> = [
+        "initializer_range", "use_cache", "bos_token_id", "pad_token_id", "eod_token_id", "pretraining_tp",
+    ]
+
+    /// The same without a key.
+    func without(_ key: String) -> ConfigurationReader {
+        ConfigurationReader(json: .object((json.object ?? [:]).filter { $0.key != key }))
+    }
+
     /// What a number of `config.json` counts, with its largest value. Sizes far beyond those of any model are rejected,
     /// so that no product of them overflows and no outline needs unbounded memory.
     enum Size: Int {

@@ -9,6 +9,7 @@ public enum ModelRegistry {
     static let families: [ModelFamily] = [
         .t5, .mt5, .llama, .mistral, .qwen2, .qwen3, .gemma, .gemma2, .gemma3, .phi3, .gpt2, .bert, .roberta,
         .xlmRoBERTa, .distilbert,
+        .arcee, .seedOSS, .granite, .smolLM3, .olmo2, .olmo3, .ernie4_5, .hunyuan, .glm4, .cohere2, .ministral3,
     ]
 
     private static let byName = Dictionary(families.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })

@@ -18,19 +18,26 @@ public final class RMSNorm: Module {
     }
 }
 
-/// Layer normalization with learned scale and shift (Ba et al. 2016).
+/// Layer normalization with a learned scale and mostly a learned shift (Ba et al. 2016).
 public final class LayerNorm: Module {
     @ParameterInfo public var weight: Tensor
     @ParameterInfo public var bias: Tensor
     public let epsilon: Double
 
-    public init(_ size: Int, epsilon: Double, device: Device = .meta) {
+    /// Whether it has a shift.
+    public let hasBias: Bool
+
+    public init(_ size: Int, epsilon: Double, hasBias: Bool = true, device: Device = .meta) {
         _weight = ParameterInfo(wrappedValue: .empty([size], device: device))
-        _bias = ParameterInfo(wrappedValue: .empty([size], device: device))
-        self.epsilon = epsilon
+        _bias = ParameterInfo(wrappedValue: .empty([hasBias ? size : 0], device: device))
+        (self.epsilon, self.hasBias) = (epsilon, hasBias)
+    }
+
+    public override func ownParameters() -> [(key: String, parameter: Parameter)] {
+        super.ownParameters().filter { hasBias || $0.key != "bias" }
     }
 
     public func callAsFunction(_ x: Tensor) -> Tensor {
-        Functions.layerNorm(x, weight: weight, bias: bias, epsilon: epsilon)
+        Functions.layerNorm(x, weight: weight, bias: hasBias ? bias : nil, epsilon: epsilon)
     }
 }

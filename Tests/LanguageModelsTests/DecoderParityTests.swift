@@ -8,7 +8,7 @@ import TorchTestSupport
 
 @testable import LanguageModels
 
-/// A folder that `make_decoder_fixtures.py` wrote: a model, or another model's weights under a configuration of its own.
+/// A folder that `make_decoder_fixtures.py` or a script beside it wrote: a model, or another model's weights under a configuration of its own.
 struct DecoderFixture: Sendable, CustomTestStringConvertible {
     let name: String
     var testDescription: String { name }

@@ -34,6 +34,8 @@ import TorchTestSupport
     @Test(arguments: [
         "llama", "decoders/llama", "decoders/mistral-all", "decoders/llama-linear", "decoders/llama-llama3",
         "decoders/llama-yarn", "qwen2", "qwen3", "decoders/gemma",
+        "decoders/arcee", "decoders/seed_oss", "decoders/granite", "decoders/granite-biases",
+        "decoders/smollm3-default", "decoders/olmo2", "decoders/ernie4_5",
     ]) func modelsSurvive(name: String) throws {
         let model = try Self.load(name)
         try withTemporaryFolder { temporary in
@@ -100,6 +102,28 @@ import TorchTestSupport
         return texts.count
     }
 
+    /// Metadata with which llama.cpp computes what a family doesn't is refused on reading.
+    @Test(arguments: [
+        ("decoders/olmo2", "olmo2.attention.sliding_window", GGUFValue.integer(4), "sliding-window layers"),
+        ("decoders/granite", "granite.rope.scaling.finetuned", .flag(false), "no RoPE"),
+    ]) func otherFilesAreRefused(name: String, key: String, value: GGUFValue, words: String) throws {
+        try withTemporaryFolder { folder in
+            let (plain, changed) = (folder.appendingPathComponent("a.gguf"), folder.appendingPathComponent("b.gguf"))
+            try Self.load(name).writeGGUF(to: plain, type: .f32, tokenizer: [], name: "a")
+            let file = try GGUFFile(plain)
+            let contents = try file.entries.map { name, entry in
+                let tensor = try file.tensor(name)
+                return GGUFFile.Content(name, entry.shape, .f32) { tensor }
+            }
+            let settings = file.settings.map { ($0.key, $0.value) }
+            try GGUFFile.write(settings, contents, to: changed)
+            _ = try ModelFolder(changed)
+            try GGUFFile.write(settings + [(key, value)], contents, to: changed)
+            let error = try #require(throws: PEFTError.self) { try ModelFolder(changed) }
+            #expect(error.problem.contains(words), "\(error.problem)")
+        }
+    }
+
     @Test func otherModelsAreRefusedByName() throws {
         try withTemporaryFolder { folder in
             let file = folder.appendingPathComponent("a.gguf")
@@ -107,6 +131,8 @@ import TorchTestSupport
                 ("t5-v1.1", "t5"), ("gpt2", "gpt2"), ("decoders/mistral", "window"),
                 ("decoders/llama-biases", "SiLU"),
                 ("decoders/llama-dynamic", "'dynamic'"),
+                ("decoders/arcee-silu", "squared ReLU"), ("decoders/arcee-biases", "bias"),
+                ("decoders/smollm3", "every fourth"), ("decoders/olmo2-biases", "tied"), ("decoders/glm4", "glm4"),
             ] {
                 let model = try Self.load(name)
                 let error = try #require(throws: PEFTError.self) {

@@ -77,6 +77,25 @@ import TorchTestSupport
         Case("gemma3", "use_bidirectional_attention", true, "'use_bidirectional_attention'"),
         Case("gemma", "num_key_value_heads", 3, "4 attention heads aren't divisible by 3"),
         Case("qwen3", "head_dim", 7, "7 dimensions"),
+        Case("llama", "rope_parameters", "default", "'rope_parameters' is \"default\""),
+        Case("arcee", "hidden_act", "mish", "'hidden_act' is 'mish'"),
+        Case("llama", "hidden_act", "relu2", "'hidden_act' is 'relu2'"),
+        Case("granite", "residual_multiplier", "a", "'residual_multiplier' is"),
+        Case("smollm3", "no_rope_layers", [1, 0], "each of the 3 layers"),
+        Case("smollm3", "no_rope_layers", [1, 0, 2], "each of the 3 layers"),
+        Case(
+            "smollm3", "layer_types", ["full_attention", "sliding_attention", "full_attention"],
+            "there is no 'sliding_window'"),
+        Case("olmo3", "layer_types", ["chunked_attention"], "each of the 3 layers"),
+        Case("olmo2", "partial_rotary_factor", 0.5, "'partial_rotary_factor' is 0.5"),
+        Case("glm4", "partial_rotary_factor", 0.4, "3 dimensions"),
+        Case("hunyuan_v1_dense", "rope_parameters", ["rope_type": "dynamic", "alpha": -1], "'alpha'"),
+        Case("ministral3", "rope_parameters", ["rope_type": "yarn", "factor": 4], "no 'llama_4_scaling_beta'"),
+        Case(
+            "ministral3", "rope_parameters", ["rope_type": "default", "llama_4_scaling_beta": 0.1],
+            "no 'original_max_position_embeddings'"),
+        Case("ministral3", "layer_types", ["full_attention"], "of a Ministral 3 are alike"),
+        Case("cohere2", "layer_types", ["full_attention"], "each of the 3 layers"),
     ]
 
     @Test(arguments: cases) func isRefusedByName(item: Case) throws {

@@ -35,6 +35,11 @@ struct GGUFArchitecture: Sendable {
     let pairsNeighbors: Bool
     /// Whether norms are stored as 1 + w.
     let addsOneToNorms: Bool
+    /// Whether llama.cpp reads `rope_freqs.weight` for this family.
+    var hasRotaryFactors = true
+    /// Adds the metadata of what only this family has.
+    /// - Throws: ``PEFTError`` for a model that llama.cpp would compute differently.
+    var details: @Sendable (LlamaConfiguration, inout GGUFDescription) throws -> Void = { _, _ in }
     /// Keys of `config.json` that only this family has, from the file's metadata.
     let configuration: @Sendable (GGUFSettings, GGUFSizes) throws -> [String: JSON]
 
@@ -74,24 +79,31 @@ struct GGUFTensorNames: Sendable {
     let outer: [(file: String, model: String)]
     /// Below `blk.N` and below `model.layers.N`.
     let inner: [(file: String, model: String)]
+    /// The file's names below `blk.N` of the projections whose biases llama.cpp reads; `nil` for all.
+    var biases: Set<String>?
 
     private static let (fileLayers, modelLayers) = ("blk.", "model.layers.")
 
     /// The model's path of a tensor of the file; `nil` if the family has none.
     func path(of tensor: String) -> String? {
-        Self.translate(tensor, layers: Self.fileLayers, to: Self.modelLayers, outer, inner)
+        Self.translate(tensor, layers: Self.fileLayers, to: Self.modelLayers, outer, inner) { file, _ in
+            has(biasOf: file)
+        }
     }
 
     /// The file's name of a model's tensor; `nil` if it has none.
     func tensor(of path: String) -> String? {
         Self.translate(
             path, layers: Self.modelLayers, to: Self.fileLayers, outer.map { ($0.model, $0.file) },
-            inner.map { ($0.model, $0.file) })
+            inner.map { ($0.model, $0.file) }
+        ) { _, file in has(biasOf: file) }
     }
+
+    private func has(biasOf file: String) -> Bool { biases?.contains(file) ?? true }
 
     private static func translate(
         _ name: String, layers: String, to newLayers: String, _ outer: [(String, String)],
-        _ inner: [(String, String)]
+        _ inner: [(String, String)], hasBias: (String, String) -> Bool
     ) -> String? {
         guard let dot = name.lastIndex(of: ".") else { return nil }
         let (stem, kind) = (String(name[..<dot]), String(name[dot...]))
@@ -100,7 +112,8 @@ struct GGUFTensorNames: Sendable {
         guard stem.hasPrefix(layers) else { return nil }
         let rest = stem.dropFirst(layers.count)
         guard let end = rest.firstIndex(of: "."), let layer = Int(rest[..<end]), layer >= 0,
-            let match = inner.first(where: { $0.0 == rest[rest.index(after: end)...] })
+            let match = inner.first(where: { $0.0 == rest[rest.index(after: end)...] }),
+            kind == ".weight" || hasBias(match.0, match.1)
         else { return nil }
         return "\(newLayers)\(layer).\(match.1)\(kind)"
     }

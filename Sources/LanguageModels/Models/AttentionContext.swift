@@ -54,7 +54,7 @@ class AttentionContext {
         let key = ObjectIdentifier(rotary)
         let rotation = rotations[key] ?? rotary.rotation(at: positions, longest: longest, dtype: x.dtype)
         rotations[key] = rotation
-        return Functions.rotary(x, cosines: rotation.cosines, sines: rotation.sines)
+        return rotary.rotate(x, rotation)
     }
 }
 

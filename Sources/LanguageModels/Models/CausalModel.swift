@@ -16,6 +16,8 @@ protocol CausalModel: TiedOutputModel {
     func embed(_ ids: Tensor) -> Tensor
     /// The layers and the final norm: embedded tokens `[tokens, size]` -> hidden states `[tokens, size]`.
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor
+    /// Factor of the logits.
+    var outputScale: Double { get }
     /// c of the logit softcap: s becomes c · tanh(s / c).
     var outputSoftcap: Double? { get }
     /// The sequence length from which RoPE frequencies differ, so that the KV cache is recomputed.
@@ -50,17 +52,19 @@ extension CausalModel {
         LanguageModels.virtualTokens(inputSite, prefixSites.first, forRows: rows)
     }
 
+    var outputScale: Double { 1 }
     var outputSoftcap: Double? { nil }
     var rereadLength: Int? { nil }
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
 
     /// Hidden states `[tokens, size]` -> logits `[tokens, vocabulary]`.
     func scores(_ hidden: Tensor) -> Tensor {
-        let scores = outputProjection?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
+        let projected = outputProjection?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
+        let scores = outputScale == 1 ? projected : projected * outputScale
         return outputSoftcap.map { (scores / $0).tanh() * $0 } ?? scores
     }
 
-    /// The output layer's weight, if nothing but the softcap acts on the logits.
+    /// The output layer's weight, if nothing but the factor and the softcap acts on the logits.
     private var outputWeight: (any LinearWeight)? {
         guard let outputProjection else { return embedding.outputWeight }
         return outputProjection.isAdapted ? nil : outputProjection.weight
@@ -79,7 +83,7 @@ extension CausalModel {
         let hidden = hidden(batch)
         if let weight = outputWeight {
             return weight.crossEntropy(
-                hidden: hidden, targets: batch.targets, scale: 1, softcap: outputSoftcap,
+                hidden: hidden, targets: batch.targets, scale: outputScale, softcap: outputSoftcap,
                 labelSmoothing: labelSmoothing)
         }
         let logs = scores(hidden).logSoftmax()

@@ -153,8 +153,12 @@ struct GemmaConfiguration: CausalConfiguration {
             ? Array(repeating: nil, count: layers) : try Self.windows(read, version: version, layers: layers)
         if version == 3 {
             (rotary, localRotary) = try (
-                RotaryPositions(read, headSize: headSize, layers: "full_attention", base: 1_000_000),
-                RotaryPositions(read, headSize: headSize, layers: "sliding_attention", base: 10_000)
+                RotaryPositions(
+                    read, headSize: headSize, layers: "full_attention", base: 1_000_000,
+                    baseKey: "rope_theta"),
+                RotaryPositions(
+                    read, headSize: headSize, layers: "sliding_attention", base: 10_000,
+                    baseKey: "rope_local_base_freq")
             )
         } else {
             rotary = try RotaryPositions(read, headSize: headSize)
@@ -174,7 +178,7 @@ struct GemmaConfiguration: CausalConfiguration {
         var settings = GroupedQueryAttention.Settings(
             hiddenSize: hiddenSize, heads: heads, keyHeads: keyHeads, headSize: headSize, hasQKVBias: hasBiases,
             hasOutputBias: hasBiases, scale: scale, softcap: attentionSoftcap, dropout: attentionDropout)
-        if version == 3 { settings.headNorm = { norm(headSize) } }
+        if version == 3 { (settings.queryNorms, settings.norm) = (.eachHead, { norm($0) }) }
         return settings
     }
 }

@@ -11,11 +11,14 @@ final class GroupedQueryAttention: Module {
         var headSize: Int
         var hasQKVBias = false
         var hasOutputBias = false
-        /// Creates the norm of each query and key head, if the family has one.
-        var headNorm: (() -> RMSNorm)?
+        var queryNorms = QueryNorms.none
+        /// Creates a norm of queries or keys of that size.
+        var norm: (Int) -> RMSNorm = { RMSNorm($0, epsilon: 1e-6) }
         /// Scale of the attention scores; headSize^−½ by default.
         var scale: Double?
         var softcap: Double?
+        /// Growth of the queries with their position, if the family has it.
+        var queryGrowth: QueryGrowth?
         var dropout = 0.0
     }
 
@@ -23,38 +26,96 @@ final class GroupedQueryAttention: Module {
     @ModuleInfo(key: "k_proj") var k: Linear
     @ModuleInfo(key: "v_proj") var v: Linear
     @ModuleInfo(key: "o_proj") var o: Linear
-    @ModuleInfo(key: "q_norm") var qNorm: RMSNorm?
-    @ModuleInfo(key: "k_norm") var kNorm: RMSNorm?
+    @ModuleInfo var qNorm: RMSNorm?
+    @ModuleInfo var kNorm: RMSNorm?
     @ModuleInfo(key: "prefix_site") var prefix: KeyValueSite
     private let settings: Settings
     private let layer: Int
-    private let rotary: RotaryPositions
+    private let rotary: RotaryPositions?
     private let window: Int?
 
-    /// - Parameter window: sliding-window size, including the token itself; `nil` for full causal attention.
-    init(_ settings: Settings, layer: Int, rotary: RotaryPositions, window: Int?) {
+    /// - Parameters:
+    ///   - rotary: `nil` for a layer without positions (NoPE; Kazemnejad et al. 2023).
+    ///   - window: sliding-window size, including the token itself; `nil` for full causal attention.
+    init(_ settings: Settings, layer: Int, rotary: RotaryPositions?, window: Int?) {
         (self.settings, self.layer, self.rotary, self.window) = (settings, layer, rotary, window)
         let (size, head) = (settings.hiddenSize, settings.headSize)
         _q.wrappedValue = Linear(size, settings.heads * head, bias: settings.hasQKVBias)
         _k.wrappedValue = Linear(size, settings.keyHeads * head, bias: settings.hasQKVBias)
         _v.wrappedValue = Linear(size, settings.keyHeads * head, bias: settings.hasQKVBias)
         _o.wrappedValue = Linear(settings.heads * head, size, bias: settings.hasOutputBias)
-        _qNorm.wrappedValue = settings.headNorm?()
-        _kNorm.wrappedValue = settings.headNorm?()
+        let (sizes, keys) = (settings.normSizes, settings.queryNorms.keys)
+        _qNorm = ModuleInfo(wrappedValue: sizes.map { settings.norm($0.q) }, key: keys.q)
+        _kNorm = ModuleInfo(wrappedValue: sizes.map { settings.norm($0.k) }, key: keys.k)
         _prefix.wrappedValue = KeyValueSite(.attention, role: .decoder, heads: settings.keyHeads, headSize: head)
     }
 
     /// `[tokens, hiddenSize]` -> `[selected tokens, hiddenSize]`.
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
-        let size = settings.headSize
+        let (size, norms) = (settings.headSize, settings.queryNorms)
         func split(_ x: Tensor) -> Tensor { x.reshaped(-1, x.dim(-1) / size, size) }
+        func normed(_ x: Tensor, _ norm: RMSNorm?, _ place: QueryNorms) -> Tensor {
+            norms == place ? norm?(x) ?? x : x
+        }
         let all = context.projected(x, q, k, v)
-        let queries = split(all.q), keys = split(all.k)
+        var queries = normed(split(normed(all.q, qNorm, .wholeProjection)), qNorm, .eachHead)
+        var keys = normed(split(normed(all.k, kNorm, .wholeProjection)), kNorm, .eachHead)
+        if let rotary {
+            (queries, keys) = (context.rotatedQueries(queries, rotary), context.rotated(keys, rotary))
+        }
+        queries = normed(queries, qNorm, .eachRotatedHead)
+        keys = normed(keys, kNorm, .eachRotatedHead)
+        if let growth = settings.queryGrowth {
+            queries = queries * growth.factors(at: context.positions, dtype: queries.dtype)
+        }
         let mixed = context.attend(
-            context.rotatedQueries(qNorm?(queries) ?? queries, rotary), context.rotated(kNorm?(keys) ?? keys, rotary),
-            split(all.v), site: prefix, layer: layer, window: window,
+            queries, keys, split(all.v), site: prefix, layer: layer, window: window,
             scale: settings.scale ?? 1 / Double(size).squareRoot(), softcap: settings.softcap,
             dropout: settings.dropout)
         return o(mixed.reshaped(-1, settings.heads * size))
+    }
+}
+
+/// Norms of queries and keys.
+enum QueryNorms: Sendable {
+    case none
+    /// Of each head, before RoPE (Qwen3, Gemma 3).
+    case eachHead
+    /// Of each head, after RoPE (Hunyuan).
+    case eachRotatedHead
+    /// Of all heads together, before RoPE (OLMo 2).
+    case wholeProjection
+
+    /// Names in the checkpoint.
+    fileprivate var keys: (q: String, k: String) {
+        self == .eachRotatedHead ? ("query_layernorm", "key_layernorm") : ("q_norm", "k_norm")
+    }
+}
+
+extension GroupedQueryAttention.Settings {
+    fileprivate var normSizes: (q: Int, k: Int)? {
+        switch queryNorms {
+        case .none: nil
+        case .eachHead, .eachRotatedHead: (headSize, headSize)
+        case .wholeProjection: (heads * headSize, keyHeads * headSize)
+        }
+    }
+}
+
+/// Queries that grow with their position p, which keeps attention sharp in long contexts (Llama 4, Ministral 3):
+/// q · (1 + β ln(1 + ⌊p / L⌋)) with the context length L of pretraining.
+struct QueryGrowth: Sendable {
+    /// β.
+    let strength: Double
+    /// L.
+    let length: Int
+
+    /// Factors for positions `[tokens]` -> `[tokens, 1, 1]`.
+    func factors(at positions: Tensor, dtype: DType) -> Tensor {
+        let periods = positions.to(.float64) / Double(length)
+        // ⌊x⌋ of x ≥ 0: rounded, and 1 less if that is above x.
+        let nearest = periods.rounded()
+        let whole = nearest - periods.less(than: nearest).to(.float64)
+        return ((whole + 1).log() * strength + 1).to(dtype).unsqueezed(1).unsqueezed(2)
     }
 }

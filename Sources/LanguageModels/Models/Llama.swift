@@ -27,39 +27,63 @@ public final class Llama: Module, CausalModel {
     public func isIgnorable(_ name: String) -> Bool { name.hasSuffix("rotary_emb.inv_freq") }
 
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
+    public func fusedParts(of path: String) -> [FusedPart]? {
+        path.hasSuffix(".gate_up_proj") ? FusedFeedForward.parts(hidden: settings.feedForwardSize) : nil
+    }
+
+    var outputScale: Double { settings.details.outputScale }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
-        norm(through(layers, x, context))
+        let scale = settings.details.inputScale
+        return norm(through(layers, scale == 1 ? x : x * scale, context))
     }
 }
 
 final class LlamaBlock: Module, StackLayer {
-    @ModuleInfo(key: "input_layernorm") var attentionNorm: RMSNorm
+    @ModuleInfo var attentionNorm: RMSNorm?
     @ModuleInfo(key: "self_attn") var attention: GroupedQueryAttention
     @ModuleInfo(key: "attention_output_site") var attentionOutput: OutputSite
-    @ModuleInfo(key: "post_attention_layernorm") var feedForwardNorm: RMSNorm
-    @ModuleInfo(key: "mlp") var feedForward: GatedFeedForward
+    @ModuleInfo var attentionOutputNorm: RMSNorm?
+    @ModuleInfo var feedForwardNorm: RMSNorm?
+    @ModuleInfo(key: "mlp") var feedForward: FeedForward
     @ModuleInfo(key: "mlp_output_site") var feedForwardOutput: OutputSite
+    @ModuleInfo var feedForwardOutputNorm: RMSNorm?
+    /// Factor and dropout probability of the sublayers' outputs.
+    private let (scale, rate): (Double, Double)
 
     init(_ settings: LlamaConfiguration, layer: Int) {
-        _attentionNorm.wrappedValue = RMSNorm(settings.hiddenSize, epsilon: settings.epsilon)
+        func norm(_ key: String?) -> ModuleInfo<RMSNorm?> {
+            ModuleInfo(wrappedValue: key.map { _ in settings.norm(settings.hiddenSize) }, key: key)
+        }
+        let norms = settings.blockNorms
+        (scale, rate) = (settings.details.residualScale, settings.details.residualDropout)
+        _attentionNorm = norm(norms.beforeAttention)
         _attention.wrappedValue = GroupedQueryAttention(
-            settings.attention, layer: layer, rotary: settings.rotary, window: settings.windows[layer])
+            settings.attention, layer: layer, rotary: settings.rotary(ofLayer: layer), window: settings.windows[layer]
+        )
         _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.hiddenSize)
-        _feedForwardNorm.wrappedValue = RMSNorm(settings.hiddenSize, epsilon: settings.epsilon)
-        _feedForward.wrappedValue = GatedFeedForward(
+        _attentionOutputNorm = norm(norms.afterAttention)
+        _feedForwardNorm = norm(norms.beforeFeedForward)
+        _feedForward.wrappedValue = settings.feedForward.network(
             settings.hiddenSize, hidden: settings.feedForwardSize, bias: settings.hasFeedForwardBias,
             activation: settings.activation)
         _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.hiddenSize)
+        _feedForwardOutputNorm = norm(norms.afterFeedForward)
     }
 
     /// `[tokens, hiddenSize]` -> `[tokens, hiddenSize]`.
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
-        var normed = attentionNorm(x)
-        let attended = attention(normed, context)
-        normed = context.selected(normed)
-        let x = context.selected(x) + attentionOutput(attended, input: normed)
-        normed = feedForwardNorm(x)
-        return x + feedForwardOutput(feedForward(normed), input: normed)
+        func joined(_ x: Tensor, _ y: Tensor) -> Tensor {
+            let y = dropout(y, rate)
+            return x + (scale == 1 ? y : y * scale)
+        }
+        var input = attentionNorm?(x) ?? x
+        let mixed = attention(input, context)
+        input = context.selected(input)
+        let attended = attentionOutput(mixed, input: input)
+        let x = joined(context.selected(x), attentionOutputNorm?(attended) ?? attended)
+        input = feedForwardNorm?(x) ?? x
+        let fed = feedForwardOutput(feedForward(input), input: input)
+        return joined(x, feedForwardOutputNorm?(fed) ?? fed)
     }
 }
 
@@ -81,17 +105,21 @@ public struct LlamaConfiguration: CausalConfiguration {
     public let hasQKVBias: Bool
     public let hasOutputBias: Bool
     public let hasFeedForwardBias: Bool
-    /// Whether queries and keys are normalized per head.
-    public let hasHeadNorms: Bool
+    let queryNorms: QueryNorms
+    let blockNorms: BlockNorms
+    let feedForward: FeedForwardKind
+    let details: LlamaDetails
     public let attentionDropout: Double
     public let endTokens: [Int]
     /// Sliding-window size of each layer; `nil` for full attention.
     public let windows: [Int?]
+    /// RoPE of the full-attention layers and of the sliding-window layers.
     let rotary: RotaryPositions
+    let localRotary: RotaryPositions
     public let json: JSON
 
     init(_ json: JSON, _ variant: LlamaVariant, family: ModelFamily) throws {
-        let read = ConfigurationReader(json: json)
+        let read = ConfigurationReader(json: json, defaults: variant.defaults)
         (self.json, self.family) = (json, family)
         vocabularySize = try read.integer("vocab_size", .vocabulary, default: 32000)
         hiddenSize = try read.integer("hidden_size", .width, default: 4096)
@@ -105,19 +133,30 @@ public struct LlamaConfiguration: CausalConfiguration {
         hasQKVBias = try variant.qkvBias.isPresent(read)
         hasOutputBias = try variant.outputBias.isPresent(read)
         hasFeedForwardBias = try variant.feedForwardBias.isPresent(read)
-        hasHeadNorms = variant.hasHeadNorms
+        (queryNorms, blockNorms) = (variant.queryNorms, variant.blockNorms)
         attentionDropout = try read.number("attention_dropout", default: 0)
         endTokens = try read.tokens("eos_token_id", default: [2])
-        activation = try read.activation("hidden_act", default: "silu")
+        (feedForward, activation) = try variant.feedForward.configured(read)
         windows = try variant.windows(read, layers)
-        rotary = try RotaryPositions(read, headSize: headSize)
+        let rotaries = try variant.rotary(read, headSize)
+        (rotary, localRotary) = (rotaries.full, rotaries.local ?? rotaries.full)
+        details = try variant.details(read, layers)
+    }
+
+    func norm(_ size: Int) -> RMSNorm { RMSNorm(size, epsilon: epsilon) }
+
+    /// RoPE of a layer; `nil` if the layer has no positions.
+    func rotary(ofLayer layer: Int) -> RotaryPositions? {
+        guard details.rotatedLayers?[layer] ?? true else { return nil }
+        return windows[layer] == nil ? rotary : localRotary
     }
 
     var attention: GroupedQueryAttention.Settings {
         var settings = GroupedQueryAttention.Settings(
             hiddenSize: hiddenSize, heads: heads, keyHeads: keyHeads, headSize: headSize, hasQKVBias: hasQKVBias,
-            hasOutputBias: hasOutputBias, dropout: attentionDropout)
-        if hasHeadNorms { settings.headNorm = { [headSize, epsilon] in RMSNorm(headSize, epsilon: epsilon) } }
+            hasOutputBias: hasOutputBias, scale: details.attentionScale, dropout: attentionDropout)
+        (settings.queryNorms, settings.norm) = (queryNorms, { norm($0) })
+        settings.queryGrowth = details.queryGrowth
         return settings
     }
 }
@@ -134,9 +173,21 @@ extension Llama: GGUFWritable {
         guard settings.windows.allSatisfy({ $0 == nil }) else {
             throw description.refusal("layers use sliding-window attention")
         }
-        guard settings.activation == .silu else { throw description.refusal("its activation isn't SiLU") }
+        switch settings.feedForward {
+        case .gated, .fused:
+            guard settings.activation == .silu else { throw description.refusal("its activation isn't SiLU") }
+        case .ungated(let isSquared):
+            guard isSquared, settings.activation == .relu else {
+                throw description.refusal("its activation isn't the squared ReLU")
+            }
+        }
         description.addSizes(of: self)
         try description.addRotary(settings.rotary)
+        guard let architecture = modelFamily.gguf.written else { return }
+        guard architecture.hasRotaryFactors || description.factors == nil else {
+            throw description.refusal("its RoPE has the type '\(settings.rotary.settings.kind)'")
+        }
+        try architecture.details(settings, &description)
     }
 }
 
@@ -154,7 +205,7 @@ extension ModelFamily {
 extension LlamaVariant {
     static let llama = LlamaVariant(
         keyHeads: nil, headSize: nil, qkvBias: .configured("attention_bias"),
-        outputBias: .configured("attention_bias"), feedForwardBias: .configured("mlp_bias"), hasHeadNorms: false
+        outputBias: .configured("attention_bias"), feedForwardBias: .configured("mlp_bias"), queryNorms: .none
     ) { read, layers in
         if let window = read.json["sliding_window"], window != .null {
             throw PEFTError(
@@ -183,6 +234,9 @@ extension GGUFArchitecture {
 }
 
 extension GGUFTensorNames {
+    /// Llama's names in families whose biases llama.cpp doesn't read.
+    static let unbiased = GGUFTensorNames(outer: llama.outer, inner: llama.inner, biases: [])
+
     static let llama = GGUFTensorNames(
         outer: [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")],
         inner: [

@@ -1,7 +1,10 @@
 import PEFTSupport
+import TorchNN
 
 /// Where families that share Llama's layers differ, as their `config.json` is read.
 struct LlamaVariant: Sendable {
+    /// Values of keys that a `config.json` lacks, if they aren't Llama's.
+    var defaults: [String: JSON] = [:]
     /// Default number of key-value heads; `nil` for as many as query heads.
     let keyHeads: Int?
     /// Default size of a head; `nil` for the hidden size divided by the number of heads.
@@ -9,8 +12,15 @@ struct LlamaVariant: Sendable {
     let qkvBias: Bias
     let outputBias: Bias
     let feedForwardBias: Bias
-    /// Whether queries and keys are normalized per head.
-    let hasHeadNorms: Bool
+    let queryNorms: QueryNorms
+    var blockNorms = BlockNorms.llama
+    var feedForward = FeedForwardKind.gated
+    /// RoPE of the full-attention layers and of the sliding-window layers, for heads of that size.
+    var rotary: @Sendable (ConfigurationReader, Int) throws -> (full: RotaryPositions, local: RotaryPositions?) = {
+        (try RotaryPositions($0, headSize: $1), nil)
+    }
+    /// Reads what only this family has.
+    var details: @Sendable (ConfigurationReader, Int) throws -> LlamaDetails = { _, _ in LlamaDetails() }
     /// The sliding-window size of each of so many layers; `nil` for full attention.
     let windows: @Sendable (ConfigurationReader, Int) throws -> [Int?]
 
@@ -29,7 +39,45 @@ struct LlamaVariant: Sendable {
     }
 }
 
+/// Values of `config.json` that few families have; by default those of a Llama, which has none of them.
+struct LlamaDetails: Sendable {
+    /// Factor of the embedded input, virtual tokens included.
+    var inputScale = 1.0
+    /// Factor of each sublayer's output before it joins the residual stream.
+    var residualScale = 1.0
+    /// Factor of the attention scores; headSize^−½ by default.
+    var attentionScale: Double?
+    /// Factor of the logits.
+    var outputScale = 1.0
+    /// Dropout probability of each sublayer's output.
+    var residualDropout = 0.0
+    /// Growth of the queries with their position.
+    var queryGrowth: QueryGrowth?
+    /// Whether RoPE is applied in each layer; `nil` for all of them.
+    var rotatedLayers: [Bool]?
+}
+
+/// The norms of a block by their names in the checkpoint: before the attention and the feed-forward network, and of
+/// their outputs.
+struct BlockNorms: Sendable {
+    var beforeAttention: String?
+    var afterAttention: String?
+    var beforeFeedForward: String?
+    var afterFeedForward: String?
+
+    static let llama = BlockNorms(
+        beforeAttention: "input_layernorm", beforeFeedForward: "post_attention_layernorm")
+    /// OLMo 2 (OLMo Team 2024, section 3.2) normalizes only the sublayers' outputs.
+    static let outputs = BlockNorms(
+        afterAttention: "post_attention_layernorm", afterFeedForward: "post_feedforward_layernorm")
+}
+
 extension AttentionWindows {
+    /// No windows, whatever the configuration.
+    static let none: @Sendable (ConfigurationReader, Int) throws -> [Int?] = { _, layers in
+        Array(repeating: nil, count: layers)
+    }
+
     /// Windows from `max_window_layers` on if `use_sliding_window` is true, or those of `layer_types` (Qwen2, Qwen3).
     static func fromConfiguredLayer(_ read: ConfigurationReader, layers: Int) throws -> [Int?] {
         let isUsed = try read.boolean("use_sliding_window", default: false)

@@ -14,7 +14,7 @@ extension ModelFamily {
 
 extension LlamaVariant {
     static let mistral = LlamaVariant(
-        keyHeads: 8, headSize: nil, qkvBias: .never, outputBias: .never, feedForwardBias: .never, hasHeadNorms: false
+        keyHeads: 8, headSize: nil, qkvBias: .never, outputBias: .never, feedForwardBias: .never, queryNorms: .none
     ) { read, layers in
         let window = try read.optionalInteger("sliding_window", default: 4096)
         let windows = [Int?](repeating: window, count: layers)

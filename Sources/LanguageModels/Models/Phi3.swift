@@ -33,8 +33,7 @@ public final class Phi3: Module, CausalModel {
                 FusedPart(name: "v", size: keys),
             ]
         }
-        guard path.hasSuffix(".gate_up_proj") else { return nil }
-        return ["gate", "up"].map { FusedPart(name: $0, size: settings.feedForwardSize) }
+        return path.hasSuffix(".gate_up_proj") ? FusedFeedForward.parts(hidden: settings.feedForwardSize) : nil
     }
 
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
@@ -50,7 +49,7 @@ final class Phi3Block: Module, StackLayer {
     @ModuleInfo(key: "self_attn") var attention: Phi3Attention
     @ModuleInfo(key: "attention_output_site") var attentionOutput: OutputSite
     @ModuleInfo(key: "post_attention_layernorm") var feedForwardNorm: RMSNorm
-    @ModuleInfo(key: "mlp") var feedForward: Phi3FeedForward
+    @ModuleInfo(key: "mlp") var feedForward: FusedFeedForward
     @ModuleInfo(key: "mlp_output_site") var feedForwardOutput: OutputSite
     private let rate: Double
 
@@ -59,7 +58,8 @@ final class Phi3Block: Module, StackLayer {
         _attention.wrappedValue = Phi3Attention(settings, layer: layer)
         _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.hiddenSize)
         _feedForwardNorm.wrappedValue = RMSNorm(settings.hiddenSize, epsilon: settings.epsilon)
-        _feedForward.wrappedValue = Phi3FeedForward(settings)
+        _feedForward.wrappedValue = FusedFeedForward(
+            settings.hiddenSize, hidden: settings.feedForwardSize, activation: settings.activation)
         _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.hiddenSize)
         rate = settings.residualDropout
     }
@@ -101,25 +101,6 @@ final class Phi3Attention: Module {
             site: prefix, layer: layer, window: settings.window, scale: 1 / Double(size).squareRoot(),
             dropout: settings.attentionDropout)
         return output(mixed.reshaped(-1, heads * size))
-    }
-}
-
-final class Phi3FeedForward: Module {
-    /// The fused gate/up projection.
-    @ModuleInfo(key: "gate_up_proj") var fused: Linear
-    @ModuleInfo(key: "down_proj") var down: Linear
-    private let size: Int
-    private let activation: Activation
-
-    init(_ settings: Phi3Configuration) {
-        (size, activation) = (settings.feedForwardSize, settings.activation)
-        _fused.wrappedValue = Linear(settings.hiddenSize, 2 * size, bias: false)
-        _down.wrappedValue = Linear(size, settings.hiddenSize, bias: false)
-    }
-
-    func callAsFunction(_ x: Tensor) -> Tensor {
-        let parts = fused(x).split(axis: -1, [size, size])
-        return down(activation.gated(parts[0], parts[1]))
     }
 }
 

@@ -13,7 +13,7 @@ extension ModelFamily {
 extension LlamaVariant {
     static let qwen2 = LlamaVariant(
         keyHeads: nil, headSize: nil, qkvBias: .always, outputBias: .never, feedForwardBias: .never,
-        hasHeadNorms: false
+        queryNorms: .none
     ) { try AttentionWindows.fromConfiguredLayer($0, layers: $1) }
 }
 

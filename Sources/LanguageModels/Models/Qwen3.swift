@@ -13,7 +13,7 @@ extension ModelFamily {
 extension LlamaVariant {
     static let qwen3 = LlamaVariant(
         keyHeads: nil, headSize: 128, qkvBias: .configured("attention_bias"),
-        outputBias: .configured("attention_bias"), feedForwardBias: .never, hasHeadNorms: true
+        outputBias: .configured("attention_bias"), feedForwardBias: .never, queryNorms: .eachHead
     ) { try AttentionWindows.fromConfiguredLayer($0, layers: $1) }
 }
 

@@ -29,6 +29,21 @@ final class RotaryPositions: Sendable {
         (self.attentionFactor, self.limit) = (attentionFactor, limit)
     }
 
+    /// Applies RoPE to x `[tokens, heads, size]` with cosines and sines `[tokens, pairs]`.
+    func rotate(_ x: Tensor, _ rotation: (cosines: Tensor, sines: Tensor)) -> Tensor {
+        func rotated(_ x: Tensor) -> Tensor {
+            Functions.rotary(x, cosines: rotation.cosines, sines: rotation.sines)
+        }
+        guard settings.pairsNeighbors else { return rotated(x) }
+        // The operation's pairs are the halves of a head: the rotated dimensions are reordered before and after.
+        let (tokens, heads, size) = (x.dim(0), x.dim(1), settings.size)
+        let isPartial = size < x.dim(2)
+        let own = isPartial ? x.narrowed(axis: 2, 0..<size) : x
+        let halves = own.reshaped(tokens, heads, size / 2, 2).transposed(2, 3).reshaped(tokens, heads, size)
+        let back = rotated(halves).reshaped(tokens, heads, 2, size / 2).transposed(2, 3).reshaped(tokens, heads, size)
+        return isPartial ? .concatenated([back, x.narrowed(axis: 2, size..<x.dim(2))], axis: 2) : back
+    }
+
     /// Cosines and sines `[tokens, pairs]` for positions `[tokens]`, where the longest sequence has `longest` tokens.
     func rotation(at positions: Tensor, longest: Int, dtype: DType) -> (cosines: Tensor, sines: Tensor) {
         if let limit, longest > limit {
@@ -61,6 +76,8 @@ extension RotaryPositions {
         var positions: Int
         /// Context length in pretraining, if the file has it outside the parameters.
         var originalPositions: Int?
+        /// Whether dimensions 2i and 2i + 1 of a head are a pair, as in the paper, rather than i and i + d/2.
+        var pairsNeighbors = false
     }
 
     /// Reads `rope_parameters` or, in older files, `rope_scaling` and `rope_theta`.
@@ -69,12 +86,16 @@ extension RotaryPositions {
     ///   - base: default of θ.
     ///   - allowsPartial: whether the family supports rotating a part of each head.
     ///   - originalPositions: the family's default of the pretraining context length.
+    ///   - pairsNeighbors: whether neighboring dimensions are pairs.
     ///   - rename: maps older type names; throws for types that the family doesn't support.
+    ///   - adjust: changes the settings as only the family does.
     /// - Throws: ``PEFTError`` for an unsupported RoPE type or a missing parameter.
     convenience init(
         _ read: ConfigurationReader, headSize: Int, base: Double = 10_000, allowsPartial: Bool = false,
-        originalPositions: Int? = nil, rename: (String) throws -> String = { $0 }
+        originalPositions: Int? = nil, pairsNeighbors: Bool = false, rename: (String) throws -> String = { $0 },
+        adjust: (inout Settings) throws -> Void = { _ in }
     ) throws {
+        for key in ["rope_scaling", "rope_parameters"] { try Self.checkParameters(read.json[key], key) }
         let old = read.json["rope_scaling"].flatMap { $0.object?.isEmpty ?? true ? nil : $0 }
         let parameters = old ?? read.json["rope_parameters"]
         let share = try Self.partialFactor(parameters, read)
@@ -84,17 +105,31 @@ extension RotaryPositions {
                 remedy: "check 'model_type'")
         }
         let theta = try read.number("rope_theta", default: base)
-        try self.init(
-            Settings(
-                parameters: parameters, kind: rename(Self.kind(parameters)),
-                base: parameters?["rope_theta"]?.double ?? theta, size: Int(Double(headSize) * share),
-                positions: read.integer("max_position_embeddings", .length, default: 2048),
-                originalPositions: originalPositions ?? read.json["original_max_position_embeddings"]?.int))
+        var settings = try Settings(
+            parameters: parameters, kind: rename(Self.kind(parameters)),
+            base: parameters?["rope_theta"]?.double ?? theta, size: Int(Double(headSize) * share),
+            positions: read.integer("max_position_embeddings", .length, default: 2048),
+            originalPositions: originalPositions ?? read.json["original_max_position_embeddings"]?.int,
+            pairsNeighbors: pairsNeighbors)
+        try adjust(&settings)
+        try self.init(settings)
     }
 
-    /// Reads the RoPE settings of one layer type, if there are several (Gemma 3). Older files have `rope_scaling` and
-    /// `rope_theta` for full-attention layers and `rope_local_base_freq` for the others.
-    convenience init(_ read: ConfigurationReader, headSize: Int, layers type: String, base: Double) throws {
+    /// - Throws: ``PEFTError`` for parameters that aren't an object.
+    private static func checkParameters(_ parameters: JSON?, _ key: String) throws {
+        guard let parameters, parameters != .null, parameters.object == nil else { return }
+        throw PEFTError(
+            "config.json: '\(key)' is \(parameters.text(indent: nil))", remedy: "use an object with 'rope_type'")
+    }
+
+    /// Reads the RoPE settings of one layer type, if there are several (Gemma 3). Older files have `rope_scaling` for
+    /// full-attention layers, and a key of θ.
+    ///
+    /// - Parameter baseKey: the older files' key of θ, if they have one.
+    convenience init(
+        _ read: ConfigurationReader, headSize: Int, layers type: String, base: Double, baseKey: String?
+    ) throws {
+        for key in ["rope_scaling", "rope_parameters"] { try Self.checkParameters(read.json[key], key) }
         let isFull = type == "full_attention"
         var parameters = read.json["rope_parameters"]?[type].flatMap { $0.object }
         if isFull, let old = read.json["rope_scaling"]?.object {
@@ -103,7 +138,7 @@ extension RotaryPositions {
         // transformers looks for YaRN's 'truncate' next to the layer types, where no file has it.
         parameters?["truncate"] = nil
         let all = parameters.map { JSON.object($0) }
-        let theta = try read.number(isFull ? "rope_theta" : "rope_local_base_freq", default: base)
+        let theta = try baseKey.map { try read.number($0, default: base) } ?? base
         guard try Self.partialFactor(all, read) == 1 else {
             throw PEFTError(
                 "config.json: 'partial_rotary_factor' is not 1, but this family applies RoPE to whole heads",

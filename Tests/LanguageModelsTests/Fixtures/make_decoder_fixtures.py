@@ -168,10 +168,10 @@ def generated_together(model, data):
     return [until_end(x[width:].tolist()) for x in out]
 
 
-def main():
-    shutil.rmtree(HERE, ignore_errors=True)
-    for name, (settings, weights) in MODELS.items():
+def main(models=MODELS):
+    for name, (settings, weights) in models.items():
         folder = HERE / name
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         model = build(weights or name, settings)
         if weights:

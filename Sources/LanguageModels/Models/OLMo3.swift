@@ -1,0 +1,29 @@
+extension ModelFamily {
+    /// OLMo 3 (OLMo Team 2025): an OLMo 2 with sliding windows in three of four layers, whose RoPE is never scaled.
+    static let olmo3 = ModelFamily(
+        name: "olmo3", constructor: .generator { try Llama(LlamaConfiguration($0, .olmo3, family: $1)) },
+        modules: .llama, tokenTypes: .none,
+        // Hugging Face has no defaults for this family; these are Llama's.
+        adapterTargets: .likeLlama(norms: ["post_attention_layernorm", "post_feedforward_layernorm", "norm"]),
+        gguf: .none)
+}
+
+extension LlamaVariant {
+    static let olmo3 = LlamaVariant(
+        defaults: ["vocab_size": 50304, "rms_norm_eps": 1e-5, "eos_token_id": 50279], keyHeads: nil, headSize: nil,
+        qkvBias: .configured("attention_bias"), outputBias: .configured("attention_bias"), feedForwardBias: .never,
+        queryNorms: .wholeProjection, blockNorms: .outputs,
+        rotary: { read, size in
+            let base = 500_000.0
+            return (
+                try RotaryPositions(
+                    read, headSize: size, layers: "full_attention", base: base, baseKey: "rope_theta"),
+                // transformers applies older files' 'rope_theta' to the other layers only.
+                try RotaryPositions(read, headSize: size, layers: "sliding_attention", base: base, baseKey: nil)
+            )
+        },
+        windows: { read, layers in
+            let window = try read.optionalInteger("sliding_window", default: 4096)
+            return try AttentionWindows.read(read, layers: layers, window: window) { !($0 + 1).isMultiple(of: 4) }
+        })
+}

@@ -1,0 +1,60 @@
+import Foundation
+import PEFTSupport
+import Testing
+
+@testable import LanguageModels
+
+/// Every key of transformers' configuration classes (`make_configuration_keys.py` lists them) is read or known to change
+/// nothing, and has transformers' value in a `config.json` that lacks it.
+@Suite struct ConfigurationKeyTests {
+    private static func classes() throws -> [String: [String: JSON]] {
+        let file = try #require(Bundle.module.resourceURL).appendingPathComponent("Fixtures/configuration-keys.json")
+        return try #require(try JSON.read(file).object).compactMapValues(\.object)
+    }
+
+    static let families = ((try? classes()) ?? [:]).keys.sorted()
+
+    private func settings(_ family: String, _ fields: [String: JSON]) throws -> any CausalConfiguration {
+        let fields = fields.merging(["model_type": .string(family)]) { $1 }
+        let model = try ModelRegistry.outline(.object(fields), file: "config.json")
+        return try #require(model as? any CausalModel).settings
+    }
+
+    /// A configuration's values by name, RoPE by its frequencies.
+    private func values(_ settings: any CausalConfiguration) -> [String: String] {
+        var values: [String: String] = [:]
+        for child in Mirror(reflecting: settings).children {
+            guard let label = child.label, label != "json", label != "family" else { continue }
+            if let rotary = child.value as? RotaryPositions {
+                values[label] = "\(rotary.frequencies) · \(rotary.attentionFactor)"
+            } else {
+                values[label] = String(describing: child.value)
+            }
+        }
+        return values
+    }
+
+    @Test func theFamiliesAreThere() { #expect(Self.families.count >= 11) }
+
+    /// An invalid value of a key that is read is an error that names it.
+    @Test(arguments: families) func everyKeyIsReadOrIrrelevant(family: String) throws {
+        let keys = try #require(try Self.classes()[family])
+        for key in keys.keys.sorted() {
+            if ConfigurationReader.irrelevantKeys.contains(key) {
+                #expect(try values(settings(family, [key: "?"])) == values(settings(family, [:])), "\(key)")
+            } else {
+                let error = try #require(throws: PEFTError.self, "\(key) is not read") {
+                    try settings(family, [key: "?"])
+                }
+                #expect(error.problem.contains("'\(key)'"), "\(error.problem)")
+            }
+        }
+    }
+
+    @Test(arguments: families) func missingKeysHaveTransformersValues(family: String) throws {
+        let keys = try #require(try Self.classes()[family])
+        let (empty, complete) = (values(try settings(family, [:])), values(try settings(family, keys)))
+        #expect(empty.count > 15)
+        for (name, value) in complete { #expect(empty[name] == value, "\(name)") }
+    }
+}

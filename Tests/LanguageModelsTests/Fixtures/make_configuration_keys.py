@@ -1,0 +1,27 @@
+"""Writes the keys that transformers' configuration classes declare, with the values of an empty `config.json`.
+
+    pip install torch transformers
+    python make_configuration_keys.py
+
+`configuration-keys.json` maps each `model_type` to its keys; those of every model (`PreTrainedConfig`) are left out.
+"""
+import dataclasses
+import json
+import pathlib
+
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig
+
+FAMILIES = ["arcee", "seed_oss", "granite", "smollm3", "olmo2", "olmo3", "ernie4_5", "hunyuan_v1_dense", "glm4", "cohere2",
+            "ministral3"]
+
+common = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+result = {}
+for family in FAMILIES:
+    config = AutoConfig.for_model(family)
+    values = config.to_dict()
+    names = {field.name for field in dataclasses.fields(type(config))} - common
+    result[family] = {name: values.get(name) for name in sorted(names)}
+path = pathlib.Path(__file__).parent / "configuration-keys.json"
+path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+print({family: len(keys) for family, keys in result.items()})
