@@ -38,14 +38,37 @@ package struct ModuleNames: Sendable {
     package let feedForward: Set<String>
     /// Last path components of projections that are never quantized.
     let unquantized: Set<String>
+    /// Prefixes that names have in older files, and the model's prefixes in their place; the first that fits counts.
+    var olderPrefixes: [(old: String, new: String)] = []
+    /// Prefixes of the other parts of a multimodal model, whose text part alone is computed with; empty for a text
+    /// model. Such a model's `config.json` has the text part's keys in `text_config`.
+    var otherParts: [String] = []
+
+    /// Whether the model is the text part of a multimodal one.
+    var isPartOfMultimodal: Bool { !otherParts.isEmpty }
 
     /// Path of the input embeddings in a complete model.
     var inputEmbedding: String { prefix.isEmpty ? embedding : "\(prefix).\(embedding)" }
 
     /// The model's path of a file's tensor: files of a headless model lack the prefix.
     func canonical(_ name: String) -> String {
-        guard !prefix.isEmpty, !name.hasPrefix(prefix + "."), !output.contains(name) else { return name }
+        var name = name
+        if let older = olderPrefixes.first(where: { name.hasPrefix($0.old) && !name.hasPrefix($0.new) }) {
+            name = older.new + name.dropFirst(older.old.count)
+        }
+        guard !prefix.isEmpty, !name.hasPrefix(prefix + "."), !output.contains(name), !isOther(name) else {
+            return name
+        }
         return "\(prefix).\(name)"
+    }
+
+    /// Whether a tensor, by the model's naming, belongs to another part of a multimodal model.
+    private func isOther(_ name: String) -> Bool { otherParts.contains { name.hasPrefix($0) } }
+
+    /// The model's naming of a file's tensor of another part of a multimodal model; `nil` for other tensors.
+    func otherPart(_ name: String) -> String? {
+        let name = canonical(name)
+        return isOther(name) ? name : nil
     }
 }
 

@@ -179,10 +179,12 @@ public struct ModelFolder {
         let dtype = dtype ?? precision
         let tensors = try tensors()
         var configuration = configuration
-        if let tied = tying(tensors), case .object(var object) = configuration {
-            object["tie_word_embeddings"] = .bool(tied)
+        if let tied = tying(tensors), let family = ModelRegistry.family(of: configuration),
+            case .object(var object) = configuration
+        {
+            object = object.with(tied: tied, of: family)
             // Scaling follows from what the file says about tying.
-            if let key = ModelRegistry.family(of: configuration)?.modules.output.scaleKey {
+            if let key = family.modules.output.scaleKey {
                 object[key] = object[key] ?? self.configuration["tie_word_embeddings"] ?? true
             }
             configuration = .object(object)

@@ -10,6 +10,7 @@ public enum ModelRegistry {
         .t5, .mt5, .llama, .mistral, .qwen2, .qwen3, .gemma, .gemma2, .gemma3, .phi3, .gpt2, .bert, .roberta,
         .xlmRoBERTa, .distilbert,
         .arcee, .seedOSS, .granite, .smolLM3, .olmo2, .olmo3, .ernie4_5, .hunyuan, .glm4, .cohere2, .ministral3,
+        .gemma3Vision, .mistral3, .qwen2_5VL, .qwen3VL,
     ]
 
     private static let byName = Dictionary(families.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
@@ -27,7 +28,6 @@ public enum ModelRegistry {
     /// Why families that resemble supported ones are unsupported.
     private static let refusals: [String: String] = [
         "umt5": "every layer has its own relative position bias, unlike mT5",
-        "gemma3": "it is multimodal; its text model has the model type gemma3_text",
         "gemma3n": "its layers share key-value caches and per-layer embeddings",
         "mixtral": "it is a mixture of experts", "qwen2_moe": "it is a mixture of experts",
         "qwen3_moe": "it is a mixture of experts", "phimoe": "it is a mixture of experts",
@@ -66,11 +66,8 @@ public enum ModelRegistry {
                 "\(file) has the model type '\(type)', which is not supported\(reason)",
                 remedy: "supported types are \(known)")
         }
-        for (key, meaning) in foreignKeys where configuration[key] ?? .null != .null {
-            throw PEFTError(
-                "\(file) has '\(key)' (\(meaning)), which is not supported",
-                remedy: "use a '\(type)' model without it")
-        }
+        let ignored: Set<String> = family.modules.isPartOfMultimodal ? ["vision_config"] : []
+        try checkForeignKeys(configuration, file: file, type: type, except: ignored)
         let head = head ?? ModelHead(configuration: configuration)
         switch family.constructor {
         case .encoder(let make):
@@ -86,6 +83,15 @@ public enum ModelRegistry {
         }
     }
 
+    /// - Throws: ``PEFTError`` for a key that changes a model's computation and that no family supports.
+    static func checkForeignKeys(_ configuration: JSON, file: String, type: String, except: Set<String> = []) throws {
+        for (key, meaning) in foreignKeys where configuration[key] ?? .null != .null && !except.contains(key) {
+            throw PEFTError(
+                "\(file) has '\(key)' (\(meaning)), which is not supported",
+                remedy: "use a '\(type)' model without it")
+        }
+    }
+
     private static func generator(
         _ configuration: JSON, _ family: ModelFamily, head: ModelHead?,
         _ make: (JSON, ModelFamily) throws -> any LanguageModel
@@ -96,6 +102,11 @@ public enum ModelRegistry {
             throw PEFTError(
                 "a \(family.name) model can't do the task \(head.task.rawValue)",
                 remedy: "use the task \(model.head.task.rawValue)")
+        }
+        guard !family.modules.isPartOfMultimodal else {
+            throw PEFTError(
+                "a \(family.name) model can't do the task \(head.task.rawValue)",
+                remedy: "use it for text generation")
         }
         return try classifier(configuration, head: head) { try make($0, family) }
     }

@@ -39,8 +39,10 @@ extension LanguageModel {
             return (path, keptAsStored.contains(ObjectIdentifier(parameter)) ? tensor : tensor.to(stored))
         }
         try withTorchErrors {
+            let others = try otherPartTensors()
             try SafetensorsFile.write(
-                Dictionary(tensors, uniquingKeysWith: { first, _ in first }), metadata: ["format": "pt"],
+                Dictionary(tensors + others.map { ($0.key, $0.value) }, uniquingKeysWith: { first, _ in first }),
+                metadata: ["format": "pt"],
                 to: folder.appendingPathComponent("model.safetensors"))
         }
         if head.task == .embeddings, let size = fields["hidden_size"]?.int ?? fields["dim"]?.int {

@@ -32,13 +32,35 @@ extension LanguageModel {
     /// Updates `config.json` to the current vocabulary matrices: their rows, and whether they are tied.
     func describingVocabulary(_ fields: [String: JSON]) -> [String: JSON] {
         var fields = fields
-        if let table = vocabularyTable, fields["vocab_size"]?.int != table.entries, fields["vocab_size"] != nil {
-            fields["vocab_size"] = .integer(table.entries)
+        if let table = vocabularyTable { fields = fields.with(vocabularySize: table.entries) }
+        if let table = vocabularyTable, let text = fields["text_config"]?.object,
+            modelFamily.modules.isPartOfMultimodal
+        {
+            fields["text_config"] = .object(text.with(vocabularySize: table.entries))
         }
         let wasTied = !aliases.filter { $0.key == outputLayer + ".weight" }.isEmpty
         if wasTied, ownOutputLayer != nil {
             if let model = self as? any TiedOutputModel { fields.merge(model.untyingKeys) { $1 } }
-            fields["tie_word_embeddings"] = false
+            fields = fields.with(tied: false, of: modelFamily)
+        }
+        return fields
+    }
+}
+
+extension [String: JSON] {
+    fileprivate func with(vocabularySize: Int) -> [String: JSON] {
+        guard let old = self["vocab_size"], old.int != vocabularySize else { return self }
+        return merging(["vocab_size": .integer(vocabularySize)]) { $1 }
+    }
+
+    /// A `config.json` whose output layer is tied to the embedding or not. In a multimodal model transformers reads
+    /// the key in `text_config` too.
+    func with(tied: Bool, of family: ModelFamily) -> [String: JSON] {
+        var fields = self
+        fields["tie_word_embeddings"] = .bool(tied)
+        if family.modules.isPartOfMultimodal, var text = fields["text_config"]?.object {
+            text["tie_word_embeddings"] = .bool(tied)
+            fields["text_config"] = .object(text)
         }
         return fields
     }

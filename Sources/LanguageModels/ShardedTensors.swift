@@ -63,6 +63,16 @@ struct ShardedTensors {
         return try file.tensor(name)
     }
 
+    /// The stored tensors to which `name` gives a name.
+    func tensors(named name: (String) -> String?) throws -> [String: Tensor] {
+        var tensors: [String: Tensor] = [:]
+        for (key, file) in owner {
+            guard let name = name(key) else { continue }
+            tensors[name] = try file.tensor(key)
+        }
+        return tensors
+    }
+
     func byteCount(_ path: String, of model: any LanguageModel) -> Int {
         name(of: path, in: model).flatMap { owner[$0]?.entries[$0]?.byteCount } ?? 0
     }
@@ -78,10 +88,12 @@ struct ShardedTensors {
 
     /// Whether the files contain an output layer that differs from the embedding.
     func holdsOwnOutputLayer(of family: ModelFamily) -> Bool {
-        let tables = [family.modules.inputEmbedding, family.modules.embedding].map { $0 + ".weight" }
-        guard let output = family.modules.output.path.map({ $0 + ".weight" }), let head = owner[output],
-            let name = tables.first(where: { owner[$0] != nil }),
-            let a = try? head.tensor(output), let b = try? owner[name]?.tensor(name)
+        let table = family.modules.inputEmbedding + ".weight"
+        func named(_ path: String) -> String? {
+            owner[path] != nil ? path : owner.keys.first { family.modules.canonical($0) == path }
+        }
+        guard let output = family.modules.output.path.flatMap({ named($0 + ".weight") }), let name = named(table),
+            let a = try? owner[output]?.tensor(output), let b = try? owner[name]?.tensor(name)
         else { return false }
         return !a.isIdentical(to: b)
     }

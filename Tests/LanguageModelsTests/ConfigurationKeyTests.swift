@@ -34,20 +34,26 @@ import Testing
         return values
     }
 
-    @Test func theFamiliesAreThere() { #expect(Self.families.count >= 11) }
+    @Test func theFamiliesAreThere() { #expect(Self.families.count >= 15) }
 
     /// An invalid value of a key that is read is an error that names it.
     @Test(arguments: families) func everyKeyIsReadOrIrrelevant(family: String) throws {
         let keys = try #require(try Self.classes()[family])
-        for key in keys.keys.sorted() {
-            if ConfigurationReader.irrelevantKeys.contains(key) {
-                #expect(try values(settings(family, [key: "?"])) == values(settings(family, [:])), "\(key)")
+        let irrelevant = ConfigurationReader.irrelevantKeys.union(MultimodalText.irrelevantKeys)
+        let plain = values(try settings(family, [:]))
+        func check(_ key: String, _ fields: [String: JSON]) throws {
+            if irrelevant.contains(key) {
+                #expect(try values(settings(family, fields)) == plain, "\(key)")
             } else {
                 let error = try #require(throws: PEFTError.self, "\(key) is not read") {
-                    try settings(family, [key: "?"])
+                    try settings(family, fields)
                 }
                 #expect(error.problem.contains("'\(key)'"), "\(error.problem)")
             }
+        }
+        for key in keys.keys.sorted() { try check(key, [key: "?"]) }
+        for key in (keys["text_config"]?.object ?? [:]).keys.sorted() where key != "model_type" {
+            try check(key, ["text_config": [key: "?"]])
         }
     }
 

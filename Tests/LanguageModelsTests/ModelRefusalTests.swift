@@ -30,7 +30,12 @@ import TorchTestSupport
         Case("llama", "model_type", "qwen2_moe", "mixture of experts"),
         Case("llama", "model_type", "phi", "'phi', which is not supported"),
         Case("llama", "model_type", "rwkv", "'rwkv', which is not supported"),
-        Case("gemma3", "model_type", "gemma3", "gemma3_text"),
+        Case(
+            "gemma3_vision", "text_config", ["model_type": "llama"], "'llama', which is not supported in this model"),
+        Case("gemma3_vision", "text_config", 3, "'text_config' is 3"),
+        Case("gemma3_vision", "audio_config", [:], "'audio_config'"),
+        Case("qwen3_vl", "text_config", ["num_experts": 8], "'text_config' has 'num_experts'"),
+        Case("qwen3_vl", "architectures", ["Qwen3VLForSequenceClassification"], "can't do the task classification"),
         Case("mt5", "model_type", "umt5", "its own relative position bias"),
         Case("llama", "num_local_experts", 8, "'num_local_experts'"),
         Case("qwen3", "num_experts", 8, "'num_experts'"),

@@ -47,7 +47,13 @@ extension CausalModel {
         GenerationDefaults(
             startToken: nil, endTokens: Set(settings.endTokens), padToken: settings.endTokens.first ?? 0)
     }
-    public func canonicalName(_ name: String) -> String { aliases[name] ?? modelFamily.modules.canonical(name) }
+    public func canonicalName(_ name: String) -> String {
+        let name = modelFamily.modules.canonical(name)
+        return aliases[name] ?? name
+    }
+    public func isIgnorable(_ name: String) -> Bool {
+        name.hasSuffix("rotary_emb.inv_freq") || modelFamily.modules.otherPart(name) != nil
+    }
     public func virtualTokens(forRows rows: Int) -> [Int] {
         LanguageModels.virtualTokens(inputSite, prefixSites.first, forRows: rows)
     }

@@ -25,8 +25,6 @@ public final class Cohere2: Module, CausalModel {
             settings.isTied ? nil : Linear(settings.hiddenSize, settings.vocabularySize, bias: false)
     }
 
-    public func isIgnorable(_ name: String) -> Bool { name.hasSuffix("rotary_emb.inv_freq") }
-
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
     var outputScale: Double { settings.outputScale }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {

@@ -8,24 +8,26 @@ import TorchNN
 public final class Gemma: Module, CausalModel {
     let settings: GemmaConfiguration
     public var folderSettings = FolderSettings()
-    @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
-    @ModuleInfo(key: "model.input_site") var inputSite: InputSite
-    @ModuleInfo(key: "model.layers") var layers: [GemmaBlock]
-    @ModuleInfo(key: "model.norm") var norm: RMSNorm
+    @ModuleInfo var embedding: Embedding
+    @ModuleInfo var inputSite: InputSite
+    @ModuleInfo var layers: [GemmaBlock]
+    @ModuleInfo var norm: RMSNorm
     /// `nil` if the output layer is tied to the embedding.
     @ModuleInfo(key: "lm_head") var outputProjection: Linear?
 
     init(_ settings: GemmaConfiguration) {
         self.settings = settings
-        _embedding.wrappedValue = Embedding(settings.vocabularySize, settings.hiddenSize)
-        _inputSite.wrappedValue = InputSite(.decoder, size: settings.hiddenSize)
-        _layers.wrappedValue = (0..<settings.layers).map { GemmaBlock(settings, layer: $0) }
-        _norm.wrappedValue = settings.norm()
+        let prefix = settings.family.modules.prefix
+        _embedding = ModuleInfo(
+            wrappedValue: Embedding(settings.vocabularySize, settings.hiddenSize), key: "\(prefix).embed_tokens")
+        _inputSite = ModuleInfo(
+            wrappedValue: InputSite(.decoder, size: settings.hiddenSize), key: "\(prefix).input_site")
+        _layers = ModuleInfo(
+            wrappedValue: (0..<settings.layers).map { GemmaBlock(settings, layer: $0) }, key: "\(prefix).layers")
+        _norm = ModuleInfo(wrappedValue: settings.norm(), key: "\(prefix).norm")
         _outputProjection.wrappedValue =
             settings.isTied ? nil : Linear(settings.hiddenSize, settings.vocabularySize, bias: false)
     }
-
-    public func isIgnorable(_ name: String) -> Bool { name.hasSuffix("rotary_emb.inv_freq") }
 
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
     public var embeddingScale: Double { Double(settings.hiddenSize).squareRoot() }
@@ -110,8 +112,9 @@ struct GemmaConfiguration: CausalConfiguration {
 
     var hasOutputNorms: Bool { version > 1 }
 
-    init(_ json: JSON, version: Int, family: ModelFamily) throws {
-        let read = ConfigurationReader(json: json)
+    /// - Parameter text: the keys of a multimodal model's text part, in place of `json`'s.
+    init(_ json: JSON, text: JSON? = nil, version: Int, family: ModelFamily) throws {
+        let read = ConfigurationReader(json: text ?? json)
         (self.json, self.version, self.family) = (json, version, family)
         vocabularySize = try read.integer("vocab_size", .vocabulary, default: version == 3 ? 262_208 : 256_000)
         hiddenSize = try read.integer("hidden_size", .width, default: version == 1 ? 3072 : 2304)

@@ -7,24 +7,26 @@ import TorchNN
 public final class Llama: Module, CausalModel {
     public let settings: LlamaConfiguration
     public var folderSettings = FolderSettings()
-    @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
-    @ModuleInfo(key: "model.input_site") var inputSite: InputSite
-    @ModuleInfo(key: "model.layers") var layers: [LlamaBlock]
-    @ModuleInfo(key: "model.norm") var norm: RMSNorm
+    @ModuleInfo var embedding: Embedding
+    @ModuleInfo var inputSite: InputSite
+    @ModuleInfo var layers: [LlamaBlock]
+    @ModuleInfo var norm: RMSNorm
     /// `nil` if the output layer is tied to the embedding.
     @ModuleInfo(key: "lm_head") var outputProjection: Linear?
 
     init(_ settings: LlamaConfiguration) {
         self.settings = settings
-        _embedding.wrappedValue = Embedding(settings.vocabularySize, settings.hiddenSize)
-        _inputSite.wrappedValue = InputSite(.decoder, size: settings.hiddenSize)
-        _layers.wrappedValue = (0..<settings.layers).map { LlamaBlock(settings, layer: $0) }
-        _norm.wrappedValue = RMSNorm(settings.hiddenSize, epsilon: settings.epsilon)
+        let prefix = settings.family.modules.prefix
+        _embedding = ModuleInfo(
+            wrappedValue: Embedding(settings.vocabularySize, settings.hiddenSize), key: "\(prefix).embed_tokens")
+        _inputSite = ModuleInfo(
+            wrappedValue: InputSite(.decoder, size: settings.hiddenSize), key: "\(prefix).input_site")
+        _layers = ModuleInfo(
+            wrappedValue: (0..<settings.layers).map { LlamaBlock(settings, layer: $0) }, key: "\(prefix).layers")
+        _norm = ModuleInfo(wrappedValue: settings.norm(settings.hiddenSize), key: "\(prefix).norm")
         _outputProjection.wrappedValue =
             settings.isTied ? nil : Linear(settings.hiddenSize, settings.vocabularySize, bias: false)
     }
-
-    public func isIgnorable(_ name: String) -> Bool { name.hasSuffix("rotary_emb.inv_freq") }
 
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
     public func fusedParts(of path: String) -> [FusedPart]? {
@@ -118,8 +120,9 @@ public struct LlamaConfiguration: CausalConfiguration {
     let localRotary: RotaryPositions
     public let json: JSON
 
-    init(_ json: JSON, _ variant: LlamaVariant, family: ModelFamily) throws {
-        let read = ConfigurationReader(json: json, defaults: variant.defaults)
+    /// - Parameter text: the keys of a multimodal model's text part, in place of `json`'s.
+    init(_ json: JSON, text: JSON? = nil, _ variant: LlamaVariant, family: ModelFamily) throws {
+        let read = ConfigurationReader(json: text ?? json, defaults: variant.defaults)
         (self.json, self.family) = (json, family)
         vocabularySize = try read.integer("vocab_size", .vocabulary, default: 32000)
         hiddenSize = try read.integer("hidden_size", .width, default: 4096)

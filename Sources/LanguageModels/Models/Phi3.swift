@@ -24,7 +24,6 @@ public final class Phi3: Module, CausalModel {
             settings.isTied ? nil : Linear(settings.hiddenSize, settings.vocabularySize, bias: false)
     }
 
-    public func isIgnorable(_ name: String) -> Bool { name.hasSuffix("rotary_emb.inv_freq") }
     public func fusedParts(of path: String) -> [FusedPart]? {
         if path.hasSuffix(".qkv_proj") {
             let keys = settings.keyHeads * settings.headSize

@@ -34,7 +34,11 @@ public struct VirtualTokens: Sendable {
 
     /// The settings with the model's sizes filled in; `heads` and `size` are those of the learned vectors.
     func resolved(for model: ModelOutline, size: Int?, heads: Int? = nil, layers: Int? = nil) -> VirtualTokens {
-        func number(_ keys: [String]) -> Int? { keys.lazy.compactMap { model.configuration[$0]?.int }.first }
+        // A multimodal model has the keys of its text part in an object of their own.
+        let sources = [model.configuration, model.configuration["text_config"]].compactMap(\.self)
+        func number(_ keys: [String]) -> Int? {
+            sources.lazy.flatMap { source in keys.compactMap { source[$0]?.int } }.first
+        }
         var tokens = self
         tokens.stacks = stacks ?? (model.architecture == .encoderDecoder ? 2 : 1)
         tokens.size = self.size ?? size

@@ -3,7 +3,8 @@
     pip install torch transformers
     python make_configuration_keys.py
 
-`configuration-keys.json` maps each `model_type` to its keys; those of every model (`PreTrainedConfig`) are left out.
+`configuration-keys.json` maps each `model_type` to its keys; those of every model (`PreTrainedConfig`) are left out, and
+so are the values of vision parts.
 """
 import dataclasses
 import json
@@ -13,15 +14,23 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
 FAMILIES = ["arcee", "seed_oss", "granite", "smollm3", "olmo2", "olmo3", "ernie4_5", "hunyuan_v1_dense", "glm4", "cohere2",
-            "ministral3"]
+            "ministral3", "gemma3", "mistral3", "qwen2_5_vl", "qwen3_vl"]
 
 common = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+
+
+def declared(config):
+    values = config.to_dict()
+    return {name: values.get(name) for name in sorted({field.name for field in dataclasses.fields(type(config))} - common)}
+
+
 result = {}
 for family in FAMILIES:
     config = AutoConfig.for_model(family)
-    values = config.to_dict()
-    names = {field.name for field in dataclasses.fields(type(config))} - common
-    result[family] = {name: values.get(name) for name in sorted(names)}
+    result[family] = declared(config)
+    if "vision_config" in result[family]:
+        result[family].update(vision_config={}, text_config=dict(
+            declared(config.text_config), model_type=config.text_config.model_type))
 path = pathlib.Path(__file__).parent / "configuration-keys.json"
 path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
 print({family: len(keys) for family, keys in result.items()})

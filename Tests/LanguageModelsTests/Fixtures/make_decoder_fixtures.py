@@ -15,7 +15,7 @@ import shutil
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
 
 HERE = pathlib.Path(__file__).parent / "decoders"
 END, VOCABULARY = 1, 96
@@ -94,6 +94,8 @@ MODELS = {
 def build(name, settings):
     config = AutoConfig.for_model(**copy.deepcopy(settings))
     maker = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    if "vision_config" in settings:
+        maker = AutoModelForImageTextToText
     # The attention that is written out, as only that one caps scores.
     model = maker.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
     torch.manual_seed(sum(map(ord, name)))

@@ -25,6 +25,26 @@ COHERE2 = dict(SHAPE, model_type="cohere2", logit_scale=0.4, sliding_window=5)
 MINISTRAL = dict(SHAPE, model_type="ministral3", head_dim=6)
 GROWING = dict(type="yarn", rope_theta=500.0, factor=4.0, original_max_position_embeddings=8, mscale=1.0,
                mscale_all_dim=1.0, beta_fast=32.0, beta_slow=1.0, llama_4_scaling_beta=0.4)
+# Text parts of multimodal models; the vision parts are as small as they can be.
+TEXT = {k: v for k, v in SHAPE.items() if k not in ("bos_token_id", "eos_token_id", "pad_token_id")}
+IDS = dict(bos_token_id=0, eos_token_id=END, pad_token_id=0)
+SIGLIP = dict(model_type="siglip_vision_model", hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+              num_attention_heads=2, image_size=16, patch_size=8)
+GEMMA3 = dict(model_type="gemma3", vision_config=SIGLIP, mm_tokens_per_image=1, image_token_index=90, boi_token_index=91,
+              eoi_token_index=92, text_config=dict(
+                  TEXT, **IDS, model_type="gemma3_text", head_dim=8, query_pre_attn_scalar=12, sliding_window=5,
+                  sliding_window_pattern=3, rope_scaling=dict(rope_type="linear", factor=8.0)), **IDS)
+PIXTRAL = dict(model_type="pixtral", hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+               head_dim=4, image_size=16, patch_size=8)
+MISTRAL3 = dict(model_type="mistral3", vision_config=PIXTRAL, image_token_index=90, tie_word_embeddings=False,
+                text_config=dict(TEXT, **IDS, model_type="mistral", head_dim=6, sliding_window=5, rope_theta=500.0), **IDS)
+QWEN_IDS = dict(image_token_id=90, video_token_id=91, vision_start_token_id=92, vision_end_token_id=93)
+QWEN_TEXT = dict(TEXT, rms_norm_eps=1e-6, use_sliding_window=False, rope_theta=500.0,
+                 rope_scaling=dict(type="mrope", mrope_section=[1, 1, 0]))
+QWEN2_5_VISION = dict(depth=1, hidden_size=8, intermediate_size=8, num_heads=2, out_hidden_size=16, patch_size=2,
+                      temporal_patch_size=1, window_size=8, fullatt_block_indexes=[0])
+QWEN3_VISION = dict(model_type="qwen3_vl", depth=1, hidden_size=8, intermediate_size=8, num_heads=2, out_hidden_size=16,
+                    patch_size=2, temporal_patch_size=1, num_position_embeddings=16, deepstack_visual_indexes=[0])
 MODELS = {
     # name: configuration, the model whose weights it uses
     "arcee": (dict(ARCEE), None),
@@ -58,6 +78,17 @@ MODELS = {
     "ministral3": (dict(MINISTRAL, rope_parameters=GROWING), None),
     "ministral3-windows": (dict(MINISTRAL, sliding_window=5, rope_parameters=dict(GROWING, rope_type="default")),
                            "ministral3"),
+    "gemma3_vision": (GEMMA3, None),
+    "mistral3": (MISTRAL3, None),
+    "mistral3-ministral": (dict(MISTRAL3, text_config=dict(
+        MINISTRAL, num_hidden_layers=1, rope_parameters=GROWING), tie_word_embeddings=True), None),
+    # The keys of the text part beside the others, as in published files.
+    "qwen2_5_vl": (dict(QWEN_TEXT, **IDS, **QWEN_IDS, model_type="qwen2_5_vl", vision_config=QWEN2_5_VISION), None),
+    "qwen3_vl": (dict(QWEN_IDS, **IDS, model_type="qwen3_vl", vision_config=QWEN3_VISION, tie_word_embeddings=True,
+                      text_config=dict(QWEN_TEXT, model_type="qwen3_vl_text", head_dim=6, attention_bias=True,
+                                       eos_token_id=END, rope_scaling=dict(
+                                           rope_type="default", mrope_interleaved=True, mrope_section=[1, 1, 1]))),
+                 None),
 }
 
 if __name__ == "__main__":
