@@ -22,9 +22,11 @@ import TorchTestSupport
     }
 
     /// Two seq2seq models, decoder-only ones of every build, and an encoder with several heads. (Gemma 2 caps scores and has
-    /// windows, Gemma 3 normalizes heads and turns layers by different angles, Phi-3 fuses projections, a Qwen2 has biases.)
+    /// windows, Gemma 3 normalizes heads and turns layers by different angles, Phi-3 fuses projections, a Qwen2 has biases,
+    /// GLM-4 rotates neighboring dimensions, Cohere 2 has parallel sublayers.)
     static let bases =
         ["t5-v1.1", "llama", "gpt2", "bert"] + ["gemma2", "gemma3", "phi3", "qwen2", "mt5"].map { "decoders/\($0)" }
+        + ["glm4", "cohere2"].map { "decoders/\($0)" }
         + ["distilbert:token-classification", "distilbert:embeddings"]
 
     /// What makes no sense, with words of the reason that is given.
@@ -36,6 +38,8 @@ import TorchTestSupport
         "head on gpt2": "no untrained head",
         "head on decoders/gemma2": "no untrained head", "head on decoders/gemma3": "no untrained head",
         "head on decoders/phi3": "no untrained head", "head on decoders/qwen2": "no untrained head",
+        "bitfit on decoders/cohere2": "has no biases", "head on decoders/cohere2": "no untrained head",
+        "head on decoders/glm4": "no untrained head",
         "head on decoders/mt5": "no untrained head", "head on distilbert:embeddings": "no untrained head",
     ]
 

@@ -34,9 +34,8 @@ import TorchTestSupport
     }
 
     /// Turns in the middle of a row bear loss, those behind them don't.
-    @Test(arguments: ["llama", "decoders/gemma2", "decoders/phi3", "gpt2"]) func someTokensBearLoss(base: String)
-        throws
-    {
+    @Test(arguments: ["llama", "decoders/gemma2", "decoders/phi3", "decoders/cohere2", "decoders/ministral3", "gpt2"])
+    func someTokensBearLoss(base: String) throws {
         let model = try Models.load(base)
         let whole = model.batch(Models.rows, device: .cpu)
         let kept = Tensor([0, 1, 4, 5, 9, 12])

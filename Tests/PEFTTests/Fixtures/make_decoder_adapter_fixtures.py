@@ -27,11 +27,11 @@ def inputs(model, data):
                 labels=pad([[-100] * len(x) + y for x, y in data], -100))
 
 
-def write(name, base, config, rate=1e-3, virtual=0, merged=()):
+def write(name, base, config, rate=1e-3, virtual=0, merged=(), maker=None):
     torch.manual_seed(sum(map(ord, name)))
     seq2seq = base == "mt5"
     path = f"decoders/{base}"
-    model = (AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM).from_pretrained(
+    model = (maker or (AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM)).from_pretrained(
         MODELS / path, dtype=torch.float32, attn_implementation="eager")
     model.config._name_or_path = model.name_or_path = path
     data = json.loads((MODELS / path / "expected.json").read_text())["rows"]
@@ -82,17 +82,24 @@ def write(name, base, config, rate=1e-3, virtual=0, merged=()):
 
 
 LM, S2S = dict(task_type="CAUSAL_LM"), dict(task_type="SEQ_2_SEQ_LM")
-write("gemma2-lora", "gemma2", LoraConfig(r=3, lora_alpha=6, **LM))
-write("gemma2-lora-tables", "gemma2", LoraConfig(r=2, lora_alpha=4, target_modules=["o_proj", "embed_tokens"], **LM))
-write("gemma2-prompt", "gemma2", PromptTuningConfig(num_virtual_tokens=4, **LM), virtual=4)
-write("gemma3-prefix", "gemma3", PrefixTuningConfig(num_virtual_tokens=7, **LM))
-write("gemma3-ia3", "gemma3", IA3Config(**LM))
-write("gemma3-tokens", "gemma3", TrainableTokensConfig(token_indices=[2, 5, 80], **LM))
-write("gemma3-norms", "gemma3", LNTuningConfig(**LM))
-write("qwen2-prefix", "qwen2", PrefixTuningConfig(num_virtual_tokens=3, **LM))
-write("qwen2-norms", "qwen2", LNTuningConfig(**LM))
-write("phi3-lora", "phi3", LoraConfig(r=3, lora_alpha=6, target_modules=["qkv_proj", "gate_up_proj"], **LM),
-      merged=["model.layers.0.self_attn.qkv_proj"])
-write("phi3-prefix", "phi3", PrefixTuningConfig(num_virtual_tokens=4, **LM))
-write("mt5-ia3", "mt5", IA3Config(**S2S))
-write("mt5-adalora", "mt5", AdaLoraConfig(init_r=2, target_r=1, orth_reg_weight=0.0, total_step=1000, tinit=100, tfinal=100, **S2S))
+
+
+def main():
+    write("gemma2-lora", "gemma2", LoraConfig(r=3, lora_alpha=6, **LM))
+    write("gemma2-lora-tables", "gemma2", LoraConfig(r=2, lora_alpha=4, target_modules=["o_proj", "embed_tokens"], **LM))
+    write("gemma2-prompt", "gemma2", PromptTuningConfig(num_virtual_tokens=4, **LM), virtual=4)
+    write("gemma3-prefix", "gemma3", PrefixTuningConfig(num_virtual_tokens=7, **LM))
+    write("gemma3-ia3", "gemma3", IA3Config(**LM))
+    write("gemma3-tokens", "gemma3", TrainableTokensConfig(token_indices=[2, 5, 80], **LM))
+    write("gemma3-norms", "gemma3", LNTuningConfig(**LM))
+    write("qwen2-prefix", "qwen2", PrefixTuningConfig(num_virtual_tokens=3, **LM))
+    write("qwen2-norms", "qwen2", LNTuningConfig(**LM))
+    write("phi3-lora", "phi3", LoraConfig(r=3, lora_alpha=6, target_modules=["qkv_proj", "gate_up_proj"], **LM),
+          merged=["model.layers.0.self_attn.qkv_proj"])
+    write("phi3-prefix", "phi3", PrefixTuningConfig(num_virtual_tokens=4, **LM))
+    write("mt5-ia3", "mt5", IA3Config(**S2S))
+    write("mt5-adalora", "mt5", AdaLoraConfig(init_r=2, target_r=1, orth_reg_weight=0.0, total_step=1000, tinit=100, tfinal=100, **S2S))
+
+
+if __name__ == "__main__":
+    main()
