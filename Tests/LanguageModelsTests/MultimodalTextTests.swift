@@ -69,6 +69,29 @@ import TorchNN
         }
     }
 
+    /// A quantized text part names the other parts as not quantized, where its format can.
+    @Test func otherPartsAreNotQuantized() throws {
+        let source = try DecoderFixture(name: "qwen3_vl").file("config.json").deletingLastPathComponent()
+        try withTemporaryFolder { folder in
+            let copy = folder.appendingPathComponent("a")
+            let model = try ModelFolder(source).with(weights: WeightStorage("nf4", block: 32)).load()
+            try model.save(to: copy)
+            let settings = try JSON.read(copy.appendingPathComponent("config.json"))["quantization_config"]
+            #expect(settings?["llm_int8_skip_modules"]?.array?.contains("model.visual") == true)
+            #expect(try tensors(copy).keys.filter { $0.hasPrefix("model.visual.") }.count > 5)
+            #expect(
+                try ModelFolder(copy).load().namedModules().contains {
+                    ($0.module as? Linear)?.weight.isQuantized == true
+                })
+        }
+        let projections = QuantizedFolder.Projections(
+            all: [("a", .gptq(GroupQuantization(bits: 4, groupSize: 32), zeroType: nil, hasOrder: false))],
+            outputLayer: "lm_head",
+            otherParts: ["model.visual"])
+        let error = try #require(throws: PEFTError.self) { try GPTQFormat(of: projections) }
+        #expect(error.problem.contains("'model.visual' isn't quantized"))
+    }
+
     @Test func theFolderIsNeededForWriting() throws {
         let fixture = DecoderFixture(name: "qwen3_vl")
         try withTemporaryFolder { folder in

@@ -82,6 +82,7 @@ struct BitsAndBytesFormat {
         // A tied output layer is still a projection to bitsandbytes.
         let output = projections.outputLayer
         if !output.isEmpty, !left.contains(output) { left.append(output) }
+        left += projections.otherParts
         return [
             "quant_method": .string(method), "load_in_4bit": .bool(rows == 0), "load_in_8bit": .bool(rows > 0),
             "_load_in_4bit": .bool(rows == 0), "_load_in_8bit": .bool(rows > 0),

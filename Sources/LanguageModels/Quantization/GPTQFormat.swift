@@ -89,6 +89,11 @@ public struct GPTQFormat: Sendable, Equatable {
             return (settings, zeroType, hasOrder)
         }
         guard let first = own.first else { return nil }
+        guard projections.otherParts.isEmpty else {
+            throw PEFTError(
+                "a GPTQ folder can't describe that '\(projections.otherParts[0])' isn't quantized",
+                remedy: "quantize the model to nf4, fp4 or int8")
+        }
         self.init(first.settings, zeroType: own.lazy.compactMap(\.zeroType).first)
         guard own.allSatisfy({ $0.settings == first.settings }) else {
             throw PEFTError(

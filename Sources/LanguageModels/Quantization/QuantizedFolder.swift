@@ -32,6 +32,8 @@ enum QuantizedFolder {
         let all: [(path: String, declaration: WeightDeclaration?)]
         /// Path of the output layer; empty if there is none.
         let outputLayer: String
+        /// Paths of the other parts of a multimodal model, which aren't quantized.
+        let otherParts: [String]
     }
 
     /// Splits `quantization_config` from a configuration; the scheme is `nil` if there is none.
@@ -72,7 +74,8 @@ enum QuantizedFolder {
         let projections = Projections(
             all: model.namedModules().compactMap { path, module in
                 (module as? Linear).map { (path, $0.weight.declaration) }
-            }, outputLayer: model.outputLayer)
+            }, outputLayer: model.outputLayer,
+            otherParts: model.modelFamily.modules.otherParts.map { String($0.dropLast()) })
         for method in methods {
             if let configuration = try method.configuration?(projections) { return configuration }
         }
