@@ -5,7 +5,7 @@ IMPORTS := --explicit-target-dependency-import-check error
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup duckdb build test demo bench format lint test-scripts clean need-swift need-python
+.PHONY: help setup duckdb build server test demo bench format lint test-scripts clean need-swift need-python
 
 SOURCES := Package.swift Sources Tests Benchmarks Examples
 
@@ -21,6 +21,11 @@ duckdb: need-python ## Download DuckDB, for Parquet, remote files and SQL (or us
 
 build: setup ## Build .build/release/peft
 	swift build -c release --product peft $(IMPORTS) $(SWIFT_FLAGS)
+
+server: export PEFT_SERVER = 1
+server: setup ## Build .build/release/peft and peft-server, which peft serve runs
+	swift build -c release --product peft $(IMPORTS) $(SWIFT_FLAGS)
+	swift build -c release --product peft-server $(IMPORTS) $(SWIFT_FLAGS)
 
 # Tests run several processes at once: let OpenMP threads that wait at a barrier sleep soon.
 test: export GOMP_SPINCOUNT ?= 1000

@@ -66,6 +66,10 @@ let package = Package(
         .target(
             name: "Experiments",
             dependencies: ["LanguageModels", "PEFT", "PEFTSupport", "PEFTTokenizers", "Torch", "TorchNN", "Training"]),
+        // Many adapters over one base, without a network protocol.
+        .target(
+            name: "Serving",
+            dependencies: ["LanguageModels", "PEFT", "PEFTSupport", "PEFTTokenizers", "Torch", "TorchNN"]),
         .executableTarget(
             name: "PEFTCommand",
             dependencies: [
@@ -125,6 +129,12 @@ let package = Package(
                 "TorchNN", "Training",
             ]),
         .testTarget(
+            name: "ServingTests",
+            dependencies: [
+                "LanguageModels", "PEFT", "PEFTSupport", "PEFTTokenizers", "Serving", "TestSupport", "Torch",
+                "TorchNN",
+            ]),
+        .testTarget(
             name: "CommandTests",
             dependencies: [
                 "PEFTCommand", "PEFTSupport", "TestSupport", "Training",
@@ -147,4 +157,29 @@ if Context.environment["PEFT_BENCHMARKS"] != nil {
             name: "tokenizer-benchmark", dependencies: ["PEFTSupport", "PEFTTokenizers"],
             path: "Benchmarks/Tokenizers"),
     ]
+}
+
+// `make server` builds the HTTP server; other builds need none of its packages. An environment variable rather than a
+// trait, which would be a compilation condition of all modules and rebuild them.
+if Context.environment["PEFT_SERVER"] != nil {
+    package.dependencies += [
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0", traits: []),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    ]
+    package.products.append(.executable(name: "peft-server", targets: ["PEFTServer"]))
+    package.targets.append(
+        .executableTarget(
+            name: "PEFTServer",
+            dependencies: [
+                "CHub", "LanguageModels", "PEFT", "PEFTHub", "PEFTJinja", "PEFTSupport", "PEFTTokenizers", "Serving",
+                "Torch",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ],
+            path: "Sources/Server"))
 }

@@ -24,7 +24,7 @@ struct Peft: ParsableCommand {
             Inspect.self,
             VerifyCommand.self, MergeCommand.self, QuantizeCommand.self, CombineCommand.self, ConvertCommand.self,
             NeighborsCommand.self,
-            MethodsCommand.self, PullCommand.self,
+            MethodsCommand.self, PullCommand.self, ServeCommand.self,
         ]
     )
 }
@@ -37,8 +37,13 @@ struct Main {
         // the program.
         for number in [SIGPIPE, SIGXFSZ] { signal(number, SIG_IGN) }
         do {
+            // The server parses its options itself.
+            let words = Array(CommandLine.arguments.dropFirst())
+            if words.first == ServeCommand.configuration.commandName {
+                try ServeCommand.run(Array(words.dropFirst()))
+            }
             let arguments: [String]
-            switch try Invocation.prepare(Array(CommandLine.arguments.dropFirst())) {
+            switch try Invocation.prepare(words) {
             case .help(let text):
                 print(text)
                 Foundation.exit(Results.exitCodeIfLost() ?? 0)

@@ -125,7 +125,7 @@ public struct GenerationSettings: Sendable, Equatable {
 
     /// Maximum number of new tokens after `begun` tokens: a decoder-only model's prompt, or the start token.
     /// - Throws: ``PEFTError`` if the file's `max_length` leaves no room.
-    func maxNewTokens(after begun: Int) throws -> Int {
+    public func maxNewTokens(after begun: Int) throws -> Int {
         if let maxNewTokens { return maxNewTokens }
         guard let maxLength else { return Self.defaultNewTokens }
         guard maxLength > begun else {
@@ -137,7 +137,7 @@ public struct GenerationSettings: Sendable, Equatable {
     }
 
     /// Minimum number of new tokens after `begun` tokens.
-    func minNewTokens(after begun: Int) -> Int { minNewTokens ?? max(0, (minLength ?? 0) - begun) }
+    public func minNewTokens(after begun: Int) -> Int { minNewTokens ?? max(0, (minLength ?? 0) - begun) }
 
     /// The settings by name, for reports.
     public var settings: [String: JSON] {

@@ -1,0 +1,291 @@
+import PEFTSupport
+import Torch
+import TorchNN
+
+/// Continuous batching (Orca, Yu et al. 2022): sequences of any length join and leave a running batch between steps, and
+/// one step may feed single tokens to some sequences and chunks of a prompt to others.
+///
+/// Each sequence has KV caches of its own, so that its outputs do not depend on the sequences beside it. Sequences of an
+/// encoder-decoder, and of models whose RoPE frequencies depend on the longest sequence, are computed one by one.
+public struct SequenceBatch {
+    public let model: any LanguageModel
+    /// Whether a step computes its sequences together; otherwise ``step(_:)`` accepts one sequence.
+    public let isShared: Bool
+    /// The token that a decoder starts with, after its encoder has read the prompt; `nil` for a decoder-only model.
+    public let startToken: Int?
+
+    /// The tokens that a step feeds to one sequence.
+    public struct Input {
+        public let sequence: CachedSequence
+        /// The next tokens; must not be empty.
+        public let tokens: [Int]
+        /// Whether the logits after the last token are returned.
+        public let readsLogits: Bool
+
+        public init(_ sequence: CachedSequence, tokens: [Int], readsLogits: Bool = true) {
+            (self.sequence, self.tokens, self.readsLogits) = (sequence, tokens, readsLogits)
+        }
+    }
+
+    /// - Throws: ``PEFTError`` if the model does not generate text.
+    public init(_ model: any LanguageModel) throws {
+        guard model.generates else {
+            throw PEFTError(
+                "this \(model.family) model is for \(model.head.task.rawValue) and does not generate text",
+                remedy: "use a model that generates text")
+        }
+        self.model = model
+        startToken = model.generationDefaults.startToken
+        isShared = (model as? any CausalModel)?.hasFixedRotations ?? false
+    }
+
+    /// Size of one token's keys and values in all caches, in bytes.
+    public var bytesPerToken: Int {
+        let values = model.namedModules().reduce(0) { sum, entry in
+            guard let site = entry.module as? KeyValueSite, site.role == .decoder else { return sum }
+            return sum + 2 * site.heads * site.headSize
+        }
+        return values * (model.precision?.type ?? .float32).size
+    }
+
+    /// Maximum number of tokens of a sequence, virtual ones included; `nil` without a limit.
+    public var positionLimit: Int? {
+        [model.positionLimit, (model as? any CausalModel)?.rotationLimit].compactMap { $0 }.min()
+    }
+
+    /// Feeds tokens to sequences. With adapter routing, sequence i has route i.
+    ///
+    /// - Returns: logits of the token after the last one, `[inputs that read logits, vocabulary]`; `nil` if none does.
+    /// - Throws: ``PEFTError`` for a token outside the vocabulary and a sequence that is too long. The sequences are then
+    ///   unusable.
+    public func step(_ inputs: [Input]) throws -> Tensor? {
+        guard !inputs.isEmpty else { return nil }
+        guard inputs.allSatisfy({ !$0.tokens.isEmpty }) else {
+            throw PEFTError("a sequence has no tokens to feed", remedy: "use a nonempty prompt")
+        }
+        try model.requireKnown(inputs.map(\.tokens))
+        return try withTorchErrors {
+            try withoutGradients {
+                try model.computing {
+                    if isShared, let model = model as? any CausalModel { return model.step(inputs) }
+                    return try stepAlone(inputs)
+                }
+            }
+        }
+    }
+
+    /// A sequence with the same cached tokens, to continue a prompt in several ways; `nil` if sequences are decoded one by
+    /// one.
+    public func copy(of sequence: CachedSequence) throws -> CachedSequence? {
+        guard isShared else { return nil }
+        return try withTorchErrors { withoutGradients { sequence.copy() } }
+    }
+
+    /// A step of the only sequence.
+    private func stepAlone(_ inputs: [Input]) throws -> Tensor? {
+        guard inputs.count == 1, let input = inputs.first else {
+            throw PEFTError(
+                "sequences of this \(model.family) model can't share a step", remedy: "decode them one by one")
+        }
+        let sequence = input.sequence
+        var tokens = input.tokens[...]
+        if sequence.state == nil {
+            // A decoder-only model's prefill excludes the last token, which the first decode step feeds.
+            let prompt = startToken == nil ? Array(tokens.dropLast()) : sequence.source
+            try model.requireKnown([prompt])
+            sequence.state = model.startDecoding(
+                PackedSequences([prompt], device: model.device), capacity: sequence.capacity, beams: 1)
+            try checkTorchErrors()
+            if startToken == nil { tokens = tokens.suffix(1) }
+        }
+        var logits: Tensor?
+        for token in tokens { logits = sequence.state?.step(Tensor([token], device: model.device)) }
+        sequence.length += input.tokens.count
+        return input.readsLogits ? logits : nil
+    }
+}
+
+/// One sequence of a ``SequenceBatch``, with its cached keys and values.
+public final class CachedSequence {
+    /// The encoder's input; empty for a decoder-only model.
+    let source: [Int]
+    /// Number of tokens to reserve, without virtual ones.
+    let capacity: Int
+    /// Number of tokens that were fed, without virtual ones.
+    public internal(set) var length = 0
+    /// Number of cached tokens, virtual ones included.
+    fileprivate(set) var columns = 0
+    fileprivate var layers: [Int: Layer] = [:]
+    /// The state of a sequence that is decoded alone.
+    var state: (any DecodingState)?
+
+    /// Keys and values of one layer, `[1, 1, capacity, heads · size]`.
+    fileprivate struct Layer {
+        var keys: Tensor
+        var values: Tensor
+    }
+
+    /// - Parameters:
+    ///   - source: the encoder's input, for an encoder-decoder.
+    ///   - capacity: number of tokens to reserve, without virtual ones.
+    public init(source: [Int] = [], capacity: Int) { (self.source, self.capacity) = (source, max(1, capacity)) }
+
+    /// Writes keys and values `[tokens, heads, size]` at `column` of a layer's cache.
+    /// - Returns: all keys and values up to there, `[columns, heads, size]`, without a copy.
+    fileprivate func write(_ keys: Tensor, _ values: Tensor, layer: Int, column: Int) -> (
+        keys: Tensor, values: Tensor
+    ) {
+        let (count, heads, size) = (keys.dim(0), keys.dim(1), keys.dim(2))
+        let end = column + count
+        var cache =
+            layers[layer]
+            ?? {
+                let shape = [1, 1, max(end, columns + capacity), heads * size]
+                return Layer(
+                    keys: .empty(shape, dtype: keys.dtype, device: keys.device),
+                    values: .empty(shape, dtype: values.dtype, device: values.device))
+            }()
+        if end > cache.keys.dim(2) { cache = grown(cache, to: end + end / 2, filled: column) }
+        Functions.write(keys.reshaped(1, 1, count, heads * size), into: cache.keys, column: column)
+        Functions.write(values.reshaped(1, 1, count, heads * size), into: cache.values, column: column)
+        layers[layer] = cache
+        func filled(_ x: Tensor) -> Tensor { x.narrowed(axis: 2, 0..<end).reshaped(end, heads, size) }
+        return (filled(cache.keys), filled(cache.values))
+    }
+
+    fileprivate func copy() -> CachedSequence {
+        let other = CachedSequence(source: source, capacity: capacity)
+        (other.length, other.columns) = (length, columns)
+        other.layers = layers.mapValues { grown($0, to: max($0.keys.dim(2), columns), filled: columns) }
+        return other
+    }
+
+    private func grown(_ cache: Layer, to capacity: Int, filled: Int) -> Layer {
+        func grown(_ x: Tensor) -> Tensor {
+            let larger = Tensor.empty([1, 1, capacity, x.dim(3)], dtype: x.dtype, device: x.device)
+            if filled > 0 { Functions.write(x.narrowed(axis: 2, 0..<filled), into: larger, column: 0) }
+            return larger
+        }
+        return Layer(keys: grown(cache.keys), values: grown(cache.values))
+    }
+}
+
+/// One step of sequences with caches of their own: the tokens of each attend to its cache and to each other.
+private final class SequencesContext: AttentionContext {
+    struct Part {
+        let sequence: CachedSequence
+        /// Its tokens among those of the step.
+        let tokens: Range<Int>
+        /// Its first column in the caches.
+        let column: Int
+        /// Length of its prefix, which the first step caches; 0 in later steps.
+        let prefix: Int
+    }
+
+    private let parts: [Part]
+
+    init(_ parts: [Part], limit: Int?, device: Device) {
+        self.parts = parts
+        let positions = checkedPositions(
+            parts.flatMap { part in part.tokens.indices.map { part.column + $0 - part.tokens.lowerBound } },
+            limit: limit)
+        super.init(positions: Tensor(positions, device: device), longest: (positions.max() ?? -1) + 1)
+    }
+
+    override func attend(
+        _ q: Tensor, _ k: Tensor, _ v: Tensor, site: KeyValueSite, layer: Int, window: Int?, scale: Double,
+        softcap: Double?, dropout: Double
+    ) -> Tensor {
+        let prefixes = parts.contains { $0.prefix > 0 } ? site.prefixes(forRows: parts.count) : []
+        let outputs = parts.enumerated().map { row, part -> Tensor in
+            func own(_ x: Tensor) -> Tensor { parts.count == 1 ? x : x.narrowed(axis: 0, part.tokens) }
+            if part.prefix > 0, let prefix = prefixes[row] {
+                _ = part.sequence.write(
+                    prefix.keys.to(k.dtype), prefix.values.to(v.dtype), layer: layer, column: 0)
+            }
+            let (queries, count) = (own(q), part.tokens.count)
+            var (keys, values) = part.sequence.write(own(k), own(v), layer: layer, column: part.column)
+            let columns = keys.dim(0)
+            guard count == 1 else {
+                return Functions.packedAttention(
+                    queries, keys, values, bias: nil, queryOffsets: [0, count], keyOffsets: [0, columns],
+                    causal: true,
+                    window: window, scale: scale, softcap: softcap)
+            }
+            if let window, window < columns {
+                let seen = (columns - window)..<columns
+                (keys, values) = (keys.narrowed(axis: 0, seen), values.narrowed(axis: 0, seen))
+            }
+            // Query heads that share a key head become its queries.
+            func heads(_ x: Tensor) -> Tensor { x.transposed(0, 1).unsqueezed(0) }
+            return Functions.attention(
+                queries.reshaped(1, keys.dim(1), -1, q.dim(2)), heads(keys), heads(values), mask: nil, scale: scale,
+                softcap: softcap
+            ).reshaped(1, q.dim(1), q.dim(2))
+        }
+        return outputs.count == 1 ? outputs[0] : Tensor.concatenated(outputs)
+    }
+}
+
+extension CausalModel {
+    /// A step of sequences with caches of their own.
+    fileprivate func step(_ inputs: [SequenceBatch.Input]) -> Tensor? {
+        let ids = inputs.flatMap(\.tokens)
+        let offsets = inputs.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1.tokens.count) }
+        let starts = inputs.contains { $0.sequence.length == 0 }
+        // Virtual tokens precede a sequence's first tokens.
+        let prompts = starts ? inputSite.prompts(forRows: inputs.count) : []
+        let prefixes = starts ? prefixSites.first?.prefixes(forRows: inputs.count) ?? [] : []
+        let embedded = RowRouting.within(offsets) { embed(Tensor(ids, device: device)) }
+        var states: [Tensor] = []
+        var parts: [SequencesContext.Part] = []
+        var ends = [0]
+        for (row, input) in inputs.enumerated() {
+            let isStart = input.sequence.length == 0
+            let prompt = isStart && starts ? prompts[row] : nil
+            let prefix = isStart && row < prefixes.count ? prefixes[row]?.keys.dim(0) ?? 0 : 0
+            if let prompt { states.append(prompt) }
+            states.append(embedded.narrowed(axis: 0, offsets[row]..<offsets[row + 1]))
+            let end = ends[row] + (prompt?.dim(0) ?? 0) + input.tokens.count
+            if isStart { input.sequence.columns = prefix }
+            parts.append(
+                SequencesContext.Part(
+                    sequence: input.sequence, tokens: ends[row]..<end, column: input.sequence.columns, prefix: prefix)
+            )
+            ends.append(end)
+        }
+        let context = SequencesContext(parts, limit: positionLimit, device: device)
+        let isPlain = ends.last == embedded.dim(0)
+        var hidden = RowRouting.within(ends) { decode(isPlain ? embedded : Tensor.concatenated(states), context) }
+        for (part, input) in zip(parts, inputs) {
+            input.sequence.length += input.tokens.count
+            input.sequence.columns = part.column + part.tokens.count
+        }
+        let read = zip(inputs, parts).filter { $0.0.readsLogits }.map { $0.1.tokens.upperBound - 1 }
+        guard !read.isEmpty else { return nil }
+        if read.count < hidden.dim(0) { hidden = hidden.selecting(Tensor(read, device: device)) }
+        return scores(hidden)
+    }
+
+    /// Whether a token's RoPE angles depend on its position only.
+    fileprivate var hasFixedRotations: Bool {
+        rereadLength == nil && !RotaryKinds.names(in: settings.json).contains { ["longrope", "su"].contains($0) }
+    }
+
+    /// Number of positions of a model whose RoPE angles depend on the sequence length beyond it.
+    fileprivate var rotationLimit: Int? {
+        guard RotaryKinds.names(in: settings.json).contains("dynamic") else { return nil }
+        return settings.json["max_position_embeddings"]?.int ?? 2048
+    }
+}
+
+/// RoPE types in `config.json`.
+private enum RotaryKinds {
+    static func names(in json: JSON) -> [String] {
+        ["rope_scaling", "rope_parameters"].flatMap { key -> [String] in
+            guard let parameters = json[key]?.object else { return [] }
+            let nested = parameters.values.compactMap { $0["rope_type"] ?? $0["type"] }
+            return ([parameters["rope_type"], parameters["type"]].compactMap { $0 } + nested).compactMap(\.string)
+        }
+    }
+}

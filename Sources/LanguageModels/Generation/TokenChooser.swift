@@ -1,0 +1,92 @@
+import PEFTSupport
+import Torch
+
+/// Chooses the next token of one sequence of a ``SequenceBatch`` from its logits, with the sequence's own settings and
+/// random numbers, so that the choice does not depend on the sequences beside it.
+public struct TokenChooser {
+    /// Additive changes of logits, with OpenAI's meanings.
+    public struct Bias: Sendable, Equatable {
+        /// Subtracted from the logits of tokens that were generated.
+        public var presencePenalty: Double
+        /// Subtracted once per occurrence among the generated tokens.
+        public var frequencyPenalty: Double
+        /// Added to the logits of tokens.
+        public var logitBias: [Int: Double]
+
+        public init(presencePenalty: Double = 0, frequencyPenalty: Double = 0, logitBias: [Int: Double] = [:]) {
+            (self.presencePenalty, self.frequencyPenalty, self.logitBias) = (
+                presencePenalty, frequencyPenalty, logitBias
+            )
+        }
+
+        var isNeutral: Bool { presencePenalty == 0 && frequencyPenalty == 0 && logitBias.isEmpty }
+    }
+
+    /// The log-probability of a token.
+    public struct Score: Sendable, Equatable {
+        public let token: Int
+        public let logProbability: Double
+    }
+
+    private let settings: GenerationSettings
+    private let bias: Bias
+    /// The prompt, and the tokens that the sequence starts with: the prompt or an encoder-decoder's start token.
+    private let prompt: [Int]
+    private let before: [Int]
+    /// Maximum and minimum number of new tokens.
+    private let most: Int
+    private let least: Int
+    private var random: SeededRandom
+
+    /// - Parameters:
+    ///   - settings: the sequence's generation settings; beams are ignored.
+    ///   - prompt: the sequence's prompt.
+    ///   - most: maximum number of new tokens; `least`: the minimum before an end token.
+    ///   - stream: index of the sequence among those of its request.
+    public init(
+        _ settings: GenerationSettings, bias: Bias = Bias(), prompt: [Int], most: Int, least: Int = 0, stream: Int = 0
+    ) {
+        (self.settings, self.bias, self.prompt, self.most, self.least) = (settings, bias, prompt, most, least)
+        before = settings.startToken.map { [$0] } ?? prompt
+        random = SeededRandom(seed: settings.seed, stream: UInt64(stream))
+    }
+
+    /// Whether the choice is the largest unmodified logit.
+    public var isGreedy: Bool { settings.temperature == 0 && settings.leavesScores && least == 0 && bias.isNeutral }
+
+    /// Chooses a token from logits `[1, vocabulary]` after the generated ones.
+    public mutating func choose(_ logits: Tensor, generated: [Int]) -> Int {
+        var scores = logits.to(.float32)
+        if !bias.logitBias.isEmpty { scores = scores + row(bias.logitBias, like: scores) }
+        let text = ScoreProcessor.Text(source: prompt, before: before, made: generated, most: most, least: least)
+        scores = ScoreProcessor(settings: settings)(scores, [text], isNeutral: settings.leavesScores && least == 0)
+        if bias.presencePenalty != 0 || bias.frequencyPenalty != 0 {
+            let counts = generated.reduce(into: [Int: Int]()) { $0[$1, default: 0] += 1 }
+            let changes = counts.mapValues { -bias.presencePenalty - bias.frequencyPenalty * Double($0) }
+            scores = scores + row(changes, like: scores)
+        }
+        let chosen =
+            settings.temperature > 0
+            ? SamplingFilter(settings)(scores).softmax().sampled(from: &random) : scores.argmax(axis: -1)
+        return chosen.array(Int.self).first ?? 0
+    }
+
+    private func row(_ values: [Int: Double], like scores: Tensor) -> Tensor {
+        let size = scores.dim(-1)
+        var row = [Float](repeating: 0, count: size)
+        for (token, value) in values where row.indices.contains(token) { row[token] = Float(value) }
+        return Tensor(row, shape: [1, size], device: scores.device)
+    }
+
+    /// The log-probabilities of a token and of the `count` most likely ones under unmodified logits `[1, vocabulary]`.
+    public static func scores(_ logits: Tensor, token: Int, count: Int) -> (chosen: Score, best: [Score]) {
+        let logs = logits.to(.float32).logSoftmax()
+        let own = logs.narrowed(axis: 1, token..<(token + 1)).item()
+        guard count > 0 else { return (Score(token: token, logProbability: own), []) }
+        let (values, indices) = logs.topK(min(count, logs.dim(-1)))
+        let best = zip(indices.array(Int.self), values.array(Float.self)).map {
+            Score(token: $0, logProbability: Double($1))
+        }
+        return (Score(token: token, logProbability: own), best)
+    }
+}

@@ -1,0 +1,76 @@
+import Foundation
+import Logging
+import PEFTSupport
+import ServiceLifecycle
+import Serving
+
+/// Keeps the adapters of a folder's subfolders registered: new, changed and removed ones.
+struct AdapterWatcher: Service {
+    let folder: URL
+    let engine: Engine
+    let names: ModelNames
+    let interval: Duration
+    let logger: Logger
+    /// Names that other sources have taken.
+    let reserved: Set<String>
+
+    /// Sizes and times of an adapter's files, which change with them.
+    typealias Stamp = [String: String]
+
+    func run() async throws {
+        try? await cancelWhenGracefulShutdown {
+            var known: [String: Stamp] = [:]
+            var before = scan()
+            // At the start nothing is being written.
+            await apply(before, &known)
+            while !Task.isCancelled {
+                try await Task.sleep(for: interval)
+                let now = scan()
+                // A folder that is being written changes between two scans.
+                await apply(now.filter { before[$0.key] == $0.value || known[$0.key] == $0.value }, &known, all: now)
+                before = now
+            }
+        }
+    }
+
+    private func apply(_ stable: [String: Stamp], _ known: inout [String: Stamp], all: [String: Stamp]? = nil) async {
+        for name in known.keys where (all ?? stable)[name] == nil {
+            known[name] = nil
+            try? await engine.unloadAdapter(name)
+            logger.info("adapter removed", metadata: ["adapter": .string(name)])
+        }
+        for (name, stamp) in stable.sorted(by: { $0.key < $1.key }) where known[name] != stamp {
+            known[name] = stamp
+            do {
+                try await engine.registerAdapter(name, from: folder.appendingPathComponent(name))
+                let status = engine.adapters.first { $0.name == name }
+                var metadata: Logger.Metadata = ["adapter": .string(name)]
+                if let problem = status?.problem { metadata["problem"] = .string(problem) }
+                logger.log(
+                    level: status?.problem == nil ? .info : .warning,
+                    status?.problem == nil ? "adapter registered" : "adapter rejected", metadata: metadata)
+            } catch { return }
+        }
+    }
+
+    private func scan() -> [String: Stamp] {
+        let manager = FileManager.default
+        let paths = AdapterPaths([folder.path])
+        var result: [String: Stamp] = [:]
+        for name in (try? manager.contentsOfDirectory(atPath: folder.path)) ?? [] where !name.hasPrefix(".") {
+            let own = folder.appendingPathComponent(name)
+            guard !reserved.contains(name), (try? names.requireValid(name)) != nil,
+                (try? paths.folder(name)) != nil,
+                manager.fileExists(atPath: own.appendingPathComponent("adapter_config.json").path)
+            else { continue }
+            var stamp: Stamp = [:]
+            for file in (try? manager.contentsOfDirectory(atPath: own.path)) ?? [] {
+                let attributes = try? manager.attributesOfItem(atPath: own.appendingPathComponent(file).path)
+                let date = (attributes?[.modificationDate] as? Date)?.timeIntervalSince1970 ?? 0
+                stamp[file] = "\(attributes?[.size] ?? 0) \(date)"
+            }
+            result[name] = stamp
+        }
+        return result
+    }
+}

@@ -1,0 +1,193 @@
+import Hummingbird
+import PEFTSupport
+import PEFTTokenizers
+import Serving
+
+/// `/v1/completions`, `/v1/chat/completions`, `/tokenize` and `/detokenize`.
+struct CompletionRoutes: Sendable {
+    let engine: Engine
+    let names: ModelNames
+    let conversations: Conversations
+    let limits: RequestLimits
+    let maxBody: Int
+
+    func add(to router: Router<ServerContext>) {
+        router.post("/v1/completions", use: complete)
+        router.post("/v1/chat/completions", use: chat)
+        router.post("/tokenize", use: tokenize)
+        router.post("/detokenize", use: detokenize)
+    }
+
+    // MARK: Completions
+
+    private struct CompletionFields: Decodable {
+        var prompt: Prompts
+        var echo: Bool?
+        var logprobs: Int?
+    }
+
+    /// A text, a list of texts, token ids, or a list of those.
+    private enum Prompts: Decodable {
+        case texts([String])
+        case tokens([[Int]])
+
+        init(from decoder: any Decoder) throws {
+            let value = try decoder.singleValueContainer()
+            if let text = try? value.decode(String.self) {
+                self = .texts([text])
+            } else if let texts = try? value.decode([String].self) {
+                self = .texts(texts)
+            } else if let tokens = try? value.decode([Int].self) {
+                self = .tokens([tokens])
+            } else {
+                self = .tokens(try value.decode([[Int]].self))
+            }
+        }
+    }
+
+    @Sendable private func complete(_ incoming: Request, context: ServerContext) async throws -> Response {
+        var request = incoming
+        let body = try await JSONBody(&request, limit: maxBody)
+        try GenerationFields.rejectUnsupported(body.json, isChat: false)
+        let fields: GenerationFields = try body.decoded()
+        let own: CompletionFields = try body.decoded()
+        let adapter = try names.adapter(fields.model)
+        let prompts: [[Int]]
+        switch own.prompt {
+        case .tokens(let tokens): prompts = tokens
+        case .texts(let texts):
+            prompts = try withTokenizerErrors {
+                texts.map { engine.tokenizer.encode(text: $0, addSpecialTokens: fields.add_special_tokens ?? true) }
+            }
+        }
+        guard (1...limits.prompts).contains(prompts.count) else {
+            throw APIError.invalid("'prompt' has \(prompts.count) prompts; use 1 to \(limits.prompts)", "prompt")
+        }
+        try Self.require("logprobs", own.logprobs)
+        // OpenAI's default length of completions.
+        let requests = try prompts.map { prompt in
+            var made = try fields.request(prompt, adapter: adapter, most: fields.max_tokens ?? 16, limits: limits)
+            made.logProbabilities = own.logprobs
+            return made
+        }
+        let choices = requests[0].choices
+        var echoes: [String] = []
+        if own.echo ?? false {
+            for prompt in prompts {
+                let text: String
+                if case .texts(let texts) = own.prompt, texts.count == prompts.count {
+                    text = texts[echoes.count / choices]
+                } else {
+                    text = engine.tokenizer.decode(tokens: prompt)
+                }
+                echoes += Array(repeating: text, count: choices)
+            }
+        }
+        let format = CompletionFormat(
+            id: "cmpl-\(context.requestID)", model: fields.model ?? names.base,
+            hasLogProbabilities: own.logprobs != nil,
+            echoes: echoes, sendsUsage: fields.includesUsage)
+        let events = merged(try requests.map { try engine.submit($0) })
+        return try await Answering(request: request, context: context, choices: choices, count: requests.count)
+            .respond(events, format, streams: fields.stream ?? false, includesUsage: fields.includesUsage)
+    }
+
+    // MARK: Chat
+
+    private struct ChatFields: Decodable {
+        var messages: [JSON]
+        var max_completion_tokens: Int?
+        var logprobs: Bool?
+        var top_logprobs: Int?
+        var chat_template_kwargs: [String: JSON]?
+        var add_generation_prompt: Bool?
+    }
+
+    @Sendable private func chat(_ incoming: Request, context: ServerContext) async throws -> Response {
+        var request = incoming
+        let body = try await JSONBody(&request, limit: maxBody)
+        try GenerationFields.rejectUnsupported(body.json, isChat: true)
+        let fields: GenerationFields = try body.decoded()
+        let own: ChatFields = try body.decoded()
+        let adapter = try names.adapter(fields.model)
+        try Self.require("top_logprobs", own.top_logprobs)
+        if own.top_logprobs != nil, !(own.logprobs ?? false) {
+            throw APIError.invalid("'top_logprobs' requires 'logprobs': true", "top_logprobs")
+        }
+        let prompt = try conversations.prompt(
+            own.messages, variables: own.chat_template_kwargs ?? [:],
+            addGenerationPrompt: own.add_generation_prompt ?? true)
+        var made = try fields.request(
+            prompt, adapter: adapter, most: own.max_completion_tokens ?? fields.max_tokens, limits: limits)
+        if own.logprobs ?? false { made.logProbabilities = own.top_logprobs ?? 0 }
+        if let end = conversations.turnEnd, !made.ignoresEndTokens { made.stopTokens.insert(end) }
+        let format = ChatFormat(
+            id: "chatcmpl-\(context.requestID)", model: fields.model ?? names.base,
+            hasLogProbabilities: own.logprobs ?? false, sendsUsage: fields.includesUsage)
+        let events = merged([try engine.submit(made)])
+        return try await Answering(request: request, context: context, choices: made.choices, count: 1)
+            .respond(events, format, streams: fields.stream ?? false, includesUsage: fields.includesUsage)
+    }
+
+    private static func require(_ name: String, _ count: Int?) throws {
+        guard let count, !(0...20).contains(count) else { return }
+        throw APIError.invalid("\(name) is \(count); use a value from 0 to 20", name)
+    }
+
+    // MARK: Tokens
+
+    private struct TokenizeFields: Decodable {
+        var model: String?
+        var prompt: String?
+        var messages: [JSON]?
+        var add_special_tokens: Bool?
+        var add_generation_prompt: Bool?
+        var return_token_strs: Bool?
+        var chat_template_kwargs: [String: JSON]?
+    }
+
+    @Sendable private func tokenize(_ incoming: Request, context: ServerContext) async throws -> Response {
+        var request = incoming
+        let fields: TokenizeFields = try await JSONBody(&request, limit: maxBody).decoded()
+        _ = try names.adapter(fields.model)
+        let tokens: [Int]
+        if let messages = fields.messages {
+            tokens = try conversations.prompt(
+                messages, variables: fields.chat_template_kwargs ?? [:],
+                addGenerationPrompt: fields.add_generation_prompt ?? true)
+        } else if let prompt = fields.prompt {
+            tokens = try withTokenizerErrors {
+                engine.tokenizer.encode(text: prompt, addSpecialTokens: fields.add_special_tokens ?? true)
+            }
+        } else {
+            throw APIError.invalid("'prompt' is missing; give 'prompt' or 'messages'", "prompt")
+        }
+        var answer: [String: JSON] = [
+            "count": .integer(tokens.count), "max_model_len": .integer(engine.model.contextLength),
+            "tokens": .array(tokens.map { .integer($0) }),
+        ]
+        if fields.return_token_strs ?? false {
+            answer["token_strs"] = .array(tokens.map { .string(engine.tokenizer.token(for: $0) ?? "") })
+        }
+        return Response(.object(answer))
+    }
+
+    private struct DetokenizeFields: Decodable {
+        var model: String?
+        var tokens: [Int]
+        var skip_special_tokens: Bool?
+    }
+
+    @Sendable private func detokenize(_ incoming: Request, context: ServerContext) async throws -> Response {
+        var request = incoming
+        let fields: DetokenizeFields = try await JSONBody(&request, limit: maxBody).decoded()
+        _ = try names.adapter(fields.model)
+        if let id = fields.tokens.first(where: { engine.tokenizer.token(for: $0) == nil }) {
+            throw APIError.invalid("token id \(id) is outside the vocabulary", "tokens")
+        }
+        let text = try withTokenizerErrors {
+            engine.tokenizer.decode(tokens: fields.tokens, skipSpecialTokens: fields.skip_special_tokens ?? false)
+        }
+        return Response(["prompt": .string(text)])
+    }
+}

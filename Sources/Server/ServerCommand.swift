@@ -1,0 +1,156 @@
+import ArgumentParser
+import Foundation
+import Hummingbird
+import LanguageModels
+import Logging
+import PEFT
+import PEFTHub
+import PEFTSupport
+import PEFTTokenizers
+import ServiceLifecycle
+import Serving
+import Torch
+
+@main
+struct ServerCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "peft-server",
+        abstract: "Serve a base model and many adapters over OpenAI's API.",
+        discussion: """
+            peft serve --model my-model --adapter mail=adapters/mail --adapters-dir adapters
+
+            curl localhost:8000/v1/completions -H 'Content-Type: application/json' \\
+              -d '{"model": "mail", "prompt": "Dear", "max_tokens": 32}'
+
+            Requests of all adapters share one base model and its decode steps. 'model' names the base, an adapter, or
+            base:adapter. docs/serving.md describes the endpoints.
+            """,
+        version: Version.current)
+
+    @OptionGroup var options: ServerOptions
+
+    static func main() async {
+        StandardStreams.reserveClosed()
+        signal(SIGPIPE, SIG_IGN)
+        do {
+            let command = try parseAsRoot(nil)
+            if var command = command as? ServerCommand { try await command.run() } else { exit() }
+        } catch let error as PEFTError {
+            fail(error.description)
+        } catch let error as ServingError {
+            fail(error.description)
+        } catch { exit(withError: error) }
+    }
+
+    private static func fail(_ message: String) -> Never {
+        _ = StandardStreams.write("error: \(message)\n", to: STDERR_FILENO, .milliseconds(1000))
+        Foundation.exit(1)
+    }
+
+    mutating func run() async throws {
+        let options = options
+        Runtime.keepFreedMemory()
+        Runtime.reportTruncatedFiles()
+        guard let level = Logger.Level(rawValue: options.logLevel) else {
+            throw ValidationError(
+                "unknown log level '\(options.logLevel)'; use debug, info, notice, warning or error")
+        }
+        LoggingSystem.bootstrap { _ in ServerLogHandler(level: level, isJSON: options.logFormat == .json) }
+        let logger = Logger(label: "peft-server")
+        let folder = try Self.folder(options)
+        let url = folder.url
+        let tokenizer = try Tokenizer.load(folder: url)
+        let device = try Device(options.device)
+        logger.info("loading", metadata: ["model": .string(options.model)])
+        let engine = try await Engine.start(options.engine, tokenizer: tokenizer) {
+            if let threads = options.threads { Runtime.threads = threads }
+            return try Self.folder(options).load(device: device)
+        }
+        let names = ModelNames(base: options.baseName, engine: engine)
+        let pinned = try await loadPinned(engine, names, logger)
+        let watched = options.adaptersDir.map { NSString(string: $0).expandingTildeInPath }
+        if let watched, !FileManager.default.fileExists(atPath: watched) {
+            throw PEFTError("there is no folder '\(watched)'", remedy: "create it, or leave out --adapters-dir")
+        }
+        let router = Router(context: ServerContext.self)
+        router.add(middleware: RequestLog())
+        router.add(middleware: APIKeyMiddleware(keys: APIKeys(options.keys)))
+        let conversations = try Conversations(
+            tokenizer, folder: url, choice: options.chatTemplate, isEncoderDecoder: engine.model.isEncoderDecoder)
+        CompletionRoutes(
+            engine: engine, names: names, conversations: conversations,
+            limits: RequestLimits(seconds: options.requestTimeout), maxBody: options.maxBody.bytes
+        ).add(to: router)
+        let paths = AdapterPaths(options.allowAdaptersFrom + (watched.map { [$0] } ?? []))
+        AdapterRoutes(engine: engine, names: names, paths: paths, maxBody: options.maxBody.bytes).add(to: router)
+        let readiness = Readiness()
+        StateRoutes(engine: engine, names: names, readiness: readiness).add(to: router)
+        let application = Application(
+            router: router,
+            configuration: .init(address: .hostname(options.host, port: options.port), serverName: "peft-server"),
+            onServerRunning: { channel in
+                logger.info(
+                    "listening",
+                    metadata: [
+                        "host": .string(options.host),
+                        "port": .stringConvertible(channel.localAddress?.port ?? options.port),
+                        "model": .string(names.base),
+                        "context_length": .stringConvertible(engine.model.contextLength),
+                    ])
+            }, logger: logger)
+        var services: [any Service] = [application]
+        if let watched {
+            services.append(
+                AdapterWatcher(
+                    folder: URL(fileURLWithPath: watched), engine: engine, names: names,
+                    interval: .seconds(options.scanInterval), logger: logger, reserved: pinned))
+        }
+        services.append(readiness)
+        var group = ServiceGroupConfiguration(
+            services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+        group.maximumGracefulShutdownDuration = .seconds(options.drainTimeout)
+        do { try await ServiceGroup(configuration: group).run() } catch is CancellationError {
+            logger.warning("requests were not complete within --drain-timeout")
+        }
+        engine.stop()
+        logger.info("stopped")
+    }
+
+    /// Loads the adapters of `--adapter`.
+    /// - Returns: their names.
+    private func loadPinned(_ engine: Engine, _ names: ModelNames, _ logger: Logger) async throws -> Set<String> {
+        var loaded: Set<String> = []
+        for option in options.adapter {
+            let (name, path) = Self.split(option)
+            do { try names.requireValid(name) } catch let error as APIError { throw PEFTError(error.message) }
+            let folder = AdapterFiles.locate(
+                try ModelLocator.adapter(path) { try HubClient(HubSettings()).pull($0, $1).folder }
+            ).folder
+            try await engine.loadAdapter(name, from: folder, isPinned: true)
+            loaded.insert(name)
+            logger.info("adapter loaded", metadata: ["adapter": .string(name), "path": .string(folder.path)])
+        }
+        return loaded
+    }
+
+    /// Splits `name=folder`; a folder without a name is named after itself.
+    private static func split(_ option: String) -> (name: String, path: String) {
+        guard let equals = option.firstIndex(of: "="), equals != option.startIndex, !option[..<equals].contains("/"),
+            !FileManager.default.fileExists(atPath: option)
+        else { return (URL(fileURLWithPath: option).lastPathComponent, option) }
+        return (String(option[..<equals]), String(option[option.index(after: equals)...]))
+    }
+
+    private static func folder(_ options: ServerOptions) throws -> ModelFolder {
+        let url = try ModelLocator.folder(options.model) { try HubClient(HubSettings()).pull($0, $1).folder }
+        var folder = try ModelFolder(url)
+        if let weights = options.weights { folder = folder.with(weights: try WeightStorage(weights)) }
+        if let format = options.embeddingWeights { folder = folder.with(embeddings: try WeightStorage(format)) }
+        guard let type = ["float32": DType.float32, "bfloat16": .bfloat16, "float16": .float16][options.precision]
+        else {
+            throw PEFTError("unknown precision '\(options.precision)'", remedy: "use float32, bfloat16 or float16")
+        }
+        folder.precision = type
+        return folder
+    }
+}

@@ -1,0 +1,313 @@
+import Foundation
+import LanguageModels
+import PEFT
+import PEFTSupport
+import PEFTTokenizers
+import Torch
+
+/// Serves many adapters over one base model: requests of any adapters and lengths share decode steps, join and leave between
+/// them, and take turns by adapter when there are more than fit.
+///
+/// The model belongs to one thread of the engine's own, on which it is loaded and every tensor is computed. All methods
+/// may be called from any thread.
+public final class Engine: @unchecked Sendable {
+    public let settings: EngineSettings
+    public let tokenizer: Tokenizer
+    /// What the engine knows of the model.
+    public private(set) var model = ModelFacts()
+
+    /// Properties of the model that requests are checked against.
+    public struct ModelFacts: Sendable {
+        public var family = ""
+        /// Number of tokens that the model knows.
+        public var vocabularySize = 0
+        /// Maximum length of a sequence, prompt and answer together.
+        public var contextLength = 0
+        /// KV memory per token, in bytes.
+        public var bytesPerToken = 0
+        /// Whether a prompt is read by an encoder, so that it doesn't count as a part of the answer's sequence.
+        public var isEncoderDecoder = false
+        var defaults = GenerationDefaults(startToken: nil, endTokens: [], padToken: 0)
+        var generation: GenerationSource?
+    }
+
+    /// Protects all that follows; signals new work to the engine's thread.
+    private let condition = NSCondition()
+    private var commands: [(EngineLoop) -> Void] = []
+    private var queue = FairQueue<Job>()
+    private var cancelled: Set<Int> = []
+    private var nextID = 0
+    private var state = State.running
+    private var published = (statistics: EngineStatistics(), adapters: [AdapterStatus]())
+    private var rejected = 0
+
+    private enum State { case running, draining, stopped }
+
+    private init(_ settings: EngineSettings, _ tokenizer: Tokenizer) {
+        (self.settings, self.tokenizer) = (settings, tokenizer)
+    }
+
+    /// Starts the engine's thread and loads the model on it.
+    ///
+    /// - Parameter load: loads the model; called on the engine's thread.
+    /// - Throws: what `load` throws.
+    public static func start(
+        _ settings: EngineSettings = EngineSettings(), tokenizer: Tokenizer,
+        load: @escaping @Sendable () throws -> any LanguageModel
+    ) async throws -> Engine {
+        let engine = Engine(settings, tokenizer)
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+            let thread = Thread {
+                let loop: EngineLoop
+                do {
+                    loop = try EngineLoop(load(), engine)
+                    engine.model = try loop.facts()
+                } catch { return continuation.resume(throwing: error) }
+                continuation.resume()
+                engine.run(loop)
+            }
+            thread.name = "peft-engine"
+            thread.stackSize = 16 << 20
+            thread.start()
+        }
+        return engine
+    }
+
+    // MARK: Requests
+
+    /// Submits a request.
+    ///
+    /// - Returns: its events. Ending the iteration cancels the request.
+    /// - Throws: ``ServingError`` if it is invalid, can never run, or the queue is full.
+    public func submit(_ request: GenerationRequest) throws -> AsyncStream<GenerationEvent> {
+        let (settings, most, least) = try checked(request)
+        let (stream, continuation) = AsyncStream<GenerationEvent>.makeStream()
+        condition.lock()
+        defer { condition.unlock() }
+        guard state == .running else { throw ServingError(.shuttingDown, "the server is shutting down") }
+        if let name = request.adapter {
+            guard let status = published.adapters.first(where: { $0.name == name }) else { throw unknownModel(name) }
+            if let problem = status.problem { throw ServingError(.adapter, problem, parameter: "model") }
+        }
+        guard queue.count < self.settings.maxWaiting else {
+            rejected += 1
+            throw ServingError(
+                .busy(retryAfter: retryTime()), "\(queue.count) requests are waiting; try again later")
+        }
+        let id = nextID
+        nextID += 1
+        let job = Job(id: id, request, settings, most: most, least: least, continuation)
+        continuation.onTermination = { [weak self] reason in
+            if case .cancelled = reason { self?.cancel(id) }
+        }
+        queue.append(job, key: request.adapter ?? "")
+        condition.signal()
+        return stream
+    }
+
+    /// Checks a request against the model and resolves its settings.
+    private func checked(_ request: GenerationRequest) throws -> (GenerationSettings, most: Int, least: Int) {
+        guard !request.prompt.isEmpty else {
+            throw ServingError(.invalid, "the prompt is empty", parameter: "prompt")
+        }
+        if let id = request.prompt.first(where: { !(0..<model.vocabularySize).contains($0) }) {
+            throw ServingError(
+                .invalid, "token id \(id) is outside the vocabulary of \(model.vocabularySize) tokens",
+                parameter: "prompt")
+        }
+        guard (1...128).contains(request.choices) else {
+            throw ServingError(.invalid, "n is \(request.choices); use a value from 1 to 128", parameter: "n")
+        }
+        if let token = request.bias.logitBias.keys.first(where: { !(0..<model.vocabularySize).contains($0) }) {
+            throw ServingError(
+                .invalid, "logit_bias names token \(token), which is outside the vocabulary", parameter: "logit_bias")
+        }
+        var parameters = request.parameters
+        var settings: GenerationSettings
+        do {
+            settings = try GenerationSettings(parameters, defaults: model.defaults, source: model.generation)
+            if parameters.temperature == nil, settings.temperature == 0 {
+                // As OpenAI's API, unless the model's file says otherwise.
+                parameters.temperature = 1
+                settings = try GenerationSettings(parameters, defaults: model.defaults, source: model.generation)
+            }
+        } catch { throw ServingError(.invalid, error) }
+        let length = request.prompt.count
+        let begun = model.isEncoderDecoder ? 1 : length
+        let room = model.contextLength - (model.isEncoderDecoder ? 0 : length)
+        guard length <= model.contextLength, room > 0 else {
+            throw ServingError(
+                .tooLong,
+                "the prompt has \(length) tokens, but the context has \(model.contextLength)\(model.isEncoderDecoder ? "" : ", the answer included"); shorten it",
+                parameter: "prompt")
+        }
+        let most: Int
+        if let own = parameters.maxNewTokens {
+            guard own <= room else {
+                throw ServingError(
+                    .tooLong,
+                    "the prompt has \(length) tokens and max_tokens is \(own), but the context has \(model.contextLength) tokens; reduce one of them",
+                    parameter: "max_tokens")
+            }
+            most = own
+        } else {
+            most = min(room, self.settings.defaultNewTokens ?? room)
+        }
+        let needed = request.choices * (length + most) * model.bytesPerToken
+        guard needed <= self.settings.cacheBytes else {
+            throw ServingError(
+                .tooLong,
+                "\(request.choices) × \(length + most) tokens need \(needed) bytes of KV memory, but the server has \(self.settings.cacheBytes); reduce max_tokens or n",
+                parameter: "max_tokens")
+        }
+        return (settings, most, settings.minNewTokens(after: begun))
+    }
+
+    /// Seconds until the queue probably has room. Called with the lock held.
+    private func retryTime() -> Int {
+        let latency = published.statistics.requestLatency
+        let average = latency.total > 0 ? latency.sum / Double(latency.total) : 1
+        return min(60, max(1, Int((average * Double(queue.count) / Double(settings.maxRunning)).rounded(.up))))
+    }
+
+    private func unknownModel(_ name: String) -> ServingError {
+        let hint = nearestName(to: name, in: published.adapters.map(\.name)).map { "; did you mean '\($0)'?" } ?? ""
+        return ServingError(.unknownModel, "the model '\(name)' does not exist\(hint)", parameter: "model")
+    }
+
+    private func cancel(_ id: Int) {
+        condition.lock()
+        cancelled.insert(id)
+        condition.signal()
+        condition.unlock()
+    }
+
+    // MARK: Adapters
+
+    /// Adds an adapter, or replaces one; its running requests continue with the old one.
+    /// - Throws: ``ServingError`` if the name is taken, or it doesn't fit the model or the memory.
+    public func loadAdapter(_ name: String, from folder: URL, isPinned: Bool = false, replaces: Bool = false)
+        async throws
+    {
+        try await perform { loop in
+            try loop.store.add(name, folder, isPinned: isPinned, replaces: replaces)
+        }
+    }
+
+    /// Adds or replaces an adapter of a watched folder. If it doesn't fit, its status says why.
+    public func registerAdapter(_ name: String, from folder: URL) async throws {
+        try await perform { $0.store.register(name, folder) }
+    }
+
+    /// Forgets an adapter; its running requests continue.
+    /// - Throws: ``ServingError`` for an unknown name.
+    public func unloadAdapter(_ name: String) async throws { try await perform { try $0.store.remove(name) } }
+
+    /// All adapters, by name.
+    public var adapters: [AdapterStatus] {
+        condition.lock()
+        defer { condition.unlock() }
+        return published.adapters
+    }
+
+    public var statistics: EngineStatistics {
+        condition.lock()
+        defer { condition.unlock() }
+        var statistics = published.statistics
+        (statistics.waiting, statistics.rejected) = (queue.count, rejected)
+        return statistics
+    }
+
+    /// Runs an action on the engine's thread, between steps.
+    private func perform(_ action: @escaping @Sendable (EngineLoop) throws -> Void) async throws {
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+            condition.lock()
+            guard state != .stopped else {
+                condition.unlock()
+                return continuation.resume(throwing: ServingError(.shuttingDown, "the server is shutting down"))
+            }
+            commands.append { loop in
+                let result = Result { try action(loop) }
+                self.publish(loop)
+                continuation.resume(with: result)
+            }
+            condition.signal()
+            condition.unlock()
+        }
+    }
+
+    // MARK: Life cycle
+
+    /// Whether new requests are accepted.
+    public var isAccepting: Bool {
+        condition.lock()
+        defer { condition.unlock() }
+        return state == .running
+    }
+
+    /// Accepts no further requests; those submitted are completed.
+    public func drain() {
+        condition.lock()
+        if state == .running { state = .draining }
+        condition.unlock()
+    }
+
+    /// Ends the engine's thread; requests that are not complete fail.
+    public func stop() {
+        condition.lock()
+        state = .stopped
+        condition.signal()
+        condition.unlock()
+    }
+
+    // MARK: The engine's thread
+
+    private func run(_ loop: EngineLoop) {
+        publish(loop)
+        while true {
+            condition.lock()
+            while state != .stopped, commands.isEmpty, queue.isEmpty, cancelled.isEmpty, loop.isIdle {
+                condition.wait()
+            }
+            let (tasks, left, isStopped) = (commands, cancelled, state == .stopped)
+            (commands, cancelled) = ([], [])
+            let now = ContinuousClock.now
+            let abandoned = queue.remove { left.contains($0.id) }
+            let late = queue.remove { ($0.request.deadline ?? now) < now }
+            let unstarted = isStopped ? queue.remove { _ in true } : []
+            condition.unlock()
+            for task in tasks { task(loop) }
+            for job in abandoned { loop.end(job, nil) }
+            for job in late { loop.end(job, loop.late) }
+            let stopping = ServingError(.shuttingDown, "the server is shutting down")
+            if isStopped {
+                for job in unstarted { loop.end(job, stopping) }
+                loop.failAll(stopping)
+                return publish(loop)
+            }
+            loop.removeEnded(cancelled: left)
+            while loop.hasRoom, let job = nextJob() {
+                guard loop.start(job) else { break }
+                condition.lock()
+                // The queue may have grown, but nothing else takes its first element.
+                queue.popFirst()
+                condition.unlock()
+            }
+            loop.step()
+            publish(loop)
+        }
+    }
+
+    private func nextJob() -> Job? {
+        condition.lock()
+        defer { condition.unlock() }
+        return queue.first
+    }
+
+    private func publish(_ loop: EngineLoop) {
+        let (statistics, adapters) = (loop.currentStatistics, loop.store.statuses)
+        condition.lock()
+        published = (statistics, adapters)
+        condition.unlock()
+    }
+}

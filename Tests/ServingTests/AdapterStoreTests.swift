@@ -1,0 +1,136 @@
+import Foundation
+import LanguageModels
+import PEFT
+import Serving
+import Testing
+import Torch
+
+/// Adapters are loaded, replaced and unloaded while others run.
+@Suite struct AdapterStoreTests {
+    private static let parameters = GenerateParameters(maxNewTokens: 60, temperature: 0)
+
+    private func long(_ adapter: String?) -> GenerationRequest {
+        var request = GenerationRequest([7, 8], adapter, most: 60)
+        request.ignoresEndTokens = true
+        return request
+    }
+
+    @Test func aUsedAdapterFinishesItsRequests() async throws {
+        try await SmallServer.run("llama", [LoRA.self, IA3.self]) { server in
+            let engine = try await server.engine()
+            defer { engine.stop() }
+            let expected = try await Answer(engine.submit(long("lora"))).tokens
+            // Unloaded after the first token.
+            let unloaded = try await Answer(engine.submit(long("lora"))) { count in
+                if count == 1 { try await engine.unloadAdapter("lora") }
+            }
+            #expect(unloaded.tokens == expected)
+            #expect(throws: ServingError.self) { try engine.submit(long("lora")) }
+            #expect(
+                try await eventually { engine.statistics.adapterBytes == engine.adapters.reduce(0) { $0 + $1.bytes } }
+            )
+            #expect(engine.adapters.map(\.name) == ["ia3"])
+        }
+    }
+
+    @Test func replacingInPlaceConcernsLaterRequests() async throws {
+        try await SmallServer.run("llama", [LoRA.self]) { server in
+            var server = server
+            try server.addAdapter("other", MethodChoice(LoRA.self), seed: 77)
+            let engine = try await server.engine()
+            defer { engine.stop() }
+            let folder = try #require(server.adapters["other"])
+            let (old, new) = (
+                try await Answer(engine.submit(long("lora"))).tokens,
+                try await Answer(engine.submit(long("other"))).tokens
+            )
+            #expect(old != new)
+            await #expect(throws: ServingError.self) { try await engine.loadAdapter("lora", from: folder) }
+            let running = try await Answer(engine.submit(long("lora"))) { count in
+                if count == 1 { try await engine.loadAdapter("lora", from: folder, replaces: true) }
+            }
+            #expect(running.tokens == old)
+            #expect(try await Answer(engine.submit(long("lora"))).tokens == new)
+        }
+    }
+
+    @Test func adaptersUsedLeastRecentlyMakeRoom() async throws {
+        try await SmallServer.run("llama") { server in
+            var server = server
+            for (index, name) in ["a", "b", "c", "d"].enumerated() {
+                try server.addAdapter(name, MethodChoice(LoRA.self), seed: UInt64(index))
+            }
+            let probe = try await server.engine()
+            let bytes = probe.adapters[0].bytes
+            probe.stop()
+            let folders = server.adapters
+            server.removeAdapters()
+            let engine = try await server.engine { $0.adapterBytes = 2 * bytes + bytes / 2 }
+            defer { engine.stop() }
+            func load(_ name: String, isPinned: Bool = false) async throws {
+                try await engine.loadAdapter(name, from: #require(folders[name]), isPinned: isPinned)
+            }
+            func loaded() -> [String] { engine.adapters.filter { $0.state == .loaded }.map(\.name) }
+            try await load("a", isPinned: true)
+            try await load("b")
+            #expect(loaded() == ["a", "b"])
+            try await load("c")
+            #expect(loaded() == ["a", "c"])
+            // A request loads its adapter again.
+            _ = try await Answer(engine.submit(long("b")))
+            #expect(loaded() == ["a", "b"])
+            #expect(engine.statistics.adapterEvictions == 2)
+            #expect(engine.statistics.adapterBytes <= 2 * bytes)
+            let error = try await #require(throws: ServingError.self) {
+                try await load("d", isPinned: true); try await load("d")
+            }
+            #expect(error.kind == .invalid)
+        }
+    }
+
+    /// Two adapters that don't fit at once take turns.
+    @Test func requestsWaitForMemoryOfAdaptersInUse() async throws {
+        try await SmallServer.run("llama", [LoRA.self, DoRA.self]) { server in
+            let probe = try await server.engine()
+            let bytes = probe.adapters.map(\.bytes).max() ?? 0
+            let expected = (
+                try await Answer(probe.submit(long("lora"))).tokens,
+                try await Answer(probe.submit(long("dora"))).tokens
+            )
+            probe.stop()
+            let engine = try await server.engine { $0.adapterBytes = bytes + 8 }
+            defer { engine.stop() }
+            let (first, second) = (try engine.submit(long("lora")), try engine.submit(long("dora")))
+            #expect(try await Answer(first).tokens == expected.0)
+            #expect(try await Answer(second).tokens == expected.1)
+        }
+    }
+
+    @Test func adaptersThatDoNotFitAreRejectedAsByVerify() async throws {
+        try await SmallServer.run("gpt2", [LoRA.self]) { other in
+            let folder = try #require(other.adapters["lora"])
+            let check = try AdapterCheck(AdapterFolder(folder), on: SmallServer.model("llama"), batches: [])
+            let sentence = try #require(check.problems.first)
+            try await SmallServer.run("llama") { server in
+                let engine = try await server.engine()
+                defer { engine.stop() }
+                let error = try await #require(throws: ServingError.self) {
+                    try await engine.loadAdapter("x", from: folder)
+                }
+                #expect(error.message == sentence && error.kind == .adapter)
+                #expect(engine.adapters.isEmpty)
+                try await engine.registerAdapter("x", from: folder)
+                #expect(engine.adapters.map(\.problem) == [sentence])
+                #expect(throws: ServingError.self) { try engine.submit(long("x")) }
+                // The base is unchanged.
+                let expected = try server.offline(
+                    [[7, 8]], adapter: nil, GenerateParameters(maxNewTokens: 9, temperature: 0))
+                #expect(try await Answer(engine.submit(GenerationRequest([7, 8], most: 9))).tokens == expected)
+            }
+        }
+    }
+}
+
+extension SmallServer {
+    mutating func removeAdapters() { adapters = [:] }
+}

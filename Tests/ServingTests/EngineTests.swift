@@ -1,0 +1,246 @@
+import LanguageModels
+import PEFT
+import PEFTSupport
+import PEFTTokenizers
+import Serving
+import Testing
+
+/// Requests that share steps get what each gets alone.
+@Suite struct EngineTests {
+    private static let methods: [any PEFTMethod.Type] = [
+        LoRA.self, DoRA.self, IA3.self, PromptTuning.self, PrefixTuning.self, Houlsby.self, LayerNormTuning.self,
+    ]
+    /// Prompts of several lengths, some of them longer than a step reads.
+    private static let prompts = [[5, 9, 30], (0..<23).map { 2 + $0 * 7 % 90 }, [44], (0..<11).map { 90 - $0 * 3 }]
+
+    @Test(arguments: ["llama", "gpt2", "t5-v1.1", "decoders/gemma3", "decoders/phi3-longrope"])
+    func manyRequestsGetTheirOfflineTokens(base: String) async throws {
+        try await SmallServer.run(base, Self.methods) { server in
+            let engine = try await server.engine { $0.prefillChunk = 8 }
+            defer { engine.stop() }
+            let names: [String?] = Self.methods.map { $0.name } + [nil]
+            let parameters = GenerateParameters(maxNewTokens: 12, temperature: 0)
+            var expected: [String: [[Int]]] = [:]
+            for name in names { expected[name ?? ""] = try server.offline(Self.prompts, adapter: name, parameters) }
+            // All texts must not be the same.
+            #expect(Set(expected.values).count > 4)
+            try await withThrowingTaskGroup(of: (String, Int, [Int]).self) { group in
+                for (index, prompt) in Self.prompts.enumerated() {
+                    for name in names {
+                        let events = try engine.submit(GenerationRequest(prompt, name, most: 12))
+                        group.addTask {
+                            let tokens = try await Answer(events).tokens[0]
+                            return (name ?? "", index, tokens)
+                        }
+                    }
+                    // Later requests join a running batch.
+                    try await Task.sleep(for: .milliseconds(5))
+                }
+                for try await (name, index, tokens) in group {
+                    let end = server.endTokens
+                    #expect(tokens.filter { !end.contains($0) } == expected[name]?[index], "\(name) \(index)")
+                }
+            }
+            #expect(try await eventually { engine.statistics.running == 0 && engine.statistics.cacheBytes == 0 })
+        }
+    }
+
+    @Test func choicesContinueOnePrompt() async throws {
+        try await SmallServer.run("llama") { server in
+            let engine = try await server.engine { $0.prefillChunk = 4 }
+            defer { engine.stop() }
+            let prompt = Self.prompts[1]
+            var request = GenerationRequest(prompt, most: 8)
+            request.choices = 3
+            let greedy = try await Answer(engine.submit(request), choices: 3)
+            let expected = try server.offline([prompt], adapter: nil, request.parameters)
+            #expect(greedy.tokens == Array(repeating: expected[0], count: 3))
+            #expect(greedy.usage?.promptTokens == prompt.count)
+            // The prompt is read once.
+            #expect(engine.statistics.promptTokens == prompt.count)
+            request.parameters.temperature = 1
+            let sampled = try await Answer(engine.submit(request), choices: 3)
+            #expect(Set(sampled.tokens).count > 1)
+        }
+    }
+
+    @Test func seedsDecideWhateverElseRuns() async throws {
+        try await SmallServer.run("llama", [LoRA.self, IA3.self]) { server in
+            let engine = try await server.engine()
+            defer { engine.stop() }
+            let request = GenerationRequest([7, 8], "lora", most: 16, temperature: 1.2, seed: 3)
+            let alone = try await Answer(engine.submit(request))
+            let others = try (0..<6).map {
+                try engine.submit(GenerationRequest([$0 + 2, 5], ["ia3", nil][$0 % 2], most: 30, temperature: 1))
+            }
+            let together = try await Answer(engine.submit(request))
+            #expect(together.tokens == alone.tokens)
+            for events in others { _ = try await Answer(events) }
+            let other = try await Answer(
+                engine.submit(GenerationRequest([7, 8], "lora", most: 16, temperature: 1.2, seed: 4)))
+            #expect(other.tokens != alone.tokens)
+        }
+    }
+
+    @Test func scoresAreThoseOfTheUnmodifiedLogits() async throws {
+        try await SmallServer.run("llama") { server in
+            let engine = try await server.engine()
+            defer { engine.stop() }
+            var request = GenerationRequest([7, 8], most: 4)
+            request.logProbabilities = 5
+            let plain = try await Answer(engine.submit(request))
+            for score in plain.scores[0] {
+                #expect(score.chosen == score.best[0])
+                #expect(score.best.count == 5)
+                #expect(score.best.map(\.logProbability) == score.best.map(\.logProbability).sorted(by: >))
+            }
+            // Forbidding the best token chooses the second, with its own probability.
+            let first = plain.scores[0][0]
+            request.bias.logitBias = [first.chosen.token: -100]
+            let biased = try await Answer(engine.submit(request))
+            #expect(biased.scores[0][0].chosen == first.best[1])
+        }
+    }
+
+    @Test func penaltiesForbidRepetition() async throws {
+        try await SmallServer.run("llama") { server in
+            let engine = try await server.engine()
+            defer { engine.stop() }
+            var request = GenerationRequest([7, 8], most: 24)
+            request.ignoresEndTokens = true
+            request.bias.presencePenalty = 100
+            let tokens = try await Answer(engine.submit(request)).tokens[0]
+            #expect(tokens.count == 24 && Set(tokens).count == 24)
+            request.bias = .init()
+            let repeated = try await Answer(engine.submit(request)).tokens[0]
+            #expect(Set(repeated).count < 24)
+        }
+    }
+
+    @Test func textsEndAtStopTexts() async throws {
+        try await SmallServer.run("llama") { server in
+            let engine = try await server.engine()
+            defer { engine.stop() }
+            var request = GenerationRequest([7, 8], most: 12)
+            request.ignoresEndTokens = true
+            let whole = try await Answer(engine.submit(request))
+            #expect(whole.reasons == [.length])
+            #expect(whole.texts[0] == server.tokenizer.decode(tokens: whole.tokens[0]))
+            // From within the third word to within the fourth: no token ends there.
+            let words = whole.texts[0].split(separator: " ")
+            let stop = String(words[2].dropFirst()) + " " + String(words[3].dropLast())
+            let at = try #require(whole.texts[0].range(of: stop))
+            request.stopTexts = ["never", stop]
+            let stopped = try await Answer(engine.submit(request))
+            #expect(stopped.texts[0] == String(whole.texts[0][..<at.lowerBound]))
+            #expect(stopped.reasons == [.stop(text: stop)])
+            request.includesStopText = true
+            #expect(try await Answer(engine.submit(request)).texts[0] == String(whole.texts[0][..<at.upperBound]))
+        }
+    }
+
+    // MARK: Limits
+
+    @Test func clientsThatLeaveFreeTheirMemory() async throws {
+        try await SmallServer.run("llama", [LoRA.self]) { server in
+            let engine = try await server.engine()
+            defer { engine.stop() }
+            let task = Task {
+                var request = GenerationRequest([7, 8], "lora", most: 120)
+                request.ignoresEndTokens = true
+                var count = 0
+                for await _ in try engine.submit(request) {
+                    count += 1
+                    if count == 3 { break }
+                }
+            }
+            try await task.value
+            #expect(try await eventually { engine.statistics.running == 0 && engine.statistics.cacheBytes == 0 })
+            #expect(engine.statistics.finished["abort"] == 1)
+            #expect(engine.statistics.generationTokens < 120)
+        }
+    }
+
+    @Test func memoryLimitsTheBatch() async throws {
+        try await SmallServer.run("llama") { server in
+            let probe = try await server.engine()
+            let bytes = probe.model.bytesPerToken
+            probe.stop()
+            // Two sequences of 2 + 20 tokens.
+            let engine = try await server.engine { $0.cacheBytes = 50 * bytes }
+            defer { engine.stop() }
+            let all = try (0..<6).map { try engine.submit(GenerationRequest([7 + $0, 8], most: 20)) }
+            var largest = 0
+            for events in all {
+                _ = try await Answer(events) { _ in largest = max(largest, engine.statistics.cacheBytes) }
+            }
+            #expect(largest > 0 && largest <= 44 * bytes)
+            #expect(throws: ServingError.self) { try engine.submit(GenerationRequest([7, 8], most: 60)) }
+            #expect(throws: ServingError.self) { try engine.submit(GenerationRequest([7, 8], most: 1000)) }
+        }
+    }
+
+    @Test func aFullQueueIsBusy() async throws {
+        try await SmallServer.run("llama") { server in
+            let engine = try await server.engine {
+                $0.maxRunning = 1
+                $0.maxWaiting = 1
+            }
+            defer { engine.stop() }
+            var long = GenerationRequest([7, 8], most: 120)
+            long.ignoresEndTokens = true
+            let first = try engine.submit(long)
+            #expect(try await eventually { engine.statistics.running == 1 })
+            let second = try engine.submit(long)
+            let error = #expect(throws: ServingError.self) { try engine.submit(long) }
+            guard case .busy(let seconds)? = error?.kind else {
+                return #expect(Bool(false), "\(String(describing: error))")
+            }
+            #expect(seconds >= 1)
+            #expect(try await Answer(first).tokens[0].count == 120)
+            #expect(try await Answer(second).tokens[0].count == 120)
+        }
+    }
+
+    @Test func lateRequestsFail() async throws {
+        try await SmallServer.run("llama") { server in
+            let engine = try await server.engine()
+            defer { engine.stop() }
+            var request = GenerationRequest([7, 8], most: 100)
+            request.deadline = .now - .seconds(1)
+            let error = try await #require(throws: ServingError.self) { try await Answer(engine.submit(request)) }
+            #expect(error.kind == .deadline)
+        }
+    }
+
+    @Test func unknownNamesAndTokensAreRejected() async throws {
+        try await SmallServer.run("llama", [LoRA.self]) { server in
+            let engine = try await server.engine()
+            defer { engine.stop() }
+            let name = #expect(throws: ServingError.self) {
+                try engine.submit(GenerationRequest([7], "lara", most: 1))
+            }
+            #expect(name?.kind == .unknownModel && name?.message.contains("did you mean 'lora'?") == true)
+            #expect(throws: ServingError.self) { try engine.submit(GenerationRequest([96], most: 1)) }
+            #expect(throws: ServingError.self) { try engine.submit(GenerationRequest([-1], most: 1)) }
+            #expect(throws: ServingError.self) { try engine.submit(GenerationRequest([], most: 1)) }
+            #expect(throws: ServingError.self) { try engine.submit(GenerationRequest([7], most: 1, temperature: -1)) }
+        }
+    }
+
+    @Test func nothingIsAcceptedAfterDraining() async throws {
+        try await SmallServer.run("llama") { server in
+            let engine = try await server.engine()
+            let events = try engine.submit(GenerationRequest([7, 8], most: 30))
+            engine.drain()
+            #expect(throws: ServingError.self) { try engine.submit(GenerationRequest([7], most: 1)) }
+            #expect(try await Answer(events).usage != nil)
+            engine.stop()
+        }
+    }
+}
+
+extension SmallServer {
+    /// The model's end tokens.
+    var endTokens: Set<Int> { [1] }
+}

@@ -1,0 +1,52 @@
+import Testing
+
+@testable import Serving
+
+@Suite struct QueueTests {
+    @Test func keysTakeTurns() {
+        var queue = FairQueue<String>()
+        for element in ["a1", "a2", "a3", "b1", "c1", "b2"] { queue.append(element, key: String(element.prefix(1))) }
+        var order: [String] = []
+        while let element = queue.popFirst() { order.append(element) }
+        #expect(order == ["a1", "b1", "c1", "a2", "b2", "a3"])
+        #expect(queue.isEmpty && queue.first == nil)
+    }
+
+    @Test func removedElementsLeaveTheOrder() {
+        var queue = FairQueue<String>()
+        for element in ["a1", "b1", "a2", "c1"] { queue.append(element, key: String(element.prefix(1))) }
+        #expect(queue.remove { $0 == "a1" || $0 == "b1" }.sorted() == ["a1", "b1"])
+        #expect(queue.count == 2 && queue.first == "a2")
+        queue.popFirst()
+        #expect(queue.first == "c1")
+    }
+
+    /// Texts in pieces of every length give what the whole text gives.
+    @Test(arguments: [["stop"], ["aab", "ab"], ["aa", "aaa"], ["é!", "xyz"]])
+    func stopTextsAreFoundAcrossPieces(stops: [String]) {
+        for text in ["no end", "aaab then", "a stop here", "xyxyz", "caf\u{e9}! more", "aaaa", "st"] {
+            for length in 1...4 {
+                var matcher = StopMatcher(stops, includesStop: false)
+                var rest = text[...]
+                var (out, found): (String, String?) = ("", nil)
+                while !rest.isEmpty, found == nil {
+                    let piece = matcher.append(String(rest.prefix(length)))
+                    rest = rest.dropFirst(length)
+                    out += piece.text
+                    found = piece.stop
+                }
+                if found == nil { out += matcher.finish() }
+                let first = stops.compactMap { text.range(of: $0)?.lowerBound }.min()
+                // Of texts that begin together a shorter one may be found before the longer is complete.
+                #expect(out == String(text[..<(first ?? text.endIndex)]), "\(text) by \(length), \(stops)")
+                #expect((found != nil) == (first != nil))
+            }
+        }
+    }
+
+    @Test func histogramsCountUpToTheirBounds() {
+        var histogram = Histogram(bounds: [1, 2])
+        for value in [0.5, 1, 1.5, 3] { histogram.record(value) }
+        #expect(histogram.counts == [2, 1, 1] && histogram.sum == 6 && histogram.total == 4)
+    }
+}

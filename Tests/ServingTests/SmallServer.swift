@@ -1,0 +1,132 @@
+import Foundation
+import LanguageModels
+import PEFTSupport
+import PEFTTokenizers
+import Serving
+import TestSupport
+import Testing
+import Torch
+
+@testable import PEFT
+
+/// A small model with a word tokenizer and adapters of several methods, in a temporary folder.
+struct SmallServer {
+    let base: String
+    let folder: URL
+    let tokenizer: Tokenizer
+    /// The adapters' folders by name.
+    private(set) var adapters: [String: URL] = [:]
+
+    /// Calls `body` with a server's files, which are removed afterwards.
+    static func run(
+        _ base: String, _ methods: [any PEFTMethod.Type] = [], _ body: (SmallServer) async throws -> Void
+    ) async throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
+            "peft-serving-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        var server = try SmallServer(base: base, folder: folder)
+        for (index, method) in methods.enumerated() {
+            try server.addAdapter(method.name, MethodChoice(method), seed: UInt64(index))
+        }
+        try await body(server)
+    }
+
+    private init(base: String, folder: URL) throws {
+        (self.base, self.folder) = (base, folder)
+        let words = folder.appendingPathComponent("tokenizer")
+        try FileManager.default.createDirectory(at: words, withIntermediateDirectories: true)
+        try WordTokenizer.write(WordTokenizer.words(96), to: words)
+        tokenizer = try Tokenizer.load(folder: words)
+    }
+
+    static func model(_ base: String) throws -> any LanguageModel { try ModelFolder(Checkout.model(base)).load() }
+
+    /// Writes an adapter with random values.
+    mutating func addAdapter(_ name: String, _ choice: MethodChoice, seed: UInt64) throws {
+        let adapter = try Adapter(choice, on: Self.model(base), seed: seed)
+        var random = SeededRandom(seed: seed &+ 100)
+        try withTorchErrors {
+            for tensor in adapter.added.map(\.parameter.parameter.tensor) + adapter.trained.map(\.values) {
+                let noise = Tensor.zeros(like: tensor.detached())
+                noise.fillNormal(deviation: 0.3, from: &random)
+                tensor.detached().add(noise)
+            }
+        }
+        let saved = folder.appendingPathComponent(name)
+        try adapter.save(to: saved, base: base)
+        adapters[name] = saved
+    }
+
+    /// An engine with all adapters.
+    func engine(_ change: (inout EngineSettings) -> Void = { _ in }) async throws -> Engine {
+        var settings = EngineSettings()
+        change(&settings)
+        let base = base
+        let engine = try await Engine.start(settings, tokenizer: tokenizer) { try Self.model(base) }
+        for (name, folder) in adapters.sorted(by: { $0.key < $1.key }) {
+            try await engine.loadAdapter(name, from: folder)
+        }
+        return engine
+    }
+
+    /// The tokens that the library generates, one prompt at a time.
+    func offline(_ prompts: [[Int]], adapter: String?, _ parameters: GenerateParameters) throws -> [[Int]] {
+        let set = AdapterSet(on: try Self.model(base))
+        if let adapter, let folder = adapters[adapter] {
+            try set.add(AdapterFolder(folder), name: adapter)
+            try set.activate(adapter)
+        }
+        let generator = try Generator(set.model, parameters)
+        return try prompts.map { try generator.generate([$0])[0] }
+    }
+}
+
+extension GenerationRequest {
+    init(_ prompt: [Int], _ adapter: String? = nil, most: Int, temperature: Double = 0, seed: UInt64 = 0) {
+        self.init(prompt: prompt, adapter: adapter)
+        parameters = GenerateParameters(maxNewTokens: most, temperature: temperature, seed: seed)
+    }
+}
+
+/// A complete answer.
+struct Answer: Equatable {
+    var tokens: [[Int]]
+    var texts: [String]
+    var reasons: [FinishReason?]
+    var scores: [[TokenLogProbability]]
+    var usage: Usage?
+
+    /// - Throws: the ``ServingError`` of a request that fails.
+    init(_ events: AsyncStream<GenerationEvent>, choices: Int = 1, onToken: (Int) async throws -> Void = { _ in })
+        async throws
+    {
+        tokens = Array(repeating: [], count: choices)
+        texts = Array(repeating: "", count: choices)
+        reasons = Array(repeating: nil, count: choices)
+        scores = Array(repeating: [], count: choices)
+        for await event in events {
+            switch event {
+            case .token(let choice, let id, let text, let score):
+                tokens[choice].append(id)
+                texts[choice] += text
+                if let score { scores[choice].append(score) }
+                try await onToken(tokens[choice].count)
+            case .finished(let choice, let text, let reason):
+                texts[choice] += text
+                reasons[choice] = reason
+            case .done(let usage): self.usage = usage
+            case .failed(let error): throw error
+            }
+        }
+    }
+}
+
+/// Waits until a condition holds, for at most ten seconds.
+func eventually(_ condition: () -> Bool) async throws -> Bool {
+    for _ in 0..<1000 {
+        if condition() { return true }
+        try await Task.sleep(for: .milliseconds(10))
+    }
+    return false
+}
