@@ -5,7 +5,7 @@ IMPORTS := --explicit-target-dependency-import-check error
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup duckdb build server test demo bench format lint test-scripts clean need-swift need-python
+.PHONY: help setup duckdb build server test test-server demo bench format lint test-scripts clean need-swift need-python
 
 SOURCES := Package.swift Sources Tests Benchmarks Examples
 
@@ -31,6 +31,9 @@ server: setup ## Build .build/release/peft and peft-server, which peft serve run
 test: export GOMP_SPINCOUNT ?= 1000
 test: setup ## Run all tests of the package
 	swift test $(IMPORTS) $(SWIFT_FLAGS)
+
+test-server: server ## Test the HTTP server with a small model
+	python3 Scripts/test_server.py
 
 demo: build ## Compare full fine-tuning and LoRA on the example dataset
 	Scripts/demo.sh

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Checks that take too long for every change: the release build without warnings, the demo, the benchmarks' programs, a
-# program of another package, every method on every family, fault injection.
+# Checks that take too long for every change: the release build without warnings, the demo, the benchmarks' programs, the
+# HTTP server, a program of another package, every method on every family, fault injection.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 make build SWIFT_FLAGS='-Xswiftc -warnings-as-errors -Xcxx -Wall -Xcxx -Wextra -Xcxx -Werror'
 make demo
+make test-server SWIFT_FLAGS='-Xswiftc -warnings-as-errors'
 PEFT_BENCHMARKS=1 swift build -c release
 Scripts/check_dependency.py
 PEFT_ALL_LAWS=1 make test

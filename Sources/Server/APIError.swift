@@ -34,6 +34,8 @@ struct APIError: Error, HTTPResponseError {
         case let error as PEFTError: self.init(.badRequest, error.description)
         case let error as HTTPError:
             self.init(error.status, error.body ?? error.status.reasonPhrase.lowercased())
+        case is CancellationError:
+            self.init(.clientLeft, "the client closed the connection", type: "server_error")
         case let error as any HTTPResponseError:
             self.init(error.status, error.status.reasonPhrase.lowercased())
         default: self.init(.internalServerError, "internal error", type: "server_error")
@@ -77,6 +79,11 @@ struct APIError: Error, HTTPResponseError {
         if status == .unauthorized { response.headers[.wwwAuthenticate] = "Bearer" }
         return response
     }
+}
+
+extension HTTPResponse.Status {
+    /// nginx's status, for the log.
+    static let clientLeft = HTTPResponse.Status(code: 499, reasonPhrase: "Client Closed Request")
 }
 
 extension Response {

@@ -101,6 +101,14 @@ struct Answering {
 
     private func stream(_ events: AnswerEvents, _ format: some AnswerFormat, includesUsage: Bool) -> Response {
         let body = ResponseBody { writer in
+            let start = ContinuousClock.now
+            var isComplete = false
+            // The line of the request itself was logged when its answer began.
+            defer {
+                if !isComplete {
+                    context.logger.info("client left", metadata: ["after": "\(start.duration(to: .now))"])
+                }
+            }
             try await request.body.consumeWithCancellationOnInboundClose { _ in
                 var format = format
                 var usage = Usage(promptTokens: 0, completionTokens: 0)
@@ -125,6 +133,7 @@ struct Answering {
                         context.logger.error("request failed", metadata: ["error": .string(error.message)])
                         try await writer.write(data(APIError(error).json))
                         try await writer.write(ByteBuffer(string: "data: [DONE]\n\n"))
+                        isComplete = true
                         return
                     }
                     for chunk in chunks { try await writer.write(data(chunk)) }
@@ -132,6 +141,7 @@ struct Answering {
                 guard !Task.isCancelled else { throw CancellationError() }
                 if includesUsage { try await writer.write(data(format.usageChunk(usage))) }
                 try await writer.write(ByteBuffer(string: "data: [DONE]\n\n"))
+                isComplete = true
                 log(usage)
             }
             try await writer.finish(nil)

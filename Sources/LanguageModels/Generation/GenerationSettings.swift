@@ -125,7 +125,7 @@ public struct GenerationSettings: Sendable, Equatable {
 
     /// Maximum number of new tokens after `begun` tokens: a decoder-only model's prompt, or the start token.
     /// - Throws: ``PEFTError`` if the file's `max_length` leaves no room.
-    public func maxNewTokens(after begun: Int) throws -> Int {
+    func maxNewTokens(after begun: Int) throws -> Int {
         if let maxNewTokens { return maxNewTokens }
         guard let maxLength else { return Self.defaultNewTokens }
         guard maxLength > begun else {

@@ -18,12 +18,10 @@ struct ScoreProcessor {
         let least: Int
     }
 
-    /// - Parameters:
-    ///   - scores: `[texts, vocabulary]`, logits or log-probabilities.
-    ///   - isNeutral: whether nothing changes; by default according to the settings.
+    /// - Parameter scores: `[texts, vocabulary]`, logits or log-probabilities.
     /// - Returns: the processed scores; the same tensor if nothing changes.
-    func callAsFunction(_ scores: Tensor, _ texts: [Text], isNeutral: Bool? = nil) -> Tensor {
-        guard !(isNeutral ?? settings.leavesScores) else { return scores }
+    func callAsFunction(_ scores: Tensor, _ texts: [Text]) -> Tensor {
+        guard !settings.leavesScores else { return scores }
         var result = scores.to(.float32).clone()
         let whole = texts.map { $0.before + $0.made }
         if settings.encoderRepetitionPenalty != 1 {

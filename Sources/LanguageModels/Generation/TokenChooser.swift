@@ -52,14 +52,14 @@ public struct TokenChooser {
     }
 
     /// Whether the choice is the largest unmodified logit.
-    public var isGreedy: Bool { settings.temperature == 0 && settings.leavesScores && least == 0 && bias.isNeutral }
+    public var isGreedy: Bool { settings.temperature == 0 && settings.leavesScores && bias.isNeutral }
 
     /// Chooses a token from logits `[1, vocabulary]` after the generated ones.
     public mutating func choose(_ logits: Tensor, generated: [Int]) -> Int {
         var scores = logits.to(.float32)
         if !bias.logitBias.isEmpty { scores = scores + row(bias.logitBias, like: scores) }
         let text = ScoreProcessor.Text(source: prompt, before: before, made: generated, most: most, least: least)
-        scores = ScoreProcessor(settings: settings)(scores, [text], isNeutral: settings.leavesScores && least == 0)
+        scores = ScoreProcessor(settings: settings)(scores, [text])
         if bias.presencePenalty != 0 || bias.frequencyPenalty != 0 {
             let counts = generated.reduce(into: [Int: Int]()) { $0[$1, default: 0] += 1 }
             let changes = counts.mapValues { -bias.presencePenalty - bias.frequencyPenalty * Double($0) }
