@@ -64,9 +64,11 @@ struct CompletionRoutes: Sendable {
             throw APIError.invalid("'prompt' has \(prompts.count) prompts; use 1 to \(limits.prompts)", "prompt")
         }
         try Self.require("logprobs", own.logprobs)
-        // OpenAI's default length of completions.
         let requests = try prompts.map { prompt in
-            var made = try fields.request(prompt, adapter: adapter, most: fields.max_tokens ?? 16, limits: limits)
+            // OpenAI's default length of completions.
+            let length = min(16, engine.model.room(after: prompt.count))
+            var made = try fields.request(
+                prompt, adapter: adapter, most: fields.max_tokens ?? max(1, length), limits: limits)
             made.logProbabilities = own.logprobs
             return made
         }

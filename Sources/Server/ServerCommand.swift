@@ -87,6 +87,8 @@ struct ServerCommand: AsyncParsableCommand {
         StateRoutes(engine: engine, names: names, readiness: readiness).add(to: router)
         let application = Application(
             router: router,
+            // Connections that send nothing, or half a request, are closed.
+            server: .http1(configuration: .init(idleTimeout: .seconds(75))),
             configuration: .init(address: .hostname(options.host, port: options.port), serverName: "peft-server"),
             onServerRunning: { channel in
                 logger.info(

@@ -18,7 +18,7 @@ public struct AdapterStatus: Sendable, Equatable {
     public var isPinned: Bool
     /// Label of its method; `nil` if it was never loaded.
     public var method: String?
-    /// Memory of its tensors, while loaded.
+    /// Memory of its tensors when it was loaded last; 0 if it never was.
     public var bytes: Int
     /// Whether its sequences share steps with those of other adapters.
     public var sharesBatches: Bool

@@ -81,17 +81,16 @@ final class AdapterStore {
         entries[name] = entry
     }
 
-    /// Adds an adapter from a watched folder. One that doesn't fit is known with its problem, which requests get.
+    /// Adds or replaces an adapter of a watched folder, and loads it if there is room. One that doesn't fit the model is
+    /// known with its problem, which requests get.
     func register(_ name: String, _ folder: URL) {
-        do { try add(name, folder, isPinned: false, replaces: true) } catch {
-            // The adapter of before, if any, is no longer what the folder contains.
-            let entry = Entry(folder: folder, isPinned: false)
-            entry.requests = entries[name]?.requests ?? 0
-            if (error as? ServingError)?.kind != .busy(retryAfter: 1) {
-                entry.problem = ServingError(.adapter, error).message
-            }
-            retire(entries[name])
-            entries[name] = entry
+        let entry = Entry(folder: folder, isPinned: false)
+        entry.requests = entries[name]?.requests ?? 0
+        // The adapter of before, if any, is no longer what the folder contains.
+        retire(entries[name])
+        entries[name] = entry
+        do { entry.loaded = try load(name, entry, evicts: false) } catch {
+            if let error = error as? ServingError, error.kind == .adapter { entry.problem = error.message }
         }
     }
 
@@ -124,7 +123,7 @@ final class AdapterStore {
         if entry.loaded == nil {
             do { entry.loaded = try load(name, entry) } catch let error as ServingError {
                 if case .busy = error.kind { return .wait }
-                entry.problem = error.message
+                if error.kind == .adapter { entry.problem = error.message }
                 throw error
             }
         }
@@ -156,7 +155,8 @@ final class AdapterStore {
 
     // MARK: Loading
 
-    private func load(_ name: String, _ entry: Entry) throws -> LoadedAdapter {
+    /// - Parameter evicts: whether others may be unloaded for it.
+    private func load(_ name: String, _ entry: Entry, evicts: Bool = true) throws -> LoadedAdapter {
         version += 1
         let key = "\(name)#\(version)"
         let folder: AdapterFolder
@@ -166,10 +166,14 @@ final class AdapterStore {
         let needed = folder.storedBytes
         guard needed <= limit else {
             throw ServingError(
-                .adapter, "adapter '\(name)' has \(needed) bytes, but --adapter-memory is \(limit)",
+                .invalid, "adapter '\(name)' has \(needed) bytes, but --adapter-memory is \(limit)",
                 parameter: "lora_path")
         }
-        try makeRoom(for: needed, except: entry)
+        if evicts {
+            try makeRoom(for: needed, except: entry)
+        } else if bytes + needed > limit {
+            throw ServingError(.busy(retryAfter: 1), "there is no room for adapter '\(name)' now")
+        }
         let adapter: Adapter
         do { adapter = try set.add(folder, name: key) } catch {
             // The sentence of `peft verify`.
@@ -218,7 +222,7 @@ final class AdapterStore {
                 let isUsed = !retired.isEmpty || entries.values.contains { $0.loaded?.running ?? 0 > 0 }
                 guard isUsed else {
                     throw ServingError(
-                        .adapter,
+                        .invalid,
                         "an adapter of \(needed) bytes doesn't fit beside the pinned ones; raise --adapter-memory (\(limit) bytes)",
                         parameter: "lora_path")
                 }

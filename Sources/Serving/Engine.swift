@@ -27,6 +27,9 @@ public final class Engine: @unchecked Sendable {
         public var bytesPerToken = 0
         /// Whether a prompt is read by an encoder, so that it doesn't count as a part of the answer's sequence.
         public var isEncoderDecoder = false
+        /// Maximum number of new tokens after a prompt; 0 or less if it is too long.
+        public func room(after length: Int) -> Int { contextLength - (isEncoderDecoder ? 0 : length) }
+
         var defaults = GenerationDefaults(startToken: nil, endTokens: [], padToken: 0)
         var generation: GenerationSource?
     }
@@ -134,7 +137,7 @@ public final class Engine: @unchecked Sendable {
         } catch { throw ServingError(.invalid, error) }
         let length = request.prompt.count
         let begun = model.isEncoderDecoder ? 1 : length
-        let room = model.contextLength - (model.isEncoderDecoder ? 0 : length)
+        let room = model.room(after: length)
         guard length <= model.contextLength, room > 0 else {
             throw ServingError(
                 .tooLong,

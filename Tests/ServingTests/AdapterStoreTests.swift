@@ -81,10 +81,13 @@ import Torch
             #expect(loaded() == ["a", "b"])
             #expect(engine.statistics.adapterEvictions == 2)
             #expect(engine.statistics.adapterBytes <= 2 * bytes)
-            let error = try await #require(throws: ServingError.self) {
-                try await load("d", isPinned: true); try await load("d")
-            }
-            #expect(error.kind == .invalid)
+            // Beside two pinned adapters nothing else fits.
+            try await load("d", isPinned: true)
+            let error = try await #require(throws: ServingError.self) { try await Answer(engine.submit(long("b"))) }
+            #expect(error.kind == .invalid && error.message.contains("pinned"))
+            try await engine.registerAdapter("e", from: #require(folders["c"]))
+            #expect(engine.adapters.map(\.state) == [.loaded, .unloaded, .unloaded, .loaded, .unloaded])
+            #expect(engine.adapters.allSatisfy { $0.problem == nil })
         }
     }
 
