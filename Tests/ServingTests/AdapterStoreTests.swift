@@ -64,7 +64,7 @@ import Torch
             let bytes = probe.adapters[0].bytes
             probe.stop()
             let folders = server.adapters
-            server.removeAdapters()
+            server.adapters = [:]
             let engine = try await server.engine { $0.adapterBytes = 2 * bytes + bytes / 2 }
             defer { engine.stop() }
             func load(_ name: String, isPinned: Bool = false) async throws {
@@ -132,8 +132,4 @@ import Torch
             }
         }
     }
-}
-
-extension SmallServer {
-    mutating func removeAdapters() { adapters = [:] }
 }

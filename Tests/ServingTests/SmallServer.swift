@@ -15,7 +15,7 @@ struct SmallServer {
     let folder: URL
     let tokenizer: Tokenizer
     /// The adapters' folders by name.
-    private(set) var adapters: [String: URL] = [:]
+    var adapters: [String: URL] = [:]
 
     /// Calls `body` with a server's files, which are removed afterwards.
     static func run(
