@@ -112,9 +112,9 @@ import Torch
     @Test func adaptersThatDoNotFitAreRejectedAsByVerify() async throws {
         try await SmallServer.run("gpt2", [LoRA.self]) { other in
             let folder = try #require(other.adapters["lora"])
-            let check = try AdapterCheck(AdapterFolder(folder), on: SmallServer.model("llama"), batches: [])
-            let sentence = try #require(check.problems.first)
             try await SmallServer.run("llama") { server in
+                let check = try AdapterCheck(AdapterFolder(folder), on: server.model(), batches: [])
+                let sentence = try #require(check.problems.first)
                 let engine = try await server.engine()
                 defer { engine.stop() }
                 let error = try await #require(throws: ServingError.self) {

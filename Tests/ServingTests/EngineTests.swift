@@ -11,19 +11,22 @@ import Testing
         LoRA.self, DoRA.self, IA3.self, PromptTuning.self, PrefixTuning.self, Houlsby.self, LayerNormTuning.self,
     ]
     /// Prompts of several lengths, some of them longer than a step reads.
-    private static let prompts = [[5, 9, 30], (0..<23).map { 2 + $0 * 7 % 90 }, [44], (0..<11).map { 90 - $0 * 3 }]
+    private static let prompts = [[5], (0..<23).map { 2 + $0 * 7 % 90 }, (0..<11).map { 90 - $0 * 3 }]
 
     @Test(arguments: ["llama", "gpt2", "t5-v1.1", "decoders/gemma3", "decoders/phi3-longrope"])
     func manyRequestsGetTheirOfflineTokens(base: String) async throws {
-        try await SmallServer.run(base, Self.methods) { server in
+        // The full set once, and of other families what their attention concerns.
+        let methods =
+            base == "llama" ? Self.methods : [LoRA.self, PromptTuning.self, PrefixTuning.self, LayerNormTuning.self]
+        try await SmallServer.run(base, methods) { server in
             let engine = try await server.engine { $0.prefillChunk = 8 }
             defer { engine.stop() }
-            let names: [String?] = Self.methods.map { $0.name } + [nil]
+            let names: [String?] = methods.map { $0.name } + [nil]
             let parameters = GenerateParameters(maxNewTokens: 12, temperature: 0)
             var expected: [String: [[Int]]] = [:]
             for name in names { expected[name ?? ""] = try server.offline(Self.prompts, adapter: name, parameters) }
             // All texts must not be the same.
-            #expect(Set(expected.values).count > 4)
+            #expect(Set(expected.values).count > 3)
             try await withThrowingTaskGroup(of: (String, Int, [Int]).self) { group in
                 for (index, prompt) in Self.prompts.enumerated() {
                     for name in names {

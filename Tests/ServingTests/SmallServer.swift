@@ -13,6 +13,7 @@ import Torch
 struct SmallServer {
     let base: String
     let folder: URL
+    let modelFolder: URL
     let tokenizer: Tokenizer
     /// The adapters' folders by name.
     var adapters: [String: URL] = [:]
@@ -36,15 +37,29 @@ struct SmallServer {
         (self.base, self.folder) = (base, folder)
         let words = folder.appendingPathComponent("tokenizer")
         try FileManager.default.createDirectory(at: words, withIntermediateDirectories: true)
+        // Fixtures that differ in the configuration only have the weights of their family.
+        var model = Checkout.model(base)
+        let files = try FileManager.default.contentsOfDirectory(atPath: model.path)
+        if !files.contains(where: { $0.hasPrefix("model") || $0.hasPrefix("pytorch_model") }) {
+            let copy = folder.appendingPathComponent("model")
+            try FileManager.default.createDirectory(at: copy, withIntermediateDirectories: true)
+            let family = Checkout.model(String(base.prefix { $0 != "-" }))
+            for (source, name) in [(model, "config.json"), (family, "model.safetensors")] {
+                try FileManager.default.copyItem(
+                    at: source.appendingPathComponent(name), to: copy.appendingPathComponent(name))
+            }
+            model = copy
+        }
+        modelFolder = model
         try WordTokenizer.write(WordTokenizer.words(96), to: words)
         tokenizer = try Tokenizer.load(folder: words)
     }
 
-    static func model(_ base: String) throws -> any LanguageModel { try ModelFolder(Checkout.model(base)).load() }
+    func model() throws -> any LanguageModel { try ModelFolder(modelFolder).load() }
 
     /// Writes an adapter with random values.
     mutating func addAdapter(_ name: String, _ choice: MethodChoice, seed: UInt64) throws {
-        let adapter = try Adapter(choice, on: Self.model(base), seed: seed)
+        let adapter = try Adapter(choice, on: model(), seed: seed)
         var random = SeededRandom(seed: seed &+ 100)
         try withTorchErrors {
             for tensor in adapter.added.map(\.parameter.parameter.tensor) + adapter.trained.map(\.values) {
@@ -62,8 +77,7 @@ struct SmallServer {
     func engine(_ change: (inout EngineSettings) -> Void = { _ in }) async throws -> Engine {
         var settings = EngineSettings()
         change(&settings)
-        let base = base
-        let engine = try await Engine.start(settings, tokenizer: tokenizer) { try Self.model(base) }
+        let engine = try await Engine.start(settings, tokenizer: tokenizer) { [self] in try model() }
         for (name, folder) in adapters.sorted(by: { $0.key < $1.key }) {
             try await engine.loadAdapter(name, from: folder)
         }
@@ -72,7 +86,7 @@ struct SmallServer {
 
     /// The tokens that the library generates, one prompt at a time.
     func offline(_ prompts: [[Int]], adapter: String?, _ parameters: GenerateParameters) throws -> [[Int]] {
-        let set = AdapterSet(on: try Self.model(base))
+        let set = AdapterSet(on: try model())
         if let adapter, let folder = adapters[adapter] {
             try set.add(AdapterFolder(folder), name: adapter)
             try set.activate(adapter)
