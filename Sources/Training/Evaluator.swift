@@ -38,6 +38,8 @@ public struct Evaluator {
     public var parameters: GenerateParameters
     public var batchSize: Int
     public var maxInputTokens: Int
+    /// Restricts each generated text, such as to JSON.
+    package var constraint: (any TokenConstraint)?
     public init(
         model: any LanguageModel, tokenizer: Tokenizer, parameters: GenerateParameters, batchSize: Int = 16,
         maxInputTokens: Int = 512
@@ -152,7 +154,8 @@ public struct Evaluator {
             let part = Array(order[start..<min(start + batchSize, order.count)])
             let made = try withoutActuallyEscaping(onLastPosition) { report in
                 try generator.generate(
-                    part.map { prompts[$0] }, onToken: { $1 != endToken }, onLastPosition: { report(part[$0]) })
+                    part.map { prompts[$0] }, constraint: constraint, numbers: part, onToken: { $1 != endToken },
+                    onLastPosition: { report(part[$0]) })
             }
             for (row, tokens) in zip(part, made) { results[row] = Array(tokens.prefix { $0 != endToken }) }
             onProgress(start + part.count)

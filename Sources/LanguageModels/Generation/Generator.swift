@@ -25,7 +25,23 @@ public struct Generator {
     public func generate(
         _ prompts: [[Int]], onToken: ((Int, Int) -> Bool)? = nil, onLastPosition: ((Int) -> Void)? = nil
     ) throws -> [[Int]] {
+        try generate(prompts, constraint: nil, onToken: onToken, onLastPosition: onLastPosition)
+    }
+
+    /// Continues every prompt.
+    /// - Parameters:
+    ///   - constraint: restricts the tokens of each text, besides everything else that is excluded: if both leave no
+    ///     token, the constraint alone counts.
+    ///   - numbers: a number of each prompt, 0, 1, … by default. The draws of a text are a function of the seed, the
+    ///     number and the position, so a text doesn't depend on the batch that its prompt is in.
+    package func generate(
+        _ prompts: [[Int]], constraint: (any TokenConstraint)?, numbers: [Int]? = nil,
+        onToken: ((Int, Int) -> Bool)? = nil, onLastPosition: ((Int) -> Void)? = nil
+    ) throws -> [[Int]] {
         guard !prompts.isEmpty else { return [] }
+        guard constraint == nil || settings.beams == 1 else {
+            throw PEFTError("beam search can't be constrained to JSON", remedy: "use 1 beam")
+        }
         if let empty = prompts.firstIndex(where: \.isEmpty) {
             throw PEFTError("prompt \(empty + 1) is empty", remedy: "use a nonempty prompt")
         }
@@ -34,7 +50,9 @@ public struct Generator {
                 try model.computing {
                     let run = try start(prompts)
                     let texts =
-                        settings.beams > 1 ? try beamSearch(run, prompts) : try continueEach(run, prompts, onToken)
+                        settings.beams > 1
+                        ? try beamSearch(run, prompts)
+                        : try continueEach(run, prompts, constraint, numbers ?? Array(prompts.indices), onToken)
                     if let onLastPosition {
                         for (index, text) in texts.enumerated()
                         where text.isCutShort && run.lengths[index].endsAtLastPosition {
@@ -138,18 +156,29 @@ public struct Generator {
     // MARK: Greedy and sampling
 
     private func continueEach(
-        _ run: Run, _ prompts: [[Int]], _ onToken: ((Int, Int) -> Bool)?
+        _ run: Run, _ prompts: [[Int]], _ constraint: (any TokenConstraint)?, _ numbers: [Int],
+        _ onToken: ((Int, Int) -> Bool)?
     ) throws -> [Text] {
         let device = model.device
-        var random = SeededRandom(seed: settings.seed)
+        var constraints = prompts.map { _ in constraint }
+        let samplers = try prompts.indices.map {
+            try sampler(number: numbers.indices.contains($0) ? numbers[$0] : $0)
+        }
         var results = [[Int]](repeating: [], count: prompts.count)
         var ended = [Bool](repeating: false, count: prompts.count)
         var open = Array(prompts.indices)
         var tokens = Tensor(run.first, device: device)
         for _ in 0..<(run.lengths.map(\.most).max() ?? 0) {
-            let scores = try processed(
-                run.state.step(tokens), run, prompts, rows: open.map { ($0, results[$0]) })
-            let next = choose(scores, &random)
+            let logits = run.state.step(tokens)
+            let scores = try processed(logits, run, prompts, rows: open.map { ($0, results[$0]) })
+            let next: Tensor
+            if settings.temperature > 0 || constraint != nil {
+                let ids = try choose(
+                    scores, logits, rows: open.map { ($0, results[$0].count) }, samplers, constraints)
+                next = Tensor(ids, device: device)
+            } else {
+                next = scores.argmax(axis: -1)
+            }
             let ids: [Int] = next.array()
             guard ids.count == open.count else { break }
             var kept: [Int] = []
@@ -157,8 +186,9 @@ public struct Generator {
                 let prompt = open[row]
                 ended[prompt] = settings.endTokens.contains(id)
                 if ended[prompt] { continue }
+                try constraints[prompt]?.accept(token: id)
                 results[prompt].append(id)
-                ended[prompt] = !(onToken?(prompt, id) ?? true)
+                ended[prompt] = !(onToken?(prompt, id) ?? true) || constraints[prompt]?.mustEnd == true
                 if !ended[prompt], results[prompt].count < run.lengths[prompt].most { kept.append(row) }
             }
             if kept.isEmpty { break }
@@ -174,10 +204,40 @@ public struct Generator {
         return zip(results, ended).map { Text(tokens: $0, isCutShort: !$1) }
     }
 
-    /// One token per row of logits `[rows, vocabulary]`.
-    private func choose(_ scores: Tensor, _ random: inout SeededRandom) -> Tensor {
-        guard settings.temperature > 0 else { return scores.argmax(axis: -1) }
-        return SamplingFilter(settings)(scores.to(.float32)).softmax().sampled(from: &random)
+    /// The sampler of a prompt. Penalties are the ``ScoreProcessor``'s, which knows more of them.
+    private func sampler(number: Int) throws -> TokenSampler {
+        var random = SeededRandom(seed: settings.seed, stream: UInt64(truncatingIfNeeded: number))
+        return try TokenSampler(
+            SamplingParameters(
+                temperature: settings.temperature, topK: settings.topK, topP: settings.topP, minP: settings.minP,
+                seed: random.next()))
+    }
+
+    /// One token per row of scores `[rows, vocabulary]`.
+    private func choose(
+        _ scores: Tensor, _ logits: Tensor, rows: [(prompt: Int, position: Int)], _ samplers: [TokenSampler],
+        _ constraints: [(any TokenConstraint)?]
+    ) throws -> [Int] {
+        let vocabulary = scores.dim(-1)
+        let values: [Float] = scores.to(.float32).array()
+        try checkTorchErrors()
+        var raw: [Float]?
+        var mask = TokenMask(vocabulary: vocabulary)
+        return try rows.enumerated().map { row, item in
+            let range = row * vocabulary..<(row + 1) * vocabulary
+            var part = Array(values[range])
+            if let constraint = constraints[item.prompt] {
+                constraint.allow(into: &mask)
+                if !mask.tokens.contains(where: { $0 < vocabulary && part[$0] > -.infinity }) {
+                    // Everything that the constraint allows is excluded by other settings.
+                    let all: [Float] = raw ?? logits.to(.float32).array()
+                    raw = all
+                    part = Array(all[range])
+                }
+                part.withUnsafeMutableBufferPointer { mask.apply(to: $0) }
+            }
+            return try samplers[item.prompt].choose(filtering: part, position: item.position)
+        }
     }
 
     // MARK: Beam search

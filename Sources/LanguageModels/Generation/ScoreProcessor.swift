@@ -36,13 +36,17 @@ struct ScoreProcessor {
 
     // MARK: Penalties
 
-    /// Divides these tokens' scores by a penalty, or multiplies negative ones by it (Keskar et al. 2019).
+    /// Applies the repetition penalty to the tokens of each text.
     private func penalized(_ scores: Tensor, _ tokens: [[Int]], by penalty: Double) -> Tensor {
-        guard let places = places(tokens, in: scores) else { return scores }
-        let seen = Tensor.zeros(scores.shape, device: scores.device)
-        seen.set(rows: places.rows, columns: places.columns, to: 1)
-        let changed = (scores * penalty).selecting(where: scores.less(than: 0), else: scores / penalty)
-        return changed.selecting(where: seen.greater(than: 0.5), else: scores)
+        let vocabulary = scores.dim(-1)
+        var values: [Float] = scores.array()
+        guard values.count == tokens.count * vocabulary else { return scores }
+        for (row, tokens) in tokens.enumerated() {
+            var part = Array(values[row * vocabulary..<(row + 1) * vocabulary])
+            TokenSampler.penalize(Set(tokens), by: penalty, in: &part)
+            values.replaceSubrange(row * vocabulary..<(row + 1) * vocabulary, with: part)
+        }
+        return Tensor(values, shape: scores.shape, device: scores.device)
     }
 
     // MARK: Forbidden tokens

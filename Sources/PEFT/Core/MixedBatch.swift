@@ -7,6 +7,8 @@ import TorchNN
 /// computed once for the whole batch (Punica, Chen et al. 2023; S-LoRA, Sheng et al. 2023).
 public struct MixedBatch {
     public let set: AdapterSet
+    /// Restricts each generated text, such as to JSON.
+    package var constraint: (any TokenConstraint)?
     /// The model's projections by their path.
     private let linears: [String: Linear]
 
@@ -58,13 +60,24 @@ public struct MixedBatch {
         _ prompts: [[Int]], adapters: [String?], parameters: GenerateParameters,
         onLastPosition: ((Int) -> Void)? = nil
     ) throws -> [[Int]] {
+        try generate(
+            prompts, numbers: Array(prompts.indices), adapters: adapters, parameters: parameters,
+            onLastPosition: onLastPosition)
+    }
+
+    private func generate(
+        _ prompts: [[Int]], numbers: [Int], adapters: [String?], parameters: GenerateParameters,
+        onLastPosition: ((Int) -> Void)?
+    ) throws -> [[Int]] {
         guard prompts.count == adapters.count else {
             throw PEFTError(
                 "got \(adapters.count) adapters for \(prompts.count) prompts", remedy: "pass one adapter per prompt")
         }
         if let obstacle = try cacheObstacle(adapters) { throw obstacle }
         let generator = try Generator(set.model, parameters)
-        return try run(adapters) { try generator.generate(prompts, onLastPosition: onLastPosition) }
+        return try run(adapters) {
+            try generator.generate(prompts, constraint: constraint, numbers: numbers, onLastPosition: onLastPosition)
+        }
     }
 
     /// Continues each prompt with its own adapter, in mixed-adapter batches where possible and adapter by adapter
@@ -93,7 +106,7 @@ public struct MixedBatch {
             let isShared = try Set(names).allSatisfy { try $0.flatMap { try obstacle($0) } == nil }
             if try isShared && cacheObstacle(names) == nil {
                 let made = try generate(
-                    part.map { prompts[$0] }, adapters: names, parameters: parameters,
+                    part.map { prompts[$0] }, numbers: part, adapters: names, parameters: parameters,
                     onLastPosition: { onLastPosition?(part[$0]) })
                 for (row, tokens) in zip(part, made) { results[row] = tokens }
             } else {
@@ -101,7 +114,8 @@ public struct MixedBatch {
                     let rows = part.filter { adapters[$0] == name }
                     try set.activate(name)
                     let made = try generator.generate(
-                        rows.map { prompts[$0] }, onLastPosition: { onLastPosition?(rows[$0]) })
+                        rows.map { prompts[$0] }, constraint: constraint, numbers: rows,
+                        onLastPosition: { onLastPosition?(rows[$0]) })
                     for (row, tokens) in zip(rows, made) { results[row] = tokens }
                 }
             }
