@@ -64,12 +64,17 @@ struct Generate: ParsableCommand {
     var messages: String?
     @OptionGroup var template: ChatTemplateOptions
     @OptionGroup var generation: GenerationOptions
+    @Option(
+        help: ArgumentHelp("Generate JSON that satisfies the JSON Schema in this file.", valueName: "file"))
+    var jsonSchema: String?
+    @Flag(help: "Generate a JSON object.") var jsonObject = false
     @Option(help: "Random seed for sampling.") var seed: UInt64 = 0
     @Flag(help: "Print the result as JSON.") var json = false
     @Flag(help: "Suppress progress output.") var quiet = false
 
     func run() throws {
         let parameters = try generation.parameters(seed: seed)
+        try responseFormat()?.validate()
         if NamedAdapters.areMeant(by: adapter) { return try generateMany() }
         try require("--limit", limit)
         if !data.isEmpty { return try generateRows(parameters) }
@@ -128,8 +133,9 @@ struct Generate: ParsableCommand {
         let streams = !json && generator.settings.beams == 1
         var cutShort = 0
         var decoder = adapted.tokenizer.streamingDecoder()
+        let constraint = try constraint(adapted.model, adapted.tokenizer, generator.settings, endTokens: [endToken])
         let result = try generator.generate(
-            [ids],
+            [ids], constraint: constraint,
             onToken: { _, token in
                 guard token != endToken, !Interrupt.isRequested, !Results.areLost else { return false }
                 if streams { print(decoder.append(token), terminator: "") }
@@ -149,6 +155,7 @@ struct Generate: ParsableCommand {
             print(streams ? decoder.finish() : output)
         }
         ModelNotes.lastPosition(cutShort, of: adapted.model)
+        noteIncompleteJSON([output])
         return output
     }
 

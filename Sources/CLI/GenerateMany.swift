@@ -50,7 +50,11 @@ extension Generate {
         let start = ContinuousClock.now
         let display = ProgressDisplay(isQuiet: json || quiet)
         var cutShort = 0
-        let all = try MixedBatch(named.set).generateAll(
+        var batch = MixedBatch(named.set)
+        batch.constraint = try constraint(
+            named.model, named.tokenizer, GenerationSettings(parameters, for: named.model),
+            endTokens: items.map(\.endToken))
+        let all = try batch.generateAll(
             encoded, adapters: items.map(\.adapter), parameters: parameters, batchSize: batchSize,
             onProgress: {
                 display.update(share: Double($0) / Double(items.count), "\($0) of \(counted(items.count, "prompt"))")
@@ -59,6 +63,7 @@ extension Generate {
         display.finish()
         ModelNotes.lastPosition(cutShort, of: named.model)
         let generated = zip(items, all).map { item, tokens in Array(tokens.prefix { $0 != item.endToken }) }
+        noteIncompleteJSON(generated.map { named.tokenizer.decode(tokens: $0) })
         let elapsed = start.duration(to: .now).components
         let seconds = Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
         let results = items.indices.map { index -> JSON in

@@ -15,8 +15,11 @@ extension Generate {
         try ModelNotes.generation(parameters, for: adapted.model)
         let rows = try DataSet.read(DataSource.all(data), limit: limit, keepsText: true)
         let asked = try prompts(rows, adapted)
-        let evaluator = Evaluator(
+        var evaluator = Evaluator(
             model: adapted.model, tokenizer: adapted.tokenizer, parameters: parameters, batchSize: batchSize)
+        evaluator.constraint = try constraint(
+            adapted.model, adapted.tokenizer, GenerationSettings(parameters, for: adapted.model),
+            endTokens: asked.map(\.endToken))
         let display = ProgressDisplay(isQuiet: quiet || json || output == nil && Console.outputIsTerminal)
         let start = ContinuousClock.now
         var cutShort = 0
@@ -29,6 +32,7 @@ extension Generate {
         ModelNotes.lastPosition(cutShort, of: adapted.model)
         let seconds = (ContinuousClock.now - start) / .seconds(1)
         let texts = generated.map { adapted.tokenizer.decode(tokens: $0) }
+        noteIncompleteJSON(texts)
         let columns = RowColumns.of(rows)
         let results = texts.map { [("output", JSON.string($0))] as RowsOutput.Result }
         try file?.write(rows, columns: columns, results)
