@@ -103,19 +103,23 @@ struct Part {
     int64_t offset() const { return (head * tile.queries + begin) * tile.keys; }
 };
 
-/// A bias or its gradient, with the prefix that it is laid out for.
+/// A bias or its gradient, with the first column of each sequence.
 struct Bias : AttentionBias {
-    int64_t longest_prefix = 0;
+    std::vector<int64_t> first_columns;
 
     Bias(const AttentionBias &given, const AttentionSettings &settings) : AttentionBias(given) {
-        if (data) longest_prefix = settings.longest_prefix();
+        if (!data) return;
+        const int64_t longest = settings.bias_by_key ? 0 : settings.longest_prefix();
+        for (size_t row = 0; row < settings.rows(); ++row) {
+            first_columns.push_back(settings.bias_by_key ? 0 : longest - settings.prefix(row));
+        }
     }
 
     /// The bias row of a query of a block; NULL without a bias.
-    float *row(const AttentionSettings &settings, const Part &part, int64_t query) const {
+    float *row(const Part &part, int64_t query) const {
         if (!data) return nullptr;
-        return data + part.head * head_stride + (part.tile.query + part.begin + query) * query_stride + longest_prefix -
-               settings.prefix(part.row) + part.tile.key;
+        return data + part.head * head_stride + (part.tile.query + part.begin + query) * query_stride + first_columns[part.row] +
+               part.tile.key;
     }
 };
 
@@ -158,7 +162,7 @@ void make_probabilities(const AttentionSettings &settings, const HeadSlice &q, c
             if (settings.window > 0) seen = std::max<int64_t>(0, end - settings.window);
         }
         float *own = scores + i * tile.keys;
-        const float *bias = biases.row(settings, part, i);
+        const float *bias = biases.row(part, i);
         std::fill(own, own + seen, 0.0f);
         softmax_row(own + seen, bias ? bias + seen : nullptr, 1, static_cast<float>(settings.scale), end - seen);
         std::fill(own + end, own + tile.keys, 0.0f);
@@ -285,8 +289,7 @@ void attention_rows_backward(const PackedHeads &gradient, const PackedHeads &q, 
                                values.at(from), values.stride(), 0, s, keys);
                 if (drops) drop_part(s, s, part.offset(), count, mask);
                 for (int64_t i = 0; i < queries; ++i) {
-                    softmax_backward(p + i * keys, s + i * keys, db.row(settings, part, i), static_cast<float>(settings.scale),
-                                     keys);
+                    softmax_backward(p + i * keys, s + i * keys, db.row(part, i), static_cast<float>(settings.scale), keys);
                 }
                 serial_product(false, false, queries, size, keys, 1, s, keys, own_keys.at(from), own_keys.stride(), 0,
                                dq.at(first, part.each), dq.stride());

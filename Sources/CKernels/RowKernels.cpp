@@ -138,15 +138,23 @@ template <typename Number> struct Rotation {
     float direction;
     Number *y;
     int64_t tokens, heads, size, pairs;
+    bool interleaved;
+
+    /// Rotates the components at `step` · i and `step` · i + `other`.
+    CK_INLINED void rotate(int64_t step, int64_t other) {
+        for (int64_t i = 0; i < pairs; ++i) {
+            const float a = x[step * i], b = x[step * i + other], cosine = cosines[i];
+            const float sine = static_cast<float>(sines[i]) * direction;
+            y[step * i] = rounded<Number>(a * cosine - b * sine);
+            y[step * i + other] = rounded<Number>(b * cosine + a * sine);
+        }
+    }
 
     CK_INLINED void loop() {
         for (int64_t token = 0; token < tokens; ++token, cosines += pairs, sines += pairs) {
             for (int64_t head = 0; head < heads; ++head, x += size, y += size) {
-                for (int64_t i = 0; i < pairs; ++i) {
-                    const float a = x[i], b = x[i + pairs], cosine = cosines[i], sine = static_cast<float>(sines[i]) * direction;
-                    y[i] = rounded<Number>(a * cosine - b * sine);
-                    y[i + pairs] = rounded<Number>(b * cosine + a * sine);
-                }
+                if (interleaved) rotate(2, 1);
+                else rotate(1, pairs);
                 for (int64_t i = 2 * pairs; i < size; ++i) y[i] = x[i];
             }
         }
@@ -221,11 +229,11 @@ void gate_rows_backward(Gate kind, const Number *gradient, const Number *gate, c
 
 template <typename Number>
 void rotate_rows(const Number *x, const Number *cosines, const Number *sines, float direction, Number *y, int64_t tokens,
-                 int64_t heads, int64_t size, int64_t pairs) {
+                 int64_t heads, int64_t size, int64_t pairs, bool interleaved) {
     const int64_t width = heads * size;
     parallel_for(0, tokens, row_grain(width), [&](int64_t begin, int64_t end) {
         run(Rotation<Number>{x + begin * width, cosines + begin * pairs, sines + begin * pairs, direction, y + begin * width,
-                             end - begin, heads, size, pairs});
+                             end - begin, heads, size, pairs, interleaved});
     });
 }
 
@@ -236,7 +244,7 @@ void rotate_rows(const Number *x, const Number *cosines, const Number *sines, fl
     template void gate_rows(Gate, const NUMBER *, const NUMBER *, NUMBER *, int64_t);                                     \
     template void gate_rows_backward(Gate, const NUMBER *, const NUMBER *, const NUMBER *, NUMBER *, NUMBER *, int64_t);  \
     template void rotate_rows(const NUMBER *, const NUMBER *, const NUMBER *, float, NUMBER *, int64_t, int64_t, int64_t, \
-                              int64_t);
+                              int64_t, bool);
 CK_ROW_KERNELS(float)
 CK_ROW_KERNELS(BFloat)
 #undef CK_ROW_KERNELS

@@ -86,9 +86,8 @@ struct Masks {
     }
 };
 
-/// softmax(cap(scale · q kᵀ) + bias) of a tile, [heads, queries, keys], before dropout. The bias is laid out for the
-/// longest prefix; a sequence with a shorter one skips its first `skipped` columns. `capped`, unless NULL, receives
-/// tanh(scores / cap).
+/// softmax(cap(scale · q kᵀ) + bias) of a tile, [heads, queries, keys], before dropout. The sequence's first key has the
+/// bias's column `skipped`. `capped`, unless NULL, receives tanh(scores / cap).
 at::Tensor probabilities(const at::Tensor &q, const at::Tensor &k, int64_t heads, const AttentionTile &tile,
                          const at::Tensor &bias, int64_t skipped, const Masks &masks, const AttentionSettings &settings,
                          at::Tensor *capped = nullptr) {
@@ -319,6 +318,15 @@ void check(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const 
     }
 }
 
+/// A bias by key, [heads, keys], as one that all queries share, [heads, longest sequence's queries, keys], without a
+/// copy.
+at::Tensor by_query(const at::Tensor &bias, const AttentionSettings &settings) {
+    TORCH_CHECK(!bias.requires_grad(), "a bias by key has no gradient");
+    int64_t longest = 0;
+    for (size_t row = 0; row < settings.rows(); ++row) longest = std::max(longest, settings.queries(row));
+    return bias.unsqueeze(1).expand({bias.size(0), longest, bias.size(1)});
+}
+
 }  // namespace
 
 extern "C" {
@@ -336,17 +344,22 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
                                    seed,
                                    window,
                                    softcap};
-        check(unbox(q), unbox(k), unbox(v), unbox(bias), settings);
+        at::Tensor added = unbox(bias);
+        if (added.defined() && added.dim() == 2) {
+            added = by_query(added, settings);
+            settings.bias_by_key = true;
+        }
+        check(unbox(q), unbox(k), unbox(v), added, settings);
         at::ScalarType type = compute_type(unbox(q));
         auto typed = [type](const CTTensor *t) { return in_type(unbox(t), type).contiguous(); };
         at::Tensor queries = typed(q), keys = typed(k), values = typed(v);
         WithoutAutocast guard;
         // In prefill the last layer may have no queries.
         if (queries.size(0) == 0) return queries;
-        if (FlashAttention::takes(queries, unbox(bias), settings)) {
+        if (FlashAttention::takes(queries, added, settings)) {
             return applied(FlashAttention(settings), {queries, keys, values});
         }
-        return applied(PackedAttention(std::move(settings)), {queries, keys, values, unbox(bias)});
+        return applied(PackedAttention(std::move(settings)), {queries, keys, values, added});
     });
 }
 

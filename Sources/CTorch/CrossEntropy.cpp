@@ -98,35 +98,45 @@ at::Tensor loss_by_chunks(const at::Tensor &hidden, const at::Tensor &targets, i
     return total.to(is_half(hidden.scalar_type()) ? at::kFloat : hidden.scalar_type());
 }
 
-/// The loss of logits h Wᵀ, with h [n, d] and W [vocabulary, d].
+/// scores + bias, in place, if there is a bias.
+at::Tensor shifted(at::Tensor scores, const at::Tensor &bias) {
+    if (bias.defined()) scores.add_(bias);
+    return scores;
+}
+
+/// The loss of logits h Wᵀ + b, with h [n, d], W [vocabulary, d] and an optional b [vocabulary].
 struct LinearCrossEntropy : AutogradNode {
     LinearCrossEntropy(at::Tensor targets, const Terms &terms) : targets(std::move(targets)), terms(terms) {}
 
-    /// Of h and W.
+    /// Of h, W and b, which may be undefined.
     Tensors forward(NodeContext *context, const Tensors &inputs) override {
-        const at::Tensor &hidden = inputs[0], &weight = inputs[1];
+        const at::Tensor &hidden = inputs[0], &weight = inputs[1], &bias = inputs[2];
         const bool to_hidden_needed = context && hidden.requires_grad(), to_weight_needed = context && weight.requires_grad();
-        at::Tensor to_hidden, to_weight;
+        const bool to_bias_needed = context && bias.defined() && bias.requires_grad();
+        at::Tensor to_hidden, to_weight, to_bias;
         if (to_hidden_needed) to_hidden = at::empty_like(hidden);
         if (to_weight_needed) to_weight = at::zeros_like(weight);
+        if (to_bias_needed) to_bias = at::zeros_like(bias);
         at::Tensor total = loss_by_chunks(
             hidden, targets, weight.size(0), chunk_rows(weight.size(0), hidden.is_cuda()), terms,
-            to_hidden_needed || to_weight_needed, [&](const at::Tensor &part) { return multiplied(part, weight.t()); },
+            to_hidden_needed || to_weight_needed || to_bias_needed,
+            [&](const at::Tensor &part) { return shifted(multiplied(part, weight.t()), bias); },
             [&](int64_t start, const at::Tensor &part, const at::Tensor &gradient) {
                 if (to_hidden_needed) {
                     at::Tensor target = to_hidden.narrow(0, start, part.size(0));
                     set_product(target, gradient, weight);
                 }
                 if (to_weight_needed) add_product(to_weight, gradient.t(), part);
+                if (to_bias_needed) to_bias.add_(gradient.sum(0));
             });
-        if (context) context->save({to_hidden, to_weight});
+        if (context) context->save({to_hidden, to_weight, to_bias});
         return {total};
     }
 
     Tensors backward(NodeContext &context, const Tensors &gradients) override {
         const Tensors saved = context.saved();
-        Tensors results(2);
-        for (size_t i = 0; i < 2; ++i) {
+        Tensors results(3);
+        for (size_t i = 0; i < 3; ++i) {
             if (saved[i].defined()) results[i] = saved[i] * gradients[0].to(saved[i].scalar_type());
         }
         return results;
@@ -145,26 +155,34 @@ struct StoredCrossEntropy : AutogradNode {
     StoredCrossEntropy(StoredMatrix weight, at::Tensor targets, const Terms &terms)
         : weight(std::move(weight)), targets(std::move(targets)), terms(terms) {}
 
-    /// Of h.
+    /// Of h and b, which may be undefined.
     Tensors forward(NodeContext *context, const Tensors &inputs) override {
-        const at::Tensor &hidden = inputs[0];
+        const at::Tensor &hidden = inputs[0], &bias = inputs[1];
         const bool to_hidden_needed = context && hidden.requires_grad();
-        at::Tensor to_hidden;
+        const bool to_bias_needed = context && bias.defined() && bias.requires_grad();
+        at::Tensor to_hidden, to_bias;
         if (to_hidden_needed) to_hidden = at::empty_like(hidden);
+        if (to_bias_needed) to_bias = at::zeros_like(bias);
         at::Tensor total = loss_by_chunks(
             hidden, targets, weight.outputs, stored_chunks * chunk_rows(weight.outputs, hidden.is_cuda()), terms,
-            to_hidden_needed, [&](const at::Tensor &part) { return weight.product(part); },
+            to_hidden_needed || to_bias_needed, [&](const at::Tensor &part) { return shifted(weight.product(part), bias); },
             [&](int64_t start, const at::Tensor &part, const at::Tensor &gradient) {
-                to_hidden.narrow(0, start, part.size(0)).copy_(weight.transposed_product(gradient));
+                if (to_hidden_needed) {
+                    to_hidden.narrow(0, start, part.size(0)).copy_(weight.transposed_product(gradient));
+                }
+                if (to_bias_needed) to_bias.add_(gradient.sum(0));
             });
-        if (context) context->save({to_hidden});
+        if (context) context->save({to_hidden, to_bias});
         return {total};
     }
 
     Tensors backward(NodeContext &context, const Tensors &gradients) override {
         const Tensors saved = context.saved();
-        if (!saved[0].defined()) return {};
-        return {saved[0] * gradients[0].to(saved[0].scalar_type())};
+        Tensors results(2);
+        for (size_t i = 0; i < 2; ++i) {
+            if (saved[i].defined()) results[i] = saved[i] * gradients[0].to(saved[i].scalar_type());
+        }
+        return results;
     }
 
 private:
@@ -173,35 +191,44 @@ private:
     Terms terms;
 };
 
-void check_shapes(const at::Tensor &hidden, at::IntArrayRef weight, const at::Tensor &targets) {
+void check_shapes(const at::Tensor &hidden, at::IntArrayRef weight, const at::Tensor &bias, const at::Tensor &targets) {
     TORCH_CHECK(hidden.dim() == 2 && weight.size() == 2 && hidden.size(1) == weight[1] && targets.dim() == 1 &&
                     targets.size(0) == hidden.size(0),
                 "shape mismatch: hidden states ", hidden.sizes(), ", weight ", weight, ", targets ", targets.sizes());
+    TORCH_CHECK(!bias.defined() || (bias.dim() == 1 && bias.size(0) == weight[0]), "shape mismatch: a bias ", bias.sizes(),
+                " for the weight ", weight);
+}
+
+/// A bias, or none where NULL is given, in a type.
+at::Tensor bias_in(const CTTensor *bias, at::ScalarType type) {
+    return bias == nullptr ? at::Tensor() : in_type(unbox(bias), type);
 }
 
 }  // namespace
 
 extern "C" {
 
-CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *targets, double scale,
-                                  double label_smoothing, double softcap) {
+CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *bias, const CTTensor *targets,
+                                  double scale, double label_smoothing, double softcap) {
     return tensor_or_error([&] {
         at::ScalarType type = compute_type(unbox(hidden));
-        at::Tensor h = in_type(unbox(hidden), type), w = in_type(unbox(weight), type), t = unbox(targets);
+        at::Tensor h = in_type(unbox(hidden), type), w = in_type(unbox(weight), type), b = bias_in(bias, type);
+        at::Tensor t = unbox(targets);
         WithoutAutocast guard;
-        check_shapes(h, w.sizes(), t);
-        return applied(LinearCrossEntropy(t, Terms{scale, label_smoothing, softcap}), {h, w});
+        check_shapes(h, w.sizes(), b, t);
+        return applied(LinearCrossEntropy(t, Terms{scale, label_smoothing, softcap}), {h, w, b});
     });
 }
 
-CTTensor *ct_stored_cross_entropy(const CTTensor *hidden, const CTStoredMatrix *stored, const CTTensor *targets, double scale,
-                                  double label_smoothing, double softcap) {
+CTTensor *ct_stored_cross_entropy(const CTTensor *hidden, const CTStoredMatrix *stored, const CTTensor *bias,
+                                  const CTTensor *targets, double scale, double label_smoothing, double softcap) {
     return tensor_or_error([&] {
         StoredMatrix w = stored_matrix(stored);
-        at::Tensor h = in_type(unbox(hidden), compute_type(unbox(hidden))), t = unbox(targets);
+        at::ScalarType type = compute_type(unbox(hidden));
+        at::Tensor h = in_type(unbox(hidden), type), b = bias_in(bias, type), t = unbox(targets);
         WithoutAutocast guard;
-        check_shapes(h, {w.outputs, w.inputs}, t);
-        return applied(StoredCrossEntropy(w, t, Terms{scale, label_smoothing, softcap}), {h});
+        check_shapes(h, {w.outputs, w.inputs}, b, t);
+        return applied(StoredCrossEntropy(w, t, Terms{scale, label_smoothing, softcap}), {h, b});
     });
 }
 }

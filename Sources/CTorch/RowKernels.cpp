@@ -73,12 +73,13 @@ void gate_rows_backward(CTActivation kind, const at::Tensor &gradient, const at:
     });
 }
 
-void rotate_rows(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, float direction, at::Tensor &y) {
+void rotate_rows(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, float direction, bool interleaved,
+                 at::Tensor &y) {
     if (x.is_meta()) return;
     with_type(x, [&](auto number) {
         using Number = decltype(number);
         ckernels::rotate_rows(elements<Number>(x), elements<Number>(cosines), elements<Number>(sines), direction,
-                              mutable_elements<Number>(y), x.size(0), x.size(1), x.size(2), cosines.size(1));
+                              mutable_elements<Number>(y), x.size(0), x.size(1), x.size(2), cosines.size(1), interleaved);
     });
 }
 

@@ -25,8 +25,9 @@ void gate_rows(CTActivation kind, const at::Tensor &gate, const at::Tensor &up, 
 void gate_rows_backward(CTActivation kind, const at::Tensor &gradient, const at::Tensor &gate, const at::Tensor &up,
                         at::Tensor &to_gate, at::Tensor &to_up);
 
-/// RoPE: rotates the first 2p components of x [tokens, heads, size] as pairs (i, i + p), angles [tokens, p];
-/// `direction` is 1, or −1 for the inverse.
-void rotate_rows(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, float direction, at::Tensor &y);
+/// RoPE: rotates the first 2p components of x [tokens, heads, size] as pairs (i, i + p), or (2i, 2i + 1) if interleaved,
+/// angles [tokens, p]; `direction` is 1, or −1 for the inverse.
+void rotate_rows(const at::Tensor &x, const at::Tensor &cosines, const at::Tensor &sines, float direction, bool interleaved,
+                 at::Tensor &y);
 
 }  // namespace ctorch

@@ -53,10 +53,10 @@ public enum Functions {
     }
 
     /// RoPE (Su et al. 2021, RoFormer, eq. 34): rotates the first 2p dimensions of each head of x `[tokens, heads,
-    /// size]` as pairs (i, i + p) by angles with the given cosines and sines, `[tokens, p]`; the other dimensions are
-    /// unchanged.
-    public static func rotary(_ x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor {
-        wrap(ct_rotary(x.pointer, cosines.pointer, sines.pointer))
+    /// size]` as pairs (i, i + p), or (2i, 2i + 1) if interleaved, by angles with the given cosines and sines,
+    /// `[tokens, p]`; the other dimensions are unchanged.
+    public static func rotary(_ x: Tensor, cosines: Tensor, sines: Tensor, interleaved: Bool = false) -> Tensor {
+        wrap(ct_rotary(x.pointer, cosines.pointer, sines.pointer, interleaved))
     }
 
     /// (x − mean(x)) / sqrt(var(x) + ε) · weight + bias over the last axis (Ba et al. 2016).
@@ -77,7 +77,8 @@ public enum Functions {
     ///     key heads query heads.
     ///   - bias: added to the scaled scores, `[heads, longest query length, longest prefix + longest query length]`,
     ///     the same for all sequences. The prefix is the leading keys that a sequence has beyond its queries;
-    ///     sequences with shorter prefixes skip the bias's first columns.
+    ///     sequences with shorter prefixes skip the bias's first columns. Or `[heads, longest sequence of keys]`, the
+    ///     same for all queries, whose first column is a sequence's first key, and which has no gradient.
     ///   - queryOffsets: where each sequence starts in `q`, and the end; `keyOffsets` in `k`.
     ///   - causal: whether a query attends only to the prefix and to keys up to its own position.
     ///   - window: sliding-window size of causal attention, including the query's own key; `nil` for no window.
@@ -168,19 +169,19 @@ public enum Functions {
                 learnedScale?.pointer, scale, activation.raw))
     }
 
-    /// Sum over rows of −log softmax(cap(scale · hidden weightᵀ))[target], without materializing the logits.
+    /// Sum over rows of −log softmax(cap(scale · (hidden weightᵀ + bias)))[target], without materializing the logits.
     ///
     /// - Parameters:
-    ///   - hidden: `[rows, size]`; `weight`: `[vocabulary, size]`; `targets`: `[rows]`, int64.
+    ///   - hidden: `[rows, size]`; `weight`: `[vocabulary, size]`; `bias`: `[vocabulary]`; `targets`: `[rows]`, int64.
     ///   - softcap: k for cap(s) = k · tanh(s / k) (Gemma 2).
     ///   - labelSmoothing: fraction of the target probability spread over the vocabulary (Szegedy et al. 2016).
     /// - Returns: a scalar, in nats.
     public static func linearCrossEntropy(
-        hidden: Tensor, weight: Tensor, targets: Tensor, scale: Double = 1, softcap: Double? = nil,
-        labelSmoothing: Double = 0
+        hidden: Tensor, weight: Tensor, bias: Tensor? = nil, targets: Tensor, scale: Double = 1,
+        softcap: Double? = nil, labelSmoothing: Double = 0
     ) -> Tensor {
         wrap(
             ct_linear_cross_entropy(
-                hidden.pointer, weight.pointer, targets.pointer, scale, labelSmoothing, softcap ?? 0))
+                hidden.pointer, weight.pointer, bias?.pointer, targets.pointer, scale, labelSmoothing, softcap ?? 0))
     }
 }

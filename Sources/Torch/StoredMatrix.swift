@@ -94,15 +94,16 @@ public struct StoredMatrix {
         withRaw { wrap(ct_stored_rows($0, ids.pointer, type.raw)) }
     }
 
-    /// ``Functions/linearCrossEntropy(hidden:weight:targets:scale:softcap:labelSmoothing:)`` with W `[vocabulary,
-    /// size]`, which is dequantized tile by tile. Gradients flow to `hidden`.
+    /// ``Functions/linearCrossEntropy(hidden:weight:bias:targets:scale:softcap:labelSmoothing:)`` with W `[vocabulary,
+    /// size]`, which is dequantized tile by tile. Gradients flow to `hidden` and the bias.
     public func crossEntropy(
-        hidden: Tensor, targets: Tensor, scale: Double = 1, softcap: Double? = nil, labelSmoothing: Double = 0
+        hidden: Tensor, bias: Tensor? = nil, targets: Tensor, scale: Double = 1, softcap: Double? = nil,
+        labelSmoothing: Double = 0
     ) -> Tensor {
         withRaw {
             wrap(
                 ct_stored_cross_entropy(
-                    hidden.pointer, $0, targets.pointer, scale, labelSmoothing, softcap ?? 0))
+                    hidden.pointer, $0, bias?.pointer, targets.pointer, scale, labelSmoothing, softcap ?? 0))
         }
     }
 

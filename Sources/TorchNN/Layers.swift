@@ -18,26 +18,28 @@ public final class RMSNorm: Module {
     }
 }
 
-/// Layer normalization with a learned scale and mostly a learned shift (Ba et al. 2016).
+/// Layer normalization (Ba et al. 2016), by default with learned scale and shift.
 public final class LayerNorm: Module {
-    @ParameterInfo public var weight: Tensor
-    @ParameterInfo public var bias: Tensor
+    // Optional wrappers, which are declared as `@ParameterInfo` would declare them.
+    private let _weight: ParameterInfo?
+    private let _bias: ParameterInfo?
     public let epsilon: Double
 
-    /// Whether it has a shift.
-    public let hasBias: Bool
-
-    public init(_ size: Int, epsilon: Double, hasBias: Bool = true, device: Device = .meta) {
-        _weight = ParameterInfo(wrappedValue: .empty([size], device: device))
-        _bias = ParameterInfo(wrappedValue: .empty([hasBias ? size : 0], device: device))
-        (self.epsilon, self.hasBias) = (epsilon, hasBias)
+    public init(
+        _ size: Int, epsilon: Double, hasScale: Bool = true, hasBias: Bool = true, device: Device = .meta
+    ) {
+        func parameter(_ exists: Bool) -> ParameterInfo? {
+            exists ? ParameterInfo(wrappedValue: .empty([size], device: device)) : nil
+        }
+        (_weight, _bias, self.epsilon) = (parameter(hasScale), parameter(hasBias), epsilon)
     }
 
-    public override func ownParameters() -> [(key: String, parameter: Parameter)] {
-        super.ownParameters().filter { hasBias || $0.key != "bias" }
-    }
+    /// The scale `[size]`; `nil` without one.
+    public var weight: Tensor? { _weight?.wrappedValue }
+    /// The shift `[size]`; `nil` without one.
+    public var bias: Tensor? { _bias?.wrappedValue }
 
     public func callAsFunction(_ x: Tensor) -> Tensor {
-        Functions.layerNorm(x, weight: weight, bias: hasBias ? bias : nil, epsilon: epsilon)
+        Functions.layerNorm(x, weight: weight, bias: bias, epsilon: epsilon)
     }
 }

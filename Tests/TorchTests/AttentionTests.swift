@@ -133,6 +133,48 @@ import TorchTestSupport
         }
     }
 
+    /// A bias by key is that of every query, from a sequence's first key on, whatever precedes its queries.
+    @Test(arguments: [1, 2], [Int?.none, 33]) func biasByKeyIsTheSameForAllQueries(keyHeads: Int, window: Int?) throws
+    {
+        let (queries, keys) = ([0, 150, 152, 155], [0, 150, 158, 170])
+        let bias = random(2, 150, seed: 4)
+        /// Sequence by sequence, with the bias of each query and key.
+        func separate(_ x: [Tensor]) -> Tensor {
+            let parts = (0..<3).map { row in
+                let own = queries[row]..<queries[row + 1], seen = keys[row]..<keys[row + 1]
+                let columns = bias.narrowed(axis: 1, 0..<seen.count).to(x[0].dtype).unsqueezed(1)
+                return Functions.packedAttention(
+                    x[0].narrowed(axis: 0, own), x[1].narrowed(axis: 0, seen), x[2].narrowed(axis: 0, seen),
+                    bias: columns.expanded([2, own.count, seen.count]).contiguous(), queryOffsets: [0, own.count],
+                    keyOffsets: [0, seen.count], causal: true, window: window, scale: 0.4)
+            }
+            return .concatenated(parts)
+        }
+        func together(_ x: [Tensor]) -> Tensor {
+            Functions.packedAttention(
+                x[0], x[1], x[2], bias: bias.to(x[0].dtype), queryOffsets: queries, keyOffsets: keys, causal: true,
+                window: window, scale: 0.4)
+        }
+        let x = [random(155, 2, 3, seed: 1), random(170, keyHeads, 3, seed: 2), random(170, keyHeads, 3, seed: 3)]
+        try expectSame(x, together, separate)
+        let narrow = x.map { $0.to(.float32) }
+        #expect(
+            try withTorchErrors {
+                withoutGradients { relativeDifference(together(narrow).to(.float64), separate(x)) }
+            } < 2e-6)
+        for (a, b) in zip(try gradients(narrow, together), try gradients(x, separate)) {
+            #expect(relativeDifference(a.to(.float64), b) < 5e-6)
+        }
+        let trained = random(2, 150, seed: 4)
+        trained.requiresGrad = true
+        #expect(throws: PEFTError.self) {
+            try withTorchErrors {
+                Functions.packedAttention(
+                    x[0], x[1], x[2], bias: trained, queryOffsets: queries, keyOffsets: keys, causal: true, scale: 1)
+            }
+        }
+    }
+
     @Test func whatDoesNotFitIsRefused() {
         let x = Tensor.zeros([4, 2, 8]), short = Tensor.zeros([3, 2, 8])
         func attend(

@@ -54,6 +54,32 @@ import TorchTestSupport
         try expectGradients(inputs, fused)
     }
 
+    /// Of interleaved pairs, neighboring components turn.
+    @Test(arguments: [1, 2, 3]) func interleavedRotary(pairs: Int) throws {
+        let angles = random(4, pairs, seed: 3)
+        func fused(_ x: [Tensor]) -> Tensor {
+            Functions.rotary(
+                x[0], cosines: angles.cos().to(x[0].dtype), sines: angles.sin().to(x[0].dtype), interleaved: true)
+        }
+        let inputs = [random(4, 2, 7, seed: 1)]
+        func plain(_ x: [Tensor]) -> Tensor {
+            let columns = (0..<7).map { x[0].narrowed(axis: 2, $0..<($0 + 1)) }
+            let turned = (0..<pairs).flatMap { pair -> [Tensor] in
+                let angle = angles.narrowed(axis: 1, pair..<(pair + 1)).unsqueezed(1)
+                let (a, b, c, s) = (columns[2 * pair], columns[2 * pair + 1], angle.cos(), angle.sin())
+                return [a * c - b * s, b * c + a * s]
+            }
+            return .concatenated(turned + columns[(2 * pairs)...], axis: 2)
+        }
+        try expectSame(inputs, fused, plain)
+        try expectGradients(inputs, fused)
+        // The kernels of fp32 and bf16.
+        for (type, tolerance) in [(DType.float32, 1e-6), (.bfloat16, 8e-3)] {
+            let own = fused(inputs.map { $0.to(type) })
+            #expect(own.dtype == type && relativeDifference(own.to(.float64), plain(inputs)) < tolerance)
+        }
+    }
+
     @Test func partsHaveOneGradient() throws {
         let inputs = [random(3, 6, seed: 1)]
         try expectSame(
@@ -226,6 +252,24 @@ import TorchTestSupport
         // PyTorch: (1 − ε) of the target's and ε of the mean over the classes of −log p.
         try expectSame(inputs, fused) { x in
             let logs = (x[0].matmul(x[1].T) * 0.6).logSoftmax()
+            let wanted = logs.gathering(axis: 1, targets.unsqueezed(1)).sum()
+            return -(wanted * (1 - smoothing) + logs.mean(axes: [-1]).sum() * smoothing)
+        }
+        try expectGradients(inputs, fused)
+    }
+
+    @Test(arguments: [0.0, 0.1], [Double?.none, 0.9])
+    func linearCrossEntropyWithABias(smoothing: Double, softcap: Double?) throws {
+        let targets = Tensor([2, 0, 6, 6])
+        let inputs = [random(4, 3, seed: 1), random(7, 3, seed: 2), random(7, seed: 3)]
+        func fused(_ x: [Tensor]) -> Tensor {
+            Functions.linearCrossEntropy(
+                hidden: x[0], weight: x[1], bias: x[2], targets: targets, scale: 0.6, softcap: softcap,
+                labelSmoothing: smoothing)
+        }
+        try expectSame(inputs, fused) { x in
+            let scores = (x[0].matmul(x[1].T) + x[2]) * 0.6
+            let logs = (softcap.map { (scores / $0).tanh() * $0 } ?? scores).logSoftmax()
             let wanted = logs.gathering(axis: 1, targets.unsqueezed(1)).sum()
             return -(wanted * (1 - smoothing) + logs.mean(axes: [-1]).sum() * smoothing)
         }

@@ -135,16 +135,20 @@ import TorchTestSupport
             let targets = Tensor((0..<example.rows).map { $0 * 31 % example.words })
             let x = random(example.rows, example.size, seed: 8, dtype: .float32)
             let known = x.clone()
-            for tensor in [x, known] { tensor.requiresGrad = true }
+            let bias = random(example.words, seed: 9, dtype: .float32)
+            let knownBias = bias.clone()
+            for tensor in [x, known, bias, knownBias] { tensor.requiresGrad = true }
             let loss = matrix.crossEntropy(
-                hidden: x, targets: targets, scale: 0.5, softcap: example.softcap, labelSmoothing: example.smoothing)
+                hidden: x, bias: bias, targets: targets, scale: 0.5, softcap: example.softcap,
+                labelSmoothing: example.smoothing)
             let expected = Functions.linearCrossEntropy(
-                hidden: known, weight: matrix.dense(as: .float32), targets: targets, scale: 0.5,
+                hidden: known, weight: matrix.dense(as: .float32), bias: knownBias, targets: targets, scale: 0.5,
                 softcap: example.softcap, labelSmoothing: example.smoothing)
             #expect(abs(loss.item() - expected.item()) < 1e-6 * expected.item())
             (loss * 2.0).backward()
             (expected * 2.0).backward()
             #expect(try relativeDifference(#require(x.grad), #require(known.grad)) < 1e-5)
+            #expect(try relativeDifference(#require(bias.grad), #require(knownBias.grad)) < 1e-5)
         }
     }
 

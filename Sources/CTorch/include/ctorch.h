@@ -206,13 +206,14 @@ CTTensor *ct_gated_activation(CTActivation, const CTTensor *gate, const CTTensor
 CTTensor *ct_bottleneck(const CTTensor *y, const CTTensor *x, const CTTensor *down, const CTTensor *down_bias, const CTTensor *up,
                         const CTTensor *up_bias, const CTTensor *learned_scale, double scale, CTActivation);
 CTTensor *ct_dropout(const CTTensor *x, double probability, uint64_t seed);
-/// RoPE: rotates the first 2p components of each head of x [tokens, heads, size] as pairs (i, i + p) by angles whose
-/// cosines and sines are [tokens, p]; the others pass through.
-CTTensor *ct_rotary(const CTTensor *x, const CTTensor *cosines, const CTTensor *sines);
+/// RoPE: rotates the first 2p components of each head of x [tokens, heads, size] as pairs (i, i + p), or (2i, 2i + 1) if
+/// interleaved, by angles whose cosines and sines are [tokens, p]; the others pass through.
+CTTensor *ct_rotary(const CTTensor *x, const CTTensor *cosines, const CTTensor *sines, bool interleaved);
 /// Attention within each sequence of packed q [tokens, heads, size] and k, v [tokens, key heads, size] (grouped-query
 /// attention where key heads < heads). With causal a query sees keys up to its own, with a window > 0 only the last
 /// `window` of those; few masked scores are computed. softcap > 0 maps scaled scores s to softcap · tanh(s / softcap)
-/// before the bias.
+/// before the bias, which is [heads, queries, keys], laid out for the longest prefix, or [heads, keys from a sequence's
+/// first one on] without a gradient.
 CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *bias,
                               const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal, double scale,
                               double dropout, uint64_t seed, int64_t window, double softcap);
@@ -228,9 +229,10 @@ CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const CTTensor *a
 /// where a[g] is NULL; y is modified in place. No gradients. Returns 0 on success.
 int ct_grouped_lora_branches(const CTTensor *y, const CTTensor *x, int groups, const int64_t *offsets, const CTTensor *const *a,
                              const CTTensor *const *b, const double *scales);
-/// Cross-entropy of the logits scale · hidden weightᵀ, soft-capped if softcap > 0, in chunks of rows.
-CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *targets, double scale,
-                                  double label_smoothing, double softcap);
+/// Cross-entropy of the logits scale · (hidden weightᵀ + bias), soft-capped if softcap > 0, in chunks of rows; the bias
+/// may be NULL.
+CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *bias, const CTTensor *targets,
+                                  double scale, double label_smoothing, double softcap);
 
 // Optimizers, over lists of equal length
 int ct_clip_gradients(CTTensor *const *parameters, int count, double largest_norm, double *norm);
@@ -294,8 +296,8 @@ CTTensor *ct_stored_dense(const CTStoredMatrix *, CTDType);
 /// Rows `ids` [...] (int64) of W, dequantized, [..., inputs].
 CTTensor *ct_stored_rows(const CTStoredMatrix *, const CTTensor *ids, CTDType);
 /// The same as `ct_linear_cross_entropy` with a frozen matrix [vocabulary, size], by tiles.
-CTTensor *ct_stored_cross_entropy(const CTTensor *hidden, const CTStoredMatrix *, const CTTensor *targets, double scale,
-                                  double label_smoothing, double softcap);
+CTTensor *ct_stored_cross_entropy(const CTTensor *hidden, const CTStoredMatrix *, const CTTensor *bias, const CTTensor *targets,
+                                  double scale, double label_smoothing, double softcap);
 /// The 16 values of the codes.
 CTTensor *ct_block_table(CTBlockCode);
 /// codes uint8 [⌈n / 2⌉, 1] and scales float32 [⌈n / block⌉] of a tensor of n weights.

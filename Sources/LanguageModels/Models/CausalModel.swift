@@ -89,7 +89,8 @@ extension CausalModel {
         let hidden = hidden(batch)
         if let weight = outputWeight {
             return weight.crossEntropy(
-                hidden: hidden, targets: batch.targets, scale: outputScale, softcap: outputSoftcap,
+                hidden: hidden, bias: outputProjection?.bias?.tensor, targets: batch.targets, scale: outputScale,
+                softcap: outputSoftcap,
                 labelSmoothing: labelSmoothing)
         }
         let logs = scores(hidden).logSoftmax()

@@ -60,7 +60,7 @@ public final class T5: Module, TiedOutputModel {
             return labelSmoothing > 0 ? targetLoss - logs.mean(axes: [-1]).sum() * labelSmoothing : targetLoss
         }
         return (outputProjection?.weight ?? embedding.outputWeight).crossEntropy(
-            hidden: hidden(batch), targets: batch.targets, scale: outputScale, softcap: nil,
+            hidden: hidden(batch), bias: nil, targets: batch.targets, scale: outputScale, softcap: nil,
             labelSmoothing: labelSmoothing)
     }
 

@@ -14,10 +14,10 @@ public struct DenseWeight: LinearWeight {
     public var projectionMatrix: Projection.Matrix? { .dense(parameter.tensor) }
     public func rows(_ ids: Tensor, as type: DType) -> Tensor { Functions.embedding(parameter.tensor, ids) }
     public func crossEntropy(
-        hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
+        hidden: Tensor, bias: Tensor?, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
     ) -> Tensor {
         Functions.linearCrossEntropy(
-            hidden: hidden, weight: parameter.tensor, targets: targets, scale: scale, softcap: softcap,
+            hidden: hidden, weight: parameter.tensor, bias: bias, targets: targets, scale: scale, softcap: softcap,
             labelSmoothing: labelSmoothing)
     }
     public func dense(as type: DType) -> Tensor { parameter.tensor.to(type) }

@@ -19,10 +19,11 @@ public protocol LinearWeight {
     /// Embedding lookup: `ids` `[...]` (int64) -> `[..., inputs]`, in the weight's own dtype if it is dense, else in
     /// `type`.
     func rows(_ ids: Tensor, as type: DType) -> Tensor
-    /// ``Functions/linearCrossEntropy(hidden:weight:targets:scale:softcap:labelSmoothing:)`` with this matrix as the
-    /// output layer. Gradients flow to `hidden`, and to the weight if it is trained.
-    func crossEntropy(hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double)
-        -> Tensor
+    /// ``Functions/linearCrossEntropy(hidden:weight:bias:targets:scale:softcap:labelSmoothing:)`` with this matrix as
+    /// the output layer. Gradients flow to `hidden`, to the bias, and to the weight if it is trained.
+    func crossEntropy(
+        hidden: Tensor, bias: Tensor?, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
+    ) -> Tensor
     /// The dequantized weight, `[outputs, inputs]`.
     func dense(as type: DType) -> Tensor
     /// The weight's own tensor `[outputs, inputs]`, to which gradients may flow; `nil` if it is stored otherwise.
@@ -82,11 +83,11 @@ extension LinearWeight {
     public var projectionMatrix: Projection.Matrix? { nil }
     public func rows(_ ids: Tensor, as type: DType) -> Tensor { Functions.embedding(dense(as: type), ids) }
     public func crossEntropy(
-        hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
+        hidden: Tensor, bias: Tensor?, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
     ) -> Tensor {
         Functions.linearCrossEntropy(
-            hidden: hidden, weight: dense(as: hidden.dtype), targets: targets, scale: scale, softcap: softcap,
-            labelSmoothing: labelSmoothing)
+            hidden: hidden, weight: dense(as: hidden.dtype), bias: bias, targets: targets, scale: scale,
+            softcap: softcap, labelSmoothing: labelSmoothing)
     }
     public var denseTensor: Tensor? { nil }
     public var precision: WeightPrecision { .quantized }

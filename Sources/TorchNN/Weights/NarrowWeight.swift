@@ -25,13 +25,15 @@ public struct NarrowWeight: LinearWeight {
         isWide ? wide.rows(ids, as: type) : matrix.rows(ids, as: type)
     }
     public func crossEntropy(
-        hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
+        hidden: Tensor, bias: Tensor?, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
     ) -> Tensor {
         isWide
             ? wide.crossEntropy(
-                hidden: hidden, targets: targets, scale: scale, softcap: softcap, labelSmoothing: labelSmoothing)
+                hidden: hidden, bias: bias, targets: targets, scale: scale, softcap: softcap,
+                labelSmoothing: labelSmoothing)
             : matrix.crossEntropy(
-                hidden: hidden, targets: targets, scale: scale, softcap: softcap, labelSmoothing: labelSmoothing)
+                hidden: hidden, bias: bias, targets: targets, scale: scale, softcap: softcap,
+                labelSmoothing: labelSmoothing)
     }
     public func dense(as type: DType) -> Tensor { parameter.tensor.to(type) }
     public var formatName: String { parameter.tensor.dtype == .float16 ? "fp16" : "bf16" }

@@ -10,10 +10,11 @@ extension StoredWeight {
     public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
     public func rows(_ ids: Tensor, as type: DType) -> Tensor { matrix.rows(ids, as: type) }
     public func crossEntropy(
-        hidden: Tensor, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
+        hidden: Tensor, bias: Tensor?, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
     ) -> Tensor {
         matrix.crossEntropy(
-            hidden: hidden, targets: targets, scale: scale, softcap: softcap, labelSmoothing: labelSmoothing)
+            hidden: hidden, bias: bias, targets: targets, scale: scale, softcap: softcap,
+            labelSmoothing: labelSmoothing)
     }
     public func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
 }

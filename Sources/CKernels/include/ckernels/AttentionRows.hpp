@@ -13,7 +13,7 @@ struct PackedHeads {
 };
 
 /// A bias or its gradient, [heads, queries, keys] with contiguous keys; `data` is NULL without one. The columns are
-/// laid out for the longest prefix.
+/// laid out for the longest prefix, unless it is by key (`AttentionSettings`).
 struct AttentionBias {
     float *data = nullptr;
     int64_t head_stride = 0, query_stride = 0;

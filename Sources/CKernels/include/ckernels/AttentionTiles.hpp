@@ -18,6 +18,8 @@ struct AttentionSettings {
     int64_t window = 0;
     /// Soft cap c: scores s become c · tanh(s / c); 0 for none.
     double softcap = 0;
+    /// Whether the bias depends on the key alone (ALiBi): its columns are the keys of a sequence from the first on.
+    bool bias_by_key = false;
 
     size_t rows() const { return query_offsets.size() - 1; }
     int64_t queries(size_t row) const { return query_offsets[row + 1] - query_offsets[row]; }
@@ -67,9 +69,9 @@ inline uint64_t tile_seed(uint64_t seed, size_t row, size_t tile) {
     return seed + 0x9E3779B97F4A7C15ULL * (row + 1) + 0xD1B54A32D192ED03ULL * tile;
 }
 
-/// First column of a sequence in the bias, which is laid out for the longest prefix.
+/// First column of a sequence in the bias, which is laid out for the longest prefix unless it is by key.
 inline int64_t skipped_columns(const AttentionSettings &settings, bool has_bias, size_t row) {
-    return has_bias ? settings.longest_prefix() - settings.prefix(row) : 0;
+    return has_bias && !settings.bias_by_key ? settings.longest_prefix() - settings.prefix(row) : 0;
 }
 
 }  // namespace ckernels

@@ -25,10 +25,10 @@ template <typename Number>
 void gate_rows_backward(Gate, const Number *gradient, const Number *gate, const Number *up, Number *to_gate, Number *to_up,
                         int64_t count);
 
-/// RoPE: rotates the first 2p components of x [tokens, heads, size] as pairs (i, i + p), cosines and sines [tokens, p];
-/// `direction` is 1, or −1 for the inverse.
+/// RoPE: rotates the first 2p components of x [tokens, heads, size] as pairs (i, i + p), or (2i, 2i + 1) if interleaved,
+/// cosines and sines [tokens, p]; `direction` is 1, or −1 for the inverse.
 template <typename Number>
 void rotate_rows(const Number *x, const Number *cosines, const Number *sines, float direction, Number *y, int64_t tokens,
-                 int64_t heads, int64_t size, int64_t pairs);
+                 int64_t heads, int64_t size, int64_t pairs, bool interleaved);
 
 }  // namespace ckernels
