@@ -11,6 +11,7 @@ public enum ModelRegistry {
         .xlmRoBERTa, .distilbert,
         .arcee, .seedOSS, .granite, .smolLM3, .olmo2, .olmo3, .ernie4_5, .hunyuan, .glm4, .cohere2, .ministral3,
         .gemma3Vision, .mistral3, .qwen2_5VL, .qwen3VL,
+        .gptNeoX, .opt, .bloom, .phi, .stableLM, .starCoder2, .falcon, .gptJ,
     ]
 
     private static let byName = Dictionary(families.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
@@ -31,7 +32,7 @@ public enum ModelRegistry {
         "gemma3n": "its layers share key-value caches and per-layer embeddings",
         "mixtral": "it is a mixture of experts", "qwen2_moe": "it is a mixture of experts",
         "qwen3_moe": "it is a mixture of experts", "phimoe": "it is a mixture of experts",
-        "gpt_oss": "it is a mixture of experts", "phi": "its layers differ from Phi-3's",
+        "gpt_oss": "it is a mixture of experts",
     ]
 
     /// Keys that change a model's computation and that no family supports.
@@ -98,6 +99,12 @@ public enum ModelRegistry {
     ) throws -> any LanguageModel {
         guard let head, !head.task.generates else {
             let model = try make(configuration, family)
+            if let model = model as? any CausalModel, model.untiedOutputHasBias, model.outputProjection == nil {
+                throw PEFTError(
+                    "config.json: 'tie_word_embeddings' is true, but the output layer of a \(family.name) model has a bias,"
+                        + " which is not supported in a tied one",
+                    remedy: "save the model with an output layer of its own")
+            }
             guard let head, head.task != model.head.task else { return model }
             throw PEFTError(
                 "a \(family.name) model can't do the task \(head.task.rawValue)",

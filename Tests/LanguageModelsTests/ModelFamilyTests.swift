@@ -10,8 +10,14 @@ import TorchNN
 @Suite struct ModelFamilyTests {
     static let names = ModelRegistry.families.map(\.name)
 
-    private static func made(_ name: String) throws -> (family: ModelFamily, model: any LanguageModel) {
-        let model = try ModelRegistry.outline(["model_type": .string(name)], file: "config.json")
+    /// Keys that a family's other models have, where they have modules of their own.
+    private static let variants: [String: [String: JSON]] = ["falcon": ["parallel_attn": false]]
+
+    private static func made(_ name: String, _ fields: [String: JSON] = [:]) throws -> (
+        family: ModelFamily, model: any LanguageModel
+    ) {
+        let fields = fields.merging(["model_type": .string(name)]) { $1 }
+        let model = try ModelRegistry.outline(.object(fields), file: "config.json")
         return (model.modelFamily, model)
     }
 
@@ -43,7 +49,7 @@ import TorchNN
 
     @Test(arguments: names) func modelsHaveTheDefaultTargets(name: String) throws {
         let (family, model) = try Self.made(name)
-        let modules = model.namedModules()
+        let modules = try model.namedModules() + Self.made(name, Self.variants[name] ?? [:]).model.namedModules()
         let linears = modules.filter { $0.module is Linear }.map(\.path)
         let norms = modules.filter { $0.module is RMSNorm || $0.module is LayerNorm }.map(\.path)
         let targets = family.adapterTargets

@@ -28,7 +28,7 @@ import TorchTestSupport
     static let cases = [
         Case("llama", "model_type", "mixtral", "mixture of experts"),
         Case("llama", "model_type", "qwen2_moe", "mixture of experts"),
-        Case("llama", "model_type", "phi", "'phi', which is not supported"),
+        Case("llama", "model_type", "persimmon", "'persimmon', which is not supported"),
         Case("llama", "model_type", "rwkv", "'rwkv', which is not supported"),
         Case(
             "gemma3_vision", "text_config", ["model_type": "llama"], "'llama', which is not supported in this model"),

@@ -15,6 +15,9 @@ import TorchNN
         "qwen2": ["qwen2", "decoders/qwen2"], "qwen3": ["qwen3"], "gemma": ["decoders/gemma"],
         "gemma2": ["decoders/gemma2"], "gemma3_text": ["decoders/gemma3"], "phi3": ["decoders/phi3"],
         "gpt2": ["gpt2"], "mistral": ["decoders/mistral"], "bert": ["heads/bert"], "roberta": ["heads/roberta"],
+        "gpt_neox": ["decoders/gpt-neox"], "opt": ["decoders/opt"], "bloom": ["decoders/bloom"],
+        "phi": ["decoders/phi"], "stablelm": ["decoders/stablelm"], "gptj": ["decoders/gptj"],
+        "falcon": ["decoders/falcon", "decoders/falcon-new", "decoders/falcon-alibi"],
     ]
 
     static let cases = models.flatMap { family, bases in bases.map { (family: family, base: $0) } }

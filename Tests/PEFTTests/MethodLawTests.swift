@@ -23,11 +23,13 @@ import TorchTestSupport
 
     /// Two seq2seq models, decoder-only ones of every build, and an encoder with several heads. (Gemma 2 caps scores and has
     /// windows, Gemma 3 normalizes heads and turns layers by different angles, Phi-3 fuses projections, a Qwen2 has biases,
-    /// GLM-4 rotates neighboring dimensions, Cohere 2 has parallel sublayers.)
+    /// GLM-4 rotates neighboring dimensions, Cohere 2 has parallel sublayers, BLOOM linear biases in place of positions, GPT-J an
+    /// output layer with a bias.)
     static let bases =
         ["t5-v1.1", "llama", "gpt2", "bert"] + ["gemma2", "gemma3", "phi3", "qwen2", "mt5"].map { "decoders/\($0)" }
         + ["glm4", "cohere2"].map { "decoders/\($0)" }
         + ["distilbert:token-classification", "distilbert:embeddings"]
+        + ["bloom", "gptj"].map { "decoders/\($0)" }
 
     /// What makes no sense, with words of the reason that is given.
     static let refusals = [
@@ -41,6 +43,7 @@ import TorchTestSupport
         "bitfit on decoders/cohere2": "has no biases", "head on decoders/cohere2": "no untrained head",
         "head on decoders/glm4": "no untrained head",
         "head on decoders/mt5": "no untrained head", "head on distilbert:embeddings": "no untrained head",
+        "head on decoders/bloom": "no untrained head", "head on decoders/gptj": "no untrained head",
     ]
 
     @Test(arguments: refusals.keys.sorted()) func whatMakesNoSenseSaysWhy(name: String) throws {

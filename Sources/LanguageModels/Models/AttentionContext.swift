@@ -66,6 +66,8 @@ final class PackedContext: AttentionContext {
     /// Keys and values of each layer with their offsets, if decoding continues from them.
     private(set) var kept: [Int: (keys: Tensor, values: Tensor, offsets: [Int])] = [:]
     private let keeps: Bool
+    /// Linear biases by head and key, `[heads, longest]`.
+    private let bias: Tensor?
 
     /// - Parameters:
     ///   - rows: the sequences' tokens, including virtual ones.
@@ -74,9 +76,10 @@ final class PackedContext: AttentionContext {
     ///   - selected: the tokens whose last-layer outputs are read; in a causal stack the trailing ones of each
     ///     sequence.
     ///   - limit: number of positions of the model, if limited.
+    ///   - biases: the model's linear biases, if it has them.
     init(
         _ rows: PromptedRows, prefixes: [Int], isCausal: Bool, keeps: Bool = false, longest: Int = 0,
-        selected: SelectedTokens? = nil, limit: Int? = nil
+        selected: SelectedTokens? = nil, limit: Int? = nil, biases: LinearBiases? = nil
     ) {
         (offsets, self.isCausal, self.keeps, self.selected) = (rows.offsets, isCausal, keeps, selected)
         let all = rows.prompts.indices.flatMap { row in
@@ -84,9 +87,9 @@ final class PackedContext: AttentionContext {
         }
         // On the meta device nothing is looked up.
         let positions = rows.states.device == .meta ? all : checkedPositions(all, limit: limit)
-        super.init(
-            positions: Tensor(positions, device: rows.states.device),
-            longest: max(longest, (positions.max() ?? -1) + 1))
+        let last = (positions.max() ?? -1) + 1
+        bias = biases.map { $0(positions: last, device: rows.states.device) }
+        super.init(positions: Tensor(positions, device: rows.states.device), longest: max(longest, last))
     }
 
     /// Whether the last layer computes the outputs of some tokens only.
@@ -111,7 +114,8 @@ final class PackedContext: AttentionContext {
         if keeps { kept[layer] = (all.keys, all.values, all.offsets) }
         let (probability, seed) = DropoutScope.draw(dropout)
         return Functions.packedAttention(
-            q, all.keys, all.values, bias: nil, queryOffsets: queryOffsets, keyOffsets: all.offsets, causal: isCausal,
+            q, all.keys, all.values, bias: bias, queryOffsets: queryOffsets, keyOffsets: all.offsets,
+            causal: isCausal,
             window: window, scale: scale, softcap: softcap, dropout: probability, seed: seed)
     }
 }
@@ -163,7 +167,10 @@ final class StepContext: AttentionContext {
             (keys, values) = (keys.narrowed(axis: 2, seen), values.narrowed(axis: 2, seen))
             mask = mask?.narrowed(axis: 3, seen)
         }
-        // Query heads that share a key head become its queries.
+        // Query heads that share a key head become its queries, and the biases of heads those of its queries.
+        if let biases = mask, biases.dim(1) > 1 {
+            mask = biases.reshaped(biases.dim(0), keys.dim(1), -1, keys.dim(2))
+        }
         return Functions.attention(
             q.reshaped(q.dim(0), keys.dim(1), -1, q.dim(2)), keys, values, mask: mask, scale: scale, softcap: softcap
         ).reshaped(q.shape)

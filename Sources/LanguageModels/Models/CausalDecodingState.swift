@@ -8,8 +8,9 @@ final class CausalDecodingState: DecodingState {
     private let model: any CausalModel
     private let beams: Int
     private var caches: [KeyValueCache] = []
-    /// 0 for cached tokens and −∞ for gaps, `[rows · beams, 1, 1, columns]`; `nil` without gaps.
-    private var gaps: Tensor?
+    /// −∞ for gaps, and 0 or the linear biases for cached tokens, `[rows · beams or 1, heads or 1, 1, columns]`; `nil`
+    /// without both.
+    private var mask: Tensor?
     /// Number of tokens before the next one, per continuation.
     private var lengths: [Int] = []
     private var columns = 0
@@ -73,13 +74,21 @@ final class CausalDecodingState: DecodingState {
             if columns > 0 { _ = cache.append(aligned(kept.keys), aligned(kept.values)) }
             caches.append(cache)
         }
-        gaps = nil
-        if rowLengths.contains(where: { $0 < columns }), let like = context.kept[0]?.keys {
-            let values = lengths.flatMap { length in
-                (0..<total).map { $0 < columns - length ? -Float.infinity : 0 }
-            }
-            gaps = Tensor(values, shape: [lengths.count, 1, 1, total], device: like.device).to(like.dtype)
-        }
+        mask = context.kept[0].flatMap { makeMask(total, like: $0.keys) }
+    }
+
+    /// The mask of so many columns.
+    private func makeMask(_ total: Int, like: Tensor) -> Tensor? {
+        let gaps = lengths.map { columns - $0 }
+        let biases = model.linearBiases?(positions: total, device: like.device)
+        guard gaps.contains(where: { $0 > 0 }) else { return biases?.unsqueezed(1).unsqueezed(0).to(like.dtype) }
+        let values = gaps.flatMap { gap in (0..<total).map { $0 < gap ? -Float.infinity : 0 } }
+        let mask = Tensor(values, shape: [gaps.count, 1, 1, total], device: like.device)
+        guard let biases else { return mask.to(like.dtype) }
+        // A sequence's first position is in the column after its gap.
+        let positions = gaps.flatMap { gap in (0..<total).map { max(0, $0 - gap) } }
+        let own = biases.transposed(0, 1).selecting(Tensor(positions, device: like.device))
+        return (own.reshaped(gaps.count, total, -1).permuted(0, 2, 1).unsqueezed(2) + mask).to(like.dtype)
     }
 
     func step(_ tokens: Tensor) -> Tensor {
@@ -93,7 +102,7 @@ final class CausalDecodingState: DecodingState {
             for (row, id) in ids.enumerated() { texts?[row].append(id) }
         }
         return RowRouting.within(single: count) {
-            let mask = gaps?.narrowed(axis: 3, 0..<(columns + 1))
+            let mask = mask?.narrowed(axis: 3, 0..<(columns + 1))
             let context = StepContext(
                 positions: Tensor(lengths, device: tokens.device), longest: width + 1, caches: caches, mask: mask)
             let states = model.decode(model.embed(tokens), context)
@@ -114,9 +123,9 @@ final class CausalDecodingState: DecodingState {
 
     func keep(rows: [Int]) {
         let continuations = rows.flatMap { row in (0..<beams).map { row * beams + $0 } }
-        let indices = Tensor(continuations, device: gaps?.device ?? model.device)
+        let indices = Tensor(continuations, device: mask?.device ?? model.device)
         for cache in caches { cache.select(rows: indices) }
-        gaps = gaps?.selecting(indices)
+        if let all = mask, all.dim(0) > 1 { mask = all.selecting(indices) }
         lengths = continuations.map { lengths[$0] }
         if let before = texts { texts = continuations.map { before[$0] } }
         RowRouting.current?.keep(rows: rows)

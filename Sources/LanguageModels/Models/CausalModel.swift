@@ -22,6 +22,10 @@ protocol CausalModel: TiedOutputModel {
     var outputSoftcap: Double? { get }
     /// The sequence length from which RoPE frequencies differ, so that the KV cache is recomputed.
     var rereadLength: Int? { get }
+    /// Whether the output layer has a bias if it is untied.
+    var untiedOutputHasBias: Bool { get }
+    /// Linear biases of the attention scores (ALiBi) in place of position embeddings.
+    var linearBiases: LinearBiases? { get }
 }
 
 /// What all decoder-only models read from `config.json`.
@@ -61,6 +65,8 @@ extension CausalModel {
     var outputScale: Double { 1 }
     var outputSoftcap: Double? { nil }
     var rereadLength: Int? { nil }
+    var untiedOutputHasBias: Bool { false }
+    var linearBiases: LinearBiases? { nil }
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
 
     /// Hidden states `[tokens, size]` -> logits `[tokens, vocabulary]`.
@@ -126,7 +132,7 @@ extension CausalModel {
         let context = PackedContext(
             rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: true, keeps: keeps,
             longest: longest, selected: outputs.flatMap { SelectedTokens(rows, of: input.offsets, spans: $0) },
-            limit: positionLimit)
+            limit: positionLimit, biases: linearBiases)
         let states = RowRouting.within(rows.offsets) { decode(rows.states, context) }
         return (states, rows, context)
     }

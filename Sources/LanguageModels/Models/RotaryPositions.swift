@@ -31,17 +31,8 @@ final class RotaryPositions: Sendable {
 
     /// Applies RoPE to x `[tokens, heads, size]` with cosines and sines `[tokens, pairs]`.
     func rotate(_ x: Tensor, _ rotation: (cosines: Tensor, sines: Tensor)) -> Tensor {
-        func rotated(_ x: Tensor) -> Tensor {
-            Functions.rotary(x, cosines: rotation.cosines, sines: rotation.sines)
-        }
-        guard settings.pairsNeighbors else { return rotated(x) }
-        // The operation's pairs are the halves of a head: the rotated dimensions are reordered before and after.
-        let (tokens, heads, size) = (x.dim(0), x.dim(1), settings.size)
-        let isPartial = size < x.dim(2)
-        let own = isPartial ? x.narrowed(axis: 2, 0..<size) : x
-        let halves = own.reshaped(tokens, heads, size / 2, 2).transposed(2, 3).reshaped(tokens, heads, size)
-        let back = rotated(halves).reshaped(tokens, heads, 2, size / 2).transposed(2, 3).reshaped(tokens, heads, size)
-        return isPartial ? .concatenated([back, x.narrowed(axis: 2, size..<x.dim(2))], axis: 2) : back
+        Functions.rotary(
+            x, cosines: rotation.cosines, sines: rotation.sines, interleaved: settings.pairsNeighbors)
     }
 
     /// Cosines and sines `[tokens, pairs]` for positions `[tokens]`, where the longest sequence has `longest` tokens.

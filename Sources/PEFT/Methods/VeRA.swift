@@ -60,7 +60,7 @@ public enum VeRA: PEFTMethod {
 
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         var configuration = configuration
-        configuration.selection = configuration.selection.resolved(for: model)
+        configuration.selection = configuration.selection.resolved(for: model, defaults: \.veraOrLoRA)
         return configuration
     }
 
