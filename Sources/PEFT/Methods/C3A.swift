@@ -33,13 +33,14 @@ public enum C3A: PEFTMethod {
             [
                 integerField(
                     "block-size", key: "block_size", \.blockSize, 1...65536,
-                    help: "block size, a divisor of all inputs and outputs (256)"),
+                    help: "block size, a divisor of all inputs and outputs"),
                 patternField(
                     "block-size-pattern", key: "block_size_pattern", \.blockSizePattern,
                     help: "block sizes for matching modules: pattern=size,…"),
                 .init(
                     "init", key: "init_weights", .choice(Start.allCases.map(\.rawValue)),
-                    help: "kernels: xavier_uniform, kaiming_uniform, gaussian, or zero (true) (xavier_uniform)"
+                    help:
+                        "kernels: xavier_uniform, kaiming_uniform, gaussian, or zero (true) (default: xavier_uniform)"
                 ) {
                     $0.start == .zero ? true : .string($0.start.rawValue)
                 } write: {

@@ -27,12 +27,12 @@ public enum DeLoRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                rankField(\.rank, default: 8, help: "rank of ΔW"),
+                rankField(\.rank, help: "rank of ΔW"),
                 numberField(
                     "lambda", key: "delora_lambda", \.lambda, -1e6...1e6,
-                    help: "initial bound of ΔW's norm relative to the weight's (15)"),
+                    help: "initial bound of ΔW's norm relative to the weight's"),
                 numberField(
-                    "dropout", key: "module_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input (0)"),
+                    "dropout", key: "module_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
                 patternField(
                     "rank-pattern", key: "rank_pattern", \.rankPattern,
                     help: "ranks for matching modules: pattern=rank,…"),

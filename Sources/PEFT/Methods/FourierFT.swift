@@ -30,14 +30,14 @@ public enum FourierFT: PEFTMethod {
             [
                 integerField(
                     "frequencies", key: "n_frequency", \.frequencies, 1...1 << 30,
-                    help: "trained coefficients per projection (1000)"),
+                    help: "trained coefficients per projection"),
                 patternField(
                     "frequency-pattern", key: "n_frequency_pattern", \.frequencyPattern,
                     help: "numbers of coefficients for matching modules: pattern=number,…"),
-                numberField("scaling", key: "scaling", \.scaling, -1e9...1e9, help: "factor of ΔW (150)"),
+                numberField("scaling", key: "scaling", \.scaling, -1e9...1e9, help: "factor of ΔW"),
                 integerField(
                     "position-seed", key: "random_loc_seed", \.seed, 0...Int.max,
-                    help: "seed of the coefficients' positions (777)"),
+                    help: "seed of the coefficients' positions"),
                 flagField(
                     "init-zero", key: "init_weights", \.startsAtZero, help: "start at zero instead of random values"),
             ] + selectionFields()

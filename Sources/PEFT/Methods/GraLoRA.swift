@@ -28,18 +28,18 @@ public enum GraLoRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                rankField(\.rank, default: 32, help: "rank of the blocks of a row together"),
+                rankField(\.rank, help: "rank of the blocks of a row together"),
                 integerField(
                     "hybrid-rank", key: "hybrid_r", \.hybridRank, 0...65536,
-                    help: "rank of a LoRA over the whole weight (0)"),
+                    help: "rank of a LoRA over the whole weight"),
                 numberField(
                     "alpha", key: "alpha", \.alpha, 0...1e6,
-                    help: "alpha; ΔW is scaled by alpha / (rank + hybrid rank) (64)"),
+                    help: "alpha; ΔW is scaled by alpha / (rank + hybrid rank)"),
                 numberField(
                     "dropout", key: "gralora_dropout", \.dropout, 0...0.99,
-                    help: "dropout on the branch's input (0)"),
+                    help: "dropout on the branch's input"),
                 integerField(
-                    "blocks", key: "gralora_k", \.blocks, 1...65536, help: "blocks along each side of the weight (2)"),
+                    "blocks", key: "gralora_k", \.blocks, 1...65536, help: "blocks along each side of the weight"),
             ] + selectionFields(hasExclusions: false)
 
         public static let neutral: [String: [JSON]] = [

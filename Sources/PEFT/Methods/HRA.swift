@@ -22,7 +22,7 @@ public enum HRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                rankField(\.rank, default: 8, help: "number of reflections; even, to start at the base model"),
+                rankField(\.rank, help: "number of reflections; even, to start at the base model"),
                 flagField("orthogonal", key: "apply_GS", \.isOrthogonal, help: "orthogonalize the vectors"),
             ] + selectionFields()
 

@@ -25,15 +25,15 @@ public enum HiRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                rankField(\.rank, default: 32, help: "rank of the factor of the weight"),
+                rankField(\.rank, help: "rank of the factor of the weight"),
                 numberField(
-                    "dropout", key: "hira_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input (0)"),
+                    "dropout", key: "hira_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
                 patternField(
                     "rank-pattern", key: "rank_pattern", \.rankPattern,
                     help: "ranks for matching modules: pattern=rank,…"),
                 .init(
                     "init", key: "init_weights", .choice(["true", "gaussian"]),
-                    help: "initialization of A: uniform (true) or gaussian (true)"
+                    help: "initialization of A: uniform (true) or gaussian"
                 ) {
                     $0.isGaussian ? "gaussian" : true
                 } write: {

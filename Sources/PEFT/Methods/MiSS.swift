@@ -35,13 +35,13 @@ public enum MiSS: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                rankField(\.rank, default: 64, help: "neighboring inputs of a shard"),
+                rankField(\.rank, help: "neighboring inputs of a shard"),
                 numberField(
-                    "dropout", key: "miss_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input (0)"),
-                integerField("mini-rank", key: "mini_r", \.miniRank, 1...65536, help: "trained outputs of mini (1)"),
+                    "dropout", key: "miss_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
+                integerField("mini-rank", key: "mini_r", \.miniRank, 1...65536, help: "trained outputs of mini"),
                 .init(
                     "init", key: "init_weights", .choice(Variant.allCases.map(\.rawValue)),
-                    help: "variant: balanced (true), bat or mini (true)"
+                    help: "variant: balanced (true), bat or mini"
                 ) {
                     $0.variant == .balanced ? true : .string($0.variant.rawValue)
                 } write: {

@@ -28,16 +28,16 @@ public enum PVeRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                rankField(\.rank, default: 256, help: "rank of the shared random matrices"),
+                rankField(\.rank, help: "rank of the shared random matrices"),
                 numberField(
-                    "dropout", key: "pvera_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input (0)"),
-                numberField("d-initial", key: "d_initial", \.initial, -1e3...1e3, help: "initial value of d (0.1)"),
+                    "dropout", key: "pvera_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
+                numberField("d-initial", key: "d_initial", \.initial, -1e3...1e3, help: "initial value of d"),
                 integerField(
                     "projection-key", key: "projection_prng_key", \.key, 0...Int.max,
-                    help: "seed of the shared random matrices (0)"),
+                    help: "seed of the shared random matrices"),
                 flagField(
                     "save-projection", key: "save_projection", \.savesProjection,
-                    help: "store the shared random matrices in the file (true)"),
+                    help: "store the shared random matrices in the file"),
             ] + selectionFields(hasExclusions: false)
 
         public static let neutral: [String: [JSON]] = [

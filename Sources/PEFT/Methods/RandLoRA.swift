@@ -41,18 +41,18 @@ public enum RandLoRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                rankField(\.rank, default: 32, help: "rank of a random basis; a lower rank trains more values"),
+                rankField(\.rank, help: "rank of a random basis; a lower rank trains more values"),
                 numberField(
                     "alpha", key: "randlora_alpha", \.alpha, 0...1e6,
-                    help: "alpha; ΔW is scaled by alpha / rank (640)"),
+                    help: "alpha; ΔW is scaled by alpha / rank"),
                 numberField(
                     "dropout", key: "randlora_dropout", \.dropout, 0...0.99,
-                    help: "dropout on the branch's input (0)"),
+                    help: "dropout on the branch's input"),
                 integerField(
-                    "projection-key", key: "projection_prng_key", \.key, 0...Int.max, help: "seed of the bases (0)"),
+                    "projection-key", key: "projection_prng_key", \.key, 0...Int.max, help: "seed of the bases"),
                 flagField(
                     "save-projection", key: "save_projection", \.savesProjection,
-                    help: "store the bases in the file (true)"),
+                    help: "store the bases in the file"),
                 flagField("sparse", key: "sparse", \.isSparse, help: "sparse bases of 0 and ±1"),
                 flagField("very-sparse", key: "very_sparse", \.isVerySparse, help: "very sparse bases of 0 and ±1"),
             ] + selectionFields(hasExclusions: false)

@@ -39,7 +39,7 @@ public enum RoAd: PEFTMethod {
             [
                 .init(
                     "variant", key: "variant", .choice(Variant.allCases.map(\.rawValue)),
-                    help: "angles and scales per pair of outputs: road_1, road_2 or road_4 (road_1)"
+                    help: "angles and scales per pair of outputs: road_1, road_2 or road_4 (default: road_1)"
                 ) {
                     .string($0.variant.rawValue)
                 } write: {
@@ -52,7 +52,7 @@ public enum RoAd: PEFTMethod {
                 },
                 integerField(
                     "group-size", key: "group_size", \.groupSize, 2...65536,
-                    help: "outputs of a group, whose halves are paired (64)"),
+                    help: "outputs of a group, whose halves are paired"),
             ] + selectionFields(hasExclusions: false, hasLayers: false)
 
         public static let neutral: [String: [JSON]] = ["init_weights": [true, false]]

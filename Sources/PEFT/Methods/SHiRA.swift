@@ -24,9 +24,10 @@ public enum SHiRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                rankField(\.rank, default: 32, help: "trained entries per input and output"),
+                rankField(\.rank, help: "trained entries per input and output"),
                 .init(
-                    "mask-seed", key: "random_seed", .integer(0...Int.max), help: "seed of the positions (the run's)"
+                    "mask-seed", key: "random_seed", .integer(0...Int.max),
+                    help: "seed of the positions (default: the run's)"
                 ) {
                     $0.seed.map { .integer($0) } ?? .null
                 } write: {
@@ -35,7 +36,9 @@ public enum SHiRA: PEFTMethod {
                         throw PEFTError("the seed is negative", remedy: "use a value of at least 0")
                     }
                 },
-                .init("mask", key: "mask_type", .choice(["random"]), help: "choice of the positions (random)") {
+                .init(
+                    "mask", key: "mask_type", .choice(["random"]), help: "choice of the positions (default: random)"
+                ) {
                     .string($0.mask)
                 } write: {
                     $0.mask = try text($1)

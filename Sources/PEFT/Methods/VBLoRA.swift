@@ -33,21 +33,21 @@ public enum VBLoRA: PEFTMethod {
 
         public static let fields: [ConfigurationField<Configuration>] =
             [
-                rankField(\.rank, default: 4, help: "rank of ΔW"),
+                rankField(\.rank, help: "rank of ΔW"),
                 integerField(
-                    "vectors", key: "num_vectors", \.vectors, 1...1_048_576, help: "vectors in the shared bank (256)"),
+                    "vectors", key: "num_vectors", \.vectors, 1...1_048_576, help: "vectors in the shared bank"),
                 integerField(
                     "vector-length", key: "vector_length", \.length, 1...65536,
-                    help: "length of a vector, a divisor of all inputs and outputs (256)"),
-                integerField("top-k", key: "topk", \.top, 1...65536, help: "vectors in a mixture (2)"),
+                    help: "length of a vector, a divisor of all inputs and outputs"),
+                integerField("top-k", key: "topk", \.top, 1...65536, help: "vectors in a mixture"),
                 numberField(
-                    "dropout", key: "vblora_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input (0)"),
+                    "dropout", key: "vblora_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
                 numberField(
                     "bank-bound", key: "init_vector_bank_bound", \.bankBound, 0...1e3,
-                    help: "bound of the bank's initial values (0.02)"),
+                    help: "bound of the bank's initial values"),
                 numberField(
                     "logit-deviation", key: "init_logits_std", \.logitDeviation, 0...1e3,
-                    help: "standard deviation of the initial logits (0.1)"),
+                    help: "standard deviation of the initial logits"),
             ] + selectionFields()
 
         public static let neutral: [String: [JSON]] = [

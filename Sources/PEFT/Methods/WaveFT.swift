@@ -32,17 +32,17 @@ public enum WaveFT: PEFTMethod {
             [
                 integerField(
                     "frequencies", key: "n_frequency", \.frequencies, 1...1 << 30,
-                    help: "trained coefficients per projection (2592)"),
+                    help: "trained coefficients per projection"),
                 patternField(
                     "frequency-pattern", key: "n_frequency_pattern", \.frequencyPattern,
                     help: "numbers of coefficients for matching modules: pattern=number,…"),
                 flagField(
                     "proportional", key: "proportional_parameters", \.isProportional,
                     help: "more coefficients for larger projections"),
-                numberField("scaling", key: "scaling", \.scaling, -1e9...1e9, help: "factor of ΔW (25)"),
+                numberField("scaling", key: "scaling", \.scaling, -1e9...1e9, help: "factor of ΔW"),
                 .init(
                     "wavelet", key: "wavelet_family", .choice(Wavelet.allCases.map(\.rawValue)),
-                    help: "wavelet: db1, db2, db3, sym2 or sym3 (db1)"
+                    help: "wavelet: db1, db2, db3, sym2 or sym3 (default: db1)"
                 ) {
                     .string($0.wavelet.rawValue)
                 } write: {
@@ -55,10 +55,10 @@ public enum WaveFT: PEFTMethod {
                 },
                 flagField(
                     "transform", key: "use_idwt", \.transforms,
-                    help: "apply the inverse transform; otherwise entries of the weight are trained (true)"),
+                    help: "apply the inverse transform; otherwise entries of the weight are trained"),
                 integerField(
                     "position-seed", key: "random_loc_seed", \.seed, 0...Int.max,
-                    help: "seed of the coefficients' positions (777)"),
+                    help: "seed of the coefficients' positions"),
             ] + selectionFields()
 
         public static let neutral: [String: [JSON]] = [
