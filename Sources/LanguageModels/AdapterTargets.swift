@@ -9,7 +9,7 @@ package struct AdapterTargets: Sendable {
     package let ia3FeedForward: [String]
     /// Norms that LayerNorm tuning trains.
     package let norms: Set<String>
-    /// VeRA's projections, if they aren't LoRA's.
+    /// Projections of VeRA, PVeRA and SHiRA, if they aren't LoRA's.
     package var vera: DefaultTargets?
 
     package var veraOrLoRA: DefaultTargets { vera ?? lora }

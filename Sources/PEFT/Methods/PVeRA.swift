@@ -50,6 +50,12 @@ public enum PVeRA: PEFTMethod {
         "PVeRA r \(configuration.rank) (\(configuration.selection.label))"
     }
 
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        configuration.selection = configuration.selection.resolved(for: model, defaults: \.veraOrLoRA)
+        return configuration
+    }
+
     public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
         let sites = try sites(configuration, in: model)
         let (inputs, outputs) = (sites.map(\.inputs).max() ?? 0, sites.map(\.outputs).max() ?? 0)

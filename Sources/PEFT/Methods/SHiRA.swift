@@ -54,6 +54,12 @@ public enum SHiRA: PEFTMethod {
         "SHiRA r \(configuration.rank) (\(configuration.selection.label))"
     }
 
+    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+        var configuration = configuration
+        configuration.selection = configuration.selection.resolved(for: model, defaults: \.veraOrLoRA)
+        return configuration
+    }
+
     public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
         try sites(configuration, in: model).map { site in
             let count = configuration.rank * (site.inputs + site.outputs)
