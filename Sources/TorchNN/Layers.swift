@@ -34,10 +34,17 @@ public final class LayerNorm: Module {
         (_weight, _bias, self.epsilon) = (parameter(hasScale), parameter(hasBias), epsilon)
     }
 
-    /// The scale `[size]`; `nil` without one.
-    public var weight: Tensor? { _weight?.wrappedValue }
-    /// The shift `[size]`; `nil` without one.
-    public var bias: Tensor? { _bias?.wrappedValue }
+    /// The scale `[size]`; `nil` without one, which can't be set.
+    public var weight: Tensor? {
+        get { _weight?.wrappedValue }
+        set { if let newValue { _weight?.wrappedValue = newValue } }
+    }
+
+    /// The shift `[size]`; `nil` without one, which can't be set.
+    public var bias: Tensor? {
+        get { _bias?.wrappedValue }
+        set { if let newValue { _bias?.wrappedValue = newValue } }
+    }
 
     public func callAsFunction(_ x: Tensor) -> Tensor {
         Functions.layerNorm(x, weight: weight, bias: bias, epsilon: epsilon)
