@@ -54,7 +54,8 @@ extension MethodChoice {
     /// Settings without which a method does nothing.
     private static let needed = [
         "trainable_tokens": ["trainable-tokens": "2,5,39,80"], "qalora": ["group-size": "4"],
-        "miss": ["rank": "4"], "shira": ["rank": "2"], "c3a": ["block-size": "4"], "road": ["group-size": "4"],
+        "miss": ["rank": "4"], "shira": ["rank": "2", "mask-seed": "7"], "c3a": ["block-size": "4"],
+        "road": ["group-size": "4"],
         "fourierft": ["frequencies": "30", "scaling": "30"], "waveft": ["frequencies": "30", "scaling": "3"],
         "vblora": ["vector-length": "4", "vectors": "12"],
     ]
