@@ -101,7 +101,7 @@ final class C3AAdapter: Module, WeightDelta {
     func delta(_ cast: (Tensor) -> Tensor) -> Tensor {
         let kernels = cast(kernels)
         let (rows, columns) = (kernels.dim(0), kernels.dim(1))
-        // Formed as a matrix: an FFT of the activations would save arithmetic, but is slower for blocks of this size.
+        // Formed as a matrix, as other deltas are; the convolution could also be an FFT of the activations.
         let blocks = kernels.selecting(axis: 2, order).reshaped(rows, columns, size, size).permuted(0, 2, 1, 3)
         return blocks.reshaped(rows * size, columns * size) * (1 / Double(columns * size))
     }

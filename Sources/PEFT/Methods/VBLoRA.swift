@@ -39,7 +39,7 @@ public enum VBLoRA: PEFTMethod {
                 integerField(
                     "vector-length", key: "vector_length", \.length, 1...65536,
                     help: "length of a vector, a divisor of all inputs and outputs"),
-                integerField("top-k", key: "topk", \.top, 1...65536, help: "vectors in a mixture"),
+                integerField("mixture-size", key: "topk", \.top, 1...65536, help: "vectors in a mixture"),
                 numberField(
                     "dropout", key: "vblora_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
                 numberField(
@@ -60,7 +60,7 @@ public enum VBLoRA: PEFTMethod {
             guard top <= vectors else {
                 throw PEFTError(
                     "a mixture of \(top) vectors from a bank of \(vectors)",
-                    remedy: "set --top-k to --vectors or less")
+                    remedy: "set --mixture-size to --vectors or less")
             }
             try selection.validate()
         }
