@@ -262,7 +262,7 @@ import Testing
             (#"{"type": "integer", "exclusiveMinimum": -10.5, "maximum": -2}"#, "-1", nil),
             (#"{"type": "number", "minimum": 0.5, "maximum": 0.75}"#, "0.75", true),
             (#"{"type": "number", "minimum": 0.5, "maximum": 0.75}"#, "0.751", false),
-            (#"{"type": "number", "exclusiveMinimum": 0}"#, "0.000000", nil),
+            (#"{"type": "number", "exclusiveMinimum": 0}"#, "0.00000", nil),
             (#"{"type": "number", "minimum": 0}"#, "-", false),
             (#"{"type": "string", "format": "date"}"#, "\"2024-02-29\"", true),
             (#"{"type": "string", "format": "date"}"#, "\"2023-02-29", false),

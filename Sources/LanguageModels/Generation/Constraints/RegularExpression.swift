@@ -261,7 +261,7 @@ extension ScalarAutomaton {
         var edges: [[(ranges: [ClosedRange<UInt32>], target: Int)]] = []
 
         mutating func state() throws(Failure) -> Int {
-            guard jumps.count < 20_000 else { throw Failure() }
+            guard jumps.count < 4_000 else { throw Failure() }
             jumps.append([])
             edges.append([])
             return jumps.count - 1
@@ -323,13 +323,15 @@ extension ScalarAutomaton {
                     if isOpen, found.insert(target).inserted { open.append(target) }
                 }
             }
+            // Sorting and hashing the set.
+            budget -= found.count
             return found.sorted()
         }
 
         func determinized(
             start: Int, end: Int, stateLimit: Int
         ) throws(Failure) -> (transitions: [[Transition]], accepts: [Bool]) {
-            var budget = 5_000_000
+            var budget = 1_000_000
             // Only the first state stands at the start of the text.
             var sets = [try closure([start], atStart: true, atEnd: false, &budget)]
             var numbers: [[Int]: Int32] = [:]
@@ -349,7 +351,7 @@ extension ScalarAutomaton {
                 let points = cuts.sorted()
                 var list: [Transition] = []
                 for (low, next) in zip(points, points.dropFirst()) {
-                    budget -= moves.count
+                    budget -= 2 * moves.count
                     guard budget > 0 else { throw Failure() }
                     let targets = Set(
                         moves.filter { $0.ranges.contains { $0.contains(low) } }.map(\.target)
