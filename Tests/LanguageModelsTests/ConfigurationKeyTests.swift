@@ -25,11 +25,15 @@ import Testing
         var values: [String: String] = [:]
         for child in Mirror(reflecting: settings).children {
             guard let label = child.label, label != "json", label != "family" else { continue }
+            func add(_ rotary: RotaryPositions, _ name: String) {
+                values[name] = "\(rotary.frequencies) · \(rotary.attentionFactor)"
+            }
             if let rotary = child.value as? RotaryPositions {
-                values[label] = "\(rotary.frequencies) · \(rotary.attentionFactor)"
+                add(rotary, label)
             } else {
                 values[label] = String(describing: child.value)
             }
+            if let rotary = (child.value as? DecoderAttention.Settings)?.rotary { add(rotary, label + ".rotary") }
         }
         return values
     }

@@ -51,8 +51,8 @@ final class LayerNormDecoder: Module, CausalModel {
     var untiedOutputHasBias: Bool { settings.hasOutputBias }
     func isIgnorable(_ name: String) -> Bool { settings.names.buffers.contains { name.hasSuffix($0) } }
     func canonicalName(_ name: String) -> String {
-        let name = settings.names.current(name)
-        return aliases[name] ?? modelFamily.modules.canonical(name)
+        let name = modelFamily.modules.canonical(settings.names.current(name))
+        return aliases[name] ?? name
     }
     func fusedParts(of path: String) -> [FusedPart]? {
         let attention = settings.attention
