@@ -46,8 +46,8 @@ def write_model(folder):
 class Server:
     """A running server."""
 
-    def __init__(self, folder, *options, key=None):
-        self.model = os.path.join(folder, "small")
+    def __init__(self, folder, *options, key=None, model=None):
+        self.model = model or os.path.join(folder, "small")
         if not os.path.exists(self.model):
             write_model(self.model)
         environment = dict(os.environ, OMP_NUM_THREADS="1")
@@ -447,6 +447,32 @@ class KeyTests(ServerCase):
         self.assertEqual(self.server.send("GET", "/metrics", headers={"Authorization": ""})[0], 401)
         self.assertEqual(self.server.send("GET", "/health", headers={"Authorization": ""})[0], 200)
         self.assertNotIn(KEY, json.dumps(self.server.log))
+
+
+@unittest.skipUnless(program(), "peft-server is not built")
+class FormatTests(unittest.TestCase):
+    def test_answers_satisfy_their_schemas(self):
+        model = os.path.join(ROOT, "Tests", "TrainingTests", "Fixtures", "chat", "model")
+        schema = {"type": "array", "items": {"enum": ["x", 12, None]}, "minItems": 2, "maxItems": 3}
+        body = {
+            "messages": [{"role": "user", "content": "Hello"}], "temperature": 1.5, "seed": 3, "max_tokens": 100, "n": 3,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "list", "schema": schema}},
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            server = Server(folder, model=model)
+            try:
+                for choice in server.post("/v1/chat/completions", body)["choices"]:
+                    elements = json.loads(choice["message"]["content"])
+                    self.assertIn(len(elements), (2, 3))
+                    self.assertTrue(all(element in ("x", 12, None) for element in elements))
+                    self.assertEqual(choice["finish_reason"], "stop")
+                parts = server.stream("/v1/chat/completions", {**body, "n": 1})
+                json.loads("".join(c["delta"].get("content", "") for part in parts for c in part["choices"]))
+                for wrong in ({"type": "xml"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}):
+                    answer = server.post("/v1/chat/completions", {**body, "response_format": wrong}, status=400)
+                    self.assertEqual(answer["error"]["param"], "response_format")
+            finally:
+                server.stop()
 
 
 @unittest.skipUnless(program(), "peft-server is not built")

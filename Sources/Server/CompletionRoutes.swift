@@ -64,12 +64,14 @@ struct CompletionRoutes: Sendable {
             throw APIError.invalid("'prompt' has \(prompts.count) prompts; use 1 to \(limits.prompts)", "prompt")
         }
         try Self.require("logprobs", own.logprobs)
+        let format = try GenerationFields.responseFormat(body)
         let requests = try prompts.map { prompt in
             // OpenAI's default length of completions.
             let length = min(16, engine.model.room(after: prompt.count))
             var made = try fields.request(
                 prompt, adapter: adapter, most: fields.max_tokens ?? max(1, length), limits: limits)
             made.logProbabilities = own.logprobs
+            made.responseFormat = format
             return made
         }
         let choices = requests[0].choices
@@ -85,13 +87,13 @@ struct CompletionRoutes: Sendable {
                 echoes += Array(repeating: text, count: choices)
             }
         }
-        let format = CompletionFormat(
+        let answer = CompletionFormat(
             id: "cmpl-\(context.requestID)", model: fields.model ?? names.base,
             hasLogProbabilities: own.logprobs != nil,
             echoes: echoes, sendsUsage: fields.includesUsage)
         let events = merged(try requests.map { try engine.submit($0) })
         return try await Answering(request: request, context: context, choices: choices, count: requests.count)
-            .respond(events, format, streams: fields.stream ?? false, includesUsage: fields.includesUsage)
+            .respond(events, answer, streams: fields.stream ?? false, includesUsage: fields.includesUsage)
     }
 
     // MARK: Chat
@@ -122,13 +124,14 @@ struct CompletionRoutes: Sendable {
         var made = try fields.request(
             prompt, adapter: adapter, most: own.max_completion_tokens ?? fields.max_tokens, limits: limits)
         if own.logprobs ?? false { made.logProbabilities = own.top_logprobs ?? 0 }
+        made.responseFormat = try GenerationFields.responseFormat(body)
         if let end = conversations.turnEnd, !made.ignoresEndTokens { made.stopTokens.insert(end) }
-        let format = ChatFormat(
+        let answer = ChatFormat(
             id: "chatcmpl-\(context.requestID)", model: fields.model ?? names.base,
             hasLogProbabilities: own.logprobs ?? false, sendsUsage: fields.includesUsage)
         let events = merged([try engine.submit(made)])
         return try await Answering(request: request, context: context, choices: made.choices, count: 1)
-            .respond(events, format, streams: fields.stream ?? false, includesUsage: fields.includesUsage)
+            .respond(events, answer, streams: fields.stream ?? false, includesUsage: fields.includesUsage)
     }
 
     private static func require(_ name: String, _ count: Int?) throws {

@@ -49,7 +49,7 @@ struct GenerationFields: Decodable, Sendable {
     /// Fields that would change the answer and are not supported, with the values that change nothing.
     private static let unsupported: [(name: String, neutral: [JSON])] = [
         ("suffix", [""]), ("best_of", [1]), ("tools", [.array([])]), ("tool_choice", ["none"]),
-        ("functions", [.array([])]), ("function_call", ["none"]), ("response_format", [["type": "text"]]),
+        ("functions", [.array([])]), ("function_call", ["none"]),
         ("guided_json", []), ("guided_regex", []), ("guided_choice", []), ("guided_grammar", []),
         ("structured_outputs", []), ("use_beam_search", [false]), ("length_penalty", [1]),
         ("early_stopping", [false]),
@@ -111,6 +111,18 @@ struct GenerationFields: Decodable, Sendable {
         }
         request.deadline = .now + .seconds(limits.seconds)
         return request
+    }
+
+    /// The value of `response_format`; `nil` if it restricts nothing.
+    static func responseFormat(_ body: JSONBody) throws -> ResponseFormat? {
+        guard let format = body.json["response_format"], format != .null, format != ["type": "text"] else {
+            return nil
+        }
+        do {
+            // The order of a schema's properties is that of the answer's.
+            guard let ordered = try body.ordered()["response_format"] else { return nil }
+            return try ResponseFormat.parse(ordered)
+        } catch let error as PEFTError { throw APIError.invalid(error.description, "response_format") }
     }
 
     private func bias() throws -> [Int: Double] {

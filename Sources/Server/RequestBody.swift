@@ -30,6 +30,10 @@ struct JSONBody: Sendable {
         APIError(.contentTooLarge, "the body has more than \(limit) bytes", code: "body_too_large")
     }
 
+    /// The body with its fields in their order.
+    /// - Throws: ``PEFTError`` for a name that occurs twice.
+    func ordered() throws -> OrderedJSON { try OrderedJSON.parse(data, name: "the body") }
+
     /// The body as a value.
     /// - Throws: ``APIError`` that names a field of the wrong type.
     func decoded<Value: Decodable>(as _: Value.Type = Value.self) throws -> Value {

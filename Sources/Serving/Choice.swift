@@ -7,6 +7,7 @@ final class Job {
     let id: Int
     let request: GenerationRequest
     let settings: GenerationSettings
+    let constraint: JSONConstraint?
     /// Maximum and minimum number of new tokens per choice.
     let most: Int
     let least: Int
@@ -18,11 +19,12 @@ final class Job {
     var hasFirstToken = false
 
     init(
-        id: Int, _ request: GenerationRequest, _ settings: GenerationSettings, most: Int, least: Int,
-        _ continuation: AsyncStream<GenerationEvent>.Continuation
+        id: Int, _ request: GenerationRequest, _ settings: GenerationSettings, _ constraint: JSONConstraint?,
+        most: Int,
+        least: Int, _ continuation: AsyncStream<GenerationEvent>.Continuation
     ) {
         (self.id, self.request, self.settings, self.continuation) = (id, request, settings, continuation)
-        (self.most, self.least) = (most, least)
+        (self.constraint, self.most, self.least) = (constraint, most, least)
     }
 
     func send(_ event: GenerationEvent) { continuation.yield(event) }
@@ -62,12 +64,13 @@ final class Choice {
         _ job: Job, index: Int, _ adapter: LoadedAdapter?, sequence: CachedSequence, pending: [Int], most: Int,
         bytes: Int,
         endTokens: Set<Int>, _ tokenizer: Tokenizer
-    ) {
+    ) throws {
         (self.job, self.index, self.adapter, self.sequence) = (job, index, adapter, sequence)
         (self.pending, self.most, self.bytes, self.endTokens) = (pending, most, bytes, endTokens)
         let request = job.request
-        chooser = TokenChooser(
-            job.settings, bias: request.bias, prompt: request.prompt, most: most, least: job.least, stream: index)
+        chooser = try TokenChooser(
+            job.settings, bias: request.bias, constraint: job.constraint, prompt: request.prompt, most: most,
+            least: job.least, number: index)
         decoder = tokenizer.streamingDecoder(skipSpecialTokens: request.skipsSpecialTokens)
         matcher = StopMatcher(request.stopTexts, includesStop: request.includesStopText)
     }
@@ -77,12 +80,14 @@ final class Choice {
 
     /// Adds a generated token and sends its text.
     /// - Returns: whether the choice ends.
-    func accept(_ token: Int, logProbability: TokenLogProbability?) -> Bool {
+    /// - Throws: ``PEFTError`` for a token that the constraint does not allow.
+    func accept(_ token: Int, logProbability: TokenLogProbability?) throws -> Bool {
         job.completionTokens += 1
         guard !endTokens.contains(token) else {
             finish(.stop(text: nil))
             return true
         }
+        try chooser.accept(token)
         generated.append(token)
         pending = [token]
         let (text, stop) = matcher.append(decoder.append(token))
@@ -92,8 +97,8 @@ final class Choice {
             job.send(.finished(choice: index, text: "", reason))
             return true
         }
-        guard generated.count >= most else { return false }
-        finish(.length)
+        guard generated.count >= most || chooser.mustEnd else { return false }
+        finish(chooser.mustEnd ? .stop(text: nil) : .length)
         return true
     }
 

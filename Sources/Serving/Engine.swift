@@ -34,6 +34,8 @@ public final class Engine: @unchecked Sendable {
         var generation: GenerationSource?
     }
 
+    private let constraints = ConstraintCache()
+
     /// Protects all that follows; signals new work to the engine's thread.
     private let condition = NSCondition()
     private var commands: [(EngineLoop) -> Void] = []
@@ -84,6 +86,7 @@ public final class Engine: @unchecked Sendable {
     /// - Throws: ``ServingError`` if it is invalid, can never run, or the queue is full.
     public func submit(_ request: GenerationRequest) throws -> AsyncStream<GenerationEvent> {
         let (settings, most, least) = try checked(request)
+        let constraint = try constraint(of: request, settings)
         let (stream, continuation) = AsyncStream<GenerationEvent>.makeStream()
         condition.lock()
         defer { condition.unlock() }
@@ -99,7 +102,7 @@ public final class Engine: @unchecked Sendable {
         }
         let id = nextID
         nextID += 1
-        let job = Job(id: id, request, settings, most: most, least: least, continuation)
+        let job = Job(id: id, request, settings, constraint, most: most, least: least, continuation)
         continuation.onTermination = { [weak self] reason in
             if case .cancelled = reason { self?.cancel(id) }
         }
@@ -164,6 +167,19 @@ public final class Engine: @unchecked Sendable {
                 parameter: "max_tokens")
         }
         return (settings, most, settings.minNewTokens(after: begun))
+    }
+
+    private func constraint(of request: GenerationRequest, _ settings: GenerationSettings) throws -> JSONConstraint? {
+        guard let format = request.responseFormat else { return nil }
+        guard !request.ignoresEndTokens else {
+            throw ServingError(
+                .invalid, "JSON ends with an end token; leave out ignore_eos or response_format",
+                parameter: "ignore_eos")
+        }
+        let ends = settings.endTokens.union(request.stopTokens)
+        do {
+            return try constraints.constraint(format, tokenizer, size: model.vocabularySize, endTokens: ends)
+        } catch { throw ServingError(.invalid, error, parameter: "response_format") }
     }
 
     /// Seconds until the queue probably has room. Called with the lock held.

@@ -86,15 +86,17 @@ final class EngineLoop {
             let bytes = (prompt.count + most + virtual) * bytesPerToken
             guard isIdle || reservedBytes + bytes * request.choices <= settings.cacheBytes else { return false }
             let ends = request.ignoresEndTokens ? [] : job.settings.endTokens
-            for index in 0..<request.choices {
-                let isEncoded = batch.startToken != nil
-                let choice = Choice(
+            let isEncoded = batch.startToken != nil
+            let choices = try (0..<request.choices).map { index in
+                try Choice(
                     job, index: index, adapter,
                     sequence: CachedSequence(
                         source: isEncoded ? prompt : [], capacity: isEncoded ? most : prompt.count + most),
                     pending: isEncoded ? [job.settings.startToken ?? 0] : prompt, most: most, bytes: bytes,
                     endTokens: ends.union(request.stopTokens), tokenizer)
-                choice.waitsForCopy = index > 0 && batch.isShared
+            }
+            for choice in choices {
+                choice.waitsForCopy = choice.index > 0 && batch.isShared
                 running.append(choice)
                 reservedBytes += bytes
                 adapter?.running += 1
@@ -226,26 +228,38 @@ final class EngineLoop {
             rows.removeAll { ids.contains($0.choice.job.id) }
         }
         var ended: Set<ObjectIdentifier> = []
+        var failed: [(choice: Choice, error: any Error)] = []
         try withTorchErrors {
-            try withoutGradients {
+            withoutGradients {
                 let greedy =
                     rows.contains { $0.choice.chooser.isGreedy } ? logits.argmax(axis: -1).array(Int.self) : []
                 for (choice, row) in rows {
-                    let own = logits.narrowed(axis: 0, row..<(row + 1))
-                    let token =
-                        choice.chooser.isGreedy && greedy.indices.contains(row)
-                        ? greedy[row] : choice.chooser.choose(own, generated: choice.generated)
-                    try checkTorchErrors()
-                    let scores = choice.job.request.logProbabilities.map { count in
-                        let (chosen, best) = TokenChooser.scores(own, token: token, count: count)
-                        return TokenLogProbability(chosen: entry(chosen), best: best.map(entry))
-                    }
-                    record(choice)
-                    if choice.accept(token, logProbability: scores) { ended.insert(ObjectIdentifier(choice)) }
+                    // One sequence's failure is no other's.
+                    do {
+                        let own = logits.narrowed(axis: 0, row..<(row + 1))
+                        let token =
+                            choice.chooser.isGreedy && greedy.indices.contains(row)
+                            ? greedy[row] : try choice.chooser.choose(own, generated: choice.generated)
+                        if try advance(choice, token, own) { ended.insert(ObjectIdentifier(choice)) }
+                    } catch { failed.append((choice, error)) }
                 }
             }
         }
+        for (choice, error) in failed where running.contains(where: { $0 === choice }) {
+            fail([choice], ServingError(.failed, error))
+        }
         finish(ended)
+    }
+
+    /// Adds a token to a sequence.
+    /// - Returns: whether the sequence ends.
+    private func advance(_ choice: Choice, _ token: Int, _ logits: Tensor) throws -> Bool {
+        let scores = choice.job.request.logProbabilities.map { count in
+            let (chosen, best) = TokenChooser.scores(logits, token: token, count: count)
+            return TokenLogProbability(chosen: entry(chosen), best: best.map(entry))
+        }
+        record(choice)
+        return try choice.accept(token, logProbability: scores)
     }
 
     /// The other choices of requests whose prompt has just been read continue from copies of its cache.

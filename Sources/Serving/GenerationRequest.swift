@@ -24,6 +24,8 @@ public struct GenerationRequest: Sendable {
     public var choices = 1
     /// Number of most likely tokens to report at each position, besides the chosen one; `nil` reports none.
     public var logProbabilities: Int?
+    /// What the text is, if it is restricted to JSON.
+    package var responseFormat: ResponseFormat?
     /// When the request fails if it isn't complete.
     public var deadline: ContinuousClock.Instant?
 

@@ -1,8 +1,10 @@
+import Foundation
 import LanguageModels
 import PEFT
 import PEFTSupport
 import PEFTTokenizers
 import Serving
+import TestSupport
 import Testing
 
 /// Requests that share steps get what each gets alone.
@@ -73,6 +75,9 @@ import Testing
             defer { engine.stop() }
             let request = GenerationRequest([7, 8], "lora", most: 16, temperature: 1.2, seed: 3)
             let alone = try await Answer(engine.submit(request))
+            // The library draws the same.
+            let expected = try server.offline([request.prompt], adapter: "lora", request.parameters)[0]
+            #expect(alone.tokens[0] == expected)
             let others = try (0..<6).map {
                 try engine.submit(GenerationRequest([$0 + 2, 5], ["ia3", nil][$0 % 2], most: 30, temperature: 1))
             }
@@ -139,6 +144,37 @@ import Testing
             #expect(stopped.reasons == [.stop(text: stop)])
             request.includesStopText = true
             #expect(try await Answer(engine.submit(request)).texts[0] == String(whole.texts[0][..<at.upperBound]))
+        }
+    }
+
+    @Test func jsonIsWhatTheSchemaSays() async throws {
+        let folder = Checkout.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat/model")
+        let engine = try await Engine.start(tokenizer: Tokenizer.load(folder: folder)) {
+            try ModelFolder(folder).load()
+        }
+        defer { engine.stop() }
+        let schema = #"{"type": "array", "items": {"enum": ["x", 12, null]}, "minItems": 2, "maxItems": 3}"#
+        var request = GenerationRequest(engine.tokenizer.encode(text: "Hello"), most: 100, temperature: 1.5, seed: 5)
+        request.responseFormat = try .schema(schema.utf8, name: "schema")
+        request.choices = 3
+        let answer = try await Answer(engine.submit(request), choices: 3)
+        for (text, reason) in zip(answer.texts, answer.reasons) {
+            let elements = try #require(JSON.parse(Data(text.utf8), name: "text").array)
+            #expect(2...3 ~= elements.count && elements.allSatisfy { ["x", 12, nil].contains($0) }, "\(text)")
+            #expect(reason == .stop(text: nil))
+        }
+        request.ignoresEndTokens = true
+        #expect(throws: ServingError.self) { try engine.submit(request) }
+    }
+
+    @Test func vocabulariesThatCannotWriteJSONAreRejected() async throws {
+        try await SmallServer.run("llama") { server in
+            let engine = try await server.engine()
+            defer { engine.stop() }
+            var request = GenerationRequest([7, 8], most: 4)
+            request.responseFormat = .jsonObject
+            let error = #expect(throws: ServingError.self) { try engine.submit(request) }
+            #expect(error?.kind == .invalid && error?.parameter == "response_format")
         }
     }
 

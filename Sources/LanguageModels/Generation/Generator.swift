@@ -162,7 +162,7 @@ public struct Generator {
         let device = model.device
         var constraints = prompts.map { _ in constraint }
         let samplers = try prompts.indices.map {
-            try sampler(number: numbers.indices.contains($0) ? numbers[$0] : $0)
+            try settings.sampler(number: numbers.indices.contains($0) ? numbers[$0] : $0)
         }
         var results = [[Int]](repeating: [], count: prompts.count)
         var ended = [Bool](repeating: false, count: prompts.count)
@@ -202,15 +202,6 @@ public struct Generator {
             }
         }
         return zip(results, ended).map { Text(tokens: $0, isCutShort: !$1) }
-    }
-
-    /// The sampler of a prompt. Penalties are the ``ScoreProcessor``'s, which knows more of them.
-    private func sampler(number: Int) throws -> TokenSampler {
-        var random = SeededRandom(seed: settings.seed, stream: UInt64(truncatingIfNeeded: number))
-        return try TokenSampler(
-            SamplingParameters(
-                temperature: settings.temperature, topK: settings.topK, topP: settings.topP, minP: settings.minP,
-                seed: random.next()))
     }
 
     /// One token per row of scores `[rows, vocabulary]`.
@@ -305,5 +296,15 @@ public struct Generator {
         let drawn = (totals - (noise.log() * -1).log()).topK(count).indices
         let (values, order) = totals.gathering(axis: 1, drawn).topK(count)
         return (values, drawn.gathering(axis: 1, order))
+    }
+}
+
+extension GenerationSettings {
+    /// The sampler of a prompt. Penalties are the ``ScoreProcessor``'s, which knows more of them.
+    func sampler(number: Int) throws -> TokenSampler {
+        var random = SeededRandom(seed: seed, stream: UInt64(truncatingIfNeeded: number))
+        return try TokenSampler(
+            SamplingParameters(
+                temperature: temperature, topK: topK, topP: topP, minP: minP, seed: random.next()))
     }
 }

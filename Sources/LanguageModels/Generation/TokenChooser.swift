@@ -36,26 +36,38 @@ public struct TokenChooser {
     /// Maximum and minimum number of new tokens.
     private let most: Int
     private let least: Int
-    private var random: SeededRandom
+    private let sampler: TokenSampler
+    private var constraint: (any TokenConstraint)?
 
     /// - Parameters:
     ///   - settings: the sequence's generation settings; beams are ignored.
     ///   - prompt: the sequence's prompt.
     ///   - most: maximum number of new tokens; `least`: the minimum before an end token.
-    ///   - stream: index of the sequence among those of its request.
-    public init(
-        _ settings: GenerationSettings, bias: Bias = Bias(), prompt: [Int], most: Int, least: Int = 0, stream: Int = 0
-    ) {
+    ///   - constraint: restricts the tokens.
+    ///   - number: index of the sequence among those of its request. The draws are those of the ``Generator`` for the
+    ///     prompt with this number.
+    /// - Throws: ``PEFTError`` for a setting out of range.
+    package init(
+        _ settings: GenerationSettings, bias: Bias = Bias(), constraint: (any TokenConstraint)? = nil, prompt: [Int],
+        most: Int, least: Int = 0, number: Int = 0
+    ) throws {
         (self.settings, self.bias, self.prompt, self.most, self.least) = (settings, bias, prompt, most, least)
         before = settings.startToken.map { [$0] } ?? prompt
-        random = SeededRandom(seed: settings.seed, stream: UInt64(stream))
+        self.constraint = constraint
+        sampler = try settings.sampler(number: number)
     }
 
     /// Whether the choice is the largest unmodified logit.
-    public var isGreedy: Bool { settings.temperature == 0 && settings.leavesScores && bias.isNeutral }
+    public var isGreedy: Bool {
+        settings.temperature == 0 && settings.leavesScores && bias.isNeutral && constraint == nil
+    }
+
+    /// Whether the sequence must end after the tokens so far, as its constraint is satisfied.
+    public var mustEnd: Bool { constraint?.mustEnd ?? false }
 
     /// Chooses a token from logits `[1, vocabulary]` after the generated ones.
-    public mutating func choose(_ logits: Tensor, generated: [Int]) -> Int {
+    /// - Throws: ``PEFTError`` if no token can be chosen.
+    public func choose(_ logits: Tensor, generated: [Int]) throws -> Int {
         var scores = logits.to(.float32)
         if !bias.logitBias.isEmpty { scores = scores + row(bias.logitBias, like: scores) }
         let text = ScoreProcessor.Text(source: prompt, before: before, made: generated, most: most, least: least)
@@ -65,11 +77,22 @@ public struct TokenChooser {
             let changes = counts.mapValues { -bias.presencePenalty - bias.frequencyPenalty * Double($0) }
             scores = scores + row(changes, like: scores)
         }
-        let chosen =
-            settings.temperature > 0
-            ? SamplingFilter(settings)(scores).softmax().sampled(from: &random) : scores.argmax(axis: -1)
-        return chosen.array(Int.self).first ?? 0
+        var values: [Float] = scores.array()
+        try checkTorchErrors()
+        if let constraint {
+            var mask = TokenMask(vocabulary: values.count)
+            constraint.allow(into: &mask)
+            if !mask.tokens.contains(where: { values.indices.contains($0) && values[$0] > -.infinity }) {
+                // Everything that the constraint allows is excluded by other settings.
+                values = logits.to(.float32).array()
+            }
+            values.withUnsafeMutableBufferPointer { mask.apply(to: $0) }
+        }
+        return try sampler.choose(filtering: values, position: generated.count)
     }
+
+    /// Advances the constraint by a generated token.
+    public mutating func accept(_ token: Int) throws { try constraint?.accept(token: token) }
 
     private func row(_ values: [Int: Double], like scores: Tensor) -> Tensor {
         let size = scores.dim(-1)
