@@ -327,7 +327,7 @@ class ErrorTests(ServerCase):
         cases = {
             "temperature": -1, "top_p": 0, "top_p ": None, "n": 0, "max_tokens": 0, "presence_penalty": 3, "min_p": 2,
             "logit_bias": {"x": 1}, "logprobs": 50, "stop": [""], "repetition_penalty": 0, "min_tokens": 99,
-            "best_of": 3, "suffix": "x", "use_beam_search": True, "response_format": {"type": "json_object"},
+            "best_of": 3, "suffix": "x", "use_beam_search": True,
         }
         for name, value in cases.items():
             if value is None:
