@@ -12,7 +12,9 @@ let package = Package(
     name: "swift-peft",
     platforms: [.macOS(.v14)],
     products: [
-        .library(name: "PEFT", targets: ["PEFT", "Training", "Experiments", "LanguageModels", "TorchNN", "Torch"]),
+        .library(
+            name: "PEFT",
+            targets: ["PEFT", "Training", "Experiments", "Serving", "LanguageModels", "TorchNN", "Torch"]),
         .library(name: "PEFTTokenizers", targets: ["PEFTTokenizers"]),
         .executable(name: "peft", targets: ["PEFTCommand"]),
     ],
