@@ -15,7 +15,7 @@ import Testing
     /// Prompts of several lengths, some of them longer than a step reads.
     private static let prompts = [[5], (0..<23).map { 2 + $0 * 7 % 90 }, (0..<11).map { 90 - $0 * 3 }]
 
-    @Test(arguments: ["llama", "gpt2", "t5-v1.1", "decoders/gemma3", "decoders/phi3-longrope"])
+    @Test(arguments: ["llama", "gpt2", "t5-v1.1", "decoders/gemma3", "decoders/phi3-longrope", "decoders/bloom"])
     func manyRequestsGetTheirOfflineTokens(base: String) async throws {
         // The full set once, and of other families what their attention concerns.
         let methods =

@@ -183,13 +183,17 @@ private final class SequencesContext: AttentionContext {
     }
 
     private let parts: [Part]
+    /// Linear biases by head and column, `[heads, longest]`.
+    private let bias: Tensor?
 
-    init(_ parts: [Part], limit: Int?, device: Device) {
+    init(_ parts: [Part], limit: Int?, biases: LinearBiases?, device: Device) {
         self.parts = parts
         let positions = checkedPositions(
             parts.flatMap { part in part.tokens.indices.map { part.column + $0 - part.tokens.lowerBound } },
             limit: limit)
-        super.init(positions: Tensor(positions, device: device), longest: (positions.max() ?? -1) + 1)
+        let longest = (positions.max() ?? -1) + 1
+        bias = biases.map { $0(positions: longest, device: device) }
+        super.init(positions: Tensor(positions, device: device), longest: longest)
     }
 
     override func attend(
@@ -206,20 +210,24 @@ private final class SequencesContext: AttentionContext {
             let (queries, count) = (own(q), part.tokens.count)
             var (keys, values) = part.sequence.write(own(k), own(v), layer: layer, column: part.column)
             let columns = keys.dim(0)
+            // A sequence's columns are its positions.
+            var bias = bias?.narrowed(axis: 1, 0..<columns)
             guard count == 1 else {
                 return Functions.packedAttention(
-                    queries, keys, values, bias: nil, queryOffsets: [0, count], keyOffsets: [0, columns],
+                    queries, keys, values, bias: bias, queryOffsets: [0, count], keyOffsets: [0, columns],
                     causal: true,
                     window: window, scale: scale, softcap: softcap)
             }
             if let window, window < columns {
                 let seen = (columns - window)..<columns
                 (keys, values) = (keys.narrowed(axis: 0, seen), values.narrowed(axis: 0, seen))
+                bias = bias?.narrowed(axis: 1, seen)
             }
-            // Query heads that share a key head become its queries.
+            // Query heads that share a key head become its queries, and the biases of heads those of its queries.
+            let mask = bias?.to(q.dtype).reshaped(1, keys.dim(1), -1, keys.dim(0))
             func heads(_ x: Tensor) -> Tensor { x.transposed(0, 1).unsqueezed(0) }
             return Functions.attention(
-                queries.reshaped(1, keys.dim(1), -1, q.dim(2)), heads(keys), heads(values), mask: nil, scale: scale,
+                queries.reshaped(1, keys.dim(1), -1, q.dim(2)), heads(keys), heads(values), mask: mask, scale: scale,
                 softcap: softcap
             ).reshaped(1, q.dim(1), q.dim(2))
         }
@@ -254,7 +262,8 @@ extension CausalModel {
             )
             ends.append(end)
         }
-        let context = SequencesContext(parts, limit: positionLimit, device: device)
+        let context = SequencesContext(
+            parts, limit: positionLimit, biases: linearBiases, device: device)
         let isPlain = ends.last == embedded.dim(0)
         var hidden = RowRouting.within(ends) { decode(isPlain ? embedded : Tensor.concatenated(states), context) }
         for (part, input) in zip(parts, inputs) {
