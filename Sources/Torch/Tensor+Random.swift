@@ -24,6 +24,12 @@ extension Tensor {
         wrap(ct_random_permutation(Int64(count), seed))
     }
 
+    /// Fills with normally distributed values from a seed of libtorch's generator, with the same values as PyTorch for
+    /// that seed.
+    public func fillNormal(mean: Double = 0, deviation: Double = 1, seed: UInt64) {
+        check(ct_normal(pointer, mean, deviation, seed))
+    }
+
     /// Samples one index per row of probabilities `[rows, entries]`; int64 `[rows]`.
     public func sampled(from random: inout SeededRandom) -> Tensor {
         wrap(ct_multinomial(pointer, random.next())).reshaped(-1)

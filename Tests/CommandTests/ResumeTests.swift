@@ -65,6 +65,7 @@ struct ResumeTests {
             "qalora": ["--group-size", "16"], "trainable_tokens": ["--trainable-tokens", "5,7"],
             "bitfit": ["--model", "bert", "--task", "classification", "--target", "{kind}"],
             "head": ["--model", "bert", "--task", "classification", "--target", "{kind}"],
+            "psoft": ["--rank", "4"],
         ]
         DispatchQueue.concurrentPerform(iterations: methods.count) { index in
             let method = methods[index]

@@ -48,7 +48,7 @@ import TorchTestSupport
     private static let ofMethods: [String: Case] = {
         // Hugging Face PEFT reads LoftQ's files with bitsandbytes on a GPU alone, and QA-LoRA's over GPTQ bases.
         let methods = PEFTMethods.builtIn.filter {
-            $0.isReadableByHuggingFace && !["lora", "loftq", "qalora"].contains($0.name)
+            $0.isReadableByHuggingFace && !["lora", "loftq", "qalora", "llama-adapter"].contains($0.name)
         }
         let named = methods.map { ("method-\($0.name)", Case(base: "t5-v1.1", choice: .forTests($0))) }
         var pooled = QALoRA.Configuration()
@@ -86,6 +86,7 @@ import TorchTestSupport
             "slices-phi3": Case(base: "decoders/phi3", configuration: fused),
             "defaults-gemma2": Case(base: "decoders/gemma2", configuration: defaults),
             "prefix-gemma3": Case(base: "decoders/gemma3", choice: .forTests(PrefixTuning.self)),
+            "method-llama-adapter": Case(base: "decoders/llama", choice: .forTests(AdaptionPrompt.self)),
             "prefix-phi3": Case(base: "decoders/phi3", choice: .forTests(PrefixTuning.self)),
             "tables": Case(base: "t5-v1.1", configuration: tables),
             "tokens": Case(base: "t5-tied-gated", configuration: tokens),
@@ -136,11 +137,13 @@ import TorchTestSupport
                 let (own, expected) = (
                     written.appendingPathComponent(file), Self.committed.appendingPathComponent("\(name)/\(file)")
                 )
-                let drawn = ["p-tuning", "vera", "pvera", "randlora", "delora"].map { "method-\($0)" }
+                let drawn = [
+                    "p-tuning", "vera", "pvera", "randlora", "delora", "cartridge", "frod", "tinylora",
+                ].map { "method-\($0)" }
                 if drawn.contains(name), file.hasSuffix(".safetensors") {
-                    // What P-tuning stores comes out of a network, VeRA's projections are numbers that libtorch draws, and
-                    // DeLoRA stores norms: sums and draws differ in the last bits between processors with and without fused
-                    // multiply-add.
+                    // What P-tuning stores comes out of a network, VeRA's projections and a cartridge's frozen tokens are
+                    // numbers that libtorch draws, DeLoRA stores norms, FRoD and TinyLoRA factors of the base: sums and draws
+                    // differ in the last bits between processors with and without fused multiply-add.
                     try expectSameLayout(SafetensorsFile(own), SafetensorsFile(expected))
                 } else {
                     #expect(try Data(contentsOf: own) == Data(contentsOf: expected), "\(file)")

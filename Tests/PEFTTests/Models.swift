@@ -58,6 +58,7 @@ extension MethodChoice {
         "road": ["group-size": "4"],
         "fourierft": ["frequencies": "30", "scaling": "30"], "waveft": ["frequencies": "30", "scaling": "3"],
         "vblora": ["vector-length": "4", "vectors": "12"],
+        "psoft": ["rank": "4"],
     ]
 
     /// A method as the tests use it.

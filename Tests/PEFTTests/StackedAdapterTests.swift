@@ -188,7 +188,7 @@ import TorchTestSupport
     static let mergeable = PEFTMethods.builtIn.filter { $0.isMergeable && $0.peftType != nil }.map { $0.name }.filter
     {
         // A T5 has neither biases nor a new head.
-        ![BitFit.name, HeadTraining.name].contains($0)
+        ![BitFit.name, BEFT.name, HeadTraining.name].contains($0)
     }
 
     /// Two adapters, whatever their methods: merged from the lowest up they do what they did beside the weights, and

@@ -113,10 +113,11 @@ final class PackedContext: AttentionContext {
         let all = site(k, v, offsets: offsets)
         if keeps { kept[layer] = (all.keys, all.values, all.offsets) }
         let (probability, seed) = DropoutScope.draw(dropout)
-        return Functions.packedAttention(
+        let output = Functions.packedAttention(
             q, all.keys, all.values, bias: bias, queryOffsets: queryOffsets, keyOffsets: all.offsets,
             causal: isCausal,
             window: window, scale: scale, softcap: softcap, dropout: probability, seed: seed)
+        return site.attended(output, queries: q, offsets: queryOffsets, scale: scale)
     }
 }
 
@@ -171,8 +172,9 @@ final class StepContext: AttentionContext {
         if let biases = mask, biases.dim(1) > 1 {
             mask = biases.reshaped(biases.dim(0), keys.dim(1), -1, keys.dim(2))
         }
-        return Functions.attention(
+        let output = Functions.attention(
             q.reshaped(q.dim(0), keys.dim(1), -1, q.dim(2)), keys, values, mask: mask, scale: scale, softcap: softcap
         ).reshaped(q.shape)
+        return site.attended(output, queries: q, offsets: Array(0...q.dim(0)), scale: scale)
     }
 }

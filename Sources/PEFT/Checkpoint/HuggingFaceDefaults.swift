@@ -22,6 +22,12 @@ enum HuggingFaceDefaults {
             "total_step": nil, "trainable_token_indices": nil, "use_bdlora": nil, "use_dora": false,
             "use_qalora": false, "use_rslora": false, "velora_config": nil,
         ],
+        "ADAPTION_PROMPT": [
+            "adapter_layers": nil, "adapter_len": nil, "target_modules": nil,
+        ],
+        "BEFT": [
+            "init_weights": true, "modules_to_save": nil, "target_modules": nil,
+        ],
         "BOFT": [
             "bias": "none", "boft_block_num": 0, "boft_block_size": 4, "boft_dropout": 0.0,
             "boft_n_butterfly_factor": 1, "exclude_modules": nil, "fan_in_fan_out": false, "init_weights": true,
@@ -30,6 +36,16 @@ enum HuggingFaceDefaults {
         "C3A": [
             "bias": "none", "block_size": 256, "block_size_pattern": [:], "init_weights": "xavier_uniform",
             "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil, "target_modules": nil,
+        ],
+        "CARTRIDGE": [
+            "modules_to_save": nil, "num_attention_heads": nil, "num_frozen_tokens": 1, "num_layers": nil,
+            "num_transformer_submodules": nil, "num_virtual_tokens": nil, "token_dim": nil,
+        ],
+        "DEFT": [
+            "alpha": nil, "bias": "none", "decomposition_method": "relu", "deft_dropout": 0.0,
+            "exclude_modules": nil, "fan_in_fan_out": false, "init_scale": 1.0, "init_weights": true,
+            "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil, "para": false, "r": 8,
+            "target_modules": nil,
         ],
         "DELORA": [
             "bias": "none", "delora_lambda": 15, "exclude_modules": nil, "init_weights": true,
@@ -40,6 +56,16 @@ enum HuggingFaceDefaults {
             "bias": "none", "exclude_modules": nil, "fan_in_fan_out": false, "init_weights": false,
             "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil, "n_frequency": 1000,
             "n_frequency_pattern": [:], "random_loc_seed": 777, "scaling": 150.0, "target_modules": nil,
+        ],
+        "FROD": [
+            "bias": "none", "fan_in_fan_out": false, "frod_dropout": 0.0, "init_weights": true,
+            "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil, "progressbar": true,
+            "projection_prng_key": 0, "regularization_alpha": 0.001, "runtime_offload_base_weight": false,
+            "save_projection": true, "sparse_rate": 0.01, "target_modules": nil,
+        ],
+        "GLORA": [
+            "bias": "none", "config_A_B": "lora", "config_C": "lora", "config_D_E": "constant", "init_weights": true,
+            "modules_to_save": nil, "r": 8, "target_modules": nil,
         ],
         "GRALORA": [
             "alpha": 64, "bias": "none", "fan_in_fan_out": false, "gralora_dropout": 0.0, "gralora_k": 2,
@@ -102,6 +128,14 @@ enum HuggingFaceDefaults {
             "module_dropout": 0.0, "modules_to_save": nil, "num_cayley_neumann_terms": 5, "oft_block_size": 32,
             "r": 0, "target_modules": nil, "use_cayley_neumann": true,
         ],
+        "OSF": [
+            "effective_rank": nil, "init_weights": true, "modules_to_save": nil, "rank_pattern": nil,
+            "target_modules": nil, "target_svd_config": nil,
+        ],
+        "PEANUT": [
+            "act_fn": "relu", "depth": 0, "exclude_modules": nil, "init_weights": true, "layers_pattern": nil,
+            "layers_to_transform": nil, "modules_to_save": nil, "r": 32, "scaling": 1.0, "target_modules": nil,
+        ],
         "PREFIX_TUNING": [
             "encoder_hidden_size": nil, "init_weights": nil, "modules_to_save": nil, "num_attention_heads": nil,
             "num_layers": nil, "num_transformer_submodules": nil, "num_virtual_tokens": nil,
@@ -111,6 +145,13 @@ enum HuggingFaceDefaults {
             "modules_to_save": nil, "num_attention_heads": nil, "num_layers": nil, "num_transformer_submodules": nil,
             "num_virtual_tokens": nil, "prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": nil,
             "token_dim": nil, "tokenizer_kwargs": nil, "tokenizer_name_or_path": nil,
+        ],
+        "PSOFT": [
+            "ab_svd_init": "psoft_init", "cayley_neumann_eps": nil, "exclude_modules": nil, "fan_in_fan_out": false,
+            "init_weights": true, "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil,
+            "num_cayley_neumann_terms": 5, "psoft_alpha": 32, "psoft_dropout": 0.0, "psoft_mag_a": true,
+            "psoft_mag_b": true, "psoft_orth": true, "psoft_svd": "full", "psoft_svd_lowrank_niter": 10, "r": 32,
+            "random_seed": 0, "target_modules": nil, "use_cayley_neumann": false,
         ],
         "PVERA": [
             "bias": "none", "d_initial": 0.1, "fan_in_fan_out": false, "generator_seed": nil,
@@ -137,8 +178,22 @@ enum HuggingFaceDefaults {
             "fan_in_fan_out": false, "init_weights": true, "mask_type": "random", "modules_to_save": nil,
             "r": 32, "random_seed": nil, "target_modules": nil,
         ],
+        "SUPERTUNING": [
+            "init_weights": true, "lora_alpha": nil, "lora_dropout": 0.0, "modules_to_save": nil, "r": nil,
+            "save_precomputed_indices": true, "select_top": true, "sparsity": 0.99, "target_modules": nil,
+        ],
+        "TINYLORA": [
+            "bias": "none", "fan_in_fan_out": false, "init_v_bound": 0.02, "init_weights": true,
+            "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil, "projection_seed": 42, "r": 2,
+            "save_projection": true, "target_modules": nil, "tinylora_dropout": 0.0, "u": 64, "weight_tying": 0.0,
+        ],
         "TRAINABLE_TOKENS": [
             "init_weights": true, "target_modules": nil, "token_indices": [],
+        ],
+        "UNILORA": [
+            "bias": "none", "fan_in_fan_out": false, "init_theta_d_bound": 0.02, "init_weights": true,
+            "layers_pattern": nil, "layers_to_transform": nil, "modules_to_save": nil, "proj_seed": 42, "r": 4,
+            "save_indices": false, "target_modules": nil, "theta_d_length": 256, "unilora_dropout": 0.0,
         ],
         "VBLORA": [
             "bias": "none", "exclude_modules": nil, "fan_in_fan_out": false, "init_logits_std": 0.1,

@@ -109,49 +109,19 @@ final class OFTAdapter: Module, LinearAdapter, AdapterModule {
     private let configuration: OFT.Configuration
     private let blocks: Int
     private let size: Int
-    /// Flat indices of the strictly upper triangle.
-    private let upper: Tensor
+    private let skew: SkewSymmetric
 
     init(_ configuration: OFT.Configuration, blocks: Int, stored: Int, size: Int, _ context: AttachmentContext) {
         (self.configuration, self.blocks, self.size) = (configuration, blocks, size)
-        upper = Tensor(
-            (0..<size).flatMap { row in ((row + 1)..<max(size, row + 1)).map { row * size + $0 } },
-            device: context.device)
+        skew = SkewSymmetric(size: size, device: context.device)
         super.init()
         angles = .zeros([stored, size * (size - 1) / 2], dtype: context.dtype, device: context.device)
     }
 
-    /// Q = −Qᵀ, `[blocks, b, b]`.
-    private func skew(_ angles: Tensor) -> Tensor {
-        let zeros = Tensor.zeros([angles.dim(0), size * size], dtype: angles.dtype, device: angles.device)
-        let matrix = zeros.replacing(axis: 1, upper, with: angles).reshaped(-1, size, size)
-        return matrix - matrix.transposed()
-    }
-
     /// R, `[blocks, b, b]`.
     private func rotations(_ angles: Tensor) -> Tensor {
-        let q = skew(angles)
-        let identity = Tensor.identity(size, dtype: q.dtype, device: q.device)
-        let rotation: Tensor
-        if configuration.usesSeries {
-            // I + 2 Q + 2 Q² + … + Qᵏ: the Neumann series of (I + Q)(I − Q)⁻¹ with half of its last term.
-            var sum = identity + q * 0
-            if configuration.terms > 1 {
-                sum = sum + q * 2
-                if configuration.terms > 2 {
-                    var power = q.matmul(q)
-                    sum = sum + power * 2
-                    for _ in 3..<max(3, configuration.terms - 1) {
-                        power = power.matmul(q)
-                        sum = sum + power * 2
-                    }
-                    sum = sum + power.matmul(q)
-                }
-            }
-            rotation = sum
-        } else {
-            rotation = (identity + q).solving(identity - q)
-        }
+        let q = skew.matrix(angles)
+        let rotation = configuration.usesSeries ? skew.neumann(q, terms: configuration.terms) : skew.cayley(q)
         guard configuration.isShared, blocks > 1 else { return rotation }
         return rotation.expanded([blocks, size, size])
     }

@@ -61,33 +61,73 @@ public enum PrefixTuning: PEFTMethod {
             + (configuration.hasProjection ? " (projected)" : "")
     }
 
-    /// The attentions that get a prefix, one per layer.
-    private static func sites(_ model: ModelOutline) -> [ModelOutline.KeyValueSiteOutline] {
-        let sites = model.keyValues.filter { $0.kind == .attention }
-        return model.architecture == .encoderDecoder ? sites.filter { $0.role == .decoder } : sites
-    }
-
     public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         var configuration = configuration
-        let sites = sites(model)
-        configuration.tokens = configuration.tokens.resolved(
-            for: model, size: sites.first.map { $0.heads * $0.headSize }, heads: sites.first?.heads,
-            layers: sites.count)
+        configuration.tokens = PrefixLayout.resolved(configuration.tokens, for: model)
         configuration.hiddenSize = configuration.hiddenSize ?? configuration.tokens.size
         return configuration
     }
 
     public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
         let resolved = resolved(configuration, for: model)
-        let tokens = resolved.tokens
+        let layout = try PrefixLayout(resolved.tokens, of: model, method: name)
+        let size = layout.size
+        let stored = TensorSpec(Prefix.output, layout.shape, isTrained: !resolved.hasProjection)
+        return layout.sites.enumerated().map { layer, site in
+            let entry = layout.entries[layer]
+            var specs = layer == 0 || !resolved.hasProjection ? [stored] : []
+            if resolved.hasProjection {
+                specs += (Prefix.shapes(resolved, size: size) + Prefix.shapes(resolved, size: size, of: entry)).map {
+                    TensorSpec($0.key, $0.shape, isStored: false)
+                }
+            }
+            return .keyValues(site.path, specs) { place, context in
+                let prefix = context.shared("prefix") {
+                    Prefix(resolved, size: size, layers: layout.layers, context)
+                }
+                prefix.prepare(entry, context)
+                return PrefixAdapter(prefix, entry: entry, heads: place.heads, isFirst: layer == 0)
+            }
+        }
+    }
+}
+
+/// Where the vectors of a prefix belong.
+struct PrefixLayout {
+    /// The attentions that get a prefix, one per layer.
+    let sites: [ModelOutline.KeyValueSiteOutline]
+    /// Size of the keys of a layer.
+    let size: Int
+    let layers: Int
+    /// `[tokens, 2 · layers · size]`
+    let shape: [Int]
+    /// For each site, the number of its key among the vectors; its value is the next one.
+    let entries: [Int]
+
+    private static func sites(_ model: ModelOutline) -> [ModelOutline.KeyValueSiteOutline] {
+        let sites = model.keyValues.filter { $0.kind == .attention }
+        return model.architecture == .encoderDecoder ? sites.filter { $0.role == .decoder } : sites
+    }
+
+    /// The settings with the sizes of the model's keys filled in.
+    static func resolved(_ tokens: VirtualTokens, for model: ModelOutline) -> VirtualTokens {
         let sites = sites(model)
+        return tokens.resolved(
+            for: model, size: sites.first.map { $0.heads * $0.headSize }, heads: sites.first?.heads,
+            layers: sites.count)
+    }
+
+    /// - Parameter tokens: settings of ``resolved(_:for:)``.
+    /// - Throws: ``PEFTError`` if they don't fit the model.
+    init(_ tokens: VirtualTokens, of model: ModelOutline, method name: String) throws {
+        sites = Self.sites(model)
         guard let first = sites.first else {
             throw PEFTError(
                 "this \(model.family) model has no attention layer that supports prefixes",
                 remedy: "use another method than \(name), such as prompt")
         }
-        let size = first.heads * first.headSize
-        let layers = tokens.layers ?? sites.count
+        size = first.heads * first.headSize
+        let (size, layers) = (size, tokens.layers ?? sites.count)
         guard tokens.size == size, tokens.heads == first.heads,
             sites.allSatisfy({ $0.heads == first.heads && $0.headSize == first.headSize })
         else {
@@ -106,24 +146,10 @@ public enum PrefixTuning: PEFTMethod {
                 "num_transformer_submodules is 1, which Hugging Face PEFT can't use for an encoder-decoder's prefix",
                 remedy: "remove it")
         }
+        self.layers = layers
+        shape = [tokens.count, 2 * layers * size]
         let stride = 2 * (tokens.stacks ?? 1)
-        let stored = TensorSpec(Prefix.output, [tokens.count, 2 * layers * size], isTrained: !resolved.hasProjection)
-        return sites.enumerated().map { layer, site in
-            let entry = stride * layer % (2 * layers)
-            var specs = layer == 0 || !resolved.hasProjection ? [stored] : []
-            if resolved.hasProjection {
-                specs += (Prefix.shapes(resolved, size: size) + Prefix.shapes(resolved, size: size, of: entry)).map {
-                    TensorSpec($0.key, $0.shape, isStored: false)
-                }
-            }
-            return .keyValues(site.path, specs) { place, context in
-                let prefix = context.shared("prefix") {
-                    Prefix(resolved, size: size, layers: layers, context)
-                }
-                prefix.prepare(entry, context)
-                return PrefixAdapter(prefix, entry: entry, heads: place.heads, isFirst: layer == 0)
-            }
-        }
+        entries = sites.indices.map { stride * $0 % (2 * layers) }
     }
 }
 
@@ -221,8 +247,10 @@ final class PrefixAdapter: Module, KeyValueAdapter, AdapterModule {
 
     func storedTensors() -> [String: Tensor] { isFirst ? [Prefix.output: prefix.stored()] : [:] }
 
-    func keysAndValues() -> (keys: Tensor, values: Tensor) {
-        let pair = prefix.pair(entry)
+    func keysAndValues() -> (keys: Tensor, values: Tensor) { Self.divided(prefix.pair(entry), heads: heads) }
+
+    /// The halves of `[tokens, 2 · size]` as keys and values `[tokens, heads, headSize]`.
+    static func divided(_ pair: Tensor, heads: Int) -> (keys: Tensor, values: Tensor) {
         let all = pair.reshaped(pair.dim(0), 2, heads, -1)
         func part(_ index: Int) -> Tensor {
             all.narrowed(axis: 1, index..<(index + 1)).reshaped(pair.dim(0), heads, -1)

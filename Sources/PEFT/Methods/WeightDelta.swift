@@ -1,3 +1,4 @@
+import PEFTSupport
 import Torch
 import TorchNN
 
@@ -35,7 +36,9 @@ extension LowRankDelta {
     var scale: Double { 1 }
 
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
-        let (a, b) = factors { $0 }
+        var (a, b) = factors { $0 }
+        // Under autocast a factor that is a product is in 16 bits.
+        if a.dtype != b.dtype { (a, b) = (a.to(.float32), b.to(.float32)) }
         let (probability, seed) = DropoutScope.draw(dropoutRate)
         return Functions.loraBranch(base(x), x: x, a: a, b: b, scale: scale, dropout: probability, seed: seed)
     }
@@ -66,5 +69,20 @@ extension AttachmentContext {
         let tensor = Tensor.empty(shape, dtype: dtype, device: device)
         if device != .meta { tensor.fillNormal(deviation: deviation, from: &random) }
         return tensor
+    }
+}
+
+extension Tensor {
+    /// The tensor as trained, or in another type without its gradient.
+    func cast(_ type: DType?) -> Tensor { type.map { detached().to($0) } ?? self }
+
+    /// Checks indices that a file contains.
+    /// - Throws: ``PEFTError`` if one is negative or not below `limit`.
+    func checkIndices(below limit: Int, name: String) throws {
+        let values: [Int] = to(.int64).array()
+        guard let bad = values.first(where: { !(0..<limit).contains($0) }) else { return }
+        throw PEFTError(
+            "'\(name)' contains the index \(bad), but there are \(limit) values",
+            remedy: "use the base model that the adapter was trained on, or download the file again")
     }
 }

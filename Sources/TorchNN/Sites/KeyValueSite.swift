@@ -1,6 +1,7 @@
 import Torch
 
-/// An attention's keys and values, where prefixes are prepended (Li & Liang 2021).
+/// An attention's keys and values, where prefixes are prepended (Li & Liang 2021), or attended to separately behind a gate
+/// (Zhang et al. 2023).
 public final class KeyValueSite: Module, AdapterSite {
     public let kind: SublayerKind
     public let role: StackRole
@@ -25,7 +26,7 @@ public final class KeyValueSite: Module, AdapterSite {
             let route = routes?[row] ?? -1
             if let known = made[route] { return known }
             let adapters = routes == nil ? slot.active : slot.routed[route] ?? []
-            let parts = adapters.map { $0.keysAndValues() }
+            let parts = adapters.filter { $0.gate == nil }.map { $0.keysAndValues() }
             let prefix: (keys: Tensor, values: Tensor)? =
                 parts.count > 1
                 ? (Tensor.concatenated(parts.map(\.keys)), Tensor.concatenated(parts.map(\.values))) : parts.first
@@ -62,6 +63,37 @@ public final class KeyValueSite: Module, AdapterSite {
         return (Tensor.concatenated(keyParts), Tensor.concatenated(valueParts), newOffsets)
     }
 
+    /// Adds what gated adapters attend to: output + g · softmax(scale · q kᵀ) v.
+    ///
+    /// - Parameters:
+    ///   - output: the attention's own output, `[tokens, heads, headSize]`.
+    ///   - queries: as the attention uses them, of the same shape.
+    ///   - offsets: where each sequence starts in `queries`, and the end.
+    public func attended(_ output: Tensor, queries: Tensor, offsets: [Int], scale: Double) -> Tensor {
+        guard !slot.isEmpty else { return output }
+        func added(_ adapters: [any KeyValueAdapter], to output: Tensor, _ queries: Tensor) -> Tensor {
+            adapters.reduce(output) { sum, adapter in
+                guard let gate = adapter.gate else { return sum }
+                let (keys, values) = adapter.keysAndValues()
+                let own = Functions.packedAttention(
+                    queries, keys.to(queries.dtype), values.to(queries.dtype), bias: nil,
+                    queryOffsets: [0, queries.dim(0)], keyOffsets: [0, keys.dim(0)], causal: false, scale: scale)
+                return sum + (own * gate).to(sum.dtype)
+            }
+        }
+        guard let routes = RowRouting.current?.routes(forRows: offsets.count - 1) else {
+            return added(slot.active, to: output, queries)
+        }
+        guard slot.routed.values.contains(where: { $0.contains { $0.gate != nil } }) else { return output }
+        return Tensor.concatenated(
+            routes.enumerated().map { row, route in
+                let range = offsets[row]..<offsets[row + 1]
+                return added(
+                    slot.routed[route] ?? [], to: output.narrowed(axis: 0, range),
+                    queries.narrowed(axis: 0, range))
+            })
+    }
+
     public func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
     public func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
     public func detach(_ adapter: Module) { slot.detach(adapter) }
@@ -73,4 +105,11 @@ public final class KeyValueSite: Module, AdapterSite {
 public protocol KeyValueAdapter: Module {
     /// Keys and values `[tokens, heads, headSize]`.
     func keysAndValues() -> (keys: Tensor, values: Tensor)
+    /// If there is one, the keys aren't prepended: attending to them is a softmax of its own, which is multiplied by this
+    /// gate `[1]` and added to the attention's output.
+    var gate: Tensor? { get }
+}
+
+extension KeyValueAdapter {
+    public var gate: Tensor? { nil }
 }
