@@ -311,8 +311,9 @@ void check(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const 
     for (size_t row = 0; row < settings.rows(); ++row) {
         TORCH_CHECK(!settings.causal || settings.prefix(row) >= 0, "sequence ", row, " has ", settings.queries(row),
                     " causal queries but only ", settings.keys(row), " keys");
-        TORCH_CHECK(!bias.defined() || (bias.dim() == 3 && bias.size(0) == q.size(1) && bias.size(1) >= settings.queries(row) &&
-                                        bias.size(2) >= skipped_columns(settings, true, row) + settings.keys(row)),
+        TORCH_CHECK(!bias.defined() || settings.queries(row) == 0 ||
+                        (bias.dim() == 3 && bias.size(0) == q.size(1) && bias.size(1) >= settings.queries(row) &&
+                         bias.size(2) >= skipped_columns(settings, true, row) + settings.keys(row)),
                     "a bias of shape ", bias.sizes(), " for ", settings.queries(row), " queries, ", settings.keys(row),
                     " keys and ", q.size(1), " heads");
     }

@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 
+import peft.tuners.c3a.layer as c3a
 import torch
 from peft import (C3AConfig, DeloraConfig, FourierFTConfig, GraloraConfig, HiraConfig, HRAConfig, MissConfig,
                   PveraConfig, RandLoraConfig, RoadConfig, ShiraConfig, VBLoRAConfig, WaveFTConfig, get_peft_model)
@@ -21,6 +22,18 @@ LLAMA = dict(base="llama", task_type="CAUSAL_LM", target_modules=["q_proj", "dow
              merged=["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"])
 T5 = dict(base="t5-v1.1", task_type="SEQ_2_SEQ_LM", target_modules=["q", "wo"],
           merged=["encoder.block.0.layer.0.SelfAttention.q", "decoder.block.1.layer.2.DenseReluDense.wo"])
+
+
+class Convolution:
+    """C3A's forward pass without its own backward pass: in PEFT 0.21.2 that gives x the gradient of the transposed blocks."""
+
+    @staticmethod
+    def apply(x, kernels):
+        x = torch.fft.ifft(x.reshape(*x.shape[:-1], kernels.shape[1], kernels.shape[2]))
+        return torch.fft.fft(torch.einsum("...nb,mnb->...mb", x, torch.fft.fft(kernels))).real.flatten(-2)
+
+
+c3a.BlockCircularConvolution = Convolution
 
 
 def causal(data):
