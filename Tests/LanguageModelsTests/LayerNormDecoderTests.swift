@@ -31,7 +31,7 @@ import TorchTestSupport
         Refusal("gpt-neox", ["rope_scaling": ["type": "mrope"]], "RoPE type 'mrope'"),
         Refusal("opt", ["layerdrop": 0.1], "'layerdrop' is not 0"),
         Refusal("opt", ["activation_function": "quick_gelu"], "'activation_function' is 'quick_gelu'"),
-        Refusal("bloom", ["num_attention_heads": 5], "check 'num_attention_heads'"),
+        Refusal("bloom", ["num_attention_heads": 5], "by 5 heads ('num_attention_heads')"),
         Refusal("phi", ["tie_word_embeddings": true], "the output layer of a phi model has a bias"),
         Refusal("phi", ["num_key_value_heads": 3], "2 attention heads aren't divisible by 3"),
         Refusal("gptj", ["tie_word_embeddings": true], "the output layer of a gptj model has a bias"),

@@ -114,8 +114,9 @@ struct LayerNormDecoderConfiguration: CausalConfiguration {
         epsilon = try read.number(keys.epsilon.key, default: keys.epsilon.default)
         guard hiddenSize.isMultiple(of: heads) else {
             throw PEFTError(
-                "config.json: the hidden size \(hiddenSize) isn't divisible by \(heads) heads",
-                remedy: "check '\(keys.heads.key)'")
+                "config.json: the hidden size \(hiddenSize) isn't divisible by \(heads) heads"
+                    + " ('\(keys.heads.key)')",
+                remedy: "make '\(keys.hiddenSize.key)' a multiple of '\(keys.heads.key)'")
         }
         (embeddingSize, feedForwardSize) = (hiddenSize, 4 * hiddenSize)
         attention = DecoderAttention.Settings(

@@ -82,8 +82,7 @@ extension AttentionWindows {
     static func fromConfiguredLayer(_ read: ConfigurationReader, layers: Int) throws -> [Int?] {
         let isUsed = try read.boolean("use_sliding_window", default: false)
         let first = try read.integer("max_window_layers", default: 28, in: 0...1_000_000)
-        return try AttentionWindows.read(
-            read, layers: layers, window: isUsed ? read.optionalInteger("sliding_window", default: 4096) : nil
-        ) { $0 >= first }
+        let window = try read.optionalInteger("sliding_window", default: 4096)
+        return try AttentionWindows.read(read, layers: layers, window: isUsed ? window : nil) { $0 >= first }
     }
 }

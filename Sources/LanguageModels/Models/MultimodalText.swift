@@ -36,6 +36,8 @@ enum MultimodalText {
                 remedy: "supported types are \(types.joined(separator: ", "))")
         }
         try ModelRegistry.checkForeignKeys(.object(fields), file: "config.json: 'text_config'", type: type)
+        // The text part's tie is that of the whole model, whatever its own key says.
+        _ = try ConfigurationReader(json: .object(fields)).boolean("tie_word_embeddings", default: isTied)
         fields["model_type"] = .string(type)
         fields["tie_word_embeddings"] = .bool(
             try ConfigurationReader(json: json).boolean("tie_word_embeddings", default: isTied))
