@@ -54,11 +54,13 @@ extension [String: JSON] {
     }
 
     /// A `config.json` whose output layer is tied to the embedding or not. In a multimodal model transformers reads
-    /// the key in `text_config` too.
+    /// the key in `text_config` too, which is not added if the file says the same without it.
     func with(tied: Bool, of family: ModelFamily) -> [String: JSON] {
         var fields = self
         fields["tie_word_embeddings"] = .bool(tied)
-        if family.modules.isPartOfMultimodal, var text = fields["text_config"]?.object {
+        if family.modules.isPartOfMultimodal, var text = fields["text_config"]?.object,
+            text["tie_word_embeddings"] != nil || self["tie_word_embeddings"] != .bool(tied)
+        {
             text["tie_word_embeddings"] = .bool(tied)
             fields["text_config"] = .object(text)
         }
