@@ -99,6 +99,9 @@ import TorchTestSupport
         #expect(values(falcon, head: 9, [1, 3, 301, 1002]) == [0.353515625, 1.0625, 106, 354])
         #expect(values(LinearBiases(heads: 12, scale: 0.5, areRounded: true), head: 8, [301]) == [106])
         #expect(LinearBiases(heads: 1).slopes == [0.00390625])
+        // With Hugging Face PEFT's mask of virtual tokens only the slopes are rounded.
+        let unrounded: [Float] = falcon(positions: 8, hasVirtualTokens: true, device: .cpu)[8].array()
+        #expect(unrounded == (0..<8).map { 0.70703125 * Float($0) })
     }
 
     /// In a batch each sequence has its own positions, and the shorter ones' rounding is that of them alone.

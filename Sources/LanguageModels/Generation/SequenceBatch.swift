@@ -180,11 +180,13 @@ private final class SequencesContext: AttentionContext {
         let column: Int
         /// Length of its prefix, which the first step caches; 0 in later steps.
         let prefix: Int
+        /// Whether it has a prefix or a prompt.
+        let hasVirtualTokens: Bool
     }
 
     private let parts: [Part]
-    /// Linear biases by head and column, `[heads, longest]`.
-    private let bias: Tensor?
+    /// Linear biases by head and column of each sequence, `[heads, longest]`.
+    private let bias: [Tensor]
 
     init(_ parts: [Part], limit: Int?, biases: LinearBiases?, device: Device) {
         self.parts = parts
@@ -192,7 +194,11 @@ private final class SequencesContext: AttentionContext {
             parts.flatMap { part in part.tokens.indices.map { part.column + $0 - part.tokens.lowerBound } },
             limit: limit)
         let longest = (positions.max() ?? -1) + 1
-        bias = biases.map { $0(positions: longest, device: device) }
+        let (plain, own) = (
+            biases.map { $0(positions: longest, device: device) },
+            biases.map { $0(positions: longest, hasVirtualTokens: true, device: device) }
+        )
+        bias = parts.compactMap { $0.hasVirtualTokens ? own : plain }
         super.init(positions: Tensor(positions, device: device), longest: longest)
     }
 
@@ -211,7 +217,7 @@ private final class SequencesContext: AttentionContext {
             var (keys, values) = part.sequence.write(own(k), own(v), layer: layer, column: part.column)
             let columns = keys.dim(0)
             // A sequence's columns are its positions.
-            var bias = bias?.narrowed(axis: 1, 0..<columns)
+            var bias = bias.isEmpty ? nil : bias[row].narrowed(axis: 1, 0..<columns)
             guard count == 1 else {
                 return Functions.packedAttention(
                     queries, keys, values, bias: bias, queryOffsets: [0, count], keyOffsets: [0, columns],
@@ -258,8 +264,8 @@ extension CausalModel {
             if isStart { input.sequence.columns = prefix }
             parts.append(
                 SequencesContext.Part(
-                    sequence: input.sequence, tokens: ends[row]..<end, column: input.sequence.columns, prefix: prefix)
-            )
+                    sequence: input.sequence, tokens: ends[row]..<end, column: input.sequence.columns, prefix: prefix,
+                    hasVirtualTokens: prompt != nil || input.sequence.columns > input.sequence.length))
             ends.append(end)
         }
         let context = SequencesContext(

@@ -66,8 +66,8 @@ final class PackedContext: AttentionContext {
     /// Keys and values of each layer with their offsets, if decoding continues from them.
     private(set) var kept: [Int: (keys: Tensor, values: Tensor, offsets: [Int])] = [:]
     private let keeps: Bool
-    /// Linear biases by head and key, `[heads, longest]`.
-    private let bias: Tensor?
+    /// Consecutive sequences with the same linear biases by head and key, `[heads, longest]`; one part without biases.
+    private let parts: [(rows: Range<Int>, bias: Tensor?)]
 
     /// - Parameters:
     ///   - rows: the sequences' tokens, including virtual ones.
@@ -88,8 +88,26 @@ final class PackedContext: AttentionContext {
         // On the meta device nothing is looked up.
         let positions = rows.states.device == .meta ? all : checkedPositions(all, limit: limit)
         let last = (positions.max() ?? -1) + 1
-        bias = biases.map { $0(positions: last, device: rows.states.device) }
+        parts = Self.parts(
+            biases, hasVirtualTokens: rows.prompts.indices.map { rows.prompts[$0] > 0 || prefixes[$0] > 0 },
+            positions: last, device: rows.states.device)
         super.init(positions: Tensor(positions, device: rows.states.device), longest: max(longest, last))
+    }
+
+    private static func parts(
+        _ biases: LinearBiases?, hasVirtualTokens: [Bool], positions: Int, device: Device
+    ) -> [(rows: Range<Int>, bias: Tensor?)] {
+        guard let biases, biases.areRounded, let first = hasVirtualTokens.first else {
+            return [(0..<hasVirtualTokens.count, biases.map { $0(positions: positions, device: device) })]
+        }
+        var spans = [(rows: 0..<0, isVirtual: first)]
+        for (row, isVirtual) in hasVirtualTokens.enumerated() {
+            if spans[spans.count - 1].isVirtual != isVirtual { spans.append((row..<row, isVirtual)) }
+            spans[spans.count - 1].rows = spans[spans.count - 1].rows.lowerBound..<(row + 1)
+        }
+        return spans.map {
+            ($0.rows, biases(positions: positions, hasVirtualTokens: $0.isVirtual, device: device))
+        }
     }
 
     /// Whether the last layer computes the outputs of some tokens only.
@@ -113,10 +131,24 @@ final class PackedContext: AttentionContext {
         let all = site(k, v, offsets: offsets)
         if keeps { kept[layer] = (all.keys, all.values, all.offsets) }
         let (probability, seed) = DropoutScope.draw(dropout)
-        let output = Functions.packedAttention(
-            q, all.keys, all.values, bias: bias, queryOffsets: queryOffsets, keyOffsets: all.offsets,
-            causal: isCausal,
-            window: window, scale: scale, softcap: softcap, dropout: probability, seed: seed)
+        let outputs = parts.map { part -> Tensor in
+            /// The tokens of the part's sequences, and where each starts among them.
+            func own(_ x: Tensor, _ offsets: [Int]) -> (Tensor, [Int]) {
+                guard parts.count > 1 else { return (x, offsets) }
+                let (start, end) = (offsets[part.rows.lowerBound], offsets[part.rows.upperBound])
+                return (
+                    x.narrowed(axis: 0, start..<end),
+                    offsets[part.rows.lowerBound...part.rows.upperBound].map { $0 - start }
+                )
+            }
+            let (queries, queryOffsets) = own(q, queryOffsets)
+            let (keys, keyOffsets) = own(all.keys, all.offsets)
+            return Functions.packedAttention(
+                queries, keys, own(all.values, all.offsets).0, bias: part.bias, queryOffsets: queryOffsets,
+                keyOffsets: keyOffsets, causal: isCausal, window: window, scale: scale, softcap: softcap,
+                dropout: probability, seed: seed)
+        }
+        let output = outputs.count == 1 ? outputs[0] : Tensor.concatenated(outputs)
         return site.attended(output, queries: q, offsets: queryOffsets, scale: scale)
     }
 }

@@ -74,20 +74,32 @@ final class CausalDecodingState: DecodingState {
             if columns > 0 { _ = cache.append(aligned(kept.keys), aligned(kept.values)) }
             caches.append(cache)
         }
-        mask = context.kept[0].flatMap { makeMask(total, like: $0.keys) }
+        let hasVirtualTokens = virtual.flatMap { Array(repeating: $0 > 0, count: copies) }
+        mask = context.kept[0].flatMap { makeMask(total, hasVirtualTokens: hasVirtualTokens, like: $0.keys) }
     }
 
     /// The mask of so many columns.
-    private func makeMask(_ total: Int, like: Tensor) -> Tensor? {
+    /// - Parameter hasVirtualTokens: whether each continuation has a prompt or a prefix.
+    private func makeMask(_ total: Int, hasVirtualTokens: [Bool], like: Tensor) -> Tensor? {
         let gaps = lengths.map { columns - $0 }
-        let biases = model.linearBiases?(positions: total, device: like.device)
-        guard gaps.contains(where: { $0 > 0 }) else { return biases?.unsqueezed(1).unsqueezed(0).to(like.dtype) }
+        func biases(_ isVirtual: Bool) -> Tensor? {
+            model.linearBiases?(positions: total, hasVirtualTokens: isVirtual, device: like.device)
+        }
+        let isMixed = Set(hasVirtualTokens).count > 1 && model.linearBiases?.areRounded == true
+        guard isMixed || gaps.contains(where: { $0 > 0 }) else {
+            return biases(hasVirtualTokens.first == true)?.unsqueezed(1).unsqueezed(0).to(like.dtype)
+        }
         let values = gaps.flatMap { gap in (0..<total).map { $0 < gap ? -Float.infinity : 0 } }
         let mask = Tensor(values, shape: [gaps.count, 1, 1, total], device: like.device)
-        guard let biases else { return mask.to(like.dtype) }
+        guard let plain = biases(!isMixed && hasVirtualTokens.first == true) else { return mask.to(like.dtype) }
+        // Below them those of sequences with virtual tokens, if both kinds are there.
+        let table = Tensor.concatenated([plain] + (isMixed ? [biases(true)] : []).compactMap { $0 }, axis: 1)
         // A sequence's first position is in the column after its gap.
-        let positions = gaps.flatMap { gap in (0..<total).map { max(0, $0 - gap) } }
-        let own = biases.transposed(0, 1).selecting(Tensor(positions, device: like.device))
+        let positions = gaps.enumerated().flatMap { row, gap in
+            let start = isMixed && hasVirtualTokens[row] ? total : 0
+            return (0..<total).map { start + max(0, $0 - gap) }
+        }
+        let own = table.transposed(0, 1).selecting(Tensor(positions, device: like.device))
         return (own.reshaped(gaps.count, total, -1).permuted(0, 2, 1).unsqueezed(2) + mask).to(like.dtype)
     }
 

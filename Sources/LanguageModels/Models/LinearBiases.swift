@@ -8,7 +8,7 @@ struct LinearBiases: Sendable {
     let slopes: [Float]
     /// Factor of the biases.
     let scale: Double
-    /// Whether slopes, positions and biases are rounded to bfloat16 before the factor (Falcon).
+    /// Whether slopes and biases are rounded to bfloat16 before the factor (Falcon).
     let areRounded: Bool
 
     /// The slopes of a power of two of heads n are 2^(−8i/n); further heads have every other slope of 2n heads.
@@ -24,11 +24,14 @@ struct LinearBiases: Sendable {
     }
 
     /// The biases of keys at the first positions: `[heads, positions]`.
-    func callAsFunction(positions: Int, device: Device) -> Tensor {
-        let type = areRounded ? DType.bfloat16 : .float32
-        let growth = Tensor(slopes, shape: [slopes.count, 1], device: device).to(type)
+    ///
+    /// - Parameter hasVirtualTokens: whether the sequence has a prompt or a prefix. Hugging Face PEFT's attention mask is
+    ///   then fp32, from which transformers counts positions, so that only the slopes are rounded.
+    func callAsFunction(positions: Int, hasVirtualTokens: Bool = false, device: Device) -> Tensor {
+        let type = areRounded && !hasVirtualTokens ? DType.bfloat16 : .float32
+        let growth = Tensor(slopes, shape: [slopes.count, 1], device: device).to(areRounded ? .bfloat16 : .float32)
         let places = Tensor((0..<positions).map(Float.init), shape: [1, positions], device: device).to(type)
-        let biases = (growth * places).to(.float32)
+        let biases = (growth.to(type) * places).to(.float32)
         return scale == 1 ? biases : biases * scale
     }
 }
