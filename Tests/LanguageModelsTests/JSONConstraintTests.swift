@@ -332,6 +332,19 @@ import Testing
             let schema: JSON = ["type": "string", "pattern": .string(pattern)]
             #expect(throws: PEFTError.self) { try constraint(schema.text()) }
         }
+        // 2³⁰ parts of 'allOf', a class of many ranges with a length, and braces that begin no repetition.
+        let parts = (0..<30).map {
+            ##""d\##($0)": {"allOf": [{"$ref": "#/$defs/d\##($0 + 1)"}, {"$ref": "#/$defs/d\##($0 + 1)"}]}"##
+        }.joined(separator: ",")
+        let all = ##"{"allOf": [{"$ref": "#/$defs/d0"}], "$defs": {\##(parts), "d30": {"type": "null"}}}"##
+        #expect(throws: PEFTError.self) { try constraint(all) }
+        let ranges = String(String.UnicodeScalarView((0..<1_000).compactMap { Unicode.Scalar(0x4E00 + 2 * $0) }))
+        let long: JSON = ["type": "string", "pattern": .string("^[\(ranges)]*$"), "minLength": 19_000]
+        #expect(throws: PEFTError.self) { try constraint(long.text()) }
+        for count in [9_000, 200_000] {
+            let braces: JSON = ["type": "string", "pattern": .string("a" + String(repeating: "{", count: count))]
+            #expect(throws: PEFTError.self) { try constraint(braces.text()) }
+        }
         // Arrays in arrays, in two ways at each of 64 levels.
         let (_, _, both) = try constraint(Self.schemas[14])
         var mask = TokenMask(vocabulary: vocabulary.size)

@@ -19,6 +19,12 @@ struct JSONSchemaCompiler {
     private var texts: [Grammar.NodeID: [[UInt8]]] = [:]
     private var references: [String: Grammar.ValueID] = [:]
     private var anything: Grammar.ValueID?
+    /// The automata of patterns.
+    private var automata: [String: ScalarAutomaton?] = [:]
+    /// Remaining steps of the compilation of all patterns.
+    private var patternBudget = 3_000_000
+    /// Remaining parts of `allOf`. References may multiply them at each level.
+    private var mergeBudget = 2_000
 
     private static let mostNodes = 20_000
     private static let mostAlternatives = 128
@@ -229,13 +235,17 @@ struct JSONSchemaCompiler {
     }
 
     /// The keywords of a schema together with those of its `allOf`.
-    private func merged(_ keywords: Keywords, _ path: String, depth: Int) throws -> Keywords {
+    private mutating func merged(_ keywords: Keywords, _ path: String, depth: Int) throws -> Keywords {
         guard depth < 32 else {
             throw PEFTError("\(path): 'allOf' refers to itself", remedy: "remove the cycle")
         }
         var result = keywords.filter { $0.name != "allOf" }
         for (index, member) in (keywords.first { $0.name == "allOf" }?.value.elements ?? []).enumerated() {
             let place = "\(path).allOf[\(index)]"
+            mergeBudget -= 1
+            guard mergeBudget > 0 else {
+                throw PEFTError("\(path): 'allOf' has too many parts", remedy: "merge them into one schema")
+            }
             var part = try self.keywords(member, place)
             var steps = 0
             while part.count == 1, part[0].name == "$ref" {
@@ -264,12 +274,15 @@ struct JSONSchemaCompiler {
             switch name {
             case "properties":
                 var members = other.members ?? []
+                var places = Dictionary(
+                    members.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
                 for member in value.members ?? [] {
-                    guard let known = members.first(where: { $0.name == member.name }) else {
+                    guard let known = places[member.name] else {
+                        places[member.name] = members.count
                         members.append(member)
                         continue
                     }
-                    guard known.value == member.value else {
+                    guard members[known].value == member.value else {
                         throw PEFTError(
                             "\(path): the property '\(member.name)' has two schemas", remedy: "merge them into one")
                     }
@@ -277,7 +290,9 @@ struct JSONSchemaCompiler {
                 result[index].value = .object(members)
             case "required":
                 let names = other.elements ?? []
-                result[index].value = .array(names + (value.elements ?? []).filter { !names.contains($0) })
+                let known = Set(names.compactMap { $0.scalar?.string })
+                let added = (value.elements ?? []).filter { !($0.scalar?.string.map { known.contains($0) } ?? false) }
+                result[index].value = .array(names + added)
             case "type":
                 func names(_ json: OrderedJSON) -> [String] {
                     json.scalar?.string.map { [$0] } ?? (json.elements ?? []).compactMap { $0.scalar?.string }
@@ -467,9 +482,12 @@ struct JSONSchemaCompiler {
             throw PEFTError("\(path): \(error.problem)", remedy: error.remedy)
         }
         do {
+            let known = automata[pattern]
+            let all = try known ?? ScalarAutomaton(expression, budget: &patternBudget)
+            if known == nil { automata.updateValue(all, forKey: pattern) }
             guard
-                let automaton = try ScalarAutomaton(expression)?
-                    .limited(least: rule.least, most: rule.most, limit: 20_000)
+                let automaton = try all?
+                    .limited(least: rule.least, most: rule.most, limit: 20_000, budget: &patternBudget)
             else { return .value(value([])) }
             return try node(.string(.init(automaton: automaton)))
         } catch is ScalarAutomaton.Failure {
@@ -566,8 +584,8 @@ struct JSONSchemaCompiler {
                 found.removeAll { texts[$0] != nil }
                 if merged[constants] == nil {
                     let all = constants.flatMap { texts[$0] ?? [] }
-                    budget -= all.count
-                    if case .node(let id) = try literals(all) { merged[constants] = id }
+                    budget -= all.reduce(0) { $0 + $1.count }
+                    if budget > 0, case .node(let id) = try literals(all) { merged[constants] = id }
                 }
                 if let id = merged[constants] { found.append(id) }
             }

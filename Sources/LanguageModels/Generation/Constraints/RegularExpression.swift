@@ -14,6 +14,7 @@ indirect enum RegularExpression: Sendable {
     /// - Throws: ``PEFTError`` naming what is unsupported.
     init(_ pattern: String) throws {
         var parser = Parser(pattern)
+        guard parser.count <= 10_000 else { throw parser.failure("more than 10000 characters") }
         self = try parser.alternatives(depth: 0)
         guard parser.isAtEnd else { throw parser.failure("an unmatched ')'") }
     }
@@ -47,6 +48,16 @@ indirect enum RegularExpression: Sendable {
         }
     }
 
+    /// Whether sorted, disjoint ranges contain a scalar.
+    static func contains(_ ranges: [ClosedRange<UInt32>], _ scalar: UInt32) -> Bool {
+        var (low, high) = (0, ranges.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if ranges[middle].upperBound < scalar { low = middle + 1 } else { high = middle }
+        }
+        return low < ranges.count && ranges[low].lowerBound <= scalar
+    }
+
     static func complement(_ ranges: [ClosedRange<UInt32>]) -> [ClosedRange<UInt32>] {
         var result: [ClosedRange<UInt32>] = []
         var next: UInt32 = 0
@@ -70,6 +81,7 @@ indirect enum RegularExpression: Sendable {
             scalars = Array(pattern.unicodeScalars)
         }
 
+        var count: Int { scalars.count }
         var isAtEnd: Bool { index >= scalars.count }
         private var peek: Unicode.Scalar? { isAtEnd ? nil : scalars[index] }
 
@@ -136,13 +148,12 @@ indirect enum RegularExpression: Sendable {
         /// `{n}`, `{n,}` or `{n,m}`; `nil` if the brace is a literal.
         private mutating func counts() throws -> (least: Int, most: Int?)? {
             var end = index + 1
-            while end < scalars.count, scalars[end] != "}" { end += 1 }
-            guard end < scalars.count else { return nil }
+            while end < scalars.count, scalars[end] == "," || ("0"..."9").contains(scalars[end]) { end += 1 }
+            guard end < scalars.count, scalars[end] == "}" else { return nil }
             var text = ""
             text.unicodeScalars.append(contentsOf: scalars[(index + 1)..<end])
             let parts = text.split(separator: ",", omittingEmptySubsequences: false)
-            let areDigits = parts.allSatisfy { $0.allSatisfy { ("0"..."9").contains($0) } }
-            guard (1...2).contains(parts.count), areDigits, !parts[0].isEmpty else { return nil }
+            guard (1...2).contains(parts.count), !parts[0].isEmpty else { return nil }
             guard let least = Int(parts[0]), least <= 1000 else { throw failure("a repetition above 1000") }
             var most: Int? = least
             if parts.count == 2 { most = parts[1].isEmpty ? nil : Int(parts[1]) ?? .max }
@@ -238,8 +249,18 @@ indirect enum RegularExpression: Sendable {
 
 extension ScalarAutomaton {
     /// The strings in which the expression matches somewhere, as JSON Schema defines `pattern`; `nil` if there are none.
-    /// - Throws: ``Failure`` if that takes too many states.
-    init?(_ expression: RegularExpression, stateLimit: Int = 2_000) throws(Failure) {
+    ///
+    /// - Parameter budget: how many steps it may take, of which those that it takes are subtracted.
+    /// - Throws: ``Failure`` if that takes too many states or steps.
+    init?(_ expression: RegularExpression, stateLimit: Int = 2_000, budget: inout Int) throws(Failure) {
+        // One pattern may not take all.
+        var own = min(budget, 1_000_000)
+        let start = own
+        defer { budget -= start - own }
+        try self.init(expression, stateLimit: stateLimit, steps: &own)
+    }
+
+    private init?(_ expression: RegularExpression, stateLimit: Int, steps: inout Int) throws(Failure) {
         var builder = NFA()
         let start = try builder.state()
         let inner = try builder.state()
@@ -249,7 +270,8 @@ extension ScalarAutomaton {
         builder.jumps[start].append((inner, .none))
         try builder.add(expression, from: inner, to: end)
         builder.edges[end].append((RegularExpression.any, end))
-        let (transitions, accepts) = try builder.determinized(start: start, end: end, stateLimit: stateLimit)
+        let (transitions, accepts) = try builder.determinized(
+            start: start, end: end, stateLimit: stateLimit, budget: &steps)
         self.init(trimming: transitions, accepts: accepts)
     }
 
@@ -259,6 +281,8 @@ extension ScalarAutomaton {
 
         var jumps: [[(target: Int, condition: Condition)]] = []
         var edges: [[(ranges: [ClosedRange<UInt32>], target: Int)]] = []
+        /// Number of parts, repeated ones included. Alternatives have no states of their own.
+        private var parts = 0
 
         mutating func state() throws(Failure) -> Int {
             guard jumps.count < 4_000 else { throw Failure() }
@@ -268,6 +292,8 @@ extension ScalarAutomaton {
         }
 
         mutating func add(_ expression: RegularExpression, from: Int, to: Int) throws(Failure) {
+            parts += 1
+            guard parts < 40_000 else { throw Failure() }
             switch expression {
             case .empty: jumps[from].append((to, .none))
             case .start: jumps[from].append((to, .start))
@@ -329,9 +355,8 @@ extension ScalarAutomaton {
         }
 
         func determinized(
-            start: Int, end: Int, stateLimit: Int
+            start: Int, end: Int, stateLimit: Int, budget: inout Int
         ) throws(Failure) -> (transitions: [[Transition]], accepts: [Bool]) {
-            var budget = 1_000_000
             // Only the first state stands at the start of the text.
             var sets = [try closure([start], atStart: true, atEnd: false, &budget)]
             var numbers: [[Int]: Int32] = [:]
@@ -348,13 +373,14 @@ extension ScalarAutomaton {
                     for range in ranges { cuts.formUnion([range.lowerBound, range.upperBound + 1]) }
                     budget -= ranges.count
                 }
+                guard budget > 0 else { throw Failure() }
                 let points = cuts.sorted()
                 var list: [Transition] = []
                 for (low, next) in zip(points, points.dropFirst()) {
                     budget -= 2 * moves.count
                     guard budget > 0 else { throw Failure() }
                     let targets = Set(
-                        moves.filter { $0.ranges.contains { $0.contains(low) } }.map(\.target)
+                        moves.filter { RegularExpression.contains($0.ranges, low) }.map(\.target)
                     ).sorted()
                     guard !targets.isEmpty else { continue }
                     let reached = try closure(targets, atStart: false, atEnd: false, &budget)

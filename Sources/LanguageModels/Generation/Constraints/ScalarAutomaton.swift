@@ -45,8 +45,10 @@ struct ScalarAutomaton: Sendable {
     }
 
     /// The strings of this automaton with a length from `least` to `most`; `nil` if there is none.
-    /// - Throws: ``Failure`` if it has more than `limit` states.
-    func limited(least: Int, most: Int?, limit: Int) throws(Failure) -> ScalarAutomaton? {
+    ///
+    /// - Parameter budget: how many transitions it may have, of which those that it has are subtracted.
+    /// - Throws: ``Failure`` if it has more than `limit` states or too many transitions.
+    func limited(least: Int, most: Int?, limit: Int, budget: inout Int) throws(Failure) -> ScalarAutomaton? {
         let cap = most ?? least
         guard least > 0 || most != nil else { return self }
         var numbers: [Pair: Int32] = [:]
@@ -65,6 +67,8 @@ struct ScalarAutomaton: Sendable {
             let pair = pairs[all.count]
             var list: [Transition] = []
             if most == nil || pair.count < cap {
+                budget -= transitions[pair.state].count
+                guard budget > 0 else { throw Failure() }
                 for edge in transitions[pair.state] {
                     let target = try number(Pair(state: Int(edge.target), count: min(cap, pair.count + 1)))
                     list.append(Transition(low: edge.low, high: edge.high, target: target))
