@@ -345,6 +345,14 @@ import Testing
             let braces: JSON = ["type": "string", "pattern": .string("a" + String(repeating: "{", count: count))]
             #expect(throws: PEFTError.self) { try constraint(braces.text()) }
         }
+        // 40 kinds of arrays of 40 kinds of arrays.
+        let kinds = (0..<40).map { kind in
+            let arrays = (0..<40).map { ##"{"type": "array", "items": {"$ref": "#/$defs/v\##($0)"}}"## }
+            return #""v\#(kind)": {"anyOf": [\#(arrays.joined(separator: ","))]}"#
+        }.joined(separator: ",")
+        #expect(throws: PEFTError.self) {
+            try constraint(##"{"$ref": "#/$defs/v0", "$defs": {\##(kinds)}}"##)
+        }
         // Arrays in arrays, in two ways at each of 64 levels.
         let (_, _, both) = try constraint(Self.schemas[14])
         var mask = TokenMask(vocabulary: vocabulary.size)

@@ -28,6 +28,7 @@ struct JSONSchemaCompiler {
 
     private static let mostNodes = 20_000
     private static let mostAlternatives = 128
+    private static let mostAmbiguous = 1_000
     private static let longest = 1_000_000_000
 
     /// Any JSON value, or any object.
@@ -558,7 +559,24 @@ struct JSONSchemaCompiler {
                     "check for required properties that refer to the schema itself, and for bounds that exclude each other"
             )
         }
+        try checkAmbiguity()
         return grammar
+    }
+
+    /// Arrays and objects that begin like another one of the same place, all of which an automaton may have to read at
+    /// once.
+    private func checkAmbiguity() throws {
+        var nodes: Set<Grammar.NodeID> = []
+        for list in grammar.values {
+            let arrays = list.filter { if case .array = grammar.nodes[$0] { true } else { false } }
+            let objects = list.filter { if case .object = grammar.nodes[$0] { true } else { false } }
+            for alike in [arrays, objects] where alike.count > 1 { nodes.formUnion(alike) }
+        }
+        guard nodes.count <= Self.mostAmbiguous else {
+            throw PEFTError(
+                "more than \(Self.mostAmbiguous) arrays and objects of the schema are alternatives of another one",
+                remedy: "use fewer schemas in 'anyOf'")
+        }
     }
 
     private mutating func flatten() throws {

@@ -46,8 +46,8 @@ struct ScalarAutomaton: Sendable {
 
     /// The strings of this automaton with a length from `least` to `most`; `nil` if there is none.
     ///
-    /// - Parameter budget: how many transitions it may have, of which those that it has are subtracted.
-    /// - Throws: ``Failure`` if it has more than `limit` states or too many transitions.
+    /// - Parameter budget: how many steps it may take, of which those that it takes are subtracted.
+    /// - Throws: ``Failure`` if it has more than `limit` states or takes too many steps.
     func limited(least: Int, most: Int?, limit: Int, budget: inout Int) throws(Failure) -> ScalarAutomaton? {
         let cap = most ?? least
         guard least > 0 || most != nil else { return self }
@@ -67,7 +67,8 @@ struct ScalarAutomaton: Sendable {
             let pair = pairs[all.count]
             var list: [Transition] = []
             if most == nil || pair.count < cap {
-                budget -= transitions[pair.state].count
+                // Looking up and adding each.
+                budget -= 4 * transitions[pair.state].count
                 guard budget > 0 else { throw Failure() }
                 for edge in transitions[pair.state] {
                     let target = try number(Pair(state: Int(edge.target), count: min(cap, pair.count + 1)))
