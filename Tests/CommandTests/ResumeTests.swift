@@ -49,8 +49,8 @@ struct ResumeTests {
             + [Data((record["history"]?.text() ?? "").utf8)]
     }
 
-    /// Every method with its default options: interrupted and resumed, it is the uninterrupted run. Without PEFT_ALL_LAWS, the methods
-    /// with a state of their own, and every fifth other one: each run starts three programs.
+    /// Every method with its default options: interrupted and resumed, it is the uninterrupted run. Without PEFT_ALL_LAWS,
+    /// the methods with a state of their own, and every fifth other one: each run starts three programs.
     @Test func everyMethodResumes() throws {
         let program = try program()
         defer { program.remove() }
@@ -63,6 +63,9 @@ struct ResumeTests {
         let methods = names.enumerated().filter { isComplete || stateful.contains($1) || $0 % 5 == 3 }.map(\.1)
         let needed = [
             "qalora": ["--group-size", "16"], "trainable_tokens": ["--trainable-tokens", "5,7"],
+            "psoft": ["--rank", "4"], "miss": ["--rank", "4"], "shira": ["--rank", "4"], "c3a": ["--block-size", "4"],
+            "road": ["--group-size", "4"], "fourierft": ["--frequencies", "100"], "waveft": ["--frequencies", "100"],
+            "vblora": ["--vector-length", "4"],
             "bitfit": ["--model", "bert", "--task", "classification", "--target", "{kind}"],
             "head": ["--model", "bert", "--task", "classification", "--target", "{kind}"],
             "psoft": ["--rank", "4"],

@@ -167,7 +167,8 @@ import TorchTestSupport
         let expected = try SafetensorsFile(Self.committed.appendingPathComponent("\(name).expected.safetensors"))
         let rows = try JSON.parse(Data(#require(expected.metadata["rows"]).utf8), name: name).rows
         let logits = try adapter.model.scores(rows)
-        #expect(relativeDifference(logits, try expected.tensor("logits")) < 1e-4)
+        let difference = relativeDifference(logits, try expected.tensor("logits"))
+        #expect(difference < 1e-4, "\(difference)")
         try adapter.deactivate()
         #expect(relativeDifference(try adapter.model.scores(rows), logits) > 1e-2)
     }
