@@ -68,7 +68,11 @@ struct ResumeTests {
             "vblora": ["--vector-length", "4"],
             "bitfit": ["--model", "bert", "--task", "classification", "--target", "{kind}"],
             "head": ["--model", "bert", "--task", "classification", "--target", "{kind}"],
-            "psoft": ["--rank", "4"],
+            // Sizes that divide 16 and that fit projections of 16 × 8.
+            "psoft": ["--rank", "4"], "miss": ["--rank", "4"], "shira": ["--rank", "2"],
+            "c3a": ["--block-size", "4"], "road": ["--group-size", "4"],
+            "fourierft": ["--frequencies", "30"], "waveft": ["--frequencies", "30"],
+            "vblora": ["--vector-length", "4"],
         ]
         DispatchQueue.concurrentPerform(iterations: methods.count) { index in
             let method = methods[index]

@@ -14,6 +14,7 @@ import Training
         "trainable_tokens": ["trainable-tokens": "2,5"],
         "miss": ["rank": "4"], "shira": ["rank": "2"], "c3a": ["block-size": "4"], "road": ["group-size": "4"],
         "fourierft": ["frequencies": "30"], "waveft": ["frequencies": "30"], "vblora": ["vector-length": "4"],
+        "psoft": ["rank": "4"],
     ]
 
     /// Every method on every architecture is planned without weights, or says what is in the way.

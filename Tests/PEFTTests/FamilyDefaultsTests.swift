@@ -89,7 +89,7 @@ import TorchNN
         ]
         for method in methods {
             guard let targets = table[method]?[family]?.array?.compactMap(\.string) else { continue }
-            var choice = MethodChoice.forTests(try PEFTMethods.named(method))
+            var choice = MethodChoice.forTests(try PEFTMethods.named(method), on: base)
             /// Hugging Face PEFT adapts no module that is trained in full, such as a new head.
             func plan() throws -> Set<String> {
                 let paths = try choice.plan(for: outline).map(\.path)
