@@ -16,6 +16,7 @@ public enum HiRA: PEFTMethod {
         public var rank = 32
         /// Dropout probability of the branch's input.
         public var dropout = 0.0
+        /// Kept for files. Hugging Face PEFT 0.21 creates every factor with rank r whatever this says, and so does this.
         public var rankPattern: [String: Double] = [:]
         /// Whether A is initialized from a normal distribution of standard deviation 1/r instead of uniformly.
         public var isGaussian = false
@@ -30,7 +31,7 @@ public enum HiRA: PEFTMethod {
                     "dropout", key: "hira_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
                 patternField(
                     "rank-pattern", key: "rank_pattern", \.rankPattern,
-                    help: "ranks for matching modules: pattern=rank,…"),
+                    help: "kept in the file, without effect, as in Hugging Face PEFT"),
                 .init(
                     "init", key: "init_weights", .choice(["true", "gaussian"]),
                     help: "initialization of A: uniform (true) or gaussian"
@@ -51,9 +52,8 @@ public enum HiRA: PEFTMethod {
     }
 
     public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        try sites(configuration, in: model).map { site in
-            let rank = try TargetSelection.count(
-                for: site.path, in: configuration.rankPattern, usual: configuration.rank)
+        let rank = configuration.rank
+        return try sites(configuration, in: model).map { site in
             return .linear(
                 site.path, [.init("hira_A", [rank, site.inputs]), .init("hira_B", [site.outputs, rank])]
             ) { linear, context in
