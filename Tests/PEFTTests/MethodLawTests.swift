@@ -67,8 +67,14 @@ import TorchTestSupport
                 refusals["\(method.name) on \(base)"] == nil
                     && (isComplete || number == 0 || ["lora", "llama-adapter"].contains(method.name)
                         || number == 1 + index % (bases.count - 1))
-            }.map { (_, method) in
-                Case(choice: .forTests(method, on: base), testDescription: "\(method.name) on \(base)", base: base)
+            }.map { (_, method) -> Case in
+                var choice = MethodChoice.forTests(method, on: base)
+                if method.name == "randlora" {
+                    // At its default scale of 20 the loss is curved too much for differences, in Hugging Face PEFT too.
+                    try? choice.set("rank", to: "4")
+                    try? choice.set("alpha", to: "8")
+                }
+                return Case(choice: choice, testDescription: "\(method.name) on \(base)", base: base)
             }
         }
         var everywhere = LoRA.Configuration(rank: 3, alpha: 5, targets: ["all-linear"])

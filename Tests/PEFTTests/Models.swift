@@ -59,8 +59,6 @@ extension MethodChoice {
         "fourierft": ["frequencies": "30", "scaling": "30"], "waveft": ["frequencies": "30", "scaling": "3"],
         "vblora": ["vector-length": "4", "vectors": "12"],
         "psoft": ["rank": "4"],
-        // At the default scale of 20 the loss is curved too much for finite differences, in Hugging Face PEFT too.
-        "randlora": ["rank": "4", "alpha": "8"],
     ]
 
     /// Sizes that divide 16 and 18, of which this model's projections are.
