@@ -63,9 +63,6 @@ struct ResumeTests {
         let methods = names.enumerated().filter { isComplete || stateful.contains($1) || $0 % 5 == 3 }.map(\.1)
         let needed = [
             "qalora": ["--group-size", "16"], "trainable_tokens": ["--trainable-tokens", "5,7"],
-            "psoft": ["--rank", "4"], "miss": ["--rank", "4"], "shira": ["--rank", "4"], "c3a": ["--block-size", "4"],
-            "road": ["--group-size", "4"], "fourierft": ["--frequencies", "100"], "waveft": ["--frequencies", "100"],
-            "vblora": ["--vector-length", "4"],
             "bitfit": ["--model", "bert", "--task", "classification", "--target", "{kind}"],
             "head": ["--model", "bert", "--task", "classification", "--target", "{kind}"],
             // Sizes that divide 16 and that fit projections of 16 × 8.
