@@ -17,7 +17,7 @@ public enum Baseline: Sendable, Hashable {
 
     /// - Parameter name: `constant`, `typical(FIELD)`, `first-line` or `longest-line`.
     /// - Throws: ``PEFTError`` for another name.
-    public init(_ name: String) throws {
+    package init(_ name: String) throws {
         switch name {
         case "constant": self = .constant
         case "first-line": self = .firstLine

@@ -8,54 +8,76 @@ import Training
 
 /// The methods and settings of a comparison.
 public struct ComparisonPlan: Sendable {
+    /// A method to compare, or the base model without training.
     public struct Method: Sendable {
         /// `nil` for the untrained base model.
         public var choice: MethodChoice?
         /// `nil` to search it on the validation examples.
         public var learningRate: Double?
         /// Whether the method is skipped, with the reason, if it doesn't fit the model.
-        public var isOptional: Bool
+        package var isOptional: Bool
         /// Added to the seed of the initial values, so that methods start from different ones.
-        public var seedOffset: UInt64
+        package var seedOffset: UInt64
         /// Weight format of this method's base model; `nil` for that of the model's folder or of the method.
-        public var weights: WeightRounding?
+        package var weights: WeightRounding?
 
-        public init(
-            choice: MethodChoice?, learningRate: Double? = nil, isOptional: Bool = false, seedOffset: UInt64 = 0,
+        /// - Parameters:
+        ///   - choice: the method; `nil` for the base model.
+        ///   - learningRate: its learning rate; `nil` searches for one.
+        public init(choice: MethodChoice?, learningRate: Double? = nil) {
+            self.init(choice: choice, learningRate: learningRate, isOptional: false)
+        }
+
+        package init(
+            choice: MethodChoice?, learningRate: Double? = nil, isOptional: Bool, seedOffset: UInt64 = 0,
             weights: WeightRounding? = nil
         ) {
             (self.choice, self.learningRate, self.isOptional) = (choice, learningRate, isOptional)
             (self.seedOffset, self.weights) = (seedOffset, weights)
         }
 
+        /// The method's name; `base` for the base model.
         public var name: String { choice?.method.name ?? "base" }
+        /// The method's name in reports, with its main options.
         public var label: String {
             guard let weights else { return choice?.label ?? "base" }
             return choice.map { "\($0.label) over \(weights.name)" } ?? "base in \(weights.name)"
         }
     }
 
+    /// The methods, in the order of the report.
     public var methods: [Method]
     /// Weight formats that each model is quantized to after training, with its adapter merged, and evaluated in.
-    public var quantizeAfter: [WeightRounding] = []
+    package var quantizeAfter: [WeightRounding] = []
     /// Model-free baselines, shown beside the methods.
     public var baselines: [Baseline] = []
     /// Training examples for GPTQ calibration.
-    public var calibrationRows = 128
+    package var calibrationRows = 128
+    /// Number of runs per method, each with a seed of its own.
     public var seeds: Int
+    /// Settings of every run; the learning rate is each method's.
     public var training: TrainingConfiguration
+    /// Settings of the generated outputs.
     public var generation: GenerateParameters
+    /// Length in tokens to which inputs are truncated.
     public var maxInputTokens: Int
     /// Generation batch size.
-    public var evaluationBatchSize: Int
+    package var evaluationBatchSize: Int
     /// Length of a learning-rate trial as a fraction of a run's steps.
-    public var trialShare: Double
+    package var trialShare: Double
     /// Number of test examples whose outputs the report shows.
-    public var sampleRows: Int
+    package var sampleRows: Int
     /// General text for measuring forgetting.
-    public var retain: URL?
+    package var retain: URL?
+    /// Where the model is trained.
     public var device: Device
 
+    /// - Parameters:
+    ///   - methods: the methods, in the order of the report.
+    ///   - seeds: runs per method.
+    ///   - trialShare: length of a trial of the learning-rate search, as a share of a run.
+    ///   - sampleRows: test examples whose outputs the report shows.
+    ///   - retain: a text file whose loss is measured before and after training.
     public init(
         methods: [Method], seeds: Int = 1, training: TrainingConfiguration = .init(),
         generation: GenerateParameters = .init(), maxInputTokens: Int = 512, evaluationBatchSize: Int = 16,
@@ -68,6 +90,7 @@ public struct ComparisonPlan: Sendable {
     }
 }
 
+/// Progress of a comparison.
 public enum ComparisonEvent: Sendable {
     case started(method: String, index: Int, of: Int)
     case trying(method: String, learningRate: Double)
@@ -165,11 +188,19 @@ public struct Comparison {
         baselines = try data.measure(plan.baselines, generates: model.generates)
     }
 
+    /// Trains and evaluates all methods.
+    /// - Parameter onEvent: called with the progress.
+    /// - Returns: the report of all methods.
+    /// - Throws: ``PEFTError``; a method whose loss diverges is part of the report, and no error.
+    public func run(onEvent: (ComparisonEvent) -> Void = { _ in }) throws -> ComparisonReport {
+        try run(state: nil, onEvent: onEvent)
+    }
+
     /// - Parameters:
     ///   - state: stores finished runs, which are not repeated.
     ///   - onAdapter: called with each trained adapter.
-    public func run(
-        state: ComparisonState? = nil, onAdapter: (TrainedAdapter) throws -> Void = { _ in },
+    package func run(
+        state: ComparisonState?, onAdapter: (TrainedAdapter) throws -> Void = { _ in },
         onEvent: (ComparisonEvent) -> Void = { _ in }
     ) throws -> ComparisonReport {
         try state?.begin(stateSettings())

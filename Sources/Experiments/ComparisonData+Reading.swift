@@ -4,9 +4,12 @@ import Training
 
 /// Names of data sources (``DataSource/all(_:)``), and the maximum number of rows to read.
 public struct RowsFile: Sendable {
-    public var names: [String]
-    public var limit: Int?
+    package var names: [String]
+    package var limit: Int?
 
+    /// - Parameters:
+    ///   - names: files, or queries, as `--data` takes them.
+    ///   - limit: number of rows to read at most.
     public init(_ names: [String], limit: Int? = nil) { (self.names, self.limit) = (names, limit) }
 }
 

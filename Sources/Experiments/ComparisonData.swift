@@ -6,27 +6,28 @@ import Training
 
 /// The data of a comparison.
 public struct ComparisonData {
+    /// The dataset's name in the report.
     public var name: String
-    public var content: Content
+    package var content: Content
 
-    public enum Content {
+    package enum Content {
         /// Prompts and targets.
         case texts(Texts)
         /// Conversations, whose last assistant turn is the reference.
         case chats(Chats)
     }
 
-    public struct Texts {
-        public var training: [Example]
-        public var validation: [Example]
-        public var test: [Example]
-        public var templates: RowTemplates
+    package struct Texts {
+        package var training: [Example]
+        package var validation: [Example]
+        package var test: [Example]
+        package var templates: RowTemplates
         /// The task, as far as the user chose it.
-        public var task: TaskChoice
+        package var task: TaskChoice
         /// Values of the fields that baselines group examples by: field, then location of the row.
-        public var fields: [String: [Row.Location: String]] = [:]
+        package var fields: [String: [Row.Location: String]] = [:]
 
-        public init(
+        package init(
             training: [Example], validation: [Example], test: [Example], templates: RowTemplates,
             task: TaskChoice = TaskChoice()
         ) {
@@ -35,20 +36,20 @@ public struct ComparisonData {
         }
     }
 
-    public struct Chats {
-        public var training: [Conversation]
-        public var validation: [Conversation]
-        public var test: [Conversation]
-        public var settings: ChatSettings
+    package struct Chats {
+        package var training: [Conversation]
+        package var validation: [Conversation]
+        package var test: [Conversation]
+        package var settings: ChatSettings
 
-        public init(
+        package init(
             training: [Conversation], validation: [Conversation], test: [Conversation], settings: ChatSettings
         ) {
             (self.training, self.validation, self.test, self.settings) = (training, validation, test, settings)
         }
     }
 
-    public init(name: String, content: Content) { (self.name, self.content) = (name, content) }
+    package init(name: String, content: Content) { (self.name, self.content) = (name, content) }
 
     var counts: (training: Int, validation: Int, test: Int) {
         switch content {
@@ -72,7 +73,7 @@ public struct ComparisonData {
 
     /// The base model with the head for the data's task.
     /// - Throws: ``PEFTError`` for data that doesn't fit the task.
-    public func folder(_ base: ModelFolder) throws -> ModelFolder {
+    package func folder(_ base: ModelFolder) throws -> ModelFolder {
         guard case .texts(let texts) = content else { return base }
         return base.with(try texts.task.head(for: base, rows: texts.training.isEmpty ? texts.test : texts.training))
     }

@@ -5,26 +5,26 @@ import Training
 
 /// Finished runs of a comparison or a sweep, in a folder beside its output, so that an interrupted one
 /// can be resumed without repeating them.
-public final class ComparisonState {
+package final class ComparisonState {
     /// Whether to start from scratch or to resume (`--resume`).
-    public enum Start: Sendable {
+    package enum Start: Sendable {
         case fromScratch
         case resuming
     }
 
-    public let folder: URL
+    package let folder: URL
     /// Keeps other runs from writing here. The lock file and an empty folder are removed with the last reference.
-    public let lock: FolderLock
+    package let lock: FolderLock
     private var settings: [String: String]?
 
     private var settingsFile: URL { folder.appendingPathComponent("settings.json") }
     private var rateFile: URL { folder.appendingPathComponent("learning-rate.json") }
     /// The report so far, in the format of ``ComparisonReport/json()``.
-    public var reportFile: URL { folder.appendingPathComponent("report.json") }
+    package var reportFile: URL { folder.appendingPathComponent("report.json") }
 
     /// - Parameter output: the file that the comparison writes at its end.
     /// - Throws: ``PEFTError`` if another process is writing here, or for an unfinished comparison that isn't resumed.
-    public init(besides output: URL, _ start: Start) throws {
+    package init(besides output: URL, _ start: Start) throws {
         let place = CheckpointFolder(of: output)
         folder = place.url
         lock = try place.lock()
@@ -41,7 +41,7 @@ public final class ComparisonState {
     }
 
     /// Removes the state of a process that was killed between writing its output and removing the state.
-    public static func removeIfFinished(_ output: URL) {
+    package static func removeIfFinished(_ output: URL) {
         let place = CheckpointFolder(of: output)
         let report = place.url.appendingPathComponent("report.json")
         guard let written = try? Data(contentsOf: output), let known = try? Data(contentsOf: report),
@@ -50,7 +50,7 @@ public final class ComparisonState {
         withExtendedLifetime(lock) { try? FileManager.default.removeItem(at: place.url) }
     }
 
-    public func remove() { try? FileManager.default.removeItem(at: folder) }
+    package func remove() { try? FileManager.default.removeItem(at: folder) }
 
     /// Records the settings, and checks them against those of a stored state.
     /// - Throws: ``PEFTError`` naming the first setting that differs, with both values.
@@ -79,7 +79,7 @@ public final class ComparisonState {
     func save(_ progress: MethodProgress, of index: Int) throws { try write(progress, to: file(of: index)) }
 
     /// Saves the report so far, for `peft compare --from`.
-    public func save(_ report: Data) throws { try AtomicFile.write(report, to: reportFile) }
+    package func save(_ report: Data) throws { try AtomicFile.write(report, to: reportFile) }
 
     /// The learning rate that was searched once for all values of a sweep.
     func learningRate() throws -> Double? {

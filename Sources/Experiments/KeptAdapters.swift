@@ -6,21 +6,21 @@ import PEFTTokenizers
 import Training
 
 /// An adapter trained by a comparison, before its evaluation.
-public struct TrainedAdapter {
+package struct TrainedAdapter {
     /// Index of its method in ``ComparisonPlan/methods``.
-    public let method: Int
+    package let method: Int
     /// Index of the seed, from 0.
-    public let seed: Int
-    public let adapter: Adapter
+    package let seed: Int
+    package let adapter: Adapter
     /// The base model in the method's weight format.
-    public let base: ModelFolder
-    public let configuration: TrainingConfiguration
-    public let result: TrainingResult
+    package let base: ModelFolder
+    package let configuration: TrainingConfiguration
+    package let result: TrainingResult
 }
 
 extension Comparison {
     /// Folder names of the methods' adapters, such as `lora`, with a number for repeated methods.
-    public var methodNames: [String] {
+    package var methodNames: [String] {
         plan.methods.enumerated().map { index, method in
             let earlier = plan.methods[..<index].count { $0.name == method.name }
             return earlier == 0 ? method.name : "\(method.name)-\(earlier + 1)"
@@ -30,7 +30,7 @@ extension Comparison {
     /// Saves a trained adapter or model to a subfolder of `parent`, as `peft train` does.
     ///
     /// An existing folder of that name, from an interrupted run, is replaced.
-    public func keep(_ trained: TrainedAdapter, in parent: URL, name: String) throws {
+    package func keep(_ trained: TrainedAdapter, in parent: URL, name: String) throws {
         let name = plan.seeds > 1 ? "\(name)-seed-\(trained.configuration.seed)" : name
         let (adapter, base) = (trained.adapter, trained.base)
         let outline = ModelOutline(adapter.model)
@@ -67,7 +67,7 @@ extension Comparison {
 
 extension Sweep {
     /// Saves a trained adapter in a folder named after the value of the varied field.
-    public func keep(_ trained: TrainedAdapter, in parent: URL) throws {
+    package func keep(_ trained: TrainedAdapter, in parent: URL) throws {
         let value = question.values[trained.method].map {
             $0.isLetter || $0.isNumber || ".+-".contains($0) ? $0 : "_"
         }

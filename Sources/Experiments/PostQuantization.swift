@@ -192,7 +192,7 @@ extension Adapter {
         guard !attached.isEmpty else { return false }
         return try attached.allSatisfy { _, site, adapter in
             guard let linear = site as? Linear, linear.weight.grouped != nil,
-                let adapter = adapter as? any LinearAdapter
+                let adapter = adapter as? any WeightAdapter
             else { return false }
             return try withTorchErrors { try withoutGradients { try adapter.merged(into: linear.weight) != nil } }
         }

@@ -10,25 +10,25 @@ import Torch
 ///
 /// The model belongs to one thread of the engine's own, on which it is loaded and every tensor is computed. All methods
 /// may be called from any thread.
-public final class Engine: @unchecked Sendable {
-    public let settings: EngineSettings
-    public let tokenizer: Tokenizer
+package final class Engine: @unchecked Sendable {
+    package let settings: EngineSettings
+    package let tokenizer: Tokenizer
     /// What the engine knows of the model.
-    public private(set) var model = ModelFacts()
+    package private(set) var model = ModelFacts()
 
     /// Properties of the model that requests are checked against.
-    public struct ModelFacts: Sendable {
-        public var family = ""
+    package struct ModelFacts: Sendable {
+        package var family = ""
         /// Number of tokens that the model knows.
-        public var vocabularySize = 0
+        package var vocabularySize = 0
         /// Maximum length of a sequence, prompt and answer together.
-        public var contextLength = 0
+        package var contextLength = 0
         /// KV memory per token, in bytes.
-        public var bytesPerToken = 0
+        package var bytesPerToken = 0
         /// Whether a prompt is read by an encoder, so that it doesn't count as a part of the answer's sequence.
-        public var isEncoderDecoder = false
+        package var isEncoderDecoder = false
         /// Maximum number of new tokens after a prompt; 0 or less if it is too long.
-        public func room(after length: Int) -> Int { contextLength - (isEncoderDecoder ? 0 : length) }
+        package func room(after length: Int) -> Int { contextLength - (isEncoderDecoder ? 0 : length) }
 
         var defaults = GenerationDefaults(startToken: nil, endTokens: [], padToken: 0)
         var generation: GenerationSource?
@@ -56,7 +56,7 @@ public final class Engine: @unchecked Sendable {
     ///
     /// - Parameter load: loads the model; called on the engine's thread.
     /// - Throws: what `load` throws.
-    public static func start(
+    package static func start(
         _ settings: EngineSettings = EngineSettings(), tokenizer: Tokenizer,
         load: @escaping @Sendable () throws -> any LanguageModel
     ) async throws -> Engine {
@@ -84,7 +84,7 @@ public final class Engine: @unchecked Sendable {
     ///
     /// - Returns: its events. Ending the iteration cancels the request.
     /// - Throws: ``ServingError`` if it is invalid, can never run, or the queue is full.
-    public func submit(_ request: GenerationRequest) throws -> AsyncStream<GenerationEvent> {
+    package func submit(_ request: GenerationRequest) throws -> AsyncStream<GenerationEvent> {
         let (settings, most, least) = try checked(request)
         let constraint = try constraint(of: request, settings)
         let (stream, continuation) = AsyncStream<GenerationEvent>.makeStream()
@@ -205,7 +205,7 @@ public final class Engine: @unchecked Sendable {
 
     /// Adds an adapter, or replaces one; its running requests continue with the old one.
     /// - Throws: ``ServingError`` if the name is taken, or it doesn't fit the model or the memory.
-    public func loadAdapter(_ name: String, from folder: URL, isPinned: Bool = false, replaces: Bool = false)
+    package func loadAdapter(_ name: String, from folder: URL, isPinned: Bool = false, replaces: Bool = false)
         async throws
     {
         try await perform { loop in
@@ -214,22 +214,22 @@ public final class Engine: @unchecked Sendable {
     }
 
     /// Adds or replaces an adapter of a watched folder. If it doesn't fit, its status says why.
-    public func registerAdapter(_ name: String, from folder: URL) async throws {
+    package func registerAdapter(_ name: String, from folder: URL) async throws {
         try await perform { $0.store.register(name, folder) }
     }
 
     /// Forgets an adapter; its running requests continue.
     /// - Throws: ``ServingError`` for an unknown name.
-    public func unloadAdapter(_ name: String) async throws { try await perform { try $0.store.remove(name) } }
+    package func unloadAdapter(_ name: String) async throws { try await perform { try $0.store.remove(name) } }
 
     /// All adapters, by name.
-    public var adapters: [AdapterStatus] {
+    package var adapters: [AdapterStatus] {
         condition.lock()
         defer { condition.unlock() }
         return published.adapters
     }
 
-    public var statistics: EngineStatistics {
+    package var statistics: EngineStatistics {
         condition.lock()
         defer { condition.unlock() }
         var statistics = published.statistics
@@ -258,21 +258,21 @@ public final class Engine: @unchecked Sendable {
     // MARK: Life cycle
 
     /// Whether new requests are accepted.
-    public var isAccepting: Bool {
+    package var isAccepting: Bool {
         condition.lock()
         defer { condition.unlock() }
         return state == .running
     }
 
     /// Accepts no further requests; those submitted are completed.
-    public func drain() {
+    package func drain() {
         condition.lock()
         if state == .running { state = .draining }
         condition.unlock()
     }
 
     /// Ends the engine's thread; requests that are not complete fail.
-    public func stop() {
+    package func stop() {
         condition.lock()
         state = .stopped
         condition.signal()

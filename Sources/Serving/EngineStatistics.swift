@@ -1,17 +1,17 @@
 /// A histogram with fixed upper bounds.
-public struct Histogram: Sendable {
+package struct Histogram: Sendable {
     /// Upper bounds, ascending.
-    public let bounds: [Double]
+    package let bounds: [Double]
     /// Number of values up to each bound and above the last, not cumulative.
-    public private(set) var counts: [Int]
-    public private(set) var sum = 0.0
+    package private(set) var counts: [Int]
+    package private(set) var sum = 0.0
 
-    public init(bounds: [Double]) {
+    package init(bounds: [Double]) {
         self.bounds = bounds
         counts = Array(repeating: 0, count: bounds.count + 1)
     }
 
-    public var total: Int { counts.reduce(0, +) }
+    package var total: Int { counts.reduce(0, +) }
 
     mutating func record(_ value: Double) {
         counts[bounds.firstIndex { value <= $0 } ?? bounds.count] += 1
@@ -26,30 +26,30 @@ public struct Histogram: Sendable {
 }
 
 /// Counters of an ``Engine`` since its start.
-public struct EngineStatistics: Sendable {
+package struct EngineStatistics: Sendable {
     /// Number of sequences in the running batch, and of requests that wait.
-    public internal(set) var running = 0
-    public internal(set) var waiting = 0
+    package internal(set) var running = 0
+    package internal(set) var waiting = 0
     /// Reserved KV memory and its limit, in bytes.
-    public internal(set) var cacheBytes = 0
-    public internal(set) var cacheLimit = 0
+    package internal(set) var cacheBytes = 0
+    package internal(set) var cacheLimit = 0
     /// Memory of the loaded adapters and its limit, in bytes.
-    public internal(set) var adapterBytes = 0
-    public internal(set) var adapterLimit = 0
-    public internal(set) var promptTokens = 0
-    public internal(set) var generationTokens = 0
+    package internal(set) var adapterBytes = 0
+    package internal(set) var adapterLimit = 0
+    package internal(set) var promptTokens = 0
+    package internal(set) var generationTokens = 0
     /// Number of finished choices by reason: `stop`, `length`, `abort`, `error`.
-    public internal(set) var finished: [String: Int] = [:]
+    package internal(set) var finished: [String: Int] = [:]
     /// Number of requests that were rejected because the queue was full.
-    public internal(set) var rejected = 0
-    public internal(set) var adapterLoads = 0
-    public internal(set) var adapterEvictions = 0
-    public internal(set) var steps = 0
-    public internal(set) var timeToFirstToken = Histogram(bounds: Histogram.seconds)
-    public internal(set) var interTokenLatency = Histogram(bounds: Histogram.seconds)
-    public internal(set) var requestLatency = Histogram(bounds: Histogram.seconds)
-    public internal(set) var queueTime = Histogram(bounds: Histogram.seconds)
-    public internal(set) var tokensPerStep = Histogram(bounds: Histogram.tokens)
+    package internal(set) var rejected = 0
+    package internal(set) var adapterLoads = 0
+    package internal(set) var adapterEvictions = 0
+    package internal(set) var steps = 0
+    package internal(set) var timeToFirstToken = Histogram(bounds: Histogram.seconds)
+    package internal(set) var interTokenLatency = Histogram(bounds: Histogram.seconds)
+    package internal(set) var requestLatency = Histogram(bounds: Histogram.seconds)
+    package internal(set) var queueTime = Histogram(bounds: Histogram.seconds)
+    package internal(set) var tokensPerStep = Histogram(bounds: Histogram.tokens)
 }
 
 extension Duration {

@@ -1,8 +1,8 @@
 import PEFTSupport
 
 /// Why a request is rejected or fails.
-public struct ServingError: Error, Sendable, Equatable, CustomStringConvertible {
-    public enum Kind: Sendable, Equatable {
+package struct ServingError: Error, Sendable, Equatable, CustomStringConvertible {
+    package enum Kind: Sendable, Equatable {
         /// A value of the request is invalid.
         case invalid
         /// No model or adapter has this name.
@@ -21,12 +21,12 @@ public struct ServingError: Error, Sendable, Equatable, CustomStringConvertible 
         case failed
     }
 
-    public let kind: Kind
-    public let message: String
+    package let kind: Kind
+    package let message: String
     /// The request's field that is at fault.
-    public let parameter: String?
+    package let parameter: String?
 
-    public init(_ kind: Kind, _ message: String, parameter: String? = nil) {
+    package init(_ kind: Kind, _ message: String, parameter: String? = nil) {
         (self.kind, self.message, self.parameter) = (kind, message, parameter)
     }
 
@@ -39,5 +39,5 @@ public struct ServingError: Error, Sendable, Equatable, CustomStringConvertible 
         }
     }
 
-    public var description: String { message }
+    package var description: String { message }
 }

@@ -8,29 +8,29 @@ import TorchNN
 
 /// The nearest neighbors of a soft prompt (Lester et al. 2021, section 7): for each virtual token the nearest entries of
 /// the vocabulary, and whether these form a cluster.
-public struct Neighbors {
-    public struct Options: Sendable {
+package struct Neighbors {
+    package struct Options: Sendable {
         /// Neighbors listed per virtual token.
-        public var count = 5
+        package var count = 5
         /// Words that name the task, to be highlighted.
-        public var taskWords: [String] = []
+        package var taskWords: [String] = []
         /// Random groups of words that the clustering is compared with.
-        public var samples = 200
-        public var seed: UInt64 = 0
+        package var samples = 200
+        package var seed: UInt64 = 0
 
-        public init() {}
+        package init() {}
     }
 
     private let adapter: Adapter
     private let tokenizer: Tokenizer
     private let options: Options
 
-    public init(_ adapter: Adapter, tokenizer: Tokenizer, options: Options = Options()) {
+    package init(_ adapter: Adapter, tokenizer: Tokenizer, options: Options = Options()) {
         (self.adapter, self.tokenizer, self.options) = (adapter, tokenizer, options)
     }
 
     /// - Throws: ``PEFTError`` for an adapter without virtual tokens among the embeddings.
-    public func report(name: String, model modelName: String) throws -> NeighborsReport {
+    package func report(name: String, model modelName: String) throws -> NeighborsReport {
         guard let prompt = adapter.storedTensors()["prompt_embeddings"],
             adapter.attached.contains(where: { $0.site is InputSite })
         else {
@@ -173,7 +173,7 @@ public struct Neighbors {
     }
 
     /// The words of templates that name a task: the text outside of fields, and the field names.
-    public static func words(inTemplates templates: [String]) -> [String] {
+    package static func words(inTemplates templates: [String]) -> [String] {
         var seen: Set<String> = []
         return templates.flatMap { $0.split { !$0.isLetter } }.map { $0.lowercased() }
             .filter { $0.count > 2 && !common.contains($0) && seen.insert($0).inserted }

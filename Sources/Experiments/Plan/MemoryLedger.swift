@@ -3,23 +3,24 @@ import Torch
 /// Bytes of resident memory at the peak of a training run, by use.
 public struct MemoryLedger: Sendable, Equatable {
     /// The pages of the model's weights that training touches, and the adapter's weights.
-    public var weights = 0
+    package var weights = 0
     /// Gradients that exist at the peak: the backward pass computes them one at a time.
-    public var gradients = 0
-    public var optimizerStates = 0
+    package var gradients = 0
+    package var optimizerStates = 0
     /// Tensors that the forward pass saves for the backward pass.
-    public var activations = 0
+    package var activations = 0
     /// One chunk of logits with its gradient.
-    public var logits = 0
+    package var logits = 0
     /// Temporary tensors of the operation that runs at the peak.
-    public var temporaries = 0
+    package var temporaries = 0
     /// Freed blocks that the allocator keeps (fragmentation).
-    public var allocator = 0
+    package var allocator = 0
     /// The process without a model: program, libraries, tokenizer.
-    public var baseline = 0
+    package var baseline = 0
 
-    public init() {}
+    package init() {}
 
+    /// The sum, in bytes.
     public var total: Int { entries.reduce(0) { $0 + $1.bytes } }
 
     /// The terms with their JSON keys and titles.
@@ -33,7 +34,7 @@ public struct MemoryLedger: Sendable, Equatable {
     }
 
     /// The largest term.
-    public var largest: (name: String, title: String, bytes: Int) {
+    package var largest: (name: String, title: String, bytes: Int) {
         entries.max { $0.bytes < $1.bytes } ?? ("weights", "weights", weights)
     }
 

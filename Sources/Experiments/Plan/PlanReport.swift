@@ -4,19 +4,19 @@ import PEFTSupport
 import Training
 
 /// Plans of several methods on one model, as text and as JSON.
-public struct PlanReport {
-    public let outline: ModelOutline
-    public let batch: PlannedBatch
-    public let configuration: TrainingConfiguration
-    public let plans: [TrainingPlan]
+package struct PlanReport {
+    package let outline: ModelOutline
+    package let batch: PlannedBatch
+    package let configuration: TrainingConfiguration
+    package let plans: [TrainingPlan]
 
-    public init(
+    package init(
         outline: ModelOutline, batch: PlannedBatch, configuration: TrainingConfiguration, plans: [TrainingPlan]
     ) {
         (self.outline, self.batch, self.configuration, self.plans) = (outline, batch, configuration, plans)
     }
 
-    public var json: JSON {
+    package var json: JSON {
         [
             "family": .string(outline.family), "parameters": .integer(outline.parameterCount),
             "weightBytes": .integer(outline.weightBytes),
@@ -48,7 +48,7 @@ public struct PlanReport {
     /// - Parameters:
     ///   - bytes: formats a size, such as `1.2 GB`.
     ///   - grouped: formats an integer with thousands separators.
-    public func text(bytes: (Int) -> String, grouped: (Int) -> String) -> String {
+    package func text(bytes: (Int) -> String, grouped: (Int) -> String) -> String {
         func left(_ text: String, _ width: Int) -> String {
             text + String(repeating: " ", count: max(0, width - text.count))
         }

@@ -5,13 +5,13 @@ import Torch
 import Training
 
 /// The memory of a training process without the model and its data.
-public enum ProcessBaseline {
+package enum ProcessBaseline {
     /// Resident memory of this process after a few steps with a tiny model: the program's and libtorch's
     /// pages that training touches, threads, and the buffers of its kernels.
     ///
     /// The only measured term of a plan: it depends on the build of libtorch and on the machine.
     /// - Returns: bytes; `nil` if unknown on this system.
-    public static func measure() throws -> Int? {
+    package static func measure() throws -> Int? {
         let configuration: JSON = [
             "model_type": "t5", "vocab_size": 512, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 1,
             "num_heads": 4, "feed_forward_proj": "gated-gelu", "dropout_rate": 0.1, "tie_word_embeddings": false,

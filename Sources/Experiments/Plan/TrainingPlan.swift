@@ -7,17 +7,17 @@ import Training
 
 /// The examples of one micro-batch, as lengths in tokens.
 public struct PlannedBatch: Sendable {
-    public struct Row: Sendable, Equatable {
+    package struct Row: Sendable, Equatable {
         /// Tokens of the prompt and of the target, end tokens included.
-        public let prompt: Int, target: Int
+        package let prompt: Int, target: Int
 
-        public init(prompt: Int, target: Int) { (self.prompt, self.target) = (prompt, target) }
+        package init(prompt: Int, target: Int) { (self.prompt, self.target) = (prompt, target) }
     }
 
-    public let rows: [Row]
-    public var tokens: Int { rows.reduce(0) { $0 + $1.prompt + $1.target } }
-    public var longestPrompt: Int { rows.map(\.prompt).max() ?? 0 }
-    public var longestTarget: Int { rows.map(\.target).max() ?? 0 }
+    package let rows: [Row]
+    package var tokens: Int { rows.reduce(0) { $0 + $1.prompt + $1.target } }
+    package var longestPrompt: Int { rows.map(\.prompt).max() ?? 0 }
+    package var longestTarget: Int { rows.map(\.target).max() ?? 0 }
 
     /// A micro-batch of equally long examples.
     /// - Throws: ``PEFTError`` for a value outside 1 … 1000000.
@@ -55,15 +55,17 @@ public struct PlannedBatch: Sendable {
 /// The base model of a plan.
 public struct PlannedBase {
     /// Creates the model without weights (meta device); each method is planned on a fresh one.
-    public let outline: () throws -> any LanguageModel
+    package let outline: () throws -> any LanguageModel
     /// Bytes of the weight files; 0 if there are none, in which case fp32 is assumed.
-    public let fileBytes: Int
+    package let fileBytes: Int
     /// Vocabulary size of the tokenizer, if known: embedding rows beyond it are never read.
-    public let usedVocabulary: Int?
+    package let usedVocabulary: Int?
 
     /// Whether projections are stored in another weight format than that of the files.
-    public let convertsWeights: Bool
+    package let convertsWeights: Bool
 
+    /// Plans a training run on a model of the meta device, without weights.
+    /// - Throws: ``PEFTError`` if the method doesn't fit the model.
     public init(
         fileBytes: Int, usedVocabulary: Int?, convertsWeights: Bool = false,
         outline: @escaping () throws -> any LanguageModel
@@ -79,22 +81,25 @@ public struct PlannedBase {
 /// program on the meta device, whose log ``MemoryLedger`` analyzes. Memory that libtorch's kernels allocate internally is
 /// not included.
 public struct TrainingPlan: Sendable {
+    /// The method.
     public let choice: MethodChoice
+    /// Its parameter counts.
     public let summary: PlanSummary
+    /// Estimated peak memory of a training step, by use.
     public let memory: MemoryLedger
     /// Bytes of the model's weights as stored in memory: fp32 unless quantized.
     public let weightBytes: Int
     /// Names of the formats that the weights are stored in.
-    public let weightFormats: [String]
+    package let weightFormats: [String]
     /// The peak while loading weights that are not stored in fp32 and upcast.
-    public let loadingBytes: Int
+    package let loadingBytes: Int
 
     /// The estimated peak of resident memory.
     public var totalBytes: Int { max(memory.total, loadingBytes) }
-    public var timesWeights: Double { weightBytes > 0 ? Double(totalBytes) / Double(weightBytes) : 0 }
+    package var timesWeights: Double { weightBytes > 0 ? Double(totalBytes) / Double(weightBytes) : 0 }
     /// Above this multiple of the weights, a plan names the largest term.
-    public static let noteworthyTimes = 12.0
-    public var isNoteworthy: Bool { timesWeights > Self.noteworthyTimes }
+    package static let noteworthyTimes = 12.0
+    package var isNoteworthy: Bool { timesWeights > Self.noteworthyTimes }
 
     /// - Parameter baseline: bytes of the process without a model.
     /// - Throws: ``PEFTError`` if the method doesn't fit the model.

@@ -5,7 +5,7 @@ public struct BaselineResult: Codable, Sendable {
     /// As ``MethodRun/quality``.
     public var quality: [String: Statistic]
 
-    public init(label: String, quality: [String: Statistic]) { (self.label, self.quality) = (label, quality) }
+    package init(label: String, quality: [String: Statistic]) { (self.label, self.quality) = (label, quality) }
 
     /// The metric's statistic, if it has a finite mean.
     func statistic(_ metric: Metric) -> Statistic? { quality[metric.key].flatMap { $0.mean.isFinite ? $0 : nil } }

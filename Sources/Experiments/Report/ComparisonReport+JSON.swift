@@ -22,7 +22,7 @@ extension ComparisonReport {
 
 extension ComparisonReport.Machine {
     /// This machine.
-    public static var current: Self {
+    package static var current: Self {
         let info = ProcessInfo.processInfo
         return .init(
             processor: Runtime.processor ?? "unknown processor", threads: Runtime.threads,

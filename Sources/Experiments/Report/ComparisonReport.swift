@@ -5,14 +5,14 @@ import PEFTSupport
 /// The JSON form is stable: later versions add keys and never rename or drop one.
 public struct ComparisonReport: Codable, Sendable {
     /// Program version that wrote the report.
-    public var version: String
+    package var version: String
     /// ISO 8601, UTC.
-    public var date: String
-    public var model: Model
-    public var data: DataSet
-    public var machine: Machine
+    package var date: String
+    package var model: Model
+    package var data: DataSet
+    package var machine: Machine
     /// Steps, batch size, schedule … as used, for reproducing the run.
-    public var settings: [String: JSON]
+    package var settings: [String: JSON]
     /// The metric that ranks the methods, a key of ``MethodRun/quality``.
     public var primaryMetric: String
     /// In the order of `--methods`; `base` is the untrained model.
@@ -22,9 +22,9 @@ public struct ComparisonReport: Codable, Sendable {
     /// Model-free baselines on the same test examples.
     public var baselines: [BaselineResult]?
     /// The model's task; text generation if absent.
-    public var task: Task?
+    package var task: Task?
 
-    public enum Task: String, Codable, Sendable {
+    package enum Task: String, Codable, Sendable {
         case generation, classification
         case multiLabel = "multi-label"
         case regression
@@ -35,26 +35,26 @@ public struct ComparisonReport: Codable, Sendable {
     /// The unit of ``MethodRun/Inference``: a generated token, or an example for models with a head.
     var inferenceUnit: String { task ?? .generation == .generation ? "token" : "row" }
 
-    public struct Model: Codable, Sendable {
-        public var name: String
-        public var family: String
-        public var parameters: Int
-        public var bytes: Int
+    package struct Model: Codable, Sendable {
+        package var name: String
+        package var family: String
+        package var parameters: Int
+        package var bytes: Int
 
-        public init(name: String, family: String, parameters: Int, bytes: Int) {
+        package init(name: String, family: String, parameters: Int, bytes: Int) {
             (self.name, self.family, self.parameters, self.bytes) = (name, family, parameters, bytes)
         }
     }
 
-    public struct DataSet: Codable, Sendable {
-        public var name: String
-        public var trainingRows: Int
-        public var validationRows: Int
-        public var testRows: Int
-        public var prompt: String
-        public var target: String
+    package struct DataSet: Codable, Sendable {
+        package var name: String
+        package var trainingRows: Int
+        package var validationRows: Int
+        package var testRows: Int
+        package var prompt: String
+        package var target: String
 
-        public init(
+        package init(
             name: String, trainingRows: Int, validationRows: Int, testRows: Int, prompt: String, target: String
         ) {
             (self.name, self.trainingRows, self.validationRows) = (name, trainingRows, validationRows)
@@ -62,19 +62,19 @@ public struct ComparisonReport: Codable, Sendable {
         }
     }
 
-    public struct Machine: Codable, Sendable {
-        public var processor: String
-        public var threads: Int
-        public var memoryBytes: Int
-        public var system: String
+    package struct Machine: Codable, Sendable {
+        package var processor: String
+        package var threads: Int
+        package var memoryBytes: Int
+        package var system: String
 
-        public init(processor: String, threads: Int, memoryBytes: Int, system: String) {
+        package init(processor: String, threads: Int, memoryBytes: Int, system: String) {
             (self.processor, self.threads) = (processor, threads)
             (self.memoryBytes, self.system) = (memoryBytes, system)
         }
     }
 
-    public init(
+    package init(
         version: String, date: String, model: Model, data: DataSet, machine: Machine,
         settings: [String: JSON], primaryMetric: String, runs: [MethodRun]
     ) {
@@ -86,8 +86,10 @@ public struct ComparisonReport: Codable, Sendable {
 
 /// A method that doesn't fit the model, or failed.
 public struct SkippedMethod: Codable, Sendable, Equatable {
+    /// The method's name in reports.
     public var label: String
+    /// Why it doesn't fit the model.
     public var reason: String
 
-    public init(label: String, reason: String) { (self.label, self.reason) = (label, reason) }
+    package init(label: String, reason: String) { (self.label, self.reason) = (label, reason) }
 }

@@ -17,6 +17,7 @@ public struct Difference: Codable, Sendable, Equatable {
     public var value: Double
     /// 95 % interval; with several seeds, it includes the variance over seeds.
     public var low: Double
+    /// Upper end of the interval.
     public var high: Double
 
     /// Whether the interval contains 0: the two are statistically indistinguishable.

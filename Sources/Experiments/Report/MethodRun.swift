@@ -8,120 +8,123 @@ public struct MethodRun: Codable, Sendable {
     /// The display name, such as `LoRA r 32 (all linears)`.
     public var label: String
     /// The method's configuration as used (rank, alpha, targets …).
-    public var configuration: [String: JSON]
+    package var configuration: [String: JSON]
     /// Values over the seeds by metric key (`rouge1`, `bleu`, `accuracy` …), each in the range of its ``MetricDescription``.
     public var quality: [String: Statistic]
     /// Loss per target token on the test examples, in nats.
     public var loss: Statistic?
     /// Trainable parameters, of ``total`` (base model and adapter); `share` is their ratio in 0 … 1.
     public var trainable: Int
+    /// Number of parameters of the model with the adapter.
     public var total: Int
-    public var share: Double
+    package var share: Double
+    /// The rate, given or found by the search.
     public var learningRate: Double?
     /// Learning rates tried, with their validation losses.
-    public var learningRateSearch: [LearningRateTrial]
+    package var learningRateSearch: [LearningRateTrial]
     /// Training throughput in tokens per second, without padding, median over seeds.
     public var tokensPerSecond: Double?
+    /// Time of the training steps, in seconds.
     public var trainingSeconds: Double?
-    public var steps: Int
+    package var steps: Int
     /// Peak resident memory of the process while training (for `base`: while evaluating), in bytes.
     public var peakBytes: Int?
     /// Bytes of the saved adapter; for full fine-tuning, of the whole model.
     public var adapterBytes: Int?
-    public var inference: Inference?
+    package var inference: Inference?
     /// ``tokensPerSecond`` and ``peakBytes`` of each seed.
-    public var speed: Statistic?
-    public var memory: Statistic?
+    package var speed: Statistic?
+    package var memory: Statistic?
     /// The loss on general text, if forgetting was measured.
-    public var retention: Retention?
+    package var retention: Retention?
     /// One curve per seed.
-    public var curves: [Curve]
+    package var curves: [Curve]
     /// A few test examples with this method's output, from the first seed.
-    public var samples: [Sample]
+    package var samples: [Sample]
     /// Differences from the best run by each metric and, by the ranking metric, from all runs that verdicts compare it with.
     public var differences: [Difference]?
     /// Weight format of the base model's projections if quantized: `nf4`, `int4-g32-gptq` …
-    public var weights: String?
+    package var weights: String?
     /// Bytes of all weight files needed to run the model: the base as stored and the adapter, or the whole model.
-    public var modelBytes: Int?
+    package var modelBytes: Int?
     /// Index of the run whose model this is, merged and quantized; such an entry trained nothing itself.
-    public var source: Int?
+    package var source: Int?
     /// Weight format it was quantized to (`nf4`, `int4-g32-gptq` …), or ``merged`` if the adapter was merged into quantized
     /// weights without requantization.
-    public var storedAs: String?
+    package var storedAs: String?
 
     /// ``storedAs`` of quantized weights that an adapter was merged into without requantization.
     static let merged = "merged"
 
-    public struct LearningRateTrial: Codable, Sendable {
-        public var learningRate: Double
-        public var validationLoss: Double
+    package struct LearningRateTrial: Codable, Sendable {
+        package var learningRate: Double
+        package var validationLoss: Double
 
-        public init(learningRate: Double, validationLoss: Double) {
+        package init(learningRate: Double, validationLoss: Double) {
             (self.learningRate, self.validationLoss) = (learningRate, validationLoss)
         }
     }
 
     /// Milliseconds per generated token, greedy decoding, batch 1: the base model's time, times the median of paired ratios.
-    public struct Inference: Codable, Sendable {
+    package struct Inference: Codable, Sendable {
         /// With the adapter unmerged.
-        public var unmerged: Double
+        package var unmerged: Double
         /// With the adapter merged; equal to `unmerged` for methods without separate weights.
-        public var merged: Double
+        package var merged: Double
         /// The base model's, timed alternately with the others; normalized to one value for all runs of a report.
-        public var base: Double?
+        package var base: Double?
         /// Largest absolute difference of a logit between merged and unmerged.
-        public var largestDifference: Double?
+        package var largestDifference: Double?
         /// `false` if the method can't be merged into the weights, so that inference always has the unmerged cost.
-        public var isMergeable: Bool?
+        package var isMergeable: Bool?
 
-        public init(unmerged: Double, merged: Double, largestDifference: Double?) {
+        package init(unmerged: Double, merged: Double, largestDifference: Double?) {
             (self.unmerged, self.merged, self.largestDifference) = (unmerged, merged, largestDifference)
         }
     }
 
-    public struct Retention: Codable, Sendable {
+    package struct Retention: Codable, Sendable {
         /// Name of the text's file.
-        public var text: String
+        package var text: String
         /// Loss per token of the base model, in nats.
-        public var before: Double
+        package var before: Double
         /// After training, over seeds.
-        public var after: Statistic
+        package var after: Statistic
 
-        public init(text: String, before: Double, after: Statistic) {
+        package init(text: String, before: Double, after: Statistic) {
             (self.text, self.before, self.after) = (text, before, after)
         }
     }
 
-    public struct Curve: Codable, Sendable {
-        public var seed: Int
+    package struct Curve: Codable, Sendable {
+        package var seed: Int
         /// Training loss per target token.
-        public var training: [Point]
-        public var validation: [Point]
+        package var training: [Point]
+        package var validation: [Point]
 
-        public init(seed: Int, training: [Point], validation: [Point]) {
+        package init(seed: Int, training: [Point], validation: [Point]) {
             (self.seed, self.training, self.validation) = (seed, training, validation)
         }
     }
 
-    public struct Point: Codable, Sendable {
-        public var step: Int
-        public var loss: Double
+    package struct Point: Codable, Sendable {
+        package var step: Int
+        package var loss: Double
 
-        public init(step: Int, loss: Double) { (self.step, self.loss) = (step, loss) }
+        package init(step: Int, loss: Double) { (self.step, self.loss) = (step, loss) }
     }
 
-    public struct Sample: Codable, Sendable {
-        public var prompt: String
-        public var target: String
-        public var output: String
+    package struct Sample: Codable, Sendable {
+        package var prompt: String
+        package var target: String
+        package var output: String
 
-        public init(prompt: String, target: String, output: String) {
+        package init(prompt: String, target: String, output: String) {
             (self.prompt, self.target, self.output) = (prompt, target, output)
         }
     }
 
-    public init(method: String, label: String) {
+    package init(method: String, label: String) {
         (self.method, self.label) = (method, label)
         (configuration, quality, learningRateSearch) = ([:], [:], [])
         (trainable, total, share, steps) = (0, 0, 0, 0)

@@ -2,19 +2,21 @@ import Training
 
 /// A value over several seeds.
 public struct Statistic: Codable, Sendable {
+    /// Mean over the seeds.
     public var mean: Double
     /// Standard deviation over seeds (n − 1); `nil` with one seed.
     public var sd: Double?
     /// 95 % bootstrap interval over the test examples of the first seed.
     public var low: Double?
+    /// Upper end of the interval.
     public var high: Double?
-    public var values: [Double]
+    package var values: [Double]
     /// The mean over seeds on each bootstrap resample, which is the same for every run; not part of the coded form.
     var resampled: [Double] = []
 
     private enum CodingKeys: String, CodingKey { case mean, sd, low, high, values }
 
-    public init(_ values: [Double], low: Double? = nil, high: Double? = nil) {
+    package init(_ values: [Double], low: Double? = nil, high: Double? = nil) {
         let mean = values.isEmpty ? .nan : values.reduce(0, +) / Double(values.count)
         self.values = values
         self.mean = mean

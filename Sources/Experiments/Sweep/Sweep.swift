@@ -6,24 +6,24 @@ import Torch
 import Training
 
 /// Trains a method with several values of one configuration field, everything else equal.
-public struct Sweep {
+package struct Sweep {
     /// The varied field and its values.
-    public struct Question: Sendable {
+    package struct Question: Sendable {
         /// The method with the values of all other fields.
-        public var choice: MethodChoice
+        package var choice: MethodChoice
         /// Name of the field, as on the command line.
-        public var field: String
+        package var field: String
         /// Its values, as on the command line.
-        public var values: [String]
+        package var values: [String]
         /// Parameter budget that each value is adjusted to by changing ``budgetField``; `nil` for none.
-        public var budget: Int?
+        package var budget: Int?
         /// The field that is changed to meet the budget.
-        public var budgetField: String
+        package var budgetField: String
         /// One learning rate for all values; `nil` to search it at the middle value or, with ``tunesEach``, at each value.
-        public var learningRate: Double?
-        public var tunesEach: Bool
+        package var learningRate: Double?
+        package var tunesEach: Bool
 
-        public init(
+        package init(
             choice: MethodChoice, field: String, values: [String], budget: Int? = nil, budgetField: String = "rank",
             learningRate: Double? = nil, tunesEach: Bool = false
         ) {
@@ -59,7 +59,7 @@ public struct Sweep {
 
     /// - Throws: ``PEFTError`` for an unknown field, an impossible value or a value that doesn't fit the model, before
     ///   anything runs.
-    public init(
+    package init(
         model folder: ModelFolder, name: String, data: ComparisonData, plan: ComparisonPlan, question: Question
     ) throws {
         try question.validate()
@@ -77,7 +77,9 @@ public struct Sweep {
         // Each value has its own initial weights: adapters with equal initialization would share subspaces that
         // were not learned.
         plan.methods = choices.enumerated().map {
-            .init(choice: $1, learningRate: question.learningRate, seedOffset: 1_000_003 * UInt64($0 + 1))
+            .init(
+                choice: $1, learningRate: question.learningRate, isOptional: false,
+                seedOffset: 1_000_003 * UInt64($0 + 1))
         }
         comparison = try Comparison(model: folder, name: name, data: data, plan: plan)
     }
@@ -107,7 +109,7 @@ public struct Sweep {
     /// - Parameters:
     ///   - state: where finished runs are kept; those that are there already are not repeated.
     ///   - onAdapter: called with each trained adapter.
-    public func run(
+    package func run(
         state: ComparisonState? = nil, onAdapter: (TrainedAdapter) throws -> Void = { _ in },
         onEvent: (ComparisonEvent) -> Void = { _ in }
     ) throws -> SweepReport {

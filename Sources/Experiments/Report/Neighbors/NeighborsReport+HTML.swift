@@ -2,7 +2,7 @@ import PEFTSupport
 
 extension NeighborsReport {
     /// The nearest words and their map as one self-contained HTML page.
-    public func html() -> String {
+    package func html() -> String {
         let numbers = NumberFormat.page
         let lead: [Markup] = sentences(numbers).map { "<p>\($0)</p>" }
         let rows: [Markup] = tokens.map { token in

@@ -2,39 +2,39 @@ import Foundation
 import PEFTSupport
 
 /// The result of `peft neighbors`: the vocabulary entries nearest to each virtual token of a soft prompt.
-public struct NeighborsReport: Codable, Sendable {
-    public var version: String
-    public var adapter: String
-    public var method: String
-    public var model: String
-    public var taskWords: [String]
-    public var tokens: [Token]
+package struct NeighborsReport: Codable, Sendable {
+    package var version: String
+    package var adapter: String
+    package var method: String
+    package var model: String
+    package var taskWords: [String]
+    package var tokens: [Token]
     /// Mean pairwise cosine similarity of each virtual token's five nearest words, over the virtual tokens.
-    public var clustering: Statistic
+    package var clustering: Statistic
     /// The same for five random words.
-    public var randomClustering: Statistic
+    package var randomClustering: Statistic
     /// The same for the prompt before training; `nil` where its initialization cannot be reproduced.
-    public var untrainedClustering: Statistic?
+    package var untrainedClustering: Statistic?
 
-    public struct Token: Codable, Sendable {
+    package struct Token: Codable, Sendable {
         /// Position in the prompt, from 1.
-        public var name: String
+        package var name: String
         /// The nearest words by cosine similarity, and by Euclidean distance.
-        public var cosine: [Neighbor]
-        public var distance: [Neighbor]
-        public var clustering: Double
+        package var cosine: [Neighbor]
+        package var distance: [Neighbor]
+        package var clustering: Double
         /// Coordinates on the map: the first two principal components.
-        public var place: [Double]
-        public var neighborPlaces: [[Double]]
+        package var place: [Double]
+        package var neighborPlaces: [[Double]]
     }
 
-    public struct Neighbor: Codable, Sendable {
-        public var id: Int
+    package struct Neighbor: Codable, Sendable {
+        package var id: Int
         /// The vocabulary entry, tokenizer markers included.
-        public var text: String
-        public var value: Double
+        package var text: String
+        package var value: Double
         /// Whether it is one of ``taskWords``.
-        public var namesTask: Bool
+        package var namesTask: Bool
     }
 
     /// The result in sentences.
@@ -72,10 +72,10 @@ public struct NeighborsReport: Codable, Sendable {
     }
 
     /// The report as JSON, keys sorted.
-    public func json() throws -> Data { try ReportJSON.data(self) }
+    package func json() throws -> Data { try ReportJSON.data(self) }
 
     /// The nearest words for a terminal; task words are in brackets.
-    public func table() -> String {
+    package func table() -> String {
         let numbers = NumberFormat.terminal
         func list(_ neighbors: [Neighbor]) -> String {
             neighbors.map { word in

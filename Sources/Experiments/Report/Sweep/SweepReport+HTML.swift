@@ -2,7 +2,7 @@ import PEFTSupport
 
 extension SweepReport {
     /// The sweep as one self-contained HTML page.
-    public func html() -> String {
+    package func html() -> String {
         let builder = ReportBuilder(comparison)
         let numbers = NumberFormat.page
         let title = "\(field.capitalized) of \(method) on \(data.name)"

@@ -1,7 +1,7 @@
 extension SweepReport {
     /// The sweep as an aligned table for a terminal, followed by the result in sentences.
     /// - Parameter width: width of the terminal in columns; the least important columns are left out until the table fits.
-    public func table(width: Int = 120) -> String {
+    package func table(width: Int = 120) -> String {
         let report = comparison
         let remarks = points.map { point in
             [point.value == best ? "best" : nil, point.value == plateau ? "plateau" : nil].compactMap(\.self)

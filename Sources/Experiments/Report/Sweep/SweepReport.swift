@@ -2,33 +2,33 @@ import Foundation
 import PEFTSupport
 
 /// The result of `peft sweep`: quality and cost at each value of one configuration field.
-public struct SweepReport: Codable, Sendable {
-    public var version: String
-    public var date: String
-    public var model: ComparisonReport.Model
-    public var data: ComparisonReport.DataSet
-    public var machine: ComparisonReport.Machine
-    public var settings: [String: JSON]
-    public var primaryMetric: String
-    public var method: String
+package struct SweepReport: Codable, Sendable {
+    package var version: String
+    package var date: String
+    package var model: ComparisonReport.Model
+    package var data: ComparisonReport.DataSet
+    package var machine: ComparisonReport.Machine
+    package var settings: [String: JSON]
+    package var primaryMetric: String
+    package var method: String
     /// The field that was varied.
-    public var field: String
+    package var field: String
     /// The budget of trained parameters that every value was adjusted to, if there was one.
-    public var budget: Int?
+    package var budget: Int?
     /// In the order of the values on the command line.
-    public var points: [Point]
+    package var points: [Point]
     /// The value with the best mean.
-    public var best: String?
+    package var best: String?
     /// The smallest value (first in the order of trained parameters) within one standard deviation of the best.
-    public var plateau: String?
+    package var plateau: String?
     /// Subspace similarities of the trained A matrices, for methods that have them.
-    public var similarity: [SubspaceSimilarity]
+    package var similarity: [SubspaceSimilarity]
 
-    public struct Point: Codable, Sendable {
-        public var value: String
-        public var run: MethodRun
+    package struct Point: Codable, Sendable {
+        package var value: String
+        package var run: MethodRun
 
-        public init(value: String, run: MethodRun) { (self.value, self.run) = (value, run) }
+        package init(value: String, run: MethodRun) { (self.value, self.run) = (value, run) }
     }
 
     init(
@@ -60,7 +60,7 @@ public struct SweepReport: Codable, Sendable {
     }
 
     /// The report as JSON, keys sorted.
-    public func json() throws -> Data { try ReportJSON.data(self) }
+    package func json() throws -> Data { try ReportJSON.data(self) }
 
     /// The sweep as a comparison whose methods are the values.
     var comparison: ComparisonReport {
