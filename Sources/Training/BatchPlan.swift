@@ -2,17 +2,17 @@ import PEFTSupport
 
 /// The examples of each step: every epoch is a permutation of all examples by (seed, epoch), cut into micro-batches of
 /// a fixed number of examples or a maximum number of tokens.
-public struct BatchPlan {
+package struct BatchPlan {
     private let configuration: TrainingConfiguration
     /// Tokens of each example.
     private let lengths: [Int]
-    public let totalSteps: Int
+    package let totalSteps: Int
     /// The first step of each epoch, and the one after the last.
     private let starts: [Int]
     /// The micro-batches of the most recently used epoch.
     private var cached: (epoch: Int, microBatches: [[Int]]) = (-1, [])
 
-    public init(_ configuration: TrainingConfiguration, _ rows: EncodedRows) {
+    package init(_ configuration: TrainingConfiguration, _ rows: EncodedRows) {
         self.configuration = configuration
         let lengths = rows.lengths
         self.lengths = lengths
@@ -43,7 +43,7 @@ public struct BatchPlan {
     var firstEpoch: Int { starts[1] }
 
     /// Indices of the examples of each micro-batch of a step.
-    public mutating func microBatches(ofStep step: Int) -> [[Int]] {
+    package mutating func microBatches(ofStep step: Int) -> [[Int]] {
         let (epoch, index) = place(of: step)
         if cached.epoch != epoch { cached = (epoch, Self.microBatches(ofEpoch: epoch, configuration, lengths)) }
         let first = index * configuration.accumulation

@@ -2,22 +2,22 @@ import Foundation
 import PEFTSupport
 
 /// The checkpoint folder of a run: the output's path with `.checkpoint` appended.
-public struct CheckpointFolder: Sendable {
-    public let url: URL
+package struct CheckpointFolder: Sendable {
+    package let url: URL
 
     /// - Parameter output: the folder or file that the run writes at its end.
-    public init(of output: URL) {
+    package init(of output: URL) {
         url = output.deletingLastPathComponent().appendingPathComponent(output.lastPathComponent + ".checkpoint")
     }
 
     private var newest: URL { url.appendingPathComponent("newest") }
 
     /// Whether there is a checkpoint to resume from.
-    public var hasCheckpoint: Bool { FileManager.default.fileExists(atPath: newest.path) }
+    package var hasCheckpoint: Bool { FileManager.default.fileExists(atPath: newest.path) }
 
     /// Locks the folder against other runs for the lifetime of the lock. An empty folder is removed afterwards.
     /// - Throws: ``PEFTError`` naming the process that holds the lock.
-    public func lock() throws -> FolderLock {
+    package func lock() throws -> FolderLock {
         let lock = try FolderLock.hold(url)
         AtomicFile.removeLeftovers(of: newest)
         return lock
@@ -26,7 +26,7 @@ public struct CheckpointFolder: Sendable {
     /// Removes the checkpoints of a run that was killed between saving its output and removing them.
     ///
     /// Does nothing unless the losses in the checkpoint are those of the run that wrote the output.
-    public func removeIfFinished(_ output: URL) {
+    package func removeIfFinished(_ output: URL) {
         struct State: Decodable { var history: TrainingHistory }
         guard hasCheckpoint, let record = try? TrainingRecord.read(in: output),
             let lock = try? lock(),

@@ -6,22 +6,25 @@ import Torch
 
 /// The result of evaluating a model on a dataset.
 public struct EvaluationResult: Sendable {
+    /// The metrics by their key, such as `rouge1`.
     public var metrics: [String: MetricValue]
     /// Loss per target token, in nats.
     public var loss: Double
     /// The loss with its bootstrap interval over examples, if each example has a loss of its own.
-    public var lossOverRows: MetricValue?
+    package var lossOverRows: MetricValue?
+    /// The outputs, in the order of the examples.
     public var predictions: [String]
-    public var generatedTokens: Int
+    /// Number of generated tokens.
+    package var generatedTokens: Int
     /// Seconds spent generating.
-    public var seconds: Double
+    package var seconds: Double
     /// Labels of the data that the model doesn't have, with their number of examples. Such examples count as wrong and have
     /// no loss.
-    public var unknownLabels: [String: Int] = [:]
+    package var unknownLabels: [String: Int] = [:]
     /// Texts cut off at the model's last position.
-    public var endedAtLastPosition = 0
+    package var endedAtLastPosition = 0
 
-    public init(
+    package init(
         metrics: [String: MetricValue], loss: Double, predictions: [String], generatedTokens: Int, seconds: Double,
         lossOverRows: MetricValue? = nil
     ) {
@@ -33,13 +36,19 @@ public struct EvaluationResult: Sendable {
 
 /// Generates or predicts for every example and computes the metrics.
 public struct Evaluator {
-    public let model: any LanguageModel
-    public let tokenizer: Tokenizer
-    public var parameters: GenerateParameters
-    public var batchSize: Int
-    public var maxInputTokens: Int
+    package let model: any LanguageModel
+    package let tokenizer: Tokenizer
+    package var parameters: GenerateParameters
+    package var batchSize: Int
+    package var maxInputTokens: Int
     /// Restricts each generated text, such as to JSON.
     package var constraint: (any TokenConstraint)?
+    /// - Parameters:
+    ///   - model: the model, with its active adapters.
+    ///   - tokenizer: its tokenizer.
+    ///   - parameters: generation settings.
+    ///   - batchSize: examples that are computed together.
+    ///   - maxInputTokens: length in tokens to which inputs are truncated.
     public init(
         model: any LanguageModel, tokenizer: Tokenizer, parameters: GenerateParameters, batchSize: Int = 16,
         maxInputTokens: Int = 512
@@ -62,7 +71,7 @@ public struct Evaluator {
 
     /// Evaluates conversations: the model generates the last assistant turn, and the loss is that of the turns that
     /// `chats` selects.
-    public func evaluate(
+    package func evaluate(
         _ conversations: [Conversation], _ chats: ChatEncoder, onProgress: (Int) -> Void = { _ in }
     ) throws -> EvaluationResult {
         let questions = try conversations.map { try chats.question($0) }
@@ -143,7 +152,7 @@ public struct Evaluator {
     /// - Parameters:
     ///   - endToken: an end token in addition to the model's own.
     ///   - onLastPosition: called with the index of a prompt whose text is cut off at the model's last position.
-    public func generate(
+    package func generate(
         _ prompts: [[Int]], endToken: Int? = nil, onProgress: (Int) -> Void = { _ in },
         onLastPosition: (Int) -> Void = { _ in }
     ) throws -> [[Int]] {

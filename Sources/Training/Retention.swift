@@ -9,16 +9,16 @@ import Torch
 /// The text is split into pieces. An encoder-decoder reads the first half of each and predicts the second (prefix
 /// language modeling, Raffel et al. 2020, section 3.2.3); a decoder-only model predicts all but a piece's first token. If the
 /// tokenizer adds a begin token, that is each piece's first token, as in training; special tokens occur nowhere else in it.
-public struct Retention: Sendable {
-    public let name: String
-    public let pieces: [EncodedExample]
+package struct Retention: Sendable {
+    package let name: String
+    package let pieces: [EncodedExample]
 
     /// - Parameters:
     ///   - file: plain text, or rows with a field `text`.
     ///   - pieceTokens: tokens per piece.
     ///   - limit: maximum number of pieces, spread evenly over the file.
     /// - Throws: ``PEFTError`` if the file can't be read or is too short, or if the model doesn't generate text.
-    public init(
+    package init(
         _ file: URL, tokenizer: Tokenizer, head: ModelHead, architecture: Architecture, pieceTokens: Int = 128,
         limit: Int = 64
     ) throws {
@@ -76,20 +76,20 @@ public struct Retention: Sendable {
     }
 
     /// Loss per token, in nats.
-    public func loss(of model: any LanguageModel, batchSize: Int = 8) throws -> Double {
+    package func loss(of model: any LanguageModel, batchSize: Int = 8) throws -> Double {
         try model.meanLoss(pieces, batchSize: batchSize)
     }
 }
 
 /// The loss on general text before and after training.
-public struct RetentionResult: Codable, Sendable {
+package struct RetentionResult: Codable, Sendable {
     /// Name of the text's file.
-    public var text: String
+    package var text: String
     /// Nats per token.
-    public var before: Double
-    public var after: Double
+    package var before: Double
+    package var after: Double
 
-    public init(text: String, before: Double, after: Double) {
+    package init(text: String, before: Double, after: Double) {
         (self.text, self.before, self.after) = (text, before, after)
     }
 }

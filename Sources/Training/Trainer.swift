@@ -7,11 +7,15 @@ import TorchNN
 
 /// The progress of a run, reported after each step.
 public struct TrainingProgress: Sendable {
+    /// The step, from 1.
     public var step: Int
+    /// Number of steps of the run.
     public var totalSteps: Int
+    /// Passes over the training examples so far, such as 1.5.
     public var epoch: Double
     /// Loss per target token of this step, in nats.
     public var loss: Double
+    /// The step's learning rate.
     public var learningRate: Double
     /// Global gradient norm before clipping.
     public var gradientNorm: Double
@@ -19,9 +23,11 @@ public struct TrainingProgress: Sendable {
     public var tokensPerSecond: Double
     /// Resident memory in bytes.
     public var memory: Int?
+    /// Estimated time until the end, in seconds.
     public var secondsLeft: Double
 }
 
+/// Progress of a training run.
 public enum TrainingEvent: Sendable {
     case step(TrainingProgress)
     case validation(step: Int, loss: Double, isBest: Bool)
@@ -31,10 +37,13 @@ public enum TrainingEvent: Sendable {
 
 /// The result of a finished run.
 public struct TrainingResult: Sendable {
+    /// Losses over the run.
     public var history: TrainingHistory
+    /// Trained tokens per second.
     public var tokensPerSecond: Double
     /// Seconds spent in training steps, validation excluded.
     public var seconds: Double
+    /// Number of steps.
     public var steps: Int
     /// Largest resident memory while training, in bytes.
     public var peakBytes: Int?
@@ -42,16 +51,23 @@ public struct TrainingResult: Sendable {
 
 /// Training and validation losses of a run, in nats per target token.
 public struct TrainingHistory: Codable, Sendable, Equatable {
+    /// A loss and the step after which it was measured.
     public struct Point: Codable, Sendable, Equatable {
+        /// The step, from 1.
         public var step: Int
+        /// The mean loss per target token.
         public var loss: Double
     }
+    /// Training losses, each a mean over the steps since the last.
     public var training: [Point] = []
+    /// Validation losses.
     public var validation: [Point] = []
+    /// The step with the lowest validation loss.
     public var bestStep: Int?
+    /// The lowest validation loss.
     public var bestLoss: Double?
     /// Validations since the best one.
-    public var sinceBest = 0
+    package var sinceBest = 0
 }
 
 /// Trains an adapter on encoded examples, with gradient accumulation, gradient clipping and a learning-rate schedule.
@@ -59,8 +75,8 @@ public struct TrainingHistory: Codable, Sendable, Equatable {
 /// Everything random is a function of the seed and the step: the order of examples of (seed, epoch), dropout of
 /// (seed, step). A run that resumes from a checkpoint therefore equals the uninterrupted one bit for bit.
 public final class Trainer {
-    public let adapter: Adapter
-    public let configuration: TrainingConfiguration
+    package let adapter: Adapter
+    package let configuration: TrainingConfiguration
     private let model: any LanguageModel
     private let training: EncodedRows
     private let validation: [EncodedExample]
@@ -69,6 +85,7 @@ public final class Trainer {
     /// Created when training begins: a method may first change the shapes of its parameters.
     private lazy var optimizer = configuration.makeOptimizer(adapter)
     private let schedule: LearningRateSchedule
+    /// Number of optimizer steps of the run.
     public var totalSteps: Int { plan.totalSteps }
     private var plan: BatchPlan
     private var history = TrainingHistory()
@@ -311,24 +328,27 @@ public final class Trainer {
 
 /// The loss or the gradient became NaN or infinite, usually because the learning rate is too high.
 public struct TrainingDiverged: Error, CustomStringConvertible {
-    public let what: String
+    package let what: String
+    /// The step at which the loss stopped being a finite number.
     public let step: Int
-    public var error: PEFTError {
+    package var error: PEFTError {
         PEFTError(
             "the \(what) became NaN or infinite at step \(step)",
             remedy: "lower the learning rate, or use a longer warm-up")
     }
+    /// The problem and what to do, in one line.
     public var description: String { error.description }
 }
 
 /// A run was stopped by its caller after writing a checkpoint.
 public struct TrainingInterrupted: Error {
+    /// The last step before the interruption, whose checkpoint was saved.
     public let step: Int
 }
 
 extension LanguageModel {
     /// Loss per target token, in nats, without dropout and gradients.
-    public func meanLoss(_ examples: [EncodedExample], batchSize: Int) throws -> Double {
+    package func meanLoss(_ examples: [EncodedExample], batchSize: Int) throws -> Double {
         try meanLoss(examples, batchSize: batchSize, isStopping: { false }) ?? .nan
     }
 

@@ -12,17 +12,21 @@ public struct MemorySavings: Sendable, Equatable {
     /// Whether the optimizer state is paged to files (``StateStorage/file``).
     public var pagesOptimizer = false
 
-    public var activations: ActivationCheckpointing.Mode {
+    package var activations: ActivationCheckpointing.Mode {
         offloadsActivations ? .offloading : checkpointsActivations ? .keepingInputs : .off
     }
 
+    /// Nothing is saved: the fastest, if memory suffices.
     public init() {}
 }
 
 /// Training hyperparameters, independent of the method.
 public struct TrainingConfiguration: Codable, Sendable, Equatable {
+    /// The optimizer: AdamW (Loshchilov & Hutter 2019), AdamW with 8-bit states (Dettmers et al. 2022), or Adafactor
+    /// (Shazeer & Stern 2018).
     public enum OptimizerKind: String, CaseIterable, Codable, Sendable { case adamw, adamw8bit, adafactor }
 
+    /// The highest learning rate.
     public var learningRate = 1e-3
     /// Peak learning rate of a new head, such as a classification head; `nil` for ``learningRate``.
     public var headLearningRate: Double?
@@ -36,14 +40,19 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
     public var tokensPerBatch: Int?
     /// Gradient-accumulation steps; the loss is the mean over the target tokens of all micro-batches.
     public var accumulation = 1
+    /// The optimizer.
     public var optimizer = OptimizerKind.adamw
+    /// Decoupled weight decay.
     public var weightDecay = 0.01
+    /// How the learning rate falls after the warmup.
     public var schedule = "linear"
     /// Warm-up steps, or a fraction of all steps if below 1.
     public var warmup = 0.0
     /// Maximum global gradient norm; 0 disables clipping.
     public var clip = 1.0
+    /// Label smoothing, from 0 to below 1.
     public var labelSmoothing = 0.0
+    /// Seed of the order of examples and of dropout.
     public var seed: UInt64 = 42
     /// Steps between validations; `nil` validates once an epoch and at the end.
     public var validateEvery: Int?
@@ -60,6 +69,7 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
         case weightDecay, schedule, warmup, clip, labelSmoothing, seed, validateEvery, patience, checkpointEvery
     }
 
+    /// The default settings, those of `peft train`.
     public init() {}
 
     /// - Throws: ``PEFTError`` naming the value that is out of range.
@@ -103,13 +113,13 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
     }
 
     /// Optimizer steps of a run over `rows` examples with batches of ``batchSize``.
-    public func totalSteps(rows: Int) -> Int {
+    package func totalSteps(rows: Int) -> Int {
         if let steps { return steps }
         let perEpoch = stepsPerEpoch(rows: rows)
         return max(1, Int((epochs * Double(perEpoch)).rounded(.up)))
     }
 
-    public func stepsPerEpoch(rows: Int) -> Int {
+    package func stepsPerEpoch(rows: Int) -> Int {
         let perStep = batchSize * accumulation
         return max(1, (rows + perStep - 1) / perStep)
     }
@@ -119,7 +129,7 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
         return LearningRateSchedule(.init(rawValue: schedule) ?? .linear, warmup: Int(steps), total: total)
     }
 
-    public func makeOptimizer(_ adapter: Adapter) -> any Optimizer {
+    package func makeOptimizer(_ adapter: Adapter) -> any Optimizer {
         let parameters = adapter.parameters
         let factors = adapter.rateFactors(head: headLearningRate.map { $0 / learningRate } ?? 1)
         let storage = memory.pagesOptimizer ? StateStorage.file : .memory

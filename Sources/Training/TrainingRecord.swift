@@ -5,46 +5,46 @@ import PEFTSupport
 /// The contents of `training.json` beside a trained adapter or model: everything needed to use it as it was trained, and
 /// to reproduce the training.
 public struct TrainingRecord: Codable, Sendable {
-    public static let fileName = "training.json"
+    package static let fileName = "training.json"
 
-    public var version: String
+    package var version: String
     /// The base model as named by the user.
-    public var model: String
-    public var method: String
-    public var methodFields: [String: JSON]
+    package var model: String
+    package var method: String
+    package var methodFields: [String: JSON]
     /// Templates of prompt and target, to be used by evaluations as well.
-    public var prompt: String
-    public var target: String
-    public var maxInputTokens: Int
-    public var data: String
-    public var trainingRows: Int
-    public var validationRows: Int
+    package var prompt: String
+    package var target: String
+    package var maxInputTokens: Int
+    package var data: String
+    package var trainingRows: Int
+    package var validationRows: Int
     /// Fraction of the data held out for validation, with the seed of the configuration.
-    public var validationSplit: Double?
-    public var configuration: TrainingConfiguration
-    public var trainable: Int
-    public var total: Int
-    public var history: TrainingHistory
-    public var tokensPerSecond: Double
-    public var seconds: Double
-    public var peakBytes: Int?
+    package var validationSplit: Double?
+    package var configuration: TrainingConfiguration
+    package var trainable: Int
+    package var total: Int
+    package var history: TrainingHistory
+    package var tokensPerSecond: Double
+    package var seconds: Double
+    package var peakBytes: Int?
     /// The loss on general text, if forgetting was measured.
-    public var retention: RetentionResult?
+    package var retention: RetentionResult?
     /// The classes of a model with a head, in the order of its outputs.
-    public var labels: [String]?
+    package var labels: [String]?
     /// Task, labels and pooling of a model with a head.
-    public var head: ModelHead?
+    package var head: ModelHead?
     /// Templates of the further texts of an example.
-    public var pair: String?
-    public var negative: String?
+    package var pair: String?
+    package var negative: String?
     /// Chat settings, if the model was trained on conversations.
-    public var chat: ChatSettings?
+    package var chat: ChatSettings?
     /// Weight format of the base model's projections, one of ``WeightStorage/names``; `nil` for that of its files.
-    public var weights: String?
+    package var weights: String?
     /// Weight format of the embedding table and the output layer, if one was chosen.
-    public var embeddingWeights: String?
+    package var embeddingWeights: String?
 
-    public init(
+    package init(
         model: String, method: String, methodFields: [String: JSON], prompt: String, target: String,
         maxInputTokens: Int, data: String, trainingRows: Int, validationRows: Int,
         configuration: TrainingConfiguration, trainable: Int, total: Int, result: TrainingResult,
@@ -61,13 +61,13 @@ public struct TrainingRecord: Codable, Sendable {
     }
 
     /// The head that the model was trained with; `nil` if it generates text.
-    public var trainedHead: ModelHead? { head ?? labels.map { ModelHead(task: .classification, labels: $0) } }
+    package var trainedHead: ModelHead? { head ?? labels.map { ModelHead(task: .classification, labels: $0) } }
 
-    public var baseStorage: WeightStorage? { weights.flatMap { try? WeightStorage($0) } }
-    public var embeddingStorage: WeightStorage? { embeddingWeights.flatMap { try? WeightStorage($0) } }
+    package var baseStorage: WeightStorage? { weights.flatMap { try? WeightStorage($0) } }
+    package var embeddingStorage: WeightStorage? { embeddingWeights.flatMap { try? WeightStorage($0) } }
 
     /// Writes `training.json` into an existing folder.
-    public func write(into folder: URL) throws {
+    package func write(into folder: URL) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
         try AtomicFile.write(encoder.encode(self), to: folder.appendingPathComponent(Self.fileName))

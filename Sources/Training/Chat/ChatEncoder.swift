@@ -9,17 +9,17 @@ import PEFTTokenizers
 /// on the turns that ``ChatLoss`` selects, each with its end token; an encoder-decoder reads the conversation up to
 /// the last assistant turn, which is its target.
 public struct ChatEncoder: Sendable {
-    public let tokenizer: Tokenizer
-    public let template: ChatTemplate
-    public let loss: ChatLoss
+    package let tokenizer: Tokenizer
+    package let template: ChatTemplate
+    package let loss: ChatLoss
     /// Maximum number of tokens; longer conversations (for an encoder-decoder, prompts) are truncated.
-    public let maxTokens: Int
-    public let architecture: Architecture
+    package let maxTokens: Int
+    package let architecture: Architecture
     /// Template variables besides the messages, as JSON.
     private let variables: [String: JSON]
 
     /// - Throws: ``PEFTError`` for a model that doesn't generate text, or a limit below 2 tokens.
-    public init(
+    package init(
         _ tokenizer: Tokenizer, _ template: ChatTemplate, for model: any LanguageModel, loss: ChatLoss = .assistant,
         maxTokens: Int, variables: [String: JSON] = [:]
     ) throws {
@@ -39,7 +39,7 @@ public struct ChatEncoder: Sendable {
 
     /// - Returns: the examples with at least one token that contributes to the loss; the summary counts the others.
     /// - Throws: ``PEFTError`` naming the row whose turns can't be located, and if no token of the dataset contributes.
-    public func encode(
+    package func encode(
         _ conversations: [Conversation]
     ) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
         var summary = EncodingSummary()
@@ -70,7 +70,7 @@ public struct ChatEncoder: Sendable {
     }
 
     /// Token ids of a prompt for the assistant's next turn.
-    public func prompt(_ messages: [JinjaValue], tools: JinjaValue? = nil, variables own: [String: JinjaValue] = [:])
+    package func prompt(_ messages: [JinjaValue], tools: JinjaValue? = nil, variables own: [String: JinjaValue] = [:])
         throws -> [Int]
     {
         func render(_ messages: [JinjaValue]) throws -> String {
@@ -86,7 +86,7 @@ public struct ChatEncoder: Sendable {
 
     /// The prompt for the assistant's last turn, and that turn's text.
     /// - Throws: ``PEFTError`` naming a row without an assistant turn.
-    public func question(_ conversation: Conversation) throws -> (prompt: [Int], answer: String) {
+    package func question(_ conversation: Conversation) throws -> (prompt: [Int], answer: String) {
         guard let turn = conversation.assistantTurns.last, let answer = conversation.lastAnswer else {
             throw PEFTError("\(conversation.row) has no assistant turn to evaluate against")
         }
@@ -96,7 +96,7 @@ public struct ChatEncoder: Sendable {
     }
 
     /// The token that ends an assistant turn, `nil` where the template has none.
-    public var turnEnd: Int? {
+    package var turnEnd: Int? {
         let turns = [Conversation.message("user", "a"), Conversation.message("assistant", "b")]
         let probe = Conversation(messages: turns, row: .init(file: "", number: 0))
         guard let example = try? encode(probe).example, example.learnedLength > 0 else { return nil }

@@ -4,19 +4,19 @@ import PEFTSupport
 
 /// Reads conversations from the rows of a dataset: OpenAI's `messages`, ShareGPT's `conversations`, or `prompt` and
 /// `completion`.
-public struct ChatRows: Sendable {
+package struct ChatRows: Sendable {
     /// The field with the messages; `nil` to detect it.
-    public var field: String?
+    package var field: String?
     /// A system message for conversations that have none.
-    public var system: String?
+    package var system: String?
 
-    public init(field: String? = nil, system: String? = nil) { (self.field, self.system) = (field, system) }
+    package init(field: String? = nil, system: String? = nil) { (self.field, self.system) = (field, system) }
 
     /// Common names of fields with messages.
     private static let usual = ["messages", "conversations", "conversation"]
 
     /// Whether a row holds messages.
-    public static func areIn(_ row: Row) -> Bool {
+    package static func areIn(_ row: Row) -> Bool {
         usual.contains { list(row[$0]) != nil } || (list(row["prompt"]) != nil && row["completion"] != nil)
     }
 
@@ -28,12 +28,12 @@ public struct ChatRows: Sendable {
     /// Reads a file's rows as conversations.
     /// - Parameter limit: maximum number of rows.
     /// - Throws: ``PEFTError`` naming the row and the problem.
-    public func read(_ url: URL, limit: Int? = nil) throws -> [Conversation] {
+    package func read(_ url: URL, limit: Int? = nil) throws -> [Conversation] {
         try DataSet.read(url, limit: limit, keepsText: true).map(conversation)
     }
 
     /// - Throws: ``PEFTError`` naming the row and the invalid message.
-    public func conversation(_ row: Row) throws -> Conversation {
+    package func conversation(_ row: Row) throws -> Conversation {
         let fields = try Self.ordered(row)
         var firstToLearn = 0
         let name: String

@@ -6,30 +6,30 @@ import PEFTTokenizers
 
 /// How rows become conversations and token ids. Training on chats records these settings, so that evaluation and
 /// generation use the same ones.
-public struct ChatSettings: Codable, Sendable, Equatable {
+package struct ChatSettings: Codable, Sendable, Equatable {
     /// The field with the messages; `nil` to detect it.
-    public var field: String?
+    package var field: String?
     /// A system message for conversations that have none.
-    public var system: String?
+    package var system: String?
     /// The text of a chat template that replaces the tokenizer's.
-    public var template: String?
+    package var template: String?
     /// Template variables besides the messages.
-    public var variables: [String: JSON] = [:]
-    public var loss = ChatLoss.assistant
+    package var variables: [String: JSON] = [:]
+    package var loss = ChatLoss.assistant
     /// Maximum number of tokens per example.
-    public var maxLength = 2048
+    package var maxLength = 2048
 
-    public init() {}
+    package init() {}
 
     /// - Parameter folder: the tokenizer's folder, with its chat template.
-    public func encoder(_ tokenizer: Tokenizer, folder: URL, for model: any LanguageModel) throws -> ChatEncoder {
+    package func encoder(_ tokenizer: Tokenizer, folder: URL, for model: any LanguageModel) throws -> ChatEncoder {
         try ChatEncoder(
             tokenizer, .load(folder: folder, source: template), for: model, loss: loss, maxTokens: maxLength,
             variables: variables)
     }
 
     /// Reads the conversations of a file: the messages of its rows, or the rendered templates as turns of user and assistant.
-    public func conversations(
+    package func conversations(
         _ url: URL, prompt: Template? = nil, target: Template? = nil, limit: Int? = nil
     ) throws -> [Conversation] {
         try conversations(
@@ -37,7 +37,7 @@ public struct ChatSettings: Codable, Sendable, Equatable {
     }
 
     /// Conversations from rows that were already read, preferably with their JSON text, which keeps the order of keys.
-    public func conversations(_ rows: [Row], prompt: Template? = nil, target: Template? = nil) throws
+    package func conversations(_ rows: [Row], prompt: Template? = nil, target: Template? = nil) throws
         -> [Conversation]
     {
         guard let prompt, let target else {

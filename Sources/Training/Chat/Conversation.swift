@@ -4,37 +4,37 @@ import PEFTSupport
 /// An example as a list of messages, to be rendered by a chat template.
 public struct Conversation {
     /// Dictionaries with `role`, `content` and any other fields that the template reads.
-    public var messages: [JinjaValue]
+    package var messages: [JinjaValue]
     /// Tools that the model may call, as JSON schemas.
-    public var tools: JinjaValue?
+    package var tools: JinjaValue?
     /// Further template variables of this example.
-    public var variables: [String: JinjaValue]
+    package var variables: [String: JinjaValue]
     /// Index of the first message that may contribute to the loss; earlier ones belong to the prompt.
-    public var firstToLearn = 0
+    package var firstToLearn = 0
     /// Fields of the row that were ignored.
-    public var unusedFields: [String] = []
-    public var row: Row.Location
+    package var unusedFields: [String] = []
+    package var row: Row.Location
 
-    public init(
+    package init(
         messages: [JinjaValue], tools: JinjaValue? = nil, variables: [String: JinjaValue] = [:], row: Row.Location
     ) {
         (self.messages, self.tools, self.variables, self.row) = (messages, tools, variables, row)
     }
 
     /// A prompt and its answer as two turns.
-    public init(_ example: Example, system: String? = nil) {
+    package init(_ example: Example, system: String? = nil) {
         self.init(
             messages: [Self.message("user", example.prompt), Self.message("assistant", example.target)],
             row: example.row)
         if let system { insert(system: system) }
     }
 
-    public static func message(_ role: String, _ content: String) -> JinjaValue {
+    package static func message(_ role: String, _ content: String) -> JinjaValue {
         JinjaValue(fields: ["role": .string(role), "content": .string(content)])
     }
 
     /// Inserts a system message at the front, unless there is one.
-    public mutating func insert(system: String) {
+    package mutating func insert(system: String) {
         guard messages.first.flatMap(Self.role) != "system" else { return }
         messages.insert(Self.message("system", system), at: 0)
         firstToLearn += 1
@@ -58,10 +58,10 @@ public struct Conversation {
     }
 
     /// Whether the last message is the assistant's.
-    public var endsWithAssistant: Bool { messages.last.flatMap(Self.role) == "assistant" }
+    package var endsWithAssistant: Bool { messages.last.flatMap(Self.role) == "assistant" }
 
     /// The text of the assistant's last turn, the reference of evaluations; empty if it only calls tools.
-    public var lastAnswer: String? {
+    package var lastAnswer: String? {
         guard let turn = assistantTurns.last else { return nil }
         guard let content = messages[turn].dictionary?["content"] else { return "" }
         if let text = content.text { return text }

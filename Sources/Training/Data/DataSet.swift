@@ -2,7 +2,7 @@ import Foundation
 import PEFTSupport
 
 /// Reads the rows of datasets in common file formats.
-public enum DataSet {
+package enum DataSet {
     /// Reads a data source in the format of its file extension.
     ///
     /// | extension | format |
@@ -19,7 +19,7 @@ public enum DataSet {
     ///   - limit: maximum number of rows; line formats are not read further.
     ///   - keepsText: whether rows keep their JSON text, and with it the order of keys or columns.
     /// - Throws: ``PEFTError`` naming the file, the line and the problem.
-    public static func read(_ source: DataSource, limit: Int? = nil, keepsText: Bool = false) throws -> [Row] {
+    package static func read(_ source: DataSource, limit: Int? = nil, keepsText: Bool = false) throws -> [Row] {
         if let limit, limit < 1 {
             throw PEFTError("the row limit must be at least 1 (got \(limit))")
         }
@@ -42,7 +42,7 @@ public enum DataSet {
 
     /// Reads several sources, one after another.
     /// - Parameter limit: maximum number of rows of all sources together.
-    public static func read(_ sources: [DataSource], limit: Int? = nil, keepsText: Bool = false) throws -> [Row] {
+    package static func read(_ sources: [DataSource], limit: Int? = nil, keepsText: Bool = false) throws -> [Row] {
         var rows: [Row] = []
         for source in sources where rows.count < limit ?? .max {
             rows += try read(source, limit: limit.map { $0 - rows.count }, keepsText: keepsText)
@@ -51,7 +51,7 @@ public enum DataSet {
     }
 
     /// Reads a file.
-    public static func read(_ url: URL, limit: Int? = nil, keepsText: Bool = false) throws -> [Row] {
+    package static func read(_ url: URL, limit: Int? = nil, keepsText: Bool = false) throws -> [Row] {
         try read(DataSource(url), limit: limit, keepsText: keepsText)
     }
 

@@ -10,7 +10,7 @@ import PEFTSupport
 /// | `data.json:train` | the list in a field of the file's JSON object |
 /// | `https://…/train.parquet`, `hf://…`, `s3://…` | a remote file, through DuckDB |
 /// | `select … from …`, `from …`, `with …` | an SQL query, through DuckDB |
-public struct DataSource: Sendable, Hashable {
+package struct DataSource: Sendable, Hashable {
     enum Place: Sendable, Hashable {
         case file(URL)
         case remote(String)
@@ -20,12 +20,12 @@ public struct DataSource: Sendable, Hashable {
     /// The field of a JSON object that holds the rows.
     let list: String?
 
-    public init(_ file: URL) { (place, list) = (.file(file), nil) }
+    package init(_ file: URL) { (place, list) = (.file(file), nil) }
 
     private init(_ place: Place, list: String? = nil) { (self.place, self.list) = (place, list) }
 
     /// - Parameter name: a source that is not a glob pattern.
-    public init(_ name: String) {
+    package init(_ name: String) {
         func file(_ path: String) -> URL { URL(fileURLWithPath: NSString(string: path).expandingTildeInPath) }
         if FileManager.default.fileExists(atPath: file(name).path) {
             self.init(file(name))
@@ -44,7 +44,7 @@ public struct DataSource: Sendable, Hashable {
 
     /// The sources of several names, in order; a glob pattern such as `*.jsonl` expands to the matching files.
     /// - Throws: ``PEFTError`` for a pattern that matches nothing.
-    public static func all(_ names: [String]) throws -> [DataSource] {
+    package static func all(_ names: [String]) throws -> [DataSource] {
         try names.flatMap { name -> [DataSource] in
             let source = DataSource(name)
             guard case .file(let file) = source.place, name.contains(where: { "*?[".contains($0) }),
@@ -57,7 +57,7 @@ public struct DataSource: Sendable, Hashable {
     }
 
     /// The name in errors.
-    public var name: String {
+    package var name: String {
         switch place {
         case .file(let file): file.relativePath
         case .remote(let address): address
@@ -66,7 +66,7 @@ public struct DataSource: Sendable, Hashable {
     }
 
     /// The last part of its path, or the query.
-    public var shortName: String {
+    package var shortName: String {
         switch place {
         case .file(let file): file.lastPathComponent
         case .remote(let address): address.split(separator: "/").last.map(String.init) ?? address

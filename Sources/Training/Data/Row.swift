@@ -1,25 +1,25 @@
 import PEFTSupport
 
 /// One row of a data file: named values and their location.
-public struct Row: Sendable, Hashable {
+package struct Row: Sendable, Hashable {
     /// The row's fields by name.
-    public var fields: [String: JSON]
+    package var fields: [String: JSON]
     /// The row's location, for errors.
-    public var location: Location
+    package var location: Location
     /// The row's JSON text, which keeps the order of keys; `nil` unless it was requested.
-    public var text: String?
+    package var text: String?
 
-    public init(_ fields: [String: JSON], location: Location, text: String? = nil) {
+    package init(_ fields: [String: JSON], location: Location, text: String? = nil) {
         self.fields = fields
         self.location = location
         self.text = text
     }
 
-    public subscript(field: String) -> JSON? { fields[field] }
+    package subscript(field: String) -> JSON? { fields[field] }
 
     /// A location in a data file, such as `train.jsonl line 12`.
-    public struct Location: Sendable, Hashable, CustomStringConvertible {
-        public enum Unit: String, Sendable, Hashable {
+    package struct Location: Sendable, Hashable, CustomStringConvertible {
+        package enum Unit: String, Sendable, Hashable {
             /// The number counts lines of text: JSON Lines, CSV, TSV.
             case line
             /// The number counts the elements of one JSON array.
@@ -29,15 +29,15 @@ public struct Row: Sendable, Hashable {
         }
 
         /// Path of the file as given by the user.
-        public var file: String
+        package var file: String
         /// Counts from 1. A CSV row that spans several lines has the number of its first line.
-        public var number: Int
-        public var unit: Unit
+        package var number: Int
+        package var unit: Unit
 
-        public init(file: String, number: Int, unit: Unit = .line) {
+        package init(file: String, number: Int, unit: Unit = .line) {
             (self.file, self.number, self.unit) = (file, number, unit)
         }
 
-        public var description: String { "\(file) \(unit.rawValue) \(number)" }
+        package var description: String { "\(file) \(unit.rawValue) \(number)" }
     }
 }

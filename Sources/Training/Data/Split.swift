@@ -1,7 +1,7 @@
 import PEFTSupport
 
 /// The size of the held-out part of a dataset.
-public enum HeldOut: Sendable, Hashable {
+package enum HeldOut: Sendable, Hashable {
     /// This number of rows.
     case count(Int)
     /// This fraction of the rows, between 0 and 1, rounded to at least one and at most all but one row.
@@ -14,7 +14,7 @@ public enum HeldOut: Sendable, Hashable {
 /// - Parameter classes: the class of each row, for a stratified split: each class is represented proportionally in both
 ///   parts, with at least one training row.
 /// - Throws: ``PEFTError`` unless both parts get at least one row.
-public func split<Element>(
+package func split<Element>(
     _ rows: [Element], heldOut: HeldOut, seed: UInt64, classes: [String]? = nil
 ) throws -> (training: [Element], heldOut: [Element]) {
     let isHeldOut = try heldOutRows(of: rows.count, heldOut, seed: seed, classes: classes)
@@ -27,14 +27,18 @@ public func split<Element>(
 /// A fraction of the training data that is held out for validation; a function of the seed.
 public struct ValidationSplit: Sendable {
     /// Between 0 and 1.
-    public let share: Double
-    public let seed: UInt64
+    package let share: Double
+    /// Seed of the selection.
+    package let seed: UInt64
 
+    /// - Parameters:
+    ///   - share: fraction of the rows that is held out, above 0 and below 1.
+    ///   - seed: seed of the selection.
     public init(share: Double, seed: UInt64 = 0) { (self.share, self.seed) = (share, seed) }
 
     /// - Parameter classes: the class of each row, for a stratified split.
     /// - Throws: ``PEFTError`` as ``split(_:heldOut:seed:classes:)`` does.
-    public func callAsFunction<Element>(_ rows: [Element], classes: [String]? = nil) throws -> (
+    package func callAsFunction<Element>(_ rows: [Element], classes: [String]? = nil) throws -> (
         training: [Element], heldOut: [Element]
     ) {
         try split(rows, heldOut: .fraction(share), seed: seed, classes: classes)

@@ -10,11 +10,11 @@ import PEFTSupport
 ///
 /// A string is inserted as is, a number or Boolean as JSON, an array of strings joined by
 /// newlines.
-public struct Template: Sendable, Hashable, CustomStringConvertible {
+package struct Template: Sendable, Hashable, CustomStringConvertible {
     /// The template as it was written.
-    public let text: String
+    package let text: String
     /// The placeholders' names in order of first use, without those inside `{?field}…{/field}`.
-    public let fields: [String]
+    package let fields: [String]
     private let parts: [Part]
 
     private indirect enum Part: Sendable, Hashable {
@@ -31,11 +31,11 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
         var before: [Part]
     }
 
-    public var description: String { text }
+    package var description: String { text }
 
     /// - Throws: ``PEFTError`` with the position (in characters, from 1) of an unbalanced brace or an empty
     ///   placeholder.
-    public init(_ text: String) throws {
+    package init(_ text: String) throws {
         func failure(_ problem: String, at index: String.Index) -> PEFTError {
             let position = text.distance(from: text.startIndex, to: index) + 1
             return PEFTError(
@@ -94,7 +94,7 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
     /// Renders the template with the values of `row`.
     /// - Throws: ``PEFTError`` naming the row's location, for an unknown field (with the row's fields and the
     ///   nearest name), a null, or a value that is not text.
-    public func render(_ row: Row) throws -> String { try Template.render(parts, row) }
+    package func render(_ row: Row) throws -> String { try Template.render(parts, row) }
 
     private static func render(_ parts: [Part], _ row: Row) throws -> String {
         var out = ""
@@ -118,7 +118,7 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
     }
 
     /// A rendered text without the template's literal text before the first and after the last placeholder.
-    public func withoutFrame(_ rendered: String) -> Substring {
+    package func withoutFrame(_ rendered: String) -> Substring {
         var text = rendered[...]
         if case .literal(let opening)? = parts.first, text.hasPrefix(opening) { text = text.dropFirst(opening.count) }
         if parts.count > 1, case .literal(let closing)? = parts.last, text.hasSuffix(closing) {
@@ -129,7 +129,7 @@ public struct Template: Sendable, Hashable, CustomStringConvertible {
 
     /// Whether `row` can fill every placeholder, without building the text.
     /// - Throws: as ``render(_:)``.
-    public func check(against row: Row) throws {
+    package func check(against row: Row) throws {
         for field in fields { _ = try Template.text(of: field, in: row) }
     }
 

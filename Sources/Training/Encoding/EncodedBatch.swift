@@ -4,7 +4,7 @@ import Torch
 extension LanguageModel {
     /// A batch of encoded examples on the model's device. Tokens after an example's last token that contributes to the loss
     /// are left out.
-    public func batch(_ examples: [EncodedExample]) -> TrainingBatch {
+    package func batch(_ examples: [EncodedExample]) -> TrainingBatch {
         let rows = examples.map { example -> TrainingRow in
             var row = example.row
             if example.loss != nil { row.target = Array(row.target.prefix(example.learnedLength)) }

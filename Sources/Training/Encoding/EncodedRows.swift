@@ -12,17 +12,20 @@ public struct EncodedRows: RandomAccessCollection, Sendable {
     /// Indices of the selected examples; `nil` for all.
     private var chosen: [Int]?
 
+    /// Examples in memory.
     public init(_ examples: [EncodedExample]) { storage = .memory(examples) }
     init(_ file: EncodedFile) { storage = .file(file) }
 
     /// A subset of the examples, without a copy.
-    public func selecting(_ rows: [Int]) -> EncodedRows {
+    package func selecting(_ rows: [Int]) -> EncodedRows {
         var copy = self
         copy.chosen = chosen.map { chosen in rows.map { chosen[$0] } } ?? rows
         return copy
     }
 
+    /// The index of the first example, 0.
     public var startIndex: Int { 0 }
+    /// The number of examples.
     public var endIndex: Int {
         if let chosen { return chosen.count }
         return switch storage {
@@ -31,6 +34,7 @@ public struct EncodedRows: RandomAccessCollection, Sendable {
         }
     }
 
+    /// The example of an index in ``startIndex`` … ``endIndex``.
     public subscript(row: Int) -> EncodedExample {
         let row = chosen?[row] ?? row
         return switch storage {

@@ -1,23 +1,23 @@
 import LanguageModels
 
 /// Counts from encoding a dataset.
-public struct EncodingSummary: Sendable {
-    public var rows = 0
+package struct EncodingSummary: Sendable {
+    package var rows = 0
     /// Examples whose prompt was truncated. Targets are never truncated.
-    public var truncated = 0
+    package var truncated = 0
     /// Examples dropped because no token contributes to the loss.
-    public var dropped = 0
+    package var dropped = 0
     /// Examples with a turn without an end token, from which a model doesn't learn to stop.
-    public var openTurns = 0
+    package var openTurns = 0
     /// Examples whose last turn lacks the reasoning that the generation prompt opens, and the opening tag.
-    public var turnsWithoutReasoning = 0
-    public var reasoningTag: String?
+    package var turnsWithoutReasoning = 0
+    package var reasoningTag: String?
     /// Ignored fields of chat rows.
-    public var unusedFields: Set<String> = []
-    public var inputTokens = 0
+    package var unusedFields: Set<String> = []
+    package var inputTokens = 0
     /// Tokens that contribute to the loss.
-    public var targetTokens = 0
-    public var longestTarget = 0
+    package var targetTokens = 0
+    package var longestTarget = 0
 
     mutating func add(_ row: TrainingRow, isTruncated: Bool) {
         rows += 1

@@ -3,11 +3,11 @@ import PEFTSupport
 import PEFTTokenizers
 
 /// The maximum length of examples for a model, and its range of token ids.
-public struct InputLimits: Sendable {
+package struct InputLimits: Sendable {
     /// Maximum number of tokens of a prompt or text; `nil` where the model sets none.
-    public let input: Int?
+    package let input: Int?
     /// Where the limit comes from, for messages.
-    public let reason: String
+    package let reason: String
     private let positions: Int?
     private let virtualTokens: Int
     private let vocabularySize: Int
@@ -17,7 +17,7 @@ public struct InputLimits: Sendable {
 
     /// - Parameter virtualTokens: virtual tokens that a method not attached yet will prepend.
     /// - Throws: ``PEFTError`` if the virtual tokens leave no room for text.
-    public init(_ model: any LanguageModel, _ tokenizer: Tokenizer, virtualTokens: Int = 0) throws {
+    package init(_ model: any LanguageModel, _ tokenizer: Tokenizer, virtualTokens: Int = 0) throws {
         let room = model.positionRoom(virtualTokens: virtualTokens)
         positions = model.positionLimit
         self.virtualTokens = room.map { (model.positionLimit ?? $0) - $0 } ?? 0
@@ -44,7 +44,7 @@ public struct InputLimits: Sendable {
     }
 
     /// A note for users whose `--max-input` exceeds what the model reads; `nil` if it doesn't.
-    public func note(maxInputTokens: Int) -> String? {
+    package func note(maxInputTokens: Int) -> String? {
         guard let input, maxInputTokens > input else { return nil }
         return "--max-input is \(maxInputTokens), but \(reason): texts are truncated to \(input) tokens"
     }

@@ -8,11 +8,11 @@ import PEFTTokenizers
 /// reads the prompt (with the tokenizer's begin token) and continues with the target and an end token; only the target
 /// contributes to the loss. For models with a head, see ``HeadTask``.
 public struct RowEncoder: Sendable {
-    public let tokenizer: Tokenizer
-    public let architecture: Architecture
-    public let head: ModelHead
+    package let tokenizer: Tokenizer
+    package let architecture: Architecture
+    package let head: ModelHead
     /// Maximum number of tokens of a prompt, or of a text that a model with a head reads.
-    public let maxInputTokens: Int
+    package let maxInputTokens: Int
     private let limits: InputLimits
     private let endToken: Int?
     /// Encodes the texts of a model with a head.
@@ -22,7 +22,7 @@ public struct RowEncoder: Sendable {
     ///   - maxInputTokens: maximum number of prompt tokens; lowered to the model's limit (``InputLimits``).
     ///   - virtualTokens: virtual tokens that a method not attached yet will prepend.
     /// - Throws: ``PEFTError`` for a classification head with fewer than 2 labels, or a limit below 2 tokens.
-    public init(
+    package init(
         _ tokenizer: Tokenizer, for model: any LanguageModel, maxInputTokens: Int, virtualTokens: Int = 0
     ) throws {
         guard maxInputTokens >= 2 else {
@@ -41,7 +41,7 @@ public struct RowEncoder: Sendable {
         }
     }
 
-    public func encode(_ examples: [Example]) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
+    package func encode(_ examples: [Example]) throws -> (examples: [EncodedExample], summary: EncodingSummary) {
         var summary = EncodingSummary()
         if let task = head.headTask {
             let encoded = try examples.map { example -> EncodedExample in
@@ -79,7 +79,7 @@ public struct RowEncoder: Sendable {
     }
 
     /// Whether the model has all labels of an example.
-    public func knowsLabels(of example: Example) -> Bool {
+    package func knowsLabels(of example: Example) -> Bool {
         head.headTask?.unknownLabels(of: example).isEmpty ?? true
     }
 
@@ -91,7 +91,7 @@ public struct RowEncoder: Sendable {
     }
 
     /// Encodes a prompt, truncated to the limit with a closing special token kept.
-    public func prompt(_ text: String) -> (ids: [Int], isTruncated: Bool) {
+    package func prompt(_ text: String) -> (ids: [Int], isTruncated: Bool) {
         if !head.task.generates { return texts.encode(text) }
         switch architecture {
         case .encoderDecoder:

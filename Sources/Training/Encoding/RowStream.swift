@@ -3,16 +3,16 @@ import LanguageModels
 
 extension RowEncoder {
     /// Whether a file can be encoded while it is read: one row per line, for a generative model.
-    public func streams(_ url: URL) -> Bool { (try? streams([DataSource(url)])) ?? false }
+    package func streams(_ url: URL) -> Bool { (try? streams([DataSource(url)])) ?? false }
 
     /// Whether all of several sources can be encoded while they are read.
     /// - Throws: ``PEFTError`` if one can't be read.
-    public func streams(_ sources: [DataSource]) throws -> Bool {
+    package func streams(_ sources: [DataSource]) throws -> Bool {
         try head.headTask == nil && sources.allSatisfy { try $0.isLines }
     }
 
     /// Reads and encodes the rows of a file for which ``streams(_:)-(URL)`` holds.
-    public func encode(
+    package func encode(
         _ url: URL, _ templates: RowTemplates, limit: Int? = nil
     ) throws -> (rows: EncodedRows, summary: EncodingSummary) {
         try encode([DataSource(url)], templates, limit: limit)
@@ -25,7 +25,7 @@ extension RowEncoder {
     /// - Parameter limit: maximum number of rows.
     /// - Throws: ``PEFTError`` for the first invalid line, as ``DataSet/read(_:limit:keepsText:)``,
     ///   ``RowTemplates/examples(from:)`` and ``encode(_:)`` throw it.
-    public func encode(
+    package func encode(
         _ sources: [DataSource], _ templates: RowTemplates, limit: Int? = nil
     ) throws -> (rows: EncodedRows, summary: EncodingSummary) {
         try encode(sources, templates, limit: limit, partBytes: 1 << 18)

@@ -6,11 +6,11 @@ import PEFTSupport
 /// K. Papineni et al., *BLEU: a Method for Automatic Evaluation of Machine Translation*, 2002, as M. Post,
 /// *A Call for Clarity in Reporting BLEU Scores*, 2018, fixed its details: scores equal those of sacrebleu's
 /// default (13a tokenization, cased, exponential smoothing), divided by 100.
-public enum BLEU {
+package enum BLEU {
     /// BLEU of a corpus, in 0 … 1.
     /// - Parameter references: one or more for each prediction.
     /// - Throws: ``PEFTError`` for lists of different length, an empty list or an example without references.
-    public static func score(predictions: [String], references: [[String]]) throws -> Double {
+    package static func score(predictions: [String], references: [[String]]) throws -> Double {
         try checkPairs(predictions: predictions, references: references)
         return statistics(predictions: predictions, references: references)
             .reduce(into: Statistics()) { $0.add($1) }.score

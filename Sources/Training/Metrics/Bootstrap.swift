@@ -2,23 +2,28 @@ import PEFTSupport
 
 /// A metric's value with its bootstrap confidence interval.
 public struct MetricValue: Codable, Sendable, Hashable {
+    /// The value on all examples.
     public var value: Double
+    /// Lower end of the confidence interval.
     public var low: Double
+    /// Upper end of the confidence interval.
     public var high: Double
     /// The value on each bootstrap resample; part of neither the coded form nor of equality. As the same examples are drawn
     /// for every metric and model, the differences of two values' resamples are a paired bootstrap.
-    public var resampled: [Double] = []
+    package var resampled: [Double] = []
 
-    public init(value: Double, low: Double, high: Double, resampled: [Double] = []) {
+    package init(value: Double, low: Double, high: Double, resampled: [Double] = []) {
         (self.value, self.low, self.high, self.resampled) = (value, low, high, resampled)
     }
 
     private enum CodingKeys: String, CodingKey { case value, low, high }
 
+    /// Whether value and interval are equal; the resampled values don't count.
     public static func == (a: MetricValue, b: MetricValue) -> Bool {
         (a.value, a.low, a.high) == (b.value, b.low, b.high)
     }
 
+    /// Hashes what is compared.
     public func hash(into hasher: inout Hasher) {
         for part in [value, low, high] { hasher.combine(part) }
     }
@@ -31,10 +36,10 @@ public struct MetricValue: Codable, Sendable, Hashable {
 /// *An Introduction to the Bootstrap*, 1993, chapter 13. The same seed and number of examples draw the same examples,
 /// so resamples of several metrics, or of several models on the same test set, are paired.
 public struct Bootstrap: Sendable, Hashable {
-    public let resamples: Int
+    package let resamples: Int
     /// Confidence level: the fraction of the resampled values inside the interval, between 0 and 1.
-    public let confidence: Double
-    public let seed: UInt64
+    package let confidence: Double
+    package let seed: UInt64
 
     /// 1,000 resamples, 95 %, seed 0.
     public static let standard = Bootstrap(uncheckedResamples: 1_000, confidence: 0.95, seed: 0)
@@ -58,7 +63,7 @@ public struct Bootstrap: Sendable, Hashable {
 
     /// The mean of one value per example, with its interval.
     /// - Throws: ``PEFTError`` if there are no values.
-    public func mean(of values: [Double]) throws -> MetricValue {
+    package func mean(of values: [Double]) throws -> MetricValue {
         try value(rows: values.count) { rows in
             rows.reduce(0) { $0 + values[$1] } / Double(rows.count)
         }
@@ -67,7 +72,7 @@ public struct Bootstrap: Sendable, Hashable {
     /// A statistic of all examples, with its interval.
     /// - Parameter statistic: takes the indices of the drawn examples, `count` of them.
     /// - Throws: ``PEFTError`` if there are no examples.
-    public func value(rows count: Int, statistic: ([Int]) throws -> Double) throws -> MetricValue {
+    package func value(rows count: Int, statistic: ([Int]) throws -> Double) throws -> MetricValue {
         guard count > 0 else { throw PEFTError("there are no examples to resample", remedy: "provide at least one") }
         var random = SeededRandom(seed: seed)
         var rows = Array(0..<count)
@@ -83,7 +88,7 @@ public struct Bootstrap: Sendable, Hashable {
     }
 
     /// The percentile interval of resampled values.
-    public func interval(of values: [Double]) -> (low: Double, high: Double) {
+    package func interval(of values: [Double]) -> (low: Double, high: Double) {
         let sorted = values.sorted()
         let tail = (1 - confidence) / 2
         return (Bootstrap.quantile(tail, ofSorted: sorted), Bootstrap.quantile(1 - tail, ofSorted: sorted))

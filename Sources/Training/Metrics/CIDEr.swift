@@ -7,7 +7,7 @@ import PEFTSupport
 /// n-gram vectors (n = 1 … 4) with TF-IDF weights, clipped counts and a Gaussian length penalty, as in the
 /// authors' program (lengths in bigrams), times 10. Words are the lowercased `13a` tokens that
 /// contain a letter or a digit; the authors' program uses another tokenizer, so its scores differ slightly.
-public enum CIDEr {
+package enum CIDEr {
     static let description = MetricDescription(
         key: "cider", name: "CIDEr", range: 0...10, unit: "", places: 2,
         explanation: "Cosine similarity to the references over TF-IDF-weighted n-grams, 0 … 10."
@@ -22,7 +22,7 @@ public enum CIDEr {
     /// The score of each example, in 0 … 10.
     /// - Parameter references: one or more for each prediction; document frequencies are counted over all of them.
     /// - Throws: ``PEFTError`` for lists of different length, an empty list or an example without references.
-    public static func scores(predictions: [String], references: [[String]]) throws -> [Double] {
+    package static func scores(predictions: [String], references: [[String]]) throws -> [Double] {
         try checkPairs(predictions: predictions, references: references)
         var tokenizer = WordTokenizer()
         func counts(_ text: String) -> [WordNGram: Int] {

@@ -2,7 +2,7 @@ import PEFTSupport
 
 /// The metrics of ``evaluateClassification(predictions:references:bootstrap:)``; raw values are
 /// their keys in reports.
-public enum ClassificationMetric: String, CaseIterable, Sendable, Codable {
+package enum ClassificationMetric: String, CaseIterable, Sendable, Codable {
     /// Fraction of examples with the correct class, in 0 … 1.
     case accuracy
     /// F1 averaged over the classes that occur, with equal weights, in 0 … 1.
@@ -73,7 +73,7 @@ public func evaluateClassification(
 /// - Parameter labels: all labels. The macro average is over all of them, as scikit-learn's is over the
 ///   columns of its matrix; a label that neither occurs nor is predicted counts 0.
 /// - Throws: ``PEFTError`` for lists of different length or an empty list.
-public func evaluateMultiLabel(
+package func evaluateMultiLabel(
     predictions: [Set<String>], references: [Set<String>], labels: [String], bootstrap: Bootstrap = .standard
 ) throws -> [String: MetricValue] {
     try checkPairs(predictions: predictions.map { "\($0.count)" }, references: references.map { _ in [""] })

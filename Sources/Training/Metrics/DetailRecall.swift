@@ -13,9 +13,9 @@ import PEFTSupport
 /// Words are those of
 /// ROUGE: lowercased runs of `a-z0-9`, stemmed if longer than three letters. The metric is recall only, so an output that
 /// repeats the whole prompt scores 1; read it together with ROUGE, whose precision penalizes that.
-public enum DetailRecall {
+package enum DetailRecall {
     /// Its key in reports.
-    public static let key = "detailRecall"
+    package static let key = "detailRecall"
 
     static let description = MetricDescription(
         key: key, name: "Detail recall", prominence: .always,
@@ -30,11 +30,11 @@ public enum DetailRecall {
     }
 
     /// Minimum number of examples for excluding words that most references share.
-    public static let fewestRows = 10
+    package static let fewestRows = 10
 
     /// The score of each example against its best reference; `nil` for an example without details.
     /// - Throws: ``PEFTError`` for lists of different length, an empty list or an example without references.
-    public static func scores(prompts: [String], predictions: [String], references: [[String]]) throws -> [Double?] {
+    package static func scores(prompts: [String], predictions: [String], references: [[String]]) throws -> [Double?] {
         try checkPairs(predictions: predictions, references: references)
         guard prompts.count == predictions.count else {
             throw PEFTError(
@@ -65,7 +65,7 @@ public enum DetailRecall {
 
     /// The mean over the examples with details; `nil` if there are none.
     /// - Throws: as ``scores(prompts:predictions:references:)``.
-    public static func value(
+    package static func value(
         prompts: [String], predictions: [String], references: [[String]], bootstrap: Bootstrap = .standard
     ) throws -> MetricValue? {
         let scores = try scores(prompts: prompts, predictions: predictions, references: references)

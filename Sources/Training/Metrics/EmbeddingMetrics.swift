@@ -2,7 +2,7 @@ import PEFTSupport
 import Torch
 
 /// The metrics of embeddings; raw values are their keys in reports.
-public enum EmbeddingMetric: String, CaseIterable, Sendable, Codable {
+package enum EmbeddingMetric: String, CaseIterable, Sendable, Codable {
     /// Correlation of the cosine similarities of pairs with the target similarities, in −1 … 1.
     case cosineSpearman, cosinePearson
     /// Recall@1: fraction of texts whose paired text is the nearest of all candidates, in 0 … 1.
@@ -28,7 +28,7 @@ public enum EmbeddingMetric: String, CaseIterable, Sendable, Codable {
 
 /// Evaluates the cosine similarities of pairs of texts against target similarities.
 /// - Throws: ``PEFTError`` for lists of different length or an empty list.
-public func evaluateSimilarity(
+package func evaluateSimilarity(
     _ cosines: [Double], references: [Double], bootstrap: Bootstrap = .standard
 ) throws -> [String: MetricValue] {
     let all = try evaluateRegression(predictions: cosines, references: references, bootstrap: bootstrap)
@@ -44,7 +44,7 @@ public func evaluateSimilarity(
 ///   - queries: vectors of equal size; `documents`: one for each query.
 ///   - names: identifies the documents: documents of equal names are the same document.
 /// - Throws: ``PEFTError`` for lists of different length or an empty list.
-public func evaluateRetrieval(
+package func evaluateRetrieval(
     queries: [[Float]], documents: [[Float]], names: [String], bootstrap: Bootstrap = .standard
 ) throws -> [String: MetricValue] {
     try checkPairs(predictions: names, references: documents.map { _ in [""] })

@@ -2,7 +2,7 @@ import PEFTSupport
 
 /// The metrics of ``evaluateEntities(predictions:references:bootstrap:)``, each in 0 … 1; raw values are
 /// their keys in reports.
-public enum EntityMetric: String, CaseIterable, Sendable, Codable {
+package enum EntityMetric: String, CaseIterable, Sendable, Codable {
     /// F1, precision and recall of entities, which must match in type and boundaries, over the whole dataset.
     case entityF1, entityPrecision, entityRecall
     /// Fraction of words with the correct label; described by ``ClassificationMetric/accuracy``.
@@ -63,7 +63,7 @@ struct Entity: Hashable, Sendable {
 
 /// Evaluates predicted word labels against the true ones.
 /// - Throws: ``PEFTError`` for lists or label sequences of different length, or an empty list.
-public func evaluateEntities(
+package func evaluateEntities(
     predictions: [[String]], references: [[String]], bootstrap: Bootstrap = .standard
 ) throws -> [String: MetricValue] {
     try checkPairs(predictions: predictions.map { "\($0)" }, references: references.map { ["\($0)"] })

@@ -1,7 +1,7 @@
 import Foundation
 
 /// Exact match of a prediction with a reference.
-public enum ExactMatch {
+package enum ExactMatch {
     static let description = MetricDescription(
         key: "exactMatch", name: "Exact match", explanation: "Outputs identical to the target, in percent."
     ) { texts, bootstrap in
@@ -10,13 +10,13 @@ public enum ExactMatch {
     }
 
     /// Equal code points after trimming whitespace at both ends, for at least one reference.
-    public static func matches(prediction: String, references: [String]) -> Bool {
+    package static func matches(prediction: String, references: [String]) -> Bool {
         let predicted = trimmed(prediction)
         return references.contains { trimmed($0).unicodeScalars.elementsEqual(predicted.unicodeScalars) }
     }
 
     /// Equal after ``normalized(_:)``, for at least one reference.
-    public static func matchesNormalized(prediction: String, references: [String]) -> Bool {
+    package static func matchesNormalized(prediction: String, references: [String]) -> Bool {
         let predicted = normalized(prediction)
         return references.contains { normalized($0).unicodeScalars.elementsEqual(predicted.unicodeScalars) }
     }
@@ -25,7 +25,7 @@ public enum ExactMatch {
     ///
     /// P. Rajpurkar et al., *SQuAD: 100,000+ Questions for Machine Comprehension of Text*, 2016, and its
     /// evaluation script.
-    public static func normalized(_ text: String) -> String {
+    package static func normalized(_ text: String) -> String {
         var out = String.UnicodeScalarView()
         var word = String.UnicodeScalarView()
         func endWord() {

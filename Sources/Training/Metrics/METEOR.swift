@@ -7,7 +7,7 @@ import PEFTSupport
 /// 2005, with the recall-weighted mean of § 2 (9 parts recall, 1 part precision) and the penalty ½ (chunks / matches)³. The
 /// published program also matches WordNet synonyms, so its scores are slightly higher. Equal to
 /// NLTK's `meteor_score` with an empty WordNet. Words are the lowercased `13a` tokens.
-public enum METEOR {
+package enum METEOR {
     static let description = MetricDescription(
         key: "meteor", name: "METEOR",
         explanation:
@@ -18,7 +18,7 @@ public enum METEOR {
 
     /// The score of each example, in 0 … 1, against its best reference.
     /// - Throws: ``PEFTError`` for lists of different length, an empty list or an example without references.
-    public static func scores(predictions: [String], references: [[String]]) throws -> [Double] {
+    package static func scores(predictions: [String], references: [[String]]) throws -> [Double] {
         try checkPairs(predictions: predictions, references: references)
         var tokenizer = WordTokenizer()
         var stems = Stems()

@@ -1,5 +1,5 @@
 /// What reports say about a metric, declared beside its arithmetic and listed in ``all``.
-public struct MetricDescription: Sendable {
+package struct MetricDescription: Sendable {
     /// Where a place has room for a few metrics only.
     package enum Prominence: Sendable {
         /// Shown while there is room, in the order of ``MetricDescription/all``.
@@ -11,18 +11,18 @@ public struct MetricDescription: Sendable {
     }
 
     /// Its key in reports and in the results of an evaluation.
-    public let key: String
+    package let key: String
     /// Its name for readers.
-    public let name: String
+    package let name: String
     /// The values it can have. An infinite bound means that there is none.
-    public let range: ClosedRange<Double>
-    public let higherIsBetter: Bool
+    package let range: ClosedRange<Double>
+    package let higherIsBetter: Bool
     /// The unit of displayed values; may be empty.
-    public let unit: String
+    package let unit: String
     /// Decimal places of displayed values.
-    public let places: Int
+    package let places: Int
     /// What it measures, in a sentence.
-    public let explanation: String
+    package let explanation: String
     package let prominence: Prominence
     /// The score of generated texts, `nil` if they have none; no function for metrics of models with a head and of losses, which
     /// their tasks and the evaluator compute.
@@ -42,7 +42,7 @@ public struct MetricDescription: Sendable {
     }
 
     /// Factor from the value to the displayed one: 100 for scores and correlations, 1 for values outside −1 … 1.
-    public var scale: Double { range.lowerBound >= -1 && range.upperBound <= 1 ? 100 : 1 }
+    package var scale: Double { range.lowerBound >= -1 && range.upperBound <= 1 ? 100 : 1 }
 }
 
 extension MetricDescription {
@@ -67,14 +67,14 @@ extension MetricDescription {
     private static let byKey = Dictionary(all.map { ($0.key, $0) }, uniquingKeysWith: { first, _ in first })
 
     /// The metric with a key; one that is not in the list, such as a later version's, counts as a score in 0 … 1.
-    public static func of(_ key: String) -> MetricDescription {
+    package static func of(_ key: String) -> MetricDescription {
         byKey[key]
             ?? MetricDescription(
                 key: key, name: key, explanation: "A score between 0 and 1, in percent. Higher is better.")
     }
 
     /// Keys in the order that readers expect; unknown ones follow by name.
-    public static func ordered(_ keys: Set<String>) -> [String] {
+    package static func ordered(_ keys: Set<String>) -> [String] {
         let known = all.map(\.key).filter(keys.contains)
         return known + keys.subtracting(known).sorted()
     }

@@ -7,7 +7,7 @@ import PEFTSupport
 /// G. Doddington, *Automatic Evaluation of Machine Translation Quality Using N-gram Co-Occurrence Statistics*, 2002,
 /// eqs. 2 and 3, with n-grams up to five words and the mean length of an example's references, as in NIST's mteval. Words
 /// are the lowercased `13a` tokens.
-public enum NIST {
+package enum NIST {
     static let description = MetricDescription(
         key: "nist", name: "NIST", range: 0 ... .infinity, unit: "bits", places: 2,
         explanation:
@@ -24,7 +24,7 @@ public enum NIST {
     /// The corpus score in bits, at least 0 and unbounded.
     /// - Parameter references: one or more for each prediction.
     /// - Throws: ``PEFTError`` for lists of different length, an empty list or an example without references.
-    public static func score(predictions: [String], references: [[String]]) throws -> Double {
+    package static func score(predictions: [String], references: [[String]]) throws -> Double {
         try checkPairs(predictions: predictions, references: references)
         return statistics(predictions: predictions, references: references)
             .reduce(into: Statistics()) { $0.add($1) }.score

@@ -4,9 +4,9 @@ import PEFTSupport
 import Torch
 
 /// Perplexity: exp of the mean loss per token (not per example), at least 1.
-public enum Perplexity {
+package enum Perplexity {
     /// Its key in reports.
-    public static let key = "perplexity"
+    package static let key = "perplexity"
 
     static let description = MetricDescription(
         key: key, name: "Perplexity", range: 1 ... .infinity, higherIsBetter: false, unit: "", places: 2,
@@ -19,7 +19,7 @@ public enum Perplexity {
 
     /// - Parameter losses: for each example, the sum of its tokens' losses in nats, and their number.
     /// - Throws: ``PEFTError`` if there are no examples.
-    public static func value(
+    package static func value(
         _ losses: [(sum: Double, tokens: Int)], bootstrap: Bootstrap = .standard
     ) throws -> MetricValue {
         try bootstrap.value(rows: losses.count) { rows in exp(meanLoss(rows.map { losses[$0] })) }
@@ -27,14 +27,14 @@ public enum Perplexity {
 
     /// Loss per token in nats, with its bootstrap interval over examples.
     /// - Throws: ``PEFTError`` if there are no examples.
-    public static func loss(
+    package static func loss(
         _ losses: [(sum: Double, tokens: Int)], bootstrap: Bootstrap = .standard
     ) throws -> MetricValue {
         try bootstrap.value(rows: losses.count) { rows in meanLoss(rows.map { losses[$0] }) }
     }
 
     /// Loss per token in nats.
-    public static func meanLoss(_ losses: [(sum: Double, tokens: Int)]) -> Double {
+    package static func meanLoss(_ losses: [(sum: Double, tokens: Int)]) -> Double {
         losses.reduce(0) { $0 + $1.sum } / Double(max(1, losses.reduce(0) { $0 + $1.tokens }))
     }
 }
@@ -42,7 +42,7 @@ public enum Perplexity {
 extension LanguageModel {
     /// The summed loss of each example in nats, and its number of target tokens; without dropout and gradients.
     /// - Throws: ``PEFTError`` if a loss is NaN or infinite.
-    public func rowLosses(_ examples: [EncodedExample]) throws -> [(sum: Double, tokens: Int)] {
+    package func rowLosses(_ examples: [EncodedExample]) throws -> [(sum: Double, tokens: Int)] {
         try withTorchErrors {
             try withoutGradients {
                 try examples.map { example in

@@ -3,9 +3,9 @@
 /// C.-Y. Lin, *ROUGE: A Package for Automatic Evaluation of Summaries*, 2004. Scores equal those of the
 /// Python package `rouge_score` 0.1.2 (`use_stemmer=True` by default here): tokens are the runs of `a-z0-9`
 /// of the lowercased text, and those of more than three letters are stemmed.
-public struct ROUGE: Sendable {
+package struct ROUGE: Sendable {
     /// Raw values are the variants' keys in reports.
-    public enum Variant: String, CaseIterable, Sendable, Codable {
+    package enum Variant: String, CaseIterable, Sendable, Codable {
         /// Overlap of unigrams.
         case rouge1
         /// Overlap of bigrams.
@@ -42,13 +42,13 @@ public struct ROUGE: Sendable {
     }
 
     /// Precision, recall and F-measure, each in 0 … 1.
-    public struct Score: Sendable, Hashable, Codable {
+    package struct Score: Sendable, Hashable, Codable {
         /// Matches per unit of the prediction.
-        public var precision: Double
+        package var precision: Double
         /// Matches per unit of the reference.
-        public var recall: Double
+        package var recall: Double
         /// Harmonic mean of the two, 0 where both are 0.
-        public var fmeasure: Double
+        package var fmeasure: Double
 
         init(matches: Int, predicted: Int, referenced: Int) {
             precision = predicted > 0 ? Double(matches) / Double(predicted) : 0
@@ -57,18 +57,18 @@ public struct ROUGE: Sendable {
         }
     }
 
-    public let stemming: Bool
+    package let stemming: Bool
 
-    public init(stemming: Bool = true) { self.stemming = stemming }
+    package init(stemming: Bool = true) { self.stemming = stemming }
 
     /// Scores one prediction against one reference. A text without a token scores 0.
-    public func score(prediction: String, reference: String) -> [Variant: Score] {
+    package func score(prediction: String, reference: String) -> [Variant: Score] {
         score(prediction: prediction, references: [reference])
     }
 
     /// Scores one prediction against the reference with the best F-measure, separately for each variant.
     /// Without references every score is 0.
-    public func score(prediction: String, references: [String]) -> [Variant: Score] {
+    package func score(prediction: String, references: [String]) -> [Variant: Score] {
         var tokenizer = ROUGETokenizer(stemming: stemming)
         return score(prediction: prediction, references: references, tokenizer: &tokenizer)
     }

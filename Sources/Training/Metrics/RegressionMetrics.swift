@@ -2,7 +2,7 @@ import PEFTSupport
 
 /// The metrics of ``evaluateRegression(predictions:references:bootstrap:)``; raw values are their
 /// keys in reports.
-public enum RegressionMetric: String, CaseIterable, Sendable, Codable {
+package enum RegressionMetric: String, CaseIterable, Sendable, Codable {
     /// Pearson correlation of the values and Spearman correlation of their ranks, in −1 … 1; 0 if all predictions are equal.
     case pearson, spearman
     /// Mean squared error and mean absolute error, at least 0 and unbounded; lower is better.
@@ -27,7 +27,7 @@ public enum RegressionMetric: String, CaseIterable, Sendable, Codable {
 /// Evaluates predicted values against the true ones.
 /// - Returns: every ``RegressionMetric`` by its raw value.
 /// - Throws: ``PEFTError`` for lists of different length or an empty list.
-public func evaluateRegression(
+package func evaluateRegression(
     predictions: [Double], references: [Double], bootstrap: Bootstrap = .standard
 ) throws -> [String: MetricValue] {
     try checkPairs(predictions: predictions.map { "\($0)" }, references: references.map { ["\($0)"] })

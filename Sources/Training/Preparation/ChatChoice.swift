@@ -8,12 +8,14 @@ public struct ChatChoice: Sendable {
     public var wrapsTemplates = false
     /// The field with the messages; `nil` to detect it.
     public var messages: String?
+    /// The chat template and its variables.
     public var template = ChatTemplateChoice()
     /// The tokens that contribute to the loss; `nil` for the adapter's choice, else the assistant's.
     public var loss: ChatLoss?
     /// Maximum number of tokens of a conversation; `nil` for the adapter's choice, else 2048.
     public var maxLength: Int?
 
+    /// The model's own chat template, and its usual loss mask.
     public init() {}
 
     /// Whether settings are present that conversations alone have.
@@ -43,6 +45,7 @@ public struct ChatTemplateChoice: Sendable {
     /// Template variables besides the messages.
     public var variables: [String: JSON] = [:]
 
+    /// The model's own chat template.
     public init() {}
 
     package var isEmpty: Bool { template == nil && system == nil && variables.isEmpty }

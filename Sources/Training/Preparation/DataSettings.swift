@@ -14,6 +14,7 @@ public struct DataSettings: Sendable {
     public var negative: String?
     /// The format of the rows, in place of the templates; `nil` to detect it.
     public var format: RowFormat?
+    /// The task; by default what the model and the data say.
     public var task = TaskChoice()
     /// Maximum number of tokens of a prompt, or of a text that a model with a head reads; `nil` for the adapter's, else
     /// ``defaultMaxInputTokens``.
@@ -21,8 +22,13 @@ public struct DataSettings: Sendable {
     /// How rows are read as conversations.
     public var chat = ChatChoice()
 
-    public static let defaultMaxInputTokens = 512
+    package static let defaultMaxInputTokens = 512
 
+    /// - Parameters:
+    ///   - prompt: template of the input, such as `Summarize: {dialogue}`.
+    ///   - target: template of the target.
+    ///   - pair: template of the second text of a pair.
+    ///   - negative: template of a hard negative, for embeddings.
     public init(prompt: String? = nil, target: String? = nil, pair: String? = nil, negative: String? = nil) {
         (self.prompt, self.target, self.pair, self.negative) = (prompt, target, pair, negative)
     }

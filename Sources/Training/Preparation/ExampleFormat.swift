@@ -3,13 +3,13 @@ import PEFTSupport
 import PEFTTokenizers
 
 /// How the rows of a dataset become examples: as prompts and targets, or as conversations.
-public enum ExampleFormat: Sendable {
+package enum ExampleFormat: Sendable {
     case texts(RowTemplates)
     /// Conversations from the rows' messages, or with `turns` from a prompt and its target as two turns.
     case chats(ChatSettings, turns: RowTemplates?)
 
     /// The templates; `nil` for rows of messages.
-    public var templates: RowTemplates? {
+    package var templates: RowTemplates? {
         switch self {
         case .texts(let templates): templates
         case .chats(_, let turns): turns
@@ -17,7 +17,7 @@ public enum ExampleFormat: Sendable {
     }
 
     /// The chat settings; `nil` for prompts and targets.
-    public var chat: ChatSettings? {
+    package var chat: ChatSettings? {
         guard case .chats(let settings, _) = self else { return nil }
         return settings
     }
@@ -25,14 +25,14 @@ public enum ExampleFormat: Sendable {
     /// Reads at most `limit` rows of all sources together.
     /// - Parameter data: names of data sources (``DataSource/all(_:)``).
     /// - Throws: ``PEFTError`` naming the row and the problem.
-    public func read(_ data: [String], limit: Int? = nil) throws -> Examples {
+    package func read(_ data: [String], limit: Int? = nil) throws -> Examples {
         // Messages keep the order of their keys.
         let isInOrder = chat != nil && templates == nil
         return try examples(from: DataSet.read(DataSource.all(data), limit: limit, keepsText: isInOrder))
     }
 
     /// - Parameter rows: rows of messages preferably have their JSON text, which keeps the order of keys.
-    public func examples(from rows: [Row]) throws -> Examples {
+    package func examples(from rows: [Row]) throws -> Examples {
         switch self {
         case .texts(let templates): .texts(try templates.examples(from: rows))
         case .chats(let settings, let turns):
@@ -53,7 +53,7 @@ extension DataSettings {
     ///   - record: the settings that an adapter was trained with, which these override.
     ///   - needsTarget: whether the examples need targets; for generation they don't.
     /// - Throws: ``PEFTError`` for missing or contradictory settings.
-    public func exampleFormat(
+    package func exampleFormat(
         of data: [String], tokenizerFolder: URL, record: TrainingRecord? = nil, needsTarget: Bool = true
     ) throws -> ExampleFormat {
         try exampleFormat(

@@ -1,25 +1,25 @@
 /// The examples of a dataset before tokenization.
-public enum Examples {
+package enum Examples {
     case texts([Example])
     /// Conversations, with the settings that render and encode them.
     case chats([Conversation], ChatSettings)
 
-    public var count: Int {
+    package var count: Int {
         switch self {
         case .texts(let examples): examples.count
         case .chats(let conversations, _): conversations.count
         }
     }
-    public var isEmpty: Bool { count == 0 }
+    package var isEmpty: Bool { count == 0 }
 
     /// Prompts and targets; empty for conversations.
-    public var texts: [Example] {
+    package var texts: [Example] {
         guard case .texts(let examples) = self else { return [] }
         return examples
     }
 
     /// Conversations; empty for prompts and targets.
-    public var chats: [Conversation] {
+    package var chats: [Conversation] {
         guard case .chats(let conversations, _) = self else { return [] }
         return conversations
     }

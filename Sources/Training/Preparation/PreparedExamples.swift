@@ -8,7 +8,7 @@ public enum PreparedExamples {
     case chats([Conversation], ChatEncoder)
 
     /// Token ids of the examples, and their counts.
-    public func encoded() throws -> (examples: [EncodedExample], summary: EncodingSummary) {
+    package func encoded() throws -> (examples: [EncodedExample], summary: EncodingSummary) {
         switch self {
         case .texts(let examples, let encoder): try encoder.encode(examples)
         case .chats(let conversations, let encoder): try encoder.encode(conversations)
@@ -56,7 +56,7 @@ extension Examples {
     ///   - maxInputTokens: maximum number of tokens of a prompt, or of a text that a model with a head reads; conversations
     ///     have a limit of their own (``ChatSettings/maxLength``).
     /// - Throws: ``PEFTError`` for a model that the examples don't fit.
-    public func prepared(
+    package func prepared(
         _ tokenizer: Tokenizer, folder: URL, for model: any LanguageModel, maxInputTokens: Int
     ) throws -> PreparedExamples {
         switch self {

@@ -1,13 +1,13 @@
 import PEFTSupport
 
 /// A dataset format that implies the templates of prompt and target.
-public struct RecognizedFormat: Sendable {
-    public let format: RowFormat
+package struct RecognizedFormat: Sendable {
+    package let format: RowFormat
     /// `nil` for rows of messages.
-    public let templates: (prompt: String, target: String)?
+    package let templates: (prompt: String, target: String)?
 
     /// One line about how rows are read.
-    public var note: String {
+    package var note: String {
         let shown = templates.map { templates in
             let prompt = templates.prompt.isEmpty ? "" : "--prompt \(Self.quoted(templates.prompt)) "
             return "; the same as \(prompt)--target \(Self.quoted(templates.target))"
@@ -31,7 +31,7 @@ extension DataSettings {
     ///   - generates: whether the model generates text; for others the label field must be set.
     ///   - record: the settings that an adapter was trained with, whose templates are used.
     /// - Throws: ``PEFTError`` if ``format`` conflicts with other settings or with the rows.
-    public func recognizing(_ data: [String], generates: Bool = true, record: TrainingRecord? = nil) throws -> (
+    package func recognizing(_ data: [String], generates: Bool = true, record: TrainingRecord? = nil) throws -> (
         settings: DataSettings, format: RecognizedFormat?
     ) {
         let isTold = prompt != nil || target != nil || chat.messages != nil

@@ -14,10 +14,10 @@ public enum RowFormat: String, CaseIterable, Sendable {
     case text
 
     /// Whether rows hold messages to be rendered by a chat template.
-    public var isChat: Bool { self == .sharegpt || self == .messages }
+    package var isChat: Bool { self == .sharegpt || self == .messages }
 
     /// The display name.
-    public var title: String {
+    package var title: String {
         switch self {
         case .alpaca: "Alpaca"
         case .sharegpt: "ShareGPT"
@@ -28,7 +28,7 @@ public enum RowFormat: String, CaseIterable, Sendable {
     }
 
     /// What is the prompt and what the target, for messages to the user.
-    public var summary: String {
+    package var summary: String {
         switch self {
         case .alpaca: "instruction and input are the prompt, output is the target"
         case .sharegpt, .messages: "the assistant's messages are the targets"
@@ -38,7 +38,7 @@ public enum RowFormat: String, CaseIterable, Sendable {
     }
 
     /// The required fields.
-    public var requiredFields: [String] {
+    package var requiredFields: [String] {
         switch self {
         case .alpaca: ["instruction", "output"]
         case .sharegpt: ["conversations"]
@@ -54,7 +54,7 @@ public enum RowFormat: String, CaseIterable, Sendable {
     ]
 
     /// The format of a row; `nil` if its fields are ambiguous.
-    public static func recognized(in row: Row) -> RowFormat? {
+    package static func recognized(in row: Row) -> RowFormat? {
         let texts = Set(row.fields.filter { $0.value.string != nil }.keys)
         if ChatRows.areIn(row) { return ChatRows.hasShareGPT(row) ? .sharegpt : .messages }
         if texts.isSuperset(of: ["instruction", "output"]) { return .alpaca }
@@ -64,14 +64,14 @@ public enum RowFormat: String, CaseIterable, Sendable {
     }
 
     /// Whether a row has the required fields.
-    public func fits(_ row: Row) -> Bool {
+    package func fits(_ row: Row) -> Bool {
         if isChat { return ChatRows.areIn(row) && (self == .sharegpt) == ChatRows.hasShareGPT(row) }
         return requiredFields.allSatisfy { row[$0]?.string != nil }
     }
 
     /// The templates of a prompt and its target; `nil` for rows of messages.
     /// - Parameter asTurns: whether both become the turns of a chat, which need no headings.
-    public func templates(asTurns: Bool) -> (prompt: String, target: String)? {
+    package func templates(asTurns: Bool) -> (prompt: String, target: String)? {
         switch self {
         case .alpaca where asTurns: ("{instruction}{?input}\n\n{input}{/input}", "{output}")
         case .alpaca:

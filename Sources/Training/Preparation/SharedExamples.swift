@@ -2,7 +2,7 @@ import LanguageModels
 import PEFTSupport
 
 /// Counts evaluation examples that are also in the training data (contamination).
-public enum SharedExamples {
+package enum SharedExamples {
     /// A warning; `nil` if there are none.
     /// - Parameter name: the split of the examples, such as `test`.
     package static func note(_ shared: Int, of all: Int, _ name: String) -> String? {
@@ -12,7 +12,7 @@ public enum SharedExamples {
     }
 
     /// How many of `examples` are equal to one of `training`, token by token.
-    public static func count(_ examples: [EncodedExample], in training: EncodedRows) -> Int {
+    package static func count(_ examples: [EncodedExample], in training: EncodedRows) -> Int {
         // Compare only examples of equal length, as the training examples may be in a file.
         let lengths = Set(examples.map(\.length))
         var known: Set<Int> = []
@@ -23,13 +23,13 @@ public enum SharedExamples {
     }
 
     /// The same for examples before tokenization.
-    public static func count(_ examples: [Example], in training: [Example]) -> Int {
+    package static func count(_ examples: [Example], in training: [Example]) -> Int {
         let known = Set(training.map(hash))
         return examples.count { known.contains(hash($0)) }
     }
 
     /// The same for conversations.
-    public static func count(_ conversations: [Conversation], in training: [Conversation]) -> Int {
+    package static func count(_ conversations: [Conversation], in training: [Conversation]) -> Int {
         let known = Set(training.map(hash))
         return conversations.count { known.contains(hash($0)) }
     }

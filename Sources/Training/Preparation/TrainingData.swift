@@ -18,20 +18,23 @@ import PEFTTokenizers
 public struct TrainingData {
     /// The model, with the head that the task requires.
     public let folder: ModelFolder
+    /// The model's tokenizer.
     public let tokenizer: Tokenizer
-    public let architecture: Architecture
+    package let architecture: Architecture
     /// The head that the task requires; `nil` for a model that generates text.
-    public let head: ModelHead?
+    package let head: ModelHead?
     /// How rows became examples.
-    public let format: ExampleFormat
+    package let format: ExampleFormat
+    /// The training examples.
     public let training: EncodedRows
+    /// The validation examples; empty without a validation file or split.
     public let validation: [EncodedExample]
     /// Counts over all data except a validation file.
-    public let summary: EncodingSummary
+    package let summary: EncodingSummary
     /// The data format, if it was detected from the fields.
-    public let recognized: RecognizedFormat?
+    package let recognized: RecognizedFormat?
     /// Maximum number of prompt tokens, as set.
-    public let maxInputTokens: Int
+    package let maxInputTokens: Int
     /// Maximum number of tokens of a prompt, a text or a conversation for this model.
     let maxTokens: Int
     private let tokenizerFolder: URL

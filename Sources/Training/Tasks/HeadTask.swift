@@ -50,7 +50,7 @@ public enum Prediction: Sendable, Equatable {
     }
 
     /// The fields of `peft predict`'s JSON output.
-    public var fields: [String: JSON] {
+    package var fields: [String: JSON] {
         switch self {
         case .label(let label, let probability): ["label": .string(label), "score": .number(probability)]
         case .labels(let labels, let probabilities):
@@ -83,7 +83,7 @@ extension ModelHead {
 
     /// Key of the primary metric of the task.
     /// - Parameter hasTargets: for embeddings, whether the pairs have target similarities.
-    public func primaryMetric(hasTargets: Bool) -> String {
+    package func primaryMetric(hasTargets: Bool) -> String {
         switch task {
         case .sequenceToSequence, .causalLM: ROUGE.Variant.rouge1.rawValue
         case .classification: ClassificationMetric.accuracy.rawValue

@@ -47,7 +47,7 @@ struct LabelNumbers: Sendable {
 
 extension ModelHead {
     /// The meaning of class indices in targets, such as `0 is 'negative'`; `nil` if the targets are labels.
-    public func classIndexMeaning(in examples: [Example]) -> String? {
+    package func classIndexMeaning(in examples: [Example]) -> String? {
         guard task == .classification, labels.enumerated().contains(where: { $1 != "LABEL_\($0)" }) else {
             return nil
         }

@@ -4,9 +4,14 @@ import PEFTSupport
 
 /// The task as far as the user chose it; the rest is inferred from the model and the data.
 public struct TaskChoice: Sendable {
+    /// The task; `nil` for the model's.
     public var task: ModelTask?
+    /// How an embedding is pooled; `nil` for the model's way.
     public var pooling: Pooling.Mode?
 
+    /// - Parameters:
+    ///   - task: the task; `nil` for the model's.
+    ///   - pooling: how an embedding is pooled.
     public init(task: ModelTask? = nil, pooling: Pooling.Mode? = nil) { (self.task, self.pooling) = (task, pooling) }
 
     /// The head for a model and its training examples.
@@ -17,7 +22,7 @@ public struct TaskChoice: Sendable {
     /// names and cover the targets (which may be class indices), else the targets' own, sorted, by value if all are integers.
     /// - Returns: `nil` for a model that generates text.
     /// - Throws: ``PEFTError`` for a task that the model doesn't support, or examples that don't fit it.
-    public func head(for folder: ModelFolder, rows: [Example]) throws -> ModelHead? {
+    package func head(for folder: ModelFolder, rows: [Example]) throws -> ModelHead? {
         let family = folder.configuration["model_type"]?.string ?? ""
         let stored = ModelHead(configuration: folder.configuration)
         let isEncoder = ModelRegistry.isEncoder(family)
@@ -43,7 +48,7 @@ public struct TaskChoice: Sendable {
     }
 
     /// Whether the model generates text, for any examples.
-    public func generates(_ folder: ModelFolder) -> Bool {
+    package func generates(_ folder: ModelFolder) -> Bool {
         let task = task ?? ModelHead(configuration: folder.configuration)?.task
         return task?.generates ?? !ModelRegistry.isEncoder(folder.configuration["model_type"]?.string ?? "")
     }

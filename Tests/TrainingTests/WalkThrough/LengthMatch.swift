@@ -1,7 +1,7 @@
 @testable import Training
 
 /// Length match: the shorter of the total lengths of outputs and first references, divided by the longer; in 0 … 1.
-public enum LengthMatch {
+package enum LengthMatch {
     static let description = MetricDescription(
         key: "lengthMatch", name: "Length match",
         explanation: "How close the total length of the outputs is to that of the targets, in percent."
