@@ -165,8 +165,8 @@ import TorchTestSupport
                 #expect(relativeDifference(scores[0], scores[1]) < 1e-5, "\(name)")
                 for (a, b) in zip(adapters[0].attached, adapters[1].attached) {
                     let (packed, numbers) = (
-                        try #require(a.adapter as? any LinearAdapter).replacementWeight,
-                        try #require(b.adapter as? any LinearAdapter).replacementWeight
+                        try #require(a.adapter as? any WeightAdapter).replacementWeight,
+                        try #require(b.adapter as? any WeightAdapter).replacementWeight
                     )
                     // Some projections of a T5 stay numbers.
                     #expect((a.site as? Linear)?.weight.isQuantized != true || packed is BlockQuantizedWeight)

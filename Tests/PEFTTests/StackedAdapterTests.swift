@@ -211,7 +211,7 @@ import TorchTestSupport
         }
         let output = try model.scores()
         // What computes with another weight lies next to it, whenever it came.
-        let isResidual = both[1].attached.contains { ($0.adapter as? any LinearAdapter)?.replacementWeight != nil }
+        let isResidual = both[1].attached.contains { ($0.adapter as? any WeightAdapter)?.replacementWeight != nil }
         let order = isResidual ? [both[1], both[0]] : both
         if !order.contains(where: { !$0.trained.isEmpty }) {
             try order[0].merge()

@@ -5,77 +5,77 @@ import Torch
 import TorchNN
 
 /// The result of checking an adapter against a model: whether it fits, and what effect it has.
-public struct AdapterCheck: Codable, Sendable {
+package struct AdapterCheck: Codable, Sendable {
     /// Reasons why the adapter doesn't fit the model; empty if it fits.
-    public var problems: [String] = []
+    package var problems: [String] = []
     /// Problems of single tensors, grouped by kind.
-    public var groups: [Group] = []
+    package var groups: [Group] = []
     /// Suspicious properties of an adapter that fits.
-    public var warnings: [String] = []
+    package var warnings: [String] = []
     /// Label of the adapter's method.
-    public var method: String
+    package var method: String
     /// Number of stored parameters.
-    public var parameters: Int
+    package var parameters: Int
     /// Number of stored tensors by dtype.
-    public var types: [String: Int] = [:]
+    package var types: [String: Int] = [:]
     /// Effect on the model's logits; `nil` if the adapter doesn't fit.
-    public var effect: Effect?
+    package var effect: Effect?
     /// Strength of the adapter at each adapted module.
-    public var sites: [Site] = []
+    package var sites: [Site] = []
     /// Scales of the LoRA branches, with the number of modules that use each.
-    public var scales: [Scale] = []
+    package var scales: [Scale] = []
 
     /// Problems of one kind.
-    public struct Group: Codable, Sendable {
-        public var kind: String
+    package struct Group: Codable, Sendable {
+        package var kind: String
         /// The affected tensors, each with what is wrong about it.
-        public var tensors: [String]
+        package var tensors: [String]
     }
 
     /// How the adapter changes the model's outputs on sample batches.
-    public struct Effect: Codable, Sendable {
+    package struct Effect: Codable, Sendable {
         /// Largest absolute difference of a logit with and without the adapter.
-        public var largest: Double
+        package var largest: Double
         /// Mean absolute difference of a logit.
-        public var mean: Double
+        package var mean: Double
         /// Mean Kullback–Leibler divergence KL(base ‖ adapted) of the output distributions, in nats.
-        public var divergence: Double
+        package var divergence: Double
         /// Fraction of positions whose argmax token, or class, changes.
-        public var changed: Double
+        package var changed: Double
     }
 
     /// One adapted module.
-    public struct Site: Codable, Sendable {
-        public var path: String
-        public var layer: Int?
+    package struct Site: Codable, Sendable {
+        package var path: String
+        package var layer: Int?
         /// ‖ΔW‖ / ‖W‖ (Frobenius) of a projection or embedding; elsewhere the mean logit change that this module
         /// alone causes.
-        public var strength: Double
+        package var strength: Double
         /// Whether ``strength`` is ‖ΔW‖ / ‖W‖.
-        public var isRelativeNorm: Bool
+        package var isRelativeNorm: Bool
         /// Whether ``strength`` is ‖ΔW‖ itself because W is 0, as for a classification head's initial bias.
-        public var isNorm = false
+        package var isNorm = false
         /// Rank and scale of a LoRA branch.
-        public var rank: Int?
-        public var scale: Double?
+        package var rank: Int?
+        package var scale: Double?
     }
 
     /// A scale that LoRA branches use.
-    public struct Scale: Codable, Sendable {
+    package struct Scale: Codable, Sendable {
         /// Factor that ΔW = B A is multiplied by.
-        public var value: Double
+        package var value: Double
         /// Number of modules with this scale.
-        public var places: Int
+        package var places: Int
         /// Scale that adapter_config.json specifies for these modules.
-        public var asked: Double
+        package var asked: Double
     }
 
-    public var fits: Bool { problems.isEmpty }
+    package var fits: Bool { problems.isEmpty }
     /// Whether the adapter changes any logit of the sample batches.
-    public var isEffective: Bool { (effect?.largest ?? 0) > 0 }
+    package var isEffective: Bool { (effect?.largest ?? 0) > 0 }
 
     /// The check of a folder that can't be read as an adapter.
-    public init(unreadable error: PEFTError) {
+    package init(unreadable error: PEFTError) {
         (method, parameters, problems) = ("unknown", 0, [error.description])
     }
 
@@ -83,7 +83,7 @@ public struct AdapterCheck: Codable, Sendable {
     ///
     /// - Parameter batches: sample batches on which the effect is measured.
     /// - Throws: ``PEFTError`` if a file can't be read.
-    public init(_ folder: AdapterFolder, on model: any LanguageModel, batches: [TrainingBatch]) throws {
+    package init(_ folder: AdapterFolder, on model: any LanguageModel, batches: [TrainingBatch]) throws {
         method = folder.choice.label
         parameters = folder.tensorShapes.reduce(0) { $0 + $1.shape.reduce(1, *) }
         warnings = folder.notes

@@ -3,15 +3,16 @@ import PEFTSupport
 import Torch
 
 /// Conversion of older adapter formats to the current Hugging Face PEFT format.
-public enum AdapterConversion {
+package enum AdapterConversion {
     /// Reads a folder with `adapter_model.bin`, or with settings and tensor names of older Hugging Face PEFT
     /// versions.
     ///
     /// - Returns: the configuration and the tensors in the current format.
     /// - Throws: ``PEFTError`` if a file is missing or damaged, or the adapter uses fused-projection slices
     ///   (`enable_lora`).
-    public static func olderFolder(_ folder: URL) throws -> (configuration: [String: JSON], tensors: [String: Tensor])
-    {
+    package static func olderFolder(_ folder: URL) throws -> (
+        configuration: [String: JSON], tensors: [String: Tensor]
+    ) {
         let file = folder.appendingPathComponent("adapter_config.json")
         guard FileManager.default.fileExists(atPath: file.path) else {
             throw AdapterFiles.missingConfiguration(folder)

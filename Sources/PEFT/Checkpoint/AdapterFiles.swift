@@ -4,7 +4,7 @@ import PEFTSupport
 import Torch
 
 /// The files of an adapter folder, written by any of the supported programs.
-public enum AdapterFiles {
+package enum AdapterFiles {
     static let configuration = "adapter_config.json"
     static let mlx = "adapters.safetensors"
 
@@ -32,7 +32,7 @@ public enum AdapterFiles {
     }
 
     /// Whether the folder is an mlx-lm adapter.
-    public static func isMLX(_ folder: URL) -> Bool {
+    package static func isMLX(_ folder: URL) -> Bool {
         has(mlx, in: folder) && !has("adapter_model.safetensors", in: folder)
     }
 
@@ -46,7 +46,7 @@ public enum AdapterFiles {
 
     /// Resolves an adapter folder: the folder itself, or the newest checkpoint of a training run in it.
     /// - Returns: the folder, with a note for the user if it is a checkpoint.
-    public static func locate(_ folder: URL) -> (folder: URL, note: String?) {
+    package static func locate(_ folder: URL) -> (folder: URL, note: String?) {
         guard !has(configuration, in: folder) else { return (folder, nil) }
         let found = checkpoints(in: folder)
         guard let newest = found.last else { return (folder, nil) }

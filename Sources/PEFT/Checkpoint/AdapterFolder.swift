@@ -7,7 +7,9 @@ import TorchNN
 /// An adapter folder in Hugging Face PEFT's layout: `adapter_config.json` with `adapter_model.safetensors`, or else
 /// `adapter_model.bin`, which is parsed without running any code.
 public struct AdapterFolder {
-    public let url: URL
+    /// The folder.
+    package let url: URL
+    /// Its `adapter_config.json`.
     public let configuration: [String: JSON]
     /// The method with its configuration.
     public let choice: MethodChoice
@@ -46,7 +48,7 @@ public struct AdapterFolder {
     }
 
     /// Names and shapes of the stored tensors, sorted by name.
-    public var tensorShapes: [(name: String, shape: [Int])] {
+    package var tensorShapes: [(name: String, shape: [Int])] {
         tensors.entries.map { ($0.key, $0.value.shape) }.sorted { $0.name < $1.name }
     }
 
@@ -157,7 +159,7 @@ public struct AdapterFolder {
     }
 
     /// Why a stored tensor doesn't fit a model.
-    public enum Problem: Sendable, Equatable {
+    package enum Problem: Sendable, Equatable {
         case unknown(String, nearest: String?)
         case missing(String)
         case misshapen(String, stored: [Int], needed: [Int])
@@ -268,7 +270,7 @@ extension Adapter {
     }
 
     /// Writes the adapter into an existing folder, for callers that handle atomicity themselves.
-    public func write(into folder: URL, base: String, taskType: String? = nil) throws {
+    package func write(into folder: URL, base: String, taskType: String? = nil) throws {
         guard let type = choice.method.peftType else {
             throw PEFTError(
                 "the method \(choice.method.name) trains the whole model and has no adapter file",
@@ -298,18 +300,18 @@ extension Adapter {
 
 extension AdapterFolder {
     /// A note for the user if the file replaces the base's vocabulary matrices; `nil` if it doesn't.
-    public func vocabularyNote(on model: any LanguageModel) throws -> String? {
+    package func vocabularyNote(on model: any LanguageModel) throws -> String? {
         try StoredVocabulary(self, on: model).note(on: model)
     }
 
     /// Permanently replaces a model's vocabulary matrices by those in the file, for example before planning.
-    public func putVocabulary(on model: any LanguageModel) throws {
+    package func putVocabulary(on model: any LanguageModel) throws {
         try StoredVocabulary(self, on: model).matrices(on: model)?.put()
     }
 
     /// The tensors under their names in Hugging Face's format for a model.
     /// - Throws: ``PEFTError`` that names an unknown, missing or misshapen tensor.
-    public func canonicalTensors(on model: any LanguageModel) throws -> [String: Tensor] {
+    package func canonicalTensors(on model: any LanguageModel) throws -> [String: Tensor] {
         let stored = try StoredVocabulary(self, on: model)
         if let problem = stored.problem { throw problem }
         let vocabulary = stored.matrices(on: model)

@@ -5,14 +5,14 @@ import Torch
 
 /// LoRA adapters in llama.cpp's GGUF format: for each weight `NAME.lora_a` `[r, in]` and `NAME.lora_b` `[out, r]`,
 /// with one α for all modules: ΔW = α / r · B A.
-public enum GGUFAdapter {
+package enum GGUFAdapter {
     /// Writes a LoRA adapter as GGUF.
     ///
     /// - Parameters:
     ///   - model: the base model, of which only the configuration is used.
     ///   - type: storage type: F32, F16 or BF16.
     /// - Throws: ``PEFTError`` that names what the format can't represent.
-    public static func write(
+    package static func write(
         _ folder: AdapterFolder, on model: any LanguageModel, type: GGUFType = .f32, to url: URL,
         replacing: Bool = true
     ) throws {
@@ -99,7 +99,7 @@ public enum GGUFAdapter {
     /// - Parameter model: the base model, of which only the configuration is used.
     /// - Returns: `adapter_config.json` without the base's name, and the tensors.
     /// - Throws: ``PEFTError`` if the file isn't a LoRA adapter for this model.
-    public static func read(_ url: URL, on model: any LanguageModel) throws -> (
+    package static func read(_ url: URL, on model: any LanguageModel) throws -> (
         configuration: [String: JSON], tensors: [String: Tensor]
     ) {
         let file = try GGUFFile(url)

@@ -12,7 +12,7 @@ extension AdapterConversion {
     ///   - enabled: which equal slices of fused projections were adapted (`enable_lora`).
     /// - Returns: an adapter on `model` with the same output as loralib's, and notes for the user.
     /// - Throws: ``PEFTError`` that names a tensor which matches no parameter of the model.
-    public static func loralib(_ file: URL, on model: any LanguageModel, alpha: Double, enabled: [Bool]?) throws
+    package static func loralib(_ file: URL, on model: any LanguageModel, alpha: Double, enabled: [Bool]?) throws
         -> (adapter: Adapter, notes: [String])
     {
         let tensors: any TensorFile =

@@ -5,13 +5,13 @@ import Torch
 
 /// LoRA adapters of Apple's mlx-lm: `adapters.safetensors` with transposed factors `NAME.lora_a` `[in, r]` and
 /// `NAME.lora_b` `[r, out]` and DoRA magnitudes `NAME.m`, and mlx-lm's own `adapter_config.json`.
-public enum MLXAdapter {
+package enum MLXAdapter {
     /// Reads an mlx-lm adapter and converts it to Hugging Face's layout.
     ///
     /// - Parameter model: the base model, of which only the configuration is used.
     /// - Returns: `adapter_config.json` without the base's name, and the tensors.
     /// - Throws: ``PEFTError`` that names what isn't a LoRA of this model.
-    public static func read(_ folder: URL, on model: any LanguageModel) throws -> (
+    package static func read(_ folder: URL, on model: any LanguageModel) throws -> (
         configuration: [String: JSON], tensors: [String: Tensor]
     ) {
         let file = folder.appendingPathComponent(AdapterFiles.configuration)

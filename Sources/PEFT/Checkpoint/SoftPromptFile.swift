@@ -4,14 +4,14 @@ import PEFTSupport
 import Torch
 
 /// Soft prompts as arrays `[tokens, size]`, as Google's prompt-tuning released them for T5 (Lester et al. 2021).
-public enum SoftPromptFile {
+package enum SoftPromptFile {
     /// Whether a file name has the extension `.npy`.
-    public static func isName(_ url: URL) -> Bool { url.pathExtension.lowercased() == "npy" }
+    package static func isName(_ url: URL) -> Bool { url.pathExtension.lowercased() == "npy" }
 
     /// Attaches a prompt-tuning adapter from a `.npy` file on top of the model's active adapters.
     ///
     /// - Throws: ``PEFTError`` unless the array is a prompt with the model's hidden size.
-    public static func read(_ url: URL, on model: any LanguageModel) throws -> Adapter {
+    package static func read(_ url: URL, on model: any LanguageModel) throws -> Adapter {
         let vectors = try NumpyFile.read(url)
         let size = ModelOutline(model).inputs.first?.size
         guard vectors.rank == 2, vectors.dim(0) > 0, vectors.dim(1) == size else {

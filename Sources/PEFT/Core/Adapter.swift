@@ -6,38 +6,45 @@ import TorchNN
 
 /// A PEFT method attached to a model: its tensors, and how to activate, merge and detach them.
 public final class Adapter {
+    /// The adapter's name, `default` if it has none.
     public let name: String
+    /// The method and its options.
     public let choice: MethodChoice
+    /// The adapted model.
     public let model: any LanguageModel
     /// Seed of the initial values.
-    public let seed: UInt64
+    package let seed: UInt64
     /// Whether the values come from a file, so no initialization may overwrite them.
-    public let isFromFile: Bool
+    package let isFromFile: Bool
+    /// The method's modules with the paths of the sites that they adapt, in the model's order.
+    public var modules: [(path: String, module: any AdapterModule)] { attached.map { ($0.path, $0.adapter) } }
     /// The adapted sites with their adapter modules, in the model's order.
-    public private(set) var attached: [(path: String, site: any AdapterSite, adapter: any AdapterModule)] = []
+    package private(set) var attached: [(path: String, site: any AdapterSite, adapter: any AdapterModule)] = []
     /// The method's added tensors, each once, by their name in the adapter file.
-    public private(set) var added: [(key: String, parameter: AdapterParameter)] = []
+    package private(set) var added: [(key: String, parameter: AdapterParameter)] = []
     /// The model's own tensors that the method trains.
-    public private(set) var trained: [TrainedTensor] = []
+    package private(set) var trained: [TrainedTensor] = []
     private var siteKinds: [Attachment.Site] = []
+    /// Whether the model uses it.
     public private(set) var isActive = false
     /// Vocabulary matrices that replace the base's, and an untied output layer.
     let vocabulary: VocabularyMatrices?
     private var merged: [MergedTensor] = []
+    /// Whether it is merged into the model's weights.
     public private(set) var isMerged = false
 
     /// One of the model's own tensors. While the adapter is active the parameter holds the adapter's values,
     /// otherwise the model's.
-    public struct TrainedTensor {
-        public let path: String
+    package struct TrainedTensor {
+        package let path: String
         /// Name in the adapter file.
-        public let key: String
+        package let key: String
         /// Further names in the file, of modules that share the tensor.
         let copies: [String]
         /// The model's parameter.
-        public let parameter: Parameter
+        package let parameter: Parameter
         /// The adapter's values, which training updates.
-        public internal(set) var values: Tensor
+        package internal(set) var values: Tensor
         /// The original values; `nil` if they weren't saved.
         let base: Tensor?
     }
@@ -161,9 +168,9 @@ public final class Adapter {
         added.filter(\.parameter.isTrained).map(\.parameter.parameter) + trained.map(\.parameter)
     }
     /// Learning-rate factor of each of ``parameters``.
-    public var rateFactors: [Double] { rateFactors(head: 1) }
+    package var rateFactors: [Double] { rateFactors(head: 1) }
     /// ``rateFactors`` with another factor for modules without pretrained weights, such as a classification head.
-    public func rateFactors(head: Double) -> [Double] {
+    package func rateFactors(head: Double) -> [Double] {
         added.filter(\.parameter.isTrained).map(\.parameter.rateFactor)
             + trained.map { tensor in
                 model.newModules.contains { tensor.path.hasPrefix($0 + ".") } ? head : 1
@@ -172,11 +179,11 @@ public final class Adapter {
     /// Number of trained parameters.
     public var trainableCount: Int { parameters.reduce(0) { $0 + $1.tensor.count } }
     /// Number of added parameters.
-    public var addedCount: Int { added.reduce(0) { $0 + $1.parameter.parameter.tensor.count } }
+    package var addedCount: Int { added.reduce(0) { $0 + $1.parameter.parameter.tensor.count } }
     /// Number of values in the adapter file.
-    public var storedCount: Int { storedTensors().values.reduce(0) { $0 + $1.count } }
+    package var storedCount: Int { storedTensors().values.reduce(0) { $0 + $1.count } }
     /// Whether the model's original values can be restored.
-    public var isRemovable: Bool { trained.allSatisfy { $0.base != nil } }
+    package var isRemovable: Bool { trained.allSatisfy { $0.base != nil } }
 
     /// Enables or disables gradients for the adapter's tensors.
     public func setTrainable(_ value: Bool) {
@@ -220,7 +227,7 @@ public final class Adapter {
         vocabulary?.put()
         for (_, site, adapter) in attached {
             // An adapter that replaces the weight must be next to it.
-            if (adapter as? any LinearAdapter)?.replacementWeight != nil {
+            if (adapter as? any WeightAdapter)?.replacementWeight != nil {
                 site.attachBeneath(adapter)
             } else {
                 site.attach(adapter, route: nil)
@@ -295,7 +302,7 @@ public final class Adapter {
         if let linear = site as? Linear, let adapter = adapter as? any LinearAdapter {
             // Rounded once, to the weight's own dtype.
             let weight =
-                try adapter.merged(into: linear.weight)
+                try adapter.asWeightAdapter?.merged(into: linear.weight)
                 ?? linear.weight.replacing(with: adapter.merged(into: linear.weight.dense(as: .float64)))
             var bias: (before: Tensor, after: Tensor)?
             if let own = linear.bias?.tensor {
@@ -350,5 +357,5 @@ public final class Adapter {
 
 extension Adapter {
     /// The method's training hook; `nil` if it needs none.
-    public func trainingHook() -> (any TrainingHook)? { choice.trainingHook(for: self) }
+    package func trainingHook() -> (any TrainingHook)? { choice.trainingHook(for: self) }
 }

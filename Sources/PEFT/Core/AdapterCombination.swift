@@ -5,6 +5,7 @@ import TorchNN
 
 /// Combines several LoRA adapters into one, with the arithmetic of Hugging Face PEFT's `add_weighted_adapter`.
 public struct AdapterCombination {
+    /// How deltas are combined.
     public enum Method: String, CaseIterable, Sendable {
         /// Weighted sums of the matrices A and of the matrices B.
         case linear
@@ -30,6 +31,7 @@ public struct AdapterCombination {
         fileprivate var elects: Bool { rawValue.contains("ties") }
     }
 
+    /// How deltas are combined.
     public var method: Method
     /// Fraction of values that pruning keeps.
     public var density: Double
@@ -45,6 +47,13 @@ public struct AdapterCombination {
     /// For tests: DARE's mask of a tensor, 1 or 0 for each element, instead of a random one.
     var keeping: ((Tensor) -> Tensor)?
 
+    /// - Parameters:
+    ///   - method: how deltas are combined.
+    ///   - density: share of the values that sparse methods keep, from 0 to 1.
+    ///   - electsByFrequency: whether TIES elects signs by number instead of sum.
+    ///   - rank: rank of the result for SVD methods; `nil` for the largest.
+    ///   - clamp: quantile at which values are clamped; `nil` for none.
+    ///   - seed: seed of the random pruning (DARE).
     public init(
         method: Method = .linear, density: Double = 0.5, electsByFrequency: Bool = false, rank: Int? = nil,
         clamp: Double? = nil, seed: UInt64 = 0

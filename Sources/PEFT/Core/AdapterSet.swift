@@ -7,13 +7,15 @@ import TorchNN
 ///
 /// Adapters are for inference only, except the one passed to ``setTrainable(_:)``.
 public final class AdapterSet {
-    public let model: any LanguageModel
+    package let model: any LanguageModel
+    /// The adapters by name.
     public private(set) var adapters: [String: Adapter] = [:]
     /// Names in insertion order.
     public private(set) var names: [String] = []
     /// Name of the active adapter; `nil` for the base model.
     public private(set) var active: String?
 
+    /// No adapters yet.
     public init(on model: any LanguageModel) { self.model = model }
 
     /// Loads an adapter for inference without activating it.

@@ -8,21 +8,30 @@ import TorchNN
 public struct TensorSpec: Sendable, Equatable {
     /// Name below the site's path in Hugging Face's files; a name that starts with `base_model.`, or belongs to a
     /// site without a path in those files (`prompt_embeddings`), is the full name.
-    public let key: String
-    public let shape: [Int]
+    package let key: String
+    /// The shape of the trained tensor.
+    package let shape: [Int]
     /// Whether it is trained.
-    public let isTrained: Bool
+    package let isTrained: Bool
     /// Whether the adapter file contains it.
-    public let isStored: Bool
+    package let isStored: Bool
     /// Shape in the file, if it differs from the trained tensor's.
-    public let fileShape: [Int]
+    package let fileShape: [Int]
     /// Full names under which a file may contain copies, for modules that share the tensor.
-    public let copies: [String]
+    package let copies: [String]
     /// Full names of transposed copies.
-    public let transposedCopies: [String]
+    package let transposedCopies: [String]
     /// Whether it contains integers, such as positions.
-    public let isIndex: Bool
+    package let isIndex: Bool
 
+    /// - Parameters:
+    ///   - key: the name below the site's path.
+    ///   - shape: the shape of the trained tensor.
+    ///   - isTrained: whether it is trained.
+    ///   - isStored: whether the adapter file contains it.
+    ///   - fileShape: the shape in the file, if it differs.
+    ///   - copies: full names of copies in a file, for modules that share the tensor.
+    ///   - transposedCopies: full names of transposed copies.
     public init(
         _ key: String, _ shape: [Int], isTrained: Bool = true, isStored: Bool = true, fileShape: [Int]? = nil,
         copies: [String] = [], transposedCopies: [String] = [], isIndex: Bool = false
@@ -33,23 +42,26 @@ public struct TensorSpec: Sendable, Equatable {
     }
 
     /// Number of elements.
-    public var count: Int { shape.reduce(1, *) }
+    package var count: Int { shape.reduce(1, *) }
 }
 
 /// One change to a model in a method's plan.
 public struct Attachment {
-    public enum Site: String, Sendable, CaseIterable {
+    /// What a method attaches to.
+    package enum Site: String, Sendable, CaseIterable {
         case linear, embedding, output, input, keyValues
         /// A tensor of the model itself.
         case parameter
     }
 
-    public let site: Site
+    /// What it attaches to.
+    package let site: Site
     /// Path of the site's module or of the parameter.
     public let path: String
+    /// The tensors that it adds, or the one that it trains.
     public let tensors: [TensorSpec]
     /// Whether the original values are saved, so the adapter can be detached.
-    public let keepsBase: Bool
+    package let keepsBase: Bool
     /// The target among the modules and parameters at ``path``.
     private let find: (Module?, Parameter?) throws -> Target
 
@@ -139,7 +151,7 @@ public struct Attachment {
     }
 
     /// The full name of a tensor in the adapter file.
-    public func fileKey(_ key: String) -> String { AdapterKeys.full(key, site: site, path: path) }
+    package func fileKey(_ key: String) -> String { AdapterKeys.full(key, site: site, path: path) }
 }
 
 /// Tensor names in Hugging Face's adapter files.
@@ -157,7 +169,9 @@ enum AdapterKeys {
 
 /// What a method may use while it creates its adapters.
 public final class AttachmentContext {
+    /// The source of initial values, with the adapter's seed.
     public var random: SeededRandom
+    /// The model.
     public let model: any LanguageModel
     /// Tokenizer for prompts initialized from a text; `nil` if none is available.
     public let tokenizer: Tokenizer?
@@ -178,6 +192,7 @@ public final class AttachmentContext {
         return value
     }
 
+    /// Where the adapter's tensors belong.
     public var device: Device { model.device }
     /// Adapters of half-precision bases are trained in fp32, as optimizer updates are smaller than a bf16 step.
     public var dtype: DType {
@@ -189,13 +204,20 @@ public final class AttachmentContext {
 /// One tensor of an adapter module.
 public struct AdapterParameter {
     /// As in ``TensorSpec/key``.
-    public let key: String
-    public let parameter: Parameter
-    public let isTrained: Bool
-    public let isStored: Bool
+    package let key: String
+    /// The tensor.
+    package let parameter: Parameter
+    package let isTrained: Bool
+    package let isStored: Bool
     /// Learning-rate factor (LoRA+).
-    public let rateFactor: Double
+    package let rateFactor: Double
 
+    /// - Parameters:
+    ///   - key: as in ``TensorSpec/key``.
+    ///   - parameter: the tensor.
+    ///   - isTrained: whether it is trained.
+    ///   - isStored: whether the adapter file contains it.
+    ///   - rateFactor: factor of the learning rate.
     public init(
         _ key: String, _ parameter: Parameter, isTrained: Bool = true, isStored: Bool = true, rateFactor: Double = 1
     ) {
@@ -215,12 +237,15 @@ public protocol AdapterModule: Module {
 }
 
 extension AdapterModule {
+    /// The module's parameters under their names.
     public var adapterParameters: [AdapterParameter] { parameters().map { AdapterParameter($0.path, $0.parameter) } }
 
+    /// The stored parameters.
     public func storedTensors() -> [String: Tensor] {
         adapterParameters.reduce(into: [:]) { if $1.isStored { $0[$1.key] = $1.parameter.tensor } }
     }
 
+    /// Copies the values into the parameters.
     public func load(_ tensors: [String: Tensor]) throws {
         for parameter in adapterParameters {
             if let value = tensors[parameter.key] { parameter.parameter.tensor.copy(from: value) }

@@ -20,24 +20,33 @@ public enum ConfigurationFieldKind: Sendable {
 /// One field of a method's configuration, declared once for the command line, `adapter_config.json` and the
 /// documentation.
 public struct ConfigurationField<Configuration>: Sendable {
-    public typealias Kind = ConfigurationFieldKind
+    /// Values that the command line accepts for a field.
+    package typealias Kind = ConfigurationFieldKind
 
     /// Name on the command line, without dashes.
-    public let name: String
+    package let name: String
     /// Name in `adapter_config.json`.
-    public let key: String
-    public let kind: Kind
+    package let key: String
+    package let kind: Kind
     /// What it sets. A default that is not a value, such as the model's hidden size, is named in parentheses.
-    public let help: String
+    package let help: String
     /// Whether the key is an extension to Hugging Face's format, which is left out of a file if its value is null.
-    public let isExtension: Bool
+    package let isExtension: Bool
     /// Reads the field from a configuration as JSON.
-    public let read: @Sendable (Configuration) -> JSON
+    package let read: @Sendable (Configuration) -> JSON
     /// Sets the field of a configuration from JSON.
-    public let write: @Sendable (inout Configuration, JSON) throws -> Void
+    package let write: @Sendable (inout Configuration, JSON) throws -> Void
 
+    /// - Parameters:
+    ///   - name: name on the command line, without dashes.
+    ///   - key: name in `adapter_config.json`.
+    ///   - kind: values that the command line accepts.
+    ///   - help: one line for `--help`, with the default in parentheses.
+    ///   - isExtension: whether the key is left out of a file if its value is null.
+    ///   - read: the field's value as JSON.
+    ///   - write: sets the field from JSON; an invalid value is a ``PEFTError``.
     public init(
-        _ name: String, key: String, _ kind: Kind, help: String, isExtension: Bool = false,
+        _ name: String, key: String, _ kind: ConfigurationFieldKind, help: String, isExtension: Bool = false,
         read: @escaping @Sendable (Configuration) -> JSON,
         write: @escaping @Sendable (inout Configuration, JSON) throws -> Void
     ) {
@@ -75,7 +84,7 @@ public struct ConfigurationField<Configuration>: Sendable {
 
     /// Converts command-line text to the field's JSON value.
     /// - Throws: ``PEFTError`` naming the option and what it accepts.
-    public func parse(_ text: String) throws -> JSON {
+    package func parse(_ text: String) throws -> JSON {
         func wrong(_ expected: String) -> PEFTError {
             PEFTError("--\(name) is '\(text)'", remedy: "use \(expected)")
         }
@@ -157,7 +166,9 @@ public protocol MethodConfiguration: Sendable {
 }
 
 extension MethodConfiguration {
+    /// The default configuration.
     public static var fileDefaults: Self { Self() }
+    /// None.
     public static var neutral: [String: [JSON]] { [:] }
 
     /// Sets a field by its command-line name.
@@ -184,12 +195,12 @@ extension MethodConfiguration {
     }
 
     /// All fields by their command-line name, for reports.
-    public var named: [String: JSON] {
+    package var named: [String: JSON] {
         Dictionary(Self.fields.map { ($0.name, $0.read(self)) }, uniquingKeysWith: { first, _ in first })
     }
 
     /// The fields' command-line names by their name in `adapter_config.json`.
-    public var optionNames: [String: String] {
+    package var optionNames: [String: String] {
         Dictionary(Self.fields.map { ($0.key, $0.name) }, uniquingKeysWith: { first, _ in first })
     }
 

@@ -5,18 +5,18 @@ import TorchNN
 
 /// How far a merged model's logits are from those of the unmerged model with its adapter. Both store weights in the
 /// same dtype and compute in fp32.
-public struct MergeDrift: Codable, Sendable, Equatable {
+package struct MergeDrift: Codable, Sendable, Equatable {
     /// Storage dtype of the weights; for a merged QA-LoRA, whose zero points are no longer integers, their format:
     /// `zeros float16` or `zeros rounded`.
-    public var dtype: String
+    package var dtype: String
     /// Largest absolute difference of a logit; infinite if rounding to the dtype overflows.
-    public var largest: Double
+    package var largest: Double
     /// Mean absolute difference of a logit.
-    public var mean: Double
+    package var mean: Double
     /// Fraction of positions whose argmax token, or class, is the same.
-    public var agreement: Double
+    package var agreement: Double
     /// Mean absolute difference that storing the unmerged model in this dtype causes.
-    public var storing: Double
+    package var storing: Double
 
     /// Merges an adapter, which stays merged, and measures the drift for each storage dtype.
     ///
@@ -25,7 +25,7 @@ public struct MergeDrift: Codable, Sendable, Equatable {
     ///   - types: dtypes to round the merged weights to.
     ///   - storages: quantization formats to convert the merged projections to.
     /// - Throws: ``PEFTError`` if the adapter can't be merged, or if logits are NaN or infinite.
-    public static func merging(
+    package static func merging(
         _ adapter: Adapter, on batches: [TrainingBatch], types: [DType], storages: [WeightStorage] = []
     ) throws -> [MergeDrift] {
         let model = adapter.model

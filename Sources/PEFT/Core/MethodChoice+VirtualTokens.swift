@@ -1,4 +1,4 @@
 extension MethodChoice {
     /// Number of virtual tokens that soft prompts and prefixes put before each sequence.
-    public var virtualTokens: Int { configuration.json["num_virtual_tokens"]?.int ?? 0 }
+    package var virtualTokens: Int { configuration.json["num_virtual_tokens"]?.int ?? 0 }
 }

@@ -5,6 +5,7 @@ import PEFTSupport
 public struct MethodChoice: Sendable {
     private var configured: any ConfiguredMethod
 
+    /// A method with its default options.
     public init(_ method: any PEFTMethod.Type) {
         func defaults<Method: PEFTMethod>(of method: Method.Type) -> any ConfiguredMethod {
             Configured<Method>(configuration: Method.defaults)
@@ -12,12 +13,14 @@ public struct MethodChoice: Sendable {
         configured = defaults(of: method)
     }
 
+    /// A method with these options.
     public init<Method: PEFTMethod>(_ method: Method.Type, _ configuration: Method.Configuration) {
         configured = Configured<Method>(configuration: configuration)
     }
 
     private init(_ configured: any ConfiguredMethod) { self.configured = configured }
 
+    /// The method.
     public var method: any PEFTMethod.Type { configured.method }
     /// A value of the method's `Configuration` type.
     public var configuration: any MethodConfiguration { configured.configuration }
@@ -28,6 +31,7 @@ public struct MethodChoice: Sendable {
         configured = try configured.setting(name, to: text)
     }
 
+    /// Name in reports, such as `LoRA r 8 (q, v)`.
     public var label: String { configured.label }
 
     /// Plans the method on a model.
@@ -57,8 +61,9 @@ public struct MethodChoice: Sendable {
         return attachments
     }
 
+    /// Whether adapters can be merged into the weights.
     public var isMergeable: Bool { method.isMergeable }
-    public var baseStorage: WeightStorage? { method.baseStorage }
+    package var baseStorage: WeightStorage? { method.baseStorage }
 
     /// The choice to store for a trained adapter.
     func forFile(of adapter: Adapter) -> MethodChoice { MethodChoice(configured.forFile(of: adapter)) }
@@ -67,12 +72,12 @@ public struct MethodChoice: Sendable {
     func trainingHook(for adapter: Adapter) -> (any TrainingHook)? { configured.trainingHook(for: adapter) }
 
     /// The same choice with all model-dependent defaults filled in.
-    public func resolved(for outline: ModelOutline) -> MethodChoice {
+    package func resolved(for outline: ModelOutline) -> MethodChoice {
         MethodChoice(configured.resolved(for: outline))
     }
 
     /// Options of a method for help texts, which end with the default.
-    public static func options(of method: any PEFTMethod.Type) -> [(name: String, help: String, isFlag: Bool)] {
+    package static func options(of method: any PEFTMethod.Type) -> [(name: String, help: String, isFlag: Bool)] {
         func options<Configuration: MethodConfiguration>(_ defaults: Configuration) -> [(
             name: String, help: String, isFlag: Bool
         )] {

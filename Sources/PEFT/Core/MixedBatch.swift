@@ -6,12 +6,13 @@ import TorchNN
 /// Mixed-adapter batches: each example may use another adapter, also of another method, and the base projections are
 /// computed once for the whole batch (Punica, Chen et al. 2023; S-LoRA, Sheng et al. 2023).
 public struct MixedBatch {
-    public let set: AdapterSet
+    package let set: AdapterSet
     /// Restricts each generated text, such as to JSON.
     package var constraint: (any TokenConstraint)?
     /// The model's projections by their path.
     private let linears: [String: Linear]
 
+    /// - Parameter set: the adapters, all over one model.
     public init(_ set: AdapterSet) {
         self.set = set
         let named = set.model.namedModules().compactMap { path, module in (module as? Linear).map { (path, $0) } }
@@ -50,7 +51,8 @@ public struct MixedBatch {
                 for (_, site, module) in adapter.attached { site.attach(module, route: route) }
             }
             for (site, module, route) in replaced { _ = site.attach(module, route: route) }
-            return try RowRouting(routes: rows.map { $0.flatMap { routes[$0] } ?? -1 }).run(body)
+            let routing = RowRouting(routes: rows.map { $0.flatMap { routes[$0] } ?? -1 })
+            return try withTorchErrors { try routing.run(body) }
         }
     }
 
@@ -128,7 +130,7 @@ public struct MixedBatch {
 
     /// Why an adapter can't share a batch with others; `nil` if it can.
     /// - Throws: ``PEFTError`` for an unknown name.
-    public func obstacle(_ name: String) throws -> PEFTError? {
+    package func obstacle(_ name: String) throws -> PEFTError? {
         let adapter = try set.named(name)
         // Except in encoders, the output layer runs on selected positions of all examples together.
         let sharesOutput = set.model.generates
@@ -276,7 +278,7 @@ public struct AdapterEnsemble {
     }
 
     /// The most frequent answer, the first in case of a tie; `nil` if there are none.
-    public static func majority<Answer: Hashable>(_ answers: [Answer]) -> (answer: Answer, votes: Int)? {
+    package static func majority<Answer: Hashable>(_ answers: [Answer]) -> (answer: Answer, votes: Int)? {
         let votes = answers.reduce(into: [:]) { $0[$1, default: 0] += 1 }
         guard let most = votes.values.max(), let answer = answers.first(where: { votes[$0] == most }) else {
             return nil

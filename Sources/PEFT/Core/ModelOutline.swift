@@ -17,92 +17,122 @@ public enum Component: String, Sendable, CaseIterable {
 public struct ModelOutline {
     /// A projection: its path, `[outputs, inputs]` and bias.
     public struct LinearSite: Sendable {
+        /// Its path in the module tree.
         public let path: String
+        /// Size of the inputs.
         public let inputs: Int
+        /// Size of the outputs.
         public let outputs: Int
+        /// Whether it has a bias.
         public let hasBias: Bool
         /// Inputs per quantization group, if the weight is quantized in groups.
-        public var groupSize: Int?
+        package var groupSize: Int?
         /// Parts of the output of a fused projection, in order.
-        public var parts: [FusedPart]?
+        package var parts: [FusedPart]?
     }
     /// An embedding: its path and `[entries, size]`.
     public struct EmbeddingSite: Sendable {
+        /// Its path in the module tree.
         public let path: String
+        /// Number of vectors.
         public let entries: Int
+        /// Size of a vector.
         public let size: Int
         /// Path of the embedding that is looked up: another one if the module has none of its own (T5's stacks).
-        public let table: String
+        package let table: String
     }
     /// The output of a sublayer, with its hidden size.
     public struct SublayerSite: Sendable {
+        /// Its path in the module tree.
         public let path: String
+        /// The kind of sublayer.
         public let kind: SublayerKind
+        /// Size of the hidden states.
         public let size: Int
     }
     /// The input of a stack of layers, with its hidden size.
     public struct InputSiteOutline: Sendable {
+        /// Its path in the module tree.
         public let path: String
+        /// The stack of layers.
         public let role: StackRole
+        /// Size of the hidden states.
         public let size: Int
     }
     /// The keys and values of an attention, with the number and size of its key-value heads.
     public struct KeyValueSiteOutline: Sendable {
+        /// Its path in the module tree.
         public let path: String
+        /// The kind of sublayer.
         public let kind: SublayerKind
+        /// The stack of layers.
         public let role: StackRole
+        /// Number of key-value heads.
         public let heads: Int
+        /// Size of one head.
         public let headSize: Int
     }
     /// A parameter with its component.
     public struct ParameterSite: Sendable {
+        /// Its path in the module tree.
         public let path: String
+        /// Its shape.
         public let shape: [Int]
+        /// The part of the model to which it belongs.
         public let component: Component
         /// Number of weights that it represents, if it is part of a quantized weight.
         var meaning: Int?
-        public var count: Int { meaning ?? shape.reduce(1, *) }
+        package var count: Int { meaning ?? shape.reduce(1, *) }
         /// Last path component: `weight`, `bias`, ….
-        public var leaf: String { path.split(separator: ".").last.map(String.init) ?? path }
+        package var leaf: String { path.split(separator: ".").last.map(String.init) ?? path }
         /// Path of the module that contains it.
-        public var owner: String { path.split(separator: ".").dropLast().joined(separator: ".") }
+        package var owner: String { path.split(separator: ".").dropLast().joined(separator: ".") }
         /// The first number in the path: the layer within its stack.
         public var layer: Int? { ModelOutline.layer(of: path) }
     }
 
     /// A tensor stored in a dtype or quantization format that can't be trained in place.
-    public struct FrozenTensor: Sendable {
-        public let path: String
-        public let storage: String
+    package struct FrozenTensor: Sendable {
+        package let path: String
+        package let storage: String
         /// Whether a copy of it may be trained: true for the embedding and the output layer in 16 bits.
-        public let takesCopies: Bool
+        package let takesCopies: Bool
     }
 
     package let modelFamily: ModelFamily
-    public let architecture: Architecture
+    package let architecture: Architecture
     /// The model's head and task.
     public let head: ModelHead
     /// `config.json`.
-    public let configuration: JSON
+    package let configuration: JSON
+    /// The projections, in the model's order.
     public internal(set) var linears: [LinearSite]
+    /// The tables of vectors.
     public let embeddings: [EmbeddingSite]
+    /// The outputs of sublayers.
     public let outputs: [SublayerSite]
+    /// The inputs of stacks of layers.
     public let inputs: [InputSiteOutline]
+    /// The keys and values of attentions.
     public let keyValues: [KeyValueSiteOutline]
+    /// The model's own tensors.
     public internal(set) var parameters: [ParameterSite]
     /// Tensors that can't be trained in place because they are quantized or stored in 16 bits.
-    public internal(set) var frozen: [FrozenTensor]
+    package internal(set) var frozen: [FrozenTensor]
     /// Bytes of all tensors, with unquantized tensors counted as fp32.
-    public let weightBytes: Int
+    package let weightBytes: Int
+    /// Path of the output layer.
     public let outputLayer: String
+    /// Path of the input embedding.
     public let inputEmbedding: String
     /// Factor that the input embeddings are multiplied by.
-    public let embeddingScale: Double
+    package let embeddingScale: Double
     /// Modules without pretrained weights that every method trains too, such as a classification head.
-    public let newModules: [String]
+    package let newModules: [String]
     /// Paths of all modules with their Swift types' names, for errors.
-    public internal(set) var modules: [String]
+    package internal(set) var modules: [String]
 
+    /// Reads paths and shapes; the model may be on the meta device.
     public init(_ model: any LanguageModel) {
         modelFamily = model.modelFamily
         (architecture, head) = (model.architecture, model.head)
@@ -172,7 +202,7 @@ public struct ModelOutline {
     }
 
     /// Names of the formats that the weights are stored in: those of ``frozen`` tensors, then that of all others.
-    public var weightFormats: [String] {
+    package var weightFormats: [String] {
         var names: [String] = []
         for tensor in frozen where !names.contains(tensor.storage) { names.append(tensor.storage) }
         return names + ["fp32"]
@@ -187,7 +217,7 @@ public struct ModelOutline {
     }
 
     /// Modules that look up tokens in another module's embedding.
-    public func views(of table: EmbeddingSite) -> [EmbeddingSite] {
+    package func views(of table: EmbeddingSite) -> [EmbeddingSite] {
         embeddings.filter { $0.table == table.path && $0.path != table.path }
     }
 

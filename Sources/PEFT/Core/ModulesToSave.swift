@@ -6,8 +6,11 @@ public struct ModulesToSave: Sendable, Equatable {
     /// Suffixes of the modules' paths.
     public var names: [String]
     /// Whether an output layer tied to the embedding is trained as one matrix with it (`ensure_weight_tying`).
-    public var tiesEmbeddings = false
+    package var tiesEmbeddings = false
 
+    /// - Parameters:
+    ///   - names: names of modules that are trained and saved beside the adapter.
+    ///   - tiesEmbeddings: whether embedding and output layer share one copy.
     public init(_ names: [String] = [], tiesEmbeddings: Bool = false) {
         (self.names, self.tiesEmbeddings) = (names, tiesEmbeddings)
     }
@@ -16,7 +19,7 @@ public struct ModulesToSave: Sendable, Equatable {
     private static let classifiers: Set = ["classifier", "score"]
 
     /// Whether a module, or one that contains it, is selected.
-    public func covers(_ path: String) -> Bool { names.contains { Self.covers($0, path) } }
+    package func covers(_ path: String) -> Bool { names.contains { Self.covers($0, path) } }
 
     private static func covers(_ name: String, _ path: String) -> Bool {
         guard !name.isEmpty else { return false }

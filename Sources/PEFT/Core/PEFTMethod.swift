@@ -48,6 +48,10 @@ public enum AdapterStart: Sendable {
     case changed
 }
 
+// Documented by the requirements.
+// swift-format-ignore: AllPublicDeclarationsHaveDocumentation
+// Documented by the requirements.
+// swift-format-ignore: AllPublicDeclarationsHaveDocumentation
 extension PEFTMethod {
     public static var isReadableByHuggingFace: Bool { peftType != nil }
     public static var defaults: Configuration { Configuration() }
@@ -83,6 +87,10 @@ public protocol TrainingHook: AnyObject {
     func restore(_ state: [String: Tensor], step: Int) throws
 }
 
+// Documented by the requirements.
+// swift-format-ignore: AllPublicDeclarationsHaveDocumentation
+// Documented by the requirements.
+// swift-format-ignore: AllPublicDeclarationsHaveDocumentation
 extension TrainingHook {
     public func begin(totalSteps: Int, forward: () throws -> Bool) throws {}
     public func penalty() -> Tensor? { nil }
@@ -103,6 +111,10 @@ public struct PlanSummary: Sendable {
     /// Fraction of trained parameters.
     public var share: Double { total > 0 ? Double(trainable) / Double(total) : 0 }
 
+    /// Counts the parameters of a plan.
+    /// - Parameters:
+    ///   - attachments: what the method attaches (``MethodChoice/plan(for:)``).
+    ///   - outline: the model.
     public init(_ attachments: [Attachment], outline: ModelOutline) {
         let components = Dictionary(
             outline.parameters.map { ($0.path, $0.component) }, uniquingKeysWith: { first, _ in first })

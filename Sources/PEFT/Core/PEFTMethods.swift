@@ -41,7 +41,7 @@ public enum PEFTMethods {
 
     /// The method that an `adapter_config.json` belongs to.
     /// - Throws: ``PEFTError`` if its `peft_type` is missing or unsupported.
-    public static func method(of json: [String: JSON], file: String) throws -> any PEFTMethod.Type {
+    package static func method(of json: [String: JSON], file: String) throws -> any PEFTMethod.Type {
         guard let type = json["peft_type"]?.string else {
             throw PEFTError("\(file) has no 'peft_type'", remedy: "pass the adapter_config.json of an adapter")
         }

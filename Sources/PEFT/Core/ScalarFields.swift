@@ -6,7 +6,8 @@ extension MethodConfiguration {
         integerField("rank", key: "r", path, 1...65536, help: help)
     }
 
-    static func integerField(
+    /// An integer field with a range; a value outside it is an error.
+    public static func integerField(
         _ name: String, key: String, _ path: WritableKeyPath<Self, Int> & Sendable, _ range: ClosedRange<Int>,
         help: String
     ) -> ConfigurationField<Self> {
@@ -22,7 +23,8 @@ extension MethodConfiguration {
         }
     }
 
-    static func numberField(
+    /// A field for a number with a range; a value outside it is an error.
+    public static func numberField(
         _ name: String, key: String, _ path: WritableKeyPath<Self, Double> & Sendable, _ range: ClosedRange<Double>,
         help: String
     ) -> ConfigurationField<Self> {
@@ -38,7 +40,8 @@ extension MethodConfiguration {
         }
     }
 
-    static func flagField(
+    /// A field that is true or false.
+    public static func flagField(
         _ name: String, key: String, _ path: WritableKeyPath<Self, Bool> & Sendable, help: String
     ) -> ConfigurationField<Self> {
         .init(name, key: key, .flag, help: help) {

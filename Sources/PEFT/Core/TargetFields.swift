@@ -4,7 +4,7 @@ import PEFTSupport
 extension MethodConfiguration {
     /// The fields that select target modules, with Hugging Face's names and meanings; shared by all methods that
     /// target modules by name.
-    static func targetFields(
+    public static func targetFields(
         _ selection: WritableKeyPath<Self, TargetSelection> & Sendable,
         help: String = "target modules, comma-separated, or all-linear (default: attention query and value)"
     ) -> [ConfigurationField<Self>] {
@@ -36,7 +36,7 @@ extension MethodConfiguration {
     }
 
     /// The fields that restrict targets to some layers.
-    static func layerFields(_ selection: WritableKeyPath<Self, TargetSelection> & Sendable)
+    public static func layerFields(_ selection: WritableKeyPath<Self, TargetSelection> & Sendable)
         -> [ConfigurationField<Self>]
     {
         [

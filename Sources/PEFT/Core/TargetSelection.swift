@@ -9,18 +9,24 @@ public struct TargetSelection: Sendable {
     /// Names or dotted suffixes of projections to exclude.
     public var excluded: [String]
     /// Whether `excluded` was given as one string, a regular expression.
-    public var isExcludedPattern = false
+    package var isExcludedPattern = false
     /// Indices of the layers to adapt; all if `nil`.
     public var layers: [Int]?
     /// Names of the module lists that contain the layers, such as `block`; detected if empty.
-    public var layersPattern: [String]
+    package var layersPattern: [String]
     /// Whether `targets` was given as one string, which Hugging Face reads as a regular expression.
     public var isPattern: Bool
     /// Modules that are trained in full instead.
     public var modulesToSave = ModulesToSave()
     /// Whether a target may match nothing as long as another one matches, as in Hugging Face PEFT.
-    public var allowsUnusedTargets = false
+    package var allowsUnusedTargets = false
 
+    /// - Parameters:
+    ///   - targets: names of modules, `all-linear`, or one regular expression.
+    ///   - excluded: names of modules that are left out.
+    ///   - layers: indices of layers; `nil` for all.
+    ///   - layersPattern: names of the module lists that contain the layers.
+    ///   - isPattern: whether the only target is a regular expression of whole paths.
     public init(
         targets: [String], excluded: [String] = [], layers: [Int]? = nil, layersPattern: [String] = [],
         isPattern: Bool = false
@@ -37,7 +43,7 @@ public struct TargetSelection: Sendable {
     }
 
     /// The selected projections and embeddings, in the model's order; embeddings only if they are named.
-    public func sitesAndEmbeddings(in outline: ModelOutline) throws -> (
+    package func sitesAndEmbeddings(in outline: ModelOutline) throws -> (
         linears: [ModelOutline.LinearSite], embeddings: [ModelOutline.EmbeddingSite]
     ) {
         let all = outline.linears.map(\.path) + outline.embeddings.map(\.path)
@@ -48,7 +54,7 @@ public struct TargetSelection: Sendable {
 
     /// The selected paths among `candidates`.
     /// - Throws: ``PEFTError`` if a target matches nothing, with the available names and the nearest match.
-    public func paths(in outline: ModelOutline, among candidates: [String]) throws -> [String] {
+    package func paths(in outline: ModelOutline, among candidates: [String]) throws -> [String] {
         let linears = Set(outline.linears.map(\.path))
         let isEverything = targets == ["all-linear"]
         let regex = try isPattern && !isEverything ? Self.wholeMatch(targets.first ?? "", option: "targets") : nil

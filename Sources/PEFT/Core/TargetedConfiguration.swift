@@ -2,18 +2,20 @@ import LanguageModels
 import PEFTSupport
 
 /// A configuration of a method that adapts projections by name and has LoRA's default targets.
-public protocol TargetedConfiguration: MethodConfiguration {
+package protocol TargetedConfiguration: BuiltInConfiguration {
     var selection: TargetSelection { get set }
 }
 
-extension TargetedConfiguration {
-    public static var fileDefaults: Self {
-        var configuration = Self()
+extension ConfigurationDeclaration where Configuration: TargetedConfiguration {
+    package static var fileDefaults: Configuration {
+        var configuration = Configuration()
         configuration.selection.allowsUnusedTargets = true
         return configuration
     }
+}
 
-    public func validate() throws { try selection.validate() }
+extension TargetedConfiguration {
+    package func check() throws { try selection.validate() }
 
     /// The fields that select projections, as far as Hugging Face's configuration has them.
     static func selectionFields(hasExclusions: Bool = true, hasLayers: Bool = true) -> [ConfigurationField<Self>] {
@@ -22,8 +24,11 @@ extension TargetedConfiguration {
     }
 }
 
-extension PEFTMethod where Configuration: TargetedConfiguration {
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+/// The implementation of a method with a ``TargetedConfiguration``.
+package protocol TargetedMethod: PEFTMethod where Configuration: TargetedConfiguration {}
+
+extension TargetedMethod {
+    package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
         var configuration = configuration
         configuration.selection = configuration.selection.resolved(for: model)
         return configuration

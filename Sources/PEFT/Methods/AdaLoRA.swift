@@ -6,15 +6,12 @@ import TorchNN
 
 /// Adaptive budget allocation (Zhang et al. 2023): ΔW = P Λ Q in SVD form. The least important singular values in Λ
 /// are pruned step by step until the total rank meets a budget.
-public enum AdaLoRA: PEFTMethod {
-    public static let name = "adalora"
-    public static let peftType: String? = "ADALORA"
-    public static let summary = "SVD-form LoRA with an adaptive rank budget (Zhang et al. 2023)"
-    public static let defaultLearningRate = 3e-3
-
-    public struct Configuration: MethodConfiguration {
+public enum AdaLoRA: BuiltInMethod {
+    /// Options of ``AdaLoRA``.
+    public struct Configuration: BuiltInConfiguration {
         /// Initial rank of each projection (`init_r`) and mean rank after pruning (`target_r`).
         public var initialRank = 12
+        /// Mean rank at the end.
         public var targetRank = 8
         /// α; ΔW is scaled by α / r.
         public var alpha = 16.0
@@ -23,28 +20,25 @@ public enum AdaLoRA: PEFTMethod {
         /// Warmup steps before pruning, final steps without pruning, and steps between prunings; `nil` is 10 %, 30 %
         /// and 1 % of all steps.
         public var warmup: Int?
+        /// Steps after the last change of ranks.
         public var final: Int?
+        /// Steps between changes of ranks.
         public var interval: Int?
         /// Total steps of the schedule; the run's if `nil`.
         public var totalSteps: Int?
         /// EMA coefficients of the sensitivity and of its uncertainty.
         public var beta1 = 0.85
+        /// Decay of the uncertainty's moving average.
         public var beta2 = 0.85
         /// Weight of the orthogonality penalty on P and Q.
         public var orthogonality = 0.5
         /// Mask of retained singular values, by tensor name.
-        public var kept: [String: [Bool]] = [:]
+        package var kept: [String: [Bool]] = [:]
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
-
-        public static var fileDefaults: Configuration {
-            var configuration = Configuration()
-            configuration.alpha = 8
-            (configuration.warmup, configuration.final, configuration.interval) = (0, 0, 1)
-            configuration.selection.allowsUnusedTargets = true
-            return configuration
-        }
 
         private static func stepsField(
             _ name: String, key: String, _ path: WritableKeyPath<Configuration, Int?> & Sendable, file: Int,
@@ -57,69 +51,7 @@ public enum AdaLoRA: PEFTMethod {
             }
         }
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                integerField("init-rank", key: "init_r", \.initialRank, 1...65536, help: "initial rank"),
-                integerField(
-                    "target-rank", key: "target_r", \.targetRank, 1...65536,
-                    help: "target mean rank after pruning"),
-                numberField(
-                    "alpha", key: "lora_alpha", \.alpha, 1e-9...1e6,
-                    help: "LoRA alpha; the branch is scaled by alpha / rank"
-                ),
-                numberField(
-                    "dropout", key: "lora_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
-                stepsField(
-                    "t-init", key: "tinit", \.warmup, file: 0,
-                    help: "warmup steps before pruning (default: 10 % of all)"),
-                stepsField(
-                    "t-final", key: "tfinal", \.final, file: 0,
-                    help: "final steps without pruning (default: 30 % of all)"),
-                stepsField(
-                    "delta-t", key: "deltaT", \.interval, file: 1,
-                    help: "steps between prunings (default: 1 % of all)"),
-                .init(
-                    "total-step", key: "total_step", .integer(1...1_000_000_000_000),
-                    help: "total steps of the schedule (default: those of the run)"
-                ) {
-                    $0.totalSteps.map { .integer($0) } ?? .integer(1)
-                } write: {
-                    $0.totalSteps = try integer($1)
-                },
-                numberField(
-                    "beta1", key: "beta1", \.beta1, 1e-6...0.999999, help: "EMA coefficient of the sensitivity"
-                ),
-                numberField(
-                    "beta2", key: "beta2", \.beta2, 1e-6...0.999999, help: "EMA coefficient of its uncertainty"
-                ),
-                numberField(
-                    "orth-reg", key: "orth_reg_weight", \.orthogonality, 0...1e6,
-                    help: "weight of the orthogonality penalty"),
-                .init(
-                    "kept", key: "rank_pattern", .text, help: "retained singular values, as in adapter_config.json"
-                ) {
-                    $0.kept.isEmpty
-                        ? .null : .object($0.kept.mapValues { .array($0.map { .bool($0) }) })
-                } write: { configuration, value in
-                    for (path, flags) in value.object ?? [:] {
-                        guard let list = flags.array, case let bools = list.compactMap(\.bool),
-                            bools.count == list.count
-                        else {
-                            throw PEFTError(
-                                "'\(path)' is not a list of booleans",
-                                remedy: "list true or false for each singular value")
-                        }
-                        configuration.kept[path] = bools
-                    }
-                },
-            ] + targetFields(\.selection) + layerFields(\.selection)
-
-        public static let neutral: [String: [JSON]] = [
-            "bias": ["none"], "use_dora": [false], "fan_in_fan_out": [false, true], "use_rslora": [false],
-            "init_lora_weights": [true],
-        ]
-
-        public func validate() throws {
+        package func check() throws {
             guard targetRank <= initialRank else {
                 throw PEFTError(
                     "the target rank \(targetRank) is above the initial rank \(initialRank)",
@@ -127,51 +59,134 @@ public enum AdaLoRA: PEFTMethod {
             }
             try selection.validate()
         }
-    }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "AdaLoRA r \(configuration.initialRank)→\(configuration.targetRank) (\(configuration.selection.label))"
-    }
+        package enum Declaration: ConfigurationDeclaration {
+            package static var fileDefaults: Configuration {
+                var configuration = Configuration()
+                configuration.alpha = 8
+                (configuration.warmup, configuration.final, configuration.interval) = (0, 0, 1)
+                configuration.selection.allowsUnusedTargets = true
+                return configuration
+            }
 
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.selection = configuration.selection.resolved(for: model, defaults: \.adaLoRA)
-        return configuration
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        try resolved(configuration, for: model).selection.sites(in: model).map { site in
-            let rank =
-                configuration.kept["\(site.path).lora_E"].map { $0.filter { $0 }.count } ?? configuration.initialRank
-            // The scale is based on the initial rank, whatever was pruned since.
-            let scale = configuration.alpha / (Double(configuration.initialRank) + 1e-5)
-            return .linear(
-                site.path,
+            package static let fields: [ConfigurationField<Configuration>] =
                 [
-                    .init("lora_A", [rank, site.inputs]), .init("lora_B", [site.outputs, rank]),
-                    .init("lora_E", [rank, 1]),
-                ]
-            ) { linear, context in
-                AdaLoRAAdapter(linear, rank: rank, scale: scale, dropout: configuration.dropout, context)
+                    integerField("init-rank", key: "init_r", \.initialRank, 1...65536, help: "initial rank"),
+                    integerField(
+                        "target-rank", key: "target_r", \.targetRank, 1...65536,
+                        help: "target mean rank after pruning"),
+                    numberField(
+                        "alpha", key: "lora_alpha", \.alpha, 1e-9...1e6,
+                        help: "LoRA alpha; the branch is scaled by alpha / rank"
+                    ),
+                    numberField(
+                        "dropout", key: "lora_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
+                    stepsField(
+                        "t-init", key: "tinit", \.warmup, file: 0,
+                        help: "warmup steps before pruning (default: 10 % of all)"),
+                    stepsField(
+                        "t-final", key: "tfinal", \.final, file: 0,
+                        help: "final steps without pruning (default: 30 % of all)"),
+                    stepsField(
+                        "delta-t", key: "deltaT", \.interval, file: 1,
+                        help: "steps between prunings (default: 1 % of all)"),
+                    .init(
+                        "total-step", key: "total_step", .integer(1...1_000_000_000_000),
+                        help: "total steps of the schedule (default: those of the run)"
+                    ) {
+                        $0.totalSteps.map { .integer($0) } ?? .integer(1)
+                    } write: {
+                        $0.totalSteps = try integer($1)
+                    },
+                    numberField(
+                        "beta1", key: "beta1", \.beta1, 1e-6...0.999999, help: "EMA coefficient of the sensitivity"
+                    ),
+                    numberField(
+                        "beta2", key: "beta2", \.beta2, 1e-6...0.999999, help: "EMA coefficient of its uncertainty"
+                    ),
+                    numberField(
+                        "orth-reg", key: "orth_reg_weight", \.orthogonality, 0...1e6,
+                        help: "weight of the orthogonality penalty"),
+                    .init(
+                        "kept", key: "rank_pattern", .text,
+                        help: "retained singular values, as in adapter_config.json"
+                    ) {
+                        $0.kept.isEmpty
+                            ? .null : .object($0.kept.mapValues { .array($0.map { .bool($0) }) })
+                    } write: { configuration, value in
+                        for (path, flags) in value.object ?? [:] {
+                            guard let list = flags.array, case let bools = list.compactMap(\.bool),
+                                bools.count == list.count
+                            else {
+                                throw PEFTError(
+                                    "'\(path)' is not a list of booleans",
+                                    remedy: "list true or false for each singular value")
+                            }
+                            configuration.kept[path] = bools
+                        }
+                    },
+                ] + targetFields(\.selection) + layerFields(\.selection)
+
+            package static let neutral: [String: [JSON]] = [
+                "bias": ["none"], "use_dora": [false], "fan_in_fan_out": [false, true], "use_rslora": [false],
+                "init_lora_weights": [true],
+            ]
+        }
+    }
+
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = AdaLoRA.Configuration
+        package static let name = "adalora"
+        package static let peftType: String? = "ADALORA"
+        package static let summary = "SVD-form LoRA with an adaptive rank budget (Zhang et al. 2023)"
+        package static let defaultLearningRate = 3e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            "AdaLoRA r \(configuration.initialRank)→\(configuration.targetRank) (\(configuration.selection.label))"
+        }
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.selection = configuration.selection.resolved(for: model, defaults: \.adaLoRA)
+            return configuration
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            try resolved(configuration, for: model).selection.sites(in: model).map { site in
+                let rank =
+                    configuration.kept["\(site.path).lora_E"].map { $0.filter { $0 }.count }
+                    ?? configuration.initialRank
+                // The scale is based on the initial rank, whatever was pruned since.
+                let scale = configuration.alpha / (Double(configuration.initialRank) + 1e-5)
+                return .linear(
+                    site.path,
+                    [
+                        .init("lora_A", [rank, site.inputs]), .init("lora_B", [site.outputs, rank]),
+                        .init("lora_E", [rank, 1]),
+                    ]
+                ) { linear, context in
+                    AdaLoRAAdapter(linear, rank: rank, scale: scale, dropout: configuration.dropout, context)
+                }
             }
         }
-    }
 
-    public static func trainingHook(_ configuration: Configuration, for adapter: Adapter) -> (any TrainingHook)? {
-        RankAllocation(configuration, adapter)
-    }
+        package static func trainingHook(_ configuration: Configuration, for adapter: Adapter) -> (any TrainingHook)?
+        {
+            RankAllocation(configuration, adapter)
+        }
 
-    public static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration {
-        var configuration = configuration
-        for entry in adapter.attached {
-            guard let update = entry.adapter as? AdaLoRAAdapter, let kept = update.kept else { continue }
-            configuration.kept["\(entry.path).lora_E"] = kept
+        package static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration {
+            var configuration = configuration
+            for entry in adapter.attached {
+                guard let update = entry.adapter as? AdaLoRAAdapter, let kept = update.kept else { continue }
+                configuration.kept["\(entry.path).lora_E"] = kept
+            }
+            if let steps = adapter.attached.lazy.compactMap({ ($0.adapter as? AdaLoRAAdapter)?.schedule }).first {
+                (configuration.warmup, configuration.final) = (steps.warmup, steps.final)
+                (configuration.interval, configuration.totalSteps) = (steps.interval, steps.total)
+            }
+            return configuration
         }
-        if let steps = adapter.attached.lazy.compactMap({ ($0.adapter as? AdaLoRAAdapter)?.schedule }).first {
-            (configuration.warmup, configuration.final) = (steps.warmup, steps.final)
-            (configuration.interval, configuration.totalSteps) = (steps.interval, steps.total)
-        }
-        return configuration
     }
 }
 

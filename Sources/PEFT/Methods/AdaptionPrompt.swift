@@ -8,43 +8,37 @@ import TorchNN
 /// initially zero, before the output projection.
 ///
 /// As in Hugging Face PEFT, the prompt's attention has a softmax of its own, and its keys aren't rotated.
-public enum AdaptionPrompt: PEFTMethod {
-    public static let name = "llama-adapter"
-    public static let peftType: String? = "ADAPTION_PROMPT"
-    public static let summary = "a gated attention to a learned prompt in the topmost layers (Zhang et al. 2023)"
-    public static let defaultLearningRate = 1e-2
-    public static let isMergeable = false
-
-    public struct Configuration: MethodConfiguration {
+public enum AdaptionPrompt: BuiltInMethod {
+    /// Options of ``AdaptionPrompt``.
+    public struct Configuration: BuiltInConfiguration {
         /// Number of virtual tokens per layer.
         public var tokens = 10
         /// Number of topmost layers; all if `nil`.
         public var layers: Int?
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] = [
-            integerField("tokens", key: "adapter_len", \.tokens, 1...100_000, help: "virtual tokens per layer"),
-            .init(
-                "top-layers", key: "adapter_layers", .integer(1...100_000), help: "number of topmost layers (all)"
-            ) {
-                $0.layers.map { .integer($0) } ?? .null
-            } write: {
-                $0.layers = try integer($1)
-            },
-        ]
-
-        public static let neutral: [String: [JSON]] = ["target_modules": ["self_attn"]]
-
-        public func validate() throws {
+        package func check() throws {
             guard layers.map({ $0 >= 1 }) ?? true else {
                 throw PEFTError("adapter_layers is \(layers ?? 0)", remedy: "use 1 or more")
             }
         }
-    }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "LLaMA-Adapter, \(counted(configuration.tokens, "token"))"
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] = [
+                integerField("tokens", key: "adapter_len", \.tokens, 1...100_000, help: "virtual tokens per layer"),
+                .init(
+                    "top-layers", key: "adapter_layers", .integer(1...100_000), help: "number of topmost layers (all)"
+                ) {
+                    $0.layers.map { .integer($0) } ?? .null
+                } write: {
+                    $0.layers = try integer($1)
+                },
+            ]
+
+            package static let neutral: [String: [JSON]] = ["target_modules": ["self_attn"]]
+        }
     }
 
     /// The attentions of a model's layers, with their paths.
@@ -55,54 +49,69 @@ public enum AdaptionPrompt: PEFTMethod {
         }
     }
 
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.layers = configuration.layers ?? max(1, model.keyValues.count)
-        return configuration
-    }
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = AdaptionPrompt.Configuration
+        package static let name = "llama-adapter"
+        package static let peftType: String? = "ADAPTION_PROMPT"
+        package static let summary = "a gated attention to a learned prompt in the topmost layers (Zhang et al. 2023)"
+        package static let defaultLearningRate = 1e-2
+        package static let isMergeable = false
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        guard ["llama", "mistral"].contains(model.family) else {
-            throw PEFTError(
-                "LLaMA-Adapter supports llama and mistral models, not \(model.family)",
-                remedy: "use another method, such as prefix")
+        package static func label(_ configuration: Configuration) -> String {
+            "LLaMA-Adapter, \(counted(configuration.tokens, "token"))"
         }
-        let all = attentions(model)
-        let count = resolved(configuration, for: model).layers ?? all.count
-        guard count <= all.count else {
-            throw PEFTError(
-                "adapter_layers is \(count), but this \(model.family) model has \(counted(all.count, "layer"))",
-                remedy: "use \(all.count) or less")
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.layers = configuration.layers ?? max(1, model.keyValues.count)
+            return configuration
         }
-        let linears = Dictionary(model.linears.map { ($0.path, $0) }, uniquingKeysWith: { first, _ in first })
-        return try all.suffix(count).map { path, site in
-            guard let keys = linears["\(path).k_proj"], linears["\(path).v_proj"] != nil,
-                let output = linears["\(path).o_proj"]
-            else {
-                throw PEFTError("'\(path)' has no separate projections", remedy: "use another method, such as prefix")
-            }
-            guard !output.hasBias else {
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            guard ["llama", "mistral"].contains(model.family) else {
                 throw PEFTError(
-                    "'\(path).o_proj' has a bias, which Hugging Face PEFT would add twice",
+                    "LLaMA-Adapter supports llama and mistral models, not \(model.family)",
                     remedy: "use another method, such as prefix")
             }
-            let key = "\(AdapterKeys.prefix)\(path)"
-            return .keyValues(
-                site.path,
-                [
-                    .init("\(key).adaption_gate", [1]),
-                    .init("\(key).adaption_prompt", [1, configuration.tokens, keys.inputs]),
-                ]
-            ) { place, context in
-                let modules = context.model.namedModules().filter {
-                    ["\(path).k_proj", "\(path).v_proj"].contains($0.path)
-                }.compactMap { $0.module as? Linear }
-                guard modules.count == 2 else {
-                    throw PEFTError("'\(path)' has no projections", remedy: "use the model that was planned for")
+            let all = attentions(model)
+            let count = resolved(configuration, for: model).layers ?? all.count
+            guard count <= all.count else {
+                throw PEFTError(
+                    "adapter_layers is \(count), but this \(model.family) model has \(counted(all.count, "layer"))",
+                    remedy: "use \(all.count) or less")
+            }
+            let linears = Dictionary(model.linears.map { ($0.path, $0) }, uniquingKeysWith: { first, _ in first })
+            return try all.suffix(count).map { path, site in
+                guard let keys = linears["\(path).k_proj"], linears["\(path).v_proj"] != nil,
+                    let output = linears["\(path).o_proj"]
+                else {
+                    throw PEFTError(
+                        "'\(path)' has no separate projections", remedy: "use another method, such as prefix")
                 }
-                return AdaptionPromptAdapter(
-                    keys: modules[0], values: modules[1], key: key, tokens: configuration.tokens, heads: place.heads,
-                    context)
+                guard !output.hasBias else {
+                    throw PEFTError(
+                        "'\(path).o_proj' has a bias, which Hugging Face PEFT would add twice",
+                        remedy: "use another method, such as prefix")
+                }
+                let key = "\(AdapterKeys.prefix)\(path)"
+                return .keyValues(
+                    site.path,
+                    [
+                        .init("\(key).adaption_gate", [1]),
+                        .init("\(key).adaption_prompt", [1, configuration.tokens, keys.inputs]),
+                    ]
+                ) { place, context in
+                    let modules = context.model.namedModules().filter {
+                        ["\(path).k_proj", "\(path).v_proj"].contains($0.path)
+                    }.compactMap { $0.module as? Linear }
+                    guard modules.count == 2 else {
+                        throw PEFTError("'\(path)' has no projections", remedy: "use the model that was planned for")
+                    }
+                    return AdaptionPromptAdapter(
+                        keys: modules[0], values: modules[1], key: key, tokens: configuration.tokens,
+                        heads: place.heads,
+                        context)
+                }
             }
         }
     }

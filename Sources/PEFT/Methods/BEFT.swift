@@ -5,42 +5,52 @@ import TorchNN
 
 /// Bias-efficient fine-tuning (2025, arXiv:2509.15974): y = x Wᵀ + b + d with a trained vector d `[out]` on value
 /// projections.
-public enum BEFT: PEFTMethod {
-    public static let name = "beft"
-    public static let peftType: String? = "BEFT"
-    public static let summary = "a trained bias on the value projections (arXiv:2509.15974)"
-    public static let defaultLearningRate = 1e-2
-
+public enum BEFT: BuiltInMethod {
+    /// Options of ``BEFT``.
     public struct Configuration: TargetedConfiguration {
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            targetFields(\.selection, help: "target modules (value projections)")
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                targetFields(\.selection, help: "target modules (value projections)")
 
-        public static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
+            package static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
+        }
     }
-
-    public static func label(_ configuration: Configuration) -> String { "BEFT (\(configuration.selection.label))" }
 
     /// Names of value projections, as in Hugging Face PEFT's table.
     private static let values = ["v_proj", "v", "value", "v_lin"]
 
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        if configuration.selection.targets.isEmpty {
-            let leaves = Set(TargetSelection.leaves(model.linears.map(\.path)))
-            configuration.selection.targets = values.filter(leaves.contains)
-        }
-        configuration.selection = configuration.selection.resolved(for: model)
-        return configuration
-    }
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = BEFT.Configuration
+        package static let name = "beft"
+        package static let peftType: String? = "BEFT"
+        package static let summary = "a trained bias on the value projections (arXiv:2509.15974)"
+        package static let defaultLearningRate = 1e-2
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        try resolved(configuration, for: model).selection.sites(in: model).map { site in
-            .linear(site.path, [.init("beft_bias", [1, site.outputs])]) { linear, context in
-                BEFTAdapter(linear, context)
+        package static func label(_ configuration: Configuration) -> String {
+            "BEFT (\(configuration.selection.label))"
+        }
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            if configuration.selection.targets.isEmpty {
+                let leaves = Set(TargetSelection.leaves(model.linears.map(\.path)))
+                configuration.selection.targets = values.filter(leaves.contains)
+            }
+            configuration.selection = configuration.selection.resolved(for: model)
+            return configuration
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            try resolved(configuration, for: model).selection.sites(in: model).map { site in
+                .linear(site.path, [.init("beft_bias", [1, site.outputs])]) { linear, context in
+                    BEFTAdapter(linear, context)
+                }
             }
         }
     }

@@ -5,13 +5,9 @@ import TorchNN
 
 /// Orthogonal fine-tuning with butterfly factors (Liu et al. 2024): y = s ⊙ (x B_m … B_1) Wᵀ + b, where each B_i is a
 /// block-diagonal rotation of permuted inputs.
-public enum BOFT: PEFTMethod {
-    public static let name = "boft"
-    public static let peftType: String? = "BOFT"
-    public static let summary = "orthogonal fine-tuning with butterfly factors (Liu et al. 2024)"
-    public static let defaultLearningRate = 1e-3
-
-    public struct Configuration: MethodConfiguration {
+public enum BOFT: BuiltInMethod {
+    /// Options of ``BOFT``.
+    public struct Configuration: BuiltInConfiguration {
         /// Block size b; 0 to use `blocks`.
         public var blockSize = 4
         /// Number of blocks; 0 to use `blockSize`.
@@ -20,36 +16,13 @@ public enum BOFT: PEFTMethod {
         public var factors = 1
         /// Probability of dropping a block in training.
         public var dropout = 0.0
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static var fileDefaults: Configuration {
-            var configuration = Configuration()
-            configuration.selection.allowsUnusedTargets = true
-            return configuration
-        }
-
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                integerField(
-                    "block-size", key: "boft_block_size", \.blockSize, 0...65536, help: "block size"),
-                integerField(
-                    "blocks", key: "boft_block_num", \.blocks, 0...65536,
-                    help: "number of blocks, instead of the block size"),
-                integerField(
-                    "butterfly-factors", key: "boft_n_butterfly_factor", \.factors, 1...30,
-                    help: "number of butterfly factors"),
-                numberField(
-                    "dropout", key: "boft_dropout", \.dropout, 0...0.99,
-                    help: "probability of dropping a block in training"),
-            ] + targetFields(\.selection) + layerFields(\.selection)
-
-        public static let neutral: [String: [JSON]] = [
-            "bias": ["none"], "init_weights": [true], "fan_in_fan_out": [false, true],
-        ]
-
-        public func validate() throws {
+        package func check() throws {
             guard (blocks == 0) != (blockSize == 0) else {
                 throw PEFTError(
                     "--blocks is \(blocks) and --block-size is \(blockSize)",
@@ -74,30 +47,66 @@ public enum BOFT: PEFTMethod {
             }
             return size
         }
-    }
 
-    public static func label(_ configuration: Configuration) -> String {
-        let size = configuration.blocks == 0 ? "b \(configuration.blockSize)" : "\(configuration.blocks) blocks"
-        return "BOFT \(size), m \(configuration.factors) (\(configuration.selection.label))"
-    }
+        package enum Declaration: ConfigurationDeclaration {
+            package static var fileDefaults: Configuration {
+                var configuration = Configuration()
+                configuration.selection.allowsUnusedTargets = true
+                return configuration
+            }
 
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.selection = configuration.selection.resolved(for: model)
-        return configuration
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        try resolved(configuration, for: model).selection.sites(in: model).map { site in
-            let size = try configuration.blockSize(for: site)
-            let blocks = site.inputs / size
-            return .linear(
-                site.path,
+            package static let fields: [ConfigurationField<Configuration>] =
                 [
-                    .init("boft_R", [configuration.factors, blocks, size, size]), .init("boft_s", [site.outputs, 1]),
-                ]
-            ) { linear, context in
-                BOFTAdapter(linear, configuration, blocks: blocks, size: size, context)
+                    integerField(
+                        "block-size", key: "boft_block_size", \.blockSize, 0...65536, help: "block size"),
+                    integerField(
+                        "blocks", key: "boft_block_num", \.blocks, 0...65536,
+                        help: "number of blocks, instead of the block size"),
+                    integerField(
+                        "butterfly-factors", key: "boft_n_butterfly_factor", \.factors, 1...30,
+                        help: "number of butterfly factors"),
+                    numberField(
+                        "dropout", key: "boft_dropout", \.dropout, 0...0.99,
+                        help: "probability of dropping a block in training"),
+                ] + targetFields(\.selection) + layerFields(\.selection)
+
+            package static let neutral: [String: [JSON]] = [
+                "bias": ["none"], "init_weights": [true], "fan_in_fan_out": [false, true],
+            ]
+        }
+    }
+
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = BOFT.Configuration
+        package static let name = "boft"
+        package static let peftType: String? = "BOFT"
+        package static let summary = "orthogonal fine-tuning with butterfly factors (Liu et al. 2024)"
+        package static let defaultLearningRate = 1e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            let size = configuration.blocks == 0 ? "b \(configuration.blockSize)" : "\(configuration.blocks) blocks"
+            return "BOFT \(size), m \(configuration.factors) (\(configuration.selection.label))"
+        }
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.selection = configuration.selection.resolved(for: model)
+            return configuration
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            try resolved(configuration, for: model).selection.sites(in: model).map { site in
+                let size = try configuration.blockSize(for: site)
+                let blocks = site.inputs / size
+                return .linear(
+                    site.path,
+                    [
+                        .init("boft_R", [configuration.factors, blocks, size, size]),
+                        .init("boft_s", [site.outputs, 1]),
+                    ]
+                ) { linear, context in
+                    BOFTAdapter(linear, configuration, blocks: blocks, size: size, context)
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ import TorchNN
 /// In a sequential adapter x is the sublayer's output y (Houlsby et al. 2019, figure 2); in a parallel one it is the
 /// sublayer's input (He et al. 2022, section 4). D is initialized uniformly in ±1/√size and U to zero, as by He et
 /// al., so training starts exactly at the base model; Houlsby et al. start near it with both small.
-public struct BottleneckConfiguration: MethodConfiguration {
+public struct BottleneckConfiguration: BuiltInConfiguration {
     /// Bottleneck size r.
     public var rank = 64
     /// If set, r is the hidden size divided by it.
@@ -25,6 +25,7 @@ public struct BottleneckConfiguration: MethodConfiguration {
     /// Whether the scale is trained, starting at `scale`.
     public var learnsScale = false
 
+    /// The default options.
     public init() {}
 
     static let sublayerNames: [(kind: SublayerKind, name: String)] = [
@@ -32,63 +33,7 @@ public struct BottleneckConfiguration: MethodConfiguration {
     ]
     static let activations = ["relu", "gelu", "gelu_new", "silu"]
 
-    public static let fields: [ConfigurationField<BottleneckConfiguration>] = [
-        .init("rank", key: "r", .integer(1...65536), help: "bottleneck size r") {
-            .integer($0.rank)
-        } write: {
-            $0.rank = try integer($1)
-        },
-        .init(
-            "reduction", key: "reduction_factor", .integer(1...65536),
-            help: "reduction factor n: r is the hidden size / n"
-        ) {
-            $0.reductionFactor.map { .integer($0) } ?? .null
-        } write: {
-            $0.reductionFactor = try integer($1)
-        },
-        .init(
-            "activation", key: "activation", .choice(activations),
-            help: "activation between the two projections"
-        ) {
-            .string($0.activation)
-        } write: {
-            $0.activation = try text($1)
-        },
-        .init(
-            "sublayers", key: "sublayers", .names,
-            help: "sublayers to adapt: attention, cross-attention, feed-forward"
-        ) {
-            configuration in
-            .array(sublayerNames.filter { configuration.sublayers.contains($0.kind) }.map { .string($0.name) })
-        } write: { configuration, value in
-            configuration.sublayers = try names(value).map { word in
-                guard let known = sublayerNames.first(where: { $0.name == word.lowercased() }) else {
-                    throw PEFTError(
-                        "unknown sublayer '\(word)'",
-                        remedy: "use \(sublayerNames.map(\.name).joined(separator: ", "))")
-                }
-                return known.kind
-            }
-        },
-        .init("parallel", key: "is_parallel", .flag, help: "place the adapter parallel to the sublayer, not after it")
-        {
-            .bool($0.isParallel)
-        } write: {
-            $0.isParallel = try flag($1)
-        },
-        .init("scale", key: "scale", .number(-1e6...1e6), help: "scale of the adapter's output") {
-            .wholeOr($0.scale)
-        } write: {
-            $0.scale = try number($1)
-        },
-        .init("learned-scale", key: "learned_scale", .flag, help: "train the scale too") {
-            .bool($0.learnsScale)
-        } write: {
-            $0.learnsScale = try flag($1)
-        },
-    ]
-
-    public func validate() throws {
+    package func check() throws {
         guard (1...65536).contains(rank) else {
             throw PEFTError("the rank is \(rank)", remedy: "use a value from 1 to 65536")
         }
@@ -134,6 +79,66 @@ public struct BottleneckConfiguration: MethodConfiguration {
 
     func label(_ name: String) -> String {
         name + " " + (reductionFactor.map { "size/\($0)" } ?? "r \(rank)")
+    }
+
+    package enum Declaration: ConfigurationDeclaration {
+        package static let fields: [ConfigurationField<BottleneckConfiguration>] = [
+            .init("rank", key: "r", .integer(1...65536), help: "bottleneck size r") {
+                .integer($0.rank)
+            } write: {
+                $0.rank = try integer($1)
+            },
+            .init(
+                "reduction", key: "reduction_factor", .integer(1...65536),
+                help: "reduction factor n: r is the hidden size / n"
+            ) {
+                $0.reductionFactor.map { .integer($0) } ?? .null
+            } write: {
+                $0.reductionFactor = try integer($1)
+            },
+            .init(
+                "activation", key: "activation", .choice(activations),
+                help: "activation between the two projections"
+            ) {
+                .string($0.activation)
+            } write: {
+                $0.activation = try text($1)
+            },
+            .init(
+                "sublayers", key: "sublayers", .names,
+                help: "sublayers to adapt: attention, cross-attention, feed-forward"
+            ) {
+                configuration in
+                .array(sublayerNames.filter { configuration.sublayers.contains($0.kind) }.map { .string($0.name) })
+            } write: { configuration, value in
+                configuration.sublayers = try names(value).map { word in
+                    guard let known = sublayerNames.first(where: { $0.name == word.lowercased() }) else {
+                        throw PEFTError(
+                            "unknown sublayer '\(word)'",
+                            remedy: "use \(sublayerNames.map(\.name).joined(separator: ", "))")
+                    }
+                    return known.kind
+                }
+            },
+            .init(
+                "parallel", key: "is_parallel", .flag,
+                help: "place the adapter parallel to the sublayer, not after it"
+            ) {
+                .bool($0.isParallel)
+            } write: {
+                $0.isParallel = try flag($1)
+            },
+            .init("scale", key: "scale", .number(-1e6...1e6), help: "scale of the adapter's output") {
+                .wholeOr($0.scale)
+            } write: {
+                $0.scale = try number($1)
+            },
+            .init("learned-scale", key: "learned_scale", .flag, help: "train the scale too") {
+                .bool($0.learnsScale)
+            } write: {
+                $0.learnsScale = try flag($1)
+            },
+        ]
     }
 }
 
@@ -182,55 +187,61 @@ final class BottleneckAdapter: Module, OutputAdapter, AdapterModule {
 }
 
 /// Methods that are `BOTTLENECK` with other defaults.
-public protocol BottleneckMethod: PEFTMethod where Configuration == BottleneckConfiguration {
+package protocol BottleneckMethod: PEFTMethod where Configuration == BottleneckConfiguration {
     static var title: String { get }
 }
 
 extension BottleneckMethod {
-    public static var peftType: String? { "BOTTLENECK" }
-    public static var isReadableByHuggingFace: Bool { false }
-    public static var defaultLearningRate: Double { 1e-3 }
-    public static var isMergeable: Bool { false }
-    public static func label(_ configuration: BottleneckConfiguration) -> String { configuration.label(title) }
-    public static func plan(_ configuration: BottleneckConfiguration, for model: ModelOutline) throws -> [Attachment]
+    package static var peftType: String? { "BOTTLENECK" }
+    package static var isReadableByHuggingFace: Bool { false }
+    package static var defaultLearningRate: Double { 1e-3 }
+    package static var isMergeable: Bool { false }
+    package static func label(_ configuration: BottleneckConfiguration) -> String { configuration.label(title) }
+    package static func plan(_ configuration: BottleneckConfiguration, for model: ModelOutline) throws -> [Attachment]
     {
         try configuration.plan(for: model)
     }
 }
 
 /// Bottleneck adapters after every sublayer (Houlsby et al. 2019).
-public enum Houlsby: BottleneckMethod {
-    public static let name = "houlsby"
-    public static let title = "Houlsby adapters"
-    public static let summary = "bottleneck adapters after every sublayer (Houlsby et al. 2019)"
+public enum Houlsby: BuiltInMethod {
+    package enum Implementation: BottleneckMethod {
+        package static let name = "houlsby"
+        package static let title = "Houlsby adapters"
+        package static let summary = "bottleneck adapters after every sublayer (Houlsby et al. 2019)"
+    }
 }
 
 /// Bottleneck adapters after the feed-forward sublayers only (Pfeiffer et al. 2021).
-public enum Pfeiffer: BottleneckMethod {
-    public static let name = "pfeiffer"
-    public static let title = "Pfeiffer adapters"
-    public static let summary = "bottleneck adapters after the feed-forward sublayers (Pfeiffer et al. 2021)"
-    public static var defaults: BottleneckConfiguration {
-        var configuration = BottleneckConfiguration()
-        configuration.sublayers = [.feedForward]
-        return configuration
-    }
-    public static func recognizes(_ json: [String: JSON]) -> Bool {
-        json["is_parallel"]?.bool != true && json["sublayers"] == ["feed-forward"]
+public enum Pfeiffer: BuiltInMethod {
+    package enum Implementation: BottleneckMethod {
+        package static let name = "pfeiffer"
+        package static let title = "Pfeiffer adapters"
+        package static let summary = "bottleneck adapters after the feed-forward sublayers (Pfeiffer et al. 2021)"
+        package static var defaults: BottleneckConfiguration {
+            var configuration = BottleneckConfiguration()
+            configuration.sublayers = [.feedForward]
+            return configuration
+        }
+        package static func recognizes(_ json: [String: JSON]) -> Bool {
+            json["is_parallel"]?.bool != true && json["sublayers"] == ["feed-forward"]
+        }
     }
 }
 
 /// Bottleneck adapters parallel to the feed-forward sublayers, scaled by 4 (He et al. 2022).
-public enum ParallelAdapters: BottleneckMethod {
-    public static let name = "parallel"
-    public static let title = "parallel adapters"
-    public static let summary = "bottleneck adapters parallel to the feed-forward sublayers (He et al. 2022)"
-    public static var defaults: BottleneckConfiguration {
-        var configuration = BottleneckConfiguration()
-        configuration.sublayers = [.feedForward]
-        configuration.isParallel = true
-        configuration.scale = 4
-        return configuration
+public enum ParallelAdapters: BuiltInMethod {
+    package enum Implementation: BottleneckMethod {
+        package static let name = "parallel"
+        package static let title = "parallel adapters"
+        package static let summary = "bottleneck adapters parallel to the feed-forward sublayers (He et al. 2022)"
+        package static var defaults: BottleneckConfiguration {
+            var configuration = BottleneckConfiguration()
+            configuration.sublayers = [.feedForward]
+            configuration.isParallel = true
+            configuration.scale = 4
+            return configuration
+        }
+        package static func recognizes(_ json: [String: JSON]) -> Bool { json["is_parallel"]?.bool == true }
     }
-    public static func recognizes(_ json: [String: JSON]) -> Bool { json["is_parallel"]?.bool == true }
 }

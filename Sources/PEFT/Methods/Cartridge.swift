@@ -5,30 +5,18 @@ import TorchNN
 
 /// Cartridges (Eyuboglu et al. 2025): learned keys and values prepended in each self-attention, as in prefix tuning, of
 /// which the first tokens' stay frozen as an attention sink.
-public enum Cartridge: PEFTMethod {
-    public static let name = "cartridge"
-    public static let peftType: String? = "CARTRIDGE"
-    public static let summary = "a trained key-value cache with frozen first tokens (Eyuboglu et al. 2025)"
-    public static let defaultLearningRate = 1e-2
-    public static let start = AdapterStart.changed
-    public static let isMergeable = false
-
-    public struct Configuration: MethodConfiguration {
+public enum Cartridge: BuiltInMethod {
+    /// Options of ``Cartridge``.
+    public struct Configuration: BuiltInConfiguration {
+        /// The virtual tokens.
         public var tokens = VirtualTokens(stacks: nil)
         /// Number of first tokens that aren't trained.
         public var frozen = 1
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            tokenFields(\.tokens) + [
-                integerField(
-                    "frozen-tokens", key: "num_frozen_tokens", \.frozen, 0...100_000,
-                    help: "number of first tokens that are not trained")
-            ]
-        public static let neutral: [String: [JSON]] = ["modules_to_save": [[]]]
-
-        public func validate() throws {
+        package func check() throws {
             try tokens.validate()
             guard frozen < tokens.count else {
                 throw PEFTError(
@@ -36,32 +24,15 @@ public enum Cartridge: PEFTMethod {
                     remedy: "use a num_frozen_tokens below num_virtual_tokens")
             }
         }
-    }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "cartridge, \(counted(configuration.tokens.count, "token"))"
-    }
-
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.tokens = PrefixLayout.resolved(configuration.tokens, for: model)
-        return configuration
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        try configuration.validate()
-        let tokens = resolved(configuration, for: model).tokens
-        let layout = try PrefixLayout(tokens, of: model, method: name)
-        let (width, frozen) = (layout.shape[1], configuration.frozen)
-        return layout.sites.enumerated().map { layer, site in
-            let stored = TensorSpec(Prefix.output, [tokens.count - frozen, width], fileShape: layout.shape)
-            return .keyValues(site.path, layer == 0 ? [stored] : []) { place, context in
-                let vectors = context.shared("cartridge") {
-                    Vectors(count: tokens.count, frozen: frozen, width: width, context)
-                }
-                return CartridgeAdapter(
-                    vectors, entry: layout.entries[layer], size: layout.size, heads: place.heads, isFirst: layer == 0)
-            }
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                tokenFields(\.tokens) + [
+                    integerField(
+                        "frozen-tokens", key: "num_frozen_tokens", \.frozen, 0...100_000,
+                        help: "number of first tokens that are not trained")
+                ]
+            package static let neutral: [String: [JSON]] = ["modules_to_save": [[]]]
         }
     }
 
@@ -82,6 +53,44 @@ public enum Cartridge: PEFTMethod {
         func columns(_ range: Range<Int>) -> Tensor {
             let own = trained.tensor.narrowed(axis: 1, range)
             return frozen.map { Tensor.concatenated([$0.tensor.narrowed(axis: 1, range), own]) } ?? own
+        }
+    }
+
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = Cartridge.Configuration
+        package static let name = "cartridge"
+        package static let peftType: String? = "CARTRIDGE"
+        package static let summary = "a trained key-value cache with frozen first tokens (Eyuboglu et al. 2025)"
+        package static let defaultLearningRate = 1e-2
+        package static let start = AdapterStart.changed
+        package static let isMergeable = false
+
+        package static func label(_ configuration: Configuration) -> String {
+            "cartridge, \(counted(configuration.tokens.count, "token"))"
+        }
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.tokens = PrefixLayout.resolved(configuration.tokens, for: model)
+            return configuration
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            try configuration.validate()
+            let tokens = resolved(configuration, for: model).tokens
+            let layout = try PrefixLayout(tokens, of: model, method: name)
+            let (width, frozen) = (layout.shape[1], configuration.frozen)
+            return layout.sites.enumerated().map { layer, site in
+                let stored = TensorSpec(Prefix.output, [tokens.count - frozen, width], fileShape: layout.shape)
+                return .keyValues(site.path, layer == 0 ? [stored] : []) { place, context in
+                    let vectors = context.shared("cartridge") {
+                        Vectors(count: tokens.count, frozen: frozen, width: width, context)
+                    }
+                    return CartridgeAdapter(
+                        vectors, entry: layout.entries[layer], size: layout.size, heads: place.heads,
+                        isFirst: layer == 0)
+                }
+            }
         }
     }
 }

@@ -7,12 +7,8 @@ import TorchNN
 /// subspace is removed and another one injected: P `[out, r]` spans the subspace, R `[r, in]` is what is injected. The
 /// projector P_proj is P relu(P)ᵀ with Q = P, or Q Qᵀ with the orthonormal Q of P's QR decomposition. Without R the
 /// method is PaRa (Chen et al. 2024).
-public enum DEFT: PEFTMethod {
-    public static let name = "deft"
-    public static let peftType: String? = "DEFT"
-    public static let summary = "a trained subspace is removed from the output and another part injected (DEFT, PaRa)"
-    public static let defaultLearningRate = 1e-3
-
+public enum DEFT: BuiltInMethod {
+    /// Options of ``DEFT``.
     public struct Configuration: TargetedConfiguration {
         /// Rank r; at most the number of outputs.
         public var rank = 8
@@ -24,40 +20,11 @@ public enum DEFT: PEFTMethod {
         public var removesOnly = false
         /// Dropout probability of the injection's input.
         public var dropout = 0.0
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
-
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                rankField(\.rank, help: "rank of the removed and of the injected part"),
-                .init(
-                    "decomposition", key: "decomposition_method", .choice(["relu", "qr"]),
-                    help: "projector of the removed part: relu or qr, which is orthogonal"
-                ) {
-                    $0.isOrthogonal ? "qr" : "relu"
-                } write: {
-                    guard let name = $1.string, ["relu", "qr"].contains(name) else {
-                        throw PEFTError("\($1.text(indent: nil)) is not a decomposition", remedy: "use relu or qr")
-                    }
-                    $0.isOrthogonal = name == "qr"
-                },
-                .init(
-                    "alpha", key: "alpha", .number(0...1e6),
-                    help: "alpha; the injection is scaled by alpha / rank (no scale)"
-                ) {
-                    $0.alpha.map { .wholeOr($0) } ?? .null
-                } write: {
-                    $0.alpha = try number($1)
-                },
-                flagField("para", key: "para", \.removesOnly, help: "inject nothing (PaRa)"),
-                numberField(
-                    "dropout", key: "deft_dropout", \.dropout, 0...0.99, help: "dropout on the injection's input"),
-            ] + targetFields(\.selection) + layerFields(\.selection)
-
-        public static let neutral: [String: [JSON]] = [
-            "bias": ["none"], "fan_in_fan_out": [false, true], "init_weights": [true, false],
-        ]
 
         func rank(for outputs: Int) -> Int { min(rank, outputs) }
 
@@ -65,18 +32,61 @@ public enum DEFT: PEFTMethod {
             guard let alpha, alpha != 0 else { return 1 }
             return alpha / Double(rank(for: outputs))
         }
+
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                [
+                    rankField(\.rank, help: "rank of the removed and of the injected part"),
+                    .init(
+                        "decomposition", key: "decomposition_method", .choice(["relu", "qr"]),
+                        help: "projector of the removed part: relu or qr, which is orthogonal"
+                    ) {
+                        $0.isOrthogonal ? "qr" : "relu"
+                    } write: {
+                        guard let name = $1.string, ["relu", "qr"].contains(name) else {
+                            throw PEFTError(
+                                "\($1.text(indent: nil)) is not a decomposition", remedy: "use relu or qr")
+                        }
+                        $0.isOrthogonal = name == "qr"
+                    },
+                    .init(
+                        "alpha", key: "alpha", .number(0...1e6),
+                        help: "alpha; the injection is scaled by alpha / rank (no scale)"
+                    ) {
+                        $0.alpha.map { .wholeOr($0) } ?? .null
+                    } write: {
+                        $0.alpha = try number($1)
+                    },
+                    flagField("para", key: "para", \.removesOnly, help: "inject nothing (PaRa)"),
+                    numberField(
+                        "dropout", key: "deft_dropout", \.dropout, 0...0.99, help: "dropout on the injection's input"),
+                ] + targetFields(\.selection) + layerFields(\.selection)
+
+            package static let neutral: [String: [JSON]] = [
+                "bias": ["none"], "fan_in_fan_out": [false, true], "init_weights": [true, false],
+            ]
+        }
     }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "\(configuration.removesOnly ? "PaRa" : "DEFT") r \(configuration.rank) (\(configuration.selection.label))"
-    }
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = DEFT.Configuration
+        package static let name = "deft"
+        package static let peftType: String? = "DEFT"
+        package static let summary =
+            "a trained subspace is removed from the output and another part injected (DEFT, PaRa)"
+        package static let defaultLearningRate = 1e-3
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        try resolved(configuration, for: model).selection.sites(in: model).map { site in
-            let rank = configuration.rank(for: site.outputs)
-            let injection = configuration.removesOnly ? [] : [TensorSpec("deft_R", [rank, site.inputs])]
-            return .linear(site.path, [.init("deft_P", [site.outputs, rank])] + injection) { linear, context in
-                DEFTAdapter(linear, configuration, context)
+        package static func label(_ configuration: Configuration) -> String {
+            "\(configuration.removesOnly ? "PaRa" : "DEFT") r \(configuration.rank) (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            try resolved(configuration, for: model).selection.sites(in: model).map { site in
+                let rank = configuration.rank(for: site.outputs)
+                let injection = configuration.removesOnly ? [] : [TensorSpec("deft_R", [rank, site.inputs])]
+                return .linear(site.path, [.init("deft_P", [site.outputs, rank])] + injection) { linear, context in
+                    DEFTAdapter(linear, configuration, context)
+                }
             }
         }
     }

@@ -6,12 +6,8 @@ import TorchNN
 /// Decoupled low-rank adaptation (Bini et al. 2025, eq. 8): ΔW = λ/r · B Ξ A ∘ ‖W‖ with the norms of A's rows and B's
 /// columns divided out (Ξ), so that λ alone bounds the distance from the base model; ‖W‖ are the norms of the weight's
 /// columns.
-public enum DeLoRA: PEFTMethod {
-    public static let name = "delora"
-    public static let peftType: String? = "DELORA"
-    public static let summary = "LoRA with a normalized direction and a trained strength (Bini et al. 2025)"
-    public static let defaultLearningRate = 1e-3
-
+public enum DeLoRA: BuiltInMethod {
+    /// Options of ``DeLoRA``.
     public struct Configuration: TargetedConfiguration {
         /// Rank r.
         public var rank = 8
@@ -19,49 +15,63 @@ public enum DeLoRA: PEFTMethod {
         public var lambda = 15.0
         /// Dropout probability of the branch's input.
         public var dropout = 0.0
+        /// Ranks of modules whose path matches a pattern.
         public var rankPattern: [String: Double] = [:]
+        /// Values of λ of modules whose path matches a pattern.
         public var lambdaPattern: [String: Double] = [:]
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                rankField(\.rank, help: "rank of ΔW"),
-                numberField(
-                    "lambda", key: "delora_lambda", \.lambda, -1e6...1e6,
-                    help: "initial bound of ΔW's norm relative to the weight's"),
-                numberField(
-                    "dropout", key: "module_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
-                patternField(
-                    "rank-pattern", key: "rank_pattern", \.rankPattern,
-                    help: "ranks for matching modules: pattern=rank,…"),
-                patternField(
-                    "lambda-pattern", key: "lambda_pattern", \.lambdaPattern,
-                    help: "lambdas for matching modules: pattern=lambda,…"),
-            ] + selectionFields()
-
-        public static let neutral: [String: [JSON]] = ["bias": ["none"], "init_weights": [true, false]]
-    }
-
-    public static func label(_ configuration: Configuration) -> String {
-        "DeLoRA r \(configuration.rank) (\(configuration.selection.label))"
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        try sites(configuration, in: model).map { site in
-            let rank = try TargetSelection.count(
-                for: site.path, in: configuration.rankPattern, usual: configuration.rank)
-            let lambda =
-                try TargetSelection.value(for: site.path, in: configuration.lambdaPattern) ?? configuration.lambda
-            return .linear(
-                site.path,
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
                 [
-                    .init("delora_A", [rank, site.inputs]), .init("delora_B", [site.outputs, rank]),
-                    .init("delora_lambda", [1]), .init("delora_w_norm", [site.inputs], isTrained: false),
-                ]
-            ) { linear, context in
-                DeLoRAAdapter(linear, rank: rank, lambda: lambda, dropout: configuration.dropout, context)
+                    rankField(\.rank, help: "rank of ΔW"),
+                    numberField(
+                        "lambda", key: "delora_lambda", \.lambda, -1e6...1e6,
+                        help: "initial bound of ΔW's norm relative to the weight's"),
+                    numberField(
+                        "dropout", key: "module_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
+                    patternField(
+                        "rank-pattern", key: "rank_pattern", \.rankPattern,
+                        help: "ranks for matching modules: pattern=rank,…"),
+                    patternField(
+                        "lambda-pattern", key: "lambda_pattern", \.lambdaPattern,
+                        help: "lambdas for matching modules: pattern=lambda,…"),
+                ] + selectionFields()
+
+            package static let neutral: [String: [JSON]] = ["bias": ["none"], "init_weights": [true, false]]
+        }
+    }
+
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = DeLoRA.Configuration
+        package static let name = "delora"
+        package static let peftType: String? = "DELORA"
+        package static let summary = "LoRA with a normalized direction and a trained strength (Bini et al. 2025)"
+        package static let defaultLearningRate = 1e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            "DeLoRA r \(configuration.rank) (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            try sites(configuration, in: model).map { site in
+                let rank = try TargetSelection.count(
+                    for: site.path, in: configuration.rankPattern, usual: configuration.rank)
+                let lambda =
+                    try TargetSelection.value(for: site.path, in: configuration.lambdaPattern) ?? configuration.lambda
+                return .linear(
+                    site.path,
+                    [
+                        .init("delora_A", [rank, site.inputs]), .init("delora_B", [site.outputs, rank]),
+                        .init("delora_lambda", [1]), .init("delora_w_norm", [site.inputs], isTrained: false),
+                    ]
+                ) { linear, context in
+                    DeLoRAAdapter(linear, rank: rank, lambda: lambda, dropout: configuration.dropout, context)
+                }
             }
         }
     }

@@ -5,21 +5,12 @@ import TorchNN
 
 /// Weight-decomposed low-rank adaptation (Liu et al. 2024, eq. 5): W' = m ⊙ (W + s B A) / ‖W + s B A‖ with one
 /// magnitude m and one norm per output; the norm is excluded from the gradient (section 4.3).
-public struct DoRA: LoRAFamily, LoRAVariant {
-    public static let name = "dora"
-    public static let summary = "LoRA with a trained magnitude vector (Liu et al. 2024)"
+public struct DoRA: BuiltInMethod, LoRAVariant {
+    package var isEnabled = false
 
-    public var isEnabled = false
+    package init() {}
 
-    public init() {}
-
-    public static func configure(_ configuration: inout LoRA.Configuration) {
-        configuration.variants[DoRA.self].isEnabled = true
-    }
-
-    public static func recognizes(_ json: [String: JSON]) -> Bool { json["use_dora"] == true }
-
-    public static let fields: [ConfigurationField<LoRAVariants>] = [
+    package static let fields: [ConfigurationField<LoRAVariants>] = [
         .init("dora", key: "use_dora", .flag, help: "train a magnitude vector too (DoRA)") {
             .bool($0[DoRA.self].isEnabled)
         } write: {
@@ -27,9 +18,9 @@ public struct DoRA: LoRAFamily, LoRAVariant {
         }
     ]
 
-    public func label(_ name: String) -> String { "DoRA" }
+    package func label(_ name: String) -> String { "DoRA" }
 
-    public func validate(beside variants: LoRAVariants) throws {
+    package func validate(beside variants: LoRAVariants) throws {
         guard !variants.initialization.replacesWeight else {
             throw PEFTError(
                 "DoRA can't be combined with an initialization that changes the weight",
@@ -37,7 +28,7 @@ public struct DoRA: LoRAFamily, LoRAVariant {
         }
     }
 
-    public func validate(embedding path: String, isTied: Bool) throws {
+    package func validate(embedding path: String, isTied: Bool) throws {
         guard !isTied else {
             throw PEFTError(
                 "DoRA over '\(path)' can't share its magnitudes with the tied output layer",
@@ -45,17 +36,28 @@ public struct DoRA: LoRAFamily, LoRAVariant {
         }
     }
 
-    public var isPlain: Bool { false }
+    package var isPlain: Bool { false }
 
-    public func addedTensors(outputs: Int) -> [TensorSpec] { [TensorSpec("lora_magnitude_vector", [outputs])] }
+    package func addedTensors(outputs: Int) -> [TensorSpec] { [TensorSpec("lora_magnitude_vector", [outputs])] }
 
-    public func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
+    package func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
         -> (any AdapterModule & LinearAdapter)?
     { DoRAAdapter(linear, branch, context) }
 
-    public func adapter(over table: Embedding, _ branch: LoRABranch, _ context: AttachmentContext) throws
+    package func adapter(over table: Embedding, _ branch: LoRABranch, _ context: AttachmentContext) throws
         -> (any AdapterModule & EmbeddingAdapter)?
     { DoRAEmbeddingAdapter(table, branch, context) }
+
+    package enum Implementation: LoRAFamily {
+        package static let name = "dora"
+        package static let summary = "LoRA with a trained magnitude vector (Liu et al. 2024)"
+
+        package static func configure(_ configuration: inout LoRA.Configuration) {
+            configuration.variants[DoRA.self].isEnabled = true
+        }
+
+        package static func recognizes(_ json: [String: JSON]) -> Bool { json["use_dora"] == true }
+    }
 }
 
 /// A LoRA branch with a magnitude per output.
@@ -140,7 +142,7 @@ final class DoRAEmbeddingAdapter: LoRAEmbeddingAdapter {
         return (squaredNorms + cross * (2 * scale) + update * (scale * scale)).atLeast(0).sqrt()
     }
 
-    override func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: any LinearWeight) -> Tensor {
+    override func callAsFunction(_ vectors: Tensor, ids: Tensor) -> Tensor {
         let gain = magnitude / withoutGradients { norms().detached() }
         return (vectors + update(ids, like: vectors)) * gain.to(vectors.dtype)
     }

@@ -3,19 +3,13 @@ import PEFTSupport
 
 /// EVA (Paischer et al. 2024): A is initialized with the principal directions of the projection's inputs on training
 /// data, and ranks are redistributed to projections where they explain more variance.
-public struct EVA: LoRAFamily, LoRAInitialization {
-    public static let name = "eva"
-    public static let summary =
-        "LoRA initialized with the principal directions of the activations (Paischer et al. 2024)"
-
+public struct EVA: BuiltInMethod, LoRAInitialization {
     /// ρ: the maximum rank of a projection as a multiple of the configured rank.
-    public var rho = 2.0
+    package var rho = 2.0
 
-    public init() {}
+    package init() {}
 
-    public static func recognizes(_ json: [String: JSON]) -> Bool { json["init_lora_weights"] == "eva" }
-
-    public static let fields: [ConfigurationField<LoRAVariants>] = [
+    package static let fields: [ConfigurationField<LoRAVariants>] = [
         .init(
             "eva-rho", key: "eva_config", .number(1...1000),
             help: "EVA: maximum rank of a projection as a multiple of the rank (default: 2)"
@@ -30,14 +24,14 @@ public struct EVA: LoRAFamily, LoRAInitialization {
         }
     ]
 
-    public func label(_ name: String) -> String { "EVA" }
+    package func label(_ name: String) -> String { "EVA" }
 
-    public func trainingHook(for adapter: Adapter) -> (any TrainingHook)? {
+    package func trainingHook(for adapter: Adapter) -> (any TrainingHook)? {
         adapter.isFromFile ? nil : PrincipalDirections(adapter, rho: rho)
     }
 
     /// The file contains the ranks that the projections got.
-    public func fileConfiguration(_ configuration: LoRA.Configuration, of adapter: Adapter) -> LoRA.Configuration {
+    package func fileConfiguration(_ configuration: LoRA.Configuration, of adapter: Adapter) -> LoRA.Configuration {
         var configuration = configuration
         for entry in adapter.attached {
             guard let update = entry.adapter as? LoRAAdapter, update.rank != update.plannedRank else { continue }
@@ -48,5 +42,17 @@ public struct EVA: LoRAFamily, LoRAInitialization {
                 update.scale * configuration.variants.scaleDivisor(rank: update.rank)
         }
         return configuration
+    }
+
+    package enum Implementation: LoRAFamily {
+        package static let name = "eva"
+        package static let summary =
+            "LoRA initialized with the principal directions of the activations (Paischer et al. 2024)"
+
+        package static func recognizes(_ json: [String: JSON]) -> Bool { json["init_lora_weights"] == "eva" }
+
+        package static func configure(_ configuration: inout LoRA.Configuration) {
+            configuration.variants.initialization = EVA()
+        }
     }
 }

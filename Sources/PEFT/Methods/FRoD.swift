@@ -9,12 +9,8 @@ import TorchNN
 /// ΔW is computed as U (S + diag(λ − λ₀)) Vᵀ, so that training starts at the base model bit for bit. U and λ₀ follow from W
 /// and V. V is arbitrary up to signs and rotations, and Hugging Face draws the positions of S with PyTorch's generator,
 /// so both are always in the file.
-public enum FRoD: PEFTMethod {
-    public static let name = "frod"
-    public static let peftType: String? = "FROD"
-    public static let summary = "trained diagonal and sparse factors of a joint decomposition of the weights (FRoD)"
-    public static let defaultLearningRate = 1e-3
-
+public enum FRoD: BuiltInMethod {
+    /// Options of ``FRoD``.
     public struct Configuration: TargetedConfiguration {
         /// Dropout probability of the branch's input.
         public var dropout = 0.0
@@ -26,34 +22,13 @@ public enum FRoD: PEFTMethod {
         public var density = 0.01
         /// Regularization of the joint decomposition.
         public var regularization = 1e-3
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                numberField(
-                    "dropout", key: "frod_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
-                integerField(
-                    "projection-key", key: "projection_prng_key", \.key, 0...Int.max,
-                    help: "seed of the sparse factor's positions"),
-                flagField(
-                    "save-projection", key: "save_projection", \.savesProjection,
-                    help: "store the joint decomposition in the file"),
-                numberField(
-                    "sparse-rate", key: "sparse_rate", \.density, 0...1,
-                    help: "trained fraction of the sparse factor"),
-                numberField(
-                    "regularization", key: "regularization_alpha", \.regularization, 0...1e6,
-                    help: "regularization of the joint decomposition"),
-            ] + targetFields(\.selection) + layerFields(\.selection)
-
-        public static let neutral: [String: [JSON]] = [
-            "bias": ["none"], "fan_in_fan_out": [false, true], "init_weights": [true, false],
-            "progressbar": [true, false], "runtime_offload_base_weight": [true, false],
-        ]
-
-        public func validate() throws {
+        package func check() throws {
             guard savesProjection else {
                 throw PEFTError(
                     "save_projection is false, but the file of a FRoD adapter must contain its projections: they can't be "
@@ -68,9 +43,32 @@ public enum FRoD: PEFTMethod {
             let count = min(Int(Double(size * size) * density), size * (size - 1))
             return density > 0 && size > 1 ? max(1, count) : count
         }
-    }
 
-    public static func label(_ configuration: Configuration) -> String { "FRoD (\(configuration.selection.label))" }
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                [
+                    numberField(
+                        "dropout", key: "frod_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
+                    integerField(
+                        "projection-key", key: "projection_prng_key", \.key, 0...Int.max,
+                        help: "seed of the sparse factor's positions"),
+                    flagField(
+                        "save-projection", key: "save_projection", \.savesProjection,
+                        help: "store the joint decomposition in the file"),
+                    numberField(
+                        "sparse-rate", key: "sparse_rate", \.density, 0...1,
+                        help: "trained fraction of the sparse factor"),
+                    numberField(
+                        "regularization", key: "regularization_alpha", \.regularization, 0...1e6,
+                        help: "regularization of the joint decomposition"),
+                ] + targetFields(\.selection) + layerFields(\.selection)
+
+            package static let neutral: [String: [JSON]] = [
+                "bias": ["none"], "fan_in_fan_out": [false, true], "init_weights": [true, false],
+                "progressbar": [true, false], "runtime_offload_base_weight": [true, false],
+            ]
+        }
+    }
 
     /// The projections that share V: those of one name in all layers, by Hugging Face's names.
     static func category(_ path: String) -> String {
@@ -80,38 +78,6 @@ public enum FRoD: PEFTMethod {
         if Int(owner) != nil { return leaf }
         let isAttention = parts.count > 2 && parts[parts.count - 3] == "attention"
         return (owner, leaf) == ("output", "dense") && isAttention ? "attention_output" : "\(owner)_\(leaf)"
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let sites = try resolved(configuration, for: model).selection.sites(in: model)
-        let categories = Dictionary(grouping: sites) { category($0.path) }
-        for (category, sites) in categories.sorted(by: { $0.key < $1.key }) {
-            guard sites.allSatisfy({ $0.inputs == sites[0].inputs }) else {
-                throw PEFTError(
-                    "the projections '\(category)' of this \(model.family) model have different numbers of inputs",
-                    remedy: "select one of them in --targets by a longer name")
-            }
-        }
-        return sites.map { site in
-            let category = category(site.path)
-            let count = configuration.count(size: site.inputs)
-            return .linear(
-                site.path,
-                [
-                    .init("frod_lambda_l", [site.inputs]), .init("frod_lambda_s_values", [count]),
-                    .init("base_model.frod_V.\(category)", [site.inputs, site.inputs], isTrained: false),
-                    .init("base_model.frod_s_indices.\(category)", [2, count], isTrained: false, isIndex: true),
-                    .init("base_model.frod_s_size.\(category)", [2], isTrained: false, isIndex: true),
-                ]
-            ) { linear, context in
-                let shared = try context.shared("frod \(category)") {
-                    let paths = Set((categories[category] ?? []).map(\.path))
-                    return try JointDecomposition(
-                        category, of: paths, size: site.inputs, count: count, configuration, context)
-                }
-                return try FRoDAdapter(linear, configuration, shared, count: count, context)
-            }
-        }
     }
 
     /// What the projections of a category share.
@@ -178,6 +144,51 @@ public enum FRoD: PEFTMethod {
             }
             // Of a symmetric positive definite matrix, singular vectors are eigenvectors.
             return r.T.matmul(sum.svd().u)
+        }
+    }
+
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = FRoD.Configuration
+        package static let name = "frod"
+        package static let peftType: String? = "FROD"
+        package static let summary =
+            "trained diagonal and sparse factors of a joint decomposition of the weights (FRoD)"
+        package static let defaultLearningRate = 1e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            "FRoD (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let sites = try resolved(configuration, for: model).selection.sites(in: model)
+            let categories = Dictionary(grouping: sites) { category($0.path) }
+            for (category, sites) in categories.sorted(by: { $0.key < $1.key }) {
+                guard sites.allSatisfy({ $0.inputs == sites[0].inputs }) else {
+                    throw PEFTError(
+                        "the projections '\(category)' of this \(model.family) model have different numbers of inputs",
+                        remedy: "select one of them in --targets by a longer name")
+                }
+            }
+            return sites.map { site in
+                let category = category(site.path)
+                let count = configuration.count(size: site.inputs)
+                return .linear(
+                    site.path,
+                    [
+                        .init("frod_lambda_l", [site.inputs]), .init("frod_lambda_s_values", [count]),
+                        .init("base_model.frod_V.\(category)", [site.inputs, site.inputs], isTrained: false),
+                        .init("base_model.frod_s_indices.\(category)", [2, count], isTrained: false, isIndex: true),
+                        .init("base_model.frod_s_size.\(category)", [2], isTrained: false, isIndex: true),
+                    ]
+                ) { linear, context in
+                    let shared = try context.shared("frod \(category)") {
+                        let paths = Set((categories[category] ?? []).map(\.path))
+                        return try JointDecomposition(
+                            category, of: paths, size: site.inputs, count: count, configuration, context)
+                    }
+                    return try FRoDAdapter(linear, configuration, shared, count: count, context)
+                }
+            }
         }
     }
 }

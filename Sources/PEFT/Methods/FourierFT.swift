@@ -5,16 +5,12 @@ import TorchNN
 
 /// Fourier fine-tuning (Gao et al. 2024, eq. 2–4): ΔW = s Re(F⁻¹(E)), the inverse 2-D Fourier transform of a matrix with n
 /// trained coefficients at random positions.
-public enum FourierFT: PEFTMethod {
-    public static let name = "fourierft"
-    public static let peftType: String? = "FOURIERFT"
-    public static let summary = "trained Fourier coefficients of the weight's change (Gao et al. 2024)"
-    public static let defaultLearningRate = 3e-2
-    public static let start = AdapterStart.changed
-
+public enum FourierFT: BuiltInMethod {
+    /// Options of ``FourierFT``.
     public struct Configuration: TargetedConfiguration {
         /// Number n of coefficients.
         public var frequencies = 1000
+        /// Numbers of frequencies of modules whose path matches a pattern.
         public var frequencyPattern: [String: Double] = [:]
         /// Factor s of ΔW.
         public var scaling = 150.0
@@ -22,40 +18,54 @@ public enum FourierFT: PEFTMethod {
         public var seed = 777
         /// Whether the coefficients start at zero instead of normally distributed.
         public var startsAtZero = false
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                integerField(
-                    "frequencies", key: "n_frequency", \.frequencies, 1...1 << 30,
-                    help: "trained coefficients per projection"),
-                patternField(
-                    "frequency-pattern", key: "n_frequency_pattern", \.frequencyPattern,
-                    help: "numbers of coefficients for matching modules: pattern=number,…"),
-                numberField("scaling", key: "scaling", \.scaling, -1e9...1e9, help: "factor of ΔW"),
-                integerField(
-                    "position-seed", key: "random_loc_seed", \.seed, 0...Int.max,
-                    help: "seed of the coefficients' positions"),
-                flagField(
-                    "init-zero", key: "init_weights", \.startsAtZero, help: "start at zero instead of random values"),
-            ] + selectionFields()
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                [
+                    integerField(
+                        "frequencies", key: "n_frequency", \.frequencies, 1...1 << 30,
+                        help: "trained coefficients per projection"),
+                    patternField(
+                        "frequency-pattern", key: "n_frequency_pattern", \.frequencyPattern,
+                        help: "numbers of coefficients for matching modules: pattern=number,…"),
+                    numberField("scaling", key: "scaling", \.scaling, -1e9...1e9, help: "factor of ΔW"),
+                    integerField(
+                        "position-seed", key: "random_loc_seed", \.seed, 0...Int.max,
+                        help: "seed of the coefficients' positions"),
+                    flagField(
+                        "init-zero", key: "init_weights", \.startsAtZero,
+                        help: "start at zero instead of random values"),
+                ] + selectionFields()
 
-        public static let neutral: [String: [JSON]] = ["bias": ["none"], "fan_in_fan_out": [false, true]]
+            package static let neutral: [String: [JSON]] = ["bias": ["none"], "fan_in_fan_out": [false, true]]
+        }
     }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "FourierFT n \(configuration.frequencies) (\(configuration.selection.label))"
-    }
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = FourierFT.Configuration
+        package static let name = "fourierft"
+        package static let peftType: String? = "FOURIERFT"
+        package static let summary = "trained Fourier coefficients of the weight's change (Gao et al. 2024)"
+        package static let defaultLearningRate = 3e-2
+        package static let start = AdapterStart.changed
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        try sites(configuration, in: model).map { site in
-            let count = try TargetSelection.count(
-                for: site.path, in: configuration.frequencyPattern, usual: configuration.frequencies)
-            try requireEntries(count, of: site, option: "frequencies")
-            return .linear(site.path, [.init("fourierft_spectrum", [count])]) { linear, context in
-                FourierFTAdapter(linear, configuration, count: count, context)
+        package static func label(_ configuration: Configuration) -> String {
+            "FourierFT n \(configuration.frequencies) (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            try sites(configuration, in: model).map { site in
+                let count = try TargetSelection.count(
+                    for: site.path, in: configuration.frequencyPattern, usual: configuration.frequencies)
+                try requireEntries(count, of: site, option: "frequencies")
+                return .linear(site.path, [.init("fourierft_spectrum", [count])]) { linear, context in
+                    FourierFTAdapter(linear, configuration, count: count, context)
+                }
             }
         }
     }

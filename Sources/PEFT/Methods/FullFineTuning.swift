@@ -3,21 +3,29 @@ import Torch
 import TorchNN
 
 /// Full fine-tuning: trains every parameter, the reference for other methods.
-public enum FullFineTuning: PEFTMethod {
-    public static let name = "full"
-    public static let peftType: String? = nil
-    public static let summary = "every parameter of the model"
-    public static let defaultLearningRate = 3e-4
-
-    public struct Configuration: MethodConfiguration {
+public enum FullFineTuning: BuiltInMethod {
+    /// Options of ``FullFineTuning``.
+    public struct Configuration: BuiltInConfiguration {
+        /// The default options.
         public init() {}
-        public static let fields: [ConfigurationField<Configuration>] = []
-        public func validate() throws {}
+        package func check() throws {}
+
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] = []
+        }
     }
 
-    public static func label(_ configuration: Configuration) -> String { "full fine-tuning" }
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = FullFineTuning.Configuration
+        package static let name = "full"
+        package static let peftType: String? = nil
+        package static let summary = "every parameter of the model"
+        package static let defaultLearningRate = 3e-4
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        model.parameters.map { .train($0.path, shape: $0.shape, keepsBase: false) }
+        package static func label(_ configuration: Configuration) -> String { "full fine-tuning" }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            model.parameters.map { .train($0.path, shape: $0.shape, keepsBase: false) }
+        }
     }
 }

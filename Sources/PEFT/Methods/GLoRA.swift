@@ -5,12 +5,7 @@ import TorchNN
 
 /// Generalized LoRA (Chavan et al. 2023): W' = W + W ∘ A + B and b' = b + b ∘ D + E + W C. Each of A to E is a
 /// low-rank matrix, a vector per output, one number, or absent.
-public enum GLoRA: PEFTMethod {
-    public static let name = "glora"
-    public static let peftType: String? = "GLORA"
-    public static let summary = "scales and shifts of weights and biases, each of low rank (Chavan et al. 2023)"
-    public static let defaultLearningRate = 1e-3
-
+public enum GLoRA: BuiltInMethod {
     /// How a tensor of the method is parameterized.
     public enum Form: String, Sendable, CaseIterable {
         /// X_d X_u
@@ -22,6 +17,7 @@ public enum GLoRA: PEFTMethod {
         case none
     }
 
+    /// Options of ``GLoRA``.
     public struct Configuration: TargetedConfiguration {
         /// Rank of the low-rank forms.
         public var rank = 8
@@ -31,23 +27,11 @@ public enum GLoRA: PEFTMethod {
         public var coupling = Form.lora
         /// Form of D and E: `vector`, `constant` or `none`.
         public var biases = Form.constant
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
-
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                rankField(\.rank, help: "rank of the low-rank forms"),
-                formField(
-                    "weight-form", key: "config_A_B", \.weights, [.lora, .vector, .constant, .none],
-                    help: "form of the weight's scale and shift"),
-                formField(
-                    "coupling-form", key: "config_C", \.coupling, [.lora, .vector, .none],
-                    help: "form of the vector by which the weight changes the bias"),
-                formField(
-                    "bias-form", key: "config_D_E", \.biases, [.vector, .constant, .none],
-                    help: "form of the bias's scale and shift"),
-            ] + targetFields(\.selection)
 
         private static func formField(
             _ name: String, key: String, _ path: WritableKeyPath<Configuration, Form> & Sendable, _ forms: [Form],
@@ -65,32 +49,29 @@ public enum GLoRA: PEFTMethod {
             }
         }
 
-        public static let neutral: [String: [JSON]] = ["bias": ["none"], "init_weights": [true, false]]
-
-        public func validate() throws {
+        package func check() throws {
             guard weights != .none || coupling != .none || biases != .none else {
                 throw PEFTError("all forms are none", remedy: "choose a form for the weights or the biases")
             }
             try selection.validate()
         }
-    }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "GLoRA r \(configuration.rank) (\(configuration.selection.label))"
-    }
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                [
+                    rankField(\.rank, help: "rank of the low-rank forms"),
+                    formField(
+                        "weight-form", key: "config_A_B", \.weights, [.lora, .vector, .constant, .none],
+                        help: "form of the weight's scale and shift"),
+                    formField(
+                        "coupling-form", key: "config_C", \.coupling, [.lora, .vector, .none],
+                        help: "form of the vector by which the weight changes the bias"),
+                    formField(
+                        "bias-form", key: "config_D_E", \.biases, [.vector, .constant, .none],
+                        help: "form of the bias's scale and shift"),
+                ] + targetFields(\.selection)
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let sites = try resolved(configuration, for: model).selection.sites(in: model)
-        guard configuration.weights != .none || sites.contains(where: \.hasBias) else {
-            throw PEFTError(
-                "GLoRA without weights has nothing to train: the targets of this \(model.family) model have no biases",
-                remedy: "choose a --weight-form")
-        }
-        return sites.map { site in
-            let paths = paths(configuration, outputs: site.outputs, inputs: site.inputs, hasBias: site.hasBias)
-            return .linear(site.path, paths.flatMap(\.tensors)) { linear, context in
-                GLoRAAdapter(linear, paths, context)
-            }
+            package static let neutral: [String: [JSON]] = ["bias": ["none"], "init_weights": [true, false]]
         }
     }
 
@@ -129,6 +110,33 @@ public enum GLoRA: PEFTMethod {
             path("D", biases, rows: outputs, columns: 1, isFlat: true),
             path("E", biases, rows: outputs, columns: 1, isFlat: true),
         ]
+    }
+
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = GLoRA.Configuration
+        package static let name = "glora"
+        package static let peftType: String? = "GLORA"
+        package static let summary = "scales and shifts of weights and biases, each of low rank (Chavan et al. 2023)"
+        package static let defaultLearningRate = 1e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            "GLoRA r \(configuration.rank) (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let sites = try resolved(configuration, for: model).selection.sites(in: model)
+            guard configuration.weights != .none || sites.contains(where: \.hasBias) else {
+                throw PEFTError(
+                    "GLoRA without weights has nothing to train: the targets of this \(model.family) model have no biases",
+                    remedy: "choose a --weight-form")
+            }
+            return sites.map { site in
+                let paths = paths(configuration, outputs: site.outputs, inputs: site.inputs, hasBias: site.hasBias)
+                return .linear(site.path, paths.flatMap(\.tensors)) { linear, context in
+                    GLoRAAdapter(linear, paths, context)
+                }
+            }
+        }
     }
 }
 

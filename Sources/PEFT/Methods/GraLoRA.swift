@@ -5,12 +5,8 @@ import TorchNN
 
 /// Granular low-rank adaptation (Jung et al. 2025, eq. 4): the weight is divided into k × k blocks with a LoRA of rank r /
 /// k each; optionally with one LoRA of rank `hybridRank` over all of it.
-public enum GraLoRA: PEFTMethod {
-    public static let name = "gralora"
-    public static let peftType: String? = "GRALORA"
-    public static let summary = "a LoRA for each block of the weight (Jung et al. 2025)"
-    public static let defaultLearningRate = 1e-3
-
+public enum GraLoRA: BuiltInMethod {
+    /// Options of ``GraLoRA``.
     public struct Configuration: TargetedConfiguration {
         /// Rank r of the blocks of one row or column together.
         public var rank = 32
@@ -22,31 +18,13 @@ public enum GraLoRA: PEFTMethod {
         public var dropout = 0.0
         /// Number k of blocks along each side of the weight.
         public var blocks = 2
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                rankField(\.rank, help: "rank of the blocks of a row together"),
-                integerField(
-                    "hybrid-rank", key: "hybrid_r", \.hybridRank, 0...65536,
-                    help: "rank of a LoRA over the whole weight"),
-                numberField(
-                    "alpha", key: "alpha", \.alpha, 0...1e6,
-                    help: "alpha; ΔW is scaled by alpha / (rank + hybrid rank)"),
-                numberField(
-                    "dropout", key: "gralora_dropout", \.dropout, 0...0.99,
-                    help: "dropout on the branch's input"),
-                integerField(
-                    "blocks", key: "gralora_k", \.blocks, 1...65536, help: "blocks along each side of the weight"),
-            ] + selectionFields(hasExclusions: false)
-
-        public static let neutral: [String: [JSON]] = [
-            "bias": ["none"], "fan_in_fan_out": [false, true], "init_weights": [true, false],
-        ]
-
-        public func validate() throws {
+        package func check() throws {
             guard rank.isMultiple(of: blocks) else {
                 throw PEFTError(
                     "rank \(rank) isn't divisible by \(blocks) blocks", remedy: "set --blocks to a divisor of --rank")
@@ -55,25 +33,56 @@ public enum GraLoRA: PEFTMethod {
         }
 
         var scale: Double { alpha / Double(rank + hybridRank) }
-    }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "GraLoRA r \(configuration.rank), k \(configuration.blocks) (\(configuration.selection.label))"
-    }
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                [
+                    rankField(\.rank, help: "rank of the blocks of a row together"),
+                    integerField(
+                        "hybrid-rank", key: "hybrid_r", \.hybridRank, 0...65536,
+                        help: "rank of a LoRA over the whole weight"),
+                    numberField(
+                        "alpha", key: "alpha", \.alpha, 0...1e6,
+                        help: "alpha; ΔW is scaled by alpha / (rank + hybrid rank)"),
+                    numberField(
+                        "dropout", key: "gralora_dropout", \.dropout, 0...0.99,
+                        help: "dropout on the branch's input"),
+                    integerField(
+                        "blocks", key: "gralora_k", \.blocks, 1...65536, help: "blocks along each side of the weight"),
+                ] + selectionFields(hasExclusions: false)
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let (blocks, rank, hybrid) = (configuration.blocks, configuration.rank, configuration.hybridRank)
-        return try sites(configuration, in: model).map { site in
-            try requireDivisor(blocks, of: site, option: "blocks")
-            var tensors: [TensorSpec] = [
-                .init("gralora_A", [blocks, site.inputs / blocks, rank]),
-                .init("gralora_B", [blocks, rank, site.outputs / blocks]),
+            package static let neutral: [String: [JSON]] = [
+                "bias": ["none"], "fan_in_fan_out": [false, true], "init_weights": [true, false],
             ]
-            if hybrid > 0 {
-                tensors.append(.init("gralora_A_general.weight", [hybrid, site.inputs]))
-                tensors.append(.init("gralora_B_general.weight", [site.outputs, hybrid]))
+        }
+    }
+
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = GraLoRA.Configuration
+        package static let name = "gralora"
+        package static let peftType: String? = "GRALORA"
+        package static let summary = "a LoRA for each block of the weight (Jung et al. 2025)"
+        package static let defaultLearningRate = 1e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            "GraLoRA r \(configuration.rank), k \(configuration.blocks) (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let (blocks, rank, hybrid) = (configuration.blocks, configuration.rank, configuration.hybridRank)
+            return try sites(configuration, in: model).map { site in
+                try requireDivisor(blocks, of: site, option: "blocks")
+                var tensors: [TensorSpec] = [
+                    .init("gralora_A", [blocks, site.inputs / blocks, rank]),
+                    .init("gralora_B", [blocks, rank, site.outputs / blocks]),
+                ]
+                if hybrid > 0 {
+                    tensors.append(.init("gralora_A_general.weight", [hybrid, site.inputs]))
+                    tensors.append(.init("gralora_B_general.weight", [site.outputs, hybrid]))
+                }
+                return .linear(site.path, tensors) { linear, context in GraLoRAAdapter(linear, configuration, context)
+                }
             }
-            return .linear(site.path, tensors) { linear, context in GraLoRAAdapter(linear, configuration, context) }
         }
     }
 }

@@ -5,43 +5,51 @@ import TorchNN
 
 /// Householder reflection adaptation (Yuan et al. 2024, eq. 3): W' = W H_1 … H_r with reflections H_i = I − 2 u_i u_iᵀ of
 /// unit vectors, an orthogonal transformation of the inputs.
-public enum HRA: PEFTMethod {
-    public static let name = "hra"
-    public static let peftType: String? = "HRA"
-    public static let summary = "Householder reflections of a projection's input (Yuan et al. 2024)"
-    public static let defaultLearningRate = 1e-3
-
+public enum HRA: BuiltInMethod {
+    /// Options of ``HRA``.
     public struct Configuration: TargetedConfiguration {
         /// Number r of reflections.
         public var rank = 8
         /// Whether the vectors are orthogonalized (Gram-Schmidt).
         public var isOrthogonal = false
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                rankField(\.rank, help: "number of reflections; even, to start at the base model"),
-                flagField("orthogonal", key: "apply_GS", \.isOrthogonal, help: "orthogonalize the vectors"),
-            ] + selectionFields()
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                [
+                    rankField(\.rank, help: "number of reflections; even, to start at the base model"),
+                    flagField("orthogonal", key: "apply_GS", \.isOrthogonal, help: "orthogonalize the vectors"),
+                ] + selectionFields()
 
-        public static let neutral: [String: [JSON]] = ["bias": ["none"], "init_weights": [true, false]]
+            package static let neutral: [String: [JSON]] = ["bias": ["none"], "init_weights": [true, false]]
+        }
     }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "HRA r \(configuration.rank) (\(configuration.selection.label))"
-    }
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = HRA.Configuration
+        package static let name = "hra"
+        package static let peftType: String? = "HRA"
+        package static let summary = "Householder reflections of a projection's input (Yuan et al. 2024)"
+        package static let defaultLearningRate = 1e-3
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        try sites(configuration, in: model).map { site in
-            guard !configuration.isOrthogonal || configuration.rank <= site.inputs else {
-                throw PEFTError(
-                    "\(configuration.rank) vectors of size \(site.inputs) can't be orthogonal at \(site.path)",
-                    remedy: "use --rank \(site.inputs) or less")
-            }
-            return .linear(site.path, [.init("hra_u", [site.inputs, configuration.rank])]) { linear, context in
-                HRAAdapter(linear, configuration, context)
+        package static func label(_ configuration: Configuration) -> String {
+            "HRA r \(configuration.rank) (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            try sites(configuration, in: model).map { site in
+                guard !configuration.isOrthogonal || configuration.rank <= site.inputs else {
+                    throw PEFTError(
+                        "\(configuration.rank) vectors of size \(site.inputs) can't be orthogonal at \(site.path)",
+                        remedy: "use --rank \(site.inputs) or less")
+                }
+                return .linear(site.path, [.init("hra_u", [site.inputs, configuration.rank])]) { linear, context in
+                    HRAAdapter(linear, configuration, context)
+                }
             }
         }
     }

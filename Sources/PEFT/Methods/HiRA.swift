@@ -5,12 +5,8 @@ import TorchNN
 
 /// High-rank adaptation by a Hadamard product (Huang et al. 2025, eq. 3): ΔW = W ∘ (B A), whose rank isn't limited by
 /// that of B A.
-public enum HiRA: PEFTMethod {
-    public static let name = "hira"
-    public static let peftType: String? = "HIRA"
-    public static let summary = "Hadamard product of the weight and a low-rank matrix (Huang et al. 2025)"
-    public static let defaultLearningRate = 3e-3
-
+public enum HiRA: BuiltInMethod {
+    /// Options of ``HiRA``.
     public struct Configuration: TargetedConfiguration {
         /// Rank r.
         public var rank = 32
@@ -20,44 +16,57 @@ public enum HiRA: PEFTMethod {
         public var rankPattern: [String: Double] = [:]
         /// Whether A is initialized from a normal distribution of standard deviation 1/r instead of uniformly.
         public var isGaussian = false
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                rankField(\.rank, help: "rank of the factor of the weight"),
-                numberField(
-                    "dropout", key: "hira_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
-                patternField(
-                    "rank-pattern", key: "rank_pattern", \.rankPattern,
-                    help: "kept in the file, without effect, as in Hugging Face PEFT"),
-                .init(
-                    "init", key: "init_weights", .choice(["true", "gaussian"]),
-                    help: "initialization of A: uniform (true) or gaussian"
-                ) {
-                    $0.isGaussian ? "gaussian" : true
-                } write: {
-                    $0.isGaussian = $1 == "gaussian"
-                },
-            ] + selectionFields()
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                [
+                    rankField(\.rank, help: "rank of the factor of the weight"),
+                    numberField(
+                        "dropout", key: "hira_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
+                    patternField(
+                        "rank-pattern", key: "rank_pattern", \.rankPattern,
+                        help: "kept in the file, without effect, as in Hugging Face PEFT"),
+                    .init(
+                        "init", key: "init_weights", .choice(["true", "gaussian"]),
+                        help: "initialization of A: uniform (true) or gaussian"
+                    ) {
+                        $0.isGaussian ? "gaussian" : true
+                    } write: {
+                        $0.isGaussian = $1 == "gaussian"
+                    },
+                ] + selectionFields()
 
-        public static let neutral: [String: [JSON]] = [
-            "fan_in_fan_out": [false, true], "init_weights": [true, false, "true", "gaussian"],
-        ]
+            package static let neutral: [String: [JSON]] = [
+                "fan_in_fan_out": [false, true], "init_weights": [true, false, "true", "gaussian"],
+            ]
+        }
     }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "HiRA r \(configuration.rank) (\(configuration.selection.label))"
-    }
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = HiRA.Configuration
+        package static let name = "hira"
+        package static let peftType: String? = "HIRA"
+        package static let summary = "Hadamard product of the weight and a low-rank matrix (Huang et al. 2025)"
+        package static let defaultLearningRate = 3e-3
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let rank = configuration.rank
-        return try sites(configuration, in: model).map { site in
-            return .linear(
-                site.path, [.init("hira_A", [rank, site.inputs]), .init("hira_B", [site.outputs, rank])]
-            ) { linear, context in
-                HiRAAdapter(linear, configuration, rank: rank, context)
+        package static func label(_ configuration: Configuration) -> String {
+            "HiRA r \(configuration.rank) (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            try sites(configuration, in: model).map { site in
+                let rank = try TargetSelection.count(
+                    for: site.path, in: configuration.rankPattern, usual: configuration.rank)
+                return .linear(
+                    site.path, [.init("hira_A", [rank, site.inputs]), .init("hira_B", [site.outputs, rank])]
+                ) { linear, context in
+                    HiRAAdapter(linear, configuration, rank: rank, context)
+                }
             }
         }
     }

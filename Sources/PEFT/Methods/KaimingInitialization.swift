@@ -2,14 +2,14 @@ import PEFTSupport
 import Torch
 
 /// The default: A Kaiming uniform, B zero, so that training starts at the base model.
-public struct KaimingInitialization: LoRAInitialization {
-    public static let name = "true"
+package struct KaimingInitialization: LoRAInitialization {
+    package static let name = "true"
 
-    public init() {}
+    package init() {}
 
-    public var json: JSON { true }
+    package var json: JSON { true }
 
-    public mutating func read(_ json: JSON) throws -> Bool { [true, "true", "default", "kaiming"].contains(json) }
+    package mutating func read(_ json: JSON) throws -> Bool { [true, "true", "default", "kaiming"].contains(json) }
 
     /// Fills A `[r, in]` uniformly in ±1/√in (Kaiming with a = √5, as in Hugging Face PEFT).
     static func fill(_ a: Tensor, from random: inout SeededRandom) {

@@ -5,51 +5,60 @@ import TorchNN
 
 /// Low-rank Hadamard product (Hyeon-Woo et al. 2022, FedPara, proposition 1): ΔW = s (w1_a w1_b) ∘ (w2_a w2_b), with
 /// rank up to r² from the parameters of two rank-r products.
-public enum LoHa: PEFTMethod {
-    public static let name = "loha"
-    public static let peftType: String? = "LOHA"
-    public static let summary = "Hadamard product of two low-rank matrices (Hyeon-Woo et al. 2022)"
-    public static let defaultLearningRate = 3e-3
-
+public enum LoHa: BuiltInMethod {
+    /// Options of ``LoHa``.
     public struct Configuration: LyCORISConfiguration {
+        /// Rank, α, dropout and target modules.
         public var settings = LyCORISSettings()
+        /// The default options.
         public init() {}
-        public static var fileDefaults: Configuration {
-            var configuration = Configuration()
-            configuration.settings.selection.allowsUnusedTargets = true
+        package func check() throws { try settings.validate() }
+
+        package enum Declaration: ConfigurationDeclaration {
+            package static var fileDefaults: Configuration {
+                var configuration = Configuration()
+                configuration.settings.selection.allowsUnusedTargets = true
+                return configuration
+            }
+            package static let fields: [ConfigurationField<Configuration>] = lycorisFields
+            package static let neutral: [String: [JSON]] = [
+                "use_effective_conv2d": [false, true]
+            ]
+        }
+    }
+
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = LoHa.Configuration
+        package static let name = "loha"
+        package static let peftType: String? = "LOHA"
+        package static let summary = "Hadamard product of two low-rank matrices (Hyeon-Woo et al. 2022)"
+        package static let defaultLearningRate = 3e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            "LoHa r \(configuration.settings.rank) (\(configuration.settings.selection.label))"
+        }
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.settings.selection = configuration.settings.selection.resolved(for: model)
             return configuration
         }
-        public static let fields: [ConfigurationField<Configuration>] = lycorisFields
-        public static let neutral: [String: [JSON]] = [
-            "use_effective_conv2d": [false, true]
-        ]
-        public func validate() throws { try settings.validate() }
-    }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "LoHa r \(configuration.settings.rank) (\(configuration.settings.selection.label))"
-    }
-
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.settings.selection = configuration.settings.selection.resolved(for: model)
-        return configuration
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let settings = resolved(configuration, for: model).settings
-        return try settings.selection.sites(in: model).map { site in
-            let (rank, scale) = (try settings.rank(at: site.path), try settings.scale(at: site.path))
-            return .linear(
-                site.path,
-                [
-                    .init("hada_w1_a", [site.outputs, rank]), .init("hada_w1_b", [rank, site.inputs]),
-                    .init("hada_w2_a", [site.outputs, rank]), .init("hada_w2_b", [rank, site.inputs]),
-                ]
-            ) { linear, context in
-                LoHaAdapter(
-                    linear, rank: rank, scale: scale,
-                    dropout: LyCORISDropout(rows: settings.rankDropout, module: settings.moduleDropout), context)
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let settings = resolved(configuration, for: model).settings
+            return try settings.selection.sites(in: model).map { site in
+                let (rank, scale) = (try settings.rank(at: site.path), try settings.scale(at: site.path))
+                return .linear(
+                    site.path,
+                    [
+                        .init("hada_w1_a", [site.outputs, rank]), .init("hada_w1_b", [rank, site.inputs]),
+                        .init("hada_w2_a", [site.outputs, rank]), .init("hada_w2_b", [rank, site.inputs]),
+                    ]
+                ) { linear, context in
+                    LoHaAdapter(
+                        linear, rank: rank, scale: scale,
+                        dropout: LyCORISDropout(rows: settings.rankDropout, module: settings.moduleDropout), context)
+                }
             }
         }
     }

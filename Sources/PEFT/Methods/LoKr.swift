@@ -5,13 +5,10 @@ import TorchNN
 
 /// Low-rank Kronecker product (Yeh et al. 2024, LyCORIS, section 3.2): ΔW = s w1 ⊗ w2 with w1 `[l, m]` and w2 `[k,
 /// n]`, out = l k, in = m n, where each factor may be a product of rank r.
-public enum LoKr: PEFTMethod {
-    public static let name = "lokr"
-    public static let peftType: String? = "LOKR"
-    public static let summary = "Kronecker product of two small matrices (Yeh et al. 2024)"
-    public static let defaultLearningRate = 3e-3
-
+public enum LoKr: BuiltInMethod {
+    /// Options of ``LoKr``.
     public struct Configuration: LyCORISConfiguration {
+        /// Rank, α, dropout and target modules.
         public var settings = LyCORISSettings()
         /// Whether w1 is also decomposed to rank r if that is smaller.
         public var decomposesBoth = false
@@ -20,48 +17,42 @@ public enum LoKr: PEFTMethod {
         /// Whether w2 instead of w1 is initialized to zero, as in LyCORIS.
         public var startsLikeLyCORIS = false
 
+        /// The default options.
         public init() {}
-        public static var fileDefaults: Configuration {
-            var configuration = Configuration()
-            configuration.settings.selection.allowsUnusedTargets = true
-            return configuration
-        }
-        public static let fields: [ConfigurationField<Configuration>] =
-            lycorisFields + [
-                flagField(
-                    "decompose-both", key: "decompose_both", \.decomposesBoth,
-                    help: "decompose both Kronecker factors"),
-                integerField(
-                    "decompose-factor", key: "decompose_factor", \.factor, -1...65536,
-                    help: "size of one factor; -1 for the most equal pair"),
-                .init(
-                    "init", key: "init_weights", .choice(["true", "lycoris"]),
-                    help: "factor initialized to zero: the first (true) or the second (lycoris)"
-                ) {
-                    $0.startsLikeLyCORIS ? "lycoris" : true
-                } write: {
-                    $0.startsLikeLyCORIS = $1 == "lycoris"
-                },
-            ]
-        public static let neutral: [String: [JSON]] = [
-            "use_effective_conv2d": [false, true], "init_weights": [true, "lycoris"],
-        ]
-        public func validate() throws {
+        package func check() throws {
             try settings.validate()
             guard factor == -1 || factor >= 1 else {
                 throw PEFTError("the decompose factor is \(factor)", remedy: "use 1 or more, or -1")
             }
         }
-    }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "LoKr r \(configuration.settings.rank) (\(configuration.settings.selection.label))"
-    }
-
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.settings.selection = configuration.settings.selection.resolved(for: model)
-        return configuration
+        package enum Declaration: ConfigurationDeclaration {
+            package static var fileDefaults: Configuration {
+                var configuration = Configuration()
+                configuration.settings.selection.allowsUnusedTargets = true
+                return configuration
+            }
+            package static let fields: [ConfigurationField<Configuration>] =
+                lycorisFields + [
+                    flagField(
+                        "decompose-both", key: "decompose_both", \.decomposesBoth,
+                        help: "decompose both Kronecker factors"),
+                    integerField(
+                        "decompose-factor", key: "decompose_factor", \.factor, -1...65536,
+                        help: "size of one factor; -1 for the most equal pair"),
+                    .init(
+                        "init", key: "init_weights", .choice(["true", "lycoris"]),
+                        help: "factor initialized to zero: the first (true) or the second (lycoris)"
+                    ) {
+                        $0.startsLikeLyCORIS ? "lycoris" : true
+                    } write: {
+                        $0.startsLikeLyCORIS = $1 == "lycoris"
+                    },
+                ]
+            package static let neutral: [String: [JSON]] = [
+                "use_effective_conv2d": [false, true], "init_weights": [true, "lycoris"],
+            ]
+        }
     }
 
     /// Factorizes a size, smaller factor first: the pair with the smallest sum whose smaller member is at most
@@ -78,31 +69,49 @@ public enum LoKr: PEFTMethod {
         return best
     }
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let settings = resolved(configuration, for: model).settings
-        return try settings.selection.sites(in: model).map { site in
-            let rank = try settings.rank(at: site.path)
-            let scale = try settings.scale(at: site.path)
-            let inputs = factors(of: site.inputs, limit: configuration.factor)
-            let outputs = factors(of: site.outputs, limit: configuration.factor)
-            let first = (outputs.0, inputs.0)
-            let second = (outputs.1, inputs.1)
-            let isFirstLow = configuration.decomposesBoth && Double(rank) < Double(max(first.0, first.1)) / 2
-            let isSecondLow = Double(rank) < Double(max(second.0, second.1)) / 2
-            func specs(_ name: String, _ shape: (Int, Int), isLow: Bool) -> [TensorSpec] {
-                isLow
-                    ? [.init(name + "_a", [shape.0, rank]), .init(name + "_b", [rank, shape.1])]
-                    : [.init(name, [shape.0, shape.1])]
-            }
-            return .linear(
-                site.path,
-                specs("lokr_w1", first, isLow: isFirstLow) + specs("lokr_w2", second, isLow: isSecondLow)
-            ) { _, context in
-                LoKrAdapter(
-                    first: first, second: second, firstRank: isFirstLow ? rank : nil,
-                    secondRank: isSecondLow ? rank : nil, scale: scale,
-                    startsLikeLyCORIS: configuration.startsLikeLyCORIS,
-                    dropout: LyCORISDropout(rows: settings.rankDropout, module: settings.moduleDropout), context)
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = LoKr.Configuration
+        package static let name = "lokr"
+        package static let peftType: String? = "LOKR"
+        package static let summary = "Kronecker product of two small matrices (Yeh et al. 2024)"
+        package static let defaultLearningRate = 3e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            "LoKr r \(configuration.settings.rank) (\(configuration.settings.selection.label))"
+        }
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.settings.selection = configuration.settings.selection.resolved(for: model)
+            return configuration
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let settings = resolved(configuration, for: model).settings
+            return try settings.selection.sites(in: model).map { site in
+                let rank = try settings.rank(at: site.path)
+                let scale = try settings.scale(at: site.path)
+                let inputs = factors(of: site.inputs, limit: configuration.factor)
+                let outputs = factors(of: site.outputs, limit: configuration.factor)
+                let first = (outputs.0, inputs.0)
+                let second = (outputs.1, inputs.1)
+                let isFirstLow = configuration.decomposesBoth && Double(rank) < Double(max(first.0, first.1)) / 2
+                let isSecondLow = Double(rank) < Double(max(second.0, second.1)) / 2
+                func specs(_ name: String, _ shape: (Int, Int), isLow: Bool) -> [TensorSpec] {
+                    isLow
+                        ? [.init(name + "_a", [shape.0, rank]), .init(name + "_b", [rank, shape.1])]
+                        : [.init(name, [shape.0, shape.1])]
+                }
+                return .linear(
+                    site.path,
+                    specs("lokr_w1", first, isLow: isFirstLow) + specs("lokr_w2", second, isLow: isSecondLow)
+                ) { _, context in
+                    LoKrAdapter(
+                        first: first, second: second, firstRank: isFirstLow ? rank : nil,
+                        secondRank: isSecondLow ? rank : nil, scale: scale,
+                        startsLikeLyCORIS: configuration.startsLikeLyCORIS,
+                        dropout: LyCORISDropout(rows: settings.rankDropout, module: settings.moduleDropout), context)
+                }
             }
         }
     }

@@ -6,13 +6,9 @@ import TorchNN
 
 /// Low-rank adaptation (Hu et al. 2021): y = x Wᵀ + s · drop(x) Aᵀ Bᵀ with A `[r, in]`, B `[out, r]` and s = α / r,
 /// or α / √r for rank-stabilized LoRA (Kalajdzievski 2023).
-public enum LoRA: PEFTMethod {
-    public static let name = "lora"
-    public static let peftType: String? = "LORA"
-    public static let summary = "low-rank adaptation of chosen projections (Hu et al. 2021)"
-    public static let defaultLearningRate = 1e-3
-
-    public struct Configuration: MethodConfiguration {
+public enum LoRA: BuiltInMethod {
+    /// Options of ``LoRA``.
+    public struct Configuration: BuiltInConfiguration {
         /// Rank r.
         public var rank = 8
         /// α; the branch is scaled by s = α / r.
@@ -23,32 +19,25 @@ public enum LoRA: PEFTMethod {
         public var selection = TargetSelection(targets: [])
         /// Ranks and alphas of modules whose path matches a pattern.
         public var rankPattern: [String: Double] = [:]
+        /// Values of α of modules whose path matches a pattern.
         public var alphaPattern: [String: Double] = [:]
         /// The initialization, rsLoRA, DoRA and LoRA+.
-        public var variants = LoRAVariants()
+        package var variants = LoRAVariants()
         /// Biases, trained tokens, weight tying and slices.
         public var extras = LoRAExtras()
 
+        /// The default options.
         public init() {}
 
-        /// Hugging Face's defaults for omitted fields: r 8, alpha 8; targets may be listed for several model
-        /// families.
-        public static var fileDefaults: Configuration {
-            var configuration = Configuration()
-            configuration.alpha = 8
-            configuration.selection.allowsUnusedTargets = true
-            return configuration
-        }
-
+        /// - Parameters:
+        ///   - rank: r, from 1.
+        ///   - alpha: α; the branch is scaled by α / r.
+        ///   - dropout: dropout probability of the branch's input.
+        ///   - targets: names of target modules, or `all-linear`.
         public init(rank: Int, alpha: Double, dropout: Double = 0, targets: [String]) {
             (self.rank, self.alpha, self.dropout) = (rank, alpha, dropout)
             selection = TargetSelection(targets: targets)
         }
-
-        public static let fields: [ConfigurationField<Configuration>] =
-            rankFields + scalingFields(\.variants) + patternFields + targetFields(\.selection)
-            + layerFields(\.selection) + variantFields(\.variants) + extraFields(\.extras)
-            + [biasField(\.extras.bias, only: "lora_only")]
 
         private static let rankFields: [ConfigurationField<Configuration>] =
             [
@@ -94,15 +83,7 @@ public enum LoRA: PEFTMethod {
                 },
             ]
 
-        public static let neutral: [String: [JSON]] = [
-            "layer_replication": [], "use_qalora": [false], "target_parameters": [[]],
-            // The storage layout of the base's weights (GPT-2's `[in, out]`), which the model handles itself.
-            "fan_in_fan_out": [false, true], "enable_lora": [], "alora_invocation_tokens": [], "arrow_config": [],
-            "megatron_config": [],
-            "monteclora_config": [], "velora_config": [], "lora_ga_config": [], "use_bdlora": [], "kasa_config": [],
-        ]
-
-        public func validate() throws {
+        package func check() throws {
             guard (1...65536).contains(rank) else {
                 throw PEFTError("the rank is \(rank)", remedy: "use a value from 1 to 65536")
             }
@@ -131,67 +112,31 @@ public enum LoRA: PEFTMethod {
             try selection.validate()
             try extras.validate()
         }
-    }
 
-    public static func label(_ configuration: Configuration) -> String {
-        let name = configuration.variants.used.reduce("LoRA") { $1.label($0) }
-        return "\(name) r \(configuration.rank) (\(configuration.selection.label))"
-    }
-
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.selection = configuration.selection.resolved(for: model)
-        if let slices = configuration.extras.slices, !slices.isTotal {
-            // A file stores the total rank of all slices, for readers that don't support slices.
-            configuration.rank *= slices.count
-            configuration.alpha *= configuration.variants.scaleDivisor(rank: slices.count)
-            configuration.extras.slices?.isTotal = true
-        }
-        return configuration
-    }
-
-    public static func trainingHook(_ configuration: Configuration, for adapter: Adapter) -> (any TrainingHook)? {
-        configuration.variants.used.lazy.compactMap { $0.trainingHook(for: adapter) }.first
-    }
-
-    public static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration {
-        configuration.variants.used.reduce(configuration) { $1.fileConfiguration($0, of: adapter) }
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let configuration = resolved(configuration, for: model)
-        let tied = configuration.tiedSelection(in: model)
-        let (linears, tables) = try (tied ?? configuration.selection).sitesAndEmbeddings(in: model)
-        let variants = configuration.variants
-        let updates = try linears.map { site in
-            let branch = try branch(configuration, at: site.path)
-            if let slices = configuration.extras.slices {
-                return try slices.attachment(
-                    at: site, in: model, rank: branch.rank, scale: branch.scale, dropout: branch.dropout)
+        package enum Declaration: ConfigurationDeclaration {
+            /// Hugging Face's defaults for omitted fields: r 8, alpha 8; targets may be listed for several model
+            /// families.
+            package static var fileDefaults: Configuration {
+                var configuration = Configuration()
+                configuration.alpha = 8
+                configuration.selection.allowsUnusedTargets = true
+                return configuration
             }
-            let hasBias = configuration.extras.hasBias
-            return .linear(
-                site.path,
-                [
-                    .init("lora_A.weight", [branch.rank, site.inputs]),
-                    .init("lora_B.weight", [site.outputs, branch.rank]),
-                ] + variants.addedTensors(outputs: site.outputs)
-                    + (hasBias ? [TensorSpec("lora_B.bias", [site.outputs])] : [])
-            ) { linear, context in
-                guard hasBias else { return try variants.adapter(over: linear, branch, context) }
-                let plain = LoRAAdapter(linear, branch, context)
-                return BiasedLoRAAdapter(plain, linear, scale: branch.scale, context: context)
-            }
+
+            package static let fields: [ConfigurationField<Configuration>] =
+                rankFields + scalingFields(\.variants) + patternFields + targetFields(\.selection)
+                + layerFields(\.selection) + variantFields(\.variants) + extraFields(\.extras)
+                + [biasField(\.extras.bias, only: "lora_only")]
+
+            package static let neutral: [String: [JSON]] = [
+                "layer_replication": [], "use_qalora": [false], "target_parameters": [[]],
+                // The storage layout of the base's weights (GPT-2's `[in, out]`), which the model handles itself.
+                "fan_in_fan_out": [false, true], "enable_lora": [], "alora_invocation_tokens": [], "arrow_config": [],
+                "megatron_config": [],
+                "monteclora_config": [], "velora_config": [], "lora_ga_config": [], "use_bdlora": [],
+                "kasa_config": [],
+            ]
         }
-        let embedded = try tables.map { table in
-            let tiedOutput = tied != nil && table.path == model.inputEmbedding ? model.outputLayer : nil
-            return try LoRAEmbeddingAdapter.attachment(
-                at: table, in: model, branch(configuration, at: table.path), variants, tiedOutput: tiedOutput)
-        }
-        let extras = try configuration.extras.attachments(
-            for: model, linears: linears, embeddings: tables,
-            allowsNoBiases: configuration.selection.allowsUnusedTargets)
-        return updates + embedded + extras
     }
 
     /// The LoRA branch of a module.
@@ -202,6 +147,76 @@ public enum LoRA: PEFTMethod {
         return LoRABranch(
             rank: rank, scale: alpha / variants.scaleDivisor(rank: rank), dropout: configuration.dropout,
             rateRatio: variants.rateRatio, initialization: variants.initialization)
+    }
+
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = LoRA.Configuration
+        package static let name = "lora"
+        package static let peftType: String? = "LORA"
+        package static let summary = "low-rank adaptation of chosen projections (Hu et al. 2021)"
+        package static let defaultLearningRate = 1e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            let name = configuration.variants.used.reduce("LoRA") { $1.label($0) }
+            return "\(name) r \(configuration.rank) (\(configuration.selection.label))"
+        }
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.selection = configuration.selection.resolved(for: model)
+            if let slices = configuration.extras.slices, !slices.isTotal {
+                // A file stores the total rank of all slices, for readers that don't support slices.
+                configuration.rank *= slices.count
+                configuration.alpha *= configuration.variants.scaleDivisor(rank: slices.count)
+                configuration.extras.slices?.isTotal = true
+            }
+            return configuration
+        }
+
+        package static func trainingHook(_ configuration: Configuration, for adapter: Adapter) -> (any TrainingHook)?
+        {
+            configuration.variants.used.lazy.compactMap { $0.trainingHook(for: adapter) }.first
+        }
+
+        package static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration {
+            configuration.variants.used.reduce(configuration) { $1.fileConfiguration($0, of: adapter) }
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let configuration = resolved(configuration, for: model)
+            let tied = configuration.tiedSelection(in: model)
+            let (linears, tables) = try (tied ?? configuration.selection).sitesAndEmbeddings(in: model)
+            let variants = configuration.variants
+            let updates = try linears.map { site in
+                let branch = try branch(configuration, at: site.path)
+                if let slices = configuration.extras.slices {
+                    return try slices.attachment(
+                        at: site, in: model, rank: branch.rank, scale: branch.scale, dropout: branch.dropout)
+                }
+                let hasBias = configuration.extras.hasBias
+                return .linear(
+                    site.path,
+                    [
+                        .init("lora_A.weight", [branch.rank, site.inputs]),
+                        .init("lora_B.weight", [site.outputs, branch.rank]),
+                    ] + variants.addedTensors(outputs: site.outputs)
+                        + (hasBias ? [TensorSpec("lora_B.bias", [site.outputs])] : [])
+                ) { linear, context in
+                    guard hasBias else { return try variants.adapter(over: linear, branch, context) }
+                    let plain = LoRAAdapter(linear, branch, context)
+                    return BiasedLoRAAdapter(plain, linear, scale: branch.scale, context: context)
+                }
+            }
+            let embedded = try tables.map { table in
+                let tiedOutput = tied != nil && table.path == model.inputEmbedding ? model.outputLayer : nil
+                return try LoRAEmbeddingAdapter.attachment(
+                    at: table, in: model, branch(configuration, at: table.path), variants, tiedOutput: tiedOutput)
+            }
+            let extras = try configuration.extras.attachments(
+                for: model, linears: linears, embeddings: tables,
+                allowsNoBiases: configuration.selection.allowsUnusedTargets)
+            return updates + embedded + extras
+        }
     }
 }
 

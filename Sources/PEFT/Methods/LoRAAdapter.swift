@@ -3,7 +3,7 @@ import Torch
 import TorchNN
 
 /// The LoRA branch of one projection: x `[..., in]` -> `[..., out]`.
-class LoRAAdapter: Module, LinearAdapter, AdapterModule {
+class LoRAAdapter: Module, WeightAdapter, AdapterModule {
     /// A `[r, in]`; by default uniform in ±1/√in (Kaiming with a = √5, as in Hugging Face PEFT).
     @ParameterInfo(key: "lora_A.weight") var a: Tensor = .zeros([0])
     /// B `[out, r]`; by default zero, so that training starts at the base model.

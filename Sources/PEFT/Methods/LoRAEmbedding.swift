@@ -5,7 +5,7 @@ import TorchNN
 
 /// LoRA over an embedding E `[entries, size]`: row i becomes E_i + s · (B A)ᵀ_i. A tied output layer sees the delta
 /// only if both stay tied.
-class LoRAEmbeddingAdapter: Module, EmbeddingAdapter, AdapterModule {
+class LoRAEmbeddingAdapter: Module, TiedEmbeddingAdapter, AdapterModule {
     /// `[r, entries]`, initially 0, so that training starts at the base model.
     @ParameterInfo var a: Tensor
     /// `[size, r]`, initially N(0, 1).
@@ -76,7 +76,7 @@ class LoRAEmbeddingAdapter: Module, EmbeddingAdapter, AdapterModule {
         return update.to(vectors.dtype).reshaped(vectors.shape)
     }
 
-    func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: any LinearWeight) -> Tensor {
+    func callAsFunction(_ vectors: Tensor, ids: Tensor) -> Tensor {
         vectors + update(ids, like: vectors)
     }
 

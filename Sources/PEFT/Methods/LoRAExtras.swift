@@ -9,13 +9,14 @@ public struct LoRAExtras: Sendable {
     public var bias = BiasTraining.none
     /// Whether the LoRA branch has a bias: s · (B A x + b).
     public var hasBias = false
+    /// Tokens whose embeddings are trained too.
     public var tokens = TrainedTokens()
     /// Whether an embedding's LoRA branch also applies to its tied output layer (`ensure_weight_tying`).
     public var tiesEmbeddings = false
     /// Adapted slices of fused projections; all if `nil`.
-    public var slices: ProjectionSlices?
+    package var slices: ProjectionSlices?
 
-    public init() {}
+    package init() {}
 
     func validate() throws {
         if hasBias, slices != nil {

@@ -2,23 +2,13 @@ import PEFTSupport
 
 /// LoRA+ (Hayou et al. 2024): B's learning rate is λ times A's, which makes feature learning efficient in wide
 /// models. The file is LoRA's, with the ratio noted for further training.
-public struct LoRAPlus: LoRAFamily, LoRAVariant {
-    public static let name = "lora+"
-    public static let summary = "LoRA with a higher learning rate for B than for A (Hayou et al. 2024)"
-    public static let defaultLearningRate = 3e-4
-
+public struct LoRAPlus: BuiltInMethod, LoRAVariant {
     /// λ, the ratio of B's learning rate to A's.
-    public var rateRatio = 1.0
+    package var rateRatio = 1.0
 
-    public init() {}
+    package init() {}
 
-    public static func configure(_ configuration: inout LoRA.Configuration) {
-        configuration.variants[LoRAPlus.self].rateRatio = 16
-    }
-
-    public static func recognizes(_ json: [String: JSON]) -> Bool { json["swift_peft_lr_ratio"]?.double != nil }
-
-    public static let fields: [ConfigurationField<LoRAVariants>] = [
+    package static let fields: [ConfigurationField<LoRAVariants>] = [
         .init(
             "lr-ratio", key: "swift_peft_lr_ratio", .number(0.001...1e6),
             help: "ratio of B's learning rate to A's (LoRA+)", isExtension: true
@@ -29,7 +19,19 @@ public struct LoRAPlus: LoRAFamily, LoRAVariant {
         }
     ]
 
-    public var isEnabled: Bool { rateRatio != 1 }
+    package var isEnabled: Bool { rateRatio != 1 }
 
-    public func label(_ name: String) -> String { name + "+" }
+    package func label(_ name: String) -> String { name + "+" }
+
+    package enum Implementation: LoRAFamily {
+        package static let name = "lora+"
+        package static let summary = "LoRA with a higher learning rate for B than for A (Hayou et al. 2024)"
+        package static let defaultLearningRate = 3e-4
+
+        package static func configure(_ configuration: inout LoRA.Configuration) {
+            configuration.variants[LoRAPlus.self].rateRatio = 16
+        }
+
+        package static func recognizes(_ json: [String: JSON]) -> Bool { json["swift_peft_lr_ratio"]?.double != nil }
+    }
 }

@@ -9,11 +9,11 @@ import TorchNN
 /// sizes; otherwise slices are equal.
 public struct ProjectionSlices: Sendable, Equatable {
     /// Whether each slice of the output is adapted, in order.
-    public var enabled: [Bool]
+    package var enabled: [Bool]
     /// Whether the configured rank is the total of all slices, as in files, rather than that of one.
-    public var isTotal: Bool
+    package var isTotal: Bool
 
-    public init(_ enabled: [Bool]) { (self.enabled, isTotal) = (enabled, false) }
+    package init(_ enabled: [Bool]) { (self.enabled, isTotal) = (enabled, false) }
 
     /// Names of the slices: q, k and v, or gate and up.
     private static let names = [["q", "k", "v"], ["gate", "up"]]

@@ -7,7 +7,7 @@ import TorchNN
 /// settings. Each variant is one file with one line in ``LoRAVariants/all``.
 ///
 /// Every requirement but `init` has a default, which is LoRA's own behavior.
-public protocol LoRAVariant: Sendable {
+package protocol LoRAVariant: Sendable {
     /// The default settings, with which the variant is off.
     init()
     /// Options of the variant, beside those of other variants.
@@ -55,30 +55,30 @@ public protocol LoRAVariant: Sendable {
 }
 
 extension LoRAVariant {
-    public static var fields: [ConfigurationField<LoRAVariants>] { [] }
-    public static var scalingFields: [ConfigurationField<LoRAVariants>] { [] }
-    public func label(_ name: String) -> String { name }
-    public func validate(rank: Int) throws {}
-    public func validate(beside variants: LoRAVariants) throws {}
-    public func validate(embedding path: String, isTied: Bool) throws {}
-    public func scaleDivisor(rank: Int) -> Double? { nil }
-    public var isPlain: Bool { true }
-    public var rateRatio: Double { 1 }
-    public func addedTensors(outputs: Int) -> [TensorSpec] { [] }
-    public func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
+    package static var fields: [ConfigurationField<LoRAVariants>] { [] }
+    package static var scalingFields: [ConfigurationField<LoRAVariants>] { [] }
+    package func label(_ name: String) -> String { name }
+    package func validate(rank: Int) throws {}
+    package func validate(beside variants: LoRAVariants) throws {}
+    package func validate(embedding path: String, isTied: Bool) throws {}
+    package func scaleDivisor(rank: Int) -> Double? { nil }
+    package var isPlain: Bool { true }
+    package var rateRatio: Double { 1 }
+    package func addedTensors(outputs: Int) -> [TensorSpec] { [] }
+    package func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
         -> (any AdapterModule & LinearAdapter)?
     { nil }
-    public func adapter(over table: Embedding, _ branch: LoRABranch, _ context: AttachmentContext) throws
+    package func adapter(over table: Embedding, _ branch: LoRABranch, _ context: AttachmentContext) throws
         -> (any AdapterModule & EmbeddingAdapter)?
     { nil }
-    public func trainingHook(for adapter: Adapter) -> (any TrainingHook)? { nil }
-    public func fileConfiguration(_ configuration: LoRA.Configuration, of adapter: Adapter) -> LoRA.Configuration {
+    package func trainingHook(for adapter: Adapter) -> (any TrainingHook)? { nil }
+    package func fileConfiguration(_ configuration: LoRA.Configuration, of adapter: Adapter) -> LoRA.Configuration {
         configuration
     }
 }
 
 /// How A and B are initialized: a value of `init_lora_weights` in Hugging Face's files.
-public protocol LoRAInitialization: LoRAVariant {
+package protocol LoRAInitialization: LoRAVariant {
     /// Its value in files and on the command line.
     static var name: String { get }
     /// Whether it only serves tests, so that help doesn't list it.
@@ -95,26 +95,26 @@ public protocol LoRAInitialization: LoRAVariant {
 }
 
 extension LoRAInitialization {
-    public static var isForTests: Bool { false }
-    public var isEnabled: Bool { false }
-    public var json: JSON { .string(Self.name) }
-    public mutating func read(_ json: JSON) throws -> Bool { json == .string(Self.name) }
-    public var replacesWeight: Bool { false }
-    public var isPlain: Bool { !replacesWeight }
-    public func initialize(a: Tensor, b: Tensor, from random: inout SeededRandom) {
+    package static var isForTests: Bool { false }
+    package var isEnabled: Bool { false }
+    package var json: JSON { .string(Self.name) }
+    package mutating func read(_ json: JSON) throws -> Bool { json == .string(Self.name) }
+    package var replacesWeight: Bool { false }
+    package var isPlain: Bool { !replacesWeight }
+    package func initialize(a: Tensor, b: Tensor, from random: inout SeededRandom) {
         KaimingInitialization.fill(a, from: &random)
     }
 }
 
 /// The LoRA branch of one module: its rank, scale and what its variants set.
-public struct LoRABranch: Sendable {
+package struct LoRABranch: Sendable {
     /// The rank r.
-    public let rank: Int
+    package let rank: Int
     /// The scale s of B A.
-    public let scale: Double
+    package let scale: Double
     /// Dropout probability of the input.
-    public let dropout: Double
+    package let dropout: Double
     /// Ratio of B's learning rate to A's.
-    public let rateRatio: Double
-    public let initialization: any LoRAInitialization
+    package let rateRatio: Double
+    package let initialization: any LoRAInitialization
 }

@@ -4,7 +4,7 @@ import Torch
 import TorchNN
 
 /// The variants of LoRA that a configuration uses, with their settings.
-public struct LoRAVariants: Sendable {
+package struct LoRAVariants: Sendable {
     /// All variants, in the order in which help lists their options. A label is formed by the initialization and then
     /// in this order.
     static let all: [any LoRAVariant.Type] = [
@@ -21,18 +21,18 @@ public struct LoRAVariants: Sendable {
     private var settings: [ObjectIdentifier: any LoRAVariant] = [:]
     private var selected: any LoRAInitialization.Type = KaimingInitialization.self
 
-    public init() { self.init(Self.all) }
+    package init() { self.init(Self.all) }
 
     init(_ types: [any LoRAVariant.Type]) { self.types = types }
 
     /// The settings of a variant.
-    public subscript<Variant: LoRAVariant>(_ type: Variant.Type) -> Variant {
+    package subscript<Variant: LoRAVariant>(_ type: Variant.Type) -> Variant {
         get { settings[ObjectIdentifier(type)] as? Variant ?? Variant() }
         set { settings[ObjectIdentifier(type)] = newValue }
     }
 
     /// How A and B are initialized. Settings of other initializations are kept.
-    public var initialization: any LoRAInitialization {
+    package var initialization: any LoRAInitialization {
         get { setting(selected) }
         set {
             selected = type(of: newValue)
@@ -46,7 +46,7 @@ public struct LoRAVariants: Sendable {
     }
 
     /// Whether a variant is on or, for an initialization, chosen.
-    public func uses<Variant: LoRAVariant>(_ type: Variant.Type) -> Bool {
+    package func uses<Variant: LoRAVariant>(_ type: Variant.Type) -> Bool {
         ObjectIdentifier(type) == ObjectIdentifier(selected) || self[type].isEnabled
     }
 

@@ -5,22 +5,13 @@ import TorchNN
 /// LoftQ (Li et al. 2023): the base weight is quantized to NF4, and A and B are initialized with the best
 /// approximation of the quantization error. Over an NF4 base (`--weights nf4`) the quantized weight stays packed; it
 /// is reproducible from the same model.
-public struct LoftQ: LoRAFamily, LoRAInitialization {
-    public static let name = "loftq"
-    public static let summary =
-        "LoRA over an NF4 base, initialized with the quantization error (Li et al. 2023)"
-
-    // A low rank can't restore all of the 4-bit quantization error.
-    public static let start = AdapterStart.changed
-
+public struct LoftQ: BuiltInMethod, LoRAInitialization {
     /// Alternations between quantization and SVD.
-    public var iterations = 1
+    package var iterations = 1
 
-    public init() {}
+    package init() {}
 
-    public static func recognizes(_ json: [String: JSON]) -> Bool { json["init_lora_weights"] == "loftq" }
-
-    public static let fields: [ConfigurationField<LoRAVariants>] = [
+    package static let fields: [ConfigurationField<LoRAVariants>] = [
         .init(
             "loftq-iterations", key: "loftq_config", .integer(1...100),
             help: "LoftQ: iterations of quantization and SVD (default: 1)"
@@ -38,11 +29,11 @@ public struct LoftQ: LoRAFamily, LoRAInitialization {
         }
     ]
 
-    public func label(_ name: String) -> String { "LoftQ" }
+    package func label(_ name: String) -> String { "LoftQ" }
 
-    public var replacesWeight: Bool { true }
+    package var replacesWeight: Bool { true }
 
-    public func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
+    package func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
         -> (any AdapterModule & LinearAdapter)?
     {
         guard context.device != .meta else { return nil }
@@ -91,5 +82,20 @@ public struct LoftQ: LoRAFamily, LoRAInitialization {
             rest = weight - b.matmul(a)
         }
         return (a, b, quantized)
+    }
+
+    package enum Implementation: LoRAFamily {
+        package static let name = "loftq"
+        package static let summary =
+            "LoRA over an NF4 base, initialized with the quantization error (Li et al. 2023)"
+
+        // A low rank can't restore all of the 4-bit quantization error.
+        package static let start = AdapterStart.changed
+
+        package static func recognizes(_ json: [String: JSON]) -> Bool { json["init_lora_weights"] == "loftq" }
+
+        package static func configure(_ configuration: inout LoRA.Configuration) {
+            configuration.variants.initialization = LoftQ()
+        }
     }
 }

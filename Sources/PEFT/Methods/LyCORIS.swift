@@ -13,10 +13,14 @@ public struct LyCORISSettings: Sendable {
     public var rankDropout = 0.0
     /// Probability of dropping a module's ΔW in a training step's forward pass.
     public var moduleDropout = 0.0
+    /// Ranks of modules whose path matches a pattern.
     public var rankPattern: [String: Double] = [:]
+    /// Values of α of modules whose path matches a pattern.
     public var alphaPattern: [String: Double] = [:]
+    /// Target modules; the defaults of the model's family if there are none.
     public var selection = TargetSelection(targets: [])
 
+    /// The default options.
     public init() {}
 
     func rank(at path: String) throws -> Int {
@@ -41,7 +45,7 @@ public struct LyCORISSettings: Sendable {
 }
 
 /// A configuration that holds ``LyCORISSettings``.
-protocol LyCORISConfiguration: MethodConfiguration {
+package protocol LyCORISConfiguration: BuiltInConfiguration {
     var settings: LyCORISSettings { get set }
 }
 

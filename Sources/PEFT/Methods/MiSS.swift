@@ -5,12 +5,7 @@ import TorchNN
 
 /// Matrix shard sharing (Kang and Yin 2024, section 3): y = x Wᵀ + S(x) D, where S sums the inputs of all shards of r
 /// neighbors and one trained matrix D `[r, out]` is shared by the shards.
-public enum MiSS: PEFTMethod {
-    public static let name = "miss"
-    public static let peftType: String? = "MISS"
-    public static let summary = "one trained matrix shared by all shards of a weight (Kang and Yin 2024)"
-    public static let defaultLearningRate = 1e-3
-
+public enum MiSS: BuiltInMethod {
     /// The form of ΔW.
     public enum Variant: String, CaseIterable, Sendable {
         /// D repeated over the inputs.
@@ -21,6 +16,7 @@ public enum MiSS: PEFTMethod {
         case mini
     }
 
+    /// Options of ``MiSS``.
     public struct Configuration: TargetedConfiguration {
         /// Size r of a shard.
         public var rank = 64
@@ -28,35 +24,15 @@ public enum MiSS: PEFTMethod {
         public var dropout = 0.0
         /// Trained outputs of `mini`.
         public var miniRank = 1
+        /// How shards become the delta.
         public var variant = Variant.balanced
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                rankField(\.rank, help: "neighboring inputs of a shard"),
-                numberField(
-                    "dropout", key: "miss_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
-                integerField("mini-rank", key: "mini_r", \.miniRank, 1...65536, help: "trained outputs of mini"),
-                .init(
-                    "init", key: "init_weights", .choice(Variant.allCases.map(\.rawValue)),
-                    help: "variant: balanced (true), bat or mini"
-                ) {
-                    $0.variant == .balanced ? true : .string($0.variant.rawValue)
-                } write: {
-                    // False draws random values, which a file overwrites.
-                    guard let name = $1.string else { return $0.variant = .balanced }
-                    guard let variant = Variant(rawValue: name) else {
-                        throw PEFTError("'\(name)' is not a variant of MiSS", remedy: "use true, bat or mini")
-                    }
-                    $0.variant = variant
-                },
-            ] + selectionFields()
-
-        public static let neutral: [String: [JSON]] = ["bias": ["none"]]
-
-        public func validate() throws {
+        package func check() throws {
             guard variant != .bat || dropout == 0 else {
                 throw PEFTError("the variant bat of MiSS has no dropout", remedy: "set --dropout to 0")
             }
@@ -80,19 +56,52 @@ public enum MiSS: PEFTMethod {
                 return [rank, miniRank]
             }
         }
+
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                [
+                    rankField(\.rank, help: "neighboring inputs of a shard"),
+                    numberField(
+                        "dropout", key: "miss_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
+                    integerField("mini-rank", key: "mini_r", \.miniRank, 1...65536, help: "trained outputs of mini"),
+                    .init(
+                        "init", key: "init_weights", .choice(Variant.allCases.map(\.rawValue)),
+                        help: "variant: balanced (true), bat or mini"
+                    ) {
+                        $0.variant == .balanced ? true : .string($0.variant.rawValue)
+                    } write: {
+                        // False draws random values, which a file overwrites.
+                        guard let name = $1.string else { return $0.variant = .balanced }
+                        guard let variant = Variant(rawValue: name) else {
+                            throw PEFTError("'\(name)' is not a variant of MiSS", remedy: "use true, bat or mini")
+                        }
+                        $0.variant = variant
+                    },
+                ] + selectionFields()
+
+            package static let neutral: [String: [JSON]] = ["bias": ["none"]]
+        }
     }
 
-    public static func label(_ configuration: Configuration) -> String {
-        let variant = configuration.variant == .balanced ? "" : " \(configuration.variant.rawValue)"
-        return "MiSS\(variant) r \(configuration.rank) (\(configuration.selection.label))"
-    }
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = MiSS.Configuration
+        package static let name = "miss"
+        package static let peftType: String? = "MISS"
+        package static let summary = "one trained matrix shared by all shards of a weight (Kang and Yin 2024)"
+        package static let defaultLearningRate = 1e-3
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        try sites(configuration, in: model).map { site in
-            let shape = try configuration.shape(at: site)
-            return .linear(site.path, [.init("miss_block", shape)]) { linear, context in
-                if configuration.variant == .bat { return BlockAffineAdapter(linear, shape: shape, context) }
-                return MiSSAdapter(linear, shape: shape, dropout: configuration.dropout, context)
+        package static func label(_ configuration: Configuration) -> String {
+            let variant = configuration.variant == .balanced ? "" : " \(configuration.variant.rawValue)"
+            return "MiSS\(variant) r \(configuration.rank) (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            try sites(configuration, in: model).map { site in
+                let shape = try configuration.shape(at: site)
+                return .linear(site.path, [.init("miss_block", shape)]) { linear, context in
+                    if configuration.variant == .bat { return BlockAffineAdapter(linear, shape: shape, context) }
+                    return MiSSAdapter(linear, shape: shape, dropout: configuration.dropout, context)
+                }
             }
         }
     }

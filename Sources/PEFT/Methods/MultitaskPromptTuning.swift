@@ -10,14 +10,7 @@ import TorchNN
 /// A sequence's task index is set with ``RowTasks``; the default is 0. With `num_transformer_submodules` 2, Hugging
 /// Face's usual value, the second half of the prompt precedes the decoder's input; Hugging Face omits it in
 /// generation, so the default here is 1.
-public enum MultitaskPromptTuning: PEFTMethod {
-    public static let name = "mpt"
-    public static let peftType: String? = "MULTITASK_PROMPT_TUNING"
-    public static let summary = "a shared soft prompt times low-rank task prompts (Wang et al. 2023)"
-    public static let defaultLearningRate = 0.3
-    public static let start = AdapterStart.changed
-    public static let isMergeable = false
-
+public enum MultitaskPromptTuning: BuiltInMethod {
     /// What is initialized from the file of an adapter trained on other tasks.
     public enum Source: String, Sendable, CaseIterable {
         case average = "AVERAGE_SOURCE_TASKS"
@@ -25,9 +18,13 @@ public enum MultitaskPromptTuning: PEFTMethod {
         case shared = "ONLY_SOURCE_SHARED"
     }
 
-    public struct Configuration: MethodConfiguration {
+    /// Options of ``MultitaskPromptTuning``.
+    public struct Configuration: BuiltInConfiguration {
+        /// The virtual tokens.
         public var tokens = VirtualTokens()
+        /// How the shared prompt is initialized.
         public var start = PromptStart()
+        /// Where the prompt comes from.
         public var source: Source?
         /// Path of the adapter's safetensors file to initialize from.
         public var sourceFile: String?
@@ -38,62 +35,10 @@ public enum MultitaskPromptTuning: PEFTMethod {
         /// Rank of each task's factors.
         public var ranks = 1
 
+        /// The default options.
         public init() {}
 
-        public static var fileDefaults: Configuration {
-            var configuration = Configuration()
-            (configuration.tokens, configuration.start) = (VirtualTokens(stacks: nil), PromptStart(.normal))
-            return configuration
-        }
-
-        public static let fields: [ConfigurationField<Configuration>] =
-            tokenFields(\.tokens) + [
-                .init("tasks", key: "num_tasks", .integer(1...100_000), help: "number of tasks") {
-                    .integer($0.tasks)
-                } write: {
-                    $0.tasks = try integer($1)
-                },
-                .init("ranks", key: "num_ranks", .integer(1...65536), help: "rank of each task's factors") {
-                    .integer($0.ranks)
-                } write: {
-                    $0.ranks = try integer($1)
-                },
-                .init(
-                    "init", key: "prompt_tuning_init",
-                    .choice(PromptStart.Kind.allCases.map(\.rawValue) + Source.allCases.map(\.rawValue)),
-                    help: "prompt initialization: as in prompt tuning, or from --init-file"
-                ) {
-                    .string($0.source?.rawValue ?? $0.start.kind.huggingFaceName)
-                } write: {
-                    let word = try text($1)
-                    $0.source = Source(rawValue: word.uppercased())
-                    if $0.source == nil {
-                        guard let kind = PromptStart.Kind(word) else {
-                            throw PEFTError("'\(word)' is not a prompt initialization", remedy: "use vocabulary")
-                        }
-                        $0.start.kind = kind
-                    }
-                },
-                .init(
-                    "init-file", key: "prompt_tuning_init_state_dict_path", .text,
-                    help: "adapter safetensors file to initialize from"
-                ) {
-                    $0.sourceFile.map { .string($0) } ?? .null
-                } write: {
-                    $0.sourceFile = try text($1)
-                },
-                .init(
-                    "init-task", key: "prompt_tuning_init_task", .integer(0...100_000),
-                    help: "index of the task in --init-file to initialize from"
-                ) {
-                    .integer($0.sourceTask)
-                } write: {
-                    $0.sourceTask = try integer($1)
-                },
-            ] + textFields(\.start)
-        public static let neutral: [String: [JSON]] = ["modules_to_save": [[]]]
-
-        public func validate() throws {
+        package func check() throws {
             try tokens.validate()
             try start.validate()
             guard tasks >= 1, ranks >= 1, sourceTask >= 0 else {
@@ -103,27 +48,94 @@ public enum MultitaskPromptTuning: PEFTMethod {
                 throw PEFTError("initializing from another adapter needs its file", remedy: "pass --init-file")
             }
         }
+
+        package enum Declaration: ConfigurationDeclaration {
+            package static var fileDefaults: Configuration {
+                var configuration = Configuration()
+                (configuration.tokens, configuration.start) = (VirtualTokens(stacks: nil), PromptStart(.normal))
+                return configuration
+            }
+
+            package static let fields: [ConfigurationField<Configuration>] =
+                tokenFields(\.tokens) + [
+                    .init("tasks", key: "num_tasks", .integer(1...100_000), help: "number of tasks") {
+                        .integer($0.tasks)
+                    } write: {
+                        $0.tasks = try integer($1)
+                    },
+                    .init("ranks", key: "num_ranks", .integer(1...65536), help: "rank of each task's factors") {
+                        .integer($0.ranks)
+                    } write: {
+                        $0.ranks = try integer($1)
+                    },
+                    .init(
+                        "init", key: "prompt_tuning_init",
+                        .choice(PromptStart.Kind.allCases.map(\.rawValue) + Source.allCases.map(\.rawValue)),
+                        help: "prompt initialization: as in prompt tuning, or from --init-file"
+                    ) {
+                        .string($0.source?.rawValue ?? $0.start.kind.huggingFaceName)
+                    } write: {
+                        let word = try text($1)
+                        $0.source = Source(rawValue: word.uppercased())
+                        if $0.source == nil {
+                            guard let kind = PromptStart.Kind(word) else {
+                                throw PEFTError("'\(word)' is not a prompt initialization", remedy: "use vocabulary")
+                            }
+                            $0.start.kind = kind
+                        }
+                    },
+                    .init(
+                        "init-file", key: "prompt_tuning_init_state_dict_path", .text,
+                        help: "adapter safetensors file to initialize from"
+                    ) {
+                        $0.sourceFile.map { .string($0) } ?? .null
+                    } write: {
+                        $0.sourceFile = try text($1)
+                    },
+                    .init(
+                        "init-task", key: "prompt_tuning_init_task", .integer(0...100_000),
+                        help: "index of the task in --init-file to initialize from"
+                    ) {
+                        .integer($0.sourceTask)
+                    } write: {
+                        $0.sourceTask = try integer($1)
+                    },
+                ] + textFields(\.start)
+            package static let neutral: [String: [JSON]] = ["modules_to_save": [[]]]
+        }
     }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "multitask prompt tuning, \(counted(configuration.tokens.count, "token")), \(counted(configuration.tasks, "task"))"
-    }
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = MultitaskPromptTuning.Configuration
+        package static let name = "mpt"
+        package static let peftType: String? = "MULTITASK_PROMPT_TUNING"
+        package static let summary = "a shared soft prompt times low-rank task prompts (Wang et al. 2023)"
+        package static let defaultLearningRate = 0.3
+        package static let start = AdapterStart.changed
+        package static let isMergeable = false
 
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.tokens = configuration.tokens.resolved(for: model, size: model.inputs.first?.size)
-        return configuration
-    }
+        package static func label(_ configuration: Configuration) -> String {
+            "multitask prompt tuning, \(counted(configuration.tokens.count, "token")), \(counted(configuration.tasks, "task"))"
+        }
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let resolved = resolved(configuration, for: model)
-        let tokens = resolved.tokens
-        let sites = try tokens.inputs(of: model, method: name).prefix(tokens.stacks ?? 1)
-        return sites.enumerated().map { index, site in
-            .input(site.path, TaskPrompts.shapes(resolved, site.size).map { .init($0.key, $0.shape) }) {
-                input, context in
-                let prompts = try context.shared("prompts") { try TaskPrompts(resolved, size: input.size, context) }
-                return TaskPrompt(prompts, rows: (index * tokens.count)..<((index + 1) * tokens.count))
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.tokens = configuration.tokens.resolved(for: model, size: model.inputs.first?.size)
+            return configuration
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let resolved = resolved(configuration, for: model)
+            let tokens = resolved.tokens
+            let sites = try tokens.inputs(of: model, method: name).prefix(tokens.stacks ?? 1)
+            return sites.enumerated().map { index, site in
+                .input(site.path, TaskPrompts.shapes(resolved, site.size).map { .init($0.key, $0.shape) }) {
+                    input, context in
+                    let prompts = try context.shared("prompts") {
+                        try TaskPrompts(resolved, size: input.size, context)
+                    }
+                    return TaskPrompt(prompts, rows: (index * tokens.count)..<((index + 1) * tokens.count))
+                }
             }
         }
     }

@@ -5,13 +5,9 @@ import TorchNN
 
 /// Orthogonal fine-tuning (Qiu et al. 2023): y = (x R) Wᵀ rotates the projection's input in blocks, with R =
 /// diag(R_1, …, R_n) and each R_i the Cayley transform of a skew-symmetric matrix.
-public enum OFT: PEFTMethod {
-    public static let name = "oft"
-    public static let peftType: String? = "OFT"
-    public static let summary = "block-diagonal rotation of a projection's input (Qiu et al. 2023)"
-    public static let defaultLearningRate = 1e-3
-
-    public struct Configuration: MethodConfiguration {
+public enum OFT: BuiltInMethod {
+    /// Options of ``OFT``.
+    public struct Configuration: BuiltInConfiguration {
         /// Number of blocks, or 0 to use `blockSize`.
         public var blocks = 0
         /// Block size, if `blocks` is 0.
@@ -20,50 +16,21 @@ public enum OFT: PEFTMethod {
         public var moduleDropout = 0.0
         /// Whether rotations are constrained to within `epsilon` of the identity (COFT).
         public var isConstrained = false
+        /// Bound of the constrained rotation.
         public var epsilon = 6e-5
         /// Whether all blocks share one rotation.
         public var isShared = false
         /// Whether the Cayley transform is approximated by a Neumann series of `terms` terms.
         public var usesSeries = true
+        /// Terms of the series.
         public var terms = 5
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static var fileDefaults: Configuration {
-            var configuration = Configuration()
-            configuration.selection.allowsUnusedTargets = true
-            return configuration
-        }
-
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                integerField(
-                    "blocks", key: "r", \.blocks, 0...65536, help: "number of blocks, instead of the block size"),
-                integerField(
-                    "block-size", key: "oft_block_size", \.blockSize, 0...65536, help: "block size"),
-                numberField(
-                    "module-dropout", key: "module_dropout", \.moduleDropout, 0...0.99,
-                    help: "probability of dropping a block in training"),
-                flagField("coft", key: "coft", \.isConstrained, help: "constrain the rotations (COFT)"),
-                numberField(
-                    "coft-eps", key: "eps", \.epsilon, 0...1,
-                    help: "COFT's bound on a rotation's distance from the identity"),
-                flagField("block-share", key: "block_share", \.isShared, help: "share one rotation among all blocks"),
-                flagField(
-                    "cayley-series", key: "use_cayley_neumann", \.usesSeries,
-                    help: "approximate the Cayley transform by a Neumann series"),
-                integerField(
-                    "cayley-terms", key: "num_cayley_neumann_terms", \.terms, 1...100,
-                    help: "terms of the Neumann series"
-                ),
-            ] + targetFields(\.selection) + layerFields(\.selection)
-
-        public static let neutral: [String: [JSON]] = [
-            "bias": ["none"], "init_weights": [true], "fan_in_fan_out": [false, true],
-        ]
-
-        public func validate() throws {
+        package func check() throws {
             guard (blocks == 0) != (blockSize == 0) else {
                 throw PEFTError(
                     "--blocks is \(blocks) and --block-size is \(blockSize)",
@@ -79,25 +46,69 @@ public enum OFT: PEFTMethod {
             let nearest = divisors.min { (abs($0 - wanted), $0) < (abs($1 - wanted), $1) } ?? 1
             return blocks == 0 ? nearest : inputs / nearest
         }
+
+        package enum Declaration: ConfigurationDeclaration {
+            package static var fileDefaults: Configuration {
+                var configuration = Configuration()
+                configuration.selection.allowsUnusedTargets = true
+                return configuration
+            }
+
+            package static let fields: [ConfigurationField<Configuration>] =
+                [
+                    integerField(
+                        "blocks", key: "r", \.blocks, 0...65536, help: "number of blocks, instead of the block size"),
+                    integerField(
+                        "block-size", key: "oft_block_size", \.blockSize, 0...65536, help: "block size"),
+                    numberField(
+                        "module-dropout", key: "module_dropout", \.moduleDropout, 0...0.99,
+                        help: "probability of dropping a block in training"),
+                    flagField("coft", key: "coft", \.isConstrained, help: "constrain the rotations (COFT)"),
+                    numberField(
+                        "coft-eps", key: "eps", \.epsilon, 0...1,
+                        help: "COFT's bound on a rotation's distance from the identity"),
+                    flagField(
+                        "block-share", key: "block_share", \.isShared, help: "share one rotation among all blocks"),
+                    flagField(
+                        "cayley-series", key: "use_cayley_neumann", \.usesSeries,
+                        help: "approximate the Cayley transform by a Neumann series"),
+                    integerField(
+                        "cayley-terms", key: "num_cayley_neumann_terms", \.terms, 1...100,
+                        help: "terms of the Neumann series"
+                    ),
+                ] + targetFields(\.selection) + layerFields(\.selection)
+
+            package static let neutral: [String: [JSON]] = [
+                "bias": ["none"], "init_weights": [true], "fan_in_fan_out": [false, true],
+            ]
+        }
     }
 
-    public static func label(_ configuration: Configuration) -> String {
-        let size = configuration.blocks == 0 ? "b \(configuration.blockSize)" : "\(configuration.blocks) blocks"
-        return "\(configuration.isConstrained ? "COFT" : "OFT") \(size) (\(configuration.selection.label))"
-    }
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = OFT.Configuration
+        package static let name = "oft"
+        package static let peftType: String? = "OFT"
+        package static let summary = "block-diagonal rotation of a projection's input (Qiu et al. 2023)"
+        package static let defaultLearningRate = 1e-3
 
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.selection = configuration.selection.resolved(for: model)
-        return configuration
-    }
+        package static func label(_ configuration: Configuration) -> String {
+            let size = configuration.blocks == 0 ? "b \(configuration.blockSize)" : "\(configuration.blocks) blocks"
+            return "\(configuration.isConstrained ? "COFT" : "OFT") \(size) (\(configuration.selection.label))"
+        }
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        try resolved(configuration, for: model).selection.sites(in: model).map { site in
-            let size = configuration.blockSize(for: site.inputs)
-            let stored = configuration.isShared ? 1 : site.inputs / size
-            return .linear(site.path, [.init("oft_R.weight", [stored, size * (size - 1) / 2])]) { _, context in
-                OFTAdapter(configuration, blocks: site.inputs / size, stored: stored, size: size, context)
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.selection = configuration.selection.resolved(for: model)
+            return configuration
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            try resolved(configuration, for: model).selection.sites(in: model).map { site in
+                let size = configuration.blockSize(for: site.inputs)
+                let stored = configuration.isShared ? 1 : site.inputs / size
+                return .linear(site.path, [.init("oft_R.weight", [stored, size * (size - 1) / 2])]) { _, context in
+                    OFTAdapter(configuration, blocks: site.inputs / size, stored: stored, size: size, context)
+                }
             }
         }
     }

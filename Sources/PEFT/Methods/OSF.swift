@@ -6,13 +6,7 @@ import TorchNN
 /// Orthogonal subspace fine-tuning (Nayak et al. 2025): the weight's singular vectors with the largest singular values are
 /// frozen, the remaining ones U_low `[out, k]`, S_low `[k]` and V_low `[k, in]` are trained, and the parts of the
 /// gradients in the frozen subspaces are removed, so that what an earlier task used is kept.
-public enum OSF: PEFTMethod {
-    public static let name = "osf"
-    public static let peftType: String? = "OSF"
-    public static let summary =
-        "trained small singular values and vectors, orthogonal to the large ones (Nayak et al. 2025)"
-    public static let defaultLearningRate = 1e-3
-
+public enum OSF: BuiltInMethod {
     /// A number of singular values, or their share of all.
     public enum Rank: Sendable, Equatable {
         case count(Int)
@@ -43,40 +37,17 @@ public enum OSF: PEFTMethod {
         }
     }
 
+    /// Options of ``OSF``.
     public struct Configuration: TargetedConfiguration {
         /// Rank of the frozen part; half of the smaller size if `nil`.
         public var rank: Rank?
         /// Ranks of modules whose paths contain a match of a regular expression.
         public var rankPattern: [String: Rank] = [:]
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
-
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                .init(
-                    "rank", key: "effective_rank", .text,
-                    help: "frozen singular values: how many, or their share of all (half of them)"
-                ) {
-                    $0.rank?.json ?? .null
-                } write: {
-                    $0.rank = try Rank($1)
-                },
-                .init(
-                    "rank-pattern", key: "rank_pattern", .numbersByPattern,
-                    help: "ranks for matching modules: pattern=rank,…"
-                ) {
-                    $0.rankPattern.isEmpty ? .null : .object($0.rankPattern.mapValues(\.json))
-                } write: {
-                    guard let object = $1.object else {
-                        throw PEFTError(
-                            "\($1.text(indent: nil)) doesn't map patterns to ranks", remedy: "use an object")
-                    }
-                    $0.rankPattern = try object.mapValues { try Rank($0) }
-                },
-            ] + targetFields(\.selection, help: "target modules, comma-separated, or all-linear (all-linear)")
-
-        public static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
 
         /// Number of frozen singular values of a projection, at least 1 and less than all.
         func rank(for site: ModelOutline.LinearSite) throws -> Int {
@@ -101,31 +72,70 @@ public enum OSF: PEFTMethod {
             }
             return count
         }
-    }
 
-    public static func label(_ configuration: Configuration) -> String { "OSF (\(configuration.selection.label))" }
-
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        if configuration.selection.targets.isEmpty { configuration.selection.targets = ["all-linear"] }
-        configuration.selection = configuration.selection.resolved(for: model)
-        return configuration
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let configuration = resolved(configuration, for: model)
-        return try configuration.selection.sites(in: model).map { site in
-            let frozen = try configuration.rank(for: site)
-            let trained = min(site.inputs, site.outputs) - frozen
-            return .linear(
-                site.path,
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
                 [
-                    .init("osf_svd_params.S_low", [trained]),
-                    .init("osf_svd_params.U_low", [site.outputs, trained]),
-                    .init("osf_svd_params.V_low", [trained, site.inputs]),
-                ]
-            ) { linear, context in
-                OSFAdapter(linear, frozen: frozen, trained: trained, context)
+                    .init(
+                        "rank", key: "effective_rank", .text,
+                        help: "frozen singular values: how many, or their share of all (half of them)"
+                    ) {
+                        $0.rank?.json ?? .null
+                    } write: {
+                        $0.rank = try Rank($1)
+                    },
+                    .init(
+                        "rank-pattern", key: "rank_pattern", .numbersByPattern,
+                        help: "ranks for matching modules: pattern=rank,…"
+                    ) {
+                        $0.rankPattern.isEmpty ? .null : .object($0.rankPattern.mapValues(\.json))
+                    } write: {
+                        guard let object = $1.object else {
+                            throw PEFTError(
+                                "\($1.text(indent: nil)) doesn't map patterns to ranks", remedy: "use an object")
+                        }
+                        $0.rankPattern = try object.mapValues { try Rank($0) }
+                    },
+                ] + targetFields(\.selection, help: "target modules, comma-separated, or all-linear (all-linear)")
+
+            package static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
+        }
+    }
+
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = OSF.Configuration
+        package static let name = "osf"
+        package static let peftType: String? = "OSF"
+        package static let summary =
+            "trained small singular values and vectors, orthogonal to the large ones (Nayak et al. 2025)"
+        package static let defaultLearningRate = 1e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            "OSF (\(configuration.selection.label))"
+        }
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            if configuration.selection.targets.isEmpty { configuration.selection.targets = ["all-linear"] }
+            configuration.selection = configuration.selection.resolved(for: model)
+            return configuration
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let configuration = resolved(configuration, for: model)
+            return try configuration.selection.sites(in: model).map { site in
+                let frozen = try configuration.rank(for: site)
+                let trained = min(site.inputs, site.outputs) - frozen
+                return .linear(
+                    site.path,
+                    [
+                        .init("osf_svd_params.S_low", [trained]),
+                        .init("osf_svd_params.U_low", [site.outputs, trained]),
+                        .init("osf_svd_params.V_low", [trained, site.inputs]),
+                    ]
+                ) { linear, context in
+                    OSFAdapter(linear, frozen: frozen, trained: trained, context)
+                }
             }
         }
     }

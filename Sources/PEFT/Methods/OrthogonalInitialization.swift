@@ -2,12 +2,12 @@ import PEFTSupport
 import Torch
 
 /// Semi-orthogonal A and B with A Bᵀ = 0 (even ranks).
-public struct OrthogonalInitialization: LoRAInitialization {
-    public static let name = "orthogonal"
+package struct OrthogonalInitialization: LoRAInitialization {
+    package static let name = "orthogonal"
 
-    public init() {}
+    package init() {}
 
-    public func validate(rank: Int) throws {
+    package func validate(rank: Int) throws {
         guard rank.isMultiple(of: 2) else {
             throw PEFTError(
                 "the rank \(rank) is odd, which orthogonal initialization doesn't support",
@@ -15,7 +15,7 @@ public struct OrthogonalInitialization: LoRAInitialization {
         }
     }
 
-    public func initialize(a: Tensor, b: Tensor, from random: inout SeededRandom) {
+    package func initialize(a: Tensor, b: Tensor, from random: inout SeededRandom) {
         let (rank, dtype, device) = (a.dim(0), a.dtype, a.device)
         // Rows of A and columns of B are the two halves of one orthonormal basis.
         let square = Tensor.empty([rank, rank], dtype: dtype, device: device)

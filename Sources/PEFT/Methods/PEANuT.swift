@@ -6,63 +6,75 @@ import TorchNN
 /// PEANuT, weight-aware neural tweakers (2024, arXiv:2410.01870): ΔW = s B Dᵀ, where D `[in, r]` is computed from the
 /// frozen weight by a small network: D₀ = f(Wᵀ Aᵀ), `depth` hidden layers Dᵢ = f(Dᵢ₋₁ Eᵢᵀ), and as many with skip
 /// connections, D ← f(D Fᵢᵀ) + D_{depth−i}.
-public enum PEANuT: PEFTMethod {
-    public static let name = "peanut"
-    public static let peftType: String? = "PEANUT"
-    public static let summary = "a low-rank change computed from the weight by a small network (arXiv:2410.01870)"
-    public static let defaultLearningRate = 1e-3
-
+public enum PEANuT: BuiltInMethod {
+    /// Options of ``PEANuT``.
     public struct Configuration: TargetedConfiguration {
         /// Hidden size r.
         public var rank = 32
         /// Number of hidden layers on each side.
         public var depth = 0
+        /// Activation of the hidden layers.
         public var activation = "relu"
         /// s
         public var scale = 1.0
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                rankField(\.rank, help: "hidden size of the network"),
-                integerField("depth", key: "depth", \.depth, 0...64, help: "hidden layers on each side"),
-                .init(
-                    "activation", key: "act_fn", .choice(["relu", "gelu", "gelu_new", "silu"]),
-                    help: "activation of the network"
-                ) {
-                    .string($0.activation)
-                } write: {
-                    let name = try text($1)
-                    guard Activation(huggingFaceName: name) != nil else {
-                        throw PEFTError("unknown activation '\(name)'", remedy: "use relu, gelu, gelu_new or silu")
-                    }
-                    $0.activation = name
-                },
-                numberField("scaling", key: "scaling", \.scale, -1e6...1e6, help: "factor of the change"),
-            ] + targetFields(\.selection) + layerFields(\.selection)
-
-        public static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
-    }
-
-    public static func label(_ configuration: Configuration) -> String {
-        "PEANuT r \(configuration.rank) (\(configuration.selection.label))"
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let rank = configuration.rank
-        return try resolved(configuration, for: model).selection.sites(in: model).map { site in
-            let hidden = ["encoders", "decoders"].flatMap { side in
-                (0..<configuration.depth).map { TensorSpec("peanut_\(side).\($0).weight", [rank, rank]) }
-            }
-            return .linear(
-                site.path,
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
                 [
-                    .init("peanut_A.weight", [rank, site.outputs]), .init("peanut_B.weight", [site.outputs, rank]),
-                ] + hidden
-            ) { linear, context in
-                PEANuTAdapter(linear, configuration, context)
+                    rankField(\.rank, help: "hidden size of the network"),
+                    integerField("depth", key: "depth", \.depth, 0...64, help: "hidden layers on each side"),
+                    .init(
+                        "activation", key: "act_fn", .choice(["relu", "gelu", "gelu_new", "silu"]),
+                        help: "activation of the network"
+                    ) {
+                        .string($0.activation)
+                    } write: {
+                        let name = try text($1)
+                        guard Activation(huggingFaceName: name) != nil else {
+                            throw PEFTError(
+                                "unknown activation '\(name)'", remedy: "use relu, gelu, gelu_new or silu")
+                        }
+                        $0.activation = name
+                    },
+                    numberField("scaling", key: "scaling", \.scale, -1e6...1e6, help: "factor of the change"),
+                ] + targetFields(\.selection) + layerFields(\.selection)
+
+            package static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
+        }
+    }
+
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = PEANuT.Configuration
+        package static let name = "peanut"
+        package static let peftType: String? = "PEANUT"
+        package static let summary =
+            "a low-rank change computed from the weight by a small network (arXiv:2410.01870)"
+        package static let defaultLearningRate = 1e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            "PEANuT r \(configuration.rank) (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let rank = configuration.rank
+            return try resolved(configuration, for: model).selection.sites(in: model).map { site in
+                let hidden = ["encoders", "decoders"].flatMap { side in
+                    (0..<configuration.depth).map { TensorSpec("peanut_\(side).\($0).weight", [rank, rank]) }
+                }
+                return .linear(
+                    site.path,
+                    [
+                        .init("peanut_A.weight", [rank, site.outputs]),
+                        .init("peanut_B.weight", [site.outputs, rank]),
+                    ] + hidden
+                ) { linear, context in
+                    PEANuTAdapter(linear, configuration, context)
+                }
             }
         }
     }

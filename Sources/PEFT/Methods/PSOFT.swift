@@ -9,12 +9,8 @@ import TorchNN
 ///
 /// The file holds R only: A and B are computed from the base again. The signs of singular vectors are those of
 /// libtorch's decomposition in fp32, as in PyTorch.
-public enum PSOFT: PEFTMethod {
-    public static let name = "psoft"
-    public static let peftType: String? = "PSOFT"
-    public static let summary = "a trained rotation of the weight's principal subspace (PSOFT, OpenReview FSHrinMArK)"
-    public static let defaultLearningRate = 1e-3
-
+public enum PSOFT: BuiltInMethod {
+    /// Options of ``PSOFT``.
     public struct Configuration: TargetedConfiguration {
         /// Rank r of the principal subspace.
         public var rank = 32
@@ -26,60 +22,27 @@ public enum PSOFT: PEFTMethod {
         public var isSymmetric = false
         /// Iterations of the randomized decomposition (`lowrank`); `nil` is the exact one (`full`).
         public var isRandomized = false
+        /// Iterations of the randomized SVD.
         public var iterations = 10
         /// Seed of the randomized decomposition.
         public var seed = 0
         /// Whether R without its scales is orthogonal; otherwise any matrix.
         public var isOrthogonal = true
-        /// Whether R's rows and columns are scaled.
+        /// Whether R's rows are scaled.
         public var scalesRows = true
+        /// Whether R's columns are scaled.
         public var scalesColumns = true
         /// Whether Cayley's transform is approximated by a Neumann series of `terms` terms.
         public var usesSeries = false
+        /// Terms of the series.
         public var terms = 5
         /// Largest Frobenius norm of the skew-symmetric matrix in the series.
         public var epsilon: Double?
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
-
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                rankField(\.rank, help: "rank of the principal subspace"),
-                numberField("alpha", key: "psoft_alpha", \.alpha, 1e-6...1e6, help: "alpha"),
-                numberField(
-                    "dropout", key: "psoft_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
-                wordField(
-                    "init", key: "ab_svd_init", \.isSymmetric, words: ("psoft_init", "pissa_init"),
-                    help: "which factors have the singular values: psoft_init (one) or pissa_init (both)"),
-                wordField(
-                    "svd", key: "psoft_svd", \.isRandomized, words: ("full", "lowrank"),
-                    help: "decomposition: full or lowrank, which is randomized"),
-                integerField(
-                    "svd-iterations", key: "psoft_svd_lowrank_niter", \.iterations, 0...1000,
-                    help: "iterations of the randomized decomposition"),
-                integerField(
-                    "svd-seed", key: "random_seed", \.seed, 0...Int.max,
-                    help: "seed of the randomized decomposition"),
-                flagField("orthogonal", key: "psoft_orth", \.isOrthogonal, help: "rotate only"),
-                flagField("scale-rows", key: "psoft_mag_b", \.scalesRows, help: "scale the rotation's rows"),
-                flagField(
-                    "scale-columns", key: "psoft_mag_a", \.scalesColumns, help: "scale the rotation's columns"),
-                flagField(
-                    "cayley-series", key: "use_cayley_neumann", \.usesSeries,
-                    help: "approximate the Cayley transform by a Neumann series"),
-                integerField(
-                    "cayley-terms", key: "num_cayley_neumann_terms", \.terms, 1...100,
-                    help: "terms of the Neumann series"),
-                .init(
-                    "cayley-eps", key: "cayley_neumann_eps", .number(0...1e3),
-                    help: "largest norm of the series' matrix (none)"
-                ) {
-                    $0.epsilon.map { .number($0) } ?? .null
-                } write: {
-                    $0.epsilon = try number($1)
-                },
-            ] + targetFields(\.selection) + layerFields(\.selection)
 
         private static func wordField(
             _ name: String, key: String, _ path: WritableKeyPath<Configuration, Bool> & Sendable,
@@ -96,30 +59,79 @@ public enum PSOFT: PEFTMethod {
             }
         }
 
-        public static let neutral: [String: [JSON]] = [
-            "fan_in_fan_out": [false, true], "init_weights": [true, false],
-        ]
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                [
+                    rankField(\.rank, help: "rank of the principal subspace"),
+                    numberField("alpha", key: "psoft_alpha", \.alpha, 1e-6...1e6, help: "alpha"),
+                    numberField(
+                        "dropout", key: "psoft_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
+                    wordField(
+                        "init", key: "ab_svd_init", \.isSymmetric, words: ("psoft_init", "pissa_init"),
+                        help: "which factors have the singular values: psoft_init (one) or pissa_init (both)"),
+                    wordField(
+                        "svd", key: "psoft_svd", \.isRandomized, words: ("full", "lowrank"),
+                        help: "decomposition: full or lowrank, which is randomized"),
+                    integerField(
+                        "svd-iterations", key: "psoft_svd_lowrank_niter", \.iterations, 0...1000,
+                        help: "iterations of the randomized decomposition"),
+                    integerField(
+                        "svd-seed", key: "random_seed", \.seed, 0...Int.max,
+                        help: "seed of the randomized decomposition"),
+                    flagField("orthogonal", key: "psoft_orth", \.isOrthogonal, help: "rotate only"),
+                    flagField("scale-rows", key: "psoft_mag_b", \.scalesRows, help: "scale the rotation's rows"),
+                    flagField(
+                        "scale-columns", key: "psoft_mag_a", \.scalesColumns, help: "scale the rotation's columns"),
+                    flagField(
+                        "cayley-series", key: "use_cayley_neumann", \.usesSeries,
+                        help: "approximate the Cayley transform by a Neumann series"),
+                    integerField(
+                        "cayley-terms", key: "num_cayley_neumann_terms", \.terms, 1...100,
+                        help: "terms of the Neumann series"),
+                    .init(
+                        "cayley-eps", key: "cayley_neumann_eps", .number(0...1e3),
+                        help: "largest norm of the series' matrix (none)"
+                    ) {
+                        $0.epsilon.map { .number($0) } ?? .null
+                    } write: {
+                        $0.epsilon = try number($1)
+                    },
+                ] + targetFields(\.selection) + layerFields(\.selection)
+
+            package static let neutral: [String: [JSON]] = [
+                "fan_in_fan_out": [false, true], "init_weights": [true, false],
+            ]
+        }
     }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "PSOFT r \(configuration.rank) (\(configuration.selection.label))"
-    }
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = PSOFT.Configuration
+        package static let name = "psoft"
+        package static let peftType: String? = "PSOFT"
+        package static let summary =
+            "a trained rotation of the weight's principal subspace (PSOFT, OpenReview FSHrinMArK)"
+        package static let defaultLearningRate = 1e-3
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let rank = configuration.rank
-        return try resolved(configuration, for: model).selection.sites(in: model).map { site in
-            guard rank <= min(site.inputs, site.outputs) else {
-                throw PEFTError(
-                    "the rank \(rank) exceeds that of '\(site.path)', whose weight is [\(site.outputs), \(site.inputs)]",
-                    remedy: "use a rank of at most \(min(site.inputs, site.outputs))")
-            }
-            let shape = configuration.isOrthogonal ? [SkewSymmetric.count(size: rank)] : [rank, rank]
-            let tensors =
-                [TensorSpec("psoft_R.weight", shape)]
-                + (configuration.scalesRows ? [TensorSpec("psoft_R.vector_b", [rank])] : [])
-                + (configuration.scalesColumns ? [TensorSpec("psoft_R.vector_a", [rank])] : [])
-            return .linear(site.path, tensors) { linear, context in
-                PSOFTAdapter(linear, configuration, context)
+        package static func label(_ configuration: Configuration) -> String {
+            "PSOFT r \(configuration.rank) (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let rank = configuration.rank
+            return try resolved(configuration, for: model).selection.sites(in: model).map { site in
+                guard rank <= min(site.inputs, site.outputs) else {
+                    throw PEFTError(
+                        "the rank \(rank) exceeds that of '\(site.path)', whose weight is [\(site.outputs), \(site.inputs)]",
+                        remedy: "use a rank of at most \(min(site.inputs, site.outputs))")
+                }
+                let shape = configuration.isOrthogonal ? [SkewSymmetric.count(size: rank)] : [rank, rank]
+                let tensors =
+                    [TensorSpec("psoft_R.weight", shape)]
+                    + (configuration.scalesRows ? [TensorSpec("psoft_R.vector_b", [rank])] : [])
+                    + (configuration.scalesColumns ? [TensorSpec("psoft_R.vector_a", [rank])] : [])
+                return .linear(site.path, tensors) { linear, context in
+                    PSOFTAdapter(linear, configuration, context)
+                }
             }
         }
     }

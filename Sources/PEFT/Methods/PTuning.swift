@@ -8,15 +8,10 @@ import TorchNN
 ///
 /// The file contains the encoder's output, as Hugging Face's does; a loaded adapter continues as that prompt, without
 /// the encoder.
-public enum PTuning: PEFTMethod {
-    public static let name = "p-tuning"
-    public static let peftType: String? = "P_TUNING"
-    public static let summary = "a soft prompt from a trained prompt encoder (Liu et al. 2021)"
-    public static let defaultLearningRate = 3e-3
-    public static let start = AdapterStart.changed
-    public static let isMergeable = false
-
-    public struct Configuration: MethodConfiguration {
+public enum PTuning: BuiltInMethod {
+    /// Options of ``PTuning``.
+    public struct Configuration: BuiltInConfiguration {
+        /// The virtual tokens.
         public var tokens = VirtualTokens()
         /// Whether the prompt encoder is a bidirectional LSTM instead of an MLP.
         public var usesLSTM = false
@@ -27,53 +22,10 @@ public enum PTuning: PEFTMethod {
         /// Dropout between the layers of the LSTM.
         public var dropout = 0.0
 
+        /// The default options.
         public init() {}
 
-        public static var fileDefaults: Configuration {
-            var configuration = Configuration()
-            configuration.tokens = VirtualTokens(stacks: nil)
-            return configuration
-        }
-
-        public static let fields: [ConfigurationField<Configuration>] =
-            tokenFields(\.tokens) + [
-                .init(
-                    "encoder", key: "encoder_reparameterization_type", .choice(["MLP", "LSTM"]),
-                    help: "prompt encoder: MLP or LSTM"
-                ) {
-                    .string($0.usesLSTM ? "LSTM" : "MLP")
-                } write: {
-                    let word = try text($1)
-                    guard ["MLP", "LSTM"].contains(word) else {
-                        throw PEFTError("unknown prompt encoder '\(word)'", remedy: "use MLP or LSTM")
-                    }
-                    $0.usesLSTM = word == "LSTM"
-                },
-                .init(
-                    "hidden-size", key: "encoder_hidden_size", .integer(1...1_000_000),
-                    help: "hidden size of the prompt encoder (default: the model's)"
-                ) {
-                    $0.hiddenSize.map { .integer($0) } ?? .null
-                } write: {
-                    $0.hiddenSize = try integer($1)
-                },
-                .init("encoder-layers", key: "encoder_num_layers", .integer(1...64), help: "LSTM layers") {
-                    .integer($0.layers)
-                } write: {
-                    $0.layers = try integer($1)
-                },
-                .init(
-                    "encoder-dropout", key: "encoder_dropout", .number(0...0.99),
-                    help: "dropout between LSTM layers"
-                ) {
-                    .number($0.dropout)
-                } write: {
-                    $0.dropout = try number($1)
-                },
-            ]
-        public static let neutral: [String: [JSON]] = ["modules_to_save": [[]]]
-
-        public func validate() throws {
+        package func check() throws {
             try tokens.validate()
             guard hiddenSize.map({ $0 >= 1 }) ?? true, (1...64).contains(layers) else {
                 throw PEFTError(
@@ -84,36 +36,92 @@ public enum PTuning: PEFTMethod {
                 throw PEFTError("the dropout is \(dropout)", remedy: "use a value of at least 0 and below 1")
             }
         }
-    }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "P-tuning, \(counted(configuration.tokens.count, "token")) (\(configuration.usesLSTM ? "LSTM" : "MLP"))"
-    }
-
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.tokens = configuration.tokens.resolved(for: model, size: model.inputs.first?.size)
-        configuration.hiddenSize = configuration.hiddenSize ?? configuration.tokens.size
-        return configuration
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let resolved = resolved(configuration, for: model)
-        let tokens = resolved.tokens
-        let site = try tokens.inputs(of: model, method: name)[0]
-        let stored = TensorSpec(PromptEncoder.output, [tokens.rows, site.size], isTrained: false)
-        let shapes = PromptEncoder.shapes(resolved, size: site.size)
-        let own = shapes.map { TensorSpec($0.key, $0.shape, isStored: false) }
-        return [
-            .input(site.path, [stored] + own) { input, context in
-                guard !context.isLoading else {
-                    return SoftPrompt(
-                        .zeros([tokens.rows, input.size], dtype: context.dtype, device: context.device),
-                        rows: 0..<tokens.count)
-                }
-                return PromptEncoder(resolved, size: input.size, context)
+        package enum Declaration: ConfigurationDeclaration {
+            package static var fileDefaults: Configuration {
+                var configuration = Configuration()
+                configuration.tokens = VirtualTokens(stacks: nil)
+                return configuration
             }
-        ]
+
+            package static let fields: [ConfigurationField<Configuration>] =
+                tokenFields(\.tokens) + [
+                    .init(
+                        "encoder", key: "encoder_reparameterization_type", .choice(["MLP", "LSTM"]),
+                        help: "prompt encoder: MLP or LSTM"
+                    ) {
+                        .string($0.usesLSTM ? "LSTM" : "MLP")
+                    } write: {
+                        let word = try text($1)
+                        guard ["MLP", "LSTM"].contains(word) else {
+                            throw PEFTError("unknown prompt encoder '\(word)'", remedy: "use MLP or LSTM")
+                        }
+                        $0.usesLSTM = word == "LSTM"
+                    },
+                    .init(
+                        "hidden-size", key: "encoder_hidden_size", .integer(1...1_000_000),
+                        help: "hidden size of the prompt encoder (default: the model's)"
+                    ) {
+                        $0.hiddenSize.map { .integer($0) } ?? .null
+                    } write: {
+                        $0.hiddenSize = try integer($1)
+                    },
+                    .init("encoder-layers", key: "encoder_num_layers", .integer(1...64), help: "LSTM layers") {
+                        .integer($0.layers)
+                    } write: {
+                        $0.layers = try integer($1)
+                    },
+                    .init(
+                        "encoder-dropout", key: "encoder_dropout", .number(0...0.99),
+                        help: "dropout between LSTM layers"
+                    ) {
+                        .number($0.dropout)
+                    } write: {
+                        $0.dropout = try number($1)
+                    },
+                ]
+            package static let neutral: [String: [JSON]] = ["modules_to_save": [[]]]
+        }
+    }
+
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = PTuning.Configuration
+        package static let name = "p-tuning"
+        package static let peftType: String? = "P_TUNING"
+        package static let summary = "a soft prompt from a trained prompt encoder (Liu et al. 2021)"
+        package static let defaultLearningRate = 3e-3
+        package static let start = AdapterStart.changed
+        package static let isMergeable = false
+
+        package static func label(_ configuration: Configuration) -> String {
+            "P-tuning, \(counted(configuration.tokens.count, "token")) (\(configuration.usesLSTM ? "LSTM" : "MLP"))"
+        }
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.tokens = configuration.tokens.resolved(for: model, size: model.inputs.first?.size)
+            configuration.hiddenSize = configuration.hiddenSize ?? configuration.tokens.size
+            return configuration
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let resolved = resolved(configuration, for: model)
+            let tokens = resolved.tokens
+            let site = try tokens.inputs(of: model, method: name)[0]
+            let stored = TensorSpec(PromptEncoder.output, [tokens.rows, site.size], isTrained: false)
+            let shapes = PromptEncoder.shapes(resolved, size: site.size)
+            let own = shapes.map { TensorSpec($0.key, $0.shape, isStored: false) }
+            return [
+                .input(site.path, [stored] + own) { input, context in
+                    guard !context.isLoading else {
+                        return SoftPrompt(
+                            .zeros([tokens.rows, input.size], dtype: context.dtype, device: context.device),
+                            rows: 0..<tokens.count)
+                    }
+                    return PromptEncoder(resolved, size: input.size, context)
+                }
+            ]
+        }
     }
 }
 

@@ -5,12 +5,8 @@ import TorchNN
 
 /// Probabilistic VeRA (Fuhrmann et al. 2025): the frozen A gives a mean and a log variance of each of the r activations,
 /// which are sampled in training; elsewhere their mean is used, y = x Wᵀ + Λ_b B (Λ_d A x)_mean.
-public enum PVeRA: PEFTMethod {
-    public static let name = "pvera"
-    public static let peftType: String? = "PVERA"
-    public static let summary = "VeRA with activations sampled in training (Fuhrmann et al. 2025)"
-    public static let defaultLearningRate = 1e-2
-
+public enum PVeRA: BuiltInMethod {
+    /// Options of ``PVeRA``.
     public struct Configuration: TargetedConfiguration {
         /// Rank r of the shared matrices.
         public var rank = 256
@@ -22,58 +18,71 @@ public enum PVeRA: PEFTMethod {
         public var key = 0
         /// Whether the file contains the shared matrices; otherwise they are regenerated from the seed.
         public var savesProjection = true
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                rankField(\.rank, help: "rank of the shared random matrices"),
-                numberField(
-                    "dropout", key: "pvera_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
-                numberField("d-initial", key: "d_initial", \.initial, -1e3...1e3, help: "initial value of d"),
-                integerField(
-                    "projection-key", key: "projection_prng_key", \.key, 0...Int.max,
-                    help: "seed of the shared random matrices"),
-                flagField(
-                    "save-projection", key: "save_projection", \.savesProjection,
-                    help: "store the shared random matrices in the file"),
-            ] + selectionFields(hasExclusions: false)
-
-        public static let neutral: [String: [JSON]] = [
-            "bias": ["none"], "init_weights": [true, false], "fan_in_fan_out": [false, true],
-            "sample_at_inference": [false],
-        ]
-    }
-
-    public static func label(_ configuration: Configuration) -> String {
-        "PVeRA r \(configuration.rank) (\(configuration.selection.label))"
-    }
-
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.selection = configuration.selection.resolved(for: model, defaults: \.veraOrLoRA)
-        return configuration
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let sites = try sites(configuration, in: model)
-        let (inputs, outputs) = (sites.map(\.inputs).max() ?? 0, sites.map(\.outputs).max() ?? 0)
-        let (rank, stores) = (configuration.rank, configuration.savesProjection)
-        return sites.map { site in
-            .linear(
-                site.path,
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
                 [
-                    .init("pvera_lambda_d", [2 * rank]), .init("pvera_lambda_b", [site.outputs]),
-                    .init("base_model.pvera_A", [2 * rank, inputs], isTrained: false, isStored: stores),
-                    .init("base_model.pvera_B", [outputs, rank], isTrained: false, isStored: stores),
-                ]
-            ) { linear, context in
-                let shared = context.shared("pvera") {
-                    SharedProjection(
-                        key: configuration.key, rows: 2 * rank, rank: rank, inputs: inputs, outputs: outputs, context)
+                    rankField(\.rank, help: "rank of the shared random matrices"),
+                    numberField(
+                        "dropout", key: "pvera_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
+                    numberField("d-initial", key: "d_initial", \.initial, -1e3...1e3, help: "initial value of d"),
+                    integerField(
+                        "projection-key", key: "projection_prng_key", \.key, 0...Int.max,
+                        help: "seed of the shared random matrices"),
+                    flagField(
+                        "save-projection", key: "save_projection", \.savesProjection,
+                        help: "store the shared random matrices in the file"),
+                ] + selectionFields(hasExclusions: false)
+
+            package static let neutral: [String: [JSON]] = [
+                "bias": ["none"], "init_weights": [true, false], "fan_in_fan_out": [false, true],
+                "sample_at_inference": [false],
+            ]
+        }
+    }
+
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = PVeRA.Configuration
+        package static let name = "pvera"
+        package static let peftType: String? = "PVERA"
+        package static let summary = "VeRA with activations sampled in training (Fuhrmann et al. 2025)"
+        package static let defaultLearningRate = 1e-2
+
+        package static func label(_ configuration: Configuration) -> String {
+            "PVeRA r \(configuration.rank) (\(configuration.selection.label))"
+        }
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.selection = configuration.selection.resolved(for: model, defaults: \.veraOrLoRA)
+            return configuration
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let sites = try sites(configuration, in: model)
+            let (inputs, outputs) = (sites.map(\.inputs).max() ?? 0, sites.map(\.outputs).max() ?? 0)
+            let (rank, stores) = (configuration.rank, configuration.savesProjection)
+            return sites.map { site in
+                .linear(
+                    site.path,
+                    [
+                        .init("pvera_lambda_d", [2 * rank]), .init("pvera_lambda_b", [site.outputs]),
+                        .init("base_model.pvera_A", [2 * rank, inputs], isTrained: false, isStored: stores),
+                        .init("base_model.pvera_B", [outputs, rank], isTrained: false, isStored: stores),
+                    ]
+                ) { linear, context in
+                    let shared = context.shared("pvera") {
+                        SharedProjection(
+                            key: configuration.key, rows: 2 * rank, rank: rank, inputs: inputs, outputs: outputs,
+                            context)
+                    }
+                    return PVeRAAdapter(linear, configuration, shared: shared, context)
                 }
-                return PVeRAAdapter(linear, configuration, shared: shared, context)
             }
         }
     }

@@ -3,25 +3,17 @@ import Torch
 
 /// PiSSA (Meng et al. 2024, eq. 2–4): A and B are initialized with the principal singular values and vectors of W,
 /// and the base weight keeps the residual.
-public struct PiSSA: LoRAFamily, ResidualInitialization {
-    public static let name = "pissa"
-    public static let summary = "LoRA initialized with the weight's principal singular vectors (Meng et al. 2024)"
-    public static let defaultLearningRate = 3e-4
-
+public struct PiSSA: BuiltInMethod, ResidualInitialization {
     /// Iterations of a randomized SVD in Hugging Face's files; `nil` there is the exact SVD, which is always used here.
-    public var iterations: Int?
+    package var iterations: Int?
 
-    public init() {}
+    package init() {}
 
-    public static func recognizes(_ json: [String: JSON]) -> Bool {
-        (json["init_lora_weights"]?.string ?? "").hasPrefix("pissa")
-    }
+    package func label(_ name: String) -> String { "PiSSA" }
 
-    public func label(_ name: String) -> String { "PiSSA" }
+    package var json: JSON { .string(iterations.map { "\(Self.prefix)\($0)" } ?? Self.name) }
 
-    public var json: JSON { .string(iterations.map { "\(Self.prefix)\($0)" } ?? Self.name) }
-
-    public mutating func read(_ json: JSON) throws -> Bool {
+    package mutating func read(_ json: JSON) throws -> Bool {
         guard let text = json.string, text == Self.name || text.hasPrefix(Self.prefix) else { return false }
         iterations = nil
         guard text != Self.name else { return true }
@@ -34,7 +26,7 @@ public struct PiSSA: LoRAFamily, ResidualInitialization {
 
     private static let prefix = "pissa_niter_"
 
-    public func factors(of weight: Tensor, rank: Int, scale: Double) -> (a: Tensor, b: Tensor) {
+    package func factors(of weight: Tensor, rank: Int, scale: Double) -> (a: Tensor, b: Tensor) {
         let (u, s, vh) = weight.svd()
         let right = vh.narrowed(axis: 0, 0..<rank).contiguous()
         let root = (s.narrowed(axis: 0, 0..<rank) / scale).sqrt() * Self.signs(of: right)
@@ -53,5 +45,20 @@ public struct PiSSA: LoRAFamily, ResidualInitialization {
             return largest ?? 1 < 0 ? -1 : 1
         }
         return Tensor(signs, device: rows.device)
+    }
+
+    package enum Implementation: LoRAFamily {
+        package static let name = "pissa"
+        package static let summary =
+            "LoRA initialized with the weight's principal singular vectors (Meng et al. 2024)"
+        package static let defaultLearningRate = 3e-4
+
+        package static func recognizes(_ json: [String: JSON]) -> Bool {
+            (json["init_lora_weights"]?.string ?? "").hasPrefix("pissa")
+        }
+
+        package static func configure(_ configuration: inout LoRA.Configuration) {
+            configuration.variants.initialization = PiSSA()
+        }
     }
 }

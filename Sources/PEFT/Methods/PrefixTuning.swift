@@ -10,83 +10,92 @@ import TorchNN
 /// As in Hugging Face PEFT, an encoder-decoder has prefixes only in the decoder's self-attention. Its file has 2 ·
 /// layers vectors per token, of which layer i uses numbers 4i and 4i + 1 (modulo their count) as key and value. This
 /// is Hugging Face's indexing, and with an even number of layers pairs of layers share theirs.
-public enum PrefixTuning: PEFTMethod {
-    public static let name = "prefix"
-    public static let peftType: String? = "PREFIX_TUNING"
-    public static let summary = "learned keys and values prepended in every attention layer (Li & Liang 2021)"
-    public static let defaultLearningRate = 1e-2
-    public static let start = AdapterStart.changed
-    public static let isMergeable = false
-
-    public struct Configuration: MethodConfiguration {
+public enum PrefixTuning: BuiltInMethod {
+    /// Options of ``PrefixTuning``.
+    public struct Configuration: BuiltInConfiguration {
+        /// The virtual tokens.
         public var tokens = VirtualTokens(stacks: nil)
         /// Whether the prefix is reparameterized by an MLP during training.
         public var hasProjection = false
         /// Hidden size of the MLP; the size of the keys if `nil`.
         public var hiddenSize: Int?
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            tokenFields(\.tokens) + [
-                .init(
-                    "projection", key: "prefix_projection", .flag,
-                    help: "reparameterize the prefix by an MLP during training"
-                ) {
-                    .bool($0.hasProjection)
-                } write: {
-                    $0.hasProjection = try flag($1)
-                },
-                .init(
-                    "hidden-size", key: "encoder_hidden_size", .integer(1...1_000_000),
-                    help: "hidden size of the MLP (default: that of the keys)"
-                ) {
-                    $0.hiddenSize.map { .integer($0) } ?? .null
-                } write: {
-                    $0.hiddenSize = try integer($1)
-                },
-            ]
-        public static let neutral: [String: [JSON]] = ["modules_to_save": [[]]]
-
-        public func validate() throws {
+        package func check() throws {
             try tokens.validate()
             guard hiddenSize.map({ $0 >= 1 }) ?? true else {
                 throw PEFTError("the hidden size is \(hiddenSize ?? 0)", remedy: "use 1 or more")
             }
         }
+
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                tokenFields(\.tokens) + [
+                    .init(
+                        "projection", key: "prefix_projection", .flag,
+                        help: "reparameterize the prefix by an MLP during training"
+                    ) {
+                        .bool($0.hasProjection)
+                    } write: {
+                        $0.hasProjection = try flag($1)
+                    },
+                    .init(
+                        "hidden-size", key: "encoder_hidden_size", .integer(1...1_000_000),
+                        help: "hidden size of the MLP (default: that of the keys)"
+                    ) {
+                        $0.hiddenSize.map { .integer($0) } ?? .null
+                    } write: {
+                        $0.hiddenSize = try integer($1)
+                    },
+                ]
+            package static let neutral: [String: [JSON]] = ["modules_to_save": [[]]]
+        }
     }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "prefix tuning, \(counted(configuration.tokens.count, "token"))"
-            + (configuration.hasProjection ? " (projected)" : "")
-    }
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = PrefixTuning.Configuration
+        package static let name = "prefix"
+        package static let peftType: String? = "PREFIX_TUNING"
+        package static let summary = "learned keys and values prepended in every attention layer (Li & Liang 2021)"
+        package static let defaultLearningRate = 1e-2
+        package static let start = AdapterStart.changed
+        package static let isMergeable = false
 
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.tokens = PrefixLayout.resolved(configuration.tokens, for: model)
-        configuration.hiddenSize = configuration.hiddenSize ?? configuration.tokens.size
-        return configuration
-    }
+        package static func label(_ configuration: Configuration) -> String {
+            "prefix tuning, \(counted(configuration.tokens.count, "token"))"
+                + (configuration.hasProjection ? " (projected)" : "")
+        }
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let resolved = resolved(configuration, for: model)
-        let layout = try PrefixLayout(resolved.tokens, of: model, method: name)
-        let size = layout.size
-        let stored = TensorSpec(Prefix.output, layout.shape, isTrained: !resolved.hasProjection)
-        return layout.sites.enumerated().map { layer, site in
-            let entry = layout.entries[layer]
-            var specs = layer == 0 || !resolved.hasProjection ? [stored] : []
-            if resolved.hasProjection {
-                specs += (Prefix.shapes(resolved, size: size) + Prefix.shapes(resolved, size: size, of: entry)).map {
-                    TensorSpec($0.key, $0.shape, isStored: false)
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.tokens = PrefixLayout.resolved(configuration.tokens, for: model)
+            configuration.hiddenSize = configuration.hiddenSize ?? configuration.tokens.size
+            return configuration
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let resolved = resolved(configuration, for: model)
+            let layout = try PrefixLayout(resolved.tokens, of: model, method: name)
+            let size = layout.size
+            let stored = TensorSpec(Prefix.output, layout.shape, isTrained: !resolved.hasProjection)
+            return layout.sites.enumerated().map { layer, site in
+                let entry = layout.entries[layer]
+                var specs = layer == 0 || !resolved.hasProjection ? [stored] : []
+                if resolved.hasProjection {
+                    specs += (Prefix.shapes(resolved, size: size) + Prefix.shapes(resolved, size: size, of: entry))
+                        .map {
+                            TensorSpec($0.key, $0.shape, isStored: false)
+                        }
                 }
-            }
-            return .keyValues(site.path, specs) { place, context in
-                let prefix = context.shared("prefix") {
-                    Prefix(resolved, size: size, layers: layout.layers, context)
+                return .keyValues(site.path, specs) { place, context in
+                    let prefix = context.shared("prefix") {
+                        Prefix(resolved, size: size, layers: layout.layers, context)
+                    }
+                    prefix.prepare(entry, context)
+                    return PrefixAdapter(prefix, entry: entry, heads: place.heads, isFirst: layer == 0)
                 }
-                prefix.prepare(entry, context)
-                return PrefixAdapter(prefix, entry: entry, heads: place.heads, isFirst: layer == 0)
             }
         }
     }

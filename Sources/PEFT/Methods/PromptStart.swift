@@ -6,6 +6,7 @@ import TorchNN
 
 /// Initialization of a soft prompt (Lester et al. 2021, section 2.2).
 public struct PromptStart: Sendable {
+    /// Where the initial values come from.
     public enum Kind: String, Sendable, CaseIterable {
         /// Uniform in [−0.5, 0.5].
         case uniform
@@ -36,12 +37,14 @@ public struct PromptStart: Sendable {
         }
     }
 
+    /// Where the initial values come from.
     public var kind = Kind.vocabulary
     /// The initial text, or comma-separated labels.
     public var text: String?
     /// Tokenizer name that Hugging Face's files store with a text.
-    public var tokenizer: String?
+    package var tokenizer: String?
 
+    /// Initial values of one kind.
     public init(_ kind: Kind = .vocabulary) { self.kind = kind }
 
     var labels: [String] {

@@ -10,13 +10,7 @@ import TorchNN
 /// All inputs of a group share the delta, so it merges into the zero points of a weight that is quantized in groups
 /// (eq. 5): W = scale · (q − z) with z − s · c · (B A) / scale in place of z. Integers and scales are unchanged, and
 /// the merged model is as small as before.
-public enum QALoRA: PEFTMethod {
-    public static let name = "qalora"
-    public static let peftType: String? = "LORA"
-    public static let summary =
-        "LoRA with group-pooled inputs that merges into an int4 base's zero points (Xu et al. 2023)"
-    public static let defaultLearningRate = 1e-3
-
+public enum QALoRA: BuiltInMethod {
     /// The factor c of a group's sum.
     public enum Pooling: String, Sendable, CaseIterable {
         /// The mean times the number of groups, as in Hugging Face PEFT.
@@ -34,7 +28,8 @@ public enum QALoRA: PEFTMethod {
         }
     }
 
-    public struct Configuration: MethodConfiguration {
+    /// Options of ``QALoRA``.
+    public struct Configuration: BuiltInConfiguration {
         /// Rank r.
         public var rank = 8
         /// α; the branch is scaled by s = α / r.
@@ -44,90 +39,19 @@ public enum QALoRA: PEFTMethod {
         /// Inputs per pooled group; `nil` is the base's quantization group size, or 32 if it isn't quantized in
         /// groups.
         public var groupSize: Int?
+        /// How the inputs of a group are pooled.
         public var pooling = Pooling.scaledMean
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
         /// Ranks and alphas of modules whose path matches a pattern.
         public var rankPattern: [String: Double] = [:]
+        /// Values of α of modules whose path matches a pattern.
         public var alphaPattern: [String: Double] = [:]
 
+        /// The default options.
         public init() {}
 
-        public static var fileDefaults: Configuration {
-            var configuration = Configuration()
-            (configuration.alpha, configuration.groupSize) = (8, 16)
-            configuration.selection.allowsUnusedTargets = true
-            return configuration
-        }
-
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                rankField(\.rank, help: "LoRA rank r"),
-                numberField(
-                    "alpha", key: "lora_alpha", \.alpha, 0...1e6,
-                    help: "LoRA alpha; the branch is scaled by alpha / rank"),
-                numberField(
-                    "dropout", key: "lora_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
-                .init(
-                    "group-size", key: "qalora_group_size", .integer(1...65536),
-                    help: "inputs per pooled group (default: the base's group size, or 32)"
-                ) {
-                    $0.groupSize.map(JSON.integer) ?? .null
-                } write: {
-                    $0.groupSize = try integer($1)
-                },
-                .init(
-                    "group-pooling", key: "swift_peft_qalora_pooling", .choice(Pooling.allCases.map(\.rawValue)),
-                    help:
-                        "pooling: sum (the paper's), mean, or scaled-mean (Hugging Face's: mean times number of groups)",
-                    isExtension: true
-                ) {
-                    $0.pooling == .scaledMean ? .null : .string($0.pooling.rawValue)
-                } write: {
-                    guard let pooling = Pooling(rawValue: try text($1)) else {
-                        throw PEFTError(
-                            "unknown pooling '\($1.string ?? "")'", remedy: "use scaled-mean, sum or mean")
-                    }
-                    $0.pooling = pooling
-                },
-                .init(
-                    "rank-pattern", key: "rank_pattern", .numbersByPattern,
-                    help: "ranks for matching modules: pattern=rank,…"
-                ) {
-                    .object($0.rankPattern.mapValues { .wholeOr($0) })
-                } write: {
-                    $0.rankPattern = try patterns($1)
-                },
-                .init(
-                    "alpha-pattern", key: "alpha_pattern", .numbersByPattern,
-                    help: "alphas for matching modules: pattern=alpha,…"
-                ) {
-                    .object($0.alphaPattern.mapValues { .wholeOr($0) })
-                } write: {
-                    $0.alphaPattern = try patterns($1)
-                },
-                // Distinguishes the file from plain LoRA, for Hugging Face PEFT and for this reader.
-                .init("qalora", key: "use_qalora", .flag, help: "QA-LoRA's flag in adapter_config.json; always set") {
-                    _ in
-                    true
-                } write: {
-                    guard try flag($1) else {
-                        throw PEFTError("'use_qalora' is false", remedy: "use the method lora")
-                    }
-                },
-            ] + targetFields(\.selection) + layerFields(\.selection)
-
-        /// LoRA's neutral settings, and LoRA settings that can't be combined with pooling.
-        public static let neutral: [String: [JSON]] = {
-            var neutral = LoRA.Configuration.neutral
-            neutral["use_qalora"] = nil
-            for key in ["use_dora", "use_rslora", "lora_bias"] { neutral[key] = [false] }
-            neutral["bias"] = ["none"]
-            neutral["init_lora_weights"] = [true, "gaussian", "orthogonal", false]
-            neutral["trainable_token_indices"] = []
-            return neutral
-        }()
-
-        public func validate() throws {
+        package func check() throws {
             guard (1...65536).contains(rank) else {
                 throw PEFTError("the rank is \(rank)", remedy: "use a value from 1 to 65536")
             }
@@ -152,75 +76,164 @@ public enum QALoRA: PEFTMethod {
             }
             try selection.validate()
         }
-    }
 
-    public static func label(_ configuration: Configuration) -> String {
-        let groups = configuration.groupSize.map { " g \($0)" } ?? ""
-        return "QA-LoRA r \(configuration.rank)\(groups) (\(configuration.selection.label))"
-    }
-
-    public static func recognizes(_ json: [String: JSON]) -> Bool { json["use_qalora"] == true }
-
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.selection = configuration.selection.resolved(for: model)
-        if configuration.groupSize == nil {
-            let sites = (try? configuration.selection.sites(in: model)) ?? model.linears
-            configuration.groupSize = sites.lazy.compactMap(\.groupSize).first ?? 32
-        }
-        return configuration
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let configuration = resolved(configuration, for: model)
-        let groupSize = configuration.groupSize ?? 32
-        return try configuration.selection.sites(in: model).map { site in
-            guard site.inputs.isMultiple(of: groupSize) else {
-                let sizes = [128, 64, 32, 16, 8, 4, 2].filter(site.inputs.isMultiple(of:)).map(String.init)
-                throw PEFTError(
-                    "the \(site.inputs) inputs of \(site.path) aren't divisible by the group size \(groupSize)",
-                    remedy: sizes.isEmpty ? "exclude it" : "use a --group-size of \(sizes.joined(separator: ", "))")
+        package enum Declaration: ConfigurationDeclaration {
+            package static var fileDefaults: Configuration {
+                var configuration = Configuration()
+                (configuration.alpha, configuration.groupSize) = (8, 16)
+                configuration.selection.allowsUnusedTargets = true
+                return configuration
             }
-            let rank = try TargetSelection.value(for: site.path, in: configuration.rankPattern).map { Int($0) }
-            let alpha = try TargetSelection.value(for: site.path, in: configuration.alphaPattern)
-            let r = rank ?? configuration.rank
-            let scale =
-                (alpha ?? configuration.alpha) / Double(r)
-                * configuration.pooling.factor(inputs: site.inputs, groupSize: groupSize)
-            return .linear(
-                site.path,
+
+            package static let fields: [ConfigurationField<Configuration>] =
                 [
-                    .init("lora_A.weight", [r, site.inputs / groupSize]),
-                    .init("lora_B.weight", [site.outputs, r]),
-                ]
-            ) { linear, context in
-                QALoRAAdapter(
-                    linear, rank: r, groupSize: groupSize, scale: scale, dropout: configuration.dropout,
-                    context: context)
-            }
+                    rankField(\.rank, help: "LoRA rank r"),
+                    numberField(
+                        "alpha", key: "lora_alpha", \.alpha, 0...1e6,
+                        help: "LoRA alpha; the branch is scaled by alpha / rank"),
+                    numberField(
+                        "dropout", key: "lora_dropout", \.dropout, 0...0.99, help: "dropout on the branch's input"),
+                    .init(
+                        "group-size", key: "qalora_group_size", .integer(1...65536),
+                        help: "inputs per pooled group (default: the base's group size, or 32)"
+                    ) {
+                        $0.groupSize.map(JSON.integer) ?? .null
+                    } write: {
+                        $0.groupSize = try integer($1)
+                    },
+                    .init(
+                        "group-pooling", key: "swift_peft_qalora_pooling", .choice(Pooling.allCases.map(\.rawValue)),
+                        help:
+                            "pooling: sum (the paper's), mean, or scaled-mean (Hugging Face's: mean times number of groups)",
+                        isExtension: true
+                    ) {
+                        $0.pooling == .scaledMean ? .null : .string($0.pooling.rawValue)
+                    } write: {
+                        guard let pooling = Pooling(rawValue: try text($1)) else {
+                            throw PEFTError(
+                                "unknown pooling '\($1.string ?? "")'", remedy: "use scaled-mean, sum or mean")
+                        }
+                        $0.pooling = pooling
+                    },
+                    .init(
+                        "rank-pattern", key: "rank_pattern", .numbersByPattern,
+                        help: "ranks for matching modules: pattern=rank,…"
+                    ) {
+                        .object($0.rankPattern.mapValues { .wholeOr($0) })
+                    } write: {
+                        $0.rankPattern = try patterns($1)
+                    },
+                    .init(
+                        "alpha-pattern", key: "alpha_pattern", .numbersByPattern,
+                        help: "alphas for matching modules: pattern=alpha,…"
+                    ) {
+                        .object($0.alphaPattern.mapValues { .wholeOr($0) })
+                    } write: {
+                        $0.alphaPattern = try patterns($1)
+                    },
+                    // Distinguishes the file from plain LoRA, for Hugging Face PEFT and for this reader.
+                    .init(
+                        "qalora", key: "use_qalora", .flag, help: "QA-LoRA's flag in adapter_config.json; always set"
+                    ) {
+                        _ in
+                        true
+                    } write: {
+                        guard try flag($1) else {
+                            throw PEFTError("'use_qalora' is false", remedy: "use the method lora")
+                        }
+                    },
+                ] + targetFields(\.selection) + layerFields(\.selection)
+
+            /// LoRA's neutral settings, and LoRA settings that can't be combined with pooling.
+            package static let neutral: [String: [JSON]] = {
+                var neutral = LoRA.Configuration.neutral
+                neutral["use_qalora"] = nil
+                for key in ["use_dora", "use_rslora", "lora_bias"] { neutral[key] = [false] }
+                neutral["bias"] = ["none"]
+                neutral["init_lora_weights"] = [true, "gaussian", "orthogonal", false]
+                neutral["trainable_token_indices"] = []
+                return neutral
+            }()
         }
     }
 
-    /// Files use Hugging Face's pooling; another pooling is expressed as another alpha per number of inputs.
-    public static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration {
-        guard configuration.pooling != .scaledMean, let groupSize = configuration.groupSize else {
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = QALoRA.Configuration
+        package static let name = "qalora"
+        package static let peftType: String? = "LORA"
+        package static let summary =
+            "LoRA with group-pooled inputs that merges into an int4 base's zero points (Xu et al. 2023)"
+        package static let defaultLearningRate = 1e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            let groups = configuration.groupSize.map { " g \($0)" } ?? ""
+            return "QA-LoRA r \(configuration.rank)\(groups) (\(configuration.selection.label))"
+        }
+
+        package static func recognizes(_ json: [String: JSON]) -> Bool { json["use_qalora"] == true }
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.selection = configuration.selection.resolved(for: model)
+            if configuration.groupSize == nil {
+                let sites = (try? configuration.selection.sites(in: model)) ?? model.linears
+                configuration.groupSize = sites.lazy.compactMap(\.groupSize).first ?? 32
+            }
             return configuration
         }
-        var file = configuration
-        file.pooling = .scaledMean
-        file.alphaPattern = [:]
-        for entry in adapter.attached {
-            guard let update = entry.adapter as? QALoRAAdapter else { continue }
-            let path = NSRegularExpression.escapedPattern(for: entry.path)
-            let factor = Pooling.scaledMean.factor(inputs: update.inputs, groupSize: groupSize)
-            file.alphaPattern[path] = update.scale * Double(update.rank) / factor
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let configuration = resolved(configuration, for: model)
+            let groupSize = configuration.groupSize ?? 32
+            return try configuration.selection.sites(in: model).map { site in
+                guard site.inputs.isMultiple(of: groupSize) else {
+                    let sizes = [128, 64, 32, 16, 8, 4, 2].filter(site.inputs.isMultiple(of:)).map(String.init)
+                    throw PEFTError(
+                        "the \(site.inputs) inputs of \(site.path) aren't divisible by the group size \(groupSize)",
+                        remedy: sizes.isEmpty
+                            ? "exclude it" : "use a --group-size of \(sizes.joined(separator: ", "))")
+                }
+                let rank = try TargetSelection.value(for: site.path, in: configuration.rankPattern).map { Int($0) }
+                let alpha = try TargetSelection.value(for: site.path, in: configuration.alphaPattern)
+                let r = rank ?? configuration.rank
+                let scale =
+                    (alpha ?? configuration.alpha) / Double(r)
+                    * configuration.pooling.factor(inputs: site.inputs, groupSize: groupSize)
+                return .linear(
+                    site.path,
+                    [
+                        .init("lora_A.weight", [r, site.inputs / groupSize]),
+                        .init("lora_B.weight", [site.outputs, r]),
+                    ]
+                ) { linear, context in
+                    QALoRAAdapter(
+                        linear, rank: r, groupSize: groupSize, scale: scale, dropout: configuration.dropout,
+                        context: context)
+                }
+            }
         }
-        return file
+
+        /// Files use Hugging Face's pooling; another pooling is expressed as another alpha per number of inputs.
+        package static func fileConfiguration(_ configuration: Configuration, of adapter: Adapter) -> Configuration {
+            guard configuration.pooling != .scaledMean, let groupSize = configuration.groupSize else {
+                return configuration
+            }
+            var file = configuration
+            file.pooling = .scaledMean
+            file.alphaPattern = [:]
+            for entry in adapter.attached {
+                guard let update = entry.adapter as? QALoRAAdapter else { continue }
+                let path = NSRegularExpression.escapedPattern(for: entry.path)
+                let factor = Pooling.scaledMean.factor(inputs: update.inputs, groupSize: groupSize)
+                file.alphaPattern[path] = update.scale * Double(update.rank) / factor
+            }
+            return file
+        }
     }
 }
 
 /// The QA-LoRA branch of one projection.
-final class QALoRAAdapter: Module, LinearAdapter, AdapterModule {
+final class QALoRAAdapter: Module, WeightAdapter, AdapterModule {
     /// A `[r, in / g]`, uniform in ±1/√(in / g) as in Hugging Face PEFT.
     @ParameterInfo(key: "lora_A.weight") var a: Tensor = .zeros([0])
     /// B `[out, r]`, initially 0.

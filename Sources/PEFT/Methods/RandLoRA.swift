@@ -6,12 +6,7 @@ import TorchNN
 /// Full-rank updates from random bases (Albert et al. 2025, eq. 4): ΔW = s Σ_j B_j Λ_j A Γ_j with frozen random bases B_j
 /// `[max, r]` and A `[r, min]` shared by all projections, and trained diagonals Λ_j `[r]` and Γ_j `[min]`. There are as
 /// many bases as ΔW needs for full rank, ⌈min(in, out) / r⌉.
-public enum RandLoRA: PEFTMethod {
-    public static let name = "randlora"
-    public static let peftType: String? = "RANDLORA"
-    public static let summary = "full-rank sum of scaled random low-rank bases (Albert et al. 2025)"
-    public static let defaultLearningRate = 3e-3
-
+public enum RandLoRA: BuiltInMethod {
     /// How many values of the random bases are zero.
     public enum Bases: Sendable {
         /// None: Kaiming-uniform bases.
@@ -22,6 +17,7 @@ public enum RandLoRA: PEFTMethod {
         case verySparse
     }
 
+    /// Options of ``RandLoRA``.
     public struct Configuration: TargetedConfiguration {
         /// Rank r of a basis.
         public var rank = 32
@@ -33,64 +29,79 @@ public enum RandLoRA: PEFTMethod {
         public var key = 0
         /// Whether the file contains the bases; otherwise they are regenerated from the seed.
         public var savesProjection = true
+        /// Whether the shared matrices are sparse.
         public var isSparse = false
+        /// Whether the shared matrices are very sparse.
         public var isVerySparse = false
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                rankField(\.rank, help: "rank of a random basis; a lower rank trains more values"),
-                numberField(
-                    "alpha", key: "randlora_alpha", \.alpha, 0...1e6,
-                    help: "alpha; ΔW is scaled by alpha / rank"),
-                numberField(
-                    "dropout", key: "randlora_dropout", \.dropout, 0...0.99,
-                    help: "dropout on the branch's input"),
-                integerField(
-                    "projection-key", key: "projection_prng_key", \.key, 0...Int.max, help: "seed of the bases"),
-                flagField(
-                    "save-projection", key: "save_projection", \.savesProjection,
-                    help: "store the bases in the file"),
-                flagField("sparse", key: "sparse", \.isSparse, help: "sparse bases of 0 and ±1"),
-                flagField("very-sparse", key: "very_sparse", \.isVerySparse, help: "very sparse bases of 0 and ±1"),
-            ] + selectionFields(hasExclusions: false)
-
-        public static let neutral: [String: [JSON]] = [
-            "bias": ["none"], "init_weights": [true, false], "fan_in_fan_out": [false, true],
-        ]
-
         var bases: Bases { isVerySparse ? .verySparse : isSparse ? .sparse : .dense }
-    }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "RandLoRA r \(configuration.rank) (\(configuration.selection.label))"
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let sites = try sites(configuration, in: model)
-        let (inputs, outputs) = (sites.map(\.inputs).max() ?? 0, sites.map(\.outputs).max() ?? 0)
-        let (rank, stores) = (configuration.rank, configuration.savesProjection)
-        let size = RandomBases.Size(rank: rank, shorter: min(inputs, outputs), longer: max(inputs, outputs))
-        return sites.map { site in
-            let shorter = min(site.inputs, site.outputs)
-            let count = (shorter + rank - 1) / rank
-            // Hugging Face stores a copy of the shared bases for each projection.
-            func basis(_ name: String, _ shape: [Int]) -> TensorSpec {
-                .init(
-                    "base_model." + name, shape, isTrained: false, isStored: stores,
-                    copies: ["\(AdapterKeys.prefix)\(site.path).\(name)"])
-            }
-            return .linear(
-                site.path,
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
                 [
-                    .init("randlora_lambda", [rank, count]), .init("randlora_gamma", [count, shorter]),
-                    basis("randlora_A", size.a), basis("randlora_B", size.b),
-                ]
-            ) { linear, context in
-                let shared = context.shared("randlora") { RandomBases(configuration, size, context) }
-                return RandLoRAAdapter(linear, configuration, count: count, shared: shared, context)
+                    rankField(\.rank, help: "rank of a random basis; a lower rank trains more values"),
+                    numberField(
+                        "alpha", key: "randlora_alpha", \.alpha, 0...1e6,
+                        help: "alpha; ΔW is scaled by alpha / rank"),
+                    numberField(
+                        "dropout", key: "randlora_dropout", \.dropout, 0...0.99,
+                        help: "dropout on the branch's input"),
+                    integerField(
+                        "projection-key", key: "projection_prng_key", \.key, 0...Int.max, help: "seed of the bases"),
+                    flagField(
+                        "save-projection", key: "save_projection", \.savesProjection,
+                        help: "store the bases in the file"),
+                    flagField("sparse", key: "sparse", \.isSparse, help: "sparse bases of 0 and ±1"),
+                    flagField(
+                        "very-sparse", key: "very_sparse", \.isVerySparse, help: "very sparse bases of 0 and ±1"),
+                ] + selectionFields(hasExclusions: false)
+
+            package static let neutral: [String: [JSON]] = [
+                "bias": ["none"], "init_weights": [true, false], "fan_in_fan_out": [false, true],
+            ]
+        }
+    }
+
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = RandLoRA.Configuration
+        package static let name = "randlora"
+        package static let peftType: String? = "RANDLORA"
+        package static let summary = "full-rank sum of scaled random low-rank bases (Albert et al. 2025)"
+        package static let defaultLearningRate = 3e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            "RandLoRA r \(configuration.rank) (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let sites = try sites(configuration, in: model)
+            let (inputs, outputs) = (sites.map(\.inputs).max() ?? 0, sites.map(\.outputs).max() ?? 0)
+            let (rank, stores) = (configuration.rank, configuration.savesProjection)
+            let size = RandomBases.Size(rank: rank, shorter: min(inputs, outputs), longer: max(inputs, outputs))
+            return sites.map { site in
+                let shorter = min(site.inputs, site.outputs)
+                let count = (shorter + rank - 1) / rank
+                // Hugging Face stores a copy of the shared bases for each projection.
+                func basis(_ name: String, _ shape: [Int]) -> TensorSpec {
+                    .init(
+                        "base_model." + name, shape, isTrained: false, isStored: stores,
+                        copies: ["\(AdapterKeys.prefix)\(site.path).\(name)"])
+                }
+                return .linear(
+                    site.path,
+                    [
+                        .init("randlora_lambda", [rank, count]), .init("randlora_gamma", [count, shorter]),
+                        basis("randlora_A", size.a), basis("randlora_B", size.b),
+                    ]
+                ) { linear, context in
+                    let shared = context.shared("randlora") { RandomBases(configuration, size, context) }
+                    return RandLoRAAdapter(linear, configuration, count: count, shared: shared, context)
+                }
             }
         }
     }

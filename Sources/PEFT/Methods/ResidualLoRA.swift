@@ -92,7 +92,7 @@ final class ResidualLoRAAdapter: LoRAAdapter {
 }
 
 /// An initialization with a part of the weight, which is subtracted from it: the base computes with W − s B A.
-public protocol ResidualInitialization: LoRAInitialization {
+package protocol ResidualInitialization: LoRAInitialization {
     /// A `[r, in]` and B `[out, r]` of a weight `[out, in]`, all in fp64, with s B A the part of rank r to adapt.
     /// Hugging Face decomposes in fp32; fp64 gives the result of exact arithmetic on every machine, however its
     /// libraries round.
@@ -100,9 +100,9 @@ public protocol ResidualInitialization: LoRAInitialization {
 }
 
 extension ResidualInitialization {
-    public var replacesWeight: Bool { true }
+    package var replacesWeight: Bool { true }
 
-    public func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
+    package func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
         -> (any AdapterModule & LinearAdapter)?
     {
         guard context.device != .meta else { return nil }
@@ -128,7 +128,7 @@ extension ResidualInitialization {
     }
 
     /// The file contains plain LoRA of twice the rank (``ResidualLoRAAdapter``).
-    public func fileConfiguration(_ configuration: LoRA.Configuration, of adapter: Adapter) -> LoRA.Configuration {
+    package func fileConfiguration(_ configuration: LoRA.Configuration, of adapter: Adapter) -> LoRA.Configuration {
         var configuration = configuration
         configuration.variants.initialization = KaimingInitialization()
         let factor = configuration.variants.scaleDivisor(rank: 2)

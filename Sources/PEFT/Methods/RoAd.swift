@@ -5,12 +5,7 @@ import TorchNN
 
 /// Rotation adaptation (Liao and Monz 2024, section 3.2): the outputs of a projection are rotated and scaled in pairs,
 /// y' = R y with 2 × 2 blocks α [[cos θ, −sin θ], [sin θ, cos θ]].
-public enum RoAd: PEFTMethod {
-    public static let name = "road"
-    public static let peftType: String? = "ROAD"
-    public static let summary = "rotation and scaling of pairs of outputs (Liao and Monz 2024)"
-    public static let defaultLearningRate = 5e-3
-
+public enum RoAd: BuiltInMethod {
     /// How many angles and scales a pair has.
     public enum Variant: String, CaseIterable, Sendable {
         case one = "road_1"
@@ -27,54 +22,69 @@ public enum RoAd: PEFTMethod {
         }
     }
 
+    /// Options of ``RoAd``.
     public struct Configuration: TargetedConfiguration {
+        /// How outputs are paired and rotated.
         public var variant = Variant.one
         /// Outputs of a group; the first is paired with the one half a group later, and so on.
         public var groupSize = 64
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                .init(
-                    "variant", key: "variant", .choice(Variant.allCases.map(\.rawValue)),
-                    help: "angles and scales per pair of outputs: road_1, road_2 or road_4 (default: road_1)"
-                ) {
-                    .string($0.variant.rawValue)
-                } write: {
-                    guard let variant = Variant(rawValue: try text($1)) else {
-                        throw PEFTError(
-                            "\($1.text(indent: nil)) is not a variant of RoAd",
-                            remedy: "use road_1, road_2 or road_4")
-                    }
-                    $0.variant = variant
-                },
-                integerField(
-                    "group-size", key: "group_size", \.groupSize, 2...65536,
-                    help: "outputs of a group, whose halves are paired"),
-            ] + selectionFields(hasExclusions: false, hasLayers: false)
-
-        public static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
-
-        public func validate() throws {
+        package func check() throws {
             guard groupSize.isMultiple(of: 2) else {
                 throw PEFTError("the group size \(groupSize) is odd", remedy: "set --group-size to an even number")
             }
             try selection.validate()
         }
+
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                [
+                    .init(
+                        "variant", key: "variant", .choice(Variant.allCases.map(\.rawValue)),
+                        help: "angles and scales per pair of outputs: road_1, road_2 or road_4 (default: road_1)"
+                    ) {
+                        .string($0.variant.rawValue)
+                    } write: {
+                        guard let variant = Variant(rawValue: try text($1)) else {
+                            throw PEFTError(
+                                "\($1.text(indent: nil)) is not a variant of RoAd",
+                                remedy: "use road_1, road_2 or road_4")
+                        }
+                        $0.variant = variant
+                    },
+                    integerField(
+                        "group-size", key: "group_size", \.groupSize, 2...65536,
+                        help: "outputs of a group, whose halves are paired"),
+                ] + selectionFields(hasExclusions: false, hasLayers: false)
+
+            package static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
+        }
     }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "RoAd \(configuration.variant.rawValue.suffix(1)) (\(configuration.selection.label))"
-    }
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = RoAd.Configuration
+        package static let name = "road"
+        package static let peftType: String? = "ROAD"
+        package static let summary = "rotation and scaling of pairs of outputs (Liao and Monz 2024)"
+        package static let defaultLearningRate = 5e-3
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        try sites(configuration, in: model).map { site in
-            try requireDivisor(configuration.groupSize, of: site, inputs: false, option: "group-size")
-            let count = configuration.variant.count(site.outputs)
-            return .linear(site.path, [.init("road_theta", [count]), .init("road_alpha", [count])]) { _, context in
-                RoAdAdapter(configuration, count: count, context)
+        package static func label(_ configuration: Configuration) -> String {
+            "RoAd \(configuration.variant.rawValue.suffix(1)) (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            try sites(configuration, in: model).map { site in
+                try requireDivisor(configuration.groupSize, of: site, inputs: false, option: "group-size")
+                let count = configuration.variant.count(site.outputs)
+                return .linear(site.path, [.init("road_theta", [count]), .init("road_alpha", [count])]) {
+                    _, context in
+                    RoAdAdapter(configuration, count: count, context)
+                }
             }
         }
     }

@@ -5,12 +5,8 @@ import TorchNN
 
 /// Sparse high-rank adapters (Bhardwaj et al. 2024, section 3): r (in + out) entries of the weight are trained, at random
 /// positions that the file contains.
-public enum SHiRA: PEFTMethod {
-    public static let name = "shira"
-    public static let peftType: String? = "SHIRA"
-    public static let summary = "random entries of the weight (Bhardwaj et al. 2024)"
-    public static let defaultLearningRate = 1e-3
-
+public enum SHiRA: BuiltInMethod {
+    /// Options of ``SHiRA``.
     public struct Configuration: TargetedConfiguration {
         /// r; a projection gets r (in + out) entries, as many as LoRA's factors of rank r.
         public var rank = 32
@@ -18,64 +14,77 @@ public enum SHiRA: PEFTMethod {
         public var seed: Int?
         /// How the positions were chosen; those of a file don't depend on it.
         public var mask = "random"
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                rankField(\.rank, help: "trained entries per input and output"),
-                .init(
-                    "mask-seed", key: "random_seed", .integer(0...Int.max),
-                    help: "seed of the positions (default: the run's)"
-                ) {
-                    $0.seed.map { .integer($0) } ?? .null
-                } write: {
-                    $0.seed = try integer($1)
-                    guard ($0.seed ?? 0) >= 0 else {
-                        throw PEFTError("the seed is negative", remedy: "use a value of at least 0")
-                    }
-                },
-                .init(
-                    "mask", key: "mask_type", .choice(["random"]), help: "choice of the positions (default: random)"
-                ) {
-                    .string($0.mask)
-                } write: {
-                    $0.mask = try text($1)
-                },
-            ] + selectionFields(hasExclusions: false, hasLayers: false)
-
-        public static let neutral: [String: [JSON]] = [
-            "fan_in_fan_out": [false, true], "init_weights": [true, false],
-        ]
-    }
-
-    public static func label(_ configuration: Configuration) -> String {
-        "SHiRA r \(configuration.rank) (\(configuration.selection.label))"
-    }
-
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.selection = configuration.selection.resolved(for: model, defaults: \.veraOrLoRA)
-        return configuration
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        try sites(configuration, in: model).map { site in
-            let count = configuration.rank * (site.inputs + site.outputs)
-            guard count <= site.inputs * site.outputs else {
-                throw PEFTError(
-                    "SHiRA of rank \(configuration.rank) needs \(count) entries, more than \(site.path) has",
-                    remedy: "use --rank \(site.inputs * site.outputs / (site.inputs + site.outputs)) or less")
-            }
-            return .linear(
-                site.path,
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
                 [
-                    .init("shira_weight", [count]),
-                    .init("shira_indices", [2, count], isTrained: false, isIndex: true),
-                ]
-            ) { linear, context in
-                SHiRAAdapter(linear, configuration, count: count, context)
+                    rankField(\.rank, help: "trained entries per input and output"),
+                    .init(
+                        "mask-seed", key: "random_seed", .integer(0...Int.max),
+                        help: "seed of the positions (default: the run's)"
+                    ) {
+                        $0.seed.map { .integer($0) } ?? .null
+                    } write: {
+                        $0.seed = try integer($1)
+                        guard ($0.seed ?? 0) >= 0 else {
+                            throw PEFTError("the seed is negative", remedy: "use a value of at least 0")
+                        }
+                    },
+                    .init(
+                        "mask", key: "mask_type", .choice(["random"]),
+                        help: "choice of the positions (default: random)"
+                    ) {
+                        .string($0.mask)
+                    } write: {
+                        $0.mask = try text($1)
+                    },
+                ] + selectionFields(hasExclusions: false, hasLayers: false)
+
+            package static let neutral: [String: [JSON]] = [
+                "fan_in_fan_out": [false, true], "init_weights": [true, false],
+            ]
+        }
+    }
+
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = SHiRA.Configuration
+        package static let name = "shira"
+        package static let peftType: String? = "SHIRA"
+        package static let summary = "random entries of the weight (Bhardwaj et al. 2024)"
+        package static let defaultLearningRate = 1e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            "SHiRA r \(configuration.rank) (\(configuration.selection.label))"
+        }
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.selection = configuration.selection.resolved(for: model, defaults: \.veraOrLoRA)
+            return configuration
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            try sites(configuration, in: model).map { site in
+                let count = configuration.rank * (site.inputs + site.outputs)
+                guard count <= site.inputs * site.outputs else {
+                    throw PEFTError(
+                        "SHiRA of rank \(configuration.rank) needs \(count) entries, more than \(site.path) has",
+                        remedy: "use --rank \(site.inputs * site.outputs / (site.inputs + site.outputs)) or less")
+                }
+                return .linear(
+                    site.path,
+                    [
+                        .init("shira_weight", [count]),
+                        .init("shira_indices", [2, count], isTrained: false, isIndex: true),
+                    ]
+                ) { linear, context in
+                    SHiRAAdapter(linear, configuration, count: count, context)
+                }
             }
         }
     }

@@ -5,14 +5,9 @@ import TorchNN
 
 /// Trains selected tensors of the model itself: by component, layer, parameter kind and name. Filters are combined
 /// with AND. The file contains only these tensors.
-public enum Selective: PEFTMethod {
-    public static let name = "selective"
-    public static let peftType: String? = "SELECTIVE"
-    public static let isReadableByHuggingFace = false
-    public static let summary = "train selected parameters: by component, layer, kind or name pattern"
-    public static let defaultLearningRate = 1e-3
-
-    public struct Configuration: MethodConfiguration {
+public enum Selective: BuiltInMethod {
+    /// Options of ``Selective``.
+    public struct Configuration: BuiltInConfiguration {
         /// Names of ``Component``s; all if empty.
         public var components: [String] = []
         /// `first:2`, `last:2`, or indices; all layers and parameters outside layers if empty.
@@ -22,8 +17,14 @@ public enum Selective: PEFTMethod {
         /// Regular expressions or dotted path parts, of which at least one must match; all if empty.
         public var patterns: [String] = []
 
+        /// The default options.
         public init() {}
 
+        /// - Parameters:
+        ///   - components: parts of the model, such as attention.
+        ///   - layers: indices of layers; `nil` for all.
+        ///   - kinds: weights or biases.
+        ///   - patterns: regular expressions of paths.
         public init(components: [String] = [], layers: String = "", kinds: [String] = [], patterns: [String] = []) {
             (self.components, self.layers, self.kinds, self.patterns) = (components, layers, kinds, patterns)
         }
@@ -38,26 +39,7 @@ public enum Selective: PEFTMethod {
             }
         }
 
-        public static let fields: [ConfigurationField<Configuration>] = [
-            list(
-                "components", key: "components", \.components,
-                help: "components to train: attention, feed-forward, norms, embeddings, head (default: all)"),
-            .init(
-                "select-layers", key: "layers", .text,
-                help: "layers to train: first:2, last:2, or indices such as 0-3,7 (default: all)"
-            ) {
-                .string($0.layers)
-            } write: {
-                $0.layers = try text($1)
-            },
-            list("kinds", key: "kinds", \.kinds, help: "kinds of parameters to train: weight, bias (default: both)"),
-            list(
-                "pattern", key: "patterns", \.patterns,
-                help: "parts of parameter paths, or regular expressions (default: all)"
-            ),
-        ]
-
-        public func validate() throws {
+        package func check() throws {
             let known = Component.allCases.map(\.rawValue)
             for component in components where !known.contains(component) {
                 throw PEFTError(
@@ -70,49 +52,83 @@ public enum Selective: PEFTMethod {
             }
             _ = try LayerFilter(layers)
         }
+
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] = [
+                list(
+                    "components", key: "components", \.components,
+                    help: "components to train: attention, feed-forward, norms, embeddings, head (default: all)"),
+                .init(
+                    "select-layers", key: "layers", .text,
+                    help: "layers to train: first:2, last:2, or indices such as 0-3,7 (default: all)"
+                ) {
+                    .string($0.layers)
+                } write: {
+                    $0.layers = try text($1)
+                },
+                list(
+                    "kinds", key: "kinds", \.kinds, help: "kinds of parameters to train: weight, bias (default: both)"
+                ),
+                list(
+                    "pattern", key: "patterns", \.patterns,
+                    help: "parts of parameter paths, or regular expressions (default: all)"
+                ),
+            ]
+        }
     }
 
-    public static let defaults = Configuration(components: ["norms"])
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = Selective.Configuration
+        package static let name = "selective"
+        package static let peftType: String? = "SELECTIVE"
+        package static let isReadableByHuggingFace = false
+        package static let summary = "train selected parameters: by component, layer, kind or name pattern"
+        package static let defaultLearningRate = 1e-3
 
-    public static func label(_ configuration: Configuration) -> String {
-        let parts = [
-            configuration.components.joined(separator: " and "),
-            configuration.layers.isEmpty ? "" : "layers \(configuration.layers)",
-            configuration.kinds.map { $0 == "bias" ? "biases" : "weights" }.joined(separator: " and "),
-            configuration.patterns.joined(separator: ", "),
-        ].filter { !$0.isEmpty }
-        return "selective (\(parts.isEmpty ? "everything" : parts.joined(separator: ", ")))"
-    }
+        package static let defaults = Configuration(components: ["norms"])
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let layers = try LayerFilter(configuration.layers)
-        let matchers = try configuration.patterns.map { pattern in
-            (pattern, try TargetSelection.wholeMatch("(.*\\.)?(\(pattern))(\\..*)?", option: "pattern"))
+        package static func label(_ configuration: Configuration) -> String {
+            let parts = [
+                configuration.components.joined(separator: " and "),
+                configuration.layers.isEmpty ? "" : "layers \(configuration.layers)",
+                configuration.kinds.map { $0 == "bias" ? "biases" : "weights" }.joined(separator: " and "),
+                configuration.patterns.joined(separator: ", "),
+            ].filter { !$0.isEmpty }
+            return "selective (\(parts.isEmpty ? "everything" : parts.joined(separator: ", ")))"
         }
-        let isTied = !model.parameters.contains { $0.component == .head }
-        if configuration.components.contains("head"), isTied {
-            throw PEFTError(
-                "this \(model.family) model's output layer is tied to its embedding",
-                remedy: "select embeddings instead of head")
-        }
-        let depths = LayerFilter.depths(model)
-        let chosen = try model.parameters.filter { parameter in
-            try (configuration.components.isEmpty || configuration.components.contains(parameter.component.rawValue))
-                && (configuration.kinds.isEmpty || configuration.kinds.contains(parameter.leaf))
-                && layers.contains(parameter, depths: depths)
-                && (matchers.isEmpty || matchers.contains { try $0.1.matches(parameter.path) })
-        }
-        guard !chosen.isEmpty else {
-            let known = Component.allCases.filter { component in
-                model.parameters.contains { $0.component == component }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let layers = try LayerFilter(configuration.layers)
+            let matchers = try configuration.patterns.map { pattern in
+                (pattern, try TargetSelection.wholeMatch("(.*\\.)?(\(pattern))(\\..*)?", option: "pattern"))
             }
-            throw PEFTError(
-                "\(label(configuration)) selects no parameter of this \(model.family) model",
-                remedy:
-                    "it has \(known.map(\.rawValue).joined(separator: ", ")) in \(depths.values.max() ?? 0) layers, "
-                    + (model.parameters.contains { $0.leaf == "bias" } ? "with biases" : "without biases"))
+            let isTied = !model.parameters.contains { $0.component == .head }
+            if configuration.components.contains("head"), isTied {
+                throw PEFTError(
+                    "this \(model.family) model's output layer is tied to its embedding",
+                    remedy: "select embeddings instead of head")
+            }
+            let depths = LayerFilter.depths(model)
+            let chosen = try model.parameters.filter { parameter in
+                try
+                    (configuration.components.isEmpty
+                    || configuration.components.contains(parameter.component.rawValue))
+                    && (configuration.kinds.isEmpty || configuration.kinds.contains(parameter.leaf))
+                    && layers.contains(parameter, depths: depths)
+                    && (matchers.isEmpty || matchers.contains { try $0.1.matches(parameter.path) })
+            }
+            guard !chosen.isEmpty else {
+                let known = Component.allCases.filter { component in
+                    model.parameters.contains { $0.component == component }
+                }
+                throw PEFTError(
+                    "\(label(configuration)) selects no parameter of this \(model.family) model",
+                    remedy:
+                        "it has \(known.map(\.rawValue).joined(separator: ", ")) in \(depths.values.max() ?? 0) layers, "
+                        + (model.parameters.contains { $0.leaf == "bias" } ? "with biases" : "without biases"))
+            }
+            return chosen.map { .train($0.path, shape: $0.shape) }
         }
-        return chosen.map { .train($0.path, shape: $0.shape) }
     }
 }
 

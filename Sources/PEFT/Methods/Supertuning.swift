@@ -5,12 +5,8 @@ import TorchNN
 
 /// Super-tuning (2026, arXiv:2607.09287): trains the weights of largest (or smallest) magnitude only, W + S with a sparse
 /// S; with a rank, LoRA is added (Supra).
-public enum Supertuning: PEFTMethod {
-    public static let name = "supertuning"
-    public static let peftType: String? = "SUPERTUNING"
-    public static let summary = "a trained sparse change of the largest weights (arXiv:2607.09287)"
-    public static let defaultLearningRate = 1e-3
-
+public enum Supertuning: BuiltInMethod {
+    /// Options of ``Supertuning``.
     public struct Configuration: TargetedConfiguration {
         /// Fraction of the weights that isn't trained.
         public var sparsity = 0.99
@@ -24,40 +20,13 @@ public enum Supertuning: PEFTMethod {
         public var dropout = 0.0
         /// Whether the file contains the positions of the trained weights; otherwise they are found in the base.
         public var savesIndices = true
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                numberField(
-                    "sparsity", key: "sparsity", \.sparsity, 0...0.999_999_999,
-                    help: "fraction of the weights that is not trained"),
-                flagField(
-                    "select-top", key: "select_top", \.selectsTop,
-                    help: "train the largest magnitudes, otherwise the smallest"),
-                .init("rank", key: "r", .integer(1...65536), help: "rank of an additional LoRA branch (none)") {
-                    $0.rank.map { .integer($0) } ?? .null
-                } write: {
-                    $0.rank = try integer($1)
-                },
-                .init("alpha", key: "lora_alpha", .number(0...1e6), help: "alpha of the LoRA branch (twice its rank)")
-                {
-                    $0.alpha.map { .wholeOr($0) } ?? .null
-                } write: {
-                    $0.alpha = try number($1)
-                },
-                numberField(
-                    "dropout", key: "lora_dropout", \.dropout, 0...0.99,
-                    help: "dropout on the LoRA branch's input"),
-                flagField(
-                    "save-indices", key: "save_precomputed_indices", \.savesIndices,
-                    help: "store the positions of the trained weights in the file"),
-            ] + targetFields(\.selection)
-
-        public static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
-
-        public func validate() throws {
+        package func check() throws {
             guard rank.map({ (1...65536).contains($0) }) ?? true else {
                 throw PEFTError("the rank is \(rank ?? 0)", remedy: "use an integer from 1")
             }
@@ -66,42 +35,83 @@ public enum Supertuning: PEFTMethod {
             }
             try selection.validate()
         }
+
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                [
+                    numberField(
+                        "sparsity", key: "sparsity", \.sparsity, 0...0.999_999_999,
+                        help: "fraction of the weights that is not trained"),
+                    flagField(
+                        "select-top", key: "select_top", \.selectsTop,
+                        help: "train the largest magnitudes, otherwise the smallest"),
+                    .init("rank", key: "r", .integer(1...65536), help: "rank of an additional LoRA branch (none)") {
+                        $0.rank.map { .integer($0) } ?? .null
+                    } write: {
+                        $0.rank = try integer($1)
+                    },
+                    .init(
+                        "alpha", key: "lora_alpha", .number(0...1e6),
+                        help: "alpha of the LoRA branch (twice its rank)"
+                    ) {
+                        $0.alpha.map { .wholeOr($0) } ?? .null
+                    } write: {
+                        $0.alpha = try number($1)
+                    },
+                    numberField(
+                        "dropout", key: "lora_dropout", \.dropout, 0...0.99,
+                        help: "dropout on the LoRA branch's input"),
+                    flagField(
+                        "save-indices", key: "save_precomputed_indices", \.savesIndices,
+                        help: "store the positions of the trained weights in the file"),
+                ] + targetFields(\.selection)
+
+            package static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
+        }
     }
 
-    public static func label(_ configuration: Configuration) -> String {
-        let name = configuration.rank.map { "Supra r \($0)" } ?? "Super-tuning"
-        return "\(name), sparsity \(configuration.sparsity) (\(configuration.selection.label))"
-    }
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = Supertuning.Configuration
+        package static let name = "supertuning"
+        package static let peftType: String? = "SUPERTUNING"
+        package static let summary = "a trained sparse change of the largest weights (arXiv:2607.09287)"
+        package static let defaultLearningRate = 1e-3
 
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        configuration.alpha = configuration.alpha ?? configuration.rank.map { Double(2 * $0) }
-        configuration.selection = configuration.selection.resolved(for: model)
-        return configuration
-    }
+        package static func label(_ configuration: Configuration) -> String {
+            let name = configuration.rank.map { "Supra r \($0)" } ?? "Super-tuning"
+            return "\(name), sparsity \(configuration.sparsity) (\(configuration.selection.label))"
+        }
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let configuration = resolved(configuration, for: model)
-        return try configuration.selection.sites(in: model).map { site in
-            let count = Int(Double(site.outputs * site.inputs) * (1 - configuration.sparsity))
-            guard count >= 1 else {
-                throw PEFTError(
-                    "a sparsity of \(configuration.sparsity) leaves nothing to train of '\(site.path)'",
-                    remedy: "use a smaller --sparsity")
-            }
-            let indices = TensorSpec("supertuning_indices", [count], isTrained: false, isIndex: true)
-            let branch =
-                configuration.rank.map {
-                    [
-                        TensorSpec("supertuning_lora_A.weight", [$0, site.inputs]),
-                        TensorSpec("supertuning_lora_B.weight", [site.outputs, $0]),
-                    ]
-                } ?? []
-            return .linear(
-                site.path,
-                [.init("supertuning_values", [count])] + (configuration.savesIndices ? [indices] : []) + branch
-            ) { linear, context in
-                SupertuningAdapter(linear, configuration, count: count, context)
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            configuration.alpha = configuration.alpha ?? configuration.rank.map { Double(2 * $0) }
+            configuration.selection = configuration.selection.resolved(for: model)
+            return configuration
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let configuration = resolved(configuration, for: model)
+            return try configuration.selection.sites(in: model).map { site in
+                let count = Int(Double(site.outputs * site.inputs) * (1 - configuration.sparsity))
+                guard count >= 1 else {
+                    throw PEFTError(
+                        "a sparsity of \(configuration.sparsity) leaves nothing to train of '\(site.path)'",
+                        remedy: "use a smaller --sparsity")
+                }
+                let indices = TensorSpec("supertuning_indices", [count], isTrained: false, isIndex: true)
+                let branch =
+                    configuration.rank.map {
+                        [
+                            TensorSpec("supertuning_lora_A.weight", [$0, site.inputs]),
+                            TensorSpec("supertuning_lora_B.weight", [site.outputs, $0]),
+                        ]
+                    } ?? []
+                return .linear(
+                    site.path,
+                    [.init("supertuning_values", [count])] + (configuration.savesIndices ? [indices] : []) + branch
+                ) { linear, context in
+                    SupertuningAdapter(linear, configuration, count: count, context)
+                }
             }
         }
     }

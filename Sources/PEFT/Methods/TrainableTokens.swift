@@ -5,84 +5,92 @@ import TorchNN
 
 /// Trains only the embeddings of selected tokens, for example new ones, alone or with another method. A tied output
 /// layer uses them too.
-public enum TrainableTokens: PEFTMethod {
-    public static let name = "trainable_tokens"
-    public static let peftType: String? = "TRAINABLE_TOKENS"
-    public static let summary = "train the embeddings of chosen tokens"
-    public static let defaultLearningRate = 1e-3
-
-    public struct Configuration: MethodConfiguration {
+public enum TrainableTokens: BuiltInMethod {
+    /// Options of ``TrainableTokens``.
+    public struct Configuration: BuiltInConfiguration {
         /// Ids of the trained tokens.
         public var tokens: [Int] = []
         /// The embedding; the input embedding if none is named.
         public var selection = TargetSelection(targets: [])
 
+        /// No tokens yet.
         public init() {}
 
-        /// A file may name all modules that share one matrix.
-        public static var fileDefaults: Configuration {
-            var configuration = Configuration()
-            configuration.selection.allowsUnusedTargets = true
+        package func check() throws {}
+
+        package enum Declaration: ConfigurationDeclaration {
+            /// A file may name all modules that share one matrix.
+            package static var fileDefaults: Configuration {
+                var configuration = Configuration()
+                configuration.selection.allowsUnusedTargets = true
+                return configuration
+            }
+
+            package static let fields: [ConfigurationField<Configuration>] = [
+                .init(
+                    "trainable-tokens", key: "token_indices", .integers,
+                    help: "ids of the tokens to train, such as 5,17,20-29"
+                ) {
+                    .array($0.tokens.map { .integer($0) })
+                } write: {
+                    $0.tokens = try integers($1)
+                },
+                .init(
+                    "targets", key: "target_modules", .names,
+                    help: "name of the embedding (default: the input embedding)"
+                ) {
+                    let selection = $0.selection
+                    if selection.targets.isEmpty { return .null }
+                    return selection.isPattern
+                        ? .string(selection.targets[0]) : .array(selection.targets.map { .string($0) })
+                } write: {
+                    $0.selection.isPattern = $1.string != nil
+                    $0.selection.targets = try $1.string.map { [$0] } ?? names($1)
+                },
+            ]
+
+            // The initialization doesn't matter to a file, which contains the rows.
+            package static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
+        }
+    }
+
+    package enum Implementation: PEFTMethod {
+        package typealias Configuration = TrainableTokens.Configuration
+        package static let name = "trainable_tokens"
+        package static let peftType: String? = "TRAINABLE_TOKENS"
+        package static let summary = "train the embeddings of chosen tokens"
+        package static let defaultLearningRate = 1e-3
+
+        package static func label(_ configuration: Configuration) -> String {
+            "trainable tokens (\(configuration.tokens.count))"
+        }
+
+        package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
+            var configuration = configuration
+            if configuration.selection.targets.isEmpty {
+                configuration.selection.targets = [model.inputEmbedding]
+                configuration.selection.isPattern = true
+            }
             return configuration
         }
 
-        public static let fields: [ConfigurationField<Configuration>] = [
-            .init(
-                "trainable-tokens", key: "token_indices", .integers,
-                help: "ids of the tokens to train, such as 5,17,20-29"
-            ) {
-                .array($0.tokens.map { .integer($0) })
-            } write: {
-                $0.tokens = try integers($1)
-            },
-            .init(
-                "targets", key: "target_modules", .names, help: "name of the embedding (default: the input embedding)"
-            ) {
-                let selection = $0.selection
-                if selection.targets.isEmpty { return .null }
-                return selection.isPattern
-                    ? .string(selection.targets[0]) : .array(selection.targets.map { .string($0) })
-            } write: {
-                $0.selection.isPattern = $1.string != nil
-                $0.selection.targets = try $1.string.map { [$0] } ?? names($1)
-            },
-        ]
-
-        // The initialization doesn't matter to a file, which contains the rows.
-        public static let neutral: [String: [JSON]] = ["init_weights": [true, false]]
-
-        public func validate() throws {}
-    }
-
-    public static func label(_ configuration: Configuration) -> String {
-        "trainable tokens (\(configuration.tokens.count))"
-    }
-
-    public static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-        var configuration = configuration
-        if configuration.selection.targets.isEmpty {
-            configuration.selection.targets = [model.inputEmbedding]
-            configuration.selection.isPattern = true
-        }
-        return configuration
-    }
-
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let selection = resolved(configuration, for: model).selection
-        let output = model.linears.filter { $0.path == model.outputLayer }
-        let paths = try selection.paths(in: model, among: (model.embeddings.map(\.path) + output.map(\.path)))
-        let tables = try model.embeddings.filter { paths.contains($0.path) }.map { table in
-            // Hugging Face's files contain the rows once for each module that shares the embedding.
-            var sharing = model.views(of: table).map(\.path)
-            if model.isTied, table.path == model.inputEmbedding { sharing.append(model.outputLayer) }
-            return try TokenRows.attachment(
-                configuration.tokens, of: table, key: "trainable_tokens_delta",
-                copies: sharing.map { "\(AdapterKeys.prefix)\($0).trainable_tokens_delta" })
-        }
-        return try tables
-            + output.filter { paths.contains($0.path) }.map {
-                try OutputTokenRows.attachment(configuration.tokens, of: $0, key: "trainable_tokens_delta")
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let selection = resolved(configuration, for: model).selection
+            let output = model.linears.filter { $0.path == model.outputLayer }
+            let paths = try selection.paths(in: model, among: (model.embeddings.map(\.path) + output.map(\.path)))
+            let tables = try model.embeddings.filter { paths.contains($0.path) }.map { table in
+                // Hugging Face's files contain the rows once for each module that shares the embedding.
+                var sharing = model.views(of: table).map(\.path)
+                if model.isTied, table.path == model.inputEmbedding { sharing.append(model.outputLayer) }
+                return try TokenRows.attachment(
+                    configuration.tokens, of: table, key: "trainable_tokens_delta",
+                    copies: sharing.map { "\(AdapterKeys.prefix)\($0).trainable_tokens_delta" })
             }
+            return try tables
+                + output.filter { paths.contains($0.path) }.map {
+                    try OutputTokenRows.attachment(configuration.tokens, of: $0, key: "trainable_tokens_delta")
+                }
+        }
     }
 }
 
@@ -91,9 +99,9 @@ public struct TrainedTokens: Sendable, Equatable {
     /// Tokens of the input embedding.
     public var ids: [Int] = []
     /// Tokens of other embeddings, by name.
-    public var byTable: [String: [Int]] = [:]
+    package var byTable: [String: [Int]] = [:]
 
-    public init() {}
+    package init() {}
 
     var json: JSON {
         if !byTable.isEmpty { return .object(byTable.mapValues { .array($0.map { .integer($0) }) }) }
@@ -141,7 +149,7 @@ public struct TrainedTokens: Sendable, Equatable {
 }
 
 /// Trained rows of an embedding, `[tokens, size]`, that replace its own.
-final class TokenRows: Module, EmbeddingAdapter, AdapterModule {
+final class TokenRows: Module, TiedEmbeddingAdapter, AdapterModule {
     @ParameterInfo(wrappedValue: Tensor.empty([0]), key: "rows") private var rows: Tensor
     /// Row indices in the embedding, int64 `[tokens]`.
     private let indices: Tensor
@@ -194,7 +202,7 @@ final class TokenRows: Module, EmbeddingAdapter, AdapterModule {
         copies.reduce(into: [key: rows]) { $0[$1] = rows.detached().clone() }
     }
 
-    func callAsFunction(_ vectors: Tensor, ids: Tensor, weight: any LinearWeight) -> Tensor {
+    func callAsFunction(_ vectors: Tensor, ids: Tensor) -> Tensor {
         let flat = ids.reshaped(-1)
         let places = places.selecting(flat)
         // Row 0 stands for "not trained".

@@ -11,10 +11,11 @@ public struct VirtualTokens: Sendable {
     /// `nil` is Hugging Face's choice, 2 in an encoder-decoder.
     public var stacks: Int?
     // The model's sizes, which Hugging Face's files repeat.
-    public var size: Int?
-    public var heads: Int?
-    public var layers: Int?
+    package var size: Int?
+    package var heads: Int?
+    package var layers: Int?
 
+    /// - Parameter stacks: the stacks of layers with a prompt; `nil` for all.
     public init(stacks: Int? = 1) { self.stacks = stacks }
 
     var rows: Int { count * (stacks ?? 1) }

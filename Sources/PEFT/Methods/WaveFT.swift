@@ -5,15 +5,12 @@ import TorchNN
 
 /// Wavelet fine-tuning (Bilican et al. 2025, section 3): ΔW = s times the inverse 2-D wavelet transform of a matrix with n
 /// trained coefficients at random positions, or that matrix itself.
-public enum WaveFT: PEFTMethod {
-    public static let name = "waveft"
-    public static let peftType: String? = "WAVEFT"
-    public static let summary = "trained wavelet coefficients of the weight's change (Bilican et al. 2025)"
-    public static let defaultLearningRate = 3e-3
-
+public enum WaveFT: BuiltInMethod {
+    /// Options of ``WaveFT``.
     public struct Configuration: TargetedConfiguration {
         /// Number n of coefficients.
         public var frequencies = 2592
+        /// Numbers of coefficients of modules whose path matches a pattern.
         public var frequencyPattern: [String: Double] = [:]
         /// Whether larger projections get more coefficients, n on average.
         public var isProportional = false
@@ -24,68 +21,80 @@ public enum WaveFT: PEFTMethod {
         public var transforms = true
         /// Seed of the positions.
         public var seed = 777
+        /// Target modules; the defaults of the model's family if there are none.
         public var selection = TargetSelection(targets: [])
 
+        /// The default options.
         public init() {}
 
-        public static let fields: [ConfigurationField<Configuration>] =
-            [
-                integerField(
-                    "frequencies", key: "n_frequency", \.frequencies, 1...1 << 30,
-                    help: "trained coefficients per projection"),
-                patternField(
-                    "frequency-pattern", key: "n_frequency_pattern", \.frequencyPattern,
-                    help: "numbers of coefficients for matching modules: pattern=number,…"),
-                flagField(
-                    "proportional", key: "proportional_parameters", \.isProportional,
-                    help: "more coefficients for larger projections"),
-                numberField("scaling", key: "scaling", \.scaling, -1e9...1e9, help: "factor of ΔW"),
-                .init(
-                    "wavelet", key: "wavelet_family", .choice(Wavelet.allCases.map(\.rawValue)),
-                    help: "wavelet: db1, db2, db3, sym2 or sym3 (default: db1)"
-                ) {
-                    .string($0.wavelet.rawValue)
-                } write: {
-                    guard let wavelet = Wavelet(rawValue: try text($1)) else {
-                        throw PEFTError(
-                            "the wavelet \($1.text(indent: nil)) is not supported",
-                            remedy: "use \(Wavelet.allCases.map(\.rawValue).joined(separator: ", "))")
-                    }
-                    $0.wavelet = wavelet
-                },
-                flagField(
-                    "transform", key: "use_idwt", \.transforms,
-                    help: "apply the inverse transform; otherwise entries of the weight are trained"),
-                integerField(
-                    "position-seed", key: "random_loc_seed", \.seed, 0...Int.max,
-                    help: "seed of the coefficients' positions"),
-            ] + selectionFields()
+        package enum Declaration: ConfigurationDeclaration {
+            package static let fields: [ConfigurationField<Configuration>] =
+                [
+                    integerField(
+                        "frequencies", key: "n_frequency", \.frequencies, 1...1 << 30,
+                        help: "trained coefficients per projection"),
+                    patternField(
+                        "frequency-pattern", key: "n_frequency_pattern", \.frequencyPattern,
+                        help: "numbers of coefficients for matching modules: pattern=number,…"),
+                    flagField(
+                        "proportional", key: "proportional_parameters", \.isProportional,
+                        help: "more coefficients for larger projections"),
+                    numberField("scaling", key: "scaling", \.scaling, -1e9...1e9, help: "factor of ΔW"),
+                    .init(
+                        "wavelet", key: "wavelet_family", .choice(Wavelet.allCases.map(\.rawValue)),
+                        help: "wavelet: db1, db2, db3, sym2 or sym3 (default: db1)"
+                    ) {
+                        .string($0.wavelet.rawValue)
+                    } write: {
+                        guard let wavelet = Wavelet(rawValue: try text($1)) else {
+                            throw PEFTError(
+                                "the wavelet \($1.text(indent: nil)) is not supported",
+                                remedy: "use \(Wavelet.allCases.map(\.rawValue).joined(separator: ", "))")
+                        }
+                        $0.wavelet = wavelet
+                    },
+                    flagField(
+                        "transform", key: "use_idwt", \.transforms,
+                        help: "apply the inverse transform; otherwise entries of the weight are trained"),
+                    integerField(
+                        "position-seed", key: "random_loc_seed", \.seed, 0...Int.max,
+                        help: "seed of the coefficients' positions"),
+                ] + selectionFields()
 
-        public static let neutral: [String: [JSON]] = [
-            "bias": ["none"], "fan_in_fan_out": [false, true], "init_weights": [true, false],
-        ]
+            package static let neutral: [String: [JSON]] = [
+                "bias": ["none"], "fan_in_fan_out": [false, true], "init_weights": [true, false],
+            ]
+        }
     }
 
-    public static func label(_ configuration: Configuration) -> String {
-        "WaveFT n \(configuration.frequencies) (\(configuration.selection.label))"
-    }
+    package enum Implementation: TargetedMethod {
+        package typealias Configuration = WaveFT.Configuration
+        package static let name = "waveft"
+        package static let peftType: String? = "WAVEFT"
+        package static let summary = "trained wavelet coefficients of the weight's change (Bilican et al. 2025)"
+        package static let defaultLearningRate = 3e-3
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-        let sites = try sites(configuration, in: model)
-        let weights = sites.reduce(0) { $0 + $1.inputs * $1.outputs }
-        return try sites.map { site in
-            let count: Int
-            if configuration.isProportional {
-                let share = Double(site.inputs * site.outputs) / Double(weights)
-                count = max(
-                    1, Int((share * Double(configuration.frequencies * sites.count)).rounded(.toNearestOrEven)))
-            } else {
-                count = try TargetSelection.count(
-                    for: site.path, in: configuration.frequencyPattern, usual: configuration.frequencies)
-            }
-            try requireEntries(count, of: site, option: "frequencies")
-            return .linear(site.path, [.init("waveft_spectrum", [count])]) { linear, context in
-                WaveFTAdapter(linear, configuration, count: count, context)
+        package static func label(_ configuration: Configuration) -> String {
+            "WaveFT n \(configuration.frequencies) (\(configuration.selection.label))"
+        }
+
+        package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let sites = try sites(configuration, in: model)
+            let weights = sites.reduce(0) { $0 + $1.inputs * $1.outputs }
+            return try sites.map { site in
+                let count: Int
+                if configuration.isProportional {
+                    let share = Double(site.inputs * site.outputs) / Double(weights)
+                    count = max(
+                        1, Int((share * Double(configuration.frequencies * sites.count)).rounded(.toNearestOrEven)))
+                } else {
+                    count = try TargetSelection.count(
+                        for: site.path, in: configuration.frequencyPattern, usual: configuration.frequencies)
+                }
+                try requireEntries(count, of: site, option: "frequencies")
+                return .linear(site.path, [.init("waveft_spectrum", [count])]) { linear, context in
+                    WaveFTAdapter(linear, configuration, count: count, context)
+                }
             }
         }
     }

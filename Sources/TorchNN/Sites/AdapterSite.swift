@@ -2,7 +2,7 @@ import PEFTSupport
 
 /// A place in a model where adapters of one kind attach: projections, embeddings, sublayer outputs, embedded inputs,
 /// keys and values of attentions.
-public protocol AdapterSite: Module {
+package protocol AdapterSite: Module {
     /// Attaches an adapter on top of those that all sequences use or, with a route, of those of one route.
     /// - Returns: whether this kind of site supports this kind of adapter.
     @discardableResult
@@ -18,14 +18,14 @@ public protocol AdapterSite: Module {
 }
 
 /// The adapters at one site: those that all sequences of a batch use, and those of single routes (``RowRouting``).
-public struct AdapterSlot<Adapter> {
+package struct AdapterSlot<Adapter> {
     /// The first is applied first; forward order is merge order.
-    public var active: [Adapter] = []
+    package var active: [Adapter] = []
     var routed: [Int: [Adapter]] = [:]
 
-    public init() {}
+    package init() {}
 
-    public var isEmpty: Bool { active.isEmpty && routed.isEmpty }
+    package var isEmpty: Bool { active.isEmpty && routed.isEmpty }
 
     mutating func attach(_ adapter: Module, route: Int?) -> Bool {
         guard let adapter = adapter as? Adapter else { return false }

@@ -4,20 +4,20 @@ import Torch
 public enum StackRole: String, Sendable { case encoder, decoder }
 
 /// Packed hidden states with virtual tokens before each sequence's own.
-public struct PromptedRows {
+package struct PromptedRows {
     /// `[tokens, size]`
-    public let states: Tensor
+    package let states: Tensor
     /// Where each sequence starts, including virtual tokens: rows + 1 entries.
-    public let offsets: [Int]
+    package let offsets: [Int]
     /// Number of virtual tokens of each sequence.
-    public let prompts: [Int]
+    package let prompts: [Int]
 
-    public init(states: Tensor, offsets: [Int], prompts: [Int]) {
+    package init(states: Tensor, offsets: [Int], prompts: [Int]) {
         (self.states, self.offsets, self.prompts) = (states, offsets, prompts)
     }
 
     /// Removes the virtual tokens' positions from a stack's output: packed `[tokens, …]`.
-    public func withoutPrompts(_ x: Tensor) -> Tensor {
+    package func withoutPrompts(_ x: Tensor) -> Tensor {
         guard prompts.contains(where: { $0 > 0 }) else { return x }
         return Tensor.concatenated(
             prompts.indices.map { x.narrowed(axis: 0, (offsets[$0] + prompts[$0])..<offsets[$0 + 1]) })
@@ -26,15 +26,16 @@ public struct PromptedRows {
 
 /// The input of a stack of layers, where soft prompts are prepended (Lester et al. 2021).
 public final class InputSite: Module, AdapterSite {
+    /// The stack whose input it is.
     public let role: StackRole
     /// Size of the hidden states.
     public let size: Int
     private var slot = AdapterSlot<any InputAdapter>()
 
-    public init(_ role: StackRole, size: Int) { (self.role, self.size) = (role, size) }
+    package init(_ role: StackRole, size: Int) { (self.role, self.size) = (role, size) }
 
     /// Prepends the virtual tokens of all adapters to each sequence of packed x `[tokens, size]`.
-    public func callAsFunction(_ x: Tensor, offsets: [Int]) -> PromptedRows {
+    package func callAsFunction(_ x: Tensor, offsets: [Int]) -> PromptedRows {
         let rows = offsets.count - 1
         guard !slot.isEmpty else {
             return PromptedRows(states: x, offsets: offsets, prompts: Array(repeating: 0, count: rows))
@@ -52,7 +53,7 @@ public final class InputSite: Module, AdapterSite {
     }
 
     /// The virtual tokens `[tokens, size]` of each sequence, in input order.
-    public func prompts(forRows rows: Int) -> [Tensor?] {
+    package func prompts(forRows rows: Int) -> [Tensor?] {
         let routes = RowRouting.current?.routes(forRows: rows)
         let tasks = RowTasks.tasks(forRows: rows)
         var made: [[Int]: Tensor?] = [:]
@@ -67,11 +68,11 @@ public final class InputSite: Module, AdapterSite {
         }
     }
 
-    public func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
-    public func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
-    public func detach(_ adapter: Module) { slot.detach(adapter) }
-    public func clear(route: Int) { slot.clear(route: route) }
-    public var attached: [Module] { slot.modules }
+    package func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
+    package func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
+    package func detach(_ adapter: Module) { slot.detach(adapter) }
+    package func clear(route: Int) { slot.clear(route: route) }
+    package var attached: [Module] { slot.modules }
 }
 
 /// An adapter that prepends virtual tokens to the embedded input.
@@ -81,11 +82,11 @@ public protocol InputAdapter: Module {
 }
 
 /// Task index of each sequence, for methods that share a prompt among tasks.
-public enum RowTasks {
+package enum RowTasks {
     @TaskLocal private static var current: [Int] = []
 
     /// Runs a forward pass over sequences of these tasks.
-    public static func run<Result>(_ tasks: [Int], _ body: () throws -> Result) rethrows -> Result {
+    package static func run<Result>(_ tasks: [Int], _ body: () throws -> Result) rethrows -> Result {
         try $current.withValue(tasks, operation: body)
     }
 

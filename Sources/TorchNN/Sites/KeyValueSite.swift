@@ -3,7 +3,9 @@ import Torch
 /// An attention's keys and values, where prefixes are prepended (Li & Liang 2021), or attended to separately behind a gate
 /// (Zhang et al. 2023).
 public final class KeyValueSite: Module, AdapterSite {
+    /// Self-attention or cross-attention.
     public let kind: SublayerKind
+    /// The stack to which the attention belongs.
     public let role: StackRole
     /// Number of key-value heads, which may be less than the number of query heads.
     public let heads: Int
@@ -11,14 +13,14 @@ public final class KeyValueSite: Module, AdapterSite {
     public let headSize: Int
     private var slot = AdapterSlot<any KeyValueAdapter>()
 
-    public init(_ kind: SublayerKind, role: StackRole, heads: Int, headSize: Int) {
+    package init(_ kind: SublayerKind, role: StackRole, heads: Int, headSize: Int) {
         (self.kind, self.role, self.heads, self.headSize) = (kind, role, heads, headSize)
     }
 
-    public var isEmpty: Bool { slot.isEmpty }
+    package var isEmpty: Bool { slot.isEmpty }
 
     /// The prefix of each sequence: keys and values `[tokens, heads, headSize]`.
-    public func prefixes(forRows rows: Int) -> [(keys: Tensor, values: Tensor)?] {
+    package func prefixes(forRows rows: Int) -> [(keys: Tensor, values: Tensor)?] {
         guard !slot.isEmpty else { return Array(repeating: nil, count: rows) }
         let routes = RowRouting.current?.routes(forRows: rows)
         var made: [Int: (keys: Tensor, values: Tensor)?] = [:]
@@ -36,13 +38,13 @@ public final class KeyValueSite: Module, AdapterSite {
     }
 
     /// Length of the longest sequence's prefix.
-    public func longestPrefix(forRows rows: Int) -> Int {
+    package func longestPrefix(forRows rows: Int) -> Int {
         slot.isEmpty ? 0 : prefixes(forRows: rows).map { $0?.keys.dim(0) ?? 0 }.max() ?? 0
     }
 
     /// Prepends the prefixes to packed keys and values `[tokens, heads, headSize]`.
     /// - Returns: keys and values with prefixes, and the new offsets of the sequences.
-    public func callAsFunction(_ keys: Tensor, _ values: Tensor, offsets: [Int])
+    package func callAsFunction(_ keys: Tensor, _ values: Tensor, offsets: [Int])
         -> (keys: Tensor, values: Tensor, offsets: [Int])
     {
         guard !slot.isEmpty else { return (keys, values, offsets) }
@@ -69,7 +71,7 @@ public final class KeyValueSite: Module, AdapterSite {
     ///   - output: the attention's own output, `[tokens, heads, headSize]`.
     ///   - queries: as the attention uses them, of the same shape.
     ///   - offsets: where each sequence starts in `queries`, and the end.
-    public func attended(_ output: Tensor, queries: Tensor, offsets: [Int], scale: Double) -> Tensor {
+    package func attended(_ output: Tensor, queries: Tensor, offsets: [Int], scale: Double) -> Tensor {
         guard !slot.isEmpty else { return output }
         func added(_ adapters: [any KeyValueAdapter], to output: Tensor, _ queries: Tensor) -> Tensor {
             adapters.reduce(output) { sum, adapter in
@@ -94,11 +96,11 @@ public final class KeyValueSite: Module, AdapterSite {
             })
     }
 
-    public func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
-    public func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
-    public func detach(_ adapter: Module) { slot.detach(adapter) }
-    public func clear(route: Int) { slot.clear(route: route) }
-    public var attached: [Module] { slot.modules }
+    package func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
+    package func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
+    package func detach(_ adapter: Module) { slot.detach(adapter) }
+    package func clear(route: Int) { slot.clear(route: route) }
+    package var attached: [Module] { slot.modules }
 }
 
 /// An adapter that prepends keys and values to those of an attention.
@@ -111,5 +113,6 @@ public protocol KeyValueAdapter: Module {
 }
 
 extension KeyValueAdapter {
+    /// None: most prefixes are attended to with the keys of the tokens.
     public var gate: Tensor? { nil }
 }

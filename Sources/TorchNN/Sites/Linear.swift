@@ -2,24 +2,27 @@ import Torch
 
 /// A projection y = x Wᵀ + b with an ordered list of adapters.
 public final class Linear: Module, AdapterSite {
-    public var weight: any LinearWeight
-    public let bias: Parameter?
+    package var weight: any LinearWeight
+    package let bias: Parameter?
     private var slot = AdapterSlot<any LinearAdapter>()
 
     /// The first wraps the bare projection, each further one the result so far: forward order is merge order.
-    public var adapters: [any LinearAdapter] { slot.active }
+    package var adapters: [any LinearAdapter] { slot.active }
     /// Whether any adapter is attached, in any route.
-    public var isAdapted: Bool { !slot.isEmpty }
+    package var isAdapted: Bool { !slot.isEmpty }
+    /// Size of the inputs.
     public var inputs: Int { weight.inputs }
+    /// Size of the outputs.
     public var outputs: Int { weight.outputs }
 
+    /// A projection `[outputs, inputs]` whose values are set later, for example by loading a file.
     public init(_ inputs: Int, _ outputs: Int, bias: Bool = true, device: Device = .meta) {
         weight = DenseWeight(.empty([outputs, inputs], device: device))
         self.bias = bias ? Parameter(.empty([outputs], device: device)) : nil
     }
 
     /// A projection over a weight in another format.
-    public init(_ weight: any LinearWeight, bias: Parameter?) {
+    package init(_ weight: any LinearWeight, bias: Parameter?) {
         self.weight = weight
         self.bias = bias
     }
@@ -41,7 +44,7 @@ public final class Linear: Module, AdapterSite {
     }
 
     /// Applies several projections to the same x `[..., inputs]` in one fused call.
-    public static func project(_ x: Tensor, _ list: [Linear]) -> [Tensor] {
+    package static func project(_ x: Tensor, _ list: [Linear]) -> [Tensor] {
         let spans = RowRouting.currentSpans
         func isRouted(_ linear: Linear) -> Bool { spans != nil && !linear.slot.routed.isEmpty }
         guard list.allSatisfy({ $0.isProjection(isRouted: isRouted($0)) }) else { return list.map { $0(x) } }
@@ -57,7 +60,7 @@ public final class Linear: Module, AdapterSite {
     private func projection(isRouted: Bool) -> Projection? {
         guard let matrix = weight.projectionMatrix else { return nil }
         if isRouted || slot.active.isEmpty { return Projection(matrix, bias: bias?.tensor) }
-        guard slot.active.count == 1, let update = slot.active[0].lowRankFactors else { return nil }
+        guard slot.active.count == 1, let update = slot.active[0].asWeightAdapter?.lowRankFactors else { return nil }
         let (probability, seed) = DropoutScope.draw(update.dropout)
         return Projection(
             matrix, bias: bias?.tensor,
@@ -67,7 +70,8 @@ public final class Linear: Module, AdapterSite {
     /// Whether ``projection(isRouted:)`` exists.
     private func isProjection(isRouted: Bool) -> Bool {
         weight.projectionMatrix != nil
-            && (isRouted || slot.active.isEmpty || slot.active.count == 1 && slot.active[0].lowRankFactors != nil)
+            && (isRouted || slot.active.isEmpty
+                || slot.active.count == 1 && slot.active[0].asWeightAdapter?.lowRankFactors != nil)
     }
 
     /// Applies each span's adapters to its part of `whole`, the base output of all sequences.
@@ -99,7 +103,8 @@ public final class Linear: Module, AdapterSite {
                 branches.append(nil)
                 continue
             }
-            guard let factors = adapter.lowRankFactors, factors.dropout == 0 || !DropoutScope.isLive else {
+            guard let factors = adapter.asWeightAdapter?.lowRankFactors, factors.dropout == 0 || !DropoutScope.isLive
+            else {
                 return nil
             }
             branches.append(factors)
@@ -109,11 +114,11 @@ public final class Linear: Module, AdapterSite {
 
     private static let mostGroupedTokens = 8
 
-    public func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
-    public func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
-    public func detach(_ adapter: Module) { slot.detach(adapter) }
-    public func clear(route: Int) { slot.clear(route: route) }
-    public var attached: [Module] { slot.modules }
+    package func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
+    package func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
+    package func detach(_ adapter: Module) { slot.detach(adapter) }
+    package func clear(route: Int) { slot.clear(route: route) }
+    package var attached: [Module] { slot.modules }
 }
 
 /// A projection together with the adapters below a given one.
@@ -128,9 +133,10 @@ public struct BaseProjection {
     }
 
     /// The weight below, which an initialization may have replaced (PiSSA), without the adapters below.
-    public var weight: any LinearWeight {
-        adapters.lazy.compactMap(\.replacementWeight).first ?? linear.weight
+    package var weight: any LinearWeight {
+        adapters.lazy.compactMap { $0.asWeightAdapter?.replacementWeight }.first ?? linear.weight
     }
+    /// The bias `[outputs]` of the projection; `nil` if it has none.
     public var bias: Tensor? { linear.bias?.tensor }
     /// Whether there are no adapters below.
     public var isBare: Bool { adapters.isEmpty }
@@ -146,7 +152,7 @@ public struct BaseProjection {
     }
 
     /// The output of another weight of the same shape, with this projection's bias.
-    public func project(_ x: Tensor, with weight: any LinearWeight) -> Tensor { weight.project(x, bias: bias) }
+    package func project(_ x: Tensor, with weight: any LinearWeight) -> Tensor { weight.project(x, bias: bias) }
 }
 
 /// An adapter that changes a projection's output.
@@ -155,35 +161,46 @@ public protocol LinearAdapter: Module {
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor
     /// The weight `[outputs, inputs]` that equals `weight` with this adapter.
     func merged(into weight: Tensor) throws -> Tensor
+    /// The merged bias `[outputs]`.
+    func merged(intoBias bias: Tensor) throws -> Tensor
+}
+
+extension LinearAdapter {
+    /// The bias itself: most adapters change the weight alone.
+    public func merged(intoBias bias: Tensor) throws -> Tensor { bias }
+
+    /// The adapter, if it knows weights as they are stored.
+    package var asWeightAdapter: (any WeightAdapter)? { self as? any WeightAdapter }
+}
+
+/// An adapter that knows weights as they are stored, or whose branch is fused with its projection.
+package protocol WeightAdapter: LinearAdapter {
     /// The merged weight in a format that can absorb the delta as it is stored; `nil` if the weight must be
     /// dequantized and stored again.
     func merged(into weight: any LinearWeight) throws -> (any LinearWeight)?
-    /// The merged bias `[outputs]`.
-    func merged(intoBias bias: Tensor) throws -> Tensor
     /// The weight that this adapter uses instead of the model's own, if its initialization changes it.
     var replacementWeight: (any LinearWeight)? { get }
     /// The LoRA factors, if the adapter is a plain LoRA branch of the bare projection.
     var lowRankFactors: LowRankFactors? { get }
 }
 
-/// s · drop(x) Aᵀ Bᵀ with A `[rank, inputs]` and B `[outputs, rank]`.
-public struct LowRankFactors {
-    /// A `[rank, inputs]`.
-    public let a: Tensor
-    /// B `[outputs, rank]`.
-    public let b: Tensor
-    public let scale: Double
-    /// Dropout probability of the inputs in training.
-    public let dropout: Double
-
-    public init(a: Tensor, b: Tensor, scale: Double, dropout: Double) {
-        (self.a, self.b, self.scale, self.dropout) = (a, b, scale, dropout)
-    }
+extension WeightAdapter {
+    package func merged(into weight: any LinearWeight) throws -> (any LinearWeight)? { nil }
+    package var replacementWeight: (any LinearWeight)? { nil }
+    package var lowRankFactors: LowRankFactors? { nil }
 }
 
-extension LinearAdapter {
-    public func merged(into weight: any LinearWeight) throws -> (any LinearWeight)? { nil }
-    public func merged(intoBias bias: Tensor) throws -> Tensor { bias }
-    public var replacementWeight: (any LinearWeight)? { nil }
-    public var lowRankFactors: LowRankFactors? { nil }
+/// s · drop(x) Aᵀ Bᵀ with A `[rank, inputs]` and B `[outputs, rank]`.
+package struct LowRankFactors {
+    /// A `[rank, inputs]`.
+    package let a: Tensor
+    /// B `[outputs, rank]`.
+    package let b: Tensor
+    package let scale: Double
+    /// Dropout probability of the inputs in training.
+    package let dropout: Double
+
+    package init(a: Tensor, b: Tensor, scale: Double, dropout: Double) {
+        (self.a, self.b, self.scale, self.dropout) = (a, b, scale, dropout)
+    }
 }

@@ -5,17 +5,18 @@ public enum SublayerKind: String, Sendable, CaseIterable { case attention, cross
 
 /// A sublayer's output before it joins the residual stream (Houlsby et al. 2019, figure 2).
 public final class OutputSite: Module, AdapterSite {
+    /// The sublayer whose output it is.
     public let kind: SublayerKind
     /// Size of the hidden states.
     public let size: Int
     private var slot = AdapterSlot<any OutputAdapter>()
 
-    public init(_ kind: SublayerKind, size: Int) { (self.kind, self.size) = (kind, size) }
+    package init(_ kind: SublayerKind, size: Int) { (self.kind, self.size) = (kind, size) }
 
     /// - Parameters:
     ///   - y: the sublayer's output, `[..., size]`.
     ///   - x: the sublayer's input, `[..., size]`, for parallel adapters.
-    public func callAsFunction(_ y: Tensor, input x: Tensor) -> Tensor {
+    package func callAsFunction(_ y: Tensor, input x: Tensor) -> Tensor {
         guard let spans = RowRouting.currentSpans, !slot.routed.isEmpty else {
             return slot.active.reduce(y) { $1($0, input: x) }
         }
@@ -27,11 +28,11 @@ public final class OutputSite: Module, AdapterSite {
         return parts.count == 1 ? parts[0] : Tensor.concatenated(parts)
     }
 
-    public func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
-    public func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
-    public func detach(_ adapter: Module) { slot.detach(adapter) }
-    public func clear(route: Int) { slot.clear(route: route) }
-    public var attached: [Module] { slot.modules }
+    package func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
+    package func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
+    package func detach(_ adapter: Module) { slot.detach(adapter) }
+    package func clear(route: Int) { slot.clear(route: route) }
+    package var attached: [Module] { slot.modules }
 }
 
 /// A bottleneck network at a sublayer's output.

@@ -5,35 +5,35 @@ import Torch
 ///
 /// A model declares with ``within(_:_:)`` how its current tokens are divided into sequences; sites then apply each
 /// route's adapters to its spans, over a base projection that is computed once for the whole batch.
-public final class RowRouting {
+package final class RowRouting {
     /// A span of tokens with the same adapters. Route −1 uses none.
-    public struct Span: Sendable {
-        public let route: Int
-        public let tokens: Range<Int>
+    package struct Span: Sendable {
+        package let route: Int
+        package let tokens: Range<Int>
     }
 
     /// The route of each sequence.
-    public private(set) var routes: [Int]
+    package private(set) var routes: [Int]
     private var spans: [Span]?
 
     @TaskLocal private static var currentBox: Box?
     private struct Box: @unchecked Sendable { let routing: RowRouting }
 
-    public init(routes: [Int]) { self.routes = routes }
+    package init(routes: [Int]) { self.routes = routes }
 
     /// The routing of the current forward pass or generation.
-    public static var current: RowRouting? { currentBox?.routing }
+    package static var current: RowRouting? { currentBox?.routing }
     /// The spans of the current tokens; `nil` if all sequences use the same adapters.
     static var currentSpans: [Span]? { current?.spans }
 
     /// Runs a forward pass, or a generation, with these routes.
-    public func run<Result>(_ body: () throws -> Result) rethrows -> Result {
+    package func run<Result>(_ body: () throws -> Result) rethrows -> Result {
         try Self.$currentBox.withValue(Box(routing: self), operation: body)
     }
 
     /// Runs a part of a model whose tokens are divided into sequences at `offsets` (rows + 1 entries). There may be
     /// `beams` times as many sequences as routes, each route's beams in succession.
-    public static func within<Result>(_ offsets: [Int], _ body: () throws -> Result) rethrows -> Result {
+    package static func within<Result>(_ offsets: [Int], _ body: () throws -> Result) rethrows -> Result {
         guard let current else { return try body() }
         let before = current.spans
         current.spans = current.divided(offsets)
@@ -42,7 +42,7 @@ public final class RowRouting {
     }
 
     /// Runs a part of a model with `count` sequences of one token each, as in a decode step.
-    public static func within<Result>(single count: Int, _ body: () throws -> Result) rethrows -> Result {
+    package static func within<Result>(single count: Int, _ body: () throws -> Result) rethrows -> Result {
         guard current != nil else { return try body() }
         return try within(Array(0...count), body)
     }
@@ -59,7 +59,7 @@ public final class RowRouting {
     }
 
     /// Keeps the routes of these sequences, in this order, when generation continues with them.
-    public func keep(rows: [Int]) { routes = rows.map { routes[$0] } }
+    package func keep(rows: [Int]) { routes = rows.map { routes[$0] } }
 
     /// The route of each of `count` sequences, which may be several per route (beams).
     func routes(forRows count: Int) -> [Int] {

@@ -3,13 +3,13 @@ import PEFT
 import PEFTSupport
 
 /// A scale for large ranks: s = α / log₂(1 + r) instead of α / r.
-public struct LogLoRA: LoRAVariant {
-    public var isEnabled = false
+package struct LogLoRA: LoRAVariant {
+    package var isEnabled = false
 
-    public init() {}
+    package init() {}
 
     // Declared once: `--log-scale` on the command line, the key in adapter_config.json, and the help.
-    public static let scalingFields: [ConfigurationField<LoRAVariants>] = [
+    package static let scalingFields: [ConfigurationField<LoRAVariants>] = [
         .init(
             "log-scale", key: "swift_peft_log_scale", .flag, help: "scale by alpha / log₂(1 + rank) instead",
             isExtension: true
@@ -20,7 +20,7 @@ public struct LogLoRA: LoRAVariant {
         }
     ]
 
-    public func label(_ name: String) -> String { "log" + name }
+    package func label(_ name: String) -> String { "log" + name }
 
-    public func scaleDivisor(rank: Int) -> Double? { log2(1 + Double(rank)) }
+    package func scaleDivisor(rank: Int) -> Double? { log2(1 + Double(rank)) }
 }

@@ -5,21 +5,21 @@ import Torch
 import TorchNN
 
 /// A gate per output: y = (1 + g) ⊙ (x Wᵀ + b) with one number per output of a projection.
-public enum OutputGate: PEFTMethod {
-    public static let name = "gate"
-    public static let peftType: String? = "OUTPUT_GATE"
+enum OutputGate: PEFTMethod {
+    static let name = "gate"
+    static let peftType: String? = "OUTPUT_GATE"
     // Hugging Face PEFT has no such method, so its readers refuse the file.
-    public static let isReadableByHuggingFace = false
-    public static let summary = "one gate per output of chosen projections"
-    public static let defaultLearningRate = 1e-2
+    static let isReadableByHuggingFace = false
+    static let summary = "one gate per output of chosen projections"
+    static let defaultLearningRate = 1e-2
 
-    public struct Configuration: MethodConfiguration {
-        public var targets = ["o"]
+    struct Configuration: MethodConfiguration {
+        var targets = ["o"]
 
-        public init() {}
+        init() {}
 
         // Declared once: `--targets` on the command line, `target_modules` in adapter_config.json, and the help.
-        public static let fields: [ConfigurationField<Configuration>] = [
+        static let fields: [ConfigurationField<Configuration>] = [
             .init("targets", key: "target_modules", .names, help: "names of projections") {
                 .array($0.targets.map { .string($0) })
             } write: {
@@ -27,16 +27,16 @@ public enum OutputGate: PEFTMethod {
             }
         ]
 
-        public func validate() throws {
+        func validate() throws {
             guard !targets.isEmpty else { throw PEFTError("no targets were given", remedy: "name a projection") }
         }
     }
 
-    public static func label(_ configuration: Configuration) -> String {
+    static func label(_ configuration: Configuration) -> String {
         "gates (\(configuration.targets.joined(separator: ", ")))"
     }
 
-    public static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+    static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
         try TargetSelection(targets: configuration.targets).sites(in: model).map { site in
             .linear(site.path, [TensorSpec("gate", [site.outputs])]) { linear, context in
                 Gate(outputs: linear.outputs, context)
