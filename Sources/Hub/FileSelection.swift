@@ -2,8 +2,8 @@ import Foundation
 import PEFTSupport
 
 /// The files of a repository to download.
-public struct FileSelection: Sendable {
-    public enum Extent: Sendable {
+package struct FileSelection: Sendable {
+    package enum Extent: Sendable {
         /// Configuration and tokenizer, without weights.
         case description
         /// Everything needed to run the model or adapter.
@@ -11,12 +11,12 @@ public struct FileSelection: Sendable {
         case all
     }
 
-    public var extent: Extent
+    package var extent: Extent
     /// Glob patterns; if given, they select from all files instead.
-    public var includes: [String]
-    public var excludes: [String]
+    package var includes: [String]
+    package var excludes: [String]
 
-    public init(_ extent: Extent = .needed, includes: [String] = [], excludes: [String] = []) {
+    package init(_ extent: Extent = .needed, includes: [String] = [], excludes: [String] = []) {
         (self.extent, self.includes, self.excludes) = (extent, includes, excludes)
     }
 

@@ -2,36 +2,36 @@ import Foundation
 import PEFTSupport
 
 /// The progress of a download.
-public struct HubProgress: Sendable {
-    public var files = 0
-    public var totalFiles = 0
-    public var bytes = 0
+package struct HubProgress: Sendable {
+    package var files = 0
+    package var totalFiles = 0
+    package var bytes = 0
     /// Total bytes of the files whose size is known.
-    public var totalBytes = 0
+    package var totalBytes = 0
     /// The current file, or the last one.
-    public var file = ""
+    package var file = ""
 }
 
 /// The result of a download: the repository's files in the cache.
-public struct HubSnapshot: Sendable {
-    public struct File: Sendable {
-        public let path: String
-        public let size: Int
+package struct HubSnapshot: Sendable {
+    package struct File: Sendable {
+        package let path: String
+        package let size: Int
         /// Whether it was downloaded.
-        public let isNew: Bool
+        package let isNew: Bool
     }
 
-    public let name: HubName
-    public let commit: String
-    public let folder: URL
-    public let files: [File]
+    package let name: HubName
+    package let commit: String
+    package let folder: URL
+    package let files: [File]
 }
 
 /// Downloads repositories from a hub into the cache shared with Python's tools.
-public struct HubClient: Sendable {
-    public let settings: HubSettings
+package struct HubClient: Sendable {
+    package let settings: HubSettings
 
-    public init(_ settings: HubSettings = HubSettings()) { self.settings = settings }
+    package init(_ settings: HubSettings = HubSettings()) { self.settings = settings }
 
     /// Downloads the selected files of a repository that are not cached.
     ///
@@ -41,7 +41,7 @@ public struct HubClient: Sendable {
     ///   - progress: called from several threads, one at a time.
     ///   - isCancelled: polled several times per second.
     /// - Throws: ``PEFTError``; `CancellationError`.
-    public func pull(
+    package func pull(
         _ name: HubName, _ selection: FileSelection = FileSelection(),
         progress: @escaping @Sendable (HubProgress) -> Void = { _ in },
         isCancelled: @escaping @Sendable () -> Bool = { false }

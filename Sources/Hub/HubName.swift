@@ -1,15 +1,15 @@
 import PEFTSupport
 
 /// A repository on a hub, at a revision: `google/flan-t5-base`, `google/flan-t5-base@main`, `gpt2@<commit>`.
-public struct HubName: Hashable, Sendable, CustomStringConvertible {
+package struct HubName: Hashable, Sendable, CustomStringConvertible {
     /// `owner/name`, or a name alone.
-    public let id: String
+    package let id: String
     /// A branch, a tag or a commit.
-    public let revision: String
-    public static let mainRevision = "main"
+    package let revision: String
+    package static let mainRevision = "main"
 
     /// - Throws: ``PEFTError`` if the text is not a valid name.
-    public init(_ text: String) throws {
+    package init(_ text: String) throws {
         let parts = text.split(separator: "@", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
         let (id, revision) = (parts[0], parts.count > 1 ? parts[1] : Self.mainRevision)
         guard Self.isIdentifier(id) else {
@@ -23,7 +23,7 @@ public struct HubName: Hashable, Sendable, CustomStringConvertible {
         (self.id, self.revision) = (id, revision)
     }
 
-    public var description: String { revision == Self.mainRevision ? id : "\(id)@\(revision)" }
+    package var description: String { revision == Self.mainRevision ? id : "\(id)@\(revision)" }
 
     /// The repository's folder in the cache.
     var folderName: String { "models--" + id.replacing("/", with: "--") }

@@ -1,36 +1,36 @@
 import Foundation
 
 /// The addresses of the hub and its cache, from the environment variables of `huggingface_hub`.
-public struct HubSettings: Sendable {
+package struct HubSettings: Sendable {
     /// `HF_ENDPOINT`: the hub's address, without a trailing slash.
-    public var endpoint: String
+    package var endpoint: String
     /// `HF_HUB_CACHE`, or `hub` in `HF_HOME`.
-    public var cache: URL
+    package var cache: URL
     /// `HF_TOKEN`, or the contents of the token file.
-    public var token: String?
+    package var token: String?
     /// `HF_HUB_OFFLINE`: whether to use the cache only.
-    public var isOffline: Bool
+    package var isOffline: Bool
     /// `HF_HUB_DISABLE_SYMLINKS`: whether snapshots have copies instead of symlinks.
-    public var usesSymlinks: Bool
+    package var usesSymlinks: Bool
     /// `HF_HUB_DISABLE_PROGRESS_BARS`.
-    public var showsProgress: Bool
+    package var showsProgress: Bool
     /// `HF_HUB_DOWNLOAD_TIMEOUT`: seconds without data after which a connection counts as lost.
-    public var stallTimeout: Int
+    package var stallTimeout: Int
     /// `HF_HUB_ETAG_TIMEOUT`: seconds to wait for a connection.
-    public var connectTimeout: Int
+    package var connectTimeout: Int
     /// A CA bundle (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, `SSL_CERT_FILE`).
-    public var authorities: String?
+    package var authorities: String?
     /// Seconds before the first retry; the delay doubles with each retry.
-    public var retryDelay = 0.5
+    package var retryDelay = 0.5
     /// Maximum number of consecutive attempts without progress.
-    public var attempts = 5
+    package var attempts = 5
     /// Number of parallel downloads.
-    public var connections = 4
+    package var connections = 4
 
     /// The public hub.
-    public static let publicEndpoint = "https://" + ["huggingface", "co"].joined(separator: ".")
+    package static let publicEndpoint = "https://" + ["huggingface", "co"].joined(separator: ".")
 
-    public init(environment: [String: String] = ProcessInfo.processInfo.environment) {
+    package init(environment: [String: String] = ProcessInfo.processInfo.environment) {
         func value(_ names: String...) -> String? { names.lazy.compactMap { environment[$0] }.first { !$0.isEmpty } }
         func isTrue(_ names: String...) -> Bool {
             names.contains { ["1", "ON", "YES", "TRUE"].contains(environment[$0]?.uppercased() ?? "") }

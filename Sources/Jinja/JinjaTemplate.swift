@@ -7,23 +7,23 @@ import PEFTSupport
 ///
 /// It is parsed once and rendered many times. Templates are untrusted code: their computation is limited, and
 /// unsupported constructs are rejected by name.
-public struct JinjaTemplate: Sendable {
+package struct JinjaTemplate: Sendable {
     /// Its name in errors.
-    public let name: String
-    public let source: String
+    package let name: String
+    package let source: String
     /// Whether the template has `{% generation %}` blocks.
-    public let hasGenerationBlocks: Bool
+    package let hasGenerationBlocks: Bool
     private let body: [Statement]
 
     /// The result of rendering.
-    public struct Rendering {
-        public var text: String
+    package struct Rendering {
+        package var text: String
         /// Byte ranges of the output of generation blocks, in order.
-        public var generated: [Range<Int>]
+        package var generated: [Range<Int>]
     }
 
     /// - Throws: ``PEFTError`` naming the line and what is wrong or unsupported there.
-    public init(_ source: String, name: String = "the template") throws {
+    package init(_ source: String, name: String = "the template") throws {
         (self.source, self.name) = (source, name)
         do { (body, hasGenerationBlocks) = try Parser.parse(source) } catch let failure as JinjaFailure {
             throw failure.error(in: name)
@@ -35,7 +35,7 @@ public struct JinjaTemplate: Sendable {
     ///   - now: the time for `strftime_now`.
     /// - Throws: ``PEFTError`` naming the line, for an exception of the template, a use of an undefined value, an
     ///   unsupported construct, or an exceeded limit.
-    public func render(_ variables: [String: JinjaValue], now: Date = Date()) throws -> Rendering {
+    package func render(_ variables: [String: JinjaValue], now: Date = Date()) throws -> Rendering {
         let interpreter = Interpreter(variables, now: now)
         do { try interpreter.run(body) } catch let failure as JinjaFailure { throw failure.error(in: name) }
         return Rendering(text: interpreter.output, generated: interpreter.generated)

@@ -3,14 +3,14 @@ import Torch
 import TorchNN
 
 /// A tensor that contains NaN or infinite values.
-public struct NonFiniteTensor: Sendable, Equatable {
-    public let path: String
+package struct NonFiniteTensor: Sendable, Equatable {
+    package let path: String
     /// Number of its NaN or infinite values.
-    public let count: Int
+    package let count: Int
 
-    public init(path: String, count: Int) { (self.path, self.count) = (path, count) }
+    package init(path: String, count: Int) { (self.path, self.count) = (path, count) }
 
-    public var description: String {
+    package var description: String {
         "the tensor '\(path)' contains \(count == 1 ? "a NaN or infinite value" : "\(count) NaN or infinite values")"
     }
 }
@@ -24,14 +24,14 @@ extension NonFiniteTensor {
 extension ModelFolder {
     /// Checks that no stored tensor contains NaN or infinite values, before quantization hides them.
     /// - Throws: ``PEFTError`` that names the first tensor that does.
-    public func requireFiniteTensors() throws {
+    package func requireFiniteTensors() throws {
         if let tensor = try tensors().nonFiniteTensor() { throw tensor.damagedBase }
     }
 }
 
 extension Tensor {
     /// Number of NaN or infinite values.
-    public var nonFiniteCount: Int {
+    package var nonFiniteCount: Int {
         guard dtype.isFloatingPoint, count > 0 else { return 0 }
         let flat = detached().reshaped(-1)
         // In chunks, so that a large tensor isn't copied as a whole.
@@ -47,7 +47,7 @@ extension Tensor {
 extension LanguageModel {
     /// The first of the model's tensors that contains NaN or infinite values.
     /// - Parameter paths: tensors to skip.
-    public func nonFiniteTensor(except paths: Set<String> = []) throws -> NonFiniteTensor? {
+    package func nonFiniteTensor(except paths: Set<String> = []) throws -> NonFiniteTensor? {
         try withTorchErrors {
             try withoutGradients {
                 for (path, parameter) in parameters() where !paths.contains(path) {
@@ -62,13 +62,13 @@ extension LanguageModel {
 
     /// Checks that no tensor contains NaN or infinite values.
     /// - Throws: ``PEFTError`` that names the first tensor that does.
-    public func requireFiniteWeights() throws {
+    package func requireFiniteWeights() throws {
         if let tensor = try nonFiniteTensor() { throw tensor.damagedBase }
     }
 
     /// Checks that logits are finite.
     /// - Throws: ``PEFTError`` that names the model's tensor which isn't finite, if there is one.
-    public func requireFinite(logits: Tensor, what: String = "logits") throws {
+    package func requireFinite(logits: Tensor, what: String = "logits") throws {
         let largest = logits.count > 0 ? logits.max().item() : 0
         try checkTorchErrors()
         guard !largest.isFinite else { return }
@@ -76,7 +76,7 @@ extension LanguageModel {
     }
 
     /// The error for NaN or infinite logits or losses, with the model's tensor that causes it, if there is one.
-    public func nonFinite(_ what: String) -> PEFTError {
+    package func nonFinite(_ what: String) -> PEFTError {
         let problem = "the model's \(what) are NaN or infinite"
         if let tensor = (try? nonFiniteTensor()) ?? nil {
             return PEFTError(

@@ -4,12 +4,12 @@ import PEFTSupport
 /// Settings for using a model that are stored in files next to its weights.
 public struct FolderSettings: Sendable {
     /// Source of the generation settings.
-    public var generation: GenerationSource?
+    package var generation: GenerationSource?
     /// Maximum sequence length of a sentence-transformers model (`max_seq_length` in `sentence_bert_config.json`), in
     /// tokens.
-    public var maximumTextLength: Int?
+    package var maximumTextLength: Int?
 
-    public init() {}
+    package init() {}
 
     /// - Parameter configuration: `config.json`.
     init(folder: URL, configuration: JSON) throws {

@@ -3,11 +3,11 @@ import Torch
 import TorchNN
 
 extension LanguageModel {
-    public var positionLimit: Int? { nil }
+    package var positionLimit: Int? { nil }
 
     /// Maximum length of a sequence in tokens besides `virtualTokens` and those of the active adapters; `nil` without
     /// a position limit.
-    public func positionRoom(virtualTokens: Int = 0) -> Int? {
+    package func positionRoom(virtualTokens: Int = 0) -> Int? {
         positionLimit.map { $0 - max(virtualTokens, self.virtualTokens(forRows: 1).first ?? 0) }
     }
 
@@ -21,7 +21,7 @@ extension LanguageModel {
     }
 
     /// The error for a token id outside the vocabulary.
-    public func unknownToken(_ id: Int) -> PEFTError {
+    package func unknownToken(_ id: Int) -> PEFTError {
         PEFTError(
             "token id \(id) is outside the model's vocabulary of \(vocabularySize) tokens",
             remedy: "use the tokenizer that belongs to the model, or resize the model's embeddings to the tokenizer")

@@ -5,16 +5,22 @@ import TorchNN
 /// A tokenized training example.
 public struct TrainingRow: Sendable, Equatable {
     /// Token ids of the model's input, including special tokens.
-    public var input: [Int]
+    package var input: [Int]
     /// Target token ids; the example's class indices; or a class index per token, −100 for none.
-    public var target: [Int]
+    package var target: [Int]
     /// Token type ids of a pair of texts (BERT); empty if all are 0.
-    public var segments: [Int]
+    package var segments: [Int]
     /// Regression target, or target similarity of the text to its first candidate.
-    public var score: Double?
+    package var score: Double?
     /// For embeddings: texts to compare with, first the positive, then hard negatives.
-    public var candidates: [[Int]]
+    package var candidates: [[Int]]
 
+    /// - Parameters:
+    ///   - input: token ids of the input, with special tokens.
+    ///   - target: token ids, classes, or a class index per token.
+    ///   - segments: token type ids of a pair.
+    ///   - score: regression target or similarity.
+    ///   - candidates: texts to compare an embedding with.
     public init(
         input: [Int], target: [Int] = [], segments: [Int] = [], score: Double? = nil, candidates: [[Int]] = []
     ) {
@@ -26,21 +32,21 @@ public struct TrainingRow: Sendable, Equatable {
 /// A batch of examples, ready for training.
 public struct TrainingBatch {
     /// The encoder's input, or the whole sequences of a decoder-only model.
-    public let input: PackedSequences
+    package let input: PackedSequences
     /// The decoder's input in an encoder-decoder, shifted right.
-    public let decoder: PackedSequences?
+    package let decoder: PackedSequences?
     /// Target token ids, int64 `[targets]`, for every decoder position. In a model with a head: the examples' classes
     /// or values, or the classes of the labeled tokens.
-    public let targets: Tensor
+    package let targets: Tensor
     /// Positions in ``input`` whose outputs predict a target, int64 `[targets]`, in a decoder-only model; the labeled
     /// tokens in token classification.
-    public let positions: Tensor?
+    package let positions: Tensor?
     /// Token type ids of ``input`` (BERT); `nil` if all are 0.
-    public let segments: [Int]?
+    package let segments: [Int]?
     /// ``positions`` of a decoder-only model as trailing spans of the sequences.
-    public let outputs: OutputSpans?
+    package let outputs: OutputSpans?
 
-    public init(
+    package init(
         input: PackedSequences, decoder: PackedSequences?, targets: Tensor, positions: Tensor? = nil,
         segments: [Int]? = nil, outputs: OutputSpans? = nil
     ) {
@@ -49,19 +55,19 @@ public struct TrainingBatch {
     }
 
     /// Number of tokens that contribute to the loss.
-    public var targetCount: Int { targets.count }
+    package var targetCount: Int { targets.count }
     /// Number of tokens that the model processes; there is no padding.
-    public var tokenCount: Int { input.tokens + (decoder?.tokens ?? 0) }
+    package var tokenCount: Int { input.tokens + (decoder?.tokens ?? 0) }
 }
 
 /// The trailing tokens of each sequence whose outputs are read.
-public struct OutputSpans {
+package struct OutputSpans {
     /// The span in each sequence, as indices into the packed tokens.
-    public let spans: [Range<Int>]
+    package let spans: [Range<Int>]
     /// Indices within the spans of the outputs that are read, int64; `nil` for all.
-    public let kept: Tensor?
+    package let kept: Tensor?
 
-    public init(_ spans: [Range<Int>], kept: Tensor? = nil) { (self.spans, self.kept) = (spans, kept) }
+    package init(_ spans: [Range<Int>], kept: Tensor? = nil) { (self.spans, self.kept) = (spans, kept) }
 }
 
 /// Encoder, decoder or both.
@@ -124,21 +130,21 @@ public protocol LanguageModel: Module {
 /// One part of a fused projection.
 public struct FusedPart: Sendable, Equatable {
     /// User-visible name: q, k, v, gate, up.
-    public let name: String
+    package let name: String
     /// Number of outputs.
-    public let size: Int
+    package let size: Int
 
-    public init(name: String, size: Int) { (self.name, self.size) = (name, size) }
+    package init(name: String, size: Int) { (self.name, self.size) = (name, size) }
 }
 
 /// Generation defaults from a model's `config.json`.
 public struct GenerationDefaults: Sendable {
     /// The token with which a decoder starts; `nil` for a decoder-only model.
-    public var startToken: Int?
-    public var endTokens: Set<Int>
-    public var padToken: Int
+    package var startToken: Int?
+    package var endTokens: Set<Int>
+    package var padToken: Int
 
-    public init(startToken: Int?, endTokens: Set<Int>, padToken: Int) {
+    package init(startToken: Int?, endTokens: Set<Int>, padToken: Int) {
         (self.startToken, self.endTokens, self.padToken) = (startToken, endTokens, padToken)
     }
 }
@@ -156,20 +162,20 @@ public protocol DecodingState: AnyObject {
 
 extension LanguageModel {
     /// `model_type` in `config.json`.
-    public var family: String { modelFamily.name }
-    public var head: ModelHead { ModelHead(task: architecture == .encoderDecoder ? .sequenceToSequence : .causalLM) }
+    package var family: String { modelFamily.name }
+    package var head: ModelHead { ModelHead(task: architecture == .encoderDecoder ? .sequenceToSequence : .causalLM) }
     /// Whether the model generates text.
     public var generates: Bool { head.task.generates }
-    public func batch(_ rows: [TrainingRow], device: Device) -> TrainingBatch {
+    package func batch(_ rows: [TrainingRow], device: Device) -> TrainingBatch {
         batch(rows.map { ($0.input, $0.target) }, device: device)
     }
-    public var newModules: [String] { [] }
-    public func virtualTokens(forRows rows: Int) -> [Int] { Array(repeating: 0, count: rows) }
-    public func canonicalName(_ name: String) -> String { aliases[name] ?? name }
-    public func isIgnorable(_ name: String) -> Bool { false }
-    public func initialDeviation(of path: String) -> Double? { nil }
-    public func fusedParts(of path: String) -> [FusedPart]? { nil }
-    public var embeddingScale: Double { 1 }
+    package var newModules: [String] { [] }
+    package func virtualTokens(forRows rows: Int) -> [Int] { Array(repeating: 0, count: rows) }
+    package func canonicalName(_ name: String) -> String { aliases[name] ?? name }
+    package func isIgnorable(_ name: String) -> Bool { false }
+    package func initialDeviation(of path: String) -> Double? { nil }
+    package func fusedParts(of path: String) -> [FusedPart]? { nil }
+    package var embeddingScale: Double { 1 }
     /// Runs a forward pass with autocast to the model's precision.
     public func computing<Result>(_ body: () throws -> Result) rethrows -> Result {
         guard let precision else { return try body() }
@@ -178,5 +184,5 @@ extension LanguageModel {
     /// The device of the parameters.
     public var device: Device { firstParameter()?.tensor.device ?? .cpu }
     /// Size of all parameters in bytes.
-    public var byteCount: Int { parameters().reduce(0) { $0 + $1.parameter.tensor.byteCount } }
+    package var byteCount: Int { parameters().reduce(0) { $0 + $1.parameter.tensor.byteCount } }
 }

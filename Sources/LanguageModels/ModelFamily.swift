@@ -8,7 +8,7 @@ import PEFTSupport
 /// with `none`, `nil` or an empty list.
 public struct ModelFamily: Sendable {
     /// `model_type` in `config.json`.
-    public let name: String
+    package let name: String
     let constructor: ModelConstructor
     package let modules: ModuleNames
     package let tokenTypes: TokenTypes

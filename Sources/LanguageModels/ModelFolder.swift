@@ -8,18 +8,19 @@ import TorchNN
 public struct ModelFolder {
     /// The folder, or the GGUF file.
     public let url: URL
+    /// Its `config.json`, or what a GGUF file says.
     public private(set) var configuration: JSON
     /// The requested head and task, if they differ from `config.json`.
     public private(set) var head: ModelHead?
     /// Default dtype for loading the model.
-    public var precision = DType.float32
+    package var precision = DType.float32
     /// How embeddings are pooled, according to the folder.
-    public let pooling: Pooling?
+    package let pooling: Pooling?
     /// Weight format of the projections in memory, if it differs from the stored one.
-    public private(set) var storage: WeightStorage?
+    package private(set) var storage: WeightStorage?
     /// Weight format of the input embeddings and the output layer. `nil` is the model's precision, except that 16-bit
     /// values stay as stored if the projections are quantized.
-    public private(set) var embeddingStorage: WeightStorage?
+    package private(set) var embeddingStorage: WeightStorage?
 
     /// - Throws: ``PEFTError`` if the folder or its `config.json` is missing or damaged.
     public init(_ url: URL) throws {
@@ -45,7 +46,7 @@ public struct ModelFolder {
     }
 
     /// The folder as a sequence classifier with these labels; unchanged without labels.
-    public func classifying(_ labels: [String]) -> ModelFolder {
+    package func classifying(_ labels: [String]) -> ModelFolder {
         labels.isEmpty ? self : with(ModelHead(task: .classification, labels: labels))
     }
 
@@ -81,7 +82,7 @@ public struct ModelFolder {
     }
 
     /// Whether it is a GGUF file.
-    public var isGGUF: Bool { GGUFHeader.isName(url) }
+    package var isGGUF: Bool { GGUFHeader.isName(url) }
 
     func tensors() throws -> ShardedTensors { try ShardedTensors(folder: url, packed: storage == nil) }
 
@@ -97,7 +98,7 @@ public struct ModelFolder {
     }
 
     /// Whether the head is untrained, because the folder has none for these labels.
-    public func lacksHead() throws -> Bool {
+    package func lacksHead() throws -> Bool {
         let model = try outline()
         let new = model.parameters().map(\.path).filter { path in
             model.newModules.contains { path.hasPrefix($0 + ".") }
@@ -207,10 +208,10 @@ public struct ModelFolder {
 
 extension ModelFolder {
     /// The floating-point dtype of most of the weights, by bytes; `nil` if there are none.
-    public func storedType() throws -> DType? { try tensors().mainType }
+    package func storedType() throws -> DType? { try tensors().mainType }
 
     /// Total size of the weight files in bytes.
-    public var weightBytes: Int {
+    package var weightBytes: Int {
         if isGGUF {
             return (try? url.resolvingSymlinksInPath().resourceValues(forKeys: [.fileSizeKey]).fileSize) ?? 0
         }

@@ -8,7 +8,7 @@ public enum ModelLocator {
     public static let embedded = "tiny-t5"
 
     /// Which files of a model are needed.
-    public enum Part: Sendable {
+    package enum Part: Sendable {
         /// `config.json` (or an adapter's), and the tokenizer if there is one.
         case description
         /// The weights too.
@@ -16,15 +16,34 @@ public enum ModelLocator {
     }
 
     /// Downloads missing files of a repository into the cache and returns their folder.
-    public typealias Fetch = (HubName, FileSelection) throws -> URL
+    package typealias Fetch = (HubName, FileSelection) throws -> URL
 
+    /// Finds the folder of a model.
     /// - Parameters:
     ///   - name: a folder; a GGUF file; `tiny-t5`; or a Hub name such as `google/flan-t5-base` or
     ///     `google/flan-t5-base@main`.
-    ///   - fetch: downloads what isn't in the cache shared with Python tools; by default nothing is downloaded.
+    ///   - downloads: whether files that aren't in the cache shared with Python tools are downloaded.
     /// - Throws: ``PEFTError`` that lists the searched places.
-    public static func folder(
-        _ name: String, needing part: Part = .weights, settings: HubSettings = HubSettings(), fetch: Fetch? = nil
+    public static func folder(_ name: String, downloads: Bool = false) throws -> URL {
+        try folder(name, needing: .weights, fetch: fetch(downloads))
+    }
+
+    /// Finds the folder of an adapter by its path or Hub name.
+    /// - Parameter downloads: whether files that aren't in the cache shared with Python tools are downloaded.
+    /// - Throws: ``PEFTError`` if a Hub name is not in the cache and can't be downloaded. A missing path is an error
+    ///   where the folder is read.
+    public static func adapter(_ name: String, downloads: Bool = false) throws -> URL {
+        try adapter(name, settings: HubSettings(), fetch: fetch(downloads))
+    }
+
+    private static func fetch(_ downloads: Bool) -> Fetch? {
+        guard downloads else { return nil }
+        return { try HubClient(HubSettings()).pull($0, $1).folder }
+    }
+
+    /// - Parameter fetch: downloads what isn't in the cache.
+    package static func folder(
+        _ name: String, needing part: Part, settings: HubSettings = HubSettings(), fetch: Fetch? = nil
     ) throws -> URL {
         if let folder = localFolder(name) { return folder }
         if name == embedded {
@@ -36,8 +55,8 @@ public enum ModelLocator {
         }
     }
 
-    /// Resolves an adapter folder by its path or Hub name.
-    public static func adapter(_ name: String, settings: HubSettings = HubSettings(), fetch: Fetch? = nil) throws
+    /// - Parameter fetch: downloads what isn't in the cache.
+    package static func adapter(_ name: String, settings: HubSettings = HubSettings(), fetch: Fetch?) throws
         -> URL
     {
         let path = URL(fileURLWithPath: NSString(string: name).expandingTildeInPath)

@@ -4,7 +4,7 @@ import Torch
 import TorchNN
 
 /// The supported model families. To add one, add a file in `Models/` and its name here (see CONTRIBUTING.md).
-public enum ModelRegistry {
+package enum ModelRegistry {
     /// In the order in which errors list those that GGUF files have.
     static let families: [ModelFamily] = [
         .t5, .mt5, .llama, .mistral, .qwen2, .qwen3, .gemma, .gemma2, .gemma3, .phi3, .gpt2, .bert, .roberta,
@@ -22,7 +22,7 @@ public enum ModelRegistry {
     }
 
     /// Whether models of this `model_type` are encoders.
-    public static func isEncoder(_ family: String) -> Bool {
+    package static func isEncoder(_ family: String) -> Bool {
         if case .encoder = byName[family]?.constructor { true } else { false }
     }
 
@@ -47,7 +47,7 @@ public enum ModelRegistry {
     /// - Parameter head: the requested head, if it differs from the configuration.
     /// - Throws: ``PEFTError`` for a configuration without `model_type` or of an unsupported family, and for a task
     ///   that the family doesn't support.
-    public static func outline(_ configuration: JSON, file: String, head: ModelHead? = nil) throws
+    package static func outline(_ configuration: JSON, file: String, head: ModelHead? = nil) throws
         -> any LanguageModel
     {
         // libtorch rejects shapes whose sizes overflow.

@@ -18,14 +18,14 @@ public enum ModelTask: String, Codable, Sendable, CaseIterable {
     case embeddings
 
     /// Whether the model generates text.
-    public var generates: Bool { self == .sequenceToSequence || self == .causalLM }
+    package var generates: Bool { self == .sequenceToSequence || self == .causalLM }
     /// Whether a head scores a whole sequence.
-    public var scoresRows: Bool { self == .classification || self == .multiLabel || self == .regression }
+    package var scoresRows: Bool { self == .classification || self == .multiLabel || self == .regression }
     /// Whether outputs are named labels.
-    public var hasLabels: Bool { self == .classification || self == .multiLabel || self == .tokenClassification }
+    package var hasLabels: Bool { self == .classification || self == .multiLabel || self == .tokenClassification }
 
     /// Hugging Face PEFT's `task_type`.
-    public var taskType: String {
+    package var taskType: String {
         switch self {
         case .sequenceToSequence: "SEQ_2_SEQ_LM"
         case .causalLM: "CAUSAL_LM"
@@ -58,12 +58,17 @@ public enum ModelTask: String, Codable, Sendable, CaseIterable {
 
 /// A model's head: its task, the names of its outputs and how embeddings are pooled.
 public struct ModelHead: Codable, Sendable, Equatable {
+    /// What the model computes.
     public var task: ModelTask
     /// Names of the outputs in order; empty if the task has none.
     public var labels: [String]
     /// How a sentence embedding is pooled from the hidden states.
     public var pooling: Pooling
 
+    /// - Parameters:
+    ///   - task: what the model computes.
+    ///   - labels: names of classes, in the order of the outputs.
+    ///   - pooling: how an embedding is pooled.
     public init(task: ModelTask, labels: [String] = [], pooling: Pooling = Pooling()) {
         (self.task, self.labels, self.pooling) = (task, labels, pooling)
     }
@@ -73,7 +78,7 @@ public struct ModelHead: Codable, Sendable, Equatable {
 
     /// Reads the head from a configuration's `architectures`, `problem_type` and `id2label`; `nil` if they name no
     /// task with a head.
-    public init?(configuration: JSON) {
+    package init?(configuration: JSON) {
         let names = (configuration["architectures"]?.array ?? []).compactMap(\.string)
         if names.contains(where: { $0.hasSuffix("ForTokenClassification") }) {
             self.init(task: .tokenClassification, labels: Self.labels(configuration))

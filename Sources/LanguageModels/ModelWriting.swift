@@ -5,21 +5,25 @@ import Torch
 import TorchNN
 
 extension LanguageModel {
-    /// Saves the model as `config.json`, `model.safetensors` and companion files.
+    /// Saves the model as `config.json` and `model.safetensors`, with the tokenizer and the generation settings of the
+    /// folder that it was loaded from.
     /// - Parameters:
-    ///   - files: companion files; by default the tokenizer and generation settings of the folder that the model was
-    ///     loaded from (``companionFiles()``).
+    ///   - folder: the new folder.
     ///   - dtype: storage dtype of the weights; by default as in memory.
     ///   - replacing: whether an existing folder is replaced; otherwise it is an error.
     /// - Throws: ``PEFTError``; the folder is written atomically.
-    public func save(
-        to folder: URL, copying files: [FolderFile]? = nil, dtype: DType? = nil, replacing: Bool = true
-    ) throws {
+    public func save(to folder: URL, dtype: DType? = nil, replacing: Bool = true) throws {
+        try AtomicFile.writeFolder(folder, replacing: replacing) { try write(into: $0, dtype: dtype) }
+    }
+
+    /// Saves the model with other companion files.
+    package func save(to folder: URL, copying files: [FolderFile], dtype: DType? = nil, replacing: Bool = true) throws
+    {
         try AtomicFile.writeFolder(folder, replacing: replacing) { try write(into: $0, copying: files, dtype: dtype) }
     }
 
     /// Writes the model into an existing folder, for callers that handle atomicity themselves.
-    public func write(into folder: URL, copying files: [FolderFile]? = nil, dtype: DType? = nil) throws {
+    package func write(into folder: URL, copying files: [FolderFile]? = nil, dtype: DType? = nil) throws {
         var fields = describingVocabulary(configuration.object ?? [:])
         try checkVocabularyIsWritable()
         let keptAsStored = storedAsTheyAre
@@ -34,11 +38,11 @@ extension LanguageModel {
         fields["dtype"] = .string(stored.rawValue)
         fields["torch_dtype"] = nil
         try AtomicFile.write(JSON.object(fields).text() + "\n", to: folder.appendingPathComponent("config.json"))
-        let tensors = parameters().map { path, parameter in
-            let tensor = parameter.tensor.detached()
-            return (path, keptAsStored.contains(ObjectIdentifier(parameter)) ? tensor : tensor.to(stored))
-        }
         try withTorchErrors {
+            let tensors = parameters().map { path, parameter in
+                let tensor = parameter.tensor.detached()
+                return (path, keptAsStored.contains(ObjectIdentifier(parameter)) ? tensor : tensor.to(stored))
+            }
             let others = try otherPartTensors()
             try SafetensorsFile.write(
                 Dictionary(tensors + others.map { ($0.key, $0.value) }, uniquingKeysWith: { first, _ in first }),
@@ -54,7 +58,7 @@ extension LanguageModel {
 
     /// The tokenizer files with the chat template, and `generation_config.json`, from the folder that the model was
     /// loaded from; empty for other models.
-    public func companionFiles() throws -> [FolderFile] {
+    package func companionFiles() throws -> [FolderFile] {
         guard let source, FileManager.default.fileExists(atPath: source.path) else { return [] }
         let settings = source.appendingPathComponent("generation_config.json")
         let isThere = FileManager.default.fileExists(atPath: settings.path)

@@ -16,18 +16,18 @@ extension TiedOutputModel {
 
 extension LanguageModel {
     /// The input embeddings.
-    public var vocabularyTable: Embedding? {
+    package var vocabularyTable: Embedding? {
         namedModules().first { $0.path == inputEmbedding }?.module as? Embedding
     }
 
     /// The output layer if it is untied and not a classification head.
-    public var ownOutputLayer: Linear? { (self as? any TiedOutputModel)?.outputProjection }
+    package var ownOutputLayer: Linear? { (self as? any TiedOutputModel)?.outputProjection }
 
     /// Whether the output layer is tied to the input embeddings.
-    public var hasTiedOutput: Bool { (self as? any TiedOutputModel).map { $0.outputProjection == nil } ?? false }
+    package var hasTiedOutput: Bool { (self as? any TiedOutputModel).map { $0.outputProjection == nil } ?? false }
 
     /// Unties the output layer, or with `nil` ties it again.
-    public func setOutputLayer(_ layer: Linear?) { (self as? any TiedOutputModel)?.outputProjection = layer }
+    package func setOutputLayer(_ layer: Linear?) { (self as? any TiedOutputModel)?.outputProjection = layer }
 
     /// Updates `config.json` to the current vocabulary matrices: their rows, and whether they are tied.
     func describingVocabulary(_ fields: [String: JSON]) -> [String: JSON] {

@@ -6,6 +6,7 @@ import TorchNN
 /// Pooling of hidden states into one vector per sequence, stored as in sentence-transformers (`modules.json`,
 /// `1_Pooling/config.json`).
 public struct Pooling: Codable, Sendable, Equatable {
+    /// Which hidden states become the embedding.
     public enum Mode: String, Codable, Sendable, CaseIterable {
         /// The mean over the sequence's tokens.
         case mean
@@ -13,15 +14,19 @@ public struct Pooling: Codable, Sendable, Equatable {
         case cls
     }
 
+    /// Which hidden states become the embedding.
     public var mode: Mode
     /// Whether vectors are L2-normalized.
     public var normalizes: Bool
 
+    /// - Parameters:
+    ///   - mode: which hidden states become the embedding.
+    ///   - normalizes: whether embeddings are scaled to length 1.
     public init(_ mode: Mode = .mean, normalizes: Bool = true) { (self.mode, self.normalizes) = (mode, normalizes) }
 
     /// Reads a sentence-transformers folder; `nil` for other folders.
     /// - Throws: ``PEFTError`` for an unsupported pooling.
-    public static func read(in folder: URL) throws -> Pooling? {
+    package static func read(in folder: URL) throws -> Pooling? {
         let file = folder.appendingPathComponent("modules.json")
         guard FileManager.default.fileExists(atPath: file.path) else { return nil }
         var result = Pooling(normalizes: false)

@@ -3,10 +3,10 @@ import PEFTSupport
 import Torch
 
 /// Weights in one file, or in shards listed by an index.
-public enum TensorShards {
+package enum TensorShards {
     /// Opens the file of that name, or the shards in its index; empty if neither exists.
     /// - Throws: ``PEFTError`` for an index without shards, and for a missing or damaged shard.
-    public static func files<File: TensorFile>(in folder: URL, _ name: String, _ read: (URL) throws -> File) throws
+    package static func files<File: TensorFile>(in folder: URL, _ name: String, _ read: (URL) throws -> File) throws
         -> [any TensorFile]
     {
         let single = folder.appendingPathComponent(name)
@@ -34,13 +34,13 @@ public enum TensorShards {
 }
 
 /// Several tensor files presented as one.
-public final class JoinedTensorFile: TensorFile {
-    public let url: URL
-    public let entries: [String: TensorEntry]
+package final class JoinedTensorFile: TensorFile {
+    package let url: URL
+    package let entries: [String: TensorEntry]
     private let owner: [String: any TensorFile]
 
     /// - Throws: ``PEFTError`` if two files contain the same tensor.
-    public init(_ files: [any TensorFile], url: URL) throws {
+    package init(_ files: [any TensorFile], url: URL) throws {
         self.url = url
         var owner: [String: any TensorFile] = [:]
         for file in files {
@@ -57,7 +57,7 @@ public final class JoinedTensorFile: TensorFile {
         entries = owner.reduce(into: [:]) { $0[$1.key] = $1.value.entries[$1.key] }
     }
 
-    public func tensor(_ name: String) throws -> Tensor {
+    package func tensor(_ name: String) throws -> Tensor {
         guard let file = owner[name] else {
             throw PEFTError(
                 "\(url.path) has no tensor '\(name)'",
@@ -66,5 +66,5 @@ public final class JoinedTensorFile: TensorFile {
         return try file.tensor(name)
     }
 
-    public func forget(_ name: String) { owner[name]?.forget(name) }
+    package func forget(_ name: String) { owner[name]?.forget(name) }
 }

@@ -7,12 +7,12 @@ public struct Encoding: Equatable, Sendable {
     public var typeIDs: [Int] = []
     /// The index of the word that each token is a part of, and `nil` at special tokens. Empty where no words were
     /// given.
-    public var wordIndices: [Int?] = []
+    package var wordIndices: [Int?] = []
     /// The Unicode scalars of its text (or its word) that each token stands for, as `offsets` of Python's `tokenizers` says;
     /// 0..<0 at special tokens. Empty unless asked for.
     public var offsets: [Range<Int>] = []
     /// The same in bytes of UTF-8, to cut a `String` with.
-    public var byteOffsets: [Range<Int>] = []
+    package var byteOffsets: [Range<Int>] = []
     /// Whether the limit took tokens away.
     public var isTruncated = false
 }

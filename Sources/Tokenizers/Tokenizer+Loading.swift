@@ -49,7 +49,7 @@ extension Tokenizer {
     }
 
     /// The tokenizer's files in `folder`, to be saved with a model or adapter; for a GGUF file, equivalent files.
-    public static func files(in folder: URL) throws -> [FolderFile] {
+    package static func files(in folder: URL) throws -> [FolderFile] {
         if GGUFHeader.isName(folder) { return try GGUFTokenizer(GGUFHeader(folder), name: folder.path).files() }
         return fileNames.map { folder.appendingPathComponent($0) }
             .filter { FileManager.default.fileExists(atPath: $0.path) }.map { FolderFile(copyOf: $0) }

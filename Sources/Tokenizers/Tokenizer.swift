@@ -21,11 +21,11 @@ public struct Tokenizer: Sendable {
     /// The end-of-sequence token.
     public internal(set) var eosTokenID: Int?
     /// The unknown token.
-    public internal(set) var unknownTokenID: Int?
+    package internal(set) var unknownTokenID: Int?
     /// The begin-of-sequence token.
     public internal(set) var bosTokenID: Int?
     /// Maximum sequence length in tokens (`model_max_length`); `nil` if there is no limit.
-    public internal(set) var maximumLength: Int?
+    package internal(set) var maximumLength: Int?
     /// Whether decoding removes spaces before punctuation: see ``SpaceCleaning``.
     var cleansSpaces = false
 
@@ -71,7 +71,7 @@ public struct Tokenizer: Sendable {
     }
 
     /// Whether it is a special token, which decoding may skip.
-    public func isSpecial(_ id: Int) -> Bool { token(for: id).map { added.isSpecial($0) } ?? false }
+    package func isSpecial(_ id: Int) -> Bool { token(for: id).map { added.isSpecial($0) } ?? false }
 
     /// The number of tokens, added ones included.
     public var vocabularySize: Int { model.vocabularySize + added.newTokens }

@@ -5,24 +5,24 @@ import PEFTSupport
 ///
 /// A blob is named by its checksum; the snapshot of a commit has relative symlinks to blobs; a ref stores the last known
 /// commit of a branch or tag.
-public struct HubCache: Sendable {
-    public let folder: URL
+package struct HubCache: Sendable {
+    package let folder: URL
     private let usesSymlinks: Bool
 
-    public init(_ settings: HubSettings = HubSettings()) {
+    package init(_ settings: HubSettings = HubSettings()) {
         folder = settings.cache
         usesSymlinks = settings.usesSymlinks
     }
 
     /// The cached snapshot of a name's revision, if there is one.
-    public func snapshot(_ name: HubName) -> URL? {
+    package func snapshot(_ name: HubName) -> URL? {
         guard let commit = commit(of: name) else { return nil }
         let snapshot = snapshotFolder(name, commit: commit)
         return FileManager.default.fileExists(atPath: snapshot.path) ? snapshot : nil
     }
 
     /// The last known commit of the revision.
-    public func commit(of name: HubName) -> String? {
+    package func commit(of name: HubName) -> String? {
         let reference = repository(name).appendingPathComponent("refs/\(name.revision)")
         if let text = try? String(contentsOf: reference, encoding: .utf8) {
             let commit = text.trimmingCharacters(in: .whitespacesAndNewlines)
@@ -32,7 +32,7 @@ public struct HubCache: Sendable {
     }
 
     /// Names of the cached models, sorted.
-    public var names: [String] {
+    package var names: [String] {
         let folders = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
         return folders.filter { $0.hasPrefix("models--") }.map {
             String($0.dropFirst("models--".count)).replacing("--", with: "/")

@@ -74,5 +74,5 @@ struct JSONText {
 
 extension JinjaValue {
     /// The value as `json.dumps(value, ensure_ascii=False)` writes it; `nil` for a value that JSON doesn't have.
-    public var jsonText: String? { try? JSONText().text(of: self) }
+    package var jsonText: String? { try? JSONText().text(of: self) }
 }

@@ -1,14 +1,14 @@
 /// A dictionary that keeps insertion order, as Python's does.
-public struct JinjaDictionary {
-    public private(set) var entries: [(key: JinjaValue, value: JinjaValue)] = []
+package struct JinjaDictionary {
+    package private(set) var entries: [(key: JinjaValue, value: JinjaValue)] = []
     private var places: [Key: Int] = [:]
 
-    public init() {}
+    package init() {}
 
-    public var isEmpty: Bool { entries.isEmpty }
-    public var count: Int { entries.count }
+    package var isEmpty: Bool { entries.isEmpty }
+    package var count: Int { entries.count }
 
-    public subscript(key: String) -> JinjaValue? {
+    package subscript(key: String) -> JinjaValue? {
         get { places[Key(.string(key))].map { entries[$0].value } }
         set {
             if let newValue { set(Key(.string(key)), to: newValue) } else { remove(key) }
@@ -68,7 +68,7 @@ private struct Key: Hashable {
 }
 
 /// The views returned by `keys()`, `values()` and `items()`.
-public struct DictionaryView {
+package struct DictionaryView {
     enum Part: String { case keys, values, items }
     let dictionary: JinjaDictionary
     let part: Part

@@ -4,7 +4,7 @@ import PEFTSupport
 ///
 /// Values are immutable, as in transformers' sandbox, except for a namespace's attributes and the position of a
 /// generator.
-public enum JinjaValue {
+package enum JinjaValue {
     /// An undefined name, attribute or item, with the error message for its use.
     case undefined(String)
     case none
@@ -28,7 +28,7 @@ public enum JinjaValue {
 
 extension JinjaValue {
     /// Converts a JSON value; the keys of objects are sorted, as ``JSON`` doesn't keep their order.
-    public init(_ json: JSON) {
+    package init(_ json: JSON) {
         switch json {
         case .null: self = .none
         case .bool(let value): self = .boolean(value)
@@ -43,31 +43,31 @@ extension JinjaValue {
         }
     }
 
-    public init(fields pairs: KeyValuePairs<String, JinjaValue>) {
+    package init(fields pairs: KeyValuePairs<String, JinjaValue>) {
         var dictionary = JinjaDictionary()
         for (key, value) in pairs { dictionary[key] = value }
         self = .dictionary(dictionary)
     }
 
     /// The text of a string, marked or not.
-    public var text: String? {
+    package var text: String? {
         switch self {
         case .string(let text), .markup(let text): text
         default: nil
         }
     }
 
-    public var dictionary: JinjaDictionary? { if case .dictionary(let value) = self { value } else { nil } }
+    package var dictionary: JinjaDictionary? { if case .dictionary(let value) = self { value } else { nil } }
 
     /// The elements of a list or tuple.
-    public var elements: [JinjaValue]? {
+    package var elements: [JinjaValue]? {
         switch self {
         case .list(let values), .tuple(let values): values
         default: nil
         }
     }
 
-    public var isNone: Bool { if case .none = self { true } else { false } }
+    package var isNone: Bool { if case .none = self { true } else { false } }
     var isUndefined: Bool { if case .undefined = self { true } else { false } }
 
     /// Python's name of the type.
@@ -110,7 +110,7 @@ extension JinjaValue {
 }
 
 /// The result of `namespace(…)`: attributes that a template may set in any scope.
-public final class Namespace {
+package final class Namespace {
     var attributes = JinjaDictionary()
 }
 
@@ -128,13 +128,13 @@ public final class Generator {
 }
 
 /// A callable.
-public struct Function {
+package struct Function {
     let name: String
     let call: (Interpreter, Arguments) throws -> JinjaValue
 }
 
 /// Python's `range`.
-public struct PythonRange {
+package struct PythonRange {
     /// Maximum length in Jinja's sandbox.
     static let longest = 100_000
     let start: Int

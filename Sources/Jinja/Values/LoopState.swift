@@ -1,5 +1,5 @@
 /// What `loop` tells inside a loop.
-public final class LoopState {
+package final class LoopState {
     let items: [JinjaValue]
     var index = 0
     /// What `loop.changed` was last asked about.

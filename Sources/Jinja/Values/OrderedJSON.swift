@@ -3,7 +3,7 @@ import PEFTSupport
 extension JinjaValue {
     /// Reads JSON text; the keys of objects keep their order, which a template that writes tools down shows.
     /// - Throws: ``PEFTError`` naming `name` where the text is not JSON.
-    public init(json text: String, name: String) throws {
+    package init(json text: String, name: String) throws {
         let bytes = Array(text.utf8)
         do {
             // The parser checks; the scanner then reads in order.

@@ -12,7 +12,7 @@ extension LanguageModel {
     ///   - tokenizer: the tokenizer's metadata from ``GGUFVocabulary``.
     ///   - name: the model's name in the file.
     /// - Throws: ``PEFTError`` for a model that llama.cpp would compute differently, with the difference.
-    public func writeGGUF(
+    package func writeGGUF(
         to url: URL, type: GGUFType, tokenizer: [(String, GGUFValue)], name: String, replacing: Bool = true
     ) throws {
         let names = try GGUFNames(of: self)

@@ -2,13 +2,13 @@ import PEFTSupport
 import Torch
 
 /// Names of a model's tensors in GGUF files, and the row order there.
-public struct GGUFNames: Sendable {
+package struct GGUFNames: Sendable {
     let architecture: GGUFArchitecture
     let heads: Int
     let keyHeads: Int
 
     /// - Throws: ``PEFTError`` for a model that GGUF can't represent.
-    public init(of model: any LanguageModel) throws {
+    package init(of model: any LanguageModel) throws {
         func refusal(_ reason: String) -> PEFTError {
             let readable = ModelRegistry.families.filter { $0.gguf.read != nil }
             return PEFTError(
@@ -27,13 +27,13 @@ public struct GGUFNames: Sendable {
     }
 
     /// llama.cpp's name of the family.
-    public var name: String { architecture.name }
+    package var name: String { architecture.name }
 
     /// The file's name of a model's tensor; `nil` if it has none.
-    public func tensor(of path: String) -> String? { architecture.tensors.tensor(of: path) }
+    package func tensor(of path: String) -> String? { architecture.tensors.tensor(of: path) }
 
     /// The model's path of a file's tensor; `nil` if it has none.
-    public func path(of tensor: String) -> String? { architecture.tensors.path(of: tensor) }
+    package func path(of tensor: String) -> String? { architecture.tensors.path(of: tensor) }
 
     /// The stored row of each row of a model's tensor; `nil` if the order is the same.
     /// - Throws: ``PEFTError`` if the rows aren't divisible by the heads.
@@ -48,7 +48,7 @@ public struct GGUFNames: Sendable {
     }
 
     /// Reorders the rows of a model's weight, bias or LoRA factor to the file's order.
-    public func stored(_ tensor: Tensor, at path: String) throws -> Tensor {
+    package func stored(_ tensor: Tensor, at path: String) throws -> Tensor {
         guard let rows = try storedRows(path, rows: tensor.dim(0)) else { return tensor }
         var order = Array(repeating: 0, count: rows.count)
         for (model, stored) in rows.enumerated() { order[stored] = model }
@@ -56,7 +56,7 @@ public struct GGUFNames: Sendable {
     }
 
     /// Reorders rows from the file's order to the model's.
-    public func own(_ tensor: Tensor, at path: String) throws -> Tensor {
+    package func own(_ tensor: Tensor, at path: String) throws -> Tensor {
         guard let rows = try storedRows(path, rows: tensor.dim(0)) else { return tensor }
         return tensor.selecting(Tensor(rows))
     }

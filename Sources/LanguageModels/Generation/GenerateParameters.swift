@@ -29,10 +29,11 @@ public struct GenerateParameters: Sendable, Equatable {
     /// Keskar et al. 2019).
     public var repetitionPenalty: Double?
     /// Whether `generation_config.json` is ignored, except for its end and start tokens.
-    public var ignoresModelSettings = false
+    package var ignoresModelSettings = false
     /// Seed of sampling.
     public var seed: UInt64
 
+    /// Settings that are left out are the model's own (`generation_config.json`).
     public init(
         maxNewTokens: Int? = nil, minNewTokens: Int? = nil, temperature: Double? = nil, topK: Int? = nil,
         topP: Double? = nil, minP: Double? = nil, beams: Int? = nil, lengthPenalty: Double? = nil,
@@ -45,7 +46,7 @@ public struct GenerateParameters: Sendable, Equatable {
     }
 
     /// - Throws: ``PEFTError`` naming the value that is out of range.
-    public func validate() throws {
+    package func validate() throws {
         if let maxNewTokens, maxNewTokens < 1 {
             throw PEFTError("max-new-tokens is \(maxNewTokens)", remedy: "use 1 or more")
         }

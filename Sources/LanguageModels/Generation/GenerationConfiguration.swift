@@ -1,47 +1,47 @@
 import PEFTSupport
 
 /// The values in `generation_config.json`, named after transformers' keys; `nil` if absent.
-public struct GenerationConfiguration: Sendable, Equatable {
-    public var maxNewTokens: Int?
+package struct GenerationConfiguration: Sendable, Equatable {
+    package var maxNewTokens: Int?
     /// Maximum length of a sequence, including a decoder-only model's prompt or an encoder-decoder's start token.
-    public var maxLength: Int?
+    package var maxLength: Int?
     /// Minimum number of new tokens.
-    public var minNewTokens: Int?
+    package var minNewTokens: Int?
     /// Minimum length of a sequence, counted like ``maxLength``.
-    public var minLength: Int?
+    package var minLength: Int?
     /// `do_sample`: whether to sample instead of greedy decoding.
-    public var samples: Bool?
-    public var temperature: Double?
-    public var topK: Int?
-    public var topP: Double?
-    public var minP: Double?
-    public var beams: Int?
-    public var lengthPenalty: Double?
-    public var earlyStopping: EarlyStopping?
-    public var repetitionPenalty: Double?
+    package var samples: Bool?
+    package var temperature: Double?
+    package var topK: Int?
+    package var topP: Double?
+    package var minP: Double?
+    package var beams: Int?
+    package var lengthPenalty: Double?
+    package var earlyStopping: EarlyStopping?
+    package var repetitionPenalty: Double?
     /// Repetition penalty of tokens that are not in the encoder's input or the prompt: above 1 favors the input's
     /// tokens.
-    public var encoderRepetitionPenalty: Double?
-    public var noRepeatNgram: Int?
+    package var encoderRepetitionPenalty: Double?
+    package var noRepeatNgram: Int?
     /// Size of n-grams of the encoder's input or the prompt that may not be generated.
-    public var encoderNoRepeatNgram: Int?
+    package var encoderNoRepeatNgram: Int?
     /// Token sequences that may not be generated.
-    public var badWords: [[Int]]?
+    package var badWords: [[Int]]?
     /// Tokens that may never be generated.
-    public var suppressedTokens: [Int]?
+    package var suppressedTokens: [Int]?
     /// Tokens that may not be generated first.
-    public var suppressedFirstTokens: [Int]?
+    package var suppressedFirstTokens: [Int]?
     /// `forced_bos_token_id`: the first generated token.
-    public var forcedFirstToken: Int?
+    package var forcedFirstToken: Int?
     /// `forced_eos_token_id`: tokens to end with when the maximum length is reached.
-    public var forcedLastTokens: [Int]?
-    public var endTokens: [Int]?
+    package var forcedLastTokens: [Int]?
+    package var endTokens: [Int]?
     /// The token with which an encoder-decoder's decoder starts.
-    public var startToken: Int?
+    package var startToken: Int?
     /// Whether scores are renormalized to log-probabilities after processing.
-    public var renormalizes: Bool?
+    package var renormalizes: Bool?
     /// Unsupported keys whose values would change the output.
-    public var unsupported: [String] = []
+    package var unsupported: [String] = []
 
     /// Unsupported keys, with the value that has no effect.
     private static let foreignKeys: [(key: String, neutral: JSON)] = [

@@ -3,31 +3,31 @@ import PEFTSupport
 /// Resolved generation settings: the caller's parameters, then the model's `generation_config.json`, then the
 /// defaults, combined as in transformers. There are two differences: without a length the default is 128 new tokens,
 /// and the end tokens of `config.json` apply if `generation_config.json` has none.
-public struct GenerationSettings: Sendable, Equatable {
+package struct GenerationSettings: Sendable, Equatable {
     /// Sampling temperature; 0 is greedy decoding.
-    public private(set) var temperature: Double
-    public private(set) var topK: Int
-    public private(set) var topP: Double
-    public private(set) var minP: Double
-    public private(set) var beams: Int
-    public private(set) var lengthPenalty: Double
-    public private(set) var earlyStopping: EarlyStopping
-    public private(set) var noRepeatNgram: Int
-    public private(set) var encoderNoRepeatNgram: Int
-    public private(set) var repetitionPenalty: Double
-    public private(set) var encoderRepetitionPenalty: Double
-    public private(set) var badWords: [[Int]]
-    public private(set) var suppressedTokens: Set<Int>
-    public private(set) var suppressedFirstTokens: Set<Int>
-    public private(set) var forcedFirstToken: Int?
-    public private(set) var forcedLastTokens: [Int]
-    public private(set) var endTokens: Set<Int>
+    package private(set) var temperature: Double
+    package private(set) var topK: Int
+    package private(set) var topP: Double
+    package private(set) var minP: Double
+    package private(set) var beams: Int
+    package private(set) var lengthPenalty: Double
+    package private(set) var earlyStopping: EarlyStopping
+    package private(set) var noRepeatNgram: Int
+    package private(set) var encoderNoRepeatNgram: Int
+    package private(set) var repetitionPenalty: Double
+    package private(set) var encoderRepetitionPenalty: Double
+    package private(set) var badWords: [[Int]]
+    package private(set) var suppressedTokens: Set<Int>
+    package private(set) var suppressedFirstTokens: Set<Int>
+    package private(set) var forcedFirstToken: Int?
+    package private(set) var forcedLastTokens: [Int]
+    package private(set) var endTokens: Set<Int>
     /// The token with which a decoder starts; `nil` for a decoder-only model.
-    public private(set) var startToken: Int?
-    public private(set) var renormalizes: Bool
-    public let seed: UInt64
+    package private(set) var startToken: Int?
+    package private(set) var renormalizes: Bool
+    package let seed: UInt64
     /// One line for the user on settings taken from the file and unsupported ones; `nil` if there are none.
-    public private(set) var note: String?
+    package private(set) var note: String?
     private var maxNewTokens: Int?
     private var maxLength: Int?
     private var minNewTokens: Int?
@@ -40,7 +40,7 @@ public struct GenerationSettings: Sendable, Equatable {
     ///   - defaults: the model's own tokens.
     ///   - source: the file with the model's generation settings.
     /// - Throws: ``PEFTError`` for a value out of range in either.
-    public init(_ parameters: GenerateParameters, defaults: GenerationDefaults, source: GenerationSource?) throws {
+    package init(_ parameters: GenerateParameters, defaults: GenerationDefaults, source: GenerationSource?) throws {
         try parameters.validate()
         let all = try source?.configuration() ?? GenerationConfiguration()
         let file = parameters.ignoresModelSettings ? GenerationConfiguration() : all
@@ -137,10 +137,10 @@ public struct GenerationSettings: Sendable, Equatable {
     }
 
     /// Minimum number of new tokens after `begun` tokens.
-    public func minNewTokens(after begun: Int) -> Int { minNewTokens ?? max(0, (minLength ?? 0) - begun) }
+    package func minNewTokens(after begun: Int) -> Int { minNewTokens ?? max(0, (minLength ?? 0) - begun) }
 
     /// The settings by name, for reports.
-    public var settings: [String: JSON] {
+    package var settings: [String: JSON] {
         var values: [String: JSON] = ["beams": .integer(beams), "noRepeatNgram": .integer(noRepeatNgram)]
         if maxNewTokens == nil, let maxLength {
             values["maxLength"] = .integer(maxLength)
@@ -190,7 +190,7 @@ public struct GenerationSettings: Sendable, Equatable {
 
 extension GenerationSettings {
     /// The settings with which a model generates.
-    public init(_ parameters: GenerateParameters, for model: any LanguageModel) throws {
+    package init(_ parameters: GenerateParameters, for model: any LanguageModel) throws {
         try self.init(parameters, defaults: model.generationDefaults, source: model.folderSettings.generation)
     }
 }

@@ -3,9 +3,9 @@ import PEFTSupport
 
 /// The file with a model's generation settings: `generation_config.json` or, in older folders, the same keys in
 /// `config.json`. Its errors are deferred until generation, so that a damaged file doesn't prevent training.
-public struct GenerationSource: Sendable {
+package struct GenerationSource: Sendable {
     /// Name of the file, for messages.
-    public let name: String
+    package let name: String
     private let content: Result<JSON, PEFTError>
 
     init(name: String, _ json: JSON) {
@@ -29,7 +29,7 @@ public struct GenerationSource: Sendable {
     }
 
     /// - Throws: ``PEFTError`` that names a key with an invalid value.
-    public func configuration() throws -> GenerationConfiguration {
+    package func configuration() throws -> GenerationConfiguration {
         try GenerationConfiguration(content.get(), file: name)
     }
 }

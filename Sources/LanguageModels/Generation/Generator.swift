@@ -4,9 +4,10 @@ import TorchNN
 
 /// Generates text for batches of prompts.
 public struct Generator {
-    public let model: any LanguageModel
+    /// The model, with its active adapters.
+    package let model: any LanguageModel
     /// Settings resolved from the caller's parameters, the model's `generation_config.json` and the defaults.
-    public let settings: GenerationSettings
+    package let settings: GenerationSettings
 
     /// - Throws: ``PEFTError`` if a parameter, or a setting of the model, is out of range.
     public init(_ model: any LanguageModel, _ parameters: GenerateParameters) throws {

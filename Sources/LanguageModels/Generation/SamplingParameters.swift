@@ -1,31 +1,31 @@
 import PEFTSupport
 
 /// How the tokens of one sequence are drawn. The defaults change nothing: sampling from the model's distribution.
-public struct SamplingParameters: Sendable, Equatable {
+package struct SamplingParameters: Sendable, Equatable {
     /// Sampling temperature; 0 is greedy decoding.
-    public var temperature: Double
+    package var temperature: Double
     /// Sample from the `topK` most likely tokens; 0 means all.
-    public var topK: Int
+    package var topK: Int
     /// Sample from the most likely tokens with this total probability (Holtzman et al. 2020).
-    public var topP: Double
+    package var topP: Double
     /// Sample from the tokens with at least this fraction of the most likely token's probability (Nguyen et al. 2024).
-    public var minP: Double
+    package var minP: Double
     /// Factor by which positive logits of tokens of the prompt and the sequence are divided, and negative ones
     /// multiplied (Keskar et al. 2019).
-    public var repetitionPenalty: Double
+    package var repetitionPenalty: Double
     /// Subtracted from the logits of generated tokens, from −2 to 2.
-    public var presencePenalty: Double
+    package var presencePenalty: Double
     /// Subtracted from the logits of generated tokens, once for each time, from −2 to 2.
-    public var frequencyPenalty: Double
+    package var frequencyPenalty: Double
     /// Added to the logits of these tokens, from −100 to 100.
-    public var logitBias: [Int: Double]
+    package var logitBias: [Int: Double]
     /// Seed of the draws: each is a function of the seed and the position alone.
-    public var seed: UInt64
+    package var seed: UInt64
     /// The number of most likely tokens whose log-probabilities are returned, up to 20; `nil` for none, not even the
     /// chosen token's.
-    public var logProbabilities: Int?
+    package var logProbabilities: Int?
 
-    public init(
+    package init(
         temperature: Double = 1, topK: Int = 0, topP: Double = 1, minP: Double = 0, repetitionPenalty: Double = 1,
         presencePenalty: Double = 0, frequencyPenalty: Double = 0, logitBias: [Int: Double] = [:], seed: UInt64 = 0,
         logProbabilities: Int? = nil
@@ -37,7 +37,7 @@ public struct SamplingParameters: Sendable, Equatable {
     }
 
     /// - Throws: ``PEFTError`` naming the value that is out of range.
-    public func validate() throws {
+    package func validate() throws {
         guard temperature >= 0, temperature.isFinite else {
             throw PEFTError("the temperature is \(temperature)", remedy: "use 0 (greedy) or more")
         }

@@ -7,28 +7,28 @@ import TorchNN
 ///
 /// Each sequence has KV caches of its own, so that its outputs do not depend on the sequences beside it. Sequences of an
 /// encoder-decoder, and of models whose RoPE frequencies depend on the longest sequence, are computed one by one.
-public struct SequenceBatch {
-    public let model: any LanguageModel
+package struct SequenceBatch {
+    package let model: any LanguageModel
     /// Whether a step computes its sequences together; otherwise ``step(_:)`` accepts one sequence.
-    public let isShared: Bool
+    package let isShared: Bool
     /// The token that a decoder starts with, after its encoder has read the prompt; `nil` for a decoder-only model.
-    public let startToken: Int?
+    package let startToken: Int?
 
     /// The tokens that a step feeds to one sequence.
-    public struct Input {
-        public let sequence: CachedSequence
+    package struct Input {
+        package let sequence: CachedSequence
         /// The next tokens; must not be empty.
-        public let tokens: [Int]
+        package let tokens: [Int]
         /// Whether the logits after the last token are returned.
-        public let readsLogits: Bool
+        package let readsLogits: Bool
 
-        public init(_ sequence: CachedSequence, tokens: [Int], readsLogits: Bool = true) {
+        package init(_ sequence: CachedSequence, tokens: [Int], readsLogits: Bool = true) {
             (self.sequence, self.tokens, self.readsLogits) = (sequence, tokens, readsLogits)
         }
     }
 
     /// - Throws: ``PEFTError`` if the model does not generate text.
-    public init(_ model: any LanguageModel) throws {
+    package init(_ model: any LanguageModel) throws {
         guard model.generates else {
             throw PEFTError(
                 "this \(model.family) model is for \(model.head.task.rawValue) and does not generate text",
@@ -40,7 +40,7 @@ public struct SequenceBatch {
     }
 
     /// Size of one token's keys and values in all caches, in bytes.
-    public var bytesPerToken: Int {
+    package var bytesPerToken: Int {
         let values = model.namedModules().reduce(0) { sum, entry in
             guard let site = entry.module as? KeyValueSite, site.role == .decoder else { return sum }
             return sum + 2 * site.heads * site.headSize
@@ -49,7 +49,7 @@ public struct SequenceBatch {
     }
 
     /// Maximum number of tokens of a sequence, virtual ones included; `nil` without a limit.
-    public var positionLimit: Int? {
+    package var positionLimit: Int? {
         [model.positionLimit, (model as? any CausalModel)?.rotationLimit].compactMap { $0 }.min()
     }
 
@@ -58,7 +58,7 @@ public struct SequenceBatch {
     /// - Returns: logits of the token after the last one, `[inputs that read logits, vocabulary]`; `nil` if none does.
     /// - Throws: ``PEFTError`` for a token outside the vocabulary and a sequence that is too long. The sequences are then
     ///   unusable.
-    public func step(_ inputs: [Input]) throws -> Tensor? {
+    package func step(_ inputs: [Input]) throws -> Tensor? {
         guard !inputs.isEmpty else { return nil }
         guard inputs.allSatisfy({ !$0.tokens.isEmpty }) else {
             throw PEFTError("a sequence has no tokens to feed", remedy: "use a nonempty prompt")
@@ -76,7 +76,7 @@ public struct SequenceBatch {
 
     /// A sequence with the same cached tokens, to continue a prompt in several ways; `nil` if sequences are decoded one by
     /// one.
-    public func copy(of sequence: CachedSequence) throws -> CachedSequence? {
+    package func copy(of sequence: CachedSequence) throws -> CachedSequence? {
         guard isShared else { return nil }
         return try withTorchErrors { withoutGradients { sequence.copy() } }
     }
@@ -106,13 +106,13 @@ public struct SequenceBatch {
 }
 
 /// One sequence of a ``SequenceBatch``, with its cached keys and values.
-public final class CachedSequence {
+package final class CachedSequence {
     /// The encoder's input; empty for a decoder-only model.
     let source: [Int]
     /// Number of tokens to reserve, without virtual ones.
     let capacity: Int
     /// Number of tokens that were fed, without virtual ones.
-    public internal(set) var length = 0
+    package internal(set) var length = 0
     /// Number of cached tokens, virtual ones included.
     fileprivate(set) var columns = 0
     fileprivate var layers: [Int: Layer] = [:]
@@ -128,7 +128,7 @@ public final class CachedSequence {
     /// - Parameters:
     ///   - source: the encoder's input, for an encoder-decoder.
     ///   - capacity: number of tokens to reserve, without virtual ones.
-    public init(source: [Int] = [], capacity: Int) { (self.source, self.capacity) = (source, max(1, capacity)) }
+    package init(source: [Int] = [], capacity: Int) { (self.source, self.capacity) = (source, max(1, capacity)) }
 
     /// Writes keys and values `[tokens, heads, size]` at `column` of a layer's cache.
     /// - Returns: all keys and values up to there, `[columns, heads, size]`, without a copy.

@@ -3,17 +3,17 @@ import Torch
 
 /// Chooses the next token of one sequence of a ``SequenceBatch`` from its logits, with the sequence's own settings and
 /// random numbers, so that the choice does not depend on the sequences beside it.
-public struct TokenChooser {
+package struct TokenChooser {
     /// Additive changes of logits, with OpenAI's meanings.
-    public struct Bias: Sendable, Equatable {
+    package struct Bias: Sendable, Equatable {
         /// Subtracted from the logits of tokens that were generated.
-        public var presencePenalty: Double
+        package var presencePenalty: Double
         /// Subtracted once per occurrence among the generated tokens.
-        public var frequencyPenalty: Double
+        package var frequencyPenalty: Double
         /// Added to the logits of tokens.
-        public var logitBias: [Int: Double]
+        package var logitBias: [Int: Double]
 
-        public init(presencePenalty: Double = 0, frequencyPenalty: Double = 0, logitBias: [Int: Double] = [:]) {
+        package init(presencePenalty: Double = 0, frequencyPenalty: Double = 0, logitBias: [Int: Double] = [:]) {
             (self.presencePenalty, self.frequencyPenalty, self.logitBias) = (
                 presencePenalty, frequencyPenalty, logitBias
             )
@@ -23,9 +23,9 @@ public struct TokenChooser {
     }
 
     /// The log-probability of a token.
-    public struct Score: Sendable, Equatable {
-        public let token: Int
-        public let logProbability: Double
+    package struct Score: Sendable, Equatable {
+        package let token: Int
+        package let logProbability: Double
     }
 
     private let settings: GenerationSettings
@@ -58,16 +58,16 @@ public struct TokenChooser {
     }
 
     /// Whether the choice is the largest unmodified logit.
-    public var isGreedy: Bool {
+    package var isGreedy: Bool {
         settings.temperature == 0 && settings.leavesScores && bias.isNeutral && constraint == nil
     }
 
     /// Whether the sequence must end after the tokens so far, as its constraint is satisfied.
-    public var mustEnd: Bool { constraint?.mustEnd ?? false }
+    package var mustEnd: Bool { constraint?.mustEnd ?? false }
 
     /// Chooses a token from logits `[1, vocabulary]` after the generated ones.
     /// - Throws: ``PEFTError`` if no token can be chosen.
-    public func choose(_ logits: Tensor, generated: [Int]) throws -> Int {
+    package func choose(_ logits: Tensor, generated: [Int]) throws -> Int {
         var scores = logits.to(.float32)
         if !bias.logitBias.isEmpty { scores = scores + row(bias.logitBias, like: scores) }
         let text = ScoreProcessor.Text(source: prompt, before: before, made: generated, most: most, least: least)
@@ -92,7 +92,7 @@ public struct TokenChooser {
     }
 
     /// Advances the constraint by a generated token.
-    public mutating func accept(_ token: Int) throws { try constraint?.accept(token: token) }
+    package mutating func accept(_ token: Int) throws { try constraint?.accept(token: token) }
 
     private func row(_ values: [Int: Double], like scores: Tensor) -> Tensor {
         let size = scores.dim(-1)
@@ -102,7 +102,7 @@ public struct TokenChooser {
     }
 
     /// The log-probabilities of a token and of the `count` most likely ones under unmodified logits `[1, vocabulary]`.
-    public static func scores(_ logits: Tensor, token: Int, count: Int) -> (chosen: Score, best: [Score]) {
+    package static func scores(_ logits: Tensor, token: Int, count: Int) -> (chosen: Score, best: [Score]) {
         let logs = logits.to(.float32).logSoftmax()
         let own = logs.narrowed(axis: 1, token..<(token + 1)).item()
         guard count > 0 else { return (Score(token: token, logProbability: own), []) }

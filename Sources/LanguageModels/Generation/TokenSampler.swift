@@ -6,27 +6,27 @@ import PEFTSupport
 /// The order is that of transformers' processors and warpers: logit bias, repetition penalty, then vLLM's frequency and
 /// presence penalties, then the constraint; temperature, top-k, top-p and min-p. A draw is a function of the logits, the
 /// seed and the position, so a sequence doesn't depend on the batch that it is in.
-public struct TokenSampler: Sendable {
+package struct TokenSampler: Sendable {
     /// A token with its log-probability.
-    public struct LogProbability: Sendable, Equatable {
-        public let token: Int
+    package struct LogProbability: Sendable, Equatable {
+        package let token: Int
         /// Of the model's distribution, before processing.
-        public let value: Double
+        package let value: Double
     }
 
-    public struct Choice: Sendable, Equatable {
-        public let token: Int
+    package struct Choice: Sendable, Equatable {
+        package let token: Int
         /// `nil` if none was requested.
-        public let logProbability: Double?
+        package let logProbability: Double?
         /// The most likely tokens, in descending order.
-        public let top: [LogProbability]
+        package let top: [LogProbability]
     }
 
-    public let parameters: SamplingParameters
+    package let parameters: SamplingParameters
     private let filter: SamplingFilter
 
     /// - Throws: ``PEFTError`` for a parameter out of range.
-    public init(_ parameters: SamplingParameters) throws {
+    package init(_ parameters: SamplingParameters) throws {
         try parameters.validate()
         self.parameters = parameters
         filter = SamplingFilter(parameters)

@@ -4,11 +4,11 @@ import TorchNN
 
 /// BERT (Devlin et al. 2019): an encoder with a pooler and classifier over the first position, a classifier of each
 /// token, or no head.
-public final class BERT: Module, PretrainedEncoder {
-    public let head: ModelHead
+package final class BERT: Module, PretrainedEncoder {
+    package let head: ModelHead
     let settings: BERTConfiguration
     let names: EncoderNames
-    public var folderSettings = FolderSettings()
+    package var folderSettings = FolderSettings()
     @ModuleInfo var encoder: BERTEncoder
     @ModuleInfo var classifier: Linear?
 
@@ -21,20 +21,20 @@ public final class BERT: Module, PretrainedEncoder {
         _classifier.wrappedValue = head.task == .embeddings ? nil : Linear(settings.size, head.outputs)
     }
 
-    public var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
-    public var positionLimit: Int? { settings.positions }
-    public var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
+    package var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
+    package var positionLimit: Int? { settings.positions }
+    package var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
 
     /// Very old files use other names for the norms' tensors.
-    public func canonicalName(_ name: String) -> String {
+    package func canonicalName(_ name: String) -> String {
         names.canonical(
             name.replacing(".LayerNorm.gamma", with: ".LayerNorm.weight")
                 .replacing(".LayerNorm.beta", with: ".LayerNorm.bias"))
     }
-    public func isIgnorable(_ name: String) -> Bool {
+    package func isIgnorable(_ name: String) -> Bool {
         names.isHead(name) || name.hasSuffix("position_ids") || name.contains("pooler.")
     }
-    public func initialDeviation(of path: String) -> Double? {
+    package func initialDeviation(of path: String) -> Double? {
         guard path.hasPrefix("classifier.") || path.contains("pooler.") else { return nil }
         return path.hasSuffix(".bias") ? 0 : 0.02
     }

@@ -38,27 +38,27 @@ protocol CausalConfiguration: Sendable {
 }
 
 extension CausalModel {
-    public var modelFamily: ModelFamily { settings.family }
-    public var architecture: Architecture { .decoder }
-    public var configuration: JSON { settings.json }
-    public var outputLayer: String { modelFamily.modules.output.path ?? "" }
-    public var inputEmbedding: String { modelFamily.modules.inputEmbedding }
-    public var vocabularySize: Int { embedding.entries }
-    public var aliases: [String: String] {
+    package var modelFamily: ModelFamily { settings.family }
+    package var architecture: Architecture { .decoder }
+    package var configuration: JSON { settings.json }
+    package var outputLayer: String { modelFamily.modules.output.path ?? "" }
+    package var inputEmbedding: String { modelFamily.modules.inputEmbedding }
+    package var vocabularySize: Int { embedding.entries }
+    package var aliases: [String: String] {
         settings.isTied ? [outputLayer + ".weight": inputEmbedding + ".weight"] : [:]
     }
-    public var generationDefaults: GenerationDefaults {
+    package var generationDefaults: GenerationDefaults {
         GenerationDefaults(
             startToken: nil, endTokens: Set(settings.endTokens), padToken: settings.endTokens.first ?? 0)
     }
-    public func canonicalName(_ name: String) -> String {
+    package func canonicalName(_ name: String) -> String {
         let name = modelFamily.modules.canonical(name)
         return aliases[name] ?? name
     }
-    public func isIgnorable(_ name: String) -> Bool {
+    package func isIgnorable(_ name: String) -> Bool {
         name.hasSuffix("rotary_emb.inv_freq") || modelFamily.modules.otherPart(name) != nil
     }
-    public func virtualTokens(forRows rows: Int) -> [Int] {
+    package func virtualTokens(forRows rows: Int) -> [Int] {
         LanguageModels.virtualTokens(inputSite, prefixSites.first, forRows: rows)
     }
 
@@ -82,7 +82,7 @@ extension CausalModel {
         return outputProjection.isAdapted ? nil : outputProjection.weight
     }
 
-    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
+    package func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
         let input = PackedSequences(rows.map { $0.input + $0.target.dropLast() }, device: device)
         // The last token of the prompt predicts the first of the target, and so on.
         let spans = zip(rows, input.offsets.dropFirst()).map { row, end in (end - row.target.count)..<end }
@@ -91,7 +91,7 @@ extension CausalModel {
             positions: Tensor(spans.flatMap { Array($0) }, device: device), outputs: OutputSpans(spans))
     }
 
-    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
+    package func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
         let hidden = hidden(batch)
         if let weight = outputWeight {
             return weight.crossEntropy(
@@ -104,9 +104,9 @@ extension CausalModel {
         return labelSmoothing > 0 ? targetLoss - logs.mean(axes: [-1]).sum() * labelSmoothing : targetLoss
     }
 
-    public func logits(_ batch: TrainingBatch) -> Tensor { scores(hidden(batch)) }
+    package func logits(_ batch: TrainingBatch) -> Tensor { scores(hidden(batch)) }
 
-    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
+    package func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
         CausalDecodingState(self, prompts, capacity: capacity, beams: beams)
     }
 

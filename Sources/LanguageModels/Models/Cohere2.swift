@@ -5,9 +5,9 @@ import TorchNN
 /// Command R7B and Command A (Cohere 2025). Attention and feed-forward network of a block read the same normalized
 /// input, and their outputs are added at once (parallel sublayers; Wang & Komatsuzaki 2021). Three of four layers have
 /// sliding windows and RoPE; the others have neither.
-public final class Cohere2: Module, CausalModel {
+package final class Cohere2: Module, CausalModel {
     let settings: Cohere2Configuration
-    public var folderSettings = FolderSettings()
+    package var folderSettings = FolderSettings()
     @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
     @ModuleInfo(key: "model.input_site") var inputSite: InputSite
     @ModuleInfo(key: "model.layers") var layers: [Cohere2Block]

@@ -4,11 +4,11 @@ import TorchNN
 
 /// DistilBERT (Sanh et al. 2019): BERT's blocks under other names, without token types and pooler, and with an
 /// additional layer in the sequence classification head.
-public final class DistilBERT: Module, PretrainedEncoder {
-    public let head: ModelHead
+package final class DistilBERT: Module, PretrainedEncoder {
+    package let head: ModelHead
     let settings: DistilBERTConfiguration
     let names: EncoderNames
-    public var folderSettings = FolderSettings()
+    package var folderSettings = FolderSettings()
     @ModuleInfo var encoder: DistilBERTEncoder
     @ModuleInfo(key: "pre_classifier") var preClassifier: Linear?
     @ModuleInfo var classifier: Linear?
@@ -26,14 +26,14 @@ public final class DistilBERT: Module, PretrainedEncoder {
         _classifier.wrappedValue = head.task == .embeddings ? nil : Linear(settings.size, head.outputs)
     }
 
-    public var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
-    public var positionLimit: Int? { settings.positions }
+    package var outputLayer: String { head.task == .embeddings ? "" : "classifier" }
+    package var positionLimit: Int? { settings.positions }
     /// Hugging Face PEFT compares name suffixes, and so trains `pre_classifier` with `classifier`.
-    public var newModules: [String] {
+    package var newModules: [String] {
         head.task == .embeddings ? [] : head.task.scoresRows ? ["pre_classifier", "classifier"] : ["classifier"]
     }
-    public func isIgnorable(_ name: String) -> Bool { names.isHead(name) || name.hasSuffix("position_ids") }
-    public func initialDeviation(of path: String) -> Double? {
+    package func isIgnorable(_ name: String) -> Bool { names.isHead(name) || name.hasSuffix("position_ids") }
+    package func initialDeviation(of path: String) -> Double? {
         guard names.isHead(path) else { return nil }
         return path.hasSuffix(".bias") ? 0 : 0.02
     }

@@ -22,27 +22,27 @@ protocol EncoderModel: LanguageModel {
 
 extension EncoderModel {
     var isCausal: Bool { false }
-    public var architecture: Architecture { .encoder }
-    public var aliases: [String: String] { [:] }
-    public var generationDefaults: GenerationDefaults {
+    package var architecture: Architecture { .encoder }
+    package var aliases: [String: String] { [:] }
+    package var generationDefaults: GenerationDefaults {
         GenerationDefaults(startToken: nil, endTokens: [], padToken: 0)
     }
 
-    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
+    package func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
         NoDecoding()
     }
 
-    public func virtualTokens(forRows rows: Int) -> [Int] {
+    package func virtualTokens(forRows rows: Int) -> [Int] {
         LanguageModels.virtualTokens(inputSite, prefixSites.first, forRows: rows)
     }
 
     // MARK: Rows
 
-    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
+    package func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
         batch(rows.map { TrainingRow(input: $0.input, target: $0.target) }, device: device)
     }
 
-    public func batch(_ rows: [TrainingRow], device: Device) -> TrainingBatch {
+    package func batch(_ rows: [TrainingRow], device: Device) -> TrainingBatch {
         // Embedding candidates follow all inputs: the first one of every example, then the second ones.
         let depth = rows.map(\.candidates.count).max() ?? 0
         let candidates = (0..<depth).flatMap { place in
@@ -89,7 +89,7 @@ extension EncoderModel {
     // MARK: Outputs
 
     /// Logits of the sequences or labeled tokens, `[targets, labels]`; for embeddings the vectors of all texts.
-    public func logits(_ batch: TrainingBatch) -> Tensor {
+    package func logits(_ batch: TrainingBatch) -> Tensor {
         let (states, rows, areRows) = read(batch)
         switch head.task {
         case .tokenClassification:
@@ -140,7 +140,7 @@ extension EncoderModel {
 
     /// Sum over the targets of the loss, of which transformers takes the mean: −log p(label) of a sequence or token,
     /// binary cross-entropy of a label, squared error of a number; for embeddings see ``EmbeddingLoss``.
-    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
+    package func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
         let outputs = logits(batch)
         switch head.task {
         case .multiLabel:

@@ -3,9 +3,9 @@ import Torch
 import TorchNN
 
 /// GPT-2 (Radford et al. 2019): decoder-only, with learned positions and a fused q/k/v projection.
-public final class GPT2: Module, CausalModel {
+package final class GPT2: Module, CausalModel {
     let settings: GPT2Configuration
-    public var folderSettings = FolderSettings()
+    package var folderSettings = FolderSettings()
     @ModuleInfo(key: "transformer.wte") var embedding: Embedding
     @ModuleInfo(key: "transformer.wpe") var positions: Embedding
     @ModuleInfo(key: "transformer.input_site") var inputSite: InputSite
@@ -25,12 +25,12 @@ public final class GPT2: Module, CausalModel {
             settings.isTied ? nil : Linear(settings.size, settings.vocabularySize, bias: false)
     }
 
-    public var positionLimit: Int? { settings.positions }
-    public func fusedParts(of path: String) -> [FusedPart]? {
+    package var positionLimit: Int? { settings.positions }
+    package func fusedParts(of path: String) -> [FusedPart]? {
         path.hasSuffix(".c_attn") ? ["q", "k", "v"].map { FusedPart(name: $0, size: settings.size) } : nil
     }
     /// Published files contain the causal mask as buffers.
-    public func isIgnorable(_ name: String) -> Bool {
+    package func isIgnorable(_ name: String) -> Bool {
         name.hasSuffix(".attn.bias") || name.hasSuffix(".attn.masked_bias")
     }
 

@@ -5,9 +5,9 @@ import TorchNN
 /// Gemma (Gemma Team 2024) in its three text versions. All scale embeddings by √size and norms by 1 + w. Gemma 2 has
 /// norms before and after each sublayer, sliding windows in every other layer, and softcapped scores; Gemma 3
 /// normalizes queries and keys instead of softcapping, and its sliding-window layers have their own RoPE base.
-public final class Gemma: Module, CausalModel {
+package final class Gemma: Module, CausalModel {
     let settings: GemmaConfiguration
-    public var folderSettings = FolderSettings()
+    package var folderSettings = FolderSettings()
     @ModuleInfo var embedding: Embedding
     @ModuleInfo var inputSite: InputSite
     @ModuleInfo var layers: [GemmaBlock]
@@ -30,7 +30,7 @@ public final class Gemma: Module, CausalModel {
     }
 
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
-    public var embeddingScale: Double { Double(settings.hiddenSize).squareRoot() }
+    package var embeddingScale: Double { Double(settings.hiddenSize).squareRoot() }
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) * embeddingScale }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         norm(through(layers, x, context))

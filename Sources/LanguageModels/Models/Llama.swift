@@ -4,9 +4,9 @@ import TorchNN
 
 /// Llama (Touvron et al. 2023) and the families that differ from it only in a ``LlamaVariant``. Decoder-only, with
 /// RoPE, grouped-query attention and a gated feed-forward network.
-public final class Llama: Module, CausalModel {
-    public let settings: LlamaConfiguration
-    public var folderSettings = FolderSettings()
+package final class Llama: Module, CausalModel {
+    package let settings: LlamaConfiguration
+    package var folderSettings = FolderSettings()
     @ModuleInfo var embedding: Embedding
     @ModuleInfo var inputSite: InputSite
     @ModuleInfo var layers: [LlamaBlock]
@@ -29,7 +29,7 @@ public final class Llama: Module, CausalModel {
     }
 
     var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
-    public func fusedParts(of path: String) -> [FusedPart]? {
+    package func fusedParts(of path: String) -> [FusedPart]? {
         path.hasSuffix(".gate_up_proj") ? FusedFeedForward.parts(hidden: settings.feedForwardSize) : nil
     }
 
@@ -90,35 +90,35 @@ final class LlamaBlock: Module, StackLayer {
 }
 
 /// `config.json` of Llama and similar models.
-public struct LlamaConfiguration: CausalConfiguration {
-    public let family: ModelFamily
-    public let vocabularySize: Int
-    public let hiddenSize: Int
-    public let feedForwardSize: Int
-    public let layers: Int
-    public let heads: Int
+package struct LlamaConfiguration: CausalConfiguration {
+    package let family: ModelFamily
+    package let vocabularySize: Int
+    package let hiddenSize: Int
+    package let feedForwardSize: Int
+    package let layers: Int
+    package let heads: Int
     /// Number of key-value heads.
-    public let keyHeads: Int
-    public let headSize: Int
-    public let epsilon: Double
+    package let keyHeads: Int
+    package let headSize: Int
+    package let epsilon: Double
     /// Whether the output layer is tied to the embedding.
-    public let isTied: Bool
-    public let activation: Activation
-    public let hasQKVBias: Bool
-    public let hasOutputBias: Bool
-    public let hasFeedForwardBias: Bool
+    package let isTied: Bool
+    package let activation: Activation
+    package let hasQKVBias: Bool
+    package let hasOutputBias: Bool
+    package let hasFeedForwardBias: Bool
     let queryNorms: QueryNorms
     let blockNorms: BlockNorms
     let feedForward: FeedForwardKind
     let details: LlamaDetails
-    public let attentionDropout: Double
-    public let endTokens: [Int]
+    package let attentionDropout: Double
+    package let endTokens: [Int]
     /// Sliding-window size of each layer; `nil` for full attention.
-    public let windows: [Int?]
+    package let windows: [Int?]
     /// RoPE of the full-attention layers and of the sliding-window layers.
     let rotary: RotaryPositions
     let localRotary: RotaryPositions
-    public let json: JSON
+    package let json: JSON
 
     /// - Parameter text: the keys of a multimodal model's text part, in place of `json`'s.
     init(_ json: JSON, text: JSON? = nil, _ variant: LlamaVariant, family: ModelFamily) throws {

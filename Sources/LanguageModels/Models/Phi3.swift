@@ -4,9 +4,9 @@ import TorchNN
 
 /// Phi-3 (Abdin et al. 2024): a Llama with fused q/k/v and gate/up projections, which may apply RoPE to a part of
 /// each head only.
-public final class Phi3: Module, CausalModel {
+package final class Phi3: Module, CausalModel {
     let settings: Phi3Configuration
-    public var folderSettings = FolderSettings()
+    package var folderSettings = FolderSettings()
     @ModuleInfo(key: "model.embed_tokens") var embedding: Embedding
     @ModuleInfo(key: "model.input_site") var inputSite: InputSite
     @ModuleInfo(key: "model.layers") var layers: [Phi3Block]
@@ -24,7 +24,7 @@ public final class Phi3: Module, CausalModel {
             settings.isTied ? nil : Linear(settings.hiddenSize, settings.vocabularySize, bias: false)
     }
 
-    public func fusedParts(of path: String) -> [FusedPart]? {
+    package func fusedParts(of path: String) -> [FusedPart]? {
         if path.hasSuffix(".qkv_proj") {
             let keys = settings.keyHeads * settings.headSize
             return [

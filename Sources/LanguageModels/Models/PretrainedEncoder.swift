@@ -26,11 +26,11 @@ protocol EncoderLayers: Module {
 }
 
 extension PretrainedEncoder {
-    public var modelFamily: ModelFamily { settings.family }
-    public var configuration: JSON { settings.json }
-    public var inputEmbedding: String { names.inputEmbedding }
-    public var vocabularySize: Int { encoder.words.entries }
-    public func canonicalName(_ name: String) -> String { names.canonical(name) }
+    package var modelFamily: ModelFamily { settings.family }
+    package var configuration: JSON { settings.json }
+    package var inputEmbedding: String { names.inputEmbedding }
+    package var vocabularySize: Int { encoder.words.entries }
+    package func canonicalName(_ name: String) -> String { names.canonical(name) }
 
     var inputSite: InputSite { encoder.inputSite }
     var prefixSites: [KeyValueSite] { encoder.prefixSites }

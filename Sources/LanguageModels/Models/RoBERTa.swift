@@ -4,11 +4,11 @@ import TorchNN
 
 /// RoBERTa (Liu et al. 2019) and ``ModelFamily/xlmRoBERTa``: BERT's encoder with positions that start after
 /// the padding id, and its own classification head instead of the pooler.
-public final class RoBERTa: Module, PretrainedEncoder {
-    public let head: ModelHead
+package final class RoBERTa: Module, PretrainedEncoder {
+    package let head: ModelHead
     let settings: BERTConfiguration
     let names: EncoderNames
-    public var folderSettings = FolderSettings()
+    package var folderSettings = FolderSettings()
     @ModuleInfo var encoder: BERTEncoder
     @ModuleInfo(key: "classifier") var rowHead: RoBERTaHead?
     @ModuleInfo(key: "classifier") var tokenHead: Linear?
@@ -24,15 +24,15 @@ public final class RoBERTa: Module, PretrainedEncoder {
         _tokenHead.wrappedValue = head.task == .tokenClassification ? Linear(settings.size, head.outputs) : nil
     }
 
-    public var outputLayer: String {
+    package var outputLayer: String {
         head.task == .embeddings ? "" : head.task == .tokenClassification ? "classifier" : "classifier.out_proj"
     }
-    public var positionLimit: Int? { settings.positions - settings.firstPosition }
-    public var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
-    public func isIgnorable(_ name: String) -> Bool {
+    package var positionLimit: Int? { settings.positions - settings.firstPosition }
+    package var newModules: [String] { head.task == .embeddings ? [] : ["classifier"] }
+    package func isIgnorable(_ name: String) -> Bool {
         names.isHead(name) || name.hasSuffix("position_ids") || name.contains("pooler.")
     }
-    public func initialDeviation(of path: String) -> Double? {
+    package func initialDeviation(of path: String) -> Double? {
         guard path.hasPrefix("classifier.") || path.contains("pooler.") else { return nil }
         return path.hasSuffix(".bias") ? 0 : 0.02
     }

@@ -29,11 +29,11 @@ struct SelectedTokens {
 }
 
 /// Last-layer outputs that nothing reads.
-public enum UnreadOutputs {
+package enum UnreadOutputs {
     @TaskLocal private static var areComputed = false
 
     /// Runs forward passes that compute them too, for methods that observe layer inputs (EVA, GPTQ).
-    public static func computed<Result>(_ body: () throws -> Result) rethrows -> Result {
+    package static func computed<Result>(_ body: () throws -> Result) rethrows -> Result {
         try $areComputed.withValue(true, operation: body)
     }
 

@@ -4,9 +4,9 @@ import Torch
 import TorchNN
 
 /// T5 (Raffel et al. 2020) and mT5 (Xue et al. 2021): encoder-decoders with a relative position bias.
-public final class T5: Module, TiedOutputModel {
-    public let settings: T5Configuration
-    public var folderSettings = FolderSettings()
+package final class T5: Module, TiedOutputModel {
+    package let settings: T5Configuration
+    package var folderSettings = FolderSettings()
     @ModuleInfo(key: "shared") var embedding: Embedding
     @ModuleInfo var encoder: T5Stack
     @ModuleInfo var decoder: T5Stack
@@ -23,13 +23,13 @@ public final class T5: Module, TiedOutputModel {
             settings.isTied ? nil : Linear(settings.modelSize, settings.vocabularySize, bias: false)
     }
 
-    public var modelFamily: ModelFamily { settings.family }
-    public var configuration: JSON { settings.json }
-    public var architecture: Architecture { .encoderDecoder }
-    public var outputLayer: String { modelFamily.modules.output.path ?? "" }
-    public var inputEmbedding: String { modelFamily.modules.inputEmbedding }
-    public var vocabularySize: Int { embedding.entries }
-    public var aliases: [String: String] {
+    package var modelFamily: ModelFamily { settings.family }
+    package var configuration: JSON { settings.json }
+    package var architecture: Architecture { .encoderDecoder }
+    package var outputLayer: String { modelFamily.modules.output.path ?? "" }
+    package var inputEmbedding: String { modelFamily.modules.inputEmbedding }
+    package var vocabularySize: Int { embedding.entries }
+    package var aliases: [String: String] {
         var aliases = [
             "encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight",
         ]
@@ -40,19 +40,19 @@ public final class T5: Module, TiedOutputModel {
     var untyingKeys: [String: JSON] {
         modelFamily.modules.output.scaleKey.map { [$0: .bool(settings.scalesOutput)] } ?? [:]
     }
-    public var generationDefaults: GenerationDefaults {
+    package var generationDefaults: GenerationDefaults {
         GenerationDefaults(
             startToken: settings.startToken, endTokens: Set(settings.endTokens), padToken: settings.padToken)
     }
 
-    public func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
+    package func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
         TrainingBatch(
             input: PackedSequences(rows.map(\.input), device: device),
             decoder: PackedSequences(rows.map { [settings.startToken] + $0.target.dropLast() }, device: device),
             targets: Tensor(rows.flatMap(\.target), device: device))
     }
 
-    public func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
+    package func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
         if let outputProjection, outputProjection.isAdapted {
             // Adapters over the output layer act on the logits themselves.
             let logs = scores(hidden(batch)).logSoftmax()
@@ -64,7 +64,7 @@ public final class T5: Module, TiedOutputModel {
             labelSmoothing: labelSmoothing)
     }
 
-    public func logits(_ batch: TrainingBatch) -> Tensor { scores(hidden(batch)) }
+    package func logits(_ batch: TrainingBatch) -> Tensor { scores(hidden(batch)) }
 
     /// The decoder's final hidden states, packed `[decoder tokens, modelSize]`.
     private func hidden(_ batch: TrainingBatch) -> Tensor {
@@ -91,7 +91,7 @@ public final class T5: Module, TiedOutputModel {
         return outputProjection?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
     }
 
-    public func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
+    package func startDecoding(_ prompts: PackedSequences, capacity: Int, beams: Int) -> any DecodingState {
         T5DecodingState(self, prompts, capacity: capacity, beams: beams)
     }
 }

@@ -2,34 +2,34 @@ import PEFTSupport
 import Torch
 
 /// `config.json` of a T5: v1.0 (ReLU, tied), v1.1 and FLAN (gated GELU, untied), tied gated models, and mT5.
-public struct T5Configuration: Sendable {
-    public let family: ModelFamily
-    public let vocabularySize: Int
+package struct T5Configuration: Sendable {
+    package let family: ModelFamily
+    package let vocabularySize: Int
     /// Size of the hidden states.
-    public let modelSize: Int
+    package let modelSize: Int
     /// Size of one attention head; heads · headSize need not equal modelSize.
-    public let headSize: Int
-    public let feedForwardSize: Int
-    public let encoderLayers: Int
-    public let decoderLayers: Int
-    public let heads: Int
+    package let headSize: Int
+    package let feedForwardSize: Int
+    package let encoderLayers: Int
+    package let decoderLayers: Int
+    package let heads: Int
     /// Number of buckets of the relative position bias.
-    public let relativeBuckets: Int
+    package let relativeBuckets: Int
     /// Distance from which on all positions share the last bucket.
-    public let relativeMaximumDistance: Int
-    public let dropout: Double
-    public let epsilon: Double
-    public let activation: Activation
+    package let relativeMaximumDistance: Int
+    package let dropout: Double
+    package let epsilon: Double
+    package let activation: Activation
     /// Whether the feed-forward network is gated.
-    public let isGated: Bool
+    package let isGated: Bool
     /// Whether the output layer is tied to the embedding.
-    public var isTied: Bool
+    package var isTied: Bool
     /// Whether hidden states are scaled by modelSize^−½ before the output layer, as in v1.0.
-    public let scalesOutput: Bool
-    public let padToken: Int
-    public let endTokens: [Int]
-    public let startToken: Int
-    public let json: JSON
+    package let scalesOutput: Bool
+    package let padToken: Int
+    package let endTokens: [Int]
+    package let startToken: Int
+    package let json: JSON
 
     /// - Parameter isMultilingual: whether it is an mT5, which has other defaults and never scales hidden states.
     init(_ json: JSON, isMultilingual: Bool, family: ModelFamily) throws {

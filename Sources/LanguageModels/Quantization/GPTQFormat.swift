@@ -3,24 +3,24 @@ import Torch
 import TorchNN
 
 /// A `quantization_config` of the method `gptq`, as GPTQModel, AutoGPTQ and transformers write it.
-public struct GPTQFormat: Sendable, Equatable {
-    public static let method = "gptq"
+package struct GPTQFormat: Sendable, Equatable {
+    package static let method = "gptq"
     /// This project's key for the dtype of floating-point `zeros` that override `qzeros`. Other readers ignore them
     /// and use the rounded ones.
     static let zerosKey = "swift_peft_zeros"
 
-    public var settings: GroupQuantization
+    package var settings: GroupQuantization
     /// Whether columns were quantized in order of importance (`desc_act`), so that groups aren't contiguous.
-    public var hasOrder = false
+    package var hasOrder = false
     /// Dtype of floating-point zero points; `nil` if there are none.
-    public var zeroType: DType?
+    package var zeroType: DType?
 
-    public init(_ settings: GroupQuantization, zeroType: DType? = nil) {
+    package init(_ settings: GroupQuantization, zeroType: DType? = nil) {
         (self.settings, self.zeroType) = (settings, zeroType)
     }
 
     /// - Throws: ``PEFTError`` for invalid bits or group sizes, and for unsupported settings.
-    public init(_ json: JSON) throws {
+    package init(_ json: JSON) throws {
         func wrong(_ key: String, _ remedy: String) -> PEFTError {
             PEFTError(
                 "config.json: 'quantization_config.\(key)' is \((json[key] ?? .null).text(indent: nil))",
@@ -69,7 +69,7 @@ public struct GPTQFormat: Sendable, Equatable {
             outputs: outputs, inputs: inputs, settings: settings, zeroType: hasZeros ? zeroType : nil)
     }
 
-    public var json: JSON {
+    package var json: JSON {
         var fields: [String: JSON] = [
             "quant_method": .string(Self.method), "bits": .integer(settings.bits),
             "group_size": .integer(settings.groupSize ?? -1), "sym": .bool(settings.isSymmetric),

@@ -3,31 +3,31 @@ import Torch
 import TorchNN
 
 /// Quantizes a model's projections to group-wise integers by round-to-nearest or GPTQ (Frantar et al. 2022).
-public struct GroupQuantizer: Sendable {
-    public var settings: GroupQuantization
+package struct GroupQuantizer: Sendable {
+    package var settings: GroupQuantization
     /// Fraction of the Hessian's mean diagonal that is added to its diagonal.
-    public var damping = 0.01
+    package var damping = 0.01
 
-    public init(_ settings: GroupQuantization) { self.settings = settings }
+    package init(_ settings: GroupQuantization) { self.settings = settings }
 
     /// Quantization error and size of one projection.
-    public struct Outcome: Sendable {
-        public let path: String
+    package struct Outcome: Sendable {
+        package let path: String
         /// ‖W − Ŵ‖ / ‖W‖ (Frobenius).
-        public let weightError: Double
+        package let weightError: Double
         /// ‖X (W − Ŵ)ᵀ‖ / ‖X Wᵀ‖ over the calibration inputs; `nil` without calibration.
-        public let outputError: Double?
+        package let outputError: Double?
         /// The same with round-to-nearest, for comparison.
-        public let nearestOutputError: Double?
+        package let nearestOutputError: Double?
         /// Size of the weight in bytes after quantization.
-        public let bytes: Int
+        package let bytes: Int
         /// Size of the weight in bytes before quantization.
-        public let bytesBefore: Int
+        package let bytesBefore: Int
     }
 
     /// The projections to quantize: all except the output layer and untrained heads, if they fill whole words and
     /// groups; and why others are excluded.
-    public func selection(in model: any LanguageModel) -> (
+    package func selection(in model: any LanguageModel) -> (
         chosen: [(path: String, linear: Linear)], left: [(path: String, reason: String)]
     ) {
         var chosen: [(String, Linear)] = []
@@ -49,7 +49,7 @@ public struct GroupQuantizer: Sendable {
 
     /// Quantizes by round-to-nearest.
     /// - Throws: ``PEFTError`` if no projection can be quantized.
-    public func round(_ model: any LanguageModel) throws -> [Outcome] {
+    package func round(_ model: any LanguageModel) throws -> [Outcome] {
         try nonempty(selection(in: model)).map { path, linear in
             let dense = linear.weight.dense(as: .float32)
             let weight = try withTorchErrors { try GroupQuantizedWeight(rounding: dense, to: settings) }
@@ -67,7 +67,7 @@ public struct GroupQuantizer: Sendable {
     /// - Parameters:
     ///   - forward: runs all calibration samples through the model.
     ///   - progress: called with each outcome.
-    public func calibrate(
+    package func calibrate(
         _ model: any LanguageModel, forward: () throws -> Void, progress: (Outcome) -> Void = { _ in }
     ) throws -> [Outcome] {
         let chosen = try nonempty(selection(in: model))

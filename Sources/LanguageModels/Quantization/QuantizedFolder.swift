@@ -85,7 +85,7 @@ enum QuantizedFolder {
 
 extension LanguageModel {
     /// Stores floating-point zero points, which merging creates, in a dtype; with `nil` they are rounded to the grid.
-    public func storeZeroPoints(as type: DType?) {
+    package func storeZeroPoints(as type: DType?) {
         for (_, module) in namedModules() {
             guard let linear = module as? Linear, let weight = linear.weight.grouped,
                 let zeros = weight.zeros?.tensor
@@ -95,13 +95,13 @@ extension LanguageModel {
     }
 
     /// Whether some weights have floating-point zero points.
-    public var hasFloatZeroPoints: Bool {
+    package var hasFloatZeroPoints: Bool {
         namedModules().contains { ($0.module as? Linear)?.weight.grouped?.zeros != nil }
     }
 
     /// Parameters that keep their stored dtype whatever the model computes in: packed integers with their scales and
     /// zero points.
-    public var storedAsTheyAre: Set<ObjectIdentifier> {
+    package var storedAsTheyAre: Set<ObjectIdentifier> {
         let weights = namedModules().compactMap { _, module in
             (module as? Linear)?.weight ?? (module as? Embedding)?.weight
         }

@@ -3,20 +3,20 @@ import Torch
 import TorchNN
 
 /// Quantization error and size of one projection.
-public struct StorageOutcome: Sendable {
-    public let path: String
+package struct StorageOutcome: Sendable {
+    package let path: String
     /// ‖W − Q‖ / ‖W‖ (Frobenius).
-    public let error: Double
+    package let error: Double
     /// Bytes of the quantized weight's tensors.
-    public let bytes: Int
+    package let bytes: Int
     /// Bytes in the folder's files.
-    public let bytesBefore: Int
+    package let bytesBefore: Int
 }
 
 extension ModelFolder {
     /// The errors of a model's quantized projections relative to this folder's weights, one matrix at a time.
     /// - Throws: ``PEFTError`` if the folder lacks a projection.
-    public func outcomes(of model: any LanguageModel) throws -> [StorageOutcome] {
+    package func outcomes(of model: any LanguageModel) throws -> [StorageOutcome] {
         let tensors = try tensors()
         // The shape of a square matrix doesn't show whether it is transposed.
         let transposed = Set(

@@ -3,14 +3,14 @@ import Torch
 import TorchNN
 
 /// Weight format of a model's input embeddings and output layer in memory.
-public struct VocabularyStorage: Sendable, Equatable {
+package struct VocabularyStorage: Sendable, Equatable {
     /// The requested format; `nil` for the default.
-    public let kind: WeightStorage?
+    package let kind: WeightStorage?
     /// Whether 16-bit values stay as stored by default.
-    public let keepsStored: Bool
+    package let keepsStored: Bool
 
     /// - Parameter keepsStored: whether the model's projections are quantized, so that memory matters.
-    public init(_ kind: WeightStorage?, keepsStored: Bool) { (self.kind, self.keepsStored) = (kind, keepsStored) }
+    package init(_ kind: WeightStorage?, keepsStored: Bool) { (self.kind, self.keepsStored) = (kind, keepsStored) }
 
     /// A vocabulary matrix `[words, size]` in its format; `nil` for a dense weight in the compute dtype.
     ///
@@ -27,7 +27,7 @@ public struct VocabularyStorage: Sendable, Equatable {
     /// Installs empty vocabulary matrices in a meta model.
     ///
     /// - Parameter stored: dtype of a tensor in the file, by the model's name; `nil` if unknown.
-    public func apply(to outline: any LanguageModel, stored: (String) -> DType?) {
+    package func apply(to outline: any LanguageModel, stored: (String) -> DType?) {
         for place in outline.vocabularyPlaces where place.weight.precision == .full {
             let type = stored(place.path + ".weight") ?? .float32
             let shape = Tensor.empty([place.weight.outputs, place.weight.inputs], dtype: type, device: .meta)
@@ -38,7 +38,7 @@ public struct VocabularyStorage: Sendable, Equatable {
 
 extension DType {
     /// Reads the default from a configuration's stored dtype.
-    public init?(configuration: JSON) {
+    package init?(configuration: JSON) {
         guard let name = (configuration["dtype"] ?? configuration["torch_dtype"])?.string else { return nil }
         self.init(rawValue: name)
     }
@@ -71,14 +71,14 @@ extension LanguageModel {
     }
 
     /// Dequantizes or upcasts the embedding and the output layer to fp32.
-    public func upcastVocabulary() {
+    package func upcastVocabulary() {
         for place in vocabularyPlaces where place.weight.precision != .full && place.weight.grouped == nil {
             place.weight = DenseWeight(place.weight.dense(as: .float32))
         }
     }
 
     /// - Throws: ``PEFTError`` if the embedding has a format that Hugging Face's files don't support.
-    public func checkVocabularyIsWritable() throws {
+    package func checkVocabularyIsWritable() throws {
         guard let place = vocabularyPlaces.first, place.weight.isQuantized else { return }
         throw PEFTError(
             "'\(place.path)' is quantized, which a model folder can't store",

@@ -4,28 +4,28 @@ import TorchNN
 
 /// A weight format for a model's projections, as named by users: a ``WeightStorage``, or group-wise integers by
 /// round-to-nearest or GPTQ.
-public struct WeightRounding: Sendable, Equatable {
-    public let format: WeightFormat
+package struct WeightRounding: Sendable, Equatable {
+    package let format: WeightFormat
 
     /// - Parameter name: one of ``WeightStorage/names``; or `int2`, `int3`, `int4` or `int8` followed by `-g` and the
     ///   group size, and optionally `-gptq`, as in `int4-g32-gptq`. (Plain `int8` has one scale per output.)
     /// - Throws: ``PEFTError`` for an unknown name.
-    public init(_ name: String) throws { format = try WeightFormat(name) }
+    package init(_ name: String) throws { format = try WeightFormat(name) }
 
-    public var name: String { format.name }
+    package var name: String { format.name }
 
     /// Whether the weights are quantized.
-    public var isQuantized: Bool { format.isQuantized }
+    package var isQuantized: Bool { format.isQuantized }
 
     /// Whether calibration samples are needed (GPTQ).
-    public var needsSamples: Bool { format.groups?.usesGPTQ == true }
+    package var needsSamples: Bool { format.groups?.usesGPTQ == true }
 
     /// The format to which a model is converted while it is loaded; `nil` if only a loaded model can be quantized.
-    public var storage: WeightStorage? { format.groups == nil ? WeightStorage(format: format) : nil }
+    package var storage: WeightStorage? { format.groups == nil ? WeightStorage(format: format) : nil }
 
     /// Replaces the projections of a meta model by empty quantized ones.
     /// - Throws: ``PEFTError`` if no projection supports this format.
-    public func outline(_ model: any LanguageModel) throws {
+    package func outline(_ model: any LanguageModel) throws {
         try check(model)
         storage?.apply(to: model)
         guard let settings = format.groups?.settings else { return }
@@ -36,7 +36,7 @@ public struct WeightRounding: Sendable, Equatable {
     }
 
     /// - Throws: ``PEFTError`` if no projection of the model supports this format.
-    public func check(_ model: any LanguageModel) throws {
+    package func check(_ model: any LanguageModel) throws {
         if let storage {
             guard storage.format.conversion == nil || !storage.projections(of: model).isEmpty else {
                 throw PEFTError(
@@ -56,7 +56,7 @@ public struct WeightRounding: Sendable, Equatable {
     /// Quantizes the projections of an unquantized model.
     ///
     /// - Parameter samples: runs calibration samples through the model, for GPTQ.
-    public func apply(to model: any LanguageModel, samples: () throws -> Void) throws {
+    package func apply(to model: any LanguageModel, samples: () throws -> Void) throws {
         if let storage { try withTorchErrors { storage.apply(to: model) } }
         if let groups = format.groups {
             let quantizer = GroupQuantizer(groups.settings)
@@ -68,7 +68,7 @@ public struct WeightRounding: Sendable, Equatable {
 extension LanguageModel {
     /// Size in bytes of the model's tensors in a file with dense tensors of `type`; quantized weights are stored as
     /// they are.
-    public func storedBytes(as type: DType) -> Int {
+    package func storedBytes(as type: DType) -> Int {
         let kept = storedAsTheyAre
         return parameters().reduce(0) { sum, item in
             let tensor = item.parameter.tensor

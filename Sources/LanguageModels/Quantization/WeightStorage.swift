@@ -5,41 +5,44 @@ import TorchNN
 /// Weight format of a base model's projections in memory, to which they are converted while it is loaded. Norms and
 /// untrained heads stay in the compute dtype; for the embedding and the output layer see ``VocabularyStorage``.
 public struct WeightStorage: Sendable, Equatable {
-    public let format: WeightFormat
+    package let format: WeightFormat
 
-    public static let float32 = WeightStorage(format: .float32)
+    package static let float32 = WeightStorage(format: .float32)
     /// bf16, upcast tile by tile in matmuls.
-    public static let bfloat16 = WeightStorage(format: .bfloat16)
+    package static let bfloat16 = WeightStorage(format: .bfloat16)
     /// int8 by rows (Dettmers et al. 2022).
-    public static let int8 = WeightStorage(format: .int8)
+    package static let int8 = WeightStorage(format: .int8)
     /// NF4 or FP4 in blocks (Dettmers et al. 2023).
-    public static func blocks(_ settings: BlockQuantization) -> WeightStorage {
+    package static func blocks(_ settings: BlockQuantization) -> WeightStorage {
         WeightStorage(format: .blocks(settings))
     }
     /// Quantized formats without their variants.
-    public static let quantizers = WeightFormat.loadingQuantizers.map { WeightStorage(format: $0) }
+    package static let quantizers = WeightFormat.loadingQuantizers.map { WeightStorage(format: $0) }
 
     /// The names that ``init(_:block:)`` accepts.
     public static let names = WeightFormat.loadingNames
 
-    /// - Parameter name: one of ``names``; `-double` quantizes the blocks' scales too (double quantization).
+    /// - Parameters:
+    ///   - name: one of ``names``; `-double` quantizes the blocks' scales too (double quantization).
+    ///   - block: values per scale of NF4 and FP4, 64 by default.
     /// - Throws: ``PEFTError`` for an unknown name.
-    public init(_ name: String, block: Int = WeightFormat.usualBlock) throws {
-        format = try WeightFormat(name, block: block, whileLoading: true)
+    public init(_ name: String, block: Int? = nil) throws {
+        format = try WeightFormat(name, block: block ?? WeightFormat.usualBlock, whileLoading: true)
     }
 
     /// - Parameter format: one without groups.
     init(format: WeightFormat) { self.format = format }
 
+    /// The name, as in ``names``.
     public var name: String { format.name }
 
     /// Converts a weight to this format; a meta weight stays without values.
-    public func converted(_ weight: any LinearWeight) -> any LinearWeight {
+    package func converted(_ weight: any LinearWeight) -> any LinearWeight {
         format.conversion?.weight(weight) ?? weight
     }
 
     /// The projections that this format applies to, by path.
-    public func projections(of model: any LanguageModel) -> [(path: String, linear: Linear)] {
+    package func projections(of model: any LanguageModel) -> [(path: String, linear: Linear)] {
         guard format.conversion != nil else { return [] }
         let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
         let excluded = format.isQuantized ? model.modelFamily.modules.unquantized : []
@@ -54,7 +57,7 @@ public struct WeightStorage: Sendable, Equatable {
     }
 
     /// Converts a model's projections to this format, one at a time.
-    public func apply(to model: any LanguageModel) {
+    package func apply(to model: any LanguageModel) {
         for (_, linear) in projections(of: model) { linear.weight = converted(linear.weight) }
     }
 }
@@ -62,7 +65,7 @@ public struct WeightStorage: Sendable, Equatable {
 extension LanguageModel {
     /// Dequantizes or upcasts blockwise, int8 and bf16 weights to fp32, so that merging into them isn't rounded
     /// again. (Group-wise weights stay quantized, as their zero points absorb the delta, unless `groups` is set.)
-    public func upcastWeights(groups: Bool = false) throws {
+    package func upcastWeights(groups: Bool = false) throws {
         upcastVocabulary()
         let plain = try ModelRegistry.outline(configuration, file: "the model's configuration", head: head)
         let modules = Dictionary(plain.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { a, _ in a })
@@ -77,7 +80,7 @@ extension LanguageModel {
     }
 
     /// Whether some projections are stored in blocks or as int8.
-    public var hasRoundedWeights: Bool {
+    package var hasRoundedWeights: Bool {
         namedModules().contains { ($0.module as? Linear)?.weight.isRoundedByMerging == true }
     }
 }

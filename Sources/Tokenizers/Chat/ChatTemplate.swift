@@ -6,16 +6,16 @@ import PEFTSupport
 ///
 /// Messages, tools and further variables are passed to the template as in transformers' `apply_chat_template`.
 public struct ChatTemplate: Sendable {
-    public let template: JinjaTemplate
+    package let template: JinjaTemplate
     /// `bos_token` and the like, by name.
-    public let specialTokens: [String: String]
+    package let specialTokens: [String: String]
     /// The template for conversations with tools, if the tokenizer has a separate one.
     private let toolTemplate: JinjaTemplate?
 
     /// The file name of the tokenizer's template.
-    public static let fileName = "chat_template.jinja"
+    package static let fileName = "chat_template.jinja"
 
-    public init(_ template: JinjaTemplate, specialTokens: [String: String] = [:]) {
+    package init(_ template: JinjaTemplate, specialTokens: [String: String] = [:]) {
         (self.template, self.specialTokens, toolTemplate) = (template, specialTokens, nil)
     }
 
@@ -75,7 +75,7 @@ public struct ChatTemplate: Sendable {
     ///   - addGenerationPrompt: whether to end the text with the generation prompt of the assistant's next turn.
     ///   - variables: further template variables, such as `enable_thinking`.
     /// - Throws: ``PEFTError`` naming the template's line, as ``JinjaTemplate/render(_:now:)`` does.
-    public func render(
+    package func render(
         _ messages: [JinjaValue], tools: JinjaValue? = nil, addGenerationPrompt: Bool = false,
         variables: [String: JinjaValue] = [:]
     ) throws -> JinjaTemplate.Rendering {
@@ -88,8 +88,29 @@ public struct ChatTemplate: Sendable {
         return try chosen(tools).render(values)
     }
 
+    /// Renders a conversation.
+    ///
+    /// Keys of objects are sorted in the text, as ``JSON`` doesn't keep their order; only templates that print whole
+    /// objects (`tojson`) show it.
+    ///
+    /// - Parameters:
+    ///   - messages: objects with `role` and `content`; keys whose value is null are dropped.
+    ///   - tools: tools that the model may call, an array of JSON schemas.
+    ///   - addGenerationPrompt: whether to end the text with the generation prompt of the assistant's next turn.
+    ///   - variables: further template variables, such as `enable_thinking`.
+    /// - Returns: the text, to be encoded without special tokens, which the template writes itself.
+    /// - Throws: ``PEFTError`` naming the template's line.
+    public func render(
+        _ messages: [JSON], tools: JSON? = nil, addGenerationPrompt: Bool = false, variables: [String: JSON] = [:]
+    ) throws -> String {
+        try render(
+            messages.map { JinjaValue($0) }, tools: tools.map { JinjaValue($0) },
+            addGenerationPrompt: addGenerationPrompt, variables: variables.mapValues { JinjaValue($0) }
+        ).text
+    }
+
     /// Whether the template for these tools has `{% generation %}` blocks.
-    public func hasGenerationBlocks(tools: JinjaValue? = nil) -> Bool { chosen(tools).hasGenerationBlocks }
+    package func hasGenerationBlocks(tools: JinjaValue? = nil) -> Bool { chosen(tools).hasGenerationBlocks }
 
     private func chosen(_ tools: JinjaValue?) -> JinjaTemplate {
         guard let toolTemplate, let tools, !tools.isNone else { return template }

@@ -5,7 +5,7 @@ extension Tokenizer {
     ///   - parts: ranges of the text's bytes, in order.
     ///   - ids: the text's tokens, without added special ones.
     /// - Returns: `nil` if the tokens can't be located exactly.
-    public func overlaps(with parts: [Range<Int>], in text: String, ids: [Int]) -> [Bool]? {
+    package func overlaps(with parts: [Range<Int>], in text: String, ids: [Int]) -> [Bool]? {
         guard let places = places(of: ids, in: text) ?? exactPlaces(of: ids, in: text) else { return nil }
         var part = 0
         return places.map { place in

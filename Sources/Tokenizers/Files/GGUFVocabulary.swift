@@ -2,12 +2,12 @@ import Foundation
 import PEFTSupport
 
 /// A tokenizer as the settings of a GGUF file.
-public enum GGUFVocabulary {
+package enum GGUFVocabulary {
     /// The settings for the tokenizer in a folder, or in another GGUF file.
     ///
     /// - Parameter size: rows of the model's table of embeddings, each of which has to have a token.
     /// - Throws: ``PEFTError`` naming what llama.cpp's tokenizers don't do.
-    public static func settings(folder: URL, size: Int) throws -> [(String, GGUFValue)] {
+    package static func settings(folder: URL, size: Int) throws -> [(String, GGUFValue)] {
         if GGUFHeader.isName(folder) {
             return try GGUFHeader(folder).settings.filter { $0.key.hasPrefix("tokenizer.") }
                 .sorted { $0.key < $1.key }

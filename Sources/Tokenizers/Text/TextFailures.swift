@@ -34,7 +34,7 @@ enum TextFailures {
 /// Runs `body` and throws the first failure that a tokenizer had in it on this thread.
 /// - Throws: what `body` throws, or a ``PEFTError`` for a regular expression or a replacement of the tokenizer's file that goes
 ///   beyond all bounds.
-public func withTokenizerErrors<Result>(_ body: () throws -> Result) throws -> Result {
+package func withTokenizerErrors<Result>(_ body: () throws -> Result) throws -> Result {
     let entry = TextFailures.current
     let outer = entry.first
     entry.first = nil
