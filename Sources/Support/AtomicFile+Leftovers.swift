@@ -8,7 +8,7 @@ extension AtomicFile {
     }
 
     /// Whether a path names a device, a pipe or a socket, which has no content to replace.
-    public static func isDevice(_ file: URL) -> Bool {
+    package static func isDevice(_ file: URL) -> Bool {
         var status = stat()
         guard stat(file.path, &status) == 0 else { return false }
         return [S_IFCHR, S_IFIFO, S_IFSOCK].contains(status.st_mode & S_IFMT)
@@ -16,7 +16,7 @@ extension AtomicFile {
 
     /// Checks that a file or folder can be written, by writing a page under the temporary name that it would get.
     /// - Throws: ``PEFTError`` with the system's reason: no permission, a read-only or full disk, a name too long …
-    public static func checkWritable(_ output: URL, isFolder: Bool) throws {
+    package static func checkWritable(_ output: URL, isFolder: Bool) throws {
         if !isFolder, isDevice(output) {
             guard access(output.path, W_OK) == 0 else { throw failure("can't write", output.path) }
             return
@@ -47,7 +47,7 @@ extension AtomicFile {
     ///
     /// One is removed if the process in its name doesn't exist and nobody holds the lock on it, which a writer on
     /// another machine or in another container would.
-    public static func removeLeftovers(of output: URL) {
+    package static func removeLeftovers(of output: URL) {
         let (parent, name) = (output.deletingLastPathComponent(), output.lastPathComponent)
         if !FileManager.default.fileExists(atPath: output.path) { restore(output) }
         sweep(parent) { entry in

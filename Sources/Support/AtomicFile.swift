@@ -1,16 +1,16 @@
 import Foundation
 
 /// Writes that leave either the old content or the new, never a part.
-public enum AtomicFile {
+package enum AtomicFile {
     /// Writes `data` to `file` through a temporary file: write, flush to disk, atomic rename.
     /// - Throws: ``PEFTError`` naming the file and the system's reason (no space left, no permission …).
-    public static func write(_ data: Data, to file: URL, replacing: Bool = true) throws {
+    package static func write(_ data: Data, to file: URL, replacing: Bool = true) throws {
         try write(to: file, replacing: replacing) { descriptor in
             try data.withUnsafeBytes { try writeAll($0, to: descriptor, name: file.path) }
         }
     }
 
-    public static func write(_ text: String, to file: URL, replacing: Bool = true) throws {
+    package static func write(_ text: String, to file: URL, replacing: Bool = true) throws {
         try write(Data(text.utf8), to: file, replacing: replacing)
     }
 
@@ -20,7 +20,7 @@ public enum AtomicFile {
     /// A device or a pipe, such as `/dev/stdout`, is written to as it is.
     ///
     /// - Parameter replacing: whether a file of that name is replaced; if not, it is an error.
-    public static func write(to file: URL, replacing: Bool = true, _ body: (Int32) throws -> Void) throws {
+    package static func write(to file: URL, replacing: Bool = true, _ body: (Int32) throws -> Void) throws {
         if isDevice(file) {
             let descriptor = open(file.path, O_WRONLY | O_CLOEXEC)
             guard descriptor >= 0 else { throw failure("can't write", file.path) }
@@ -50,7 +50,7 @@ public enum AtomicFile {
     /// Fills a new folder under a temporary name and renames it to `folder` when `body` succeeded.
     /// - Parameter replacing: whether an existing `folder` is replaced as a whole; if not, it is an error.
     /// - Throws: what `body` throws, or ``PEFTError``; then `folder` is as it was.
-    public static func writeFolder(_ folder: URL, replacing: Bool = true, _ body: (URL) throws -> Void) throws {
+    package static func writeFolder(_ folder: URL, replacing: Bool = true, _ body: (URL) throws -> Void) throws {
         let files = FileManager.default
         let parent = folder.deletingLastPathComponent()
         let temporary = temporaryFolder(of: folder)
@@ -142,7 +142,7 @@ public enum AtomicFile {
     }
 
     /// Writes every byte, continuing after partial writes.
-    public static func writeAll(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32, name: String) throws {
+    package static func writeAll(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32, name: String) throws {
         var rest = bytes[...]
         while !rest.isEmpty {
             let count = Foundation.write(descriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)

@@ -1,6 +1,6 @@
 /// A number of things as people write it: `1 row`, `2,000 rows`.
 /// - Parameter plural: the form for other numbers than 1; `noun` with an s by default.
-public func counted(_ number: Int, _ noun: String, plural: String? = nil) -> String {
+package func counted(_ number: Int, _ noun: String, plural: String? = nil) -> String {
     "\(grouped(number)) \(number == 1 ? noun : plural ?? noun + "s")"
 }
 

@@ -1,8 +1,8 @@
 import Foundation
 
 /// A file that is to lie in a folder: a copy of another, or a text.
-public struct FolderFile {
-    public let name: String
+package struct FolderFile {
+    package let name: String
     private let content: Content
 
     private enum Content {
@@ -11,12 +11,12 @@ public struct FolderFile {
     }
 
     /// A copy of a file under its own name.
-    public init(copyOf file: URL) { (name, content) = (file.lastPathComponent, .copy(file)) }
+    package init(copyOf file: URL) { (name, content) = (file.lastPathComponent, .copy(file)) }
 
-    public init(name: String, text: String) { (self.name, content) = (name, .text(text)) }
+    package init(name: String, text: String) { (self.name, content) = (name, .text(text)) }
 
     /// - Throws: ``PEFTError`` where it can't be written.
-    public func write(into folder: URL) throws {
+    package func write(into folder: URL) throws {
         let target = folder.appendingPathComponent(name)
         switch content {
         case .text(let text): try AtomicFile.write(text, to: target)

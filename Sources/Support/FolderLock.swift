@@ -6,12 +6,12 @@ import Synchronization
 ///
 /// Within a process the same folder gives the same lock. When nobody uses it any more, its file is removed, and the
 /// folder too if that leaves it empty.
-public final class FolderLock: Sendable {
+package final class FolderLock: Sendable {
     static let fileName = "lock"
 
-    public let folder: URL
+    package let folder: URL
     /// The file that is locked; it says who holds it.
-    public var file: URL { folder.appendingPathComponent(Self.fileName) }
+    package var file: URL { folder.appendingPathComponent(Self.fileName) }
     private let descriptor: Int32
 
     private struct Held: Sendable {
@@ -21,7 +21,7 @@ public final class FolderLock: Sendable {
 
     /// Locks a folder, which is created if it doesn't exist.
     /// - Throws: ``PEFTError`` that says who holds it, or why it can't be created.
-    public static func hold(_ folder: URL) throws -> FolderLock {
+    package static func hold(_ folder: URL) throws -> FolderLock {
         try held.withLock { held in
             let path = folder.standardizedFileURL.path
             if let lock = held[path]?.lock { return lock }

@@ -14,6 +14,8 @@ public enum JSON: Sendable {
     case object([String: JSON])
 }
 
+// Documented by the protocols.
+// swift-format-ignore: AllPublicDeclarationsHaveDocumentation
 extension JSON: Hashable {
     public static func == (a: JSON, b: JSON) -> Bool {
         switch (a, b) {
@@ -44,6 +46,8 @@ extension JSON: Hashable {
     }
 }
 
+// Documented by the protocols.
+// swift-format-ignore: AllPublicDeclarationsHaveDocumentation
 extension JSON: Codable {
     public init(from decoder: any Decoder) throws {
         let value = try decoder.singleValueContainer()
@@ -80,12 +84,17 @@ extension JSON: Codable {
 }
 
 extension JSON {
+    /// The value of an object's key; `nil` for a missing key or another kind of value.
     public subscript(key: String) -> JSON? {
         if case .object(let object) = self { object[key] } else { nil }
     }
+    /// The text, if it is one.
     public var string: String? { if case .string(let value) = self { value } else { nil } }
+    /// The boolean, if it is one.
     public var bool: Bool? { if case .bool(let value) = self { value } else { nil } }
+    /// The elements, if it is an array.
     public var array: [JSON]? { if case .array(let value) = self { value } else { nil } }
+    /// The fields, if it is an object.
     public var object: [String: JSON]? { if case .object(let value) = self { value } else { nil } }
     /// The value as a floating-point number; integers convert.
     public var double: Double? {
@@ -181,7 +190,7 @@ extension JSON {
 
     /// Appends a string with its quotes, as `json.dumps` writes it.
     /// - Parameter asciiOnly: whether what is beyond ASCII is escaped, as `ensure_ascii` does.
-    public static func quote(_ text: String, asciiOnly: Bool = false, into out: inout String) {
+    package static func quote(_ text: String, asciiOnly: Bool = false, into out: inout String) {
         func escape(_ unit: UInt16) {
             let hex = String(unit, radix: 16)
             out += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
@@ -207,8 +216,10 @@ extension JSON {
 }
 
 /// What some editors put in front of UTF-8 text.
-public let byteOrderMark: [UInt8] = [0xEF, 0xBB, 0xBF]
+package let byteOrderMark: [UInt8] = [0xEF, 0xBB, 0xBF]
 
+// Documented by the protocols.
+// swift-format-ignore: AllPublicDeclarationsHaveDocumentation
 extension JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, ExpressibleByFloatLiteral,
     ExpressibleByBooleanLiteral, ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral,
     ExpressibleByNilLiteral

@@ -3,11 +3,11 @@
 /// Foundation's decoder on Linux reports only *that* a text is not JSON; a user with a broken line in a
 /// file of 100,000 rows needs the column. It also reads `1.0` as an integer, which would change the text
 /// that a template renders.
-public struct JSONParser {
+package struct JSONParser {
     /// The problem and its byte offset.
-    public struct Failure: Error {
-        public var message: String
-        public var offset: Int
+    package struct Failure: Error {
+        package var message: String
+        package var offset: Int
     }
 
     private let bytes: ArraySlice<UInt8>
@@ -23,7 +23,7 @@ public struct JSONParser {
     }
 
     /// Parses one value that fills `bytes` (valid UTF-8).
-    public static func parse(
+    package static func parse(
         _ bytes: ArraySlice<UInt8>, allowsRepeatedFields: Bool = true
     ) throws(Failure) -> JSON {
         var parser = JSONParser(bytes)
@@ -36,7 +36,7 @@ public struct JSONParser {
     }
 
     /// Parses an array and passes its elements, with their text, to `body` until it returns `false`.
-    public static func elements(
+    package static func elements(
         of bytes: ArraySlice<UInt8>, _ body: (JSON, ArraySlice<UInt8>) throws -> Bool
     ) throws {
         var parser = JSONParser(bytes)
@@ -62,7 +62,7 @@ public struct JSONParser {
 
     /// Parses concatenated values, separated by optional whitespace, and passes them with their text to `body`
     /// until it returns `false`.
-    public static func values(
+    package static func values(
         of bytes: ArraySlice<UInt8>, _ body: (JSON, ArraySlice<UInt8>) throws -> Bool
     ) throws {
         var parser = JSONParser(bytes)
@@ -76,7 +76,7 @@ public struct JSONParser {
     }
 
     /// The fields of an object in their order, each with its text.
-    public static func members(
+    package static func members(
         of bytes: ArraySlice<UInt8>
     ) throws(Failure) -> [(name: String, value: JSON, text: ArraySlice<UInt8>)] {
         var parser = JSONParser(bytes)

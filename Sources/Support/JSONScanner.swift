@@ -3,26 +3,26 @@
 /// For objects with very many members, and for those whose names must be compared by bytes:
 /// the keys of `[String: JSON]` are equal if they are canonically equivalent ("é", "e" + U+0301).
 /// Skipped values are not validated.
-public struct JSONScanner {
-    public typealias Failure = JSONParser.Failure
+package struct JSONScanner {
+    package typealias Failure = JSONParser.Failure
 
     private let bytes: [UInt8]
     /// Offset of the next value, after whitespace.
-    public private(set) var index = 0
+    package private(set) var index = 0
     /// The last string or member name read, unescaped.
-    public private(set) var text: [UInt8] = []
+    package private(set) var text: [UInt8] = []
 
     /// - Parameter bytes: valid UTF-8.
-    public init(_ bytes: [UInt8]) {
+    package init(_ bytes: [UInt8]) {
         self.bytes = bytes
         skipSpace()
     }
 
     /// The first byte of the next value, `nil` at the end.
-    public var peek: UInt8? { index < bytes.count ? bytes[index] : nil }
+    package var peek: UInt8? { index < bytes.count ? bytes[index] : nil }
 
     /// Reads an object; `body` finds a member's name in ``text`` and must read or skip its value.
-    public mutating func members(_ body: (inout JSONScanner) throws -> Void) throws {
+    package mutating func members(_ body: (inout JSONScanner) throws -> Void) throws {
         try open("{")
         if take("}") { return }
         while true {
@@ -35,7 +35,7 @@ public struct JSONScanner {
     }
 
     /// Reads an array; `body` must read or skip each element.
-    public mutating func elements(_ body: (inout JSONScanner) throws -> Void) throws {
+    package mutating func elements(_ body: (inout JSONScanner) throws -> Void) throws {
         try open("[")
         if take("]") { return }
         while true {
@@ -46,7 +46,7 @@ public struct JSONScanner {
     }
 
     /// Reads a string into ``text``.
-    public mutating func string() throws(Failure) {
+    package mutating func string() throws(Failure) {
         guard peek == UInt8(ascii: "\"") else { throw failure("expected a string") }
         let opening = index
         index += 1
@@ -67,7 +67,7 @@ public struct JSONScanner {
     }
 
     /// Reads a non-negative integer.
-    public mutating func count() throws(Failure) -> Int {
+    package mutating func count() throws(Failure) -> Int {
         let start = index
         var value = 0
         while let byte = peek, 0x30...0x39 ~= byte, index - start < 18 {
@@ -83,7 +83,7 @@ public struct JSONScanner {
     }
 
     /// Skips one value of any kind.
-    public mutating func skipValue() throws(Failure) {
+    package mutating func skipValue() throws(Failure) {
         let start = index
         var depth = 0
         while index < bytes.count {
@@ -114,7 +114,7 @@ public struct JSONScanner {
         throw failure("unterminated value", at: start)
     }
 
-    public func failure(_ message: String, at offset: Int? = nil) -> Failure {
+    package func failure(_ message: String, at offset: Int? = nil) -> Failure {
         Failure(message: message, offset: offset ?? index)
     }
 

@@ -4,20 +4,20 @@ import Foundation
 ///
 /// Backtracking takes exponential time for expressions such as `(a+)+b`. The engine (ICU) reports its progress every 10,000
 /// steps, so the limit counts steps and not seconds, and is the same on every machine.
-public struct LimitedExpression: @unchecked Sendable {
+package struct LimitedExpression: @unchecked Sendable {
     private let expression: NSRegularExpression
 
     /// - Throws: Foundation's error if it is not a regular expression in ICU's syntax.
-    public init(_ pattern: String) throws { expression = try NSRegularExpression(pattern: pattern) }
+    package init(_ pattern: String) throws { expression = try NSRegularExpression(pattern: pattern) }
 
     /// Whether the expression matches somewhere in `text`.
     /// - Throws: ``PEFTError`` if that exceeds the step limit.
-    public func matches(_ text: String) throws -> Bool { try !ranges(in: text, most: 1).isEmpty }
+    package func matches(_ text: String) throws -> Bool { try !ranges(in: text, most: 1).isEmpty }
 
     /// The ranges of the matches, counted in UTF-16 code units.
     /// - Parameter most: maximum number of matches.
     /// - Throws: ``PEFTError`` if that exceeds the step limit.
-    public func ranges(in text: String, most: Int = .max) throws -> [NSRange] {
+    package func ranges(in text: String, most: Int = .max) throws -> [NSRange] {
         let length = text.utf16.count
         // 10 million steps are some tenths of a second; ordinary expressions take up to 100 steps a character.
         var reports = 1_000 + length / 64

@@ -4,7 +4,7 @@
 ///   neighbors is one edit), or `nil` where none is near: a third of the longer name's length may differ, or one
 ///   character of a short name. Names of the same letters in another order count as near, and so does a name that
 ///   begins in the same way.
-public func nearestName<Names: Collection>(to name: String, in candidates: Names) -> String?
+package func nearestName<Names: Collection>(to name: String, in candidates: Names) -> String?
 where Names.Element == String {
     let wanted = Array(name.lowercased().unicodeScalars)
     var best: (name: String, distance: Int)?

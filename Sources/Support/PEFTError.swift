@@ -10,12 +10,17 @@ public struct PEFTError: Error, Equatable, CustomStringConvertible {
     /// line is then 64 (`EX_USAGE`) in place of 1.
     public let isUsage: Bool
 
+    /// - Parameters:
+    ///   - problem: what is wrong, with the offending value.
+    ///   - remedy: what to do about it.
+    ///   - isUsage: whether the command line is at fault.
     public init(_ problem: String, remedy: String? = nil, isUsage: Bool = false) {
         self.problem = problem
         self.remedy = remedy
         self.isUsage = isUsage
     }
 
+    /// The problem and the remedy, in one line.
     public var description: String {
         guard let remedy else { return problem }
         return "\(problem); \(remedy)"

@@ -4,7 +4,7 @@ import Foundation
 ///
 /// The program stays in this process's group, so that Ctrl-C at a terminal ends both, and it is killed if its output
 /// isn't read to the end.
-public final class ProgramOutput {
+package final class ProgramOutput {
     private let name: String
     private let process: pid_t
     private let output: Int32
@@ -13,13 +13,13 @@ public final class ProgramOutput {
     private var isRunning = true
 
     /// The executable file that the shell would run for `name`.
-    public static func find(_ name: String) -> URL? {
+    package static func find(_ name: String) -> URL? {
         let folders = (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":")
         return folders.map { URL(fileURLWithPath: String($0)).appendingPathComponent(name) }.first(
             where: isExecutable)
     }
 
-    public static func isExecutable(_ file: URL) -> Bool {
+    package static func isExecutable(_ file: URL) -> Bool {
         var isFolder = ObjCBool(false)
         return FileManager.default.fileExists(atPath: file.path, isDirectory: &isFolder) && !isFolder.boolValue
             && FileManager.default.isExecutableFile(atPath: file.path)
@@ -30,7 +30,7 @@ public final class ProgramOutput {
     ///   - name: the name of the input in errors, such as its file.
     ///   - input: its standard input; `nil` for none.
     /// - Throws: ``PEFTError`` if it can't be started.
-    public init(_ program: URL, _ arguments: [String], input: URL? = nil, name: String) throws {
+    package init(_ program: URL, _ arguments: [String], input: URL? = nil, name: String) throws {
         self.name = name
         var ends: [Int32] = [-1, -1]
         guard pipe(&ends) == 0 else { throw Self.failure("can't run \(program.path)", errno) }
@@ -76,7 +76,7 @@ public final class ProgramOutput {
 
     /// The next bytes, at most `count`; empty at the end.
     /// - Throws: ``PEFTError`` with the program's error message if it failed.
-    public func read(upTo count: Int) throws -> [UInt8] {
+    package func read(upTo count: Int) throws -> [UInt8] {
         guard isRunning else { return [] }
         let bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
             var got = Foundation.read(output, buffer.baseAddress, count)

@@ -3,8 +3,9 @@
 /// SplitMix64: Steele, Lea, Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014. Its state
 /// is one word, so a run that resumes stores ``state`` and continues exactly.
 public struct SeededRandom: RandomNumberGenerator, Sendable, Hashable, Codable {
-    public private(set) var state: UInt64
+    package private(set) var state: UInt64
 
+    /// - Parameter seed: generators with equal seeds draw equal numbers, on every machine.
     public init(seed: UInt64) { state = seed }
 
     /// An independent stream for a part of the work, such as one training step.
@@ -14,6 +15,7 @@ public struct SeededRandom: RandomNumberGenerator, Sendable, Hashable, Codable {
         _ = next()
     }
 
+    /// The next 64 bits (SplitMix64).
     public mutating func next() -> UInt64 {
         state &+= 0x9E37_79B9_7F4A_7C15
         var z = state
@@ -38,14 +40,14 @@ public struct SeededRandom: RandomNumberGenerator, Sendable, Hashable, Codable {
     }
 
     /// Shuffles in place (Fisher–Yates), uniformly.
-    public mutating func shuffle<Element>(_ elements: inout [Element]) {
+    package mutating func shuffle<Element>(_ elements: inout [Element]) {
         for last in stride(from: elements.count - 1, to: 0, by: -1) {
             elements.swapAt(last, below(last + 1))
         }
     }
 
     /// A permutation of `0 ..< count` that depends on `seed` only; empty if `count` is not positive.
-    public static func permutation(count: Int, seed: UInt64) -> [Int] {
+    package static func permutation(count: Int, seed: UInt64) -> [Int] {
         var order = Array(0..<max(0, count))
         var random = SeededRandom(seed: seed)
         random.shuffle(&order)

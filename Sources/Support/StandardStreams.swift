@@ -4,9 +4,9 @@ import Foundation
 ///
 /// Foundation's `FileHandle.write` and `readDataToEndOfFile` crash on system errors, and
 /// Swift's `print` ignores it. Everything the program reads or writes through a standard stream goes through here.
-public enum StandardStreams {
+package enum StandardStreams {
     /// How long a write waits for a reader: a pipe may be full, and a terminal may be stopped.
-    public enum Patience: Sendable {
+    package enum Patience: Sendable {
         case untilWritten
         case milliseconds(Int32)
     }
@@ -14,7 +14,7 @@ public enum StandardStreams {
     /// Opens `/dev/null` in place of standard streams that are closed, so that no file which is opened later gets
     /// their descriptors and receives what is written to them. Writing to such a stream, or reading from it, fails
     /// with `EBADF` as before.
-    public static func reserveClosed() {
+    package static func reserveClosed() {
         for (descriptor, mode) in [(STDIN_FILENO, O_WRONLY), (STDOUT_FILENO, O_RDONLY), (STDERR_FILENO, O_RDONLY)] {
             guard fcntl(descriptor, F_GETFD) == -1, errno == EBADF else { continue }
             let opened = open("/dev/null", mode)
@@ -26,7 +26,7 @@ public enum StandardStreams {
 
     /// Writes all bytes of a text, continuing after partial writes.
     /// - Returns: `nil`, or the system's error number; `EAGAIN` if `patience` ran out first.
-    public static func write(_ text: String, to descriptor: Int32, _ patience: Patience = .untilWritten) -> Int32? {
+    package static func write(_ text: String, to descriptor: Int32, _ patience: Patience = .untilWritten) -> Int32? {
         var bytes = Array(text.utf8)[...]
         return withoutPipeSignal {
             while !bytes.isEmpty {
@@ -48,7 +48,7 @@ public enum StandardStreams {
 
     /// All bytes up to the end of a stream.
     /// - Throws: ``PEFTError`` where it is closed or can't be read.
-    public static func readToEnd(_ descriptor: Int32 = STDIN_FILENO) throws -> Data {
+    package static func readToEnd(_ descriptor: Int32 = STDIN_FILENO) throws -> Data {
         var data = Data()
         var buffer = [UInt8](repeating: 0, count: 1 << 16)
         while true {
@@ -71,7 +71,7 @@ public enum StandardStreams {
     }
 
     /// The system's message for an error number.
-    public static func reason(_ code: Int32) -> String {
+    package static func reason(_ code: Int32) -> String {
         code == EBADF ? "it is closed" : String(cString: strerror(code))
     }
 

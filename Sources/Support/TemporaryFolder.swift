@@ -2,12 +2,12 @@ import Foundation
 
 /// A folder in `TMPDIR` that exists as long as this object. Folders left by killed processes are removed when the next
 /// one is created.
-public final class TemporaryFolder {
-    public let url: URL
+package final class TemporaryFolder {
+    package let url: URL
     private let descriptor: Int32
 
     /// - Throws: ``PEFTError`` if it can't be created.
-    public init() throws {
+    package init() throws {
         let parent = FileManager.default.temporaryDirectory
         AtomicFile.sweep(parent) { $0.hasPrefix("peft-") }
         url = parent.appendingPathComponent("peft-\(UUID().uuidString).tmp-\(getpid())")

@@ -25,7 +25,7 @@ public enum DType: String, CaseIterable, Sendable {
     }
 
     /// Size of one element in bytes.
-    public var size: Int {
+    package var size: Int {
         switch self {
         case .uint8, .int8, .bool: 1
         case .int16, .float16, .bfloat16: 2
@@ -34,7 +34,8 @@ public enum DType: String, CaseIterable, Sendable {
         }
     }
 
-    public var isFloatingPoint: Bool {
+    /// Whether values of the type may be fractions.
+    package var isFloatingPoint: Bool {
         switch self {
         case .float16, .bfloat16, .float32, .float64: true
         default: false

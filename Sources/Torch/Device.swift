@@ -30,6 +30,7 @@ public enum Device: Hashable, Sendable, CustomStringConvertible {
         }
     }
 
+    /// The name that ``init(_:)`` takes, such as `cpu` or `cuda:0`.
     public var description: String {
         switch self {
         case .cpu: "cpu"

@@ -1,7 +1,7 @@
 import CTorch
 
 /// An activation function.
-public enum Activation: String, Sendable {
+package enum Activation: String, Sendable {
     case relu, gelu
     /// GELU with the tanh approximation, `gelu_new` in Hugging Face's files.
     case geluTanh
@@ -17,7 +17,7 @@ public enum Activation: String, Sendable {
     }
 
     /// The activation with a given name in Hugging Face's configurations.
-    public init?(huggingFaceName name: String) {
+    package init?(huggingFaceName name: String) {
         switch name {
         case "relu": self = .relu
         case "gelu": self = .gelu
@@ -27,46 +27,46 @@ public enum Activation: String, Sendable {
         }
     }
 
-    public func callAsFunction(_ x: Tensor) -> Tensor { wrap(ct_activation(raw, x.pointer)) }
+    package func callAsFunction(_ x: Tensor) -> Tensor { wrap(ct_activation(raw, x.pointer)) }
 
     /// f(gate) ⊙ up (Shazeer 2020); only the inputs are saved for the backward pass.
-    public func gated(_ gate: Tensor, _ up: Tensor) -> Tensor {
+    package func gated(_ gate: Tensor, _ up: Tensor) -> Tensor {
         wrap(ct_gated_activation(raw, gate.pointer, up.pointer))
     }
 }
 
 /// Operations with custom gradients.
-public enum Functions {
+package enum Functions {
     /// x `[..., in]`, weight `[out, in]`, bias `[out]` -> x weightᵀ + bias `[..., out]`.
-    public static func linear(_ x: Tensor, _ weight: Tensor, bias: Tensor? = nil) -> Tensor {
+    package static func linear(_ x: Tensor, _ weight: Tensor, bias: Tensor? = nil) -> Tensor {
         wrap(ct_linear(x.pointer, weight.pointer, bias?.pointer))
     }
 
     /// Embedding lookup: `weight` `[entries, size]`, `ids` `[...]` -> `[..., size]`.
-    public static func embedding(_ weight: Tensor, _ ids: Tensor) -> Tensor {
+    package static func embedding(_ weight: Tensor, _ ids: Tensor) -> Tensor {
         wrap(ct_embedding(weight.pointer, ids.pointer))
     }
 
     /// x / sqrt(mean(x²) + ε) · (offset + weight) over the last axis (Zhang & Sennrich 2019).
-    public static func rmsNorm(_ x: Tensor, weight: Tensor, epsilon: Double, offset: Double = 0) -> Tensor {
+    package static func rmsNorm(_ x: Tensor, weight: Tensor, epsilon: Double, offset: Double = 0) -> Tensor {
         wrap(ct_rms_norm(x.pointer, weight.pointer, epsilon, offset))
     }
 
     /// RoPE (Su et al. 2021, RoFormer, eq. 34): rotates the first 2p dimensions of each head of x `[tokens, heads,
     /// size]` as pairs (i, i + p), or (2i, 2i + 1) if interleaved, by angles with the given cosines and sines,
     /// `[tokens, p]`; the other dimensions are unchanged.
-    public static func rotary(_ x: Tensor, cosines: Tensor, sines: Tensor, interleaved: Bool = false) -> Tensor {
+    package static func rotary(_ x: Tensor, cosines: Tensor, sines: Tensor, interleaved: Bool = false) -> Tensor {
         wrap(ct_rotary(x.pointer, cosines.pointer, sines.pointer, interleaved))
     }
 
     /// (x − mean(x)) / sqrt(var(x) + ε) · weight + bias over the last axis (Ba et al. 2016).
-    public static func layerNorm(_ x: Tensor, weight: Tensor?, bias: Tensor?, epsilon: Double) -> Tensor {
+    package static func layerNorm(_ x: Tensor, weight: Tensor?, bias: Tensor?, epsilon: Double) -> Tensor {
         wrap(ct_layer_norm(x.pointer, weight?.pointer, bias?.pointer, epsilon))
     }
 
     /// Zeroes elements with `probability` and scales the others by 1 / (1 − probability). The mask depends only on
     /// `seed` and the element's index, so nothing is saved for the backward pass.
-    public static func dropout(_ x: Tensor, probability: Double, seed: UInt64) -> Tensor {
+    package static func dropout(_ x: Tensor, probability: Double, seed: UInt64) -> Tensor {
         probability > 0 ? wrap(ct_dropout(x.pointer, probability, seed)) : x
     }
 
@@ -85,7 +85,7 @@ public enum Functions {
     ///   - softcap: c for scores c · tanh(scale · q kᵀ / c) (Gemma 2).
     ///   - dropout: dropout probability of the attention weights, with its seed.
     /// - Returns: `[query tokens, heads, size]`.
-    public static func packedAttention(
+    package static func packedAttention(
         _ q: Tensor, _ k: Tensor, _ v: Tensor, bias: Tensor?, queryOffsets: [Int], keyOffsets: [Int],
         causal: Bool, window: Int? = nil, scale: Double, softcap: Double? = nil, dropout: Double = 0,
         seed: UInt64 = 0
@@ -103,7 +103,7 @@ public enum Functions {
     /// softmax(cap(scale · q kᵀ) + mask) v with q `[batch, heads, queries, size]`, k, v `[batch, heads, keys, size]`
     /// and a mask that broadcasts to `[batch, heads, queries, keys]`; cap(s) = softcap · tanh(s / softcap) if a
     /// softcap is given.
-    public static func attention(
+    package static func attention(
         _ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor?, scale: Double, softcap: Double? = nil
     )
         -> Tensor
@@ -112,7 +112,7 @@ public enum Functions {
     }
 
     /// Writes x `[batch, heads, tokens, size]` into a cache `[batch, heads, capacity, size]`, starting at `column`.
-    public static func write(_ x: Tensor, into cache: Tensor, column: Int) {
+    package static func write(_ x: Tensor, into cache: Tensor, column: Int) {
         check(ct_write_columns(cache.pointer, x.pointer, Int64(column)))
     }
 
@@ -120,7 +120,7 @@ public enum Functions {
     ///
     /// - Parameter weights: in PyTorch's order: w_ih, w_hh, b_ih, b_hh for each layer and direction.
     /// - Returns: `[length, batch, hidden · directions]`.
-    public static func lstm(
+    package static func lstm(
         _ x: Tensor, weights: [Tensor], hidden: Int, layers: Int, bidirectional: Bool
     ) -> Tensor {
         let pointers: [OpaquePointer?] = weights.map(\.pointer)
@@ -134,7 +134,7 @@ public enum Functions {
     }
 
     /// y + scale · dropout(x) aᵀ bᵀ, in place in `y` `[..., out]`; x `[..., in]`, a `[r, in]`, b `[out, r]`.
-    public static func loraBranch(
+    package static func loraBranch(
         _ y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Double, dropout: Double = 0, seed: UInt64 = 0
     ) -> Tensor {
         wrap(ct_lora_branch(y.pointer, x.pointer, a.pointer, b.pointer, scale, dropout, seed))
@@ -142,7 +142,7 @@ public enum Functions {
 
     /// y `[tokens, out]` += scale · x aᵀ bᵀ with other factors, or none, for each span of tokens offsets[i] ..<
     /// offsets[i + 1]: one call for a mixed-adapter batch (Punica, Chen et al. 2023). Without autograd.
-    public static func loraBranches(
+    package static func loraBranches(
         _ y: Tensor, x: Tensor, offsets: [Int], factors: [(a: Tensor, b: Tensor, scale: Double)?]
     ) {
         let (starts, scales) = (offsets.map(Int64.init), factors.map { $0?.scale ?? 0 })
@@ -159,7 +159,7 @@ public enum Functions {
     ///   - x: the network's input, `[..., size]`; `nil` for y itself.
     ///   - down: `[r, size]`; `up`: `[size, r]`.
     ///   - learnedScale: one element that replaces `scale`.
-    public static func bottleneck(
+    package static func bottleneck(
         _ y: Tensor, x: Tensor?, down: Tensor, downBias: Tensor, up: Tensor, upBias: Tensor, scale: Double,
         learnedScale: Tensor? = nil, activation: Activation
     ) -> Tensor {
@@ -176,7 +176,7 @@ public enum Functions {
     ///   - softcap: k for cap(s) = k · tanh(s / k) (Gemma 2).
     ///   - labelSmoothing: fraction of the target probability spread over the vocabulary (Szegedy et al. 2016).
     /// - Returns: a scalar, in nats.
-    public static func linearCrossEntropy(
+    package static func linearCrossEntropy(
         hidden: Tensor, weight: Tensor, bias: Tensor? = nil, targets: Tensor, scale: Double = 1,
         softcap: Double? = nil, labelSmoothing: Double = 0
     ) -> Tensor {

@@ -2,22 +2,22 @@ import CTorch
 
 /// A quantized matrix in GPTQ's layout, W[o, i] = scales[g, o] · (q[i, o] − zeros[g, o]), with one grid for each
 /// output and group of inputs.
-public struct GroupQuantizedMatrix {
+package struct GroupQuantizedMatrix {
     /// int32 `[inputs · bits / 32, outputs]`, lowest bits first along the inputs; 3-bit integers cross words.
-    public let packed: Tensor
+    package let packed: Tensor
     /// `[groups, outputs]`
-    public let scales: Tensor
+    package let scales: Tensor
     /// Zero points: int32 `[groups, outputs · bits / 32]`, packed along the outputs; or floating-point `[groups,
     /// outputs]`.
-    public let zeros: Tensor
+    package let zeros: Tensor
     /// Group index of each input, int32 `[inputs]`; `nil` if input i is in group i / groupSize.
-    public let order: Tensor?
-    public let bits: Int
-    public let groupSize: Int
+    package let order: Tensor?
+    package let bits: Int
+    package let groupSize: Int
     /// Added to packed zero points.
-    public let zeroOffset: Int
+    package let zeroOffset: Int
 
-    public init(
+    package init(
         packed: Tensor, scales: Tensor, zeros: Tensor, order: Tensor? = nil, bits: Int, groupSize: Int,
         zeroOffset: Int
     ) {
@@ -27,7 +27,7 @@ public struct GroupQuantizedMatrix {
 
     /// x `[..., inputs]` -> x Wᵀ + bias `[..., outputs]`, computed in x's dtype; W is dequantized tile by tile, also
     /// in the backward pass. Gradients flow to x only.
-    public func project(_ x: Tensor, bias: Tensor?) -> Tensor {
+    package func project(_ x: Tensor, bias: Tensor?) -> Tensor {
         wrap(
             ct_group_linear(
                 x.pointer, packed.pointer, scales.pointer, zeros.pointer, order?.pointer, bias?.pointer,
@@ -35,7 +35,7 @@ public struct GroupQuantizedMatrix {
     }
 
     /// The dequantized matrix, `[outputs, inputs]`.
-    public func dense(as type: DType) -> Tensor {
+    package func dense(as type: DType) -> Tensor {
         wrap(
             ct_group_dense(
                 packed.pointer, scales.pointer, zeros.pointer, order?.pointer, Int32(bits), Int64(groupSize),
@@ -45,10 +45,10 @@ public struct GroupQuantizedMatrix {
 
 extension Tensor {
     /// Packs unsigned integers of `bits` bits along `axis` of a matrix into int32 words, lowest bits first.
-    public func packed(bits: Int, axis: Int) -> Tensor { wrap(ct_pack_bits(pointer, Int32(bits), Int32(axis))) }
+    package func packed(bits: Int, axis: Int) -> Tensor { wrap(ct_pack_bits(pointer, Int32(bits), Int32(axis))) }
 
     /// Unpacks what ``packed(bits:axis:)`` packed, to int32.
-    public func unpacked(bits: Int, axis: Int) -> Tensor { wrap(ct_unpack_bits(pointer, Int32(bits), Int32(axis))) }
+    package func unpacked(bits: Int, axis: Int) -> Tensor { wrap(ct_unpack_bits(pointer, Int32(bits), Int32(axis))) }
 
     /// Quantizes a weight `[outputs, inputs]` to group-wise integers.
     ///
@@ -59,7 +59,7 @@ extension Tensor {
     ///   - damping: fraction of the Hessian's mean diagonal that is added to its diagonal.
     /// - Returns: integers int32 `[inputs, outputs]`; scales and zero points `[groups, outputs]` in fp64. Scales are
     ///   representable in fp16, and zero points are integers from 1.
-    public func roundedInGroups(
+    package func roundedInGroups(
         bits: Int, groupSize: Int, isSymmetric: Bool, hessian: Tensor? = nil, damping: Double = 0.01
     ) -> (integers: Tensor, scales: Tensor, zeros: Tensor) {
         var parts: (OpaquePointer?, OpaquePointer?, OpaquePointer?)

@@ -3,8 +3,8 @@ import Foundation
 
 /// The allocations of tensors on the meta device, in order: a step there uses no memory, but shows how much it would
 /// use on another device.
-public struct MemoryLog: Sendable {
-    public enum Event: Sendable {
+package struct MemoryLog: Sendable {
+    package enum Event: Sendable {
         case made(block: Int, bytes: Int)
         case freed(block: Int)
         /// Start or end of a chunk of logits.
@@ -12,14 +12,14 @@ public struct MemoryLog: Sendable {
     }
 
     /// Allocations and releases in order.
-    public private(set) var events: [Event] = []
+    package private(set) var events: [Event] = []
     /// Named positions in ``events``, in order.
-    public private(set) var marks: [(name: String, place: Int)] = []
+    package private(set) var marks: [(name: String, place: Int)] = []
 
     private static let turn = NSLock()
 
     /// Logs the allocations of `body`; `mark` names a position. There is one log at a time: other threads wait.
-    public static func record(_ body: (_ mark: (String) -> Void) throws -> Void) throws -> MemoryLog {
+    package static func record(_ body: (_ mark: (String) -> Void) throws -> Void) throws -> MemoryLog {
         try turn.withLock { try recordAlone(body) }
     }
 

@@ -2,10 +2,10 @@ import CTorch
 
 /// Mixed precision (Micikevicius et al. 2018) with libtorch's autocast: matmuls run in half precision, while trained
 /// parameters and precision-sensitive operations stay in fp32.
-public enum MixedPrecision {
+package enum MixedPrecision {
     /// Runs a forward pass whose matmuls on `device` are computed in `type`; `nil` leaves them unchanged. Run the
     /// backward pass outside: it uses the dtypes of the forward pass.
-    public static func run<Result>(
+    package static func run<Result>(
         _ type: DType?, on device: Device, _ body: () throws -> Result
     ) rethrows -> Result {
         guard let type else { return try body() }

@@ -1,17 +1,17 @@
 import CTorch
 
 /// Optimizer arithmetic over lists of tensors, with libtorch's fused kernels.
-public enum OptimizerKernels {
+package enum OptimizerKernels {
     /// Clips the global gradient norm to at most `largest`; 0 doesn't clip.
     /// - Returns: the norm before clipping.
-    public static func clipGradients(_ parameters: [Tensor], to largest: Double) -> Double {
+    package static func clipGradients(_ parameters: [Tensor], to largest: Double) -> Double {
         var norm = 0.0
         withPointers(parameters) { check(ct_clip_gradients($0, $1, largest, &norm)) }
         return norm
     }
 
     /// One AdamW step (Loshchilov & Hutter 2019, algorithm 2); `step` counts from 1.
-    public static func adamW(
+    package static func adamW(
         _ parameters: [Tensor], firstMoments: [Tensor], secondMoments: [Tensor], step: Int, learningRate: Double,
         beta1: Double, beta2: Double, weightDecay: Double, epsilon: Double
     ) {
@@ -29,12 +29,12 @@ public enum OptimizerKernels {
 
     /// The 256 values of 8-bit moment codes, signed or unsigned (dynamic quantization; Dettmers et al. 2022, section
     /// 1.2).
-    public static func dynamicMap(isSigned: Bool) -> Tensor { wrap(ct_dynamic_map(isSigned)) }
+    package static func dynamicMap(isSigned: Bool) -> Tensor { wrap(ct_dynamic_map(isSigned)) }
 
     /// One AdamW step with 8-bit moments (Dettmers et al. 2022): uint8 codes of the parameter's shape, with the
     /// absmax of each block of 256, float32 `[blocks]`; on the CPU, whatever the parameter's device. `step` counts
     /// from 1.
-    public static func adamW8bit(
+    package static func adamW8bit(
         _ parameter: Tensor, first: (codes: Tensor, largest: Tensor), second: (codes: Tensor, largest: Tensor),
         step: Int, learningRate: Double, beta1: Double, beta2: Double, weightDecay: Double, epsilon: Double
     ) {

@@ -11,10 +11,10 @@ import Synchronization
 ///
 /// The files are in the folder for temporary files (`TMPDIR`), and are deleted with the tensors or the process. A
 /// memory-backed folder (tmpfs) saves no memory.
-public enum PagedTensor {
+package enum PagedTensor {
     /// Zeros on the CPU, with their disk space reserved.
     /// - Throws: ``PEFTError`` if the file can't be created or doesn't fit.
-    public static func zeros(_ shape: [Int], dtype: DType = .float32) throws -> Tensor {
+    package static func zeros(_ shape: [Int], dtype: DType = .float32) throws -> Tensor {
         let count = shape.reduce(1, *) * dtype.size
         guard count > 0 else { return .zeros(shape, dtype: dtype) }
         let file = try UnnamedFile(count)
@@ -34,7 +34,7 @@ public enum PagedTensor {
     private static let starts = Mutex<Set<Int>>([])
 
     /// Releases a paged tensor's memory; the next use reads it from the file. Other tensors are unaffected.
-    public static func release(_ tensor: Tensor) {
+    package static func release(_ tensor: Tensor) {
         guard tensor.device == .cpu, tensor.count > 0, let data = ct_data(tensor.pointer) else { return }
         guard starts.withLock({ $0.contains(Int(bitPattern: data)) }) else { return }
         // Pages of a shared mapping keep what was written.

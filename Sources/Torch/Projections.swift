@@ -1,32 +1,32 @@
 import CTorch
 
 /// x Wᵀ + bias + scale · drop(x) aᵀ bᵀ, as one of several projections of the same input.
-public struct Projection {
+package struct Projection {
     /// W `[outputs, inputs]`.
-    public enum Matrix {
+    package enum Matrix {
         case dense(Tensor)
         case stored(StoredMatrix)
     }
 
     /// A LoRA branch (Hu et al. 2021).
-    public struct Update {
+    package struct Update {
         /// `[rank, inputs]` and `[outputs, rank]`.
-        public let a, b: Tensor
-        public let scale: Double
+        package let a, b: Tensor
+        package let scale: Double
         /// Dropout probability of the inputs and the seed of the mask.
-        public let dropout: Double
-        public let seed: UInt64
+        package let dropout: Double
+        package let seed: UInt64
 
-        public init(a: Tensor, b: Tensor, scale: Double, dropout: Double = 0, seed: UInt64 = 0) {
+        package init(a: Tensor, b: Tensor, scale: Double, dropout: Double = 0, seed: UInt64 = 0) {
             (self.a, self.b, self.scale, self.dropout, self.seed) = (a, b, scale, dropout, seed)
         }
     }
 
-    public let matrix: Matrix
-    public let bias: Tensor?
-    public let update: Update?
+    package let matrix: Matrix
+    package let bias: Tensor?
+    package let update: Update?
 
-    public init(_ matrix: Matrix, bias: Tensor?, update: Update? = nil) {
+    package init(_ matrix: Matrix, bias: Tensor?, update: Update? = nil) {
         (self.matrix, self.bias, self.update) = (matrix, bias, update)
     }
 
@@ -45,7 +45,7 @@ public struct Projection {
 extension Functions {
     /// x `[..., inputs]` -> `[..., outputs]` of each projection. With few rows, as in a decode step, all matrices are
     /// streamed in one pass with one thread barrier; with autograd, the gradient w.r.t. x is computed in one node.
-    public static func projections(_ x: Tensor, _ list: [Projection]) -> [Tensor] {
+    package static func projections(_ x: Tensor, _ list: [Projection]) -> [Tensor] {
         withExtendedLifetime(list) {
             var results = [OpaquePointer?](repeating: nil, count: list.count)
             check(ct_projections(x.pointer, Int32(list.count), list.map(\.raw), &results))

@@ -3,14 +3,14 @@ import PEFTSupport
 
 /// Recomputation of a part of the forward pass in the backward pass, instead of saving its intermediate tensors (Chen
 /// et al. 2016, Training deep nets with sublinear memory cost).
-public enum Recomputation {
+package enum Recomputation {
     /// Runs `first`; the tensors that its operations would save for the backward pass are recomputed by `again` on
     /// demand.
     ///
     /// `again` must run the same operations on the same values; the autocast state is restored. It may run on another
     /// thread. Gradients are bitwise identical to those without recomputation, as the graph is that of `first`.
     /// Without gradients nothing runs twice. Recomputed parts don't nest: an inner one is part of the outer.
-    public static func run(_ first: () -> Tensor, again: @escaping () -> Void) -> Tensor {
+    package static func run(_ first: () -> Tensor, again: @escaping () -> Void) -> Tensor {
         guard !ct_is_recomputed() else { return first() }
         let context = Unmanaged.passRetained(Second(again)).toOpaque()
         ct_recomputed_begin(

@@ -11,17 +11,17 @@ public enum Runtime {
 
     /// Lets the allocator keep freed blocks: training reallocates the same large temporaries at every step, and each
     /// fresh block from the system is faulted in page by page.
-    public static func keepFreedMemory() { ct_keep_freed_memory() }
+    package static func keepFreedMemory() { ct_keep_freed_memory() }
 
     /// If a mapped file turns out to have been truncated, exits with status 1 and a message that names the file,
     /// instead of a bare SIGBUS. It installs a signal handler, so only programs call it.
-    public static func reportTruncatedFiles() { ct_report_truncated_files() }
+    package static func reportTruncatedFiles() { ct_report_truncated_files() }
 
     /// Returns free blocks to the system.
-    public static func trimMemory() { ct_trim_memory() }
+    package static func trimMemory() { ct_trim_memory() }
 
     /// The BLAS library that large fp32 GEMMs on the CPU use.
-    public static var blas: String {
+    package static var blas: String {
         let other = String(cString: ct_blas_name())
         return other.isEmpty ? "libtorch's" : other
     }
@@ -41,7 +41,7 @@ public enum Runtime {
     }
 
     /// Bytes allocated by tensors on a GPU: now and at the peak; `nil` for the CPU, where process memory shows it.
-    public static func deviceMemory(_ device: Device) -> (now: Int, peak: Int)? {
+    package static func deviceMemory(_ device: Device) -> (now: Int, peak: Int)? {
         guard device != .cpu, device != .meta else { return nil }
         var (now, peak): (Int64, Int64) = (0, 0)
         guard ct_device_memory(device.raw, device.index, &now, &peak) == 0 else { return nil }
@@ -50,15 +50,15 @@ public enum Runtime {
 
     /// Peak resident memory since the start or the last ``resetPeakMemory()``, in bytes; `nil` if the system doesn't
     /// report it.
-    public static var peakMemory: Int? { processMemory?.peak }
+    package static var peakMemory: Int? { processMemory?.peak }
 
     /// Resident memory, in bytes; `nil` if the system doesn't report it.
-    public static var residentMemory: Int? { processMemory?.now }
+    package static var residentMemory: Int? { processMemory?.now }
 
     /// Resets ``peakMemory`` (Linux only).
     /// - Returns: whether the system supports it.
     @discardableResult
-    public static func resetPeakMemory() -> Bool {
+    package static func resetPeakMemory() -> Bool {
         let descriptor = open("/proc/self/clear_refs", O_WRONLY)
         guard descriptor >= 0 else { return false }
         defer { close(descriptor) }
@@ -71,7 +71,7 @@ public enum Runtime {
     }
 
     /// The processor's name; `nil` if the system doesn't report it.
-    public static var processor: String? {
+    package static var processor: String? {
         var name = [CChar](repeating: 0, count: 256)
         guard ct_processor_name(&name, name.count) == 0 else { return nil }
         return String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)

@@ -5,11 +5,11 @@ import PEFTSupport
 ///
 /// Format: 8 bytes little-endian length n, n bytes of JSON (name → dtype, shape, [begin, end) of its bytes after the
 /// header), then the bytes.
-public final class SafetensorsFile: TensorFile {
-    public let url: URL
-    public let entries: [String: TensorEntry]
+package final class SafetensorsFile: TensorFile {
+    package let url: URL
+    package let entries: [String: TensorEntry]
     /// The header's `__metadata__`.
-    public let metadata: [String: String]
+    package let metadata: [String: String]
     private let mapping: MappedFile
     /// Offset of each tensor's bytes in the file.
     private let starts: [String: Int]
@@ -17,7 +17,7 @@ public final class SafetensorsFile: TensorFile {
     /// Maps the file and validates its header.
     /// - Throws: ``PEFTError`` if the file is missing, truncated or damaged: every tensor must be within the file and
     ///   match its shape.
-    public init(_ url: URL) throws {
+    package init(_ url: URL) throws {
         self.url = url
         let name = url.path
         mapping = try MappedFile(url)
@@ -112,7 +112,7 @@ public final class SafetensorsFile: TensorFile {
 
     /// The tensor as a view of the mapped bytes, without a copy. Writing to it changes only this process's view,
     /// never the file.
-    public func tensor(_ name: String) throws -> Tensor {
+    package func tensor(_ name: String) throws -> Tensor {
         guard let entry = entries[name], let start = starts[name] else {
             let hint = nearestName(to: name, in: entries.keys).map { "did you mean '\($0)'?" }
             throw PEFTError("\(url.path) has no tensor '\(name)'", remedy: hint)
@@ -121,14 +121,14 @@ public final class SafetensorsFile: TensorFile {
         return mapping.tensor(at: start, shape: entry.shape, dtype: entry.dtype)
     }
 
-    public func forget(_ name: String) {
+    package func forget(_ name: String) {
         guard let entry = entries[name], let start = starts[name] else { return }
         mapping.forget(start..<start + entry.byteCount)
     }
 
     /// Writes tensors to a file atomically.
     /// - Throws: ``PEFTError`` if the disk is full or the folder isn't writable; nothing is left behind.
-    public static func write(_ tensors: [String: Tensor], metadata: [String: String] = [:], to url: URL) throws {
+    package static func write(_ tensors: [String: Tensor], metadata: [String: String] = [:], to url: URL) throws {
         // Larger dtypes first, then by name, as in the reference writer, so that all data stay aligned.
         let names = tensors.keys.sorted { a, b in
             let sizes = (tensors[a]?.dtype.size ?? 0, tensors[b]?.dtype.size ?? 0)
@@ -168,9 +168,9 @@ extension DType {
         ("F64", .float64), ("F32", .float32), ("F16", .float16), ("BF16", .bfloat16), ("I64", .int64),
         ("I32", .int32), ("I16", .int16), ("I8", .int8), ("U8", .uint8), ("BOOL", .bool),
     ]
-    public init?(safetensors name: String) {
+    package init?(safetensors name: String) {
         guard let match = DType.names.first(where: { $0.0 == name }) else { return nil }
         self = match.1
     }
-    public var safetensorsName: String { DType.names.first { $0.1 == self }?.0 ?? "U8" }
+    package var safetensorsName: String { DType.names.first { $0.1 == self }?.0 ?? "U8" }
 }

@@ -1,7 +1,7 @@
 import CTorch
 
 /// Code book of 4-bit quantization.
-public enum BlockCode: String, CaseIterable, Sendable {
+package enum BlockCode: String, CaseIterable, Sendable {
     /// Quantiles of a normal distribution (Dettmers et al. 2023, appendix E).
     case nf4
     /// One sign, two exponent and one mantissa bits.
@@ -10,26 +10,26 @@ public enum BlockCode: String, CaseIterable, Sendable {
     var raw: CTBlockCode { self == .nf4 ? CT_NF4 : CT_FP4 }
 
     /// The values of the codes, float32 `[16]`.
-    public var table: Tensor { wrap(ct_block_table(raw)) }
+    package var table: Tensor { wrap(ct_block_table(raw)) }
 }
 
 /// A matrix W `[outputs, inputs]`, quantized or in 16 bits, in row-major order.
-public struct StoredMatrix {
-    public let format: Format
+package struct StoredMatrix {
+    package let format: Format
     /// In the format's dtype.
-    public let codes: Tensor
+    package let codes: Tensor
     /// float32, one per block of 4-bit codes (uint8 with double quantization) or per row of int8.
-    public let scales: Tensor?
+    package let scales: Tensor?
     /// The values of the 4-bit codes, float32 `[16]`.
-    public let table: Tensor?
-    public let nested: NestedScales?
+    package let table: Tensor?
+    package let nested: NestedScales?
     /// Block size of 4-bit codes; blocks continue across row boundaries.
-    public let block: Int
-    public let outputs: Int
-    public let inputs: Int
+    package let block: Int
+    package let outputs: Int
+    package let inputs: Int
 
     /// How the codes are stored.
-    public enum Format: Sendable {
+    package enum Format: Sendable {
         /// uint8 `[⌈n / 2⌉, 1]`, two 4-bit codes per byte, the first in its high half.
         case blocks
         /// int8 `[outputs, inputs]`
@@ -47,19 +47,19 @@ public struct StoredMatrix {
     }
 
     /// Doubly quantized scales: table[byte] · scales[block / 256] + offset.
-    public struct NestedScales {
+    package struct NestedScales {
         /// float32 `[⌈blocks / 256⌉]`
-        public let scales: Tensor
+        package let scales: Tensor
         /// float32 `[256]`
-        public let table: Tensor
-        public let offset: Double
+        package let table: Tensor
+        package let offset: Double
 
-        public init(scales: Tensor, table: Tensor, offset: Double) {
+        package init(scales: Tensor, table: Tensor, offset: Double) {
             (self.scales, self.table, self.offset) = (scales, table, offset)
         }
     }
 
-    public init(
+    package init(
         _ format: Format, codes: Tensor, scales: Tensor? = nil, table: Tensor? = nil, nested: NestedScales? = nil,
         block: Int = 64, outputs: Int, inputs: Int
     ) {
@@ -85,18 +85,18 @@ public struct StoredMatrix {
 
     /// x `[..., inputs]` -> x Wᵀ + bias `[..., outputs]` in x's dtype; W is dequantized tile by tile, also in the
     /// backward pass. Gradients flow to x and the bias.
-    public func project(_ x: Tensor, bias: Tensor?) -> Tensor {
+    package func project(_ x: Tensor, bias: Tensor?) -> Tensor {
         withRaw { wrap(ct_stored_linear(x.pointer, $0, bias?.pointer)) }
     }
 
     /// Dequantizes rows `ids` `[...]` (int64) -> `[..., inputs]`.
-    public func rows(_ ids: Tensor, as type: DType) -> Tensor {
+    package func rows(_ ids: Tensor, as type: DType) -> Tensor {
         withRaw { wrap(ct_stored_rows($0, ids.pointer, type.raw)) }
     }
 
     /// ``Functions/linearCrossEntropy(hidden:weight:bias:targets:scale:softcap:labelSmoothing:)`` with W `[vocabulary,
     /// size]`, which is dequantized tile by tile. Gradients flow to `hidden` and the bias.
-    public func crossEntropy(
+    package func crossEntropy(
         hidden: Tensor, bias: Tensor? = nil, targets: Tensor, scale: Double = 1, softcap: Double? = nil,
         labelSmoothing: Double = 0
     ) -> Tensor {
@@ -108,7 +108,7 @@ public struct StoredMatrix {
     }
 
     /// The dequantized matrix, `[outputs, inputs]`.
-    public func dense(as type: DType) -> Tensor { withRaw { wrap(ct_stored_dense($0, type.raw)) } }
+    package func dense(as type: DType) -> Tensor { withRaw { wrap(ct_stored_dense($0, type.raw)) } }
 }
 
 extension StoredMatrix {
@@ -118,7 +118,7 @@ extension StoredMatrix {
     ///   - block: block size; a block's scale is its absmax.
     ///   - isDouble: whether the scales are quantized to bytes too (double quantization; Dettmers et al. 2023,
     ///     section 3).
-    public static func rounding(_ weight: Tensor, to code: BlockCode, block: Int, isDouble: Bool) -> StoredMatrix {
+    package static func rounding(_ weight: Tensor, to code: BlockCode, block: Int, isDouble: Bool) -> StoredMatrix {
         var (codes, scales): (OpaquePointer?, OpaquePointer?)
         check(ct_quantize_blocks(weight.pointer, code.raw, Int64(block), &codes, &scales))
         let peaks = owned(scales)
@@ -137,7 +137,7 @@ extension StoredMatrix {
     }
 
     /// Quantizes a weight `[outputs, inputs]` to int8 with a scale per row (Dettmers et al. 2022), on the CPU.
-    public static func roundingRows(_ weight: Tensor) -> StoredMatrix {
+    package static func roundingRows(_ weight: Tensor) -> StoredMatrix {
         var (codes, scales): (OpaquePointer?, OpaquePointer?)
         check(ct_quantize_rows(weight.pointer, &codes, &scales))
         return StoredMatrix(

@@ -10,7 +10,7 @@ extension Tensor {
     }
 
     /// Fills from a seed of libtorch's generator, with the same values as PyTorch for that seed.
-    public func fillUniform(_ low: Double, _ high: Double, seed: UInt64) {
+    package func fillUniform(_ low: Double, _ high: Double, seed: UInt64) {
         check(ct_uniform(pointer, low, high, seed))
     }
 
@@ -31,7 +31,7 @@ extension Tensor {
     }
 
     /// Samples one index per row of probabilities `[rows, entries]`; int64 `[rows]`.
-    public func sampled(from random: inout SeededRandom) -> Tensor {
+    package func sampled(from random: inout SeededRandom) -> Tensor {
         wrap(ct_multinomial(pointer, random.next())).reshaped(-1)
     }
 }

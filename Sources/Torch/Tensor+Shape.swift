@@ -3,6 +3,7 @@ import CTorch
 extension Tensor {
     /// One size may be −1 and is inferred. Returns a view if the layout allows.
     public func reshaped(_ shape: [Int]) -> Tensor { withShape(shape) { wrap(ct_reshape(pointer, $0, $1)) } }
+    /// The same elements in row-major order in another shape; one size may be −1.
     public func reshaped(_ shape: Int...) -> Tensor { reshaped(shape) }
     /// A view with reordered axes.
     public func permuted(_ axes: Int...) -> Tensor { withShape(axes) { wrap(ct_permute(pointer, $0, $1)) } }
@@ -10,6 +11,7 @@ extension Tensor {
     public func transposed(_ a: Int = -2, _ b: Int = -1) -> Tensor {
         wrap(ct_transpose(pointer, Int32(a), Int32(b)))
     }
+    /// The transpose of a matrix.
     public var T: Tensor { transposed() }
     /// A view of the range of an axis.
     public func narrowed(axis: Int, _ range: Range<Int>) -> Tensor {
@@ -28,12 +30,14 @@ extension Tensor {
     }
     /// Expands axes of size 1 without copying.
     public func expanded(_ shape: [Int]) -> Tensor { withShape(shape) { wrap(ct_expand(pointer, $0, $1)) } }
+    /// Inserts an axis of size 1.
     public func unsqueezed(_ axis: Int) -> Tensor {
         var shape = shape
         shape.insert(1, at: axis < 0 ? axis + shape.count + 1 : axis)
         return reshaped(shape)
     }
 
+    /// Concatenates tensors that differ in the size of one axis at most.
     public static func concatenated(_ tensors: [Tensor], axis: Int = 0) -> Tensor {
         let pointers: [OpaquePointer?] = tensors.map(\.pointer)
         return withExtendedLifetime(tensors) {
@@ -53,12 +57,12 @@ extension Tensor {
         wrap(ct_index_copy(pointer, Int32(axis), indices.pointer, source.pointer))
     }
     /// out[i][j] = self[i][indices[i][j]] for the last axis, and so on for others.
-    public func gathering(axis: Int, _ indices: Tensor) -> Tensor {
+    package func gathering(axis: Int, _ indices: Tensor) -> Tensor {
         wrap(ct_gather(pointer, Int32(axis), indices.pointer))
     }
     /// self where `condition` holds, else `other`.
     public func selecting(where condition: Tensor, else other: Tensor) -> Tensor {
         wrap(ct_where(condition.pointer, pointer, other.pointer))
     }
-    public func flipped(axis: Int) -> Tensor { wrap(ct_flip(pointer, Int32(axis))) }
+    package func flipped(axis: Int) -> Tensor { wrap(ct_flip(pointer, Int32(axis))) }
 }

@@ -6,6 +6,13 @@ import PEFTSupport
 ///
 /// A tensor is a reference: copies of the value share elements, as in PyTorch. It isn't `Sendable`; training and
 /// generation each run on one thread.
+///
+/// Operations don't throw, so that a model reads like its paper. Within ``withTorchErrors(_:)`` the first failed one,
+/// such as a matmul of mismatched shapes or an allocation without enough memory, becomes the error that it throws; what
+/// failed returns an empty tensor until then. Outside such a scope a failed operation is a programming error and ends
+/// the process. All functions of this package that throw open the scope for what they call, which includes the code of
+/// methods of your own: attaching, training, generating, merging, saving and evaluating throw. Open it yourself for
+/// operations of your own code whose shapes come from a user or a file.
 public final class Tensor {
     /// Valid while this object exists: pass it to C only from a parameter or a named variable, never from a
     /// temporary, which Swift may release before the call.
@@ -40,7 +47,7 @@ public final class Tensor {
     }
 
     /// A tensor of row-major elements in `bytes`; fails if their number doesn't match the shape.
-    public convenience init(bytes: Data, shape: [Int], dtype: DType) {
+    package convenience init(bytes: Data, shape: [Int], dtype: DType) {
         guard bytes.count == shape.reduce(1, *) * dtype.size else {
             FailureLog.record("\(bytes.count) bytes don't match the shape \(shape)")
             self.init(owning: ct_undefined())
@@ -71,19 +78,23 @@ public final class Tensor {
         return tensor
     }
 
+    /// A tensor whose elements all have one value.
     public static func full(_ shape: [Int], _ value: Double, dtype: DType = .float32, device: Device = .cpu) -> Tensor
     {
         withShape(shape) { wrap(ct_full($0, $1, value, dtype.raw, device.raw, device.index)) }
     }
 
+    /// A tensor of zeros.
     public static func zeros(_ shape: [Int], dtype: DType = .float32, device: Device = .cpu) -> Tensor {
         full(shape, 0, dtype: dtype, device: device)
     }
 
+    /// A tensor of ones.
     public static func ones(_ shape: [Int], dtype: DType = .float32, device: Device = .cpu) -> Tensor {
         full(shape, 1, dtype: dtype, device: device)
     }
 
+    /// Zeros with another tensor's shape, dtype and device.
     public static func zeros(like other: Tensor) -> Tensor {
         zeros(other.shape, dtype: other.dtype, device: other.device)
     }
@@ -95,16 +106,20 @@ public final class Tensor {
 
     // MARK: Properties
 
+    /// Number of axes.
     public var rank: Int { Int(ct_rank(pointer)) }
+    /// Size of each axis.
     public var shape: [Int] { (0..<ct_rank(pointer)).map { Int(ct_dim(pointer, $0)) } }
     /// Size of one axis; negative axes count from the last. 0 for an axis that doesn't exist.
     public func dim(_ axis: Int) -> Int { Int(ct_dim(pointer, Int32(axis))) }
     /// Number of elements.
     public var count: Int { Int(ct_count(pointer)) }
-    public var byteCount: Int { count * dtype.size }
+    package var byteCount: Int { count * dtype.size }
+    /// Type of the elements.
     public var dtype: DType { DType(raw: ct_dtype(pointer)) ?? .float32 }
+    /// Where the elements are.
     public var device: Device { Device(raw: ct_device(pointer), index: ct_device_index(pointer)) }
-    public var isContiguous: Bool { ct_is_contiguous(pointer) }
+    package var isContiguous: Bool { ct_is_contiguous(pointer) }
 
     // MARK: Reading
 
@@ -126,7 +141,7 @@ public final class Tensor {
     }
 
     /// Calls `body` with the bytes of the row-major elements on the CPU.
-    public func withBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
+    package func withBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
         let host = detached().to(.cpu).contiguous()
         return try withExtendedLifetime(host) {
             try body(UnsafeRawBufferPointer(start: ct_data(host.pointer), count: host.byteCount))
@@ -134,7 +149,7 @@ public final class Tensor {
     }
 
     /// Whether both have the same dtype, shape and bits.
-    public func isIdentical(to other: Tensor) -> Bool { ct_same_bits(pointer, other.pointer) }
+    package func isIdentical(to other: Tensor) -> Bool { ct_same_bits(pointer, other.pointer) }
 
     // MARK: Converting and copying
 
@@ -152,6 +167,7 @@ public final class Tensor {
 
     /// A contiguous tensor in row-major order; self if it already is.
     public func contiguous() -> Tensor { wrap(ct_contiguous(pointer)) }
+    /// A copy with elements of its own.
     public func clone() -> Tensor { wrap(ct_clone(pointer)) }
 
     /// Overwrites the elements with those of `source`, which has the same shape, without autograd.
@@ -179,14 +195,38 @@ public final class Tensor {
 }
 
 /// A Swift number type that a tensor can contain.
-public protocol TensorElement { static var dtype: DType { get } }
-extension Float: TensorElement { public static var dtype: DType { .float32 } }
-extension Double: TensorElement { public static var dtype: DType { .float64 } }
-extension Int: TensorElement { public static var dtype: DType { .int64 } }
-extension Int64: TensorElement { public static var dtype: DType { .int64 } }
-extension Int32: TensorElement { public static var dtype: DType { .int32 } }
-extension UInt8: TensorElement { public static var dtype: DType { .uint8 } }
-extension Bool: TensorElement { public static var dtype: DType { .bool } }
+public protocol TensorElement {
+    /// The dtype of tensors of such numbers.
+    static var dtype: DType { get }
+}
+extension Float: TensorElement {
+    /// float32, of the same bits.
+    public static var dtype: DType { .float32 }
+}
+extension Double: TensorElement {
+    /// float64, of the same bits.
+    public static var dtype: DType { .float64 }
+}
+extension Int: TensorElement {
+    /// int64, of the same bits.
+    public static var dtype: DType { .int64 }
+}
+extension Int64: TensorElement {
+    /// int64, of the same bits.
+    public static var dtype: DType { .int64 }
+}
+extension Int32: TensorElement {
+    /// int32, of the same bits.
+    public static var dtype: DType { .int32 }
+}
+extension UInt8: TensorElement {
+    /// uint8, of the same bits.
+    public static var dtype: DType { .uint8 }
+}
+extension Bool: TensorElement {
+    /// bool, of the same bits.
+    public static var dtype: DType { .bool }
+}
 
 func withShape<Result>(_ shape: [Int], _ body: (UnsafePointer<Int64>?, Int32) -> Result) -> Result {
     shape.map(Int64.init).withUnsafeBufferPointer { body($0.baseAddress, Int32($0.count)) }
@@ -198,15 +238,16 @@ public func withoutGradients<Result>(_ body: () throws -> Result) rethrows -> Re
 }
 
 /// Whether autograd is enabled on this thread.
-public var areGradientsEnabled: Bool { ct_grad_mode_is_enabled() }
+package var areGradientsEnabled: Bool { ct_grad_mode_is_enabled() }
 
 /// Runs `body` with autograd enabled or disabled.
-public func withGradients<Result>(_ enabled: Bool, _ body: () throws -> Result) rethrows -> Result {
+package func withGradients<Result>(_ enabled: Bool, _ body: () throws -> Result) rethrows -> Result {
     let mode = ct_grad_mode_enter(enabled)
     defer { ct_grad_mode_leave(mode) }
     return try body()
 }
 
 extension Tensor: CustomStringConvertible {
+    /// Shape, dtype and device; no elements.
     public var description: String { "Tensor(\(shape), \(dtype.rawValue), \(device))" }
 }

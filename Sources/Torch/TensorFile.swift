@@ -1,18 +1,18 @@
 import Foundation
 
 /// A tensor's entry in a file's directory.
-public struct TensorEntry: Sendable {
-    public let dtype: DType
-    public let shape: [Int]
-    public let byteCount: Int
+package struct TensorEntry: Sendable {
+    package let dtype: DType
+    package let shape: [Int]
+    package let byteCount: Int
 
-    public init(dtype: DType, shape: [Int], byteCount: Int) {
+    package init(dtype: DType, shape: [Int], byteCount: Int) {
         (self.dtype, self.shape, self.byteCount) = (dtype, shape, byteCount)
     }
 }
 
 /// A file of named tensors, which are read on request.
-public protocol TensorFile: AnyObject {
+package protocol TensorFile: AnyObject {
     var url: URL { get }
     var entries: [String: TensorEntry] { get }
 
@@ -25,10 +25,10 @@ public protocol TensorFile: AnyObject {
 }
 
 extension TensorFile {
-    public func forget(_ name: String) {}
+    package func forget(_ name: String) {}
 
     /// All tensors by name.
-    public func tensors() throws -> [String: Tensor] {
+    package func tensors() throws -> [String: Tensor] {
         try withTorchErrors { try Dictionary(uniqueKeysWithValues: entries.keys.map { ($0, try tensor($0)) }) }
     }
 }

@@ -53,7 +53,7 @@ public func withTorchErrors<Result>(_ body: () throws -> Result) throws -> Resul
 
 /// Throws the first recorded error of the enclosing ``withTorchErrors(_:)``, for loops that read arrays back, which
 /// would otherwise be shorter than expected.
-public func checkTorchErrors() throws {
+package func checkTorchErrors() throws {
     if let error = FailureLog.current.first { throw error }
 }
 

@@ -7,8 +7,8 @@ import Torch
 /// It is enabled only within ``ActivationCheckpointing/run(_:_:)``. Losses and gradients are bitwise identical to
 /// those without it. Layers that need no gradients are computed once. The adapters must not change between the
 /// forward and the backward pass.
-public enum ActivationCheckpointing {
-    public enum Mode: Sendable {
+package enum ActivationCheckpointing {
+    package enum Mode: Sendable {
         case off, keepingInputs
         /// Inputs are offloaded to files, or from a GPU to host memory.
         case offloading
@@ -17,13 +17,13 @@ public enum ActivationCheckpointing {
     @TaskLocal fileprivate static var mode = Mode.off
 
     /// Runs a forward pass with checkpointing in that mode.
-    public static func run<Result>(_ mode: Mode, _ body: () throws -> Result) rethrows -> Result {
+    package static func run<Result>(_ mode: Mode, _ body: () throws -> Result) rethrows -> Result {
         try $mode.withValue(mode, operation: body)
     }
 }
 
 /// Applies `layer` to `x` with the current checkpointing mode; `layer` may run twice.
-public func checkpointed(_ x: Tensor, _ layer: @escaping (Tensor) -> Tensor) -> Tensor {
+package func checkpointed(_ x: Tensor, _ layer: @escaping (Tensor) -> Tensor) -> Tensor {
     let mode = ActivationCheckpointing.mode
     guard mode != .off else { return layer(x) }
     let (masks, rows) = (DropoutScope.captured(), RowRouting.captured())

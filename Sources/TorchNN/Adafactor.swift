@@ -5,9 +5,9 @@ import Torch
 /// is factored into row and column means.
 ///
 /// Arithmetic as in `transformers.Adafactor` with `relative_step=False`, `warmup_init=False`.
-public final class Adafactor: Optimizer {
-    public let parameters: [Parameter]
-    public private(set) var step = 0
+package final class Adafactor: Optimizer {
+    package let parameters: [Parameter]
+    package private(set) var step = 0
     private let clipThreshold: Double, decayRate: Double, weightDecay: Double, scaleParameter: Bool
     private let epsilon = (square: 1e-30, scale: 1e-3)
     /// Row and column means for tensors of two or more axes, else one tensor of the full shape.
@@ -20,7 +20,7 @@ public final class Adafactor: Optimizer {
     ///   - rateFactors: learning-rate factor of each parameter; 1 by default.
     ///   - scaleParameter: multiply the learning rate by the parameter's RMS.
     ///   - clipThreshold: maximum RMS of an update.
-    public init(
+    package init(
         _ parameters: [Parameter], rateFactors: [Double]? = nil, weightDecay: Double = 0,
         scaleParameter: Bool = false, clipThreshold: Double = 1,
         decayRate: Double = -0.8
@@ -38,7 +38,7 @@ public final class Adafactor: Optimizer {
         full = parameters.map { $0.tensor.rank < 2 ? .zeros(like: $0.tensor) : nil }
     }
 
-    public func update(learningRate: Double) {
+    package func update(learningRate: Double) {
         step += 1
         let beta = 1 - Foundation.pow(Double(step), decayRate)
         withoutGradients {
@@ -77,7 +77,7 @@ public final class Adafactor: Optimizer {
 
     private func rootMeanSquare(_ x: Tensor) -> Double { x.squared().mean().item().squareRoot() }
 
-    public func state() -> [String: Tensor] {
+    package func state() -> [String: Tensor] {
         var state: [String: Tensor] = [:]
         for index in parameters.indices {
             state["row.\(index)"] = rows[index]
@@ -87,7 +87,7 @@ public final class Adafactor: Optimizer {
         return state
     }
 
-    public func restore(_ state: [String: Tensor], step: Int) throws {
+    package func restore(_ state: [String: Tensor], step: Int) throws {
         let newRows = try parameters.indices.map { index in
             try rows[index].map { try restored("row.\(index)", like: $0, from: state) }
         }

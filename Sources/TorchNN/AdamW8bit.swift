@@ -3,14 +3,14 @@ import Torch
 
 /// AdamW with 8-bit moments (Dettmers et al. 2022, 8-bit optimizers via block-wise quantization), as bitsandbytes'
 /// `AdamW8bit` on a CPU: blocks of 256 with dynamic maps, and 32 bits for small parameters.
-public final class AdamW8bit: Optimizer {
+package final class AdamW8bit: Optimizer {
     /// Parameters with fewer elements keep 32-bit moments.
-    public static let smallest = 4096
+    package static let smallest = 4096
     /// Elements per scale.
     static let block = 256
 
-    public let parameters: [Parameter]
-    public private(set) var step = 0
+    package let parameters: [Parameter]
+    package private(set) var step = 0
     private let beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double
     private let factors: [Double]
     private let storage: StateStorage
@@ -38,7 +38,7 @@ public final class AdamW8bit: Optimizer {
     }
 
     /// Parameters as in ``AdamW``.
-    public init(
+    package init(
         _ parameters: [Parameter], rateFactors: [Double]? = nil, beta1: Double = 0.9, beta2: Double = 0.999,
         epsilon: Double = 1e-8, weightDecay: Double = 0.01, storage: StateStorage = .memory
     ) {
@@ -49,7 +49,7 @@ public final class AdamW8bit: Optimizer {
         reachedSteps = Array(repeating: 0, count: parameters.count)
     }
 
-    public func update(learningRate: Double) {
+    package func update(learningRate: Double) {
         step += 1
         for (index, parameter) in parameters.enumerated() where parameter.tensor.grad != nil {
             reachedSteps[index] += 1
@@ -71,7 +71,7 @@ public final class AdamW8bit: Optimizer {
         }
     }
 
-    public func state() -> [String: Tensor] {
+    package func state() -> [String: Tensor] {
         var state: [String: Tensor] = [:]
         for (index, own) in moments.enumerated() {
             state["first.\(index)"] = own.first
@@ -83,7 +83,7 @@ public final class AdamW8bit: Optimizer {
         return state
     }
 
-    public func restore(_ state: [String: Tensor], step: Int) throws {
+    package func restore(_ state: [String: Tensor], step: Int) throws {
         var restored = moments
         for (index, own) in moments.enumerated() {
             restored[index].first = try self.restored("first.\(index)", like: own.first, from: state, in: storage)

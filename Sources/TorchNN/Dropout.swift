@@ -5,7 +5,7 @@ import Torch
 ///
 /// Dropout is active only within ``DropoutScope/run(seed:stream:_:)``, so evaluation can't leave it on by accident. A
 /// step's masks depend only on the seed and the step, so a resumed run draws the same.
-public final class DropoutScope: @unchecked Sendable {
+package final class DropoutScope: @unchecked Sendable {
     // Used by one thread at a time: the one that runs the forward pass.
     private var random: SeededRandom
 
@@ -14,7 +14,7 @@ public final class DropoutScope: @unchecked Sendable {
     private init(_ random: SeededRandom) { self.random = random }
 
     /// Runs a forward pass with dropout; `stream` is the step number.
-    public static func run<Result>(seed: UInt64, stream: UInt64, _ body: () throws -> Result) rethrows -> Result {
+    package static func run<Result>(seed: UInt64, stream: UInt64, _ body: () throws -> Result) rethrows -> Result {
         try $current.withValue(DropoutScope(SeededRandom(seed: seed, stream: stream)), operation: body)
     }
 
@@ -26,10 +26,10 @@ public final class DropoutScope: @unchecked Sendable {
     }
 
     /// Whether dropout is active.
-    public static var isLive: Bool { current != nil }
+    package static var isLive: Bool { current != nil }
 
     /// The effective probability and a fresh seed; 0 outside a scope.
-    public static func draw(_ probability: Double) -> (probability: Double, seed: UInt64) {
+    package static func draw(_ probability: Double) -> (probability: Double, seed: UInt64) {
         guard probability > 0, let scope = current else { return (0, 0) }
         return (probability, scope.random.next())
     }

@@ -1,23 +1,23 @@
 import Torch
 
 /// A KV cache with buffers of their final size, so that a decode step writes one column and copies nothing else.
-public final class KeyValueCache {
+package final class KeyValueCache {
     private var keys: Tensor
     private var values: Tensor
     /// Number of cached tokens.
-    public private(set) var length = 0
+    package private(set) var length = 0
     /// Maximum number of tokens.
-    public var capacity: Int { keys.dim(2) }
+    package var capacity: Int { keys.dim(2) }
 
     /// Allocates buffers `[batch, heads, capacity, size]`.
-    public init(batch: Int, heads: Int, capacity: Int, size: Int, dtype: DType, device: Device) {
+    package init(batch: Int, heads: Int, capacity: Int, size: Int, dtype: DType, device: Device) {
         keys = .empty([batch, heads, capacity, size], dtype: dtype, device: device)
         values = .empty([batch, heads, capacity, size], dtype: dtype, device: device)
     }
 
     /// Appends keys and values `[batch, heads, tokens, size]`.
     /// - Returns: all cached keys and values, `[batch, heads, length, size]`, without a copy.
-    public func append(_ newKeys: Tensor, _ newValues: Tensor) -> (keys: Tensor, values: Tensor) {
+    package func append(_ newKeys: Tensor, _ newValues: Tensor) -> (keys: Tensor, values: Tensor) {
         let end = length + newKeys.dim(2)
         Functions.write(newKeys, into: keys, column: length)
         Functions.write(newValues, into: values, column: length)
@@ -26,7 +26,7 @@ public final class KeyValueCache {
     }
 
     /// Keeps the given rows of the batch, in that order; a row may be repeated.
-    public func select(rows: Tensor) {
+    package func select(rows: Tensor) {
         keys = keys.selecting(axis: 0, rows)
         values = values.selecting(axis: 0, rows)
     }

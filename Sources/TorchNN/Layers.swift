@@ -2,30 +2,30 @@ import Torch
 
 /// Root-mean-square normalization with a learned scale (Zhang & Sennrich 2019), as T5's layer norm. Gemma stores the
 /// scale − 1.
-public final class RMSNorm: Module {
-    @ParameterInfo public var weight: Tensor
-    public let epsilon: Double
+package final class RMSNorm: Module {
+    @ParameterInfo package var weight: Tensor
+    package let epsilon: Double
     /// Added to the stored scale: 1 for Gemma.
-    public let offset: Double
+    package let offset: Double
 
-    public init(_ size: Int, epsilon: Double, offset: Double = 0, device: Device = .meta) {
+    package init(_ size: Int, epsilon: Double, offset: Double = 0, device: Device = .meta) {
         _weight = ParameterInfo(wrappedValue: .empty([size], device: device))
         (self.epsilon, self.offset) = (epsilon, offset)
     }
 
-    public func callAsFunction(_ x: Tensor) -> Tensor {
+    package func callAsFunction(_ x: Tensor) -> Tensor {
         Functions.rmsNorm(x, weight: weight, epsilon: epsilon, offset: offset)
     }
 }
 
 /// Layer normalization (Ba et al. 2016), by default with learned scale and shift.
-public final class LayerNorm: Module {
+package final class LayerNorm: Module {
     // Optional wrappers, which are declared as `@ParameterInfo` would declare them.
     private let _weight: ParameterInfo?
     private let _bias: ParameterInfo?
-    public let epsilon: Double
+    package let epsilon: Double
 
-    public init(
+    package init(
         _ size: Int, epsilon: Double, hasScale: Bool = true, hasBias: Bool = true, device: Device = .meta
     ) {
         func parameter(_ exists: Bool) -> ParameterInfo? {
@@ -35,18 +35,18 @@ public final class LayerNorm: Module {
     }
 
     /// The scale `[size]`; `nil` without one, which can't be set.
-    public var weight: Tensor? {
+    package var weight: Tensor? {
         get { _weight?.wrappedValue }
         set { if let newValue { _weight?.wrappedValue = newValue } }
     }
 
     /// The shift `[size]`; `nil` without one, which can't be set.
-    public var bias: Tensor? {
+    package var bias: Tensor? {
         get { _bias?.wrappedValue }
         set { if let newValue { _bias?.wrappedValue = newValue } }
     }
 
-    public func callAsFunction(_ x: Tensor) -> Tensor {
+    package func callAsFunction(_ x: Tensor) -> Tensor {
         Functions.layerNorm(x, weight: weight, bias: bias, epsilon: epsilon)
     }
 }

@@ -1,25 +1,26 @@
 import Foundation
 
 /// Learning-rate schedule, as a factor of the peak learning rate.
-public struct LearningRateSchedule: Sendable {
-    public enum Shape: String, CaseIterable, Sendable {
+package struct LearningRateSchedule: Sendable {
+    /// How the rate falls after the warmup, as in `transformers`.
+    package enum Shape: String, CaseIterable, Sendable {
         case constant, linear, cosine
         /// Proportional to 1/√step after the warmup (Raffel et al. 2020).
         case inverseSquareRoot = "inverse-square-root"
     }
 
-    public var shape: Shape
+    package var shape: Shape
     /// Steps over which the rate rises linearly from 0.
-    public var warmup: Int
+    package var warmup: Int
     /// Total number of steps.
-    public var total: Int
+    package var total: Int
 
-    public init(_ shape: Shape, warmup: Int = 0, total: Int) {
+    package init(_ shape: Shape, warmup: Int = 0, total: Int) {
         (self.shape, self.warmup, self.total) = (shape, warmup, total)
     }
 
     /// The factor of the step after `step` completed ones, as in `transformers.get_scheduler`.
-    public func factor(after step: Int) -> Double {
+    package func factor(after step: Int) -> Double {
         if step < warmup { return Double(step) / Double(max(1, warmup)) }
         let progress = Double(step - warmup) / Double(max(1, total - warmup))
         switch shape {

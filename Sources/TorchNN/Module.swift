@@ -3,23 +3,25 @@ import Torch
 
 /// A tensor of a module, by reference: a loader, an optimizer and the module see the same value.
 public final class Parameter {
+    /// The values, which an adapter may cover with its own.
     public var tensor: Tensor
     /// Values below ``tensor`` while adapters cover it, the model's own first.
     private var covered: [Tensor] = []
 
+    /// A parameter with these values.
     public init(_ tensor: Tensor) { self.tensor = tensor }
 
     /// Whether the current values are an adapter's rather than the model's.
-    public var isCovered: Bool { !covered.isEmpty }
+    package var isCovered: Bool { !covered.isEmpty }
 
     /// Covers the current values with others; the last ones to cover are used.
-    public func cover(with values: Tensor) {
+    package func cover(with values: Tensor) {
         covered.append(tensor)
         tensor = values
     }
 
     /// Removes covering values, wherever they are in the stack; the others keep their order.
-    public func uncover(_ values: Tensor) {
+    package func uncover(_ values: Tensor) {
         if tensor !== values, let index = covered.firstIndex(where: { $0 === values }) {
             covered.remove(at: index)
         } else if let beneath = covered.popLast() {
@@ -31,14 +33,17 @@ public final class Parameter {
 /// Declares a tensor of a module, with its name in Hugging Face's checkpoints if it differs from the Swift name.
 @propertyWrapper
 public struct ParameterInfo {
-    public let key: String?
+    package let key: String?
+    /// The parameter itself, which ``Module/parameters()`` lists.
     public let parameter: Parameter
 
+    /// - Parameter key: the name in files, if it differs from the property's.
     public init(wrappedValue: Tensor, key: String? = nil) {
         self.key = key
         parameter = Parameter(wrappedValue)
     }
 
+    /// The parameter's values.
     public var wrappedValue: Tensor {
         get { parameter.tensor }
         nonmutating set { parameter.tensor = newValue }
@@ -49,16 +54,19 @@ public struct ParameterInfo {
 /// contain dots for levels that only the checkpoint has, and is empty for a level that only the Swift code has.
 @propertyWrapper
 public struct ModuleInfo<Value> {
-    public let key: String?
+    package let key: String?
     private var value: Value?
 
+    /// A module that the initializer sets later.
     public init(key: String? = nil) { self.key = key }
 
+    /// - Parameter key: the name in files, if it differs from the property's.
     public init(wrappedValue: Value, key: String? = nil) {
         self.key = key
         value = wrappedValue
     }
 
+    /// The module.
     public var wrappedValue: Value {
         get {
             guard let value else { fatalError("a module is used before its initializer has set it") }
@@ -74,11 +82,12 @@ public struct ModuleInfo<Value> {
 /// names in Hugging Face's checkpoints, so no conversion is needed.
 open class Module {
     /// Autocast dtype of a whole model's matmuls, and its device; `nil` computes in the weights' dtype.
-    public var precision: (type: DType, device: Device)?
+    package var precision: (type: DType, device: Device)?
 
     /// The folder or file that a whole model was loaded from, which also contains its tokenizer.
-    public var source: URL?
+    package var source: URL?
 
+    /// A module without parameters, until a subclass declares them.
     public init() {}
 
     /// The tensors declared in this module itself.
@@ -142,7 +151,7 @@ open class Module {
     }
 
     /// The first of ``parameters()`` that satisfies a predicate, without traversing the rest.
-    public final func firstParameter(where fits: (Parameter) -> Bool = { _ in true }) -> Parameter? {
+    package final func firstParameter(where fits: (Parameter) -> Bool = { _ in true }) -> Parameter? {
         if let own = ownParameters().first(where: { fits($0.parameter) }) { return own.parameter }
         for child in children() {
             if let first = child.module.firstParameter(where: fits) { return first }
@@ -150,16 +159,18 @@ open class Module {
         return nil
     }
 
+    /// The parameters whose gradients are computed, with their paths.
     public final func trainableParameters() -> [(path: String, parameter: Parameter)] {
         parameters().filter { $0.parameter.tensor.requiresGrad }
     }
 
     /// Disables gradients of every tensor.
-    public final func freeze() {
+    package final func freeze() {
         for (_, parameter) in parameters() { parameter.tensor.requiresGrad = false }
     }
 
-    public final var parameterCount: Int { parameters().reduce(0) { $0 + $1.parameter.tensor.count } }
+    /// Number of values of all parameters.
+    package final var parameterCount: Int { parameters().reduce(0) { $0 + $1.parameter.tensor.count } }
 }
 
 private protocol AnyModuleInfo {

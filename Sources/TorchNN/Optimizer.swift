@@ -2,7 +2,7 @@ import PEFTSupport
 import Torch
 
 /// An optimizer: updates parameters from their gradients.
-public protocol Optimizer: AnyObject {
+package protocol Optimizer: AnyObject {
     var parameters: [Parameter] { get }
     /// Number of completed steps.
     var step: Int { get }
@@ -17,7 +17,7 @@ public protocol Optimizer: AnyObject {
 
 extension Optimizer {
     /// Clears all gradients.
-    public func clearGradients() {
+    package func clearGradients() {
         for parameter in parameters { parameter.tensor.grad = nil }
     }
 
@@ -42,9 +42,9 @@ extension Optimizer {
 }
 
 /// AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
-public final class AdamW: Optimizer {
-    public let parameters: [Parameter]
-    public private(set) var step = 0
+package final class AdamW: Optimizer {
+    package let parameters: [Parameter]
+    package private(set) var step = 0
     private let beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double
     private var first: [Tensor]
     private var second: [Tensor]
@@ -57,7 +57,7 @@ public final class AdamW: Optimizer {
     /// - Parameters:
     ///   - rateFactors: learning-rate factor of each parameter; 1 by default.
     ///   - weightDecay: decoupled weight decay λ; a step subtracts learningRate · λ · parameter.
-    public init(
+    package init(
         _ parameters: [Parameter], rateFactors: [Double]? = nil, beta1: Double = 0.9, beta2: Double = 0.999,
         epsilon: Double = 1e-8,
         weightDecay: Double = 0.01, storage: StateStorage = .memory
@@ -71,7 +71,7 @@ public final class AdamW: Optimizer {
         groups = Set(factors).sorted().map { factor in (factor, factors.indices.filter { factors[$0] == factor }) }
     }
 
-    public func update(learningRate: Double) {
+    package func update(learningRate: Double) {
         step += 1
         for group in groups {
             // A parameter without a gradient is skipped, as in PyTorch.
@@ -95,7 +95,7 @@ public final class AdamW: Optimizer {
         return Dictionary(grouping: reached) { reachedSteps[$0] }.sorted { $0.key < $1.key }.map(\.value)
     }
 
-    public func state() -> [String: Tensor] {
+    package func state() -> [String: Tensor] {
         var state: [String: Tensor] = [:]
         for index in parameters.indices {
             state["first.\(index)"] = first[index]
@@ -105,7 +105,7 @@ public final class AdamW: Optimizer {
         return state
     }
 
-    public func restore(_ state: [String: Tensor], step: Int) throws {
+    package func restore(_ state: [String: Tensor], step: Int) throws {
         let newFirst = try parameters.indices.map {
             try restored("first.\($0)", like: first[$0], from: state, in: storage)
         }

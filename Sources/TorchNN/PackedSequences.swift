@@ -3,13 +3,13 @@ import Torch
 /// Token sequences packed end to end, without padding.
 public struct PackedSequences {
     /// Token ids of all sequences, int64 `[tokens]`.
-    public let ids: Tensor
+    package let ids: Tensor
     /// Where each sequence starts, and the end: rows + 1 entries.
-    public let offsets: [Int]
+    package let offsets: [Int]
     /// The largest id; −1 without tokens.
-    public let largestID: Int
+    package let largestID: Int
 
-    public init(_ rows: [[Int]], device: Device = .cpu) {
+    package init(_ rows: [[Int]], device: Device = .cpu) {
         var offsets = [0]
         for row in rows { offsets.append((offsets.last ?? 0) + row.count) }
         self.offsets = offsets
@@ -17,15 +17,15 @@ public struct PackedSequences {
         ids = Tensor(rows.flatMap { $0 }, device: device)
     }
 
-    public var rows: Int { offsets.count - 1 }
-    public var tokens: Int { offsets.last ?? 0 }
-    public var lengths: [Int] { zip(offsets.dropFirst(), offsets).map { $0 - $1 } }
-    public var longest: Int { lengths.max() ?? 0 }
+    package var rows: Int { offsets.count - 1 }
+    package var tokens: Int { offsets.last ?? 0 }
+    package var lengths: [Int] { zip(offsets.dropFirst(), offsets).map { $0 - $1 } }
+    package var longest: Int { lengths.max() ?? 0 }
 }
 
 extension Tensor {
     /// Packed `[tokens, ...]` -> padded `[rows, longest, ...]`, zero-filled after each sequence's end.
-    public func padded(_ offsets: [Int]) -> Tensor {
+    package func padded(_ offsets: [Int]) -> Tensor {
         let lengths = zip(offsets.dropFirst(), offsets).map { $0 - $1 }
         let longest = lengths.max() ?? 0
         let rest = Array(shape.dropFirst())

@@ -2,7 +2,7 @@ import PEFTSupport
 import Torch
 
 /// Where optimizer state is stored.
-public enum StateStorage: Sendable {
+package enum StateStorage: Sendable {
     case memory
     /// In files that are paged in when a step needs them (``PagedTensor``), one parameter at a time.
     case file

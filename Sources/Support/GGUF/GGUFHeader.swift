@@ -5,32 +5,32 @@ import Foundation
 /// Format (versions 2 and 3, little-endian): "GGUF", version (u32), numbers of tensors and of settings (u64), settings
 /// (name, type, value), tensors (name, axes, type, offset), then from a multiple of `general.alignment` on the data. A
 /// string is its length (u64) and UTF-8; axes are listed from the one that lies densest.
-public struct GGUFHeader: Sendable {
+package struct GGUFHeader: Sendable {
     /// A tensor's description; its type and offset are not validated yet.
-    public struct Entry: Sendable {
-        public var name: String
+    package struct Entry: Sendable {
+        package var name: String
         /// Row-major shape.
-        public var shape: [Int]
-        public var type: UInt32
+        package var shape: [Int]
+        package var type: UInt32
         /// Offset from the beginning of the data.
-        public var offset: Int
+        package var offset: Int
 
-        public init(name: String, shape: [Int], type: UInt32, offset: Int) {
+        package init(name: String, shape: [Int], type: UInt32, offset: Int) {
             (self.name, self.shape, self.type, self.offset) = (name, shape, type, offset)
         }
     }
 
-    public let settings: [String: GGUFValue]
-    public let tensors: [Entry]
-    public let alignment: Int
+    package let settings: [String: GGUFValue]
+    package let tensors: [Entry]
+    package let alignment: Int
     /// Offset of the data in the file.
-    public let dataStart: Int
+    package let dataStart: Int
 
     /// Whether a file name is that of a GGUF file.
-    public static func isName(_ url: URL) -> Bool { url.pathExtension.lowercased() == "gguf" }
+    package static func isName(_ url: URL) -> Bool { url.pathExtension.lowercased() == "gguf" }
 
     /// - Throws: ``PEFTError`` if the file can't be read, or its header is truncated or damaged.
-    public init(_ url: URL) throws {
+    package init(_ url: URL) throws {
         let data: Data
         do { data = try Data(contentsOf: url, options: .alwaysMapped) } catch {
             throw PEFTError("can't read \(url.path)", remedy: "check that the file exists and is readable")
@@ -74,7 +74,7 @@ public struct GGUFHeader: Sendable {
 
 extension GGUFHeader {
     /// The bytes of a header of version 3, padded to where the data begin. Offsets count from there, in multiples of 32.
-    public static func bytes(_ settings: [(String, GGUFValue)], _ tensors: [Entry]) -> Data {
+    package static func bytes(_ settings: [(String, GGUFValue)], _ tensors: [Entry]) -> Data {
         var out = GGUFBytes()
         out.integer(UInt32(0x4655_4747))
         out.integer(UInt32(3))

@@ -1,7 +1,7 @@
 import Foundation
 
 /// A setting in the header of a GGUF file.
-public enum GGUFValue: Sendable, Equatable {
+package enum GGUFValue: Sendable, Equatable {
     case integer(Int)
     /// float32, kept as such to be written again bit for bit.
     case number(Float)
@@ -10,11 +10,11 @@ public enum GGUFValue: Sendable, Equatable {
     case string(String)
     case list(GGUFList)
 
-    public var integer: Int? { if case .integer(let value) = self { value } else { nil } }
-    public var flag: Bool? { if case .flag(let value) = self { value } else { nil } }
-    public var string: String? { if case .string(let value) = self { value } else { nil } }
-    public var list: GGUFList? { if case .list(let value) = self { value } else { nil } }
-    public var number: Double? {
+    package var integer: Int? { if case .integer(let value) = self { value } else { nil } }
+    package var flag: Bool? { if case .flag(let value) = self { value } else { nil } }
+    package var string: String? { if case .string(let value) = self { value } else { nil } }
+    package var list: GGUFList? { if case .list(let value) = self { value } else { nil } }
+    package var number: Double? {
         switch self {
         case .number(let value): Double(value)
         case .double(let value): value
@@ -42,21 +42,21 @@ enum GGUFValueType: UInt32 {
 }
 
 /// A list in the header, decoded on demand: vocabularies are lists of 100,000 strings and more.
-public struct GGUFList: Sendable, Equatable {
+package struct GGUFList: Sendable, Equatable {
     let type: GGUFValueType
-    public let count: Int
+    package let count: Int
     /// The values one after another, walked through once and found whole.
     let bytes: Data
 
     /// The strings of a list of strings, with invalid UTF-8 repaired; `nil` for another list.
-    public var strings: [String]? {
+    package var strings: [String]? {
         guard type == .string else { return nil }
         var reader = GGUFReader(bytes, name: "")
         return try? (0..<count).map { _ in try reader.string() }
     }
 
     /// The values of a list of numbers or flags; `nil` for another list.
-    public var numbers: [Double]? {
+    package var numbers: [Double]? {
         guard type != .string, type != .array else { return nil }
         var reader = GGUFReader(bytes, name: "")
         return try? (0..<count).map { _ in
@@ -66,21 +66,21 @@ public struct GGUFList: Sendable, Equatable {
     }
 
     /// A list of strings.
-    public init(_ strings: [String]) {
+    package init(_ strings: [String]) {
         var writer = GGUFBytes()
         for text in strings { writer.string(text) }
         (type, count, bytes) = (.string, strings.count, writer.data)
     }
 
     /// A list of float32.
-    public init(_ numbers: [Float]) {
+    package init(_ numbers: [Float]) {
         var writer = GGUFBytes()
         for number in numbers { writer.integer(number.bitPattern) }
         (type, count, bytes) = (.float32, numbers.count, writer.data)
     }
 
     /// A list of int32.
-    public init(_ numbers: [Int32]) {
+    package init(_ numbers: [Int32]) {
         var writer = GGUFBytes()
         for number in numbers { writer.integer(UInt32(bitPattern: number)) }
         (type, count, bytes) = (.int32, numbers.count, writer.data)

@@ -3,10 +3,10 @@ import PEFTSupport
 
 extension GGUFType {
     /// The types that can be written.
-    public static let written: [GGUFType] = [.f32, .f16, .bf16, .q8_0, .q4_0]
+    package static let written: [GGUFType] = [.f32, .f16, .bf16, .q8_0, .q4_0]
 
     /// llama.cpp's number for a file mostly of this type (`general.file_type`).
-    public var fileType: Int {
+    package var fileType: Int {
         switch self {
         case .f32: 0
         case .f16: 1
@@ -72,13 +72,13 @@ extension GGUFType {
 
 extension GGUFFile {
     /// A tensor to write, computed when it is its turn.
-    public struct Content {
-        public let name: String
-        public let shape: [Int]
-        public let type: GGUFType
-        public let make: () throws -> Tensor
+    package struct Content {
+        package let name: String
+        package let shape: [Int]
+        package let type: GGUFType
+        package let make: () throws -> Tensor
 
-        public init(_ name: String, _ shape: [Int], _ type: GGUFType, make: @escaping () throws -> Tensor) {
+        package init(_ name: String, _ shape: [Int], _ type: GGUFType, make: @escaping () throws -> Tensor) {
             (self.name, self.shape, self.type, self.make) = (name, shape, type, make)
         }
 
@@ -87,7 +87,7 @@ extension GGUFFile {
 
     /// Writes a file of version 3 atomically.
     /// - Throws: ``PEFTError`` if the disk is full, the folder isn't writable, or a tensor can't be computed.
-    public static func write(
+    package static func write(
         _ settings: [(String, GGUFValue)], _ tensors: [Content], to url: URL, replacing: Bool = true
     ) throws {
         var offset = 0

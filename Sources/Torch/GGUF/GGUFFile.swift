@@ -3,12 +3,12 @@ import Foundation
 import PEFTSupport
 
 /// A memory-mapped GGUF file, llama.cpp's format.
-public final class GGUFFile: TensorFile {
-    public let url: URL
+package final class GGUFFile: TensorFile {
+    package let url: URL
     /// The file's metadata by key.
-    public let settings: [String: GGUFValue]
+    package let settings: [String: GGUFValue]
     /// Quantized tensors are listed with the float32 dtype to which they are dequantized.
-    public let entries: [String: TensorEntry]
+    package let entries: [String: TensorEntry]
     private let places: [String: Place]
     private let mapping: MappedFile
 
@@ -21,7 +21,7 @@ public final class GGUFFile: TensorFile {
     }
 
     /// - Throws: ``PEFTError`` if the file is truncated or damaged, or contains unsupported types.
-    public init(_ url: URL) throws {
+    package init(_ url: URL) throws {
         self.url = url
         let header = try GGUFHeader(url)
         settings = header.settings
@@ -75,7 +75,7 @@ public final class GGUFFile: TensorFile {
     }
 
     /// Storage type of a tensor; `nil` for an unknown name.
-    public func type(of name: String) -> GGUFType? { places[name]?.type }
+    package func type(of name: String) -> GGUFType? { places[name]?.type }
 
     private func place(_ name: String) throws -> Place {
         guard let place = places[name] else {
@@ -86,7 +86,7 @@ public final class GGUFFile: TensorFile {
     }
 
     /// The dequantized tensor; unquantized ones are views of the mapped file.
-    public func tensor(_ name: String) throws -> Tensor {
+    package func tensor(_ name: String) throws -> Tensor {
         let place = try place(name)
         let count = place.shape.reduce(1, *)
         guard count > 0 else { return .empty(place.shape, dtype: place.type.plain ?? .float32) }
@@ -97,26 +97,26 @@ public final class GGUFFile: TensorFile {
         }
     }
 
-    public func forget(_ name: String) {
+    package func forget(_ name: String) {
         guard let place = places[name] else { return }
         mapping.forget(place.start..<place.start + place.byteCount)
     }
 
     /// A quantized matrix `[outputs, inputs]` in the layout of ``GroupQuantizedMatrix``.
-    public struct Packed {
+    package struct Packed {
         /// int32 `[inputs · bits / 32, outputs]`
-        public let integers: Tensor
+        package let integers: Tensor
         /// float32 `[groups, outputs]`
-        public let scales: Tensor
+        package let scales: Tensor
         /// float32 `[groups, outputs]`; `nil` if all are ``GGUFType/zero``.
-        public let zeros: Tensor?
+        package let zeros: Tensor?
     }
 
     /// Repacks a quantized matrix losslessly, except that fractional zero points are minimum / scale in float32.
     ///
     /// - Parameter rowOrder: the stored row of each resulting row, `[outputs]`; `nil` keeps the order.
     /// - Throws: ``PEFTError`` unless it is a quantized matrix whose sides fill whole words.
-    public func packed(_ name: String, rowOrder: [Int]? = nil) throws -> Packed {
+    package func packed(_ name: String, rowOrder: [Int]? = nil) throws -> Packed {
         let place = try place(name)
         let type = place.type
         let perWord = 32 / type.packedBits

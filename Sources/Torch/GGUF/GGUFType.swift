@@ -1,6 +1,6 @@
 /// Storage type of a GGUF tensor: floats, or blocks of 32 or 256 values along a row, in groups with w = scale · (q −
 /// zero) − minimum.
-public enum GGUFType: UInt32, CaseIterable, Sendable {
+package enum GGUFType: UInt32, CaseIterable, Sendable {
     case f32 = 0
     case f16 = 1
     case q4_0 = 2
@@ -26,10 +26,10 @@ public enum GGUFType: UInt32, CaseIterable, Sendable {
     static func name(of raw: UInt32) -> String { GGUFType(rawValue: raw)?.name ?? others[raw] ?? "number \(raw)" }
 
     /// llama.cpp's name: `F16`, `Q4_0`, `Q4_K`.
-    public var name: String { "\(self)".uppercased() }
+    package var name: String { "\(self)".uppercased() }
 
     /// The dtype of an unquantized type; `nil` for blocks.
-    public var plain: DType? {
+    package var plain: DType? {
         switch self {
         case .f32: .float32
         case .f16: .float16
@@ -39,7 +39,7 @@ public enum GGUFType: UInt32, CaseIterable, Sendable {
     }
 
     /// Number of values per block.
-    public var block: Int {
+    package var block: Int {
         switch self {
         case .f32, .f16, .bf16: 1
         case .q4_0, .q4_1, .q5_0, .q5_1, .q8_0: 32
@@ -48,7 +48,7 @@ public enum GGUFType: UInt32, CaseIterable, Sendable {
     }
 
     /// Size of a block in bytes.
-    public var bytes: Int {
+    package var bytes: Int {
         switch self {
         case .f32: 4
         case .f16, .bf16: 2
@@ -66,7 +66,7 @@ public enum GGUFType: UInt32, CaseIterable, Sendable {
     }
 
     /// Number of values of a block that share a scale.
-    public var group: Int {
+    package var group: Int {
         switch self {
         case .q2_K, .q3_K, .q6_K: 16
         default: 32
@@ -74,7 +74,7 @@ public enum GGUFType: UInt32, CaseIterable, Sendable {
     }
 
     /// Zero point: subtracted from each integer, which is stored from 0.
-    public var zero: Int {
+    package var zero: Int {
         switch self {
         case .q4_0: 8
         case .q5_0: 16
@@ -86,10 +86,10 @@ public enum GGUFType: UInt32, CaseIterable, Sendable {
     }
 
     /// Whether groups have a minimum.
-    public var hasMinimum: Bool { [.q4_1, .q5_1, .q2_K, .q4_K, .q5_K].contains(self) }
+    package var hasMinimum: Bool { [.q4_1, .q5_1, .q2_K, .q4_K, .q5_K].contains(self) }
 
     /// Bits per packed integer, among the supported widths.
-    public var packedBits: Int {
+    package var packedBits: Int {
         switch self {
         case .q2_K: 2
         case .q3_K, .q4_0, .q4_1, .q4_K: 4

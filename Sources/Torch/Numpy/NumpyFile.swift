@@ -2,12 +2,12 @@ import Foundation
 import PEFTSupport
 
 /// Reader of `numpy.save` arrays (`.npy`): magic bytes, a header that is a Python dictionary, and the values.
-public enum NumpyFile {
+package enum NumpyFile {
     private static let magic: [UInt8] = [0x93] + Array("NUMPY".utf8)
 
     /// Reads an array as fp32, in row-major order.
     /// - Throws: ``PEFTError`` if the file is damaged or isn't float16, float32 or float64.
-    public static func read(_ url: URL) throws -> Tensor {
+    package static func read(_ url: URL) throws -> Tensor {
         let data: Data
         do { data = try Data(contentsOf: url, options: .mappedIfSafe) } catch {
             throw PEFTError("can't read \(url.path)", remedy: "check that the file exists and is readable")

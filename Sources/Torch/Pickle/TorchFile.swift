@@ -6,16 +6,16 @@ import PEFTSupport
 /// The current format is a zip archive of a pickle and one file per storage; before PyTorch 1.6 it was a sequence of
 /// pickles followed by the storages. Tensors are views of the mapped file, tensors that share a storage share its
 /// bytes, and only tensors that aren't row-major are copied.
-public final class TorchFile: TensorFile {
-    public let url: URL
-    public let entries: [String: TensorEntry]
+package final class TorchFile: TensorFile {
+    package let url: URL
+    package let entries: [String: TensorEntry]
     private let mapping: MappedFile
     private let layouts: [String: PickleReader.Layout]
     /// The byte range of each storage, by key.
     private let storages: [String: Range<Int>]
 
     /// - Throws: ``PEFTError`` if the file isn't a state dict, is damaged, or names anything that could run code.
-    public init(_ url: URL) throws {
+    package init(_ url: URL) throws {
         self.url = url
         mapping = try MappedFile(url)
         let name = url.path
@@ -131,7 +131,7 @@ public final class TorchFile: TensorFile {
         return TensorEntry(dtype: layout.dtype, shape: layout.shape, byteCount: byteCount)
     }
 
-    public func tensor(_ name: String) throws -> Tensor {
+    package func tensor(_ name: String) throws -> Tensor {
         guard let entry = entries[name], let layout = layouts[name], let storage = storages[layout.storage] else {
             let hint = nearestName(to: name, in: entries.keys).map { "did you mean '\($0)'?" }
             throw PEFTError("\(url.path) has no tensor '\(name)'", remedy: hint)

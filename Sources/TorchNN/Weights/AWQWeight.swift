@@ -6,9 +6,9 @@ import Torch
 ///
 /// A word packs eight outputs of one input, in the order 0, 2, 4, 6, 1, 3, 5, 7 from the lowest bits; zero points
 /// likewise.
-public struct AWQWeight: LinearWeight {
-    public let outputs: Int
-    public let inputs: Int
+package struct AWQWeight: LinearWeight {
+    package let outputs: Int
+    package let inputs: Int
     let settings: GroupQuantization
     /// int32 `[inputs, outputs / 8]`
     private let integers: Parameter
@@ -17,7 +17,7 @@ public struct AWQWeight: LinearWeight {
     /// float16 `[groups, outputs]`
     private let scales: Parameter
 
-    public init(outputs: Int, inputs: Int, groupSize: Int?, device: Device = .meta) {
+    package init(outputs: Int, inputs: Int, groupSize: Int?, device: Device = .meta) {
         (self.outputs, self.inputs) = (outputs, inputs)
         settings = GroupQuantization(bits: 4, groupSize: groupSize, zeroOffset: 0)
         let groups = settings.groups(of: inputs)
@@ -26,14 +26,14 @@ public struct AWQWeight: LinearWeight {
         scales = Parameter(.empty([groups, outputs], dtype: .float16, device: device))
     }
 
-    public var parameters: [(key: String, parameter: Parameter)] {
+    package var parameters: [(key: String, parameter: Parameter)] {
         [("qweight", integers), ("qzeros", packedZeros), ("scales", scales)]
     }
-    public var formatName: String { "group-wise integers" }
-    public func project(_ x: Tensor, bias: Tensor?) -> Tensor { repacked.project(x, bias: bias) }
-    public func dense(as type: DType) -> Tensor { repacked.dense(as: type) }
-    public func replacing(with dense: Tensor) throws -> any LinearWeight { try repacked.replacing(with: dense) }
-    public func loaded() -> any LinearWeight { repacked }
+    package var formatName: String { "group-wise integers" }
+    package func project(_ x: Tensor, bias: Tensor?) -> Tensor { repacked.project(x, bias: bias) }
+    package func dense(as type: DType) -> Tensor { repacked.dense(as: type) }
+    package func replacing(with dense: Tensor) throws -> any LinearWeight { try repacked.replacing(with: dense) }
+    package func loaded() -> any LinearWeight { repacked }
 
     /// The same integers, zero points and scales in GPTQ's layout.
     private var repacked: GroupQuantizedWeight {

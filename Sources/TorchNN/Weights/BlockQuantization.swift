@@ -1,22 +1,22 @@
 import Torch
 
 /// Settings of blockwise 4-bit quantization.
-public struct BlockQuantization: Sendable, Equatable {
-    public var code: BlockCode
+package struct BlockQuantization: Sendable, Equatable {
+    package var code: BlockCode
     /// Block size: number of values that share a scale.
-    public var block: Int
+    package var block: Int
     /// Whether the scales are quantized too (double quantization).
-    public var isDouble: Bool
+    package var isDouble: Bool
 
     /// Block sizes that bitsandbytes supports.
-    public static let blocks = [32, 64, 128, 256, 512, 1024, 2048, 4096]
+    package static let blocks = [32, 64, 128, 256, 512, 1024, 2048, 4096]
 
-    public init(_ code: BlockCode = .nf4, block: Int = 64, isDouble: Bool = false) {
+    package init(_ code: BlockCode = .nf4, block: Int = 64, isDouble: Bool = false) {
         (self.code, self.block, self.isDouble) = (code, block, isDouble)
     }
 
     /// Number of blocks of `count` values.
-    public func blocks(of count: Int) -> Int { (count + block - 1) / block }
+    package func blocks(of count: Int) -> Int { (count + block - 1) / block }
 
     /// bitsandbytes' `quant_state` of a weight.
     func description(outputs: Int, inputs: Int, offset: Double) -> String {

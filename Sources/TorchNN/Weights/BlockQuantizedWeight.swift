@@ -6,25 +6,25 @@ import Torch
 /// Dettmers et al. 2023).
 ///
 /// Only the codes are in memory; matmuls dequantize tile by tile, and so does the backward pass.
-public struct BlockQuantizedWeight: StoredWeight {
-    public let outputs: Int
-    public let inputs: Int
-    public let settings: BlockQuantization
+package struct BlockQuantizedWeight: StoredWeight {
+    package let outputs: Int
+    package let inputs: Int
+    package let settings: BlockQuantization
     /// uint8 `[⌈outputs · inputs / 2⌉, 1]`
-    public let codes: Parameter
+    package let codes: Parameter
     /// float32 `[blocks]`, or uint8 with double quantization.
-    public let scales: Parameter
+    package let scales: Parameter
     /// float32 `[16]`: the values of the codes.
-    public let table: Parameter
+    package let table: Parameter
     /// float32 `[⌈blocks / 256⌉]` and float32 `[256]`, with double quantization.
-    public let nestedScales: Parameter?
-    public let nestedTable: Parameter?
+    package let nestedScales: Parameter?
+    package let nestedTable: Parameter?
     /// bitsandbytes' `quant_state`: JSON as bytes, uint8.
-    public let state: Parameter
+    package let state: Parameter
     /// The mean of the scales, which is subtracted before they are quantized.
     private let offset: Double
     /// The original values, if they can still be read; a replaced weight has none.
-    public private(set) var original: OriginalValues?
+    package private(set) var original: OriginalValues?
 
     private init(
         _ outputs: Int, _ inputs: Int, _ settings: BlockQuantization, codes: Parameter, scales: Parameter,
@@ -38,7 +38,7 @@ public struct BlockQuantizedWeight: StoredWeight {
     /// An empty weight, to be filled from a file.
     ///
     /// - Parameter stateSize: size of the file's `quant_state` in bytes; `nil` for the size that this library writes.
-    public init(
+    package init(
         outputs: Int, inputs: Int, settings: BlockQuantization, stateSize: Int? = nil, device: Device = .meta
     ) {
         func empty(_ shape: [Int], _ dtype: DType) -> Parameter {
@@ -55,7 +55,7 @@ public struct BlockQuantizedWeight: StoredWeight {
     }
 
     /// Quantizes a weight `[outputs, inputs]`.
-    public init(rounding weight: Tensor, to settings: BlockQuantization) {
+    package init(rounding weight: Tensor, to settings: BlockQuantization) {
         let (outputs, inputs) = (weight.dim(0), weight.dim(1))
         guard weight.device != .meta else {
             self.init(outputs: outputs, inputs: inputs, settings: settings)
@@ -73,7 +73,7 @@ public struct BlockQuantizedWeight: StoredWeight {
             state: stored(Tensor(Array(text.utf8))), offset: offset)
     }
 
-    public var matrix: StoredMatrix {
+    package var matrix: StoredMatrix {
         var nested: StoredMatrix.NestedScales?
         if let nestedScales, let nestedTable {
             nested = .init(scales: nestedScales.tensor, table: nestedTable.tensor, offset: offset)
@@ -84,23 +84,23 @@ public struct BlockQuantizedWeight: StoredWeight {
             outputs: outputs, inputs: inputs)
     }
 
-    public var formatName: String { settings.code.rawValue }
-    public var blockCode: BlockCode? { settings.code }
-    public var declaration: WeightDeclaration? { .bitsAndBytes(settings) }
+    package var formatName: String { settings.code.rawValue }
+    package var blockCode: BlockCode? { settings.code }
+    package var declaration: WeightDeclaration? { .bitsAndBytes(settings) }
 
     /// Quantizes other values with the same settings.
-    public func replacing(with dense: Tensor) -> any LinearWeight {
+    package func replacing(with dense: Tensor) -> any LinearWeight {
         BlockQuantizedWeight(rounding: dense, to: settings)
     }
 
-    public func with(original: OriginalValues) -> any LinearWeight {
+    package func with(original: OriginalValues) -> any LinearWeight {
         var weight = self
         weight.original = original
         return weight
     }
 
     /// Applies the file's `quant_state`.
-    public func loaded() -> any LinearWeight {
+    package func loaded() -> any LinearWeight {
         guard state.tensor.device != .meta else { return self }
         do {
             let json = try JSON.parse(Data(state.tensor.array(UInt8.self)), name: "a quantized weight's quant_state")
@@ -126,7 +126,7 @@ public struct BlockQuantizedWeight: StoredWeight {
         return self
     }
 
-    public var parameters: [(key: String, parameter: Parameter)] {
+    package var parameters: [(key: String, parameter: Parameter)] {
         var all = [("weight", codes), ("weight.absmax", scales), ("weight.quant_map", table)]
         if let nestedScales, let nestedTable {
             all += [("weight.nested_absmax", nestedScales), ("weight.nested_quant_map", nestedTable)]
@@ -153,7 +153,7 @@ extension WeightFormat.Family {
 
 extension WeightFormat {
     /// NF4 or FP4 in blocks (Dettmers et al. 2023).
-    public static func blocks(_ settings: BlockQuantization) -> WeightFormat {
+    package static func blocks(_ settings: BlockQuantization) -> WeightFormat {
         WeightFormat(
             settings.code.rawValue + (settings.isDouble ? "-double" : ""), blocks: settings,
             quantizing: { BlockQuantizedWeight(rounding: $0, to: settings) })

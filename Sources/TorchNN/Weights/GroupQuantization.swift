@@ -1,18 +1,18 @@
 /// Settings of group-wise integer quantization.
-public struct GroupQuantization: Sendable, Equatable {
+package struct GroupQuantization: Sendable, Equatable {
     /// The supported bits per weight.
-    public static let supportedBits = [2, 3, 4, 8]
+    package static let supportedBits = [2, 3, 4, 8]
 
     /// Bits per weight, one of ``supportedBits``.
-    public var bits: Int
+    package var bits: Int
     /// Inputs that share a scale and a zero point; `nil` for all inputs (per-channel).
-    public var groupSize: Int?
+    package var groupSize: Int?
     /// Whether the zero point is the middle of the grid.
-    public var isSymmetric: Bool
+    package var isSymmetric: Bool
     /// Difference between a zero point and its stored value: 1 in GPTQ's first format, 0 in its second.
-    public var zeroOffset: Int
+    package var zeroOffset: Int
 
-    public init(bits: Int, groupSize: Int?, isSymmetric: Bool = false, zeroOffset: Int = 1) {
+    package init(bits: Int, groupSize: Int?, isSymmetric: Bool = false, zeroOffset: Int = 1) {
         (self.bits, self.groupSize) = (bits, groupSize)
         (self.isSymmetric, self.zeroOffset) = (isSymmetric, zeroOffset)
     }
@@ -21,13 +21,13 @@ public struct GroupQuantization: Sendable, Equatable {
     var block: Int { bits == 3 ? 32 : 32 / bits }
 
     /// Number of groups of `inputs` inputs.
-    public func groups(of inputs: Int) -> Int {
+    package func groups(of inputs: Int) -> Int {
         guard let groupSize, groupSize > 0 else { return 1 }
         return (inputs + groupSize - 1) / groupSize
     }
 
     /// Why a matrix of this shape can't be quantized with these settings; `nil` if it can.
-    public func refusal(outputs: Int, inputs: Int) -> String? {
+    package func refusal(outputs: Int, inputs: Int) -> String? {
         // The kernels process 32 inputs at a time.
         if !inputs.isMultiple(of: 32) { return "\(inputs) inputs are not a multiple of 32" }
         if !outputs.isMultiple(of: block) { return "\(outputs) outputs are not a multiple of \(block)" }

@@ -5,23 +5,23 @@ import Torch
 /// o] · (q[i, o] − zero[g, o]), in GPTQ's format (Frantar et al. 2022).
 ///
 /// Only the packed integers are in memory; matmuls dequantize tile by tile, and so does the backward pass.
-public struct GroupQuantizedWeight: GroupedWeight {
-    public let outputs: Int
-    public let inputs: Int
-    public let settings: GroupQuantization
+package struct GroupQuantizedWeight: GroupedWeight {
+    package let outputs: Int
+    package let inputs: Int
+    package let settings: GroupQuantization
     /// int32 `[inputs · bits / 32, outputs]`
-    public let integers: Parameter
+    package let integers: Parameter
     /// Integer zero points less ``GroupQuantization/zeroOffset``, int32 `[groups, outputs · bits / 32]`.
-    public let packedZeros: Parameter
+    package let packedZeros: Parameter
     /// Floating-point zero points `[groups, outputs]`, which override the packed ones.
-    public let zeros: Parameter?
+    package let zeros: Parameter?
     /// float16 `[groups, outputs]`
-    public let scales: Parameter
+    package let scales: Parameter
     /// Group index of each input, int32 `[inputs]`.
-    public let order: Parameter
+    package let order: Parameter
     private let knowledge = OrderKnowledge()
 
-    public init(
+    package init(
         outputs: Int, inputs: Int, settings: GroupQuantization, integers: Parameter, packedZeros: Parameter,
         zeros: Parameter? = nil, scales: Parameter, order: Parameter
     ) {
@@ -33,7 +33,7 @@ public struct GroupQuantizedWeight: GroupedWeight {
     /// An empty weight, to be filled from a file.
     ///
     /// - Parameter zeroType: dtype of floating-point zero points; `nil` if there are only packed ones.
-    public init(
+    package init(
         outputs: Int, inputs: Int, settings: GroupQuantization, zeroType: DType? = nil, device: Device = .meta
     ) {
         let groups = settings.groups(of: inputs)
@@ -51,7 +51,7 @@ public struct GroupQuantizedWeight: GroupedWeight {
     /// Quantizes a weight `[outputs, inputs]`: by GPTQ with the Hessian of the layer's error, else by
     /// round-to-nearest.
     /// - Throws: ``PEFTError`` if the matrix doesn't fill whole words and groups.
-    public init(
+    package init(
         rounding weight: Tensor, to settings: GroupQuantization, hessian: Tensor? = nil, damping: Double = 0.01
     ) throws {
         let (outputs, inputs) = (weight.dim(0), weight.dim(1))
@@ -80,7 +80,7 @@ public struct GroupQuantizedWeight: GroupedWeight {
 
     // MARK: As a weight
 
-    public var groupSize: Int { settings.groupSize ?? inputs }
+    package var groupSize: Int { settings.groupSize ?? inputs }
     private var matrix: GroupQuantizedMatrix {
         GroupQuantizedMatrix(
             packed: integers.tensor, scales: scales.tensor, zeros: zeros?.tensor ?? packedZeros.tensor,
@@ -89,21 +89,21 @@ public struct GroupQuantizedWeight: GroupedWeight {
     }
 
     /// Whether input i is in group i / groupSize.
-    public var hasPlainOrder: Bool { knowledge.isPlain(order.tensor, groupSize: groupSize) }
-    public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
-    public func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
-    public var formatName: String { "group-wise integers" }
-    public var grouped: (any GroupedWeight)? { self }
-    public var declaration: WeightDeclaration? {
+    package var hasPlainOrder: Bool { knowledge.isPlain(order.tensor, groupSize: groupSize) }
+    package func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
+    package func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
+    package var formatName: String { "group-wise integers" }
+    package var grouped: (any GroupedWeight)? { self }
+    package var declaration: WeightDeclaration? {
         .gptq(settings, zeroType: zeros?.tensor.dtype, hasOrder: !hasPlainOrder)
     }
     /// Quantizes other values by round-to-nearest with new grids.
-    public func replacing(with dense: Tensor) throws -> any LinearWeight {
+    package func replacing(with dense: Tensor) throws -> any LinearWeight {
         var settings = settings
         settings.groupSize = hasPlainOrder ? settings.groupSize : settings.groupSize ?? inputs
         return try GroupQuantizedWeight(rounding: dense, to: settings)
     }
-    public var parameters: [(key: String, parameter: Parameter)] {
+    package var parameters: [(key: String, parameter: Parameter)] {
         [("qweight", integers), ("qzeros", packedZeros), ("scales", scales), ("g_idx", order)]
             + (zeros.map { [("zeros", $0)] } ?? [])
     }
@@ -111,7 +111,7 @@ public struct GroupQuantizedWeight: GroupedWeight {
     // MARK: Zero points
 
     /// The zero points as floats, `[groups, outputs]`.
-    public func zeros(as type: DType) -> Tensor {
+    package func zeros(as type: DType) -> Tensor {
         if let zeros { return zeros.tensor.to(type) }
         let mask = Double(1 << settings.bits)
         let whole = packedZeros.tensor.unpacked(bits: settings.bits, axis: 1).to(type) + Double(settings.zeroOffset)
@@ -122,7 +122,7 @@ public struct GroupQuantizedWeight: GroupedWeight {
     /// The same integers and scales with other zero points `[groups, outputs]`.
     ///
     /// - Parameter type: dtype to store the zero points in; with `nil` they are rounded to integers of the grid.
-    public func with(zeros: Tensor, as type: DType?) -> GroupQuantizedWeight {
+    package func with(zeros: Tensor, as type: DType?) -> GroupQuantizedWeight {
         let most = Double(1 << settings.bits) - 1
         let whole = zeros.to(.float64).rounded().atLeast(1).atMost(most)
         return GroupQuantizedWeight(
@@ -173,10 +173,10 @@ extension WeightFormat.Family {
 
 extension WeightFormat {
     /// Group size unless the name has one: inputs that share a scale and a zero point.
-    public static let usualGroupSize = 128
+    package static let usualGroupSize = 128
 
     /// Group-wise integers, by GPTQ (Frantar et al. 2022) or round-to-nearest.
-    public static func groups(_ settings: GroupQuantization, usesGPTQ: Bool) -> WeightFormat {
+    package static func groups(_ settings: GroupQuantization, usesGPTQ: Bool) -> WeightFormat {
         WeightFormat(
             "int\(settings.bits)-g\(settings.groupSize ?? 0)\(usesGPTQ ? "-gptq" : "")",
             groups: Groups(settings: settings, usesGPTQ: usesGPTQ))

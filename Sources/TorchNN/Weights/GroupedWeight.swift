@@ -2,7 +2,7 @@ import Torch
 
 /// A weight with a scale and a zero point for each output and group of inputs, W[o, i] = scale[g, o] · (q[i, o] −
 /// zero[g, o]). A delta that is constant within a group only changes zero points (QA-LoRA, Xu et al. 2023).
-public protocol GroupedWeight: LinearWeight {
+package protocol GroupedWeight: LinearWeight {
     /// Inputs per group.
     var groupSize: Int { get }
     /// Whether input i is in group i / groupSize.

@@ -4,7 +4,7 @@ import Torch
 ///
 /// A format answers for itself: nothing else asks for the type of a weight. To add one, add a file here; if users may
 /// choose it, describe it there as a ``WeightFormat`` and list that in ``WeightFormat/families``.
-public protocol LinearWeight {
+package protocol LinearWeight {
     var outputs: Int { get }
     var inputs: Int { get }
     /// The stored tensors, named relative to the projection.
@@ -61,7 +61,7 @@ public protocol LinearWeight {
 }
 
 /// How the values of a weight are stored.
-public enum WeightPrecision: Sendable {
+package enum WeightPrecision: Sendable {
     /// In the dtype that the model computes in: trained in place, and replaced without rounding.
     case full
     /// In 16 bits, upcast in matmuls: files may store it in any dtype, and only a copy of it may be trained.
@@ -71,7 +71,7 @@ public enum WeightPrecision: Sendable {
 }
 
 /// The `quantization_config` of a folder that holds a weight, by its method in transformers.
-public enum WeightDeclaration: Sendable, Equatable {
+package enum WeightDeclaration: Sendable, Equatable {
     /// `gptq`: packed integers in groups; the dtype of floating-point zero points, if it has any; and whether inputs
     /// are in groups by importance (`desc_act`).
     case gptq(GroupQuantization, zeroType: DType?, hasOrder: Bool)
@@ -80,35 +80,35 @@ public enum WeightDeclaration: Sendable, Equatable {
 }
 
 extension LinearWeight {
-    public var projectionMatrix: Projection.Matrix? { nil }
-    public func rows(_ ids: Tensor, as type: DType) -> Tensor { Functions.embedding(dense(as: type), ids) }
-    public func crossEntropy(
+    package var projectionMatrix: Projection.Matrix? { nil }
+    package func rows(_ ids: Tensor, as type: DType) -> Tensor { Functions.embedding(dense(as: type), ids) }
+    package func crossEntropy(
         hidden: Tensor, bias: Tensor?, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
     ) -> Tensor {
         Functions.linearCrossEntropy(
             hidden: hidden, weight: dense(as: hidden.dtype), bias: bias, targets: targets, scale: scale,
             softcap: softcap, labelSmoothing: labelSmoothing)
     }
-    public var denseTensor: Tensor? { nil }
-    public var precision: WeightPrecision { .quantized }
-    public var isTransposed: Bool { false }
-    public var blockCode: BlockCode? { nil }
-    public var grouped: (any GroupedWeight)? { nil }
-    public var declaration: WeightDeclaration? { nil }
-    public func loaded() -> any LinearWeight { self }
-    public var original: OriginalValues? { nil }
-    public func with(original: OriginalValues) -> any LinearWeight { self }
-    public func withOwnParameters() -> any LinearWeight { self }
+    package var denseTensor: Tensor? { nil }
+    package var precision: WeightPrecision { .quantized }
+    package var isTransposed: Bool { false }
+    package var blockCode: BlockCode? { nil }
+    package var grouped: (any GroupedWeight)? { nil }
+    package var declaration: WeightDeclaration? { nil }
+    package func loaded() -> any LinearWeight { self }
+    package var original: OriginalValues? { nil }
+    package func with(original: OriginalValues) -> any LinearWeight { self }
+    package func withOwnParameters() -> any LinearWeight { self }
 }
 
 // MARK: What follows from the format
 
 extension LinearWeight {
-    public var device: Device { parameters.first?.parameter.tensor.device ?? .cpu }
+    package var device: Device { parameters.first?.parameter.tensor.device ?? .cpu }
     /// Whether its tensors keep their stored dtypes, whatever dtype the model computes in.
-    public var isQuantized: Bool { precision == .quantized }
+    package var isQuantized: Bool { precision == .quantized }
     /// Whether merging a delta rounds the result to the weight's codes again, so that the weight is dequantized first.
-    public var isRoundedByMerging: Bool { isQuantized && grouped == nil }
+    package var isRoundedByMerging: Bool { isQuantized && grouped == nil }
     /// A weight that keeps the present values if the parameter's are replaced.
-    public func snapshot() -> any LinearWeight { denseTensor.map { DenseWeight($0) } ?? self }
+    package func snapshot() -> any LinearWeight { denseTensor.map { DenseWeight($0) } ?? self }
 }

@@ -4,27 +4,27 @@ import Torch
 /// results.
 ///
 /// While an adapter covers it with a trained fp32 copy (modules to save), it is dense.
-public struct NarrowWeight: LinearWeight {
+package struct NarrowWeight: LinearWeight {
     /// `[outputs, inputs]`
-    public let parameter: Parameter
+    package let parameter: Parameter
 
-    public init(_ tensor: Tensor) { parameter = Parameter(tensor) }
+    package init(_ tensor: Tensor) { parameter = Parameter(tensor) }
 
-    public var outputs: Int { parameter.tensor.dim(0) }
-    public var inputs: Int { parameter.tensor.dim(1) }
+    package var outputs: Int { parameter.tensor.dim(0) }
+    package var inputs: Int { parameter.tensor.dim(1) }
     private var matrix: StoredMatrix {
         StoredMatrix(.floats, codes: parameter.tensor, outputs: outputs, inputs: inputs)
     }
     private var isWide: Bool { parameter.tensor.dtype.size > 2 }
     private var wide: DenseWeight { DenseWeight(parameter) }
-    public var projectionMatrix: Projection.Matrix? { isWide ? .dense(parameter.tensor) : .stored(matrix) }
-    public func project(_ x: Tensor, bias: Tensor?) -> Tensor {
+    package var projectionMatrix: Projection.Matrix? { isWide ? .dense(parameter.tensor) : .stored(matrix) }
+    package func project(_ x: Tensor, bias: Tensor?) -> Tensor {
         isWide ? wide.project(x, bias: bias) : matrix.project(x, bias: bias)
     }
-    public func rows(_ ids: Tensor, as type: DType) -> Tensor {
+    package func rows(_ ids: Tensor, as type: DType) -> Tensor {
         isWide ? wide.rows(ids, as: type) : matrix.rows(ids, as: type)
     }
-    public func crossEntropy(
+    package func crossEntropy(
         hidden: Tensor, bias: Tensor?, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
     ) -> Tensor {
         isWide
@@ -35,14 +35,14 @@ public struct NarrowWeight: LinearWeight {
                 hidden: hidden, bias: bias, targets: targets, scale: scale, softcap: softcap,
                 labelSmoothing: labelSmoothing)
     }
-    public func dense(as type: DType) -> Tensor { parameter.tensor.to(type) }
-    public var formatName: String { parameter.tensor.dtype == .float16 ? "fp16" : "bf16" }
-    public var precision: WeightPrecision { .half }
-    public func replacing(with dense: Tensor) -> any LinearWeight {
+    package func dense(as type: DType) -> Tensor { parameter.tensor.to(type) }
+    package var formatName: String { parameter.tensor.dtype == .float16 ? "fp16" : "bf16" }
+    package var precision: WeightPrecision { .half }
+    package func replacing(with dense: Tensor) -> any LinearWeight {
         NarrowWeight(dense.to(parameter.tensor.dtype).contiguous())
     }
-    public func withOwnParameters() -> any LinearWeight { NarrowWeight(parameter.tensor) }
-    public var parameters: [(key: String, parameter: Parameter)] { [("weight", parameter)] }
+    package func withOwnParameters() -> any LinearWeight { NarrowWeight(parameter.tensor) }
+    package var parameters: [(key: String, parameter: Parameter)] { [("weight", parameter)] }
 }
 
 extension WeightFormat.Family {
@@ -52,7 +52,7 @@ extension WeightFormat.Family {
 
 extension WeightFormat {
     /// Projections that files store transposed stay as they are: a bf16 weight is stored as it is in memory.
-    public static let bfloat16 = WeightFormat(
+    package static let bfloat16 = WeightFormat(
         "bf16", dtype: .bfloat16, includesTransposed: false,
         conversion: Conversion(
             weight: { NarrowWeight($0.dense(as: .bfloat16).contiguous()) },

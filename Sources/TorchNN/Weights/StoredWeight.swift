@@ -1,20 +1,20 @@
 import Torch
 
 /// A weight whose matmul dequantizes tile by tile.
-public protocol StoredWeight: LinearWeight {
+package protocol StoredWeight: LinearWeight {
     var matrix: StoredMatrix { get }
 }
 
 extension StoredWeight {
-    public var projectionMatrix: Projection.Matrix? { .stored(matrix) }
-    public func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
-    public func rows(_ ids: Tensor, as type: DType) -> Tensor { matrix.rows(ids, as: type) }
-    public func crossEntropy(
+    package var projectionMatrix: Projection.Matrix? { .stored(matrix) }
+    package func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
+    package func rows(_ ids: Tensor, as type: DType) -> Tensor { matrix.rows(ids, as: type) }
+    package func crossEntropy(
         hidden: Tensor, bias: Tensor?, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
     ) -> Tensor {
         matrix.crossEntropy(
             hidden: hidden, bias: bias, targets: targets, scale: scale, softcap: softcap,
             labelSmoothing: labelSmoothing)
     }
-    public func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
+    package func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
 }

@@ -2,34 +2,34 @@ import PEFTSupport
 import Torch
 
 /// A weight format that users name, with its settings, such as `nf4-double` or `int4-g32-gptq`.
-public struct WeightFormat: Sendable, Equatable {
+package struct WeightFormat: Sendable, Equatable {
     /// Canonical name.
-    public let name: String
+    package let name: String
     /// Dtype of a format of floats; `nil` if the format is quantized.
-    public let dtype: DType?
+    package let dtype: DType?
     /// Whether projections that files store transposed have this format too.
-    public let includesTransposed: Bool
+    package let includesTransposed: Bool
     /// How matrices are converted while a model is loaded, one at a time; `nil` if they stay in the compute dtype or if
     /// the format has ``groups``.
-    public let conversion: Conversion?
+    package let conversion: Conversion?
     /// The settings of group-wise integers, to which a loaded model is quantized; `nil` for other formats.
-    public let groups: Groups?
+    package let groups: Groups?
     /// The settings of 4-bit blocks; `nil` for other formats.
-    public let blocks: BlockQuantization?
+    package let blocks: BlockQuantization?
 
     /// Converts a matrix; a meta matrix stays without values.
-    public struct Conversion: Sendable {
+    package struct Conversion: Sendable {
         /// A projection's weight.
-        public let weight: @Sendable (any LinearWeight) -> any LinearWeight
+        package let weight: @Sendable (any LinearWeight) -> any LinearWeight
         /// The input embeddings or the output layer, from the file's values `[words, size]` and the compute dtype;
         /// `nil` for a dense weight in the compute dtype.
-        public let vocabulary: @Sendable (_ stored: Tensor, _ dtype: DType) -> (any LinearWeight)?
+        package let vocabulary: @Sendable (_ stored: Tensor, _ dtype: DType) -> (any LinearWeight)?
     }
 
-    public struct Groups: Sendable, Equatable {
-        public let settings: GroupQuantization
+    package struct Groups: Sendable, Equatable {
+        package let settings: GroupQuantization
         /// Whether GPTQ quantizes, which needs calibration samples; else values are rounded to nearest.
-        public let usesGPTQ: Bool
+        package let usesGPTQ: Bool
     }
 
     /// A format of floats.
@@ -54,11 +54,11 @@ public struct WeightFormat: Sendable, Equatable {
         (dtype, includesTransposed, conversion, blocks) = (nil, true, nil, nil)
     }
 
-    public static func == (a: WeightFormat, b: WeightFormat) -> Bool {
+    package static func == (a: WeightFormat, b: WeightFormat) -> Bool {
         (a.name, a.blocks, a.groups) == (b.name, b.blocks, b.groups)
     }
 
-    public var isQuantized: Bool { dtype == nil }
+    package var isQuantized: Bool { dtype == nil }
 
     /// The name of dense weights of a dtype.
     static func name(of dtype: DType) -> String {
@@ -106,26 +106,26 @@ extension WeightFormat {
     }
 
     /// Names of the formats to which models are converted while they are loaded.
-    public static let loadingNames = families.flatMap(\.names)
+    package static let loadingNames = families.flatMap(\.names)
 
     /// The quantized formats to which models are converted while they are loaded, without variants.
-    public static let loadingQuantizers = families.compactMap { family in
+    package static let loadingQuantizers = families.compactMap { family in
         family.names.first.flatMap { family.parse($0, usualBlock) }
     }.filter(\.isQuantized)
 
     /// Names of group-wise integers without a group size, with their bits. One that is another format's name ends in `-groups`.
-    public static let groupNames = families.flatMap(\.groupBits).map { bits in
+    package static let groupNames = families.flatMap(\.groupBits).map { bits in
         (name: loadingNames.contains("int\(bits)") ? "int\(bits)-groups" : "int\(bits)", bits: bits)
     }
 
     /// Block size of formats that have blocks, unless another is chosen.
-    public static let usualBlock = 64
+    package static let usualBlock = 64
 
     /// - Parameters:
     ///   - name: a name of ``loadingNames``, or one of group-wise integers such as `int4-g32-gptq`.
     ///   - whileLoading: whether only the formats of ``loadingNames`` are accepted.
     /// - Throws: ``PEFTError`` for another name.
-    public init(_ name: String, block: Int = usualBlock, whileLoading: Bool = false) throws {
+    package init(_ name: String, block: Int = usualBlock, whileLoading: Bool = false) throws {
         self = try Self.named(name, block: block, whileLoading: whileLoading, in: Self.families)
     }
 
