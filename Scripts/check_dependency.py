@@ -3,9 +3,11 @@
 
 Usage: Scripts/check_dependency.py [--configuration release]
 
-The manifest, the commands and the program are those of the page. The repository is a clone of this checkout's HEAD
-with a tag, and the program also uses a package whose modules are named as those of swift-transformers and its
-dependencies. Takes as long as a whole build. Exit status 1 if a command fails or the program prints no loss.
+The manifest, the commands and the program are those of the page; the program also has README's example and the method
+that CONTRIBUTING adds, so that the public interface suffices for all that the pages show. (The programs in Examples/
+are in the package and see what is `package`.) The repository is a clone of this checkout's HEAD with a tag, and the
+program also uses a package whose modules are named as those of swift-transformers and its dependencies. Takes as long
+as a whole build. Exit status 1 if a command fails or the program prints no loss.
 """
 
 import argparse
@@ -54,15 +56,43 @@ let package = Package(
     return package
 
 
+def blocks(page, language="swift"):
+    """The code blocks of a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [code for name, code in re.findall(r"```(\w+)\n(.*?)```", text, re.S) if name == language]
+
+
+def as_function(code, name):
+    """A program's imports, and its statements as the body of a function."""
+    lines = code.splitlines()
+    imports = [line for line in lines if line.startswith("import ")]
+    body = [line for line in lines if not line.startswith("import ")]
+    return "\n".join(imports + [f"func {name}() throws {{"] + body + ["}", ""])
+
+
+def sources():
+    """The files of the program, by name: what the pages show to users of the package."""
+    library = [code for code in blocks("docs/library.md") if "swift-tools-version" not in code]
+    method = next(code for code in blocks("CONTRIBUTING.md") if ": PEFTMethod {" in code)
+    readme = next(code for code in blocks("README.md") if "import PEFT\n" in code)
+    use = """
+PEFTMethods.register(OutputGate.self)
+let gates = try Adapter(MethodChoice(OutputGate.self), on: folder.load())
+print("trained gates: \\(gates.trainableCount)")
+"""
+    return {
+        "main.swift": "".join(library) + use,
+        "OutputGate.swift": method,
+        "Readme.swift": as_function(readme, "readme"),
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configuration", default="release")
     configuration = parser.parse_args().configuration
-    page = (ROOT / "docs/library.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```(\w+)\n(.*?)```", page, re.S)
-    program = next(text for language, text in blocks if language == "swift")
-    manifest = next(text for language, text in blocks if "swift-tools-version" in text)
-    commands = next(text for language, text in blocks if language == "sh" and "setup-libtorch" in text)
+    manifest = next(code for code in blocks("docs/library.md") if "swift-tools-version" in code)
+    commands = next(code for code in blocks("docs/library.md", "sh") if "setup-libtorch" in code)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name).resolve()
         app = folder / "my-app"
@@ -73,7 +103,8 @@ def main():
         manifest = manifest.replace('dependencies: [.product', 'dependencies: [.product(name: "Others", package: "others"), .product', 1)
         write(app / "Package.swift", manifest)
         imports = "".join(f"import {name}\n" for name in OTHERS)
-        write(app / "Sources/my-app/main.swift", imports + program)
+        for file, code in sources().items():
+            write(app / "Sources/my-app" / file, (imports if file == "main.swift" else "") + code)
         for file, count in (("train.jsonl", 64), ("test.jsonl", 16)):
             rows = (ROOT / "Examples/dialogues" / file).read_text(encoding="utf-8").splitlines(keepends=True)
             write(app / file, "".join(rows[:count]))
@@ -84,6 +115,8 @@ def main():
         print(output)
         if not re.search(r"loss [0-9.]+", output):
             sys.exit("the program printed no loss")
+        if not re.search(r"trained gates: [1-9]", output):
+            sys.exit("the program's own method has no trained parameters")
     print("ok: the instructions of docs/library.md work")
 
 

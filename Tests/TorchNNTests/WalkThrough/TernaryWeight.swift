@@ -3,32 +3,32 @@ import Torch
 @testable import TorchNN
 
 /// A weight of −1, 0 and 1 times one scale, the mean absolute value (BitNet b1.58; Ma et al. 2024, eqs. 1–3).
-public struct TernaryWeight: LinearWeight {
+package struct TernaryWeight: LinearWeight {
     /// int8 `[outputs, inputs]`
-    public let codes: Parameter
+    package let codes: Parameter
     /// float32 `[]`
-    public let scale: Parameter
+    package let scale: Parameter
 
     /// Quantizes a weight `[outputs, inputs]`.
-    public init(rounding weight: Tensor) {
+    package init(rounding weight: Tensor) {
         let values = weight.detached().to(.float32)
         let mean = values.abs().mean().atLeast(1e-5)
         codes = Parameter((values / mean).rounded().atLeast(-1).atMost(1).to(.int8))
         scale = Parameter(mean)
     }
 
-    public var outputs: Int { codes.tensor.dim(0) }
-    public var inputs: Int { codes.tensor.dim(1) }
-    public var parameters: [(key: String, parameter: Parameter)] { [("weight", codes), ("weight_scale", scale)] }
-    public var formatName: String { "ternary" }
+    package var outputs: Int { codes.tensor.dim(0) }
+    package var inputs: Int { codes.tensor.dim(1) }
+    package var parameters: [(key: String, parameter: Parameter)] { [("weight", codes), ("weight_scale", scale)] }
+    package var formatName: String { "ternary" }
 
-    public func dense(as type: DType) -> Tensor { codes.tensor.to(type) * scale.tensor.to(type) }
+    package func dense(as type: DType) -> Tensor { codes.tensor.to(type) * scale.tensor.to(type) }
 
-    public func project(_ x: Tensor, bias: Tensor?) -> Tensor {
+    package func project(_ x: Tensor, bias: Tensor?) -> Tensor {
         Functions.linear(x, dense(as: x.dtype), bias: bias)
     }
 
-    public func replacing(with dense: Tensor) -> any LinearWeight { TernaryWeight(rounding: dense) }
+    package func replacing(with dense: Tensor) -> any LinearWeight { TernaryWeight(rounding: dense) }
 }
 
 extension WeightFormat.Family {
