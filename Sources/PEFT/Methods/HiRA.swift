@@ -59,10 +59,9 @@ public enum HiRA: BuiltInMethod {
         }
 
         package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-            try sites(configuration, in: model).map { site in
-                let rank = try TargetSelection.count(
-                    for: site.path, in: configuration.rankPattern, usual: configuration.rank)
-                return .linear(
+            let rank = configuration.rank
+            return try sites(configuration, in: model).map { site in
+                .linear(
                     site.path, [.init("hira_A", [rank, site.inputs]), .init("hira_B", [site.outputs, rank])]
                 ) { linear, context in
                     HiRAAdapter(linear, configuration, rank: rank, context)
