@@ -138,11 +138,11 @@ import TorchTestSupport
                     written.appendingPathComponent(file), Self.committed.appendingPathComponent("\(name)/\(file)")
                 )
                 let drawn = [
-                    "p-tuning", "vera", "pvera", "randlora", "delora", "cartridge", "frod", "tinylora",
+                    "p-tuning", "vera", "pvera", "randlora", "delora", "cartridge", "tinylora",
                 ].map { "method-\($0)" }
                 if drawn.contains(name), file.hasSuffix(".safetensors") {
                     // What P-tuning stores comes out of a network, VeRA's projections and a cartridge's frozen tokens are
-                    // numbers that libtorch draws, DeLoRA stores norms, FRoD and TinyLoRA factors of the base: sums and draws
+                    // numbers that libtorch draws, DeLoRA stores norms, TinyLoRA factors of the base: sums and draws
                     // differ in the last bits between processors with and without fused multiply-add.
                     try expectSameLayout(SafetensorsFile(own), SafetensorsFile(expected))
                 } else {

@@ -151,6 +151,9 @@ public enum FRoD: BuiltInMethod {
         package typealias Configuration = FRoD.Configuration
         package static let name = "frod"
         package static let peftType: String? = "FROD"
+        // When Hugging Face PEFT loads a file, it keeps the U that it computed with its own V, whose columns another program's V
+        // need not have in the same order and with the same signs.
+        package static let isReadableByHuggingFace = false
         package static let summary =
             "trained diagonal and sparse factors of a joint decomposition of the weights (FRoD)"
         package static let defaultLearningRate = 1e-3
