@@ -144,7 +144,9 @@ struct ServerCommand: AsyncParsableCommand {
     }
 
     private static func folder(_ options: ServerOptions) throws -> ModelFolder {
-        let url = try ModelLocator.folder(options.model) { try HubClient(HubSettings()).pull($0, $1).folder }
+        let url = try ModelLocator.folder(options.model, needing: .weights) {
+            try HubClient(HubSettings()).pull($0, $1).folder
+        }
         var folder = try ModelFolder(url)
         if let weights = options.weights { folder = folder.with(weights: try WeightStorage(weights)) }
         if let format = options.embeddingWeights { folder = folder.with(embeddings: try WeightStorage(format)) }
