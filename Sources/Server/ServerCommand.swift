@@ -33,8 +33,9 @@ struct ServerCommand: AsyncParsableCommand {
         StandardStreams.reserveClosed()
         signal(SIGPIPE, SIG_IGN)
         do {
-            let command = try parseAsRoot(nil)
-            if var command = command as? ServerCommand { try await command.run() } else { exit() }
+            // --help is a command of its own.
+            var command = try parseAsRoot(nil)
+            if var server = command as? ServerCommand { try await server.run() } else { try command.run() }
         } catch let error as PEFTError {
             fail(error.description)
         } catch let error as ServingError {
