@@ -14,7 +14,7 @@ let package = Package(
     products: [
         .library(
             name: "PEFT",
-            targets: ["PEFT", "Training", "Experiments", "Serving", "LanguageModels", "TorchNN", "Torch"]),
+            targets: ["PEFT", "Training", "Experiments", "LanguageModels", "TorchNN", "Torch"]),
         .library(name: "PEFTTokenizers", targets: ["PEFTTokenizers"]),
         .executable(name: "peft", targets: ["PEFTCommand"]),
     ],
