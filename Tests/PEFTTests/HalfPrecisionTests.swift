@@ -56,7 +56,10 @@ import TorchNN
             b += y.squared().sum().item()
         }
         if name == "cartridge", base == "t5-tied-gated" {
-            withKnownIssue("0.966; prefix tuning, whose values begin alike, holds the limit") {
+            // Intermittent, as processors round bf16 products differently.
+            withKnownIssue(
+                "0.966 on AVX2; prefix tuning, whose values begin alike, holds the limit", isIntermittent: true
+            ) {
                 #expect(product > 0.97 * (a * b).squareRoot())
             }
             return
