@@ -6,29 +6,17 @@ import PEFTSupport
 /// Members come in the order of `properties`, and undeclared ones after them. Without `additionalProperties`, an object
 /// with `properties` has no others. `oneOf` is read as `anyOf`. Keywords that are not supported are rejected by name.
 struct JSONSchemaCompiler {
-    /// Place in a grammar under construction: a node, or all alternatives of another value.
-    private enum Alternative {
-        case node(Grammar.NodeID)
-        case value(Grammar.ValueID)
-    }
+    private typealias Alternative = GrammarBuilder.Alternative
+    private typealias Keywords = JSONSchemaDocument.Keywords
 
-    private let document: OrderedJSON
-    private var grammar = Grammar()
-    private var alternatives: [[Alternative]] = []
-    /// The texts of nodes of literals.
-    private var texts: [Grammar.NodeID: [[UInt8]]] = [:]
+    private var document: JSONSchemaDocument
+    private var builder = GrammarBuilder()
     private var references: [String: Grammar.ValueID] = [:]
-    private var anything: Grammar.ValueID?
     /// The automata of patterns.
     private var automata: [String: ScalarAutomaton?] = [:]
     /// Remaining steps of the compilation of all patterns.
     private var patternBudget = 3_000_000
-    /// Remaining parts of `allOf`. References may multiply them at each level.
-    private var mergeBudget = 2_000
 
-    private static let mostNodes = 20_000
-    private static let mostAlternatives = 128
-    private static let mostAmbiguous = 1_000
     private static let longest = 1_000_000_000
 
     /// Any JSON value, or any object.
@@ -40,103 +28,19 @@ struct JSONSchemaCompiler {
 
     /// - Throws: ``PEFTError`` naming a keyword that isn't supported, and for a schema that no text satisfies.
     static func grammar(_ schema: OrderedJSON) throws -> Grammar {
-        var compiler = JSONSchemaCompiler(document: schema)
-        compiler.grammar.root = try compiler.value(schema, "schema")
-        return try compiler.finished()
+        var compiler = JSONSchemaCompiler(document: JSONSchemaDocument(schema))
+        let root = try compiler.value(schema, "schema")
+        return try compiler.builder.finished(root: root)
     }
 
-    private init(document: OrderedJSON) { self.document = document }
-
-    // MARK: Nodes
-
-    private mutating func node(_ node: Grammar.Node) throws -> Alternative {
-        guard grammar.nodes.count < Self.mostNodes else {
-            throw PEFTError("the schema has more than \(Self.mostNodes) values", remedy: "use a smaller schema")
-        }
-        grammar.nodes.append(node)
-        return .node(grammar.nodes.count - 1)
-    }
-
-    private mutating func literals(_ list: [[UInt8]]) throws -> Alternative {
-        var strings = ByteStrings()
-        for (index, text) in list.enumerated() { strings.insert(text, index: index) }
-        let result = try node(.literals(strings))
-        if case .node(let id) = result { texts[id] = list }
-        return result
-    }
-
-    private mutating func value(_ list: [Alternative]) -> Grammar.ValueID {
-        alternatives.append(list)
-        return alternatives.count - 1
-    }
-
-    private mutating func anyValue() throws -> Grammar.ValueID {
-        if let anything { return anything }
-        let id = value([])
-        anything = id
-        var array = Grammar.ArrayRule()
-        array.items = id
-        alternatives[id] = [
-            try object([], additional: id), try node(.array(array)), try node(.string(Grammar.StringRule())),
-            try node(.number), try literals(["true", "false", "null"].map { Array($0.utf8) }),
-        ]
-        return id
-    }
-
-    private mutating func object(
-        _ properties: [(name: String, value: Grammar.ValueID, isRequired: Bool)], additional: Grammar.ValueID?
-    ) throws -> Alternative {
-        var rule = Grammar.ObjectRule()
-        rule.additional = additional
-        for (index, property) in properties.enumerated() {
-            rule.properties.append(.init(value: property.value, isRequired: property.isRequired))
-            rule.names.insert(Self.quoted(property.name).dropFirst(), index: index)
-        }
-        return try node(.object(rule))
-    }
-
-    private static func quoted(_ text: String) -> [UInt8] {
-        var quoted = ""
-        JSON.quote(text, into: &quoted)
-        return Array(quoted.utf8)
-    }
+    private init(document: JSONSchemaDocument) { self.document = document }
 
     // MARK: Schemas
 
-    /// Keywords that restrict nothing.
-    private static let annotations: Set<String> = [
-        "title", "description", "default", "examples", "$schema", "$id", "$comment", "$defs", "definitions",
-        "deprecated", "readOnly", "writeOnly",
-    ]
-    private static let objectKeywords: Set<String> = ["properties", "required", "additionalProperties"]
-    private static let arrayKeywords: Set<String> = ["items", "prefixItems", "minItems", "maxItems", "uniqueItems"]
-    private static let stringKeywords: Set<String> = ["minLength", "maxLength", "pattern", "format"]
-    private static let numberKeywords: Set<String> = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]
-    private static let otherKeywords: Set<String> = ["type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"]
-    private static let types = ["object", "array", "string", "number", "integer", "boolean", "null"]
-
-    /// A schema's keywords by name, without annotations.
-    private typealias Keywords = [(name: String, value: OrderedJSON)]
-
-    private func keywords(_ schema: OrderedJSON, _ path: String) throws -> Keywords {
-        guard let members = schema.members else {
-            throw PEFTError("\(path) is no schema", remedy: "use an object, true or false")
-        }
-        let known = Self.objectKeywords.union(Self.arrayKeywords).union(Self.stringKeywords)
-            .union(Self.numberKeywords).union(Self.otherKeywords)
-        return try members.filter { !Self.annotations.contains($0.name) }.map { member in
-            guard known.contains(member.name) else {
-                throw PEFTError(
-                    "\(path): the keyword '\(member.name)' is not supported", remedy: "remove it from the schema")
-            }
-            return (member.name, member.value)
-        }
-    }
-
     private mutating func value(_ schema: OrderedJSON, _ path: String) throws -> Grammar.ValueID {
-        if schema.scalar == true { return try anyValue() }
-        if schema.scalar == false { return value([]) }
-        return try value(keywords(schema, path), path)
+        if schema.scalar == true { return try builder.anyValue() }
+        if schema.scalar == false { return builder.value([]) }
+        return try value(document.keywords(schema, path), path)
     }
 
     private mutating func value(_ keywords: Keywords, _ path: String) throws -> Grammar.ValueID {
@@ -150,7 +54,7 @@ struct JSONSchemaCompiler {
             try requireAlone("$ref")
             return try self.reference(reference, path)
         }
-        if fields["allOf"] != nil { return try value(merged(keywords, path, depth: 0), path) }
+        if fields["allOf"] != nil { return try value(document.merged(keywords, path), path) }
         for name in ["anyOf", "oneOf"] {
             guard let list = fields[name] else { continue }
             try requireAlone(name, besides: ["type"])
@@ -162,12 +66,12 @@ struct JSONSchemaCompiler {
                 guard let type = fields["type"], member.members != nil else {
                     return .value(try value(member, place))
                 }
-                let own = try self.keywords(member, place)
-                return .value(try value(Self.combined(own, [("type", type)], place), place))
+                let own = try document.keywords(member, place)
+                return .value(try value(JSONSchemaDocument.combined(own, [("type", type)], place), place))
             }
-            return value(parts)
+            return builder.value(parts)
         }
-        let allowed = try fields["type"].map { try types($0, path) }
+        let allowed = try fields["type"].map { try document.types($0, path) }
         for name in ["const", "enum"] {
             guard let content = fields[name] else { continue }
             try requireAlone(name, besides: ["type"])
@@ -177,152 +81,22 @@ struct JSONSchemaCompiler {
             return try constants(values.filter { value in allowed?.contains { Self.isOf($0, value) } ?? true }, path)
         }
         let kinds: [(String, Set<String>)] = [
-            ("object", Self.objectKeywords), ("array", Self.arrayKeywords), ("string", Self.stringKeywords),
-            ("number", Self.numberKeywords),
+            ("object", JSONSchemaDocument.objectKeywords), ("array", JSONSchemaDocument.arrayKeywords),
+            ("string", JSONSchemaDocument.stringKeywords),
+            ("number", JSONSchemaDocument.numberKeywords),
         ]
         let inferred = kinds.filter { kind in keywords.contains { kind.1.contains($0.name) } }.map(\.0)
-        guard let list = allowed ?? (inferred.isEmpty ? nil : inferred) else { return try anyValue() }
-        return value(try list.map { try node(type: $0, fields, path) })
+        guard let list = allowed ?? (inferred.isEmpty ? nil : inferred) else { return try builder.anyValue() }
+        return builder.value(try list.map { try node(type: $0, fields, path) })
     }
-
-    private func types(_ json: OrderedJSON, _ path: String) throws -> [String] {
-        let names = json.scalar?.string.map { [$0] } ?? (json.elements ?? []).compactMap { $0.scalar?.string }
-        guard !names.isEmpty, names.count == json.elements?.count ?? 1 else {
-            throw PEFTError("\(path).type is no type", remedy: "use a name such as string, or a list of names")
-        }
-        if let unknown = names.first(where: { !Self.types.contains($0) }) {
-            throw PEFTError(
-                "\(path): unknown type '\(unknown)'", remedy: "use one of \(Self.types.joined(separator: ", "))")
-        }
-        // Integers are numbers.
-        return names.enumerated().filter { index, name in
-            !names[..<index].contains(name) && !(name == "integer" && names.contains("number"))
-        }.map(\.element)
-    }
-
-    // MARK: References and combinations
 
     private mutating func reference(_ json: OrderedJSON, _ path: String) throws -> Grammar.ValueID {
-        let (pointer, target) = try resolved(json, path)
+        let (pointer, target) = try document.resolved(json, path)
         if let known = references[pointer] { return known }
-        let id = value([])
+        let id = builder.value([])
         references[pointer] = id
-        alternatives[id] = [.value(try value(target, pointer))]
+        builder.define(id, as: [.value(try value(target, pointer))])
         return id
-    }
-
-    private func resolved(_ json: OrderedJSON, _ path: String) throws -> (pointer: String, schema: OrderedJSON) {
-        guard let pointer = json.scalar?.string, pointer == "#" || pointer.hasPrefix("#/") else {
-            throw PEFTError(
-                "\(path): the reference \(json.json.text(indent: nil)) is not supported",
-                remedy: "refer to a place in the same schema, such as #/$defs/name")
-        }
-        var target = document
-        for part in pointer.split(separator: "/", omittingEmptySubsequences: false).dropFirst() {
-            let name = (part.removingPercentEncoding ?? String(part)).replacingOccurrences(of: "~1", with: "/")
-                .replacingOccurrences(of: "~0", with: "~")
-            let next =
-                target[name]
-                ?? Int(name).flatMap { index in
-                    target.elements.flatMap { $0.indices.contains(index) ? $0[index] : nil }
-                }
-            guard let next else {
-                throw PEFTError(
-                    "\(path): the reference '\(pointer)' leads nowhere", remedy: "define it, such as in $defs")
-            }
-            target = next
-        }
-        return (pointer, target)
-    }
-
-    /// The keywords of a schema together with those of its `allOf`.
-    private mutating func merged(_ keywords: Keywords, _ path: String, depth: Int) throws -> Keywords {
-        guard depth < 32 else {
-            throw PEFTError("\(path): 'allOf' refers to itself", remedy: "remove the cycle")
-        }
-        var result = keywords.filter { $0.name != "allOf" }
-        for (index, member) in (keywords.first { $0.name == "allOf" }?.value.elements ?? []).enumerated() {
-            let place = "\(path).allOf[\(index)]"
-            mergeBudget -= 1
-            guard mergeBudget > 0 else {
-                throw PEFTError("\(path): 'allOf' has too many parts", remedy: "merge them into one schema")
-            }
-            var part = try self.keywords(member, place)
-            var steps = 0
-            while part.count == 1, part[0].name == "$ref" {
-                steps += 1
-                guard steps < 32 else { throw PEFTError("\(place) refers to itself", remedy: "remove the cycle") }
-                let target = try resolved(part[0].value, place)
-                part = try self.keywords(target.schema, target.pointer)
-            }
-            if part.contains(where: { $0.name == "allOf" }) { part = try merged(part, place, depth: depth + 1) }
-            result = try Self.combined(result, part, place)
-        }
-        return result
-    }
-
-    /// The keywords of two schemas that both hold.
-    private static func combined(_ a: Keywords, _ b: Keywords, _ path: String) throws -> Keywords {
-        var result = a
-        let bothHaveProperties = a.contains { $0.name == "properties" } && b.contains { $0.name == "properties" }
-        for (name, value) in b {
-            guard let index = result.firstIndex(where: { $0.name == name }) else {
-                result.append((name, value))
-                continue
-            }
-            let other = result[index].value
-            if other == value, name != "additionalProperties" || !bothHaveProperties { continue }
-            switch name {
-            case "properties":
-                var members = other.members ?? []
-                var places = Dictionary(
-                    members.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
-                for member in value.members ?? [] {
-                    guard let known = places[member.name] else {
-                        places[member.name] = members.count
-                        members.append(member)
-                        continue
-                    }
-                    guard members[known].value == member.value else {
-                        throw PEFTError(
-                            "\(path): the property '\(member.name)' has two schemas", remedy: "merge them into one")
-                    }
-                }
-                result[index].value = .object(members)
-            case "required":
-                let names = other.elements ?? []
-                let known = Set(names.compactMap { $0.scalar?.string })
-                let added = (value.elements ?? []).filter { !($0.scalar?.string.map { known.contains($0) } ?? false) }
-                result[index].value = .array(names + added)
-            case "type":
-                func names(_ json: OrderedJSON) -> [String] {
-                    json.scalar?.string.map { [$0] } ?? (json.elements ?? []).compactMap { $0.scalar?.string }
-                }
-                let (left, right) = (names(other), names(value))
-                let both = types.filter { name in
-                    let isInteger = name == "integer"
-                    return (left.contains(name) || isInteger && left.contains("number"))
-                        && (right.contains(name) || isInteger && right.contains("number"))
-                        && !(isInteger && left.contains("number") && right.contains("number"))
-                }
-                guard !both.isEmpty else {
-                    throw PEFTError(
-                        "\(path): the types exclude each other", remedy: "use types that have values in common")
-                }
-                result[index].value = .array(both.map { .scalar(.string($0)) })
-            default:
-                throw PEFTError("\(path): two values of '\(name)' are not supported", remedy: "merge them into one")
-            }
-        }
-        // Each schema's additionalProperties means its own properties.
-        if bothHaveProperties, let limit = (a + b).first(where: { $0.name == "additionalProperties" }),
-            limit.value.scalar != true
-        {
-            throw PEFTError(
-                "\(path): 'additionalProperties' in a part of 'allOf' is not supported",
-                remedy: "merge the parts into one schema")
-        }
-        return result
     }
 
     // MARK: Constants
@@ -345,7 +119,7 @@ struct JSONSchemaCompiler {
             switch constant {
             case .scalar(let json):
                 if case .string(let text) = json {
-                    scalars.append(Self.quoted(text))
+                    scalars.append(GrammarBuilder.quoted(text))
                     continue
                 }
                 if case .number(let number) = json, abs(number) >= 0x1p53 {
@@ -356,14 +130,15 @@ struct JSONSchemaCompiler {
                 var rule = Grammar.ArrayRule()
                 rule.prefix = try elements.map { try constants([$0], path) }
                 (rule.least, rule.most) = (elements.count, elements.count)
-                parts.append(try node(.array(rule)))
+                parts.append(try builder.node(.array(rule)))
             case .object(let members):
                 parts.append(
-                    try object(members.map { ($0.name, try constants([$0.value], path), true) }, additional: nil))
+                    try builder.object(
+                        members.map { ($0.name, try constants([$0.value], path), true) }, additional: nil))
             }
         }
-        if !scalars.isEmpty { parts.append(try literals(scalars)) }
-        return value(parts)
+        if !scalars.isEmpty { parts.append(try builder.literals(scalars)) }
+        return builder.value(parts)
     }
 
     // MARK: Types
@@ -374,8 +149,8 @@ struct JSONSchemaCompiler {
         case "array": return try array(fields, path)
         case "string": return try string(fields, path)
         case "number", "integer": return try number(fields, path, isInteger: type == "integer")
-        case "boolean": return try literals(["true", "false"].map { Array($0.utf8) })
-        default: return try literals([Array("null".utf8)])
+        case "boolean": return try builder.literals(["true", "false"].map { Array($0.utf8) })
+        default: return try builder.literals([Array("null".utf8)])
         }
     }
 
@@ -412,7 +187,7 @@ struct JSONSchemaCompiler {
         }
         let additional: Grammar.ValueID? =
             switch fields["additionalProperties"] {
-            case nil: fields["properties"] == nil ? try anyValue() : nil
+            case nil: fields["properties"] == nil ? try builder.anyValue() : nil
             case .scalar(false): nil
             case let schema?: try value(schema, "\(path).additionalProperties")
             }
@@ -420,13 +195,14 @@ struct JSONSchemaCompiler {
         var added: Set<String> = []
         for name in required where !declared.contains(name) && added.insert(name).inserted {
             // Without additionalProperties the schema allows it, whatever its value.
-            guard let value = try additional ?? (fields["additionalProperties"] == nil ? anyValue() : nil) else {
+            guard let value = try additional ?? (fields["additionalProperties"] == nil ? builder.anyValue() : nil)
+            else {
                 throw PEFTError(
                     "\(path): the required property '\(name)' is not allowed", remedy: "add it to 'properties'")
             }
             properties.append((name, value, true))
         }
-        return try object(properties, additional: additional)
+        return try builder.object(properties, additional: additional)
     }
 
     private mutating func array(_ fields: [String: OrderedJSON], _ path: String) throws -> Alternative {
@@ -442,7 +218,7 @@ struct JSONSchemaCompiler {
             rule.prefix = try elements.enumerated().map { try value($1, "\(path).prefixItems[\($0)]") }
         }
         switch fields["items"] {
-        case nil: rule.items = try anyValue()
+        case nil: rule.items = try builder.anyValue()
         case .array:
             throw PEFTError("\(path): a list as 'items' is not supported", remedy: "use 'prefixItems'")
         case .scalar(false): rule.items = nil
@@ -450,7 +226,7 @@ struct JSONSchemaCompiler {
         }
         rule.least = try count("minItems", fields, path) ?? 0
         rule.most = try count("maxItems", fields, path)
-        return try node(.array(rule))
+        return try builder.node(.array(rule))
     }
 
     private mutating func string(_ fields: [String: OrderedJSON], _ path: String) throws -> Alternative {
@@ -458,8 +234,8 @@ struct JSONSchemaCompiler {
         rule.least = try count("minLength", fields, path) ?? 0
         rule.most = try count("maxLength", fields, path)
         guard fields["pattern"] != nil || fields["format"] != nil else {
-            guard rule.least <= rule.most ?? .max else { return .value(value([])) }
-            return try node(.string(rule))
+            guard rule.least <= rule.most ?? .max else { return .value(builder.value([])) }
+            return try builder.node(.string(rule))
         }
         guard fields["pattern"] == nil || fields["format"] == nil else {
             throw PEFTError("\(path): 'pattern' beside 'format' is not supported", remedy: "remove one of them")
@@ -489,8 +265,8 @@ struct JSONSchemaCompiler {
             guard
                 let automaton = try all?
                     .limited(least: rule.least, most: rule.most, limit: 20_000, budget: &patternBudget)
-            else { return .value(value([])) }
-            return try node(.string(.init(automaton: automaton)))
+            else { return .value(builder.value([])) }
+            return try builder.node(.string(.init(automaton: automaton)))
         } catch is ScalarAutomaton.Failure {
             throw PEFTError(
                 "\(path): the pattern '\(pattern.prefix(80))' takes too many states",
@@ -520,9 +296,9 @@ struct JSONSchemaCompiler {
                 high = min(high, bound.value - (isExcluded ? 1 : 0))
             }
         }
-        guard isBounded else { return try node(.number) }
-        guard low <= high else { return .value(value([])) }
-        return try node(.range(NumberRange(low: low, high: high, digits: digits)))
+        guard isBounded else { return try builder.node(.number) }
+        guard low <= high else { return .value(builder.value([])) }
+        return try builder.node(.range(NumberRange(low: low, high: high, digits: digits)))
     }
 
     /// A bound in units of the last digit, rounded into the range.
@@ -542,167 +318,4 @@ struct JSONSchemaCompiler {
         }
         return (value, rounded == exact)
     }
-
-    // MARK: -
-
-    /// The grammar with flat alternatives, without what has no finite text.
-    private mutating func finished() throws -> Grammar {
-        try flatten()
-        measure()
-        for index in grammar.nodes.indices { prune(index) }
-        let heights = grammar.nodeHeights
-        grammar.values = grammar.values.map { $0.filter { heights[$0] <= Grammar.deepest } }
-        guard grammar.valueHeights[grammar.root] <= Grammar.deepest else {
-            throw PEFTError(
-                "no JSON text of at most \(Grammar.deepest) nested values satisfies the schema",
-                remedy:
-                    "check for required properties that refer to the schema itself, and for bounds that exclude each other"
-            )
-        }
-        try checkAmbiguity()
-        return grammar
-    }
-
-    /// Arrays and objects that begin like another one of the same place, all of which an automaton may have to read at
-    /// once.
-    private func checkAmbiguity() throws {
-        var nodes: Set<Grammar.NodeID> = []
-        for list in grammar.values {
-            let arrays = list.filter { if case .array = grammar.nodes[$0] { true } else { false } }
-            let objects = list.filter { if case .object = grammar.nodes[$0] { true } else { false } }
-            for alike in [arrays, objects] where alike.count > 1 { nodes.formUnion(alike) }
-        }
-        guard nodes.count <= Self.mostAmbiguous else {
-            throw PEFTError(
-                "more than \(Self.mostAmbiguous) arrays and objects of the schema are alternatives of another one",
-                remedy: "use fewer schemas in 'anyOf'")
-        }
-    }
-
-    private mutating func flatten() throws {
-        var budget = 2_000_000
-        var merged: [[Grammar.NodeID]: Grammar.NodeID] = [:]
-        for start in alternatives.indices {
-            var found: [Grammar.NodeID] = []
-            var seenNodes: Set<Grammar.NodeID> = []
-            var seen: Set<Grammar.ValueID> = [start]
-            var open = [start]
-            while let id = open.popLast() {
-                for alternative in alternatives[id].reversed() {
-                    budget -= 1
-                    switch alternative {
-                    case .node(let node): if seenNodes.insert(node).inserted { found.append(node) }
-                    case .value(let other): if seen.insert(other).inserted { open.append(other) }
-                    }
-                }
-            }
-            // One node of all literals.
-            let constants = found.filter { texts[$0] != nil }.sorted()
-            if constants.count > 1 {
-                found.removeAll { texts[$0] != nil }
-                if merged[constants] == nil {
-                    let all = constants.flatMap { texts[$0] ?? [] }
-                    budget -= all.reduce(0) { $0 + $1.count }
-                    if budget > 0, case .node(let id) = try literals(all) { merged[constants] = id }
-                }
-                if let id = merged[constants] { found.append(id) }
-            }
-            guard budget > 0, found.count <= Self.mostAlternatives else {
-                throw PEFTError(
-                    "the schema has too many alternatives in one place",
-                    remedy: "use at most \(Self.mostAlternatives) in an 'anyOf'")
-            }
-            grammar.values.append(found.sorted())
-        }
-    }
-
-    /// The least nesting of each node, from the innermost outward.
-    private mutating func measure() {
-        var nodes = [Int](repeating: Grammar.impossible, count: grammar.nodes.count)
-        var values = [Int](repeating: Grammar.impossible, count: grammar.values.count)
-        for _ in 0...(Grammar.deepest + 1) {
-            for (index, list) in grammar.values.enumerated() {
-                values[index] = list.map { nodes[$0] }.min() ?? Grammar.impossible
-            }
-            for (index, node) in grammar.nodes.enumerated() {
-                switch node {
-                case .literals, .number, .range, .string: nodes[index] = 0
-                case .object(let rule):
-                    let inner = rule.properties.filter(\.isRequired).map { values[$0.value] }.max() ?? 0
-                    nodes[index] = min(Grammar.impossible, inner + 1)
-                case .array(let rule):
-                    var inner = rule.prefix.prefix(rule.least).map { values[$0] }.max() ?? 0
-                    if rule.least > rule.prefix.count {
-                        inner = max(inner, rule.items.map { values[$0] } ?? Grammar.impossible)
-                    }
-                    if let most = rule.most, most < rule.least { inner = Grammar.impossible }
-                    nodes[index] = min(Grammar.impossible, inner + 1)
-                }
-            }
-        }
-        for (index, list) in grammar.values.enumerated() {
-            values[index] = list.map { nodes[$0] }.min() ?? Grammar.impossible
-        }
-        (grammar.nodeHeights, grammar.valueHeights) = (nodes, values)
-    }
-
-    /// Removes parts without finite texts, and prepares the tables of objects.
-    private mutating func prune(_ index: Int) {
-        let heights = grammar.valueHeights
-        switch grammar.nodes[index] {
-        case .array(var rule):
-            if let items = rule.items, heights[items] > Grammar.deepest { rule.items = nil }
-            if let place = rule.prefix.firstIndex(where: { heights[$0] > Grammar.deepest }) {
-                rule.most = min(rule.most ?? .max, place)
-            }
-            if rule.items == nil { rule.most = min(rule.most ?? .max, rule.prefix.count) }
-            grammar.nodes[index] = .array(rule)
-        case .object(var rule):
-            if let value = rule.additional, heights[value] > Grammar.deepest { rule.additional = nil }
-            let count = rule.properties.count
-            rule.nextRequired = [Int](repeating: count, count: count + 1)
-            for place in rule.properties.indices.reversed() {
-                rule.nextRequired[place] =
-                    rule.properties[place].isRequired ? place : rule.nextRequired[place + 1]
-            }
-            rule.candidates = rule.names.descendants
-            grammar.nodes[index] = .object(rule)
-        default: break
-        }
-    }
-}
-
-extension ByteStrings {
-    /// The indices of the strings at and below each node, ascending.
-    fileprivate var descendants: [[Int32]] {
-        var result = [[Int32]](repeating: [], count: children.count)
-        // A child has a larger number than its parent.
-        for node in children.indices.reversed() {
-            var all = children[node].flatMap { result[Int($0.node)] }
-            if ends[node] >= 0 { all.append(ends[node]) }
-            result[node] = all.sorted()
-        }
-        return result
-    }
-}
-
-/// The values of `format` that are supported, as patterns.
-enum StringFormat {
-    static let patterns: [String: String] = [
-        "date": "^\(date)$", "time": "^\(time)$", "date-time": "^\(date)T\(time)$",
-        "uuid": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
-        "email": "^\(word)([._+-]\(word))*@\(label)(\\.\(label))+$",
-        "ipv4": "^\(byte)(\\.\(byte)){3}$",
-    ]
-
-    private static let word = "[A-Za-z0-9]+"
-    private static let label = "[A-Za-z0-9]+(-[A-Za-z0-9]+)*"
-    private static let byte = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-    /// RFC 3339, with the days of each month and the leap years of the Gregorian calendar.
-    private static let date =
-        "((000[1-9]|00[1-9]\\d|0[1-9]\\d\\d|[1-9]\\d{3})-((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])"
-        + "|(0[469]|11)-(0[1-9]|[12]\\d|30)|02-(0[1-9]|1\\d|2[0-8]))"
-        + "|(\\d\\d(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)-02-29)"
-    private static let time =
-        "([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,6})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)"
 }
