@@ -9,6 +9,7 @@
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/_softmax_backward_data.h>
 #include <ATen/ops/bmm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
@@ -87,10 +88,11 @@ struct Masks {
 };
 
 /// softmax(cap(scale · q kᵀ) + bias) of a tile, [heads, queries, keys], before dropout. The sequence's first key has the
-/// bias's column `skipped`. `capped`, unless NULL, receives tanh(scores / cap).
+/// bias's column `skipped`. With sinks [heads], the softmax has a further column, last, that no value belongs to (Xiao et al.
+/// 2023). `capped`, unless NULL, receives tanh(scores / cap).
 at::Tensor probabilities(const at::Tensor &q, const at::Tensor &k, int64_t heads, const AttentionTile &tile,
-                         const at::Tensor &bias, int64_t skipped, const Masks &masks, const AttentionSettings &settings,
-                         at::Tensor *capped = nullptr) {
+                         const at::Tensor &bias, const at::Tensor &sinks, int64_t skipped, const Masks &masks,
+                         const AttentionSettings &settings, at::Tensor *capped = nullptr) {
     at::Tensor scores = at::bmm(q, k.transpose(1, 2)).view({heads, tile.queries, tile.keys});
     if (settings.softcap > 0) {
         scores.mul_(settings.scale / settings.softcap).tanh_();
@@ -107,28 +109,36 @@ at::Tensor probabilities(const at::Tensor &q, const at::Tensor &k, int64_t heads
         scores.add_(bias.narrow(1, tile.query, tile.queries).narrow(2, skipped + tile.key, tile.keys));
     }
     if (settings.causal && tile.queries > 0) masks.apply(scores, tile);
+    if (sinks.defined()) {
+        return at::cat({scores, sinks.view({heads, 1, 1}).expand({heads, tile.queries, 1})}, -1).softmax(-1);
+    }
     return at::softmax_out(scores, scores, -1);
+}
+
+/// The weights of the keys without a sink's, contiguous.
+at::Tensor of_keys(const at::Tensor &weights, const AttentionTile &tile) {
+    return weights.size(2) == tile.keys ? weights : weights.narrow(2, 0, tile.keys).contiguous();
 }
 
 class PackedAttention : public AutogradNode {
 public:
     explicit PackedAttention(AttentionSettings settings) : settings(std::move(settings)) {}
 
-    /// Of q, k, v and a bias, which may be undefined.
+    /// Of q, k, v, a bias and sinks [heads], which may be undefined.
     Tensors forward(NodeContext *context, const Tensors &inputs) override {
-        const at::Tensor &q = inputs[0], &k = inputs[1], &v = inputs[2], &bias = inputs[3];
+        const at::Tensor &q = inputs[0], &k = inputs[1], &v = inputs[2], &bias = inputs[3], &sinks = inputs[4];
         at::Tensor output = at::empty_like(q);
-        if (is_for_attention_rows(q, k, v, bias, settings)) {
+        if (!sinks.defined() && is_for_attention_rows(q, k, v, bias, settings)) {
             attention_rows(q, k, v, bias, settings, output);
         } else if (is_upcast(q)) {
             at::Tensor upcast = at::empty_like(q, at::kFloat);
-            attend(in_type(q, at::kFloat), in_type(k, at::kFloat), in_type(v, at::kFloat), in_type(bias, at::kFloat), settings,
-                   upcast);
+            attend(in_type(q, at::kFloat), in_type(k, at::kFloat), in_type(v, at::kFloat), in_type(bias, at::kFloat),
+                   in_type(sinks, at::kFloat), settings, upcast);
             output.copy_(upcast);
         } else {
-            attend(q, k, v, bias, settings, output);
+            attend(q, k, v, bias, sinks, settings, output);
         }
-        if (context) context->save({q, k, v, bias});
+        if (context) context->save({q, k, v, bias, sinks});
         return {output};
     }
 
@@ -138,7 +148,7 @@ public:
 
     /// With libtorch's operations, for all types and devices.
     static void attend(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &bias,
-                       const AttentionSettings &settings, at::Tensor &output) {
+                       const at::Tensor &sinks, const AttentionSettings &settings, at::Tensor &output) {
         Masks masks(q, settings);
         int64_t heads = q.size(1), groups = k.size(1);
         for (size_t row = 0; row < settings.rows(); ++row) {
@@ -146,8 +156,10 @@ public:
             size_t number = 0;
             for (const AttentionTile &tile : tiles_of(settings, row)) {
                 int64_t first = settings.query_offsets[row] + tile.query, from = settings.key_offsets[row] + tile.key;
-                at::Tensor weights = probabilities(grouped(q, first, tile.queries, groups), grouped(k, from, tile.keys, groups),
-                                                   heads, tile, bias, skipped, masks, settings);
+                at::Tensor weights =
+                    of_keys(probabilities(grouped(q, first, tile.queries, groups), grouped(k, from, tile.keys, groups), heads,
+                                          tile, bias, sinks, skipped, masks, settings),
+                            tile);
                 if (settings.dropout > 0) {
                     drop_in_place(weights, settings.dropout, tile_seed(settings.seed, row, number));
                 }
@@ -160,32 +172,36 @@ public:
 
     Tensors backward(NodeContext &context, const Tensors &gradients) override {
         const Tensors saved = context.saved();
-        const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &bias = saved[3];
+        const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &bias = saved[3], &sinks = saved[4];
         at::Tensor gradient = gradients[0].contiguous();
-        at::Tensor to_q = at::empty_like(q), to_k = at::empty_like(k), to_v = at::empty_like(v), to_bias;
+        at::Tensor to_q = at::empty_like(q), to_k = at::empty_like(k), to_v = at::empty_like(v), to_bias, to_sinks;
         if (bias.defined() && bias.requires_grad()) to_bias = at::zeros_like(bias);
-        if (is_for_attention_rows(q, k, v, bias, settings)) {
+        if (sinks.defined() && sinks.requires_grad()) to_sinks = at::zeros_like(sinks);
+        if (!sinks.defined() && is_for_attention_rows(q, k, v, bias, settings)) {
             attention_rows_backward(gradient, q, k, v, bias, settings, to_q, to_k, to_v, to_bias);
-            return {to_q, to_k, to_v, to_bias};
+            return {to_q, to_k, to_v, to_bias, to_sinks};
         }
         if (is_upcast(q)) {
             const auto upcast = [](const at::Tensor &x) { return in_type(x, at::kFloat); };
-            at::Tensor q_sum = upcast(to_q), k_sum = upcast(to_k), v_sum = upcast(to_v), bias_sum = upcast(to_bias);
-            attend_backward(upcast(gradient), upcast(q), upcast(k), upcast(v), upcast(bias), settings, q_sum, k_sum, v_sum,
-                            bias_sum);
+            at::Tensor q_sum = upcast(to_q), k_sum = upcast(to_k), v_sum = upcast(to_v), bias_sum = upcast(to_bias),
+                       sink_sum = upcast(to_sinks);
+            attend_backward(upcast(gradient), upcast(q), upcast(k), upcast(v), upcast(bias), upcast(sinks), settings, q_sum,
+                            k_sum, v_sum, bias_sum, sink_sum);
             to_q.copy_(q_sum);
             to_k.copy_(k_sum);
             to_v.copy_(v_sum);
             if (to_bias.defined()) to_bias.copy_(bias_sum);
+            if (to_sinks.defined()) to_sinks.copy_(sink_sum);
         } else {
-            attend_backward(gradient, q, k, v, bias, settings, to_q, to_k, to_v, to_bias);
+            attend_backward(gradient, q, k, v, bias, sinks, settings, to_q, to_k, to_v, to_bias, to_sinks);
         }
-        return {to_q, to_k, to_v, to_bias};
+        return {to_q, to_k, to_v, to_bias, to_sinks};
     }
 
     static void attend_backward(const at::Tensor &gradient, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
-                                const at::Tensor &bias, const AttentionSettings &settings, at::Tensor &to_q, at::Tensor &to_k,
-                                at::Tensor &to_v, at::Tensor &to_bias) {
+                                const at::Tensor &bias, const at::Tensor &sinks, const AttentionSettings &settings,
+                                at::Tensor &to_q, at::Tensor &to_k, at::Tensor &to_v, at::Tensor &to_bias,
+                                at::Tensor &to_sinks) {
         Masks masks(q, settings);
         int64_t heads = q.size(1), groups = k.size(1);
         for (size_t row = 0; row < settings.rows(); ++row) {
@@ -202,8 +218,9 @@ public:
                 at::Tensor query = grouped(q, first, tile.queries, groups), key = grouped(k, from, tile.keys, groups);
                 at::Tensor value = grouped(v, from, tile.keys, groups);
                 at::Tensor upstream = grouped(gradient, first, tile.queries, groups), capped;
-                at::Tensor weights = probabilities(query, key, heads, tile, bias, skipped, masks, settings,
-                                                   settings.softcap > 0 ? &capped : nullptr);
+                const at::Tensor all = probabilities(query, key, heads, tile, bias, sinks, skipped, masks, settings,
+                                                     settings.softcap > 0 ? &capped : nullptr);
+                const at::Tensor weights = of_keys(all, tile);
                 at::Tensor dropped_weights = weights;
                 at::Tensor to_weights = at::bmm(upstream, value.transpose(1, 2)).view(weights.sizes());
                 if (settings.dropout > 0) {
@@ -213,7 +230,16 @@ public:
                 }
                 add_gradient(to_v, from, tile.keys, is_whole,
                              at::bmm(by_group(dropped_weights, groups).transpose(1, 2), upstream));
-                at::Tensor to_scores = at::_softmax_backward_data(to_weights, weights, -1, weights.scalar_type());
+                at::Tensor to_scores;
+                if (sinks.defined()) {
+                    // Nothing depends on a sink's own weight.
+                    const at::Tensor to_all = at::cat({to_weights, at::zeros_like(to_weights.narrow(2, 0, 1))}, -1);
+                    to_scores = at::_softmax_backward_data(to_all, all, -1, all.scalar_type());
+                    if (to_sinks.defined()) to_sinks.add_(to_scores.select(2, tile.keys).sum(1));
+                    to_scores = to_scores.narrow(2, 0, tile.keys).contiguous();
+                } else {
+                    to_scores = at::_softmax_backward_data(to_weights, weights, -1, weights.scalar_type());
+                }
                 if (to_bias.defined()) {
                     to_bias.narrow(1, tile.query, tile.queries).narrow(2, skipped + tile.key, tile.keys).add_(to_scores);
                 }
@@ -334,7 +360,7 @@ extern "C" {
 
 CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *bias,
                               const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal, double scale,
-                              double dropout, uint64_t seed, int64_t window, double softcap) {
+                              double dropout, uint64_t seed, int64_t window, double softcap, const CTTensor *sinks) {
     return tensor_or_error([&]() -> at::Tensor {
         TORCH_CHECK(window == 0 || causal, "window ", window, " requires causal attention");
         AttentionSettings settings{{query_offsets, query_offsets + rows + 1},
@@ -351,21 +377,24 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
             settings.bias_by_key = true;
         }
         check(unbox(q), unbox(k), unbox(v), added, settings);
+        TORCH_CHECK(!unbox(sinks).defined() || (unbox(sinks).dim() == 1 && unbox(sinks).size(0) == unbox(q).size(1)),
+                    "sinks of shape ", unbox(sinks).sizes(), " for ", unbox(q).size(1), " heads");
         at::ScalarType type = compute_type(unbox(q));
         auto typed = [type](const CTTensor *t) { return in_type(unbox(t), type).contiguous(); };
         at::Tensor queries = typed(q), keys = typed(k), values = typed(v);
+        const at::Tensor drains = in_type(unbox(sinks), type);
         WithoutAutocast guard;
         // In prefill the last layer may have no queries.
         if (queries.size(0) == 0) return queries;
-        if (FlashAttention::takes(queries, added, settings)) {
+        if (!drains.defined() && FlashAttention::takes(queries, added, settings)) {
             return applied(FlashAttention(settings), {queries, keys, values});
         }
-        return applied(PackedAttention(std::move(settings)), {queries, keys, values, added});
+        return applied(PackedAttention(std::move(settings)), {queries, keys, values, added, drains});
     });
 }
 
 CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *mask, double scale,
-                       double softcap) {
+                       double softcap, const CTTensor *sinks) {
     return tensor_or_error([&]() -> at::Tensor {
         at::ScalarType type = unbox(k).scalar_type();
         at::Tensor bias = in_type(unbox(mask), type), query = in_type(unbox(q), type);
@@ -375,6 +404,14 @@ CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, 
             at::Tensor scores = capped * softcap;
             if (bias.defined()) scores.add_(bias);
             return at::matmul(scores.softmax(-1), unbox(v));
+        }
+        if (unbox(sinks).defined()) {
+            at::Tensor scores = at::matmul(query, unbox(k).transpose(-2, -1)).mul_(scale);
+            if (bias.defined()) scores.add_(bias);
+            const at::Tensor column =
+                in_type(unbox(sinks), type).view({1, query.size(1), query.size(2), 1}).expand({query.size(0), -1, -1, 1});
+            const at::Tensor weights = at::cat({scores, column}, -1).softmax(-1).narrow(-1, 0, scores.size(-1));
+            return at::matmul(weights, unbox(v));
         }
         if (bias.defined() && bias.is_cuda()) {
             // The GPU's kernel reads 16 bytes at a time, also from rows of a sliced mask: a copy with padded rows.

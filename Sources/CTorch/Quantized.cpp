@@ -126,15 +126,17 @@ at::Tensor plain_rows(const StoredMatrix &w, int64_t first, int64_t count, at::S
     return (values * scales).slice(0, start - from, end - from).view({count, w.inputs}).to(type);
 }
 
-/// Calls `body(first, count, tile)` for tiles [count, inputs] of W in `like`'s type; one at a time is allocated.
-template <typename Body> void for_tiles(const StoredMatrix &w, const at::Tensor &like, Body body) {
+/// Calls `body(first, count, tile)` for tiles [count, inputs] of rows start ..< end of W in `like`'s type; one at a time is
+/// allocated.
+template <typename Body>
+void for_tiles(const StoredMatrix &w, int64_t start, int64_t end, const at::Tensor &like, Body body) {
     const bool on_cpu = like.is_cpu() || like.is_meta();
     const int64_t elements = on_cpu ? tile_elements : device_tile_elements;
-    const int64_t rows = std::min(w.outputs, std::max<int64_t>(32, elements / w.inputs / 32 * 32));
+    const int64_t rows = std::min(end - start, std::max<int64_t>(32, elements / w.inputs / 32 * 32));
     at::Tensor memory;
     if (on_cpu) memory = at::empty({rows, w.inputs}, like.options().dtype(at::kFloat));
-    for (int64_t first = 0; first < w.outputs; first += rows) {
-        const int64_t count = std::min(rows, w.outputs - first);
+    for (int64_t first = start; first < end; first += rows) {
+        const int64_t count = std::min(rows, end - first);
         if (!on_cpu) {
             body(first, count, plain_rows(w, first, count, like.scalar_type()));
             continue;
@@ -143,6 +145,10 @@ template <typename Body> void for_tiles(const StoredMatrix &w, const at::Tensor 
         if (like.is_cpu()) ckernels::dequantize_rows(w.weights(), first, count, mutable_floats(memory));
         body(first, count, tile.to(like.scalar_type()));
     }
+}
+
+template <typename Body> void for_tiles(const StoredMatrix &w, const at::Tensor &like, Body body) {
+    for_tiles(w, 0, w.outputs, like, body);
 }
 
 }  // namespace
@@ -156,22 +162,33 @@ at::Tensor StoredMatrix::product(const at::Tensor &given) const {
         ckernels::multiply_stored(weights(), floats(x), x.size(0), mutable_floats(y));
         return y;
     }
-    for_tiles(*this, x, [&](int64_t first, int64_t count, const at::Tensor &tile) {
+    multiply_rows(x, 0, outputs, y);
+    return y;
+}
+
+void StoredMatrix::multiply_rows(const at::Tensor &given, int64_t first_row, int64_t rows, at::Tensor &y) const {
+    at::Tensor x = given.is_cpu() ? given.contiguous() : given;
+    for_tiles(*this, first_row, first_row + rows, x, [&](int64_t first, int64_t count, const at::Tensor &tile) {
         if (x.is_meta()) return;
-        at::Tensor part = y.narrow(1, first, count);
+        at::Tensor part = y.narrow(1, first - first_row, count);
         ctorch::product(part, x, tile, true, false);
     });
-    return y;
 }
 
 at::Tensor StoredMatrix::transposed_product(const at::Tensor &given) const {
     at::Tensor gradient = given.is_cpu() ? given.contiguous() : given;
     at::Tensor result = at::empty({gradient.size(0), inputs}, gradient.options());
-    for_tiles(*this, gradient, [&](int64_t first, int64_t count, const at::Tensor &tile) {
-        if (gradient.is_meta()) return;
-        ctorch::product(result, gradient.narrow(1, first, count), tile, false, first > 0);
-    });
+    multiply_rows_transposed(gradient, 0, outputs, result);
     return result;
+}
+
+void StoredMatrix::multiply_rows_transposed(const at::Tensor &given, int64_t first_row, int64_t rows,
+                                            at::Tensor &result) const {
+    at::Tensor gradient = given.is_cpu() ? given.contiguous() : given;
+    for_tiles(*this, first_row, first_row + rows, gradient, [&](int64_t first, int64_t count, const at::Tensor &tile) {
+        if (gradient.is_meta()) return;
+        ctorch::product(result, gradient.narrow(1, first - first_row, count), tile, false, first > first_row);
+    });
 }
 
 StoredMatrix stored_matrix(const CTStoredMatrix *m) {

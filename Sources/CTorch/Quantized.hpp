@@ -39,6 +39,9 @@ struct StoredMatrix {
     /// type.
     at::Tensor product(const at::Tensor &x) const;
     at::Tensor transposed_product(const at::Tensor &gradient) const;
+    /// The same with `count` rows of W from `first` on, into y [rows, count] and `result` [rows, inputs].
+    void multiply_rows(const at::Tensor &x, int64_t first, int64_t count, at::Tensor &y) const;
+    void multiply_rows_transposed(const at::Tensor &gradient, int64_t first, int64_t count, at::Tensor &result) const;
 };
 
 /// The matrix with its parts checked and contiguous.

@@ -17,12 +17,15 @@ package struct AdapterTargets: Sendable {
 
 extension AdapterTargets {
     /// Llama's targets, for families with the same projections.
+    ///
+    /// - Parameter feedForward: targets of (IA)³ whose input is rescaled; empty for a family whose layers have experts.
     static func likeLlama(
-        norms: Set<String> = ["input_layernorm", "post_attention_layernorm", "norm"]
+        norms: Set<String> = ["input_layernorm", "post_attention_layernorm", "norm"],
+        feedForward: [String] = ["down_proj"]
     ) -> AdapterTargets {
         AdapterTargets(
             lora: .named(["q_proj", "v_proj"]), adaLoRA: .named(["q_proj", "v_proj"]),
-            ia3: .named(["k_proj", "v_proj", "down_proj"]), ia3FeedForward: ["down_proj"], norms: norms)
+            ia3: .named(["k_proj", "v_proj"] + feedForward), ia3FeedForward: feedForward, norms: norms)
     }
 }
 

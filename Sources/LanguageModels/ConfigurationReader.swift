@@ -11,11 +11,11 @@ struct ConfigurationReader {
     }
 
     /// Keys of transformers' decoder classes that change neither training nor the logits: initialization, caching,
-    /// tokens of generation and of packed datasets, how a matmul is split among devices and in which order it is summed,
+    /// tokens of generation and of packed datasets, layers for speculative decoding, how a matmul is split among devices and in which order it is summed,
     /// and the dropout of a head for another task.
     static let irrelevantKeys: Set<String> = [
         "initializer_range", "use_cache", "bos_token_id", "pad_token_id", "eod_token_id", "pretraining_tp",
-        "init_std", "slow_but_exact", "is_decoder", "classifier_dropout",
+        "init_std", "slow_but_exact", "is_decoder", "classifier_dropout", "num_mtp_layers",
     ]
 
     /// The same without a key.

@@ -44,6 +44,24 @@ package struct ModuleNames: Sendable {
     /// model. Such a model's `config.json` has the text part's keys in `text_config`.
     var otherParts: [String] = []
 
+    /// How files store the experts of a layer; `nil` for a dense family.
+    var experts: ExpertNames?
+
+    /// Names of an expert's projections in adapters for transformers before version 5, and the tensors of all experts that
+    /// Hugging Face PEFT adapts in their place; `nil` if it doesn't rename them.
+    package var expertTargets: [(old: String, new: String)]? {
+        guard let experts, experts.renamesTargets, let separate = experts.separate else { return nil }
+        return [
+            ("gate", "gate.weight"), (separate.gate, "gate_up_proj"), (separate.up, "gate_up_proj"),
+            (separate.down, "down_proj"),
+        ]
+    }
+
+    /// Whether the projection at a path chooses experts.
+    package func isRouter(_ path: String) -> Bool {
+        experts != nil && path.split(separator: ".").last.map { $0 == "gate" || $0 == "router" } ?? false
+    }
+
     /// Whether the model is the text part of a multimodal one.
     var isPartOfMultimodal: Bool { !otherParts.isEmpty }
 

@@ -84,7 +84,10 @@ public struct ModelFolder {
     /// Whether it is a GGUF file.
     package var isGGUF: Bool { GGUFHeader.isName(url) }
 
-    func tensors() throws -> ShardedTensors { try ShardedTensors(folder: url, packed: storage == nil) }
+    func tensors() throws -> ShardedTensors {
+        try ShardedTensors(
+            folder: url, packed: storage == nil, experts: ModelRegistry.family(of: configuration)?.modules.experts)
+    }
 
     /// Whether the stored weights are quantized.
     public var isQuantized: Bool { configuration["quantization_config"] ?? .null != .null }

@@ -11,6 +11,8 @@ package enum ModelRegistry {
         .xlmRoBERTa, .distilbert,
         .arcee, .seedOSS, .granite, .smolLM3, .olmo2, .olmo3, .ernie4_5, .hunyuan, .glm4, .cohere2, .ministral3,
         .gemma3Vision, .mistral3, .qwen2_5VL, .qwen3VL,
+        .mixtral, .qwen2MoE, .qwen3MoE, .olmoe, .graniteMoE, .glm4MoE, .deepSeekV2,
+        .deepSeekV3, .llama4, .gptOSS,
         .gptNeoX, .opt, .bloom, .phi, .stableLM, .starCoder2, .falcon, .gptJ,
     ]
 
@@ -30,17 +32,18 @@ package enum ModelRegistry {
     private static let refusals: [String: String] = [
         "umt5": "every layer has its own relative position bias, unlike mT5",
         "gemma3n": "its layers share key-value caches and per-layer embeddings",
-        "mixtral": "it is a mixture of experts", "qwen2_moe": "it is a mixture of experts",
-        "qwen3_moe": "it is a mixture of experts", "phimoe": "it is a mixture of experts",
-        "gpt_oss": "it is a mixture of experts",
+        "phimoe": "its router draws random numbers",
     ]
 
     /// Keys that change a model's computation and that no family supports.
-    private static let foreignKeys: [(key: String, meaning: String)] = [
-        ("quantization_config", "quantized weights"), ("vision_config", "a vision model"),
-        ("audio_config", "an audio model"), ("num_local_experts", "a mixture of experts"),
-        ("num_experts", "a mixture of experts"), ("n_routed_experts", "a mixture of experts"),
-    ]
+    private static let foreignKeys: [(key: String, meaning: String)] =
+        [
+            ("quantization_config", "quantized weights"), ("vision_config", "a vision model"),
+            ("audio_config", "an audio model"),
+        ] + expertKeys.map { ($0, "a mixture of experts") }
+
+    /// Keys of families whose layers have experts.
+    private static let expertKeys = ["num_local_experts", "num_experts", "n_routed_experts"]
 
     /// Creates a model on the meta device, which can be counted and planned.
     ///
@@ -67,8 +70,10 @@ package enum ModelRegistry {
                 "\(file) has the model type '\(type)', which is not supported\(reason)",
                 remedy: "supported types are \(known)")
         }
-        let ignored: Set<String> = family.modules.isPartOfMultimodal ? ["vision_config"] : []
-        try checkForeignKeys(configuration, file: file, type: type, except: ignored)
+        let ignored =
+            (family.modules.isPartOfMultimodal ? ["vision_config"] : [])
+            + (family.modules.experts == nil ? [] : expertKeys)
+        try checkForeignKeys(configuration, file: file, type: type, except: Set(ignored))
         let head = head ?? ModelHead(configuration: configuration)
         switch family.constructor {
         case .encoder(let make):

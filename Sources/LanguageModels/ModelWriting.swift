@@ -44,8 +44,9 @@ extension LanguageModel {
                 return (path, keptAsStored.contains(ObjectIdentifier(parameter)) ? tensor : tensor.to(stored))
             }
             let others = try otherPartTensors()
+            let named = modelFamily.modules.experts?.separated(tensors) ?? tensors
             try SafetensorsFile.write(
-                Dictionary(tensors + others.map { ($0.key, $0.value) }, uniquingKeysWith: { first, _ in first }),
+                Dictionary(named + others.map { ($0.key, $0.value) }, uniquingKeysWith: { first, _ in first }),
                 metadata: ["format": "pt"],
                 to: folder.appendingPathComponent("model.safetensors"))
         }

@@ -8,8 +8,10 @@ struct ShardedTensors {
     private let folder: URL
     private let owner: [String: any TensorFile]
 
-    /// - Parameter packed: whether the quantized projections of a GGUF file stay packed.
-    init(folder: URL, packed: Bool = true) throws {
+    /// - Parameters:
+    ///   - packed: whether the quantized projections of a GGUF file stay packed.
+    ///   - experts: how the files store the experts of a layer.
+    init(folder: URL, packed: Bool = true, experts: ExpertNames? = nil) throws {
         self.folder = folder
         if GGUFHeader.isName(folder) {
             let file = try GGUFModelFile(folder, packed: packed)
@@ -25,7 +27,7 @@ struct ShardedTensors {
         }
         var owner: [String: any TensorFile] = [:]
         for file in files { for name in file.entries.keys { owner[name] = file } }
-        self.owner = owner
+        self.owner = experts?.stacked(owner, folder: folder) ?? owner
     }
 
     /// The floating-point dtype with the most bytes.

@@ -84,11 +84,12 @@ package enum Functions {
     ///   - window: sliding-window size of causal attention, including the query's own key; `nil` for no window.
     ///   - softcap: c for scores c · tanh(scale · q kᵀ / c) (Gemma 2).
     ///   - dropout: dropout probability of the attention weights, with its seed.
+    ///   - sinks: logits of one more key of each head, whose value is 0 (attention sinks; Xiao et al. 2023), `[heads]`.
     /// - Returns: `[query tokens, heads, size]`.
     package static func packedAttention(
         _ q: Tensor, _ k: Tensor, _ v: Tensor, bias: Tensor?, queryOffsets: [Int], keyOffsets: [Int],
         causal: Bool, window: Int? = nil, scale: Double, softcap: Double? = nil, dropout: Double = 0,
-        seed: UInt64 = 0
+        seed: UInt64 = 0, sinks: Tensor? = nil
     ) -> Tensor {
         let queries = queryOffsets.map(Int64.init)
         let keys = keyOffsets.map(Int64.init)
@@ -97,18 +98,20 @@ package enum Functions {
             ct_packed_attention(
                 q.pointer, k.pointer, v.pointer, bias.pointer, queries, keys,
                 Int32(queries.count - 1), causal, scale, dropout, seed, Int64(window ?? 0),
-                softcap ?? 0))
+                softcap ?? 0, sinks?.pointer))
     }
 
     /// softmax(cap(scale · q kᵀ) + mask) v with q `[batch, heads, queries, size]`, k, v `[batch, heads, keys, size]`
     /// and a mask that broadcasts to `[batch, heads, queries, keys]`; cap(s) = softcap · tanh(s / softcap) if a
-    /// softcap is given.
+    /// softcap is given. Sinks `[heads]` are as in ``packedAttention``; q is then `[batch, key heads, query heads of each,
+    /// size]`.
     package static func attention(
-        _ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor?, scale: Double, softcap: Double? = nil
+        _ q: Tensor, _ k: Tensor, _ v: Tensor, mask: Tensor?, scale: Double, softcap: Double? = nil,
+        sinks: Tensor? = nil
     )
         -> Tensor
     {
-        wrap(ct_attention(q.pointer, k.pointer, v.pointer, mask?.pointer, scale, softcap ?? 0))
+        wrap(ct_attention(q.pointer, k.pointer, v.pointer, mask?.pointer, scale, softcap ?? 0, sinks?.pointer))
     }
 
     /// Writes x `[batch, heads, tokens, size]` into a cache `[batch, heads, capacity, size]`, starting at `column`.

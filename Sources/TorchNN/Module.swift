@@ -145,7 +145,7 @@ open class Module {
         return namedModules().flatMap { path, module in
             module.ownParameters().compactMap { key, parameter in
                 guard seen.insert(ObjectIdentifier(parameter)).inserted else { return nil }
-                return (path.isEmpty ? key : "\(path).\(key)", parameter)
+                return (path.isEmpty ? key : key.isEmpty ? path : "\(path).\(key)", parameter)
             }
         }
     }

@@ -26,8 +26,15 @@ import TorchTestSupport
     }
 
     static let cases = [
-        Case("llama", "model_type", "mixtral", "mixture of experts"),
-        Case("llama", "model_type", "qwen2_moe", "mixture of experts"),
+        Case("llama", "model_type", "phimoe", "its router draws random numbers"),
+        Case("mixtral", "router_jitter_noise", 0.1, "'router_jitter_noise' isn't 0"),
+        Case("mixtral", "num_experts_per_tok", 9, "'num_experts_per_tok' is 9, but 'num_local_experts' is 4"),
+        Case("qwen3_moe", "mlp_only_layers", "all", "'mlp_only_layers' is"),
+        Case("deepseek_v2", "topk_method", "noaux_tc", "'topk_method' is 'noaux_tc'"),
+        Case("deepseek_v2", "norm_topk_prob", true, "'norm_topk_prob' is true"),
+        Case("deepseek_v3", "n_group", 3, "'n_group' is 3 and 'topk_group' 1"),
+        Case("deepseek_v3", "num_key_value_heads", 2, "'num_key_value_heads' is 2"),
+        Case("llama4_text", "layer_types", ["full_attention", "full_attention"], "'layer_types' differs"),
         Case("llama", "model_type", "persimmon", "'persimmon', which is not supported"),
         Case("llama", "model_type", "rwkv", "'rwkv', which is not supported"),
         Case(

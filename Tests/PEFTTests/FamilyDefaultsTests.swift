@@ -17,6 +17,7 @@ import TorchNN
         "gpt2": ["gpt2"], "mistral": ["decoders/mistral"], "bert": ["heads/bert"], "roberta": ["heads/roberta"],
         "gpt_neox": ["decoders/gpt-neox"], "opt": ["decoders/opt"], "bloom": ["decoders/bloom"],
         "phi": ["decoders/phi"], "stablelm": ["decoders/stablelm"], "gptj": ["decoders/gptj"],
+        "mixtral": ["decoders/mixtral"],
         "falcon": ["decoders/falcon", "decoders/falcon-new", "decoders/falcon-alibi"],
     ]
 
@@ -39,21 +40,24 @@ import TorchNN
     /// Differences from Hugging Face's tables, which `docs/methods.md` explains. Without it, `dense` would match RoBERTa's
     /// classification head, too, which Hugging Face PEFT leaves out otherwise.
     private static let differences = [
-        "roberta.adalora": Set(["query", "key", "value", "intermediate.dense", "output.dense"])
+        "roberta.adalora": Set(["query", "key", "value", "intermediate.dense", "output.dense"]),
+        // The experts' projections are no modules since version 5 of transformers.
+        "mixtral.ia3": ["k_proj", "v_proj"], "mixtral.ia3_feedforward": [],
     ]
 
     /// Families that none of its tables has, so that they have defaults here alone.
     private static let added = Set([
         "phi3", "distilbert", "arcee", "seed_oss", "granite", "smollm3", "olmo2", "olmo3", "ernie4_5",
         "hunyuan_v1_dense", "glm4", "cohere2", "ministral3", "gemma3", "mistral3", "qwen2_5_vl", "qwen3_vl",
-        "starcoder2",
+        "starcoder2", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "glm4_moe", "deepseek_v2", "deepseek_v3",
+        "llama4_text", "gpt_oss",
     ])
 
     /// Families that some of its tables lack.
     private static let addedTo = [
         "adalora": Set(["mistral", "xlm-roberta", "falcon", "phi", "stablelm"]), "ia3": ["xlm-roberta", "stablelm"],
         "ia3_feedforward": ["xlm-roberta", "stablelm"],
-        "layernorm": ["bert", "roberta", "xlm-roberta", "gpt_neox", "opt", "stablelm"],
+        "layernorm": ["bert", "roberta", "xlm-roberta", "gpt_neox", "opt", "stablelm", "mixtral"],
     ]
 
     @Test func everyFamilyDeclaresHuggingFacesTargets() throws {

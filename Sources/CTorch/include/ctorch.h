@@ -213,13 +213,14 @@ CTTensor *ct_rotary(const CTTensor *x, const CTTensor *cosines, const CTTensor *
 /// attention where key heads < heads). With causal a query sees keys up to its own, with a window > 0 only the last
 /// `window` of those; few masked scores are computed. softcap > 0 maps scaled scores s to softcap · tanh(s / softcap)
 /// before the bias, which is [heads, queries, keys], laid out for the longest prefix, or [heads, keys from a sequence's
-/// first one on] without a gradient.
+/// first one on] without a gradient. Sinks [heads], unless NULL, are logits of one more key per head, whose value is 0.
 CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *bias,
                               const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal, double scale,
-                              double dropout, uint64_t seed, int64_t window, double softcap);
-/// softmax(cap(scale · q kᵀ) + mask) v over padded sequences, for decode steps.
+                              double dropout, uint64_t seed, int64_t window, double softcap, const CTTensor *sinks);
+/// softmax(cap(scale · q kᵀ) + mask) v over padded sequences, for decode steps. With sinks, which need softcap 0 here, q is
+/// [batch, key heads, query heads of one, size].
 CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *mask, double scale,
-                       double softcap);
+                       double softcap, const CTTensor *sinks);
 /// Writes x [batch, heads, tokens, size] into a KV cache [batch, heads, capacity, size] from `column` on. Returns 0
 /// on success.
 int ct_write_columns(const CTTensor *cache, const CTTensor *x, int64_t column);
@@ -291,6 +292,32 @@ typedef struct {
 } CTProjection;
 /// x [..., inputs] Wᵀ + bias + scale · drop(x) aᵀ bᵀ for each, fused (Projections.cpp). Returns 0 on success.
 int ct_projections(const CTTensor *x, int count, const CTProjection *, CTTensor **results);
+/// A group-wise quantized matrix [outputs, inputs], as `ct_group_linear` has it.
+typedef struct {
+    const CTTensor *packed, *scales, *zeros, *order;
+    int bits, zero_offset;
+    int64_t group_size;
+} CTGroupMatrix;
+/// The matrices [outputs, inputs] of all experts: dense [experts, outputs, inputs], or [experts, inputs, outputs] if it is
+/// transposed; or, where `dense` is NULL, a quantized matrix [experts · outputs, inputs] (`stored` if it has codes).
+typedef struct {
+    const CTTensor *dense;
+    CTStoredMatrix stored;
+    CTGroupMatrix groups;
+    int64_t experts;
+    bool is_transposed;
+} CTExpertStack;
+/// The assignments of tokens to experts [tokens, k] (int64) ordered by expert, stable: `order`, indices into the flat
+/// assignments, int64 [tokens · k], and `offsets` of each expert among them, int64 [experts + 1] on the CPU. Returns 0 on
+/// success.
+int ct_expert_routing(const CTTensor *assignments, int64_t experts, CTTensor **order, CTTensor **offsets);
+/// x W_eᵀ + bias_e + scale · x A_eᵀ B_eᵀ for each row of `order` with its expert e, [tokens · k, outputs]. x is [tokens,
+/// inputs] and is gathered (`choices` = k), or [tokens · k, inputs] in that order (`choices` = 0); bias is [experts, outputs],
+/// A [experts, rank, inputs], B [experts, outputs, rank], each NULL if absent.
+CTTensor *ct_expert_linear(const CTTensor *x, const CTExpertStack *, const CTTensor *bias, const CTTensor *a, const CTTensor *b,
+                           double scale, const CTTensor *order, const CTTensor *offsets, int64_t choices);
+/// Σⱼ weights[t, j] · y_tj with y [tokens · k, size] in the order of experts and weights [tokens, k] -> [tokens, size].
+CTTensor *ct_expert_sum(const CTTensor *y, const CTTensor *weights, const CTTensor *order);
 /// W, dequantized, [outputs, inputs].
 CTTensor *ct_stored_dense(const CTStoredMatrix *, CTDType);
 /// Rows `ids` [...] (int64) of W, dequantized, [..., inputs].

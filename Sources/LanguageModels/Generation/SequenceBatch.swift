@@ -222,7 +222,7 @@ private final class SequencesContext: AttentionContext {
                 return Functions.packedAttention(
                     queries, keys, values, bias: bias, queryOffsets: [0, count], keyOffsets: [0, columns],
                     causal: true,
-                    window: window, scale: scale, softcap: softcap)
+                    window: window, scale: scale, softcap: softcap, sinks: site.sinks?.tensor)
             }
             if let window, window < columns {
                 let seen = (columns - window)..<columns
@@ -234,7 +234,7 @@ private final class SequencesContext: AttentionContext {
             func heads(_ x: Tensor) -> Tensor { x.transposed(0, 1).unsqueezed(0) }
             return Functions.attention(
                 queries.reshaped(1, keys.dim(1), -1, q.dim(2)), heads(keys), heads(values), mask: mask, scale: scale,
-                softcap: softcap
+                softcap: softcap, sinks: site.sinks?.tensor
             ).reshaped(1, q.dim(1), q.dim(2))
         }
         return outputs.count == 1 ? outputs[0] : Tensor.concatenated(outputs)

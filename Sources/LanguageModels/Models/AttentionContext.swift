@@ -9,6 +9,8 @@ class AttentionContext {
     let positions: Tensor
     /// Length of the longest sequence: its last position + 1.
     let longest: Int
+    /// Collects the routers' logits for their loss; `nil` if there is none.
+    var routerRecord: RouterRecord?
     /// Cosines and sines of RoPE, computed by the first layer that needs each kind.
     private var rotations: [ObjectIdentifier: (cosines: Tensor, sines: Tensor)] = [:]
 
@@ -146,7 +148,7 @@ final class PackedContext: AttentionContext {
             return Functions.packedAttention(
                 queries, keys, own(all.values, all.offsets).0, bias: part.bias, queryOffsets: queryOffsets,
                 keyOffsets: keyOffsets, causal: isCausal, window: window, scale: scale, softcap: softcap,
-                dropout: probability, seed: seed)
+                dropout: probability, seed: seed, sinks: site.sinks?.tensor)
         }
         let output = outputs.count == 1 ? outputs[0] : Tensor.concatenated(outputs)
         return site.attended(output, queries: q, offsets: queryOffsets, scale: scale)
@@ -205,7 +207,8 @@ final class StepContext: AttentionContext {
             mask = biases.reshaped(biases.dim(0), keys.dim(1), -1, keys.dim(2))
         }
         let output = Functions.attention(
-            q.reshaped(q.dim(0), keys.dim(1), -1, q.dim(2)), keys, values, mask: mask, scale: scale, softcap: softcap
+            q.reshaped(q.dim(0), keys.dim(1), -1, q.dim(2)), keys, values, mask: mask, scale: scale, softcap: softcap,
+            sinks: site.sinks?.tensor
         ).reshaped(q.shape)
         return site.attended(output, queries: q, offsets: Array(0...q.dim(0)), scale: scale)
     }

@@ -26,6 +26,8 @@ protocol CausalModel: TiedOutputModel {
     var untiedOutputHasBias: Bool { get }
     /// Linear biases of the attention scores (ALiBi) in place of position embeddings.
     var linearBiases: LinearBiases? { get }
+    /// The routers' loss that training adds, if the model has experts and `config.json` asks for it.
+    var routerLoss: RouterLoss? { get }
 }
 
 /// What all decoder-only models read from `config.json`.
@@ -67,6 +69,7 @@ extension CausalModel {
     var rereadLength: Int? { nil }
     var untiedOutputHasBias: Bool { false }
     var linearBiases: LinearBiases? { nil }
+    var routerLoss: RouterLoss? { nil }
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
 
     /// Hidden states `[tokens, size]` -> logits `[tokens, vocabulary]`.
@@ -83,24 +86,39 @@ extension CausalModel {
     }
 
     package func batch(_ rows: [(input: [Int], target: [Int])], device: Device) -> TrainingBatch {
-        let input = PackedSequences(rows.map { $0.input + $0.target.dropLast() }, device: device)
+        // The routers' loss counts the last token, too, as in transformers.
+        let extra = routerLoss == nil ? 0 : 1
+        let input = PackedSequences(rows.map { $0.input + $0.target.dropLast(1 - extra) }, device: device)
         // The last token of the prompt predicts the first of the target, and so on.
-        let spans = zip(rows, input.offsets.dropFirst()).map { row, end in (end - row.target.count)..<end }
+        let spans = zip(rows, input.offsets.dropFirst()).map { row, end in
+            (end - extra - row.target.count)..<(end - extra)
+        }
         return TrainingBatch(
             input: input, decoder: nil, targets: Tensor(rows.flatMap(\.target), device: device),
-            positions: Tensor(spans.flatMap { Array($0) }, device: device), outputs: OutputSpans(spans))
+            positions: Tensor(spans.flatMap { Array($0) }, device: device),
+            outputs: routerLoss == nil ? OutputSpans(spans) : nil)
     }
 
     package func lossSum(_ batch: TrainingBatch, labelSmoothing: Double) -> Tensor {
-        let hidden = hidden(batch)
+        guard let routerLoss, areGradientsEnabled else {
+            return lossSum(hidden(batch), targets: batch.targets, labelSmoothing: labelSmoothing)
+        }
+        let record = RouterRecord()
+        let hidden = hidden(batch, record: record)
+        let sum = lossSum(hidden, targets: batch.targets, labelSmoothing: labelSmoothing)
+        // transformers adds it to the mean loss of the tokens.
+        return routerLoss(record.read()).map { sum + $0 * Double(batch.targetCount) } ?? sum
+    }
+
+    private func lossSum(_ hidden: Tensor, targets: Tensor, labelSmoothing: Double) -> Tensor {
         if let weight = outputWeight {
             return weight.crossEntropy(
-                hidden: hidden, bias: outputProjection?.bias?.tensor, targets: batch.targets, scale: outputScale,
+                hidden: hidden, bias: outputProjection?.bias?.tensor, targets: targets, scale: outputScale,
                 softcap: outputSoftcap,
                 labelSmoothing: labelSmoothing)
         }
         let logs = scores(hidden).logSoftmax()
-        let targetLoss = logs.gathering(axis: 1, batch.targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
+        let targetLoss = logs.gathering(axis: 1, targets.unsqueezed(1)).sum() * (labelSmoothing - 1)
         return labelSmoothing > 0 ? targetLoss - logs.mean(axes: [-1]).sum() * labelSmoothing : targetLoss
     }
 
@@ -111,8 +129,9 @@ extension CausalModel {
     }
 
     /// Hidden states of the positions that contribute to the loss, `[targets, size]`.
-    private func hidden(_ batch: TrainingBatch) -> Tensor {
-        let (states, rows, context) = read(batch.input, keeps: false, outputs: batch.outputs?.spans)
+    private func hidden(_ batch: TrainingBatch, record: RouterRecord? = nil) -> Tensor {
+        let (states, rows, context) = read(
+            batch.input, keeps: false, outputs: batch.outputs?.spans, record: record)
         if let outputs = batch.outputs, context.leavesOut {
             return outputs.kept.map { states.selecting($0) } ?? states
         }
@@ -122,9 +141,10 @@ extension CausalModel {
 
     /// Runs packed sequences through the layers: `[tokens, size]`, including virtual tokens; or only the tokens of
     /// `outputs`, which are trailing in each sequence, if ``UnreadOutputs`` may be skipped.
-    func read(_ input: PackedSequences, keeps: Bool, longest: Int = 0, outputs: [Range<Int>]? = nil) -> (
-        states: Tensor, rows: PromptedRows, context: PackedContext
-    ) {
+    func read(
+        _ input: PackedSequences, keeps: Bool, longest: Int = 0, outputs: [Range<Int>]? = nil,
+        record: RouterRecord? = nil
+    ) -> (states: Tensor, rows: PromptedRows, context: PackedContext) {
         let input = checked(input)
         let embedded = RowRouting.within(input.offsets) { embed(input.ids) }
         let rows = inputSite(embedded, offsets: input.offsets)
@@ -133,6 +153,7 @@ extension CausalModel {
             rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: true, keeps: keeps,
             longest: longest, selected: outputs.flatMap { SelectedTokens(rows, of: input.offsets, spans: $0) },
             limit: positionLimit, biases: linearBiases)
+        context.routerRecord = record
         let states = RowRouting.within(rows.offsets) { decode(rows.states, context) }
         return (states, rows, context)
     }

@@ -5,6 +5,8 @@ import TorchNN
 class FeedForward: Module {
     /// `[tokens, size]` -> `[tokens, size]`.
     func callAsFunction(_ x: Tensor) -> Tensor { x }
+    /// The same in a forward pass.
+    func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor { self(x) }
 }
 
 /// How the matrices of a feed-forward network are arranged.

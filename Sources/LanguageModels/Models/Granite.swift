@@ -15,13 +15,15 @@ extension LlamaVariant {
     static let granite = LlamaVariant(
         keyHeads: nil, headSize: nil, qkvBias: .configured("attention_bias"),
         outputBias: .configured("attention_bias"), feedForwardBias: .configured("mlp_bias"), queryNorms: .none,
-        details: { read, _ in
-            LlamaDetails(
-                inputScale: try read.number("embedding_multiplier", default: 1),
-                residualScale: try read.number("residual_multiplier", default: 1),
-                attentionScale: try read.number("attention_multiplier", default: 1),
-                outputScale: 1 / (try read.optionalNumber("logits_scaling", default: 1) ?? 1))
-        }, windows: AttentionWindows.none)
+        details: { read, _ in try multipliers(read) }, windows: AttentionWindows.none)
+
+    static func multipliers(_ read: ConfigurationReader) throws -> LlamaDetails {
+        LlamaDetails(
+            inputScale: try read.number("embedding_multiplier", default: 1),
+            residualScale: try read.number("residual_multiplier", default: 1),
+            attentionScale: try read.number("attention_multiplier", default: 1),
+            outputScale: 1 / (try read.optionalNumber("logits_scaling", default: 1) ?? 1))
+    }
 }
 
 extension GGUFArchitecture {

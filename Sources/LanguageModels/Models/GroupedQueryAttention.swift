@@ -1,8 +1,16 @@
 import Torch
 import TorchNN
 
+/// A decoder's attention to its own tokens.
+class SelfAttention: Module {
+    /// Where prefixes are attached.
+    var prefixSite: KeyValueSite? { nil }
+    /// `[tokens, hiddenSize]` -> `[selected tokens, hiddenSize]`.
+    func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor { x }
+}
+
 /// Grouped-query attention with RoPE (Ainslie et al. 2023), as in decoders since Llama.
-final class GroupedQueryAttention: Module {
+final class GroupedQueryAttention: SelfAttention {
     struct Settings {
         var hiddenSize: Int
         var heads: Int
@@ -20,6 +28,12 @@ final class GroupedQueryAttention: Module {
         /// Growth of the queries with their position, if the family has it.
         var queryGrowth: QueryGrowth?
         var dropout = 0.0
+        /// ε of norms without scales of queries and keys of rotated layers, after RoPE (Llama 4), if the family has them.
+        var unscaledNorm: Double?
+        /// Whether each head has an attention sink (Xiao et al. 2023): a key without a value.
+        var hasSinks = false
+        /// Bound c of queries, keys and values, which are clipped to −c … c (Muennighoff et al. 2024).
+        var clip: Double?
     }
 
     @ModuleInfo(key: "q_proj") var q: Linear
@@ -28,6 +42,8 @@ final class GroupedQueryAttention: Module {
     @ModuleInfo(key: "o_proj") var o: Linear
     @ModuleInfo var qNorm: RMSNorm?
     @ModuleInfo var kNorm: RMSNorm?
+    /// Logits of attention sinks, `[heads]`.
+    private let sinks: Parameter?
     @ModuleInfo(key: "prefix_site") var prefix: KeyValueSite
     private let settings: Settings
     private let layer: Int
@@ -39,6 +55,8 @@ final class GroupedQueryAttention: Module {
     ///   - window: sliding-window size, including the token itself; `nil` for full causal attention.
     init(_ settings: Settings, layer: Int, rotary: RotaryPositions?, window: Int?) {
         (self.settings, self.layer, self.rotary, self.window) = (settings, layer, rotary, window)
+        sinks = settings.hasSinks ? Parameter(.empty([settings.heads], device: .meta)) : nil
+        super.init()
         let (size, head) = (settings.hiddenSize, settings.headSize)
         _q.wrappedValue = Linear(size, settings.heads * head, bias: settings.hasQKVBias)
         _k.wrappedValue = Linear(size, settings.keyHeads * head, bias: settings.hasQKVBias)
@@ -47,29 +65,38 @@ final class GroupedQueryAttention: Module {
         let (sizes, keys) = (settings.normSizes, settings.queryNorms.keys)
         _qNorm = ModuleInfo(wrappedValue: sizes.map { settings.norm($0.q) }, key: keys.q)
         _kNorm = ModuleInfo(wrappedValue: sizes.map { settings.norm($0.k) }, key: keys.k)
-        _prefix.wrappedValue = KeyValueSite(.attention, role: .decoder, heads: settings.keyHeads, headSize: head)
+        _prefix.wrappedValue = KeyValueSite(
+            .attention, role: .decoder, heads: settings.keyHeads, headSize: head, sinks: sinks)
     }
 
-    /// `[tokens, hiddenSize]` -> `[selected tokens, hiddenSize]`.
-    func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
+    override func ownParameters() -> [(key: String, parameter: Parameter)] { sinks.map { [("sinks", $0)] } ?? [] }
+
+    override var prefixSite: KeyValueSite? { prefix }
+
+    override func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let (size, norms) = (settings.headSize, settings.queryNorms)
         func split(_ x: Tensor) -> Tensor { x.reshaped(-1, x.dim(-1) / size, size) }
         func normed(_ x: Tensor, _ norm: RMSNorm?, _ place: QueryNorms) -> Tensor {
             norms == place ? norm?(x) ?? x : x
         }
+        func clipped(_ x: Tensor) -> Tensor { settings.clip.map { x.atLeast(-$0).atMost($0) } ?? x }
         let all = context.projected(x, q, k, v)
-        var queries = normed(split(normed(all.q, qNorm, .wholeProjection)), qNorm, .eachHead)
-        var keys = normed(split(normed(all.k, kNorm, .wholeProjection)), kNorm, .eachHead)
+        var queries = normed(split(clipped(normed(all.q, qNorm, .wholeProjection))), qNorm, .eachHead)
+        var keys = normed(split(clipped(normed(all.k, kNorm, .wholeProjection))), kNorm, .eachHead)
         if let rotary {
             (queries, keys) = (context.rotatedQueries(queries, rotary), context.rotated(keys, rotary))
         }
         queries = normed(queries, qNorm, .eachRotatedHead)
         keys = normed(keys, kNorm, .eachRotatedHead)
-        if let growth = settings.queryGrowth {
+        if let epsilon = settings.unscaledNorm, rotary != nil {
+            func norm(_ x: Tensor) -> Tensor { x * (x.squared().mean(axes: [-1], keep: true) + epsilon).rsqrt() }
+            (queries, keys) = (norm(queries), norm(keys))
+        }
+        if let growth = settings.queryGrowth, !growth.isWithoutPositions || rotary == nil {
             queries = queries * growth.factors(at: context.positions, dtype: queries.dtype)
         }
         let mixed = context.attend(
-            queries, keys, split(all.v), site: prefix, layer: layer, window: window,
+            queries, keys, split(clipped(all.v)), site: prefix, layer: layer, window: window,
             scale: settings.scale ?? 1 / Double(size).squareRoot(), softcap: settings.softcap,
             dropout: settings.dropout)
         return o(mixed.reshaped(-1, settings.heads * size))
@@ -109,10 +136,12 @@ struct QueryGrowth: Sendable {
     let strength: Double
     /// L.
     let length: Int
+    /// Whether only layers without RoPE have it, and count positions from 1 (Llama 4).
+    var isWithoutPositions = false
 
     /// Factors for positions `[tokens]` -> `[tokens, 1, 1]`.
     func factors(at positions: Tensor, dtype: DType) -> Tensor {
-        let periods = positions.to(.float64) / Double(length)
+        let periods = (positions.to(.float64) + (isWithoutPositions ? 1 : 0)) / Double(length)
         // ⌊x⌋ of x ≥ 0: rounded, and 1 less if that is above x.
         let nearest = periods.rounded()
         let whole = nearest - periods.less(than: nearest).to(.float64)

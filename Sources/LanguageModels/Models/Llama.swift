@@ -28,12 +28,24 @@ package final class Llama: Module, CausalModel {
             settings.isTied ? nil : Linear(settings.hiddenSize, settings.vocabularySize, bias: false)
     }
 
-    var prefixSites: [KeyValueSite] { layers.map(\.attention.prefix) }
+    var prefixSites: [KeyValueSite] { layers.compactMap(\.attention.prefixSite) }
+    package func isIgnorable(_ name: String) -> Bool {
+        name.hasSuffix("rotary_emb.inv_freq") || modelFamily.modules.otherPart(name) != nil
+            || settings.details.ignoresFurtherLayers && isOfFurtherLayer(name)
+    }
+    /// Whether a tensor belongs to a layer that predicts further tokens, which transformers doesn't load either.
+    private func isOfFurtherLayer(_ name: String) -> Bool {
+        let parts = modelFamily.modules.canonical(name).split(separator: ".")
+        guard parts.count > 2, parts[1] == "layers", let layer = Int(parts[2]) else { return false }
+        return layer >= settings.layers
+    }
     package func fusedParts(of path: String) -> [FusedPart]? {
         path.hasSuffix(".gate_up_proj") ? FusedFeedForward.parts(hidden: settings.feedForwardSize) : nil
     }
 
+    package var positionLimit: Int? { settings.details.positionLimit }
     var outputScale: Double { settings.details.outputScale }
+    var routerLoss: RouterLoss? { settings.experts?.loss }
     func decode(_ x: Tensor, _ context: AttentionContext) -> Tensor {
         let scale = settings.details.inputScale
         return norm(through(layers, scale == 1 ? x : x * scale, context))
@@ -42,11 +54,11 @@ package final class Llama: Module, CausalModel {
 
 final class LlamaBlock: Module, StackLayer {
     @ModuleInfo var attentionNorm: RMSNorm?
-    @ModuleInfo(key: "self_attn") var attention: GroupedQueryAttention
+    @ModuleInfo(key: "self_attn") var attention: SelfAttention
     @ModuleInfo(key: "attention_output_site") var attentionOutput: OutputSite
     @ModuleInfo var attentionOutputNorm: RMSNorm?
     @ModuleInfo var feedForwardNorm: RMSNorm?
-    @ModuleInfo(key: "mlp") var feedForward: FeedForward
+    @ModuleInfo var feedForward: FeedForward
     @ModuleInfo(key: "mlp_output_site") var feedForwardOutput: OutputSite
     @ModuleInfo var feedForwardOutputNorm: RMSNorm?
     /// Factor and dropout probability of the sublayers' outputs.
@@ -59,15 +71,12 @@ final class LlamaBlock: Module, StackLayer {
         let norms = settings.blockNorms
         (scale, rate) = (settings.details.residualScale, settings.details.residualDropout)
         _attentionNorm = norm(norms.beforeAttention)
-        _attention.wrappedValue = GroupedQueryAttention(
-            settings.attention, layer: layer, rotary: settings.rotary(ofLayer: layer), window: settings.windows[layer]
-        )
+        _attention.wrappedValue = settings.attention(ofLayer: layer)
         _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.hiddenSize)
         _attentionOutputNorm = norm(norms.afterAttention)
         _feedForwardNorm = norm(norms.beforeFeedForward)
-        _feedForward.wrappedValue = settings.feedForward.network(
-            settings.hiddenSize, hidden: settings.feedForwardSize, bias: settings.hasFeedForwardBias,
-            activation: settings.activation)
+        _feedForward = ModuleInfo(
+            wrappedValue: settings.feedForward(ofLayer: layer), key: settings.feedForwardKey)
         _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.hiddenSize)
         _feedForwardOutputNorm = norm(norms.afterFeedForward)
     }
@@ -84,7 +93,7 @@ final class LlamaBlock: Module, StackLayer {
         let attended = attentionOutput(mixed, input: input)
         let x = joined(context.selected(x), attentionOutputNorm?(attended) ?? attended)
         input = feedForwardNorm?(x) ?? x
-        let fed = feedForwardOutput(feedForward(input), input: input)
+        let fed = feedForwardOutput(feedForward(input, context), input: input)
         return joined(x, feedForwardOutputNorm?(fed) ?? fed)
     }
 }
@@ -110,6 +119,10 @@ package struct LlamaConfiguration: CausalConfiguration {
     let queryNorms: QueryNorms
     let blockNorms: BlockNorms
     let feedForward: FeedForwardKind
+    let feedForwardKey: String
+    let experts: ExpertSettings?
+    /// Latent attention in place of grouped-query attention.
+    let latent: LatentAttention.Settings?
     let details: LlamaDetails
     package let attentionDropout: Double
     package let endTokens: [Int]
@@ -136,14 +149,18 @@ package struct LlamaConfiguration: CausalConfiguration {
         hasQKVBias = try variant.qkvBias.isPresent(read)
         hasOutputBias = try variant.outputBias.isPresent(read)
         hasFeedForwardBias = try variant.feedForwardBias.isPresent(read)
-        (queryNorms, blockNorms) = (variant.queryNorms, variant.blockNorms)
+        blockNorms = variant.blockNorms
         attentionDropout = try read.number("attention_dropout", default: 0)
         endTokens = try read.tokens("eos_token_id", default: [2])
         (feedForward, activation) = try variant.feedForward.configured(read)
+        feedForwardKey = variant.feedForwardKey
+        experts = try variant.experts(read, layers)
+        latent = try variant.latent(read)
         windows = try variant.windows(read, layers)
         let rotaries = try variant.rotary(read, headSize)
         (rotary, localRotary) = (rotaries.full, rotaries.local ?? rotaries.full)
         details = try variant.details(read, layers)
+        queryNorms = details.queryNorms ?? variant.queryNorms
     }
 
     func norm(_ size: Int) -> RMSNorm { RMSNorm(size, epsilon: epsilon) }
@@ -154,12 +171,26 @@ package struct LlamaConfiguration: CausalConfiguration {
         return windows[layer] == nil ? rotary : localRotary
     }
 
+    func feedForward(ofLayer layer: Int) -> FeedForward {
+        if let experts, experts.isSparse[layer] {
+            return SparseFeedForward(experts, size: hiddenSize, activation: activation)
+        }
+        return feedForward.network(
+            hiddenSize, hidden: experts?.denseSize ?? feedForwardSize, bias: hasFeedForwardBias, activation: activation)
+    }
+
+    func attention(ofLayer layer: Int) -> SelfAttention {
+        if let latent { return LatentAttention(latent, layer: layer, rotary: rotary) }
+        return GroupedQueryAttention(attention, layer: layer, rotary: rotary(ofLayer: layer), window: windows[layer])
+    }
+
     var attention: GroupedQueryAttention.Settings {
         var settings = GroupedQueryAttention.Settings(
             hiddenSize: hiddenSize, heads: heads, keyHeads: keyHeads, headSize: headSize, hasQKVBias: hasQKVBias,
             hasOutputBias: hasOutputBias, scale: details.attentionScale, dropout: attentionDropout)
         (settings.queryNorms, settings.norm) = (queryNorms, { norm($0) })
-        settings.queryGrowth = details.queryGrowth
+        (settings.queryGrowth, settings.clip) = (details.queryGrowth, details.clip)
+        (settings.unscaledNorm, settings.hasSinks) = (details.unscaledNorm, details.hasSinks)
         return settings
     }
 }

@@ -15,6 +15,12 @@ struct LlamaVariant: Sendable {
     let queryNorms: QueryNorms
     var blockNorms = BlockNorms.llama
     var feedForward = FeedForwardKind.gated
+    /// Name of the feed-forward network in the checkpoint.
+    var feedForwardKey = "mlp"
+    /// Reads the experts of that many layers; `nil` for a dense family.
+    var experts: @Sendable (ConfigurationReader, Int) throws -> ExpertSettings? = { _, _ in nil }
+    /// Reads latent attention; `nil` for grouped-query attention.
+    var latent: @Sendable (ConfigurationReader) throws -> LatentAttention.Settings? = { _ in nil }
     /// RoPE of the full-attention layers and of the sliding-window layers, for heads of that size.
     var rotary: @Sendable (ConfigurationReader, Int) throws -> (full: RotaryPositions, local: RotaryPositions?) = {
         (try RotaryPositions($0, headSize: $1), nil)
@@ -53,6 +59,18 @@ struct LlamaDetails: Sendable {
     var residualDropout = 0.0
     /// Growth of the queries with their position.
     var queryGrowth: QueryGrowth?
+    /// Norms of queries and keys, if `config.json` decides.
+    var queryNorms: QueryNorms?
+    /// ε of norms without scales of queries and keys, after RoPE.
+    var unscaledNorm: Double?
+    /// Maximum sequence length, if longer ones need an attention that isn't implemented.
+    var positionLimit: Int?
+    /// Whether each head has an attention sink.
+    var hasSinks = false
+    /// Whether files have layers beyond the model's, which predict further tokens.
+    var ignoresFurtherLayers = false
+    /// Bound of queries, keys and values.
+    var clip: Double?
     /// Whether RoPE is applied in each layer; `nil` for all of them.
     var rotatedLayers: [Bool]?
 }

@@ -28,7 +28,7 @@ extension LlamaVariant {
         })
 
     /// `no_rope_layers` has, against its name, 1 for each layer with RoPE.
-    private static func rotatedLayers(_ read: ConfigurationReader, layers: Int) throws -> [Bool] {
+    static func rotatedLayers(_ read: ConfigurationReader, layers: Int) throws -> [Bool] {
         let interval = try read.integer("no_rope_layer_interval", .layers, default: 4)
         guard let value = read.json["no_rope_layers"], value != .null else {
             return (1...layers).map { !$0.isMultiple(of: interval) }

@@ -58,6 +58,8 @@ package struct AdapterCheck: Codable, Sendable {
         /// Rank and scale of a LoRA branch.
         package var rank: Int?
         package var scale: Double?
+        /// The expert, if ``path`` is that of one of several experts' matrices.
+        package var expert: Int?
     }
 
     /// A scale that LoRA branches use.
@@ -242,7 +244,7 @@ package struct AdapterCheck: Codable, Sendable {
 
     /// Warns of `rank_pattern` and `alpha_pattern` entries that match no module, or are shadowed by others.
     private mutating func inspectPatterns(_ folder: AdapterFolder, _ plan: [Attachment]) {
-        let paths = plan.filter { $0.site == .linear || $0.site == .embedding }.map(\.path)
+        let paths = plan.filter { [.linear, .embedding, .experts].contains($0.site) }.map(\.path)
         for key in ["rank_pattern", "alpha_pattern"] {
             var values: [String: [(pattern: String, value: Double)]] = [:]
             for (pattern, value) in (folder.configuration[key]?.object ?? [:]).sorted(by: { $0.key < $1.key })
@@ -299,6 +301,16 @@ package struct AdapterCheck: Codable, Sendable {
                 })
             {
                 strength = try Self.relativeChange(linear.weight.dense(as: .float64), merged)
+            } else if let experts = site as? ExpertLinear, let update = module as? any ExpertAdapter {
+                let changes = try Self.expertChanges(experts, update)
+                sites += changes.enumerated().map { expert, change in
+                    Site(
+                        path: "\(path).\(expert)", layer: ModelOutline.layer(of: path), strength: change.value,
+                        isRelativeNorm: !change.isNorm, isNorm: change.isNorm,
+                        rank: (module as? any ScaledDelta)?.deltaRank,
+                        scale: (module as? any ScaledDelta)?.deltaScale, expert: expert)
+                }
+                continue
             } else if let table = site as? Embedding, let update = module as? any EmbeddingAdapter,
                 let merged = try? withTorchErrors({
                     try withoutGradients { try update.merged(into: table.weight.dense(as: .float64)) }
@@ -331,6 +343,22 @@ package struct AdapterCheck: Codable, Sendable {
         if !silent.isEmpty, silent.count < sites.count {
             warnings.append(
                 "\(silent.count) of \(sites.count) adapted modules are unchanged; the first is \(silent[0].path)")
+        }
+    }
+
+    /// ``relativeChange(_:_:)`` of each expert's matrix.
+    private static func expertChanges(_ site: ExpertLinear, _ adapter: any ExpertAdapter) throws -> [(
+        value: Double, isNorm: Bool
+    )] {
+        let (before, after) = try withTorchErrors {
+            try withoutGradients {
+                let before = site.weight.dense(as: .float64)
+                return (before, try adapter.merged(into: before))
+            }
+        }
+        return try (0..<site.experts).map { expert in
+            try relativeChange(
+                before.narrowed(axis: 0, expert..<expert + 1), after.narrowed(axis: 0, expert..<expert + 1))
         }
     }
 

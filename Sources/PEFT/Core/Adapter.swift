@@ -53,6 +53,7 @@ public final class Adapter {
     private enum MergedTensor {
         case linear(Linear, adapter: Module, MergedLinear)
         case embedding(Embedding, adapter: Module, before: any LinearWeight, after: any LinearWeight)
+        case experts(ExpertLinear, adapter: Module, before: any ExpertWeight, after: any ExpertWeight)
 
         /// Whether no other adapter was merged, or replaced the weight, since.
         var isOnTop: Bool {
@@ -61,12 +62,19 @@ public final class Adapter {
                 Self.isOnTop(linear.weight, change.after)
                     && change.bias.map { linear.bias?.tensor === $0.after } ?? true
             case .embedding(let table, _, _, let after): Self.isOnTop(table.weight, after)
+            case .experts(let site, _, _, let after): Self.isOnTop(site.weight.parameters, after.parameters)
             }
         }
 
         private static func isOnTop(_ weight: any LinearWeight, _ merged: any LinearWeight) -> Bool {
-            weight.parameters.elementsEqual(merged.parameters) { $0.parameter === $1.parameter }
-                && !weight.parameters.contains { $0.parameter.isCovered }
+            isOnTop(weight.parameters, merged.parameters)
+        }
+
+        private static func isOnTop(
+            _ own: [(key: String, parameter: Parameter)], _ merged: [(key: String, parameter: Parameter)]
+        ) -> Bool {
+            own.elementsEqual(merged) { $0.parameter === $1.parameter }
+                && !own.contains { $0.parameter.isCovered }
         }
     }
 
@@ -265,7 +273,10 @@ public final class Adapter {
             guard site.attached.first === adapter else {
                 throw PEFTError("adapter '\(name)' is stacked on another one", remedy: "merge the one below it first")
             }
-            guard adapter is any LinearAdapter || adapter is any EmbeddingAdapter, choice.isMergeable else {
+            guard
+                adapter is any LinearAdapter || adapter is any EmbeddingAdapter || adapter is any ExpertAdapter,
+                choice.isMergeable
+            else {
                 throw PEFTError(
                     "\(choice.label) can't be merged: its output at \(path) can't be expressed as a weight",
                     remedy: "keep it as an adapter")
@@ -290,6 +301,9 @@ public final class Adapter {
                     case .embedding(let table, let adapter, _, let after):
                         table.weight = after
                         table.detach(adapter)
+                    case .experts(let site, let adapter, _, let after):
+                        site.weight = after
+                        site.detach(adapter)
                     }
                 }
                 merged = tensors
@@ -311,6 +325,10 @@ public final class Adapter {
             }
             return .linear(
                 linear, adapter: adapter, MergedLinear(before: linear.weight, after: weight, bias: bias))
+        }
+        if let site = site as? ExpertLinear, let adapter = adapter as? any ExpertAdapter {
+            let weight = try site.weight.replacing(with: adapter.merged(into: site.weight.dense(as: .float64)))
+            return .experts(site, adapter: adapter, before: site.weight, after: weight)
         }
         guard let table = site as? Embedding, let adapter = adapter as? any EmbeddingAdapter else {
             throw PEFTError("\(choice.label) can't be merged", remedy: "keep it as an adapter")
@@ -348,6 +366,9 @@ public final class Adapter {
             case .embedding(let table, let adapter, let before, _):
                 table.weight = before
                 table.attachBeneath(adapter)
+            case .experts(let site, let adapter, let before, _):
+                site.weight = before
+                site.attachBeneath(adapter)
             }
         }
         merged = []

@@ -49,7 +49,7 @@ public struct TensorSpec: Sendable, Equatable {
 public struct Attachment {
     /// What a method attaches to.
     package enum Site: String, Sendable, CaseIterable {
-        case linear, embedding, output, input, keyValues
+        case linear, embedding, output, input, keyValues, experts
         /// A tensor of the model itself.
         case parameter
     }
@@ -118,6 +118,12 @@ public struct Attachment {
         make: @escaping (Embedding, AttachmentContext) throws -> any AdapterModule & EmbeddingAdapter
     ) -> Attachment { Attachment(.embedding, path, tensors, make: make) }
 
+    /// An adapter over the experts' projection at `path`, whose tensors have full names.
+    package static func experts(
+        _ path: String, _ tensors: [TensorSpec],
+        make: @escaping (ExpertLinear, AttachmentContext) throws -> any AdapterModule & ExpertAdapter
+    ) -> Attachment { Attachment(.experts, path, tensors, make: make) }
+
     /// A bottleneck network at the output of the sublayer at `path`.
     public static func output(
         _ path: String, _ tensors: [TensorSpec],
@@ -162,7 +168,7 @@ enum AdapterKeys {
         if key.hasPrefix("base_model.") { return key }
         switch site {
         case .linear, .embedding, .output: return "\(prefix)\(path).\(key)"
-        case .input, .keyValues, .parameter: return key
+        case .input, .keyValues, .parameter, .experts: return key
         }
     }
 }

@@ -150,6 +150,11 @@ public struct MixedBatch {
             }
         }
         for (path, site, module) in adapter.attached {
+            if site is ExpertLinear {
+                return PEFTError(
+                    "adapter '\(name)' adapts the experts at '\(path)', which compute the tokens of all rows of a batch",
+                    remedy: "run it in a batch of its own")
+            }
             if path == set.model.outputLayer && sharesOutput
                 || (module as? any EmbeddingAdapter)?.reachesTiedOutput == true
             {

@@ -30,6 +30,15 @@ public struct ModelOutline {
         /// Parts of the output of a fused projection, in order.
         package var parts: [FusedPart]?
     }
+    /// A projection of all experts of a layer.
+    package struct ExpertSite: Sendable {
+        package let path: String
+        package let experts: Int
+        package let inputs: Int
+        package let outputs: Int
+        /// Path of the layer's experts.
+        package var layerPath: String { path.split(separator: ".").dropLast().joined(separator: ".") }
+    }
     /// An embedding: its path and `[entries, size]`.
     public struct EmbeddingSite: Sendable {
         /// Its path in the module tree.
@@ -87,6 +96,8 @@ public struct ModelOutline {
         package var leaf: String { path.split(separator: ".").last.map(String.init) ?? path }
         /// Path of the module that contains it.
         package var owner: String { path.split(separator: ".").dropLast().joined(separator: ".") }
+        /// Whether it is a router's correction, which transformers keeps as a buffer and doesn't train.
+        package var isBuffer: Bool { leaf == "e_score_correction_bias" }
         /// The first number in the path: the layer within its stack.
         public var layer: Int? { ModelOutline.layer(of: path) }
     }
@@ -107,6 +118,10 @@ public struct ModelOutline {
     package let configuration: JSON
     /// The projections, in the model's order.
     public internal(set) var linears: [LinearSite]
+    /// The projections of routers, which choose experts and aren't modules of their own in Hugging Face's models.
+    package let routers: [LinearSite]
+    /// The projections of experts, in the model's order.
+    package let experts: [ExpertSite]
     /// The tables of vectors.
     public let embeddings: [EmbeddingSite]
     /// The outputs of sublayers.
@@ -143,12 +158,19 @@ public struct ModelOutline {
         newModules = model.newModules
         let named = model.namedModules()
         modules = named.map(\.path)
-        linears = named.compactMap { path, module in
+        let all = named.compactMap { path, module in
             (module as? Linear).map {
                 LinearSite(
                     path: path, inputs: $0.inputs, outputs: $0.outputs, hasBias: $0.bias != nil,
                     groupSize: $0.weight.grouped?.groupSize,
                     parts: model.fusedParts(of: path))
+            }
+        }
+        linears = all.filter { !model.modelFamily.modules.isRouter($0.path) }
+        routers = all.filter { model.modelFamily.modules.isRouter($0.path) }
+        experts = named.compactMap { path, module in
+            (module as? ExpertLinear).map {
+                ExpertSite(path: path, experts: $0.experts, inputs: $0.inputs, outputs: $0.outputs)
             }
         }
         let tables = Dictionary(named.map { (ObjectIdentifier($0.module), $0.path) }, uniquingKeysWith: { a, _ in a })
@@ -186,7 +208,7 @@ public struct ModelOutline {
             (module as? InputSite).map { InputSiteOutline(path: path, role: $0.role, size: $0.size) }
         }
         keyValues = named.compactMap { path, module in
-            (module as? KeyValueSite).map {
+            (module as? KeyValueSite).flatMap { site in site.takesPrefixes ? site : nil }.map {
                 KeyValueSiteOutline(path: path, kind: $0.kind, role: $0.role, heads: $0.heads, headSize: $0.headSize)
             }
         }
@@ -196,7 +218,7 @@ public struct ModelOutline {
             let owner = path.split(separator: ".").dropLast().joined(separator: ".")
             return ParameterSite(
                 path: path, shape: parameter.tensor.shape,
-                component: Self.component(path, types[owner], model.modelFamily.modules, head: head),
+                component: Self.component(path, types[path] ?? types[owner], model.modelFamily.modules, head: head),
                 meaning: meanings[path])
         }
     }
@@ -233,7 +255,8 @@ public struct ModelOutline {
         // A relative attention bias is an embedding, but belongs to the attention.
         if !names.attention.isDisjoint(with: parts) { return .attention }
         if owner is Embedding { return .embedding }
-        return owner is Linear && !names.feedForward.isDisjoint(with: parts) ? .feedForward : .other
+        return (owner is Linear || owner is ExpertLinear) && !names.feedForward.isDisjoint(with: parts)
+            ? .feedForward : .other
     }
 
     private static func weight(of module: Module) -> (any LinearWeight)? {

@@ -142,6 +142,7 @@ public struct PlanSummary: Sendable {
         switch attachment.site {
         case .input, .embedding: .embedding
         case .keyValues: .attention
+        case .experts: .feedForward
         case .output:
             outline.outputs.first { $0.path == attachment.path }?.kind == .feedForward ? .feedForward : .attention
         case .linear, .parameter: .other

@@ -25,7 +25,7 @@ public enum FullFineTuning: BuiltInMethod {
         package static func label(_ configuration: Configuration) -> String { "full fine-tuning" }
 
         package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
-            model.parameters.map { .train($0.path, shape: $0.shape, keepsBase: false) }
+            model.parameters.filter { !$0.isBuffer }.map { .train($0.path, shape: $0.shape, keepsBase: false) }
         }
     }
 }

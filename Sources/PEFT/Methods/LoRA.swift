@@ -21,6 +21,9 @@ public enum LoRA: BuiltInMethod {
         public var rankPattern: [String: Double] = [:]
         /// Values of α of modules whose path matches a pattern.
         public var alphaPattern: [String: Double] = [:]
+        /// Names of matrices of experts or of routers that are adapted beside the target modules, such as
+        /// `mlp.experts.gate_up_proj` (`target_parameters` of Hugging Face PEFT). Without target modules, they alone are.
+        public var parameters: [String] = []
         /// The initialization, rsLoRA, DoRA and LoRA+.
         package var variants = LoRAVariants()
         /// Biases, trained tokens, weight tying and slices.
@@ -81,6 +84,14 @@ public enum LoRA: BuiltInMethod {
                 } write: {
                     $0.alphaPattern = try patterns($1)
                 },
+                .init(
+                    "target-parameters", key: "target_parameters", .names,
+                    help: "matrices of experts to adapt, such as experts.gate_up_proj,experts.down_proj"
+                ) {
+                    $0.parameters.isEmpty ? .null : .array($0.parameters.sorted().map { .string($0) })
+                } write: {
+                    $0.parameters = try names($1)
+                },
             ]
 
         package func check() throws {
@@ -129,7 +140,7 @@ public enum LoRA: BuiltInMethod {
                 + [biasField(\.extras.bias, only: "lora_only")]
 
             package static let neutral: [String: [JSON]] = [
-                "layer_replication": [], "use_qalora": [false], "target_parameters": [[]],
+                "layer_replication": [], "use_qalora": [false],
                 // The storage layout of the base's weights (GPT-2's `[in, out]`), which the model handles itself.
                 "fan_in_fan_out": [false, true], "enable_lora": [], "alora_invocation_tokens": [], "arrow_config": [],
                 "megatron_config": [],
@@ -158,12 +169,19 @@ public enum LoRA: BuiltInMethod {
 
         package static func label(_ configuration: Configuration) -> String {
             let name = configuration.variants.used.reduce("LoRA") { $1.label($0) }
-            return "\(name) r \(configuration.rank) (\(configuration.selection.label))"
+            let targets =
+                [configuration.selection.targets.isEmpty ? nil : configuration.selection.label]
+                .compactMap { $0 } + configuration.parameters
+            let label = targets.isEmpty ? configuration.selection.label : targets.joined(separator: ", ")
+            return "\(name) r \(configuration.rank) (\(label))"
         }
 
         package static func resolved(_ configuration: Configuration, for model: ModelOutline) -> Configuration {
-            var configuration = configuration
-            configuration.selection = configuration.selection.resolved(for: model)
+            var configuration = configuration.withStackedExperts(for: model)
+            // Parameters may be the only targets.
+            if configuration.parameters.isEmpty || !configuration.selection.targets.isEmpty {
+                configuration.selection = configuration.selection.resolved(for: model)
+            }
             if let slices = configuration.extras.slices, !slices.isTotal {
                 // A file stores the total rank of all slices, for readers that don't support slices.
                 configuration.rank *= slices.count
@@ -185,7 +203,10 @@ public enum LoRA: BuiltInMethod {
         package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
             let configuration = resolved(configuration, for: model)
             let tied = configuration.tiedSelection(in: model)
-            let (linears, tables) = try (tied ?? configuration.selection).sitesAndEmbeddings(in: model)
+            let selection = tied ?? configuration.selection
+            let (linears, tables) =
+                try selection.targets.isEmpty ? ([], []) : selection.sitesAndEmbeddings(in: model)
+            let parameters = try configuration.parameterAttachments(for: model, adapted: linears.map(\.path))
             let variants = configuration.variants
             let updates = try linears.map { site in
                 let branch = try branch(configuration, at: site.path)
@@ -215,7 +236,7 @@ public enum LoRA: BuiltInMethod {
             let extras = try configuration.extras.attachments(
                 for: model, linears: linears, embeddings: tables,
                 allowsNoBiases: configuration.selection.allowsUnusedTargets)
-            return updates + embedded + extras
+            return updates + parameters + embedded + extras
         }
     }
 }

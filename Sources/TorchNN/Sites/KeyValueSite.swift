@@ -11,10 +11,18 @@ public final class KeyValueSite: Module, AdapterSite {
     public let heads: Int
     /// Size of one head.
     public let headSize: Int
+    /// Logits of attention sinks `[query heads]`, keys without values that the model has; `nil` without sinks.
+    package let sinks: Parameter?
+    /// Whether prefixes can be attached.
+    package let takesPrefixes: Bool
     private var slot = AdapterSlot<any KeyValueAdapter>()
 
-    package init(_ kind: SublayerKind, role: StackRole, heads: Int, headSize: Int) {
+    package init(
+        _ kind: SublayerKind, role: StackRole, heads: Int, headSize: Int, sinks: Parameter? = nil,
+        takesPrefixes: Bool = true
+    ) {
         (self.kind, self.role, self.heads, self.headSize) = (kind, role, heads, headSize)
+        (self.sinks, self.takesPrefixes) = (sinks, takesPrefixes)
     }
 
     package var isEmpty: Bool { slot.isEmpty }

@@ -170,23 +170,31 @@ def generated_together(model, data):
     return [until_end(x[width:].tolist()) for x in out]
 
 
-def main(models=MODELS):
+def load_state(model, folder):
+    state = load_file(folder / "model.safetensors")
+    assert not model.load_state_dict(state, strict=False).unexpected_keys
+    model.tie_weights()
+
+
+def save_state(model, folder, name):
+    tied = model.config.tie_word_embeddings and name != "mt5"
+    state = {k: v.detach().clone().contiguous() for k, v in model.state_dict().items()
+             if "embed_tokens" not in k or "shared.weight" not in model.state_dict()}
+    if tied:
+        state.pop("lm_head.weight", None)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def main(models=MODELS, load=load_state, save=save_state):
     for name, (settings, weights) in models.items():
         folder = HERE / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         model = build(weights or name, settings)
         if weights:
-            state = load_file(HERE / weights / "model.safetensors")
-            assert not model.load_state_dict(state, strict=False).unexpected_keys
-            model.tie_weights()
+            load(model, HERE / weights)
         else:
-            tied = model.config.tie_word_embeddings and name != "mt5"
-            state = {k: v.detach().clone().contiguous() for k, v in model.state_dict().items()
-                     if "embed_tokens" not in k or "shared.weight" not in model.state_dict()}
-            if tied:
-                state.pop("lm_head.weight", None)
-            save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+            save(model, folder, name)
         (folder / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
         data = rows(model.config.is_encoder_decoder)
         out = model(**inputs(model, data))

@@ -73,7 +73,7 @@ def write(name, base, config, rate=1e-3, virtual=0, merged=(), maker=None):
                 p.copy_(value)
         whole = peft.merge_and_unload().state_dict()
         for path in merged:
-            tensors["merged." + path] = whole[path + ".weight"]
+            tensors["merged." + path] = whole[path if path in whole else path + ".weight"]
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "expected.safetensors")
     (folder / "expected.json").write_text(
         json.dumps(dict(base=f"decoders/{base}", rows=data, loss=out.loss.item(), losses=curve, rate=rate),

@@ -1,0 +1,27 @@
+import PEFTSupport
+
+extension ModelFamily {
+    /// The mixtures of experts of Granite 3 (IBM 2024), scaled as Granite.
+    static let graniteMoE = ModelFamily(
+        name: "granitemoe", constructor: .generator { try Llama(LlamaConfiguration($0, .graniteMoE, family: $1)) },
+        modules: .experts(.granite), tokenTypes: .none,
+        // Hugging Face has no defaults for this family; these are Llama's.
+        adapterTargets: .likeLlama(feedForward: []), gguf: .none)
+}
+
+extension LlamaVariant {
+    static let graniteMoE = LlamaVariant(
+        keyHeads: nil, headSize: nil, qkvBias: .configured("attention_bias"),
+        outputBias: .configured("attention_bias"), feedForwardBias: .never, queryNorms: .none,
+        feedForwardKey: "block_sparse_moe",
+        experts: { read, layers in
+            let (count, choices) = try ExpertSettings.counts(read, key: "num_local_experts", count: 8, choices: 2)
+            return ExpertSettings(
+                count: count, choices: choices,
+                feedForwardSize: try read.integer("intermediate_size", .width, default: 11008),
+                router: .softmax(normalizes: true), routerKey: "router",
+                isSparse: Array(repeating: true, count: layers),
+                loss: try RouterLoss(read, experts: count, choices: choices, coefficient: 0.001))
+        },
+        details: { read, _ in try multipliers(read) }, windows: AttentionWindows.none)
+}
