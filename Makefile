@@ -34,6 +34,7 @@ test: setup ## Run all tests of the package
 
 test-server: server ## Test the HTTP server with a small model
 	python3 Scripts/test_server.py
+	python3 Scripts/test_pages.py
 
 demo: build ## Compare full fine-tuning and LoRA on the example dataset
 	Scripts/demo.sh

@@ -169,6 +169,7 @@ if Context.environment["PEFT_SERVER"] != nil {
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0", traits: []),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
     ]
     package.products.append(.executable(name: "peft-server", targets: ["PEFTServer"]))
     package.targets.append(
@@ -182,6 +183,8 @@ if Context.environment["PEFT_SERVER"] != nil {
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                // The pages of runs.
+                "Experiments", .product(name: "GRDB", package: "GRDB.swift"),
             ],
             path: "Sources/Server"))
 }

@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,24 +28,31 @@ static struct {
 
 enum {
     option_write_data = 10001,
+    option_read_data = 10009,
     option_url = 10002,
     option_error_buffer = 10010,
     option_user_headers = 10023,
     option_header_data = 10029,
+    option_method = 10036,
     option_progress_data = 10057,
     option_authorities = 10065,
+    option_seek_data = 10168,
     option_write = 20011,
+    option_read = 20012,
     option_header = 20079,
+    option_seek = 20167,
     option_progress = 20219,
     option_stall_bytes = 19,
     option_stall_seconds = 20,
     option_no_progress = 43,
     option_no_body = 44,
+    option_upload = 46,
     option_follow = 52,
     option_connect_timeout = 78,
     option_buffer_size = 98,
     option_no_signal = 99,
     option_protocols = 181,
+    option_body_size = 30115,
     info_status = 0x200002,
     protocol_http = 1,
     protocol_https = 2,
@@ -119,6 +127,30 @@ static size_t receive_body(const char *bytes, size_t size, size_t count, void *d
     return request->on_body(bytes, size * count, request->context) == 0 ? size * count : (size_t)-1;
 }
 
+/// The body of a request, as far as it was sent.
+typedef struct {
+    const chub_request *request;
+    int64_t offset;
+} upload;
+
+static size_t send_body(char *bytes, size_t size, size_t count, void *data) {
+    upload *body = data;
+    const size_t stop = 0x10000000;
+    int64_t copied = body->request->on_read(bytes, size * count, body->offset, body->request->context);
+    if (copied < 0) return stop;
+    body->offset += copied;
+    return (size_t)copied;
+}
+
+/// Sends the body anew from `offset`, as when a kept connection turns out to be closed.
+static int seek_body(void *data, int64_t offset, int origin) {
+    upload *body = data;
+    const int done = 0, failed = 1;
+    if (origin != SEEK_SET || offset < 0) return failed;
+    body->offset = offset;
+    return done;
+}
+
 static int tick(void *data, int64_t a, int64_t b, int64_t c, int64_t d) {
     (void)a, (void)b, (void)c, (void)d;
     const chub_request *request = data;
@@ -172,6 +204,16 @@ chub_result chub_perform(chub_session *session, const chub_request *request) {
     curl.setopt(handle, option_no_progress, 0L);
     curl.setopt(handle, option_progress, tick);
     curl.setopt(handle, option_progress_data, request);
+    upload body = {.request = request};
+    if (request->method != NULL) {
+        curl.setopt(handle, option_upload, 1L);
+        curl.setopt(handle, option_method, request->method);
+        curl.setopt(handle, option_body_size, request->body_size);
+        curl.setopt(handle, option_read, send_body);
+        curl.setopt(handle, option_read_data, &body);
+        curl.setopt(handle, option_seek, seek_body);
+        curl.setopt(handle, option_seek_data, &body);
+    }
     int code = curl.easy_perform(handle);
     curl.getinfo(handle, info_status, &result.status);
     result.outcome = outcome_of(code);

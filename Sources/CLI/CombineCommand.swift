@@ -3,6 +3,7 @@ import Foundation
 import LanguageModels
 import PEFT
 import PEFTSupport
+import Training
 
 struct CombineCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -79,7 +80,10 @@ struct CombineCommand: ParsableCommand {
             method: kind, density: density, electsByFrequency: majoritySign == "frequency", rank: rank, clamp: clamp,
             seed: seed)
         let result = try combination(attached)
-        try result.save(to: target, base: base, replacing: false)
+        try AtomicFile.writeFolder(target, replacing: false) { folder in
+            try result.write(into: folder, base: base)
+            try ModelCard.write(into: folder, name: target.lastPathComponent)
+        }
         let ranks = result.attached.compactMap { $0.adapter.storedTensors()["lora_A.weight"]?.dim(0) }
         if json {
             print(

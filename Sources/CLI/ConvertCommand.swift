@@ -60,8 +60,8 @@ struct ConvertCommand: ParsableCommand {
         } else if GGUFHeader.isName(url) {
             try readGGUF(url, target)
         } else if SoftPromptFile.isName(url) {
-            try SoftPromptFile.read(url, on: model.folder(default: baseName()).load()).save(
-                to: target, base: baseName())
+            let prompt = try SoftPromptFile.read(url, on: model.folder(default: baseName()).load())
+            try write(prompt, target, base: baseName())
         } else if ["adapter_model", "adapters"].contains(url.deletingPathExtension().lastPathComponent) {
             try convertFolder(url.deletingLastPathComponent(), target)
         } else {
@@ -152,12 +152,18 @@ struct ConvertCommand: ParsableCommand {
         let record = source.appendingPathComponent(TrainingRecord.fileName)
         var files = GGUFHeader.isName(source) ? [] : try Tokenizer.files(in: source)
         if FileManager.default.fileExists(atPath: record.path) { files.append(FolderFile(copyOf: record)) }
+        // A card that somebody wrote is kept.
+        let card = source.appendingPathComponent(ModelCard.fileName)
+        if !GGUFHeader.isName(source), FileManager.default.fileExists(atPath: card.path) {
+            files.append(FolderFile(copyOf: card))
+        }
         try AtomicFile.writeFolder(target, replacing: false) { folder in
             try AtomicFile.write(
                 JSON.object(configuration).text() + "\n", to: folder.appendingPathComponent("adapter_config.json"))
             try SafetensorsFile.write(
                 tensors, metadata: ["format": "pt"], to: folder.appendingPathComponent("adapter_model.safetensors"))
             for file in files { try file.write(into: folder) }
+            try ModelCard.write(into: folder, name: target.lastPathComponent, record: TrainingRecord.read(in: folder))
             do {
                 let written = try AdapterFolder(folder)
                 for note in written.notes { Console.note(note) }
@@ -191,6 +197,14 @@ struct ConvertCommand: ParsableCommand {
         let (adapter, notes) = try AdapterConversion.loralib(
             url, on: model.folder().load(), alpha: alpha, enabled: enabled)
         for note in notes { Console.note(note) }
-        try adapter.save(to: target, base: name, replacing: false)
+        try write(adapter, target, base: name)
+    }
+
+    /// Writes an adapter with a model card.
+    private func write(_ adapter: Adapter, _ target: URL, base: String) throws {
+        try AtomicFile.writeFolder(target, replacing: false) { folder in
+            try adapter.write(into: folder, base: base)
+            try ModelCard.write(into: folder, name: target.lastPathComponent)
+        }
     }
 }

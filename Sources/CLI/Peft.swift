@@ -24,7 +24,7 @@ struct Peft: ParsableCommand {
             Inspect.self,
             VerifyCommand.self, MergeCommand.self, QuantizeCommand.self, CombineCommand.self, ConvertCommand.self,
             NeighborsCommand.self,
-            MethodsCommand.self, PullCommand.self, ServeCommand.self,
+            MethodsCommand.self, PullCommand.self, PushCommand.self, ServeCommand.self, RunsCommand.self,
         ]
     )
 }
@@ -41,6 +41,8 @@ struct Main {
             let words = Array(CommandLine.arguments.dropFirst())
             if words.first == ServeCommand.configuration.commandName {
                 try ServeCommand.run(Array(words.dropFirst()))
+            } else if words.first == RunsCommand.configuration.commandName {
+                try ServeCommand.run(words)
             }
             let arguments: [String]
             switch try Invocation.prepare(words) {

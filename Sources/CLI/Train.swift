@@ -52,6 +52,7 @@ struct Train: ParsableCommand {
     var showBatch = false
     @Flag(help: "Print token IDs too, with --show-batch.") var showIds = false
     @Flag(help: "Resume an interrupted run from its latest checkpoint.") var resume = false
+    @OptionGroup var records: RecordOptions
     @Flag(help: "Print the result as JSON.") var json = false
     @Flag(help: "Suppress progress output.") var quiet = false
 
@@ -73,6 +74,7 @@ struct Train: ParsableCommand {
 
         if showBatch { return try prepareData(start).show(configuration, showsIDs: showIds, json: json) }
         guard let output else { return }
+        let logFolder = try records.folder(resuming: resume)
         let checkpoints = CheckpointFolder(of: Output.url(output))
         checkpoints.removeIfFinished(Output.url(output))
         let folder = try Output.folder(output)
@@ -92,6 +94,7 @@ struct Train: ParsableCommand {
         }
         let data = try prepareData(start)
         let (modelFolder, tokenizer) = (data.folder, data.tokenizer)
+        let samples = try records.validationSamples(data)
         let outline = try modelFolder.outline()
         if start == nil {
             _ = try choice.plan(for: ModelOutline(outline))
@@ -113,11 +116,13 @@ struct Train: ParsableCommand {
             adapter, training: data.training, validation: data.validation, configuration: configuration,
             checkpointFolder: checkpoints.url)
         RunWarnings.show(RunWarnings.warmup(configuration, totalSteps: trainer.totalSteps))
+        var resumed: Int?
         let plan = PlanSummary(
             try adapter.choice.plan(for: ModelOutline(adapter.model)), outline: ModelOutline(adapter.model))
         if !quiet { announce(adapter, trainer, plan, data) }
         if resume {
             let step = try trainer.resume()
+            resumed = step
             if !quiet {
                 Console.note(
                     step.map { "resuming after step \($0)" } ?? "no checkpoint found; starting from scratch")
@@ -126,12 +131,27 @@ struct Train: ParsableCommand {
         Interrupt.install(ofPipes: true)
         let display = ProgressDisplay(isQuiet: quiet)
         let stop = StopForTests()
-        let result = try trainer.run(
-            onEvent: { event in
-                show(event, on: display)
-                stop.note(event)
-                return !Interrupt.isRequested
-            }, isStopping: { Interrupt.isRequested })
+        let baseName = try start?.base.name(model) ?? model.model ?? ModelLocator.embedded
+        let log =
+            records.noLog
+            ? nil
+            : TrainingLog(
+                logFolder, checkpoints,
+                RunDescription(
+                    model: baseName, method: adapter.choice.label, data: self.data.joined(separator: ", "),
+                    trainingExamples: data.training.count, validationExamples: data.validation.count,
+                    trainable: plan.trainable, total: plan.total, totalSteps: trainer.totalSteps),
+                resumingAfter: resumed, model: adapter.model, samples: samples)
+        let training = {
+            try trainer.run(
+                onEvent: { event in
+                    show(event, on: display)
+                    log?.note(event)
+                    stop.note(event)
+                    return !Interrupt.isRequested
+                }, isStopping: { Interrupt.isRequested })
+        }
+        let result = try log?.recording(training) ?? training()
         display.finish()
         let forgetting = try retention.flatMap { text in
             try lossBefore.map {
@@ -139,7 +159,6 @@ struct Train: ParsableCommand {
             }
         }
 
-        let baseName = try start?.base.name(model) ?? model.model ?? ModelLocator.embedded
         var record = TrainingRecord(
             model: baseName, method: choice.method.name,
             methodFields: choice.configuration.named, prompt: data.format.templates?.prompt.text ?? "",
@@ -166,6 +185,10 @@ struct Train: ParsableCommand {
                 for file in try start?.tokenizerFiles() ?? [] { try file.write(into: folder) }
             }
             try record.write(into: folder)
+            if choice.method.peftType != nil {
+                try ModelCard.write(into: folder, name: Output.url(output).lastPathComponent, record: record)
+            }
+            log?.copy(into: folder)
         }
         trainer.removeCheckpoints()
         try report(record, result, output)

@@ -59,6 +59,7 @@ extension Comparison {
                 }
             } else {
                 try adapter.write(into: folder, base: modelName)
+                try ModelCard.write(into: folder, name: name, record: record)
             }
             try record.write(into: folder)
         }

@@ -69,6 +69,14 @@ public enum ModelLocator {
         }
     }
 
+    /// The name if it can be one on a hub, rather than a path on this machine or the bundled model.
+    package static func hubName(_ name: String) -> String? {
+        guard name != embedded, localFolder(name) == nil, (try? HubName(name)) != nil,
+            name.contains("/") || oldest.contains(name)
+        else { return nil }
+        return name.split(separator: "@").first.map(String.init)
+    }
+
     private static func localFolder(_ name: String) -> URL? {
         var isFolder: ObjCBool = false
         let path = NSString(string: name).expandingTildeInPath

@@ -37,7 +37,10 @@ struct APIKeyMiddleware<Context: RequestContext>: RouterMiddleware {
         _ request: Request, context: Context, next: (Request, Context) async throws -> Response
     ) async throws -> Response {
         let isOpen = ["/health", "/ready"].contains(request.uri.path)
-        guard !keys.isEmpty, !isOpen else { return try await next(request, context) }
+        guard !keys.isEmpty, !isOpen, !PageSessions.shared.accept(request) else {
+            return try await next(request, context)
+        }
+        if let login = PageSessions.shared.login(request) { return login }
         let header = request.headers[.authorization] ?? ""
         let scheme = "bearer "
         guard header.lowercased().hasPrefix(scheme), keys.accept(String(header.dropFirst(scheme.count))) else {

@@ -33,6 +33,10 @@ struct ServerCommand: AsyncParsableCommand {
         StandardStreams.reserveClosed()
         signal(SIGPIPE, SIG_IGN)
         do {
+            if CommandLine.arguments.dropFirst().first == RunsCommand.configuration.commandName {
+                var runs = try RunsCommand.parseAsRoot(Array(CommandLine.arguments.dropFirst(2)))
+                return try runs.run()
+            }
             // --help is a command of its own.
             var command = try parseAsRoot(nil)
             if var server = command as? ServerCommand { try await server.run() } else { try command.run() }
@@ -86,6 +90,7 @@ struct ServerCommand: AsyncParsableCommand {
         AdapterRoutes(engine: engine, names: names, paths: paths, maxBody: options.maxBody.bytes).add(to: router)
         let readiness = Readiness()
         StateRoutes(engine: engine, names: names, readiness: readiness).add(to: router)
+        try addPages(engine, names, to: router)
         let application = Application(
             router: router,
             // Connections that send nothing, or half a request, are closed.

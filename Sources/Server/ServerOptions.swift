@@ -30,6 +30,9 @@ struct ServerOptions: ParsableArguments {
             "Folder from which /v1/load_lora_adapter may load, besides --adapters-dir. Repeatable.",
             valueName: "folder"))
     var allowAdaptersFrom: [String] = []
+    @Option(
+        help: ArgumentHelp("Folder of training runs and reports to show as pages at /runs.", valueName: "folder"))
+    var runs: String?
     @Option(help: ArgumentHelp("Seconds between two looks at --adapters-dir.", valueName: "seconds"))
     var scanInterval = 5.0
 

@@ -36,7 +36,10 @@ struct CommandTests {
         #expect(program.files == ["adapter", "rows.jsonl"])
         let adapter = try FileManager.default.contentsOfDirectory(
             atPath: program.folder.appendingPathComponent("adapter").path)
-        #expect(adapter.sorted() == ["adapter_config.json", "adapter_model.safetensors", "training.json"])
+        #expect(
+            adapter.sorted() == [
+                "README.md", "adapter_config.json", "adapter_model.safetensors", "runs", "training.json",
+            ])
 
         // The adapter brings its base and its templates.
         let evaluation = try program.run(

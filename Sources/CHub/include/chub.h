@@ -27,6 +27,11 @@ typedef struct {
     int header_count;
     /// Whether to request only the headers (HEAD).
     int is_head;
+    /// The method of a request with a body, such as "POST"; NULL for GET and HEAD.
+    const char *method;
+    int64_t body_size;
+    /// Copies up to `count` bytes of the body from `offset` on. Returns their number, or -1 to stop.
+    int64_t (*on_read)(void *bytes, size_t count, int64_t offset, void *context);
     /// Timeouts in seconds: to connect, and for the next byte of a stalled connection.
     long connect_timeout, stall_timeout;
     /// CA certificate file, or NULL for the system's.

@@ -84,6 +84,7 @@ enum HelpSections {
                 "length-penalty", "early-stopping", "no-repeat-ngram", "repetition-penalty",
             ]
         ),
+        ("Records", ["samples", "log-dir", "no-log"]),
         ("Model", ["device", "precision", "threads", "weights", "embedding-weights", "merge"]),
     ]
 }

@@ -1,35 +1,55 @@
 /// The frame of a report page: one file, nothing loaded from anywhere, well-formed as XML too.
-struct HTMLPage {
+package struct HTMLPage {
     let title: String
     let body: Markup
+    /// Links above the content, to other pages of a server.
+    let navigation: Markup
+    /// The page's own rules and script, beside those that all pages share.
+    private let ownStyle: String
+    private let ownScript: String
+    /// Whether the page may send requests to the server that it comes from.
+    private let connects: Bool
+
+    package init(
+        title: String, body: Markup, navigation: Markup = .empty, style: String = "", script: String = "",
+        connects: Bool = false
+    ) {
+        (self.title, self.body, self.navigation) = (title, body, navigation)
+        (ownStyle, ownScript, self.connects) = (style, script, connects)
+    }
+
+    /// The page's script as character data to an XML parser, and as comments around it to an HTML parser.
+    private var markedScript: String { ownScript.isEmpty ? "" : "\n//<![CDATA[\n\(ownScript)\n//]]>" }
 
     /// The policy makes the browser refuse every outside resource, whatever the text of a model may hold.
-    var markup: Markup {
-        """
-        <!DOCTYPE html>
-        <html lang="en">
-        <head>
-        <meta charset="utf-8"/>
-        <meta name="viewport" content="width=device-width, initial-scale=1"/>
-        <meta name="color-scheme" content="light dark"/>
-        <meta name="referrer" content="no-referrer"/>
-        <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"/>
-        <title>\(title)</title>
-        <style>
-        \(Markup(trusted: Self.style + Palette.style))
-        </style>
-        </head>
-        <body>
-        <main>
-        \(body)
-        </main>
-        <script>
-        \(Markup(trusted: Self.script))
-        </script>
-        </body>
-        </html>
+    package var markup: Markup {
+        let requests: Markup = connects ? "; connect-src 'self'; form-action 'self'" : ""
+        return """
+            <!DOCTYPE html>
+            <html lang="en">
+            <head>
+            <meta charset="utf-8"/>
+            <meta name="viewport" content="width=device-width, initial-scale=1"/>
+            <meta name="color-scheme" content="light dark"/>
+            <meta name="referrer" content="no-referrer"/>
+            <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\(requests)"/>
+            <title>\(title)</title>
+            <style>
+            \(Markup(trusted: Self.style + Palette.style + ownStyle))
+            </style>
+            </head>
+            <body>
+            \(navigation)\
+            <main id="content">
+            \(body)
+            </main>
+            <script>
+            \(Markup(trusted: Self.script + markedScript))
+            </script>
+            </body>
+            </html>
 
-        """
+            """
     }
 
     // No `<`, `&` or `>` as a child selector: the text is the same to an HTML and to an XML parser.

@@ -7,13 +7,16 @@ extension ComparisonReport {
     ///
     /// The page loads nothing, follows the reader's light or dark scheme, and is well-formed XML. Everything
     /// in the report, model outputs included, is escaped.
-    public func html() -> String {
+    public func html() -> String { html(navigation: .empty) }
+
+    /// The same with links to other pages of a server.
+    package func html(navigation: Markup) -> String {
         let builder = ReportBuilder(self)
         let sections: [Markup] = [
             builder.opening(), builder.tradeOffTable(), builder.figures(), builder.charts(), builder.samples(),
             builder.recipe(),
         ]
-        return HTMLPage(title: builder.title, body: sections.joined("\n")).markup.text
+        return HTMLPage(title: builder.title, body: sections.joined("\n"), navigation: navigation).markup.text
     }
 }
 

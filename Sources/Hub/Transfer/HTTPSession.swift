@@ -42,8 +42,8 @@ final class HTTPSession {
     init(_ settings: HubSettings, isCancelled: @escaping @Sendable () -> Bool) throws {
         guard let session = chub_session_open() else {
             throw PEFTError(
-                "can't download: \(chub_load().map { String(cString: $0) } ?? "out of memory")",
-                remedy: "install the package libcurl4, or download the model by other means and pass its folder")
+                "can't reach a hub: \(chub_load().map { String(cString: $0) } ?? "out of memory")",
+                remedy: "install the package libcurl4, or transfer the files by other means")
         }
         (self.session, self.settings, self.isCancelled) = (session, settings, isCancelled)
     }
@@ -57,10 +57,13 @@ final class HTTPSession {
         var error: (any Error)?
         var isDecided = false
         let decide: (HTTPResponse) throws -> Sink?
+        let body: RequestBody?
         let isCancelled: () -> Bool
 
-        init(decide: @escaping (HTTPResponse) throws -> Sink?, isCancelled: @escaping () -> Bool) {
-            (self.decide, self.isCancelled) = (decide, isCancelled)
+        init(
+            decide: @escaping (HTTPResponse) throws -> Sink?, body: RequestBody?, isCancelled: @escaping () -> Bool
+        ) {
+            (self.decide, self.body, self.isCancelled) = (decide, body, isCancelled)
         }
 
         func header(_ line: String) {
@@ -75,7 +78,7 @@ final class HTTPSession {
             }
         }
 
-        func body(_ bytes: UnsafeRawBufferPointer) throws {
+        func receive(_ bytes: UnsafeRawBufferPointer) throws {
             if !isDecided {
                 isDecided = true
                 sink = try decide(response)
@@ -90,25 +93,45 @@ final class HTTPSession {
 
     /// Makes one request; a redirect is a response like any other.
     ///
-    /// - Parameter sink: returns the receiver of the body for the head of the response; `nil` to keep it in memory.
+    /// - Parameters:
+    ///   - body: the method and the data to send; `nil` for GET or HEAD.
+    ///   - sink: returns the receiver of the body for the head of the response; `nil` to keep it in memory.
     /// - Throws: ``HTTPFailure``, or the sink's error.
     func request(
-        _ url: String, headers: [String: String] = [:], isHead: Bool = false,
+        _ url: String, headers: [String: String] = [:], isHead: Bool = false, body: RequestBody? = nil,
         sink: @escaping (HTTPResponse) throws -> Sink? = { _ in nil }
     ) throws -> HTTPResponse {
         if isCancelled() { throw HTTPFailure.cancelled }
-        let exchange = Exchange(decide: sink, isCancelled: isCancelled)
-        let lines = headers.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }
+        let exchange = Exchange(decide: sink, body: body, isCancelled: isCancelled)
+        var lines = headers.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }
+        // Without it, libcurl waits a second for a server that doesn't answer to Expect: 100-continue.
+        if body != nil { lines.append("Expect:") }
         let result = withCStrings(lines) { lines in
             url.withCString { url in
-                withOptionalCString(settings.authorities) { authorities in
+                withOptionalCString(settings.authorities, body?.method) { authorities, method in
                     var request = chub_request()
                     request.url = url
                     request.headers = lines.baseAddress
                     request.header_count = Int32(lines.count)
                     request.is_head = isHead ? 1 : 0
                     request.connect_timeout = settings.connectTimeout
-                    request.stall_timeout = settings.stallTimeout
+                    // A server may take its time to store what it received.
+                    request.stall_timeout = body == nil ? settings.stallTimeout : max(settings.stallTimeout, 120)
+                    request.method = method
+                    request.body_size = Int64(body?.size ?? 0)
+                    request.on_read = { bytes, count, offset, context in
+                        guard let bytes, let context else { return -1 }
+                        let exchange = Unmanaged<Exchange>.fromOpaque(context).takeUnretainedValue()
+                        do {
+                            return Int64(
+                                try exchange.body?.read(
+                                    into: UnsafeMutableRawBufferPointer(start: bytes, count: count),
+                                    from: Int(offset)) ?? 0)
+                        } catch {
+                            exchange.error = error
+                            return -1
+                        }
+                    }
                     request.authorities = authorities
                     request.context = Unmanaged.passUnretained(exchange).toOpaque()
                     request.on_header = { bytes, count, context in
@@ -120,7 +143,7 @@ final class HTTPSession {
                     request.on_body = { bytes, count, context in
                         guard let context else { return 1 }
                         let exchange = Unmanaged<Exchange>.fromOpaque(context).takeUnretainedValue()
-                        do { try exchange.body(UnsafeRawBufferPointer(start: bytes, count: count)) } catch {
+                        do { try exchange.receive(UnsafeRawBufferPointer(start: bytes, count: count)) } catch {
                             exchange.error = error
                             return 1
                         }
@@ -151,9 +174,15 @@ final class HTTPSession {
     }
 }
 
-private func withOptionalCString<Result>(_ text: String?, _ body: (UnsafePointer<CChar>?) -> Result) -> Result {
-    guard let text else { return body(nil) }
-    return text.withCString { body($0) }
+private func withOptionalCString<Result>(
+    _ first: String?, _ second: String?, _ body: (UnsafePointer<CChar>?, UnsafePointer<CChar>?) -> Result
+) -> Result {
+    switch (first, second) {
+    case (nil, nil): body(nil, nil)
+    case (let first?, nil): first.withCString { body($0, nil) }
+    case (nil, let second?): second.withCString { body(nil, $0) }
+    case (let first?, let second?): first.withCString { first in second.withCString { body(first, $0) } }
+    }
 }
 
 private func withCStrings<Result>(

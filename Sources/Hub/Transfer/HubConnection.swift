@@ -37,12 +37,15 @@ final class HubConnection {
     ///
     /// - Parameter stopsAtOtherHosts: whether to return a redirect to another host instead of following it, as its headers
     ///   have the checksum and size.
+    /// - Parameter body: what to send. A redirect of status 303 asks for a GET, the others for the same request.
     /// - Returns: the last response, with the hub's own headers (`X-…`) of those before it.
     func send(
         _ address: String, headers: [String: String] = [:], isHead: Bool = false, stopsAtOtherHosts: Bool = false,
+        body: RequestBody? = nil,
         sink: @escaping (HTTPResponse) throws -> HTTPSession.Sink? = { _ in nil }
     ) throws -> HTTPResponse {
         var address = address
+        var body = body
         var carried: [String: String] = [:]
         for _ in 0..<10 {
             guard let here = Origin(address) else {
@@ -53,7 +56,7 @@ final class HubConnection {
             headers["Accept-Encoding"] = "identity"
             headers["User-Agent"] = "swift-peft/\(Version.current)"
             if here == origin, let token = settings.token { headers["Authorization"] = "Bearer \(token)" }
-            var response = try session.request(address, headers: headers, isHead: isHead) { head in
+            var response = try session.request(address, headers: headers, isHead: isHead, body: body) { head in
                 guard (200..<300).contains(head.status) else { return nil }
                 return try sink(head)
             }
@@ -74,6 +77,7 @@ final class HubConnection {
                 response.headers.merge(carried) { _, first in first }
                 return response
             }
+            if response.status == 303 { body = nil }
             address = next
         }
         throw HTTPFailure.impossible("the hub redirects without end")

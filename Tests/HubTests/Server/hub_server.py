@@ -7,8 +7,12 @@ request, and what a fault counts down is kept here. Two servers run, "hub" and "
 their ports are printed as one line. FOLDER/requests.jsonl gets one line a request.
 
 A file named *.safetensors, *.bin or *.lfs is "large": its ETag is the SHA-256, and its content lies on the storage host.
+
+Uploads go the way of huggingface_hub: a repository is created, files are announced (preupload), large ones are sent to the
+storage host in one piece or, with the setting "part_size", in parts, and a commit puts all of them into FOLDER/repos.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -86,9 +90,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self):
         self.do_GET()
 
-    def do_GET(self):
-        parts = urlsplit(self.path)
-        path = unquote(parts.path)
+    def log_request_line(self, path):
         with log_lock, open(os.path.join(folder, "requests.jsonl"), "a") as log:
             entry = {
                 "host": self.role,
@@ -98,12 +100,23 @@ class Handler(BaseHTTPRequestHandler):
                 "range": self.headers.get("Range"),
             }
             log.write(json.dumps(entry) + "\n")
-        what = faults()
+
+    def meets_fault(self, path, what):
+        """Whether a fault answered this request."""
         for fault in what.get("status", []):
             if fault["path"] in path and self.command in fault.get("methods", ["HEAD", "GET"]):
                 if counted(json.dumps(fault), fault.get("times", 1 << 60)):
                     headers = [(k, v) for k, v in fault.get("headers", {}).items()]
-                    return self.answer(fault["code"], headers, b"trouble")
+                    self.answer(fault["code"], headers, fault.get("body", "trouble").encode())
+                    return True
+        return False
+
+    def do_GET(self):
+        path = unquote(urlsplit(self.path).path)
+        self.log_request_line(path)
+        what = faults()
+        if self.meets_fault(path, what):
+            return None
         wanted = what.get("token")
         if wanted and self.role == "hub" and self.headers.get("Authorization") != "Bearer " + wanted:
             if what.get("gated"):
@@ -116,6 +129,8 @@ class Handler(BaseHTTPRequestHandler):
         return self.resolve(path[1:], what)
 
     def listing(self, path, what):
+        if "/revision/" not in path:
+            path += "/revision/main"
         repo, revision = path.split("/revision/")
         root = os.path.join(folder, "repos", repo)
         if not os.path.isdir(root):
@@ -206,6 +221,120 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(pause)
             return
         self.answer(status, headers, part)
+
+
+    # Uploads
+
+    def do_PUT(self):
+        self.do_POST()
+
+    def do_POST(self):
+        path = unquote(urlsplit(self.path).path)
+        self.log_request_line(path)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        what = faults()
+        if self.meets_fault(path, what):
+            return None
+        if self.role == "storage":
+            return self.store(path, body)
+        if self.headers.get("Authorization") != "Bearer " + what.get("token", "secret"):
+            return self.refuse(401, None, "Invalid username or password.")
+        if path == "/api/repos/create":
+            return self.create(json.loads(body))
+        if path.endswith("/info/lfs/objects/batch"):
+            return self.batch(json.loads(body), what)
+        if path.startswith("/lfs/"):
+            return self.finish_object(path[5:], json.loads(body))
+        repo = path[len("/api/models/") :].rsplit("/", 2)[0]
+        if not os.path.isdir(os.path.join(folder, "repos", repo)):
+            return self.refuse(404, "RepoNotFound", "Repository not found")
+        if "/preupload/" in path:
+            return self.preupload(json.loads(body))
+        return self.commit(repo, body)
+
+    def send_json(self, value, status=200):
+        self.answer(status, [("Content-Type", "application/json")], json.dumps(value).encode())
+
+    def create(self, wanted):
+        repo = "/".join(part for part in (wanted.get("organization"), wanted["name"]) if part)
+        os.makedirs(os.path.join(folder, "repos", repo))
+        with open(os.path.join(folder, "created.json"), "w") as file:
+            json.dump(wanted, file)
+        self.send_json({"url": "http://127.0.0.1/" + repo})
+
+    def preupload(self, wanted):
+        answers = []
+        for file in wanted["files"]:
+            sample = base64.b64decode(file["sample"])
+            assert len(sample) == min(512, file["size"])
+            mode = "lfs" if is_large(file["path"]) else "regular"
+            answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": file["path"].endswith(".log")})
+        self.send_json({"files": answers})
+
+    def batch(self, wanted, what):
+        assert wanted["operation"] == "upload" and wanted["hash_algo"] == "sha256" and wanted["ref"]["name"] == "main"
+        objects = []
+        for entry in wanted["objects"]:
+            oid, size = entry["oid"], entry["size"]
+            answer = {"oid": oid, "size": size}
+            storage = "http://127.0.0.1:%d/objects/%s" % (ports["storage"], oid)
+            verify = {"href": "http://127.0.0.1:%d/lfs/verify" % ports["hub"]}
+            if "rejected" in what:
+                answer["error"] = {"code": 422, "message": what["rejected"]}
+            elif what.get("part_size"):
+                count = -(-size // what["part_size"])
+                header = {str(i + 1): "%s/%d" % (storage, i + 1) for i in range(count)}
+                header["chunk_size"] = str(what["part_size"])
+                href = "http://127.0.0.1:%d/lfs/complete" % ports["hub"]
+                answer["actions"] = {"upload": {"href": href, "header": header}, "verify": verify}
+            elif not os.path.exists(os.path.join(folder, "objects", oid)):
+                answer["actions"] = {"upload": {"href": storage}, "verify": verify}
+            objects.append(answer)
+        self.send_json({"transfer": "multipart" if what.get("part_size") else "basic", "objects": objects})
+
+    def store(self, path, body):
+        name = os.path.join(folder, path[1:].replace("/", "-", 2).replace("objects-", "objects/", 1))
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        with open(name, "wb") as file:
+            file.write(body)
+        self.answer(200, [("ETag", '"%s"' % hashlib.md5(body).hexdigest())])
+
+    def finish_object(self, action, wanted):
+        name = os.path.join(folder, "objects", wanted["oid"])
+        if action == "complete":
+            content = b""
+            for part in wanted["parts"]:
+                with open("%s-%d" % (name, part["partNumber"]), "rb") as file:
+                    data = file.read()
+                assert part["etag"] == '"%s"' % hashlib.md5(data).hexdigest()
+                content += data
+            with open(name, "wb") as file:
+                file.write(content)
+        with open(name, "rb") as file:
+            content = file.read()
+        if hashlib.sha256(content).hexdigest() != wanted["oid"]:
+            return self.refuse(422, None, "the content has another checksum")
+        return self.send_json({})
+
+    def commit(self, repo, body):
+        assert self.headers["Content-Type"] == "application/x-ndjson"
+        lines = [json.loads(line) for line in body.decode().splitlines()]
+        assert lines[0]["key"] == "header" and lines[0]["value"]["summary"]
+        for line in lines[1:]:
+            value = line["value"]
+            target = os.path.join(folder, "repos", repo, value["path"])
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            if line["key"] == "file":
+                content = base64.b64decode(value["content"])
+            else:
+                with open(os.path.join(folder, "objects", value["oid"]), "rb") as file:
+                    content = file.read()
+                assert len(content) == value["size"]
+            with open(target, "wb") as file:
+                file.write(content)
+        with open(os.path.join(folder, "commit.json"), "w") as file:
+            json.dump(lines[0]["value"], file)
+        self.send_json({"commitOid": commit_of(repo), "commitUrl": "http://127.0.0.1/%s/commit/1" % repo})
 
 
 class StorageHandler(Handler):

@@ -2,7 +2,7 @@ import PEFTSupport
 
 extension NeighborsReport {
     /// The nearest words and their map as one self-contained HTML page.
-    package func html() -> String {
+    package func html(navigation: Markup = .empty) -> String {
         let numbers = NumberFormat.page
         let lead: [Markup] = sentences(numbers).map { "<p>\($0)</p>" }
         let rows: [Markup] = tokens.map { token in
@@ -36,7 +36,7 @@ extension NeighborsReport {
             <tbody>\(rows.joined("\n"))</tbody></table></div></section>
             <footer>Written by swift-peft \(version). The page is self-contained and loads nothing.</footer>
             """
-        return HTMLPage(title: "Neighbors of \(adapter)", body: body).markup.text
+        return HTMLPage(title: "Neighbors of \(adapter)", body: body, navigation: navigation).markup.text
     }
 
 }

@@ -2,7 +2,7 @@ import PEFTSupport
 
 extension SweepReport {
     /// The sweep as one self-contained HTML page.
-    package func html() -> String {
+    package func html(navigation: Markup = .empty) -> String {
         let builder = ReportBuilder(comparison)
         let numbers = NumberFormat.page
         let title = "\(field.capitalized) of \(method) on \(data.name)"
@@ -24,7 +24,7 @@ extension SweepReport {
             """,
             chartSection(builder), similaritySection(builder), builder.figures(), builder.recipe(),
         ]
-        return HTMLPage(title: title, body: sections.joined("\n")).markup.text
+        return HTMLPage(title: title, body: sections.joined("\n"), navigation: navigation).markup.text
     }
 
     private func chartSection(_ builder: ReportBuilder) -> Markup {

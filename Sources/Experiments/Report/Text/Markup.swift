@@ -5,33 +5,33 @@ import Foundation
 ///     let cell: Markup = "<td>\(label)</td>"      // label may hold anything
 ///
 /// The result is also well-formed XML, so tests can parse it.
-struct Markup: ExpressibleByStringInterpolation, Sendable {
-    private(set) var text: String
+package struct Markup: ExpressibleByStringInterpolation, Sendable {
+    package private(set) var text: String
 
-    init(stringLiteral value: String) { text = value }
-    init(stringInterpolation: StringInterpolation) { text = stringInterpolation.text }
+    package init(stringLiteral value: String) { text = value }
+    package init(stringInterpolation: StringInterpolation) { text = stringInterpolation.text }
     /// Style sheets and scripts, which must not be escaped. Never text that came from outside.
-    init(trusted text: String) { self.text = text }
+    package init(trusted text: String) { self.text = text }
 
-    static let empty: Markup = ""
+    package static let empty: Markup = ""
 
-    static func + (a: Markup, b: Markup) -> Markup { Markup(trusted: a.text + b.text) }
-    static func += (a: inout Markup, b: Markup) { a.text += b.text }
+    package static func + (a: Markup, b: Markup) -> Markup { Markup(trusted: a.text + b.text) }
+    package static func += (a: inout Markup, b: Markup) { a.text += b.text }
 
-    struct StringInterpolation: StringInterpolationProtocol {
+    package struct StringInterpolation: StringInterpolationProtocol {
         fileprivate var text = ""
 
-        init(literalCapacity: Int, interpolationCount: Int) {
+        package init(literalCapacity: Int, interpolationCount: Int) {
             text.reserveCapacity(literalCapacity + 16 * interpolationCount)
         }
 
-        mutating func appendLiteral(_ literal: String) { text += literal }
-        mutating func appendInterpolation(_ value: String) { Markup.escape(value, into: &text) }
-        mutating func appendInterpolation(_ value: Markup) { text += value.text }
-        mutating func appendInterpolation(_ values: [Markup]) { for value in values { text += value.text } }
-        mutating func appendInterpolation(_ value: Int) { text += String(value) }
+        package mutating func appendLiteral(_ literal: String) { text += literal }
+        package mutating func appendInterpolation(_ value: String) { Markup.escape(value, into: &text) }
+        package mutating func appendInterpolation(_ value: Markup) { text += value.text }
+        package mutating func appendInterpolation(_ values: [Markup]) { for value in values { text += value.text } }
+        package mutating func appendInterpolation(_ value: Int) { text += String(value) }
         /// A coordinate: two decimals at most, and never anything but a number.
-        mutating func appendInterpolation(_ value: Double) {
+        package mutating func appendInterpolation(_ value: Double) {
             guard value.isFinite, abs(value) < 1e9 else { text += "0"; return }
             let hundredths = Int((value * 100).rounded())
             let (whole, rest) = hundredths.magnitude.quotientAndRemainder(dividingBy: 100)
@@ -69,7 +69,7 @@ struct Markup: ExpressibleByStringInterpolation, Sendable {
 }
 
 extension [Markup] {
-    func joined(_ separator: Markup = "") -> Markup {
+    package func joined(_ separator: Markup = "") -> Markup {
         Markup(trusted: map(\.text).joined(separator: separator.text))
     }
 }
