@@ -14,7 +14,7 @@ let package = Package(
     products: [
         .library(
             name: "PEFT",
-            targets: ["PEFT", "Training", "Experiments", "LanguageModels", "TorchNN", "Torch"]),
+            targets: ["PEFT", "Training", "Experiments", "Serving", "LanguageModels", "TorchNN", "Torch"]),
         .library(name: "PEFTTokenizers", targets: ["PEFTTokenizers"]),
         .executable(name: "peft", targets: ["PEFTCommand"]),
     ],
@@ -177,7 +177,7 @@ if Context.environment["PEFT_SERVER"] != nil {
             name: "PEFTServer",
             dependencies: [
                 "CHub", "LanguageModels", "PEFT", "PEFTHub", "PEFTJinja", "PEFTSupport", "PEFTTokenizers", "Serving",
-                "Torch",
+                "Torch", "Training", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Hummingbird", package: "hummingbird"),

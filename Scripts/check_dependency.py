@@ -3,8 +3,8 @@
 
 Usage: Scripts/check_dependency.py [--configuration release]
 
-The manifest, the commands and the program are those of the page; the program also has README's example and the method
-that CONTRIBUTING adds, so that the public interface suffices for all that the pages show. (The programs in Examples/
+The manifest, the commands and the program are those of the page; the program also has README's example, that of
+docs/serving.md and the method that CONTRIBUTING adds, so that the public interface suffices for all that the pages show. (The programs in Examples/
 are in the package and see what is `package`.) The repository is a clone of this checkout's HEAD with a tag, and the
 program also uses a package whose modules are named as those of swift-transformers and its dependencies. Takes as long
 as a whole build. Exit status 1 if a command fails or the program prints no loss.
@@ -62,12 +62,12 @@ def blocks(page, language="swift"):
     return [code for name, code in re.findall(r"```(\w+)\n(.*?)```", text, re.S) if name == language]
 
 
-def as_function(code, name):
+def as_function(code, name, effects="throws"):
     """A program's imports, and its statements as the body of a function."""
     lines = code.splitlines()
     imports = [line for line in lines if line.startswith("import ")]
     body = [line for line in lines if not line.startswith("import ")]
-    return "\n".join(imports + [f"func {name}() throws {{"] + body + ["}", ""])
+    return "\n".join(imports + [f"func {name}() {effects} {{"] + body + ["}", ""])
 
 
 def sources():
@@ -84,6 +84,7 @@ print("trained gates: \\(gates.trainableCount)")
         "main.swift": "".join(library) + use,
         "OutputGate.swift": method,
         "Readme.swift": as_function(readme, "readme"),
+        "Serving.swift": as_function(blocks("docs/serving.md")[0], "serving", "async throws"),
     }
 
 

@@ -1,14 +1,18 @@
 """Tests of peft-server over HTTP, with a small model. They need a built program (make server, or PEFT_SERVER_PROGRAM) and are
 skipped without one. Only Python's standard library is used, and the package openai if it is installed."""
 
+import base64
 import concurrent.futures
 import contextlib
 import http.client
 import json
+import math
 import os
 import shutil
 import signal
 import socket
+import ssl
+import struct
 import subprocess
 import tempfile
 import threading
@@ -27,10 +31,13 @@ def program():
     return next((place for place in places if os.access(place, os.X_OK)), None)
 
 
-def write_model(folder):
-    """The small Llama with a tokenizer of words and a chat template."""
-    shutil.copytree(os.path.join(FIXTURES, "llama"), folder)
-    words = ["<unk>", "</s>"] + [f"w{i}" for i in range(2, 96)]
+def write_model(folder, source="llama", size=96):
+    """A small model with a tokenizer of words and a chat template."""
+    shutil.copytree(os.path.join(FIXTURES, source), folder)
+    write_tokenizer(folder, ["<unk>", "</s>"] + [f"w{i}" for i in range(2, size)])
+
+
+def write_tokenizer(folder, words):
     tokenizer = {
         "added_tokens": [], "normalizer": None, "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None,
         "decoder": None,
@@ -41,6 +48,15 @@ def write_model(folder):
         json.dump(tokenizer, file)
     with open(os.path.join(folder, "tokenizer_config.json"), "w") as file:
         json.dump({"chat_template": template, "eos_token": "</s>"}, file)
+
+
+def change_json(path, **fields):
+    """Changes fields of an object in a JSON file."""
+    with open(path) as file:
+        value = json.load(file)
+    value.update(fields)
+    with open(path, "w") as file:
+        json.dump(value, file)
 
 
 class Server:
@@ -184,7 +200,10 @@ class AnswerTests(ServerCase):
         choice = answer["choices"][0]
         self.assertEqual(len(choice["text"].split()), 8)
         self.assertEqual(choice["finish_reason"], "length")
-        self.assertEqual(answer["usage"], {"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11})
+        details = {"cached_tokens": 0}
+        self.assertEqual(
+            answer["usage"],
+            {"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11, "prompt_tokens_details": details})
         self.assertEqual(self.complete(ignore_eos=True, prompt=[5, 9, 30])["choices"], answer["choices"])
         several = self.complete(ignore_eos=True, prompt=["w5 w9 w30", "w7"], n=2)["choices"]
         self.assertEqual([c["index"] for c in several], [0, 1, 2, 3])
@@ -445,6 +464,11 @@ class KeyTests(ServerCase):
                 self.assertEqual(headers["WWW-Authenticate"], "Bearer")
                 self.assertEqual(answer["error"]["code"], "invalid_api_key")
         self.assertEqual(self.server.send("GET", "/metrics", headers={"Authorization": ""})[0], 401)
+        own = {"Authorization": "", "X-Api-Key": KEY}
+        self.assertEqual(self.server.send("GET", "/v1/models", headers=own)[0], 200)
+        # Scripts of other origins get no permission.
+        _, headers, _ = self.server.send("GET", "/v1/models", headers={"Origin": "https://a.example"})
+        self.assertIsNone(headers["Access-Control-Allow-Origin"])
         self.assertEqual(self.server.send("GET", "/health", headers={"Authorization": ""})[0], 200)
         self.assertNotIn(KEY, json.dumps(self.server.log))
 
@@ -475,6 +499,330 @@ class FormatTests(unittest.TestCase):
                 server.stop()
 
 
+def tool(name, **properties):
+    parameters = {"type": "object", "properties": properties, "required": list(properties)}
+    return {"type": "function", "function": {"name": name, "description": "A tool.", "parameters": parameters}}
+
+
+@unittest.skipUnless(program(), "peft-server is not built")
+class ToolTests(unittest.TestCase):
+    """Calls of tools: required ones, which a schema enforces, and those among text, which a word of the vocabulary contains."""
+
+    CALL = '<tool_call>{"name":"find","arguments":{"b":1,"a":"x"}}</tool_call>'
+    MODEL = os.path.join(ROOT, "Tests", "TrainingTests", "Fixtures", "chat", "model")
+    tools = [tool("find", kind={"enum": ["x", "y"]}), tool("count", n={"enum": [1, 22]})]
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.mkdtemp(prefix="peft-server-")
+        # Room for the tools' descriptions, of which every byte is a token.
+        model = os.path.join(cls.folder, "chats")
+        shutil.copytree(cls.MODEL, model)
+        change_json(os.path.join(model, "config.json"), max_position_embeddings=1024)
+        cls.server = Server(cls.folder, model=model)
+        model = os.path.join(cls.folder, "words")
+        write_model(model)
+        with open(os.path.join(model, "tokenizer.json")) as file:
+            tokenizer = json.load(file)
+        words = {word: i for word, i in tokenizer["model"]["vocab"].items() if i not in (50, 51)}
+        words.update({cls.CALL: 50, "Well": 51})
+        tokenizer["model"]["vocab"] = words
+        with open(os.path.join(model, "tokenizer.json"), "w") as file:
+            json.dump(tokenizer, file)
+        template = (
+            "{% if tools %}{{ tools | tojson }}{# <tool_call> #} {% endif %}{% for m in messages %}{{ m.role }} "
+            "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% else %}{{ m.content }}{% endif %} {% endfor %}")
+        with open(os.path.join(model, "chat_template.jinja"), "w") as file:
+            file.write(template)
+        cls.words = Server(cls.folder, model=model)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.stop()
+        cls.words.stop()
+        shutil.rmtree(cls.folder, ignore_errors=True)
+
+    def body(self, **fields):
+        return {
+            "messages": [{"role": "user", "content": "w5"}], "tools": self.tools, "temperature": 1, "seed": 5,
+            "max_tokens": 600, **fields}
+
+    def joined(self, parts):
+        """The message that the deltas of a stream add up to, and the reason."""
+        content, calls, reasons = "", [], []
+        for choice in (c for part in parts for c in part["choices"]):
+            content += choice["delta"].get("content") or ""
+            for call in choice["delta"].get("tool_calls", []):
+                if call["index"] == len(calls):
+                    calls.append({"id": call["id"], "type": call["type"], "function": dict(call["function"])})
+                else:
+                    calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
+            reasons += [choice["finish_reason"]] if choice["finish_reason"] else []
+        return content, calls, reasons
+
+    def test_required_calls(self):
+        for several in (True, False):
+            body = self.body(tool_choice="required", parallel_tool_calls=several)
+            choice = self.server.post("/v1/chat/completions", body)["choices"][0]
+            calls = choice["message"]["tool_calls"]
+            self.assertEqual(choice["finish_reason"], "tool_calls")
+            self.assertIsNone(choice["message"]["content"])
+            for call in calls:
+                self.assertEqual(call["type"], "function")
+                arguments = json.loads(call["function"]["arguments"])
+                allowed = {"find": [{"kind": "x"}, {"kind": "y"}], "count": [{"n": 1}, {"n": 22}]}
+                self.assertIn(arguments, allowed[call["function"]["name"]])
+            self.assertEqual(len({call["id"] for call in calls}), len(calls))
+            if not several:
+                self.assertEqual(len(calls), 1)
+            content, streamed, reasons = self.joined(self.server.stream("/v1/chat/completions", body))
+            self.assertEqual((content, reasons), ("", ["tool_calls"]))
+            self.assertEqual([c["function"] for c in streamed], [c["function"] for c in calls])
+
+    def test_a_named_function(self):
+        body = self.body(tool_choice={"type": "function", "function": {"name": "count"}})
+        choice = self.server.post("/v1/chat/completions", body)["choices"][0]
+        (call,) = choice["message"]["tool_calls"]
+        self.assertEqual(call["function"]["name"], "count")
+        self.assertIn(json.loads(call["function"]["arguments"])["n"], (1, 22))
+        self.assertEqual(choice["finish_reason"], "stop")
+        parts = self.server.stream("/v1/chat/completions", body)
+        _, streamed, _ = self.joined(parts)
+        self.assertEqual(streamed[0]["function"], call["function"])
+        # The arguments arrive in several parts.
+        self.assertGreater(sum(1 for part in parts for c in part["choices"] if c["delta"].get("tool_calls")), 1)
+
+    def test_calls_among_text(self):
+        body = self.body(max_tokens=2, temperature=0, logit_bias={"50": 100}, ignore_eos=True)
+        choice = self.words.post("/v1/chat/completions", body)["choices"][0]
+        functions = [call["function"] for call in choice["message"]["tool_calls"]]
+        self.assertEqual(functions, 2 * [{"name": "find", "arguments": '{"b":1,"a":"x"}'}])
+        content, streamed, _ = self.joined(self.words.stream("/v1/chat/completions", body))
+        self.assertEqual([c["function"] for c in streamed], functions)
+        self.assertEqual(content.strip(), "")
+        one = self.words.post("/v1/chat/completions", {**body, "parallel_tool_calls": False})["choices"][0]
+        self.assertEqual(len(one["message"]["tool_calls"]), 1)
+        text = self.words.post("/v1/chat/completions", {**body, "logit_bias": {"51": 100}})["choices"][0]
+        self.assertEqual(text["message"]["content"], "Well Well")
+        self.assertNotIn("tool_calls", text["message"])
+        plain = self.words.post("/v1/chat/completions", {**body, "tool_choice": "none"})["choices"][0]
+        self.assertNotIn("tool_calls", plain["message"])
+        self.assertIn("<tool_call>", plain["message"]["content"])
+
+    def test_conversations_with_calls(self):
+        call = {"id": "a", "type": "function", "function": {"name": "find", "arguments": '{"b": 1, "a": 2}'}}
+        messages = [
+            {"role": "user", "content": "w5"}, {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "a", "content": "w6"}]
+        tokens = self.server.post("/tokenize", {"messages": messages, "tools": self.tools})["tokens"]
+        text = self.server.post("/detokenize", {"tokens": tokens})["prompt"]
+        # The arguments are an object, and all members keep their order.
+        self.assertIn('<tool_call>{"name": "find", "arguments": {"b": 1, "a": 2}}</tool_call>', text)
+        self.assertIn('[{"type": "function", "function": {"name": "find", "description"', text)
+        self.server.post("/v1/chat/completions", self.body(messages=messages, max_tokens=2))
+
+    def messages(self, **fields):
+        """A body of Anthropic's API."""
+        tools = [
+            {"name": t["function"]["name"], "description": "A tool.", "input_schema": t["function"]["parameters"]}
+            for t in self.tools]
+        return {"messages": [{"role": "user", "content": "w5"}], "tools": tools, "temperature": 1, "max_tokens": 200, **fields}
+
+    def events(self, server, body):
+        """The events of a stream of Anthropic's API."""
+        status, headers, text = server.send("POST", "/v1/messages", {**body, "stream": True})
+        self.assertEqual((status, headers["Content-Type"]), (200, "text/event-stream"))
+        events = []
+        for part in text.strip().split("\n\n"):
+            name, data = part.split("\n")
+            events.append(json.loads(data[len("data: "):]))
+            self.assertEqual(name, "event: " + events[-1]["type"])
+        return events
+
+    def test_messages(self):
+        body = self.messages(tool_choice={"type": "tool", "name": "count"})
+        answer = self.server.post("/v1/messages", body)
+        (block,) = answer["content"]
+        self.assertEqual((answer["type"], answer["role"], answer["stop_reason"]), ("message", "assistant", "tool_use"))
+        self.assertEqual((block["type"], block["name"]), ("tool_use", "count"))
+        self.assertIn(block["input"]["n"], (1, 22))
+        events = self.events(self.server, body)
+        kinds = [event["type"] for event in events]
+        self.assertEqual(kinds[:2], ["message_start", "content_block_start"])
+        self.assertEqual(kinds[-3:], ["content_block_stop", "message_delta", "message_stop"])
+        parts = [event["delta"]["partial_json"] for event in events if event["type"] == "content_block_delta"]
+        self.assertIn(json.loads("".join(parts))["n"], (1, 22))
+        self.assertEqual(events[-2]["delta"]["stop_reason"], "tool_use")
+        # A text, then calls, with the words' model.
+        body = self.messages(max_tokens=3, temperature=0, system=[{"type": "text", "text": "w7"}])
+        body.pop("tools")
+        whole = self.words.post("/v1/messages", body)
+        self.assertEqual(whole["stop_reason"], "max_tokens")
+        self.assertEqual(whole["usage"]["output_tokens"], 3)
+        events = self.events(self.words, body)
+        text = "".join(event["delta"]["text"] for event in events if event["type"] == "content_block_delta")
+        self.assertEqual(text, whole["content"][0]["text"])
+        self.assertEqual(events[-2]["usage"]["output_tokens"], 3)
+        turns = [
+            {"role": "user", "content": "w5"},
+            {"role": "assistant", "content": [
+                {"type": "text", "text": "w6"}, {"type": "tool_use", "id": "a", "name": "find", "input": {"b": 1}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "w8"}]}]
+        self.words.post("/v1/messages", {**body, "messages": turns})
+        for wrong in ({**body, "max_tokens": None}, {**body, "messages": []}, {**body, "thinking": {"type": "enabled"}}):
+            error = self.words.post("/v1/messages", wrong, status=400)
+            self.assertEqual((error["type"], error["error"]["type"]), ("error", "invalid_request_error"))
+
+    def test_mistakes(self):
+        for field, fields in (
+            ("tool_choice", {"tool_choice": "some"}), ("tool_choice", {"tool_choice": {"function": {"name": "none"}}}),
+            ("tools", {"tools": [{"type": "function"}]}), ("tools", {"tools": 1}),
+            ("tool_choice", {"tools": None, "tool_choice": "required"}),
+            ("response_format", {"response_format": {"type": "json_object"}}),
+        ):
+            answer = self.server.post("/v1/chat/completions", self.body(**fields), status=400)
+            self.assertEqual(answer["error"]["param"], field)
+
+
+def read_logits(adapter):
+    """The inputs of an adapter of the fixtures, and the outputs that Hugging Face PEFT computed."""
+    folder = os.path.join(ADAPTERS, adapter)
+    with open(os.path.join(folder, "expected.json")) as file:
+        inputs = [row[0] for row in json.load(file)["rows"]]
+    with open(os.path.join(folder, "expected.safetensors"), "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        entry = json.loads(file.read(length))["logits"]
+        start, end = entry["data_offsets"]
+        file.seek(8 + length + start)
+        values = struct.unpack(f"<{(end - start) // 4}f", file.read(end - start))
+    size = entry["shape"][1]
+    return inputs, [values[i:i + size] for i in range(0, len(values), size)]
+
+
+def softmax(values):
+    powers = [math.exp(value - max(values)) for value in values]
+    return [power / sum(powers) for power in powers]
+
+
+@unittest.skipUnless(program(), "peft-server is not built")
+class HeadTests(unittest.TestCase):
+    """Scores and embeddings of models with a head."""
+
+    @contextlib.contextmanager
+    def serve(self, family, adapter):
+        with tempfile.TemporaryDirectory() as folder:
+            model = os.path.join(folder, "small")
+            write_model(model, f"heads/{family}", 48)
+            server = Server(folder, "--adapter", "own=" + os.path.join(ADAPTERS, adapter), model=model)
+            try:
+                yield server
+            finally:
+                server.stop()
+
+    def assertClose(self, values, expected):
+        self.assertEqual(len(values), len(expected))
+        for value, right in zip(values, expected):
+            self.assertAlmostEqual(value, right, delta=1e-4 * max(1, abs(right)))
+
+    def test_scores_of_a_decoder(self):
+        inputs, logits = read_logits("task-llama-classification-lora")
+        with self.serve("llama", "task-llama-classification-lora") as server:
+            answer = server.post("/classify", {"model": "own", "input": inputs})
+            for entry, own in zip(answer["data"], logits, strict=True):
+                self.assertClose(entry["probs"], softmax(own))
+                self.assertEqual(entry["label"], f"LABEL_{max(range(5), key=lambda i: own[i])}")
+                self.assertEqual(list(entry["scores"].values()), entry["probs"])
+                self.assertEqual(entry["num_classes"], 5)
+            self.assertEqual(answer["usage"], {"prompt_tokens": 21, "total_tokens": 21})
+            # Texts, many at a time, each as alone.
+            texts = [" ".join(f"w{2 + (7 * i + j) % 44}" for j in range(1 + i % 9)) for i in range(40)]
+            body = {"model": "own", "input": texts}
+            together = [entry["probs"] for entry in server.post("/classify", body)["data"]]
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                alone = list(pool.map(lambda text: server.post("/classify", {**body, "input": text})["data"][0]["probs"], texts))
+            for one, other in zip(together, alone, strict=True):
+                self.assertClose(one, other)
+            self.assertGreater(len({tuple(one) for one in together}), 30)
+            # The base has no trained head, and the model generates no text and has no embeddings.
+            for path, body in (
+                ("/classify", {"input": "w5"}), ("/v1/embeddings", {"model": "own", "input": "w5"}),
+                ("/v1/completions", {"model": "own", "prompt": "w5"}), ("/classify", {"model": "own", "input": []}),
+                ("/classify", {"model": "own", "input": "w5 " * 50}), ("/classify", {"model": "own", "input": [[99]]}),
+                ("/classify", {"model": "own"}),
+            ):
+                server.post(path, body, status=400)
+            server.post("/classify", {"model": "other", "input": "w5"}, status=404)
+
+    def test_scores_of_encoders(self):
+        inputs, logits = read_logits("task-bert-regression-lora")
+        with self.serve("bert", "task-bert-regression-lora") as server:
+            answer = server.post("/classify", {"model": "own", "input": inputs})["data"]
+            self.assertClose([entry["score"] for entry in answer], [own[0] for own in logits])
+            pair = server.post("/classify", {"model": "own", "input": {"text": "w5", "pair": "w6 w7"}})
+            self.assertEqual(pair["usage"]["prompt_tokens"], 3)
+        inputs, _ = read_logits("task-bert-token-classification-lora")
+        with self.serve("bert", "task-bert-token-classification-lora") as server:
+            answer = server.post("/classify", {"model": "own", "input": ["w5\nw6\nw7", *inputs]})["data"]
+            self.assertEqual([len(entry["labels"]) for entry in answer], [3, 5, 7, 9])
+            self.assertTrue(all(0.2 <= score <= 1 for entry in answer for score in entry["scores"]))
+
+    def test_embeddings(self):
+        inputs, vectors = read_logits("task-bert-embeddings-lora")
+        with self.serve("bert", "task-bert-embeddings-lora") as server:
+            body = {"model": "own", "input": inputs}
+            answer = server.post("/v1/embeddings", body)
+            for entry, vector in zip(answer["data"], vectors, strict=True):
+                self.assertEqual(entry["object"], "embedding")
+                self.assertClose(entry["embedding"], vector)
+            packed = server.post("/v1/embeddings", {**body, "encoding_format": "base64"})["data"]
+            for entry, own in zip(packed, answer["data"], strict=True):
+                values = struct.unpack("<16f", base64.b64decode(entry["embedding"]))
+                self.assertClose(values, own["embedding"])
+            # Without the adapter other vectors.
+            base = server.post("/v1/embeddings", {"input": inputs})["data"]
+            self.assertNotEqual(base[0]["embedding"], answer["data"][0]["embedding"])
+            server.post("/v1/embeddings", {**body, "encoding_format": "x"}, status=400)
+            server.post("/v1/embeddings", {**body, "dimensions": 8}, status=400)
+            server.post("/classify", body, status=400)
+
+
+class PrefixTests(ServerCase):
+    PROMPT = " ".join(f"w{2 + 7 * i % 90}" for i in range(60))
+
+    @classmethod
+    def prepare(cls):
+        # An adapter with other words for the same ids.
+        folder = os.path.join(cls.adapters, "words")
+        shutil.copytree(os.path.join(ADAPTERS, "llama-lora"), folder)
+        write_tokenizer(folder, ["<unk>", "</s>"] + [f"x{i}" for i in range(2, 96)])
+
+    def test_prompts_that_begin_alike_are_read_once(self):
+        body = {"temperature": 0, "max_tokens": 8, "ignore_eos": True}
+        self.wait(lambda: len(self.server.get("/v1/adapters")["data"]) == 4)
+        for name in ("small", "llama-lora", "llama-prompt", "llama-prefix"):
+            first = self.server.post("/v1/completions", {**body, "model": name, "prompt": self.PROMPT})
+            self.assertEqual(first["usage"]["prompt_tokens_details"]["cached_tokens"], 0, name)
+            again = self.server.post("/v1/completions", {**body, "model": name, "prompt": self.PROMPT})
+            self.assertEqual(again["usage"]["prompt_tokens_details"]["cached_tokens"], 59)
+            self.assertEqual(again["choices"], first["choices"])
+            longer = {**body, "model": name, "prompt": self.PROMPT + " w3 w4"}
+            cached = self.server.post("/v1/completions", longer)
+            self.assertGreaterEqual(cached["usage"]["prompt_tokens_details"]["cached_tokens"], 60)
+        self.assertGreater(self.metric("peft:prefix_cache_hits_total"), 4 * 100)
+
+    def test_own_tokenizers(self):
+        self.wait(lambda: any(a["name"] == "words" for a in self.server.get("/v1/adapters")["data"]))
+        body = {"temperature": 0, "max_tokens": 6, "ignore_eos": True}
+        own = self.server.post("/v1/completions", {**body, "model": "words", "prompt": "x5 x9"})["choices"][0]["text"]
+        other = self.server.post("/v1/completions", {**body, "model": "llama-lora", "prompt": "w5 w9"})["choices"][0]["text"]
+        self.assertEqual(own, other.replace("w", "x"))
+        chat = {"messages": [{"role": "user", "content": "x5"}], "model": "words", "max_tokens": 3, "logprobs": True}
+        for entry in self.server.post("/v1/chat/completions", chat)["choices"][0]["logprobs"]["content"]:
+            self.assertNotIn("w", entry["token"])
+        self.assertEqual(self.server.post("/tokenize", {"model": "words", "prompt": "x5"})["tokens"], [5])
+        self.assertEqual(self.server.post("/detokenize", {"model": "words", "tokens": [5]})["prompt"], "x5")
+
+
 @unittest.skipUnless(program(), "peft-server is not built")
 class LifeCycleTests(unittest.TestCase):
     def test_sigterm_completes_running_requests(self):
@@ -494,12 +842,121 @@ class LifeCycleTests(unittest.TestCase):
                     self.assertEqual(text["usage"]["completion_tokens"], 120)
             self.assertEqual(server.log[-1]["message"], "stopped")
 
+    def test_settings_from_a_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "server.yaml")
+            with open(path, "w") as file:
+                file.write(
+                    "served_name: mine\nmax-length: 64\nprefix-cache: false\ncors-origin: [https://a.example, https://b.example]\n"
+                    "api-key: secret\n")
+            server = Server(folder, "--config", path, "--max-length", "32")
+            try:
+                server.key = "secret"
+                model = server.get("/v1/models")["data"][0]
+                self.assertEqual((model["id"], model["max_model_len"]), ("mine", 32))
+                self.assertEqual(server.send("GET", "/v1/models", headers={"Authorization": ""})[0], 401)
+                _, headers, _ = server.send("GET", "/v1/models", headers={"Origin": "https://b.example"})
+                self.assertEqual(headers["Access-Control-Allow-Origin"], "https://b.example")
+                _, headers, _ = server.send("GET", "/v1/models", headers={"Origin": "https://c.example"})
+                self.assertIsNone(headers["Access-Control-Allow-Origin"])
+                status, headers, _ = server.send("OPTIONS", "/v1/chat/completions", headers={
+                    "Authorization": "", "Origin": "https://a.example", "Access-Control-Request-Method": "POST"})
+                self.assertEqual((status, headers["Access-Control-Allow-Origin"]), (204, "https://a.example"))
+                self.assertIn("Authorization", headers["Access-Control-Allow-Headers"])
+            finally:
+                server.stop()
+            for text in ("unknown-setting: 1\n", "- a\n", "help: true\n", "a: b: c\n"):
+                with open(path, "w") as file:
+                    file.write(text)
+                result = subprocess.run(
+                    [program(), "--model", server.model, "--config", path], capture_output=True, text=True, timeout=60)
+                self.assertNotEqual(result.returncode, 0, text)
+                self.assertIn("rror", result.stderr)
+
     def test_mistakes_at_the_start(self):
         with tempfile.TemporaryDirectory() as folder:
             for options in (["--model", folder + "/none"], ["--model", folder, "--port", "99999"], ["--max-sequences", "0"]):
                 result = subprocess.run([program(), *options], capture_output=True, text=True, timeout=60)
                 self.assertNotEqual(result.returncode, 0)
                 self.assertIn("rror", result.stderr)
+
+
+@unittest.skipUnless(program() and shutil.which("nginx") and shutil.which("openssl"), "peft-server or nginx is missing")
+class ProxyTests(unittest.TestCase):
+    """deploy/nginx.conf before two replicas."""
+
+    def test_affinity_and_failover(self):
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            adapters = os.path.join(folder, "adapters")
+            for i in range(12):
+                shutil.copytree(os.path.join(ADAPTERS, "llama-lora"), os.path.join(adapters, f"a{i}"))
+            servers = [Server(folder, "--adapters-dir", adapters) for _ in range(2)]
+            for server in servers:
+                stack.callback(lambda server=server: server.process.poll() is None and server.stop())
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            subprocess.run(
+                ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", folder + "/key", "-out", folder + "/pem",
+                 "-days", "1", "-subj", "/CN=localhost"], check=True, capture_output=True)
+            with open(os.path.join(ROOT, "deploy", "nginx.conf")) as file:
+                text = file.read()
+            for old, new in (
+                ("listen 443", f"listen 127.0.0.1:{port}"), ("127.0.0.1:8001", f"127.0.0.1:{servers[0].port}"),
+                ("127.0.0.1:8002", f"127.0.0.1:{servers[1].port}"), ("/etc/ssl/certs/peft.pem", folder + "/pem"),
+                ("/etc/ssl/private/peft.key", folder + "/key"),
+            ):
+                self.assertEqual(text.count(old), 1, old)
+                text = text.replace(old, new)
+            paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+            with open(folder + "/nginx.conf", "w") as file:
+                file.write(
+                    f"daemon off; pid {folder}/pid; error_log {folder}/errors;\nevents {{}}\nhttp {{\naccess_log off;\n"
+                    f"{paths}{text}}}\n")
+            proxy = subprocess.Popen(["nginx", "-p", folder, "-c", folder + "/nginx.conf", "-e", folder + "/errors"])
+            stack.callback(lambda: (proxy.terminate(), proxy.wait(30)))
+            trust = ssl.create_default_context(cafile=folder + "/pem")
+            trust.check_hostname = False
+
+            def send(path, body, **headers):
+                connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=trust)
+                connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
+                response = connection.getresponse()
+                text = response.read().decode()
+                connection.close()
+                return response.status, text
+
+            def counts():
+                return [{a["name"]: a["requests"] for a in server.get("/v1/adapters")["data"]} for server in servers]
+
+            for _ in range(200):
+                with contextlib.suppress(OSError):
+                    if send("/ready", None)[0] == 200:
+                        break
+                time.sleep(0.05)
+            body = {"prompt": "w5", "max_tokens": 3, "temperature": 0}
+            for _ in range(3):
+                for i in range(12):
+                    named = {**body, "model": f"a{i}"}
+                    status, text = send("/v1/completions", named, **{"X-Adapter": f"a{i}"})
+                    self.assertEqual(status, 200, text)
+                    self.assertEqual(send(f"/adapters/a{i}/v1/completions", named)[0], 200)
+            before = counts()
+            for i in range(12):
+                # All six went to one of the two.
+                self.assertEqual(sorted(count[f"a{i}"] for count in before), [0, 6])
+            self.assertTrue(all(sum(count.values()) > 0 for count in before))
+            status, text = send("/v1/completions", {**body, "stream": True})
+            self.assertTrue(text.endswith("data: [DONE]\n\n"))
+            self.assertEqual(send("/metrics", None)[0], 404)
+            # One replica shuts down under load; nothing is lost.
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                answers = [
+                    pool.submit(send, "/v1/completions", {**body, "model": f"a{i % 12}", "max_tokens": 60}, **{"X-Adapter": f"a{i % 12}"})
+                    for i in range(48)]
+                answers[4].result()
+                self.assertEqual(servers[0].stop(), 0)
+                self.assertEqual({answer.result()[0] for answer in answers}, {200})
 
 
 if __name__ == "__main__":

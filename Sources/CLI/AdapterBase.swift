@@ -45,10 +45,6 @@ struct AdapterBase {
 
     /// The folder of the adapter's tokenizer: its own if it has one, as trainers often save, else the base's.
     static func tokenizerFolder(_ adapter: URL, base: ModelFolder) throws -> URL {
-        let names = try Tokenizer.files(in: adapter).map(\.name)
-        let hasTokenizer = ["tokenizer.json", "spiece.model", "tokenizer.model", "vocab.json", "vocab.txt"].contains {
-            names.contains($0)
-        }
-        return hasTokenizer ? adapter : base.url
+        try AdapterFiles.hasTokenizer(adapter) ? adapter : base.url
     }
 }

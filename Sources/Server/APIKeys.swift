@@ -43,7 +43,11 @@ struct APIKeyMiddleware<Context: RequestContext>: RouterMiddleware {
         if let login = PageSessions.shared.login(request) { return login }
         let header = request.headers[.authorization] ?? ""
         let scheme = "bearer "
-        guard header.lowercased().hasPrefix(scheme), keys.accept(String(header.dropFirst(scheme.count))) else {
+        // Anthropic's clients send a header of their own.
+        let key =
+            header.lowercased().hasPrefix(scheme)
+            ? String(header.dropFirst(scheme.count)) : HTTPField.Name("X-Api-Key").flatMap { request.headers[$0] }
+        guard let key, keys.accept(key) else {
             throw APIError(
                 .unauthorized, "missing or unknown API key; send 'Authorization: Bearer KEY'",
                 type: "authentication_error",

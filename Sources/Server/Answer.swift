@@ -37,12 +37,24 @@ protocol AnswerFormat: Sendable {
     func answer(_ choices: [ChoiceAnswer], _ usage: Usage) -> JSON
     /// Chunks of a stream before the first token of a choice.
     func opening(_ choice: Int) -> [JSON]
-    /// A chunk with text; `nil` if there is nothing to send.
-    mutating func chunk(_ choice: Int, _ text: String, _ logProbability: TokenLogProbability?) -> JSON?
-    /// The last chunk of a choice.
-    mutating func closing(_ choice: Int, _ text: String, _ reason: FinishReason) -> JSON
+    /// Chunks with text; none if there is nothing to send.
+    mutating func chunks(_ choice: Int, _ text: String, _ logProbability: TokenLogProbability?) -> [JSON]
+    /// The last chunks of a choice.
+    mutating func closing(_ choice: Int, _ text: String, _ reason: FinishReason) -> [JSON]
     /// A chunk with the usage.
     func usageChunk(_ usage: Usage) -> JSON
+    /// The server-sent event of a chunk.
+    func event(_ chunk: JSON) -> String
+    /// The last event of a stream.
+    var lastEvent: String { get }
+    /// The chunk of a request that fails after its answer began.
+    func failure(_ error: APIError) -> JSON
+}
+
+extension AnswerFormat {
+    func event(_ chunk: JSON) -> String { "data: \(chunk.text(indent: nil))\n\n" }
+    var lastEvent: String { "data: [DONE]\n\n" }
+    func failure(_ error: APIError) -> JSON { error.json }
 }
 
 extension Usage {
@@ -50,6 +62,7 @@ extension Usage {
         [
             "prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens),
             "total_tokens": .integer(promptTokens + completionTokens),
+            "prompt_tokens_details": ["cached_tokens": .integer(cachedTokens)],
         ]
     }
 }
@@ -85,6 +98,7 @@ struct Answering {
                 case .done(let part):
                     usage.promptTokens += part.promptTokens
                     usage.completionTokens += part.completionTokens
+                    usage.cachedTokens += part.cachedTokens
                     open -= 1
                 case .failed(let error): throw error
                 }
@@ -113,7 +127,7 @@ struct Answering {
                 var format = format
                 var usage = Usage(promptTokens: 0, completionTokens: 0)
                 var opened: Set<Int> = []
-                func data(_ json: JSON) -> ByteBuffer { ByteBuffer(string: "data: \(json.text(indent: nil))\n\n") }
+                func data(_ json: JSON) -> ByteBuffer { ByteBuffer(string: format.event(json)) }
                 for await (index, event) in events {
                     var chunks: [JSON] = []
                     func open(_ choice: Int) {
@@ -122,17 +136,19 @@ struct Answering {
                     switch event {
                     case .token(let choice, _, let text, let score):
                         open(index * choices + choice)
-                        if let chunk = format.chunk(index * choices + choice, text, score) { chunks.append(chunk) }
+                        chunks += format.chunks(index * choices + choice, text, score)
                     case .finished(let choice, let text, let reason):
                         open(index * choices + choice)
-                        chunks.append(format.closing(index * choices + choice, text, reason))
+                        chunks += format.closing(index * choices + choice, text, reason)
                     case .done(let part):
                         usage.promptTokens += part.promptTokens
                         usage.completionTokens += part.completionTokens
+                        usage.cachedTokens += part.cachedTokens
+                        usage.cachedTokens += part.cachedTokens
                     case .failed(let error):
                         context.logger.error("request failed", metadata: ["error": .string(error.message)])
-                        try await writer.write(data(APIError(error).json))
-                        try await writer.write(ByteBuffer(string: "data: [DONE]\n\n"))
+                        try await writer.write(data(format.failure(APIError(error))))
+                        try await writer.write(ByteBuffer(string: format.lastEvent))
                         isComplete = true
                         return
                     }
@@ -140,7 +156,7 @@ struct Answering {
                 }
                 guard !Task.isCancelled else { throw CancellationError() }
                 if includesUsage { try await writer.write(data(format.usageChunk(usage))) }
-                try await writer.write(ByteBuffer(string: "data: [DONE]\n\n"))
+                try await writer.write(ByteBuffer(string: format.lastEvent))
                 isComplete = true
                 log(usage)
             }

@@ -9,9 +9,12 @@ struct ChatFormat: AnswerFormat {
     let created = Int(Date().timeIntervalSince1970)
     let hasLogProbabilities: Bool
     let sendsUsage: Bool
+    let tools: ToolUse?
+    /// The tool calls of each choice of a stream.
+    private var readers: [Int: ToolCallReader] = [:]
 
-    init(id: String, model: String, hasLogProbabilities: Bool, sendsUsage: Bool) {
-        (self.id, self.model) = (id, model)
+    init(id: String, model: String, hasLogProbabilities: Bool, sendsUsage: Bool, tools: ToolUse? = nil) {
+        (self.id, self.model, self.tools) = (id, model, tools)
         (self.hasLogProbabilities, self.sendsUsage) = (hasLogProbabilities, sendsUsage)
     }
 
@@ -45,38 +48,98 @@ struct ChatFormat: AnswerFormat {
         object(
             "chat.completion",
             choices.enumerated().map { index, answer in
-                [
-                    "index": .integer(index),
-                    "message": ["role": "assistant", "content": .string(answer.text), "refusal": .null],
-                    "logprobs": logProbabilities(answer.logProbabilities),
-                    "finish_reason": .string(answer.reason.name),
+                let (message, reason) = message(answer)
+                return [
+                    "index": .integer(index), "message": message,
+                    "logprobs": logProbabilities(answer.logProbabilities), "finish_reason": .string(reason),
                     "stop_reason": answer.reason.stopText.map { .string($0) } ?? .null,
                 ]
             }, usage.json)
     }
 
-    private func chunk(_ choice: Int, _ delta: JSON, _ scores: JSON = .null, _ reason: FinishReason? = nil) -> JSON {
+    /// The message of a complete choice, and why it ended.
+    private func message(_ answer: ChoiceAnswer) -> (JSON, reason: String) {
+        var fields: [String: JSON] = ["role": "assistant", "content": .string(answer.text), "refusal": .null]
+        guard let tools else { return (.object(fields), answer.reason.name) }
+        var reader = ToolCallReader(tools)
+        var text = ""
+        var calls: [JSON] = []
+        for event in reader.append(answer.text) + reader.finish() {
+            switch event {
+            case .text(let part): text += part
+            case .call(_, let id, let name, let arguments): calls.append(Self.call(id, name, arguments))
+            case .arguments: break
+            }
+        }
+        fields["content"] = text.isEmpty && !calls.isEmpty ? .null : .string(text)
+        if !calls.isEmpty { fields["tool_calls"] = .array(calls) }
+        return (.object(fields), reader.reason(answer.reason))
+    }
+
+    private static func call(_ id: String, _ name: String, _ arguments: String) -> JSON {
+        [
+            "id": .string(id), "type": "function",
+            "function": ["name": .string(name), "arguments": .string(arguments)],
+        ]
+    }
+
+    private func chunk(
+        _ choice: Int, _ delta: JSON, _ scores: JSON = .null, reason: String? = nil, stop: String? = nil
+    )
+        -> JSON
+    {
         object(
             "chat.completion.chunk",
             [
                 [
                     "index": .integer(choice), "delta": delta, "logprobs": scores,
-                    "finish_reason": reason.map { .string($0.name) } ?? .null,
-                    "stop_reason": reason.flatMap(\.stopText).map { .string($0) } ?? .null,
+                    "finish_reason": reason.map { .string($0) } ?? .null,
+                    "stop_reason": stop.map { .string($0) } ?? .null,
                 ]
             ], sendsUsage ? .null : nil)
     }
 
     func opening(_ choice: Int) -> [JSON] { [chunk(choice, ["role": "assistant", "content": ""])] }
 
-    func chunk(_ choice: Int, _ text: String, _ logProbability: TokenLogProbability?) -> JSON? {
+    mutating func chunks(_ choice: Int, _ text: String, _ logProbability: TokenLogProbability?) -> [JSON] {
         let scores = logProbability.map { logProbabilities([$0]) } ?? .null
-        guard !text.isEmpty || scores != .null else { return nil }
-        return chunk(choice, ["content": .string(text)], scores)
+        guard let tools else {
+            guard !text.isEmpty || scores != .null else { return [] }
+            return [chunk(choice, ["content": .string(text)], scores)]
+        }
+        let events = readers[choice, default: ToolCallReader(tools)].append(text)
+        var chunks = events.map { chunk(choice, Self.delta($0)) }
+        if scores != .null { chunks.append(chunk(choice, [:], scores)) }
+        return chunks
     }
 
-    func closing(_ choice: Int, _ text: String, _ reason: FinishReason) -> JSON {
-        chunk(choice, text.isEmpty ? [:] : ["content": .string(text)], .null, reason)
+    /// What an event adds to the message.
+    private static func delta(_ event: ToolCallReader.Event) -> JSON {
+        switch event {
+        case .text(let text): return ["content": .string(text)]
+        case .call(let index, let id, let name, let arguments):
+            var fields = call(id, name, arguments).object ?? [:]
+            fields["index"] = .integer(index)
+            return ["tool_calls": [.object(fields)]]
+        case .arguments(let index, let arguments):
+            return ["tool_calls": [["index": .integer(index), "function": ["arguments": .string(arguments)]]]]
+        }
+    }
+
+    mutating func closing(_ choice: Int, _ text: String, _ reason: FinishReason) -> [JSON] {
+        guard let tools else {
+            return [
+                chunk(
+                    choice, text.isEmpty ? [:] : ["content": .string(text)], reason: reason.name,
+                    stop: reason.stopText)
+            ]
+        }
+        var reader = readers[choice] ?? ToolCallReader(tools)
+        let events = reader.append(text) + reader.finish()
+        readers[choice] = nil
+        return events.map { chunk(choice, Self.delta($0)) } + [
+            chunk(choice, [:], reason: reader.reason(reason), stop: reason.stopText)
+        ]
     }
 
     func usageChunk(_ usage: Usage) -> JSON { object("chat.completion.chunk", [], usage.json) }

@@ -74,18 +74,18 @@ struct CompletionFormat: AnswerFormat {
         return echo.isEmpty ? [] : [object([self.choice(choice, echo, .null, nil)], sendsUsage ? .null : nil)]
     }
 
-    mutating func chunk(_ choice: Int, _ text: String, _ logProbability: TokenLogProbability?) -> JSON? {
+    mutating func chunks(_ choice: Int, _ text: String, _ logProbability: TokenLogProbability?) -> [JSON] {
         var scores = JSON.null
         if hasLogProbabilities, let logProbability {
             let start = offsets[choice] ?? echo(choice).unicodeScalars.count
             (scores, offsets[choice]) = Self.logProbabilities([logProbability], from: start)
         }
-        guard !text.isEmpty || scores != .null else { return nil }
-        return object([self.choice(choice, text, scores, nil)], sendsUsage ? .null : nil)
+        guard !text.isEmpty || scores != .null else { return [] }
+        return [object([self.choice(choice, text, scores, nil)], sendsUsage ? .null : nil)]
     }
 
-    func closing(_ choice: Int, _ text: String, _ reason: FinishReason) -> JSON {
-        object([self.choice(choice, text, .null, reason)], sendsUsage ? .null : nil)
+    func closing(_ choice: Int, _ text: String, _ reason: FinishReason) -> [JSON] {
+        [object([self.choice(choice, text, .null, reason)], sendsUsage ? .null : nil)]
     }
 
     func usageChunk(_ usage: Usage) -> JSON { object([], usage.json) }

@@ -3,17 +3,18 @@ import PEFTSupport
 import PEFTTokenizers
 import Serving
 
-/// `/v1/completions`, `/v1/chat/completions`, `/tokenize` and `/detokenize`.
+/// `/v1/completions`, `/v1/chat/completions`, `/v1/messages`, `/tokenize` and `/detokenize`.
 struct CompletionRoutes: Sendable {
     let engine: Engine
     let names: ModelNames
-    let conversations: Conversations
+    let frontEnds: FrontEnds
     let limits: RequestLimits
     let maxBody: Int
 
     func add(to router: Router<ServerContext>) {
         router.post("/v1/completions", use: complete)
         router.post("/v1/chat/completions", use: chat)
+        router.post("/v1/messages", use: messages)
         router.post("/tokenize", use: tokenize)
         router.post("/detokenize", use: detokenize)
     }
@@ -52,12 +53,13 @@ struct CompletionRoutes: Sendable {
         let fields: GenerationFields = try body.decoded()
         let own: CompletionFields = try body.decoded()
         let adapter = try names.adapter(fields.model)
+        let frontEnd = try frontEnds[adapter]
         let prompts: [[Int]]
         switch own.prompt {
         case .tokens(let tokens): prompts = tokens
         case .texts(let texts):
             prompts = try withTokenizerErrors {
-                texts.map { engine.tokenizer.encode(text: $0, addSpecialTokens: fields.add_special_tokens ?? true) }
+                texts.map { frontEnd.tokenizer.encode(text: $0, addSpecialTokens: fields.add_special_tokens ?? true) }
             }
         }
         guard (1...limits.prompts).contains(prompts.count) else {
@@ -72,6 +74,7 @@ struct CompletionRoutes: Sendable {
                 prompt, adapter: adapter, most: fields.max_tokens ?? max(1, length), limits: limits)
             made.logProbabilities = own.logprobs
             made.responseFormat = format
+            made.tokenizer = frontEnd.shared
             return made
         }
         let choices = requests[0].choices
@@ -82,7 +85,7 @@ struct CompletionRoutes: Sendable {
                 if case .texts(let texts) = own.prompt, texts.count == prompts.count {
                     text = texts[echoes.count / choices]
                 } else {
-                    text = engine.tokenizer.decode(tokens: prompt)
+                    text = frontEnd.tokenizer.decode(tokens: prompt)
                 }
                 echoes += Array(repeating: text, count: choices)
             }
@@ -99,7 +102,6 @@ struct CompletionRoutes: Sendable {
     // MARK: Chat
 
     private struct ChatFields: Decodable {
-        var messages: [JSON]
         var max_completion_tokens: Int?
         var logprobs: Bool?
         var top_logprobs: Int?
@@ -107,9 +109,15 @@ struct CompletionRoutes: Sendable {
         var add_generation_prompt: Bool?
     }
 
-    @Sendable private func chat(_ incoming: Request, context: ServerContext) async throws -> Response {
-        var request = incoming
-        let body = try await JSONBody(&request, limit: maxBody)
+    /// A chat request that was checked.
+    private struct Chat {
+        let fields: GenerationFields
+        let own: ChatFields
+        let tools: ToolUse?
+        let request: GenerationRequest
+    }
+
+    private func chat(_ body: JSONBody) throws -> Chat {
         try GenerationFields.rejectUnsupported(body.json, isChat: true)
         let fields: GenerationFields = try body.decoded()
         let own: ChatFields = try body.decoded()
@@ -118,20 +126,63 @@ struct CompletionRoutes: Sendable {
         if own.top_logprobs != nil, !(own.logprobs ?? false) {
             throw APIError.invalid("'top_logprobs' requires 'logprobs': true", "top_logprobs")
         }
+        let ordered = try body.ordered()
+        let frontEnd = try frontEnds[adapter]
+        let conversations = frontEnd.conversations
+        let tools = try ToolUse(ordered, format: conversations.toolFormat)
         let prompt = try conversations.prompt(
-            own.messages, variables: own.chat_template_kwargs ?? [:],
+            Self.messages(ordered), tools: tools?.tools, variables: own.chat_template_kwargs ?? [:],
             addGenerationPrompt: own.add_generation_prompt ?? true)
         var made = try fields.request(
             prompt, adapter: adapter, most: own.max_completion_tokens ?? fields.max_tokens, limits: limits)
+        made.tokenizer = frontEnd.shared
         if own.logprobs ?? false { made.logProbabilities = own.top_logprobs ?? 0 }
         made.responseFormat = try GenerationFields.responseFormat(body)
+        if let tools {
+            guard made.responseFormat == nil else {
+                throw APIError.invalid(
+                    "'response_format' beside 'tools' is not supported; leave one of them out", "response_format")
+            }
+            made.responseFormat = tools.responseFormat
+            // Markers of calls may be special tokens.
+            if case .parsed = tools.reading { made.skipsSpecialTokens = false }
+        }
         if let end = conversations.turnEnd, !made.ignoresEndTokens { made.stopTokens.insert(end) }
+        return Chat(fields: fields, own: own, tools: tools, request: made)
+    }
+
+    @Sendable private func chat(_ incoming: Request, context: ServerContext) async throws -> Response {
+        var request = incoming
+        let chat = try chat(await JSONBody(&request, limit: maxBody))
+        let fields = chat.fields
         let answer = ChatFormat(
             id: "chatcmpl-\(context.requestID)", model: fields.model ?? names.base,
-            hasLogProbabilities: own.logprobs ?? false, sendsUsage: fields.includesUsage)
-        let events = merged([try engine.submit(made)])
-        return try await Answering(request: request, context: context, choices: made.choices, count: 1)
+            hasLogProbabilities: chat.own.logprobs ?? false, sendsUsage: fields.includesUsage, tools: chat.tools)
+        let events = merged([try engine.submit(chat.request)])
+        return try await Answering(request: request, context: context, choices: chat.request.choices, count: 1)
             .respond(events, answer, streams: fields.stream ?? false, includesUsage: fields.includesUsage)
+    }
+
+    /// A chat in Anthropic's form.
+    @Sendable private func messages(_ incoming: Request, context: ServerContext) async throws -> Response {
+        var request = incoming
+        let body = try MessagesBody.chat(await JSONBody(&request, limit: maxBody).ordered())
+        let chat = try chat(JSONBody(body))
+        let answer = MessagesFormat(
+            id: "msg_\(context.requestID)", model: chat.fields.model ?? names.base,
+            promptTokens: chat.request.prompt.count, tools: chat.tools)
+        let events = merged([try engine.submit(chat.request)])
+        return try await Answering(request: request, context: context, choices: 1, count: 1)
+            .respond(events, answer, streams: chat.fields.stream ?? false, includesUsage: true)
+    }
+
+    /// The value of `messages`.
+    private static func messages(_ body: OrderedJSON) throws -> [OrderedJSON] {
+        guard let messages = body["messages"], messages.scalar != .null else {
+            throw APIError.invalid("'messages' is missing", "messages")
+        }
+        guard let list = messages.elements else { throw APIError.invalid("'messages' is no list", "messages") }
+        return list
     }
 
     private static func require(_ name: String, _ count: Int?) throws {
@@ -144,7 +195,6 @@ struct CompletionRoutes: Sendable {
     private struct TokenizeFields: Decodable {
         var model: String?
         var prompt: String?
-        var messages: [JSON]?
         var add_special_tokens: Bool?
         var add_generation_prompt: Bool?
         var return_token_strs: Bool?
@@ -153,16 +203,19 @@ struct CompletionRoutes: Sendable {
 
     @Sendable private func tokenize(_ incoming: Request, context: ServerContext) async throws -> Response {
         var request = incoming
-        let fields: TokenizeFields = try await JSONBody(&request, limit: maxBody).decoded()
-        _ = try names.adapter(fields.model)
+        let body = try await JSONBody(&request, limit: maxBody)
+        let fields: TokenizeFields = try body.decoded()
+        let frontEnd = try frontEnds[names.adapter(fields.model)]
         let tokens: [Int]
-        if let messages = fields.messages {
-            tokens = try conversations.prompt(
-                messages, variables: fields.chat_template_kwargs ?? [:],
+        if body.json["messages"] ?? .null != .null {
+            let ordered = try body.ordered()
+            let tools = ordered["tools"].flatMap { $0.elements?.isEmpty ?? true ? nil : $0 }
+            tokens = try frontEnd.conversations.prompt(
+                Self.messages(ordered), tools: tools, variables: fields.chat_template_kwargs ?? [:],
                 addGenerationPrompt: fields.add_generation_prompt ?? true)
         } else if let prompt = fields.prompt {
             tokens = try withTokenizerErrors {
-                engine.tokenizer.encode(text: prompt, addSpecialTokens: fields.add_special_tokens ?? true)
+                frontEnd.tokenizer.encode(text: prompt, addSpecialTokens: fields.add_special_tokens ?? true)
             }
         } else {
             throw APIError.invalid("'prompt' is missing; give 'prompt' or 'messages'", "prompt")
@@ -172,7 +225,7 @@ struct CompletionRoutes: Sendable {
             "tokens": .array(tokens.map { .integer($0) }),
         ]
         if fields.return_token_strs ?? false {
-            answer["token_strs"] = .array(tokens.map { .string(engine.tokenizer.token(for: $0) ?? "") })
+            answer["token_strs"] = .array(tokens.map { .string(frontEnd.tokenizer.token(for: $0) ?? "") })
         }
         return Response(.object(answer))
     }
@@ -186,12 +239,12 @@ struct CompletionRoutes: Sendable {
     @Sendable private func detokenize(_ incoming: Request, context: ServerContext) async throws -> Response {
         var request = incoming
         let fields: DetokenizeFields = try await JSONBody(&request, limit: maxBody).decoded()
-        _ = try names.adapter(fields.model)
-        if let id = fields.tokens.first(where: { engine.tokenizer.token(for: $0) == nil }) {
+        let tokenizer = try frontEnds[names.adapter(fields.model)].tokenizer
+        if let id = fields.tokens.first(where: { tokenizer.token(for: $0) == nil }) {
             throw APIError.invalid("token id \(id) is outside the vocabulary", "tokens")
         }
         let text = try withTokenizerErrors {
-            engine.tokenizer.decode(tokens: fields.tokens, skipSpecialTokens: fields.skip_special_tokens ?? false)
+            tokenizer.decode(tokens: fields.tokens, skipSpecialTokens: fields.skip_special_tokens ?? false)
         }
         return Response(["prompt": .string(text)])
     }

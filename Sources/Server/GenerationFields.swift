@@ -48,8 +48,7 @@ struct GenerationFields: Decodable, Sendable {
 
     /// Fields that would change the answer and are not supported, with the values that change nothing.
     private static let unsupported: [(name: String, neutral: [JSON])] = [
-        ("suffix", [""]), ("best_of", [1]), ("tools", [.array([])]), ("tool_choice", ["none"]),
-        ("functions", [.array([])]), ("function_call", ["none"]),
+        ("suffix", [""]), ("best_of", [1]), ("functions", [.array([])]), ("function_call", ["none"]),
         ("guided_json", []), ("guided_regex", []), ("guided_choice", []), ("guided_grammar", []),
         ("structured_outputs", []), ("use_beam_search", [false]), ("length_penalty", [1]),
         ("early_stopping", [false]),
@@ -64,7 +63,8 @@ struct GenerationFields: Decodable, Sendable {
 
     /// - Throws: ``APIError`` that names an unsupported field.
     static func rejectUnsupported(_ body: JSON, isChat: Bool) throws {
-        let own = isChat ? [("echo", [JSON.bool(false)])] : []
+        let own: [(name: String, neutral: [JSON])] =
+            isChat ? [("echo", [false])] : [("tools", [.array([])]), ("tool_choice", ["none"])]
         for (name, neutral) in unsupported + own {
             guard let value = body[name], value != .null, !neutral.contains(value) else { continue }
             throw APIError(

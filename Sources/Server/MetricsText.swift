@@ -13,8 +13,15 @@ struct MetricsText {
             "kv_cache_usage_perc", "Reserved fraction of the KV memory; 1 is all of it.",
             Double(statistics.cacheBytes) / Double(max(1, statistics.cacheLimit)))
         gauge("kv_cache_bytes", "Reserved KV memory.", Double(statistics.cacheBytes))
+        gauge("prefix_cache_bytes", "Memory of kept prefixes.", Double(statistics.prefixBytes))
         gauge("adapter_memory_bytes", "Memory of the loaded adapters.", Double(statistics.adapterBytes))
         counter("prompt_tokens", "Number of prompt tokens.", [([:], Double(statistics.promptTokens))])
+        counter(
+            "prefix_cache_queries", "Number of prompt tokens that were looked up among the kept prefixes.",
+            [([:], Double(statistics.prefixQueries))])
+        counter(
+            "prefix_cache_hits", "Number of prompt tokens that were found among the kept prefixes.",
+            [([:], Double(statistics.prefixHits))])
         counter("generation_tokens", "Number of generated tokens.", [([:], Double(statistics.generationTokens))])
         counter(
             "request_success", "Number of finished sequences and failed requests.",

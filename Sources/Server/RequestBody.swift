@@ -6,6 +6,14 @@ import PEFTSupport
 struct JSONBody: Sendable {
     let json: JSON
     private let data: Data
+    /// The body with its fields in their order, if it is known.
+    private var order: OrderedJSON?
+
+    /// A body that another one stands for.
+    init(_ body: OrderedJSON) {
+        (json, order) = (body.json, body)
+        data = Data(json.text(indent: nil).utf8)
+    }
 
     /// Reads the body.
     /// - Throws: ``APIError`` if it is too large or no JSON object.
@@ -32,7 +40,7 @@ struct JSONBody: Sendable {
 
     /// The body with its fields in their order.
     /// - Throws: ``PEFTError`` for a name that occurs twice.
-    func ordered() throws -> OrderedJSON { try OrderedJSON.parse(data, name: "the body") }
+    func ordered() throws -> OrderedJSON { try order ?? OrderedJSON.parse(data, name: "the body") }
 
     /// The body as a value.
     /// - Throws: ``APIError`` that names a field of the wrong type.

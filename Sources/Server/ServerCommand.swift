@@ -10,6 +10,7 @@ import PEFTTokenizers
 import ServiceLifecycle
 import Serving
 import Torch
+import Training
 
 @main
 struct ServerCommand: AsyncParsableCommand {
@@ -38,7 +39,8 @@ struct ServerCommand: AsyncParsableCommand {
                 return try runs.run()
             }
             // --help is a command of its own.
-            var command = try parseAsRoot(nil)
+            var command = try parseAsRoot(
+                ServerConfiguration.expanded(Array(CommandLine.arguments.dropFirst())))
             if var server = command as? ServerCommand { try await server.run() } else { try command.run() }
         } catch let error as PEFTError {
             fail(error.description)
@@ -64,6 +66,7 @@ struct ServerCommand: AsyncParsableCommand {
         let logger = Logger(label: "peft-server")
         let folder = try Self.folder(options)
         let url = folder.url
+        let baseHasHead = try !folder.lacksHead()
         let tokenizer = try Tokenizer.load(folder: url)
         let device = try Device(options.device)
         logger.info("loading", metadata: ["model": .string(options.model)])
@@ -78,13 +81,18 @@ struct ServerCommand: AsyncParsableCommand {
             throw PEFTError("there is no folder '\(watched)'", remedy: "create it, or leave out --adapters-dir")
         }
         let router = Router(context: ServerContext.self)
+        // Around the log, which turns errors into answers that scripts may read, too.
+        if !options.corsOrigin.isEmpty { router.add(middleware: CORS(origins: Set(options.corsOrigin))) }
         router.add(middleware: RequestLog())
         router.add(middleware: APIKeyMiddleware(keys: APIKeys(options.keys)))
-        let conversations = try Conversations(
-            tokenizer, folder: url, choice: options.chatTemplate, isEncoderDecoder: engine.model.isEncoderDecoder)
+        let frontEnds = try FrontEnds(engine, folder: folder, template: options.chatTemplate)
+        let limits = RequestLimits(seconds: options.requestTimeout)
         CompletionRoutes(
-            engine: engine, names: names, conversations: conversations,
-            limits: RequestLimits(seconds: options.requestTimeout), maxBody: options.maxBody.bytes
+            engine: engine, names: names, frontEnds: frontEnds, limits: limits, maxBody: options.maxBody.bytes
+        ).add(to: router)
+        HeadRoutes(
+            engine: engine, names: names, frontEnds: frontEnds, limits: limits, maxBody: options.maxBody.bytes,
+            baseHasHead: baseHasHead
         ).add(to: router)
         let paths = AdapterPaths(options.allowAdaptersFrom + (watched.map { [$0] } ?? []))
         AdapterRoutes(engine: engine, names: names, paths: paths, maxBody: options.maxBody.bytes).add(to: router)
@@ -131,9 +139,7 @@ struct ServerCommand: AsyncParsableCommand {
         for option in options.adapter {
             let (name, path) = Self.split(option)
             do { try names.requireValid(name) } catch let error as APIError { throw PEFTError(error.message) }
-            let folder = AdapterFiles.locate(
-                try ModelLocator.adapter(path) { try HubClient(HubSettings()).pull($0, $1).folder }
-            ).folder
+            let folder = try Self.adapterFolder(path)
             try await engine.loadAdapter(name, from: folder, isPinned: true)
             loaded.insert(name)
             logger.info("adapter loaded", metadata: ["adapter": .string(name), "path": .string(folder.path)])
@@ -149,6 +155,48 @@ struct ServerCommand: AsyncParsableCommand {
         return (String(option[..<equals]), String(option[option.index(after: equals)...]))
     }
 
+    private static func adapterFolder(_ path: String) throws -> URL {
+        AdapterFiles.locate(
+            try ModelLocator.adapter(path) { try HubClient(HubSettings()).pull($0, $1).folder }
+        ).folder
+    }
+
+    /// The head that the model needs for its adapters: that of the first one with a head, else the model's own, else that of
+    /// `--task`.
+    private static func head(_ options: ServerOptions, _ folder: ModelFolder) throws -> ModelHead? {
+        func head(_ adapter: URL) throws -> ModelHead? {
+            try TrainingRecord.read(in: adapter)?.trainedHead ?? (try? AdapterFolder(adapter))?.head(on: folder)
+        }
+        for option in options.adapter {
+            if let head = try head(adapterFolder(split(option).path)) { return head }
+        }
+        if let watched = options.adaptersDir.map({ URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath) })
+        {
+            let names = (try? FileManager.default.contentsOfDirectory(atPath: watched.path)) ?? []
+            for name in names.sorted() {
+                // Damaged ones are rejected later.
+                if let head = try? head(watched.appendingPathComponent(name)) { return head }
+            }
+        }
+        if let head = try TrainingRecord.read(in: folder.url)?.trainedHead { return head }
+        guard options.task != nil || options.pooling != nil else { return nil }
+        let task = try options.task.map { name in
+            guard let task = ModelTask(rawValue: name) else {
+                throw PEFTError(
+                    "unknown task '\(name)'",
+                    remedy: "use one of \(ModelTask.allCases.map(\.rawValue).joined(separator: ", "))")
+            }
+            return task
+        }
+        let pooling = try options.pooling.map { name in
+            guard let mode = Pooling.Mode(rawValue: name) else {
+                throw PEFTError("unknown pooling '\(name)'", remedy: "use mean or cls")
+            }
+            return mode
+        }
+        return try TaskChoice(task: task, pooling: pooling).head(for: folder, rows: [])
+    }
+
     private static func folder(_ options: ServerOptions) throws -> ModelFolder {
         let url = try ModelLocator.folder(options.model, needing: .weights) {
             try HubClient(HubSettings()).pull($0, $1).folder
@@ -161,6 +209,6 @@ struct ServerCommand: AsyncParsableCommand {
             throw PEFTError("unknown precision '\(options.precision)'", remedy: "use float32, bfloat16 or float16")
         }
         folder.precision = type
-        return folder
+        return folder.with(try head(options, folder))
     }
 }

@@ -36,6 +36,13 @@ struct ServerOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Seconds between two looks at --adapters-dir.", valueName: "seconds"))
     var scanInterval = 5.0
 
+    @Option(
+        help: ArgumentHelp(
+            "Task of a model with a head, if neither it nor an adapter says so: \(ModelTask.allCases.map(\.rawValue).joined(separator: ", ")).",
+            valueName: "task"))
+    var task: String?
+    @Option(help: ArgumentHelp("Pooling of embeddings: mean or cls.", valueName: "mode")) var pooling: String?
+
     @Option(help: "Address to listen on.") var host = "127.0.0.1"
     @Option(help: ArgumentHelp("Port to listen on; 0 picks a free one.", valueName: "port")) var port = 8000
     @Option(
@@ -43,6 +50,11 @@ struct ServerOptions: ParsableArguments {
             "API key that clients must send; repeatable. PEFT_API_KEY adds one that other users of the machine can't see.",
             valueName: "key"))
     var apiKey: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "Origin whose pages' scripts may read answers, such as https://example.org, or * for all. Repeatable.",
+            valueName: "origin"))
+    var corsOrigin: [String] = []
     @Option(help: ArgumentHelp("Maximum size of a request's body.", valueName: "size")) var maxBody = ByteSize(
         bytes: 8 << 20)
     @Option(help: ArgumentHelp("Seconds after which a request fails.", valueName: "seconds")) var requestTimeout =
@@ -57,6 +69,10 @@ struct ServerOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Maximum number of prompt tokens per step.", valueName: "tokens")) var prefillChunk =
         256
     @Option(help: ArgumentHelp("Memory of all KV caches.", valueName: "size")) var kvMemory = ByteSize(bytes: 2 << 30)
+    @Flag(
+        name: .customLong("prefix-cache"), inversion: .prefixedNo,
+        help: "Keep keys and values of ended requests in unused KV memory, for prompts that begin alike.")
+    var prefixCache = true
     @Option(help: ArgumentHelp("Memory of all adapters.", valueName: "size")) var adapterMemory = ByteSize(
         bytes: 1 << 30)
     @Option(
@@ -84,6 +100,10 @@ struct ServerOptions: ParsableArguments {
     var embeddingWeights: String?
     @Option(help: ArgumentHelp("Number of CPU threads.", valueName: "n")) var threads: Int?
 
+    @Option(
+        help: ArgumentHelp(
+            "YAML or JSON file with options; those on the command line take precedence.", valueName: "file"))
+    var config: String?
     @Option(help: "Log level: debug, info, notice, warning or error.") var logLevel = "info"
     @Option(help: "Log format: json or text.") var logFormat = LogFormat.json
 
@@ -117,6 +137,7 @@ struct ServerOptions: ParsableArguments {
         (settings.maxRunning, settings.maxWaiting, settings.prefillChunk) = (maxSequences, maxWaiting, prefillChunk)
         (settings.cacheBytes, settings.adapterBytes) = (kvMemory.bytes, adapterMemory.bytes)
         (settings.contextLength, settings.defaultNewTokens) = (maxLength, maxNewTokens)
+        settings.keepsPrefixes = prefixCache
         return settings
     }
 

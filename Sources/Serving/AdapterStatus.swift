@@ -30,4 +30,6 @@ package struct AdapterStatus: Sendable, Equatable {
     package var requests: Int
     /// Why it doesn't fit.
     package var problem: String?
+    /// A number that no other adapter of the engine had; replacing an adapter changes it.
+    package var version: Int
 }

@@ -14,12 +14,14 @@ final class LoadedAdapter {
     let virtualTokens: Int
     /// Whether it acts on what all sequences of a batch share, so that its sequences have steps of their own.
     let isExclusive: Bool
+    /// Key of its sequences in the ``PrefixCache``; empty if they have the base's keys and values.
+    let prefixKey: String
     /// Number of sequences that use it.
     var running = 0
 
-    init(key: String, name: String, bytes: Int, virtualTokens: Int, isExclusive: Bool) {
+    init(key: String, name: String, bytes: Int, virtualTokens: Int, isExclusive: Bool, prefixKey: String) {
         (self.key, self.name, self.bytes) = (key, name, bytes)
-        (self.virtualTokens, self.isExclusive) = (virtualTokens, isExclusive)
+        (self.virtualTokens, self.isExclusive, self.prefixKey) = (virtualTokens, isExclusive, prefixKey)
     }
 }
 
@@ -29,6 +31,8 @@ final class AdapterStore {
     private final class Entry {
         let folder: URL
         let isPinned: Bool
+        /// A number that no other adapter had, also of the same name.
+        let version: Int
         var loaded: LoadedAdapter?
         var method: String?
         var bytes = 0
@@ -36,7 +40,9 @@ final class AdapterStore {
         var lastUse = 0
         var problem: String?
 
-        init(folder: URL, isPinned: Bool) { (self.folder, self.isPinned) = (folder, isPinned) }
+        init(folder: URL, isPinned: Bool, version: Int) {
+            (self.folder, self.isPinned, self.version) = (folder, isPinned, version)
+        }
     }
 
     let set: AdapterSet
@@ -47,6 +53,7 @@ final class AdapterStore {
     private var retired: [LoadedAdapter] = []
     private var clock = 0
     private var version = 0
+    private var entryVersion = 0
     private(set) var loads = 0
     private(set) var evictions = 0
 
@@ -71,7 +78,7 @@ final class AdapterStore {
                 .invalid, "adapter '\(name)' is loaded already; unload it first, or set load_inplace",
                 parameter: "lora_name")
         }
-        let entry = Entry(folder: folder, isPinned: isPinned)
+        let entry = newEntry(folder, isPinned: isPinned)
         let before = entries[name]
         entry.requests = before?.requests ?? 0
         let adapter = try load(name, entry)
@@ -81,10 +88,15 @@ final class AdapterStore {
         entries[name] = entry
     }
 
+    private func newEntry(_ folder: URL, isPinned: Bool) -> Entry {
+        entryVersion += 1
+        return Entry(folder: folder, isPinned: isPinned, version: entryVersion)
+    }
+
     /// Adds or replaces an adapter of a watched folder, and loads it if there is room. One that doesn't fit the model is
     /// known with its problem, which requests get.
     func register(_ name: String, _ folder: URL) {
-        let entry = Entry(folder: folder, isPinned: false)
+        let entry = newEntry(folder, isPinned: false)
         entry.requests = entries[name]?.requests ?? 0
         // The adapter of before, if any, is no longer what the folder contains.
         retire(entries[name])
@@ -131,6 +143,9 @@ final class AdapterStore {
         touch(entry)
         return .ready(adapter)
     }
+
+    /// Whether sequences with this key of the ``PrefixCache`` may come again.
+    func isKnown(prefixKey: String) -> Bool { prefixKey.isEmpty || set.adapters[prefixKey] != nil }
 
     func countRequest(_ name: String) { entries[name]?.requests += 1 }
 
@@ -188,8 +203,10 @@ final class AdapterStore {
             loads += 1
             entry.method = adapter.choice.label
             entry.bytes = bytes
+            let isBaseLike = obstacle == nil && virtual == 0 && adapter.leavesKeysAndValues
             return LoadedAdapter(
-                key: key, name: name, bytes: bytes, virtualTokens: virtual, isExclusive: obstacle != nil)
+                key: key, name: name, bytes: bytes, virtualTokens: virtual, isExclusive: obstacle != nil,
+                prefixKey: isBaseLike ? "" : key)
         } catch {
             try? set.remove(key)
             throw ServingError(.adapter, error)
@@ -241,7 +258,8 @@ final class AdapterStore {
                 state: entry.problem != nil ? .rejected : entry.loaded == nil ? .unloaded : .loaded,
                 isPinned: entry.isPinned, method: entry.method, bytes: entry.bytes,
                 sharesBatches: !(entry.loaded?.isExclusive ?? false), virtualTokens: entry.loaded?.virtualTokens ?? 0,
-                running: entry.loaded?.running ?? 0, requests: entry.requests, problem: entry.problem)
+                running: entry.loaded?.running ?? 0, requests: entry.requests, problem: entry.problem,
+                version: entry.version)
         }.sorted { $0.name < $1.name }
     }
 }

@@ -16,6 +16,8 @@ final class Job {
     /// Number of choices that run.
     var open = 0
     var completionTokens = 0
+    /// Number of prompt tokens whose keys and values were known.
+    var cachedTokens = 0
     var hasFirstToken = false
 
     init(
@@ -74,6 +76,9 @@ final class Choice {
         decoder = tokenizer.streamingDecoder(skipSpecialTokens: request.skipsSpecialTokens)
         matcher = StopMatcher(request.stopTexts, includesStop: request.includesStopText)
     }
+
+    /// The tokens that the model has read.
+    var readTokens: [Int] { Array((job.request.prompt + generated).prefix(sequence.length)) }
 
     /// Whether the model has read the prompt.
     var isDecoding: Bool { !generated.isEmpty }

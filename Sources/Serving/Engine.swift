@@ -12,7 +12,9 @@ import Torch
 /// may be called from any thread.
 package final class Engine: @unchecked Sendable {
     package let settings: EngineSettings
-    package let tokenizer: Tokenizer
+    /// The base model's tokenizer.
+    package var tokenizer: Tokenizer { shared.tokenizer }
+    private let shared: SharedTokenizer
     /// What the engine knows of the model.
     package private(set) var model = ModelFacts()
 
@@ -27,6 +29,10 @@ package final class Engine: @unchecked Sendable {
         package var bytesPerToken = 0
         /// Whether a prompt is read by an encoder, so that it doesn't count as a part of the answer's sequence.
         package var isEncoderDecoder = false
+        /// What the model computes; ``Engine/submit(_:)`` is for models that generate text, ``Engine/encode(_:)`` for others.
+        package var head = ModelHead(task: .causalLM)
+        /// Whether the texts of a pair have token types.
+        package var hasSegments = false
         /// Maximum number of new tokens after a prompt; 0 or less if it is too long.
         package func room(after length: Int) -> Int { contextLength - (isEncoderDecoder ? 0 : length) }
 
@@ -40,6 +46,7 @@ package final class Engine: @unchecked Sendable {
     private let condition = NSCondition()
     private var commands: [(EngineLoop) -> Void] = []
     private var queue = FairQueue<Job>()
+    private var encodings = FairQueue<EncodingJob>()
     private var cancelled: Set<Int> = []
     private var nextID = 0
     private var state = State.running
@@ -49,7 +56,7 @@ package final class Engine: @unchecked Sendable {
     private enum State { case running, draining, stopped }
 
     private init(_ settings: EngineSettings, _ tokenizer: Tokenizer) {
-        (self.settings, self.tokenizer) = (settings, tokenizer)
+        (self.settings, shared) = (settings, SharedTokenizer(tokenizer))
     }
 
     /// Starts the engine's thread and loads the model on it.
@@ -90,16 +97,7 @@ package final class Engine: @unchecked Sendable {
         let (stream, continuation) = AsyncStream<GenerationEvent>.makeStream()
         condition.lock()
         defer { condition.unlock() }
-        guard state == .running else { throw ServingError(.shuttingDown, "the server is shutting down") }
-        if let name = request.adapter {
-            guard let status = published.adapters.first(where: { $0.name == name }) else { throw unknownModel(name) }
-            if let problem = status.problem { throw ServingError(.adapter, problem, parameter: "model") }
-        }
-        guard queue.count < self.settings.maxWaiting else {
-            rejected += 1
-            throw ServingError(
-                .busy(retryAfter: retryTime()), "\(queue.count) requests are waiting; try again later")
-        }
+        try requireAccepting(adapter: request.adapter)
         let id = nextID
         nextID += 1
         let job = Job(id: id, request, settings, constraint, most: most, least: least, continuation)
@@ -111,20 +109,90 @@ package final class Engine: @unchecked Sendable {
         return stream
     }
 
+    /// Computes scores of labels or embeddings.
+    ///
+    /// - Returns: the outputs of each text: scores before softmax or sigmoid, for token classification those of each labeled
+    ///   token after another, or an embedding. Cancelling the task cancels the request.
+    /// - Throws: ``ServingError`` if the request is invalid or fails, or the queue is full; `CancellationError`.
+    package func encode(_ request: EncodingRequest) async throws -> [[Float]] {
+        guard !model.head.task.generates else {
+            throw ServingError(.invalid, "the model generates text and has no other outputs", parameter: "model")
+        }
+        for row in request.rows {
+            try requireTokens(row.input, limit: model.vocabularySize)
+            guard row.input.count <= model.contextLength else { throw tooLong(row.input.count) }
+        }
+        guard !request.rows.isEmpty else { return [] }
+        let id = condition.withLock {
+            defer { nextID += 1 }
+            return nextID
+        }
+        return try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { continuation in
+                let job = EncodingJob(id: id, request, continuation)
+                condition.lock()
+                defer { condition.unlock() }
+                do {
+                    try requireAccepting(adapter: request.adapter)
+                    guard !Task.isCancelled else { throw CancellationError() }
+                    encodings.append(job, key: request.adapter ?? "")
+                    condition.signal()
+                } catch { job.end(.failure(error)) }
+            }
+        } onCancel: {
+            cancel(id)
+        }
+    }
+
+    /// - Throws: ``ServingError`` for an adapter that is unknown or doesn't fit, and while there is no room in the queue. Called
+    ///   with the lock held.
+    private func requireAccepting(adapter: String?) throws {
+        guard state == .running else { throw ServingError(.shuttingDown, "the server is shutting down") }
+        if let name = adapter {
+            guard let status = published.adapters.first(where: { $0.name == name }) else { throw unknownModel(name) }
+            if let problem = status.problem { throw ServingError(.adapter, problem, parameter: "model") }
+        }
+        let waiting = queue.count + encodings.count
+        guard waiting < settings.maxWaiting else {
+            rejected += 1
+            throw ServingError(.busy(retryAfter: retryTime()), "\(waiting) requests are waiting; try again later")
+        }
+    }
+
+    private func requireTokens(_ ids: [Int], limit: Int) throws {
+        guard !ids.isEmpty else { throw ServingError(.invalid, "the prompt is empty", parameter: "prompt") }
+        guard let id = ids.first(where: { !(0..<limit).contains($0) }) else { return }
+        throw ServingError(
+            .invalid, "token id \(id) is outside the vocabulary of \(limit) tokens", parameter: "prompt")
+    }
+
+    private func tooLong(_ length: Int) -> ServingError {
+        let isWithAnswer = model.head.task.generates && !model.isEncoderDecoder
+        return ServingError(
+            .tooLong,
+            "the prompt has \(length) tokens, but the context has \(model.contextLength)\(isWithAnswer ? ", the answer included" : ""); shorten it",
+            parameter: "prompt")
+    }
+
+    /// Number of tokens of a request's vocabulary. That of an adapter with a tokenizer of its own may be larger than the base's.
+    private func vocabularySize(_ request: GenerationRequest) -> Int {
+        max(model.vocabularySize, request.tokenizer?.tokenizer.vocabularySize ?? 0)
+    }
+
     /// Checks a request against the model and resolves its settings.
     private func checked(_ request: GenerationRequest) throws -> (GenerationSettings, most: Int, least: Int) {
-        guard !request.prompt.isEmpty else {
-            throw ServingError(.invalid, "the prompt is empty", parameter: "prompt")
-        }
-        if let id = request.prompt.first(where: { !(0..<model.vocabularySize).contains($0) }) {
+        guard model.head.task.generates else {
             throw ServingError(
-                .invalid, "token id \(id) is outside the vocabulary of \(model.vocabularySize) tokens",
-                parameter: "prompt")
+                .invalid,
+                "the model is for \(model.head.task.rawValue) and generates no text; use /classify or /v1/embeddings",
+                parameter: "model")
         }
+        let vocabulary = vocabularySize(request)
+        try requireTokens(request.prompt, limit: vocabulary)
         guard (1...128).contains(request.choices) else {
             throw ServingError(.invalid, "n is \(request.choices); use a value from 1 to 128", parameter: "n")
         }
-        if let token = request.bias.logitBias.keys.first(where: { !(0..<model.vocabularySize).contains($0) }) {
+        if let token = request.bias.logitBias.keys.first(where: { !(0..<vocabulary).contains($0) }) {
             throw ServingError(
                 .invalid, "logit_bias names token \(token), which is outside the vocabulary", parameter: "logit_bias")
         }
@@ -132,8 +200,8 @@ package final class Engine: @unchecked Sendable {
         var settings: GenerationSettings
         do {
             settings = try GenerationSettings(parameters, defaults: model.defaults, source: model.generation)
-            if parameters.temperature == nil, settings.temperature == 0 {
-                // As OpenAI's API, unless the model's file says otherwise.
+            if parameters.temperature == nil, settings.temperature == 0, request.samplesByDefault {
+                // Unless the model's file says otherwise.
                 parameters.temperature = 1
                 settings = try GenerationSettings(parameters, defaults: model.defaults, source: model.generation)
             }
@@ -141,12 +209,7 @@ package final class Engine: @unchecked Sendable {
         let length = request.prompt.count
         let begun = model.isEncoderDecoder ? 1 : length
         let room = model.room(after: length)
-        guard length <= model.contextLength, room > 0 else {
-            throw ServingError(
-                .tooLong,
-                "the prompt has \(length) tokens, but the context has \(model.contextLength)\(model.isEncoderDecoder ? "" : ", the answer included"); shorten it",
-                parameter: "prompt")
-        }
+        guard length <= model.contextLength, room > 0 else { throw tooLong(length) }
         let most: Int
         if let own = parameters.maxNewTokens {
             guard own <= room else {
@@ -178,7 +241,8 @@ package final class Engine: @unchecked Sendable {
         }
         let ends = settings.endTokens.union(request.stopTokens)
         do {
-            return try constraints.constraint(format, tokenizer, size: model.vocabularySize, endTokens: ends)
+            return try constraints.constraint(
+                format, request.tokenizer ?? shared, size: vocabularySize(request), endTokens: ends)
         } catch { throw ServingError(.invalid, error, parameter: "response_format") }
     }
 
@@ -186,7 +250,8 @@ package final class Engine: @unchecked Sendable {
     private func retryTime() -> Int {
         let latency = published.statistics.requestLatency
         let average = latency.total > 0 ? latency.sum / Double(latency.total) : 1
-        return min(60, max(1, Int((average * Double(queue.count) / Double(settings.maxRunning)).rounded(.up))))
+        let waiting = Double(queue.count + encodings.count)
+        return min(60, max(1, Int((average * waiting / Double(settings.maxRunning)).rounded(.up))))
     }
 
     private func unknownModel(_ name: String) -> ServingError {
@@ -233,7 +298,7 @@ package final class Engine: @unchecked Sendable {
         condition.lock()
         defer { condition.unlock() }
         var statistics = published.statistics
-        (statistics.waiting, statistics.rejected) = (queue.count, rejected)
+        (statistics.waiting, statistics.rejected) = (queue.count + encodings.count, rejected)
         return statistics
     }
 
@@ -285,7 +350,9 @@ package final class Engine: @unchecked Sendable {
         publish(loop)
         while true {
             condition.lock()
-            while state != .stopped, commands.isEmpty, queue.isEmpty, cancelled.isEmpty, loop.isIdle {
+            while state != .stopped, commands.isEmpty, queue.isEmpty, encodings.isEmpty, cancelled.isEmpty,
+                loop.isIdle
+            {
                 condition.wait()
             }
             let (tasks, left, isStopped) = (commands, cancelled, state == .stopped)
@@ -294,13 +361,20 @@ package final class Engine: @unchecked Sendable {
             let abandoned = queue.remove { left.contains($0.id) }
             let late = queue.remove { ($0.request.deadline ?? now) < now }
             let unstarted = isStopped ? queue.remove { _ in true } : []
+            let leftEncodings = encodings.remove { left.contains($0.id) }
+            let lateEncodings = encodings.remove { ($0.request.deadline ?? now) < now }
+            let unstartedEncodings = isStopped ? encodings.remove { _ in true } : []
             condition.unlock()
             for task in tasks { task(loop) }
+            if !tasks.isEmpty { loop.removeUnknownPrefixes() }
+            for job in leftEncodings { job.end(.failure(CancellationError())) }
+            for job in lateEncodings { job.end(.failure(loop.late)) }
             for job in abandoned { loop.end(job, nil) }
             for job in late { loop.end(job, loop.late) }
             let stopping = ServingError(.shuttingDown, "the server is shutting down")
             if isStopped {
                 for job in unstarted { loop.end(job, stopping) }
+                for job in unstartedEncodings { job.end(.failure(stopping)) }
                 loop.failAll(stopping)
                 return publish(loop)
             }
@@ -311,6 +385,10 @@ package final class Engine: @unchecked Sendable {
                 // The queue may have grown, but nothing else takes its first element.
                 queue.popFirst()
                 condition.unlock()
+            }
+            while loop.hasEncodingRoom, let job = condition.withLock({ encodings.first }) {
+                guard loop.encodings.start(job) else { break }
+                condition.withLock { _ = encodings.popFirst() }
             }
             loop.step()
             publish(loop)

@@ -9,7 +9,10 @@ import Torch
 final class EngineLoop {
     let store: AdapterStore
     private let model: any LanguageModel
-    private let batch: SequenceBatch
+    /// `nil` for a model that doesn't generate text.
+    private let batch: SequenceBatch?
+    let encodings: EncodingBatch
+    private let prefixes = PrefixCache()
     private let settings: EngineSettings
     private let tokenizer: Tokenizer
     private var running: [Choice] = []
@@ -20,9 +23,10 @@ final class EngineLoop {
 
     init(_ model: any LanguageModel, _ engine: Engine) throws {
         (self.model, settings, tokenizer) = (model, engine.settings, engine.tokenizer)
-        batch = try SequenceBatch(model)
-        bytesPerToken = batch.bytesPerToken
+        batch = model.generates ? try SequenceBatch(model) : nil
+        bytesPerToken = batch?.bytesPerToken ?? 0
         store = AdapterStore(model, limit: engine.settings.adapterBytes)
+        encodings = EncodingBatch(model, store, limit: engine.settings.encodingBatch)
     }
 
     func facts() throws -> Engine.ModelFacts {
@@ -32,10 +36,13 @@ final class EngineLoop {
         let configured = ["max_position_embeddings", "n_positions", "n_ctx"].lazy.compactMap {
             self.model.configuration[$0]?.int
         }.first
-        let own = batch.positionLimit ?? configured ?? 4096
-        facts.contextLength = min(settings.contextLength ?? own, batch.positionLimit ?? .max)
+        let limit = batch == nil ? model.positionLimit : batch?.positionLimit
+        let own = limit ?? configured ?? 4096
+        facts.contextLength = min(settings.contextLength ?? own, limit ?? .max)
         facts.bytesPerToken = bytesPerToken
-        facts.isEncoderDecoder = batch.startToken != nil
+        facts.isEncoderDecoder = batch?.startToken != nil
+        facts.head = model.head
+        facts.hasSegments = model.modelFamily.tokenTypes.areSeveral(in: model.configuration)
         facts.defaults = model.generationDefaults
         facts.generation = model.folderSettings.generation
         guard facts.contextLength > 1 else {
@@ -46,11 +53,13 @@ final class EngineLoop {
         return facts
     }
 
-    var isIdle: Bool { running.isEmpty }
+    var isIdle: Bool { running.isEmpty && encodings.isIdle }
     var hasRoom: Bool { running.count < settings.maxRunning }
+    var hasEncodingRoom: Bool { encodings.count < settings.maxRunning }
 
     var currentStatistics: EngineStatistics {
-        statistics.running = running.count
+        statistics.running = running.count + encodings.count
+        statistics.prefixBytes = prefixes.bytes
         (statistics.cacheBytes, statistics.cacheLimit) = (reservedBytes, settings.cacheBytes)
         (statistics.adapterBytes, statistics.adapterLimit) = (store.bytes, settings.adapterBytes)
         (statistics.adapterLoads, statistics.adapterEvictions) = (store.loads, store.evictions)
@@ -64,7 +73,8 @@ final class EngineLoop {
     func start(_ job: Job) -> Bool {
         let request = job.request
         do {
-            guard isIdle || running.count + request.choices <= settings.maxRunning else { return false }
+            guard let batch else { throw ServingError(.invalid, "the model generates no text") }
+            guard running.isEmpty || running.count + request.choices <= settings.maxRunning else { return false }
             var adapter: LoadedAdapter?
             if let name = request.adapter {
                 guard case .ready(let loaded) = try store.use(name) else { return false }
@@ -84,16 +94,25 @@ final class EngineLoop {
                 }
             }
             let bytes = (prompt.count + most + virtual) * bytesPerToken
-            guard isIdle || reservedBytes + bytes * request.choices <= settings.cacheBytes else { return false }
+            let reserved = reservedBytes + bytes * request.choices
+            guard running.isEmpty || reserved <= settings.cacheBytes else { return false }
             let ends = request.ignoresEndTokens ? [] : job.settings.endTokens
             let isEncoded = batch.startToken != nil
+            let capacity = isEncoded ? most : prompt.count + most
+            let known = knownPrefix(of: prompt, adapter)
+            prefixes.makeRoom(for: reserved, limit: settings.cacheBytes)
             let choices = try (0..<request.choices).map { index in
-                try Choice(
+                let isFirst = index == 0 || !batch.isShared
+                let copy =
+                    try isFirst
+                    ? known.flatMap { try batch.prefix(of: $0.sequence, length: $0.length, capacity: capacity) } : nil
+                if let copy { job.cachedTokens = copy.length }
+                return try Choice(
                     job, index: index, adapter,
-                    sequence: CachedSequence(
-                        source: isEncoded ? prompt : [], capacity: isEncoded ? most : prompt.count + most),
-                    pending: isEncoded ? [job.settings.startToken ?? 0] : prompt, most: most, bytes: bytes,
-                    endTokens: ends.union(request.stopTokens), tokenizer)
+                    sequence: copy ?? CachedSequence(source: isEncoded ? prompt : [], capacity: capacity),
+                    pending: isEncoded ? [job.settings.startToken ?? 0] : Array(prompt.dropFirst(copy?.length ?? 0)),
+                    most: most, bytes: bytes, endTokens: ends.union(request.stopTokens),
+                    request.tokenizer?.tokenizer ?? tokenizer)
             }
             for choice in choices {
                 choice.waitsForCopy = choice.index > 0 && batch.isShared
@@ -104,12 +123,52 @@ final class EngineLoop {
             job.open = request.choices
             if let name = request.adapter { store.countRequest(name) }
             statistics.promptTokens += prompt.count
+            statistics.prefixHits += job.cachedTokens
+            if keepsPrefixes { statistics.prefixQueries += prompt.count }
             statistics.queueTime.record(job.submitted.duration(to: .now).inSeconds)
         } catch {
             end(job, ServingError(.failed, error))
         }
         return true
     }
+
+    // MARK: Prefixes
+
+    private var keepsPrefixes: Bool { settings.keepsPrefixes && batch?.isShared ?? false }
+
+    /// The sequence, running or ended, that shares most of a prompt's beginning; the last token has to be read anyway.
+    private func knownPrefix(of prompt: [Int], _ adapter: LoadedAdapter?) -> (sequence: CachedSequence, length: Int)?
+    {
+        guard keepsPrefixes, prompt.count > PrefixCache.shortest else { return nil }
+        let key = adapter?.prefixKey ?? ""
+        let wanted = Array(prompt.dropLast())
+        var best = prefixes.longest(wanted, key: key)
+        for choice in running where choice.adapter?.prefixKey ?? "" == key && choice.index == 0 {
+            let length = min(choice.sequence.length, PrefixCache.commonLength(wanted, choice.job.request.prompt))
+            if length >= PrefixCache.shortest, length > best?.length ?? 0 { best = (choice.sequence, length) }
+        }
+        return best
+    }
+
+    /// Keeps what a sequence that ends has computed.
+    private func keepPrefix(_ choice: Choice) throws {
+        guard keepsPrefixes, choice.index == 0, choice.sequence.length >= PrefixCache.shortest else { return }
+        var sequence = choice.sequence
+        let virtual = sequence.columns - sequence.length
+        // Much of the reserved memory may be unused.
+        if 4 * sequence.length < 3 * sequence.capacity,
+            let copy = try batch?.prefix(
+                of: sequence, length: sequence.length, capacity: sequence.length)
+        {
+            sequence = copy
+        }
+        prefixes.insert(
+            sequence, key: choice.adapter?.prefixKey ?? "", tokens: choice.readTokens,
+            bytes: (virtual + max(sequence.capacity, sequence.length)) * bytesPerToken)
+    }
+
+    /// Forgets prefixes of adapters that are gone.
+    func removeUnknownPrefixes() { prefixes.keep { store.isKnown(prefixKey: $0) } }
 
     // MARK: Leaving
 
@@ -126,10 +185,17 @@ final class EngineLoop {
                 end(choice.job, late)
             }
         }
-        remove { failed.contains($0.job.id) }
+        remove(keepsPrefixes: true) { failed.contains($0.job.id) }
+        encodings.end { job in
+            if cancelled.contains(job.id) { return CancellationError() }
+            return job.request.deadline.map { $0 < now } ?? false ? late : nil
+        }
     }
 
-    func failAll(_ error: ServingError) { fail(running, error) }
+    func failAll(_ error: ServingError) {
+        fail(running, error)
+        encodings.end { _ in error }
+    }
 
     /// Ends a request that is not complete; `nil` if its client left.
     func end(_ job: Job, _ error: ServingError?) {
@@ -143,12 +209,15 @@ final class EngineLoop {
         remove { failed.contains($0.job.id) }
     }
 
-    private func remove(where condition: (Choice) -> Bool) {
+    private func remove(keepsPrefixes: Bool = false, where condition: (Choice) -> Bool) {
         for choice in running where condition(choice) {
             reservedBytes -= choice.bytes
+            // A prefix that can't be kept is read again.
+            if keepsPrefixes { try? keepPrefix(choice) }
             if let adapter = choice.adapter { store.release(adapter) }
         }
         running.removeAll(where: condition)
+        prefixes.makeRoom(for: reservedBytes, limit: settings.cacheBytes)
     }
 
     // MARK: Steps
@@ -156,12 +225,21 @@ final class EngineLoop {
     /// One step of every sequence that can go on.
     func step() {
         for group in groups() { step(group) }
+        let (tokens, complete) = encodings.step()
+        guard tokens > 0 else { return }
+        statistics.steps += 1
+        statistics.promptTokens += tokens
+        statistics.tokensPerStep.record(Double(tokens))
+        for job in complete {
+            statistics.finished["stop", default: 0] += 1
+            statistics.requestLatency.record(job.submitted.duration(to: .now).inSeconds)
+        }
     }
 
     /// Sequences that share a step: all whose adapters can, else those of one adapter.
     private func groups() -> [[Choice]] {
         let ready = running.filter { !$0.waitsForCopy }
-        guard batch.isShared else { return ready.map { [$0] } }
+        guard batch?.isShared ?? false else { return ready.map { [$0] } }
         var keys: [String] = []
         var groups: [String: [Choice]] = [:]
         for choice in ready {
@@ -181,6 +259,7 @@ final class EngineLoop {
     }
 
     private func step(_ group: [Choice]) {
+        guard let batch else { return }
         // Decoding sequences go on; the first prompts fill the rest of the step.
         var room = batch.isShared ? settings.prefillChunk : .max
         var parts: [Part] = []
@@ -256,7 +335,9 @@ final class EngineLoop {
     private func advance(_ choice: Choice, _ token: Int, _ logits: Tensor) throws -> Bool {
         let scores = choice.job.request.logProbabilities.map { count in
             let (chosen, best) = TokenChooser.scores(logits, token: token, count: count)
-            return TokenLogProbability(chosen: entry(chosen), best: best.map(entry))
+            let tokenizer = choice.job.request.tokenizer?.tokenizer ?? tokenizer
+            return TokenLogProbability(
+                chosen: entry(chosen, tokenizer), best: best.map { entry($0, tokenizer) })
         }
         record(choice)
         return try choice.accept(token, logProbability: scores)
@@ -267,7 +348,7 @@ final class EngineLoop {
         var result: [(choice: Choice, row: Int)] = []
         for (row, choice) in choices.enumerated() where choice.index == 0 && !choice.isDecoding {
             for other in running where other.job === choice.job && other.waitsForCopy {
-                guard let copy = try batch.copy(of: choice.sequence) else { continue }
+                guard let copy = try batch?.copy(of: choice.sequence) else { continue }
                 other.sequence = copy
                 other.pending = []
                 other.waitsForCopy = false
@@ -284,7 +365,7 @@ final class EngineLoop {
         return (0..<count).map { logits.narrowed(axis: 0, $0..<($0 + 1)).max().item().isFinite }
     }
 
-    private func entry(_ score: TokenChooser.Score) -> TokenLogProbability.Entry {
+    private func entry(_ score: TokenChooser.Score, _ tokenizer: Tokenizer) -> TokenLogProbability.Entry {
         var text = tokenizer.decode(tokens: [score.token], skipSpecialTokens: false)
         // Some decoders remove the space before the first word of a text.
         if tokenizer.token(for: score.token)?.hasPrefix("▁") ?? false, !text.hasPrefix(" ") { text = " " + text }
@@ -312,8 +393,11 @@ final class EngineLoop {
             guard job.open == 0 else { continue }
             statistics.requestLatency.record(job.submitted.duration(to: .now).inSeconds)
             job.end(
-                .done(Usage(promptTokens: job.request.prompt.count, completionTokens: job.completionTokens)))
+                .done(
+                    Usage(
+                        promptTokens: job.request.prompt.count, completionTokens: job.completionTokens,
+                        cachedTokens: job.cachedTokens)))
         }
-        remove { ended.contains(ObjectIdentifier($0)) }
+        remove(keepsPrefixes: true) { ended.contains(ObjectIdentifier($0)) }
     }
 }

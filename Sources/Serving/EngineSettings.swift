@@ -6,8 +6,12 @@ package struct EngineSettings: Sendable {
     package var maxWaiting = 256
     /// Maximum number of prompt tokens that a step reads, so that running sequences go on meanwhile.
     package var prefillChunk = 256
+    /// Maximum number of tokens of a batch of texts for a model with a head.
+    package var encodingBatch = 4096
     /// Memory of all KV caches, in bytes.
     package var cacheBytes = 2 << 30
+    /// Whether keys and values of ended sequences are kept, as far as there is memory, for later prompts that begin alike.
+    package var keepsPrefixes = true
     /// Memory of all adapters, in bytes.
     package var adapterBytes = 1 << 30
     /// Maximum length of a sequence in tokens; `nil` for that of the model.

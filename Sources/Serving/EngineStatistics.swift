@@ -36,6 +36,11 @@ package struct EngineStatistics: Sendable {
     /// Memory of the loaded adapters and its limit, in bytes.
     package internal(set) var adapterBytes = 0
     package internal(set) var adapterLimit = 0
+    /// Memory of the kept prefixes, in bytes.
+    package internal(set) var prefixBytes = 0
+    /// Number of prompt tokens that were looked up among the kept prefixes, and of those found.
+    package internal(set) var prefixQueries = 0
+    package internal(set) var prefixHits = 0
     package internal(set) var promptTokens = 0
     package internal(set) var generationTokens = 0
     /// Number of finished choices by reason: `stop`, `length`, `abort`, `error`.

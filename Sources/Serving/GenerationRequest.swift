@@ -6,8 +6,13 @@ package struct GenerationRequest: Sendable {
     package var prompt: [Int]
     /// Name of the adapter; `nil` for the base model.
     package var adapter: String?
+    /// The tokenizer of the prompt and the answer, if it isn't the base's.
+    package var tokenizer: SharedTokenizer?
     /// Sampling settings. ``GenerateParameters/beams`` must not be above 1.
     package var parameters = GenerateParameters()
+    /// Whether tokens are sampled if neither the request nor the model names a temperature, as in OpenAI's API; otherwise
+    /// decoding is greedy.
+    package var samplesByDefault = true
     /// Changes of logits.
     package var bias = TokenChooser.Bias()
     /// Texts at which generation ends.
@@ -65,9 +70,12 @@ package struct Usage: Sendable, Equatable {
     package var promptTokens: Int
     /// Generated tokens of all choices, end tokens included.
     package var completionTokens: Int
+    /// Tokens of the prompt whose keys and values an earlier request had computed.
+    package var cachedTokens: Int
 
-    package init(promptTokens: Int, completionTokens: Int) {
+    package init(promptTokens: Int, completionTokens: Int, cachedTokens: Int = 0) {
         (self.promptTokens, self.completionTokens) = (promptTokens, completionTokens)
+        self.cachedTokens = cachedTokens
     }
 }
 

@@ -81,6 +81,16 @@ package struct SequenceBatch {
         return try withTorchErrors { withoutGradients { sequence.copy() } }
     }
 
+    /// A sequence that begins with the first tokens of another, and the same virtual ones.
+    /// - Parameters:
+    ///   - length: number of tokens, at most those of the other.
+    ///   - capacity: number of tokens to reserve, without virtual ones.
+    /// - Returns: `nil` if sequences are decoded one by one.
+    package func prefix(of sequence: CachedSequence, length: Int, capacity: Int) throws -> CachedSequence? {
+        guard isShared, length > 0, length <= sequence.length else { return nil }
+        return try withTorchErrors { withoutGradients { sequence.prefix(length, capacity: capacity) } }
+    }
+
     /// A step of the only sequence.
     private func stepAlone(_ inputs: [Input]) throws -> Tensor? {
         guard inputs.count == 1, let input = inputs.first else {
@@ -110,11 +120,11 @@ package final class CachedSequence {
     /// The encoder's input; empty for a decoder-only model.
     let source: [Int]
     /// Number of tokens to reserve, without virtual ones.
-    let capacity: Int
+    package let capacity: Int
     /// Number of tokens that were fed, without virtual ones.
     package internal(set) var length = 0
     /// Number of cached tokens, virtual ones included.
-    fileprivate(set) var columns = 0
+    package fileprivate(set) var columns = 0
     fileprivate var layers: [Int: Layer] = [:]
     /// The state of a sequence that is decoded alone.
     var state: (any DecodingState)?
@@ -157,6 +167,15 @@ package final class CachedSequence {
         let other = CachedSequence(source: source, capacity: capacity)
         (other.length, other.columns) = (length, columns)
         other.layers = layers.mapValues { grown($0, to: max($0.keys.dim(2), columns), filled: columns) }
+        return other
+    }
+
+    fileprivate func prefix(_ length: Int, capacity: Int) -> CachedSequence {
+        let other = CachedSequence(source: source, capacity: capacity)
+        other.length = length
+        other.columns = columns - self.length + length
+        let room = other.columns + max(0, other.capacity - length)
+        other.layers = layers.mapValues { grown($0, to: room, filled: other.columns) }
         return other
     }
 

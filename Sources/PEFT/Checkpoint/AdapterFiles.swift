@@ -1,6 +1,7 @@
 import Foundation
 import LanguageModels
 import PEFTSupport
+import PEFTTokenizers
 import Torch
 
 /// The files of an adapter folder, written by any of the supported programs.
@@ -34,6 +35,14 @@ package enum AdapterFiles {
     /// Whether the folder is an mlx-lm adapter.
     package static func isMLX(_ folder: URL) -> Bool {
         has(mlx, in: folder) && !has("adapter_model.safetensors", in: folder)
+    }
+
+    /// Whether the folder has a tokenizer, as trainers often save one with an adapter.
+    package static func hasTokenizer(_ folder: URL) throws -> Bool {
+        let names = try Tokenizer.files(in: folder).map(\.name)
+        return ["tokenizer.json", "spiece.model", "tokenizer.model", "vocab.json", "vocab.txt"].contains {
+            names.contains($0)
+        }
     }
 
     /// File names of a folder, for messages.

@@ -112,6 +112,9 @@ public struct ChatTemplate: Sendable {
     /// Whether the template for these tools has `{% generation %}` blocks.
     package func hasGenerationBlocks(tools: JinjaValue? = nil) -> Bool { chosen(tools).hasGenerationBlocks }
 
+    /// The text of the template for conversations with tools.
+    package var toolSource: String { (toolTemplate ?? template).source }
+
     private func chosen(_ tools: JinjaValue?) -> JinjaTemplate {
         guard let toolTemplate, let tools, !tools.isNone else { return template }
         return toolTemplate

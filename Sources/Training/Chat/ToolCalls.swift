@@ -5,9 +5,9 @@ import PEFTSupport
 ///
 /// OpenAI's format has the arguments as JSON text. Templates use `arguments | tojson`, which would quote that text again,
 /// or iterate over `arguments.items()`.
-enum ToolCalls {
+package enum ToolCalls {
     /// The message with the arguments of its calls as objects, and with OpenAI's older `function_call` among the calls.
-    static func normalized(_ message: JinjaValue) -> JinjaValue {
+    package static func normalized(_ message: JinjaValue) -> JinjaValue {
         guard var fields = message.dictionary else { return message }
         if fields["tool_calls"] == nil, let call = fields["function_call"], call.dictionary?["name"]?.text != nil {
             fields["tool_calls"] = .list([JinjaValue(fields: ["type": .string("function"), "function": call])])
@@ -26,7 +26,7 @@ enum ToolCalls {
     }
 
     /// The messages with the arguments as JSON text, for templates that add them to strings; `nil` if there are none.
-    static func asText(_ messages: [JinjaValue]) -> [JinjaValue]? {
+    package static func asText(_ messages: [JinjaValue]) -> [JinjaValue]? {
         var isChanged = false
         let result = messages.map { message -> JinjaValue in
             guard let other = changed(message, text) else { return message }

@@ -10,8 +10,13 @@ struct TextEncoder: Sendable {
     private let hasSegments: Bool
 
     init(_ tokenizer: Tokenizer, for model: any LanguageModel, maxTokens: Int) {
-        (self.tokenizer, self.maxTokens) = (tokenizer, maxTokens)
-        hasSegments = model.modelFamily.tokenTypes.areSeveral(in: model.configuration)
+        self.init(
+            tokenizer, hasSegments: model.modelFamily.tokenTypes.areSeveral(in: model.configuration),
+            maxTokens: maxTokens)
+    }
+
+    init(_ tokenizer: Tokenizer, hasSegments: Bool, maxTokens: Int) {
+        (self.tokenizer, self.hasSegments, self.maxTokens) = (tokenizer, hasSegments, maxTokens)
     }
 
     func encode(_ text: String) -> (ids: [Int], isTruncated: Bool) {
