@@ -54,6 +54,14 @@ struct Compare: ParsableCommand {
             "Peak learning rate of all methods, or method=rate,…; the others are searched.", valueName: "rates"))
     var learningRates: String?
     @Option(help: ArgumentHelp("Number of random seeds, one run each per method.", valueName: "n")) var seeds = 1
+    @Flag(
+        help: "Leave out methods early that can't win: after shortened runs, by their validation loss (see docs).")
+    var eliminate = false
+    @Option(
+        help: ArgumentHelp(
+            "Time that the comparison may take, such as 30m or 2h; methods that don't fit are skipped. Implies --eliminate.",
+            valueName: "time"))
+    var budget: String?
     @Option(
         help: ArgumentHelp(
             "Also quantize each merged model and evaluate it: nf4, int8, int4-g32, int4-g32-gptq (GPTQ calibrated on the training data), ….",
@@ -112,6 +120,8 @@ struct Compare: ParsableCommand {
             maxInputTokens: templates.maxInput ?? TemplateOptions.defaultMaxInput,
             retain: retain.map { URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath) }, device: device)
         plan.quantizeAfter = roundings
+        plan.budget = try budget.map(Self.seconds)
+        plan.eliminates = eliminate || budget != nil
         plan.baselines = beside
         RunWarnings.show(plan.training.steps.flatMap { RunWarnings.warmup(plan.training, totalSteps: $0) })
         let outline = try rows.folder(folder).outline()
@@ -160,6 +170,17 @@ struct Compare: ParsableCommand {
             }
             return rounding
         }.filter { seen.insert($0.name).inserted }
+    }
+
+    /// Seconds of a time such as `90s`, `30m` or `1.5h`.
+    private static func seconds(_ text: String) throws -> Double {
+        let units: [Character: Double] = ["s": 1, "m": 60, "h": 3600]
+        guard let unit = text.last.flatMap({ units[$0] }), let value = Double(text.dropLast()), value > 0,
+            value * unit < 1e9
+        else {
+            throw UsageError("--budget '\(text)' is not a time", remedy: "use a form such as 30m or 2h")
+        }
+        return value * unit
     }
 
     private func parseRates() throws -> (shared: Double?, byMethod: [String: Double]) {

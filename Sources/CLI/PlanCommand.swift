@@ -36,8 +36,8 @@ struct PlanCommand: ParsableCommand {
     var batchSize = TrainingConfiguration().batchSize
     @Option(help: ArgumentHelp("Gradient-accumulation steps.", valueName: "n"))
     var accumulate = TrainingConfiguration().accumulation
-    @Option(help: "Optimizer: adamw, adamw8bit or adafactor.") var optimizer = TrainingConfiguration().optimizer
-        .rawValue
+    @Option(help: ArgumentHelp(OptimizerHelp.text, valueName: "name"))
+    var optimizer = TrainingConfiguration().optimizer.rawValue
     @Flag(help: "Plan for training with --checkpoint-activations.") var checkpointActivations = false
     @Flag(help: "Plan for training with --offload-activations.") var offloadActivations = false
     @Flag(help: "Plan for training with --page-optimizer.") var pageOptimizer = false
@@ -61,12 +61,7 @@ struct PlanCommand: ParsableCommand {
         }
         var settings = TrainingConfiguration()
         (settings.batchSize, settings.accumulation) = (batchSize, accumulate)
-        guard let kind = TrainingConfiguration.OptimizerKind(rawValue: optimizer.lowercased()) else {
-            let kinds = TrainingConfiguration.OptimizerKind.allCases.map(\.rawValue)
-            throw UsageError(
-                "unknown optimizer '\(optimizer)'", remedy: "use one of \(kinds.joined(separator: ", "))")
-        }
-        settings.optimizer = kind
+        try checkingOptions { try settings.setOptimizer(optimizer) }
         settings.memory.checkpointsActivations = checkpointActivations
         settings.memory.offloadsActivations = offloadActivations
         settings.memory.pagesOptimizer = pageOptimizer
@@ -164,7 +159,7 @@ struct PlanCommand: ParsableCommand {
 }
 
 /// A model folder, or a `config.json` alone.
-private struct PlanSource {
+struct PlanSource {
     private(set) var folder: ModelFolder?
     private let file: URL?
 

@@ -67,7 +67,8 @@ struct Train: ParsableCommand {
         let start = try fromAdapter.map { try StartingAdapter($0) }
         let choice = try start?.choice(method: method, options) ?? options.choice(method ?? "lora")
         var configuration = try training.configuration()
-        configuration.learningRate = learningRate ?? choice.method.defaultLearningRate
+        configuration.learningRate =
+            learningRate ?? choice.method.defaultLearningRate * configuration.optimizer.defaultRateFactor
         configuration.patience = patience
         configuration.checkpointEvery = checkpointEvery
         try checkingOptions { try configuration.validate() }

@@ -36,6 +36,7 @@
 #include <ATen/ops/neg.h>
 #include <ATen/ops/permute.h>
 #include <ATen/ops/pow.h>
+#include <ATen/ops/randint.h>
 #include <ATen/ops/randperm.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/reshape.h>
@@ -294,5 +295,12 @@ CTTensor *ct_multinomial(const CTTensor *probabilities, uint64_t seed) {
 
 CTTensor *ct_random_permutation(int64_t count, uint64_t seed) {
     return tensor_or_error([&] { return at::randperm(count, generator(seed), at::TensorOptions().dtype(at::kLong)); });
+}
+
+CTTensor *ct_random_integers(int64_t count, uint64_t seed) {
+    return tensor_or_error([&] {
+        return at::randint(0, std::numeric_limits<int64_t>::max(), {count}, generator(seed),
+                           at::TensorOptions().dtype(at::kLong));
+    });
 }
 }

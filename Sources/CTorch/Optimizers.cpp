@@ -2,7 +2,9 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/stack.h>
 
 #include "Bridge.hpp"
@@ -62,6 +64,26 @@ int ct_adamw_step(CTTensor *const *parameters, CTTensor *const *first_moments, C
                                       at::full({}, static_cast<double>(step), at::dtype(at::kFloat).device(values[0].device())));
         at::_fused_adamw_(values, gradients_of(values), list(first_moments, count), list(second_moments, count), {}, steps, rate,
                           beta1, beta2, weight_decay, epsilon, false, false);
+    });
+}
+
+CTTensor *ct_orthogonalized(const CTTensor *x, int iterations) {
+    return tensor_or_error([&]() -> at::Tensor {
+        at::NoGradGuard guard;
+        // The coefficients that maximize the slope at 0, and the smallest norm, as in torch.optim.Muon.
+        constexpr double a = 3.4445, b = -4.7750, c = 2.0315, smallest = 1e-7;
+        const at::Tensor &given = unbox(x);
+        TORCH_CHECK(given.dim() == 2, "a matrix is required, not ", given.sizes());
+        const bool is_tall = given.size(0) > given.size(1);
+        at::Tensor result = given.to(at::kBFloat16, false, true);
+        if (is_tall) result = result.t();
+        result.div_(result.norm().clamp_min(smallest));
+        for (int i = 0; i < iterations; ++i) {
+            at::Tensor gram = at::mm(result, result.t());
+            at::Tensor polynomial = at::addmm(gram, gram, gram, b, c);
+            result = at::addmm(result, polynomial, result, a, 1);
+        }
+        return is_tall ? result.t() : result;
     });
 }
 }

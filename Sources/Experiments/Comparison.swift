@@ -67,6 +67,10 @@ public struct ComparisonPlan: Sendable {
     package var trialShare: Double
     /// Number of test examples whose outputs the report shows.
     package var sampleRows: Int
+    /// Whether methods that can't win are left out after shortened runs (``Elimination``).
+    package var eliminates = false
+    /// Seconds that the comparison may take; methods that don't fit are skipped.
+    package var budget: Double?
     /// General text for measuring forgetting.
     package var retain: URL?
     /// Where the model is trained.
@@ -143,6 +147,17 @@ public struct Comparison {
             let own = try plan.methods[index].weights.map { ModelOutline(try Self.outline(folder, $0)) }
             plan.methods[index].choice = plan.methods[index].choice?.resolved(for: own ?? outline)
         }
+        // All methods are grouped by family.
+        if plan.methods.contains(where: \.isOptional) {
+            let places = plan.methods.map { method in
+                method.choice.flatMap { try? $0.family(on: outline) }.flatMap {
+                    MethodFamily.allCases.firstIndex(of: $0)
+                }
+                    ?? (method.choice == nil ? -1 : MethodFamily.allCases.count)
+            }
+            let order = plan.methods.indices.sorted { (places[$0], $0) < (places[$1], $1) }
+            plan.methods = order.map { [methods = plan.methods] in methods[$0] }
+        }
         for rounding in plan.quantizeAfter { try rounding.check(Self.plainOutline(folder)) }
         (self.folder, modelName, self.data, self.plan) = (folder, name, data, plan)
         tokenizer = try Tokenizer.load(folder: folder.url)
@@ -168,6 +183,13 @@ public struct Comparison {
                 remedy: "provide --validation, or set rates such as --lr lora=1e-3")
         }
         let rounds = plan.methods.compactMap(\.weights) + plan.quantizeAfter
+        if plan.eliminates {
+            guard counts.validation > 1, model.head.task != .embeddings else {
+                throw PEFTError(
+                    "leaving methods out early needs validation examples with losses of their own",
+                    remedy: "provide --validation, or omit --eliminate")
+            }
+        }
         guard counts.training > 0 || !rounds.contains(where: \.needsSamples) else {
             throw PEFTError("GPTQ needs training examples for calibration", remedy: "provide examples with --data")
         }
@@ -211,7 +233,20 @@ public struct Comparison {
             skipped.append(method)
             onEvent(.skipped(method))
         }
-        for (index, method) in plan.methods.enumerated() {
+        var elimination = try state?.elimination() ?? Elimination()
+        let budget = TimeBudget(plan.budget ?? .infinity, spent: elimination.seconds)
+        let remaining = try remainingMethods(&elimination, budget, state, onEvent)
+        skipped += remaining.skipped
+        // Seconds of a finished method beyond its training steps: evaluation, timing, the search of a rate.
+        var overhead = 0.0
+        for index in remaining.indices {
+            let method = plan.methods[index]
+            let predicted = (remaining.seconds[index] ?? 0) * Double(plan.seeds)
+            guard budget.allows(predicted + overhead) || !runs.contains(where: \.isTrained) else {
+                skip(SkippedMethod(label: method.label, reason: "not reached within the budget"))
+                continue
+            }
+            let begun = budget.spent
             onEvent(.started(method: method.label, index: index, of: plan.methods.count))
             var progress =
                 try state?.progress(of: index) ?? MethodProgress(.init(method: method.name, label: method.label))
@@ -230,6 +265,11 @@ public struct Comparison {
             let run = progress.finished()
             let place = runs.count
             runs.append(run)
+            if method.choice != nil {
+                overhead = max(overhead, budget.spent - begun - (run.trainingSeconds ?? 0) * Double(plan.seeds))
+            }
+            elimination.seconds = budget.spent
+            if plan.budget != nil || plan.eliminates { try state?.save(elimination) }
             onEvent(.finished(run, soFar: report(runs, skipped)))
             for stored in progress.stored.runs(of: run, at: place) {
                 runs.append(stored)
@@ -271,7 +311,7 @@ public struct Comparison {
         var settings: [String: JSON] = [
             "steps": .integer(training.totalSteps(rows: max(1, rows.training.count))),
             "batchSize": .integer(training.batchSize), "accumulation": .integer(training.accumulation),
-            "optimizer": .string(training.optimizer.rawValue), "schedule": .string(training.schedule),
+            "optimizer": .string(training.optimizerText), "schedule": .string(training.schedule),
             "warmup": .number(training.warmup), "weightDecay": .number(training.weightDecay),
             "clip": .number(training.clip), "labelSmoothing": .number(training.labelSmoothing),
             "seeds": .integer(plan.seeds), "maxInputTokens": .integer(plan.maxInputTokens),
@@ -280,6 +320,8 @@ public struct Comparison {
             settings.merge(generation.settings) { own, _ in own }
         }
         let rounds = plan.methods.compactMap(\.weights) + plan.quantizeAfter
+        if plan.eliminates { settings["eliminate"] = true }
+        if let budget = plan.budget { settings["budgetSeconds"] = .number(budget) }
         if !plan.quantizeAfter.isEmpty {
             settings["quantizeAfter"] = .array(plan.quantizeAfter.map { .string($0.name) })
         }
@@ -312,6 +354,7 @@ public struct Comparison {
             return
         }
         progress.run.configuration = choice.configuration.named
+        progress.run.family = try? choice.family(on: ModelOutline(outline)).rawValue
         let rate: Double
         if let known = method.learningRate ?? progress.run.learningRate {
             rate = known

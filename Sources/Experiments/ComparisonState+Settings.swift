@@ -15,6 +15,7 @@ extension Comparison {
             "quantize-after": plan.quantizeAfter.map(\.name).joined(separator: ","),
             "rows of": "\(data.name) (\(dataDigest))",
         ]
+        if plan.eliminates { settings["eliminate"] = "true" }
         for (index, method) in plan.methods.enumerated() {
             var text = method.label
             if let choice = method.choice {

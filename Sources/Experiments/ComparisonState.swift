@@ -89,6 +89,11 @@ package final class ComparisonState {
 
     func save(learningRate: Double) throws { try write([learningRate], to: rateFile) }
 
+    /// The rounds of an elimination so far.
+    func elimination() throws -> Elimination? { try read(file("elimination.json")) }
+
+    func save(_ elimination: Elimination) throws { try write(elimination, to: file("elimination.json")) }
+
     /// A further file of a sweep.
     func file(_ name: String) -> URL { folder.appendingPathComponent(name) }
 

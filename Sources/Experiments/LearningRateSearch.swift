@@ -30,7 +30,7 @@ extension Comparison {
         guard let choice = method.choice else { throw PEFTError("\(method.label) has no learning rate") }
         let label = method.label
         let step = 10.0.squareRoot()
-        let middle = choice.method.defaultLearningRate
+        let middle = choice.method.defaultLearningRate * plan.training.optimizer.defaultRateFactor
         var losses: [Int: Double] = [:]
         func attempt(_ exponent: Int) throws {
             guard losses[exponent] == nil else { return }
@@ -81,5 +81,5 @@ extension Comparison {
     }
 
     /// Two digits are enough for a learning rate.
-    private func roundedRate(_ rate: Double) -> Double { Double(String(format: "%.1e", rate)) ?? rate }
+    func roundedRate(_ rate: Double) -> Double { Double(String(format: "%.1e", rate)) ?? rate }
 }

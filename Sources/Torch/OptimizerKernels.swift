@@ -27,6 +27,12 @@ package enum OptimizerKernels {
         }
     }
 
+    /// Approximately the nearest orthogonal matrix to x `[m, n]`, in bf16: `iterations` of the quintic Newton–Schulz
+    /// iteration X ← a X + (b X Xᵀ + c (X Xᵀ)²) X from X / ‖X‖ (Jordan et al. 2024).
+    package static func orthogonalized(_ x: Tensor, iterations: Int) -> Tensor {
+        wrap(ct_orthogonalized(x.pointer, Int32(iterations)))
+    }
+
     /// The 256 values of 8-bit moment codes, signed or unsigned (dynamic quantization; Dettmers et al. 2022, section
     /// 1.2).
     package static func dynamicMap(isSigned: Bool) -> Tensor { wrap(ct_dynamic_map(isSigned)) }

@@ -24,6 +24,11 @@ extension Tensor {
         wrap(ct_random_permutation(Int64(count), seed))
     }
 
+    /// Integers uniform in 0 ..< 2⁶³ − 1 (int64 `[count]`), the same as `torch.randint`'s for a seed of its CPU generator.
+    package static func randomIntegers(_ count: Int, seed: UInt64) -> Tensor {
+        wrap(ct_random_integers(Int64(count), seed))
+    }
+
     /// Fills with normally distributed values from a seed of libtorch's generator, with the same values as PyTorch for
     /// that seed.
     public func fillNormal(mean: Double = 0, deviation: Double = 1, seed: UInt64) {

@@ -28,6 +28,9 @@ package final class DropoutScope: @unchecked Sendable {
     /// Whether dropout is active.
     package static var isLive: Bool { current != nil }
 
+    /// A fresh seed; `nil` outside a scope.
+    static func seed() -> UInt64? { current?.random.next() }
+
     /// The effective probability and a fresh seed; 0 outside a scope.
     package static func draw(_ probability: Double) -> (probability: Double, seed: UInt64) {
         guard probability > 0, let scope = current else { return (0, 0) }

@@ -129,6 +129,7 @@ public final class Trainer {
         try InputLimits.check(EncodedRows(validation), of: "validation", for: model)
         device = adapter.model.device
         hook = adapter.trainingHook()
+        try configuration.checkOptimizer(for: adapter)
         plan = BatchPlan(configuration, training)
         schedule = configuration.learningRateSchedule(total: plan.totalSteps)
         checkpoints = try checkpointFolder.map {
@@ -169,6 +170,7 @@ public final class Trainer {
         let firstStep = step
         var saved = step
         func stop() throws -> Never {
+            optimizer.endEvaluation()
             if let checkpoints, step > saved {
                 try checkpoints.save(step: step, history: history, adapter.parameters, optimizer, hook)
                 _ = onEvent(.checkpoint(step: step))
@@ -176,6 +178,7 @@ public final class Trainer {
             throw TrainingInterrupted(step: step)
         }
         adapter.setTrainable(true)
+        configuration.freeze(adapter)
         if step == 0, let hook { try withTorchErrors { try begin(hook, isStopping) } }
         // Other adapters on the model, or an interrupted run, may have left gradients.
         try withTorchErrors { optimizer.clearGradients() }
@@ -185,7 +188,10 @@ public final class Trainer {
             var stopped = false
             if !validates {
                 let start = ContinuousClock.now
-                guard let (progress, count) = try withTorchErrors({ try trainStep(isStopping) }) else { try stop() }
+                let trained = try withTorchErrors {
+                    try EmbeddingNoise.run(alpha: configuration.neftuneAlpha ?? 0) { try trainStep(isStopping) }
+                }
+                guard let (progress, count) = trained else { try stop() }
                 tokens += count
                 let elapsed = start.duration(to: .now)
                 seconds += Double(elapsed.components.seconds) + Double(elapsed.components.attoseconds) * 1e-18
@@ -199,6 +205,9 @@ public final class Trainer {
             }
             let isDue = configuration.checkpointEvery.map { step % $0 == 0 } ?? validates
             if validates {
+                // Until the end of this block.
+                try withTorchErrors { optimizer.beginEvaluation() }
+                defer { optimizer.endEvaluation() }
                 guard
                     let loss = try withTorchErrors({
                         try model.meanLoss(validation, batchSize: configuration.batchSize, isStopping: isStopping)
@@ -229,6 +238,7 @@ public final class Trainer {
             }
             if stopped, step < totalSteps { throw TrainingInterrupted(step: step) }
         }
+        try withTorchErrors { optimizer.beginEvaluation() }
         if history.bestStep != nil, history.bestStep != step { try checkpoints?.loadBest(into: adapter.parameters) }
         return TrainingResult(
             history: history, tokensPerSecond: seconds > 0 ? Double(tokens) / seconds : 0, seconds: seconds,
@@ -331,6 +341,9 @@ public struct TrainingDiverged: Error, CustomStringConvertible {
     package let what: String
     /// The step at which the loss stopped being a finite number.
     public let step: Int
+
+    package init(what: String, step: Int) { (self.what, self.step) = (what, step) }
+
     package var error: PEFTError {
         PEFTError(
             "the \(what) became NaN or infinite at step \(step)",

@@ -22,10 +22,6 @@ public struct MemorySavings: Sendable, Equatable {
 
 /// Training hyperparameters, independent of the method.
 public struct TrainingConfiguration: Codable, Sendable, Equatable {
-    /// The optimizer: AdamW (Loshchilov & Hutter 2019), AdamW with 8-bit states (Dettmers et al. 2022), or Adafactor
-    /// (Shazeer & Stern 2018).
-    public enum OptimizerKind: String, CaseIterable, Codable, Sendable { case adamw, adamw8bit, adafactor }
-
     /// The highest learning rate.
     public var learningRate = 1e-3
     /// Peak learning rate of a new head, such as a classification head; `nil` for ``learningRate``.
@@ -42,6 +38,8 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
     public var accumulation = 1
     /// The optimizer.
     public var optimizer = OptimizerKind.adamw
+    /// Options of the optimizer by name, such as `rank` of GaLore; others have their defaults.
+    public var optimizerOptions: [String: Double]?
     /// Decoupled weight decay.
     public var weightDecay = 0.01
     /// How the learning rate falls after the warmup.
@@ -52,6 +50,9 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
     public var clip = 1.0
     /// Label smoothing, from 0 to below 1.
     public var labelSmoothing = 0.0
+    /// NEFTune's α: uniform noise of magnitude α / √(tokens · size) on the embedded tokens of a sequence while training;
+    /// `nil` for none.
+    public var neftuneAlpha: Double?
     /// Seed of the order of examples and of dropout.
     public var seed: UInt64 = 42
     /// Steps between validations; `nil` validates once an epoch and at the end.
@@ -66,6 +67,7 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
 
     private enum CodingKeys: String, CodingKey {
         case learningRate, headLearningRate, epochs, steps, batchSize, tokensPerBatch, accumulation, optimizer
+        case optimizerOptions, neftuneAlpha
         case weightDecay, schedule, warmup, clip, labelSmoothing, seed, validateEvery, patience, checkpointEvery
     }
 
@@ -103,8 +105,9 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
             checkpointEvery.map { $0 >= 1 } ?? true,
             "the steps between checkpoints must be at least 1 (got \(checkpointEvery ?? 0))")
         try check(
-            !memory.pagesOptimizer || optimizer != .adafactor, "the state of Adafactor is too small to be paged",
-            "omit --page-optimizer, or use --optimizer adamw")
+            neftuneAlpha.map { $0 > 0 && $0.isFinite } ?? true,
+            "NEFTune's alpha must be positive (got \(neftuneAlpha ?? 0))")
+        try checkOptimizer()
         let shapes = LearningRateSchedule.Shape.allCases.map(\.rawValue)
         let hint = nearestName(to: schedule, in: shapes).map { "did you mean '\($0)'?" }
         try check(
@@ -126,17 +129,8 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
 
     func learningRateSchedule(total: Int) -> LearningRateSchedule {
         let steps = warmup < 1 ? (warmup * Double(total)).rounded(.up) : warmup
-        return LearningRateSchedule(.init(rawValue: schedule) ?? .linear, warmup: Int(steps), total: total)
-    }
-
-    package func makeOptimizer(_ adapter: Adapter) -> any Optimizer {
-        let parameters = adapter.parameters
-        let factors = adapter.rateFactors(head: headLearningRate.map { $0 / learningRate } ?? 1)
-        let storage = memory.pagesOptimizer ? StateStorage.file : .memory
-        return switch optimizer {
-        case .adamw: AdamW(parameters, rateFactors: factors, weightDecay: weightDecay, storage: storage)
-        case .adamw8bit: AdamW8bit(parameters, rateFactors: factors, weightDecay: weightDecay, storage: storage)
-        case .adafactor: Adafactor(parameters, rateFactors: factors, weightDecay: weightDecay)
-        }
+        // Averaging takes the place of a falling rate.
+        let shape = optimizer == .scheduleFree ? .constant : LearningRateSchedule.Shape(rawValue: schedule) ?? .linear
+        return LearningRateSchedule(shape, warmup: Int(steps), total: total)
     }
 }

@@ -47,6 +47,35 @@ import Training
         #expect(planned > PEFTMethods.builtIn.count - 6)
     }
 
+    /// Moments in the ledger: two values per parameter of AdamW, one of Lion, and fewer of low-rank optimizers.
+    @Test func optimizerStatesAreCounted() throws {
+        let configuration = try JSON.read(Checkout.model("llama/config.json"))
+        let base = PlannedBase(fileBytes: 0, usedVocabulary: nil) {
+            try ModelRegistry.outline(configuration, file: "config.json")
+        }
+        var bytes: [String: Int] = [:]
+        var trained = 0
+        let optimizers = [
+            "adamw", "lion", "schedule-free", "muon", "galore(rank=2)", "apollo(rank=2)", "apollo-mini",
+        ]
+        for name in optimizers {
+            var training = TrainingConfiguration()
+            try training.setOptimizer(name)
+            let plan = try TrainingPlan(
+                MethodChoice(try PEFTMethods.named("full")), on: base,
+                batch: PlannedBatch(rows: 2, prompt: 12, target: 5), configuration: training, baseline: 1 << 20)
+            (bytes[name], trained) = (plan.memory.optimizerStates, plan.summary.trainable)
+        }
+        let adamW = try #require(bytes["adamw"])
+        #expect(adamW >= 8 * trained)
+        let lion = try #require(bytes["lion"])
+        #expect(lion >= 4 * trained && lion < adamW * 3 / 4)
+        #expect(try #require(bytes["schedule-free"]) >= 8 * trained)
+        for name in ["muon", "galore(rank=2)", "apollo(rank=2)", "apollo-mini"] {
+            #expect(try #require(bytes[name]) < adamW, "\(name)")
+        }
+    }
+
     /// Steps over an embedding table and an output layer in fewer bits, and their bytes.
     @Test(arguments: ["llama", "t5-v1.0"], ["bf16", "int8", "nf4"])
     func embeddingsInFewerBitsArePlanned(model: String, kind: String) throws {

@@ -45,7 +45,9 @@ import Torch
 }
 
 @Suite struct OptimizerTests {
-    static let kinds = ["adamw", "adafactor", "scaled adafactor"]
+    static let kinds = [
+        "adamw", "adafactor", "scaled adafactor", "lion", "muon", "schedule-free", "lora-fa", "galore", "apollo",
+    ]
 
     private func parameters() -> [Parameter] {
         var random = SeededRandom(seed: 3)
@@ -61,6 +63,12 @@ import Torch
         switch kind {
         case "adamw": AdamW(parameters, weightDecay: 0.1)
         case "adafactor": Adafactor(parameters, weightDecay: 0.1)
+        case "lion": Lion(parameters)
+        case "muon": Muon(parameters)
+        case "schedule-free": ScheduleFreeAdamW(parameters)
+        case "lora-fa": LoRAFA(parameters, factors: [])
+        case "galore": LowRankAdamW(parameters, rule: .gaLore(scale: 0.5), rank: 2, gap: 2)
+        case "apollo": LowRankAdamW(parameters, rule: .apollo(scale: 2, perTensor: false), rank: 2, gap: 2)
         default: Adafactor(parameters, scaleParameter: true)
         }
     }

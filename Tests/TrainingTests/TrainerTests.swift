@@ -107,6 +107,13 @@ import TorchNN
             let choice = method == "lora" ? lora : MethodChoice(try PEFTMethods.named(method))
             var configuration = configuration
             configuration.optimizer = optimizer
+            if method == "full", optimizer == .loraFA {
+                let error = try #require(throws: PEFTError.self) { try trainer(in: folder, choice, configuration) }
+                #expect(error.problem.contains("lora-fa"))
+                return
+            }
+            // Noise on the embedded tokens is part of a step's random stream.
+            configuration.neftuneAlpha = optimizer == .lion ? 5 : nil
             let whole = try trainer(in: folder, choice, configuration, checkpoints: "whole")
             let start = values(whole)
             let result = try whole.run()

@@ -71,7 +71,8 @@ enum HelpSections {
         (
             "Training",
             [
-                "epochs", "steps", "tokens-per-batch", "accumulate", "optimizer", "schedule", "warmup",
+                "epochs", "steps", "tokens-per-batch", "accumulate", "optimizer", "neftune-alpha", "schedule",
+                "warmup",
                 "weight-decay", "clip", "label-smoothing", "head-lr", "seed", "from-adapter", "validate-every",
                 "patience", "checkpoint-every", "resume", "checkpoint-activations", "offload-activations",
                 "page-optimizer",

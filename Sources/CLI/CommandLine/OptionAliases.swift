@@ -42,6 +42,7 @@ enum OptionAliases {
         (["schedule"], nil, ["lr-scheduler-type", "lr-scheduler", "lr-schedule", "scheduler"]),
         (["warmup"], "steps, or a ratio if below 1", ["warmup-steps", "warmup-ratio", "num-warmup-steps"]),
         (["optimizer"], nil, ["optim"]),
+        (["neftune-alpha"], nil, ["neftune-noise-alpha", "neftune"]),
         (["label-smoothing"], nil, ["label-smoothing-factor"]),
         (["weight-decay"], nil, ["wd"]),
         (["seed"], nil, ["data-seed", "random-seed"]),

@@ -16,7 +16,7 @@ struct TrainingOptions: ParsableArguments {
     var tokensPerBatch: Int?
     @Option(help: ArgumentHelp("Gradient-accumulation steps.", valueName: "n"))
     var accumulate = TrainingConfiguration().accumulation
-    @Option(help: "Optimizer: adamw, adamw8bit or adafactor.")
+    @Option(help: ArgumentHelp(OptimizerHelp.text, valueName: "name"))
     var optimizer = TrainingConfiguration().optimizer.rawValue
     @Option(help: ArgumentHelp("Weight decay (decoupled).", valueName: "x"))
     var weightDecay = TrainingConfiguration().weightDecay
@@ -28,6 +28,11 @@ struct TrainingOptions: ParsableArguments {
     var clip = TrainingConfiguration().clip
     @Option(help: ArgumentHelp("Label-smoothing factor.", valueName: "x"))
     var labelSmoothing = TrainingConfiguration().labelSmoothing
+    @Option(
+        help: ArgumentHelp(
+            "NEFTune: uniform noise of magnitude alpha / √(tokens · size) on the embedded tokens while training.",
+            valueName: "alpha"))
+    var neftuneAlpha: Double?
     @Option(help: "Random seed.")
     var seed: UInt64 = TrainingConfiguration().seed
     @Option(help: ArgumentHelp("Steps between validations (default: one validation per epoch).", valueName: "steps"))
@@ -62,12 +67,8 @@ struct TrainingOptions: ParsableArguments {
         result.batchSize = batchSize
         result.tokensPerBatch = tokensPerBatch
         result.accumulation = accumulate
-        let kinds = TrainingConfiguration.OptimizerKind.allCases.map(\.rawValue)
-        guard let kind = TrainingConfiguration.OptimizerKind(rawValue: optimizer.lowercased()) else {
-            throw UsageError(
-                "unknown optimizer '\(optimizer)'", remedy: "use one of \(kinds.joined(separator: ", "))")
-        }
-        result.optimizer = kind
+        try checkingOptions { try result.setOptimizer(optimizer) }
+        result.neftuneAlpha = neftuneAlpha
         result.weightDecay = weightDecay
         result.schedule = schedule
         result.warmup = warmup
@@ -82,4 +83,10 @@ struct TrainingOptions: ParsableArguments {
         try checkingOptions { try result.validate() }
         return result
     }
+}
+
+/// Help of `--optimizer`.
+enum OptimizerHelp {
+    static let text =
+        "Optimizer, with options as in 'galore(rank=64)': \(TrainingConfiguration.OptimizerKind.list)."
 }

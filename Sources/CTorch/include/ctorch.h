@@ -195,6 +195,8 @@ int ct_normal(CTTensor *, double mean, double deviation, uint64_t seed);
 CTTensor *ct_multinomial(const CTTensor *probabilities, uint64_t seed);
 /// A permutation of 0 … count − 1 (int64), as torch.randperm draws it for a seed.
 CTTensor *ct_random_permutation(int64_t count, uint64_t seed);
+/// Uniform in [0, 2⁶³ - 1), int64 [count].
+CTTensor *ct_random_integers(int64_t count, uint64_t seed);
 
 // Fused operations with custom gradients (see the .cpp files for the equations)
 /// x / sqrt(mean(x²) + epsilon) · (offset + weight) over the last axis.
@@ -243,6 +245,8 @@ int ct_adamw_step(CTTensor *const *parameters, CTTensor *const *first_moments, C
 /// parameter's shape and float32 [⌈n / 256⌉], all on the CPU. The first moments use the signed map.
 int ct_adamw_8bit_step(CTTensor *parameter, CTTensor *first, CTTensor *second, CTTensor *first_scales, CTTensor *second_scales,
                        int64_t step, double rate, double beta1, double beta2, double weight_decay, double epsilon);
+/// Newton–Schulz iterations in bf16 toward the orthogonal matrix nearest to x [m, n], as in torch.optim.Muon.
+CTTensor *ct_orthogonalized(const CTTensor *x, int iterations);
 /// The 256 values of the codes, in order.
 CTTensor *ct_dynamic_map(bool is_signed);
 

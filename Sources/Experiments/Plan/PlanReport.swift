@@ -25,7 +25,7 @@ package struct PlanReport {
                 "longestTarget": .integer(batch.longestTarget), "tokens": .integer(batch.tokens),
                 "accumulation": .integer(configuration.accumulation),
             ],
-            "optimizer": .string(configuration.optimizer.rawValue),
+            "optimizer": .string(configuration.optimizerText),
             "exact": ["trainable", "total", "share", "components"],
             "estimated": ["memory", "loadingBytes", "totalBytes", "timesWeights"],
             "plans": .array(plans.map(Self.json)),
@@ -59,7 +59,7 @@ package struct PlanReport {
             "\(outline.family), \(grouped(outline.parameterCount)) parameters, weights "
                 + Self.weights(bytes(outline.weightBytes), in: outline.weightFormats),
             "batch of \(counted(batch.rows.count, "example")), \(counted(batch.tokens, "token")), prompts up to \(batch.longestPrompt) "
-                + "and targets up to \(batch.longestTarget); \(configuration.optimizer.rawValue)",
+                + "and targets up to \(batch.longestTarget); \(configuration.optimizerText)",
         ]
         for plan in plans {
             lines += ["", plan.choice.label]

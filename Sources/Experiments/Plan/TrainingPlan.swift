@@ -146,6 +146,8 @@ public struct TrainingPlan: Sendable {
         return try MemoryLog.record { mark in
             let adapter = try Adapter(choice, on: model)
             let hook = adapter.trainingHook()
+            try configuration.checkOptimizer(for: adapter)
+            configuration.freeze(adapter)
             mark(MemoryLedger.Mark.optimizer)
             let optimizer = configuration.makeOptimizer(adapter)
             for step in 0..<2 {
@@ -154,8 +156,10 @@ public struct TrainingPlan: Sendable {
                     let tokens = model.batch(rows, device: .meta)
                     let sum = DropoutScope.run(seed: 0, stream: UInt64(step)) {
                         ActivationCheckpointing.run(configuration.memory.activations) {
-                            model.lossSum(tokens, labelSmoothing: configuration.labelSmoothing)
-                                / Double(max(1, tokens.targetCount))
+                            EmbeddingNoise.run(alpha: configuration.neftuneAlpha ?? 0) {
+                                model.lossSum(tokens, labelSmoothing: configuration.labelSmoothing)
+                                    / Double(max(1, tokens.targetCount))
+                            }
                         }
                     }
                     let penalty = pass == 0 ? hook?.penalty() : nil
@@ -163,8 +167,8 @@ public struct TrainingPlan: Sendable {
                     (penalty.map { sum + $0 } ?? sum).backward()
                 }
                 mark(MemoryLedger.Mark.update)
-                // AdamW's fused kernels allocate nothing; Adafactor consists of tensor operations.
-                if configuration.optimizer == .adafactor { optimizer.update(learningRate: 1e-3) }
+                // AdamW's fused kernels allocate nothing; other optimizers consist of tensor operations.
+                if ![.adamw, .adamw8bit].contains(configuration.optimizer) { optimizer.update(learningRate: 1e-3) }
                 optimizer.clearGradients()
             }
         }

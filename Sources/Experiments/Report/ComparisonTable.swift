@@ -14,6 +14,7 @@ extension ComparisonReport {
         var out = columns.header
         for row in 0..<(runs.count + (baselines ?? []).count) {
             if row == runs.count { out.append("model-free baselines") }
+            if let heading = familyHeading(before: row) { out.append(heading) }
             out += columns.row(row, color: color)
         }
         out.append("")
@@ -87,6 +88,16 @@ extension ComparisonReport {
             let spread = part.spread.isEmpty ? gap : " " + gap + part.spread.dropFirst()
             return [TerminalCell(part.value + spread, isBest: part.isBest)]
         }
+    }
+
+    /// The family of a run that begins a group, in a report of many methods that are ordered by family.
+    private func familyHeading(before row: Int) -> String? {
+        let families = runs.map(\.family)
+        let begins = families.indices.filter { $0 == 0 || families[$0] != families[$0 - 1] }
+        guard runs.indices.contains(row), runs.count >= 8, begins.count > 1, begins.contains(row),
+            begins.count == Set(families).count
+        else { return nil }
+        return families[row]
     }
 
     private func notes(_ columns: [TerminalColumn], dropped: Int) -> [String] {

@@ -9,6 +9,8 @@ public struct MethodRun: Codable, Sendable {
     public var label: String
     /// The method's configuration as used (rank, alpha, targets …).
     package var configuration: [String: JSON]
+    /// The method's family, by which long reports are grouped.
+    package var family: String?
     /// Values over the seeds by metric key (`rouge1`, `bleu`, `accuracy` …), each in the range of its ``MetricDescription``.
     public var quality: [String: Statistic]
     /// Loss per target token on the test examples, in nats.

@@ -147,7 +147,7 @@ extension CausalModel {
     ) -> (states: Tensor, rows: PromptedRows, context: PackedContext) {
         let input = checked(input)
         let embedded = RowRouting.within(input.offsets) { embed(input.ids) }
-        let rows = inputSite(embedded, offsets: input.offsets)
+        let rows = inputSite(EmbeddingNoise.added(to: embedded, offsets: input.offsets), offsets: input.offsets)
         let prefixes = (prefixSites.first?.prefixes(forRows: input.rows) ?? []).map { $0?.keys.dim(0) ?? 0 }
         let context = PackedContext(
             rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: true, keeps: keeps,

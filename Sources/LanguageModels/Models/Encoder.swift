@@ -117,7 +117,7 @@ extension EncoderModel {
     private func read(_ batch: TrainingBatch) -> (states: Tensor, rows: PromptedRows, areRows: Bool) {
         let input = checked(batch.input)
         let embedded = RowRouting.within(input.offsets) { embed(input.ids) }
-        let rows = inputSite(embedded, offsets: input.offsets)
+        let rows = inputSite(EmbeddingNoise.added(to: embedded, offsets: input.offsets), offsets: input.offsets)
         let prefixes = (prefixSites.first?.prefixes(forRows: input.rows) ?? []).map { $0?.keys.dim(0) ?? 0 }
         let isOfTokens = head.task == .tokenClassification || head.task == .embeddings
         let selected =

@@ -116,7 +116,9 @@ final class T5Stack: Module {
         _input.wrappedValue = InputSite(isDecoder ? .decoder : .encoder, size: settings.modelSize)
     }
 
-    func embed(_ ids: Tensor, offsets: [Int]) -> Tensor { RowRouting.within(offsets) { embedding(ids) } }
+    func embed(_ ids: Tensor, offsets: [Int]) -> Tensor {
+        EmbeddingNoise.added(to: RowRouting.within(offsets) { embedding(ids) }, offsets: offsets)
+    }
 
     /// Packed `[tokens, modelSize]` -> `[tokens, modelSize]`. `memory` is the encoder's output with its offsets.
     func callAsFunction(_ x: Tensor, rows: [Int], memory: (states: Tensor, rows: [Int])?) -> Tensor {

@@ -24,7 +24,7 @@ public final class Adapter {
     package private(set) var added: [(key: String, parameter: AdapterParameter)] = []
     /// The model's own tensors that the method trains.
     package private(set) var trained: [TrainedTensor] = []
-    private var siteKinds: [Attachment.Site] = []
+    private(set) var siteKinds: [Attachment.Site] = []
     /// Whether the model uses it.
     public private(set) var isActive = false
     /// Vocabulary matrices that replace the base's, and an untied output layer.

@@ -82,6 +82,8 @@ public protocol TrainingHook: AnyObject {
     func beforeUpdate(step: Int, totalSteps: Int)
     /// Called after the optimizer step.
     func afterUpdate(step: Int, totalSteps: Int)
+    /// Whether it changes values of parameters between steps.
+    var changesParameters: Bool { get }
     /// State to store in a checkpoint, by name.
     func state() -> [String: Tensor]
     func restore(_ state: [String: Tensor], step: Int) throws
@@ -94,6 +96,7 @@ public protocol TrainingHook: AnyObject {
 extension TrainingHook {
     public func begin(totalSteps: Int, forward: () throws -> Bool) throws {}
     public func penalty() -> Tensor? { nil }
+    public var changesParameters: Bool { false }
     public func beforeUpdate(step: Int, totalSteps: Int) {}
     public func afterUpdate(step: Int, totalSteps: Int) {}
     public func state() -> [String: Tensor] { [:] }

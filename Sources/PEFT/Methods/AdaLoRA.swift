@@ -297,6 +297,8 @@ final class RankAllocation: TrainingHook {
         return Tensor.concatenated(terms).sum() * (configuration.orthogonality / Double(terms.count))
     }
 
+    var changesParameters: Bool { true }
+
     func afterUpdate(step: Int, totalSteps: Int) {
         if schedule.total <= 1 { prepare(totalSteps) }
         let end = schedule.total - schedule.final

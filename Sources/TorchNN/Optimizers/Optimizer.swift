@@ -13,9 +13,16 @@ package protocol Optimizer: AnyObject {
     /// Restores ``state()``, bit for bit.
     /// - Throws: ``PEFTError`` if a tensor is missing or has another shape.
     func restore(_ state: [String: Tensor], step: Int) throws
+    /// Puts the values to evaluate and to save into the parameters, if training uses others.
+    func beginEvaluation()
+    /// Puts the values that training continues with back, bit for bit.
+    func endEvaluation()
 }
 
 extension Optimizer {
+    package func beginEvaluation() {}
+    package func endEvaluation() {}
+
     /// Clears all gradients.
     package func clearGradients() {
         for parameter in parameters { parameter.tensor.grad = nil }

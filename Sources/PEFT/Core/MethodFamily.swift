@@ -1,0 +1,145 @@
+import LanguageModels
+import PEFTSupport
+
+/// Families of methods, by what they attach where.
+package enum MethodFamily: String, CaseIterable, Sendable {
+    case lora = "LoRA and its variants"
+    case weights = "other deltas and scales of weights"
+    case prompts = "virtual tokens"
+    case bottlenecks = "bottleneck adapters"
+    case tensors = "the model's own tensors"
+
+    /// The family of a method with the attachments of a plan.
+    init(_ method: any PEFTMethod.Type, _ plan: [Attachment]) {
+        let sites = plan.map(\.site)
+        if method.peftType == LoRA.peftType {
+            self = .lora
+        } else if sites.contains(.input) || sites.contains(.keyValues) {
+            self = .prompts
+        } else if sites.contains(.output) {
+            self = .bottlenecks
+        } else if sites.contains(.linear) {
+            self = .weights
+        } else {
+            self = .tensors
+        }
+    }
+}
+
+extension MethodChoice {
+    /// The family of the method, as it would be attached to a model.
+    /// - Throws: ``PEFTError`` if the method doesn't fit the model.
+    package func family(on outline: ModelOutline) throws -> MethodFamily {
+        try MethodFamily(method, plan(for: outline))
+    }
+}
+
+/// The abilities of a method, found by attaching it to a model without weights.
+package struct MethodTraits {
+    package let method: any PEFTMethod.Type
+    package let family: MethodFamily
+    /// Trained parameters with the default options.
+    package let parameters: Int
+    package let total: Int
+    /// Whether it trains over a base in NF4.
+    package let isForQuantized: Bool
+    /// Whether its adapters share a batch with others.
+    package let isForMixedBatches: Bool
+
+    package var isMergeable: Bool { method.isMergeable && method.peftType != nil }
+    /// Which programs read its files.
+    package var file: String {
+        guard method.peftType != nil else { return "a model" }
+        return method.isReadableByHuggingFace ? "Hugging Face PEFT's" : "its own"
+    }
+
+    /// - Parameter outline: makes the model on the meta device, anew for each adapter.
+    /// - Throws: ``PEFTError`` if the method doesn't fit the model.
+    package init(_ method: any PEFTMethod.Type, on outline: () throws -> any LanguageModel) throws {
+        let model = try outline()
+        let shape = ModelOutline(model)
+        var choice = MethodChoice(method)
+        // Trainable tokens have no default ones.
+        if (try? choice.plan(for: shape)) == nil { try? choice.set("trainable-tokens", to: "0") }
+        let plan = try choice.plan(for: shape)
+        let summary = PlanSummary(plan, outline: shape)
+        self.init(
+            method: method, family: MethodFamily(method, plan), parameters: summary.trainable, total: summary.total,
+            isForQuantized: try Self.isForQuantized(choice, on: outline()),
+            isForMixedBatches: Self.isForMixedBatches(choice, on: model))
+    }
+
+    /// The abilities on the first of the reference models that the method fits.
+    package init(_ method: any PEFTMethod.Type) {
+        for configuration in Self.references {
+            let head =
+                configuration["model_type"] == "bert" ? ModelHead(task: .classification, labels: ["a", "b"]) : nil
+            let known = try? MethodTraits(method) {
+                try ModelRegistry.outline(configuration, file: "the reference model", head: head)
+            }
+            guard let known else { continue }
+            self = known
+            return
+        }
+        self.init(
+            method: method, family: .tensors, parameters: 0, total: 1, isForQuantized: false, isForMixedBatches: false
+        )
+    }
+
+    private init(
+        method: any PEFTMethod.Type, family: MethodFamily, parameters: Int, total: Int, isForQuantized: Bool,
+        isForMixedBatches: Bool
+    ) {
+        (self.method, self.family, self.parameters, self.total) = (method, family, parameters, total)
+        (self.isForQuantized, self.isForMixedBatches) = (isForQuantized, isForMixedBatches)
+    }
+
+    private static func isForQuantized(_ choice: MethodChoice, on model: any LanguageModel) throws -> Bool {
+        try WeightStorage("nf4").apply(to: model)
+        return (try? Adapter(choice, on: model)) != nil
+    }
+
+    private static func isForMixedBatches(_ choice: MethodChoice, on model: any LanguageModel) -> Bool {
+        guard choice.method.peftType != nil, let adapter = try? Adapter(choice, on: model, name: "adapter") else {
+            return false
+        }
+        let set = AdapterSet(on: model)
+        guard (try? set.add(adapter)) != nil else { return false }
+        return (try? MixedBatch(set).obstacle("adapter")) == .some(nil)
+    }
+
+    /// A Llama whose sizes fit the default options of all methods; a GPT-2, which has biases; and a BERT with a new head.
+    private static let references: [JSON] = [
+        [
+            "model_type": "llama", "vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 8192,
+            "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": false, "max_position_embeddings": 4096, "hidden_act": "silu",
+        ],
+        [
+            "model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12,
+            "n_positions": 1024, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+        ],
+        [
+            "model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12,
+            "num_attention_heads": 12, "intermediate_size": 3072, "hidden_act": "gelu",
+            "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+        ],
+    ]
+
+    /// The table of methods and abilities in `docs/methods.md`, which a test compares with it.
+    package static func markdown(_ traits: [MethodTraits]) -> String {
+        var lines = [
+            "| `--method` | file | merges | quantized base | mixed batch |", "|---|---|---|---|---|",
+        ]
+        func mark(_ holds: Bool) -> String { holds ? "yes" : "–" }
+        for family in MethodFamily.allCases {
+            let own = traits.filter { $0.family == family }
+            guard !own.isEmpty else { continue }
+            lines.append("| **\(family.rawValue)** | | | | |")
+            lines += own.map {
+                "| `\($0.method.name)` | \($0.file) | \(mark($0.isMergeable)) | \(mark($0.isForQuantized)) | \(mark($0.isForMixedBatches)) |"
+            }
+        }
+        return lines.joined(separator: "\n")
+    }
+}
