@@ -34,6 +34,8 @@ let package = Package(
             cxxSettings: [
                 // Each file includes the operators it calls: ATen/ATen.h alone is a quarter of a million lines.
                 .define("AT_PER_OPERATOR_HEADERS"),
+                // Declarations of Gloo's types, which c10d's headers include.
+                .headerSearchPath("Gloo"),
                 .unsafeFlags(
                     [
                         "-isystem", "\(libtorch)/include",
@@ -53,6 +55,7 @@ let package = Package(
             linkerSettings: [.linkedLibrary("dl", .when(platforms: [.linux]))]),
         .target(name: "PEFTHub", dependencies: ["CHub", "PEFTSupport"], path: "Sources/Hub"),
         .target(name: "Torch", dependencies: ["CTorch", "PEFTSupport"]),
+        .target(name: "PEFTDistributed", dependencies: ["PEFTSupport", "Torch"], path: "Sources/Distributed"),
         .target(name: "TorchNN", dependencies: ["PEFTSupport", "Torch"]),
         .target(name: "PEFTJinja", dependencies: ["PEFTSupport"], path: "Sources/Jinja"),
         .target(name: "PEFTTokenizers", dependencies: ["PEFTJinja", "PEFTSupport"], path: "Sources/Tokenizers"),
@@ -62,8 +65,8 @@ let package = Package(
         .target(
             name: "Training",
             dependencies: [
-                "LanguageModels", "PEFT", "PEFTJinja", "PEFTSupport", "PEFTTokenizers", "SwiftCSV", "Torch",
-                "TorchNN",
+                "LanguageModels", "PEFT", "PEFTDistributed", "PEFTJinja", "PEFTSupport", "PEFTTokenizers", "SwiftCSV",
+                "Torch", "TorchNN",
             ]),
         .target(
             name: "Experiments",
@@ -75,8 +78,8 @@ let package = Package(
         .executableTarget(
             name: "PEFTCommand",
             dependencies: [
-                "Experiments", "LanguageModels", "PEFT", "PEFTHub", "PEFTJinja", "PEFTSupport", "PEFTTokenizers",
-                "Torch", "TorchNN", "Training", "Yams",
+                "Experiments", "LanguageModels", "PEFT", "PEFTDistributed", "PEFTHub", "PEFTJinja", "PEFTSupport",
+                "PEFTTokenizers", "Torch", "TorchNN", "Training", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Sources/CLI"
@@ -99,6 +102,8 @@ let package = Package(
         .testTarget(
             name: "TorchTests", dependencies: ["PEFTSupport", "TestSupport", "Torch", "TorchTestSupport"],
             resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "DistributedTests", dependencies: ["PEFTDistributed", "PEFTSupport", "TestSupport", "Torch"]),
         .testTarget(
             name: "TorchNNTests", dependencies: ["PEFTSupport", "Torch", "TorchNN"], resources: [.copy("Fixtures")]),
         .testTarget(
@@ -139,7 +144,7 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "PEFTCommand", "PEFTSupport", "TestSupport", "Training",
+                "PEFTCommand", "PEFTSupport", "TestSupport", "Torch", "Training",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
     ],

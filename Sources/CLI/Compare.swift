@@ -88,6 +88,7 @@ struct Compare: ParsableCommand {
         }
         try require("--seeds", seeds)
         let device = try model.prepare()
+        ConcurrentRuns.prepare()
         let rates = try parseRates()
         let chosen = try options.list(methods)
         let isAll = MethodOptions.namesAll(methods)
@@ -133,14 +134,18 @@ struct Compare: ParsableCommand {
             virtualTokens: chosen.compactMap { $0.choice?.virtualTokens }.max() ?? 0)
         let comparison = try Comparison(
             model: folder, name: model.model ?? ModelLocator.embedded, data: rows, plan: plan)
-        let progress = ComparisonProgress(isQuiet: quiet, seeds: seeds)
         let names = comparison.methodNames
         let stop = StopForTests()
+        func keep(_ trained: TrainedAdapter) throws {
+            if let adapters { try comparison.keep(trained, in: adapters, name: names[trained.method]) }
+        }
+        if let index = ConcurrentRuns.index, let state {
+            return try comparison.runMethod(index, state: state, onAdapter: keep, onEvent: stop.note)
+        }
+        try continuation.runConcurrently(state, comparison, isQuiet: quiet)
+        let progress = ComparisonProgress(isQuiet: quiet, seeds: seeds)
         let report = try comparison.run(
-            state: state,
-            onAdapter: { trained in
-                if let adapters { try comparison.keep(trained, in: adapters, name: names[trained.method]) }
-            },
+            state: state, onAdapter: keep,
             onEvent: { event in
                 progress.show(event)
                 stop.note(event)

@@ -5,6 +5,8 @@ import PEFTSupport
 enum Console {
     /// Whether `--quiet` was given.
     nonisolated(unsafe) static var isQuiet = false
+    /// Whether notes and progress are left to another process of the same job.
+    nonisolated(unsafe) static var isMuted = false
     static var inputIsTerminal: Bool { isatty(STDIN_FILENO) == 1 }
     static var errorIsTerminal: Bool { isatty(STDERR_FILENO) == 1 }
     static var outputIsTerminal: Bool { isatty(STDOUT_FILENO) == 1 }
@@ -13,9 +15,13 @@ enum Console {
 
     /// A line about a setting without effect or a likely mistake; the command continues.
     static func warn(_ text: String) { note("warning: " + shownInOneLine(text)) }
-    static func error(_ text: String) { note("error: " + shownInOneLine(text)) }
+    static func error(_ text: String) { write("error: " + shownInOneLine(text)) }
     /// Writes a line to standard error. Failures to write are ignored.
-    static func note(_ text: String) { progress(shown(text) + "\n", waiting: 1000) }
+    static func note(_ text: String) {
+        if !isMuted { write(text) }
+    }
+
+    private static func write(_ line: String) { progress(shown(line) + "\n", waiting: 1000) }
 
     /// Writes to standard error, and gives up if it is not read within `milliseconds`.
     static func progress(_ text: String, waiting milliseconds: Int32 = 0) {

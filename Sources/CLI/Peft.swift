@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import PEFTDistributed
 import PEFTSupport
 import PEFTTokenizers
 import Torch
@@ -22,6 +23,7 @@ struct Peft: ParsableCommand {
         subcommands: [
             Train.self, Evaluate.self, Generate.self, Predict.self, Compare.self, SweepCommand.self, PlanCommand.self,
             Inspect.self,
+            LaunchCommand.self,
             VerifyCommand.self, MergeCommand.self, QuantizeCommand.self, CombineCommand.self, ConvertCommand.self,
             NeighborsCommand.self,
             MethodsCommand.self, PullCommand.self, PushCommand.self, ServeCommand.self, RunsCommand.self,
@@ -36,6 +38,7 @@ struct Main {
         // Writing to a closed pipe or beyond a file-size limit then fails like writing to a full disk, instead of ending
         // the program.
         for number in [SIGPIPE, SIGXFSZ] { signal(number, SIG_IGN) }
+        ChildProcess.endWithParent()
         do {
             // The server parses its options itself.
             let words = Array(CommandLine.arguments.dropFirst())
@@ -43,6 +46,12 @@ struct Main {
                 try ServeCommand.run(Array(words.dropFirst()))
             } else if words.first == RunsCommand.configuration.commandName {
                 try ServeCommand.run(words)
+            }
+            // So are the words after `launch`, which are another command's.
+            if words.first == LaunchCommand.configuration.commandName,
+                !["-h", "--help"].contains(words.dropFirst().first)
+            {
+                try LaunchCommand.run(Array(words.dropFirst()))
             }
             let arguments: [String]
             switch try Invocation.prepare(words) {
@@ -58,11 +67,14 @@ struct Main {
             try withTokenizerErrors { try command.run() }
             Foundation.exit(Results.exitCodeIfLost() ?? 0)
         } catch let error as UsageError {
-            Console.error(error.description)
+            if !ProcessTeam.repeatsFirst { Console.error(error.description) }
             Foundation.exit(64)
         } catch let error as PEFTError {
             Console.error(error.description)
             Foundation.exit(error.isUsage ? 64 : 1)
+        } catch let failure as RankFailure {
+            if failure.isShown { Console.error(failure.description) }
+            Foundation.exit(1)
         } catch let diverged as TrainingDiverged {
             Console.error(diverged.description)
             Foundation.exit(1)

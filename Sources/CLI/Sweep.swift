@@ -59,6 +59,7 @@ struct SweepCommand: ParsableCommand {
     func run() throws {
         try require("--seeds", seeds)
         let device = try model.prepare()
+        ConcurrentRuns.prepare()
         let (state, adapters) = try continuation.open(output: outputs.output, html: outputs.html)
         defer { withExtendedLifetime(state) {} }
         let choice = try options.choice(method)
@@ -83,8 +84,15 @@ struct SweepCommand: ParsableCommand {
                 budget: budget, budgetField: budgetField, learningRate: learningRate, tunesEach: tuneEach))
         let progress = ComparisonProgress(isQuiet: quiet, seeds: seeds)
         let stop = StopForTests()
+        func keep(_ trained: TrainedAdapter) throws {
+            if let adapters { try sweep.keep(trained, in: adapters) }
+        }
+        if let index = ConcurrentRuns.index, let state {
+            return try sweep.runValue(index, state: state, onAdapter: keep, onEvent: stop.note)
+        }
+        try continuation.runConcurrently(state, sweep.tuned(state, progress.show), isQuiet: quiet)
         let report = try sweep.run(
-            state: state, onAdapter: { trained in if let adapters { try sweep.keep(trained, in: adapters) } },
+            state: state, onAdapter: keep,
             onEvent: {
                 progress.show($0)
                 stop.note($0)

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import LanguageModels
 import PEFT
+import PEFTDistributed
 import PEFTSupport
 import PEFTTokenizers
 import Torch
@@ -63,7 +64,14 @@ struct Train: ParsableCommand {
     }
 
     func run() throws {
-        let device = try model.prepare()
+        let launch = try LaunchEnvironment.read()
+        // A batch is shown once, and without the others.
+        if showBatch, let launch, launch.rank > 0 { return }
+        try ParallelRun.run(showBatch ? nil : launch) { try train(on: model.prepare(for: launch), $0) }
+    }
+
+    /// - Parameter job: the processes that train together; the first one writes and reports.
+    private func train(on device: Device, _ job: DistributedJob?) throws {
         let start = try fromAdapter.map { try StartingAdapter($0) }
         let choice = try start?.choice(method: method, options) ?? options.choice(method ?? "lora")
         var configuration = try training.configuration()
@@ -77,16 +85,9 @@ struct Train: ParsableCommand {
         guard let output else { return }
         let logFolder = try records.folder(resuming: resume)
         let checkpoints = CheckpointFolder(of: Output.url(output))
-        checkpoints.removeIfFinished(Output.url(output))
-        let folder = try Output.folder(output)
-        let lock = try checkpoints.lock()
-        defer { withExtendedLifetime(lock) {} }
-        Interrupt.removing(lock.file)
-        guard resume || !checkpoints.hasCheckpoint else {
-            throw PEFTError(
-                "the output has an unfinished run in \(checkpoints.url.path)",
-                remedy: "continue it with --resume, or remove that folder")
-        }
+        let isFirst = job?.isFirst ?? true
+        let opened = try isFirst ? open(checkpoints, output) : nil
+        defer { withExtendedLifetime(opened) {} }
 
         // Planning reports errors in the method's settings before anything large is read.
         if start == nil {
@@ -102,7 +103,8 @@ struct Train: ParsableCommand {
             RunWarnings.show(RunWarnings.layers(choice, ModelOutline(outline)))
         }
 
-        let retention = try retain.map {
+        // Only the process that reports it measures it.
+        let retention = try (isFirst ? retain : nil).map {
             try Retention(
                 URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath), tokenizer: tokenizer,
                 head: outline.head, architecture: outline.architecture)
@@ -115,7 +117,7 @@ struct Train: ParsableCommand {
             ?? Adapter(choice, on: base, seed: configuration.seed, tokenizer: tokenizer)
         let trainer = try Trainer(
             adapter, training: data.training, validation: data.validation, configuration: configuration,
-            checkpointFolder: checkpoints.url)
+            checkpointFolder: checkpoints.url, job: job)
         RunWarnings.show(RunWarnings.warmup(configuration, totalSteps: trainer.totalSteps))
         var resumed: Int?
         let plan = PlanSummary(
@@ -130,7 +132,7 @@ struct Train: ParsableCommand {
             }
         }
         Interrupt.install(ofPipes: true)
-        let display = ProgressDisplay(isQuiet: quiet)
+        let display = ProgressDisplay(isQuiet: quiet || !isFirst)
         let stop = StopForTests()
         let baseName = try start?.base.name(model) ?? model.model ?? ModelLocator.embedded
         let log =
@@ -154,6 +156,7 @@ struct Train: ParsableCommand {
         }
         let result = try log?.recording(training) ?? training()
         display.finish()
+        guard let folder = opened?.folder else { return }
         let forgetting = try retention.flatMap { text in
             try lossBefore.map {
                 try RetentionResult(text: text.name, before: $0, after: text.loss(of: adapter.model))
@@ -168,6 +171,7 @@ struct Train: ParsableCommand {
             trainingRows: data.training.count, validationRows: data.validation.count,
             configuration: configuration, trainable: plan.trainable, total: plan.total, result: result,
             retention: forgetting)
+        record.processes = job?.size
         record.validationSplit = split.validationSplit
         record.head = data.head
         record.labels = data.head.flatMap { $0.labels.isEmpty ? nil : $0.labels }
@@ -277,5 +281,19 @@ struct Train: ParsableCommand {
         }
         if let peak = result.peakBytes { lines.append("peak memory \(Console.bytes(peak))") }
         print(lines.joined(separator: "\n"))
+    }
+
+    /// Checks and locks the output.
+    private func open(_ checkpoints: CheckpointFolder, _ output: String) throws -> (folder: URL, lock: FolderLock) {
+        checkpoints.removeIfFinished(Output.url(output))
+        let folder = try Output.folder(output)
+        let lock = try checkpoints.lock()
+        Interrupt.removing(lock.file)
+        guard resume || !checkpoints.hasCheckpoint else {
+            throw PEFTError(
+                "the output has an unfinished run in \(checkpoints.url.path)",
+                remedy: "continue it with --resume, or remove that folder")
+        }
+        return (folder, lock)
     }
 }

@@ -218,6 +218,50 @@ public struct Comparison {
         try run(state: nil, onEvent: onEvent)
     }
 
+    /// Indices of the methods whose runs a state lacks, some or all of them.
+    /// - Throws: ``PEFTError`` if the state is damaged or belongs to other settings.
+    package func unfinished(_ state: ComparisonState) throws -> [Int] {
+        try state.begin(stateSettings())
+        return try plan.methods.indices.filter { index in
+            guard let progress = try state.progress(of: index) else { return true }
+            let count = plan.methods[index].choice == nil ? 1 : plan.seeds
+            return progress.failure == nil && progress.seeds.count < count
+        }
+    }
+
+    /// Labels of the methods, in the order of the report.
+    package var methodLabels: [String] { plan.methods.map(\.label) }
+
+    /// Runs one method and stores its results, for a process that runs beside others.
+    package func runMethod(
+        _ index: Int, state: ComparisonState, onAdapter: (TrainedAdapter) throws -> Void = { _ in },
+        onEvent: (ComparisonEvent) -> Void = { _ in }
+    ) throws {
+        try state.begin(stateSettings())
+        guard plan.methods.indices.contains(index) else {
+            throw PEFTError("there is no method \(index + 1)", remedy: "it has \(plan.methods.count)")
+        }
+        _ = try progress(of: index, state, onAdapter, onEvent)
+    }
+
+    /// The results of a method, which is run as far as the state lacks them.
+    private func progress(
+        of index: Int, _ state: ComparisonState?, _ onAdapter: (TrainedAdapter) throws -> Void,
+        _ onEvent: (ComparisonEvent) -> Void
+    ) throws -> MethodProgress {
+        let method = plan.methods[index]
+        var progress =
+            try state?.progress(of: index) ?? MethodProgress(.init(method: method.name, label: method.label))
+        guard progress.failure == nil else { return progress }
+        do { try measure(method, index, &progress, state, onAdapter, onEvent) } catch let error
+            where method.isOptional && (error is PEFTError || error is TrainingDiverged)
+        {
+            progress.failure = "\(error)"
+            try state?.save(progress, of: index)
+        }
+        return progress
+    }
+
     /// - Parameters:
     ///   - state: stores finished runs, which are not repeated.
     ///   - onAdapter: called with each trained adapter.
@@ -248,16 +292,7 @@ public struct Comparison {
             }
             let begun = budget.spent
             onEvent(.started(method: method.label, index: index, of: plan.methods.count))
-            var progress =
-                try state?.progress(of: index) ?? MethodProgress(.init(method: method.name, label: method.label))
-            if progress.failure == nil {
-                do { try measure(method, index, &progress, state, onAdapter, onEvent) } catch let error
-                    where method.isOptional && (error is PEFTError || error is TrainingDiverged)
-                {
-                    progress.failure = "\(error)"
-                    try state?.save(progress, of: index)
-                }
-            }
+            let progress = try progress(of: index, state, onAdapter, onEvent)
             if let reason = progress.failure {
                 skip(SkippedMethod(label: method.label, reason: reason))
                 continue

@@ -14,7 +14,7 @@ package final class ComparisonState {
 
     package let folder: URL
     /// Keeps other runs from writing here. The lock file and an empty folder are removed with the last reference.
-    package let lock: FolderLock
+    package let lock: FolderLock?
     private var settings: [String: String]?
 
     private var settingsFile: URL { folder.appendingPathComponent("settings.json") }
@@ -38,6 +38,12 @@ package final class ComparisonState {
             let file = String(name.prefix(upTo: name.range(of: ".tmp-")?.lowerBound ?? name.endIndex))
             AtomicFile.removeLeftovers(of: folder.appendingPathComponent(file))
         }
+    }
+
+    /// The state of another process, which holds the lock, for a process that runs one of its methods.
+    package init(sharing output: URL) {
+        folder = CheckpointFolder(of: output).url
+        lock = nil
     }
 
     /// Removes the state of a process that was killed between writing its output and removing the state.

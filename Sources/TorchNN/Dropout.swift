@@ -8,6 +8,7 @@ import Torch
 package final class DropoutScope: @unchecked Sendable {
     // Used by one thread at a time: the one that runs the forward pass.
     private var random: SeededRandom
+    private var hasDrawn = false
 
     @TaskLocal private static var current: DropoutScope?
 
@@ -16,6 +17,13 @@ package final class DropoutScope: @unchecked Sendable {
     /// Runs a forward pass with dropout; `stream` is the step number.
     package static func run<Result>(seed: UInt64, stream: UInt64, _ body: () throws -> Result) rethrows -> Result {
         try $current.withValue(DropoutScope(SeededRandom(seed: seed, stream: stream)), operation: body)
+    }
+
+    /// Whether `body` draws masks: dropout, or noise, is active in it.
+    package static func draws(_ body: () -> Void) -> Bool {
+        let scope = DropoutScope(SeededRandom(seed: 0))
+        withoutGradients { $current.withValue(scope, operation: body) }
+        return scope.hasDrawn
     }
 
     /// Captures the random state, to recompute a part of a forward pass with the same masks.
@@ -34,6 +42,7 @@ package final class DropoutScope: @unchecked Sendable {
     /// The effective probability and a fresh seed; 0 outside a scope.
     package static func draw(_ probability: Double) -> (probability: Double, seed: UInt64) {
         guard probability > 0, let scope = current else { return (0, 0) }
+        scope.hasDrawn = true
         return (probability, scope.random.next())
     }
 }

@@ -16,12 +16,15 @@ final class CheckpointStore {
 
     /// Prefix of the method's tensors, which are stored with the optimizer state.
     private static let hookPrefix = "method."
-    private let folder: URL
+    let folder: URL
     private let fingerprint: RunFingerprint
-    private var newest: URL { folder.appendingPathComponent("newest") }
+    private var newest: URL { Self.newest(in: folder) }
     private var best: URL { folder.appendingPathComponent("best.safetensors") }
     /// Keeps two runs from overwriting each other's checkpoints.
     private let lock: FolderLock
+
+    /// The newest checkpoint in a run's folder.
+    static func newest(in folder: URL) -> URL { folder.appendingPathComponent("newest") }
 
     init(_ folder: URL, fingerprint: RunFingerprint) throws {
         (self.folder, self.fingerprint) = (folder, fingerprint)

@@ -1,6 +1,7 @@
 import Foundation
 import LanguageModels
 import PEFT
+import PEFTDistributed
 import PEFTSupport
 import Torch
 import TorchNN
@@ -92,6 +93,11 @@ public final class Trainer {
     private var step = 0
     private let device: Device
     private let hook: (any TrainingHook)?
+    /// The other processes of the run, if there are any.
+    private let parallel: DataParallel?
+    private let fingerprint: RunFingerprint?
+    /// Whether a process asked to stop, in a run of several processes, which stop together.
+    private var stopsTogether = false
 
     /// - Parameters:
     ///   - training: at least one example; `validation` may be empty.
@@ -107,9 +113,19 @@ public final class Trainer {
     }
 
     /// The same for examples that may be stored in a file.
-    public init(
+    public convenience init(
         _ adapter: Adapter, training: EncodedRows, validation: [EncodedExample],
         configuration: TrainingConfiguration, checkpointFolder: URL? = nil
+    ) throws {
+        try self.init(
+            adapter, training: training, validation: validation, configuration: configuration,
+            checkpointFolder: checkpointFolder, job: nil)
+    }
+
+    /// The same for one of several processes, which all have the same examples. Only rank 0 uses the checkpoint folder.
+    package init(
+        _ adapter: Adapter, training: EncodedRows, validation: [EncodedExample],
+        configuration: TrainingConfiguration, checkpointFolder: URL? = nil, job: DistributedJob?
     ) throws {
         try configuration.validate()
         guard !training.isEmpty else {
@@ -132,8 +148,14 @@ public final class Trainer {
         try configuration.checkOptimizer(for: adapter)
         plan = BatchPlan(configuration, training)
         schedule = configuration.learningRateSchedule(total: plan.totalSteps)
-        checkpoints = try checkpointFolder.map {
-            try CheckpointStore($0, fingerprint: try RunFingerprint(configuration, adapter, training, validation))
+        parallel = job.map { DataParallel($0) }
+        fingerprint =
+            checkpointFolder != nil || job != nil
+            ? try RunFingerprint(configuration, adapter, training, validation) : nil
+        if let fingerprint { try parallel?.requireAgreement(fingerprint) }
+        let folder = parallel?.isFirst == false ? nil : checkpointFolder
+        checkpoints = try folder.flatMap { folder in
+            try fingerprint.map { try CheckpointStore(folder, fingerprint: $0) }
         }
     }
 
@@ -141,13 +163,21 @@ public final class Trainer {
     /// - Returns: the last completed step; `nil` without a checkpoint.
     /// - Throws: ``PEFTError`` if the checkpoint is damaged or belongs to another run.
     public func resume() throws -> Int? {
-        guard
-            let state = try withTorchErrors({
-                try checkpoints?.load(into: { adapter.parameters }, { optimizer }, hook)
-            })
-        else { return nil }
+        guard let state = try withTorchErrors({ try loadCheckpoint() }) else { return nil }
         (history, step) = (state.history, state.step)
         return step
+    }
+
+    private func loadCheckpoint() throws -> CheckpointStore.State? {
+        func load(_ store: CheckpointStore?) throws -> CheckpointStore.State? {
+            try store?.load(into: { adapter.parameters }, { optimizer }, hook)
+        }
+        guard let parallel, let fingerprint else { return try load(checkpoints) }
+        // Rank 0 first: it says what is wrong.
+        let state = try load(checkpoints)
+        guard let (folder, copy) = try parallel.sharedCheckpoint(checkpoints?.folder) else { return nil }
+        defer { withExtendedLifetime(copy) {} }
+        return try parallel.isFirst ? state : load(CheckpointStore(folder, fingerprint: fingerprint))
     }
 
     /// Runs to the end or to early stopping, and restores the best parameters if there
@@ -180,6 +210,17 @@ public final class Trainer {
         adapter.setTrainable(true)
         configuration.freeze(adapter)
         if step == 0, let hook { try withTorchErrors { try begin(hook, isStopping) } }
+        try parallel?.begin(adapter.parameters)
+        try parallel?.chooseDivision(model, configuration, training[0]) { _ = meanLoss(of: $0, targets: 1) }
+        let onEvent: (TrainingEvent) -> Bool = { [parallel] event in
+            let goesOn = onEvent(event)
+            // Several processes agree in the next step or validation.
+            if !goesOn, parallel != nil { self.stopsTogether = true }
+            return goesOn || parallel != nil
+        }
+        let isStopping = { [parallel] in
+            isStopping() || parallel.map { self.stopsTogether || $0.job.hasFailed } ?? false
+        }
         // Other adapters on the model, or an interrupted run, may have left gradients.
         try withTorchErrors { optimizer.clearGradients() }
         // A checkpoint of a run that was stopped before a validation.
@@ -210,7 +251,12 @@ public final class Trainer {
                 defer { optimizer.endEvaluation() }
                 guard
                     let loss = try withTorchErrors({
-                        try model.meanLoss(validation, batchSize: configuration.batchSize, isStopping: isStopping)
+                        guard let parallel else {
+                            return try model.meanLoss(
+                                validation, batchSize: configuration.batchSize, isStopping: isStopping)
+                        }
+                        return try parallel.meanLoss(
+                            model, validation, batchSize: configuration.batchSize, isStopping: isStopping)
                     })
                 else { try stop() }
                 guard loss.isFinite else {
@@ -274,29 +320,33 @@ public final class Trainer {
 
     /// - Returns: `nil` if it was stopped between micro-batches, which leaves the parameters unchanged.
     private func trainStep(_ isStopping: () -> Bool) throws -> (TrainingProgress, tokens: Int)? {
-        let batches = batches(ofStep: step)
-        let targets = batches.reduce(0) { $0 + $1.targetCount }
+        try parallel?.beginStep(adapter.parameters)
+        let share = share(ofStep: step)
         var loss = 0.0
-        var tokens = 0
-        for (index, batch) in batches.enumerated() {
-            if index > 0, isStopping() {
-                optimizer.clearGradients()
-                return nil
+        var stops = false
+        for (place, (index, batch)) in share.batches.enumerated() {
+            if place > 0, isStopping() {
+                stops = true
+                break
             }
             // One random stream per (step, micro-batch).
             let stream = UInt64(step) << 16 | UInt64(index)
             let sum = DropoutScope.run(seed: configuration.seed, stream: stream) {
-                ActivationCheckpointing.run(configuration.memory.activations) {
-                    model.computing {
-                        model.lossSum(batch, labelSmoothing: configuration.labelSmoothing) / Double(targets)
-                    }
-                }
+                meanLoss(of: batch, targets: share.targets)
             }
             // A penalty counts once per step; the reported loss is the model's.
-            let penalty = index == 0 ? hook?.penalty() : nil
+            let penalty = index == 0 && parallel?.isFirst != false ? hook?.penalty() : nil
+            if place == share.batches.count - 1 { parallel?.beginLastBackward() }
             (penalty.map { sum + $0 } ?? sum).backward()
             loss += sum.item()
-            tokens += batch.tokenCount
+        }
+        if let parallel {
+            try checkTorchErrors()
+            (loss, stops) = try parallel.finishStep(loss: loss, stops: stops || isStopping())
+        }
+        guard !stops else {
+            optimizer.clearGradients()
+            return nil
         }
         let norm = OptimizerKernels.clipGradients(adapter.parameters.map(\.tensor), to: configuration.clip)
         guard loss.isFinite, norm.isFinite else {
@@ -322,7 +372,29 @@ public final class Trainer {
         let progress = TrainingProgress(
             step: step, totalSteps: totalSteps, epoch: plan.epochs(after: step), loss: loss,
             learningRate: rate, gradientNorm: norm, tokensPerSecond: 0, memory: nil, secondsLeft: 0)
-        return (progress, tokens)
+        return (progress, share.tokens)
+    }
+
+    /// The forward pass of training; `targets` are those of the whole step.
+    private func meanLoss(of batch: TrainingBatch, targets: Int) -> Tensor {
+        ActivationCheckpointing.run(configuration.memory.activations) {
+            model.computing {
+                model.lossSum(batch, labelSmoothing: configuration.labelSmoothing) / Double(targets)
+            }
+        }
+    }
+
+    /// The part of a step that this process computes: all of it, unless there are others.
+    private func share(ofStep step: Int) -> DataParallel.Share {
+        if let parallel {
+            return parallel.share(of: plan.microBatches(ofStep: step), { training.length(of: $0) }) { rows in
+                model.batch(rows.map { training[$0] })
+            }
+        }
+        let batches = batches(ofStep: step)
+        return DataParallel.Share(
+            batches: batches.enumerated().map { ($0, $1) }, targets: batches.reduce(0) { $0 + $1.targetCount },
+            tokens: batches.reduce(0) { $0 + $1.tokenCount })
     }
 
     /// The micro-batches of a step.
@@ -367,6 +439,15 @@ extension LanguageModel {
 
     /// - Returns: `nil` if stopped before a batch.
     func meanLoss(_ examples: [EncodedExample], batchSize: Int, isStopping: () -> Bool) throws -> Double? {
+        try lossSum(of: examples, batchSize: batchSize, isStopping: isStopping) { _ in true }
+            .map { $0.sum / Double($0.targets) }
+    }
+
+    /// The loss over those batches whose number `includes` accepts.
+    /// - Returns: `nil` if stopped before a batch.
+    func lossSum(
+        of examples: [EncodedExample], batchSize: Int, isStopping: () -> Bool, includes: (Int) -> Bool
+    ) throws -> (sum: Double, targets: Int)? {
         guard !examples.isEmpty else { throw PEFTError("there are no examples to evaluate the loss on") }
         // Batches of similar length, the longest first, so that memory peaks only once.
         let order = examples.indices.sorted {
@@ -376,14 +457,15 @@ extension LanguageModel {
             withoutGradients {
                 var sum = 0.0
                 var targets = 0
-                for start in stride(from: 0, to: order.count, by: batchSize) {
+                for (number, start) in stride(from: 0, to: order.count, by: batchSize).enumerated()
+                where includes(number) {
                     guard !isStopping() else { return nil }
                     let part = order[start..<min(start + batchSize, order.count)]
                     let batch = batch(part.map { examples[$0] })
                     sum += computing { lossSum(batch, labelSmoothing: 0) }.item()
                     targets += batch.targetCount
                 }
-                return sum / Double(targets)
+                return (sum, targets)
             }
         }
     }

@@ -28,6 +28,8 @@ public struct TrainingRecord: Codable, Sendable {
     package var tokensPerSecond: Double
     package var seconds: Double
     package var peakBytes: Int?
+    /// Number of processes that trained together, if several.
+    package var processes: Int?
     /// The loss on general text, if forgetting was measured.
     package var retention: RetentionResult?
     /// The classes of a model with a head, in the order of its outputs.

@@ -204,6 +204,9 @@ struct ResumeTests {
             "evaluate", "--adapter", "kept/lora-seed-42", "--data", "rows.jsonl", "--max-new-tokens", "1", "--quiet",
         ])
         #expect(evaluation.status == 0, "\(evaluation.error)")
+        let together = try compare(program, methods + ["--output", "together.json", "--jobs", "3"])
+        #expect(together.status == 0, "\(together.error)")
+        #expect(try figures(program, "together.json") == figures(program, "whole.json"))
         #expect(!program.files.contains { $0.hasSuffix(".checkpoint") }, "\(program.files)")
     }
 
@@ -218,16 +221,23 @@ struct ResumeTests {
                     "--values", "1,2,3", "--seeds", "2", "--quiet",
                 ] + more, environment: stopping(stop))
         }
+        func similarity(_ file: String) throws -> JSON? {
+            try JSON.read(program.folder.appendingPathComponent(file))["similarity"]
+        }
         let whole = try sweep(["--output", "whole.json"])
         #expect(whole.status == 0, "\(whole.error)")
         let options = ["--output", "part.json", "--keep", "kept", "--resume"]
         #expect(try sweep(options, stop: "9").status == 143)
         let resumed = try sweep(options)
         #expect(resumed.status == 0, "\(resumed.error)")
+        // Each process stops in its second seed; the first ones are not repeated.
+        let parallel = ["--output", "parallel.json", "--resume", "--jobs", "2"]
+        let stopped = try sweep(parallel, stop: "3")
+        #expect(stopped.status == 1 && stopped.error.contains("add --resume to run the rest"), "\(stopped.error)")
+        #expect(try sweep(parallel).status == 0)
+        #expect(try figures(program, "parallel.json") == figures(program, "whole.json"))
+        #expect(try similarity("parallel.json") == similarity("whole.json"))
         #expect(try figures(program, "part.json") == figures(program, "whole.json"))
-        func similarity(_ file: String) throws -> JSON? {
-            try JSON.read(program.folder.appendingPathComponent(file))["similarity"]
-        }
         #expect(try similarity("part.json") == similarity("whole.json"))
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LanguageModels
+import PEFTDistributed
 import PEFTSupport
 import Torch
 
@@ -31,6 +32,21 @@ struct ModelOptions: ParsableArguments {
         try require("--threads", threads)
         if let threads { Runtime.threads = threads }
         return try Device(device)
+    }
+
+    /// The same for one of several processes: those of a host divide its processors and GPUs.
+    func prepare(for launch: LaunchEnvironment?) throws -> Device {
+        let device = try prepare()
+        guard let launch else { return device }
+        let processors = ProcessInfo.processInfo
+        if threads == nil,
+            let share = launch.threads(
+                processors: processors.activeProcessorCount, of: processors.processorCount)
+        {
+            Runtime.threads = share
+        }
+        if self.device == "cuda", let local = launch.localRank { return try Device("cuda:\(local)") }
+        return device
     }
 
     /// The model's folder with its weight formats.

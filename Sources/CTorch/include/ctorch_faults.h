@@ -1,4 +1,4 @@
-// Faults that the system raises in a process.
+// Faults that the operating system raises in a process.
 #pragma once
 
 #ifdef __cplusplus

@@ -106,6 +106,39 @@ package struct Sweep {
         return budget - before.count < reached.count - budget ? before.choice : reached.choice
     }
 
+    /// The comparison of the values, with their common learning rate.
+    package func tuned(_ state: ComparisonState?, _ onEvent: (ComparisonEvent) -> Void) throws -> Comparison {
+        var comparison = comparison
+        if question.learningRate == nil, !question.tunesEach {
+            try comparison.tuneOnce(at: choices.count / 2, state, onEvent)
+        }
+        return comparison
+    }
+
+    /// Runs one value and stores its results, for a process that runs beside others.
+    package func runValue(
+        _ index: Int, state: ComparisonState, onAdapter: (TrainedAdapter) throws -> Void = { _ in },
+        onEvent: (ComparisonEvent) -> Void = { _ in }
+    ) throws {
+        try tuned(state, onEvent).runMethod(
+            index, state: state,
+            onAdapter: { trained in
+                try onAdapter(trained)
+                if let (name, basis) = try subspace(of: trained) { try basis.write(to: state.file(name)) }
+            }, onEvent: onEvent)
+    }
+
+    private static func file(_ index: Int, _ seed: Int) -> String { "subspace-\(index + 1)-\(seed + 1).safetensors" }
+
+    /// The subspace of an adapter of the first two seeds, and its file in the state.
+    private func subspace(of trained: TrainedAdapter) throws -> (name: String, basis: SubspaceBasis)? {
+        guard trained.seed < 2 else { return nil }
+        let value = question.values[trained.method]
+        return try SubspaceBasis.of(trained.adapter, value: value, seed: trained.seed).first.map {
+            (Self.file(trained.method, trained.seed), $0)
+        }
+    }
+
     /// - Parameters:
     ///   - state: where finished runs are kept; those that are there already are not repeated.
     ///   - onAdapter: called with each trained adapter.
@@ -113,29 +146,20 @@ package struct Sweep {
         state: ComparisonState? = nil, onAdapter: (TrainedAdapter) throws -> Void = { _ in },
         onEvent: (ComparisonEvent) -> Void = { _ in }
     ) throws -> SweepReport {
-        var comparison = comparison
-        if question.learningRate == nil, !question.tunesEach {
-            try comparison.tuneOnce(at: choices.count / 2, state, onEvent)
-        }
+        let comparison = try tuned(state, onEvent)
         var known: [String: SubspaceBasis] = [:]
-        func file(_ index: Int, _ seed: Int) -> String { "subspace-\(index + 1)-\(seed + 1).safetensors" }
         let report = try comparison.run(
             state: state,
             onAdapter: { trained in
                 try onAdapter(trained)
-                guard trained.seed < 2 else { return }
-                let value = question.values[trained.method]
-                guard let basis = try SubspaceBasis.of(trained.adapter, value: value, seed: trained.seed).first else {
-                    return
-                }
-                let name = file(trained.method, trained.seed)
+                guard let (name, basis) = try subspace(of: trained) else { return }
                 known[name] = basis
                 if let state { try basis.write(to: state.file(name)) }
             }, onEvent: onEvent)
         var bases: [SubspaceBasis] = []
         for (index, value) in question.values.enumerated() {
             for seed in 0..<2 {
-                let name = file(index, seed)
+                let name = Self.file(index, seed)
                 let stored = try state.flatMap { try SubspaceBasis.read($0.file(name), value: value, seed: seed) }
                 if let basis = known[name] ?? stored { bases.append(basis) }
             }

@@ -43,6 +43,15 @@ public struct EncodedRows: RandomAccessCollection, Sendable {
         }
     }
 
+    /// Tokens of an example, without reading it.
+    func length(of row: Int) -> Int {
+        let row = chosen?[row] ?? row
+        return switch storage {
+        case .memory(let examples): examples[row].length
+        case .file(let file): file.length(of: row)
+        }
+    }
+
     /// Tokens of each example, without reading it.
     var lengths: [Int] {
         let all =
@@ -83,6 +92,7 @@ final class EncodedFile: @unchecked Sendable {
 
     var count: Int { inputs.count }
     var lengths: [Int] { zip(starts.dropFirst(), starts).map { $0 - $1 } }
+    func length(of row: Int) -> Int { starts[row + 1] - starts[row] }
 
     subscript(row: Int) -> EncodedExample {
         let tokens = (starts[row]..<starts[row + 1]).map { place in

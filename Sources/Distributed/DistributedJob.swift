@@ -1,0 +1,178 @@
+import Foundation
+import PEFTSupport
+import Torch
+
+/// Processes that train together: they join, agree on what they do, and learn why one of them fails.
+package final class DistributedJob: @unchecked Sendable {
+    package let launch: LaunchEnvironment
+    package let group: ProcessGroup
+    private let store: KeyValueStore
+    private let monitor: Monitor
+    private let names: [String]
+
+    package var rank: Int { launch.rank }
+    package var size: Int { launch.size }
+    /// Whether this process writes files and shows progress.
+    package var isFirst: Bool { rank == 0 }
+
+    /// Whether a failure of any rank is known, so that a collective would throw.
+    package var hasFailed: Bool { monitor.verdict != nil }
+
+    /// Joins the other processes.
+    /// - Throws: ``PEFTError`` naming the ranks that didn't start or that run another version.
+    package init(_ launch: LaunchEnvironment, timing: CollectiveTiming = CollectiveTiming()) throws {
+        self.launch = launch
+        store = try Self.connect(launch, timing)
+        let rendezvous = try Rendezvous(store, launch, timing)
+        names = rendezvous.names
+        let host = launch.hostsStore ? rendezvous.names[0] : "the store of \(launch.launcher)"
+        let canceled = Canceled()
+        monitor = Monitor(
+            try store.clone(), rank: launch.rank, names: rendezvous.names, timing: timing, storeName: host
+        ) { canceled.cancel($0) }
+        do {
+            group = try ProcessGroup(
+                store, rank: launch.rank, size: launch.size, interface: rendezvous.interface, timeout: .seconds(60))
+        } catch {
+            monitor.stop()
+            throw PEFTError(
+                "\(rendezvous.names[launch.rank]) can't connect to the other processes: \(error)",
+                remedy: "set GLOO_SOCKET_IFNAME to the network interface that all hosts share")
+        }
+        canceled.group = group
+    }
+
+    /// The group that a verdict cancels.
+    private final class Canceled: @unchecked Sendable {
+        private let lock = NSLock()
+        private var verdict: String?
+        private var value: ProcessGroup?
+        var group: ProcessGroup? {
+            get { lock.withLock { value } }
+            set {
+                let verdict = lock.withLock {
+                    value = newValue
+                    return self.verdict
+                }
+                if let verdict { newValue?.cancel(verdict) }
+            }
+        }
+        func cancel(_ text: String) {
+            let group = lock.withLock {
+                verdict = text
+                return value
+            }
+            group?.cancel(text)
+        }
+    }
+
+    private static func connect(_ launch: LaunchEnvironment, _ timing: CollectiveTiming) throws -> KeyValueStore {
+        do {
+            return try KeyValueStore(
+                host: launch.host, port: launch.port, isHost: launch.rank == 0 && launch.hostsStore,
+                listeningSocket: launch.listeningSocket, prefix: "peft/\(launch.attempt)", timeout: timing.join)
+        } catch {
+            guard launch.rank == 0, launch.hostsStore else {
+                throw PEFTError(
+                    "rank \(launch.rank) can't reach rank 0 at \(launch.host):\(launch.port) within \(timing.join.components.seconds) s",
+                    remedy: "check MASTER_ADDR and MASTER_PORT, the firewall, and that rank 0 runs")
+            }
+            throw PEFTError(
+                "rank 0 can't listen at port \(launch.port): \(error)", remedy: "set MASTER_PORT to a free port")
+        }
+    }
+
+    // MARK: Agreement
+
+    /// Compares a value with that of rank 0.
+    /// - Parameter difference: what differs, given rank 0's value; called on the other ranks.
+    /// - Throws: ``PEFTError`` naming the rank and the difference.
+    package func requireAgreement(
+        on name: String, _ value: Data, difference: (Data) throws -> String?
+    ) throws {
+        guard rank > 0 else { return try store.set(Keys.value(name), value) }
+        let first = try awaiting(Keys.value(name))
+        guard let difference = try difference(first) else { return }
+        throw PEFTError("its run differs from that of rank 0: \(difference)", remedy: "start all ranks alike")
+    }
+
+    /// A value that another rank will set, however long it takes as long as no rank fails.
+    private func awaiting(_ key: String) throws -> Data {
+        while true {
+            if let verdict = monitor.verdict { throw CollectiveFailure(message: verdict) }
+            do {
+                if try store.has(key) { return try store.data(key, within: .seconds(5)) }
+            } catch { throw CollectiveFailure(message: "\(error)") }
+            usleep(20_000)
+        }
+    }
+
+    // MARK: The end
+
+    /// Ends the job well; rank 0 waits for the others, as it hosts the store.
+    package func finish() {
+        monitor.stop()
+        do {
+            try store.set(Keys.done(rank), "1")
+            var count = try store.add(Keys.doneCount, 1)
+            let end = ContinuousClock.now + .seconds(10)
+            while isFirst, count < size, ContinuousClock.now < end {
+                usleep(20_000)
+                count = try store.add(Keys.doneCount, 0)
+            }
+        } catch {}
+    }
+
+    /// Ends this process's part after an interruption, of which all processes know or learn now.
+    package func leave() {
+        try? store.setOnce(Keys.failure, "\(names[rank]) was interrupted")
+        finish()
+    }
+
+    /// Reports an error of this rank to the others, or finds out which rank is the cause of a failed collective.
+    /// - Returns: the error that this process ends with.
+    package func failure(of error: any Error) -> any Error {
+        if let verdict = monitor.verdict { return ended(by: verdict) }
+        if error is CollectiveFailure {
+            try? store.set(Keys.broken, "1")
+            let cause = monitor.awaitVerdict()
+            return ended(by: cause ?? "\(names[rank]) lost its connection to another rank: \(error)")
+        }
+        let text = "\(names[rank]): \(error)"
+        try? store.setOnce(Keys.failure, text)
+        guard !isFirst else {
+            // The others read the failure in the store that this process hosts.
+            linger()
+            return error
+        }
+        return ended(by: (try? store.text(Keys.failure, within: .seconds(5))) ?? text)
+    }
+
+    private func ended(by verdict: String) -> RankFailure {
+        guard !isFirst else {
+            try? store.set(Keys.acknowledged, "1")
+            defer { linger() }
+            return RankFailure(description: verdict, isShown: true)
+        }
+        let end = ContinuousClock.now + .seconds(4)
+        while ContinuousClock.now < end {
+            guard let isAcknowledged = try? store.has(Keys.acknowledged) else { break }
+            if isAcknowledged { return RankFailure(description: verdict, isShown: false) }
+            usleep(50_000)
+        }
+        return RankFailure(description: verdict, isShown: true)
+    }
+
+    /// Lets the other processes see what the store holds before its host ends.
+    private func linger() {
+        try? store.set(Keys.acknowledged, "1")
+        usleep(1_500_000)
+    }
+}
+
+/// A job ended because of one of its ranks.
+package struct RankFailure: Error, CustomStringConvertible {
+    package let description: String
+    /// Whether this process shows it; rank 0 does, unless it is gone.
+    package let isShown: Bool
+}
