@@ -10,7 +10,7 @@ import Training
 struct ConvertCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "convert",
-        abstract: "Convert adapters of other tools to the Hugging Face PEFT format, or to GGUF.",
+        abstract: "Convert adapters of other tools to the Hugging Face PEFT format, or to MLX or GGUF.",
         discussion: """
             peft convert old-adapter --output new-adapter
             peft convert my-adapter --to gguf --output my-adapter.gguf
@@ -18,12 +18,13 @@ struct ConvertCommand: ParsableCommand {
             peft convert gpt2_md_lora_e2e.pt --model gpt2-medium --alpha 32 --enable-lora true,false,true --output e2e
 
             peft convert mlx-adapter --model my-model --output my-adapter
+            peft convert my-adapter --to mlx --output mlx-adapter
             peft convert prompt.npy --model google/t5-small-lm-adapt --output my-prompt
 
             Reads Hugging Face adapters of older versions, with pickled or sharded weights, with the prefixes of
             torch.compile, FSDP and DistributedDataParallel, or in a trainer's checkpoints (the latest one); state
-            dictionaries of loralib (.pt, .bin, .safetensors); adapters of mlx-lm; soft prompts as arrays (.npy); and
-            GGUF adapters of llama.cpp, which it also writes. With --model the result is checked against the base model.
+            dictionaries of loralib (.pt, .bin, .safetensors); soft prompts as arrays (.npy); and adapters of mlx-lm and
+            GGUF adapters of llama.cpp, both of which it also writes. With --model the result is checked against the base model.
             Pickle files are read without executing code; those that contain code are rejected.
             """)
 
@@ -35,7 +36,8 @@ struct ConvertCommand: ParsableCommand {
         help: ArgumentHelp(
             "Adapted parts of fused projections in a loralib file, such as true,false,true.", valueName: "list"))
     var enableLora: String?
-    @Option(help: "Output format: peft (Hugging Face layout), or for llama.cpp gguf, gguf-f16 or gguf-bf16.") var to =
+    @Option(help: "Output format: peft (Hugging Face layout), mlx, or for llama.cpp gguf, gguf-f16 or gguf-bf16.")
+    var to =
         "peft"
     @Option(
         name: .shortAndLong, help: ArgumentHelp("Output folder, or .gguf file, for the adapter.", valueName: "path"))
@@ -48,8 +50,9 @@ struct ConvertCommand: ParsableCommand {
         let type = try GGUFTarget.type(to, usual: .f32, among: [.f32, .f16, .bf16])
         let target = try GGUFTarget.output(output, as: type)
         if let type { return try writeGGUF(url, target, type) }
+        if to.lowercased() == "mlx" { return try writeMLX(url, target) }
         guard to.lowercased() == "peft" else {
-            throw UsageError("unknown --to '\(to)'", remedy: "use one of peft, gguf, gguf-f16, gguf-bf16")
+            throw UsageError("unknown --to '\(to)'", remedy: "use one of peft, mlx, gguf, gguf-f16, gguf-bf16")
         }
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) else {
@@ -68,15 +71,7 @@ struct ConvertCommand: ParsableCommand {
             try convertLoralib(url, target)
         }
         let folder = try AdapterFolder(target)
-        guard json else {
-            return print(
-                "\(folder.choice.label), \(counted(folder.tensorShapes.count, "tensor")), saved to \(output)")
-        }
-        print(
-            JSON.object([
-                "adapter": .string(folder.choice.label), "tensors": .integer(folder.tensorShapes.count),
-                "output": .string(output),
-            ]).text())
+        report(folder, tensors: folder.tensorShapes.count)
     }
 
     /// The base model that `--model` names.
@@ -127,11 +122,31 @@ struct ConvertCommand: ParsableCommand {
         let folder = try AdapterFolder(url)
         let model = try AdapterBase(folder.configuration, of: url).folder(model).outline()
         try GGUFAdapter.write(folder, on: model, type: type, to: target, replacing: false)
-        let count = folder.tensorShapes.count
-        guard json else { return print("\(folder.choice.label), \(counted(count, "tensor")), saved to \(output)") }
+        report(folder, tensors: folder.tensorShapes.count)
+    }
+
+    private func writeMLX(_ url: URL, _ target: URL) throws {
+        let folder = try AdapterFolder(url)
+        let base = AdapterBase(folder.configuration, of: url)
+        var (configuration, tensors) = try MLXAdapter.converted(folder, on: base.folder(model).outline())
+        configuration["model"] = .string(try base.name(model))
+        try AtomicFile.writeFolder(target, replacing: false) { folder in
+            try AtomicFile.write(
+                JSON.object(configuration).text() + "\n", to: folder.appendingPathComponent("adapter_config.json"))
+            try SafetensorsFile.write(
+                tensors, metadata: ["format": "mlx"], to: folder.appendingPathComponent("adapters.safetensors"))
+            for file in try Tokenizer.files(in: url) { try file.write(into: folder) }
+        }
+        report(folder, tensors: tensors.count)
+    }
+
+    private func report(_ folder: AdapterFolder, tensors: Int) {
+        guard json else {
+            return print("\(folder.choice.label), \(counted(tensors, "tensor")), saved to \(output)")
+        }
         print(
             JSON.object([
-                "adapter": .string(folder.choice.label), "tensors": .integer(count), "output": .string(output),
+                "adapter": .string(folder.choice.label), "tensors": .integer(tensors), "output": .string(output),
             ]).text())
     }
 

@@ -35,7 +35,8 @@ enum SampleRows {
                 .encode(examples).examples
         } else {
             encoded = sentences.map { sentence in
-                let ids = tokenizer.encode(text: sentence)
+                // The vocabulary may be smaller than the tokenizer's.
+                let ids = tokenizer.encode(text: sentence).filter { $0 < model.vocabularySize }
                 if !model.generates { return EncodedExample(input: ids, target: [0]) }
                 // The second half of a sentence is the target of the first.
                 let half = max(1, ids.count / 2)

@@ -36,6 +36,11 @@ struct Train: ParsableCommand {
         help: ArgumentHelp("Continue training this adapter, with its method and settings.", valueName: "folder"))
     var fromAdapter: String?
     @Option(
+        help: ArgumentHelp(
+            "Text file of tokens to add to the vocabulary, one per line. The method trains them too, if it can.",
+            valueName: "file"))
+    var addTokens: String?
+    @Option(
         name: [.customLong("learning-rate"), .customLong("lr")],
         help: ArgumentHelp("Peak learning rate (default: depends on the method).", valueName: "x"))
     var learningRate: Double?
@@ -61,6 +66,9 @@ struct Train: ParsableCommand {
         guard output != nil || showBatch else {
             throw ValidationError("Missing expected argument '--output <folder>'")
         }
+        guard addTokens == nil || fromAdapter == nil else {
+            throw ValidationError("--add-tokens can't be combined with --from-adapter, whose vocabulary is fixed")
+        }
     }
 
     func run() throws {
@@ -73,7 +81,11 @@ struct Train: ParsableCommand {
     /// - Parameter job: the processes that train together; the first one writes and reports.
     private func train(on device: Device, _ job: DistributedJob?) throws {
         let start = try fromAdapter.map { try StartingAdapter($0) }
-        let choice = try start?.choice(method: method, options) ?? options.choice(method ?? "lora")
+        let requested = try start?.choice(method: method, options) ?? options.choice(method ?? "lora")
+        let new = try addTokens.map {
+            try AddedVocabulary($0, base: model.folder(weights: requested.baseStorage), seed: training.seed)
+        }
+        let choice = try new?.choice(requested) ?? requested
         var configuration = try training.configuration()
         configuration.learningRate =
             learningRate ?? choice.method.defaultLearningRate * configuration.optimizer.defaultRateFactor
@@ -81,7 +93,7 @@ struct Train: ParsableCommand {
         configuration.checkpointEvery = checkpointEvery
         try checkingOptions { try configuration.validate() }
 
-        if showBatch { return try prepareData(start).show(configuration, showsIDs: showIds, json: json) }
+        if showBatch { return try prepareData(choice, start, new).show(configuration, showsIDs: showIds, json: json) }
         guard let output else { return }
         let logFolder = try records.folder(resuming: resume)
         let checkpoints = CheckpointFolder(of: Output.url(output))
@@ -91,10 +103,10 @@ struct Train: ParsableCommand {
 
         // Planning reports errors in the method's settings before anything large is read.
         if start == nil {
-            let bare = try model.folder(weights: choice.baseStorage).outline()
+            let bare = try (new?.folder ?? model.folder(weights: choice.baseStorage)).outline()
             if bare.generates { _ = try choice.plan(for: ModelOutline(bare)) }
         }
-        let data = try prepareData(start)
+        let data = try prepareData(choice, start, new)
         let (modelFolder, tokenizer) = (data.folder, data.tokenizer)
         let samples = try records.validationSamples(data)
         let outline = try modelFolder.outline()
@@ -112,9 +124,12 @@ struct Train: ParsableCommand {
 
         let base = try modelFolder.load(device: device)
         let lossBefore = try retention?.loss(of: base)
+        if !quiet { new?.announce() }
+        let vocabulary = new?.isResized == true ? EnlargedVocabulary(of: base) : nil
         let adapter =
             try start?.attach(to: base)
             ?? Adapter(choice, on: base, seed: configuration.seed, tokenizer: tokenizer)
+        adapter.enlargedVocabulary = vocabulary
         let trainer = try Trainer(
             adapter, training: data.training, validation: data.validation, configuration: configuration,
             checkpointFolder: checkpoints.url, job: job)
@@ -180,8 +195,10 @@ struct Train: ParsableCommand {
         record.weights = modelFolder.storage?.name
         record.embeddingWeights = modelFolder.embeddingStorage?.name
         try AtomicFile.writeFolder(folder, replacing: false) { folder in
-            if choice.method.peftType == nil {
-                try adapter.model.write(into: folder)
+            let isModel = choice.method.peftType == nil
+            try new?.write(into: folder, isModel: isModel)
+            if isModel {
+                try adapter.model.write(into: folder, copying: new.map { _ in [] })
                 if let template = data.format.chat?.template {
                     try AtomicFile.write(template, to: folder.appendingPathComponent(ChatTemplate.fileName))
                 }
@@ -199,15 +216,16 @@ struct Train: ParsableCommand {
         try report(record, result, output)
     }
 
-    private func prepareData(_ start: StartingAdapter?) throws -> TrainingData {
-        let choice = try start?.choice(method: method, options) ?? options.choice(method ?? "lora")
-        let folder = try start?.folder(model) ?? model.folder(weights: choice.baseStorage)
+    private func prepareData(_ choice: MethodChoice, _ start: StartingAdapter?, _ new: AddedVocabulary?) throws
+        -> TrainingData
+    {
+        let folder = try start?.folder(model) ?? new?.folder ?? model.folder(weights: choice.baseStorage)
         let split = try split.heldOut(validation: validation, seed: training.seed)
         let tokenizerFolder = try start.map { try AdapterBase.tokenizerFolder($0.adapter.url, base: folder) }
         return try TrainingData(
             data, validation: validation, split: split, limit: limit, for: folder, settings: templates.settings(chat),
             virtualTokens: choice.virtualTokens, adapter: start?.adapter, record: start?.record,
-            tokenizerFolder: tokenizerFolder, onNote: Console.note)
+            tokenizerFolder: tokenizerFolder ?? new?.tokenizerFolder, onNote: Console.note)
     }
 
     private func announce(_ adapter: Adapter, _ trainer: Trainer, _ plan: PlanSummary, _ data: TrainingData) {

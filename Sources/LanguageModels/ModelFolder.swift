@@ -21,6 +21,8 @@ public struct ModelFolder {
     /// Weight format of the input embeddings and the output layer. `nil` is the model's precision, except that 16-bit
     /// values stay as stored if the projections are quantized.
     package private(set) var embeddingStorage: WeightStorage?
+    /// The number of tokens that the vocabulary is enlarged to when loaded, and the seed of the new rows.
+    private var growth: (tokens: Int, seed: UInt64)?
 
     /// - Throws: ``PEFTError`` if the folder or its `config.json` is missing or damaged.
     public init(_ url: URL) throws {
@@ -77,6 +79,13 @@ public struct ModelFolder {
         return copy
     }
 
+    /// The folder with its embeddings and output layer enlarged to at least `tokens` rows when loaded.
+    package func with(tokens: Int, seed: UInt64) -> ModelFolder {
+        var copy = self
+        copy.growth = (tokens, seed)
+        return copy
+    }
+
     private var vocabularyStorage: VocabularyStorage {
         VocabularyStorage(embeddingStorage, keepsStored: storage.map { $0 != .float32 } ?? isQuantized)
     }
@@ -118,6 +127,7 @@ public struct ModelFolder {
         vocabularyStorage.apply(to: model) {
             tensors?.type(of: $0, in: model) ?? DType(configuration: configuration)
         }
+        if let growth { try model.growVocabulary(to: growth.tokens, seed: growth.seed) }
         return model
     }
 
@@ -204,6 +214,7 @@ public struct ModelFolder {
             }
         }
         if [.bfloat16, .float16].contains(dtype) { model.precision = (dtype, device) }
+        if let growth { try model.growVocabulary(to: growth.tokens, seed: growth.seed) }
         model.source = url
         return model
     }

@@ -49,6 +49,8 @@ struct AddedVocabulary: Sendable {
     private(set) var tokens: [Int: AddedToken] = [:]
     /// Number of tokens that are not in the model.
     private(set) var newTokens = 0
+    /// The id of the next token that is added.
+    private(set) var nextID = 0
     /// The decoded text of an added token: its normalized form if it has one.
     private var readings: [Int: String] = [:]
     private var ids = ByteTrie()
@@ -81,6 +83,7 @@ struct AddedVocabulary: Sendable {
             ids.insert(token.content.utf8, value: Int32(id))
             if token.special { specials.insert(token.content.utf8, value: 1) }
         }
+        nextID = next
         for (id, token) in tokens.sorted(by: { $0.key < $1.key }) {
             var pattern = Array(token.content.utf8)
             if token.normalized, let normalizer {

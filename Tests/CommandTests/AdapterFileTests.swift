@@ -54,6 +54,43 @@ struct AdapterFileTests {
         #expect(shown.status == 0)
     }
 
+    /// All commands read the tokens from the adapter's folder.
+    @Test func newTokensAreTrained() throws {
+        let program = try Program()
+        defer { program.remove() }
+        try program.write("tokens.txt", "<word>\n<end>\n")
+        try program.write("rows.jsonl", #"{"a": "<word> one", "b": "two <end>"}"# + "\n")
+        let options = ["--prompt", "{a}", "--target", "{b}", "--add-tokens", "tokens.txt"]
+        let shown = try program.run(
+            ["train", "--data", "rows.jsonl", "--model", program.model, "--show-batch"] + options)
+        #expect(shown.status == 0 && shown.output.contains("<end>"), "\(shown.error)")
+        let made = try program.run(
+            ["train", "--data", "rows.jsonl", "--steps", "2", "--model", program.model, "--output", "adapter"]
+                + options)
+        try #require(made.status == 0, "\(made.error)")
+        #expect(made.error.contains("2 new tokens with ids"), "\(made.error)")
+        let folder = program.folder.appendingPathComponent("adapter")
+        let tokenizer = try JSON.read(folder.appendingPathComponent("tokenizer.json"))
+        let ids = (tokenizer["added_tokens"]?.array ?? []).suffix(2).compactMap { $0["id"]?.int }
+        let configuration = try JSON.read(folder.appendingPathComponent("adapter_config.json"))
+        #expect(ids.count == 2 && configuration["trainable_token_indices"] == .array(ids.map { .integer($0) }))
+        for command in [
+            ["evaluate", "--adapter", "adapter", "--data", "rows.jsonl", "--max-new-tokens", "2"],
+            ["verify", "adapter"], ["merge", "adapter", "--output", "merged"],
+            ["generate", "--adapter", "adapter", "<word> one", "--max-new-tokens", "2"],
+        ] {
+            let result = try program.run(command)
+            #expect(result.status == 0, "\(command): \(result.error)")
+        }
+        let both = try train(
+            program, ["--from-adapter", "adapter", "--add-tokens", "tokens.txt", "--output", "next"])
+        #expect(both.status == 64 && both.error.contains("--from-adapter"), "\(both.error)")
+        try program.write("known.txt", "a\n")
+        let known = try train(
+            program, ["--model", program.model, "--add-tokens", "known.txt", "--output", "next"] + options.prefix(4))
+        #expect(known.status == 1 && known.error.contains("are in the vocabulary"), "\(known.error)")
+    }
+
     @Test func trainingGoesOnFromAnAdapter() throws {
         let program = try Program()
         defer { program.remove() }

@@ -8,9 +8,9 @@ import Testing
 
 /// No setting of an adapter's configuration is passed over in silence.
 @Suite struct ConfigurationCheckTests {
-    private func configuration(_ more: [String: JSON]) throws -> AdapterFolder {
+    private func configuration(_ more: [String: JSON], of fixture: String = "query-value") throws -> AdapterFolder {
         try withTemporaryFolder { folder in
-            let source = try HuggingFaceTests.Fixture("query-value").folder
+            let source = try HuggingFaceTests.Fixture(fixture).folder
             for name in ["adapter_config.json", "adapter_model.safetensors"] {
                 try FileManager.default.copyItem(
                     at: source.appendingPathComponent(name), to: folder.appendingPathComponent(name))
@@ -60,6 +60,17 @@ import Testing
         for key in ["megatron_core", "seen_by", "steps"] {
             #expect(folder.notes.contains { $0.contains("'\(key)'") }, "\(key)")
         }
+    }
+
+    /// As in Hugging Face PEFT, which writes its version since 0.18.
+    @Test func versionsWithAnotherSeriesOfOFTAreTold() throws {
+        for (version, isTold) in [(.null, true), ("0.17.1", true), ("0.18.0", false), ("0.21.3.dev0@abc", false)]
+            as [(JSON, Bool)]
+        {
+            let notes = try configuration(["peft_version": version], of: "oft").notes
+            #expect(notes.contains { $0.contains("series") } == isTold, "\(version): \(notes)")
+        }
+        #expect(try configuration(["peft_version": "0.17.1"], of: "oft-exact").notes.isEmpty)
     }
 
     @Test func aRandomizedStartIsTold() throws {

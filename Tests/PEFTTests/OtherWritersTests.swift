@@ -89,6 +89,8 @@ import TorchTestSupport
             #expect(found.folder.lastPathComponent == "checkpoint-100")
             #expect(found.note?.contains("newest of 3") == true)
             #expect(AdapterFiles.locate(source).note == nil)
+            let direct = try failure { _ = try AdapterFolder(folder) }
+            #expect(direct.remedy?.hasSuffix("checkpoint-100") == true)
             let other = folder.appendingPathComponent("other")
             for name in ["first", "second"] {
                 try FileManager.default.createDirectory(at: other, withIntermediateDirectories: true)
@@ -134,6 +136,60 @@ import TorchTestSupport
             let error = try failure { _ = try AdapterFolder(copy) }
             #expect(error.problem.contains("MLX") && error.remedy?.contains("peft convert") == true)
         }
+    }
+
+    /// What is converted to MLX is read as what it was.
+    @Test(arguments: ["llama-lora", "scales", "tied-together"]) func adaptersAreConvertedToMLX(name: String) throws {
+        let tied = name == "tied-together" ? try VocabularyTests.Fixture(name) : nil
+        let source = try tied?.folder.url ?? HuggingFaceTests.Fixture("llama-lora").folder
+        let base = try tied?.base ?? HuggingFaceTests.Fixture("llama-lora").base
+        try withTemporaryFolder { folder in
+            let copy = folder.appendingPathComponent("adapter")
+            try FileManager.default.copyItem(at: source, to: copy)
+            if name == "scales" {
+                try rewriteConfiguration(copy) {
+                    $0["alpha_pattern"] = ["layers.1.self_attn.q_proj": 5]
+                    $0["use_rslora"] = true
+                }
+            }
+            let original = try AdapterFolder(copy)
+            let wanted = try original.attach(to: Models.load(base)).model.scores(tied?.rows)
+            let (configuration, tensors) = try MLXAdapter.converted(original, on: Models.load(base))
+            #expect(configuration["fine_tune_type"] == "lora" && configuration["num_layers"] == -1)
+            let lora = try #require(configuration["lora_parameters"])
+            let rank = try #require(lora["rank"]?.int)
+            let keys = try #require(lora["keys"]?.array?.compactMap(\.string))
+            #expect(keys.contains("self_attn.q_proj") && keys.contains("model.embed_tokens") == (tied != nil))
+            let factors = try #require(tensors["model.layers.0.self_attn.q_proj.lora_a"])
+            #expect(factors.dim(1) == rank && factors.dim(0) == 24)
+            let mlx = folder.appendingPathComponent("mlx")
+            try FileManager.default.createDirectory(at: mlx, withIntermediateDirectories: true)
+            try AtomicFile.write(
+                JSON.object(configuration).text(), to: mlx.appendingPathComponent("adapter_config.json"))
+            try SafetensorsFile.write(
+                tensors, metadata: ["format": "mlx"], to: mlx.appendingPathComponent("adapters.safetensors"))
+            let back = try MLXAdapter.read(mlx, on: Models.load(base))
+            let model = try Models.load(base)
+            _ = try attach(back.configuration, back.tensors, to: model)
+            #expect(relativeDifference(try model.scores(tied?.rows), wanted) < 1e-5)
+        }
+    }
+
+    @Test(
+        arguments: [
+            ("query-value", "another name in mlx-lm"), ("ia3", "LoRA or DoRA"),
+            ("modules-to-save", "mlx-lm's adapters"),
+        ]) func whatMLXCannotStoreIsRefused(name: String, told: String) throws
+    {
+        let fixture = try HuggingFaceTests.Fixture(name)
+        let error = try failure {
+            _ = try MLXAdapter.converted(AdapterFolder(fixture.folder), on: Models.load(fixture.base))
+        }
+        #expect(error.problem.contains(told) && error.remedy?.contains("peft merge") == true, "\(error)")
+        let apart = try VocabularyTests.Fixture("tied-both")
+        #expect(
+            try failure { _ = try MLXAdapter.converted(apart.folder, on: Models.load(apart.base)) }.problem.contains(
+                "output layer"))
     }
 
     /// An embedding that is the output layer too uses its update there in MLX.

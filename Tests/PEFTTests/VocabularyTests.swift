@@ -148,17 +148,31 @@ import TorchTestSupport
         #expect(try MixedBatch(set).obstacle("grown-qwen2") != nil)
     }
 
-    @Test func embeddingsWithoutAnOutputLayerOfTheirSizeAreRefused() throws {
+    @Test func embeddingsWithAnOutputLayerOfAnotherSizeAreRefused() throws {
         let fixture = try Fixture("grown-llama")
         try withTemporaryFolder { folder in
             let url = folder.appendingPathComponent("adapter")
             try FileManager.default.copyItem(at: fixture.folder.url, to: url)
             let file = url.appendingPathComponent("adapter_model.safetensors")
             var tensors = try SafetensorsFile(file).tensors().mapValues { $0.clone() }
-            tensors["base_model.model.lm_head.weight"] = nil
+            let key = "base_model.model.lm_head.weight"
+            tensors[key] = tensors[key]?.narrowed(axis: 0, 0..<97).contiguous()
             try SafetensorsFile.write(tensors, metadata: ["format": "pt"], to: file)
             let error = try failure { _ = try AdapterFolder(url).attach(to: Models.load(fixture.base)) }
-            #expect(error.problem.contains("99 tokens") && error.problem.contains("96"))
+            #expect(error.problem.contains("99 tokens") && error.problem.contains("97"))
+        }
+    }
+
+    /// In Hugging Face PEFT these tokens are rows of the output layer too, beneath its LoRA branch.
+    @Test func trainedTokensBeneathAnAdapterOfTheTiedOutputAreRefused() throws {
+        let outline = ModelOutline(try Models.load("qwen2"))
+        for (option, value) in [("targets", "q_proj,lm_head"), ("modules-to-save", "lm_head")] {
+            var choice = MethodChoice(LoRA.self, LoRA.Configuration(rank: 2, alpha: 4, targets: ["q_proj"]))
+            try choice.set("trainable-tokens", to: "5,6")
+            _ = try choice.plan(for: outline)
+            try choice.set(option, to: value)
+            #expect(try failure { _ = try choice.plan(for: outline) }.problem.contains("'lm_head' too"))
+            _ = try choice.plan(for: ModelOutline(Models.load("llama")))
         }
     }
 

@@ -96,11 +96,12 @@ package enum AdapterFiles {
                 "\(folder.path) is a file, not an adapter folder",
                 remedy: "use peft convert for loralib files, GGUF adapters and soft prompts (.npy)")
         }
-        let inner = subfolders(of: folder).map(\.lastPathComponent)
-        guard inner.isEmpty else {
+        let inner = subfolders(of: folder)
+        if let example = checkpoints(in: folder).last?.folder ?? inner.last {
+            let names = inner.map(\.lastPathComponent).joined(separator: ", ")
             return PEFTError(
-                "\(folder.path) has no \(configuration), but its subfolders \(inner.joined(separator: ", ")) do",
-                remedy: "pass one of them, such as \(folder.appendingPathComponent(inner[inner.count - 1]).path)")
+                "\(folder.path) has no \(configuration), but its subfolders \(names) do",
+                remedy: "pass one of them, such as \(example.path)")
         }
         return PEFTError(
             "\(folder.path) has no \(configuration); it contains \(contents(of: folder))",

@@ -116,9 +116,10 @@ public struct AdapterFolder {
                 if tensor.isIndex { indices.insert(key) }
                 for copy in tensor.copies { copies[copy] = (key, false) }
                 for copy in tensor.transposedCopies { copies[copy] = (key, true) }
-                // Fully trained modules may also appear under their wrapper's name.
-                if attachment.site == .parameter, let dot = key.lastIndex(of: ".") {
-                    copies["\(key[..<dot]).modules_to_save\(key[dot...])"] = (key, false)
+                // Fully trained modules, and those tied to them, may also appear under their wrapper's name.
+                for name in [key] + tensor.copies where attachment.site == .parameter {
+                    guard let dot = name.lastIndex(of: ".") else { continue }
+                    copies["\(name[..<dot]).modules_to_save\(name[dot...])"] = (key, false)
                 }
             }
         }
@@ -254,8 +255,9 @@ public struct AdapterFolder {
 }
 
 extension Adapter {
-    /// The version of Hugging Face PEFT whose format is written.
-    static let formatVersion = "0.17.0"
+    /// The version of Hugging Face PEFT whose format is written. Hugging Face PEFT compares it for OFT alone, whose series
+    /// it computes differently since 0.18.
+    static let formatVersion = "0.21.2"
 
     /// Writes the adapter folder atomically.
     ///

@@ -33,6 +33,7 @@ enum ConfigurationCheck {
                 notes.append("\(text), an unknown setting that is ignored")
             }
         }
+        if let note = seriesNote(configuration) { notes.append(note) }
         if let start = configuration["init_lora_weights"]?.string, start.hasPrefix("pissa_niter_") {
             notes.append(
                 "the adapter was initialized from a randomized SVD of its base (\(start)), which can't be reproduced; with "
@@ -40,6 +41,17 @@ enum ConfigurationCheck {
                     + "with path_initial_model_for_weight_conversion")
         }
         return notes
+    }
+
+    /// Hugging Face PEFT 0.18 changed OFT's Cayley–Neumann series, and has written its version since then.
+    private static func seriesNote(_ configuration: [String: JSON]) -> String? {
+        guard configuration["peft_type"] == "OFT", configuration["use_cayley_neumann"] == true else { return nil }
+        let written = configuration["peft_version"]?.string
+        let numbers = (written ?? "0").split(separator: ".").prefix(2).map { Int($0) ?? 0 }
+        guard numbers.lexicographicallyPrecedes([0, 18]) else { return nil }
+        return
+            "the adapter was written by Hugging Face PEFT \(written ?? "before 0.18"), whose Cayley–Neumann series differs "
+            + "slightly from that of 0.18 and later, which is computed here; retrain it for an exact result"
     }
 
     private static func knownKeys(of method: any PEFTMethod.Type) -> Set<String> {

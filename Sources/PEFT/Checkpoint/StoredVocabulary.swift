@@ -12,6 +12,8 @@ struct StoredVocabulary {
     private(set) var replaced: [String: Tensor] = [:]
     private var table: Tensor?
     private var output: Tensor?
+    /// Which of the two the file lacks, if its other one has new rows.
+    private var completed: String?
     /// Why they don't fit the model.
     private(set) var problem: PEFTError?
 
@@ -57,16 +59,37 @@ struct StoredVocabulary {
             output = isSameOutput ? nil : found.output
             let rows = (table?.dim(0) ?? own.table.outputs, output?.dim(0) ?? own.output?.outputs ?? 0)
             if rows.0 != rows.1, own.table.outputs == own.output?.outputs {
-                problem = PEFTError(
-                    "\(folder.url.path) contains \(table == nil ? "an output layer" : "embeddings") for \(table == nil ? rows.1 : rows.0) tokens but no \(table == nil ? "embeddings" : "output layer") of that size, while the base has \(own.table.outputs)",
-                    remedy: "resize the base's embeddings, save it, and pass that folder to --model")
-                return
+                guard try complete(own, isStored: (found.table != nil, found.output != nil)) else {
+                    problem = PEFTError(
+                        "\(folder.url.path) contains embeddings for \(rows.0) tokens but an output layer for \(rows.1)",
+                        remedy: "download the file again")
+                    return
+                }
             }
         }
         for (key, isOutput) in places
         where keys.contains(key) && (own.output == nil || !(isOutput ? isSameOutput : isSameTable)) {
             replaced[key] = try withTorchErrors { try folder.tensors.tensor(key) }
         }
+    }
+
+    /// Resizes the matrix that the file lacks to the rows of the stored one, as transformers does before Hugging Face PEFT
+    /// loads the file: new rows start at the mean of the others.
+    /// - Returns: whether exactly one of them is stored.
+    private mutating func complete(
+        _ own: (table: any LinearWeight, output: (any LinearWeight)?), isStored: (table: Bool, output: Bool)
+    ) throws -> Bool {
+        guard isStored.table != isStored.output, let layer = own.output else { return false }
+        let (weight, rows) = (isStored.table ? layer : own.table, (isStored.table ? table : output)?.dim(0) ?? 0)
+        let resized = try withTorchErrors {
+            try rows > weight.outputs
+                ? VocabularyGrowth.grown(weight, to: rows, seed: 0, stream: isStored.table ? 1 : 0).dense(
+                    as: .float32)
+                : weight.dense(as: .float32).narrowed(axis: 0, 0..<rows)
+        }
+        if isStored.table { output = resized } else { table = resized }
+        completed = isStored.table ? "output layer" : "embeddings"
+        return true
     }
 
     /// The matrices that replace the model's own; `nil` if the file contains only copies or none.
@@ -81,9 +104,14 @@ struct StoredVocabulary {
     /// A note for the user; `nil` if nothing is replaced.
     func note(on model: any LanguageModel) -> String? {
         guard let rows = (table ?? output)?.dim(0), let entries = model.vocabularyTable?.entries else { return nil }
-        return rows == entries
-            ? "the adapter's file contains embeddings that differ from the base's and replace them"
-            : "the adapter's file contains embeddings for \(rows) tokens, which replace the base's \(entries)"
+        guard rows != entries else {
+            return "the adapter's file contains embeddings that differ from the base's and replace them"
+        }
+        let missing = completed.map {
+            "; it lacks the \($0) of that size, whose new rows are the mean of the others, as transformers initializes them"
+        }
+        return "the adapter's file contains embeddings for \(rows) tokens, which replace the base's \(entries)"
+            + (rows > entries ? missing ?? "" : "")
     }
 
     /// Stored in the format of the base's embedding, or in fp32 if that is quantized.

@@ -29,6 +29,8 @@ public final class Adapter {
     public private(set) var isActive = false
     /// Vocabulary matrices that replace the base's, and an untied output layer.
     let vocabulary: VocabularyMatrices?
+    /// The matrices of a base that was enlarged for this adapter, which its file contains too.
+    package var enlargedVocabulary: EnlargedVocabulary?
     private var merged: [MergedTensor] = []
     /// Whether it is merged into the model's weights.
     public private(set) var isMerged = false
@@ -193,6 +195,9 @@ public final class Adapter {
     /// Whether the model's original values can be restored.
     package var isRemovable: Bool { trained.allSatisfy { $0.base != nil } }
 
+    /// Whether its names in the file have the level of a model that wraps modules; those of virtual tokens don't.
+    var wrapsModules: Bool { siteKinds.isEmpty || !siteKinds.allSatisfy { [.input, .keyValues].contains($0) } }
+
     /// Enables or disables gradients for the adapter's tensors.
     public func setTrainable(_ value: Bool) {
         for (_, parameter) in added { parameter.parameter.tensor.requiresGrad = value && parameter.isTrained }
@@ -210,7 +215,8 @@ public final class Adapter {
         for tensor in trained {
             for key in [tensor.key] + tensor.copies { result[key] = tensor.values.detached() }
         }
-        return result.merging(vocabulary?.stored ?? [:]) { own, _ in own }
+        let matrices = (vocabulary?.stored ?? [:]).merging(enlargedVocabulary?.tensors(for: self) ?? [:]) { $1 }
+        return result.merging(matrices) { own, _ in own }
     }
 
     /// Loads values from a file; names and shapes have been checked against the plan.

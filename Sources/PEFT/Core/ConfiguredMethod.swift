@@ -1,3 +1,5 @@
+import PEFTSupport
+
 /// A method with a configuration of its own type. ``MethodChoice`` erases both together, so that no method can meet
 /// another's configuration.
 protocol ConfiguredMethod: Sendable {
@@ -6,6 +8,8 @@ protocol ConfiguredMethod: Sendable {
     var label: String { get }
     /// - Throws: ``PEFTError`` for an unknown name or an invalid value.
     func setting(_ name: String, to text: String) throws -> Self
+    /// - Throws: ``PEFTError`` for a value that the field doesn't take.
+    func setting(key: String, to value: JSON) throws -> Self
     /// - Throws: ``PEFTError`` if the configuration is invalid or doesn't fit the model.
     func plan(for model: ModelOutline) throws -> [Attachment]
     func resolved(for model: ModelOutline) -> Self
@@ -26,6 +30,12 @@ struct Configured<Method: PEFTMethod>: ConfiguredMethod {
     func setting(_ name: String, to text: String) throws -> Self {
         var copy = self
         try copy.own.set(name, to: text)
+        return copy
+    }
+
+    func setting(key: String, to value: JSON) throws -> Self {
+        var copy = self
+        try Method.Configuration.fields.first { $0.key == key }?.write(&copy.own, value)
         return copy
     }
 

@@ -31,6 +31,9 @@ public struct MethodChoice: Sendable {
         configured = try configured.setting(name, to: text)
     }
 
+    /// Sets a field by its name in `adapter_config.json`.
+    mutating func set(key: String, to value: JSON) throws { configured = try configured.setting(key: key, to: value) }
+
     /// Name in reports, such as `LoRA r 8 (q, v)`.
     public var label: String { configured.label }
 
@@ -38,7 +41,9 @@ public struct MethodChoice: Sendable {
     /// - Throws: ``PEFTError`` if the configuration doesn't fit the model.
     public func plan(for outline: ModelOutline) throws -> [Attachment] {
         // If the adapter unties the output layer, plan on the untied outline.
-        let outline = separatesOutputLayer(of: outline) ? outline.separatingOutputLayer : outline
+        let separates = separatesOutputLayer(of: outline)
+        if separates { try checkTokens(of: outline) }
+        let outline = separates ? outline.separatingOutputLayer : outline
         var attachments = try configured.plan(for: outline)
         attachments += try configuration.modulesToSave.attachments(for: outline, beside: attachments)
         // Every method trains modules without pretrained weights. Hugging Face's names of them lack a level for

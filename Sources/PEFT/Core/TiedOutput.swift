@@ -40,6 +40,28 @@ extension MethodChoice {
         return isTarget(output) || isTable && outline.embeddings.contains { $0.path == table }
     }
 
+    /// Trained tokens of a tied embedding are rows of the output layer too, in Hugging Face PEFT even beneath an adapter
+    /// over that layer alone.
+    /// - Throws: ``PEFTError`` if the adapter has both.
+    func checkTokens(of outline: ModelOutline) throws {
+        let (json, table, output) = (configuration.json, outline.inputEmbedding, outline.outputLayer)
+        let isTrained: Bool
+        switch json["trainable_token_indices"] {
+        case .array(let ids)?: isTrained = !ids.isEmpty
+        case .object(let tables)?:
+            isTrained =
+                tables.keys.contains { TargetSelection.names($0, table) }
+                && !tables.keys.contains { TargetSelection.names($0, output) }
+        default: isTrained = false
+        }
+        guard isTrained else { return }
+        throw PEFTError(
+            "the trained tokens of '\(table)' are rows of the tied output layer '\(output)' too, which has an adapter of its own; "
+                + "that is not supported",
+            remedy: "remove '\(output)' from the targets and the modules to save, or train '\(table)' in full as well"
+        )
+    }
+
     /// What `ensure_weight_tying` keeps tied: modules to save, or else targets. Like Hugging Face PEFT, it recognizes
     /// embeddings by the names `embed_tokens` and `lm_head`, which a regular expression must match literally.
     static func tying(_ json: [String: JSON]) -> (saved: Bool, targets: Bool) {

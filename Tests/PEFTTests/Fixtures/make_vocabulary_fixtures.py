@@ -31,6 +31,14 @@ def grow(model):
             matrix.weight[96:] = 0.2 * torch.randn(3, matrix.weight.shape[1])
 
 
+def grow_by_mean(model):
+    torch.manual_seed(9)
+    model.resize_token_embeddings(GROWN)
+    with torch.no_grad():
+        matrix = model.get_input_embeddings()
+        matrix.weight[96:] = 0.2 * torch.randn(3, matrix.weight.shape[1])
+
+
 def shrink(model):
     model.resize_token_embeddings(90)
 
@@ -114,6 +122,13 @@ if __name__ == "__main__":
         if base == "qwen2":  # of an untied model the output layer isn't stored
             write(f"grown-trainable-{base}", base, TrainableTokensConfig(
                 task_type="CAUSAL_LM", token_indices=[97, 3]), grow, rows=new)
+        write(f"grown-saved-together-{base}", base,
+              lora(["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True), grow,
+              tied=base == "qwen2", rows=new)
+        # Of an untied model the output layer isn't stored.
+        write(f"grown-embedding-{base}", base, lora(["q_proj", "embed_tokens"]),
+              grow_by_mean if base == "llama" else grow, tied=False, rows=new)
+        write(f"shrunk-embedding-{base}", base, lora(["q_proj", "embed_tokens"]), shrink, tied=False, rows=old)
         write(f"grown-both-{base}", base, lora(["q_proj", "embed_tokens", "lm_head"]), grow, tied=False, rows=new)
         write(f"shrunk-{base}", base, lora(["q_proj"]), shrink, rows=old)
         write(f"stored-{base}", base, lora(["q_proj"]), rows=old, save_embedding_layers=True)
