@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 make build SWIFT_FLAGS='-Xswiftc -warnings-as-errors -Xcxx -Wall -Xcxx -Wextra -Xcxx -Werror'
 make demo
 make test-server SWIFT_FLAGS='-Xswiftc -warnings-as-errors'
+python3 Scripts/check_records.py
 PEFT_BENCHMARKS=1 swift build -c release
 Scripts/check_dependency.py
 PEFT_ALL_LAWS=1 make test

@@ -95,9 +95,9 @@ struct Train: ParsableCommand {
 
         if showBatch { return try prepareData(choice, start, new).show(configuration, showsIDs: showIds, json: json) }
         guard let output else { return }
-        let logFolder = try records.folder(resuming: resume)
         let checkpoints = CheckpointFolder(of: Output.url(output))
         let isFirst = job?.isFirst ?? true
+        let logFolder = try isFirst ? records.folder(resuming: resume) : nil
         let opened = try isFirst ? open(checkpoints, output) : nil
         defer { withExtendedLifetime(opened) {} }
 
@@ -151,7 +151,7 @@ struct Train: ParsableCommand {
         let stop = StopForTests()
         let baseName = try start?.base.name(model) ?? model.model ?? ModelLocator.embedded
         let log =
-            records.noLog
+            records.noLog || !isFirst
             ? nil
             : TrainingLog(
                 logFolder, checkpoints,

@@ -39,7 +39,9 @@ struct RequestLog: RouterMiddleware {
         metadata["status"] = .stringConvertible(response.status.code)
         metadata["milliseconds"] = .stringConvertible(
             Int(Double(duration.components.seconds) * 1e3 + Double(duration.components.attoseconds) * 1e-15))
-        let isQuiet = ["/health", "/ready", "/metrics"].contains(request.uri.path) && response.status == .ok
+        let isPolled =
+            ["/health", "/ready", "/metrics"].contains(request.uri.path) || request.uri.path.hasSuffix("/live")
+        let isQuiet = isPolled && response.status == .ok
         context.logger.log(
             level: isQuiet ? .debug : response.status.code >= 500 ? .error : .info, "request", metadata: metadata)
         return response

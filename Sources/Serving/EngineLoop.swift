@@ -276,7 +276,7 @@ final class EngineLoop {
             let inputs = parts.map { part in
                 SequenceBatch.Input(
                     part.choice.sequence, tokens: Array(part.choice.pending.prefix(part.count)),
-                    readsLogits: part.count == part.choice.pending.count)
+                    readsLogits: part.count == part.choice.pending.count, prompt: part.choice.job.request.prompt)
             }
             let logits: Tensor?
             if let adapter = parts[0].choice.adapter, adapter.isExclusive {

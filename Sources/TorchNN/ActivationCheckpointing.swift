@@ -26,7 +26,7 @@ package enum ActivationCheckpointing {
 package func checkpointed(_ x: Tensor, _ layer: @escaping (Tensor) -> Tensor) -> Tensor {
     let mode = ActivationCheckpointing.mode
     guard mode != .off else { return layer(x) }
-    let (masks, rows) = (DropoutScope.captured(), RowRouting.captured())
+    let (masks, rows, texts) = (DropoutScope.captured(), RowRouting.captured(), InvocationScope.captured())
     let needsGradient = x.requiresGrad
     let back = mode == .offloading ? offloaded(x) : kept(x)
     return Recomputation.run {
@@ -34,7 +34,7 @@ package func checkpointed(_ x: Tensor, _ layer: @escaping (Tensor) -> Tensor) ->
     } again: {
         let input = back()
         input.requiresGrad = needsGradient
-        masks { rows { _ = layer(input) } }
+        masks { rows { texts { _ = layer(input) } } }
     }
 }
 

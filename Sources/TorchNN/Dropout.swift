@@ -8,7 +8,6 @@ import Torch
 package final class DropoutScope: @unchecked Sendable {
     // Used by one thread at a time: the one that runs the forward pass.
     private var random: SeededRandom
-    private var hasDrawn = false
 
     @TaskLocal private static var current: DropoutScope?
 
@@ -21,9 +20,10 @@ package final class DropoutScope: @unchecked Sendable {
 
     /// Whether `body` draws masks: dropout, or noise, is active in it.
     package static func draws(_ body: () -> Void) -> Bool {
-        let scope = DropoutScope(SeededRandom(seed: 0))
+        var untouched = SeededRandom(seed: 0)
+        let scope = DropoutScope(untouched)
         withoutGradients { $current.withValue(scope, operation: body) }
-        return scope.hasDrawn
+        return scope.random.next() != untouched.next()
     }
 
     /// Captures the random state, to recompute a part of a forward pass with the same masks.
@@ -42,7 +42,6 @@ package final class DropoutScope: @unchecked Sendable {
     /// The effective probability and a fresh seed; 0 outside a scope.
     package static func draw(_ probability: Double) -> (probability: Double, seed: UInt64) {
         guard probability > 0, let scope = current else { return (0, 0) }
-        scope.hasDrawn = true
         return (probability, scope.random.next())
     }
 }

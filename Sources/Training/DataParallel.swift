@@ -13,6 +13,7 @@ final class DataParallel {
     private var buckets: (sums: GradientBuckets, tensors: [Tensor])?
     /// Whether each micro-batch is computed by one process; see ``chooseDivision(_:_:_:forward:)``.
     private var keepsMicroBatches = false
+    private var hasChosen = false
 
     init(_ job: DistributedJob) { self.job = job }
 
@@ -49,13 +50,15 @@ final class DataParallel {
         for parameter in parameters { try job.group.broadcast(parameter.tensor) }
     }
 
-    /// Decides whether micro-batches may be divided.
+    /// Decides before the first step whether micro-batches may be divided.
     /// - Parameter forward: a training step's forward pass, to see whether it draws random masks.
     /// - Throws: ``PEFTError`` if a step would leave processes without work.
     func chooseDivision(
         _ model: any LanguageModel, _ configuration: TrainingConfiguration, _ example: EncodedExample,
         forward: (TrainingBatch) -> Void
     ) throws {
+        guard !hasChosen else { return }
+        hasChosen = true
         let reason = try withTorchErrors { () -> String? in
             let batch = model.batch([example])
             if model.head.task == .embeddings, !batch.targets.dtype.isFloatingPoint {

@@ -148,15 +148,19 @@ public final class Trainer {
         try configuration.checkOptimizer(for: adapter)
         plan = BatchPlan(configuration, training)
         schedule = configuration.learningRateSchedule(total: plan.totalSteps)
-        parallel = job.map { DataParallel($0) }
-        fingerprint =
-            checkpointFolder != nil || job != nil
-            ? try RunFingerprint(configuration, adapter, training, validation) : nil
-        if let fingerprint { try parallel?.requireAgreement(fingerprint) }
-        let folder = parallel?.isFirst == false ? nil : checkpointFolder
-        checkpoints = try folder.flatMap { folder in
-            try fingerprint.map { try CheckpointStore(folder, fingerprint: $0) }
+        let parallel = job.map { DataParallel($0) }
+        var fingerprint: RunFingerprint?
+        if checkpointFolder != nil || parallel != nil {
+            fingerprint = try RunFingerprint(configuration, adapter, training, validation)
         }
+        var checkpoints: CheckpointStore?
+        if let fingerprint {
+            try parallel?.requireAgreement(fingerprint)
+            if let checkpointFolder, parallel?.isFirst != false {
+                checkpoints = try CheckpointStore(checkpointFolder, fingerprint: fingerprint)
+            }
+        }
+        (self.parallel, self.fingerprint, self.checkpoints) = (parallel, fingerprint, checkpoints)
     }
 
     /// Continues from the newest checkpoint, if there is one.
@@ -192,9 +196,19 @@ public final class Trainer {
     /// - Throws: ``TrainingInterrupted`` if it was stopped, ``TrainingDiverged`` for a NaN or infinite loss or gradient,
     ///   ``PEFTError``.
     @discardableResult
-    public func run(onEvent: (TrainingEvent) -> Bool = { _ in true }, isStopping: () -> Bool = { false }) throws
-        -> TrainingResult
-    {
+    public func run(
+        onEvent report: (TrainingEvent) -> Bool = { _ in true }, isStopping isAskedToStop: () -> Bool = { false }
+    ) throws -> TrainingResult {
+        func onEvent(_ event: TrainingEvent) -> Bool {
+            let goesOn = report(event)
+            guard parallel != nil else { return goesOn }
+            // Several processes agree in the next step or validation.
+            if !goesOn { stopsTogether = true }
+            return true
+        }
+        func isStopping() -> Bool {
+            isAskedToStop() || parallel.map { stopsTogether || $0.job.hasFailed } ?? false
+        }
         var seconds = 0.0
         var tokens = 0
         let firstStep = step
@@ -211,16 +225,6 @@ public final class Trainer {
         configuration.freeze(adapter)
         if step == 0, let hook { try withTorchErrors { try begin(hook, isStopping) } }
         try parallel?.begin(adapter.parameters)
-        try parallel?.chooseDivision(model, configuration, training[0]) { _ = meanLoss(of: $0, targets: 1) }
-        let onEvent: (TrainingEvent) -> Bool = { [parallel] event in
-            let goesOn = onEvent(event)
-            // Several processes agree in the next step or validation.
-            if !goesOn, parallel != nil { self.stopsTogether = true }
-            return goesOn || parallel != nil
-        }
-        let isStopping = { [parallel] in
-            isStopping() || parallel.map { self.stopsTogether || $0.job.hasFailed } ?? false
-        }
         // Other adapters on the model, or an interrupted run, may have left gradients.
         try withTorchErrors { optimizer.clearGradients() }
         // A checkpoint of a run that was stopped before a validation.
@@ -320,6 +324,7 @@ public final class Trainer {
 
     /// - Returns: `nil` if it was stopped between micro-batches, which leaves the parameters unchanged.
     private func trainStep(_ isStopping: () -> Bool) throws -> (TrainingProgress, tokens: Int)? {
+        try parallel?.chooseDivision(model, configuration, training[0]) { _ = meanLoss(of: $0, targets: 1) }
         try parallel?.beginStep(adapter.parameters)
         let share = share(ofStep: step)
         var loss = 0.0

@@ -37,7 +37,9 @@ import Testing
 
     /// Whatever a configuration of Hugging Face's may say is read, or has a default that changes nothing.
     @Test func adaptersWithDefaultsHaveNoNotes() throws {
-        for name in HuggingFaceTests.variants {
+        // What these say of training is told (LoRASwitchTests).
+        let noted: Set = ["corda", "lora-ga", "monteclora", "velora-average"]
+        for name in HuggingFaceTests.variants where !noted.contains(name) {
             let folder = try AdapterFolder(HuggingFaceTests.Fixture(name).folder)
             #expect(folder.notes.isEmpty, "\(name): \(folder.notes)")
         }

@@ -48,7 +48,8 @@ import TorchTestSupport
     private static let ofMethods: [String: Case] = {
         // Hugging Face PEFT reads LoftQ's files with bitsandbytes on a GPU alone, and QA-LoRA's over GPTQ bases.
         let methods = PEFTMethods.builtIn.filter {
-            $0.isReadableByHuggingFace && !["lora", "loftq", "qalora", "llama-adapter"].contains($0.name)
+            $0.isReadableByHuggingFace
+                && !["lora", "loftq", "qalora", "llama-adapter", "alora", "cpt"].contains($0.name)
         }
         let named = methods.map { ("method-\($0.name)", Case(base: "t5-v1.1", choice: .forTests($0))) }
         var pooled = QALoRA.Configuration()
@@ -82,11 +83,16 @@ import TorchTestSupport
         slices.isRankStabilized = true
         var fused = LoRA.Configuration(rank: 2, alpha: 4, targets: ["qkv_proj"])
         fused.extras.slices = ProjectionSlices([true, false, true])
+        // In the first row's prompt and the second's target.
+        var alora = MethodChoice(ALoRA.self)
+        try? alora.set("invocation-tokens", to: "74")
         return [
             "slices-phi3": Case(base: "decoders/phi3", configuration: fused),
             "defaults-gemma2": Case(base: "decoders/gemma2", configuration: defaults),
             "prefix-gemma3": Case(base: "decoders/gemma3", choice: .forTests(PrefixTuning.self)),
             "method-llama-adapter": Case(base: "decoders/llama", choice: .forTests(AdaptionPrompt.self)),
+            "method-cpt": Case(base: "decoders/llama", choice: .forTests(CPT.self)),
+            "method-alora": Case(base: "decoders/llama", choice: alora),
             "prefix-phi3": Case(base: "decoders/phi3", choice: .forTests(PrefixTuning.self)),
             "tables": Case(base: "t5-v1.1", configuration: tables),
             "tokens": Case(base: "t5-tied-gated", configuration: tokens),
@@ -138,11 +144,11 @@ import TorchTestSupport
                     written.appendingPathComponent(file), Self.committed.appendingPathComponent("\(name)/\(file)")
                 )
                 let drawn = [
-                    "p-tuning", "vera", "pvera", "randlora", "delora", "cartridge", "tinylora",
+                    "p-tuning", "vera", "pvera", "randlora", "delora", "cartridge", "tinylora", "mica",
                 ].map { "method-\($0)" }
                 if drawn.contains(name), file.hasSuffix(".safetensors") {
                     // What P-tuning stores comes out of a network, VeRA's projections and a cartridge's frozen tokens are
-                    // numbers that libtorch draws, DeLoRA stores norms, TinyLoRA factors of the base: sums and draws
+                    // numbers that libtorch draws, DeLoRA stores norms, TinyLoRA and MiCA factors of the base: sums and draws
                     // differ in the last bits between processors with and without fused multiply-add.
                     try expectSameLayout(SafetensorsFile(own), SafetensorsFile(expected))
                 } else {

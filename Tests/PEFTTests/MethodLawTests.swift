@@ -50,6 +50,10 @@ import TorchTestSupport
         "head on decoders/mt5": "no untrained head", "head on distilbert:embeddings": "no untrained head",
         "head on decoders/bloom": "no untrained head", "head on decoders/gptj": "no untrained head",
     ].merging(bases.filter { $0 != "llama" }.map { ("llama-adapter on \($0)", "supports llama and mistral") }) { $1 }
+        .merging(
+            ["t5-v1.1", "bert", "decoders/mt5", "distilbert:token-classification", "distilbert:embeddings"]
+                .flatMap { base in ["alora", "cpt"].map { ("\($0) on \(base)", "needs a decoder-only model") } }
+        ) { $1 }
 
     @Test(arguments: refusals.keys.sorted()) func whatMakesNoSenseSaysWhy(name: String) throws {
         let parts = name.components(separatedBy: " on ")

@@ -58,7 +58,9 @@ extension MethodChoice {
         "road": ["group-size": "4"],
         "fourierft": ["frequencies": "30", "scaling": "30"], "waveft": ["frequencies": "30", "scaling": "3"],
         "vblora": ["vector-length": "4", "vectors": "12"],
-        "psoft": ["rank": "4"],
+        "psoft": ["rank": "4"], "alora": ["invocation-tokens": "5"], "kasa": ["rank": "2"],
+        "mica": ["rank": "2"],
+        "cpt": ["prompt-tokens": "5,17,30,33", "epsilon": "1000", "format-epsilon": "1000"],
     ]
 
     /// Sizes that divide 16 and 18, of which this model's projections are.

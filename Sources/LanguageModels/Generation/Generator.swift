@@ -113,8 +113,9 @@ public struct Generator {
                 remedy: "correct 'forced_bos_token_id' or 'forced_eos_token_id'")
         }
         let packed = PackedSequences(read, device: model.device)
-        let state = model.startDecoding(
-            packed, capacity: lengths.map(\.most).max() ?? 1, beams: settings.beams)
+        let state = InvocationScope(prompts).run {
+            model.startDecoding(packed, capacity: lengths.map(\.most).max() ?? 1, beams: settings.beams)
+        }
         try checkTorchErrors()
         return Run(state: state, first: first, before: before, lengths: lengths)
     }

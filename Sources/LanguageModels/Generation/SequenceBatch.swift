@@ -22,8 +22,11 @@ package struct SequenceBatch {
         /// Whether the logits after the last token are returned.
         package let readsLogits: Bool
 
-        package init(_ sequence: CachedSequence, tokens: [Int], readsLogits: Bool = true) {
-            (self.sequence, self.tokens, self.readsLogits) = (sequence, tokens, readsLogits)
+        /// The sequence's whole prompt, in which adapters look for their invocation; `nil` if its first tokens are it.
+        package let prompt: [Int]?
+
+        package init(_ sequence: CachedSequence, tokens: [Int], readsLogits: Bool = true, prompt: [Int]? = nil) {
+            (self.sequence, self.tokens, self.readsLogits, self.prompt) = (sequence, tokens, readsLogits, prompt)
         }
     }
 
@@ -103,8 +106,10 @@ package struct SequenceBatch {
             // A decoder-only model's prefill excludes the last token, which the first decode step feeds.
             let prompt = startToken == nil ? Array(tokens.dropLast()) : sequence.source
             try model.requireKnown([prompt])
-            sequence.state = model.startDecoding(
-                PackedSequences([prompt], device: model.device), capacity: sequence.capacity, beams: 1)
+            sequence.state = InvocationScope([input.prompt ?? input.tokens]).run {
+                model.startDecoding(
+                    PackedSequences([prompt], device: model.device), capacity: sequence.capacity, beams: 1)
+            }
             try checkTorchErrors()
             if startToken == nil { tokens = tokens.suffix(1) }
         }
@@ -119,6 +124,8 @@ package struct SequenceBatch {
 package final class CachedSequence {
     /// The encoder's input; empty for a decoder-only model.
     let source: [Int]
+    /// The prompt, for inputs that don't say it: the first tokens that were fed.
+    fileprivate var prompt: [Int]?
     /// Number of tokens to reserve, without virtual ones.
     package let capacity: Int
     /// Number of tokens that were fed, without virtual ones.
@@ -165,6 +172,7 @@ package final class CachedSequence {
 
     fileprivate func copy() -> CachedSequence {
         let other = CachedSequence(source: source, capacity: capacity)
+        other.prompt = prompt
         (other.length, other.columns) = (length, columns)
         other.layers = layers.mapValues { grown($0, to: max($0.keys.dim(2), columns), filled: columns) }
         return other
@@ -230,10 +238,10 @@ private final class SequencesContext: AttentionContext {
             func own(_ x: Tensor) -> Tensor { parts.count == 1 ? x : x.narrowed(axis: 0, part.tokens) }
             if part.prefix > 0, let prefix = prefixes[row] {
                 _ = part.sequence.write(
-                    prefix.keys.to(k.dtype), prefix.values.to(v.dtype), layer: layer, column: 0)
+                    prefix.keys.to(k.dtype), prefix.values.to(v.dtype), layer: site.position ?? layer, column: 0)
             }
             let (queries, count) = (own(q), part.tokens.count)
-            var (keys, values) = part.sequence.write(own(k), own(v), layer: layer, column: part.column)
+            var (keys, values) = part.sequence.write(own(k), own(v), layer: site.position ?? layer, column: part.column)
             let columns = keys.dim(0)
             // A sequence's columns are its positions.
             var bias = bias.isEmpty ? nil : bias[row].narrowed(axis: 1, 0..<columns)
@@ -290,7 +298,14 @@ extension CausalModel {
         let context = SequencesContext(
             parts, limit: positionLimit, biases: linearBiases, device: device)
         let isPlain = ends.last == embedded.dim(0)
-        var hidden = RowRouting.within(ends) { decode(isPlain ? embedded : Tensor.concatenated(states), context) }
+        for input in inputs where input.sequence.prompt == nil { input.sequence.prompt = input.tokens }
+        let firsts = inputs.indices.map { row in
+            inputs[row].sequence.length - (parts[row].tokens.count - inputs[row].tokens.count)
+        }
+        let texts = InvocationScope(inputs.map { $0.prompt ?? $0.sequence.prompt ?? $0.tokens })
+        var hidden = texts.within(ends, starts: firsts, device: device) {
+            RowRouting.within(ends) { decode(isPlain ? embedded : Tensor.concatenated(states), context) }
+        }
         for (part, input) in zip(parts, inputs) {
             input.sequence.length += input.tokens.count
             input.sequence.columns = part.column + part.tokens.count

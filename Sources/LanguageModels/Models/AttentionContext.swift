@@ -34,6 +34,9 @@ class AttentionContext {
         return (all[0], all[1], all[2])
     }
 
+    /// Runs layers for adapters that act on a part of the tokens.
+    func invoked(_ layers: () -> Tensor) -> Tensor { layers() }
+
     /// softmax(cap(scale · q kᵀ)) v.
     ///
     /// - Parameters:
@@ -70,9 +73,12 @@ final class PackedContext: AttentionContext {
     private let keeps: Bool
     /// Consecutive sequences with the same linear biases by head and key, `[heads, longest]`; one part without biases.
     private let parts: [(rows: Range<Int>, bias: Tensor?)]
+    /// The texts, with the position of each sequence's first token in its text, for adapters with an invocation.
+    private let texts: (scope: InvocationScope, starts: [Int])?
 
     /// - Parameters:
     ///   - rows: the sequences' tokens, including virtual ones.
+    ///   - texts: the input, in which adapters look for their invocation outside generation.
     ///   - prefixes: lengths of the prefixes before each sequence.
     ///   - longest: minimum of ``longest``, if more tokens follow.
     ///   - selected: the tokens whose last-layer outputs are read; in a causal stack the trailing ones of each
@@ -80,10 +86,11 @@ final class PackedContext: AttentionContext {
     ///   - limit: number of positions of the model, if limited.
     ///   - biases: the model's linear biases, if it has them.
     init(
-        _ rows: PromptedRows, prefixes: [Int], isCausal: Bool, keeps: Bool = false, longest: Int = 0,
+        _ rows: PromptedRows, texts: PackedSequences? = nil, prefixes: [Int], isCausal: Bool, keeps: Bool = false, longest: Int = 0,
         selected: SelectedTokens? = nil, limit: Int? = nil, biases: LinearBiases? = nil
     ) {
         (offsets, self.isCausal, self.keeps, self.selected) = (rows.offsets, isCausal, keeps, selected)
+        self.texts = texts.map { (InvocationScope.current ?? InvocationScope($0), rows.prompts.map { -$0 }) }
         let all = rows.prompts.indices.flatMap { row in
             (0..<(rows.offsets[row + 1] - rows.offsets[row])).map { prefixes[row] + $0 }
         }
@@ -116,6 +123,12 @@ final class PackedContext: AttentionContext {
     var leavesOut: Bool { selected != nil }
     override var last: AttentionContext { selected.map { LastLayerContext(self, $0) } ?? self }
 
+    override func invoked(_ layers: () -> Tensor) -> Tensor {
+        guard let texts else { return layers() }
+        return texts.scope.within(
+            offsets, starts: texts.starts, selected: selected?.indices, device: positions.device, layers)
+    }
+
     override func attend(
         _ q: Tensor, _ k: Tensor, _ v: Tensor, site: KeyValueSite, layer: Int, window: Int?, scale: Double,
         softcap: Double?, dropout: Double
@@ -131,7 +144,7 @@ final class PackedContext: AttentionContext {
         window: Int?, scale: Double, softcap: Double?, dropout: Double
     ) -> Tensor {
         let all = site(k, v, offsets: offsets)
-        if keeps { kept[layer] = (all.keys, all.values, all.offsets) }
+        if keeps { kept[site.position ?? layer] = (all.keys, all.values, all.offsets) }
         let (probability, seed) = DropoutScope.draw(dropout)
         let outputs = parts.map { part -> Tensor in
             /// The tokens of the part's sequences, and where each starts among them.
@@ -193,7 +206,7 @@ final class StepContext: AttentionContext {
         _ q: Tensor, _ k: Tensor, _ v: Tensor, site: KeyValueSite, layer: Int, window: Int?, scale: Double,
         softcap: Double?, dropout: Double
     ) -> Tensor {
-        var (keys, values) = caches[layer].append(k.unsqueezed(2), v.unsqueezed(2))
+        var (keys, values) = caches[site.position ?? layer].append(k.unsqueezed(2), v.unsqueezed(2))
         var mask = mask
         let columns = keys.dim(2)
         if let window, window < columns {

@@ -20,6 +20,8 @@ final class CausalDecodingState: DecodingState {
     private let capacity: Int
     /// The tokens of each continuation, if they may have to be recomputed.
     private var texts: [[Int]]?
+    /// The prompts, for adapters that act from an invocation on.
+    private let invocations: InvocationScope
 
     /// - Parameters:
     ///   - prompts: tokens before the one that the first decode step feeds; may be empty.
@@ -27,6 +29,7 @@ final class CausalDecodingState: DecodingState {
     init(_ model: any CausalModel, _ prompts: PackedSequences, capacity: Int, beams: Int) {
         (self.model, self.beams) = (model, beams)
         self.capacity = prompts.longest + capacity
+        invocations = InvocationScope.current ?? InvocationScope(prompts)
         if model.rereadLength != nil {
             let ids: [Int] = prompts.ids.array()
             texts = (0..<prompts.rows).flatMap { row in
@@ -42,10 +45,12 @@ final class CausalDecodingState: DecodingState {
     private func fill(_ prompts: PackedSequences, copies: Int) {
         // The next token follows immediately, as if it were part of the prefill. No logits are needed yet, so the
         // last layer computes only keys and values.
-        let context = model.read(
-            prompts, keeps: true, longest: max(width, prompts.longest) + 1,
-            outputs: prompts.offsets.dropFirst().map { $0..<$0 }
-        ).context
+        let context = invocations.run {
+            model.read(
+                prompts, keeps: true, longest: max(width, prompts.longest) + 1,
+                outputs: prompts.offsets.dropFirst().map { $0..<$0 }
+            ).context
+        }
         let rowLengths =
             context.kept[0].map { kept in zip(kept.offsets.dropFirst(), kept.offsets).map { $0 - $1 } } ?? []
         columns = rowLengths.max() ?? 0
@@ -117,7 +122,9 @@ final class CausalDecodingState: DecodingState {
             let mask = mask?.narrowed(axis: 3, 0..<(columns + 1))
             let context = StepContext(
                 positions: Tensor(lengths, device: tokens.device), longest: width + 1, caches: caches, mask: mask)
-            let states = model.decode(model.embed(tokens), context)
+            let states = invocations.within(Array(0...count), starts: nil, device: tokens.device) {
+                model.decode(model.embed(tokens), context)
+            }
             columns += 1
             width += 1
             lengths = lengths.map { $0 + 1 }
@@ -140,6 +147,7 @@ final class CausalDecodingState: DecodingState {
         if let all = mask, all.dim(0) > 1 { mask = all.selecting(indices) }
         lengths = continuations.map { lengths[$0] }
         if let before = texts { texts = continuations.map { before[$0] } }
+        invocations.keep(rows: rows)
         RowRouting.current?.keep(rows: rows)
     }
 }

@@ -13,6 +13,9 @@ package final class Llama: Module, CausalModel {
     @ModuleInfo var norm: RMSNorm
     /// `nil` if the output layer is tied to the embedding.
     @ModuleInfo(key: "lm_head") var outputProjection: Linear?
+    /// The own layers and the order of their copies, while these are stacked in their place.
+    var ownLayers: [LlamaBlock]?
+    package internal(set) var layerOrder: [Int]?
 
     init(_ settings: LlamaConfiguration) {
         self.settings = settings

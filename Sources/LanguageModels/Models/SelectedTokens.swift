@@ -49,7 +49,9 @@ protocol StackLayer: Module {
 /// Runs x `[tokens, size]` through the layers -> `[selected tokens, size]`.
 func through(_ layers: [some StackLayer], _ x: Tensor, _ context: AttentionContext) -> Tensor {
     guard let last = layers.last else { return context.last.selected(x) }
-    let x = layers.dropLast().reduce(x) { x, layer in checkpointed(x) { layer($0, context) } }
-    let narrowed = context.last
-    return checkpointed(x) { last($0, narrowed) }
+    return context.invoked {
+        let x = layers.dropLast().reduce(x) { x, layer in checkpointed(x) { layer($0, context) } }
+        let narrowed = context.last
+        return checkpointed(x) { last($0, narrowed) }
+    }
 }

@@ -5,7 +5,7 @@ import PEFTSupport
 enum ConfigurationCheck {
     /// Fields that affect initialization or training but not the output of a stored adapter.
     private static let trainingOnly: Set = [
-        "init_ia3_weights", "corda_config", "megatron_core", "qalora_group_size", "merge_weights",
+        "init_ia3_weights", "megatron_core", "qalora_group_size", "merge_weights",
         "use_effective_conv2d", "generator_seed",
     ]
 
@@ -39,6 +39,9 @@ enum ConfigurationCheck {
                 "the adapter was initialized from a randomized SVD of its base (\(start)), which can't be reproduced; with "
                     + "the exact SVD its output differs from training; save it in Hugging Face PEFT "
                     + "with path_initial_model_for_weight_conversion")
+        }
+        if method.peftType == LoRA.peftType {
+            notes += LoRAVariants.all.compactMap { $0.note(on: configuration) }
         }
         return notes
     }

@@ -41,6 +41,13 @@ enum HuggingFaceDefaults {
             "modules_to_save": nil, "num_attention_heads": nil, "num_frozen_tokens": 1, "num_layers": nil,
             "num_transformer_submodules": nil, "num_virtual_tokens": nil, "token_dim": nil,
         ],
+        "CPT": [
+            "cpt_mask": nil, "cpt_token_ids": nil, "cpt_tokens_type_mask": nil, "modules_to_save": nil,
+            "num_attention_heads": nil, "num_layers": nil, "num_transformer_submodules": nil,
+            "num_virtual_tokens": nil, "opt_loss_decay_factor": 1.0, "opt_projection_epsilon": 0.1,
+            "opt_projection_format_epsilon": 0.1, "opt_weighted_loss_type": "none", "token_dim": nil,
+            "tokenizer_name_or_path": nil,
+        ],
         "DEFT": [
             "alpha": nil, "bias": "none", "decomposition_method": "relu", "deft_dropout": 0.0,
             "exclude_modules": nil, "fan_in_fan_out": false, "init_scale": 1.0, "init_weights": true,

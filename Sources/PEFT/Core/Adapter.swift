@@ -34,6 +34,10 @@ public final class Adapter {
     private var merged: [MergedTensor] = []
     /// Whether it is merged into the model's weights.
     public private(set) var isMerged = false
+    /// The layers that it stacks in place of the model's.
+    let layers: ReplicatedLayers?
+    /// Whether the model has more or fewer layers while it is active.
+    package var stacksLayers: Bool { layers != nil }
 
     /// One of the model's own tensors. While the adapter is active the parameter holds the adapter's values,
     /// otherwise the model's.
@@ -114,13 +118,16 @@ public final class Adapter {
         (self.choice, self.model, self.name) = (choice.resolved(for: outline), model, name)
         (self.seed, isFromFile) = (seed, isLoading)
         let plan = try self.choice.plan(for: outline)
+        layers = try self.choice.replication.map { try ReplicatedLayers($0, on: model) }
         let separates = self.choice.separatesOutputLayer(of: outline)
         self.vocabulary = vocabulary ?? (separates ? VocabularyMatrices(on: model) : nil)
         if separates {
             self.vocabulary?.separateOutput()
             self.vocabulary?.put()
         }
+        layers?.put()
         do { try attach(plan, tokenizer: tokenizer, isLoading: isLoading) } catch {
+            layers?.remove()
             self.vocabulary?.remove()
             throw error
         }
@@ -239,6 +246,10 @@ public final class Adapter {
     public func activate() {
         guard !isActive else { return }
         vocabulary?.put()
+        if let layers, !layers.isPut {
+            layers.put()
+            findSites()
+        }
         for (_, site, adapter) in attached {
             // An adapter that replaces the weight must be next to it.
             if (adapter as? any WeightAdapter)?.replacementWeight != nil {
@@ -249,6 +260,13 @@ public final class Adapter {
         }
         for tensor in trained where tensor.base != nil { tensor.parameter.cover(with: tensor.values) }
         isActive = true
+    }
+
+    /// Finds the sites again in layers that were stacked anew.
+    private func findSites() {
+        let modules = Dictionary(model.namedModules().map { ($0.path, $0.module) }, uniquingKeysWith: { $1 })
+        attached = attached.map { path, site, adapter in (path, (modules[path] as? any AdapterSite) ?? site, adapter)
+        }
     }
 
     /// Deactivates the adapter and restores the model.
@@ -262,8 +280,10 @@ public final class Adapter {
                 remedy: "load the base model again"
             )
         }
+        try layers?.checkRemoval(of: attached.map { $0.adapter })
         for (_, site, adapter) in attached { site.detach(adapter) }
         for tensor in trained { tensor.parameter.uncover(tensor.values) }
+        layers?.remove()
         vocabulary?.remove()
         isActive = false
     }
@@ -275,6 +295,11 @@ public final class Adapter {
     ///   forward order.
     public func merge() throws {
         guard !isMerged, isActive, !attached.isEmpty else { return }
+        guard layers == nil else {
+            throw PEFTError(
+                "\(choice.label) can't be merged: it stacks layers that share their weights",
+                remedy: "keep it as an adapter")
+        }
         for (path, site, adapter) in attached {
             guard site.attached.first === adapter else {
                 throw PEFTError("adapter '\(name)' is stacked on another one", remedy: "merge the one below it first")

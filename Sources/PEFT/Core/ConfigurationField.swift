@@ -207,7 +207,8 @@ extension MethodConfiguration {
     /// Parses the fields of an `adapter_config.json`; missing and null fields get ``fileDefaults``.
     public init(json: [String: JSON]) throws {
         self = Self.fileDefaults
-        for (key, accepted) in Self.neutral.sorted(by: { $0.key < $1.key }) {
+        let known = Set(Self.fields.map(\.key))
+        for (key, accepted) in Self.neutral.sorted(by: { $0.key < $1.key }) where !known.contains(key) {
             guard let value = json[key], value != .null, !accepted.contains(value) else { continue }
             throw PEFTError(
                 "adapter_config.json: '\(key)' is \(value.text(indent: nil)), which is not supported",

@@ -134,6 +134,11 @@ public struct MixedBatch {
         let adapter = try set.named(name)
         // Except in encoders, the output layer runs on selected positions of all examples together.
         let sharesOutput = set.model.generates
+        if adapter.layers != nil {
+            return PEFTError(
+                "adapter '\(name)' stacks the layers anew, which all rows of a batch share",
+                remedy: "run it in a batch of its own")
+        }
         if adapter.vocabulary?.replacesNumbers == true {
             return PEFTError(
                 "adapter '\(name)' replaces the base's embeddings, which all rows of a batch share",

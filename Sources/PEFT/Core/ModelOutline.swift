@@ -125,11 +125,11 @@ public struct ModelOutline {
     /// The tables of vectors.
     public let embeddings: [EmbeddingSite]
     /// The outputs of sublayers.
-    public let outputs: [SublayerSite]
+    public internal(set) var outputs: [SublayerSite]
     /// The inputs of stacks of layers.
     public let inputs: [InputSiteOutline]
     /// The keys and values of attentions.
-    public let keyValues: [KeyValueSiteOutline]
+    public internal(set) var keyValues: [KeyValueSiteOutline]
     /// The model's own tensors.
     public internal(set) var parameters: [ParameterSite]
     /// Tensors that can't be trained in place because they are quantized or stored in 16 bits.
@@ -146,6 +146,10 @@ public struct ModelOutline {
     package let newModules: [String]
     /// Paths of all modules with their Swift types' names, for errors.
     package internal(set) var modules: [String]
+    /// Path of the list of layers, if it can be stacked anew (``LayerReplication``).
+    let layersPath: String?
+    /// The own layer of each layer, if they are stacked anew.
+    var layerOrder: [Int]?
 
     /// Reads paths and shapes; the model may be on the meta device.
     public init(_ model: any LanguageModel) {
@@ -156,6 +160,8 @@ public struct ModelOutline {
         inputEmbedding = model.inputEmbedding
         embeddingScale = model.embeddingScale
         newModules = model.newModules
+        let stack = model as? any LayerStacking
+        (layersPath, layerOrder) = (stack?.layersPath, stack?.layerOrder)
         let named = model.namedModules()
         modules = named.map(\.path)
         let all = named.compactMap { path, module in

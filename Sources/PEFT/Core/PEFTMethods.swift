@@ -6,14 +6,14 @@ import Synchronization
 public enum PEFTMethods {
     static let builtIn: [any PEFTMethod.Type] = [
         LoRA.self, QLoRA.self, RsLoRA.self, LoRAPlus.self, DoRA.self, PiSSA.self, OLoRA.self, EVA.self, LoftQ.self,
-        QALoRA.self,
+        QALoRA.self, ALoRA.self, MiCA.self, KaSA.self,
         GLoRA.self, PEANuT.self, DEFT.self, BEFT.self, TinyLoRA.self, UniLoRA.self, OSF.self, Supertuning.self,
         PSOFT.self, FRoD.self, Cartridge.self, AdaptionPrompt.self,
         AdaLoRA.self, VeRA.self, LoHa.self, LoKr.self, OFT.self, BOFT.self, IA3.self, TrainableTokens.self,
         MiSS.self, HiRA.self, SHiRA.self, GraLoRA.self, C3A.self, RandLoRA.self, DeLoRA.self, RoAd.self,
         FourierFT.self,
         WaveFT.self, VBLoRA.self, PVeRA.self, HRA.self,
-        PromptTuning.self, PTuning.self, PrefixTuning.self, MultitaskPromptTuning.self,
+        PromptTuning.self, CPT.self, PTuning.self, PrefixTuning.self, MultitaskPromptTuning.self,
         Houlsby.self, Pfeiffer.self, ParallelAdapters.self,
         LayerNormTuning.self, BitFit.self, Selective.self, HeadTraining.self, FullFineTuning.self,
     ]

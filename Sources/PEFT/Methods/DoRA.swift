@@ -38,7 +38,9 @@ public struct DoRA: BuiltInMethod, LoRAVariant {
 
     package var isPlain: Bool { false }
 
-    package func addedTensors(outputs: Int) -> [TensorSpec] { [TensorSpec("lora_magnitude_vector", [outputs])] }
+    package func addedTensors(rank: Int, inputs: Int, outputs: Int) -> [TensorSpec] {
+        [TensorSpec("lora_magnitude_vector", [outputs])]
+    }
 
     package func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
         -> (any AdapterModule & LinearAdapter)?

@@ -105,9 +105,11 @@ public enum LoRA: BuiltInMethod {
                 throw PEFTError("the dropout is \(dropout)", remedy: "use a value of at least 0 and below 1")
             }
             for variant in variants.used { try variant.validate(rank: rank) }
-            if !variants.isPlain, extras.slices != nil || extras.hasBias {
+            if extras.slices != nil && !variants.isPlain
+                || extras.hasBias && !variants.used.allSatisfy(\.supportsBias)
+            {
                 throw PEFTError(
-                    "--slices and --lora-bias can't be combined with DoRA or an initialization that changes the weight",
+                    "--slices and --lora-bias can't be combined with a variant or initialization that changes the branch",
                     remedy: "remove --slices and --lora-bias")
             }
             for variant in variants.used { try variant.validate(beside: variants) }
@@ -122,6 +124,11 @@ public enum LoRA: BuiltInMethod {
             }
             try selection.validate()
             try extras.validate()
+            // In Hugging Face PEFT a trained module is copied, and here a copy of a layer shares it.
+            guard extras.replication == nil || selection.modulesToSave.names.isEmpty else {
+                throw PEFTError(
+                    "layer_replication can't be combined with modules to save", remedy: "remove --modules-to-save")
+            }
         }
 
         package enum Declaration: ConfigurationDeclaration {
@@ -142,10 +149,7 @@ public enum LoRA: BuiltInMethod {
             package static let neutral: [String: [JSON]] = [
                 "layer_replication": [], "use_qalora": [false],
                 // The storage layout of the base's weights (GPT-2's `[in, out]`), which the model handles itself.
-                "fan_in_fan_out": [false, true], "enable_lora": [], "alora_invocation_tokens": [], "arrow_config": [],
-                "megatron_config": [],
-                "monteclora_config": [], "velora_config": [], "lora_ga_config": [], "use_bdlora": [],
-                "kasa_config": [],
+                "fan_in_fan_out": [false, true], "enable_lora": [], "arrow_config": [],
             ]
         }
     }
@@ -156,8 +160,8 @@ public enum LoRA: BuiltInMethod {
         let alpha = try TargetSelection.value(for: path, in: configuration.alphaPattern) ?? configuration.alpha
         let (rank, variants) = (pattern ?? configuration.rank, configuration.variants)
         return LoRABranch(
-            rank: rank, scale: alpha / variants.scaleDivisor(rank: rank), dropout: configuration.dropout,
-            rateRatio: variants.rateRatio, initialization: variants.initialization)
+            path: path, rank: rank, scale: alpha / variants.scaleDivisor(rank: rank), dropout: configuration.dropout,
+            rateRatio: variants.rateRatio, initialization: variants.initialization, trainsB: variants.trainsB)
     }
 
     package enum Implementation: PEFTMethod {
@@ -201,6 +205,7 @@ public enum LoRA: BuiltInMethod {
         }
 
         package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
+            let model = try configuration.extras.replication.map { try model.stacking($0.order) } ?? model
             let configuration = resolved(configuration, for: model)
             let tied = configuration.tiedSelection(in: model)
             let selection = tied ?? configuration.selection
@@ -208,6 +213,7 @@ public enum LoRA: BuiltInMethod {
                 try selection.targets.isEmpty ? ([], []) : selection.sitesAndEmbeddings(in: model)
             let parameters = try configuration.parameterAttachments(for: model, adapted: linears.map(\.path))
             let variants = configuration.variants
+            for variant in variants.used { try variant.validate(linears, of: model) }
             let updates = try linears.map { site in
                 let branch = try branch(configuration, at: site.path)
                 if let slices = configuration.extras.slices {
@@ -215,17 +221,18 @@ public enum LoRA: BuiltInMethod {
                         at: site, in: model, rank: branch.rank, scale: branch.scale, dropout: branch.dropout)
                 }
                 let hasBias = configuration.extras.hasBias
+                let shapes = try variants.shapes(rank: branch.rank, at: site)
                 return .linear(
                     site.path,
                     [
-                        .init("lora_A.weight", [branch.rank, site.inputs]),
-                        .init("lora_B.weight", [site.outputs, branch.rank]),
-                    ] + variants.addedTensors(outputs: site.outputs)
+                        .init("lora_A.weight", shapes.a),
+                        .init("lora_B.weight", shapes.b, isTrained: variants.trainsB),
+                    ] + variants.addedTensors(rank: branch.rank, inputs: site.inputs, outputs: site.outputs)
                         + (hasBias ? [TensorSpec("lora_B.bias", [site.outputs])] : [])
                 ) { linear, context in
-                    guard hasBias else { return try variants.adapter(over: linear, branch, context) }
-                    let plain = LoRAAdapter(linear, branch, context)
-                    return BiasedLoRAAdapter(plain, linear, scale: branch.scale, context: context)
+                    let adapter = try variants.adapter(over: linear, branch, context)
+                    guard hasBias, let update = adapter as? LoRAAdapter else { return adapter }
+                    return BiasedLoRAAdapter(update, linear, scale: branch.scale, context: context)
                 }
             }
             let embedded = try tables.map { table in

@@ -14,13 +14,15 @@ class LoRAAdapter: Module, WeightAdapter, AdapterModule {
     private let rateRatio: Double
     /// The planned rank, which a data-dependent initialization may change.
     let plannedRank: Int
+    /// Whether B is trained.
+    private let trainsB: Bool
     /// Collects the inputs before training, for data-dependent initializations.
     var observer: InputCovariance?
     var rank: Int { a.dim(0) }
 
     init(_ linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) {
         (scale, dropoutRate, plannedRank) = (branch.scale, branch.dropout, branch.rank)
-        rateRatio = branch.rateRatio
+        (rateRatio, trainsB) = (branch.rateRatio, branch.trainsB)
         super.init()
         let (dtype, device) = (context.dtype, context.device)
         a = .empty([branch.rank, linear.inputs], dtype: dtype, device: device)
@@ -33,7 +35,8 @@ class LoRAAdapter: Module, WeightAdapter, AdapterModule {
         parameters().map { path, parameter in
             // A magnitude has one axis and gets B's learning rate, as in LoRA+'s reference implementation.
             let isA = path == "lora_A.weight"
-            return AdapterParameter(path, parameter, rateFactor: isA ? 1 : rateRatio)
+            return AdapterParameter(
+                path, parameter, isTrained: trainsB || path != "lora_B.weight", rateFactor: isA ? 1 : rateRatio)
         }
     }
 
@@ -49,9 +52,13 @@ class LoRAAdapter: Module, WeightAdapter, AdapterModule {
 
     /// Whether the branch only adds s B A, so that it can be combined with others.
     var isDelta: Bool { true }
+    /// The factors of the delta s B A, which a variant computes from its tensors: `[r, in]` and `[out, r]`.
+    var factors: (a: Tensor, b: Tensor) { (a, b) }
     var replacementWeight: (any LinearWeight)? { nil }
     var lowRankFactors: LowRankFactors? {
-        observer == nil ? LowRankFactors(a: a, b: b, scale: scale, dropout: dropoutRate) : nil
+        guard observer == nil else { return nil }
+        let (a, b) = factors
+        return LowRankFactors(a: a, b: b, scale: scale, dropout: dropoutRate)
     }
 
     /// Sets the directions A `[r, in]`, with B zero.
@@ -64,13 +71,22 @@ class LoRAAdapter: Module, WeightAdapter, AdapterModule {
 
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         observer?.add(x)
-        let (probability, seed) = DropoutScope.draw(dropoutRate)
-        return Functions.loraBranch(
-            base(x), x: x, a: a, b: b, scale: scale, dropout: probability, seed: seed)
+        return branch(of: x, onto: base(x))
     }
+
+    /// y + s · drop(x) Aᵀ Bᵀ.
+    func branch(of x: Tensor, onto y: Tensor) -> Tensor {
+        let (probability, seed) = DropoutScope.draw(dropoutRate)
+        let (a, b) = factors
+        return Functions.loraBranch(y, x: x, a: a, b: b, scale: scale, dropout: probability, seed: seed)
+    }
+
+    /// The tokens of x that the branch acts on.
+    func activity(of x: Tensor) -> InvocationScope.Mask { .all }
 
     func merged(into weight: Tensor) throws -> Tensor {
         // Computed in fp64 and rounded once.
+        let (a, b) = factors
         let update = b.detached().to(.float64).matmul(a.detached().to(.float64)) * scale
         return (weight.to(.float64) + update).to(weight.dtype)
     }

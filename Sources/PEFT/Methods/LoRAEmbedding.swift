@@ -13,6 +13,7 @@ class LoRAEmbeddingAdapter: Module, TiedEmbeddingAdapter, AdapterModule {
     let scale: Double
     /// Path of the tied output layer that sees the delta.
     private let tiedOutput: String?
+    private let trainsB: Bool
 
     static func attachment(
         at table: ModelOutline.EmbeddingSite, in model: ModelOutline, _ branch: LoRABranch, _ variants: LoRAVariants,
@@ -38,8 +39,10 @@ class LoRAEmbeddingAdapter: Module, TiedEmbeddingAdapter, AdapterModule {
             table.path,
             [
                 .init("lora_embedding_A", [branch.rank, table.entries], transposedCopies: copies.a),
-                .init("lora_embedding_B", [table.size, branch.rank], transposedCopies: copies.b),
-            ] + variants.addedTensors(outputs: table.size)
+                .init(
+                    "lora_embedding_B", [table.size, branch.rank], isTrained: branch.trainsB,
+                    transposedCopies: copies.b),
+            ] + variants.addedTensors(rank: branch.rank, inputs: table.entries, outputs: table.size)
         ) { table, context in
             for variant in used {
                 if let adapter = try variant.adapter(over: table, branch, context) { return adapter }
@@ -55,7 +58,13 @@ class LoRAEmbeddingAdapter: Module, TiedEmbeddingAdapter, AdapterModule {
         _a = ParameterInfo(
             wrappedValue: .zeros([rank, table.entries], dtype: dtype, device: device), key: "lora_embedding_A")
         _b = ParameterInfo(wrappedValue: b, key: "lora_embedding_B")
-        (scale, self.tiedOutput) = (branch.scale, tiedOutput)
+        (scale, self.tiedOutput, trainsB) = (branch.scale, tiedOutput, branch.trainsB)
+    }
+
+    var adapterParameters: [AdapterParameter] {
+        parameters().map { path, parameter in
+            AdapterParameter(path, parameter, isTrained: trainsB || path != "lora_embedding_B")
+        }
     }
 
     func storedTensors() -> [String: Tensor] {

@@ -15,6 +15,8 @@ public struct LoRAExtras: Sendable {
     public var tiesEmbeddings = false
     /// Adapted slices of fused projections; all if `nil`.
     package var slices: ProjectionSlices?
+    /// How the model's layers are stacked anew.
+    package var replication: LayerReplication?
 
     package init() {}
 
@@ -23,6 +25,11 @@ public struct LoRAExtras: Sendable {
             throw PEFTError("--lora-bias can't be combined with --slices", remedy: "remove one of them")
         }
         try slices?.validate()
+        guard replication == nil || bias == .none && !tiesEmbeddings else {
+            throw PEFTError(
+                "layer_replication can't be combined with trained biases or tied embeddings",
+                remedy: "remove --bias and --tie-embeddings")
+        }
     }
 
     func attachments(
@@ -45,6 +52,14 @@ extension MethodConfiguration {
                 .bool($0[keyPath: extras].hasBias)
             } write: {
                 $0[keyPath: extras].hasBias = try flag($1)
+            },
+            .init(
+                "layer-replication", key: "layer_replication", .text,
+                help: "stack these ranges of layers, with shared weights: 0-4,2-5 makes 0,1,2,3,2,3,4"
+            ) {
+                $0[keyPath: extras].replication?.json ?? .null
+            } write: {
+                $0[keyPath: extras].replication = try LayerReplication($1)
             },
             .init(
                 "trainable-tokens", key: "trainable_token_indices", .integers,
@@ -94,7 +109,12 @@ final class BiasedLoRAAdapter: Module, LinearAdapter, AdapterModule {
 
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         let y = update(x, base: base)
-        return y + (bias.tensor * scale).to(y.dtype)
+        let own = (bias.tensor * scale).to(y.dtype)
+        switch update.activity(of: x) {
+        case .all: return y + own
+        case .none: return areGradientsEnabled ? y + own * 0 : y
+        case .some(let mask): return y + mask.to(y.dtype) * own
+        }
     }
 
     func merged(into weight: Tensor) throws -> Tensor {

@@ -28,18 +28,26 @@ package protocol LoRAVariant: Sendable {
     /// - Throws: ``PEFTError`` if an embedding can't be adapted.
     /// - Parameter isTied: whether its delta is also that of the tied output layer.
     func validate(embedding path: String, isTied: Bool) throws
+    /// - Throws: ``PEFTError`` if these projections of the model can't be adapted.
+    func validate(_ linears: [ModelOutline.LinearSite], of model: ModelOutline) throws
     /// The divisor d of the scale s = α / d; `nil` for LoRA's, the rank.
     func scaleDivisor(rank: Int) -> Double?
-    /// Whether the adapted weight is W + s B A with the model's own W, as `--slices`, `--lora-bias` and other file
-    /// formats assume.
+    /// Whether the adapted weight is W + s B A with the model's own W, as `--slices` and other file formats assume.
     var isPlain: Bool { get }
+    /// Whether the branch may have a bias (`--lora-bias`); by default if ``isPlain``.
+    var supportsBias: Bool { get }
 
     // MARK: Branch
 
     /// Ratio of B's learning rate to A's.
     var rateRatio: Double { get }
-    /// Tensors beside A and B, over a module with this number of outputs.
-    func addedTensors(outputs: Int) -> [TensorSpec]
+    /// Whether B is trained.
+    var trainsB: Bool { get }
+    /// Tensors beside A and B, over a module of these sizes.
+    func addedTensors(rank: Int, inputs: Int, outputs: Int) -> [TensorSpec]
+    /// Shapes of A and B at a projection in place of `[r, in]` and `[out, r]`; `nil` for those.
+    /// - Throws: ``PEFTError`` if the projection can't have them.
+    func shapes(rank: Int, at site: ModelOutline.LinearSite) throws -> (a: [Int], b: [Int])?
     /// The adapter of a projection; `nil` for LoRA's.
     func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
         -> (any AdapterModule & LinearAdapter)?
@@ -52,19 +60,26 @@ package protocol LoRAVariant: Sendable {
     func trainingHook(for adapter: Adapter) -> (any TrainingHook)?
     /// The configuration to store for a trained adapter.
     func fileConfiguration(_ configuration: LoRA.Configuration, of adapter: Adapter) -> LoRA.Configuration
+    /// What a user has to know about an adapter with this `adapter_config.json`.
+    static func note(on configuration: [String: JSON]) -> String?
 }
 
 extension LoRAVariant {
+    package static func note(on configuration: [String: JSON]) -> String? { nil }
     package static var fields: [ConfigurationField<LoRAVariants>] { [] }
     package static var scalingFields: [ConfigurationField<LoRAVariants>] { [] }
     package func label(_ name: String) -> String { name }
     package func validate(rank: Int) throws {}
     package func validate(beside variants: LoRAVariants) throws {}
     package func validate(embedding path: String, isTied: Bool) throws {}
+    package func validate(_ linears: [ModelOutline.LinearSite], of model: ModelOutline) throws {}
+    package var supportsBias: Bool { isPlain }
     package func scaleDivisor(rank: Int) -> Double? { nil }
     package var isPlain: Bool { true }
     package var rateRatio: Double { 1 }
-    package func addedTensors(outputs: Int) -> [TensorSpec] { [] }
+    package var trainsB: Bool { true }
+    package func addedTensors(rank: Int, inputs: Int, outputs: Int) -> [TensorSpec] { [] }
+    package func shapes(rank: Int, at site: ModelOutline.LinearSite) throws -> (a: [Int], b: [Int])? { nil }
     package func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
         -> (any AdapterModule & LinearAdapter)?
     { nil }
@@ -81,8 +96,8 @@ extension LoRAVariant {
 package protocol LoRAInitialization: LoRAVariant {
     /// Its value in files and on the command line.
     static var name: String { get }
-    /// Whether it only serves tests, so that help doesn't list it.
-    static var isForTests: Bool { get }
+    /// Whether help offers it for new adapters; others are read from files, or serve tests.
+    static var isOffered: Bool { get }
     /// Its value in files with settings that belong to it; by default the name.
     var json: JSON { get }
     /// Takes settings from a value of `init_lora_weights`.
@@ -95,7 +110,7 @@ package protocol LoRAInitialization: LoRAVariant {
 }
 
 extension LoRAInitialization {
-    package static var isForTests: Bool { false }
+    package static var isOffered: Bool { true }
     package var isEnabled: Bool { false }
     package var json: JSON { .string(Self.name) }
     package mutating func read(_ json: JSON) throws -> Bool { json == .string(Self.name) }
@@ -108,6 +123,8 @@ extension LoRAInitialization {
 
 /// The LoRA branch of one module: its rank, scale and what its variants set.
 package struct LoRABranch: Sendable {
+    /// Path of the module.
+    package let path: String
     /// The rank r.
     package let rank: Int
     /// The scale s of B A.
@@ -117,4 +134,6 @@ package struct LoRABranch: Sendable {
     /// Ratio of B's learning rate to A's.
     package let rateRatio: Double
     package let initialization: any LoRAInitialization
+    /// Whether B is trained.
+    package let trainsB: Bool
 }

@@ -8,10 +8,10 @@ package struct LoRAVariants: Sendable {
     /// All variants, in the order in which help lists their options. A label is formed by the initialization and then
     /// in this order.
     static let all: [any LoRAVariant.Type] = [
-        DoRA.self, RsLoRA.self,
+        DoRA.self, RsLoRA.self, ALoRA.self, KaSA.self, VeLoRA.self, BDLoRA.self, MonteCLoRA.self, Megatron.self,
         KaimingInitialization.self, RandomInitialization.self, GaussianInitialization.self,
         OrthogonalInitialization.self, PiSSA.self, OLoRA.self,
-        LoRAPlus.self, EVA.self, LoftQ.self,
+        MiCA.self, CorDA.self, LoRAGA.self, LoRAPlus.self, EVA.self, LoftQ.self,
     ]
     static let initializations = all.compactMap { $0 as? any LoRAInitialization.Type }
 
@@ -67,7 +67,19 @@ package struct LoRAVariants: Sendable {
         used.lazy.compactMap { $0.scaleDivisor(rank: rank) }.first ?? Double(rank)
     }
 
-    func addedTensors(outputs: Int) -> [TensorSpec] { used.flatMap { $0.addedTensors(outputs: outputs) } }
+    var trainsB: Bool { used.allSatisfy(\.trainsB) }
+
+    func addedTensors(rank: Int, inputs: Int, outputs: Int) -> [TensorSpec] {
+        used.flatMap { $0.addedTensors(rank: rank, inputs: inputs, outputs: outputs) }
+    }
+
+    /// Shapes of A and B at a projection.
+    func shapes(rank: Int, at site: ModelOutline.LinearSite) throws -> (a: [Int], b: [Int]) {
+        for variant in used {
+            if let shapes = try variant.shapes(rank: rank, at: site) { return shapes }
+        }
+        return ([rank, site.inputs], [site.outputs, rank])
+    }
 
     /// The adapter of a projection.
     func adapter(over linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) throws
@@ -89,7 +101,7 @@ package struct LoRAVariants: Sendable {
 
     private static let initializationField = ConfigurationField<LoRAVariants>(
         "init", key: "init_lora_weights", .text,
-        help: "LoRA initialization: \(list(initializations.filter { !$0.isForTests }))"
+        help: "LoRA initialization: \(list(initializations.filter { $0.isOffered }))"
     ) {
         $0.initialization.json
     } write: {

@@ -75,20 +75,34 @@ public struct PromptStart: Sendable {
         case .uniform: vectors.fillUniform(-0.5, 0.5, from: &context.random)
         case .normal: vectors.fillNormal(from: &context.random)
         case .vocabulary, .labels, .text:
-            let table = try table(size, context)
-            let scale = context.model.embeddingScale
-            for (row, ids) in try tokens(rows, entries: table.entries, context).enumerated() {
-                let mean = withoutGradients {
-                    table.weight.rows(Tensor(ids, device: context.device), as: context.dtype).to(context.dtype)
-                        .mean(axes: [0])
-                }
-                vectors[row].copy(from: scale == 1 ? mean : mean * scale)
-            }
+            let entries = try Self.table(size, context).entries
+            return try Self.vectors(of: tokens(rows, entries: entries, context), size: size, context)
         }
         return vectors
     }
 
-    private func table(_ size: Int, _ context: AttachmentContext) throws -> Embedding {
+    /// For each row, the mean embedding of its tokens: `[rows, size]`, zero if values are loaded from a file next.
+    /// - Throws: ``PEFTError`` for a token outside the vocabulary.
+    static func vectors(of tokens: [[Int]], size: Int, _ context: AttachmentContext) throws -> Tensor {
+        let vectors = Tensor.zeros([tokens.count, size], dtype: context.dtype, device: context.device)
+        guard context.device != .meta, !context.isLoading else { return vectors }
+        let (table, scale) = (try table(size, context), context.model.embeddingScale)
+        if let unknown = tokens.joined().first(where: { !(0..<table.entries).contains($0) }) {
+            throw PEFTError(
+                "the token \(unknown) of the prompt is outside the vocabulary of \(table.entries)",
+                remedy: "use ids of the model's tokenizer")
+        }
+        for (row, ids) in tokens.enumerated() {
+            let mean = withoutGradients {
+                table.weight.rows(Tensor(ids, device: context.device), as: context.dtype).to(context.dtype)
+                    .mean(axes: [0])
+            }
+            vectors[row].copy(from: scale == 1 ? mean : mean * scale)
+        }
+        return vectors
+    }
+
+    private static func table(_ size: Int, _ context: AttachmentContext) throws -> Embedding {
         let path = context.model.inputEmbedding
         guard let table = context.model.namedModules().first(where: { $0.path == path })?.module as? Embedding,
             table.size == size

@@ -149,6 +149,11 @@ public enum QALoRA: BuiltInMethod {
                 var neutral = LoRA.Configuration.neutral
                 neutral["use_qalora"] = nil
                 for key in ["use_dora", "use_rslora", "lora_bias"] { neutral[key] = [false] }
+                let variants = [
+                    "alora_invocation_tokens", "kasa_config", "velora_config", "use_bdlora", "monteclora_config",
+                    "corda_config", "lora_ga_config", "megatron_config", "layer_replication",
+                ]
+                for key in variants { neutral[key] = [] }
                 neutral["bias"] = ["none"]
                 neutral["init_lora_weights"] = [true, "gaussian", "orthogonal", false]
                 neutral["trainable_token_indices"] = []

@@ -4,7 +4,7 @@ import Torch
 /// A Kaiming uniform and B uniform in ±1/√r: ΔW starts as noise, for tests.
 package struct RandomInitialization: LoRAInitialization {
     package static let name = "false"
-    package static let isForTests = true
+    package static let isOffered = false
 
     package init() {}
 

@@ -7,7 +7,7 @@ import TorchNN
 /// The model's own weight is unchanged; while the adapter is active, its projection uses the residual. Because the
 /// file of such an adapter would depend on an identical decomposition of the weight, it is stored as plain LoRA of
 /// twice the rank, whose delta is the change made in training: [B, −B₀] · [A; A₀].
-final class ResidualLoRAAdapter: LoRAAdapter {
+class ResidualLoRAAdapter: LoRAAdapter {
     private let residual: any LinearWeight
     /// The weight that the residual was computed from.
     private let original: any LinearWeight
@@ -35,7 +35,6 @@ final class ResidualLoRAAdapter: LoRAAdapter {
     override var lowRankFactors: LowRankFactors? { nil }
 
     override func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
-        let (probability, seed) = DropoutScope.draw(dropoutRate)
         let isOnOriginal =
             base.isBare
             && base.weight.parameters.first?.parameter.tensor === original.parameters.first?.parameter.tensor
@@ -44,8 +43,7 @@ final class ResidualLoRAAdapter: LoRAAdapter {
             isOnOriginal
             ? base.project(x, with: residual)
             : base(x) + (residual.project(x, bias: nil) - original.project(x, bias: nil))
-        return Functions.loraBranch(
-            beneath, x: x, a: a, b: b, scale: scale, dropout: probability, seed: seed)
+        return branch(of: x, onto: beneath)
     }
 
     override func merged(into weight: Tensor) throws -> Tensor {
@@ -85,6 +83,7 @@ final class ResidualLoRAAdapter: LoRAAdapter {
     }
 
     override func load(_ tensors: [String: Tensor]) throws {
+        guard isExact else { return try super.load(tensors) }
         // A file written by another program contains A and B themselves.
         if let a = tensors["lora_A.weight"] { self.a.copy(from: a) }
         if let b = tensors["lora_B.weight"] { self.b.copy(from: b) }

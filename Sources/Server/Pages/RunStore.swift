@@ -110,12 +110,10 @@ final class RunStore: Sendable {
                 ).compactMap { Self.listed($0, content: Data()) }
             }
         }.map { listed in
-            // The state of a process that was killed is in no file.
-            guard listed.entry.state == .running, let run = finder.training(named: listed.entry.name) else {
-                return listed
-            }
+            guard listed.entry.state == .running else { return listed }
+            // The state of a process that was killed is in no file, and a run that left nothing ended.
             var entry = listed.entry
-            entry.state = run.state
+            entry.state = finder.training(named: entry.name)?.state ?? .interrupted
             return Listed(id: listed.id, entry: entry)
         }
     }
@@ -132,7 +130,12 @@ final class RunStore: Sendable {
     }
 
     /// A training run as it is now, or as it was when its files were there.
-    func training(_ entry: RunEntry) -> TrainingRun? { finder.training(named: entry.name) ?? entry.training }
+    func training(_ entry: RunEntry) -> TrainingRun? {
+        if let run = finder.training(named: entry.name) { return run }
+        var run = entry.training
+        if run?.description.state == .running { run?.description.state = .interrupted }
+        return run
+    }
 
     private static func listed(_ row: Row, content: Data) -> Listed? {
         guard let kind = RunEntry.Kind(rawValue: row["kind"]), let state = RunEntry.State(rawValue: row["state"])

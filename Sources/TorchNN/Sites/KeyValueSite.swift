@@ -27,6 +27,9 @@ public final class KeyValueSite: Module, AdapterSite {
 
     package var isEmpty: Bool { slot.isEmpty }
 
+    /// The layer's index in the stack, if it isn't its own: the key of its cache (``layer_replication``).
+    package var position: Int?
+
     /// The prefix of each sequence: keys and values `[tokens, heads, headSize]`.
     package func prefixes(forRows rows: Int) -> [(keys: Tensor, values: Tensor)?] {
         guard !slot.isEmpty else { return Array(repeating: nil, count: rows) }

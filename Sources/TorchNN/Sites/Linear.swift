@@ -86,7 +86,9 @@ public final class Linear: Module, AdapterSite {
             let known = whole.narrowed(axis: 0, span.tokens)
             guard let adapters = slot.routed[span.route], !adapters.isEmpty else { return known }
             let part = x.narrowed(axis: 0, span.tokens)
-            return BaseProjection(self, adapters: adapters[...], known: (part, known))(part)
+            return InvocationScope.within(span: span.tokens) {
+                BaseProjection(self, adapters: adapters[...], known: (part, known))(part)
+            }
         }
         return parts.count == 1 ? parts[0] : Tensor.concatenated(parts)
     }

@@ -2,12 +2,13 @@
 
     PEFT_WRITE_FIXTURES=1 swift test --filter InterchangeTests
     pip install torch transformers peft safetensors
-    OMP_NUM_THREADS=1 python check_interchange.py
+    OMP_NUM_THREADS=1 python check_interchange.py [NAME…]
 
 Fails if a tensor of an adapter was missing, left over or not used.
 """
 import json
 import pathlib
+import sys
 
 import torch
 from peft import PeftModel
@@ -30,7 +31,7 @@ def packed(data):
                 attention_mask=torch.tensor([[1] * len(x + y) + [0] * (width - len(x + y)) for x, y in data]))
 
 
-for folder in sorted(p for p in (HERE / "interchange").iterdir() if p.is_dir()):
+for folder in sorted(p for p in (HERE / "interchange").iterdir() if p.is_dir() and p.name in (sys.argv[1:] or [p.name])):
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     if ":" in base:
         family, task = base.split(":")
@@ -68,7 +69,8 @@ for folder in sorted(p for p in (HERE / "interchange").iterdir() if p.is_dir()):
     first = logits.shape[1] - max(len(y) for _, y in rows)  # virtual tokens of a decoder come before
     kept = torch.cat([logits[i, first:][: len(y)] for i, (_, y) in enumerate(rows)])
     if is_decoder:
-        kept = torch.cat([logits[i, len(x) - 1: len(x + y) - 1] for i, (x, y) in enumerate(rows)])
+        first = logits.shape[1] - plain.shape[1]
+        kept = torch.cat([logits[i, first + len(x) - 1: first + len(x + y) - 1] for i, (x, y) in enumerate(rows)])
     # A one-field object, as safetensors' metadata holds strings.
     save_file({"logits": kept}, HERE / "interchange" / f"{folder.name}.expected.safetensors",
               metadata={"rows": json.dumps({"rows": rows})})

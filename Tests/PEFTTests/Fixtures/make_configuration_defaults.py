@@ -16,7 +16,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 TYPES = ["LORA", "ADALORA", "IA3", "VERA", "OFT", "BOFT", "LOHA", "LOKR", "LN_TUNING", "PROMPT_TUNING", "P_TUNING",
          "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", "TRAINABLE_TOKENS",
          "MISS", "HIRA", "SHIRA", "GRALORA", "C3A", "RANDLORA", "DELORA", "ROAD", "FOURIERFT", "WAVEFT", "VBLORA", "PVERA", "HRA"]
-TYPES += ["ADAPTION_PROMPT", "BEFT", "CARTRIDGE", "DEFT", "FROD", "GLORA", "OSF", "PEANUT", "PSOFT",
+TYPES += ["ADAPTION_PROMPT", "BEFT", "CARTRIDGE", "CPT", "DEFT", "FROD", "GLORA", "OSF", "PEANUT", "PSOFT",
           "SUPERTUNING", "TINYLORA", "UNILORA"]
 common = {field.name for field in dataclasses.fields(PeftConfig)} | {"runtime_config"}
 
